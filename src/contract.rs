@@ -1,0 +1,11 @@
+//! An application as data: what clients may send, what backends may publish, who may join which room.
+//!
+//! Knows neither Redis nor sockets, so that every rule is a plain unit test.
+
+pub mod model;
+pub mod path;
+pub mod room_name;
+pub mod rule;
+pub mod schema;
+pub mod scope;
+pub mod template;

@@ -1,0 +1,111 @@
+//! Every code that a client or a backend can see, once.
+
+use serde::Serialize;
+
+/// A stable code. Contracts may rename it for their clients (`errors.codes`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Code {
+    /// No token, or one that does not hold.
+    AuthenticationFailed,
+    /// The rules say no.
+    AuthorizationFailed,
+    /// More often than the limit permits.
+    RateLimitExceeded,
+    /// The room's name cannot be made, or is not one of the contract's.
+    InvalidRoom,
+    /// The payload is not what the contract asks for.
+    InvalidPayload,
+    /// No contract of the namespace knows the event.
+    UnknownEvent,
+    /// Larger than the limit permits.
+    TooLarge,
+    /// The node has too much to do; trying again later is right.
+    Overloaded,
+    /// Something the request needs (Redis, a backend) is away.
+    Unavailable,
+    /// The backend refused or failed the call.
+    CallFailed,
+    /// The thing asked for does not exist.
+    NotFound,
+    /// A fault of the node.
+    InternalError,
+}
+
+impl Code {
+    /// All codes, for documents and tests.
+    pub const ALL: [Self; 12] = [
+        Self::AuthenticationFailed,
+        Self::AuthorizationFailed,
+        Self::RateLimitExceeded,
+        Self::InvalidRoom,
+        Self::InvalidPayload,
+        Self::UnknownEvent,
+        Self::TooLarge,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::CallFailed,
+        Self::NotFound,
+        Self::InternalError,
+    ];
+
+    /// The code as it is sent.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthenticationFailed => "AUTHENTICATION_FAILED",
+            Self::AuthorizationFailed => "AUTHORIZATION_FAILED",
+            Self::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
+            Self::InvalidRoom => "INVALID_ROOM",
+            Self::InvalidPayload => "INVALID_PAYLOAD",
+            Self::UnknownEvent => "UNKNOWN_EVENT",
+            Self::TooLarge => "TOO_LARGE",
+            Self::Overloaded => "OVERLOADED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::CallFailed => "CALL_FAILED",
+            Self::NotFound => "NOT_FOUND",
+            Self::InternalError => "INTERNAL_ERROR",
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub const fn retryable(self) -> bool {
+        matches!(self, Self::RateLimitExceeded | Self::Overloaded | Self::Unavailable)
+    }
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal: what a client or backend is told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// The stable code.
+    pub code: Code,
+    /// A sentence for people: the subject, the limit, the remedy. Never a secret.
+    pub message: String,
+    /// How long to wait before trying again, where that is known.
+    pub retry_after: Option<std::time::Duration>,
+}
+
+impl Refusal {
+    /// A refusal with a message.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_spelled_alike_in_json_and_text() {
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! One Socket.IO event as it is on the wire: encoded once, shared by every recipient.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// Why bytes are not an event.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EventError {
+    /// Not a JSON array that starts with a string.
+    #[error("an event is a JSON array that starts with its name")]
+    Malformed,
+    /// The arguments are not JSON.
+    #[error("the arguments of the event are not JSON: {0}")]
+    Arguments(String),
+}
+
+/// An encoded event: the JSON text `["name",arg,…]` and the binary attachments its placeholders name.
+///
+/// Cloning shares the bytes. The text is never decoded unless a contract asks a question about it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event {
+    name: ByteString,
+    text: ByteString,
+    attachments: Vec<Bytes>,
+}
+
+impl Event {
+    /// Takes the bytes of a packet as they came; only the name is looked at.
+    ///
+    /// # Errors
+    /// [`EventError::Malformed`] when the text does not begin with `["name"`.
+    pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Result<Self, EventError> {
+        let name = read_name(&text).ok_or(EventError::Malformed)?;
+        Ok(Self { name, text, attachments })
+    }
+
+    /// Encodes a name and its arguments.
+    ///
+    /// # Errors
+    /// [`EventError::Arguments`] when an argument cannot be written as JSON.
+    pub fn encode<T: Serialize>(name: &str, args: &[T]) -> Result<Self, EventError> {
+        let mut text = Vec::with_capacity(64);
+        text.push(b'[');
+        write_json(&mut text, name)?;
+        for arg in args {
+            text.push(b',');
+            write_json(&mut text, arg)?;
+        }
+        text.push(b']');
+        let text = String::from_utf8(text).expect("serde_json writes UTF-8");
+        Ok(Self { name: name.into(), text: text.into(), attachments: Vec::new() })
+    }
+
+    /// The same arguments and attachments under another name.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Self {
+        if self.name == name {
+            return self.clone();
+        }
+        let rest = args_text(&self.text);
+        let quoted = serde_json::to_string(name).expect("a string is always JSON");
+        Self { name: name.into(), text: format!("[{quoted}{rest}").into(), attachments: self.attachments.clone() }
+    }
+
+    /// The same event with these attachments.
+    #[must_use]
+    pub fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
+        self.attachments = attachments;
+        self
+    }
+
+    /// The event's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The whole JSON array, name included.
+    pub fn text(&self) -> &ByteString {
+        &self.text
+    }
+
+    /// The binary attachments in the order of their placeholders.
+    pub fn attachments(&self) -> &[Bytes] {
+        &self.attachments
+    }
+
+    /// Text and attachments together, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.text.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// The arguments, split but not decoded.
+    ///
+    /// # Errors
+    /// [`EventError::Arguments`] when the text is not JSON.
+    pub fn args(&self) -> Result<Vec<&RawValue>, EventError> {
+        let mut all: Vec<&RawValue> =
+            serde_json::from_str(&self.text).map_err(|error| EventError::Arguments(error.to_string()))?;
+        if all.is_empty() {
+            return Err(EventError::Malformed);
+        }
+        all.remove(0);
+        Ok(all)
+    }
+}
+
+// Payloads stay out of logs: only the name and the size are shown.
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Event")
+            .field("name", &self.name)
+            .field("size_bytes", &self.size_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), EventError> {
+    serde_json::to_writer(out, value).map_err(|error| EventError::Arguments(error.to_string()))
+}
+
+/// The name, without a copy when it holds no escape.
+fn read_name(text: &ByteString) -> Option<ByteString> {
+    let body = text.trim_start().strip_prefix('[')?.trim_start();
+    let start = text.len() - body.len();
+    let bytes = body.as_bytes();
+    if bytes.first() != Some(&b'"') {
+        return None;
+    }
+    let mut at = 1;
+    let mut escaped = false;
+    loop {
+        match bytes.get(at)? {
+            b'\\' => {
+                escaped = true;
+                at += 2;
+            }
+            b'"' => break,
+            _ => at += 1,
+        }
+    }
+    if escaped {
+        return serde_json::from_str::<String>(&body[..=at]).ok().map(ByteString::from);
+    }
+    Some(text.slice_ref(&text[start + 1..start + at]))
+}
+
+/// What follows the name: `,arg,…]` or `]`.
+fn args_text(text: &str) -> &str {
+    let start = text.find('"').map_or(0, |at| at + 1);
+    let bytes = text.as_bytes();
+    let mut at = start;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    text.get(at + 1..).unwrap_or("]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(text: &'static str) -> Result<Event, EventError> {
+        Event::from_wire(ByteString::from_static(text), Vec::new())
+    }
+
+    #[test]
+    fn name_is_read_without_decoding_the_rest() {
+        assert_eq!(wire(r#"["a:b",{not json"#).unwrap().name(), "a:b");
+        assert_eq!(wire(r#" [ "x" ]"#).unwrap().name(), "x");
+        assert_eq!(wire(r#"["q\"\u00e9"]"#).unwrap().name(), "q\"é");
+    }
+
+    #[test]
+    fn rubbish_is_refused() {
+        for text in ["", "[", "[]", "[1]", "{}", r#"["open"#, r#"["open\"#, "null"] {
+            assert_eq!(wire(text).unwrap_err(), EventError::Malformed, "{text}");
+        }
+    }
+
+    #[test]
+    fn renaming_keeps_the_arguments_to_the_byte() {
+        let event = wire(r#"["a",{"x": 1.0},"]"]"#).unwrap();
+        assert_eq!(event.renamed("b\"").text(), r#"["b\"",{"x": 1.0},"]"]"#);
+        assert_eq!(wire(r#"["a"]"#).unwrap().renamed("b").text(), r#"["b"]"#);
+    }
+
+    #[test]
+    fn arguments_stay_encoded() {
+        let event = wire(r#"["a",{"n":1.50}, [2]]"#).unwrap();
+        let args: Vec<_> = event.args().unwrap().iter().map(|a| a.get()).collect();
+        assert_eq!(args, [r#"{"n":1.50}"#, "[2]"]);
+    }
+}

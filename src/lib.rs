@@ -1,0 +1,23 @@
+//! roomcast: a Socket.IO server that is configured, not coded, and scales out through Redis.
+//!
+//! Modules may use those of earlier rows, never of their own or of later ones
+//! (`tests/tidy.rs` enforces it):
+//!
+//! ```text
+//! event user error            values
+//! config contract telemetry   facts
+//! auth limits hooks redis     abilities
+//! session room history presence owners   shared state
+//! publish                     the one way out
+//! cluster gateway             the two directions
+//! engine http                 edges
+//! node cli                    composition
+//! ```
+
+pub mod contract;
+pub mod error;
+pub mod event;
+pub mod publish;
+pub mod room;
+pub mod session;
+pub mod user;

@@ -1,0 +1,233 @@
+//! Rooms and their members on this node: one index for all engines.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
+
+use bytestring::ByteString;
+use indexmap::IndexMap;
+
+use crate::session::{RoomName, Session};
+
+/// Names that contracts cannot make: a client's own rooms.
+pub const RESERVED_PREFIX: char = '$';
+
+/// The room of one socket.
+pub fn socket_room(id: &str) -> RoomName {
+    format!("$sid:{id}").into()
+}
+
+/// The room of all sockets of one user.
+pub fn user_room(id: &str) -> RoomName {
+    format!("$user:{id}").into()
+}
+
+/// Every namespace's rooms and sessions on this node.
+///
+/// Joining and leaving are O(1); nothing is locked across namespaces.
+#[derive(Default)]
+pub struct Rooms {
+    namespaces: HashMap<Arc<str>, RwLock<Table>>,
+}
+
+#[derive(Default)]
+struct Table {
+    sessions: HashMap<ByteString, Arc<Session>>,
+    rooms: HashMap<RoomName, Members>,
+}
+
+struct Members {
+    sessions: IndexMap<ByteString, Arc<Session>>,
+    created_at: SystemTime,
+}
+
+/// A room as the index knows it.
+#[derive(Debug, Clone)]
+pub struct RoomInfo {
+    /// Its name.
+    pub name: RoomName,
+    /// Members on this node.
+    pub members: usize,
+    /// When its first present member joined on this node.
+    pub created_at: SystemTime,
+}
+
+impl Rooms {
+    /// An index for these namespaces; there are no others.
+    pub fn new(namespaces: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self { namespaces: namespaces.into_iter().map(|path| (path, RwLock::default())).collect() }
+    }
+
+    /// The namespaces' paths.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.namespaces.keys()
+    }
+
+    /// Adds a session, in its own room and its user's.
+    pub fn add(&self, session: &Arc<Session>) {
+        self.write(session.namespace(), |table| {
+            table.sessions.insert(session.id().into(), session.clone());
+        });
+        self.join(session, &socket_room(session.id()));
+        let user = session.user();
+        if !user.anonymous {
+            self.join(session, &user_room(&user.id));
+        }
+    }
+
+    /// Removes a session from everything. Returns the rooms it was in; empty when it was removed before.
+    pub fn remove(&self, session: &Session) -> Vec<RoomName> {
+        let rooms = session.note_closed();
+        self.write(session.namespace(), |table| {
+            table.sessions.remove(session.id());
+            for room in &rooms {
+                table.leave(session.id(), room);
+            }
+        });
+        rooms
+    }
+
+    /// Puts a session into a room. False when it was in it, or has ended.
+    pub fn join(&self, session: &Arc<Session>, room: &RoomName) -> bool {
+        self.write(session.namespace(), |table| {
+            let new = session.note_joined(room);
+            if new {
+                table
+                    .rooms
+                    .entry(room.clone())
+                    .or_insert_with(|| Members { sessions: IndexMap::new(), created_at: SystemTime::now() })
+                    .sessions
+                    .insert(session.id().into(), session.clone());
+            }
+            new
+        })
+        .unwrap_or(false)
+    }
+
+    /// Takes a session out of a room. False when it was not in it.
+    pub fn leave(&self, session: &Session, room: &RoomName) -> bool {
+        self.write(session.namespace(), |table| {
+            let was = session.note_left(room);
+            if was {
+                table.leave(session.id(), room);
+            }
+            was
+        })
+        .unwrap_or(false)
+    }
+
+    /// One session.
+    pub fn session(&self, namespace: &str, id: &str) -> Option<Arc<Session>> {
+        self.read(namespace, |table| table.sessions.get(id).cloned()).flatten()
+    }
+
+    /// Every session of the namespace.
+    pub fn sessions(&self, namespace: &str) -> Vec<Arc<Session>> {
+        self.read(namespace, |table| table.sessions.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Who gets an event: the members of `rooms` (of the namespace, when empty) that are in no room of `except`,
+    /// each once.
+    pub fn recipients(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> Vec<Arc<Session>> {
+        self.read(namespace, |table| table.select(rooms, except).cloned().collect()).unwrap_or_default()
+    }
+
+    /// How many would get an event; see [`Rooms::recipients`].
+    pub fn count(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> usize {
+        self.read(namespace, |table| match (rooms, except) {
+            ([], []) => table.sessions.len(),
+            ([room], []) => table.rooms.get(room).map_or(0, |members| members.sessions.len()),
+            _ => table.select(rooms, except).count(),
+        })
+        .unwrap_or(0)
+    }
+
+    /// How many sessions the namespace has on this node.
+    pub fn session_count(&self, namespace: &str) -> usize {
+        self.read(namespace, |table| table.sessions.len()).unwrap_or(0)
+    }
+
+    /// The rooms of the namespace, without the clients' own.
+    pub fn rooms(&self, namespace: &str) -> Vec<RoomInfo> {
+        self.read(namespace, |table| {
+            table
+                .rooms
+                .iter()
+                .filter(|(name, _)| !name.starts_with(RESERVED_PREFIX))
+                .map(|(name, members)| members.info(name))
+                .collect()
+        })
+        .unwrap_or_default()
+    }
+
+    /// How many rooms the namespace has on this node, without the clients' own.
+    pub fn room_count(&self, namespace: &str) -> usize {
+        self.read(namespace, |table| table.rooms.keys().filter(|name| !name.starts_with(RESERVED_PREFIX)).count())
+            .unwrap_or(0)
+    }
+
+    /// One room.
+    pub fn room(&self, namespace: &str, name: &str) -> Option<RoomInfo> {
+        self.read(namespace, |table| table.rooms.get_key_value(name).map(|(name, members)| members.info(name)))
+            .flatten()
+    }
+
+    fn read<T>(&self, namespace: &str, work: impl FnOnce(&Table) -> T) -> Option<T> {
+        Some(work(&self.namespaces.get(namespace)?.read().expect("no panic while held")))
+    }
+
+    fn write<T>(&self, namespace: &str, work: impl FnOnce(&mut Table) -> T) -> Option<T> {
+        Some(work(&mut self.namespaces.get(namespace)?.write().expect("no panic while held")))
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    fn leave(&mut self, id: &str, room: &RoomName) {
+        if let Some(members) = self.rooms.get_mut(room) {
+            members.sessions.swap_remove(id);
+            if members.sessions.is_empty() {
+                self.rooms.remove(room);
+            }
+        }
+    }
+
+    fn select<'a>(
+        &'a self,
+        rooms: &'a [RoomName],
+        except: &'a [RoomName],
+    ) -> Box<dyn Iterator<Item = &'a Arc<Session>> + 'a> {
+        let welcome = move |session: &&Arc<Session>| except.iter().all(|room| !self.has(room, session.id()));
+        match rooms {
+            [] => Box::new(self.sessions.values().filter(welcome)),
+            [room] => Box::new(self.members(room).filter(welcome)),
+            _ => {
+                let mut seen = HashSet::new();
+                Box::new(
+                    rooms
+                        .iter()
+                        .flat_map(|room| self.members(room))
+                        .filter(move |session| seen.insert(session.id()))
+                        .filter(welcome),
+                )
+            }
+        }
+    }
+
+    fn members(&self, room: &RoomName) -> impl Iterator<Item = &Arc<Session>> {
+        self.rooms.get(room).into_iter().flat_map(|members| members.sessions.values())
+    }
+
+    fn has(&self, room: &RoomName, id: &str) -> bool {
+        self.rooms.get(room).is_some_and(|members| members.sessions.contains_key(id))
+    }
+}
+
+// === impl Members ===
+
+impl Members {
+    fn info(&self, name: &RoomName) -> RoomInfo {
+        RoomInfo { name: name.clone(), members: self.sessions.len(), created_at: self.created_at }
+    }
+}

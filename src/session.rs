@@ -1,0 +1,335 @@
+//! A client in a namespace: what everything behind the engines knows of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use bytestring::ByteString;
+use serde_json::{Map, Value};
+
+use crate::event::Event;
+use crate::user::User;
+
+/// A room's name.
+pub type RoomName = Arc<str>;
+
+/// What an engine gives for each client: the only way to its wire.
+///
+/// Calls are synchronous and keep their order; none of them waits for the client.
+pub trait Link: Send + Sync {
+    /// Queues an event for the client.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when the client's queue is at its bound, [`SendError::Closed`] when it is gone.
+    fn send(&self, event: &Event) -> Result<(), SendError>;
+
+    /// Answers the client's request for an acknowledgement; `args` is a JSON array.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    fn ack(&self, id: AckId, args: Event) -> Result<(), SendError>;
+
+    /// Tells the engine of a room, for engines that keep rooms of their own.
+    fn joined(&self, room: &RoomName);
+
+    /// Tells the engine that the room was left.
+    fn left(&self, room: &RoomName);
+
+    /// Ends the session.
+    fn close(&self, how: Close);
+}
+
+/// The number of an acknowledgement that the client asked for.
+pub type AckId = i64;
+
+/// Why an event was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The client's outgoing queue is at its bound.
+    #[error("the client's queue is full")]
+    Full,
+    /// The client is gone.
+    #[error("the client is gone")]
+    Closed,
+}
+
+/// How a session ends, and so whether the official client returns by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// `io server disconnect`: the client does not return.
+    Namespace,
+    /// `transport close`: the client returns.
+    Transport,
+}
+
+/// What is known of the connection itself.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The client's address, as far as trusted proxies say.
+    pub ip: IpAddr,
+    /// `websocket` or `polling`, as the session opened.
+    pub transport: &'static str,
+    /// The handshake's `User-Agent`, cut to 256 bytes.
+    pub user_agent: Option<Arc<str>>,
+}
+
+/// One client in one namespace.
+pub struct Session {
+    id: ByteString,
+    namespace: Arc<str>,
+    user: Mutex<Arc<User>>,
+    peer: Peer,
+    connected_at: SystemTime,
+    link: Box<dyn Link>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rooms: HashMap<RoomName, SystemTime>,
+    metadata: Map<String, Value>,
+    undo: HashMap<(String, RoomName), Undo>,
+    throttled: HashMap<(String, RoomName), SystemTime>,
+    replaying: HashMap<RoomName, VecDeque<(u64, Event)>>,
+    closed: bool,
+}
+
+/// An event that is sent on the client's behalf when it leaves a room or goes.
+#[derive(Clone)]
+pub struct Undo {
+    /// The event as it will be sent.
+    pub event: Event,
+    /// Whether the sender is left out.
+    pub others: bool,
+}
+
+/// At most so many of each kind of note a session keeps (`undo`, `throttle`).
+pub const MAX_NOTES_PER_SESSION: usize = 256;
+
+/// At most so many live events wait while a room's history is replayed to a session.
+pub const MAX_REPLAY_BACKLOG: usize = 4096;
+
+impl Session {
+    /// A session on an engine's link.
+    pub fn new(
+        id: impl Into<ByteString>,
+        namespace: Arc<str>,
+        user: Arc<User>,
+        peer: Peer,
+        link: Box<dyn Link>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: id.into(),
+            namespace,
+            user: Mutex::new(user),
+            peer,
+            connected_at: SystemTime::now(),
+            link,
+            state: Mutex::default(),
+        })
+    }
+
+    /// The Socket.IO id of this client in this namespace.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The namespace's path.
+    pub fn namespace(&self) -> &Arc<str> {
+        &self.namespace
+    }
+
+    /// Who it is now; a refreshed token may replace it.
+    pub fn user(&self) -> Arc<User> {
+        self.user.lock().expect("no panic while held").clone()
+    }
+
+    /// Replaces the user after a token was refreshed.
+    pub fn set_user(&self, user: Arc<User>) {
+        *self.user.lock().expect("no panic while held") = user;
+    }
+
+    /// The connection.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// When it connected.
+    pub fn connected_at(&self) -> SystemTime {
+        self.connected_at
+    }
+
+    /// Its rooms, in no order.
+    pub fn rooms(&self) -> Vec<RoomName> {
+        self.with(|state| state.rooms.keys().cloned().collect())
+    }
+
+    /// Whether it is in the room.
+    pub fn is_in(&self, room: &str) -> bool {
+        self.with(|state| state.rooms.contains_key(room))
+    }
+
+    /// Its metadata, as hooks and events have set it.
+    pub fn metadata(&self) -> Map<String, Value> {
+        self.with(|state| state.metadata.clone())
+    }
+
+    /// Merges members into the metadata.
+    pub fn merge_metadata(&self, members: &Map<String, Value>) {
+        self.with(|state| {
+            for (key, value) in members {
+                if state.metadata.len() < MAX_NOTES_PER_SESSION || state.metadata.contains_key(key) {
+                    state.metadata.insert(key.clone(), value.clone());
+                }
+            }
+        });
+    }
+
+    /// Queues an event for this client alone.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub fn send(&self, event: &Event) -> Result<(), SendError> {
+        self.link.send(event)
+    }
+
+    /// Answers a request for an acknowledgement.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub fn ack(&self, id: AckId, args: Event) -> Result<(), SendError> {
+        self.link.ack(id, args)
+    }
+
+    /// Ends the session; the engine reports the end in its own time.
+    pub fn close(&self, how: Close) {
+        self.link.close(how);
+    }
+
+    /// Remembers what is to be sent when the room is left. False when too many are kept already.
+    pub fn set_undo(&self, name: &str, room: &RoomName, undo: Undo) -> bool {
+        self.with(|state| {
+            let key = (name.to_owned(), room.clone());
+            let fits = state.undo.len() < MAX_NOTES_PER_SESSION || state.undo.contains_key(&key);
+            if fits {
+                state.undo.insert(key, undo);
+            }
+            fits
+        })
+    }
+
+    /// Forgets it: the client has said so itself.
+    pub fn clear_undo(&self, name: &str, room: &RoomName) {
+        self.with(|state| state.undo.remove(&(name.to_owned(), room.clone())));
+    }
+
+    /// Takes what is to be sent now that the room (or every room) is left.
+    pub fn take_undo(&self, room: Option<&str>) -> Vec<(RoomName, Undo)> {
+        self.with(|state| {
+            let keys: Vec<_> =
+                state.undo.keys().filter(|(_, of)| room.is_none_or(|room| **of == *room)).cloned().collect();
+            keys.into_iter().filter_map(|key| state.undo.remove(&key).map(|undo| (key.1, undo))).collect()
+        })
+    }
+
+    /// Whether this event may pass to this room now, at most once in `every`.
+    pub fn pass_throttle(&self, name: &str, room: &RoomName, every: std::time::Duration, now: SystemTime) -> bool {
+        self.with(|state| {
+            if state.throttled.len() >= MAX_NOTES_PER_SESSION {
+                state.throttled.retain(|_, until| *until > now);
+            }
+            let until = state.throttled.entry((name.to_owned(), room.clone())).or_insert(SystemTime::UNIX_EPOCH);
+            let passes = *until <= now;
+            if passes {
+                *until = now + every;
+            }
+            passes
+        })
+    }
+
+    /// Lets the next such event pass at once.
+    pub fn reset_throttle(&self, name: &str, room: &RoomName) {
+        self.with(|state| state.throttled.remove(&(name.to_owned(), room.clone())));
+    }
+
+    /// Holds live events of the room back until [`Session::end_replay`].
+    pub fn begin_replay(&self, room: &RoomName) {
+        self.with(|state| state.replaying.entry(room.clone()).or_default());
+    }
+
+    /// Whether live events of the room are held back.
+    pub fn is_replaying(&self, room: &str) -> bool {
+        self.with(|state| state.replaying.contains_key(room))
+    }
+
+    /// Holds a live event back, if the room is being replayed. `None`: it is not, send it.
+    /// `Some(false)`: the backlog is at its bound and the event was dropped.
+    pub fn hold_back(&self, room: &str, offset: u64, event: &Event) -> Option<bool> {
+        self.with(|state| {
+            let backlog = state.replaying.get_mut(room)?;
+            let fits = backlog.len() < MAX_REPLAY_BACKLOG;
+            if fits {
+                backlog.push_back((offset, event.clone()));
+            }
+            Some(fits)
+        })
+    }
+
+    /// Sends what was held back after `offset`, and lets live events pass again.
+    /// Returns how many could not be queued.
+    pub fn end_replay(&self, room: &str, offset: u64) -> usize {
+        self.with(|state| {
+            let backlog = state.replaying.remove(room).unwrap_or_default();
+            // Sent under the lock, so that no newer live event can pass.
+            backlog.iter().filter(|(at, _)| *at > offset).filter(|(_, event)| self.link.send(event).is_err()).count()
+        })
+    }
+
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.with(|state| state.closed)
+    }
+
+    // Rooms change only through the index, which keeps both sides alike.
+
+    pub(crate) fn note_joined(&self, room: &RoomName) -> bool {
+        let new = self.with(|state| !state.closed && state.rooms.insert(room.clone(), SystemTime::now()).is_none());
+        if new {
+            self.link.joined(room);
+        }
+        new
+    }
+
+    pub(crate) fn note_left(&self, room: &RoomName) -> bool {
+        let was = self.with(|state| {
+            state.replaying.remove(room);
+            state.rooms.remove(room).is_some()
+        });
+        if was {
+            self.link.left(room);
+        }
+        was
+    }
+
+    pub(crate) fn note_closed(&self) -> Vec<RoomName> {
+        self.with(|state| {
+            state.closed = true;
+            state.replaying.clear();
+            state.rooms.drain().map(|(room, _)| room).collect()
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().expect("no panic while held"))
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("namespace", &self.namespace)
+            .field("user", &self.user().id)
+            .finish_non_exhaustive()
+    }
+}

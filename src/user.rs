@@ -1,0 +1,49 @@
+//! Who a client is, as its token says.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+/// The user behind a session. Shared by every session that one token opened.
+#[derive(Clone)]
+pub struct User {
+    /// The user's id: the claim that the contract names (`sub`), empty for anonymous users.
+    pub id: Arc<str>,
+    /// The roles of the claim that the contract names.
+    pub roles: Arc<[String]>,
+    /// All claims of the verified token.
+    pub claims: Arc<Map<String, Value>>,
+    /// No token was given and the contract permits that.
+    pub anonymous: bool,
+    /// When the token ends (`exp`).
+    pub expires_at: Option<SystemTime>,
+    /// The token's own id (`jti`), by which it can be revoked.
+    pub token_id: Option<Arc<str>>,
+}
+
+impl User {
+    /// A client without a token.
+    pub fn anonymous() -> Self {
+        Self {
+            id: "".into(),
+            roles: Arc::new([]),
+            claims: Arc::default(),
+            anonymous: true,
+            expires_at: None,
+            token_id: None,
+        }
+    }
+
+    /// A user with nothing but an id, for tests and tools.
+    pub fn named(id: &str) -> Self {
+        Self { id: id.into(), anonymous: false, ..Self::anonymous() }
+    }
+}
+
+// Claims may hold personal data: only the id is shown.
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User").field("id", &self.id).field("anonymous", &self.anonymous).finish_non_exhaustive()
+    }
+}
