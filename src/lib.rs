@@ -20,4 +20,5 @@ pub mod event;
 pub mod publish;
 pub mod room;
 pub mod session;
+pub mod telemetry;
 pub mod user;

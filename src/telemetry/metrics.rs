@@ -1,0 +1,114 @@
+//! Every metric of the node, declared once. The doc comment of a field is its HELP text.
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// Declares the struct, and registers each metric under `roomcast_<field>`.
+macro_rules! metrics {
+    ($( #[doc = $help:literal] $name:ident: $kind:ident [$($label:literal),*] $(buckets $buckets:expr)?; )*) => {
+        /// All metrics of a node. Labels come from contracts and enumerations, never from clients.
+        pub struct Metrics {
+            registry: Registry,
+            $( #[doc = $help] pub $name: metrics!(@type $kind), )*
+        }
+
+        impl Metrics {
+            /// Registers every metric.
+            pub fn new() -> Self {
+                let registry = Registry::new();
+                $(
+                    let $name = metrics!(@make $kind concat!("roomcast_", stringify!($name)), $help.trim(), &[$($label),*] $(, $buckets)?);
+                    registry.register(Box::new($name.clone())).expect("names are unique");
+                )*
+                Self { registry, $( $name, )* }
+            }
+
+            /// Name, kind, labels and help of every metric, for `docs/metrics.md`.
+            pub const CATALOGUE: &'static [(&'static str, &'static str, &'static [&'static str], &'static str)] =
+                &[$( (concat!("roomcast_", stringify!($name)), stringify!($kind), &[$($label),*], $help), )*];
+        }
+    };
+    (@type counter) => { IntCounterVec };
+    (@type gauge) => { IntGaugeVec };
+    (@type histogram) => { HistogramVec };
+    (@make counter $name:expr, $help:expr, $labels:expr) => {
+        IntCounterVec::new(Opts::new($name, $help), $labels).expect("the declaration is valid")
+    };
+    (@make gauge $name:expr, $help:expr, $labels:expr) => {
+        IntGaugeVec::new(Opts::new($name, $help), $labels).expect("the declaration is valid")
+    };
+    (@make histogram $name:expr, $help:expr, $labels:expr, $buckets:expr) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), $labels).expect("the declaration is valid")
+    };
+}
+
+/// From 50 µs to 10 s.
+const LATENCY: &[f64] =
+    &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+metrics! {
+    /// Clients connected to a namespace of this node now.
+    connections: gauge ["namespace"];
+    /// Clients that connected to a namespace since the node started.
+    connections_opened_total: counter ["namespace", "transport"];
+    /// Clients that left a namespace since the node started, by reason.
+    connections_closed_total: counter ["namespace", "reason"];
+    /// Clients that were refused, by code.
+    connections_refused_total: counter ["namespace", "code"];
+    /// Rooms with members on this node now.
+    rooms: gauge ["namespace"];
+    /// Events from clients, by what became of them: ok, or the code of the error. Events that no contract knows are named "unknown".
+    events_received_total: counter ["contract", "event", "result"];
+    /// Events published, from clients, backends and hooks. Plain emits are of the contract "plain".
+    events_published_total: counter ["contract", "event", "origin"];
+    /// Copies of events queued for clients of this node.
+    deliveries_total: counter ["namespace"];
+    /// Copies of events that were not queued for a client, by reason.
+    deliveries_dropped_total: counter ["namespace", "reason"];
+    /// Seconds from an event's arrival to its last local queue.
+    publish_seconds: histogram ["origin"] buckets LATENCY;
+    /// Events that did not reach the other nodes, by reason.
+    cluster_not_carried_total: counter ["reason"];
+    /// Events received from other nodes.
+    cluster_received_total: counter ["namespace"];
+    /// Events of other nodes that this node knows it has missed, by gaps in their numbers.
+    cluster_missed_total: counter [];
+    /// Seconds from a publish on another node to its delivery here; clocks of the nodes must agree.
+    cluster_delay_seconds: histogram [] buckets LATENCY;
+    /// 1 when Redis is connected and a message to ourselves came back, else 0.
+    redis_up: gauge [];
+    /// Seconds of the last round trip through Redis pub/sub to ourselves.
+    redis_round_trip_seconds: histogram [] buckets LATENCY;
+    /// Reconnections to Redis.
+    redis_reconnects_total: counter [];
+}
+
+impl Metrics {
+    /// The exposition in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded, which would be a fault of the node.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_help_text_and_a_conventional_name() {
+        for (name, kind, _, help) in Metrics::CATALOGUE {
+            assert!(help.trim().ends_with('.'), "{name}");
+            assert_eq!(*kind == "counter", name.ends_with("_total"), "{name}");
+            assert_eq!(*kind == "histogram", name.ends_with("_seconds"), "{name}");
+        }
+        assert!(Metrics::new().encode().is_ok());
+    }
+}
