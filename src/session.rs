@@ -255,7 +255,9 @@ impl Session {
 
     /// Holds live events of the room back until [`Session::end_replay`].
     pub fn begin_replay(&self, room: &RoomName) {
-        self.with(|state| state.replaying.entry(room.clone()).or_default());
+        self.with(|state| {
+            state.replaying.entry(room.clone()).or_default();
+        });
     }
 
     /// Whether live events of the room are held back.
