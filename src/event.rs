@@ -106,6 +106,51 @@ impl Event {
     }
 }
 
+/// The arguments of an acknowledgement: the JSON text `[arg,…]` and its attachments.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Args {
+    text: ByteString,
+    attachments: Vec<Bytes>,
+}
+
+impl Args {
+    /// Encodes arguments.
+    ///
+    /// # Errors
+    /// [`EventError::Arguments`] when one cannot be written as JSON.
+    pub fn encode<T: Serialize>(args: &[T]) -> Result<Self, EventError> {
+        let text = serde_json::to_string(args).map_err(|error| EventError::Arguments(error.to_string()))?;
+        Ok(Self { text: text.into(), attachments: Vec::new() })
+    }
+
+    /// The arguments of an event, unchanged.
+    pub fn of(event: &Event) -> Self {
+        let rest = args_text(&event.text);
+        let text = match rest.trim_start().strip_prefix(',') {
+            Some(args) => format!("[{args}"),
+            None => "[]".to_owned(),
+        };
+        Self { text: text.into(), attachments: event.attachments.clone() }
+    }
+
+    /// The JSON array.
+    pub fn text(&self) -> &ByteString {
+        &self.text
+    }
+
+    /// The binary attachments in the order of their placeholders.
+    pub fn attachments(&self) -> &[Bytes] {
+        &self.attachments
+    }
+}
+
+// Payloads stay out of logs.
+impl std::fmt::Debug for Args {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Args").field("size_bytes", &self.text.len()).finish_non_exhaustive()
+    }
+}
+
 // Payloads stay out of logs: only the name and the size are shown.
 impl std::fmt::Debug for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -184,6 +229,12 @@ mod tests {
         let event = wire(r#"["a",{"x": 1.0},"]"]"#).unwrap();
         assert_eq!(event.renamed("b\"").text(), r#"["b\"",{"x": 1.0},"]"]"#);
         assert_eq!(wire(r#"["a"]"#).unwrap().renamed("b").text(), r#"["b"]"#);
+    }
+
+    #[test]
+    fn ack_arguments_are_the_events_own() {
+        assert_eq!(Args::of(&wire(r#"["a", {"x":1},2]"#).unwrap()).text(), r#"[ {"x":1},2]"#);
+        assert_eq!(Args::of(&wire(r#"["a"]"#).unwrap()).text(), "[]");
     }
 
     #[test]

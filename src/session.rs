@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use crate::event::Event;
+use crate::event::{Args, Event};
 use crate::user::User;
 
 /// A room's name.
@@ -24,11 +24,11 @@ pub trait Link: Send + Sync {
     /// [`SendError::Full`] when the client's queue is at its bound, [`SendError::Closed`] when it is gone.
     fn send(&self, event: &Event) -> Result<(), SendError>;
 
-    /// Answers the client's request for an acknowledgement; `args` is a JSON array.
+    /// Answers the client's request for an acknowledgement.
     ///
     /// # Errors
     /// As [`Link::send`].
-    fn ack(&self, id: AckId, args: Event) -> Result<(), SendError>;
+    fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError>;
 
     /// Tells the engine of a room, for engines that keep rooms of their own.
     fn joined(&self, room: &RoomName);
@@ -198,7 +198,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Link::send`].
-    pub fn ack(&self, id: AckId, args: Event) -> Result<(), SendError> {
+    pub fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
         self.link.ack(id, args)
     }
 

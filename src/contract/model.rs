@@ -371,6 +371,8 @@ pub struct Outcome {
     pub publish: Option<(String, Template)>,
     /// An event for the caller.
     pub reply: Option<Reply>,
+    /// Of an error: the reply is sent even where an ack carries the error.
+    pub always: bool,
 }
 
 /// A call of an upstream hook.
