@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytestring::ByteString;
 use indexmap::IndexMap;
 
-use crate::session::{RoomName, Session};
+use crate::session::{RoomName, Session, Watcher};
 
 /// Names that contracts cannot make: a client's own rooms.
 pub const RESERVED_PREFIX: char = '$';
@@ -28,6 +28,7 @@ pub fn user_room(id: &str) -> RoomName {
 #[derive(Default)]
 pub struct Rooms {
     namespaces: HashMap<Arc<str>, RwLock<Table>>,
+    watchers: Vec<Arc<dyn Watcher>>,
 }
 
 #[derive(Default)]
@@ -55,7 +56,17 @@ pub struct RoomInfo {
 impl Rooms {
     /// An index for these namespaces; there are no others.
     pub fn new(namespaces: impl IntoIterator<Item = Arc<str>>) -> Self {
-        Self { namespaces: namespaces.into_iter().map(|path| (path, RwLock::default())).collect() }
+        Self {
+            namespaces: namespaces.into_iter().map(|path| (path, RwLock::default())).collect(),
+            watchers: Vec::new(),
+        }
+    }
+
+    /// Adds somebody who is told of every session and membership.
+    #[must_use]
+    pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Self {
+        self.watchers.push(watcher);
+        self
     }
 
     /// The namespaces' paths.
@@ -67,6 +78,7 @@ impl Rooms {
     pub fn add(&self, session: &Arc<Session>) {
         self.write(session.namespace(), |table| {
             table.sessions.insert(session.id().into(), session.clone());
+            self.watchers.iter().for_each(|watcher| watcher.opened(session));
         });
         self.join(session, &socket_room(session.id()));
         let user = session.user();
@@ -77,14 +89,17 @@ impl Rooms {
 
     /// Removes a session from everything. Returns the rooms it was in; empty when it was removed before.
     pub fn remove(&self, session: &Session) -> Vec<RoomName> {
-        let rooms = session.note_closed();
         self.write(session.namespace(), |table| {
-            table.sessions.remove(session.id());
+            let rooms = session.note_closed();
             for room in &rooms {
                 table.leave(session.id(), room);
             }
-        });
-        rooms
+            if table.sessions.remove(session.id()).is_some() {
+                self.watchers.iter().for_each(|watcher| watcher.closed(session, &rooms));
+            }
+            rooms
+        })
+        .unwrap_or_default()
     }
 
     /// Puts a session into a room. False when it was in it, or has ended.
@@ -98,6 +113,7 @@ impl Rooms {
                     .or_insert_with(|| Members { sessions: IndexMap::new(), created_at: SystemTime::now() })
                     .sessions
                     .insert(session.id().into(), session.clone());
+                self.watchers.iter().for_each(|watcher| watcher.joined(session, room));
             }
             new
         })
@@ -110,6 +126,7 @@ impl Rooms {
             let was = session.note_left(room);
             if was {
                 table.leave(session.id(), room);
+                self.watchers.iter().for_each(|watcher| watcher.left(session, room));
             }
             was
         })

@@ -40,6 +40,18 @@ pub trait Link: Send + Sync {
     fn close(&self, how: Close);
 }
 
+/// Told of every session and membership, in order; called by the index, and so must not wait or call it back.
+pub trait Watcher: Send + Sync {
+    /// A session came.
+    fn opened(&self, session: &Session);
+    /// It joined a room, its own ones among them.
+    fn joined(&self, session: &Session, room: &RoomName);
+    /// It left a room.
+    fn left(&self, session: &Session, room: &RoomName);
+    /// It is gone, and with it from these rooms.
+    fn closed(&self, session: &Session, rooms: &[RoomName]);
+}
+
 /// The number of an acknowledgement that the client asked for.
 pub type AckId = i64;
 

@@ -1,6 +1,6 @@
 //! What templates and rules see.
 
-use std::cell::OnceCell;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -24,6 +24,7 @@ pub struct SocketScope<'a> {
 }
 
 /// What templates and rules see while one event is handled.
+#[derive(Clone)]
 pub struct Scope<'a> {
     /// Who sent it; the anonymous user for backends.
     pub user: &'a User,
@@ -47,8 +48,8 @@ pub struct Scope<'a> {
     pub error: Option<(&'a str, &'a Refusal)>,
     /// Capability tokens.
     pub capabilities: Option<&'a dyn Capabilities>,
-    /// `{event.id}`, made at the first use.
-    pub event_id: OnceCell<String>,
+    /// `{event.id}`, made at the first use; clones share it.
+    pub event_id: Arc<OnceLock<String>>,
 }
 
 impl<'a> Scope<'a> {
@@ -66,7 +67,7 @@ impl<'a> Scope<'a> {
             owner: None,
             error: None,
             capabilities: None,
-            event_id: OnceCell::new(),
+            event_id: Arc::default(),
         }
     }
 
