@@ -81,10 +81,12 @@ impl std::fmt::Display for Code {
 
 /// A refusal: what a client or backend is told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {message}")]
+#[error("{}: {message}", self.shown_code())]
 pub struct Refusal {
     /// The stable code.
     pub code: Code,
+    /// The code as the contract's clients know it, where that is another.
+    pub alias: Option<String>,
     /// A sentence for people: the subject, the limit, the remedy. Never a secret.
     pub message: String,
     /// How long to wait before trying again, where that is known.
@@ -94,7 +96,26 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with a message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, alias: None, message: message.into(), retry_after: None }
+    }
+
+    /// The same refusal under the code that the contract's clients know.
+    #[must_use]
+    pub fn known_as(mut self, code: impl Into<String>) -> Self {
+        self.alias = Some(code.into());
+        self
+    }
+
+    /// The same refusal with the time to wait before trying again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: std::time::Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// The code to show.
+    pub fn shown_code(&self) -> &str {
+        self.alias.as_deref().unwrap_or(self.code.as_str())
     }
 }
 
