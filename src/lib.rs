@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! event user error            values
-//! config contract telemetry   facts
+//! config contract telemetry directory   facts
 //! auth limits hooks redis     abilities
 //! session room history presence owners   shared state
 //! publish                     the one way out
@@ -15,6 +15,7 @@
 //! ```
 
 pub mod contract;
+pub mod directory;
 pub mod error;
 pub mod event;
 pub mod publish;

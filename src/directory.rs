@@ -1,0 +1,300 @@
+//! Who is connected, where, over the whole cluster: what introspection asks and what actions do.
+//!
+//! The HTTP API speaks to these traits; `presence` and `cluster` stand behind them. Every answer is one page, none of
+//! them waits for every node, and an answer that is not complete says which nodes are missing.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// Items of a page where the caller names no limit.
+pub const DEFAULT_PAGE: usize = 100;
+
+/// At most so many items are in a page.
+pub const MAX_PAGE: usize = 1000;
+
+/// Reads over the whole cluster. A namespace that no contract has is answered by the caller.
+pub trait Directory: Send + Sync {
+    /// A page of the namespace's connections, in a stable order.
+    fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>>;
+
+    /// One connection; `None` when no node that answers has it.
+    fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>>;
+
+    /// A page of the namespace's rooms, without the clients' own. `members` is empty here.
+    fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<RoomInfo>>;
+
+    /// One room with the first page of its members; `None` when nobody is in it.
+    fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> Answer<'a, Option<RoomInfo>>;
+
+    /// A page of a room's members.
+    fn members<'a>(&'a self, namespace: &'a str, room: &'a str, page: PageRequest) -> Answer<'a, Page<MemberInfo>>;
+
+    /// A page of the users who are connected to the namespace.
+    fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<UserInfo>>;
+
+    /// One user; `None` when not connected.
+    fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, Option<UserInfo>>;
+
+    /// A page of a user's connections.
+    fn user_connections<'a>(
+        &'a self,
+        namespace: &'a str,
+        user_id: &'a str,
+        page: PageRequest,
+    ) -> Answer<'a, Page<ConnectionInfo>>;
+
+    /// How many are connected, in constant time.
+    fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count>;
+}
+
+/// Acts on clients of the whole cluster: here at once, elsewhere when the other nodes have heard of it.
+pub trait Actions: Send + Sync {
+    /// Puts the selected clients into a room. No rule is asked: the backend has decided.
+    fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done>;
+
+    /// Takes the selected clients out of a room.
+    fn leave<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done>;
+
+    /// Disconnects the selected clients. With `transport`, the whole connection is closed and the official client
+    /// returns by itself; without, the namespace is, and it does not.
+    fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> Answer<'a, Done>;
+}
+
+/// What the traits answer with.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    /// Redis is away, and with it what the other nodes know.
+    #[error("Redis is away; what the other nodes know cannot be read")]
+    Unavailable,
+    /// The cursor is not one that this API gave out.
+    #[error("the cursor is not one of this list")]
+    Cursor,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRequest {
+    /// At most so many items; 1 to [`MAX_PAGE`].
+    pub limit: usize,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// The cursor of the next page; null on the last.
+    pub next: Option<String>,
+    /// Some nodes' items are missing or older than two heartbeats.
+    pub partial: bool,
+    /// The ids of those nodes.
+    pub missing_nodes: Vec<String>,
+}
+
+/// One client in one namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionInfo {
+    /// The Socket.IO id.
+    pub socket_id: String,
+    /// The user's id; null for anonymous users.
+    pub user_id: Option<String>,
+    /// The namespace's path.
+    pub namespace: String,
+    /// The id of the node that serves it.
+    pub node: String,
+    /// `websocket` or `polling`, as the session opened.
+    pub transport: String,
+    /// ISO 8601 in UTC with milliseconds.
+    #[serde(serialize_with = "iso")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub connected_at: SystemTime,
+    /// Its rooms, without its own, sorted.
+    pub rooms: Vec<String>,
+    /// What events and hooks have set.
+    pub metadata: Map<String, Value>,
+}
+
+/// One room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoomInfo {
+    /// Its name.
+    pub name: String,
+    /// The namespace's path.
+    pub namespace: String,
+    /// How many clients are in it.
+    pub member_count: u64,
+    /// Its members, at most 100; more are paged by `…/members`. Empty in lists of rooms.
+    pub members: Vec<MemberInfo>,
+    /// When its first present member joined: ISO 8601 in UTC with milliseconds; null where that is not known.
+    #[serde(serialize_with = "iso_option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub created_at: Option<SystemTime>,
+    /// Some nodes' members are missing or older than two heartbeats.
+    pub partial: bool,
+    /// The ids of those nodes.
+    pub missing_nodes: Vec<String>,
+}
+
+/// A client in a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberInfo {
+    /// The Socket.IO id.
+    pub socket_id: String,
+    /// The user's id; null for anonymous users.
+    pub user_id: Option<String>,
+    /// The id of the node that serves it.
+    pub node: String,
+}
+
+/// A user with at least one connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UserInfo {
+    /// The user's id.
+    pub user_id: String,
+    /// The namespace's path.
+    pub namespace: String,
+    /// How many connections the user has in it.
+    pub connections: u64,
+    /// The presence status that the user's clients have set; null where none has.
+    pub status: Option<String>,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountOf<'a> {
+    /// The namespace: connections, rooms, users.
+    Namespace,
+    /// The members of a room.
+    Room(&'a str),
+    /// The connections of a user.
+    User(&'a str),
+}
+
+/// A count over the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Count {
+    /// Clients: in the namespace, in the room, or of the user.
+    pub connections: u64,
+    /// Rooms of the namespace, without the clients' own; null for the count of a room or user. A room with members on
+    /// several nodes counts once.
+    pub rooms: Option<u64>,
+    /// Users of the namespace; null for the count of a room or user.
+    pub users: Option<u64>,
+    /// Some nodes' clients are missing or older than two heartbeats.
+    pub partial: bool,
+    /// The ids of those nodes.
+    pub missing_nodes: Vec<String>,
+}
+
+/// Which clients an action concerns: all that any member names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The namespace's path.
+    pub namespace: String,
+    /// Users by id.
+    pub users: Vec<String>,
+    /// Sockets by id.
+    pub sockets: Vec<String>,
+    /// Rooms by name.
+    pub rooms: Vec<String>,
+}
+
+/// What became of an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Clients of this node that it concerned.
+    pub local: usize,
+    /// Whether the other nodes were told.
+    pub remote: Told,
+}
+
+/// Whether the other nodes were told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// There are none: this node runs on the in-memory adapter.
+    Alone,
+    /// Redis has taken it; the other nodes act on it as they receive it, at most once.
+    Carried,
+    /// It was not handed over, for this reason (a label as in metrics).
+    NotCarried(&'static str),
+}
+
+/// ISO 8601 in UTC with milliseconds. What lies outside the years 1970 to 9999 (no clock of ours, but perhaps what was
+/// read from Redis) becomes the nearest of them.
+pub fn iso8601(at: SystemTime) -> String {
+    let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_millis(at.clamp(SystemTime::UNIX_EPOCH, latest)).to_string()
+}
+
+fn iso<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&iso8601(*at))
+}
+
+fn iso_option<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => iso(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+// === impl Page ===
+
+impl<T> Page<T> {
+    /// The last page, complete.
+    pub fn complete(items: Vec<T>) -> Self {
+        Self { items, next: None, partial: false, missing_nodes: Vec::new() }
+    }
+}
+
+// === impl PageRequest ===
+
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self { limit: DEFAULT_PAGE, cursor: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_times_do_not_panic() {
+        assert_eq!(iso8601(SystemTime::UNIX_EPOCH - Duration::from_secs(5)), "1970-01-01T00:00:00.000Z");
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(iso8601(far), "9999-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn a_connection_is_spelled_as_the_applications_know_it() {
+        let info = ConnectionInfo {
+            socket_id: "s".into(),
+            user_id: None,
+            namespace: "/".into(),
+            node: "n".into(),
+            transport: "websocket".into(),
+            connected_at: SystemTime::UNIX_EPOCH,
+            rooms: vec!["r".into()],
+            metadata: Map::new(),
+        };
+        assert_eq!(
+            serde_json::to_string(&info).unwrap(),
+            r#"{"socketId":"s","userId":null,"namespace":"/","node":"n","transport":"websocket","connectedAt":"1970-01-01T00:00:00.000Z","rooms":["r"],"metadata":{}}"#
+        );
+    }
+}
