@@ -1,0 +1,22 @@
+# roomcast: what a newcomer and the continuous integration type. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test cluster lint deny
+
+help: ## Lists the commands.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Builds and serves on loopback, in memory, with a key of this run; prints how to try it.
+	@scripts/run
+
+test: ## Installs what is missing by name, then runs every test.
+	@scripts/test
+
+cluster: ## Serves with redis-server, three nodes and nginx in front, on loopback, until Ctrl-C.
+	@scripts/cluster
+
+lint: ## Formatting, clippy and rustdoc with warnings denied, licences and bans of dependencies.
+	@scripts/lint
+
+deny: ## Only the licences and bans of dependencies.
+	@scripts/deny

@@ -1,0 +1,109 @@
+// The official client, with an inbox.
+import assert from 'node:assert/strict';
+import http from 'node:http';
+import { io } from 'socket.io-client';
+import { eventually } from './eventually.js';
+import { token as sign } from './token.js';
+
+export const TRANSPORTS = {
+  websocket: ['websocket'],
+  polling: ['polling'],
+  upgrade: ['polling', 'websocket'],
+};
+
+const MARKER = 'test:marker';
+let markers = 0;
+let addresses = 0;
+
+/** A loopback address that no other client of this process has: limits for each IP see strangers. */
+export function strangeAddress() {
+  addresses += 1;
+  return `127.${(process.pid % 200) + 1}.${addresses >> 8}.${addresses & 255}`;
+}
+
+export class Client {
+  /** Opens a connection without waiting for anything. */
+  constructor(node, { namespace = '/', transport = 'websocket', user, claims, token, auth, address, ...options } = {}) {
+    const credential = token ?? (user || claims ? sign({ sub: user, ...claims }) : undefined);
+    this.node = node;
+    this.user = user;
+    this.transport = transport;
+    this.namespace = namespace;
+    this.inbox = [];
+    this.disconnected = undefined;
+    this.agent = address && new http.Agent({ localAddress: address, keepAlive: true });
+    this.socket = io(node.url + namespace, {
+      transports: TRANSPORTS[transport],
+      forceNew: true,
+      reconnection: false,
+      agent: this.agent,
+      auth: auth ?? (credential === undefined ? undefined : { token: credential }),
+      ...options,
+    });
+    this.socket.onAny((...event) => this.inbox.push(event));
+    this.socket.on('disconnect', (reason) => (this.disconnected = reason));
+  }
+
+  /** Connects, and upgrades if that is the transport; rejects with the client's `connect_error`. */
+  static async connect(node, options) {
+    const client = new Client(node, options);
+    await client.connected();
+    if (client.transport === 'upgrade') {
+      await eventually('the transport is upgraded', () => client.socket.io.engine.transport.name === 'websocket');
+    }
+    return client;
+  }
+
+  get id() {
+    return this.socket.id;
+  }
+
+  async connected(deadline = 10_000) {
+    if (this.socket.connected) return;
+    await new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error('neither connect nor connect_error')), deadline);
+      this.socket.once('connect', resolve).once('connect_error', reject);
+      this.socket.once('connect', () => clearTimeout(timer)).once('connect_error', () => clearTimeout(timer));
+    });
+  }
+
+  close() {
+    this.socket.disconnect();
+    this.agent?.destroy();
+  }
+
+  /** Emits without asking for an ack. */
+  send(...event) {
+    this.socket.emit(...event);
+  }
+
+  /** Emits and returns the ack. */
+  async ask(...event) {
+    return await this.socket.timeout(5_000).emitWithAck(...event);
+  }
+
+  /** Waits for the next event, whatever it is. */
+  async next(deadline = 5_000) {
+    return await eventually('an event arrives', () => this.inbox.shift(), deadline);
+  }
+
+  /**
+   * Everything that came until now, and nothing that is still on its way is missed: a marker is sent
+   * the same way (from the node `via`), and what came before it is returned.
+   */
+  async drain(via = this.node) {
+    markers += 1;
+    const marker = markers;
+    const sent = await via.emit({ namespace: this.namespace, sockets: [this.id], event: MARKER, args: [marker] });
+    assert.equal(sent.accepted, true);
+    const place = () => this.inbox.findIndex(([name, value]) => name === MARKER && value === marker);
+    const at = await eventually('the marker arrives', () => place() + 1);
+    const before = this.inbox.splice(0, at);
+    return before.filter(([name]) => name !== MARKER);
+  }
+
+  /** Waits until the server or the network has ended it; returns the reason. */
+  async ended(deadline = 10_000) {
+    return await eventually('the client is disconnected', () => this.disconnected, deadline);
+  }
+}

@@ -1,0 +1,94 @@
+// Child processes that end with the test process, however it ends.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+
+const children = new Set();
+const KEPT_LINES = 400;
+
+process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
+
+/** Starts a program and keeps its last lines; `lines` of the result are { from, text }. */
+export function start(command, args, { env = {}, cwd } = {}) {
+  const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const running = { child, lines: [], waiting: new Set(), exited: false, name: command.split('/').pop() };
+  children.add(child);
+  running.done = new Promise((resolve) => {
+    child.once('error', (error) => {
+      keep(running, 'stderr', String(error));
+      resolve({ code: -1, signal: null });
+    });
+    child.once('close', (code, signal) => resolve({ code, signal }));
+  }).then((end) => {
+    children.delete(child);
+    running.exited = true;
+    running.end = end;
+    running.waiting.forEach((look) => look());
+    return end;
+  });
+  read(running, 'stdout');
+  read(running, 'stderr');
+  return running;
+}
+
+/** The first line that `pick` turns into something; fails when the program ends or the deadline passes. */
+export async function line(running, pick, deadline = 30_000) {
+  return await new Promise((resolve, reject) => {
+    let at = 0;
+    const stop = (act, value) => {
+      clearTimeout(timer);
+      running.waiting.delete(look);
+      act(value);
+    };
+    const look = () => {
+      for (; at < running.lines.length; at += 1) {
+        const found = pick(running.lines[at].text, running.lines[at].from);
+        if (found) return stop(resolve, found);
+      }
+      if (running.exited) stop(reject, new Error(`${running.name} ended: ${JSON.stringify(running.end)}\n${tail(running)}`));
+    };
+    const timer = setTimeout(
+      () => stop(reject, new Error(`${running.name} did not say so within ${deadline} ms\n${tail(running)}`)),
+      deadline,
+    );
+    running.waiting.add(look);
+    look();
+  });
+}
+
+/** Ends a program, and waits for it. */
+export async function stop(running, signal = 'SIGTERM', deadline = 10_000) {
+  if (running.exited) return running.end;
+  running.child.kill(signal);
+  const timer = setTimeout(() => running.child.kill('SIGKILL'), deadline);
+  const end = await running.done;
+  clearTimeout(timer);
+  return end;
+}
+
+/** What the program said last. */
+export function tail(running, count = 40) {
+  return running.lines.slice(-count).map(({ text }) => `  | ${text}`).join('\n');
+}
+
+function read(running, from) {
+  let rest = '';
+  running.child[from].setEncoding('utf8').on('data', (text) => {
+    const parts = (rest + text).split('\n');
+    rest = parts.pop();
+    parts.forEach((part) => keep(running, from, part));
+    running.waiting.forEach((look) => look());
+  });
+}
+
+function keep(running, from, text) {
+  if (process.env.ROOMCAST_TEST_LOG) process.stderr.write(`${running.name} | ${text}\n`);
+  running.lines.push({ from, text });
+  // Readers that wait keep their place, so lines are only dropped while nobody waits.
+  if (running.waiting.size === 0 && running.lines.length > KEPT_LINES) running.lines.splice(0, KEPT_LINES / 2);
+}
+
+/** Resolves with the arguments of an emitter's next event, within a deadline. */
+export async function event(emitter, name, deadline = 10_000) {
+  return await once(emitter, name, { signal: AbortSignal.timeout(deadline) });
+}

@@ -1,0 +1,45 @@
+// What a suite runs against: one node in memory, or two nodes and a Redis. The suites do not know which.
+import { after } from 'node:test';
+import { Client } from './client.js';
+import { Node } from './node.js';
+import { Redis } from './redis.js';
+
+export const MODE = process.env.ROOMCAST_TEST_MODE ?? 'memory';
+
+/**
+ * Starts the nodes. Backends publish to `a`, clients connect to `b`; in memory they are one.
+ *
+ * Everything ends with the file.
+ */
+export async function world({ contracts, toml, env, mode = MODE }) {
+  const redis = mode === 'cluster' ? await Redis.start() : undefined;
+  const a = await Node.start({ contracts, redis, toml, env });
+  const b = redis ? await Node.start({ contracts, redis, toml, env }) : a;
+  const clients = new Set();
+  const all = new Set([a, b]);
+  after(async () => {
+    clients.forEach((client) => client.close());
+    await Promise.all([...all].map((node) => node.stop()));
+    await redis?.stop();
+  });
+  const keep = (client) => {
+    clients.add(client);
+    return client;
+  };
+  return {
+    mode,
+    redis,
+    a,
+    b,
+    nodes: [...all],
+    /** A connected client, on `b` unless told. */
+    connect: async (options = {}, node = b) => keep(await Client.connect(node, options)),
+    /** A client that may never connect. */
+    open: (options = {}, node = b) => keep(new Client(node, options)),
+    /** Closes every client that was made. */
+    clear: () => {
+      clients.forEach((client) => client.close());
+      clients.clear();
+    },
+  };
+}

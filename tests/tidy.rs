@@ -1,0 +1,284 @@
+//! The house rules that a machine can check: see `ARCHITECTURE.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MAX_LINES: usize = 600;
+
+/// Modules that are no row of their own: they compose, and may use everything.
+const CROWN: [&str; 2] = ["lib", "main"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below a folder with one of these endings, sorted.
+fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                if !path.ends_with("node_modules") {
+                    folders.push(path);
+                }
+            } else if endings.iter().any(|ending| path.to_string_lossy().ends_with(ending)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<PathBuf> {
+    files("src", &[".rs"])
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn name(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+/// The module of the crate's root that a file belongs to.
+fn module(path: &Path) -> String {
+    let first = path.strip_prefix(root().join("src")).unwrap().iter().next().unwrap();
+    first.to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+/// Lines with their numbers, comments left out.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// The modules of the crate's root that a line names.
+fn imports(line: &str) -> impl Iterator<Item = &str> {
+    ["crate::", "roomcast::"]
+        .into_iter()
+        .flat_map(move |prefix| line.split(prefix).skip(1))
+        .map(|rest| rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or(""))
+}
+
+/// The rows of `src/lib.rs`' documentation, from the top: module to row.
+fn rows() -> BTreeMap<String, usize> {
+    let text = read(&root().join("src/lib.rs"));
+    let table = text.split("```").nth(1).expect("lib.rs holds the table of rows").to_owned();
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.strip_prefix("//! "))
+        .enumerate()
+        .flat_map(|(row, line)| {
+            let modules = line.split("  ").next().unwrap_or("");
+            modules.split_whitespace().map(move |module| (module.to_owned(), row)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Fails with every finding at once.
+fn none(rule: &str, findings: &[String]) {
+    assert!(findings.is_empty(), "{rule}:\n{}", findings.join("\n"));
+}
+
+#[test]
+fn imports_point_to_earlier_rows() {
+    let rows = rows();
+    let last = *rows.values().max().unwrap();
+    let mut findings = Vec::new();
+    for path in sources() {
+        let own = module(&path);
+        if CROWN.contains(&own.as_str()) {
+            continue;
+        }
+        let Some(row) = rows.get(&own) else {
+            findings.push(format!("{}: the module `{own}` is in no row of src/lib.rs", name(&path)));
+            continue;
+        };
+        for (number, line) in code(&read(&path)) {
+            for used in imports(line).filter(|used| *used != own) {
+                let Some(other) = rows.get(used) else { continue };
+                // In the last row, `cli` uses `node`.
+                if other > row || (other == row && *row != last) || (own == "node" && used == "cli") {
+                    findings.push(format!("{}:{number}: `{own}` may not use `{used}`", name(&path)));
+                }
+            }
+        }
+    }
+    none("a row may import rows above it, never its own, never below", &findings);
+}
+
+#[test]
+fn every_module_is_in_a_row() {
+    let declared: BTreeSet<String> = code(&read(&root().join("src/lib.rs")))
+        .filter_map(|(_, line)| line.split("mod ").nth(1)?.strip_suffix(';').map(str::to_owned))
+        .collect();
+    let rows = rows();
+    let missing: Vec<_> = declared.into_iter().filter(|module| !rows.contains_key(module)).collect();
+    none("modules that are in no row of src/lib.rs", &missing);
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let mut all = sources();
+    all.extend(files("tests", &[".rs", ".js"]));
+    let findings: Vec<_> = all
+        .iter()
+        .map(|path| (name(path), read(path).lines().count()))
+        .filter(|(_, lines)| *lines > MAX_LINES)
+        .map(|(name, lines)| format!("{name}: {lines} lines, at most {MAX_LINES}: split it by noun"))
+        .collect();
+    none("long files", &findings);
+}
+
+#[test]
+fn modules_are_files_beside_their_folders() {
+    let findings: Vec<_> = sources().iter().filter(|path| path.ends_with("mod.rs")).map(|path| name(path)).collect();
+    none("`part.rs` beside `part/`, never `mod.rs`", &findings);
+}
+
+#[test]
+fn nothing_is_left_open_or_switched_off() {
+    // Spelled so that this file does not find itself.
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X:"),
+        concat!("#[ig", "nore"),
+        concat!(".sk", "ip("),
+        concat!("skip", ": true"),
+        concat!(".on", "ly("),
+    ];
+    let mut all = sources();
+    all.extend(files("tests", &[".js", ".rs", ".json"]));
+    all.extend(files("scripts", &[""]));
+    all.extend(files("contracts", &[".toml"]));
+    let mut findings = Vec::new();
+    for path in all {
+        for (at, line) in read(&path).lines().enumerate() {
+            // Iterators and serde skip too, in Rust.
+            let rust = path.extension().is_some_and(|end| end == "rs");
+            for mark in marks.iter().filter(|mark| line.contains(**mark) && !(rust && mark.starts_with('.'))) {
+                findings.push(format!("{}:{}: {mark}", name(&path), at + 1));
+            }
+        }
+    }
+    none("left open or switched off", &findings);
+}
+
+#[test]
+fn rust_knows_no_application() {
+    let mut words = BTreeSet::new();
+    for path in files("contracts", &[".toml"]) {
+        let contract: toml::Table = read(&path).parse().unwrap();
+        let app = contract["name"].as_str().unwrap().to_owned();
+        words.extend([format!("\"{app}\""), format!("{app}.toml"), format!("embedded:{app}")]);
+        for part in ["client", "server"] {
+            let Some(events) = contract.get(part).and_then(toml::Value::as_table) else { continue };
+            // Plain words such as "message" are the field's own.
+            words.extend(events.keys().filter(|event| event.contains([':', '-'])).map(|event| format!("\"{event}\"")));
+        }
+    }
+    let mut findings = Vec::new();
+    for path in sources() {
+        for (number, line) in code(&read(&path)) {
+            for word in words.iter().filter(|word| line.contains(word.as_str())) {
+                findings.push(format!("{}:{number}: {word}", name(&path)));
+            }
+        }
+    }
+    none("names of applications in Rust code: they belong in contracts/*.toml", &findings);
+}
+
+#[test]
+fn the_library_of_an_engine_stays_in_it() {
+    let mut findings = Vec::new();
+    for path in sources() {
+        let file = name(&path);
+        if file.starts_with("src/engine/socketioxide") {
+            continue;
+        }
+        for (number, line) in code(&read(&path)) {
+            if line.contains("socketioxide::") || line.contains("socketioxide_") || line.contains("engineioxide::") {
+                findings.push(format!("{file}:{number}: {}", line.trim()));
+            }
+        }
+    }
+    none("types of socketioxide outside engine/socketioxide", &findings);
+}
+
+#[test]
+fn no_registry_host_and_no_path_of_a_workplace_is_named() {
+    // Spelled so that this file does not find itself.
+    let hosts = [
+        concat!("index.", "crates.io"),
+        concat!("static.", "crates.io"),
+        concat!("registry.", "npmjs"),
+        concat!("pypi", ".org"),
+        concat!("python", "hosted"),
+        concat!("deb.", "debian"),
+        concat!("proxy.", "golang"),
+    ];
+    let mut all = vec![root().join("Makefile"), root().join("README.md"), root().join("Cargo.toml")];
+    all.extend(["src", "contracts", "scripts", "nginx", "docs", ".ci"].into_iter().flat_map(|dir| files(dir, &[""])));
+    all.extend(files("tests", &[".js", ".rs", ".json", ".npmrc"]));
+    let mut findings = Vec::new();
+    for path in all {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for host in hosts.iter().filter(|host| text.contains(**host)) {
+            findings.push(format!("{}: {host}", name(&path)));
+        }
+        for (at, line) in text.lines().enumerate() {
+            let alone = |start: usize| !line[..start].ends_with(|c: char| c.is_alphanumeric() || "._-}$".contains(c));
+            if line.find(concat!("/wo", "rk/")).is_some_and(alone) {
+                findings.push(format!("{}:{}: a path of one machine", name(&path), at + 1));
+            }
+        }
+    }
+    none("names that belong to one place", &findings);
+}
+
+#[test]
+fn lock_files_name_no_host_and_are_there() {
+    assert!(root().join("Cargo.lock").exists());
+    let lock = read(&root().join("tests/js/package-lock.json"));
+    assert!(!lock.contains("\"resolved\""), "tests/js/package-lock.json: remove the `resolved` members (see .npmrc)");
+}
+
+#[test]
+fn the_papers_are_there_and_show_the_two_commands() {
+    for paper in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "Makefile", ".ci/run"] {
+        assert!(root().join(paper).exists(), "{paper} is missing");
+    }
+    let readme = read(&root().join("README.md"));
+    let screen: Vec<_> = readme.lines().take(40).collect();
+    for command in ["make run", "make test"] {
+        assert!(screen.iter().any(|line| line.contains(command)), "README.md's first screen does not show `{command}`");
+    }
+    let changelog = read(&root().join("CHANGELOG.md"));
+    assert!(changelog.contains("## [Unreleased]"), "CHANGELOG.md follows Keep a Changelog");
+}
+
+#[test]
+fn links_between_papers_lead_somewhere() {
+    let mut papers = files("docs", &[".md"]);
+    papers.extend(["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "nginx/README.md"].map(|paper| root().join(paper)));
+    let mut findings = Vec::new();
+    for paper in papers {
+        let text = read(&paper);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or("");
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            if !paper.parent().unwrap().join(file).exists() {
+                findings.push(format!("{}: {link}", name(&paper)));
+            }
+        }
+    }
+    none("links that lead nowhere", &findings);
+}
