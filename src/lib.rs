@@ -7,7 +7,8 @@
 //! event user error            values
 //! config contract telemetry directory   facts
 //! auth limits hooks redis     abilities
-//! session room history presence owners   shared state
+//! session                     a client
+//! room history presence owners   shared state
 //! publish                     the one way out
 //! cluster gateway             the two directions
 //! engine http                 edges
