@@ -4,7 +4,7 @@
 //! (`tests/tidy.rs` enforces it):
 //!
 //! ```text
-//! event user error            values
+//! event user error rate       values
 //! config contract telemetry directory   facts
 //! auth limits hooks redis     abilities
 //! session                     a client
@@ -15,11 +15,14 @@
 //! node cli                    composition
 //! ```
 
+pub mod config;
 pub mod contract;
 pub mod directory;
 pub mod error;
 pub mod event;
+pub mod limits;
 pub mod publish;
+pub mod rate;
 pub mod room;
 pub mod session;
 pub mod telemetry;

@@ -12,6 +12,7 @@ use super::rule::Rule;
 use super::schema::Schema;
 use super::template::Template;
 use crate::error::Code;
+pub use crate::rate::Rate;
 
 /// One application.
 #[derive(Debug)]
@@ -157,17 +158,6 @@ pub struct Connect {
 pub struct ConnectionLimits {
     /// New connections from one IP address.
     pub connections_per_ip: Option<Rate>,
-}
-
-/// So many in such a time, with a burst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// How many in `per`.
-    pub count: u32,
-    /// The window.
-    pub per: Duration,
-    /// How many at once; `count` unless the contract says.
-    pub burst: u32,
 }
 
 /// Redis keys kept for an application's other services.

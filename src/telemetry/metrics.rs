@@ -80,6 +80,8 @@ metrics! {
     redis_round_trip_seconds: histogram [] buckets LATENCY;
     /// Reconnections to Redis.
     redis_reconnects_total: counter [];
+    /// Connections and events that came too soon, by what was counted: ip, event, socket, user, node.
+    rate_limited_total: counter ["scope"];
 }
 
 impl Metrics {

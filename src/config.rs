@@ -1,0 +1,3 @@
+//! What an operator says: one struct a part.
+
+pub mod limits;

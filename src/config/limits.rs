@@ -1,0 +1,36 @@
+//! `[limits]`: how often, and how much, beyond what contracts say.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rate::Rate;
+
+/// `[limits]`. Rates are counted on each node alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// New connections from one IP address (IPv6: one /64), over all contracts. Default: none.
+    pub connections_per_ip: Option<Rate>,
+    /// Events of one socket, all names together, those that no contract knows among them. Default: none.
+    pub events_per_socket: Option<Rate>,
+    /// Events of all sockets of one user. Default: none.
+    pub events_per_user: Option<Rate>,
+    /// Events of all sockets of the node. Default: none.
+    pub events_per_node: Option<Rate>,
+    /// A socket that is refused so often in a row is disconnected; 0: never. Default: 0.
+    pub strikes: u32,
+    /// Events of one socket that wait for an earlier one of it. Default: 256.
+    pub max_pending_events: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_ip: None,
+            events_per_socket: None,
+            events_per_user: None,
+            events_per_node: None,
+            strikes: 0,
+            max_pending_events: 256,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! How often: connections of an address, events of a socket, a user, the node.
+//!
+//! Rates are GCRA buckets (`governor`), counted on each node alone: behind a balancer that spreads one address over
+//! n nodes, the address gets up to n times as much. Nothing here waits, and nothing grows without a bound.
+
+mod bounded;
+mod clock;
+mod connections;
+mod events;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::Quota;
+
+pub use bounded::OVERFLOW_BUCKETS;
+pub use clock::Clock;
+pub use connections::{ConnectionLimits, MAX_ADDRESSES};
+pub use events::{EventLimits, Limited, MAX_USERS, SessionLimits};
+
+use crate::config::limits::Limits as Config;
+use crate::contract::model::Contract;
+use crate::error::{Code, Refusal};
+use crate::rate::Rate;
+use crate::telemetry::metrics::Metrics;
+
+/// Every limit of the node.
+#[derive(Clone)]
+pub struct Limits {
+    connections: Arc<ConnectionLimits>,
+    events: Arc<EventLimits>,
+    metrics: Arc<Metrics>,
+}
+
+impl Limits {
+    /// The limits of the configuration and of the contracts.
+    pub fn new(config: &Config, contracts: &[Arc<Contract>], metrics: Arc<Metrics>) -> Self {
+        Self::with_clock(config, contracts, metrics, Clock::monotonic())
+    }
+
+    /// The same on a clock of the caller's.
+    pub fn with_clock(config: &Config, contracts: &[Arc<Contract>], metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self {
+            connections: Arc::new(ConnectionLimits::new(config, contracts, &clock)),
+            events: Arc::new(EventLimits::new(config, clock)),
+            metrics,
+        }
+    }
+
+    /// Counts a new connection of an address to a namespace.
+    ///
+    /// # Errors
+    /// `RATE_LIMIT_EXCEEDED` with the time to wait: the address has connected more often than the node's or one of the
+    /// namespace's contracts' `connections_per_ip` permits.
+    pub fn check_connection(&self, namespace: &str, ip: IpAddr) -> Result<(), Refusal> {
+        self.connections.check(namespace, ip).inspect_err(|_| self.count("ip"))
+    }
+
+    /// The limits of one session: keep them as long as it, and no longer.
+    pub fn session(&self, user_id: &str) -> SessionLimits {
+        SessionLimits::new(self.events.clone(), self.metrics.clone(), user_id)
+    }
+
+    /// Keys that are counted now: addresses, and users.
+    pub fn tracked(&self) -> (usize, usize) {
+        (self.connections.tracked(), self.events.tracked())
+    }
+
+    fn count(&self, scope: &str) {
+        self.metrics.rate_limited_total.with_label_values(&[scope]).inc();
+    }
+}
+
+/// A bucket's shape. Bursts that would take longer than a year to fill are cut to that.
+fn quota(rate: Rate) -> Quota {
+    const YEAR_NANOS: u128 = 365 * 24 * 60 * 60 * 1_000_000_000;
+    let each = (rate.per / rate.count.max(1)).max(Duration::from_nanos(1));
+    let most = (YEAR_NANOS / each.as_nanos()).clamp(1, u128::from(u32::MAX));
+    let burst = u128::from(rate.burst.max(1)).min(most);
+    let burst = u32::try_from(burst).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+    Quota::with_period(each).expect("a nanosecond at least").allow_burst(burst)
+}
+
+/// `RATE_LIMIT_EXCEEDED`, with the limit and the time to wait.
+fn refusal(subject: &str, rate: Rate, wait: Duration) -> Refusal {
+    let message = format!("{subject}: more than {rate}; try again in {} ms", wait.as_millis().max(1));
+    Refusal { retry_after: Some(wait.max(Duration::from_millis(1))), ..Refusal::new(Code::RateLimitExceeded, message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extreme_rates_do_not_overflow() {
+        for text in ["1/24h burst 4294967295", "4294967295/1ms burst 4294967295", "1/1ms burst 4294967295"] {
+            let clock = Clock::fake();
+            let limiter = events::Direct::new(text.parse().unwrap(), &clock);
+            for _ in 0..10 {
+                assert!(limiter.check().is_ok(), "{text}");
+            }
+        }
+    }
+}

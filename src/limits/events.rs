@@ -1,0 +1,260 @@
+//! How often events may come: of a socket and name, of a socket, of a user, of the node.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use governor::RateLimiter;
+use governor::clock::Clock as _;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+
+use super::bounded::{Key, Keyed};
+use super::{Clock, Config, quota, refusal};
+use crate::contract::model::ClientEvent;
+use crate::error::Refusal;
+use crate::rate::Rate;
+use crate::telemetry::metrics::Metrics;
+
+/// Users that have a bucket of their own at a time: 3 MB at most.
+pub const MAX_USERS: usize = 16 * 7_168;
+
+/// One bucket.
+pub(super) struct Direct {
+    limiter: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Nanos>>,
+    rate: Rate,
+}
+
+impl Direct {
+    /// A full bucket.
+    pub(super) fn new(rate: Rate, clock: &Clock) -> Self {
+        Self { limiter: RateLimiter::new(quota(rate), InMemoryState::default(), clock.clone()), rate }
+    }
+
+    /// Counts one.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub(super) fn check(&self) -> Result<(), Duration> {
+        self.limiter.check().map_err(|until| until.wait_time_from(self.limiter.clock().now()))
+    }
+}
+
+/// What all sessions share: the buckets of users, and the node's.
+pub struct EventLimits {
+    socket: Option<Rate>,
+    users: Option<Keyed>,
+    node: Option<Direct>,
+    strikes: u32,
+    hasher: RandomState,
+    clock: Clock,
+}
+
+impl EventLimits {
+    pub(super) fn new(config: &Config, clock: Clock) -> Self {
+        Self {
+            socket: config.events_per_socket,
+            users: config.events_per_user.map(|rate| Keyed::new(rate, MAX_USERS, &clock)),
+            node: config.events_per_node.map(|rate| Direct::new(rate, &clock)),
+            strikes: config.strikes,
+            hasher: RandomState::new(),
+            clock,
+        }
+    }
+
+    /// Users that have a bucket now.
+    pub(super) fn tracked(&self) -> usize {
+        self.users.as_ref().map_or(0, Keyed::tracked)
+    }
+}
+
+/// An event that came too soon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limited {
+    /// What the client is told: `RATE_LIMIT_EXCEEDED` and the time to wait.
+    pub refusal: Refusal,
+    /// It was refused so often in a row (`limits.strikes`) that it is to be disconnected.
+    pub disconnect: bool,
+}
+
+/// The buckets of one session. They go with it.
+///
+/// A session whose events have no limit holds no bucket.
+pub struct SessionLimits {
+    shared: Arc<EventLimits>,
+    metrics: Arc<Metrics>,
+    user: Option<Key>,
+    socket: Option<Box<Direct>>,
+    // At most one for each event of the contracts.
+    events: Mutex<Vec<(Arc<ClientEvent>, Direct)>>,
+    refused_in_a_row: AtomicU32,
+}
+
+impl SessionLimits {
+    /// An empty id is an anonymous user, who has no bucket as a user.
+    pub(super) fn new(shared: Arc<EventLimits>, metrics: Arc<Metrics>, user_id: &str) -> Self {
+        let user = (shared.users.is_some() && !user_id.is_empty()).then(|| {
+            let id = shared.hasher.hash_one(user_id);
+            Key { id, neighbourhood: id }
+        });
+        let socket = shared.socket.map(|rate| Box::new(Direct::new(rate, &shared.clock)));
+        Self { shared, metrics, user, socket, events: Mutex::default(), refused_in_a_row: AtomicU32::new(0) }
+    }
+
+    /// Counts an event, before anything of it is parsed; `None` is an event that no contract knows.
+    ///
+    /// The first limit that is exceeded answers (event, socket, user, node); those before it have counted the event.
+    ///
+    /// # Errors
+    /// [`Limited`], with the time to wait.
+    pub fn check(&self, event: Option<&Arc<ClientEvent>>) -> Result<(), Limited> {
+        match self.first_refusal(event) {
+            None => {
+                self.refused_in_a_row.store(0, Ordering::Relaxed);
+                Ok(())
+            }
+            Some((scope, refusal)) => {
+                self.metrics.rate_limited_total.with_label_values(&[scope]).inc();
+                let strikes = self.refused_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let disconnect = self.shared.strikes != 0 && strikes >= self.shared.strikes;
+                Err(Limited { refusal, disconnect })
+            }
+        }
+    }
+
+    fn first_refusal(&self, event: Option<&Arc<ClientEvent>>) -> Option<(&'static str, Refusal)> {
+        if let Some((event, rate)) = event.and_then(|event| Some((event, event.limit?)))
+            && let Err(wait) = self.check_event(event, rate)
+        {
+            return Some(("event", refusal(&event.name, rate, wait)));
+        }
+        if let Some(socket) = &self.socket
+            && let Err(wait) = socket.check()
+        {
+            return Some(("socket", refusal("events of this socket", socket.rate, wait)));
+        }
+        if let (Some(users), Some(user)) = (&self.shared.users, self.user)
+            && let Err(wait) = users.check(user)
+        {
+            return Some(("user", refusal("events of this user", users.rate, wait)));
+        }
+        let node = self.shared.node.as_ref()?;
+        let wait = node.check().err()?;
+        Some(("node", refusal("events of this node", node.rate, wait)))
+    }
+
+    fn check_event(&self, event: &Arc<ClientEvent>, rate: Rate) -> Result<(), Duration> {
+        let mut events = self.events.lock().expect("no panic while held");
+        if let Some((_, bucket)) = events.iter().find(|(known, _)| Arc::ptr_eq(known, event)) {
+            return bucket.check();
+        }
+        let bucket = Direct::new(rate, &self.shared.clock);
+        let answer = bucket.check();
+        events.push((event.clone(), bucket));
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::model::PayloadShape;
+    use crate::limits::Limits;
+
+    fn event(name: &str, limit: Option<&str>) -> Arc<ClientEvent> {
+        Arc::new(ClientEvent {
+            name: name.to_owned(),
+            payload: PayloadShape::default(),
+            require: None,
+            join: Vec::new(),
+            leave: Vec::new(),
+            relay: Vec::new(),
+            reply: Vec::new(),
+            call: None,
+            on_ok: None,
+            on_error: None,
+            presence: None,
+            metadata: None,
+            ack: None,
+            limit: limit.map(|text| text.parse().unwrap()),
+            throttle: None,
+            undo: None,
+            reads_payload: false,
+        })
+    }
+
+    fn limits(config: Config) -> (Limits, Clock) {
+        let clock = Clock::fake();
+        (Limits::with_clock(&config, &[], Arc::default(), clock.clone()), clock)
+    }
+
+    fn passes(session: &SessionLimits, event: &Arc<ClientEvent>, times: usize) -> usize {
+        (0..times).filter(|_| session.check(Some(event)).is_ok()).count()
+    }
+
+    #[test]
+    fn burst_passes_and_then_the_rate() {
+        let (limits, clock) = limits(Config::default());
+        let session = limits.session("ann");
+        let event = event("a", Some("10/s burst 20"));
+        assert_eq!(passes(&session, &event, 100), 20);
+        assert_eq!(
+            session.check(Some(&event)).unwrap_err().refusal.retry_after,
+            Some(Duration::from_millis(100)),
+            "the time to the next token"
+        );
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(passes(&session, &event, 100), 10);
+    }
+
+    #[test]
+    fn events_and_sockets_have_buckets_of_their_own() {
+        let (limits, _) = limits(Config::default());
+        let (one, two) = (limits.session("ann"), limits.session("ann"));
+        let (a, b, free) = (event("a", Some("1/s")), event("b", Some("2/s")), event("c", None));
+        assert_eq!((passes(&one, &a, 9), passes(&one, &b, 9), passes(&one, &free, 9)), (1, 2, 9));
+        assert_eq!(passes(&two, &a, 9), 1);
+        assert_eq!(one.events.lock().unwrap().len(), 2, "an event without a limit needs no bucket");
+    }
+
+    #[test]
+    fn user_shares_a_bucket_over_sockets_and_reconnections() {
+        let config = Config { events_per_user: Some("5/1m".parse().unwrap()), ..Config::default() };
+        let (limits, _) = limits(config);
+        let event = event("a", None);
+        assert_eq!(passes(&limits.session("ann"), &event, 3), 3);
+        assert_eq!(passes(&limits.session("ann"), &event, 9), 2);
+        assert_eq!(passes(&limits.session("bob"), &event, 9), 5);
+        assert_eq!(passes(&limits.session(""), &event, 9), 9, "anonymous users are many");
+    }
+
+    #[test]
+    fn node_and_socket_limits_count_unknown_events_too() {
+        let rate = |text: &str| Some(text.parse().unwrap());
+        let (socket, _) = limits(Config { events_per_socket: rate("3/s"), ..Config::default() });
+        let session = socket.session("ann");
+        assert_eq!((0..9).filter(|_| session.check(None).is_ok()).count(), 3);
+        let (node, _) = limits(Config { events_per_node: rate("4/s"), ..Config::default() });
+        assert_eq!((0..9).filter(|_| node.session("").check(None).is_ok()).count(), 4);
+    }
+
+    #[test]
+    fn repeat_offender_is_disconnected_and_a_pass_forgives() {
+        let (limits, clock) = limits(Config { strikes: 3, ..Config::default() });
+        let session = limits.session("ann");
+        let event = event("a", Some("1/s"));
+        let strike = || session.check(Some(&event)).unwrap_err().disconnect;
+        assert!(session.check(Some(&event)).is_ok());
+        assert_eq!([strike(), strike()], [false, false]);
+        clock.advance(Duration::from_secs(1));
+        assert!(session.check(Some(&event)).is_ok());
+        assert_eq!([strike(), strike(), strike(), strike()], [false, false, true, true]);
+    }
+
+    #[test]
+    fn idle_session_is_small() {
+        assert!(size_of::<SessionLimits>() <= 120, "{}", size_of::<SessionLimits>());
+    }
+}
