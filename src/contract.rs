@@ -2,10 +2,16 @@
 //!
 //! Knows neither Redis nor sockets, so that every rule is a plain unit test.
 
+pub mod embedded;
+pub mod file;
+pub mod load;
 pub mod model;
 pub mod path;
+pub mod report;
 pub mod room_name;
 pub mod rule;
 pub mod schema;
 pub mod scope;
 pub mod template;
+
+mod suggest;

@@ -1,13 +1,79 @@
 //! A dotted path to a value of a [`Scope`].
 
+use std::borrow::Cow;
+use std::time::SystemTime;
+
 use serde_json::Value;
 
 use super::scope::Scope;
 
-/// `payload.job.id`, `user.id`, `user.claims.tenant`, `params.userId`, `socket.id`, `vars.room`, `room`, `now`, `now_ms`,
-/// `event.id`, `error.code`, `error.message`.
+/// `payload.job.id`, `user.id`, `user.claims.tenant`, `params.userId`, `socket.id`, `vars.room`, `room`, `rooms`, `now`,
+/// `now_ms`, `event.id`, `error.code`, `error.message`.
+///
+/// A number selects from an array: `payload.items.0.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Path(String);
+pub struct Path {
+    text: Box<str>,
+    root: Root,
+    rest: Box<[Box<str>]>,
+}
+
+/// What a path starts with; what is left is looked up in the JSON found there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// The payload.
+    Payload,
+    /// Routing data of a backend.
+    Params,
+    /// The user's id; none for anonymous users.
+    UserId,
+    /// The user's roles.
+    UserRoles,
+    /// The token's claims.
+    UserClaims,
+    /// Whether a token was verified.
+    UserAuthenticated,
+    /// Whether there was no token.
+    UserAnonymous,
+    /// The socket's id.
+    SocketId,
+    /// The variables of the room's template.
+    Vars,
+    /// The room in question.
+    Room,
+    /// All rooms joined, left or sent to.
+    Rooms,
+    /// The time, ISO 8601 in UTC with milliseconds.
+    Now,
+    /// The time in milliseconds since 1970.
+    NowMs,
+    /// The event's id.
+    EventId,
+    /// The code of what went wrong.
+    ErrorCode,
+    /// The sentence that says what went wrong.
+    ErrorMessage,
+}
+
+/// Every root as it is written, and whether members of it can be named.
+const ROOTS: &[(&str, Root, bool)] = &[
+    ("payload", Root::Payload, true),
+    ("params", Root::Params, true),
+    ("user.id", Root::UserId, false),
+    ("user.roles", Root::UserRoles, true),
+    ("user.claims", Root::UserClaims, true),
+    ("user.authenticated", Root::UserAuthenticated, false),
+    ("user.anonymous", Root::UserAnonymous, false),
+    ("socket.id", Root::SocketId, false),
+    ("vars", Root::Vars, true),
+    ("room", Root::Room, false),
+    ("rooms", Root::Rooms, true),
+    ("now", Root::Now, false),
+    ("now_ms", Root::NowMs, false),
+    ("event.id", Root::EventId, false),
+    ("error.code", Root::ErrorCode, false),
+    ("error.message", Root::ErrorMessage, false),
+];
 
 impl Path {
     /// Reads a path.
@@ -15,11 +81,189 @@ impl Path {
     /// # Errors
     /// What is wrong, for the author of the contract.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Ok(Self(text.to_owned()))
+        let segments: Vec<&str> = text.split('.').collect();
+        if segments.iter().any(|segment| segment.is_empty()) {
+            return Err(format!("`{text}` is not a path: write words with dots between them, such as `payload.id`"));
+        }
+        let found = ROOTS.iter().find(|(name, _, open)| {
+            text == *name || (*open && text.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+        });
+        let Some((name, root, _)) = found else {
+            return Err(unknown_root(text));
+        };
+        let rest: Box<[Box<str>]> = segments[name.split('.').count()..].iter().map(|s| Box::from(*s)).collect();
+        if *root == Root::Vars && rest.len() != 1 {
+            return Err(format!("`{text}` names no variable: write `vars.<variable of the room's name>`"));
+        }
+        Ok(Self { text: text.into(), root: *root, rest })
     }
 
-    /// The value; `None` when there is none.
-    pub fn find(&self, _scope: &Scope<'_>) -> Option<Value> {
-        None
+    /// The payload's member of this name.
+    pub(super) fn payload_member(name: &str) -> Self {
+        Self { text: format!("payload.{name}").into(), root: Root::Payload, rest: Box::new([name.into()]) }
+    }
+
+    /// The path as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it starts with.
+    pub fn root(&self) -> Root {
+        self.root
+    }
+
+    /// The variable that a `vars.…` path names.
+    pub fn variable(&self) -> Option<&str> {
+        (self.root == Root::Vars).then(|| self.rest.first().map(AsRef::as_ref)).flatten()
+    }
+
+    /// Whether it leads into the payload.
+    pub fn reads_payload(&self) -> bool {
+        self.root == Root::Payload
+    }
+
+    /// The value; `None` when there is none. An anonymous user has no id.
+    pub fn find(&self, scope: &Scope<'_>) -> Option<Value> {
+        self.find_in(scope).map(Cow::into_owned)
+    }
+
+    /// The value, borrowed where it stands in the scope as JSON.
+    pub(super) fn find_in<'s>(&self, scope: &Scope<'s>) -> Option<Cow<'s, Value>> {
+        let text = |text: &str| Some(Cow::Owned(Value::String(text.to_owned())));
+        match self.root {
+            Root::Payload => self.descend(scope.payload),
+            Root::Params => self.descend(scope.params),
+            Root::UserClaims => self.descend_claims(scope),
+            Root::UserId if scope.user.id.is_empty() => None,
+            Root::UserId => text(&scope.user.id),
+            Root::UserRoles => self.select(strings(&scope.user.roles)),
+            Root::UserAuthenticated => Some(Cow::Owned(Value::Bool(!scope.user.anonymous))),
+            Root::UserAnonymous => Some(Cow::Owned(Value::Bool(scope.user.anonymous))),
+            Root::SocketId => text(scope.socket?.id),
+            Root::Vars => text(&scope.vars.iter().find(|(name, _)| self.variable() == Some(name))?.1),
+            Root::Room => text(scope.room?),
+            Root::Rooms => self.select(strings(scope.rooms)),
+            Root::Now => text(&iso(scope.now)),
+            Root::NowMs => Some(Cow::Owned(Value::from(millis(scope.now)))),
+            Root::EventId => text(scope.event_id()),
+            Root::ErrorCode => text(scope.error?.0),
+            Root::ErrorMessage => text(&scope.error?.1.message),
+        }
+    }
+
+    fn descend<'s>(&self, from: &'s Value) -> Option<Cow<'s, Value>> {
+        if self.rest.is_empty() && from.is_null() {
+            return None;
+        }
+        self.rest.iter().try_fold(from, |value, key| member(value, key)).map(Cow::Borrowed)
+    }
+
+    fn descend_claims<'s>(&self, scope: &Scope<'s>) -> Option<Cow<'s, Value>> {
+        let claims = &scope.user.claims;
+        let Some((first, rest)) = self.rest.split_first() else {
+            return Some(Cow::Owned(Value::Object((**claims).clone())));
+        };
+        let first: &'s Value = claims.get(first.as_ref())?;
+        rest.iter().try_fold(first, |value, key| member(value, key)).map(Cow::Borrowed)
+    }
+
+    fn select(&self, from: Value) -> Option<Cow<'static, Value>> {
+        self.rest.iter().try_fold(&from, |value, key| member(value, key)).map(|value| Cow::Owned(value.clone()))
+    }
+}
+
+fn member<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
+    match value {
+        Value::Object(members) => members.get(key),
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+        _ => None,
+    }
+}
+
+fn strings(list: &[String]) -> Value {
+    Value::Array(list.iter().cloned().map(Value::String).collect())
+}
+
+fn unknown_root(text: &str) -> String {
+    let names: Vec<&str> = ROOTS.iter().map(|(name, ..)| *name).collect();
+    match super::suggest::nearest(text, names.iter().copied()) {
+        Some(near) => format!("`{text}` leads nowhere: did you mean `{near}`?"),
+        None => format!("`{text}` leads nowhere: a path starts with one of {}", names.join(", ")),
+    }
+}
+
+/// ISO 8601 in UTC with milliseconds.
+pub(super) fn iso(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let elapsed = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::user::User;
+
+    fn find(path: &str, scope: &Scope<'_>) -> Option<Value> {
+        Path::parse(path).unwrap().find(scope)
+    }
+
+    #[test]
+    fn path_finds_what_it_names() {
+        let claims = json!({ "tenant": { "id": 7 } }).as_object().unwrap().clone();
+        let user = User { roles: Arc::new(["admin".into()]), claims: Arc::new(claims), ..User::named("u1") };
+        let payload = json!({ "job": { "id": "j1" }, "list": [{ "n": 1 }], "nothing": null });
+        let vars = [("jobId".to_owned(), "j1".to_owned())];
+        let rooms = ["a".to_owned(), "b".to_owned()];
+        let mut scope = Scope::new(&user, &payload, SystemTime::UNIX_EPOCH + Duration::from_millis(1500));
+        scope.vars = &vars;
+        scope.rooms = &rooms;
+        for (path, value) in [
+            ("payload.job.id", json!("j1")),
+            ("payload.list.0.n", json!(1)),
+            ("payload.nothing", json!(null)),
+            ("user.id", json!("u1")),
+            ("user.roles", json!(["admin"])),
+            ("user.claims.tenant.id", json!(7)),
+            ("user.authenticated", json!(true)),
+            ("vars.jobId", json!("j1")),
+            ("rooms", json!(["a", "b"])),
+            ("rooms.1", json!("b")),
+            ("now", json!("1970-01-01T00:00:01.500Z")),
+            ("now_ms", json!(1500)),
+        ] {
+            assert_eq!(find(path, &scope), Some(value), "{path}");
+        }
+        for path in ["payload.job.x", "payload.job.id.x", "payload.list.9", "params", "params.x", "socket.id", "room"] {
+            assert_eq!(find(path, &scope), None, "{path}");
+        }
+        assert_eq!(find("event.id", &scope), Some(json!(scope.event_id())));
+    }
+
+    #[test]
+    fn anonymous_user_has_no_id() {
+        let user = User::anonymous();
+        let scope = Scope::new(&user, &Value::Null, SystemTime::now());
+        assert_eq!(find("user.id", &scope), None);
+        assert_eq!(find("user.anonymous", &scope), Some(json!(true)));
+    }
+
+    #[test]
+    fn path_that_leads_nowhere_is_refused() {
+        for path in
+            ["", "payload.", ".x", "user", "user.name", "socket", "error", "vars", "vars.a.b", "now.x", "claims.x"]
+        {
+            assert!(Path::parse(path).is_err(), "{path}");
+        }
+        assert!(Path::parse("user.idd").unwrap_err().contains("`user.id`"));
     }
 }
