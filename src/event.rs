@@ -1,5 +1,7 @@
 //! One Socket.IO event as it is on the wire: encoded once, shared by every recipient.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Serialize;
@@ -14,6 +16,17 @@ pub enum EventError {
     /// The arguments are not JSON.
     #[error("the arguments of the event are not JSON: {0}")]
     Arguments(String),
+}
+
+/// An event's place in a room's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// The room.
+    pub room: Arc<str>,
+    /// Offsets of different epochs cannot be compared: a new epoch means that the older history is gone.
+    pub epoch: u64,
+    /// Without gaps within the room's epoch; the first is 1.
+    pub offset: u64,
 }
 
 /// An encoded event: the JSON text `["name",arg,…]` and the binary attachments its placeholders name.

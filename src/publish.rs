@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::event::Event;
+pub use crate::event::Stamp;
 use crate::session::RoomName;
 
 /// An event on its way to rooms: permitted, filled in, encoded.
@@ -22,15 +23,6 @@ pub struct Outgoing {
     pub volatile: bool,
     /// Its place in the history of those of its rooms that have one.
     pub stamps: Vec<Stamp>,
-}
-
-/// An event's place in a room's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
-    /// The room.
-    pub room: RoomName,
-    /// Without gaps within the room's epoch; the first is 1.
-    pub offset: u64,
 }
 
 /// What became of an event.

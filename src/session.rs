@@ -1,15 +1,21 @@
 //! A client in a namespace: what everything behind the engines knows of it.
 
-use std::collections::{HashMap, VecDeque};
+mod replay;
+
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use crate::event::{Args, Event};
+use crate::event::{Args, Event, Stamp};
 use crate::user::User;
+
+use replay::Replays;
+pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed};
 
 /// A room's name.
 pub type RoomName = Arc<str>;
@@ -95,6 +101,9 @@ pub struct Session {
     connected_at: SystemTime,
     link: Box<dyn Link>,
     state: Mutex<State>,
+    // Apart from `state`, because events are sent while it is held. `None` as long as no room was replayed.
+    replays: Mutex<Option<Box<Replays>>>,
+    replays_used: AtomicBool,
 }
 
 #[derive(Default)]
@@ -103,7 +112,6 @@ struct State {
     metadata: Map<String, Value>,
     undo: HashMap<(String, RoomName), Undo>,
     throttled: HashMap<(String, RoomName), SystemTime>,
-    replaying: HashMap<RoomName, VecDeque<(u64, Event)>>,
     closed: bool,
 }
 
@@ -118,9 +126,6 @@ pub struct Undo {
 
 /// At most so many of each kind of note a session keeps (`undo`, `throttle`).
 pub const MAX_NOTES_PER_SESSION: usize = 256;
-
-/// At most so many live events wait while a room's history is replayed to a session.
-pub const MAX_REPLAY_BACKLOG: usize = 4096;
 
 impl Session {
     /// A session on an engine's link.
@@ -139,6 +144,8 @@ impl Session {
             connected_at: SystemTime::now(),
             link,
             state: Mutex::default(),
+            replays: Mutex::default(),
+            replays_used: AtomicBool::new(false),
         })
     }
 
@@ -265,39 +272,50 @@ impl Session {
         self.with(|state| state.throttled.remove(&(name.to_owned(), room.clone())));
     }
 
-    /// Holds live events of the room back until [`Session::end_replay`].
-    pub fn begin_replay(&self, room: &RoomName) {
-        self.with(|state| {
-            state.replaying.entry(room.clone()).or_default();
-        });
+    /// Delivers a live event that was sent to `rooms` (empty: the whole namespace): queues it for the client, or holds
+    /// it back while a history is replayed, or drops it because a replay has shown it.
+    ///
+    /// Carriers call this and never [`Session::send`]. `stamps` are the event's places in the histories of its rooms; an
+    /// event without one is never taken for a replayed one.
+    ///
+    /// # Errors
+    /// As [`Link::send`]; [`SendError::Full`] also when [`MAX_REPLAY_BACKLOG`] events are held back.
+    pub fn deliver(&self, event: &Event, rooms: &[RoomName], stamps: &[Stamp]) -> Result<Delivery, SendError> {
+        // `begin_replay` comes before the join, and so before any live event of the room.
+        if !self.replays_used.load(Ordering::Acquire) {
+            return self.link.send(event).map(|()| Delivery::Sent);
+        }
+        self.with_replays(|replays| replays.deliver(&*self.link, event, rooms, stamps, &|room| self.is_in(room)))
     }
 
-    /// Whether live events of the room are held back.
-    pub fn is_replaying(&self, room: &str) -> bool {
-        self.with(|state| state.replaying.contains_key(room))
+    /// Holds every live event of this session back until [`Session::end_replay`]. To be called before the join.
+    pub fn begin_replay(&self) {
+        self.with_replays(Replays::begin);
     }
 
-    /// Holds a live event back, if the room is being replayed. `None`: it is not, send it.
-    /// `Some(false)`: the backlog is at its bound and the event was dropped.
-    pub fn hold_back(&self, room: &str, offset: u64, event: &Event) -> Option<bool> {
-        self.with(|state| {
-            let backlog = state.replaying.get_mut(room)?;
-            let fits = backlog.len() < MAX_REPLAY_BACKLOG;
-            if fits {
-                backlog.push_back((offset, event.clone()));
-            }
-            Some(fits)
+    /// Whether live events are held back.
+    pub fn is_replaying(&self) -> bool {
+        self.replays_used.load(Ordering::Acquire) && self.with_replays(|replays| replays.holds())
+    }
+
+    /// Ends what [`Session::begin_replay`] began, and sends what was held back and not shown. `None`: nothing was read.
+    ///
+    /// After [`Release::Blocked`], [`Session::release_held`] is to be called until it says otherwise.
+    pub fn end_replay(&self, room: &RoomName, shown: Option<Replayed>) -> Release {
+        self.with_replays(|replays| {
+            replays.end(room, shown.filter(|_| self.is_in(room)));
+            replays.release(&*self.link, &|room| self.is_in(room))
         })
     }
 
-    /// Sends what was held back after `offset`, and lets live events pass again.
-    /// Returns how many could not be queued.
-    pub fn end_replay(&self, room: &str, offset: u64) -> usize {
-        self.with(|state| {
-            let backlog = state.replaying.remove(room).unwrap_or_default();
-            // Sent under the lock, so that no newer live event can pass.
-            backlog.iter().filter(|(at, _)| *at > offset).filter(|(_, event)| self.link.send(event).is_err()).count()
-        })
+    /// Goes on sending what was held back.
+    pub fn release_held(&self) -> Release {
+        self.with_replays(|replays| replays.release(&*self.link, &|room| self.is_in(room)))
+    }
+
+    /// Gives up on what was held back; live events pass again. Returns how many were dropped.
+    pub fn drop_held(&self) -> usize {
+        self.with_replays(Replays::drop_held)
     }
 
     /// Whether the session has ended.
@@ -316,11 +334,11 @@ impl Session {
     }
 
     pub(crate) fn note_left(&self, room: &RoomName) -> bool {
-        let was = self.with(|state| {
-            state.replaying.remove(room);
-            state.rooms.remove(room).is_some()
-        });
+        let was = self.with(|state| state.rooms.remove(room).is_some());
         if was {
+            if self.replays_used.load(Ordering::Acquire) {
+                self.with_replays(|replays| replays.left(room));
+            }
             self.link.left(room);
         }
         was
@@ -329,9 +347,20 @@ impl Session {
     pub(crate) fn note_closed(&self) -> Vec<RoomName> {
         self.with(|state| {
             state.closed = true;
-            state.replaying.clear();
             state.rooms.drain().map(|(room, _)| room).collect()
         })
+    }
+
+    fn with_replays<T>(&self, work: impl FnOnce(&mut Replays) -> T) -> T {
+        let mut guard = self.replays.lock().expect("no panic while held");
+        let replays = guard.get_or_insert_default();
+        let done = work(replays);
+        let idle = replays.is_idle();
+        self.replays_used.store(!idle, Ordering::Release);
+        if idle {
+            *guard = None;
+        }
+        done
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {

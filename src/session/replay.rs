@@ -1,0 +1,312 @@
+//! What a session holds back while a room's history is replayed to it, and which events it has had already.
+//!
+//! A room is joined in this order: `begin_replay`, join, read the history, send what was read, `end_replay`. From the first
+//! step to the last every live event of the session waits in one queue, so that nothing overtakes: neither a
+//! newer event of the room the replay, nor an event of another room one that was held back before it. What the replay
+//! has shown is remembered for a while, because another node's copy of a replayed event may arrive after the replay.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::{Link, RoomName, SendError};
+use crate::event::{Event, Stamp};
+
+/// At most so many live events wait while history is replayed to a session.
+pub const MAX_REPLAY_BACKLOG: usize = 4096;
+
+/// A copy of a replayed event that comes later than this from another node is sent. For ever would be wrong: a Redis that
+/// fails over to a replica may use the newest offsets again.
+pub const MAX_COPY_DELAY: Duration = Duration::from_secs(30);
+
+/// The part of a room's history that a session was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// The history's epoch.
+    pub epoch: u64,
+    /// The first offset that was sent; `last + 1` when nothing was.
+    pub first: u64,
+    /// The newest offset when the history was read: the join took effect there.
+    pub last: u64,
+}
+
+/// What became of a live event for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Queued for the client.
+    Sent,
+    /// Held back; it follows the replay.
+    Held,
+    /// Not sent: a replay has shown it, or begun after it.
+    Replayed,
+}
+
+/// Whether what was held back is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// All of it; live events pass again.
+    Done,
+    /// The client's queue is full: try again soon. Live events still wait, in order.
+    Blocked,
+    /// The client is gone.
+    Closed,
+}
+
+#[derive(Default)]
+pub(super) struct Replays {
+    active: usize,
+    held: VecDeque<Held>,
+    shown: HashMap<RoomName, (Replayed, Instant)>,
+}
+
+struct Held {
+    event: Event,
+    rooms: Vec<RoomName>,
+    stamps: Vec<Stamp>,
+}
+
+impl Replays {
+    pub(super) fn begin(&mut self) {
+        self.active += 1;
+    }
+
+    /// Nothing to hold back and nothing to compare with: live events need not ask.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.holds() && self.shown.is_empty()
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.active > 0 || !self.held.is_empty()
+    }
+
+    /// Forgets what was shown too long ago.
+    fn expire(&mut self) {
+        self.shown.retain(|_, (_, at)| at.elapsed() < MAX_COPY_DELAY);
+    }
+
+    fn shown_of(&self, stamp: &Stamp) -> Option<Replayed> {
+        self.shown.get(&stamp.room).map(|(shown, _)| *shown).filter(|shown| shown.epoch == stamp.epoch)
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        link: &dyn Link,
+        event: &Event,
+        rooms: &[RoomName],
+        stamps: &[Stamp],
+        is_in: &dyn Fn(&str) -> bool,
+    ) -> Result<Delivery, SendError> {
+        if self.holds() {
+            if self.held.len() >= MAX_REPLAY_BACKLOG {
+                return Err(SendError::Full);
+            }
+            self.held.push_back(Held { event: event.clone(), rooms: rooms.to_vec(), stamps: stamps.to_vec() });
+            return Ok(Delivery::Held);
+        }
+        self.expire();
+        if self.was_shown(rooms, stamps, is_in) {
+            return Ok(Delivery::Replayed);
+        }
+        link.send(event).map(|()| Delivery::Sent)
+    }
+
+    pub(super) fn end(&mut self, room: &RoomName, shown: Option<Replayed>) {
+        self.active = self.active.saturating_sub(1);
+        if let Some(shown) = shown {
+            self.shown.insert(room.clone(), (shown, Instant::now()));
+        }
+    }
+
+    /// Sends what was held back, unless another replay still goes on.
+    pub(super) fn release(&mut self, link: &dyn Link, is_in: &dyn Fn(&str) -> bool) -> Release {
+        while self.active == 0 {
+            let Some(next) = self.held.pop_front() else { break };
+            if self.was_shown(&next.rooms, &next.stamps, is_in) {
+                continue;
+            }
+            match link.send(&next.event) {
+                Ok(()) => {}
+                Err(SendError::Full) => {
+                    self.held.push_front(next);
+                    return Release::Blocked;
+                }
+                Err(SendError::Closed) => {
+                    self.held.clear();
+                    return Release::Closed;
+                }
+            }
+        }
+        Release::Done
+    }
+
+    pub(super) fn drop_held(&mut self) -> usize {
+        std::mem::take(&mut self.held).len()
+    }
+
+    pub(super) fn left(&mut self, room: &str) {
+        self.shown.remove(room);
+    }
+
+    /// A client in several of the event's rooms gets it once: what one room's replay has shown is not sent for another,
+    /// and what is older than one room's replay is sent only if another room brings it.
+    fn was_shown(&self, rooms: &[RoomName], stamps: &[Stamp], is_in: &dyn Fn(&str) -> bool) -> bool {
+        let mut older = false;
+        for stamp in stamps {
+            let Some(shown) = self.shown_of(stamp) else { continue };
+            if stamp.offset > shown.last {
+                continue;
+            }
+            if stamp.offset >= shown.first {
+                return true;
+            }
+            older = true;
+        }
+        older && !rooms.iter().any(|room| is_in(room) && !self.precedes(room, stamps))
+    }
+
+    /// Whether the event is older than what the session was shown of this room.
+    fn precedes(&self, room: &str, stamps: &[Stamp]) -> bool {
+        stamps
+            .iter()
+            .filter(|stamp| *stamp.room == *room)
+            .any(|stamp| self.shown_of(stamp).is_some_and(|shown| stamp.offset <= shown.last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::session::{AckId, Close};
+
+    #[derive(Default, Clone)]
+    struct Wire {
+        sent: Arc<Mutex<Vec<String>>>,
+        room_left: Arc<Mutex<Option<usize>>>,
+    }
+
+    impl Link for Wire {
+        fn send(&self, event: &Event) -> Result<(), SendError> {
+            let mut left = self.room_left.lock().unwrap();
+            match left.as_mut() {
+                Some(0) => return Err(SendError::Full),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            self.sent.lock().unwrap().push(event.name().to_owned());
+            Ok(())
+        }
+
+        fn ack(&self, _: AckId, _: &crate::event::Args) -> Result<(), SendError> {
+            Ok(())
+        }
+        fn joined(&self, _: &RoomName) {}
+        fn left(&self, _: &RoomName) {}
+        fn close(&self, _: Close) {}
+    }
+
+    impl Wire {
+        fn sent(&self) -> Vec<String> {
+            self.sent.lock().unwrap().clone()
+        }
+    }
+
+    struct Fixture {
+        wire: Wire,
+        replays: Replays,
+        rooms: &'static [&'static str],
+    }
+
+    impl Fixture {
+        fn new(rooms: &'static [&'static str]) -> Self {
+            Self { wire: Wire::default(), replays: Replays::default(), rooms }
+        }
+
+        fn deliver(&mut self, name: &str, rooms: &[&str], stamps: &[(&str, u64, u64)]) -> Delivery {
+            let rooms: Vec<RoomName> = rooms.iter().map(|&room| room.into()).collect();
+            let stamps: Vec<_> =
+                stamps.iter().map(|&(room, epoch, offset)| Stamp { room: room.into(), epoch, offset }).collect();
+            let event = Event::encode::<u8>(name, &[]).unwrap();
+            let mine = self.rooms;
+            self.replays.deliver(&self.wire, &event, &rooms, &stamps, &|room| mine.contains(&room)).unwrap()
+        }
+
+        fn end(&mut self, room: &str, first: u64, last: u64) -> Release {
+            self.replays.end(&room.into(), Some(Replayed { epoch: 1, first, last }));
+            self.release()
+        }
+
+        fn release(&mut self) -> Release {
+            let mine = self.rooms;
+            self.replays.release(&self.wire, &|room| mine.contains(&room))
+        }
+    }
+
+    #[test]
+    fn replayed_events_are_not_sent_again_and_newer_ones_follow_in_order() {
+        let mut it = Fixture::new(&["a", "b"]);
+        it.replays.begin();
+        for (name, rooms, stamps) in [
+            ("a2", &["a"][..], &[("a", 1, 2)][..]),
+            ("bare", &["a"], &[]),
+            ("b", &["b"], &[]),
+            ("a3", &["a"], &[("a", 1, 3)]),
+            ("new epoch", &["a"], &[("a", 2, 1)]),
+        ] {
+            assert_eq!(it.deliver(name, rooms, stamps), Delivery::Held);
+        }
+        assert_eq!(it.end("a", 1, 2), Release::Done);
+        assert_eq!(it.wire.sent(), ["bare", "b", "a3", "new epoch"]);
+        assert_eq!(it.deliver("late copy", &["a"], &[("a", 1, 2)]), Delivery::Replayed);
+        assert_eq!(it.deliver("a4", &["a"], &[("a", 1, 4)]), Delivery::Sent);
+    }
+
+    #[test]
+    fn what_is_older_than_a_partial_replay_still_comes_through_another_room() {
+        let mut it = Fixture::new(&["a", "b"]);
+        it.replays.begin();
+        it.end("a", 5, 5);
+        assert_eq!(it.deliver("older", &["a"], &[("a", 1, 4)]), Delivery::Replayed);
+        assert_eq!(it.deliver("older, not a member", &["a", "c"], &[("a", 1, 4)]), Delivery::Replayed);
+        assert_eq!(it.deliver("older", &["a", "b"], &[("a", 1, 4)]), Delivery::Sent);
+        assert_eq!(it.deliver("shown", &["a", "b"], &[("a", 1, 5)]), Delivery::Replayed);
+    }
+
+    #[test]
+    fn full_queue_keeps_the_order_until_there_is_room() {
+        let mut it = Fixture::new(&["a"]);
+        it.replays.begin();
+        it.deliver("1", &["a"], &[]);
+        it.deliver("2", &["a"], &[]);
+        *it.wire.room_left.lock().unwrap() = Some(1);
+        assert_eq!(it.end("a", 1, 0), Release::Blocked);
+        assert_eq!(it.deliver("3", &["a"], &[]), Delivery::Held);
+        *it.wire.room_left.lock().unwrap() = None;
+        assert_eq!(it.release(), Release::Done);
+        assert_eq!(it.deliver("4", &["a"], &[]), Delivery::Sent);
+        assert_eq!(it.wire.sent(), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn backlog_is_bounded() {
+        let mut it = Fixture::new(&["a"]);
+        it.replays.begin();
+        for _ in 0..MAX_REPLAY_BACKLOG {
+            it.deliver("x", &["a"], &[]);
+        }
+        let event = Event::encode::<u8>("x", &[]).unwrap();
+        let refused = it.replays.deliver(&it.wire, &event, &["a".into()], &[], &|_| true);
+        assert_eq!(refused, Err(SendError::Full));
+        assert_eq!(it.replays.drop_held(), MAX_REPLAY_BACKLOG);
+    }
+
+    #[test]
+    fn leaving_forgets_what_was_shown() {
+        let mut it = Fixture::new(&["a"]);
+        it.replays.begin();
+        it.end("a", 1, 9);
+        assert!(!it.replays.is_idle());
+        it.replays.left("a");
+        assert!(it.replays.is_idle());
+    }
+}
