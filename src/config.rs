@@ -1,3 +1,59 @@
-//! What an operator says: one struct a part.
+//! What an operator sets: defaults, then `roomcast.toml`, then the environment.
+//!
+//! One struct for each section, in a file of its own; each part of the node receives its own struct.
 
+mod api;
+mod auth;
+mod contracts;
+mod hooks;
 pub mod limits;
+mod log;
+mod node;
+mod period;
+mod rate;
+mod redis;
+mod secret;
+mod server;
+mod size;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use api::{Api, ApiKey};
+pub use auth::{Algorithm, Auth, AuthKey, Jwks};
+pub use contracts::Contracts;
+pub use hooks::{Breaker, Hook};
+pub use limits::Limits;
+pub use log::{Log, LogFormat};
+pub use node::Node;
+pub use period::Period;
+pub use redis::{Reconnect, Redis, RedisTls, Sentinel};
+pub use secret::{Secret, Url};
+pub use server::Server;
+pub use size::Size;
+
+/// The whole configuration. Only `node` sees it; every part receives its own section.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// This process.
+    pub node: Node,
+    /// The public listener: Socket.IO, `/live`, `/ready`.
+    pub server: Server,
+    /// The applications.
+    pub contracts: Contracts,
+    /// The listener for backends and operators.
+    pub api: Api,
+    /// Keys that tokens are verified with.
+    pub auth: Auth,
+    /// What the nodes share. Without `redis.url` a node stands alone and keeps everything in memory.
+    pub redis: Redis,
+    /// Bounds that no contract sets.
+    pub limits: Limits,
+    /// Backends that contracts may call, by the name that contracts use.
+    pub hooks: BTreeMap<String, Hook>,
+    /// What is logged, and how.
+    pub log: Log,
+}

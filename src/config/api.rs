@@ -1,0 +1,43 @@
+//! `[api]`
+
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+
+/// The listener for backends and operators.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Where backends and operators connect, as `ADDRESS:PORT`. Port 0 takes any free one.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// Who may use it. Without a key nobody may, and only `/live`, `/ready` and `/metrics` answer.
+    pub keys: Vec<ApiKey>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 3001)), keys: Vec::new() }
+    }
+}
+
+/// A backend's key. Two with the same name can be valid at once, so that keys can be rotated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiKey {
+    /// Who holds it; appears in logs.
+    pub name: String,
+    /// What is sent as `Authorization: Bearer …`; at least 16 characters.
+    pub secret: Secret,
+    /// The contracts that it may publish to and read of; `*`: all, and plain emits.
+    pub contracts: Vec<String>,
+}
+
+impl Default for ApiKey {
+    fn default() -> Self {
+        Self { name: String::new(), secret: Secret::default(), contracts: vec!["*".into()] }
+    }
+}

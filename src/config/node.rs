@@ -1,0 +1,24 @@
+//! `[node]`
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// This process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// The node's name within the cluster; random for each run unless set. Two nodes must not share one.
+    pub id: Option<String>,
+    /// Development mode, as `roomcast serve --dev` sets it. Never in production: it accepts keys that it prints.
+    pub dev: bool,
+}
+
+impl Node {
+    /// The configured id, else a new random one: ask once, and keep it.
+    pub fn id_or_random(&self) -> String {
+        self.id.clone().unwrap_or_else(|| {
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            id[..12].to_owned()
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! `[redis]`
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Period, Secret, Url};
+
+/// What the nodes share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`, `redis-sentinel://` or `rediss-sentinel://`. Not set: the node stands alone.
+    pub url: Option<Url>,
+    /// The ACL user; replaces the URL's.
+    pub username: Option<String>,
+    /// Its password; replaces the URL's.
+    pub password: Option<Secret>,
+    /// The database's number; replaces the URL's. A Redis Cluster has only 0.
+    pub database: Option<u8>,
+    /// TLS beyond what `rediss://` means.
+    pub tls: RedisTls,
+    /// Sentinel.
+    pub sentinel: Sentinel,
+    /// What every key and channel of ours starts with. All nodes of a cluster share it.
+    pub prefix: String,
+    /// How long a command may take.
+    pub command_timeout: Period,
+    /// How long a connection attempt may take.
+    pub connect_timeout: Period,
+    /// How soon a lost connection is tried again.
+    pub reconnect: Reconnect,
+    /// How many events may wait to be carried to the other nodes.
+    pub publish_buffer: usize,
+    /// How many messages of other nodes may wait to be delivered.
+    pub receive_buffer: usize,
+    /// How often the node sends itself a message through Redis.
+    pub probe_interval: Period,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: None,
+            username: None,
+            password: None,
+            database: None,
+            tls: RedisTls::default(),
+            sentinel: Sentinel::default(),
+            prefix: "roomcast".into(),
+            command_timeout: Period::from_secs(2),
+            connect_timeout: Period::from_secs(5),
+            reconnect: Reconnect::default(),
+            publish_buffer: 16_384,
+            receive_buffer: 65_536,
+            probe_interval: Period::from_secs(1),
+        }
+    }
+}
+
+/// TLS beyond what `rediss://` means.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisTls {
+    /// PEM file of the authority that signed Redis' certificate; not set: those of the system.
+    #[schemars(with = "Option<String>")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of our own certificate, where Redis asks for one.
+    #[schemars(with = "Option<String>")]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[schemars(with = "Option<String>")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// Sentinel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sentinel {
+    /// The name of the primary that the sentinels watch; replaces the URL's.
+    pub service: Option<String>,
+    /// The user towards the sentinels.
+    pub username: Option<String>,
+    /// The password towards the sentinels.
+    pub password: Option<Secret>,
+}
+
+/// How soon a lost connection is tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconnect {
+    /// The first pause; doubles with every failure.
+    pub min: Period,
+    /// The longest pause.
+    pub max: Period,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self { min: Period::from_millis(100), max: Period::from_secs(2) }
+    }
+}
