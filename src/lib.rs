@@ -23,6 +23,7 @@ pub mod event;
 pub mod limits;
 pub mod publish;
 pub mod rate;
+pub mod redis;
 pub mod room;
 pub mod session;
 pub mod telemetry;

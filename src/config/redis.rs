@@ -98,6 +98,6 @@ pub struct Reconnect {
 
 impl Default for Reconnect {
     fn default() -> Self {
-        Self { min: Period::from_millis(100), max: Period::from_secs(2) }
+        Self { min: Period::from_millis(100), max: Period::from_secs(1) }
     }
 }

@@ -72,6 +72,8 @@ metrics! {
     cluster_received_total: counter ["namespace"];
     /// Events of other nodes that this node knows it has missed, by gaps in their numbers.
     cluster_missed_total: counter [];
+    /// Messages of other nodes that arrived and were not used, by reason: lagged, full, unreadable.
+    cluster_dropped_total: counter ["reason"];
     /// Seconds from a publish on another node to its delivery here; clocks of the nodes must agree.
     cluster_delay_seconds: histogram [] buckets LATENCY;
     /// 1 when Redis is connected and a message to ourselves came back, else 0.

@@ -1,0 +1,172 @@
+//! Redis: connections that come back by themselves, their health, and every name that is used there.
+//!
+//! Two connections: one for commands and publishes, one that only listens. Connecting never holds the
+//! node up; a node whose Redis is away serves its own clients and says so.
+
+pub mod health;
+pub mod keys;
+
+mod connect;
+mod probe;
+mod subscriber;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::{Client, WithOptions};
+use fred::interfaces::ClientLike;
+use fred::types::config::Options;
+use tokio_util::task::TaskTracker;
+
+pub use health::Health;
+pub use keys::Keys;
+pub use subscriber::{Message, Subscriber};
+
+use crate::config;
+use crate::telemetry::metrics::Metrics;
+use connect::Link;
+use health::State;
+
+/// Why the clients could not be built. Never because Redis is away.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    /// The configuration names no Redis.
+    #[error("redis.url is not set")]
+    NoUrl,
+    /// The URL or an option is not understood.
+    #[error("the Redis configuration is not usable: {0}")]
+    Config(#[from] fred::error::Error),
+    /// A certificate or key cannot be used.
+    #[error("redis.tls: {0}")]
+    Tls(String),
+}
+
+/// The node's Redis. Cloning shares the connections.
+#[derive(Clone)]
+pub struct Redis {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    listener: Client,
+    /// Of `client` and `listener`.
+    links: [Arc<Link>; 2],
+    commands: WithOptions<Client>,
+    subscriber: Subscriber,
+    keys: Keys,
+    state: Arc<State>,
+    command_timeout: Duration,
+    tasks: TaskTracker,
+}
+
+impl Redis {
+    /// Builds the clients and begins to connect, without waiting for Redis.
+    ///
+    /// `node` names this process; it is part of the channel that only this node listens to.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used; see [`RedisError`].
+    pub fn connect(config: &config::Redis, node: &str, metrics: Arc<Metrics>) -> Result<Self, RedisError> {
+        let client = connect::commands(config)?;
+        let listener = connect::listener(config)?;
+        let tasks = TaskTracker::new();
+        let state = Arc::new(State::new(metrics.clone()));
+        let keys = Keys::new(&config.prefix);
+        let subscriber = Subscriber::start(&listener, state.clone(), metrics, &tasks);
+        let links = [Arc::new(Link::default()), Arc::new(Link::default())];
+        for (client, link) in [&client, &listener].into_iter().zip(&links) {
+            tasks.spawn(connect::keep_connected(
+                client.clone(),
+                config.reconnect.min.get(),
+                config.reconnect.max.get(),
+            ));
+            tasks.spawn(connect::note_events(client.clone(), link.clone(), state.clone()));
+        }
+        let fail_fast = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
+        let commands = client.with_options(&fail_fast);
+        let inner = Inner {
+            client,
+            listener,
+            links,
+            commands,
+            subscriber,
+            keys,
+            state,
+            command_timeout: config.command_timeout.get(),
+            tasks,
+        };
+        let redis = Self { inner: Arc::new(inner) };
+        probe::start(&redis, node, config.probe_interval.get());
+        Ok(redis)
+    }
+
+    /// For commands and scripts. Each fails at once while Redis is known to be away, and after
+    /// `redis.command_timeout` at the latest; none is sent twice.
+    pub fn client(&self) -> &WithOptions<Client> {
+        &self.inner.commands
+    }
+
+    /// The connection that listens.
+    pub fn subscriber(&self) -> &Subscriber {
+        &self.inner.subscriber
+    }
+
+    /// Every name in Redis.
+    pub fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    /// Whether commands are answered now, as far as is known.
+    pub fn is_up(&self) -> bool {
+        self.is_connected() && self.inner.state.answers()
+    }
+
+    /// What is known of the connections.
+    pub fn health(&self) -> Health {
+        self.inner.state.health(self.is_connected(), self.is_listening())
+    }
+
+    /// How long a command is waited for.
+    pub fn command_timeout(&self) -> Duration {
+        self.inner.command_timeout
+    }
+
+    /// Closes the connections. What is in flight may be lost.
+    pub async fn close(&self) {
+        self.inner.subscriber.stop();
+        self.inner.state.stop();
+        for client in [&self.inner.listener, &self.inner.client] {
+            // An error means that there was no connection to close.
+            let _ = client.quit().await;
+        }
+        self.inner.tasks.close();
+        let _ = tokio::time::timeout(self.inner.command_timeout, self.inner.tasks.wait()).await;
+    }
+
+    fn is_connected(&self) -> bool {
+        self.inner.links[0].is_up(&self.inner.client)
+    }
+
+    fn is_listening(&self) -> bool {
+        self.inner.links[1].is_up(&self.inner.listener)
+    }
+
+    fn state(&self) -> &Arc<State> {
+        &self.inner.state
+    }
+
+    fn listener(&self) -> &Client {
+        &self.inner.listener
+    }
+
+    fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("keys", &self.inner.keys).field("health", &self.health()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,108 @@
+//! Every name that the node uses in Redis, once. `docs/redis.md` lists the same.
+//!
+//! All begin with `redis.prefix`. Keys that one script touches together share a hash tag (`{…}`), so that
+//! they live on one node of a Redis Cluster.
+
+use std::sync::Arc;
+
+/// Makes names.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: Arc<str>,
+}
+
+impl Keys {
+    /// Names under a prefix.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The prefix itself.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    // --- the cluster (written by `cluster`) ---
+
+    /// ZSET: node id, scored by the Unix time in ms when it counts as gone. Each node renews its own member and
+    /// removes those that are long gone. No TTL; at most one member a node.
+    pub fn nodes(&self) -> String {
+        format!("{}:nodes", self.prefix)
+    }
+
+    /// STRING, JSON: what a node says of itself (totals of connections and rooms). Expires after three missed
+    /// heartbeats.
+    pub fn node(&self, id: &str) -> String {
+        format!("{}:node:{id}", self.prefix)
+    }
+
+    // --- owners (written by `owners`) ---
+
+    /// STRING: the user who owns a room, as the backend said. Expires as the backend said.
+    pub fn owner(&self, namespace: &str, room: &str) -> String {
+        format!("{}:owner:{}", self.prefix, tag(namespace, room))
+    }
+
+    // --- history (written by `history`) ---
+
+    /// A part of a room's history; all parts of one room share a slot.
+    pub fn history(&self, namespace: &str, room: &str, part: &str) -> String {
+        format!("{}:history:{}:{part}", self.prefix, tag(namespace, room))
+    }
+
+    // --- presence (written by `presence`) ---
+
+    /// A part of a room's presence; all parts of one room share a slot.
+    pub fn presence(&self, namespace: &str, room: &str, part: &str) -> String {
+        format!("{}:presence:{}:{part}", self.prefix, tag(namespace, room))
+    }
+
+    // --- publishing and hooks ---
+
+    /// STRING: a publish with this id was taken. Expires after the configured time.
+    pub fn publish_id(&self, contract: &str, id: &str) -> String {
+        format!("{}:publish:{contract}:{id}", self.prefix)
+    }
+
+    /// LIST: notices for a hook that wait for its backend. Bounded by the hook's configuration.
+    pub fn hook_notices(&self, hook: &str) -> String {
+        format!("{}:hook:{{{hook}}}:notices", self.prefix)
+    }
+
+    // --- channels (sharded pub/sub; nothing is stored) ---
+
+    /// Only this node listens: proves that what is published arrives.
+    pub fn probe_channel(&self, node: &str) -> String {
+        format!("{}:probe:{node}", self.prefix)
+    }
+
+    /// Requests of nodes to all nodes, JSON.
+    pub fn control_channel(&self) -> String {
+        format!("{}:control", self.prefix)
+    }
+
+    /// What the channels of namespaces begin with: `<this>-request#<namespace>#` and `<this>-response#…`.
+    pub fn namespace_prefix(&self) -> String {
+        self.prefix.to_string()
+    }
+}
+
+/// One slot for everything of one room.
+fn tag(namespace: &str, room: &str) -> String {
+    format!("{{{namespace}#{room}}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_begins_with_the_prefix_and_rooms_do_not_mix() {
+        let keys = Keys::new("p");
+        assert_eq!(keys.history("/a", "x", "meta"), "p:history:{/a#x}:meta");
+        assert_ne!(keys.owner("/a", "x"), keys.owner("/", "ax"));
+        for name in [keys.nodes(), keys.node("n"), keys.probe_channel("n"), keys.control_channel()] {
+            assert!(name.starts_with("p:"), "{name}");
+        }
+    }
+}

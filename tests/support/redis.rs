@@ -1,0 +1,94 @@
+//! A redis-server of a test's own: free port, own directory, killed on drop.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A running, or stopped, redis-server.
+pub struct RedisServer {
+    port: u16,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        let mut server = Self::stopped();
+        server.restart();
+        server
+    }
+
+    /// Reserves a port; nothing listens yet.
+    pub fn stopped() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { port, dir: tempfile::tempdir().unwrap(), child: None }
+    }
+
+    /// Starts it on the same port again.
+    pub fn restart(&mut self) {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .current_dir(self.dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.child = Some(child);
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.try_command("PING").is_none_or(|answer| !answer.contains("PONG")) {
+            assert!(Instant::now() < until, "redis-server did not start");
+            pause();
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Sends one inline command and returns what came back, up to 1 MiB.
+    pub fn command(&self, line: &str) -> String {
+        self.try_command(line).expect("redis-server answers")
+    }
+
+    fn try_command(&self, line: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.take(1 << 20).read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a fixture starts before the test's runtime has anything to do")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+/// Waits for a fact, with a deadline.
+pub async fn eventually(what: &str, within: Duration, mut fact: impl FnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !fact() {
+        assert!(started.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    started.elapsed()
+}
