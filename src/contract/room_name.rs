@@ -1,12 +1,39 @@
 //! Templates of room names.
 
+use serde_json::Value;
+
 use super::path::Path;
 use super::scope::Scope;
+use super::template::{Piece, split};
+
+/// No variable of a room's name is longer, in bytes.
+pub const MAX_VARIABLE_BYTES: usize = 128;
+/// No room's name is longer, in bytes.
+pub const MAX_NAME_BYTES: usize = 256;
+/// What variables may hold beside letters and digits.
+pub const ALPHABET: &str = "_-.@+=~";
 
 /// `job:{jobId}`: text and variables.
-#[derive(Debug, Clone)]
+///
+/// Two different sets of values never make the same name: [`RoomTemplate::compile`] refuses templates for which they
+/// could.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomTemplate {
     text: String,
+    /// What stands before the first variable.
+    prefix: String,
+    variables: Vec<Variable>,
+    /// What variables may hold beside [`ALPHABET`].
+    chars: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Variable {
+    name: String,
+    /// Where it comes from unless the contract says.
+    path: Path,
+    /// What stands between it and the next variable, or the end.
+    after: String,
 }
 
 /// Why a room has no name.
@@ -30,6 +57,70 @@ pub enum RoomNameError {
 }
 
 impl RoomTemplate {
+    /// Compiles a template. `chars` are characters that its variables may hold beside letters, digits and [`ALPHABET`].
+    ///
+    /// # Errors
+    /// What is wrong, for the author of the contract.
+    pub fn compile(text: &str, chars: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("a room's name is not empty: write for example `job:{jobId}`".to_owned());
+        }
+        if text.starts_with('$') {
+            return Err("names that start with `$` are the node's own: begin with something else".to_owned());
+        }
+        if let Some(bad) = text.chars().chain(chars.chars()).find(|c| c.is_control()) {
+            return Err(format!("{bad:?} is a control character: leave it out"));
+        }
+        let mut template =
+            Self { text: text.to_owned(), prefix: String::new(), variables: Vec::new(), chars: chars.to_owned() };
+        for piece in split(text)? {
+            template.add(piece)?;
+        }
+        template.check_unambiguous()?;
+        if template.literal_bytes() > MAX_NAME_BYTES {
+            return Err(format!("a room's name is at most {MAX_NAME_BYTES} bytes long"));
+        }
+        Ok(template)
+    }
+
+    fn add(&mut self, piece: Piece) -> Result<(), String> {
+        match piece {
+            Piece::Text(text) => match self.variables.last_mut() {
+                Some(variable) => variable.after = text,
+                None => self.prefix = text,
+            },
+            Piece::Name(name) => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                if name.is_empty() || !name.chars().all(plain) {
+                    return Err(format!(
+                        "`{{{name}}}` is not a variable: write a name of letters, digits and `_`, and say with `with` where its value is"
+                    ));
+                }
+                if self.variables.iter().any(|variable| variable.name == name) {
+                    return Err(format!(
+                        "`{{{name}}}` stands twice in `{}`: give each variable its own name",
+                        self.text
+                    ));
+                }
+                let path = Path::payload_member(&name);
+                self.variables.push(Variable { name, path, after: String::new() });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_unambiguous(&self) -> Result<(), String> {
+        for variable in self.variables.iter().rev().skip(1) {
+            if variable.after.chars().next().is_none_or(|c| self.permits(c)) {
+                return Err(format!(
+                    "two sets of values could make the same name: after `{{{}}}` write a character that a variable cannot hold, such as `:`",
+                    variable.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The name, and the variables that made it. A variable comes from its paths in `with`, else from the payload's
     /// member of its name.
     ///
@@ -37,19 +128,275 @@ impl RoomTemplate {
     /// A variable that is missing or unfit.
     pub fn render(
         &self,
-        _with: &[(String, Vec<Path>)],
-        _scope: &Scope<'_>,
+        with: &[(String, Vec<Path>)],
+        scope: &Scope<'_>,
     ) -> Result<(String, Vec<(String, String)>), RoomNameError> {
-        Ok((self.text.clone(), Vec::new()))
+        let mut vars = Vec::with_capacity(self.variables.len());
+        for variable in &self.variables {
+            let paths = with.iter().find(|(name, _)| *name == variable.name).map(|(_, paths)| paths.as_slice());
+            let value = self.value(paths.unwrap_or(std::slice::from_ref(&variable.path)), scope)?;
+            vars.push((variable.name.clone(), value));
+        }
+        let name = self.join(vars.iter().map(|(_, value)| value.as_str()));
+        if name.len() > MAX_NAME_BYTES {
+            return Err(RoomNameError::TooLong("the room's name".to_owned(), MAX_NAME_BYTES));
+        }
+        if name.starts_with('$') {
+            return Err(RoomNameError::BadCharacter("the start of the room's name".to_owned(), '$'));
+        }
+        Ok((name, vars))
+    }
+
+    fn value(&self, paths: &[Path], scope: &Scope<'_>) -> Result<String, RoomNameError> {
+        let found = paths.iter().find_map(|path| {
+            let value = path.find_in(scope).filter(|value| !value.is_null() && value.as_str() != Some(""))?;
+            Some((path, value))
+        });
+        let Some((path, value)) = found else {
+            return Err(RoomNameError::Missing(paths.first().map_or_else(String::new, |path| path.text().to_owned())));
+        };
+        let place = || path.text().to_owned();
+        let text = match value.as_ref() {
+            Value::String(text) => text.clone(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+            _ => return Err(RoomNameError::NotScalar(place())),
+        };
+        if text.len() > MAX_VARIABLE_BYTES {
+            return Err(RoomNameError::TooLong(place(), MAX_VARIABLE_BYTES));
+        }
+        match text.chars().find(|c| !self.permits(*c)) {
+            Some(bad) => Err(RoomNameError::BadCharacter(place(), bad)),
+            None => Ok(text),
+        }
+    }
+
+    /// The name that these variables make, where each is given. For names derived from a room's, such as keys; values are
+    /// taken as they are.
+    pub fn fill(&self, vars: &[(String, String)]) -> Option<String> {
+        let values: Option<Vec<&str>> = self
+            .variables
+            .iter()
+            .map(|variable| vars.iter().find(|(name, _)| *name == variable.name).map(|(_, value)| value.as_str()))
+            .collect();
+        Some(self.join(values?.into_iter()))
+    }
+
+    fn join<'v>(&self, values: impl Iterator<Item = &'v str>) -> String {
+        let mut name = self.prefix.clone();
+        for (variable, value) in self.variables.iter().zip(values) {
+            name.push_str(value);
+            name.push_str(&variable.after);
+        }
+        name
     }
 
     /// The variables, if this template can have made the name.
-    pub fn matches(&self, _name: &str) -> Option<Vec<(String, String)>> {
-        None
+    pub fn matches(&self, name: &str) -> Option<Vec<(String, String)>> {
+        if name.len() > MAX_NAME_BYTES || name.starts_with('$') {
+            return None;
+        }
+        let mut rest = name.strip_prefix(self.prefix.as_str())?;
+        let mut vars = Vec::with_capacity(self.variables.len());
+        for (at, variable) in self.variables.iter().enumerate() {
+            let value;
+            if at + 1 == self.variables.len() {
+                value = rest.strip_suffix(variable.after.as_str())?;
+                rest = "";
+            } else {
+                // The first character after a variable is one that it cannot hold, so the first match is the only one.
+                (value, rest) = rest.split_once(variable.after.as_str())?;
+            }
+            if value.is_empty() || value.len() > MAX_VARIABLE_BYTES || !value.chars().all(|c| self.permits(c)) {
+                return None;
+            }
+            vars.push((variable.name.clone(), value.to_owned()));
+        }
+        rest.is_empty().then_some(vars)
+    }
+
+    /// Whether a variable may hold the character.
+    fn permits(&self, c: char) -> bool {
+        c.is_alphanumeric() || ALPHABET.contains(c) || self.chars.contains(c)
     }
 
     /// The template as it was written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The variables' names in their order.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().map(|variable| variable.name.as_str())
+    }
+
+    /// The template with its variables' names left out: two templates of one shape make the same names.
+    pub fn shape(&self) -> String {
+        self.join(self.variables.iter().map(|_| "{}"))
+    }
+
+    /// What its variables may hold beside letters, digits and [`ALPHABET`].
+    pub fn chars(&self) -> &str {
+        &self.chars
+    }
+
+    /// How much of it is fixed text, in bytes.
+    pub fn literal_bytes(&self) -> usize {
+        self.prefix.len() + self.variables.iter().map(|variable| variable.after.len()).sum::<usize>()
+    }
+
+    /// Whether it makes every name that the other makes, and more.
+    pub fn is_more_general_than(&self, other: &Self) -> bool {
+        // Two sets of sample values that no fixed text of a contract happens to hold.
+        let holds = |a: &Self, b: &Self| {
+            ["q7Zk0", "0~Wq-Xv"].iter().all(|value| a.matches(&b.join(b.variables.iter().map(|_| *value))).is_some())
+        };
+        holds(self, other) && !holds(other, self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::user::User;
+
+    fn template(text: &str) -> RoomTemplate {
+        RoomTemplate::compile(text, "").unwrap()
+    }
+
+    fn render(template: &RoomTemplate, payload: &Value) -> Result<String, RoomNameError> {
+        let user = User::anonymous();
+        template.render(&[], &Scope::new(&user, payload, SystemTime::now())).map(|(name, _)| name)
+    }
+
+    #[test]
+    fn plain_values_make_a_name() {
+        for (value, name) in [
+            (json!("j-1"), "job:j-1"),
+            (json!(42), "job:42"),
+            (json!(-1), "job:-1"),
+            (json!(true), "job:true"),
+            (json!("é日"), "job:é日"),
+        ] {
+            assert_eq!(render(&template("job:{jobId}"), &json!({ "jobId": value })).as_deref(), Ok(name));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_an_error_and_never_empty_text() {
+        for payload in
+            [json!(null), json!({}), json!({ "jobId": null }), json!({ "jobId": "" }), json!("x"), json!([1])]
+        {
+            assert_eq!(render(&template("job:{jobId}"), &payload), Err(RoomNameError::Missing("payload.jobId".into())));
+        }
+    }
+
+    #[test]
+    fn only_plain_values_are_taken() {
+        for value in [json!([]), json!({ "a": 1 }), json!(1.5)] {
+            let error = render(&template("job:{jobId}"), &json!({ "jobId": value })).unwrap_err();
+            assert_eq!(error, RoomNameError::NotScalar("payload.jobId".into()));
+        }
+    }
+
+    #[test]
+    fn value_cannot_reach_another_room() {
+        let user_jobs = template("user:{userId}:jobs");
+        for value in ["x:jobs", "a b", "a/b", "a\nb", "a\0b", "*", "a,b", "{x}", "\u{202e}x", "$x"] {
+            let error = render(&user_jobs, &json!({ "userId": value })).unwrap_err();
+            assert!(matches!(error, RoomNameError::BadCharacter(..)), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn own_names_of_the_node_cannot_be_made() {
+        assert!(RoomTemplate::compile("$sid:{x}", "").is_err());
+        let any = RoomTemplate::compile("{room}", "$:").unwrap();
+        assert!(matches!(render(&any, &json!({ "room": "$sid:abc" })), Err(RoomNameError::BadCharacter(_, '$'))));
+        assert_eq!(any.matches("$sid:abc"), None);
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        let job = template("job:{jobId}");
+        assert!(render(&job, &json!({ "jobId": "x".repeat(MAX_VARIABLE_BYTES) })).is_ok());
+        let error = render(&job, &json!({ "jobId": "x".repeat(MAX_VARIABLE_BYTES + 1) })).unwrap_err();
+        assert_eq!(error, RoomNameError::TooLong("payload.jobId".into(), MAX_VARIABLE_BYTES));
+        let three = template("{a}:{b}:{c}");
+        let long = json!({ "a": "x".repeat(100), "b": "x".repeat(100), "c": "x".repeat(100) });
+        assert!(matches!(render(&three, &long), Err(RoomNameError::TooLong(_, MAX_NAME_BYTES))));
+    }
+
+    #[test]
+    fn variables_come_from_where_the_contract_says() {
+        let user = User::named("u1");
+        let payload = json!({ "userId": "mallory" });
+        let scope = Scope::new(&user, &payload, SystemTime::now());
+        let paths =
+            |paths: &[&str]| vec![("userId".to_owned(), paths.iter().map(|p| Path::parse(p).unwrap()).collect())];
+        let user_jobs = template("user:{userId}:jobs");
+        assert_eq!(user_jobs.render(&paths(&["user.id"]), &scope).unwrap().0, "user:u1:jobs");
+        let first = user_jobs.render(&paths(&["params.userId", "user.id"]), &scope).unwrap();
+        assert_eq!(first, ("user:u1:jobs".to_owned(), vec![("userId".to_owned(), "u1".to_owned())]));
+        let missing = user_jobs.render(&paths(&["params.userId"]), &scope).unwrap_err();
+        assert_eq!(missing, RoomNameError::Missing("params.userId".into()));
+    }
+
+    #[test]
+    fn ambiguous_template_is_refused() {
+        for text in ["{a}{b}", "x-{a}-{b}", "{a}.{b}:{c}", "{a}:{a}", "", "{a b}", "{}", "{a", "a\nb"] {
+            assert!(RoomTemplate::compile(text, "").is_err(), "{text}");
+        }
+        assert!(RoomTemplate::compile("{a}:{b}", ":").is_err());
+        assert!(RoomTemplate::compile("x-{a}:{b}-y", "").is_ok());
+    }
+
+    #[test]
+    fn template_that_makes_more_names_is_the_more_general() {
+        let room = RoomTemplate::compile("{room}", ":/# ").unwrap();
+        for specific in ["job:{jobId}", "user:{userId}:jobs", "admin:jobs", "generation-{id}"] {
+            assert!(room.is_more_general_than(&template(specific)), "{specific}");
+            assert!(!template(specific).is_more_general_than(&room), "{specific}");
+        }
+        assert!(!template("a-{x}").is_more_general_than(&template("{x}-a")));
+        assert!(!template("a-{x}").is_more_general_than(&template("a-{y}")));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_answered_without_a_panic(text in ".{0,40}", chars in ".{0,4}", name in ".{0,300}", value in ".{0,200}") {
+            if let Ok(template) = RoomTemplate::compile(&text, &chars) {
+                let _ = template.matches(&name);
+                let payload = Value::Object(template.variables().map(|v| (v.to_owned(), json!(value))).collect());
+                let _ = render(&template, &payload);
+            }
+        }
+
+        #[test]
+        fn name_leads_back_to_its_variables(
+            text in "[a-z:]{0,6}(\\{a\\}:[a-z]{0,3})?(\\{b\\}[:/][a-z-]{0,3})?\\{c\\}[a-z:-]{0,5}",
+            values in proptest::array::uniform3("[\\PC]{0,12}"),
+        ) {
+            let template = RoomTemplate::compile(&text, "").unwrap();
+            let payload = json!({ "a": values[0], "b": values[1], "c": values[2] });
+            let user = User::anonymous();
+            let rendered = template.render(&[], &Scope::new(&user, &payload, SystemTime::now()));
+            if let Ok((name, vars)) = rendered {
+                prop_assert_eq!(template.matches(&name), Some(vars.clone()));
+                prop_assert_eq!(template.fill(&vars), Some(name));
+            }
+        }
+
+        #[test]
+        fn fit_values_always_make_a_name(a in "[a-zA-Z0-9_.@+=~-]{1,40}", b in "[a-zA-Z0-9_.@+=~-]{1,40}") {
+            let template = template("x:{a}:{b}");
+            let name = render(&template, &json!({ "a": a, "b": b })).unwrap();
+            prop_assert_eq!(name, format!("x:{a}:{b}"));
+        }
     }
 }

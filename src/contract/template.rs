@@ -1,13 +1,37 @@
 //! JSON with `{path}` in its strings.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
+use serde_json::{Map, Value};
+
+use super::path::Path;
 use super::scope::Scope;
 
 /// A JSON value whose strings may hold `{path}`: a string that is one placeholder alone becomes the value itself with its
-/// type, others are filled in as text. `{{` is a brace.
+/// type, others are filled in as text. `{{` is a brace, and so is `}}`.
+///
+/// A string of which a placeholder has no value is left out of its object or array.
 #[derive(Debug, Clone)]
-pub struct Template(Value);
+pub struct Template(Node);
+
+#[derive(Debug, Clone)]
+enum Node {
+    Fixed(Value),
+    Path(Path),
+    Text(Vec<Part>),
+    Object(Vec<(String, Node)>),
+    Array(Vec<Node>),
+}
+
+/// A piece of a string.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Path(Path),
+}
+
+/// A mistake in a template: where in the value it stands, and what is wrong.
+pub type Mistake = (Vec<String>, String);
 
 impl Template {
     /// Compiles a template.
@@ -15,11 +39,238 @@ impl Template {
     /// # Errors
     /// What is wrong, for the author of the contract.
     pub fn compile(value: Value) -> Result<Self, String> {
-        Ok(Self(value))
+        Self::compile_all(value)
+            .map_err(|mistakes| mistakes.into_iter().map(|(_, problem)| problem).collect::<Vec<_>>().join("; "))
     }
 
-    /// The value. Members whose only placeholder has no value are left out.
-    pub fn render(&self, _scope: &Scope<'_>) -> Value {
-        self.0.clone()
+    /// Compiles a template, or tells every mistake with its place.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn compile_all(value: Value) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let node = compile(value, &mut Vec::new(), &mut mistakes);
+        if mistakes.is_empty() { Ok(Self(node)) } else { Err(mistakes) }
+    }
+
+    /// The value. Strings of which a placeholder has no value are left out; a template that is nothing but such a string
+    /// is `null`.
+    pub fn render(&self, scope: &Scope<'_>) -> Value {
+        render(&self.0, scope).unwrap_or(Value::Null)
+    }
+
+    /// The members of the value, where the template is an object.
+    pub fn render_members(&self, scope: &Scope<'_>) -> Map<String, Value> {
+        match self.render(scope) {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        }
+    }
+
+    /// Every path in it.
+    pub fn paths(&self) -> Vec<&Path> {
+        let mut found = Vec::new();
+        collect(&self.0, &mut found);
+        found
+    }
+
+    /// Whether it looks at the payload.
+    pub fn reads_payload(&self) -> bool {
+        self.paths().into_iter().any(Path::reads_payload)
+    }
+
+    /// Whether it is an object.
+    pub fn is_object(&self) -> bool {
+        matches!(self.0, Node::Object(_) | Node::Fixed(Value::Object(_)))
+    }
+}
+
+fn compile(value: Value, place: &mut Vec<String>, mistakes: &mut Vec<Mistake>) -> Node {
+    let mut inner = |key: String, value: Value| {
+        place.push(key);
+        let node = compile(value, place, mistakes);
+        place.pop();
+        node
+    };
+    let node = match value {
+        Value::String(text) => compile_text(&text).unwrap_or_else(|problem| {
+            mistakes.push((place.clone(), problem));
+            Node::Fixed(Value::Null)
+        }),
+        Value::Object(members) => {
+            Node::Object(members.into_iter().map(|(key, value)| (key.clone(), inner(key, value))).collect())
+        }
+        Value::Array(items) => {
+            Node::Array(items.into_iter().enumerate().map(|(at, value)| inner(at.to_string(), value)).collect())
+        }
+        other => Node::Fixed(other),
+    };
+    fold(node)
+}
+
+/// Parts without placeholders are kept as values, so that rendering clones them in one piece.
+fn fold(node: Node) -> Node {
+    let fixed = |node: &Node| matches!(node, Node::Fixed(_));
+    let value = |node: Node| match node {
+        Node::Fixed(value) => value,
+        _ => Value::Null,
+    };
+    match node {
+        Node::Object(members) if members.iter().all(|(_, node)| fixed(node)) => {
+            Node::Fixed(Value::Object(members.into_iter().map(|(key, node)| (key, value(node))).collect()))
+        }
+        Node::Array(items) if items.iter().all(fixed) => {
+            Node::Fixed(Value::Array(items.into_iter().map(value).collect()))
+        }
+        other => other,
+    }
+}
+
+fn compile_text(text: &str) -> Result<Node, String> {
+    let mut parts = Vec::new();
+    for piece in split(text)? {
+        parts.push(match piece {
+            Piece::Text(text) => Part::Text(text),
+            Piece::Name(name) => Part::Path(Path::parse(name.trim())?),
+        });
+    }
+    Ok(match <[Part; 1]>::try_from(parts) {
+        Ok([Part::Path(path)]) => Node::Path(path),
+        Ok([Part::Text(text)]) => Node::Fixed(Value::String(text)),
+        Err(parts) if parts.is_empty() => Node::Fixed(Value::String(String::new())),
+        Err(parts) => Node::Text(parts),
+    })
+}
+
+/// A piece of a text with placeholders.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// As it stands.
+    Text(String),
+    /// What was between braces.
+    Name(String),
+}
+
+/// Splits a text at its placeholders; `{{` and `}}` are braces.
+pub(super) fn split(text: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        plain.push_str(&rest[..at]);
+        let (brace, after) = rest[at..].split_at(1);
+        if let Some(after) = after.strip_prefix(brace) {
+            plain.push_str(brace);
+            rest = after;
+            continue;
+        }
+        let name = after.find('}').filter(|_| brace == "{").map(|end| &after[..end]);
+        let Some(name) = name.filter(|name| !name.contains('{')) else {
+            return Err(format!("`{text}` has a `{brace}` without its partner: write `{brace}{brace}` for a brace"));
+        };
+        if !plain.is_empty() {
+            pieces.push(Piece::Text(std::mem::take(&mut plain)));
+        }
+        pieces.push(Piece::Name(name.to_owned()));
+        rest = &after[name.len() + 1..];
+    }
+    plain.push_str(rest);
+    if !plain.is_empty() {
+        pieces.push(Piece::Text(plain));
+    }
+    Ok(pieces)
+}
+
+fn render(node: &Node, scope: &Scope<'_>) -> Option<Value> {
+    match node {
+        Node::Fixed(value) => Some(value.clone()),
+        Node::Path(path) => path.find(scope),
+        Node::Text(parts) => render_text(parts, scope).map(Value::String),
+        Node::Object(members) => Some(Value::Object(
+            members.iter().filter_map(|(key, node)| Some((key.clone(), render(node, scope)?))).collect(),
+        )),
+        Node::Array(items) => Some(Value::Array(items.iter().filter_map(|node| render(node, scope)).collect())),
+    }
+}
+
+fn render_text(parts: &[Part], scope: &Scope<'_>) -> Option<String> {
+    let mut text = String::new();
+    for part in parts {
+        match part {
+            Part::Text(plain) => text.push_str(plain),
+            Part::Path(path) => match path.find_in(scope)? {
+                Cow::Borrowed(Value::String(value)) => text.push_str(value),
+                Cow::Owned(Value::String(value)) => text.push_str(&value),
+                value => text.push_str(&value.to_string()),
+            },
+        }
+    }
+    Some(text)
+}
+
+fn collect<'t>(node: &'t Node, found: &mut Vec<&'t Path>) {
+    match node {
+        Node::Fixed(_) => {}
+        Node::Path(path) => found.push(path),
+        Node::Text(parts) => found.extend(parts.iter().filter_map(|part| match part {
+            Part::Path(path) => Some(path),
+            Part::Text(_) => None,
+        })),
+        Node::Object(members) => members.iter().for_each(|(_, node)| collect(node, found)),
+        Node::Array(items) => items.iter().for_each(|node| collect(node, found)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::user::User;
+
+    fn rendered(template: Value, payload: Value) -> Value {
+        let user = User::named("u1");
+        Template::compile(template).unwrap().render(&Scope::new(&user, &payload, SystemTime::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn placeholder_alone_keeps_the_type_of_its_value() {
+        let payload = json!({ "n": 7, "list": [1], "flag": true, "none": null });
+        let template =
+            json!({ "n": "{payload.n}", "l": ["{payload.list}"], "f": "{payload.flag}", "z": "{payload.none}" });
+        assert_eq!(rendered(template, payload), json!({ "n": 7, "l": [[1]], "f": true, "z": null }));
+    }
+
+    #[test]
+    fn placeholders_within_text_are_filled_in() {
+        let template = json!("user {user.id} has {payload.n} of {payload.list}");
+        assert_eq!(rendered(template, json!({ "n": 7, "list": ["a"] })), json!(r#"user u1 has 7 of ["a"]"#));
+    }
+
+    #[test]
+    fn what_has_no_value_is_left_out() {
+        let template =
+            json!({ "a": "{payload.a}", "b": "x{payload.b}", "c": ["{payload.c}", 1], "d": { "e": "{room}" } });
+        assert_eq!(rendered(template, json!({})), json!({ "c": [1], "d": {} }));
+        assert_eq!(rendered(json!("{payload.a}"), json!({})), json!(null));
+    }
+
+    #[test]
+    fn doubled_brace_is_a_brace() {
+        assert_eq!(rendered(json!("{{user.id}} {{{user.id}}}"), json!({})), json!("{user.id} {u1}"));
+    }
+
+    #[test]
+    fn value_is_not_a_template_itself() {
+        assert_eq!(rendered(json!("{payload.a}!"), json!({ "a": "{user.id}" })), json!("{user.id}!"));
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_place() {
+        let mistakes = Template::compile_all(json!({ "a": "{nowhere}", "b": [1, "{open"], "c": "}" })).unwrap_err();
+        let places: Vec<String> = mistakes.iter().map(|(place, _)| place.join(".")).collect();
+        assert_eq!(places, ["a", "b.1", "c"]);
     }
 }

@@ -1,0 +1,219 @@
+//! From the arguments of an event to its payload, and from what a backend publishes to what clients get.
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::model::{PayloadShape, RoomRef, ServerEvent};
+use super::scope::Scope;
+use crate::error::{Code, Refusal};
+
+impl PayloadShape {
+    /// The payload: the arguments under their names, or the first argument; a bare value under its shorthand; the default
+    /// where there is none. `Null` when there is no payload and no default.
+    ///
+    /// # Errors
+    /// `INVALID_PAYLOAD`, with a sentence that names the place and never the value.
+    pub fn payload(&self, args: &[&RawValue]) -> Result<Value, Refusal> {
+        let payload = if self.args.is_empty() { self.first(args)? } else { self.named(args)? };
+        if let Some(schema) = &self.schema {
+            schema.check(&payload).map_err(|problem| refuse(&payload, problem))?;
+        }
+        Ok(payload)
+    }
+
+    fn first(&self, args: &[&RawValue]) -> Result<Value, Refusal> {
+        let payload = args.first().map_or(Ok(Value::Null), |arg| decode(arg))?;
+        Ok(match (payload, &self.shorthand) {
+            (Value::Null, _) => self.default.clone().unwrap_or(Value::Null),
+            (bare @ (Value::String(_) | Value::Number(_) | Value::Bool(_)), Some(name)) => {
+                Value::Object(Map::from_iter([(name.clone(), bare)]))
+            }
+            (payload, _) => payload,
+        })
+    }
+
+    fn named(&self, args: &[&RawValue]) -> Result<Value, Refusal> {
+        let mut members = match &self.default {
+            Some(Value::Object(members)) => members.clone(),
+            _ => Map::new(),
+        };
+        for (name, arg) in self.args.iter().zip(args) {
+            members.insert(name.clone(), decode(arg)?);
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+fn decode(arg: &RawValue) -> Result<Value, Refusal> {
+    // The text is JSON already; what may still fail is its depth.
+    serde_json::from_str(arg.get())
+        .map_err(|_| Refusal::new(Code::InvalidPayload, "the payload is nested too deeply or not JSON"))
+}
+
+fn refuse(payload: &Value, problem: String) -> Refusal {
+    let problem = if payload.is_null() { "the payload is missing".to_owned() } else { problem };
+    Refusal::new(Code::InvalidPayload, problem)
+}
+
+impl ServerEvent {
+    /// The payload as clients get it: members that the backend left out are filled in, then the schema is checked.
+    ///
+    /// Placeholders of the fill-ins see `data` as the payload, and the scope otherwise.
+    ///
+    /// # Errors
+    /// `INVALID_PAYLOAD`, with a sentence that names the place and never the value.
+    pub fn accept(&self, data: Value, scope: &Scope<'_>) -> Result<Value, Refusal> {
+        let data = match &self.fill {
+            Some(fill) => {
+                let filled = fill.render_members(&with_payload(scope, &data));
+                fill_in(data, filled)
+            }
+            None => data,
+        };
+        if let Some(schema) = &self.schema {
+            schema.check(&data).map_err(|problem| refuse(&data, problem))?;
+        }
+        Ok(data)
+    }
+
+    /// Whether anything looks into the payload; if not, its bytes may pass through as they came.
+    pub fn reads_payload(&self) -> bool {
+        self.schema.is_some() || self.fill.is_some() || self.rooms.iter().any(RoomRef::reads_payload)
+    }
+
+    /// Whether it goes to everybody in the namespace. Such an event names no rooms; an event that names rooms of which
+    /// none is left (all were optional) goes to nobody.
+    pub fn to_everyone(&self) -> bool {
+        self.rooms.is_empty()
+    }
+}
+
+/// The same scope with another payload. The event's id stays the same, whoever asks for it first.
+fn with_payload<'s>(scope: &'s Scope<'_>, payload: &'s Value) -> Scope<'s> {
+    let inner = Scope {
+        params: scope.params,
+        socket: scope.socket,
+        room: scope.room,
+        vars: scope.vars,
+        rooms: scope.rooms,
+        owner: scope.owner,
+        error: scope.error,
+        capabilities: scope.capabilities,
+        ..Scope::new(scope.user, payload, scope.now)
+    };
+    // An id costs little: it is made here, so that both scopes have it.
+    let _ = inner.event_id.set(scope.event_id().to_owned());
+    inner
+}
+
+/// Adds members that are missing at the top. What is not an object stays as it is; nothing becomes an object.
+fn fill_in(data: Value, filled: Map<String, Value>) -> Value {
+    match data {
+        Value::Object(mut members) => {
+            for (name, value) in filled {
+                members.entry(name).or_insert(value);
+            }
+            Value::Object(members)
+        }
+        Value::Null => Value::Object(filled),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::contract::schema::Schema;
+    use crate::contract::template::Template;
+    use crate::user::User;
+
+    fn payload(shape: &PayloadShape, args: &[&str]) -> Result<Value, String> {
+        let raw: Vec<Box<RawValue>> = args.iter().map(|a| RawValue::from_string((*a).to_owned()).unwrap()).collect();
+        shape.payload(&raw.iter().map(AsRef::as_ref).collect::<Vec<_>>()).map_err(|refusal| refusal.to_string())
+    }
+
+    fn schema(value: Value) -> Option<Schema> {
+        Some(Schema::compile(&value).unwrap())
+    }
+
+    #[test]
+    fn bare_value_stands_for_an_object() {
+        let shape = PayloadShape { shorthand: Some("id".into()), ..PayloadShape::default() };
+        assert_eq!(payload(&shape, &[r#""x""#]), Ok(json!({ "id": "x" })));
+        assert_eq!(payload(&shape, &["7"]), Ok(json!({ "id": 7 })));
+        assert_eq!(payload(&shape, &[r#"{"id":"x","more":1}"#]), Ok(json!({ "id": "x", "more": 1 })));
+        assert_eq!(payload(&shape, &["[1]"]), Ok(json!([1])));
+        assert_eq!(payload(&shape, &[]), Ok(Value::Null));
+    }
+
+    #[test]
+    fn default_stands_in_for_a_payload_that_is_missing() {
+        let shape = PayloadShape { default: Some(json!({})), ..PayloadShape::default() };
+        assert_eq!(payload(&shape, &[]), Ok(json!({})));
+        assert_eq!(payload(&shape, &["null"]), Ok(json!({})));
+    }
+
+    #[test]
+    fn arguments_get_their_names() {
+        let shape = PayloadShape {
+            args: vec!["room".into(), "text".into()],
+            schema: schema(json!({ "required": ["room", "text"] })),
+            ..PayloadShape::default()
+        };
+        assert_eq!(payload(&shape, &[r#""r""#, r#""hi""#, "1"]), Ok(json!({ "room": "r", "text": "hi" })));
+        assert_eq!(payload(&shape, &[r#""r""#]), Err("INVALID_PAYLOAD: payload.text is missing".into()));
+    }
+
+    #[test]
+    fn refusal_names_the_place_and_not_the_value() {
+        let shape = PayloadShape {
+            schema: schema(json!({ "type": "object", "required": ["id"], "properties": { "id": { "type": "string" } } })),
+            ..PayloadShape::default()
+        };
+        assert_eq!(payload(&shape, &[]), Err("INVALID_PAYLOAD: the payload is missing".into()));
+        assert_eq!(payload(&shape, &[r#"{"id":31337}"#]), Err("INVALID_PAYLOAD: payload.id must be of type string".into()));
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        assert!(payload(&shape, &[&deep]).is_err());
+    }
+
+    fn event(fill: Option<Value>, schema: Option<Schema>) -> ServerEvent {
+        ServerEvent {
+            name: "e".into(),
+            rooms: Vec::new(),
+            schema,
+            fill: fill.map(|fill| Template::compile(fill).unwrap()),
+            throttle: None,
+            flush: false,
+            terminal: false,
+            volatile: false,
+        }
+    }
+
+    #[test]
+    fn only_what_is_missing_is_filled_in() {
+        let event = event(
+            Some(json!({ "status": "done", "timestamp": "{now}", "id": "{event.id}", "copy": "{payload.a}" })),
+            schema(json!({ "required": ["status", "timestamp"] })),
+        );
+        let user = User::anonymous();
+        let scope = Scope::new(&user, &Value::Null, SystemTime::UNIX_EPOCH);
+        let accepted = event.accept(json!({ "a": 1, "timestamp": "then", "status": null }), &scope).unwrap();
+        assert_eq!(
+            accepted,
+            json!({ "a": 1, "timestamp": "then", "status": null, "id": scope.event_id(), "copy": 1 })
+        );
+        assert!(event.accept(Value::Null, &scope).is_ok());
+        assert_eq!(event.accept(json!([1]), &scope), Ok(json!([1])));
+        assert!(event.reads_payload());
+    }
+
+    #[test]
+    fn event_that_asks_nothing_lets_the_bytes_pass() {
+        assert!(!event(None, None).reads_payload());
+        assert!(event(None, schema(json!({}))).reads_payload());
+    }
+}
