@@ -20,6 +20,7 @@ pub mod contract;
 pub mod directory;
 pub mod error;
 pub mod event;
+pub mod history;
 pub mod limits;
 pub mod publish;
 pub mod rate;

@@ -8,6 +8,7 @@ pub mod keys;
 
 mod connect;
 mod probe;
+pub mod script;
 mod subscriber;
 
 use std::sync::Arc;
@@ -120,6 +121,11 @@ impl Redis {
     /// Whether commands are answered now, as far as is known.
     pub fn is_up(&self) -> bool {
         self.is_connected() && self.inner.state.answers()
+    }
+
+    /// Whether it is a Redis Cluster, where keys that are used together must share a slot.
+    pub fn is_clustered(&self) -> bool {
+        self.inner.client.is_clustered()
     }
 
     /// What is known of the connections.

@@ -45,7 +45,8 @@ impl Keys {
 
     // --- history (written by `history`) ---
 
-    /// A part of a room's history; all parts of one room share a slot.
+    /// STREAM (`part` is `events`): a room's events, the ids are `<epoch>-<offset>`. At most as many as the contract
+    /// says; expires after its `ttl`, `idle` or `linger`, whatever is shortest.
     pub fn history(&self, namespace: &str, room: &str, part: &str) -> String {
         format!("{}:history:{}:{part}", self.prefix, tag(namespace, room))
     }

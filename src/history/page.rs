@@ -1,0 +1,139 @@
+//! What is asked of a history, and what comes back.
+
+use crate::event::Event;
+
+/// What is wanted of a room's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query {
+    /// At most so many events, never more than [`super::MAX_PAGE`].
+    pub limit: usize,
+    /// Only events after this place. When it is of another epoch, or ahead of the history, everything that is kept counts.
+    pub since: Option<Since>,
+    /// Without `since` the newest events are meant, in either order. With it, ascending order begins right after it,
+    /// descending order with the newest.
+    pub order: Order,
+}
+
+/// A place in a room's history, as a client or a backend names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// `None` (or 0): not known. Nothing but the start can then be proven.
+    pub epoch: Option<u64>,
+    /// The last event that is had; 0: none.
+    pub offset: u64,
+}
+
+impl Since {
+    /// Reads `{ "epoch": …, "offset": … }`, or a bare offset.
+    pub fn from_json(value: &serde_json::Value) -> Option<Self> {
+        match value {
+            serde_json::Value::Number(offset) => Some(Self { epoch: None, offset: offset.as_u64()? }),
+            serde_json::Value::Object(members) => {
+                let epoch = match members.get("epoch") {
+                    None | Some(serde_json::Value::Null) => None,
+                    Some(epoch) => Some(epoch.as_u64()?),
+                };
+                Some(Self { epoch, offset: members.get("offset")?.as_u64()? })
+            }
+            _ => None,
+        }
+    }
+
+    /// The epoch, if one is named.
+    pub(super) fn known_epoch(self) -> Option<u64> {
+        self.epoch.filter(|epoch| *epoch != 0)
+    }
+
+    /// Whether it can be a place in this history; if not, reading begins at what is kept.
+    pub(super) fn fits(self, epoch: u64, last: u64) -> bool {
+        self.known_epoch().is_none_or(|known| known == epoch) && self.offset <= last
+    }
+}
+
+/// The order of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Newest last.
+    #[default]
+    Asc,
+    /// Newest first.
+    Desc,
+}
+
+/// A page of a room's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The room's epoch; 0 when it has no history.
+    pub epoch: u64,
+    /// The oldest event that is kept; 0 when there is none.
+    pub first_offset: u64,
+    /// The newest event; 0 when there is none.
+    pub last_offset: u64,
+    /// Whether nothing is missing between `since` and the oldest event of the page. Without `since`: true.
+    pub complete: bool,
+    /// The events with their offsets.
+    pub events: Vec<(u64, Event)>,
+}
+
+impl Page {
+    /// What a room without a history answers.
+    pub(super) fn empty(query: Query) -> Self {
+        Self::of(query, 0, 0, 0, Vec::new())
+    }
+
+    /// Puts a page together from events in ascending order.
+    pub(super) fn of(query: Query, epoch: u64, first: u64, last: u64, mut events: Vec<(u64, Event)>) -> Self {
+        let oldest = events.first().map(|(offset, _)| *offset);
+        let complete = query.since.is_none_or(|since| is_whole(since, epoch, last, oldest));
+        if query.order == Order::Desc {
+            events.reverse();
+        }
+        Self { epoch, first_offset: first, last_offset: last, complete, events }
+    }
+
+    /// The offset of the page's oldest event.
+    pub fn oldest(&self) -> Option<u64> {
+        let ends = [self.events.first(), self.events.last()];
+        ends.into_iter().flatten().map(|(offset, _)| *offset).min()
+    }
+}
+
+/// An offset without its epoch proves nothing, because it may be of an epoch that is gone; only "from the start" does.
+fn is_whole(since: Since, epoch: u64, last: u64, oldest: Option<u64>) -> bool {
+    let proven = match since.known_epoch() {
+        Some(known) => known == epoch,
+        None => since.offset == 0,
+    };
+    proven && oldest.map_or(since.offset == last, |oldest| since.offset.checked_add(1) == Some(oldest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_an_object_or_a_number() {
+        let read = |text: &str| Since::from_json(&serde_json::from_str(text).unwrap());
+        assert_eq!(read("7"), Some(Since { epoch: None, offset: 7 }));
+        assert_eq!(read(r#"{"epoch":3,"offset":7}"#), Some(Since { epoch: Some(3), offset: 7 }));
+        assert_eq!(read(r#"{"offset":7}"#), Some(Since { epoch: None, offset: 7 }));
+        for rubbish in ["-1", "1.5", "null", "\"7\"", "[]", "{}", r#"{"epoch":"x","offset":7}"#] {
+            assert_eq!(read(rubbish), None, "{rubbish}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_proven_is_whole() {
+        let since = |epoch, offset| Since { epoch, offset };
+        assert!(is_whole(since(Some(9), 3), 9, 5, Some(4)));
+        assert!(is_whole(since(Some(9), 5), 9, 5, None));
+        assert!(is_whole(since(None, 0), 9, 5, Some(1)));
+        assert!(is_whole(since(None, 0), 0, 0, None));
+        assert!(!is_whole(since(Some(8), 3), 9, 5, Some(1)), "another epoch");
+        assert!(!is_whole(since(Some(9), 3), 9, 8, Some(5)), "trimmed");
+        assert!(!is_whole(since(None, 3), 9, 5, Some(4)), "no epoch");
+        assert!(!is_whole(since(None, 0), 9, 5, Some(2)), "the start is gone");
+        assert!(!is_whole(since(Some(9), 6), 9, 5, Some(1)), "ahead of the history");
+        assert!(!is_whole(since(Some(9), 1), 0, 0, None), "forgotten");
+    }
+}

@@ -1,0 +1,30 @@
+-- Reads a page of a room's history.
+--
+-- KEYS[1]  STREAM: the history
+-- ARGV[1]  how many events at most
+-- ARGV[2]  'newest', or 'oldest': which events when there are more
+-- ARGV[3]  the offset after which events are wanted, '' for any
+-- ARGV[4]  the epoch of that offset, '' when it is not known
+--
+-- Returns nothing when the room has no history, else the newest id, the number of events kept, and the entries.
+-- An offset of another epoch, or ahead of the history, is no place in it: then all that is kept counts.
+
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if not newest then
+  return {}
+end
+
+local epoch, last = string.match(newest[1], '^(%d+)%-(%d+)$')
+local from = '-'
+if ARGV[3] ~= '' and (ARGV[4] == '' or ARGV[4] == epoch) and tonumber(ARGV[3]) <= tonumber(last) then
+  from = epoch .. '-' .. string.format('%.0f', tonumber(ARGV[3]) + 1)
+end
+
+local entries
+if ARGV[2] == 'oldest' then
+  entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[1])
+else
+  entries = redis.call('XREVRANGE', KEYS[1], '+', from, 'COUNT', ARGV[1])
+end
+
+return { newest[1], redis.call('XLEN', KEYS[1]), entries }

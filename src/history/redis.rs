@@ -1,0 +1,220 @@
+//! The histories of a cluster: one Redis stream a room, written and read by scripts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, Value};
+
+use super::page::Query;
+use super::{Appended, HistoryError, ListCopy, MAX_LIFE, MAX_PAGE, Order, Page, Retention, RoomKey, new_epoch};
+use crate::event::Event;
+use crate::redis::Redis;
+use crate::redis::script::Script;
+use crate::telemetry::metrics::Metrics;
+
+/// The field of an entry that holds the event's text.
+const TEXT: &str = "event";
+
+/// The field of an entry that holds one attachment; as many as there are, in order.
+const ATTACHMENT: &str = "attachment";
+
+/// Histories in Redis.
+///
+/// A room's history is the STREAM `<prefix>:history:{<namespace>#<room>}:events`. The id of an entry is
+/// `<epoch>-<offset>`, so that one key holds all there is to know, and losing it is losing all of it.
+pub struct RedisHistory {
+    redis: Redis,
+    append: Script,
+    copy: Script,
+    read: Script,
+    metrics: Arc<Metrics>,
+}
+
+impl RedisHistory {
+    /// On the node's connection.
+    pub fn new(redis: Redis, metrics: Arc<Metrics>) -> Self {
+        Self {
+            redis,
+            append: Script::new(include_str!("append.lua")),
+            copy: Script::new(include_str!("copy.lua")),
+            read: Script::new(include_str!("read.lua")),
+            metrics,
+        }
+    }
+
+    /// See [`super::History::append`].
+    ///
+    /// # Errors
+    /// [`HistoryError`]
+    pub async fn append(
+        &self,
+        room: &RoomKey,
+        keep: Retention,
+        copy: Option<ListCopy<'_>>,
+        event: &Event,
+    ) -> Result<Appended, HistoryError> {
+        let (beside, apart) = match self.redis.is_clustered() {
+            true => (None, copy),
+            false => (copy, None),
+        };
+        let mut keys = vec![self.key(room)];
+        keys.extend(beside.map(|copy| copy.key.to_owned()));
+        let reply = self.run(&self.append, keys, arguments(keep, beside, event)).await?;
+        let (appended, copied) = read_appended(reply)?;
+        if !copied {
+            self.not_copied("the key holds something else");
+        }
+        if let Some(copy) = apart {
+            self.copy_apart(copy).await;
+        }
+        Ok(appended)
+    }
+
+    /// See [`super::History::read`].
+    ///
+    /// # Errors
+    /// [`HistoryError`]
+    pub async fn read(&self, room: &RoomKey, query: Query) -> Result<Page, HistoryError> {
+        let oldest_first = query.since.is_some() && query.order == Order::Asc;
+        let (offset, epoch) = match query.since {
+            Some(since) => {
+                // Larger ones are no offsets, and Lua could not compare them.
+                let offset = since.offset.min(1 << 53).to_string();
+                (offset, since.known_epoch().map(|epoch| epoch.to_string()).unwrap_or_default())
+            }
+            None => Default::default(),
+        };
+        let limit = query.limit.clamp(1, MAX_PAGE).to_string();
+        let which = if oldest_first { "oldest" } else { "newest" };
+        let args = vec![limit.into(), which.into(), offset.into(), epoch.into()];
+        let reply = self.run(&self.read, vec![self.key(room)], args).await?;
+        read_page(reply, query, oldest_first)
+    }
+
+    /// See [`super::History::forget`].
+    ///
+    /// # Errors
+    /// [`HistoryError`]
+    pub async fn forget(&self, room: &RoomKey, after: Duration) -> Result<(), HistoryError> {
+        if !self.redis.is_up() {
+            return Err(HistoryError::Unavailable);
+        }
+        let command = CustomCommand::new_static("PEXPIRE", ClusterHash::FirstKey, false);
+        let args: Vec<Value> = vec![self.key(room).into(), millis(after).into(), "LT".into()];
+        self.redis.client().custom::<(), _>(command, args).await.map_err(HistoryError::from)
+    }
+
+    async fn copy_apart(&self, copy: ListCopy<'_>) {
+        let args = vec![copy.payload.into(), copy.events.to_string().into(), millis(copy.ttl).into()];
+        if let Err(error) = self.run(&self.copy, vec![copy.key.to_owned()], args).await {
+            self.not_copied(&error.to_string());
+        }
+    }
+
+    fn not_copied(&self, reason: &str) {
+        self.metrics.history_errors_total.with_label_values(&["copy", "refused"]).inc();
+        tracing::warn!(reason, "a contract's history list was not written");
+    }
+
+    fn key(&self, room: &RoomKey) -> String {
+        self.redis.keys().history(&room.namespace, &room.room, "events")
+    }
+
+    async fn run(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<Value, HistoryError> {
+        if !self.redis.is_up() {
+            return Err(HistoryError::Unavailable);
+        }
+        Ok(script.run(&self.redis, keys, args).await?)
+    }
+}
+
+impl From<fred::error::Error> for HistoryError {
+    fn from(error: fred::error::Error) -> Self {
+        use fred::error::ErrorKind;
+        match error.kind() {
+            ErrorKind::Timeout => Self::Timeout,
+            ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => Self::Unavailable,
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+fn arguments(keep: Retention, copy: Option<ListCopy<'_>>, event: &Event) -> Vec<Value> {
+    let (payload, events, ttl) = match copy {
+        Some(copy) => (copy.payload, copy.events, copy.ttl),
+        None => ("", 0, Duration::ZERO),
+    };
+    let mut args: Vec<Value> = vec![
+        new_epoch().to_string().into(),
+        keep.events.to_string().into(),
+        millis(keep.ttl).into(),
+        payload.into(),
+        events.to_string().into(),
+        millis(ttl).into(),
+        TEXT.into(),
+        Bytes::copy_from_slice(event.text().as_bytes()).into(),
+    ];
+    for attachment in event.attachments() {
+        args.push(ATTACHMENT.into());
+        args.push(attachment.clone().into());
+    }
+    args
+}
+
+fn millis(duration: Duration) -> String {
+    duration.min(MAX_LIFE).as_millis().to_string()
+}
+
+fn read_appended(reply: Value) -> Result<(Appended, bool), HistoryError> {
+    let (epoch, offset, copied): (String, String, i64) = reply.convert()?;
+    let number = |text: String| text.parse().map_err(|_| refused("the script answered no number"));
+    Ok((Appended { epoch: number(epoch)?, offset: number(offset)? }, copied == 1))
+}
+
+fn read_page(reply: Value, query: Query, oldest_first: bool) -> Result<Page, HistoryError> {
+    let mut parts = reply.into_array().into_iter();
+    let Some(newest) = parts.next() else { return Ok(Page::empty(query)) };
+    let (epoch, last) = read_id(&newest)?;
+    let kept: u64 = parts.next().and_then(|count| count.as_u64()).ok_or_else(|| refused("no length"))?;
+    let mut events = Vec::new();
+    for entry in parts.next().map(Value::into_array).unwrap_or_default() {
+        events.push(read_entry(entry)?);
+    }
+    if !oldest_first {
+        events.reverse();
+    }
+    Ok(Page::of(query, epoch, (last + 1).saturating_sub(kept), last, events))
+}
+
+fn read_entry(entry: Value) -> Result<(u64, Event), HistoryError> {
+    let mut entry = entry.into_array().into_iter();
+    let (Some(id), Some(fields)) = (entry.next(), entry.next()) else { return Err(refused("an entry without fields")) };
+    let (_, offset) = read_id(&id)?;
+    let mut fields = fields.into_array().into_iter();
+    let mut text = None;
+    let mut attachments = Vec::new();
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        let value = value.into_bytes().unwrap_or_default();
+        match name.as_str().as_deref() {
+            Some(TEXT) => text = ByteString::try_from(value).ok(),
+            Some(ATTACHMENT) => attachments.push(value),
+            _ => {}
+        }
+    }
+    let text = text.ok_or_else(|| refused("an entry without an event"))?;
+    let event = Event::from_wire(text, attachments).map_err(|error| refused(&error.to_string()))?;
+    Ok((offset, event))
+}
+
+fn read_id(id: &Value) -> Result<(u64, u64), HistoryError> {
+    let text = id.as_str().ok_or_else(|| refused("an entry without an id"))?;
+    let parts = text.split_once('-').and_then(|(epoch, offset)| Some((epoch.parse().ok()?, offset.parse().ok()?)));
+    parts.ok_or_else(|| refused("an id that is not ours"))
+}
+
+fn refused(why: &str) -> HistoryError {
+    HistoryError::Refused(why.to_owned())
+}

@@ -1,0 +1,113 @@
+//! Turns: what is appended first is emitted first.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::RoomKey;
+
+/// Rooms share so many places in line. Two that share one wait for each other, which is harmless and rare.
+const PLACES: usize = 1024;
+
+/// Gives publishers of this node their turn in a room, first come first served.
+///
+/// Between an append and the emit of the same event nothing may pass that was appended later, or a client would see
+/// the room's events in another order than its history has. A turn is held while Redis is asked; it is no lock on data,
+/// and its holder cannot wait long: a history fails at once while Redis is away.
+pub struct Sequencer {
+    places: Box<[Arc<Mutex<()>>]>,
+    hasher: RandomState,
+}
+
+/// Holds the turn in some rooms until it is dropped.
+#[must_use = "the turn ends when it is dropped"]
+pub struct Turn {
+    _places: Vec<OwnedMutexGuard<()>>,
+}
+
+impl Sequencer {
+    /// Nobody is in line yet.
+    pub fn new() -> Self {
+        Self { places: (0..PLACES).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
+    }
+
+    /// Waits for the turn in all of these rooms. No room: at once.
+    ///
+    /// Places are taken in one order everywhere, so that two publishers never wait for each other.
+    pub async fn turn(&self, rooms: &[RoomKey]) -> Turn {
+        let mut wanted: Vec<_> = rooms.iter().map(|room| self.place(room)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut places = Vec::with_capacity(wanted.len());
+        for place in wanted {
+            places.push(self.places[place].clone().lock_owned().await);
+        }
+        Turn { _places: places }
+    }
+
+    fn place(&self, room: &RoomKey) -> usize {
+        (self.hasher.hash_one(room) % PLACES as u64) as usize
+    }
+}
+
+impl Default for Sequencer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as SyncMutex;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn key(room: &str) -> RoomKey {
+        RoomKey { namespace: "/".into(), room: room.into() }
+    }
+
+    #[tokio::test]
+    async fn turns_in_a_room_follow_the_order_of_asking() {
+        let sequencer = Arc::new(Sequencer::new());
+        let seen = Arc::new(SyncMutex::new(Vec::new()));
+        let first = sequencer.turn(&[key("a")]).await;
+        let mut tasks = Vec::new();
+        for number in 0..20 {
+            let (sequencer, seen) = (sequencer.clone(), seen.clone());
+            tasks.push(tokio::spawn(async move {
+                let _turn = sequencer.turn(&[key("a")]).await;
+                tokio::task::yield_now().await;
+                seen.lock().unwrap().push(number);
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*seen.lock().unwrap(), (0..20).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn rooms_in_any_order_never_wait_for_each_other() {
+        let sequencer = Arc::new(Sequencer::new());
+        let tasks: Vec<_> = (0..200)
+            .map(|number| {
+                let sequencer = sequencer.clone();
+                let rooms = if number % 2 == 0 { [key("a"), key("b")] } else { [key("b"), key("a")] };
+                tokio::spawn(async move {
+                    let _turn = sequencer.turn(&rooms).await;
+                    tokio::task::yield_now().await;
+                })
+            })
+            .collect();
+        let all = async {
+            for task in tasks {
+                task.await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), all).await.expect("no deadlock");
+    }
+}
