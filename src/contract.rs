@@ -7,6 +7,7 @@ pub mod file;
 pub mod load;
 pub mod model;
 pub mod path;
+pub mod payload;
 pub mod report;
 pub mod room_name;
 pub mod rule;
@@ -14,4 +15,5 @@ pub mod schema;
 pub mod scope;
 pub mod template;
 
+mod reads;
 mod suggest;

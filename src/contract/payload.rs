@@ -171,11 +171,16 @@ mod tests {
     #[test]
     fn refusal_names_the_place_and_not_the_value() {
         let shape = PayloadShape {
-            schema: schema(json!({ "type": "object", "required": ["id"], "properties": { "id": { "type": "string" } } })),
+            schema: schema(
+                json!({ "type": "object", "required": ["id"], "properties": { "id": { "type": "string" } } }),
+            ),
             ..PayloadShape::default()
         };
         assert_eq!(payload(&shape, &[]), Err("INVALID_PAYLOAD: the payload is missing".into()));
-        assert_eq!(payload(&shape, &[r#"{"id":31337}"#]), Err("INVALID_PAYLOAD: payload.id must be of type string".into()));
+        assert_eq!(
+            payload(&shape, &[r#"{"id":31337}"#]),
+            Err("INVALID_PAYLOAD: payload.id must be of type string".into())
+        );
         let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
         assert!(payload(&shape, &[&deep]).is_err());
     }
@@ -202,10 +207,7 @@ mod tests {
         let user = User::anonymous();
         let scope = Scope::new(&user, &Value::Null, SystemTime::UNIX_EPOCH);
         let accepted = event.accept(json!({ "a": 1, "timestamp": "then", "status": null }), &scope).unwrap();
-        assert_eq!(
-            accepted,
-            json!({ "a": 1, "timestamp": "then", "status": null, "id": scope.event_id(), "copy": 1 })
-        );
+        assert_eq!(accepted, json!({ "a": 1, "timestamp": "then", "status": null, "id": scope.event_id(), "copy": 1 }));
         assert!(event.accept(Value::Null, &scope).is_ok());
         assert_eq!(event.accept(json!([1]), &scope), Ok(json!([1])));
         assert!(event.reads_payload());

@@ -1,0 +1,85 @@
+//! Which parts of a contract look into a payload. What nobody looks into passes through as bytes.
+
+use super::model::{Ack, ClientEvent, ErrorShape, Outcome, Relay, RelayData, Replay, Reply, RoomRef, Target};
+use super::path::Path;
+use super::rule::Rule;
+use super::template::Template;
+
+impl RoomRef {
+    /// Whether making the room's name, or deciding whether it is meant, looks into the payload.
+    pub fn reads_payload(&self) -> bool {
+        let variable = |name: &str| match self.with.iter().find(|(variable, _)| variable == name) {
+            Some((_, paths)) => paths.iter().any(Path::reads_payload),
+            None => true,
+        };
+        self.room.name.variables().any(variable) || self.when.as_ref().is_some_and(Rule::reads_payload)
+    }
+
+    /// Whether joining the room looks into the payload: to make its name, to ask its rule or its hook, or to find the
+    /// offset from which a client wants to be told.
+    pub fn join_reads_payload(&self) -> bool {
+        self.reads_payload()
+            || self.room.join.as_ref().is_some_and(Rule::reads_payload)
+            || self.room.call.is_some()
+            || self.room.history.as_ref().is_some_and(|history| history.replay == Replay::Since)
+    }
+}
+
+impl Relay {
+    fn reads_payload(&self) -> bool {
+        let target = match &self.to {
+            Target::Room(room) => room.reads_payload(),
+            Target::Address(path) => path.reads_payload(),
+            Target::Shared | Target::Everyone => false,
+        };
+        target || self.data.reads_payload() || self.when.as_ref().is_some_and(Rule::reads_payload)
+    }
+}
+
+impl RelayData {
+    fn reads_payload(&self) -> bool {
+        match self {
+            Self::Args => false,
+            Self::Payload(_) => true,
+            Self::Value(template) => template.reads_payload(),
+        }
+    }
+}
+
+impl Reply {
+    fn reads_payload(&self) -> bool {
+        self.data.as_ref().is_some_and(RelayData::reads_payload)
+    }
+}
+
+impl Outcome {
+    fn reads_payload(&self) -> bool {
+        self.publish.as_ref().is_some_and(|(_, data)| data.reads_payload())
+            || self.reply.as_ref().is_some_and(Reply::reads_payload)
+    }
+}
+
+impl ErrorShape {
+    fn reads_payload(&self) -> bool {
+        self.payload.reads_payload() || self.ack.reads_payload()
+    }
+}
+
+impl ClientEvent {
+    /// The truth about `reads_payload`, found when the contract is compiled.
+    pub(super) fn finds_payload_read(&self, errors: &ErrorShape) -> bool {
+        self.payload.schema.is_some()
+            || self.require.as_ref().is_some_and(Rule::reads_payload)
+            || self.join.iter().any(RoomRef::join_reads_payload)
+            || self.leave.iter().any(RoomRef::reads_payload)
+            || self.relay.iter().any(Relay::reads_payload)
+            || self.reply.iter().any(Reply::reads_payload)
+            || self.call.is_some()
+            || self.on_ok.as_ref().is_some_and(Outcome::reads_payload)
+            || self.on_error.as_ref().is_some_and(Outcome::reads_payload)
+            || self.presence.as_ref().is_some_and(Path::reads_payload)
+            || self.metadata.as_ref().is_some_and(Path::reads_payload)
+            || matches!(&self.ack, Some(Ack::Value(ack)) if Template::reads_payload(ack))
+            || errors.reads_payload()
+    }
+}

@@ -1,0 +1,272 @@
+//! What a rule may name, found out when it is compiled; and the calls of our own, put into a form that CEL evaluates
+//! without a function that would have to know the scope.
+
+use std::collections::BTreeSet;
+
+use cel::IdedExpr;
+use cel::common::ast::operators::{INDEX, OPT_INDEX, OPT_SELECT};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
+
+use super::facts;
+use crate::contract::suggest::{nearest, one_of};
+
+/// What a rule looks at.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    /// It asks who owns the room.
+    pub owner: bool,
+    /// Variables at the top, such as `payload`.
+    pub variables: BTreeSet<String>,
+    /// `<name>` of each `vars.<name>`.
+    pub room_variables: BTreeSet<String>,
+}
+
+/// Variables, and their members where those are known.
+const VARIABLES: &[(&str, &[&str])] = &[
+    ("user", &["id", "roles", "claims", "anonymous", "authenticated"]),
+    ("payload", &[]),
+    ("params", &[]),
+    ("socket", &["id", "connectedAt"]),
+    ("now", &[]),
+    ("room", &[]),
+    ("vars", &[]),
+];
+
+/// Functions of our own, as they are called.
+const OWN_FUNCTIONS: &[(&str, &str)] = &[
+    ("owner", "owner(room)"),
+    ("owned", "owned(room)"),
+    ("permitted", "permitted(room, patterns)"),
+    ("capability", "capability(room, token)"),
+];
+
+/// CEL's functions. Macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) are gone when a rule is checked.
+const CEL_FUNCTIONS: &[&str] = &[
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "string",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "bytes",
+    "type",
+    "dyn",
+    "duration",
+    "timestamp",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getFullYear",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
+    "getSeconds",
+    "hasValue",
+    "value",
+    "or",
+    "orValue",
+    "optional.of",
+    "optional.none",
+    "optional.ofNonZeroValue",
+    "of",
+    "none",
+    "ofNonZeroValue",
+];
+
+/// Types, as in `type(x) == string`.
+const TYPES: &[&str] =
+    &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint", "optional"];
+
+/// Checks an expression and rewrites the calls of our own.
+pub(super) fn check(expression: &mut IdedExpr) -> Result<Uses, String> {
+    match &expression.expr {
+        Expr::Unspecified => return Err("the rule is empty".to_owned()),
+        Expr::Literal(literal) if !matches!(literal, LiteralValue::Boolean(_)) => {
+            return Err("a rule answers yes or no: write a comparison".to_owned());
+        }
+        Expr::List(_) | Expr::Map(_) | Expr::Struct(_) => {
+            return Err("a rule answers yes or no: write a comparison".to_owned());
+        }
+        _ => {}
+    }
+    let mut checker = Checker { uses: Uses::default(), bound: Vec::new() };
+    checker.visit(expression)?;
+    Ok(checker.uses)
+}
+
+struct Checker {
+    uses: Uses,
+    /// Variables of the comprehensions around.
+    bound: Vec<String>,
+}
+
+impl Checker {
+    fn visit(&mut self, node: &mut IdedExpr) -> Result<(), String> {
+        match &mut node.expr {
+            Expr::Unspecified | Expr::Literal(_) => Ok(()),
+            Expr::Ident(name) => self.variable(name),
+            Expr::Select(select) => {
+                if let Expr::Ident(name) = &select.operand.expr {
+                    self.member(name, &select.field)?;
+                }
+                self.visit(&mut select.operand)?;
+                if select.test {
+                    // `has(a.b.c)` is false when `a.b` is missing, too.
+                    soften(&mut select.operand);
+                }
+                Ok(())
+            }
+            Expr::Call(call) => {
+                let rewritten = self.call(call)?;
+                if let Some(expr) = rewritten {
+                    node.expr = expr;
+                }
+                Ok(())
+            }
+            Expr::List(list) => list.elements.iter_mut().try_for_each(|element| self.visit(element)),
+            Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| self.entry(&mut entry.expr)),
+            Expr::Struct(_) => Err("rules make no structures: write a map, `{'a': 1}`".to_owned()),
+            Expr::Comprehension(_) => self.comprehension(node),
+        }
+    }
+
+    fn entry(&mut self, entry: &mut EntryExpr) -> Result<(), String> {
+        match entry {
+            EntryExpr::StructField(field) => self.visit(&mut field.value),
+            EntryExpr::MapEntry(entry) => {
+                self.visit(&mut entry.key)?;
+                self.visit(&mut entry.value)
+            }
+        }
+    }
+
+    fn comprehension(&mut self, node: &mut IdedExpr) -> Result<(), String> {
+        let Expr::Comprehension(comprehension) = &mut node.expr else {
+            return Ok(());
+        };
+        self.visit(&mut comprehension.iter_range)?;
+        self.visit(&mut comprehension.accu_init)?;
+        let outer = self.bound.len();
+        self.bound.push(comprehension.iter_var.clone());
+        self.bound.extend(comprehension.iter_var2.clone());
+        self.bound.push(comprehension.accu_var.clone());
+        self.visit(&mut comprehension.loop_cond)?;
+        self.visit(&mut comprehension.loop_step)?;
+        self.visit(&mut comprehension.result)?;
+        self.bound.truncate(outer);
+        Ok(())
+    }
+
+    fn variable(&mut self, name: &str) -> Result<(), String> {
+        if name.starts_with('@') || TYPES.contains(&name) || self.is_bound(name) {
+            return Ok(());
+        }
+        let known = || VARIABLES.iter().map(|(name, _)| *name);
+        if known().any(|known| known == name) {
+            self.uses.variables.insert(name.to_owned());
+            return Ok(());
+        }
+        Err(match nearest(name, known()) {
+            Some(near) => format!("there is no variable `{name}`: did you mean `{near}`?"),
+            None => format!("there is no variable `{name}`: use {}", one_of(known())),
+        })
+    }
+
+    fn member(&mut self, variable: &str, member: &str) -> Result<(), String> {
+        if self.is_bound(variable) {
+            return Ok(());
+        }
+        if variable == "vars" {
+            self.uses.room_variables.insert(member.to_owned());
+        }
+        let members = VARIABLES.iter().find(|(name, _)| *name == variable).map_or(&[][..], |(_, members)| members);
+        if members.is_empty() || members.contains(&member) {
+            return Ok(());
+        }
+        Err(format!("`{variable}` has no member `{member}`: use {}", one_of(members.iter().copied())))
+    }
+
+    fn is_bound(&self, name: &str) -> bool {
+        self.bound.iter().any(|bound| bound == name)
+    }
+
+    fn call(&mut self, call: &mut CallExpr) -> Result<Option<Expr>, String> {
+        if let Some(target) = &mut call.target {
+            self.visit(target)?;
+        }
+        call.args.iter_mut().try_for_each(|arg| self.visit(arg))?;
+        let name = call.func_name.as_str();
+        let operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
+        if operator || (CEL_FUNCTIONS.contains(&name)) {
+            return Ok(None);
+        }
+        let own = OWN_FUNCTIONS.iter().find(|(own, _)| *own == name && call.target.is_none());
+        match own {
+            Some((_, usage)) => self.own_call(call, usage).map(Some),
+            None => Err(unknown_function(name)),
+        }
+    }
+
+    fn own_call(&mut self, call: &mut CallExpr, usage: &str) -> Result<Expr, String> {
+        let wrong = || format!("write `{usage}`");
+        if call.func_name == "owner" || call.func_name == "owned" {
+            let [argument] = call.args.as_slice() else {
+                return Err(wrong());
+            };
+            if argument.expr != Expr::Ident("room".to_owned()) {
+                return Err(wrong());
+            }
+            self.uses.owner = true;
+            return Ok(Expr::Ident(if call.func_name == "owner" { facts::OWNER } else { facts::OWNED }.to_owned()));
+        }
+        let args = std::mem::take(&mut call.args);
+        let Ok([room, mut second]) = <[IdedExpr; 2]>::try_from(args) else {
+            return Err(wrong());
+        };
+        soften(&mut second);
+        let table = if call.func_name == "permitted" { facts::PERMITTED } else { facts::CAPABILITY };
+        Ok(index(index(Expr::Ident(table.to_owned()), room), second))
+    }
+}
+
+fn unknown_function(name: &str) -> String {
+    let known = || OWN_FUNCTIONS.iter().map(|(own, _)| *own).chain(CEL_FUNCTIONS.iter().copied());
+    match nearest(name, known()) {
+        Some(near) => format!("there is no function `{name}`: did you mean `{near}`?"),
+        None => format!(
+            "there is no function `{name}`: use those of CEL, or {}",
+            one_of(OWN_FUNCTIONS.iter().map(|(_, usage)| *usage))
+        ),
+    }
+}
+
+/// `table[key]`.
+fn index(table: Expr, key: IdedExpr) -> Expr {
+    let table = IdedExpr { id: key.id, expr: table };
+    Expr::Call(CallExpr { func_name: INDEX.to_owned(), target: None, args: vec![table, key] })
+}
+
+/// Makes each selection optional, so that what is missing is an empty optional and not an error.
+fn soften(node: &mut IdedExpr) {
+    match &mut node.expr {
+        Expr::Select(select) if !select.test => {
+            soften(&mut select.operand);
+            let field = LiteralValue::String(std::mem::take(&mut select.field).into());
+            let field = IdedExpr { id: node.id, expr: Expr::Literal(field) };
+            let operand = std::mem::take(&mut *select.operand);
+            node.expr =
+                Expr::Call(CallExpr { func_name: OPT_SELECT.to_owned(), target: None, args: vec![operand, field] });
+        }
+        Expr::Call(call) if call.func_name == INDEX && call.args.len() == 2 => {
+            call.func_name = OPT_INDEX.to_owned();
+            soften(&mut call.args[0]);
+        }
+        _ => {}
+    }
+}
