@@ -9,12 +9,24 @@ mod hooks;
 pub mod limits;
 mod log;
 mod node;
+mod redis;
+mod server;
+
 mod period;
 mod rate;
-mod redis;
 mod secret;
-mod server;
 mod size;
+
+mod check;
+mod files;
+pub mod keys;
+mod layer;
+mod load;
+mod mistake;
+mod origin;
+mod renamed;
+mod suggest;
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -26,8 +38,11 @@ pub use auth::{Algorithm, Auth, AuthKey, Jwks};
 pub use contracts::Contracts;
 pub use hooks::{Breaker, Hook};
 pub use limits::Limits;
+pub use load::{DEFAULT_FILE, Loaded, Sources, load};
 pub use log::{Log, LogFormat};
+pub use mistake::{ConfigError, Mistake};
 pub use node::Node;
+pub use origin::Origins;
 pub use period::Period;
 pub use redis::{Reconnect, Redis, RedisTls, Sentinel};
 pub use secret::{Secret, Url};
@@ -57,3 +72,6 @@ pub struct Config {
     /// What is logged, and how.
     pub log: Log,
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use super::check::{Check, is_name};
+
+/// In bytes; a longer one cannot be guessed.
+const SHORTEST_SECRET: usize = 16;
 
 /// The listener for backends and operators.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,5 +43,29 @@ pub struct ApiKey {
 impl Default for ApiKey {
     fn default() -> Self {
         Self { name: String::new(), secret: Secret::default(), contracts: vec!["*".into()] }
+    }
+}
+
+impl Api {
+    pub(super) fn check(&self, check: &mut Check<'_>) {
+        for (index, key) in self.keys.iter().enumerate() {
+            check.entry("keys", index, |check| {
+                if !is_name(&key.name, 64) {
+                    let problem = "must be 1 to 64 letters, digits, dots, hyphens or underscores";
+                    check.refuse("name", problem, "name the backend that holds the key");
+                }
+                check.secret("secret", &key.secret, SHORTEST_SECRET);
+                if key.contracts.is_empty() {
+                    check.refuse(
+                        "contracts",
+                        "a key without contracts may do nothing",
+                        "name them, or write [\"*\"] for all",
+                    );
+                }
+                if self.keys[..index].iter().any(|earlier| earlier.secret == key.secret) && !key.secret.is_empty() {
+                    check.refuse("secret", "another key has the same secret", "give each holder a secret of its own");
+                }
+            });
+        }
     }
 }

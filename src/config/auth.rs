@@ -5,7 +5,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::{Period, Secret, Url};
+
+/// In bytes; RFC 7518 asks for as many as the hash has, which the documentation advises.
+const SHORTEST_SECRET: usize = 16;
+/// Clocks that are further apart should be set.
+const LONGEST_LEEWAY: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Keys that tokens are verified with. Contracts say whether a token is needed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +46,7 @@ pub struct AuthKey {
     /// The shared secret of HS256, HS384 and HS512; at least 32, 48 or 64 bytes are advised, 16 are needed.
     pub secret: Option<Secret>,
     /// The public key of the other algorithms, as PEM.
+    #[schemars(extend("format" = "pem"))]
     pub public_key: Option<String>,
 }
 
@@ -95,5 +102,104 @@ impl Algorithm {
     /// Whether it signs with a shared secret.
     pub const fn is_symmetric(self) -> bool {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+    }
+}
+
+impl Auth {
+    pub(super) fn check(&self, check: &mut Check<'_>) {
+        for (index, key) in self.keys.iter().enumerate() {
+            let same = |earlier: &AuthKey| earlier.kid.is_some() && earlier.kid == key.kid;
+            let is_repeated = self.keys[..index].iter().any(same);
+            check.entry("keys", index, |check| {
+                key.check(check);
+                if is_repeated {
+                    check.refuse("kid", "another key has the same kid", "give each key a kid of its own");
+                }
+            });
+        }
+        if let Some(jwks) = &self.jwks {
+            check.within("jwks", |check| jwks.check(check));
+        }
+        check.must(*self.leeway <= LONGEST_LEEWAY, "leeway", "must be 10m at most");
+    }
+}
+
+impl AuthKey {
+    fn check(&self, check: &mut Check<'_>) {
+        let Self { algorithm, secret, public_key, .. } = self;
+        match (algorithm.is_symmetric(), secret, public_key) {
+            (true, Some(secret), None) => check.secret("secret", secret, SHORTEST_SECRET),
+            (true, ..) if public_key.is_some() => {
+                let remedy = "set `secret`, or an algorithm such as RS256, ES256 or EdDSA";
+                check.refuse("public_key", &format!("{algorithm:?} has a shared secret, no public key"), remedy);
+            }
+            (true, ..) => check.refuse("secret", "is missing", "set `secret` or `secret_file`"),
+            (false, None, Some(pem)) => check_pem(pem, check),
+            (false, Some(_), _) => {
+                let remedy = "set `public_key`, or the algorithm HS256, HS384 or HS512";
+                check.refuse("secret", &format!("{algorithm:?} has a public key, no shared secret"), remedy);
+            }
+            (false, None, None) => check.refuse("public_key", "is missing", "set `public_key` or `public_key_file`"),
+        }
+    }
+}
+
+fn check_pem(pem: &str, check: &mut Check<'_>) {
+    if pem.contains("PRIVATE KEY") {
+        check.refuse("public_key", "is a private key: a node must not have it", "give it the public key alone");
+    } else if !pem.contains("-----BEGIN ") {
+        let remedy = "write what lies between -----BEGIN PUBLIC KEY----- and -----END PUBLIC KEY-----, both included";
+        check.refuse("public_key", "is not PEM", remedy);
+    }
+}
+
+impl Jwks {
+    fn check(&self, check: &mut Check<'_>) {
+        match (&self.url, &self.file) {
+            (Some(url), None) if url.scheme() == Some("http") && !is_loopback(url) => {
+                let problem = "keys that are fetched over http can be replaced on the way";
+                check.refuse("url", problem, "use https; http is for loopback alone");
+            }
+            (Some(url), None) => check.url("url", url, &["https", "http"]),
+            (None, Some(file)) => check.readable("file", Some(file)),
+            (Some(_), Some(_)) => check.refuse("file", "both `url` and `file` are set", "remove one of them"),
+            (None, None) => check.refuse("", "has neither `url` nor `file`", "set one of them"),
+        }
+        check.time("refresh", *self.refresh);
+        check.time("timeout", *self.timeout);
+        if self.algorithms.is_empty() {
+            check.refuse("algorithms", "no key could be used", "");
+        }
+        for (index, algorithm) in self.algorithms.iter().enumerate() {
+            let problem = "a published key cannot be a shared secret";
+            check.must(!algorithm.is_symmetric(), &format!("algorithms.{index}"), problem);
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let rest = url.expose().trim_start_matches("http://");
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = if host.starts_with('[') { host.split_inclusive(']').next() } else { host.split(':').next() };
+    let host = host.unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for near in ["http://localhost/x", "http://127.0.0.1:80", "http://[::1]:80/k", "http://LOCALHOST"] {
+            assert!(is_loopback(&Url::new(near)), "{near}");
+        }
+        for far in
+            ["http://example.com", "http://localhost@example.com", "http://localhost.example.com", "http://10.0.0.1"]
+        {
+            assert!(!is_loopback(&Url::new(far)), "{far}");
+        }
     }
 }

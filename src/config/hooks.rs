@@ -5,7 +5,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check::{Check, is_name};
 use super::{Period, Secret, Url};
+
+/// In bytes; a longer one cannot be guessed.
+const SHORTEST_SECRET: usize = 16;
+/// A backend that failed so often will not answer the next one.
+const MOST_RETRIES: u32 = 10;
 
 /// A backend that contracts may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -69,5 +75,37 @@ pub struct Breaker {
 impl Default for Breaker {
     fn default() -> Self {
         Self { failures: 5, open: Period::from_secs(10) }
+    }
+}
+
+impl Hook {
+    pub(super) fn check(&self, name: &str, check: &mut Check<'_>) {
+        if !is_name(name, 64) {
+            let problem = "a hook's name is 1 to 64 letters, digits, dots, hyphens or underscores";
+            check.refuse("", problem, "choose another, here and in the contracts");
+        }
+        if self.url.is_empty() {
+            check.refuse("url", "is missing", "set where the backend is called");
+        } else {
+            check.url("url", &self.url, &["https", "http"]);
+        }
+        for (key, secret) in [("secret", &self.secret), ("previous_secret", &self.previous_secret)] {
+            if let Some(secret) = secret {
+                check.secret(key, secret, SHORTEST_SECRET);
+            }
+        }
+        if self.previous_secret.is_some() && self.secret.is_none() {
+            check.refuse("previous_secret", "there is no newer one", "set `secret`");
+        }
+        check.time("timeout", *self.timeout);
+        check.count("concurrency", self.concurrency);
+        check.must(self.retries <= MOST_RETRIES, "retries", "must be 10 at most");
+        check.must(self.breaker.failures >= 1, "breaker.failures", "must be at least 1");
+        check.time("breaker.open", *self.breaker.open);
+        check.tls_files([
+            ("ca_file", self.ca_file.as_ref()),
+            ("cert_file", self.cert_file.as_ref()),
+            ("key_file", self.key_file.as_ref()),
+        ]);
     }
 }

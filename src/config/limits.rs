@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use crate::rate::Rate;
 
 /// How often, and how much, beyond what contracts say. Rates are counted on each node alone.
@@ -33,5 +34,11 @@ impl Default for Limits {
             strikes: 0,
             max_pending_events: 256,
         }
+    }
+}
+
+impl Limits {
+    pub(super) fn check(&self, check: &mut Check<'_>) {
+        check.count("max_pending_events", self.max_pending_events);
     }
 }

@@ -2,6 +2,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use super::check::Check;
 
 /// What is logged, and how. Logs go to standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,4 +31,47 @@ pub enum LogFormat {
     Human,
     /// A JSON object a line.
     Json,
+}
+
+impl Log {
+    pub(super) fn check(&self, check: &mut Check<'_>) {
+        if let Err(part) = self.targets() {
+            let problem =
+                format!("{part:?} is neither a level (error, warn, info, debug, trace, off) nor TARGET=LEVEL");
+            check.refuse("level", &problem, "write for example \"info\" or \"info,roomcast::auth=debug\"");
+        }
+    }
+
+    /// The levels, by target.
+    ///
+    /// # Errors
+    /// The part that is not one.
+    pub fn targets(&self) -> Result<Targets, String> {
+        let mut parts = self.level.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.try_fold(Targets::new(), |targets, part| {
+            let (target, level) = part.split_once('=').map_or((None, part), |(target, level)| (Some(target), level));
+            let level: LevelFilter = level.trim().parse().map_err(|_| part.to_owned())?;
+            Ok(match target {
+                Some(target) => targets.with_target(target.trim(), level),
+                None => targets.with_default(level),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_told_from_targets() {
+        let log = |level: &str| Log { level: level.into(), ..Log::default() }.targets();
+        let targets = log("info, roomcast::auth=debug,hyper=off").unwrap();
+        assert!(targets.would_enable("roomcast::auth::jwks", &tracing::Level::DEBUG));
+        assert!(!targets.would_enable("roomcast::http", &tracing::Level::DEBUG));
+        assert!(!targets.would_enable("hyper", &tracing::Level::ERROR));
+        for bad in ["loud", "roomcast", "info,roomcast=loud", "6"] {
+            assert!(log(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check::{Check, is_name};
+
 /// This process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -20,5 +22,12 @@ impl Node {
             let id = uuid::Uuid::new_v4().simple().to_string();
             id[..12].to_owned()
         })
+    }
+}
+
+impl Node {
+    pub(super) fn check(&self, check: &mut Check<'_>) {
+        let holds = self.id.as_ref().is_none_or(|id| is_name(id, 64));
+        check.must(holds, "id", "must be 1 to 64 letters, digits, dots, hyphens or underscores");
     }
 }

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::{Period, Secret, Url};
+
+/// What `redis.url` may start with.
+const SCHEMES: [&str; 6] = ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
 
 /// What the nodes share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -99,5 +103,34 @@ pub struct Reconnect {
 impl Default for Reconnect {
     fn default() -> Self {
         Self { min: Period::from_millis(100), max: Period::from_secs(1) }
+    }
+}
+
+impl Redis {
+    pub(super) fn check(&self, check: &mut Check<'_>) {
+        if let Some(url) = &self.url {
+            check.url("url", url, &SCHEMES);
+            let is_cluster = url.scheme().is_some_and(|scheme| scheme.ends_with("-cluster"));
+            let holds = !is_cluster || self.database.is_none_or(|database| database == 0);
+            check.must(holds, "database", "a Redis Cluster has only the database 0");
+        }
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.".contains(&b));
+        let holds = (1..=64).contains(&self.prefix.len()) && plain(&self.prefix);
+        check.must(holds, "prefix", "must be 1 to 64 letters, digits, colons, dots, hyphens or underscores");
+        check.time("command_timeout", *self.command_timeout);
+        check.time("connect_timeout", *self.connect_timeout);
+        check.time("probe_interval", *self.probe_interval);
+        check.time("reconnect.min", *self.reconnect.min);
+        check.must(self.reconnect.max >= self.reconnect.min, "reconnect.max", "must not be shorter than `min`");
+        check.count("publish_buffer", self.publish_buffer);
+        check.count("receive_buffer", self.receive_buffer);
+        let RedisTls { ca_file, cert_file, key_file } = &self.tls;
+        check.within("tls", |check| {
+            check.tls_files([
+                ("ca_file", ca_file.as_ref()),
+                ("cert_file", cert_file.as_ref()),
+                ("key_file", key_file.as_ref()),
+            ]);
+        });
     }
 }

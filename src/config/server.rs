@@ -5,7 +5,13 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::{Period, Size};
+
+/// More than any message should be.
+const LARGEST_PAYLOAD: u64 = 1 << 30;
+/// More than any client should be behind.
+const LONGEST_QUEUE: usize = 1_000_000;
 
 /// The public listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +50,50 @@ impl Default for Server {
             max_payload: Size::from_bytes(1_000_000),
             max_connections: 0,
             queue: 1024,
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn check(&self, check: &mut Check<'_>) {
+        let path = self.path.as_str();
+        let is_path = path.len() > 2 && path.starts_with('/') && path.ends_with('/') && !path.contains("//");
+        let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b));
+        check.must(is_path && plain, "path", "must be a path such as \"/socket.io/\", with a slash at both ends");
+        for (index, origin) in self.cors_origins.iter().enumerate() {
+            check.must(
+                is_origin(origin),
+                &format!("cors_origins.{index}"),
+                "must be * or an origin such as https://app.example.com, without a path",
+            );
+        }
+        check.time("ping_interval", *self.ping_interval);
+        check.time("ping_timeout", *self.ping_timeout);
+        check.time("connect_timeout", *self.connect_timeout);
+        check.must((1..=LARGEST_PAYLOAD).contains(&self.max_payload.bytes()), "max_payload", "must be 1B to 1GiB");
+        check.must((1..=LONGEST_QUEUE).contains(&self.queue), "queue", "must be 1 to 1000000");
+    }
+}
+
+/// `*`, or a scheme and a host, perhaps with a port.
+fn is_origin(text: &str) -> bool {
+    let plain = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' ', ',']);
+    text == "*" || text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && plain(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_origin;
+
+    #[test]
+    fn origin_has_no_path_and_no_pattern() {
+        for good in
+            ["*", "https://app.example.com", "http://localhost:8080", "http://[::1]:80", "capacitor://localhost"]
+        {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in ["", "app.example.com", "https://", "https://a/", "https://*.example.com", "https://a, https://b"] {
+            assert!(!is_origin(bad), "{bad}");
         }
     }
 }

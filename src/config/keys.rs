@@ -1,0 +1,296 @@
+//! Every key of the configuration, as its schema has it.
+//!
+//! The structs say it once: the environment is read by the types found here, mistakes name the defaults found here, and
+//! `docs/configuration.md` is checked against it.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use super::Config;
+
+/// What a key's value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A text that is never shown.
+    Secret,
+    /// A URL, of which what authenticates is never shown.
+    Url,
+    /// A public key, as PEM.
+    Pem,
+    /// A number of bytes with its unit.
+    Size,
+    /// A time with its unit.
+    Time,
+    /// So many in such a time.
+    Rate,
+    /// A whole number.
+    Number,
+    /// `true` or `false`.
+    Bool,
+    /// A list of texts.
+    Texts,
+    /// A table.
+    Table,
+    /// A list of tables.
+    Tables,
+    /// Tables by names that the operator chooses.
+    Map,
+}
+
+impl Kind {
+    /// The type as the reference has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Secret => "secret",
+            Self::Url => "URL",
+            Self::Pem => "PEM",
+            Self::Size => "size",
+            Self::Time => "time",
+            Self::Rate => "rate",
+            Self::Number => "number",
+            Self::Bool => "true or false",
+            Self::Texts => "list of texts",
+            Self::Table => "table",
+            Self::Tables => "list of tables",
+            Self::Map => "tables by name",
+        }
+    }
+
+    /// Whether a value may stand in a file of its own, named by `<key>_file`.
+    pub const fn may_be_in_a_file(self) -> bool {
+        matches!(self, Self::Secret | Self::Url | Self::Pem)
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Dotted; `*` stands for a name that the operator chooses, `[]` for an entry of a list.
+    pub path: String,
+    /// What its value is.
+    pub kind: Kind,
+    /// The only values, where there are only some.
+    pub choices: Vec<String>,
+    /// The default; `None` when there is none.
+    pub default: Option<Value>,
+    /// What it means.
+    pub doc: String,
+}
+
+/// Every key, in the order of the structs.
+pub fn all() -> &'static [Key] {
+    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+        let schema = schemars::schema_for!(Config).to_value();
+        let mut keys = Vec::new();
+        collect(&schema, &schema, &mut Vec::new(), &mut keys);
+        keys
+    });
+    &KEYS
+}
+
+/// The key at a path such as `["auth", "keys", "0", "kid"]`.
+pub fn find(path: &[String]) -> Option<&'static Key> {
+    all().iter().find(|key| matches(&key.path, path))
+}
+
+/// The names that a table may hold.
+pub fn children(path: &[String]) -> Vec<&'static str> {
+    let depth = path.len();
+    all()
+        .iter()
+        .filter(|key| {
+            let segments: Vec<&str> = key.path.split('.').collect();
+            segments.len() == depth + 1 && matches(&segments[..depth].join("."), path)
+        })
+        .filter_map(|key| key.path.rsplit('.').next())
+        .filter(|name| !matches!(*name, "*" | "[]"))
+        .collect()
+}
+
+fn matches(pattern: &str, path: &[String]) -> bool {
+    let mut segments = pattern.split('.').filter(|segment| !segment.is_empty());
+    let all = path.iter().all(|name| {
+        segments.next().is_some_and(|segment| match segment {
+            "*" => true,
+            "[]" => name.parse::<usize>().is_ok(),
+            _ => segment == name,
+        })
+    });
+    all && segments.next().is_none()
+}
+
+fn collect(root: &Value, schema: &Value, path: &mut Vec<String>, keys: &mut Vec<Key>) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    for (name, property) in properties {
+        path.push(name.clone());
+        collect_key(root, property, path, keys);
+        path.pop();
+    }
+}
+
+fn collect_key(root: &Value, property: &Value, path: &mut Vec<String>, keys: &mut Vec<Key>) {
+    let schema = resolve(root, property);
+    let kind = kind_of(root, schema);
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    keys.push(Key {
+        path: path.join("."),
+        kind,
+        choices: choices_of(schema),
+        default: property.get("default").filter(|value| !value.is_null()).cloned(),
+        doc: text(property, "description").unwrap_or_default().replace('\n', " "),
+    });
+    let (segment, inner) = match kind {
+        Kind::Table => return collect(root, schema, path, keys),
+        Kind::Tables => ("[]", schema.get("items")),
+        Kind::Map => ("*", schema.get("additionalProperties")),
+        _ => return,
+    };
+    let Some(inner) = inner else { return };
+    path.push(segment.into());
+    keys.push(Key {
+        path: path.join("."),
+        kind: Kind::Table,
+        choices: Vec::new(),
+        default: None,
+        doc: text(resolve(root, inner), "description").unwrap_or_default(),
+    });
+    collect(root, resolve(root, inner), path, keys);
+    path.pop();
+}
+
+/// Follows references, and takes the part of an alternative that is not null.
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+        return root.pointer(target.trim_start_matches('#')).unwrap_or(schema);
+    }
+    let alternatives = schema.get("anyOf").and_then(Value::as_array);
+    let some = alternatives.and_then(|all| all.iter().find(|one| one.get("type") != Some(&json!("null"))));
+    some.map_or(schema, |some| resolve(root, some))
+}
+
+fn kind_of(root: &Value, schema: &Value) -> Kind {
+    match schema.get("format").and_then(Value::as_str) {
+        Some("secret") => return Kind::Secret,
+        Some("url") => return Kind::Url,
+        Some("pem") => return Kind::Pem,
+        Some("size") => return Kind::Size,
+        Some("time") => return Kind::Time,
+        Some("rate") => return Kind::Rate,
+        _ => {}
+    }
+    let is = |name: &str| match schema.get("type") {
+        Some(Value::String(one)) => one == name,
+        Some(Value::Array(several)) => several.contains(&json!(name)),
+        _ => false,
+    };
+    let names_are_free = schema.get("additionalProperties").is_some_and(Value::is_object);
+    let of_tables = || schema.get("items").is_some_and(|item| kind_of(root, resolve(root, item)) == Kind::Table);
+    if is("object") {
+        return if names_are_free { Kind::Map } else { Kind::Table };
+    }
+    if is("array") {
+        return if of_tables() { Kind::Tables } else { Kind::Texts };
+    }
+    if is("boolean") {
+        return Kind::Bool;
+    }
+    if is("integer") { Kind::Number } else { Kind::Text }
+}
+
+fn choices_of(schema: &Value) -> Vec<String> {
+    let strings = |list: &Vec<Value>, get: fn(&Value) -> Option<&Value>| {
+        list.iter().filter_map(get).filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    if let Some(list) = schema.get("enum").and_then(Value::as_array) {
+        return strings(list, |one| Some(one));
+    }
+    match schema.get("oneOf").and_then(Value::as_array) {
+        Some(list) => strings(list, |one| one.get("const")),
+        None => Vec::new(),
+    }
+}
+
+/// The JSON Schema of `roomcast.toml`, for editors.
+pub fn json_schema() -> Value {
+    let mut schema = schemars::schema_for!(Config).to_value();
+    allow_files(&mut schema);
+    schema
+}
+
+/// Adds `<key>_file` beside every key whose value may stand in a file of its own.
+fn allow_files(schema: &mut Value) {
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        let mut files = Map::new();
+        for (name, property) in properties.iter() {
+            let format = property.get("format").and_then(Value::as_str);
+            if matches!(format, Some("secret" | "url" | "pem")) {
+                files.insert(
+                    format!("{name}_file"),
+                    json!({ "type": "string", "description": format!("The file that holds `{name}`.") }),
+                );
+            }
+        }
+        properties.append(&mut files);
+    }
+    match schema {
+        Value::Object(members) => members.values_mut().for_each(allow_files),
+        Value::Array(items) => items.iter_mut().for_each(allow_files),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Vec<String> {
+        text.split('.').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn keys_are_found_with_their_types() {
+        for (key, kind) in [
+            ("server.listen", Kind::Text),
+            ("server.ping_interval", Kind::Time),
+            ("server.max_payload", Kind::Size),
+            ("server.max_connections", Kind::Number),
+            ("server.cors_origins", Kind::Texts),
+            ("node.dev", Kind::Bool),
+            ("auth", Kind::Table),
+            ("auth.keys", Kind::Tables),
+            ("auth.keys.0.secret", Kind::Secret),
+            ("auth.keys.1.public_key", Kind::Pem),
+            ("auth.jwks.url", Kind::Url),
+            ("auth.jwks.algorithms", Kind::Texts),
+            ("limits.connections_per_ip", Kind::Rate),
+            ("redis.password", Kind::Secret),
+            ("redis.database", Kind::Number),
+            ("hooks", Kind::Map),
+            ("hooks.songs.breaker.open", Kind::Time),
+        ] {
+            assert_eq!(find(&path(key)).unwrap_or_else(|| panic!("{key}")).kind, kind, "{key}");
+        }
+        assert_eq!(find(&path("log.format")).unwrap().choices, ["human", "json"]);
+        assert!(find(&path("auth.keys.first.secret")).is_none());
+        assert!(find(&path("server.port")).is_none());
+    }
+
+    #[test]
+    fn every_key_has_a_sentence_and_every_scalar_knows_its_default() {
+        for key in all() {
+            assert!(key.doc.ends_with(['.', '…']), "{}: {:?}", key.path, key.doc);
+        }
+        assert_eq!(find(&path("server.ping_interval")).unwrap().default, Some(json!("25s")));
+        assert_eq!(find(&path("hooks.any.timeout")).unwrap().default, Some(json!("5s")));
+    }
+
+    #[test]
+    fn children_are_the_names_a_table_may_hold() {
+        assert_eq!(children(&path("log")), ["format", "level"]);
+        assert!(children(&path("auth.keys.3")).contains(&"kid"));
+    }
+}

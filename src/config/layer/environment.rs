@@ -1,0 +1,93 @@
+//! The layer of variables `ROOMCAST_<SECTION>__<KEY>`.
+
+use figment::Figment;
+use figment::value::{Tag, Value};
+
+use super::file::read_value;
+use super::{Layer, merged};
+use crate::config::keys::{self, Kind};
+use crate::config::mistake::Mistake;
+use crate::config::tree;
+
+/// What every variable of ours starts with.
+const PREFIX: &str = "ROOMCAST_";
+
+/// Variables of ours that are not settings.
+pub(in crate::config) const OTHERS: [&str; 2] = ["ROOMCAST_CONFIG", "ROOMCAST_ANNOUNCE"];
+
+/// Puts each variable over what the layers below it say. An empty one counts as not set.
+pub(in crate::config) fn add(
+    mut figment: Figment,
+    variables: &[(String, String)],
+    mistakes: &mut Vec<Mistake>,
+) -> Figment {
+    for (name, text) in variables {
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        if OTHERS.contains(&name.as_str()) || text.is_empty() {
+            continue;
+        }
+        let below = merged(&figment);
+        match read(&below, rest, text) {
+            Ok(values) => figment = figment.merge(Layer { name: format!("environment {name}"), values }),
+            Err((problem, remedy)) => {
+                mistakes.push(Mistake { key: name.clone(), value: None, layer: None, problem, remedy })
+            }
+        }
+    }
+    figment
+}
+
+/// What is wrong, and what to do about it.
+type Fault = (String, String);
+
+fn read(below: &Value, rest: &str, text: &str) -> Result<Value, Fault> {
+    if rest.split("__").any(str::is_empty) || (!rest.contains("__") && keys::find(&[rest.to_lowercase()]).is_none()) {
+        return Err(not_a_setting(rest));
+    }
+    let path = path_of(below, rest);
+    let value = value_of(&path, text).map_err(|problem| (problem, "write it as in roomcast.toml".to_owned()))?;
+    tree::nest(below, &path, value).map_err(|problem| (problem, String::new()))
+}
+
+fn not_a_setting(rest: &str) -> Fault {
+    let made_by_kubernetes = rest.contains("SERVICE_HOST") || rest.contains("SERVICE_PORT") || rest.contains("PORT");
+    let remedy = if made_by_kubernetes {
+        "if Kubernetes made it for a Service: set `enableServiceLinks: false` in the pod"
+    } else {
+        "write ROOMCAST_SECTION__KEY with two underscores, or remove it"
+    };
+    ("not a setting".to_owned(), remedy.to_owned())
+}
+
+/// The path that a variable means. Names that operators choose are found in the layers below whatever their case,
+/// and with `_` for `-`.
+fn path_of(below: &Value, rest: &str) -> Vec<String> {
+    let mut path: Vec<String> = Vec::new();
+    for segment in rest.split("__") {
+        let segment = segment.to_lowercase();
+        let is_map = keys::find(&path).is_some_and(|key| key.kind == Kind::Map);
+        let known = match tree::get(below, &path) {
+            Some(Value::Dict(_, members)) if is_map => {
+                members.keys().find(|name| name.to_lowercase().replace('-', "_") == segment).cloned()
+            }
+            _ => None,
+        };
+        path.push(known.unwrap_or(segment));
+    }
+    path
+}
+
+/// The text as the key's type has it.
+fn value_of(path: &[String], text: &str) -> Result<Value, String> {
+    let toml = || read_value(text).map_err(|error| format!("not a TOML value: {error}"));
+    match keys::find(path).map(|key| key.kind) {
+        Some(Kind::Bool) => Ok(text.parse::<bool>().map_or_else(|_| text.into(), Value::from)),
+        Some(Kind::Number) => Ok(text.parse::<i64>().map_or_else(|_| text.into(), Value::from)),
+        Some(Kind::Texts) if !text.trim_start().starts_with('[') => {
+            let items = text.split(',').map(|item| Value::from(item.trim())).collect();
+            Ok(Value::Array(Tag::Default, items))
+        }
+        Some(Kind::Texts | Kind::Table | Kind::Tables | Kind::Map) => toml(),
+        _ => Ok(text.into()),
+    }
+}

@@ -1,0 +1,90 @@
+//! The layer of variables that operators of an earlier Socket.IO server already have.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::value::{Tag, Value};
+
+use super::{Layer, merged};
+use crate::config::mistake::Mistake;
+use crate::config::{Config, Period, tree};
+use crate::rate::Rate;
+
+/// How many events a window has, where only the window is set.
+const EVENTS_PER_WINDOW: u32 = 100;
+
+/// Reads one variable: what the layers below say, and the text.
+type Read = fn(&Value, &str) -> Result<Value, String>;
+
+/// The variables, the keys that they set, and how they are read.
+pub(in crate::config) const VARIABLES: [(&str, &str, Read); 9] = [
+    ("REDIS_URL", "redis.url", |_, text| Ok(text.into())),
+    ("WEBSOCKET_CORS_ORIGIN", "server.cors_origins", origins),
+    ("WEBSOCKET_MAX_BUFFER_SIZE", "server.max_payload", number),
+    ("WEBSOCKET_MAX_CONNECTIONS", "server.max_connections", number),
+    ("WEBSOCKET_PATH", "server.path", |_, text| Ok(format!("/{}/", text.trim_matches('/')).into())),
+    ("WEBSOCKET_PING_INTERVAL", "server.ping_interval", millis),
+    ("WEBSOCKET_PING_TIMEOUT", "server.ping_timeout", millis),
+    ("WEBSOCKET_PORT", "server.listen", port),
+    ("WEBSOCKET_RATE_LIMIT_WINDOW", "limits.events_per_socket", window),
+];
+
+/// Puts each variable over what the layers below it say. An empty one counts as not set.
+pub(in crate::config) fn add(
+    mut figment: Figment,
+    variables: &[(String, String)],
+    mistakes: &mut Vec<Mistake>,
+) -> Figment {
+    for (name, key, read) in VARIABLES {
+        let Some((_, text)) = variables.iter().find(|(known, text)| known == name && !text.is_empty()) else {
+            continue;
+        };
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        let below = merged(&figment);
+        match read(&below, text.trim()).and_then(|value| tree::nest(&below, &path, value)) {
+            Ok(values) => figment = figment.merge(Layer { name: format!("environment {name}"), values }),
+            Err(problem) => mistakes.push(Mistake {
+                key: name.to_owned(),
+                value: Some(text.clone()),
+                layer: Some("environment".into()),
+                problem,
+                remedy: format!("or remove it and set `{key}`"),
+            }),
+        }
+    }
+    figment
+}
+
+fn number(_: &Value, text: &str) -> Result<Value, String> {
+    text.parse::<u64>().map(Value::from).map_err(|_| "must be a whole number".into())
+}
+
+fn millis(_: &Value, text: &str) -> Result<Value, String> {
+    let millis: u64 = text.parse().map_err(|_| "must be a whole number of milliseconds".to_owned())?;
+    Ok(Period::from_millis(millis).to_string().into())
+}
+
+fn origins(_: &Value, text: &str) -> Result<Value, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect();
+    Ok(Value::Array(Tag::Default, items))
+}
+
+/// The port alone: the address stays what the layers below say.
+fn port(below: &Value, text: &str) -> Result<Value, String> {
+    let port: u16 = text.parse().map_err(|_| "must be a port number, 0 to 65535".to_owned())?;
+    let listen = below.find_ref("server.listen").and_then(Value::as_str).and_then(|text| text.parse().ok());
+    let mut listen: SocketAddr = listen.unwrap_or(Config::default().server.listen);
+    listen.set_port(port);
+    Ok(listen.to_string().into())
+}
+
+/// The window alone: the count stays what the layers below say.
+fn window(below: &Value, text: &str) -> Result<Value, String> {
+    let millis = text.parse::<u64>().ok().filter(|millis| *millis > 0);
+    let per = Duration::from_millis(millis.ok_or("must be a whole number of milliseconds, at least 1")?);
+    let rate = below.find_ref("limits.events_per_socket").and_then(Value::as_str);
+    let rate = rate.and_then(|text| text.parse::<Rate>().ok());
+    let (count, burst) = rate.map_or((EVENTS_PER_WINDOW, EVENTS_PER_WINDOW), |rate| (rate.count, rate.burst));
+    Ok(Rate { count, per, burst }.to_string().into())
+}

@@ -1,0 +1,214 @@
+//! Merges the layers, and finds every mistake of them.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::error::{Actual, Kind as Fault};
+use figment::value::Value;
+
+use super::keys::{self, Kind};
+use super::layer::{Layer, environment, file, merged, original};
+use super::mistake::{ConfigError, Mistake};
+use super::{Config, Origins, check, files, renamed, suggest, tree};
+
+/// The file that is read when no other is named and it exists.
+pub const DEFAULT_FILE: &str = "roomcast.toml";
+
+/// More mistakes than anybody reads: looking for others ends here.
+const MAX_MISTAKES: usize = 200;
+
+/// What a configuration is made of.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The file that must be there; without one, `roomcast.toml` is read if it exists.
+    pub file: Option<PathBuf>,
+    /// Variables of the environment; those that are not ours are not looked at.
+    pub variables: Vec<(String, String)>,
+    /// Development mode was asked for on the command line.
+    pub dev: bool,
+}
+
+impl Sources {
+    /// The process' own environment. `ROOMCAST_CONFIG` names the file, unless one is given.
+    pub fn of_process(file: Option<PathBuf>, dev: bool) -> Self {
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let variables: Vec<_> = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+        let named = variables.iter().find(|(name, value)| name == "ROOMCAST_CONFIG" && !value.is_empty());
+        let file = file.or_else(|| named.map(|(_, value)| value.into()));
+        Self { file, variables, dev }
+    }
+}
+
+/// A configuration without mistakes.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The effective values.
+    pub config: Config,
+    /// Where they came from.
+    pub origins: Origins,
+}
+
+/// A configuration that is being checked.
+pub(super) struct Draft {
+    pub(super) origins: Origins,
+    pub(super) mistakes: Vec<Mistake>,
+}
+
+/// Merges defaults, file, the original variables, and `ROOMCAST_…`, in this order.
+///
+/// # Errors
+/// Every mistake of every layer.
+pub fn load(mut sources: Sources) -> Result<Loaded, ConfigError> {
+    sources.variables.sort();
+    let mut mistakes = Vec::new();
+    let (mut figment, file, base) = read_file(&sources, &mut mistakes);
+    figment = original::add(figment, &sources.variables, &mut mistakes);
+    figment = environment::add(figment, &sources.variables, &mut mistakes);
+    if sources.dev {
+        let path = ["node".to_owned(), "dev".to_owned()];
+        let values = tree::nest(&merged(&figment), &path, Value::from(true)).expect("a table is no list");
+        figment = figment.merge(Layer { name: "command line --dev".into(), values });
+    }
+    let values = merged(&figment);
+    let mut draft = Draft { origins: Origins { figment, values, file }, mistakes };
+    renamed::refuse(&mut draft);
+    files::read_all(&mut draft, &base);
+    files::anchor_all(&mut draft, &base);
+    let config = draft.deserialize();
+    check::all(&config, &mut draft);
+    match draft.mistakes.as_slice() {
+        [] => Ok(Loaded { config, origins: draft.origins }),
+        _ => Err(ConfigError { mistakes: draft.mistakes }),
+    }
+}
+
+type FileLayer = (Figment, Option<(String, file::Lines)>, PathBuf);
+
+fn read_file(sources: &Sources, mistakes: &mut Vec<Mistake>) -> FileLayer {
+    let path = sources.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    let name = path.display().to_string();
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let (layer, lines) = file::read(&name, &text, mistakes);
+            (Figment::new().merge(layer), Some((name, lines)), base)
+        }
+        Err(error) if sources.file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            (Figment::new(), None, base)
+        }
+        Err(error) => {
+            mistakes.push(Mistake {
+                key: String::new(),
+                value: None,
+                layer: Some(name),
+                problem: format!("cannot be read: {error}"),
+                remedy: "name another file with --config".into(),
+            });
+            (Figment::new(), None, base)
+        }
+    }
+}
+
+// === impl Draft ===
+
+impl Draft {
+    /// Notes a mistake of a key, with its value and layer. A key that is wrong already is not told of twice.
+    pub(super) fn refuse(&mut self, path: &[String], problem: &str, remedy: &str) {
+        let key = dotted(path);
+        let told =
+            |known: &str| key == known || key.strip_prefix(known).is_some_and(|rest| rest.starts_with(['.', '[']));
+        if self.mistakes.iter().any(|mistake| !mistake.key.is_empty() && told(&mistake.key)) {
+            return;
+        }
+        self.mistakes.push(Mistake {
+            value: self.origins.shown(path),
+            layer: self.origins.layer_of(path),
+            key,
+            problem: problem.to_owned(),
+            remedy: remedy.to_owned(),
+        });
+    }
+
+    /// Takes wrong values out one after the other, until what is left holds.
+    fn deserialize(&mut self) -> Config {
+        for _ in 0..MAX_MISTAKES {
+            let error = match self.origins.values.deserialize::<Config>() {
+                Ok(config) => return config,
+                Err(error) => error,
+            };
+            let path = error.path.clone();
+            let (problem, remedy) = explain(&path, &error.kind);
+            self.refuse(&path, &problem, &remedy);
+            if !tree::remove(&mut self.origins.values, &path) {
+                break;
+            }
+        }
+        Config::default()
+    }
+}
+
+/// `auth.keys[0].kid`
+pub(super) fn dotted(path: &[String]) -> String {
+    let mut text = String::new();
+    for segment in path {
+        match segment.parse::<usize>() {
+            Ok(index) => text.push_str(&format!("[{index}]")),
+            Err(_) if text.is_empty() => text.push_str(segment),
+            Err(_) => text.push_str(&format!(".{segment}")),
+        }
+    }
+    text
+}
+
+/// What is wrong with a value that its type refuses, and what to do about it.
+fn explain(path: &[String], fault: &Fault) -> (String, String) {
+    let key = keys::find(path);
+    let problem = match fault {
+        Fault::UnknownField(name, known) => return unknown(path, name, known),
+        Fault::UnknownVariant(_, known) => {
+            return (format!("must be {}", suggest::one_of(known.iter().copied())), default_of(path));
+        }
+        Fault::Message(message) if message.contains("socket address") => {
+            "must be an address and a port, such as 127.0.0.1:3000 or [::1]:3000".into()
+        }
+        Fault::Message(message) => message.clone(),
+        _ => format!("must be {}", expected(key.map(|key| key.kind), fault)),
+    };
+    (problem, default_of(path))
+}
+
+fn expected(kind: Option<Kind>, fault: &Fault) -> String {
+    match (kind, fault) {
+        (
+            Some(Kind::Number),
+            Fault::InvalidType(Actual::Signed(_) | Actual::Unsigned(_), _) | Fault::InvalidValue(..),
+        ) => "a whole number within its range".into(),
+        (Some(Kind::Number), _) => "a whole number".into(),
+        (Some(Kind::Bool), _) => "true or false".into(),
+        (Some(Kind::Texts), _) => "a list of texts".into(),
+        (Some(Kind::Table | Kind::Map), _) => "a table".into(),
+        (Some(Kind::Tables), _) => "a list of tables".into(),
+        (Some(Kind::Text | Kind::Secret | Kind::Url | Kind::Pem), _) => "a text, in quotes".into(),
+        (_, Fault::InvalidType(_, expected) | Fault::InvalidValue(_, expected)) => expected.clone(),
+        (_, fault) => fault.to_string(),
+    }
+}
+
+fn unknown(path: &[String], name: &str, known: &[&str]) -> (String, String) {
+    let remedy = match suggest::nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if path.len() <= 1 => format!("the sections are {}", suggest::list(known.iter().copied())),
+        None => format!("`{}` has {}", dotted(&path[..path.len() - 1]), suggest::list(known.iter().copied())),
+    };
+    ("unknown key".into(), remedy)
+}
+
+/// "remove it for the default, 25s"
+pub(super) fn default_of(path: &[String]) -> String {
+    match keys::find(path).and_then(|key| key.default.as_ref()) {
+        Some(serde_json::Value::String(text)) if text.is_empty() => String::new(),
+        Some(serde_json::Value::Object(_)) => "remove it for its defaults".into(),
+        Some(default) => format!("remove it for the default, {default}"),
+        None => "remove it for none".into(),
+    }
+}

@@ -1,0 +1,52 @@
+//! What is wrong with a configuration: all of it at once.
+
+use std::fmt;
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The dotted key, or the name of a variable; empty when a file as a whole is meant.
+    pub key: String,
+    /// The value, unless it is a secret or there is none.
+    pub value: Option<String>,
+    /// Where it was set: a file and line, or a variable. `None`: nowhere.
+    pub layer: Option<String>,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+// `limits.strikes = -1 (from environment ROOMCAST_LIMITS__STRIKES): must be …; remove it for the default, 0`
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        if let Some(value) = &self.value {
+            write!(f, " = {value}")?;
+        }
+        if let Some(layer) = &self.layer {
+            write!(f, "{}(from {layer})", if self.key.is_empty() { "" } else { " " })?;
+        }
+        write!(f, ": {}", self.problem)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
+    }
+}
+
+/// Every mistake of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// In the order in which they were found; never empty.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for mistake in &self.mistakes {
+            writeln!(f, "{mistake}")?;
+        }
+        let count = self.mistakes.len();
+        write!(f, "{count} {} in the configuration", if count == 1 { "mistake" } else { "mistakes" })
+    }
+}
+
+impl std::error::Error for ConfigError {}
