@@ -9,6 +9,7 @@
 
 mod memory;
 mod page;
+mod record;
 mod redis;
 pub mod replay;
 mod sequencer;
@@ -24,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub use memory::{MAX_MEMORY_BYTES, MAX_MEMORY_ROOMS, Memory};
 pub use page::{Order, Page, Query, Since};
+pub use record::{Keeping, List, Recorded};
 pub use redis::RedisHistory;
 pub use sequencer::{Sequencer, Turn};
 
@@ -114,6 +116,7 @@ impl HistoryError {
 /// The histories of all rooms.
 pub struct History {
     backend: Backend,
+    sequencer: Sequencer,
     metrics: Arc<Metrics>,
 }
 
@@ -125,12 +128,16 @@ enum Backend {
 impl History {
     /// For a node alone: kept in memory, within named bounds, lost with the process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
-        Self { backend: Backend::Memory(Memory::new(metrics.clone())), metrics }
+        Self { backend: Backend::Memory(Memory::new(metrics.clone())), sequencer: Sequencer::new(), metrics }
     }
 
     /// For a cluster: kept in Redis.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
-        Self { backend: Backend::Redis(RedisHistory::new(redis, metrics.clone())), metrics }
+        Self {
+            backend: Backend::Redis(RedisHistory::new(redis, metrics.clone())),
+            sequencer: Sequencer::new(),
+            metrics,
+        }
     }
 
     /// Appends one event to a room's history, and its payload to the contract's own list, and says where it went.

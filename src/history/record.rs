@@ -1,0 +1,134 @@
+//! Recording one event in the histories of all its rooms.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::{History, ListCopy, Retention, RoomKey, Turn};
+use crate::contract::model::RoomDef;
+use crate::event::{Event, Stamp};
+use crate::session::RoomName;
+
+/// What the contract has kept of a room to which an event goes.
+#[derive(Debug, Clone)]
+pub struct Keeping {
+    /// The room.
+    pub room: RoomKey,
+    /// How much of it, and for how long.
+    pub retention: Retention,
+    /// The contract's own list beside it.
+    pub list: Option<List>,
+}
+
+/// A list that other services read; see [`ListCopy`].
+#[derive(Debug, Clone)]
+pub struct List {
+    key: String,
+    events: u32,
+    ttl: std::time::Duration,
+}
+
+/// An event's places, and the turn in its rooms: it is to be emitted before this is dropped.
+#[must_use = "the event is to be emitted while the turn lasts"]
+pub struct Recorded {
+    /// Its place in each history that took it.
+    pub stamps: Vec<Stamp>,
+    _turn: Turn,
+}
+
+impl Keeping {
+    /// `None` when the contract keeps no history of the room. `vars` are those that made its name.
+    pub fn of(
+        def: &RoomDef,
+        namespace: &Arc<str>,
+        name: &RoomName,
+        vars: &[(String, String)],
+        terminal: bool,
+    ) -> Option<Self> {
+        let policy = def.history.as_ref()?;
+        let key = policy.key.as_ref().and_then(|template| template.fill(vars));
+        Some(Self {
+            room: RoomKey { namespace: namespace.clone(), room: name.clone() },
+            retention: Retention::of(def, terminal)?,
+            // The list is the application's: it does not end with the room.
+            list: key.map(|key| List { key, events: policy.events.max(1), ttl: policy.ttl }),
+        })
+    }
+}
+
+impl History {
+    /// Waits for the turn in the rooms, appends the event to the history of each, and says which places it got. Without a
+    /// room it is done at once.
+    ///
+    /// Errors are counted and cost the stamp alone: the event goes on live.
+    pub async fn record(&self, keepings: &[Keeping], event: &Event) -> Recorded {
+        let rooms: Vec<_> = keepings.iter().map(|keeping| keeping.room.clone()).collect();
+        let turn = self.sequencer.turn(&rooms).await;
+        let payload = match keepings.iter().any(|keeping| keeping.list.is_some()) {
+            true => event.args().ok().and_then(|args| args.first().map(|payload| payload.get().to_owned())),
+            false => None,
+        };
+        let appends = keepings.iter().map(|keeping| self.append_one(keeping, payload.as_deref(), event));
+        let stamps = join_all(appends).await.into_iter().flatten().collect();
+        Recorded { stamps, _turn: turn }
+    }
+
+    async fn append_one(&self, keeping: &Keeping, payload: Option<&str>, event: &Event) -> Option<Stamp> {
+        let copy = keeping.list.as_ref().map(|list| ListCopy {
+            key: &list.key,
+            payload: payload.unwrap_or("null"),
+            events: list.events,
+            ttl: list.ttl,
+        });
+        let appended = self.append(&keeping.room, keeping.retention, copy, event).await.ok()?;
+        Some(Stamp { room: keeping.room.room.clone(), epoch: appended.epoch, offset: appended.offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    fn keeping(room: &str) -> Keeping {
+        Keeping {
+            room: RoomKey { namespace: "/".into(), room: room.into() },
+            retention: Retention { events: 1000, ttl: Duration::from_secs(60) },
+            list: None,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn events_are_emitted_in_the_order_of_their_offsets() {
+        let history = Arc::new(History::in_memory(Arc::new(Metrics::new())));
+        let emitted = Arc::new(Mutex::new(Vec::new()));
+        let tasks: Vec<_> = (0..8)
+            .map(|task| {
+                let (history, emitted) = (history.clone(), emitted.clone());
+                tokio::spawn(async move {
+                    let rooms = if task % 2 == 0 { vec![keeping("a"), keeping("b")] } else { vec![keeping("a")] };
+                    let event = Event::encode::<u8>("e", &[]).unwrap();
+                    for _ in 0..100 {
+                        let recorded = history.record(&rooms, &event).await;
+                        tokio::task::yield_now().await;
+                        emitted.lock().unwrap().push(recorded.stamps[0].offset);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*emitted.lock().unwrap(), (1..=800).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn event_without_a_history_is_recorded_nowhere_and_at_once() {
+        let history = History::in_memory(Arc::new(Metrics::new()));
+        let event = Event::encode::<u8>("e", &[]).unwrap();
+        assert_eq!(history.record(&[], &event).await.stamps, []);
+    }
+}
