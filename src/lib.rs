@@ -21,6 +21,7 @@ pub mod directory;
 pub mod error;
 pub mod event;
 pub mod history;
+pub mod hooks;
 pub mod limits;
 pub mod publish;
 pub mod rate;

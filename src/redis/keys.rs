@@ -65,9 +65,15 @@ impl Keys {
         format!("{}:publish:{contract}:{id}", self.prefix)
     }
 
-    /// LIST: notices for a hook that wait for its backend. Bounded by the hook's configuration.
+    /// LIST: notices for a hook that wait for its backend, oldest first, at most 100,000. Expires a week after the
+    /// last change.
     pub fn hook_notices(&self, hook: &str) -> String {
         format!("{}:hook:{{{hook}}}:notices", self.prefix)
+    }
+
+    /// STRING: the node that delivers the notices of a hook now. Expires a little after the longest call.
+    pub fn hook_lease(&self, hook: &str) -> String {
+        format!("{}:hook:{{{hook}}}:lease", self.prefix)
     }
 
     // --- channels (sharded pub/sub; nothing is stored) ---

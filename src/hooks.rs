@@ -1,0 +1,178 @@
+//! Calls to backends: asks them what to do, and tells them what happened.
+//!
+//! A hook is an HTTP address in the node's configuration. A call is a POST of one CloudEvents 1.0 event in structured
+//! JSON, signed; the answer agrees, refuses, or says what else is to be done. `docs/hooks.md` is the page for backends.
+//!
+//! ```text
+//! call → breaker → gate (concurrency, queue) → attempt → answer
+//!                                     ↑           │ idempotent only: backoff, within the time-out
+//!                                     └───────────┘
+//! notice → outbox (memory or Redis, bounded) → courier, one at a time, until 2xx
+//! ```
+//!
+//! Guarantees: a call lasts no longer than its time-out; one that its contract does not call idempotent is sent at
+//! most once; a notice is delivered at least once as long as its outbox keeps it. Order: notices of a hook in the order
+//! of their arrival; calls in the order in which their futures are first polled, `concurrency` at a time, so whoever
+//! needs an order waits for each answer.
+
+pub mod outbox;
+
+mod answer;
+mod backend;
+mod breaker;
+mod cache;
+mod client;
+mod error;
+mod gate;
+mod request;
+mod retry;
+mod signature;
+mod trace;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::config;
+use crate::telemetry::metrics::Metrics;
+use backend::Backend;
+use cache::{Cache, MAX_DECISIONS};
+
+pub use answer::{HookAnswer, HookPublish, HookReply, MAX_ANSWER_BYTES, MAX_ANSWER_ENTRIES, MAX_TTL};
+pub use error::{Denial, HookError, HooksSetupError};
+pub use outbox::Notices;
+pub use request::{CONTENT_TYPE, Caller, HookKind, HookRequest};
+pub use signature::{ID_HEADER, SIGNATURE_HEADER, Signer};
+
+/// Every hook of the configuration.
+pub struct Hooks {
+    node: Arc<str>,
+    backends: HashMap<String, Arc<Backend>>,
+    decisions: Cache<Question, Decision>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a remembered decision was about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Question {
+    hook: String,
+    contract: Arc<str>,
+    namespace: Arc<str>,
+    room: Arc<str>,
+    who: Who,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Who {
+    User(Arc<str>),
+    // Anonymous users have nothing in common but that.
+    Socket(String),
+}
+
+type Decision = Result<(), Denial>;
+
+impl Hooks {
+    /// Sets every hook up. Nothing is connected before the first call.
+    ///
+    /// # Errors
+    /// The first [`HooksSetupError`]: an address or file that cannot be used.
+    pub fn new(
+        node: &str,
+        hooks: &BTreeMap<String, config::Hook>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, HooksSetupError> {
+        let mut backends = HashMap::with_capacity(hooks.len());
+        for (name, hook) in hooks {
+            backends.insert(name.clone(), Arc::new(Backend::new(name, hook, metrics.clone())?));
+        }
+        Ok(Self { node: node.into(), backends, decisions: Cache::new(MAX_DECISIONS), metrics })
+    }
+
+    /// Whether the configuration has the hook.
+    pub fn has(&self, hook: &str) -> bool {
+        self.backends.contains_key(hook)
+    }
+
+    /// The hooks' names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.backends.keys().map(String::as_str)
+    }
+
+    /// Calls a hook and waits for its answer, at most for the time-out of the request or else of the hook.
+    ///
+    /// Dropping the future gives the slot back and abandons the call, which the backend may have got.
+    ///
+    /// # Errors
+    /// [`HookError::Refused`] is the backend's no; any other says why there is no answer. All of them turn into a
+    /// [`Refusal`](crate::error::Refusal) for the client.
+    pub async fn call(&self, hook: &str, request: HookRequest) -> Result<HookAnswer, HookError> {
+        let backend = self.backends.get(hook).ok_or_else(|| HookError::Unknown(hook.to_owned()))?;
+        let envelope = self.seal(&request);
+        backend.call(&envelope, request.idempotent, request.timeout).await
+    }
+
+    /// Asks whether a client may join a room, or remembers the last answer for this user and room.
+    ///
+    /// An answer is remembered, yes or no, for the `ttl` that the backend gave with it. A remembered yes is an empty
+    /// [`HookAnswer`]: what else an answer asked for is done once, when it is given.
+    ///
+    /// # Errors
+    /// As [`Hooks::call`].
+    pub async fn may_join(&self, hook: &str, request: HookRequest) -> Result<HookAnswer, HookError> {
+        let Some(question) = Question::of(hook, &request) else { return self.call(hook, request).await };
+        if let Some(decision) = self.decisions.get(&question) {
+            self.count_question(hook, "hit");
+            return decision.map(|()| HookAnswer::default()).map_err(HookError::Refused);
+        }
+        self.count_question(hook, "miss");
+        let answer = self.call(hook, request).await;
+        let (decision, ttl) = match &answer {
+            Ok(answer) => (Ok(()), answer.ttl),
+            Err(HookError::Refused(denial)) => (Err(denial.clone()), denial.ttl),
+            Err(_) => return answer,
+        };
+        if let Some(ttl) = ttl {
+            self.decisions.put(question, decision, ttl);
+        }
+        answer
+    }
+
+    /// Forgets what join hooks have said of this user, so that they are asked again.
+    pub fn forget(&self, user_id: &str) {
+        self.decisions.retain(|question| !matches!(&question.who, Who::User(id) if **id == *user_id));
+    }
+
+    fn seal(&self, request: &HookRequest) -> request::Envelope {
+        request::Envelope::seal(&self.node, request, SystemTime::now())
+    }
+
+    fn count_question(&self, hook: &str, result: &str) {
+        if self.has(hook) {
+            self.metrics.hook_cache_total.with_label_values(&[hook, result]).inc();
+        }
+    }
+}
+
+impl Question {
+    fn of(hook: &str, request: &HookRequest) -> Option<Self> {
+        let caller = &request.caller;
+        let who = if caller.user.anonymous {
+            Who::Socket(caller.socket_id.clone())
+        } else {
+            Who::User(caller.user.id.clone())
+        };
+        Some(Self {
+            hook: hook.to_owned(),
+            contract: caller.contract.clone(),
+            namespace: caller.namespace.clone(),
+            room: request.room.clone()?,
+            who,
+        })
+    }
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}

@@ -1,0 +1,194 @@
+//! What a backend may answer.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::error::{Denial, HookError};
+
+/// The largest answer that is read.
+pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// At most so many entries in each list of an answer.
+pub const MAX_ANSWER_ENTRIES: usize = 256;
+
+/// An answer is remembered no longer than this, whatever the backend states.
+pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+const MAX_CODE_BYTES: usize = 64;
+const MAX_MESSAGE_BYTES: usize = 512;
+
+/// A backend's yes, and what it wants done besides.
+///
+/// Values stay encoded: they pass through to clients as the backend wrote them.
+#[derive(Debug, Clone, Default)]
+pub struct HookAnswer {
+    /// What the client's acknowledgement carries.
+    pub ack: Option<Box<RawValue>>,
+    /// Events for the caller alone, in order.
+    pub reply: Vec<HookReply>,
+    /// Rooms that the caller's socket is to join, by name.
+    pub join: Vec<String>,
+    /// Rooms that it is to leave.
+    pub leave: Vec<String>,
+    /// Server events of the contract.
+    pub publish: Vec<HookPublish>,
+    /// Members that are merged into the session's metadata.
+    pub metadata: Map<String, Value>,
+    /// For how long the yes may be remembered; `None`: not at all.
+    pub ttl: Option<Duration>,
+}
+
+/// An event for the caller.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookReply {
+    /// Its name.
+    pub event: String,
+    /// Its payload; `None`: no argument.
+    #[serde(default, deserialize_with = "present")]
+    pub data: Option<Box<RawValue>>,
+}
+
+/// A server event of the contract.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookPublish {
+    /// Its name.
+    pub event: String,
+    /// Its payload; `None`: no argument.
+    #[serde(default, deserialize_with = "present")]
+    pub data: Option<Box<RawValue>>,
+    /// Routing data that clients never see.
+    #[serde(default)]
+    pub params: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wire {
+    ok: bool,
+    #[serde(deserialize_with = "present")]
+    ack: Option<Box<RawValue>>,
+    reply: Vec<HookReply>,
+    join: Vec<String>,
+    leave: Vec<String>,
+    publish: Vec<HookPublish>,
+    metadata: Map<String, Value>,
+    error: Option<WireError>,
+    ttl: Option<Ttl>,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            ok: true,
+            ack: None,
+            reply: Vec::new(),
+            join: Vec::new(),
+            leave: Vec::new(),
+            publish: Vec::new(),
+            metadata: Map::new(),
+            error: None,
+            ttl: None,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WireError {
+    code: Option<String>,
+    message: String,
+}
+
+/// Seconds, or a time with its unit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Ttl {
+    Seconds(u64),
+    Text(String),
+}
+
+impl HookAnswer {
+    /// Reads an answer of status 2xx. An empty body agrees.
+    ///
+    /// # Errors
+    /// [`HookError::Refused`] for `ok: false` or an `error`; [`HookError::BadAnswer`] for what is no answer: not JSON,
+    /// a member that is unknown, a list or text beyond its bound.
+    pub fn parse(body: &[u8]) -> Result<Self, HookError> {
+        if body.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        let wire = Wire::parse(body)?;
+        if !wire.ok || wire.error.is_some() {
+            return Err(HookError::Refused(wire.denial()?));
+        }
+        let ttl = wire.ttl()?;
+        let Wire { ack, reply, join, leave, publish, metadata, .. } = wire;
+        Ok(Self { ack, reply, join, leave, publish, metadata, ttl })
+    }
+
+    /// Reads an answer of status 4xx. `None`: it holds no refusal, so the status itself is the fault.
+    pub(super) fn parse_refusal(body: &[u8]) -> Option<Denial> {
+        let wire = Wire::parse(body).ok()?;
+        if wire.error.is_some() { wire.denial().ok() } else { None }
+    }
+}
+
+impl Wire {
+    fn parse(body: &[u8]) -> Result<Self, HookError> {
+        // serde would take an array for the members in their order.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(bad("it is not a JSON object".into()));
+        }
+        let wire: Self = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+        let lists = [wire.reply.len(), wire.join.len(), wire.leave.len(), wire.publish.len(), wire.metadata.len()];
+        if lists.into_iter().any(|len| len > MAX_ANSWER_ENTRIES) {
+            return Err(bad(format!("a list has more than {MAX_ANSWER_ENTRIES} entries")));
+        }
+        Ok(wire)
+    }
+
+    fn denial(&self) -> Result<Denial, HookError> {
+        let ttl = self.ttl()?;
+        let Some(WireError { code, message }) = &self.error else { return Ok(Denial { ttl, ..Denial::default() }) };
+        if code.as_deref().is_some_and(|code| !is_code(code)) {
+            return Err(bad(format!("error.code is not 1 to {MAX_CODE_BYTES} letters, digits, \"_\", \"-\" or \".\"")));
+        }
+        Ok(Denial { code: code.clone(), message: cut(message).to_owned(), ttl })
+    }
+
+    fn ttl(&self) -> Result<Option<Duration>, HookError> {
+        let ttl = match &self.ttl {
+            None => return Ok(None),
+            Some(Ttl::Seconds(seconds)) => Duration::from_secs(*seconds),
+            Some(Ttl::Text(text)) => humantime::parse_duration(text)
+                .map_err(|_| bad("ttl is neither a number of seconds nor a time such as \"30s\"".into()))?,
+        };
+        Ok(Some(ttl.min(MAX_TTL)).filter(|ttl| !ttl.is_zero()))
+    }
+}
+
+fn bad(problem: String) -> HookError {
+    HookError::BadAnswer(problem)
+}
+
+fn is_code(text: &str) -> bool {
+    let fits = (1..=MAX_CODE_BYTES).contains(&text.len());
+    fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+}
+
+fn cut(message: &str) -> &str {
+    &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]
+}
+
+/// Keeps an explicit `null` apart from a member that is missing.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! The circuit breaker: a backend that fails again and again is left alone for a while.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use prometheus::IntGauge;
+use tokio::time::Instant;
+
+/// Closed while the backend works; open after so many failures in a row; then one attempt at a time finds out
+/// whether it works again.
+pub struct Breaker {
+    failures: u32,
+    open: Duration,
+    state: Mutex<State>,
+    gauge: IntGauge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    // The one attempt that decides is under way.
+    HalfOpen,
+}
+
+/// What an attempt said about the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It answered.
+    Works,
+    /// It failed, or could not be reached in time.
+    Fails,
+}
+
+/// The right to make one attempt. Dropped without a report (the caller went away), it changes nothing.
+pub struct Admission {
+    breaker: Arc<Breaker>,
+    deciding: bool,
+    reported: bool,
+}
+
+impl Breaker {
+    /// Opens after `failures` in a row (0: never), for `open`.
+    pub fn new(failures: u32, open: Duration, gauge: IntGauge) -> Arc<Self> {
+        Arc::new(Self { failures, open, state: Mutex::new(State::Closed { failures: 0 }), gauge })
+    }
+
+    /// Whether an attempt may be made now.
+    ///
+    /// # Errors
+    /// How long the breaker stays open, at least.
+    pub fn admit(self: &Arc<Self>) -> Result<Admission, Duration> {
+        let mut state = self.lock();
+        let deciding = match *state {
+            State::Closed { .. } => false,
+            State::Open { until } => {
+                let left = until.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    return Err(left);
+                }
+                *state = State::HalfOpen;
+                true
+            }
+            State::HalfOpen => return Err(self.open),
+        };
+        Ok(Admission { breaker: self.clone(), deciding, reported: false })
+    }
+
+    /// How long attempts are refused from now on, if they are.
+    pub fn refuses(&self) -> Option<Duration> {
+        match *self.lock() {
+            State::Closed { .. } => None,
+            State::Open { until } => {
+                Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+            }
+            State::HalfOpen => Some(self.open),
+        }
+    }
+
+    fn report(&self, health: Health, deciding: bool) {
+        let mut state = self.lock();
+        *state = match (*state, health) {
+            (State::Closed { .. }, Health::Works) => State::Closed { failures: 0 },
+            (State::Closed { failures }, Health::Fails) => self.after_failures(failures.saturating_add(1)),
+            (State::HalfOpen, Health::Works) if deciding => State::Closed { failures: 0 },
+            (State::HalfOpen, Health::Fails) if deciding => self.opened(),
+            // A straggler from before the breaker opened decides nothing.
+            (state, _) => state,
+        };
+        self.gauge.set(i64::from(!matches!(*state, State::Closed { .. })));
+    }
+
+    fn after_failures(&self, failures: u32) -> State {
+        if self.failures > 0 && failures >= self.failures { self.opened() } else { State::Closed { failures } }
+    }
+
+    fn opened(&self) -> State {
+        State::Open { until: Instant::now() + self.open }
+    }
+
+    fn abandon(&self) {
+        let mut state = self.lock();
+        if *state == State::HalfOpen {
+            *state = State::Open { until: Instant::now() };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while held")
+    }
+}
+
+impl Admission {
+    /// Tells the breaker what the attempt showed.
+    pub fn report(mut self, health: Health) {
+        self.reported = true;
+        self.breaker.report(health, self.deciding);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.deciding && !self.reported {
+            self.breaker.abandon();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: Duration = Duration::from_secs(10);
+
+    fn breaker() -> Arc<Breaker> {
+        Breaker::new(3, OPEN, IntGauge::new("open", "open").unwrap())
+    }
+
+    fn attempt(breaker: &Arc<Breaker>, health: Health) {
+        breaker.admit().ok().expect("admitted").report(health);
+    }
+
+    fn trip(breaker: &Arc<Breaker>) {
+        for _ in 0..3 {
+            attempt(breaker, Health::Fails);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_after_failures_in_a_row_and_says_for_how_long() {
+        let breaker = breaker();
+        attempt(&breaker, Health::Fails);
+        attempt(&breaker, Health::Fails);
+        attempt(&breaker, Health::Works);
+        trip(&breaker);
+        assert_eq!(breaker.admit().err(), Some(OPEN));
+        assert_eq!(breaker.gauge.get(), 1);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(breaker.refuses(), Some(Duration::from_secs(6)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_open_lets_one_attempt_decide() {
+        let breaker = breaker();
+        trip(&breaker);
+        tokio::time::advance(OPEN).await;
+        let first = breaker.admit().ok().expect("admitted");
+        assert!(breaker.admit().is_err());
+        first.report(Health::Fails);
+        assert!(breaker.admit().is_err());
+        tokio::time::advance(OPEN).await;
+        attempt(&breaker, Health::Works);
+        assert_eq!(breaker.gauge.get(), 0);
+        attempt(&breaker, Health::Fails);
+        assert!(breaker.admit().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_abandoned_attempt_leaves_the_decision_to_the_next() {
+        let breaker = breaker();
+        trip(&breaker);
+        tokio::time::advance(OPEN).await;
+        drop(breaker.admit());
+        attempt(&breaker, Health::Works);
+        assert_eq!(breaker.refuses(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_straggler_decides_nothing() {
+        let breaker = breaker();
+        let straggler = breaker.admit().ok().expect("admitted");
+        trip(&breaker);
+        straggler.report(Health::Works);
+        assert!(breaker.admit().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn zero_failures_means_never() {
+        let breaker = Breaker::new(0, OPEN, IntGauge::new("open", "open").unwrap());
+        for _ in 0..100 {
+            attempt(&breaker, Health::Fails);
+        }
+        assert!(breaker.admit().is_ok());
+    }
+}

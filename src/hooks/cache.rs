@@ -1,0 +1,115 @@
+//! What join hooks have said, for as long as they allow.
+
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// At most so many decisions are remembered, over all hooks.
+pub const MAX_DECISIONS: usize = 65_536;
+
+/// So many entries are looked at to find one that can go.
+const SAMPLE: usize = 8;
+
+/// A bounded map whose entries end by themselves.
+///
+/// At the bound, one of a few entries picked at random makes room: the one that would end first.
+pub struct Cache<K, V> {
+    entries: Mutex<IndexMap<K, Entry<V>>>,
+    most: usize,
+}
+
+struct Entry<V> {
+    value: V,
+    until: Instant,
+}
+
+impl<K: Hash + Eq, V: Clone> Cache<K, V> {
+    /// A cache of at most so many entries.
+    pub fn new(most: usize) -> Self {
+        Self { entries: Mutex::default(), most }
+    }
+
+    /// The value, if it is still to be believed.
+    pub fn get(&self, key: &K) -> Option<V> {
+        let mut entries = self.lock();
+        let entry = entries.get(key)?;
+        if entry.until > Instant::now() {
+            return Some(entry.value.clone());
+        }
+        entries.swap_remove(key);
+        None
+    }
+
+    /// Remembers a value for so long.
+    pub fn put(&self, key: K, value: V, ttl: Duration) {
+        let entry = Entry { value, until: Instant::now() + ttl };
+        let mut entries = self.lock();
+        if entries.len() >= self.most && !entries.contains_key(&key) {
+            evict(&mut entries);
+        }
+        entries.insert(key, entry);
+    }
+
+    /// Forgets what the test does not keep.
+    pub fn retain(&self, keep: impl Fn(&K) -> bool) {
+        self.lock().retain(|key, _| keep(key));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IndexMap<K, Entry<V>>> {
+        self.entries.lock().expect("no panic while held")
+    }
+}
+
+fn evict<K: Hash + Eq, V>(entries: &mut IndexMap<K, Entry<V>>) {
+    let random = Uuid::new_v4().into_bytes();
+    let picks = random
+        .chunks_exact(2)
+        .take(SAMPLE)
+        .map(|pair| usize::from(u16::from_ne_bytes([pair[0], pair[1]])) % entries.len().max(1));
+    let first_to_end = picks.min_by_key(|&at| entries.get_index(at).map(|(_, entry)| entry.until));
+    if let Some(at) = first_to_end {
+        entries.swap_remove_index(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_value_lives_exactly_its_time() {
+        let cache = Cache::new(10);
+        cache.put("k", 1, MINUTE);
+        tokio::time::advance(MINUTE - Duration::from_millis(1)).await;
+        assert_eq!(cache.get(&"k"), Some(1));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(cache.get(&"k"), None);
+        assert!(cache.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_bound_holds_and_a_newer_answer_replaces_an_older_one() {
+        let cache = Cache::new(100);
+        for key in 0..1000 {
+            cache.put(key, key, MINUTE);
+        }
+        assert_eq!(cache.lock().len(), 100);
+        cache.put(999, 1, MINUTE);
+        assert_eq!((cache.get(&999), cache.lock().len()), (Some(1), 100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_can_be_forgotten() {
+        let cache = Cache::new(10);
+        cache.put(1, (), MINUTE);
+        cache.put(2, (), MINUTE);
+        cache.retain(|key| *key != 1);
+        assert_eq!((cache.get(&1), cache.get(&2)), (None, Some(())));
+    }
+}

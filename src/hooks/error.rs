@@ -1,0 +1,211 @@
+//! What can go wrong with a hook, and what a client is told of it.
+
+use std::time::Duration;
+
+use crate::error::{Code, Refusal};
+
+/// Why a hook did not agree.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HookError {
+    /// The configuration has no such hook.
+    #[error("no hook is named {0}")]
+    Unknown(String),
+    /// The backend says no.
+    #[error("the backend refused: {0}")]
+    Refused(Denial),
+    /// The backend did not answer in time.
+    #[error("the backend did not answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// The backend could not be reached, or the connection broke.
+    #[error("the backend cannot be reached")]
+    Unreachable,
+    /// The backend answered with a status that is neither a yes nor a no.
+    #[error("the backend answered {status}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// The backend's `Retry-After`, where it is a number of seconds.
+        retry_after: Option<Duration>,
+    },
+    /// The backend's answer is not one.
+    #[error("the backend's answer cannot be used: {0}")]
+    BadAnswer(String),
+    /// So many calls are under way and waiting that this one was not made.
+    #[error("{waiting} calls of the hook wait already")]
+    Overloaded {
+        /// The bound of the queue.
+        waiting: usize,
+    },
+    /// The circuit breaker is open: the backend is not asked.
+    #[error("the backend has failed too often; it is asked again in {}", humantime::format_duration(*.0))]
+    Open(Duration),
+}
+
+/// A backend's no.
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}{message}", .code.as_deref().unwrap_or_default(), if .code.is_some() { ": " } else { "" })]
+pub struct Denial {
+    /// The backend's code, where it gave one: letters, digits, `_`, `-`, `.`; at most 64 of them.
+    pub code: Option<String>,
+    /// The backend's sentence for people, at most 512 bytes; may be empty.
+    pub message: String,
+    /// For how long the backend allows its no to be remembered.
+    pub ttl: Option<Duration>,
+}
+
+/// Callers that were turned away at the queue's bound may try again after this time.
+const AFTER_OVERLOAD: Duration = Duration::from_secs(1);
+
+impl HookError {
+    /// The label in metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "unknown",
+            Self::Refused(_) => "refused",
+            Self::Timeout(_) => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Status { .. } => "status",
+            Self::BadAnswer(_) => "bad_answer",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Open(_) => "open",
+        }
+    }
+
+    /// Whether the same request may be sent again at once: the backend failed, and may not the next time.
+    pub(super) const fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Unreachable => true,
+            Self::Status { status, .. } => *status >= 500 || matches!(*status, 408 | 425 | 429),
+            Self::Unknown(_) | Self::Refused(_) | Self::BadAnswer(_) | Self::Overloaded { .. } | Self::Open(_) => false,
+        }
+    }
+
+    /// Whether the fault is the request's own, so that sending it again could never help.
+    pub(super) const fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Status { status, .. } => matches!(*status, 400 | 410 | 413 | 415 | 422),
+            _ => false,
+        }
+    }
+
+    /// How long the backend asks to be left alone.
+    pub(super) const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether it shows that the backend is ill.
+    pub(super) const fn is_illness(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Unreachable => true,
+            Self::Status { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+}
+
+// What clients see. Neither addresses nor status lines of backends are among it.
+impl From<HookError> for Refusal {
+    fn from(error: HookError) -> Self {
+        match error {
+            HookError::Refused(denial) => denial.into(),
+            HookError::Timeout(_) => Self::new(Code::CallFailed, "the backend did not answer in time"),
+            HookError::Unreachable => Self::new(Code::CallFailed, "the backend cannot be reached"),
+            HookError::Status { status: 429, retry_after } => {
+                let refusal = Self::new(Code::Overloaded, "the backend has too much to do; try again later");
+                refusal.retry_after(retry_after.unwrap_or(AFTER_OVERLOAD))
+            }
+            HookError::Status { status: 503, retry_after: Some(wait) } => {
+                Self::new(Code::Unavailable, "the backend is away; try again later").retry_after(wait)
+            }
+            HookError::Status { .. } | HookError::BadAnswer(_) | HookError::Unknown(_) => {
+                Self::new(Code::CallFailed, "the backend failed")
+            }
+            HookError::Overloaded { .. } => {
+                Self::new(Code::Overloaded, "too many calls wait for the backend; try again later")
+                    .retry_after(AFTER_OVERLOAD)
+            }
+            HookError::Open(wait) => {
+                Self::new(Code::Unavailable, "the backend is away; try again later").retry_after(wait)
+            }
+        }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        let message = if denial.message.is_empty() { "the backend refused".to_owned() } else { denial.message };
+        match denial.code {
+            None => Self::new(Code::CallFailed, message),
+            Some(code) => match Code::parse(&code) {
+                Some(known) => Self::new(known, message),
+                None => Self::new(Code::CallFailed, message).known_as(code),
+            },
+        }
+    }
+}
+
+/// Why the hooks of a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("hooks.{hook}.{key}: {problem}")]
+pub struct HooksSetupError {
+    /// The hook's name.
+    pub hook: String,
+    /// The key of its section.
+    pub key: &'static str,
+    /// What is wrong with it, and the remedy.
+    pub problem: String,
+    /// The cause below.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: Option<&str>, message: &str) -> Refusal {
+        HookError::Refused(Denial { code: code.map(Into::into), message: message.into(), ttl: None }).into()
+    }
+
+    #[test]
+    fn a_code_of_the_catalogue_stays_itself() {
+        let refusal = refused(Some("NOT_FOUND"), "no such job");
+        assert_eq!((refusal.code, refusal.shown_code()), (Code::NotFound, "NOT_FOUND"));
+        assert_eq!(refusal.message, "no such job");
+    }
+
+    #[test]
+    fn a_code_of_the_backend_is_shown_to_clients() {
+        let refusal = refused(Some("TOO_LATE"), "the song is finished");
+        assert_eq!((refusal.code, refusal.shown_code()), (Code::CallFailed, "TOO_LATE"));
+    }
+
+    #[test]
+    fn a_refusal_without_words_still_has_some() {
+        let refusal = refused(None, "");
+        assert_eq!((refusal.code, refusal.message.as_str()), (Code::CallFailed, "the backend refused"));
+    }
+
+    #[test]
+    fn overload_and_an_open_breaker_say_when_to_return() {
+        let overloaded: Refusal = HookError::Overloaded { waiting: 1 }.into();
+        assert_eq!((overloaded.code, overloaded.retry_after), (Code::Overloaded, Some(AFTER_OVERLOAD)));
+        let open: Refusal = HookError::Open(Duration::from_secs(3)).into();
+        assert_eq!((open.code, open.retry_after), (Code::Unavailable, Some(Duration::from_secs(3))));
+    }
+
+    #[test]
+    fn clients_learn_nothing_of_the_backends_inside() {
+        for error in [
+            HookError::BadAnswer("unknown field `password`".into()),
+            HookError::Status { status: 500, retry_after: None },
+            HookError::Unknown("internal-billing".into()),
+        ] {
+            assert_eq!(Refusal::from(error).message, "the backend failed");
+        }
+    }
+}

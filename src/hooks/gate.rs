@@ -1,0 +1,96 @@
+//! Bounded concurrency with a bounded queue before it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prometheus::IntGauge;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// At most `concurrency` callers are inside, at most `queue` wait; the next is turned away.
+pub struct Gate {
+    slots: Semaphore,
+    waiting: AtomicUsize,
+    queue: usize,
+    gauge: IntGauge,
+}
+
+/// The queue is at its bound.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Full {
+    /// The bound.
+    pub bound: usize,
+}
+
+impl Gate {
+    /// A gate with these bounds.
+    pub fn new(concurrency: usize, queue: usize, gauge: IntGauge) -> Self {
+        let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        Self { slots: Semaphore::new(concurrency), waiting: AtomicUsize::new(0), queue, gauge }
+    }
+
+    /// Waits for a free slot, in the order of arrival.
+    ///
+    /// # Errors
+    /// [`Full`] when `queue` callers wait already.
+    pub async fn enter(&self) -> Result<SemaphorePermit<'_>, Full> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        let place = Place::take(self)?;
+        let slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        drop(place);
+        Ok(slot)
+    }
+}
+
+/// A place in the queue, given back even when the caller goes away.
+struct Place<'a>(&'a Gate);
+
+impl<'a> Place<'a> {
+    fn take(gate: &'a Gate) -> Result<Self, Full> {
+        let took =
+            gate.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < gate.queue).then_some(n + 1));
+        took.map_err(|_| Full { bound: gate.queue })?;
+        gate.gauge.inc();
+        Ok(Self(gate))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.gauge.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn gate(concurrency: usize, queue: usize) -> Gate {
+        Gate::new(concurrency, queue, IntGauge::new("queue", "queue").unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_caller_beyond_the_queue_is_turned_away_at_once() {
+        let gate = gate(1, 1);
+        let inside = gate.enter().await.unwrap();
+        let mut waiting = Box::pin(gate.enter());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert_eq!(gate.gauge.get(), 1);
+        assert_eq!(gate.enter().await.err(), Some(Full { bound: 1 }));
+        drop(inside);
+        assert!(waiting.await.is_ok());
+        assert_eq!(gate.gauge.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_goes_away_gives_its_place_back() {
+        let gate = gate(1, 1);
+        let _inside = gate.enter().await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_secs(1), gate.enter()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_secs(1), gate.enter()).await.is_err());
+        assert_eq!(gate.gauge.get(), 0);
+    }
+}

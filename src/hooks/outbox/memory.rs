@@ -1,0 +1,49 @@
+//! Notices kept in memory only: for a node that stands alone.
+
+use futures_util::future::BoxFuture;
+
+use super::ring::Ring;
+use super::{Envelope, Outbox};
+use crate::telemetry::metrics::Metrics;
+
+/// Keeps the notices of one hook in memory; what is not delivered when the node ends is lost.
+pub struct MemoryOutbox {
+    ring: Ring,
+}
+
+impl MemoryOutbox {
+    /// At most so many notices of this hook.
+    pub fn new(hook: &str, most: usize, metrics: &Metrics) -> Self {
+        Self { ring: Ring::new(hook, most, metrics) }
+    }
+}
+
+impl Outbox for MemoryOutbox {
+    fn put(&self, notice: Envelope) {
+        self.ring.push(notice);
+    }
+
+    fn oldest(&self) -> BoxFuture<'_, Envelope> {
+        Box::pin(async {
+            loop {
+                if let Some(notice) = self.ring.oldest(1).pop() {
+                    return notice;
+                }
+                self.ring.arrival().await;
+            }
+        })
+    }
+
+    fn done<'a>(&'a self, notice: &'a Envelope) -> BoxFuture<'a, ()> {
+        self.ring.remove(&notice.id);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn at_risk(&self) -> usize {
+        self.ring.len()
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}

@@ -1,0 +1,259 @@
+//! Notices kept in Redis: any node may deliver them, one at a time does.
+//!
+//! A notice is put into this node's memory first, and a feeder moves it to Redis at once; when Redis is away, the
+//! courier delivers from memory instead, so that an outage of Redis delays nothing. A node that ends loses only what
+//! had not reached Redis.
+//!
+//! The lease makes the order: only its holder delivers, the oldest first. A holder that dies is replaced when its lease
+//! ends. A holder that is slower than its lease may deliver a notice that another node delivers too; at least once is
+//! what is promised, and the CloudEvent's id tells copies apart.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::error::{Error as RedisError, ErrorKind};
+use fred::interfaces::LuaInterface;
+use fred::types::scripts::Script;
+use fred::types::{FromValue, Value};
+use futures_util::future::BoxFuture;
+use prometheus::IntCounter;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::ring::Ring;
+use super::{Envelope, MAX_STORED, MAX_WAITING, Outbox};
+use crate::hooks::outbox::courier::MAX_PAUSE;
+use crate::hooks::retry;
+use crate::telemetry::metrics::Metrics;
+
+/// At most so many notices go to Redis in one command.
+const BATCH: usize = 64;
+
+/// A list that nobody has touched for so long belongs to a hook that is gone.
+const LIST_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often a node that does not deliver looks whether it should.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The longest that Redis is waited for, whatever its client is configured with.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The keys of one hook; both must live in one slot.
+#[derive(Debug, Clone)]
+pub struct OutboxKeys {
+    /// LIST of CloudEvents, oldest first.
+    pub notices: String,
+    /// STRING: the node that delivers now.
+    pub lease: String,
+}
+
+/// Keeps the notices of one hook in Redis.
+pub struct RedisOutbox<C> {
+    shared: Arc<Shared<C>>,
+    stop: CancellationToken,
+}
+
+struct Shared<C> {
+    client: C,
+    keys: OutboxKeys,
+    holder: String,
+    lease: Duration,
+    ring: Ring,
+    scripts: Scripts,
+    // Something may have changed for the courier.
+    wake: Notify,
+    // A notice that was delivered, but could not be removed from Redis.
+    finished: Mutex<Option<Bytes>>,
+    hook: String,
+    dropped: IntCounter,
+    stored: IntCounter,
+}
+
+struct Scripts {
+    push: Script,
+    take: Script,
+    done: Script,
+    release: Script,
+}
+
+/// What Redis says of the oldest notice.
+enum Taken {
+    Notice(Envelope),
+    Empty,
+    Busy,
+    // Nothing that this program wrote.
+    Foreign(Bytes),
+}
+
+impl<C: LuaInterface + Send + Sync + 'static> RedisOutbox<C> {
+    /// An outbox for one hook, whose calls last at most `call`. Must be called within a Tokio runtime.
+    pub fn new(client: C, keys: OutboxKeys, hook: &str, call: Duration, metrics: &Metrics) -> Self {
+        let count = |result| metrics.hook_notices_total.with_label_values(&[hook, result]);
+        let shared = Arc::new(Shared {
+            client,
+            keys,
+            holder: Uuid::new_v4().to_string(),
+            // Renewed before each attempt, and an attempt is followed by a pause.
+            lease: call + MAX_PAUSE + PATIENCE,
+            ring: Ring::new(hook, MAX_WAITING, metrics),
+            scripts: Scripts {
+                push: Script::from_lua(include_str!("push.lua")),
+                take: Script::from_lua(include_str!("take.lua")),
+                done: Script::from_lua(include_str!("done.lua")),
+                release: Script::from_lua(include_str!("release.lua")),
+            },
+            wake: Notify::new(),
+            finished: Mutex::default(),
+            hook: hook.to_owned(),
+            dropped: count("dropped"),
+            stored: count("stored"),
+        });
+        let stop = CancellationToken::new();
+        let (feeder, ended) = (shared.clone(), stop.clone());
+        tokio::spawn(async move { ended.run_until_cancelled(feeder.feed()).await });
+        Self { shared, stop }
+    }
+}
+
+impl<C> Drop for RedisOutbox<C> {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl<C: LuaInterface + Send + Sync + 'static> Outbox for RedisOutbox<C> {
+    fn put(&self, notice: Envelope) {
+        self.shared.ring.push(notice);
+    }
+
+    fn oldest(&self) -> BoxFuture<'_, Envelope> {
+        Box::pin(self.shared.oldest())
+    }
+
+    fn done<'a>(&'a self, notice: &'a Envelope) -> BoxFuture<'a, ()> {
+        Box::pin(self.shared.done(notice))
+    }
+
+    fn at_risk(&self) -> usize {
+        self.shared.ring.len()
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // In vain, the lease ends by itself.
+            let _ = self.shared.release().await;
+        })
+    }
+}
+
+impl<C: LuaInterface + Send + Sync + 'static> Shared<C> {
+    /// Moves notices to Redis as they come.
+    async fn feed(&self) {
+        let mut failed = 0;
+        loop {
+            let batch = self.ring.oldest(BATCH);
+            if batch.is_empty() {
+                self.ring.arrival().await;
+                continue;
+            }
+            match self.push(&batch).await {
+                Ok(dropped) => {
+                    failed = 0;
+                    self.stored.inc_by(batch.len() as u64);
+                    self.dropped.inc_by(dropped);
+                    batch.iter().for_each(|notice| self.ring.remove(&notice.id));
+                    self.wake.notify_one();
+                }
+                Err(error) => {
+                    failed += 1;
+                    tracing::debug!(hook = self.hook, %error, "notices wait in memory: Redis does not take them");
+                    self.wake.notify_one();
+                    sleep(retry::CALL.after(failed)).await;
+                }
+            }
+        }
+    }
+
+    async fn oldest(&self) -> Envelope {
+        loop {
+            match self.take().await {
+                Ok(Taken::Notice(notice)) if !self.is_finished(&notice) => return notice,
+                Ok(Taken::Notice(notice)) if self.remove(&notice.body).await.is_ok() => continue,
+                Ok(Taken::Foreign(text)) => {
+                    tracing::warn!(hook = self.hook, key = self.keys.notices, "the list holds what is no notice");
+                    if self.remove(&text).await.is_ok() {
+                        continue;
+                    }
+                }
+                Ok(Taken::Notice(_) | Taken::Empty | Taken::Busy) => {}
+                Err(_) => {
+                    if let Some(notice) = self.ring.oldest(1).pop() {
+                        return notice;
+                    }
+                }
+            }
+            let _ = timeout(LOOK_EVERY, self.wake.notified()).await;
+        }
+    }
+
+    async fn done(&self, notice: &Envelope) {
+        self.ring.remove(&notice.id);
+        let removed = self.remove(&notice.body).await.is_ok();
+        *self.finished.lock().expect("no panic while held") = (!removed).then(|| notice.body.clone());
+    }
+
+    fn is_finished(&self, notice: &Envelope) -> bool {
+        self.finished.lock().expect("no panic while held").as_ref() == Some(&notice.body)
+    }
+
+    async fn push(&self, batch: &[Envelope]) -> Result<u64, RedisError> {
+        let mut args = vec![Value::from(MAX_STORED as i64), millis(LIST_LIFE)];
+        args.extend(batch.iter().map(|notice| Value::Bytes(notice.body.clone())));
+        self.run(&self.scripts.push, vec![self.keys.notices.clone()], args).await
+    }
+
+    async fn take(&self) -> Result<Taken, RedisError> {
+        let keys = vec![self.keys.notices.clone(), self.keys.lease.clone()];
+        let args = vec![Value::from(self.holder.as_str()), millis(self.lease), millis(LIST_LIFE)];
+        let mut answer: Vec<Bytes> = self.run(&self.scripts.take, keys, args).await?;
+        Ok(match (answer.first().map(|kind| &kind[..]), answer.len()) {
+            (Some(b"notice"), 2) => {
+                let text = answer.swap_remove(1);
+                Envelope::open(text.clone()).map_or(Taken::Foreign(text), Taken::Notice)
+            }
+            (Some(b"busy"), _) => Taken::Busy,
+            _ => Taken::Empty,
+        })
+    }
+
+    async fn remove(&self, text: &Bytes) -> Result<(), RedisError> {
+        let args = vec![Value::Bytes(text.clone())];
+        self.run::<i64>(&self.scripts.done, vec![self.keys.notices.clone()], args).await.map(drop)
+    }
+
+    async fn release(&self) -> Result<(), RedisError> {
+        let args = vec![Value::from(self.holder.as_str())];
+        self.run::<i64>(&self.scripts.release, vec![self.keys.lease.clone()], args).await.map(drop)
+    }
+
+    async fn run<R: FromValue>(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<R, RedisError> {
+        let work = async {
+            match script.evalsha(&self.client, keys.clone(), args.clone()).await {
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    let lua = script.lua().expect("made from its text").clone();
+                    self.client.eval(lua, keys, args).await
+                }
+                result => result,
+            }
+        };
+        let late = |_| RedisError::new(ErrorKind::Timeout, "Redis did not answer in time");
+        timeout(PATIENCE, work).await.map_err(late)?
+    }
+}
+
+fn millis(duration: Duration) -> Value {
+    Value::from(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,415 @@
+//! What a hook is told: one CloudEvents 1.0 event in structured JSON.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::trace;
+use crate::user::User;
+
+/// The media type of a request.
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// Why a hook is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookKind {
+    /// A client sent an event whose contract names a hook.
+    Event,
+    /// A client wants to connect.
+    Connect,
+    /// A client wants to join a room.
+    Join,
+    /// A client has gone. Nobody waits for the answer.
+    Disconnect,
+}
+
+impl HookKind {
+    /// The CloudEvent's `type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "io.roomcast.event",
+            Self::Connect => "io.roomcast.connect",
+            Self::Join => "io.roomcast.join",
+            Self::Disconnect => "io.roomcast.disconnect",
+        }
+    }
+}
+
+/// On whose behalf a hook is called.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The contract that names the hook.
+    pub contract: Arc<str>,
+    /// The namespace's path.
+    pub namespace: Arc<str>,
+    /// Who it is.
+    pub user: Arc<User>,
+    /// The socket's id: what a backend emits to, or disconnects.
+    pub socket_id: String,
+    /// The client's address.
+    pub ip: IpAddr,
+    /// When it connected.
+    pub connected_at: SystemTime,
+    /// The rooms it is in (was in, for a disconnect); may be left empty.
+    pub rooms: Vec<Arc<str>>,
+    /// The session's metadata; may be left empty.
+    pub metadata: Map<String, Value>,
+}
+
+/// One call of a hook.
+#[derive(Debug, Clone)]
+pub struct HookRequest {
+    pub(super) kind: HookKind,
+    pub(super) caller: Caller,
+    event: Option<String>,
+    payload: Option<Box<RawValue>>,
+    args: Option<Vec<Box<RawValue>>>,
+    attachments: Vec<Bytes>,
+    pub(super) room: Option<Arc<str>>,
+    reason: Option<String>,
+    traceparent: Option<String>,
+    pub(super) idempotent: bool,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl HookRequest {
+    /// A client's event. Add what it carries with [`HookRequest::payload`] or [`HookRequest::args`].
+    pub fn event(caller: Caller, event: impl Into<String>) -> Self {
+        Self { event: Some(event.into()), ..Self::new(HookKind::Event, caller) }
+    }
+
+    /// A client that wants to connect.
+    pub fn connect(caller: Caller) -> Self {
+        Self::new(HookKind::Connect, caller)
+    }
+
+    /// A client that wants to join a room.
+    pub fn join(caller: Caller, room: Arc<str>) -> Self {
+        Self { room: Some(room), ..Self::new(HookKind::Join, caller) }
+    }
+
+    /// A client that has gone, and why.
+    pub fn disconnect(caller: Caller, reason: impl Into<String>) -> Self {
+        Self { reason: Some(reason.into()), ..Self::new(HookKind::Disconnect, caller) }
+    }
+
+    /// The event's payload, as it came.
+    #[must_use]
+    pub fn payload(mut self, payload: Option<Box<RawValue>>) -> Self {
+        self.payload = payload;
+        self
+    }
+
+    /// All arguments of the event, where it has more than its payload.
+    #[must_use]
+    pub fn args(mut self, args: Vec<Box<RawValue>>) -> Self {
+        self.args = Some(args);
+        self
+    }
+
+    /// The binary attachments that placeholders in the payload name; they are sent as base64.
+    #[must_use]
+    pub fn attachments(mut self, attachments: Vec<Bytes>) -> Self {
+        self.attachments = attachments;
+        self
+    }
+
+    /// A failed attempt may be repeated.
+    #[must_use]
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+
+    /// How long the answer is waited for, instead of the hook's own time-out.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The W3C `traceparent` that the call belongs to; without one, or with an invalid one, it starts a trace.
+    #[must_use]
+    pub fn traced(mut self, traceparent: Option<String>) -> Self {
+        self.traceparent = traceparent;
+        self
+    }
+
+    fn new(kind: HookKind, caller: Caller) -> Self {
+        Self {
+            kind,
+            caller,
+            event: None,
+            payload: None,
+            args: None,
+            attachments: Vec::new(),
+            room: None,
+            reason: None,
+            traceparent: None,
+            idempotent: false,
+            timeout: None,
+        }
+    }
+
+    fn subject(&self) -> &str {
+        let room = self.room.as_deref();
+        room.or(self.event.as_deref()).filter(|subject| !subject.is_empty()).unwrap_or(&self.caller.socket_id)
+    }
+}
+
+/// A request as it is sent: what stays the same over all attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The CloudEvent's id, a UUID of version 7.
+    pub id: String,
+    /// Its trace context.
+    pub traceparent: String,
+    /// The CloudEvent.
+    pub body: Bytes,
+}
+
+impl Envelope {
+    /// Encodes a request of this node.
+    pub fn seal(node: &str, request: &HookRequest, now: SystemTime) -> Self {
+        let id = Uuid::now_v7().to_string();
+        let traceparent = trace::parent_or_new(request.traceparent.as_deref());
+        let event = CloudEvent {
+            specversion: "1.0",
+            id: &id,
+            source: &source(node),
+            kind: request.kind.as_str(),
+            subject: request.subject(),
+            time: iso(now),
+            datacontenttype: "application/json",
+            traceparent: &traceparent,
+            data: Data::of(request),
+        };
+        let body = serde_json::to_vec(&event).expect("maps have string keys, and nothing else can fail");
+        Self { id, traceparent, body: body.into() }
+    }
+
+    /// The request whose CloudEvent this is; `None`: it is none of ours.
+    pub fn open(body: Bytes) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            id: String,
+            traceparent: String,
+        }
+        let head: Head = serde_json::from_slice(&body).ok()?;
+        // Both go into headers.
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let ours = plain(&head.id) && plain(&head.traceparent);
+        ours.then(|| Self { id: head.id, traceparent: head.traceparent, body })
+    }
+}
+
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: &'a str,
+    source: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    subject: &'a str,
+    time: String,
+    datacontenttype: &'static str,
+    traceparent: &'a str,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    contract: &'a str,
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args: Option<&'a [Box<RawValue>]>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    user: UserData<'a>,
+    socket: SocketData<'a>,
+}
+
+#[derive(Serialize)]
+struct UserData<'a> {
+    id: &'a str,
+    roles: &'a [String],
+    anonymous: bool,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    claims: &'a Map<String, Value>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SocketData<'a> {
+    id: &'a str,
+    ip: IpAddr,
+    connected_at: String,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    rooms: &'a [Arc<str>],
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    metadata: &'a Map<String, Value>,
+}
+
+impl<'a> Data<'a> {
+    fn of(request: &'a HookRequest) -> Self {
+        let caller = &request.caller;
+        Self {
+            contract: &caller.contract,
+            namespace: &caller.namespace,
+            event: request.event.as_deref(),
+            payload: request.payload.as_deref(),
+            args: request.args.as_deref(),
+            attachments: request.attachments.iter().map(|bytes| STANDARD.encode(bytes)).collect(),
+            room: request.room.as_deref(),
+            reason: request.reason.as_deref(),
+            user: UserData {
+                id: &caller.user.id,
+                roles: &caller.user.roles,
+                anonymous: caller.user.anonymous,
+                claims: &caller.user.claims,
+            },
+            socket: SocketData {
+                id: &caller.socket_id,
+                ip: caller.ip,
+                connected_at: iso(caller.connected_at),
+                rooms: &caller.rooms,
+                metadata: &caller.metadata,
+            },
+        }
+    }
+}
+
+/// `/roomcast/<node>`, a URI reference: what may not stand in one is percent-encoded.
+fn source(node: &str) -> String {
+    let mut source = String::from("/roomcast/");
+    for byte in node.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            source.push(char::from(byte));
+        } else {
+            source.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    source
+}
+
+fn iso(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn caller() -> Caller {
+        Caller {
+            contract: "songs".into(),
+            namespace: "/".into(),
+            user: Arc::new(User { roles: Arc::new(["admin".to_owned()]), ..User::named("u1") }),
+            socket_id: "s1".into(),
+            ip: [127, 0, 0, 1].into(),
+            connected_at: UNIX_EPOCH,
+            rooms: vec!["r1".into()],
+            metadata: Map::new(),
+        }
+    }
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    fn seal(request: &HookRequest) -> (Envelope, Value) {
+        let envelope = Envelope::seal("node 1", request, UNIX_EPOCH + Duration::from_millis(1500));
+        let value = serde_json::from_slice(&envelope.body).unwrap();
+        (envelope, value)
+    }
+
+    #[test]
+    fn an_event_is_a_cloud_event_with_everything_a_backend_needs() {
+        let request = HookRequest::event(caller(), "cancel").payload(Some(raw(r#"{"id":"g1"}"#)));
+        let (envelope, mut value) = seal(&request);
+        assert_eq!(value["id"], envelope.id);
+        assert_eq!(value["traceparent"], envelope.traceparent);
+        for random in ["id", "traceparent"] {
+            value.as_object_mut().unwrap().remove(random);
+        }
+        let expected = json!({
+            "specversion": "1.0", "source": "/roomcast/node%201", "type": "io.roomcast.event", "subject": "cancel",
+            "time": "1970-01-01T00:00:01.500Z", "datacontenttype": "application/json",
+            "data": {
+                "contract": "songs", "namespace": "/", "event": "cancel", "payload": { "id": "g1" },
+                "user": { "id": "u1", "roles": ["admin"], "anonymous": false },
+                "socket": { "id": "s1", "ip": "127.0.0.1", "connectedAt": "1970-01-01T00:00:00.000Z", "rooms": ["r1"] },
+            },
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_payload_passes_through_to_the_byte() {
+        let text = r#"{"n": 1.50,  "big":123456789012345678901234567890}"#;
+        let (envelope, _) = seal(&HookRequest::event(caller(), "e").payload(Some(raw(text))));
+        assert!(std::str::from_utf8(&envelope.body).unwrap().contains(text));
+    }
+
+    #[test]
+    fn every_kind_has_its_type_and_subject() {
+        for (request, kind, subject) in [
+            (HookRequest::connect(caller()), "io.roomcast.connect", "s1"),
+            (HookRequest::join(caller(), "room 1".into()), "io.roomcast.join", "room 1"),
+            (HookRequest::disconnect(caller(), "transport close"), "io.roomcast.disconnect", "s1"),
+            (HookRequest::event(caller(), ""), "io.roomcast.event", "s1"),
+        ] {
+            let (_, value) = seal(&request);
+            assert_eq!((value["type"].as_str(), value["subject"].as_str()), (Some(kind), Some(subject)));
+        }
+        let (_, gone) = seal(&HookRequest::disconnect(caller(), "transport close"));
+        assert_eq!(gone["data"]["reason"], "transport close");
+    }
+
+    #[test]
+    fn arguments_and_attachments_are_carried() {
+        let placeholder = r#"{"_placeholder":true,"num":0}"#;
+        let request = HookRequest::event(caller(), "e")
+            .args(vec![raw("1"), raw(placeholder)])
+            .attachments(vec![Bytes::from_static(b"\x00\xff")]);
+        let (_, value) = seal(&request);
+        assert_eq!(value["data"]["args"][0], 1);
+        assert_eq!(value["data"]["attachments"], json!(["AP8="]));
+    }
+
+    #[test]
+    fn a_sealed_request_can_be_opened_again() {
+        let (envelope, _) = seal(&HookRequest::connect(caller()));
+        assert_eq!(Envelope::open(envelope.body.clone()), Some(envelope));
+        for rubbish in ["", "{}", r#"{"id":"a\r\nb","traceparent":"x"}"#, r#"{"id":"","traceparent":"x"}"#] {
+            assert_eq!(Envelope::open(Bytes::from_static(rubbish.as_bytes())), None, "{rubbish}");
+        }
+    }
+
+    #[test]
+    fn a_given_trace_goes_on() {
+        let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let (envelope, _) = seal(&HookRequest::connect(caller()).traced(Some(given.into())));
+        assert_eq!(envelope.traceparent, given);
+    }
+}

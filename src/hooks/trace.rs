@@ -1,0 +1,64 @@
+//! W3C Trace Context: the `traceparent` of a request.
+
+use uuid::Uuid;
+
+/// The header, and the CloudEvents extension of the same name.
+pub const HEADER: &str = "traceparent";
+
+/// The caller's `traceparent` where it is a valid one, else the root of a new, sampled trace.
+pub fn parent_or_new(given: Option<&str>) -> String {
+    match given {
+        Some(given) if is_valid(given) => given.to_owned(),
+        _ => fresh(),
+    }
+}
+
+/// `00-<trace id>-<parent id>-<flags>`, lowercase, neither id all zeros (Trace Context, section 3.2).
+fn is_valid(text: &str) -> bool {
+    let parts: Vec<_> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else { return false };
+    let hex = |part: &str, len: usize| {
+        part.len() == len && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    let named = |part: &str| part.bytes().any(|byte| byte != b'0');
+    version == "00" && hex(trace, 32) && named(trace) && hex(parent, 16) && named(parent) && hex(flags, 2)
+}
+
+fn fresh() -> String {
+    // A UUID has six fixed bits, so neither half can be all zeros.
+    let (trace, parent) = (Uuid::new_v4(), Uuid::new_v4());
+    format!("00-{:032x}-{:016x}-01", trace.as_u128(), parent.as_u64_pair().1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_one_is_valid_and_its_own() {
+        let (one, two) = (parent_or_new(None), parent_or_new(None));
+        assert!(is_valid(&one), "{one}");
+        assert_ne!(one, two);
+    }
+
+    #[test]
+    fn a_valid_one_is_kept_to_the_byte() {
+        let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        assert_eq!(parent_or_new(Some(given)), given);
+    }
+
+    #[test]
+    fn an_invalid_one_is_replaced() {
+        for given in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nX: y",
+        ] {
+            assert_ne!(parent_or_new(Some(given)), given);
+        }
+    }
+}
