@@ -67,6 +67,11 @@ impl Code {
         }
     }
 
+    /// The code that is spelled so.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
     /// Whether the same request may succeed later.
     pub const fn retryable(self) -> bool {
         matches!(self, Self::RateLimitExceeded | Self::Overloaded | Self::Unavailable)
@@ -127,6 +132,7 @@ mod tests {
     fn code_is_spelled_alike_in_json_and_text() {
         for code in Code::ALL {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+            assert_eq!(Code::parse(code.as_str()), Some(code));
         }
     }
 }

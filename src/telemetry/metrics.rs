@@ -94,6 +94,22 @@ metrics! {
     history_incomplete_total: counter ["reason"];
     /// Connections and events that came too soon, by what was counted: ip, event, socket, user, node.
     rate_limited_total: counter ["scope"];
+    /// Calls of hooks, by what became of them: ok, refused, timeout, unreachable, status, bad_answer, overloaded, open.
+    hook_requests_total: counter ["hook", "result"];
+    /// Seconds from a call of a hook to its answer, waiting and retries included.
+    hook_seconds: histogram ["hook"] buckets LATENCY;
+    /// Attempts that repeated a failed one.
+    hook_retries_total: counter ["hook"];
+    /// Calls that wait for a free slot now.
+    hook_queue: gauge ["hook"];
+    /// 1 while a hook's circuit breaker is open or half-open, else 0.
+    hook_breaker_open: gauge ["hook"];
+    /// Questions to a join hook, by where the answer came from: hit (remembered) or miss (asked).
+    hook_cache_total: counter ["hook", "result"];
+    /// Notices to hooks, by what became of them: delivered, refused, dropped (the bound was reached), retried, stored.
+    hook_notices_total: counter ["hook", "result"];
+    /// Notices that this node keeps in its memory now.
+    hook_notices_waiting: gauge ["hook"];
 }
 
 impl Metrics {
