@@ -56,12 +56,12 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// The modules of the crate's root that a line names.
+/// The modules of the crate's root that a line names, outside of text in quotes.
 fn imports(line: &str) -> impl Iterator<Item = &str> {
-    ["crate::", "roomcast::"]
-        .into_iter()
-        .flat_map(move |prefix| line.split(prefix).skip(1))
-        .map(|rest| rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or(""))
+    line.split('"').step_by(2).flat_map(|code| {
+        let named = code.split("crate::").skip(1);
+        named.map(|rest| rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or(""))
+    })
 }
 
 /// The rows of `src/lib.rs`' documentation, from the top: module to row.
