@@ -8,7 +8,7 @@
 //! config contract telemetry directory   facts
 //! auth limits hooks redis     abilities
 //! session                     a client
-//! room history presence owners   shared state
+//! room history presence owners mirror idempotency   shared state
 //! publish                     the one way out
 //! cluster gateway             the two directions
 //! engine http                 edges
@@ -22,7 +22,9 @@ pub mod error;
 pub mod event;
 pub mod history;
 pub mod hooks;
+pub mod idempotency;
 pub mod limits;
+pub mod mirror;
 pub mod publish;
 pub mod rate;
 pub mod redis;

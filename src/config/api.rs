@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
 use super::check::{Check, is_name};
+use super::{Period, Secret};
 
 /// In bytes; a longer one cannot be guessed.
 const SHORTEST_SECRET: usize = 16;
@@ -20,11 +20,17 @@ pub struct Api {
     pub listen: SocketAddr,
     /// Who may use it. Without a key nobody may, and only `/live`, `/ready` and `/metrics` answer.
     pub keys: Vec<ApiKey>,
+    /// How long the `id` of a publish is remembered: within this time the same id publishes once.
+    pub idempotency_ttl: Period,
 }
 
 impl Default for Api {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 3001)), keys: Vec::new() }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 3001)),
+            keys: Vec::new(),
+            idempotency_ttl: Period::from_secs(600),
+        }
     }
 }
 

@@ -194,7 +194,7 @@ fn unknown_root(text: &str) -> String {
 }
 
 /// ISO 8601 in UTC with milliseconds.
-pub(super) fn iso(time: SystemTime) -> String {
+pub fn iso(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 

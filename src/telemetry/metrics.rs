@@ -92,6 +92,12 @@ metrics! {
     history_replayed_total: counter ["namespace"];
     /// Joins whose replay could not be proven complete, by reason: unavailable, gone (other epoch, trimmed), slow (the client's queue stayed full).
     history_incomplete_total: counter ["reason"];
+    /// Publishes whose id had been used for the same publish before; nothing was sent again.
+    idempotent_duplicates_total: counter ["contract"];
+    /// Ids of publishes that could not be claimed, kept or released, by operation. The publishes went on, without the promise.
+    idempotent_errors_total: counter ["op"];
+    /// Changes of mirrored keys that were not written, by reason: full (the queue), away (Redis), failed.
+    mirror_dropped_total: counter ["reason"];
     /// Connections and events that came too soon, by what was counted: ip, event, socket, user, node.
     rate_limited_total: counter ["scope"];
     /// Calls of hooks, by what became of them: ok, refused, timeout, unreachable, status, bad_answer, overloaded, open.

@@ -1,0 +1,49 @@
+//! The ids of a cluster: one STRING each.
+
+use std::time::Duration;
+
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, Value};
+
+use super::{IdempotencyError, Key};
+use crate::redis::Redis;
+
+/// What is kept of the id, or nothing, and then it is claimed. Atomic: of several nodes one claims it.
+pub(super) async fn claim(
+    redis: &Redis,
+    key: &Key,
+    entry: String,
+    life: Duration,
+) -> Result<Option<String>, IdempotencyError> {
+    let args = vec![name(redis, key), entry.into(), "NX".into(), "GET".into(), "PX".into(), millis(life)];
+    Ok(run(redis, "SET", args).await?.into_string())
+}
+
+pub(super) async fn complete(redis: &Redis, key: &Key, entry: String, ttl: Duration) -> Result<(), IdempotencyError> {
+    let args = vec![name(redis, key), entry.into(), "PX".into(), millis(ttl)];
+    run(redis, "SET", args).await.map(drop)
+}
+
+pub(super) async fn release(redis: &Redis, key: &Key) -> Result<(), IdempotencyError> {
+    run(redis, "DEL", vec![name(redis, key)]).await.map(drop)
+}
+
+async fn run(redis: &Redis, command: &'static str, args: Vec<Value>) -> Result<Value, IdempotencyError> {
+    if !redis.is_up() {
+        return Err(IdempotencyError::Unavailable);
+    }
+    let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
+    redis.client().custom(command, args).await.map_err(|error: fred::error::Error| {
+        tracing::debug!(redis.error = %error, "an id could not be looked up or kept");
+        IdempotencyError::Unavailable
+    })
+}
+
+fn name(redis: &Redis, key: &Key) -> Value {
+    redis.keys().publish_id(&key.scope, &key.id).into()
+}
+
+/// At least one: Redis refuses a life of nothing.
+fn millis(duration: Duration) -> Value {
+    duration.as_millis().max(1).to_string().into()
+}
