@@ -15,6 +15,7 @@
 //! node cli                    composition
 //! ```
 
+pub mod auth;
 pub mod config;
 pub mod contract;
 pub mod directory;

@@ -116,6 +116,14 @@ metrics! {
     hook_notices_total: counter ["hook", "result"];
     /// Notices that this node keeps in its memory now.
     hook_notices_waiting: gauge ["hook"];
+    /// Handshakes by what became of their token: ok, anonymous, or why it does not hold.
+    authentications_total: counter ["result"];
+    /// One-room capabilities by what became of them: ok, or why they do not hold.
+    capabilities_total: counter ["result"];
+    /// Fetches of the published key set, ok or failed.
+    jwks_refreshes_total: counter ["result"];
+    /// Keys of the published key set that are in use.
+    jwks_keys: gauge [];
 }
 
 impl Metrics {

@@ -1,0 +1,139 @@
+//! Who a client is: a token in, a [`User`] out.
+//!
+//! Keys are in memory, so that a handshake is verified without waiting. Each key is bound to one algorithm as it is
+//! read, and a token is only ever verified by a key whose algorithm it names: what a header says chooses among keys,
+//! never how a key is used.
+
+pub mod api_keys;
+mod capability;
+mod claims;
+mod error;
+mod handshake;
+mod jwks;
+mod key;
+pub mod mint;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::{Map, Value};
+
+pub use error::{AuthError, AuthSetupError};
+pub use handshake::Handshake;
+
+use crate::config;
+use crate::contract::model::{AuthMode, AuthPolicy};
+use crate::telemetry::metrics::Metrics;
+use crate::user::User;
+use jwks::Jwks;
+use key::KeySet;
+use verify::Rules;
+
+/// Verifies tokens. Shared by every listener of the node.
+pub struct Authenticator {
+    /// Keys of the configuration, which never change.
+    configured: KeySet,
+    /// Keys of the published set, replaced as a whole.
+    published: Arc<ArcSwap<KeySet>>,
+    jwks: Option<Jwks>,
+    rules: Rules,
+    metrics: Arc<Metrics>,
+}
+
+impl Authenticator {
+    /// Reads the keys. A published set that cannot be fetched is no error: it is tried again, and until then
+    /// its tokens are refused.
+    ///
+    /// # Errors
+    /// A key of the configuration, or the file of a set, that cannot be used.
+    pub async fn new(config: &config::Auth, metrics: Arc<Metrics>) -> Result<Arc<Self>, AuthSetupError> {
+        let configured = KeySet::configured(&config.keys)?;
+        let published = Arc::new(ArcSwap::from_pointee(KeySet::default()));
+        let jwks = match &config.jwks {
+            Some(jwks) => Some(Jwks::start(jwks, published.clone(), metrics.clone()).await?),
+            None => None,
+        };
+        Ok(Arc::new(Self { configured, published, jwks, rules: Rules::new(config), metrics }))
+    }
+
+    /// Whether any token could hold.
+    pub fn has_keys(&self) -> bool {
+        self.jwks.is_some() || !self.configured.is_empty()
+    }
+
+    /// Decides who a client is. The first source of the contract that has a token decides: a bad token is never
+    /// anonymous, and no later source is asked.
+    ///
+    /// # Errors
+    /// Why the client is nobody.
+    pub fn authenticate(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
+        let result = self.identify(policy, handshake);
+        let label = match &result {
+            Ok(user) if user.anonymous => "anonymous",
+            Ok(_) => "ok",
+            Err(error) => error.reason(),
+        };
+        self.metrics.authentications_total.with_label_values(&[label]).inc();
+        result
+    }
+
+    /// The same, but a token whose key is not known yet waits once for the published set to be fetched again,
+    /// at most as long as a fetch may take.
+    ///
+    /// # Errors
+    /// Why the client is nobody.
+    pub async fn authenticate_or_refresh(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
+        let known = self.jwks.as_ref().map_or(0, Jwks::fetches);
+        let first = self.authenticate(policy, handshake);
+        match (&first, &self.jwks) {
+            (Err(AuthError::KeyUnknown), Some(jwks)) if jwks.is_newer_than(known).await => {
+                self.authenticate(policy, handshake)
+            }
+            _ => first,
+        }
+    }
+
+    fn identify(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
+        if policy.mode == AuthMode::None {
+            return Ok(User::anonymous());
+        }
+        match handshake.token(&policy.tokens)? {
+            Some(token) => self.user(&token, policy),
+            None if policy.mode == AuthMode::Optional => Ok(User::anonymous()),
+            None => Err(AuthError::TokenMissing),
+        }
+    }
+
+    /// The user of a token, for handshakes and for tokens that replace an ending one.
+    ///
+    /// # Errors
+    /// Why the token does not hold.
+    pub fn user(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
+        let claims = self.verify(token)?;
+        if capability::is_capability(&claims) {
+            return Err(AuthError::WrongUse);
+        }
+        claims::user(claims, policy)
+    }
+
+    /// The claims of a token whose signature and times hold.
+    fn verify(&self, token: &str) -> Result<Map<String, Value>, AuthError> {
+        let published = self.published.load();
+        let result = verify::verify(token, &[&self.configured, &published], &self.rules);
+        if let (Err(AuthError::KeyUnknown), Some(jwks)) = (&result, &self.jwks) {
+            jwks.ask_for_refresh();
+        }
+        result
+    }
+}
+
+// Keys are not shown.
+impl std::fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authenticator").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,45 @@
+//! One-room capabilities: a second, short-lived token that a backend signs and a client sends in a payload.
+//!
+//! `{ "use": "room", "room": "<the room's exact name>", "exp": …, "sub"?: "<the only user>" }`
+
+use serde_json::{Map, Value};
+
+use super::Authenticator;
+use crate::contract::scope::Capabilities;
+
+/// What `use` says in a capability.
+pub(super) const USE: &str = "room";
+
+/// Whether the claims are a capability's, and no user's.
+pub(super) fn is_capability(claims: &Map<String, Value>) -> bool {
+    claims.get("use").and_then(Value::as_str) == Some(USE)
+}
+
+impl Capabilities for Authenticator {
+    fn grants(&self, token: &str, room: &str, user_id: &str) -> bool {
+        let (reason, granted) = match self.verify(token) {
+            Err(error) => (error.reason(), false),
+            Ok(claims) => match refused(&claims, room, user_id) {
+                Some(reason) => (reason, false),
+                None => ("ok", true),
+            },
+        };
+        self.metrics.capabilities_total.with_label_values(&[reason]).inc();
+        granted
+    }
+}
+
+fn refused(claims: &Map<String, Value>, room: &str, user_id: &str) -> Option<&'static str> {
+    if !is_capability(claims) {
+        return Some("wrong_use");
+    }
+    if claims.get("room").and_then(Value::as_str) != Some(room) {
+        return Some("other_room");
+    }
+    match claims.get("sub") {
+        None => None,
+        // The anonymous user's id is empty: nothing names it.
+        Some(Value::String(sub)) if !sub.is_empty() && sub == user_id => None,
+        Some(_) => Some("other_user"),
+    }
+}

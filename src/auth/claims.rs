@@ -1,0 +1,59 @@
+//! Claims in, a user out.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+
+use super::AuthError;
+use crate::contract::model::AuthPolicy;
+use crate::user::User;
+
+/// The longest user id: it becomes part of room names.
+const MAX_USER_ID_BYTES: usize = 256;
+/// More roles than anybody has.
+const MAX_ROLES: usize = 256;
+
+/// The user that verified claims name, by the contract's idea of where its id and roles are.
+pub(super) fn user(claims: Map<String, Value>, policy: &AuthPolicy) -> Result<User, AuthError> {
+    let id = find(&claims, &policy.user).and_then(scalar).ok_or(AuthError::Claim)?;
+    if id.is_empty() || id.len() > MAX_USER_ID_BYTES || id.chars().any(char::is_control) {
+        return Err(AuthError::Claim);
+    }
+    let roles = find(&claims, &policy.roles).map(roles).unwrap_or_default();
+    let expires_at = claims.get("exp").and_then(Value::as_f64).and_then(instant);
+    let token_id = claims.get("jti").and_then(scalar).map(Arc::from);
+    Ok(User { id: id.into(), roles: roles.into(), claims: Arc::new(claims), anonymous: false, expires_at, token_id })
+}
+
+/// A claim by its name; with dots, a member of a claim, as identity services nest them.
+fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+    let name = name.strip_prefix("claims.").unwrap_or(name);
+    if let Some(value) = claims.get(name) {
+        return Some(value);
+    }
+    let mut segments = name.split('.');
+    let first = claims.get(segments.next()?)?;
+    segments.try_fold(first, |value, segment| value.get(segment))
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A text is one role; a list is several, and what is no text in it is none.
+fn roles(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(role) => vec![role.clone()],
+        Value::Array(roles) => roles.iter().filter_map(Value::as_str).take(MAX_ROLES).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn instant(seconds: f64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+}

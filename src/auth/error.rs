@@ -1,0 +1,105 @@
+//! Why a token does not hold. No variant carries any part of it.
+
+use crate::error::{Code, Refusal};
+
+/// Why a client is nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// The contract needs a token, and none of its sources has one.
+    #[error("a token is required")]
+    TokenMissing,
+    /// Not a JWT.
+    #[error("the token is not a JWT")]
+    TokenMalformed,
+    /// Longer than [`MAX_TOKEN_BYTES`](super::verify::MAX_TOKEN_BYTES).
+    #[error("the token is longer than 8 KiB")]
+    TokenTooLong,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// `nbf` has not come.
+    #[error("the token is not valid yet")]
+    TokenNotYetValid,
+    /// No key that could have signed it has.
+    #[error("the signature of the token does not hold")]
+    SignatureInvalid,
+    /// `iss` is missing or not accepted.
+    #[error("the issuer of the token is not accepted")]
+    Issuer,
+    /// `aud` is missing or not accepted.
+    #[error("the token is meant for another audience")]
+    Audience,
+    /// The key that it names is not known.
+    #[error("the key that signed the token is not known")]
+    KeyUnknown,
+    /// No key has the algorithm that it names, `none` among them.
+    #[error("the algorithm of the token is not accepted")]
+    Algorithm,
+    /// `exp`, the user's claim, or another that is needed is missing or of the wrong type.
+    #[error("a claim of the token is missing or malformed: exp and the user's id are needed")]
+    Claim,
+    /// A one-room capability where a user's token is needed, or the reverse.
+    #[error("the token was made for another use")]
+    WrongUse,
+}
+
+impl AuthError {
+    /// All of them, for documents and tests.
+    pub const ALL: [Self; 12] = [
+        Self::TokenMissing,
+        Self::TokenMalformed,
+        Self::TokenTooLong,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::SignatureInvalid,
+        Self::Issuer,
+        Self::Audience,
+        Self::KeyUnknown,
+        Self::Algorithm,
+        Self::Claim,
+        Self::WrongUse,
+    ];
+
+    /// The label in metrics and logs.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "token_missing",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenTooLong => "token_too_long",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::SignatureInvalid => "signature_invalid",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::KeyUnknown => "key_unknown",
+            Self::Algorithm => "algorithm",
+            Self::Claim => "claim",
+            Self::WrongUse => "wrong_use",
+        }
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        Self::new(Code::AuthenticationFailed, error.to_string())
+    }
+}
+
+/// Why keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthSetupError {
+    /// A key of the configuration.
+    #[error("auth.keys[{index}]: {problem}")]
+    Key {
+        /// Its place in the list.
+        index: usize,
+        /// What is wrong, without the key.
+        problem: String,
+    },
+    /// The file of a key set.
+    #[error("auth.jwks.file: {0}")]
+    File(String),
+    /// The client that would fetch a key set.
+    #[error("auth.jwks.url: no client can be made")]
+    Client(#[source] reqwest::Error),
+}

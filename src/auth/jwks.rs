@@ -1,0 +1,241 @@
+//! A published key set (RFC 7517), fetched again and again; the last good one is kept.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jsonwebtoken::jwk::Jwk;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::AuthSetupError;
+use super::key::{self, KeySet};
+use crate::config::{self, Algorithm};
+use crate::telemetry::metrics::Metrics;
+
+/// The largest answer.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// More keys than any set has.
+const MAX_KEYS: usize = 64;
+/// A token with an unknown key asks for another fetch at most so often.
+const MIN_EXTRA_INTERVAL: Duration = Duration::from_secs(30);
+/// Before the first good answer, it is tried this often.
+const FIRST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A set that keeps itself fresh while this lives.
+pub(super) struct Jwks {
+    extra: Arc<Extra>,
+    /// Counts the fetches that are done.
+    fetched: watch::Receiver<u64>,
+    patience: Duration,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// A fetch before its time, for a token whose key is not known yet.
+#[derive(Default)]
+struct Extra {
+    wanted: Notify,
+    /// Asked for, and not done yet.
+    pending: AtomicBool,
+    /// Not before.
+    next: Mutex<Option<Instant>>,
+}
+
+/// Why a set was not replaced.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the request failed")]
+    Request(#[from] reqwest::Error),
+    #[error("the file cannot be read")]
+    File(#[from] std::io::Error),
+    #[error("the answer is larger than {MAX_BODY_BYTES} bytes")]
+    TooLarge,
+    #[error("the answer is not a key set")]
+    NotASet(#[from] serde_json::Error),
+    #[error("the set has no key that can be used")]
+    Empty,
+}
+
+impl Jwks {
+    /// Reads the set once, and keeps it fresh from then on.
+    pub(super) async fn start(
+        config: &config::Jwks,
+        set: Arc<ArcSwap<KeySet>>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, AuthSetupError> {
+        let origin = Origin::new(config)?;
+        let extra = Arc::new(Extra::default());
+        let (done, fetched) = watch::channel(0);
+        let keeper = Keeper {
+            origin,
+            algorithms: config.algorithms.clone(),
+            refresh: config.refresh.get(),
+            set,
+            metrics,
+            extra: extra.clone(),
+            done,
+        };
+        match keeper.fetch().await {
+            Err(error) if config.url.is_none() => return Err(AuthSetupError::File(chain(&error))),
+            Err(error) => keeper.complain(&error),
+            Ok(keys) => keeper.replace(keys),
+        }
+        let patience = config.timeout.get();
+        let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
+        Ok(Self { extra, fetched, patience, _task: task })
+    }
+
+    /// How many fetches are done.
+    pub(super) fn fetches(&self) -> u64 {
+        *self.fetched.borrow()
+    }
+
+    /// Asks for a fetch before its time, unless there was one just now.
+    pub(super) fn ask_for_refresh(&self) {
+        let mut next = self.extra.next.lock().expect("no panic while held");
+        let now = Instant::now();
+        if next.is_none_or(|next| now >= next) {
+            *next = Some(now + MIN_EXTRA_INTERVAL);
+            self.extra.pending.store(true, Ordering::Release);
+            self.extra.wanted.notify_one();
+        }
+    }
+
+    /// Whether there is a newer set than after `known` fetches; waits for one that was asked for.
+    pub(super) async fn is_newer_than(&self, known: u64) -> bool {
+        let mut fetched = self.fetched.clone();
+        if *fetched.borrow() == known && !self.extra.pending.load(Ordering::Acquire) {
+            return false;
+        }
+        let newer = fetched.wait_for(|count| *count != known);
+        matches!(tokio::time::timeout(self.patience, newer).await, Ok(Ok(_)))
+    }
+}
+
+/// Where a set is.
+enum Origin {
+    Url { client: reqwest::Client, url: String },
+    File(PathBuf),
+}
+
+impl Origin {
+    fn new(config: &config::Jwks) -> Result<Self, AuthSetupError> {
+        let Some(url) = &config.url else { return Ok(Self::File(config.file.clone().unwrap_or_default())) };
+        // The first caller decides for the process; all of ours choose the same.
+        _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(config.timeout.get())
+            // A redirect may not lead from https to http.
+            .https_only(url.scheme() == Some("https"))
+            .redirect(reqwest::redirect::Policy::limited(3))
+            .user_agent(concat!("roomcast/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(AuthSetupError::Client)?;
+        Ok(Self::Url { client, url: url.expose().to_owned() })
+    }
+
+    async fn read(&self) -> Result<Vec<u8>, FetchError> {
+        match self {
+            Self::File(path) => {
+                let body = tokio::fs::read(path).await?;
+                if body.len() > MAX_BODY_BYTES { Err(FetchError::TooLarge) } else { Ok(body) }
+            }
+            Self::Url { client, url } => {
+                // The URL may hold a secret.
+                let request = client.get(url).header("accept", "application/json");
+                let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+                let mut answer = answer.map_err(reqwest::Error::without_url)?;
+                let mut body = Vec::new();
+                while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
+                    if body.len() + chunk.len() > MAX_BODY_BYTES {
+                        return Err(FetchError::TooLarge);
+                    }
+                    body.extend_from_slice(&chunk);
+                }
+                Ok(body)
+            }
+        }
+    }
+}
+
+/// Keeps a set fresh.
+struct Keeper {
+    origin: Origin,
+    algorithms: Vec<Algorithm>,
+    refresh: Duration,
+    set: Arc<ArcSwap<KeySet>>,
+    metrics: Arc<Metrics>,
+    extra: Arc<Extra>,
+    done: watch::Sender<u64>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut next = Instant::now() + self.pause();
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.extra.wanted.notified() => {}
+            }
+            match self.fetch().await {
+                Ok(keys) => self.replace(keys),
+                Err(error) => self.complain(&error),
+            }
+            self.extra.pending.store(false, Ordering::Release);
+            self.done.send_modify(|count| *count += 1);
+            next = Instant::now() + self.pause();
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        if self.set.load().is_empty() { self.refresh.min(FIRST_INTERVAL) } else { self.refresh }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, FetchError> {
+        read_set(&self.origin.read().await?, &self.algorithms)
+    }
+
+    fn replace(&self, keys: KeySet) {
+        self.metrics.jwks_refreshes_total.with_label_values(&["ok"]).inc();
+        self.metrics.jwks_keys.with_label_values::<&str>(&[]).set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
+        tracing::debug!(keys = keys.len(), "the published key set was read");
+        self.set.store(Arc::new(keys));
+    }
+
+    fn complain(&self, error: &FetchError) {
+        self.metrics.jwks_refreshes_total.with_label_values(&["failed"]).inc();
+        let kept = self.set.load().len();
+        tracing::warn!(kept, error = chain(error), "the published key set cannot be read; the last good one is kept");
+    }
+}
+
+#[derive(Deserialize)]
+struct RawSet {
+    keys: Vec<Value>,
+}
+
+/// Reads a set; a key that cannot be used is left out, as RFC 7517, 5 has it.
+fn read_set(body: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, FetchError> {
+    let raw: RawSet = serde_json::from_slice(body)?;
+    let mut keys = Vec::new();
+    for value in raw.keys.into_iter().take(MAX_KEYS) {
+        let kid = value.get("kid").and_then(Value::as_str).map(str::to_owned);
+        let jwk = serde_json::from_value::<Jwk>(value).map_err(|_| "malformed");
+        match jwk.and_then(|jwk| key::published(&jwk, algorithms)) {
+            Ok(key) => keys.push(key),
+            Err(problem) => tracing::debug!(kid, problem, "a key of the published set is left out"),
+        }
+    }
+    if keys.is_empty() { Err(FetchError::Empty) } else { Ok(KeySet::published(keys)) }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,78 @@
+//! Makes tokens, for development and tests. In production an identity service does.
+
+use std::time::{Duration, SystemTime};
+
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Map, Value};
+
+use super::capability;
+use crate::config::Algorithm;
+
+/// What a token is to say.
+#[derive(Debug, Clone, Default)]
+pub struct Claims {
+    /// The user.
+    pub subject: Option<String>,
+    /// The user's roles.
+    pub roles: Vec<String>,
+    /// The only room, of a capability.
+    pub room: Option<String>,
+    /// Accepted by nodes that ask for an issuer.
+    pub issuer: Option<String>,
+    /// Accepted by nodes that ask for an audience.
+    pub audience: Option<String>,
+    /// Further claims, which replace those above.
+    pub others: Map<String, Value>,
+}
+
+/// What signs.
+pub struct Signer<'k> {
+    /// One of HS256, HS384 and HS512.
+    pub algorithm: Algorithm,
+    /// The name of the key.
+    pub kid: Option<&'k str>,
+    /// The shared secret.
+    pub secret: &'k str,
+}
+
+/// Why no token was made.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// A public key signs nothing.
+    #[error("{0:?} needs a private key, which a node does not have: sign with a key of HS256, HS384 or HS512")]
+    Asymmetric(Algorithm),
+    /// The claims cannot be written.
+    #[error("the token cannot be signed")]
+    Sign(#[source] jsonwebtoken::errors::Error),
+}
+
+/// Signs a token that is valid from now on.
+///
+/// # Errors
+/// A key that cannot sign.
+pub fn mint(claims: &Claims, ttl: Duration, signer: &Signer<'_>) -> Result<String, MintError> {
+    if !signer.algorithm.is_symmetric() {
+        return Err(MintError::Asymmetric(signer.algorithm));
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut all = Map::new();
+    if let Some(room) = &claims.room {
+        all.insert("use".into(), capability::USE.into());
+        all.insert("room".into(), room.as_str().into());
+    }
+    for (name, value) in [("sub", &claims.subject), ("iss", &claims.issuer), ("aud", &claims.audience)] {
+        if let Some(value) = value {
+            all.insert(name.into(), value.as_str().into());
+        }
+    }
+    if !claims.roles.is_empty() {
+        all.insert("roles".into(), claims.roles.clone().into());
+    }
+    all.insert("iat".into(), now.as_secs().into());
+    all.insert("exp".into(), now.saturating_add(ttl).as_secs().into());
+    all.extend(claims.others.clone());
+    let mut header = Header::new(signer.algorithm.into());
+    header.kid = signer.kid.map(str::to_owned);
+    let key = EncodingKey::from_secret(signer.secret.as_bytes());
+    jsonwebtoken::encode(&header, &all, &key).map_err(MintError::Sign)
+}

@@ -1,0 +1,132 @@
+//! The signature and the times of a token.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Validation;
+use jsonwebtoken::errors::ErrorKind;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use super::AuthError;
+use super::key::{Key, KeySet};
+use crate::config::{self, Algorithm};
+
+/// Longer tokens are refused unread.
+pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// So many keys are tried for a token that does not say which one signed it.
+const MAX_KEYS_TRIED: usize = 8;
+
+/// What a token's claims must say.
+#[derive(Debug)]
+pub(super) struct Rules {
+    issuer: Vec<String>,
+    audience: Vec<String>,
+    leeway_seconds: u64,
+}
+
+impl Rules {
+    pub(super) fn new(config: &config::Auth) -> Self {
+        let leeway_seconds = config.leeway.as_secs();
+        Self { issuer: config.issuer.clone(), audience: config.audience.clone(), leeway_seconds }
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm.into());
+        validation.leeway = self.leeway_seconds;
+        validation.validate_nbf = true;
+        validation.validate_aud = !self.audience.is_empty();
+        if !self.audience.is_empty() {
+            validation.set_audience(&self.audience);
+            validation.required_spec_claims.insert("aud".into());
+        }
+        if !self.issuer.is_empty() {
+            validation.set_issuer(&self.issuer);
+            validation.required_spec_claims.insert("iss".into());
+        }
+        validation
+    }
+}
+
+/// The part of a header that chooses among keys (RFC 7515, 4.1).
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    /// Extensions that must be understood: none is.
+    crit: Option<IgnoredAny>,
+}
+
+/// The claims of a token that one of the keys signed, and whose times, issuer and audience hold.
+pub(super) fn verify(token: &str, sets: &[&KeySet], rules: &Rules) -> Result<Map<String, Value>, AuthError> {
+    let header = read_header(token)?;
+    let algorithm = algorithm(&header.alg).ok_or(AuthError::Algorithm)?;
+    let mut fault = None;
+    for key in candidates(&header, algorithm, sets)?.into_iter().take(MAX_KEYS_TRIED) {
+        match jsonwebtoken::decode(token, &key.decoding, &rules.validation(key.algorithm)) {
+            Ok(data) => return Ok(data.claims),
+            Err(error) => match explain(error.kind()) {
+                // Another key may have signed it.
+                AuthError::SignatureInvalid => fault = Some(AuthError::SignatureInvalid),
+                other => return Err(other),
+            },
+        }
+    }
+    Err(fault.unwrap_or(AuthError::KeyUnknown))
+}
+
+fn read_header(token: &str) -> Result<Header, AuthError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(AuthError::TokenTooLong);
+    }
+    let mut parts = token.split('.');
+    let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(AuthError::TokenMalformed);
+    };
+    let json = URL_SAFE_NO_PAD.decode(header).map_err(|_| AuthError::TokenMalformed)?;
+    let header: Header = serde_json::from_slice(&json).map_err(|_| AuthError::TokenMalformed)?;
+    if header.crit.is_some() { Err(AuthError::TokenMalformed) } else { Ok(header) }
+}
+
+/// The algorithm of that very name; `none` is not one.
+fn algorithm(name: &str) -> Option<Algorithm> {
+    Algorithm::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name)).ok()
+}
+
+/// The keys that may have signed it: of its algorithm, and of its `kid` if it names one. A key without a name may
+/// have any.
+fn candidates<'k>(header: &Header, algorithm: Algorithm, sets: &[&'k KeySet]) -> Result<Vec<&'k Key>, AuthError> {
+    let keys = || sets.iter().flat_map(|set| set.iter());
+    let is_named = |key: &&Key| header.kid.is_some() && key.kid == header.kid;
+    let mut found: Vec<&Key> = keys().filter(is_named).collect();
+    if found.is_empty() {
+        found = keys().filter(|key| header.kid.is_none() || key.kid.is_none()).collect();
+    }
+    if found.is_empty() {
+        return Err(AuthError::KeyUnknown);
+    }
+    found.retain(|key| key.algorithm == algorithm);
+    match (found.is_empty(), &header.kid) {
+        (false, _) => Ok(found),
+        // The one that it names may be published any moment.
+        (true, Some(_)) if !keys().any(|key| is_named(&key)) => Err(AuthError::KeyUnknown),
+        _ => Err(AuthError::Algorithm),
+    }
+}
+
+fn explain(kind: &ErrorKind) -> AuthError {
+    match kind {
+        ErrorKind::InvalidSignature => AuthError::SignatureInvalid,
+        ErrorKind::ExpiredSignature => AuthError::TokenExpired,
+        ErrorKind::ImmatureSignature => AuthError::TokenNotYetValid,
+        ErrorKind::InvalidIssuer => AuthError::Issuer,
+        ErrorKind::InvalidAudience => AuthError::Audience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => AuthError::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => AuthError::Audience,
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => AuthError::Claim,
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
+            AuthError::Algorithm
+        }
+        _ => AuthError::TokenMalformed,
+    }
+}
