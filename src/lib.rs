@@ -16,6 +16,7 @@
 //! ```
 
 pub mod auth;
+pub mod cluster;
 pub mod config;
 pub mod contract;
 pub mod directory;

@@ -63,6 +63,9 @@ pub enum NotCarried {
     /// Redis refused it.
     #[error("Redis refused it")]
     Refused,
+    /// Redis has taken it, but not every node that is known was listening.
+    #[error("a node was not listening")]
+    Unheard,
 }
 
 impl NotCarried {
@@ -73,6 +76,7 @@ impl NotCarried {
             Self::Full => "full",
             Self::Timeout => "timeout",
             Self::Refused => "refused",
+            Self::Unheard => "unheard",
         }
     }
 }

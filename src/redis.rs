@@ -133,6 +133,11 @@ impl Redis {
         self.inner.state.health(self.is_connected(), self.is_listening())
     }
 
+    /// Whether [`Redis::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.inner.state.is_stopped()
+    }
+
     /// How long a command is waited for.
     pub fn command_timeout(&self) -> Duration {
         self.inner.command_timeout

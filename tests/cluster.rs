@@ -4,12 +4,18 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use roomcast::cluster::pubsub::Incoming;
+use roomcast::cluster::{Cluster, PubSub};
 use roomcast::config;
+use roomcast::publish::NotCarried;
 use roomcast::redis::Redis;
+use roomcast::room::Rooms;
 use roomcast::telemetry::metrics::Metrics;
 use support::{RedisServer, eventually};
+use tokio::sync::mpsc;
 
 fn config(url: &str) -> config::Redis {
     config::Redis { url: Some(config::Url::new(url)), ..config::Redis::default() }
@@ -61,4 +67,205 @@ async fn killed_listener_alone_comes_back() {
     let took = eventually("the listener is back", Duration::from_secs(2), || redis.health().is_good()).await;
     println!("back after {took:?}");
     redis.close().await;
+}
+
+/// What a node of the cluster needs of Redis.
+struct Node {
+    redis: Redis,
+    pubsub: Arc<PubSub>,
+    metrics: Arc<Metrics>,
+    cluster: Arc<Cluster>,
+}
+
+impl Node {
+    fn start(server: &RedisServer, name: &str) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let config = config(&server.url());
+        let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
+        let rooms = Arc::new(Rooms::new(["/".into()]));
+        let cluster = Cluster::join(name, rooms, redis.clone(), metrics.clone(), &config);
+        let pubsub = cluster.pubsub().unwrap().clone();
+        Self { redis, pubsub, metrics, cluster }
+    }
+
+    /// Waits until this node hears, and knows so many nodes.
+    async fn ready(&self, nodes: usize) {
+        let good = || self.redis.health().is_good() && self.cluster.view().nodes.len() == nodes;
+        eventually("the nodes know each other", Duration::from_secs(5), good).await;
+    }
+
+    fn not_carried(&self) -> u64 {
+        let reasons =
+            [NotCarried::Away, NotCarried::Full, NotCarried::Timeout, NotCarried::Refused, NotCarried::Unheard];
+        reasons.iter().map(|why| self.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).get()).sum()
+    }
+
+    fn ambiguous(&self) -> u64 {
+        self.metrics.cluster_not_carried_total.with_label_values(&["timeout"]).get()
+    }
+
+    fn carried(&self) -> u64 {
+        self.metrics.cluster_carried_total.with_label_values::<&str>(&[]).get()
+    }
+
+    fn missed(&self) -> u64 {
+        self.metrics.cluster_missed_total.with_label_values::<&str>(&[]).get()
+    }
+
+    fn dropped(&self) -> u64 {
+        ["lagged", "full", "unreadable"]
+            .iter()
+            .map(|why| self.metrics.cluster_dropped_total.with_label_values(&[why]).get())
+            .sum()
+    }
+}
+
+fn body(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+fn number(incoming: &Incoming) -> u64 {
+    u64::from_be_bytes(incoming.frame.body[..].try_into().unwrap())
+}
+
+/// Counts what arrives, and checks the order.
+fn count_arrivals(mut incoming: mpsc::Receiver<Incoming>) -> Arc<AtomicU64> {
+    let arrived = Arc::new(AtomicU64::new(0));
+    let counter = arrived.clone();
+    tokio::spawn(async move {
+        let mut last = None;
+        while let Some(message) = incoming.recv().await {
+            let number = number(&message);
+            assert!(last.is_none_or(|last| last < number), "{number} after {last:?}");
+            last = Some(number);
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    arrived
+}
+
+#[tokio::test]
+async fn burst_arrives_completely_and_in_order_at_the_other_node() {
+    let server = RedisServer::start();
+    let (a, b) = (Node::start(&server, "a"), Node::start(&server, "b"));
+    let channel: Arc<str> = "roomcast:test".into();
+    let own = count_arrivals(a.pubsub.subscribe(&channel, 65_536));
+    let arrived = count_arrivals(b.pubsub.subscribe(&channel, 65_536));
+    a.ready(2).await;
+    b.ready(2).await;
+    let receipts: Vec<_> = (0..5000).map(|n| a.pubsub.publish(&channel, &body(n)).unwrap()).collect();
+    let took = eventually("all arrived", Duration::from_secs(10), || arrived.load(Ordering::SeqCst) == 5000).await;
+    println!("5000 in {took:?}");
+    for receipt in receipts {
+        receipt.await.unwrap();
+    }
+    assert_eq!((a.carried(), a.not_carried(), b.missed(), b.dropped()), (5000, 0, 0, 0));
+    assert_eq!(own.load(Ordering::SeqCst), 0, "a node does not hear itself");
+}
+
+#[tokio::test]
+async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
+    let mut server = RedisServer::start();
+    let (a, b) = (Node::start(&server, "a"), Node::start(&server, "b"));
+    let channel: Arc<str> = "roomcast:test".into();
+    let arrived = count_arrivals(b.pubsub.subscribe(&channel, 65_536));
+    a.ready(2).await;
+    b.ready(2).await;
+    let (mut published, mut refused, mut receipts) = (0, 0, Vec::new());
+    for round in 0..3 {
+        for step in 0..300 {
+            match step {
+                50 => server.kill(),
+                150 => server.restart(),
+                _ => {}
+            }
+            match a.pubsub.publish(&channel, &body(published)) {
+                Ok(receipt) => receipts.push(receipt),
+                Err(NotCarried::Away) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+            published += 1;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let before = arrived.load(Ordering::SeqCst);
+        let started = std::time::Instant::now();
+        while arrived.load(Ordering::SeqCst) == before {
+            assert!(started.elapsed() < Duration::from_secs(2), "round {round}: cross-node delivery is not back");
+            if let Ok(receipt) = a.pubsub.publish(&channel, &body(published)) {
+                receipts.push(receipt);
+            } else {
+                refused += 1;
+            }
+            published += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("round {round}: back within {:?} of the last step", started.elapsed());
+    }
+    let mut failed = 0;
+    for receipt in receipts {
+        failed += u64::from(receipt.await.is_err());
+    }
+    // Everything is accounted for, on both sides.
+    assert_eq!(a.not_carried(), refused + failed);
+    assert_eq!(a.carried(), published - refused - failed);
+    a.ready(2).await;
+    b.ready(2).await;
+    a.pubsub.publish(&channel, &body(published)).unwrap().await.unwrap();
+    let got = || arrived.load(Ordering::SeqCst);
+    eventually("every number is accounted for", Duration::from_secs(2), || got() + b.missed() == published + 1).await;
+    println!("published {published}, arrived {}, missed {}, not carried {}", got(), b.missed(), a.not_carried());
+    assert_eq!(b.dropped(), 0);
+    assert!(refused > 0);
+    // What was not carried is what did not arrive; only of what was in flight as Redis died nobody can know.
+    let lost = published + 1 - got();
+    assert!((a.not_carried() - a.ambiguous()..=a.not_carried()).contains(&lost), "{lost} lost");
+}
+
+#[tokio::test]
+async fn full_buffer_refuses_and_counts_instead_of_waiting() {
+    let server = RedisServer::start();
+    let metrics = Arc::new(Metrics::new());
+    let redis = Redis::connect(&config(&server.url()), "a", metrics.clone()).unwrap();
+    eventually("Redis is up", Duration::from_secs(3), || redis.health().is_good()).await;
+    let pubsub = PubSub::start(redis, "a", metrics.clone(), 10);
+    // Nothing is written before this task yields.
+    let outcomes: Vec<_> = (0..15).map(|n| pubsub.publish(&"roomcast:test".into(), &body(n)).err()).collect();
+    assert_eq!(outcomes.iter().filter(|why| **why == Some(NotCarried::Full)).count(), 5);
+    assert_eq!(metrics.cluster_not_carried_total.with_label_values(&["full"]).get(), 5);
+}
+
+#[tokio::test]
+async fn nodes_know_each_other_and_notice_who_goes() {
+    let server = RedisServer::start();
+    let (a, b, c) = (Node::start(&server, "a"), Node::start(&server, "b"), Node::start(&server, "c"));
+    for node in [&a, &b, &c] {
+        node.ready(3).await;
+    }
+    b.cluster.leave().await;
+    b.redis.close().await;
+    eventually("b has left", Duration::from_secs(1), || a.cluster.view().nodes.len() == 2).await;
+    // As a killed node: without a word.
+    c.redis.close().await;
+    eventually("c is silent", Duration::from_secs(6), || a.cluster.view().nodes.len() == 1).await;
+    let (told, channel) = (a.cluster.tell("nobody", &1).await, Arc::from("roomcast:test"));
+    assert_eq!(told, roomcast::directory::Told::Carried);
+    a.pubsub.publish(&channel, b"x").unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_node_tells_reaches_all_others_once() {
+    let server = RedisServer::start();
+    let (a, b) = (Node::start(&server, "a"), Node::start(&server, "b"));
+    let heard: [Arc<AtomicU64>; 2] = Default::default();
+    for (node, heard) in [&a, &b].into_iter().zip(&heard) {
+        let heard = heard.clone();
+        node.cluster.on("test", move |from, data| {
+            assert_eq!((from, data), ("a", serde_json::json!({"x": 1})));
+            heard.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+    a.ready(2).await;
+    a.cluster.tell("test", &serde_json::json!({"x": 1})).await;
+    eventually("b has heard", Duration::from_secs(1), || heard[1].load(Ordering::SeqCst) == 1).await;
+    assert_eq!(heard[0].load(Ordering::SeqCst), 0);
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::metrics::Metrics;
@@ -35,6 +36,7 @@ pub(super) struct State {
     metrics: Arc<Metrics>,
     answers: AtomicBool,
     stopped: CancellationToken,
+    lost: Notify,
     known: Mutex<Known>,
 }
 
@@ -49,7 +51,13 @@ impl State {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         metrics.redis_up.with_label_values::<&str>(&[]).set(0);
         let known = Known { heard: false, round_trip: None, since: SystemTime::now(), last_error: None };
-        Self { metrics, answers: AtomicBool::new(true), stopped: CancellationToken::new(), known: Mutex::new(known) }
+        Self {
+            metrics,
+            answers: AtomicBool::new(true),
+            stopped: CancellationToken::new(),
+            lost: Notify::new(),
+            known: Mutex::new(known),
+        }
     }
 
     /// Whether the last command of the probe was answered in time.
@@ -92,8 +100,17 @@ impl State {
         self.metrics.redis_reconnects_total.with_label_values::<&str>(&[]).inc();
     }
 
+    /// Resolves when a message or a connection is lost.
+    pub(super) async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
     pub(super) fn stop(&self) {
         self.stopped.cancel();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.is_cancelled()
     }
 
     pub(super) async fn stopped(&self) {
@@ -106,6 +123,9 @@ impl State {
         }
         known.heard = heard;
         known.since = SystemTime::now();
+        if !heard {
+            self.lost.notify_one();
+        }
         self.metrics.redis_up.with_label_values::<&str>(&[]).set(i64::from(heard));
         match &known.last_error {
             Some(error) => tracing::warn!(redis.error = error, "Redis is away: this node serves its own clients only"),

@@ -22,20 +22,6 @@ impl Keys {
         &self.prefix
     }
 
-    // --- the cluster (written by `cluster`) ---
-
-    /// ZSET: node id, scored by the Unix time in ms when it counts as gone. Each node renews its own member and
-    /// removes those that are long gone. No TTL; at most one member a node.
-    pub fn nodes(&self) -> String {
-        format!("{}:nodes", self.prefix)
-    }
-
-    /// STRING, JSON: what a node says of itself (totals of connections and rooms). Expires after three missed
-    /// heartbeats.
-    pub fn node(&self, id: &str) -> String {
-        format!("{}:node:{id}", self.prefix)
-    }
-
     // --- owners (written by `owners`) ---
 
     /// STRING: the user who owns a room, as the backend said. Expires as the backend said.
@@ -83,12 +69,17 @@ impl Keys {
         format!("{}:probe:{node}", self.prefix)
     }
 
-    /// Requests of nodes to all nodes, JSON.
+    /// What nodes tell each other, JSON: that they are there, and requests to all nodes.
     pub fn control_channel(&self) -> String {
         format!("{}:control", self.prefix)
     }
 
-    /// What the channels of namespaces begin with: `<this>-request#<namespace>#` and `<this>-response#…`.
+    /// Events of a namespace for the clients of other nodes.
+    pub fn events_channel(&self, namespace: &str) -> String {
+        format!("{}:events:{namespace}", self.prefix)
+    }
+
+    /// What the channels of socketioxide-redis begin with: `<this>-request#<namespace>#` and `<this>-response#…`.
     pub fn namespace_prefix(&self) -> String {
         self.prefix.to_string()
     }
@@ -108,7 +99,7 @@ mod tests {
         let keys = Keys::new("p");
         assert_eq!(keys.history("/a", "x", "meta"), "p:history:{/a#x}:meta");
         assert_ne!(keys.owner("/a", "x"), keys.owner("/", "ax"));
-        for name in [keys.nodes(), keys.node("n"), keys.probe_channel("n"), keys.control_channel()] {
+        for name in [keys.probe_channel("n"), keys.control_channel(), keys.events_channel("/")] {
             assert!(name.starts_with("p:"), "{name}");
         }
     }

@@ -42,17 +42,17 @@ async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch:
             lost = 0;
             let _ = redis.listener().force_reconnection().await;
         }
-        // Until the first message is back, the next follows at once: a node should not wait to be ready.
-        let pause = if lost > 0 { every.min(FIRST) } else { every };
+        // Until a message is back, the next follows soon: a node should not wait to be ready.
         tokio::select! {
             () = state.stopped() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = state.lost() => tokio::time::sleep(SOON.min(every)).await,
+            () = tokio::time::sleep(if lost > 0 { SOON.min(every) } else { every }) => {}
         }
     }
 }
 
 /// How soon a message that did not come back is followed by another.
-const FIRST: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(100);
 
 /// Sends one message and waits for it. `None` when it did not come back, with the reason noted.
 async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch::Receiver<u64>) -> Option<Duration> {

@@ -66,6 +66,8 @@ metrics! {
     deliveries_dropped_total: counter ["namespace", "reason"];
     /// Seconds from an event's arrival to its last local queue.
     publish_seconds: histogram ["origin"] buckets LATENCY;
+    /// Events that Redis has taken for the other nodes.
+    cluster_carried_total: counter [];
     /// Events that did not reach the other nodes, by reason.
     cluster_not_carried_total: counter ["reason"];
     /// Events received from other nodes.

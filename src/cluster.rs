@@ -1,0 +1,238 @@
+//! To and from the other nodes: events, requests of nodes to nodes, and who is there.
+//!
+//! Redis is the only thing that nodes share; see `docs/redis.md` for every name in it. Nodes know of each other by what
+//! they say on the control channel once a second; nothing is stored, so nothing is left behind by a node that dies.
+
+pub mod event;
+pub mod frame;
+pub mod pubsub;
+
+mod actions;
+mod gaps;
+mod members;
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+pub use members::{Member, View};
+pub use pubsub::PubSub;
+
+use crate::config;
+use crate::directory::Told;
+use crate::publish::NotCarried;
+use crate::redis::Redis;
+use crate::room::Rooms;
+use crate::telemetry::metrics::Metrics;
+use frame::Frame;
+use members::{Hello, Members};
+
+/// How often a node says that it is there.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// At most so many requests of other nodes wait to be handled.
+const CONTROL_BUFFER: usize = 4096;
+
+/// Handles a request of another node; it must not wait.
+type Handler = Arc<dyn Fn(&str, Value) + Send + Sync>;
+
+/// This node among the others.
+pub struct Cluster {
+    node: Arc<str>,
+    rooms: Arc<Rooms>,
+    members: Members,
+    handlers: RwLock<HashMap<&'static str, Handler>>,
+    link: Option<Link>,
+}
+
+/// What a node that is not alone has.
+struct Link {
+    redis: Redis,
+    pubsub: Arc<PubSub>,
+    control: Arc<str>,
+}
+
+/// What nodes tell each other.
+#[derive(Serialize, Deserialize)]
+struct Control<'a, T> {
+    topic: &'a str,
+    data: T,
+}
+
+// What a node says of itself; everything else is for handlers.
+const HELLO: &str = "hello";
+const WHO: &str = "who";
+const BYE: &str = "bye";
+
+impl Cluster {
+    /// A node without others: the in-memory mode, complete in itself.
+    pub fn alone(node: &str, rooms: Arc<Rooms>) -> Arc<Self> {
+        Arc::new(Self::new(node, rooms, None))
+    }
+
+    /// A node that shares a Redis with others; it need not be there yet.
+    pub fn join(
+        node: &str,
+        rooms: Arc<Rooms>,
+        redis: Redis,
+        metrics: Arc<Metrics>,
+        config: &config::Redis,
+    ) -> Arc<Self> {
+        let control: Arc<str> = redis.keys().control_channel().into();
+        let pubsub = PubSub::start(redis.clone(), node, metrics, config.publish_buffer);
+        let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
+        let cluster = Arc::new(Self::new(node, rooms, Some(Link { redis, pubsub, control })));
+        tokio::spawn(cluster.clone().listen(requests));
+        tokio::spawn(cluster.clone().say_hello());
+        cluster
+    }
+
+    fn new(node: &str, rooms: Arc<Rooms>, link: Option<Link>) -> Self {
+        Self { node: node.into(), rooms, members: Members::default(), handlers: RwLock::default(), link }
+    }
+
+    /// This node's id.
+    pub fn node(&self) -> &Arc<str> {
+        &self.node
+    }
+
+    /// The way to the other nodes; `None` on a node that stands alone.
+    pub fn pubsub(&self) -> Option<&Arc<PubSub>> {
+        self.link.as_ref().map(|link| &link.pubsub)
+    }
+
+    /// The nodes, this one first, and their totals.
+    pub fn view(&self) -> View {
+        self.members.view(self.own_member())
+    }
+
+    /// Handles what other nodes tell on a topic. A node's own messages are not handled by itself.
+    pub fn on(&self, topic: &'static str, handler: impl Fn(&str, Value) + Send + Sync + 'static) {
+        self.handlers.write().expect("no panic while held").insert(topic, Arc::new(handler));
+    }
+
+    /// Tells all other nodes, at most once. Returns what became of it as soon as Redis has answered.
+    pub async fn tell(&self, topic: &str, data: &impl Serialize) -> Told {
+        let Some(link) = &self.link else { return Told::Alone };
+        let Ok(body) = serde_json::to_vec(&Control { topic, data }) else {
+            return Told::NotCarried(NotCarried::Refused.as_str());
+        };
+        let told = match link.pubsub.tell(&link.control, &body) {
+            Ok(receipt) => receipt.await,
+            Err(why) => Err(why),
+        };
+        told.map_or_else(|why| Told::NotCarried(why.as_str()), |()| Told::Carried)
+    }
+
+    /// Tells the others that this node goes.
+    pub async fn leave(&self) {
+        self.tell(BYE, &()).await;
+    }
+
+    fn own_member(&self) -> Member {
+        let namespaces = self.rooms.namespaces();
+        let (mut connections, mut rooms) = (0, 0);
+        for namespace in namespaces {
+            connections += self.rooms.session_count(namespace);
+            rooms += self.rooms.room_count(namespace);
+        }
+        Member { node: self.node.to_string(), connections, rooms }
+    }
+
+    async fn listen(self: Arc<Self>, mut requests: mpsc::Receiver<pubsub::Incoming>) {
+        while let Some(request) = requests.recv().await {
+            match serde_json::from_slice::<Control<'_, Value>>(&request.frame.body) {
+                Ok(control) => self.handle(&request.frame, control.topic, control.data).await,
+                Err(error) => tracing::debug!(%error, "ignored what another node told"),
+            }
+        }
+    }
+
+    async fn handle(&self, frame: &Frame, topic: &str, data: Value) {
+        let node = &frame.origin.node;
+        match topic {
+            HELLO => {
+                let Ok(hello) = serde_json::from_value::<Hello>(data) else { return };
+                if let Some(link) = &self.link {
+                    link.pubsub.note_heads(&frame.origin, &hello.heads);
+                }
+                if self.members.note(node, hello, Instant::now()) {
+                    tracing::info!(node = %node, "a node has joined the cluster");
+                    self.expect_listeners();
+                }
+            }
+            WHO => self.say_once().await,
+            BYE => {
+                if self.members.forget(node) {
+                    tracing::info!(node = %node, "a node has left the cluster");
+                    self.expect_listeners();
+                }
+            }
+            _ => {
+                let handler = self.handlers.read().expect("no panic while held").get(topic).cloned();
+                match handler {
+                    Some(handler) => handler(node, data),
+                    None => tracing::debug!(topic, "ignored what another node told: nobody handles it"),
+                }
+            }
+        }
+    }
+
+    async fn say_hello(self: Arc<Self>) {
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut asked = false;
+        loop {
+            beat.tick().await;
+            let Some(link) = &self.link else { return };
+            if link.redis.is_closed() {
+                return;
+            }
+            let health = link.redis.health();
+            // A node that does not hear must not call the others gone, nor be expected to hear.
+            if !health.is_good() || !link.redis.subscriber().is_complete() {
+                asked = false;
+                continue;
+            }
+            if !std::mem::replace(&mut asked, true) {
+                self.tell(WHO, &()).await;
+            }
+            self.say_once().await;
+            if self.members.expire(health.since, Instant::now()) {
+                tracing::warn!("a node of the cluster is silent and counts as gone");
+            }
+            self.expect_listeners();
+        }
+    }
+
+    async fn say_once(&self) {
+        let Some(link) = &self.link else { return };
+        let own = self.own_member();
+        let hello = Hello {
+            connections: own.connections,
+            rooms: own.rooms,
+            listens: link.pubsub.listens(),
+            heads: link.pubsub.heads(),
+        };
+        self.tell(HELLO, &hello).await;
+    }
+
+    fn expect_listeners(&self) {
+        let Some(link) = &self.link else { return };
+        let mut listeners = self.members.listeners();
+        for channel in link.pubsub.listens() {
+            *listeners.entry(channel).or_default() += 1;
+        }
+        link.pubsub.expect_listeners(listeners);
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("node", &self.node).field("alone", &self.link.is_none()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,102 @@
+//! Joins, leaves and disconnects by user, socket or room, on every node.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Cluster;
+use crate::directory::{Actions, Answer, Done, Selection};
+use crate::room::{Rooms, socket_room, user_room};
+use crate::session::{Close, RoomName, Session};
+
+const TOPIC: &str = "act";
+
+/// An action as it is told to the other nodes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Act {
+    namespace: Arc<str>,
+    /// Whom it concerns: members of any of these.
+    rooms: Vec<RoomName>,
+    what: What,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum What {
+    Join(RoomName),
+    Leave(RoomName),
+    Disconnect { transport: bool },
+}
+
+impl Cluster {
+    /// Lets this node carry out what other nodes tell. To be called once, before clients connect.
+    pub fn obey(&self) {
+        let rooms = self.rooms.clone();
+        self.on(TOPIC, move |node, data| match serde_json::from_value::<Act>(data) {
+            Ok(act) => {
+                act.carry_out(&rooms);
+            }
+            Err(error) => tracing::debug!(node, %error, "ignored an action of another node"),
+        });
+    }
+
+    fn act<'a>(&'a self, selection: &Selection, what: What) -> Answer<'a, Done> {
+        let rooms = selection
+            .users
+            .iter()
+            .map(|id| user_room(id))
+            .chain(selection.sockets.iter().map(|id| socket_room(id)))
+            .chain(selection.rooms.iter().map(|room| room.as_str().into()))
+            .collect();
+        let act = Act { namespace: selection.namespace.as_str().into(), rooms, what };
+        Box::pin(async move {
+            let local = act.carry_out(&self.rooms);
+            let remote = self.tell(TOPIC, &act).await;
+            Ok(Done { local, remote })
+        })
+    }
+}
+
+impl Actions for Cluster {
+    fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done> {
+        self.act(selection, What::Join(room.into()))
+    }
+
+    fn leave<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done> {
+        self.act(selection, What::Leave(room.into()))
+    }
+
+    fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> Answer<'a, Done> {
+        self.act(selection, What::Disconnect { transport })
+    }
+}
+
+// === impl Act ===
+
+impl Act {
+    /// Acts on this node's clients. Returns how many it concerned.
+    fn carry_out(&self, rooms: &Rooms) -> usize {
+        // Nobody selected is nobody, not everybody.
+        if self.rooms.is_empty() {
+            return 0;
+        }
+        let sessions = rooms.recipients(&self.namespace, &self.rooms, &[]);
+        sessions.iter().for_each(|session| self.what.apply(rooms, session));
+        sessions.len()
+    }
+}
+
+impl What {
+    fn apply(&self, rooms: &Rooms, session: &Arc<Session>) {
+        match self {
+            Self::Join(room) => {
+                rooms.join(session, room);
+            }
+            Self::Leave(room) => {
+                rooms.leave(session, room);
+            }
+            Self::Disconnect { transport: true } => session.close(Close::Transport),
+            Self::Disconnect { transport: false } => session.close(Close::Namespace),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! An event as it travels between nodes: the text that clients get is carried as it is.
+//!
+//! ```text
+//! flags:1 (1 = volatile) | rooms | except | stamps | text | attachments
+//! list: count:4 items       string, bytes: length:4 bytes       stamp: room epoch:8 offset:8
+//! ```
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+
+use crate::event::{Event, Stamp};
+use crate::publish::Outgoing;
+use crate::session::RoomName;
+
+const VOLATILE: u8 = 1;
+
+/// The bytes are not an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the event of another node is malformed")]
+pub struct Malformed;
+
+/// Writes an event for the other nodes.
+pub fn encode(outgoing: &Outgoing) -> BytesMut {
+    let event = &outgoing.event;
+    let mut out = BytesMut::with_capacity(64 + event.size_bytes());
+    out.put_u8(if outgoing.volatile { VOLATILE } else { 0 });
+    for rooms in [&outgoing.rooms, &outgoing.except] {
+        put_count(&mut out, rooms.len());
+        rooms.iter().for_each(|room| put_bytes(&mut out, room.as_bytes()));
+    }
+    put_count(&mut out, outgoing.stamps.len());
+    for stamp in &outgoing.stamps {
+        put_bytes(&mut out, stamp.room.as_bytes());
+        out.put_u64(stamp.epoch);
+        out.put_u64(stamp.offset);
+    }
+    put_bytes(&mut out, event.text().as_bytes());
+    put_count(&mut out, event.attachments().len());
+    event.attachments().iter().for_each(|bytes| put_bytes(&mut out, bytes));
+    out
+}
+
+/// Reads an event of another node; text and attachments share the bytes.
+///
+/// # Errors
+/// [`Malformed`] when the bytes are not what [`encode`] writes.
+pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malformed> {
+    let flags = bytes.try_get_u8().map_err(|_| Malformed)?;
+    let rooms = list(&mut bytes, 4, room)?;
+    let except = list(&mut bytes, 4, room)?;
+    let stamps = list(&mut bytes, 20, |bytes| {
+        let room = room(bytes)?;
+        let mut number = || bytes.try_get_u64().map_err(|_| Malformed);
+        Ok(Stamp { room, epoch: number()?, offset: number()? })
+    })?;
+    let text = ByteString::try_from(take(&mut bytes)?).map_err(|_| Malformed)?;
+    let attachments = list(&mut bytes, 4, take)?;
+    let event = Event::from_wire(text, attachments).map_err(|_| Malformed)?;
+    let volatile = flags & VOLATILE != 0;
+    Ok(Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps })
+}
+
+fn put_count(out: &mut BytesMut, count: usize) {
+    out.put_u32(u32::try_from(count).expect("shorter than 4 GiB: configuration and contracts bound it"));
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    put_count(out, bytes.len());
+    out.put_slice(bytes);
+}
+
+fn take(bytes: &mut Bytes) -> Result<Bytes, Malformed> {
+    let length = bytes.try_get_u32().map_err(|_| Malformed)? as usize;
+    if bytes.len() < length {
+        return Err(Malformed);
+    }
+    Ok(bytes.split_to(length))
+}
+
+fn room(bytes: &mut Bytes) -> Result<RoomName, Malformed> {
+    let name = take(bytes)?;
+    Ok(std::str::from_utf8(&name).map_err(|_| Malformed)?.into())
+}
+
+/// Reads a list whose items take at least `least` bytes each, so that a count cannot ask for more memory than arrived.
+fn list<T>(
+    bytes: &mut Bytes,
+    least: usize,
+    item: impl Fn(&mut Bytes) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let count = bytes.try_get_u32().map_err(|_| Malformed)? as usize;
+    if count > bytes.len() / least {
+        return Err(Malformed);
+    }
+    (0..count).map(|_| item(bytes)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn outgoing() -> Outgoing {
+        let event =
+            Event::from_wire(r#"["e",{"_placeholder":true,"num":0},1.50]"#.into(), vec![Bytes::from_static(b"\0\x01")]);
+        Outgoing {
+            namespace: "/n".into(),
+            event: event.unwrap(),
+            rooms: vec!["a".into(), "b:é".into()],
+            except: vec!["$sid:x".into()],
+            volatile: true,
+            stamps: vec![Stamp { room: "a".into(), epoch: 3, offset: u64::MAX }],
+        }
+    }
+
+    #[test]
+    fn event_survives_the_wire_to_the_byte() {
+        let sent = outgoing();
+        let got = decode(&sent.namespace, encode(&sent).freeze()).unwrap();
+        assert_eq!(got.event, sent.event);
+        assert_eq!((got.rooms, got.except, got.stamps), (sent.rooms, sent.except, sent.stamps));
+        assert!(got.volatile);
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_no_panic() {
+        let bytes = encode(&outgoing()).freeze();
+        for length in 0..bytes.len() {
+            assert!(decode(&"/".into(), bytes.slice(..length)).is_err(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = decode(&"/".into(), bytes.into());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a node puts in front of what it publishes, so that others know what they miss.
+//!
+//! ```text
+//! "rc" version:1 | incarnation:8 number:8 sent_at_us:8 | node: length:1 bytes | body
+//! ```
+//! Numbers are big-endian. A node that meets another version ignores the message and counts it, so that
+//! nodes of two versions can share a cluster while it is upgraded: they then miss each other's events, visibly.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+const MAGIC: &[u8; 2] = b"rc";
+const VERSION: u8 = 1;
+const FIXED: usize = MAGIC.len() + 1 + 3 * 8 + 1;
+
+/// The longest id of a node, in bytes.
+pub const MAX_NODE_ID: usize = 255;
+
+/// Where a message comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The node's id.
+    pub node: Arc<str>,
+    /// Differs for each run of the node: numbers begin again with it.
+    pub incarnation: u64,
+}
+
+/// A message and what its sender said of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Who sent it.
+    pub origin: Origin,
+    /// Counts the messages of this origin on this channel, from 1. 0: not counted.
+    pub number: u64,
+    /// When it was sent, by the sender's clock, in microseconds of Unix time.
+    pub sent_at_us: u64,
+    /// What was sent.
+    pub body: Bytes,
+}
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Something else publishes on our channels.
+    #[error("the message is not one of a node")]
+    Foreign,
+    /// A node of another version.
+    #[error("the message is of version {0}, this node knows {VERSION}")]
+    Version(u8),
+    /// Cut off, or not what its sender should have written.
+    #[error("the message is malformed")]
+    Malformed,
+}
+
+impl Frame {
+    /// Writes a frame. The node's id is cut at [`MAX_NODE_ID`] bytes.
+    pub fn encode(origin: &Origin, number: u64, sent_at_us: u64, body: &[u8]) -> Bytes {
+        let node = &origin.node.as_bytes()[..origin.node.len().min(MAX_NODE_ID)];
+        let mut out = BytesMut::with_capacity(FIXED + node.len() + body.len());
+        out.put_slice(MAGIC);
+        out.put_u8(VERSION);
+        out.put_u64(origin.incarnation);
+        out.put_u64(number);
+        out.put_u64(sent_at_us);
+        out.put_u8(u8::try_from(node.len()).unwrap_or(u8::MAX));
+        out.put_slice(node);
+        out.put_slice(body);
+        out.freeze()
+    }
+
+    /// Reads a frame; the body shares the bytes.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
+    pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
+        if !bytes.starts_with(MAGIC) {
+            return Err(FrameError::Foreign);
+        }
+        bytes.advance(MAGIC.len());
+        match bytes.try_get_u8() {
+            Ok(VERSION) => {}
+            Ok(version) => return Err(FrameError::Version(version)),
+            Err(_) => return Err(FrameError::Malformed),
+        }
+        let mut number = || bytes.try_get_u64().map_err(|_| FrameError::Malformed);
+        let (incarnation, counted, sent_at_us) = (number()?, number()?, number()?);
+        let length = usize::from(bytes.try_get_u8().map_err(|_| FrameError::Malformed)?);
+        if bytes.len() < length {
+            return Err(FrameError::Malformed);
+        }
+        let node = bytes.split_to(length);
+        let node = std::str::from_utf8(&node).map_err(|_| FrameError::Malformed)?.into();
+        Ok(Self { origin: Origin { node, incarnation }, number: counted, sent_at_us, body: bytes })
+    }
+
+    /// How long ago it was sent; zero when the sender's clock is ahead.
+    pub fn age(&self) -> Duration {
+        Duration::from_micros(now_us().saturating_sub(self.sent_at_us))
+    }
+}
+
+/// Unix time in microseconds.
+pub(super) fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn origin() -> Origin {
+        Origin { node: "node-a".into(), incarnation: 7 }
+    }
+
+    #[test]
+    fn frame_survives_the_wire() {
+        let bytes = Frame::encode(&origin(), 3, 99, b"body");
+        let frame = Frame::decode(bytes).unwrap();
+        let expected = Frame { origin: origin(), number: 3, sent_at_us: 99, body: Bytes::from_static(b"body") };
+        assert_eq!(frame, expected);
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_no_panic() {
+        let bytes = Frame::encode(&origin(), 3, 99, b"");
+        for length in 0..bytes.len() {
+            assert!(Frame::decode(bytes.slice(..length)).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn other_versions_and_strangers_are_told_apart() {
+        assert_eq!(Frame::decode(Bytes::from_static(b"rc\x09rest")), Err(FrameError::Version(9)));
+        assert_eq!(Frame::decode(Bytes::from_static(b"\x96abc")), Err(FrameError::Foreign));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let mut framed = b"rc\x01".to_vec();
+            framed.extend(&bytes);
+            let _ = Frame::decode(bytes.into());
+            let _ = Frame::decode(framed.into());
+        }
+    }
+}

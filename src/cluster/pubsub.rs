@@ -1,0 +1,294 @@
+//! Publishing to the other nodes without waiting for Redis, and hearing from them.
+//!
+//! [`PubSub::publish`] returns at once. One task writes in the order of the calls and keeps many publishes in
+//! flight; what does not get through is counted once, with its reason, and told by the receipt. Each publish has a
+//! number, so that the others count exactly what they missed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::PubsubInterface;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use super::frame::{Frame, Origin, now_us};
+use super::gaps::Gaps;
+use crate::publish::{NotCarried, Receipt};
+use crate::redis::{Message, Redis};
+use crate::telemetry::metrics::Metrics;
+
+/// At most so many publishes are on their way to Redis and back.
+const MAX_IN_FLIGHT: usize = 2048;
+
+/// A node's sharded pub/sub.
+pub struct PubSub {
+    redis: Redis,
+    origin: Origin,
+    metrics: Arc<Metrics>,
+    // The numbers and the queue change together, so that numbers leave in order.
+    outgoing: Mutex<Outgoing>,
+    gaps: Arc<Mutex<Gaps>>,
+    listeners: Listeners,
+}
+
+/// How many nodes are known to listen to a channel, this one included.
+type Listeners = Arc<RwLock<HashMap<Arc<str>, usize>>>;
+
+struct Outgoing {
+    numbers: HashMap<Arc<str>, u64>,
+    queue: mpsc::Sender<Job>,
+}
+
+struct Job {
+    channel: Arc<str>,
+    frame: Bytes,
+    counted: bool,
+    done: oneshot::Sender<Result<(), NotCarried>>,
+}
+
+/// A message of another node.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Who sent it, when, and what.
+    pub frame: Frame,
+}
+
+impl PubSub {
+    /// Begins to write. `buffer` bounds what waits to be written.
+    pub fn start(redis: Redis, node: &str, metrics: Arc<Metrics>, buffer: usize) -> Arc<Self> {
+        let (queue, jobs) = mpsc::channel(buffer);
+        let listeners = Listeners::default();
+        tokio::spawn(write(
+            Writer { redis: redis.clone(), metrics: metrics.clone(), listeners: listeners.clone() },
+            jobs,
+        ));
+        let origin = Origin { node: node.into(), incarnation: now_us() };
+        let outgoing = Mutex::new(Outgoing { numbers: HashMap::new(), queue });
+        Arc::new(Self { redis, origin, metrics, outgoing, gaps: Arc::default(), listeners })
+    }
+
+    /// This node, as the others know it.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Publishes an event: numbered, and counted when it does not get through.
+    ///
+    /// # Errors
+    /// At once when Redis is known to be away or the buffer is full. Otherwise the receipt tells.
+    pub fn publish(&self, channel: &Arc<str>, body: &[u8]) -> Result<Receipt, NotCarried> {
+        let mut outgoing = self.outgoing.lock().expect("no panic while held");
+        // What is not carried has a number too: the other nodes have missed it.
+        let number = outgoing.number(channel);
+        if !self.redis.is_up() {
+            return Err(self.count(NotCarried::Away));
+        }
+        let frame = Frame::encode(&self.origin, number, now_us(), body);
+        outgoing.send(channel, frame, true).map_err(|why| self.count(why))
+    }
+
+    /// Tells something that may be lost: not numbered, not counted.
+    ///
+    /// # Errors
+    /// As [`PubSub::publish`].
+    pub fn tell(&self, channel: &Arc<str>, body: &[u8]) -> Result<Receipt, NotCarried> {
+        self.send_plain(channel, Frame::encode(&self.origin, 0, now_us(), body))
+    }
+
+    /// Publishes bytes of another protocol as they are.
+    ///
+    /// # Errors
+    /// As [`PubSub::publish`].
+    pub fn send_plain(&self, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, NotCarried> {
+        if !self.redis.is_up() {
+            return Err(NotCarried::Away);
+        }
+        self.outgoing.lock().expect("no panic while held").send(channel, bytes, false)
+    }
+
+    /// The messages of other nodes on a channel, in order; `buffer` of them may wait. A subscription that is asked for while
+    /// Redis is away begins when it comes.
+    pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
+        let (queue, incoming) = mpsc::channel(buffer);
+        self.gaps.lock().expect("no panic while held").listen(channel);
+        let (own, metrics, gaps) = (self.origin.clone(), self.metrics.clone(), self.gaps.clone());
+        self.redis.subscriber().subscribe(channel.clone(), move |message| {
+            let frame = match Frame::decode(message.body) {
+                Ok(frame) if frame.origin == own => return,
+                Ok(frame) => frame,
+                Err(error) => {
+                    tracing::debug!(redis.channel = %message.channel, %error, "ignored a message");
+                    metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
+                    return;
+                }
+            };
+            if frame.number > 0 {
+                let mut gaps = gaps.lock().expect("no panic while held");
+                let missing = gaps.note(&frame.origin, &message.channel, frame.number, Instant::now());
+                drop(gaps);
+                count_missed(&metrics, missing);
+            }
+            if let Err(TrySendError::Full(_)) = queue.try_send(Incoming { channel: message.channel, frame }) {
+                metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
+            }
+        });
+        incoming
+    }
+
+    /// The messages on a channel of another protocol, our own included.
+    pub fn subscribe_plain(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Message> {
+        let (queue, incoming) = mpsc::channel(buffer);
+        let metrics = self.metrics.clone();
+        self.redis.subscriber().subscribe(channel.clone(), move |message| {
+            if let Err(TrySendError::Full(_)) = queue.try_send(message) {
+                metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
+            }
+        });
+        incoming
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&self, channel: &str) {
+        self.redis.subscriber().unsubscribe(channel);
+    }
+
+    /// How many connections are subscribed to a channel, on the Redis node that has it.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn subscribers(&self, channel: &str) -> Result<u64, Error> {
+        let (_, count): (String, u64) = self.redis.client().pubsub_shardnumsub(channel).await?;
+        Ok(count)
+    }
+
+    /// The channels that this node listens to, our own protocol only.
+    pub(super) fn listens(&self) -> Vec<Arc<str>> {
+        self.gaps.lock().expect("no panic while held").listens()
+    }
+
+    /// Sets how many nodes are known to listen to each channel: a publish that fewer hear is not carried.
+    pub(super) fn expect_listeners(&self, listeners: HashMap<Arc<str>, usize>) {
+        *self.listeners.write().expect("no panic while held") = listeners;
+    }
+
+    /// The newest number on each channel, for the others to compare with what they got.
+    pub(super) fn heads(&self) -> HashMap<Arc<str>, u64> {
+        self.outgoing.lock().expect("no panic while held").numbers.clone()
+    }
+
+    /// Compares what another node says it has sent with what arrived.
+    pub(super) fn note_heads(&self, origin: &Origin, heads: &HashMap<Arc<str>, u64>) {
+        let mut gaps = self.gaps.lock().expect("no panic while held");
+        for (channel, head) in heads {
+            count_missed(&self.metrics, gaps.note_head(origin, channel, *head, Instant::now()));
+        }
+    }
+
+    fn count(&self, why: NotCarried) -> NotCarried {
+        self.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).inc();
+        why
+    }
+}
+
+fn count_missed(metrics: &Metrics, missing: u64) {
+    if missing > 0 {
+        metrics.cluster_missed_total.with_label_values::<&str>(&[]).inc_by(missing);
+    }
+}
+
+// === impl Outgoing ===
+
+impl Outgoing {
+    fn number(&mut self, channel: &Arc<str>) -> u64 {
+        if let Some(number) = self.numbers.get_mut(channel) {
+            *number += 1;
+            return *number;
+        }
+        self.numbers.insert(channel.clone(), 1);
+        1
+    }
+
+    fn send(&mut self, channel: &Arc<str>, frame: Bytes, counted: bool) -> Result<Receipt, NotCarried> {
+        let (done, receipt) = oneshot::channel();
+        let job = Job { channel: channel.clone(), frame, counted, done };
+        match self.queue.try_send(job) {
+            Ok(()) => Ok(Box::pin(async move { receipt.await.unwrap_or(Err(NotCarried::Away)) })),
+            Err(TrySendError::Full(_)) => Err(NotCarried::Full),
+            Err(TrySendError::Closed(_)) => Err(NotCarried::Away),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Writer {
+    redis: Redis,
+    metrics: Arc<Metrics>,
+    listeners: Listeners,
+}
+
+/// Writes in order, and keeps many publishes in flight.
+async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
+    let mut in_flight = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+            job = jobs.recv(), if in_flight.len() < MAX_IN_FLIGHT => {
+                let Some(job) = job else { break };
+                let mut sending = Box::pin(writer.clone().send(job));
+                // The first poll hands the command to fred: polled here, commands are handed over in order.
+                if futures_util::poll!(&mut sending).is_pending() {
+                    in_flight.push(sending);
+                }
+            }
+        }
+    }
+    while in_flight.next().await.is_some() {}
+}
+
+// === impl Writer ===
+
+impl Writer {
+    async fn send(self, job: Job) {
+        let outcome = if self.redis.is_up() {
+            let sent: Result<usize, Error> = self.redis.client().spublish(&*job.channel, job.frame).await;
+            match sent {
+                Ok(heard) if job.counted && heard < self.expected(&job.channel) => Err(NotCarried::Unheard),
+                Ok(_) => Ok(()),
+                Err(error) => Err(classify(&error)),
+            }
+        } else {
+            Err(NotCarried::Away)
+        };
+        match outcome {
+            Ok(()) if job.counted => self.metrics.cluster_carried_total.with_label_values::<&str>(&[]).inc(),
+            Err(why) if job.counted => {
+                self.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).inc();
+            }
+            _ => {}
+        }
+        // The publisher may not want to know.
+        let _ = job.done.send(outcome);
+    }
+
+    fn expected(&self, channel: &str) -> usize {
+        self.listeners.read().expect("no panic while held").get(channel).copied().unwrap_or(0)
+    }
+}
+
+fn classify(error: &Error) -> NotCarried {
+    match error.kind() {
+        // Written, perhaps carried out, but the connection broke before the answer.
+        ErrorKind::Timeout | ErrorKind::IO => NotCarried::Timeout,
+        // Not written: fred knew that there is no connection.
+        ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => NotCarried::Away,
+        _ => NotCarried::Refused,
+    }
+}
