@@ -1,3 +1,4 @@
 //! What operators see: metrics, and logs.
 
+pub mod catalogue;
 pub mod metrics;

@@ -126,6 +126,12 @@ metrics! {
     jwks_refreshes_total: counter ["result"];
     /// Keys of the published key set that are in use.
     jwks_keys: gauge [];
+    /// Requests of the API, by route and status.
+    api_requests_total: counter ["route", "status"];
+    /// Seconds from an API request's head to its answer.
+    api_request_seconds: histogram ["route"] buckets LATENCY;
+    /// Questions for the owner of a room, by answer: found, none, unavailable.
+    owner_lookups_total: counter ["result"];
 }
 
 impl Metrics {

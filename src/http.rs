@@ -1,0 +1,78 @@
+//! The HTTP edges: health on both listeners, and the API for backends and operators on its own.
+//!
+//! Every answer of the API is JSON, every failure is in one envelope (`answer::Envelope`), whatever a client sends.
+//! The routes stand in one table (`route::table`), of which the router and the OpenAPI document are made.
+//! Events leave only through `publish`. `docs/api.md` is the page for users.
+
+pub mod access;
+pub mod actions;
+pub mod answer;
+pub mod body;
+pub mod connections;
+pub mod emit;
+pub mod events;
+pub mod fields;
+pub mod history;
+pub mod openapi;
+pub mod owners;
+pub mod params;
+pub mod publishing;
+pub mod ready;
+pub mod rooms;
+pub mod route;
+pub mod scrape;
+pub mod serve;
+pub mod state;
+pub mod text;
+pub mod users;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::{MethodFilter, get, on};
+use http::{Method, StatusCode};
+
+pub use ready::{ClusterStatus, ReadySource, RedisStatus, Status};
+pub use state::{Api, ApiLimits, Caller, Keys, Parts};
+
+use crate::error::Code;
+use answer::ApiError;
+
+/// `/live` and `/ready`, for the listener that clients come to. The Socket.IO path is added around it.
+pub fn public_router(source: Arc<dyn ReadySource>) -> Router {
+    let router = Router::new().route("/live", get(ready::live)).route("/ready", get(ready::ready)).with_state(source);
+    in_envelope(router)
+}
+
+/// `/live`, `/ready`, `/metrics` and `/api/v1/…`, for the listener of backends and operators.
+pub fn api_router(api: Arc<Api>) -> Router {
+    let metrics = Router::new().route("/metrics", get(scrape::metrics)).with_state(api.clone());
+    let mut router = public_router(api.ready.clone()).merge(metrics);
+    for route in route::table() {
+        let (route, api) = (Arc::new(route), api.clone());
+        let filter = MethodFilter::try_from(route.method.clone()).expect("the table has methods that axum knows");
+        let path = route.path;
+        let answer = move |request: Request| serve::serve(route.clone(), api.clone(), request);
+        router = router.route(path, on(filter, answer));
+    }
+    in_envelope(router)
+}
+
+/// Unknown paths and methods are answered in the envelope, too.
+fn in_envelope(router: Router) -> Router {
+    router.fallback(no_route).method_not_allowed_fallback(no_method)
+}
+
+async fn no_route() -> ApiError {
+    ApiError::not_found("there is no such path; /api/v1/openapi.json of the API's listener lists them")
+}
+
+async fn no_method(method: Method) -> ApiError {
+    let shown = if method.as_str().len() <= 16 { method.as_str() } else { "this" };
+    ApiError::new(Code::NotFound, format!("the path does not take the method {shown}; see the header Allow"))
+        .with_status(StatusCode::METHOD_NOT_ALLOWED)
+}

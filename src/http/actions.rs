@@ -1,0 +1,125 @@
+//! `POST /api/v1/join`, `leave`, `disconnect`: acts on clients of the whole cluster.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::answer::{Answer, ApiError};
+use super::emit::{Names, Rooms};
+use super::events::RemoteWord;
+use super::fields::Object;
+use super::route::Call;
+use super::{access, text};
+use crate::directory::{Done, Selection, Told};
+
+/// Clients, named in at least one way, and the room they are put into or taken out of.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("anyOf" = named()))]
+#[expect(dead_code, reason = "describes what `join` and `leave` take")]
+pub struct Membership {
+    /// The namespace's path.
+    #[schemars(length(max = text::MAX_NAME), regex(pattern = r"^/"))]
+    namespace: String,
+    /// Users by id.
+    users: Option<Names>,
+    /// Sockets by id.
+    sockets: Option<Names>,
+    /// Everybody in these rooms.
+    rooms: Option<Rooms>,
+    /// The room.
+    #[schemars(length(min = 1, max = text::MAX_NAME), regex(pattern = r"^[^$]"))]
+    room: String,
+}
+
+/// Clients, named in at least one way.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("anyOf" = named()))]
+#[expect(dead_code, reason = "describes what `disconnect` takes")]
+pub struct Disconnect {
+    /// The namespace's path.
+    #[schemars(length(max = text::MAX_NAME), regex(pattern = r"^/"))]
+    namespace: String,
+    /// Users by id.
+    users: Option<Names>,
+    /// Sockets by id.
+    sockets: Option<Names>,
+    /// Everybody in these rooms.
+    rooms: Option<Rooms>,
+    /// `true` closes the whole connection, and the official client comes back by itself; `false` ends the namespace, and it
+    /// does not.
+    close: Option<bool>,
+}
+
+/// One of the lists must name somebody.
+fn named() -> serde_json::Value {
+    let named = |list: &str| serde_json::json!({ "required": [list], "properties": { list: { "type": "array", "minItems": 1 } } });
+    [named("users"), named("sockets"), named("rooms")].into_iter().collect()
+}
+
+/// What happened to an action.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Acted {
+    /// It was valid, and done on this node.
+    #[schemars(extend("const" = true))]
+    accepted: bool,
+    /// Clients of this node that it concerned.
+    local: usize,
+    /// Whether the other nodes were told.
+    remote: RemoteWord,
+    /// Why they were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// Puts clients into a room.
+pub async fn join(call: Call) -> Result<Answer, ApiError> {
+    let (selection, room) = membership(&call)?;
+    acted(call.api.actions.join(&selection, &room).await?)
+}
+
+/// Takes clients out of a room.
+pub async fn leave(call: Call) -> Result<Answer, ApiError> {
+    let (selection, room) = membership(&call)?;
+    acted(call.api.actions.leave(&selection, &room).await?)
+}
+
+/// Disconnects clients.
+pub async fn disconnect(call: Call) -> Result<Answer, ApiError> {
+    let mut object = call.object()?;
+    let close = object.flag("close");
+    let selection = selection(&mut object);
+    object.finish()?;
+    access::namespace(&call.api, &selection.namespace)?;
+    acted(call.api.actions.disconnect(&selection, close).await?)
+}
+
+fn membership(call: &Call) -> Result<(Selection, String), ApiError> {
+    let mut object = call.object()?;
+    let room = object.room("room");
+    let selection = selection(&mut object);
+    object.finish()?;
+    access::namespace(&call.api, &selection.namespace)?;
+    Ok((selection, room))
+}
+
+/// Whoever is named. Nobody is a mistake, and never everybody.
+fn selection(object: &mut Object<'_>) -> Selection {
+    let selection = Selection {
+        namespace: object.namespace(),
+        users: object.strings("users"),
+        sockets: object.strings("sockets"),
+        rooms: object.rooms("rooms"),
+    };
+    if selection.users.is_empty() && selection.sockets.is_empty() && selection.rooms.is_empty() {
+        object.note("users", "names nobody, and neither do sockets or rooms");
+    }
+    selection
+}
+
+fn acted(done: Done) -> Result<Answer, ApiError> {
+    let (remote, reason) = match done.remote {
+        Told::Alone => (RemoteWord::Alone, None),
+        Told::Carried => (RemoteWord::Carried, None),
+        Told::NotCarried(reason) => (RemoteWord::NotCarried, Some(reason)),
+    };
+    Answer::accepted(&Acted { accepted: true, local: done.local, remote, reason })
+}

@@ -1,0 +1,74 @@
+//! `POST /api/v1/emit`: the plain Socket.IO operators.
+
+use schemars::JsonSchema;
+use serde_json::Value;
+
+use super::answer::{Answer, ApiError};
+use super::events::Accepted;
+use super::publishing::PlainEmit;
+use super::route::Call;
+use super::{access, text};
+
+/// An emit to rooms, users and sockets of a namespace; to all of it when none is named. A client that is named in several
+/// ways gets one copy.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what `emit` takes")]
+pub struct Emit {
+    /// The namespace's path.
+    #[schemars(length(max = text::MAX_NAME), regex(pattern = r"^/"))]
+    namespace: String,
+    /// Rooms.
+    rooms: Option<Rooms>,
+    /// Users by id.
+    users: Option<Names>,
+    /// Sockets by id.
+    sockets: Option<Names>,
+    /// Rooms, and sockets by id, that do not get it.
+    except: Option<Rooms>,
+    /// The event's name; not one that Socket.IO reserves.
+    #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED }))]
+    event: String,
+    /// Its arguments; their bytes reach the clients as they are.
+    args: Option<Vec<Value>>,
+    /// May be dropped for a client that is not ready.
+    volatile: Option<bool>,
+}
+
+/// Names that the official client takes for its own.
+const RESERVED: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// Names of users or sockets.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "describes a list of names")]
+pub struct Names(#[schemars(length(max = text::MAX_LIST), inner(length(min = 1, max = text::MAX_NAME)))] Vec<String>);
+
+/// Names of rooms.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "describes a list of rooms")]
+pub struct Rooms(
+    #[schemars(length(max = text::MAX_LIST), inner(length(min = 1, max = text::MAX_NAME), regex(pattern = r"^[^$]")))]
+    Vec<String>,
+);
+
+/// Emits.
+pub async fn emit(call: Call) -> Result<Answer, ApiError> {
+    let mut object = call.object()?;
+    let emit = PlainEmit {
+        namespace: object.namespace(),
+        rooms: object.rooms("rooms"),
+        users: object.strings("users"),
+        sockets: object.strings("sockets"),
+        except: object.rooms("except"),
+        event: object.string("event", text::MAX_NAME),
+        args: object.raws("args"),
+        volatile: object.flag("volatile"),
+    };
+    object.finish()?;
+    access::namespace(&call.api, &emit.namespace)?;
+    let published = call.api.publisher.plain(emit).await?;
+    Answer::accepted(&Accepted::from(published))
+}

@@ -1,0 +1,91 @@
+//! `GET /api/v1/rooms/{room}/history`: what a room keeps.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::access;
+use super::answer::{Answer, ApiError};
+use super::route::Call;
+use crate::error::Code;
+use crate::event::Event;
+use crate::history::{HistoryError, Order, Page, Query, RoomKey, Since};
+
+/// A part of a room's history.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// The namespace's path.
+    namespace: String,
+    /// The room.
+    room: String,
+    /// Changes when the history was forgotten: offsets of another epoch say nothing. 0: there is no history now.
+    epoch: u64,
+    /// The oldest event that is kept; 0: none.
+    first_offset: u64,
+    /// The newest event; 0: none.
+    last_offset: u64,
+    /// It is proven that nothing is missing between `since` and the oldest of the items; an offset without its epoch
+    /// proves nothing. True where no offset was named.
+    complete: bool,
+    /// The events, in the order asked for.
+    items: Vec<Item>,
+}
+
+/// An event of a history.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HistoryItem")]
+struct Item {
+    /// Its place, without gaps within the epoch; the first is 1.
+    offset: u64,
+    /// Its name.
+    event: String,
+    /// Its arguments as clients got them.
+    #[schemars(with = "Vec<Value>")]
+    args: Vec<Box<RawValue>>,
+}
+
+/// Reads a history.
+pub async fn read(call: Call) -> Result<Answer, ApiError> {
+    let (namespace, room) = (call.namespace()?, call.segment("room"));
+    access::room(&call, namespace, room)?;
+    if !access::rooms_like(&call.api, namespace, room).any(|def| def.history.is_some()) {
+        return Err(ApiError::not_found("no contract keeps a history of such a room"));
+    }
+    let key = RoomKey { namespace: namespace.into(), room: room.into() };
+    let Page { epoch, first_offset, last_offset, complete, events } =
+        call.api.history.read(&key, query(&call)?).await?;
+    let items = events.iter().map(item).collect::<Result<_, _>>()?;
+    let (namespace, room) = (namespace.to_owned(), room.to_owned());
+    Answer::ok(&History { namespace, room, epoch, first_offset, last_offset, complete, items })
+}
+
+fn query(call: &Call) -> Result<Query, ApiError> {
+    let (since, epoch) = (call.params.number("since"), call.params.number("epoch"));
+    if since.is_none() && epoch.is_some() {
+        let error = ApiError::new(Code::InvalidPayload, "a parameter cannot be used; see details");
+        return Err(error.at("?epoch", "says nothing without ?since"));
+    }
+    let order = if call.params.get("order") == Some("desc") { Order::Desc } else { Order::Asc };
+    Ok(Query { limit: call.params.limit(), since: since.map(|offset| Since { epoch, offset }), order })
+}
+
+fn item((offset, event): &(u64, Event)) -> Result<Item, ApiError> {
+    let args = event.args().map_err(|error| {
+        tracing::error!(%error, "a history holds an event that is not JSON");
+        ApiError::new(Code::InternalError, "the history holds an event that cannot be read")
+    })?;
+    let args = args.into_iter().map(ToOwned::to_owned).collect();
+    Ok(Item { offset: *offset, event: event.name().to_owned(), args })
+}
+
+impl From<HistoryError> for ApiError {
+    fn from(error: HistoryError) -> Self {
+        let message = match error {
+            HistoryError::Refused(_) => "the history cannot be used now; the node's log says more".to_owned(),
+            other => other.to_string(),
+        };
+        Self::new(Code::Unavailable, message)
+    }
+}

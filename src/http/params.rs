@@ -1,0 +1,223 @@
+//! The parameters of a route, in its path and its query: declared once, for reading and for the document.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::answer::{ApiError, Detail};
+use super::text;
+use crate::directory::{DEFAULT_PAGE, MAX_PAGE, PageRequest};
+use crate::error::Code;
+
+/// A parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct Param {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// One line for people.
+    pub doc: &'static str,
+}
+
+/// What a parameter may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A part of the path: a name.
+    PathName,
+    /// A part of the path: a room.
+    PathRoom,
+    /// A name.
+    Name,
+    /// A room.
+    Room,
+    /// A namespace's path; `/` where it is not there.
+    Namespace,
+    /// How many items.
+    Limit,
+    /// Where a page begins.
+    Cursor,
+    /// A place in a history.
+    Offset,
+    /// One of these words; the first where it is not there.
+    Choice(&'static [&'static str]),
+}
+
+/// The values of a request's parameters, checked.
+#[derive(Debug, Default)]
+pub struct Params(HashMap<&'static str, String>);
+
+// === impl Kind ===
+
+impl Kind {
+    /// Whether it is in the path.
+    pub const fn in_path(self) -> bool {
+        matches!(self, Self::PathName | Self::PathRoom)
+    }
+
+    /// Its JSON Schema.
+    pub fn schema(self) -> Value {
+        let room = r"^[^$]";
+        match self {
+            Self::PathName | Self::Name => json!({ "type": "string", "minLength": 1, "maxLength": text::MAX_NAME }),
+            Self::PathRoom | Self::Room => {
+                json!({ "type": "string", "minLength": 1, "maxLength": text::MAX_NAME, "pattern": room })
+            }
+            Self::Namespace => {
+                json!({ "type": "string", "maxLength": text::MAX_NAME, "pattern": "^/", "default": "/" })
+            }
+            Self::Limit => json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE }),
+            Self::Cursor => json!({ "type": "string", "minLength": 1, "maxLength": MAX_CURSOR }),
+            Self::Offset => json!({ "type": "integer", "minimum": 0, "maximum": MAX_OFFSET }),
+            Self::Choice(words) => json!({ "type": "string", "enum": words, "default": words[0] }),
+        }
+    }
+
+    fn check(self, value: &str) -> Result<(), String> {
+        match self {
+            Self::PathName | Self::Name => text::check(value, text::MAX_NAME),
+            Self::PathRoom | Self::Room => text::check_room(value),
+            Self::Namespace if !value.starts_with('/') => Err("must start with a slash".into()),
+            Self::Namespace => text::check(value, text::MAX_NAME),
+            Self::Limit => number(value, 1, MAX_PAGE as u64).map(drop),
+            Self::Cursor => text::check(value, MAX_CURSOR),
+            Self::Offset => number(value, 0, MAX_OFFSET).map(drop),
+            Self::Choice(words) if words.contains(&value) => Ok(()),
+            Self::Choice(words) => Err(format!("must be one of {}", words.join(", "))),
+        }
+    }
+}
+
+/// A cursor is no longer than this.
+const MAX_CURSOR: usize = 1024;
+
+/// What every JSON reader can hold exactly.
+const MAX_OFFSET: u64 = (1 << 53) - 1;
+
+fn number(value: &str, min: u64, max: u64) -> Result<u64, String> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let parsed = value.parse::<u64>().ok().filter(|number| digits && (min..=max).contains(number));
+    parsed.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
+}
+
+// === impl Params ===
+
+impl Params {
+    /// Reads path and query by the route's declarations.
+    ///
+    /// # Errors
+    /// 400 for a query that is not percent-encoded UTF-8, 422 for everything that is wrong, all at once.
+    pub fn read(
+        declared: &'static [Param],
+        path: impl IntoIterator<Item = (String, String)>,
+        query: &str,
+    ) -> Result<Self, ApiError> {
+        let mut params = Self::default();
+        let mut mistakes = Vec::new();
+        for (name, value) in path {
+            params.add(declared, &name, value, true, &mut mistakes);
+        }
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), Some(value)) = (text::percent_decode(name), text::percent_decode(value)) else {
+                return Err(ApiError::new(Code::InvalidPayload, "the query is not percent-encoded UTF-8")
+                    .with_status(http::StatusCode::BAD_REQUEST));
+            };
+            params.add(declared, &name, value, false, &mut mistakes);
+        }
+        if mistakes.is_empty() {
+            return Ok(params);
+        }
+        Err(ApiError::new(Code::InvalidPayload, "a parameter cannot be used; see details").with_details(mistakes))
+    }
+
+    fn add(
+        &mut self,
+        declared: &'static [Param],
+        name: &str,
+        value: String,
+        in_path: bool,
+        mistakes: &mut Vec<Detail>,
+    ) {
+        let found = declared.iter().find(|param| param.name == name && param.kind.in_path() == in_path);
+        let problem = match found {
+            None => "is not a parameter that is known here".to_owned(),
+            Some(param) => match param.kind.check(&value) {
+                Err(problem) => problem,
+                Ok(()) if self.0.insert(param.name, value).is_some() => "is there twice".to_owned(),
+                Ok(()) => return,
+            },
+        };
+        let mark = if in_path { "" } else { "?" };
+        mistakes.push(Detail { at: format!("{mark}{}", text::cut(name)), problem });
+    }
+
+    /// A parameter's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The namespace that is asked of.
+    pub fn namespace(&self) -> &str {
+        self.get("namespace").unwrap_or("/")
+    }
+
+    /// A number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// How many items are wanted.
+    pub fn limit(&self) -> usize {
+        self.number("limit").map_or(DEFAULT_PAGE, |limit| limit as usize)
+    }
+
+    /// The page that is asked for.
+    pub fn page(&self) -> PageRequest {
+        PageRequest { limit: self.limit(), cursor: self.get("cursor").map(str::to_owned) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DECLARED: &[Param] = &[
+        Param { name: "room", kind: Kind::PathRoom, doc: "" },
+        Param { name: "namespace", kind: Kind::Namespace, doc: "" },
+        Param { name: "limit", kind: Kind::Limit, doc: "" },
+        Param { name: "order", kind: Kind::Choice(&["asc", "desc"]), doc: "" },
+    ];
+
+    fn read(query: &str) -> Result<Params, ApiError> {
+        Params::read(DECLARED, [("room".to_owned(), "r".to_owned())], query)
+    }
+
+    #[test]
+    fn parameters_have_defaults() {
+        let params = read("").unwrap();
+        assert_eq!((params.namespace(), params.page(), params.get("room")), ("/", PageRequest::default(), Some("r")));
+        let params = read("namespace=%2Fjobs&limit=7&order=desc&").unwrap();
+        assert_eq!((params.namespace(), params.limit(), params.get("order")), ("/jobs", 7, Some("desc")));
+    }
+
+    #[test]
+    fn every_parameter_is_checked() {
+        for query in [
+            "limit=0",
+            "limit=1001",
+            "limit=",
+            "limit=+1",
+            "limit=9e9",
+            "order=up",
+            "namespace=x",
+            "room=x",
+            "x",
+            "limit=1&limit=1",
+        ] {
+            assert_eq!(read(query).err().map(|error| error.status().as_u16()), Some(422), "{query}");
+        }
+        assert_eq!(read("namespace=%ff").err().map(|error| error.status().as_u16()), Some(400));
+        assert_eq!(read("a=1&b=2&c=3").unwrap_err().body().details.len(), 3);
+    }
+}

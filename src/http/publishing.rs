@@ -1,0 +1,82 @@
+//! What the API publishes through.
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::error::Refusal;
+
+/// A publish by contract and event name.
+#[derive(Debug)]
+pub struct ContractPublish {
+    /// The contract's name.
+    pub contract: String,
+    /// One of its server events.
+    pub event: String,
+    /// The payload, undecoded. `None`: the event has no argument.
+    pub data: Option<Box<RawValue>>,
+    /// Routing data that clients never see.
+    pub params: Value,
+    /// Makes the publish idempotent.
+    pub id: Option<String>,
+}
+
+/// An emit to rooms, users and sockets of a namespace; to all of it when none is named.
+#[derive(Debug)]
+pub struct PlainEmit {
+    /// The namespace's path.
+    pub namespace: String,
+    /// Rooms.
+    pub rooms: Vec<String>,
+    /// User ids.
+    pub users: Vec<String>,
+    /// Socket ids.
+    pub sockets: Vec<String>,
+    /// Rooms and socket ids that do not get it.
+    pub except: Vec<String>,
+    /// The event's name.
+    pub event: String,
+    /// Its arguments, undecoded.
+    pub args: Vec<Box<RawValue>>,
+    /// May be dropped for a client that is not ready.
+    pub volatile: bool,
+}
+
+/// What happened to a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The event's name.
+    pub event: String,
+    /// The rooms it went to; empty: the whole namespace.
+    pub rooms: Vec<crate::session::RoomName>,
+    /// Clients of this node that it was queued for.
+    pub local: usize,
+    /// Clients of this node whose queue was full.
+    pub dropped: usize,
+    /// What became of it for the other nodes.
+    pub remote: RemoteOutcome,
+    /// A throttle holds it back.
+    pub held: bool,
+    /// The id was published before: nothing was sent now.
+    pub duplicate: bool,
+}
+
+/// What became of a publish for the other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteOutcome {
+    /// There are none.
+    Alone,
+    /// Redis took it.
+    Carried,
+    /// It did not reach them, and was counted.
+    NotCarried(crate::publish::NotCarried),
+}
+
+/// The one way out, as far as the API needs it.
+pub trait Publishing: Send + Sync {
+    /// Publishes an event of a contract.
+    fn contract_event(&self, publish: ContractPublish) -> BoxFuture<'_, Result<Published, Refusal>>;
+
+    /// Publishes what no contract describes.
+    fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<Published, Refusal>>;
+}

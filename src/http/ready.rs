@@ -1,0 +1,265 @@
+//! `/live` and `/ready`: whether the process turns, and whether it can take new sockets now.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+
+use super::answer::Answer;
+use crate::directory::iso8601;
+
+/// Knows how the node is, without waiting for anything. `node` implements it.
+pub trait ReadySource: Send + Sync {
+    /// The truth of this moment, or of the last heartbeat where it is the other nodes'.
+    fn status(&self) -> Status;
+}
+
+/// How the node is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// The node's id.
+    pub node: String,
+    /// Clients of this node, over all namespaces.
+    pub connections: u64,
+    /// Rooms with members on this node, over all namespaces.
+    pub rooms: u64,
+    /// Since the node started.
+    pub uptime: Duration,
+    /// Redis; `None`: the node runs on the in-memory adapter.
+    pub redis: Option<RedisStatus>,
+    /// All nodes; `None`: not known.
+    pub cluster: Option<ClusterStatus>,
+    /// The node was told to go.
+    pub draining: bool,
+    /// Whatever else keeps the node from taking sockets.
+    pub reasons: Vec<String>,
+}
+
+/// How Redis is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedisStatus {
+    /// A message that the node sent to itself came back, and commands are answered.
+    pub connected: bool,
+    /// Of the last message to ourselves.
+    pub latency: Option<Duration>,
+}
+
+/// How the cluster is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// Nodes that are known to live, this one among them.
+    pub nodes: u64,
+    /// Their clients.
+    pub connections: u64,
+    /// Their rooms.
+    pub rooms: u64,
+    /// The numbers are older than two heartbeats.
+    pub stale: bool,
+}
+
+/// The answer of `/ready`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Ready {
+    /// `ready`, or why not in a word.
+    status: ReadyWord,
+    /// This node's sockets.
+    websocket: Websocket,
+    /// This node.
+    node: NodeReport,
+    /// All nodes; null where it is not known.
+    cluster: Option<ClusterReport>,
+    /// Why the node is not ready; empty when it is.
+    reasons: Vec<String>,
+}
+
+/// Whether a node can take new sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadyWord {
+    /// It can.
+    Ready,
+    /// It cannot; `reasons` says why.
+    NotReady,
+    /// It was told to go.
+    Draining,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+struct Websocket {
+    status: ReadyWord,
+    /// Clients of this node.
+    connections: u64,
+    /// Rooms with members on this node.
+    rooms: u64,
+    /// Milliseconds since the node started.
+    uptime: u64,
+    redis: RedisReport,
+    /// ISO 8601 in UTC with milliseconds.
+    timestamp: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+struct RedisReport {
+    /// Whether Redis answers; false on the in-memory adapter, which needs none.
+    connected: bool,
+    /// Milliseconds of the last round trip through pub/sub to ourselves; null where there was none.
+    latency: Option<f64>,
+    mode: RedisMode,
+}
+
+/// What joins the nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RedisMode {
+    /// Nothing: there is one node.
+    Memory,
+    /// Redis.
+    Redis,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+struct NodeReport {
+    id: String,
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+struct ClusterReport {
+    /// Nodes that are known to live, this one among them.
+    nodes: u64,
+    /// Their clients.
+    connections: u64,
+    /// Their rooms; one with members on several nodes may count once for each.
+    rooms: u64,
+    /// The numbers are older than two heartbeats.
+    stale: bool,
+}
+
+/// Answers `/live`.
+pub async fn live() -> Response {
+    json_response(StatusCode::OK, &json!({ "status": "live" }))
+}
+
+/// Answers `/ready`: 200, or 503 with reasons.
+pub async fn ready(State(source): State<Arc<dyn ReadySource>>) -> Response {
+    let (status, report) = report(source.status(), SystemTime::now());
+    json_response(status, &report)
+}
+
+fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    let mut response = match Answer::json(status, value) {
+        Ok(answer) => answer.into_response(),
+        Err(error) => error.into_response(),
+    };
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(1));
+    }
+    response
+}
+
+/// What is told of a node that is so.
+pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
+    let mut reasons = status.reasons;
+    if status.redis.is_some_and(|redis| !redis.connected) {
+        reasons.insert(0, "Redis is away: events do not reach the other nodes".into());
+    }
+    if status.draining {
+        reasons.insert(0, "the node is draining".into());
+    }
+    let word = match (status.draining, reasons.is_empty()) {
+        (true, _) => ReadyWord::Draining,
+        (false, false) => ReadyWord::NotReady,
+        (false, true) => ReadyWord::Ready,
+    };
+    let redis = match status.redis {
+        Some(redis) => RedisReport {
+            connected: redis.connected,
+            latency: redis.latency.filter(|_| redis.connected).map(milliseconds),
+            mode: RedisMode::Redis,
+        },
+        None => RedisReport { connected: false, latency: None, mode: RedisMode::Memory },
+    };
+    let websocket = Websocket {
+        status: word,
+        connections: status.connections,
+        rooms: status.rooms,
+        uptime: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
+        redis,
+        timestamp: iso8601(now),
+    };
+    let cluster = status.cluster.map(|cluster| ClusterReport {
+        nodes: cluster.nodes,
+        connections: cluster.connections,
+        rooms: cluster.rooms,
+        stale: cluster.stale,
+    });
+    let node = NodeReport { id: status.node, version: env!("CARGO_PKG_VERSION") };
+    let code = if word == ReadyWord::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Ready { status: word, websocket, node, cluster, reasons })
+}
+
+/// Milliseconds with microseconds behind the point.
+fn milliseconds(latency: Duration) -> f64 {
+    (latency.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            node: "n".into(),
+            connections: 3,
+            rooms: 2,
+            uptime: Duration::from_millis(1500),
+            redis: None,
+            cluster: Some(ClusterStatus { nodes: 1, connections: 3, rooms: 2, stale: false }),
+            draining: false,
+            reasons: Vec::new(),
+        }
+    }
+
+    fn told(status: Status) -> (u16, serde_json::Value) {
+        let (code, ready) = report(status, SystemTime::UNIX_EPOCH);
+        (code.as_u16(), serde_json::to_value(ready).unwrap())
+    }
+
+    #[test]
+    fn a_node_in_memory_is_ready_and_does_not_pretend_to_have_redis() {
+        let expected = json!({
+            "status": "ready",
+            "websocket": {
+                "status": "ready", "connections": 3, "rooms": 2, "uptime": 1500,
+                "redis": { "connected": false, "latency": null, "mode": "memory" },
+                "timestamp": "1970-01-01T00:00:00.000Z"
+            },
+            "node": { "id": "n", "version": env!("CARGO_PKG_VERSION") },
+            "cluster": { "nodes": 1, "connections": 3, "rooms": 2, "stale": false },
+            "reasons": []
+        });
+        assert_eq!(told(status()), (200, expected));
+    }
+
+    #[test]
+    fn a_node_whose_redis_is_away_says_so() {
+        let redis = RedisStatus { connected: false, latency: Some(Duration::from_millis(2)) };
+        let (code, told) = told(Status { redis: Some(redis), ..status() });
+        assert_eq!((code, &told["status"]), (503, &json!("not_ready")));
+        assert_eq!(told["websocket"]["redis"], json!({ "connected": false, "latency": null, "mode": "redis" }));
+        assert_eq!(told["reasons"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_draining_node_is_not_ready() {
+        let redis = RedisStatus { connected: true, latency: Some(Duration::from_micros(1234)) };
+        let (code, told) = told(Status { redis: Some(redis), draining: true, ..status() });
+        assert_eq!((code, &told["websocket"]["status"]), (503, &json!("draining")));
+        assert_eq!(told["websocket"]["redis"]["latency"], json!(1.234));
+    }
+}

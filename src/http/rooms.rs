@@ -1,0 +1,34 @@
+//! `GET /api/v1/rooms`: rooms and who is in them, over the cluster.
+
+use super::access;
+use super::answer::{Answer, ApiError};
+use super::route::Call;
+use crate::directory::{MemberInfo, Page, RoomInfo};
+
+/// A page of rooms.
+pub type RoomPage = Page<RoomInfo>;
+
+/// A page of members.
+pub type MemberPage = Page<MemberInfo>;
+
+/// Lists rooms.
+pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    Answer::ok(&call.api.directory.rooms(call.namespace()?, call.params.page()).await?)
+}
+
+/// Tells of one room.
+pub async fn one(call: Call) -> Result<Answer, ApiError> {
+    let (namespace, room) = (call.namespace()?, call.segment("room"));
+    access::room(&call, namespace, room)?;
+    match call.api.directory.room(namespace, room).await? {
+        Some(room) => Answer::ok(&room),
+        None => Err(ApiError::not_found("nobody is in such a room of the namespace")),
+    }
+}
+
+/// Lists members.
+pub async fn members(call: Call) -> Result<Answer, ApiError> {
+    let (namespace, room) = (call.namespace()?, call.segment("room"));
+    access::room(&call, namespace, room)?;
+    Answer::ok(&call.api.directory.members(namespace, room, call.params.page()).await?)
+}

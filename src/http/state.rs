@@ -1,0 +1,125 @@
+//! What the API is made of.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::publishing::Publishing;
+use super::ready::ReadySource;
+use super::{openapi, route};
+use crate::contract::model::Namespace;
+use crate::directory::{Actions, Directory};
+use crate::history::History;
+use crate::owners::Owners;
+use crate::room::Rooms;
+use crate::telemetry::metrics::Metrics;
+
+/// At most so many API requests are worked on at once; more are answered 503.
+pub const MAX_REQUESTS: usize = 256;
+
+/// Everything that the API's routes use.
+pub struct Parts {
+    /// The one way out.
+    pub publisher: Arc<dyn Publishing>,
+    /// Who owns which room.
+    pub owners: Arc<Owners>,
+    /// Who is connected, over the cluster.
+    pub directory: Arc<dyn Directory>,
+    /// Acts on clients, over the cluster.
+    pub actions: Arc<dyn Actions>,
+    /// What rooms keep.
+    pub history: Arc<History>,
+    /// The contracts, by namespace.
+    pub contracts: Vec<Arc<Namespace>>,
+    /// Who may use the API.
+    pub keys: Arc<dyn Keys>,
+    /// How the node is.
+    pub ready: Arc<dyn ReadySource>,
+    /// The rooms of this node.
+    pub rooms: Arc<Rooms>,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+    /// How much at once.
+    pub limits: ApiLimits,
+}
+
+/// The API, ready to be asked.
+pub struct Api {
+    parts: Parts,
+    turns: Semaphore,
+    document: Value,
+}
+
+/// How much the API takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiLimits {
+    /// A body, in bytes (`api.max_body`).
+    pub max_body: usize,
+    /// Events in a batch (`api.max_batch`).
+    pub max_batch: usize,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        Self { max_body: 10_000_000, max_batch: 1000 }
+    }
+}
+
+/// Who may use the API. `auth` implements it.
+pub trait Keys: Send + Sync {
+    /// The key that an `Authorization` header names, compared in constant time.
+    fn check(&self, authorization: &str) -> Option<Caller>;
+}
+
+/// The key that a request came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The key's name, for logs.
+    pub name: Arc<str>,
+    /// The contracts that it may publish to and read of; `*`: all, and everything else.
+    pub contracts: Arc<[String]>,
+}
+
+// === impl Api ===
+
+impl Api {
+    /// An API of these parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let document = openapi::document(&route::table(), parts.limits);
+        Arc::new(Self { parts, turns: Semaphore::new(MAX_REQUESTS), document })
+    }
+
+    /// A permit to work on a request, if one is free.
+    pub fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.try_acquire().ok()
+    }
+
+    /// The OpenAPI document.
+    pub fn document(&self) -> &Value {
+        &self.document
+    }
+}
+
+impl Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// Whether the key is for everything.
+    pub fn is_admin(&self) -> bool {
+        self.contracts.iter().any(|contract| contract == "*")
+    }
+
+    /// Whether the key is for this contract.
+    pub fn has(&self, contract: &str) -> bool {
+        self.contracts.iter().any(|of| of == "*" || of == contract)
+    }
+}

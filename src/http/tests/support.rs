@@ -1,0 +1,307 @@
+//! An API whose parts are stand-ins that remember what they were asked.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::contract::model::Namespace;
+use crate::directory::*;
+use crate::error::{Code, Refusal};
+use crate::history::History;
+use crate::http::publishing::{ContractPublish, PlainEmit, Published, Publishing, RemoteOutcome};
+use crate::http::{Api, ApiLimits, Caller, Keys, Parts, ReadySource, Status, api_router};
+use crate::owners::Owners;
+use crate::publish::NotCarried;
+use crate::room::Rooms;
+use crate::telemetry::metrics::Metrics;
+
+/// Remembers what was published. Some event names make it fail.
+#[derive(Default)]
+pub struct FakePublisher(pub Mutex<Vec<String>>);
+
+impl Publishing for FakePublisher {
+    fn contract_event(&self, publish: ContractPublish) -> BoxFuture<'_, Result<Published, Refusal>> {
+        let data = publish.data.as_ref().map_or("-", |data| data.get());
+        let line = format!("{}/{} {data} {} {:?}", publish.contract, publish.event, publish.params, publish.id);
+        self.0.lock().unwrap().push(line);
+        async move {
+            match publish.event.as_str() {
+                "panics" => panic!("as the test asked"),
+                "hangs" => std::future::pending().await,
+                "unknown" => Err(Refusal::new(Code::UnknownEvent, "no such event")),
+                "often" => Err(Refusal::new(Code::RateLimitExceeded, "wait").retry_after(Duration::from_secs(7))),
+                "away" => Ok(published(publish.event, RemoteOutcome::NotCarried(NotCarried::Away))),
+                _ => Ok(published(publish.event, RemoteOutcome::Carried)),
+            }
+        }
+        .boxed()
+    }
+
+    fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<Published, Refusal>> {
+        self.0.lock().unwrap().push(format!("{emit:?}"));
+        async move { Ok(published(emit.event, RemoteOutcome::Alone)) }.boxed()
+    }
+}
+
+fn published(event: String, remote: RemoteOutcome) -> Published {
+    Published { event, rooms: vec!["room".into()], local: 2, dropped: 1, remote, held: false, duplicate: false }
+}
+
+/// Knows one connection, one room and one user; `away` stands for Redis being away.
+pub struct FakeDirectory;
+
+fn connection() -> ConnectionInfo {
+    ConnectionInfo {
+        socket_id: "s1".into(),
+        user_id: Some("ada".into()),
+        namespace: "/".into(),
+        node: "n1".into(),
+        transport: "websocket".into(),
+        connected_at: SystemTime::UNIX_EPOCH,
+        rooms: vec!["r".into()],
+        metadata: serde_json::Map::from_iter([("k".to_owned(), Value::from(1))]),
+    }
+}
+
+fn room(namespace: &str) -> RoomInfo {
+    RoomInfo {
+        name: "r".into(),
+        namespace: namespace.into(),
+        member_count: 1,
+        members: vec![member()],
+        created_at: None,
+        partial: false,
+        missing_nodes: Vec::new(),
+    }
+}
+
+fn member() -> MemberInfo {
+    MemberInfo { socket_id: "s1".into(), user_id: None, node: "n1".into() }
+}
+
+fn user() -> UserInfo {
+    UserInfo { user_id: "ada".into(), namespace: "/".into(), connections: 1, status: Some("away".into()) }
+}
+
+fn page<T>(item: T, asked: PageRequest) -> Result<Page<T>, DirectoryError> {
+    match asked.cursor.as_deref() {
+        None => Ok(Page { next: Some("next".into()), ..Page::complete(vec![item]) }),
+        Some("next") => Ok(Page { partial: true, missing_nodes: vec!["n2".into()], ..Page::complete(Vec::new()) }),
+        Some("away") => Err(DirectoryError::Unavailable),
+        Some(_) => Err(DirectoryError::Cursor),
+    }
+}
+
+fn ready<'a, T: Send + 'a>(answer: Result<T, DirectoryError>) -> Answer<'a, T> {
+    async move { answer }.boxed()
+}
+
+impl Directory for FakeDirectory {
+    fn connections<'a>(&'a self, _: &'a str, asked: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
+        ready(page(connection(), asked))
+    }
+
+    fn connection<'a>(&'a self, _: &'a str, id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {
+        ready(Ok((id == "s1").then(connection)))
+    }
+
+    fn rooms<'a>(&'a self, namespace: &'a str, asked: PageRequest) -> Answer<'a, Page<RoomInfo>> {
+        ready(page(room(namespace), asked))
+    }
+
+    fn room<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<RoomInfo>> {
+        ready(Ok((name == "r").then(|| room(namespace))))
+    }
+
+    fn members<'a>(&'a self, _: &'a str, _: &'a str, asked: PageRequest) -> Answer<'a, Page<MemberInfo>> {
+        ready(page(member(), asked))
+    }
+
+    fn users<'a>(&'a self, _: &'a str, asked: PageRequest) -> Answer<'a, Page<UserInfo>> {
+        ready(page(user(), asked))
+    }
+
+    fn user<'a>(&'a self, _: &'a str, id: &'a str) -> Answer<'a, Option<UserInfo>> {
+        ready(Ok((id == "ada").then(user)))
+    }
+
+    fn user_connections<'a>(&'a self, _: &'a str, _: &'a str, asked: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
+        ready(page(connection(), asked))
+    }
+
+    fn count<'a>(&'a self, _: &'a str, of: CountOf<'a>) -> Answer<'a, Count> {
+        let all = (of == CountOf::Namespace).then_some(1);
+        ready(Ok(Count { connections: 1, rooms: all, users: all, partial: false, missing_nodes: Vec::new() }))
+    }
+}
+
+/// Does nothing, on one client here; sockets named `away` stand for Redis being away.
+pub struct FakeActions;
+
+impl FakeActions {
+    fn act(selection: &Selection) -> Answer<'static, Done> {
+        let away = selection.sockets.iter().any(|socket| socket == "away");
+        let remote = if away { Told::NotCarried("away") } else { Told::Carried };
+        ready(Ok(Done { local: 1, remote }))
+    }
+}
+
+impl Actions for FakeActions {
+    fn join<'a>(&'a self, selection: &'a Selection, _: &'a str) -> Answer<'a, Done> {
+        Self::act(selection)
+    }
+
+    fn leave<'a>(&'a self, selection: &'a Selection, _: &'a str) -> Answer<'a, Done> {
+        Self::act(selection)
+    }
+
+    fn disconnect<'a>(&'a self, selection: &'a Selection, _: bool) -> Answer<'a, Done> {
+        Self::act(selection)
+    }
+}
+
+struct FakeKeys;
+
+impl Keys for FakeKeys {
+    fn check(&self, authorization: &str) -> Option<Caller> {
+        let contracts = match authorization {
+            "Bearer admin" => "*",
+            "Bearer orders" => "orders",
+            _ => return None,
+        };
+        Some(Caller { name: "test".into(), contracts: [contracts.to_owned()].into() })
+    }
+}
+
+struct FakeReady;
+
+impl ReadySource for FakeReady {
+    fn status(&self) -> Status {
+        Status {
+            node: "n1".into(),
+            connections: 1,
+            rooms: 1,
+            uptime: Duration::from_secs(1),
+            redis: None,
+            cluster: None,
+            draining: false,
+            reasons: Vec::new(),
+        }
+    }
+}
+
+/// An API of stand-ins.
+pub struct Fixture {
+    pub publisher: Arc<FakePublisher>,
+    pub api: Arc<Api>,
+    pub router: Router,
+}
+
+/// A served namespace without contracts.
+fn namespace(path: &str) -> Arc<Namespace> {
+    Arc::new(Namespace { path: path.into(), contracts: Vec::new(), client: Default::default() })
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        Self::with_limits(ApiLimits { max_body: 100_000, max_batch: 3 })
+    }
+
+    pub fn with_limits(limits: ApiLimits) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let publisher = Arc::new(FakePublisher::default());
+        let contracts = vec![namespace("/"), namespace("/jobs")];
+        let api = Api::new(Parts {
+            publisher: publisher.clone(),
+            owners: Arc::new(Owners::in_memory(metrics.clone())),
+            directory: Arc::new(FakeDirectory),
+            actions: Arc::new(FakeActions),
+            history: Arc::new(History::in_memory(metrics.clone())),
+            rooms: Arc::new(Rooms::new(contracts.iter().map(|namespace| namespace.path.clone()))),
+            contracts,
+            keys: Arc::new(FakeKeys),
+            ready: Arc::new(FakeReady),
+            metrics,
+            limits,
+        });
+        Self { publisher, router: api_router(api.clone()), api }
+    }
+
+    /// Sends a request with the key for everything.
+    pub async fn send(&self, method: &str, uri: &str, body: impl Into<Body>) -> Reply {
+        self.send_with(method, uri, &[("authorization", "Bearer admin"), ("content-type", "application/json")], body)
+            .await
+    }
+
+    /// Sends a request with these headers.
+    pub async fn send_with(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send_request(request.body(body.into()).unwrap()).await
+    }
+
+    /// Sends a request.
+    pub async fn send_request(&self, request: Request<Body>) -> Reply {
+        Reply::of(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
+    /// What was published so far.
+    pub fn published(&self) -> Vec<String> {
+        std::mem::take(&mut self.publisher.0.lock().unwrap())
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    async fn of(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        Self { status: parts.status.as_u16(), headers: parts.headers, text }
+    }
+
+    /// The body, as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The code of the envelope.
+    #[track_caller]
+    pub fn code(&self) -> String {
+        self.assert_envelope();
+        self.json()["error"]["code"].as_str().unwrap().to_owned()
+    }
+
+    /// Every failure is in the envelope, and says when to come back where that helps.
+    #[track_caller]
+    pub fn assert_envelope(&self) {
+        assert!(self.status >= 400, "{self:?}");
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/json", "{self:?}");
+        let json = self.json();
+        let error = json["error"].as_object().unwrap_or_else(|| panic!("{self:?}"));
+        assert_eq!(json.as_object().unwrap().len(), 1);
+        assert!(Code::ALL.iter().any(|code| error["code"] == code.as_str()), "{self:?}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{self:?}");
+        let status = StatusCode::from_u16(self.status).unwrap();
+        let wait = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(wait, self.headers.contains_key(header::RETRY_AFTER), "{self:?}");
+        assert_eq!(status == StatusCode::UNAUTHORIZED, self.headers.contains_key(header::WWW_AUTHENTICATE), "{self:?}");
+    }
+}

@@ -1,0 +1,95 @@
+//! Remembers for a moment what Redis said, so that a crowd that joins one room asks once.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::RoomKey;
+
+/// How long an answer is believed.
+pub(super) const BELIEVED: Duration = Duration::from_secs(1);
+
+/// At most so many answers are remembered.
+pub(super) const MAX_REMEMBERED: usize = 10_000;
+
+/// What Redis said. Only owners that exist are remembered: a backend that has just recorded one wants it known at once.
+#[derive(Default)]
+pub(super) struct Cache(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    answers: HashMap<RoomKey, (String, Instant)>,
+    /// Counts changes that this node made, so that an answer from before one is not remembered after it.
+    changes: u64,
+}
+
+impl Cache {
+    pub(super) fn get(&self, key: &RoomKey) -> Option<String> {
+        let now = Instant::now();
+        self.with(|table| table.answers.get(key).filter(|(_, until)| *until > now).map(|(owner, _)| owner.clone()))
+    }
+
+    /// To be had before Redis is asked, and given to [`Cache::remember`].
+    pub(super) fn changes(&self) -> u64 {
+        self.with(|table| table.changes)
+    }
+
+    pub(super) fn remember(&self, key: RoomKey, owner: &str, asked_at: u64) {
+        let now = Instant::now();
+        self.with(|table| {
+            if table.answers.len() >= MAX_REMEMBERED {
+                table.answers.retain(|_, (_, until)| *until > now);
+            }
+            if table.changes == asked_at && table.answers.len() < MAX_REMEMBERED {
+                table.answers.insert(key, (owner.to_owned(), now + BELIEVED));
+            }
+        });
+    }
+
+    /// The owner is being changed here: what was known of it is not believed any more.
+    pub(super) fn forget(&self, key: &RoomKey) {
+        self.with(|table| {
+            table.changes += 1;
+            table.answers.remove(key);
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Table) -> T) -> T {
+        work(&mut self.0.lock().expect("no panic while held"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::room_key;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_believed_for_a_moment() {
+        let (cache, key) = (Cache::default(), room_key("/", "a"));
+        cache.remember(key.clone(), "ada", cache.changes());
+        assert_eq!(cache.get(&key), Some("ada".into()));
+        tokio::time::advance(BELIEVED).await;
+        assert_eq!(cache.get(&key), None);
+    }
+
+    #[test]
+    fn an_answer_from_before_a_change_is_not_remembered_after_it() {
+        let (cache, key) = (Cache::default(), room_key("/", "a"));
+        let asked_at = cache.changes();
+        cache.forget(&key);
+        cache.remember(key.clone(), "ada", asked_at);
+        assert_eq!(cache.get(&key), None);
+    }
+
+    #[test]
+    fn the_cache_is_bounded() {
+        let cache = Cache::default();
+        for room in 0..MAX_REMEMBERED + 5 {
+            cache.remember(room_key("/", &room.to_string()), "ada", cache.changes());
+        }
+        assert_eq!(cache.with(|table| table.answers.len()), MAX_REMEMBERED);
+    }
+}

@@ -1,0 +1,71 @@
+//! Owners of a cluster: one STRING with a time to live for each room.
+
+use std::future::Future;
+use std::time::Duration;
+
+use fred::error::Error;
+use fred::interfaces::KeysInterface;
+use fred::types::Expiration;
+
+use super::cache::Cache;
+use super::{OwnersError, room_key};
+use crate::redis::Redis;
+
+/// Owners in Redis.
+pub(super) struct RedisOwners {
+    redis: Redis,
+    cache: Cache,
+}
+
+impl RedisOwners {
+    pub(super) fn new(redis: Redis) -> Self {
+        Self { redis, cache: Cache::default() }
+    }
+
+    pub(super) async fn set(&self, namespace: &str, room: &str, owner: &str, ttl: Duration) -> Result<(), OwnersError> {
+        let key = room_key(namespace, room);
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        let name = self.redis.keys().owner(namespace, room);
+        let set = self.redis.client().set::<(), _, _>(name, owner, Some(Expiration::EX(seconds)), None, false);
+        self.cache.forget(&key);
+        let result = self.answered(set).await;
+        // Once more: a look-up that began meanwhile may have brought back the earlier owner.
+        self.cache.forget(&key);
+        result
+    }
+
+    pub(super) async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {
+        let key = room_key(namespace, room);
+        if let Some(owner) = self.cache.get(&key) {
+            return Ok(Some(owner));
+        }
+        let asked_at = self.cache.changes();
+        let name = self.redis.keys().owner(namespace, room);
+        let owner: Option<String> = self.answered(self.redis.client().get(name)).await?;
+        if let Some(owner) = &owner {
+            self.cache.remember(key, owner, asked_at);
+        }
+        Ok(owner)
+    }
+
+    pub(super) async fn remove(&self, namespace: &str, room: &str) -> Result<(), OwnersError> {
+        let key = room_key(namespace, room);
+        let name = self.redis.keys().owner(namespace, room);
+        self.cache.forget(&key);
+        let result = self.answered(self.redis.client().del::<(), _>(name)).await;
+        self.cache.forget(&key);
+        result
+    }
+
+    /// Waits no longer than a command may take.
+    async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>>) -> Result<T, OwnersError> {
+        match tokio::time::timeout(self.redis.command_timeout(), command).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                tracing::debug!(redis.error = %error, "owners could not be used");
+                Err(OwnersError::Unavailable)
+            }
+            Err(_) => Err(OwnersError::Unavailable),
+        }
+    }
+}
