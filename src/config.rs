@@ -25,6 +25,7 @@ mod load;
 mod mistake;
 mod origin;
 mod renamed;
+mod show;
 mod suggest;
 mod tree;
 

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod auth;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod contract;
@@ -28,6 +29,7 @@ pub mod http;
 pub mod idempotency;
 pub mod limits;
 pub mod mirror;
+pub mod node;
 pub mod owners;
 pub mod publish;
 pub mod rate;

@@ -1,4 +1,5 @@
 //! What operators see: metrics, and logs.
 
 pub mod catalogue;
+pub mod logging;
 pub mod metrics;

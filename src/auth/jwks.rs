@@ -109,7 +109,8 @@ impl Jwks {
     /// Whether there is a newer set than after `known` fetches; waits for one that was asked for.
     pub(super) async fn is_newer_than(&self, known: u64) -> bool {
         let mut fetched = self.fetched.clone();
-        if *fetched.borrow() == known && !self.extra.pending.load(Ordering::Acquire) {
+        let is_pending = self.extra.pending.load(Ordering::Acquire);
+        if !is_pending && *fetched.borrow() == known {
             return false;
         }
         let newer = fetched.wait_for(|count| *count != known);
@@ -186,8 +187,9 @@ impl Keeper {
                 Ok(keys) => self.replace(keys),
                 Err(error) => self.complain(&error),
             }
-            self.extra.pending.store(false, Ordering::Release);
+            // In this order: whoever sees nothing pending sees the new count.
             self.done.send_modify(|count| *count += 1);
+            self.extra.pending.store(false, Ordering::Release);
             next = Instant::now() + self.pause();
         }
     }

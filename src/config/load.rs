@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::error::{Actual, Kind as Fault};
-use figment::value::Value;
 
 use super::keys::{self, Kind};
-use super::layer::{Layer, environment, file, merged, original};
+use super::layer::{environment, file, merged, original};
 use super::mistake::{ConfigError, Mistake};
 use super::{Config, Origins, check, files, renamed, suggest, tree};
 
@@ -24,18 +23,18 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// Variables of the environment; those that are not ours are not looked at.
     pub variables: Vec<(String, String)>,
-    /// Development mode was asked for on the command line.
-    pub dev: bool,
+    /// What the command line says, above everything else: the flag, the dotted key, and the value as in a variable.
+    pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
 impl Sources {
     /// The process' own environment. `ROOMCAST_CONFIG` names the file, unless one is given.
-    pub fn of_process(file: Option<PathBuf>, dev: bool) -> Self {
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<(&'static str, &'static str, String)>) -> Self {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let variables: Vec<_> = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
         let named = variables.iter().find(|(name, value)| name == "ROOMCAST_CONFIG" && !value.is_empty());
         let file = file.or_else(|| named.map(|(_, value)| value.into()));
-        Self { file, variables, dev }
+        Self { file, variables, flags }
     }
 }
 
@@ -54,7 +53,7 @@ pub(super) struct Draft {
     pub(super) mistakes: Vec<Mistake>,
 }
 
-/// Merges defaults, file, the original variables, and `ROOMCAST_…`, in this order.
+/// Merges defaults, file, the original variables, `ROOMCAST_…`, and the command line, in this order.
 ///
 /// # Errors
 /// Every mistake of every layer.
@@ -64,11 +63,7 @@ pub fn load(mut sources: Sources) -> Result<Loaded, ConfigError> {
     let (mut figment, file, base) = read_file(&sources, &mut mistakes);
     figment = original::add(figment, &sources.variables, &mut mistakes);
     figment = environment::add(figment, &sources.variables, &mut mistakes);
-    if sources.dev {
-        let path = ["node".to_owned(), "dev".to_owned()];
-        let values = tree::nest(&merged(&figment), &path, Value::from(true)).expect("a table is no list");
-        figment = figment.merge(Layer { name: "command line --dev".into(), values });
-    }
+    figment = environment::add_flags(figment, &sources.flags, &mut mistakes);
     let values = merged(&figment);
     let mut draft = Draft { origins: Origins { figment, values, file }, mistakes };
     renamed::refuse(&mut draft);

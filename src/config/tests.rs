@@ -31,7 +31,7 @@ impl Setting {
 
     fn load(&self) -> Result<Loaded, ConfigError> {
         let file = Some(self.dir.path().join("roomcast.toml"));
-        load(Sources { file, variables: self.variables.clone(), dev: false })
+        load(Sources { file, variables: self.variables.clone(), flags: Vec::new() })
     }
 
     fn config(&self) -> Config {
@@ -290,7 +290,38 @@ fn unreadable_files_are_mistakes_and_not_defaults() {
 
 #[test]
 fn dev_is_a_layer_of_the_command_line() {
-    let loaded = load(Sources { dev: true, ..Sources::default() }).unwrap();
+    let loaded = load(Sources { flags: vec![("--dev", "node.dev", "true".into())], ..Sources::default() }).unwrap();
     assert!(loaded.config.node.dev);
     assert_eq!(loaded.origins.layer_of(&["node".into(), "dev".into()]).unwrap(), "command line --dev");
+}
+
+#[test]
+fn effective_values_are_toml_that_means_the_same() {
+    let toml = "[redis]\nurl = \"redis://u:hunter2@h:1\"\npassword = \"hunter2\"\n[[auth.keys]]\nkid = \"a\"\nsecret = \"hunter2hunter2hunter2\"\n[[auth.keys]]\nalgorithm = \"HS384\"\nsecret = \"hunter2hunter2hunter2\"\n[auth.jwks]\nurl = \"https://id.example/keys\"\n[hooks.\"a.b\"]\nurl = \"https://h.example\"\n";
+    let setting = Setting::new(toml).var("ROOMCAST_LOG__LEVEL", "debug").var("ROOMCAST_LIMITS__EVENTS_PER_NODE", "5/s");
+    let loaded = setting.load().unwrap();
+    let shown = loaded.to_toml().replace(&format!("{}/", setting.dir.path().display()), "");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    for line in [
+        "[node]",
+        "# id is not set",
+        "ping_interval = \"25s\" # default",
+        "level = \"debug\" # environment ROOMCAST_LOG__LEVEL",
+        "events_per_node = \"5/s\" # environment ROOMCAST_LIMITS__EVENTS_PER_NODE",
+        "url = \"redis://***@h:1\" # roomcast.toml:2",
+        "password = \"***\" # roomcast.toml:3",
+        "[[auth.keys]]",
+        "algorithm = \"HS384\" # roomcast.toml:8",
+        "[auth.jwks]",
+        "[hooks.\"a.b\".breaker]",
+    ] {
+        assert!(shown.lines().any(|known| known.split_whitespace().eq(line.split_whitespace())), "{line}\nin\n{shown}");
+    }
+    let mut again: Config = toml::from_str(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    let mut config = loaded.config;
+    again.redis = config.redis.clone();
+    for (key, again) in config.auth.keys.iter_mut().zip(&mut again.auth.keys) {
+        key.secret.clone_from(&again.secret);
+    }
+    assert_eq!(again, config);
 }

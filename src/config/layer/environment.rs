@@ -37,6 +37,28 @@ pub(in crate::config) fn add(
     figment
 }
 
+/// Puts what the command line says over everything else.
+pub(in crate::config) fn add_flags(
+    mut figment: Figment,
+    flags: &[(&'static str, &'static str, String)],
+    mistakes: &mut Vec<Mistake>,
+) -> Figment {
+    for (flag, key, text) in flags {
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        match value_of(&path, text).and_then(|value| tree::nest(&merged(&figment), &path, value)) {
+            Ok(values) => figment = figment.merge(Layer { name: format!("command line {flag}"), values }),
+            Err(problem) => mistakes.push(Mistake {
+                key: (*flag).to_owned(),
+                value: None,
+                layer: None,
+                problem,
+                remedy: String::new(),
+            }),
+        }
+    }
+    figment
+}
+
 /// What is wrong, and what to do about it.
 type Fault = (String, String);
 

@@ -1,0 +1,100 @@
+//! The command line.
+
+mod check;
+mod dev;
+mod failure;
+mod serve;
+mod token;
+pub mod welcome;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use failure::Failure;
+
+use crate::config::{self, Loaded, Sources};
+
+/// A Socket.IO server that is configured, not coded, and scales out through Redis.
+///
+/// Settings come from roomcast.toml and from variables ROOMCAST_<SECTION>__<KEY>, which win.
+///
+/// Exit codes: 0 done; 1 it could not start, or ended with an error; 64 wrong usage, configuration or contracts.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a node.
+    Serve(serve::ServeArgs),
+    /// Checks contract files, or the configuration and the contracts that it names. Reports every mistake at once.
+    Check(check::CheckArgs),
+    /// Prints the effective configuration as TOML, with the layer of each value. Secrets are hidden.
+    Config(ConfigFile),
+    /// Prints the JSON Schema of contract files, or of roomcast.toml, for editors.
+    Schema {
+        /// Of which file.
+        #[arg(value_enum, default_value = "contract")]
+        of: SchemaOf,
+    },
+    /// Makes a token for development, signed with a shared secret.
+    Token(token::TokenArgs),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SchemaOf {
+    /// A contract.
+    Contract,
+    /// roomcast.toml.
+    Config,
+}
+
+/// Which configuration file is read.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file; roomcast.toml, if it exists, when none is named. ROOMCAST_CONFIG names it too.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn load(&self, flags: Vec<(&'static str, &'static str, String)>) -> Result<Loaded, Failure> {
+        config::load(Sources::of_process(self.config.clone(), flags)).map_err(Failure::configuration)
+    }
+}
+
+impl Cli {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// What went wrong, with its exit code.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Serve(args) => serve::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Config(file) => say(&file.load(Vec::new())?.to_toml()),
+            Command::Schema { of } => {
+                let schema = match of {
+                    SchemaOf::Contract => crate::contract::file::json_schema(),
+                    SchemaOf::Config => config::keys::json_schema(),
+                };
+                say(&format!("{schema:#}\n"))
+            }
+            Command::Token(args) => say(&format!("{}\n", token::run(&args)?)),
+        }
+    }
+}
+
+/// Writes to standard output; whoever stops reading ends the writing, which is no error.
+fn say(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::run(error.into())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,73 @@
+//! Development mode: keys of this run, and every contract of the binary.
+
+use std::time::Duration;
+
+use crate::auth::mint::{Claims, MintError, Signer, mint};
+use crate::config::{Algorithm, ApiKey, AuthKey, Config, Secret};
+
+/// The names of keys that are made for one run.
+const NAME: &str = "dev";
+/// Long enough for a day of trying things.
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The user of the token.
+const USER: &str = "dev";
+/// It may join what contracts leave to administrators.
+const ROLES: [&str; 1] = ["admin"];
+
+/// Keys of one run, to be shown.
+pub(super) struct Development {
+    /// A user's token.
+    pub(super) token: String,
+    /// The API key.
+    pub(super) api_key: String,
+}
+
+/// Adds a signing key and an API key of this run, and the contracts of the binary where none are configured.
+pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
+    let (secret, api_key) = (random(), random());
+    let claims = Claims {
+        subject: Some(USER.into()),
+        roles: ROLES.map(str::to_owned).to_vec(),
+        issuer: config.auth.issuer.first().cloned(),
+        audience: config.auth.audience.first().cloned(),
+        ..Claims::default()
+    };
+    // A name of its own, so that it stands beside keys that are configured.
+    let kid = format!("{NAME}-{}", &random()[..8]);
+    let signer = Signer { algorithm: Algorithm::HS256, kid: Some(&kid), secret: &secret };
+    let token = mint(&claims, TOKEN_TTL, &signer)?;
+    config.auth.keys.push(AuthKey {
+        kid: Some(kid),
+        algorithm: Algorithm::HS256,
+        secret: Some(Secret::new(secret)),
+        public_key: None,
+    });
+    config.api.keys.push(ApiKey { name: NAME.into(), secret: Secret::new(&*api_key), ..ApiKey::default() });
+    if config.contracts.files.is_empty() {
+        config.contracts.files.push("embedded:*".into());
+    }
+    Ok(Development { token, api_key })
+}
+
+/// 244 random bits of the operating system, in hexadecimal.
+fn random() -> String {
+    [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(|id| id.simple().to_string()).concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_of_one_run_and_stand_beside_configured_ones() {
+        let mut config = Config::default();
+        config.contracts.files.push("mine.toml".into());
+        config.auth.keys.push(AuthKey { secret: Some(Secret::new("configured")), ..AuthKey::default() });
+        let first = prepare(&mut config).unwrap();
+        let second = prepare(&mut Config::default()).unwrap();
+        assert_ne!(first.api_key, second.api_key);
+        assert_eq!(config.auth.keys.len(), 2);
+        assert_eq!(config.contracts.files, ["mine.toml"]);
+        assert_eq!(config.api.keys[0].secret.expose(), first.api_key);
+    }
+}

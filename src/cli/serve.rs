@@ -1,0 +1,77 @@
+//! `roomcast serve`
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::dev::{self, Development};
+use super::welcome::{self, WelcomeInfo};
+use super::{ConfigFile, Failure, say};
+use crate::config::{Config, LogFormat};
+use crate::node::{self, Bound};
+use crate::telemetry::logging;
+
+/// How the node runs.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Development mode: signs with a key of this run, loads the contracts of the binary unless others are configured, and
+    /// prints a token, a client and a curl to try it with.
+    #[arg(long)]
+    dev: bool,
+    /// How log records look; replaces log.format.
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<Format>,
+}
+
+/// How log records look.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// A line for people.
+    Human,
+    /// A JSON object a line; the node also prints one to standard output when it listens.
+    Json,
+}
+
+pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let mut flags = Vec::new();
+    if args.dev {
+        flags.push(("--dev", "node.dev", "true".to_owned()));
+    }
+    if let Some(format) = args.log {
+        flags.push(("--log", "log.format", format!("{format:?}").to_lowercase()));
+    }
+    let mut config = args.config.load(flags)?.config;
+    let format = match config.log.format {
+        LogFormat::Human => logging::Format::Human,
+        LogFormat::Json => logging::Format::Json,
+    };
+    let targets = config.log.targets().map_err(|part| Failure::run(anyhow::anyhow!("log.level: {part}")))?;
+    logging::init(format, targets).context("logging cannot begin").map_err(Failure::run)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("no runtime can be made").map_err(Failure::run)?;
+    let on_ready = on_ready(&mut config)?;
+    runtime.block_on(node::serve(config, on_ready)).map_err(Failure::run)
+}
+
+/// What is said to standard output once the node listens: a line for programs, or a page for newcomers.
+fn on_ready(config: &mut Config) -> Result<impl FnOnce(&Bound) + Send + 'static, Failure> {
+    let development =
+        if config.node.dev { Some(dev::prepare(config).map_err(|e| Failure::run(e.into()))?) } else { None };
+    let announces =
+        config.log.format == LogFormat::Json || std::env::var("ROOMCAST_ANNOUNCE").is_ok_and(|value| value == "1");
+    let path = config.server.path.clone();
+    Ok(move |bound: &Bound| {
+        if announces {
+            let Bound { server, api, node, .. } = bound;
+            let line = json!({ "ready": true, "server": server, "api": api, "node": node });
+            _ = say(&format!("{line}\n"));
+        }
+        if let Some(Development { token, api_key }) = development {
+            let example = welcome::example(&bound.namespaces);
+            let info = WelcomeInfo { server: bound.server, api: bound.api, path, token, api_key, example };
+            _ = say(&welcome::text(&info));
+        }
+    })
+}

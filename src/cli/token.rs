@@ -1,0 +1,96 @@
+//! `roomcast token`
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::{ConfigFile, Failure};
+use crate::auth::mint::{Claims, Signer, mint};
+use crate::config::{Algorithm, Auth, Period};
+
+/// What the token says, and what signs it.
+#[derive(Debug, Args)]
+pub(super) struct TokenArgs {
+    /// The user's id; needed, except for a capability.
+    #[arg(long, value_name = "ID", required_unless_present = "capability")]
+    sub: Option<String>,
+    /// A role of the user; may be given several times.
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// A further claim; the value is JSON, or else a text. May be given several times.
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    claims: Vec<String>,
+    /// How long it is valid.
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    ttl: String,
+    /// Makes a capability for this room instead of a user's token: sent in a payload, it lets its holder join the room.
+    #[arg(long, value_name = "ROOM")]
+    capability: Option<String>,
+    /// Signs with this secret and HS256 instead of the configured key. Other users of the machine can see it: for development alone.
+    #[arg(long, value_name = "SECRET")]
+    secret: Option<String>,
+    /// Signs with the configured key of this name.
+    #[arg(long, value_name = "NAME", conflicts_with = "secret")]
+    kid: Option<String>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(super) fn run(args: &TokenArgs) -> Result<String, Failure> {
+    let auth = match &args.secret {
+        // Whoever brings a secret needs no configuration.
+        Some(_) if args.config.config.is_none() => Auth::default(),
+        _ => args.config.load(Vec::new())?.config.auth,
+    };
+    sign(args, &auth).map_err(Failure::configuration)
+}
+
+fn sign(args: &TokenArgs, auth: &Auth) -> anyhow::Result<String> {
+    let ttl: Period = args.ttl.parse().map_err(|problem| anyhow!("--ttl must be {problem}"))?;
+    let claims = Claims {
+        subject: args.sub.clone(),
+        roles: args.roles.clone(),
+        room: args.capability.clone(),
+        issuer: auth.issuer.first().cloned(),
+        audience: auth.audience.first().cloned(),
+        others: claims(&args.claims)?,
+    };
+    let signer = signer(args, auth)?;
+    mint(&claims, ttl.get(), &signer).context("no token was made")
+}
+
+fn claims(texts: &[String]) -> anyhow::Result<Map<String, Value>> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => {
+            Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+        }
+        _ => Err(anyhow!("--claim {text}: write NAME=VALUE")),
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn signer<'a>(args: &'a TokenArgs, auth: &'a Auth) -> anyhow::Result<Signer<'a>> {
+    if let Some(secret) = &args.secret {
+        return Ok(Signer { algorithm: Algorithm::HS256, kid: None, secret });
+    }
+    let wanted = |kid: &Option<String>| args.kid.is_none() || *kid == args.kid;
+    let key = auth.keys.iter().find(|key| key.algorithm.is_symmetric() && wanted(&key.kid));
+    match key.and_then(|key| Some((key, key.secret.as_ref()?))) {
+        Some((key, secret)) => {
+            Ok(Signer { algorithm: key.algorithm, kid: key.kid.as_deref(), secret: secret.expose() })
+        }
+        None => bail!("no key of HS256, HS384 or HS512 is configured under auth.keys: configure one, or give --secret"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_json_or_text() {
+        let read = claims(&["n=5".into(), "rooms=[\"a:*\"]".into(), "name=Ann=Lee".into(), "id=\"5\"".into()]).unwrap();
+        assert_eq!(Value::Object(read), serde_json::json!({ "n": 5, "rooms": ["a:*"], "name": "Ann=Lee", "id": "5" }));
+        assert!(claims(&["alone".into()]).is_err());
+    }
+}

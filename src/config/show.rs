@@ -1,0 +1,109 @@
+//! The effective values as TOML, each with the layer that it came from. Secrets stay hidden.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use super::Loaded;
+
+/// Comments stand in this column, where lines are shorter.
+const COMMENT_COLUMN: usize = 44;
+
+impl Loaded {
+    /// The effective values as TOML. Keys without a value are comments.
+    pub fn to_toml(&self) -> String {
+        let values = serde_json::to_value(&self.config).unwrap_or_default();
+        let mut page = Page { loaded: self, text: String::new() };
+        if let Value::Object(sections) = &values {
+            for (name, section) in sections {
+                page.table(&[name.clone()], section);
+            }
+        }
+        page.text
+    }
+}
+
+struct Page<'a> {
+    loaded: &'a Loaded,
+    text: String,
+}
+
+impl Page<'_> {
+    fn table(&mut self, path: &[String], value: &Value) {
+        let Value::Object(members) = value else { return };
+        // A table of tables alone, such as `[hooks]`, needs no head.
+        if members.values().any(|member| !is_table(member)) {
+            self.head(&format!("[{}]", header(path)));
+        } else if members.is_empty() {
+            self.head(&format!("# [{}] is empty", header(path)));
+        }
+        self.members(path, members);
+    }
+
+    fn members(&mut self, path: &[String], members: &Map<String, Value>) {
+        let with = |name: &String| [path, std::slice::from_ref(name)].concat();
+        for (name, member) in members.iter().filter(|(_, member)| !is_table(member)) {
+            self.line(name, &with(name), member);
+        }
+        for (name, member) in members.iter().filter(|(_, member)| is_table(member)) {
+            let path = with(name);
+            let Value::Array(items) = member else {
+                self.table(&path, member);
+                continue;
+            };
+            for (index, item) in items.iter().enumerate() {
+                self.head(&format!("[[{}]]", header(&path)));
+                if let Value::Object(members) = item {
+                    self.members(&[path.as_slice(), &[index.to_string()]].concat(), members);
+                }
+            }
+        }
+    }
+
+    fn head(&mut self, head: &str) {
+        let gap = if self.text.is_empty() { "" } else { "\n" };
+        _ = writeln!(self.text, "{gap}{head}");
+    }
+
+    fn line(&mut self, name: &str, path: &[String], value: &Value) {
+        if value.is_null() {
+            _ = writeln!(self.text, "# {name} is not set");
+            return;
+        }
+        let line = format!("{} = {}", key(name), toml_of(value));
+        let layer = self.loaded.origins.layer_of(path).unwrap_or_else(|| "default".into());
+        _ = writeln!(self.text, "{line:<COMMENT_COLUMN$} # {layer}");
+    }
+}
+
+/// Tables, and lists that hold some.
+fn is_table(value: &Value) -> bool {
+    match value {
+        Value::Object(_) => true,
+        Value::Array(items) => items.iter().any(Value::is_object),
+        _ => false,
+    }
+}
+
+/// The head of a table; places in lists are not part of it.
+fn header(path: &[String]) -> String {
+    let names = path.iter().filter(|segment| segment.parse::<usize>().is_err());
+    names.map(|name| key(name)).collect::<Vec<_>>().join(".")
+}
+
+fn key(name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if bare { name.to_owned() } else { quoted(name) }
+}
+
+fn toml_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string().replace('\n', " ")
+}

@@ -1,0 +1,30 @@
+//! What the node logs, to standard error: standard output is for what it says to programs and to newcomers.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{Layer as _, fmt, registry};
+
+/// How a record looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A line for people, in colours on a terminal.
+    Human,
+    /// A JSON object a line: `timestamp`, `level`, `target`, `message`, and the fields.
+    Json,
+}
+
+/// Begins logging for the whole process.
+///
+/// # Errors
+/// When something else has begun already.
+pub fn init(format: Format, targets: Targets) -> Result<(), TryInitError> {
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = match format {
+        Format::Human => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Format::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
+    };
+    registry().with(layer.with_filter(targets)).try_init()
+}
