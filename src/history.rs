@@ -194,6 +194,14 @@ impl History {
         forgotten.inspect_err(|error| self.count("forget", error))
     }
 
+    /// Counts what a joining client was shown, and why that was not all, if it was not.
+    pub fn count_replay(&self, namespace: &str, events: usize, incomplete: Option<&str>) {
+        self.metrics.history_replayed_total.with_label_values(&[namespace]).inc_by(events as u64);
+        if let Some(reason) = incomplete {
+            self.metrics.history_incomplete_total.with_label_values(&[reason]).inc();
+        }
+    }
+
     fn count(&self, op: &str, error: &HistoryError) {
         self.metrics.history_errors_total.with_label_values(&[op, error.as_str()]).inc();
         tracing::debug!(history.op = op, error = %error, "the history could not be used");

@@ -23,6 +23,7 @@ pub mod contract;
 pub mod directory;
 pub mod error;
 pub mod event;
+pub mod gateway;
 pub mod history;
 pub mod hooks;
 pub mod http;

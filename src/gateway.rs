@@ -1,0 +1,3 @@
+//! What happens to a client's event.
+
+pub mod replay;

@@ -1,0 +1,373 @@
+//! Joins race a publisher: no gap, no copy, and history before what is newer, in memory and in Redis.
+
+#[path = "support/redis.rs"]
+mod support;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use roomcast::config;
+use roomcast::contract::model::{HistoryPolicy, Replay, RoomDef};
+use roomcast::contract::room_name::RoomTemplate;
+use roomcast::event::{Args, Event};
+use roomcast::gateway::replay::{ReplayOutcome, join_with_replay};
+use roomcast::history::{History, Keeping, Since};
+use roomcast::redis::Redis;
+use roomcast::room::Rooms;
+use roomcast::session::{AckId, Close, Link, Peer, RoomName, SendError, Session};
+use roomcast::telemetry::metrics::Metrics;
+use roomcast::user::User;
+use support::{RedisServer, eventually};
+
+const JOINS: usize = 10_000;
+const CLIENTS: usize = 10;
+
+/// What a client received: the number that each event carries.
+#[derive(Clone, Default)]
+struct Wire {
+    received: Arc<Mutex<Vec<u64>>>,
+    capacity: Arc<AtomicUsize>,
+}
+
+impl Link for Wire {
+    fn send(&self, event: &Event) -> Result<(), SendError> {
+        let mut received = self.received.lock().unwrap();
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        if capacity > 0 && received.len() >= capacity {
+            return Err(SendError::Full);
+        }
+        received.push(event.args().unwrap()[0].get().parse().unwrap());
+        Ok(())
+    }
+    fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
+        Ok(())
+    }
+    fn joined(&self, _: &RoomName) {}
+    fn left(&self, _: &RoomName) {}
+    fn close(&self, _: Close) {}
+}
+
+impl Wire {
+    fn received(&self) -> Vec<u64> {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+struct Node {
+    rooms: Rooms,
+    history: History,
+    def: RoomDef,
+    room: RoomName,
+    namespace: Arc<str>,
+    /// The last event that has been delivered to every member.
+    delivered: AtomicU64,
+    serial: AtomicU64,
+}
+
+impl Node {
+    fn new(history: History, replay: Replay, events: u32) -> Arc<Self> {
+        let policy = HistoryPolicy { events, ttl: Duration::from_secs(600), replay, key: None };
+        let def = RoomDef {
+            key: "r".into(),
+            contract: "c".into(),
+            name: RoomTemplate::compile("r:{id}", "").unwrap(),
+            join: None,
+            call: None,
+            history: Some(policy),
+            presence: None,
+            idle: None,
+            linger: None,
+        };
+        Arc::new(Self {
+            rooms: Rooms::new(["/".into()]),
+            history,
+            def,
+            room: "r:1".into(),
+            namespace: "/".into(),
+            delivered: AtomicU64::new(0),
+            serial: AtomicU64::new(0),
+        })
+    }
+
+    fn client(&self) -> (Arc<Session>, Wire) {
+        let wire = Wire::default();
+        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+        let id = format!("s{}", self.serial.fetch_add(1, Ordering::Relaxed));
+        let user = Arc::new(User::named("u"));
+        let session = Session::new(id, self.namespace.clone(), user, peer, Box::new(wire.clone()));
+        self.rooms.add(&session);
+        (session, wire)
+    }
+
+    /// As a publisher does it: turn, append, deliver.
+    async fn publish(&self, number: u64) {
+        let event = Event::encode("e", &[number]).unwrap();
+        let keeping = Keeping::of(&self.def, &self.namespace, &self.room, &[], false).unwrap();
+        let recorded = self.history.record(&[keeping], &event).await;
+        self.deliver(&event, &recorded.stamps);
+    }
+
+    fn deliver(&self, event: &Event, stamps: &[roomcast::event::Stamp]) {
+        let to = std::slice::from_ref(&self.room);
+        for session in self.rooms.recipients(&self.namespace, to, &[]) {
+            let _ = session.deliver(event, to, stamps);
+        }
+    }
+
+    async fn join(&self, session: &Arc<Session>, since: Option<Since>) -> ReplayOutcome {
+        let joined = join_with_replay(&self.rooms, &self.history, session, &self.room, &self.def, since).await;
+        joined.replay.unwrap()
+    }
+}
+
+async fn redis(server: &RedisServer, metrics: &Arc<Metrics>) -> Redis {
+    let config = config::Redis {
+        url: Some(config::Url::new(server.url())),
+        command_timeout: Duration::from_secs(1).into(),
+        ..config::Redis::default()
+    };
+    let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
+    eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;
+    redis
+}
+
+fn in_memory() -> History {
+    History::in_memory(Arc::new(Metrics::new()))
+}
+
+/// Publishes without a pause until `JOINS` clients have joined, stayed a moment and left; each must have got every event from
+/// the one that its replay begins with up to the last before it left, once, in order.
+async fn race(node: Arc<Node>) {
+    let publisher = tokio::spawn({
+        let node = node.clone();
+        async move {
+            for number in 1.. {
+                node.publish(number).await;
+                node.delivered.store(number, Ordering::SeqCst);
+                if number % 4 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    });
+    while node.delivered.load(Ordering::SeqCst) < 100 {
+        tokio::task::yield_now().await;
+    }
+    let clients = (0..CLIENTS).map(|client| {
+        let node = node.clone();
+        tokio::spawn(async move {
+            for turn in 0..JOINS / CLIENTS {
+                join_once(&node, client + turn).await;
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    publisher.abort();
+    println!("{JOINS} joins against {} events", node.delivered.load(Ordering::SeqCst));
+}
+
+async fn join_once(node: &Node, seed: usize) {
+    let policy = node.def.history.as_ref().unwrap();
+    let (session, wire) = node.client();
+    let before = node.delivered.load(Ordering::SeqCst);
+    // Offsets are the events' numbers here. Some ask for what is long gone.
+    let since = (policy.replay == Replay::Since).then(|| before.saturating_sub([3, 20, 1000][seed % 3]));
+    let epoch = node.history.read(&key(node), newest()).await.unwrap().epoch;
+    let outcome = node.join(&session, since.map(|offset| Since { epoch: Some(epoch), offset })).await;
+    for _ in 0..seed % 5 {
+        tokio::task::yield_now().await;
+    }
+    let after = node.delivered.load(Ordering::SeqCst);
+    node.rooms.remove(&session);
+    let received = wire.received();
+    let first = received[0];
+    assert!(received.windows(2).all(|pair| pair[1] == pair[0] + 1), "a gap, a copy or disorder: {received:?}");
+    assert!(*received.last().unwrap() >= after, "the newest are missing: {} < {after}", received.last().unwrap());
+    assert_eq!(first + outcome.replayed as u64 - 1, outcome.offset, "the replay ends where it says");
+    assert!(outcome.offset >= before);
+    match (policy.replay, since) {
+        (Replay::Last, _) => assert_eq!((outcome.replayed, outcome.complete), (1, true)),
+        (Replay::All, _) => assert_eq!((outcome.replayed, outcome.complete), (policy.events as usize, true)),
+        (_, Some(since)) => assert_eq!(outcome.complete, first == since + 1, "complete when nothing lies between"),
+        _ => unreachable!(),
+    }
+}
+
+fn key(node: &Node) -> roomcast::history::RoomKey {
+    roomcast::history::RoomKey { namespace: node.namespace.clone(), room: node.room.clone() }
+}
+
+fn newest() -> roomcast::history::Query {
+    roomcast::history::Query { limit: 1, since: None, order: roomcast::history::Order::Asc }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_joins_in_memory_show_the_last() {
+    race(Node::new(in_memory(), Replay::Last, 50)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_joins_in_memory_show_all() {
+    race(Node::new(in_memory(), Replay::All, 50)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_joins_in_memory_show_what_came_since() {
+    race(Node::new(in_memory(), Replay::Since, 50)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_joins_with_redis_show_what_came_since() {
+    let metrics = Arc::new(Metrics::new());
+    let server = RedisServer::start();
+    let redis = redis(&server, &metrics).await;
+    race(Node::new(History::in_redis(redis.clone(), metrics), Replay::Since, 50)).await;
+    redis.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_joins_with_redis_show_the_last() {
+    let metrics = Arc::new(Metrics::new());
+    let server = RedisServer::start();
+    let redis = redis(&server, &metrics).await;
+    race(Node::new(History::in_redis(redis.clone(), metrics), Replay::Last, 50)).await;
+    assert!(server.command("DBSIZE").starts_with(":1\r\n"), "one key a room");
+    redis.close().await;
+}
+
+/// Another node's events arrive late and in disorder: still each once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn late_copies_of_another_node_come_once() {
+    let node = Node::new(in_memory(), Replay::All, 200);
+    let publisher = tokio::spawn({
+        let node = node.clone();
+        async move {
+            for number in 1.. {
+                let event = Event::encode("e", &[number]).unwrap();
+                let keeping = Keeping::of(&node.def, &node.namespace, &node.room, &[], false).unwrap();
+                let stamps = node.history.record(&[keeping], &event).await.stamps;
+                let late = node.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_micros(number * 7919 % 3000)).await;
+                    late.deliver(&event, &stamps);
+                });
+                node.delivered.store(number, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+        }
+    });
+    let mut clients = Vec::new();
+    for _ in 0..500 {
+        let (session, wire) = node.client();
+        let outcome = node.join(&session, None).await;
+        clients.push((session, wire, outcome));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    publisher.abort();
+    let _ = publisher.await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let last = node.delivered.load(Ordering::SeqCst);
+    for (_, wire, outcome) in clients {
+        let mut received = wire.received();
+        let replayed: Vec<_> = received[..outcome.replayed].to_vec();
+        assert!(replayed.is_sorted(), "the replay comes first, in order");
+        received.sort_unstable();
+        assert!(received.windows(2).all(|pair| pair[1] == pair[0] + 1), "each once: {received:?}");
+        assert_eq!(received.last().copied().unwrap_or(last), last);
+    }
+}
+
+#[tokio::test]
+async fn history_away_costs_the_replay_and_nothing_else() {
+    let metrics = Arc::new(Metrics::new());
+    let mut server = RedisServer::start();
+    let redis = redis(&server, &metrics).await;
+    let node = Node::new(History::in_redis(redis.clone(), metrics.clone()), Replay::All, 50);
+    node.publish(1).await;
+    server.kill();
+    eventually("the loss is noticed", Duration::from_secs(5), || !redis.is_up()).await;
+    let (session, wire) = node.client();
+    let outcome = node.join(&session, None).await;
+    assert_eq!((outcome.complete, outcome.replayed, outcome.epoch), (false, 0, 0));
+    node.publish(2).await;
+    assert_eq!(wire.received(), [2], "live events go on");
+    assert_eq!(metrics.history_incomplete_total.with_label_values(&["unavailable"]).get(), 1);
+    redis.close().await;
+}
+
+#[tokio::test]
+async fn joining_again_shows_it_again_and_a_room_without_history_shows_nothing() {
+    let node = Node::new(in_memory(), Replay::Last, 50);
+    let (session, wire) = node.client();
+    let outcome = node.join(&session, None).await;
+    assert_eq!((outcome.complete, outcome.replayed, outcome.offset), (true, 0, 0));
+    node.publish(1).await;
+    node.publish(2).await;
+    assert_eq!(node.join(&session, None).await.replayed, 1);
+    node.publish(3).await;
+    assert_eq!(wire.received(), [1, 2, 2, 3]);
+    let def = RoomDef { history: None, ..Node::new(in_memory(), Replay::None, 1).def_of() };
+    let joined = join_with_replay(&node.rooms, &node.history, &session, &"other".into(), &def, None).await;
+    assert!(joined.new && joined.replay.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_client_gets_it_in_order_or_is_told() {
+    let node = Node::new(in_memory(), Replay::All, 50);
+    for number in 1..=20 {
+        node.publish(number).await;
+    }
+    let (session, wire) = node.client();
+    wire.capacity.store(5, Ordering::Relaxed);
+    let joining = tokio::spawn({
+        let (node, session) = (node.clone(), session.clone());
+        async move { node.join(&session, None).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.publish(21).await;
+    assert_eq!(wire.received().len(), 5);
+    wire.capacity.store(0, Ordering::Relaxed);
+    assert!(joining.await.unwrap().complete);
+    assert_eq!(wire.received(), (1..=21).collect::<Vec<_>>());
+
+    let (session, wire) = node.client();
+    wire.capacity.store(5, Ordering::Relaxed);
+    let outcome = node.join(&session, None).await;
+    assert_eq!((outcome.complete, outcome.replayed), (false, 5));
+    wire.capacity.store(0, Ordering::Relaxed);
+    node.publish(22).await;
+    assert_eq!(wire.received(), [1, 2, 3, 4, 5, 22], "live events go on");
+}
+
+#[tokio::test]
+async fn join_that_is_given_up_holds_nothing_back() {
+    let node = Node::new(in_memory(), Replay::All, 50);
+    node.publish(1).await;
+    let (session, wire) = node.client();
+    wire.capacity.store(1, Ordering::Relaxed);
+    session.send(&Event::encode("e", &[0]).unwrap()).unwrap();
+    let joining = tokio::time::timeout(Duration::from_millis(50), node.join(&session, None)).await;
+    assert!(joining.is_err(), "the client's queue is full");
+    wire.capacity.store(0, Ordering::Relaxed);
+    node.publish(2).await;
+    assert_eq!(wire.received(), [0, 2]);
+}
+
+impl Node {
+    fn def_of(&self) -> RoomDef {
+        RoomDef {
+            key: self.def.key.clone(),
+            contract: self.def.contract.clone(),
+            name: self.def.name.clone(),
+            join: None,
+            call: None,
+            history: None,
+            presence: None,
+            idle: None,
+            linger: None,
+        }
+    }
+}
