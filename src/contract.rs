@@ -6,6 +6,7 @@ pub mod embedded;
 pub mod file;
 pub mod load;
 pub mod model;
+pub mod namespace;
 pub mod path;
 pub mod payload;
 pub mod report;
@@ -15,5 +16,8 @@ pub mod schema;
 pub mod scope;
 pub mod template;
 
+mod compile;
+mod document;
 mod reads;
+mod structure;
 mod suggest;

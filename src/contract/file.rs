@@ -1,6 +1,583 @@
-//! The contract file as it is written.
+//! The contract file as it is written: every key, its type and its meaning, once. The JSON Schema for editors, the check for
+//! unknown keys and the reading of files all come from here.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// One application: what its clients may send, what its backends may publish, which rooms exist and who may join them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "roomcast contract")]
+pub struct File {
+    /// The contract's name, unique among the loaded contracts.
+    pub name: String,
+    /// The Socket.IO namespace; starts with a slash. Default: "/".
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// One line for people.
+    #[serde(default)]
+    pub summary: Option<String>,
+    /// Who may connect.
+    #[serde(default)]
+    pub auth: Auth,
+    /// How errors look to clients.
+    #[serde(default)]
+    pub errors: Errors,
+    /// What is done for an event that no contract of the namespace knows. Default: refuse.
+    #[serde(default)]
+    pub unknown: Option<Unknown>,
+    /// What happens as a client connects.
+    #[serde(default)]
+    pub connect: Connect,
+    /// What happens as a client disconnects.
+    #[serde(default)]
+    pub disconnect: Disconnect,
+    /// Limits on connections.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Redis keys kept for the application's other services.
+    #[serde(default)]
+    pub mirror: Option<Mirror>,
+    /// Families of rooms, by a key of your own that the rest of the file uses.
+    #[serde(default)]
+    pub rooms: BTreeMap<String, Room>,
+    /// What clients may send, by event name.
+    #[serde(default)]
+    pub client: BTreeMap<String, Client>,
+    /// What backends may publish, by event name.
+    #[serde(default)]
+    pub server: BTreeMap<String, Server>,
+}
+
+/// One or several.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany<T> {
+    /// One.
+    One(T),
+    /// Several.
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    /// All of them, with their place in the list where it is one.
+    pub fn into_items(self) -> Vec<(Option<usize>, T)> {
+        match self {
+            Self::One(item) => vec![(None, item)],
+            Self::Many(items) => items.into_iter().enumerate().map(|(at, item)| (Some(at), item)).collect(),
+        }
+    }
+}
+
+/// Who may connect.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Whether a token is needed. Default: required.
+    pub mode: Option<AuthMode>,
+    /// Where a token is looked for, in this order: "auth.<member>", "header", "query.<parameter>", "cookie.<name>".
+    /// Default: ["auth.token", "header"].
+    pub tokens: Option<Vec<String>>,
+    /// How a client learns that its token does not hold. Default: connect_error.
+    pub reject: Option<Reject>,
+    /// The claim that is the user's id. Default: "sub".
+    pub user: Option<String>,
+    /// The claim that lists the user's roles. Default: "roles".
+    pub roles: Option<String>,
+}
+
+/// Whether a token is needed.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMode {
+    /// No token: refused.
+    Required,
+    /// No token: an anonymous user. A bad token: refused.
+    Optional,
+    /// Tokens are not looked at; everybody is anonymous.
+    None,
+}
+
+/// How a client learns that it was refused.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reject {
+    /// A Socket.IO CONNECT_ERROR, whose message starts with the code.
+    ConnectError,
+    /// It is connected, gets the contract's error event, and is disconnected.
+    Event,
+}
+
+/// How errors look to clients.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Errors {
+    /// The event that carries an error where no ack was asked for. Without it such errors are only counted.
+    pub event: Option<String>,
+    /// The event's payload. Default: { code = "{error.code}", message = "{error.message}" }.
+    pub payload: Option<Value>,
+    /// What a failed event's ack carries. Default: { success = false, error = { code = "{error.code}", message =
+    /// "{error.message}" } }.
+    pub ack: Option<Value>,
+    /// Other names for codes: { INVALID_PAYLOAD = "INVALID_MESSAGE" }.
+    pub codes: BTreeMap<String, String>,
+}
+
+/// What is done for an event that nobody knows.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unknown {
+    /// An error.
+    Refuse,
+    /// Nothing; it is counted.
+    Ignore,
+}
+
+/// What happens as a client connects.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Connect {
+    /// Rooms joined by everyone whom the room's rule permits.
+    pub join: Option<OneOrMany<RoomRef>>,
+    /// The first event a client gets.
+    pub greet: Option<Reply>,
+    /// The hook that is asked before the client is let in.
+    pub call: Option<Call>,
+}
+
+/// What happens as a client disconnects.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Disconnect {
+    /// The hook that is told.
+    pub call: Option<Call>,
+}
+
+/// Limits on connections.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// New connections from one IP address, such as "10/1m".
+    pub connections_per_ip: Option<String>,
+}
+
+/// Redis keys kept for the application's other services.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mirror {
+    /// A HASH of connection metadata for each socket, such as "client:{socket.id}".
+    pub client: Option<String>,
+    /// A SET of rooms for each socket, such as "subscriptions:{socket.id}".
+    pub subscriptions: Option<String>,
+    /// How long they live after the last change. Default: 24h.
+    pub ttl: Option<String>,
+}
+
+/// A family of rooms.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Room {
+    /// The rooms' names: text and variables, such as "job:{jobId}".
+    pub name: String,
+    /// Characters that variables may hold beside letters, digits and _-.@+=~ (none by default).
+    #[serde(default)]
+    pub chars: Option<String>,
+    /// A CEL rule that says who may join. Default: everyone who is connected.
+    #[serde(default)]
+    pub join: Option<String>,
+    /// The hook that is asked whether a user may join.
+    #[serde(default)]
+    pub call: Option<Call>,
+    /// What is kept for late joiners and readers. Default: nothing.
+    #[serde(default)]
+    pub history: Option<History>,
+    /// Whether members are kept in the cluster's presence, and which events tell of it. Default: false.
+    #[serde(default)]
+    pub presence: Option<Presence>,
+    /// A room without events for so long is forgotten with its history. Default: never.
+    #[serde(default)]
+    pub idle: Option<String>,
+    /// How long a room's history is kept after a terminal event. Default: as long as without one.
+    #[serde(default)]
+    pub linger: Option<String>,
+}
+
+/// What is kept of a room's events.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// At most so many events. Default: 100.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub events: Option<u32>,
+    /// For so long after the last one. Default: 24h.
+    pub ttl: Option<String>,
+    /// What a joining client gets. Default: none.
+    pub replay: Option<Replay>,
+    /// A LIST key that other services read (payloads as JSON, newest last), such as "job-history:{jobId}".
+    pub key: Option<String>,
+}
+
+/// What a joining client gets.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Replay {
+    /// Nothing.
+    None,
+    /// The newest event.
+    Last,
+    /// Everything that is kept.
+    All,
+    /// Everything since the offset in the payload's member `since`, all without one.
+    Since,
+}
+
+/// Whether members are kept in the cluster's presence.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Presence {
+    /// Kept, and nobody is told; or not kept.
+    Kept(bool),
+    /// Kept, and the room is told.
+    Told(PresenceEvents),
+}
+
+/// Events that tell a room of its members.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PresenceEvents {
+    /// The event for the first socket of a user in a room.
+    pub joined: Option<String>,
+    /// The event for the last socket of a user leaving it.
+    pub left: Option<String>,
+}
+
+/// A room of the contract: its key, or a table.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RoomRef {
+    /// Its key in [rooms].
+    Key(String),
+    /// Its key and more.
+    Table(RoomRefTable),
+}
+
+/// A room of the contract.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoomRefTable {
+    /// Its key in [rooms].
+    pub room: String,
+    /// Where the name's variables come from, such as { jobId = "payload.id" }; the first path of a list that has a value
+    /// counts. Default: the payload's member of the variable's name.
+    #[serde(default)]
+    pub with: BTreeMap<String, OneOrMany<String>>,
+    /// A CEL rule: only then.
+    #[serde(default)]
+    pub when: Option<String>,
+    /// A variable without a value means "not this room" instead of an error. Default: false.
+    #[serde(default)]
+    pub optional: Option<bool>,
+}
+
+/// Something a client may send.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Client {
+    /// What the payload must be.
+    pub payload: Payload,
+    /// A CEL rule that must hold.
+    pub require: Option<String>,
+    /// Rooms to join.
+    pub join: Option<OneOrMany<RoomRef>>,
+    /// Rooms to leave.
+    pub leave: Option<OneOrMany<RoomRef>>,
+    /// What is sent on.
+    pub relay: Option<OneOrMany<Relay>>,
+    /// What the caller is sent.
+    pub reply: Option<OneOrMany<ReplyRef>>,
+    /// The hook that decides.
+    pub call: Option<Call>,
+    /// When the hook agreed.
+    pub on_ok: Option<Outcome>,
+    /// When anything failed; replaces the contract's error event.
+    pub on_error: Option<Outcome>,
+    /// The path of the user's new presence status, such as "payload.status".
+    pub presence: Option<String>,
+    /// The path of an object that is merged into the session's metadata, such as "payload.metadata".
+    pub metadata: Option<String>,
+    /// The ack of a success: a value with placeholders, or "*" for the event's own arguments. Default: { success = true },
+    /// with the room where one was joined or left.
+    pub ack: Option<Value>,
+    /// How often a socket may send it, such as "10/s burst 20". Default: no limit.
+    pub limit: Option<String>,
+    /// Repetitions within this time are acknowledged and not relayed.
+    pub throttle: Option<ClientThrottle>,
+    /// The event that is implied when the socket leaves the room or disconnects.
+    pub undo: Option<String>,
+}
+
+/// What a payload must be.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Payload {
+    /// A bare value x is taken as { <shorthand>: x }.
+    pub shorthand: Option<String>,
+    /// The names of the arguments. Default: the first argument is the payload.
+    pub args: Option<Vec<String>>,
+    /// What stands in for a payload that is missing.
+    pub default: Option<Value>,
+    /// What the payload must satisfy.
+    pub schema: Option<SchemaRef>,
+}
+
+/// A JSON Schema (2020-12).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SchemaRef {
+    /// A path, relative to the contract file.
+    File(String),
+    /// The schema itself.
+    Inline(Map<String, Value>),
+}
+
+/// Something sent on by a client event: to exactly one of room, to, shared, everyone.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    /// To a room.
+    pub room: Option<RoomRef>,
+    /// To a socket id or a user id found at this path.
+    pub to: Option<String>,
+    /// To everyone who shares a room with the user.
+    pub shared: Option<bool>,
+    /// To everyone in the namespace.
+    pub everyone: Option<bool>,
+    /// The event's name. Default: as it came.
+    pub event: Option<String>,
+    /// A value of the contract's own, or "*" for the event's arguments, unchanged. Default: "*".
+    pub data: Option<Value>,
+    /// The payload with these members added.
+    pub add: Option<Value>,
+    /// Not to the sender's own socket. Default: false.
+    pub others: Option<bool>,
+    /// The sender must be in the room. Default: false.
+    pub member: Option<bool>,
+    /// A CEL rule: only then.
+    pub when: Option<String>,
+}
+
+/// An event for the caller alone: its name, or a table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ReplyRef {
+    /// Its name; no payload.
+    Event(String),
+    /// Its name and payload.
+    Table(Reply),
+}
+
+/// An event for one client.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reply {
+    /// Its name.
+    pub event: String,
+    /// Its payload, or "*" for the event's arguments, unchanged. Default: none.
+    #[serde(default)]
+    pub data: Option<Value>,
+}
+
+/// What follows a hook's answer, or an error.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outcome {
+    /// A server event of this contract, published with the data.
+    pub publish: Option<String>,
+    /// An event for the caller.
+    pub reply: Option<String>,
+    /// The payload of both.
+    pub data: Option<Value>,
+    /// Of on_error: the reply is sent even where an ack carries the error. Default: false.
+    pub always: Option<bool>,
+}
+
+/// A call of an upstream hook: its name in the node's configuration, or a table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Call {
+    /// Its name.
+    Hook(String),
+    /// Its name and more.
+    Table(CallTable),
+}
+
+/// A call of an upstream hook.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallTable {
+    /// The hook's name in the node's configuration (hooks.<name>).
+    pub hook: String,
+    /// Whether a failed call may be repeated. Default: false.
+    #[serde(default)]
+    pub idempotent: Option<bool>,
+    /// How long an answer is waited for. Default: the hook's own.
+    #[serde(default)]
+    pub timeout: Option<String>,
+}
+
+/// A throttle of a client event: a time, or a table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ClientThrottle {
+    /// At most one in this time.
+    Every(String),
+    /// The same, spelled out.
+    Table(ClientThrottleTable),
+}
+
+/// A throttle of a client event.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientThrottleTable {
+    /// At most one in this time.
+    pub every: String,
+    /// The first is relayed, the repetitions are not. Default, and the only choice: first.
+    #[serde(default)]
+    pub keep: Option<KeepFirst>,
+}
+
+/// Which of several events is kept.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepFirst {
+    /// The first.
+    First,
+}
+
+/// Something a backend may publish.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Where it goes, "*" for everyone in the namespace; a client in several rooms gets it once.
+    pub rooms: OneOrMany<RoomRef>,
+    /// What the payload must satisfy, after fill-ins.
+    #[serde(default)]
+    pub schema: Option<SchemaRef>,
+    /// Members that are added where the backend left them out.
+    #[serde(default)]
+    pub fill: Option<Value>,
+    /// Conflation: at most one in this time, and the newest always arrives.
+    #[serde(default)]
+    pub throttle: Option<ServerThrottle>,
+    /// Sends what a throttle of its rooms holds back first. Default: false.
+    #[serde(default)]
+    pub flush: Option<bool>,
+    /// Ends a room's story: flushes, and the room is forgotten after `linger`. Default: false.
+    #[serde(default)]
+    pub terminal: Option<bool>,
+    /// May be dropped for a client that is not ready. Default: false.
+    #[serde(default)]
+    pub volatile: Option<bool>,
+}
+
+/// Conflation of a server event: a time, or a table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ServerThrottle {
+    /// At most one in this time for each set of rooms.
+    Every(String),
+    /// The same, spelled out.
+    Table(ServerThrottleTable),
+}
+
+/// Conflation of a server event.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerThrottleTable {
+    /// At most one in this time.
+    pub every: String,
+    /// For each of these. Default: room.
+    #[serde(default)]
+    pub per: Option<ThrottleKey>,
+    /// The newest is sent when the time is over. Default, and the only choice: last.
+    #[serde(default)]
+    pub keep: Option<KeepLast>,
+}
+
+/// What a throttle counts by.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ThrottleKey {
+    /// The set of rooms it goes to.
+    Room,
+    /// The event alone.
+    Event,
+}
+
+/// Which of several events is kept.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepLast {
+    /// The newest.
+    Last,
+}
 
 /// The JSON Schema of contract files, for editors.
-pub fn json_schema() -> serde_json::Value {
-    serde_json::json!({ "type": "object" })
+pub fn json_schema() -> Value {
+    let mut schema = schemars::schema_for!(File).to_value();
+    tidy(&mut schema);
+    schema
+}
+
+/// Takes out what TOML does not have: null, and the formats of Rust's integers.
+fn tidy(schema: &mut Value) {
+    let is_null = |kind: &Value| *kind == "null" || kind.get("type").is_some_and(|kind| kind == "null");
+    match schema {
+        Value::Object(keywords) => {
+            if keywords.get("default").is_some_and(Value::is_null) {
+                keywords.remove("default");
+            }
+            if keywords.get("format").is_some_and(|format| format == "uint32") {
+                keywords.remove("format");
+            }
+            for keyword in ["type", "anyOf"] {
+                let Some(Value::Array(choices)) = keywords.get_mut(keyword) else {
+                    continue;
+                };
+                choices.retain(|choice| !is_null(choice));
+                if choices.len() == 1 {
+                    match (keyword, choices.remove(0)) {
+                        ("anyOf", Value::Object(only)) => {
+                            keywords.remove(keyword);
+                            only.into_iter().for_each(|(key, value)| {
+                                keywords.entry(key).or_insert(value);
+                            });
+                        }
+                        (_, only) => {
+                            keywords.insert(keyword.to_owned(), only);
+                        }
+                    }
+                }
+            }
+            keywords.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schema_of_contract_files_is_a_schema_without_null() {
+        let schema = json_schema();
+        crate::contract::schema::Schema::compile(&schema).unwrap();
+        assert!(!schema.to_string().contains("null\""), "{schema}");
+        assert_eq!(schema.pointer("/$defs/Auth/properties/mode/$ref").unwrap(), "#/$defs/AuthMode");
+    }
 }

@@ -1,7 +1,18 @@
 //! Finds contract files, reads them, and merges them into namespaces.
 
-use super::model::Namespace;
-use super::report::{Report, Summary};
+mod find;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::compile::{Keys, compile};
+use super::document::{Document, Place};
+use super::file;
+use super::model::{Contract, Namespace};
+use super::report::{ContractSummary, Report, Summary};
+use super::structure;
 
 /// The text of a contract and where it came from.
 #[derive(Debug, Clone)]
@@ -12,27 +23,103 @@ pub struct Source {
     pub text: String,
 }
 
+/// A source and the directory where the paths of its schemas start.
+struct Found {
+    source: Source,
+    base: Option<PathBuf>,
+}
+
 /// Reads, checks and compiles contracts. Entries are paths, globs (`*` in the file name), directories,
 /// `embedded:<name>` and `embedded:*`.
 ///
 /// # Errors
 /// Every mistake of every file.
-pub fn load(_entries: &[String]) -> Result<Vec<Namespace>, Report> {
-    Ok(Vec::new())
+pub fn load(entries: &[String]) -> Result<Vec<Namespace>, Report> {
+    let mut report = Report::default();
+    let found = find::find(entries, &mut report);
+    finish(found, report)
 }
 
-/// The same for texts that are at hand.
+/// The same for texts that are at hand. Their schemas stand in them.
 ///
 /// # Errors
 /// Every mistake of every text.
-pub fn load_sources(_sources: Vec<Source>) -> Result<Vec<Namespace>, Report> {
-    Ok(Vec::new())
+pub fn load_sources(sources: Vec<Source>) -> Result<Vec<Namespace>, Report> {
+    let found = sources.into_iter().map(|source| Found { source, base: None }).collect();
+    finish(found, Report::default())
 }
 
 /// Checks contracts and says what is in them.
 ///
 /// # Errors
 /// Every mistake of every file.
-pub fn check(_entries: &[String]) -> Result<Summary, Report> {
-    Ok(Summary::default())
+pub fn check(entries: &[String]) -> Result<Summary, Report> {
+    let namespaces = load(entries)?;
+    let contracts = namespaces.iter().flat_map(|namespace| &namespace.contracts).map(|contract| summarize(contract));
+    Ok(Summary { contracts: contracts.collect() })
 }
+
+fn summarize(contract: &Contract) -> ContractSummary {
+    ContractSummary {
+        name: contract.name.to_string(),
+        namespace: contract.namespace.to_string(),
+        source: contract.source.clone(),
+        rooms: contract.rooms.len(),
+        client_events: contract.client.len(),
+        server_events: contract.server.len(),
+    }
+}
+
+fn finish(found: Vec<Found>, mut report: Report) -> Result<Vec<Namespace>, Report> {
+    let schema = file::json_schema();
+    let mut parts: Vec<(Arc<Contract>, Arc<Document>)> = Vec::new();
+    for Found { source, base } in found {
+        let (contract, document) = read(&source, base, &schema, &mut report);
+        check_name(&contract, &document, &parts, &mut report);
+        parts.push((Arc::new(contract), Arc::new(document)));
+    }
+    let mut by_path: IndexMap<Arc<str>, Vec<_>> = IndexMap::new();
+    for (contract, document) in parts {
+        by_path.entry(contract.namespace.clone()).or_default().push((contract, document));
+    }
+    let namespaces = by_path.into_values().map(|parts| Namespace::merge(parts, &mut report)).collect();
+    report.into_result()?;
+    Ok(namespaces)
+}
+
+fn read(
+    source: &Source,
+    base: Option<PathBuf>,
+    schema: &serde_json::Value,
+    report: &mut Report,
+) -> (Contract, Document) {
+    let mut own = Report::default();
+    let mut document = Document::parse(&source.name, &source.text, &mut own);
+    let misspelt: Vec<Option<usize>> = own.diagnostics.iter().map(|mistake| mistake.line).collect();
+    let keys = Keys::of(&document);
+    let mut found = Report::default();
+    structure::check(&mut document, schema, &mut found);
+    let contract = compile(&document, &keys, base, &mut found);
+    // What is found on a line that is not TOML follows from that.
+    own.diagnostics.extend(found.diagnostics.into_iter().filter(|mistake| !misspelt.contains(&mistake.line)));
+    report.diagnostics.extend(own.diagnostics);
+    (contract, document)
+}
+
+fn check_name(
+    contract: &Contract,
+    document: &Document,
+    earlier: &[(Arc<Contract>, Arc<Document>)],
+    report: &mut Report,
+) {
+    let twin = earlier.iter().find(|(other, _)| other.name == contract.name && !other.name.is_empty());
+    if let Some((_, other)) = twin {
+        let place = Place::top("name");
+        let line = other.line(&place).map_or_else(String::new, |line| format!(":{line}"));
+        let problem = format!("{}{line} has the same name", other.file);
+        report.push(document.mistake(&place, problem, "rename one of them"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

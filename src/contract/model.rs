@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
+use super::namespace::Families;
 use super::path::Path;
 use super::room_name::RoomTemplate;
 use super::rule::Rule;
@@ -56,13 +57,8 @@ pub struct Namespace {
     pub contracts: Vec<Arc<Contract>>,
     /// What clients may send, over all contracts.
     pub client: HashMap<String, (Arc<Contract>, Arc<ClientEvent>)>,
-}
-
-impl Namespace {
-    /// The authentication that all contracts of the namespace share.
-    pub fn auth(&self) -> &AuthPolicy {
-        &self.contracts[0].auth
-    }
+    /// Which family a room's name belongs to.
+    pub(super) families: Families,
 }
 
 /// Who may connect.
@@ -195,7 +191,7 @@ pub struct RoomDef {
 }
 
 /// What is kept of a room's events.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryPolicy {
     /// At most so many events.
     pub events: u32,
@@ -221,7 +217,7 @@ pub enum Replay {
 }
 
 /// What is told of a room's members.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PresencePolicy {
     /// The event for the first socket of a user in a room.
     pub joined: Option<String>,
@@ -366,7 +362,7 @@ pub struct Outcome {
 }
 
 /// A call of an upstream hook.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The hook's name in the node's configuration (`hooks.<name>`).
     pub hook: String,

@@ -65,7 +65,7 @@ impl ServerEvent {
     pub fn accept(&self, data: Value, scope: &Scope<'_>) -> Result<Value, Refusal> {
         let data = match &self.fill {
             Some(fill) => {
-                let filled = fill.render_members(&with_payload(scope, &data));
+                let filled = fill.render_members(&Scope { payload: &data, ..scope.clone() });
                 fill_in(data, filled)
             }
             None => data,
@@ -86,24 +86,6 @@ impl ServerEvent {
     pub fn to_everyone(&self) -> bool {
         self.rooms.is_empty()
     }
-}
-
-/// The same scope with another payload. The event's id stays the same, whoever asks for it first.
-fn with_payload<'s>(scope: &'s Scope<'_>, payload: &'s Value) -> Scope<'s> {
-    let inner = Scope {
-        params: scope.params,
-        socket: scope.socket,
-        room: scope.room,
-        vars: scope.vars,
-        rooms: scope.rooms,
-        owner: scope.owner,
-        error: scope.error,
-        capabilities: scope.capabilities,
-        ..Scope::new(scope.user, payload, scope.now)
-    };
-    // An id costs little: it is made here, so that both scopes have it.
-    let _ = inner.event_id.set(scope.event_id().to_owned());
-    inner
 }
 
 /// Adds members that are missing at the top. What is not an object stays as it is; nothing becomes an object.

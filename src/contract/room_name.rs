@@ -25,6 +25,8 @@ pub struct RoomTemplate {
     variables: Vec<Variable>,
     /// What variables may hold beside [`ALPHABET`].
     chars: String,
+    /// The text without the variables' names.
+    shape: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +73,13 @@ impl RoomTemplate {
         if let Some(bad) = text.chars().chain(chars.chars()).find(|c| c.is_control()) {
             return Err(format!("{bad:?} is a control character: leave it out"));
         }
-        let mut template =
-            Self { text: text.to_owned(), prefix: String::new(), variables: Vec::new(), chars: chars.to_owned() };
+        let mut template = Self {
+            text: text.to_owned(),
+            prefix: String::new(),
+            variables: Vec::new(),
+            chars: chars.to_owned(),
+            shape: String::new(),
+        };
         for piece in split(text)? {
             template.add(piece)?;
         }
@@ -80,6 +87,7 @@ impl RoomTemplate {
         if template.literal_bytes() > MAX_NAME_BYTES {
             return Err(format!("a room's name is at most {MAX_NAME_BYTES} bytes long"));
         }
+        template.shape = template.join(template.variables.iter().map(|_| "{}"));
         Ok(template)
     }
 
@@ -231,8 +239,8 @@ impl RoomTemplate {
     }
 
     /// The template with its variables' names left out: two templates of one shape make the same names.
-    pub fn shape(&self) -> String {
-        self.join(self.variables.iter().map(|_| "{}"))
+    pub fn shape(&self) -> &str {
+        &self.shape
     }
 
     /// What its variables may hold beside letters, digits and [`ALPHABET`].

@@ -25,6 +25,11 @@ struct Compiled {
     uses: check::Uses,
 }
 
+/// No rule is longer, in bytes.
+pub const MAX_RULE_BYTES: usize = 4096;
+/// The parser takes about 10 kB of stack for each bracket; only what is used is ever allocated.
+const PARSER_STACK_BYTES: usize = 128 * 1024 * 1024;
+
 /// CEL's standard library, shared by all rules.
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -34,9 +39,16 @@ impl Rule {
     /// # Errors
     /// What is wrong, for the author of the contract.
     pub fn compile(text: &str) -> Result<Self, String> {
-        if text.trim().is_empty() {
-            return Err("the rule is empty".to_owned());
-        }
+        check_size(text)?;
+        // The parser recurses, deeper than a thread of ours has room for. What it may hand out is bounded by `check`.
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
+        std::thread::scope(|scope| {
+            let parser = thread.spawn_scoped(scope, || Self::parse(text)).map_err(|error| error.to_string())?;
+            parser.join().map_err(|_| "this is not CEL that can be read".to_owned())?
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
         let program = Program::compile(text).map_err(|errors| syntax(&errors))?;
         let mut expression = program.expression().clone();
         let uses = check::check(&mut expression)?;
@@ -86,6 +98,16 @@ impl PartialEq for Rule {
 }
 
 impl Eq for Rule {}
+
+fn check_size(text: &str) -> Result<(), String> {
+    if text.trim().is_empty() {
+        return Err("the rule is empty".to_owned());
+    }
+    if text.len() > MAX_RULE_BYTES {
+        return Err(format!("a rule has at most {MAX_RULE_BYTES} bytes"));
+    }
+    Ok(())
+}
 
 fn syntax(errors: &cel::ParseErrors) -> String {
     let problems: Vec<String> = errors
@@ -270,6 +292,30 @@ mod tests {
             let error = Rule::compile(rule).unwrap_err();
             assert!(error.contains(part), "{rule}: {error}");
         }
-        assert!(Rule::compile(&"(".repeat(5000)).is_err());
+    }
+
+    #[test]
+    fn deep_or_long_rule_is_refused_and_the_deepest_permitted_one_works() {
+        let user = User::anonymous();
+        let sum = |terms: usize| format!("{} > 0 || true", vec!["1"; terms].join(" + "));
+        assert!(asked(&sum(check::MAX_DEPTH - 4), &user, &Json::Null, None));
+        assert!(Rule::compile(&sum(check::MAX_DEPTH + 4)).unwrap_err().contains("deep"));
+        for piece in [
+            "true || ",
+            "1 + ",
+            "false ? true : ",
+            "payload.x == 1 && ",
+            "!",
+            "-",
+            "(",
+            "[",
+            "{1:",
+            "size(",
+            "[1].all(x, ",
+        ] {
+            let _ = Rule::compile(&format!("{}1", piece.repeat(MAX_RULE_BYTES / piece.len() - 1)));
+        }
+        assert!(Rule::compile(&format!("payload{} == 1", ".a".repeat(2000))).is_err());
+        assert!(Rule::compile(&"x".repeat(MAX_RULE_BYTES + 1)).unwrap_err().contains("4096"));
     }
 }

@@ -67,16 +67,16 @@ impl Template {
         }
     }
 
-    /// Every path in it.
-    pub fn paths(&self) -> Vec<&Path> {
+    /// Every path in it, with the place of the string that holds it.
+    pub fn paths(&self) -> Vec<(Vec<String>, &Path)> {
         let mut found = Vec::new();
-        collect(&self.0, &mut found);
+        collect(&self.0, &mut Vec::new(), &mut found);
         found
     }
 
     /// Whether it looks at the payload.
     pub fn reads_payload(&self) -> bool {
-        self.paths().into_iter().any(Path::reads_payload)
+        self.paths().into_iter().any(|(_, path)| path.reads_payload())
     }
 
     /// Whether it is an object.
@@ -208,16 +208,21 @@ fn render_text(parts: &[Part], scope: &Scope<'_>) -> Option<String> {
     Some(text)
 }
 
-fn collect<'t>(node: &'t Node, found: &mut Vec<&'t Path>) {
+fn collect<'t>(node: &'t Node, place: &mut Vec<String>, found: &mut Vec<(Vec<String>, &'t Path)>) {
+    let mut inner = |key: String, node: &'t Node, found: &mut Vec<(Vec<String>, &'t Path)>| {
+        place.push(key);
+        collect(node, place, found);
+        place.pop();
+    };
     match node {
         Node::Fixed(_) => {}
-        Node::Path(path) => found.push(path),
+        Node::Path(path) => found.push((place.clone(), path)),
         Node::Text(parts) => found.extend(parts.iter().filter_map(|part| match part {
-            Part::Path(path) => Some(path),
+            Part::Path(path) => Some((place.clone(), path)),
             Part::Text(_) => None,
         })),
-        Node::Object(members) => members.iter().for_each(|(_, node)| collect(node, found)),
-        Node::Array(items) => items.iter().for_each(|node| collect(node, found)),
+        Node::Object(members) => members.iter().for_each(|(key, node)| inner(key.clone(), node, found)),
+        Node::Array(items) => items.iter().enumerate().for_each(|(at, node)| inner(at.to_string(), node, found)),
     }
 }
 

@@ -21,6 +21,9 @@ pub(super) struct Uses {
     pub room_variables: BTreeSet<String>,
 }
 
+/// No expression is nested deeper: its evaluation recurses.
+pub(super) const MAX_DEPTH: usize = 48;
+
 /// Variables, and their members where those are known.
 const VARIABLES: &[(&str, &[&str])] = &[
     ("user", &["id", "roles", "claims", "anonymous", "authenticated"]),
@@ -95,7 +98,7 @@ pub(super) fn check(expression: &mut IdedExpr) -> Result<Uses, String> {
         }
         _ => {}
     }
-    let mut checker = Checker { uses: Uses::default(), bound: Vec::new() };
+    let mut checker = Checker { uses: Uses::default(), bound: Vec::new(), depth: 0 };
     checker.visit(expression)?;
     Ok(checker.uses)
 }
@@ -104,10 +107,22 @@ struct Checker {
     uses: Uses,
     /// Variables of the comprehensions around.
     bound: Vec<String>,
+    /// How deep the walk is.
+    depth: usize,
 }
 
 impl Checker {
     fn visit(&mut self, node: &mut IdedExpr) -> Result<(), String> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(format!("a rule is at most {MAX_DEPTH} steps deep: say it in fewer"));
+        }
+        self.visit_inner(node)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn visit_inner(&mut self, node: &mut IdedExpr) -> Result<(), String> {
         match &mut node.expr {
             Expr::Unspecified | Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.variable(name),

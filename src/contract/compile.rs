@@ -1,0 +1,286 @@
+//! From a file's tree to a contract. Whatever is wrong is told with its place; what depends on it is then left out, so that
+//! one mistake is told once.
+
+mod client;
+mod parts;
+mod rooms;
+mod sees;
+mod server;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use self::sees::Sees;
+use super::document::{Document, Place};
+use super::file;
+use super::model::{
+    AuthMode, AuthPolicy, Connect, ConnectionLimits, Contract, ErrorShape, Mirror, Reject, RoomDef, TokenSource,
+    UnknownEvent,
+};
+use super::report::Report;
+use super::suggest::one_of;
+use super::template::Template;
+use crate::error::Code;
+
+/// Mirrored keys live for a day unless the contract says.
+const DEFAULT_MIRROR_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Keys as they stand in the file, whether or not what they hold is right.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    /// Of `[rooms]`.
+    pub rooms: Vec<String>,
+    /// Of `[client]`.
+    pub client: Vec<String>,
+    /// Of `[server]`.
+    pub server: Vec<String>,
+}
+
+impl Keys {
+    /// The keys of a document.
+    pub fn of(document: &Document) -> Self {
+        Self { rooms: document.keys("rooms"), client: document.keys("client"), server: document.keys("server") }
+    }
+}
+
+/// Compiles a document whose structure has been checked.
+pub(super) fn compile(document: &Document, keys: &Keys, base: Option<PathBuf>, report: &mut Report) -> Contract {
+    let mut compiler = Compiler { document, keys, base, report, rooms: IndexMap::new() };
+    compiler.contract()
+}
+
+struct Compiler<'c> {
+    document: &'c Document,
+    keys: &'c Keys,
+    /// Where paths of schemas start.
+    base: Option<PathBuf>,
+    report: &'c mut Report,
+    rooms: IndexMap<String, Arc<RoomDef>>,
+}
+
+impl Compiler<'_> {
+    fn contract(&mut self) -> Contract {
+        let name = self.name();
+        let errors = self.errors();
+        self.rooms = self.compile_rooms(&name);
+        let contract = Contract {
+            namespace: self.namespace(),
+            summary: self.text("summary").unwrap_or_default(),
+            source: self.document.file.clone(),
+            auth: self.auth(&errors),
+            unknown: match self.section::<Option<file::Unknown>>("unknown").flatten() {
+                None | Some(file::Unknown::Refuse) => UnknownEvent::Refuse,
+                Some(file::Unknown::Ignore) => UnknownEvent::Ignore,
+            },
+            connect: self.connect(),
+            disconnect: self.disconnect(),
+            limits: self.limits(),
+            mirror: self.mirror(),
+            client: self.compile_client(&errors),
+            server: self.compile_server(),
+            rooms: self.rooms.clone(),
+            errors,
+            name,
+        };
+        contract
+    }
+
+    /// Notes a mistake.
+    fn blame(&mut self, place: &Place, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.report.push(self.document.mistake(place, problem, remedy));
+    }
+
+    /// A part of the file by its struct. Its structure has been checked: what still fails is told as it is.
+    fn read<T: DeserializeOwned>(&mut self, place: &Place, value: &Value) -> Option<T> {
+        match T::deserialize(value) {
+            Ok(part) => Some(part),
+            Err(error) => {
+                self.blame(place, error.to_string(), "");
+                None
+            }
+        }
+    }
+
+    fn section<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        let document = self.document;
+        let value = document.tree.get(key)?;
+        self.read(&Place::top(key), value)
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.document.tree.get(key).and_then(Value::as_str).map(str::to_owned)
+    }
+
+    fn name(&mut self) -> Arc<str> {
+        let name = self.text("name").unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        // A name that is missing has been told.
+        if self.document.tree.get("name").is_some() && (name.is_empty() || !name.chars().all(plain)) {
+            self.blame(
+                &Place::top("name"),
+                format!("\"{name}\" is not a name"),
+                "write letters, digits, `-`, `_` and `.`",
+            );
+        }
+        name.into()
+    }
+
+    fn namespace(&mut self) -> Arc<str> {
+        let path = self.text("namespace").unwrap_or_else(|| "/".to_owned());
+        let odd = |c: char| c.is_whitespace() || c.is_control() || ",?#\"\\".contains(c);
+        if !path.starts_with('/') {
+            self.blame(&Place::top("namespace"), "a namespace starts with a slash", format!("write \"/{path}\""));
+        } else if path.contains(odd) {
+            let problem = "a namespace holds no spaces and none of , ? # \" \\";
+            self.blame(&Place::top("namespace"), problem, "write for example \"/jobs\"");
+        }
+        path.into()
+    }
+
+    fn auth(&mut self, errors: &ErrorShape) -> AuthPolicy {
+        let raw: file::Auth = self.section("auth").unwrap_or_default();
+        let place = Place::top("auth");
+        let given = raw.tokens.unwrap_or_else(|| vec!["auth.token".to_owned(), "header".to_owned()]);
+        if given.is_empty() {
+            self.blame(
+                &place.key("tokens"),
+                "a token is looked for nowhere",
+                "write for example [\"auth.token\", \"header\"]",
+            );
+        }
+        let mut tokens = Vec::new();
+        for (at, text) in given.iter().enumerate() {
+            match token_source(text) {
+                Some(source) => tokens.push(source),
+                None => self.blame(
+                    &place.key("tokens").index(Some(at)),
+                    format!("\"{text}\" is no place for a token"),
+                    "write \"auth.<member>\", \"header\", \"query.<parameter>\" or \"cookie.<name>\"",
+                ),
+            }
+        }
+        let reject = match raw.reject {
+            None | Some(file::Reject::ConnectError) => Reject::ConnectError,
+            Some(file::Reject::Event) => Reject::Event,
+        };
+        if reject == Reject::Event && errors.event.is_none() {
+            let remedy = "add `event = \"error\"` to [errors], or take `reject` out";
+            self.blame(&place.key("reject"), "there is no error event to send", remedy);
+        }
+        AuthPolicy {
+            mode: match raw.mode {
+                None | Some(file::AuthMode::Required) => AuthMode::Required,
+                Some(file::AuthMode::Optional) => AuthMode::Optional,
+                Some(file::AuthMode::None) => AuthMode::None,
+            },
+            tokens,
+            reject,
+            user: self.claim(&place.key("user"), raw.user, "sub"),
+            roles: self.claim(&place.key("roles"), raw.roles, "roles"),
+        }
+    }
+
+    fn claim(&mut self, place: &Place, given: Option<String>, default: &str) -> String {
+        let Some(given) = given else {
+            return default.to_owned();
+        };
+        let claim = given.strip_prefix("claims.").unwrap_or(&given);
+        if claim.is_empty() || claim.split('.').any(str::is_empty) {
+            self.blame(place, format!("\"{given}\" is not a claim"), format!("write for example \"{default}\""));
+        }
+        claim.to_owned()
+    }
+
+    fn errors(&mut self) -> ErrorShape {
+        let raw: file::Errors = self.section("errors").unwrap_or_default();
+        let place = Place::top("errors");
+        if let Some(event) = &raw.event {
+            self.check_event_name(&place.key("event"), event);
+        }
+        let payload = raw.payload.unwrap_or_else(|| json!({ "code": "{error.code}", "message": "{error.message}" }));
+        let ack = raw.ack.unwrap_or_else(
+            || json!({ "success": false, "error": { "code": "{error.code}", "message": "{error.message}" } }),
+        );
+        let mut codes = HashMap::new();
+        for (name, alias) in raw.codes {
+            match Code::ALL.into_iter().find(|code| code.as_str() == name) {
+                Some(code) => drop(codes.insert(code, alias)),
+                None => {
+                    let known = one_of(Code::ALL.iter().map(|code| code.as_str()));
+                    self.blame(
+                        &place.key("codes").key(&name),
+                        format!("there is no code {name}"),
+                        format!("write {known}"),
+                    );
+                }
+            }
+        }
+        ErrorShape {
+            event: raw.event,
+            payload: self.template(&place.key("payload"), payload, Sees::Failure).unwrap_or_else(empty),
+            ack: self.template(&place.key("ack"), ack, Sees::Failure).unwrap_or_else(empty),
+            codes,
+        }
+    }
+
+    fn connect(&mut self) -> Connect {
+        let Some(raw) = self.section::<file::Connect>("connect") else {
+            return Connect::default();
+        };
+        let place = Place::top("connect");
+        Connect {
+            join: self.room_refs(&place.key("join"), raw.join, Sees::Connect),
+            greet: raw.greet.and_then(|greet| self.reply(&place.key("greet"), greet, Sees::Connect)),
+            call: raw.call.map(|call| self.call(&place.key("call"), call)),
+        }
+    }
+
+    fn disconnect(&mut self) -> Option<super::model::Call> {
+        let raw: file::Disconnect = self.section("disconnect")?;
+        raw.call.map(|call| self.call(&Place::top("disconnect").key("call"), call))
+    }
+
+    fn limits(&mut self) -> ConnectionLimits {
+        let raw: file::Limits = self.section("limits").unwrap_or_default();
+        let place = Place::top("limits").key("connections_per_ip");
+        ConnectionLimits { connections_per_ip: self.rate(&place, raw.connections_per_ip) }
+    }
+
+    fn mirror(&mut self) -> Option<Mirror> {
+        let raw: file::Mirror = self.section("mirror")?;
+        let place = Place::top("mirror");
+        let key = |compiler: &mut Self, name: &str, text: Option<String>| {
+            text.and_then(|text| compiler.template(&place.key(name), Value::String(text), Sees::Socket))
+        };
+        Some(Mirror {
+            client: key(self, "client", raw.client),
+            subscriptions: key(self, "subscriptions", raw.subscriptions),
+            ttl: self.duration(&place.key("ttl"), raw.ttl).unwrap_or(DEFAULT_MIRROR_TTL),
+        })
+    }
+}
+
+/// What stands in for a template that is wrong: the contract is refused anyway.
+fn empty() -> Template {
+    Template::compile(Value::Null).expect("null holds no placeholder")
+}
+
+fn token_source(text: &str) -> Option<TokenSource> {
+    if text == "header" {
+        return Some(TokenSource::Header);
+    }
+    let (kind, name) = text.split_once('.')?;
+    let name = Some(name.to_owned()).filter(|name| !name.is_empty())?;
+    match kind {
+        "auth" => Some(TokenSource::Auth(name)),
+        "query" => Some(TokenSource::Query(name)),
+        "cookie" => Some(TokenSource::Cookie(name)),
+        _ => None,
+    }
+}

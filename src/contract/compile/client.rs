@@ -1,0 +1,225 @@
+//! `[client]`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::sees::Sees;
+use super::{Compiler, empty};
+use crate::contract::document::Place;
+use crate::contract::file;
+use crate::contract::model::{Ack, ClientEvent, ErrorShape, Outcome, PayloadShape, Relay, RelayData, Reply, Target};
+use crate::contract::suggest::{nearest, one_of};
+
+impl Compiler<'_> {
+    pub(super) fn compile_client(&mut self, errors: &ErrorShape) -> IndexMap<String, Arc<ClientEvent>> {
+        let mut events = IndexMap::new();
+        for (name, value) in self.entries("client") {
+            let place = Place::top("client").key(&name);
+            self.check_event_name(&place, &name);
+            if let Some(raw) = self.read::<file::Client>(&place, &value) {
+                let mut event = self.client_event(&place, &name, raw);
+                event.reads_payload = event.finds_payload_read(errors);
+                events.insert(name, Arc::new(event));
+            }
+        }
+        events
+    }
+
+    fn client_event(&mut self, place: &Place, name: &str, raw: file::Client) -> ClientEvent {
+        if raw.on_ok.is_some() && raw.call.is_none() {
+            let remedy = "add `call`, or say it with `relay`, `reply` and `ack`";
+            self.blame(&place.key("on_ok"), "no hook is called that could agree", remedy);
+        }
+        self.check_undo(&place.key("undo"), raw.undo.as_deref());
+        let throttle = raw.throttle.and_then(|throttle| self.client_throttle(&place.key("throttle"), throttle));
+        let presence = raw.presence.and_then(|path| self.path(&place.key("presence"), &path, Sees::Client));
+        let metadata = raw.metadata.and_then(|path| self.path(&place.key("metadata"), &path, Sees::Client));
+        ClientEvent {
+            name: name.to_owned(),
+            payload: self.payload_shape(&place.key("payload"), raw.payload),
+            require: self.rule(&place.key("require"), raw.require, Sees::Client),
+            join: self.room_refs(&place.key("join"), raw.join, Sees::Client),
+            leave: self.room_refs(&place.key("leave"), raw.leave, Sees::Client),
+            relay: self.relays(&place.key("relay"), name, raw.relay),
+            reply: self.replies(&place.key("reply"), raw.reply),
+            call: raw.call.map(|call| self.call(&place.key("call"), call)),
+            on_ok: raw.on_ok.map(|outcome| self.outcome(&place.key("on_ok"), outcome, Sees::Client)),
+            on_error: raw.on_error.map(|outcome| self.outcome(&place.key("on_error"), outcome, Sees::Failure)),
+            presence,
+            metadata,
+            ack: raw.ack.and_then(|ack| self.ack(&place.key("ack"), ack)),
+            limit: self.rate(&place.key("limit"), raw.limit),
+            throttle,
+            undo: raw.undo,
+            reads_payload: true,
+        }
+    }
+
+    fn payload_shape(&mut self, place: &Place, raw: file::Payload) -> PayloadShape {
+        let args = raw.args.unwrap_or_default();
+        if !args.is_empty() {
+            if raw.shorthand.is_some() {
+                let problem = "arguments with names have no shorthand";
+                self.blame(&place.key("shorthand"), problem, "take `shorthand` or `args` out");
+            }
+            if args.iter().collect::<BTreeSet<_>>().len() < args.len() {
+                self.blame(&place.key("args"), "a name stands twice", "give each argument its own");
+            }
+            if raw.default.as_ref().is_some_and(|default| !default.is_object()) {
+                let problem = "the default of arguments with names is a table";
+                self.blame(&place.key("default"), problem, "write { name = value }");
+            }
+        }
+        PayloadShape {
+            shorthand: raw.shorthand,
+            args,
+            default: raw.default,
+            schema: self.schema(&place.key("schema"), raw.schema),
+        }
+    }
+
+    fn check_undo(&mut self, place: &Place, undo: Option<&str>) {
+        let Some(undo) = undo.filter(|undo| !self.keys.client.iter().any(|known| known == undo)) else {
+            return;
+        };
+        let known = self.keys.client.iter().map(String::as_str);
+        let remedy = nearest(undo, known)
+            .map_or_else(|| "name an event of [client]".to_owned(), |near| format!("did you mean \"{near}\"?"));
+        self.blame(place, format!("there is no client event \"{undo}\""), remedy);
+    }
+
+    fn client_throttle(&mut self, place: &Place, raw: file::ClientThrottle) -> Option<std::time::Duration> {
+        match raw {
+            file::ClientThrottle::Every(every) => self.duration(place, Some(every)),
+            file::ClientThrottle::Table(raw) => self.duration(&place.key("every"), Some(raw.every)),
+        }
+    }
+
+    fn relays(&mut self, place: &Place, name: &str, raw: Option<file::OneOrMany<file::Relay>>) -> Vec<Relay> {
+        let items = raw.map(file::OneOrMany::into_items).unwrap_or_default();
+        items.into_iter().filter_map(|(at, relay)| self.relay(&place.index(at), name, relay)).collect()
+    }
+
+    fn relay(&mut self, place: &Place, name: &str, raw: file::Relay) -> Option<Relay> {
+        if let Some(event) = &raw.event {
+            self.check_event_name(&place.key("event"), event);
+        }
+        let when = self.rule(&place.key("when"), raw.when, Sees::Client);
+        let data = self.relay_data(place, raw.data, raw.add);
+        let member = raw.member.unwrap_or_default();
+        if member && raw.room.is_none() {
+            let problem = "only a room has members";
+            self.blame(&place.key("member"), problem, "take `member` out, or relay to a `room`");
+        }
+        let to = self.target(place, raw.room, raw.to, raw.shared, raw.everyone)?;
+        Some(Relay {
+            to,
+            event: raw.event.unwrap_or_else(|| name.to_owned()),
+            data: data?,
+            others: raw.others.unwrap_or_default(),
+            member,
+            when,
+        })
+    }
+
+    fn relay_data(&mut self, place: &Place, data: Option<Value>, add: Option<Value>) -> Option<RelayData> {
+        match (data, add) {
+            (None, None) => Some(RelayData::Args),
+            (Some(data), None) => self.data(&place.key("data"), data, Sees::Client),
+            (None, Some(add)) => self.members(&place.key("add"), add, Sees::Client).map(RelayData::Payload),
+            (Some(_), Some(_)) => {
+                let remedy = "take out `data` to add to the payload, or `add` to send a value of its own";
+                self.blame(&place.key("add"), "`data` and `add` exclude each other", remedy);
+                None
+            }
+        }
+    }
+
+    fn target(
+        &mut self,
+        place: &Place,
+        room: Option<file::RoomRef>,
+        to: Option<String>,
+        shared: Option<bool>,
+        everyone: Option<bool>,
+    ) -> Option<Target> {
+        let (shared, everyone) = (shared == Some(true), everyone == Some(true));
+        let count = [room.is_some(), to.is_some(), shared, everyone].into_iter().filter(|given| *given).count();
+        if count != 1 {
+            let problem = if count == 0 { "it does not say whom it goes to" } else { "it goes to several at once" };
+            self.blame(place, problem, format!("write one of {}", one_of(["room", "to", "shared", "everyone"])));
+            return None;
+        }
+        if let Some(room) = room {
+            return self.room_ref(&place.key("room"), room, Sees::Client).map(Target::Room);
+        }
+        if let Some(to) = to {
+            return self.path(&place.key("to"), &to, Sees::Client).map(Target::Address);
+        }
+        Some(if shared { Target::Shared } else { Target::Everyone })
+    }
+
+    fn replies(&mut self, place: &Place, raw: Option<file::OneOrMany<file::ReplyRef>>) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        for (at, reply) in raw.map(file::OneOrMany::into_items).unwrap_or_default() {
+            let place = place.index(at);
+            replies.extend(match reply {
+                file::ReplyRef::Event(event) => {
+                    self.check_event_name(&place, &event);
+                    Some(Reply { event, data: None })
+                }
+                file::ReplyRef::Table(reply) => self.reply(&place, reply, Sees::Client),
+            });
+        }
+        replies
+    }
+
+    fn outcome(&mut self, place: &Place, raw: file::Outcome, sees: Sees) -> Outcome {
+        if raw.publish.is_none() && raw.reply.is_none() {
+            self.blame(place, "nothing follows", format!("write {}", one_of(["publish", "reply"])));
+        }
+        if raw.always.is_some() && sees != Sees::Failure {
+            self.blame(&place.key("always"), "it belongs to `on_error`", "take it out");
+        }
+        if let Some(event) = raw.publish.as_deref().filter(|event| !self.keys.server.iter().any(|known| known == event))
+        {
+            let known = self.keys.server.iter().map(String::as_str);
+            let remedy = match nearest(event, known.clone()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("add [server.\"{event}\"], which says where it goes"),
+            };
+            self.blame(&place.key("publish"), format!("there is no server event \"{event}\""), remedy);
+        }
+        if let Some(event) = &raw.reply {
+            self.check_event_name(&place.key("reply"), event);
+        }
+        if raw.publish.is_some() && raw.data.is_none() {
+            self.blame(place, "it is not said what is published", "add `data`");
+        }
+        let data_place = place.key("data");
+        let reply_data = raw.data.clone().and_then(|data| self.data(&data_place, data, sees));
+        let data = match &reply_data {
+            Some(RelayData::Value(template)) => template.clone(),
+            Some(RelayData::Args) if raw.publish.is_some() => {
+                self.blame(&data_place, "what is published is a value", "write a table");
+                empty()
+            }
+            _ => empty(),
+        };
+        Outcome {
+            publish: raw.publish.map(|event| (event, data)),
+            reply: raw.reply.map(|event| Reply { event, data: reply_data }),
+            always: raw.always.unwrap_or_default(),
+        }
+    }
+
+    fn ack(&mut self, place: &Place, raw: Value) -> Option<Ack> {
+        if raw == "*" {
+            return Some(Ack::Args);
+        }
+        self.template(place, raw, Sees::Client).map(Ack::Value)
+    }
+}

@@ -1,0 +1,267 @@
+//! What several sections share: rules, paths, templates, schemas, times, rates, names of rooms and events.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Compiler;
+use super::sees::Sees;
+use crate::contract::document::Place;
+use crate::contract::file::{self, OneOrMany};
+use crate::contract::model::{Call, RelayData, Reply, RoomRef};
+use crate::contract::path::Path;
+use crate::contract::rule::Rule;
+use crate::contract::schema::Schema;
+use crate::contract::suggest::{nearest, one_of};
+use crate::contract::template::Template;
+use crate::rate::Rate;
+
+/// Names that Socket.IO keeps for itself.
+const RESERVED_EVENTS: &[&str] =
+    &["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+/// No event's name is longer, in bytes.
+const MAX_EVENT_NAME_BYTES: usize = 128;
+/// No file of a schema is larger.
+const MAX_SCHEMA_BYTES: u64 = 1024 * 1024;
+
+impl Compiler<'_> {
+    pub(super) fn rule(&mut self, place: &Place, text: Option<String>, sees: Sees) -> Option<Rule> {
+        match Rule::compile(&text?) {
+            Ok(rule) => {
+                if let Some(why) = sees.objection_to(&rule) {
+                    self.blame(
+                        place,
+                        format!("this rule asks for what it cannot know: {why}"),
+                        "ask for something else",
+                    );
+                }
+                Some(rule)
+            }
+            Err(problem) => {
+                self.blame_in_two(place, &problem);
+                None
+            }
+        }
+    }
+
+    /// A problem that holds its remedy: "what is wrong: what to write".
+    fn blame_in_two(&mut self, place: &Place, problem: &str) {
+        let (problem, remedy) = problem.split_once(": ").unwrap_or((problem, ""));
+        self.blame(place, problem, remedy);
+    }
+
+    pub(super) fn path(&mut self, place: &Place, text: &str, sees: Sees) -> Option<Path> {
+        match Path::parse(text) {
+            Ok(path) => {
+                if let Some(why) = sees.objection(path.root()) {
+                    self.blame(place, format!("`{text}` finds nothing here: {why}"), "name something else");
+                }
+                Some(path)
+            }
+            Err(problem) => {
+                self.blame_in_two(place, &problem);
+                None
+            }
+        }
+    }
+
+    pub(super) fn template(&mut self, place: &Place, value: Value, sees: Sees) -> Option<Template> {
+        match Template::compile_all(value) {
+            Ok(template) => {
+                for (inner, path) in template.paths() {
+                    if let Some(why) = sees.objection(path.root()) {
+                        let problem = format!("`{{{}}}` finds nothing here: {why}", path.text());
+                        self.blame(&place.keys(&inner), problem, "name something else");
+                    }
+                }
+                Some(template)
+            }
+            Err(mistakes) => {
+                for (inner, problem) in mistakes {
+                    self.blame_in_two(&place.keys(&inner), &problem);
+                }
+                None
+            }
+        }
+    }
+
+    /// A template that must be a table.
+    pub(super) fn members(&mut self, place: &Place, value: Value, sees: Sees) -> Option<Template> {
+        if !value.is_object() {
+            self.blame(place, "members are added from a table", "write { member = \"value\" }");
+            return None;
+        }
+        self.template(place, value, sees)
+    }
+
+    pub(super) fn schema(&mut self, place: &Place, schema: Option<file::SchemaRef>) -> Option<Schema> {
+        let schema = match schema? {
+            file::SchemaRef::Inline(schema) => Value::Object(schema),
+            file::SchemaRef::File(path) => match self.schema_file(&path) {
+                Ok(schema) => schema,
+                Err(problem) => {
+                    self.blame_in_two(place, &problem);
+                    return None;
+                }
+            },
+        };
+        match Schema::compile(&schema) {
+            Ok(schema) => Some(schema),
+            Err(problem) => {
+                self.blame_in_two(place, &problem);
+                None
+            }
+        }
+    }
+
+    fn schema_file(&self, path: &str) -> Result<Value, String> {
+        let Some(base) = &self.base else {
+            return Err("there is no file next to this contract: write the schema as a table".to_owned());
+        };
+        let remedy = "give the path of a JSON file, relative to this contract";
+        let full = base.join(path);
+        let size = std::fs::metadata(&full)
+            .map_err(|error| format!("{} cannot be read ({error}): {remedy}", full.display()))?;
+        if size.len() > MAX_SCHEMA_BYTES {
+            return Err(format!("{} is larger than {MAX_SCHEMA_BYTES} bytes: split it", full.display()));
+        }
+        let text = std::fs::read_to_string(&full)
+            .map_err(|error| format!("{} cannot be read ({error}): {remedy}", full.display()))?;
+        serde_json::from_str(&text).map_err(|error| format!("{} is not JSON ({error}): correct it", full.display()))
+    }
+
+    pub(super) fn duration(&mut self, place: &Place, text: Option<String>) -> Option<Duration> {
+        let text = text?;
+        let parsed = humantime::parse_duration(&text).ok().filter(|time| !time.is_zero());
+        if parsed.is_none() || text.trim().parse::<u64>().is_ok() {
+            self.blame(
+                place,
+                format!("\"{text}\" is not a time"),
+                "write a number and its unit, such as \"100ms\", \"25s\" or \"24h\"",
+            );
+            return None;
+        }
+        parsed
+    }
+
+    pub(super) fn rate(&mut self, place: &Place, text: Option<String>) -> Option<Rate> {
+        let text = text?;
+        match text.parse::<Rate>() {
+            Ok(rate) => Some(rate),
+            Err(error) => {
+                let problem = error.to_string();
+                let (problem, remedy) = problem.split_once("; ").unwrap_or((&problem, "write for example \"10/s\""));
+                self.blame(place, problem, remedy);
+                None
+            }
+        }
+    }
+
+    pub(super) fn check_event_name(&mut self, place: &Place, name: &str) {
+        let problem = if RESERVED_EVENTS.contains(&name) {
+            format!("\"{name}\" is an event of Socket.IO's own")
+        } else if name.is_empty() || name.len() > MAX_EVENT_NAME_BYTES {
+            format!("an event's name has 1 to {MAX_EVENT_NAME_BYTES} bytes")
+        } else if name.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
+            "an event's name holds no quotes, backslashes or control characters".to_owned()
+        } else {
+            return;
+        };
+        self.blame(place, problem, "choose another name");
+    }
+
+    pub(super) fn room_refs(
+        &mut self,
+        place: &Place,
+        refs: Option<OneOrMany<file::RoomRef>>,
+        sees: Sees,
+    ) -> Vec<RoomRef> {
+        let items = refs.map(OneOrMany::into_items).unwrap_or_default();
+        items.into_iter().filter_map(|(at, item)| self.room_ref(&place.index(at), item, sees)).collect()
+    }
+
+    pub(super) fn room_ref(&mut self, place: &Place, raw: file::RoomRef, sees: Sees) -> Option<RoomRef> {
+        let (raw, named_at) = match raw {
+            file::RoomRef::Key(room) => {
+                let raw = file::RoomRefTable { room, with: Default::default(), when: None, optional: None };
+                (raw, place.clone())
+            }
+            file::RoomRef::Table(raw) => (raw, place.key("room")),
+        };
+        let known = self.keys.rooms.iter().map(String::as_str);
+        if !self.keys.rooms.contains(&raw.room) {
+            let remedy = match nearest(&raw.room, known.clone()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("write {}, or add [rooms.{}]", one_of(known), raw.room),
+            };
+            self.blame(&named_at, format!("there is no room \"{}\"", raw.room), remedy);
+        }
+        let when = self.rule(&place.key("when"), raw.when, sees);
+        let mut with = Vec::new();
+        for (variable, paths) in raw.with {
+            let at_variable = place.key("with").key(&variable);
+            let items = paths.into_items();
+            let paths =
+                items.into_iter().filter_map(|(at, path)| self.path(&at_variable.index(at), &path, sees)).collect();
+            with.push((variable, paths));
+        }
+        let room = self.rooms.get(&raw.room)?.clone();
+        self.check_variables(place, &room.name, &with, sees);
+        Some(RoomRef { room, with, when, optional: raw.optional.unwrap_or_default() })
+    }
+
+    fn check_variables(
+        &mut self,
+        place: &Place,
+        name: &crate::contract::room_name::RoomTemplate,
+        with: &[(String, Vec<Path>)],
+        sees: Sees,
+    ) {
+        for (variable, paths) in with {
+            if !name.variables().any(|known| known == variable) {
+                let problem = format!("`{}` has no variable `{variable}`", name.text());
+                let known: Vec<&str> = name.variables().collect();
+                self.blame(&place.key("with").key(variable), problem, format!("write {}", one_of(known)));
+            } else if paths.is_empty() {
+                self.blame(&place.key("with").key(variable), "no path is given", "write for example \"payload.id\"");
+            }
+        }
+        if sees == Sees::Connect {
+            for variable in name.variables().filter(|name| !with.iter().any(|(given, _)| given == name)) {
+                let problem = format!("`{variable}` would come from a payload, and there is none here");
+                self.blame(place, problem, format!("write with = {{ {variable} = \"user.id\" }}"));
+            }
+        }
+    }
+
+    pub(super) fn call(&mut self, place: &Place, raw: file::Call) -> Call {
+        match raw {
+            file::Call::Hook(hook) => Call { hook, idempotent: false, timeout: None },
+            file::Call::Table(raw) => Call {
+                hook: raw.hook,
+                idempotent: raw.idempotent.unwrap_or_default(),
+                timeout: self.duration(&place.key("timeout"), raw.timeout),
+            },
+        }
+    }
+
+    pub(super) fn reply(&mut self, place: &Place, raw: file::Reply, sees: Sees) -> Option<Reply> {
+        self.check_event_name(&place.key("event"), &raw.event);
+        let data = match raw.data {
+            None => None,
+            Some(data) => Some(self.data(&place.key("data"), data, sees)?),
+        };
+        Some(Reply { event: raw.event, data })
+    }
+
+    /// `"*"` is all arguments, anything else a template.
+    pub(super) fn data(&mut self, place: &Place, data: Value, sees: Sees) -> Option<RelayData> {
+        if data != "*" {
+            return self.template(place, data, sees).map(RelayData::Value);
+        }
+        if sees == Sees::Connect {
+            self.blame(place, "there are no arguments here", "write a value");
+        }
+        Some(RelayData::Args)
+    }
+}

@@ -1,0 +1,128 @@
+//! `[rooms]`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use super::Compiler;
+use super::sees::Sees;
+use crate::contract::document::Place;
+use crate::contract::file;
+use crate::contract::model::{HistoryPolicy, PresencePolicy, Replay, RoomDef};
+use crate::contract::room_name::RoomTemplate;
+use crate::contract::suggest::one_of;
+
+/// So many events are kept unless the contract says.
+const DEFAULT_EVENTS: u32 = 100;
+/// So long they are kept unless the contract says.
+const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Compiler<'_> {
+    pub(super) fn compile_rooms(&mut self, contract: &Arc<str>) -> IndexMap<String, Arc<RoomDef>> {
+        let mut rooms: IndexMap<String, Arc<RoomDef>> = IndexMap::new();
+        for (key, value) in self.entries("rooms") {
+            let place = Place::top("rooms").key(&key);
+            let Some(raw) = self.read::<file::Room>(&place, &value) else {
+                continue;
+            };
+            let Some(def) = self.room(&place, &key, contract, raw) else {
+                continue;
+            };
+            if let Some(twin) = rooms.values().find(|twin| twin.name.shape() == def.name.shape()) {
+                let line = self.document.line(&Place::top("rooms").key(&twin.key)).unwrap_or_default();
+                let problem = format!("rooms.{} on line {line} makes the same names", twin.key);
+                self.blame(&place.key("name"), problem, "make them one, or give them other names");
+            }
+            rooms.insert(key, Arc::new(def));
+        }
+        rooms
+    }
+
+    /// The entries of a table, in their order.
+    pub(super) fn entries(&self, table: &str) -> Vec<(String, serde_json::Value)> {
+        let table = self.document.tree.get(table).and_then(serde_json::Value::as_object);
+        table.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    fn room(&mut self, place: &Place, key: &str, contract: &Arc<str>, raw: file::Room) -> Option<RoomDef> {
+        let chars = raw.chars.unwrap_or_default();
+        let join = self.rule(&place.key("join"), raw.join, Sees::Room);
+        let name = match RoomTemplate::compile(&raw.name, &chars) {
+            Ok(name) => name,
+            Err(problem) => {
+                let (problem, remedy) = problem.split_once(": ").unwrap_or((&problem, ""));
+                self.blame(&place.key("name"), problem, remedy);
+                return None;
+            }
+        };
+        for variable in join.iter().flat_map(|rule| rule.room_variables()) {
+            if !name.variables().any(|known| known == variable) {
+                let known: Vec<&str> = name.variables().collect();
+                let problem = format!("`{}` has no variable `{variable}`", name.text());
+                self.blame(&place.key("join"), problem, format!("`vars` holds {}", one_of(known)));
+            }
+        }
+        Some(RoomDef {
+            key: key.to_owned(),
+            contract: contract.clone(),
+            call: raw.call.map(|call| self.call(&place.key("call"), call)),
+            history: raw.history.map(|history| self.history(&place.key("history"), history, &name)),
+            presence: self.presence(&place.key("presence"), raw.presence),
+            idle: self.duration(&place.key("idle"), raw.idle),
+            linger: self.duration(&place.key("linger"), raw.linger),
+            join,
+            name,
+        })
+    }
+
+    fn history(&mut self, place: &Place, raw: file::History, name: &RoomTemplate) -> HistoryPolicy {
+        let key = raw.key.and_then(|key| self.history_key(&place.key("key"), &key, name));
+        HistoryPolicy {
+            events: raw.events.unwrap_or(DEFAULT_EVENTS),
+            ttl: self.duration(&place.key("ttl"), raw.ttl).unwrap_or(DEFAULT_TTL),
+            replay: match raw.replay {
+                None | Some(file::Replay::None) => Replay::None,
+                Some(file::Replay::Last) => Replay::Last,
+                Some(file::Replay::All) => Replay::All,
+                Some(file::Replay::Since) => Replay::Since,
+            },
+            key,
+        }
+    }
+
+    fn history_key(&mut self, place: &Place, key: &str, name: &RoomTemplate) -> Option<RoomTemplate> {
+        let template = match RoomTemplate::compile(key, name.chars()) {
+            Ok(template) => template,
+            Err(problem) => {
+                let (problem, remedy) = problem.split_once(": ").unwrap_or((&problem, ""));
+                self.blame(place, problem, remedy);
+                return None;
+            }
+        };
+        let known: Vec<&str> = name.variables().collect();
+        for variable in template.variables().filter(|variable| !known.contains(variable)) {
+            let problem = format!("`{}` has no variable `{variable}`", name.text());
+            self.blame(place, problem, format!("write {}", one_of(known.iter().copied())));
+        }
+        for variable in known.iter().filter(|variable| !template.variables().any(|used| used == **variable)) {
+            let problem = format!("without `{{{variable}}}` several rooms share one key");
+            self.blame(place, problem, format!("write `{{{variable}}}` into it"));
+        }
+        Some(template)
+    }
+
+    fn presence(&mut self, place: &Place, raw: Option<file::Presence>) -> Option<PresencePolicy> {
+        match raw? {
+            file::Presence::Kept(kept) => kept.then(PresencePolicy::default),
+            file::Presence::Told(events) => {
+                for (key, event) in [("joined", &events.joined), ("left", &events.left)] {
+                    if let Some(event) = event {
+                        self.check_event_name(&place.key(key), event);
+                    }
+                }
+                Some(PresencePolicy { joined: events.joined, left: events.left })
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A contract file as a tree of values that know their lines.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Map, Number, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::report::{Diagnostic, Report};
+
+/// A parsed file: its values as JSON, and where each of them stands.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// The file, or `embedded:<name>`.
+    pub file: String,
+    /// The values, in the order of the file.
+    pub tree: Value,
+    lines: HashMap<Vec<String>, usize>,
+}
+
+/// A key of a document, from the top.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place(Vec<String>);
+
+impl Place {
+    /// A key at the top.
+    pub fn top(key: &str) -> Self {
+        Self::default().key(key)
+    }
+
+    /// A key, or the index of a list, below this one.
+    pub fn key(&self, key: &str) -> Self {
+        Self(self.0.iter().cloned().chain([key.to_owned()]).collect())
+    }
+
+    /// A key below this one, where there is a list.
+    pub fn index(&self, index: Option<usize>) -> Self {
+        index.map_or_else(|| self.clone(), |index| self.key(&index.to_string()))
+    }
+
+    /// Several keys below this one.
+    pub fn keys(&self, keys: &[String]) -> Self {
+        Self(self.0.iter().chain(keys).cloned().collect())
+    }
+
+    /// The keys from the top.
+    pub fn segments(&self) -> &[String] {
+        &self.0
+    }
+}
+
+// As one would write it in the file: `client."room:join".relay[1].when`.
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, segment) in self.0.iter().enumerate() {
+            let bare =
+                !segment.is_empty() && segment.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+            if at > 0 && segment.chars().all(|c| c.is_ascii_digit()) && !segment.is_empty() {
+                write!(f, "[{segment}]")?;
+                continue;
+            }
+            let dot = if at == 0 { "" } else { "." };
+            if bare { write!(f, "{dot}{segment}")? } else { write!(f, "{dot}{segment:?}")? }
+        }
+        Ok(())
+    }
+}
+
+impl Document {
+    /// Parses TOML. What can be read despite mistakes is read, so that the rest of the file is checked, too.
+    pub fn parse(file: &str, text: &str, report: &mut Report) -> Self {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let index = LineIndex::new(text);
+        // Of a line, the first mistake counts: the others follow from it.
+        let mut lines = BTreeMap::new();
+        for error in errors {
+            let line = error.span().map(|span| index.line(span.start));
+            lines.entry(line).or_insert_with(|| format!("this is not TOML: {}", error.message().trim()));
+        }
+        for (line, problem) in lines {
+            let (key, remedy) = (String::new(), String::new());
+            report.push(Diagnostic { file: file.to_owned(), line, key, problem, remedy });
+        }
+        let mut reader = Reader { file, index, lines: HashMap::new(), report };
+        let tree = reader.table(&Place::default(), table.get_ref());
+        let lines = reader.lines;
+        Self { file: file.to_owned(), tree, lines }
+    }
+
+    /// The line of a key, or of what it is part of.
+    pub fn line(&self, place: &Place) -> Option<usize> {
+        (0..=place.0.len()).rev().find_map(|depth| self.lines.get(&place.0[..depth]).copied())
+    }
+
+    /// A mistake at a place.
+    pub fn mistake(&self, place: &Place, problem: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
+        Diagnostic {
+            file: self.file.clone(),
+            line: self.line(place),
+            key: place.to_string(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// The keys of a table in their order.
+    pub fn keys(&self, table: &str) -> Vec<String> {
+        let table = self.tree.get(table).and_then(Value::as_object);
+        table.into_iter().flat_map(Map::keys).cloned().collect()
+    }
+}
+
+struct LineIndex(Vec<usize>);
+
+impl LineIndex {
+    fn new(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at).collect())
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        self.0.partition_point(|newline| *newline < offset) + 1
+    }
+}
+
+struct Reader<'r> {
+    file: &'r str,
+    index: LineIndex,
+    lines: HashMap<Vec<String>, usize>,
+    report: &'r mut Report,
+}
+
+impl Reader<'_> {
+    fn table(&mut self, place: &Place, table: &DeTable<'_>) -> Value {
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut members = Map::new();
+        for (key, value) in entries {
+            let place = place.key(key.get_ref());
+            self.lines.insert(place.0.clone(), self.index.line(key.span().start));
+            let value = self.value(&place, value);
+            members.insert(key.get_ref().to_string(), value);
+        }
+        Value::Object(members)
+    }
+
+    fn value(&mut self, place: &Place, value: &Spanned<DeValue<'_>>) -> Value {
+        match value.get_ref() {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Integer(integer) => {
+                let digits = integer.as_str().replace('_', "");
+                i64::from_str_radix(&digits, integer.radix())
+                    .map_or_else(|_| self.refuse(place, "this number is too large", "write a smaller one"), Value::from)
+            }
+            DeValue::Float(float) => {
+                let number = float.as_str().replace('_', "").parse().ok().and_then(Number::from_f64);
+                number.map_or_else(
+                    || self.refuse(place, "this is not a number that JSON has", "write a finite one"),
+                    Value::Number,
+                )
+            }
+            DeValue::Boolean(flag) => Value::Bool(*flag),
+            DeValue::Datetime(_) => self.refuse(place, "contracts hold no dates", "write it as a string, in quotes"),
+            DeValue::Array(items) => {
+                let mut list = Vec::with_capacity(items.len());
+                for (at, item) in items.iter().enumerate() {
+                    let place = place.index(Some(at));
+                    self.lines.insert(place.0.clone(), self.index.line(item.span().start));
+                    list.push(self.value(&place, item));
+                }
+                Value::Array(list)
+            }
+            DeValue::Table(table) => self.table(place, table),
+        }
+    }
+
+    fn refuse(&mut self, place: &Place, problem: &str, remedy: &str) -> Value {
+        self.report.push(Diagnostic {
+            file: self.file.to_owned(),
+            line: self.lines.get(&place.0).copied(),
+            key: place.to_string(),
+            problem: problem.to_owned(),
+            remedy: remedy.to_owned(),
+        });
+        Value::Null
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_keep_their_order_and_know_their_lines() {
+        let text = "b = 1\na = [\n  \"x\",\n  { c = -0.5 },\n]\n\n[t.\"q:r\"]\nh = 0xff\n";
+        let mut report = Report::default();
+        let document = Document::parse("f.toml", text, &mut report);
+        assert!(report.is_empty());
+        assert_eq!(document.tree, json!({ "b": 1, "a": ["x", { "c": -0.5 }], "t": { "q:r": { "h": 255 } } }));
+        assert_eq!(document.tree.as_object().unwrap().keys().collect::<Vec<_>>(), ["b", "a", "t"]);
+        let inner = Place::top("a").index(Some(1)).key("c");
+        assert_eq!((document.line(&inner), inner.to_string()), (Some(4), "a[1].c".to_owned()));
+        let quoted = Place::top("t").key("q:r").key("h");
+        assert_eq!((document.line(&quoted), quoted.to_string()), (Some(8), "t.\"q:r\".h".to_owned()));
+        assert_eq!(document.line(&quoted.key("missing")), Some(8));
+    }
+
+    #[test]
+    fn every_mistake_of_spelling_is_told_and_the_rest_is_read() {
+        let mut report = Report::default();
+        let document =
+            Document::parse("f.toml", "a = \nb = 1\nc = = 2\nd = 1979-05-27\ne = 99999999999999999999\n", &mut report);
+        assert_eq!(document.tree["b"], 1);
+        let lines: Vec<_> = report.diagnostics.iter().filter_map(|d| d.line).collect();
+        assert_eq!(lines, [1, 3, 4, 5], "{report}");
+    }
+}

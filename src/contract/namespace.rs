@@ -1,0 +1,167 @@
+//! Several contracts in one namespace: what they must agree on, and which family a room's name belongs to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::document::{Document, Place};
+use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RoomDef};
+use super::report::Report;
+use super::room_name::RoomNameError;
+
+/// The families of rooms of a namespace, the most specific first.
+#[derive(Debug, Default)]
+pub struct Families(Vec<Family>);
+
+#[derive(Debug)]
+struct Family {
+    def: Arc<RoomDef>,
+    /// Families whose rooms this one must not name.
+    rivals: Vec<Arc<RoomDef>>,
+}
+
+impl Families {
+    fn new(contracts: &[Arc<Contract>]) -> Self {
+        let mut families: Vec<Family> = Vec::new();
+        for def in contracts.iter().flat_map(|contract| contract.rooms.values()) {
+            // Contracts may share a family: they agree on its rules.
+            if !families.iter().any(|family| family.def.name.shape() == def.name.shape()) {
+                families.push(Family { def: def.clone(), rivals: Vec::new() });
+            }
+        }
+        let all: Vec<Arc<RoomDef>> = families.iter().map(|family| family.def.clone()).collect();
+        for family in &mut families {
+            let rival = |other: &&Arc<RoomDef>| {
+                other.name.shape() != family.def.name.shape() && !other.name.is_more_general_than(&family.def.name)
+            };
+            family.rivals = all.iter().filter(rival).cloned().collect();
+        }
+        families.sort_by_key(|family| {
+            (family.def.name.variables().count() > 0, std::cmp::Reverse(family.def.name.literal_bytes()))
+        });
+        Self(families)
+    }
+}
+
+impl Namespace {
+    /// The authentication that all contracts of the namespace share.
+    pub fn auth(&self) -> &AuthPolicy {
+        &self.contracts[0].auth
+    }
+
+    /// Refuses a name that a general template made and that belongs to rooms with rules of their own: whoever may join
+    /// `{room}` cannot name `job:1` if there is `job:{jobId}`.
+    ///
+    /// # Errors
+    /// [`RoomNameError::Taken`].
+    pub fn check_taken(&self, def: &RoomDef, name: &str) -> Result<(), RoomNameError> {
+        let shape = def.name.shape();
+        let Some(family) = self.families.0.iter().find(|family| family.def.name.shape() == shape) else {
+            return Ok(());
+        };
+        match family.rivals.iter().find(|rival| rival.name.matches(name).is_some()) {
+            Some(_) => Err(RoomNameError::Taken),
+            None => Ok(()),
+        }
+    }
+
+    /// The family that a room's name belongs to, the most specific one, and the variables of its template.
+    pub fn room_of(&self, name: &str) -> Option<(&Arc<RoomDef>, Vec<(String, String)>)> {
+        self.families.0.iter().find_map(|family| Some((&family.def, family.def.name.matches(name)?)))
+    }
+
+    /// Merges contracts of one namespace. What they do not agree on is told.
+    pub(super) fn merge(parts: Vec<(Arc<Contract>, Arc<Document>)>, report: &mut Report) -> Self {
+        for (at, (contract, document)) in parts.iter().enumerate() {
+            let earlier = &parts[..at];
+            check_auth(contract, document, earlier, report);
+            check_events(contract, document, earlier, report);
+            check_rooms(contract, document, earlier, report);
+        }
+        let contracts: Vec<Arc<Contract>> = parts.into_iter().map(|(contract, _)| contract).collect();
+        let mut client: HashMap<String, (Arc<Contract>, Arc<ClientEvent>)> = HashMap::new();
+        for contract in &contracts {
+            for (name, event) in &contract.client {
+                client.entry(name.clone()).or_insert_with(|| (contract.clone(), event.clone()));
+            }
+        }
+        let path = contracts.first().map_or_else(|| "/".into(), |contract| contract.namespace.clone());
+        Self { path, families: Families::new(&contracts), client, contracts }
+    }
+}
+
+type Part = (Arc<Contract>, Arc<Document>);
+
+/// `other.toml:7`, where the earlier of two mistakes stands.
+fn there(document: &Document, place: &Place) -> String {
+    match document.line(place) {
+        Some(line) => format!("{}:{line}", document.file),
+        None => document.file.clone(),
+    }
+}
+
+fn check_auth(contract: &Contract, document: &Document, earlier: &[Part], report: &mut Report) {
+    let Some((first, other)) = earlier.first() else {
+        return;
+    };
+    let (a, b) = (&contract.auth, &first.auth);
+    let differs = [
+        ("mode", a.mode != b.mode),
+        ("tokens", a.tokens != b.tokens),
+        ("reject", a.reject != b.reject),
+        ("user", a.user != b.user),
+        ("roles", a.roles != b.roles),
+    ];
+    for (key, _) in differs.into_iter().filter(|(_, differs)| *differs) {
+        let place = Place::top("auth").key(key);
+        let problem = format!(
+            "contracts of one namespace agree on authentication, and {} says otherwise in namespace \"{}\"",
+            there(other, &place),
+            contract.namespace
+        );
+        report.push(document.mistake(&place, problem, "write the same in both, or give one of them another namespace"));
+    }
+}
+
+fn check_events(contract: &Contract, document: &Document, earlier: &[Part], report: &mut Report) {
+    for name in contract.client.keys() {
+        let Some((_, other)) = earlier.iter().find(|(other, _)| other.client.contains_key(name)) else {
+            continue;
+        };
+        let place = Place::top("client").key(name);
+        let problem = format!("{} has the same event in namespace \"{}\"", there(other, &place), contract.namespace);
+        report.push(document.mistake(&place, problem, "rename one of them, or give one contract another namespace"));
+    }
+}
+
+fn check_rooms(contract: &Contract, document: &Document, earlier: &[Part], report: &mut Report) {
+    for def in contract.rooms.values() {
+        let twin = earlier.iter().find_map(|(other, document)| {
+            let twin = other.rooms.values().find(|other| other.name.shape() == def.name.shape())?;
+            Some((twin, document))
+        });
+        let Some((twin, other)) = twin.filter(|(twin, _)| !same_rules(def, twin)) else {
+            continue;
+        };
+        let place = Place::top("rooms").key(&def.key);
+        let problem = format!(
+            "{} has rooms of the same names with other rules in namespace \"{}\"",
+            there(other, &Place::top("rooms").key(&twin.key)),
+            contract.namespace
+        );
+        report.push(document.mistake(&place, problem, "write the same rules in both, or other names"));
+    }
+}
+
+/// Whether two families that make the same names treat them alike.
+fn same_rules(a: &RoomDef, b: &RoomDef) -> bool {
+    // Rules may name variables: those must be called alike, too.
+    let named = |def: &RoomDef| def.join.as_ref().is_some_and(|rule| rule.room_variables().next().is_some());
+    (a.name.text() == b.name.text() || !(named(a) || named(b)))
+        && a.name.chars() == b.name.chars()
+        && a.join == b.join
+        && a.call == b.call
+        && a.history == b.history
+        && a.presence == b.presence
+        && a.idle == b.idle
+        && a.linger == b.linger
+}
