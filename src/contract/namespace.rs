@@ -43,6 +43,17 @@ impl Families {
 }
 
 impl Namespace {
+    /// A namespace of contracts that agree with each other. [`super::load`] checks that; here the first one wins.
+    pub fn new(path: impl Into<Arc<str>>, contracts: Vec<Arc<Contract>>) -> Self {
+        let mut client: HashMap<String, (Arc<Contract>, Arc<ClientEvent>)> = HashMap::new();
+        for contract in &contracts {
+            for (name, event) in &contract.client {
+                client.entry(name.clone()).or_insert_with(|| (contract.clone(), event.clone()));
+            }
+        }
+        Self { path: path.into(), families: Families::new(&contracts), client, contracts }
+    }
+
     /// The authentication that all contracts of the namespace share.
     pub fn auth(&self) -> &AuthPolicy {
         &self.contracts[0].auth
@@ -77,15 +88,8 @@ impl Namespace {
             check_events(contract, document, earlier, report);
             check_rooms(contract, document, earlier, report);
         }
-        let contracts: Vec<Arc<Contract>> = parts.into_iter().map(|(contract, _)| contract).collect();
-        let mut client: HashMap<String, (Arc<Contract>, Arc<ClientEvent>)> = HashMap::new();
-        for contract in &contracts {
-            for (name, event) in &contract.client {
-                client.entry(name.clone()).or_insert_with(|| (contract.clone(), event.clone()));
-            }
-        }
-        let path = contracts.first().map_or_else(|| "/".into(), |contract| contract.namespace.clone());
-        Self { path, families: Families::new(&contracts), client, contracts }
+        let path = parts.first().map_or_else(|| "/".into(), |(contract, _)| contract.namespace.clone());
+        Self::new(path, parts.into_iter().map(|(contract, _)| contract).collect())
     }
 }
 

@@ -208,7 +208,7 @@ pub struct Fixture {
 
 /// A served namespace without contracts.
 fn namespace(path: &str) -> Arc<Namespace> {
-    Arc::new(Namespace { path: path.into(), contracts: Vec::new(), client: Default::default() })
+    Arc::new(Namespace::new(path, Vec::new()))
 }
 
 impl Fixture {
