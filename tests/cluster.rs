@@ -269,3 +269,24 @@ async fn what_a_node_tells_reaches_all_others_once() {
     eventually("b has heard", Duration::from_secs(1), || heard[1].load(Ordering::SeqCst) == 1).await;
     assert_eq!(heard[0].load(Ordering::SeqCst), 0);
 }
+
+#[tokio::test]
+async fn a_script_fails_at_once_while_redis_is_away() {
+    let mut server = RedisServer::start();
+    let redis = connect(&server, "a");
+    eventually("Redis is up", Duration::from_secs(2), || redis.is_up()).await;
+    let script = roomcast::redis::script::Script::new("return 1");
+    assert!(script.run(&redis, Vec::new(), Vec::new()).await.is_ok());
+    server.kill();
+    eventually("Redis is away", Duration::from_secs(2), || !redis.is_up()).await;
+    // fred itself notices when its first attempt to reconnect begins: until then a command lasts its time-out.
+    for attempt in 1.. {
+        let started = std::time::Instant::now();
+        assert!(script.run(&redis, Vec::new(), Vec::new()).await.is_err());
+        if started.elapsed() < Duration::from_millis(500) {
+            break;
+        }
+        assert!(attempt < 3, "{:?}", started.elapsed());
+    }
+    redis.close().await;
+}

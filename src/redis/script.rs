@@ -1,11 +1,14 @@
 //! Lua scripts: sent whole once to each Redis, and by their digest from then on.
 
 use fred::error::Error;
-use fred::interfaces::LuaInterface;
-use fred::types::Value;
+use fred::interfaces::ClientLike;
 use fred::types::scripts::Script as Digest;
+use fred::types::{ClusterHash, CustomCommand, Value};
 
 use super::Redis;
+
+/// Where the first key stands among the arguments of EVAL and EVALSHA.
+const FIRST_KEY: usize = 2;
 
 /// A script from a `.lua` file beside the Rust that embeds it.
 #[derive(Debug)]
@@ -25,11 +28,29 @@ impl Script {
     /// # Errors
     /// What Redis says. After a time-out the script may have run; it is never sent again.
     pub async fn run(&self, redis: &Redis, keys: Vec<String>, args: Vec<Value>) -> Result<Value, Error> {
-        let client = redis.client();
-        match client.evalsha(self.digest.sha1().clone(), keys.clone(), args.clone()).await {
+        match self.call(redis, "EVALSHA", Value::String(self.digest.sha1().clone()), &keys, &args).await {
             // A Redis that was restarted or flushed, or a replica that was promoted, has forgotten it. It has not run.
-            Err(error) if error.details().starts_with("NOSCRIPT") => client.eval(self.text, keys, args).await,
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                self.call(redis, "EVAL", Value::from_static_str(self.text), &keys, &args).await
+            }
             answer => answer,
         }
+    }
+
+    // Not by `LuaInterface`: a client with options of its own (`fail_fast`) has that only without them.
+    async fn call(
+        &self,
+        redis: &Redis,
+        command: &'static str,
+        script: Value,
+        keys: &[String],
+        args: &[Value],
+    ) -> Result<Value, Error> {
+        let count = i64::try_from(keys.len()).expect("a script has few keys");
+        let names = keys.iter().map(|key| Value::from(key.as_str()));
+        let words: Vec<Value> =
+            [script, Value::from(count)].into_iter().chain(names).chain(args.iter().cloned()).collect();
+        let hash = if keys.is_empty() { ClusterHash::Random } else { ClusterHash::Offset(FIRST_KEY) };
+        redis.client().custom(CustomCommand::new_static(command, hash, false), words).await
     }
 }
