@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::interfaces::LuaInterface;
+use fred::interfaces::ClientLike;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -26,10 +26,13 @@ pub use memory::MemoryOutbox;
 pub use redis::{OutboxKeys, RedisOutbox};
 
 /// At most so many notices of one hook wait in a node's memory.
-pub const MAX_WAITING: usize = 10_000;
+pub const MAX_WAITING: usize = 65_536;
 
 /// At most so many notices of one hook are kept in Redis.
 pub const MAX_STORED: usize = 100_000;
+
+/// A notice that would be larger leaves out claims, metadata and rooms.
+pub const MAX_NOTICE_BYTES: usize = 16 * 1024;
 
 /// Where the notices of one hook are kept until they are delivered.
 pub trait Outbox: Send + Sync {
@@ -85,16 +88,18 @@ impl Notices {
     /// Starts couriers that share the notices of all nodes in Redis. `keys` names what belongs to a hook.
     pub fn in_redis<C>(hooks: Arc<Hooks>, client: &C, keys: impl Fn(&str) -> OutboxKeys) -> Self
     where
-        C: LuaInterface + Clone + Send + Sync + 'static,
+        C: ClientLike + Clone + Send + Sync + 'static,
     {
         let metrics = hooks.metrics.clone();
         Self::start(hooks, |hook, call| Arc::new(RedisOutbox::new(client.clone(), keys(hook), hook, call, &metrics)))
     }
 
     /// Tells a hook, some time. False when there is no such hook.
-    pub fn send(&self, hook: &str, request: &HookRequest) -> bool {
+    pub fn send(&self, hook: &str, request: HookRequest) -> bool {
         let Some(outbox) = self.outboxes.get(hook) else { return false };
-        outbox.put(self.hooks.seal(request));
+        let notice = self.hooks.seal(&request);
+        let fits = notice.body.len() <= MAX_NOTICE_BYTES;
+        outbox.put(if fits { notice } else { self.hooks.seal(&request.shortened()) });
         true
     }
 

@@ -143,6 +143,15 @@ impl HookRequest {
         self
     }
 
+    /// The same request without what may be large.
+    pub(super) fn shortened(mut self) -> Self {
+        let short = User { claims: Arc::default(), ..(*self.caller.user).clone() };
+        self.caller.user = Arc::new(short);
+        self.caller.rooms.clear();
+        self.caller.metadata.clear();
+        self
+    }
+
     fn new(kind: HookKind, caller: Caller) -> Self {
         Self {
             kind,

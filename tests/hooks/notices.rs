@@ -4,17 +4,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::interfaces::ClientLike as _;
-use roomcast::hooks::outbox::{MAX_STORED, MAX_WAITING, OutboxKeys};
+use roomcast::config;
+use roomcast::hooks::outbox::{MAX_NOTICE_BYTES, MAX_STORED, MemoryOutbox, OutboxKeys};
 use roomcast::hooks::{HookRequest, Hooks, Notices};
+use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
 
 use crate::backend::{Backend, Reply};
 use crate::redis::{RedisServer, eventually};
 use crate::{HOOK, SOON, caller, hooks, hooks_with, notices, section};
 
-const LIST: &str = "{test}:notices";
-const LEASE: &str = "{test}:lease";
+const LIST: &str = "roomcast:hook:{songs}:notices";
+const LEASE: &str = "roomcast:hook:{songs}:lease";
 
 fn gone(number: usize) -> HookRequest {
     HookRequest::disconnect(caller(), format!("reason {number}"))
@@ -22,7 +23,7 @@ fn gone(number: usize) -> HookRequest {
 
 fn send(outbox: &Notices, numbers: std::ops::RangeInclusive<usize>) {
     for number in numbers {
-        assert!(outbox.send(HOOK, &gone(number)));
+        assert!(outbox.send(HOOK, gone(number)));
     }
 }
 
@@ -35,21 +36,27 @@ fn taken(backend: &Backend) -> Vec<usize> {
     fresh.map(|event| event["data"]["reason"].as_str().unwrap()["reason ".len()..].parse().unwrap()).collect()
 }
 
-async fn client(server: &RedisServer) -> fred::clients::Client {
-    use fred::prelude::{Builder, Config, ReconnectPolicy};
-    let client = Builder::from_config(Config::from_url(&server.url()).unwrap())
-        .with_performance_config(|config| config.default_command_timeout = Duration::from_millis(500))
-        .set_policy(ReconnectPolicy::new_constant(0, 50))
-        .build()
-        .unwrap();
-    drop(client.connect());
-    let _ = tokio::time::timeout(SOON, client.wait_for_connect()).await;
-    client
+/// A node's outbox, and the connection that it needs.
+struct Node {
+    outbox: Notices,
+    _redis: Redis,
 }
 
-async fn in_redis(server: &RedisServer, hooks: &Arc<Hooks>) -> Notices {
-    let keys = |_: &str| OutboxKeys { notices: LIST.into(), lease: LEASE.into() };
-    Notices::in_redis(hooks.clone(), &client(server).await, keys)
+impl std::ops::Deref for Node {
+    type Target = Notices;
+
+    fn deref(&self) -> &Notices {
+        &self.outbox
+    }
+}
+
+async fn in_redis(server: &RedisServer, hooks: &Arc<Hooks>) -> Node {
+    let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
+    let redis = Redis::connect(&config, "node", Arc::new(Metrics::new())).unwrap();
+    eventually("Redis is up", SOON, || redis.is_up()).await;
+    let keys = redis.keys().clone();
+    let keys = |hook: &str| OutboxKeys { notices: keys.hook_notices(hook), lease: keys.hook_lease(hook) };
+    Node { outbox: Notices::in_redis(hooks.clone(), redis.client(), keys), _redis: redis }
 }
 
 fn stored(server: &RedisServer) -> usize {
@@ -95,10 +102,25 @@ async fn memory_is_bounded_and_the_oldest_go_first() {
     let backend =
         Backend::start(|n, _| Reply::new(204, "").after(Duration::from_secs(if n == 1 { 30 } else { 0 }))).await;
     let (hooks, metrics) = hooks(&backend.url());
+    let outbox = Notices::start(hooks, |hook, _| Arc::new(MemoryOutbox::new(hook, 100, &metrics)));
+    send(&outbox, 1..=107);
+    assert_eq!((outbox.at_risk(), notices(&metrics, "dropped")), (100, 7));
+    assert_eq!(outbox.close(Duration::ZERO).await, 100);
+}
+
+#[tokio::test]
+async fn a_large_notice_is_shortened() {
+    let backend = Backend::start(|_, _| Reply::new(204, "")).await;
+    let (hooks, _) = hooks(&backend.url());
     let outbox = Notices::in_memory(hooks);
-    send(&outbox, 1..=MAX_WAITING + 7);
-    assert_eq!((outbox.at_risk(), notices(&metrics, "dropped")), (MAX_WAITING, 7));
-    assert_eq!(outbox.close(Duration::ZERO).await, MAX_WAITING);
+    let mut caller = caller();
+    caller.rooms = vec!["r".repeat(100).into(); 1000];
+    outbox.send(HOOK, HookRequest::disconnect(caller, "transport close"));
+    assert_eq!(outbox.close(SOON).await, 0);
+    let seen = &backend.seen()[0];
+    assert!(seen.body.len() <= MAX_NOTICE_BYTES);
+    let data = &seen.event()["data"];
+    assert_eq!((&data["reason"], &data["socket"]["id"]), (&"transport close".into(), &"s1".into()));
 }
 
 #[tokio::test]
@@ -213,6 +235,6 @@ async fn what_is_no_notice_is_removed_from_the_list() {
 async fn notices_for_a_hook_that_is_not_configured_are_not_kept() {
     let hooks = Arc::new(Hooks::new("n", &Default::default(), Arc::new(Metrics::new())).unwrap());
     let outbox = Notices::in_memory(hooks);
-    assert!(!outbox.send("other", &gone(1)));
+    assert!(!outbox.send("other", gone(1)));
     assert_eq!(outbox.close(SOON).await, 0);
 }

@@ -8,18 +8,19 @@
 //! ends. A holder that is slower than its lease may deliver a notice that another node delivers too; at least once is
 //! what is promised, and the CloudEvent's id tells copies apart.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fred::bytes_utils::Str;
 use fred::error::{Error as RedisError, ErrorKind};
-use fred::interfaces::LuaInterface;
-use fred::types::scripts::Script;
-use fred::types::{FromValue, Value};
+use fred::interfaces::ClientLike;
+use fred::types::scripts::Script as Digest;
+use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use futures_util::future::BoxFuture;
 use prometheus::IntCounter;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -37,6 +38,9 @@ const LIST_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How often a node that does not deliver looks whether it should.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long notices are delivered from memory before a Redis that has failed is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The longest that Redis is waited for, whatever its client is configured with.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,12 +69,31 @@ struct Shared<C> {
     scripts: Scripts,
     // Something may have changed for the courier.
     wake: Notify,
-    // A notice that was delivered, but could not be removed from Redis.
-    finished: Mutex<Option<Bytes>>,
+    courier: Mutex<Courier>,
     hook: String,
     dropped: IntCounter,
     stored: IntCounter,
 }
+
+/// What the courier remembers from one notice to the next.
+#[derive(Default)]
+struct Courier {
+    // The notice under way is one that Redis has not taken yet.
+    from_memory: bool,
+    // A notice that was delivered, but could not be removed from Redis.
+    finished: Option<Bytes>,
+    // Redis has failed; it is not asked before then while memory has notices.
+    away_until: Option<Instant>,
+}
+
+/// A Lua script and its digest.
+struct Script {
+    text: &'static str,
+    digest: Str,
+}
+
+/// Where the first key stands among the arguments of EVAL and EVALSHA.
+const FIRST_KEY: usize = 2;
 
 struct Scripts {
     push: Script,
@@ -88,7 +111,7 @@ enum Taken {
     Foreign(Bytes),
 }
 
-impl<C: LuaInterface + Send + Sync + 'static> RedisOutbox<C> {
+impl<C: ClientLike + Send + Sync + 'static> RedisOutbox<C> {
     /// An outbox for one hook, whose calls last at most `call`. Must be called within a Tokio runtime.
     pub fn new(client: C, keys: OutboxKeys, hook: &str, call: Duration, metrics: &Metrics) -> Self {
         let count = |result| metrics.hook_notices_total.with_label_values(&[hook, result]);
@@ -100,13 +123,13 @@ impl<C: LuaInterface + Send + Sync + 'static> RedisOutbox<C> {
             lease: call + MAX_PAUSE + PATIENCE,
             ring: Ring::new(hook, MAX_WAITING, metrics),
             scripts: Scripts {
-                push: Script::from_lua(include_str!("push.lua")),
-                take: Script::from_lua(include_str!("take.lua")),
-                done: Script::from_lua(include_str!("done.lua")),
-                release: Script::from_lua(include_str!("release.lua")),
+                push: Script::new(include_str!("push.lua")),
+                take: Script::new(include_str!("take.lua")),
+                done: Script::new(include_str!("done.lua")),
+                release: Script::new(include_str!("release.lua")),
             },
             wake: Notify::new(),
-            finished: Mutex::default(),
+            courier: Mutex::default(),
             hook: hook.to_owned(),
             dropped: count("dropped"),
             stored: count("stored"),
@@ -124,7 +147,7 @@ impl<C> Drop for RedisOutbox<C> {
     }
 }
 
-impl<C: LuaInterface + Send + Sync + 'static> Outbox for RedisOutbox<C> {
+impl<C: ClientLike + Send + Sync + 'static> Outbox for RedisOutbox<C> {
     fn put(&self, notice: Envelope) {
         self.shared.ring.push(notice);
     }
@@ -149,7 +172,7 @@ impl<C: LuaInterface + Send + Sync + 'static> Outbox for RedisOutbox<C> {
     }
 }
 
-impl<C: LuaInterface + Send + Sync + 'static> Shared<C> {
+impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
     /// Moves notices to Redis as they come.
     async fn feed(&self) {
         let mut failed = 0;
@@ -164,7 +187,9 @@ impl<C: LuaInterface + Send + Sync + 'static> Shared<C> {
                     failed = 0;
                     self.stored.inc_by(batch.len() as u64);
                     self.dropped.inc_by(dropped);
-                    batch.iter().for_each(|notice| self.ring.remove(&notice.id));
+                    for notice in &batch {
+                        self.ring.remove(&notice.id);
+                    }
                     self.wake.notify_one();
                 }
                 Err(error) => {
@@ -179,34 +204,58 @@ impl<C: LuaInterface + Send + Sync + 'static> Shared<C> {
 
     async fn oldest(&self) -> Envelope {
         loop {
-            match self.take().await {
-                Ok(Taken::Notice(notice)) if !self.is_finished(&notice) => return notice,
-                Ok(Taken::Notice(notice)) if self.remove(&notice.body).await.is_ok() => continue,
-                Ok(Taken::Foreign(text)) => {
-                    tracing::warn!(hook = self.hook, key = self.keys.notices, "the list holds what is no notice");
-                    if self.remove(&text).await.is_ok() {
-                        continue;
-                    }
-                }
-                Ok(Taken::Notice(_) | Taken::Empty | Taken::Busy) => {}
-                Err(_) => {
-                    if let Some(notice) = self.ring.oldest(1).pop() {
-                        return notice;
-                    }
-                }
+            if let Some(notice) = self.look().await {
+                return notice;
             }
             let _ = timeout(LOOK_EVERY, self.wake.notified()).await;
         }
     }
 
+    /// The oldest notice in Redis; in memory, when Redis is away.
+    async fn look(&self) -> Option<Envelope> {
+        let away = self.courier().away_until.is_some_and(|until| until > Instant::now());
+        if away && let Some(notice) = self.ring.oldest(1).pop() {
+            return Some(notice);
+        }
+        loop {
+            let taken = self.take().await;
+            self.note_health(taken.is_ok());
+            match taken {
+                Ok(Taken::Notice(notice)) if !self.is_finished(&notice) => return Some(notice),
+                Ok(Taken::Notice(notice)) => self.remove(&notice.body).await.ok()?,
+                Ok(Taken::Foreign(text)) => {
+                    tracing::warn!(hook = self.hook, key = self.keys.notices, "the list holds what is no notice");
+                    self.remove(&text).await.ok()?;
+                }
+                Ok(Taken::Empty | Taken::Busy) => return None,
+                Err(_) => return self.ring.oldest(1).pop(),
+            }
+        }
+    }
+
     async fn done(&self, notice: &Envelope) {
-        self.ring.remove(&notice.id);
+        let from_memory = self.courier().from_memory;
+        let was_in_memory = self.ring.remove(&notice.id);
+        // What the feeder has moved meanwhile is removed from Redis like any other.
+        if from_memory && was_in_memory {
+            return;
+        }
         let removed = self.remove(&notice.body).await.is_ok();
-        *self.finished.lock().expect("no panic while held") = (!removed).then(|| notice.body.clone());
+        self.courier().finished = (!removed).then(|| notice.body.clone());
     }
 
     fn is_finished(&self, notice: &Envelope) -> bool {
-        self.finished.lock().expect("no panic while held").as_ref() == Some(&notice.body)
+        self.courier().finished.as_ref() == Some(&notice.body)
+    }
+
+    fn note_health(&self, well: bool) {
+        let mut courier = self.courier();
+        courier.from_memory = !well;
+        courier.away_until = (!well).then(|| Instant::now() + ASK_AGAIN);
+    }
+
+    fn courier(&self) -> MutexGuard<'_, Courier> {
+        self.courier.lock().expect("no panic while held")
     }
 
     async fn push(&self, batch: &[Envelope]) -> Result<u64, RedisError> {
@@ -240,17 +289,36 @@ impl<C: LuaInterface + Send + Sync + 'static> Shared<C> {
     }
 
     async fn run<R: FromValue>(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<R, RedisError> {
-        let work = async {
-            match script.evalsha(&self.client, keys.clone(), args.clone()).await {
-                Err(error) if error.details().starts_with("NOSCRIPT") => {
-                    let lua = script.lua().expect("made from its text").clone();
-                    self.client.eval(lua, keys, args).await
-                }
-                result => result,
-            }
-        };
         let late = |_| RedisError::new(ErrorKind::Timeout, "Redis did not answer in time");
-        timeout(PATIENCE, work).await.map_err(late)?
+        timeout(PATIENCE, script.run(&self.client, keys, args)).await.map_err(late)?
+    }
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        Self { text, digest: Digest::from_lua(text).sha1().clone() }
+    }
+
+    // Not by `LuaInterface`: a client with options of its own has that only without them.
+    async fn run<C: ClientLike, R: FromValue>(
+        &self,
+        client: &C,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<R, RedisError> {
+        let call = |command, script: Value| {
+            let count = i64::try_from(keys.len()).expect("a script has few keys");
+            let keys = keys.iter().map(|key| Value::from(key.as_str()));
+            let words = [script, Value::from(count)].into_iter().chain(keys).chain(args.iter().cloned());
+            let command = CustomCommand::new_static(command, ClusterHash::Offset(FIRST_KEY), false);
+            client.custom(command, words.collect())
+        };
+        match call("EVALSHA", Value::String(self.digest.clone())).await {
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                call("EVAL", Value::from_static_str(self.text)).await
+            }
+            answer => answer,
+        }
     }
 }
 

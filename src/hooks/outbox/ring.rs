@@ -46,13 +46,15 @@ impl Ring {
         self.lock().iter().take(most).cloned().collect()
     }
 
-    /// Removes a notice that [`Ring::oldest`] gave, if it is still there.
-    pub(super) fn remove(&self, id: &str) {
+    /// Removes a notice that [`Ring::oldest`] gave. False when it is not there any more.
+    pub(super) fn remove(&self, id: &str) -> bool {
         let mut notices = self.lock();
-        if let Some(at) = notices.iter().position(|notice| notice.id == id) {
+        let found = notices.iter().position(|notice| notice.id == id);
+        if let Some(at) = found {
             notices.remove(at);
         }
         self.note(&notices);
+        found.is_some()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -99,8 +101,8 @@ mod tests {
     fn removing_what_was_dropped_already_removes_nothing() {
         let ring = Ring::new("h", 2, &Metrics::new());
         (1..=3).for_each(|id| ring.push(notice(id)));
-        ring.remove("1");
-        ring.remove("2");
+        assert!(!ring.remove("1"));
+        assert!(ring.remove("2"));
         assert_eq!(ids(&ring), ["3"]);
         assert_eq!(ring.waiting.get(), 1);
     }
