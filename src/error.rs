@@ -111,6 +111,13 @@ impl Refusal {
         self
     }
 
+    /// The same refusal under the name that a contract gives its code, unless it has an alias already.
+    #[must_use]
+    pub fn shown_by(mut self, name: impl FnOnce(Code) -> String) -> Self {
+        self.alias.get_or_insert_with(|| name(self.code));
+        self
+    }
+
     /// The same refusal with the time to wait before trying again.
     #[must_use]
     pub fn retry_after(mut self, wait: std::time::Duration) -> Self {

@@ -1,3 +1,137 @@
-//! What happens to a client's event.
+//! What happens to a client: let in, heard, answered, let go.
+//!
+//! Engines call [`Gateway::admit`], [`Gateway::open`], [`Gateway::dispatch`] and [`Gateway::closed`]; everything that a
+//! client causes leaves through [`Publisher`].
 
+mod act;
+mod answer;
+mod call;
+mod connect;
+mod event;
+mod lane;
+mod membership;
+mod relay;
 pub mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::auth::Authenticator;
+use crate::contract::model::{Contract, Namespace};
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::history::History;
+use crate::hooks::{Hooks, Notices};
+use crate::limits::{Limits, SessionLimits};
+use crate::owners::Owners;
+use crate::publish::Publisher;
+use crate::room::Rooms;
+use crate::session::{AckId, SendError, Session};
+use crate::telemetry::metrics::Metrics;
+
+pub use connect::Admission;
+use lane::{Item, Lane, LaneFull};
+
+/// What the gateway is made of.
+pub struct Parts {
+    /// The contracts, by namespace.
+    pub namespaces: Vec<Arc<Namespace>>,
+    /// Who is in which room of this node.
+    pub rooms: Arc<Rooms>,
+    /// The one way out.
+    pub publisher: Arc<Publisher>,
+    /// Token in, user out.
+    pub auth: Arc<Authenticator>,
+    /// Rates of connections and events.
+    pub limits: Arc<Limits>,
+    /// What joining clients are shown.
+    pub history: Arc<History>,
+    /// Calls to backends.
+    pub hooks: Arc<Hooks>,
+    /// Notices to backends.
+    pub notices: Notices,
+    /// Owners of rooms, as backends recorded them.
+    pub owners: Arc<Owners>,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+    /// Events of one client that may wait while an earlier one is handled.
+    pub max_pending_events: usize,
+}
+
+/// The way in. One for a node, shared by its engines.
+pub struct Gateway {
+    parts: Parts,
+    namespaces: HashMap<Arc<str>, Arc<Namespace>>,
+}
+
+/// A client, as the gateway keeps it beside its session.
+pub struct Client {
+    /// The session.
+    pub session: Arc<Session>,
+    namespace: Arc<Namespace>,
+    lane: Arc<Lane>,
+    limits: SessionLimits,
+    admitted: bool,
+}
+
+impl Gateway {
+    /// A gateway for these parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
+        Arc::new(Self { parts, namespaces })
+    }
+
+    /// The namespaces that clients may connect to.
+    pub fn namespaces(&self) -> &[Arc<Namespace>] {
+        &self.parts.namespaces
+    }
+
+    /// Handles an event of a client: at once where nothing has to wait, else after those before it. Returns at once.
+    ///
+    /// A client's events take effect in the order in which this is called. One that does not fit the client's lane is
+    /// answered with OVERLOADED.
+    pub fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {
+        if let Err(LaneFull(Item::Event(event, ack))) = self.enqueue(client, Item::Event(event, ack)) {
+            let text = format!("more than {} events wait to be handled; slow down", self.parts.max_pending_events);
+            self.refuse_now(client, &event, ack, &Refusal::new(Code::Overloaded, text));
+        }
+    }
+
+    fn enqueue(self: &Arc<Self>, client: &Arc<Client>, item: Item) -> Result<(), LaneFull> {
+        let (gateway, handled) = (self.clone(), client.clone());
+        client.lane.push(item, self.parts.max_pending_events, move |item| {
+            let (gateway, client) = (gateway.clone(), handled.clone());
+            Box::pin(async move {
+                match item {
+                    Item::Event(event, ack) => gateway.handle(&client, &event, ack).await,
+                    Item::Opened(answers) => gateway.settle_in(&client, answers).await,
+                }
+            })
+        })
+    }
+
+    /// Queues an event for one client, and counts it when it does not fit.
+    fn send(&self, session: &Session, event: &Event) {
+        self.count_send(session, session.send(event));
+    }
+
+    fn count_send(&self, session: &Session, sent: Result<(), SendError>) {
+        let namespace = session.namespace().as_ref();
+        match sent {
+            Ok(()) => self.parts.metrics.deliveries_total.with_label_values(&[namespace]).inc(),
+            Err(SendError::Full) => {
+                self.parts.metrics.deliveries_dropped_total.with_label_values(&[namespace, "queue_full"]).inc();
+            }
+            Err(SendError::Closed) => {
+                self.parts.metrics.deliveries_dropped_total.with_label_values(&[namespace, "closed"]).inc();
+            }
+        }
+    }
+}
+
+/// The first contract of a namespace that tells its clients of errors speaks for those that belong to no contract.
+fn spokesman(namespace: &Namespace) -> &Arc<Contract> {
+    namespace.contracts.iter().find(|contract| contract.errors.event.is_some()).unwrap_or(&namespace.contracts[0])
+}

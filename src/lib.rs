@@ -7,8 +7,8 @@
 //! event user error rate       values
 //! config contract telemetry directory   facts
 //! auth limits hooks redis     abilities
-//! session                     a client
-//! room history presence owners mirror idempotency   shared state
+//! session order               a client
+//! room history presence owners mirror idempotency throttle   shared state
 //! publish                     the one way out
 //! cluster gateway             the two directions
 //! engine http                 edges
@@ -31,6 +31,7 @@ pub mod idempotency;
 pub mod limits;
 pub mod mirror;
 pub mod node;
+pub mod order;
 pub mod owners;
 pub mod publish;
 pub mod rate;
@@ -38,4 +39,5 @@ pub mod redis;
 pub mod room;
 pub mod session;
 pub mod telemetry;
+pub mod throttle;
 pub mod user;

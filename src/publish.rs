@@ -1,12 +1,29 @@
 //! The one way out: every event that reaches a client in a room leaves through here.
 
+mod conflate;
+pub mod contract_event;
+pub mod direct;
+pub mod plain;
+mod record;
+mod relay;
+
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use crate::contract::model::{Contract, Namespace};
 use crate::event::Event;
-pub use crate::event::Stamp;
+use crate::history::History;
+use crate::order::Order;
 use crate::session::RoomName;
+use crate::telemetry::metrics::Metrics;
+use crate::throttle::{ThrottleKey, Throttles};
+
+pub use crate::event::Stamp;
+pub use contract_event::ContractPublish;
+pub use plain::PlainEmit;
 
 /// An event on its way to rooms: permitted, filled in, encoded.
 #[derive(Debug, Clone)]
@@ -23,6 +40,8 @@ pub struct Outgoing {
     pub volatile: bool,
     /// Its place in the history of those of its rooms that have one.
     pub stamps: Vec<Stamp>,
+    /// Its place among conflated events; a carrier delivers it through an [`crate::order::OrderGuard`].
+    pub order: Option<Order>,
 }
 
 /// What became of an event.
@@ -88,4 +107,148 @@ impl NotCarried {
 pub trait Carrier: Send + Sync {
     /// Delivers to local clients, then hands the event to the cluster.
     fn carry(&self, outgoing: &Outgoing) -> Carried;
+}
+
+/// Who published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A client's relay.
+    Client,
+    /// A backend over HTTP.
+    Api,
+    /// A hook's answer.
+    Hook,
+    /// The node itself: what a socket leaves behind, presence, a greeting.
+    Node,
+}
+
+impl Origin {
+    /// The label in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Api => "api",
+            Self::Hook => "hook",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// What happened to a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The event's name.
+    pub event: String,
+    /// The rooms it went to; empty: the whole namespace.
+    pub rooms: Vec<RoomName>,
+    /// Clients of this node that it was queued for.
+    pub local: usize,
+    /// Clients of this node whose queue was full.
+    pub dropped: usize,
+    /// What became of it for the other nodes.
+    pub remote: RemoteOutcome,
+    /// A throttle holds it back; it is sent, or replaced by a newer one, within the throttle's time.
+    pub held: bool,
+}
+
+/// What became of a publish for the other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteOutcome {
+    /// There are none.
+    Alone,
+    /// Redis took it.
+    Carried,
+    /// It did not reach them, and was counted.
+    NotCarried(NotCarried),
+}
+
+/// At most so long is a backend's publish kept waiting for Redis to confirm it.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the publisher is made of.
+pub struct Parts {
+    /// The contracts, by namespace.
+    pub namespaces: Vec<Arc<Namespace>>,
+    /// Brings events to clients and nodes.
+    pub carrier: Arc<dyn Carrier>,
+    /// Conflation.
+    pub throttles: Throttles,
+    /// What late joiners and readers get.
+    pub history: Arc<History>,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Parts {
+    /// For a node without Redis.
+    pub fn alone(namespaces: &[Arc<Namespace>], carrier: Arc<dyn Carrier>, metrics: Arc<Metrics>) -> Self {
+        let throttles = Throttles::new(None, metrics.clone());
+        let history = Arc::new(History::in_memory(metrics.clone()));
+        Self { namespaces: namespaces.to_vec(), carrier, throttles, history, metrics }
+    }
+}
+
+/// The one way out. Shared by the gateway, the HTTP API and the hooks.
+pub struct Publisher {
+    parts: Parts,
+    contracts: HashMap<String, (Arc<Namespace>, Arc<Contract>)>,
+    namespaces: HashMap<Arc<str>, Arc<Namespace>>,
+    /// Namespaces in which some room keeps a history.
+    recorded: HashSet<Arc<str>>,
+    timers: Mutex<HashSet<ThrottleKey>>,
+}
+
+impl Publisher {
+    /// A publisher of these parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let contracts = parts
+            .namespaces
+            .iter()
+            .flat_map(|namespace| namespace.contracts.iter().map(move |contract| (namespace, contract)))
+            .map(|(namespace, contract)| (contract.name.to_string(), (namespace.clone(), contract.clone())))
+            .collect();
+        let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
+        let keeps = |namespace: &&Arc<Namespace>| {
+            namespace.contracts.iter().any(|contract| contract.rooms.values().any(|room| room.history.is_some()))
+        };
+        let recorded = parts.namespaces.iter().filter(keeps).map(|namespace| namespace.path.clone()).collect();
+        Arc::new(Self { parts, contracts, namespaces, recorded, timers: Mutex::default() })
+    }
+
+    /// The loaded contracts, for documents and answers.
+    pub fn contracts(&self) -> impl Iterator<Item = (&Arc<Namespace>, &Arc<Contract>)> {
+        self.contracts.values().map(|(namespace, contract)| (namespace, contract))
+    }
+
+    /// Carries an event and counts it. Synchronous: calls from one thread keep their order.
+    fn emit(&self, outgoing: &Outgoing, contract: &str, origin: Origin) -> Carried {
+        let started = Instant::now();
+        let carried = self.parts.carrier.carry(outgoing);
+        let metrics = &self.parts.metrics;
+        metrics.events_published_total.with_label_values(&[contract, label(outgoing, contract), origin.as_str()]).inc();
+        metrics.publish_seconds.with_label_values(&[origin.as_str()]).observe(started.elapsed().as_secs_f64());
+        carried
+    }
+}
+
+/// Plain emits have names that anybody can choose: they are one label.
+fn label<'a>(outgoing: &'a Outgoing, contract: &str) -> &'a str {
+    if contract == PLAIN { PLAIN } else { outgoing.event.name() }
+}
+
+/// The contract label of what no contract describes.
+const PLAIN: &str = "plain";
+
+/// Waits until the other nodes' part is known, for publishers that want to hear of it.
+async fn settle(event: &str, rooms: Vec<RoomName>, carried: Carried) -> Published {
+    let remote = match carried.remote {
+        Remote::Alone => RemoteOutcome::Alone,
+        Remote::NotCarried(reason) => RemoteOutcome::NotCarried(reason),
+        Remote::Handed(receipt) => match tokio::time::timeout(CONFIRM_TIMEOUT, receipt).await {
+            Ok(Ok(())) => RemoteOutcome::Carried,
+            Ok(Err(reason)) => RemoteOutcome::NotCarried(reason),
+            Err(_) => RemoteOutcome::NotCarried(NotCarried::Timeout),
+        },
+    };
+    Published { event: event.to_owned(), rooms, local: carried.local, dropped: carried.dropped, remote, held: false }
 }

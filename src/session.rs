@@ -118,6 +118,8 @@ struct State {
 /// An event that is sent on the client's behalf when it leaves a room or goes.
 #[derive(Clone)]
 pub struct Undo {
+    /// The contract it belongs to.
+    pub contract: Arc<str>,
     /// The event as it will be sent.
     pub event: Event,
     /// Whether the sender is left out.

@@ -1,8 +1,8 @@
 //! An event as it travels between nodes: the text that clients get is carried as it is.
 //!
 //! ```text
-//! flags:1 (1 = volatile) | rooms | except | stamps | text | attachments
-//! list: count:4 items       string, bytes: length:4 bytes       stamp: room epoch:8 offset:8
+//! flags:1 (1 = volatile, 2 = ordered, 4 = closes) | rooms | except | stamps | order, if ordered | text | attachments
+//! list: count:4 items       string, bytes: length:4 bytes       stamp: room epoch:8 offset:8       order: scope number:8
 //! ```
 
 use std::sync::Arc;
@@ -11,10 +11,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 
 use crate::event::{Event, Stamp};
+use crate::order::Order;
 use crate::publish::Outgoing;
 use crate::session::RoomName;
 
 const VOLATILE: u8 = 1;
+const ORDERED: u8 = 2;
+const CLOSES: u8 = 4;
 
 /// The bytes are not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +28,10 @@ pub struct Malformed;
 pub fn encode(outgoing: &Outgoing) -> BytesMut {
     let event = &outgoing.event;
     let mut out = BytesMut::with_capacity(64 + event.size_bytes());
-    out.put_u8(if outgoing.volatile { VOLATILE } else { 0 });
+    let order = outgoing.order.as_ref();
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let closes = order.is_some_and(|order| order.closes);
+    out.put_u8(flag(outgoing.volatile, VOLATILE) | flag(order.is_some(), ORDERED) | flag(closes, CLOSES));
     for rooms in [&outgoing.rooms, &outgoing.except] {
         put_count(&mut out, rooms.len());
         rooms.iter().for_each(|room| put_bytes(&mut out, room.as_bytes()));
@@ -35,6 +41,10 @@ pub fn encode(outgoing: &Outgoing) -> BytesMut {
         put_bytes(&mut out, stamp.room.as_bytes());
         out.put_u64(stamp.epoch);
         out.put_u64(stamp.offset);
+    }
+    if let Some(order) = order {
+        put_bytes(&mut out, order.scope.as_bytes());
+        out.put_u64(order.number);
     }
     put_bytes(&mut out, event.text().as_bytes());
     put_count(&mut out, event.attachments().len());
@@ -55,11 +65,19 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
         let mut number = || bytes.try_get_u64().map_err(|_| Malformed);
         Ok(Stamp { room, epoch: number()?, offset: number()? })
     })?;
+    let order = match flags & ORDERED {
+        0 => None,
+        _ => Some(Order {
+            scope: room(&mut bytes)?,
+            number: bytes.try_get_u64().map_err(|_| Malformed)?,
+            closes: flags & CLOSES != 0,
+        }),
+    };
     let text = ByteString::try_from(take(&mut bytes)?).map_err(|_| Malformed)?;
     let attachments = list(&mut bytes, 4, take)?;
     let event = Event::from_wire(text, attachments).map_err(|_| Malformed)?;
     let volatile = flags & VOLATILE != 0;
-    Ok(Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps })
+    Ok(Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps, order })
 }
 
 fn put_count(out: &mut BytesMut, count: usize) {
@@ -113,6 +131,7 @@ mod tests {
             except: vec!["$sid:x".into()],
             volatile: true,
             stamps: vec![Stamp { room: "a".into(), epoch: 3, offset: u64::MAX }],
+            order: Some(Order { scope: "/n|a".into(), number: 7, closes: true }),
         }
     }
 
@@ -122,6 +141,7 @@ mod tests {
         let got = decode(&sent.namespace, encode(&sent).freeze()).unwrap();
         assert_eq!(got.event, sent.event);
         assert_eq!((got.rooms, got.except, got.stamps), (sent.rooms, sent.except, sent.stamps));
+        assert_eq!(got.order, sent.order);
         assert!(got.volatile);
     }
 

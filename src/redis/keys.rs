@@ -44,6 +44,24 @@ impl Keys {
         format!("{}:presence:{}:{part}", self.prefix, tag(namespace, room))
     }
 
+    // --- conflation (written by `throttle`) ---
+
+    /// STRING: while it exists, the event may not be sent to the room. Expires after the contract's `every`.
+    pub fn throttle_gate(&self, scope: &str, event: &str) -> String {
+        format!("{}:throttle:{{{scope}}}:{event}:gate", self.prefix)
+    }
+
+    /// STRING, MessagePack: the newest event that is held. Deleted when it is sent; expires after a minute (or twice
+    /// `every`) if the node that would send it dies.
+    pub fn throttle_held(&self, scope: &str, event: &str) -> String {
+        format!("{}:throttle:{{{scope}}}:{event}:held", self.prefix)
+    }
+
+    /// STRING: the last number given to a conflated event of the room. Expires after a minute.
+    pub fn throttle_number(&self, scope: &str) -> String {
+        format!("{}:throttle:{{{scope}}}:number", self.prefix)
+    }
+
     // --- publishing and hooks ---
 
     /// STRING: a publish with this id was taken. Expires after the configured time.

@@ -68,6 +68,8 @@ metrics! {
     publish_seconds: histogram ["origin"] buckets LATENCY;
     /// Events that Redis has taken for the other nodes.
     cluster_carried_total: counter [];
+    /// Events that a throttle let pass, or held as the newest of their room.
+    throttled_total: counter ["event", "result"];
     /// Events that did not reach the other nodes, by reason.
     cluster_not_carried_total: counter ["reason"];
     /// Events received from other nodes.

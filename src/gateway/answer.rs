@@ -1,0 +1,134 @@
+//! What a client is told: acks, replies, errors.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::act::Done;
+use super::connect::scope_of;
+use super::event::Turn;
+use super::relay::encode;
+use super::replay::ReplayOutcome;
+use super::{Client, Gateway};
+use crate::contract::model::{Ack, Contract, Reply};
+use crate::contract::scope::Scope;
+use crate::error::Refusal;
+use crate::event::{Args, Event};
+use crate::session::AckId;
+
+impl Gateway {
+    /// Replies, then acknowledges.
+    pub(super) fn succeed(&self, turn: &Turn<'_>, scope: &Scope<'_>, done: &Done) {
+        let session = &turn.client.session;
+        let mut scope = scope.clone();
+        scope.room = done.rooms.first().map(String::as_str);
+        scope.rooms = &done.rooms;
+        self.count_received(&turn.contract.name, &turn.def.name, "ok");
+        let follows = turn.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
+        for reply in turn.def.reply.iter().chain(follows) {
+            if let Some(event) = self.reply_event(reply, &scope, Some(turn.event)) {
+                self.send(session, &event);
+            }
+        }
+        let Some(id) = turn.ack else { return };
+        let args = match &turn.def.ack {
+            _ if done.ack.is_some() => Args::encode(done.ack.as_slice()).ok(),
+            Some(Ack::Args) => Some(Args::of(turn.event)),
+            Some(Ack::Value(template)) => Args::encode(&[template.render(&scope)]).ok(),
+            None => Args::encode(&[default_ack(done)]).ok(),
+        };
+        if let Some(args) = args {
+            self.count_send(session, session.ack(id, &args));
+        }
+    }
+
+    /// Tells the client what went wrong: in the ack if it asked for one, else by the event's or the contract's error event.
+    pub(super) async fn fail(&self, turn: &Turn<'_>, scope: &Scope<'_>, refusal: &Refusal) {
+        self.count_received(&turn.contract.name, &turn.def.name, refusal.code.as_str());
+        let session = &turn.client.session;
+        let mut scope = scope.clone();
+        scope.error = Some((shown(turn.contract, refusal), refusal));
+        if let Some(id) = turn.ack {
+            self.ack_error(turn.client, turn.contract, id, &scope, refusal);
+        }
+        let outcome = turn.def.on_error.as_ref();
+        match outcome.and_then(|outcome| outcome.reply.as_ref().map(|reply| (outcome.always, reply))) {
+            Some((always, reply)) if always || turn.ack.is_none() => {
+                if let Some(event) = self.reply_event(reply, &scope, Some(turn.event)) {
+                    self.send(session, &event);
+                }
+            }
+            None if turn.ack.is_none() => self.send_error_event(turn.client, turn.contract, scope.payload, refusal),
+            _ => {}
+        }
+        if let Some(outcome) = outcome {
+            self.follow(turn, outcome, &scope).await;
+        }
+    }
+
+    pub(super) fn ack_error(
+        &self,
+        client: &Client,
+        contract: &Contract,
+        id: AckId,
+        scope: &Scope<'_>,
+        refusal: &Refusal,
+    ) {
+        let mut scope = scope.clone();
+        scope.error = Some((shown(contract, refusal), refusal));
+        if let Ok(args) = Args::encode(&[contract.errors.ack.render(&scope)]) {
+            self.count_send(&client.session, client.session.ack(id, &args));
+        }
+    }
+
+    /// The contract's error event, if it has one; else the error is only counted.
+    pub(super) fn send_error_event(
+        &self,
+        client: &Client,
+        contract: &Arc<Contract>,
+        payload: &Value,
+        refusal: &Refusal,
+    ) {
+        let Some(name) = &contract.errors.event else { return };
+        let user = client.session.user();
+        let mut scope = scope_of(client, &user, payload);
+        scope.error = Some((shown(contract, refusal), refusal));
+        if let Ok(event) = Event::encode(name, &[contract.errors.payload.render(&scope)]) {
+            self.send(&client.session, &event);
+        }
+    }
+
+    pub(super) fn reply_event(&self, reply: &Reply, scope: &Scope<'_>, event: Option<&Event>) -> Option<Event> {
+        match &reply.data {
+            Some(data) => encode(&reply.event, data, event, scope),
+            None => Event::encode::<Value>(&reply.event, &[]).ok(),
+        }
+    }
+}
+
+/// The code as the contract's clients know it; a backend's own code is shown as it is.
+fn shown<'a>(contract: &'a Contract, refusal: &'a Refusal) -> &'a str {
+    refusal.alias.as_deref().unwrap_or_else(|| contract.errors.code(refusal.code))
+}
+
+/// `{ success: true }`, with the rooms joined or left, and what was shown of their histories.
+fn default_ack(done: &Done) -> Value {
+    let mut ack = serde_json::Map::new();
+    ack.insert("success".into(), true.into());
+    if let Some(room) = done.rooms.first() {
+        ack.insert("room".into(), room.as_str().into());
+    }
+    if done.rooms.len() > 1 {
+        ack.insert("rooms".into(), json!(done.rooms));
+    }
+    match done.replays.as_slice() {
+        [] => {}
+        [one] => {
+            ack.insert("history".into(), one.to_json());
+        }
+        several => {
+            ack.insert("history".into(), several.iter().map(ReplayOutcome::to_json).collect());
+        }
+    }
+    Value::Object(ack)
+}

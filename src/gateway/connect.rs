@@ -1,0 +1,205 @@
+//! A client comes, and goes.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::call::{caller, tuned};
+use super::lane::Item;
+use super::{Client, Gateway, spokesman};
+use crate::auth::Handshake;
+use crate::contract::model::{Contract, Namespace, Reject};
+use crate::contract::scope::{Scope, SocketScope};
+use crate::error::{Code, Refusal};
+use crate::hooks::{Caller, HookAnswer, HookRequest};
+use crate::publish::Outgoing;
+use crate::room::socket_room;
+use crate::session::{Close, Link, Peer, Session};
+use crate::user::User;
+
+/// The answer to a handshake.
+#[derive(Debug)]
+pub struct Admission {
+    namespace: Arc<Namespace>,
+    user: Arc<User>,
+    /// What the backends that were asked want done.
+    answers: Vec<(Arc<Contract>, HookAnswer)>,
+    /// Connected only to be told why it may not stay.
+    rejected: Option<(Arc<Contract>, Refusal)>,
+}
+
+impl Admission {
+    /// Whether the client is connected only to be told why it may not stay.
+    pub fn is_rejection(&self) -> bool {
+        self.rejected.is_some()
+    }
+}
+
+impl Gateway {
+    /// Decides whether a client may connect, before CONNECT is acknowledged.
+    ///
+    /// Contracts that say so (`auth.reject = "event"`) let a rejected client connect, so that it can be told by an event.
+    ///
+    /// # Errors
+    /// What the client gets as CONNECT_ERROR; the message begins with the code.
+    pub async fn admit(
+        &self,
+        namespace: &str,
+        id: &str,
+        handshake: &Handshake,
+        peer: &Peer,
+    ) -> Result<Admission, Refusal> {
+        let namespace =
+            self.namespaces.get(namespace).cloned().ok_or_else(|| Refusal::new(Code::NotFound, "no such namespace"))?;
+        match self.check(&namespace, id, handshake, peer).await {
+            Ok((user, answers)) => Ok(Admission { namespace, user, answers, rejected: None }),
+            Err(refusal) => {
+                let labels = [namespace.path.as_ref(), refusal.code.as_str()];
+                self.parts.metrics.connections_refused_total.with_label_values(&labels).inc();
+                let contract = spokesman(&namespace).clone();
+                match namespace.auth().reject {
+                    Reject::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
+                    Reject::Event => {
+                        let user = Arc::new(User::anonymous());
+                        Ok(Admission { namespace, user, answers: Vec::new(), rejected: Some((contract, refusal)) })
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rate, token, and the contracts' connect hooks, in this order: the cheapest first.
+    async fn check(
+        &self,
+        namespace: &Namespace,
+        id: &str,
+        handshake: &Handshake,
+        peer: &Peer,
+    ) -> Result<(Arc<User>, Vec<(Arc<Contract>, HookAnswer)>), Refusal> {
+        self.parts.limits.check_connection(&namespace.path, peer.ip)?;
+        let user = Arc::new(self.parts.auth.authenticate_or_refresh(namespace.auth(), handshake).await?);
+        let mut answers = Vec::new();
+        for contract in &namespace.contracts {
+            let Some(call) = &contract.connect.call else { continue };
+            let caller = Caller {
+                contract: contract.name.clone(),
+                namespace: namespace.path.clone(),
+                user: user.clone(),
+                socket_id: id.to_owned(),
+                ip: peer.ip,
+                connected_at: SystemTime::now(),
+                rooms: Vec::new(),
+                metadata: serde_json::Map::new(),
+            };
+            let answer = self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call)).await?;
+            answers.push((contract.clone(), answer));
+        }
+        Ok((user, answers))
+    }
+
+    /// Makes the session of an admitted client, greets it, and puts it into the rooms that the contracts name.
+    ///
+    /// Called after CONNECT was acknowledged and before the client's first event is dispatched.
+    pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {
+        let Admission { namespace, user, answers, rejected } = admission;
+        let transport = peer.transport;
+        let limits = self.parts.limits.session(&user.id);
+        let session = Session::new(id, namespace.path.clone(), user, peer, link);
+        let client =
+            Arc::new(Client { session, lane: Arc::default(), limits, admitted: rejected.is_none(), namespace });
+        if let Some((contract, refusal)) = rejected {
+            self.send_error_event(&client, &contract, &Value::Null, &refusal);
+            client.session.close(Close::Namespace);
+            return client;
+        }
+        let path = client.namespace.path.as_ref();
+        self.parts.metrics.connections_opened_total.with_label_values(&[path, transport]).inc();
+        self.parts.rooms.add(&client.session);
+        self.greet(&client);
+        // The lane is empty: this comes before the client's first event, and is refused by no bound.
+        let _ = self.enqueue(&client, Item::Opened(answers));
+        client
+    }
+
+    /// Joins the rooms that the contracts name, and does what the backends said.
+    pub(super) async fn settle_in(&self, client: &Arc<Client>, answers: Vec<(Arc<Contract>, HookAnswer)>) {
+        self.auto_join(client).await;
+        for (contract, answer) in answers {
+            self.obey(client, &contract, answer).await;
+        }
+    }
+
+    fn greet(&self, client: &Client) {
+        let user = client.session.user();
+        let scope = scope_of(client, &user, &Value::Null);
+        for contract in &client.namespace.contracts {
+            if let Some(event) = contract.connect.greet.as_ref().and_then(|greet| self.reply_event(greet, &scope, None))
+            {
+                self.send(&client.session, &event);
+            }
+        }
+    }
+
+    /// Rooms joined without asking, by those whom the rules permit.
+    async fn auto_join(&self, client: &Arc<Client>) {
+        let user = client.session.user();
+        let mut scope = scope_of(client, &user, &Value::Null);
+        scope.capabilities = Some(&*self.parts.auth);
+        for of in client.namespace.contracts.iter().flat_map(|contract| &contract.connect.join) {
+            let Ok(Some(place)) = self.place(client, of, &scope) else { continue };
+            let permitted = match &place.def.join {
+                Some(rule) => self.ask(client, rule, &place, &scope).await.unwrap_or(false),
+                None => true,
+            };
+            if permitted {
+                self.join(client, &place, &scope).await;
+            }
+        }
+    }
+
+    /// Forgets a client that is gone; what it leaves behind is said on its behalf.
+    pub fn closed(self: &Arc<Self>, client: &Arc<Client>, reason: &'static str) {
+        if !client.admitted || client.session.is_closed() {
+            return;
+        }
+        let undone = client.session.take_undo(None);
+        self.notify_disconnect(client, reason);
+        self.parts.rooms.remove(&client.session);
+        self.parts.metrics.connections_closed_total.with_label_values(&[client.namespace.path.as_ref(), reason]).inc();
+        for (room, undo) in undone {
+            self.say_undo(client, room, undo);
+        }
+    }
+
+    fn notify_disconnect(&self, client: &Client, reason: &'static str) {
+        for contract in &client.namespace.contracts {
+            if let Some(call) = &contract.disconnect {
+                let request = HookRequest::disconnect(caller(client, &contract.name), reason);
+                self.parts.notices.send(&call.hook, &request);
+            }
+        }
+    }
+
+    /// Says on a client's behalf what it no longer can.
+    pub(super) fn say_undo(&self, client: &Client, room: crate::session::RoomName, undo: crate::session::Undo) {
+        let except = if undo.others { vec![socket_room(client.session.id())] } else { Vec::new() };
+        let outgoing = Outgoing {
+            namespace: client.namespace.path.clone(),
+            rooms: vec![room],
+            except,
+            volatile: false,
+            stamps: Vec::new(),
+            order: None,
+            event: undo.event,
+        };
+        self.parts.publisher.notice(&undo.contract, &outgoing);
+    }
+}
+
+/// What rules and templates see of a client.
+pub(super) fn scope_of<'a>(client: &'a Client, user: &'a User, payload: &'a Value) -> Scope<'a> {
+    let mut scope = Scope::new(user, payload, SystemTime::now());
+    scope.socket = Some(SocketScope { id: client.session.id(), connected_at: client.session.connected_at() });
+    scope
+}

@@ -1,0 +1,104 @@
+//! One event of a client, from its name to its answer.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::connect::scope_of;
+use super::{Client, Gateway, spokesman};
+use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
+use crate::contract::scope::Scope;
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::session::{AckId, Close};
+
+/// How many bytes of an unknown event's name an answer repeats.
+const SHOWN_NAME_BYTES: usize = 64;
+
+/// An event with what it is about.
+pub(super) struct Turn<'a> {
+    pub(super) client: &'a Arc<Client>,
+    pub(super) contract: &'a Arc<Contract>,
+    pub(super) def: &'a ClientEvent,
+    pub(super) event: &'a Event,
+    pub(super) ack: Option<AckId>,
+}
+
+impl Gateway {
+    pub(super) async fn handle(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>) {
+        if !client.admitted {
+            return;
+        }
+        let Some((contract, def)) = client.namespace.client.get(event.name()) else {
+            return self.unknown(client, event, ack);
+        };
+        let turn = Turn { client, contract, def, event, ack };
+        let user = client.session.user();
+        let payload = match check_rate(client, Some(def)).and_then(|()| read_payload(def, event)) {
+            Ok(payload) => payload,
+            Err(refusal) => return self.fail(&turn, &scope_of(client, &user, &Value::Null), &refusal).await,
+        };
+        let mut scope = scope_of(client, &user, &payload);
+        scope.capabilities = Some(&*self.parts.auth);
+        match self.act(&turn, &scope).await {
+            Ok(done) => self.succeed(&turn, &scope, &done),
+            Err(refusal) => self.fail(&turn, &scope, &refusal).await,
+        }
+    }
+
+    fn unknown(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>) {
+        let ignored = client.namespace.contracts.iter().any(|contract| contract.unknown == UnknownEvent::Ignore);
+        if ignored {
+            self.count_received("unknown", "unknown", "ignored");
+            return;
+        }
+        if let Err(refusal) = check_rate(client, None) {
+            return self.refuse_now(client, event, ack, &refusal);
+        }
+        let name: String = event.name().chars().take(SHOWN_NAME_BYTES).collect();
+        let text = format!("no contract of this namespace knows the event {name:?}");
+        self.refuse_now(client, event, ack, &Refusal::new(Code::UnknownEvent, text));
+    }
+
+    /// Answers an event that is not acted upon, at once: in the ack, or by the contract's error event.
+    pub(super) fn refuse_now(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: &Refusal) {
+        let user = client.session.user();
+        let scope = scope_of(client, &user, &Value::Null);
+        let known = client.namespace.client.get(event.name());
+        let contract = known.map_or_else(|| spokesman(&client.namespace), |(contract, _)| contract);
+        let labels = known.map_or(("unknown", "unknown"), |(contract, def)| (&contract.name, &def.name));
+        self.count_received(labels.0, labels.1, refusal.code.as_str());
+        match ack {
+            Some(id) => self.ack_error(client, contract, id, &scope, refusal),
+            None => self.send_error_event(client, contract, &Value::Null, refusal),
+        }
+    }
+
+    pub(super) fn count_received(&self, contract: &str, event: &str, result: &str) {
+        self.parts.metrics.events_received_total.with_label_values(&[contract, event, result]).inc();
+    }
+}
+
+/// Counts the event before anything of it is parsed. Who goes on and on is disconnected, so that it comes back later.
+fn check_rate(client: &Client, def: Option<&Arc<ClientEvent>>) -> Result<(), Refusal> {
+    client.limits.check(def).map_err(|limited| {
+        if limited.disconnect {
+            client.session.close(Close::Transport);
+        }
+        limited.refusal
+    })
+}
+
+/// The payload, if the contract asks anything about it; else the bytes are left alone.
+fn read_payload(def: &ClientEvent, event: &Event) -> Result<Value, Refusal> {
+    if !def.reads_payload {
+        return Ok(Value::Null);
+    }
+    let args = event.args().map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))?;
+    def.payload.payload(&args)
+}
+
+/// A scope with a room in it.
+pub(super) fn with_room<'a>(scope: &Scope<'a>, room: &'a str, vars: &'a [(String, String)]) -> Scope<'a> {
+    Scope { room: Some(room), vars, ..scope.clone() }
+}

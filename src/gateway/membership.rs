@@ -1,0 +1,114 @@
+//! Joining and leaving rooms, and who may.
+
+use std::sync::Arc;
+
+use super::event::{Turn, with_room};
+use super::replay::{ReplayOutcome, join_with_replay};
+use super::{Client, Gateway};
+use crate::contract::model::{RoomDef, RoomRef};
+use crate::contract::room_name::RoomNameError;
+use crate::contract::rule::Rule;
+use crate::contract::scope::Scope;
+use crate::error::{Code, Refusal};
+use crate::history::Since;
+use crate::publish::contract_event::room_refusal;
+use crate::session::RoomName;
+
+/// A room that an event is about.
+pub(super) struct Place {
+    pub(super) def: Arc<RoomDef>,
+    pub(super) name: RoomName,
+    pub(super) vars: Vec<(String, String)>,
+}
+
+impl Gateway {
+    /// The rooms that these references mean for this event.
+    pub(super) fn places(&self, turn: &Turn<'_>, refs: &[RoomRef], scope: &Scope<'_>) -> Result<Vec<Place>, Refusal> {
+        refs.iter().filter_map(|of| self.place(turn.client, of, scope).transpose()).collect()
+    }
+
+    /// The room that a reference means; `None` when it does not apply.
+    pub(super) fn place(&self, client: &Client, of: &RoomRef, scope: &Scope<'_>) -> Result<Option<Place>, Refusal> {
+        if of.when.as_ref().is_some_and(|rule| !rule.holds(scope)) {
+            return Ok(None);
+        }
+        let (name, vars) = match of.room.name.render(&of.with, scope) {
+            Ok(rendered) => rendered,
+            Err(RoomNameError::Missing(_)) if of.optional => return Ok(None),
+            Err(error) => return Err(room_refusal(&of.room.key, &error)),
+        };
+        client.namespace.check_taken(&of.room, &name).map_err(|error| room_refusal(&of.room.key, &error))?;
+        Ok(Some(Place { def: of.room.clone(), name: name.into(), vars }))
+    }
+
+    /// Whether the client may join: the rule must hold, and the hook agree, where the room has them.
+    pub(super) async fn permit_join(&self, turn: &Turn<'_>, place: &Place, scope: &Scope<'_>) -> Result<(), Refusal> {
+        if let Some(rule) = &place.def.join
+            && !self.ask(turn.client, rule, place, scope).await?
+        {
+            return Err(Refusal::new(Code::AuthorizationFailed, format!("you may not join {:?}", place.name)));
+        }
+        match &place.def.call {
+            Some(call) => self.ask_join_hook(turn, place, call).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks a rule about a room, with its owner if the rule wants to know.
+    ///
+    /// While owners cannot be looked up the rule is asked without: it may hold for another reason. If it does not, the
+    /// answer is "unavailable" and not "no".
+    pub(super) async fn ask(
+        &self,
+        client: &Client,
+        rule: &Rule,
+        place: &Place,
+        scope: &Scope<'_>,
+    ) -> Result<bool, Refusal> {
+        let mut scope = with_room(scope, &place.name, &place.vars);
+        if !rule.needs_owner() {
+            return Ok(rule.holds(&scope));
+        }
+        let found = self.parts.owners.get(&client.namespace.path, &place.name).await;
+        let owner = found.as_ref().ok().and_then(Option::as_deref);
+        scope.owner = owner;
+        let holds = rule.holds(&scope);
+        match found {
+            Err(error) if !holds => Err(Refusal::new(Code::Unavailable, error.to_string())),
+            _ => Ok(holds),
+        }
+    }
+
+    /// Joins a room, and shows the client what the contract says of its history before anything newer.
+    pub(super) async fn join(&self, client: &Client, place: &Place, scope: &Scope<'_>) -> Option<ReplayOutcome> {
+        let since = scope.payload.get("since").and_then(Since::from_json);
+        join_with_replay(self.rooms(), &self.parts.history, &client.session, &place.name, &place.def, since)
+            .await
+            .replay
+    }
+
+    /// Joins a room that a backend named, whatever its rule.
+    pub(super) async fn join_by_name(&self, client: &Client, room: &str) {
+        let name: RoomName = room.into();
+        match client.namespace.room_of(room) {
+            Some((def, _)) => {
+                join_with_replay(self.rooms(), &self.parts.history, &client.session, &name, def, None).await;
+            }
+            None => {
+                self.rooms().join(&client.session, &name);
+            }
+        }
+    }
+
+    pub(super) fn leave(&self, client: &Arc<Client>, place: &Place) {
+        self.leave_by_name(client, &place.name);
+    }
+
+    /// Leaves a room; what the client had started there is ended on its behalf first.
+    pub(super) fn leave_by_name(&self, client: &Arc<Client>, room: &str) {
+        for (room, undo) in client.session.take_undo(Some(room)) {
+            self.say_undo(client, room, undo);
+        }
+        self.rooms().leave(&client.session, &room.into());
+    }
+}

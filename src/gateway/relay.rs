@@ -1,0 +1,147 @@
+//! What a client's event sends on to others.
+
+use serde_json::Value;
+
+use super::Gateway;
+use super::event::{Turn, with_room};
+use super::membership::Place;
+use crate::contract::model::{Relay, RelayData, Target};
+use crate::contract::scope::Scope;
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::publish::{Origin, Outgoing};
+use crate::room::{RESERVED_PREFIX, socket_room, user_room};
+use crate::session::{RoomName, Undo};
+
+/// The longest user or socket id that an event may be addressed to.
+const MAX_ADDRESS_BYTES: usize = 256;
+
+/// A relay whose recipients are known and permitted.
+pub(super) struct Planned<'a> {
+    relay: &'a Relay,
+    rooms: Option<Vec<RoomName>>,
+    place: Option<Place>,
+}
+
+impl Gateway {
+    /// Finds the recipients of every relay that applies, and checks that the client may send to them.
+    pub(super) fn plan_relays<'a>(&self, turn: &Turn<'a>, scope: &Scope<'_>) -> Result<Vec<Planned<'a>>, Refusal> {
+        let mut planned = Vec::with_capacity(turn.def.relay.len());
+        for relay in &turn.def.relay {
+            if relay.when.as_ref().is_none_or(|rule| rule.holds(scope)) {
+                planned.extend(self.plan_relay(turn, relay, scope)?);
+            }
+        }
+        Ok(planned)
+    }
+
+    fn plan_relay<'a>(
+        &self,
+        turn: &Turn<'a>,
+        relay: &'a Relay,
+        scope: &Scope<'_>,
+    ) -> Result<Option<Planned<'a>>, Refusal> {
+        let session = &turn.client.session;
+        Ok(Some(match &relay.to {
+            Target::Room(of) => {
+                let Some(place) = self.place(turn.client, of, scope)? else { return Ok(None) };
+                if relay.member && !session.is_in(&place.name) {
+                    let text = format!("you are not in {:?}; join it first", place.name);
+                    return Err(Refusal::new(Code::AuthorizationFailed, text));
+                }
+                Planned { relay, rooms: Some(vec![place.name.clone()]), place: Some(place) }
+            }
+            Target::Address(path) => {
+                let address = match path.find(scope) {
+                    Some(Value::String(address)) if address.len() <= MAX_ADDRESS_BYTES => address,
+                    _ => return Err(Refusal::new(Code::InvalidPayload, "the recipient is not a user id or socket id")),
+                };
+                Planned { relay, rooms: Some(vec![socket_room(&address), user_room(&address)]), place: None }
+            }
+            Target::Shared => {
+                let rooms = session.rooms().into_iter().filter(|room| !room.starts_with(RESERVED_PREFIX)).collect();
+                Planned { relay, rooms: Some(rooms), place: None }
+            }
+            Target::Everyone => Planned { relay, rooms: None, place: None },
+        }))
+    }
+
+    /// Sends a planned relay.
+    pub(super) async fn relay(&self, turn: &Turn<'_>, planned: Planned<'_>, scope: &Scope<'_>) {
+        let session = &turn.client.session;
+        // Without a room there is nobody; an empty list would mean everybody.
+        if planned.rooms.as_ref().is_some_and(Vec::is_empty) {
+            return;
+        }
+        if let Some(place) = &planned.place {
+            if self.is_throttled(turn, place) {
+                self.count_received(&turn.contract.name, &turn.def.name, "throttled");
+                return;
+            }
+            self.note_undo(turn, &planned, place, scope);
+        }
+        let Some(event) = relay_event(planned.relay, turn.event, scope) else { return };
+        let mut outgoing = Outgoing {
+            namespace: turn.client.namespace.path.clone(),
+            event,
+            rooms: planned.rooms.unwrap_or_default(),
+            except: if planned.relay.others { vec![socket_room(session.id())] } else { Vec::new() },
+            volatile: false,
+            stamps: Vec::new(),
+            order: None,
+        };
+        self.parts.publisher.relay(&turn.contract.name, &mut outgoing, Origin::Client).await;
+    }
+
+    fn is_throttled(&self, turn: &Turn<'_>, place: &Place) -> bool {
+        let now = std::time::SystemTime::now();
+        turn.def
+            .throttle
+            .is_some_and(|every| !turn.client.session.pass_throttle(&turn.def.name, &place.name, every, now))
+    }
+
+    /// Keeps what is to be said when the client leaves without saying it, or forgets it now that it was said.
+    fn note_undo(&self, turn: &Turn<'_>, planned: &Planned<'_>, place: &Place, scope: &Scope<'_>) {
+        let session = &turn.client.session;
+        if let Some(name) = &turn.def.undo {
+            let scope = with_room(scope, &place.name, &place.vars);
+            let said = turn.contract.client.get(name).and_then(|def| def.relay.first());
+            if let Some(event) = said.and_then(|relay| relay_event(relay, turn.event, &scope)) {
+                let undo = Undo { contract: turn.contract.name.clone(), event, others: planned.relay.others };
+                session.set_undo(name, &place.name, undo);
+            }
+            return;
+        }
+        session.clear_undo(&turn.def.name, &place.name);
+        for started in turn.contract.client.values().filter(|def| def.undo.as_ref() == Some(&turn.def.name)) {
+            session.reset_throttle(&started.name, &place.name);
+        }
+    }
+}
+
+/// The event that a relay sends; `None` when it cannot be encoded, which a checked contract does not do.
+fn relay_event(relay: &Relay, event: &Event, scope: &Scope<'_>) -> Option<Event> {
+    encode(&relay.event, &relay.data, Some(event), scope)
+}
+
+/// An event with data of the contract's choice. Attachments stay as long as a placeholder for them is left.
+pub(super) fn encode(name: &str, data: &RelayData, event: Option<&Event>, scope: &Scope<'_>) -> Option<Event> {
+    let value = match data {
+        RelayData::Args => return Some(event?.renamed(name)),
+        RelayData::Payload(add) => {
+            let mut payload = scope.payload.clone();
+            if let (Value::Object(payload), Value::Object(add)) = (&mut payload, add.render(scope)) {
+                payload.extend(add);
+            }
+            payload
+        }
+        RelayData::Value(template) => template.render(scope),
+    };
+    let encoded = Event::encode(name, &[value]).ok()?;
+    match event {
+        Some(event) if !event.attachments().is_empty() && encoded.text().contains("\"_placeholder\"") => {
+            Some(encoded.with_attachments(event.attachments().to_vec()))
+        }
+        _ => Some(encoded),
+    }
+}

@@ -1,0 +1,304 @@
+//! The whole path from handler to delivery, without a network: a link that writes down what it is given.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde_json::{Value, json};
+
+use super::{Client, Gateway, Parts};
+use crate::auth::{Authenticator, Handshake};
+use crate::contract::load::{Source, load_sources};
+use crate::error::Code;
+use crate::event::{Args, Event};
+use crate::hooks::{Hooks, Notices};
+use crate::limits::Limits;
+use crate::owners::Owners;
+use crate::publish::direct::Direct;
+use crate::publish::{ContractPublish, Origin, PlainEmit, Publisher, RemoteOutcome};
+use crate::room::Rooms;
+use crate::session::{AckId, Close, Link, Peer, RoomName, SendError};
+use crate::telemetry::metrics::Metrics;
+
+const CONTRACT: &str = r#"
+name = "test"
+namespace = "/"
+summary = "Everything that the gateway does"
+
+[auth]
+mode = "none"
+
+[errors]
+event = "oops"
+payload = { code = "{error.code}", text = "{error.message}" }
+codes = { INVALID_PAYLOAD = "BAD" }
+
+[connect]
+join = ["lobby"]
+greet = { event = "hello", data = { id = "{socket.id}", known = "{user.authenticated}" } }
+
+[rooms.lobby]
+name = "lobby"
+
+[rooms.thing]
+name = "thing:{id}"
+join = 'owner(room) == "alice" || vars.id == "open"'
+
+[client.enter]
+payload = { shorthand = "id", schema = { type = "object", required = ["id"], properties = { id = { type = "string" } } } }
+join = "thing"
+reply = { event = "entered", data = { room = "{room}" } }
+
+[client.exit]
+payload = { shorthand = "id" }
+leave = "thing"
+
+[client.say]
+payload = { schema = { type = "object", required = ["id"] } }
+relay = { room = "thing", member = true, event = "said", add = { at = "{event.id}" } }
+ack = { id = "{event.id}" }
+
+[client.pass]
+relay = { room = "lobby", others = true, event = "passed", data = "*" }
+ack = "*"
+
+[client.start]
+payload = { schema = { type = "object", required = ["id"] } }
+relay = { room = "thing", others = true, event = "started", data = { on = true } }
+undo = "stop"
+
+[client.stop]
+payload = { schema = { type = "object", required = ["id"] } }
+relay = { room = "thing", others = true, event = "stopped", data = { on = false } }
+
+[client.direct]
+payload = { args = ["to", "text"] }
+relay = { to = "payload.to", event = "direct", data = { text = "{payload.text}" } }
+
+[server.news]
+rooms = ["thing", { room = "lobby", when = "has(payload.all)" }]
+fill = { kind = "plain" }
+"#;
+
+/// What a client was sent: `name args…`, `ack id args`, or how it was closed.
+#[derive(Default)]
+struct Tape(Mutex<Vec<String>>);
+
+struct TapeLink(Arc<Tape>);
+
+impl Link for TapeLink {
+    fn send(&self, event: &Event) -> Result<(), SendError> {
+        let bins = event.attachments().len();
+        let bins = if bins == 0 { String::new() } else { format!(" +{bins}") };
+        self.0.0.lock().unwrap().push(format!("{}{bins}", event.text()));
+        Ok(())
+    }
+    fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
+        self.0.0.lock().unwrap().push(format!("ack {id} {}", args.text()));
+        Ok(())
+    }
+    fn joined(&self, _: &RoomName) {}
+    fn left(&self, _: &RoomName) {}
+    fn close(&self, how: Close) {
+        self.0.0.lock().unwrap().push(format!("{how:?}"));
+    }
+}
+
+impl Tape {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+struct Bench {
+    gateway: Arc<Gateway>,
+    publisher: Arc<Publisher>,
+    owners: Arc<Owners>,
+}
+
+struct Someone {
+    client: Arc<Client>,
+    tape: Arc<Tape>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let source = Source { name: "test.toml".into(), text: CONTRACT.into() };
+        let namespaces: Vec<_> = load_sources(vec![source]).unwrap().into_iter().map(Arc::new).collect();
+        let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.clone()).collect();
+        let metrics = Arc::new(Metrics::new());
+        let rooms = Arc::new(Rooms::new(namespaces.iter().map(|namespace| namespace.path.clone())));
+        let carrier = Arc::new(Direct::new(rooms.clone(), metrics.clone()));
+        let parts = crate::publish::Parts::alone(&namespaces, carrier, metrics.clone());
+        let history = parts.history.clone();
+        let publisher = Publisher::new(parts);
+        let hooks = Arc::new(Hooks::new("test", &Default::default(), metrics.clone()).unwrap());
+        let owners = Arc::new(Owners::in_memory(metrics.clone()));
+        let gateway = Gateway::new(Parts {
+            auth: Authenticator::new(&crate::config::Auth::default(), metrics.clone()).await.unwrap(),
+            limits: Arc::new(Limits::new(&crate::config::Limits::default(), &contracts, metrics.clone())),
+            namespaces,
+            rooms,
+            publisher: publisher.clone(),
+            owners: owners.clone(),
+            history,
+            hooks: hooks.clone(),
+            notices: Notices::in_memory(hooks),
+            metrics,
+            max_pending_events: 256,
+        });
+        Self { gateway, publisher, owners }
+    }
+
+    async fn connect(&self, id: &str) -> Someone {
+        let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
+        let admission = self.gateway.admit("/", id, &Handshake::default(), &peer).await.unwrap();
+        let tape = Arc::new(Tape::default());
+        let client = self.gateway.open(admission, id, peer, Box::new(TapeLink(tape.clone())));
+        tape.take();
+        Someone { client, tape }
+    }
+
+    fn send(&self, from: &Someone, text: &str, ack: Option<AckId>) -> Vec<String> {
+        let event = Event::from_wire(ByteString::from(text), Vec::new()).unwrap();
+        self.gateway.dispatch(&from.client, event, ack);
+        from.tape.take()
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_greeted_and_put_into_the_rooms_that_the_contract_names() {
+    let bench = Bench::new().await;
+    let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
+    let admission = bench.gateway.admit("/", "s1", &Handshake::default(), &peer).await.unwrap();
+    let tape = Arc::new(Tape::default());
+    let client = bench.gateway.open(admission, "s1", peer, Box::new(TapeLink(tape.clone())));
+    assert_eq!(tape.take(), [r#"["hello",{"id":"s1","known":false}]"#]);
+    assert!(client.session.is_in("lobby") && client.session.is_in("$sid:s1"));
+}
+
+#[tokio::test]
+async fn joining_asks_the_rule_and_the_recorded_owner() {
+    let bench = Bench::new().await;
+    let one = bench.connect("s1").await;
+    let denied = bench.send(&one, r#"["enter","7"]"#, Some(1));
+    assert_eq!(denied.len(), 1);
+    assert!(denied[0].starts_with(r#"ack 1 [{"success":false,"error":{"code":"AUTHORIZATION_FAILED""#), "{denied:?}");
+    bench.owners.set("/", "thing:7", "alice", std::time::Duration::from_secs(60)).await.unwrap();
+    let granted = bench.send(&one, r#"["enter",{"id":"7"}]"#, Some(2));
+    assert_eq!(granted, [r#"["entered",{"room":"thing:7"}]"#, r#"ack 2 [{"success":true,"room":"thing:7"}]"#]);
+}
+
+#[tokio::test]
+async fn errors_go_to_the_ack_and_without_one_to_the_contracts_event() {
+    let bench = Bench::new().await;
+    let one = bench.connect("s1").await;
+    let told = bench.send(&one, r#"["enter",5.5]"#, None);
+    assert!(told[0].starts_with(r#"["oops",{"code":"BAD""#), "{told:?}");
+    let unknown = bench.send(&one, r#"["what"]"#, None);
+    assert!(unknown[0].starts_with(r#"["oops",{"code":"UNKNOWN_EVENT""#), "{unknown:?}");
+    let unknown = bench.send(&one, r#"["what"]"#, Some(9));
+    assert!(unknown[0].starts_with("ack 9 "), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn a_relay_reaches_the_room_and_needs_membership() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.connect("s1").await, bench.connect("s2").await);
+    let refused = bench.send(&one, r#"["say",{"id":"open"}]"#, Some(1));
+    assert!(refused[0].contains("AUTHORIZATION_FAILED"), "{refused:?}");
+    bench.send(&one, r#"["enter","open"]"#, None);
+    bench.send(&two, r#"["enter","open"]"#, None);
+    two.tape.take();
+    let own = bench.send(&one, r#"["say",{"id":"open","x":1}]"#, Some(2));
+    let event: Value = serde_json::from_str(&own[0]).unwrap();
+    assert_eq!((&event[0], &event[1]["id"], &event[1]["x"]), (&json!("said"), &json!("open"), &json!(1)));
+    let ack: Value = serde_json::from_str(own[1].strip_prefix("ack 2 ").unwrap()).unwrap();
+    assert_eq!(ack[0]["id"], event[1]["at"]);
+    assert_eq!(two.tape.take(), own[..1]);
+}
+
+#[tokio::test]
+async fn arguments_pass_through_to_the_byte_with_their_attachments() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.connect("s1").await, bench.connect("s2").await);
+    let text = r#"["pass", {"n": 1.50},{"_placeholder":true,"num":0}]"#;
+    let event = Event::from_wire(ByteString::from(text), vec![Bytes::from_static(b"\0\xff")]).unwrap();
+    bench.gateway.dispatch(&one.client, event, Some(3));
+    assert_eq!(one.tape.take(), [r#"ack 3 [ {"n": 1.50},{"_placeholder":true,"num":0}]"#]);
+    assert_eq!(two.tape.take(), [r#"["passed", {"n": 1.50},{"_placeholder":true,"num":0}] +1"#]);
+}
+
+#[tokio::test]
+async fn what_was_started_is_stopped_when_the_room_is_left_or_the_client_goes() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.connect("s1").await, bench.connect("s2").await);
+    for someone in [&one, &two] {
+        bench.send(someone, r#"["enter","open"]"#, None);
+    }
+    bench.send(&one, r#"["start",{"id":"open"}]"#, None);
+    bench.send(&one, r#"["exit","open"]"#, None);
+    assert_eq!(two.tape.take(), [r#"["started",{"on":true}]"#, r#"["stopped",{"on":false}]"#]);
+    bench.send(&one, r#"["enter","open"]"#, None);
+    bench.send(&one, r#"["start",{"id":"open"}]"#, None);
+    bench.gateway.closed(&one.client, "client");
+    assert_eq!(two.tape.take(), [r#"["started",{"on":true}]"#, r#"["stopped",{"on":false}]"#]);
+    bench.gateway.closed(&one.client, "client");
+    assert_eq!(two.tape.take(), Vec::<String>::new(), "once");
+}
+
+#[tokio::test]
+async fn one_socket_can_be_addressed() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.connect("s1").await, bench.connect("s2").await);
+    assert!(bench.send(&one, r#"["direct","s2","hi"]"#, None).is_empty());
+    assert_eq!(two.tape.take(), [r#"["direct",{"text":"hi"}]"#]);
+}
+
+#[tokio::test]
+async fn a_backends_event_reaches_each_member_once_and_is_filled_in() {
+    let bench = Bench::new().await;
+    let one = bench.connect("s1").await;
+    bench.send(&one, r#"["enter","open"]"#, None);
+    let publish = |data: Value| ContractPublish {
+        contract: "test".into(),
+        event: "news".into(),
+        data: Some(serde_json::value::to_raw_value(&data).unwrap()),
+        params: Value::Null,
+    };
+    let both = bench.publisher.contract_event(publish(json!({"id": "open", "all": true})), Origin::Api).await.unwrap();
+    assert_eq!((both.local, both.rooms.len(), both.remote), (1, 2, RemoteOutcome::Alone));
+    assert_eq!(one.tape.take(), [r#"["news",{"id":"open","all":true,"kind":"plain"}]"#]);
+    let missing = bench.publisher.contract_event(publish(json!({})), Origin::Api).await.unwrap_err();
+    assert_eq!(missing.code, Code::InvalidRoom);
+}
+
+#[tokio::test]
+async fn a_plain_emit_goes_to_rooms_users_sockets_or_everyone() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.connect("s1").await, bench.connect("s2").await);
+    let emit = |rooms: &[&str], except: &[&str]| PlainEmit {
+        namespace: "/".into(),
+        rooms: rooms.iter().map(ToString::to_string).collect(),
+        users: Vec::new(),
+        sockets: Vec::new(),
+        except: except.iter().map(ToString::to_string).collect(),
+        event: "x".into(),
+        args: Vec::new(),
+        volatile: false,
+    };
+    assert_eq!(bench.publisher.plain(emit(&["lobby"], &["s1"]), Origin::Api).await.unwrap().local, 1);
+    assert_eq!((one.tape.take().len(), two.tape.take().len()), (0, 1));
+    assert_eq!(bench.publisher.plain(emit(&[], &[]), Origin::Api).await.unwrap().local, 2);
+    let refused = bench.publisher.plain(emit(&["$sid:s1"], &[]), Origin::Api).await.unwrap_err();
+    assert_eq!(refused.code, Code::InvalidRoom);
+}
+
+#[tokio::test]
+async fn a_rejected_handshake_says_why() {
+    let bench = Bench::new().await;
+    let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "polling", user_agent: None };
+    let refusal = bench.gateway.admit("/nowhere", "s1", &Handshake::default(), &peer).await.unwrap_err();
+    assert_eq!(refusal.to_string(), "NOT_FOUND: no such namespace");
+}

@@ -1,0 +1,132 @@
+//! Keeps an older event from overtaking a newer one, where a contract conflates: across publishers and nodes.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// Where an event stands among the conflated events of a room, and those that end them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The namespace and room that the number counts in.
+    pub scope: Arc<str>,
+    /// Grows with every such event of the room, over all nodes.
+    pub number: u64,
+    /// Nothing with a smaller number may come after it (a completion); else only nothing of its own event.
+    pub closes: bool,
+}
+
+/// So many rooms are remembered; beyond, the older half is forgotten.
+pub const MAX_ORDERED_ROOMS: usize = 65_536;
+
+/// An event cannot be late by more than this.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+const SHARDS: usize = 16;
+
+/// Remembers, for each room, what came last.
+pub struct OrderGuard {
+    hasher: RandomState,
+    shards: [Mutex<HashMap<Arc<str>, Seen>>; SHARDS],
+}
+
+struct Seen {
+    closed: u64,
+    events: HashMap<Box<str>, u64>,
+    at: Instant,
+}
+
+impl OrderGuard {
+    /// Runs the delivery of an event unless it has been overtaken; `None` then.
+    ///
+    /// Deliveries of one room exclude each other, so that what is checked stays true until it is delivered. The work must
+    /// not wait and not deliver another ordered event.
+    pub fn deliver<T>(&self, order: Option<&Order>, event: &str, work: impl FnOnce() -> T) -> Option<T> {
+        let Some(order) = order else { return Some(work()) };
+        let shard = usize::try_from(self.hasher.hash_one(&order.scope) % SHARDS as u64).expect("below SHARDS");
+        let mut rooms = self.shards[shard].lock().expect("no panic while held");
+        if rooms.len() >= MAX_ORDERED_ROOMS / SHARDS && !rooms.contains_key(&order.scope) {
+            forget(&mut rooms);
+        }
+        let seen = rooms.entry(order.scope.clone()).or_insert_with(|| Seen {
+            closed: 0,
+            events: HashMap::new(),
+            at: Instant::now(),
+        });
+        if seen.at.elapsed() > REMEMBERED {
+            *seen = Seen { closed: 0, events: HashMap::new(), at: Instant::now() };
+        }
+        seen.admit(order, event).then(work)
+    }
+}
+
+impl Default for OrderGuard {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn admit(&mut self, order: &Order, event: &str) -> bool {
+        let last = self.events.get(event).copied().unwrap_or(0);
+        if order.number < self.closed || order.number <= last {
+            return false;
+        }
+        self.at = Instant::now();
+        if order.closes {
+            self.closed = order.number;
+            self.events.clear();
+        } else {
+            self.events.insert(event.into(), order.number);
+        }
+        true
+    }
+}
+
+/// Makes room: first what can no longer matter, then the older half, so that the work is spread over many inserts.
+fn forget(rooms: &mut HashMap<Arc<str>, Seen>) {
+    rooms.retain(|_, seen| seen.at.elapsed() < REMEMBERED);
+    if rooms.len() >= MAX_ORDERED_ROOMS / SHARDS {
+        let mut times: Vec<_> = rooms.values().map(|seen| seen.at).collect();
+        let middle = times.len() / 2;
+        let (_, median, _) = times.select_nth_unstable(middle);
+        let median = *median;
+        rooms.retain(|_, seen| seen.at > median);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(number: u64, closes: bool) -> Order {
+        Order { scope: "/|room".into(), number, closes }
+    }
+
+    #[test]
+    fn nothing_older_comes_after_a_completion() {
+        let guard = OrderGuard::default();
+        let deliver = |event: &str, number, closes| guard.deliver(Some(&order(number, closes)), event, || ()).is_some();
+        assert!(deliver("progress", 2, false));
+        assert!(!deliver("progress", 1, false), "an older one of its own kind");
+        assert!(deliver("other", 1, false), "another kind has an order of its own");
+        assert!(deliver("complete", 4, true));
+        assert!(!deliver("progress", 3, false), "overtaken");
+        assert!(deliver("progress", 5, false), "a new story");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let guard = OrderGuard::default();
+        for n in 0..MAX_ORDERED_ROOMS * 2 {
+            let order = Order { scope: n.to_string().into(), number: 1, closes: false };
+            guard.deliver(Some(&order), "e", || ());
+        }
+        let kept: usize = guard.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
+        assert!(kept <= MAX_ORDERED_ROOMS);
+    }
+}

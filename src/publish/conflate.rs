@@ -1,0 +1,156 @@
+//! Events that a contract throttles: the newest at the declared rate, and never after what ends them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+use super::record::Story;
+use super::{NotCarried, Origin, Outgoing, Published, Publisher, RemoteOutcome, settle};
+use crate::contract::model::{Contract, ServerEvent, Throttle, ThrottleKey as Per};
+use crate::event::Event;
+use crate::order::Order;
+use crate::session::RoomName;
+use crate::throttle::{Due, Offer, ThrottleKey, scope};
+
+/// An event that waits for its time, as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Held {
+    contract: String,
+    namespace: String,
+    text: ByteString,
+    attachments: Vec<Bytes>,
+    rooms: Vec<RoomName>,
+    volatile: bool,
+}
+
+impl Publisher {
+    /// Sends the event now, or keeps it as the newest and sends it when its time has come.
+    pub(super) async fn conflate(
+        self: &Arc<Self>,
+        contract: &Contract,
+        throttle: &Throttle,
+        mut outgoing: Outgoing,
+        origin: Origin,
+    ) -> Published {
+        let key = key_of(throttle, &outgoing);
+        let name = outgoing.event.name().to_owned();
+        let Some(value) = Held::encode(contract, &outgoing) else {
+            let carried = self.deliver(&contract.name, &mut outgoing, origin, Story::Goes).await;
+            return settle(&name, outgoing.rooms, carried).await;
+        };
+        match self.parts.throttles.offer(&key, throttle.every, &value).await {
+            Offer::Pass(number) => {
+                outgoing.order = Some(Order { scope: key.scope, number, closes: false });
+                let carried = self.deliver(&contract.name, &mut outgoing, origin, Story::Goes).await;
+                settle(&name, outgoing.rooms, carried).await
+            }
+            Offer::Held(wait) => {
+                self.schedule(key, throttle.every, wait);
+                let rooms = outgoing.rooms;
+                Published { event: name, rooms, local: 0, dropped: 0, remote: RemoteOutcome::Alone, held: true }
+            }
+        }
+    }
+
+    /// Sends what is held in the event's rooms first; the event itself then counts as their end.
+    pub(super) async fn flush(self: &Arc<Self>, contract: &Contract, outgoing: &mut Outgoing, origin: Origin) {
+        let throttled: Vec<Arc<str>> = throttled(contract).map(|def| def.name.as_str().into()).collect();
+        if throttled.is_empty() {
+            return;
+        }
+        for room in outgoing.rooms.clone() {
+            let scope = scope(&outgoing.namespace, &room);
+            let closing = self.parts.throttles.close(&scope, &throttled).await;
+            for (value, number) in closing.held {
+                self.send_held(&scope, &value, number, origin).await;
+            }
+            // One room orders the event: the first, as for the events that it ends.
+            if outgoing.order.is_none() {
+                outgoing.order = Some(Order { scope, number: closing.number, closes: true });
+            }
+        }
+    }
+
+    /// One timer for each key: it ends when nothing is held any more.
+    fn schedule(self: &Arc<Self>, key: ThrottleKey, every: Duration, wait: Duration) {
+        if !self.timers.lock().expect("no panic while held").insert(key.clone()) {
+            return;
+        }
+        let publisher = self.clone();
+        tokio::spawn(async move {
+            publisher.release(&key, every, wait).await;
+            publisher.timers.lock().expect("no panic while held").remove(&key);
+            // What was held between the last look and the removal has no timer of its own.
+            publisher.release(&key, every, Duration::ZERO).await;
+        });
+    }
+
+    async fn release(self: &Arc<Self>, key: &ThrottleKey, every: Duration, mut wait: Duration) {
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = match self.parts.throttles.due(key, every).await {
+                Due::Send(value, number) => {
+                    self.send_held(&key.scope, &value, number, Origin::Api).await;
+                    every
+                }
+                Due::Wait(wait) => wait.max(Duration::from_millis(1)),
+                Due::Nothing => return,
+            };
+        }
+    }
+
+    async fn send_held(&self, scope: &Arc<str>, value: &[u8], number: u64, origin: Origin) {
+        let Some((contract, mut outgoing)) = Held::decode(value) else {
+            self.parts.metrics.cluster_not_carried_total.with_label_values(&[NotCarried::Refused.as_str()]).inc();
+            tracing::warn!("a held event could not be read; was it written by another version?");
+            return;
+        };
+        outgoing.order = Some(Order { scope: scope.clone(), number, closes: false });
+        self.deliver(&contract, &mut outgoing, origin, Story::Goes).await;
+    }
+}
+
+fn throttled(contract: &Contract) -> impl Iterator<Item = &Arc<ServerEvent>> {
+    contract.server.values().filter(|def| def.throttle.is_some())
+}
+
+fn key_of(throttle: &Throttle, outgoing: &Outgoing) -> ThrottleKey {
+    let room = match throttle.per {
+        Per::Room => outgoing.rooms.first().map_or("", |room| room),
+        Per::Event => "",
+    };
+    ThrottleKey::new(&outgoing.namespace, room, outgoing.event.name())
+}
+
+// === impl Held ===
+
+impl Held {
+    fn encode(contract: &Contract, outgoing: &Outgoing) -> Option<Vec<u8>> {
+        let held = Self {
+            contract: contract.name.to_string(),
+            namespace: outgoing.namespace.to_string(),
+            text: outgoing.event.text().clone(),
+            attachments: outgoing.event.attachments().to_vec(),
+            rooms: outgoing.rooms.clone(),
+            volatile: outgoing.volatile,
+        };
+        rmp_serde::to_vec(&held).ok()
+    }
+
+    fn decode(value: &[u8]) -> Option<(String, Outgoing)> {
+        let held: Self = rmp_serde::from_slice(value).ok()?;
+        let outgoing = Outgoing {
+            namespace: held.namespace.into(),
+            event: Event::from_wire(held.text, held.attachments).ok()?,
+            rooms: held.rooms,
+            except: Vec::new(),
+            volatile: held.volatile,
+            stamps: Vec::new(),
+            order: None,
+        };
+        Some((held.contract, outgoing))
+    }
+}

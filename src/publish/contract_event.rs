@@ -1,0 +1,144 @@
+//! Events that a contract describes, published by backends and hooks.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::record::Story;
+use super::{Origin, Outgoing, Published, Publisher, settle};
+use crate::contract::model::{Contract, Namespace, RoomRef, ServerEvent};
+use crate::contract::room_name::RoomNameError;
+use crate::contract::scope::Scope;
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::session::RoomName;
+use crate::user::User;
+
+/// A publish by contract and event name.
+#[derive(Debug)]
+pub struct ContractPublish {
+    /// The contract's name.
+    pub contract: String,
+    /// One of its server events.
+    pub event: String,
+    /// The payload, undecoded. `None`: the event has no argument.
+    pub data: Option<Box<RawValue>>,
+    /// Routing data that clients never see.
+    pub params: Value,
+}
+
+impl Publisher {
+    /// Validates, routes, fills in and publishes an event of a contract, and waits for Redis to take it.
+    ///
+    /// Local clients have it queued when this returns; other nodes get it at most once.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] and [`Code::UnknownEvent`] for names that no contract has, [`Code::InvalidPayload`] and
+    /// [`Code::InvalidRoom`] for data that the contract refuses. Nothing was sent then.
+    pub async fn contract_event(
+        self: &Arc<Self>,
+        publish: ContractPublish,
+        origin: Origin,
+    ) -> Result<Published, Refusal> {
+        let (namespace, contract) = self.contracts.get(&publish.contract).ok_or_else(|| {
+            Refusal::new(Code::NotFound, format!("no contract {:?} is loaded on this node", publish.contract))
+        })?;
+        let def = contract.server.get(&publish.event).ok_or_else(|| {
+            let text = format!("contract {:?} has no server event {:?}", publish.contract, publish.event);
+            Refusal::new(Code::UnknownEvent, text)
+        })?;
+        let mut outgoing = prepare(namespace, contract, def, &publish)?;
+        if let Some(throttle) = &def.throttle {
+            return Ok(self.conflate(contract, throttle, outgoing, origin).await);
+        }
+        if def.flush || def.terminal {
+            self.flush(contract, &mut outgoing, origin).await;
+        }
+        let story = if def.terminal { Story::Ends } else { Story::Goes };
+        let carried = self.deliver(&contract.name, &mut outgoing, origin, story).await;
+        Ok(settle(&publish.event, outgoing.rooms, carried).await)
+    }
+}
+
+/// Checks and routes a publish. The payload is parsed only if the contract asks for it, and encoded again only if
+/// something was filled in.
+fn prepare(
+    namespace: &Namespace,
+    contract: &Contract,
+    def: &ServerEvent,
+    publish: &ContractPublish,
+) -> Result<Outgoing, Refusal> {
+    let user = User::anonymous();
+    let now = SystemTime::now();
+    let mut payload = Value::Null;
+    let mut filled = false;
+    if def.reads_payload() {
+        let given = publish.data.as_ref().map_or(Ok(Value::Null), |data| serde_json::from_str(data.get()));
+        let given = given.map_err(|_| Refusal::new(Code::InvalidPayload, "data is not JSON"))?;
+        let members = count_members(&given);
+        let mut scope = Scope::new(&user, &Value::Null, now);
+        scope.params = &publish.params;
+        payload = def.accept(given, &scope)?;
+        filled = count_members(&payload) != members;
+    }
+    let event = match &publish.data {
+        _ if filled => encode(&publish.event, &[&payload])?,
+        Some(data) => encode(&publish.event, &[data])?,
+        None => encode::<Value>(&publish.event, &[])?,
+    };
+    let mut scope = Scope::new(&user, &payload, now);
+    scope.params = &publish.params;
+    Ok(Outgoing {
+        namespace: namespace.path.clone(),
+        event,
+        rooms: rooms_of(namespace, contract, &def.rooms, &scope)?,
+        except: Vec::new(),
+        volatile: def.volatile,
+        stamps: Vec::new(),
+        order: None,
+    })
+}
+
+/// Fill-ins only ever add members.
+fn count_members(value: &Value) -> Option<usize> {
+    value.as_object().map(serde_json::Map::len)
+}
+
+/// The names of an event's rooms, each once. At least one: an event without a room reaches nobody, which is a mistake of
+/// the publisher, and never everybody.
+fn rooms_of(
+    namespace: &Namespace,
+    contract: &Contract,
+    refs: &[RoomRef],
+    scope: &Scope<'_>,
+) -> Result<Vec<RoomName>, Refusal> {
+    let mut rooms: Vec<RoomName> = Vec::with_capacity(refs.len());
+    for of in refs.iter().filter(|of| of.when.as_ref().is_none_or(|rule| rule.holds(scope))) {
+        let name = match of.room.name.render(&of.with, scope) {
+            Ok((name, _)) => name,
+            Err(RoomNameError::Missing(_)) if of.optional => continue,
+            Err(error) => return Err(room_refusal(&of.room.key, &error)),
+        };
+        namespace.check_taken(&of.room, &name).map_err(|error| room_refusal(&of.room.key, &error))?;
+        let name: RoomName = name.into();
+        if !rooms.contains(&name) {
+            rooms.push(name);
+        }
+    }
+    if rooms.is_empty() {
+        let text = format!("the event goes to no room of contract {:?} with this data", contract.name);
+        return Err(Refusal::new(Code::InvalidRoom, text));
+    }
+    Ok(rooms)
+}
+
+/// What a client or backend is told of a room that cannot be named.
+pub fn room_refusal(key: &str, error: &RoomNameError) -> Refusal {
+    Refusal::new(Code::InvalidRoom, format!("the room {key:?} cannot be named: {error}"))
+}
+
+fn encode<T: serde::Serialize>(name: &str, args: &[T]) -> Result<Event, Refusal> {
+    Event::encode(name, args).map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
+}

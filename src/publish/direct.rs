@@ -1,0 +1,51 @@
+//! Delivery by the index alone: every session is sent to through its link.
+
+use std::sync::Arc;
+
+use super::{Carried, Carrier, Outgoing, Remote};
+use crate::order::OrderGuard;
+use crate::room::Rooms;
+use crate::session::SendError;
+use crate::telemetry::metrics::Metrics;
+
+/// A carrier for one node, without an engine's own rooms: what tests and lean engines use.
+pub struct Direct {
+    rooms: Arc<Rooms>,
+    guard: OrderGuard,
+    metrics: Arc<Metrics>,
+}
+
+impl Direct {
+    /// A carrier over this index.
+    pub fn new(rooms: Arc<Rooms>, metrics: Arc<Metrics>) -> Self {
+        Self { rooms, guard: OrderGuard::default(), metrics }
+    }
+
+    fn deliver(&self, outgoing: &Outgoing) -> (usize, usize) {
+        let mut queued = 0;
+        let mut dropped = 0;
+        for session in self.rooms.recipients(&outgoing.namespace, &outgoing.rooms, &outgoing.except) {
+            match session.deliver(&outgoing.event, &outgoing.rooms, &outgoing.stamps) {
+                Ok(_) => queued += 1,
+                Err(error) => {
+                    dropped += 1;
+                    let reason = if error == SendError::Full { "queue_full" } else { "closed" };
+                    self.metrics.deliveries_dropped_total.with_label_values(&[&outgoing.namespace, reason]).inc();
+                }
+            }
+        }
+        self.metrics.deliveries_total.with_label_values(&[&outgoing.namespace]).inc_by(queued as u64);
+        (queued, dropped)
+    }
+}
+
+impl Carrier for Direct {
+    fn carry(&self, outgoing: &Outgoing) -> Carried {
+        let delivered = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), || self.deliver(outgoing));
+        let (local, dropped) = delivered.unwrap_or_else(|| {
+            self.metrics.deliveries_dropped_total.with_label_values(&[&outgoing.namespace, "overtaken"]).inc();
+            (0, 0)
+        });
+        Carried { local, dropped, remote: Remote::Alone }
+    }
+}

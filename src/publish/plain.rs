@@ -1,0 +1,95 @@
+//! Plain Socket.IO emits, for what no contract describes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::record::Story;
+use super::{Origin, Outgoing, PLAIN, Published, Publisher, settle};
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::room::{RESERVED_PREFIX, socket_room, user_room};
+
+/// At most so many rooms, users, sockets and exceptions together in one emit.
+pub const MAX_TARGETS: usize = 1000;
+
+/// Names that the official client refuses to emit and treats as its own.
+const RESERVED_EVENTS: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// An emit to rooms, users and sockets of a namespace; to all of it when none is named.
+#[derive(Debug)]
+pub struct PlainEmit {
+    /// The namespace's path.
+    pub namespace: String,
+    /// Rooms.
+    pub rooms: Vec<String>,
+    /// User ids.
+    pub users: Vec<String>,
+    /// Socket ids.
+    pub sockets: Vec<String>,
+    /// Rooms and socket ids that do not get it.
+    pub except: Vec<String>,
+    /// The event's name.
+    pub event: String,
+    /// Its arguments, undecoded.
+    pub args: Vec<Box<RawValue>>,
+    /// May be dropped for a client that is not ready.
+    pub volatile: bool,
+}
+
+impl Publisher {
+    /// Publishes a plain emit, and waits for Redis to take it. A client named several times gets one copy.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] for a namespace that this node does not serve, [`Code::InvalidRoom`] for reserved or too many
+    /// names, [`Code::InvalidPayload`] for an event name that clients reserve for themselves.
+    pub async fn plain(&self, emit: PlainEmit, origin: Origin) -> Result<Published, Refusal> {
+        let mut outgoing = self.prepare_plain(&emit)?;
+        let carried = self.deliver(PLAIN, &mut outgoing, origin, Story::Goes).await;
+        Ok(settle(&emit.event, outgoing.rooms, carried).await)
+    }
+
+    fn prepare_plain(&self, emit: &PlainEmit) -> Result<Outgoing, Refusal> {
+        let (namespace, _) = self.namespaces.get_key_value(emit.namespace.as_str()).ok_or_else(|| {
+            Refusal::new(Code::NotFound, format!("no namespace {:?} is served by this node", emit.namespace))
+        })?;
+        check(emit)?;
+        let rooms = emit.rooms.iter().map(|room| Arc::from(room.as_str()));
+        let users = emit.users.iter().map(|user| user_room(user));
+        let sockets = emit.sockets.iter().map(|socket| socket_room(socket));
+        let except = emit.except.iter().flat_map(|name| [Arc::from(name.as_str()), socket_room(name)]);
+        let mut seen = HashSet::new();
+        let event = Event::encode(&emit.event, &emit.args)
+            .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))?;
+        Ok(Outgoing {
+            namespace: namespace.clone(),
+            event,
+            rooms: rooms.chain(users).chain(sockets).filter(|room| seen.insert(room.clone())).collect(),
+            except: except.collect(),
+            volatile: emit.volatile,
+            stamps: Vec::new(),
+            order: None,
+        })
+    }
+}
+
+fn check(emit: &PlainEmit) -> Result<(), Refusal> {
+    if emit.event.is_empty() || RESERVED_EVENTS.contains(&emit.event.as_str()) {
+        let text = format!("the event name {:?} is reserved by Socket.IO; choose another", emit.event);
+        return Err(Refusal::new(Code::InvalidPayload, text));
+    }
+    let targets = emit.rooms.len() + emit.users.len() + emit.sockets.len() + emit.except.len();
+    if targets > MAX_TARGETS {
+        let text = format!("{targets} rooms, users and sockets are more than {MAX_TARGETS} in one emit; split it");
+        return Err(Refusal::new(Code::InvalidRoom, text));
+    }
+    match emit.rooms.iter().chain(&emit.except).find(|room| room.starts_with(RESERVED_PREFIX)) {
+        Some(room) => {
+            let text = format!("the room {room:?} is reserved; name users and sockets by `users` and `sockets`");
+            Err(Refusal::new(Code::InvalidRoom, text))
+        }
+        None => Ok(()),
+    }
+}

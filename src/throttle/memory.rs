@@ -1,0 +1,130 @@
+//! Conflation on one node.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::{Closing, Due, Offer, ThrottleKey};
+
+/// So many rooms' events are conflated at a time; beyond, events pass unthrottled.
+pub const MAX_THROTTLED: usize = 65_536;
+
+/// The throttles of one node.
+pub struct Memory {
+    gates: Mutex<HashMap<ThrottleKey, Gate>>,
+    number: AtomicU64,
+}
+
+struct Gate {
+    open_at: Instant,
+    held: Option<Vec<u8>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        // Begins with the clock, so that numbers grow over restarts as well.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { gates: Mutex::default(), number: AtomicU64::new(u64::try_from(now.as_micros()).unwrap_or(0)) }
+    }
+}
+
+impl Memory {
+    pub(super) fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> Offer {
+        let now = Instant::now();
+        let mut gates = self.gates.lock().expect("no panic while held");
+        if gates.len() >= MAX_THROTTLED && !gates.contains_key(key) {
+            gates.retain(|_, gate| gate.held.is_some() || gate.open_at > now);
+            if gates.len() >= MAX_THROTTLED {
+                return Offer::Pass(self.next());
+            }
+        }
+        match gates.get_mut(key) {
+            Some(gate) if gate.open_at > now => {
+                gate.held = Some(value.to_vec());
+                Offer::Held(gate.open_at - now)
+            }
+            _ => {
+                gates.insert(key.clone(), Gate { open_at: now + every, held: None });
+                Offer::Pass(self.next())
+            }
+        }
+    }
+
+    pub(super) fn due(&self, key: &ThrottleKey, every: Duration) -> Due {
+        let now = Instant::now();
+        let mut gates = self.gates.lock().expect("no panic while held");
+        let Some(gate) = gates.get_mut(key) else { return Due::Nothing };
+        if gate.open_at > now {
+            return if gate.held.is_some() { Due::Wait(gate.open_at - now) } else { Due::Nothing };
+        }
+        match gate.held.take() {
+            Some(value) => {
+                gate.open_at = now + every;
+                Due::Send(value, self.next())
+            }
+            None => {
+                gates.remove(key);
+                Due::Nothing
+            }
+        }
+    }
+
+    pub(super) fn close(&self, scope: &Arc<str>, events: &[Arc<str>]) -> Closing {
+        let mut gates = self.gates.lock().expect("no panic while held");
+        let keys = events.iter().map(|event| ThrottleKey { scope: scope.clone(), event: event.clone() });
+        let held: Vec<_> = keys.filter_map(|key| gates.remove(&key)?.held).map(|value| (value, self.next())).collect();
+        Closing { held, number: self.next() }
+    }
+
+    fn next(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_millis(100);
+
+    fn key() -> ThrottleKey {
+        ThrottleKey::new("/", "room", "progress")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_passes_at_the_declared_rate_and_the_newest_arrives() {
+        let memory = Memory::default();
+        let mut sent = Vec::new();
+        for n in 0..1000_u32 {
+            if let Offer::Pass(_) = memory.offer(&key(), EVERY, &n.to_be_bytes()) {
+                sent.push(n);
+            }
+            tokio::time::advance(Duration::from_millis(1)).await;
+            if let Due::Send(value, _) = memory.due(&key(), EVERY) {
+                sent.push(u32::from_be_bytes(value.try_into().unwrap()));
+            }
+        }
+        tokio::time::advance(EVERY).await;
+        if let Due::Send(value, _) = memory.due(&key(), EVERY) {
+            sent.push(u32::from_be_bytes(value.try_into().unwrap()));
+        }
+        assert!((10..=12).contains(&sent.len()), "{sent:?}");
+        assert!(sent.is_sorted(), "{sent:?}");
+        assert_eq!(sent.last(), Some(&999));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_completion_takes_what_is_held_and_has_the_greatest_number() {
+        let memory = Memory::default();
+        memory.offer(&key(), EVERY, b"1");
+        memory.offer(&key(), EVERY, b"2");
+        let closing = memory.close(&key().scope, &[key().event]);
+        assert_eq!(closing.held.len(), 1);
+        assert_eq!(closing.held[0].0, b"2");
+        assert!(closing.number > closing.held[0].1);
+        assert_eq!(memory.due(&key(), EVERY), Due::Nothing);
+    }
+}

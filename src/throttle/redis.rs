@@ -1,0 +1,83 @@
+//! Conflation over all nodes, decided in Redis.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use fred::types::Value;
+use fred::types::scripts::Script;
+
+use super::{Closing, Due, Offer, ThrottleKey};
+use crate::redis::Redis;
+
+static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("throttle.lua")));
+static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("close.lua")));
+
+/// A held value whose node died is forgotten after this.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// `None` when Redis did not answer.
+pub(super) async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, value: &[u8]) -> Option<Offer> {
+    let args = [
+        Value::from_static_str("offer"),
+        millis(every),
+        Value::Bytes(bytes::Bytes::copy_from_slice(value)),
+        millis(KEEP.max(every * 2)),
+    ];
+    let answer = run(&THROTTLE, redis, keys(redis, key), args.to_vec()).await?;
+    match (answer.first()?.as_str()?.as_ref(), answer.get(1)?.as_u64()?) {
+        ("pass", number) => Some(Offer::Pass(number)),
+        ("held", wait) => Some(Offer::Held(Duration::from_millis(wait))),
+        _ => None,
+    }
+}
+
+/// `None` when Redis did not answer.
+pub(super) async fn due(redis: &Redis, key: &ThrottleKey, every: Duration) -> Option<Due> {
+    let args = vec![Value::from_static_str("due"), millis(every)];
+    let answer = run(&THROTTLE, redis, keys(redis, key), args).await?;
+    match answer.first()?.as_str()?.as_ref() {
+        "send" => Some(Due::Send(answer.get(1)?.as_bytes()?.to_vec(), answer.get(2)?.as_u64()?)),
+        "wait" => Some(Due::Wait(Duration::from_millis(answer.get(1)?.as_u64()?))),
+        _ => Some(Due::Nothing),
+    }
+}
+
+/// `None` when Redis did not answer.
+pub(super) async fn close(redis: &Redis, scope: &Arc<str>, events: &[Arc<str>]) -> Option<Closing> {
+    let names = redis.keys();
+    let mut all = vec![names.throttle_number(scope)];
+    for event in events {
+        all.push(names.throttle_gate(scope, event));
+        all.push(names.throttle_held(scope, event));
+    }
+    let answer = run(&CLOSE, redis, all, Vec::new()).await?;
+    let number = answer.first()?.as_u64()?;
+    let held = answer[1..]
+        .chunks_exact(2)
+        .filter_map(|pair| Some((pair[0].as_bytes()?.to_vec(), pair[1].as_u64()?)))
+        .collect();
+    Some(Closing { held, number })
+}
+
+fn keys(redis: &Redis, key: &ThrottleKey) -> Vec<String> {
+    let names = redis.keys();
+    vec![
+        names.throttle_gate(&key.scope, &key.event),
+        names.throttle_held(&key.scope, &key.event),
+        names.throttle_number(&key.scope),
+    ]
+}
+
+async fn run(script: &Script, redis: &Redis, keys: Vec<String>, args: Vec<Value>) -> Option<Vec<Value>> {
+    match script.evalsha_with_reload::<Value, _, _>(redis.client(), keys, args).await {
+        Ok(answer) => Some(answer.into_array()),
+        Err(error) => {
+            tracing::warn!(%error, "a throttle could not be decided in Redis; this node decides alone");
+            None
+        }
+    }
+}
+
+fn millis(duration: Duration) -> Value {
+    Value::Integer(i64::try_from(duration.as_millis().max(1)).unwrap_or(i64::MAX))
+}
