@@ -176,7 +176,7 @@ impl Gateway {
         for contract in &client.namespace.contracts {
             if let Some(call) = &contract.disconnect {
                 let request = HookRequest::disconnect(caller(client, &contract.name), reason);
-                self.parts.notices.send(&call.hook, &request);
+                self.parts.notices.send(&call.hook, request);
             }
         }
     }
