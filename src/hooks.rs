@@ -108,7 +108,8 @@ impl Hooks {
     pub async fn call(&self, hook: &str, request: HookRequest) -> Result<HookAnswer, HookError> {
         let backend = self.backends.get(hook).ok_or_else(|| HookError::Unknown(hook.to_owned()))?;
         let envelope = self.seal(&request);
-        backend.call(&envelope, request.idempotent, request.timeout).await
+        let answer = backend.call(&envelope, request.idempotent, request.timeout).await;
+        answer.map_err(|error| error.about(request.kind))
     }
 
     /// Asks whether a client may join a room, or remembers the last answer for this user and room.

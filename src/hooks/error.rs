@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::request::HookKind;
 use crate::error::{Code, Refusal};
 
 /// Why a hook did not agree.
@@ -68,6 +69,16 @@ impl HookError {
             Self::BadAnswer(_) => "bad_answer",
             Self::Overloaded { .. } => "overloaded",
             Self::Open(_) => "open",
+        }
+    }
+
+    /// A no without a code says what was asked: to come in is a matter of permission.
+    pub(super) fn about(self, kind: HookKind) -> Self {
+        match (self, kind) {
+            (Self::Refused(denial), HookKind::Connect | HookKind::Join) if denial.code.is_none() => {
+                Self::Refused(Denial { code: Some(Code::AuthorizationFailed.as_str().to_owned()), ..denial })
+            }
+            (error, _) => error,
         }
     }
 

@@ -84,6 +84,19 @@ async fn a_refusal_is_passed_on_with_its_code() {
 }
 
 #[tokio::test]
+async fn a_no_without_a_code_to_come_in_is_a_matter_of_permission() {
+    let backend = Backend::start(|_, _| Reply::json(json!({ "ok": false, "ttl": 60 }))).await;
+    let (hooks, _) = hooks(&backend.url());
+    let refused = hooks.call(HOOK, HookRequest::connect(caller())).await.unwrap_err();
+    assert_eq!(Refusal::from(refused).code, Code::AuthorizationFailed);
+    for _ in 0..2 {
+        let refused = hooks.may_join(HOOK, HookRequest::join(caller(), "room".into())).await.unwrap_err();
+        assert_eq!(Refusal::from(refused).code, Code::AuthorizationFailed);
+    }
+    assert_eq!(backend.count(), 2, "remembered with its code");
+}
+
+#[tokio::test]
 async fn what_is_no_answer_fails_and_tells_the_client_nothing() {
     let backend = Backend::start(|n, _| match n {
         1 => Reply::new(200, "<html>hello</html>"),

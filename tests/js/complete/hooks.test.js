@@ -185,7 +185,7 @@ describe('a broken backend', () => {
     backend.answer = on('event', () => ({ status: 500, body: {} }));
     for (let count = 0; count < 5; count += 1) await alice.ask('do', {});
     const asked = backend.of('event').length;
-    like(await alice.ask('do', {}), failure('CALL_FAILED'));
+    like(await alice.ask('do', {}), failure('UNAVAILABLE'));
     assert.equal(backend.of('event').length, asked, 'not asked');
     backend.answer = agree;
     await eventually('it is asked again', async () => (await alice.ask('do', {})).success);
