@@ -162,7 +162,7 @@ impl Room {
         let after = query.since.filter(|since| since.fits(self.epoch, self.last)).map_or(0, |since| since.offset);
         let from = (after + 1).max(first);
         let wanted = (self.last + 1 - from) as usize;
-        let limit = query.limit.min(MAX_PAGE);
+        let limit = query.limit.clamp(1, MAX_PAGE);
         let skip = match (query.since, query.order) {
             (Some(_), Order::Asc) => 0,
             _ => wanted.saturating_sub(limit),

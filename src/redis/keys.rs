@@ -121,4 +121,14 @@ mod tests {
             assert!(name.starts_with("p:"), "{name}");
         }
     }
+
+    #[test]
+    fn every_name_is_on_the_page() {
+        let page = include_str!("../../docs/redis.md");
+        let code = include_str!("keys.rs").split("#[cfg(test)]").next().unwrap();
+        for name in code.split("format!(\"{}:").skip(1) {
+            let part = name.split([':', '"']).next().unwrap();
+            assert!(page.contains(&format!("`<prefix>:{part}")), "docs/redis.md does not list <prefix>:{part}");
+        }
+    }
 }
