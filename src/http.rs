@@ -16,6 +16,7 @@ pub mod history;
 pub mod openapi;
 pub mod owners;
 pub mod params;
+pub mod publisher;
 pub mod publishing;
 pub mod ready;
 pub mod rooms;

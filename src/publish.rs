@@ -13,6 +13,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::contract::model::{Contract, Namespace};
 use crate::event::Event;
 use crate::history::History;
@@ -68,7 +70,7 @@ pub enum Remote {
 pub type Receipt = Pin<Box<dyn Future<Output = Result<(), NotCarried>> + Send>>;
 
 /// Why an event did not reach the other nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum NotCarried {
     /// Redis is away.
     #[error("Redis is away")]

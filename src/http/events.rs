@@ -63,6 +63,9 @@ pub struct Accepted {
     reason: Option<&'static str>,
     /// The id was published before: nothing was sent now.
     duplicate: bool,
+    /// False: the publish had an id, but Redis could not be asked whether it is the first. Left out without an id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotent: Option<bool>,
     /// A throttle holds it back: it, or a newer one in its place, goes out within the throttle's time.
     held: bool,
 }
@@ -206,6 +209,7 @@ impl From<Published> for Accepted {
             remote,
             reason,
             duplicate: published.duplicate,
+            idempotent: published.idempotent,
             held: published.held,
         }
     }

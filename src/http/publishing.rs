@@ -59,6 +59,8 @@ pub struct Published {
     pub held: bool,
     /// The id was published before: nothing was sent now.
     pub duplicate: bool,
+    /// Whether the promise of an id could be kept; `None`: there was no id.
+    pub idempotent: Option<bool>,
 }
 
 /// What became of a publish for the other nodes.

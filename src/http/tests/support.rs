@@ -53,7 +53,16 @@ impl Publishing for FakePublisher {
 }
 
 fn published(event: String, remote: RemoteOutcome) -> Published {
-    Published { event, rooms: vec!["room".into()], local: 2, dropped: 1, remote, held: false, duplicate: false }
+    Published {
+        event,
+        rooms: vec!["room".into()],
+        local: 2,
+        dropped: 1,
+        remote,
+        held: false,
+        duplicate: false,
+        idempotent: None,
+    }
 }
 
 /// Knows one connection, one room and one user; `away` stands for Redis being away.
