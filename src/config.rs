@@ -13,6 +13,7 @@ mod redis;
 mod server;
 
 mod period;
+mod presence;
 mod rate;
 mod secret;
 mod size;
@@ -45,6 +46,7 @@ pub use mistake::{ConfigError, Mistake};
 pub use node::Node;
 pub use origin::Origins;
 pub use period::Period;
+pub use presence::Presence;
 pub use redis::{Reconnect, Redis, RedisTls, Sentinel};
 pub use secret::{Secret, Url};
 pub use server::Server;
@@ -66,6 +68,8 @@ pub struct Config {
     pub auth: Auth,
     /// What the nodes share. Without `redis.url` a node stands alone and keeps everything in memory.
     pub redis: Redis,
+    /// Who is where, over the cluster.
+    pub presence: Presence,
     /// Bounds that no contract sets.
     pub limits: Limits,
     /// Backends that contracts may call, by the name that contracts use.

@@ -8,7 +8,8 @@
 //! config contract telemetry directory   facts
 //! auth limits hooks redis     abilities
 //! session order               a client
-//! room history presence owners mirror idempotency throttle   shared state
+//! room                        the index of members
+//! history presence owners mirror idempotency throttle   shared state
 //! publish                     the one way out
 //! cluster gateway             the two directions
 //! engine http                 edges
@@ -33,6 +34,7 @@ pub mod mirror;
 pub mod node;
 pub mod order;
 pub mod owners;
+pub mod presence;
 pub mod publish;
 pub mod rate;
 pub mod redis;

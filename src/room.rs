@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use bytestring::ByteString;
 use indexmap::IndexMap;
+use serde_json::{Map, Value};
 
 use crate::session::{RoomName, Session, Watcher};
 
@@ -19,8 +20,15 @@ pub fn socket_room(id: &str) -> RoomName {
 
 /// The room of all sockets of one user.
 pub fn user_room(id: &str) -> RoomName {
-    format!("$user:{id}").into()
+    format!("{USER_PREFIX}{id}").into()
 }
+
+/// The user whose room it is, if it is one.
+pub fn user_of(room: &str) -> Option<&str> {
+    room.strip_prefix(USER_PREFIX)
+}
+
+const USER_PREFIX: &str = "$user:";
 
 /// Every namespace's rooms and sessions on this node.
 ///
@@ -131,6 +139,12 @@ impl Rooms {
             was
         })
         .unwrap_or(false)
+    }
+
+    /// Merges members into a session's metadata.
+    pub fn merge_metadata(&self, session: &Session, members: &Map<String, Value>) {
+        session.merge_metadata(members);
+        self.watchers.iter().for_each(|watcher| watcher.changed(session));
     }
 
     /// One session.

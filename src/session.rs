@@ -56,6 +56,8 @@ pub trait Watcher: Send + Sync {
     fn left(&self, session: &Session, room: &RoomName);
     /// It is gone, and with it from these rooms.
     fn closed(&self, session: &Session, rooms: &[RoomName]);
+    /// Its metadata has changed.
+    fn changed(&self, _session: &Session) {}
 }
 
 /// The number of an acknowledgement that the client asked for.
@@ -184,6 +186,11 @@ impl Session {
     /// Its rooms, in no order.
     pub fn rooms(&self) -> Vec<RoomName> {
         self.with(|state| state.rooms.keys().cloned().collect())
+    }
+
+    /// When it joined the room; `None` when it is not in it.
+    pub fn joined_at(&self, room: &str) -> Option<SystemTime> {
+        self.with(|state| state.rooms.get(room).copied())
     }
 
     /// Whether it is in the room.

@@ -39,9 +39,10 @@ impl Keys {
 
     // --- presence (written by `presence`) ---
 
-    /// A part of a room's presence; all parts of one room share a slot.
-    pub fn presence(&self, namespace: &str, room: &str, part: &str) -> String {
-        format!("{}:presence:{}:{part}", self.prefix, tag(namespace, room))
+    /// What every key of a namespace's presence begins with; all of a namespace share a slot. The scripts of `presence`
+    /// append the rest: `docs/redis.md` lists it.
+    pub fn presence(&self, namespace: &str) -> String {
+        format!("{}:presence:{{{namespace}}}", self.prefix)
     }
 
     // --- conflation (written by `throttle`) ---

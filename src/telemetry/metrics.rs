@@ -102,6 +102,12 @@ metrics! {
     idempotent_errors_total: counter ["op"];
     /// Changes of mirrored keys that were not written, by reason: full (the queue), away (Redis), failed.
     mirror_dropped_total: counter ["reason"];
+    /// Joins, leaves and statuses written to the cluster's presence.
+    presence_writes_total: counter [];
+    /// Joins, leaves and statuses that were not written one by one, by reason (away, full, failed, events); all but "events" are made good by writing everything anew.
+    presence_queue_dropped_total: counter ["reason"];
+    /// Times that the node wrote all its presence anew, by reason: start, gone (the lease had ended, or Redis was emptied), failed, full.
+    presence_resyncs_total: counter ["reason"];
     /// Connections and events that came too soon, by what was counted: ip, event, socket, user, node.
     rate_limited_total: counter ["scope"];
     /// Calls of hooks, by what became of them: ok, refused, timeout, unreachable, status, bad_answer, overloaded, open.

@@ -1,0 +1,329 @@
+//! What this node knows by itself: the whole truth of a node alone, and what remains when Redis is away.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::page::{self, Missing};
+use super::{MAX_SHARED_ROOMS, SharedRooms, UserStatus, millis, shown};
+use crate::directory::{
+    ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Page, PageRequest, RoomInfo, UserInfo,
+};
+use crate::room::{RESERVED_PREFIX, Rooms, user_of, user_room};
+use crate::session::{RoomName, Session};
+
+/// At most so many statuses of users without a socket are kept on a node alone; beyond it the oldest go.
+pub(super) const MAX_ABSENT: usize = 100_000;
+
+/// A status, and when it was set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Status {
+    pub(super) at_ms: u64,
+    pub(super) value: Value,
+}
+
+/// The node's own sessions, users and statuses.
+pub(super) struct Local {
+    node: Arc<str>,
+    rooms: OnceLock<Weak<Rooms>>,
+    users: Mutex<HashMap<Arc<str>, Users>>,
+    /// How long the status of a user without a socket is kept here.
+    keep: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Users {
+    present: BTreeMap<Arc<str>, User>,
+    // In the order in which they end.
+    absent: IndexMap<Arc<str>, (Status, Instant)>,
+}
+
+#[derive(Default)]
+struct User {
+    sockets: u64,
+    status: Option<Status>,
+}
+
+impl Local {
+    /// Of a node; statuses of users without a socket are kept for `keep`, or elsewhere.
+    pub(super) fn new(node: &str, keep: Option<Duration>) -> Self {
+        Self { node: node.into(), rooms: OnceLock::new(), users: Mutex::default(), keep }
+    }
+
+    /// The index, from now on.
+    pub(super) fn start(&self, rooms: &Arc<Rooms>) {
+        // A second start changes nothing.
+        let _ = self.rooms.set(Arc::downgrade(rooms));
+    }
+
+    /// The index, while the node lives.
+    pub(super) fn rooms(&self) -> Option<Arc<Rooms>> {
+        self.rooms.get()?.upgrade()
+    }
+
+    // --- what the index tells ---
+
+    /// A socket of the user came.
+    pub(super) fn user_came(&self, namespace: &Arc<str>, user_id: &str) {
+        let mut all = self.users.lock().expect("no panic while held");
+        let users = all.entry(namespace.clone()).or_default();
+        let back = users.absent.shift_remove(user_id).map(|(status, _)| status);
+        let user = users.present.entry(user_id.into()).or_default();
+        user.sockets += 1;
+        if back.is_some() {
+            user.status = back;
+        }
+    }
+
+    /// A socket of the user went.
+    pub(super) fn user_went(&self, namespace: &str, user_id: &str) {
+        let now = Instant::now();
+        self.with(namespace, |users| {
+            let Some(user) = users.present.get_mut(user_id) else { return };
+            user.sockets = user.sockets.saturating_sub(1);
+            if user.sockets > 0 {
+                return;
+            }
+            let gone = users.present.remove_entry(user_id);
+            if let (Some(keep), Some((id, User { status: Some(status), .. }))) = (self.keep, gone) {
+                users.absent.insert(id, (status, now + keep));
+                users.prune(now);
+            }
+        });
+    }
+
+    /// Sets a status; false when the user has no socket here.
+    pub(super) fn set_status(&self, namespace: &str, user_id: &str, status: Status) -> bool {
+        self.with(namespace, |users| match users.present.get_mut(user_id) {
+            Some(user) => {
+                user.status = Some(status);
+                true
+            }
+            None => false,
+        })
+    }
+
+    /// All statuses of users with a socket here.
+    pub(super) fn statuses(&self, namespace: &str) -> Vec<(Arc<str>, Status)> {
+        self.with(namespace, |users| {
+            users.present.iter().filter_map(|(id, user)| Some((id.clone(), user.status.clone()?))).collect()
+        })
+    }
+
+    // --- answers ---
+
+    /// A user's status and sockets.
+    pub(super) fn status(&self, namespace: &str, user_id: &str) -> UserStatus {
+        let now = Instant::now();
+        self.with(namespace, |users| match users.present.get(user_id) {
+            Some(user) => {
+                UserStatus { status: user.status.as_ref().map(|status| status.value.clone()), sockets: user.sockets }
+            }
+            None => {
+                let kept = users.absent.get(user_id).filter(|(_, until)| *until > now);
+                UserStatus { status: kept.map(|(status, _)| status.value.clone()), sockets: 0 }
+            }
+        })
+    }
+
+    pub(super) fn shared_rooms(&self, namespace: &str, user_id: &str) -> SharedRooms {
+        let mut rooms: Vec<RoomName> =
+            self.members_of(namespace, &user_room(user_id)).iter().flat_map(|session| own_rooms(session)).collect();
+        rooms.sort_unstable();
+        rooms.dedup();
+        let partial = rooms.len() > MAX_SHARED_ROOMS;
+        rooms.truncate(MAX_SHARED_ROOMS);
+        SharedRooms { rooms, partial }
+    }
+
+    pub(super) fn connections(
+        &self,
+        namespace: &str,
+        page: &PageRequest,
+    ) -> Result<Page<ConnectionInfo>, DirectoryError> {
+        let sessions = self.rooms().map(|rooms| rooms.sessions(namespace)).unwrap_or_default();
+        self.page_of(sessions, page, |session| self.connection_info(session))
+    }
+
+    pub(super) fn connection(&self, namespace: &str, socket_id: &str) -> Option<ConnectionInfo> {
+        let session = self.rooms()?.session(namespace, socket_id)?;
+        Some(self.connection_info(&session))
+    }
+
+    pub(super) fn rooms_page(&self, namespace: &str, page: &PageRequest) -> Result<Page<RoomInfo>, DirectoryError> {
+        let rooms = self.rooms().map(|rooms| rooms.rooms(namespace)).unwrap_or_default();
+        let items = rooms.into_iter().map(|room| (room.name.to_string(), room));
+        let (rooms, next) = page::cut(items, page)?;
+        let items = rooms
+            .into_iter()
+            .map(|room| room_info(namespace, &room.name, room.members, Some(room.created_at)))
+            .collect();
+        Ok(Page { next, ..Page::complete(items) })
+    }
+
+    pub(super) fn room(&self, namespace: &str, name: &str) -> Option<RoomInfo> {
+        let room = self.rooms()?.room(namespace, name)?;
+        let first = PageRequest { limit: DEFAULT_PAGE, cursor: None };
+        let members = self.members(namespace, name, &first).map(|page| page.items).unwrap_or_default();
+        Some(RoomInfo { members, ..room_info(namespace, &room.name, room.members, Some(room.created_at)) })
+    }
+
+    pub(super) fn members(
+        &self,
+        namespace: &str,
+        room: &str,
+        page: &PageRequest,
+    ) -> Result<Page<MemberInfo>, DirectoryError> {
+        self.page_of(self.members_of(namespace, &room.into()), page, |session| self.member_info(session))
+    }
+
+    pub(super) fn users(&self, namespace: &str, page: &PageRequest) -> Result<Page<UserInfo>, DirectoryError> {
+        let all: Vec<_> = self.with(namespace, |users| {
+            users.present.iter().map(|(id, user)| (id.to_string(), user_info(namespace, id, user))).collect()
+        });
+        let (items, next) = page::cut(all.into_iter(), page)?;
+        Ok(Page { next, ..Page::complete(items) })
+    }
+
+    pub(super) fn user(&self, namespace: &str, user_id: &str) -> Option<UserInfo> {
+        self.with(namespace, |users| users.present.get(user_id).map(|user| user_info(namespace, user_id, user)))
+    }
+
+    pub(super) fn user_connections(
+        &self,
+        namespace: &str,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> Result<Page<ConnectionInfo>, DirectoryError> {
+        let sessions = self.members_of(namespace, &user_room(user_id));
+        self.page_of(sessions, page, |session| self.connection_info(session))
+    }
+
+    pub(super) fn count(&self, namespace: &str, of: CountOf<'_>) -> Count {
+        let rooms = self.rooms();
+        let members = |room: &RoomName| {
+            rooms.as_ref().map_or(0, |rooms| rooms.count(namespace, std::slice::from_ref(room), &[])) as u64
+        };
+        match of {
+            CountOf::Room(room) => count(members(&room.into()), None, None, &Missing::default()),
+            CountOf::User(user) => count(members(&user_room(user)), None, None, &Missing::default()),
+            CountOf::Namespace => count(
+                rooms.as_ref().map_or(0, |rooms| rooms.session_count(namespace)) as u64,
+                Some(rooms.as_ref().map_or(0, |rooms| rooms.room_count(namespace)) as u64),
+                Some(self.with(namespace, |users| users.present.len()) as u64),
+                &Missing::default(),
+            ),
+        }
+    }
+
+    // --- helpers ---
+
+    fn members_of(&self, namespace: &str, room: &RoomName) -> Vec<Arc<Session>> {
+        self.rooms().map(|rooms| rooms.recipients(namespace, std::slice::from_ref(room), &[])).unwrap_or_default()
+    }
+
+    fn page_of<T>(
+        &self,
+        sessions: Vec<Arc<Session>>,
+        page: &PageRequest,
+        show: impl Fn(&Session) -> T,
+    ) -> Result<Page<T>, DirectoryError> {
+        let items = sessions.into_iter().map(|session| (session.id().to_owned(), session));
+        let (sessions, next) = page::cut(items, page)?;
+        Ok(Page { next, ..Page::complete(sessions.iter().map(|session| show(session)).collect()) })
+    }
+
+    fn connection_info(&self, session: &Session) -> ConnectionInfo {
+        let mut rooms: Vec<String> = own_rooms(session).map(|room| room.to_string()).collect();
+        rooms.sort_unstable();
+        ConnectionInfo {
+            socket_id: session.id().to_owned(),
+            user_id: user_id(session).map(|id| id.to_string()),
+            namespace: session.namespace().to_string(),
+            node: self.node.to_string(),
+            transport: session.peer().transport.to_owned(),
+            connected_at: session.connected_at(),
+            rooms,
+            metadata: session.metadata(),
+        }
+    }
+
+    fn member_info(&self, session: &Session) -> MemberInfo {
+        MemberInfo {
+            socket_id: session.id().to_owned(),
+            user_id: user_id(session).map(|id| id.to_string()),
+            node: self.node.to_string(),
+        }
+    }
+
+    fn with<T>(&self, namespace: &str, work: impl FnOnce(&mut Users) -> T) -> T {
+        let mut all = self.users.lock().expect("no panic while held");
+        work(all.get_mut(namespace).unwrap_or(&mut Users::default()))
+    }
+}
+
+/// The user's id; `None` for anonymous users.
+pub(super) fn user_id(session: &Session) -> Option<Arc<str>> {
+    let user = session.user();
+    (!user.anonymous).then(|| user.id.clone())
+}
+
+/// The session's rooms without its own.
+pub(super) fn own_rooms(session: &Session) -> impl Iterator<Item = RoomName> {
+    session.rooms().into_iter().filter(|room| !room.starts_with(RESERVED_PREFIX))
+}
+
+/// Whether presence keeps the room: those that contracts make, and users'.
+pub(super) fn is_kept(room: &str) -> bool {
+    !room.starts_with(RESERVED_PREFIX) || user_of(room).is_some()
+}
+
+/// A room without members listed.
+pub(super) fn room_info(namespace: &str, name: &str, members: usize, created_at: Option<SystemTime>) -> RoomInfo {
+    RoomInfo {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        member_count: members as u64,
+        members: Vec::new(),
+        created_at,
+        partial: false,
+        missing_nodes: Vec::new(),
+    }
+}
+
+/// A count, with what is missing.
+pub(super) fn count(connections: u64, rooms: Option<u64>, users: Option<u64>, missing: &Missing) -> Count {
+    Count { connections, rooms, users, partial: missing.partial, missing_nodes: missing.nodes.clone() }
+}
+
+fn user_info(namespace: &str, id: &str, user: &User) -> UserInfo {
+    UserInfo {
+        user_id: id.to_owned(),
+        namespace: namespace.to_owned(),
+        connections: user.sockets,
+        status: user.status.as_ref().map(|status| shown(&status.value)),
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    /// Set now.
+    pub(super) fn now(value: &Value) -> Self {
+        Self { at_ms: millis(SystemTime::now()), value: value.clone() }
+    }
+}
+
+// === impl Users ===
+
+impl Users {
+    /// Forgets what has ended, and the oldest beyond the bound.
+    fn prune(&mut self, now: Instant) {
+        while self.absent.first().is_some_and(|(_, (_, until))| *until <= now) || self.absent.len() > MAX_ABSENT {
+            self.absent.shift_remove_index(0);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Presence of a node alone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::local::{Local, Status, user_id};
+use super::{MAX_STATUS_BYTES, Policies, Presence, SharedRooms, Tell, Told, UserStatus, What};
+use crate::directory::{
+    Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, UserInfo,
+};
+use crate::room::{Rooms, user_of};
+use crate::session::{RoomName, Session, Watcher};
+use crate::telemetry::metrics::Metrics;
+
+/// Joins and leaves that wait to be told.
+const MAX_UNTOLD: usize = 65_536;
+
+/// A user in a room of a namespace.
+type Seat = (Arc<str>, RoomName, Arc<str>);
+
+/// Who is where, in memory: complete, and gone with the process.
+pub struct Memory {
+    local: Local,
+    policies: Policies,
+    /// Sockets of users in rooms whose joins and leaves are told.
+    sockets: Mutex<HashMap<Seat, u64>>,
+    untold: mpsc::Sender<Told>,
+    told: Mutex<Option<mpsc::Receiver<Told>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Memory {
+    /// Presence of a node.
+    pub fn new(node: &str, policies: Policies, status_ttl: Duration, metrics: Arc<Metrics>) -> Self {
+        let (untold, told) = mpsc::channel(MAX_UNTOLD);
+        Self {
+            local: Local::new(node, Some(status_ttl)),
+            policies,
+            sockets: Mutex::default(),
+            untold,
+            told: Mutex::new(Some(told)),
+            metrics,
+        }
+    }
+
+    fn step(&self, session: &Session, room: &RoomName, what: What) {
+        if let Some(user) = user_of(room) {
+            match what {
+                What::Joined => self.local.user_came(session.namespace(), user),
+                What::Left => self.local.user_went(session.namespace(), user),
+            }
+            return;
+        }
+        let Some(user) = user_id(session).filter(|_| self.policies.has(session.namespace(), room)) else { return };
+        if self.is_first_or_last((session.namespace().clone(), room.clone(), user.clone()), what)
+            && let Some(told) = self.policies.told(session.namespace(), room, &user, what)
+            && self.untold.try_send(told).is_err()
+        {
+            self.metrics.presence_queue_dropped_total.with_label_values(&["events"]).inc();
+        }
+    }
+
+    fn is_first_or_last(&self, seat: Seat, what: What) -> bool {
+        let mut sockets = self.sockets.lock().expect("no panic while held");
+        let count = sockets.entry(seat.clone()).or_default();
+        match what {
+            What::Joined => {
+                *count += 1;
+                *count == 1
+            }
+            What::Left => {
+                *count = count.saturating_sub(1);
+                let last = *count == 0;
+                if last {
+                    sockets.remove(&seat);
+                }
+                last
+            }
+        }
+    }
+}
+
+impl Watcher for Memory {
+    fn opened(&self, _session: &Session) {}
+
+    fn joined(&self, session: &Session, room: &RoomName) {
+        self.step(session, room, What::Joined);
+    }
+
+    fn left(&self, session: &Session, room: &RoomName) {
+        self.step(session, room, What::Left);
+    }
+
+    fn closed(&self, session: &Session, rooms: &[RoomName]) {
+        for room in rooms {
+            self.step(session, room, What::Left);
+        }
+    }
+}
+
+impl Presence for Memory {
+    fn start(&self, rooms: &Arc<Rooms>, tell: Tell) {
+        self.local.start(rooms);
+        if let Some(mut told) = self.told.lock().expect("no panic while held").take() {
+            tokio::spawn(async move {
+                while let Some(one) = told.recv().await {
+                    tell(one);
+                }
+            });
+        }
+    }
+
+    fn set_status(&self, session: &Session, status: &Value) -> bool {
+        let Some(user) = user_id(session) else { return false };
+        status.to_string().len() <= MAX_STATUS_BYTES
+            && self.local.set_status(session.namespace(), &user, Status::now(status))
+    }
+
+    fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus> {
+        ready(Ok(self.local.status(namespace, user_id))).boxed()
+    }
+
+    fn shared_rooms<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> BoxFuture<'a, SharedRooms> {
+        ready(self.local.shared_rooms(namespace, user_id)).boxed()
+    }
+
+    fn settle(&self) -> BoxFuture<'_, bool> {
+        ready(true).boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
+    }
+}
+
+impl Directory for Memory {
+    fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
+        ready(self.local.connections(namespace, &page)).boxed()
+    }
+
+    fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {
+        ready(Ok(self.local.connection(namespace, socket_id))).boxed()
+    }
+
+    fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<RoomInfo>> {
+        ready(self.local.rooms_page(namespace, &page)).boxed()
+    }
+
+    fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> Answer<'a, Option<RoomInfo>> {
+        ready(Ok(self.local.room(namespace, room))).boxed()
+    }
+
+    fn members<'a>(&'a self, namespace: &'a str, room: &'a str, page: PageRequest) -> Answer<'a, Page<MemberInfo>> {
+        ready(self.local.members(namespace, room, &page)).boxed()
+    }
+
+    fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<UserInfo>> {
+        ready(self.local.users(namespace, &page)).boxed()
+    }
+
+    fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, Option<UserInfo>> {
+        ready(Ok(self.local.user(namespace, user_id))).boxed()
+    }
+
+    fn user_connections<'a>(
+        &'a self,
+        namespace: &'a str,
+        user_id: &'a str,
+        page: PageRequest,
+    ) -> Answer<'a, Page<ConnectionInfo>> {
+        ready(self.local.user_connections(namespace, user_id, &page)).boxed()
+    }
+
+    fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count> {
+        ready(Ok(self.local.count(namespace, of))).boxed()
+    }
+}

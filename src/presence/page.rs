@@ -1,0 +1,113 @@
+//! Pages of lists, and where they end.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::directory::{DirectoryError, MAX_PAGE, Page, PageRequest};
+
+/// Where a page ended. Clients see it as opaque text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Cursor {
+    /// In a list that this node answered alone.
+    #[serde(rename = "l")]
+    Local(String),
+    /// In a list of names.
+    #[serde(rename = "n")]
+    Name(String),
+    /// In a list of connections: incarnation, id.
+    #[serde(rename = "c")]
+    Connection(String, String),
+    /// In a list of members: incarnation, score, member.
+    #[serde(rename = "m")]
+    Member(String, String, String),
+}
+
+impl Cursor {
+    /// What clients see.
+    pub(super) fn text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("strings are always JSON"))
+    }
+
+    /// The cursor of a request, if it has one.
+    pub(super) fn of(page: &PageRequest) -> Result<Option<Self>, DirectoryError> {
+        let Some(text) = &page.cursor else { return Ok(None) };
+        let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| DirectoryError::Cursor)?;
+        serde_json::from_slice(&json).map(Some).map_err(|_| DirectoryError::Cursor)
+    }
+}
+
+/// How many items a request may have.
+pub(super) fn limit(page: &PageRequest) -> usize {
+    page.limit.clamp(1, MAX_PAGE)
+}
+
+/// The part of an unsorted list that a request asks for: sorted by key, after the cursor. O(list), not O(list log list).
+pub(super) fn cut<T>(
+    items: impl Iterator<Item = (String, T)>,
+    page: &PageRequest,
+) -> Result<(Vec<T>, Option<String>), DirectoryError> {
+    let after = match Cursor::of(page)? {
+        None => None,
+        Some(Cursor::Local(key) | Cursor::Name(key)) => Some(key),
+        Some(_) => return Err(DirectoryError::Cursor),
+    };
+    let mut rest: Vec<_> = items.filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).collect();
+    let limit = limit(page);
+    let more = rest.len() > limit;
+    if more {
+        rest.select_nth_unstable_by(limit, |(one, _), (other, _)| one.cmp(other));
+        rest.truncate(limit);
+    }
+    rest.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    let next = rest.last().filter(|_| more).map(|(key, _)| Cursor::Local(key.clone()).text());
+    Ok((rest.into_iter().map(|(_, item)| item).collect(), next))
+}
+
+/// The same page, with what is missing.
+pub(super) fn mark<T>(mut page: Page<T>, missing: &Missing) -> Page<T> {
+    page.partial = missing.partial;
+    page.missing_nodes.clone_from(&missing.nodes);
+    page
+}
+
+/// What an answer lacks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Something.
+    pub(super) partial: bool,
+    /// Whose, as far as is known.
+    pub(super) nodes: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(from: u32, to: u32) -> impl Iterator<Item = (String, u32)> {
+        // In an order that is not theirs.
+        (from..to).map(|n| n * 37 % 101).map(|n| (format!("{n:03}"), n))
+    }
+
+    #[test]
+    fn pages_cover_a_list_once_and_in_order() {
+        let mut page = PageRequest { limit: 7, cursor: None };
+        let mut seen = Vec::new();
+        loop {
+            let (items, next) = cut(keys(0, 101), &page).unwrap();
+            assert!(items.len() <= 7);
+            seen.extend(items);
+            let Some(next) = next else { break };
+            page.cursor = Some(next);
+        }
+        assert_eq!(seen, (0..101).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn cursor_that_is_none_of_ours_is_refused() {
+        for text in ["", "x", "!!", "bm90IGpzb24", &Cursor::Connection("n".into(), "s".into()).text()] {
+            let page = PageRequest { limit: 1, cursor: Some(text.to_owned()) };
+            assert_eq!(cut(keys(0, 3), &page).unwrap_err(), DirectoryError::Cursor, "{text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Which rooms' joins and leaves are told, and as what.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::contract::model::{Contract, RoomDef};
+use crate::session::RoomName;
+
+/// What takes joins and leaves.
+pub type Tell = Arc<dyn Fn(Told) + Send + Sync>;
+
+/// The first socket of a user came into a room, or the last one left it, over the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The namespace's path.
+    pub namespace: Arc<str>,
+    /// The contract that wants to know.
+    pub contract: Arc<str>,
+    /// The room.
+    pub room: RoomName,
+    /// Who.
+    pub user_id: Arc<str>,
+    /// Which of both.
+    pub what: What,
+    /// The name of the event to be sent.
+    pub event: Arc<str>,
+}
+
+/// Which of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The first socket of the user.
+    Joined,
+    /// The last socket of the user.
+    Left,
+}
+
+/// The rooms of all contracts whose joins or leaves are told.
+#[derive(Debug, Clone, Default)]
+pub struct Policies {
+    namespaces: HashMap<Arc<str>, Vec<Arc<RoomDef>>>,
+}
+
+impl Policies {
+    /// Those of these contracts.
+    pub fn new(contracts: &[Arc<Contract>]) -> Self {
+        let rooms = contracts
+            .iter()
+            .flat_map(|contract| contract.rooms.values().map(|room| (contract.namespace.clone(), room.clone())));
+        Self::of_rooms(rooms)
+    }
+
+    /// Those of these rooms, by namespace.
+    pub fn of_rooms(rooms: impl IntoIterator<Item = (Arc<str>, Arc<RoomDef>)>) -> Self {
+        let mut namespaces: HashMap<_, Vec<_>> = HashMap::new();
+        for (namespace, room) in rooms {
+            if room.presence.as_ref().is_some_and(|policy| policy.joined.is_some() || policy.left.is_some()) {
+                namespaces.entry(namespace).or_default().push(room);
+            }
+        }
+        Self { namespaces }
+    }
+
+    /// Whether joins or leaves of the room are told.
+    pub(super) fn has(&self, namespace: &str, room: &str) -> bool {
+        self.find(namespace, room).is_some()
+    }
+
+    /// What is told of a join or leave, if anything.
+    pub(super) fn told(&self, namespace: &Arc<str>, room: &str, user_id: &str, what: What) -> Option<Told> {
+        let def = self.find(namespace, room)?;
+        let policy = def.presence.as_ref()?;
+        let event = match what {
+            What::Joined => policy.joined.as_deref()?,
+            What::Left => policy.left.as_deref()?,
+        };
+        Some(Told {
+            namespace: namespace.clone(),
+            contract: def.contract.clone(),
+            room: room.into(),
+            user_id: user_id.into(),
+            what,
+            event: event.into(),
+        })
+    }
+
+    fn find(&self, namespace: &str, room: &str) -> Option<&Arc<RoomDef>> {
+        self.namespaces.get(namespace)?.iter().find(|def| def.name.matches(room).is_some())
+    }
+}

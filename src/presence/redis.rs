@@ -1,0 +1,325 @@
+//! Presence of nodes that share a Redis.
+//!
+//! Every node writes what it has under an *incarnation*, an id of its own with a lease. Reads count the incarnations
+//! whose lease runs, so a node that died is gone from them when its lease ends; what it left is removed then, by whoever
+//! sees it first. A node that cannot know what Redis has of it (a write failed, the lease had ended, too much was to be
+//! written, Redis was emptied) writes everything anew from the index under a new incarnation, which replaces the old
+//! one in one step.
+
+mod change;
+mod directory;
+mod lease;
+mod queue;
+mod script;
+mod writer;
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use fred::error::Error;
+use fred::types::Value;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::change::{Change, Item};
+use self::lease::Leases;
+use self::queue::Queue;
+use self::script::{Header, Reply, Scripts};
+use super::local::{Local, Status, user_id};
+use super::{MAX_SHARED_ROOMS, MAX_STATUS_BYTES, Policies, Presence, SharedRooms, Tell, UserStatus, What};
+use crate::config;
+use crate::directory::{Answer, DirectoryError};
+use crate::redis::Redis;
+use crate::redis::script::Script;
+use crate::room::{Rooms, user_of};
+use crate::session::{RoomName, Session, Watcher};
+use crate::telemetry::metrics::Metrics;
+
+/// No key outlives its node by more, even when nobody is left to remove it. Nodes renew it four times in that time.
+pub const KEY_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// A read waits at most so long for this node's own last changes.
+const MAX_SETTLE: Duration = Duration::from_millis(250);
+
+/// Who is where, in Redis.
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    redis: Redis,
+    scripts: Scripts,
+    spaces: Vec<Space>,
+    node: Arc<str>,
+    times: Times,
+    policies: Policies,
+    local: Local,
+    queue: Queue,
+    items: Mutex<Option<mpsc::Receiver<Item>>>,
+    leases: Leases,
+    tell: OnceLock<Tell>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A namespace, and what its keys begin with.
+struct Space {
+    path: Arc<str>,
+    base: String,
+}
+
+/// Everything follows from the heartbeat: a lease is renewed every half, and ends after one and three quarters, so that
+/// the last quarter of two is left to remove what a dead node left.
+struct Times {
+    beat: Duration,
+    lease: Duration,
+    reap: Duration,
+    key_ttl: Duration,
+    status_ttl: Duration,
+}
+
+impl Times {
+    fn new(config: &config::Presence) -> Self {
+        let heartbeat = config.heartbeat.get().max(Duration::from_millis(40));
+        Self {
+            beat: heartbeat / 2,
+            lease: heartbeat * 7 / 4,
+            reap: heartbeat / 8,
+            key_ttl: KEY_TTL.max(heartbeat * 8),
+            status_ttl: config.status_ttl.get().max(Duration::from_millis(1)),
+        }
+    }
+}
+
+impl Cluster {
+    /// Presence of a node in these namespaces; there are no others.
+    pub fn new(
+        config: &config::Presence,
+        redis: Redis,
+        node: &str,
+        namespaces: impl IntoIterator<Item = Arc<str>>,
+        policies: Policies,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (queue, items) = Queue::new(config.queue);
+        let spaces = namespaces.into_iter().map(|path| Space { base: redis.keys().presence(&path), path }).collect();
+        let inner = Inner {
+            redis,
+            scripts: Scripts::new(),
+            spaces,
+            node: node.into(),
+            times: Times::new(config),
+            policies,
+            local: Local::new(node, None),
+            queue,
+            items: Mutex::new(Some(items)),
+            leases: Leases::default(),
+            tell: OnceLock::new(),
+            metrics,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn space(&self, namespace: &str) -> Option<usize> {
+        self.spaces.iter().position(|space| *space.path == *namespace)
+    }
+
+    fn new_incarnation(&self) -> String {
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        format!("{}~{}", self.node, &random[..12])
+    }
+
+    fn push(&self, session: &Session, change: Option<Change>) {
+        if let (Some(change), Some(space)) = (change, self.space(session.namespace())) {
+            self.queue.push(Item::Change(space, change), &self.metrics);
+        }
+    }
+
+    async fn run(&self, script: &Script, space: usize, args: Vec<Value>) -> Result<Value, Error> {
+        script.run(&self.redis, vec![self.spaces[space].base.clone()], args).await
+    }
+
+    /// Runs a script that reads, after this node's own changes are written, if that does not take long. Tells whether
+    /// they are.
+    async fn read(&self, script: &Script, space: usize, args: Vec<Value>) -> Result<(bool, Reply), DirectoryError> {
+        if !self.redis.is_up() {
+            return Err(DirectoryError::Unavailable);
+        }
+        let settled = self.settle(MAX_SETTLE).await;
+        match self.run(script, space, args).await {
+            Ok(value) => Ok((settled, Reply::of(value))),
+            Err(error) => {
+                tracing::debug!(redis.error = %error, "presence could not be read");
+                Err(DirectoryError::Unavailable)
+            }
+        }
+    }
+
+    async fn settle(&self, within: Duration) -> bool {
+        let (answer, written) = oneshot::channel();
+        self.queue.push(Item::Barrier(answer), &self.metrics)
+            && matches!(tokio::time::timeout(within, written).await, Ok(Ok(())))
+    }
+
+    /// Passes on what a script says of joins and leaves.
+    fn tell(&self, space: usize, reply: Reply) {
+        let Some(tell) = self.tell.get() else { return };
+        for told in reply.texts().chunks_exact(3) {
+            let what = if told[0] == "joined" { What::Joined } else { What::Left };
+            if let Some(told) = self.policies.told(&self.spaces[space].path, &told[1], &told[2], what) {
+                tell(told);
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// Ends the leases, and removes what was written under them.
+    async fn end(&self) -> Result<(), Error> {
+        for space in 0..self.spaces.len() {
+            for incarnation in self.leases.incarnations() {
+                self.lease(space, "end", &incarnation, "").await?;
+            }
+            self.reap(space, "").await?;
+        }
+        Ok(())
+    }
+}
+
+fn texts(parts: &[&str]) -> Vec<Value> {
+    parts.iter().map(|part| Value::from(*part)).collect()
+}
+
+// === impl Cluster ===
+
+impl Watcher for Cluster {
+    fn opened(&self, session: &Session) {
+        self.inner.push(session, Some(Change::opened(session)));
+    }
+
+    fn joined(&self, session: &Session, room: &RoomName) {
+        if let Some(user) = user_of(room) {
+            self.inner.local.user_came(session.namespace(), user);
+        }
+        self.inner.push(session, Change::joined(session, room, &self.inner.policies));
+    }
+
+    fn left(&self, session: &Session, room: &RoomName) {
+        if let Some(user) = user_of(room) {
+            self.inner.local.user_went(session.namespace(), user);
+        }
+        self.inner.push(session, Change::left(session, room, &self.inner.policies));
+    }
+
+    fn closed(&self, session: &Session, rooms: &[RoomName]) {
+        for user in rooms.iter().filter_map(|room| user_of(room)) {
+            self.inner.local.user_went(session.namespace(), user);
+        }
+        self.inner.push(session, Some(Change::closed(session, rooms, &self.inner.policies)));
+    }
+
+    fn changed(&self, session: &Session) {
+        self.inner.push(session, Some(Change::metadata(session)));
+    }
+}
+
+impl Presence for Cluster {
+    fn start(&self, rooms: &Arc<Rooms>, tell: Tell) {
+        let inner = &self.inner;
+        inner.local.start(rooms);
+        // A second start changes nothing.
+        let _ = inner.tell.set(tell);
+        let Some(items) = inner.items.lock().expect("no panic while held").take() else { return };
+        let (writer, keeper, reaper) = (inner.clone(), inner.clone(), inner.clone());
+        inner.spawn(async move { writer.keep_writing(items).await });
+        inner.spawn(async move { keeper.keep_leases().await });
+        inner.spawn(async move { reaper.keep_reaping().await });
+    }
+
+    fn set_status(&self, session: &Session, status: &serde_json::Value) -> bool {
+        let Some(user) = user_id(session) else { return false };
+        if status.to_string().len() > MAX_STATUS_BYTES {
+            return false;
+        }
+        let status = Status::now(status);
+        let known = self.inner.local.set_status(session.namespace(), &user, status.clone());
+        if known {
+            self.inner.push(session, Some(Change::Status { user, status }));
+        }
+        known
+    }
+
+    fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus> {
+        async move {
+            let inner = &*self.inner;
+            let space = inner.space(namespace).ok_or(DirectoryError::Unavailable)?;
+            match inner.read(&inner.scripts.status, space, texts(&[user_id])).await {
+                Ok((_, mut reply)) => {
+                    let _header = reply.list();
+                    let status = serde_json::from_str(&reply.text()).ok();
+                    Ok(UserStatus { status, sockets: reply.number() })
+                }
+                Err(error) => {
+                    let here = inner.local.status(namespace, user_id);
+                    if here.status.is_some() { Ok(here) } else { Err(error) }
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn shared_rooms<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> BoxFuture<'a, SharedRooms> {
+        async move {
+            let inner = &*self.inner;
+            let mut here = inner.local.shared_rooms(namespace, user_id);
+            let most = MAX_SHARED_ROOMS.to_string();
+            let answer = match inner.space(namespace) {
+                Some(space) => inner.read(&inner.scripts.shared, space, texts(&[user_id, &most])).await.ok(),
+                None => None,
+            };
+            let Some((settled, mut reply)) = answer else { return SharedRooms { partial: true, ..here } };
+            let missing = inner.missing(&Header::of(reply.list()), settled);
+            here.partial |= !missing.is_empty() || reply.text() == "1";
+            here.rooms.extend(reply.list().texts().into_iter().map(RoomName::from));
+            here.rooms.sort_unstable();
+            here.rooms.dedup();
+            here
+        }
+        .boxed()
+    }
+
+    fn settle(&self) -> BoxFuture<'_, bool> {
+        self.inner.settle(self.inner.redis.command_timeout()).boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.inner.stop.cancel();
+            self.inner.tasks.close();
+            self.inner.tasks.wait().await;
+            match tokio::time::timeout(self.inner.redis.command_timeout(), self.inner.end()).await {
+                Ok(Ok(())) => {}
+                _ => tracing::debug!("presence was not removed in time; it ends with its lease"),
+            }
+        }
+        .boxed()
+    }
+}

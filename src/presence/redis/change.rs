@@ -1,0 +1,143 @@
+//! What is written to Redis, and how the script takes it.
+
+use std::sync::Arc;
+
+use fred::types::Value;
+use tokio::sync::oneshot;
+
+use crate::presence::local::{Status, is_kept, user_id};
+use crate::presence::{Policies, millis};
+use crate::room::RESERVED_PREFIX;
+use crate::session::{RoomName, Session};
+
+/// Metadata that is longer, as JSON in bytes, is not shown by other nodes.
+pub(super) const MAX_METADATA_BYTES: usize = 16 * 1024;
+
+/// What waits for the writer.
+pub(super) enum Item {
+    /// A change, in the namespace of this number.
+    Change(usize, Change),
+    /// Answered when everything before it is written.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// One change of one session or user. Applying it again changes nothing.
+pub(super) enum Change {
+    /// A session came.
+    Opened { id: Arc<str>, user: Arc<str>, transport: &'static str, at_ms: u64, metadata: String },
+    /// It joined a room.
+    Joined { id: Arc<str>, user: Arc<str>, room: RoomName, at_ms: u64, told: bool },
+    /// It left a room.
+    Left { id: Arc<str>, user: Arc<str>, room: RoomName, told: bool },
+    /// It went, and with it from these rooms.
+    Closed { id: Arc<str>, user: Arc<str>, rooms: Vec<(RoomName, bool)> },
+    /// Its metadata is now this.
+    Metadata { id: Arc<str>, metadata: String },
+    /// The user's status is now this.
+    Status { user: Arc<str>, status: Status },
+}
+
+// === impl Change ===
+
+impl Change {
+    pub(super) fn opened(session: &Session) -> Self {
+        Self::Opened {
+            id: session.id().into(),
+            user: user_text(session),
+            transport: session.peer().transport,
+            at_ms: millis(session.connected_at()),
+            metadata: metadata_text(session),
+        }
+    }
+
+    pub(super) fn metadata(session: &Session) -> Self {
+        Self::Metadata { id: session.id().into(), metadata: metadata_text(session) }
+    }
+
+    /// `None` for rooms that presence does not keep, and when it has been left again.
+    pub(super) fn joined(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
+        let at_ms = millis(session.joined_at(room).filter(|_| is_kept(room))?);
+        let user = user_text(session);
+        let told = is_told(session, room, &user, policies);
+        Some(Self::Joined { id: session.id().into(), user, room: room.clone(), at_ms, told })
+    }
+
+    /// `None` for rooms that presence does not keep.
+    pub(super) fn left(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
+        if !is_kept(room) {
+            return None;
+        }
+        let user = user_text(session);
+        let told = is_told(session, room, &user, policies);
+        Some(Self::Left { id: session.id().into(), user, room: room.clone(), told })
+    }
+
+    pub(super) fn closed(session: &Session, rooms: &[RoomName], policies: &Policies) -> Self {
+        let user = user_text(session);
+        let rooms = rooms
+            .iter()
+            .filter(|room| is_kept(room))
+            .map(|room| (room.clone(), is_told(session, room, &user, policies)))
+            .collect();
+        Self::Closed { id: session.id().into(), user, rooms }
+    }
+
+    /// Everything of a session as it is now; nothing when it has gone.
+    pub(super) fn all_of(session: &Session, policies: &Policies) -> Vec<Self> {
+        if session.is_closed() {
+            return Vec::new();
+        }
+        let rooms = session.rooms();
+        let joins = rooms.iter().filter_map(|room| Self::joined(session, room, policies));
+        std::iter::once(Self::opened(session)).chain(joins).collect()
+    }
+
+    /// How many writes it is.
+    pub(super) fn weight(&self) -> u64 {
+        if let Self::Closed { rooms, .. } = self { rooms.len() as u64 + 1 } else { 1 }
+    }
+
+    /// Appends the script's arguments.
+    pub(super) fn write(&self, args: &mut Vec<Value>) {
+        let flag = |told: bool| if told { "1" } else { "0" };
+        match self {
+            Self::Opened { id, user, transport, at_ms, metadata } => {
+                push(args, &["o", id, user, transport, &at_ms.to_string(), metadata]);
+            }
+            Self::Joined { id, user, room, at_ms, told } => {
+                push(args, &["j", id, user, room, &at_ms.to_string(), flag(*told)]);
+            }
+            Self::Left { id, user, room, told } => push(args, &["l", id, user, room, flag(*told)]),
+            Self::Closed { id, user, rooms } => {
+                for (room, told) in rooms {
+                    push(args, &["l", id, user, room, flag(*told)]);
+                }
+                push(args, &["c", id]);
+            }
+            Self::Metadata { id, metadata } => push(args, &["m", id, metadata]),
+            Self::Status { user, status } => {
+                push(args, &["s", user, &status.at_ms.to_string(), &status.value.to_string()]);
+            }
+        }
+    }
+}
+
+fn push(args: &mut Vec<Value>, parts: &[&str]) {
+    args.extend(parts.iter().map(|part| Value::from(*part)));
+}
+
+/// The user's id, empty for anonymous users. The scripts part fields with NUL, which therefore no id holds.
+fn user_text(session: &Session) -> Arc<str> {
+    let id = user_id(session).unwrap_or_default();
+    if id.contains('\0') { id.replace('\0', "\u{fffd}").into() } else { id }
+}
+
+/// Joins and leaves of anonymous users, and of clients' own rooms, are not told.
+fn is_told(session: &Session, room: &str, user: &str, policies: &Policies) -> bool {
+    !user.is_empty() && !room.starts_with(RESERVED_PREFIX) && policies.has(session.namespace(), room)
+}
+
+fn metadata_text(session: &Session) -> String {
+    let text = serde_json::Value::Object(session.metadata()).to_string();
+    if text.len() > MAX_METADATA_BYTES { "{}".to_owned() } else { text }
+}

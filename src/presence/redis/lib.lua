@@ -1,0 +1,66 @@
+-- What every presence script begins with. KEYS[1] is the namespace's base, such as "roomcast:presence:{/chat}";
+-- every other key begins with it, and so is in its slot. Times are Redis' own, so that clocks of nodes do not matter.
+local base = KEYS[1]
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local now = now_ms()
+
+-- An incarnation counts while its lease runs. A lease that has ended is never renewed.
+local function leased(set, incarnation)
+  local ends = redis.call('ZSCORE', base .. set, incarnation)
+  return ends and tonumber(ends) > now
+end
+
+local function live()
+  local found = redis.call('ZRANGEBYSCORE', base .. ':nodes', '(' .. now, '+inf')
+  table.sort(found)
+  return found
+end
+
+local function members_key(incarnation, group) return base .. ':in:' .. incarnation .. ':' .. group end
+local function connection_key(incarnation, id) return base .. ':conn:' .. incarnation .. ':' .. id end
+
+-- A user's group is the room that all sockets of the user are in.
+local USER = '$user:'
+local function kind_of(group)
+  if string.sub(group, 1, #USER) == USER then return 'users', string.sub(group, #USER + 1) end
+  return 'rooms', group
+end
+
+-- Whether another incarnation, live or not, holds members of the group.
+local all_nodes
+local function held_elsewhere(group, except)
+  if not all_nodes then
+    all_nodes = redis.call('ZRANGE', base .. ':nodes', 0, -1)
+    for _, staged in ipairs(redis.call('ZRANGE', base .. ':staging', 0, -1)) do all_nodes[#all_nodes + 1] = staged end
+  end
+  for _, incarnation in ipairs(all_nodes) do
+    if incarnation ~= except and redis.call('EXISTS', members_key(incarnation, group)) == 1 then return true end
+  end
+  return false
+end
+
+-- Takes the group out of the namespace's lists when nobody is left in it.
+local function forget_group(incarnation, group, status_ttl)
+  local kind, name = kind_of(group)
+  redis.call('ZREM', base .. ':' .. kind .. ':' .. incarnation, name)
+  if held_elsewhere(group, incarnation) then return end
+  redis.call('ZREM', base .. ':' .. kind, name)
+  if kind == 'users' then redis.call('PEXPIRE', base .. ':status:' .. name, status_ttl) end
+end
+
+-- Sockets of users in rooms whose joins and leaves are told: user, incarnation, socket.
+local function told_key(room) return base .. ':told:' .. room end
+local function told(room, user)
+  return #redis.call('ZRANGEBYLEX', told_key(room), '[' .. user .. '\0', '(' .. user .. '\1', 'LIMIT', 0, 1) > 0
+end
+local function told_member(incarnation, id, user) return user .. '\0' .. incarnation .. '\0' .. id end
+
+-- What reads begin their answer with: live incarnations, those that are being rewritten, and how many wait to be reaped.
+local function header()
+  local expired = redis.call('ZCOUNT', base .. ':nodes', '-inf', now) + redis.call('ZCOUNT', base .. ':staging', '-inf', now)
+  return { live(), redis.call('ZRANGEBYSCORE', base .. ':staging', '(' .. now, '+inf'), expired }
+end

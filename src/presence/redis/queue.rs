@@ -1,0 +1,96 @@
+//! What waits to be written: bounded, in order, and never waited for.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::change::Item;
+use crate::telemetry::metrics::Metrics;
+
+/// Why everything is written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The node starts.
+    Start,
+    /// The lease had ended, or Redis was emptied.
+    Gone,
+    /// A write failed, or nobody knows.
+    Failed,
+    /// More was to be written than may wait.
+    Full,
+}
+
+impl Reason {
+    /// The label in metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// The way to the writer.
+///
+/// Either open, and every change is queued in order; or shut, because everything will be written anew from the index,
+/// and changes need not be queued. Changes come after the index has them, and the writer opens the queue before it
+/// reads the index: so none is missed.
+pub(super) struct Queue {
+    items: mpsc::Sender<Item>,
+    open: AtomicBool,
+    reason: Mutex<Reason>,
+    shut: Notify,
+}
+
+impl Queue {
+    /// A shut queue for so many items.
+    pub(super) fn new(bound: usize) -> (Self, mpsc::Receiver<Item>) {
+        let (items, receiver) = mpsc::channel(bound.max(1));
+        let queue =
+            Self { items, open: AtomicBool::new(false), reason: Mutex::new(Reason::Start), shut: Notify::new() };
+        (queue, receiver)
+    }
+
+    /// Queues an item, or leaves it to the rewrite; true when it was queued.
+    pub(super) fn push(&self, item: Item, metrics: &Metrics) -> bool {
+        let dropped = if !self.is_open() {
+            "away"
+        } else if self.items.try_send(item).is_err() {
+            self.shut(Reason::Full);
+            "full"
+        } else {
+            return true;
+        };
+        metrics.presence_queue_dropped_total.with_label_values(&[dropped]).inc();
+        false
+    }
+
+    /// From now on everything is left to a rewrite.
+    pub(super) fn shut(&self, reason: Reason) {
+        if self.open.swap(false, Ordering::SeqCst) {
+            *self.reason.lock().expect("no panic while held") = reason;
+            tracing::debug!(reason = reason.as_str(), "presence will be written anew");
+            self.shut.notify_one();
+        }
+    }
+
+    /// The rewrite begins: changes count again. Returns why it was needed.
+    pub(super) fn reopen(&self) -> Reason {
+        let reason = *self.reason.lock().expect("no panic while held");
+        self.open.store(true, Ordering::SeqCst);
+        reason
+    }
+
+    /// Whether changes are queued.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it is shut.
+    pub(super) async fn shut_now(&self) {
+        self.shut.notified().await;
+    }
+}

@@ -1,0 +1,60 @@
+-- Removes a part of what an incarnation left behind whose lease has ended. Any node may do it, several may at once.
+-- ARGV: how much, ttl of an absent user's status (ms), who asks ('' for a node that goes).
+-- Answers { how many are not done, ('left', room, user) … }.
+local budget, status_ttl, asks = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+
+-- After a stall of Redis every lease has ended, and requests from before it run first: nobody is dead because of that.
+if asks ~= '' and not leased(':nodes', asks) and not leased(':staging', asks) then return { 0 } end
+
+local set, incarnation
+for _, candidate in ipairs({ ':nodes', ':staging' }) do
+  local found = redis.call('ZRANGEBYSCORE', base .. candidate, '-inf', now, 'LIMIT', 0, 1)
+  if found[1] then
+    set, incarnation = candidate, found[1]
+    break
+  end
+end
+if not incarnation then return { 0 } end
+
+local answer = { 1 }
+local connections = base .. ':conns:' .. incarnation
+
+local function close(id)
+  local key = connection_key(incarnation, id)
+  local fields = redis.call('HGETALL', key)
+  local user = redis.call('HGET', key, 'u') or ''
+  for at = 1, #fields, 2 do
+    local name, value = fields[at], fields[at + 1]
+    if string.sub(name, 1, 1) == 'r' and string.sub(value, -1) == 'e' then
+      local room = string.sub(name, 2)
+      if redis.call('ZREM', told_key(room), told_member(incarnation, id, user)) == 1 and not told(room, user) then
+        answer[#answer + 1] = 'left'
+        answer[#answer + 1] = room
+        answer[#answer + 1] = user
+      end
+    end
+  end
+  redis.call('UNLINK', key)
+  redis.call('ZREM', connections, id)
+  budget = budget - 1 - #fields / 2
+end
+
+local function forget(kind, prefix)
+  local list = base .. ':' .. kind .. ':' .. incarnation
+  for _, name in ipairs(redis.call('ZRANGE', list, 0, math.max(budget, 1) - 1)) do
+    redis.call('UNLINK', members_key(incarnation, prefix .. name))
+    forget_group(incarnation, prefix .. name, status_ttl)
+    budget = budget - 1
+  end
+  return redis.call('EXISTS', list) == 0
+end
+
+for _, id in ipairs(redis.call('ZRANGE', connections, 0, budget - 1)) do
+  if budget <= 0 then return answer end
+  close(id)
+end
+if budget <= 0 or not forget('rooms', '') or budget <= 0 or not forget('users', USER) then return answer end
+
+redis.call('ZREM', base .. set, incarnation)
+answer[1] = redis.call('ZCOUNT', base .. ':nodes', '-inf', now) + redis.call('ZCOUNT', base .. ':staging', '-inf', now)
+return answer

@@ -1,0 +1,120 @@
+//! The scripts, and how their answers are read.
+
+use fred::types::Value;
+
+use crate::redis::script::Script;
+
+macro_rules! script {
+    ($file:literal) => {
+        Script::new(concat!(include_str!("lib.lua"), include_str!($file)))
+    };
+}
+
+/// All scripts; each begins with `lib.lua`.
+pub(super) struct Scripts {
+    pub(super) apply: Script,
+    pub(super) lease: Script,
+    pub(super) reap: Script,
+    pub(super) count: Script,
+    pub(super) members: Script,
+    pub(super) connections: Script,
+    pub(super) connection: Script,
+    pub(super) names: Script,
+    pub(super) shared: Script,
+    pub(super) status: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            apply: script!("apply.lua"),
+            lease: script!("lease.lua"),
+            reap: script!("reap.lua"),
+            count: script!("count.lua"),
+            members: script!("members.lua"),
+            connections: script!("connections.lua"),
+            connection: script!("connection.lua"),
+            names: script!("names.lua"),
+            shared: script!("shared.lua"),
+            status: script!("status.lua"),
+        }
+    }
+}
+
+/// An answer, read from the front. What is not as expected reads as empty: the scripts are ours.
+pub(super) struct Reply(std::vec::IntoIter<Value>);
+
+impl Reply {
+    pub(super) fn of(value: Value) -> Self {
+        Self(match value {
+            Value::Array(values) => values.into_iter(),
+            _ => Vec::new().into_iter(),
+        })
+    }
+
+    pub(super) fn text(&mut self) -> String {
+        self.0.next().and_then(Value::into_string).unwrap_or_default()
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        self.0.next().and_then(|value| value.as_u64()).unwrap_or_default()
+    }
+
+    pub(super) fn list(&mut self) -> Self {
+        self.0.next().map_or_else(|| Self(Vec::new().into_iter()), Self::of)
+    }
+
+    pub(super) fn texts(self) -> Vec<String> {
+        self.0.map(|value| value.into_string().unwrap_or_default()).collect()
+    }
+
+    /// Each element, read by itself.
+    pub(super) fn each<T>(self, read: impl FnMut(Self) -> T) -> Vec<T> {
+        self.0.map(Self::of).map(read).collect()
+    }
+}
+
+/// What reads begin their answer with.
+#[derive(Debug, Default)]
+pub(super) struct Header {
+    /// Incarnations whose lease runs.
+    pub(super) live: Vec<String>,
+    /// Those that are being written.
+    pub(super) staged: Vec<String>,
+    /// How many wait to be reaped.
+    pub(super) expired: u64,
+}
+
+impl Header {
+    pub(super) fn of(mut reply: Reply) -> Self {
+        Self { live: reply.list().texts(), staged: reply.list().texts(), expired: reply.number() }
+    }
+
+    /// Nodes that count now.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.live.iter().map(|incarnation| node_of(incarnation))
+    }
+}
+
+/// The node of an incarnation `<node>~<random>`.
+pub(super) fn node_of(incarnation: &str) -> &str {
+    incarnation.rsplit_once('~').map_or(incarnation, |(node, _)| node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_id_may_hold_the_separator() {
+        assert_eq!(node_of("a~b~0123"), "a~b");
+        assert_eq!(node_of("plain"), "plain");
+    }
+
+    #[test]
+    fn answers_that_are_not_as_expected_read_as_empty() {
+        let mut reply = Reply::of(Value::Null);
+        assert_eq!((reply.text(), reply.number()), (String::new(), 0));
+        assert!(reply.list().texts().is_empty());
+    }
+}

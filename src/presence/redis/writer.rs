@@ -1,0 +1,223 @@
+//! Writes the node's presence: change by change, or everything anew.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use fred::error::Error;
+use fred::types::Value;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::change::{Change, Item};
+use super::queue::Reason;
+use super::script::Reply;
+use super::{Inner, texts};
+use crate::session::Session;
+
+/// So many items are written at once.
+const BATCH: usize = 256;
+
+/// So many sessions are written at once when everything is.
+const REWRITE_CHUNK: usize = 64;
+
+/// How often a part of the keys is given a new TTL, while a round lasts.
+const REFRESH_TICK: Duration = Duration::from_millis(50);
+
+/// What a write came to.
+enum Failure {
+    /// Redis said no, or nothing.
+    Redis(Error),
+    /// The lease had ended.
+    Gone,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Redis(error)
+    }
+}
+
+/// The sessions whose keys are still to be given a new TTL.
+type Round = VecDeque<(usize, Weak<Session>)>;
+
+impl Inner {
+    /// Writes until the node stops.
+    pub(super) async fn keep_writing(&self, mut items: mpsc::Receiver<Item>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut rounds = tokio::time::interval(self.times.key_ttl / 4);
+        rounds.tick().await;
+        let mut ticks = tokio::time::interval(REFRESH_TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut round = Round::new();
+        loop {
+            if !self.queue.is_open() {
+                self.rewrite_until_done(&mut items).await;
+            }
+            batch.clear();
+            let written = tokio::select! {
+                biased;
+                () = self.queue.shut_now() => continue,
+                count = items.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.write(std::mem::take(&mut batch)).await
+                }
+                _ = rounds.tick() => {
+                    round = self.begin_round();
+                    continue;
+                }
+                _ = ticks.tick(), if !round.is_empty() => self.refresh(&mut round).await,
+            };
+            match written {
+                Ok(()) => {}
+                Err(Failure::Gone) => self.queue.shut(Reason::Gone),
+                Err(Failure::Redis(error)) => {
+                    tracing::debug!(redis.error = %error, "presence was not written");
+                    self.queue.shut(Reason::Failed);
+                }
+            }
+        }
+    }
+
+    /// Writes a batch in order; answers its barriers when all of it is written.
+    async fn write(&self, batch: Vec<Item>) -> Result<(), Failure> {
+        let Some(incarnation) = self.leases.current() else { return Err(Failure::Gone) };
+        let mut spaces: Vec<Vec<Change>> = self.spaces.iter().map(|_| Vec::new()).collect();
+        let mut barriers = Vec::new();
+        for item in batch {
+            match item {
+                Item::Change(space, change) => spaces[space].push(change),
+                Item::Barrier(answer) => barriers.push(answer),
+            }
+        }
+        for (space, changes) in spaces.iter().enumerate() {
+            if let Err(failure) = self.apply(space, &incarnation, changes, true).await {
+                let lost: usize = spaces[space..].iter().map(Vec::len).sum();
+                self.metrics.presence_queue_dropped_total.with_label_values(&["failed"]).inc_by(lost as u64);
+                return Err(failure);
+            }
+        }
+        for answer in barriers {
+            // Whoever asked may have stopped waiting.
+            let _ = answer.send(());
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, space: usize, incarnation: &str, changes: &[Change], tell: bool) -> Result<(), Failure> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let ttl = self.times.key_ttl.as_millis().to_string();
+        let status_ttl = self.times.status_ttl.as_millis().to_string();
+        let mut args: Vec<Value> = texts(&[incarnation, &ttl, &status_ttl, if tell { "1" } else { "0" }]);
+        changes.iter().for_each(|change| change.write(&mut args));
+        let mut reply = Reply::of(self.run(&self.scripts.apply, space, args).await?);
+        if reply.text() == "gone" {
+            return Err(Failure::Gone);
+        }
+        self.metrics
+            .presence_writes_total
+            .with_label_values::<&str>(&[])
+            .inc_by(changes.iter().map(Change::weight).sum());
+        self.tell(space, reply);
+        Ok(())
+    }
+
+    // --- everything anew ---
+
+    /// Tries until everything is written.
+    async fn rewrite_until_done(&self, items: &mut mpsc::Receiver<Item>) {
+        let mut pause = self.times.reap;
+        loop {
+            while !self.redis.is_up() {
+                tokio::time::sleep(self.times.reap.min(Duration::from_millis(100))).await;
+            }
+            match self.rewrite(items).await {
+                Ok(reason) => {
+                    self.metrics.presence_resyncs_total.with_label_values(&[reason.as_str()]).inc();
+                    return;
+                }
+                Err(failure) => {
+                    if let Failure::Redis(error) = failure {
+                        tracing::debug!(redis.error = %error, "presence was not written anew");
+                    }
+                    self.leases.unstage();
+                    self.queue.shut(Reason::Failed);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.times.beat);
+        }
+    }
+
+    /// Writes everything under a new incarnation, which then replaces the present one at once.
+    async fn rewrite(&self, items: &mut mpsc::Receiver<Item>) -> Result<Reason, Failure> {
+        // What has waited is in the index, which is read from here on.
+        while items.try_recv().is_ok() {}
+        let reason = self.queue.reopen();
+        let incarnation = self.new_incarnation();
+        self.leases.stage(&incarnation);
+        for space in 0..self.spaces.len() {
+            let said = self.lease(space, "stage", &incarnation, &incarnation).await?;
+            // When Redis has lost its data, everybody would seem to join.
+            let tell = self.leases.note_epoch(space, said.epoch);
+            self.rewrite_space(space, &incarnation, tell).await?;
+        }
+        let replaced = self.leases.take_over().unwrap_or_default();
+        for space in 0..self.spaces.len() {
+            if self.lease(space, "commit", &incarnation, &replaced).await?.gone {
+                return Err(Failure::Gone);
+            }
+        }
+        tracing::debug!(reason = reason.as_str(), "presence was written anew");
+        Ok(reason)
+    }
+
+    async fn rewrite_space(&self, space: usize, incarnation: &str, tell: bool) -> Result<(), Failure> {
+        for sessions in self.sessions(space).chunks(REWRITE_CHUNK) {
+            let changes: Vec<Change> =
+                sessions.iter().flat_map(|session| Change::all_of(session, &self.policies)).collect();
+            self.apply(space, incarnation, &changes, tell).await?;
+        }
+        let statuses = self.local.statuses(&self.spaces[space].path);
+        for statuses in statuses.chunks(BATCH) {
+            let changes: Vec<Change> = statuses
+                .iter()
+                .map(|(user, status)| Change::Status { user: user.clone(), status: status.clone() })
+                .collect();
+            self.apply(space, incarnation, &changes, tell).await?;
+        }
+        Ok(())
+    }
+
+    fn sessions(&self, space: usize) -> Vec<Arc<Session>> {
+        self.local.rooms().map(|rooms| rooms.sessions(&self.spaces[space].path)).unwrap_or_default()
+    }
+
+    // --- new TTLs ---
+
+    fn begin_round(&self) -> Round {
+        (0..self.spaces.len())
+            .flat_map(|space| self.sessions(space).into_iter().map(move |session| (space, Arc::downgrade(&session))))
+            .collect()
+    }
+
+    /// Writes some sessions again, which changes nothing but their TTLs.
+    async fn refresh(&self, round: &mut Round) -> Result<(), Failure> {
+        let Some(incarnation) = self.leases.current() else { return Err(Failure::Gone) };
+        let part: Vec<_> = round.drain(..round.len().min(REWRITE_CHUNK)).collect();
+        for space in 0..self.spaces.len() {
+            let changes: Vec<Change> = part
+                .iter()
+                .filter(|(of, _)| *of == space)
+                .filter_map(|(_, session)| session.upgrade())
+                .flat_map(|session| Change::all_of(&session, &self.policies))
+                .collect();
+            self.apply(space, &incarnation, &changes, true).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,461 @@
+//! Presence: one suite for memory and Redis, and what only several nodes can show.
+
+mod support {
+    pub mod presence;
+    #[expect(dead_code, reason = "other suites use the rest")]
+    pub mod redis;
+}
+
+use std::time::{Duration, Instant};
+
+use roomcast::directory::{CountOf, DirectoryError, PageRequest};
+use roomcast::presence::What;
+use serde_json::json;
+use support::presence::{Node, World, all_pages, eventually_async};
+use support::redis::RedisServer;
+
+const NS: &str = "/";
+
+/// Runs a test on a node alone, on one node with Redis, and on three.
+macro_rules! everywhere {
+    ($($name:ident),* $(,)?) => {
+        mod memory { $( #[tokio::test] async fn $name() { super::$name(super::World::memory()).await } )* }
+        mod one_node { $( #[tokio::test] async fn $name() { super::$name(super::World::redis(1).await).await } )* }
+        mod three_nodes { $( #[tokio::test] async fn $name() { super::$name(super::World::redis(3).await).await } )* }
+    };
+}
+
+everywhere!(
+    counts_follow_joins_and_leaves,
+    members_come_in_pages_once_each,
+    rooms_users_and_connections_come_in_pages,
+    connection_is_shown_whole,
+    user_with_several_sockets_is_told_of_once,
+    anonymous_users_are_members_but_not_users,
+    status_is_the_newest_and_outlives_the_last_socket,
+    shared_rooms_are_those_of_all_sockets,
+    unknown_things_are_not_found,
+    cursors_of_other_lists_are_refused,
+);
+
+async fn counts_follow_joins_and_leaves(world: World) {
+    let sessions: Vec<_> = (0..9).map(|n| world.connect(n, &format!("u{}", n % 4))).collect();
+    for (n, session) in sessions.iter().enumerate() {
+        session.join("r");
+        session.join(&format!("own:{n}"));
+    }
+    world.settle().await;
+    for node in &world.nodes {
+        let all = node.presence.count(NS, CountOf::Namespace).await.unwrap();
+        assert_eq!((all.connections, all.rooms, all.users, all.partial), (9, Some(10), Some(4), false));
+        assert_eq!(node.presence.count(NS, CountOf::Room("r")).await.unwrap().connections, 9);
+        assert_eq!(node.presence.count(NS, CountOf::User("u0")).await.unwrap().connections, 3);
+    }
+    for (n, session) in sessions.iter().enumerate() {
+        match n % 3 {
+            0 => session.leave("r"),
+            1 => session.close(),
+            _ => {}
+        }
+    }
+    world.settle().await;
+    for node in &world.nodes {
+        let all = node.presence.count(NS, CountOf::Namespace).await.unwrap();
+        assert_eq!((all.connections, all.rooms), (6, Some(7)), "r, and the own rooms of six");
+        assert_eq!(node.presence.count(NS, CountOf::Room("r")).await.unwrap().connections, 3);
+    }
+    sessions.iter().for_each(|session| session.close());
+    world.settle().await;
+    let all = world.nodes[0].presence.count(NS, CountOf::Namespace).await.unwrap();
+    assert_eq!((all.connections, all.rooms, all.users), (0, Some(0), Some(0)));
+    world.end().await;
+}
+
+async fn members_come_in_pages_once_each(world: World) {
+    for n in 0..50 {
+        world.connect(n, "u").join("r");
+    }
+    world.settle().await;
+    let presence = &world.nodes[0].presence;
+    let mut members = all_pages(7, |page| presence.members(NS, "r", page)).await;
+    assert_eq!(members.len(), 50);
+    members.sort_by(|one, other| one.socket_id.cmp(&other.socket_id));
+    members.dedup_by(|one, other| one.socket_id == other.socket_id);
+    assert_eq!(members.len(), 50);
+    assert!(members.iter().all(|member| member.user_id.as_deref() == Some("u")));
+    for node in &world.nodes {
+        assert!(members.iter().any(|member| member.node == node.id));
+    }
+    // A member that leaves between two pages costs nobody a place.
+    let first = presence.members(NS, "r", PageRequest { limit: 10, cursor: None }).await.unwrap();
+    world.session(&first.items.last().unwrap().socket_id).leave("r");
+    world.settle().await;
+    let mut rest = 0;
+    let mut page = PageRequest { limit: 10, cursor: first.next };
+    while page.cursor.is_some() {
+        let next = presence.members(NS, "r", page).await.unwrap();
+        rest += next.items.len();
+        page = PageRequest { limit: 10, cursor: next.next };
+    }
+    assert_eq!(rest, 40);
+    let room = presence.room(NS, "r").await.unwrap().unwrap();
+    assert_eq!((room.member_count, room.members.len()), (49, 49));
+    assert!(room.created_at.unwrap().elapsed().unwrap() < Duration::from_secs(60));
+    world.end().await;
+}
+
+async fn rooms_users_and_connections_come_in_pages(world: World) {
+    for n in 0..25 {
+        let session = world.connect(n, &format!("u{n:02}"));
+        session.join(&format!("r{:02}", n % 12));
+    }
+    world.settle().await;
+    for node in &world.nodes {
+        let rooms = all_pages(5, |page| node.presence.rooms(NS, page)).await;
+        let names: Vec<_> = rooms.iter().map(|room| room.name.clone()).collect();
+        assert_eq!(names, (0..12).map(|n| format!("r{n:02}")).collect::<Vec<_>>());
+        assert_eq!(rooms.iter().map(|room| room.member_count).sum::<u64>(), 25);
+        assert!(rooms.iter().all(|room| room.members.is_empty() && room.created_at.is_some()));
+        let users = all_pages(4, |page| node.presence.users(NS, page)).await;
+        let ids: Vec<_> = users.iter().map(|user| user.user_id.clone()).collect();
+        assert_eq!(ids, (0..25).map(|n| format!("u{n:02}")).collect::<Vec<_>>());
+        let connections = all_pages(6, |page| node.presence.connections(NS, page)).await;
+        let mut ids: Vec<_> = connections.iter().map(|connection| connection.socket_id.clone()).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 25);
+    }
+    world.end().await;
+}
+
+async fn connection_is_shown_whole(world: World) {
+    let session = world.connect(0, "ann");
+    session.join("b");
+    session.join("a");
+    session.set_metadata(&json!({ "device": "phone" }));
+    world.settle().await;
+    for node in &world.nodes {
+        let info = node.presence.connection(NS, &session.id()).await.unwrap().unwrap();
+        assert_eq!((info.user_id.as_deref(), info.transport.as_str()), (Some("ann"), "websocket"));
+        assert_eq!(info.rooms, ["a", "b"]);
+        assert_eq!(json!(info.metadata), json!({ "device": "phone" }));
+        assert_eq!(info.node, world.nodes[0].id);
+        assert!(info.connected_at.elapsed().unwrap() < Duration::from_secs(60));
+        let mine = all_pages(9, |page| node.presence.user_connections(NS, "ann", page)).await;
+        assert_eq!(mine.len(), 1);
+        assert_eq!((mine[0].socket_id.as_str(), &mine[0].rooms), (session.id().as_str(), &info.rooms));
+    }
+    world.end().await;
+}
+
+async fn user_with_several_sockets_is_told_of_once(world: World) {
+    let sockets: Vec<_> = (0..6).map(|n| world.connect(n, "ann")).collect();
+    for socket in &sockets {
+        socket.join("told:1");
+        socket.join("quiet");
+    }
+    world.connect(7, "bob").join("told:1");
+    world.settle().await;
+    world.eventually_told(&[("told:1", "ann", What::Joined), ("told:1", "bob", What::Joined)]).await;
+    sockets[0].leave("told:1");
+    sockets[1..5].iter().for_each(|socket| socket.close());
+    world.settle().await;
+    assert_eq!(world.told().len(), 2, "one socket is left");
+    sockets[5].close();
+    world.settle().await;
+    world
+        .eventually_told(&[
+            ("told:1", "ann", What::Joined),
+            ("told:1", "bob", What::Joined),
+            ("told:1", "ann", What::Left),
+        ])
+        .await;
+    assert!(world.all_told().iter().all(|told| &*told.event == "came" || &*told.event == "went"));
+    world.end().await;
+}
+
+async fn anonymous_users_are_members_but_not_users(world: World) {
+    world.connect(0, "").join("told:1");
+    world.settle().await;
+    let presence = &world.nodes[0].presence;
+    let all = presence.count(NS, CountOf::Namespace).await.unwrap();
+    assert_eq!((all.connections, all.rooms, all.users), (1, Some(1), Some(0)));
+    let room = presence.room(NS, "told:1").await.unwrap().unwrap();
+    assert_eq!(room.members[0].user_id, None);
+    assert!(world.told().is_empty());
+    world.end().await;
+}
+
+async fn status_is_the_newest_and_outlives_the_last_socket(world: World) {
+    let (one, two) = (world.connect(0, "ann"), world.connect(1, "ann"));
+    let last = world.nodes.last().unwrap();
+    assert_eq!(last.presence.status(NS, "ann").await.unwrap().status, None);
+    assert!(one.set_status(&json!("away")));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(two.set_status(&json!("busy")));
+    assert!(!two.set_status(&json!("x".repeat(2000))), "too large");
+    world.settle().await;
+    for node in &world.nodes {
+        let status = node.presence.status(NS, "ann").await.unwrap();
+        assert_eq!((status.status, status.sockets), (Some(json!("busy")), 2));
+        let user = node.presence.user(NS, "ann").await.unwrap().unwrap();
+        assert_eq!((user.status.as_deref(), user.connections), (Some("busy"), 2));
+    }
+    one.close();
+    two.close();
+    world.settle().await;
+    for node in &world.nodes {
+        let status = node.presence.status(NS, "ann").await.unwrap();
+        assert_eq!((status.status, status.sockets), (Some(json!("busy")), 0));
+    }
+    world.end().await;
+}
+
+async fn shared_rooms_are_those_of_all_sockets(world: World) {
+    for n in 0..4 {
+        let socket = world.connect(n, "ann");
+        socket.join("all");
+        socket.join(&format!("r{n}"));
+    }
+    world.connect(5, "bob").join("other");
+    world.settle().await;
+    for node in &world.nodes {
+        let shared = node.presence.shared_rooms(NS, "ann").await;
+        assert_eq!(shared.rooms.iter().map(|room| &**room).collect::<Vec<_>>(), ["all", "r0", "r1", "r2", "r3"]);
+        assert!(!shared.partial);
+        assert!(node.presence.shared_rooms(NS, "nobody").await.rooms.is_empty());
+    }
+    world.end().await;
+}
+
+async fn unknown_things_are_not_found(world: World) {
+    world.settle().await;
+    for node in &world.nodes {
+        let presence = &node.presence;
+        assert_eq!(presence.connection(NS, "nobody").await, Ok(None));
+        assert_eq!(presence.room(NS, "nowhere").await, Ok(None));
+        assert_eq!(presence.user(NS, "nobody").await, Ok(None));
+        assert_eq!(presence.count(NS, CountOf::Room("nowhere")).await.unwrap().connections, 0);
+        assert!(presence.members(NS, "nowhere", PageRequest::default()).await.unwrap().items.is_empty());
+    }
+    world.end().await;
+}
+
+async fn cursors_of_other_lists_are_refused(world: World) {
+    world.settle().await;
+    for cursor in ["", "nonsense", "eyJsIjoxfQ"] {
+        let page = || PageRequest { limit: 5, cursor: Some(cursor.to_owned()) };
+        let presence = &world.nodes[0].presence;
+        assert_eq!(presence.rooms(NS, page()).await.unwrap_err(), DirectoryError::Cursor, "{cursor}");
+        assert_eq!(presence.connections(NS, page()).await.unwrap_err(), DirectoryError::Cursor);
+        assert_eq!(presence.members(NS, "r", page()).await.unwrap_err(), DirectoryError::Cursor);
+    }
+    world.end().await;
+}
+
+// --- only with Redis ---
+
+#[tokio::test]
+async fn everything_that_remains_has_an_end() {
+    let world = World::redis(2).await;
+    for n in 0..10 {
+        let session = world.connect(n, "ann");
+        session.join("told:1");
+        session.set_status(&json!("away"));
+    }
+    world.settle().await;
+    let without_ttl = world.keys().into_iter().filter(|(_, ttl_ms)| *ttl_ms < 0).collect::<Vec<_>>();
+    assert_eq!(without_ttl, Vec::new());
+    let server = world.end().await.unwrap();
+    let left: Vec<_> = support::presence::keys(&server).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(left, ["test:presence:{/}:epoch", "test:presence:{/}:status:ann"]);
+}
+
+#[tokio::test]
+async fn emptied_redis_is_filled_again_and_nobody_is_told_twice() {
+    let world = World::redis(2).await;
+    for n in 0..10 {
+        world.connect(n, &format!("u{n}")).join("told:1");
+    }
+    world.settle().await;
+    let before = world.told().len();
+    world.server().command("FLUSHALL");
+    let presence = &world.nodes[0].presence;
+    eventually_async("everybody is back", Duration::from_secs(10), || async {
+        presence.count(NS, CountOf::Room("told:1")).await.is_ok_and(|count| count.connections == 10 && !count.partial)
+    })
+    .await;
+    assert_eq!(world.told().len(), before);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn redis_that_was_away_learns_what_happened_meanwhile() {
+    let mut world = World::redis(2).await;
+    let sessions: Vec<_> = (0..10).map(|n| world.connect(n, &format!("u{n}"))).collect();
+    sessions.iter().for_each(|session| session.join("told:1"));
+    world.settle().await;
+    assert_eq!(world.nodes[0].presence.count(NS, CountOf::Room("told:1")).await.unwrap().connections, 10);
+    world.server_mut().kill();
+    sessions[0].leave("told:1");
+    sessions[1].close();
+    world.connect(10, "new").join("told:1");
+    let presence = world.nodes[0].presence.clone();
+    eventually_async("the node answers alone", Duration::from_secs(10), || async {
+        let count = presence.count(NS, CountOf::Room("told:1")).await.unwrap();
+        count.partial && count.missing_nodes == ["n1"] && count.connections == 5
+    })
+    .await;
+    assert_eq!(presence.connection(NS, "nobody").await, Err(DirectoryError::Unavailable));
+    assert!(presence.connection(NS, &sessions[2].id()).await.unwrap().is_some(), "it is here");
+    assert!(presence.shared_rooms(NS, "u2").await.partial);
+    world.server_mut().restart();
+    for node in &world.nodes {
+        eventually_async("everybody is counted", Duration::from_secs(10), || async {
+            let count = node.presence.count(NS, CountOf::Room("told:1")).await;
+            count.is_ok_and(|count| count.connections == 9 && !count.partial)
+        })
+        .await;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn outage_tells_nobody_left_and_joined() {
+    let mut world = World::redis(2).await;
+    for n in 0..10 {
+        world.connect(n, &format!("u{n}")).join("told:1");
+    }
+    world.settle().await;
+    let before = world.told().len();
+    // Redis keeps its data, but longer than a lease nobody can reach it.
+    world.server_mut().pause();
+    tokio::time::sleep(world.heartbeat * 3).await;
+    world.server_mut().resume();
+    let presence = world.nodes[1].presence.clone();
+    eventually_async("everybody is back", Duration::from_secs(20), || async {
+        presence.count(NS, CountOf::Room("told:1")).await.is_ok_and(|count| count.connections == 10 && !count.partial)
+    })
+    .await;
+    tokio::time::sleep(world.heartbeat * 3).await;
+    assert_eq!(world.told().len(), before, "{:?}", &world.told()[before..]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn queue_at_its_bound_leads_to_a_rewrite() {
+    let world = World::redis_with(1, |config| config.queue = 10).await;
+    for n in 0..500 {
+        world.connect(n, "ann").join("r");
+    }
+    let presence = world.nodes[0].presence.clone();
+    eventually_async("everything is written", Duration::from_secs(10), || async {
+        presence.count(NS, CountOf::Room("r")).await.is_ok_and(|count| count.connections == 500 && !count.partial)
+    })
+    .await;
+    let resyncs = world.nodes[0].metrics.presence_resyncs_total.with_label_values(&["full"]).get();
+    assert!(resyncs >= 1, "{resyncs}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn change_during_a_rewrite_is_not_lost() {
+    let world = World::redis(2).await;
+    let sessions: Vec<_> = (0..200).map(|n| world.connect(n, &format!("u{}", n % 20))).collect();
+    world.settle().await;
+    let mut expected = [false; 200];
+    for round in 0..20 {
+        world.server().command("FLUSHALL");
+        for step in 0..300_usize {
+            let n = (step * 31 + round * 17) % 200;
+            if expected[n] {
+                sessions[n].leave("r")
+            } else {
+                sessions[n].join("r")
+            }
+            expected[n] = !expected[n];
+            if step % 50 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let want = expected.iter().filter(|is_in| **is_in).count() as u64;
+        for node in &world.nodes {
+            eventually_async("the count is right", Duration::from_secs(10), || async {
+                let count = node.presence.count(NS, CountOf::Room("r")).await;
+                count.is_ok_and(|count| count.connections == want && !count.partial)
+            })
+            .await;
+        }
+    }
+    world.end().await;
+}
+
+// --- SIGKILL ---
+
+const KILLS: usize = 100;
+const AT_ONCE: usize = 10;
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// The process that `no_ghost_is_seen_after_two_heartbeats` kills; by itself it does nothing.
+#[tokio::test]
+async fn node_in_a_process_of_its_own() {
+    let Ok(url) = std::env::var("PRESENCE_TEST_REDIS") else { return };
+    let id = std::env::var("PRESENCE_TEST_NODE").unwrap();
+    let node = Node::redis(&url, &id, |config| config.heartbeat = HEARTBEAT.into());
+    for n in 0..20 {
+        let session = node.connect(&format!("{id}-{n}"), &format!("user-{id}-{}", n % 5));
+        session.join("told:all");
+        session.join(&format!("own:{id}"));
+    }
+    std::future::pending().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_ghost_is_seen_after_two_heartbeats() {
+    let server = RedisServer::start();
+    let observer = Node::redis(&server.url(), "observer", |config| config.heartbeat = HEARTBEAT.into());
+    assert!(observer.settled_within(Duration::from_secs(10)).await);
+    for round in 0..KILLS / AT_ONCE {
+        let mut children: Vec<_> =
+            (0..AT_ONCE).map(|n| support::presence::Child::start(&server, &format!("c{round}-{n}"))).collect();
+        for child in &children {
+            let room = format!("own:{}", child.id);
+            eventually_async("the child is seen", Duration::from_secs(30), || async {
+                observer.presence.count(NS, CountOf::Room(&room)).await.is_ok_and(|count| count.connections == 20)
+            })
+            .await;
+        }
+        for (n, child) in children.iter_mut().enumerate() {
+            // Somewhere in the interval of its heartbeats.
+            tokio::time::sleep(HEARTBEAT * u32::try_from(n).unwrap() / 40).await;
+            child.kill();
+        }
+        for child in &children {
+            no_ghost_of(&observer, &child.id, child.killed_at.unwrap()).await;
+        }
+        let all = observer.presence.count(NS, CountOf::Namespace).await.unwrap();
+        assert_eq!((all.connections, all.rooms, all.users, all.partial), (0, Some(0), Some(0), false));
+    }
+    let left = observer.told.lock().unwrap().iter().filter(|told| told.what == What::Left).count();
+    assert_eq!(left, KILLS * 5, "five users each, told once");
+    observer.presence.stop().await;
+    let keys: Vec<_> = support::presence::keys(&server).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["test:presence:{/}:epoch"]);
+}
+
+async fn no_ghost_of(observer: &Node, id: &str, killed_at: Instant) {
+    tokio::time::sleep_until((killed_at + HEARTBEAT * 2).into()).await;
+    let (presence, room) = (&observer.presence, format!("own:{id}"));
+    assert_eq!(presence.count(NS, CountOf::Room(&room)).await.unwrap().connections, 0, "{id}");
+    assert_eq!(presence.connection(NS, &format!("{id}-0")).await, Ok(None));
+    assert_eq!(presence.user(NS, &format!("user-{id}-0")).await, Ok(None));
+    let members = all_pages(100, |page| presence.members(NS, "told:all", page)).await;
+    assert!(members.iter().all(|member| member.node != id), "{id}");
+    let rooms = all_pages(100, |page| presence.rooms(NS, page)).await;
+    assert!(rooms.iter().all(|of| of.name != room), "{id}");
+    let connections = all_pages(100, |page| presence.connections(NS, page)).await;
+    assert!(connections.iter().all(|connection| connection.node != id), "{id}");
+    let told = observer.told.lock().unwrap();
+    let left = told.iter().filter(|told| told.what == What::Left && told.user_id.starts_with(&format!("user-{id}-")));
+    assert_eq!(left.count(), 5, "{id}");
+}

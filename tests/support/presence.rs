@@ -1,0 +1,310 @@
+//! Nodes that have nothing but rooms and presence.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use roomcast::config;
+use roomcast::contract::model::{PresencePolicy, RoomDef};
+use roomcast::contract::room_name::RoomTemplate;
+use roomcast::directory::{DirectoryError, Page, PageRequest};
+use roomcast::event::{Args, Event};
+use roomcast::presence::{Cluster, Memory, Policies, Presence, Told, What};
+use roomcast::redis::Redis;
+use roomcast::room::Rooms;
+use roomcast::session::{AckId, Close, Link, Peer, RoomName, SendError, Session};
+use roomcast::telemetry::metrics::Metrics;
+use roomcast::user::User;
+use serde_json::Value;
+
+use super::redis::RedisServer;
+
+const NS: &str = "/";
+
+/// A client that takes everything and says nothing.
+struct Silent;
+
+impl Link for Silent {
+    fn send(&self, _event: &Event) -> Result<(), SendError> {
+        Ok(())
+    }
+    fn ack(&self, _id: AckId, _args: &Args) -> Result<(), SendError> {
+        Ok(())
+    }
+    fn joined(&self, _room: &RoomName) {}
+    fn left(&self, _room: &RoomName) {}
+    fn close(&self, _how: Close) {}
+}
+
+/// Rooms named `told:…` tell of joins and leaves.
+fn policies() -> Policies {
+    let room = RoomDef {
+        key: "told".into(),
+        contract: "test".into(),
+        name: RoomTemplate::compile("told:{id}", "").unwrap(),
+        join: None,
+        call: None,
+        history: None,
+        presence: Some(PresencePolicy { joined: Some("came".into()), left: Some("went".into()) }),
+        idle: None,
+        linger: None,
+    };
+    Policies::of_rooms([(NS.into(), Arc::new(room))])
+}
+
+/// One node.
+pub struct Node {
+    pub id: String,
+    pub presence: Arc<dyn Presence>,
+    pub rooms: Arc<Rooms>,
+    pub told: Arc<Mutex<Vec<Told>>>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Node {
+    pub fn memory(id: &str) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let ttl = Duration::from_secs(60);
+        Self::of(id, Arc::new(Memory::new(id, policies(), ttl, metrics.clone())), metrics)
+    }
+
+    pub fn redis(url: &str, id: &str, change: impl Fn(&mut config::Presence)) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let redis = config::Redis {
+            url: Some(config::Url::new(url)),
+            prefix: "test".into(),
+            command_timeout: config::Period::from_millis(500),
+            ..config::Redis::default()
+        };
+        let redis = Redis::connect(&redis, id, metrics.clone()).unwrap();
+        let mut config = config::Presence { heartbeat: config::Period::from_secs(1), ..config::Presence::default() };
+        change(&mut config);
+        let presence = Cluster::new(&config, redis, id, [NS.into()], policies(), metrics.clone());
+        Self::of(id, Arc::new(presence), metrics)
+    }
+
+    fn of(id: &str, presence: Arc<dyn Presence>, metrics: Arc<Metrics>) -> Self {
+        let rooms = Arc::new(Rooms::new([NS.into()]).watched_by(presence.clone()));
+        let told: Arc<Mutex<Vec<Told>>> = Arc::default();
+        let sink = told.clone();
+        presence.start(&rooms, Arc::new(move |one| sink.lock().unwrap().push(one)));
+        Self { id: id.to_owned(), presence, rooms, told, metrics }
+    }
+
+    pub fn connect(&self, id: &str, user: &str) -> Client {
+        let user = if user.is_empty() { User::anonymous() } else { User::named(user) };
+        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+        let session = Session::new(id, NS.into(), Arc::new(user), peer, Box::new(Silent));
+        self.rooms.add(&session);
+        Client { rooms: self.rooms.clone(), presence: self.presence.clone(), session }
+    }
+
+    pub async fn settled_within(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        while Instant::now() < until {
+            if self.presence.settle().await {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        false
+    }
+}
+
+/// A client of a node.
+#[derive(Clone)]
+pub struct Client {
+    rooms: Arc<Rooms>,
+    presence: Arc<dyn Presence>,
+    session: Arc<Session>,
+}
+
+impl Client {
+    pub fn id(&self) -> String {
+        self.session.id().to_owned()
+    }
+    pub fn join(&self, room: &str) {
+        self.rooms.join(&self.session, &room.into());
+    }
+    pub fn leave(&self, room: &str) {
+        self.rooms.leave(&self.session, &room.into());
+    }
+    pub fn close(&self) {
+        self.rooms.remove(&self.session);
+    }
+    pub fn set_metadata(&self, members: &Value) {
+        self.rooms.merge_metadata(&self.session, members.as_object().unwrap());
+    }
+    pub fn set_status(&self, status: &Value) -> bool {
+        self.presence.set_status(&self.session, status)
+    }
+}
+
+/// Some nodes, and their Redis if they have one.
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub heartbeat: Duration,
+    server: Option<RedisServer>,
+    clients: Mutex<HashMap<String, Client>>,
+}
+
+impl World {
+    pub fn memory() -> Self {
+        Self::of(vec![Node::memory("n0")], None)
+    }
+
+    pub async fn redis(nodes: usize) -> Self {
+        Self::redis_with(nodes, |_| {}).await
+    }
+
+    pub async fn redis_with(nodes: usize, change: impl Fn(&mut config::Presence)) -> Self {
+        let server = RedisServer::start();
+        let nodes: Vec<_> = (0..nodes).map(|n| Node::redis(&server.url(), &format!("n{n}"), &change)).collect();
+        let world = Self::of(nodes, Some(server));
+        world.settle().await;
+        world
+    }
+
+    fn of(nodes: Vec<Node>, server: Option<RedisServer>) -> Self {
+        Self { nodes, heartbeat: Duration::from_secs(1), server, clients: Mutex::default() }
+    }
+
+    /// A client of one of the nodes, in turn.
+    pub fn connect(&self, n: usize, user: &str) -> Client {
+        let client = self.nodes[n % self.nodes.len()].connect(&format!("s{n:04}"), user);
+        self.clients.lock().unwrap().insert(client.id(), client.clone());
+        client
+    }
+
+    pub fn session(&self, id: &str) -> Client {
+        self.clients.lock().unwrap()[id].clone()
+    }
+
+    /// Waits until every node has written what has happened.
+    pub async fn settle(&self) {
+        for node in &self.nodes {
+            assert!(node.settled_within(Duration::from_secs(10)).await, "{} does not settle", node.id);
+        }
+    }
+
+    /// What has been told, over all nodes, sorted.
+    pub fn told(&self) -> Vec<(String, String, What)> {
+        let mut told: Vec<_> =
+            self.all_told().iter().map(|told| (told.room.to_string(), told.user_id.to_string(), told.what)).collect();
+        told.sort_by_key(|(room, user, what)| (*what == What::Left, room.clone(), user.clone()));
+        told
+    }
+
+    pub fn all_told(&self) -> Vec<Told> {
+        self.nodes.iter().flat_map(|node| node.told.lock().unwrap().clone()).collect()
+    }
+
+    pub async fn eventually_told(&self, expected: &[(&str, &str, What)]) {
+        let expected: Vec<_> =
+            expected.iter().map(|(room, user, what)| ((*room).to_owned(), (*user).to_owned(), *what)).collect();
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.told() != expected && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(self.told(), expected);
+    }
+
+    pub fn server(&self) -> &RedisServer {
+        self.server.as_ref().unwrap()
+    }
+
+    pub fn server_mut(&mut self) -> &mut RedisServer {
+        self.server.as_mut().unwrap()
+    }
+
+    pub fn keys(&self) -> Vec<(String, i64)> {
+        keys(self.server())
+    }
+
+    pub async fn end(self) -> Option<RedisServer> {
+        for node in &self.nodes {
+            node.presence.stop().await;
+        }
+        self.server
+    }
+}
+
+/// Every key and its TTL in ms, sorted.
+pub fn keys(server: &RedisServer) -> Vec<(String, i64)> {
+    let line = |answer: String| answer.lines().map(str::to_owned).collect::<Vec<_>>();
+    let mut keys: Vec<_> =
+        line(server.command("KEYS *")).into_iter().filter(|line| line.starts_with("test:")).collect();
+    keys.sort();
+    keys.into_iter()
+        .map(|key| {
+            let ttl = line(server.command(&format!("PTTL \"{}\"", key.replace('\0', "\\x00"))));
+            let ttl = ttl.iter().find_map(|line| line.strip_prefix(':')?.parse().ok()).unwrap();
+            (key, ttl)
+        })
+        .collect()
+}
+
+/// All items of a list.
+pub async fn all_pages<'a, T, F>(limit: usize, mut ask: F) -> Vec<T>
+where
+    F: FnMut(PageRequest) -> BoxFuture<'a, Result<Page<T>, DirectoryError>>,
+{
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = ask(PageRequest { limit, cursor }).await.unwrap();
+        assert!(page.items.len() <= limit);
+        all.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            return all;
+        }
+    }
+}
+
+/// Waits for a fact that has to be asked for.
+pub async fn eventually_async<F: Future<Output = bool>>(what: &str, within: Duration, mut fact: impl FnMut() -> F) {
+    let until = Instant::now() + within;
+    while !fact().await {
+        assert!(Instant::now() < until, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A node in a process of its own.
+pub struct Child {
+    pub id: String,
+    pub killed_at: Option<Instant>,
+    process: std::process::Child,
+}
+
+impl Child {
+    pub fn start(server: &RedisServer, id: &str) -> Self {
+        let process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "node_in_a_process_of_its_own"])
+            .env("PRESENCE_TEST_REDIS", server.url())
+            .env("PRESENCE_TEST_NODE", id)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { id: id.to_owned(), killed_at: None, process }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.killed_at = Some(Instant::now());
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
