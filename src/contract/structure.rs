@@ -166,10 +166,9 @@ impl<'w> Walk<'w> {
     fn unknown_word(&mut self, place: &Place, word: &str, known: &[&str]) {
         let remedy = match nearest(word, known.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!(
-                "write one of {}",
-                known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
-            ),
+            None => {
+                format!("write {}", known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "))
+            }
         };
         self.report.push(self.document.mistake(place, format!("\"{word}\" is not known here"), remedy));
     }

@@ -1,5 +1,9 @@
 //! Whole contracts: those that are shipped, bad ones, and several in one namespace.
 
+mod embedded;
+mod files;
+mod namespaces;
+
 use super::*;
 
 /// Loads texts under the names `0.toml`, `1.toml` …
@@ -9,9 +13,110 @@ fn load_texts(texts: &[&str]) -> Result<Vec<Namespace>, Vec<String>> {
         .map_err(|report| report.diagnostics.iter().map(ToString::to_string).collect())
 }
 
+/// A contract with mistakes, each on a line that ends with `#!` and a part of what is said of it.
+const BAD: &str = r##"
+name      = "bad contract"                                      #! name: "bad contract" is not a name
+namespace = "jobs"                                              #! write "/jobs"
+sumary    = "misspelt"                                          #! did you mean `summary`?
+
+[auth]
+mode   = "requird"                                              #! did you mean "required"?
+tokens = ["auth.token", "cookies.x"]                            #! "cookies.x" is no place for a token
+reject = "event"                                                #! auth.reject: there is no error event
+
+[errors]
+payload = { text = "{error.text}" }                             #! errors.payload.text: `error.text` leads nowhere
+codes   = { INVALID_PAYLOD = "X" }                              #! there is no code INVALID_PAYLOD
+
+[connect]
+join = "user"                                                   #! write with = { userId = "user.id" }
+
+[limits]
+connections_per_ip = "10 a minute"                              #! is not a rate; write for example
+
+[rooms.job]
+name  = "job:{jobId"                                            #! without its partner
+allow = "true"                                                  #! `allow` is called `join`
+
+[rooms.user]
+name    = "user:{userId}"
+join    = "usr.id == vars.userID"                               #! rooms.user.join: there is no variable `usr`; did you mean `user`?
+history = { events = 0, ttl = "24", key = "h:{id}" }            #! 0 is out of range; write a number from 1 #! "24" is not a time #! has no variable `id` #! without `{userId}` several rooms share one key
+
+[rooms.twin]
+name = "user:{id}"                                              #! rooms.user on line 25 makes the same names
+join = "vars.idd == user.id && owner(room) =="                  #! this is not CEL
+
+[client."a:b"]
+payload = { schema = { type = "objekt" } }                      #! this is not a JSON Schema
+join    = "jobs"                                                #! there is no room "jobs"; did you mean "job"?
+relay   = [
+  { room = "user", to = "payload.to" },                         #! client."a:b".relay[0]: it goes to several at once
+  { everyone = true, data = "{params.x}", add = { a = 1 } },    #! `data` and `add` exclude each other
+  { shared = true, member = true, data = "{params.x}" },        #! only a room has members #! `{params.x}` finds nothing here: only backends give params
+]
+on_ok    = { publish = "a:c" }                                  #! no hook is called #! did you mean "a:d"? #! it is not said what is published
+undo     = "a:x"                                                #! there is no client event "a:x"; did you mean "a:b"?
+throttle = { every = "1s", keep = "last" }                      #! write "first"
+
+[client.disconnect]                                             #! an event of Socket.IO's own
+
+[server."a:d"]
+rooms    = [{ room = "user", with = { user = "params.u" } }]    #! `user:{userId}` has no variable `user`; write `userId`
+fill     = { by = "{user.id}", n = 1 }                          #! server."a:d".fill.by: `{user.id}` finds nothing here
+throttle = "0s"                                                 #! "0s" is not a time
+terminal = "yes"                                                #! write true or false
+
+[server.nowhere]                                                #! `rooms` is missing; add `rooms`
+"##;
+
 #[test]
-fn all_contracts_of_the_binary_load() {
-    let namespaces = load(&["embedded:*".to_owned()]).map_err(|report| report.to_string()).unwrap();
-    let paths: Vec<&str> = namespaces.iter().map(|namespace| &*namespace.path).collect();
-    assert_eq!(paths, ["/", "/jobs", "/realtime"]);
+fn every_mistake_is_told_with_its_line() {
+    let told = load_texts(&[BAD]).unwrap_err();
+    let mut expected = 0;
+    for (at, line) in BAD.lines().enumerate() {
+        let place = format!("0.toml:{}: ", at + 1);
+        let here: Vec<&String> = told.iter().filter(|mistake| mistake.starts_with(&place)).collect();
+        for part in line.split("#!").skip(1).map(str::trim) {
+            expected += 1;
+            assert!(here.iter().any(|mistake| mistake.contains(part)), "{place}{part}: {here:#?}");
+        }
+    }
+    assert_eq!(told.len(), expected, "{told:#?}");
+    assert!(expected > 35);
+}
+
+#[test]
+fn one_mistake_is_told_once_and_not_by_what_follows_from_it() {
+    let told = load_texts(&["name = 'x'\n[rooms.a]\nname = 'a:{b'\n[client.e]\njoin = 'a'\n[server.f]\nrooms = 'a'\n"]);
+    let told = told.unwrap_err();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    let told = load_texts(&["name = 'x'\nsummary = \n[rooms.a]\nname = 'a'\n"]).unwrap_err();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].starts_with("0.toml:2: this is not TOML"), "{told:#?}");
+}
+
+#[test]
+fn empty_contract_needs_only_a_name() {
+    assert!(load_texts(&["name = 'x'"]).is_ok());
+    assert_eq!(
+        load_texts(&[""]).unwrap_err(),
+        ["0.toml: `name` is missing; add `name`: The contract's name, unique among the loaded contracts"]
+    );
+    assert!(load_texts(&[]).unwrap().is_empty());
+}
+
+#[test]
+fn anything_is_read_without_a_panic() {
+    use proptest::prelude::*;
+    let pieces = proptest::collection::vec(
+        proptest::sample::select(BAD.split_inclusive(['\n', ' ', '=', '"']).collect::<Vec<_>>()),
+        0..60,
+    );
+    proptest!(ProptestConfig::with_cases(64), |(pieces in pieces)| {
+        let _ = load_texts(&[&pieces.concat()]);
+    });
+    proptest!(ProptestConfig::with_cases(64), |(text in "\\PC{0,200}")| {
+        let _ = load_texts(&[&text]);
+    });
 }

@@ -1,0 +1,166 @@
+//! The contracts of the binary. Their names and what is in them are data of the tests, as they are of the node.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use super::super::*;
+use crate::contract::embedded;
+use crate::contract::model::{AuthMode, Reject, Replay, ThrottleKey, TokenSource};
+use crate::contract::room_name::RoomNameError;
+use crate::contract::schema::Schema;
+use crate::contract::scope::Scope;
+use crate::user::User;
+
+fn namespaces() -> Vec<Namespace> {
+    load(&["embedded:*".to_owned()]).map_err(|report| report.to_string()).unwrap()
+}
+
+fn namespace(path: &str) -> Namespace {
+    namespaces().into_iter().find(|namespace| &*namespace.path == path).unwrap()
+}
+
+fn contract<'n>(namespace: &'n Namespace, name: &str) -> &'n Contract {
+    namespace.contracts.iter().find(|contract| &*contract.name == name).unwrap()
+}
+
+#[test]
+fn all_load_into_their_namespaces() {
+    let summary = check(&["embedded:*".to_owned()]).unwrap();
+    let found: BTreeMap<&str, (&str, usize, usize, usize)> = summary
+        .contracts
+        .iter()
+        .map(|c| (c.name.as_str(), (c.namespace.as_str(), c.rooms, c.client_events, c.server_events)))
+        .collect();
+    let expected = BTreeMap::from([
+        ("chat", ("/", 1, 7, 4)),
+        ("harmonia-jobs", ("/", 3, 4, 4)),
+        ("harmonia-songs", ("/", 1, 3, 9)),
+        ("jobs-feed", ("/jobs", 3, 2, 4)),
+        ("vendhub-realtime", ("/realtime", 3, 6, 7)),
+    ]);
+    assert_eq!(found, expected);
+    assert_eq!(summary.contracts.len(), embedded::CONTRACTS.len());
+}
+
+#[test]
+fn all_satisfy_the_schema_for_editors() {
+    let schema = Schema::compile(&file::json_schema()).unwrap();
+    for (name, text) in embedded::CONTRACTS {
+        let document = Document::parse(name, text, &mut Report::default());
+        assert_eq!(schema.check(&document.tree), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn policies_are_as_written() {
+    let root = namespace("/");
+    assert_eq!(root.auth().mode, AuthMode::Required);
+    assert_eq!(root.auth().tokens, [TokenSource::Auth("token".into()), TokenSource::Header]);
+    assert_eq!((root.auth().user.as_str(), root.auth().roles.as_str()), ("sub", "roles"));
+    assert_eq!(root.client.len(), 14);
+
+    let realtime = namespace("/realtime");
+    let query = TokenSource::Query("token".into());
+    assert_eq!(realtime.auth().tokens, [TokenSource::Auth("token".into()), TokenSource::Header, query]);
+    assert_eq!((realtime.auth().mode, realtime.auth().reject), (AuthMode::Optional, Reject::Event));
+    let limit = contract(&realtime, "vendhub-realtime").limits.connections_per_ip.unwrap();
+    assert_eq!((limit.count, limit.per, limit.burst), (10, Duration::from_secs(60), 10));
+}
+
+#[test]
+fn history_and_throttle_are_as_written() {
+    let root = namespace("/");
+    let songs = contract(&root, "harmonia-songs");
+    let history = songs.rooms["generation"].history.as_ref().unwrap();
+    assert_eq!((history.events, history.ttl, history.replay), (100, Duration::from_secs(86_400), Replay::Last));
+    assert_eq!(songs.rooms["generation"].idle, Some(Duration::from_secs(1800)));
+    let throttle = songs.server["audio-generation-progress"].throttle.unwrap();
+    assert_eq!((throttle.every, throttle.per), (Duration::from_millis(100), ThrottleKey::Room));
+    assert!(songs.server["audio-generation-complete"].terminal && songs.server["audio-generation-complete"].flush);
+    assert!(songs.client["cancel-generation"].on_error.as_ref().unwrap().always);
+
+    let jobs = namespace("/jobs");
+    let history = contract(&jobs, "jobs-feed").rooms["job"].history.as_ref().unwrap();
+    let key = history.key.as_ref().unwrap();
+    assert_eq!(key.fill(&[("jobId".into(), "j1".into())]).as_deref(), Some("job-history:j1"));
+}
+
+#[test]
+fn payloads_are_read_only_where_somebody_asks() {
+    let root = namespace("/");
+    let realtime = namespace("/realtime");
+    let reads = |namespace: &Namespace, event: &str| namespace.client[event].1.reads_payload;
+    for event in ["jobs:subscribe:user", "jobs:unsubscribe:user", "ping"] {
+        assert!(!reads(&root, event), "{event}");
+    }
+    for event in ["job:subscribe", "join-generation", "room:join", "message", "cancel-generation"] {
+        assert!(reads(&root, event), "{event}");
+    }
+    assert!(!reads(&realtime, "subscribe:queue") && reads(&realtime, "subscribe:contract"));
+}
+
+#[test]
+fn bare_value_and_object_make_the_same_room() {
+    let root = namespace("/");
+    let (_, event) = &root.client["join-generation"];
+    for text in [r#""g1""#, r#"{"generationId":"g1"}"#] {
+        let raw = serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+        let payload = event.payload.payload(&[&raw]).unwrap();
+        let user = User::named("u1");
+        let scope = Scope::new(&user, &payload, SystemTime::now());
+        let (name, _) = event.join[0].room.name.render(&event.join[0].with, &scope).unwrap();
+        assert_eq!(name, "generation-g1");
+    }
+}
+
+#[test]
+fn fixed_members_are_filled_in() {
+    let jobs = namespace("/jobs");
+    let event = &contract(&jobs, "jobs-feed").server["job:progress"];
+    let user = User::anonymous();
+    let scope = Scope::new(&user, &serde_json::Value::Null, SystemTime::UNIX_EPOCH);
+    let accepted = event.accept(json!({ "jobId": "j", "progress": 5 }), &scope).unwrap();
+    let expected = json!({
+        "jobId": "j", "progress": 5, "status": "in_progress", "timestamp": "1970-01-01T00:00:00.000Z"
+    });
+    assert_eq!(accepted, expected);
+    let refusal = event.accept(json!({ "jobId": "j", "progress": 101 }), &scope).unwrap_err();
+    assert_eq!(refusal.message, "payload.progress must be at most 100");
+}
+
+#[test]
+fn free_room_names_do_not_reach_rooms_with_rules() {
+    let root = namespace("/");
+    let free = contract(&root, "chat").rooms["room"].clone();
+    for name in ["job:1", "user:u1:jobs", "admin:jobs", "generation-x"] {
+        assert_eq!(root.check_taken(&free, name), Err(RoomNameError::Taken), "{name}");
+        let (owner, _) = root.room_of(name).unwrap();
+        assert_ne!(&*owner.contract, "chat", "{name}");
+        assert_eq!(root.check_taken(owner, name), Ok(()), "{name}");
+    }
+    for name in ["lobby", "jobs:1", "team a/b", "generation", "user:u1"] {
+        assert_eq!(root.check_taken(&free, name), Ok(()), "{name}");
+        assert_eq!(&*root.room_of(name).unwrap().0.contract, "chat", "{name}");
+    }
+    let (_, vars) = root.room_of("user:u1:jobs").unwrap();
+    assert_eq!(vars, [("userId".to_owned(), "u1".to_owned())]);
+    assert!(root.room_of("$sid:x").is_none());
+}
+
+#[test]
+fn anonymous_greeting_has_no_user() {
+    let realtime = namespace("/realtime");
+    let greet = contract(&realtime, "vendhub-realtime").connect.greet.as_ref().unwrap();
+    let Some(crate::contract::model::RelayData::Value(data)) = &greet.data else {
+        panic!("a value is greeted with");
+    };
+    let payload = serde_json::Value::Null;
+    for (user, expected) in [
+        (User::anonymous(), json!({ "authenticated": false })),
+        (User::named("u1"), json!({ "authenticated": true, "userId": "u1" })),
+    ] {
+        assert_eq!(data.render(&Scope::new(&user, &payload, SystemTime::now())), expected);
+    }
+}
