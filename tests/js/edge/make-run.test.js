@@ -34,7 +34,7 @@ test('the printed client sees the event of the printed curl', async () => {
   await line(node, (text) => /-d |--data/.test(text));
   const lines = node.lines.filter(({ from }) => from === 'stdout').map(({ text }) => text.trim());
 
-  const program = block(lines, /socket\.io-client/, (text) => text !== '' && !/^curl /.test(text));
+  const program = block(lines, /socket\.io-client/, (text) => text !== '' && !/^(curl|npm) /.test(text));
   writeFileSync(join(folder, 'client.mjs'), program);
   symlinkSync(join(ROOT, 'tests/js/node_modules'), join(folder, 'node_modules'));
   assert.ok(program.split('\n').length <= 12, 'about ten lines');
