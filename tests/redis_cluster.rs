@@ -1,0 +1,73 @@
+//! What is kept in a Redis Cluster: no command touches two slots.
+
+#[path = "support/redis_cluster.rs"]
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use roomcast::config;
+use roomcast::event::Event;
+use roomcast::history::{History, ListCopy, Order, Query, Retention, RoomKey, Since};
+use roomcast::idempotency::{Claim, Idempotency};
+use roomcast::redis::Redis;
+use roomcast::telemetry::metrics::Metrics;
+use support::RedisCluster;
+
+async fn connect(cluster: &RedisCluster) -> (Redis, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::new());
+    let config = config::Redis { url: Some(config::Url::new(cluster.url())), ..config::Redis::default() };
+    let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !redis.is_up() {
+        assert!(Instant::now() < until, "not up: {:?}", redis.health());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(redis.is_clustered());
+    (redis, metrics)
+}
+
+#[tokio::test]
+async fn history_and_its_list_live_in_different_slots() {
+    let cluster = RedisCluster::start().await;
+    let (redis, metrics) = connect(&cluster).await;
+    let history = History::in_redis(redis.clone(), metrics.clone());
+    let keep = Retention { events: 5, ttl: Duration::from_secs(60) };
+    for room in ["job:1", "job:2", "job:{3}"] {
+        let key = RoomKey { namespace: "/jobs".into(), room: room.into() };
+        let list = format!("job-history:{room}");
+        let mut epoch = 0;
+        for number in 1..=7_u64 {
+            let payload = number.to_string();
+            let copy = ListCopy { key: &list, payload: &payload, events: 5, ttl: Duration::from_secs(60) };
+            let event = Event::encode("e", &[number]).unwrap();
+            let appended = history.append(&key, keep, Some(copy), &event).await.unwrap();
+            assert_eq!(appended.offset, number);
+            epoch = appended.epoch;
+        }
+        let query = Query { limit: 9, since: Some(Since { epoch: Some(epoch), offset: 4 }), order: Order::Asc };
+        let page = history.read(&key, query).await.unwrap();
+        assert!(page.complete);
+        assert_eq!(page.events.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [5, 6, 7]);
+        let answer = cluster.command(&format!("LRANGE {list} 0 -1"));
+        let items: Vec<_> = answer.lines().skip(1).filter(|line| !line.starts_with(['$', '+'])).collect();
+        assert_eq!(items, ["3", "4", "5", "6", "7"]);
+        history.forget(&key, Duration::ZERO).await.unwrap();
+        assert_eq!(history.read(&key, query).await.unwrap().epoch, 0);
+    }
+    assert_eq!(metrics.history_errors_total.with_label_values(&["copy", "refused"]).get(), 0);
+    redis.close().await;
+}
+
+#[tokio::test]
+async fn ids_are_claimed_once() {
+    let cluster = RedisCluster::start().await;
+    let (redis, metrics) = connect(&cluster).await;
+    let ids = Idempotency::in_redis(redis.clone(), Duration::from_secs(60), metrics);
+    for id in ["1", "{2}", "3"] {
+        let Claim::New(claimed) = ids.claim("c", id, b"body").await.unwrap() else { panic!("not new") };
+        ids.complete(claimed, "{}").await;
+        assert!(matches!(ids.claim("c", id, b"body").await, Ok(Claim::Seen(Some(_)))));
+    }
+    redis.close().await;
+}
