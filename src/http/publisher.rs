@@ -12,9 +12,13 @@ use crate::idempotency::{Claim, Idempotency, IdempotencyError};
 use crate::publish::{self, NotCarried, Origin, Publisher};
 
 /// Publishes for backends.
+///
+/// What has begun is done to its end, also when the backend hangs up: an event must not be in a history and go to nobody,
+/// and an id must not be taken for an event that was never sent.
+#[derive(Clone)]
 pub struct ApiPublisher {
     publisher: Arc<Publisher>,
-    ids: Idempotency,
+    ids: Arc<Idempotency>,
 }
 
 /// What is remembered of a publish, for those who send its id again.
@@ -30,7 +34,7 @@ struct Remembered {
 impl ApiPublisher {
     /// Publishes through this publisher, and remembers ids here.
     pub fn new(publisher: Arc<Publisher>, ids: Idempotency) -> Self {
-        Self { publisher, ids }
+        Self { publisher, ids: Arc::new(ids) }
     }
 
     async fn once(&self, publish: ContractPublish, id: &str) -> Result<Published, Refusal> {
@@ -71,20 +75,35 @@ impl ApiPublisher {
 
 impl Publishing for ApiPublisher {
     fn contract_event(&self, mut publish: ContractPublish) -> BoxFuture<'_, Result<Published, Refusal>> {
-        async move {
+        let this = self.clone();
+        to_the_end(async move {
             match publish.id.take() {
-                Some(id) => self.once(publish, &id).await,
-                None => self.publish(publish).await,
+                Some(id) => this.once(publish, &id).await,
+                None => this.publish(publish).await,
             }
-        }
-        .boxed()
+        })
     }
 
     fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<Published, Refusal>> {
         let PlainEmit { namespace, rooms, users, sockets, except, event, args, volatile } = emit;
         let emit = publish::PlainEmit { namespace, rooms, users, sockets, except, event, args, volatile };
-        async move { self.publisher.plain(emit, Origin::Api).await.map(Published::from) }.boxed()
+        let publisher = self.publisher.clone();
+        to_the_end(async move { publisher.plain(emit, Origin::Api).await.map(Published::from) })
     }
+}
+
+/// Runs in a task of its own, which nobody can drop half-way.
+fn to_the_end<'a>(
+    publish: impl Future<Output = Result<Published, Refusal>> + Send + 'static,
+) -> BoxFuture<'a, Result<Published, Refusal>> {
+    let task = tokio::spawn(publish);
+    async move {
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a publish failed half-way");
+            Err(Refusal::new(Code::InternalError, "the publish failed half-way; whether it went out is not known"))
+        })
+    }
+    .boxed()
 }
 
 impl From<publish::Published> for Published {
@@ -132,4 +151,75 @@ fn duplicate(event: String, result: Option<&str>) -> Published {
         first.map_or((Vec::new(), 0, 0, false), |first| (first.rooms, first.local, first.dropped, first.held));
     let rooms = rooms.iter().map(|room| room.as_str().into()).collect();
     Published { event, rooms, local, dropped, remote, held, duplicate: true, idempotent: Some(true) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::contract::load::{Source, load_sources};
+    use crate::publish::{Carried, Carrier, Outgoing, Parts, Remote};
+    use crate::telemetry::metrics::Metrics;
+
+    const CONTRACT: &str = r#"
+name = "c"
+namespace = "/"
+auth = { mode = "none" }
+[rooms.all]
+name = "all"
+[server.e]
+rooms = ["all"]
+"#;
+
+    /// Confirms after a while.
+    #[derive(Default)]
+    struct Slow(AtomicUsize);
+
+    impl Carrier for Slow {
+        fn carry(&self, _: &Outgoing) -> Carried {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let confirmed = async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Ok(())
+            };
+            Carried { local: 3, dropped: 0, remote: Remote::Handed(Box::pin(confirmed)) }
+        }
+    }
+
+    fn publisher() -> (ApiPublisher, Arc<Slow>) {
+        let source = Source { name: "test.toml".into(), text: CONTRACT.into() };
+        let namespaces: Vec<_> = load_sources(vec![source]).unwrap().into_iter().map(Arc::new).collect();
+        let (carrier, metrics) = (Arc::new(Slow::default()), Arc::new(Metrics::new()));
+        let publisher = Publisher::new(Parts::alone(&namespaces, carrier.clone(), metrics.clone()));
+        (ApiPublisher::new(publisher, Idempotency::in_memory(Duration::from_secs(60), metrics)), carrier)
+    }
+
+    fn publish(id: &str) -> ContractPublish {
+        let (contract, event) = ("c".to_owned(), "e".to_owned());
+        ContractPublish { contract, event, data: None, params: serde_json::Value::Null, id: Some(id.to_owned()) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn publish_of_a_backend_that_hangs_up_is_done_to_its_end() {
+        let (api, carrier) = publisher();
+        let hung_up = tokio::time::timeout(Duration::from_millis(10), api.contract_event(publish("1"))).await;
+        assert!(hung_up.is_err());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let again = api.contract_event(publish("1")).await.unwrap();
+        assert_eq!((again.duplicate, again.local), (true, 3), "the first answer");
+        assert_eq!(carrier.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_publish_gives_its_id_back() {
+        let (api, carrier) = publisher();
+        let wrong = ContractPublish { event: "unknown".into(), ..publish("1") };
+        assert_eq!(api.contract_event(wrong).await.unwrap_err().code, Code::UnknownEvent);
+        assert!(!api.contract_event(publish("1")).await.unwrap().duplicate);
+        let other = ContractPublish { params: serde_json::json!({ "x": 1 }), ..publish("1") };
+        assert_eq!(api.contract_event(other).await.unwrap_err().code, Code::InvalidPayload);
+        assert_eq!(carrier.0.load(Ordering::SeqCst), 1);
+    }
 }
