@@ -38,7 +38,7 @@ use axum::routing::{MethodFilter, get, on};
 use http::{Method, StatusCode};
 
 pub use ready::{ClusterStatus, ReadySource, RedisStatus, Status};
-pub use state::{Api, ApiLimits, Caller, Keys, Parts};
+pub use state::{Api, ApiLimits, Parts};
 
 use crate::error::Code;
 use answer::ApiError;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, is_name};
-use super::{Period, Secret};
+use super::{Period, Secret, Size};
 
 /// In bytes; a longer one cannot be guessed.
 const SHORTEST_SECRET: usize = 16;
@@ -22,6 +22,10 @@ pub struct Api {
     pub keys: Vec<ApiKey>,
     /// How long the `id` of a publish is remembered: within this time the same id publishes once.
     pub idempotency_ttl: Period,
+    /// No request's body is larger; 1kB to 100MB.
+    pub max_body: Size,
+    /// At most so many events are in one batch; 1 to 10000.
+    pub max_batch: usize,
 }
 
 impl Default for Api {
@@ -30,6 +34,8 @@ impl Default for Api {
             listen: SocketAddr::from(([127, 0, 0, 1], 3001)),
             keys: Vec::new(),
             idempotency_ttl: Period::from_secs(600),
+            max_body: Size::from_bytes(10_000_000),
+            max_batch: 1000,
         }
     }
 }
@@ -54,6 +60,8 @@ impl Default for ApiKey {
 
 impl Api {
     pub(super) fn check(&self, check: &mut Check<'_>) {
+        check.must((1_000..=100_000_000).contains(&self.max_body.bytes()), "max_body", "must be 1kB to 100MB");
+        check.must((1..=10_000).contains(&self.max_batch), "max_batch", "must be 1 to 10000");
         for (index, key) in self.keys.iter().enumerate() {
             check.entry("keys", index, |check| {
                 if !is_name(&key.name, 64) {

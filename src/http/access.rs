@@ -6,7 +6,8 @@ use http::{HeaderMap, header};
 
 use super::answer::ApiError;
 use super::route::{Access, Call};
-use super::state::{Api, Caller};
+use super::state::Api;
+use crate::auth::api_keys::ApiKey;
 use crate::contract::model::RoomDef;
 use crate::error::Code;
 
@@ -14,19 +15,19 @@ use crate::error::Code;
 ///
 /// # Errors
 /// 401 and 403.
-pub fn check(api: &Api, access: Access, headers: &HeaderMap) -> Result<Caller, ApiError> {
+pub fn check(api: &Api, access: Access, headers: &HeaderMap) -> Result<ApiKey, ApiError> {
     if access == Access::Open {
-        return Ok(Caller { name: "".into(), contracts: [].into() });
+        return Ok(ApiKey { name: String::new(), contracts: Vec::new() });
     }
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let caller = match (given.next(), given.next()) {
-        (Some(value), None) => value.to_str().ok().and_then(|value| api.keys.check(value)),
+        (Some(value), None) => value.to_str().ok().and_then(|value| api.keys.check(value)).cloned(),
         _ => None,
     };
     let Some(caller) = caller else {
         return Err(ApiError::new(Code::AuthenticationFailed, "send a valid API key as Authorization: Bearer <key>"));
     };
-    if access == Access::Admin && !caller.is_admin() {
+    if access == Access::Admin && !caller.permits_everything() {
         return Err(forbidden(&caller, "this request"));
     }
     Ok(caller)
@@ -49,7 +50,7 @@ pub fn namespace<'a>(api: &Api, path: &'a str) -> Result<&'a str, ApiError> {
 /// 403 when none has.
 pub fn room(call: &Call, namespace: &str, room: &str) -> Result<(), ApiError> {
     let caller = &call.caller;
-    if caller.is_admin() || rooms_like(&call.api, namespace, room).any(|def| caller.has(&def.contract)) {
+    if rooms_like(&call.api, namespace, room).any(|def| caller.permits(&def.contract)) || caller.permits_everything() {
         return Ok(());
     }
     Err(forbidden(caller, "the room"))
@@ -63,7 +64,7 @@ pub fn rooms_like<'a>(api: &'a Api, namespace: &str, room: &'a str) -> impl Iter
 }
 
 /// 403 for a key that is for other contracts.
-pub fn forbidden(caller: &Caller, what: &str) -> ApiError {
-    let message = format!("the API key {:?} is limited to contracts that do not include {what}", &*caller.name);
+pub fn forbidden(caller: &ApiKey, what: &str) -> ApiError {
+    let message = format!("the API key {:?} is limited to contracts that do not include {what}", caller.name);
     ApiError::new(Code::AuthorizationFailed, message)
 }

@@ -17,9 +17,6 @@ use crate::error::Code;
 /// What a batch has not begun after so long is not tried.
 pub const BATCH_TIME: Duration = Duration::from_secs(30);
 
-/// An id that makes a publish idempotent is no longer than this.
-pub const MAX_ID: usize = 128;
-
 /// An event of a contract.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "Event")]
@@ -37,8 +34,9 @@ pub struct EventRequest {
     data: Value,
     /// Routing data for the contract's rooms; clients never see it.
     params: Option<serde_json::Map<String, Value>>,
-    /// Makes the publish idempotent: the same id again is answered `duplicate` and sends nothing.
-    #[schemars(length(min = 1, max = MAX_ID))]
+    /// Makes the publish idempotent: for `api.idempotency_ttl` the same id for the same contract and content gets the first
+    /// answer again, with `duplicate`, and sends nothing. Printable ASCII without spaces.
+    #[schemars(regex(pattern = text::ID_PATTERN))]
     id: Option<String>,
 }
 
@@ -61,9 +59,10 @@ pub struct Accepted {
     /// Why it was not carried.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// The id was published before: nothing was sent now.
+    /// The id was published before: nothing was sent now, and the rest is the answer of that time.
     duplicate: bool,
-    /// False: the publish had an id, but Redis could not be asked whether it is the first. Left out without an id.
+    /// Whether the promise of an `id` is kept; not there without an id. False: Redis was away, and the event went out
+    /// without anybody knowing whether it is the first of its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotent: Option<bool>,
     /// A throttle holds it back: it, or a newer one in its place, goes out within the throttle's time.
@@ -80,6 +79,8 @@ pub enum RemoteWord {
     Carried,
     /// It did not reach them, and was counted; `reason` says why.
     NotCarried,
+    /// Only for a duplicate whose first publish is still worked on, or had too long an answer to be kept.
+    Unknown,
 }
 
 /// An event of a batch that was refused.
@@ -180,14 +181,14 @@ fn read(mut object: Object<'_>) -> Result<ContractPublish, ApiError> {
         event: object.string("event", text::MAX_NAME),
         data: object.has("data").then(|| object.raw("data")),
         params: object.object("params").unwrap_or_default(),
-        id: object.optional_string("id", MAX_ID),
+        id: object.id("id"),
     };
     object.finish()?;
     Ok(publish)
 }
 
 async fn one(call: &Call, publish: ContractPublish) -> Result<Accepted, ApiError> {
-    if !call.caller.has(&publish.contract) {
+    if !call.caller.permits(&publish.contract) {
         return Err(access::forbidden(&call.caller, "the contract of this event"));
     }
     Ok(call.api.publisher.contract_event(publish).await?.into())
@@ -199,6 +200,7 @@ impl From<Published> for Accepted {
             RemoteOutcome::Alone => (RemoteWord::Alone, None),
             RemoteOutcome::Carried => (RemoteWord::Carried, None),
             RemoteOutcome::NotCarried(reason) => (RemoteWord::NotCarried, Some(reason.as_str())),
+            RemoteOutcome::Unknown => (RemoteWord::Unknown, None),
         };
         Self {
             accepted: true,

@@ -54,6 +54,12 @@ impl<'a> Object<'a> {
         self.checked(name, text::read(raw, max))
     }
 
+    /// An id of printable ASCII.
+    pub fn id(&mut self, name: &str) -> Option<String> {
+        let raw = self.take(name)?;
+        self.checked(name, text::read_id(raw))
+    }
+
     /// A namespace's path that must be there.
     pub fn namespace(&mut self) -> String {
         let path = self.string("namespace", text::MAX_NAME);

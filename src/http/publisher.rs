@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::publishing::{ContractPublish, PlainEmit, Published, Publishing, RemoteOutcome};
 use crate::error::{Code, Refusal};
 use crate::idempotency::{Claim, Idempotency, IdempotencyError};
-use crate::publish::{self, NotCarried, Origin, Publisher};
+use crate::publish::{self, Origin, Publisher};
 
 /// Publishes for backends.
 ///
@@ -27,7 +27,7 @@ struct Remembered {
     rooms: Vec<String>,
     local: usize,
     dropped: usize,
-    remote: Option<Result<(), NotCarried>>,
+    remote: RemoteOutcome,
     held: bool,
 }
 
@@ -129,11 +129,7 @@ fn remember(published: &Published) -> String {
         rooms: published.rooms.iter().map(ToString::to_string).collect(),
         local: published.local,
         dropped: published.dropped,
-        remote: match published.remote {
-            RemoteOutcome::Alone => None,
-            RemoteOutcome::Carried => Some(Ok(())),
-            RemoteOutcome::NotCarried(reason) => Some(Err(reason)),
-        },
+        remote: published.remote,
         held: published.held,
     };
     serde_json::to_string(&remembered).unwrap_or_default()
@@ -142,13 +138,14 @@ fn remember(published: &Published) -> String {
 /// The first publish's answer. Without one, because it is under way or was too long to keep, nothing is known but that.
 fn duplicate(event: String, result: Option<&str>) -> Published {
     let first = result.and_then(|result| serde_json::from_str::<Remembered>(result).ok());
-    let remote = match first.as_ref().and_then(|first| first.remote) {
-        None => RemoteOutcome::Alone,
-        Some(Ok(())) => RemoteOutcome::Carried,
-        Some(Err(reason)) => RemoteOutcome::NotCarried(reason),
-    };
-    let (rooms, local, dropped, held) =
-        first.map_or((Vec::new(), 0, 0, false), |first| (first.rooms, first.local, first.dropped, first.held));
+    let first = first.unwrap_or(Remembered {
+        rooms: Vec::new(),
+        local: 0,
+        dropped: 0,
+        remote: RemoteOutcome::Unknown,
+        held: false,
+    });
+    let Remembered { rooms, local, dropped, remote, held } = first;
     let rooms = rooms.iter().map(|room| room.as_str().into()).collect();
     Published { event, rooms, local, dropped, remote, held, duplicate: true, idempotent: Some(true) }
 }

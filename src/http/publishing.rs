@@ -1,10 +1,13 @@
 //! What the API publishes through.
 
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::Refusal;
+use crate::publish::NotCarried;
+use crate::session::RoomName;
 
 /// A publish by contract and event name.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ pub struct Published {
     /// The event's name.
     pub event: String,
     /// The rooms it went to; empty: the whole namespace.
-    pub rooms: Vec<crate::session::RoomName>,
+    pub rooms: Vec<RoomName>,
     /// Clients of this node that it was queued for.
     pub local: usize,
     /// Clients of this node whose queue was full.
@@ -64,14 +67,16 @@ pub struct Published {
 }
 
 /// What became of a publish for the other nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteOutcome {
     /// There are none.
     Alone,
     /// Redis took it.
     Carried,
     /// It did not reach them, and was counted.
-    NotCarried(crate::publish::NotCarried),
+    NotCarried(NotCarried),
+    /// The answer of a duplicate's first publish is not at hand.
+    Unknown,
 }
 
 /// The one way out, as far as the API needs it.

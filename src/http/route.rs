@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::answer::{Answer, ApiError};
 use super::params::{Kind, Param, Params};
-use super::state::{Api, Caller};
+use super::state::Api;
 use super::{access, actions, body, connections, emit, events, fields, history, openapi, owners, rooms, users};
+use crate::auth::api_keys::ApiKey;
 
 /// A route.
 pub struct Route {
@@ -58,7 +59,7 @@ pub struct Call {
     /// What the API is made of.
     pub api: Arc<Api>,
     /// The key.
-    pub caller: Caller,
+    pub caller: ApiKey,
     /// Path and query.
     pub params: Params,
     /// The body, empty where the route has none.

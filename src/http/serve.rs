@@ -1,14 +1,12 @@
 //! What happens to every API request: key, turn, parameters, body, route, answer.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::RequestExt;
 use axum::extract::{RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::FutureExt;
 
 use super::answer::{Answer, ApiError};
 use super::params::Params;
@@ -17,17 +15,15 @@ use super::state::{Api, MAX_REQUESTS};
 use super::{access, body};
 use crate::error::Code;
 
+/// No request is worked on longer: everything on the way has a bound of its own, so only a fault gets here.
+pub const WORK_TIME: Duration = Duration::from_secs(60);
+
 /// Answers a request of a route, whatever happens on the way.
 pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response {
     let started = Instant::now();
-    let answered = AssertUnwindSafe(handle(&route, api.clone(), request)).catch_unwind().await;
-    let response = match answered {
-        Ok(Ok(answer)) => answer.into_response(),
-        Ok(Err(error)) => error.into_response(),
-        Err(_) => {
-            tracing::error!(api.route = route.name, "a request of the API panicked; this is a fault of roomcast");
-            ApiError::new(Code::InternalError, "the node failed; its log says more").into_response()
-        }
+    let response = match handle(&route, api.clone(), request).await {
+        Ok(answer) => answer.into_response(),
+        Err(error) => error.into_response(),
     };
     let metrics = &api.metrics;
     metrics.api_requests_total.with_label_values(&[route.name, response.status().as_str()]).inc();
@@ -37,8 +33,7 @@ pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Respon
 
 async fn handle(route: &Route, api: Arc<Api>, mut request: Request) -> Result<Answer, ApiError> {
     let caller = access::check(&api, route.access, request.headers())?;
-    let held = api.clone();
-    let _turn = held.turn().ok_or_else(|| {
+    let turn = api.turn().ok_or_else(|| {
         ApiError::new(Code::Overloaded, format!("{MAX_REQUESTS} requests are worked on already; try again"))
     })?;
     let path = path_params(&mut request).await?;
@@ -50,7 +45,20 @@ async fn handle(route: &Route, api: Arc<Api>, mut request: Request) -> Result<An
             body::read(&parts.headers, body, api.limits.max_body).await?
         }
     };
-    (route.call)(Call { api, caller, params, body }).await
+    let work = (route.call)(Call { api, caller, params, body });
+    // A task of its own: what was begun is ended, even if whoever asked hangs up.
+    let task = tokio::spawn(async move {
+        let _turn = turn;
+        tokio::time::timeout(WORK_TIME, work).await.unwrap_or_else(|_| Err(too_slow()))
+    });
+    task.await.unwrap_or_else(|_| {
+        tracing::error!(api.route = route.name, "a request of the API panicked; this is a fault of roomcast");
+        Err(ApiError::new(Code::InternalError, "the node failed; its log says more"))
+    })
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(Code::Unavailable, format!("the request took longer than {} s and was given up", WORK_TIME.as_secs()))
 }
 
 async fn path_params(request: &mut Request) -> Result<Vec<(String, String)>, ApiError> {

@@ -4,11 +4,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::publishing::Publishing;
 use super::ready::ReadySource;
 use super::{openapi, route};
+use crate::auth::api_keys::ApiKeys;
+use crate::config;
 use crate::contract::model::Namespace;
 use crate::directory::{Actions, Directory};
 use crate::history::History;
@@ -34,7 +36,7 @@ pub struct Parts {
     /// The contracts, by namespace.
     pub contracts: Vec<Arc<Namespace>>,
     /// Who may use the API.
-    pub keys: Arc<dyn Keys>,
+    pub keys: Arc<ApiKeys>,
     /// How the node is.
     pub ready: Arc<dyn ReadySource>,
     /// The rooms of this node.
@@ -48,7 +50,7 @@ pub struct Parts {
 /// The API, ready to be asked.
 pub struct Api {
     parts: Parts,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     document: Value,
 }
 
@@ -61,25 +63,16 @@ pub struct ApiLimits {
     pub max_batch: usize,
 }
 
-impl Default for ApiLimits {
-    fn default() -> Self {
-        Self { max_body: 10_000_000, max_batch: 1000 }
+impl From<&config::Api> for ApiLimits {
+    fn from(api: &config::Api) -> Self {
+        Self { max_body: api.max_body.as_usize(), max_batch: api.max_batch }
     }
 }
 
-/// Who may use the API. `auth` implements it.
-pub trait Keys: Send + Sync {
-    /// The key that an `Authorization` header names, compared in constant time.
-    fn check(&self, authorization: &str) -> Option<Caller>;
-}
-
-/// The key that a request came with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The key's name, for logs.
-    pub name: Arc<str>,
-    /// The contracts that it may publish to and read of; `*`: all, and everything else.
-    pub contracts: Arc<[String]>,
+impl Default for ApiLimits {
+    fn default() -> Self {
+        Self::from(&config::Api::default())
+    }
 }
 
 // === impl Api ===
@@ -88,12 +81,12 @@ impl Api {
     /// An API of these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         let document = openapi::document(&route::table(), parts.limits);
-        Arc::new(Self { parts, turns: Semaphore::new(MAX_REQUESTS), document })
+        Arc::new(Self { parts, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), document })
     }
 
     /// A permit to work on a request, if one is free.
-    pub fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.turns.try_acquire().ok()
+    pub fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.turns.clone().try_acquire_owned().ok()
     }
 
     /// The OpenAPI document.
@@ -107,19 +100,5 @@ impl Deref for Api {
 
     fn deref(&self) -> &Parts {
         &self.parts
-    }
-}
-
-// === impl Caller ===
-
-impl Caller {
-    /// Whether the key is for everything.
-    pub fn is_admin(&self) -> bool {
-        self.contracts.iter().any(|contract| contract == "*")
-    }
-
-    /// Whether the key is for this contract.
-    pub fn has(&self, contract: &str) -> bool {
-        self.contracts.iter().any(|of| of == "*" || of == contract)
     }
 }

@@ -12,6 +12,12 @@ pub const MAX_NAME: usize = 256;
 /// At most so many elements has a list of names in a request.
 pub const MAX_LIST: usize = 1000;
 
+/// At most so many characters has an id.
+const MAX_ID: usize = 128;
+
+/// What an id looks like.
+pub const ID_PATTERN: &str = "^[!-~]{1,128}$";
+
 /// What a time looks like. Each unit goes up to 30 days.
 pub const PERIOD_PATTERN: &str = concat!(
     r"^(([1-9][0-9]{0,5}|1[0-9]{6}|2[0-4][0-9]{5}|25[0-8][0-9]{4}|259[01][0-9]{3}|2592000)s",
@@ -59,6 +65,15 @@ pub fn read_room(raw: &RawValue) -> Result<String, String> {
     let text: String = serde_json::from_str(raw.get()).map_err(|_| "must be a string".to_owned())?;
     check_room(&text)?;
     Ok(text)
+}
+
+/// Reads a JSON string that is an id.
+pub fn read_id(raw: &RawValue) -> Result<String, String> {
+    let text: String = serde_json::from_str(raw.get()).map_err(|_| "must be a string".to_owned())?;
+    if (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text);
+    }
+    Err(format!("must be 1 to {MAX_ID} printable ASCII characters without spaces"))
 }
 
 /// Reads a JSON string such as `"90s"`, `"15m"`, `"24h"`, `"7d"`.

@@ -13,12 +13,14 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
+use crate::auth::api_keys::ApiKeys;
+use crate::config;
 use crate::contract::model::Namespace;
 use crate::directory::*;
 use crate::error::{Code, Refusal};
 use crate::history::History;
 use crate::http::publishing::{ContractPublish, PlainEmit, Published, Publishing, RemoteOutcome};
-use crate::http::{Api, ApiLimits, Caller, Keys, Parts, ReadySource, Status, api_router};
+use crate::http::{Api, ApiLimits, Parts, ReadySource, Status, api_router};
 use crate::owners::Owners;
 use crate::publish::NotCarried;
 use crate::room::Rooms;
@@ -37,6 +39,11 @@ impl Publishing for FakePublisher {
             match publish.event.as_str() {
                 "panics" => panic!("as the test asked"),
                 "hangs" => std::future::pending().await,
+                "slow" => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    self.0.lock().unwrap().push("slow is done".into());
+                    Ok(published(publish.event, RemoteOutcome::Carried))
+                }
                 "unknown" => Err(Refusal::new(Code::UnknownEvent, "no such event")),
                 "often" => Err(Refusal::new(Code::RateLimitExceeded, "wait").retry_after(Duration::from_secs(7))),
                 "away" => Ok(published(publish.event, RemoteOutcome::NotCarried(NotCarried::Away))),
@@ -178,17 +185,13 @@ impl Actions for FakeActions {
     }
 }
 
-struct FakeKeys;
-
-impl Keys for FakeKeys {
-    fn check(&self, authorization: &str) -> Option<Caller> {
-        let contracts = match authorization {
-            "Bearer admin" => "*",
-            "Bearer orders" => "orders",
-            _ => return None,
-        };
-        Some(Caller { name: "test".into(), contracts: [contracts.to_owned()].into() })
-    }
+fn keys() -> ApiKeys {
+    let key = |secret: &str, contracts: &str| config::ApiKey {
+        name: "test".into(),
+        secret: config::Secret::new(secret),
+        contracts: vec![contracts.into()],
+    };
+    ApiKeys::new(&[key("admin", "*"), key("orders", "orders")])
 }
 
 struct FakeReady;
@@ -237,7 +240,7 @@ impl Fixture {
             history: Arc::new(History::in_memory(metrics.clone())),
             rooms: Arc::new(Rooms::new(contracts.iter().map(|namespace| namespace.path.clone()))),
             contracts,
-            keys: Arc::new(FakeKeys),
+            keys: Arc::new(keys()),
             ready: Arc::new(FakeReady),
             metrics,
             limits,
