@@ -70,7 +70,7 @@ async fn examples_are_taken_and_answers_are_as_described() {
         let described = &operation["responses"][reply.status.to_string()];
         assert!(!described.is_null(), "{} answered {reply:?}", route.name);
         if reply.status == 404 {
-            // No contract of the stand-in keeps a history.
+            // The room of this name keeps none.
             assert_eq!(route.name, "getHistory");
         } else {
             assert_eq!(reply.status, route.success.0, "{}: {reply:?}", route.name);

@@ -1,12 +1,16 @@
 //! Health, metrics, and introspection.
 
-use serde_json::json;
+use std::time::Duration;
 
-use super::support::Fixture;
-use crate::http::{ApiLimits, public_router};
 use axum::body::Body;
 use http::Request;
+use serde_json::{Value, json};
 use tower::ServiceExt;
+
+use super::support::Fixture;
+use crate::event::Event;
+use crate::history::{Retention, RoomKey};
+use crate::http::{ApiLimits, public_router};
 
 #[tokio::test]
 async fn health_and_metrics_need_no_key() {
@@ -94,6 +98,54 @@ async fn keys_for_some_contracts_read_little() {
             fixture.send_with("GET", &format!("/api/v1/{uri}"), &[("authorization", "Bearer orders")], "").await;
         assert_eq!(reply.code(), "AUTHORIZATION_FAILED", "{uri}");
     }
+}
+
+#[tokio::test]
+async fn keys_for_a_contract_know_its_rooms() {
+    let fixture = Fixture::new();
+    let send = async |method: &str, uri: &str, body: &'static str| {
+        fixture.send_with(method, &format!("/api/v1/{uri}"), &[("authorization", "Bearer orders")], body).await.status
+    };
+    assert_eq!(send("GET", "counts?room=lobby", "").await, 200);
+    assert_eq!(send("GET", "rooms/lobby/members", "").await, 200);
+    assert_eq!(send("GET", "rooms/order:1/history", "").await, 200);
+    assert_eq!(send("GET", "rooms/lobby/history", "").await, 404, "no contract keeps one");
+    assert_eq!(send("GET", "rooms/job:1?namespace=/jobs", "").await, 403);
+    assert_eq!(send("PUT", "owners", r#"{"namespace":"/","room":"order:1","owner":"ada"}"#).await, 204);
+    assert_eq!(send("DELETE", "owners", r#"{"namespace":"/","room":"order:1"}"#).await, 204);
+    assert_eq!(send("PUT", "owners", r#"{"namespace":"/","room":"other:1","owner":"ada"}"#).await, 403);
+    assert_eq!(send("PUT", "owners", r#"{"namespace":"/jobs","room":"order:1","owner":"ada"}"#).await, 403);
+}
+
+#[tokio::test]
+async fn a_history_is_read_with_limit_since_and_order() {
+    let fixture = Fixture::new();
+    let room = RoomKey { namespace: "/".into(), room: "order:1".into() };
+    let keep = Retention { events: 10, ttl: Duration::from_secs(60) };
+    let mut epoch = 0;
+    for number in 1..=12 {
+        let event = Event::encode("status", &[number]).unwrap();
+        epoch = fixture.api.history.append(&room, keep, None, &event).await.unwrap().epoch;
+    }
+    let get = async |query: &str| fixture.send("GET", &format!("/api/v1/rooms/order:1/history?{query}"), "").await;
+    let offsets = |history: &Value| -> Vec<u64> {
+        history["items"].as_array().unwrap().iter().map(|item| item["offset"].as_u64().unwrap()).collect()
+    };
+    let newest = get("limit=2").await.json();
+    assert_eq!(
+        (offsets(&newest), &newest["items"][1]),
+        (vec![11, 12], &json!({ "offset": 12, "event": "status", "args": [12] }))
+    );
+    assert_eq!(
+        (&newest["firstOffset"], &newest["lastOffset"], &newest["epoch"]),
+        (&json!(3), &json!(12), &json!(epoch))
+    );
+    assert_eq!(offsets(&get("limit=2&order=desc").await.json()), [12, 11]);
+    let since = get(&format!("since=9&epoch={epoch}&limit=2")).await.json();
+    assert_eq!((offsets(&since), &since["complete"]), (vec![10, 11], &json!(true)));
+    let gone = get(&format!("since=1&epoch={epoch}")).await.json();
+    assert_eq!((offsets(&gone).len(), &gone["complete"]), (10, &json!(false)));
+    assert_eq!(get("epoch=1").await.status, 422);
 }
 
 #[tokio::test]

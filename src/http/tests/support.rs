@@ -15,6 +15,7 @@ use tower::ServiceExt;
 
 use crate::auth::api_keys::ApiKeys;
 use crate::config;
+use crate::contract::load::{Source, load_sources};
 use crate::contract::model::Namespace;
 use crate::directory::*;
 use crate::error::{Code, Refusal};
@@ -218,9 +219,35 @@ pub struct Fixture {
     pub router: Router,
 }
 
-/// A served namespace without contracts.
-fn namespace(path: &str) -> Arc<Namespace> {
-    Arc::new(Namespace::new(path, Vec::new()))
+const ORDERS: &str = r#"
+name = "orders"
+namespace = "/"
+[auth]
+mode = "none"
+[rooms.order]
+name = "order:{id}"
+history = { events = 10, ttl = "1h", replay = "none" }
+[rooms.lobby]
+name = "lobby"
+[server.status]
+rooms = ["order"]
+"#;
+
+const JOBS: &str = r#"
+name = "jobs"
+namespace = "/jobs"
+[auth]
+mode = "none"
+[rooms.job]
+name = "job:{id}"
+[server.status]
+rooms = ["job"]
+"#;
+
+fn contracts() -> Vec<Arc<Namespace>> {
+    let sources = [ORDERS, JOBS].map(|text| Source { name: "test".into(), text: text.into() });
+    let loaded = load_sources(sources.into()).unwrap_or_else(|report| panic!("{report}"));
+    loaded.into_iter().map(Arc::new).collect()
 }
 
 impl Fixture {
@@ -231,7 +258,7 @@ impl Fixture {
     pub fn with_limits(limits: ApiLimits) -> Self {
         let metrics = Arc::new(Metrics::new());
         let publisher = Arc::new(FakePublisher::default());
-        let contracts = vec![namespace("/"), namespace("/jobs")];
+        let contracts = contracts();
         let api = Api::new(Parts {
             publisher: publisher.clone(),
             owners: Arc::new(Owners::in_memory(metrics.clone())),
