@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 pub use memory::Memory;
-pub use policy::{Policies, Tell, Told, What};
+pub use policy::{Policies, RoomChange, Tell, What};
 pub use redis::Cluster;
 
 use crate::directory::{Answer, Directory};

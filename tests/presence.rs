@@ -16,11 +16,12 @@ use support::redis::RedisServer;
 
 const NS: &str = "/";
 
-/// Runs a test on a node alone, on one node with Redis, and on three.
+/// Runs a test on a node alone, on one node with Redis, on two with a Redis Cluster, and on three.
 macro_rules! everywhere {
     ($($name:ident),* $(,)?) => {
         mod memory { $( #[tokio::test] async fn $name() { super::$name(super::World::memory()).await } )* }
         mod one_node { $( #[tokio::test] async fn $name() { super::$name(super::World::redis(1).await).await } )* }
+        mod redis_cluster { $( #[tokio::test] async fn $name() { super::$name(super::World::redis_cluster(2).await).await } )* }
         mod three_nodes { $( #[tokio::test] async fn $name() { super::$name(super::World::redis(3).await).await } )* }
     };
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::local::{Local, Status, user_id};
-use super::{MAX_STATUS_BYTES, Policies, Presence, SharedRooms, Tell, Told, UserStatus, What};
+use super::{MAX_STATUS_BYTES, Policies, Presence, RoomChange, SharedRooms, Tell, UserStatus, What};
 use crate::directory::{
     Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, UserInfo,
 };
@@ -30,8 +30,8 @@ pub struct Memory {
     policies: Policies,
     /// Sockets of users in rooms whose joins and leaves are told.
     sockets: Mutex<HashMap<Seat, u64>>,
-    untold: mpsc::Sender<Told>,
-    told: Mutex<Option<mpsc::Receiver<Told>>>,
+    untold: mpsc::Sender<RoomChange>,
+    told: Mutex<Option<mpsc::Receiver<RoomChange>>>,
     metrics: Arc<Metrics>,
 }
 

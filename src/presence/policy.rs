@@ -7,11 +7,11 @@ use crate::contract::model::{Contract, RoomDef};
 use crate::session::RoomName;
 
 /// What takes joins and leaves.
-pub type Tell = Arc<dyn Fn(Told) + Send + Sync>;
+pub type Tell = Arc<dyn Fn(RoomChange) + Send + Sync>;
 
 /// The first socket of a user came into a room, or the last one left it, over the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct RoomChange {
     /// The namespace's path.
     pub namespace: Arc<str>,
     /// The contract that wants to know.
@@ -67,14 +67,14 @@ impl Policies {
     }
 
     /// What is told of a join or leave, if anything.
-    pub(super) fn told(&self, namespace: &Arc<str>, room: &str, user_id: &str, what: What) -> Option<Told> {
+    pub(super) fn told(&self, namespace: &Arc<str>, room: &str, user_id: &str, what: What) -> Option<RoomChange> {
         let def = self.find(namespace, room)?;
         let policy = def.presence.as_ref()?;
         let event = match what {
             What::Joined => policy.joined.as_deref()?,
             What::Left => policy.left.as_deref()?,
         };
-        Some(Told {
+        Some(RoomChange {
             namespace: namespace.clone(),
             contract: def.contract.clone(),
             room: room.into(),

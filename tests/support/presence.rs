@@ -12,7 +12,7 @@ use roomcast::contract::model::{PresencePolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::directory::{DirectoryError, Page, PageRequest};
 use roomcast::event::{Args, Event};
-use roomcast::presence::{Cluster, Memory, Policies, Presence, Told, What};
+use roomcast::presence::{Cluster, Memory, Policies, Presence, RoomChange, What};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::session::{AckId, Close, Link, Peer, RoomName, SendError, Session};
@@ -60,7 +60,7 @@ pub struct Node {
     pub id: String,
     pub presence: Arc<dyn Presence>,
     pub rooms: Arc<Rooms>,
-    pub told: Arc<Mutex<Vec<Told>>>,
+    pub told: Arc<Mutex<Vec<RoomChange>>>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -88,7 +88,7 @@ impl Node {
 
     fn of(id: &str, presence: Arc<dyn Presence>, metrics: Arc<Metrics>) -> Self {
         let rooms = Arc::new(Rooms::new([NS.into()]).watched_by(presence.clone()));
-        let told: Arc<Mutex<Vec<Told>>> = Arc::default();
+        let told: Arc<Mutex<Vec<RoomChange>>> = Arc::default();
         let sink = told.clone();
         presence.start(&rooms, Arc::new(move |one| sink.lock().unwrap().push(one)));
         Self { id: id.to_owned(), presence, rooms, told, metrics }
@@ -161,7 +161,15 @@ impl World {
     }
 
     pub async fn redis_with(nodes: usize, change: impl Fn(&mut config::Presence)) -> Self {
-        let server = RedisServer::start();
+        Self::on(RedisServer::start(), nodes, change).await
+    }
+
+    /// On a Redis Cluster.
+    pub async fn redis_cluster(nodes: usize) -> Self {
+        Self::on(RedisServer::cluster(), nodes, |_| {}).await
+    }
+
+    async fn on(server: RedisServer, nodes: usize, change: impl Fn(&mut config::Presence)) -> Self {
         let nodes: Vec<_> = (0..nodes).map(|n| Node::redis(&server.url(), &format!("n{n}"), &change)).collect();
         let world = Self::of(nodes, Some(server));
         world.settle().await;
@@ -198,7 +206,7 @@ impl World {
         told
     }
 
-    pub fn all_told(&self) -> Vec<Told> {
+    pub fn all_told(&self) -> Vec<RoomChange> {
         self.nodes.iter().flat_map(|node| node.told.lock().unwrap().clone()).collect()
     }
 

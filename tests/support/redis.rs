@@ -10,6 +10,8 @@ use tempfile::TempDir;
 /// A running, or stopped, redis-server.
 pub struct RedisServer {
     port: u16,
+    /// The cluster's bus, when it is a Redis Cluster of one.
+    bus: Option<u16>,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -22,16 +24,35 @@ impl RedisServer {
         server
     }
 
+    /// A Redis Cluster of one node, which refuses what a larger one would.
+    pub fn cluster() -> Self {
+        let mut server = Self::stopped();
+        server.bus = Some(free_port());
+        server.restart();
+        server.command("CLUSTER ADDSLOTSRANGE 0 16383");
+        let until = Instant::now() + Duration::from_secs(10);
+        while !server.command("CLUSTER INFO").contains("cluster_state:ok") {
+            assert!(Instant::now() < until, "the cluster has its slots");
+            pause();
+        }
+        server
+    }
+
     /// Reserves a port; nothing listens yet.
     pub fn stopped() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { port, dir: tempfile::tempdir().unwrap(), child: None }
+        Self { port: free_port(), bus: None, dir: tempfile::tempdir().unwrap(), child: None }
     }
 
     /// Starts it on the same port again.
     pub fn restart(&mut self) {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(
+                self.bus
+                    .map(|bus| format!("--cluster-enabled yes --cluster-port {bus} --cluster-announce-ip 127.0.0.1"))
+                    .iter()
+                    .flat_map(|args| args.split(' ')),
+            )
             .current_dir(self.dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -69,7 +90,8 @@ impl RedisServer {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = if self.bus.is_some() { "redis-cluster" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// Sends one inline command and returns what came back, up to 1 MiB.
@@ -91,6 +113,10 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a fixture starts before the test's runtime has anything to do")]

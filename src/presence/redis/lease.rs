@@ -12,10 +12,10 @@ use super::script::{Header, Reply, node_of};
 use super::{Inner, texts};
 
 /// So many connections and rooms of a dead node are removed by one call.
-const REAP_CHUNK: &str = "500";
+const REAP_CHUNK: &str = "100";
 
 /// So many calls follow one another at most, before others are looked at.
-const REAP_CALLS: usize = 200;
+const REAP_CALLS: usize = 1000;
 
 /// What the node holds.
 #[derive(Default)]

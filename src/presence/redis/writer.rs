@@ -15,11 +15,11 @@ use super::script::Reply;
 use super::{Inner, texts};
 use crate::session::Session;
 
-/// So many items are written at once.
-const BATCH: usize = 256;
+/// So many items are written at once: while a script runs, Redis does nothing else.
+const BATCH: usize = 64;
 
 /// So many sessions are written at once when everything is.
-const REWRITE_CHUNK: usize = 64;
+const REWRITE_CHUNK: usize = 16;
 
 /// How often a part of the keys is given a new TTL, while a round lasts.
 const REFRESH_TICK: Duration = Duration::from_millis(50);
