@@ -10,6 +10,7 @@ mod connect;
 mod event;
 mod lane;
 mod membership;
+mod presence;
 mod relay;
 pub mod replay;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::Authenticator;
 use crate::contract::model::{Contract, Namespace};
@@ -26,6 +28,7 @@ use crate::history::History;
 use crate::hooks::{Hooks, Notices};
 use crate::limits::{Limits, SessionLimits};
 use crate::owners::Owners;
+use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::room::Rooms;
 use crate::session::{AckId, SendError, Session};
@@ -54,6 +57,8 @@ pub struct Parts {
     pub notices: Notices,
     /// Owners of rooms, as backends recorded them.
     pub owners: Arc<Owners>,
+    /// Who is where, over the cluster.
+    pub presence: Arc<dyn Presence>,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
     /// Events of one client that may wait while an earlier one is handled.
@@ -97,6 +102,11 @@ impl Gateway {
             let text = format!("more than {} events wait to be handled; slow down", self.parts.max_pending_events);
             self.refuse_now(client, &event, ack, &Refusal::new(Code::Overloaded, text));
         }
+    }
+
+    /// Waits until backends were told of those who left, at most for so long. Returns how many notices are lost.
+    pub async fn close(&self, patience: Duration) -> usize {
+        self.parts.notices.close(patience).await
     }
 
     fn enqueue(self: &Arc<Self>, client: &Arc<Client>, item: Item) -> Result<(), LaneFull> {

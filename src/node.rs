@@ -1,10 +1,21 @@
 //! Config in, running node out; knows every part.
 
+mod build;
+mod ready;
+mod shutdown;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
 use crate::config::Config;
 use crate::contract::model::Namespace;
+use crate::http;
+use build::Parts;
 
 /// What a node that listens is known by.
 pub struct Bound {
@@ -22,7 +33,45 @@ pub struct Bound {
 ///
 /// # Errors
 /// A wrong contract or key, or what kept it from starting.
-pub async fn serve(_config: Config, on_ready: impl FnOnce(&Bound) + Send + 'static) -> anyhow::Result<()> {
-    _ = on_ready;
-    anyhow::bail!("not built yet")
+pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'static) -> anyhow::Result<()> {
+    let server = bind(config.server.listen, "server.listen").await?;
+    let api = bind(config.api.listen, "api.listen").await?;
+    let parts = build::build(&config).await?;
+    let bound = Bound {
+        server: server.local_addr().context("server.listen has no address")?,
+        api: api.local_addr().context("api.listen has no address")?,
+        node: parts.id.clone(),
+        namespaces: parts.namespaces.clone(),
+    };
+    tracing::info!(node = %bound.node, server = %bound.server, api = %bound.api, "the node listens");
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(serve_clients(parts.clone(), server, stop.clone()));
+    tasks.spawn(serve_api(parts.clone(), api, stop.clone()));
+    on_ready(&bound);
+    shutdown::asked().await;
+    shutdown::leave(&parts, &stop).await;
+    tasks.close();
+    if tokio::time::timeout(shutdown::PATIENCE, tasks.wait()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key} = {address} cannot be bound"))
+}
+
+async fn serve_clients(parts: Arc<Parts>, listener: TcpListener, stop: CancellationToken) {
+    let routes = http::public_router(parts.ready.clone());
+    parts.engine.serve(listener, routes, stop).await;
+}
+
+async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationToken) {
+    let served = axum::serve(listener, http::api_router(parts.api.clone())).with_graceful_shutdown(async move {
+        stop.cancelled().await;
+    });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the API has ended");
+    }
 }

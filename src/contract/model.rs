@@ -48,6 +48,16 @@ pub struct Contract {
     pub server: IndexMap<String, Arc<ServerEvent>>,
 }
 
+impl Contract {
+    /// The names of the hooks that it calls; one may come several times.
+    pub fn hooks(&self) -> impl Iterator<Item = &str> {
+        let events = self.client.values().filter_map(|event| event.call.as_ref());
+        let rooms = self.rooms.values().filter_map(|room| room.call.as_ref());
+        let calls = self.connect.call.iter().chain(&self.disconnect).chain(events).chain(rooms);
+        calls.map(|call| call.hook.as_str())
+    }
+}
+
 /// The contracts of one namespace, merged. They agree on authentication.
 #[derive(Debug)]
 pub struct Namespace {

@@ -31,10 +31,11 @@ impl Gateway {
         for place in &joins {
             self.permit_join(turn, place, scope).await?;
         }
-        let relays = self.plan_relays(turn, scope)?;
+        let relays = self.plan_relays(turn, scope).await?;
         if let Some(rule) = &def.require {
             self.require(turn, rule, joins.first().or(leaves.first()), scope).await?;
         }
+        self.set_status(turn, scope)?;
         let answer = match &def.call {
             Some(call) => Some(self.call(turn, call, scope).await?),
             None => None,

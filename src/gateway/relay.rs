@@ -10,7 +10,7 @@ use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::publish::{Origin, Outgoing};
-use crate::room::{RESERVED_PREFIX, socket_room, user_room};
+use crate::room::{socket_room, user_room};
 use crate::session::{RoomName, Undo};
 
 /// The longest user or socket id that an event may be addressed to.
@@ -25,17 +25,17 @@ pub(super) struct Planned<'a> {
 
 impl Gateway {
     /// Finds the recipients of every relay that applies, and checks that the client may send to them.
-    pub(super) fn plan_relays<'a>(&self, turn: &Turn<'a>, scope: &Scope<'_>) -> Result<Vec<Planned<'a>>, Refusal> {
+    pub(super) async fn plan_relays<'a>(&self, turn: &Turn<'a>, scope: &Scope<'_>) -> Result<Vec<Planned<'a>>, Refusal> {
         let mut planned = Vec::with_capacity(turn.def.relay.len());
         for relay in &turn.def.relay {
             if relay.when.as_ref().is_none_or(|rule| rule.holds(scope)) {
-                planned.extend(self.plan_relay(turn, relay, scope)?);
+                planned.extend(self.plan_relay(turn, relay, scope).await?);
             }
         }
         Ok(planned)
     }
 
-    fn plan_relay<'a>(
+    async fn plan_relay<'a>(
         &self,
         turn: &Turn<'a>,
         relay: &'a Relay,
@@ -58,10 +58,7 @@ impl Gateway {
                 };
                 Planned { relay, rooms: Some(vec![socket_room(&address), user_room(&address)]), place: None }
             }
-            Target::Shared => {
-                let rooms = session.rooms().into_iter().filter(|room| !room.starts_with(RESERVED_PREFIX)).collect();
-                Planned { relay, rooms: Some(rooms), place: None }
-            }
+            Target::Shared => Planned { relay, rooms: Some(self.shared_rooms(turn).await), place: None },
             Target::Everyone => Planned { relay, rooms: None, place: None },
         }))
     }

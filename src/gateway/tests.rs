@@ -15,6 +15,7 @@ use crate::event::{Args, Event};
 use crate::hooks::{Hooks, Notices};
 use crate::limits::Limits;
 use crate::owners::Owners;
+use crate::presence::{self, Policies, Presence};
 use crate::publish::direct::Direct;
 use crate::publish::{ContractPublish, Origin, PlainEmit, Publisher, RemoteOutcome};
 use crate::room::Rooms;
@@ -128,7 +129,12 @@ impl Bench {
         let namespaces: Vec<_> = load_sources(vec![source]).unwrap().into_iter().map(Arc::new).collect();
         let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.clone()).collect();
         let metrics = Arc::new(Metrics::new());
-        let rooms = Arc::new(Rooms::new(namespaces.iter().map(|namespace| namespace.path.clone())));
+        let hour = std::time::Duration::from_secs(3600);
+        let presence: Arc<dyn Presence> =
+            Arc::new(presence::Memory::new("test", Policies::default(), hour, metrics.clone()));
+        let paths = namespaces.iter().map(|namespace| namespace.path.clone());
+        let rooms = Arc::new(Rooms::new(paths).watched_by(presence.clone()));
+        presence.start(&rooms, Arc::new(|_| {}));
         let carrier = Arc::new(Direct::new(rooms.clone(), metrics.clone()));
         let parts = crate::publish::Parts::alone(&namespaces, carrier, metrics.clone());
         let history = parts.history.clone();
@@ -142,6 +148,7 @@ impl Bench {
             rooms,
             publisher: publisher.clone(),
             owners: owners.clone(),
+            presence,
             history,
             hooks: hooks.clone(),
             notices: Notices::in_memory(hooks),

@@ -1,0 +1,59 @@
+//! Statuses of users, and who is told of joins and leaves.
+
+use serde_json::json;
+
+use super::Gateway;
+use super::event::Turn;
+use crate::contract::scope::Scope;
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::presence::{MAX_STATUS_BYTES, Told};
+use crate::publish::Outgoing;
+use crate::room::RESERVED_PREFIX;
+use crate::session::RoomName;
+
+impl Gateway {
+    /// Sets the status that an event names.
+    pub(super) fn set_status(&self, turn: &Turn<'_>, scope: &Scope<'_>) -> Result<(), Refusal> {
+        let Some(status) = turn.def.presence.as_ref().and_then(|path| path.find(scope)) else { return Ok(()) };
+        if self.parts.presence.set_status(&turn.client.session, &status) {
+            return Ok(());
+        }
+        let text = format!("a status has at most {MAX_STATUS_BYTES} bytes, and belongs to a user");
+        Err(Refusal::new(Code::InvalidPayload, text))
+    }
+
+    /// The rooms of all sockets of the event's user. While the cluster cannot be asked, those of this socket are among them.
+    pub(super) async fn shared_rooms(&self, turn: &Turn<'_>) -> Vec<RoomName> {
+        let session = &turn.client.session;
+        let own = session.rooms().into_iter().filter(|room| !room.starts_with(RESERVED_PREFIX));
+        let user = session.user();
+        if user.anonymous {
+            return own.collect();
+        }
+        let mut rooms = self.parts.presence.shared_rooms(session.namespace(), &user.id).await.rooms;
+        for room in own {
+            if !rooms.contains(&room) {
+                rooms.push(room);
+            }
+        }
+        rooms
+    }
+
+    /// Tells a room of the first socket of a user that came, or the last one that left.
+    pub fn tell_presence(&self, told: Told) {
+        let Ok(event) = Event::encode(&told.event, &[json!({ "userId": &*told.user_id, "room": &*told.room })]) else {
+            return;
+        };
+        let outgoing = Outgoing {
+            namespace: told.namespace,
+            event,
+            rooms: vec![told.room],
+            except: Vec::new(),
+            volatile: false,
+            stamps: Vec::new(),
+            order: None,
+        };
+        self.parts.publisher.notice(&told.contract, &outgoing);
+    }
+}

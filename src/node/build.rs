@@ -1,0 +1,200 @@
+//! Every part, in the order of the rows.
+
+use std::sync::Arc;
+
+use crate::auth::Authenticator;
+use crate::auth::api_keys::ApiKeys;
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::contract::load::load;
+use crate::contract::model::{Contract, Namespace};
+use crate::engine::socketioxide::{SocketioxideCarrier, SocketioxideEngine};
+use crate::gateway::{self, Gateway};
+use crate::history::History;
+use crate::hooks::outbox::OutboxKeys;
+use crate::hooks::{Hooks, Notices};
+use crate::http::publisher::ApiPublisher;
+use crate::http::{self, Api, ApiLimits};
+use crate::idempotency::Idempotency;
+use crate::limits::Limits;
+use crate::mirror::Mirror;
+use crate::owners::Owners;
+use crate::presence::{self, Policies, Presence, Told};
+use crate::publish::{self, Carrier, Publisher};
+use crate::redis::Redis;
+use crate::room::Rooms;
+use crate::telemetry::metrics::Metrics;
+use crate::throttle::Throttles;
+
+use super::ready::NodeStatus;
+
+/// A node, ready to listen.
+pub(super) struct Parts {
+    pub(super) id: String,
+    pub(super) namespaces: Vec<Arc<Namespace>>,
+    pub(super) redis: Option<Redis>,
+    pub(super) presence: Arc<dyn Presence>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) engine: SocketioxideEngine,
+    pub(super) api: Arc<Api>,
+    pub(super) ready: Arc<NodeStatus>,
+}
+
+/// What most parts need.
+struct Ground<'a> {
+    config: &'a Config,
+    id: String,
+    namespaces: Vec<Arc<Namespace>>,
+    contracts: Vec<Arc<Contract>>,
+    redis: Option<Redis>,
+    metrics: Arc<Metrics>,
+}
+
+/// Builds a node. Nothing listens yet; Redis need not be there.
+pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
+    let ground = ground(config)?;
+    let auth = Authenticator::new(&config.auth, ground.metrics.clone()).await?;
+    let hooks = Arc::new(hooks(&ground)?);
+    let presence = presence_of(&ground);
+    let rooms = rooms(&ground, &presence);
+    let cluster = cluster(&ground, rooms.clone());
+    let carrier = carrier(&ground, &cluster, rooms.clone());
+    let history = Arc::new(ground.by_redis(History::in_redis, History::in_memory));
+    let owners = Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory));
+    let publisher = Publisher::new(publish::Parts {
+        namespaces: ground.namespaces.clone(),
+        carrier: carrier.clone() as Arc<dyn Carrier>,
+        throttles: Throttles::new(ground.redis.clone(), ground.metrics.clone()),
+        history: history.clone(),
+        metrics: ground.metrics.clone(),
+    });
+    let gateway = Gateway::new(gateway::Parts {
+        namespaces: ground.namespaces.clone(),
+        rooms: rooms.clone(),
+        publisher: publisher.clone(),
+        auth,
+        limits: Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone())),
+        history: history.clone(),
+        notices: notices(&ground, &hooks),
+        hooks,
+        owners: owners.clone(),
+        presence: presence.clone(),
+        metrics: ground.metrics.clone(),
+        max_pending_events: config.limits.max_pending_events,
+    });
+    let telling = gateway.clone();
+    presence.start(&rooms, Arc::new(move |told: Told| telling.tell_presence(told)));
+    cluster.obey();
+    let engine = SocketioxideEngine::new(&config.server, &carrier, &gateway);
+    let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), ground.redis.clone()));
+    let api = Api::new(http::Parts {
+        publisher: Arc::new(ApiPublisher::new(publisher, ids(&ground))),
+        owners,
+        directory: presence.clone(),
+        actions: cluster.clone(),
+        history,
+        contracts: ground.namespaces.clone(),
+        keys: Arc::new(ApiKeys::new(&config.api.keys)),
+        ready: ready.clone(),
+        rooms,
+        metrics: ground.metrics.clone(),
+        limits: ApiLimits::default(),
+    });
+    let Ground { id, namespaces, redis, .. } = ground;
+    Ok(Arc::new(Parts { id, namespaces, redis, presence, cluster, gateway, engine, api, ready }))
+}
+
+fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
+    let metrics = Arc::new(Metrics::new());
+    let namespaces: Vec<_> = load(&config.contracts.files)?.into_iter().map(Arc::new).collect();
+    let contracts = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
+    let id = config.node.id_or_random();
+    let redis = match config.redis.url {
+        Some(_) => Some(Redis::connect(&config.redis, &id, metrics.clone())?),
+        None => None,
+    };
+    Ok(Ground { config, id, namespaces, contracts, redis, metrics })
+}
+
+impl Ground<'_> {
+    /// The part that Redis keeps, or the one that this node keeps alone.
+    fn by_redis<T>(
+        &self,
+        shared: impl FnOnce(Redis, Arc<Metrics>) -> T,
+        alone: impl FnOnce(Arc<Metrics>) -> T,
+    ) -> T {
+        match &self.redis {
+            Some(redis) => shared(redis.clone(), self.metrics.clone()),
+            None => alone(self.metrics.clone()),
+        }
+    }
+}
+
+fn hooks(ground: &Ground<'_>) -> anyhow::Result<Hooks> {
+    let hooks = Hooks::new(&ground.id, &ground.config.hooks, ground.metrics.clone())?;
+    for contract in &ground.contracts {
+        for hook in contract.hooks().filter(|hook| !hooks.has(hook)) {
+            let text = format!("contract {:?} calls the hook {hook:?}: set hooks.{hook}.url", contract.name);
+            anyhow::ensure!(ground.config.node.dev, text);
+            tracing::warn!("{text}; until then such calls fail");
+        }
+    }
+    Ok(hooks)
+}
+
+fn notices(ground: &Ground<'_>, hooks: &Arc<Hooks>) -> Notices {
+    match &ground.redis {
+        None => Notices::in_memory(hooks.clone()),
+        Some(redis) => Notices::in_redis(hooks.clone(), redis.client(), |hook| OutboxKeys {
+            notices: redis.keys().hook_notices(hook),
+            lease: redis.keys().hook_lease(hook),
+        }),
+    }
+}
+
+fn presence_of(ground: &Ground<'_>) -> Arc<dyn Presence> {
+    let policies = Policies::new(&ground.contracts);
+    let config = &ground.config.presence;
+    match &ground.redis {
+        None => Arc::new(presence::Memory::new(&ground.id, policies, config.status_ttl.get(), ground.metrics.clone())),
+        Some(redis) => {
+            let paths = ground.namespaces.iter().map(|namespace| namespace.path.clone());
+            let metrics = ground.metrics.clone();
+            Arc::new(presence::Cluster::new(config, redis.clone(), &ground.id, paths, policies, metrics))
+        }
+    }
+}
+
+fn rooms(ground: &Ground<'_>, presence: &Arc<dyn Presence>) -> Arc<Rooms> {
+    let paths = ground.namespaces.iter().map(|namespace| namespace.path.clone());
+    let mut rooms = Rooms::new(paths).watched_by(presence.clone());
+    if let Some(redis) = &ground.redis
+        && let Some(mirror) = Mirror::start(&ground.contracts, redis.clone(), &ground.id, ground.metrics.clone())
+    {
+        rooms = rooms.watched_by(mirror);
+    }
+    Arc::new(rooms)
+}
+
+fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>) -> Arc<Cluster> {
+    match &ground.redis {
+        None => Cluster::alone(&ground.id, rooms),
+        Some(redis) => {
+            Cluster::join(&ground.id, rooms, redis.clone(), ground.metrics.clone(), &ground.config.redis)
+        }
+    }
+}
+
+fn carrier(ground: &Ground<'_>, cluster: &Cluster, rooms: Arc<Rooms>) -> Arc<SocketioxideCarrier> {
+    let redis = ground.redis.as_ref().map(|redis| (redis.keys().clone(), ground.config.redis.receive_buffer));
+    SocketioxideCarrier::new(rooms, cluster, redis, ground.metrics.clone())
+}
+
+fn ids(ground: &Ground<'_>) -> Idempotency {
+    let ttl = ground.config.api.idempotency_ttl.get();
+    ground.by_redis(
+        |redis, metrics| Idempotency::in_redis(redis, ttl, metrics),
+        |metrics| Idempotency::in_memory(ttl, metrics),
+    )
+}
