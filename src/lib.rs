@@ -22,6 +22,7 @@ pub mod cluster;
 pub mod config;
 pub mod contract;
 pub mod directory;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod gateway;

@@ -18,6 +18,11 @@ pub fn socket_room(id: &str) -> RoomName {
     format!("$sid:{id}").into()
 }
 
+/// Whether a room is that of one socket.
+pub fn is_socket_room(room: &str) -> bool {
+    room.starts_with("$sid:")
+}
+
 /// The room of all sockets of one user.
 pub fn user_room(id: &str) -> RoomName {
     format!("{USER_PREFIX}{id}").into()
@@ -161,6 +166,19 @@ impl Rooms {
     /// each once.
     pub fn recipients(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> Vec<Arc<Session>> {
         self.read(namespace, |table| table.select(rooms, except).cloned().collect()).unwrap_or_default()
+    }
+
+    /// Works on those who would get an event (see [`Rooms::recipients`]) while nobody can join or leave.
+    ///
+    /// `work` must not come back to the index.
+    pub fn visit<T>(
+        &self,
+        namespace: &str,
+        rooms: &[RoomName],
+        except: &[RoomName],
+        work: impl FnOnce(&mut dyn Iterator<Item = &Arc<Session>>) -> T,
+    ) -> Option<T> {
+        self.read(namespace, |table| work(&mut table.select(rooms, except)))
     }
 
     /// How many would get an event; see [`Rooms::recipients`].

@@ -297,6 +297,12 @@ impl Session {
         self.with_replays(|replays| replays.deliver(&*self.link, event, rooms, stamps, &|room| self.is_in(room)))
     }
 
+    /// Whether a live event may be sent to this session together with others, without [`Session::deliver`]: nothing was
+    /// replayed to it lately.
+    pub fn is_plain(&self) -> bool {
+        !self.replays_used.load(Ordering::Acquire)
+    }
+
     /// Holds every live event of this session back until [`Session::end_replay`]. To be called before the join.
     pub fn begin_replay(&self) {
         self.with_replays(Replays::begin);

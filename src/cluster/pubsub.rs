@@ -142,12 +142,17 @@ impl PubSub {
         incoming
     }
 
-    /// The messages on a channel of another protocol, our own included.
-    pub fn subscribe_plain(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Message> {
+    /// The messages on a channel of another protocol, our own included, each turned into a `T`.
+    pub fn subscribe_plain<T: Send + 'static>(
+        &self,
+        channel: &Arc<str>,
+        buffer: usize,
+        turn: impl Fn(Message) -> T + Send + Sync + 'static,
+    ) -> mpsc::Receiver<T> {
         let (queue, incoming) = mpsc::channel(buffer);
         let metrics = self.metrics.clone();
         self.redis.subscriber().subscribe(channel.clone(), move |message| {
-            if let Err(TrySendError::Full(_)) = queue.try_send(message) {
+            if let Err(TrySendError::Full(_)) = queue.try_send(turn(message)) {
                 metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
             }
         });
@@ -178,9 +183,11 @@ impl PubSub {
         *self.listeners.write().expect("no panic while held") = listeners;
     }
 
-    /// The newest number on each channel, for the others to compare with what they got.
+    /// The newest number on each channel, 0 before the first, for the others to compare with what they got.
     pub(super) fn heads(&self) -> HashMap<Arc<str>, u64> {
-        self.outgoing.lock().expect("no panic while held").numbers.clone()
+        let mut heads: HashMap<_, _> = self.listens().into_iter().map(|channel| (channel, 0)).collect();
+        heads.extend(self.outgoing.lock().expect("no panic while held").numbers.clone());
+        heads
     }
 
     /// Compares what another node says it has sent with what arrived.

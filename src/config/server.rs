@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
-use super::{Period, Size};
+use super::{Network, Period, Size};
 
 /// More than any message should be.
 const LARGEST_PAYLOAD: u64 = 1 << 30;
@@ -24,6 +24,9 @@ pub struct Server {
     pub path: String,
     /// Origins of web pages that may connect, such as `https://app.example.com`; `*` permits all. Empty: the same origin only.
     pub cors_origins: Vec<String>,
+    /// Proxies in front of the node, as addresses or networks (`10.0.0.0/8`): only they are believed about who a client
+    /// is (`X-Forwarded-For`).
+    pub trusted_proxies: Vec<Network>,
     /// How often a client is asked whether it is there.
     pub ping_interval: Period,
     /// How long its answer is waited for.
@@ -44,6 +47,7 @@ impl Default for Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             path: "/socket.io/".into(),
             cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             ping_interval: Period::from_secs(25),
             ping_timeout: Period::from_secs(20),
             connect_timeout: Period::from_secs(45),

@@ -1,0 +1,48 @@
+//! Which engine serves a client, and the doors of the node: the public listener and its connections.
+//!
+//! Engines know the library that speaks Socket.IO; nothing above them does. What happens to a client and its events is
+//! decided behind [`Gate`].
+
+pub mod conn;
+pub mod edge;
+pub mod listener;
+pub mod socketioxide;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::auth::Handshake;
+use crate::error::Refusal;
+use crate::event::Event;
+use crate::session::{AckId, Link, Peer, Session};
+
+/// What engines ask of the node for each client. The gateway implements it.
+pub trait Gate: Send + Sync + 'static {
+    /// What was found out about a client before it is let in.
+    type Admission: Send + 'static;
+
+    /// Decides whether a client may connect to a namespace, before CONNECT is acknowledged. An error becomes a
+    /// CONNECT_ERROR with the message `CODE: text`.
+    fn admit(
+        &self,
+        namespace: &Arc<str>,
+        handshake: Handshake,
+        peer: &Peer,
+    ) -> impl Future<Output = Result<Self::Admission, Refusal>> + Send;
+
+    /// Lets the client in; CONNECT is queued already, and whatever is sent follows it. `None`: it was sent what it
+    /// should know, and is being disconnected.
+    fn open(
+        self: &Arc<Self>,
+        admission: Self::Admission,
+        id: &str,
+        peer: Peer,
+        link: Box<dyn Link>,
+    ) -> Option<Arc<Session>>;
+
+    /// Takes one event of a client. Called in the order in which the client sent them; returns at once.
+    fn dispatch(self: &Arc<Self>, session: &Arc<Session>, event: Event, ack: Option<AckId>);
+
+    /// The client is gone. Called once for every session that was opened.
+    fn closed(self: &Arc<Self>, session: &Arc<Session>, reason: &'static str);
+}

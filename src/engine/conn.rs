@@ -1,0 +1,202 @@
+//! A connection of ours around a client's TCP stream: it can be closed from elsewhere, and it does not wait forever
+//! for a client that has stopped reading.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+const LIVE: u8 = 0;
+const CLOSING: u8 = 1;
+const DEAD: u8 = 2;
+
+/// Closes a connection from elsewhere.
+#[derive(Debug, Default)]
+pub struct KillSwitch {
+    state: AtomicU8,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl KillSwitch {
+    /// Ends the reading side: what is queued is still written, then the connection closes.
+    pub fn close(&self) {
+        self.turn(CLOSING);
+    }
+
+    /// Ends both sides at once.
+    pub fn kill(&self) {
+        self.turn(DEAD);
+    }
+
+    fn turn(&self, state: u8) {
+        self.state.fetch_max(state, Ordering::AcqRel);
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+}
+
+/// A client's stream.
+pub struct Conn<S> {
+    stream: S,
+    kill: Arc<KillSwitch>,
+    stall: Duration,
+    // Only while a write waits: an idle connection has no timer.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Conn<S> {
+    /// Wraps a stream. A write that makes no progress for `stall` ends the connection.
+    pub fn new(stream: S, stall: Duration) -> Self {
+        Self { stream, kill: Arc::default(), stall, stalled: None }
+    }
+
+    /// The switch that closes it.
+    pub fn kill_switch(&self) -> Arc<KillSwitch> {
+        self.kill.clone()
+    }
+
+    /// Passes on what the stream says, and looks at the clock while it says that it cannot write.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let stall = self.stall;
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        if timer.as_mut().poll(cx).is_ready() {
+            self.kill.kill();
+            return Poll::Ready(Err(dead()));
+        }
+        self.kill.writer.register(cx.waker());
+        if self.kill.state() == DEAD { Poll::Ready(Err(dead())) } else { Poll::Pending }
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the node has closed the connection")
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let outcome = match self.kill.state() {
+            LIVE => Pin::new(&mut self.stream).poll_read(cx, buffer),
+            // Nothing read is the end of the stream.
+            _ => return Poll::Ready(Ok(())),
+        };
+        if outcome.is_pending() {
+            self.kill.reader.register(cx.waker());
+            if self.kill.state() != LIVE {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.kill.state() == DEAD {
+            return Poll::Ready(Err(dead()));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch(cx, outcome)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.kill.state() == DEAD {
+            return Poll::Ready(Err(dead()));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watch(cx, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.watch(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.kill.state() == DEAD {
+            return Poll::Ready(Err(dead()));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.watch(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn closing_ends_a_waiting_read_and_lets_writes_pass() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut conn = Conn::new(near, Duration::from_secs(60));
+        let kill = conn.kill_switch();
+        let reading = tokio::spawn(async move {
+            let read = conn.read(&mut [0; 8]).await.unwrap();
+            conn.write_all(b"bye").await.unwrap();
+            read
+        });
+        tokio::task::yield_now().await;
+        kill.close();
+        assert_eq!(reading.await.unwrap(), 0);
+        let mut bye = [0; 3];
+        far.read_exact(&mut bye).await.unwrap();
+        assert_eq!(&bye, b"bye");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_stops_reading_is_given_up() {
+        let (near, _far) = tokio::io::duplex(4);
+        let mut conn = Conn::new(near, Duration::from_secs(20));
+        let started = tokio::time::Instant::now();
+        let error = conn.write_all(b"more than fits").await.unwrap_err();
+        assert_eq!((error.kind(), started.elapsed().as_secs()), (io::ErrorKind::BrokenPipe, 20));
+        assert_eq!(conn.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_client_is_not_a_stalled_one() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut conn = Conn::new(near, Duration::from_secs(20));
+        let writing = tokio::spawn(async move { conn.write_all(&[7; 16]).await });
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            far.read_exact(&mut [0; 4]).await.unwrap();
+        }
+        writing.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn killing_wakes_a_waiting_write() {
+        let (near, _far) = tokio::io::duplex(4);
+        let mut conn = Conn::new(near, Duration::from_secs(60));
+        let kill = conn.kill_switch();
+        let writing = tokio::spawn(async move { conn.write_all(b"more than fits").await });
+        tokio::task::yield_now().await;
+        kill.kill();
+        assert!(writing.await.unwrap().is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! The connections of this node below Socket.IO: one for each client, whatever namespaces it is in.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+
+use crate::engine::conn::KillSwitch;
+use crate::session::Peer;
+
+/// For so long a polling client whose connection we closed is told so; then its session is merely unknown.
+const REMEMBER_CLOSED: Duration = Duration::from_secs(30);
+
+/// At most so many closed polling sessions are remembered.
+const MAX_CLOSED: usize = 65_536;
+
+/// Sends what closes a polling session.
+type Closer = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Counts connections, and finds those that poll by their ids.
+#[derive(Default)]
+pub struct Hub {
+    open: AtomicU64,
+    refuses: AtomicBool,
+    numbers: AtomicU64,
+    sessions: Mutex<HashMap<u64, Weak<EngineSession>>>,
+    polling: Mutex<HashMap<String, Weak<EngineSession>>>,
+    closed: Mutex<HashMap<String, Instant>>,
+    closer: OnceLock<Closer>,
+}
+
+/// A client's connection, from its handshake to its end. The engine keeps it among the handshake's extensions, so that
+/// it lives exactly as long as the engine's own session.
+pub struct EngineSession {
+    peer: Peer,
+    number: u64,
+    hub: Arc<Hub>,
+    websocket: Mutex<Option<Arc<KillSwitch>>>,
+    sid: OnceLock<String>,
+}
+
+/// A place among the connections that a node may have.
+pub struct Place {
+    hub: Arc<Hub>,
+}
+
+impl Hub {
+    /// How many clients are connected.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether new clients are taken.
+    pub fn accepts(&self) -> bool {
+        !self.refuses.load(Ordering::Relaxed)
+    }
+
+    /// Takes no new clients any more; those that are connected stay.
+    pub fn refuse_new(&self) {
+        self.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// Every connection.
+    pub fn sessions(&self) -> Vec<Arc<EngineSession>> {
+        self.sessions.lock().expect("no panic while held").values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A place for one more client; `max` 0 means no limit.
+    pub(super) fn take_place(self: &Arc<Self>, max: u64) -> Option<Place> {
+        let fits = |open| (max == 0 || open < max).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(Place { hub: self.clone() })
+    }
+
+    /// Notes the id of a session that began by polling.
+    pub(super) fn remember(&self, sid: &str, session: &Arc<EngineSession>) {
+        if session.sid.set(sid.to_owned()).is_ok() {
+            self.polling.lock().expect("no panic while held").insert(sid.to_owned(), Arc::downgrade(session));
+        }
+    }
+
+    /// A session that began by polling.
+    pub(super) fn session(&self, sid: &str) -> Option<Arc<EngineSession>> {
+        self.polling.lock().expect("no panic while held").get(sid)?.upgrade()
+    }
+
+    /// Whether we have closed a polling session a short while ago.
+    pub(super) fn was_closed(&self, sid: &str) -> bool {
+        self.closed.lock().expect("no panic while held").get(sid).is_some_and(|at| at.elapsed() < REMEMBER_CLOSED)
+    }
+
+    /// Sets what closes a polling session in the engine.
+    pub(super) fn close_polling_by(&self, closer: impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        let _ = self.closer.set(Box::new(closer));
+    }
+
+    fn close_polling(&self, sid: &str) {
+        let mut closed = self.closed.lock().expect("no panic while held");
+        if closed.len() >= MAX_CLOSED {
+            closed.retain(|_, at| at.elapsed() < REMEMBER_CLOSED);
+        }
+        if closed.len() < MAX_CLOSED {
+            closed.insert(sid.to_owned(), Instant::now());
+        }
+        drop(closed);
+        if let Some(closer) = self.closer.get() {
+            tokio::spawn(closer(sid));
+        }
+    }
+}
+
+// === impl EngineSession ===
+
+impl EngineSession {
+    pub(super) fn new(peer: Peer, websocket: Option<Arc<KillSwitch>>, place: Place) -> Arc<Self> {
+        let hub = place.hub.clone();
+        // From here on the session gives the place back.
+        std::mem::forget(place);
+        let number = hub.numbers.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Self { peer, number, hub, websocket: Mutex::new(websocket), sid: OnceLock::new() });
+        let mut sessions = session.hub.sessions.lock().expect("no panic while held");
+        sessions.insert(number, Arc::downgrade(&session));
+        drop(sessions);
+        session
+    }
+
+    /// Who the client is, as its handshake said.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Notes that the session moves to a WebSocket.
+    pub(super) fn upgrading(&self, kill: Arc<KillSwitch>) {
+        *self.websocket.lock().expect("no panic while held") = Some(kill);
+    }
+
+    /// Closes the connection, so that the official client sees `transport close` and returns. What is queued is sent before.
+    pub fn close(&self) {
+        if let Some(kill) = &*self.websocket.lock().expect("no panic while held") {
+            kill.close();
+        }
+        // If the session has moved to its WebSocket, the engine refuses this, and nothing happens.
+        if let Some(sid) = self.sid.get() {
+            self.hub.close_polling(sid);
+        }
+    }
+}
+
+impl Drop for EngineSession {
+    fn drop(&mut self) {
+        self.hub.open.fetch_sub(1, Ordering::Relaxed);
+        self.hub.sessions.lock().expect("no panic while held").remove(&self.number);
+        if let Some(sid) = self.sid.get() {
+            self.hub.polling.lock().expect("no panic while held").remove(sid);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hub.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn peer() -> Peer {
+        Peer { ip: IpAddr::from([127, 0, 0, 1]), transport: "polling", user_agent: None }
+    }
+
+    #[test]
+    fn places_are_limited_and_given_back() {
+        let hub = Arc::new(Hub::default());
+        let first = EngineSession::new(peer(), None, hub.take_place(2).unwrap());
+        let second = hub.take_place(2).unwrap();
+        assert!(hub.take_place(2).is_none());
+        drop(second);
+        hub.remember("abc", &first);
+        assert!(hub.session("abc").is_some());
+        assert_eq!((hub.open(), hub.sessions().len()), (1, 1));
+        drop(first);
+        assert!(hub.session("abc").is_none());
+        assert_eq!((hub.open(), hub.sessions().len()), (0, 0));
+    }
+}

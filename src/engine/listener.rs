@@ -1,0 +1,106 @@
+//! Accepts connections and serves HTTP on them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceExt};
+
+use super::conn::{Conn, KillSwitch};
+
+/// A client must have sent the head of its request by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long accepting pauses after it failed: without file handles, trying again at once only burns a processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The connection that a request came on.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The other end of the TCP connection: the client, or a proxy.
+    pub address: SocketAddr,
+    /// Closes the connection.
+    pub kill: Arc<KillSwitch>,
+}
+
+/// What the listener serves: an [`Arrival`] is among the request's extensions.
+pub trait Serve:
+    Service<Request<Body>, Response = Response<Body>, Error = std::convert::Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Serve for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = std::convert::Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Serves until `stop` is cancelled; then no more connections are accepted, and those that are idle close.
+/// Returns when the last connection is closed. A client that reads nothing for `stall` is disconnected.
+pub async fn serve(listener: TcpListener, service: impl Serve, stall: Duration, stop: CancellationToken) {
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                connections.spawn(connection(stream, address, service.clone(), stall, stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    service: impl Serve,
+    stall: Duration,
+    stop: CancellationToken,
+) {
+    // Small packets must not wait for each other.
+    let _ = stream.set_nodelay(true);
+    let conn = Conn::new(stream, stall);
+    let arrival = Arrival { address, kill: conn.kill_switch() };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(arrival.clone());
+        service.clone().oneshot(request)
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let serving = http.serve_connection(TokioIo::new(conn), service).with_upgrades();
+    tokio::pin!(serving);
+    let outcome = tokio::select! {
+        outcome = serving.as_mut() => outcome,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}

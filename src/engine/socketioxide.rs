@@ -1,0 +1,113 @@
+//! The engine on socketioxide: every transport, rooms and broadcasts through its adapter.
+//!
+//! Built in two steps, because the gateway publishes through the one and receives from the other: [`SocketioxideCarrier`]
+//! brings events to clients, [`SocketioxideEngine`] lets clients in.
+
+mod adapter;
+mod carrier;
+mod door;
+mod driver;
+mod link;
+mod slot;
+mod validate;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, header};
+use socketioxide::adapter::Emitter;
+use socketioxide::service::SocketIoService;
+use socketioxide::{ParserConfig, SocketIo};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::Layer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+pub use carrier::SocketioxideCarrier;
+
+use self::adapter::NodeAdapter;
+use self::door::Door;
+use super::Gate;
+use super::edge::{Edge, Hub};
+use super::listener::{self, Serve};
+use crate::config;
+
+/// Read buffers of WebSockets: what idle connections hold of them adds up.
+const WS_READ_BUFFER: usize = 1024;
+
+/// A packet may have at most so many binary attachments.
+const MAX_ATTACHMENTS: usize = 1024;
+
+type Adapter = NodeAdapter<Emitter>;
+
+/// Serves Socket.IO clients.
+pub struct SocketioxideEngine {
+    hub: Arc<Hub>,
+    service: SocketIoService<Router, Adapter>,
+    config: config::Server,
+    // Keeps the namespaces.
+    _io: SocketIo<Adapter>,
+}
+
+impl SocketioxideEngine {
+    /// An engine for the carrier's namespaces, whose clients `gate` lets in. Needs a Tokio runtime.
+    pub fn new<G: Gate>(config: &config::Server, carrier: &Arc<SocketioxideCarrier>, gate: &Arc<G>) -> Self {
+        let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
+        let parser =
+            ParserConfig::common().max_incoming_binary_buf_size(max_payload).max_incoming_binaries(MAX_ATTACHMENTS);
+        let (service, io) = SocketIo::builder()
+            .req_path(config.path.clone())
+            .ping_interval(config.ping_interval.get())
+            .ping_timeout(config.ping_timeout.get())
+            .connect_timeout(config.connect_timeout.get())
+            .max_buffer_size(config.queue)
+            // Each bounds another transport; all must be set.
+            .max_payload(config.max_payload.bytes())
+            .ws_max_message_size(max_payload)
+            .ws_max_frame_size(max_payload)
+            .ws_read_buffer_size(WS_READ_BUFFER)
+            .with_parser(parser)
+            .with_adapter::<Adapter>(carrier.adapter_state())
+            .build_with_inner_svc(Router::new());
+        for namespace in carrier.namespaces() {
+            io.ns(namespace.to_string(), Door::new(namespace.clone(), gate.clone(), carrier.clone()));
+        }
+        Self { hub: Arc::default(), service, config: config.clone(), _io: io }
+    }
+
+    /// The connections of this node.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// The public listener's service: Socket.IO on `server.path`, `routes` elsewhere.
+    pub fn service(&self, routes: Router) -> impl Serve {
+        let edge = Edge::new(&self.config, self.hub.clone(), self.service.clone(), routes);
+        cors(&self.config.cors_origins).layer(edge)
+    }
+
+    /// Serves the public listener until `stop` is cancelled and every connection is closed.
+    pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
+        // A client that reads nothing for as long as it may leave a ping unanswered is gone.
+        listener::serve(listener, self.service(routes), self.config.ping_timeout.get(), stop).await;
+    }
+
+    /// Closes every connection; the official client returns, to another node.
+    pub fn close_all(&self) {
+        self.hub.sessions().iter().for_each(|session| session.close());
+    }
+}
+
+/// Around everything else, because the engine knows no OPTIONS.
+fn cors(origins: &[String]) -> CorsLayer {
+    let layer = CorsLayer::new().allow_methods([Method::GET, Method::POST]);
+    if origins.iter().any(|origin| origin == "*") {
+        return layer.allow_origin(AllowOrigin::any()).allow_headers(AllowHeaders::any());
+    }
+    // What is no header value was refused when the configuration was checked.
+    let list = origins.iter().filter_map(|origin| origin.trim_end_matches('/').parse().ok());
+    layer
+        .allow_origin(AllowOrigin::list(list))
+        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION])
+        .allow_credentials(!origins.is_empty())
+}

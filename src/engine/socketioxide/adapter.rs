@@ -1,0 +1,229 @@
+//! A namespace's rooms and deliveries in socketioxide: in memory, or with the library's Redis adapter for what its own
+//! API asks of other nodes.
+//!
+//! Events do not use the library's broadcast: see [`Port`] and `carrier`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::Either;
+use socketioxide_core::adapter::errors::{AdapterError, BroadcastError, SocketError};
+use socketioxide_core::adapter::{
+    BroadcastFlags, BroadcastOptions, CoreAdapter, CoreLocalAdapter, DefinedAdapter, RemoteSocketData, Room, RoomParam,
+    SocketEmitter,
+};
+use socketioxide_core::packet::Packet;
+use socketioxide_core::{Sid, Value};
+use socketioxide_redis::{CustomRedisAdapter, RedisAdapterConfig, RedisAdapterCtr};
+
+use super::carrier::Ports;
+use super::driver::PubSubDriver;
+use crate::cluster::PubSub;
+use crate::session::{RoomName, SendError};
+
+type RedisAdapter<E> = CustomRedisAdapter<E, PubSubDriver>;
+
+/// What all namespaces' adapters share.
+pub struct AdapterState {
+    ports: Arc<Ports>,
+    redis: Option<RedisAdapterCtr<PubSubDriver>>,
+}
+
+impl AdapterState {
+    /// Adapters that announce their ports; with Redis when there is a way to other nodes.
+    pub(super) fn new(ports: Arc<Ports>, redis: Option<(Arc<PubSub>, String)>) -> Self {
+        let redis = redis.map(|(pubsub, prefix)| {
+            let config = RedisAdapterConfig::new().with_prefix(prefix);
+            RedisAdapterCtr::new_with_driver(PubSubDriver::new(pubsub), config)
+        });
+        Self { ports, redis }
+    }
+}
+
+/// The adapter of one namespace.
+pub struct NodeAdapter<E> {
+    ports: Arc<Ports>,
+    backend: Backend<E>,
+}
+
+enum Backend<E> {
+    Memory(CoreLocalAdapter<E>),
+    Redis(Arc<RedisAdapter<E>>),
+}
+
+/// Deliveries to the clients of one namespace on this node.
+pub(super) trait Port: Send + Sync {
+    /// Sends to the members of any of `rooms` that are in none of `except`, each once; encoded once. Returns what failed,
+    /// one error a client. `volatile` drops silently.
+    fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName], volatile: bool) -> Vec<SocketError>;
+
+    /// Sends a packet to one client.
+    fn send(&self, sid: Sid, packet: Packet) -> Result<(), SendError>;
+
+    /// Puts a client into rooms of the library's tables.
+    fn join(&self, sid: Sid, rooms: Vec<String>);
+
+    /// Takes a client out of a room.
+    fn leave(&self, sid: Sid, room: &RoomName);
+
+    /// The namespace as packets name it.
+    fn path(&self) -> socketioxide_core::Str;
+}
+
+impl<E: SocketEmitter> Port for NodeAdapter<E> {
+    fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName], volatile: bool) -> Vec<SocketError> {
+        let mut options = BroadcastOptions::default();
+        options.rooms = rooms.iter().map(owned).collect();
+        options.except = except.iter().map(owned).collect();
+        options.add_flag(BroadcastFlags::Local);
+        if volatile {
+            options.add_flag(BroadcastFlags::Volatile);
+        }
+        self.get_local().broadcast(Packet::event(self.path(), event), options).err().unwrap_or_default()
+    }
+
+    fn send(&self, sid: Sid, packet: Packet) -> Result<(), SendError> {
+        match self.get_local().broadcast(packet, BroadcastOptions::new(sid)) {
+            Ok(()) => Ok(()),
+            Err(errors) => Err(errors.first().map_or(SendError::Closed, reason)),
+        }
+    }
+
+    fn join(&self, sid: Sid, rooms: Vec<String>) {
+        self.get_local().add_all(sid, rooms);
+    }
+
+    fn leave(&self, sid: Sid, room: &RoomName) {
+        self.get_local().del(sid, room.to_string());
+    }
+
+    fn path(&self) -> socketioxide_core::Str {
+        self.get_local().path().clone()
+    }
+}
+
+fn owned(room: &RoomName) -> Room {
+    Room::Owned(room.to_string())
+}
+
+/// The library's word for why a packet was not queued.
+pub(super) fn reason(error: &SocketError) -> SendError {
+    match error {
+        SocketError::InternalChannelFull => SendError::Full,
+        SocketError::Closed => SendError::Closed,
+    }
+}
+
+impl<E: SocketEmitter> DefinedAdapter for NodeAdapter<E> {}
+
+impl<E: SocketEmitter> CoreAdapter<E> for NodeAdapter<E> {
+    type Error = AdapterError;
+    type State = AdapterState;
+    type AckStream = Either<E::AckStream, <RedisAdapter<E> as CoreAdapter<E>>::AckStream>;
+    type InitRes = ();
+
+    fn new(state: &Self::State, local: CoreLocalAdapter<E>) -> Self {
+        let backend = match &state.redis {
+            Some(redis) => Backend::Redis(Arc::new(CoreAdapter::new(redis, local))),
+            None => Backend::Memory(local),
+        };
+        Self { ports: state.ports.clone(), backend }
+    }
+
+    // Synchronous, so that the namespace exists before the first client comes, whatever Redis does.
+    fn init(self: Arc<Self>, on_success: impl FnOnce() + Send + 'static) {
+        self.ports.announce(self.get_local().path(), self.clone());
+        on_success();
+        if let Backend::Redis(redis) = &self.backend {
+            let starting = redis.clone().init(|| ());
+            tokio::spawn(async move {
+                if let Err(error) = starting.await {
+                    tracing::error!(error = ?error, "the adapter of a namespace did not start");
+                }
+            });
+        }
+    }
+
+    async fn close(&self) -> Result<(), AdapterError> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(()),
+            Backend::Redis(redis) => redis.close().await.map_err(Into::into),
+        }
+    }
+
+    async fn server_count(&self) -> Result<u16, AdapterError> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(1),
+            Backend::Redis(redis) => redis.server_count().await.map_err(Into::into),
+        }
+    }
+
+    async fn broadcast(&self, packet: Packet, options: BroadcastOptions) -> Result<(), BroadcastError> {
+        match &self.backend {
+            Backend::Memory(local) => Ok(local.broadcast(packet, options)?),
+            Backend::Redis(redis) => redis.broadcast(packet, options).await,
+        }
+    }
+
+    async fn broadcast_with_ack(
+        &self,
+        packet: Packet,
+        options: BroadcastOptions,
+        timeout: Option<Duration>,
+    ) -> Result<Self::AckStream, AdapterError> {
+        match &self.backend {
+            Backend::Memory(local) => Ok(Either::Left(local.broadcast_with_ack(packet, options, timeout).0)),
+            Backend::Redis(redis) => {
+                redis.broadcast_with_ack(packet, options, timeout).await.map(Either::Right).map_err(Into::into)
+            }
+        }
+    }
+
+    async fn add_sockets(&self, options: BroadcastOptions, rooms: impl RoomParam) -> Result<(), AdapterError> {
+        match &self.backend {
+            Backend::Memory(local) => {
+                local.add_sockets(options, rooms);
+                Ok(())
+            }
+            Backend::Redis(redis) => redis.add_sockets(options, rooms).await.map_err(Into::into),
+        }
+    }
+
+    async fn del_sockets(&self, options: BroadcastOptions, rooms: impl RoomParam) -> Result<(), AdapterError> {
+        match &self.backend {
+            Backend::Memory(local) => {
+                local.del_sockets(options, rooms);
+                Ok(())
+            }
+            Backend::Redis(redis) => redis.del_sockets(options, rooms).await.map_err(Into::into),
+        }
+    }
+
+    async fn disconnect_socket(&self, options: BroadcastOptions) -> Result<(), BroadcastError> {
+        match &self.backend {
+            Backend::Memory(local) => Ok(local.disconnect_socket(options)?),
+            Backend::Redis(redis) => redis.disconnect_socket(options).await,
+        }
+    }
+
+    async fn rooms(&self, options: BroadcastOptions) -> Result<Vec<Room>, AdapterError> {
+        match &self.backend {
+            Backend::Memory(local) => Ok(local.rooms(options).into_iter().collect()),
+            Backend::Redis(redis) => redis.rooms(options).await.map_err(Into::into),
+        }
+    }
+
+    async fn fetch_sockets(&self, options: BroadcastOptions) -> Result<Vec<RemoteSocketData>, AdapterError> {
+        match &self.backend {
+            Backend::Memory(local) => Ok(local.fetch_sockets(options)),
+            Backend::Redis(redis) => redis.fetch_sockets(options).await.map_err(Into::into),
+        }
+    }
+
+    fn get_local(&self) -> &CoreLocalAdapter<E> {
+        match &self.backend {
+            Backend::Memory(local) => local,
+            Backend::Redis(redis) => redis.get_local(),
+        }
+    }
+}

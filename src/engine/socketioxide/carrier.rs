@@ -1,0 +1,230 @@
+//! Brings events to the clients of this node and to the other nodes.
+//!
+//! Local first, whatever Redis does. An event is encoded once for all clients of the node; only a client to which a room's
+//! history was replayed lately is asked one by one (see [`Session::deliver`]).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytestring::ByteString;
+use prometheus::IntCounter;
+use socketioxide_core::adapter::errors::SocketError;
+use socketioxide_core::{Str, Value};
+use tokio::sync::mpsc;
+
+use super::adapter::{AdapterState, Port};
+use crate::cluster::pubsub::Incoming;
+use crate::cluster::{Cluster, PubSub, event};
+use crate::event::Event;
+use crate::publish::{Carried, Carrier, Outgoing, Remote};
+use crate::redis::Keys;
+use crate::room::{Rooms, socket_room};
+use crate::session::{Delivery, RoomName, SendError, Session};
+use crate::telemetry::metrics::Metrics;
+
+/// A room of the library's tables that every client of the namespace is in, once it has been let in.
+pub(super) const EVERYONE: &str = "$all";
+
+/// The carrier of a node whose clients are served by socketioxide.
+pub struct SocketioxideCarrier {
+    rooms: Arc<Rooms>,
+    ports: Arc<Ports>,
+    spaces: HashMap<Arc<str>, Space>,
+    pubsub: Option<(Arc<PubSub>, Keys)>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// A namespace.
+struct Space {
+    channel: Arc<str>,
+    everyone: [RoomName; 1],
+    delivered: IntCounter,
+    full: IntCounter,
+    closed: IntCounter,
+    received: IntCounter,
+}
+
+/// What became of an event on this node.
+#[derive(Default)]
+struct Tally {
+    queued: usize,
+    full: usize,
+    closed: usize,
+}
+
+/// The namespaces' ports, once the library has made them.
+#[derive(Default)]
+pub(super) struct Ports {
+    ports: HashMap<Arc<str>, OnceLock<Weak<dyn Port>>>,
+}
+
+impl Ports {
+    pub(super) fn announce(&self, namespace: &str, port: Arc<dyn Port>) {
+        if let Some(place) = self.ports.get(namespace) {
+            let _ = place.set(Arc::downgrade(&port));
+        }
+    }
+
+    pub(super) fn get(&self, namespace: &str) -> Option<Arc<dyn Port>> {
+        self.ports.get(namespace)?.get()?.upgrade()
+    }
+}
+
+impl SocketioxideCarrier {
+    /// A carrier for every namespace of `rooms`. With `redis` (the names in it, and how many events of other nodes may wait
+    /// for each namespace), it begins to receive. Needs a Tokio runtime.
+    pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, redis: Option<(Keys, usize)>, metrics: Arc<Metrics>) -> Arc<Self> {
+        let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
+        let ports = Ports { ports: namespaces.iter().map(|path| (path.clone(), OnceLock::new())).collect() };
+        let (keys, buffer) = redis.unzip();
+        let spaces = namespaces.iter().map(|path| (path.clone(), Space::new(path, keys.as_ref(), &metrics))).collect();
+        let pubsub = cluster.pubsub().cloned().zip(keys);
+        let carrier = Arc::new(Self { rooms, ports: Arc::new(ports), spaces, pubsub, metrics });
+        if let (Some((pubsub, _)), Some(buffer)) = (&carrier.pubsub, buffer) {
+            for (path, space) in &carrier.spaces {
+                let incoming = pubsub.subscribe(&space.channel, buffer);
+                tokio::spawn(receive(carrier.clone(), path.clone(), incoming));
+            }
+        }
+        carrier
+    }
+
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.spaces.keys()
+    }
+
+    pub(super) fn adapter_state(&self) -> AdapterState {
+        let redis = self.pubsub.as_ref().map(|(pubsub, keys)| (pubsub.clone(), keys.namespace_prefix()));
+        AdapterState::new(self.ports.clone(), redis)
+    }
+
+    pub(super) fn port(&self, namespace: &str) -> Option<Arc<dyn Port>> {
+        self.ports.get(namespace)
+    }
+
+    /// Delivers to the clients of this node.
+    fn deliver(&self, space: &Space, outgoing: &Outgoing) -> Tally {
+        let Some(port) = self.ports.get(&outgoing.namespace) else { return Tally::default() };
+        // Nobody may join while it is decided who gets the event how: a replay begins before its join.
+        let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
+            let (mut plain, mut singles) = (0, Vec::new());
+            for session in sessions {
+                if session.is_plain() { plain += 1 } else { singles.push(session) }
+            }
+            let mut tally = Tally { queued: plain, ..Tally::default() };
+            if plain > 0 {
+                tally.fail(&broadcast(&*port, space, outgoing, &singles));
+            }
+            singles.iter().for_each(|session| tally.single(session, outgoing));
+            tally
+        });
+        let tally = tally.unwrap_or_default();
+        space.count(&tally);
+        tally
+    }
+}
+
+impl Carrier for SocketioxideCarrier {
+    fn carry(&self, outgoing: &Outgoing) -> Carried {
+        let Some(space) = self.spaces.get(&outgoing.namespace) else {
+            return Carried { local: 0, dropped: 0, remote: Remote::Alone };
+        };
+        let tally = self.deliver(space, outgoing);
+        let remote = match &self.pubsub {
+            None => Remote::Alone,
+            Some((pubsub, _)) => match pubsub.publish(&space.channel, &event::encode(outgoing)) {
+                Ok(receipt) => Remote::Handed(receipt),
+                Err(why) => Remote::NotCarried(why),
+            },
+        };
+        Carried { local: tally.queued, dropped: tally.full, remote }
+    }
+}
+
+/// Encodes once, and queues for everybody but those who are asked one by one.
+fn broadcast(port: &dyn Port, space: &Space, outgoing: &Outgoing, singles: &[&Arc<Session>]) -> Vec<SocketError> {
+    let rooms = if outgoing.rooms.is_empty() { &space.everyone[..] } else { &outgoing.rooms };
+    if singles.is_empty() {
+        return port.broadcast(value(&outgoing.event), rooms, &outgoing.except, outgoing.volatile);
+    }
+    let own_rooms = singles.iter().map(|session| socket_room(session.id()));
+    let except: Vec<_> = outgoing.except.iter().cloned().chain(own_rooms).collect();
+    port.broadcast(value(&outgoing.event), rooms, &except, outgoing.volatile)
+}
+
+/// The event as the library has it; the bytes are shared.
+pub(super) fn value(event: &Event) -> Value {
+    Value::Str(text(event.text()), attachments(event.attachments()))
+}
+
+#[expect(unsafe_code, reason = "the type has no other constructor that shares bytes")]
+pub(super) fn text(text: &ByteString) -> Str {
+    // SAFETY: a ByteString is UTF-8.
+    unsafe { Str::from_bytes_unchecked(text.clone().into_bytes()) }
+}
+
+pub(super) fn attachments(attachments: &[bytes::Bytes]) -> Option<VecDeque<bytes::Bytes>> {
+    (!attachments.is_empty()).then(|| attachments.iter().cloned().collect())
+}
+
+/// Delivers the events of other nodes in one namespace, in their order.
+async fn receive(carrier: Arc<SocketioxideCarrier>, namespace: Arc<str>, mut incoming: mpsc::Receiver<Incoming>) {
+    let Some(space) = carrier.spaces.get(&namespace) else { return };
+    let delay = carrier.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]);
+    while let Some(Incoming { frame, .. }) = incoming.recv().await {
+        let age = frame.age();
+        match event::decode(&namespace, frame.body) {
+            Ok(outgoing) => {
+                space.received.inc();
+                carrier.deliver(space, &outgoing);
+                delay.observe(age.as_secs_f64());
+            }
+            Err(error) => {
+                tracing::warn!(node = %frame.origin.node, %error, "ignored an event of another node");
+                carrier.metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
+            }
+        }
+    }
+}
+
+// === impl Space ===
+
+impl Space {
+    fn new(path: &Arc<str>, keys: Option<&Keys>, metrics: &Metrics) -> Self {
+        let dropped = |reason| metrics.deliveries_dropped_total.with_label_values(&[&**path, reason]);
+        Self {
+            channel: keys.map(|keys| keys.events_channel(path)).unwrap_or_default().into(),
+            everyone: [EVERYONE.into()],
+            delivered: metrics.deliveries_total.with_label_values(&[path]),
+            full: dropped("queue_full"),
+            closed: dropped("closed"),
+            received: metrics.cluster_received_total.with_label_values(&[path]),
+        }
+    }
+
+    fn count(&self, tally: &Tally) {
+        self.delivered.inc_by(tally.queued as u64);
+        self.full.inc_by(tally.full as u64);
+        self.closed.inc_by(tally.closed as u64);
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn fail(&mut self, errors: &[SocketError]) {
+        let full = errors.iter().filter(|error| matches!(error, SocketError::InternalChannelFull)).count();
+        self.full += full;
+        self.closed += errors.len() - full;
+        self.queued = self.queued.saturating_sub(errors.len());
+    }
+
+    fn single(&mut self, session: &Session, outgoing: &Outgoing) {
+        match session.deliver(&outgoing.event, &outgoing.rooms, &outgoing.stamps) {
+            Ok(Delivery::Sent | Delivery::Held) => self.queued += 1,
+            Ok(Delivery::Replayed) => {}
+            Err(SendError::Full) => self.full += 1,
+            Err(SendError::Closed) => self.closed += 1,
+        }
+    }
+}

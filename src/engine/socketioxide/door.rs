@@ -1,0 +1,192 @@
+//! Lets sockets in and hands their events over. All handlers are synchronous, so that order is kept, and registered
+//! before CONNECT is acknowledged, so that nothing is lost.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use socketioxide::handler::{ConnectHandler, DisconnectHandler, MessageHandler};
+use socketioxide::socket::{DisconnectReason, Socket};
+use socketioxide_core::Value;
+
+use super::link::SocketLink;
+use super::slot::{Slot, TooEarly};
+use super::validate::validate;
+use super::{Adapter, SocketioxideCarrier};
+use crate::auth::Handshake;
+use crate::engine::Gate;
+use crate::engine::edge::EngineSession;
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::session::Peer;
+
+/// The library tells handlers apart by such a type.
+pub(super) struct Ours;
+
+/// Lets clients into one namespace.
+pub(super) struct Door<G> {
+    namespace: Arc<str>,
+    gate: Arc<G>,
+    carrier: Arc<SocketioxideCarrier>,
+}
+
+/// A client between the decision and CONNECT.
+struct Pending<G: Gate> {
+    admission: Mutex<Option<G::Admission>>,
+    slot: Arc<Slot<G>>,
+}
+
+impl<G: Gate> Door<G> {
+    pub(super) fn new(namespace: Arc<str>, gate: Arc<G>, carrier: Arc<SocketioxideCarrier>) -> Self {
+        Self { namespace, gate, carrier }
+    }
+
+    async fn admit(&self, socket: &Arc<Socket<Adapter>>, auth: Option<&Value>) -> Result<(), Refusal> {
+        let handshake = handshake(socket, auth)?;
+        let admission = self.gate.admit(&self.namespace, handshake, &peer(socket)).await?;
+        let slot = Slot::new(self.gate.clone());
+        let events = Events { slot: slot.clone(), carrier: self.carrier.clone() };
+        socket.on_fallback(events);
+        socket.on_disconnect(Gone { slot: slot.clone() });
+        socket.extensions.insert(Arc::new(Pending::<G> { admission: Mutex::new(Some(admission)), slot }));
+        Ok(())
+    }
+
+    fn open(&self, socket: &Arc<Socket<Adapter>>) {
+        let Some(pending) = socket.extensions.remove::<Arc<Pending<G>>>() else { return };
+        let admission = pending.admission.lock().expect("no panic while held").take();
+        let (Some(admission), Some(port)) = (admission, self.carrier.port(&self.namespace)) else { return };
+        let link = Box::new(SocketLink::new(socket, port, connection(socket)));
+        pending.slot.open(|| self.gate.open(admission, socket.id.as_str(), peer(socket), link));
+    }
+}
+
+impl<G> Clone for Door<G> {
+    fn clone(&self) -> Self {
+        Self { namespace: self.namespace.clone(), gate: self.gate.clone(), carrier: self.carrier.clone() }
+    }
+}
+
+impl<G: Gate> ConnectHandler<Adapter, Ours> for Door<G> {
+    fn call_middleware<'a>(
+        &'a self,
+        socket: Arc<Socket<Adapter>>,
+        auth: &'a Option<Value>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Box<dyn Display + Send>>> + Send + 'a>> {
+        Box::pin(async move {
+            let admitted = self.admit(&socket, auth.as_ref()).await;
+            admitted.map_err(|refusal| Box::new(refusal) as Box<dyn Display + Send>)
+        })
+    }
+
+    // Called in the task that has just queued CONNECT.
+    fn call(&self, socket: Arc<Socket<Adapter>>, _: Option<Value>) {
+        self.open(&socket);
+    }
+}
+
+/// Takes all events of a socket: those of a contract are known only at run time.
+struct Events<G: Gate> {
+    slot: Arc<Slot<G>>,
+    carrier: Arc<SocketioxideCarrier>,
+}
+
+impl<G: Gate> Events<G> {
+    /// What breaks the protocol ends the connection, as it does in Node.
+    fn give_up(&self, socket: &Arc<Socket<Adapter>>, result: &str) {
+        self.carrier.metrics.events_received_total.with_label_values(&["none", "unknown", result]).inc();
+        if let Some(connection) = connection(socket) {
+            connection.close();
+        }
+    }
+}
+
+impl<G: Gate> MessageHandler<Adapter, Ours> for Events<G> {
+    fn call(&self, socket: Arc<Socket<Adapter>>, value: Value, ack: Option<i64>) {
+        let Some(event) = event(value) else {
+            return self.give_up(&socket, "malformed");
+        };
+        if self.slot.event(event, ack) == Err(TooEarly) {
+            self.give_up(&socket, "too_early");
+        }
+    }
+}
+
+/// Reports the end of a socket.
+struct Gone<G> {
+    slot: Arc<Slot<G>>,
+}
+
+impl<G: Gate> DisconnectHandler<Adapter, Ours> for Gone<G> {
+    fn call_with_defer(&self, socket: Arc<Socket<Adapter>>, reason: DisconnectReason, defer: fn(Arc<Socket<Adapter>>)) {
+        // Whatever happens in between, the library must forget the socket: else it stays in its rooms for good.
+        struct Deferred(Option<Arc<Socket<Adapter>>>, fn(Arc<Socket<Adapter>>));
+        impl Drop for Deferred {
+            fn drop(&mut self) {
+                if let Some(socket) = self.0.take() {
+                    (self.1)(socket);
+                }
+            }
+        }
+        let _deferred = Deferred(Some(socket), defer);
+        self.slot.end(reason_text(reason));
+    }
+}
+
+/// As Socket.IO's own server names them.
+fn reason_text(reason: DisconnectReason) -> &'static str {
+    match reason {
+        DisconnectReason::TransportClose => "transport close",
+        DisconnectReason::TransportError => "transport error",
+        DisconnectReason::HeartbeatTimeout => "ping timeout",
+        DisconnectReason::ClientNSDisconnect => "client namespace disconnect",
+        DisconnectReason::ServerNSDisconnect => "server namespace disconnect",
+        DisconnectReason::ClosingServer => "server shutting down",
+        DisconnectReason::PacketParsingError => "parse error",
+        DisconnectReason::MultipleHttpPollingError => "parallel polling",
+    }
+}
+
+/// The library's packet as an event of ours; none when other clients could not read it.
+fn event(value: Value) -> Option<Event> {
+    let Value::Str(text, attachments) = value else { return None };
+    let attachments: Vec<Bytes> = attachments.unwrap_or_default().into();
+    let text = ByteString::try_from(Bytes::from(text)).ok()?;
+    validate(&text, attachments.len()).ok()?;
+    Event::from_wire(text, attachments).ok()
+}
+
+fn connection(socket: &Socket<Adapter>) -> Option<&Arc<EngineSession>> {
+    socket.req_parts().extensions.get()
+}
+
+fn peer(socket: &Socket<Adapter>) -> Peer {
+    match connection(socket) {
+        Some(connection) => connection.peer().clone(),
+        // Only if somebody serves the engine without its door.
+        None => Peer { ip: IpAddr::from([0, 0, 0, 0]), transport: "unknown", user_agent: None },
+    }
+}
+
+fn handshake(socket: &Socket<Adapter>, auth: Option<&Value>) -> Result<Handshake, Refusal> {
+    let parts = socket.req_parts();
+    let header = |name: HeaderName| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
+    let auth = match auth {
+        Some(Value::Str(text, _)) => Some(
+            serde_json::from_str(text)
+                .map_err(|_| Refusal::new(Code::InvalidPayload, "the payload of CONNECT is not JSON"))?,
+        ),
+        _ => None,
+    };
+    Ok(Handshake {
+        auth,
+        authorization: header(AUTHORIZATION),
+        query: parts.uri.query().map(str::to_owned),
+        cookies: header(COOKIE),
+    })
+}

@@ -1,0 +1,104 @@
+//! A session's way to its socket.
+
+use std::sync::{Arc, Weak};
+
+use socketioxide::socket::Socket;
+use socketioxide_core::packet::Packet;
+use socketioxide_core::{Sid, Value};
+use tokio::runtime::Handle;
+
+use super::Adapter;
+use super::adapter::Port;
+use super::carrier::{EVERYONE, attachments, text, value};
+use crate::engine::edge::EngineSession;
+use crate::event::{Args, Event};
+use crate::session::{AckId, Close, Link, RoomName, SendError};
+
+/// Weak, because the socket's handlers hold the session, and the session this.
+pub(super) struct SocketLink {
+    sid: Sid,
+    port: Arc<dyn Port>,
+    socket: Weak<Socket<Adapter>>,
+    connection: Weak<EngineSession>,
+    runtime: Handle,
+}
+
+impl SocketLink {
+    /// Needs a Tokio runtime.
+    pub(super) fn new(
+        socket: &Arc<Socket<Adapter>>,
+        port: Arc<dyn Port>,
+        connection: Option<&Arc<EngineSession>>,
+    ) -> Self {
+        Self {
+            sid: socket.id,
+            port,
+            socket: Arc::downgrade(socket),
+            connection: connection.map(Arc::downgrade).unwrap_or_default(),
+            runtime: Handle::current(),
+        }
+    }
+
+    fn connected(&self) -> Option<Arc<Socket<Adapter>>> {
+        self.socket.upgrade().filter(|socket| socket.connected())
+    }
+
+    fn queue(&self, packet: Packet) -> Result<(), SendError> {
+        self.connected().ok_or(SendError::Closed)?;
+        self.port.send(self.sid, packet)
+    }
+
+    fn close_connection(connection: &Weak<EngineSession>) {
+        if let Some(connection) = connection.upgrade() {
+            connection.close();
+        }
+    }
+}
+
+impl Link for SocketLink {
+    fn send(&self, event: &Event) -> Result<(), SendError> {
+        self.queue(Packet::event(self.port.path(), value(event)))
+    }
+
+    fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
+        let value = Value::Str(text(args.text()), attachments(args.attachments()));
+        self.queue(Packet::ack(self.port.path(), value, id))
+    }
+
+    fn joined(&self, room: &RoomName) {
+        if self.connected().is_none() {
+            return;
+        }
+        let mut rooms = vec![room.to_string()];
+        if crate::room::is_socket_room(room) {
+            rooms.push(EVERYONE.to_owned());
+        }
+        self.port.join(self.sid, rooms);
+        // The library forgets a socket's rooms as it closes; what was joined after that would stay for good.
+        if self.connected().is_none() {
+            self.left(room);
+            self.left(&EVERYONE.into());
+        }
+    }
+
+    fn left(&self, room: &RoomName) {
+        self.port.leave(self.sid, room);
+    }
+
+    fn close(&self, how: Close) {
+        let (socket, connection) = (self.connected(), self.connection.clone());
+        // Elsewhere, because the end of the session is reported before `disconnect` returns.
+        self.runtime.spawn(async move {
+            match (how, socket) {
+                (Close::Namespace, Some(socket)) => {
+                    // With a full queue the client cannot be told. Then the connection ends.
+                    if socket.disconnect().is_err() {
+                        Self::close_connection(&connection);
+                    }
+                }
+                (Close::Namespace, None) => {}
+                (Close::Transport, _) => Self::close_connection(&connection),
+            }
+        });
+    }
+}
