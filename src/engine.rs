@@ -14,18 +14,23 @@ use std::sync::Arc;
 use crate::auth::Handshake;
 use crate::error::Refusal;
 use crate::event::Event;
-use crate::session::{AckId, Link, Peer, Session};
+use crate::gateway::{Admission, Client, Gateway};
+use crate::session::{AckId, Link, Peer};
 
 /// What engines ask of the node for each client. The gateway implements it.
 pub trait Gate: Send + Sync + 'static {
     /// What was found out about a client before it is let in.
     type Admission: Send + 'static;
 
+    /// A client that was let in.
+    type Client: Send + Sync + 'static;
+
     /// Decides whether a client may connect to a namespace, before CONNECT is acknowledged. An error becomes a
     /// CONNECT_ERROR with the message `CODE: text`.
     fn admit(
         &self,
         namespace: &Arc<str>,
+        id: &str,
         handshake: Handshake,
         peer: &Peer,
     ) -> impl Future<Output = Result<Self::Admission, Refusal>> + Send;
@@ -38,11 +43,40 @@ pub trait Gate: Send + Sync + 'static {
         id: &str,
         peer: Peer,
         link: Box<dyn Link>,
-    ) -> Option<Arc<Session>>;
+    ) -> Option<Arc<Self::Client>>;
 
     /// Takes one event of a client. Called in the order in which the client sent them; returns at once.
-    fn dispatch(self: &Arc<Self>, session: &Arc<Session>, event: Event, ack: Option<AckId>);
+    fn dispatch(self: &Arc<Self>, client: &Arc<Self::Client>, event: Event, ack: Option<AckId>);
 
-    /// The client is gone. Called once for every session that was opened.
-    fn closed(self: &Arc<Self>, session: &Arc<Session>, reason: &'static str);
+    /// The client is gone. Called once for every client that was let in.
+    fn closed(self: &Arc<Self>, client: &Arc<Self::Client>, reason: &'static str);
+}
+
+impl Gate for Gateway {
+    type Admission = Admission;
+    type Client = Client;
+
+    async fn admit(
+        &self,
+        namespace: &Arc<str>,
+        id: &str,
+        handshake: Handshake,
+        peer: &Peer,
+    ) -> Result<Admission, Refusal> {
+        Self::admit(self, namespace, id, &handshake, peer).await
+    }
+
+    fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Option<Arc<Client>> {
+        let stays = !admission.is_rejection();
+        let client = Self::open(self, admission, id, peer, link);
+        stays.then_some(client)
+    }
+
+    fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {
+        Self::dispatch(self, client, event, ack);
+    }
+
+    fn closed(self: &Arc<Self>, client: &Arc<Client>, reason: &'static str) {
+        Self::closed(self, client, reason);
+    }
 }

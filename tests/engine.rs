@@ -38,8 +38,15 @@ struct TestGate {
 
 impl Gate for TestGate {
     type Admission = (Arc<str>, Option<String>);
+    type Client = Session;
 
-    async fn admit(&self, namespace: &Arc<str>, handshake: Handshake, _: &Peer) -> Result<Self::Admission, Refusal> {
+    async fn admit(
+        &self,
+        namespace: &Arc<str>,
+        _: &str,
+        handshake: Handshake,
+        _: &Peer,
+    ) -> Result<Self::Admission, Refusal> {
         tokio::task::yield_now().await;
         let says = handshake.auth.and_then(|auth| Some(auth.get("say")?.as_str()?.to_owned()));
         match says.as_deref() {

@@ -25,7 +25,11 @@ pub(super) struct Planned<'a> {
 
 impl Gateway {
     /// Finds the recipients of every relay that applies, and checks that the client may send to them.
-    pub(super) async fn plan_relays<'a>(&self, turn: &Turn<'a>, scope: &Scope<'_>) -> Result<Vec<Planned<'a>>, Refusal> {
+    pub(super) async fn plan_relays<'a>(
+        &self,
+        turn: &Turn<'a>,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<Planned<'a>>, Refusal> {
         let mut planned = Vec::with_capacity(turn.def.relay.len());
         for relay in &turn.def.relay {
             if relay.when.as_ref().is_none_or(|rule| rule.holds(scope)) {

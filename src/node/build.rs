@@ -119,11 +119,7 @@ fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
 
 impl Ground<'_> {
     /// The part that Redis keeps, or the one that this node keeps alone.
-    fn by_redis<T>(
-        &self,
-        shared: impl FnOnce(Redis, Arc<Metrics>) -> T,
-        alone: impl FnOnce(Arc<Metrics>) -> T,
-    ) -> T {
+    fn by_redis<T>(&self, shared: impl FnOnce(Redis, Arc<Metrics>) -> T, alone: impl FnOnce(Arc<Metrics>) -> T) -> T {
         match &self.redis {
             Some(redis) => shared(redis.clone(), self.metrics.clone()),
             None => alone(self.metrics.clone()),
@@ -180,9 +176,7 @@ fn rooms(ground: &Ground<'_>, presence: &Arc<dyn Presence>) -> Arc<Rooms> {
 fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>) -> Arc<Cluster> {
     match &ground.redis {
         None => Cluster::alone(&ground.id, rooms),
-        Some(redis) => {
-            Cluster::join(&ground.id, rooms, redis.clone(), ground.metrics.clone(), &ground.config.redis)
-        }
+        Some(redis) => Cluster::join(&ground.id, rooms, redis.clone(), ground.metrics.clone(), &ground.config.redis),
     }
 }
 

@@ -37,7 +37,8 @@ impl ReadySource for NodeStatus {
             self.rooms.namespaces().map(|namespace| of(&self.rooms, namespace) as u64).sum()
         };
         let view = self.cluster.view();
-        let redis = health.as_ref().map(|health| RedisStatus { connected: health.is_good(), latency: health.round_trip });
+        let redis =
+            health.as_ref().map(|health| RedisStatus { connected: health.is_good(), latency: health.round_trip });
         Status {
             node: self.id.clone(),
             connections: count(Rooms::session_count),

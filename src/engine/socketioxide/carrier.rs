@@ -16,6 +16,7 @@ use super::adapter::{AdapterState, Port};
 use crate::cluster::pubsub::Incoming;
 use crate::cluster::{Cluster, PubSub, event};
 use crate::event::Event;
+use crate::order::OrderGuard;
 use crate::publish::{Carried, Carrier, Outgoing, Remote};
 use crate::redis::Keys;
 use crate::room::{Rooms, socket_room};
@@ -31,6 +32,7 @@ pub struct SocketioxideCarrier {
     ports: Arc<Ports>,
     spaces: HashMap<Arc<str>, Space>,
     pubsub: Option<(Arc<PubSub>, Keys)>,
+    guard: OrderGuard,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -79,7 +81,8 @@ impl SocketioxideCarrier {
         let (keys, buffer) = redis.unzip();
         let spaces = namespaces.iter().map(|path| (path.clone(), Space::new(path, keys.as_ref(), &metrics))).collect();
         let pubsub = cluster.pubsub().cloned().zip(keys);
-        let carrier = Arc::new(Self { rooms, ports: Arc::new(ports), spaces, pubsub, metrics });
+        let carrier =
+            Arc::new(Self { rooms, ports: Arc::new(ports), spaces, pubsub, guard: OrderGuard::default(), metrics });
         if let (Some((pubsub, _)), Some(buffer)) = (&carrier.pubsub, buffer) {
             for (path, space) in &carrier.spaces {
                 let incoming = pubsub.subscribe(&space.channel, buffer);
@@ -102,8 +105,18 @@ impl SocketioxideCarrier {
         self.ports.get(namespace)
     }
 
-    /// Delivers to the clients of this node.
+    /// Delivers to the clients of this node, unless something that ends the event's story has overtaken it.
     fn deliver(&self, space: &Space, outgoing: &Outgoing) -> Tally {
+        let order = outgoing.order.as_ref();
+        let tally = self.guard.deliver(order, outgoing.event.name(), || self.deliver_now(space, outgoing));
+        tally.unwrap_or_else(|| {
+            let labels = [&*outgoing.namespace, "overtaken"];
+            self.metrics.deliveries_dropped_total.with_label_values(&labels).inc();
+            Tally::default()
+        })
+    }
+
+    fn deliver_now(&self, space: &Space, outgoing: &Outgoing) -> Tally {
         let Some(port) = self.ports.get(&outgoing.namespace) else { return Tally::default() };
         // Nobody may join while it is decided who gets the event how: a replay begins before its join.
         let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {

@@ -48,7 +48,7 @@ impl<G: Gate> Door<G> {
 
     async fn admit(&self, socket: &Arc<Socket<Adapter>>, auth: Option<&Value>) -> Result<(), Refusal> {
         let handshake = handshake(socket, auth)?;
-        let admission = self.gate.admit(&self.namespace, handshake, &peer(socket)).await?;
+        let admission = self.gate.admit(&self.namespace, socket.id.as_str(), handshake, &peer(socket)).await?;
         let slot = Slot::new(self.gate.clone());
         let events = Events { slot: slot.clone(), carrier: self.carrier.clone() };
         socket.on_fallback(events);
@@ -118,7 +118,7 @@ impl<G: Gate> MessageHandler<Adapter, Ours> for Events<G> {
 }
 
 /// Reports the end of a socket.
-struct Gone<G> {
+struct Gone<G: Gate> {
     slot: Arc<Slot<G>>,
 }
 

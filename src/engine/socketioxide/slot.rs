@@ -8,24 +8,24 @@ use std::sync::{Arc, Mutex};
 
 use crate::engine::Gate;
 use crate::event::Event;
-use crate::session::{AckId, Session};
+use crate::session::AckId;
 
 /// At most so many events wait until the session is open, which takes microseconds.
 const MAX_EARLY: usize = 1024;
 
-pub(super) struct Slot<G> {
+pub(super) struct Slot<G: Gate> {
     gate: Arc<G>,
-    state: Mutex<State>,
+    state: Mutex<State<G::Client>>,
 }
 
 type Early = VecDeque<(Event, Option<AckId>)>;
 
-enum State {
+enum State<C> {
     /// CONNECT is not acknowledged yet, or only just.
     Waiting(Early),
     /// The session is open; what came before goes first.
     Draining(Early),
-    Open(Arc<Session>),
+    Open(Arc<C>),
     Ended(&'static str),
 }
 
@@ -57,7 +57,7 @@ impl<G: Gate> Slot<G> {
     }
 
     /// Opens the session, unless the client has gone already. `make` returns none when the client is not let in after all.
-    pub(super) fn open(&self, make: impl FnOnce() -> Option<Arc<Session>>) {
+    pub(super) fn open(&self, make: impl FnOnce() -> Option<Arc<G::Client>>) {
         if matches!(*self.state.lock().expect("no panic while held"), State::Ended(_)) {
             return;
         }
@@ -71,7 +71,7 @@ impl<G: Gate> Slot<G> {
     }
 
     /// The next event that came early. None when there is none and the session is open, or has ended and this was reported.
-    fn next_early(&self, session: &Arc<Session>) -> Option<(Event, Option<AckId>)> {
+    fn next_early(&self, session: &Arc<G::Client>) -> Option<(Event, Option<AckId>)> {
         let mut state = self.state.lock().expect("no panic while held");
         if let State::Waiting(early) = &mut *state {
             *state = State::Draining(std::mem::take(early));
