@@ -109,6 +109,7 @@ fn outgoing(namespace: &Arc<str>, event: Event, rooms: &[&str]) -> Outgoing {
         except: Vec::new(),
         volatile: false,
         stamps: Vec::new(),
+        order: None,
     }
 }
 

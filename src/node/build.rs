@@ -99,7 +99,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         ready: ready.clone(),
         rooms,
         metrics: ground.metrics.clone(),
-        limits: ApiLimits::default(),
+        limits: ApiLimits::from(&config.api),
     });
     let Ground { id, namespaces, redis, .. } = ground;
     Ok(Arc::new(Parts { id, namespaces, redis, presence, cluster, gateway, engine, api, ready }))
