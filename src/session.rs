@@ -328,7 +328,7 @@ impl Session {
         self.with_replays(|replays| replays.release(&*self.link, &|room| self.is_in(room)))
     }
 
-    /// Gives up on what was held back; live events pass again. Returns how many were dropped.
+    /// Gives up on what was held back; live events pass again. Returns how many live events were dropped.
     pub fn drop_held(&self) -> usize {
         self.with_replays(Replays::drop_held)
     }

@@ -145,7 +145,8 @@ impl<'a> Hold<'a> {
         Self { session, room, ended: false }
     }
 
-    /// Lets live events pass, those that waited first. False when the client was too slow, and some were dropped.
+    /// Lets live events pass, those that waited first. False when the client was too slow, or too much
+    /// came meanwhile, and some were dropped.
     async fn end(mut self, shown: Option<Replayed>, until: Instant) -> bool {
         self.ended = true;
         let mut release = self.session.end_replay(self.room, shown);
@@ -153,7 +154,11 @@ impl<'a> Hold<'a> {
             tokio::time::sleep(RETRY).await;
             release = self.session.release_held();
         }
-        release != Release::Blocked || self.session.drop_held() == 0
+        match release {
+            Release::Done { lost } => lost == 0,
+            Release::Blocked => self.session.drop_held() == 0,
+            Release::Closed => true,
+        }
     }
 }
 

@@ -44,7 +44,10 @@ pub enum Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
     /// All of it; live events pass again.
-    Done,
+    Done {
+        /// Live events that were dropped, because [`MAX_REPLAY_BACKLOG`] waited already.
+        lost: usize,
+    },
     /// The client's queue is full: try again soon. Live events still wait, in order.
     Blocked,
     /// The client is gone.
@@ -55,6 +58,7 @@ pub enum Release {
 pub(super) struct Replays {
     active: usize,
     held: VecDeque<Held>,
+    lost: usize,
     shown: HashMap<RoomName, (Replayed, Instant)>,
 }
 
@@ -97,6 +101,7 @@ impl Replays {
     ) -> Result<Delivery, SendError> {
         if self.holds() {
             if self.held.len() >= MAX_REPLAY_BACKLOG {
+                self.lost += 1;
                 return Err(SendError::Full);
             }
             self.held.push_back(Held { event: event.clone(), rooms: rooms.to_vec(), stamps: stamps.to_vec() });
@@ -135,11 +140,15 @@ impl Replays {
                 }
             }
         }
-        Release::Done
+        let lost = self.lost;
+        if self.active == 0 {
+            self.lost = 0;
+        }
+        Release::Done { lost }
     }
 
     pub(super) fn drop_held(&mut self) -> usize {
-        std::mem::take(&mut self.held).len()
+        std::mem::take(&mut self.held).len() + std::mem::take(&mut self.lost)
     }
 
     pub(super) fn left(&mut self, room: &str) {
@@ -211,6 +220,8 @@ mod tests {
         }
     }
 
+    const DONE: Release = Release::Done { lost: 0 };
+
     struct Fixture {
         wire: Wire,
         replays: Replays,
@@ -255,7 +266,7 @@ mod tests {
         ] {
             assert_eq!(it.deliver(name, rooms, stamps), Delivery::Held);
         }
-        assert_eq!(it.end("a", 1, 2), Release::Done);
+        assert_eq!(it.end("a", 1, 2), DONE);
         assert_eq!(it.wire.sent(), ["bare", "b", "a3", "new epoch"]);
         assert_eq!(it.deliver("late copy", &["a"], &[("a", 1, 2)]), Delivery::Replayed);
         assert_eq!(it.deliver("a4", &["a"], &[("a", 1, 4)]), Delivery::Sent);
@@ -282,7 +293,7 @@ mod tests {
         assert_eq!(it.end("a", 1, 0), Release::Blocked);
         assert_eq!(it.deliver("3", &["a"], &[]), Delivery::Held);
         *it.wire.room_left.lock().unwrap() = None;
-        assert_eq!(it.release(), Release::Done);
+        assert_eq!(it.release(), DONE);
         assert_eq!(it.deliver("4", &["a"], &[]), Delivery::Sent);
         assert_eq!(it.wire.sent(), ["1", "2", "3", "4"]);
     }
@@ -297,7 +308,9 @@ mod tests {
         let event = Event::encode::<u8>("x", &[]).unwrap();
         let refused = it.replays.deliver(&it.wire, &event, &["a".into()], &[], &|_| true);
         assert_eq!(refused, Err(SendError::Full));
-        assert_eq!(it.replays.drop_held(), MAX_REPLAY_BACKLOG);
+        assert_eq!(it.end("a", 1, 0), Release::Done { lost: 1 }, "and what was lost is told");
+        assert_eq!(it.wire.sent().len(), MAX_REPLAY_BACKLOG);
+        assert_eq!(it.release(), DONE, "once");
     }
 
     #[test]
