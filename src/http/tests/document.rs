@@ -38,6 +38,28 @@ fn every_route_is_in_the_document_and_nothing_else() {
 }
 
 #[test]
+fn the_page_for_users_has_every_route() {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md"));
+    let routes = table();
+    let mut known: Vec<_> = routes.iter().map(|route| format!("### {} {}", route.method, route.path)).collect();
+    known.extend(["### GET /live", "### GET /ready", "### GET /metrics"].map(str::to_owned));
+    let written: Vec<_> = page.lines().filter(|line| line.starts_with("### ")).collect();
+    for heading in &known {
+        assert!(written.contains(&heading.as_str()), "{heading} is missing");
+    }
+    for heading in written {
+        assert!(known.iter().any(|known| known == heading), "{heading} is not a route");
+    }
+    for route in &routes {
+        let heading = format!("### {} {}\n", route.method, route.path);
+        let section = page.split_once(&heading).unwrap().1.split("\n#").next().unwrap();
+        for param in route.params.iter().filter(|param| !param.kind.in_path()) {
+            assert!(section.contains(&format!("`{}`", param.name)), "{}: {}", route.path, param.name);
+        }
+    }
+}
+
+#[test]
 fn every_schema_compiles_and_every_reference_leads_somewhere() {
     fn walk(doc: &Value, value: &Value) {
         match value {
