@@ -7,7 +7,7 @@ use super::event::Turn;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
-use crate::presence::{MAX_STATUS_BYTES, Told};
+use crate::presence::{MAX_STATUS_BYTES, RoomChange};
 use crate::publish::Outgoing;
 use crate::room::RESERVED_PREFIX;
 use crate::session::RoomName;
@@ -41,7 +41,7 @@ impl Gateway {
     }
 
     /// Tells a room of the first socket of a user that came, or the last one that left.
-    pub fn tell_presence(&self, told: Told) {
+    pub fn tell_presence(&self, told: RoomChange) {
         let Ok(event) = Event::encode(&told.event, &[json!({ "userId": &*told.user_id, "room": &*told.room })]) else {
             return;
         };

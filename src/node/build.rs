@@ -19,7 +19,7 @@ use crate::idempotency::Idempotency;
 use crate::limits::Limits;
 use crate::mirror::Mirror;
 use crate::owners::Owners;
-use crate::presence::{self, Policies, Presence, Told};
+use crate::presence::{self, Policies, Presence, RoomChange};
 use crate::publish::{self, Carrier, Publisher};
 use crate::redis::Redis;
 use crate::room::Rooms;
@@ -84,7 +84,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         max_pending_events: config.limits.max_pending_events,
     });
     let telling = gateway.clone();
-    presence.start(&rooms, Arc::new(move |told: Told| telling.tell_presence(told)));
+    presence.start(&rooms, Arc::new(move |told: RoomChange| telling.tell_presence(told)));
     cluster.obey();
     let engine = SocketioxideEngine::new(&config.server, &carrier, &gateway);
     let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), ground.redis.clone()));
