@@ -16,7 +16,7 @@ async function runMode(mode) {
     .filter(({ modes, file }) => modes.includes(mode) && (!wanted.length || wanted.some((part) => file.includes(part))))
     .map(({ file }) => join(here, file));
   if (!files.length) return { tests: 0, failed: 0 };
-  process.env.ROOMCAST_TEST_MODE = mode;
+  process.env.JS_TEST_MODE = mode;
   console.log(`\n=== ${mode}: ${files.length} files`);
   const counts = { tests: 0, failed: 0 };
   const stream = run({ files, concurrency: CONCURRENCY, timeout: FILE_TIMEOUT_MS });

@@ -1,5 +1,5 @@
-// Seeded chance: a failure can be repeated with ROOMCAST_TEST_SEED.
-export const SEED = Number(process.env.ROOMCAST_TEST_SEED ?? 20260101);
+// Seeded chance: a failure can be repeated with JS_TEST_SEED.
+export const SEED = Number(process.env.JS_TEST_SEED ?? 20260101);
 
 /** Mulberry32. */
 export class Chance {

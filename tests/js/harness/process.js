@@ -82,7 +82,7 @@ function read(running, from) {
 }
 
 function keep(running, from, text) {
-  if (process.env.ROOMCAST_TEST_LOG) process.stderr.write(`${running.name} | ${text}\n`);
+  if (process.env.JS_TEST_LOG) process.stderr.write(`${running.name} | ${text}\n`);
   running.lines.push({ from, text });
   // Readers that wait keep their place, so lines are only dropped while nobody waits.
   if (running.waiting.size === 0 && running.lines.length > KEPT_LINES) running.lines.splice(0, KEPT_LINES / 2);

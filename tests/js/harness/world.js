@@ -4,7 +4,7 @@ import { Client } from './client.js';
 import { Node } from './node.js';
 import { Redis } from './redis.js';
 
-export const MODE = process.env.ROOMCAST_TEST_MODE ?? 'memory';
+export const MODE = process.env.JS_TEST_MODE ?? 'memory';
 
 /**
  * Starts the nodes. Backends publish to `a`, clients connect to `b`; in memory they are one.
