@@ -69,7 +69,7 @@ impl Compiler<'_> {
         let name = self.name();
         let errors = self.errors();
         self.rooms = self.compile_rooms(&name);
-        let contract = Contract {
+        Contract {
             namespace: self.namespace(),
             summary: self.text("summary").unwrap_or_default(),
             source: self.document.file.clone(),
@@ -87,8 +87,7 @@ impl Compiler<'_> {
             rooms: self.rooms.clone(),
             errors,
             name,
-        };
-        contract
+        }
     }
 
     /// Notes a mistake.

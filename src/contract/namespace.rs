@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::document::{Document, Place};
 use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RoomDef};
 use super::report::Report;
-use super::room_name::RoomNameError;
+use super::room_name::{RoomNameError, Variables};
 
 /// The families of rooms of a namespace, the most specific first.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl Namespace {
     }
 
     /// The family that a room's name belongs to, the most specific one, and the variables of its template.
-    pub fn room_of(&self, name: &str) -> Option<(&Arc<RoomDef>, Vec<(String, String)>)> {
+    pub fn room_of(&self, name: &str) -> Option<(&Arc<RoomDef>, Variables)> {
         self.families.0.iter().find_map(|family| Some((&family.def, family.def.name.matches(name)?)))
     }
 

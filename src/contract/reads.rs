@@ -21,7 +21,7 @@ impl RoomRef {
         self.reads_payload()
             || self.room.join.as_ref().is_some_and(Rule::reads_payload)
             || self.room.call.is_some()
-            || self.room.history.as_ref().is_some_and(|history| history.replay == Replay::Since)
+            || self.room.history.as_ref().is_some_and(|history| matches!(history.replay, Replay::Since | Replay::All))
     }
 }
 

@@ -13,6 +13,9 @@ pub const MAX_NAME_BYTES: usize = 256;
 /// What variables may hold beside letters and digits.
 pub const ALPHABET: &str = "_-.@+=~";
 
+/// The variables of a room's name with their values, in their order.
+pub type Variables = Vec<(String, String)>;
+
 /// `job:{jobId}`: text and variables.
 ///
 /// Two different sets of values never make the same name: [`RoomTemplate::compile`] refuses templates for which they
@@ -138,7 +141,7 @@ impl RoomTemplate {
         &self,
         with: &[(String, Vec<Path>)],
         scope: &Scope<'_>,
-    ) -> Result<(String, Vec<(String, String)>), RoomNameError> {
+    ) -> Result<(String, Variables), RoomNameError> {
         let mut vars = Vec::with_capacity(self.variables.len());
         for variable in &self.variables {
             let paths = with.iter().find(|(name, _)| *name == variable.name).map(|(_, paths)| paths.as_slice());
@@ -200,7 +203,7 @@ impl RoomTemplate {
     }
 
     /// The variables, if this template can have made the name.
-    pub fn matches(&self, name: &str) -> Option<Vec<(String, String)>> {
+    pub fn matches(&self, name: &str) -> Option<Variables> {
         if name.len() > MAX_NAME_BYTES || name.starts_with('$') {
             return None;
         }

@@ -106,14 +106,17 @@ fn count_members(value: &Value) -> Option<usize> {
     value.as_object().map(serde_json::Map::len)
 }
 
-/// The names of an event's rooms, each once. At least one: an event without a room reaches nobody, which is a mistake of
-/// the publisher, and never everybody.
+/// The names of an event's rooms, each once. None when the contract says that it goes to everyone; else at least one: an
+/// event of which no room is left reaches nobody, which is a mistake of the publisher, and never everybody.
 fn rooms_of(
     namespace: &Namespace,
     contract: &Contract,
     refs: &[RoomRef],
     scope: &Scope<'_>,
 ) -> Result<Vec<RoomName>, Refusal> {
+    if refs.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut rooms: Vec<RoomName> = Vec::with_capacity(refs.len());
     for of in refs.iter().filter(|of| of.when.as_ref().is_none_or(|rule| rule.holds(scope))) {
         let name = match of.room.name.render(&of.with, scope) {

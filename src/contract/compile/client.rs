@@ -34,13 +34,15 @@ impl Compiler<'_> {
             self.blame(&place.key("on_ok"), "no hook is called that could agree", remedy);
         }
         self.check_undo(&place.key("undo"), raw.undo.as_deref());
+        // The rule is asked about the first room joined or left, where there is one.
+        let asked = if raw.join.is_some() || raw.leave.is_some() { Sees::Room } else { Sees::Client };
         let throttle = raw.throttle.and_then(|throttle| self.client_throttle(&place.key("throttle"), throttle));
         let presence = raw.presence.and_then(|path| self.path(&place.key("presence"), &path, Sees::Client));
         let metadata = raw.metadata.and_then(|path| self.path(&place.key("metadata"), &path, Sees::Client));
         ClientEvent {
             name: name.to_owned(),
             payload: self.payload_shape(&place.key("payload"), raw.payload),
-            require: self.rule(&place.key("require"), raw.require, Sees::Client),
+            require: self.rule(&place.key("require"), raw.require, asked),
             join: self.room_refs(&place.key("join"), raw.join, Sees::Client),
             leave: self.room_refs(&place.key("leave"), raw.leave, Sees::Client),
             relay: self.relays(&place.key("relay"), name, raw.relay),

@@ -16,7 +16,7 @@ pub(super) enum Sees {
     Socket,
     /// In a server event: what the backend gave.
     Server,
-    /// In the rule of a room: what a client event sees, and the room.
+    /// In a rule about a room: what a client event sees, and the room.
     Room,
 }
 

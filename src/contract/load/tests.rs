@@ -1,6 +1,5 @@
 //! Whole contracts: those that are shipped, bad ones, and several in one namespace.
 
-mod embedded;
 mod files;
 mod namespaces;
 

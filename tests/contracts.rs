@@ -1,17 +1,17 @@
-//! The contracts of the binary. Their names and what is in them are data of the tests, as they are of the node.
+//! The contracts of the binary mean what they say, and the examples of `docs/contracts.md` load.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::super::*;
-use crate::contract::embedded;
-use crate::contract::model::{AuthMode, Reject, Replay, ThrottleKey, TokenSource};
-use crate::contract::room_name::RoomNameError;
-use crate::contract::schema::Schema;
-use crate::contract::scope::Scope;
-use crate::user::User;
+use roomcast::contract::load::{Source, check, load, load_sources};
+use roomcast::contract::model::{AuthMode, Contract, Namespace, Reject, RelayData, Replay, ThrottleKey, TokenSource};
+use roomcast::contract::room_name::RoomNameError;
+use roomcast::contract::schema::Schema;
+use roomcast::contract::scope::Scope;
+use roomcast::contract::{embedded, file};
+use roomcast::user::User;
 
 fn namespaces() -> Vec<Namespace> {
     load(&["embedded:*".to_owned()]).map_err(|report| report.to_string()).unwrap()
@@ -48,8 +48,8 @@ fn all_load_into_their_namespaces() {
 fn all_satisfy_the_schema_for_editors() {
     let schema = Schema::compile(&file::json_schema()).unwrap();
     for (name, text) in embedded::CONTRACTS {
-        let document = Document::parse(name, text, &mut Report::default());
-        assert_eq!(schema.check(&document.tree), Ok(()), "{name}");
+        let tree: serde_json::Value = toml::from_str(text).unwrap();
+        assert_eq!(schema.check(&tree), Ok(()), "{name}");
     }
 }
 
@@ -153,7 +153,7 @@ fn free_room_names_do_not_reach_rooms_with_rules() {
 fn anonymous_greeting_has_no_user() {
     let realtime = namespace("/realtime");
     let greet = contract(&realtime, "vendhub-realtime").connect.greet.as_ref().unwrap();
-    let Some(crate::contract::model::RelayData::Value(data)) = &greet.data else {
+    let Some(RelayData::Value(data)) = &greet.data else {
         panic!("a value is greeted with");
     };
     let payload = serde_json::Value::Null;
@@ -163,4 +163,49 @@ fn anonymous_greeting_has_no_user() {
     ] {
         assert_eq!(data.render(&Scope::new(&user, &payload, SystemTime::now())), expected);
     }
+}
+
+/// Every block of the reference that is marked as a whole file, with its line.
+fn examples() -> Vec<(usize, String)> {
+    let text = include_str!("../docs/contracts.md");
+    let mut found = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (at, line) in text.lines().enumerate() {
+        match &mut open {
+            None if line.trim() == "```toml file" => open = Some((at + 2, String::new())),
+            Some(_) if line.trim() == "```" => found.extend(open.take()),
+            Some((_, example)) => {
+                example.push_str(line);
+                example.push('\n');
+            }
+            None => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn every_example_of_the_reference_loads() {
+    let examples = examples();
+    assert!(examples.len() > 10);
+    for (line, text) in examples {
+        let source = Source { name: format!("docs/contracts.md, example at line {line}"), text };
+        load_sources(vec![source]).map_err(|report| report.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn every_key_is_in_the_reference() {
+    let reference = include_str!("../docs/contracts.md");
+    let schema = file::json_schema();
+    let definitions = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+    let keys =
+        definitions.filter_map(|definition| definition.get("properties")?.as_object()).flat_map(|keys| keys.keys());
+    let missing: Vec<&String> = keys
+        .filter(|key| {
+            let forms = [format!("`{key}`"), format!(".{key}`"), format!("`[{key}]`"), format!("`[{key}.")];
+            !forms.iter().any(|form| reference.contains(form))
+        })
+        .collect();
+    assert!(missing.is_empty(), "not in docs/contracts.md: {missing:?}");
 }
