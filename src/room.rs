@@ -148,6 +148,9 @@ impl Rooms {
 
     /// Merges members into a session's metadata.
     pub fn merge_metadata(&self, session: &Session, members: &Map<String, Value>) {
+        if members.is_empty() {
+            return;
+        }
         session.merge_metadata(members);
         self.watchers.iter().for_each(|watcher| watcher.changed(session));
     }

@@ -43,7 +43,7 @@ impl Gateway {
         if let Some(path) = &def.metadata
             && let Some(Value::Object(members)) = path.find(scope)
         {
-            turn.client.session.merge_metadata(&members);
+            self.parts.rooms.merge_metadata(&turn.client.session, &members);
         }
         let mut done = Done::default();
         for place in &joins {

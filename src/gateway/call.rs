@@ -40,7 +40,7 @@ impl Gateway {
 
     /// Does what an answer asks for, besides its acknowledgement.
     pub(super) async fn obey(&self, client: &Arc<Client>, contract: &Arc<Contract>, answer: HookAnswer) {
-        client.session.merge_metadata(&answer.metadata);
+        self.parts.rooms.merge_metadata(&client.session, &answer.metadata);
         for room in answer.join.iter().filter(|room| !room.starts_with(RESERVED_PREFIX)) {
             self.join_by_name(client, room).await;
         }
