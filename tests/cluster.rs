@@ -153,7 +153,7 @@ async fn burst_arrives_completely_and_in_order_at_the_other_node() {
     let arrived = count_arrivals(b.pubsub.subscribe(&channel, 65_536));
     a.ready(2).await;
     b.ready(2).await;
-    let receipts: Vec<_> = (0..5000).map(|n| a.pubsub.publish(&channel, &body(n)).unwrap()).collect();
+    let receipts: Vec<_> = (0..5000).map(|n| a.pubsub.publish(&channel, || body(n)).unwrap()).collect();
     let took = eventually("all arrived", Duration::from_secs(10), || arrived.load(Ordering::SeqCst) == 5000).await;
     println!("5000 in {took:?}");
     for receipt in receipts {
@@ -179,7 +179,7 @@ async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
                 150 => server.restart(),
                 _ => {}
             }
-            match a.pubsub.publish(&channel, &body(published)) {
+            match a.pubsub.publish(&channel, || body(published)) {
                 Ok(receipt) => receipts.push(receipt),
                 Err(NotCarried::Away) => refused += 1,
                 Err(other) => panic!("{other}"),
@@ -191,7 +191,7 @@ async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
         let started = std::time::Instant::now();
         while arrived.load(Ordering::SeqCst) == before {
             assert!(started.elapsed() < Duration::from_secs(2), "round {round}: cross-node delivery is not back");
-            if let Ok(receipt) = a.pubsub.publish(&channel, &body(published)) {
+            if let Ok(receipt) = a.pubsub.publish(&channel, || body(published)) {
                 receipts.push(receipt);
             } else {
                 refused += 1;
@@ -210,7 +210,7 @@ async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
     assert_eq!(a.carried(), published - refused - failed);
     a.ready(2).await;
     b.ready(2).await;
-    a.pubsub.publish(&channel, &body(published)).unwrap().await.unwrap();
+    a.pubsub.publish(&channel, || body(published)).unwrap().await.unwrap();
     let got = || arrived.load(Ordering::SeqCst);
     eventually("every number is accounted for", Duration::from_secs(2), || got() + b.missed() == published + 1).await;
     println!("published {published}, arrived {}, missed {}, not carried {}", got(), b.missed(), a.not_carried());
@@ -229,7 +229,7 @@ async fn full_buffer_refuses_and_counts_instead_of_waiting() {
     eventually("Redis is up", Duration::from_secs(3), || redis.health().is_good()).await;
     let pubsub = PubSub::start(redis, "a", metrics.clone(), 10);
     // Nothing is written before this task yields.
-    let outcomes: Vec<_> = (0..15).map(|n| pubsub.publish(&"roomcast:test".into(), &body(n)).err()).collect();
+    let outcomes: Vec<_> = (0..15).map(|n| pubsub.publish(&"roomcast:test".into(), || body(n)).err()).collect();
     assert_eq!(outcomes.iter().filter(|why| **why == Some(NotCarried::Full)).count(), 5);
     assert_eq!(metrics.cluster_not_carried_total.with_label_values(&["full"]).get(), 5);
 }
@@ -249,7 +249,7 @@ async fn nodes_know_each_other_and_notice_who_goes() {
     eventually("c is silent", Duration::from_secs(6), || a.cluster.view().nodes.len() == 1).await;
     let (told, channel) = (a.cluster.tell("nobody", &1).await, Arc::from("roomcast:test"));
     assert_eq!(told, roomcast::directory::Told::Carried);
-    a.pubsub.publish(&channel, b"x").unwrap().await.unwrap();
+    a.pubsub.publish(&channel, || b"x").unwrap().await.unwrap();
 }
 
 #[tokio::test]
@@ -289,4 +289,54 @@ async fn a_script_fails_at_once_while_redis_is_away() {
         assert!(attempt < 3, "{:?}", started.elapsed());
     }
     redis.close().await;
+}
+
+#[tokio::test]
+async fn redis_that_hangs_holds_nobody_up() {
+    let server = RedisServer::start();
+    let (a, b) = (Node::start(&server, "a"), Node::start(&server, "b"));
+    let channel: Arc<str> = "roomcast:test".into();
+    let arrived = count_arrivals(b.pubsub.subscribe(&channel, 65_536));
+    a.ready(2).await;
+    b.ready(2).await;
+    server.pause();
+    let mut receipts = Vec::new();
+    let mut published = 0;
+    let mut slowest = Duration::ZERO;
+    while a.redis.is_up() {
+        let started = std::time::Instant::now();
+        receipts.extend(a.pubsub.publish(&channel, || body(published)));
+        slowest = slowest.max(started.elapsed());
+        published += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(published < 1000, "nobody noticed that Redis hangs");
+    }
+    println!("noticed after {published} events, slowest publish {slowest:?}");
+    assert!(matches!(a.pubsub.publish(&channel, || body(published)), Err(NotCarried::Away)));
+    for receipt in receipts {
+        assert!(receipt.await.is_err());
+    }
+    assert_eq!(a.not_carried(), published + 1);
+    server.resume();
+    let took = eventually("Redis is back", Duration::from_secs(3), || a.redis.health().is_good()).await;
+    b.ready(2).await;
+    println!("back after {took:?}");
+    a.pubsub.publish(&channel, || body(published + 1)).unwrap().await.unwrap();
+    eventually("the next event arrives", Duration::from_secs(1), || arrived.load(Ordering::SeqCst) > 0).await;
+}
+
+#[tokio::test]
+async fn subscriptions_are_renewed_without_a_flicker() {
+    let server = RedisServer::start();
+    let a = Node::start(&server, "a");
+    a.ready(1).await;
+    let renewed = || server.command("INFO commandstats").contains("cmdstat_ssubscribe:calls=4");
+    // Two channels at the start, the same two ten seconds later.
+    let mut flickers = 0;
+    eventually("subscriptions are sent again", Duration::from_secs(15), || {
+        flickers += usize::from(!a.redis.health().is_good() || !a.redis.subscriber().is_complete());
+        renewed()
+    })
+    .await;
+    assert_eq!(flickers, 0);
 }

@@ -2,7 +2,6 @@
 
 mod support {
     pub mod presence;
-    #[expect(dead_code, reason = "other suites use the rest")]
     pub mod redis;
 }
 

@@ -79,18 +79,19 @@ impl PubSub {
         &self.origin
     }
 
-    /// Publishes an event: numbered, and counted when it does not get through.
+    /// Publishes an event: numbered, and counted when it does not get through. `body` is not asked while Redis is away.
     ///
     /// # Errors
     /// At once when Redis is known to be away or the buffer is full. Otherwise the receipt tells.
-    pub fn publish(&self, channel: &Arc<str>, body: &[u8]) -> Result<Receipt, NotCarried> {
+    pub fn publish<B: AsRef<[u8]>>(&self, channel: &Arc<str>, body: impl FnOnce() -> B) -> Result<Receipt, NotCarried> {
+        let body = self.redis.is_up().then(body);
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
         // What is not carried has a number too: the other nodes have missed it.
         let number = outgoing.number(channel);
-        if !self.redis.is_up() {
+        let Some(body) = body else {
             return Err(self.count(NotCarried::Away));
-        }
-        let frame = Frame::encode(&self.origin, number, now_us(), body);
+        };
+        let frame = Frame::encode(&self.origin, number, now_us(), body.as_ref());
         outgoing.send(channel, frame, true).map_err(|why| self.count(why))
     }
 

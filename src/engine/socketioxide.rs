@@ -12,6 +12,7 @@ mod slot;
 mod validate;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, header};
@@ -90,6 +91,10 @@ impl SocketioxideEngine {
     pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
         // A client that reads nothing for as long as it may leave a ping unanswered is gone.
         listener::serve(listener, self.service(routes), self.config.ping_timeout.get(), stop).await;
+        // The listener has given WebSockets away.
+        while self.hub.open() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Closes every connection; the official client returns, to another node.

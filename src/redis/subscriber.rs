@@ -107,10 +107,14 @@ impl Shared {
     }
 
     fn pending(&self) -> Vec<(Arc<str>, Wanted)> {
+        self.list(|wanted| wanted != Wanted::Confirmed)
+    }
+
+    fn list(&self, which: impl Fn(Wanted) -> bool) -> Vec<(Arc<str>, Wanted)> {
         let wanted = self.wanted.lock().expect("no panic while held");
         wanted
             .iter()
-            .filter(|(_, wanted)| **wanted != Wanted::Confirmed)
+            .filter(|(_, wanted)| which(**wanted))
             .map(|(channel, wanted)| (channel.clone(), *wanted))
             .collect()
     }
@@ -136,10 +140,14 @@ impl Shared {
         }
     }
 
-    /// Sends what is pending, one at a time: fred answers a subscription with the first frame that comes.
-    /// False when something failed.
-    async fn settle(&self, reconnects: &mut Receiver<fred::types::config::Server>) -> bool {
-        for (channel, wanted) in self.pending() {
+    /// Sends these, one at a time: fred answers a subscription with the first frame that comes. False when something
+    /// failed.
+    async fn settle(
+        &self,
+        channels: Vec<(Arc<str>, Wanted)>,
+        reconnects: &mut Receiver<fred::types::config::Server>,
+    ) -> bool {
+        for (channel, wanted) in channels {
             let done = match wanted {
                 Wanted::Unwanted => self.client.sunsubscribe(&*channel).await,
                 _ => self.client.ssubscribe(&*channel).await,
@@ -169,6 +177,7 @@ async fn keep_subscribed(shared: Arc<Shared>) {
     let mut refresh = tokio::time::interval(REFRESH);
     let mut settled = true;
     loop {
+        let mut again = false;
         tokio::select! {
             () = shared.state.stopped() => return,
             server = reconnects.recv() => match server {
@@ -176,12 +185,16 @@ async fn keep_subscribed(shared: Arc<Shared>) {
                 _ => shared.forget_confirmations(),
             },
             Ok(_) = changes.recv() => shared.forget_confirmations(),
-            _ = refresh.tick() => shared.forget_confirmations(),
+            _ = refresh.tick() => again = true,
             () = shared.changed.notified() => {}
             () = tokio::time::sleep(RETRY), if !settled => {}
         }
         // While it is away, wait for the connection instead of failing.
-        settled = shared.client.is_connected() && shared.settle(&mut reconnects).await;
+        let channels = shared.list(|wanted| again || wanted != Wanted::Confirmed);
+        settled = shared.client.is_connected() && shared.settle(channels, &mut reconnects).await;
+        if again && !settled {
+            shared.forget_confirmations();
+        }
     }
 }
 

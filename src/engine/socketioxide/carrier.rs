@@ -145,7 +145,7 @@ impl Carrier for SocketioxideCarrier {
         let tally = self.deliver(space, outgoing);
         let remote = match &self.pubsub {
             None => Remote::Alone,
-            Some((pubsub, _)) => match pubsub.publish(&space.channel, &event::encode(outgoing)) {
+            Some((pubsub, _)) => match pubsub.publish(&space.channel, || event::encode(outgoing)) {
                 Ok(receipt) => Remote::Handed(receipt),
                 Err(why) => Remote::NotCarried(why),
             },
