@@ -61,6 +61,9 @@ pub enum RoomNameError {
     Taken,
 }
 
+/// As `chars`: every character but control characters.
+const ANY: &str = "*";
+
 impl RoomTemplate {
     /// Compiles a template. `chars` are characters that its variables may hold beside letters, digits and [`ALPHABET`].
     ///
@@ -228,7 +231,9 @@ impl RoomTemplate {
 
     /// Whether a variable may hold the character.
     fn permits(&self, c: char) -> bool {
-        c.is_alphanumeric() || ALPHABET.contains(c) || self.chars.contains(c)
+        c.is_alphanumeric()
+            || ALPHABET.contains(c)
+            || if self.chars == ANY { !c.is_control() } else { self.chars.contains(c) }
     }
 
     /// The template as it was written.
