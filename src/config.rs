@@ -26,6 +26,7 @@ mod layer;
 mod load;
 mod mistake;
 mod origin;
+pub mod reference;
 mod renamed;
 mod show;
 mod suggest;
@@ -76,7 +77,7 @@ pub struct Config {
     pub limits: Limits,
     /// Backends that contracts may call, by the name that contracts use.
     pub hooks: BTreeMap<String, Hook>,
-    /// What is logged, and how.
+    /// What is logged, and how. Logs go to standard error.
     pub log: Log,
 }
 

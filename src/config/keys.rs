@@ -123,9 +123,13 @@ fn matches(pattern: &str, path: &[String]) -> bool {
     all && segments.next().is_none()
 }
 
+/// Values first, tables after them, as TOML has it.
 fn collect(root: &Value, schema: &Value, path: &mut Vec<String>, keys: &mut Vec<Key>) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
-    for (name, property) in properties {
+    let is_table =
+        |property: &Value| matches!(kind_of(root, resolve(root, property)), Kind::Table | Kind::Tables | Kind::Map);
+    let (tables, values): (Vec<_>, Vec<_>) = properties.iter().partition(|(_, property)| is_table(property));
+    for (name, property) in values.into_iter().chain(tables) {
         path.push(name.clone());
         collect_key(root, property, path, keys);
         path.pop();

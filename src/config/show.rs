@@ -16,7 +16,7 @@ impl Loaded {
         let mut page = Page { loaded: self, text: String::new() };
         if let Value::Object(sections) = &values {
             for (name, section) in sections {
-                page.table(&[name.clone()], section);
+                page.table(std::slice::from_ref(name), section);
             }
         }
         page.text

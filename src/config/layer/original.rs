@@ -30,6 +30,20 @@ pub(in crate::config) const VARIABLES: [(&str, &str, Read); 9] = [
     ("WEBSOCKET_RATE_LIMIT_WINDOW", "limits.events_per_socket", window),
 ];
 
+/// What a variable's value is, for the reference.
+pub(in crate::config) fn meaning(name: &str) -> &'static str {
+    match name {
+        "REDIS_URL" => "a URL",
+        "WEBSOCKET_CORS_ORIGIN" => "origins, separated by commas",
+        "WEBSOCKET_MAX_BUFFER_SIZE" => "bytes",
+        "WEBSOCKET_MAX_CONNECTIONS" => "a number; 0: no limit",
+        "WEBSOCKET_PATH" => "a path, with or without slashes at its ends",
+        "WEBSOCKET_PORT" => "a port; the address stays what the file says, or 127.0.0.1",
+        "WEBSOCKET_RATE_LIMIT_WINDOW" => "milliseconds: the window; the count stays what the file says, or 100",
+        _ => "milliseconds",
+    }
+}
+
 /// Puts each variable over what the layers below it say. An empty one counts as not set.
 pub(in crate::config) fn add(
     mut figment: Figment,
