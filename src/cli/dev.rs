@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::welcome::{TRYING_ROLES, TRYING_USER};
 use crate::auth::mint::{Claims, MintError, Signer, mint};
 use crate::config::{Algorithm, ApiKey, AuthKey, Config, Secret};
 
@@ -9,10 +10,6 @@ use crate::config::{Algorithm, ApiKey, AuthKey, Config, Secret};
 const NAME: &str = "dev";
 /// Long enough for a day of trying things.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// The user of the token.
-const USER: &str = "dev";
-/// It may join what contracts leave to administrators.
-const ROLES: [&str; 1] = ["admin"];
 
 /// Keys of one run, to be shown.
 pub(super) struct Development {
@@ -26,8 +23,8 @@ pub(super) struct Development {
 pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
     let (secret, api_key) = (random(), random());
     let claims = Claims {
-        subject: Some(USER.into()),
-        roles: ROLES.map(str::to_owned).to_vec(),
+        subject: Some(TRYING_USER.into()),
+        roles: TRYING_ROLES.map(str::to_owned).to_vec(),
         issuer: config.auth.issuer.first().cloned(),
         audience: config.auth.audience.first().cloned(),
         ..Claims::default()

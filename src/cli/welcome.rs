@@ -1,12 +1,19 @@
 //! What a newcomer needs, printed when a node of development mode listens: an address, a token, a client, and a `curl`
 //! that makes an event appear.
 
+mod example;
+mod sample;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::contract::model::Namespace;
+pub use example::example;
+
+/// The user of development mode's token.
+pub(super) const TRYING_USER: &str = "dev";
+/// It may join what contracts leave to administrators.
+pub(super) const TRYING_ROLES: [&str; 1] = ["admin"];
 
 /// What the page is made of.
 pub struct WelcomeInfo {
@@ -35,13 +42,6 @@ pub struct Example {
     pub route: &'static str,
     /// What the backend sends to it.
     pub request: Value,
-}
-
-/// An example that needs nothing of any contract.
-pub fn example(namespaces: &[Arc<Namespace>]) -> Example {
-    let namespace = namespaces.first().map_or("/", |namespace| &namespace.path).to_owned();
-    let request = json!({ "namespace": namespace, "event": "hello", "args": [{ "from": "curl" }] });
-    Example { namespace, subscribe: None, route: "/api/v1/emit", request }
 }
 
 /// The page.
@@ -106,6 +106,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn info() -> WelcomeInfo {
