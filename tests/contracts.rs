@@ -209,3 +209,10 @@ fn every_key_is_in_the_reference() {
         .collect();
     assert!(missing.is_empty(), "not in docs/contracts.md: {missing:?}");
 }
+
+#[test]
+fn contracts_of_the_tests_load_beside_those_of_the_binary() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js/fixtures");
+    let entries = [fixtures.to_owned(), "embedded:*".to_owned()];
+    load(&entries).map_err(|report| report.to_string()).unwrap();
+}

@@ -202,6 +202,10 @@ impl Compiler<'_> {
         if let Some(event) = &raw.event {
             self.check_event_name(&place.key("event"), event);
         }
+        if raw.payload.is_some() && raw.event.is_none() {
+            let remedy = "add `event = \"error\"`, or take it out";
+            self.blame(&place.key("payload"), "there is no error event that would carry it", remedy);
+        }
         let payload = raw.payload.unwrap_or_else(|| json!({ "code": "{error.code}", "message": "{error.message}" }));
         let ack = raw.ack.unwrap_or_else(
             || json!({ "success": false, "error": { "code": "{error.code}", "message": "{error.message}" } }),

@@ -25,7 +25,19 @@ impl Compiler<'_> {
                 events.insert(name, Arc::new(event));
             }
         }
+        self.check_undone(&events);
         events
+    }
+
+    /// What is implied must say something: the first relay of the event that `undo` names is sent.
+    fn check_undone(&mut self, events: &IndexMap<String, Arc<ClientEvent>>) {
+        for event in events.values() {
+            let undone = event.undo.as_ref().and_then(|undo| events.get(undo));
+            if undone.is_some_and(|undone| undone.relay.is_empty()) {
+                let place = Place::top("client").key(&event.name).key("undo");
+                self.blame(&place, "the event that is implied relays nothing", "name an event that has a `relay`");
+            }
+        }
     }
 
     fn client_event(&mut self, place: &Place, name: &str, raw: file::Client) -> ClientEvent {
@@ -34,6 +46,13 @@ impl Compiler<'_> {
             self.blame(&place.key("on_ok"), "no hook is called that could agree", remedy);
         }
         self.check_undo(&place.key("undo"), raw.undo.as_deref());
+        let to_rooms = raw.relay.as_ref().is_some_and(|relay| relay.items().iter().any(|relay| relay.room.is_some()));
+        for (key, given) in [("throttle", raw.throttle.is_some()), ("undo", raw.undo.is_some())] {
+            if given && !to_rooms {
+                let problem = format!("`{key}` counts for relays to a room, and there is none");
+                self.blame(&place.key(key), problem, "relay to a `room`, or take it out");
+            }
+        }
         // The rule is asked about the first room joined or left, where there is one.
         let asked = if raw.join.is_some() || raw.leave.is_some() { Sees::Room } else { Sees::Client };
         let throttle = raw.throttle.and_then(|throttle| self.client_throttle(&place.key("throttle"), throttle));

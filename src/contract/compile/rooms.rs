@@ -63,6 +63,12 @@ impl Compiler<'_> {
                 self.blame(&place.key("join"), problem, format!("`vars` holds {}", one_of(known)));
             }
         }
+        for (key, given) in [("idle", raw.idle.is_some()), ("linger", raw.linger.is_some())] {
+            if given && raw.history.is_none() {
+                let problem = format!("`{key}` ends a history, and this room has none");
+                self.blame(&place.key(key), problem, "add `history`, or take it out");
+            }
+        }
         Some(RoomDef {
             key: key.to_owned(),
             contract: contract.clone(),

@@ -24,7 +24,7 @@ tokens = ["auth.token", "cookies.x"]                            #! "cookies.x" i
 reject = "event"                                                #! auth.reject: there is no error event
 
 [errors]
-payload = { text = "{error.text}" }                             #! errors.payload.text: `error.text` leads nowhere
+payload = { text = "{error.text}" }                             #! errors.payload.text: `error.text` leads nowhere #! there is no error event that would carry it
 codes   = { INVALID_PAYLOD = "X" }                              #! there is no code INVALID_PAYLOD
 
 [connect]
@@ -39,8 +39,13 @@ allow = "true"                                                  #! `allow` is ca
 
 [rooms.user]
 name    = "user:{userId}"
+linger  = "5m"
 join    = "usr.id == vars.userID"                               #! rooms.user.join: there is no variable `usr`; did you mean `user`?
 history = { events = 0, ttl = "24", key = "h:{id}" }            #! 0 is out of range; write a number from 1 #! "24" is not a time #! has no variable `id` #! without `{userId}` several rooms share one key
+
+[rooms.idle]
+name = "idle"
+idle = "5m"                                                     #! `idle` ends a history, and this room has none
 
 [rooms.twin]
 name = "user:{id}"                                              #! rooms.user on line 25 makes the same names
@@ -57,6 +62,14 @@ relay   = [
 on_ok    = { publish = "a:c" }                                  #! no hook is called #! did you mean "a:d"? #! it is not said what is published
 undo     = "a:x"                                                #! there is no client event "a:x"; did you mean "a:b"?
 throttle = { every = "1s", keep = "last" }                      #! write "first"
+
+[client."a:c"]
+undo     = "a:d"                                                #! there is no client event "a:d" #! `undo` counts for relays to a room
+throttle = "1s"                                                 #! `throttle` counts for relays to a room
+
+[client."a:e"]
+relay = { room = "user" }
+undo  = "a:c"                                                   #! the event that is implied relays nothing
 
 [client.disconnect]                                             #! an event of Socket.IO's own
 
@@ -118,4 +131,17 @@ fn anything_is_read_without_a_panic() {
     proptest!(ProptestConfig::with_cases(64), |(text in "\\PC{0,200}")| {
         let _ = load_texts(&[&text]);
     });
+}
+
+#[test]
+fn deep_file_is_refused_and_not_followed_to_the_end_of_the_stack() {
+    let deep = 50_000;
+    for text in [
+        format!("name = 'x'\na = {}1{}", "[".repeat(deep), "]".repeat(deep)),
+        format!("name = 'x'\na = {}", "{ a = ".repeat(deep)),
+        format!("name = 'x'\n{} = 1", vec!["a"; deep].join(".")),
+        format!("name = 'x'\n[{}]\n", vec!["a"; deep].join(".")),
+    ] {
+        assert!(load_texts(&[&text]).is_err());
+    }
 }
