@@ -1,17 +1,17 @@
 //! Presence: one suite for memory and Redis, and what only several nodes can show.
 
 mod support {
+    #[expect(dead_code, reason = "other suites use the rest")]
     pub mod presence;
     pub mod redis;
 }
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use roomcast::directory::{CountOf, DirectoryError, PageRequest};
 use roomcast::presence::What;
 use serde_json::json;
-use support::presence::{Node, World, all_pages, eventually_async};
-use support::redis::RedisServer;
+use support::presence::{World, all_pages, eventually_async};
 
 const NS: &str = "/";
 
@@ -388,74 +388,4 @@ async fn change_during_a_rewrite_is_not_lost() {
         }
     }
     world.end().await;
-}
-
-// --- SIGKILL ---
-
-const KILLS: usize = 100;
-const AT_ONCE: usize = 10;
-const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// The process that `no_ghost_is_seen_after_two_heartbeats` kills; by itself it does nothing.
-#[tokio::test]
-async fn node_in_a_process_of_its_own() {
-    let Ok(url) = std::env::var("PRESENCE_TEST_REDIS") else { return };
-    let id = std::env::var("PRESENCE_TEST_NODE").unwrap();
-    let node = Node::redis(&url, &id, |config| config.heartbeat = HEARTBEAT.into());
-    for n in 0..20 {
-        let session = node.connect(&format!("{id}-{n}"), &format!("user-{id}-{}", n % 5));
-        session.join("told:all");
-        session.join(&format!("own:{id}"));
-    }
-    std::future::pending().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_ghost_is_seen_after_two_heartbeats() {
-    let server = RedisServer::start();
-    let observer = Node::redis(&server.url(), "observer", |config| config.heartbeat = HEARTBEAT.into());
-    assert!(observer.settled_within(Duration::from_secs(10)).await);
-    for round in 0..KILLS / AT_ONCE {
-        let mut children: Vec<_> =
-            (0..AT_ONCE).map(|n| support::presence::Child::start(&server, &format!("c{round}-{n}"))).collect();
-        for child in &children {
-            let room = format!("own:{}", child.id);
-            eventually_async("the child is seen", Duration::from_secs(30), || async {
-                observer.presence.count(NS, CountOf::Room(&room)).await.is_ok_and(|count| count.connections == 20)
-            })
-            .await;
-        }
-        for (n, child) in children.iter_mut().enumerate() {
-            // Somewhere in the interval of its heartbeats.
-            tokio::time::sleep(HEARTBEAT * u32::try_from(n).unwrap() / 40).await;
-            child.kill();
-        }
-        for child in &children {
-            no_ghost_of(&observer, &child.id, child.killed_at.unwrap()).await;
-        }
-        let all = observer.presence.count(NS, CountOf::Namespace).await.unwrap();
-        assert_eq!((all.connections, all.rooms, all.users, all.partial), (0, Some(0), Some(0), false));
-    }
-    let left = observer.told.lock().unwrap().iter().filter(|told| told.what == What::Left).count();
-    assert_eq!(left, KILLS * 5, "five users each, told once");
-    observer.presence.stop().await;
-    let keys: Vec<_> = support::presence::keys(&server).into_iter().map(|(key, _)| key).collect();
-    assert_eq!(keys, ["test:presence:{/}:epoch"]);
-}
-
-async fn no_ghost_of(observer: &Node, id: &str, killed_at: Instant) {
-    tokio::time::sleep_until((killed_at + HEARTBEAT * 2).into()).await;
-    let (presence, room) = (&observer.presence, format!("own:{id}"));
-    assert_eq!(presence.count(NS, CountOf::Room(&room)).await.unwrap().connections, 0, "{id}");
-    assert_eq!(presence.connection(NS, &format!("{id}-0")).await, Ok(None));
-    assert_eq!(presence.user(NS, &format!("user-{id}-0")).await, Ok(None));
-    let members = all_pages(100, |page| presence.members(NS, "told:all", page)).await;
-    assert!(members.iter().all(|member| member.node != id), "{id}");
-    let rooms = all_pages(100, |page| presence.rooms(NS, page)).await;
-    assert!(rooms.iter().all(|of| of.name != room), "{id}");
-    let connections = all_pages(100, |page| presence.connections(NS, page)).await;
-    assert!(connections.iter().all(|connection| connection.node != id), "{id}");
-    let told = observer.told.lock().unwrap();
-    let left = told.iter().filter(|told| told.what == What::Left && told.user_id.starts_with(&format!("user-{id}-")));
-    assert_eq!(left.count(), 5, "{id}");
 }

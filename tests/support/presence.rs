@@ -76,7 +76,7 @@ impl Node {
         let redis = config::Redis {
             url: Some(config::Url::new(url)),
             prefix: "test".into(),
-            command_timeout: config::Period::from_millis(500),
+            command_timeout: config::Period::from_secs(1),
             ..config::Redis::default()
         };
         let redis = Redis::connect(&redis, id, metrics.clone()).unwrap();

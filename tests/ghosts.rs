@@ -1,0 +1,87 @@
+//! Nodes that die without a word are in no answer later than two heartbeats after. A suite of its own, so that nothing else
+//! takes the processor from it.
+
+mod support {
+    #[expect(dead_code, reason = "other suites use the rest")]
+    pub mod presence;
+    #[expect(dead_code, reason = "other suites use the rest")]
+    pub mod redis;
+}
+
+use std::time::{Duration, Instant};
+
+use roomcast::directory::CountOf;
+use roomcast::presence::What;
+use support::presence::{Node, all_pages, eventually_async};
+use support::redis::{RedisServer, eventually};
+
+const NS: &str = "/";
+const KILLS: usize = 100;
+const AT_ONCE: usize = 10;
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The process that `no_ghost_is_seen_after_two_heartbeats` kills; by itself it does nothing.
+#[tokio::test]
+async fn node_in_a_process_of_its_own() {
+    let Ok(url) = std::env::var("PRESENCE_TEST_REDIS") else { return };
+    let id = std::env::var("PRESENCE_TEST_NODE").unwrap();
+    let node = Node::redis(&url, &id, |config| config.heartbeat = HEARTBEAT.into());
+    for n in 0..20 {
+        let session = node.connect(&format!("{id}-{n}"), &format!("user-{id}-{}", n % 5));
+        session.join("told:all");
+        session.join(&format!("own:{id}"));
+    }
+    std::future::pending().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_ghost_is_seen_after_two_heartbeats() {
+    let server = RedisServer::start();
+    let observer = Node::redis(&server.url(), "observer", |config| config.heartbeat = HEARTBEAT.into());
+    assert!(observer.settled_within(Duration::from_secs(10)).await);
+    for round in 0..KILLS / AT_ONCE {
+        let mut children: Vec<_> =
+            (0..AT_ONCE).map(|n| support::presence::Child::start(&server, &format!("c{round}-{n}"))).collect();
+        for child in &children {
+            let room = format!("own:{}", child.id);
+            eventually_async("the child is seen", Duration::from_secs(30), || async {
+                observer.presence.count(NS, CountOf::Room(&room)).await.is_ok_and(|count| count.connections == 20)
+            })
+            .await;
+        }
+        for (n, child) in children.iter_mut().enumerate() {
+            // Somewhere in the interval of its heartbeats, and all before the first lease ends: the observer sees it alone.
+            tokio::time::sleep(HEARTBEAT * u32::try_from(n).unwrap() / 100).await;
+            child.kill();
+        }
+        for child in &children {
+            no_ghost_of(&observer, &child.id, child.killed_at.unwrap()).await;
+        }
+        // Totals and leaves follow when what the dead left is removed: a moment later when this machine is slow.
+        eventually_async("nothing is left", Duration::from_secs(10), || async {
+            let all = observer.presence.count(NS, CountOf::Namespace).await.unwrap();
+            (all.connections, all.rooms, all.users, all.partial) == (0, Some(0), Some(0), false)
+        })
+        .await;
+    }
+    let left = || observer.told.lock().unwrap().iter().filter(|told| told.what == What::Left).count();
+    eventually("all leaves are told", Duration::from_secs(10), || left() >= KILLS * 5).await;
+    assert_eq!(left(), KILLS * 5, "five users each, told once");
+    observer.presence.stop().await;
+    let keys: Vec<_> = support::presence::keys(&server).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["test:presence:{/}:epoch"]);
+}
+
+async fn no_ghost_of(observer: &Node, id: &str, killed_at: Instant) {
+    tokio::time::sleep_until((killed_at + HEARTBEAT * 2).into()).await;
+    let (presence, room) = (&observer.presence, format!("own:{id}"));
+    assert_eq!(presence.count(NS, CountOf::Room(&room)).await.unwrap().connections, 0, "{id}");
+    assert!(!matches!(presence.connection(NS, &format!("{id}-0")).await, Ok(Some(_))), "{id}");
+    assert!(!matches!(presence.user(NS, &format!("user-{id}-0")).await, Ok(Some(_))), "{id}");
+    let members = all_pages(100, |page| presence.members(NS, "told:all", page)).await;
+    assert!(members.iter().all(|member| member.node != id), "{id}");
+    let rooms = all_pages(100, |page| presence.rooms(NS, page)).await;
+    assert!(rooms.iter().all(|of| of.name != room), "{id}");
+    let connections = all_pages(100, |page| presence.connections(NS, page)).await;
+    assert!(connections.iter().all(|connection| connection.node != id), "{id}");
+}
