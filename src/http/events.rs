@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::Value;
@@ -150,7 +151,8 @@ async fn batch(call: &Call, items: &[&RawValue]) -> Result<Answer, ApiError> {
     if items.len() > max {
         let message =
             format!("{} events are more than {max}; send fewer at a time, or raise api.max_batch", items.len());
-        return Err(ApiError::new(Code::TooLarge, message));
+        // 413 is for bytes; a list that is too long is JSON that the request does not take.
+        return Err(ApiError::new(Code::TooLarge, message).with_status(StatusCode::UNPROCESSABLE_ENTITY));
     }
     let until = Instant::now() + BATCH_TIME;
     let mut results = Vec::with_capacity(items.len());

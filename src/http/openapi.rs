@@ -114,7 +114,7 @@ fn failures(route: &Route) -> Vec<(u16, &'static str)> {
         (403, "The key is limited to other contracts.", route.access != Access::Open),
         (404, "What was asked for does not exist.", route.may_miss),
         (408, "The body did not arrive in time.", body),
-        (413, "Larger than `api.max_body` or `api.max_batch`.", body),
+        (413, "Larger than `api.max_body`.", body),
         (415, "The body is declared to be something else than JSON.", body),
         (
             422,

@@ -25,6 +25,11 @@ pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Respon
         Ok(answer) => answer.into_response(),
         Err(error) => error.into_response(),
     };
+    let (status, elapsed_ms) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
+    match status {
+        401 | 403 => tracing::info!(api.route = route.name, http.status = status, "an API request was not permitted"),
+        _ => tracing::debug!(api.route = route.name, http.status = status, elapsed_ms, "an API request was answered"),
+    }
     let metrics = &api.metrics;
     metrics.api_requests_total.with_label_values(&[route.name, response.status().as_str()]).inc();
     metrics.api_request_seconds.with_label_values(&[route.name]).observe(started.elapsed().as_secs_f64());

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::room::{RESERVED_PREFIX, socket_room, user_room};
 
 /// At most so many rooms, users, sockets and exceptions together in one emit.
-pub const MAX_TARGETS: usize = 1000;
+pub const MAX_TARGETS: usize = 4000;
 
 /// Names that the official client refuses to emit and treats as its own.
 const RESERVED_EVENTS: [&str; 6] =

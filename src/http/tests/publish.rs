@@ -56,7 +56,7 @@ async fn a_batch_has_a_bound_and_is_never_empty() {
     let fixture = Fixture::new();
     let event = r#"{"contract":"orders","event":"a"}"#;
     let reply = fixture.send("POST", EVENTS, format!("[{event},{event},{event},{event}]")).await;
-    assert_eq!((reply.status, reply.code().as_str()), (413, "TOO_LARGE"));
+    assert_eq!((reply.status, reply.code().as_str()), (422, "TOO_LARGE"));
     for body in
         ["[]", r#"{"events":[]}"#, r#"{"events":{}}"#, r#"{"events":null}"#, r#"{"events":[{}],"contract":"x"}"#]
     {
