@@ -57,8 +57,11 @@ impl RedisOwners {
         result
     }
 
-    /// Waits no longer than a command may take.
+    /// Waits no longer than a command may take, and not at all for a Redis that is known to be away.
     async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>>) -> Result<T, OwnersError> {
+        if !self.redis.is_up() {
+            return Err(OwnersError::Unavailable);
+        }
         match tokio::time::timeout(self.redis.command_timeout(), command).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
