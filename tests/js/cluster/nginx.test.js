@@ -100,11 +100,13 @@ test("a dead node's clients come back on the others, and the others' clients not
         reconnectionDelay: 50,
         reconnectionDelayMax: 200,
         // Told apart by nginx, though they share an address and keep no cookies.
-        extraHeaders: { 'user-agent': `client-${at}` },
+        extraHeaders: { authorization: `Bearer ${at}` },
       }),
     ),
   );
   const [dead, ...alive] = nodes;
+  const everybody = async () => (await Promise.all(nodes.map(opened))).reduce((sum, count) => sum + count);
+  await eventually('those of earlier tests are gone', async () => (await everybody()) === many.length);
   const [there, elsewhere] = [await opened(dead), await Promise.all(alive.map(opened))];
   assert.ok(there > 0);
   await dead.stop('SIGKILL');

@@ -35,7 +35,7 @@ test('one connection: id, user, since when, rooms, metadata', async () => {
   for (const node of w.nodes) {
     const info = await eventually('the connection is known', async () => {
       const { status, body } = await node.api('GET', `/api/v1/connections/${alice.id}?namespace=/`);
-      return status === 200 && body.rooms.length === 2 && body;
+      return status === 200 && body.rooms.length === 2 && body.metadata.device && body;
     });
     like(
       [info.socketId, info.userId, info.connectedAt, info.rooms, info.metadata],
@@ -101,9 +101,12 @@ describe('acts', () => {
     const reply = await node.api('POST', `/api/v1/${what}`, { namespace: '/', ...body });
     assert.equal(reply.status, 202, JSON.stringify(reply.body));
   };
+  let notices = 0;
   const notice = async (client, room) => {
-    await first.emit({ namespace: '/', rooms: [room], event: 'notice', args: [] });
-    return (await client.drain(first)).filter(([event]) => event === 'notice').length;
+    notices += 1;
+    const number = notices;
+    await first.emit({ namespace: '/', rooms: [room], event: 'notice', args: [number] });
+    return (await client.drain(first)).filter(([event, value]) => event === 'notice' && value === number).length;
   };
 
   test('join and leave, by user, by socket, by room', async () => {

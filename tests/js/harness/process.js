@@ -10,7 +10,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => p
 
 /** Starts a program and keeps its last lines; `lines` of the result are { from, text }. */
 export function start(command, args, { env = {}, cwd } = {}) {
-  const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(command, args, { cwd, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
   const running = { child, lines: [], waiting: new Set(), exited: false, name: command.split('/').pop() };
   children.add(child);
   running.done = new Promise((resolve) => {
@@ -29,6 +29,11 @@ export function start(command, args, { env = {}, cwd } = {}) {
   read(running, 'stdout');
   read(running, 'stderr');
   return running;
+}
+
+/** Our own environment without settings of roomcast, ours for the tests among them. */
+function inherited() {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(ROOMCAST|WEBSOCKET)_|^REDIS_URL$/.test(name)));
 }
 
 /** The first line that `pick` turns into something; fails when the program ends or the deadline passes. */
@@ -73,12 +78,14 @@ export function tail(running, count = 40) {
 
 function read(running, from) {
   let rest = '';
-  running.child[from].setEncoding('utf8').on('data', (text) => {
+  const stream = running.child[from].setEncoding('utf8');
+  stream.on('data', (text) => {
     const parts = (rest + text).split('\n');
     rest = parts.pop();
     parts.forEach((part) => keep(running, from, part));
     running.waiting.forEach((look) => look());
   });
+  stream.on('end', () => rest && keep(running, from, rest));
 }
 
 function keep(running, from, text) {
