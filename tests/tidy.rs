@@ -203,6 +203,8 @@ fn the_library_of_an_engine_stays_in_it() {
             continue;
         }
         for (number, line) in code(&read(&path)) {
+            // Our own module of that name is no secret.
+            let line = line.replace("engine::socketioxide::", "");
             if line.contains("socketioxide::") || line.contains("socketioxide_") || line.contains("engineioxide::") {
                 findings.push(format!("{file}:{number}: {}", line.trim()));
             }

@@ -12,7 +12,7 @@ export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../../..')
 export const API_KEY = 'an-api-key-of-the-tests-0123456789abcdef';
 
 export function binary() {
-  const path = process.env.ROOMCAST_TEST_BIN ?? join(ROOT, 'target/debug/roomcast');
+  const path = process.env.JS_TEST_BIN ?? join(ROOT, 'target/debug/roomcast');
   if (!existsSync(path)) throw new Error(`${path} is missing: run \`cargo build\` first`);
   return path;
 }
