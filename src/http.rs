@@ -35,7 +35,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::{MethodFilter, get, on};
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 pub use ready::{ClusterStatus, ReadySource, RedisStatus, Status};
 pub use state::{Api, ApiLimits, Parts};
@@ -68,12 +68,16 @@ fn in_envelope(router: Router) -> Router {
     router.fallback(no_route).method_not_allowed_fallback(no_method)
 }
 
-async fn no_route() -> ApiError {
+async fn no_route(request: Request) -> ApiError {
+    let (head, body) = request.into_parts();
+    body::discard(&head.headers, body).await;
     ApiError::not_found("there is no such path; /api/v1/openapi.json of the API's listener lists them")
 }
 
-async fn no_method(method: Method) -> ApiError {
-    let shown = if method.as_str().len() <= 16 { method.as_str() } else { "this" };
+async fn no_method(request: Request) -> ApiError {
+    let (head, body) = request.into_parts();
+    body::discard(&head.headers, body).await;
+    let shown = if head.method.as_str().len() <= 16 { head.method.as_str() } else { "this" };
     ApiError::new(Code::NotFound, format!("the path does not take the method {shown}; see the header Allow"))
         .with_status(StatusCode::METHOD_NOT_ALLOWED)
 }

@@ -14,6 +14,12 @@ use crate::error::Code;
 /// A body that has not arrived whole after so long is given up.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Of a body that is not wanted, so much is read.
+pub const MAX_DISCARDED: usize = 64 * 1024 * 1024;
+
+/// A body that is not wanted is read for so long.
+pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// JSON may be nested so deep, payloads included: what serde_json reads.
 pub const MAX_DEPTH: usize = 127;
 
@@ -22,7 +28,7 @@ pub const MAX_DEPTH: usize = 127;
 /// # Errors
 /// 415 when it is declared to be something else than JSON, 413 above `max` bytes, 408 after [`BODY_TIMEOUT`], 400 when
 /// the connection breaks off.
-pub async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, ApiError> {
+pub async fn read(headers: &HeaderMap, body: &mut Body, max: usize) -> Result<Bytes, ApiError> {
     check_type(headers)?;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > max as u64) {
@@ -36,6 +42,25 @@ pub async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, 
         Err(_) => Err(malformed(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()))
             .with_status(StatusCode::REQUEST_TIMEOUT)),
     }
+}
+
+/// Reads what is left of a body, and forgets it. Closing on a client that still sends would make it see a reset
+/// connection in place of the answer. At most [`MAX_DISCARDED`] bytes for at most [`DISCARD_TIMEOUT`]; nothing when the client asked
+/// first whether to send at all.
+pub async fn discard(headers: &HeaderMap, mut body: Body) {
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let all = async {
+        let mut discarded = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            discarded += frame.data_ref().map_or(0, Bytes::len);
+            if discarded > MAX_DISCARDED {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, all).await;
 }
 
 /// Takes the bytes for JSON, without decoding them.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::RequestExt;
+use axum::RequestPartsExt;
+use axum::body::Body;
 use axum::extract::{RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::request::Parts;
 
 use super::answer::{Answer, ApiError};
 use super::params::Params;
@@ -21,10 +23,12 @@ pub const WORK_TIME: Duration = Duration::from_secs(60);
 /// Answers a request of a route, whatever happens on the way.
 pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response {
     let started = Instant::now();
-    let response = match handle(&route, api.clone(), request).await {
+    let (mut head, mut body) = request.into_parts();
+    let response = match handle(&route, api.clone(), &mut head, &mut body).await {
         Ok(answer) => answer.into_response(),
         Err(error) => error.into_response(),
     };
+    body::discard(&head.headers, body).await;
     let (status, elapsed_ms) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
     match status {
         401 | 403 => tracing::info!(api.route = route.name, http.status = status, "an API request was not permitted"),
@@ -36,19 +40,16 @@ pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Respon
     response
 }
 
-async fn handle(route: &Route, api: Arc<Api>, mut request: Request) -> Result<Answer, ApiError> {
-    let caller = access::check(&api, route.access, request.headers())?;
+async fn handle(route: &Route, api: Arc<Api>, head: &mut Parts, body: &mut Body) -> Result<Answer, ApiError> {
+    let caller = access::check(&api, route.access, &head.headers)?;
     let turn = api.turn().ok_or_else(|| {
         ApiError::new(Code::Overloaded, format!("{MAX_REQUESTS} requests are worked on already; try again"))
     })?;
-    let path = path_params(&mut request).await?;
-    let params = Params::read(route.params, path, request.uri().query().unwrap_or_default())?;
+    let path = path_params(head).await?;
+    let params = Params::read(route.params, path, head.uri.query().unwrap_or_default())?;
     let body = match route.request {
         None => Bytes::new(),
-        Some(_) => {
-            let (parts, body) = request.into_parts();
-            body::read(&parts.headers, body, api.limits.max_body).await?
-        }
+        Some(_) => body::read(&head.headers, body, api.limits.max_body).await?,
     };
     let work = (route.call)(Call { api, caller, params, body });
     // A task of its own: what was begun is ended, even if whoever asked hangs up.
@@ -66,8 +67,8 @@ fn too_slow() -> ApiError {
     ApiError::new(Code::Unavailable, format!("the request took longer than {} s and was given up", WORK_TIME.as_secs()))
 }
 
-async fn path_params(request: &mut Request) -> Result<Vec<(String, String)>, ApiError> {
-    let params = request.extract_parts::<RawPathParams>().await.map_err(|_| {
+async fn path_params(head: &mut Parts) -> Result<Vec<(String, String)>, ApiError> {
+    let params = head.extract::<RawPathParams>().await.map_err(|_| {
         ApiError::new(Code::InvalidPayload, "the path is not percent-encoded UTF-8")
             .with_status(http::StatusCode::BAD_REQUEST)
     })?;

@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::Request;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::document::validator;
 use super::support::{Fixture, Reply};
@@ -59,6 +60,29 @@ async fn a_body_without_a_length_is_bounded_too() {
     let request = Request::post("/api/v1/events").header("authorization", "Bearer admin");
     let reply = fixture.send_request(request.body(Body::from_stream(chunks)).unwrap()).await;
     assert_eq!((reply.status, reply.code().as_str()), (413, "TOO_LARGE"));
+}
+
+#[tokio::test]
+async fn a_client_that_still_sends_gets_its_answer() {
+    let fixture = Fixture::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(axum::serve(listener, fixture.router.clone()).into_future());
+    for (path, key, status) in
+        [("/api/v1/events", "admin", "413"), ("/api/v1/events", "no", "401"), ("/nowhere", "admin", "404")]
+    {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let length = 20_000_000;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; length]).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{path}");
+    }
+    server.abort();
 }
 
 #[tokio::test(start_paused = true)]
