@@ -103,16 +103,10 @@ describe('acts', () => {
   };
   let notices = 0;
   const notice = async (client, room) => {
-<<<<<<< HEAD
     notices += 1;
     const number = notices;
     await first.emit({ namespace: '/', rooms: [room], event: 'notice', args: [number] });
     return (await client.drain(first)).filter(([event, value]) => event === 'notice' && value === number).length;
-=======
-    const mark = (notices += 1);
-    await first.emit({ namespace: '/', rooms: [room], event: 'notice', args: [mark] });
-    return (await client.drain(first)).filter(([event, value]) => event === 'notice' && value === mark).length;
->>>>>>> e1fc826 (A client that still sends gets its answer)
   };
 
   test('join and leave, by user, by socket, by room', async () => {
