@@ -34,6 +34,9 @@ use members::{Hello, Members};
 /// How often a node says that it is there.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// How often a node that does not hear looks whether it does again.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// At most so many requests of other nodes wait to be handled.
 const CONTROL_BUFFER: usize = 4096;
 
@@ -183,19 +186,13 @@ impl Cluster {
     }
 
     async fn say_hello(self: Arc<Self>) {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut asked = false;
-        loop {
-            beat.tick().await;
-            let Some(link) = &self.link else { return };
-            if link.redis.is_closed() {
-                return;
-            }
+        while let Some(link) = self.link.as_ref().filter(|link| !link.redis.is_closed()) {
             let health = link.redis.health();
             // A node that does not hear must not call the others gone, nor be expected to hear.
             if !health.is_good() || !link.redis.subscriber().is_complete() {
                 asked = false;
+                tokio::time::sleep(LOOK).await;
                 continue;
             }
             if !std::mem::replace(&mut asked, true) {
@@ -206,6 +203,7 @@ impl Cluster {
                 tracing::warn!("a node of the cluster is silent and counts as gone");
             }
             self.expect_listeners();
+            tokio::time::sleep(HEARTBEAT).await;
         }
     }
 

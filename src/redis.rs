@@ -128,6 +128,11 @@ impl Redis {
         self.inner.client.is_clustered()
     }
 
+    /// How many connections for commands there have been: whoever sees another number than before knows that Redis was away.
+    pub fn connections(&self) -> u64 {
+        self.inner.links[0].connections()
+    }
+
     /// What is known of the connections.
     pub fn health(&self) -> Health {
         self.inner.state.health(self.is_connected(), self.is_listening())

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::error::{Error, ErrorKind};
@@ -24,6 +24,12 @@ use crate::telemetry::metrics::Metrics;
 
 /// At most so many publishes are on their way to Redis and back.
 const MAX_IN_FLIGHT: usize = 2048;
+
+/// After Redis was away, what is published waits for so long until every node that is known listens again.
+const LISTENERS_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it is asked who listens, meanwhile.
+const LISTENERS_ASK: Duration = Duration::from_millis(10);
 
 /// A node's sharded pub/sub.
 pub struct PubSub {
@@ -170,8 +176,7 @@ impl PubSub {
     /// # Errors
     /// When Redis does not answer.
     pub async fn subscribers(&self, channel: &str) -> Result<u64, Error> {
-        let (_, count): (String, u64) = self.redis.client().pubsub_shardnumsub(channel).await?;
-        Ok(count)
+        subscribers(&self.redis, channel).await
     }
 
     /// The channels that this node listens to, our own protocol only.
@@ -203,6 +208,11 @@ impl PubSub {
         self.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).inc();
         why
     }
+}
+
+async fn subscribers(redis: &Redis, channel: &str) -> Result<u64, Error> {
+    let (_, count): (String, u64) = redis.client().pubsub_shardnumsub(channel).await?;
+    Ok(count)
 }
 
 fn count_missed(metrics: &Metrics, missing: u64) {
@@ -244,12 +254,18 @@ struct Writer {
 /// Writes in order, and keeps many publishes in flight.
 async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
     let mut in_flight = FuturesUnordered::new();
+    let mut connections = 0;
     loop {
         tokio::select! {
             biased;
             Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
             job = jobs.recv(), if in_flight.len() < MAX_IN_FLIGHT => {
                 let Some(job) = job else { break };
+                if writer.redis.connections() != connections && writer.redis.is_up() {
+                    connections = writer.redis.connections();
+                    // Giving up is right as well: receipts then say who did not hear.
+                    let _ = tokio::time::timeout(LISTENERS_WAIT, writer.listeners_are_back()).await;
+                }
                 let mut sending = Box::pin(writer.clone().send(job));
                 // The first poll hands the command to fred: polled here, commands are handed over in order.
                 if futures_util::poll!(&mut sending).is_pending() {
@@ -284,6 +300,23 @@ impl Writer {
         }
         // The publisher may not want to know.
         let _ = job.done.send(outcome);
+    }
+
+    /// Waits until every node that is known listens to what it listened to.
+    async fn listeners_are_back(&self) {
+        while self.redis.is_up() && !self.all_listen().await {
+            tokio::time::sleep(LISTENERS_ASK).await;
+        }
+    }
+
+    async fn all_listen(&self) -> bool {
+        let expected = self.listeners.read().expect("no panic while held").clone();
+        for (channel, expected) in expected {
+            if subscribers(&self.redis, &channel).await.is_ok_and(|count| count < expected as u64) {
+                return false;
+            }
+        }
+        true
     }
 
     fn expected(&self, channel: &str) -> usize {

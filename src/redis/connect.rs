@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -55,11 +55,17 @@ pub(super) async fn keep_connected(client: Client, min: Duration, max: Duration)
 #[derive(Debug, Default)]
 pub(super) struct Link {
     broken: AtomicBool,
+    connections: AtomicU64,
 }
 
 impl Link {
     pub(super) fn is_up(&self, client: &Client) -> bool {
         client.is_connected() && !self.broken.load(Ordering::Relaxed)
+    }
+
+    /// How many connections there have been.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 
@@ -86,6 +92,7 @@ pub(super) async fn note_events(client: Client, link: Arc<Link>, state: Arc<Stat
                     return;
                 }
                 link.broken.store(false, Ordering::Relaxed);
+                link.connections.fetch_add(1, Ordering::Relaxed);
                 if !std::mem::take(&mut first) {
                     state.count_reconnect();
                 }

@@ -24,21 +24,34 @@ pub(super) fn start(redis: &Redis, node: &str, every: Duration) {
     redis.tasks().spawn(run(redis.clone(), channel, every, heard));
 }
 
+/// What became of a message to ourselves.
+enum Probe {
+    Back(Duration),
+    /// Redis took it, and it did not come back.
+    Lost,
+    /// It was not taken: there is no connection, or no subscription yet.
+    Unsent,
+}
+
 async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch::Receiver<u64>) {
     let state = redis.state().clone();
     let mut lost = 0;
     for number in 1.. {
-        tokio::select! {
+        let probe = tokio::select! {
             () = state.stopped() => return,
-            back = send(&redis, &channel, number, &mut heard) => match back {
-                Some(round_trip) => {
-                    lost = 0;
-                    state.heard(round_trip);
-                }
-                None => lost += 1,
-            },
+            probe = send(&redis, &channel, number, &mut heard) => probe,
+        };
+        let pause = if matches!(probe, Probe::Back(_)) { every } else { every.min(SOON) };
+        match probe {
+            Probe::Back(round_trip) => {
+                lost = 0;
+                state.heard(round_trip);
+            }
+            Probe::Lost => lost += 1,
+            // Connections that come back by themselves must not be broken again.
+            Probe::Unsent => lost = 0,
         }
-        if lost >= PATIENCE && redis.is_listening() {
+        if lost >= PATIENCE {
             lost = 0;
             let _ = redis.listener().force_reconnection().await;
         }
@@ -46,7 +59,7 @@ async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch:
         tokio::select! {
             () = state.stopped() => return,
             () = state.lost() => tokio::time::sleep(SOON.min(every)).await,
-            () = tokio::time::sleep(if lost > 0 { SOON.min(every) } else { every }) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -54,16 +67,16 @@ async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch:
 /// How soon a message that did not come back is followed by another.
 const SOON: Duration = Duration::from_millis(100);
 
-/// Sends one message and waits for it. `None` when it did not come back, with the reason noted.
-async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch::Receiver<u64>) -> Option<Duration> {
+/// Sends one message and waits for it; notes why it did not come back.
+async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch::Receiver<u64>) -> Probe {
     let state = redis.state();
     if !redis.is_connected() {
         state.unheard("not connected");
-        return None;
+        return Probe::Unsent;
     }
     if !redis.is_listening() || !redis.subscriber().is_complete() {
         state.unheard("not subscribed yet");
-        return None;
+        return Probe::Unsent;
     }
     let started = Instant::now();
     let body = Bytes::copy_from_slice(&number.to_be_bytes());
@@ -71,14 +84,14 @@ async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch:
     state.set_answers(!matches!(&sent, Err(error) if *error.kind() == fred::error::ErrorKind::Timeout));
     if let Err(error) = sent {
         state.unheard(&error.to_string());
-        return None;
+        return Probe::Unsent;
     }
     let back = heard.wait_for(|last| *last == number);
     match tokio::time::timeout(redis.command_timeout(), back).await {
-        Ok(Ok(_)) => Some(started.elapsed()),
+        Ok(Ok(_)) => Probe::Back(started.elapsed()),
         _ => {
             state.unheard("a message to ourselves did not come back");
-            None
+            Probe::Lost
         }
     }
 }

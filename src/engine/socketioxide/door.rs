@@ -98,8 +98,9 @@ struct Events<G: Gate> {
 
 impl<G: Gate> Events<G> {
     /// What breaks the protocol ends the connection, as it does in Node.
-    fn give_up(&self, socket: &Arc<Socket<Adapter>>, result: &str) {
-        self.carrier.metrics.events_received_total.with_label_values(&["none", "unknown", result]).inc();
+    fn give_up(&self, socket: &Arc<Socket<Adapter>>, code: Code) {
+        let labels = ["unknown", "unknown", code.as_str()];
+        self.carrier.metrics.events_received_total.with_label_values(&labels).inc();
         if let Some(connection) = connection(socket) {
             connection.close();
         }
@@ -109,10 +110,10 @@ impl<G: Gate> Events<G> {
 impl<G: Gate> MessageHandler<Adapter, Ours> for Events<G> {
     fn call(&self, socket: Arc<Socket<Adapter>>, value: Value, ack: Option<i64>) {
         let Some(event) = event(value) else {
-            return self.give_up(&socket, "malformed");
+            return self.give_up(&socket, Code::InvalidPayload);
         };
         if self.slot.event(event, ack) == Err(TooEarly) {
-            self.give_up(&socket, "too_early");
+            self.give_up(&socket, Code::Overloaded);
         }
     }
 }
