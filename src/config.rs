@@ -52,7 +52,7 @@ pub use period::Period;
 pub use presence::Presence;
 pub use redis::{Reconnect, Redis, RedisTls, Sentinel};
 pub use secret::{Secret, Url};
-pub use server::Server;
+pub use server::{Engine, Server};
 pub use size::Size;
 
 /// The whole configuration. Only `node` sees it; every part receives its own section.

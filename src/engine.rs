@@ -3,10 +3,17 @@
 //! Engines know the library that speaks Socket.IO; nothing above them does. What happens to a client and its events is
 //! decided behind [`Gate`].
 
+mod choice;
 pub mod conn;
 pub mod edge;
 pub mod listener;
+pub mod native;
+mod rewind;
+mod slot;
 pub mod socketioxide;
+mod validate;
+
+pub use choice::{Engine, EngineCarrier};
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! One Socket.IO event as it is on the wire: encoded once, shared by every recipient.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -37,6 +37,7 @@ pub struct Event {
     name: ByteString,
     text: ByteString,
     attachments: Vec<Bytes>,
+    framed: Framed,
 }
 
 impl Event {
@@ -46,7 +47,7 @@ impl Event {
     /// [`EventError::Malformed`] when the text does not begin with `["name"`.
     pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Result<Self, EventError> {
         let name = read_name(&text).ok_or(EventError::Malformed)?;
-        Ok(Self { name, text, attachments })
+        Ok(Self { name, text, attachments, framed: Framed::default() })
     }
 
     /// Encodes a name and its arguments.
@@ -63,7 +64,7 @@ impl Event {
         }
         text.push(b']');
         let text = String::from_utf8(text).expect("serde_json writes UTF-8");
-        Ok(Self { name: name.into(), text: text.into(), attachments: Vec::new() })
+        Ok(Self { name: name.into(), text: text.into(), attachments: Vec::new(), framed: Framed::default() })
     }
 
     /// The same arguments and attachments under another name.
@@ -74,13 +75,19 @@ impl Event {
         }
         let rest = args_text(&self.text);
         let quoted = serde_json::to_string(name).expect("a string is always JSON");
-        Self { name: name.into(), text: format!("[{quoted}{rest}").into(), attachments: self.attachments.clone() }
+        Self {
+            name: name.into(),
+            text: format!("[{quoted}{rest}").into(),
+            attachments: self.attachments.clone(),
+            framed: Framed::default(),
+        }
     }
 
     /// The same event with these attachments.
     #[must_use]
     pub fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
         self.attachments = attachments;
+        self.framed = Framed::default();
         self
     }
 
@@ -97,6 +104,19 @@ impl Event {
     /// The binary attachments in the order of their placeholders.
     pub fn attachments(&self) -> &[Bytes] {
         &self.attachments
+    }
+
+    /// The event as it is on the wire of a namespace: framed by the first who asks, shared by all others.
+    ///
+    /// Only one way of framing may be used for an event.
+    pub fn framed(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
+        if let Some(kept) = self.framed.0.get() {
+            // An event may go to a second namespace.
+            return if kept.0 == *namespace { kept.1.clone() } else { frame() };
+        }
+        let bytes = frame();
+        let _ = self.framed.0.set(Box::new((namespace.clone(), bytes.clone())));
+        bytes
     }
 
     /// Text and attachments together, in bytes.
@@ -118,6 +138,18 @@ impl Event {
         Ok(all)
     }
 }
+
+/// What an event looks like on the wire. No part of what the event is.
+#[derive(Clone, Default)]
+struct Framed(OnceLock<Box<(Arc<str>, Bytes)>>);
+
+impl PartialEq for Framed {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Framed {}
 
 /// The arguments of an acknowledgement: the JSON text `[arg,…]` and its attachments.
 #[derive(Clone, PartialEq, Eq)]
@@ -242,6 +274,17 @@ mod tests {
         let event = wire(r#"["a",{"x": 1.0},"]"]"#).unwrap();
         assert_eq!(event.renamed("b\"").text(), r#"["b\"",{"x": 1.0},"]"]"#);
         assert_eq!(wire(r#"["a"]"#).unwrap().renamed("b").text(), r#"["b"]"#);
+    }
+
+    #[test]
+    fn event_is_framed_once_for_a_namespace() {
+        let event = wire(r#"["a"]"#).unwrap();
+        let frame = |text: &'static str| move || Bytes::from_static(text.as_bytes());
+        assert_eq!(event.framed(&"/".into(), frame("1")), "1");
+        assert_eq!(event.clone().framed(&"/".into(), frame("2")), "1");
+        assert_eq!(event.framed(&"/other".into(), frame("3")), "3");
+        assert_eq!(event.renamed("b").framed(&"/".into(), frame("4")), "4");
+        assert_eq!(event, wire(r#"["a"]"#).unwrap());
     }
 
     #[test]

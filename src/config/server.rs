@@ -39,6 +39,19 @@ pub struct Server {
     pub max_connections: u64,
     /// How many packets may wait for one client.
     pub queue: usize,
+    /// Who serves clients that open with a WebSocket. Clients that begin by long-polling are served by `socketioxide` always.
+    pub engine: Engine,
+}
+
+/// What speaks Socket.IO.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The library of this name.
+    #[default]
+    Socketioxide,
+    /// The lean engine of our own.
+    Native,
 }
 
 impl Default for Server {
@@ -54,6 +67,7 @@ impl Default for Server {
             max_payload: Size::from_bytes(1_000_000),
             max_connections: 0,
             queue: 1024,
+            engine: Engine::default(),
         }
     }
 }

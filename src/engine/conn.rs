@@ -16,6 +16,17 @@ const LIVE: u8 = 0;
 const CLOSING: u8 = 1;
 const DEAD: u8 = 2;
 
+/// How far a [`KillSwitch`] is turned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// Not at all.
+    Live,
+    /// What is queued is still to be written.
+    Closing,
+    /// The connection is over.
+    Dead,
+}
+
 /// Closes a connection from elsewhere.
 #[derive(Debug, Default)]
 pub struct KillSwitch {
@@ -33,6 +44,16 @@ impl KillSwitch {
     /// Ends both sides at once.
     pub fn kill(&self) {
         self.turn(DEAD);
+    }
+
+    /// How far it is turned; the task is woken when that changes. For one task, the connection's own.
+    pub fn poll_turned(&self, cx: &Context<'_>) -> Turned {
+        self.reader.register(cx.waker());
+        match self.state() {
+            LIVE => Turned::Live,
+            CLOSING => Turned::Closing,
+            _ => Turned::Dead,
+        }
     }
 
     fn turn(&self, state: u8) {

@@ -22,6 +22,7 @@ pub use hub::{EngineSession, Hub};
 use origin::Origins;
 use query::Query;
 
+use super::conn::KillSwitch;
 use super::listener::Arrival;
 use crate::config;
 use crate::error::{Code, Refusal};
@@ -66,6 +67,60 @@ struct Shared {
     hub: Arc<Hub>,
 }
 
+/// Why a handshake finds no place.
+enum TurnedAway {
+    Origin,
+    Leaving,
+    Crowded,
+}
+
+impl TurnedAway {
+    fn answer(&self) -> Response<Body> {
+        match self {
+            Self::Origin => {
+                let text = "this origin may not connect; server.cors_origins names those that may";
+                refuse(StatusCode::FORBIDDEN, &Refusal::new(Code::AuthorizationFailed, text))
+            }
+            Self::Leaving => unavailable("the node is going; another one will answer"),
+            Self::Crowded => unavailable("the node has as many connections as it may have"),
+        }
+    }
+}
+
+impl Shared {
+    /// Gives a client a place among the connections, if its handshake may have one.
+    fn admit(
+        &self,
+        headers: &HeaderMap,
+        ip: IpAddr,
+        websocket: bool,
+        kill: Option<Arc<KillSwitch>>,
+    ) -> Result<Arc<EngineSession>, TurnedAway> {
+        if !self.origins.permit(headers) {
+            return Err(TurnedAway::Origin);
+        }
+        if !self.hub.accepts() {
+            return Err(TurnedAway::Leaving);
+        }
+        let place = self.hub.take_place(self.max_connections).ok_or(TurnedAway::Crowded)?;
+        let transport = if websocket { "websocket" } else { "polling" };
+        let peer = Peer { ip, transport, user_agent: user_agent(headers) };
+        Ok(EngineSession::new(peer, kill, place))
+    }
+}
+
+/// The same door for handshakes of WebSockets that do not come through HTTP's hands.
+#[derive(Clone)]
+pub struct Entrance(Arc<Shared>);
+
+impl Entrance {
+    /// Gives a client a place among the connections. `None`: [`Edge`] can say why not.
+    pub fn admit(&self, address: IpAddr, headers: &HeaderMap, kill: Arc<KillSwitch>) -> Option<Arc<EngineSession>> {
+        let ip = client_ip(address, headers, &self.0.trusted);
+        self.0.admit(headers, ip, true, Some(kill)).ok()
+    }
+}
+
 impl<S, B> Edge<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
@@ -88,6 +143,11 @@ where
             hub,
         };
         Self { shared: Arc::new(shared), engine, routes }
+    }
+
+    /// The same door for those who do not come through HTTP's hands.
+    pub fn entrance(&self) -> Entrance {
+        Entrance(self.shared.clone())
     }
 
     async fn handle(self, mut request: Request<Body>) -> Response<Body> {
@@ -122,23 +182,11 @@ where
         websocket: bool,
     ) -> Response<Body> {
         let shared = &self.shared;
-        if !shared.origins.permit(request.headers()) {
-            let text = "this origin may not connect; server.cors_origins names those that may";
-            return refuse(StatusCode::FORBIDDEN, &Refusal::new(Code::AuthorizationFailed, text));
-        }
-        if !shared.hub.accepts() {
-            return unavailable("the node is going; another one will answer");
-        }
-        let Some(place) = shared.hub.take_place(shared.max_connections) else {
-            return unavailable("the node has as many connections as it may have");
-        };
-        let peer = Peer {
-            ip,
-            transport: if websocket { "websocket" } else { "polling" },
-            user_agent: user_agent(request.headers()),
-        };
         let kill = arrival.filter(|_| websocket).map(|arrival| arrival.kill);
-        let session = EngineSession::new(peer, kill, place);
+        let session = match shared.admit(request.headers(), ip, websocket, kill) {
+            Ok(session) => session,
+            Err(turned) => return turned.answer(),
+        };
         let hub = shared.hub.clone();
         let Some(slim) = slim(request, &session) else {
             let text = "the request's address cannot be read";

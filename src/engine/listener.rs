@@ -1,10 +1,12 @@
 //! Accepts connections and serves HTTP on them.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -16,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use super::conn::{Conn, KillSwitch};
+use super::rewind::Rewind;
 
 /// A client must have sent the head of its request by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -49,9 +52,31 @@ impl<S> Serve for S where
 {
 }
 
+/// Looks at a connection before HTTP does.
+pub trait Intake: Clone + Send + 'static {
+    /// Serves a connection to its end, or gives it back for HTTP, with what was read of it.
+    fn take(self, stream: TcpStream, address: SocketAddr) -> impl Future<Output = Option<(TcpStream, Bytes)>> + Send;
+}
+
+/// Leaves every connection to HTTP.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpOnly;
+
+impl Intake for HttpOnly {
+    async fn take(self, stream: TcpStream, _: SocketAddr) -> Option<(TcpStream, Bytes)> {
+        Some((stream, Bytes::new()))
+    }
+}
+
 /// Serves until `stop` is cancelled; then no more connections are accepted, and those that are idle close.
 /// Returns when the last connection is closed. A client that reads nothing for `stall` is disconnected.
-pub async fn serve(listener: TcpListener, service: impl Serve, stall: Duration, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    intake: impl Intake,
+    service: impl Serve,
+    stall: Duration,
+    stop: CancellationToken,
+) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -60,7 +85,17 @@ pub async fn serve(listener: TcpListener, service: impl Serve, stall: Duration, 
         };
         match accepted {
             Ok((stream, address)) => {
-                connections.spawn(connection(stream, address, service.clone(), stall, stop.clone()));
+                // Small packets must not wait for each other.
+                let _ = stream.set_nodelay(true);
+                let (intake, service) = (intake.clone(), service.clone());
+                let (http, stop) = (connections.clone(), stop.clone());
+                // HTTP has a task of its own: it is large, and what the intake keeps is to be small.
+                connections.spawn(async move {
+                    if let Some((stream, read)) = intake.take(stream, address).await {
+                        let stream = Conn::new(Rewind::new(read, stream), stall);
+                        http.spawn(connection(stream, address, service, stop));
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
@@ -73,16 +108,7 @@ pub async fn serve(listener: TcpListener, service: impl Serve, stall: Duration, 
     connections.wait().await;
 }
 
-async fn connection(
-    stream: TcpStream,
-    address: SocketAddr,
-    service: impl Serve,
-    stall: Duration,
-    stop: CancellationToken,
-) {
-    // Small packets must not wait for each other.
-    let _ = stream.set_nodelay(true);
-    let conn = Conn::new(stream, stall);
+async fn connection(conn: Conn<Rewind<TcpStream>>, address: SocketAddr, service: impl Serve, stop: CancellationToken) {
     let arrival = Arrival { address, kill: conn.kill_switch() };
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);

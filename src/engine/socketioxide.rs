@@ -8,11 +8,8 @@ mod carrier;
 mod door;
 mod driver;
 mod link;
-mod slot;
-mod validate;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, header};
@@ -30,7 +27,7 @@ use self::adapter::NodeAdapter;
 use self::door::Door;
 use super::Gate;
 use super::edge::{Edge, Hub};
-use super::listener::{self, Serve};
+use super::listener::{self, HttpOnly, Serve};
 use crate::config;
 
 /// Read buffers of WebSockets: what idle connections hold of them adds up.
@@ -83,18 +80,24 @@ impl SocketioxideEngine {
 
     /// The public listener's service: Socket.IO on `server.path`, `routes` elsewhere.
     pub fn service(&self, routes: Router) -> impl Serve {
-        let edge = Edge::new(&self.config, self.hub.clone(), self.service.clone(), routes);
+        self.around(self.edge(routes))
+    }
+
+    /// The door before the engine.
+    pub(super) fn edge(&self, routes: Router) -> Edge<SocketIoService<Router, Adapter>> {
+        Edge::new(&self.config, self.hub.clone(), self.service.clone(), routes)
+    }
+
+    /// What is around the door.
+    pub(super) fn around(&self, edge: Edge<SocketIoService<Router, Adapter>>) -> impl Serve + use<> {
         cors(&self.config.cors_origins).layer(edge)
     }
 
     /// Serves the public listener until `stop` is cancelled and every connection is closed.
     pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
         // A client that reads nothing for as long as it may leave a ping unanswered is gone.
-        listener::serve(listener, self.service(routes), self.config.ping_timeout.get(), stop).await;
-        // The listener has given WebSockets away.
-        while self.hub.open() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        listener::serve(listener, HttpOnly, self.service(routes), self.config.ping_timeout.get(), stop).await;
+        self.hub.emptied().await;
     }
 
     /// Closes every connection; the official client returns, to another node.

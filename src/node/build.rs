@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
-use crate::engine::socketioxide::{SocketioxideCarrier, SocketioxideEngine};
+use crate::engine::{Engine, EngineCarrier};
 use crate::gateway::{self, Gateway};
 use crate::history::History;
 use crate::hooks::outbox::OutboxKeys;
@@ -20,7 +20,7 @@ use crate::limits::Limits;
 use crate::mirror::Mirror;
 use crate::owners::Owners;
 use crate::presence::{self, Policies, Presence, RoomChange};
-use crate::publish::{self, Carrier, Publisher};
+use crate::publish::{self, Publisher};
 use crate::redis::Redis;
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
@@ -36,7 +36,7 @@ pub(super) struct Parts {
     pub(super) presence: Arc<dyn Presence>,
     pub(super) cluster: Arc<Cluster>,
     pub(super) gateway: Arc<Gateway>,
-    pub(super) engine: SocketioxideEngine,
+    pub(super) engine: Engine<Gateway>,
     pub(super) api: Arc<Api>,
     pub(super) ready: Arc<NodeStatus>,
 }
@@ -64,7 +64,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     let owners = Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory));
     let publisher = Publisher::new(publish::Parts {
         namespaces: ground.namespaces.clone(),
-        carrier: carrier.clone() as Arc<dyn Carrier>,
+        carrier: carrier.carrier(),
         throttles: Throttles::new(ground.redis.clone(), ground.metrics.clone()),
         history: history.clone(),
         metrics: ground.metrics.clone(),
@@ -86,7 +86,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     let telling = gateway.clone();
     presence.start(&rooms, Arc::new(move |told: RoomChange| telling.tell_presence(told)));
     cluster.obey();
-    let engine = SocketioxideEngine::new(&config.server, &carrier, &gateway);
+    let engine = Engine::new(&config.server, &carrier, &gateway);
     let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), ground.redis.clone()));
     let api = Api::new(http::Parts {
         publisher: Arc::new(ApiPublisher::new(publisher, ids(&ground))),
@@ -180,9 +180,9 @@ fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>) -> Arc<Cluster> {
     }
 }
 
-fn carrier(ground: &Ground<'_>, cluster: &Cluster, rooms: Arc<Rooms>) -> Arc<SocketioxideCarrier> {
+fn carrier(ground: &Ground<'_>, cluster: &Cluster, rooms: Arc<Rooms>) -> EngineCarrier {
     let redis = ground.redis.as_ref().map(|redis| (redis.keys().clone(), ground.config.redis.receive_buffer));
-    SocketioxideCarrier::new(rooms, cluster, redis, ground.metrics.clone())
+    EngineCarrier::new(ground.config.server.engine, rooms, cluster, redis, ground.metrics.clone())
 }
 
 fn ids(ground: &Ground<'_>) -> Idempotency {

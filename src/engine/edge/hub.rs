@@ -52,6 +52,13 @@ impl Hub {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Resolves when nobody is connected. The listener does not know: it has given WebSockets away.
+    pub async fn emptied(&self) {
+        while self.open() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Whether new clients are taken.
     pub fn accepts(&self) -> bool {
         !self.refuses.load(Ordering::Relaxed)

@@ -15,12 +15,12 @@ use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide_core::Value;
 
 use super::link::SocketLink;
-use super::slot::{Slot, TooEarly};
-use super::validate::validate;
 use super::{Adapter, SocketioxideCarrier};
 use crate::auth::Handshake;
 use crate::engine::Gate;
 use crate::engine::edge::EngineSession;
+use crate::engine::slot::{Slot, TooEarly};
+use crate::engine::validate::validate;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::session::Peer;

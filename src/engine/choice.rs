@@ -1,0 +1,96 @@
+//! The engine that the configuration names.
+
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Gate;
+use super::edge::Hub;
+use super::native::{NativeCarrier, NativeEngine};
+use super::socketioxide::{SocketioxideCarrier, SocketioxideEngine};
+use crate::cluster::Cluster;
+use crate::config;
+use crate::publish::Carrier;
+use crate::redis::Keys;
+use crate::room::Rooms;
+use crate::telemetry::metrics::Metrics;
+
+/// Brings events to the clients of the engine that was chosen: the first step, before the gateway.
+#[derive(Clone)]
+pub enum EngineCarrier {
+    /// For clients of the library.
+    Socketioxide(Arc<SocketioxideCarrier>),
+    /// For clients of our own engine, and those that begin by polling.
+    Native(Arc<NativeCarrier>),
+}
+
+impl EngineCarrier {
+    /// A carrier for every namespace of `rooms`. With `redis` (the names in it, and how many events of other nodes may wait
+    /// for each namespace), it begins to receive. Needs a Tokio runtime.
+    pub fn new(
+        engine: config::Engine,
+        rooms: Arc<Rooms>,
+        cluster: &Cluster,
+        redis: Option<(Keys, usize)>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        match engine {
+            config::Engine::Socketioxide => {
+                Self::Socketioxide(SocketioxideCarrier::new(rooms, cluster, redis, metrics))
+            }
+            config::Engine::Native => Self::Native(NativeCarrier::new(rooms, cluster, redis, metrics)),
+        }
+    }
+
+    /// For whoever publishes.
+    pub fn carrier(&self) -> Arc<dyn Carrier> {
+        match self {
+            Self::Socketioxide(carrier) => carrier.clone(),
+            Self::Native(carrier) => carrier.clone(),
+        }
+    }
+}
+
+/// Serves Socket.IO clients: the second step, after the gateway.
+pub enum Engine<G: Gate> {
+    /// Everything by the library.
+    Socketioxide(SocketioxideEngine),
+    /// WebSockets by our own.
+    Native(NativeEngine<G>),
+}
+
+impl<G: Gate> Engine<G> {
+    /// The carrier's engine, whose clients `gate` lets in. Needs a Tokio runtime.
+    pub fn new(config: &config::Server, carrier: &EngineCarrier, gate: &Arc<G>) -> Self {
+        match carrier {
+            EngineCarrier::Socketioxide(carrier) => Self::Socketioxide(SocketioxideEngine::new(config, carrier, gate)),
+            EngineCarrier::Native(carrier) => Self::Native(NativeEngine::new(config, carrier, gate)),
+        }
+    }
+
+    /// The connections of this node.
+    pub fn hub(&self) -> &Arc<Hub> {
+        match self {
+            Self::Socketioxide(engine) => engine.hub(),
+            Self::Native(engine) => engine.hub(),
+        }
+    }
+
+    /// Serves the public listener until `stop` is cancelled and every connection is closed.
+    pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
+        match self {
+            Self::Socketioxide(engine) => engine.serve(listener, routes, stop).await,
+            Self::Native(engine) => engine.serve(listener, routes, stop).await,
+        }
+    }
+
+    /// Closes every connection; the official client returns, to another node.
+    pub fn close_all(&self) {
+        match self {
+            Self::Socketioxide(engine) => engine.close_all(),
+            Self::Native(engine) => engine.close_all(),
+        }
+    }
+}

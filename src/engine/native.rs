@@ -1,0 +1,134 @@
+//! The engine of our own: WebSocket sessions that cost little while idle and little for each delivery.
+//!
+//! A client that opens with a WebSocket is served here; every other request goes on to HTTP, and so a client that begins
+//! by polling is a session of the other engine, in the same rooms. Nothing behind the seam knows which.
+//!
+//! Built in two steps, as the other: [`NativeCarrier`] brings events to clients, [`NativeEngine`] lets clients in.
+
+mod carrier;
+mod frame;
+mod head;
+mod inbox;
+mod intake;
+mod member;
+mod packet;
+mod session;
+mod turn;
+mod wire;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use carrier::NativeCarrier;
+
+use self::intake::NativeIntake;
+use self::turn::Turns;
+use self::wire::Bounds;
+use super::Gate;
+use super::edge::{EngineSession, Hub};
+use super::listener;
+use super::socketioxide::SocketioxideEngine;
+use crate::auth::Handshake;
+use crate::config;
+use crate::telemetry::metrics::Metrics;
+
+/// At least so many bytes may wait for one client, however small `server.max_payload` is.
+const LEAST_QUEUE_BYTES: usize = 4 << 20;
+
+/// Of the largest messages, so many may wait for one client.
+const QUEUED_PAYLOADS: usize = 4;
+
+/// What all connections share.
+struct Shared<G> {
+    gate: Arc<G>,
+    namespaces: HashSet<Arc<str>>,
+    metrics: Arc<Metrics>,
+    path: String,
+    max_payload: usize,
+    ping_interval: Duration,
+    ping_timeout: Duration,
+    connect_timeout: Duration,
+    /// A client that takes nothing for so long is gone.
+    stall: Duration,
+    bounds: Bounds,
+    turns: Arc<Turns>,
+}
+
+/// A client's connection, and what its handshake said: every namespace asks for it.
+struct Client {
+    connection: Arc<EngineSession>,
+    authorization: Option<Box<str>>,
+    query: Box<str>,
+    cookies: Option<Box<str>>,
+}
+
+impl Client {
+    fn handshake(&self, auth: Option<serde_json::Value>) -> Handshake {
+        Handshake {
+            auth,
+            authorization: self.authorization.as_deref().map(str::to_owned),
+            query: Some(self.query.to_string()),
+            cookies: self.cookies.as_deref().map(str::to_owned),
+        }
+    }
+}
+
+/// Serves Socket.IO clients: those with WebSockets itself, the others through socketioxide.
+pub struct NativeEngine<G: Gate> {
+    shared: Arc<Shared<G>>,
+    http: SocketioxideEngine,
+}
+
+impl<G: Gate> NativeEngine<G> {
+    /// An engine for the carrier's namespaces, whose clients `gate` lets in. Needs a Tokio runtime.
+    pub fn new(config: &config::Server, carrier: &Arc<NativeCarrier>, gate: &Arc<G>) -> Self {
+        let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
+        let writers = tokio::runtime::Handle::current().metrics().num_workers();
+        let shared = Shared {
+            gate: gate.clone(),
+            namespaces: carrier.namespaces().cloned().collect(),
+            metrics: carrier.metrics().clone(),
+            path: config.path.clone(),
+            max_payload,
+            ping_interval: config.ping_interval.get(),
+            ping_timeout: config.ping_timeout.get(),
+            connect_timeout: config.connect_timeout.get(),
+            stall: config.ping_timeout.get(),
+            bounds: Bounds {
+                packets: config.queue,
+                bytes: max_payload.saturating_mul(QUEUED_PAYLOADS).max(LEAST_QUEUE_BYTES),
+            },
+            turns: Turns::start(writers),
+        };
+        Self { shared: Arc::new(shared), http: SocketioxideEngine::new(config, carrier.polling(), gate) }
+    }
+
+    /// The connections of this node, of both kinds.
+    pub fn hub(&self) -> &Arc<Hub> {
+        self.http.hub()
+    }
+
+    /// Serves the public listener until `stop` is cancelled and every connection is closed.
+    pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
+        let edge = self.http.edge(routes);
+        let intake = NativeIntake::new(self.shared.clone(), edge.entrance(), stop.clone());
+        listener::serve(listener, intake, self.http.around(edge), self.shared.stall, stop).await;
+        self.hub().emptied().await;
+    }
+
+    /// Closes every connection; the official client returns, to another node.
+    pub fn close_all(&self) {
+        self.http.close_all();
+    }
+}
+
+impl<G: Gate> Drop for NativeEngine<G> {
+    fn drop(&mut self) {
+        self.shared.turns.stop();
+    }
+}

@@ -1,0 +1,172 @@
+//! Brings events to the clients of this node, of both kinds, and to the other nodes.
+//!
+//! Local first, whatever Redis does. An event is framed once; each recipient's queue gets a reference to the bytes. What
+//! nodes say to each other is the same as on the other engine, so nodes of both can share a cluster.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+
+use crate::cluster::pubsub::Incoming;
+use crate::cluster::{Cluster, PubSub, event};
+use crate::engine::socketioxide::SocketioxideCarrier;
+use crate::order::OrderGuard;
+use crate::publish::{Carried, Carrier, Outgoing, Remote};
+use crate::redis::Keys;
+use crate::room::Rooms;
+use crate::session::{Delivery, SendError};
+use crate::telemetry::metrics::Metrics;
+
+/// The carrier of a node whose WebSockets are served by the native engine.
+pub struct NativeCarrier {
+    rooms: Arc<Rooms>,
+    guard: OrderGuard,
+    spaces: HashMap<Arc<str>, Space>,
+    pubsub: Option<Arc<PubSub>>,
+    metrics: Arc<Metrics>,
+    /// Knows the library's sockets; carries nothing.
+    polling: Arc<SocketioxideCarrier>,
+}
+
+/// A namespace.
+struct Space {
+    channel: Arc<str>,
+    delivered: IntCounter,
+    full: IntCounter,
+    closed: IntCounter,
+    overtaken: IntCounter,
+    received: IntCounter,
+}
+
+/// What became of an event on this node.
+#[derive(Default)]
+struct Tally {
+    queued: usize,
+    full: usize,
+    closed: usize,
+}
+
+impl NativeCarrier {
+    /// A carrier for every namespace of `rooms`. With `redis` (the names in it, and how many events of other nodes may wait
+    /// for each namespace), it begins to receive. Needs a Tokio runtime.
+    pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, redis: Option<(Keys, usize)>, metrics: Arc<Metrics>) -> Arc<Self> {
+        let polling = SocketioxideCarrier::new(rooms.clone(), cluster, None, metrics.clone());
+        let (keys, buffer) = redis.unzip();
+        let space = |path: &Arc<str>| (path.clone(), Space::new(path, keys.as_ref(), &metrics));
+        let spaces = rooms.namespaces().map(space).collect();
+        let pubsub = cluster.pubsub().filter(|_| keys.is_some()).cloned();
+        let carrier = Arc::new(Self { rooms, guard: OrderGuard::default(), spaces, pubsub, metrics, polling });
+        if let (Some(pubsub), Some(buffer)) = (&carrier.pubsub, buffer) {
+            for (path, space) in &carrier.spaces {
+                let incoming = pubsub.subscribe(&space.channel, buffer);
+                tokio::spawn(receive(carrier.clone(), path.clone(), incoming));
+            }
+        }
+        carrier
+    }
+
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.spaces.keys()
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    pub(super) fn polling(&self) -> &Arc<SocketioxideCarrier> {
+        &self.polling
+    }
+
+    /// Delivers to the clients of this node, unless something newer has overtaken the event.
+    fn deliver(&self, space: &Space, outgoing: &Outgoing) -> Tally {
+        let work = || {
+            let (rooms, except) = (&outgoing.rooms, &outgoing.except);
+            let tally = self.rooms.visit(&outgoing.namespace, rooms, except, |sessions| Tally::of(sessions, outgoing));
+            tally.unwrap_or_default()
+        };
+        let Some(tally) = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work) else {
+            space.overtaken.inc();
+            return Tally::default();
+        };
+        space.count(&tally);
+        tally
+    }
+}
+
+impl Carrier for NativeCarrier {
+    fn carry(&self, outgoing: &Outgoing) -> Carried {
+        let Some(space) = self.spaces.get(&outgoing.namespace) else {
+            return Carried { local: 0, dropped: 0, remote: Remote::Alone };
+        };
+        let tally = self.deliver(space, outgoing);
+        let remote = match &self.pubsub {
+            None => Remote::Alone,
+            Some(pubsub) => match pubsub.publish(&space.channel, || event::encode(outgoing)) {
+                Ok(receipt) => Remote::Handed(receipt),
+                Err(why) => Remote::NotCarried(why),
+            },
+        };
+        Carried { local: tally.queued, dropped: tally.full, remote }
+    }
+}
+
+/// Delivers the events of other nodes in one namespace, in their order.
+async fn receive(carrier: Arc<NativeCarrier>, namespace: Arc<str>, mut incoming: mpsc::Receiver<Incoming>) {
+    let Some(space) = carrier.spaces.get(&namespace) else { return };
+    let delay = carrier.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]);
+    while let Some(Incoming { frame, .. }) = incoming.recv().await {
+        let age = frame.age();
+        match event::decode(&namespace, frame.body) {
+            Ok(outgoing) => {
+                space.received.inc();
+                carrier.deliver(space, &outgoing);
+                delay.observe(age.as_secs_f64());
+            }
+            Err(error) => {
+                tracing::warn!(node = %frame.origin.node, %error, "ignored an event of another node");
+                carrier.metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
+            }
+        }
+    }
+}
+
+// === impl Space ===
+
+impl Space {
+    fn new(path: &Arc<str>, keys: Option<&Keys>, metrics: &Metrics) -> Self {
+        let dropped = |reason| metrics.deliveries_dropped_total.with_label_values(&[&**path, reason]);
+        Self {
+            channel: keys.map(|keys| keys.events_channel(path)).unwrap_or_default().into(),
+            delivered: metrics.deliveries_total.with_label_values(&[path]),
+            full: dropped("queue_full"),
+            closed: dropped("closed"),
+            overtaken: dropped("overtaken"),
+            received: metrics.cluster_received_total.with_label_values(&[path]),
+        }
+    }
+
+    fn count(&self, tally: &Tally) {
+        self.delivered.inc_by(tally.queued as u64);
+        self.full.inc_by(tally.full as u64);
+        self.closed.inc_by(tally.closed as u64);
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn of(sessions: &mut dyn Iterator<Item = &Arc<crate::session::Session>>, outgoing: &Outgoing) -> Self {
+        let mut tally = Self::default();
+        for session in sessions {
+            match session.deliver(&outgoing.event, &outgoing.rooms, &outgoing.stamps) {
+                Ok(Delivery::Sent | Delivery::Held) => tally.queued += 1,
+                Ok(Delivery::Replayed) => {}
+                Err(SendError::Full) => tally.full += 1,
+                Err(SendError::Closed) => tally.closed += 1,
+            }
+        }
+        tally
+    }
+}

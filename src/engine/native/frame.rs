@@ -1,0 +1,336 @@
+//! WebSocket frames as RFC 6455 has them: what a client may send, and what we send.
+
+use std::borrow::Cow;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// The longest payload of a control frame (RFC 6455, 5.5).
+const MAX_CONTROL: usize = 125;
+
+/// The head of a frame: at most 2 bytes, 8 of length, 4 of mask.
+const MAX_HEAD: usize = 14;
+
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+
+/// What a client did that ends its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A reserved bit is set: no extension was agreed on.
+    #[error("a reserved bit is set")]
+    ReservedBit,
+    /// An opcode that RFC 6455 reserves.
+    #[error("the opcode is reserved")]
+    Opcode,
+    /// A client's frame without a mask.
+    #[error("a frame of a client is not masked")]
+    Unmasked,
+    /// A control frame in fragments, or longer than 125 bytes.
+    #[error("a control frame is fragmented or too long")]
+    Control,
+    /// A continuation of nothing, or a new message within another.
+    #[error("the fragments of a message are out of order")]
+    Fragments,
+    /// A length with its highest bit set, or not written in the shortest form.
+    #[error("the length is not written as it should be")]
+    Length,
+    /// A close frame with half a code, or a code that may not be sent.
+    #[error("the close code may not be used")]
+    CloseCode,
+    /// Text, or the reason of a close frame, that is not UTF-8.
+    #[error("text is not UTF-8")]
+    Utf8,
+    /// A message longer than `server.max_payload`.
+    #[error("the message is longer than it may be")]
+    TooLarge,
+}
+
+impl Violation {
+    /// The code of the close frame that answers it.
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::Utf8 => 1007,
+            Self::TooLarge => 1009,
+            _ => 1002,
+        }
+    }
+}
+
+/// What a frame, or the last frame of a message, has brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// The frame is not complete; it needs at least so many more bytes.
+    More(usize),
+    /// A fragment, kept until its message is complete.
+    Fragment,
+    /// A text message.
+    Text(Cow<'a, str>),
+    /// A binary message.
+    Binary(Cow<'a, [u8]>),
+    /// To be answered by a pong with this payload.
+    Ping(&'a [u8]),
+    /// An answer that may be ignored.
+    Pong,
+    /// The client closes, perhaps with a code.
+    Close(Option<u16>),
+}
+
+/// Reads a client's frames; keeps the fragments of a message that is not complete.
+#[derive(Debug)]
+pub struct Reader {
+    max_payload: usize,
+    message: Option<Box<Message>>,
+}
+
+#[derive(Debug)]
+struct Message {
+    text: bool,
+    payload: Vec<u8>,
+    /// So much of it is known to be UTF-8.
+    checked: usize,
+}
+
+/// A frame's head.
+struct Head {
+    fin: bool,
+    opcode: u8,
+    mask: [u8; 4],
+    payload: usize,
+    length: usize,
+}
+
+impl Reader {
+    /// A reader of messages up to `max_payload` bytes.
+    pub fn new(max_payload: usize) -> Self {
+        Self { max_payload, message: None }
+    }
+
+    /// Reads one frame from the front of `bytes`, whose mask is removed in place. Returns how many bytes it took.
+    ///
+    /// # Errors
+    /// See [`Violation`]. Nothing may be read after one.
+    pub fn step<'a>(&mut self, bytes: &'a mut [u8]) -> Result<(usize, Step<'a>), Violation> {
+        let Some(head) = self.head(bytes)? else {
+            return Ok((0, Step::More(missing_head(bytes))));
+        };
+        let used = head.length + head.payload;
+        if bytes.len() < used {
+            return Ok((0, Step::More(used - bytes.len())));
+        }
+        let payload = &mut bytes[head.length..used];
+        unmask(payload, head.mask);
+        let step = match head.opcode {
+            CONTINUATION | TEXT | BINARY => self.data(&head, payload)?,
+            PING => Step::Ping(payload),
+            PONG => Step::Pong,
+            _ => Step::Close(close_code(payload)?),
+        };
+        Ok((used, step))
+    }
+
+    fn data<'a>(&mut self, head: &Head, payload: &'a [u8]) -> Result<Step<'a>, Violation> {
+        if head.opcode != CONTINUATION {
+            let text = head.opcode == TEXT;
+            if head.fin {
+                return finish(text, Cow::Borrowed(payload));
+            }
+            let mut message = Box::new(Message { text, payload: payload.to_vec(), checked: 0 });
+            message.check()?;
+            self.message = Some(message);
+            return Ok(Step::Fragment);
+        }
+        let message = self.message.as_mut().ok_or(Violation::Fragments)?;
+        message.payload.extend_from_slice(payload);
+        if !head.fin {
+            message.check()?;
+            return Ok(Step::Fragment);
+        }
+        let message = self.message.take().ok_or(Violation::Fragments)?;
+        finish(message.text, Cow::Owned(message.payload))
+    }
+
+    /// The head, checked as early as its bytes are there. `None`: more are needed.
+    fn head(&self, bytes: &[u8]) -> Result<Option<Head>, Violation> {
+        let Some(&first) = bytes.first() else { return Ok(None) };
+        let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
+        if first & 0x70 != 0 {
+            return Err(Violation::ReservedBit);
+        }
+        let control = opcode >= CLOSE;
+        match opcode {
+            CONTINUATION if self.message.is_none() => return Err(Violation::Fragments),
+            TEXT | BINARY if self.message.is_some() => return Err(Violation::Fragments),
+            CONTINUATION | TEXT | BINARY => {}
+            CLOSE | PING | PONG if fin => {}
+            CLOSE | PING | PONG => return Err(Violation::Control),
+            _ => return Err(Violation::Opcode),
+        }
+        let Some(&second) = bytes.get(1) else { return Ok(None) };
+        if second & 0x80 == 0 {
+            return Err(Violation::Unmasked);
+        }
+        if control && usize::from(second & 0x7F) > MAX_CONTROL {
+            return Err(Violation::Control);
+        }
+        let Some((payload, at)) = length(bytes, second & 0x7F)? else { return Ok(None) };
+        let kept = if control { 0 } else { self.message.as_ref().map_or(0, |message| message.payload.len()) };
+        let payload = usize::try_from(payload).map_err(|_| Violation::TooLarge)?;
+        if !control && payload > self.max_payload.saturating_sub(kept) {
+            return Err(Violation::TooLarge);
+        }
+        let Some(mask) = bytes.get(at..at + 4).and_then(|mask| mask.try_into().ok()) else { return Ok(None) };
+        Ok(Some(Head { fin, opcode, mask, payload, length: at + 4 }))
+    }
+}
+
+impl Message {
+    /// What can be no UTF-8 any more is refused before the rest of the message comes.
+    fn check(&mut self) -> Result<(), Violation> {
+        if !self.text {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.payload[self.checked..]) {
+            Ok(text) => self.checked += text.len(),
+            Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
+            Err(_) => return Err(Violation::Utf8),
+        }
+        Ok(())
+    }
+}
+
+/// The payload's length, and where it ends. The shortest form is required (RFC 6455, 5.2).
+fn length(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, Violation> {
+    let (length, at, least) = match short {
+        126 => {
+            let Some(&[a, b]) = bytes.get(2..4).and_then(|bytes| bytes.first_chunk()) else { return Ok(None) };
+            (u64::from(u16::from_be_bytes([a, b])), 4, 126)
+        }
+        127 => {
+            let Some(long) = bytes.get(2..10).and_then(|bytes| bytes.first_chunk()) else { return Ok(None) };
+            (u64::from_be_bytes(*long), 10, 65_536)
+        }
+        short => (u64::from(short), 2, 0),
+    };
+    if length < least || length >> 63 != 0 {
+        return Err(Violation::Length);
+    }
+    Ok(Some((length, at)))
+}
+
+/// How many bytes of a head are missing at least.
+fn missing_head(bytes: &[u8]) -> usize {
+    let whole = match bytes.get(1).map_or(0, |second| second & 0x7F) {
+        126 => 8,
+        127 => MAX_HEAD,
+        _ => 6,
+    };
+    whole - bytes.len().min(whole - 1)
+}
+
+/// Eight bytes at a time; the compiler makes more of it.
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
+    let (chunks, rest) = payload.as_chunks_mut::<8>();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+fn finish(text: bool, payload: Cow<'_, [u8]>) -> Result<Step<'_>, Violation> {
+    if !text {
+        return Ok(Step::Binary(payload));
+    }
+    let text = match payload {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Violation::Utf8)?,
+        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Violation::Utf8)?,
+    };
+    Ok(Step::Text(text))
+}
+
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    let (code, reason) = match payload {
+        [] => return Ok(None),
+        [_] => return Err(Violation::CloseCode),
+        [a, b, reason @ ..] => (u16::from_be_bytes([*a, *b]), reason),
+    };
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(Violation::CloseCode);
+    }
+    std::str::from_utf8(reason).map_err(|_| Violation::Utf8)?;
+    Ok(Some(code))
+}
+
+// === what we send: never masked, never in fragments ===
+
+/// Writes the head of a text message.
+pub fn put_text_head(out: &mut BytesMut, length: usize) {
+    put_head(out, TEXT, length);
+}
+
+/// Writes a binary message.
+pub fn put_binary(out: &mut BytesMut, payload: &[u8]) {
+    put_head(out, BINARY, payload.len());
+    out.put_slice(payload);
+}
+
+/// How many bytes the frame of such a payload has.
+pub const fn framed_length(payload: usize) -> usize {
+    payload
+        + match payload {
+            ..126 => 2,
+            126..65_536 => 4,
+            _ => 10,
+        }
+}
+
+/// A text message.
+pub fn text(payload: &str) -> Bytes {
+    let mut out = BytesMut::with_capacity(framed_length(payload.len()));
+    put_text_head(&mut out, payload.len());
+    out.put_slice(payload.as_bytes());
+    out.freeze()
+}
+
+/// The answer to a ping, whose payload is at most 125 bytes.
+pub fn pong(payload: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(framed_length(payload.len()));
+    put_head(&mut out, PONG, payload.len());
+    out.put_slice(payload);
+    out.freeze()
+}
+
+/// A close frame, with a code if there is one to tell.
+pub fn close(code: Option<u16>) -> Bytes {
+    let mut out = BytesMut::with_capacity(4);
+    put_head(&mut out, CLOSE, if code.is_some() { 2 } else { 0 });
+    if let Some(code) = code {
+        out.put_u16(code);
+    }
+    out.freeze()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "each arm says how large it is")]
+fn put_head(out: &mut BytesMut, opcode: u8, length: usize) {
+    out.put_u8(0x80 | opcode);
+    match length {
+        ..126 => out.put_u8(length as u8),
+        126..65_536 => {
+            out.put_u8(126);
+            out.put_u16(length as u16);
+        }
+        _ => {
+            out.put_u8(127);
+            out.put_u64(length as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

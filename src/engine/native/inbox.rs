@@ -1,0 +1,244 @@
+//! What a client's messages mean: Engine.IO and Socket.IO, namespace by namespace.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::member::{Membership, NativeLink, Place, Request, Requests, new_id};
+use super::packet::{self, Assembly, Kind, Malformed, Message, Packet};
+use super::wire::Wire;
+use super::{Client, Shared};
+use crate::engine::Gate;
+use crate::engine::slot::Slot;
+use crate::engine::validate::validate;
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::session::AckId;
+
+/// Why nothing more is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bad {
+    /// The client has closed the connection.
+    Closed,
+    /// It does not speak the protocol.
+    Malformed,
+}
+
+impl From<Malformed> for Bad {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// A client's namespaces, and the packet that waits for its attachments.
+pub(super) struct Inbox<G: Gate> {
+    shared: Arc<Shared<G>>,
+    wire: Arc<Wire>,
+    /// Given back when the connection ends, and with it its place among the connections.
+    client: Option<Arc<Client>>,
+    requests: Arc<Requests>,
+    places: Vec<Place<G>>,
+    assembly: Option<Box<Assembly>>,
+    pong: bool,
+}
+
+impl<G: Gate> Inbox<G> {
+    pub(super) fn new(shared: Arc<Shared<G>>, wire: Arc<Wire>, client: Arc<Client>) -> Self {
+        let requests = Arc::default();
+        Self { shared, wire, client: Some(client), requests, places: Vec::new(), assembly: None, pong: false }
+    }
+
+    /// Whether the client has answered our ping since this was asked last.
+    pub(super) fn take_pong(&mut self) -> bool {
+        std::mem::take(&mut self.pong)
+    }
+
+    /// Whether the client is in no namespace, nor about to be.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.places.iter().all(|place| place.slot.is_none())
+    }
+
+    /// Takes a text message.
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Bad> {
+        match Message::read(text).inspect_err(|_| self.count("malformed"))? {
+            Message::Packet(text) => self.packet(text).inspect_err(|_| self.count("malformed")),
+            Message::Pong => {
+                self.pong = true;
+                Ok(())
+            }
+            Message::Close => Err(Bad::Closed),
+            Message::Noop => Ok(()),
+        }
+    }
+
+    /// Takes a binary message: an attachment.
+    pub(super) fn binary(&mut self, bytes: &[u8]) -> Result<(), Bad> {
+        let Some(assembly) = &mut self.assembly else {
+            self.count("malformed");
+            return Err(Bad::Malformed);
+        };
+        match assembly.take(bytes, self.shared.max_payload) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let Some(whole) = self.assembly.take() else { return Ok(()) };
+                let Assembly { namespace, kind, ack, data, attachments, .. } = *whole;
+                self.deliver(kind, &namespace, ack, data, attachments).inspect_err(|_| self.count("malformed"))
+            }
+            Err(_) => {
+                self.count("malformed");
+                Err(Bad::Malformed)
+            }
+        }
+    }
+
+    fn packet(&mut self, text: &str) -> Result<(), Bad> {
+        if self.assembly.is_some() {
+            return Err(Malformed::OutOfPlace.into());
+        }
+        let packet = Packet::read(text)?;
+        match packet.kind {
+            Kind::Connect => self.connect(&packet),
+            Kind::Disconnect => {
+                self.leave(packet.namespace);
+                Ok(())
+            }
+            Kind::Event | Kind::Ack if packet.attachments > 0 => {
+                self.assembly = Some(Box::new(Assembly::of(&packet)));
+                Ok(())
+            }
+            kind => self.deliver(kind, packet.namespace, packet.ack, packet.data.into(), Vec::new()),
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        kind: Kind,
+        namespace: &str,
+        ack: Option<AckId>,
+        data: ByteString,
+        attachments: Vec<Bytes>,
+    ) -> Result<(), Bad> {
+        // As in Node: nobody may speak where he has not come in.
+        let place = self.place(namespace).ok_or(Bad::Malformed)?;
+        // We ask for no acknowledgements; and who was sent out may not know it yet.
+        let (Kind::Event, Some(slot)) = (kind, &place.slot) else { return Ok(()) };
+        validate(&data, attachments.len()).map_err(|_| Bad::Malformed)?;
+        let event = Event::from_wire(data, attachments).map_err(|_| Bad::Malformed)?;
+        slot.event(event, ack).map_err(|_| Bad::Malformed)
+    }
+
+    fn place(&self, namespace: &str) -> Option<&Place<G>> {
+        self.places.iter().find(|place| *place.membership.namespace == *namespace)
+    }
+
+    // === coming and going ===
+
+    fn connect(&mut self, packet: &Packet<'_>) -> Result<(), Bad> {
+        let Some(namespace) = self.shared.namespaces.get(packet.namespace).cloned() else {
+            self.wire.control(packet::invalid_namespace(packet.namespace));
+            return Ok(());
+        };
+        match self.place(&namespace) {
+            Some(Place { slot: Some(_), .. }) => return Err(Bad::Malformed),
+            Some(_) => self.places.retain(|place| place.membership.namespace != namespace),
+            None => {}
+        }
+        let auth = match packet.data {
+            "" => None,
+            text => match serde_json::from_str(text) {
+                Ok(auth) => Some(auth),
+                Err(_) => {
+                    let refusal = Refusal::new(Code::InvalidPayload, "the payload of CONNECT is not JSON");
+                    self.wire.control(packet::refused(&namespace, &refusal));
+                    return Ok(());
+                }
+            },
+        };
+        let Some(client) = self.client.clone() else { return Ok(()) };
+        let (membership, slot) = (Membership::new(namespace), Slot::new(self.shared.gate.clone()));
+        self.places.push(Place { membership: membership.clone(), slot: Some(slot.clone()) });
+        let guest = Guest { wire: self.wire.clone(), requests: self.requests.clone(), membership, slot };
+        tokio::spawn(guest.let_in(self.shared.gate.clone(), client, auth));
+        Ok(())
+    }
+
+    fn leave(&mut self, namespace: &str) {
+        if let Some(at) = self.places.iter().position(|place| *place.membership.namespace == *namespace) {
+            self.places.swap_remove(at).end("client namespace disconnect");
+        }
+    }
+
+    /// Does what others have asked for.
+    pub(super) fn settle_requests(&mut self) {
+        for request in self.requests.take() {
+            let (Request::Forget(of) | Request::SentOut(of)) = &request;
+            let Some(at) = self.places.iter().position(|place| Arc::ptr_eq(&place.membership, of)) else { continue };
+            match request {
+                Request::Forget(_) => {
+                    self.places.swap_remove(at);
+                }
+                Request::SentOut(_) => {
+                    if let Some(slot) = self.places[at].slot.take() {
+                        slot.end("server namespace disconnect");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends every session of the connection.
+    pub(super) fn end(&mut self, reason: &'static str) {
+        self.settle_requests();
+        for place in self.places.drain(..) {
+            place.end(reason);
+        }
+        self.client = None;
+    }
+
+    fn count(&self, result: &str) {
+        self.shared.metrics.events_received_total.with_label_values(&["none", "unknown", result]).inc();
+    }
+}
+
+impl<G: Gate> Place<G> {
+    fn end(self, reason: &'static str) {
+        self.membership.end();
+        if let Some(slot) = self.slot {
+            slot.end(reason);
+        }
+    }
+}
+
+/// A client that waits to be let into a namespace.
+struct Guest<G: Gate> {
+    wire: Arc<Wire>,
+    requests: Arc<Requests>,
+    membership: Arc<Membership>,
+    slot: Arc<Slot<G>>,
+}
+
+impl<G: Gate> Guest<G> {
+    async fn let_in(self, gate: Arc<G>, client: Arc<Client>, auth: Option<serde_json::Value>) {
+        let namespace = self.membership.namespace.clone();
+        let handshake = client.handshake(auth);
+        let peer = client.connection.peer();
+        let id = new_id();
+        let admission = match gate.admit(&namespace, &id, handshake, peer).await {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                self.requests.put(Request::Forget(self.membership));
+                self.wire.control(packet::refused(&namespace, &refusal));
+                self.wire.wake_session();
+                return;
+            }
+        };
+        let peer = peer.clone();
+        let Self { wire, requests, membership, slot } = self;
+        slot.open(|| {
+            wire.control(packet::connected(&namespace, &id));
+            let link = Box::new(NativeLink { wire, requests, membership });
+            gate.open(admission, &id, peer, link)
+        });
+    }
+}

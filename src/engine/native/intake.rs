@@ -1,0 +1,119 @@
+//! A new connection: handshakes of WebSocket sessions are answered here, everything else is given back to HTTP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::head::{Head, MAX_HEAD, Opening};
+use super::inbox::Inbox;
+use super::member::new_id;
+use super::session::Session;
+use super::wire::Wire;
+use super::{Client, Shared, packet};
+use crate::engine::Gate;
+use crate::engine::conn::KillSwitch;
+use crate::engine::edge::{EngineSession, Entrance};
+use crate::engine::listener::Intake;
+
+/// The head of a handshake fits; more is read when it does not.
+const FIRST_READ: usize = 2048;
+
+/// A client must have sent the head of its request by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Takes the connections that are ours.
+pub(super) struct NativeIntake<G> {
+    shared: Arc<Shared<G>>,
+    entrance: Entrance,
+    stop: CancellationToken,
+}
+
+impl<G> NativeIntake<G> {
+    /// After `stop`, those that have not said what they want are closed.
+    pub(super) fn new(shared: Arc<Shared<G>>, entrance: Entrance, stop: CancellationToken) -> Self {
+        Self { shared, entrance, stop }
+    }
+}
+
+impl<G> Clone for NativeIntake<G> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), entrance: self.entrance.clone(), stop: self.stop.clone() }
+    }
+}
+
+impl<G: Gate> Intake for NativeIntake<G> {
+    async fn take(self, mut stream: TcpStream, address: SocketAddr) -> Option<(TcpStream, Bytes)> {
+        let first = self.stop.run_until_cancelled(first_request(&mut stream, &self.shared.path));
+        let (opening, read) = match first.await?? {
+            (Some(opening), read) => (opening, read),
+            (None, read) => return Some((stream, read.freeze())),
+        };
+        let kill = Arc::new(KillSwitch::default());
+        let Some(connection) = self.entrance.admit(address.ip(), &opening.headers, kill.clone()) else {
+            // HTTP says why not.
+            return Some((stream, read.freeze()));
+        };
+        if let Some(session) = begin(&self.shared, stream, connection, kill, opening, &read).await {
+            drop((self, read));
+            session.await;
+        }
+        None
+    }
+}
+
+/// Reads until it is known whose the connection is. `None`: it is gone, or said nothing in time.
+async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box<Opening>>, BytesMut)> {
+    let reading = async {
+        // Nothing is allocated for a connection that says nothing.
+        stream.readable().await.ok()?;
+        let mut read = BytesMut::with_capacity(FIRST_READ);
+        loop {
+            if stream.read_buf(&mut read).await.ok()? == 0 {
+                // Half a request deserves an answer, too.
+                return (!read.is_empty()).then_some((None, read));
+            }
+            match Head::read(&read, path) {
+                Head::Open(opening) => return Some((Some(opening), read)),
+                Head::Partial if read.len() < MAX_HEAD => {}
+                Head::Partial | Head::Other => return Some((None, read)),
+            }
+        }
+    };
+    tokio::time::timeout(HEAD_TIMEOUT, reading).await.ok()?
+}
+
+/// Answers the handshake.
+async fn begin<G: Gate>(
+    shared: &Arc<Shared<G>>,
+    mut stream: TcpStream,
+    connection: Arc<EngineSession>,
+    kill: Arc<KillSwitch>,
+    opening: Box<Opening>,
+    read: &BytesMut,
+) -> Option<Session<G>> {
+    let mut answer = opening.answer();
+    answer.extend_from_slice(&packet::open(
+        &new_id(),
+        shared.ping_interval.as_millis(),
+        shared.ping_timeout.as_millis(),
+        shared.max_payload as u64,
+    ));
+    // An empty socket takes so little at once.
+    tokio::time::timeout(shared.stall, stream.write_all(&answer)).await.ok()?.ok()?;
+    let client = Arc::new(Client {
+        connection,
+        authorization: opening.header(&header::AUTHORIZATION),
+        cookies: opening.header(&header::COOKIE),
+        query: opening.query.as_str().into(),
+    });
+    let (reader, writer) = stream.into_split();
+    let wire = Wire::new(writer, shared.bounds, shared.turns.clone(), kill);
+    let inbox = Inbox::new(shared.clone(), wire.clone(), client);
+    Some(Session::new(shared.clone(), reader, wire, inbox, read[opening.length..].to_vec()))
+}

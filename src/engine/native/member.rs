@@ -1,0 +1,137 @@
+//! A connection's namespaces: in each it is a session of its own.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytestring::ByteString;
+
+use super::packet;
+use super::wire::Wire;
+use crate::engine::Gate;
+use crate::engine::slot::Slot;
+use crate::event::{Args, Event};
+use crate::session::{AckId, Close, Link, RoomName, SendError};
+
+/// An id of 20 characters that nobody can guess, as Socket.IO's own are.
+pub(super) fn new_id() -> ByteString {
+    let random = uuid::Uuid::new_v4().into_bytes();
+    let mut bytes = [0; 15];
+    bytes[..6].copy_from_slice(&random[..6]);
+    // One byte says that the number is random; it is not.
+    bytes[6..].copy_from_slice(&random[7..]);
+    URL_SAFE_NO_PAD.encode(bytes).into()
+}
+
+/// One connection in one namespace, as its task and its link share it.
+pub(super) struct Membership {
+    pub(super) namespace: Arc<str>,
+    gone: AtomicBool,
+}
+
+/// What others ask of the session's task.
+pub(super) enum Request {
+    /// The client was refused: it may try again.
+    Forget(Arc<Membership>),
+    /// We have sent it out of the namespace.
+    SentOut(Arc<Membership>),
+}
+
+/// Requests to one session's task; each membership makes one at most.
+#[derive(Default)]
+pub(super) struct Requests {
+    waiting: Mutex<Vec<Request>>,
+}
+
+impl Requests {
+    pub(super) fn put(&self, request: Request) {
+        self.waiting.lock().expect("no panic while held").push(request);
+    }
+
+    pub(super) fn take(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.waiting.lock().expect("no panic while held"))
+    }
+}
+
+/// A namespace that the client is in, or that it was sent out of.
+pub(super) struct Place<G: Gate> {
+    pub(super) membership: Arc<Membership>,
+    /// `None`: it was sent out, and does not know it yet.
+    pub(super) slot: Option<Arc<Slot<G>>>,
+}
+
+impl Membership {
+    pub(super) fn new(namespace: Arc<str>) -> Arc<Self> {
+        Arc::new(Self { namespace, gone: AtomicBool::new(false) })
+    }
+
+    /// Ends it for everybody who sends. True the first time.
+    pub(super) fn end(&self) -> bool {
+        !self.gone.swap(true, Ordering::AcqRel)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+}
+
+/// A session's way to its connection.
+pub(super) struct NativeLink {
+    pub(super) wire: Arc<Wire>,
+    pub(super) requests: Arc<Requests>,
+    pub(super) membership: Arc<Membership>,
+}
+
+impl Link for NativeLink {
+    fn send(&self, event: &Event) -> Result<(), SendError> {
+        if self.membership.is_gone() {
+            return Err(SendError::Closed);
+        }
+        let namespace = &self.membership.namespace;
+        self.wire.send(event.framed(namespace, || packet::event(namespace, event)))
+    }
+
+    fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
+        if self.membership.is_gone() {
+            return Err(SendError::Closed);
+        }
+        self.wire.send(packet::acknowledgement(&self.membership.namespace, id, args))
+    }
+
+    // The rooms are those of the index.
+    fn joined(&self, _: &RoomName) {}
+
+    fn left(&self, _: &RoomName) {}
+
+    fn close(&self, how: Close) {
+        match how {
+            Close::Namespace => {
+                if self.membership.end() {
+                    // Before the client can know it, so that its next CONNECT finds the place free.
+                    self.requests.put(Request::SentOut(self.membership.clone()));
+                    self.wire.control(packet::disconnected(&self.membership.namespace));
+                    self.wire.wake_session();
+                }
+            }
+            Close::Transport => {
+                self.wire.kill_switch().close();
+                self.wire.wake_session();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_long_and_differ() {
+        let ids: std::collections::HashSet<_> = (0..1000).map(|_| new_id()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(
+            ids.iter().all(|id| id.len() == 20 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)))
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! Socket.IO v5 packets in Engine.IO v4 messages, as text.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+
+use super::frame;
+use crate::error::Refusal;
+use crate::event::{Args, Event};
+use crate::session::AckId;
+
+/// A packet may have at most so many binary attachments.
+pub const MAX_ATTACHMENTS: usize = 1024;
+
+/// The longest path of a namespace in a packet, in bytes.
+const MAX_NAMESPACE: usize = 256;
+
+/// Bytes that are no packet of the protocol. As in Node, the connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// An empty message, or a type that does not exist or that only servers send.
+    #[error("the packet has no type that a client may send")]
+    Type,
+    /// A number of attachments that is none, or larger than [`MAX_ATTACHMENTS`].
+    #[error("the number of attachments is not one")]
+    Attachments,
+    /// A namespace that does not end, or is too long.
+    #[error("the namespace is malformed")]
+    Namespace,
+    /// An acknowledgement without its number, or a number that is too large.
+    #[error("the number of the acknowledgement is malformed")]
+    Ack,
+    /// An attachment that no packet waits for, or text while one does.
+    #[error("an attachment is out of place")]
+    OutOfPlace,
+    /// The attachments of one packet are longer than a message may be.
+    #[error("the attachments are longer than a message may be")]
+    TooLarge,
+}
+
+/// An Engine.IO message of a client, as text.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A Socket.IO packet follows.
+    Packet(&'a str),
+    /// The answer to our ping.
+    Pong,
+    /// The client closes the connection.
+    Close,
+    /// To be ignored.
+    Noop,
+}
+
+impl<'a> Message<'a> {
+    /// Reads the type of a message.
+    ///
+    /// # Errors
+    /// [`Malformed::Type`] for types that clients of protocol 4 do not send, pings among them.
+    pub fn read(text: &'a str) -> Result<Self, Malformed> {
+        match text.as_bytes().first() {
+            Some(b'4') => Ok(Self::Packet(&text[1..])),
+            Some(b'3') => Ok(Self::Pong),
+            Some(b'1') => Ok(Self::Close),
+            Some(b'5' | b'6') => Ok(Self::Noop),
+            _ => Err(Malformed::Type),
+        }
+    }
+}
+
+/// What a packet is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A client wants to come into a namespace.
+    Connect,
+    /// It leaves one.
+    Disconnect,
+    /// An event.
+    Event,
+    /// The answer to an event of ours.
+    Ack,
+}
+
+/// A packet of a client, split but not decoded.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// What it is about.
+    pub kind: Kind,
+    /// Binary attachments that follow.
+    pub attachments: usize,
+    /// The namespace's path.
+    pub namespace: &'a str,
+    /// The acknowledgement that is asked for or given.
+    pub ack: Option<AckId>,
+    /// JSON, unchecked; may be empty.
+    pub data: &'a str,
+}
+
+impl<'a> Packet<'a> {
+    /// Splits a packet.
+    ///
+    /// # Errors
+    /// See [`Malformed`].
+    pub fn read(text: &'a str) -> Result<Self, Malformed> {
+        let (kind, binary) = match text.as_bytes().first() {
+            Some(b'0') => (Kind::Connect, false),
+            Some(b'1') => (Kind::Disconnect, false),
+            Some(b'2') => (Kind::Event, false),
+            Some(b'3') => (Kind::Ack, false),
+            Some(b'5') => (Kind::Event, true),
+            Some(b'6') => (Kind::Ack, true),
+            _ => return Err(Malformed::Type),
+        };
+        let (attachments, rest) = if binary { attachments(&text[1..])? } else { (0, &text[1..]) };
+        let (namespace, rest) = namespace(rest)?;
+        let (ack, data) = ack(rest)?;
+        if kind == Kind::Ack && ack.is_none() {
+            return Err(Malformed::Ack);
+        }
+        Ok(Self { kind, attachments, namespace, ack, data })
+    }
+}
+
+fn attachments(text: &str) -> Result<(usize, &str), Malformed> {
+    let (count, rest) = text.split_once('-').ok_or(Malformed::Attachments)?;
+    let plain = !count.is_empty() && count.len() <= 4 && count.bytes().all(|byte| byte.is_ascii_digit());
+    let count = count.parse().ok().filter(|count| plain && *count <= MAX_ATTACHMENTS);
+    Ok((count.ok_or(Malformed::Attachments)?, rest))
+}
+
+fn namespace(text: &str) -> Result<(&str, &str), Malformed> {
+    if !text.starts_with('/') {
+        return Ok(("/", text));
+    }
+    // As Node reads it: a namespace without a comma is the rest of the packet.
+    let (name, rest) = text.split_once(',').unwrap_or((text, ""));
+    if name.len() > MAX_NAMESPACE {
+        return Err(Malformed::Namespace);
+    }
+    // Clients of the third protocol put a query there.
+    Ok((name.split_once('?').map_or(name, |(path, _)| path), rest))
+}
+
+fn ack(text: &str) -> Result<(Option<AckId>, &str), Malformed> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 {
+        return Ok((None, text));
+    }
+    let id = text[..digits].parse().map_err(|_| Malformed::Ack)?;
+    Ok((Some(id), &text[digits..]))
+}
+
+/// A packet whose attachments have not all come.
+#[derive(Debug)]
+pub struct Assembly {
+    /// The packet's namespace.
+    pub namespace: ByteString,
+    /// What it is about.
+    pub kind: Kind,
+    /// The acknowledgement that is asked for.
+    pub ack: Option<AckId>,
+    /// Its JSON.
+    pub data: ByteString,
+    /// What has come.
+    pub attachments: Vec<Bytes>,
+    missing: usize,
+    size_bytes: usize,
+}
+
+impl Assembly {
+    /// Waits for the attachments of a packet that has some.
+    pub fn of(packet: &Packet<'_>) -> Self {
+        Self {
+            namespace: packet.namespace.into(),
+            kind: packet.kind,
+            ack: packet.ack,
+            data: packet.data.into(),
+            attachments: Vec::new(),
+            missing: packet.attachments,
+            size_bytes: packet.data.len(),
+        }
+    }
+
+    /// Takes an attachment. True when it was the last.
+    ///
+    /// # Errors
+    /// [`Malformed::TooLarge`] when all of it is longer than `max_payload`.
+    pub fn take(&mut self, attachment: &[u8], max_payload: usize) -> Result<bool, Malformed> {
+        self.size_bytes += attachment.len();
+        if self.size_bytes > max_payload {
+            return Err(Malformed::TooLarge);
+        }
+        self.attachments.push(Bytes::copy_from_slice(attachment));
+        self.missing -= 1;
+        Ok(self.missing == 0)
+    }
+}
+
+// === what we send ===
+
+/// The Engine.IO ping.
+pub const PING: Bytes = Bytes::from_static(b"\x81\x012");
+
+/// The frames of an event for a namespace: text, then its attachments.
+pub fn event(namespace: &str, event: &Event) -> Bytes {
+    frames(('2', '5'), namespace, None, event.text(), event.attachments())
+}
+
+/// The frames of an acknowledgement.
+pub fn acknowledgement(namespace: &str, id: AckId, args: &Args) -> Bytes {
+    frames(('3', '6'), namespace, Some(id), args.text(), args.attachments())
+}
+
+/// CONNECT: the client is in, under this id.
+pub fn connected(namespace: &str, id: &str) -> Bytes {
+    frames(('0', '0'), namespace, None, &format!(r#"{{"sid":"{id}"}}"#), &[])
+}
+
+/// DISCONNECT of a namespace.
+pub fn disconnected(namespace: &str) -> Bytes {
+    frames(('1', '1'), namespace, None, "", &[])
+}
+
+/// CONNECT_ERROR: `err.message` as every engine tells it, and `err.data` for programs.
+pub fn refused(namespace: &str, refusal: &Refusal) -> Bytes {
+    let mut data = serde_json::json!({ "code": refusal.shown_code(), "message": refusal.message });
+    if let Some(wait) = refusal.retry_after {
+        data["retryAfterMs"] = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).into();
+    }
+    let error = serde_json::json!({ "message": refusal.to_string(), "data": data });
+    frames(('4', '4'), namespace, None, &error.to_string(), &[])
+}
+
+/// CONNECT_ERROR for a namespace that does not exist, as Node words it.
+pub fn invalid_namespace(namespace: &str) -> Bytes {
+    frames(('4', '4'), namespace, None, r#"{"message":"Invalid namespace"}"#, &[])
+}
+
+/// The first message of a connection.
+pub fn open(sid: &str, ping_interval_ms: u128, ping_timeout_ms: u128, max_payload: u64) -> Bytes {
+    frame::text(&format!(
+        r#"0{{"sid":"{sid}","upgrades":[],"pingInterval":{ping_interval_ms},"pingTimeout":{ping_timeout_ms},"maxPayload":{max_payload}}}"#
+    ))
+}
+
+/// Types are those without and with attachments.
+fn frames(types: (char, char), namespace: &str, id: Option<AckId>, data: &str, attachments: &[Bytes]) -> Bytes {
+    let mut head = String::with_capacity(8 + namespace.len());
+    head.push('4');
+    if attachments.is_empty() {
+        head.push(types.0);
+    } else {
+        head.push(types.1);
+        head.push_str(&attachments.len().to_string());
+        head.push('-');
+    }
+    if namespace != "/" {
+        head.push_str(namespace);
+        head.push(',');
+    }
+    if let Some(id) = id {
+        head.push_str(&id.to_string());
+    }
+    let text = head.len() + data.len();
+    let binary: usize = attachments.iter().map(|bytes| frame::framed_length(bytes.len())).sum();
+    let mut out = BytesMut::with_capacity(frame::framed_length(text) + binary);
+    frame::put_text_head(&mut out, text);
+    out.put_slice(head.as_bytes());
+    out.put_slice(data.as_bytes());
+    attachments.iter().for_each(|bytes| frame::put_binary(&mut out, bytes));
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::Code;
+
+    fn read(text: &str) -> Result<Packet<'_>, Malformed> {
+        Packet::read(text)
+    }
+
+    #[test]
+    fn packets_of_the_official_client_are_split() {
+        let packet = |kind, attachments, namespace, ack, data| Packet { kind, attachments, namespace, ack, data };
+        for (text, wanted) in [
+            ("0", packet(Kind::Connect, 0, "/", None, "")),
+            (r#"0/admin,{"a":1}"#, packet(Kind::Connect, 0, "/admin", None, r#"{"a":1}"#)),
+            ("0/admin", packet(Kind::Connect, 0, "/admin", None, "")),
+            ("0/admin?q=1,", packet(Kind::Connect, 0, "/admin", None, "")),
+            ("1/admin,", packet(Kind::Disconnect, 0, "/admin", None, "")),
+            (r#"2["e",1]"#, packet(Kind::Event, 0, "/", None, r#"["e",1]"#)),
+            (r#"2/a,12["e"]"#, packet(Kind::Event, 0, "/a", Some(12), r#"["e"]"#)),
+            ("3/a,0[]", packet(Kind::Ack, 0, "/a", Some(0), "[]")),
+            (r#"52-/a,7["e",{}]"#, packet(Kind::Event, 2, "/a", Some(7), r#"["e",{}]"#)),
+            (r#"50-["e"]"#, packet(Kind::Event, 0, "/", None, r#"["e"]"#)),
+        ] {
+            assert_eq!(read(text), Ok(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_no_client_sends_is_refused() {
+        for text in ["", "4", "7", "x", r#"5["e"]"#, "5-[]", "5x-[]", "5+1-[]", "59999-[]", "3[]", "2-1"] {
+            let outcome = read(text);
+            assert!(outcome.is_err() || text == "2-1", "{text}");
+        }
+        assert_eq!(read("299999999999999999999[]"), Err(Malformed::Ack));
+        assert_eq!(read(&format!("0/{},", "x".repeat(MAX_NAMESPACE))), Err(Malformed::Namespace));
+        assert_eq!(Message::read("2"), Err(Malformed::Type));
+        assert_eq!(Message::read(""), Err(Malformed::Type));
+    }
+
+    #[test]
+    fn attachments_are_bounded_in_size() {
+        let mut assembly = Assembly::of(&read("52-[]").unwrap());
+        assert_eq!(assembly.take(&[1; 8], 16), Ok(false));
+        assert_eq!(assembly.take(&[1; 8], 16), Err(Malformed::TooLarge));
+        let mut assembly = Assembly::of(&read("51-[]").unwrap());
+        assert_eq!(assembly.take(&[1, 2], 16), Ok(true));
+        assert_eq!(assembly.attachments, [Bytes::from_static(&[1, 2])]);
+    }
+
+    #[test]
+    fn frames_are_those_of_the_protocol() {
+        let plain = Event::encode("e", &[1]).unwrap();
+        assert_eq!(&event("/", &plain)[..], b"\x81\x0942[\"e\",1]");
+        assert_eq!(&event("/a", &plain)[..], b"\x81\x0c42/a,[\"e\",1]");
+        let binary = plain.with_attachments(vec![Bytes::from_static(b"\x01")]);
+        assert_eq!(&event("/", &binary)[..], b"\x81\x0b451-[\"e\",1]\x82\x01\x01");
+        assert_eq!(&acknowledgement("/a", 7, &Args::encode(&[true]).unwrap())[..], b"\x81\x0c43/a,7[true]");
+        assert_eq!(&disconnected("/")[..], b"\x81\x0241");
+        let refusal = Refusal::new(Code::Overloaded, "x").retry_after(std::time::Duration::from_millis(1500));
+        let wanted =
+            br#"44/a,{"message":"OVERLOADED: x","data":{"code":"OVERLOADED","message":"x","retryAfterMs":1500}}"#;
+        assert_eq!(&refused("/a", &refusal)[2..], wanted);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_split_or_refused(text in ".{0,40}") {
+            if let Ok(Message::Packet(text)) = Message::read(&text) {
+                let _ = read(text);
+            }
+            let _ = read(&text);
+        }
+
+        #[test]
+        fn what_we_send_could_be_read(name in "[a-z]{1,8}", namespace in "/[a-z]{0,8}", id in 0i64..) {
+            let event = Event::encode(&name, &[1]).unwrap();
+            let bytes = frames(('2', '5'), &namespace, Some(id), event.text(), &[]);
+            let text = std::str::from_utf8(&bytes[2..]).unwrap();
+            let Ok(Message::Packet(text)) = Message::read(text) else { panic!() };
+            let packet = read(text).unwrap();
+            prop_assert_eq!((packet.namespace, packet.ack, packet.data), (&*namespace, Some(id), &**event.text()));
+        }
+    }
+}

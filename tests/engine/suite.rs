@@ -1,0 +1,498 @@
+//! The engine with a gate of the test's own: real sockets, one or several nodes.
+
+#[path = "../support/client.rs"]
+mod client;
+#[path = "../support/redis.rs"]
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::ENGINE;
+use bytes::Bytes;
+use client::{Client, Frame, http};
+use roomcast::auth::Handshake;
+use roomcast::cluster::Cluster;
+use roomcast::config;
+use roomcast::engine::{Engine, EngineCarrier, Gate};
+use roomcast::error::{Code, Refusal};
+use roomcast::event::{Args, Event};
+use roomcast::publish::{Carrier, NotCarried, Outgoing, Remote};
+use roomcast::redis::Redis;
+use roomcast::room::Rooms;
+use roomcast::session::{AckId, Close, Link, Peer, Session};
+use roomcast::telemetry::metrics::Metrics;
+use roomcast::user::User;
+use support::{RedisServer, eventually};
+use tokio_util::sync::CancellationToken;
+
+const NATIVE: bool = matches!(ENGINE, config::Engine::Native);
+
+/// Lets everybody in who does not say `"refuse"`, and does what events say.
+struct TestGate {
+    rooms: Arc<Rooms>,
+    carrier: Arc<dyn Carrier>,
+    seen: Mutex<Vec<String>>,
+    opened: AtomicUsize,
+    closed: Mutex<Vec<&'static str>>,
+}
+
+impl Gate for TestGate {
+    type Admission = (Arc<str>, Option<String>);
+    type Client = Session;
+
+    async fn admit(
+        &self,
+        namespace: &Arc<str>,
+        _: &str,
+        handshake: Handshake,
+        _: &Peer,
+    ) -> Result<Self::Admission, Refusal> {
+        tokio::task::yield_now().await;
+        let says = handshake.auth.and_then(|auth| Some(auth.get("say")?.as_str()?.to_owned()));
+        match says.as_deref() {
+            Some("refuse") => Err(Refusal::new(Code::AuthenticationFailed, "no")),
+            _ => Ok((namespace.clone(), says)),
+        }
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        (namespace, says): Self::Admission,
+        id: &str,
+        peer: Peer,
+        link: Box<dyn Link>,
+    ) -> Option<Arc<Session>> {
+        let greeting = Event::encode("hello", &[peer.transport]).unwrap();
+        link.send(&greeting).unwrap();
+        if says.as_deref() == Some("event") {
+            link.send(&Event::encode("error", &["no"]).unwrap()).unwrap();
+            link.close(Close::Namespace);
+            return None;
+        }
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        let session = Session::new(id, namespace, Arc::new(User::named("u")), peer, link);
+        self.rooms.add(&session);
+        Some(session)
+    }
+
+    fn dispatch(self: &Arc<Self>, session: &Arc<Session>, event: Event, ack: Option<AckId>) {
+        let args = event.args().unwrap().first().map(|arg| arg.get().trim_matches('"').to_owned()).unwrap_or_default();
+        match event.name() {
+            "join" => {
+                self.rooms.join(session, &args.into());
+            }
+            "leave" => {
+                self.rooms.leave(session, &args.into());
+            }
+            "relay" => {
+                self.carrier.carry(&outgoing(session.namespace(), event.renamed("relayed"), &["r"]));
+            }
+            "bye" => session.close(if args == "transport" { Close::Transport } else { Close::Namespace }),
+            _ => self.seen.lock().unwrap().push(event.text().to_string()),
+        }
+        if let Some(ack) = ack {
+            session.ack(ack, &Args::of(&event)).unwrap();
+        }
+    }
+
+    fn closed(self: &Arc<Self>, session: &Arc<Session>, reason: &'static str) {
+        self.rooms.remove(session);
+        self.closed.lock().unwrap().push(reason);
+    }
+}
+
+fn outgoing(namespace: &Arc<str>, event: Event, rooms: &[&str]) -> Outgoing {
+    Outgoing {
+        namespace: namespace.clone(),
+        event,
+        rooms: rooms.iter().map(|&room| room.into()).collect(),
+        except: Vec::new(),
+        volatile: false,
+        stamps: Vec::new(),
+        order: None,
+    }
+}
+
+struct Node {
+    address: String,
+    gate: Arc<TestGate>,
+    carrier: Arc<dyn Carrier>,
+    engine: Arc<Engine<TestGate>>,
+    metrics: Arc<Metrics>,
+    redis: Option<(Redis, Arc<Cluster>)>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    async fn alone() -> Self {
+        Self::start(config::Server::default(), None).await
+    }
+
+    async fn start(server: config::Server, redis: Option<(&RedisServer, &str)>) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]));
+        let redis = redis.map(|(server, name)| {
+            let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
+            let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
+            let cluster = Cluster::join(name, rooms.clone(), redis.clone(), metrics.clone(), &config);
+            cluster.obey();
+            (redis, cluster, config.receive_buffer)
+        });
+        let cluster =
+            redis.as_ref().map_or_else(|| Cluster::alone("n", rooms.clone()), |(_, cluster, _)| cluster.clone());
+        let names = redis.as_ref().map(|(redis, _, buffer)| (redis.keys().clone(), *buffer));
+        let chosen = EngineCarrier::new(ENGINE, rooms.clone(), &cluster, names, metrics.clone());
+        let carrier = chosen.carrier();
+        let gate = Arc::new(TestGate {
+            rooms,
+            carrier: carrier.clone(),
+            seen: Mutex::default(),
+            opened: AtomicUsize::new(0),
+            closed: Mutex::default(),
+        });
+        let engine = Arc::new(Engine::new(&server, &chosen, &gate));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (stop, serving) = (CancellationToken::new(), engine.clone());
+        let stopped = stop.clone();
+        tokio::spawn(async move { serving.serve(listener, axum::Router::new(), stopped).await });
+        let redis = redis.map(|(redis, cluster, _)| (redis, cluster));
+        Self { address, gate, carrier, engine, metrics, redis, stop }
+    }
+
+    async fn client(&self) -> Client {
+        let (mut client, connect) = Client::connect(&self.address, "/", "").await;
+        assert!(connect.starts_with(r#"40{"sid":"#), "{connect}");
+        assert_eq!(client.text().await, r#"42["hello","websocket"]"#);
+        client
+    }
+
+    async fn member(&self, room: &str) -> Client {
+        let mut client = self.client().await;
+        client.send(&format!(r#"421["join","{room}"]"#)).await;
+        assert_eq!(client.text().await, format!(r#"431["{room}"]"#));
+        client
+    }
+
+    fn publish(&self, text: &str, rooms: &[&str]) -> roomcast::publish::Carried {
+        let event = Event::from_wire(text.to_owned().into(), Vec::new()).unwrap();
+        self.carrier.carry(&outgoing(&"/".into(), event, rooms))
+    }
+
+    async fn knows(&self, nodes: usize) {
+        let (redis, cluster) = self.redis.as_ref().unwrap();
+        let known = || redis.health().is_good() && cluster.view().nodes.len() == nodes;
+        eventually("the nodes know each other", Duration::from_secs(5), known).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn greeting_follows_connect_and_events_keep_their_order() {
+    let node = Node::alone().await;
+    let mut client = Client::open(&node.address).await;
+    // Everything at once: the events wait until the session is open.
+    client.send("40").await;
+    assert!(client.text().await.starts_with("40{"));
+    for n in 0..5000 {
+        client.send(&format!(r#"42["n",{n}]"#)).await;
+    }
+    client.send(r#"427["last"]"#).await;
+    assert_eq!(client.text().await, r#"42["hello","websocket"]"#);
+    assert_eq!(client.text().await, "437[]");
+    let seen = node.gate.seen.lock().unwrap();
+    assert_eq!(seen.len(), 5001);
+    for (n, text) in seen[..5000].iter().enumerate() {
+        assert_eq!(*text, format!(r#"["n",{n}]"#));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusal_is_a_connect_error_or_an_event_and_a_disconnect() {
+    let node = Node::alone().await;
+    let (_, answer) = Client::connect(&node.address, "/", r#"{"say":"refuse"}"#).await;
+    // The library cannot say more.
+    let data = if NATIVE { r#","data":{"code":"AUTHENTICATION_FAILED","message":"no"}"# } else { "" };
+    assert_eq!(answer, format!(r#"44{{"message":"AUTHENTICATION_FAILED: no"{data}}}"#));
+    let (_, answer) = Client::connect(&node.address, "/", "{bad").await;
+    assert!(answer.starts_with(r#"44{"message":"INVALID_PAYLOAD: "#), "{answer}");
+    let (mut client, answer) = Client::connect(&node.address, "/", r#"{"say":"event"}"#).await;
+    assert!(answer.starts_with("40{"));
+    assert_eq!(client.text().await, r#"42["hello","websocket"]"#);
+    assert_eq!(client.text().await, r#"42["error","no"]"#);
+    assert_eq!(client.text().await, "41");
+    assert_eq!(node.gate.opened.load(Ordering::SeqCst), 0);
+    let (_, answer) = Client::connect(&node.address, "/nowhere", "").await;
+    assert_eq!(answer, r#"44/nowhere,{"message":"Invalid namespace"}"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn binary_attachments_pass_unchanged_both_ways() {
+    let node = Node::alone().await;
+    let (mut sender, mut other) = (node.member("r").await, node.member("r").await);
+    sender.send(r#"451-9["relay",{"x":{"_placeholder":true,"num":0}}]"#).await;
+    sender.send_binary(&[0, 1, 255]).await;
+    assert_eq!(other.text().await, r#"451-["relayed",{"x":{"_placeholder":true,"num":0}}]"#);
+    assert_eq!(other.frame().await, Frame::Binary(vec![0, 1, 255]));
+    assert_eq!(sender.text().await, r#"451-["relayed",{"x":{"_placeholder":true,"num":0}}]"#);
+    assert_eq!(sender.frame().await, Frame::Binary(vec![0, 1, 255]));
+    assert_eq!(sender.text().await, r#"461-9[{"x":{"_placeholder":true,"num":0}}]"#);
+    assert_eq!(sender.frame().await, Frame::Binary(vec![0, 1, 255]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packet_that_others_could_not_read_ends_its_sender_alone() {
+    let node = Node::alone().await;
+    let mut other = node.member("r").await;
+    for packet in [r#"42["relay",{bad]"#, r#"42["relay"]x"#, r#"451-["relay",{"_placeholder":true,"num":4}]"#] {
+        let mut hostile = node.client().await;
+        hostile.send(packet).await;
+        hostile.send_binary(&[1]).await;
+        hostile.until_closed().await;
+    }
+    node.publish(r#"["fine"]"#, &["r"]);
+    assert_eq!(other.text().await, r#"42["fine"]"#);
+    let malformed = node.metrics.events_received_total.with_label_values(&["unknown", "unknown", "INVALID_PAYLOAD"]);
+    // The library itself refuses what follows the array.
+    assert_eq!(malformed.get(), if NATIVE { 3 } else { 2 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_in_several_rooms_gets_one_copy_and_counts_are_true() {
+    let node = Node::alone().await;
+    let mut both = node.member("a").await;
+    both.send(r#"422["join","b"]"#).await;
+    assert_eq!(both.text().await, r#"432["b"]"#);
+    let (mut only, mut none) = (node.member("b").await, node.client().await);
+    let carried = node.publish(r#"["x",1]"#, &["a", "b"]);
+    assert_eq!((carried.local, carried.dropped), (2, 0));
+    assert!(matches!(carried.remote, Remote::Alone));
+    assert_eq!(node.publish(r#"["all"]"#, &[]).local, 3);
+    for client in [&mut both, &mut only] {
+        assert_eq!(client.text().await, r#"42["x",1]"#);
+    }
+    for client in [&mut both, &mut only, &mut none] {
+        assert_eq!(client.text().await, r#"42["all"]"#);
+    }
+    only.send(r#"423["leave","b"]"#).await;
+    assert_eq!(only.text().await, r#"433["b"]"#);
+    assert_eq!(node.publish(r#"["x"]"#, &["b"]).local, 1);
+    assert_eq!(node.metrics.deliveries_total.with_label_values(&["/"]).get(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_does_not_read_loses_events_and_each_is_counted() {
+    let server = config::Server { queue: 16, ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    let _client = node.member("r").await;
+    let large = format!(r#"["x","{}"]"#, "y".repeat(100_000));
+    let (mut queued, mut dropped) = (0, 0);
+    for _ in 0..500 {
+        let carried = node.publish(&large, &["r"]);
+        queued += carried.local;
+        dropped += carried.dropped;
+    }
+    assert_eq!(queued + dropped, 500);
+    assert!(dropped > 100, "{dropped}");
+    let counter = node.metrics.deliveries_dropped_total.with_label_values(&["/", "queue_full"]);
+    assert_eq!(counter.get(), dropped as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ways_of_closing_end_the_session_once() {
+    let node = Node::alone().await;
+    let mut client = node.client().await;
+    client.send(r#"42["bye"]"#).await;
+    assert_eq!(client.text().await, "41");
+    // The connection stays, and the client may come again on it, under the same id.
+    assert!(client.join("/", "").await.starts_with("40{"));
+    assert_eq!(client.text().await, r#"42["hello","websocket"]"#);
+    client.send(r#"421["join","r"]"#).await;
+    assert_eq!(client.text().await, r#"431["r"]"#);
+    assert_eq!(node.publish(r#"["x"]"#, &["r"]).local, 1);
+    assert_eq!(client.text().await, r#"42["x"]"#);
+    client.send(r#"42["bye","transport"]"#).await;
+    assert_eq!(client.until_closed().await, Vec::<String>::new());
+    let closed = || node.gate.closed.lock().unwrap().clone();
+    eventually("both ends are reported", Duration::from_secs(2), || closed().len() == 2).await;
+    assert_eq!(closed()[0], "server namespace disconnect");
+    assert_eq!(node.gate.rooms.session_count("/"), 0);
+    eventually("the connection is gone", Duration::from_secs(2), || node.engine.hub().open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_of_one_connection_are_sessions_of_their_own() {
+    let node = Node::alone().await;
+    let mut client = node.client().await;
+    assert!(client.join("/other", "").await.starts_with("40/other,{"));
+    assert_eq!(client.text().await, r#"42/other,["hello","websocket"]"#);
+    client.send(r#"42/other,5["join","r"]"#).await;
+    assert_eq!(client.text().await, r#"43/other,5["r"]"#);
+    assert_eq!(node.publish(r#"["x"]"#, &["r"]).local, 0);
+    assert_eq!((node.gate.opened.load(Ordering::SeqCst), node.engine.hub().open()), (2, 1));
+    drop(client);
+    let closed = || node.gate.closed.lock().unwrap().len() == 2;
+    eventually("both ends are reported", Duration::from_secs(2), closed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_limited_and_given_back() {
+    let server = config::Server { max_connections: 2, ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    let first = node.client().await;
+    let (status, open) = http(&node.address, "GET /socket.io/?EIO=4&transport=polling", "").await;
+    assert_eq!((status, open.starts_with("0{")), (200, true));
+    let (status, body) = http(&node.address, "GET /socket.io/?EIO=4&transport=polling", "").await;
+    assert_eq!(status, 503);
+    assert!(body.starts_with(r#"{"error":{"code":"OVERLOADED""#), "{body}");
+    // What is no handshake takes no place.
+    assert_eq!(http(&node.address, "GET /socket.io/?EIO=3&transport=polling", "").await.0, 503);
+    drop(first);
+    eventually("a place is free", Duration::from_secs(2), || node.engine.hub().open() == 1).await;
+    assert_eq!(http(&node.address, "GET /socket.io/?EIO=3&transport=polling", "").await.0, 400);
+    assert_eq!(node.engine.hub().open(), 1);
+    node.client().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polling_client_learns_that_its_transport_was_closed() {
+    let node = Node::alone().await;
+    let (_, open) = http(&node.address, "GET /socket.io/?EIO=4&transport=polling", "").await;
+    let sid = open.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap().to_owned();
+    let path = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+    assert_eq!(http(&node.address, &format!("POST {path}"), "40").await.1, "ok");
+    let mut got = String::new();
+    while !got.contains("hello") {
+        got += &http(&node.address, &format!("GET {path}"), "").await.1;
+    }
+    assert!(got.contains(r#"42["hello","polling"]"#), "{got}");
+    assert_eq!(http(&node.address, &format!("POST {path}"), r#"42["bye","transport"]"#).await.1, "ok");
+    let gone = || node.gate.closed.lock().unwrap().len() == 1;
+    eventually("the session has ended", Duration::from_secs(2), gone).await;
+    let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
+    assert_eq!((status, body.ends_with('1')), (200, true), "{body}");
+    assert_eq!(node.gate.closed.lock().unwrap()[..], ["transport close"]);
+    eventually("the connection is gone", Duration::from_secs(2), || node.engine.hub().open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_may_not_connect() {
+    let server = config::Server { cors_origins: vec!["https://app.example".into()], ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    let get = |origin: &str| format!("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nOrigin: {origin}\r\nX-Rest:");
+    assert_eq!(http(&node.address, &get("https://evil.example"), "").await.0, 403);
+    assert_eq!(http(&node.address, &get("https://app.example"), "").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_reach_the_other_node_to_the_byte_and_once() {
+    let server = RedisServer::start();
+    let a = Node::start(config::Server::default(), Some((&server, "a"))).await;
+    let b = Node::start(config::Server::default(), Some((&server, "b"))).await;
+    a.knows(2).await;
+    b.knows(2).await;
+    assert!(server.command("PUBSUB SHARDCHANNELS").contains("roomcast:events:/other"));
+    let mut near = a.member("r").await;
+    let mut far = b.member("r").await;
+    far.send(r#"422["join","s"]"#).await;
+    assert_eq!(far.text().await, r#"432["s"]"#);
+    let event =
+        Event::from_wire(r#"["x",{"_placeholder":true,"num":0}, 1.50]"#.into(), vec![Bytes::from_static(b"\xff\0")]);
+    let carried = a.carrier.carry(&outgoing(&"/".into(), event.unwrap(), &["r", "s"]));
+    assert_eq!(carried.local, 1);
+    let Remote::Handed(receipt) = carried.remote else { panic!("not handed over") };
+    receipt.await.unwrap();
+    for client in [&mut near, &mut far] {
+        assert_eq!(client.text().await, r#"451-["x",{"_placeholder":true,"num":0}, 1.50]"#);
+        assert_eq!(client.frame().await, Frame::Binary(vec![255, 0]));
+    }
+    a.publish(r#"["end"]"#, &["r"]);
+    assert_eq!(far.text().await, r#"42["end"]"#);
+    assert_eq!(near.text().await, r#"42["end"]"#);
+    let received = |node: &Node| node.metrics.cluster_received_total.with_label_values(&["/"]).get();
+    assert_eq!((received(&a), received(&b)), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn burst_to_a_room_arrives_completely_on_both_nodes() {
+    let server = RedisServer::start();
+    let config = config::Server { queue: 8192, ..config::Server::default() };
+    let a = Node::start(config.clone(), Some((&server, "a"))).await;
+    let b = Node::start(config, Some((&server, "b"))).await;
+    a.knows(2).await;
+    b.knows(2).await;
+    let (mut near, mut far) = (a.member("r").await, b.member("r").await);
+    for n in 0..5000 {
+        let carried = a.publish(&format!(r#"["n",{n}]"#), &["r"]);
+        assert_eq!((carried.local, carried.dropped), (1, 0));
+    }
+    for client in [&mut near, &mut far] {
+        for n in 0..5000 {
+            assert_eq!(client.text().await, format!(r#"42["n",{n}]"#));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_clients_lose_nothing_while_redis_is_away() {
+    let mut server = RedisServer::start();
+    let a = Node::start(config::Server::default(), Some((&server, "a"))).await;
+    let b = Node::start(config::Server::default(), Some((&server, "b"))).await;
+    a.knows(2).await;
+    b.knows(2).await;
+    let (mut near, mut far) = (a.member("r").await, b.member("r").await);
+    server.kill();
+    let (redis, _) = a.redis.as_ref().unwrap();
+    eventually("the loss is noticed", Duration::from_secs(2), || !redis.is_up()).await;
+    let started = std::time::Instant::now();
+    for n in 0..100 {
+        let carried = a.publish(&format!(r#"["n",{n}]"#), &["r"]);
+        assert_eq!(carried.local, 1);
+        assert!(matches!(carried.remote, Remote::NotCarried(NotCarried::Away)));
+    }
+    assert!(started.elapsed() < Duration::from_secs(1));
+    for n in 0..100 {
+        assert_eq!(near.text().await, format!(r#"42["n",{n}]"#));
+    }
+    assert_eq!(a.metrics.cluster_not_carried_total.with_label_values(&["away"]).get(), 100);
+    server.restart();
+    a.knows(2).await;
+    b.knows(2).await;
+    a.publish(r#"["back"]"#, &["r"]);
+    assert_eq!(far.text().await, r#"42["back"]"#);
+    assert_eq!(b.metrics.cluster_missed_total.with_label_values::<&str>(&[]).get(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn actions_reach_clients_of_both_nodes() {
+    use roomcast::directory::{Actions, Done, Selection, Told};
+    let server = RedisServer::start();
+    let a = Node::start(config::Server::default(), Some((&server, "a"))).await;
+    let b = Node::start(config::Server::default(), Some((&server, "b"))).await;
+    a.knows(2).await;
+    b.knows(2).await;
+    let (mut near, mut far) = (a.client().await, b.client().await);
+    let everyone = Selection { namespace: "/".into(), users: vec!["u".into()], ..Selection::default() };
+    let (_, cluster) = a.redis.as_ref().unwrap();
+    let done = cluster.join(&everyone, "r").await.unwrap();
+    assert_eq!(done, Done { local: 1, remote: Told::Carried });
+    eventually("the far client has joined", Duration::from_secs(2), || {
+        b.gate.rooms.count("/", &["r".into()], &[]) == 1
+    })
+    .await;
+    a.publish(r#"["x"]"#, &["r"]);
+    assert_eq!(near.text().await, r#"42["x"]"#);
+    assert_eq!(far.text().await, r#"42["x"]"#);
+    let nobody = Selection { namespace: "/".into(), ..Selection::default() };
+    assert_eq!(cluster.disconnect(&nobody, false).await.unwrap().local, 0);
+    cluster.disconnect(&everyone, false).await.unwrap();
+    assert_eq!(near.text().await, "41");
+    assert_eq!(far.text().await, "41");
+}

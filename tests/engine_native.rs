@@ -1,0 +1,6 @@
+//! The tests of engines, on our own.
+
+#[path = "engine/suite.rs"]
+mod suite;
+
+const ENGINE: roomcast::config::Engine = roomcast::config::Engine::Native;
