@@ -1,13 +1,11 @@
 // The front door: a long-polling session stays on its node, an upgrade works, a dead node's clients come back.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
-import { start, stop } from '../harness/process.js';
+import { start, stop, temporary } from '../harness/process.js';
 import { Redis, freePort } from '../harness/redis.js';
 
 const POLLS = 200;
@@ -15,7 +13,7 @@ const contracts = ['embedded:chat'];
 const redis = await Redis.start();
 const nodes = await Promise.all([1, 2, 3].map(() => Node.start({ contracts, redis })));
 const address = `127.0.0.1:${await freePort()}`;
-const folder = mkdtempSync(join(tmpdir(), 'roomcast-nginx-'));
+const folder = temporary('nginx');
 const nginx = start(join(ROOT, 'scripts/nginx-front'), [folder, address, ...nodes.map(({ url }) => url.slice(7))]);
 const front = { url: `http://${address}`, emit: (body) => nodes[0].emit(body) };
 let clients = [];
@@ -29,7 +27,6 @@ after(async () => {
   await stop(nginx, 'SIGQUIT', 1_000);
   await Promise.all(nodes.map((node) => node.stop()));
   await redis.stop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 async function connect(options) {

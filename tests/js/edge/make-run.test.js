@@ -1,17 +1,15 @@
 // What `make run` prints works: the client, the curl, and the event that it makes appear.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT, binary } from '../harness/node.js';
-import { line, start, stop, tail } from '../harness/process.js';
+import { line, start, stop, tail, temporary } from '../harness/process.js';
 
-const folder = mkdtempSync(join(tmpdir(), 'roomcast-run-'));
+const folder = temporary('run');
 const running = [];
 after(async () => {
   await Promise.all(running.map((process) => stop(process)));
-  rmSync(folder, { recursive: true, force: true });
 });
 
 /** Lines without their indentation from the first that matches, up to the first that does not belong. */

@@ -1,11 +1,10 @@
 // A roomcast process and its HTTP API.
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { eventually } from './eventually.js';
-import { line, start, stop } from './process.js';
+import { line, start, stop, temporary } from './process.js';
 import { SECRET } from './token.js';
 
 export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
@@ -25,7 +24,7 @@ export class Node {
    */
   static async start({ contracts, redis, toml = '', env = {}, ready = true }) {
     const node = new Node();
-    node.dir = mkdtempSync(join(tmpdir(), 'roomcast-node-'));
+    node.dir = temporary('node');
     const file = join(node.dir, 'roomcast.toml');
     writeFileSync(file, configuration(contracts, redis) + toml);
     node.process = start(binary(), ['serve', '--config', file], {
@@ -50,9 +49,7 @@ export class Node {
   }
 
   async stop(signal = 'SIGTERM') {
-    const end = await stop(this.process, signal);
-    rmSync(this.dir, { recursive: true, force: true });
-    return end;
+    return await stop(this.process, signal);
   }
 
   /** A GET on the public listener. */

@@ -1,16 +1,36 @@
 // Child processes that end with the test process, however it ends.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 const children = new Set();
+const folders = new Set();
 const KEPT_LINES = 400;
 
-process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+// The kernel ends children too when this process is killed and can do nothing itself (util-linux; elsewhere they are
+// ended below only).
+const LEASH = ['/usr/bin/setpriv', '--pdeathsig', 'KILL', '--'];
+const leash = existsSync(LEASH[0]) ? LEASH : [];
+
+process.on('exit', () => {
+  children.forEach((child) => child.kill('SIGKILL'));
+  folders.forEach((folder) => rmSync(folder, { recursive: true, force: true }));
+});
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
+
+/** A folder that ends with the test process. */
+export function temporary(name) {
+  const folder = mkdtempSync(join(tmpdir(), `roomcast-${name}-`));
+  folders.add(folder);
+  return folder;
+}
 
 /** Starts a program and keeps its last lines; `lines` of the result are { from, text }. */
 export function start(command, args, { env = {}, cwd } = {}) {
-  const child = spawn(command, args, { cwd, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const [program, ...rest] = [...leash, command, ...args];
+  const child = spawn(program, rest, { cwd, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
   const running = { child, lines: [], waiting: new Set(), exited: false, name: command.split('/').pop() };
   children.add(child);
   running.done = new Promise((resolve) => {

@@ -1,15 +1,12 @@
 // A redis-server of the test's own, and just enough of its protocol to look into it.
-import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { eventually } from './eventually.js';
-import { start, stop } from './process.js';
+import { start, stop, temporary } from './process.js';
 
 export class Redis {
   static async start() {
     const redis = new Redis();
-    redis.dir = mkdtempSync(join(tmpdir(), 'roomcast-redis-'));
+    redis.dir = temporary('redis');
     redis.port = await freePort();
     await redis.up();
     return redis;
@@ -36,7 +33,6 @@ export class Redis {
 
   async stop() {
     await this.kill();
-    rmSync(this.dir, { recursive: true, force: true });
   }
 
   /** One command on a connection of its own. */
