@@ -1,4 +1,5 @@
-// Runs the suites that suites.json lists, in their modes; arguments pick files by a part of their path.
+// Runs the suites that suites.json lists, in their modes, on every engine; arguments pick files by a part of their path,
+// JS_TEST_ENGINES picks engines.
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { run } from 'node:test';
@@ -8,16 +9,18 @@ import { fileURLToPath } from 'node:url';
 const here = dirname(fileURLToPath(import.meta.url));
 const suites = JSON.parse(readFileSync(join(here, 'suites.json'), 'utf8'));
 const wanted = process.argv.slice(2);
+const engines = (process.env.JS_TEST_ENGINES ?? 'socketioxide,native').split(',');
 const CONCURRENCY = 2;
 const FILE_TIMEOUT_MS = 240_000;
 
-async function runMode(mode) {
+async function runMode(engine, mode) {
   const files = suites
     .filter(({ modes, file }) => modes.includes(mode) && (!wanted.length || wanted.some((part) => file.includes(part))))
     .map(({ file }) => join(here, file));
   if (!files.length) return { tests: 0, failed: 0 };
   process.env.JS_TEST_MODE = mode;
-  console.log(`\n=== ${mode}: ${files.length} files`);
+  process.env.ROOMCAST_SERVER__ENGINE = engine;
+  console.log(`\n=== ${engine}, ${mode}: ${files.length} files`);
   const counts = { tests: 0, failed: 0 };
   const stream = run({ files, concurrency: CONCURRENCY, timeout: FILE_TIMEOUT_MS });
   const count = (key) => (data) => {
@@ -25,7 +28,7 @@ async function runMode(mode) {
   };
   stream.on('test:pass', count('tests')).on('test:fail', count('tests')).on('test:fail', (data) => {
     counts.failed += 1;
-    console.log(`FAILED ${mode}: ${data.file ?? ''} ${data.name}`);
+    console.log(`FAILED ${engine}, ${mode}: ${data.file ?? ''} ${data.name}`);
   });
   const report = stream.compose(spec);
   report.pipe(process.stdout);
@@ -35,10 +38,12 @@ async function runMode(mode) {
 
 const started = Date.now();
 const totals = { tests: 0, failed: 0 };
-for (const mode of ['memory', 'cluster']) {
-  const { tests, failed } = await runMode(mode);
-  totals.tests += tests;
-  totals.failed += failed;
+for (const engine of engines) {
+  for (const mode of ['memory', 'cluster']) {
+    const { tests, failed } = await runMode(engine, mode);
+    totals.tests += tests;
+    totals.failed += failed;
+  }
 }
 const took = ((Date.now() - started) / 1000).toFixed(0);
 console.log(`\njs tests: ${totals.tests} run, ${totals.tests - totals.failed} passed, ${totals.failed} failed, ${took} s`);
