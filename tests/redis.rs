@@ -1,0 +1,307 @@
+//! Every way to reach Redis: passwords and users, TLS, Sentinel, Cluster. Each carries commands and events.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fred::interfaces::KeysInterface;
+use roomcast::cluster::PubSub;
+use roomcast::config::{self, Secret, Url};
+use roomcast::redis::{Redis, RedisError};
+use roomcast::telemetry::metrics::Metrics;
+
+/// A redis-server with arguments of the test's own, killed on drop.
+struct Server {
+    port: u16,
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(args: &[&str]) -> Self {
+        Self::start_on(free_port(), args)
+    }
+
+    fn start_on(port: u16, args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(args)
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        Self { port, child, dir }
+    }
+
+    /// Watches a primary; one sentinel is enough to agree with itself.
+    fn sentinel(primary: u16) -> Self {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {primary} 1\n\
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+        );
+        let file = dir.path().join("sentinel.conf");
+        std::fs::write(&file, text).unwrap();
+        let child = Command::new("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        Self { port, child, dir }
+    }
+
+    fn command(&self, line: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        // A sentinel does not know QUIT.
+        stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        let _ = stream.take(1 << 20).read_to_end(&mut answer);
+        Some(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    async fn says(&self, line: &str, expected: &str) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.command(line).is_none_or(|answer| !answer.contains(expected)) {
+            assert!(Instant::now() < until, "{line} does not say {expected}: {:?}", self.command(line));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = self.dir.path();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn key_file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/keys").join(name)
+}
+
+fn config(url: impl Into<String>) -> config::Redis {
+    config::Redis { url: Some(Url::new(url)), ..config::Redis::default() }
+}
+
+fn connect(config: &config::Redis, node: &str) -> Redis {
+    Redis::connect(config, node, Arc::new(Metrics::new())).unwrap()
+}
+
+async fn is_good(redis: &Redis, within: Duration) {
+    let until = Instant::now() + within;
+    while !redis.health().is_good() {
+        assert!(Instant::now() < until, "{:?}", redis.health());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Two nodes reach each other and the same keys.
+async fn works(config: &config::Redis) {
+    let (a, b) = (connect(config, "a"), connect(config, "b"));
+    is_good(&a, Duration::from_secs(10)).await;
+    is_good(&b, Duration::from_secs(10)).await;
+    for key in ["k", "l", "m"] {
+        let _: () = a.client().set(key, "v", None, None, false).await.unwrap();
+        assert_eq!(b.client().get::<String, _>(key).await.unwrap(), "v");
+    }
+    let start = |redis: &Redis, node| PubSub::start(redis.clone(), node, Arc::new(Metrics::new()), 1024);
+    let (from, to) = (start(&a, "a"), start(&b, "b"));
+    // Channels of several slots.
+    for channel in ["roomcast:events:/", "roomcast:events:/a", "roomcast:events:/b"].map(Arc::from) {
+        let mut incoming = to.subscribe(&channel, 16);
+        let arrived = async {
+            loop {
+                from.publish(&channel, || b"x").unwrap().await.unwrap();
+                if let Ok(message) = tokio::time::timeout(Duration::from_millis(50), incoming.recv()).await {
+                    return message.unwrap();
+                }
+            }
+        };
+        let message = tokio::time::timeout(Duration::from_secs(10), arrived).await.expect("the event arrives");
+        assert_eq!(&message.frame.body[..], b"x");
+    }
+    a.close().await;
+    b.close().await;
+}
+
+#[tokio::test]
+async fn by_password_user_and_database() {
+    let acl = ["--user", "node", "on", ">secret", "~*", "&*", "+@all", "--requirepass", "other"];
+    let server = Server::start(&acl);
+    server.says("AUTH node secret", "+OK").await;
+    works(&config(format!("redis://node:secret@127.0.0.1:{}/3", server.port))).await;
+    // The options stand for, and replace, what a URL says.
+    works(&config::Redis {
+        username: Some("node".into()),
+        password: Some(Secret::new("secret")),
+        database: Some(4),
+        ..config(format!("redis://127.0.0.1:{}/3", server.port))
+    })
+    .await;
+    let keys = server.command("AUTH other\r\nINFO keyspace").unwrap();
+    assert!(keys.contains("db3:keys=3") && keys.contains("db4:keys=3"), "{keys}");
+}
+
+#[tokio::test]
+async fn wrong_password_is_told_without_it_and_mended_by_the_server() {
+    let server = Server::start(&["--requirepass", "right"]);
+    server.says("AUTH right", "+OK").await;
+    let redis = connect(&config(format!("redis://:wrong-one@127.0.0.1:{}", server.port)), "a");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let health = redis.health();
+    assert!(!redis.is_up() && !health.is_good());
+    assert!(!format!("{redis:?} {health:?}").contains("wrong-one"));
+    server.command("AUTH right\r\nCONFIG SET requirepass wrong-one");
+    is_good(&redis, Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn by_tls_with_a_certificate_of_our_own() {
+    let port = free_port().to_string();
+    let file = |name| key_file(name).to_str().unwrap().to_owned();
+    let (cert, key, ca) = (file("server.pem"), file("server-key.pem"), file("ca.pem"));
+    let plain = free_port();
+    let args = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    let server = Server::start_on(plain, &args);
+    server.says("PING", "PONG").await;
+    let tls = |cert: Option<&str>, key: Option<&str>| config::RedisTls {
+        ca_file: Some(key_file("ca.pem")),
+        cert_file: cert.map(key_file),
+        key_file: key.map(key_file),
+    };
+    let url = format!("rediss://127.0.0.1:{port}");
+    works(&config::Redis { tls: tls(Some("client.pem"), Some("client-key.pem")), ..config(&url) }).await;
+    // The server asks for a certificate, and a node without one stays outside.
+    let stranger = connect(&config::Redis { tls: tls(None, None), ..config(&url) }, "stranger");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!stranger.is_up());
+    // A server whose authority we do not trust is not spoken to.
+    let untrusted = connect(&config(&url), "untrusted");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!untrusted.is_up());
+}
+
+#[tokio::test]
+async fn by_sentinel_and_after_its_failover() {
+    let primary = Server::start(&[]);
+    primary.says("PING", "PONG").await;
+    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]);
+    replica.says("INFO replication", "master_link_status:up").await;
+    let sentinel = Server::sentinel(primary.port);
+    sentinel.says("SENTINEL replicas main", &replica.port.to_string()).await;
+    let url = format!("redis-sentinel://127.0.0.1:{}?sentinelServiceName=unknown", sentinel.port);
+    let config = config::Redis {
+        sentinel: config::Sentinel { service: Some("main".into()), ..config::Sentinel::default() },
+        ..config(url)
+    };
+    works(&config).await;
+    let redis = connect(&config, "a");
+    is_good(&redis, Duration::from_secs(5)).await;
+    drop(primary);
+    replica.says("INFO replication", "role:master").await;
+    let until = Instant::now() + Duration::from_secs(10);
+    while !redis.health().is_good() || redis.client().set::<(), _, _>("n", "v", None, None, false).await.is_err() {
+        assert!(Instant::now() < until, "{:?}", redis.health());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    works(&config).await;
+}
+
+#[tokio::test]
+async fn by_cluster_and_after_every_connection_was_broken() {
+    let mut nodes: Vec<_> = (0..3).map(|_| cluster_node(free_port())).collect();
+    for (at, node) in nodes.iter().enumerate() {
+        node.says("PING", "PONG").await;
+        let slots = ["0 5460", "5461 10922", "10923 16383"][at];
+        node.says(&format!("CLUSTER ADDSLOTSRANGE {slots}"), "+OK").await;
+    }
+    for node in &nodes[1..] {
+        let (port, bus) = (nodes[0].port, nodes[0].port.wrapping_add(BUS));
+        node.says(&format!("CLUSTER MEET 127.0.0.1 {port} {bus}"), "+OK").await;
+    }
+    for node in &nodes {
+        node.says("CLUSTER INFO", "cluster_state:ok").await;
+        node.says("CLUSTER INFO", "cluster_known_nodes:3").await;
+    }
+    let config = config(format!("redis-cluster://127.0.0.1:{}", nodes[0].port));
+    works(&config).await;
+    // Every connection is broken once; each subscription must come back.
+    let metrics = Arc::new(Metrics::new());
+    let redis = Redis::connect(&config, "a", metrics).unwrap();
+    let other = connect(&config, "b");
+    is_good(&redis, Duration::from_secs(5)).await;
+    is_good(&other, Duration::from_secs(5)).await;
+    let start = |redis: &Redis, node| PubSub::start(redis.clone(), node, Arc::new(Metrics::new()), 1024);
+    let (from, to) = (start(&other, "b"), start(&redis, "a"));
+    let channels: Vec<Arc<str>> = (0..6).map(|n| format!("roomcast:events:/{n}").into()).collect();
+    let counts: Vec<_> = channels.iter().map(|channel| count(&to, channel)).collect();
+    all_arrive(&from, &channels, &counts).await;
+    for node in &nodes {
+        node.command("CLIENT KILL TYPE pubsub");
+        node.command("CLIENT KILL TYPE normal");
+    }
+    all_arrive(&from, &channels, &counts).await;
+    nodes.clear();
+}
+
+/// The bus of a cluster node is so far from its port.
+const BUS: u16 = 10_000;
+
+fn cluster_node(port: u16) -> Server {
+    // The bus needs a port below 65536 too.
+    let port = if port > u16::MAX - BUS { port - BUS } else { port };
+    Server::start_on(port, &["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"])
+}
+
+fn count(pubsub: &PubSub, channel: &Arc<str>) -> Arc<AtomicU64> {
+    let mut incoming = pubsub.subscribe(channel, 4096);
+    let counted = Arc::new(AtomicU64::new(0));
+    let counter = counted.clone();
+    tokio::spawn(async move {
+        while incoming.recv().await.is_some() {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    counted
+}
+
+/// Publishes on every channel until something has arrived on each.
+async fn all_arrive(from: &PubSub, channels: &[Arc<str>], counts: &[Arc<AtomicU64>]) {
+    let before: Vec<_> = counts.iter().map(|count| count.load(Ordering::SeqCst)).collect();
+    let until = Instant::now() + Duration::from_secs(5);
+    while counts.iter().zip(&before).any(|(count, before)| count.load(Ordering::SeqCst) == *before) {
+        assert!(Instant::now() < until, "some channels stay silent");
+        for channel in channels {
+            let _ = from.publish(channel, || b"x");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn configuration_that_cannot_work_is_an_error_at_once() {
+    let refuse =
+        |config: &config::Redis| Redis::connect(config, "a", Arc::default()).err().map(|error| error.to_string());
+    assert_eq!(refuse(&config::Redis::default()), Some(RedisError::NoUrl.to_string()));
+    assert!(refuse(&config("nonsense")).is_some());
+    let half = config::RedisTls { cert_file: Some(key_file("client.pem")), ..config::RedisTls::default() };
+    let missing = config::RedisTls { ca_file: Some("/nowhere.pem".into()), ..config::RedisTls::default() };
+    for tls in [half, missing] {
+        assert!(refuse(&config::Redis { tls, ..config("rediss://127.0.0.1:1") }).is_some());
+    }
+}
