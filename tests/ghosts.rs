@@ -4,7 +4,6 @@
 mod support {
     #[expect(dead_code, reason = "other suites use the rest")]
     pub mod presence;
-    #[expect(dead_code, reason = "other suites use the rest")]
     pub mod redis;
 }
 

@@ -204,7 +204,7 @@ fn the_library_of_an_engine_stays_in_it() {
         }
         for (number, line) in code(&read(&path)) {
             // Our own module of that name is no secret.
-            let line = line.replace("engine::socketioxide::", "");
+            let line = line.replace("engine::socketioxide::", "").replace("super::socketioxide::", "");
             if line.contains("socketioxide::") || line.contains("socketioxide_") || line.contains("engineioxide::") {
                 findings.push(format!("{file}:{number}: {}", line.trim()));
             }

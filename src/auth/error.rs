@@ -11,7 +11,7 @@ pub enum AuthError {
     /// Not a JWT.
     #[error("the token is not a JWT")]
     TokenMalformed,
-    /// Longer than [`MAX_TOKEN_BYTES`](super::verify::MAX_TOKEN_BYTES).
+    /// Longer than 8 KiB.
     #[error("the token is longer than 8 KiB")]
     TokenTooLong,
     /// `exp` has passed.

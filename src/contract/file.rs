@@ -270,7 +270,7 @@ pub struct PresenceEvents {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RoomRef {
-    /// Its key in [rooms].
+    /// Its key under `rooms`.
     Key(String),
     /// Its key and more.
     Table(RoomRefTable),
@@ -280,7 +280,7 @@ pub enum RoomRef {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoomRefTable {
-    /// Its key in [rooms].
+    /// Its key under `rooms`.
     pub room: String,
     /// Where the name's variables come from, such as { jobId = "payload.id" }; the first path of a list that has a value
     /// counts. Default: the payload's member of the variable's name.

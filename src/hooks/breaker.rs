@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn attempt(breaker: &Arc<Breaker>, health: Health) {
-        breaker.admit().ok().expect("admitted").report(health);
+        breaker.admit().expect("admitted").report(health);
     }
 
     fn trip(breaker: &Arc<Breaker>) {
@@ -164,7 +164,7 @@ mod tests {
         let breaker = breaker();
         trip(&breaker);
         tokio::time::advance(OPEN).await;
-        let first = breaker.admit().ok().expect("admitted");
+        let first = breaker.admit().expect("admitted");
         assert!(breaker.admit().is_err());
         first.report(Health::Fails);
         assert!(breaker.admit().is_err());
@@ -188,7 +188,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_straggler_decides_nothing() {
         let breaker = breaker();
-        let straggler = breaker.admit().ok().expect("admitted");
+        let straggler = breaker.admit().expect("admitted");
         trip(&breaker);
         straggler.report(Health::Works);
         assert!(breaker.admit().is_err());
