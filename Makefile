@@ -1,7 +1,7 @@
 # roomcast: what a newcomer and the continuous integration type. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test cluster lint deny
+.PHONY: help run test cluster bench lint deny
 
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ test: ## Installs what is missing by name, then runs every test.
 
 cluster: ## Serves with redis-server, three nodes and nginx in front, on loopback, until Ctrl-C.
 	@scripts/cluster
+
+bench: ## Measures both engines beside Node's socket.io, in a release build; about ten minutes.
+	@scripts/bench
 
 lint: ## Formatting, clippy and rustdoc with warnings denied, licences and bans of dependencies.
 	@scripts/lint

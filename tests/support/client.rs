@@ -70,10 +70,14 @@ impl Client {
         self.write(0x82, bytes).await;
     }
 
-    async fn write(&mut self, head: u8, payload: &[u8]) {
+    pub async fn write(&mut self, head: u8, payload: &[u8]) {
         let mut frame = vec![head];
         match payload.len() {
             length @ ..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
+            length @ ..65_536 => {
+                frame.push(0x80 | 126);
+                frame.extend(u16::try_from(length).unwrap().to_be_bytes());
+            }
             length => {
                 frame.push(0x80 | 127);
                 frame.extend(u64::try_from(length).unwrap().to_be_bytes());

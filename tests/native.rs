@@ -1,0 +1,255 @@
+//! The native engine on the wire: WebSocket and Engine.IO as their standards have them.
+
+#[expect(dead_code, reason = "other suites use the rest")]
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/redis.rs"]
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use client::{Client, Frame};
+use roomcast::auth::Handshake;
+use roomcast::cluster::Cluster;
+use roomcast::config::{self, Period};
+use roomcast::engine::Gate;
+use roomcast::engine::native::{NativeCarrier, NativeEngine};
+use roomcast::error::{Code, Refusal};
+use roomcast::event::{Args, Event};
+use roomcast::publish::{Carried, Carrier, Outgoing};
+use roomcast::room::Rooms;
+use roomcast::session::{AckId, Link, Peer, Session};
+use roomcast::telemetry::metrics::Metrics;
+use roomcast::user::User;
+use support::eventually;
+use tokio_util::sync::CancellationToken;
+
+/// Lets everybody in, into the room of everybody, and gives back what it gets.
+struct Echo {
+    rooms: Arc<Rooms>,
+    ended: std::sync::Mutex<Vec<&'static str>>,
+}
+
+impl Gate for Echo {
+    type Admission = Arc<str>;
+    type Client = Session;
+
+    async fn admit(&self, namespace: &Arc<str>, _: &str, handshake: Handshake, _: &Peer) -> Result<Arc<str>, Refusal> {
+        match handshake.auth {
+            Some(_) => Err(Refusal::new(Code::Overloaded, "later").retry_after(Duration::from_secs(2))),
+            None => Ok(namespace.clone()),
+        }
+    }
+
+    fn open(self: &Arc<Self>, namespace: Arc<str>, id: &str, peer: Peer, link: Box<dyn Link>) -> Option<Arc<Session>> {
+        let session = Session::new(id, namespace, Arc::new(User::named("u")), peer, link);
+        self.rooms.add(&session);
+        Some(session)
+    }
+
+    fn dispatch(self: &Arc<Self>, session: &Arc<Session>, event: Event, ack: Option<AckId>) {
+        match ack {
+            Some(ack) => session.ack(ack, &Args::of(&event)).unwrap(),
+            None => session.send(&event).unwrap(),
+        }
+    }
+
+    fn closed(self: &Arc<Self>, session: &Arc<Session>, reason: &'static str) {
+        self.rooms.remove(session);
+        self.ended.lock().unwrap().push(reason);
+    }
+}
+
+struct Node {
+    address: String,
+    gate: Arc<Echo>,
+    carrier: Arc<NativeCarrier>,
+    engine: Arc<NativeEngine<Echo>>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    async fn start(server: config::Server) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]));
+        let cluster = Cluster::alone("n", rooms.clone());
+        let carrier = NativeCarrier::new(rooms.clone(), &cluster, None, metrics);
+        let gate = Arc::new(Echo { rooms, ended: std::sync::Mutex::default() });
+        let engine = Arc::new(NativeEngine::new(&server, &carrier, &gate));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (stop, serving) = (CancellationToken::new(), engine.clone());
+        let stopped = stop.clone();
+        tokio::spawn(async move { serving.serve(listener, axum::Router::new(), stopped).await });
+        Self { address, gate, carrier, engine, stop }
+    }
+
+    async fn ended(&self, wanted: &[&'static str]) {
+        let ended = || *self.gate.ended.lock().unwrap() == wanted;
+        eventually("the sessions have ended", Duration::from_secs(5), ended).await;
+    }
+
+    fn publish(&self, text: &str) -> Carried {
+        self.carrier.carry(&Outgoing {
+            namespace: "/".into(),
+            event: Event::from_wire(text.to_owned().into(), Vec::new()).unwrap(),
+            rooms: Vec::new(),
+            except: Vec::new(),
+            volatile: false,
+            stamps: Vec::new(),
+            order: None,
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn quick() -> config::Server {
+    let period = |text: &str| text.parse::<Period>().unwrap();
+    config::Server {
+        ping_interval: period("300ms"),
+        ping_timeout: period("300ms"),
+        connect_timeout: period("400ms"),
+        ..config::Server::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_ping_comes_after_one_interval_and_silence_ends_the_session() {
+    let node = Node::start(quick()).await;
+    let started = Instant::now();
+    let (mut client, answer) = Client::connect(&node.address, "/", "").await;
+    assert!(answer.starts_with("40{"));
+    for beat in 1..=3 {
+        assert_eq!(client.frame().await, Frame::Text("2".into()));
+        assert!(started.elapsed() >= Duration::from_millis(290) * beat, "{beat}: {:?}", started.elapsed());
+        client.send("3").await;
+    }
+    assert_eq!(client.until_closed().await, ["2"]);
+    node.ended(&["ping timeout"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_comes_into_no_namespace_is_disconnected() {
+    let node = Node::start(quick()).await;
+    let mut client = Client::open(&node.address).await;
+    let started = Instant::now();
+    let packets = client.until_closed().await;
+    assert!(packets.iter().all(|packet| packet == "2"), "{packets:?}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+    eventually("its place is free", Duration::from_secs(5), || node.engine.hub().open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_have_ids_of_their_own_and_none_is_the_connections() {
+    let node = Node::start(config::Server::default()).await;
+    let mut client = Client::open(&node.address).await;
+    let ids = [client.join("/", "").await, client.join("/other", "").await];
+    let ids: Vec<_> = ids.iter().map(|packet| packet.split('"').nth(3).unwrap().to_owned()).collect();
+    assert!(ids[0] != ids[1] && !ids.contains(&client.sid), "{ids:?}");
+    assert!(ids.iter().all(|id| id.len() == 20 && node.gate.rooms.session("/", id).is_some() == (*id == ids[0])));
+    // A second CONNECT to a namespace is a mistake of the client.
+    client.send("40").await;
+    client.until_closed().await;
+    node.ended(&["parse error", "parse error"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusal_has_data_and_the_client_may_try_again() {
+    let node = Node::start(config::Server::default()).await;
+    let (mut client, answer) = Client::connect(&node.address, "/", r#"{"a":1}"#).await;
+    let data = r#"{"code":"OVERLOADED","message":"later","retryAfterMs":2000}"#;
+    assert_eq!(answer, format!(r#"44{{"message":"OVERLOADED: later","data":{data}}}"#));
+    assert!(client.join("/", "").await.starts_with("40{"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_in_pieces_and_large_ones_come_back_whole() {
+    let node = Node::start(config::Server::default()).await;
+    let (mut client, _) = Client::connect(&node.address, "/", "").await;
+    client.write(0x01, br#"42["a","#).await;
+    client.write(0x89, b"are you there").await;
+    client.write(0x00, b"\"\xc3").await;
+    client.write(0x80, b"\xa9\"]").await;
+    assert_eq!(client.text().await, "42[\"a\",\"\u{e9}\"]");
+    for length in [100, 125, 126, 65_000, 65_536, 900_000] {
+        let text = format!(r#"427["a","{}"]"#, "x".repeat(length));
+        client.send(&text).await;
+        assert_eq!(client.text().await, format!(r#"437["{}"]"#, "x".repeat(length)));
+    }
+    client.send_binary(&[0]).await;
+    client.until_closed().await;
+    let (mut client, _) = Client::connect(&node.address, "/", "").await;
+    client.send(&format!(r#"42["a","{}"]"#, "x".repeat(1_000_000))).await;
+    client.until_closed().await;
+    node.ended(&["parse error", "transport error"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_websocket_frame_ends_the_connection() {
+    let node = Node::start(config::Server::default()).await;
+    for (head, payload) in [(0xC1, &b"2"[..]), (0x83, b""), (0x09, b"x"), (0x80, b"x"), (0x81, b"\xff")] {
+        let (mut client, _) = Client::connect(&node.address, "/", "").await;
+        client.write(head, payload).await;
+        client.until_closed().await;
+    }
+    let (mut client, _) = Client::connect(&node.address, "/", "").await;
+    client.write(0x88, &[0x03, 0xE8]).await;
+    client.until_closed().await;
+    node.ended(&[
+        "transport error",
+        "transport error",
+        "transport error",
+        "transport error",
+        "transport error",
+        "transport close",
+    ])
+    .await;
+    eventually("all places are free", Duration::from_secs(5), || node.engine.hub().open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_stops_reading_is_given_up_and_others_get_everything() {
+    let server = config::Server { queue: 100_000, ping_interval: "60s".parse().unwrap(), ..quick() };
+    let node = Node::start(server).await;
+    let (deaf, _) = Client::connect(&node.address, "/", "").await;
+    let (mut client, _) = Client::connect(&node.address, "/", "").await;
+    let text = "x".repeat(10_000);
+    let reading = tokio::spawn(async move {
+        for n in 0..3000 {
+            assert!(client.text().await.starts_with(&format!(r#"42["n",{n},"#)), "{n}");
+        }
+    });
+    for n in 0..3000 {
+        node.publish(&format!(r#"["n",{n},"{text}"]"#));
+        if n % 20 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    reading.await.unwrap();
+    eventually("the deaf one is gone", Duration::from_secs(5), || node.engine.hub().open() <= 1).await;
+    drop(deaf);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_goes_closes_every_connection_and_ends() {
+    let node = Node::start(config::Server::default()).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Client::connect(&node.address, "/", "").await.0);
+    }
+    assert_eq!(node.publish(r#"["last"]"#).local, 20);
+    node.engine.hub().refuse_new();
+    node.engine.close_all();
+    for client in &mut clients {
+        assert_eq!(client.until_closed().await, [r#"42["last"]"#]);
+    }
+    drop(clients);
+    node.ended(&["transport close"; 20]).await;
+    eventually("nobody is left", Duration::from_secs(5), || node.engine.hub().open() == 0).await;
+}
