@@ -21,11 +21,11 @@ use super::{Shared, packet};
 use crate::engine::Gate;
 use crate::engine::conn::Turned;
 
-/// What is read at once.
-const READ_BUFFER: usize = 64 * 1024;
+/// What is read at once: small events of this size together are handled within about a millisecond.
+const READ_BUFFER: usize = 16 * 1024;
 
 /// A busy client lets the others run after so many reads.
-const MAX_READS: usize = 8;
+const MAX_READS: usize = 2;
 
 /// A client that is told that the connection ends has so long to read it.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
@@ -300,6 +300,9 @@ impl<G: Gate> Session<G> {
         }
         if self.write(cx).is_err() || self.wait_until(by, End::Lost, cx).is_err() {
             return Poll::Ready(());
+        }
+        if self.wire.flush() == Flushed::More {
+            cx.waker().wake_by_ref();
         }
         let drained = self.wire.end_when_drained();
         let mut buffer = BUFFER.take();
