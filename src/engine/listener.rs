@@ -20,8 +20,9 @@ use tower::{Service, ServiceExt};
 use super::conn::{Conn, KillSwitch};
 use super::rewind::Rewind;
 
-/// A client must have sent the head of its request by then.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// A client must have sent the head of its request by then. It also bounds how long a connection may be idle between two
+/// requests, and so is longer than the 60 s for which proxies keep theirs: else they would meet closed ones.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long accepting pauses after it failed: without file handles, trying again at once only burns a processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

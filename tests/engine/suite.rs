@@ -378,7 +378,7 @@ async fn polling_client_learns_that_its_transport_was_closed() {
     eventually("the session has ended", Duration::from_secs(2), gone).await;
     let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
     assert_eq!((status, body.ends_with('1')), (200, true), "{body}");
-    assert_eq!(node.gate.closed.lock().unwrap()[..], ["transport close"]);
+    assert_eq!(node.gate.closed.lock().unwrap()[..], ["server transport close"]);
     eventually("the connection is gone", Duration::from_secs(2), || node.engine.hub().open() == 0).await;
 }
 

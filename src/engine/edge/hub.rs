@@ -39,6 +39,7 @@ pub struct EngineSession {
     hub: Arc<Hub>,
     websocket: Mutex<Option<Arc<KillSwitch>>>,
     sid: OnceLock<String>,
+    closing: AtomicBool,
 }
 
 /// A place among the connections that a node may have.
@@ -126,7 +127,14 @@ impl EngineSession {
         // From here on the session gives the place back.
         std::mem::forget(place);
         let number = hub.numbers.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Self { peer, number, hub, websocket: Mutex::new(websocket), sid: OnceLock::new() });
+        let session = Arc::new(Self {
+            peer,
+            number,
+            hub,
+            websocket: Mutex::new(websocket),
+            sid: OnceLock::new(),
+            closing: AtomicBool::new(false),
+        });
         let mut sessions = session.hub.sessions.lock().expect("no panic while held");
         sessions.insert(number, Arc::downgrade(&session));
         drop(sessions);
@@ -143,8 +151,14 @@ impl EngineSession {
         *self.websocket.lock().expect("no panic while held") = Some(kill);
     }
 
+    /// Whether we are closing it.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     /// Closes the connection, so that the official client sees `transport close` and returns. What is queued is sent before.
     pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         if let Some(kill) = &*self.websocket.lock().expect("no panic while held") {
             kill.close();
         }

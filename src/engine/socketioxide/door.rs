@@ -134,10 +134,14 @@ impl<G: Gate> DisconnectHandler<Adapter, Ours> for Gone<G> {
                 }
             }
         }
+        let ours = connection(&socket).is_some_and(|connection| connection.is_closing());
         let _deferred = Deferred(Some(socket), defer);
-        self.slot.end(reason_text(reason));
+        self.slot.end(if ours { CLOSED_BY_US } else { reason_text(reason) });
     }
 }
+
+/// The node has closed the connection: the library sees only that it broke.
+const CLOSED_BY_US: &str = "server transport close";
 
 /// As Socket.IO's own server names them.
 fn reason_text(reason: DisconnectReason) -> &'static str {
