@@ -5,6 +5,7 @@ mod ready;
 mod shutdown;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -34,9 +35,13 @@ pub struct Bound {
 /// # Errors
 /// A wrong contract or key, or what kept it from starting.
 pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'static) -> anyhow::Result<()> {
+    let mut asked = pin!(shutdown::asked());
     let server = bind(config.server.listen, "server.listen").await?;
     let api = bind(config.api.listen, "api.listen").await?;
-    let parts = build::build(&config).await?;
+    let parts = tokio::select! {
+        parts = build::build(&config) => parts?,
+        () = &mut asked => return Ok(()),
+    };
     let bound = Bound {
         server: server.local_addr().context("server.listen has no address")?,
         api: api.local_addr().context("api.listen has no address")?,
@@ -49,7 +54,7 @@ pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'stati
     tasks.spawn(serve_clients(parts.clone(), server, stop.clone()));
     tasks.spawn(serve_api(parts.clone(), api, stop.clone()));
     on_ready(&bound);
-    shutdown::asked().await;
+    asked.await;
     shutdown::leave(&parts, &stop).await;
     tasks.close();
     if tokio::time::timeout(shutdown::PATIENCE, tasks.wait()).await.is_err() {

@@ -1,8 +1,9 @@
 //! Leaving: first not ready, then the clients, then what must not be lost.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::build::Parts;
@@ -10,19 +11,25 @@ use super::build::Parts;
 /// How long connections and notices may take to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Resolves at SIGTERM or SIGINT.
-pub(super) async fn asked() {
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
+/// Resolves at SIGTERM or SIGINT. They are listened for from the call on, not from the first poll: one that came
+/// before would end the process at once.
+pub(super) fn asked() -> impl Future<Output = ()> {
+    let terminate = signal(SignalKind::terminate());
+    let interrupt = signal(SignalKind::interrupt());
+    async {
+        tokio::select! {
+            () = received(terminate) => {}
+            () = received(interrupt) => {}
         }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+async fn received(signal: io::Result<Signal>) {
+    match signal {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
     }
 }
 
