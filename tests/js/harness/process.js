@@ -51,9 +51,12 @@ export function start(command, args, { env = {}, cwd } = {}) {
   return running;
 }
 
-/** Our own environment without settings of roomcast, ours for the tests among them. */
+// Settings of roomcast in our own environment are not for the nodes of the tests, but for the engine, which run.js sets.
+const SETTING = /^(ROOMCAST|WEBSOCKET)_|^REDIS_URL$/;
+const ENGINE = 'ROOMCAST_SERVER__ENGINE';
+
 function inherited() {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(ROOMCAST|WEBSOCKET)_|^REDIS_URL$/.test(name)));
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => name === ENGINE || !SETTING.test(name)));
 }
 
 /** The first line that `pick` turns into something; fails when the program ends or the deadline passes. */
