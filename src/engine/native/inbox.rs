@@ -61,8 +61,8 @@ impl<G: Gate> Inbox<G> {
 
     /// Takes a text message.
     pub(super) fn text(&mut self, text: &str) -> Result<(), Bad> {
-        match Message::read(text).inspect_err(|_| self.count("malformed"))? {
-            Message::Packet(text) => self.packet(text).inspect_err(|_| self.count("malformed")),
+        match Message::read(text).inspect_err(|_| self.count(Code::InvalidPayload))? {
+            Message::Packet(text) => self.packet(text).inspect_err(|_| self.count(Code::InvalidPayload)),
             Message::Pong => {
                 self.pong = true;
                 Ok(())
@@ -75,7 +75,7 @@ impl<G: Gate> Inbox<G> {
     /// Takes a binary message: an attachment.
     pub(super) fn binary(&mut self, bytes: &[u8]) -> Result<(), Bad> {
         let Some(assembly) = &mut self.assembly else {
-            self.count("malformed");
+            self.count(Code::InvalidPayload);
             return Err(Bad::Malformed);
         };
         match assembly.take(bytes, self.shared.max_payload) {
@@ -83,10 +83,10 @@ impl<G: Gate> Inbox<G> {
             Ok(true) => {
                 let Some(whole) = self.assembly.take() else { return Ok(()) };
                 let Assembly { namespace, kind, ack, data, attachments, .. } = *whole;
-                self.deliver(kind, &namespace, ack, data, attachments).inspect_err(|_| self.count("malformed"))
+                self.deliver(kind, &namespace, ack, data, attachments).inspect_err(|_| self.count(Code::InvalidPayload))
             }
             Err(_) => {
-                self.count("malformed");
+                self.count(Code::InvalidPayload);
                 Err(Bad::Malformed)
             }
         }
@@ -196,8 +196,8 @@ impl<G: Gate> Inbox<G> {
         self.client = None;
     }
 
-    fn count(&self, result: &str) {
-        self.shared.metrics.events_received_total.with_label_values(&["none", "unknown", result]).inc();
+    fn count(&self, code: Code) {
+        self.shared.metrics.events_received_total.with_label_values(&["unknown", "unknown", code.as_str()]).inc();
     }
 }
 
