@@ -24,6 +24,9 @@ use crate::event::Event;
 use crate::gateway::{Admission, Client, Gateway};
 use crate::session::{AckId, Link, Peer};
 
+/// The reason of a session's end when the node has closed its connection.
+const CLOSED_BY_US: &str = "server transport close";
+
 /// What engines ask of the node for each client. The gateway implements it.
 pub trait Gate: Send + Sync + 'static {
     /// What was found out about a client before it is let in.

@@ -250,7 +250,7 @@ async fn node_that_goes_closes_every_connection_and_ends() {
         assert_eq!(client.until_closed().await, [r#"42["last"]"#]);
     }
     drop(clients);
-    node.ended(&["transport close"; 20]).await;
+    node.ended(&["server transport close"; 20]).await;
     eventually("nobody is left", Duration::from_secs(5), || node.engine.hub().open() == 0).await;
 }
 

@@ -23,6 +23,8 @@ pub(super) enum Bad {
     Closed,
     /// It does not speak the protocol.
     Malformed,
+    /// It sends more than may wait before it is let in.
+    Overloaded,
 }
 
 impl From<Malformed> for Bad {
@@ -61,8 +63,12 @@ impl<G: Gate> Inbox<G> {
 
     /// Takes a text message.
     pub(super) fn text(&mut self, text: &str) -> Result<(), Bad> {
-        match Message::read(text).inspect_err(|_| self.count(Code::InvalidPayload))? {
-            Message::Packet(text) => self.packet(text).inspect_err(|_| self.count(Code::InvalidPayload)),
+        self.message(text).inspect_err(|bad| self.count(*bad))
+    }
+
+    fn message(&mut self, text: &str) -> Result<(), Bad> {
+        match Message::read(text)? {
+            Message::Packet(text) => self.packet(text),
             Message::Pong => {
                 self.pong = true;
                 Ok(())
@@ -74,22 +80,17 @@ impl<G: Gate> Inbox<G> {
 
     /// Takes a binary message: an attachment.
     pub(super) fn binary(&mut self, bytes: &[u8]) -> Result<(), Bad> {
-        let Some(assembly) = &mut self.assembly else {
-            self.count(Code::InvalidPayload);
-            return Err(Bad::Malformed);
-        };
-        match assembly.take(bytes, self.shared.max_payload) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                let Some(whole) = self.assembly.take() else { return Ok(()) };
-                let Assembly { namespace, kind, ack, data, attachments, .. } = *whole;
-                self.deliver(kind, &namespace, ack, data, attachments).inspect_err(|_| self.count(Code::InvalidPayload))
-            }
-            Err(_) => {
-                self.count(Code::InvalidPayload);
-                Err(Bad::Malformed)
-            }
+        self.attachment(bytes).inspect_err(|bad| self.count(*bad))
+    }
+
+    fn attachment(&mut self, bytes: &[u8]) -> Result<(), Bad> {
+        let assembly = self.assembly.as_mut().ok_or(Malformed::OutOfPlace)?;
+        if !assembly.take(bytes, self.shared.max_payload)? {
+            return Ok(());
         }
+        let Some(whole) = self.assembly.take() else { return Ok(()) };
+        let Assembly { namespace, kind, ack, data, attachments, .. } = *whole;
+        self.deliver(kind, &namespace, ack, data, attachments)
     }
 
     fn packet(&mut self, text: &str) -> Result<(), Bad> {
@@ -125,7 +126,7 @@ impl<G: Gate> Inbox<G> {
         let (Kind::Event, Some(slot)) = (kind, &place.slot) else { return Ok(()) };
         validate(&data, attachments.len()).map_err(|_| Bad::Malformed)?;
         let event = Event::from_wire(data, attachments).map_err(|_| Bad::Malformed)?;
-        slot.event(event, ack).map_err(|_| Bad::Malformed)
+        slot.event(event, ack).map_err(|_| Bad::Overloaded)
     }
 
     fn place(&self, namespace: &str) -> Option<&Place<G>> {
@@ -196,7 +197,12 @@ impl<G: Gate> Inbox<G> {
         self.client = None;
     }
 
-    fn count(&self, code: Code) {
+    fn count(&self, bad: Bad) {
+        let code = match bad {
+            Bad::Closed => return,
+            Bad::Malformed => Code::InvalidPayload,
+            Bad::Overloaded => Code::Overloaded,
+        };
         self.shared.metrics.events_received_total.with_label_values(&["unknown", "unknown", code.as_str()]).inc();
     }
 }

@@ -18,8 +18,8 @@ use super::frame::{self, Reader, Step, Violation};
 use super::inbox::{Bad, Inbox};
 use super::wire::{Flushed, Wire};
 use super::{Shared, packet};
-use crate::engine::Gate;
 use crate::engine::conn::Turned;
+use crate::engine::{CLOSED_BY_US, Gate};
 
 /// What is read at once: small events of this size together are handled within about a millisecond.
 const READ_BUFFER: usize = 16 * 1024;
@@ -37,8 +37,10 @@ thread_local! {
 /// Why a connection ends, as Socket.IO's own server names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It was closed, by the client or by us.
+    /// The client has closed it.
     Closed(Option<u16>),
+    /// We have.
+    ClosedByUs,
     /// The bytes ended, or could not be written.
     Lost,
     /// No answer to a ping.
@@ -55,6 +57,7 @@ impl End {
     const fn reason(self) -> &'static str {
         match self {
             Self::Closed(_) | Self::Lost | Self::Idle => "transport close",
+            Self::ClosedByUs => CLOSED_BY_US,
             Self::PingTimeout => "ping timeout",
             Self::Violation(_) => "transport error",
             Self::Malformed => "parse error",
@@ -66,7 +69,7 @@ impl End {
         match self {
             Self::Lost | Self::PingTimeout => None,
             Self::Closed(code) => Some(frame::close(code)),
-            Self::Idle | Self::Malformed => Some(frame::close(None)),
+            Self::ClosedByUs | Self::Idle | Self::Malformed => Some(frame::close(None)),
             Self::Violation(violation) => Some(frame::close(Some(violation.close_code()))),
         }
     }
@@ -125,7 +128,7 @@ impl<G: Gate> Session<G> {
         self.wire.register(cx);
         match self.wire.kill_switch().poll_turned(cx) {
             Turned::Live => {}
-            Turned::Closing => return Err(End::Closed(None)),
+            Turned::Closing => return Err(End::ClosedByUs),
             Turned::Dead => return Err(End::Lost),
         }
         self.inbox.settle_requests();
@@ -205,7 +208,7 @@ impl<G: Gate> Session<G> {
             match taken {
                 Ok(()) => {}
                 Err(Bad::Closed) => return Err(End::Closed(None)),
-                Err(Bad::Malformed) => return Err(End::Malformed),
+                Err(Bad::Malformed | Bad::Overloaded) => return Err(End::Malformed),
             }
             if self.inbox.take_pong() {
                 self.heart = Heart::PingAt(Instant::now() + self.shared.ping_interval);

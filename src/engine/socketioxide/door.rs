@@ -17,10 +17,10 @@ use socketioxide_core::Value;
 use super::link::SocketLink;
 use super::{Adapter, SocketioxideCarrier};
 use crate::auth::Handshake;
-use crate::engine::Gate;
 use crate::engine::edge::EngineSession;
 use crate::engine::slot::{Slot, TooEarly};
 use crate::engine::validate::validate;
+use crate::engine::{CLOSED_BY_US, Gate};
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::session::Peer;
@@ -136,12 +136,10 @@ impl<G: Gate> DisconnectHandler<Adapter, Ours> for Gone<G> {
         }
         let ours = connection(&socket).is_some_and(|connection| connection.is_closing());
         let _deferred = Deferred(Some(socket), defer);
+        // The library sees only that it broke.
         self.slot.end(if ours { CLOSED_BY_US } else { reason_text(reason) });
     }
 }
-
-/// The node has closed the connection: the library sees only that it broke.
-const CLOSED_BY_US: &str = "server transport close";
 
 /// As Socket.IO's own server names them.
 fn reason_text(reason: DisconnectReason) -> &'static str {
