@@ -90,7 +90,6 @@ for (const transport of Object.keys(TRANSPORTS)) {
 test('one connection, several namespaces', async () => {
   const alice = await chatter('alice', 'both');
   const mirror = alice.socket.io.socket('/mirror');
-  mirror.connect();
   await eventually('the second namespace is connected', () => mirror.connected);
   assert.deepEqual(await mirror.timeout(5_000).emitWithAck('echo', 7), 7);
   mirror.disconnect();
