@@ -33,6 +33,14 @@ use jwks::Jwks;
 use key::KeySet;
 use verify::Rules;
 
+/// Whether the keys of the configuration can be used, without a node.
+///
+/// # Errors
+/// The first that cannot.
+pub fn check_keys(config: &config::Auth) -> Result<(), AuthSetupError> {
+    KeySet::configured(&config.keys).map(drop)
+}
+
 /// Verifies tokens. Shared by every listener of the node.
 pub struct Authenticator {
     /// Keys of the configuration, which never change.

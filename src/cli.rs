@@ -17,7 +17,7 @@ use crate::config::{self, Loaded, Sources};
 
 /// A Socket.IO server that is configured, not coded, and scales out through Redis.
 ///
-/// Settings come from roomcast.toml and from variables ROOMCAST_<SECTION>__<KEY>, which win.
+/// Settings come from roomcast.toml and from variables ROOMCAST_SECTION__KEY, which win.
 ///
 /// Exit codes: 0 done; 1 it could not start, or ended with an error; 64 wrong usage, configuration or contracts.
 #[derive(Debug, Parser)]

@@ -1,5 +1,6 @@
 //! Config in, running node out; knows every part.
 
+mod agree;
 mod build;
 mod ready;
 mod shutdown;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::contract::model::Namespace;
 use crate::http;
+pub use agree::agree;
 use build::Parts;
 
 /// What a node that listens is known by.

@@ -3,26 +3,34 @@
 use clap::Args;
 
 use super::{ConfigFile, Failure, say};
+use crate::config::Config;
 use crate::contract::load;
+use crate::{auth, node};
 
 /// What is checked.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// Contract files, globs, directories, or embedded:NAME. Without any: the configuration, and the contracts that it names.
+    /// Contract files, globs, directories, or embedded:NAME. Without any: the configuration, the contracts that it names, and
+    /// whether the one has what the others need.
     files: Vec<String>,
     #[command(flatten)]
     config: ConfigFile,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
-    let configured = match args.files.as_slice() {
-        [] => args.config.load(Vec::new())?.config.contracts.files,
-        _ => Vec::new(),
-    };
-    let files = if args.files.is_empty() { &configured } else { &args.files };
-    if files.is_empty() {
-        return say("no mistakes in the configuration, which names no contracts\n");
+    if args.files.is_empty() {
+        return deployment(&args.config.load(Vec::new())?.config);
     }
-    let summary = load::check(files).map_err(Failure::configuration)?;
+    let summary = load::check(&args.files).map_err(Failure::configuration)?;
     say(&format!("{summary}\n"))
+}
+
+/// What a node would refuse at its start.
+fn deployment(config: &Config) -> Result<(), Failure> {
+    auth::check_keys(&config.auth).map_err(Failure::configuration)?;
+    let namespaces = load::load(&config.contracts.files).map_err(Failure::configuration)?;
+    let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
+    node::agree(config, &contracts).map_err(Failure::configuration)?;
+    let summary = load::check(&config.contracts.files).map_err(Failure::configuration)?;
+    say(&format!("the configuration is without mistakes\n{summary}\n"))
 }

@@ -66,7 +66,7 @@ A client, client.mjs:
 
 A backend: this makes an event appear in the client.
 
-  curl http://{api}{route} \\
+  curl -sSw '\\n' http://{api}{route} \\
     -H 'authorization: Bearer {api_key}' -H 'content-type: application/json' \\
     -d '{request}'
 
@@ -128,7 +128,7 @@ mod tests {
         {
             assert!(page.contains(part), "{part} in\n{page}");
         }
-        assert!(page.contains("curl http://127.0.0.1:3001/api/v1/emit \\\n"), "{page}");
+        assert!(page.contains("curl -sSw '\\n' http://127.0.0.1:3001/api/v1/emit \\\n"), "{page}");
         assert!(program(&info(), "u").lines().count() <= 10);
     }
 }

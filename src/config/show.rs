@@ -16,7 +16,8 @@ impl Loaded {
         let mut page = Page { loaded: self, text: String::new() };
         if let Value::Object(sections) = &values {
             for (name, section) in sections {
-                page.table(std::slice::from_ref(name), section);
+                let path = std::slice::from_ref(name);
+                page.table(path, path, section);
             }
         }
         page.text
@@ -29,32 +30,33 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn table(&mut self, path: &[String], value: &Value) {
+    /// `path` finds the layer, and has places in lists; `head` is the same without them.
+    fn table(&mut self, path: &[String], head: &[String], value: &Value) {
         let Value::Object(members) = value else { return };
         // A table of tables alone, such as `[hooks]`, needs no head.
         if members.values().any(|member| !is_table(member)) {
-            self.head(&format!("[{}]", header(path)));
+            self.head(&format!("[{}]", header(head)));
         } else if members.is_empty() {
-            self.head(&format!("# [{}] is empty", header(path)));
+            self.head(&format!("# [{}] is empty", header(head)));
         }
-        self.members(path, members);
+        self.members(path, head, members);
     }
 
-    fn members(&mut self, path: &[String], members: &Map<String, Value>) {
-        let with = |name: &String| [path, std::slice::from_ref(name)].concat();
+    fn members(&mut self, path: &[String], head: &[String], members: &Map<String, Value>) {
+        let with = |path: &[String], name: &str| [path, &[name.to_owned()]].concat();
         for (name, member) in members.iter().filter(|(_, member)| !is_table(member)) {
-            self.line(name, &with(name), member);
+            self.line(name, &with(path, name), member);
         }
         for (name, member) in members.iter().filter(|(_, member)| is_table(member)) {
-            let path = with(name);
+            let (path, head) = (with(path, name), with(head, name));
             let Value::Array(items) = member else {
-                self.table(&path, member);
+                self.table(&path, &head, member);
                 continue;
             };
             for (index, item) in items.iter().enumerate() {
-                self.head(&format!("[[{}]]", header(&path)));
+                self.head(&format!("[[{}]]", header(&head)));
                 if let Value::Object(members) = item {
-                    self.members(&[path.as_slice(), &[index.to_string()]].concat(), members);
+                    self.members(&with(&path, &index.to_string()), &head, members);
                 }
             }
         }
@@ -85,10 +87,8 @@ fn is_table(value: &Value) -> bool {
     }
 }
 
-/// The head of a table; places in lists are not part of it.
-fn header(path: &[String]) -> String {
-    let names = path.iter().filter(|segment| segment.parse::<usize>().is_err());
-    names.map(|name| key(name)).collect::<Vec<_>>().join(".")
+fn header(names: &[String]) -> String {
+    names.iter().map(|name| key(name)).collect::<Vec<_>>().join(".")
 }
 
 fn key(name: &str) -> String {

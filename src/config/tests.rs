@@ -297,7 +297,7 @@ fn dev_is_a_layer_of_the_command_line() {
 
 #[test]
 fn effective_values_are_toml_that_means_the_same() {
-    let toml = "[redis]\nurl = \"redis://u:hunter2@h:1\"\npassword = \"hunter2\"\n[[auth.keys]]\nkid = \"a\"\nsecret = \"hunter2hunter2hunter2\"\n[[auth.keys]]\nalgorithm = \"HS384\"\nsecret = \"hunter2hunter2hunter2\"\n[auth.jwks]\nurl = \"https://id.example/keys\"\n[hooks.\"a.b\"]\nurl = \"https://h.example\"\n";
+    let toml = "[redis]\nurl = \"redis://u:hunter2@h:1\"\npassword = \"hunter2\"\n[[auth.keys]]\nkid = \"a\"\nsecret = \"hunter2hunter2hunter2\"\n[[auth.keys]]\nalgorithm = \"HS384\"\nsecret = \"hunter2hunter2hunter2\"\n[auth.jwks]\nurl = \"https://id.example/keys\"\n[hooks.5]\nurl = \"https://five.example\"\n[hooks.\"a.b\"]\nurl = \"https://h.example\"\n";
     let setting = Setting::new(toml).var("ROOMCAST_LOG__LEVEL", "debug").var("ROOMCAST_LIMITS__EVENTS_PER_NODE", "5/s");
     let loaded = setting.load().unwrap();
     let shown = loaded.to_toml().replace(&format!("{}/", setting.dir.path().display()), "");

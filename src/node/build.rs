@@ -26,6 +26,7 @@ use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 use crate::throttle::Throttles;
 
+use super::agree::agree;
 use super::ready::NodeStatus;
 
 /// A node, ready to listen.
@@ -108,7 +109,8 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
 fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
     let metrics = Arc::new(Metrics::new());
     let namespaces: Vec<_> = load(&config.contracts.files)?.into_iter().map(Arc::new).collect();
-    let contracts = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
+    let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
+    agree(config, &contracts)?;
     let id = config.node.id_or_random();
     let redis = match config.redis.url {
         Some(_) => Some(Redis::connect(&config.redis, &id, metrics.clone())?),
@@ -128,15 +130,7 @@ impl Ground<'_> {
 }
 
 fn hooks(ground: &Ground<'_>) -> anyhow::Result<Hooks> {
-    let hooks = Hooks::new(&ground.id, &ground.config.hooks, ground.metrics.clone())?;
-    for contract in &ground.contracts {
-        for hook in contract.hooks().filter(|hook| !hooks.has(hook)) {
-            let text = format!("contract {:?} calls the hook {hook:?}: set hooks.{hook}.url", contract.name);
-            anyhow::ensure!(ground.config.node.dev, text);
-            tracing::warn!("{text}; until then such calls fail");
-        }
-    }
-    Ok(hooks)
+    Ok(Hooks::new(&ground.id, &ground.config.hooks, ground.metrics.clone())?)
 }
 
 fn notices(ground: &Ground<'_>, hooks: &Arc<Hooks>) -> Notices {

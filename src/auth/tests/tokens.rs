@@ -164,3 +164,29 @@ async fn results_are_counted() {
     let count = |label: &str| metrics.authentications_total.with_label_values(&[label]).get();
     assert_eq!((count("ok"), count("token_malformed"), count("anonymous")), (1, 1, 0));
 }
+
+proptest::proptest! {
+    #[test]
+    fn nothing_that_a_stranger_sends_is_a_user_or_a_panic(
+        text in ".{0,200}",
+        header in proptest::collection::vec(proptest::num::u8::ANY, 0..60),
+        claims in proptest::collection::vec(proptest::num::u8::ANY, 0..60),
+        alg in "(HS256|RS256|ES256|EdDSA|none|.{0,5})",
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let config = keys(vec![verifying(Algorithm::HS256, None), verifying(Algorithm::ES256, None)]);
+        let authenticator = runtime.block_on(authenticator(&config));
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let known = json!({ "alg": alg }).to_string();
+        for token in [
+            text.clone(),
+            format!("{}.{}.{}", part(&header), part(&claims), part(&header)),
+            format!("{}.{}.{}", part(known.as_bytes()), part(&claims), part(&header)),
+            format!("{}.{text}.{text}", part(known.as_bytes())),
+        ] {
+            let handshake = Handshake { query: Some(format!("token={token}")), cookies: Some(text.clone()), ..bearing(&token) };
+            let user = authenticator.authenticate(&policy(AuthMode::Required), &handshake);
+            proptest::prop_assert!(user.is_err());
+        }
+    }
+}
