@@ -23,8 +23,9 @@ declarations in `src/telemetry/metrics.rs`: after a change there, `UPDATE_DOCS=1
 
 Names end in their unit: `_seconds`, `_bytes`; what only grows ends in `_total`. Labels come from contracts and from
 the node's own words, never from a client: no socket, user, room or address is a label, so their number is bounded by the
-configuration. `namespace` is a namespace's path, `contract` and `event` are those of the contract files (events that no
-contract knows are `unknown`). Every number is this node's; sums over the nodes are the cluster's.
+configuration. `nsp` is the path of a Socket.IO namespace (`namespace` would be Kubernetes'), `contract` and `event` are
+those of the contract files (events that no contract knows are `unknown`). Every number is this node's; sums over the
+nodes are the cluster's.
 
 | metric | kind | labels | meaning |
 | --- | --- | --- | --- |

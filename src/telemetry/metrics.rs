@@ -47,23 +47,23 @@ const LATENCY: &[f64] =
 
 metrics! {
     /// Clients connected to a namespace of this node now.
-    connections: gauge ["namespace"];
+    connections: gauge ["nsp"];
     /// Clients that connected to a namespace since the node started.
-    connections_opened_total: counter ["namespace", "transport"];
+    connections_opened_total: counter ["nsp", "transport"];
     /// Clients that left a namespace since the node started, by reason.
-    connections_closed_total: counter ["namespace", "reason"];
+    connections_closed_total: counter ["nsp", "reason"];
     /// Clients that were refused, by code.
-    connections_refused_total: counter ["namespace", "code"];
+    connections_refused_total: counter ["nsp", "code"];
     /// Rooms with members on this node now.
-    rooms: gauge ["namespace"];
+    rooms: gauge ["nsp"];
     /// Events from clients, by what became of them: ok, or the code of the error. Events that no contract knows are named "unknown".
     events_received_total: counter ["contract", "event", "result"];
     /// Events published, from clients, backends and hooks. Plain emits are of the contract "plain".
     events_published_total: counter ["contract", "event", "origin"];
     /// Copies of events queued for clients of this node.
-    deliveries_total: counter ["namespace"];
+    deliveries_total: counter ["nsp"];
     /// Copies of events that were not queued for a client, by reason.
-    deliveries_dropped_total: counter ["namespace", "reason"];
+    deliveries_dropped_total: counter ["nsp", "reason"];
     /// Seconds from an event's arrival to its last local queue.
     publish_seconds: histogram ["origin"] buckets LATENCY;
     /// Events that Redis has taken for the other nodes.
@@ -73,7 +73,7 @@ metrics! {
     /// Events that did not reach the other nodes, by reason.
     cluster_not_carried_total: counter ["reason"];
     /// Events received from other nodes.
-    cluster_received_total: counter ["namespace"];
+    cluster_received_total: counter ["nsp"];
     /// Events of other nodes that this node knows it has missed, by gaps in their numbers.
     cluster_missed_total: counter [];
     /// Messages of other nodes that arrived and were not used, by reason: lagged, full, unreadable.
@@ -87,13 +87,13 @@ metrics! {
     /// Reconnections to Redis.
     redis_reconnects_total: counter [];
     /// Events appended to histories.
-    history_appends_total: counter ["namespace"];
+    history_appends_total: counter ["nsp"];
     /// Uses of a history that failed, by operation (append, copy, read, forget) and reason. The events went on live.
     history_errors_total: counter ["op", "reason"];
     /// Rooms whose history was forgotten early, because histories in memory are bounded.
     history_evicted_total: counter [];
     /// Events shown to clients that joined a room.
-    history_replayed_total: counter ["namespace"];
+    history_replayed_total: counter ["nsp"];
     /// Joins whose replay could not be proven complete, by reason: unavailable, gone (other epoch, trimmed), slow (the client's queue stayed full).
     history_incomplete_total: counter ["reason"];
     /// Publishes whose id had been used for the same publish before; nothing was sent again.

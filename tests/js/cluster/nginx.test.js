@@ -35,7 +35,7 @@ async function connect(options) {
   return client;
 }
 
-const opened = (node) => node.metric('roomcast_connections', { namespace: '/' });
+const opened = (node) => node.metric('roomcast_connections', { nsp: '/' });
 
 for (const withCredentials of [true, false]) {
   describe(withCredentials ? 'clients that keep cookies' : 'clients that keep none', () => {

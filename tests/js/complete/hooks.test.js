@@ -209,7 +209,7 @@ describe('disconnects', () => {
       const clients = await Promise.all(Array.from({ length: 5 }, (_, at) => connect({ user: `d${at}` })));
       await backend.stop();
       clients.forEach((client) => client.close());
-      await eventually('they are gone', async () => (await w.b.metric('roomcast_connections', { namespace })) === 0);
+      await eventually('they are gone', async () => (await w.b.metric('roomcast_connections', { nsp: namespace })) === 0);
       await backend.up();
       const told = () => new Set(backend.of('disconnect').map(({ data }) => data.user.id));
       await eventually('all are told', () => [0, 1, 2, 3, 4].every((at) => told().has(`d${at}`)), 30_000);

@@ -75,7 +75,7 @@ if (w.redis) {
       await eventually('one is left', async () => (await w.redis.call('SMEMBERS', key)).join() === 'job:k2');
       const { id } = client;
       client.close();
-      await eventually('the client is gone', async () => (await w.b.metric('roomcast_connections', { namespace })) === 0);
+      await eventually('the client is gone', async () => (await w.b.metric('roomcast_connections', { nsp: namespace })) === 0);
       assert.ok((await ttl(key)) <= DAY && (await ttl(`client:${id}`)) <= DAY, 'nothing stays for longer than a day');
     });
   });

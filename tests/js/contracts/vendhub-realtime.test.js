@@ -164,7 +164,7 @@ test('the eleventh connection of an address in a minute gets an error and is dis
   assert.equal(await eleventh.ended(), 'io server disconnect');
   like(eleventh.inbox, [['error', { code: 'RATE_LIMIT_EXCEEDED', message: text }]]);
   assert.equal((await connect({ address: strangeAddress() })).greeting.authenticated, false);
-  assert.ok((await w.b.metric('roomcast_connections_refused_total', { namespace, code: 'RATE_LIMIT_EXCEEDED' })) >= 1);
+  assert.ok((await w.b.metric('roomcast_connections_refused_total', { nsp: namespace, code: 'RATE_LIMIT_EXCEEDED' })) >= 1);
 });
 
 describe('what a backend may not publish', () => {

@@ -36,12 +36,12 @@ test('/ready tells the numbers, and they are true', async () => {
 
 test('/metrics counts connections, rooms, events and deliveries', async () => {
   const counts = async () => ({
-    opened: await w.b.metric('roomcast_connections_opened_total', { namespace: '/' }),
-    closed: await w.b.metric('roomcast_connections_closed_total', { namespace: '/' }),
-    now: await w.b.metric('roomcast_connections', { namespace: '/' }),
-    rooms: await w.b.metric('roomcast_rooms', { namespace: '/' }),
+    opened: await w.b.metric('roomcast_connections_opened_total', { nsp: '/' }),
+    closed: await w.b.metric('roomcast_connections_closed_total', { nsp: '/' }),
+    now: await w.b.metric('roomcast_connections', { nsp: '/' }),
+    rooms: await w.b.metric('roomcast_rooms', { nsp: '/' }),
     received: await w.b.metric('roomcast_events_received_total', { contract: 'chat', event: 'message', result: 'ok' }),
-    deliveries: await w.b.metric('roomcast_deliveries_total', { namespace: '/' }),
+    deliveries: await w.b.metric('roomcast_deliveries_total', { nsp: '/' }),
   });
   const before = await counts();
   const [alice, bob] = [await w.connect({ user: 'alice' }), await w.connect({ user: 'bob' })];
