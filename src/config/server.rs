@@ -48,9 +48,9 @@ pub struct Server {
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// The library of this name.
-    #[default]
     Socketioxide,
     /// The lean engine of our own.
+    #[default]
     Native,
 }
 

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 const here = dirname(fileURLToPath(import.meta.url));
 const suites = JSON.parse(readFileSync(join(here, 'suites.json'), 'utf8'));
 const wanted = process.argv.slice(2);
-const engines = (process.env.JS_TEST_ENGINES ?? 'socketioxide,native').split(',');
+const engines = (process.env.JS_TEST_ENGINES ?? 'native,socketioxide').split(',');
 const CONCURRENCY = 2;
 const FILE_TIMEOUT_MS = 240_000;
 

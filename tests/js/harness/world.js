@@ -5,7 +5,7 @@ import { Node } from './node.js';
 import { Redis } from './redis.js';
 
 export const MODE = process.env.JS_TEST_MODE ?? 'memory';
-export const ENGINE = process.env.ROOMCAST_SERVER__ENGINE ?? 'socketioxide';
+export const ENGINE = process.env.ROOMCAST_SERVER__ENGINE ?? 'native';
 
 /**
  * Starts the nodes. Backends publish to `a`, clients connect to `b`; in memory they are one.
