@@ -50,7 +50,7 @@ pub use node::Node;
 pub use origin::Origins;
 pub use period::Period;
 pub use presence::Presence;
-pub use redis::{Reconnect, Redis, RedisTls, Sentinel};
+pub use redis::{Reconnect, Redis, RedisTls, Sentinel, WhenAway};
 pub use secret::{Secret, Url};
 pub use server::{Engine, Server};
 pub use size::Size;

@@ -2,6 +2,7 @@
 
 mod agree;
 mod build;
+mod pulse;
 mod ready;
 mod shutdown;
 

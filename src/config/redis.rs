@@ -41,6 +41,19 @@ pub struct Redis {
     pub receive_buffer: usize,
     /// How often the node sends itself a message through Redis.
     pub probe_interval: Period,
+    /// Whether a node takes new clients while Redis is away: `degraded`, it does; `not_ready`, `/ready` answers 503.
+    pub when_away: WhenAway,
+}
+
+/// What a node that has worked with Redis is while Redis is away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenAway {
+    /// Ready, for its own clients: all nodes share one Redis, so that otherwise none would be left.
+    #[default]
+    Degraded,
+    /// Not ready: whoever stands in front sends new clients elsewhere, or nowhere.
+    NotReady,
 }
 
 impl Default for Redis {
@@ -59,6 +72,7 @@ impl Default for Redis {
             publish_buffer: 16_384,
             receive_buffer: 65_536,
             probe_interval: Period::from_secs(1),
+            when_away: WhenAway::default(),
         }
     }
 }

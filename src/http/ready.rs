@@ -13,8 +13,14 @@ use serde_json::json;
 use super::answer::Answer;
 use crate::directory::iso8601;
 
+/// A runtime that has not turned for so long is stuck; a restart is the remedy. A starved machine stays far below.
+pub const STUCK: Duration = Duration::from_secs(15);
+
 /// Knows how the node is, without waiting for anything. `node` implements it.
 pub trait ReadySource: Send + Sync {
+    /// How long ago the runtime last turned: ran a task that waited for its timer.
+    fn since_turn(&self) -> Duration;
+
     /// The truth of this moment, or of the last heartbeat where it is the other nodes'.
     fn status(&self) -> Status;
 }
@@ -47,6 +53,8 @@ pub struct RedisStatus {
     pub connected: bool,
     /// Of the last message to ourselves.
     pub latency: Option<Duration>,
+    /// Whether the node is ready all the same while Redis is away.
+    pub may_be_away: bool,
 }
 
 /// How the cluster is.
@@ -65,7 +73,7 @@ pub struct ClusterStatus {
 /// The answer of `/ready`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Ready {
-    /// `ready`, or why not in a word.
+    /// How the node is, in a word.
     status: ReadyWord,
     /// This node's sockets.
     websocket: Websocket,
@@ -73,7 +81,7 @@ pub struct Ready {
     node: NodeReport,
     /// All nodes; null where it is not known.
     cluster: Option<ClusterReport>,
-    /// Why the node is not ready; empty when it is.
+    /// Why the node is not `ready`; empty when it is.
     reasons: Vec<String>,
 }
 
@@ -83,6 +91,8 @@ pub struct Ready {
 pub enum ReadyWord {
     /// It can.
     Ready,
+    /// It can, but something is missing; `reasons` says what.
+    Degraded,
     /// It cannot; `reasons` says why.
     NotReady,
     /// It was told to go.
@@ -140,9 +150,12 @@ struct ClusterReport {
     stale: bool,
 }
 
-/// Answers `/live`.
-pub async fn live() -> Response {
-    json_response(StatusCode::OK, &json!({ "status": "live" }))
+/// Answers `/live`: 200, or 503 where the runtime has not turned for [`STUCK`].
+pub async fn live(State(source): State<Arc<dyn ReadySource>>) -> Response {
+    let since = source.since_turn();
+    let (status, word) =
+        if since < STUCK { (StatusCode::OK, "live") } else { (StatusCode::SERVICE_UNAVAILABLE, "stuck") };
+    json_response(status, &json!({ "status": word, "turned_ms_ago": since.as_millis() }))
 }
 
 /// Answers `/ready`: 200, or 503 with reasons.
@@ -165,17 +178,20 @@ fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Response {
 /// What is told of a node that is so.
 pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
     let mut reasons = status.reasons;
-    if status.redis.is_some_and(|redis| !redis.connected) {
+    let away = status.redis.filter(|redis| !redis.connected);
+    let word = match away {
+        _ if status.draining => ReadyWord::Draining,
+        _ if !reasons.is_empty() => ReadyWord::NotReady,
+        Some(redis) if redis.may_be_away => ReadyWord::Degraded,
+        Some(_) => ReadyWord::NotReady,
+        None => ReadyWord::Ready,
+    };
+    if away.is_some() {
         reasons.insert(0, "Redis is away: events do not reach the other nodes".into());
     }
     if status.draining {
         reasons.insert(0, "the node is draining".into());
     }
-    let word = match (status.draining, reasons.is_empty()) {
-        (true, _) => ReadyWord::Draining,
-        (false, false) => ReadyWord::NotReady,
-        (false, true) => ReadyWord::Ready,
-    };
     let redis = match status.redis {
         Some(redis) => RedisReport {
             connected: redis.connected,
@@ -199,7 +215,8 @@ pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
         stale: cluster.stale,
     });
     let node = NodeReport { id: status.node, version: env!("CARGO_PKG_VERSION") };
-    let code = if word == ReadyWord::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let takes_clients = matches!(word, ReadyWord::Ready | ReadyWord::Degraded);
+    let code = if takes_clients { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Ready { status: word, websocket, node, cluster, reasons })
 }
 
@@ -248,16 +265,43 @@ mod tests {
 
     #[test]
     fn a_node_whose_redis_is_away_says_so() {
-        let redis = RedisStatus { connected: false, latency: Some(Duration::from_millis(2)) };
-        let (code, told) = told(Status { redis: Some(redis), ..status() });
-        assert_eq!((code, &told["status"]), (503, &json!("not_ready")));
-        assert_eq!(told["websocket"]["redis"], json!({ "connected": false, "latency": null, "mode": "redis" }));
-        assert_eq!(told["reasons"].as_array().unwrap().len(), 1);
+        for (may_be_away, code, word) in [(true, 200, "degraded"), (false, 503, "not_ready")] {
+            let redis = RedisStatus { connected: false, latency: Some(Duration::from_millis(2)), may_be_away };
+            let (answered, told) = told(Status { redis: Some(redis), ..status() });
+            assert_eq!((answered, &told["status"]), (code, &json!(word)));
+            assert_eq!(told["websocket"]["redis"], json!({ "connected": false, "latency": null, "mode": "redis" }));
+            assert_eq!(told["reasons"].as_array().unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_else_is_missing_is_not_forgiven_because_redis_is() {
+        let redis = RedisStatus { connected: false, latency: None, may_be_away: true };
+        let (code, told) = told(Status { redis: Some(redis), reasons: vec!["full".into()], ..status() });
+        assert_eq!((code, told["reasons"].as_array().unwrap().len()), (503, 2));
+    }
+
+    struct Turned(Duration);
+    impl ReadySource for Turned {
+        fn since_turn(&self) -> Duration {
+            self.0
+        }
+
+        fn status(&self) -> Status {
+            status()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_runtime_does_not_turn_is_not_live() {
+        for (since, code) in [(Duration::from_secs(1), 200), (STUCK, 503)] {
+            assert_eq!(live(State(Arc::new(Turned(since)))).await.status().as_u16(), code);
+        }
     }
 
     #[test]
     fn a_draining_node_is_not_ready() {
-        let redis = RedisStatus { connected: true, latency: Some(Duration::from_micros(1234)) };
+        let redis = RedisStatus { connected: true, latency: Some(Duration::from_micros(1234)), may_be_away: true };
         let (code, told) = told(Status { redis: Some(redis), draining: true, ..status() });
         assert_eq!((code, &told["websocket"]["status"]), (503, &json!("draining")));
         assert_eq!(told["websocket"]["redis"]["latency"], json!(1.234));

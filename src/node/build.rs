@@ -88,7 +88,8 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     presence.start(&rooms, Arc::new(move |told: RoomChange| telling.tell_presence(told)));
     cluster.obey();
     let engine = Engine::new(&config.server, &carrier, &gateway);
-    let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), ground.redis.clone()));
+    let redis = ground.redis.clone();
+    let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), redis, config.redis.when_away));
     let api = Api::new(http::Parts {
         publisher: Arc::new(ApiPublisher::new(publisher, ids(&ground))),
         owners,

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::pulse::Pulse;
 use crate::cluster::Cluster;
+use crate::config::WhenAway;
 use crate::http::{ClusterStatus, ReadySource, RedisStatus, Status};
 use crate::redis::Redis;
 use crate::room::Rooms;
@@ -16,12 +18,37 @@ pub(super) struct NodeStatus {
     rooms: Arc<Rooms>,
     cluster: Arc<Cluster>,
     redis: Option<Redis>,
+    when_away: WhenAway,
     leaving: AtomicBool,
+    pulse: Pulse,
 }
 
 impl NodeStatus {
-    pub(super) fn new(id: &str, rooms: Arc<Rooms>, cluster: Arc<Cluster>, redis: Option<Redis>) -> Self {
-        Self { id: id.to_owned(), started: Instant::now(), rooms, cluster, redis, leaving: AtomicBool::new(false) }
+    pub(super) fn new(
+        id: &str,
+        rooms: Arc<Rooms>,
+        cluster: Arc<Cluster>,
+        redis: Option<Redis>,
+        when_away: WhenAway,
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            started: Instant::now(),
+            rooms,
+            cluster,
+            redis,
+            when_away,
+            leaving: AtomicBool::new(false),
+            pulse: Pulse::start(),
+        }
+    }
+
+    fn redis_status(&self) -> Option<RedisStatus> {
+        let health = self.redis.as_ref()?.health();
+        // What was never there is not away: its address may be wrong, and a roll-out must stop at this node.
+        let joined = health.round_trip.is_some();
+        let may_be_away = self.when_away == WhenAway::Degraded && joined;
+        Some(RedisStatus { connected: health.is_good(), latency: health.round_trip, may_be_away })
     }
 
     /// From now on the node is not ready.
@@ -31,14 +58,16 @@ impl NodeStatus {
 }
 
 impl ReadySource for NodeStatus {
+    fn since_turn(&self) -> Duration {
+        self.pulse.since()
+    }
+
     fn status(&self) -> Status {
-        let health = self.redis.as_ref().map(Redis::health);
         let count = |of: fn(&Rooms, &str) -> usize| -> u64 {
             self.rooms.namespaces().map(|namespace| of(&self.rooms, namespace) as u64).sum()
         };
         let view = self.cluster.view();
-        let redis =
-            health.as_ref().map(|health| RedisStatus { connected: health.is_good(), latency: health.round_trip });
+        let redis = self.redis_status();
         Status {
             node: self.id.clone(),
             connections: count(Rooms::session_count),

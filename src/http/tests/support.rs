@@ -198,6 +198,10 @@ fn keys() -> ApiKeys {
 struct FakeReady;
 
 impl ReadySource for FakeReady {
+    fn since_turn(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn status(&self) -> Status {
         Status {
             node: "n1".into(),

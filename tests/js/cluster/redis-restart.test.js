@@ -46,7 +46,10 @@ test('local clients lose nothing, remote ones are back in time, and what they la
     const atDeath = sending.sent;
     await eventually('traffic goes on without Redis', () => sending.sent > atDeath + 50, 60_000);
     for (const node of w.nodes) {
-      await eventually('the node says that Redis is away', async () => (await node.get('/ready')).status === 503);
+      await eventually('the node says that Redis is away', async () => (await node.get('/ready')).body.status === 'degraded');
+      const ready = await node.get('/ready');
+      assert.equal(ready.status, 200, 'it goes on taking clients');
+      assert.match(ready.body.reasons[0], /Redis is away/);
       assert.equal((await node.get('/live')).status, 200);
     }
     assert.ok(numbers(near.inbox).length > atDeath);
@@ -57,7 +60,7 @@ test('local clients lose nothing, remote ones are back in time, and what they la
     await eventually('traffic crosses again', () => numbers(remote.inbox).at(-1) >= beforeReturn, BACK_WITHIN_MS);
     assert.ok(Date.now() - back <= BACK_WITHIN_MS);
     for (const node of w.nodes) {
-      await eventually('the node is ready again', async () => (await node.get('/ready')).status === 200);
+      await eventually('the node is ready again', async () => (await node.get('/ready')).body.status === 'ready');
     }
     sending.stop = true;
     await sending.done;
@@ -99,13 +102,30 @@ test('a node that starts without Redis serves its own clients, says so, and join
 
     await redis.up();
     for (const node of [first, second]) {
-      await eventually('the node is ready', async () => (await node.get('/ready')).status === 200);
+      await eventually('the node is ready', async () => (await node.get('/ready')).body.status === 'ready');
     }
     await first.publish('jobs-feed', 'job:update', { jobId: 'j', status: 's', data: 2 });
     assert.equal((await client.next())[1].data, 2);
   } finally {
     await first.stop();
     await second.stop();
+    await redis.stop();
+  }
+});
+
+test('redis.when_away = not_ready: no new clients while Redis is away, and those that are there stay', async () => {
+  const redis = await Redis.start();
+  const node = await Node.start({ contracts: ['embedded:jobs-feed'], redis, env: { ROOMCAST_REDIS__WHEN_AWAY: 'not_ready' } });
+  try {
+    const client = await w.connect({ namespace }, node);
+    await redis.kill();
+    await eventually('the node is not ready', async () => (await node.get('/ready')).status === 503);
+    assert.equal((await node.get('/ready')).body.status, 'not_ready');
+    assert.equal((await client.ask('subscribe:jobs')).success, true);
+    await redis.up();
+    await eventually('the node is ready', async () => (await node.get('/ready')).status === 200);
+  } finally {
+    await node.stop();
     await redis.stop();
   }
 });
