@@ -12,6 +12,7 @@ mod handshake;
 mod jwks;
 mod key;
 pub mod mint;
+mod revocations;
 mod verify;
 
 #[cfg(test)]
@@ -22,8 +23,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde_json::{Map, Value};
 
+pub(crate) use claims::issued_at;
 pub use error::{AuthError, AuthSetupError};
 pub use handshake::Handshake;
+pub use revocations::Revocations;
 
 use crate::config;
 use crate::contract::model::{AuthMode, AuthPolicy};
@@ -49,6 +52,7 @@ pub struct Authenticator {
     published: Arc<ArcSwap<KeySet>>,
     jwks: Option<Jwks>,
     rules: Rules,
+    revocations: Arc<Revocations>,
     metrics: Arc<Metrics>,
 }
 
@@ -65,7 +69,8 @@ impl Authenticator {
             Some(jwks) => Some(Jwks::start(jwks, published.clone(), metrics.clone()).await?),
             None => None,
         };
-        Ok(Arc::new(Self { configured, published, jwks, rules: Rules::new(config), metrics }))
+        let revocations = Arc::new(Revocations::new(metrics.clone()));
+        Ok(Arc::new(Self { configured, published, jwks, rules: Rules::new(config), revocations, metrics }))
     }
 
     /// Whether any token could hold.
@@ -125,7 +130,18 @@ impl Authenticator {
         if capability::is_capability(&claims) {
             return Err(AuthError::WrongUse);
         }
-        claims::user(claims, policy)
+        let user = claims::user(claims, token, policy)?;
+        if self.is_revoked(&user) { Err(AuthError::Revoked) } else { Ok(user) }
+    }
+
+    /// Whether the user, or the token that said who it is, is revoked now.
+    pub fn is_revoked(&self, user: &User) -> bool {
+        self.revocations.refuse_user(user)
+    }
+
+    /// What is revoked.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// The claims of a token whose signature and times hold.

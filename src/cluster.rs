@@ -10,9 +10,10 @@ pub mod pubsub;
 mod actions;
 mod gaps;
 mod members;
+mod revocations;
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -21,12 +22,14 @@ use tokio::sync::mpsc;
 
 pub use members::{Member, View};
 pub use pubsub::PubSub;
+pub use revocations::{ClusterRevoker, EndSession};
 
 use crate::config;
 use crate::directory::Told;
 use crate::publish::NotCarried;
 use crate::redis::Redis;
 use crate::room::Rooms;
+use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::Metrics;
 use frame::Frame;
 use members::{Hello, Members};
@@ -43,12 +46,16 @@ const CONTROL_BUFFER: usize = 4096;
 /// Handles a request of another node; it must not wait.
 type Handler = Arc<dyn Fn(&str, Value) + Send + Sync>;
 
+/// Takes a session out of a room.
+type Leaver = Box<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
+
 /// This node among the others.
 pub struct Cluster {
     node: Arc<str>,
     rooms: Arc<Rooms>,
     members: Members,
     handlers: RwLock<HashMap<&'static str, Handler>>,
+    leaver: OnceLock<Leaver>,
     link: Option<Link>,
 }
 
@@ -95,7 +102,14 @@ impl Cluster {
     }
 
     fn new(node: &str, rooms: Arc<Rooms>, link: Option<Link>) -> Self {
-        Self { node: node.into(), rooms, members: Members::default(), handlers: RwLock::default(), link }
+        Self {
+            node: node.into(),
+            rooms,
+            members: Members::default(),
+            handlers: RwLock::default(),
+            leaver: OnceLock::new(),
+            link,
+        }
     }
 
     /// This node's id.

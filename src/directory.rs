@@ -3,12 +3,16 @@
 //! The HTTP API speaks to these traits; `presence` and `cluster` stand behind them. Every answer is one page, none of
 //! them waits for every node, and an answer that is not complete says which nodes are missing.
 
+mod revocation;
+
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+
+pub use revocation::*;
 
 /// Items of a page where the caller names no limit.
 pub const DEFAULT_PAGE: usize = 100;
@@ -76,6 +80,9 @@ pub enum DirectoryError {
     /// The cursor is not one that this API gave out.
     #[error("the cursor is not one of this list")]
     Cursor,
+    /// As many revocations are kept as are permitted.
+    #[error("{MAX_REVOCATIONS} revocations are kept already; take some back, or give them less time")]
+    Full,
 }
 
 /// Which part of a list is wanted.

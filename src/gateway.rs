@@ -8,6 +8,7 @@ mod answer;
 mod call;
 mod connect;
 mod event;
+mod expiry;
 mod lane;
 mod membership;
 mod presence;

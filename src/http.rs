@@ -19,6 +19,7 @@ pub mod params;
 pub mod publisher;
 pub mod publishing;
 pub mod ready;
+pub mod revocations;
 pub mod rooms;
 pub mod route;
 pub mod scrape;

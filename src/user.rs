@@ -18,7 +18,7 @@ pub struct User {
     pub anonymous: bool,
     /// When the token ends (`exp`).
     pub expires_at: Option<SystemTime>,
-    /// The token's own id (`jti`), by which it can be revoked.
+    /// The token's own id (`jti`, or else a fingerprint), by which it can be revoked.
     pub token_id: Option<Arc<str>>,
 }
 

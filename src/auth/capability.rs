@@ -4,7 +4,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Authenticator;
+use super::claims::{issued_at, token_id};
+use super::{AuthError, Authenticator};
 use crate::contract::scope::Capabilities;
 
 /// What `use` says in a capability.
@@ -21,11 +22,19 @@ impl Capabilities for Authenticator {
             Err(error) => (error.reason(), false),
             Ok(claims) => match refused(&claims, room, user_id) {
                 Some(reason) => (reason, false),
+                None if self.is_capability_revoked(&claims, token) => (AuthError::Revoked.reason(), false),
                 None => ("ok", true),
             },
         };
         self.metrics.capabilities_total.with_label_values(&[reason]).inc();
         granted
+    }
+}
+
+impl Authenticator {
+    fn is_capability_revoked(&self, claims: &Map<String, Value>, token: &str) -> bool {
+        let user = claims.get("sub").and_then(Value::as_str);
+        self.revocations.refuse(user, Some(&token_id(claims, token)), issued_at(claims))
     }
 }
 

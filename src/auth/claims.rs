@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::AuthError;
 use crate::contract::model::AuthPolicy;
@@ -11,19 +14,41 @@ use crate::user::User;
 
 /// The longest user id: it becomes part of room names.
 const MAX_USER_ID_BYTES: usize = 256;
+/// Longer ids of tokens are not used.
+const MAX_TOKEN_ID_BYTES: usize = 256;
 /// More roles than anybody has.
 const MAX_ROLES: usize = 256;
 
 /// The user that verified claims name, by the contract's idea of where its id and roles are.
-pub(super) fn user(claims: Map<String, Value>, policy: &AuthPolicy) -> Result<User, AuthError> {
+pub(super) fn user(claims: Map<String, Value>, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
     let id = find(&claims, &policy.user).and_then(scalar).ok_or(AuthError::Claim)?;
     if id.is_empty() || id.len() > MAX_USER_ID_BYTES || id.chars().any(char::is_control) {
         return Err(AuthError::Claim);
     }
     let roles = find(&claims, &policy.roles).map(roles).unwrap_or_default();
     let expires_at = claims.get("exp").and_then(Value::as_f64).and_then(instant);
-    let token_id = claims.get("jti").and_then(scalar).map(Arc::from);
+    let token_id = Some(token_id(&claims, token));
     Ok(User { id: id.into(), roles: roles.into(), claims: Arc::new(claims), anonymous: false, expires_at, token_id })
+}
+
+/// The token's `jti`; where it has none, a fingerprint of what was signed, which only this token has.
+pub(super) fn token_id(claims: &Map<String, Value>, token: &str) -> Arc<str> {
+    match claims.get("jti").and_then(scalar).filter(|id| !id.is_empty() && id.len() <= MAX_TOKEN_ID_BYTES) {
+        Some(id) => id.into(),
+        None => {
+            // Of some signatures there are several for the same bytes.
+            let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+            let digest = Sha256::digest(signed.as_bytes());
+            format!("sha256:{}", URL_SAFE_NO_PAD.encode(&digest[..16])).into()
+        }
+    }
+}
+
+/// When the token was issued, in s of Unix time.
+pub(crate) fn issued_at(claims: &Map<String, Value>) -> Option<u64> {
+    let at = claims.get("iat")?.as_f64()?;
+    // A cast saturates.
+    (at >= 0.0).then_some(at as u64)
 }
 
 /// A claim by its name; with dots, a member of a claim, as identity services nest them.

@@ -41,11 +41,14 @@ pub enum AuthError {
     /// A one-room capability where a user's token is needed, or the reverse.
     #[error("the token was made for another use")]
     WrongUse,
+    /// The token, its user or its socket is revoked.
+    #[error("the token was revoked")]
+    Revoked,
 }
 
 impl AuthError {
     /// All of them, for documents and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::TokenTooLong,
@@ -58,6 +61,7 @@ impl AuthError {
         Self::Algorithm,
         Self::Claim,
         Self::WrongUse,
+        Self::Revoked,
     ];
 
     /// The label in metrics and logs.
@@ -75,6 +79,7 @@ impl AuthError {
             Self::Algorithm => "algorithm",
             Self::Claim => "claim",
             Self::WrongUse => "wrong_use",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Cluster;
 use crate::directory::{Actions, Answer, Done, Selection};
-use crate::room::{Rooms, socket_room, user_room};
+use crate::room::{socket_room, user_room};
 use crate::session::{Close, RoomName, Session};
 
 const TOPIC: &str = "act";
@@ -30,14 +30,21 @@ enum What {
 
 impl Cluster {
     /// Lets this node carry out what other nodes tell. To be called once, before clients connect.
-    pub fn obey(&self) {
-        let rooms = self.rooms.clone();
-        self.on(TOPIC, move |node, data| match serde_json::from_value::<Act>(data) {
-            Ok(act) => {
-                act.carry_out(&rooms);
+    pub fn obey(self: &Arc<Self>) {
+        let cluster = Arc::downgrade(self);
+        self.on(TOPIC, move |node, data| match (serde_json::from_value::<Act>(data), cluster.upgrade()) {
+            (Ok(act), Some(cluster)) => {
+                act.carry_out(&cluster);
             }
-            Err(error) => tracing::debug!(node, %error, "ignored an action of another node"),
+            (Ok(_), None) => {}
+            (Err(error), _) => tracing::debug!(node, %error, "ignored an action of another node"),
         });
+    }
+
+    /// Sets what takes a session out of a room, instead of the index alone: whoever knows what a leaving client leaves
+    /// behind. To be called once, before clients connect.
+    pub fn leave_by(&self, leave: impl Fn(&Arc<Session>, &RoomName) + Send + Sync + 'static) {
+        let _ = self.leaver.set(Box::new(leave));
     }
 
     fn act<'a>(&'a self, selection: &Selection, what: What) -> Answer<'a, Done> {
@@ -50,7 +57,7 @@ impl Cluster {
             .collect();
         let act = Act { namespace: selection.namespace.as_str().into(), rooms, what };
         Box::pin(async move {
-            let local = act.carry_out(&self.rooms);
+            let local = act.carry_out(self);
             let remote = self.tell(TOPIC, &act).await;
             Ok(Done { local, remote })
         })
@@ -75,26 +82,29 @@ impl Actions for Cluster {
 
 impl Act {
     /// Acts on this node's clients. Returns how many it concerned.
-    fn carry_out(&self, rooms: &Rooms) -> usize {
+    fn carry_out(&self, cluster: &Cluster) -> usize {
         // Nobody selected is nobody, not everybody.
         if self.rooms.is_empty() {
             return 0;
         }
-        let sessions = rooms.recipients(&self.namespace, &self.rooms, &[]);
-        sessions.iter().for_each(|session| self.what.apply(rooms, session));
+        let sessions = cluster.rooms.recipients(&self.namespace, &self.rooms, &[]);
+        sessions.iter().for_each(|session| self.what.apply(cluster, session));
         sessions.len()
     }
 }
 
 impl What {
-    fn apply(&self, rooms: &Rooms, session: &Arc<Session>) {
+    fn apply(&self, cluster: &Cluster, session: &Arc<Session>) {
         match self {
             Self::Join(room) => {
-                rooms.join(session, room);
+                cluster.rooms.join(session, room);
             }
-            Self::Leave(room) => {
-                rooms.leave(session, room);
-            }
+            Self::Leave(room) => match cluster.leaver.get() {
+                Some(leave) => leave(session, room),
+                None => {
+                    cluster.rooms.leave(session, room);
+                }
+            },
             Self::Disconnect { transport: true } => session.close(Close::Transport),
             Self::Disconnect { transport: false } => session.close(Close::Namespace),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::act::Done;
-use super::connect::scope_of;
+use super::connect::scope_of_session;
 use super::event::Turn;
 use super::relay::encode;
 use super::replay::ReplayOutcome;
@@ -14,7 +14,7 @@ use crate::contract::model::{Ack, Contract, Reply};
 use crate::contract::scope::Scope;
 use crate::error::Refusal;
 use crate::event::{Args, Event};
-use crate::session::AckId;
+use crate::session::{AckId, Session};
 
 impl Gateway {
     /// Replies, then acknowledges.
@@ -58,7 +58,7 @@ impl Gateway {
                     self.send(session, &event);
                 }
             }
-            None if turn.ack.is_none() => self.send_error_event(turn.client, turn.contract, scope.payload, refusal),
+            None if turn.ack.is_none() => self.send_error_event(session, turn.contract, scope.payload, refusal),
             _ => {}
         }
         if let Some(outcome) = outcome {
@@ -84,17 +84,17 @@ impl Gateway {
     /// The contract's error event, if it has one; else the error is only counted.
     pub(super) fn send_error_event(
         &self,
-        client: &Client,
+        session: &Session,
         contract: &Arc<Contract>,
         payload: &Value,
         refusal: &Refusal,
     ) {
         let Some(name) = &contract.errors.event else { return };
-        let user = client.session.user();
-        let mut scope = scope_of(client, &user, payload);
+        let user = session.user();
+        let mut scope = scope_of_session(session, &user, payload);
         scope.error = Some((shown(contract, refusal), refusal));
         if let Ok(event) = Event::encode(name, &[contract.errors.payload.render(&scope)]) {
-            self.send(&client.session, &event);
+            self.send(session, &event);
         }
     }
 

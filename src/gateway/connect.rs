@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::call::{caller, tuned};
 use super::lane::Item;
 use super::{Client, Gateway, spokesman};
-use crate::auth::Handshake;
+use crate::auth::{AuthError, Handshake};
 use crate::contract::model::{Contract, Namespace, Reject};
 use crate::contract::scope::{Scope, SocketScope};
 use crate::error::{Code, Refusal};
 use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::publish::Outgoing;
 use crate::room::socket_room;
-use crate::session::{Close, Link, Peer, Session};
+use crate::session::{Close, Link, Peer, RoomName, Session, Undo};
 use crate::user::User;
 
 /// The answer to a handshake.
@@ -109,13 +109,18 @@ impl Gateway {
         let client =
             Arc::new(Client { session, lane: Arc::default(), limits, admitted: rejected.is_none(), namespace });
         if let Some((contract, refusal)) = rejected {
-            self.send_error_event(&client, &contract, &Value::Null, &refusal);
+            self.send_error_event(&client.session, &contract, &Value::Null, &refusal);
             client.session.close(Close::Namespace);
             return client;
         }
         let path = client.namespace.path.as_ref();
         self.parts.metrics.connections_opened_total.with_label_values(&[path, transport]).inc();
         self.parts.rooms.add(&client.session);
+        // It may have been revoked since the token was looked at, while no index knew the session.
+        if self.parts.auth.is_revoked(&client.session.user()) {
+            self.put_out(&client.session, &AuthError::Revoked.into(), "revoked");
+            return client;
+        }
         self.greet(&client);
         // The lane is empty: this comes before the client's first event, and is refused by no bound.
         let _ = self.enqueue(&client, Item::Opened(answers));
@@ -168,7 +173,7 @@ impl Gateway {
         self.parts.rooms.remove(&client.session);
         self.parts.metrics.connections_closed_total.with_label_values(&[client.namespace.path.as_ref(), reason]).inc();
         for (room, undo) in undone {
-            self.say_undo(client, room, undo);
+            self.say_undo(&client.session, room, undo);
         }
     }
 
@@ -182,10 +187,10 @@ impl Gateway {
     }
 
     /// Says on a client's behalf what it no longer can.
-    pub(super) fn say_undo(&self, client: &Client, room: crate::session::RoomName, undo: crate::session::Undo) {
-        let except = if undo.others { vec![socket_room(client.session.id())] } else { Vec::new() };
+    pub(super) fn say_undo(&self, session: &Session, room: RoomName, undo: Undo) {
+        let except = if undo.others { vec![socket_room(session.id())] } else { Vec::new() };
         let outgoing = Outgoing {
-            namespace: client.namespace.path.clone(),
+            namespace: session.namespace().clone(),
             rooms: vec![room],
             except,
             volatile: false,
@@ -199,7 +204,12 @@ impl Gateway {
 
 /// What rules and templates see of a client.
 pub(super) fn scope_of<'a>(client: &'a Client, user: &'a User, payload: &'a Value) -> Scope<'a> {
+    scope_of_session(&client.session, user, payload)
+}
+
+/// The same of a session.
+pub(super) fn scope_of_session<'a>(session: &'a Session, user: &'a User, payload: &'a Value) -> Scope<'a> {
     let mut scope = Scope::new(user, payload, SystemTime::now());
-    scope.socket = Some(SocketScope { id: client.session.id(), connected_at: client.session.connected_at() });
+    scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at() });
     scope
 }

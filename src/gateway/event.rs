@@ -70,7 +70,7 @@ impl Gateway {
         self.count_received(labels.0, labels.1, refusal.code.as_str());
         match ack {
             Some(id) => self.ack_error(client, contract, id, &scope, refusal),
-            None => self.send_error_event(client, contract, &Value::Null, refusal),
+            None => self.send_error_event(&client.session, contract, &Value::Null, refusal),
         }
     }
 

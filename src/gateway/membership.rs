@@ -12,7 +12,7 @@ use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::history::Since;
 use crate::publish::contract_event::room_refusal;
-use crate::session::RoomName;
+use crate::session::{RoomName, Session};
 
 /// A room that an event is about.
 pub(super) struct Place {
@@ -106,9 +106,14 @@ impl Gateway {
 
     /// Leaves a room; what the client had started there is ended on its behalf first.
     pub(super) fn leave_by_name(&self, client: &Arc<Client>, room: &str) {
-        for (room, undo) in client.session.take_undo(Some(room)) {
-            self.say_undo(client, room, undo);
+        self.take_out(&client.session, &room.into());
+    }
+
+    /// Takes a session out of a room, whoever wants it; what its client had started there is ended on its behalf first.
+    pub fn take_out(&self, session: &Session, room: &RoomName) {
+        for (room, undo) in session.take_undo(Some(room)) {
+            self.say_undo(session, room, undo);
         }
-        self.rooms().leave(&client.session, &room.into());
+        self.rooms().leave(session, room);
     }
 }

@@ -183,6 +183,7 @@ impl From<DirectoryError> for ApiError {
     fn from(error: DirectoryError) -> Self {
         match error {
             DirectoryError::Unavailable => Self::new(Code::Unavailable, error.to_string()),
+            DirectoryError::Full => Self::new(Code::Overloaded, error.to_string()),
             DirectoryError::Cursor => {
                 Self::new(Code::InvalidPayload, "a parameter cannot be used").at("?cursor", error.to_string())
             }

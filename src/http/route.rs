@@ -11,7 +11,9 @@ use serde_json::Value;
 use super::answer::{Answer, ApiError};
 use super::params::{Kind, Param, Params};
 use super::state::Api;
-use super::{access, actions, body, connections, emit, events, fields, history, openapi, owners, rooms, users};
+use super::{
+    access, actions, body, connections, emit, events, fields, history, openapi, owners, revocations, rooms, users,
+};
 use crate::auth::api_keys::ApiKey;
 
 /// A route.
@@ -117,6 +119,7 @@ pub fn table() -> Vec<Route> {
     let mut table = publishing();
     table.extend(reading());
     table.extend(acting());
+    table.extend(revoking());
     table.push(
         get("/api/v1/openapi.json", "openapi", "Describes this API.", &[], |call| Box::pin(openapi::answer(call)))
             .open()
@@ -251,6 +254,26 @@ fn acting() -> Vec<Route> {
         .takes(schema::<actions::Disconnect>, r#"{"namespace":"/","users":["ada"],"close":false}"#)
         .accepts("What happened.", schema::<actions::Acted>)
         .misses(),
+    ]
+}
+
+fn revoking() -> Vec<Route> {
+    let path = "/api/v1/revocations";
+    vec![
+        send(Method::POST, path, "revoke", "Revokes users, tokens or sockets, and disconnects them.", |call| {
+            Box::pin(revocations::revoke(call))
+        })
+        .takes(schema::<revocations::Revoke>, r#"{"users":["ada"],"ttl":"24h"}"#)
+        .accepts("What happened.", schema::<revocations::Outcome>),
+        get(path, "listRevocations", "Lists what is revoked.", &[LIMIT, CURSOR], |call| {
+            Box::pin(revocations::list(call))
+        })
+        .answers("A page.", schema::<revocations::RevocationPage>),
+        send(Method::DELETE, path, "liftRevocations", "Takes revocations back.", |call| {
+            Box::pin(revocations::lift(call))
+        })
+        .takes(schema::<revocations::Lift>, r#"{"users":["ada"]}"#)
+        .accepts("What happened.", schema::<revocations::Outcome>),
     ]
 }
 

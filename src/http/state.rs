@@ -12,7 +12,7 @@ use super::{openapi, route};
 use crate::auth::api_keys::ApiKeys;
 use crate::config;
 use crate::contract::model::Namespace;
-use crate::directory::{Actions, Directory};
+use crate::directory::{Actions, Directory, Revoker};
 use crate::history::History;
 use crate::owners::Owners;
 use crate::room::Rooms;
@@ -31,6 +31,8 @@ pub struct Parts {
     pub directory: Arc<dyn Directory>,
     /// Acts on clients, over the cluster.
     pub actions: Arc<dyn Actions>,
+    /// Revokes users, tokens and sockets, over the cluster.
+    pub revoker: Arc<dyn Revoker>,
     /// What rooms keep.
     pub history: Arc<History>,
     /// The contracts, by namespace.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::Authenticator;
 use crate::auth::api_keys::ApiKeys;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterRevoker, EndSession};
 use crate::config::Config;
 use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
@@ -74,7 +74,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         namespaces: ground.namespaces.clone(),
         rooms: rooms.clone(),
         publisher: publisher.clone(),
-        auth,
+        auth: auth.clone(),
         limits: Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone())),
         history: history.clone(),
         notices: notices(&ground, &hooks),
@@ -86,7 +86,12 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     });
     let telling = gateway.clone();
     presence.start(&rooms, Arc::new(move |told: RoomChange| telling.tell_presence(told)));
+    let leaving = gateway.clone();
+    cluster.leave_by(move |session, room| leaving.take_out(session, room));
     cluster.obey();
+    let ending = gateway.clone();
+    let end: EndSession = Arc::new(move |session| ending.end_revoked(session));
+    let revoker = ClusterRevoker::start(&cluster, auth.revocations(), &rooms, ground.redis.clone(), end);
     let engine = Engine::new(&config.server, &carrier, &gateway);
     let redis = ground.redis.clone();
     let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), redis, config.redis.when_away));
@@ -95,6 +100,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         owners,
         directory: presence.clone(),
         actions: cluster.clone(),
+        revoker,
         history,
         contracts: ground.namespaces.clone(),
         keys: Arc::new(ApiKeys::new(&config.api.keys)),

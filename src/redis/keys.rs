@@ -29,6 +29,14 @@ impl Keys {
         format!("{}:owner:{}", self.prefix, tag(namespace, room))
     }
 
+    // --- revocations (written by `cluster`) ---
+
+    /// What is revoked (`part` is `entries`, a HASH, or `ends`, a ZSET of the same by their ends); at most 100,000. Expires
+    /// a day after the last one.
+    pub fn revocations(&self, part: &str) -> String {
+        format!("{}:revocations:{{all}}:{part}", self.prefix)
+    }
+
     // --- history (written by `history`) ---
 
     /// STREAM (`part` is `events`): a room's events, the ids are `<epoch>-<offset>`. At most as many as the contract

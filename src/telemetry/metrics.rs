@@ -130,6 +130,12 @@ metrics! {
     authentications_total: counter ["result"];
     /// One-room capabilities by what became of them: ok, or why they do not hold.
     capabilities_total: counter ["result"];
+    /// Revocations that hold now.
+    revocations: gauge [];
+    /// Sockets that the node disconnected because their token no longer holds, by reason: expired, revoked.
+    sessions_ended_total: counter ["namespace", "reason"];
+    /// Tokens that replaced an ending one in-band, by what became of them: ok, or why they were refused.
+    refreshes_total: counter ["result"];
     /// Fetches of the published key set, ok or failed.
     jwks_refreshes_total: counter ["result"];
     /// Keys of the published key set that are in use.

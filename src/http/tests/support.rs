@@ -186,6 +186,28 @@ impl Actions for FakeActions {
     }
 }
 
+/// Revokes nothing; sockets named `away` stand for Redis being away.
+pub struct FakeRevoker;
+
+impl Revoker for FakeRevoker {
+    fn revoke<'a>(&'a self, subjects: Vec<Subject>, _: Revocation) -> Answer<'a, Revoked> {
+        let remote =
+            if subjects.contains(&Subject::Socket("away".into())) { Told::NotCarried("away") } else { Told::Carried };
+        let full = subjects.contains(&Subject::User("one too many".into()));
+        let done = Revoked { changed: subjects.len(), local: 1, remote };
+        ready(if full { Err(DirectoryError::Full) } else { Ok(done) })
+    }
+
+    fn lift<'a>(&'a self, subjects: Vec<Subject>) -> Answer<'a, Revoked> {
+        ready(Ok(Revoked { changed: subjects.len(), local: 0, remote: Told::Alone }))
+    }
+
+    fn revocations<'a>(&'a self, asked: PageRequest) -> Answer<'a, Page<RevocationInfo>> {
+        let revocation = Revocation { since: 0, until: 1000, spares_newer: false };
+        ready(page((Subject::User("ada".into()), revocation).into(), asked))
+    }
+}
+
 fn keys() -> ApiKeys {
     let key = |secret: &str, contracts: &str| config::ApiKey {
         name: "test".into(),
@@ -268,6 +290,7 @@ impl Fixture {
             owners: Arc::new(Owners::in_memory(metrics.clone())),
             directory: Arc::new(FakeDirectory),
             actions: Arc::new(FakeActions),
+            revoker: Arc::new(FakeRevoker),
             history: Arc::new(History::in_memory(metrics.clone())),
             rooms: Arc::new(Rooms::new(contracts.iter().map(|namespace| namespace.path.clone()))),
             contracts,

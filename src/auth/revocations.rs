@@ -1,0 +1,177 @@
+//! What is revoked, as this node knows it. Asked for every token, and so in memory; who keeps it alike on all nodes stands
+//! in `cluster`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
+
+use super::claims::issued_at;
+use crate::directory::{MAX_REVOCATIONS, Revocation, RevocationInfo, Subject};
+use crate::telemetry::metrics::Metrics;
+use crate::user::User;
+
+/// The set. At most [`MAX_REVOCATIONS`]; what has ended is forgotten.
+pub struct Revocations {
+    entries: RwLock<HashMap<Subject, Revocation>>,
+    /// So that nodes on which nothing is revoked ask nothing.
+    count: AtomicUsize,
+    metrics: Arc<Metrics>,
+}
+
+impl Revocations {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { entries: RwLock::default(), count: AtomicUsize::new(0), metrics }
+    }
+
+    /// Whether a token is refused: it, or all tokens of its user.
+    pub fn refuse(&self, user: Option<&str>, token: Option<&str>, issued_at: Option<u64>) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let user = user.is_some_and(|id| self.find(&Subject::User(id.into())).is_some_and(|it| !it.spares(issued_at)));
+        user || token.is_some_and(|id| self.find(&Subject::Token(id.into())).is_some())
+    }
+
+    /// Whether the token that made a user is refused.
+    pub fn refuse_user(&self, user: &User) -> bool {
+        if self.is_empty() || user.anonymous {
+            return false;
+        }
+        self.refuse(Some(&user.id), user.token_id.as_deref(), issued_at(&user.claims))
+    }
+
+    /// Whether a socket was revoked: whoever has its id is not let in as it.
+    pub fn refuse_socket(&self, id: &str) -> bool {
+        !self.is_empty() && self.find(&Subject::Socket(id.into())).is_some()
+    }
+
+    /// Whether nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Whether so many more fit, once those that have ended are forgotten.
+    pub fn has_room_for(&self, more: usize) -> bool {
+        if self.len() + more > MAX_REVOCATIONS {
+            self.forget_ended(SystemTime::now());
+        }
+        self.len() + more <= MAX_REVOCATIONS
+    }
+
+    /// Adds one, or gives it another time. True when it is new, or reaches further.
+    pub fn add(&self, subject: &Subject, revocation: Revocation) -> bool {
+        self.change(|entries| {
+            if entries.len() >= MAX_REVOCATIONS && !entries.contains_key(subject) {
+                return false;
+            }
+            entries.insert(subject.clone(), revocation) != Some(revocation)
+        })
+    }
+
+    /// Takes one back. False when it was not there.
+    pub fn remove(&self, subject: &Subject) -> bool {
+        self.change(|entries| entries.remove(subject).is_some())
+    }
+
+    /// Forgets what has ended.
+    pub fn forget_ended(&self, now: SystemTime) {
+        self.change(|entries| entries.retain(|_, revocation| !revocation.has_ended(now)));
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(Subject, Revocation)> {
+        let now = SystemTime::now();
+        let entries = self.entries.read().expect("no panic while held");
+        entries.iter().filter(|(_, it)| !it.has_ended(now)).map(|(subject, it)| (subject.clone(), *it)).collect()
+    }
+
+    fn find(&self, subject: &Subject) -> Option<Revocation> {
+        let found = self.entries.read().expect("no panic while held").get(subject).copied();
+        found.filter(|revocation| !revocation.has_ended(SystemTime::now()))
+    }
+
+    fn change<T>(&self, work: impl FnOnce(&mut HashMap<Subject, Revocation>) -> T) -> T {
+        let mut entries = self.entries.write().expect("no panic while held");
+        let done = work(&mut entries);
+        self.count.store(entries.len(), Ordering::Release);
+        let count = i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        self.metrics.revocations.with_label_values::<&str>(&[]).set(count);
+        done
+    }
+}
+
+impl From<(Subject, Revocation)> for RevocationInfo {
+    fn from((subject, revocation): (Subject, Revocation)) -> Self {
+        let at = |ms| SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(ms));
+        Self {
+            kind: subject.kind(),
+            id: subject.id().to_string(),
+            since: at(revocation.since).unwrap_or(SystemTime::UNIX_EPOCH),
+            until: at(revocation.until).unwrap_or(SystemTime::UNIX_EPOCH),
+            spares_newer: revocation.spares_newer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn set() -> Revocations {
+        Revocations::new(Arc::new(Metrics::new()))
+    }
+
+    fn user(id: &str, token: &str, issued: u64) -> User {
+        let claims = json!({ "iat": issued }).as_object().unwrap().clone();
+        User { token_id: Some(token.into()), claims: Arc::new(claims), ..User::named(id) }
+    }
+
+    #[test]
+    fn users_and_tokens_are_refused_and_nobody_else() {
+        let set = set();
+        let forever = Revocation { since: 0, until: u64::MAX, spares_newer: false };
+        assert!(set.add(&Subject::User("ada".into()), forever));
+        assert!(!set.add(&Subject::User("ada".into()), forever), "it is there already");
+        set.add(&Subject::Token("t1".into()), forever);
+        set.add(&Subject::Socket("s1".into()), forever);
+        assert!(set.refuse_user(&user("ada", "t9", 5)) && set.refuse_user(&user("bob", "t1", 5)));
+        assert!(!set.refuse_user(&user("bob", "t2", 5)) && !set.refuse_user(&user("t1", "ada", 5)));
+        assert!(!set.refuse_user(&User::anonymous()));
+        assert!(set.refuse_socket("s1") && !set.refuse_socket("ada"));
+        assert!(set.remove(&Subject::User("ada".into())) && !set.remove(&Subject::User("ada".into())));
+        assert!(!set.refuse_user(&user("ada", "t9", 5)));
+        assert_eq!(set.len(), 2);
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten() {
+        let set = set();
+        let now = SystemTime::now();
+        let mut ends = Revocation::lasting(Duration::from_secs(60));
+        set.add(&Subject::User("ada".into()), ends);
+        assert!(set.refuse_user(&user("ada", "t", 0)));
+        set.forget_ended(now + Duration::from_secs(120));
+        assert!(set.is_empty());
+        ends.until = 5;
+        set.add(&Subject::User("ada".into()), ends);
+        assert!(!set.refuse_user(&user("ada", "t", 0)), "one that has ended refuses nobody");
+    }
+
+    #[test]
+    fn tokens_issued_later_can_be_spared() {
+        let set = set();
+        set.add(&Subject::User("ada".into()), Revocation { since: 10_000, until: u64::MAX, spares_newer: true });
+        assert!(set.refuse_user(&user("ada", "t", 10)));
+        assert!(!set.refuse_user(&user("ada", "t", 11)));
+    }
+}

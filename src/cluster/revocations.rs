@@ -1,0 +1,388 @@
+//! Revocations on every node: told to the others at once, and read again from Redis whenever its number of the last change
+//! is not the one that this node knows, so that nothing is missed by a node that did not hear.
+//!
+//! What is revoked while Redis is away holds here at once, and is stored when Redis is back. What Redis has lost, the nodes
+//! that know it bring back.
+
+mod store;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use self::store::{Change, Store, StoreError, Version};
+use super::Cluster;
+use crate::auth::Revocations;
+use crate::directory::{
+    Answer, DirectoryError, MAX_PAGE, MAX_REVOCATIONS, Page, PageRequest, Revocation, RevocationInfo, Revoked, Revoker,
+    Subject, Told,
+};
+use crate::redis::Redis;
+use crate::room::{Rooms, user_room};
+use crate::session::Session;
+
+const TOPIC: &str = "revoke";
+
+/// How often a node asks Redis whether it has missed something.
+const CHECK: Duration = Duration::from_secs(2);
+
+/// The same, as long as it has never been told: at its start, and when Redis was away.
+const CHECK_SOON: Duration = Duration::from_millis(50);
+
+/// So many changes go into one message or write.
+const BATCH: usize = 500;
+
+/// Disconnects a session whose token no longer holds.
+pub type EndSession = Arc<dyn Fn(&Arc<Session>) + Send + Sync>;
+
+/// Revokes, here and on the other nodes.
+pub struct ClusterRevoker {
+    cluster: Arc<Cluster>,
+    set: Arc<Revocations>,
+    rooms: Arc<Rooms>,
+    store: Option<Store>,
+    end: OnceLock<EndSession>,
+    state: Mutex<State>,
+    /// Something may have been missed.
+    behind: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// What this node knows of the store.
+    version: Option<Version>,
+    /// Changes that the store does not have yet; at most [`MAX_REVOCATIONS`].
+    unsaved: HashMap<Subject, Option<Revocation>>,
+    /// Subjects that changed while the store was being read: what was read may be older.
+    touched: Option<HashSet<Subject>>,
+}
+
+/// What nodes tell each other.
+#[derive(Serialize, Deserialize)]
+struct Message {
+    epoch: String,
+    number: u64,
+    changes: Vec<Change>,
+}
+
+impl ClusterRevoker {
+    /// Begins to hear of revocations and, with Redis, to keep them there. `end` disconnects a session. Needs a Tokio runtime.
+    pub fn start(
+        cluster: &Arc<Cluster>,
+        set: &Arc<Revocations>,
+        rooms: &Arc<Rooms>,
+        redis: Option<Redis>,
+        end: EndSession,
+    ) -> Arc<Self> {
+        let revoker = Arc::new(Self {
+            cluster: cluster.clone(),
+            set: set.clone(),
+            rooms: rooms.clone(),
+            store: redis.map(Store::new),
+            end: OnceLock::from(end),
+            state: Mutex::default(),
+            behind: Notify::new(),
+        });
+        let hearing = Arc::downgrade(&revoker);
+        cluster.on(TOPIC, move |node, data| {
+            let Some(revoker) = hearing.upgrade() else { return };
+            match serde_json::from_value::<Message>(data) {
+                Ok(message) => revoker.hear(message),
+                Err(error) => tracing::debug!(node, %error, "ignored a revocation of another node"),
+            }
+        });
+        tokio::spawn(keep_up(Arc::downgrade(&revoker)));
+        revoker
+    }
+
+    /// Makes changes: here, in Redis, and known to the others.
+    async fn change(&self, mut changes: Vec<Change>) -> Result<Revoked, DirectoryError> {
+        let more = changes.iter().filter(|(_, revocation)| revocation.is_some()).count();
+        if more > 0 && !self.set.has_room_for(more) {
+            return Err(DirectoryError::Full);
+        }
+        let mut changed = 0;
+        let mut ended = self.ending(&changes);
+        changes.extend(self.tokens_of(&ended, &changes));
+        for (subject, revocation) in &changes {
+            changed += usize::from(self.apply(subject, *revocation));
+        }
+        ended.extend(self.ending(&changes));
+        let local = self.end_sessions(ended);
+        let mut told = Told::Alone;
+        for batch in changes.chunks(BATCH) {
+            let one = self.publish(batch).await;
+            if !matches!(told, Told::NotCarried(_)) {
+                told = one;
+            }
+        }
+        Ok(Revoked { changed, local, remote: told })
+    }
+
+    /// Stores changes and tells them.
+    async fn publish(&self, changes: &[Change]) -> Told {
+        let Some(store) = &self.store else { return Told::Alone };
+        match store.write(changes).await {
+            Ok(version) => {
+                let (epoch, number) = (version.epoch.clone(), version.number);
+                self.advance(version);
+                let message = Message { epoch, number, changes: changes.to_vec() };
+                // Whoever does not hear it finds the number in Redis.
+                self.cluster.tell(TOPIC, &message).await
+            }
+            // It holds here; the others and Redis do not learn of it.
+            Err(StoreError::Full) => Told::NotCarried("full"),
+            Err(StoreError::Away) => {
+                self.with(|state| {
+                    for (subject, revocation) in changes {
+                        if state.unsaved.len() < MAX_REVOCATIONS {
+                            state.unsaved.insert(subject.clone(), *revocation);
+                        }
+                    }
+                });
+                self.behind.notify_one();
+                Told::NotCarried("away")
+            }
+        }
+    }
+
+    fn hear(self: &Arc<Self>, message: Message) {
+        let ending = self.ending(&message.changes);
+        let tokens = self.tokens_of(&ending, &message.changes);
+        for (subject, revocation) in &message.changes {
+            self.apply(subject, *revocation);
+        }
+        self.end_sessions(ending);
+        self.advance(Version { epoch: message.epoch, number: message.number });
+        if !tokens.is_empty() {
+            let revoker = self.clone();
+            tokio::spawn(async move { revoker.change(tokens).await });
+        }
+    }
+
+    /// Notes a version that is the next one; another one shows that something was missed.
+    fn advance(&self, version: Version) {
+        let is_next = self.with(|state| {
+            let known = state.version.get_or_insert_default();
+            let is_next = known.epoch == version.epoch && known.number + 1 == version.number;
+            let is_old = known.epoch == version.epoch && known.number >= version.number;
+            if is_next {
+                *known = version;
+            }
+            is_next || is_old
+        });
+        if !is_next {
+            self.behind.notify_one();
+        }
+    }
+
+    fn apply(&self, subject: &Subject, revocation: Option<Revocation>) -> bool {
+        self.with(|state| {
+            if let Some(touched) = &mut state.touched {
+                touched.insert(subject.clone());
+            }
+        });
+        match revocation {
+            Some(revocation) => self.set.add(subject, revocation),
+            None => self.set.remove(subject),
+        }
+    }
+
+    /// The sessions of this node that revocations among these concern.
+    fn ending(&self, changes: &[Change]) -> Vec<Arc<Session>> {
+        let mut found = Vec::new();
+        let mut tokens = HashSet::new();
+        let made = changes.iter().filter_map(|(subject, revocation)| Some((subject, revocation.as_ref()?)));
+        for (subject, revocation) in made {
+            match subject {
+                Subject::Token(id) => drop(tokens.insert(id.clone())),
+                Subject::User(id) => {
+                    let room = [user_room(id)];
+                    for namespace in self.rooms.namespaces() {
+                        let sessions = self.rooms.recipients(namespace, &room, &[]);
+                        found.extend(sessions.into_iter().filter(|session| !spared(revocation, session)));
+                    }
+                }
+                Subject::Socket(id) => {
+                    found.extend(self.rooms.namespaces().filter_map(|namespace| self.rooms.session(namespace, id)));
+                }
+            }
+        }
+        if !tokens.is_empty() {
+            let holds = |session: &Arc<Session>| session.user().token_id.as_ref().is_some_and(|id| tokens.contains(id));
+            let all = self.rooms.namespaces().flat_map(|namespace| self.rooms.sessions(namespace));
+            found.extend(all.filter(holds));
+        }
+        found
+    }
+
+    /// A socket that is revoked takes its token along: else its client would be back at once.
+    fn tokens_of(&self, sessions: &[Arc<Session>], changes: &[Change]) -> Vec<Change> {
+        let by_socket: HashMap<&str, Revocation> = changes
+            .iter()
+            .filter_map(|(subject, revocation)| match subject {
+                Subject::Socket(id) => Some((&**id, (*revocation)?)),
+                _ => None,
+            })
+            .collect();
+        let token = |session: &Arc<Session>| {
+            let revocation = *by_socket.get(session.id())?;
+            Some((Subject::Token(session.user().token_id.clone()?), Some(revocation)))
+        };
+        sessions.iter().filter_map(token).collect()
+    }
+
+    fn end_sessions(&self, sessions: Vec<Arc<Session>>) -> usize {
+        let mut seen = HashSet::new();
+        let mut count = 0;
+        for session in sessions {
+            if seen.insert((session.namespace().clone(), session.id().to_owned())) {
+                if let Some(end) = self.end.get() {
+                    end(&session);
+                }
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Catches up with the store. False when Redis is away.
+    async fn catch_up(&self) -> bool {
+        let Some(store) = &self.store else { return true };
+        self.set.forget_ended(SystemTime::now());
+        let outcome = async {
+            self.save(store).await?;
+            let stored = store.version().await?;
+            let known = self.with(|state| state.version.clone());
+            match (&stored, &known) {
+                (None, _) if self.set.is_empty() => {
+                    self.with(|state| state.version = Some(Version::default()));
+                    return Ok(());
+                }
+                (Some(stored), Some(known)) if stored == known => return Ok(()),
+                _ => {}
+            }
+            let lost = match (&stored, &known) {
+                (None, _) => true,
+                (Some(stored), Some(known)) if known.number > 0 => {
+                    stored.epoch != known.epoch || stored.number < known.number
+                }
+                _ => false,
+            };
+            if lost {
+                let ours = self.set.all().into_iter().map(|(subject, revocation)| (subject, Some(revocation)));
+                for batch in ours.collect::<Vec<_>>().chunks(BATCH) {
+                    store.write(batch).await?;
+                }
+            }
+            self.load(store).await
+        };
+        let done: Result<(), StoreError> = outcome.await;
+        done.is_ok()
+    }
+
+    /// Stores what could not be stored before.
+    async fn save(&self, store: &Store) -> Result<(), StoreError> {
+        loop {
+            let batch: Vec<Change> = self.with(|state| {
+                state.unsaved.iter().take(BATCH).map(|(subject, revocation)| (subject.clone(), *revocation)).collect()
+            });
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let version = store.write(&batch).await?;
+            self.with(|state| {
+                for (subject, revocation) in &batch {
+                    if state.unsaved.get(subject) == Some(revocation) {
+                        state.unsaved.remove(subject);
+                    }
+                }
+            });
+            let message = Message { epoch: version.epoch, number: version.number, changes: batch };
+            self.cluster.tell(TOPIC, &message).await;
+        }
+    }
+
+    /// Makes this node's set what the store has, except for what changed meanwhile.
+    async fn load(&self, store: &Store) -> Result<(), StoreError> {
+        self.with(|state| state.touched = Some(HashSet::new()));
+        let read = store.read().await;
+        let touched = self.with(|state| state.touched.take()).unwrap_or_default();
+        let Some(stored) = read? else { return Ok(()) };
+        for (subject, _) in self.set.all() {
+            if !stored.entries.contains_key(&subject) && !touched.contains(&subject) {
+                self.set.remove(&subject);
+            }
+        }
+        let news = stored.entries.into_iter().filter(|(subject, _)| !touched.contains(subject));
+        let news = news.filter(|(subject, revocation)| self.set.add(subject, *revocation));
+        let news: Vec<Change> = news.map(|(subject, revocation)| (subject, Some(revocation))).collect();
+        let ending = self.ending(&news);
+        let tokens = self.tokens_of(&ending, &news);
+        self.end_sessions(ending);
+        self.with(|state| {
+            state.unsaved.extend(tokens);
+            state.version = Some(stored.version);
+        });
+        Ok(())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().expect("no panic while held"))
+    }
+}
+
+fn spared(revocation: &Revocation, session: &Session) -> bool {
+    revocation.spares(crate::auth::issued_at(&session.user().claims))
+}
+
+/// Looks again and again whether something was missed, as long as anybody revokes.
+async fn keep_up(revoker: std::sync::Weak<ClusterRevoker>) {
+    loop {
+        let pause = match revoker.upgrade() {
+            Some(revoker) if revoker.store.as_ref().is_some_and(|store| store.redis.is_closed()) => return,
+            Some(revoker) => {
+                let done = revoker.catch_up().await;
+                if revoker.store.is_none() {
+                    revoker.set.forget_ended(SystemTime::now());
+                }
+                let pause = if done { CHECK } else { CHECK_SOON };
+                let _ = tokio::time::timeout(pause, revoker.behind.notified()).await;
+                // A burst of changes is read once.
+                Duration::from_millis(10)
+            }
+            None => return,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+impl Revoker for ClusterRevoker {
+    fn revoke<'a>(&'a self, subjects: Vec<Subject>, revocation: Revocation) -> Answer<'a, Revoked> {
+        let changes = subjects.into_iter().map(|subject| (subject, Some(revocation))).collect();
+        Box::pin(self.change(changes))
+    }
+
+    fn lift<'a>(&'a self, subjects: Vec<Subject>) -> Answer<'a, Revoked> {
+        let changes = subjects.into_iter().map(|subject| (subject, None)).collect();
+        Box::pin(self.change(changes))
+    }
+
+    fn revocations<'a>(&'a self, page: PageRequest) -> Answer<'a, Page<RevocationInfo>> {
+        Box::pin(async move {
+            let after = page.cursor.as_deref().map(|text| Subject::of_key(text).ok_or(DirectoryError::Cursor));
+            let after = after.transpose()?;
+            let mut all = self.set.all();
+            all.retain(|(subject, _)| after.as_ref().is_none_or(|after| subject > after));
+            all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            let limit = page.limit.clamp(1, MAX_PAGE);
+            let next = (all.len() > limit).then(|| all[limit - 1].0.key());
+            all.truncate(limit);
+            let partial = self.store.as_ref().is_some_and(|store| !store.redis.is_up());
+            Ok(Page { next, partial, ..Page::complete(all.into_iter().map(RevocationInfo::from).collect()) })
+        })
+    }
+}

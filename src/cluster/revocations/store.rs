@@ -1,0 +1,112 @@
+//! Revocations in Redis: a HASH of them and of the number of the last change, and a ZSET of their ends.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::SystemTime;
+
+use fred::error::Error;
+use fred::interfaces::HashesInterface;
+use fred::types::{FromValue, Value};
+
+use crate::directory::{MAX_REVOCATIONS, Revocation, Subject, unix_ms};
+use crate::redis::Redis;
+use crate::redis::script::Script;
+
+/// What became of one subject: revoked, or taken back.
+pub(super) type Change = (Subject, Option<Revocation>);
+
+/// Which state of the store: another epoch means that Redis has lost everything in between.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Version {
+    pub(super) epoch: String,
+    pub(super) number: u64,
+}
+
+/// Why nothing was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoreError {
+    Away,
+    Full,
+}
+
+/// What is stored.
+pub(super) struct Stored {
+    pub(super) version: Version,
+    pub(super) entries: HashMap<Subject, Revocation>,
+}
+
+pub(super) struct Store {
+    pub(super) redis: Redis,
+    change: Script,
+}
+
+const EPOCH: &str = "#epoch";
+const NUMBER: &str = "#number";
+
+impl Store {
+    pub(super) fn new(redis: Redis) -> Self {
+        Self { redis, change: Script::new(include_str!("change.lua")) }
+    }
+
+    /// Stores changes, all or none.
+    pub(super) async fn write(&self, changes: &[Change]) -> Result<Version, StoreError> {
+        let mut args: Vec<Value> =
+            vec![unix_ms(SystemTime::now()).to_string().into(), MAX_REVOCATIONS.to_string().into()];
+        for (subject, revocation) in changes {
+            // Numbers alone: this cannot fail.
+            let json = revocation.and_then(|it| serde_json::to_string(&it).ok()).unwrap_or_default();
+            let end = revocation.map_or(0, |it| it.until);
+            args.extend([Value::from(subject.key()), json.into(), end.to_string().into()]);
+        }
+        let keys = self.keys();
+        let answer = self.answered(self.change.run(&self.redis, keys, args)).await?;
+        match Vec::<String>::from_value(answer).unwrap_or_default().as_slice() {
+            [epoch, number] => Ok(Version { epoch: epoch.clone(), number: number.parse().unwrap_or_default() }),
+            _ => Err(StoreError::Full),
+        }
+    }
+
+    /// The number of the last change; `None`: nothing is stored.
+    pub(super) async fn version(&self) -> Result<Option<Version>, StoreError> {
+        let [entries, _] = self.names();
+        let fields = vec![EPOCH, NUMBER];
+        let found: Vec<Option<String>> = self.answered(self.redis.client().hmget(entries, fields)).await?;
+        Ok(version(found.first().cloned().flatten(), found.get(1).cloned().flatten()))
+    }
+
+    /// Everything; `None`: nothing is stored.
+    pub(super) async fn read(&self) -> Result<Option<Stored>, StoreError> {
+        let [entries, _] = self.names();
+        let mut found: HashMap<String, String> = self.answered(self.redis.client().hgetall(entries)).await?;
+        let Some(version) = version(found.remove(EPOCH), found.remove(NUMBER)) else { return Ok(None) };
+        let entry = |(key, json): (String, String)| Some((Subject::of_key(&key)?, serde_json::from_str(&json).ok()?));
+        Ok(Some(Stored { version, entries: found.into_iter().filter_map(entry).collect() }))
+    }
+
+    fn names(&self) -> [String; 2] {
+        ["entries", "ends"].map(|part| self.redis.keys().revocations(part))
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.names().into()
+    }
+
+    /// Waits no longer than a command may take, and not at all for a Redis that is known to be away.
+    async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
+        if !self.redis.is_up() {
+            return Err(StoreError::Away);
+        }
+        match tokio::time::timeout(self.redis.command_timeout(), command).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                tracing::debug!(redis.error = %error, "revocations could not be stored or read");
+                Err(StoreError::Away)
+            }
+            Err(_) => Err(StoreError::Away),
+        }
+    }
+}
+
+fn version(epoch: Option<String>, number: Option<String>) -> Option<Version> {
+    Some(Version { epoch: epoch?, number: number?.parse().ok()? })
+}
