@@ -133,7 +133,7 @@ metrics! {
     /// Revocations that hold now.
     revocations: gauge [];
     /// Sockets that the node disconnected because their token no longer holds, by reason: expired, revoked.
-    sessions_ended_total: counter ["namespace", "reason"];
+    sessions_ended_total: counter ["nsp", "reason"];
     /// Tokens that replaced an ending one in-band, by what became of them: ok, or why they were refused.
     refreshes_total: counter ["result"];
     /// Fetches of the published key set, ok or failed.

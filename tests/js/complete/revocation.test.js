@@ -121,7 +121,7 @@ if (w.redis) {
     await revoke({ users: ['before'] });
     const there = await w.connect({ namespace, user: 'during' }, last);
     await w.redis.kill();
-    await eventually('Redis is away', async () => (await first.get('/ready')).status === 503);
+    await eventually('Redis is away', async () => !(await first.get('/ready')).body.websocket.redis.connected);
     const { status, body } = await first.api('POST', path, { users: ['during'] });
     assert.deepEqual([status, body.remote, body.reason], [202, 'not_carried', 'away']);
     assert.equal(await refused({ user: 'during' }, first), REVOKED);
