@@ -2,6 +2,7 @@
 
 mod check;
 mod dev;
+mod doctor;
 mod failure;
 mod serve;
 mod token;
@@ -41,6 +42,8 @@ enum Command {
         #[arg(value_enum, default_value = "contract")]
         of: SchemaOf,
     },
+    /// Looks at a deployment from outside, as clients see it: handshakes, stickiness, proxies' patience, CORS, tokens, Redis.
+    Doctor(doctor::DoctorArgs),
     /// Makes a token for development, signed with a shared secret.
     Token(token::TokenArgs),
 }
@@ -84,6 +87,7 @@ impl Cli {
                 };
                 say(&format!("{schema:#}\n"))
             }
+            Command::Doctor(args) => doctor::run(&args),
             Command::Token(args) => say(&format!("{}\n", token::run(&args)?)),
         }
     }

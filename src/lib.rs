@@ -12,7 +12,7 @@
 //! history presence owners mirror idempotency throttle   shared state
 //! publish                     the one way out
 //! cluster gateway             the two directions
-//! engine http                 edges
+//! engine http doctor          edges
 //! node cli                    composition
 //! ```
 
@@ -22,6 +22,7 @@ pub mod cluster;
 pub mod config;
 pub mod contract;
 pub mod directory;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod event;

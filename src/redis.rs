@@ -7,6 +7,7 @@ pub mod health;
 pub mod keys;
 
 mod connect;
+pub mod examine;
 mod probe;
 pub mod script;
 mod subscriber;

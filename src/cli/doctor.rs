@@ -1,0 +1,90 @@
+//! `roomcast doctor`
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+
+use super::{Failure, say};
+use crate::config::{Period, Secret, Url};
+use crate::doctor::{self, Options};
+
+/// What is looked at.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// Where clients connect, with the path if it is not /socket.io/: https://rt.example.com
+    url: String,
+    /// The API's listener: http://10.0.0.7:3001
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
+    /// A key of the API. Better by the variable: arguments are seen by other users of the machine.
+    #[arg(long, value_name = "SECRET", env = "DOCTOR_KEY", hide_env_values = true, requires = "api")]
+    key: Option<String>,
+    /// The Redis of the nodes, as in redis.url.
+    #[arg(long, value_name = "URL", env = "DOCTOR_REDIS", hide_env_values = true)]
+    redis: Option<String>,
+    /// A client's token, to be tried.
+    #[arg(long, value_name = "TOKEN", env = "DOCTOR_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Where the token is tried.
+    #[arg(long, value_name = "NAMESPACE", default_value = "/")]
+    namespace: String,
+    /// The origin of a page that should be able to connect: https://app.example.com
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<String>,
+    /// PEM file of an authority to trust.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// How often a long-polling session is asked whether it is still there.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    polls: u32,
+    /// The longest that it may take. Time-outs on the way are seen only if it is longer than ping_interval + ping_timeout.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    patience: String,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let options = options(args).map_err(Failure::configuration)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("no runtime can be made").map_err(Failure::run)?;
+    let report = runtime.block_on(doctor::examine(&options)).map_err(Failure::configuration)?;
+    // Not waited for: a name that is still looked up.
+    runtime.shutdown_background();
+    if args.json {
+        say(&format!("{:#}\n", report.json()))?
+    } else {
+        say(&report.to_string())?
+    }
+    if report.is_good() { Ok(()) } else { Err(Failure::run(anyhow!("the deployment has problems"))) }
+}
+
+fn options(args: &DoctorArgs) -> anyhow::Result<Options> {
+    let patience: Period = args.patience.parse().map_err(|problem| anyhow!("--patience must be {problem}"))?;
+    if !args.namespace.starts_with('/') {
+        bail!("--namespace must begin with a slash");
+    }
+    Ok(Options {
+        target: address("the URL", &args.url)?,
+        api: args.api.as_deref().map(|api| address("--api", api)).transpose()?,
+        key: args.key.as_deref().map(Secret::new),
+        redis: args.redis.as_deref().map(Url::new),
+        token: args.token.as_deref().map(Secret::new),
+        namespace: args.namespace.clone(),
+        origin: args.origin.clone(),
+        ca: args.ca.clone(),
+        polls: args.polls,
+        patience: patience.get(),
+    })
+}
+
+fn address(what: &str, text: &str) -> anyhow::Result<reqwest::Url> {
+    let url = reqwest::Url::parse(text)
+        .with_context(|| format!("{what} is not an address such as https://rt.example.com"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        bail!("{what} must begin with http:// or https://");
+    }
+    Ok(url)
+}

@@ -1,0 +1,105 @@
+//! `roomcast doctor`: looks at a deployment from outside, as a client, a backend and an operator would see it.
+//!
+//! Every check has a time-out of its own and all of them run at once, so that the whole takes no longer than
+//! [`Options::patience`]. What is found names its remedy. Nothing is changed: sessions are opened and left.
+
+mod api;
+mod cors;
+mod frames;
+mod patience;
+mod polling;
+mod redis;
+mod report;
+mod sight;
+mod token;
+mod websocket;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::config::{Secret, Url};
+
+pub use report::{Finding, Level, Report};
+use sight::Sight;
+
+/// What is looked at.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where clients connect: `https://rt.example.com`, with the path if it is not `/socket.io/`.
+    pub target: reqwest::Url,
+    /// The API's listener of one node, or of a Service in front of several.
+    pub api: Option<reqwest::Url>,
+    /// A key of the API.
+    pub key: Option<Secret>,
+    /// The Redis of the nodes.
+    pub redis: Option<Url>,
+    /// A client's token.
+    pub token: Option<Secret>,
+    /// Where the token is to be taken.
+    pub namespace: String,
+    /// A page's origin that should be able to connect.
+    pub origin: Option<String>,
+    /// PEM file of an authority to trust beside those of the system, for the target and the API.
+    pub ca: Option<PathBuf>,
+    /// How often a long-polling session is asked whether it is still there.
+    pub polls: u32,
+    /// The longest that all of it may take.
+    pub patience: Duration,
+}
+
+/// Why nothing could be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum DoctorError {
+    /// The file of the authority cannot be used.
+    #[error("--ca {path}: {problem}")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client cannot be made")]
+    Client(#[source] reqwest::Error),
+}
+
+type Check<'a> = (&'static str, Pin<Box<dyn Future<Output = Vec<Finding>> + Send + 'a>>);
+
+/// Looks at everything at once.
+///
+/// # Errors
+/// Only what keeps it from looking; what it finds is in the report.
+pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
+    let sight = Sight::new(options)?;
+    // With whoever does not answer at all, everything else would only say so again.
+    let (first, opened) = polling::handshake(&sight).await;
+    let mut findings = first;
+    let mut checks: Vec<Check<'_>> = Vec::new();
+    if let Some(opened) = &opened {
+        checks.push(("polling", Box::pin(polling::stickiness(&sight, options.polls))));
+        checks.push(("websocket", Box::pin(websocket::open(&sight))));
+        checks.push(("upgrade", Box::pin(websocket::upgrade(&sight))));
+        checks.push(("patience.websocket", Box::pin(patience::silent(&sight, opened))));
+        checks.push(("patience.polling", Box::pin(patience::waiting(&sight, opened))));
+        checks.push(("cors", Box::pin(cors::check(&sight, options.origin.as_deref()))));
+        checks.push(("token", Box::pin(token::check(&sight, options))));
+    }
+    if let Some(api) = &options.api {
+        checks.push(("api", Box::pin(api::check(&sight, api, options.key.as_ref()))));
+    }
+    if let Some(redis) = &options.redis {
+        checks.push(("redis", Box::pin(redis::check(redis))));
+    }
+    let bounded = checks.into_iter().map(async |(name, check)| {
+        tokio::time::timeout(options.patience, check).await.unwrap_or_else(|_| {
+            let found = format!("not known: it took longer than {} s", options.patience.as_secs_f64());
+            vec![Finding::unknown(name, found, "give it more time with --patience, or look at what is slow")]
+        })
+    });
+    for found in futures_util::future::join_all(bounded).await {
+        findings.extend(found);
+    }
+    Ok(Report { target: options.target.to_string(), findings })
+}

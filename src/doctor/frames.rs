@@ -1,0 +1,135 @@
+//! As much of WebSocket as a client needs that sends and reads short texts.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, BufMut as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// A longer frame is not for us.
+const LONGEST: u64 = 64 * 1024;
+const TEXT: u8 = 1;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A text.
+    Text(String),
+    /// The end, with the close code if there was one.
+    End(Option<u16>),
+    /// Nothing in this time.
+    Silence,
+}
+
+/// A connection whose upgrade is done.
+pub(super) struct Frames<S> {
+    stream: S,
+    buffer: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, buffer: BytesMut::new() }
+    }
+
+    /// Sends a text.
+    pub(super) async fn send(&mut self, text: &str) -> std::io::Result<()> {
+        let mut frame = BytesMut::with_capacity(text.len() + 14);
+        frame.put_u8(0x80 | TEXT);
+        match text.len() {
+            len @ 0..=125 => frame.put_u8(0x80 | u8::try_from(len).unwrap_or(0)),
+            len @ 126..=0xffff => {
+                frame.put_u8(0x80 | 126);
+                frame.put_u16(u16::try_from(len).unwrap_or(0));
+            }
+            len => {
+                frame.put_u8(0x80 | 127);
+                frame.put_u64(len as u64);
+            }
+        }
+        // A mask of zeros is a mask. It is there against caches that are confused by chosen bytes; ours are no secret.
+        frame.put_u32(0);
+        frame.put_slice(text.as_bytes());
+        self.stream.write_all(&frame).await?;
+        self.stream.flush().await
+    }
+
+    /// The next text or the end, if it comes within that time.
+    pub(super) async fn next(&mut self, within: Duration) -> Event {
+        let until = Instant::now() + within;
+        loop {
+            match self.take() {
+                Some((TEXT, body)) => return Event::Text(String::from_utf8_lossy(&body).into_owned()),
+                Some((CLOSE, body)) => return Event::End(body.first_chunk().map(|code| u16::from_be_bytes(*code))),
+                // A ping of the transport's own; nobody here sends it, and nobody would miss the answer so soon.
+                Some((PING, _)) | Some(_) => continue,
+                None => {}
+            }
+            if self.declared().is_some_and(|length| length > LONGEST) {
+                return Event::End(None);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(left, self.stream.read_buf(&mut self.buffer)).await {
+                Err(_) => return Event::Silence,
+                Ok(Ok(0) | Err(_)) => return Event::End(None),
+                Ok(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// The length that the frame at the front declares, once it can be read.
+    fn declared(&self) -> Option<u64> {
+        match (self.buffer.get(1)? & 0x7f, self.buffer.get(2..)?) {
+            (126, rest) => rest.first_chunk().map(|length| u64::from(u16::from_be_bytes(*length))),
+            (127, rest) => rest.first_chunk().map(|length| u64::from_be_bytes(*length)),
+            (length, _) => Some(u64::from(length)),
+        }
+    }
+
+    /// A whole frame, if there is one.
+    fn take(&mut self) -> Option<(u8, Vec<u8>)> {
+        let length = usize::try_from(self.declared()?).ok()?;
+        let head: usize = match self.buffer[1] & 0x7f {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        if self.buffer.len() < head.checked_add(length)? {
+            return None;
+        }
+        let opcode = self.buffer[0] & 0x0f;
+        self.buffer.advance(head);
+        Some((opcode, self.buffer.split_to(length).to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn texts_come_whole_however_they_are_cut_and_the_end_has_a_code() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut frames = Frames::new(ours);
+        let long = "x".repeat(300);
+        let mut sent = vec![0x81, 1, b'2', 0x81, 126, 1, 44];
+        sent.extend(long.as_bytes());
+        sent.extend([0x88, 2, 3, 0xe8]);
+        for part in sent.chunks(7) {
+            theirs.write_all(part).await.unwrap();
+        }
+        let second = Duration::from_secs(1);
+        assert_eq!(frames.next(second).await, Event::Text("2".into()));
+        assert_eq!(frames.next(second).await, Event::Text(long));
+        assert_eq!(frames.next(second).await, Event::End(Some(1000)));
+        assert_eq!(frames.next(Duration::from_millis(1)).await, Event::Silence);
+    }
+
+    #[tokio::test]
+    async fn a_frame_without_end_is_the_end() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        theirs.write_all(&[0x81, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).await.unwrap();
+        assert_eq!(Frames::new(ours).next(Duration::from_secs(1)).await, Event::End(None));
+    }
+}

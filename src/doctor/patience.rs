@@ -1,0 +1,133 @@
+//! Whether everything on the way is more patient than the node: it is the node that ends a silent session.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+
+use super::frames::Event;
+use super::report::Finding;
+use super::sight::{Answer, Opened, Sight};
+use super::websocket;
+
+/// A ping may be so late.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// A WebSocket session that only listens: the first ping must come, and then nothing but the node's own end.
+pub(super) async fn silent(sight: &Sight, known: &Opened) -> Vec<Finding> {
+    let name = "patience.websocket";
+    let (opened, mut frames) = match websocket::session(sight).await {
+        Ok(session) => session,
+        Err(problem) => return vec![Finding::unknown(name, problem, "see handshake.websocket")],
+    };
+    let (began, interval, timeout) = (Instant::now(), opened.ping_interval(), known.ping_timeout());
+    let first = loop {
+        match frames.next((interval + SLACK).saturating_sub(began.elapsed())).await {
+            // One that comes at once says nothing of patience.
+            Event::Text(text) if text == "2" && is_early(began, interval) => _ = frames.send("3").await,
+            other => break other,
+        }
+    };
+    match first {
+        Event::Text(text) if text == "2" => {}
+        Event::End(_) => return vec![impatient(name, "a silent WebSocket", began.elapsed(), interval)],
+        other => {
+            let remedy =
+                "nodes ping every `server.ping_interval`: see what holds messages back on the way (buffering?)";
+            return vec![Finding::problem(
+                name,
+                format!("no ping came within {} s ({other:?})", interval.as_secs_f64()),
+                remedy,
+            )];
+        }
+    }
+    let pinged = Instant::now();
+    let ended = loop {
+        match frames.next((timeout + SLACK).saturating_sub(pinged.elapsed())).await {
+            Event::Text(_) => {}
+            other => break other,
+        }
+    };
+    // The node ends it when the time-out has passed; what ends it clearly earlier is something else.
+    let earlier = matches!(ended, Event::End(_)) && pinged.elapsed() + Duration::from_millis(500) < timeout;
+    vec![if earlier {
+        Finding::warning(
+            name,
+            format!(
+                "something closed a silent WebSocket {} s after a ping, before the node's time-out of {} s",
+                secs(pinged.elapsed()),
+                secs(timeout)
+            ),
+            "set the proxy's idle time-out above ping_interval + ping_timeout (nginx: proxy_read_timeout and proxy_send_timeout)",
+        )
+    } else {
+        Finding::ok(
+            name,
+            format!(
+                "a silent WebSocket was pinged after {} s and kept until the node's own time-out",
+                secs(pinged - began)
+            ),
+        )
+    }]
+}
+
+/// A poll with nothing to bring: it is answered by a ping, not by a proxy's time-out.
+pub(super) async fn waiting(sight: &Sight, known: &Opened) -> Vec<Finding> {
+    let name = "patience.polling";
+    let opened = match sight.open(&[]).await {
+        Ok((opened, _)) => opened,
+        Err(problem) => return vec![Finding::unknown(name, problem, "see handshake.polling")],
+    };
+    let (began, interval) = (Instant::now(), known.ping_interval());
+    let url = sight.session("polling", Some(&opened.sid));
+    let cookies = Sight::kept(&opened);
+    let answer = loop {
+        let answer = sight.ask(Method::GET, url.clone(), &cookies, "", interval + SLACK).await;
+        if !(answer.as_ref().is_ok_and(is_ping) && is_early(began, interval)) {
+            break answer;
+        }
+        _ = sight.ask(Method::POST, url.clone(), &cookies, "3", SLACK).await;
+    };
+    let finding = match answer {
+        Ok(answer) if is_ping(&answer) => {
+            Finding::ok(name, format!("a poll waited {} s for its ping", secs(began.elapsed())))
+        }
+        // Below the interval by much: not a matter of patience.
+        Ok(answer) if answer.status == 400 => Finding::unknown(name, answer.told(), "see stickiness"),
+        Ok(answer) if answer.status == 200 => Finding::unknown(name, answer.told(), "try again"),
+        Ok(answer) => {
+            let told = answer.told();
+            let mut finding = impatient(name, "a waiting poll", began.elapsed(), interval);
+            finding.found = format!("{} ({told})", finding.found);
+            finding
+        }
+        Err(problem) => {
+            let mut finding = impatient(name, "a waiting poll", began.elapsed(), interval);
+            finding.found = format!("{} ({problem})", finding.found);
+            finding
+        }
+    };
+    _ = sight.ask(Method::POST, url, &cookies, "1", SLACK).await;
+    vec![finding]
+}
+
+/// Whether a ping that comes now was not waited for.
+fn is_early(began: Instant, interval: Duration) -> bool {
+    began.elapsed() < interval / 2
+}
+
+fn is_ping(answer: &Answer) -> bool {
+    answer.status == 200 && answer.body.split('\u{1e}').any(|packet| packet == "2")
+}
+
+fn impatient(name: &'static str, what: &str, after: Duration, interval: Duration) -> Finding {
+    Finding::problem(
+        name,
+        format!("{what} was ended after {} s, before the ping that comes every {} s", secs(after), secs(interval)),
+        "set the proxy's idle and read time-outs above ping_interval + ping_timeout (nginx: proxy_read_timeout and \
+         proxy_send_timeout; ingress-nginx: the annotations of these names), or lower `server.ping_interval`",
+    )
+}
+
+fn secs(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}

@@ -1,0 +1,86 @@
+//! Long-polling: a session opens, and stays on its node.
+
+use http::Method;
+
+use super::report::Finding;
+use super::sight::{Opened, PROMPT, Sight};
+
+/// A namespace that no contract has: each try to connect to it is answered in the session, and opens nothing.
+const NOWHERE: &str = "40/roomcast-doctor,";
+
+/// Opens a session by long-polling.
+pub(super) async fn handshake(sight: &Sight) -> (Vec<Finding>, Option<Opened>) {
+    let name = "handshake.polling";
+    match sight.open(&[]).await {
+        Ok((opened, answer)) => {
+            let found = format!(
+                "a session opened in {} ms (ping every {} s, time-out {} s, at most {} bytes)",
+                answer.took.as_millis(),
+                opened.ping_interval().as_secs_f64(),
+                opened.ping_timeout().as_secs_f64(),
+                opened.max_payload
+            );
+            let mut findings = vec![Finding::ok(name, found)];
+            if answer.headers.get_all("access-control-allow-origin").iter().count() > 1 {
+                findings.push(super::cors::doubled());
+            }
+            (findings, Some(opened))
+        }
+        Err(problem) => {
+            let remedy = "check the address and its path (`server.path`), that a node is ready (`/ready`), and that whatever is \
+                          in front passes the Socket.IO path to the nodes' public listener";
+            (vec![Finding::problem(name, problem, remedy)], None)
+        }
+    }
+}
+
+/// Whether one session's requests all come to its node: with the cookies that it was given, and without.
+pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
+    let (with, without) = futures_util::join!(session(sight, polls, true), session(sight, polls, false));
+    let mut findings = Vec::new();
+    findings.push(match with {
+        Ok(()) => Finding::ok("stickiness", format!("a long-polling session stayed on its node over {polls} polls")),
+        Err(problem) => Finding::problem(
+            "stickiness",
+            problem,
+            "let the proxy keep a session on its node by a cookie that it sets (nginx/roomcast.conf; ingress-nginx: affinity \
+             \"cookie\"), or let clients use WebSocket only (transports: [\"websocket\"])",
+        ),
+    });
+    findings.push(match without {
+        Ok(()) => Finding::ok("stickiness.no_cookies", "clients that keep no cookies stay on their node, too"),
+        Err(problem) => Finding::warning(
+            "stickiness.no_cookies",
+            format!("without cookies: {problem}"),
+            "pages of another origin need `withCredentials: true` and `server.cors_origins`; programs that keep no cookies need \
+             WebSocket only, or a proxy that also knows them by something else (nginx/roomcast.conf does)",
+        ),
+    });
+    findings
+}
+
+/// One session, asked so often, on a connection of its own each time.
+async fn session(sight: &Sight, polls: u32, keeps_cookies: bool) -> Result<(), String> {
+    let (opened, _) = sight.open(&[]).await?;
+    let cookies = if keeps_cookies { Sight::kept(&opened) } else { Vec::new() };
+    let url = || sight.session("polling", Some(&opened.sid));
+    for poll in 1..=polls {
+        let posted = sight.ask(Method::POST, url(), &cookies, NOWHERE, PROMPT).await;
+        let posted = posted.map_err(|problem| format!("request {poll} of {polls} failed: {problem}"))?;
+        if posted.status != 200 {
+            return Err(lost(poll, polls, &posted.told()));
+        }
+        let polled = sight.ask(Method::GET, url(), &cookies, "", PROMPT).await;
+        let polled = polled.map_err(|problem| format!("poll {poll} of {polls} failed: {problem}"))?;
+        if polled.status != 200 {
+            return Err(lost(poll, polls, &polled.told()));
+        }
+    }
+    // So that the node need not wait for it.
+    _ = sight.ask(Method::POST, url(), &cookies, "1", PROMPT).await;
+    Ok(())
+}
+
+fn lost(poll: u32, polls: u32, told: &str) -> String {
+    format!("the session was lost at request {poll} of {polls}, as if another node had been asked ({told})")
+}

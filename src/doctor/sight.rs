@@ -1,0 +1,230 @@
+//! How the doctor sees: an HTTP client that keeps no connection, and the deployment's addresses.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Certificate, Client, Method, Response, Url, redirect};
+use serde::Deserialize;
+
+use super::{DoctorError, Options};
+
+/// A server that has not begun to answer a request by then, which it could at once, does not.
+pub(super) const PROMPT: Duration = Duration::from_secs(5);
+/// More of an answer is not read.
+const MOST: usize = 256 * 1024;
+
+/// The deployment, from here.
+pub(super) struct Sight {
+    pub(super) client: Client,
+    /// The Socket.IO path.
+    pub(super) socket: Url,
+}
+
+/// A session, as its first packet describes it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Opened {
+    pub(super) sid: String,
+    #[serde(default)]
+    pub(super) upgrades: Vec<String>,
+    ping_interval: u64,
+    ping_timeout: u64,
+    #[serde(default)]
+    pub(super) max_payload: u64,
+    #[serde(skip)]
+    pub(super) cookies: Option<HeaderValue>,
+}
+
+impl Opened {
+    /// Reads an open packet.
+    pub(super) fn read(packet: &str) -> Option<Self> {
+        serde_json::from_str(packet.strip_prefix('0')?).ok()
+    }
+
+    pub(super) fn ping_interval(&self) -> Duration {
+        Duration::from_millis(self.ping_interval)
+    }
+
+    pub(super) fn ping_timeout(&self) -> Duration {
+        Duration::from_millis(self.ping_timeout)
+    }
+}
+
+/// An answer, read to its end.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+    /// How long it took.
+    pub(super) took: Duration,
+}
+
+impl Answer {
+    /// A line about it.
+    pub(super) fn told(&self) -> String {
+        let line = self.body.lines().next().unwrap_or_default();
+        let start: String = line.chars().take(120).collect();
+        if start.is_empty() { format!("{}", self.status) } else { format!("{}: {start}", self.status) }
+    }
+}
+
+impl Sight {
+    pub(super) fn new(options: &Options) -> Result<Self, DoctorError> {
+        // Another part may have chosen it already, which is just as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut client = Client::builder()
+            // A connection for each request: what balances connections is seen, too.
+            .pool_max_idle_per_host(0)
+            .http1_only()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(PROMPT)
+            .user_agent(concat!("roomcast-doctor/", env!("CARGO_PKG_VERSION")));
+        if let Some(path) = &options.ca {
+            for certificate in authorities(path)? {
+                client = client.tls_certs_merge([certificate]);
+            }
+        } else if options.target.scheme() == "http" && options.api.as_ref().is_none_or(|api| api.scheme() == "http") {
+            // Without TLS the system's authorities need not even be there.
+            client = client.tls_certs_only([]);
+        }
+        let mut socket = options.target.clone();
+        if socket.path() == "/" {
+            socket.set_path("/socket.io/");
+        } else if !socket.path().ends_with('/') {
+            socket.set_path(&format!("{}/", options.target.path()));
+        }
+        Ok(Self { client: client.build().map_err(DoctorError::Client)?, socket })
+    }
+
+    /// A path beside the Socket.IO path.
+    pub(super) fn beside(&self, path: &str) -> Url {
+        let mut url = self.socket.clone();
+        url.set_path(path);
+        url.set_query(None);
+        url
+    }
+
+    /// The Socket.IO path for a transport, and a session if there is one.
+    pub(super) fn session(&self, transport: &str, sid: Option<&str>) -> Url {
+        let mut url = self.socket.clone();
+        url.query_pairs_mut().append_pair("EIO", "4").append_pair("transport", transport);
+        if let Some(sid) = sid {
+            url.query_pairs_mut().append_pair("sid", sid);
+        }
+        url
+    }
+
+    /// Asks, and reads the whole answer.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        url: Url,
+        headers: &[(HeaderName, HeaderValue)],
+        body: &'static str,
+        within: Duration,
+    ) -> Result<Answer, String> {
+        let mut request = self.client.request(method, url).timeout(within);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "text/plain;charset=UTF-8").body(body);
+        }
+        let began = Instant::now();
+        let response = request.send().await.map_err(|error| causes(&error))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = text(response).await?;
+        Ok(Answer { status, headers, body, took: began.elapsed() })
+    }
+
+    /// Opens a long-polling session.
+    pub(super) async fn open(&self, headers: &[(HeaderName, HeaderValue)]) -> Result<(Opened, Answer), String> {
+        let answer = self.ask(Method::GET, self.session("polling", None), headers, "", PROMPT).await?;
+        // Nothing else may come with it, or after a separator.
+        let first = answer.body.split('\u{1e}').next().unwrap_or_default();
+        let Some(mut opened) = (answer.status == 200).then(|| Opened::read(first)).flatten() else {
+            return Err(format!("no session was opened: {}", answer.told()));
+        };
+        opened.cookies = cookies(&answer.headers);
+        Ok((opened, answer))
+    }
+
+    /// What a client that keeps cookies sends in this session.
+    pub(super) fn kept(opened: &Opened) -> Vec<(HeaderName, HeaderValue)> {
+        opened.cookies.iter().map(|cookies| (header::COOKIE, cookies.clone())).collect()
+    }
+}
+
+fn authorities(path: &Path) -> Result<Vec<Certificate>, DoctorError> {
+    let fault = |problem: String| DoctorError::Authority { path: path.to_owned(), problem };
+    let pem = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(fault("holds no certificate in PEM".into())),
+    }
+}
+
+/// The cookies that an answer sets, as they are sent back.
+fn cookies(headers: &HeaderMap) -> Option<HeaderValue> {
+    let set = headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let kept: Vec<&str> = set.filter_map(|value| value.split(';').next()).map(str::trim).collect();
+    if kept.is_empty() { None } else { HeaderValue::from_str(&kept.join("; ")).ok() }
+}
+
+async fn text(mut response: Response) -> Result<String, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
+        let room = MOST - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// An error with its causes, in one line.
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let told = cause.to_string();
+        if !text.contains(&told) {
+            text = format!("{text}: {told}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_are_sent_back_without_their_attributes() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(cookies(&headers), None);
+        headers.append(header::SET_COOKIE, HeaderValue::from_static("roomcast=abc; Path=/; HttpOnly"));
+        headers.append(header::SET_COOKIE, HeaderValue::from_static("AWSALB=x y; Expires=never"));
+        assert_eq!(cookies(&headers).unwrap(), "roomcast=abc; AWSALB=x y");
+    }
+
+    #[test]
+    fn an_open_packet_is_read_and_nothing_else() {
+        let opened = Opened::read(
+            r#"0{"sid":"a","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#,
+        );
+        assert_eq!(opened.unwrap().ping_interval(), Duration::from_secs(25));
+        for other in ["", "0", "1", "<html>", r#"{"sid":"a"}"#, r#"0{"sid":"a"}"#] {
+            assert!(Opened::read(other).is_none(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! WebSocket: a session opens by it, and a long-polling session is upgraded to it.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, Method, header};
+use reqwest::Upgraded;
+
+use super::frames::{Event, Frames};
+use super::report::Finding;
+use super::sight::{Opened, PROMPT, Sight, causes};
+
+const REMEDY: &str = "let the proxy pass upgrades on: HTTP/1.1 to the node, with the request's `Upgrade` and `Connection: upgrade` \
+                      (nginx/roomcast.conf does); a firewall that looks into plain HTTP may also be in the way: try TLS";
+
+/// Opens a session by WebSocket.
+pub(super) async fn open(sight: &Sight) -> Vec<Finding> {
+    let began = Instant::now();
+    vec![match session(sight).await {
+        Ok(_) => Finding::ok("handshake.websocket", format!("a session opened in {} ms", began.elapsed().as_millis())),
+        Err(problem) => Finding::problem("handshake.websocket", problem, REMEDY),
+    }]
+}
+
+/// Upgrades a long-polling session, as most clients begin.
+pub(super) async fn upgrade(sight: &Sight) -> Vec<Finding> {
+    let name = "upgrade";
+    let opened = match sight.open(&[]).await {
+        Ok((opened, _)) => opened,
+        Err(problem) => return vec![Finding::unknown(name, problem, "see handshake.polling")],
+    };
+    if !opened.upgrades.iter().any(|transport| transport == "websocket") {
+        let remedy = "see which server answers here: a roomcast node offers websocket always";
+        return vec![Finding::problem(name, "the server does not offer the upgrade to WebSocket", remedy)];
+    }
+    vec![match probe(sight, &opened).await {
+        Ok(took) => Finding::ok(name, format!("a long-polling session became a WebSocket in {} ms", took.as_millis())),
+        Err(problem) => Finding::problem(name, format!("clients stay on long-polling: {problem}"), REMEDY),
+    }]
+}
+
+async fn probe(sight: &Sight, opened: &Opened) -> Result<Duration, String> {
+    let began = Instant::now();
+    let mut frames = connect(sight, Some(&opened.sid), &Sight::kept(opened)).await?;
+    frames.send("2probe").await.map_err(|error| causes(&error))?;
+    match frames.next(PROMPT).await {
+        Event::Text(text) if text == "3probe" => {}
+        other => return Err(format!("the probe was not answered ({other:?})")),
+    }
+    frames.send("5").await.map_err(|error| causes(&error))?;
+    let took = began.elapsed();
+    _ = frames.send("1").await;
+    Ok(took)
+}
+
+/// A session of its own, and its connection.
+pub(super) async fn session(sight: &Sight) -> Result<(Opened, Frames<Upgraded>), String> {
+    let mut frames = connect(sight, None, &[]).await?;
+    match frames.next(PROMPT).await {
+        Event::Text(text) => {
+            let opened = Opened::read(&text).ok_or("the first message is not Socket.IO's: is the path right?")?;
+            Ok((opened, frames))
+        }
+        Event::End(_) => Err("the connection was upgraded, then closed before a session was opened".into()),
+        Event::Silence => Err("the connection was upgraded, but nothing came".into()),
+    }
+}
+
+async fn connect(
+    sight: &Sight,
+    sid: Option<&str>,
+    cookies: &[(HeaderName, HeaderValue)],
+) -> Result<Frames<Upgraded>, String> {
+    let mut request = sight.client.request(Method::GET, sight.session("websocket", sid));
+    for (name, value) in cookies {
+        request = request.header(name, value);
+    }
+    let request = request
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        // Any 16 bytes.
+        .header(header::SEC_WEBSOCKET_KEY, "cm9vbWNhc3QtZG9jdG9yIQ==");
+    let connecting = async {
+        let response = request.send().await.map_err(|error| causes(&error))?;
+        let status = response.status();
+        if status != http::StatusCode::SWITCHING_PROTOCOLS {
+            let body = tokio::time::timeout(PROMPT, response.text()).await;
+            let start: String = body.ok().and_then(Result::ok).unwrap_or_default().chars().take(120).collect();
+            return Err(format!("the upgrade was answered with {status} {}", start.trim()));
+        }
+        response.upgrade().await.map_err(|error| causes(&error))
+    };
+    let upgraded = tokio::time::timeout(PROMPT * 2, connecting);
+    upgraded.await.map_err(|_| "the upgrade was not answered".to_owned())?.map(Frames::new)
+}

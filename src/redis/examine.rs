@@ -1,0 +1,73 @@
+//! What a Redis says of itself, for `roomcast doctor`.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand};
+
+use super::{RedisError, connect};
+use crate::config;
+
+/// What it says.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// `redis_version`, or the server's own where it is not Redis.
+    pub version: String,
+    /// `standalone`, `sentinel` or `cluster`.
+    pub mode: String,
+    /// `master` or `slave`.
+    pub role: String,
+    /// How long a command takes.
+    pub round_trip: Duration,
+    /// `CONFIG GET` of [`SETTINGS`]; empty where it may not be asked.
+    pub settings: HashMap<String, String>,
+}
+
+/// The settings that matter to nodes.
+pub const SETTINGS: [&str; 3] = ["client-output-buffer-limit", "maxmemory-policy", "maxclients"];
+
+/// The quickest of so many is what the way takes; the others had to wait for something.
+const PINGS: usize = 5;
+
+/// Asks a Redis of which the configuration may be wrong, so without trying again.
+///
+/// # Errors
+/// When it cannot be reached or does not let us in.
+pub async fn examine(config: &config::Redis) -> Result<Facts, RedisError> {
+    let client = connect::commands(config)?;
+    let mut connection = client.init().await?;
+    let facts = ask(&client).await;
+    _ = client.quit().await;
+    connection.abort();
+    _ = (&mut connection).await;
+    Ok(facts?)
+}
+
+async fn ask(client: &Client) -> Result<Facts, Error> {
+    let mut round_trip = Duration::MAX;
+    for _ in 0..PINGS {
+        let began = Instant::now();
+        _ = client.ping::<String>(None).await?;
+        round_trip = round_trip.min(began.elapsed());
+    }
+    let info: String = client.custom(command("INFO"), vec!["everything"]).await?;
+    let field = |name: &str| {
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(key, _)| *key == name).map_or_else(String::new, |(_, value)| value.trim().to_owned())
+    };
+    let mut settings = HashMap::new();
+    for name in SETTINGS {
+        // Managed services and ACLs may forbid it.
+        let told: Result<HashMap<String, String>, _> = client.custom(command("CONFIG"), vec!["GET", name]).await;
+        settings.extend(told.unwrap_or_default());
+    }
+    let (version, mode, role) = (field("redis_version"), field("redis_mode"), field("role"));
+    Ok(Facts { version, mode, role, round_trip, settings })
+}
+
+fn command(name: &'static str) -> CustomCommand {
+    CustomCommand::new_static(name, ClusterHash::Random, false)
+}
