@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -85,6 +86,11 @@ class Image(unittest.TestCase):
 
 
 class Compose(unittest.TestCase):
+    def test_it_is_what_the_compose_specification_says(self):
+        args = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(ROOT / "compose.yaml")]
+        done = subprocess.run([sys.executable, *args], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
     def test_every_node_has_settings_that_the_node_takes(self):
         with tempfile.TemporaryDirectory() as folder:
             for name in COMPOSE["secrets"]:
