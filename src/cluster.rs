@@ -8,6 +8,7 @@ pub mod frame;
 pub mod pubsub;
 
 mod actions;
+mod canary;
 mod gaps;
 mod members;
 mod revocations;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
+use prometheus::IntGaugeVec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -30,7 +32,8 @@ use crate::publish::NotCarried;
 use crate::redis::Redis;
 use crate::room::Rooms;
 use crate::session::{RoomName, Session};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, count};
+use canary::Canaries;
 use frame::Frame;
 use members::{Hello, Members};
 
@@ -64,6 +67,7 @@ struct Link {
     redis: Redis,
     pubsub: Arc<PubSub>,
     control: Arc<str>,
+    canaries: Arc<Canaries>,
 }
 
 /// What nodes tell each other.
@@ -93,9 +97,10 @@ impl Cluster {
         config: &config::Redis,
     ) -> Arc<Self> {
         let control: Arc<str> = redis.keys().control_channel().into();
-        let pubsub = PubSub::start(redis.clone(), node, metrics, config.publish_buffer);
+        let pubsub = PubSub::start(redis.clone(), node, metrics.clone(), config.publish_buffer);
+        let canaries = Canaries::start(&redis, &pubsub, metrics, config.canary_interval.get());
         let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
-        let cluster = Arc::new(Self::new(node, rooms, Some(Link { redis, pubsub, control })));
+        let cluster = Arc::new(Self::new(node, rooms, Some(Link { redis, pubsub, control, canaries })));
         tokio::spawn(cluster.clone().listen(requests));
         tokio::spawn(cluster.clone().say_hello());
         cluster
@@ -125,6 +130,21 @@ impl Cluster {
     /// The nodes, this one first, and their totals.
     pub fn view(&self) -> View {
         self.members.view(self.own_member())
+    }
+
+    /// Sets the cluster's gauges to the truth of the moment.
+    pub fn measure(&self, metrics: &Metrics) {
+        let set = |gauge: &IntGaugeVec, number| gauge.with_label_values::<&str>(&[]).set(count(number));
+        set(&metrics.cluster_nodes, self.view().nodes.len());
+        let Some(link) = &self.link else {
+            // Not down: there is none. An error means that it was removed before.
+            let _ = metrics.redis_up.remove_label_values::<&str>(&[]);
+            return;
+        };
+        let (towards, from) = link.pubsub.waiting();
+        set(&metrics.cluster_publish_queue, towards);
+        set(&metrics.cluster_receive_queue, from);
+        set(&metrics.redis_up, usize::from(link.redis.health().is_good()));
     }
 
     /// Handles what other nodes tell on a topic. A node's own messages are not handled by itself.
@@ -184,6 +204,9 @@ impl Cluster {
             }
             WHO => self.say_once().await,
             BYE => {
+                if let Some(link) = &self.link {
+                    link.canaries.forget(node);
+                }
                 if self.members.forget(node) {
                     tracing::info!(node = %node, "a node has left the cluster");
                     self.expect_listeners();

@@ -19,12 +19,12 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::auth::Authenticator;
 use crate::contract::model::{Contract, Namespace};
 use crate::error::{Code, Refusal};
-use crate::event::Event;
+use crate::event::{Args, Event};
 use crate::history::History;
 use crate::hooks::{Hooks, Notices};
 use crate::limits::{Limits, SessionLimits};
@@ -72,6 +72,15 @@ pub struct Gateway {
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
 }
 
+/// An acknowledgement that a client asked for.
+struct Asked<'a> {
+    id: AckId,
+    came: Instant,
+    contract: &'a str,
+    event: &'a str,
+    result: &'static str,
+}
+
 /// A client, as the gateway keeps it beside its session.
 pub struct Client {
     /// The session.
@@ -99,9 +108,10 @@ impl Gateway {
     /// A client's events take effect in the order in which this is called. One that does not fit the client's lane is
     /// answered with OVERLOADED.
     pub fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {
-        if let Err(LaneFull(Item::Event(event, ack))) = self.enqueue(client, Item::Event(event, ack)) {
+        let item = Item::Event(event, ack, Instant::now());
+        if let Err(LaneFull(Item::Event(event, ack, came))) = self.enqueue(client, item) {
             let text = format!("more than {} events wait to be handled; slow down", self.parts.max_pending_events);
-            self.refuse_now(client, &event, ack, &Refusal::new(Code::Overloaded, text));
+            self.refuse_now(client, &event, ack.map(|id| (id, came)), &Refusal::new(Code::Overloaded, text));
         }
     }
 
@@ -110,13 +120,14 @@ impl Gateway {
         self.parts.notices.close(patience).await
     }
 
+    #[expect(clippy::result_large_err, reason = "it is given back as it came")]
     fn enqueue(self: &Arc<Self>, client: &Arc<Client>, item: Item) -> Result<(), LaneFull> {
         let (gateway, handled) = (self.clone(), client.clone());
         client.lane.push(item, self.parts.max_pending_events, move |item| {
             let (gateway, client) = (gateway.clone(), handled.clone());
             Box::pin(async move {
                 match item {
-                    Item::Event(event, ack) => gateway.handle(&client, &event, ack).await,
+                    Item::Event(event, ack, came) => gateway.handle(&client, &event, ack, came).await,
                     Item::Opened(answers) => gateway.settle_in(&client, answers).await,
                 }
             })
@@ -126,6 +137,16 @@ impl Gateway {
     /// Queues an event for one client, and counts it when it does not fit.
     fn send(&self, session: &Session, event: &Event) {
         self.count_send(session, session.send(event));
+    }
+
+    /// Acknowledges an event that came then.
+    fn ack(&self, client: &Client, of: Asked<'_>, args: &Args) {
+        let sent = client.session.ack(of.id, args);
+        let metrics = &self.parts.metrics;
+        let result = if sent.is_ok() { of.result } else { "lost" };
+        metrics.acks_total.with_label_values(&[of.contract, of.event, result]).inc();
+        metrics.ack_seconds.with_label_values(&[of.contract]).observe(of.came.elapsed().as_secs_f64());
+        self.count_send(&client.session, sent);
     }
 
     fn count_send(&self, session: &Session, sent: Result<(), SendError>) {

@@ -131,6 +131,14 @@ impl History {
         Self { backend: Backend::Memory(Memory::new(metrics.clone())), sequencer: Sequencer::new(), metrics }
     }
 
+    /// How many rooms have a history in the memory of this node, and the bytes of their events.
+    pub fn size(&self) -> (usize, usize) {
+        match &self.backend {
+            Backend::Memory(memory) => memory.size(),
+            Backend::Redis(_) => (0, 0),
+        }
+    }
+
     /// For a cluster: kept in Redis.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
         Self {

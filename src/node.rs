@@ -2,6 +2,7 @@
 
 mod agree;
 mod build;
+mod measure;
 mod pulse;
 mod ready;
 mod shutdown;

@@ -66,6 +66,19 @@ pub struct RoomInfo {
     pub created_at: SystemTime,
 }
 
+/// How much of everything there is in a namespace of this node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Clients.
+    pub sessions: usize,
+    /// Rooms with members, without the clients' own.
+    pub rooms: usize,
+    /// Memberships in those rooms.
+    pub memberships: usize,
+    /// Users who are known and have a client.
+    pub users: usize,
+}
+
 impl Rooms {
     /// An index for these namespaces; there are no others.
     pub fn new(namespaces: impl IntoIterator<Item = Arc<str>>) -> Self {
@@ -222,6 +235,23 @@ impl Rooms {
     pub fn room(&self, namespace: &str, name: &str) -> Option<RoomInfo> {
         self.read(namespace, |table| table.rooms.get_key_value(name).map(|(name, members)| members.info(name)))
             .flatten()
+    }
+
+    /// How much of everything there is in a namespace. Visits every room: for what is asked seldom.
+    pub fn census(&self, namespace: &str) -> Census {
+        let count = |table: &Table| {
+            let mut census = Census { sessions: table.sessions.len(), ..Census::default() };
+            for (name, members) in &table.rooms {
+                if !name.starts_with(RESERVED_PREFIX) {
+                    census.rooms += 1;
+                    census.memberships += members.sessions.len();
+                } else if user_of(name).is_some() {
+                    census.users += 1;
+                }
+            }
+            census
+        };
+        self.read(namespace, count).unwrap_or_default()
     }
 
     fn read<T>(&self, namespace: &str, work: impl FnOnce(&Table) -> T) -> Option<T> {

@@ -40,6 +40,8 @@ pub struct PubSub {
     outgoing: Mutex<Outgoing>,
     gaps: Arc<Mutex<Gaps>>,
     listeners: Listeners,
+    /// What arrives waits there.
+    incoming: Mutex<Vec<mpsc::WeakSender<Incoming>>>,
 }
 
 /// How many nodes are known to listen to a channel, this one included.
@@ -54,6 +56,7 @@ struct Job {
     channel: Arc<str>,
     frame: Bytes,
     counted: bool,
+    queued: Instant,
     done: oneshot::Sender<Result<(), NotCarried>>,
 }
 
@@ -77,7 +80,7 @@ impl PubSub {
         ));
         let origin = Origin { node: node.into(), incarnation: now_us() };
         let outgoing = Mutex::new(Outgoing { numbers: HashMap::new(), queue });
-        Arc::new(Self { redis, origin, metrics, outgoing, gaps: Arc::default(), listeners })
+        Arc::new(Self { redis, origin, metrics, outgoing, gaps: Arc::default(), listeners, incoming: Mutex::default() })
     }
 
     /// This node, as the others know it.
@@ -124,6 +127,7 @@ impl PubSub {
     /// Redis is away begins when it comes.
     pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
         let (queue, incoming) = mpsc::channel(buffer);
+        self.incoming.lock().expect("no panic while held").push(queue.downgrade());
         self.gaps.lock().expect("no panic while held").listen(channel);
         let (own, metrics, gaps) = (self.origin.clone(), self.metrics.clone(), self.gaps.clone());
         self.redis.subscriber().subscribe(channel.clone(), move |message| {
@@ -177,6 +181,17 @@ impl PubSub {
     /// When Redis does not answer.
     pub async fn subscribers(&self, channel: &str) -> Result<u64, Error> {
         subscribers(&self.redis, channel).await
+    }
+
+    /// How many messages wait to be written to Redis, and how many of other nodes wait to be handled.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let depth = |queue: &mpsc::Sender<Incoming>| queue.max_capacity() - queue.capacity();
+        let outgoing = self.outgoing.lock().expect("no panic while held");
+        let towards = outgoing.queue.max_capacity() - outgoing.queue.capacity();
+        drop(outgoing);
+        let mut incoming = self.incoming.lock().expect("no panic while held");
+        incoming.retain(|queue| queue.strong_count() > 0);
+        (towards, incoming.iter().filter_map(mpsc::WeakSender::upgrade).map(|queue| depth(&queue)).sum())
     }
 
     /// The channels that this node listens to, our own protocol only.
@@ -235,7 +250,7 @@ impl Outgoing {
 
     fn send(&mut self, channel: &Arc<str>, frame: Bytes, counted: bool) -> Result<Receipt, NotCarried> {
         let (done, receipt) = oneshot::channel();
-        let job = Job { channel: channel.clone(), frame, counted, done };
+        let job = Job { channel: channel.clone(), frame, counted, queued: Instant::now(), done };
         match self.queue.try_send(job) {
             Ok(()) => Ok(Box::pin(async move { receipt.await.unwrap_or(Err(NotCarried::Away)) })),
             Err(TrySendError::Full(_)) => Err(NotCarried::Full),
@@ -291,6 +306,7 @@ impl Writer {
         } else {
             Err(NotCarried::Away)
         };
+        self.metrics.cluster_publish_seconds.with_label_values::<&str>(&[]).observe(job.queued.elapsed().as_secs_f64());
         match outcome {
             Ok(()) if job.counted => self.metrics.cluster_carried_total.with_label_values::<&str>(&[]).inc(),
             Err(why) if job.counted => {

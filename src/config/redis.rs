@@ -41,6 +41,8 @@ pub struct Redis {
     pub receive_buffer: usize,
     /// How often the node sends itself a message through Redis.
     pub probe_interval: Period,
+    /// How often the node sends the others a canary, by which they measure loss and delay.
+    pub canary_interval: Period,
     /// Whether a node takes new clients while Redis is away: `degraded`, it does; `not_ready`, `/ready` answers 503.
     pub when_away: WhenAway,
 }
@@ -72,6 +74,7 @@ impl Default for Redis {
             publish_buffer: 16_384,
             receive_buffer: 65_536,
             probe_interval: Period::from_secs(1),
+            canary_interval: Period::from_secs(1),
             when_away: WhenAway::default(),
         }
     }
@@ -134,6 +137,7 @@ impl Redis {
         check.time("command_timeout", *self.command_timeout);
         check.time("connect_timeout", *self.connect_timeout);
         check.time("probe_interval", *self.probe_interval);
+        check.time("canary_interval", *self.canary_interval);
         check.time("reconnect.min", *self.reconnect.min);
         check.must(self.reconnect.max >= self.reconnect.min, "reconnect.max", "must not be shorter than `min`");
         check.count("publish_buffer", self.publish_buffer);

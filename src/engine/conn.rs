@@ -9,8 +9,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+use crate::telemetry::metrics::Metrics;
 
 const LIVE: u8 = 0;
 const CLOSING: u8 = 1;
@@ -67,9 +70,27 @@ impl KillSwitch {
     }
 }
 
+/// Counts the bytes of connections.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    /// From clients.
+    pub received: IntCounter,
+    /// To clients.
+    pub sent: IntCounter,
+}
+
+impl Traffic {
+    /// The node's counters.
+    pub fn new(metrics: &Metrics) -> Self {
+        let count = |direction| metrics.network_bytes_total.with_label_values(&[direction]);
+        Self { received: count("received"), sent: count("sent") }
+    }
+}
+
 /// A client's stream.
 pub struct Conn<S> {
     stream: S,
+    traffic: Traffic,
     kill: Arc<KillSwitch>,
     stall: Duration,
     // Only while a write waits: an idle connection has no timer.
@@ -78,13 +99,19 @@ pub struct Conn<S> {
 
 impl<S> Conn<S> {
     /// Wraps a stream. A write that makes no progress for `stall` ends the connection.
-    pub fn new(stream: S, stall: Duration) -> Self {
-        Self { stream, kill: Arc::default(), stall, stalled: None }
+    pub fn new(stream: S, stall: Duration, traffic: Traffic) -> Self {
+        Self { stream, traffic, kill: Arc::default(), stall, stalled: None }
     }
 
     /// The switch that closes it.
     pub fn kill_switch(&self) -> Arc<KillSwitch> {
         self.kill.clone()
+    }
+
+    fn count_sent(&self, outcome: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(written)) = outcome {
+            self.traffic.sent.inc_by(*written as u64);
+        }
     }
 
     /// Passes on what the stream says, and looks at the clock while it says that it cannot write.
@@ -111,7 +138,12 @@ fn dead() -> io::Error {
 impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let outcome = match self.kill.state() {
-            LIVE => Pin::new(&mut self.stream).poll_read(cx, buffer),
+            LIVE => {
+                let before = buffer.filled().len();
+                let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+                self.traffic.received.inc_by((buffer.filled().len() - before) as u64);
+                outcome
+            }
             // Nothing read is the end of the stream.
             _ => return Poll::Ready(Ok(())),
         };
@@ -131,6 +163,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
             return Poll::Ready(Err(dead()));
         }
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.count_sent(&outcome);
         self.watch(cx, outcome)
     }
 
@@ -156,6 +189,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
             return Poll::Ready(Err(dead()));
         }
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.count_sent(&outcome);
         self.watch(cx, outcome)
     }
 
@@ -170,10 +204,15 @@ mod tests {
 
     use super::*;
 
+    fn traffic() -> Traffic {
+        Traffic::new(&Metrics::new())
+    }
+
     #[tokio::test]
     async fn closing_ends_a_waiting_read_and_lets_writes_pass() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut conn = Conn::new(near, Duration::from_secs(60));
+        let traffic = traffic();
+        let mut conn = Conn::new(near, Duration::from_secs(60), traffic.clone());
         let kill = conn.kill_switch();
         let reading = tokio::spawn(async move {
             let read = conn.read(&mut [0; 8]).await.unwrap();
@@ -186,12 +225,13 @@ mod tests {
         let mut bye = [0; 3];
         far.read_exact(&mut bye).await.unwrap();
         assert_eq!(&bye, b"bye");
+        assert_eq!((traffic.received.get(), traffic.sent.get()), (0, 3));
     }
 
     #[tokio::test(start_paused = true)]
     async fn client_that_stops_reading_is_given_up() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut conn = Conn::new(near, Duration::from_secs(20));
+        let mut conn = Conn::new(near, Duration::from_secs(20), traffic());
         let started = tokio::time::Instant::now();
         let error = conn.write_all(b"more than fits").await.unwrap_err();
         assert_eq!((error.kind(), started.elapsed().as_secs()), (io::ErrorKind::BrokenPipe, 20));
@@ -201,7 +241,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_client_is_not_a_stalled_one() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut conn = Conn::new(near, Duration::from_secs(20));
+        let mut conn = Conn::new(near, Duration::from_secs(20), traffic());
         let writing = tokio::spawn(async move { conn.write_all(&[7; 16]).await });
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_secs(15)).await;
@@ -213,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn killing_wakes_a_waiting_write() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut conn = Conn::new(near, Duration::from_secs(60));
+        let mut conn = Conn::new(near, Duration::from_secs(60), traffic());
         let kill = conn.kill_switch();
         let writing = tokio::spawn(async move { conn.write_all(b"more than fits").await });
         tokio::task::yield_now().await;

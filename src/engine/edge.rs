@@ -18,7 +18,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use tower::{Service, ServiceExt};
 
-pub use hub::{EngineSession, Hub};
+pub use hub::{Backlog, EngineSession, Hub};
 use origin::Origins;
 use query::Query;
 
@@ -27,6 +27,7 @@ use super::listener::Arrival;
 use crate::config;
 use crate::error::{Code, Refusal};
 use crate::session::Peer;
+use crate::telemetry::metrics::Metrics;
 
 /// The client's address as far as trusted proxies say; among the extensions of requests that go to the routes.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +66,7 @@ struct Shared {
     trusted: Vec<config::Network>,
     max_connections: u64,
     hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
 }
 
 /// Why a handshake finds no place.
@@ -75,6 +77,15 @@ enum TurnedAway {
 }
 
 impl TurnedAway {
+    /// The label in metrics.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::Leaving => "leaving",
+            Self::Crowded => "crowded",
+        }
+    }
+
     fn answer(&self) -> Response<Body> {
         match self {
             Self::Origin => {
@@ -127,7 +138,7 @@ where
     B: axum::body::HttpBody<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
     /// A door for requests to `server.path`; all others go to `routes`.
-    pub fn new(config: &config::Server, hub: Arc<Hub>, engine: S, routes: Router) -> Self {
+    pub fn new(config: &config::Server, hub: Arc<Hub>, metrics: Arc<Metrics>, engine: S, routes: Router) -> Self {
         let (closer, path) = (engine.clone(), config.path.clone());
         hub.close_polling_by(move |sid| {
             let (closer, request) = (closer.clone(), query::close_request(&path, sid));
@@ -141,6 +152,7 @@ where
             trusted: config.trusted_proxies.clone(),
             max_connections: config.max_connections,
             hub,
+            metrics,
         };
         Self { shared: Arc::new(shared), engine, routes }
     }
@@ -165,6 +177,7 @@ where
             Some(sid) if query.websocket => {
                 if let (Some(arrival), Some(session)) = (arrival, self.shared.hub.session(&sid)) {
                     session.upgrading(arrival.kill);
+                    self.shared.metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
                 }
                 self.pass(request).await
             }
@@ -185,7 +198,10 @@ where
         let kill = arrival.filter(|_| websocket).map(|arrival| arrival.kill);
         let session = match shared.admit(request.headers(), ip, websocket, kill) {
             Ok(session) => session,
-            Err(turned) => return turned.answer(),
+            Err(turned) => {
+                shared.metrics.handshakes_refused_total.with_label_values(&[turned.as_str()]).inc();
+                return turned.answer();
+            }
         };
         let hub = shared.hub.clone();
         let Some(slim) = slim(request, &session) else {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
-use super::conn::{Conn, KillSwitch};
+use super::conn::{Conn, KillSwitch, Traffic};
 use super::rewind::Rewind;
 
 /// A client must have sent the head of its request by then. It also bounds how long a connection may be idle between two
@@ -76,6 +76,7 @@ pub async fn serve(
     intake: impl Intake,
     service: impl Serve,
     stall: Duration,
+    traffic: Traffic,
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
@@ -89,11 +90,11 @@ pub async fn serve(
                 // Small packets must not wait for each other.
                 let _ = stream.set_nodelay(true);
                 let (intake, service) = (intake.clone(), service.clone());
-                let (http, stop) = (connections.clone(), stop.clone());
+                let (http, stop, traffic) = (connections.clone(), stop.clone(), traffic.clone());
                 // HTTP has a task of its own: it is large, and what the intake keeps is to be small.
                 connections.spawn(async move {
                     if let Some((stream, read)) = intake.take(stream, address).await {
-                        let stream = Conn::new(Rewind::new(read, stream), stall);
+                        let stream = Conn::new(Rewind::new(read, stream), stall, traffic);
                         http.spawn(connection(stream, address, service, stop));
                     }
                 });

@@ -30,6 +30,7 @@ use self::intake::NativeIntake;
 use self::turn::Turns;
 use self::wire::Bounds;
 use super::Gate;
+use super::conn::Traffic;
 use super::edge::{EngineSession, Hub};
 use super::listener;
 use super::socketioxide::SocketioxideEngine;
@@ -57,6 +58,7 @@ struct Shared<G> {
     stall: Duration,
     bounds: Bounds,
     turns: Arc<Turns>,
+    traffic: Traffic,
 }
 
 /// A client's connection, and what its handshake said: every namespace asks for it.
@@ -88,6 +90,7 @@ impl<G: Gate> NativeEngine<G> {
     /// An engine for the carrier's namespaces, whose clients `gate` lets in. Needs a Tokio runtime.
     pub fn new(config: &config::Server, carrier: &Arc<NativeCarrier>, gate: &Arc<G>) -> Self {
         let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
+        let traffic = Traffic::new(carrier.metrics());
         let writers = tokio::runtime::Handle::current().metrics().num_workers();
         let shared = Shared {
             gate: gate.clone(),
@@ -103,7 +106,8 @@ impl<G: Gate> NativeEngine<G> {
                 packets: config.queue,
                 bytes: max_payload.saturating_mul(QUEUED_PAYLOADS).max(LEAST_QUEUE_BYTES),
             },
-            turns: Turns::start(writers),
+            turns: Turns::start(writers, traffic.sent.clone()),
+            traffic,
         };
         Self { shared: Arc::new(shared), http: SocketioxideEngine::new(config, carrier.polling(), gate) }
     }
@@ -117,7 +121,8 @@ impl<G: Gate> NativeEngine<G> {
     pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
         let edge = self.http.edge(routes);
         let intake = NativeIntake::new(self.shared.clone(), edge.entrance(), stop.clone());
-        listener::serve(listener, intake, self.http.around(edge), self.shared.stall, stop).await;
+        let (service, traffic) = (self.http.around(edge), self.shared.traffic.clone());
+        listener::serve(listener, intake, service, self.shared.stall, traffic, stop).await;
         self.hub().emptied().await;
     }
 

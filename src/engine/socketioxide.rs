@@ -26,9 +26,11 @@ pub use carrier::SocketioxideCarrier;
 use self::adapter::NodeAdapter;
 use self::door::Door;
 use super::Gate;
+use super::conn::Traffic;
 use super::edge::{Edge, Hub};
 use super::listener::{self, HttpOnly, Serve};
 use crate::config;
+use crate::telemetry::metrics::Metrics;
 
 /// Read buffers of WebSockets: what idle connections hold of them adds up.
 const WS_READ_BUFFER: usize = 1024;
@@ -43,6 +45,7 @@ pub struct SocketioxideEngine {
     hub: Arc<Hub>,
     service: SocketIoService<Router, Adapter>,
     config: config::Server,
+    metrics: Arc<Metrics>,
     // Keeps the namespaces.
     _io: SocketIo<Adapter>,
 }
@@ -70,7 +73,7 @@ impl SocketioxideEngine {
         for namespace in carrier.namespaces() {
             io.ns(namespace.to_string(), Door::new(namespace.clone(), gate.clone(), carrier.clone()));
         }
-        Self { hub: Arc::default(), service, config: config.clone(), _io: io }
+        Self { hub: Arc::default(), service, config: config.clone(), metrics: carrier.metrics.clone(), _io: io }
     }
 
     /// The connections of this node.
@@ -85,7 +88,7 @@ impl SocketioxideEngine {
 
     /// The door before the engine.
     pub(super) fn edge(&self, routes: Router) -> Edge<SocketIoService<Router, Adapter>> {
-        Edge::new(&self.config, self.hub.clone(), self.service.clone(), routes)
+        Edge::new(&self.config, self.hub.clone(), self.metrics.clone(), self.service.clone(), routes)
     }
 
     /// What is around the door.
@@ -96,7 +99,8 @@ impl SocketioxideEngine {
     /// Serves the public listener until `stop` is cancelled and every connection is closed.
     pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
         // A client that reads nothing for as long as it may leave a ping unanswered is gone.
-        listener::serve(listener, HttpOnly, self.service(routes), self.config.ping_timeout.get(), stop).await;
+        let (service, stall) = (self.service(routes), self.config.ping_timeout.get());
+        listener::serve(listener, HttpOnly, service, stall, Traffic::new(&self.metrics), stop).await;
         self.hub.emptied().await;
     }
 

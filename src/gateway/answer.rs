@@ -9,7 +9,7 @@ use super::connect::scope_of_session;
 use super::event::Turn;
 use super::relay::encode;
 use super::replay::ReplayOutcome;
-use super::{Client, Gateway};
+use super::{Asked, Client, Gateway};
 use crate::contract::model::{Ack, Contract, Reply};
 use crate::contract::scope::Scope;
 use crate::error::Refusal;
@@ -38,7 +38,7 @@ impl Gateway {
             None => Args::encode(&[default_ack(done)]).ok(),
         };
         if let Some(args) = args {
-            self.count_send(session, session.ack(id, &args));
+            self.ack(turn.client, turn.asked(id, "ok"), &args);
         }
     }
 
@@ -49,7 +49,7 @@ impl Gateway {
         let mut scope = scope.clone();
         scope.error = Some((shown(turn.contract, refusal), refusal));
         if let Some(id) = turn.ack {
-            self.ack_error(turn.client, turn.contract, id, &scope, refusal);
+            self.ack_error(turn.client, turn.contract, turn.asked(id, "error"), &scope, refusal);
         }
         let outcome = turn.def.on_error.as_ref();
         match outcome.and_then(|outcome| outcome.reply.as_ref().map(|reply| (outcome.always, reply))) {
@@ -70,14 +70,14 @@ impl Gateway {
         &self,
         client: &Client,
         contract: &Contract,
-        id: AckId,
+        of: Asked<'_>,
         scope: &Scope<'_>,
         refusal: &Refusal,
     ) {
         let mut scope = scope.clone();
         scope.error = Some((shown(contract, refusal), refusal));
         if let Ok(args) = Args::encode(&[contract.errors.ack.render(&scope)]) {
-            self.count_send(&client.session, client.session.ack(id, &args));
+            self.ack(client, of, &args);
         }
     }
 
@@ -103,6 +103,12 @@ impl Gateway {
             Some(data) => encode(&reply.event, data, event, scope),
             None => Event::encode::<Value>(&reply.event, &[]).ok(),
         }
+    }
+}
+
+impl<'a> Turn<'a> {
+    fn asked(&self, id: AckId, result: &'static str) -> Asked<'a> {
+        Asked { id, came: self.came, contract: &self.contract.name, event: &self.def.name, result }
     }
 }
 

@@ -1,11 +1,12 @@
 //! One event of a client, from its name to its answer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use super::connect::scope_of;
-use super::{Client, Gateway, spokesman};
+use super::{Asked, Client, Gateway, spokesman};
 use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
@@ -19,34 +20,42 @@ const SHOWN_NAME_BYTES: usize = 64;
 pub(super) struct Turn<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) contract: &'a Arc<Contract>,
-    pub(super) def: &'a ClientEvent,
+    pub(super) def: &'a Arc<ClientEvent>,
     pub(super) event: &'a Event,
     pub(super) ack: Option<AckId>,
+    pub(super) came: Instant,
 }
 
 impl Gateway {
-    pub(super) async fn handle(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>) {
+    pub(super) async fn handle(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>, came: Instant) {
         if !client.admitted {
             return;
         }
         let Some((contract, def)) = client.namespace.client.get(event.name()) else {
-            return self.unknown(client, event, ack);
+            return self.unknown(client, event, ack.map(|id| (id, came)));
         };
-        let turn = Turn { client, contract, def, event, ack };
+        let turn = Turn { client, contract, def, event, ack, came };
+        self.take(&turn).await;
+        let labels = [&*contract.name, &*def.name];
+        self.parts.metrics.event_seconds.with_label_values(&labels).observe(came.elapsed().as_secs_f64());
+    }
+
+    async fn take(&self, turn: &Turn<'_>) {
+        let &Turn { client, def, event, .. } = turn;
         let user = client.session.user();
         let payload = match check_rate(client, Some(def)).and_then(|()| read_payload(def, event)) {
             Ok(payload) => payload,
-            Err(refusal) => return self.fail(&turn, &scope_of(client, &user, &Value::Null), &refusal).await,
+            Err(refusal) => return self.fail(turn, &scope_of(client, &user, &Value::Null), &refusal).await,
         };
         let mut scope = scope_of(client, &user, &payload);
         scope.capabilities = Some(&*self.parts.auth);
-        match self.act(&turn, &scope).await {
-            Ok(done) => self.succeed(&turn, &scope, &done),
-            Err(refusal) => self.fail(&turn, &scope, &refusal).await,
+        match self.act(turn, &scope).await {
+            Ok(done) => self.succeed(turn, &scope, &done),
+            Err(refusal) => self.fail(turn, &scope, &refusal).await,
         }
     }
 
-    fn unknown(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>) {
+    fn unknown(&self, client: &Arc<Client>, event: &Event, ack: Option<(AckId, Instant)>) {
         let ignored = client.namespace.contracts.iter().any(|contract| contract.unknown == UnknownEvent::Ignore);
         if ignored {
             self.count_received("unknown", "unknown", "ignored");
@@ -61,7 +70,13 @@ impl Gateway {
     }
 
     /// Answers an event that is not acted upon, at once: in the ack, or by the contract's error event.
-    pub(super) fn refuse_now(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: &Refusal) {
+    pub(super) fn refuse_now(
+        &self,
+        client: &Arc<Client>,
+        event: &Event,
+        ack: Option<(AckId, Instant)>,
+        refusal: &Refusal,
+    ) {
         let user = client.session.user();
         let scope = scope_of(client, &user, &Value::Null);
         let known = client.namespace.client.get(event.name());
@@ -69,7 +84,10 @@ impl Gateway {
         let labels = known.map_or(("unknown", "unknown"), |(contract, def)| (&contract.name, &def.name));
         self.count_received(labels.0, labels.1, refusal.code.as_str());
         match ack {
-            Some(id) => self.ack_error(client, contract, id, &scope, refusal),
+            Some((id, came)) => {
+                let of = Asked { id, came, contract: labels.0, event: labels.1, result: "error" };
+                self.ack_error(client, contract, of, &scope, refusal);
+            }
             None => self.send_error_event(&client.session, contract, &Value::Null, refusal),
         }
     }

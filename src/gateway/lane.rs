@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use crate::contract::model::Contract;
 use crate::event::Event;
@@ -14,8 +15,8 @@ use crate::session::AckId;
 /// What waits in a lane.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// An event of the client.
-    Event(Event, Option<AckId>),
+    /// An event of the client, and when it came.
+    Event(Event, Option<AckId>, Instant),
     /// It has just connected; backends that were asked have answered so.
     Opened(Vec<(Arc<Contract>, HookAnswer)>),
 }
@@ -44,6 +45,10 @@ impl Lane {
     ///
     /// # Errors
     /// [`LaneFull`] when `bound` items wait already.
+    #[expect(
+        clippy::result_large_err,
+        reason = "it is given back as it came; a box would cost every event an allocation"
+    )]
     pub(super) fn push<F>(self: &Arc<Self>, item: Item, bound: usize, work: F) -> Result<(), LaneFull>
     where
         F: Fn(Item) -> Work + Send + 'static,
@@ -94,7 +99,7 @@ mod tests {
     use super::*;
 
     fn item(n: usize) -> Item {
-        Item::Event(Event::encode(&n.to_string(), &[n]).unwrap(), None)
+        Item::Event(Event::encode(&n.to_string(), &[n]).unwrap(), None, Instant::now())
     }
 
     #[tokio::test(start_paused = true)]
@@ -106,7 +111,7 @@ mod tests {
             lane.push(item(n), 1000, move |item| {
                 let seen = seen.clone();
                 Box::pin(async move {
-                    let Item::Event(event, _) = item else { return };
+                    let Item::Event(event, ..) = item else { return };
                     let n: usize = event.name().parse().unwrap();
                     if n % 7 == 3 {
                         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -143,6 +148,6 @@ mod tests {
         lane.push(item(1), 1, forever).unwrap();
         lane.push(item(2), 1, forever).unwrap();
         let full = lane.push(item(3), 1, forever).unwrap_err();
-        assert!(matches!(full, LaneFull(Item::Event(event, None)) if event.name() == "3"));
+        assert!(matches!(full, LaneFull(Item::Event(event, None, _)) if event.name() == "3"));
     }
 }

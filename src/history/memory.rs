@@ -96,6 +96,11 @@ impl Memory {
         self.with(Instant::now(), |table| table.rooms.len())
     }
 
+    /// How many rooms have a history, and the bytes of their events.
+    pub fn size(&self) -> (usize, usize) {
+        self.with(Instant::now(), |table| (table.rooms.len(), table.bytes))
+    }
+
     fn with<T>(&self, now: Instant, work: impl FnOnce(&mut Table) -> T) -> T {
         let mut table = self.table.lock().expect("no panic while held");
         table.expire(now);

@@ -27,6 +27,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::throttle::Throttles;
 
 use super::agree::agree;
+use super::measure::measure;
 use super::ready::NodeStatus;
 
 /// A node, ready to listen.
@@ -70,12 +71,14 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         history: history.clone(),
         metrics: ground.metrics.clone(),
     });
+    let limits = Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone()));
+    measure(&ground.metrics, config, &cluster, &history, &limits);
     let gateway = Gateway::new(gateway::Parts {
         namespaces: ground.namespaces.clone(),
         rooms: rooms.clone(),
         publisher: publisher.clone(),
         auth: auth.clone(),
-        limits: Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone())),
+        limits,
         history: history.clone(),
         notices: notices(&ground, &hooks),
         hooks,
@@ -93,6 +96,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     let end: EndSession = Arc::new(move |session| ending.end_revoked(session));
     let revoker = ClusterRevoker::start(&cluster, auth.revocations(), &rooms, ground.redis.clone(), end);
     let engine = Engine::new(&config.server, &carrier, &gateway);
+    engine.hub().measured_by(&ground.metrics);
     let redis = ground.redis.clone();
     let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), redis, config.redis.when_away));
     let api = Api::new(http::Parts {

@@ -49,7 +49,6 @@ struct Known {
 
 impl State {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.redis_up.with_label_values::<&str>(&[]).set(0);
         let known = Known { heard: false, round_trip: None, since: SystemTime::now(), last_error: None };
         Self {
             metrics,
@@ -96,6 +95,16 @@ impl State {
         self.turn(&mut known, false);
     }
 
+    /// Redis has answered the publish of a message to ourselves.
+    pub(super) fn answered(&self, after: Duration) {
+        self.metrics.redis_command_seconds.with_label_values::<&str>(&[]).observe(after.as_secs_f64());
+    }
+
+    /// Counts what became of a message to ourselves.
+    pub(super) fn count_probe(&self, result: &str) {
+        self.metrics.redis_probes_total.with_label_values(&[result]).inc();
+    }
+
     pub(super) fn count_reconnect(&self) {
         self.metrics.redis_reconnects_total.with_label_values::<&str>(&[]).inc();
     }
@@ -126,7 +135,6 @@ impl State {
         if !heard {
             self.lost.notify_one();
         }
-        self.metrics.redis_up.with_label_values::<&str>(&[]).set(i64::from(heard));
         match &known.last_error {
             Some(error) => tracing::warn!(redis.error = error, "Redis is away: this node serves its own clients only"),
             None => tracing::info!("Redis is up: a message to ourselves came back"),

@@ -101,6 +101,11 @@ impl Keys {
         format!("{}:control", self.prefix)
     }
 
+    /// Every node's canaries for the others, numbered.
+    pub fn canary_channel(&self) -> String {
+        format!("{}:canary", self.prefix)
+    }
+
     /// Events of a namespace for the clients of other nodes.
     pub fn events_channel(&self, namespace: &str) -> String {
         format!("{}:events:{namespace}", self.prefix)

@@ -33,6 +33,17 @@ enum Probe {
     Unsent,
 }
 
+impl Probe {
+    /// The label in metrics.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Back(_) => "back",
+            Self::Lost => "lost",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
 async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch::Receiver<u64>) {
     let state = redis.state().clone();
     let mut lost = 0;
@@ -42,6 +53,7 @@ async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch:
             probe = send(&redis, &channel, number, &mut heard) => probe,
         };
         let pause = if matches!(probe, Probe::Back(_)) { every } else { every.min(SOON) };
+        state.count_probe(probe.as_str());
         match probe {
             Probe::Back(round_trip) => {
                 lost = 0;
@@ -86,6 +98,7 @@ async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch:
         state.unheard(&error.to_string());
         return Probe::Unsent;
     }
+    state.answered(started.elapsed());
     let back = heard.wait_for(|last| *last == number);
     match tokio::time::timeout(redis.command_timeout(), back).await {
         Ok(Ok(_)) => Probe::Back(started.elapsed()),

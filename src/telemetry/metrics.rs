@@ -1,13 +1,18 @@
 //! Every metric of the node, declared once. The doc comment of a field is its HELP text.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::sync::Mutex;
 
-/// Declares the struct, and registers each metric under `roomcast_<field>`.
+use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// Declares the struct, and registers each metric under `roomcast_<field>`, or the name after `=`. What `from` lists are
+/// the label's values: they are shown as 0 from the start, so that the first of its kind is seen to have come.
 macro_rules! metrics {
-    ($( #[doc = $help:literal] $name:ident: $kind:ident [$($label:literal),*] $(buckets $buckets:expr)?; )*) => {
+    ($( #[doc = $help:literal] $name:ident: $kind:ident [$($label:literal),*] $(= $full:literal)?
+        $(from [$($value:literal),*])? $(buckets $buckets:expr)?; )*) => {
         /// All metrics of a node. Labels come from contracts and enumerations, never from clients.
         pub struct Metrics {
             registry: Registry,
+            measures: Mutex<Vec<Measure>>,
             $( #[doc = $help] pub $name: metrics!(@type $kind), )*
         }
 
@@ -16,22 +21,36 @@ macro_rules! metrics {
             pub fn new() -> Self {
                 let registry = Registry::new();
                 $(
-                    let $name = metrics!(@make $kind concat!("roomcast_", stringify!($name)), $help.trim(), &[$($label),*] $(, $buckets)?);
+                    let name = metrics!(@name $name $($full)?);
+                    let labels: &[&str] = &[$($label),*];
+                    let $name = metrics!(@make $kind name, $help.trim(), labels $(, $buckets)?);
+                    if labels.is_empty() {
+                        let _ = $name.with_label_values::<&str>(&[]);
+                    }
+                    $($( let _ = $name.with_label_values(&[$value]); )*)?
                     registry.register(Box::new($name.clone())).expect("names are unique");
                 )*
-                Self { registry, $( $name, )* }
+                Self { registry, measures: Mutex::default(), $( $name, )* }
             }
 
             /// Name, kind, labels and help of every metric, for `docs/metrics.md`.
             pub const CATALOGUE: &'static [(&'static str, &'static str, &'static [&'static str], &'static str)] =
-                &[$( (concat!("roomcast_", stringify!($name)), stringify!($kind), &[$($label),*], $help), )*];
+                &[$( (metrics!(@name $name $($full)?), metrics!(@kind $kind), &[$($label),*], $help), )*];
         }
     };
+    (@name $name:ident) => { concat!("roomcast_", stringify!($name)) };
+    (@name $name:ident $full:literal) => { $full };
+    (@kind seconds) => { "counter" };
+    (@kind $kind:ident) => { stringify!($kind) };
     (@type counter) => { IntCounterVec };
+    (@type seconds) => { CounterVec };
     (@type gauge) => { IntGaugeVec };
     (@type histogram) => { HistogramVec };
     (@make counter $name:expr, $help:expr, $labels:expr) => {
         IntCounterVec::new(Opts::new($name, $help), $labels).expect("the declaration is valid")
+    };
+    (@make seconds $name:expr, $help:expr, $labels:expr) => {
+        CounterVec::new(Opts::new($name, $help), $labels).expect("the declaration is valid")
     };
     (@make gauge $name:expr, $help:expr, $labels:expr) => {
         IntGaugeVec::new(Opts::new($name, $help), $labels).expect("the declaration is valid")
@@ -41,11 +60,37 @@ macro_rules! metrics {
     };
 }
 
+/// Sets gauges to the truth of the moment.
+type Measure = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 /// From 50 µs to 10 s.
 const LATENCY: &[f64] =
     &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
+/// The same in fewer steps, for what there is much of.
+const COARSE: &[f64] = &[0.0005, 0.0025, 0.01, 0.05, 0.25, 1.0, 5.0];
+
 metrics! {
+    /// 1, with the node's version, engine and id.
+    build_info: gauge ["version", "engine", "node"];
+    /// 1 while the node takes new clients, else 0; /ready says why.
+    ready: gauge [];
+    /// Connections of clients now, by the transport that they are on. A client is one, in however many namespaces it is.
+    transports: gauge ["transport"] from ["websocket", "polling"];
+    /// Clients that began to move from polling to WebSocket.
+    transport_upgrades_total: counter [];
+    /// Handshakes that found no place, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections).
+    handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded"];
+    /// Bytes of the public listener's connections, by direction: received, sent. Below TLS and above TCP.
+    network_bytes_total: counter ["direction"] from ["received", "sent"];
+    /// Packets that wait to be written to clients now, over all WebSockets of the native engine.
+    queue_packets: gauge [];
+    /// Bytes that wait to be written to clients now, over all WebSockets of the native engine.
+    queue_bytes: gauge [];
+    /// Packets that wait in the longest queue of a client now (at most server.queue), over all WebSockets of the native engine.
+    queue_longest_packets: gauge [];
+    /// Namespaces that the node serves.
+    namespaces: gauge [];
     /// Clients connected to a namespace of this node now.
     connections: gauge ["nsp"];
     /// Clients that connected to a namespace since the node started.
@@ -56,34 +101,66 @@ metrics! {
     connections_refused_total: counter ["nsp", "code"];
     /// Rooms with members on this node now.
     rooms: gauge ["nsp"];
+    /// Memberships of clients in rooms on this node now.
+    memberships: gauge ["nsp"];
+    /// Users with a client on this node now; anonymous ones are not counted.
+    users: gauge ["nsp"];
     /// Events from clients, by what became of them: ok, or the code of the error. Events that no contract knows are named "unknown".
     events_received_total: counter ["contract", "event", "result"];
+    /// Seconds from a client event's arrival to its last effect: checks, hooks, joins, relays and answer, and the wait behind the client's earlier events.
+    event_seconds: histogram ["contract", "event"] buckets COARSE;
+    /// Acknowledgements that clients asked for: ok, error (it says what went wrong), lost (the client's queue was full, or it is gone).
+    acks_total: counter ["contract", "event", "result"];
+    /// Seconds from the arrival of an event whose client asked for an acknowledgement to that in its queue.
+    ack_seconds: histogram ["contract"] buckets COARSE;
     /// Events published, from clients, backends and hooks. Plain emits are of the contract "plain".
     events_published_total: counter ["contract", "event", "origin"];
     /// Copies of events queued for clients of this node.
     deliveries_total: counter ["nsp"];
     /// Copies of events that were not queued for a client, by reason.
     deliveries_dropped_total: counter ["nsp", "reason"];
-    /// Seconds from an event's arrival to its last local queue.
+    /// Seconds that it took to queue a published event for all its clients of this node and to hand it to the cluster.
     publish_seconds: histogram ["origin"] buckets LATENCY;
     /// Events that Redis has taken for the other nodes.
     cluster_carried_total: counter [];
     /// Events that a throttle let pass, or held as the newest of their room.
     throttled_total: counter ["event", "result"];
     /// Events that did not reach the other nodes, by reason.
-    cluster_not_carried_total: counter ["reason"];
+    cluster_not_carried_total: counter ["reason"] from ["away", "full", "timeout", "refused", "unheard"];
+    /// Seconds from a message's place in the queue towards Redis to Redis' answer.
+    cluster_publish_seconds: histogram [] buckets LATENCY;
+    /// Messages that wait to be written to Redis now (at most redis.publish_buffer).
+    cluster_publish_queue: gauge [];
+    /// Messages of other nodes that wait to be handled now (events: at most redis.receive_buffer a namespace).
+    cluster_receive_queue: gauge [];
+    /// Nodes that this node knows to live, itself included.
+    cluster_nodes: gauge [];
+    /// Canaries that this node has numbered for the other nodes; each of those receives it, or counts it lost.
+    canaries_sent_total: counter [];
+    /// Canaries that this node could not hand to Redis, by reason. The others count them lost.
+    canaries_not_carried_total: counter ["reason"] from ["away", "full", "timeout", "refused"];
+    /// Canaries of another node that arrived here, by that node's id.
+    canaries_received_total: counter ["from"];
+    /// Canaries of another node that did not arrive here in time, by that node's id.
+    canaries_lost_total: counter ["from"];
+    /// Seconds that canaries of another node took to arrive here, by that node's id; clocks of the nodes must agree.
+    canary_delay_seconds: histogram ["from"] buckets COARSE;
     /// Events received from other nodes.
     cluster_received_total: counter ["nsp"];
     /// Events of other nodes that this node knows it has missed, by gaps in their numbers.
     cluster_missed_total: counter [];
     /// Messages of other nodes that arrived and were not used, by reason: lagged, full, unreadable.
-    cluster_dropped_total: counter ["reason"];
+    cluster_dropped_total: counter ["reason"] from ["lagged", "full", "unreadable"];
     /// Seconds from a publish on another node to its delivery here; clocks of the nodes must agree.
     cluster_delay_seconds: histogram [] buckets LATENCY;
-    /// 1 when Redis is connected and a message to ourselves came back, else 0.
+    /// 1 when Redis is connected and a message to ourselves came back, else 0; not shown by a node without Redis.
     redis_up: gauge [];
-    /// Seconds of the last round trip through Redis pub/sub to ourselves.
+    /// Seconds from a message to ourselves through Redis pub/sub until it was back: how far pub/sub lags.
     redis_round_trip_seconds: histogram [] buckets LATENCY;
+    /// Seconds that Redis took to answer the publish of a message to ourselves.
+    redis_command_seconds: histogram [] buckets LATENCY;
+    /// Messages to ourselves, by what became of them: back, lost (Redis took them), unsent (not connected, or not subscribed yet).
+    redis_probes_total: counter ["result"] from ["back", "lost", "unsent"];
     /// Reconnections to Redis.
     redis_reconnects_total: counter [];
     /// Events appended to histories.
@@ -92,6 +169,10 @@ metrics! {
     history_errors_total: counter ["op", "reason"];
     /// Rooms whose history was forgotten early, because histories in memory are bounded.
     history_evicted_total: counter [];
+    /// Rooms whose history is in the memory of this node now; 0 with Redis, where histories are then.
+    history_rooms: gauge [];
+    /// Bytes of events in the histories in the memory of this node now.
+    history_bytes: gauge [];
     /// Events shown to clients that joined a room.
     history_replayed_total: counter ["nsp"];
     /// Joins whose replay could not be proven complete, by reason: unavailable, gone (other epoch, trimmed), slow (the client's queue stayed full).
@@ -109,7 +190,9 @@ metrics! {
     /// Times that the node wrote all its presence anew, by reason: start, gone (the lease had ended, or Redis was emptied), failed, full.
     presence_resyncs_total: counter ["reason"];
     /// Connections and events that came too soon, by what was counted: ip, event, socket, user, node.
-    rate_limited_total: counter ["scope"];
+    rate_limited_total: counter ["scope"] from ["ip", "event", "socket", "user", "node"];
+    /// Buckets of rates that are kept now, by what they count: address, user.
+    rate_buckets: gauge ["kind"];
     /// Calls of hooks, by what became of them: ok, refused, timeout, unreachable, status, bad_answer, overloaded, open.
     hook_requests_total: counter ["hook", "result"];
     /// Seconds from a call of a hook to its answer, waiting and retries included.
@@ -146,14 +229,45 @@ metrics! {
     api_request_seconds: histogram ["route"] buckets LATENCY;
     /// Questions for the owner of a room, by answer: found, none, unavailable.
     owner_lookups_total: counter ["result"];
+    /// Threads that run the node's tasks.
+    runtime_workers: gauge [];
+    /// Seconds that the workers were busy, summed over them; its rate by roomcast_runtime_workers is the busy share.
+    runtime_busy_seconds_total: seconds [];
+    /// Tasks that live now.
+    runtime_tasks: gauge [];
+    /// Tasks that are ready and wait in the queue that all workers share now.
+    runtime_queue: gauge [];
+    /// Seconds of CPU time that the process used, user and system.
+    process_cpu: seconds [] = "process_cpu_seconds_total";
+    /// Bytes of memory that the process has resident.
+    process_resident: gauge [] = "process_resident_memory_bytes";
+    /// Bytes of address space that the process has.
+    process_virtual: gauge [] = "process_virtual_memory_bytes";
+    /// File descriptors that the process has open.
+    process_open_fds: gauge [] = "process_open_fds";
+    /// File descriptors that the process may have open (its soft limit).
+    process_max_fds: gauge [] = "process_max_fds";
+    /// Threads of the process.
+    process_threads: gauge [] = "process_threads";
+    /// Unix time at which the process started, in seconds.
+    process_start: gauge [] = "process_start_time_seconds";
 }
 
 impl Metrics {
+    /// Has `measure` run at every scrape, before everything is written: gauges are then the truth of that moment, and cannot
+    /// drift from it. What it holds lives as long as the metrics: give it weak references.
+    pub fn measure(&self, measure: impl Fn(&Self) + Send + Sync + 'static) {
+        self.measures.lock().expect("no panic while held").push(Box::new(measure));
+    }
+
     /// The exposition in Prometheus' text format.
     ///
     /// # Errors
     /// When a metric cannot be encoded, which would be a fault of the node.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
+        // Held to the end, so that what is measured for two scrapes at once is not added twice.
+        let measures = self.measures.lock().expect("no panic while held");
+        measures.iter().for_each(|measure| measure(self));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -162,6 +276,17 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A count as a gauge takes it.
+pub fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Raises a counter to a sum that is kept elsewhere.
+pub fn raise(counter: &CounterVec, sum: f64) {
+    let counter = counter.with_label_values::<&str>(&[]);
+    counter.inc_by((sum - counter.get()).max(0.0));
 }
 
 #[cfg(test)]
@@ -173,7 +298,7 @@ mod tests {
         for (name, kind, _, help) in Metrics::CATALOGUE {
             assert!(help.trim().ends_with('.'), "{name}");
             assert_eq!(*kind == "counter", name.ends_with("_total"), "{name}");
-            assert_eq!(*kind == "histogram", name.ends_with("_seconds"), "{name}");
+            assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");
         }
         assert!(Metrics::new().encode().is_ok());
     }

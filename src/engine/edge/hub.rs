@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use prometheus::IntGaugeVec;
 
 use crate::engine::conn::KillSwitch;
 use crate::session::Peer;
+use crate::telemetry::metrics::{Metrics, count};
 
 /// For so long a polling client whose connection we closed is told so; then its session is merely unknown.
 const REMEMBER_CLOSED: Duration = Duration::from_secs(30);
@@ -38,8 +40,15 @@ pub struct EngineSession {
     number: u64,
     hub: Arc<Hub>,
     websocket: Mutex<Option<Arc<KillSwitch>>>,
+    backlog: OnceLock<Weak<dyn Backlog>>,
     sid: OnceLock<String>,
     closing: AtomicBool,
+}
+
+/// Knows how much waits to be written to a client.
+pub trait Backlog: Send + Sync {
+    /// Packets, and their bytes.
+    fn waiting(&self) -> (usize, usize);
 }
 
 /// A place among the connections that a node may have.
@@ -73,6 +82,35 @@ impl Hub {
     /// Every connection.
     pub fn sessions(&self) -> Vec<Arc<EngineSession>> {
         self.sessions.lock().expect("no panic while held").values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Has the connections measured at every scrape.
+    pub fn measured_by(self: &Arc<Self>, metrics: &Metrics) {
+        let hub = Arc::downgrade(self);
+        metrics.measure(move |metrics| {
+            if let Some(hub) = hub.upgrade() {
+                hub.measure(metrics);
+            }
+        });
+    }
+
+    fn measure(&self, metrics: &Metrics) {
+        let sessions = self.sessions();
+        let (mut packets, mut bytes, mut longest) = (0, 0, 0);
+        for (waiting, size) in
+            sessions.iter().filter_map(|session| session.backlog.get()?.upgrade()).map(|b| b.waiting())
+        {
+            packets += waiting;
+            bytes += size;
+            longest = waiting.max(longest);
+        }
+        let websockets = sessions.iter().filter(|session| session.is_websocket()).count();
+        let set = |gauge: &IntGaugeVec, number| gauge.with_label_values::<&str>(&[]).set(count(number));
+        set(&metrics.queue_packets, packets);
+        set(&metrics.queue_bytes, bytes);
+        set(&metrics.queue_longest_packets, longest);
+        metrics.transports.with_label_values(&["websocket"]).set(count(websockets));
+        metrics.transports.with_label_values(&["polling"]).set(count(sessions.len() - websockets));
     }
 
     /// A place for one more client; `max` 0 means no limit.
@@ -132,6 +170,7 @@ impl EngineSession {
             number,
             hub,
             websocket: Mutex::new(websocket),
+            backlog: OnceLock::new(),
             sid: OnceLock::new(),
             closing: AtomicBool::new(false),
         });
@@ -146,9 +185,20 @@ impl EngineSession {
         &self.peer
     }
 
+    /// Sets what knows how much waits for the client.
+    pub(in crate::engine) fn measure_by<B: Backlog + 'static>(&self, backlog: &Arc<B>) {
+        let backlog: Weak<B> = Arc::downgrade(backlog);
+        let _ = self.backlog.set(backlog);
+    }
+
     /// Notes that the session moves to a WebSocket.
     pub(super) fn upgrading(&self, kill: Arc<KillSwitch>) {
         *self.websocket.lock().expect("no panic while held") = Some(kill);
+    }
+
+    /// Whether it is on a WebSocket, or moves to one.
+    fn is_websocket(&self) -> bool {
+        self.websocket.lock().expect("no panic while held").is_some()
     }
 
     /// Whether we are closing it.

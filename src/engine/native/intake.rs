@@ -114,6 +114,7 @@ async fn begin<G: Gate>(
     });
     let (reader, writer) = stream.into_split();
     let wire = Wire::new(writer, shared.bounds, shared.turns.clone(), kill);
+    client.connection.measure_by(&wire);
     let inbox = Inbox::new(shared.clone(), wire.clone(), client);
     Some(Session::new(shared.clone(), reader, wire, inbox, read[opening.length..].to_vec()))
 }

@@ -166,6 +166,7 @@ impl<G: Gate> Session<G> {
                 Poll::Ready(Ok(())) => {}
             }
             let read = unread.filled().len();
+            self.shared.traffic.received.inc_by(read as u64);
             if self.rest.is_empty() {
                 let used = self.take(&mut buffer[..read])?;
                 self.rest.extend_from_slice(&buffer[used..read]);

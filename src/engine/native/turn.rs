@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use prometheus::IntCounter;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -18,20 +19,25 @@ const SLICE: usize = 128;
 const KEPT_CAPACITY: usize = 4096;
 
 /// Connections that wait to be written.
-#[derive(Default)]
 pub(super) struct Turns {
     waiting: Mutex<VecDeque<Arc<Wire>>>,
     wake: Notify,
     writers: Mutex<Vec<AbortHandle>>,
+    sent: IntCounter,
 }
 
 impl Turns {
-    /// Begins to write, with so many writers. Needs a Tokio runtime.
-    pub(super) fn start(writers: usize) -> Arc<Self> {
-        let turns = Arc::new(Self::default());
+    /// Begins to write, with so many writers; `sent` counts the bytes. Needs a Tokio runtime.
+    pub(super) fn start(writers: usize, sent: IntCounter) -> Arc<Self> {
+        let turns = Arc::new(Self { waiting: Mutex::default(), wake: Notify::new(), writers: Mutex::default(), sent });
         let tasks = (0..writers.max(1)).map(|_| tokio::spawn(write(turns.clone())).abort_handle()).collect();
         *turns.writers.lock().expect("no panic while held") = tasks;
         turns
+    }
+
+    /// Counts bytes that were written.
+    pub(super) fn count(&self, bytes: usize) {
+        self.sent.inc_by(bytes as u64);
     }
 
     /// Ends the writers.

@@ -16,6 +16,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use super::turn::Turns;
 use crate::engine::conn::KillSwitch;
+use crate::engine::edge::Backlog;
 use crate::session::SendError;
 
 /// So many packets go into one write.
@@ -160,6 +161,7 @@ impl Wire {
         while !out.queue.is_empty() {
             match out.write() {
                 Ok(written) => {
+                    self.turns.count(written);
                     out.advance(written);
                     out.blocked = None;
                     total += written;
@@ -246,6 +248,13 @@ impl Wire {
 
     fn out(&self) -> MutexGuard<'_, Out> {
         self.out.lock().expect("no panic while held")
+    }
+}
+
+impl Backlog for Wire {
+    fn waiting(&self) -> (usize, usize) {
+        let out = self.out();
+        (out.queue.len(), out.bytes)
     }
 }
 

@@ -1,0 +1,271 @@
+//! Canaries: a small message of every node to all others, again and again, through the same queues, connections and
+//! Redis as events. What of them is lost or late, between each two nodes, is so of events as well.
+//!
+//! Every canary has a number, also one that cannot be sent. The others count each number exactly once: received, or lost when
+//! it is not there [`GRACE`] after one that was sent later.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::frame::{Frame, Origin};
+use super::pubsub::{Incoming, PubSub};
+use crate::publish::NotCarried;
+use crate::redis::Redis;
+use crate::telemetry::metrics::Metrics;
+
+/// A canary that comes so long after a later one is lost.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A node that sent none for so long is forgotten, with its metrics.
+const FORGET: Duration = Duration::from_secs(300);
+
+/// How often it is looked who is lost, and who is forgotten.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// At most so many nodes are followed, each with a few metrics of its own; those beyond are not.
+const MAX_NODES: usize = 128;
+
+/// At most so many numbers of a node are waited for; older ones are lost.
+const MAX_MISSING: usize = 1024;
+
+/// At most so many canaries wait to be counted.
+const BUFFER: usize = 1024;
+
+/// The canaries of the other nodes, as this one sees them.
+pub(super) struct Canaries {
+    metrics: Arc<Metrics>,
+    flock: Mutex<Flock>,
+}
+
+impl Canaries {
+    /// Begins to send every so often, and to count those of others.
+    pub(super) fn start(redis: &Redis, pubsub: &Arc<PubSub>, metrics: Arc<Metrics>, every: Duration) -> Arc<Self> {
+        let channel: Arc<str> = redis.keys().canary_channel().into();
+        let incoming = pubsub.subscribe(&channel, BUFFER);
+        let canaries = Arc::new(Self { metrics: metrics.clone(), flock: Mutex::default() });
+        tokio::spawn(send(redis.clone(), pubsub.clone(), channel, metrics, every));
+        tokio::spawn(canaries.clone().count(incoming, redis.clone()));
+        canaries
+    }
+
+    /// A node has said that it goes.
+    pub(super) fn forget(&self, node: &str) {
+        self.flock.lock().expect("no panic while held").nodes.remove(node);
+        self.forget_metrics(node);
+    }
+
+    async fn count(self: Arc<Self>, mut incoming: mpsc::Receiver<Incoming>, redis: Redis) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                arrived = incoming.recv() => match arrived {
+                    Some(arrived) => self.note(&arrived.frame, Instant::now()),
+                    None => return,
+                },
+                _ = look.tick() => {
+                    if redis.is_closed() {
+                        return;
+                    }
+                    self.look(Instant::now());
+                }
+            }
+        }
+    }
+
+    fn note(&self, frame: &Frame, now: Instant) {
+        let Ok(number) = <[u8; 8]>::try_from(&*frame.body).map(u64::from_be_bytes) else { return };
+        let noted = self.flock.lock().expect("no panic while held").note(&frame.origin, number, now);
+        let from = &*frame.origin.node;
+        if noted.received {
+            self.metrics.canaries_received_total.with_label_values(&[from]).inc();
+            self.metrics.canary_delay_seconds.with_label_values(&[from]).observe(frame.age().as_secs_f64());
+        }
+        if noted.known {
+            self.metrics.canaries_lost_total.with_label_values(&[from]).inc_by(noted.lost);
+        }
+    }
+
+    fn look(&self, now: Instant) {
+        let (lost, forgotten) = self.flock.lock().expect("no panic while held").look(now);
+        for (node, lost) in lost {
+            self.metrics.canaries_lost_total.with_label_values(&[&*node]).inc_by(lost);
+        }
+        forgotten.iter().for_each(|node| self.forget_metrics(node));
+    }
+
+    fn forget_metrics(&self, node: &str) {
+        // An error means that there were none.
+        let _ = self.metrics.canaries_received_total.remove_label_values(&[node]);
+        let _ = self.metrics.canaries_lost_total.remove_label_values(&[node]);
+        let _ = self.metrics.canary_delay_seconds.remove_label_values(&[node]);
+    }
+}
+
+async fn send(redis: Redis, pubsub: Arc<PubSub>, channel: Arc<str>, metrics: Arc<Metrics>, every: Duration) {
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 1_u64.. {
+        tick.tick().await;
+        if redis.is_closed() {
+            return;
+        }
+        metrics.canaries_sent_total.with_label_values::<&str>(&[]).inc();
+        let metrics = metrics.clone();
+        let count = move |why: NotCarried| metrics.canaries_not_carried_total.with_label_values(&[why.as_str()]).inc();
+        match pubsub.tell(&channel, &number.to_be_bytes()) {
+            Err(why) => count(why),
+            // The next one does not wait for it; Redis' time-out bounds how many there are.
+            Ok(receipt) => drop(tokio::spawn(async move {
+                if let Err(why) = receipt.await {
+                    count(why);
+                }
+            })),
+        }
+    }
+}
+
+/// What is known of the numbers of the other nodes.
+#[derive(Default)]
+struct Flock {
+    nodes: HashMap<Arc<str>, Sender>,
+}
+
+struct Sender {
+    incarnation: u64,
+    next: u64,
+    /// Numbers before `next` that have not come, and since when that is known.
+    missing: BTreeMap<u64, Instant>,
+    last: Instant,
+}
+
+/// What became known with a canary.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Noted {
+    /// Its node is followed.
+    known: bool,
+    /// It came for the first time, and in time.
+    received: bool,
+    /// So many others are lost.
+    lost: u64,
+}
+
+/// How many canaries of a node are lost.
+type Lost = (Arc<str>, u64);
+
+impl Flock {
+    /// Notes a canary. The first of a node's run begins its count.
+    fn note(&mut self, origin: &Origin, number: u64, now: Instant) -> Noted {
+        if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&origin.node) {
+            return Noted::default();
+        }
+        let fresh = || Sender { incarnation: origin.incarnation, next: number, missing: BTreeMap::new(), last: now };
+        let sender = self.nodes.entry(origin.node.clone()).or_insert_with(fresh);
+        let mut lost = 0;
+        if sender.incarnation != origin.incarnation {
+            // Another run of the node: what is missing of the last one will not come.
+            lost = sender.missing.len() as u64;
+            *sender = fresh();
+        }
+        sender.last = now;
+        let (received, more) = sender.note(number, now);
+        Noted { known: true, received, lost: lost + more }
+    }
+
+    /// Numbers that are lost by now, by node; and the nodes that are forgotten.
+    fn look(&mut self, now: Instant) -> (Vec<Lost>, Vec<Arc<str>>) {
+        let mut lost = Vec::new();
+        for (node, sender) in &mut self.nodes {
+            let before = sender.missing.len();
+            sender.missing.retain(|_, since| now.saturating_duration_since(*since) < GRACE);
+            if sender.missing.len() < before {
+                lost.push((node.clone(), (before - sender.missing.len()) as u64));
+            }
+        }
+        let gone = |sender: &Sender| now.saturating_duration_since(sender.last) >= FORGET;
+        let forgotten: Vec<_> = self.nodes.iter().filter(|(_, s)| gone(s)).map(|(node, _)| node.clone()).collect();
+        forgotten.iter().for_each(|node| drop(self.nodes.remove(node)));
+        (lost, forgotten)
+    }
+}
+
+impl Sender {
+    /// Whether the number comes for the first time, and in time; and how many are lost for sure.
+    fn note(&mut self, number: u64, now: Instant) -> (bool, u64) {
+        if number < self.next {
+            return (self.missing.remove(&number).is_some(), 0);
+        }
+        let skipped = number - self.next;
+        let waited_for = skipped.min(MAX_MISSING as u64);
+        self.missing.extend((number - waited_for..number).map(|number| (number, now)));
+        self.next = number.saturating_add(1);
+        let mut lost = skipped - waited_for;
+        while self.missing.len() > MAX_MISSING {
+            self.missing.pop_first();
+            lost += 1;
+        }
+        (true, lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(node: &str, incarnation: u64) -> Origin {
+        Origin { node: node.into(), incarnation }
+    }
+
+    fn received(lost: u64) -> Noted {
+        Noted { known: true, received: true, lost }
+    }
+
+    #[test]
+    fn each_number_is_received_or_lost_once() {
+        let (mut flock, start) = (Flock::default(), Instant::now());
+        let a = origin("a", 1);
+        assert_eq!(flock.note(&a, 7, start), received(0));
+        assert_eq!(flock.note(&a, 11, start), received(0));
+        assert_eq!(flock.note(&a, 9, start), received(0));
+        assert_eq!(flock.note(&a, 9, start), Noted { received: false, ..received(0) });
+        assert_eq!(flock.look(start + GRACE / 2), (vec![], vec![]));
+        assert_eq!(flock.look(start + GRACE), (vec![("a".into(), 2)], vec![]));
+        assert_eq!(flock.note(&a, 8, start + GRACE), Noted { received: false, ..received(0) });
+        assert_eq!(flock.look(start + 2 * GRACE), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_new_run_begins_anew_and_what_the_old_one_owes_is_lost() {
+        let (mut flock, now) = (Flock::default(), Instant::now());
+        flock.note(&origin("a", 1), 1, now);
+        flock.note(&origin("a", 1), 4, now);
+        assert_eq!(flock.note(&origin("a", 2), 3, now), received(2));
+        assert_eq!(flock.note(&origin("a", 2), 4, now), received(0));
+    }
+
+    #[test]
+    fn a_long_silence_costs_no_memory() {
+        let (mut flock, now) = (Flock::default(), Instant::now());
+        let a = origin("a", 1);
+        flock.note(&a, 1, now);
+        let Noted { lost, .. } = flock.note(&a, u64::MAX, now);
+        assert_eq!(lost, u64::MAX - 2 - MAX_MISSING as u64);
+        assert_eq!(flock.nodes["a"].missing.len(), MAX_MISSING);
+    }
+
+    #[test]
+    fn nodes_that_are_silent_are_forgotten_and_too_many_are_not_followed() {
+        let (mut flock, start) = (Flock::default(), Instant::now());
+        for node in 0..MAX_NODES {
+            assert!(flock.note(&origin(&node.to_string(), 1), 1, start).known);
+        }
+        assert_eq!(flock.note(&origin("more", 1), 1, start), Noted::default());
+        flock.note(&origin("7", 1), 2, start + FORGET / 2);
+        let (_, forgotten) = flock.look(start + FORGET);
+        assert_eq!((forgotten.len(), flock.nodes.len()), (MAX_NODES - 1, 1));
+    }
+}

@@ -1,0 +1,42 @@
+//! What is measured at every scrape: gauges are the truth of that moment.
+
+use std::sync::Arc;
+
+use crate::cluster::Cluster;
+use crate::config::{Config, Engine};
+use crate::history::History;
+use crate::limits::Limits;
+use crate::telemetry::metrics::{Metrics, count};
+use crate::telemetry::process;
+
+/// Says who the node is, and has its parts measured. Needs a Tokio runtime.
+pub(super) fn measure(
+    metrics: &Metrics,
+    config: &Config,
+    cluster: &Arc<Cluster>,
+    history: &Arc<History>,
+    limits: &Arc<Limits>,
+) {
+    let engine = match config.server.engine {
+        Engine::Native => "native",
+        Engine::Socketioxide => "socketioxide",
+    };
+    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), engine, cluster.node()]).set(1);
+    process::watch(metrics);
+    let (cluster, history, limits) = (Arc::downgrade(cluster), Arc::downgrade(history), Arc::downgrade(limits));
+    metrics.measure(move |metrics| {
+        if let Some(cluster) = cluster.upgrade() {
+            cluster.measure(metrics);
+        }
+        if let Some(history) = history.upgrade() {
+            let (rooms, bytes) = history.size();
+            metrics.history_rooms.with_label_values::<&str>(&[]).set(count(rooms));
+            metrics.history_bytes.with_label_values::<&str>(&[]).set(count(bytes));
+        }
+        if let Some(limits) = limits.upgrade() {
+            let (addresses, users) = limits.tracked();
+            metrics.rate_buckets.with_label_values(&["address"]).set(count(addresses));
+            metrics.rate_buckets.with_label_values(&["user"]).set(count(users));
+        }
+    });
+}
