@@ -19,6 +19,7 @@ mod verify;
 mod tests;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use serde_json::{Map, Value};
@@ -131,7 +132,29 @@ impl Authenticator {
             return Err(AuthError::WrongUse);
         }
         let user = claims::user(claims, token, policy)?;
+        // Whole seconds were compared; the moment at which sessions end is the same to the millisecond.
+        if self.ends_at(&user).is_some_and(|at| at <= SystemTime::now()) {
+            return Err(AuthError::TokenExpired);
+        }
         if self.is_revoked(&user) { Err(AuthError::Revoked) } else { Ok(user) }
+    }
+
+    /// The same, but a token whose key is not known yet waits once for the published set to be fetched again.
+    ///
+    /// # Errors
+    /// Why the token does not hold.
+    pub async fn user_or_refresh(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
+        let known = self.jwks.as_ref().map_or(0, Jwks::fetches);
+        let first = self.user(token, policy);
+        match (&first, &self.jwks) {
+            (Err(AuthError::KeyUnknown), Some(jwks)) if jwks.is_newer_than(known).await => self.user(token, policy),
+            _ => first,
+        }
+    }
+
+    /// When a user's token no longer holds: its `exp`, and the leeway.
+    pub fn ends_at(&self, user: &User) -> Option<SystemTime> {
+        user.expires_at?.checked_add(self.rules.leeway())
     }
 
     /// Whether the user, or the token that said who it is, is revoked now.

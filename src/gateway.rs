@@ -6,6 +6,7 @@
 mod act;
 mod answer;
 mod call;
+mod clock;
 mod connect;
 mod event;
 mod expiry;
@@ -35,6 +36,7 @@ use crate::room::Rooms;
 use crate::session::{AckId, SendError, Session};
 use crate::telemetry::metrics::Metrics;
 
+use clock::Clock;
 pub use connect::Admission;
 use lane::{Item, Lane, LaneFull};
 
@@ -70,6 +72,7 @@ pub struct Parts {
 pub struct Gateway {
     parts: Parts,
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
+    clock: Clock,
 }
 
 /// An acknowledgement that a client asked for.
@@ -95,7 +98,7 @@ impl Gateway {
     /// A gateway for these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
-        Arc::new(Self { parts, namespaces })
+        Arc::new(Self { parts, namespaces, clock: Clock::default() })
     }
 
     /// The namespaces that clients may connect to.

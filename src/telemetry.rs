@@ -1,5 +1,6 @@
-//! What operators see: metrics, and logs.
+//! What operators see: metrics, logs, and the audit log.
 
+pub mod audit;
 pub mod catalogue;
 pub mod logging;
 pub mod metrics;

@@ -65,6 +65,7 @@ fn contract(mirror: Option<Policy>) -> Arc<Contract> {
             reject: Reject::ConnectError,
             user: "sub".into(),
             roles: "roles".into(),
+            expiry: Default::default(),
         },
         errors: ErrorShape {
             event: None,

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::claims::{issued_at, token_id};
 use super::{AuthError, Authenticator};
 use crate::contract::scope::Capabilities;
+use crate::telemetry::audit::{self, Kind, Record};
 
 /// What `use` says in a capability.
 pub(super) const USE: &str = "room";
@@ -27,6 +28,11 @@ impl Capabilities for Authenticator {
             },
         };
         self.metrics.capabilities_total.with_label_values(&[reason]).inc();
+        if !granted {
+            let user = Some(user_id).filter(|id| !id.is_empty());
+            let about = Record { user, room: Some(room), reason: Some(reason), ..Record::default() };
+            audit::record(Kind::CapabilityRejected, about);
+        }
         granted
     }
 }

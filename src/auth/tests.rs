@@ -120,6 +120,7 @@ fn policy(mode: AuthMode) -> AuthPolicy {
         reject: Reject::ConnectError,
         user: "sub".into(),
         roles: "roles".into(),
+        expiry: Default::default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The signature and the times of a token.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Validation;
@@ -29,6 +31,11 @@ impl Rules {
     pub(super) fn new(config: &config::Auth) -> Self {
         let leeway_seconds = config.leeway.as_secs();
         Self { issuer: config.issuer.clone(), audience: config.audience.clone(), leeway_seconds }
+    }
+
+    /// How far clocks may be apart.
+    pub(super) fn leeway(&self) -> Duration {
+        Duration::from_secs(self.leeway_seconds)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {

@@ -2,6 +2,7 @@
 //! one mistake is told once.
 
 mod client;
+mod expiry;
 mod parts;
 mod rooms;
 mod sees;
@@ -172,12 +173,14 @@ impl Compiler<'_> {
             let remedy = "add `event = \"error\"` to [errors], or take `reject` out";
             self.blame(&place.key("reject"), "there is no error event to send", remedy);
         }
+        let mode = match raw.mode {
+            None | Some(file::AuthMode::Required) => AuthMode::Required,
+            Some(file::AuthMode::Optional) => AuthMode::Optional,
+            Some(file::AuthMode::None) => AuthMode::None,
+        };
         AuthPolicy {
-            mode: match raw.mode {
-                None | Some(file::AuthMode::Required) => AuthMode::Required,
-                Some(file::AuthMode::Optional) => AuthMode::Optional,
-                Some(file::AuthMode::None) => AuthMode::None,
-            },
+            mode,
+            expiry: self.expiry(&place.key("expiry"), raw.expiry, mode),
             tokens,
             reject,
             user: self.claim(&place.key("user"), raw.user, "sub"),

@@ -99,6 +99,32 @@ pub struct Auth {
     pub user: Option<String>,
     /// The claim that lists the user's roles. Default: "roles".
     pub roles: Option<String>,
+    /// What happens as a token ends. Default: the client is disconnected.
+    pub expiry: Option<Expiry>,
+}
+
+/// What happens as a token ends.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expiry {
+    /// How long before the end a client is warned. Default: 60s, where there is a `warn_event`.
+    pub warn: Option<String>,
+    /// The event that warns. Default: none, and no warning.
+    pub warn_event: Option<String>,
+    /// The client event that brings a newer token of the same user. Default: none; tokens cannot be replaced.
+    pub refresh: Option<String>,
+    /// How a client whose token has ended is disconnected. Default: disconnect.
+    pub then: Option<AtExpiry>,
+}
+
+/// How a client whose token has ended is disconnected.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AtExpiry {
+    /// Out of the namespace: the official client does not return by itself.
+    Disconnect,
+    /// The whole connection closes: the official client returns, and needs a newer token then.
+    Reconnect,
 }
 
 /// Whether a token is needed.

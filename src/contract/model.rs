@@ -84,6 +84,29 @@ pub struct AuthPolicy {
     pub user: String,
     /// The claim that lists the user's roles.
     pub roles: String,
+    /// What happens as a token ends.
+    pub expiry: Expiry,
+}
+
+/// What happens as a token ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expiry {
+    /// How long before, and by which event, a client is warned.
+    pub warn: Option<(Duration, String)>,
+    /// The client event that brings a newer token.
+    pub refresh: Option<String>,
+    /// How a client whose token has ended is disconnected.
+    pub then: AtExpiry,
+}
+
+/// How a client whose token has ended is disconnected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AtExpiry {
+    /// Out of the namespace: it does not return by itself.
+    #[default]
+    Disconnect,
+    /// The connection closes: it returns.
+    Reconnect,
 }
 
 /// Whether a token is needed.

@@ -114,6 +114,7 @@ fn check_auth(contract: &Contract, document: &Document, earlier: &[Part], report
         ("reject", a.reject != b.reject),
         ("user", a.user != b.user),
         ("roles", a.roles != b.roles),
+        ("expiry", a.expiry != b.expiry),
     ];
     for (key, _) in differs.into_iter().filter(|(_, differs)| *differs) {
         let place = Place::top("auth").key(key);
@@ -127,6 +128,13 @@ fn check_auth(contract: &Contract, document: &Document, earlier: &[Part], report
 }
 
 fn check_events(contract: &Contract, document: &Document, earlier: &[Part], report: &mut Report) {
+    let refresh = contract.auth.expiry.refresh.as_ref();
+    let twin = |(other, _): &&Part| refresh.is_some_and(|name| other.client.contains_key(name));
+    if let (Some(name), Some((_, other))) = (refresh, earlier.iter().find(twin)) {
+        let at = there(other, &Place::top("client").key(name));
+        let problem = format!("{at} has the same event in namespace \"{}\"", contract.namespace);
+        report.push(document.mistake(&Place::top("auth").key("expiry").key("refresh"), problem, "rename one of them"));
+    }
     for name in contract.client.keys() {
         let Some((_, other)) = earlier.iter().find(|(other, _)| other.client.contains_key(name)) else {
             continue;

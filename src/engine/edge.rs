@@ -27,6 +27,7 @@ use super::listener::Arrival;
 use crate::config;
 use crate::error::{Code, Refusal};
 use crate::session::Peer;
+use crate::telemetry::audit::{self, Kind, Record};
 use crate::telemetry::metrics::Metrics;
 
 /// The client's address as far as trusted proxies say; among the extensions of requests that go to the routes.
@@ -108,6 +109,7 @@ impl Shared {
         kill: Option<Arc<KillSwitch>>,
     ) -> Result<Arc<EngineSession>, TurnedAway> {
         if !self.origins.permit(headers) {
+            audit::record(Kind::OriginRefused, Record { ip: Some(ip), ..Record::default() });
             return Err(TurnedAway::Origin);
         }
         if !self.hub.accepts() {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::call::{caller, tuned};
 use super::lane::Item;
 use super::{Client, Gateway, spokesman};
-use crate::auth::{AuthError, Handshake};
+use crate::auth::Handshake;
 use crate::contract::model::{Contract, Namespace, Reject};
 use crate::contract::scope::{Scope, SocketScope};
 use crate::error::{Code, Refusal};
@@ -16,6 +16,7 @@ use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::publish::Outgoing;
 use crate::room::socket_room;
 use crate::session::{Close, Link, Peer, RoomName, Session, Undo};
+use crate::telemetry::audit::{self, Kind, Record};
 use crate::user::User;
 
 /// The answer to a handshake.
@@ -57,6 +58,12 @@ impl Gateway {
             Err(refusal) => {
                 let labels = [namespace.path.as_ref(), refusal.code.as_str()];
                 self.parts.metrics.connections_refused_total.with_label_values(&labels).inc();
+                if refusal.code != Code::AuthenticationFailed {
+                    let reason = Some(refusal.code.as_str());
+                    let about = Record { nsp: Some(&namespace.path), ip: Some(peer.ip), reason, ..Record::default() };
+                    let limited = refusal.code == Code::RateLimitExceeded;
+                    audit::record(if limited { Kind::LimitHit } else { Kind::ConnectRefused }, about);
+                }
                 let contract = spokesman(&namespace).clone();
                 match namespace.auth().reject {
                     Reject::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
@@ -78,7 +85,12 @@ impl Gateway {
         peer: &Peer,
     ) -> Result<(Arc<User>, Vec<(Arc<Contract>, HookAnswer)>), Refusal> {
         self.parts.limits.check_connection(&namespace.path, peer.ip)?;
-        let user = Arc::new(self.parts.auth.authenticate_or_refresh(namespace.auth(), handshake).await?);
+        let user = self.parts.auth.authenticate_or_refresh(namespace.auth(), handshake).await.inspect_err(|error| {
+            let reason = Some(error.reason());
+            let about = Record { nsp: Some(&namespace.path), ip: Some(peer.ip), reason, ..Record::default() };
+            audit::record(Kind::TokenRejected, about);
+        })?;
+        let user = Arc::new(user);
         let mut answers = Vec::new();
         for contract in &namespace.contracts {
             let Some(call) = &contract.connect.call else { continue };
@@ -118,9 +130,10 @@ impl Gateway {
         self.parts.rooms.add(&client.session);
         // It may have been revoked since the token was looked at, while no index knew the session.
         if self.parts.auth.is_revoked(&client.session.user()) {
-            self.put_out(&client.session, &AuthError::Revoked.into(), "revoked");
+            self.end_revoked(&client.session);
             return client;
         }
+        self.watch_end(&client);
         self.greet(&client);
         // The lane is empty: this comes before the client's first event, and is refused by no bound.
         let _ = self.enqueue(&client, Item::Opened(answers));
@@ -170,6 +183,7 @@ impl Gateway {
         }
         let undone = client.session.take_undo(None);
         self.notify_disconnect(client, reason);
+        self.forget_end(client, &client.session.user());
         self.parts.rooms.remove(&client.session);
         self.parts.metrics.connections_closed_total.with_label_values(&[client.namespace.path.as_ref(), reason]).inc();
         for (room, undo) in undone {

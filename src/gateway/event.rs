@@ -6,12 +6,13 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::connect::scope_of;
-use super::{Asked, Client, Gateway, spokesman};
+use super::{Asked, Client, Gateway, expiry, spokesman};
 use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::session::{AckId, Close};
+use crate::telemetry::audit::{self, Kind, Record};
 
 /// How many bytes of an unknown event's name an answer repeats.
 const SHOWN_NAME_BYTES: usize = 64;
@@ -30,6 +31,9 @@ impl Gateway {
     pub(super) async fn handle(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>, came: Instant) {
         if !client.admitted {
             return;
+        }
+        if client.namespace.auth().expiry.refresh.as_deref() == Some(event.name()) {
+            return self.refresh(client, event, ack.map(|id| (id, came))).await;
         }
         let Some((contract, def)) = client.namespace.client.get(event.name()) else {
             return self.unknown(client, event, ack.map(|id| (id, came)));
@@ -98,8 +102,12 @@ impl Gateway {
 }
 
 /// Counts the event before anything of it is parsed. Who goes on and on is disconnected, so that it comes back later.
-fn check_rate(client: &Client, def: Option<&Arc<ClientEvent>>) -> Result<(), Refusal> {
+pub(super) fn check_rate(client: &Client, def: Option<&Arc<ClientEvent>>) -> Result<(), Refusal> {
     client.limits.check(def).map_err(|limited| {
+        let user = client.session.user();
+        let reason = Some(if limited.disconnect { "disconnected" } else { Code::RateLimitExceeded.as_str() });
+        let name = def.map(|def| def.name.as_str());
+        audit::record(Kind::LimitHit, Record { name, reason, ..expiry::of(&client.session, &user) });
         if limited.disconnect {
             client.session.close(Close::Transport);
         }

@@ -1,28 +1,234 @@
-//! Tokens that end: before their time (revoked), or at it.
+//! Tokens that end: before their time (revoked), or at it, unless the client sends a newer one.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Gateway, spokesman};
+use super::clock::Due;
+use super::connect::scope_of;
+use super::membership::Place;
+use super::{Asked, Client, Gateway, spokesman};
 use crate::auth::AuthError;
-use crate::error::Refusal;
-use crate::session::{Close, Session};
+use crate::contract::model::AtExpiry;
+use crate::directory::{iso8601, unix_ms};
+use crate::error::{Code, Refusal};
+use crate::event::{Args, Event};
+use crate::room::RESERVED_PREFIX;
+use crate::session::{AckId, Close, RoomName, Session};
+use crate::telemetry::audit::{self, Kind, Record};
+use crate::user::User;
+
+/// How often it is looked whether a token has ended.
+const TICK: Duration = Duration::from_millis(250);
+
+/// So many clients are told or disconnected before others may run.
+const SLICE: usize = 128;
 
 impl Gateway {
+    /// Warns and disconnects clients whose tokens end, from now on. Needs a Tokio runtime.
+    pub fn keep_time(self: &Arc<Self>) {
+        let gateway = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                let Some(gateway) = gateway.upgrade() else { return };
+                while gateway.tick(SystemTime::now()) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+
+    /// Does what is due. True when there is more.
+    pub(super) fn tick(&self, now: SystemTime) -> bool {
+        let due = self.clock.take(unix_ms(now), SLICE);
+        for (client, what) in &due {
+            match what {
+                Due::Warning => self.warn(client, now),
+                Due::End => {
+                    let close = match client.namespace.auth().expiry.then {
+                        AtExpiry::Disconnect => Close::Namespace,
+                        AtExpiry::Reconnect => Close::Transport,
+                    };
+                    self.put_out(&client.session, &AuthError::TokenExpired.into(), "expired", close);
+                }
+            }
+        }
+        due.len() == SLICE
+    }
+
+    /// Notes when a client's token ends.
+    pub(super) fn watch_end(&self, client: &Arc<Client>) {
+        let user = client.session.user();
+        let Some((warning, end)) = self.times(client, &user) else { return };
+        match warning {
+            Some(at) => self.clock.add(at, Due::Warning, client),
+            None => self.clock.add(end, Due::End, client),
+        }
+        // Whoever went meanwhile has been forgotten before it was noted.
+        if client.session.is_closed() {
+            self.forget_end(client, &user);
+        }
+    }
+
+    /// Forgets when a client's token ends.
+    pub(super) fn forget_end(&self, client: &Arc<Client>, user: &User) {
+        let Some((warning, end)) = self.times(client, user) else { return };
+        self.clock.remove(end, client);
+        if let Some(at) = warning {
+            self.clock.remove(at, client);
+        }
+    }
+
+    /// When it is warned, if it is, and when its token ends.
+    fn times(&self, client: &Client, user: &User) -> Option<(Option<u64>, u64)> {
+        let end = unix_ms(self.parts.auth.ends_at(user)?);
+        let warning = client.namespace.auth().expiry.warn.as_ref().map(|(before, _)| {
+            let at = user.expires_at.and_then(|at| at.checked_sub(*before)).map_or(0, unix_ms);
+            // Both have a place of their own.
+            at.min(end.saturating_sub(1))
+        });
+        Some((warning, end))
+    }
+
+    fn warn(&self, client: &Arc<Client>, now: SystemTime) {
+        let user = client.session.user();
+        let Some((_, end)) = self.times(client, &user) else { return };
+        self.clock.add(end, Due::End, client);
+        if let (Some((_, name)), Some(at)) = (&client.namespace.auth().expiry.warn, user.expires_at) {
+            let left = at.duration_since(now).unwrap_or_default();
+            let data = json!({ "expiresAt": iso8601(at), "expiresIn": left.as_secs() });
+            if let Ok(event) = Event::encode(name, &[data]) {
+                self.send(&client.session, &event);
+            }
+        }
+        if client.session.is_closed() {
+            self.forget_end(client, &user);
+        }
+    }
+
     /// Disconnects a session whose token was revoked: its namespace ends, so that the official client does not return by
     /// itself.
     pub fn end_revoked(&self, session: &Arc<Session>) {
-        self.put_out(session, &AuthError::Revoked.into(), "revoked");
+        self.put_out(session, &AuthError::Revoked.into(), "revoked", Close::Namespace);
     }
 
     /// Tells a session why it may not stay, by the contract's error event, and disconnects it.
-    pub(super) fn put_out(&self, session: &Session, refusal: &Refusal, reason: &str) {
+    pub(super) fn put_out(&self, session: &Session, refusal: &Refusal, reason: &'static str, close: Close) {
         if let Some(namespace) = self.namespaces.get(session.namespace()) {
             self.send_error_event(session, spokesman(namespace), &Value::Null, refusal);
         }
         let labels = [session.namespace().as_ref(), reason];
         self.parts.metrics.sessions_ended_total.with_label_values(&labels).inc();
-        session.close(Close::Namespace);
+        audit::record(Kind::SessionEnded, Record { reason: Some(reason), ..of(session, &session.user()) });
+        session.close(close);
+    }
+
+    /// Takes a newer token of the same user.
+    pub(super) async fn refresh(&self, client: &Arc<Client>, event: &Event, ack: Option<(AckId, Instant)>) {
+        let contract = spokesman(&client.namespace).clone();
+        let outcome = match super::event::check_rate(client, None) {
+            Ok(()) => self.try_refresh(client, event).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (result, reason) = match &outcome {
+            Ok(_) => ("ok", None),
+            Err(refusal) => (refusal.code.as_str(), Some(refusal.code.as_str())),
+        };
+        self.parts.metrics.refreshes_total.with_label_values(&[result]).inc();
+        self.count_received(&contract.name, event.name(), result);
+        let kind = if reason.is_some() { Kind::RefreshRefused } else { Kind::TokenRefreshed };
+        audit::record(kind, Record { reason, ..of(&client.session, &client.session.user()) });
+        let name = event.name();
+        let asked = |(id, came), result| Asked { id, came, contract: &contract.name, event: name, result };
+        match (outcome, ack) {
+            (Ok(done), Some(of)) => {
+                if let Ok(args) = Args::encode(&[done]) {
+                    self.ack(client, asked(of, "ok"), &args);
+                }
+            }
+            (Ok(_), None) => {}
+            (Err(refusal), Some(of)) => {
+                let user = client.session.user();
+                self.ack_error(client, &contract, asked(of, "error"), &scope_of(client, &user, &Value::Null), &refusal);
+            }
+            (Err(refusal), None) => self.send_error_event(&client.session, &contract, &Value::Null, &refusal),
+        }
+    }
+
+    async fn try_refresh(&self, client: &Arc<Client>, event: &Event) -> Result<Value, Refusal> {
+        let token = token_of(event)
+            .ok_or_else(|| Refusal::new(Code::InvalidPayload, "send the token as a string, or as { token }"))?;
+        let user = self.parts.auth.user_or_refresh(&token, client.namespace.auth()).await?;
+        let before = client.session.user();
+        if before.anonymous || user.anonymous || user.id != before.id {
+            let text = "the token is another user's; connect anew to be somebody else";
+            return Err(Refusal::new(Code::AuthorizationFailed, text));
+        }
+        let user = Arc::new(user);
+        self.forget_end(client, &before);
+        client.session.set_user(user.clone());
+        self.watch_end(client);
+        // It may have been revoked since it was looked at, while the session still had the other.
+        if self.parts.auth.is_revoked(&user) {
+            self.end_revoked(&client.session);
+            return Err(AuthError::Revoked.into());
+        }
+        let left = self.leave_closed_rooms(client, &before, &user).await;
+        let mut done = json!({ "success": true });
+        if let Some(at) = user.expires_at {
+            done["expiresAt"] = iso8601(at).into();
+        }
+        if !left.is_empty() {
+            done["left"] = left.iter().map(|room| Value::from(&**room)).collect();
+        }
+        Ok(done)
+    }
+
+    /// Leaves the rooms whose rule let the client in before and does not now. A room into which something else than its rule
+    /// brought the client (a backend, a capability in a payload) is none of these.
+    async fn leave_closed_rooms(&self, client: &Arc<Client>, before: &User, now: &User) -> Vec<RoomName> {
+        let mut left = Vec::new();
+        for name in client.session.rooms() {
+            if name.starts_with(RESERVED_PREFIX) {
+                continue;
+            }
+            let Some((def, vars)) = client.namespace.room_of(&name) else { continue };
+            let Some(rule) = &def.join else { continue };
+            let place = Place { def: def.clone(), name: name.clone(), vars };
+            let held = self.ask(client, rule, &place, &scope_of(client, before, &Value::Null)).await;
+            let holds = self.ask(client, rule, &place, &scope_of(client, now, &Value::Null)).await;
+            if matches!((held, holds), (Ok(true), Ok(false))) {
+                self.take_out(&client.session, &name);
+                audit::record(Kind::RoomLost, Record { room: Some(&name), ..of(&client.session, now) });
+                left.push(name);
+            }
+        }
+        left
+    }
+}
+
+/// The token of a refresh: the first argument, or its member.
+fn token_of(event: &Event) -> Option<String> {
+    let args = event.args().ok()?;
+    match serde_json::from_str(args.first()?.get()).ok()? {
+        Value::String(token) => Some(token),
+        Value::Object(mut members) => match members.remove("token")? {
+            Value::String(token) => Some(token),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A session in the audit log.
+pub(super) fn of<'a>(session: &'a Session, user: &'a User) -> Record<'a> {
+    Record {
+        nsp: Some(session.namespace()),
+        user: (!user.anonymous).then_some(&*user.id),
+        socket: Some(session.id()),
+        ip: Some(session.peer().ip),
+        ..Record::default()
     }
 }

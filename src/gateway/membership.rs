@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::event::{Turn, with_room};
+use super::expiry::of;
 use super::replay::{ReplayOutcome, join_with_replay};
 use super::{Client, Gateway};
 use crate::contract::model::{RoomDef, RoomRef};
@@ -13,6 +14,7 @@ use crate::error::{Code, Refusal};
 use crate::history::Since;
 use crate::publish::contract_event::room_refusal;
 use crate::session::{RoomName, Session};
+use crate::telemetry::audit::{self, Kind, Record};
 
 /// A room that an event is about.
 pub(super) struct Place {
@@ -43,6 +45,15 @@ impl Gateway {
 
     /// Whether the client may join: the rule must hold, and the hook agree, where the room has them.
     pub(super) async fn permit_join(&self, turn: &Turn<'_>, place: &Place, scope: &Scope<'_>) -> Result<(), Refusal> {
+        self.may_join(turn, place, scope).await.inspect_err(|refusal| {
+            let (session, reason) = (&turn.client.session, Some(refusal.code.as_str()));
+            let user = session.user();
+            let about = Record { room: Some(&place.name), name: Some(&turn.def.name), reason, ..of(session, &user) };
+            audit::record(Kind::JoinRefused, about);
+        })
+    }
+
+    async fn may_join(&self, turn: &Turn<'_>, place: &Place, scope: &Scope<'_>) -> Result<(), Refusal> {
         if let Some(rule) = &place.def.join
             && !self.ask(turn.client, rule, place, scope).await?
         {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -21,6 +22,7 @@ use crate::publish::{ContractPublish, Origin, PlainEmit, Publisher, RemoteOutcom
 use crate::room::Rooms;
 use crate::session::{AckId, Close, Link, Peer, RoomName, SendError};
 use crate::telemetry::metrics::Metrics;
+use crate::user::User;
 
 const CONTRACT: &str = r#"
 name = "test"
@@ -308,4 +310,28 @@ async fn a_rejected_handshake_says_why() {
     let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "polling", user_agent: None };
     let refusal = bench.gateway.admit("/nowhere", "s1", &Handshake::default(), &peer).await.unwrap_err();
     assert_eq!(refusal.to_string(), "NOT_FOUND: no such namespace");
+}
+
+#[tokio::test]
+async fn only_clients_whose_token_ends_are_in_the_list_and_none_stays() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.connect("s1").await, bench.connect("s2").await);
+    assert_eq!(bench.gateway.clock.len(), 0, "anonymous clients cost nothing");
+    let now = SystemTime::now();
+    for someone in [&one, &two] {
+        let expires_at = Some(now + Duration::from_secs(60));
+        someone.client.session.set_user(Arc::new(User { expires_at, ..User::named("ada") }));
+        bench.gateway.watch_end(&someone.client);
+    }
+    assert_eq!(bench.gateway.clock.len(), 2);
+    bench.gateway.closed(&two.client, "client");
+    assert_eq!(bench.gateway.clock.len(), 1, "whoever goes is forgotten");
+    bench.gateway.watch_end(&two.client);
+    assert_eq!(bench.gateway.clock.len(), 1, "and not noted again");
+    bench.gateway.tick(now + Duration::from_secs(89));
+    assert_eq!(one.tape.take(), Vec::<String>::new(), "the leeway is not over");
+    bench.gateway.tick(now + Duration::from_secs(91));
+    let told = one.tape.take();
+    assert!(told[0].contains("AUTHENTICATION_FAILED") && told[1] == "Namespace", "{told:?}");
+    assert_eq!(bench.gateway.clock.len(), 0);
 }

@@ -10,6 +10,7 @@ use super::fields::Object;
 use super::route::Call;
 use super::text;
 use crate::directory::{DEFAULT_REVOCATION, MAX_REVOCATION, Page, Revocation, RevocationInfo, Revoked, Subject, Told};
+use crate::telemetry::audit::{self, Kind, Record};
 
 /// What is revoked, named in at least one way, and for how long.
 #[derive(JsonSchema)]
@@ -75,6 +76,7 @@ pub async fn revoke(call: Call) -> Result<Answer, ApiError> {
     let subjects = subjects(&mut object);
     object.finish()?;
     let revocation = Revocation { spares_newer, ..Revocation::lasting(ttl) };
+    note(&call, &subjects, "revoked");
     outcome(call.api.revoker.revoke(subjects, revocation).await?)
 }
 
@@ -83,6 +85,7 @@ pub async fn lift(call: Call) -> Result<Answer, ApiError> {
     let mut object = call.object()?;
     let subjects = subjects(&mut object);
     object.finish()?;
+    note(&call, &subjects, "lifted");
     outcome(call.api.revoker.lift(subjects).await?)
 }
 
@@ -100,6 +103,20 @@ fn subjects(object: &mut Object<'_>) -> Vec<Subject> {
         object.note("users", "names nobody, and neither do tokens or sockets");
     }
     subjects
+}
+
+/// Who did what to whom, for the audit log. Ids of tokens are no secrets: nobody can make a token of one.
+fn note(call: &Call, subjects: &[Subject], reason: &'static str) {
+    let key = Some(call.caller.name.as_str());
+    for subject in subjects {
+        let mut about = Record { key, reason: Some(reason), ..Record::default() };
+        match subject {
+            Subject::User(id) => about.user = Some(id),
+            Subject::Token(id) => about.token = Some(id),
+            Subject::Socket(id) => about.socket = Some(id),
+        }
+        audit::record(Kind::Revoked, about);
+    }
 }
 
 fn outcome(revoked: Revoked) -> Result<Answer, ApiError> {

@@ -16,6 +16,7 @@ use super::route::{Call, Route};
 use super::state::{Api, MAX_REQUESTS};
 use super::{access, body};
 use crate::error::Code;
+use crate::telemetry::audit::{self, Kind, Record};
 
 /// No request is worked on longer: everything on the way has a bound of its own, so only a fault gets here.
 pub const WORK_TIME: Duration = Duration::from_secs(60);
@@ -24,12 +25,14 @@ pub const WORK_TIME: Duration = Duration::from_secs(60);
 pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response {
     let started = Instant::now();
     let (mut head, mut body) = request.into_parts();
-    let response = match handle(&route, api.clone(), &mut head, &mut body).await {
+    let mut key = None;
+    let response = match handle(&route, api.clone(), &mut head, &mut body, &mut key).await {
         Ok(answer) => answer.into_response(),
         Err(error) => error.into_response(),
     };
     body::discard(&head.headers, body).await;
     let (status, elapsed_ms) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
+    audit(&route, key.as_deref(), status);
     match status {
         401 | 403 => tracing::info!(api.route = route.name, http.status = status, "an API request was not permitted"),
         _ => tracing::debug!(api.route = route.name, http.status = status, elapsed_ms, "an API request was answered"),
@@ -40,8 +43,28 @@ pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Respon
     response
 }
 
-async fn handle(route: &Route, api: Arc<Api>, head: &mut Parts, body: &mut Body) -> Result<Answer, ApiError> {
+/// What changes something, and what was not permitted, is in the audit log.
+fn audit(route: &Route, key: Option<&str>, status: u16) {
+    let kind = match status {
+        401 | 403 => Kind::ApiDenied,
+        _ if route.method == http::Method::GET => return,
+        // Many: they have a rate of their own.
+        _ if matches!(route.name, "publishEvents" | "emit") => Kind::ApiPublish,
+        _ => Kind::ApiCall,
+    };
+    let about = Record { key, route: Some(route.name), status: Some(status), ..Record::default() };
+    audit::record(kind, about);
+}
+
+async fn handle(
+    route: &Route,
+    api: Arc<Api>,
+    head: &mut Parts,
+    body: &mut Body,
+    key: &mut Option<String>,
+) -> Result<Answer, ApiError> {
     let caller = access::check(&api, route.access, &head.headers)?;
+    *key = Some(caller.name.clone());
     let turn = api.turn().ok_or_else(|| {
         ApiError::new(Code::Overloaded, format!("{MAX_REQUESTS} requests are worked on already; try again"))
     })?;

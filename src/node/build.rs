@@ -87,6 +87,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         metrics: ground.metrics.clone(),
         max_pending_events: config.limits.max_pending_events,
     });
+    gateway.keep_time();
     let telling = gateway.clone();
     presence.start(&rooms, Arc::new(move |told: RoomChange| telling.tell_presence(told)));
     let leaving = gateway.clone();

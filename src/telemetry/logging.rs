@@ -2,7 +2,8 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::Targets;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, fmt, registry};
@@ -16,6 +17,11 @@ pub enum Format {
     Json,
 }
 
+/// At `trace`, libraries write down what is on the wire, tokens among it: such records are never taken.
+fn shows_no_wire(record: &Metadata<'_>) -> bool {
+    *record.level() != Level::TRACE || record.target().starts_with("roomcast")
+}
+
 /// Begins logging for the whole process.
 ///
 /// # Errors
@@ -26,5 +32,5 @@ pub fn init(format: Format, targets: Targets) -> Result<(), TryInitError> {
         Format::Human => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
         Format::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    registry().with(layer.with_filter(targets)).try_init()
+    registry().with(layer.with_filter(targets.and(filter_fn(shows_no_wire)))).try_init()
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use super::audit::{self, Kind};
+
 use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// Declares the struct, and registers each metric under `roomcast_<field>`, or the name after `=`. What `from` lists are
@@ -213,6 +215,8 @@ metrics! {
     authentications_total: counter ["result"];
     /// One-room capabilities by what became of them: ok, or why they do not hold.
     capabilities_total: counter ["result"];
+    /// Records of the audit log that were not written, because there were too many of their kind.
+    audit_suppressed_total: counter ["event"];
     /// Revocations that hold now.
     revocations: gauge [];
     /// Sockets that the node disconnected because their token no longer holds, by reason: expired, revoked.
@@ -268,6 +272,10 @@ impl Metrics {
         // Held to the end, so that what is measured for two scrapes at once is not added twice.
         let measures = self.measures.lock().expect("no panic while held");
         measures.iter().for_each(|measure| measure(self));
+        for kind in Kind::ALL {
+            let counter = self.audit_suppressed_total.with_label_values(&[kind.as_str()]);
+            counter.inc_by(audit::suppressed(*kind).saturating_sub(counter.get()));
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

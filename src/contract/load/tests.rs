@@ -1,5 +1,6 @@
 //! Whole contracts: those that are shipped, bad ones, and several in one namespace.
 
+mod expiry;
 mod files;
 mod namespaces;
 

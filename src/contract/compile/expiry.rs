@@ -1,0 +1,43 @@
+//! What happens as a token ends.
+
+use std::time::Duration;
+
+use super::Compiler;
+use crate::contract::document::Place;
+use crate::contract::file;
+use crate::contract::model::{AtExpiry, AuthMode, Expiry};
+
+/// How long before its end a client is warned unless the contract says.
+const DEFAULT_WARNING: Duration = Duration::from_secs(60);
+
+impl Compiler<'_> {
+    pub(super) fn expiry(&mut self, place: &Place, raw: Option<file::Expiry>, mode: AuthMode) -> Expiry {
+        let Some(raw) = raw else { return Expiry::default() };
+        if mode == AuthMode::None {
+            self.blame(place, "tokens are not looked at, so none ends", "take it out, or give `mode` another value");
+        }
+        let before = self.duration(&place.key("warn"), raw.warn.clone());
+        if raw.warn.is_some() && raw.warn_event.is_none() {
+            let remedy = "add `warn_event = \"token:expiring\"`, or take it out";
+            self.blame(&place.key("warn"), "there is no event that would warn", remedy);
+        }
+        if let Some(event) = &raw.warn_event {
+            self.check_event_name(&place.key("warn_event"), event);
+        }
+        if let Some(event) = &raw.refresh {
+            self.check_event_name(&place.key("refresh"), event);
+            if self.keys.client.contains(event) {
+                let problem = format!("[client.\"{event}\"] is the same event");
+                self.blame(&place.key("refresh"), problem, "rename one of them");
+            }
+        }
+        Expiry {
+            warn: raw.warn_event.map(|event| (before.unwrap_or(DEFAULT_WARNING), event)),
+            refresh: raw.refresh,
+            then: match raw.then {
+                None | Some(file::AtExpiry::Disconnect) => AtExpiry::Disconnect,
+                Some(file::AtExpiry::Reconnect) => AtExpiry::Reconnect,
+            },
+        }
+    }
+}
