@@ -1,7 +1,7 @@
 # roomcast: what a newcomer and the continuous integration type. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test charts cluster bench lint deny
+.PHONY: help run test charts observe cluster bench lint deny
 
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ test: ## Installs what is missing by name, then runs every test.
 
 charts: ## Only the tests of charts/ and k8s/.
 	@scripts/charts
+
+observe: ## Only the tests of metrics, dashboards and alert rules, with a real Prometheus.
+	@scripts/observe
 
 cluster: ## Serves with redis-server, three nodes and nginx in front, on loopback, until Ctrl-C.
 	@scripts/cluster

@@ -144,6 +144,23 @@ def spec(objects, name="roomcast"):
     return named(objects, "Deployment", name)["spec"]["template"]["spec"]
 
 
+class Observes(unittest.TestCase):
+    def test_the_prometheus_rule_is_the_plain_file_with_the_runbook_where_it_can_be_read(self):
+        at = "https://wiki.example.com/runbook"
+        values = {**SMALL, "metrics": {"rules": {"enabled": True, "runbook": at}}}
+        plain = (CHART / "files" / "rules.yaml").read_text()
+        rule = named(render(values), "PrometheusRule")
+        self.assertEqual(rule["spec"], yaml.safe_load(plain.replace("docs/runbook.md#", at + "#")))
+
+    def test_every_dashboard_is_in_a_config_map_as_it_is(self):
+        values = {**SMALL, "metrics": {"dashboards": {"enabled": True}}}
+        maps = [found for found in render(values) if found["kind"] == "ConfigMap" and "dashboard" in found["metadata"]["name"]]
+        shown = {name: json.loads(text) for found in maps for name, text in found["data"].items()}
+        files = sorted((CHART / "files" / "dashboards").glob("*.json"))
+        self.assertEqual(shown, {path.name: json.loads(path.read_text()) for path in files})
+        self.assertEqual(len(shown), 3)
+
+
 class Renders(unittest.TestCase):
     def test_every_object_is_strictly_valid_in_every_version(self):
         for case, values in MATRIX.items():

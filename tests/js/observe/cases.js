@@ -1,0 +1,117 @@
+// For every alert: series with which it fires, series with which it does not, and when. A sample a minute.
+
+export const NODE = { job: 'roomcast', instance: 'n1' };
+const FLEET = { job: 'roomcast' };
+const text = (labels) => Object.entries(labels).map(([key, value]) => `${key}="${value}"`).join(', ');
+const of = (name, labels = {}) => `${name}{${text({ ...NODE, ...labels })}}`;
+const other = (name, labels = {}) => of(name, { instance: 'n2', ...labels });
+const still = (value) => `${value}x120`;
+const grows = (by) => `0+${by}x120`;
+
+/** A counter that grows, or does not. */
+const counter = (name, labels, at = '15m', more = {}) => ({
+  fires: { [of(name, labels)]: grows(6) },
+  quiet: { [of(name, labels)]: still(60) },
+  at,
+  ...more,
+});
+
+/** A share of one counter in it and others. */
+const shareOf = ([name, labels], [whole, wholeLabels], at, more) => ({
+  fires: { [of(name, labels)]: grows(60), [of(whole, wholeLabels)]: grows(60) },
+  quiet: { [of(name, labels)]: grows(0), [of(whole, wholeLabels)]: grows(60) },
+  at,
+  ...more,
+});
+
+/** Observations of a histogram, all slow or all fast. */
+const slow = (name, labels, fast, at) => {
+  const bucket = (le) => of(`${name}_bucket`, { ...labels, le });
+  return {
+    fires: { [bucket(fast)]: grows(0), [bucket('5')]: grows(60), [bucket('+Inf')]: grows(60) },
+    quiet: { [bucket(fast)]: grows(60), [bucket('5')]: grows(60), [bucket('+Inf')]: grows(60) },
+    at,
+    labels: { ...NODE, ...labels },
+  };
+};
+
+/** A gauge that is one thing or another. */
+const gauge = (name, bad, good, at, more = {}) => ({
+  fires: { [of(name)]: still(bad), ...more },
+  quiet: { [of(name)]: still(good), ...more },
+  at,
+});
+
+const FROM = { from: 'n2' };
+const HOOK = { hook: 'backend' };
+const build = { [of('roomcast_build_info', { version: '1' })]: still(1) };
+
+export const CASES = {
+  RoomcastNodeDown: {
+    fires: { [of('up')]: '1x9 0x60', [of('roomcast_build_info')]: '1x9 _x60' },
+    quiet: { [of('up')]: still(0), [other('up')]: still(1), [other('roomcast_build_info')]: still(1) },
+    at: '15m',
+  },
+  RoomcastNodeNotReady: gauge('roomcast_ready', 0, 1, '6m'),
+  RoomcastNodeBusy: {
+    fires: { [of('roomcast_runtime_busy_seconds_total')]: grows(114), [of('roomcast_runtime_workers')]: still(2) },
+    quiet: { [of('roomcast_runtime_busy_seconds_total')]: grows(60), [of('roomcast_runtime_workers')]: still(2) },
+    at: '20m',
+  },
+  RoomcastFileDescriptors: {
+    fires: { [of('process_open_fds')]: still(900), [of('process_max_fds')]: still(1000), ...build },
+    // Another program of the same job is nothing to us.
+    quiet: { [of('process_open_fds')]: still(900), [of('process_max_fds')]: still(1000), [other('roomcast_build_info')]: still(1) },
+    at: '6m',
+  },
+  RoomcastVersionsMixed: {
+    fires: { ...build, [other('roomcast_build_info', { version: '2' })]: still(1) },
+    quiet: { ...build, [other('roomcast_build_info', { version: '1' })]: still(1) },
+    at: '61m',
+    labels: FLEET,
+  },
+  RoomcastFull: counter('roomcast_handshakes_refused_total', { reason: 'crowded' }),
+  RoomcastClientsRefused: shareOf(['roomcast_connections_refused_total', { code: 'c' }], ['roomcast_connections_opened_total'], '15m', { labels: FLEET }),
+  RoomcastReconnectStorm: {
+    fires: { [of('roomcast_connections_opened_total')]: grows(6000), [of('roomcast_connections')]: still(3000) },
+    // A small fleet that restarts is no storm.
+    quiet: { [of('roomcast_connections_opened_total')]: grows(600), [of('roomcast_connections')]: still(10) },
+    at: '15m',
+    labels: FLEET,
+  },
+  RoomcastKeysNotRefreshed: {
+    fires: { [of('roomcast_jwks_refreshes_total', { result: 'failed' })]: grows(1), [of('roomcast_jwks_refreshes_total', { result: 'ok' })]: still(5) },
+    quiet: { [of('roomcast_jwks_refreshes_total', { result: 'failed' })]: grows(1), [of('roomcast_jwks_refreshes_total', { result: 'ok' })]: grows(1) },
+    at: '60m',
+  },
+  RoomcastSlowClients: shareOf(['roomcast_deliveries_dropped_total', { reason: 'queue_full' }], ['roomcast_deliveries_total'], '20m'),
+  RoomcastEventsFail: shareOf(['roomcast_events_received_total', { result: 'UNAVAILABLE' }], ['roomcast_events_received_total', { result: 'ok' }], '20m', { labels: FLEET }),
+  RoomcastApiFails: shareOf(['roomcast_api_requests_total', { status: '503' }], ['roomcast_api_requests_total', { status: '202' }], '15m', { labels: FLEET }),
+  RoomcastHistoryFails: counter('roomcast_history_errors_total', { op: 'append' }, '15m', { labels: { ...FLEET, op: 'append' } }),
+  RoomcastPresenceResyncs: {
+    fires: { [of('roomcast_presence_resyncs_total', { reason: 'gone' })]: grows(1) },
+    quiet: { [of('roomcast_presence_resyncs_total', { reason: 'start' })]: grows(1), [of('roomcast_presence_resyncs_total', { reason: 'gone' })]: still(9) },
+    at: '20m',
+  },
+  RoomcastRedisDown: gauge('roomcast_redis_up', 0, 1, '2m'),
+  RoomcastRedisSlow: slow('roomcast_redis_round_trip_seconds', {}, '0.1', '20m'),
+  RoomcastRedisReconnects: counter('roomcast_redis_reconnects_total', {}, '20m'),
+  RoomcastNotCarried: counter('roomcast_cluster_not_carried_total', { reason: 'away' }, '10m', { labels: { ...NODE, reason: 'away' } }),
+  RoomcastMissed: counter('roomcast_cluster_missed_total', {}, '10m'),
+  RoomcastReceiveDropped: counter('roomcast_cluster_dropped_total', { reason: 'full' }, '10m', { labels: { ...NODE, reason: 'full' } }),
+  RoomcastCanariesLost: shareOf(['roomcast_canaries_lost_total', FROM], ['roomcast_canaries_received_total', FROM], '15m', { labels: { ...NODE, ...FROM } }),
+  RoomcastCanariesLate: slow('roomcast_canary_delay_seconds', FROM, '0.25', '20m'),
+  RoomcastClusterSplit: {
+    fires: { ...build, [other('roomcast_build_info')]: still(1), [of('roomcast_cluster_nodes')]: still(1), [other('roomcast_cluster_nodes')]: still(2) },
+    quiet: { ...build, [other('roomcast_build_info')]: still(1), [of('roomcast_cluster_nodes')]: still(2), [other('roomcast_cluster_nodes')]: still(2) },
+    at: '5m',
+  },
+  RoomcastHookFails: shareOf(['roomcast_hook_requests_total', { ...HOOK, result: 'timeout' }], ['roomcast_hook_requests_total', { ...HOOK, result: 'ok' }], '15m', { labels: { ...FLEET, ...HOOK } }),
+  RoomcastHookOpen: {
+    fires: { [of('roomcast_hook_breaker_open', HOOK)]: still(1) },
+    quiet: { [of('roomcast_hook_breaker_open', HOOK)]: still(0) },
+    at: '5m',
+    labels: { ...FLEET, ...HOOK },
+  },
+  RoomcastNoticesDropped: counter('roomcast_hook_notices_total', { ...HOOK, result: 'dropped' }, '15m', { labels: { ...FLEET, ...HOOK } }),
+};

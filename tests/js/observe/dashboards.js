@@ -1,0 +1,165 @@
+// The dashboards of charts/roomcast/files/dashboards. `scripts/observe --write` writes them.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ROOT } from '../harness/node.js';
+import { dashboard, graph, row, stat, table, variable } from './panels.js';
+
+export const FOLDER = join(ROOT, 'charts/roomcast/files/dashboards');
+
+const JOB = 'job=~"$job"';
+const NODE = 'job=~"$job", instance=~"$instance"';
+const CONTRACT = 'job=~"$job", contract=~"$contract"';
+const EVENT = `${CONTRACT}, event=~"$event"`;
+
+const rate = (metric, labels) => `rate(${metric}{${labels}}[$__rate_interval])`;
+const perSecond = (by, metric, labels) => `sum by (${by}) (${rate(metric, labels)})`;
+const quantile = (q, by, metric, labels) =>
+  `histogram_quantile(${q}, sum by (${['le', ...by].join(', ')}) (${rate(`${metric}_bucket`, labels)}))`;
+const share = (part, whole) => `(${part}) / (${whole})`;
+/** What seldom comes, as 0 where it has not come. */
+const orNone = (expr, labels) => `${expr} or on () (0 * count(roomcast_build_info{${labels}}))`;
+
+const jobs = variable('job', 'Job', 'label_values(roomcast_build_info, job)', 'What Prometheus calls the fleet.');
+const toNode = [{ title: 'The node', url: '/d/roomcast-node?var-instance=${__field.labels.instance}&${datasource:queryparam}&${job:queryparam}&${__url_time_range}' }];
+
+const fleet = dashboard({
+  uid: 'roomcast-fleet',
+  title: 'roomcast: the fleet',
+  description: 'Can clients connect, do messages arrive, how late, is Redis well, who is drained.',
+  variables: [jobs],
+  panels: [
+    stat('Nodes', 'Nodes that Prometheus scrapes.', 'none', `count(roomcast_build_info{${JOB}})`),
+    stat('Take clients', 'Nodes that are ready.', 'none', `sum(roomcast_ready{${JOB}})`, [[null, 'red'], [1, 'green']]),
+    stat('Clients', 'Clients connected now, over all namespaces.', 'short', `sum(roomcast_connections{${JOB}})`),
+    stat('Messages lost', 'Of the canaries between all nodes, the share that did not arrive.', 'percentunit', share(`sum(${rate('roomcast_canaries_lost_total', JOB)})`, `sum(${rate('roomcast_canaries_lost_total', JOB)}) + sum(${rate('roomcast_canaries_received_total', JOB)})`), [[null, 'green'], [0.001, 'orange'], [0.01, 'red']]),
+    stat('Between nodes, 99 %', 'Seconds that 99 % of the canaries between nodes take at most.', 's', quantile(0.99, [], 'roomcast_canary_delay_seconds', JOB), [[null, 'green'], [0.1, 'orange'], [0.5, 'red']]),
+    stat('Redis', 'Nodes that reach Redis.', 'none', `sum(roomcast_redis_up{${JOB}})`, [[null, 'red'], [1, 'green']]),
+
+    row('Can they connect?'),
+    graph('Clients by node', 'Clients connected to each node, over all namespaces.', 'short', [[`sum by (instance) (roomcast_connections{${JOB}})`, '{{instance}}']], { links: toNode }),
+    graph('Connect', 'Clients that connect each second, by namespace and the transport that they began with.', 'cps', [[perSecond('nsp, transport', 'roomcast_connections_opened_total', JOB), '{{nsp}} {{transport}}']], { stack: true }),
+    graph('Leave', 'Clients that leave each second, by reason.', 'cps', [[perSecond('reason', 'roomcast_connections_closed_total', JOB), '{{reason}}']], { stack: true }),
+    graph('Are refused', 'Clients refused each second by code, and handshakes that found no place by reason.', 'cps', [[perSecond('code', 'roomcast_connections_refused_total', JOB), '{{code}}'], [perSecond('reason', 'roomcast_handshakes_refused_total', JOB), 'no place: {{reason}}']]),
+    graph('Tokens', 'Handshakes each second by what became of their token.', 'cps', [[perSecond('result', 'roomcast_authentications_total', JOB), '{{result}}']]),
+    graph('Come too soon', 'Connections and events each second that a rate refuses, by what was counted.', 'cps', [[perSecond('scope', 'roomcast_rate_limited_total', JOB), '{{scope}}']]),
+
+    row('Do messages arrive?'),
+    graph('Events of clients', 'Events each second, by what became of them: ok, or the code of the error.', 'eps', [[perSecond('result', 'roomcast_events_received_total', JOB), '{{result}}']], { stack: true }),
+    graph('Events published', 'Events published each second, by who did.', 'eps', [[perSecond('origin', 'roomcast_events_published_total', JOB), '{{origin}}']], { stack: true }),
+    graph('Copies', 'Copies of events queued for clients each second, and those that were not, by reason.', 'eps', [[`sum(${rate('roomcast_deliveries_total', JOB)})`, 'queued'], [perSecond('reason', 'roomcast_deliveries_dropped_total', JOB), 'not queued: {{reason}}']]),
+    graph('Lost between nodes', 'Of the canaries from one node to another, the share that did not arrive.', 'percentunit', [[share(perSecond('from, instance', 'roomcast_canaries_lost_total', JOB), `${perSecond('from, instance', 'roomcast_canaries_lost_total', JOB)} + ${perSecond('from, instance', 'roomcast_canaries_received_total', JOB)}`), '{{from}} → {{instance}}']]),
+    graph('Not carried', 'Events each second that did not reach the other nodes, by reason; and those that a node knows it missed, or dropped.', 'eps', [[perSecond('reason', 'roomcast_cluster_not_carried_total', JOB), 'not carried: {{reason}}'], [`sum(${rate('roomcast_cluster_missed_total', JOB)})`, 'missed'], [perSecond('reason', 'roomcast_cluster_dropped_total', JOB), 'dropped: {{reason}}']]),
+    graph('API', 'Requests of backends each second, by status.', 'reqps', [[perSecond('status', 'roomcast_api_requests_total', JOB), '{{status}}']], { stack: true }),
+
+    row('How late?'),
+    graph('Between nodes', 'Seconds that 99 % of the canaries from one node to another take at most; needs clocks that agree.', 's', [[quantile(0.99, ['from', 'instance'], 'roomcast_canary_delay_seconds', JOB), '{{from}} → {{instance}}']]),
+    graph('Events of other nodes', 'Seconds from a publish on another node to the queues of the clients here.', 's', [[quantile(0.5, [], 'roomcast_cluster_delay_seconds', JOB), '50 %'], [quantile(0.99, [], 'roomcast_cluster_delay_seconds', JOB), '99 %']]),
+    graph('Handling and acks', 'Seconds from the arrival of a client event to its last effect, and to its ack.', 's', [[quantile(0.99, [], 'roomcast_event_seconds', JOB), 'handled, 99 %'], [quantile(0.99, [], 'roomcast_ack_seconds', JOB), 'acknowledged, 99 %']]),
+    graph('Publish', 'Seconds to queue an event for all its clients of the node, by who published.', 's', [[quantile(0.99, ['origin'], 'roomcast_publish_seconds', JOB), '{{origin}}, 99 %']]),
+    graph('API', 'Seconds from a request to its answer, by route.', 's', [[quantile(0.99, ['route'], 'roomcast_api_request_seconds', JOB), '{{route}}, 99 %']]),
+    graph('Hooks', 'Seconds from a call of a backend to its answer, waiting and retries included.', 's', [[quantile(0.99, ['hook'], 'roomcast_hook_seconds', JOB), '{{hook}}, 99 %']]),
+
+    row('Is Redis well?'),
+    graph('Reached', '1 while a node reaches Redis and hears itself through it.', 'none', [[`roomcast_redis_up{${JOB}}`, '{{instance}}']], { links: toNode }),
+    graph('Round trip', 'Seconds of a message to ourselves through pub/sub, and of the answer to its publish.', 's', [[quantile(0.99, ['instance'], 'roomcast_redis_round_trip_seconds', JOB), '{{instance}}: back, 99 %'], [quantile(0.99, ['instance'], 'roomcast_redis_command_seconds', JOB), '{{instance}}: answered, 99 %']]),
+    graph('Wait for Redis', 'Messages that wait to be written to Redis, and of other nodes to be handled.', 'short', [[`roomcast_cluster_publish_queue{${JOB}}`, '{{instance}}: out'], [`roomcast_cluster_receive_queue{${JOB}}`, '{{instance}}: in']]),
+    graph('Reconnections', 'Connections to Redis that were made anew, each second.', 'cps', [[perSecond('instance', 'roomcast_redis_reconnects_total', JOB), '{{instance}}']]),
+    graph('Histories', 'Uses of histories that failed each second; the events went on live.', 'ops', [[orNone(perSecond('op, reason', 'roomcast_history_errors_total', JOB), JOB), '{{op}} {{reason}}']]),
+    graph('Presence', 'Presence written to Redis each second, and times that a node wrote all of it anew.', 'ops', [[`sum(${rate('roomcast_presence_writes_total', JOB)})`, 'written'], [perSecond('reason', 'roomcast_presence_resyncs_total', JOB), 'anew: {{reason}}']]),
+
+    row('Who is drained?'),
+    graph('Ready', '1 while a node takes new clients.', 'none', [[`roomcast_ready{${JOB}}`, '{{instance}}']], { links: toNode }),
+    graph('Known nodes', 'Nodes that each node knows to live; all should know the same number.', 'none', [[`roomcast_cluster_nodes{${JOB}}`, '{{instance}}']]),
+    graph('Turned away', 'Handshakes each second that a leaving node sent elsewhere.', 'cps', [[perSecond('instance', 'roomcast_handshakes_refused_total', `${JOB}, reason="leaving"`), '{{instance}}']]),
+    table('Nodes', 'Version, engine and id of every node.', `roomcast_build_info{${JOB}}`, ['Value']),
+
+    row('Are backends well?'),
+    graph('Hooks', 'Calls of backends each second, by what became of them.', 'reqps', [[perSecond('hook, result', 'roomcast_hook_requests_total', JOB), '{{hook}}: {{result}}']]),
+    graph('Not asked', '1 while so many calls failed that a backend is not asked.', 'none', [[`max by (hook) (roomcast_hook_breaker_open{${JOB}})`, '{{hook}}']]),
+    graph('Notices', 'Notices to backends each second, by what became of them; and those that wait.', 'short', [[perSecond('hook, result', 'roomcast_hook_notices_total', JOB), '{{hook}}: {{result}}'], [`sum by (hook) (roomcast_hook_notices_waiting{${JOB}})`, '{{hook}}: waiting']]),
+  ],
+});
+
+const node = dashboard({
+  uid: 'roomcast-node',
+  title: 'roomcast: a node',
+  description: 'One node: its clients, its queues, its processor and memory.',
+  variables: [jobs, variable('instance', 'Node', 'label_values(roomcast_build_info{job=~"$job"}, instance)', 'A node, as Prometheus names it.')],
+  panels: [
+    stat('Takes clients', '1 while it does; /ready says why not.', 'none', `min(roomcast_ready{${NODE}})`, [[null, 'red'], [1, 'green']]),
+    stat('Clients', 'Over all namespaces.', 'short', `sum(roomcast_connections{${NODE}})`),
+    stat('Up for', 'Since the process started.', 's', `min(time() - process_start_time_seconds{${NODE}})`),
+    stat('Busy', 'The share of time that the workers are busy.', 'percentunit', `max(${rate('roomcast_runtime_busy_seconds_total', NODE)} / roomcast_runtime_workers{${NODE}})`, [[null, 'green'], [0.7, 'orange'], [0.85, 'red']]),
+    stat('Memory', 'Resident.', 'bytes', `sum(process_resident_memory_bytes{${NODE}})`),
+    stat('Files', 'File descriptors that are open, of those that may be.', 'percentunit', `max(process_open_fds{${NODE}} / process_max_fds{${NODE}})`, [[null, 'green'], [0.6, 'orange'], [0.8, 'red']]),
+
+    row('Clients'),
+    graph('Clients', 'By namespace.', 'short', [[`sum by (nsp) (roomcast_connections{${NODE}})`, '{{nsp}}']], { stack: true }),
+    graph('Transports', 'Connections by the transport that they are on now, and clients that upgrade each second.', 'short', [[`sum by (transport) (roomcast_transports{${NODE}})`, '{{transport}}'], [`sum(${rate('roomcast_transport_upgrades_total', NODE)})`, 'upgrades a second']]),
+    graph('Rooms', 'Rooms with members, memberships in them, and users with a client.', 'short', [[`sum(roomcast_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_memberships{${NODE}})`, 'memberships'], [`sum(roomcast_users{${NODE}})`, 'users']]),
+    graph('Come and go', 'Clients that connect, leave and are refused each second.', 'cps', [[`sum(${rate('roomcast_connections_opened_total', NODE)})`, 'connect'], [perSecond('reason', 'roomcast_connections_closed_total', NODE), 'leave: {{reason}}'], [perSecond('code', 'roomcast_connections_refused_total', NODE), 'refused: {{code}}']]),
+    graph('Bytes', 'Bytes of clients\' connections each second.', 'Bps', [[perSecond('direction', 'roomcast_network_bytes_total', NODE), '{{direction}}']]),
+    graph('Rates', 'Buckets that are kept, and what was refused each second.', 'short', [[`sum by (kind) (roomcast_rate_buckets{${NODE}})`, '{{kind}} buckets'], [perSecond('scope', 'roomcast_rate_limited_total', NODE), 'refused a second: {{scope}}']]),
+
+    row('Queues'),
+    graph('Packets for clients', 'Packets that wait to be written, over all clients and in the longest queue (WebSockets of the native engine).', 'short', [[`sum(roomcast_queue_packets{${NODE}})`, 'all'], [`max(roomcast_queue_longest_packets{${NODE}})`, 'longest']]),
+    graph('Bytes for clients', 'Bytes that wait to be written (WebSockets of the native engine).', 'bytes', [[`sum(roomcast_queue_bytes{${NODE}})`, 'bytes']]),
+    graph('Copies not queued', 'Copies of events each second that did not get into a client\'s queue, by namespace and reason.', 'eps', [[perSecond('nsp, reason', 'roomcast_deliveries_dropped_total', NODE), '{{nsp}} {{reason}}']]),
+    graph('To and from Redis', 'Messages that wait to be written to Redis, and of other nodes to be handled.', 'short', [[`sum(roomcast_cluster_publish_queue{${NODE}})`, 'out'], [`sum(roomcast_cluster_receive_queue{${NODE}})`, 'in']]),
+    graph('Redis takes a message in', 'Seconds in the queue towards Redis and until its answer.', 's', [[quantile(0.5, [], 'roomcast_cluster_publish_seconds', NODE), '50 %'], [quantile(0.99, [], 'roomcast_cluster_publish_seconds', NODE), '99 %']]),
+    graph('Calls that wait', 'Calls of backends that wait for a free slot, by hook.', 'short', [[`sum by (hook) (roomcast_hook_queue{${NODE}})`, '{{hook}}']]),
+
+    row('Other nodes'),
+    graph('Events', 'Events each second that Redis took of this node, and that came from others.', 'eps', [[`sum(${rate('roomcast_cluster_carried_total', NODE)})`, 'carried'], [`sum(${rate('roomcast_cluster_received_total', NODE)})`, 'received']]),
+    graph('Canaries', 'Canaries each second that were sent, arrived from each node, and did not.', 'eps', [[`sum(${rate('roomcast_canaries_sent_total', NODE)})`, 'sent'], [perSecond('from', 'roomcast_canaries_received_total', NODE), 'from {{from}}'], [perSecond('from', 'roomcast_canaries_lost_total', NODE), 'lost from {{from}}'], [perSecond('reason', 'roomcast_canaries_not_carried_total', NODE), 'not carried: {{reason}}']]),
+    graph('Messages to ourselves', 'Messages to ourselves through Redis each second, by what became of them.', 'eps', [[perSecond('result', 'roomcast_redis_probes_total', NODE), '{{result}}']]),
+
+    row('Process'),
+    graph('Processor', 'CPU time and busy time of the workers, in processors.', 'none', [[`sum(${rate('process_cpu_seconds_total', NODE)})`, 'CPU'], [`sum(${rate('roomcast_runtime_busy_seconds_total', NODE)})`, 'busy'], [`sum(roomcast_runtime_workers{${NODE}})`, 'workers']]),
+    graph('Tasks', 'Tasks that live, and those that are ready and wait in the shared queue.', 'short', [[`sum(roomcast_runtime_tasks{${NODE}})`, 'tasks'], [`sum(roomcast_runtime_queue{${NODE}})`, 'ready']]),
+    graph('Memory', 'Resident memory, and the histories in it.', 'bytes', [[`sum(process_resident_memory_bytes{${NODE}})`, 'resident'], [`sum(roomcast_history_bytes{${NODE}})`, 'histories']]),
+    graph('API', 'Requests each second, by route and status.', 'reqps', [[perSecond('route, status', 'roomcast_api_requests_total', NODE), '{{route}} {{status}}']]),
+    graph('Files and threads', 'Open file descriptors, their limit, and threads.', 'short', [[`sum(process_open_fds{${NODE}})`, 'open'], [`sum(process_max_fds{${NODE}})`, 'limit'], [`sum(process_threads{${NODE}})`, 'threads']]),
+  ],
+});
+
+const contract = dashboard({
+  uid: 'roomcast-contract',
+  title: 'roomcast: a contract',
+  description: 'The events of one application: what clients send, what is published, and how long it takes.',
+  variables: [
+    jobs,
+    variable('contract', 'Contract', 'label_values(roomcast_events_received_total{job=~"$job"}, contract)', 'A contract, by its name.'),
+    variable('event', 'Event', 'label_values({__name__=~"roomcast_events_(received|published)_total", job=~"$job", contract=~"$contract"}, event)', 'Its events.'),
+  ],
+  panels: [
+    stat('Received', 'Events of clients each second.', 'eps', `sum(${rate('roomcast_events_received_total', EVENT)})`),
+    stat('In order', 'The share of them that ended well.', 'percentunit', share(`sum(${rate('roomcast_events_received_total', `${EVENT}, result="ok"`)})`, `sum(${rate('roomcast_events_received_total', EVENT)})`), [[null, 'red'], [0.9, 'orange'], [0.99, 'green']]),
+    stat('Published', 'Events published each second.', 'eps', `sum(${rate('roomcast_events_published_total', EVENT)})`),
+    stat('Handled in', 'Seconds from arrival to the last effect, for 99 %.', 's', quantile(0.99, [], 'roomcast_event_seconds', EVENT), [[null, 'green'], [0.25, 'orange'], [1, 'red']]),
+
+    row('What clients send'),
+    graph('Events', 'Each second, by event.', 'eps', [[perSecond('event', 'roomcast_events_received_total', EVENT), '{{event}}']], { stack: true }),
+    graph('Errors', 'Events each second that did not end well, by event and code.', 'eps', [[perSecond('event, result', 'roomcast_events_received_total', `${EVENT}, result!="ok"`), '{{event}}: {{result}}']]),
+    graph('Handling', 'Seconds from an event\'s arrival to its last effect, for 99 %.', 's', [[quantile(0.99, ['event'], 'roomcast_event_seconds', EVENT), '{{event}}']]),
+    graph('Acks', 'Acknowledgements each second, by event and result.', 'eps', [[perSecond('event, result', 'roomcast_acks_total', EVENT), '{{event}}: {{result}}']]),
+    graph('Acks take', 'Seconds from an event\'s arrival to its ack, over the contract.', 's', [[quantile(0.5, ['contract'], 'roomcast_ack_seconds', CONTRACT), '{{contract}}, 50 %'], [quantile(0.99, ['contract'], 'roomcast_ack_seconds', CONTRACT), '{{contract}}, 99 %']]),
+
+    row('What is published'),
+    graph('Events', 'Published each second, by event and who did.', 'eps', [[perSecond('event, origin', 'roomcast_events_published_total', EVENT), '{{event}} ({{origin}})']]),
+    graph('Conflated', 'Events each second that a throttle let pass or held, by event.', 'eps', [[perSecond('event, result', 'roomcast_throttled_total', 'job=~"$job", event=~"$event"'), '{{event}}: {{result}}']]),
+    graph('Sent twice', 'Publishes each second whose id was used before: nothing was sent again.', 'eps', [[perSecond('contract', 'roomcast_idempotent_duplicates_total', CONTRACT), '{{contract}}']]),
+  ],
+});
+
+/** Every dashboard by its file. */
+export const dashboards = { 'fleet.json': fleet, 'node.json': node, 'contract.json': contract };
+
+/** A file as it should be. */
+export const written = (name) => `${JSON.stringify(dashboards[name], null, 2)}\n`;
+
+if (process.argv[1] === fileURLToPath(import.meta.url) && process.argv.includes('--write')) {
+  mkdirSync(FOLDER, { recursive: true });
+  for (const name of Object.keys(dashboards)) writeFileSync(join(FOLDER, name), written(name));
+}

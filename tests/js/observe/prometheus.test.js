@@ -1,0 +1,120 @@
+// A real Prometheus scrapes two real nodes under load: whatever dashboards and rules ask, it has an answer.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { eventually } from '../harness/eventually.js';
+import { dashboards } from './dashboards.js';
+import { Load } from './load.js';
+import { Prometheus, promtool } from './prometheus.js';
+import { compared, queriesOf, variablesOf } from './queries.js';
+
+const CALM_MS = 6_000;
+const AWAY_MS = 2_500;
+const AFTER_MS = 9_000;
+/** What these queries ask for was there within so many seconds. */
+const WINDOW = 40;
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+let load;
+let prometheus;
+
+before(async () => {
+  load = await Load.start();
+  prometheus = await Prometheus.start(load.nodes);
+  await load.populate();
+  load.run();
+  await pause(CALM_MS);
+  await load.redis.kill();
+  await pause(AWAY_MS);
+  await load.redis.up();
+  await pause(AFTER_MS);
+}, { timeout: 90_000 });
+
+after(async () => {
+  await load?.stop();
+  await prometheus?.stop();
+});
+
+async function empties(queries) {
+  const empty = [];
+  for (const [where, query] of queries) {
+    const numbers = await prometheus.numbers(query, WINDOW);
+    if (numbers.length === 0) empty.push(`${where}: ${query}`);
+  }
+  return empty;
+}
+
+for (const [name, dashboard] of Object.entries(dashboards)) {
+  describe(name, () => {
+    test('every query has an answer', async () => {
+      assert.deepEqual(await empties(queriesOf(dashboard)), []);
+    });
+
+    test('every variable has values', async () => {
+      for (const [variable, label, series] of variablesOf(dashboard)) {
+        const values = await prometheus.api(`label/${label}/values`, { 'match[]': series });
+        assert.ok(values.length > 0, variable);
+      }
+    });
+  });
+}
+
+describe('the rules', () => {
+  test('all evaluate, and every expression has an answer without its threshold', async () => {
+    const rules = await prometheus.rules();
+    assert.deepEqual(rules.filter(({ lastError }) => lastError).map(({ name, lastError }) => [name, lastError]), []);
+    const queries = rules.map(({ type, name, query }) => [name, type === 'alerting' ? compared(query) : query]);
+    assert.deepEqual(await empties(queries), []);
+  });
+
+  test('what was recorded is there', async () => {
+    const recorded = (await prometheus.rules()).filter(({ type }) => type === 'recording').map(({ name }) => [name, name]);
+    assert.ok(recorded.length > 0);
+    assert.deepEqual(await empties(recorded), []);
+  });
+
+  test('the alert of a Redis that is away was on its way while it was', async () => {
+    assert.ok((await prometheus.numbers('ALERTS{alertname="RoomcastRedisDown"}', WINDOW)).length > 0);
+    assert.ok((await prometheus.numbers('ALERTS{alertname="RoomcastNotCarried"}', WINDOW)).length > 0);
+  });
+});
+
+describe('the numbers', () => {
+  test('promtool finds nothing to say against the exposition of either engine', async () => {
+    for (const node of load.nodes) {
+      const { body, headers } = await node.api('GET', '/metrics', undefined, { key: null });
+      assert.match(headers.get('content-type'), /^text\/plain; version=0\.0\.4/);
+      assert.equal(promtool(['check', 'metrics'], body), '');
+      for (const line of body.split('\n').filter((line) => line.startsWith('# HELP'))) assert.match(line, /\.$/);
+    }
+  });
+
+  test('canaries are received or lost, each once, and nothing else', async () => {
+    await load.end();
+    for (const [here, there] of [load.nodes, [...load.nodes].reverse()]) {
+      await eventually('every canary is accounted for', async () => {
+        const sent = async () => await there.metric('roomcast_canaries_sent_total');
+        const before = await sent();
+        const labels = { from: there.id };
+        const received = await here.metric('roomcast_canaries_received_total', labels);
+        const lost = await here.metric('roomcast_canaries_lost_total', labels);
+        // Not counted: those before the first that was heard, at most two.
+        const missing = before - received - lost;
+        assert.ok(missing >= -1 && missing <= 2, `${before} sent, ${received} received, ${lost} lost`);
+        assert.ok(lost >= 1, 'while Redis was away, some were lost');
+        return true;
+      });
+    }
+  });
+
+  test('gauges are what is there', async () => {
+    const sum = async (query) => (await prometheus.now(`sum(${query})`))[0].value;
+    await eventually('the guests are gone', async () => {
+      assert.equal(await sum('roomcast_connections'), load.clients.length);
+      // The connection of one that was refused may live on until server.connect_timeout.
+      assert.ok((await sum('roomcast_transports')) >= load.clients.length);
+      return true;
+    });
+    const known = await prometheus.now('roomcast_cluster_nodes');
+    assert.deepEqual(known.map(({ value }) => value), [2, 2]);
+  });
+});
