@@ -21,7 +21,7 @@ observe: ## Only the tests of metrics, dashboards and alert rules, with a real P
 cluster: ## Serves with redis-server, three nodes and nginx in front, on loopback, until Ctrl-C.
 	@scripts/cluster
 
-bench: ## Measures both engines beside Node's socket.io, in a release build; about ten minutes.
+bench: ## Measures both engines beside Node's socket.io and others, in a release build; about half an hour.
 	@scripts/bench
 
 lint: ## Formatting, clippy and rustdoc with warnings denied, licences and bans of dependencies.

@@ -1,0 +1,176 @@
+//! What is measured: each scenario on each of its servers, on a machine that does nothing else.
+
+mod cluster;
+mod idle;
+mod rooms;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+
+use crate::load::{Entry, Load, Sink};
+use crate::server::{Peer, Redis, Server, cpu_us};
+
+/// Figures by their names, in the order of the table's columns.
+pub type Figures = IndexMap<&'static str, f64>;
+
+/// How long and how large.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Idle connections.
+    pub idle: usize,
+    /// Seconds of each run at a rate.
+    pub seconds: u32,
+}
+
+/// A measurement.
+pub struct Scenario {
+    /// As the tables call it.
+    pub name: &'static str,
+    /// One line for the reader.
+    pub about: &'static str,
+    /// Who takes part.
+    pub peers: &'static [Peer],
+    /// How many nodes of it, with a Redis if there are several.
+    pub nodes: usize,
+    /// The figure that is drawn.
+    pub plot: &'static str,
+    run: fn(&Stage, Size) -> anyhow::Result<Figures>,
+}
+
+const ALONE: &[Peer] = &[Peer::Native, Peer::Socketioxide, Peer::Minimal, Peer::Node];
+const ALONE_AND_FLOOR: &[Peer] = &[Peer::Native, Peer::Socketioxide, Peer::Minimal, Peer::Node, Peer::Floor];
+const PAIRS: &[Peer] = &[Peer::Native, Peer::Socketioxide, Peer::Node, Peer::NodeSharded];
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "idle",
+        about: "Connections without traffic: KiB of resident memory each, and processor time for each connect, with a token that is verified and limits that are on.",
+        peers: ALONE,
+        nodes: 1,
+        plot: "idle_kib",
+        run: idle::run,
+    },
+    Scenario {
+        name: "room of 1,000, 50/s",
+        about: "One member says something that the server relays to all.",
+        peers: ALONE_AND_FLOOR,
+        nodes: 1,
+        plot: "delivery_us",
+        run: |stage, size| rooms::paced(stage, size, &rooms::Paced { rooms: 1, members: 1000, rate: 50 }),
+    },
+    Scenario {
+        name: "200 rooms of 10, 2,000/s",
+        about: "In each room one member speaks.",
+        peers: ALONE_AND_FLOOR,
+        nodes: 1,
+        plot: "delivery_us",
+        run: |stage, size| rooms::paced(stage, size, &rooms::Paced { rooms: 200, members: 10, rate: 2000 }),
+    },
+    Scenario {
+        name: "room of 1,000, saturated",
+        about: "The speaker is never more than 32 events ahead of itself.",
+        peers: ALONE_AND_FLOOR,
+        nodes: 1,
+        plot: "delivery_us",
+        run: |stage, _| rooms::saturated(stage, 1000, 2000, 32),
+    },
+    Scenario {
+        name: "echo",
+        about: "100 connections, each asks again as soon as it is answered.",
+        peers: ALONE_AND_FLOOR,
+        nodes: 1,
+        plot: "echo_us",
+        run: rooms::echo,
+    },
+    Scenario {
+        name: "overload",
+        about: "The speaker says 2,000 events a second to 1,000 members for three seconds, whatever becomes of them.",
+        peers: ALONE,
+        nodes: 1,
+        plot: "delivery_us",
+        run: rooms::overload,
+    },
+    Scenario {
+        name: "two nodes, room of 1,000, 50/s",
+        about: "Half of the members on each node; processor time is that of both nodes.",
+        peers: PAIRS,
+        nodes: 2,
+        plot: "delivery_us",
+        run: |stage, size| rooms::paced(stage, size, &rooms::Paced { rooms: 1, members: 1000, rate: 50 }),
+    },
+    Scenario {
+        name: "two nodes, 200 rooms of 10, 2,000/s",
+        about: "Half of each room on each node.",
+        peers: PAIRS,
+        nodes: 2,
+        plot: "delivery_us",
+        run: |stage, size| rooms::paced(stage, size, &rooms::Paced { rooms: 200, members: 10, rate: 2000 }),
+    },
+    Scenario {
+        name: "two nodes, one without members",
+        about: "What the other node spends on each publish to rooms that it has no member of: 2,000 a second of 2 kB.",
+        peers: PAIRS,
+        nodes: 2,
+        plot: "uninterested_us",
+        run: cluster::uninterested,
+    },
+];
+
+/// The servers of one run.
+pub struct Stage {
+    /// The nodes.
+    pub nodes: Vec<Server>,
+    redis: Option<Redis>,
+}
+
+impl Stage {
+    fn start(peer: Peer, nodes: usize) -> anyhow::Result<Self> {
+        let redis = if nodes > 1 { Some(Redis::start()?) } else { None };
+        let address = redis.as_ref().map(|redis| redis.address);
+        let nodes = (0..nodes).map(|_| Server::start(peer, address)).collect::<anyhow::Result<_>>()?;
+        // Nodes of a cluster have to find each other.
+        std::thread::sleep(Duration::from_millis(if redis.is_some() { 2500 } else { 500 }));
+        Ok(Self { nodes, redis })
+    }
+
+    /// Connections are spread over the nodes in turn.
+    fn address(&self, connection: usize) -> SocketAddr {
+        self.nodes[connection % self.nodes.len()].address
+    }
+
+    fn open(&self, load: &mut Load, count: usize, sink: &mut impl Sink) -> anyhow::Result<()> {
+        load.open(count, |at| self.address(at), |_| Entry::default(), sink)
+    }
+
+    /// What everything has cost so far.
+    fn clock(&self) -> anyhow::Result<Clock> {
+        let mut servers_us = 0.0;
+        for node in &self.nodes {
+            servers_us += node.process.cpu_us()?;
+        }
+        let redis_us = self.redis.as_ref().map_or(Ok(0.0), |redis| redis.process.cpu_us())?;
+        Ok(Clock { at: Instant::now(), servers_us, redis_us, load_us: cpu_us("self")? })
+    }
+}
+
+/// Processor time at an instant.
+struct Clock {
+    at: Instant,
+    servers_us: f64,
+    redis_us: f64,
+    load_us: f64,
+}
+
+impl Scenario {
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// What kept it from being measured.
+    pub fn measure(&self, peer: Peer, size: Size) -> anyhow::Result<Figures> {
+        let stage = Stage::start(peer, self.nodes)?;
+        (self.run)(&stage, size)
+    }
+}

@@ -1,0 +1,181 @@
+//! Servers that are measured: their processor time and memory, as the kernel counts them.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde::Serialize;
+
+/// Signs the tokens of those who come in with one.
+pub const SECRET: &str = "of the benchmark, 32 bytes long..";
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Peer {
+    /// This project, sessions of its own.
+    Native,
+    /// This project, the library's sessions.
+    Socketioxide,
+    /// Node's socket.io; between two nodes with the adapter on `PUBLISH`.
+    Node,
+    /// Node's socket.io with the adapter on `SPUBLISH`.
+    NodeSharded,
+    /// socketioxide as its documentation sets it up, one node.
+    Minimal,
+    /// One write a recipient and nothing else, one node.
+    Floor,
+}
+
+impl Peer {
+    /// As the tables call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "roomcast, native",
+            Self::Socketioxide => "roomcast, socketioxide",
+            Self::Node => "Node socket.io",
+            Self::NodeSharded => "Node socket.io, sharded adapter",
+            Self::Minimal => "socketioxide alone",
+            Self::Floor => "floor",
+        }
+    }
+
+    fn command(self, redis: Option<SocketAddr>) -> anyhow::Result<Command> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let beside = |name: &str| -> anyhow::Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name(name)) };
+        let url = redis.map(|redis| format!("redis://{redis}"));
+        let mut command = match self {
+            Self::Native | Self::Socketioxide => roomcast(self, here, url.as_deref())?,
+            Self::Node | Self::NodeSharded => {
+                let mut command = Command::new("node");
+                command.arg(here.join("peer.js")).env("SECRET", SECRET);
+                if let Some(url) = url {
+                    command.env("REDIS_URL", url);
+                }
+                command.env("ADAPTER", if self == Self::NodeSharded { "sharded" } else { "classic" });
+                command
+            }
+            Self::Minimal => Command::new(beside("minimal-socketioxide")?),
+            Self::Floor => Command::new(beside("floor")?),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Ok(command)
+    }
+}
+
+fn roomcast(peer: Peer, here: &Path, redis: Option<&str>) -> anyhow::Result<Command> {
+    let binary = std::env::var_os("BENCH_BIN").map_or_else(|| here.join("../target/release/roomcast"), PathBuf::from);
+    let mut command = Command::new(binary);
+    let keys = format!(r#"[{{ algorithm = "HS256", secret = "{SECRET}" }}]"#);
+    command
+        .arg("serve")
+        .current_dir(std::env::temp_dir())
+        .env("ROOMCAST_SERVER__ENGINE", if peer == Peer::Native { "native" } else { "socketioxide" })
+        .env("ROOMCAST_SERVER__LISTEN", "127.0.0.1:0")
+        .env("ROOMCAST_SERVER__MAX_CONNECTIONS", "100000")
+        .env("ROOMCAST_SERVER__QUEUE", "4096")
+        .env("ROOMCAST_API__LISTEN", "127.0.0.1:0")
+        .env("ROOMCAST_AUTH__KEYS", keys)
+        .env("ROOMCAST_LIMITS__CONNECTIONS_PER_IP", "1000000/s")
+        .env("ROOMCAST_LIMITS__EVENTS_PER_SOCKET", "1000000/s")
+        .env("ROOMCAST_CONTRACTS__FILES", serde_json::json!([here.join("contracts")]).to_string())
+        .env("ROOMCAST_LOG__LEVEL", "warn")
+        .env("ROOMCAST_ANNOUNCE", "1");
+    if let Some(url) = redis {
+        command.env("ROOMCAST_REDIS__URL", url);
+    }
+    Ok(command)
+}
+
+/// A process that ends with us.
+pub struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// User and system time since the start, in microseconds.
+    pub fn cpu_us(&self) -> anyhow::Result<f64> {
+        cpu_us(&self.0.id().to_string())
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS: the server has ended")?;
+        Ok(line.split_whitespace().nth(1).context("VmRSS without a number")?.parse()?)
+    }
+}
+
+/// Processor time of a process, in microseconds. The kernel's grain is 10 ms: runs are long enough for it.
+pub fn cpu_us(pid: &str) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the server has ended")?;
+    let fields: Vec<&str> = stat.rsplit_once(") ").context("a stat without a name")?.1.split(' ').collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    // SAFETY: asks for a number and has no arguments in memory.
+    let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+    Ok(ticks / a_second * 1e6)
+}
+
+/// A server that listens.
+pub struct Server {
+    /// Its process.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts one and waits until it listens.
+    pub fn start(peer: Peer, redis: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let mut child = peer.command(redis)?.spawn().with_context(|| format!("{} cannot be started", peer.name()))?;
+        let out = child.stdout.take().context("no output")?;
+        let process = Process(child);
+        let mut lines = BufReader::new(out).lines();
+        for line in lines.by_ref() {
+            let line = line?;
+            if line.starts_with(r#"{"ready""#) {
+                let ready: serde_json::Value = serde_json::from_str(&line)?;
+                let address = ready["server"].as_str().context("no address")?.parse()?;
+                // What else it says is read, so that it never waits for us.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok(Self { process, address });
+            }
+        }
+        bail!("{} did not start", peer.name())
+    }
+}
+
+/// A Redis of a run's own.
+pub struct Redis {
+    /// Its process.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Redis {
+    /// Starts `redis-server` without persistence.
+    pub fn start() -> anyhow::Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let child = Command::new("redis-server")
+            .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .current_dir(std::env::temp_dir())
+            .spawn()
+            .context("redis-server cannot be started")?;
+        let process = Process(child);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(address).is_err() {
+            ensure!(Instant::now() < deadline, "redis-server does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { process, address })
+    }
+}

@@ -1,0 +1,92 @@
+//! As much of WebSocket, Engine.IO and Socket.IO as a load generator and a floor need. Nothing is checked that a correct
+//! peer would not get wrong.
+
+/// The client's frame around a text. A mask of zeroes leaves the payload as it is, which is cheapest for the generator and
+/// changes nothing for the server.
+pub fn put_client_frame(out: &mut Vec<u8>, text: &[u8]) {
+    put_frame(out, text, 0x80);
+}
+
+/// A server's frame around a text.
+pub fn put_server_frame(out: &mut Vec<u8>, text: &[u8]) {
+    put_frame(out, text, 0);
+}
+
+fn put_frame(out: &mut Vec<u8>, text: &[u8], mask: u8) {
+    out.push(0x81);
+    match text.len() {
+        short @ 0..126 => out.push(mask | short as u8),
+        medium @ 126..0x1_0000 => {
+            out.push(mask | 126);
+            out.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+        long => {
+            out.push(mask | 127);
+            out.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    if mask != 0 {
+        out.extend_from_slice(&[0; 4]);
+    }
+    out.extend_from_slice(text);
+}
+
+/// The payload of the first whole frame and the bytes it took.
+pub fn frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let second = *bytes.get(1)?;
+    let (length, mut head) = match second & 0x7f {
+        126 => (u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?) as usize, 4),
+        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize, 10),
+        short => (usize::from(short), 2),
+    };
+    if second & 0x80 != 0 {
+        head += 4;
+    }
+    Some((bytes.get(head..head + length)?, head + length))
+}
+
+/// The length of a request's or an answer's head, once it is whole.
+pub fn head(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// What a scenario reads of `["said","<room>",<number>,<time>,…]`: the number and the time.
+pub fn said(text: &[u8]) -> Option<(u32, u64)> {
+    let mut members = text.split(|byte| *byte == b',').skip(2);
+    Some((number(members.next()?)? as u32, number(members.next()?)?))
+}
+
+/// The digits at the front.
+pub fn number(digits: &[u8]) -> Option<u64> {
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+    let mut any = false;
+    let value = digits.fold(0u64, |value, digit| {
+        any = true;
+        value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
+    });
+    any.then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written_whoever_wrote_it() {
+        for length in [0, 1, 125, 126, 65_535, 65_536] {
+            let text = vec![b'x'; length];
+            for put in [put_client_frame, put_server_frame] {
+                let mut out = Vec::new();
+                put(&mut out, &text);
+                assert_eq!(frame(&out), Some((&text[..], out.len())));
+                assert_eq!(frame(&out[..out.len() - 1]).map(|(payload, _)| payload.len()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_said_has_a_number_and_a_time() {
+        assert_eq!(said(br#"["said","r1",12,3456,"xx"]"#), Some((12, 3456)));
+        assert_eq!(said(br#"["other"]"#), None);
+    }
+}
