@@ -12,6 +12,7 @@ pub fn page() -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {} |", help.trim().replace('|', "\\|"));
     }
+    page.push_str(TAIL);
     page
 }
 
@@ -29,6 +30,31 @@ nodes are the cluster's.
 
 | metric | kind | labels | meaning |
 | --- | --- | --- | --- |
+";
+
+const TAIL: &str = "
+Gauges are taken from the truth at the scrape. Counters of a reason begin at 0, so that the first of its kind is an increase.
+
+## Canaries
+
+Every node sends the others a numbered message each `redis.canary_interval`, through the same queues, connections and Redis as
+events. The others count each number once: `roomcast_canaries_received_total{from}`, or `roomcast_canaries_lost_total{from}` when it
+is not there five seconds after a later one. A number that could not be handed to Redis is given as well, and so is lost to the
+others: sent is received and lost, at every other node, from the first canary of a run that it hears. `from` is a node's id: a node
+follows at most 128 others, and forgets one that said goodbye, or was silent for five minutes, with its metrics. What canaries do not
+measure is the way from a node's receiving queue to its clients.
+
+## Dashboards and alerts
+
+`charts/roomcast/files/dashboards/*.json` are dashboards for Grafana 10 or later (import them, or let the chart make ConfigMaps): the
+fleet, a node, a contract. `charts/roomcast/files/rules.yaml` has recording and alert rules, for `rule_files` of Prometheus 2.42 or
+later and in the chart's PrometheusRule; each alert has its section in [runbook.md](runbook.md). `scripts/observe` asks a real
+Prometheus that has scraped a cluster under load everything that they ask, and tries every alert.
+
+## Cost
+
+A scrape at 10,000 clients in 10,100 rooms takes 33 ms of processor time in a build without optimisation (Rust's `dev` profile); a
+release takes less. Nothing is kept for it between scrapes. `node benchmarks/scrape.js 10000` measures it.
 ";
 
 #[cfg(test)]

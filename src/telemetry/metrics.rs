@@ -77,7 +77,7 @@ metrics! {
     build_info: gauge ["version", "engine", "node"];
     /// 1 while the node takes new clients, else 0; /ready says why.
     ready: gauge [];
-    /// Connections of clients now, by the transport that they are on. A client is one, in however many namespaces it is.
+    /// Connections of clients now, by the transport that they are on. A client is one, in however many namespaces it is; one that was refused is one until its connection ends.
     transports: gauge ["transport"] from ["websocket", "polling"];
     /// Clients that began to move from polling to WebSocket.
     transport_upgrades_total: counter [];

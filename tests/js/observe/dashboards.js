@@ -43,6 +43,8 @@ const fleet = dashboard({
     graph('Are refused', 'Clients refused each second by code, and handshakes that found no place by reason.', 'cps', [[perSecond('code', 'roomcast_connections_refused_total', JOB), '{{code}}'], [perSecond('reason', 'roomcast_handshakes_refused_total', JOB), 'no place: {{reason}}']]),
     graph('Tokens', 'Handshakes each second by what became of their token.', 'cps', [[perSecond('result', 'roomcast_authentications_total', JOB), '{{result}}']]),
     graph('Come too soon', 'Connections and events each second that a rate refuses, by what was counted.', 'cps', [[perSecond('scope', 'roomcast_rate_limited_total', JOB), '{{scope}}']]),
+    graph('Ends of tokens', 'Sockets that were disconnected each second because their token no longer holds, and tokens that were replaced in-band, by what became of them.', 'cps', [[orNone(perSecond('reason', 'roomcast_sessions_ended_total', JOB), JOB), 'ended: {{reason}}'], [orNone(perSecond('result', 'roomcast_refreshes_total', JOB), JOB), 'replaced: {{result}}']]),
+    graph('Revocations', 'Revocations that hold now, by node; all should know the same number.', 'short', [[`sum by (instance) (roomcast_revocations{${JOB}})`, '{{instance}}']]),
 
     row('Do messages arrive?'),
     graph('Events of clients', 'Events each second, by what became of them: ok, or the code of the error.', 'eps', [[perSecond('result', 'roomcast_events_received_total', JOB), '{{result}}']], { stack: true }),
