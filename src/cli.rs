@@ -3,6 +3,7 @@
 mod check;
 mod dev;
 mod doctor;
+mod drain;
 mod failure;
 mod serve;
 mod token;
@@ -20,7 +21,8 @@ use crate::config::{self, Loaded, Sources};
 ///
 /// Settings come from roomcast.toml and from variables ROOMCAST_SECTION__KEY, which win.
 ///
-/// Exit codes: 0 done; 1 it could not start, or ended with an error; 64 wrong usage, configuration or contracts.
+/// Exit codes: 0 done; 1 it could not start, or ended with an error; 64 wrong usage, configuration or contracts; 143 or 130
+/// a second SIGTERM or SIGINT came while a node was leaving.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -32,6 +34,8 @@ pub struct Cli {
 enum Command {
     /// Runs a node.
     Serve(serve::ServeArgs),
+    /// Has a running node hand its clients over to the others, and stay; or serve again.
+    Drain(drain::DrainArgs),
     /// Checks contract files, or the configuration and the contracts that it names. Reports every mistake at once.
     Check(check::CheckArgs),
     /// Prints the effective configuration as TOML, with the layer of each value. Secrets are hidden.
@@ -78,6 +82,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(args) => serve::run(&args),
+            Command::Drain(args) => drain::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Config(file) => say(&file.load(Vec::new())?.to_toml()),
             Command::Schema { of } => {

@@ -28,6 +28,7 @@ pub use revocations::{ClusterRevoker, EndSession};
 
 use crate::config;
 use crate::directory::Told;
+use crate::drain::standing::Standing;
 use crate::publish::NotCarried;
 use crate::redis::Redis;
 use crate::room::Rooms;
@@ -52,6 +53,9 @@ type Handler = Arc<dyn Fn(&str, Value) + Send + Sync>;
 /// Takes a session out of a room.
 type Leaver = Box<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
 
+/// What this node says of itself, beside its totals.
+type StandingOf = Arc<dyn Fn() -> Standing + Send + Sync>;
+
 /// This node among the others.
 pub struct Cluster {
     node: Arc<str>,
@@ -59,6 +63,7 @@ pub struct Cluster {
     members: Members,
     handlers: RwLock<HashMap<&'static str, Handler>>,
     leaver: OnceLock<Leaver>,
+    standing: OnceLock<StandingOf>,
     link: Option<Link>,
 }
 
@@ -113,6 +118,7 @@ impl Cluster {
             members: Members::default(),
             handlers: RwLock::default(),
             leaver: OnceLock::new(),
+            standing: OnceLock::new(),
             link,
         }
     }
@@ -145,6 +151,21 @@ impl Cluster {
         set(&metrics.cluster_publish_queue, towards);
         set(&metrics.cluster_receive_queue, from);
         set(&metrics.redis_up, usize::from(link.redis.health().is_good()));
+    }
+
+    /// What this node tells the others of itself, from now on.
+    pub fn stand(&self, standing: impl Fn() -> Standing + Send + Sync + 'static) {
+        let _ = self.standing.set(Arc::new(standing));
+    }
+
+    /// What the other nodes have said of themselves.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.members.standings()
+    }
+
+    /// Tells the others how this node is now, before its next heartbeat.
+    pub async fn tell_now(&self) {
+        self.say_once().await;
     }
 
     /// Handles what other nodes tell on a topic. A node's own messages are not handled by itself.
@@ -252,6 +273,7 @@ impl Cluster {
             rooms: own.rooms,
             listens: link.pubsub.listens(),
             heads: link.pubsub.heads(),
+            standing: self.standing.get().map_or_else(Standing::default, |standing| standing()),
         };
         self.tell(HELLO, &hello).await;
     }

@@ -5,6 +5,7 @@
 mod api;
 mod auth;
 mod contracts;
+mod drain;
 mod hooks;
 pub mod limits;
 mod log;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use api::{Api, ApiKey};
 pub use auth::{Algorithm, Auth, AuthKey, Jwks};
 pub use contracts::Contracts;
+pub use drain::Drain;
 pub use hooks::{Breaker, Hook};
 pub use limits::Limits;
 pub use load::{DEFAULT_FILE, Loaded, Sources, load};
@@ -75,6 +77,8 @@ pub struct Config {
     pub presence: Presence,
     /// Bounds that no contract sets.
     pub limits: Limits,
+    /// How a node leaves.
+    pub drain: Drain,
     /// Backends that contracts may call, by the name that contracts use.
     pub hooks: BTreeMap<String, Hook>,
     /// What is logged, and how. Logs go to standard error.

@@ -9,6 +9,7 @@ pub mod actions;
 pub mod answer;
 pub mod body;
 pub mod connections;
+pub mod drain;
 pub mod emit;
 pub mod events;
 pub mod fields;

@@ -6,7 +6,7 @@
 //! ```text
 //! event user error rate       values
 //! config contract telemetry directory   facts
-//! auth limits hooks redis     abilities
+//! auth limits hooks redis drain   abilities
 //! session order               a client
 //! room                        the index of members
 //! history presence owners mirror idempotency throttle   shared state
@@ -23,6 +23,7 @@ pub mod config;
 pub mod contract;
 pub mod directory;
 pub mod doctor;
+pub mod drain;
 pub mod engine;
 pub mod error;
 pub mod event;

@@ -2,6 +2,7 @@
 
 mod agree;
 mod build;
+mod leaving;
 mod measure;
 mod pulse;
 mod ready;
@@ -58,12 +59,10 @@ pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'stati
     tasks.spawn(serve_clients(parts.clone(), server, stop.clone()));
     tasks.spawn(serve_api(parts.clone(), api, stop.clone()));
     on_ready(&bound);
-    asked.await;
-    shutdown::leave(&parts, &stop).await;
     tasks.close();
-    if tokio::time::timeout(shutdown::PATIENCE, tasks.wait()).await.is_err() {
-        tracing::warn!("some connections did not end in time");
-    }
+    asked.await;
+    tokio::spawn(shutdown::at_once());
+    shutdown::leave(&parts, &stop, &tasks).await;
     Ok(())
 }
 

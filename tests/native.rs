@@ -244,7 +244,7 @@ async fn node_that_goes_closes_every_connection_and_ends() {
         clients.push(Client::connect(&node.address, "/", "").await.0);
     }
     assert_eq!(node.publish(r#"["last"]"#).local, 20);
-    node.engine.hub().refuse_new();
+    node.engine.hub().accept(false);
     node.engine.close_all();
     for client in &mut clients {
         assert_eq!(client.until_closed().await, [r#"42["last"]"#]);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::HEARTBEAT;
+use crate::drain::standing::Standing;
 
 /// A node that was not heard for so long counts as gone.
 const SILENCE: Duration = Duration::from_millis(3 * HEARTBEAT.as_millis() as u64 + 500);
@@ -48,6 +49,9 @@ pub(super) struct Hello {
     pub(super) listens: Vec<Arc<str>>,
     /// The newest number that it gave on each channel.
     pub(super) heads: HashMap<Arc<str>, u64>,
+    /// Whether it leaves, and what it can take. Nodes of earlier versions do not say it.
+    #[serde(default)]
+    pub(super) standing: Standing,
 }
 
 #[derive(Default)]
@@ -58,6 +62,7 @@ pub(super) struct Members {
 struct Other {
     member: Member,
     listens: Vec<Arc<str>>,
+    standing: Standing,
     heard: Instant,
 }
 
@@ -65,7 +70,7 @@ impl Members {
     /// Notes what a node said. True when it was not known before.
     pub(super) fn note(&self, node: &Arc<str>, hello: Hello, now: Instant) -> bool {
         let member = Member { node: node.to_string(), connections: hello.connections, rooms: hello.rooms };
-        let other = Other { member, listens: hello.listens, heard: now };
+        let other = Other { member, listens: hello.listens, standing: hello.standing, heard: now };
         let mut others = self.others.lock().expect("no panic while held");
         if others.len() >= MAX_MEMBERS && !others.contains_key(node) {
             return false;
@@ -99,6 +104,11 @@ impl Members {
         listeners
     }
 
+    /// What the others have said of themselves.
+    pub(super) fn standings(&self) -> Vec<Standing> {
+        self.others.lock().expect("no panic while held").values().map(|other| other.standing).collect()
+    }
+
     pub(super) fn view(&self, own: Member) -> View {
         let others = self.others.lock().expect("no panic while held");
         let mut nodes: Vec<_> = others.values().map(|other| other.member.clone()).collect();
@@ -114,7 +124,7 @@ mod tests {
     use super::*;
 
     fn hello(connections: usize) -> Hello {
-        Hello { connections, rooms: 1, listens: vec!["c".into()], heads: HashMap::new() }
+        Hello { connections, rooms: 1, listens: vec!["c".into()], heads: HashMap::new(), standing: Standing::default() }
     }
 
     #[test]

@@ -93,8 +93,8 @@ impl TurnedAway {
                 let text = "this origin may not connect; server.cors_origins names those that may";
                 refuse(StatusCode::FORBIDDEN, &Refusal::new(Code::AuthorizationFailed, text))
             }
-            Self::Leaving => unavailable("the node is going; another one will answer"),
-            Self::Crowded => unavailable("the node has as many connections as it may have"),
+            Self::Leaving => unavailable(Code::Unavailable, "the node is draining; another one will answer"),
+            Self::Crowded => unavailable(Code::Overloaded, "the node has as many connections as it may have"),
         }
     }
 }
@@ -178,13 +178,19 @@ where
             None => self.handshake(request, arrival, ip, query.websocket).await,
             Some(sid) if query.websocket => {
                 if let (Some(arrival), Some(session)) = (arrival, self.shared.hub.session(&sid)) {
-                    session.upgrading(arrival.kill);
+                    session.upgrading(&arrival.kill);
                     self.shared.metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
                 }
                 self.pass(request).await
             }
-            Some(sid) if self.shared.hub.was_closed(&sid) => query::close_packet(request.method()),
-            Some(_) => self.pass(request).await,
+            Some(sid) if self.shared.hub.was_closed(&sid, request.method() == Method::GET) => {
+                query::close_packet(request.method())
+            }
+            Some(sid) => {
+                let session = (request.method() == Method::GET).then(|| self.shared.hub.session(&sid)).flatten();
+                let _polling = session.map(|session| session.polling());
+                self.pass(request).await
+            }
         }
     }
 
@@ -286,8 +292,8 @@ fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<
     (slim.method() == Method::GET || slim.method() == Method::POST).then_some(slim)
 }
 
-fn unavailable(text: &str) -> Response<Body> {
-    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new(Code::Overloaded, text));
+fn unavailable(code: Code, text: &str) -> Response<Body> {
+    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new(code, text));
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     response
 }

@@ -12,7 +12,8 @@ use super::answer::{Answer, ApiError};
 use super::params::{Kind, Param, Params};
 use super::state::Api;
 use super::{
-    access, actions, body, connections, emit, events, fields, history, openapi, owners, revocations, rooms, users,
+    access, actions, body, connections, drain, emit, events, fields, history, openapi, owners, revocations, rooms,
+    users,
 };
 use crate::auth::api_keys::ApiKey;
 
@@ -120,6 +121,7 @@ pub fn table() -> Vec<Route> {
     table.extend(reading());
     table.extend(acting());
     table.extend(revoking());
+    table.extend(draining());
     table.push(
         get("/api/v1/openapi.json", "openapi", "Describes this API.", &[], |call| Box::pin(openapi::answer(call)))
             .open()
@@ -274,6 +276,18 @@ fn revoking() -> Vec<Route> {
         })
         .takes(schema::<revocations::Lift>, r#"{"users":["ada"]}"#)
         .accepts("What happened.", schema::<revocations::Outcome>),
+    ]
+}
+
+fn draining() -> Vec<Route> {
+    const PATH: &str = "/api/v1/drain";
+    vec![
+        send(Method::POST, PATH, "drain", "Has this node hand its clients over.", |call| Box::pin(drain::begin(call)))
+            .accepts("It has begun, or had before.", schema::<crate::drain::Status>),
+        get(PATH, "drainStatus", "Tells how far this node is.", &[], |call| Box::pin(drain::status(call)))
+            .answers("The state.", schema::<crate::drain::Status>),
+        send(Method::DELETE, PATH, "undoDrain", "Has this node serve again.", |call| Box::pin(drain::undo(call)))
+            .answers("It serves.", schema::<crate::drain::Status>),
     ]
 }
 

@@ -19,6 +19,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Answers `/metrics`.
 pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
     measure(&api);
+    api.drain.report();
     match api.metrics.encode() {
         Ok(text) => Answer::text(CONTENT_TYPE, text).into_response(),
         Err(error) => {

@@ -13,6 +13,7 @@ use crate::auth::api_keys::ApiKeys;
 use crate::config;
 use crate::contract::model::Namespace;
 use crate::directory::{Actions, Directory, Revoker};
+use crate::drain::Drain;
 use crate::history::History;
 use crate::owners::Owners;
 use crate::room::Rooms;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub keys: Arc<ApiKeys>,
     /// How the node is.
     pub ready: Arc<dyn ReadySource>,
+    /// The node's way out.
+    pub drain: Arc<Drain>,
     /// The rooms of this node.
     pub rooms: Arc<Rooms>,
     /// Everything that is counted.

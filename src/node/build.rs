@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, ClusterRevoker, EndSession};
 use crate::config::Config;
 use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
+use crate::drain::Drain;
 use crate::engine::{Engine, EngineCarrier};
 use crate::gateway::{self, Gateway};
 use crate::history::History;
@@ -27,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::throttle::Throttles;
 
 use super::agree::agree;
+use super::leaving;
 use super::measure::measure;
 use super::ready::NodeStatus;
 
@@ -41,6 +43,8 @@ pub(super) struct Parts {
     pub(super) engine: Engine<Gateway>,
     pub(super) api: Arc<Api>,
     pub(super) ready: Arc<NodeStatus>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) publisher: Arc<Publisher>,
 }
 
 /// What most parts need.
@@ -98,10 +102,13 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     let revoker = ClusterRevoker::start(&cluster, auth.revocations(), &rooms, ground.redis.clone(), end);
     let engine = Engine::new(&config.server, &carrier, &gateway);
     engine.hub().measured_by(&ground.metrics);
+    let drain = Drain::new(&config.drain, ground.metrics.clone());
+    leaving::start(&drain, engine.hub(), &cluster, config.server.max_connections);
+    let when_away = config.redis.when_away;
     let redis = ground.redis.clone();
-    let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), redis, config.redis.when_away));
+    let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), redis, drain.clone(), when_away));
     let api = Api::new(http::Parts {
-        publisher: Arc::new(ApiPublisher::new(publisher, ids(&ground))),
+        publisher: Arc::new(ApiPublisher::new(publisher.clone(), ids(&ground))),
         owners,
         directory: presence.clone(),
         actions: cluster.clone(),
@@ -110,12 +117,13 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         contracts: ground.namespaces.clone(),
         keys: Arc::new(ApiKeys::new(&config.api.keys)),
         ready: ready.clone(),
+        drain: drain.clone(),
         rooms,
         metrics: ground.metrics.clone(),
         limits: ApiLimits::from(&config.api),
     });
     let Ground { id, namespaces, redis, .. } = ground;
-    Ok(Arc::new(Parts { id, namespaces, redis, presence, cluster, gateway, engine, api, ready }))
+    Ok(Arc::new(Parts { id, namespaces, redis, presence, cluster, gateway, engine, api, ready, drain, publisher }))
 }
 
 fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {

@@ -1,12 +1,12 @@
 //! How the node is, for `/ready`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::pulse::Pulse;
 use crate::cluster::Cluster;
 use crate::config::WhenAway;
+use crate::drain::Drain;
 use crate::http::{ClusterStatus, ReadySource, RedisStatus, Status};
 use crate::redis::Redis;
 use crate::room::Rooms;
@@ -19,7 +19,7 @@ pub(super) struct NodeStatus {
     cluster: Arc<Cluster>,
     redis: Option<Redis>,
     when_away: WhenAway,
-    leaving: AtomicBool,
+    drain: Arc<Drain>,
     pulse: Pulse,
 }
 
@@ -29,6 +29,7 @@ impl NodeStatus {
         rooms: Arc<Rooms>,
         cluster: Arc<Cluster>,
         redis: Option<Redis>,
+        drain: Arc<Drain>,
         when_away: WhenAway,
     ) -> Self {
         Self {
@@ -38,7 +39,7 @@ impl NodeStatus {
             cluster,
             redis,
             when_away,
-            leaving: AtomicBool::new(false),
+            drain,
             pulse: Pulse::start(),
         }
     }
@@ -49,11 +50,6 @@ impl NodeStatus {
         let joined = health.round_trip.is_some();
         let may_be_away = self.when_away == WhenAway::Degraded && joined;
         Some(RedisStatus { connected: health.is_good(), latency: health.round_trip, may_be_away })
-    }
-
-    /// From now on the node is not ready.
-    pub(super) fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
     }
 }
 
@@ -80,7 +76,7 @@ impl ReadySource for NodeStatus {
                 stale: redis.is_some_and(|redis| !redis.connected),
             }),
             redis,
-            draining: self.leaving.load(Ordering::Relaxed),
+            draining: self.drain.is_leaving(),
             reasons: Vec::new(),
         }
     }

@@ -1,15 +1,13 @@
 //! Leaving: first not ready, then the clients, then what must not be lost.
 
 use std::io;
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::build::Parts;
-
-/// How long connections and notices may take to end.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Resolves at SIGTERM or SIGINT. They are listened for from the call on, not from the first poll: one that came
 /// before would end the process at once.
@@ -33,14 +31,31 @@ async fn received(signal: io::Result<Signal>) {
     }
 }
 
-/// Hands the clients over to other nodes: their transport closes, so that they return by themselves.
-pub(super) async fn leave(parts: &Parts, stop: &CancellationToken) {
+/// Ends the process when it is told once more, with the code by which a shell knows the signal.
+pub(super) async fn at_once() {
+    let code = tokio::select! {
+        () = received(signal(SignalKind::terminate())) => 128 + SignalKind::terminate().as_raw_value(),
+        () = received(signal(SignalKind::interrupt())) => 128 + SignalKind::interrupt().as_raw_value(),
+    };
+    tracing::warn!(code, "told to go a second time: ending at once");
+    std::process::exit(code);
+}
+
+/// Hands the clients over to other nodes, says what must not be lost, and ends what `stop` and `tasks` hold.
+pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskTracker) {
     tracing::info!("leaving");
-    parts.ready.leave();
-    parts.engine.hub().refuse_new();
-    stop.cancel();
+    parts.drain.begin(true);
+    parts.drain.finished().await;
+    let by = parts.drain.ends_by();
+    let half = || by - by.saturating_duration_since(Instant::now()) / 2;
+    // Nobody is left, or it is time: whoever is, goes with the listeners. Requests that are being answered are waited for.
     parts.engine.close_all();
-    let lost = parts.gateway.close(PATIENCE).await;
+    stop.cancel();
+    if timeout_at(half(), tasks.wait()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+    parts.publisher.settle(half()).await;
+    let lost = parts.gateway.close(by.saturating_duration_since(Instant::now())).await;
     if lost > 0 {
         tracing::warn!(lost, "notices to backends are lost");
     }
@@ -49,4 +64,5 @@ pub(super) async fn leave(parts: &Parts, stop: &CancellationToken) {
     if let Some(redis) = &parts.redis {
         redis.close().await;
     }
+    tracing::info!("the node has left");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::record::Story;
 use super::{NotCarried, Origin, Outgoing, Published, Publisher, RemoteOutcome, settle};
@@ -14,6 +15,9 @@ use crate::event::Event;
 use crate::order::Order;
 use crate::session::RoomName;
 use crate::throttle::{Due, Offer, ThrottleKey, scope};
+
+/// How often a node that leaves looks whether its last held event is sent.
+const SETTLE_LOOK: Duration = Duration::from_millis(10);
 
 /// An event that waits for its time, as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -71,6 +75,13 @@ impl Publisher {
             if outgoing.order.is_none() {
                 outgoing.order = Some(Order { scope, number: closing.number, closes: true });
             }
+        }
+    }
+
+    /// Waits until nothing is held by this node any more, at most until then: nobody else has its timers.
+    pub async fn settle(&self, until: Instant) {
+        while !self.timers.lock().expect("no panic while held").is_empty() && Instant::now() < until {
+            tokio::time::sleep(SETTLE_LOOK).await;
         }
     }
 

@@ -231,6 +231,20 @@ metrics! {
     api_requests_total: counter ["route", "status"];
     /// Seconds from an API request's head to its answer.
     api_request_seconds: histogram ["route"] buckets LATENCY;
+    /// 1 for the state that the node is in: serving, leaving, closing (sockets, in waves), drained; else 0.
+    drain_state: gauge ["state"];
+    /// Clients that are still connected to a node that leaves; 0 while it serves.
+    drain_sockets_left: gauge [];
+    /// Sockets that were closed by waves, because the node leaves.
+    drain_closed_total: counter [];
+    /// Waves that closed at least one socket.
+    drain_waves_total: counter [];
+    /// Sockets a second that the last wave was of; 0 unless sockets are being closed.
+    drain_pace: gauge [];
+    /// Connections a second that the other nodes say they can take of this one.
+    drain_offered: gauge [];
+    /// New connections a second that this node says it can take.
+    drain_accepts: gauge [];
     /// Questions for the owner of a room, by answer: found, none, unavailable.
     owner_lookups_total: counter ["result"];
     /// Threads that run the node's tasks.

@@ -41,7 +41,7 @@ FULL = {
     },
     "service": {"type": "LoadBalancer", "sessionAffinity": "ClientIP", "annotations": {"a.example.com/b": "c"}},
     "api": {"service": {"annotations": {"a.example.com/b": "c"}}},
-    "drain": {"endpoints": 20, "shutdown": 60},
+    "drain": {"endpoints": 20, "deadline": 60},
     "autoscaling": {"enabled": True, "connections": {"enabled": True}},
     "podDisruptionBudget": {"maxUnavailable": "20%"},
     "nodeSelector": {"kubernetes.io/arch": "amd64"},
@@ -131,7 +131,8 @@ REFUSED = {
         "choose one",
     ),
     "a digest that is none": ({"image": {"digest": "sha256:1"}}, "digest"),
-    "a shutdown shorter than the node's": ({"drain": {"shutdown": 5}}, "shutdown"),
+    "a deadline without time for clients": ({"drain": {"deadline": 5}}, "deadline"),
+    "the node's own deadline": ({"config": {"drain": {"deadline": "5s"}}}, "deadline"),
     "a port that is none": ({"service": {"port": 70000}}, "port"),
 }
 
@@ -241,11 +242,18 @@ class Renders(unittest.TestCase):
 
     def test_the_grace_period_covers_the_way_out(self):
         pod = spec(render(FULL))
-        self.assertEqual(pod["terminationGracePeriodSeconds"], 80)
+        self.assertEqual(pod["terminationGracePeriodSeconds"], 85)
         self.assertEqual(pod["containers"][0]["lifecycle"]["preStop"], {"sleep": {"seconds": 20}})
-        [patience] = re.findall(r"PATIENCE: Duration = Duration::from_secs\((\d+)\)", (ROOT / "src/node/shutdown.rs").read_text())
-        least = named(render(SMALL), "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] - 10
-        self.assertGreaterEqual(least, 2 * int(patience) + 5)
+        [hpa] = [o for o in render({**FULL, "autoscaling": {**FULL["autoscaling"], "scaleDown": {"periodSeconds": 1}}}) if o["kind"] == "HorizontalPodAutoscaler"]
+        self.assertEqual(hpa["spec"]["behavior"]["scaleDown"]["policies"][0]["periodSeconds"], 85)
+        text = named(render(FULL), "ConfigMap")["data"]["roomcast.toml"]
+        self.assertEqual(tomllib.loads(text)["drain"], {"delay": "0s", "deadline": "60s"})
+
+    def test_systemd_waits_longer_than_the_node_takes(self):
+        unit = (ROOT / "packaging/roomcast.service").read_text()
+        [patience] = re.findall(r"^TimeoutStopSec=(\d+)s$", unit, re.MULTILINE)
+        deadline = tomllib.loads(node.says("config"))["drain"]["deadline"]
+        self.assertGreater(int(patience), int(deadline.removesuffix("s")))
 
 
 class Mirrors(unittest.TestCase):

@@ -64,7 +64,7 @@ PRECISE = {
     "service.sessionAffinity": {"enum": ["None", "ClientIP"]},
     "api.service.port": PORT,
     "api.service.annotations": STRING_MAP,
-    "drain.shutdown": {"type": "integer", "minimum": 25},
+    "drain.deadline": {"type": "integer", "minimum": 10},
     "resources": MAP,
     "autoscaling.minReplicas": POSITIVE,
     "autoscaling.maxReplicas": POSITIVE,
@@ -104,7 +104,7 @@ PRECISE = {
 # What a switched-on part cannot do without.
 NEEDS = {"ingress": ("hosts", {"minItems": 1}), "httpRoute": ("parentRefs", {"minItems": 1})}
 # What the chart itself says.
-OURS = {"Node": ["id", "dev"], "Server": ["listen"], "Api": ["listen"], "Contracts": ["files"]}
+OURS = {"Node": ["id", "dev"], "Server": ["listen"], "Api": ["listen"], "Contracts": ["files"], "Drain": ["delay", "deadline"]}
 
 
 def typed(value, path=""):

@@ -94,10 +94,19 @@ api:
   listen: {{ printf "%s:3001" .Values.listenAddress | quote }}
 contracts:
   files: {{ toJson $files }}
+drain:
+  # preStop has waited for load balancers.
+  delay: 0s
+  deadline: {{ .Values.drain.deadline }}s
 {{- if .Values.redis.trial.enabled }}
 redis:
   url: redis://{{ include "roomcast.fullname" . }}-redis:6379
 {{- end }}
+{{- end -}}
+
+{{- /* Seconds from the decision that a pod goes to its end: preStop, the way out, and Redis' time-outs. */ -}}
+{{- define "roomcast.grace" -}}
+{{- add .Values.drain.endpoints .Values.drain.deadline 5 -}}
 {{- end -}}
 
 {{- define "roomcast.config" -}}

@@ -15,6 +15,15 @@ use crate::telemetry::metrics::{Metrics, count};
 /// For so long a polling client whose connection we closed is told so; then its session is merely unknown.
 const REMEMBER_CLOSED: Duration = Duration::from_secs(30);
 
+/// A polling client that is between two polls has so long to fetch what is queued for it, before its session is closed.
+const LAST_POLL: Duration = Duration::from_secs(2);
+
+/// A poll that finds something queued is answered within this; how often a session that closes is looked at.
+const ANSWERED: Duration = Duration::from_millis(50);
+
+/// A polling client whose session is closed comes for the news within this, or never.
+const NEWS: Duration = Duration::from_secs(3);
+
 /// At most so many closed polling sessions are remembered.
 const MAX_CLOSED: usize = 65_536;
 
@@ -25,12 +34,20 @@ type Closer = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 #[derive(Default)]
 pub struct Hub {
     open: AtomicU64,
+    closing: AtomicU64,
     refuses: AtomicBool,
     numbers: AtomicU64,
     sessions: Mutex<HashMap<u64, Weak<EngineSession>>>,
     polling: Mutex<HashMap<String, Weak<EngineSession>>>,
-    closed: Mutex<HashMap<String, Instant>>,
+    closed: Mutex<HashMap<String, Closed>>,
     closer: OnceLock<Closer>,
+}
+
+/// A polling session that we have closed.
+struct Closed {
+    at: Instant,
+    /// The client polls, and does not know it yet.
+    untold: bool,
 }
 
 /// A client's connection, from its handshake to its end. The engine keeps it among the handshake's extensions, so that
@@ -39,10 +56,16 @@ pub struct EngineSession {
     peer: Peer,
     number: u64,
     hub: Arc<Hub>,
-    websocket: Mutex<Option<Arc<KillSwitch>>>,
+    // Weak: the connection itself keeps it, so that one that is gone can be told from one that is there.
+    websocket: Mutex<Option<Weak<KillSwitch>>>,
     backlog: OnceLock<Weak<dyn Backlog>>,
     sid: OnceLock<String>,
     closing: AtomicBool,
+    /// Polls that wait now, and all that ever came.
+    polls: AtomicU64,
+    polled: AtomicU64,
+    /// It is over: its place was given back.
+    over: AtomicBool,
 }
 
 /// Knows how much waits to be written to a client.
@@ -74,9 +97,20 @@ impl Hub {
         !self.refuses.load(Ordering::Relaxed)
     }
 
-    /// Takes no new clients any more; those that are connected stay.
-    pub fn refuse_new(&self) {
-        self.refuses.store(true, Ordering::Relaxed);
+    /// Whether new clients are taken from now on; those that are connected stay.
+    pub fn accept(&self, yes: bool) {
+        self.refuses.store(!yes, Ordering::Relaxed);
+    }
+
+    /// How many clients are connected, and were not told to go.
+    pub fn unasked(&self) -> u64 {
+        self.open().saturating_sub(self.closing.load(Ordering::Relaxed))
+    }
+
+    /// How many polling clients do not know yet that their sessions are closed.
+    pub fn untold(&self) -> usize {
+        let closed = self.closed.lock().expect("no panic while held");
+        closed.values().filter(|closed| closed.untold && closed.at.elapsed() < NEWS).count()
     }
 
     /// Every connection.
@@ -132,9 +166,14 @@ impl Hub {
         self.polling.lock().expect("no panic while held").get(sid)?.upgrade()
     }
 
-    /// Whether we have closed a polling session a short while ago.
-    pub(super) fn was_closed(&self, sid: &str) -> bool {
-        self.closed.lock().expect("no panic while held").get(sid).is_some_and(|at| at.elapsed() < REMEMBER_CLOSED)
+    /// Whether we have closed a polling session a short while ago. Whoever polls is then told so.
+    pub(super) fn was_closed(&self, sid: &str, polls: bool) -> bool {
+        let mut closed = self.closed.lock().expect("no panic while held");
+        let Some(closed) = closed.get_mut(sid).filter(|closed| closed.at.elapsed() < REMEMBER_CLOSED) else {
+            return false;
+        };
+        closed.untold &= !polls;
+        true
     }
 
     /// Sets what closes a polling session in the engine.
@@ -142,17 +181,20 @@ impl Hub {
         let _ = self.closer.set(Box::new(closer));
     }
 
-    fn close_polling(&self, sid: &str) {
+    async fn close_polling(&self, sid: &str, untold: bool) {
+        self.note_closed(sid, untold);
+        if let Some(closer) = self.closer.get() {
+            closer(sid).await;
+        }
+    }
+
+    fn note_closed(&self, sid: &str, untold: bool) {
         let mut closed = self.closed.lock().expect("no panic while held");
         if closed.len() >= MAX_CLOSED {
-            closed.retain(|_, at| at.elapsed() < REMEMBER_CLOSED);
+            closed.retain(|_, closed| closed.at.elapsed() < REMEMBER_CLOSED);
         }
         if closed.len() < MAX_CLOSED {
-            closed.insert(sid.to_owned(), Instant::now());
-        }
-        drop(closed);
-        if let Some(closer) = self.closer.get() {
-            tokio::spawn(closer(sid));
+            closed.insert(sid.to_owned(), Closed { at: Instant::now(), untold });
         }
     }
 }
@@ -169,10 +211,13 @@ impl EngineSession {
             peer,
             number,
             hub,
-            websocket: Mutex::new(websocket),
+            websocket: Mutex::new(websocket.as_ref().map(Arc::downgrade)),
             backlog: OnceLock::new(),
             sid: OnceLock::new(),
             closing: AtomicBool::new(false),
+            polls: AtomicU64::new(0),
+            polled: AtomicU64::new(0),
+            over: AtomicBool::new(false),
         });
         let mut sessions = session.hub.sessions.lock().expect("no panic while held");
         sessions.insert(number, Arc::downgrade(&session));
@@ -192,8 +237,19 @@ impl EngineSession {
     }
 
     /// Notes that the session moves to a WebSocket.
-    pub(super) fn upgrading(&self, kill: Arc<KillSwitch>) {
-        *self.websocket.lock().expect("no panic while held") = Some(kill);
+    pub(super) fn upgrading(&self, kill: &Arc<KillSwitch>) {
+        *self.websocket.lock().expect("no panic while held") = Some(Arc::downgrade(kill));
+        // One that opens while we close the session closes with it.
+        if self.is_closing() {
+            kill.close();
+        }
+    }
+
+    /// Notes that the client polls, for as long as what is returned lives.
+    pub(super) fn polling(self: &Arc<Self>) -> Poll {
+        self.polls.fetch_add(1, Ordering::AcqRel);
+        self.polled.fetch_add(1, Ordering::AcqRel);
+        Poll(self.clone())
     }
 
     /// Whether it is on a WebSocket, or moves to one.
@@ -207,25 +263,81 @@ impl EngineSession {
     }
 
     /// Closes the connection, so that the official client sees `transport close` and returns. What is queued is sent before.
-    pub fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-        if let Some(kill) = &*self.websocket.lock().expect("no panic while held") {
+    /// Needs a Tokio runtime.
+    pub fn close(self: &Arc<Self>) {
+        if self.closing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.hub.closing.fetch_add(1, Ordering::Relaxed);
+        let websocket = self.websocket.lock().expect("no panic while held").clone();
+        let kill = websocket.as_ref().and_then(Weak::upgrade);
+        if let Some(kill) = &kill {
             kill.close();
         }
-        // If the session has moved to its WebSocket, the engine refuses this, and nothing happens.
-        if let Some(sid) = self.sid.get() {
-            self.hub.close_polling(sid);
+        let is_polling = kill.is_none();
+        drop(kill);
+        // Weak: what ends by itself is not kept for this.
+        tokio::spawn(see_off(Arc::downgrade(self), websocket.filter(|_| !is_polling)));
+    }
+
+    /// Whether a poll waits, or one has come since: then what was queued is on its way.
+    fn is_fetched(&self, polled: u64) -> bool {
+        self.polls.load(Ordering::Acquire) > 0 || self.polled.load(Ordering::Acquire) > polled
+    }
+
+    /// Gives the place back. The library keeps sessions that never connected to a namespace until their time is over,
+    /// whatever has become of their connections.
+    fn end(&self) {
+        if self.over.swap(true, Ordering::AcqRel) {
+            return;
         }
+        self.hub.open.fetch_sub(1, Ordering::Relaxed);
+        if self.is_closing() {
+            self.hub.closing.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.hub.sessions.lock().expect("no panic while held").remove(&self.number);
+        if let Some(sid) = self.sid.get() {
+            self.hub.polling.lock().expect("no panic while held").remove(sid);
+        }
+    }
+}
+
+/// Sees to it that a session that we close comes to its end.
+async fn see_off(session: Weak<EngineSession>, websocket: Option<Weak<KillSwitch>>) {
+    let Some((hub, sid)) = session.upgrade().map(|session| (session.hub.clone(), session.sid.get().cloned())) else {
+        return;
+    };
+    if let Some(sid) = sid {
+        if websocket.is_none() {
+            let by = Instant::now() + LAST_POLL;
+            let polled = session.upgrade().map_or(0, |session| session.polled.load(Ordering::Acquire));
+            while session.upgrade().is_some_and(|session| !session.is_fetched(polled)) && Instant::now() < by {
+                tokio::time::sleep(ANSWERED).await;
+            }
+        }
+        // If the session has moved to its WebSocket, the engine refuses this, and nothing happens.
+        hub.close_polling(&sid, websocket.is_none()).await;
+    }
+    while websocket.as_ref().is_some_and(|websocket| websocket.strong_count() > 0) {
+        tokio::time::sleep(ANSWERED).await;
+    }
+    if let Some(session) = session.upgrade() {
+        session.end();
+    }
+}
+
+/// A request of a client that waits for what is queued.
+pub(super) struct Poll(Arc<EngineSession>);
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        self.0.polls.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Drop for EngineSession {
     fn drop(&mut self) {
-        self.hub.open.fetch_sub(1, Ordering::Relaxed);
-        self.hub.sessions.lock().expect("no panic while held").remove(&self.number);
-        if let Some(sid) = self.sid.get() {
-            self.hub.polling.lock().expect("no panic while held").remove(sid);
-        }
+        self.end();
     }
 }
 

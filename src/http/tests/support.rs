@@ -18,6 +18,7 @@ use crate::config;
 use crate::contract::load::{Source, load_sources};
 use crate::contract::model::Namespace;
 use crate::directory::*;
+use crate::drain::Drain;
 use crate::error::{Code, Refusal};
 use crate::history::History;
 use crate::http::publishing::{ContractPublish, PlainEmit, Published, Publishing, RemoteOutcome};
@@ -296,6 +297,7 @@ impl Fixture {
             contracts,
             keys: Arc::new(keys()),
             ready: Arc::new(FakeReady),
+            drain: Drain::new(&config::Drain::default(), metrics.clone()),
             metrics,
             limits,
         });

@@ -33,6 +33,8 @@ export class Node {
         ROOMCAST_SERVER__LISTEN: '127.0.0.1:0',
         ROOMCAST_API__LISTEN: '127.0.0.1:0',
         ROOMCAST_ANNOUNCE: '1',
+        // No load balancer watches.
+        ROOMCAST_DRAIN__DELAY: '0s',
         ...env,
       },
     });

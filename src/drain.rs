@@ -1,0 +1,281 @@
+//! Leaving: first not chosen any more, then the clients in waves, then the last words. `docs/drain.md` is the page.
+//!
+//! [`Course`] is the machine that decides, [`standing`] what nodes tell each other; here is what moves it. The node says
+//! what its sockets and its neighbours are.
+
+pub mod course;
+pub mod standing;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::config;
+use crate::telemetry::metrics::Metrics;
+use course::{Course, ForGood, Left, Phase, Step};
+use standing::{Capacity, Offer, Standing};
+
+/// How often a node looks whether it is busy.
+const PULSE: Duration = Duration::from_millis(500);
+
+/// A node that stays drained looks so often whether somebody slipped in.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The clients of this node. `node` implements it.
+pub trait Sockets: Send + Sync {
+    /// Whether new clients are taken from now on.
+    fn accept(&self, yes: bool);
+
+    /// How many there are.
+    fn left(&self) -> Left;
+
+    /// Closes so many that were not asked yet; their official clients return by themselves. Returns how many.
+    fn close(&self, count: usize) -> usize;
+}
+
+/// The other nodes. `node` implements it.
+pub trait Neighbours: Send + Sync {
+    /// What the others have said of themselves.
+    fn standings(&self) -> Vec<Standing>;
+
+    /// Has the others told at once what [`Drain::standing`] says.
+    fn tell(&self);
+}
+
+/// How far a node is on its way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Status {
+    /// Where it is.
+    pub state: Phase,
+    /// Whether the process ends: then there is no way back.
+    pub ends: bool,
+    /// Clients that are connected.
+    pub left: u64,
+    /// Sockets that were closed by waves since the node started.
+    pub closed: u64,
+    /// Sockets a second that are being closed.
+    pub pace: u64,
+    /// Other nodes that take clients.
+    pub takers: u64,
+    /// Connections a second that they say they can take.
+    pub offered: u64,
+}
+
+/// A node's way out, for those who ask and those who decide.
+pub struct Drain {
+    course: Mutex<Course>,
+    accepts: AtomicU32,
+    places: AtomicU64,
+    closed: AtomicU64,
+    told: Notify,
+    state: watch::Sender<Progress>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    left: Left,
+    offer: Offer,
+    done: bool,
+}
+
+/// Stands for no limit.
+const NO_LIMIT: u64 = u64::MAX;
+
+impl Drain {
+    /// A node that serves.
+    pub fn new(config: &config::Drain, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            course: Mutex::new(Course::new(config.clone(), Instant::now())),
+            accepts: AtomicU32::new(config.accepts),
+            places: AtomicU64::new(NO_LIMIT),
+            closed: AtomicU64::new(0),
+            told: Notify::new(),
+            state: watch::channel(Progress::default()).0,
+            metrics,
+        })
+    }
+
+    /// Begins to move, for as long as the runtime lives. `most`: connections that the node may have, 0 for no limit.
+    /// Needs a Tokio runtime.
+    pub fn start(self: &Arc<Self>, sockets: Arc<dyn Sockets>, neighbours: Arc<dyn Neighbours>, most: u64) {
+        tokio::spawn(self.clone().feel_pulse(sockets.clone(), most));
+        tokio::spawn(self.clone().run(sockets, neighbours));
+    }
+
+    /// Begins to leave, or goes on; `for_good`: the process ends.
+    pub fn begin(&self, for_good: bool) {
+        self.course().begin(for_good, Instant::now());
+        self.state.send_modify(|progress| progress.done = false);
+        self.told.notify_one();
+    }
+
+    /// Serves again.
+    ///
+    /// # Errors
+    /// When the process ends.
+    pub fn undo(&self) -> Result<(), ForGood> {
+        self.course().undo()?;
+        self.told.notify_one();
+        Ok(())
+    }
+
+    /// Whether the node takes no new clients.
+    pub fn is_leaving(&self) -> bool {
+        self.course().phase() != Phase::Serving
+    }
+
+    /// Resolves when nobody is left, or it is time.
+    pub async fn finished(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives as long as this.
+        let _ = state.wait_for(|progress| progress.done).await;
+    }
+
+    /// By when all must have ended.
+    pub fn ends_by(&self) -> Instant {
+        self.course().ends_by()
+    }
+
+    /// What this node says of itself.
+    pub fn standing(&self) -> Standing {
+        let places = self.places.load(Ordering::Relaxed);
+        Standing {
+            leaving: self.is_leaving(),
+            accepts: self.accepts.load(Ordering::Relaxed),
+            places: (places != NO_LIMIT).then_some(places),
+        }
+    }
+
+    /// How far the node is.
+    pub fn status(&self) -> Status {
+        let Progress { left, offer, .. } = *self.state.borrow();
+        let course = self.course();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small number that is not negative"
+        )]
+        let pace = course.pace().round() as u64;
+        Status {
+            state: course.phase(),
+            ends: course.is_for_good(),
+            left: left.open as u64,
+            closed: self.closed.load(Ordering::Relaxed),
+            pace,
+            takers: offer.takers as u64,
+            offered: u64::from(offer.rate),
+        }
+    }
+
+    /// Sets the gauges to what is true now.
+    pub fn report(&self) {
+        let status = self.status();
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for phase in Phase::ALL {
+            let is_it = i64::from(phase == status.state);
+            self.metrics.drain_state.with_label_values(&[phase.as_str()]).set(is_it);
+        }
+        let leaves = status.state != Phase::Serving;
+        let none: &[&str] = &[];
+        self.metrics.drain_sockets_left.with_label_values(none).set(if leaves { count(status.left) } else { 0 });
+        self.metrics.drain_pace.with_label_values(none).set(count(status.pace));
+        self.metrics.drain_offered.with_label_values(none).set(count(status.offered));
+        self.metrics.drain_accepts.with_label_values(none).set(i64::from(self.accepts.load(Ordering::Relaxed)));
+    }
+
+    async fn run(self: Arc<Self>, sockets: Arc<dyn Sockets>, neighbours: Arc<dyn Neighbours>) {
+        let mut accepts = true;
+        loop {
+            let now = !self.is_leaving();
+            if std::mem::replace(&mut accepts, now) != now {
+                sockets.accept(now);
+                neighbours.tell();
+                let state = self.course().phase().as_str();
+                tracing::info!(state, left = sockets.left().open, "the node's state has changed");
+            }
+            let pause = self.step(&*sockets, &*neighbours);
+            // A change is looked at at once.
+            tokio::select! {
+                () = self.told.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Does what the course says. Returns when to go on.
+    fn step(&self, sockets: &dyn Sockets, neighbours: &dyn Neighbours) -> Duration {
+        let (left, offer) = (sockets.left(), Offer::of(neighbours.standings()));
+        let (before, step, after) = {
+            let mut course = self.course();
+            let before = course.phase();
+            let step = course.step(Instant::now(), left, offer, luck());
+            (before, step, course.phase())
+        };
+        if before != after {
+            tracing::info!(
+                state = after.as_str(),
+                left = left.open,
+                takers = offer.takers,
+                offered = offer.rate,
+                "leaving"
+            );
+        }
+        self.state.send_replace(Progress { left, offer, done: step == Step::Done });
+        match step {
+            // Who asks sees the truth of half a second ago.
+            Step::Rest => PULSE,
+            Step::Wait(time) => time,
+            Step::Done => LOOK_AGAIN,
+            Step::Close(count, time) => {
+                let closed = sockets.close(count) as u64;
+                self.closed.fetch_add(closed, Ordering::Relaxed);
+                let none: &[&str] = &[];
+                self.metrics.drain_closed_total.with_label_values(none).inc_by(closed);
+                if closed > 0 {
+                    self.metrics.drain_waves_total.with_label_values(none).inc();
+                }
+                time
+            }
+        }
+    }
+
+    /// Notes what the node can take: less while its timers are late.
+    async fn feel_pulse(self: Arc<Self>, sockets: Arc<dyn Sockets>, most: u64) {
+        let mut capacity = Capacity::new(self.accepts.load(Ordering::Relaxed));
+        loop {
+            let before = Instant::now();
+            tokio::time::sleep(PULSE).await;
+            capacity.note(before.elapsed().saturating_sub(PULSE));
+            self.accepts.store(capacity.accepts(), Ordering::Relaxed);
+            let places = if most == 0 { NO_LIMIT } else { most.saturating_sub(sockets.left().open as u64) };
+            self.places.store(places, Ordering::Relaxed);
+        }
+    }
+
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().expect("no panic while held")
+    }
+}
+
+/// A number from -1 to 1 that the other nodes do not have.
+fn luck() -> f64 {
+    // The standard library's own seed is random enough for this.
+    let number = u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
+    f64::from(number) / f64::from(u32::MAX) * 2.0 - 1.0
+}
+
+impl std::fmt::Debug for Drain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drain").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use super::*;
+use crate::config::Period;
+
+const OTHERS: Offer = Offer { takers: 2, rate: 100 };
+const NOBODY: Offer = Offer { takers: 0, rate: 0 };
+
+fn config() -> config::Drain {
+    let seconds = Period::from_secs;
+    config::Drain { delay: seconds(5), deadline: seconds(25), last_words: seconds(5), jitter: 50, ..Default::default() }
+}
+
+fn left(count: usize) -> Left {
+    Left { unasked: count, open: count }
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// Runs to the end: when each wave was, in seconds, and how many it closed.
+fn waves(course: &mut Course, start: Instant, mut unasked: usize, offer: Offer) -> Vec<(f64, usize)> {
+    let (mut now, mut waves, mut luck) = (start, Vec::new(), 0.3);
+    loop {
+        luck = -luck;
+        match course.step(now, left(unasked), offer, luck) {
+            Step::Rest | Step::Done => return waves,
+            Step::Wait(time) => now += time,
+            Step::Close(count, time) => {
+                unasked -= count;
+                waves.push(((now - start).as_secs_f64(), count));
+                now += time;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_serves_until_it_is_told() {
+    let now = Instant::now();
+    let mut course = Course::new(config(), now);
+    assert_eq!((course.step(now, left(5), OTHERS, 0.0), course.phase()), (Step::Rest, Phase::Serving));
+}
+
+#[test]
+fn sockets_stay_for_the_delay_and_then_go_at_the_pace_that_others_take() {
+    let start = Instant::now();
+    let mut course = Course::new(config(), start);
+    course.begin(true, start);
+    assert_eq!((course.step(start, left(500), OTHERS, 0.0), course.phase()), (Step::Wait(WAVE), Phase::Leaving));
+    let waves = waves(&mut course, start, 500, OTHERS);
+    assert_eq!(waves.iter().map(|(_, count)| count).sum::<usize>(), 500);
+    let (first, last) = (waves[0].0, waves[waves.len() - 1].0);
+    assert!((5.0..5.2).contains(&first) && (9.5..10.5).contains(&last), "{first} {last}");
+    for second in 5..10 {
+        let from = f64::from(second);
+        let closed: usize =
+            waves.iter().filter(|(at, _)| (from..from + 1.0).contains(at)).map(|(_, count)| count).sum();
+        assert!((80..=120).contains(&closed), "{closed} in second {second}");
+    }
+    assert_eq!(course.phase(), Phase::Drained);
+}
+
+#[test]
+fn the_deadline_wins_over_what_others_can_take() {
+    let start = Instant::now();
+    let mut course = Course::new(config(), start);
+    course.begin(true, start);
+    let waves = waves(&mut course, start, 15_000, OTHERS);
+    let last = waves[waves.len() - 1].0;
+    assert!((19.0..=20.3).contains(&last), "{last}");
+    // Evenly: no wave is a storm.
+    assert!(waves.iter().all(|(_, count)| *count <= 250), "{waves:?}");
+}
+
+#[test]
+fn nothing_is_waited_for_where_nobody_else_can_be_chosen() {
+    let start = Instant::now();
+    let mut course = Course::new(config(), start);
+    course.begin(true, start);
+    let waves = waves(&mut course, start, 10, NOBODY);
+    assert_eq!(waves.iter().map(|(_, count)| count).sum::<usize>(), 10);
+    assert!(waves[0].0 == 0.0 && waves[waves.len() - 1].0 < 0.5, "{waves:?}");
+}
+
+#[test]
+fn a_limit_slows_the_waves_but_not_beyond_the_deadline() {
+    let start = Instant::now();
+    let mut course = Course::new(config::Drain { pace: 10, ..config() }, start);
+    course.begin(false, start);
+    let slow = waves(&mut course, start, 50, OTHERS);
+    assert!((9.0..11.0).contains(&slow[slow.len() - 1].0), "{slow:?}");
+    let mut course = Course::new(config::Drain { pace: 10, ..config() }, start);
+    course.begin(false, start);
+    let many = waves(&mut course, start, 1500, OTHERS);
+    assert!(many[many.len() - 1].0 <= 20.3);
+}
+
+#[test]
+fn whoever_is_left_when_the_time_is_over_goes_at_once() {
+    let start = Instant::now();
+    let mut course = Course::new(config(), start);
+    course.begin(true, start);
+    assert_eq!(course.step(start + seconds(21.0), left(700), OTHERS, 0.0), Step::Close(700, WAVE));
+}
+
+#[test]
+fn a_drained_node_can_serve_again_unless_its_process_ends() {
+    let start = Instant::now();
+    let mut course = Course::new(config(), start);
+    course.begin(false, start);
+    waves(&mut course, start, 3, OTHERS);
+    assert_eq!(course.phase(), Phase::Drained);
+    assert_eq!((course.undo(), course.phase()), (Ok(()), Phase::Serving));
+    course.begin(true, start);
+    assert_eq!((course.undo(), course.phase()), (Err(ForGood), Phase::Leaving));
+}
+
+#[test]
+fn who_slipped_in_while_the_node_was_drained_is_closed_too() {
+    let start = Instant::now();
+    let mut course = Course::new(config(), start);
+    course.begin(false, start);
+    assert_eq!(course.step(start, left(0), NOBODY, 0.0), Step::Done);
+    assert!(matches!(course.step(start, left(1), NOBODY, 0.0), Step::Close(1, _)));
+    assert_eq!(course.step(start, left(0), NOBODY, 0.0), Step::Done);
+}
+
+#[test]
+fn a_signal_gives_a_node_that_drains_its_own_time_and_no_second_delay() {
+    let start = Instant::now();
+    let mut course = Course::new(config(), start);
+    course.begin(false, start);
+    waves(&mut course, start, 0, OTHERS);
+    course.begin(true, start + seconds(1000.0));
+    assert_eq!(course.step(start + seconds(1000.0), left(0), OTHERS, 0.0), Step::Done);
+    assert_eq!(course.ends_by(), start + seconds(1025.0));
+}
+
+#[test]
+fn a_node_is_not_drained_before_its_last_client_is_gone_unless_it_is_time() {
+    let start = Instant::now();
+    let mut course = Course::new(config(), start);
+    course.begin(true, start);
+    let slow = Left { unasked: 0, open: 1 };
+    assert_eq!(course.step(start, slow, NOBODY, 0.0), Step::Wait(WAVE));
+    assert_eq!(course.step(start + seconds(20.0), slow, NOBODY, 0.0), Step::Done);
+}

@@ -1,0 +1,133 @@
+//! What nodes say of themselves, so that one that leaves knows what the others can take.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a node of an earlier version, which says nothing of this, is believed to take a second.
+const UNSAID: u32 = 100;
+
+/// What a node says of itself once a second, and at once when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// It takes no new clients.
+    pub leaving: bool,
+    /// New connections a second that it can take.
+    pub accepts: u32,
+    /// Connections that it may still have in all; `None`: no limit.
+    pub places: Option<u64>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { leaving: false, accepts: UNSAID, places: None }
+    }
+}
+
+impl Standing {
+    fn takes(&self) -> bool {
+        !self.leaving && self.places != Some(0)
+    }
+}
+
+/// What the other nodes say together, as one that leaves sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Nodes that would take clients.
+    pub takers: usize,
+    /// Connections a second for this node: those who leave at the same time share what is offered.
+    pub rate: u32,
+}
+
+impl Offer {
+    /// Adds up what the others say. The node that asks leaves, too.
+    pub fn of(others: impl IntoIterator<Item = Standing>) -> Self {
+        let (mut takers, mut rate, mut leavers) = (0, 0_u32, 1);
+        for other in others {
+            if other.takes() {
+                takers += 1;
+                rate = rate.saturating_add(other.accepts);
+            } else if other.leaving {
+                leavers += 1;
+            }
+        }
+        Self { takers, rate: rate / leavers }
+    }
+}
+
+/// How late a timer of the node may be before the node says that it can take less.
+const BUSY: Duration = Duration::from_millis(50);
+
+/// What a node says that it can take: what is configured, halved each time that it was found busy, and slowly back.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    most: u32,
+    now: u32,
+}
+
+impl Capacity {
+    /// A node that is not busy.
+    pub const fn new(most: u32) -> Self {
+        Self { most, now: most }
+    }
+
+    /// New connections a second.
+    pub const fn accepts(self) -> u32 {
+        self.now
+    }
+
+    /// Notes how late a timer was. Never below a tenth of what is configured: nobody could ever leave.
+    pub fn note(&mut self, late: Duration) {
+        let least = (self.most / 10).max(1);
+        self.now = if late > BUSY { self.now / 2 } else { self.now + least };
+        self.now = self.now.clamp(least, self.most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn takes(accepts: u32) -> Standing {
+        Standing { accepts, ..Standing::default() }
+    }
+
+    #[test]
+    fn offer_adds_up_those_who_take() {
+        let full = Standing { places: Some(0), ..takes(1000) };
+        let roomy = Standing { places: Some(1), ..takes(30) };
+        assert_eq!(Offer::of([takes(100), full, roomy]), Offer { takers: 2, rate: 130 });
+        assert_eq!(Offer::of([]), Offer { takers: 0, rate: 0 });
+    }
+
+    #[test]
+    fn nodes_that_leave_together_share_what_is_offered() {
+        let leaving = Standing { leaving: true, ..takes(1000) };
+        assert_eq!(Offer::of([takes(100), leaving]), Offer { takers: 1, rate: 50 });
+    }
+
+    #[test]
+    fn a_node_of_an_earlier_version_counts_as_one_that_takes_some() {
+        let said: Standing = serde_json::from_str("{}").unwrap();
+        assert_eq!(Offer::of([said]), Offer { takers: 1, rate: 100 });
+    }
+
+    #[test]
+    fn a_busy_node_says_less_and_recovers() {
+        let mut capacity = Capacity::new(200);
+        for _ in 0..10 {
+            capacity.note(Duration::from_millis(200));
+        }
+        assert_eq!(capacity.accepts(), 20);
+        capacity.note(Duration::from_millis(1));
+        assert_eq!(capacity.accepts(), 40);
+        for _ in 0..10 {
+            capacity.note(Duration::ZERO);
+        }
+        assert_eq!(capacity.accepts(), 200);
+        let mut small = Capacity::new(1);
+        small.note(Duration::from_secs(1));
+        assert_eq!(small.accepts(), 1);
+    }
+}

@@ -1,0 +1,68 @@
+//! What the drain moves: the connections of this node, and what the others know of it.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::cluster::Cluster;
+use crate::drain::course::Left;
+use crate::drain::standing::Standing;
+use crate::drain::{Drain, Neighbours, Sockets};
+use crate::engine::edge::{EngineSession, Hub};
+
+/// Has the drain move this node. Needs a Tokio runtime.
+pub(super) fn start(drain: &Arc<Drain>, hub: &Arc<Hub>, cluster: &Arc<Cluster>, most: u64) {
+    let said = Arc::downgrade(drain);
+    cluster.stand(move || said.upgrade().map_or_else(Standing::default, |drain| drain.standing()));
+    let connections = Arc::new(Connections { hub: hub.clone(), order: Mutex::default() });
+    drain.start(connections, Arc::new(Others(cluster.clone())), most);
+}
+
+/// The connections of this node.
+struct Connections {
+    hub: Arc<Hub>,
+    /// In which they are asked to go: a map's own, which is as good as any.
+    order: Mutex<Vec<Weak<EngineSession>>>,
+}
+
+impl Sockets for Connections {
+    fn accept(&self, yes: bool) {
+        self.hub.accept(yes);
+    }
+
+    fn left(&self) -> Left {
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Left { unasked: count(self.hub.unasked()), open: count(self.hub.open()).saturating_add(self.hub.untold()) }
+    }
+
+    fn close(&self, count: usize) -> usize {
+        let mut order = self.order.lock().expect("no panic while held");
+        if order.len() < count {
+            // Who came meanwhile, too.
+            let unasked = self.hub.sessions().into_iter().filter(|session| !session.is_closing());
+            *order = unasked.map(|session| Arc::downgrade(&session)).collect();
+        }
+        let mut closed = 0;
+        while closed < count
+            && let Some(next) = order.pop()
+        {
+            if let Some(session) = next.upgrade().filter(|session| !session.is_closing()) {
+                session.close();
+                closed += 1;
+            }
+        }
+        closed
+    }
+}
+
+/// The other nodes.
+struct Others(Arc<Cluster>);
+
+impl Neighbours for Others {
+    fn standings(&self) -> Vec<Standing> {
+        self.0.standings()
+    }
+
+    fn tell(&self) {
+        let cluster = self.0.clone();
+        tokio::spawn(async move { cluster.tell_now().await });
+    }
+}
