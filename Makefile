@@ -1,10 +1,10 @@
 # roomcast: what a newcomer and the continuous integration type. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test charts observe cluster bench lint deny
+.PHONY: help run test charts observe cluster bench bench-restart lint deny
 
 help: ## Lists the commands.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Builds and serves on loopback, in memory, with a key of this run; prints how to try it.
 	@scripts/run
@@ -23,6 +23,9 @@ cluster: ## Serves with redis-server, three nodes and nginx in front, on loopbac
 
 bench: ## Measures both engines beside Node's socket.io and others, in a release build; about half an hour.
 	@scripts/bench
+
+bench-restart: ## Restarts three nodes one after the other under 5,000 clients, beside Node's socket.io.
+	@scripts/bench-restart
 
 lint: ## Formatting, clippy and rustdoc with warnings denied, licences and bans of dependencies.
 	@scripts/lint
