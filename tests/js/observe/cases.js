@@ -52,7 +52,17 @@ export const CASES = {
     quiet: { [of('up')]: still(0), [other('up')]: still(1), [other('roomcast_build_info')]: still(1) },
     at: '15m',
   },
-  RoomcastNodeNotReady: gauge('roomcast_ready', 0, 1, '6m'),
+  RoomcastNodeNotReady: {
+    fires: { [of('roomcast_ready')]: still(0), [of('roomcast_drain_state', { state: 'leaving' })]: still(0) },
+    // One that leaves is not ready, and should not be.
+    quiet: { [of('roomcast_ready')]: still(0), [of('roomcast_drain_state', { state: 'leaving' })]: still(1) },
+    at: '6m',
+  },
+  RoomcastDrainStuck: {
+    fires: { [of('roomcast_drain_state', { state: 'closing' })]: still(1) },
+    quiet: { [of('roomcast_drain_state', { state: 'serving' })]: still(1), [of('roomcast_drain_state', { state: 'closing' })]: still(0) },
+    at: '35m',
+  },
   RoomcastNodeBusy: {
     fires: { [of('roomcast_runtime_busy_seconds_total')]: grows(114), [of('roomcast_runtime_workers')]: still(2) },
     quiet: { [of('roomcast_runtime_busy_seconds_total')]: grows(60), [of('roomcast_runtime_workers')]: still(2) },

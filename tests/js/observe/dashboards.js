@@ -74,6 +74,9 @@ const fleet = dashboard({
     graph('Ready', '1 while a node takes new clients.', 'none', [[`roomcast_ready{${JOB}}`, '{{instance}}']], { links: toNode }),
     graph('Known nodes', 'Nodes that each node knows to live; all should know the same number.', 'none', [[`roomcast_cluster_nodes{${JOB}}`, '{{instance}}']]),
     graph('Turned away', 'Handshakes each second that a leaving node sent elsewhere.', 'cps', [[perSecond('instance', 'roomcast_handshakes_refused_total', `${JOB}, reason="leaving"`), '{{instance}}']]),
+    graph('Drain', '1 for the state that a node is in, while it is not serving.', 'none', [[`max by (instance, state) (roomcast_drain_state{${JOB}, state!="serving"})`, '{{instance}}: {{state}}']]),
+    graph('Clients left', 'Clients that are still connected to a node that leaves.', 'short', [[`sum by (instance) (roomcast_drain_sockets_left{${JOB}})`, '{{instance}}']]),
+    graph('Waves', 'Sockets that a leaving node closes each second, as its waves are paced and as they were closed; and what the others say they can take.', 'cps', [[perSecond('instance', 'roomcast_drain_closed_total', JOB), '{{instance}}: closed'], [`sum by (instance) (roomcast_drain_pace{${JOB}})`, '{{instance}}: pace'], [`sum by (instance) (roomcast_drain_offered{${JOB}})`, '{{instance}}: others take']]),
     table('Nodes', 'Version, engine and id of every node.', `roomcast_build_info{${JOB}}`, ['Value']),
 
     row('Are backends well?'),
