@@ -1,5 +1,6 @@
 //! One Socket.IO event as it is on the wire: encoded once, shared by every recipient.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -38,6 +39,22 @@ pub struct Event {
     text: ByteString,
     attachments: Vec<Bytes>,
     framed: Framed,
+    slow: Slow,
+    lane: u64,
+}
+
+/// What becomes of an event for a client whose queue is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Slow {
+    /// This client does not get it.
+    #[default]
+    Drop,
+    /// The client's connection closes, so that it returns.
+    Disconnect,
+    /// It is kept for a while, and the oldest that is kept gives way.
+    DropOldest,
+    /// The latest of its name and rooms is kept.
+    KeepLatest,
 }
 
 impl Event {
@@ -47,7 +64,7 @@ impl Event {
     /// [`EventError::Malformed`] when the text does not begin with `["name"`.
     pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Result<Self, EventError> {
         let name = read_name(&text).ok_or(EventError::Malformed)?;
-        Ok(Self { name, text, attachments, framed: Framed::default() })
+        Ok(Self { name, text, attachments, framed: Framed::default(), slow: Slow::Drop, lane: 0 })
     }
 
     /// Encodes a name and its arguments.
@@ -64,7 +81,14 @@ impl Event {
         }
         text.push(b']');
         let text = String::from_utf8(text).expect("serde_json writes UTF-8");
-        Ok(Self { name: name.into(), text: text.into(), attachments: Vec::new(), framed: Framed::default() })
+        Ok(Self {
+            name: name.into(),
+            text: text.into(),
+            attachments: Vec::new(),
+            framed: Framed::default(),
+            slow: Slow::Drop,
+            lane: 0,
+        })
     }
 
     /// The same arguments and attachments under another name.
@@ -80,6 +104,8 @@ impl Event {
             text: format!("[{quoted}{rest}").into(),
             attachments: self.attachments.clone(),
             framed: Framed::default(),
+            slow: Slow::Drop,
+            lane: 0,
         }
     }
 
@@ -89,6 +115,25 @@ impl Event {
         self.attachments = attachments;
         self.framed = Framed::default();
         self
+    }
+
+    /// The same event with what becomes of it for clients that are slow; `rooms` are those that it goes to.
+    #[must_use]
+    pub fn with_slow(mut self, slow: Slow, rooms: &[Arc<str>]) -> Self {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (&*self.name, rooms).hash(&mut hasher);
+        (self.slow, self.lane) = (slow, hasher.finish());
+        self
+    }
+
+    /// What becomes of it for a client whose queue is full.
+    pub fn slow(&self) -> Slow {
+        self.slow
+    }
+
+    /// The same for events of one name that go to the same rooms.
+    pub fn lane(&self) -> u64 {
+        self.lane
     }
 
     /// The event's name.

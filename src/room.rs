@@ -1,13 +1,15 @@
 //! Rooms and their members on this node: one index for all engines.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::SystemTime;
 
 use bytestring::ByteString;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
+use crate::contract::model::Contract;
+use crate::event::{Event, Slow};
 use crate::session::{RoomName, Session, Watcher};
 
 /// Names that contracts cannot make: a client's own rooms.
@@ -42,6 +44,10 @@ const USER_PREFIX: &str = "$user:";
 pub struct Rooms {
     namespaces: HashMap<Arc<str>, RwLock<Table>>,
     watchers: Vec<Arc<dyn Watcher>>,
+    /// What becomes of events for slow clients, by namespace and event, where it is not the usual.
+    slow: HashMap<Arc<str>, HashMap<String, Slow>>,
+    /// Sessions for which something is kept beyond their full queue.
+    laggards: Mutex<Vec<Weak<Session>>>,
 }
 
 #[derive(Default)]
@@ -85,6 +91,41 @@ impl Rooms {
         Self {
             namespaces: namespaces.into_iter().map(|path| (path, RwLock::default())).collect(),
             watchers: Vec::new(),
+            slow: HashMap::new(),
+            laggards: Mutex::default(),
+        }
+    }
+
+    /// Notes what these contracts say of slow clients.
+    #[must_use]
+    pub fn minding(mut self, contracts: &[Arc<Contract>]) -> Self {
+        for contract in contracts {
+            for event in contract.server.values().filter(|event| event.slow != Slow::Drop) {
+                let events = self.slow.entry(contract.namespace.clone()).or_default();
+                events.entry(event.name.clone()).or_insert(event.slow);
+            }
+        }
+        self
+    }
+
+    /// The event as it is delivered where a contract says something of slow clients; `None`: as it is.
+    pub fn minded(&self, namespace: &str, event: &Event, rooms: &[RoomName]) -> Option<Event> {
+        let slow = *self.slow.get(namespace)?.get(event.name())?;
+        Some(event.clone().with_slow(slow, rooms))
+    }
+
+    /// Notes sessions for which something is kept: it is sent as soon as it fits.
+    pub fn note_laggards(&self, sessions: impl IntoIterator<Item = Weak<Session>>) {
+        self.laggards.lock().expect("no panic while held").extend(sessions);
+    }
+
+    /// Sends what is kept for slow clients, as far as it fits.
+    pub fn release_laggards(&self) {
+        let waiting = std::mem::take(&mut *self.laggards.lock().expect("no panic while held"));
+        let still = |session: &Weak<Session>| session.upgrade().is_some_and(|session| session.release_slow());
+        let left: Vec<_> = waiting.into_iter().filter(still).collect();
+        if !left.is_empty() {
+            self.note_laggards(left);
         }
     }
 

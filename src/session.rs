@@ -1,5 +1,6 @@
 //! A client in a namespace: what everything behind the engines knows of it.
 
+mod held;
 mod replay;
 
 use std::collections::HashMap;
@@ -11,9 +12,12 @@ use std::time::SystemTime;
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use crate::event::{Args, Event, Stamp};
+use crate::event::{Args, Event, Slow, Stamp};
+use crate::telemetry::audit::{self, Kind, Record};
 use crate::user::User;
 
+use held::Held;
+pub use held::MAX_HELD;
 use replay::Replays;
 pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed};
 
@@ -106,6 +110,9 @@ pub struct Session {
     // Apart from `state`, because events are sent while it is held. `None` as long as no room was replayed.
     replays: Mutex<Option<Box<Replays>>>,
     replays_used: AtomicBool,
+    // What is kept beyond a full queue; `None` for a client that reads.
+    held: Mutex<Option<Box<Held>>>,
+    holds: AtomicBool,
 }
 
 #[derive(Default)]
@@ -150,6 +157,8 @@ impl Session {
             state: Mutex::default(),
             replays: Mutex::default(),
             replays_used: AtomicBool::new(false),
+            held: Mutex::default(),
+            holds: AtomicBool::new(false),
         })
     }
 
@@ -292,7 +301,10 @@ impl Session {
     pub fn deliver(&self, event: &Event, rooms: &[RoomName], stamps: &[Stamp]) -> Result<Delivery, SendError> {
         // `begin_replay` comes before the join, and so before any live event of the room.
         if !self.replays_used.load(Ordering::Acquire) {
-            return self.link.send(event).map(|()| Delivery::Sent);
+            return match event.slow() {
+                Slow::Drop if !self.holds() => self.link.send(event).map(|()| Delivery::Sent),
+                _ => self.deliver_slow(event),
+            };
         }
         self.with_replays(|replays| replays.deliver(&*self.link, event, rooms, stamps, &|room| self.is_in(room)))
     }
@@ -300,7 +312,61 @@ impl Session {
     /// Whether a live event may be sent to this session together with others, without [`Session::deliver`]: nothing was
     /// replayed to it lately.
     pub fn is_plain(&self) -> bool {
-        !self.replays_used.load(Ordering::Acquire)
+        !self.replays_used.load(Ordering::Acquire) && !self.holds()
+    }
+
+    /// Whether something is kept beyond the client's full queue.
+    pub fn holds(&self) -> bool {
+        self.holds.load(Ordering::Acquire)
+    }
+
+    /// Sends of it what fits now. True when something is left.
+    pub fn release_slow(&self) -> bool {
+        self.with_held(|held| held.release(&*self.link));
+        self.holds()
+    }
+
+    fn deliver_slow(&self, event: &Event) -> Result<Delivery, SendError> {
+        self.with_held(|held| {
+            held.release(&*self.link);
+            let waits = !held.is_empty() && matches!(event.slow(), Slow::DropOldest | Slow::KeepLatest);
+            match if waits { Err(SendError::Full) } else { self.link.send(event) } {
+                Ok(()) => Ok(Delivery::Sent),
+                Err(SendError::Full) => match event.slow() {
+                    Slow::Drop => Err(SendError::Full),
+                    Slow::Disconnect => {
+                        let user = self.user();
+                        let about = Record {
+                            nsp: Some(&self.namespace),
+                            user: (!user.anonymous).then_some(&*user.id),
+                            socket: Some(&self.id),
+                            ip: Some(self.peer.ip),
+                            ..Record::default()
+                        };
+                        audit::record(Kind::SlowDisconnected, about);
+                        self.link.close(Close::Transport);
+                        Err(SendError::Full)
+                    }
+                    Slow::DropOldest | Slow::KeepLatest => {
+                        let dropped = held.hold(event.clone());
+                        Ok(if dropped { Delivery::Replaced } else { Delivery::Held })
+                    }
+                },
+                Err(closed) => Err(closed),
+            }
+        })
+    }
+
+    fn with_held<T>(&self, work: impl FnOnce(&mut Held) -> T) -> T {
+        let mut guard = self.held.lock().expect("no panic while held");
+        let held = guard.get_or_insert_default();
+        let done = work(held);
+        let idle = held.is_empty();
+        self.holds.store(!idle, Ordering::Release);
+        if idle {
+            *guard = None;
+        }
+        done
     }
 
     /// Holds every live event of this session back until [`Session::end_replay`]. To be called before the join.

@@ -13,6 +13,7 @@ use super::rule::Rule;
 use super::schema::Schema;
 use super::template::Template;
 use crate::error::Code;
+pub use crate::event::Slow;
 pub use crate::rate::Rate;
 
 /// One application.
@@ -424,6 +425,8 @@ pub struct ServerEvent {
     pub terminal: bool,
     /// May be dropped for a client that is not ready.
     pub volatile: bool,
+    /// What becomes of it for a client whose queue is full.
+    pub slow: Slow,
 }
 
 /// Conflation of a server event.

@@ -177,6 +177,7 @@ mod tests {
             flush: false,
             terminal: false,
             volatile: false,
+            slow: Default::default(),
         }
     }
 

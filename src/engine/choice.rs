@@ -1,6 +1,7 @@
 //! The engine that the configuration names.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -16,6 +17,9 @@ use crate::publish::Carrier;
 use crate::redis::Keys;
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
+
+/// How often it is looked whether slow clients read again.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Brings events to the clients of the engine that was chosen: the first step, before the gateway.
 #[derive(Clone)]
@@ -36,6 +40,7 @@ impl EngineCarrier {
         redis: Option<(Keys, usize)>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        tokio::spawn(release_laggards(Arc::downgrade(&rooms)));
         match engine {
             config::Engine::Socketioxide => {
                 Self::Socketioxide(SocketioxideCarrier::new(rooms, cluster, redis, metrics))
@@ -49,6 +54,17 @@ impl EngineCarrier {
         match self {
             Self::Socketioxide(carrier) => carrier.clone(),
             Self::Native(carrier) => carrier.clone(),
+        }
+    }
+}
+
+/// Sends what is kept for slow clients, as soon as they read.
+async fn release_laggards(rooms: Weak<Rooms>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match rooms.upgrade() {
+            Some(rooms) => rooms.release_laggards(),
+            None => return,
         }
     }
 }

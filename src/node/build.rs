@@ -178,7 +178,7 @@ fn presence_of(ground: &Ground<'_>) -> Arc<dyn Presence> {
 
 fn rooms(ground: &Ground<'_>, presence: &Arc<dyn Presence>) -> Arc<Rooms> {
     let paths = ground.namespaces.iter().map(|namespace| namespace.path.clone());
-    let mut rooms = Rooms::new(paths).watched_by(presence.clone());
+    let mut rooms = Rooms::new(paths).minding(&ground.contracts).watched_by(presence.clone());
     if let Some(redis) = &ground.redis
         && let Some(mirror) = Mirror::start(&ground.contracts, redis.clone(), &ground.id, ground.metrics.clone())
     {

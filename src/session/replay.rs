@@ -38,6 +38,8 @@ pub enum Delivery {
     Held,
     /// Not sent: a replay has shown it, or begun after it.
     Replayed,
+    /// It is kept beyond the client's full queue, and another one was dropped for it.
+    Replaced,
 }
 
 /// Whether what was held back is on its way.

@@ -2,6 +2,8 @@
 
 #[path = "../support/client.rs"]
 mod client;
+#[path = "slow.rs"]
+mod slow;
 #[path = "../support/redis.rs"]
 mod support;
 
@@ -132,7 +134,7 @@ impl Node {
 
     async fn start(server: config::Server, redis: Option<(&RedisServer, &str)>) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]));
+        let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]).minding(&slow::contracts()));
         let redis = redis.map(|(server, name)| {
             let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
             let redis = Redis::connect(&config, name, metrics.clone()).unwrap();

@@ -8,7 +8,7 @@ use super::Compiler;
 use super::sees::Sees;
 use crate::contract::document::Place;
 use crate::contract::file::{self, OneOrMany};
-use crate::contract::model::{RoomRef, ServerEvent, Throttle, ThrottleKey};
+use crate::contract::model::{RoomRef, ServerEvent, Slow, Throttle, ThrottleKey};
 
 impl Compiler<'_> {
     pub(super) fn compile_server(&mut self) -> IndexMap<String, Arc<ServerEvent>> {
@@ -40,6 +40,12 @@ impl Compiler<'_> {
             flush: terminal || raw.flush.unwrap_or_default(),
             terminal,
             volatile: raw.volatile.unwrap_or_default(),
+            slow: match raw.slow {
+                None | Some(file::Slow::Drop) => Slow::Drop,
+                Some(file::Slow::Disconnect) => Slow::Disconnect,
+                Some(file::Slow::DropOldest) => Slow::DropOldest,
+                Some(file::Slow::KeepLatest) => Slow::KeepLatest,
+            },
         }
     }
 

@@ -205,6 +205,23 @@ pub struct Server {
     /// May be dropped for a client that is not ready. Default: false.
     #[serde(default)]
     pub volatile: Option<bool>,
+    /// What becomes of it for a client whose queue is full. Default: drop.
+    #[serde(default)]
+    pub slow: Option<Slow>,
+}
+
+/// What becomes of an event for a client whose queue is full.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Slow {
+    /// This client does not get it.
+    Drop,
+    /// The client's connection closes: it returns, and joins anew.
+    Disconnect,
+    /// It is kept until the client reads; of many, the oldest give way.
+    DropOldest,
+    /// Only the latest of the event and its rooms is kept until the client reads.
+    KeepLatest,
 }
 
 /// Conflation of a server event: a time, or a table.

@@ -4,7 +4,7 @@
 //! nodes say to each other is the same as on the other engine, so nodes of both can share a cluster.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::order::OrderGuard;
 use crate::publish::{Carried, Carrier, Outgoing, Remote};
 use crate::redis::Keys;
 use crate::room::Rooms;
-use crate::session::{Delivery, SendError};
+use crate::session::{Delivery, SendError, Session};
 use crate::telemetry::metrics::Metrics;
 
 /// The carrier of a node whose WebSockets are served by the native engine.
@@ -36,6 +36,7 @@ struct Space {
     delivered: IntCounter,
     full: IntCounter,
     closed: IntCounter,
+    replaced: IntCounter,
     overtaken: IntCounter,
     received: IntCounter,
 }
@@ -46,6 +47,9 @@ struct Tally {
     queued: usize,
     full: usize,
     closed: usize,
+    replaced: usize,
+    /// For which something is kept from now on.
+    laggards: Vec<Weak<Session>>,
 }
 
 impl NativeCarrier {
@@ -81,16 +85,20 @@ impl NativeCarrier {
 
     /// Delivers to the clients of this node, unless something newer has overtaken the event.
     fn deliver(&self, space: &Space, outgoing: &Outgoing) -> Tally {
+        let minded = self.rooms.minded(&outgoing.namespace, &outgoing.event, &outgoing.rooms);
+        let minded = minded.map(|event| Outgoing { event, ..outgoing.clone() });
+        let outgoing = minded.as_ref().unwrap_or(outgoing);
         let work = || {
             let (rooms, except) = (&outgoing.rooms, &outgoing.except);
             let tally = self.rooms.visit(&outgoing.namespace, rooms, except, |sessions| Tally::of(sessions, outgoing));
             tally.unwrap_or_default()
         };
-        let Some(tally) = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work) else {
+        let Some(mut tally) = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work) else {
             space.overtaken.inc();
             return Tally::default();
         };
         space.count(&tally);
+        self.rooms.note_laggards(std::mem::take(&mut tally.laggards));
         tally
     }
 }
@@ -142,6 +150,7 @@ impl Space {
             delivered: metrics.deliveries_total.with_label_values(&[path]),
             full: dropped("queue_full"),
             closed: dropped("closed"),
+            replaced: dropped("slow_replaced"),
             overtaken: dropped("overtaken"),
             received: metrics.cluster_received_total.with_label_values(&[path]),
         }
@@ -151,17 +160,26 @@ impl Space {
         self.delivered.inc_by(tally.queued as u64);
         self.full.inc_by(tally.full as u64);
         self.closed.inc_by(tally.closed as u64);
+        self.replaced.inc_by(tally.replaced as u64);
     }
 }
 
 // === impl Tally ===
 
 impl Tally {
-    fn of(sessions: &mut dyn Iterator<Item = &Arc<crate::session::Session>>, outgoing: &Outgoing) -> Self {
+    fn of(sessions: &mut dyn Iterator<Item = &Arc<Session>>, outgoing: &Outgoing) -> Self {
         let mut tally = Self::default();
         for session in sessions {
+            let held = session.holds();
             match session.deliver(&outgoing.event, &outgoing.rooms, &outgoing.stamps) {
-                Ok(Delivery::Sent | Delivery::Held) => tally.queued += 1,
+                Ok(Delivery::Sent) => tally.queued += 1,
+                Ok(kept @ (Delivery::Held | Delivery::Replaced)) => {
+                    tally.queued += 1;
+                    tally.replaced += usize::from(kept == Delivery::Replaced);
+                    if !held && session.holds() {
+                        tally.laggards.push(Arc::downgrade(session));
+                    }
+                }
                 Ok(Delivery::Replayed) => {}
                 Err(SendError::Full) => tally.full += 1,
                 Err(SendError::Closed) => tally.closed += 1,

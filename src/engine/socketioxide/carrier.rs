@@ -43,6 +43,7 @@ struct Space {
     delivered: IntCounter,
     full: IntCounter,
     closed: IntCounter,
+    replaced: IntCounter,
     received: IntCounter,
 }
 
@@ -52,6 +53,9 @@ struct Tally {
     queued: usize,
     full: usize,
     closed: usize,
+    replaced: usize,
+    /// For which something is kept from now on.
+    laggards: Vec<Weak<Session>>,
 }
 
 /// The namespaces' ports, once the library has made them.
@@ -118,11 +122,15 @@ impl SocketioxideCarrier {
 
     fn deliver_now(&self, space: &Space, outgoing: &Outgoing) -> Tally {
         let Some(port) = self.ports.get(&outgoing.namespace) else { return Tally::default() };
+        let minded = self.rooms.minded(&outgoing.namespace, &outgoing.event, &outgoing.rooms);
+        let is_minded = minded.is_some();
+        let minded = minded.map(|event| Outgoing { event, ..outgoing.clone() });
+        let outgoing = minded.as_ref().unwrap_or(outgoing);
         // Nobody may join while it is decided who gets the event how: a replay begins before its join.
         let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
             let (mut plain, mut singles) = (0, Vec::new());
             for session in sessions {
-                if session.is_plain() { plain += 1 } else { singles.push(session) }
+                if session.is_plain() && !is_minded { plain += 1 } else { singles.push(session) }
             }
             let mut tally = Tally { queued: plain, ..Tally::default() };
             if plain > 0 {
@@ -131,8 +139,9 @@ impl SocketioxideCarrier {
             singles.iter().for_each(|session| tally.single(session, outgoing));
             tally
         });
-        let tally = tally.unwrap_or_default();
+        let mut tally = tally.unwrap_or_default();
         space.count(&tally);
+        self.rooms.note_laggards(std::mem::take(&mut tally.laggards));
         tally
     }
 }
@@ -211,6 +220,7 @@ impl Space {
             delivered: metrics.deliveries_total.with_label_values(&[path]),
             full: dropped("queue_full"),
             closed: dropped("closed"),
+            replaced: dropped("slow_replaced"),
             received: metrics.cluster_received_total.with_label_values(&[path]),
         }
     }
@@ -219,6 +229,7 @@ impl Space {
         self.delivered.inc_by(tally.queued as u64);
         self.full.inc_by(tally.full as u64);
         self.closed.inc_by(tally.closed as u64);
+        self.replaced.inc_by(tally.replaced as u64);
     }
 }
 
@@ -232,9 +243,17 @@ impl Tally {
         self.queued = self.queued.saturating_sub(errors.len());
     }
 
-    fn single(&mut self, session: &Session, outgoing: &Outgoing) {
+    fn single(&mut self, session: &Arc<Session>, outgoing: &Outgoing) {
+        let held = session.holds();
         match session.deliver(&outgoing.event, &outgoing.rooms, &outgoing.stamps) {
-            Ok(Delivery::Sent | Delivery::Held) => self.queued += 1,
+            Ok(Delivery::Sent) => self.queued += 1,
+            Ok(kept @ (Delivery::Held | Delivery::Replaced)) => {
+                self.queued += 1;
+                self.replaced += usize::from(kept == Delivery::Replaced);
+                if !held && session.holds() {
+                    self.laggards.push(Arc::downgrade(session));
+                }
+            }
             Ok(Delivery::Replayed) => {}
             Err(SendError::Full) => self.full += 1,
             Err(SendError::Closed) => self.closed += 1,

@@ -1,0 +1,154 @@
+//! Clients that stop reading: gone in time, bounded while they last, and nobody waits for them.
+
+use std::time::Instant;
+
+use roomcast::contract::load::{Source, load_sources};
+use roomcast::contract::model::Contract;
+
+use super::*;
+
+/// Of a thousand, one does not read.
+const OTHERS: usize = 999;
+const EVENTS: usize = 100;
+/// A client that takes nothing for so long is gone.
+const STALL: Duration = Duration::from_secs(3);
+/// Of a busy machine.
+const SLACK: Duration = Duration::from_secs(4);
+/// More than a queue holds, and more than the kernel takes.
+const LARGE: usize = 2 * EVENTS;
+
+fn server() -> config::Server {
+    config::Server {
+        ping_interval: Duration::from_secs(60).into(),
+        ping_timeout: STALL.into(),
+        queue: 128,
+        ..config::Server::default()
+    }
+}
+
+fn members(node: &Node, room: &str) -> usize {
+    node.gate.rooms.count("/", &[room.into()], &[])
+}
+
+/// Reads everything that is sent to the room, in order.
+async fn reads_all(mut client: Client) {
+    for n in 0..EVENTS {
+        let text = client.text().await;
+        assert!(text.starts_with(&format!(r#"42["n",{n},"#)), "{n}: {}", &text[..text.len().min(40)]);
+    }
+    // It stays as long as the others.
+    std::mem::forget(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_it() {
+    let node = Node::start(server(), None).await;
+    let mut stalled = node.member("r").await;
+    stalled.send(r#"422["join","stalled"]"#).await;
+    assert_eq!(stalled.text().await, r#"432["stalled"]"#);
+    let mut clients = Vec::with_capacity(OTHERS);
+    while clients.len() < OTHERS {
+        let more = (clients.len()..OTHERS).take(64).map(|_| node.member("r"));
+        clients.extend(futures_util::future::join_all(more).await);
+    }
+    // The library's heartbeat begins at once: answered by those who read.
+    let before = members(&node, "r");
+    assert!(before >= OTHERS, "{before}");
+    let began = Instant::now();
+    let reading: Vec<_> = clients.into_iter().map(|client| tokio::spawn(reads_all(client))).collect();
+    let (large, small) = ("x".repeat(128 * 1024), "y".repeat(256));
+    let mut dropped = 0;
+    for n in 0..LARGE {
+        dropped += node.publish(&format!(r#"["large","{large}"]"#), &["stalled"]).dropped;
+        if n % 2 == 0 {
+            node.publish(&format!(r#"["n",{},"{small}"]"#, n / 2), &["r"]);
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(dropped > 0, "what waits for a client that does not read is bounded");
+    for reader in reading {
+        reader.await.unwrap();
+    }
+    let gone = || members(&node, "stalled") == 0 && members(&node, "r") <= OTHERS;
+    eventually("the stalled client is in no room", STALL + SLACK, gone).await;
+    assert!(began.elapsed() < STALL + SLACK + SLACK);
+    assert_eq!(node.publish(r#"["after"]"#, &["stalled"]).local, 0);
+    drop(stalled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_no_longer_polls_is_gone_in_time() {
+    let node = Node::start(server(), None).await;
+    let open = "/socket.io/?EIO=4&transport=polling";
+    let (_, body) = http(&node.address, &format!("GET {open}"), "").await;
+    let sid = body.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap().to_owned();
+    let path = format!("{open}&sid={sid}");
+    assert_eq!(http(&node.address, &format!("POST {path}"), "40").await.0, 200);
+    while !http(&node.address, &format!("GET {path}"), "").await.1.contains(r#"40{"sid""#) {}
+    assert_eq!(http(&node.address, &format!("POST {path}"), r#"421["join","r"]"#).await.0, 200);
+    eventually("it is in the room", SLACK, || members(&node, "r") == 1).await;
+    // Nobody fetches these: the queue is bounded in packets.
+    let results = (0..200).map(|n| node.publish(&format!(r#"["n",{n}]"#), &["r"]).dropped);
+    assert!(results.sum::<usize>() > 0);
+    eventually("it is in no room", STALL + SLACK, || members(&node, "r") == 0).await;
+}
+
+/// What the nodes of these tests know of slow clients.
+pub(super) fn contracts() -> Vec<Arc<Contract>> {
+    let text = "name = 'slow'\n[auth]\nmode = 'none'\n[server.latest]\nrooms = '*'\nslow = 'keep_latest'\n\
+                [server.oldest]\nrooms = '*'\nslow = 'drop_oldest'\n[server.fatal]\nrooms = '*'\nslow = 'disconnect'\n";
+    let namespaces = load_sources(vec![Source { name: "slow.toml".into(), text: text.into() }]).unwrap();
+    namespaces.into_iter().flat_map(|namespace| namespace.contracts).collect()
+}
+
+/// Publishes until the room's only member, who does not read, has a full queue.
+async fn fill(node: &Node, room: &str) {
+    // Large ones until the kernel takes no more, then small ones into what is left.
+    for text in [format!(r#"["large","{}"]"#, "x".repeat(128 * 1024)), r#"["small"]"#.to_owned()] {
+        let mut sent = 0;
+        while node.publish(&text, &[room]).dropped == 0 {
+            sent += 1;
+            assert!(sent < 2 * LARGE, "the queue has no bound");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_slow_client_gets_is_the_contracts_to_say() {
+    let node = Node::start(server(), None).await;
+    let mut client = node.member("s").await;
+    fill(&node, "s").await;
+    for n in 0..100 {
+        for name in ["latest", "oldest"] {
+            let carried = node.publish(&format!(r#"["{name}",{n}]"#), &["s"]);
+            assert_eq!((carried.local, carried.dropped), (1, 0), "{name} {n}");
+        }
+    }
+    node.publish(r#"["usual"]"#, &["s"]);
+    // Now it reads.
+    let (mut latest, mut oldest) = (Vec::new(), Vec::new());
+    while oldest.last() != Some(&99) || latest.last() != Some(&99) {
+        let text = client.text().await;
+        let number = |name| text.strip_prefix(name)?.strip_suffix(']')?.parse::<usize>().ok();
+        latest.extend(number(r#"42["latest","#));
+        oldest.extend(number(r#"42["oldest","#));
+    }
+    // A few fitted before the queue was full to the byte, and a few in between.
+    assert!(latest.len() < 20 && latest.is_sorted(), "{latest:?}");
+    assert!(oldest.len() < 100 && oldest.len() >= 60 && oldest.is_sorted(), "{oldest:?}");
+    let dropped = node.metrics.deliveries_dropped_total.with_label_values(&["/", "slow_replaced"]).get();
+    assert_eq!(dropped as usize, 200 - latest.len() - oldest.len(), "each is counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_is_disconnected_where_the_contract_says_so() {
+    let node = Node::start(server(), None).await;
+    let client = node.member("s").await;
+    fill(&node, "s").await;
+    let began = Instant::now();
+    node.publish(&format!(r#"["fatal","{}"]"#, "x".repeat(128 * 1024)), &["s"]);
+    eventually("it is in no room", SLACK, || members(&node, "s") == 0).await;
+    assert!(began.elapsed() < STALL, "before its time is over");
+    drop(client);
+}
