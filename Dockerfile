@@ -3,13 +3,15 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends busybox-static ca-certificates \
  && rm -rf /var/lib/apt/lists/*
+# Such as otlp.
+ARG FEATURES=""
 WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY packaging packaging
 COPY contracts contracts
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --locked --release --bin roomcast && cp target/release/roomcast /roomcast
+    cargo build --locked --release --bin roomcast --features "$FEATURES" && cp target/release/roomcast /roomcast
 RUN packaging/rootfs /roomcast /rootfs
 
 FROM scratch

@@ -78,16 +78,16 @@ pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
     let mut findings = first;
     let mut checks: Vec<Check<'_>> = Vec::new();
     if let Some(opened) = &opened {
-        checks.push(("polling", Box::pin(polling::stickiness(&sight, options.polls))));
-        checks.push(("websocket", Box::pin(websocket::open(&sight))));
+        checks.push(("stickiness", Box::pin(polling::stickiness(&sight, options.polls))));
+        checks.push(("handshake.websocket", Box::pin(websocket::open(&sight))));
         checks.push(("upgrade", Box::pin(websocket::upgrade(&sight))));
         checks.push(("patience.websocket", Box::pin(patience::silent(&sight, opened))));
         checks.push(("patience.polling", Box::pin(patience::waiting(&sight, opened))));
         checks.push(("cors", Box::pin(cors::check(&sight, options.origin.as_deref()))));
-        checks.push(("token", Box::pin(token::check(&sight, options))));
+        checks.push(("token.accepted", Box::pin(token::check(&sight, options))));
     }
     if let Some(api) = &options.api {
-        checks.push(("api", Box::pin(api::check(&sight, api, options.key.as_ref()))));
+        checks.push(("api.ready", Box::pin(api::check(&sight, api, options.key.as_ref()))));
     }
     if let Some(redis) = &options.redis {
         checks.push(("redis", Box::pin(redis::check(redis))));

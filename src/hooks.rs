@@ -27,11 +27,12 @@ mod gate;
 mod request;
 mod retry;
 mod signature;
-mod trace;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use tracing::Instrument as _;
 
 use crate::config;
 use crate::telemetry::metrics::Metrics;
@@ -107,8 +108,10 @@ impl Hooks {
     /// [`Refusal`](crate::error::Refusal) for the client.
     pub async fn call(&self, hook: &str, request: HookRequest) -> Result<HookAnswer, HookError> {
         let backend = self.backends.get(hook).ok_or_else(|| HookError::Unknown(hook.to_owned()))?;
+        let span = request.span(hook);
+        let request = request.within(&span);
         let envelope = self.seal(&request);
-        let answer = backend.call(&envelope, request.idempotent, request.timeout).await;
+        let answer = backend.call(&envelope, request.idempotent, request.timeout).instrument(span).await;
         answer.map_err(|error| error.about(request.kind))
     }
 

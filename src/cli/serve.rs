@@ -3,6 +3,10 @@
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use tokio::runtime::Runtime;
+use tracing_subscriber::filter::Targets;
+#[cfg(not(feature = "otlp"))]
+use tracing_subscriber::layer::Identity;
 
 use super::dev::{self, Development};
 use super::welcome::{self, WelcomeInfo};
@@ -10,6 +14,8 @@ use super::{ConfigFile, Failure, say};
 use crate::config::{Config, LogFormat};
 use crate::node::{self, Bound};
 use crate::telemetry::logging;
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp;
 
 /// How the node runs.
 #[derive(Debug, Args)]
@@ -48,11 +54,50 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         LogFormat::Json => logging::Format::Json,
     };
     let targets = config.log.targets().map_err(|part| Failure::run(anyhow::anyhow!("log.level: {part}")))?;
-    logging::init(format, targets).context("logging cannot begin").map_err(Failure::run)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("no runtime can be made").map_err(Failure::run)?;
+    let export = begin_telemetry(&config, format, targets, &runtime).map_err(Failure::run)?;
     let on_ready = on_ready(&mut config)?;
-    runtime.block_on(node::serve(config, on_ready)).map_err(Failure::run)
+    let ended = runtime.block_on(node::serve(config, on_ready)).map_err(Failure::run);
+    export();
+    ended
+}
+
+/// Begins logging, and the export of spans where there is one; gives what ends it.
+#[cfg(feature = "otlp")]
+fn begin_telemetry(
+    config: &Config,
+    format: logging::Format,
+    targets: Targets,
+    runtime: &Runtime,
+) -> Result<impl FnOnce() + use<>, anyhow::Error> {
+    let (layer, export) = if otlp::is_wanted() {
+        let (layer, export) = otlp::layer(config.node.id.as_deref(), runtime.handle().clone())?;
+        (Some(layer), Some(export))
+    } else {
+        (None, None)
+    };
+    logging::init(format, targets, layer).context("logging cannot begin")?;
+    Ok(move || {
+        if let Some(export) = export {
+            export.end();
+        }
+    })
+}
+
+/// Begins logging; this build exports no spans.
+#[cfg(not(feature = "otlp"))]
+fn begin_telemetry(
+    _: &Config,
+    format: logging::Format,
+    targets: Targets,
+    _: &Runtime,
+) -> Result<impl FnOnce() + use<>, anyhow::Error> {
+    logging::init::<Identity>(format, targets, None).context("logging cannot begin")?;
+    if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
+        tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this binary is built without the feature otlp");
+    }
+    Ok(|| ())
 }
 
 /// What is said to standard output once the node listens: a line for programs, or a page for newcomers.

@@ -56,7 +56,9 @@ impl Gateway {
         match self.check(&namespace, id, handshake, peer).await {
             Ok((user, answers)) => Ok(Admission { namespace, user, answers, rejected: None }),
             Err(refusal) => {
-                let labels = [namespace.path.as_ref(), refusal.code.as_str()];
+                let code = refusal.code.as_str();
+                tracing::debug!(socket.id = id, nsp = %namespace.path, code, "a client may not connect");
+                let labels = [namespace.path.as_ref(), code];
                 self.parts.metrics.connections_refused_total.with_label_values(&labels).inc();
                 if refusal.code != Code::AuthenticationFailed {
                     let reason = Some(refusal.code.as_str());
@@ -133,6 +135,7 @@ impl Gateway {
             self.end_revoked(&client.session);
             return client;
         }
+        tracing::debug!(socket.id = client.session.id(), nsp = %client.namespace.path, "a client connected");
         self.watch_end(&client);
         self.greet(&client);
         // The lane is empty: this comes before the client's first event, and is refused by no bound.
@@ -181,6 +184,7 @@ impl Gateway {
         if !client.admitted || client.session.is_closed() {
             return;
         }
+        tracing::debug!(socket.id = client.session.id(), nsp = %client.namespace.path, reason, "a client is gone");
         let undone = client.session.take_undo(None);
         self.notify_disconnect(client, reason);
         self.forget_end(client, &client.session.user());

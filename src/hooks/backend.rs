@@ -17,9 +17,9 @@ use super::gate::Gate;
 use super::request::Envelope;
 use super::retry;
 use super::signature::{ID_HEADER, SIGNATURE_HEADER, Signer};
-use super::trace;
 use crate::config;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace;
 
 /// A hook that keeps failing is logged no more often than this.
 const LOG_EVERY: Duration = Duration::from_secs(10);

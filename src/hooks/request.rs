@@ -10,9 +10,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use tracing::Span;
 use uuid::Uuid;
 
-use super::trace;
+use crate::telemetry::trace;
 use crate::user::User;
 
 /// The media type of a request.
@@ -166,6 +167,27 @@ impl HookRequest {
             idempotent: false,
             timeout: None,
         }
+    }
+
+    /// The span of its call.
+    pub(super) fn span(&self, hook: &str) -> Span {
+        let Caller { contract, socket_id, .. } = &self.caller;
+        let span = tracing::info_span!(
+            "hook.call",
+            otel.kind = "client",
+            hook,
+            hook.kind = self.kind.as_str(),
+            contract = %contract,
+            event = self.event,
+            socket.id = socket_id,
+        );
+        trace::adopt(&span, self.traceparent.as_deref());
+        span
+    }
+
+    /// The request as a part of what the span belongs to, if that goes anywhere.
+    pub(super) fn within(self, span: &Span) -> Self {
+        Self { traceparent: trace::of(span).or(self.traceparent), ..self }
     }
 
     fn subject(&self) -> &str {

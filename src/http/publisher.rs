@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
 
 use super::publishing::{ContractPublish, PlainEmit, Published, Publishing, RemoteOutcome};
 use crate::error::{Code, Refusal};
@@ -68,8 +69,9 @@ impl ApiPublisher {
 
     async fn publish(&self, publish: ContractPublish) -> Result<Published, Refusal> {
         let ContractPublish { contract, event, data, params, id: _ } = publish;
+        let span = tracing::info_span!("publish", contract, event);
         let publish = publish::ContractPublish { contract, event, data, params };
-        self.publisher.contract_event(publish, Origin::Api).await.map(Published::from)
+        self.publisher.contract_event(publish, Origin::Api).instrument(span).await.map(Published::from)
     }
 }
 
@@ -96,7 +98,7 @@ impl Publishing for ApiPublisher {
 fn to_the_end<'a>(
     publish: impl Future<Output = Result<Published, Refusal>> + Send + 'static,
 ) -> BoxFuture<'a, Result<Published, Refusal>> {
-    let task = tokio::spawn(publish);
+    let task = tokio::spawn(publish.in_current_span());
     async move {
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a publish failed half-way");

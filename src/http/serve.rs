@@ -9,6 +9,9 @@ use axum::extract::{RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tracing::{Instrument as _, Span};
+use uuid::Uuid;
 
 use super::answer::{Answer, ApiError};
 use super::params::Params;
@@ -17,12 +20,52 @@ use super::state::{Api, MAX_REQUESTS};
 use super::{access, body};
 use crate::error::Code;
 use crate::telemetry::audit::{self, Kind, Record};
+use crate::telemetry::trace;
 
 /// No request is worked on longer: everything on the way has a bound of its own, so only a fault gets here.
 pub const WORK_TIME: Duration = Duration::from_secs(60);
 
+/// Names a request in logs, from the request or made here, and comes back with the answer.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A longer id is not taken.
+const LONGEST_ID: usize = 128;
+
 /// Answers a request of a route, whatever happens on the way.
 pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response {
+    let id = request_id(request.headers());
+    let span = span(route.name, request.headers(), &id);
+    let mut response = answer(route, api, request).instrument(span).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The span of a request, in the trace of whoever sent it.
+fn span(route: &'static str, headers: &HeaderMap, id: &HeaderValue) -> Span {
+    let traceparent = headers.get(trace::HEADER).and_then(|value| value.to_str().ok());
+    let span = tracing::info_span!(
+        "api.request",
+        otel.kind = "server",
+        otel.name = route,
+        api.route = route,
+        request_id = id.to_str().unwrap_or_default(),
+        trace_id = trace::trace_id(traceparent),
+        http.status = tracing::field::Empty,
+    );
+    trace::adopt(&span, traceparent);
+    span
+}
+
+/// The caller's id of the request where it is fit for logs, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let fit = |value: &&HeaderValue| {
+        !value.is_empty() && value.len() <= LONGEST_ID && value.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    let made = || HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or(HeaderValue::from_static("none"));
+    headers.get(REQUEST_ID).filter(fit).cloned().unwrap_or_else(made)
+}
+
+async fn answer(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response {
     let started = Instant::now();
     let (mut head, mut body) = request.into_parts();
     let mut key = None;
@@ -33,6 +76,7 @@ pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Respon
     body::discard(&head.headers, body).await;
     let (status, elapsed_ms) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
     audit(&route, key.as_deref(), status);
+    Span::current().record("http.status", i64::from(status));
     match status {
         401 | 403 => tracing::info!(api.route = route.name, http.status = status, "an API request was not permitted"),
         _ => tracing::debug!(api.route = route.name, http.status = status, elapsed_ms, "an API request was answered"),
@@ -76,10 +120,11 @@ async fn handle(
     };
     let work = (route.call)(Call { api, caller, params, body });
     // A task of its own: what was begun is ended, even if whoever asked hangs up.
-    let task = tokio::spawn(async move {
+    let work = async move {
         let _turn = turn;
         tokio::time::timeout(WORK_TIME, work).await.unwrap_or_else(|_| Err(too_slow()))
-    });
+    };
+    let task = tokio::spawn(work.in_current_span());
     task.await.unwrap_or_else(|_| {
         tracing::error!(api.route = route.name, "a request of the API panicked; this is a fault of roomcast");
         Err(ApiError::new(Code::InternalError, "the node failed; its log says more"))

@@ -6,14 +6,14 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{Layer as _, fmt, registry};
+use tracing_subscriber::{Layer as _, Registry, fmt, registry};
 
 /// How a record looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A line for people, in colours on a terminal.
     Human,
-    /// A JSON object a line: `timestamp`, `level`, `target`, `message`, and the fields.
+    /// A JSON object a line: `timestamp`, `level`, `target`, `message`, the fields, and in `span` those of what it happened in.
     Json,
 }
 
@@ -22,15 +22,18 @@ fn shows_no_wire(record: &Metadata<'_>) -> bool {
     *record.level() != Level::TRACE || record.target().starts_with("roomcast")
 }
 
-/// Begins logging for the whole process.
+/// Begins logging for the whole process, with another layer beside it if there is one.
 ///
 /// # Errors
 /// When something else has begun already.
-pub fn init(format: Format, targets: Targets) -> Result<(), TryInitError> {
+pub fn init<L>(format: Format, targets: Targets, beside: Option<L>) -> Result<(), TryInitError>
+where
+    L: tracing_subscriber::Layer<Registry> + Send + Sync + 'static,
+{
     let layer = fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         Format::Human => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        Format::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
+        Format::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
     };
-    registry().with(layer.with_filter(targets.and(filter_fn(shows_no_wire)))).try_init()
+    registry().with(beside).with(layer.with_filter(targets.and(filter_fn(shows_no_wire)))).try_init()
 }

@@ -105,8 +105,7 @@ class Compose(unittest.TestCase):
         for name, service in COMPOSE["services"].items():
             for volume in service.get("volumes", []):
                 path = ROOT / volume.split(":")[0]
-                # Dashboards may not be there yet: the engine then mounts an empty folder.
-                self.assertTrue(path.exists() or path.name == "dashboards", f"{name}: {volume}")
+                self.assertTrue(path.exists(), f"{name}: {volume}")
             for used, known in (("secrets", "secrets"), ("configs", "configs")):
                 wanted = {entry if isinstance(entry, str) else entry["source"] for entry in service.get(used, [])}
                 self.assertLessEqual(wanted, set(COMPOSE[known]))
@@ -118,6 +117,20 @@ class Compose(unittest.TestCase):
         nodes = {name for name in COMPOSE["services"] if name.startswith("node")}
         self.assertEqual(set(re.findall(r"server (\w+):3000", COMPOSE["configs"]["nodes"]["content"])), nodes)
         self.assertEqual(set(re.findall(r"(\w+):3001", COMPOSE["configs"]["prometheus"]["content"])), nodes)
+
+
+    def test_prometheus_and_grafana_take_what_they_are_given(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "prometheus.yml"
+            file.write_text(COMPOSE["configs"]["prometheus"]["content"])
+            (Path(folder) / "rules.yaml").symlink_to(ROOT / "charts/roomcast/files/rules.yaml")
+            done = subprocess.run(["promtool", "check", "config", str(file)], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        [source] = yaml.safe_load(COMPOSE["configs"]["datasources"]["content"])["datasources"]
+        self.assertEqual((source["type"], source["url"]), ("prometheus", "http://prometheus:9090"))
+        [provider] = yaml.safe_load(COMPOSE["configs"]["dashboards"]["content"])["providers"]
+        mounted = [volume.split(":")[1] for volume in COMPOSE["services"]["grafana"]["volumes"]]
+        self.assertIn(provider["options"]["path"], mounted)
 
 
 class Unit(unittest.TestCase):

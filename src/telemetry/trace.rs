@@ -1,5 +1,8 @@
-//! W3C Trace Context: the `traceparent` of a request.
+//! W3C Trace Context: the `traceparent` of a request, and how spans of ours take part in its trace.
+//!
+//! Spans go somewhere only with the feature `otlp`. Without it a `traceparent` is passed on as it came.
 
+use tracing::Span;
 use uuid::Uuid;
 
 /// The header, and the CloudEvents extension of the same name.
@@ -10,6 +13,32 @@ pub fn parent_or_new(given: Option<&str>) -> String {
     match given {
         Some(given) if is_valid(given) => given.to_owned(),
         _ => fresh(),
+    }
+}
+
+/// The id of the trace that a valid `traceparent` belongs to, for logs.
+pub fn trace_id(given: Option<&str>) -> Option<&str> {
+    given.filter(|given| is_valid(given))?.split('-').nth(1)
+}
+
+/// Makes a span, which nobody has entered yet, the child of whoever sent the `traceparent`.
+pub fn adopt(span: &Span, traceparent: Option<&str>) {
+    #[cfg(feature = "otlp")]
+    if let Some(given) = traceparent.filter(|given| is_valid(given)) {
+        super::otlp::adopt(span, given);
+    }
+    #[cfg(not(feature = "otlp"))]
+    let _ = (span, traceparent);
+}
+
+/// The `traceparent` of what is asked of others within a span; `None`: the span goes nowhere.
+pub fn of(span: &Span) -> Option<String> {
+    #[cfg(feature = "otlp")]
+    return super::otlp::of(span);
+    #[cfg(not(feature = "otlp"))]
+    {
+        let _ = span;
+        None
     }
 }
 
@@ -45,6 +74,8 @@ mod tests {
     fn a_valid_one_is_kept_to_the_byte() {
         let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
         assert_eq!(parent_or_new(Some(given)), given);
+        assert_eq!(trace_id(Some(given)), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(trace_id(Some("0af7")), None);
     }
 
     #[test]
