@@ -17,6 +17,7 @@ mod server;
 mod period;
 mod presence;
 mod rate;
+mod recovery;
 mod secret;
 mod size;
 
@@ -52,6 +53,7 @@ pub use node::Node;
 pub use origin::Origins;
 pub use period::Period;
 pub use presence::Presence;
+pub use recovery::Recovery;
 pub use redis::{Reconnect, Redis, RedisTls, Sentinel, WhenAway};
 pub use secret::{Secret, Url};
 pub use server::{Engine, Server};
@@ -75,6 +77,8 @@ pub struct Config {
     pub redis: Redis,
     /// Who is where, over the cluster.
     pub presence: Presence,
+    /// Bounds on the sessions of clients that come back.
+    pub recovery: Recovery,
     /// Bounds that no contract sets.
     pub limits: Limits,
     /// How a node leaves.

@@ -22,10 +22,20 @@ use crate::auth::Handshake;
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::gateway::{Admission, Client, Gateway};
+use crate::recovery::Pid;
 use crate::session::{AckId, Link, Peer};
 
 /// The reason of a session's end when the node has closed its connection.
 const CLOSED_BY_US: &str = "server transport close";
+
+/// What CONNECT tells a client, where it is not the engine that decides.
+#[derive(Default)]
+pub struct Pass {
+    /// The id of the session that it gets back.
+    pub id: Option<String>,
+    /// The secret that it can come back with.
+    pub pid: Option<Pid>,
+}
 
 /// What engines ask of the node for each client. The gateway implements it.
 pub trait Gate: Send + Sync + 'static {
@@ -44,6 +54,11 @@ pub trait Gate: Send + Sync + 'static {
         handshake: Handshake,
         peer: &Peer,
     ) -> impl Future<Output = Result<Self::Admission, Refusal>> + Send;
+
+    /// What CONNECT tells the client.
+    fn pass(&self, _: &Self::Admission) -> Pass {
+        Pass::default()
+    }
 
     /// Lets the client in; CONNECT is queued already, and whatever is sent follows it. `None`: it was sent what it
     /// should know, and is being disconnected.
@@ -74,6 +89,11 @@ impl Gate for Gateway {
         peer: &Peer,
     ) -> Result<Admission, Refusal> {
         Self::admit(self, namespace, id, &handshake, peer).await
+    }
+
+    fn pass(&self, admission: &Admission) -> Pass {
+        let (id, pid) = admission.pass();
+        Pass { id, pid }
     }
 
     fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Option<Arc<Client>> {

@@ -30,6 +30,22 @@ pub struct Stamp {
     pub offset: u64,
 }
 
+/// What a history keeps beside an event, so that a client that was away can be given exactly what it missed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The same in every room that the event went to; a later event of a node has a larger one.
+    pub id: u128,
+    /// Members of any of these rooms do not get it.
+    pub except: Vec<Arc<str>>,
+}
+
+impl Mark {
+    /// A mark of its own.
+    pub fn new(except: Vec<Arc<str>>) -> Self {
+        Self { id: uuid::Uuid::now_v7().as_u128(), except }
+    }
+}
+
 /// An encoded event: the JSON text `["name",arg,…]` and the binary attachments its placeholders name.
 ///
 /// Cloning shares the bytes. The text is never decoded unless a contract asks a question about it.
@@ -38,9 +54,11 @@ pub struct Event {
     name: ByteString,
     text: ByteString,
     attachments: Vec<Bytes>,
+    mark: Option<Arc<Mark>>,
     framed: Framed,
     slow: Slow,
     lane: u64,
+    tailed: Tailed,
 }
 
 /// What becomes of an event for a client whose queue is full.
@@ -64,7 +82,7 @@ impl Event {
     /// [`EventError::Malformed`] when the text does not begin with `["name"`.
     pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Result<Self, EventError> {
         let name = read_name(&text).ok_or(EventError::Malformed)?;
-        Ok(Self { name, text, attachments, framed: Framed::default(), slow: Slow::Drop, lane: 0 })
+        Ok(Self::of(name, text, attachments))
     }
 
     /// Encodes a name and its arguments.
@@ -81,14 +99,7 @@ impl Event {
         }
         text.push(b']');
         let text = String::from_utf8(text).expect("serde_json writes UTF-8");
-        Ok(Self {
-            name: name.into(),
-            text: text.into(),
-            attachments: Vec::new(),
-            framed: Framed::default(),
-            slow: Slow::Drop,
-            lane: 0,
-        })
+        Ok(Self::of(name.into(), text.into(), Vec::new()))
     }
 
     /// The same arguments and attachments under another name.
@@ -99,14 +110,7 @@ impl Event {
         }
         let rest = args_text(&self.text);
         let quoted = serde_json::to_string(name).expect("a string is always JSON");
-        Self {
-            name: name.into(),
-            text: format!("[{quoted}{rest}").into(),
-            attachments: self.attachments.clone(),
-            framed: Framed::default(),
-            slow: Slow::Drop,
-            lane: 0,
-        }
+        Self::of(name.into(), format!("[{quoted}{rest}").into(), self.attachments.clone())
     }
 
     /// The same event with these attachments.
@@ -114,6 +118,7 @@ impl Event {
     pub fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
         self.attachments = attachments;
         self.framed = Framed::default();
+        self.tailed = Tailed::default();
         self
     }
 
@@ -134,6 +139,54 @@ impl Event {
     /// The same for events of one name that go to the same rooms.
     pub fn lane(&self) -> u64 {
         self.lane
+    }
+
+    /// The same event with what histories keep beside it.
+    #[must_use]
+    pub fn with_mark(mut self, mark: Mark) -> Self {
+        self.mark = Some(Arc::new(mark));
+        self
+    }
+
+    /// What histories keep beside it.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_deref()
+    }
+
+    fn of(name: ByteString, text: ByteString, attachments: Vec<Bytes>) -> Self {
+        Self {
+            name,
+            text,
+            attachments,
+            mark: None,
+            framed: Framed::default(),
+            slow: Slow::Drop,
+            lane: 0,
+            tailed: Tailed::default(),
+        }
+    }
+
+    /// Works on the event with a string as one more last argument. Made by the first who asks, shared by all others that
+    /// want the same.
+    pub fn tailed<T>(&self, tail: &str, work: impl FnOnce(&Self) -> T) -> T {
+        let kept = self.tailed.0.get_or_init(|| Box::new((tail.into(), self.longer(tail))));
+        if &*kept.0 == tail { work(&kept.1) } else { work(&self.longer(tail)) }
+    }
+
+    /// Whether the last member of the array is a string: an argument, or the name alone.
+    pub fn ends_with_string(&self) -> bool {
+        self.text.trim_end().strip_suffix(']').is_some_and(|text| text.trim_end().ends_with('"'))
+    }
+
+    fn longer(&self, tail: &str) -> Self {
+        let end = self.text.rfind(']').unwrap_or(self.text.len());
+        let mut text = String::with_capacity(end + tail.len() + 4);
+        text.push_str(&self.text[..end]);
+        // A tail is made of plain characters.
+        text.push_str(",\"");
+        text.push_str(tail);
+        text.push_str("\"]");
+        Self::of(self.name.clone(), text.into(), self.attachments.clone())
     }
 
     /// The event's name.
@@ -195,6 +248,18 @@ impl PartialEq for Framed {
 }
 
 impl Eq for Framed {}
+
+/// The event with one more argument. No part of what the event is.
+#[derive(Clone, Default)]
+struct Tailed(OnceLock<Box<(Box<str>, Event)>>);
+
+impl PartialEq for Tailed {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Tailed {}
 
 /// The arguments of an acknowledgement: the JSON text `[arg,…]` and its attachments.
 #[derive(Clone, PartialEq, Eq)]
@@ -330,6 +395,25 @@ mod tests {
         assert_eq!(event.framed(&"/other".into(), frame("3")), "3");
         assert_eq!(event.renamed("b").framed(&"/".into(), frame("4")), "4");
         assert_eq!(event, wire(r#"["a"]"#).unwrap());
+    }
+
+    #[test]
+    fn tail_is_the_last_argument() {
+        for (text, longer) in [
+            (r#"["a"]"#, r#"["a","t"]"#),
+            (r#"["a",{"x":"]"}]"#, r#"["a",{"x":"]"},"t"]"#),
+            (r#"["a", "b" ] "#, r#"["a", "b" ,"t"]"#),
+        ] {
+            let event = wire(text).unwrap();
+            assert_eq!(event.tailed("t", |event| event.text().clone()), longer);
+            assert_eq!(event.tailed("t", |event| event.text().clone()), longer);
+            assert!(event.tailed("u", |event| event.text().ends_with(r#","u"]"#)));
+        }
+        for (text, string) in
+            [(r#"["a"]"#, true), (r#"["a",1]"#, false), (r#"["a","x" ] "#, true), (r#"["a",["x"]]"#, false)]
+        {
+            assert_eq!(wire(text).unwrap().ends_with_string(), string, "{text}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod expiry;
 mod lane;
 mod membership;
 mod presence;
+mod recover;
 mod relay;
 pub mod replay;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::limits::{Limits, SessionLimits};
 use crate::owners::Owners;
 use crate::presence::Presence;
 use crate::publish::Publisher;
+use crate::recovery::Recovery;
 use crate::room::Rooms;
 use crate::session::{AckId, SendError, Session};
 use crate::telemetry::metrics::Metrics;
@@ -62,6 +64,8 @@ pub struct Parts {
     pub owners: Arc<Owners>,
     /// Who is where, over the cluster.
     pub presence: Arc<dyn Presence>,
+    /// Sessions of clients that come back.
+    pub recovery: Arc<Recovery>,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
     /// Events of one client that may wait while an earlier one is handled.
@@ -118,8 +122,10 @@ impl Gateway {
         }
     }
 
-    /// Waits until backends were told of those who left, at most for so long. Returns how many notices are lost.
+    /// Waits until those who left are kept for their return, and backends were told of them, at most for so long. Returns
+    /// how many notices are lost.
     pub async fn close(&self, patience: Duration) -> usize {
+        self.parts.recovery.close(patience).await;
         self.parts.notices.close(patience).await
     }
 
@@ -132,6 +138,7 @@ impl Gateway {
                 match item {
                     Item::Event(event, ack, came) => gateway.handle(&client, &event, ack, came).await,
                     Item::Opened(answers) => gateway.settle_in(&client, answers).await,
+                    Item::Back(returned) => gateway.bring_back(&client, *returned).await,
                 }
             })
         })

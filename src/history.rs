@@ -13,6 +13,7 @@ mod record;
 mod redis;
 pub mod replay;
 mod sequencer;
+mod unrecorded;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,6 +29,7 @@ pub use page::{Order, Page, Query, Since};
 pub use record::{Keeping, List, Recorded};
 pub use redis::RedisHistory;
 pub use sequencer::{Sequencer, Turn};
+use unrecorded::Unrecorded;
 
 /// At most so many events are in a page.
 pub const MAX_PAGE: usize = 1000;
@@ -117,6 +119,7 @@ impl HistoryError {
 pub struct History {
     backend: Backend,
     sequencer: Sequencer,
+    unrecorded: Unrecorded,
     metrics: Arc<Metrics>,
 }
 
@@ -128,7 +131,8 @@ enum Backend {
 impl History {
     /// For a node alone: kept in memory, within named bounds, lost with the process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
-        Self { backend: Backend::Memory(Memory::new(metrics.clone())), sequencer: Sequencer::new(), metrics }
+        let backend = Backend::Memory(Memory::new(metrics.clone()));
+        Self { backend, sequencer: Sequencer::new(), unrecorded: Unrecorded::new(None), metrics }
     }
 
     /// How many rooms have a history in the memory of this node, and the bytes of their events.
@@ -141,11 +145,9 @@ impl History {
 
     /// For a cluster: kept in Redis.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
-        Self {
-            backend: Backend::Redis(RedisHistory::new(redis, metrics.clone())),
-            sequencer: Sequencer::new(),
-            metrics,
-        }
+        let unrecorded = Unrecorded::new(Some(redis.clone()));
+        let backend = Backend::Redis(RedisHistory::new(redis, metrics.clone()));
+        Self { backend, sequencer: Sequencer::new(), unrecorded, metrics }
     }
 
     /// Appends one event to a room's history, and its payload to the contract's own list, and says where it went.
@@ -200,6 +202,20 @@ impl History {
             Backend::Redis(redis) => redis.forget(room, after).await,
         };
         forgotten.inspect_err(|error| self.count("forget", error))
+    }
+
+    /// An event went live that histories should have and may not: for `window` and a little longer nobody can prove what
+    /// he missed in the namespace. Told to the other nodes as soon as Redis takes it.
+    pub fn note_unrecorded(&self, namespace: &Arc<str>, window: Duration) {
+        self.unrecorded.note(namespace, window);
+    }
+
+    /// Whether the histories of the namespace may lack an event that a client who comes back is owed.
+    ///
+    /// # Errors
+    /// [`HistoryError`]
+    pub async fn lacks_events(&self, namespace: &str) -> Result<bool, HistoryError> {
+        self.unrecorded.is_noted(namespace).await
     }
 
     /// Counts what a joining client was shown, and why that was not all, if it was not.

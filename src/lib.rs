@@ -10,6 +10,7 @@
 //! session order               a client
 //! room                        the index of members
 //! history presence owners mirror idempotency throttle   shared state
+//! recovery                    sessions of clients that come back
 //! publish                     the one way out
 //! cluster gateway             the two directions
 //! engine http doctor          edges
@@ -40,6 +41,7 @@ pub mod owners;
 pub mod presence;
 pub mod publish;
 pub mod rate;
+pub mod recovery;
 pub mod redis;
 pub mod room;
 pub mod session;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::contract::model::{Contract, Namespace};
+use crate::contract::model::{Contract, Namespace, RecoveryPolicy};
 use crate::event::Event;
 use crate::history::History;
 use crate::order::Order;
@@ -197,6 +197,8 @@ pub struct Publisher {
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
     /// Namespaces in which some room keeps a history.
     recorded: HashSet<Arc<str>>,
+    /// Namespaces whose clients may come back to what they missed.
+    recovering: HashMap<Arc<str>, RecoveryPolicy>,
     timers: Mutex<HashSet<ThrottleKey>>,
 }
 
@@ -211,10 +213,14 @@ impl Publisher {
             .collect();
         let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
         let keeps = |namespace: &&Arc<Namespace>| {
-            namespace.contracts.iter().any(|contract| contract.rooms.values().any(|room| room.history.is_some()))
+            let mut rooms = namespace.contracts.iter().flat_map(|contract| contract.rooms.values());
+            namespace.recovery().is_some() || rooms.any(|room| room.history.is_some())
         };
         let recorded = parts.namespaces.iter().filter(keeps).map(|namespace| namespace.path.clone()).collect();
-        Arc::new(Self { parts, contracts, namespaces, recorded, timers: Mutex::default() })
+        let policies =
+            parts.namespaces.iter().filter_map(|namespace| Some((namespace.path.clone(), namespace.recovery()?)));
+        let recovering = policies.collect();
+        Arc::new(Self { parts, contracts, namespaces, recorded, recovering, timers: Mutex::default() })
     }
 
     /// The loaded contracts, for documents and answers.

@@ -2,6 +2,7 @@
 
 mod held;
 mod replay;
+pub mod trail;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,8 +19,9 @@ use crate::user::User;
 
 use held::Held;
 pub use held::MAX_HELD;
-use replay::Replays;
 pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed};
+use replay::{Out, Replays};
+use trail::{EVERYBODY, Trail};
 
 /// A room's name.
 pub type RoomName = Arc<str>;
@@ -113,6 +115,8 @@ pub struct Session {
     // What is kept beyond a full queue; `None` for a client that reads.
     held: Mutex<Option<Box<Held>>>,
     holds: AtomicBool,
+    // `None` where the session cannot be recovered.
+    trail: Option<Box<Trail>>,
 }
 
 #[derive(Default)]
@@ -147,6 +151,21 @@ impl Session {
         peer: Peer,
         link: Box<dyn Link>,
     ) -> Arc<Self> {
+        Self::with_trail(id, namespace, user, peer, link, None)
+    }
+
+    /// A session on an engine's link that can be recovered, if it has a trail.
+    pub fn with_trail(
+        id: impl Into<ByteString>,
+        namespace: Arc<str>,
+        user: Arc<User>,
+        peer: Peer,
+        link: Box<dyn Link>,
+        trail: Option<Box<Trail>>,
+    ) -> Arc<Self> {
+        if let Some(trail) = &trail {
+            trail.enter(&EVERYBODY.into());
+        }
         Arc::new(Self {
             id: id.into(),
             namespace,
@@ -159,6 +178,7 @@ impl Session {
             replays_used: AtomicBool::new(false),
             held: Mutex::default(),
             holds: AtomicBool::new(false),
+            trail,
         })
     }
 
@@ -228,7 +248,30 @@ impl Session {
     /// # Errors
     /// As [`Link::send`].
     pub fn send(&self, event: &Event) -> Result<(), SendError> {
-        self.link.send(event)
+        self.send_placed(event, &[])
+    }
+
+    /// Queues an event for this client alone, which has these places in the histories of its rooms.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub fn send_placed(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError> {
+        match &self.trail {
+            None => self.link.send(event),
+            Some(trail) => trail.send(&*self.link, event, stamps),
+        }
+    }
+
+    /// An event with these places is not sent to this client: it is not for it, or it has it.
+    pub fn pass_over(&self, stamps: &[Stamp]) {
+        if let Some(trail) = &self.trail {
+            trail.pass_over(stamps);
+        }
+    }
+
+    /// What it has had of its rooms; `None` where it cannot be recovered.
+    pub fn trail(&self) -> Option<&Trail> {
+        self.trail.as_deref()
     }
 
     /// Answers a request for an acknowledgement.
@@ -302,11 +345,11 @@ impl Session {
         // `begin_replay` comes before the join, and so before any live event of the room.
         if !self.replays_used.load(Ordering::Acquire) {
             return match event.slow() {
-                Slow::Drop if !self.holds() => self.link.send(event).map(|()| Delivery::Sent),
-                _ => self.deliver_slow(event),
+                Slow::Drop if !self.holds() => self.send_placed(event, stamps).map(|()| Delivery::Sent),
+                _ => self.deliver_slow(event, stamps),
             };
         }
-        self.with_replays(|replays| replays.deliver(&*self.link, event, rooms, stamps, &|room| self.is_in(room)))
+        self.with_replays(|replays| replays.deliver(self, event, rooms, stamps, &|room| self.is_in(room)))
     }
 
     /// Whether a live event may be sent to this session together with others, without [`Session::deliver`]: nothing was
@@ -322,15 +365,15 @@ impl Session {
 
     /// Sends of it what fits now. True when something is left.
     pub fn release_slow(&self) -> bool {
-        self.with_held(|held| held.release(&*self.link));
+        self.with_held(|held| held.release(self));
         self.holds()
     }
 
-    fn deliver_slow(&self, event: &Event) -> Result<Delivery, SendError> {
+    fn deliver_slow(&self, event: &Event, stamps: &[Stamp]) -> Result<Delivery, SendError> {
         self.with_held(|held| {
-            held.release(&*self.link);
+            held.release(self);
             let waits = !held.is_empty() && matches!(event.slow(), Slow::DropOldest | Slow::KeepLatest);
-            match if waits { Err(SendError::Full) } else { self.link.send(event) } {
+            match if waits { Err(SendError::Full) } else { self.send_placed(event, stamps) } {
                 Ok(()) => Ok(Delivery::Sent),
                 Err(SendError::Full) => match event.slow() {
                     Slow::Drop => Err(SendError::Full),
@@ -348,8 +391,11 @@ impl Session {
                         Err(SendError::Full)
                     }
                     Slow::DropOldest | Slow::KeepLatest => {
-                        let dropped = held.hold(event.clone());
-                        Ok(if dropped { Delivery::Replaced } else { Delivery::Held })
+                        let stamps = if self.trail.is_some() { stamps } else { &[] };
+                        let dropped = held.hold(event.clone(), stamps);
+                        // It is not owed any more, either.
+                        dropped.iter().for_each(|stamps| self.pass_over(stamps));
+                        Ok(if dropped.is_some() { Delivery::Replaced } else { Delivery::Held })
                     }
                 },
                 Err(closed) => Err(closed),
@@ -384,14 +430,23 @@ impl Session {
     /// After [`Release::Blocked`], [`Session::release_held`] is to be called until it says otherwise.
     pub fn end_replay(&self, room: &RoomName, shown: Option<Replayed>) -> Release {
         self.with_replays(|replays| {
-            replays.end(room, shown.filter(|_| self.is_in(room)));
-            replays.release(&*self.link, &|room| self.is_in(room))
+            replays.end(room, shown.filter(|_| self.is_in(room) || **room == *EVERYBODY));
+            replays.release(self, &|room| self.is_in(room))
+        })
+    }
+
+    /// The same for a session that came back to several rooms, after one [`Session::begin_replay`].
+    pub fn end_replays(&self, shown: impl IntoIterator<Item = (RoomName, Replayed)>) -> Release {
+        self.with_replays(|replays| {
+            shown.into_iter().for_each(|(room, shown)| replays.show(&room, shown));
+            replays.end_one();
+            replays.release(self, &|room| self.is_in(room))
         })
     }
 
     /// Goes on sending what was held back.
     pub fn release_held(&self) -> Release {
-        self.with_replays(|replays| replays.release(&*self.link, &|room| self.is_in(room)))
+        self.with_replays(|replays| replays.release(self, &|room| self.is_in(room)))
     }
 
     /// Gives up on what was held back; live events pass again. Returns how many live events were dropped.
@@ -409,6 +464,9 @@ impl Session {
     pub(crate) fn note_joined(&self, room: &RoomName) -> bool {
         let new = self.with(|state| !state.closed && state.rooms.insert(room.clone(), SystemTime::now()).is_none());
         if new {
+            if let Some(trail) = &self.trail {
+                trail.enter(room);
+            }
             self.link.joined(room);
         }
         new
@@ -419,6 +477,9 @@ impl Session {
         if was {
             if self.replays_used.load(Ordering::Acquire) {
                 self.with_replays(|replays| replays.left(room));
+            }
+            if let Some(trail) = &self.trail {
+                trail.leave(room);
             }
             self.link.left(room);
         }
@@ -446,6 +507,16 @@ impl Session {
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         work(&mut self.state.lock().expect("no panic while held"))
+    }
+}
+
+impl Out for Session {
+    fn send(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError> {
+        self.send_placed(event, stamps)
+    }
+
+    fn pass_over(&self, stamps: &[Stamp]) {
+        Self::pass_over(self, stamps);
     }
 }
 

@@ -78,6 +78,7 @@ fn contract(mirror: Option<Policy>) -> Arc<Contract> {
         disconnect: None,
         limits: ConnectionLimits::default(),
         mirror,
+        recovery: None,
         rooms: IndexMap::from([("job".to_owned(), Arc::new(room))]),
         client: IndexMap::new(),
         server: IndexMap::new(),

@@ -18,6 +18,8 @@ pub struct Handshake {
     pub query: Option<String>,
     /// The `Cookie` header, as it came.
     pub cookies: Option<String>,
+    /// Whether the client could be given its earlier session.
+    pub recoverable: bool,
 }
 
 impl Handshake {
@@ -116,6 +118,7 @@ mod tests {
             authorization: Some("bearer  h".into()),
             query: Some("EIO=4&token=q%2Bx&to%6ben2=z&bad=%zz".into()),
             cookies: Some("x=1; session=\"c\"; y=2".into()),
+            recoverable: false,
         }
     }
 

@@ -10,7 +10,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Checks every section.
 pub(super) fn all(config: &Config, draft: &mut Draft) {
-    let Config { node, server, contracts, api, auth, redis, presence, limits, drain, hooks, log } = config;
+    let Config { node, server, contracts, api, auth, redis, presence, recovery, limits, drain, hooks, log } = config;
     let mut check = Check { draft, path: Vec::new() };
     check.within("node", |check| node.check(check));
     check.within("server", |check| server.check(check));
@@ -19,6 +19,7 @@ pub(super) fn all(config: &Config, draft: &mut Draft) {
     check.within("auth", |check| auth.check(check));
     check.within("redis", |check| redis.check(check));
     check.within("presence", |check| presence.check(check));
+    check.within("recovery", |check| recovery.check(check));
     check.within("limits", |check| limits.check(check));
     check.within("drain", |check| drain.check(check));
     check.within("hooks", |check| {

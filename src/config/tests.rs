@@ -248,7 +248,7 @@ red = true
         "redis.url = \"***\" (from roomcast.toml:25): must start with redis://HOST, rediss://HOST, redis-cluster://HOST, rediss-cluster://HOST, redis-sentinel://HOST or rediss-sentinel://HOST; write the whole URL",
         "hooks.songs.url: is missing; set where the backend is called",
         "hooks.songs.timeout = \"0s\" (from roomcast.toml:29): must be at least 1ms; remove it for the default, \"5s\"",
-        "colours (from roomcast.toml:31): unknown key; the sections are node, server, contracts, api, auth, redis, presence, limits, drain, hooks and log",
+        "colours (from roomcast.toml:31): unknown key; the sections are node, server, contracts, api, auth, redis, presence, recovery, limits, drain, hooks and log",
         "limits.max_pending_events = 0 (from environment ROOMCAST_LIMITS__MAX_PENDING_EVENTS): must be at least 1; remove it for the default, 256",
         "limits.connections_per_ip = \"0/s\" (from environment ROOMCAST_LIMITS__CONNECTIONS_PER_IP): \"0/s\" holds a zero; a count, a burst and a window are at least 1; remove it for none",
         "ROOMCAST_SERVICE_HOST: not a setting; if Kubernetes made it for a Service: set `enableServiceLinks: false` in the pod",

@@ -21,8 +21,8 @@ use self::sees::Sees;
 use super::document::{Document, Place};
 use super::file;
 use super::model::{
-    AuthMode, AuthPolicy, Connect, ConnectionLimits, Contract, ErrorShape, Mirror, Reject, RoomDef, TokenSource,
-    UnknownEvent,
+    AuthMode, AuthPolicy, Connect, ConnectionLimits, Contract, ErrorShape, Mirror, RecoveryPolicy, Reject, RoomDef,
+    TokenSource, UnknownEvent,
 };
 use super::report::Report;
 use super::suggest::one_of;
@@ -31,6 +31,18 @@ use crate::error::Code;
 
 /// Mirrored keys live for a day unless the contract says.
 const DEFAULT_MIRROR_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Who comes back later is new, unless the contract says.
+const DEFAULT_RECOVERY_WINDOW: Duration = Duration::from_secs(120);
+
+/// Longer would be a history, which contracts have.
+const LONGEST_RECOVERY_WINDOW: Duration = Duration::from_secs(60 * 60);
+
+/// So many events of a room are kept for those who come back, unless the contract says.
+const DEFAULT_RECOVERY_EVENTS: u32 = 256;
+
+/// As many as a history keeps at most.
+const MOST_RECOVERY_EVENTS: u32 = 100_000;
 
 /// Keys as they stand in the file, whether or not what they hold is right.
 #[derive(Debug, Default)]
@@ -83,6 +95,7 @@ impl Compiler<'_> {
             disconnect: self.disconnect(),
             limits: self.limits(),
             mirror: self.mirror(),
+            recovery: self.recovery(),
             client: self.compile_client(&errors),
             server: self.compile_server(),
             rooms: self.rooms.clone(),
@@ -269,6 +282,23 @@ impl Compiler<'_> {
             subscriptions: key(self, "subscriptions", raw.subscriptions),
             ttl: self.duration(&place.key("ttl"), raw.ttl).unwrap_or(DEFAULT_MIRROR_TTL),
         })
+    }
+}
+
+impl Compiler<'_> {
+    fn recovery(&mut self) -> Option<RecoveryPolicy> {
+        let raw: file::Recovery = self.section("recovery")?;
+        let place = Place::top("recovery").key("window");
+        let window = self.duration(&place, raw.window).unwrap_or(DEFAULT_RECOVERY_WINDOW);
+        if window > LONGEST_RECOVERY_WINDOW {
+            self.blame(&place, "nobody comes back so late", "write 1h or less");
+        }
+        let events = raw.events.unwrap_or(DEFAULT_RECOVERY_EVENTS);
+        if !(1..=MOST_RECOVERY_EVENTS).contains(&events) {
+            let problem = format!("{events} events cannot be kept");
+            self.blame(&Place::top("recovery").key("events"), problem, format!("write 1 to {MOST_RECOVERY_EVENTS}"));
+        }
+        Some(RecoveryPolicy { window, events })
     }
 }
 

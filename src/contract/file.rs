@@ -45,6 +45,9 @@ pub struct File {
     /// Redis keys kept for the application's other services.
     #[serde(default)]
     pub mirror: Option<Mirror>,
+    /// Clients that come back soon get their session back, with what they missed. Default: they do not.
+    #[serde(default)]
+    pub recovery: Option<Recovery>,
     /// Families of rooms, by a key of your own that the rest of the file uses.
     #[serde(default)]
     pub rooms: BTreeMap<String, Room>,
@@ -212,6 +215,17 @@ pub struct Mirror {
     pub subscriptions: Option<String>,
     /// How long they live after the last change. Default: 24h.
     pub ttl: Option<String>,
+}
+
+/// Clients that come back soon get their session back.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recovery {
+    /// How soon, at most. Default: 2m.
+    pub window: Option<String>,
+    /// How many events are kept for them of rooms without a history of their own. Default: 256.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub events: Option<u32>,
 }
 
 /// A family of rooms.

@@ -41,6 +41,8 @@ pub struct Contract {
     pub limits: ConnectionLimits,
     /// Redis keys kept for other services.
     pub mirror: Option<Mirror>,
+    /// Clients that come back soon get their session back.
+    pub recovery: Option<RecoveryPolicy>,
     /// Rooms by their key in the file.
     pub rooms: IndexMap<String, Arc<RoomDef>>,
     /// What clients may send, by event name.
@@ -70,6 +72,15 @@ pub struct Namespace {
     pub client: HashMap<String, (Arc<Contract>, Arc<ClientEvent>)>,
     /// Which family a room's name belongs to.
     pub(super) families: Families,
+}
+
+/// Clients that come back soon get their session back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveryPolicy {
+    /// How soon.
+    pub window: Duration,
+    /// How many events are kept for them of a room without a history of its own.
+    pub events: u32,
 }
 
 /// Who may connect.

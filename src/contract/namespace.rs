@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::document::{Document, Place};
-use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RoomDef};
+use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RecoveryPolicy, RoomDef};
 use super::report::Report;
 use super::room_name::{RoomNameError, Variables};
 
@@ -73,6 +73,12 @@ impl Namespace {
             Some(_) => Err(RoomNameError::Taken),
             None => Ok(()),
         }
+    }
+
+    /// What its contracts say of clients that come back; of several, the longest window and the most events.
+    pub fn recovery(&self) -> Option<RecoveryPolicy> {
+        let policies = self.contracts.iter().filter_map(|contract| contract.recovery);
+        policies.reduce(|a, b| RecoveryPolicy { window: a.window.max(b.window), events: a.events.max(b.events) })
     }
 
     /// The family that a room's name belongs to, the most specific one, and the variables of its template.

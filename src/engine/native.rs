@@ -76,6 +76,7 @@ impl Client {
             authorization: self.authorization.as_deref().map(str::to_owned),
             query: Some(self.query.to_string()),
             cookies: self.cookies.as_deref().map(str::to_owned),
+            recoverable: true,
         }
     }
 }

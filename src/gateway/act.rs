@@ -52,6 +52,9 @@ impl Gateway {
         for place in &leaves {
             self.leave(turn.client, place);
         }
+        if !leaves.is_empty() {
+            self.settle_trail(turn.client).await;
+        }
         for relay in relays {
             self.relay(turn, relay, scope).await;
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::call::{caller, tuned};
 use super::lane::Item;
+use super::recover::{Ticket, may_return};
 use super::{Client, Gateway, spokesman};
 use crate::auth::Handshake;
 use crate::contract::model::{Contract, Namespace, Reject};
@@ -14,6 +15,7 @@ use crate::contract::scope::{Scope, SocketScope};
 use crate::error::{Code, Refusal};
 use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::publish::Outgoing;
+use crate::recovery::Pid;
 use crate::room::socket_room;
 use crate::session::{Close, Link, Peer, RoomName, Session, Undo};
 use crate::telemetry::audit::{self, Kind, Record};
@@ -28,6 +30,8 @@ pub struct Admission {
     answers: Vec<(Arc<Contract>, HookAnswer)>,
     /// Connected only to be told why it may not stay.
     rejected: Option<(Arc<Contract>, Refusal)>,
+    /// Where clients can come back.
+    ticket: Ticket,
 }
 
 impl Admission {
@@ -35,6 +39,18 @@ impl Admission {
     pub fn is_rejection(&self) -> bool {
         self.rejected.is_some()
     }
+
+    /// The id of the session that the client gets back, and the secret that it can come back with.
+    pub fn pass(&self) -> (Option<String>, Option<Pid>) {
+        self.ticket.pass()
+    }
+}
+
+/// A client that may come in.
+struct Checked {
+    user: Arc<User>,
+    answers: Vec<(Arc<Contract>, HookAnswer)>,
+    ticket: Ticket,
 }
 
 impl Gateway {
@@ -54,7 +70,7 @@ impl Gateway {
         let namespace =
             self.namespaces.get(namespace).cloned().ok_or_else(|| Refusal::new(Code::NotFound, "no such namespace"))?;
         match self.check(&namespace, id, handshake, peer).await {
-            Ok((user, answers)) => Ok(Admission { namespace, user, answers, rejected: None }),
+            Ok(Checked { user, answers, ticket }) => Ok(Admission { namespace, user, answers, rejected: None, ticket }),
             Err(refusal) => {
                 let code = refusal.code.as_str();
                 tracing::debug!(socket.id = id, nsp = %namespace.path, code, "a client may not connect");
@@ -71,7 +87,8 @@ impl Gateway {
                     Reject::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
                     Reject::Event => {
                         let user = Arc::new(User::anonymous());
-                        Ok(Admission { namespace, user, answers: Vec::new(), rejected: Some((contract, refusal)) })
+                        let (answers, rejected) = (Vec::new(), Some((contract, refusal)));
+                        Ok(Admission { namespace, user, answers, rejected, ticket: Ticket::None })
                     }
                 }
             }
@@ -85,7 +102,7 @@ impl Gateway {
         id: &str,
         handshake: &Handshake,
         peer: &Peer,
-    ) -> Result<(Arc<User>, Vec<(Arc<Contract>, HookAnswer)>), Refusal> {
+    ) -> Result<Checked, Refusal> {
         self.parts.limits.check_connection(&namespace.path, peer.ip)?;
         let user = self.parts.auth.authenticate_or_refresh(namespace.auth(), handshake).await.inspect_err(|error| {
             let reason = Some(error.reason());
@@ -93,6 +110,8 @@ impl Gateway {
             audit::record(Kind::TokenRejected, about);
         })?;
         let user = Arc::new(user);
+        let ticket = self.ticket(namespace, handshake, &user).await;
+        let back = ticket.pass().0;
         let mut answers = Vec::new();
         for contract in &namespace.contracts {
             let Some(call) = &contract.connect.call else { continue };
@@ -100,7 +119,7 @@ impl Gateway {
                 contract: contract.name.clone(),
                 namespace: namespace.path.clone(),
                 user: user.clone(),
-                socket_id: id.to_owned(),
+                socket_id: back.as_deref().unwrap_or(id).to_owned(),
                 ip: peer.ip,
                 connected_at: SystemTime::now(),
                 rooms: Vec::new(),
@@ -109,17 +128,17 @@ impl Gateway {
             let answer = self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call)).await?;
             answers.push((contract.clone(), answer));
         }
-        Ok((user, answers))
+        Ok(Checked { user, answers, ticket })
     }
 
     /// Makes the session of an admitted client, greets it, and puts it into the rooms that the contracts name.
     ///
     /// Called after CONNECT was acknowledged and before the client's first event is dispatched.
     pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {
-        let Admission { namespace, user, answers, rejected } = admission;
+        let Admission { namespace, user, answers, rejected, ticket } = admission;
         let transport = peer.transport;
         let limits = self.parts.limits.session(&user.id);
-        let session = Session::new(id, namespace.path.clone(), user, peer, link);
+        let session = Session::with_trail(id, namespace.path.clone(), user, peer, link, ticket.trail());
         let client =
             Arc::new(Client { session, lane: Arc::default(), limits, admitted: rejected.is_none(), namespace });
         if let Some((contract, refusal)) = rejected {
@@ -129,7 +148,10 @@ impl Gateway {
         }
         let path = client.namespace.path.as_ref();
         self.parts.metrics.connections_opened_total.with_label_values(&[path, transport]).inc();
-        self.parts.rooms.add(&client.session);
+        match &ticket {
+            Ticket::Back(returned) => self.restore(&client, returned),
+            Ticket::None | Ticket::New(_) => self.parts.rooms.add(&client.session),
+        }
         // It may have been revoked since the token was looked at, while no index knew the session.
         if self.parts.auth.is_revoked(&client.session.user()) {
             self.end_revoked(&client.session);
@@ -137,9 +159,18 @@ impl Gateway {
         }
         tracing::debug!(socket.id = client.session.id(), nsp = %client.namespace.path, "a client connected");
         self.watch_end(&client);
-        self.greet(&client);
+        if let Some(policy) = client.namespace.recovery() {
+            self.parts.recovery.opened(&client.session, &policy);
+        }
+        let first = match ticket {
+            Ticket::Back(returned) => Item::Back(returned),
+            Ticket::None | Ticket::New(_) => {
+                self.greet(&client);
+                Item::Opened(answers)
+            }
+        };
         // The lane is empty: this comes before the client's first event, and is refused by no bound.
-        let _ = self.enqueue(&client, Item::Opened(answers));
+        let _ = self.enqueue(&client, first);
         client
     }
 
@@ -149,6 +180,7 @@ impl Gateway {
         for (contract, answer) in answers {
             self.obey(client, &contract, answer).await;
         }
+        self.settle_trail(client).await;
     }
 
     fn greet(&self, client: &Client) {
@@ -193,6 +225,7 @@ impl Gateway {
         for (room, undo) in undone {
             self.say_undo(&client.session, room, undo);
         }
+        self.parts.recovery.ended(&client.session, may_return(reason));
     }
 
     fn notify_disconnect(&self, client: &Client, reason: &'static str) {

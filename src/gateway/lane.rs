@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::contract::model::Contract;
 use crate::event::Event;
 use crate::hooks::HookAnswer;
+use crate::recovery::Returned;
 use crate::session::AckId;
 
 /// What waits in a lane.
@@ -19,6 +20,8 @@ pub(super) enum Item {
     Event(Event, Option<AckId>, Instant),
     /// It has just connected; backends that were asked have answered so.
     Opened(Vec<(Arc<Contract>, HookAnswer)>),
+    /// It has come back to its session.
+    Back(Box<Returned>),
 }
 
 /// Handles one item.

@@ -93,9 +93,10 @@ impl Gateway {
     /// Joins a room, and shows the client what the contract says of its history before anything newer.
     pub(super) async fn join(&self, client: &Client, place: &Place, scope: &Scope<'_>) -> Option<ReplayOutcome> {
         let since = scope.payload.get("since").and_then(Since::from_json);
-        join_with_replay(self.rooms(), &self.parts.history, &client.session, &place.name, &place.def, since)
-            .await
-            .replay
+        let (rooms, history) = (self.rooms(), &self.parts.history);
+        let joined = join_with_replay(rooms, history, &client.session, &place.name, &place.def, since).await;
+        self.settle_trail(client).await;
+        joined.replay
     }
 
     /// Joins a room that a backend named, whatever its rule.
@@ -109,6 +110,7 @@ impl Gateway {
                 self.rooms().join(&client.session, &name);
             }
         }
+        self.settle_trail(client).await;
     }
 
     pub(super) fn leave(&self, client: &Arc<Client>, place: &Place) {

@@ -18,16 +18,18 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::contract::model::RoomDef;
+use crate::event::Stamp;
 use crate::history::replay::{is_complete, plan};
 use crate::history::{History, Page, RoomKey, Since};
 use crate::room::Rooms;
+use crate::session::trail::Point;
 use crate::session::{Release, Replayed, RoomName, SendError, Session};
 
 /// A client whose queue stays full this long is not shown the rest.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How soon a full queue is tried again.
-const RETRY: Duration = Duration::from_millis(10);
+pub(super) const RETRY: Duration = Duration::from_millis(10);
 
 /// What came of a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +92,8 @@ pub async fn join_with_replay(
         Ok(page) => {
             outcome.epoch = page.epoch;
             outcome.offset = page.last_offset;
-            outcome.replayed = send_all(session, &page, until).await;
+            begin_trail(session, room, &page);
+            outcome.replayed = send_all(session, room, &page, until).await;
             let all_sent = outcome.replayed == page.events.len();
             let held_sent = hold.end(shown(&page), until).await;
             match (all_sent && held_sent, is_complete(policy.replay, query, &page)) {
@@ -110,12 +113,13 @@ pub async fn join_with_replay(
 }
 
 /// Sends a page, oldest first, and returns how many events were queued. Live events wait meanwhile.
-async fn send_all(session: &Session, page: &Page, until: Instant) -> usize {
+async fn send_all(session: &Session, room: &RoomName, page: &Page, until: Instant) -> usize {
     let mut sent = 0;
     // The plan reads the newest first.
-    for (_, event) in page.events.iter().rev() {
+    for (offset, event) in page.events.iter().rev() {
+        let stamp = Stamp { room: room.clone(), epoch: page.epoch, offset: *offset };
         loop {
-            match session.send(event) {
+            match session.send_placed(event, std::slice::from_ref(&stamp)) {
                 Ok(()) => break,
                 Err(SendError::Full) if Instant::now() < until => tokio::time::sleep(RETRY).await,
                 Err(_) => return sent,
@@ -124,6 +128,14 @@ async fn send_all(session: &Session, page: &Page, until: Instant) -> usize {
         sent += 1;
     }
     sent
+}
+
+/// A client that is cut off while it is shown the history is owed the rest when it comes back.
+fn begin_trail(session: &Session, room: &RoomName, page: &Page) {
+    if let Some(trail) = session.trail() {
+        let offset = page.oldest().map_or(page.last_offset, |oldest| oldest - 1);
+        trail.begin(room, Point { epoch: page.epoch, offset });
+    }
 }
 
 /// What the session need not be sent live; `None` when the room has no history.

@@ -151,6 +151,7 @@ impl Bench {
             publisher: publisher.clone(),
             owners: owners.clone(),
             presence,
+            recovery: crate::recovery::Recovery::in_memory(&Default::default(), history.clone(), metrics.clone()),
             history,
             hooks: hooks.clone(),
             notices: Notices::in_memory(hooks),

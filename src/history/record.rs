@@ -1,13 +1,18 @@
 //! Recording one event in the histories of all its rooms.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::{History, ListCopy, Retention, RoomKey, Turn};
-use crate::contract::model::RoomDef;
+use crate::contract::model::{RecoveryPolicy, RoomDef};
 use crate::event::{Event, Stamp};
 use crate::session::RoomName;
+
+/// A history that is kept for clients that come back outlives their window by this, so that a room in which little happens
+/// keeps its epoch: a client cannot be recovered over the end of one.
+const RETURNS_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// What the contract has kept of a room to which an event goes.
 #[derive(Debug, Clone)]
@@ -25,7 +30,7 @@ pub struct Keeping {
 pub struct List {
     key: String,
     events: u32,
-    ttl: std::time::Duration,
+    ttl: Duration,
 }
 
 /// An event's places, and the turn in its rooms: it is to be emitted before this is dropped.
@@ -53,6 +58,15 @@ impl Keeping {
             // The list is the application's: it does not end with the room.
             list: key.map(|key| List { key, events: policy.events.max(1), ttl: policy.ttl }),
         })
+    }
+
+    /// A room without a history of its own, for clients that come back.
+    pub fn for_returns(namespace: &Arc<str>, name: &RoomName, policy: &RecoveryPolicy) -> Self {
+        Self {
+            room: RoomKey { namespace: namespace.clone(), room: name.clone() },
+            retention: Retention { events: policy.events, ttl: policy.window + RETURNS_KEPT },
+            list: None,
+        }
     }
 }
 
@@ -88,7 +102,6 @@ impl History {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use super::*;
     use crate::telemetry::metrics::Metrics;

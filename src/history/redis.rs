@@ -10,7 +10,7 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 
 use super::page::Query;
 use super::{Appended, HistoryError, ListCopy, MAX_LIFE, MAX_PAGE, Order, Page, Retention, RoomKey, new_epoch};
-use crate::event::Event;
+use crate::event::{Event, Mark};
 use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::telemetry::metrics::Metrics;
@@ -20,6 +20,12 @@ const TEXT: &str = "event";
 
 /// The field of an entry that holds one attachment; as many as there are, in order.
 const ATTACHMENT: &str = "attachment";
+
+/// The field that holds the number of [`Mark`], in hexadecimal.
+const MARK: &str = "mark";
+
+/// The field that holds a room whose members did not get the event; as many as there are.
+const EXCEPT: &str = "except";
 
 /// Histories in Redis.
 ///
@@ -161,6 +167,14 @@ fn arguments(keep: Retention, copy: Option<ListCopy<'_>>, event: &Event) -> Vec<
         args.push(ATTACHMENT.into());
         args.push(attachment.clone().into());
     }
+    if let Some(mark) = event.mark() {
+        args.push(MARK.into());
+        args.push(format!("{:x}", mark.id).into());
+        for room in &mark.except {
+            args.push(EXCEPT.into());
+            args.push(room.as_ref().into());
+        }
+    }
     args
 }
 
@@ -195,17 +209,24 @@ fn read_entry(entry: Value) -> Result<(u64, Event), HistoryError> {
     let (_, offset) = read_id(&id)?;
     let mut fields = fields.into_array().into_iter();
     let mut text = None;
+    let (mut mark, mut except) = (None, Vec::new());
     let mut attachments = Vec::new();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         let value = value.into_bytes().unwrap_or_default();
         match name.as_str().as_deref() {
             Some(TEXT) => text = ByteString::try_from(value).ok(),
             Some(ATTACHMENT) => attachments.push(value),
+            Some(MARK) => mark = std::str::from_utf8(&value).ok().and_then(|id| u128::from_str_radix(id, 16).ok()),
+            Some(EXCEPT) => except.push(String::from_utf8_lossy(&value).into()),
             _ => {}
         }
     }
     let text = text.ok_or_else(|| refused("an entry without an event"))?;
     let event = Event::from_wire(text, attachments).map_err(|error| refused(&error.to_string()))?;
+    let event = match mark {
+        Some(id) => event.with_mark(Mark { id, except }),
+        None => event,
+    };
     Ok((offset, event))
 }
 

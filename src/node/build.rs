@@ -22,8 +22,10 @@ use crate::mirror::Mirror;
 use crate::owners::Owners;
 use crate::presence::{self, Policies, Presence, RoomChange};
 use crate::publish::{self, Publisher};
+use crate::recovery::{Recovery, Taken};
 use crate::redis::Redis;
 use crate::room::Rooms;
+use crate::session::{Close, Session};
 use crate::telemetry::metrics::Metrics;
 use crate::throttle::Throttles;
 
@@ -31,6 +33,9 @@ use super::agree::agree;
 use super::leaving;
 use super::measure::measure;
 use super::ready::NodeStatus;
+
+/// What nodes tell each other of sessions that have moved.
+const MOVED: &str = "moved";
 
 /// A node, ready to listen.
 pub(super) struct Parts {
@@ -77,6 +82,8 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     });
     let limits = Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone()));
     measure(&ground.metrics, config, &cluster, &history, &limits);
+    let recovery = recovery(&ground, &history);
+    follow(&recovery, &cluster, &rooms);
     let gateway = Gateway::new(gateway::Parts {
         namespaces: ground.namespaces.clone(),
         rooms: rooms.clone(),
@@ -88,6 +95,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         hooks,
         owners: owners.clone(),
         presence: presence.clone(),
+        recovery,
         metrics: ground.metrics.clone(),
         max_pending_events: config.limits.max_pending_events,
     });
@@ -197,6 +205,40 @@ fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>) -> Arc<Cluster> {
 fn carrier(ground: &Ground<'_>, cluster: &Cluster, rooms: Arc<Rooms>) -> EngineCarrier {
     let redis = ground.redis.as_ref().map(|redis| (redis.keys().clone(), ground.config.redis.receive_buffer));
     EngineCarrier::new(ground.config.server.engine, rooms, cluster, redis, ground.metrics.clone())
+}
+
+fn recovery(ground: &Ground<'_>, history: &Arc<History>) -> Arc<Recovery> {
+    let (config, metrics) = (&ground.config.recovery, ground.metrics.clone());
+    let windows = ground.namespaces.iter().filter_map(|namespace| Some(namespace.recovery()?.window));
+    match &ground.redis {
+        None => Recovery::in_memory(config, history.clone(), metrics),
+        Some(redis) => {
+            let longest = windows.max().unwrap_or_default();
+            Recovery::in_redis(config, redis.clone(), &ground.id, longest, history.clone(), metrics)
+        }
+    }
+}
+
+/// A session that has moved to another node has ended here.
+fn follow(recovery: &Recovery, cluster: &Arc<Cluster>, rooms: &Arc<Rooms>) {
+    let rooms = rooms.clone();
+    cluster.on(MOVED, move |_, data| {
+        let Ok(taken) = serde_json::from_value::<Taken>(data) else { return };
+        let session = rooms.session(&taken.namespace, &taken.id);
+        if let Some(session) = session.filter(|session| is_older(session, &taken)) {
+            session.close(Close::Transport);
+        }
+    });
+    let cluster = Arc::downgrade(cluster);
+    recovery.tell_with(move |taken| {
+        if let Some(cluster) = cluster.upgrade() {
+            tokio::spawn(async move { cluster.tell(MOVED, &taken).await });
+        }
+    });
+}
+
+fn is_older(session: &Session, taken: &Taken) -> bool {
+    session.trail().is_some_and(|trail| trail.generation() < taken.generation)
 }
 
 fn ids(ground: &Ground<'_>) -> Idempotency {

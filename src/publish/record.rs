@@ -1,7 +1,11 @@
 //! The last step of every publish: into the histories of its rooms, then out.
 
 use super::{Carried, Origin, Outgoing, Publisher};
+use crate::contract::model::RecoveryPolicy;
+use crate::event::Mark;
 use crate::history::Keeping;
+use crate::session::RoomName;
+use crate::session::trail::EVERYBODY;
 
 /// What a publish means for the rooms that it goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,25 +28,40 @@ impl Publisher {
         origin: Origin,
         story: Story,
     ) -> Carried {
-        let kept = self.kept(outgoing, story);
+        let recovery = self.recovering.get(&outgoing.namespace).copied();
+        let kept = self.kept(outgoing, story, recovery);
         if kept.is_empty() {
             return self.emit(outgoing, contract, origin);
+        }
+        if recovery.is_some() {
+            outgoing.event = outgoing.event.clone().with_mark(Mark::new(outgoing.except.clone()));
         }
         // The turn lasts until the event is out, so that the order of offsets is the order of deliveries.
         let recorded = self.parts.history.record(&kept, &outgoing.event).await;
         outgoing.stamps.clone_from(&recorded.stamps);
+        if let Some(policy) = recovery
+            && recorded.stamps.len() < kept.len()
+        {
+            self.parts.history.note_unrecorded(&outgoing.namespace, policy.window);
+        }
         self.emit(outgoing, contract, origin)
     }
 
-    fn kept(&self, outgoing: &Outgoing, story: Story) -> Vec<Keeping> {
+    fn kept(&self, outgoing: &Outgoing, story: Story, recovery: Option<RecoveryPolicy>) -> Vec<Keeping> {
         if !self.recorded.contains(&outgoing.namespace) {
             return Vec::new();
         }
         let Some(namespace) = self.namespaces.get(&outgoing.namespace) else { return Vec::new() };
-        let rooms = outgoing.rooms.iter().filter_map(|room| {
-            let (def, vars) = namespace.room_of(room)?;
-            Keeping::of(def, &outgoing.namespace, room, &vars, story == Story::Ends)
+        // What may be lost while a client is there may be lost while it is not.
+        let recovery = recovery.filter(|_| !outgoing.volatile);
+        let everybody: [RoomName; 1] = [EVERYBODY.into()];
+        let rooms = if outgoing.rooms.is_empty() { &everybody[..] } else { &outgoing.rooms };
+        let keepings = rooms.iter().filter_map(|room| {
+            let declared = namespace
+                .room_of(room)
+                .and_then(|(def, vars)| Keeping::of(def, &outgoing.namespace, room, &vars, story == Story::Ends));
+            declared.or_else(|| Some(Keeping::for_returns(&outgoing.namespace, room, &recovery?)))
         });
-        rooms.collect()
+        keepings.collect()
     }
 }

@@ -45,6 +45,23 @@ impl Keys {
         format!("{}:history:{}:{part}", self.prefix, tag(namespace, room))
     }
 
+    // --- recovery (written by `recovery` and `history`) ---
+
+    /// HASH: a session that can be recovered. Expires when the client may no longer come back.
+    pub fn recovery_session(&self, session: &str) -> String {
+        format!("{}:recovery:session:{session}", self.prefix)
+    }
+
+    /// STRING: the node was there within the longest window. Expires that long after its last sign of life.
+    pub fn recovery_node(&self, incarnation: &str) -> String {
+        format!("{}:recovery:node:{incarnation}", self.prefix)
+    }
+
+    /// STRING: the namespace's histories may lack an event. Expires when nobody can come back from before it.
+    pub fn recovery_unrecorded(&self, namespace: &str) -> String {
+        format!("{}:recovery:unrecorded:{namespace}", self.prefix)
+    }
+
     // --- presence (written by `presence`) ---
 
     /// What every key of a namespace's presence begins with; all of a namespace share a slot. The scripts of `presence`

@@ -3,14 +3,15 @@
 
 use std::collections::VecDeque;
 
-use super::{Link, SendError};
-use crate::event::{Event, Slow};
+use super::SendError;
+use super::replay::Out;
+use crate::event::{Event, Slow, Stamp};
 
 /// At most so many events are kept beyond a client's full queue.
 pub const MAX_HELD: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Held(VecDeque<Event>);
+pub(super) struct Held(VecDeque<(Event, Vec<Stamp>)>);
 
 impl Held {
     pub(super) fn is_empty(&self) -> bool {
@@ -18,9 +19,9 @@ impl Held {
     }
 
     /// Sends what fits, the oldest first.
-    pub(super) fn release(&mut self, link: &dyn Link) {
-        while let Some(event) = self.0.front() {
-            match link.send(event) {
+    pub(super) fn release(&mut self, out: &dyn Out) {
+        while let Some((event, stamps)) = self.0.front() {
+            match out.send(event, stamps) {
                 Ok(()) => drop(self.0.pop_front()),
                 Err(SendError::Full) => return,
                 Err(SendError::Closed) => self.0.clear(),
@@ -28,13 +29,14 @@ impl Held {
         }
     }
 
-    /// Keeps an event. True when another one is dropped for it.
-    pub(super) fn hold(&mut self, event: Event) -> bool {
-        let same = |kept: &Event| event.slow() == Slow::KeepLatest && kept.lane() == event.lane();
+    /// Keeps an event with its places. Those of another one that is dropped for it.
+    pub(super) fn hold(&mut self, event: Event, stamps: &[Stamp]) -> Option<Vec<Stamp>> {
+        let same = |(kept, _): &(Event, _)| event.slow() == Slow::KeepLatest && kept.lane() == event.lane();
         // At the end, so that nothing overtakes what was sent before it.
-        let replaced = self.0.iter().position(same).and_then(|at| self.0.remove(at)).is_some();
-        self.0.push_back(event);
-        replaced || (self.0.len() > MAX_HELD && self.0.pop_front().is_some())
+        let replaced = self.0.iter().position(same).and_then(|at| self.0.remove(at));
+        self.0.push_back((event, stamps.to_vec()));
+        let dropped = replaced.or_else(|| (self.0.len() > MAX_HELD).then(|| self.0.pop_front()).flatten());
+        dropped.map(|(_, stamps)| stamps)
     }
 }
 
@@ -43,25 +45,19 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::event::Args;
-    use crate::session::{AckId, Close, RoomName};
+    use crate::session::RoomName;
 
     /// Takes so many, then is full.
     struct Narrow(Mutex<(usize, Vec<String>)>);
 
-    impl Link for Narrow {
-        fn send(&self, event: &Event) -> Result<(), SendError> {
+    impl Out for Narrow {
+        fn send(&self, event: &Event, _: &[Stamp]) -> Result<(), SendError> {
             let mut it = self.0.lock().unwrap();
             it.0 = it.0.checked_sub(1).ok_or(SendError::Full)?;
             it.1.push(event.text().to_string());
             Ok(())
         }
-        fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
-            Ok(())
-        }
-        fn joined(&self, _: &RoomName) {}
-        fn left(&self, _: &RoomName) {}
-        fn close(&self, _: Close) {}
+        fn pass_over(&self, _: &[Stamp]) {}
     }
 
     fn event(slow: Slow, name: &str, n: usize, rooms: &[&str]) -> Event {
@@ -72,7 +68,7 @@ mod tests {
     #[test]
     fn oldest_is_dropped_beyond_the_bound_and_the_rest_comes_in_order() {
         let mut held = Held::default();
-        let dropped = (0..100).filter(|&n| held.hold(event(Slow::DropOldest, "e", n, &["r"]))).count();
+        let dropped = (0..100).filter(|&n| held.hold(event(Slow::DropOldest, "e", n, &["r"]), &[]).is_some()).count();
         assert_eq!(dropped, 100 - MAX_HELD);
         let link = Narrow(Mutex::new((10, Vec::new())));
         held.release(&link);
@@ -88,9 +84,9 @@ mod tests {
     fn only_the_latest_of_an_event_and_room_is_kept() {
         let mut held = Held::default();
         for n in 0..1000 {
-            held.hold(event(Slow::KeepLatest, "a", n, &["r"]));
-            held.hold(event(Slow::KeepLatest, "a", n, &["s"]));
-            held.hold(event(Slow::KeepLatest, "b", n, &["r"]));
+            held.hold(event(Slow::KeepLatest, "a", n, &["r"]), &[]);
+            held.hold(event(Slow::KeepLatest, "a", n, &["s"]), &[]);
+            held.hold(event(Slow::KeepLatest, "b", n, &["r"]), &[]);
         }
         let link = Narrow(Mutex::new((1000, Vec::new())));
         held.release(&link);

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::{Link, RoomName, SendError};
+use super::{RoomName, SendError};
 use crate::event::{Event, Stamp};
 
 /// At most so many live events wait while history is replayed to a session.
@@ -56,6 +56,14 @@ pub enum Release {
     Closed,
 }
 
+/// Where events go once it is decided that they are for the client.
+pub(super) trait Out {
+    /// Queues an event with its places.
+    fn send(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError>;
+    /// The client has it already.
+    fn pass_over(&self, stamps: &[Stamp]);
+}
+
 #[derive(Default)]
 pub(super) struct Replays {
     active: usize,
@@ -95,7 +103,7 @@ impl Replays {
 
     pub(super) fn deliver(
         &mut self,
-        link: &dyn Link,
+        out: &dyn Out,
         event: &Event,
         rooms: &[RoomName],
         stamps: &[Stamp],
@@ -111,26 +119,36 @@ impl Replays {
         }
         self.expire();
         if self.was_shown(rooms, stamps, is_in) {
+            out.pass_over(stamps);
             return Ok(Delivery::Replayed);
         }
-        link.send(event).map(|()| Delivery::Sent)
+        out.send(event, stamps).map(|()| Delivery::Sent)
     }
 
     pub(super) fn end(&mut self, room: &RoomName, shown: Option<Replayed>) {
-        self.active = self.active.saturating_sub(1);
+        self.end_one();
         if let Some(shown) = shown {
-            self.shown.insert(room.clone(), (shown, Instant::now()));
+            self.show(room, shown);
         }
     }
 
+    pub(super) fn end_one(&mut self) {
+        self.active = self.active.saturating_sub(1);
+    }
+
+    pub(super) fn show(&mut self, room: &RoomName, shown: Replayed) {
+        self.shown.insert(room.clone(), (shown, Instant::now()));
+    }
+
     /// Sends what was held back, unless another replay still goes on.
-    pub(super) fn release(&mut self, link: &dyn Link, is_in: &dyn Fn(&str) -> bool) -> Release {
+    pub(super) fn release(&mut self, out: &dyn Out, is_in: &dyn Fn(&str) -> bool) -> Release {
         while self.active == 0 {
             let Some(next) = self.held.pop_front() else { break };
             if self.was_shown(&next.rooms, &next.stamps, is_in) {
+                out.pass_over(&next.stamps);
                 continue;
             }
-            match link.send(&next.event) {
+            match out.send(&next.event, &next.stamps) {
                 Ok(()) => {}
                 Err(SendError::Full) => {
                     self.held.push_front(next);
@@ -188,16 +206,14 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::session::{AckId, Close};
-
     #[derive(Default, Clone)]
     struct Wire {
         sent: Arc<Mutex<Vec<String>>>,
         room_left: Arc<Mutex<Option<usize>>>,
     }
 
-    impl Link for Wire {
-        fn send(&self, event: &Event) -> Result<(), SendError> {
+    impl Out for Wire {
+        fn send(&self, event: &Event, _: &[Stamp]) -> Result<(), SendError> {
             let mut left = self.room_left.lock().unwrap();
             match left.as_mut() {
                 Some(0) => return Err(SendError::Full),
@@ -208,12 +224,7 @@ mod tests {
             Ok(())
         }
 
-        fn ack(&self, _: AckId, _: &crate::event::Args) -> Result<(), SendError> {
-            Ok(())
-        }
-        fn joined(&self, _: &RoomName) {}
-        fn left(&self, _: &RoomName) {}
-        fn close(&self, _: Close) {}
+        fn pass_over(&self, _: &[Stamp]) {}
     }
 
     impl Wire {

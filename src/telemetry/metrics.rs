@@ -179,6 +179,16 @@ metrics! {
     history_replayed_total: counter ["nsp"];
     /// Joins whose replay could not be proven complete, by reason: unavailable, gone (other epoch, trimmed), slow (the client's queue stayed full).
     history_incomplete_total: counter ["reason"];
+    /// Clients that came back and asked for their session, by what they got: recovered, or a new one because it is unknown, expired, incomplete (a history cannot prove what was missed), too_much (was missed), refused (another user, or other claims), unavailable (Redis); failed: recovered, and disconnected because the last part could not be given.
+    recoveries_total: counter ["nsp", "result"];
+    /// Events given to recovered clients that they had missed.
+    recovery_events_total: counter ["nsp"];
+    /// Sessions of clients that left and may come back, as far as they are kept in memory.
+    recovery_sessions: gauge [];
+    /// Such sessions that were forgotten early, because their number is bounded.
+    recovery_evicted_total: counter [];
+    /// Sessions whose rooms could not be kept for a return; it is tried again.
+    recovery_errors_total: counter ["op"];
     /// Publishes whose id had been used for the same publish before; nothing was sent again.
     idempotent_duplicates_total: counter ["contract"];
     /// Ids of publishes that could not be claimed, kept or released, by operation. The publishes went on, without the promise.

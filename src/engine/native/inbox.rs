@@ -14,6 +14,7 @@ use crate::engine::slot::Slot;
 use crate::engine::validate::validate;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
+use crate::recovery::Pid;
 use crate::session::AckId;
 
 /// Why nothing more is read.
@@ -240,9 +241,11 @@ impl<G: Gate> Guest<G> {
             }
         };
         let peer = peer.clone();
+        let pass = gate.pass(&admission);
+        let id = pass.id.map_or(id, ByteString::from);
         let Self { wire, requests, membership, slot } = self;
         slot.open(|| {
-            wire.control(packet::connected(&namespace, &id));
+            wire.control(packet::connected(&namespace, &id, pass.pid.as_ref().map(Pid::expose)));
             let link = Box::new(NativeLink { wire, requests, membership });
             gate.open(admission, &id, peer, link)
         });

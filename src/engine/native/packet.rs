@@ -209,9 +209,13 @@ pub fn acknowledgement(namespace: &str, id: AckId, args: &Args) -> Bytes {
     frames(('3', '6'), namespace, Some(id), args.text(), args.attachments())
 }
 
-/// CONNECT: the client is in, under this id.
-pub fn connected(namespace: &str, id: &str) -> Bytes {
-    frames(('0', '0'), namespace, None, &format!(r#"{{"sid":"{id}"}}"#), &[])
+/// CONNECT: the client is in, under this id, and may come back with this secret.
+pub fn connected(namespace: &str, id: &str, pid: Option<&str>) -> Bytes {
+    let data = match pid {
+        None => format!(r#"{{"sid":"{id}"}}"#),
+        Some(pid) => format!(r#"{{"sid":"{id}","pid":"{pid}"}}"#),
+    };
+    frames(('0', '0'), namespace, None, &data, &[])
 }
 
 /// DISCONNECT of a namespace.

@@ -191,5 +191,7 @@ fn handshake(socket: &Socket<Adapter>, auth: Option<&Value>) -> Result<Handshake
         authorization: header(AUTHORIZATION),
         query: parts.uri.query().map(str::to_owned),
         cookies: header(COOKIE),
+        // The library cannot tell a client its secret.
+        recoverable: false,
     })
 }

@@ -1,0 +1,88 @@
+//! Namespaces in which an event went live that no history has.
+//!
+//! Offsets do not show it: whoever would prove that a client has missed nothing must ask here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use tokio::time::Instant;
+
+use super::HistoryError;
+use crate::redis::Redis;
+
+/// A client may be away for so long before its node knows.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// How soon Redis is told again, when it did not take it.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What this node knows, and what the nodes tell each other through Redis.
+pub(super) struct Unrecorded {
+    redis: Option<Redis>,
+    noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>,
+}
+
+struct Noted {
+    until: Instant,
+    being_told: bool,
+}
+
+impl Unrecorded {
+    pub(super) fn new(redis: Option<Redis>) -> Self {
+        Self { redis, noted: Arc::default() }
+    }
+
+    pub(super) fn note(&self, namespace: &Arc<str>, window: Duration) {
+        let life = window + GRACE;
+        let tell = {
+            let mut all = self.noted.lock().expect("no panic while held");
+            let until = Instant::now() + life;
+            let noted = all.entry(namespace.clone()).or_insert(Noted { until, being_told: false });
+            noted.until = until;
+            !std::mem::replace(&mut noted.being_told, true)
+        };
+        if let (true, Some(redis)) = (tell, &self.redis) {
+            tokio::spawn(tell_others(redis.clone(), self.noted.clone(), namespace.clone(), life));
+        }
+    }
+
+    pub(super) async fn is_noted(&self, namespace: &str) -> Result<bool, HistoryError> {
+        let now = Instant::now();
+        if self.noted.lock().expect("no panic while held").get(namespace).is_some_and(|noted| noted.until > now) {
+            return Ok(true);
+        }
+        let Some(redis) = &self.redis else { return Ok(false) };
+        if !redis.is_up() {
+            return Err(HistoryError::Unavailable);
+        }
+        let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
+        let key: Value = redis.keys().recovery_unrecorded(namespace).into();
+        let count: i64 = redis.client().custom(command, vec![key]).await?;
+        Ok(count > 0)
+    }
+}
+
+/// Ends when Redis has taken it. Whatever fails after that tells anew.
+async fn tell_others(redis: Redis, noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>, namespace: Arc<str>, life: Duration) {
+    while !redis.is_closed() {
+        if redis.is_up() {
+            if let Some(noted) = noted.lock().expect("no panic while held").get_mut(&namespace) {
+                noted.being_told = false;
+            }
+            let command = CustomCommand::new_static("SET", ClusterHash::FirstKey, false);
+            let args: Vec<Value> = vec![
+                redis.keys().recovery_unrecorded(&namespace).into(),
+                "1".into(),
+                "PX".into(),
+                life.as_millis().to_string().into(),
+            ];
+            if redis.client().custom::<Value, _>(command, args).await.is_ok() {
+                return;
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}

@@ -1,0 +1,126 @@
+//! Sessions of clients that left a node without Redis.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Failure, Kept};
+use crate::telemetry::metrics::Metrics;
+
+/// Kept until their clients return, or it is too late.
+pub(super) struct Memory {
+    table: Mutex<Table>,
+    most: usize,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Table {
+    sessions: HashMap<Arc<str>, Entry>,
+    /// The oldest first; those that have gone may still be named.
+    order: VecDeque<(Arc<str>, Instant)>,
+}
+
+struct Entry {
+    digest: String,
+    kept: Kept,
+    until: Instant,
+}
+
+impl Memory {
+    pub(super) fn new(most: usize, metrics: Arc<Metrics>) -> Self {
+        Self { table: Mutex::default(), most, metrics }
+    }
+
+    pub(super) fn keep(&self, key: Arc<str>, digest: String, kept: Kept, window: Duration) {
+        let now = Instant::now();
+        let mut table = self.table.lock().expect("no panic while held");
+        let until = now + window;
+        table.order.push_back((key.clone(), until));
+        table.sessions.insert(key, Entry { digest, kept, until });
+        let evicted = table.prune(now, self.most);
+        self.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).inc_by(evicted);
+        self.note(&table);
+    }
+
+    /// The session, which nobody else gets then.
+    pub(super) fn take(&self, key: &Arc<str>, digest: &str) -> Result<Kept, Failure> {
+        let now = Instant::now();
+        let mut table = self.table.lock().expect("no panic while held");
+        table.prune(now, self.most);
+        let entry = table.sessions.get(key).ok_or(Failure::Unknown)?;
+        if entry.until <= now {
+            return Err(Failure::Expired);
+        }
+        if entry.digest != digest {
+            return Err(Failure::Refused);
+        }
+        let entry = table.sessions.remove(key).ok_or(Failure::Unknown)?;
+        self.note(&table);
+        Ok(entry.kept)
+    }
+
+    fn note(&self, table: &Table) {
+        let count = i64::try_from(table.sessions.len()).unwrap_or(i64::MAX);
+        self.metrics.recovery_sessions.with_label_values::<&str>(&[]).set(count);
+    }
+}
+
+impl Table {
+    /// Forgets those that are too late, and the oldest beyond the bound. Returns how many of these there were.
+    fn prune(&mut self, now: Instant, most: usize) -> u64 {
+        let mut evicted = 0;
+        while let Some((key, until)) = self.order.front() {
+            let full = self.order.len() > most;
+            if *until > now && !full {
+                break;
+            }
+            if self.sessions.get(key).is_some_and(|entry| entry.until == *until) {
+                evicted += u64::from(*until > now);
+                self.sessions.remove(key);
+            }
+            self.order.pop_front();
+        }
+        evicted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(id: &str) -> Kept {
+        Kept { id: id.into(), rooms: Vec::new(), metadata: serde_json::Map::new(), generation: 0, version: 0 }
+    }
+
+    fn memory(most: usize) -> Memory {
+        Memory::new(most, Arc::new(Metrics::new()))
+    }
+
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn session_is_given_once_in_time_and_to_its_user() {
+        let memory = memory(10);
+        memory.keep("k".into(), "alice".into(), kept("1"), WINDOW);
+        assert_eq!(memory.take(&"k".into(), "bob"), Err(Failure::Refused));
+        assert_eq!(memory.take(&"k".into(), "alice"), Ok(kept("1")));
+        assert_eq!(memory.take(&"k".into(), "alice"), Err(Failure::Unknown));
+        memory.keep("k".into(), "alice".into(), kept("2"), WINDOW);
+        tokio::time::advance(WINDOW).await;
+        assert_eq!(memory.take(&"k".into(), "alice"), Err(Failure::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn oldest_make_way() {
+        let memory = memory(2);
+        for key in ["a", "b", "c"] {
+            memory.keep(key.into(), "u".into(), kept(key), WINDOW);
+        }
+        assert_eq!(memory.take(&"a".into(), "u"), Err(Failure::Unknown));
+        assert!(memory.take(&"b".into(), "u").is_ok() && memory.take(&"c".into(), "u").is_ok());
+        assert_eq!(memory.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).get(), 1);
+    }
+}

@@ -1,0 +1,198 @@
+//! What a client has missed: the histories of its rooms, put together.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::Failure;
+use crate::event::{Event, Stamp};
+use crate::history::{MAX_PAGE, Order, Page, Query, Since};
+use crate::session::trail::Position;
+use crate::session::{Replayed, RoomName};
+
+/// How far a room has been read for a client that comes back.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    /// The room.
+    pub room: RoomName,
+    /// What the client had when it left.
+    pub had: Position,
+    read: Position,
+}
+
+/// An event for a client that comes back.
+#[derive(Debug, Clone)]
+pub struct Missed {
+    /// What is sent.
+    pub event: Event,
+    /// Its places in all rooms of the client that were read.
+    pub stamps: Vec<Stamp>,
+    /// Whether it is for this client: events may leave out members of some rooms.
+    pub wanted: bool,
+}
+
+/// The events that a client was shown, by the numbers of their marks.
+#[derive(Debug, Default)]
+pub struct Shown(HashSet<u128>);
+
+impl Cursor {
+    pub(super) fn new(room: RoomName, had: Position) -> Self {
+        Self { room, read: had.clone(), had }
+    }
+
+    pub(super) fn query(&self) -> Query {
+        let since = Since { epoch: Some(self.read.epoch), offset: self.read.floor };
+        Query { limit: MAX_PAGE, since: Some(since), order: Order::Asc }
+    }
+
+    /// What need not be sent live any more; `None` where the room has no history.
+    pub fn replayed(&self) -> Option<Replayed> {
+        let Position { epoch, floor, .. } = self.read;
+        (epoch != 0).then_some(Replayed { epoch, first: 1, last: floor })
+    }
+}
+
+/// One event of one room.
+struct Row {
+    id: u128,
+    stamp: Stamp,
+    event: Event,
+}
+
+/// Puts pages together that were asked for by [`Cursor::query`], and moves the cursors on.
+///
+/// The order of each room is kept; of events of several rooms, those come first that were published first.
+pub(super) fn merge(
+    cursors: &mut [Cursor],
+    pages: Vec<Page>,
+    most: usize,
+    shown: &mut Shown,
+) -> Result<Vec<Missed>, Failure> {
+    let rooms: HashSet<RoomName> = cursors.iter().map(|cursor| cursor.room.clone()).collect();
+    let mut lists = Vec::with_capacity(cursors.len());
+    let mut count = 0;
+    for (cursor, page) in cursors.iter_mut().zip(pages) {
+        let rows = take(cursor, page)?;
+        count += rows.len();
+        lists.push(rows);
+    }
+    if count > most {
+        return Err(Failure::TooMuch);
+    }
+    let mut copies: HashMap<u128, usize> = HashMap::new();
+    lists.iter().flatten().for_each(|row| *copies.entry(row.id).or_default() += 1);
+    let mut missed = Vec::with_capacity(count);
+    while let Some(id) = next(&lists, &copies) {
+        let mut stamps = Vec::new();
+        let mut event = None;
+        for list in &mut lists {
+            // Two nodes may have put two events into two rooms in different orders: then one of them moves up.
+            if let Some(at) = list.iter().position(|row| row.id == id)
+                && let Some(row) = list.remove(at)
+            {
+                stamps.push(row.stamp);
+                event = Some(row.event);
+            }
+        }
+        let Some(event) = event else { break };
+        let except = event.mark().map_or(&[][..], |mark| &mark.except);
+        let wanted = !except.iter().any(|room| rooms.contains(room)) && shown.0.insert(id);
+        missed.push(Missed { event, stamps, wanted });
+    }
+    Ok(missed)
+}
+
+/// The rows of a page that the client has not had.
+fn take(cursor: &mut Cursor, page: Page) -> Result<VecDeque<Row>, Failure> {
+    let reached = page.events.last().map_or(cursor.read.floor, |(offset, _)| *offset);
+    if !page.complete {
+        return Err(Failure::Incomplete);
+    }
+    if reached != page.last_offset {
+        return Err(Failure::TooMuch);
+    }
+    let had = std::mem::take(&mut cursor.read);
+    cursor.read = Position { epoch: page.epoch, floor: page.last_offset, beyond: Vec::new() };
+    let fresh = page.events.into_iter().filter(|(offset, _)| !had.has(*offset));
+    let rows = fresh.map(|(offset, event)| {
+        let id = event.mark().ok_or(Failure::Incomplete)?.id;
+        Ok(Row { id, stamp: Stamp { room: cursor.room.clone(), epoch: page.epoch, offset }, event })
+    });
+    rows.collect()
+}
+
+/// The oldest event that is the next in all its rooms; if there is none, the oldest that is the next in one.
+fn next(lists: &[VecDeque<Row>], copies: &HashMap<u128, usize>) -> Option<u128> {
+    let mut heads: HashMap<u128, usize> = HashMap::new();
+    lists.iter().filter_map(VecDeque::front).for_each(|row| *heads.entry(row.id).or_default() += 1);
+    let whole = heads.iter().filter(|(id, heads)| copies.get(id).is_none_or(|copies| copies == *heads));
+    whole.map(|(id, _)| *id).min().or_else(|| heads.keys().copied().min())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Mark;
+
+    fn event(id: u128, except: &[&str]) -> Event {
+        let except = except.iter().map(|&room| room.into()).collect();
+        Event::encode(&id.to_string(), &[1]).unwrap().with_mark(Mark { id, except })
+    }
+
+    fn page(first: u64, events: &[Event]) -> Page {
+        let events: Vec<_> = (first..).zip(events.iter().cloned()).collect();
+        let last = first + events.len() as u64 - 1;
+        Page { epoch: 7, first_offset: 1, last_offset: last, complete: true, events }
+    }
+
+    fn cursor(room: &str, floor: u64, beyond: &[(u64, u64)]) -> Cursor {
+        Cursor::new(room.into(), Position { epoch: 7, floor, beyond: beyond.to_vec() })
+    }
+
+    fn names(missed: &[Missed]) -> Vec<&str> {
+        missed.iter().filter(|missed| missed.wanted).map(|missed| missed.event.name()).collect()
+    }
+
+    #[test]
+    fn events_of_several_rooms_come_once_and_in_each_rooms_order() {
+        let mut cursors = [cursor("a", 3, &[]), cursor("b", 0, &[])];
+        // The clocks of two nodes differ: in the first room 9 comes before 5.
+        let pages =
+            vec![page(4, &[event(9, &[]), event(5, &[])]), page(1, &[event(2, &[]), event(5, &[]), event(6, &[])])];
+        let mut shown = Shown::default();
+        let missed = merge(&mut cursors, pages, 10, &mut shown).unwrap();
+        assert_eq!(names(&missed), ["2", "9", "5", "6"]);
+        assert_eq!(missed[2].stamps.len(), 2);
+        let again = merge(&mut cursors, vec![page(6, &[]), page(4, &[event(9, &[])])], 10, &mut shown);
+        let again = again.unwrap();
+        assert_eq!((names(&again).len(), again.len()), (0, 1), "shown through the other room before");
+    }
+
+    #[test]
+    fn rooms_that_contradict_each_other_end() {
+        let mut cursors = [cursor("a", 0, &[]), cursor("b", 0, &[])];
+        let pages = vec![page(1, &[event(1, &[]), event(2, &[])]), page(1, &[event(2, &[]), event(1, &[])])];
+        assert_eq!(names(&merge(&mut cursors, pages, 10, &mut Shown::default()).unwrap()), ["1", "2"]);
+    }
+
+    #[test]
+    fn what_the_client_has_or_is_not_meant_for_it_is_left_out() {
+        let mut cursors = [cursor("a", 1, &[(3, 3)]), cursor("$sid:me", 0, &[])];
+        let pages =
+            vec![page(2, &[event(2, &[]), event(3, &[]), event(4, &["$sid:me"]), event(5, &["z"])]), page(1, &[])];
+        let missed = merge(&mut cursors, pages, 10, &mut Shown::default()).unwrap();
+        assert_eq!(names(&missed), ["2", "5"]);
+        assert_eq!(missed.len(), 3, "and that it was not meant is known");
+    }
+
+    #[test]
+    fn what_is_not_proven_is_refused() {
+        let merge =
+            |page| merge(&mut [cursor("a", 3, &[])], vec![page], 2, &mut Shown::default()).map(|missed| missed.len());
+        let whole = page(4, &[event(1, &[])]);
+        assert_eq!(merge(whole.clone()), Ok(1));
+        assert_eq!(merge(Page { complete: false, ..whole.clone() }), Err(Failure::Incomplete));
+        assert_eq!(merge(Page { last_offset: 9, ..whole }), Err(Failure::TooMuch));
+        assert_eq!(merge(page(4, &[event(1, &[]), event(2, &[]), event(3, &[])])), Err(Failure::TooMuch));
+        let unmarked = Event::encode::<u8>("e", &[]).unwrap();
+        assert_eq!(merge(page(4, &[unmarked])), Err(Failure::Incomplete));
+    }
+}

@@ -1,0 +1,135 @@
+//! Sessions in Redis: written as they begin and change, found by any node.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use uuid::Uuid;
+
+use super::{Failure, Kept};
+use crate::history::HistoryError;
+use crate::redis::Redis;
+use crate::redis::script::Script;
+use crate::session::trail::Trail;
+
+/// A connected session is kept for so long after it was written last.
+const CONNECTED: Duration = Duration::from_secs(60 * 60);
+
+/// Keeps sessions in Redis.
+pub(super) struct RedisStore {
+    redis: Redis,
+    /// This process, not to be confused with one before of the same name.
+    incarnation: String,
+    save: Script,
+    take: Script,
+    /// Sessions that have ended and are not to come back, until Redis knows.
+    ending: Mutex<HashMap<Arc<str>, ()>>,
+}
+
+/// How a session is written.
+pub(super) struct Writing {
+    pub(super) key: Arc<str>,
+    digest: String,
+    /// Redis has had it before.
+    saved: bool,
+    /// It has ended, and may come back for so long.
+    end: Option<Duration>,
+}
+
+impl Writing {
+    pub(super) fn of(trail: &Trail, digest: String, end: Option<Duration>) -> Self {
+        Self { key: trail.key().clone(), digest, saved: trail.was_saved(), end }
+    }
+}
+
+impl RedisStore {
+    pub(super) fn new(redis: Redis, node: &str) -> Self {
+        Self {
+            redis,
+            incarnation: format!("{node}~{}", Uuid::new_v4().simple()),
+            save: Script::new(include_str!("redis/save.lua")),
+            take: Script::new(include_str!("redis/take.lua")),
+            ending: Mutex::default(),
+        }
+    }
+
+    /// Writes a session, unless its client has taken it elsewhere.
+    pub(super) async fn save(&self, what: &Writing, kept: &Kept) -> Result<(), HistoryError> {
+        let state = serde_json::to_string(kept).map_err(|error| HistoryError::Refused(error.to_string()))?;
+        let ttl = what.end.unwrap_or(CONNECTED).as_millis().to_string();
+        let flag = |set: bool| Value::from(if set { "1" } else { "0" });
+        let args: Vec<Value> = vec![
+            format!("{}~{}", self.incarnation, kept.generation).into(),
+            what.digest.as_str().into(),
+            kept.version.to_string().into(),
+            flag(what.end.is_some()),
+            state.into(),
+            ttl.into(),
+            flag(!what.saved),
+        ];
+        self.run(&self.save, &what.key, args).await.map(drop)
+    }
+
+    /// The session, which nobody else gets then, and whether another node may take it for connected.
+    pub(super) async fn take(&self, key: &Arc<str>, digest: &str) -> Result<(Kept, bool), Failure> {
+        if self.ending.lock().expect("no panic while held").contains_key(key) {
+            return Err(Failure::Unknown);
+        }
+        let answer = self.run(&self.take, key, vec![digest.into()]).await?;
+        let mut parts = answer.into_array().into_iter().map(|part| part.into_string().unwrap_or_default());
+        match parts.next().as_deref() {
+            Some("refused") => return Err(Failure::Refused),
+            Some("taken") => {}
+            _ => return Err(Failure::Unknown),
+        }
+        let (owner, ended, state) = (parts.next(), parts.next(), parts.next());
+        let owner = owner.unwrap_or_default();
+        let incarnation = owner.rsplit_once('~').map_or("", |(incarnation, _)| incarnation);
+        let connected = ended.as_deref() != Some("1");
+        if connected && incarnation != self.incarnation && !self.was_there(incarnation).await? {
+            return Err(Failure::Expired);
+        }
+        let kept = serde_json::from_str(&state.unwrap_or_default()).map_err(|_| Failure::Unknown)?;
+        Ok((kept, connected && incarnation != self.incarnation))
+    }
+
+    /// The client of this session has said that it goes, or was sent away.
+    pub(super) fn ending(&self, key: &Arc<str>, may_return: bool) {
+        if !may_return {
+            self.ending.lock().expect("no panic while held").insert(key.clone(), ());
+        }
+    }
+
+    /// Redis knows, or cannot be told.
+    pub(super) fn ended(&self, key: &Arc<str>) {
+        self.ending.lock().expect("no panic while held").remove(key);
+    }
+
+    /// Says that this node is there, for whoever finds its sessions later.
+    pub(super) async fn say_there(&self, window: Duration) -> bool {
+        if !self.redis.is_up() {
+            return false;
+        }
+        let command = CustomCommand::new_static("SET", ClusterHash::FirstKey, false);
+        let key = self.redis.keys().recovery_node(&self.incarnation);
+        let args: Vec<Value> = vec![key.into(), "1".into(), "PX".into(), window.as_millis().to_string().into()];
+        self.redis.client().custom::<Value, _>(command, args).await.is_ok()
+    }
+
+    async fn was_there(&self, incarnation: &str) -> Result<bool, Failure> {
+        let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
+        let key: Value = self.redis.keys().recovery_node(incarnation).into();
+        let count = self.redis.client().custom::<i64, _>(command, vec![key]).await;
+        Ok(count.map_err(|_| Failure::Unavailable)? > 0)
+    }
+
+    async fn run(&self, script: &Script, key: &str, args: Vec<Value>) -> Result<Value, HistoryError> {
+        if !self.redis.is_up() {
+            return Err(HistoryError::Unavailable);
+        }
+        let key = self.redis.keys().recovery_session(key);
+        Ok(script.run(&self.redis, vec![key], args).await?)
+    }
+}

@@ -1,0 +1,128 @@
+//! The short form of a trail, which goes to the client with the events.
+//!
+//! ```text
+//! r1:                                  nothing since the session began
+//! r1:<mark><epoch>.<floor>             one room, numbers in hexadecimal; more follow, with commas between
+//! r1:<mark><epoch>.-+<from>-<to>       where the session began in the room is not known yet
+//! r1:<mark>!                           of this room nothing can be told
+//! r1!                                  nothing can be told: the client cannot return with this
+//! ```
+
+use std::fmt::Write as _;
+
+use super::place::{Place, Point, Position, mark_of};
+
+const HEAD: &str = "r1";
+
+/// A mark has so many characters.
+const MARK: usize = 8;
+
+/// At most so many rooms are told of.
+const MAX_TOLD: usize = 32;
+
+/// No tail is longer.
+const MAX_BYTES: usize = 8192;
+
+/// What a client says it has had.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    rooms: Vec<(String, Option<Claim>)>,
+}
+
+/// What a client says it has had of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    epoch: u64,
+    floor: Option<u64>,
+    beyond: Vec<(u64, u64)>,
+}
+
+impl Tail {
+    /// Writes what has changed since the session began; `None`: nothing can be told.
+    pub(super) fn write<'a>(places: Option<impl Iterator<Item = &'a Place>>) -> String {
+        let mut tail = String::from(HEAD);
+        let moved = places.map(|places| places.filter(|place| place.has_moved()).collect::<Vec<_>>());
+        let Some(mut moved) = moved.filter(|moved| moved.len() <= MAX_TOLD) else {
+            tail.push('!');
+            return tail;
+        };
+        // The same for every session that has had the same.
+        moved.sort_unstable_by(|a, b| a.mark().cmp(b.mark()));
+        tail.push(':');
+        for (at, place) in moved.into_iter().enumerate() {
+            if at > 0 {
+                tail.push(',');
+            }
+            write_place(&mut tail, place);
+        }
+        tail
+    }
+
+    /// Reads what a client hands back; an empty one without. `None`: not ours, or one that tells nothing.
+    pub fn read(text: Option<&str>) -> Option<Self> {
+        let Some(text) = text else { return Some(Self::default()) };
+        let list = text.strip_prefix(HEAD)?.strip_prefix(':').filter(|_| text.len() <= MAX_BYTES)?;
+        let rooms = list.split(',').filter(|item| !item.is_empty()).map(read_place).collect::<Option<Vec<_>>>()?;
+        (rooms.len() <= MAX_TOLD).then_some(Self { rooms })
+    }
+
+    /// What the session has had of a room in which it began here. `None`: it is not known.
+    pub fn position(&self, room: &str, base: Option<Point>) -> Option<Position> {
+        let (mark, base) = (mark_of(room), base?);
+        let mut claims = self.rooms.iter().filter(|(of, _)| *of == mark).map(|(_, claim)| claim);
+        let claim = claims.next();
+        if claims.next().is_some() {
+            return None;
+        }
+        let began = || Some(Position::new(base.epoch, base.offset, Vec::new()));
+        match claim {
+            None => began(),
+            Some(None) => None,
+            // From before it left the room and came again.
+            Some(Some(claim)) if claim.epoch < base.epoch => began(),
+            // Never from before it began: what was there then is not for it.
+            Some(Some(claim)) => {
+                let least = if claim.epoch == base.epoch { base.offset } else { 0 };
+                let floor = claim.floor.unwrap_or(least).max(least);
+                Some(Position::new(claim.epoch, floor, claim.beyond.clone()))
+            }
+        }
+    }
+}
+
+fn write_place(tail: &mut String, place: &Place) {
+    tail.push_str(place.mark());
+    if place.is_lost() {
+        tail.push('!');
+        return;
+    }
+    let at = place.at();
+    // Writing to a string cannot fail.
+    let _ = match place.base() {
+        Some(_) => write!(tail, "{:x}.{:x}", at.epoch, at.floor),
+        None => write!(tail, "{:x}.-", at.epoch),
+    };
+    for (from, to) in &at.beyond {
+        let _ = write!(tail, "+{from:x}-{to:x}");
+    }
+}
+
+fn read_place(item: &str) -> Option<(String, Option<Claim>)> {
+    let (mark, rest) = item.split_at_checked(MARK)?;
+    if rest == "!" {
+        return Some((mark.to_owned(), None));
+    }
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    let (epoch, rest) = rest.split_once('.')?;
+    let mut parts = rest.split('+');
+    let floor = match parts.next()? {
+        "-" => None,
+        floor => Some(number(floor)?),
+    };
+    let run = |text: &str| {
+        let (from, to) = text.split_once('-')?;
+        Some((number(from)?, number(to)?)).filter(|(from, to)| from <= to)
+    };
+    let beyond = parts.map(run).collect::<Option<Vec<_>>>()?;
+    Some((mark.to_owned(), Some(Claim { epoch: number(epoch)?, floor, beyond })))
+}

@@ -1,0 +1,64 @@
+// A client of the official kind that loses its connection and comes back.
+import { Client } from './client.js';
+import { eventually } from './eventually.js';
+
+/** Ends the transport, as a lost network does; the server sees it at once. */
+export async function cut(client) {
+  client.disconnected = undefined;
+  client.socket.io.engine.close();
+  await client.ended();
+}
+
+/** The client takes its connection for lost, and the server does not know: returns what really ends it. */
+export async function vanish(client) {
+  client.disconnected = undefined;
+  const { engine } = client.socket.io;
+  const { ws } = engine.transport;
+  engine.transport.close = () => {};
+  engine.transport.removeAllListeners();
+  ws.onmessage = ws.onclose = ws.onerror = () => {};
+  engine._onClose('ping timeout');
+  await client.ended();
+  return () => ws.terminate();
+}
+
+/** Connects the same client again, to a node. */
+export async function comeBack(client, node = client.node) {
+  client.node = node;
+  client.socket.io.uri = node.url;
+  client.socket.connect();
+  await client.connected();
+  return client.socket.recovered;
+}
+
+/** What a client hands back: its secret and the last place. */
+export function credentials(client) {
+  return { pid: client.socket._pid, offset: client.socket._lastOffset };
+}
+
+/** A client that returns with another's secret. */
+export async function impostor(node, { pid, offset }, options) {
+  const client = new Client(node, { ...options, autoConnect: false });
+  client.socket._pid = pid;
+  client.socket._lastOffset = offset;
+  client.socket.connect();
+  await client.connected();
+  return client;
+}
+
+/** The numbers that events of a name carry, in the order in which they came. */
+export function numbers(events, name = 'entry') {
+  return events.filter(([event]) => event === name).map(([, { n }]) => n);
+}
+
+export function range(from, to) {
+  return Array.from({ length: to - from + 1 }, (_, at) => from + at);
+}
+
+/** Waits until a client has had so many events of a name; returns their numbers. */
+export async function had(client, count, name = 'entry') {
+  return await eventually(`${count} × ${name}`, () => {
+    const got = numbers(client.inbox, name);
+    return got.length >= count && got;
+  });
+}
