@@ -56,7 +56,7 @@ pub use presence::Presence;
 pub use recovery::Recovery;
 pub use redis::{Reconnect, Redis, RedisTls, Sentinel, WhenAway};
 pub use secret::{Secret, Url};
-pub use server::{Engine, Server};
+pub use server::{Engine, ForwardedHeader, Server};
 pub use size::Size;
 
 /// The whole configuration. Only `node` sees it; every part receives its own section.

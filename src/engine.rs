@@ -8,6 +8,7 @@ pub mod conn;
 pub mod edge;
 pub mod listener;
 pub mod native;
+pub mod proxy;
 mod rewind;
 mod slot;
 pub mod socketioxide;
@@ -19,14 +20,41 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::auth::Handshake;
+use crate::contract::model::{Namespace, TokenSource};
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::gateway::{Admission, Client, Gateway};
+use crate::limits::Limits;
 use crate::recovery::Pid;
 use crate::session::{AckId, Link, Peer};
+use crate::telemetry::metrics::Metrics;
 
 /// The reason of a session's end when the node has closed its connection.
 const CLOSED_BY_US: &str = "server transport close";
+
+/// Under what terms clients may connect, before anybody asks who they are.
+#[derive(Clone)]
+pub struct Terms {
+    /// Limits on connections, and on what clients send.
+    pub limits: Arc<Limits>,
+    /// Where the contracts look for tokens: requests of one session carry the same.
+    pub tokens: Vec<TokenSource>,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Terms {
+    /// The terms of a node that serves these namespaces.
+    pub fn new(limits: Arc<Limits>, namespaces: &[Arc<Namespace>], metrics: Arc<Metrics>) -> Self {
+        let mut tokens: Vec<TokenSource> = Vec::new();
+        for source in namespaces.iter().flat_map(|namespace| &namespace.auth().tokens) {
+            if !tokens.contains(source) {
+                tokens.push(source.clone());
+            }
+        }
+        Self { limits, tokens, metrics }
+    }
+}
 
 /// What CONNECT tells a client, where it is not the engine that decides.
 #[derive(Default)]
@@ -70,7 +98,13 @@ pub trait Gate: Send + Sync + 'static {
         link: Box<dyn Link>,
     ) -> Option<Arc<Self::Client>>;
 
-    /// Takes one event of a client. Called in the order in which the client sent them; returns at once.
+    /// Counts an event of a client and looks at its size and shape, before anything of it but its name is parsed. False: it
+    /// goes no further, and what there is to say was said.
+    fn permit(self: &Arc<Self>, _client: &Arc<Self::Client>, _event: &Event, _ack: Option<AckId>) -> bool {
+        true
+    }
+
+    /// Takes one event of a client, permitted and valid. Called in the order in which the client sent them; returns at once.
     fn dispatch(self: &Arc<Self>, client: &Arc<Self::Client>, event: Event, ack: Option<AckId>);
 
     /// The client is gone. Called once for every client that was let in.
@@ -100,6 +134,10 @@ impl Gate for Gateway {
         let stays = !admission.is_rejection();
         let client = Self::open(self, admission, id, peer, link);
         stays.then_some(client)
+    }
+
+    fn permit(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>) -> bool {
+        Self::permit(self, client, event, ack)
     }
 
     fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {

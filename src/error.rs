@@ -12,6 +12,8 @@ pub enum Code {
     AuthorizationFailed,
     /// More often than the limit permits.
     RateLimitExceeded,
+    /// An address or a user has as many connections as it may have at a time.
+    TooManyConnections,
     /// The room's name cannot be made, or is not one of the contract's.
     InvalidRoom,
     /// The payload is not what the contract asks for.
@@ -34,10 +36,11 @@ pub enum Code {
 
 impl Code {
     /// All codes, for documents and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AuthenticationFailed,
         Self::AuthorizationFailed,
         Self::RateLimitExceeded,
+        Self::TooManyConnections,
         Self::InvalidRoom,
         Self::InvalidPayload,
         Self::UnknownEvent,
@@ -55,6 +58,7 @@ impl Code {
             Self::AuthenticationFailed => "AUTHENTICATION_FAILED",
             Self::AuthorizationFailed => "AUTHORIZATION_FAILED",
             Self::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
+            Self::TooManyConnections => "TOO_MANY_CONNECTIONS",
             Self::InvalidRoom => "INVALID_ROOM",
             Self::InvalidPayload => "INVALID_PAYLOAD",
             Self::UnknownEvent => "UNKNOWN_EVENT",
@@ -74,7 +78,7 @@ impl Code {
 
     /// Whether the same request may succeed later.
     pub const fn retryable(self) -> bool {
-        matches!(self, Self::RateLimitExceeded | Self::Overloaded | Self::Unavailable)
+        matches!(self, Self::RateLimitExceeded | Self::TooManyConnections | Self::Overloaded | Self::Unavailable)
     }
 }
 

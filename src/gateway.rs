@@ -40,7 +40,7 @@ use crate::telemetry::metrics::Metrics;
 
 use clock::Clock;
 pub use connect::Admission;
-use lane::{Item, Lane, LaneFull};
+use lane::{Item, Lane, LaneFull, Refused};
 
 /// What the gateway is made of.
 pub struct Parts {
@@ -110,7 +110,21 @@ impl Gateway {
         &self.parts.namespaces
     }
 
-    /// Handles an event of a client: at once where nothing has to wait, else after those before it. Returns at once.
+    /// Counts an event of a client, and looks at its size and shape, before anything of it but its name is parsed. False: it
+    /// was refused, and goes no further.
+    pub fn permit(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>) -> bool {
+        let limits = &self.parts.limits;
+        let known = client.namespace.client.get(event.name()).map(|(_, def)| def);
+        match event::check_rate(client, known).and_then(|()| limits.shape().check(event)) {
+            Ok(()) => true,
+            Err(refusal) => {
+                self.enqueue_refusal(client, event, ack, refusal);
+                false
+            }
+        }
+    }
+
+    /// Handles an event of a client that was permitted: at once where nothing has to wait, else after those before it. Returns at once.
     ///
     /// A client's events take effect in the order in which this is called. One that does not fit the client's lane is
     /// answered with OVERLOADED.
@@ -119,6 +133,15 @@ impl Gateway {
         if let Err(LaneFull(Item::Event(event, ack, came))) = self.enqueue(client, item) {
             let text = format!("more than {} events wait to be handled; slow down", self.parts.max_pending_events);
             self.refuse_now(client, &event, ack.map(|id| (id, came)), &Refusal::new(Code::Overloaded, text));
+        }
+    }
+
+    /// The answer keeps its place among those to the events before it, unless too many wait.
+    fn enqueue_refusal(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
+        let refused = Refused { event: event.clone(), ack, came: Instant::now(), refusal };
+        if let Err(LaneFull(Item::Refused(refused))) = self.enqueue(client, Item::Refused(Box::new(refused))) {
+            let Refused { event, ack, came, refusal } = &*refused;
+            self.refuse_now(client, event, ack.map(|id| (id, *came)), refusal);
         }
     }
 
@@ -137,6 +160,7 @@ impl Gateway {
             Box::pin(async move {
                 match item {
                     Item::Event(event, ack, came) => gateway.handle(&client, &event, ack, came).await,
+                    Item::Refused(refused) => gateway.refuse(&client, &refused).await,
                     Item::Opened(answers) => gateway.settle_in(&client, answers).await,
                     Item::Back(returned) => gateway.bring_back(&client, *returned).await,
                 }

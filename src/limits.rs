@@ -1,12 +1,14 @@
-//! How often: connections of an address, events of a socket, a user, the node.
+//! How often: connections of an address, events of a socket, a user, the node; and how many connections at a time.
 //!
 //! Rates are GCRA buckets (`governor`), counted on each node alone: behind a balancer that spreads one address over
 //! n nodes, the address gets up to n times as much. Nothing here waits, and nothing grows without a bound.
 
 mod bounded;
 mod clock;
+mod concurrent;
 mod connections;
 mod events;
+mod shape;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -19,6 +21,7 @@ pub use bounded::OVERFLOW_BUCKETS;
 pub use clock::Clock;
 pub use connections::{ConnectionLimits, MAX_ADDRESSES};
 pub use events::{EventLimits, Limited, MAX_USERS, SessionLimits};
+pub use shape::Shape;
 
 use crate::config::limits::Limits as Config;
 use crate::contract::model::Contract;
@@ -31,6 +34,7 @@ use crate::telemetry::metrics::Metrics;
 pub struct Limits {
     connections: Arc<ConnectionLimits>,
     events: Arc<EventLimits>,
+    shape: Shape,
     metrics: Arc<Metrics>,
 }
 
@@ -45,32 +49,72 @@ impl Limits {
         Self {
             connections: Arc::new(ConnectionLimits::new(config, contracts, &clock)),
             events: Arc::new(EventLimits::new(config, clock)),
+            shape: Shape::from(config),
             metrics,
         }
     }
 
-    /// Counts a new connection of an address to a namespace.
+    /// Counts a new connection of an address, before any session exists. Whoever is let in calls [`Limits::left`] once.
     ///
     /// # Errors
-    /// `RATE_LIMIT_EXCEEDED` with the time to wait: the address has connected more often than the node's or one of the
-    /// namespace's contracts' `connections_per_ip` permits.
+    /// `TOO_MANY_CONNECTIONS` (`limits.max_connections_per_ip`) or `RATE_LIMIT_EXCEEDED` (`limits.connections_per_ip`),
+    /// with the time to wait.
+    pub fn arrive(&self, ip: IpAddr) -> Result<(), Refusal> {
+        self.connections.arrive(ip)
+    }
+
+    /// How large events, and how many rooms, may be.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// A connection that had arrived is gone.
+    pub fn left(&self, ip: IpAddr) {
+        self.connections.left(ip);
+    }
+
+    /// Counts a connection that was refused, by its code.
+    pub fn count_refused(&self, code: Code) {
+        if code == Code::RateLimitExceeded {
+            self.count("ip");
+        }
+    }
+
+    /// Counts a client of an address that comes into a namespace.
+    ///
+    /// # Errors
+    /// `RATE_LIMIT_EXCEEDED` with the time to wait: more often than one of the namespace's contracts'
+    /// `connections_per_ip` permits.
     pub fn check_connection(&self, namespace: &str, ip: IpAddr) -> Result<(), Refusal> {
         self.connections.check(namespace, ip).inspect_err(|_| self.count("ip"))
     }
 
-    /// The limits of one session: keep them as long as it, and no longer.
-    pub fn session(&self, user_id: &str) -> SessionLimits {
+    /// The limits of one session: keep them as long as it, and no longer. An empty id is an anonymous user.
+    ///
+    /// # Errors
+    /// `TOO_MANY_CONNECTIONS`: the user has `limits.max_sockets_per_user` already.
+    pub fn session(&self, user_id: &str) -> Result<SessionLimits, Refusal> {
         SessionLimits::new(self.events.clone(), self.metrics.clone(), user_id)
     }
 
-    /// Keys that are counted now: addresses, and users.
+    /// Keys that have a bucket now: addresses, and users.
     pub fn tracked(&self) -> (usize, usize) {
         (self.connections.tracked(), self.events.tracked())
+    }
+
+    /// Addresses that have connections now, and users that have sockets, where their number is limited.
+    pub fn present(&self) -> (usize, usize) {
+        (self.connections.present(), self.events.present())
     }
 
     fn count(&self, scope: &str) {
         self.metrics.rate_limited_total.with_label_values(&[scope]).inc();
     }
+}
+
+/// What stands for an address where addresses are counted: IPv4 whole, IPv6 by its /64.
+pub fn address_id(ip: IpAddr) -> u64 {
+    connections::address_key(ip).id
 }
 
 /// A bucket's shape. Bursts that would take longer than a year to fill are cut to that.

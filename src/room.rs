@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::contract::model::Contract;
 use crate::event::{Event, Slow};
 use crate::session::{RoomName, Session, Watcher};
+use crate::telemetry::metrics::Metrics;
 
 /// Names that contracts cannot make: a client's own rooms.
 pub const RESERVED_PREFIX: char = '$';
@@ -48,6 +49,8 @@ pub struct Rooms {
     slow: HashMap<Arc<str>, HashMap<String, Slow>>,
     /// Sessions for which something is kept beyond their full queue.
     laggards: Mutex<Vec<Weak<Session>>>,
+    /// How many rooms a session may join, and who counts those that it may not.
+    bound: Option<(usize, Arc<Metrics>)>,
 }
 
 #[derive(Default)]
@@ -93,6 +96,7 @@ impl Rooms {
             watchers: Vec::new(),
             slow: HashMap::new(),
             laggards: Mutex::default(),
+            bound: None,
         }
     }
 
@@ -127,6 +131,13 @@ impl Rooms {
         if !left.is_empty() {
             self.note_laggards(left);
         }
+    }
+
+    /// Lets a session be in so many rooms, its own not counted.
+    #[must_use]
+    pub fn bounded(mut self, max_rooms: usize, metrics: Arc<Metrics>) -> Self {
+        self.bound = Some((max_rooms, metrics));
+        self
     }
 
     /// Adds somebody who is told of every session and membership.
@@ -169,9 +180,12 @@ impl Rooms {
         .unwrap_or_default()
     }
 
-    /// Puts a session into a room. False when it was in it, or has ended.
+    /// Puts a session into a room. False when it was in it, has ended, or is in as many rooms as it may be in.
     pub fn join(&self, session: &Arc<Session>, room: &RoomName) -> bool {
         self.write(session.namespace(), |table| {
+            if self.has_no_room_for(session, room) {
+                return false;
+            }
             let new = session.note_joined(room);
             if new {
                 table
@@ -185,6 +199,15 @@ impl Rooms {
             new
         })
         .unwrap_or(false)
+    }
+
+    fn has_no_room_for(&self, session: &Session, room: &RoomName) -> bool {
+        let Some((most, metrics)) = &self.bound else { return false };
+        if room.starts_with(RESERVED_PREFIX) || session.is_in(room) || session.joined_rooms() < *most {
+            return false;
+        }
+        metrics.joins_refused_total.with_label_values(&["max_rooms"]).inc();
+        true
     }
 
     /// Takes a session out of a room. False when it was not in it.

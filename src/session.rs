@@ -23,6 +23,9 @@ pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed
 use replay::{Out, Replays};
 use trail::{EVERYBODY, Trail};
 
+/// How the names of rooms begin that are a socket's own.
+const OWN_ROOMS: char = '$';
+
 /// A room's name.
 pub type RoomName = Arc<str>;
 
@@ -215,6 +218,11 @@ impl Session {
     /// Its rooms, in no order.
     pub fn rooms(&self) -> Vec<RoomName> {
         self.with(|state| state.rooms.keys().cloned().collect())
+    }
+
+    /// How many rooms it has joined, those not counted that are its own or its user's.
+    pub fn joined_rooms(&self) -> usize {
+        self.with(|state| state.rooms.keys().filter(|room| !room.starts_with(OWN_ROOMS)).count())
     }
 
     /// When it joined the room; `None` when it is not in it.

@@ -1,5 +1,7 @@
 //! The tests of engines, on our own.
 
+#[path = "engine/doors.rs"]
+mod doors;
 #[path = "engine/suite.rs"]
 mod suite;
 

@@ -25,8 +25,15 @@ pub struct Server {
     /// Origins of web pages that may connect, such as `https://app.example.com`; `*` permits all. Empty: the same origin only.
     pub cors_origins: Vec<String>,
     /// Proxies in front of the node, as addresses or networks (`10.0.0.0/8`): only they are believed about who a client
-    /// is (`X-Forwarded-For`).
+    /// is.
     pub trusted_proxies: Vec<Network>,
+    /// The header in which trusted proxies say who a client is. They must set it, or append to it; the other one is not read.
+    pub forwarded_header: ForwardedHeader,
+    /// Whether connections of trusted proxies begin with a header of the PROXY protocol (version 1 or 2). Without one they
+    /// are closed; connections of others begin as always.
+    pub proxy_protocol: bool,
+    /// Whether a long-polling session can be used from the address that opened it only (IPv6: its /64).
+    pub bind_sessions_to_ip: bool,
     /// How often a client is asked whether it is there.
     pub ping_interval: Period,
     /// How long its answer is waited for.
@@ -54,6 +61,19 @@ pub enum Engine {
     Native,
 }
 
+/// Where a trusted proxy says who a client is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// In none.
+    None,
+}
+
 impl Default for Server {
     fn default() -> Self {
         Self {
@@ -61,6 +81,9 @@ impl Default for Server {
             path: "/socket.io/".into(),
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
+            proxy_protocol: false,
+            bind_sessions_to_ip: true,
             ping_interval: Period::from_secs(25),
             ping_timeout: Period::from_secs(20),
             connect_timeout: Period::from_secs(45),
@@ -85,6 +108,8 @@ impl Server {
                 "must be * or an origin such as https://app.example.com, without a path",
             );
         }
+        let spoken = !self.proxy_protocol || !self.trusted_proxies.is_empty();
+        check.must(spoken, "proxy_protocol", "needs server.trusted_proxies: only they are believed");
         check.time("ping_interval", *self.ping_interval);
         check.time("ping_timeout", *self.ping_timeout);
         check.time("connect_timeout", *self.connect_timeout);

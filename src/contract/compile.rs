@@ -222,10 +222,11 @@ impl Compiler<'_> {
             let remedy = "add `event = \"error\"`, or take it out";
             self.blame(&place.key("payload"), "there is no error event that would carry it", remedy);
         }
-        let payload = raw.payload.unwrap_or_else(|| json!({ "code": "{error.code}", "message": "{error.message}" }));
-        let ack = raw.ack.unwrap_or_else(
-            || json!({ "success": false, "error": { "code": "{error.code}", "message": "{error.message}" } }),
-        );
+        // A member without a value is left out: most errors know no time.
+        let all =
+            json!({ "code": "{error.code}", "message": "{error.message}", "retryAfterMs": "{error.retryAfterMs}" });
+        let ack = raw.ack.unwrap_or_else(|| json!({ "success": false, "error": all.clone() }));
+        let payload = raw.payload.unwrap_or(all);
         let mut codes = HashMap::new();
         for (name, alias) in raw.codes {
             match Code::ALL.into_iter().find(|code| code.as_str() == name) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::scope::Scope;
 
 /// `payload.job.id`, `user.id`, `user.claims.tenant`, `params.userId`, `socket.id`, `vars.room`, `room`, `rooms`, `now`,
-/// `now_ms`, `event.id`, `error.code`, `error.message`.
+/// `now_ms`, `event.id`, `error.code`, `error.message`, `error.retryAfterMs`.
 ///
 /// A number selects from an array: `payload.items.0.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub enum Root {
     NowMs,
     /// The event's id.
     EventId,
+    /// How many milliseconds to wait before trying again, where that is known.
+    ErrorRetryAfterMs,
     /// The code of what went wrong.
     ErrorCode,
     /// The sentence that says what went wrong.
@@ -73,6 +75,7 @@ const ROOTS: &[(&str, Root, bool)] = &[
     ("event.id", Root::EventId, false),
     ("error.code", Root::ErrorCode, false),
     ("error.message", Root::ErrorMessage, false),
+    ("error.retryAfterMs", Root::ErrorRetryAfterMs, false),
 ];
 
 impl Path {
@@ -149,6 +152,10 @@ impl Path {
             Root::EventId => text(scope.event_id()),
             Root::ErrorCode => text(scope.error?.0),
             Root::ErrorMessage => text(&scope.error?.1.message),
+            Root::ErrorRetryAfterMs => {
+                let wait = scope.error?.1.retry_after?.as_millis();
+                Some(Cow::Owned(Value::from(u64::try_from(wait).unwrap_or(u64::MAX))))
+            }
         }
     }
 

@@ -7,10 +7,10 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::Gate;
 use super::edge::Hub;
 use super::native::{NativeCarrier, NativeEngine};
 use super::socketioxide::{SocketioxideCarrier, SocketioxideEngine};
+use super::{Gate, Terms};
 use crate::cluster::Cluster;
 use crate::config;
 use crate::publish::Carrier;
@@ -79,10 +79,12 @@ pub enum Engine<G: Gate> {
 
 impl<G: Gate> Engine<G> {
     /// The carrier's engine, whose clients `gate` lets in. Needs a Tokio runtime.
-    pub fn new(config: &config::Server, carrier: &EngineCarrier, gate: &Arc<G>) -> Self {
+    pub fn new(config: &config::Server, terms: &Terms, carrier: &EngineCarrier, gate: &Arc<G>) -> Self {
         match carrier {
-            EngineCarrier::Socketioxide(carrier) => Self::Socketioxide(SocketioxideEngine::new(config, carrier, gate)),
-            EngineCarrier::Native(carrier) => Self::Native(NativeEngine::new(config, carrier, gate)),
+            EngineCarrier::Socketioxide(carrier) => {
+                Self::Socketioxide(SocketioxideEngine::new(config, terms, carrier, gate))
+            }
+            EngineCarrier::Native(carrier) => Self::Native(NativeEngine::new(config, terms, carrier, gate)),
         }
     }
 

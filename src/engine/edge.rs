@@ -1,9 +1,12 @@
 //! What happens to a request before an engine sees it: who the client is, whether it may connect at all, and how much of
 //! the request is kept for the life of its connection.
 
+mod binding;
+pub mod forwarded;
 mod hub;
 mod origin;
 mod query;
+mod refusal;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,14 +21,17 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use tower::{Service, ServiceExt};
 
+use binding::Binding;
+use forwarded::Proxies;
 pub use hub::{Backlog, EngineSession, Hub};
 use origin::Origins;
 use query::Query;
+use refusal::TurnedAway;
 
+use super::Terms;
 use super::conn::KillSwitch;
 use super::listener::Arrival;
 use crate::config;
-use crate::error::{Code, Refusal};
 use crate::session::Peer;
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::telemetry::metrics::Metrics;
@@ -50,9 +56,6 @@ const KEPT: [HeaderName; 8] = [
 /// The longest `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 256;
 
-/// How long a client that found no place should wait, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
-
 /// The door in front of an engine and the other routes of the public listener.
 #[derive(Clone)]
 pub struct Edge<S> {
@@ -64,39 +67,11 @@ pub struct Edge<S> {
 struct Shared {
     path: String,
     origins: Origins,
-    trusted: Vec<config::Network>,
+    proxies: Proxies,
+    binding: Binding,
     max_connections: u64,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-}
-
-/// Why a handshake finds no place.
-enum TurnedAway {
-    Origin,
-    Leaving,
-    Crowded,
-}
-
-impl TurnedAway {
-    /// The label in metrics.
-    const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Origin => "origin",
-            Self::Leaving => "leaving",
-            Self::Crowded => "crowded",
-        }
-    }
-
-    fn answer(&self) -> Response<Body> {
-        match self {
-            Self::Origin => {
-                let text = "this origin may not connect; server.cors_origins names those that may";
-                refuse(StatusCode::FORBIDDEN, &Refusal::new(Code::AuthorizationFailed, text))
-            }
-            Self::Leaving => unavailable(Code::Unavailable, "the node is draining; another one will answer"),
-            Self::Crowded => unavailable(Code::Overloaded, "the node has as many connections as it may have"),
-        }
-    }
 }
 
 impl Shared {
@@ -115,10 +90,18 @@ impl Shared {
         if !self.hub.accepts() {
             return Err(TurnedAway::Leaving);
         }
-        let place = self.hub.take_place(self.max_connections).ok_or(TurnedAway::Crowded)?;
+        let place = self.hub.take_place(ip, self.max_connections)?;
         let transport = if websocket { "websocket" } else { "polling" };
         let peer = Peer { ip, transport, user_agent: user_agent(headers) };
         Ok(EngineSession::new(peer, kill, place))
+    }
+
+    fn turn_away(&self, turned: TurnedAway) -> Response<Body> {
+        if let TurnedAway::Limited(refusal) = &turned {
+            self.hub.limits().count_refused(refusal.code);
+        }
+        self.metrics.handshakes_refused_total.with_label_values(&[turned.reason()]).inc();
+        turned.answer()
     }
 }
 
@@ -129,7 +112,7 @@ pub struct Entrance(Arc<Shared>);
 impl Entrance {
     /// Gives a client a place among the connections. `None`: [`Edge`] can say why not.
     pub fn admit(&self, address: IpAddr, headers: &HeaderMap, kill: Arc<KillSwitch>) -> Option<Arc<EngineSession>> {
-        let ip = client_ip(address, headers, &self.0.trusted);
+        let ip = self.0.proxies.client(address, headers);
         self.0.admit(headers, ip, true, Some(kill)).ok()
     }
 }
@@ -140,7 +123,7 @@ where
     B: axum::body::HttpBody<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
     /// A door for requests to `server.path`; all others go to `routes`.
-    pub fn new(config: &config::Server, hub: Arc<Hub>, metrics: Arc<Metrics>, engine: S, routes: Router) -> Self {
+    pub fn new(config: &config::Server, terms: &Terms, hub: Arc<Hub>, engine: S, routes: Router) -> Self {
         let (closer, path) = (engine.clone(), config.path.clone());
         hub.close_polling_by(move |sid| {
             let (closer, request) = (closer.clone(), query::close_request(&path, sid));
@@ -151,10 +134,11 @@ where
         let shared = Shared {
             path: config.path.clone(),
             origins: Origins::new(&config.cors_origins),
-            trusted: config.trusted_proxies.clone(),
+            proxies: Proxies { trusted: config.trusted_proxies.clone(), header: config.forwarded_header },
+            binding: Binding::new(config.bind_sessions_to_ip, &terms.tokens),
             max_connections: config.max_connections,
             hub,
-            metrics,
+            metrics: terms.metrics.clone(),
         };
         Self { shared: Arc::new(shared), engine, routes }
     }
@@ -167,7 +151,7 @@ where
     async fn handle(self, mut request: Request<Body>) -> Response<Body> {
         let arrival = request.extensions_mut().remove::<Arrival>();
         let address = arrival.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |arrival| arrival.address.ip());
-        let ip = client_ip(address, request.headers(), &self.shared.trusted);
+        let ip = self.shared.proxies.client(address, request.headers());
         if !request.uri().path().starts_with(&self.shared.path) {
             request.extensions_mut().insert(ClientIp(ip));
             let Ok(response) = self.routes.oneshot(request).await;
@@ -175,23 +159,40 @@ where
         }
         let query = Query::read(request.uri());
         match query.sid {
+            _ if query.ambiguous => self.shared.turn_away(TurnedAway::Malformed),
             None => self.handshake(request, arrival, ip, query.websocket).await,
-            Some(sid) if query.websocket => {
-                if let (Some(arrival), Some(session)) = (arrival, self.shared.hub.session(&sid)) {
-                    session.upgrading(&arrival.kill);
-                    self.shared.metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
-                }
-                self.pass(request).await
-            }
-            Some(sid) if self.shared.hub.was_closed(&sid, request.method() == Method::GET) => {
-                query::close_packet(request.method())
-            }
-            Some(sid) => {
-                let session = (request.method() == Method::GET).then(|| self.shared.hub.session(&sid)).flatten();
-                let _polling = session.map(|session| session.polling());
-                self.pass(request).await
-            }
+            Some(sid) => self.go_on(request, arrival, ip, query.websocket, &sid).await,
         }
+    }
+
+    /// A request of a session: only its own client's reaches the engine. What is not known here is not known there; the
+    /// engine itself would end the session of whose id somebody opens a WebSocket for.
+    async fn go_on(
+        self,
+        mut request: Request<Body>,
+        arrival: Option<Arrival>,
+        ip: IpAddr,
+        websocket: bool,
+        sid: &str,
+    ) -> Response<Body> {
+        let shared = &self.shared;
+        let polls = !websocket && request.method() == Method::GET;
+        if !websocket && shared.hub.was_closed(sid, polls) {
+            return query::close_packet(request.method());
+        }
+        let mark = shared.binding.mark(ip, request.uri(), request.headers());
+        let session = shared.hub.session(sid).filter(|_| shared.origins.permit(request.headers()));
+        let inner = session.as_ref().and_then(|session| session.inner_sid(mark, websocket));
+        let Some(uri) = inner.and_then(|inner| query::with_sid(request.uri(), inner)) else {
+            return shared.turn_away(TurnedAway::UnknownSession);
+        };
+        *request.uri_mut() = uri;
+        let _polling = session.as_ref().filter(|_| polls).map(|session| session.polling());
+        if let (true, Some(arrival), Some(session)) = (websocket, arrival, session) {
+            session.upgrading(&arrival.kill);
+            shared.metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
+        }
+        self.pass(request).await
     }
 
     /// A request without a session opens one.
@@ -206,21 +207,18 @@ where
         let kill = arrival.filter(|_| websocket).map(|arrival| arrival.kill);
         let session = match shared.admit(request.headers(), ip, websocket, kill) {
             Ok(session) => session,
-            Err(turned) => {
-                shared.metrics.handshakes_refused_total.with_label_values(&[turned.as_str()]).inc();
-                return turned.answer();
-            }
+            Err(turned) => return shared.turn_away(turned),
         };
+        let mark = shared.binding.mark(ip, request.uri(), request.headers());
         let hub = shared.hub.clone();
         let Some(slim) = slim(request, &session) else {
-            let text = "the request's address cannot be read";
-            return refuse(StatusCode::BAD_REQUEST, &Refusal::new(Code::InvalidPayload, text));
+            return shared.turn_away(TurnedAway::Malformed);
         };
         let response = self.pass(slim).await;
         if websocket || response.status() != StatusCode::OK {
             return response;
         }
-        query::remember_sid(response, |sid| hub.remember(sid, &session)).await
+        query::exchange_sid(response, |inner| hub.remember(inner, mark, &session)).await
     }
 
     async fn pass(self, request: Request<Body>) -> Response<Body> {
@@ -248,25 +246,6 @@ where
     }
 }
 
-/// The last address of `X-Forwarded-For` that no trusted proxy has, if the request comes from a trusted proxy.
-fn client_ip(address: IpAddr, headers: &HeaderMap, trusted: &[config::Network]) -> IpAddr {
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
-    let mut ip = address.to_canonical();
-    if !is_trusted(ip) {
-        return ip;
-    }
-    let values: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
-    for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
-        // What cannot be read ends what can be believed.
-        let Ok(hop) = hop.trim().parse::<IpAddr>() else { break };
-        ip = hop.to_canonical();
-        if !is_trusted(ip) {
-            break;
-        }
-    }
-    ip
-}
-
 fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
     let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
     // A header is ASCII where `to_str` reads it, so any byte is a boundary.
@@ -290,43 +269,4 @@ fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<
     }
     slim.extensions_mut().insert(session.clone());
     (slim.method() == Method::GET || slim.method() == Method::POST).then_some(slim)
-}
-
-fn unavailable(code: Code, text: &str) -> Response<Body> {
-    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new(code, text));
-    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-    response
-}
-
-fn refuse(status: StatusCode, refusal: &Refusal) -> Response<Body> {
-    let body = serde_json::json!({ "error": { "code": refusal.code, "message": refusal.message } });
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip_of(address: &str, forwarded: &[&'static str], trusted: &[&str]) -> String {
-        let mut headers = HeaderMap::new();
-        for value in forwarded {
-            headers.append("x-forwarded-for", HeaderValue::from_static(value));
-        }
-        let trusted: Vec<_> = trusted.iter().map(|network| network.parse().unwrap()).collect();
-        client_ip(address.parse().unwrap(), &headers, &trusted).to_string()
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_believed() {
-        assert_eq!(ip_of("1.2.3.4", &["9.9.9.9"], &[]), "1.2.3.4");
-        assert_eq!(ip_of("10.0.0.1", &["9.9.9.9"], &["10.0.0.0/8"]), "9.9.9.9");
-        assert_eq!(ip_of("10.0.0.1", &["6.6.6.6, 9.9.9.9, 10.0.0.7"], &["10.0.0.0/8"]), "9.9.9.9");
-        assert_eq!(ip_of("10.0.0.1", &["6.6.6.6", "9.9.9.9"], &["10.0.0.0/8"]), "9.9.9.9");
-        assert_eq!(ip_of("10.0.0.1", &["9.9.9.9, rubbish"], &["10.0.0.0/8"]), "10.0.0.1");
-        assert_eq!(ip_of("::ffff:10.0.0.1", &["fd00::1"], &["10.0.0.0/8"]), "fd00::1");
-        assert_eq!(ip_of("10.0.0.1", &[], &["10.0.0.0/8"]), "10.0.0.1");
-    }
 }

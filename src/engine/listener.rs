@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use super::conn::{Conn, KillSwitch, Traffic};
+use super::proxy::Balancers;
 use super::rewind::Rewind;
 
 /// A client must have sent the head of its request by then. It also bounds how long a connection may be idle between two
@@ -69,14 +70,24 @@ impl Intake for HttpOnly {
     }
 }
 
+/// How a listener treats connections.
+#[derive(Clone)]
+pub struct Manners {
+    /// A client that reads nothing for so long is disconnected.
+    pub stall: Duration,
+    /// Counts what is read and written.
+    pub traffic: Traffic,
+    /// Whose connections begin with a header of the PROXY protocol.
+    pub balancers: Option<Balancers>,
+}
+
 /// Serves until `stop` is cancelled; then no more connections are accepted, and those that are idle close.
-/// Returns when the last connection is closed. A client that reads nothing for `stall` is disconnected.
+/// Returns when the last connection is closed.
 pub async fn serve(
     listener: TcpListener,
     intake: impl Intake,
     service: impl Serve,
-    stall: Duration,
-    traffic: Traffic,
+    manners: Manners,
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
@@ -90,11 +101,13 @@ pub async fn serve(
                 // Small packets must not wait for each other.
                 let _ = stream.set_nodelay(true);
                 let (intake, service) = (intake.clone(), service.clone());
-                let (http, stop, traffic) = (connections.clone(), stop.clone(), traffic.clone());
+                let (http, stop) = (connections.clone(), stop.clone());
                 // HTTP has a task of its own: it is large, and what the intake keeps is to be small.
+                let manners = manners.clone();
                 connections.spawn(async move {
+                    let Some((stream, address)) = announced(&manners, stream, address, &stop).await else { return };
                     if let Some((stream, read)) = intake.take(stream, address).await {
-                        let stream = Conn::new(Rewind::new(read, stream), stall, traffic);
+                        let stream = Conn::new(Rewind::new(read, stream), manners.stall, manners.traffic);
                         http.spawn(connection(stream, address, service, stop));
                     }
                 });
@@ -108,6 +121,23 @@ pub async fn serve(
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// The connection without its PROXY header, and whose it is. `None`: it was not what was agreed on.
+async fn announced(
+    manners: &Manners,
+    mut stream: TcpStream,
+    address: SocketAddr,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr)> {
+    let Some(balancers) = &manners.balancers else { return Some((stream, address)) };
+    match stop.run_until_cancelled(balancers.receive(&mut stream, address)).await? {
+        Ok(client) => Some((stream, client)),
+        Err(error) => {
+            tracing::warn!(%address, %error, "a trusted proxy's connection had no PROXY header; it is closed");
+            None
+        }
+    }
 }
 
 async fn connection(conn: Conn<Rewind<TcpStream>>, address: SocketAddr, service: impl Serve, stop: CancellationToken) {

@@ -29,11 +29,11 @@ pub use carrier::NativeCarrier;
 use self::intake::NativeIntake;
 use self::turn::Turns;
 use self::wire::Bounds;
-use super::Gate;
 use super::conn::Traffic;
 use super::edge::{EngineSession, Hub};
 use super::listener;
 use super::socketioxide::SocketioxideEngine;
+use super::{Gate, Terms};
 use crate::auth::Handshake;
 use crate::config;
 use crate::telemetry::metrics::Metrics;
@@ -89,7 +89,7 @@ pub struct NativeEngine<G: Gate> {
 
 impl<G: Gate> NativeEngine<G> {
     /// An engine for the carrier's namespaces, whose clients `gate` lets in. Needs a Tokio runtime.
-    pub fn new(config: &config::Server, carrier: &Arc<NativeCarrier>, gate: &Arc<G>) -> Self {
+    pub fn new(config: &config::Server, terms: &Terms, carrier: &Arc<NativeCarrier>, gate: &Arc<G>) -> Self {
         let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
         let traffic = Traffic::new(carrier.metrics());
         let writers = tokio::runtime::Handle::current().metrics().num_workers();
@@ -110,7 +110,7 @@ impl<G: Gate> NativeEngine<G> {
             turns: Turns::start(writers, traffic.sent.clone()),
             traffic,
         };
-        Self { shared: Arc::new(shared), http: SocketioxideEngine::new(config, carrier.polling(), gate) }
+        Self { shared: Arc::new(shared), http: SocketioxideEngine::new(config, terms, carrier.polling(), gate) }
     }
 
     /// The connections of this node, of both kinds.
@@ -122,8 +122,7 @@ impl<G: Gate> NativeEngine<G> {
     pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
         let edge = self.http.edge(routes);
         let intake = NativeIntake::new(self.shared.clone(), edge.entrance(), stop.clone());
-        let (service, traffic) = (self.http.around(edge), self.shared.traffic.clone());
-        listener::serve(listener, intake, service, self.shared.stall, traffic, stop).await;
+        listener::serve(listener, intake, self.http.around(edge), self.http.manners(), stop).await;
         self.hub().emptied().await;
     }
 

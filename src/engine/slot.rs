@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use crate::engine::Gate;
+use crate::engine::validate::validate;
 use crate::event::Event;
 use crate::session::AckId;
 
@@ -29,22 +30,34 @@ enum State<C> {
     Ended(&'static str),
 }
 
-/// More events came before the session was open than wait.
+/// An event that ends its connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooEarly;
+pub(super) enum Unfit {
+    /// More events came before the session was open than wait.
+    TooEarly,
+    /// Other clients could not read it.
+    Malformed,
+}
+
+fn readable(event: &Event) -> Result<(), Unfit> {
+    validate(event.text(), event.attachments().len()).map_err(|_| Unfit::Malformed)
+}
 
 impl<G: Gate> Slot<G> {
     pub(super) fn new(gate: Arc<G>) -> Arc<Self> {
         Arc::new(Self { gate, state: Mutex::new(State::Waiting(VecDeque::new())) })
     }
 
-    /// Takes an event.
-    pub(super) fn event(&self, event: Event, ack: Option<AckId>) -> Result<(), TooEarly> {
+    /// Takes an event. It is counted before it is parsed; those that come early are few, and counted later.
+    pub(super) fn event(&self, event: Event, ack: Option<AckId>) -> Result<(), Unfit> {
         let session = {
             let mut state = self.state.lock().expect("no panic while held");
             match &mut *state {
-                State::Waiting(early) | State::Draining(early) if early.len() >= MAX_EARLY => return Err(TooEarly),
+                State::Waiting(early) | State::Draining(early) if early.len() >= MAX_EARLY => {
+                    return Err(Unfit::TooEarly);
+                }
                 State::Waiting(early) | State::Draining(early) => {
+                    readable(&event)?;
                     early.push_back((event, ack));
                     return Ok(());
                 }
@@ -52,7 +65,10 @@ impl<G: Gate> Slot<G> {
                 State::Ended(_) => return Ok(()),
             }
         };
-        self.gate.dispatch(&session, event, ack);
+        if self.gate.permit(&session, &event, ack) {
+            readable(&event)?;
+            self.gate.dispatch(&session, event, ack);
+        }
         Ok(())
     }
 
@@ -66,7 +82,9 @@ impl<G: Gate> Slot<G> {
             return;
         };
         while let Some((event, ack)) = self.next_early(&session) {
-            self.gate.dispatch(&session, event, ack);
+            if self.gate.permit(&session, &event, ack) {
+                self.gate.dispatch(&session, event, ack);
+            }
         }
     }
 

@@ -25,12 +25,12 @@ pub use carrier::SocketioxideCarrier;
 
 use self::adapter::NodeAdapter;
 use self::door::Door;
-use super::Gate;
 use super::conn::Traffic;
 use super::edge::{Edge, Hub};
-use super::listener::{self, HttpOnly, Serve};
+use super::listener::{self, HttpOnly, Manners, Serve};
+use super::proxy::Balancers;
+use super::{Gate, Terms};
 use crate::config;
-use crate::telemetry::metrics::Metrics;
 
 /// Read buffers of WebSockets: what idle connections hold of them adds up.
 const WS_READ_BUFFER: usize = 1024;
@@ -45,14 +45,19 @@ pub struct SocketioxideEngine {
     hub: Arc<Hub>,
     service: SocketIoService<Router, Adapter>,
     config: config::Server,
-    metrics: Arc<Metrics>,
+    terms: Terms,
     // Keeps the namespaces.
     _io: SocketIo<Adapter>,
 }
 
 impl SocketioxideEngine {
     /// An engine for the carrier's namespaces, whose clients `gate` lets in. Needs a Tokio runtime.
-    pub fn new<G: Gate>(config: &config::Server, carrier: &Arc<SocketioxideCarrier>, gate: &Arc<G>) -> Self {
+    pub fn new<G: Gate>(
+        config: &config::Server,
+        terms: &Terms,
+        carrier: &Arc<SocketioxideCarrier>,
+        gate: &Arc<G>,
+    ) -> Self {
         let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
         let parser =
             ParserConfig::common().max_incoming_binary_buf_size(max_payload).max_incoming_binaries(MAX_ATTACHMENTS);
@@ -73,7 +78,8 @@ impl SocketioxideEngine {
         for namespace in carrier.namespaces() {
             io.ns(namespace.to_string(), Door::new(namespace.clone(), gate.clone(), carrier.clone()));
         }
-        Self { hub: Arc::default(), service, config: config.clone(), metrics: carrier.metrics.clone(), _io: io }
+        let hub = Arc::new(Hub::new(terms.limits.clone()));
+        Self { hub, terms: terms.clone(), service, config: config.clone(), _io: io }
     }
 
     /// The connections of this node.
@@ -88,7 +94,7 @@ impl SocketioxideEngine {
 
     /// The door before the engine.
     pub(super) fn edge(&self, routes: Router) -> Edge<SocketIoService<Router, Adapter>> {
-        Edge::new(&self.config, self.hub.clone(), self.metrics.clone(), self.service.clone(), routes)
+        Edge::new(&self.config, &self.terms, self.hub.clone(), self.service.clone(), routes)
     }
 
     /// What is around the door.
@@ -98,10 +104,18 @@ impl SocketioxideEngine {
 
     /// Serves the public listener until `stop` is cancelled and every connection is closed.
     pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
-        // A client that reads nothing for as long as it may leave a ping unanswered is gone.
-        let (service, stall) = (self.service(routes), self.config.ping_timeout.get());
-        listener::serve(listener, HttpOnly, service, stall, Traffic::new(&self.metrics), stop).await;
+        listener::serve(listener, HttpOnly, self.service(routes), self.manners(), stop).await;
         self.hub.emptied().await;
+    }
+
+    /// How the public listener treats connections.
+    pub(super) fn manners(&self) -> Manners {
+        Manners {
+            // A client that reads nothing for as long as it may leave a ping unanswered is gone.
+            stall: self.config.ping_timeout.get(),
+            traffic: Traffic::new(&self.terms.metrics),
+            balancers: self.config.proxy_protocol.then(|| Balancers::new(&self.config.trusted_proxies)),
+        }
     }
 
     /// Closes every connection; the official client returns, to another node.

@@ -28,6 +28,7 @@ impl Gateway {
         let def = turn.def;
         let joins = self.places(turn, &def.join, scope)?;
         let leaves = self.places(turn, &def.leave, scope)?;
+        self.check_rooms(turn.client, &joins)?;
         for place in &joins {
             self.permit_join(turn, place, scope).await?;
         }

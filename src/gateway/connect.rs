@@ -14,6 +14,7 @@ use crate::contract::model::{Contract, Namespace, Reject};
 use crate::contract::scope::{Scope, SocketScope};
 use crate::error::{Code, Refusal};
 use crate::hooks::{Caller, HookAnswer, HookRequest};
+use crate::limits::SessionLimits;
 use crate::publish::Outgoing;
 use crate::recovery::Pid;
 use crate::room::socket_room;
@@ -26,6 +27,8 @@ use crate::user::User;
 pub struct Admission {
     namespace: Arc<Namespace>,
     user: Arc<User>,
+    /// Its place among the sockets of its user, too.
+    limits: SessionLimits,
     /// What the backends that were asked want done.
     answers: Vec<(Arc<Contract>, HookAnswer)>,
     /// Connected only to be told why it may not stay.
@@ -49,6 +52,7 @@ impl Admission {
 /// A client that may come in.
 struct Checked {
     user: Arc<User>,
+    limits: SessionLimits,
     answers: Vec<(Arc<Contract>, HookAnswer)>,
     ticket: Ticket,
 }
@@ -70,7 +74,9 @@ impl Gateway {
         let namespace =
             self.namespaces.get(namespace).cloned().ok_or_else(|| Refusal::new(Code::NotFound, "no such namespace"))?;
         match self.check(&namespace, id, handshake, peer).await {
-            Ok(Checked { user, answers, ticket }) => Ok(Admission { namespace, user, answers, rejected: None, ticket }),
+            Ok(Checked { user, limits, answers, ticket }) => {
+                Ok(Admission { namespace, user, limits, answers, rejected: None, ticket })
+            }
             Err(refusal) => {
                 let code = refusal.code.as_str();
                 tracing::debug!(socket.id = id, nsp = %namespace.path, code, "a client may not connect");
@@ -87,15 +93,16 @@ impl Gateway {
                     Reject::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
                     Reject::Event => {
                         let user = Arc::new(User::anonymous());
+                        let limits = self.parts.limits.session(&user.id)?;
                         let (answers, rejected) = (Vec::new(), Some((contract, refusal)));
-                        Ok(Admission { namespace, user, answers, rejected, ticket: Ticket::None })
+                        Ok(Admission { namespace, user, limits, answers, rejected, ticket: Ticket::None })
                     }
                 }
             }
         }
     }
 
-    /// Rate, token, and the contracts' connect hooks, in this order: the cheapest first.
+    /// Rate, token, the user's sockets, and the contracts' connect hooks, in this order: the cheapest first.
     async fn check(
         &self,
         namespace: &Namespace,
@@ -110,6 +117,7 @@ impl Gateway {
             audit::record(Kind::TokenRejected, about);
         })?;
         let user = Arc::new(user);
+        let limits = self.parts.limits.session(&user.id)?;
         let ticket = self.ticket(namespace, handshake, &user).await;
         let back = ticket.pass().0;
         let mut answers = Vec::new();
@@ -128,16 +136,15 @@ impl Gateway {
             let answer = self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call)).await?;
             answers.push((contract.clone(), answer));
         }
-        Ok(Checked { user, answers, ticket })
+        Ok(Checked { user, limits, answers, ticket })
     }
 
     /// Makes the session of an admitted client, greets it, and puts it into the rooms that the contracts name.
     ///
     /// Called after CONNECT was acknowledged and before the client's first event is dispatched.
     pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {
-        let Admission { namespace, user, answers, rejected, ticket } = admission;
+        let Admission { namespace, user, limits, answers, rejected, ticket } = admission;
         let transport = peer.transport;
-        let limits = self.parts.limits.session(&user.id);
         let session = Session::with_trail(id, namespace.path.clone(), user, peer, link, ticket.trail());
         let client =
             Arc::new(Client { session, lane: Arc::default(), limits, admitted: rejected.is_none(), namespace });

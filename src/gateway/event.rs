@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::connect::scope_of;
+use super::lane::Refused;
 use super::{Asked, Client, Gateway, expiry, spokesman};
 use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
 use crate::contract::scope::Scope;
@@ -47,7 +48,7 @@ impl Gateway {
     async fn take(&self, turn: &Turn<'_>) {
         let &Turn { client, def, event, .. } = turn;
         let user = client.session.user();
-        let payload = match check_rate(client, Some(def)).and_then(|()| read_payload(def, event)) {
+        let payload = match read_payload(def, event) {
             Ok(payload) => payload,
             Err(refusal) => return self.fail(turn, &scope_of(client, &user, &Value::Null), &refusal).await,
         };
@@ -59,14 +60,29 @@ impl Gateway {
         }
     }
 
-    fn unknown(&self, client: &Arc<Client>, event: &Event, ack: Option<(AckId, Instant)>) {
-        let ignored = client.namespace.contracts.iter().any(|contract| contract.unknown == UnknownEvent::Ignore);
-        if ignored {
-            self.count_received("unknown", "unknown", "ignored");
+    /// Answers an event that was not permitted, as one that failed.
+    pub(super) async fn refuse(&self, client: &Arc<Client>, refused: &Refused) {
+        let Refused { event, ack, came, refusal } = refused;
+        if !client.admitted {
             return;
         }
-        if let Err(refusal) = check_rate(client, None) {
-            return self.refuse_now(client, event, ack, &refusal);
+        let Some((contract, def)) = client.namespace.client.get(event.name()) else {
+            let refresh = client.namespace.auth().expiry.refresh.as_deref() == Some(event.name());
+            if !refresh && client.ignores_unknown() {
+                self.count_received("unknown", "unknown", "ignored");
+                return;
+            }
+            return self.refuse_now(client, event, ack.map(|id| (id, *came)), refusal);
+        };
+        let turn = Turn { client, contract, def, event, ack: *ack, came: *came };
+        let user = client.session.user();
+        self.fail(&turn, &scope_of(client, &user, &Value::Null), refusal).await;
+    }
+
+    fn unknown(&self, client: &Arc<Client>, event: &Event, ack: Option<(AckId, Instant)>) {
+        if client.ignores_unknown() {
+            self.count_received("unknown", "unknown", "ignored");
+            return;
         }
         let name: String = event.name().chars().take(SHOWN_NAME_BYTES).collect();
         let text = format!("no contract of this namespace knows the event {name:?}");
@@ -98,6 +114,13 @@ impl Gateway {
 
     pub(super) fn count_received(&self, contract: &str, event: &str, result: &str) {
         self.parts.metrics.events_received_total.with_label_values(&[contract, event, result]).inc();
+    }
+}
+
+impl Client {
+    /// Whether events that no contract knows are ignored.
+    fn ignores_unknown(&self) -> bool {
+        self.namespace.contracts.iter().any(|contract| contract.unknown == UnknownEvent::Ignore)
     }
 }
 

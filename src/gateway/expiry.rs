@@ -128,10 +128,7 @@ impl Gateway {
     /// Takes a newer token of the same user.
     pub(super) async fn refresh(&self, client: &Arc<Client>, event: &Event, ack: Option<(AckId, Instant)>) {
         let contract = spokesman(&client.namespace).clone();
-        let outcome = match super::event::check_rate(client, None) {
-            Ok(()) => self.try_refresh(client, event).await,
-            Err(refusal) => Err(refusal),
-        };
+        let outcome = self.try_refresh(client, event).await;
         let (result, reason) = match &outcome {
             Ok(_) => ("ok", None),
             Err(refusal) => (refusal.code.as_str(), Some(refusal.code.as_str())),

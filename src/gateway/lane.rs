@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 
 use crate::contract::model::Contract;
+use crate::error::Refusal;
 use crate::event::Event;
 use crate::hooks::HookAnswer;
 use crate::recovery::Returned;
@@ -18,10 +19,21 @@ use crate::session::AckId;
 pub(super) enum Item {
     /// An event of the client, and when it came.
     Event(Event, Option<AckId>, Instant),
+    /// One that is not acted upon, and why.
+    Refused(Box<Refused>),
     /// It has just connected; backends that were asked have answered so.
     Opened(Vec<(Arc<Contract>, HookAnswer)>),
     /// It has come back to its session.
     Back(Box<Returned>),
+}
+
+/// An event that is not acted upon, and why.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) event: Event,
+    pub(super) ack: Option<AckId>,
+    pub(super) came: Instant,
+    pub(super) refusal: Refusal,
 }
 
 /// Handles one item.

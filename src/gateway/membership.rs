@@ -39,8 +39,20 @@ impl Gateway {
             Err(RoomNameError::Missing(_)) if of.optional => return Ok(None),
             Err(error) => return Err(room_refusal(&of.room.key, &error)),
         };
+        let longest = self.parts.limits.shape().max_room_name;
+        if name.len() > longest {
+            let error = RoomNameError::TooLong("the room's name".to_owned(), longest);
+            return Err(room_refusal(&of.room.key, &error));
+        }
         client.namespace.check_taken(&of.room, &name).map_err(|error| room_refusal(&of.room.key, &error))?;
         Ok(Some(Place { def: of.room.clone(), name: name.into(), vars }))
+    }
+
+    /// Whether the client may be in so many rooms.
+    pub(super) fn check_rooms(&self, client: &Client, joins: &[Place]) -> Result<(), Refusal> {
+        let session = &client.session;
+        let more = joins.iter().filter(|place| !session.is_in(&place.name)).count();
+        self.parts.limits.shape().check_rooms(session.joined_rooms(), more)
     }
 
     /// Whether the client may join: the rule must hold, and the hook agree, where the room has them.

@@ -172,7 +172,9 @@ impl Bench {
 
     fn send(&self, from: &Someone, text: &str, ack: Option<AckId>) -> Vec<String> {
         let event = Event::from_wire(ByteString::from(text), Vec::new()).unwrap();
-        self.gateway.dispatch(&from.client, event, ack);
+        if self.gateway.permit(&from.client, &event, ack) {
+            self.gateway.dispatch(&from.client, event, ack);
+        }
         from.tape.take()
     }
 }

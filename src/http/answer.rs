@@ -73,7 +73,7 @@ pub fn status(code: Code) -> StatusCode {
     match code {
         Code::AuthenticationFailed => StatusCode::UNAUTHORIZED,
         Code::AuthorizationFailed => StatusCode::FORBIDDEN,
-        Code::RateLimitExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Code::RateLimitExceeded | Code::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
         Code::InvalidRoom | Code::InvalidPayload => StatusCode::UNPROCESSABLE_ENTITY,
         Code::UnknownEvent | Code::NotFound => StatusCode::NOT_FOUND,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -1,4 +1,4 @@
-//! How often an address may connect.
+//! How often an address may connect, and how many connections it, or a user, may have.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,19 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounded::{Key, Keyed};
+use super::concurrent::Concurrent;
 use super::{Clock, Config, refusal};
 use crate::contract::model::Contract;
-use crate::error::Refusal;
+use crate::error::{Code, Refusal};
 
 /// Addresses that have a bucket of their own at a time, over all limits of the node: 18 MB at most.
 ///
 /// 16 tables of 65,536 places of 17 bytes, each filled to 7/8, beyond which a table would double.
 pub const MAX_ADDRESSES: usize = 16 * 57_344;
 
-/// The rates of new connections.
+/// Nobody knows when a connection ends: who found no place is told to wait so long.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The limits on connections.
 pub struct ConnectionLimits {
     node: Option<Keyed>,
     namespaces: HashMap<Arc<str>, Vec<Keyed>>,
+    addresses: Concurrent,
 }
 
 impl ConnectionLimits {
@@ -31,16 +36,43 @@ impl ConnectionLimits {
         for (contract, rate) in with_limit {
             namespaces.entry(contract.namespace.clone()).or_default().push(Keyed::new(rate, most, clock));
         }
-        Self { node: config.connections_per_ip.map(|rate| Keyed::new(rate, most, clock)), namespaces }
+        Self {
+            node: config.connections_per_ip.map(|rate| Keyed::new(rate, most, clock)),
+            namespaces,
+            addresses: Concurrent::new(config.max_connections_per_ip),
+        }
     }
 
-    /// Counts one; the longest wait is told when several limits refuse.
+    /// Counts a connection that is about to be made, as long as it lives: [`ConnectionLimits::left`] ends it.
+    pub(super) fn arrive(&self, ip: IpAddr) -> Result<(), Refusal> {
+        let key = address_key(ip);
+        if !self.addresses.take(key.id) {
+            return Err(too_many("this address", self.addresses.most()));
+        }
+        let Some((wait, limit)) = self.node.iter().find_map(|limit| Some((limit.check(key).err()?, limit))) else {
+            return Ok(());
+        };
+        self.addresses.give_back(key.id);
+        Err(refusal("connections of this address", limit.rate, wait))
+    }
+
+    /// A connection that had arrived is gone.
+    pub(super) fn left(&self, ip: IpAddr) {
+        self.addresses.give_back(address_key(ip).id);
+    }
+
+    /// Counts a client that comes into a namespace; the longest wait is told when several limits refuse.
     pub(super) fn check(&self, namespace: &str, ip: IpAddr) -> Result<(), Refusal> {
         let key = address_key(ip);
-        let limits = self.node.iter().chain(self.namespaces.get(namespace).into_iter().flatten());
+        let limits = self.namespaces.get(namespace).into_iter().flatten();
         let refused: Option<(Duration, &Keyed)> =
             limits.filter_map(|limit| Some((limit.check(key).err()?, limit))).max_by_key(|(wait, _)| *wait);
         refused.map_or(Ok(()), |(wait, limit)| Err(refusal("connections of this address", limit.rate, wait)))
+    }
+
+    /// Addresses that have connections now, where their number is limited.
+    pub(super) fn present(&self) -> usize {
+        self.addresses.tracked()
     }
 
     /// Addresses that have a bucket now.
@@ -49,11 +81,17 @@ impl ConnectionLimits {
     }
 }
 
+/// `TOO_MANY_CONNECTIONS`, with the limit.
+pub(super) fn too_many(who: &str, most: u32) -> Refusal {
+    let message = format!("{who} has {most} connections, as many as it may have; close one, or try again later");
+    Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_AFTER)
+}
+
 /// IPv4: the address, in the neighbourhood of its /16. IPv6: the /64, in that of its /32.
 ///
 /// An IPv4 address written as IPv6 is the IPv4 address. The two cannot be mixed up: IPv6 prefixes that begin with
 /// 32 zero bits are not routed.
-fn address_key(ip: IpAddr) -> Key {
+pub(super) fn address_key(ip: IpAddr) -> Key {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             let id = u64::from(ip.to_bits());
@@ -84,31 +122,57 @@ mod tests {
     fn eleventh_connection_of_a_minute_is_refused_with_the_time_to_wait() {
         let (limits, clock) = limits("10/1m");
         for _ in 0..10 {
-            assert!(limits.check("/", ip("192.0.2.1")).is_ok());
+            assert!(limits.arrive(ip("192.0.2.1")).is_ok());
         }
-        let refusal = limits.check("/", ip("192.0.2.1")).unwrap_err();
+        let refusal = limits.arrive(ip("192.0.2.1")).unwrap_err();
         assert_eq!(refusal.code, crate::error::Code::RateLimitExceeded);
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(6)));
-        assert!(limits.check("/", ip("192.0.2.2")).is_ok());
+        assert!(limits.arrive(ip("192.0.2.2")).is_ok());
         clock.advance(Duration::from_secs(60));
-        assert!(limits.check("/", ip("192.0.2.1")).is_ok());
+        assert!(limits.arrive(ip("192.0.2.1")).is_ok());
     }
 
     #[test]
     fn ipv6_is_counted_by_64_and_mapped_ipv4_as_ipv4() {
         let (limits, _) = limits("1/1m");
-        assert!(limits.check("/", ip("2001:db8:1:2::1")).is_ok());
-        assert!(limits.check("/", ip("2001:db8:1:2:ffff::2")).is_err());
-        assert!(limits.check("/", ip("2001:db8:1:3::1")).is_ok());
-        assert!(limits.check("/", ip("::ffff:192.0.2.1")).is_ok());
-        assert!(limits.check("/", ip("192.0.2.1")).is_err());
+        assert!(limits.arrive(ip("2001:db8:1:2::1")).is_ok());
+        assert!(limits.arrive(ip("2001:db8:1:2:ffff::2")).is_err());
+        assert!(limits.arrive(ip("2001:db8:1:3::1")).is_ok());
+        assert!(limits.arrive(ip("::ffff:192.0.2.1")).is_ok());
+        assert!(limits.arrive(ip("192.0.2.1")).is_err());
+    }
+
+    #[test]
+    fn address_has_so_many_connections_at_a_time_and_not_one_more() {
+        let config = Config { max_connections_per_ip: 2, ..Config::default() };
+        let limits = ConnectionLimits::new(&config, &[], &Clock::fake());
+        let address = ip("2001:db8::1");
+        assert!(limits.arrive(address).is_ok() && limits.arrive(ip("2001:db8::2")).is_ok(), "one /64");
+        let refusal = limits.arrive(address).unwrap_err();
+        assert_eq!((refusal.code, refusal.retry_after), (Code::TooManyConnections, Some(RETRY_AFTER)));
+        assert!(limits.arrive(ip("192.0.2.1")).is_ok());
+        limits.left(address);
+        assert!(limits.arrive(address).is_ok());
+        [address, address, ip("192.0.2.1")].into_iter().for_each(|ip| limits.left(ip));
+        assert_eq!(limits.present(), 0);
+    }
+
+    #[test]
+    fn connection_that_came_too_soon_takes_no_place() {
+        let rate = Some("1/1m".parse().unwrap());
+        let config = Config { max_connections_per_ip: 9, connections_per_ip: rate, ..Config::default() };
+        let limits = ConnectionLimits::new(&config, &[], &Clock::fake());
+        assert!(limits.arrive(ip("192.0.2.1")).is_ok());
+        assert!((0..100).all(|_| limits.arrive(ip("192.0.2.1")).is_err()));
+        limits.left(ip("192.0.2.1"));
+        assert_eq!(limits.present(), 0);
     }
 
     #[test]
     fn million_addresses_stay_within_the_bound() {
         let (limits, _) = limits("10/1m");
         for n in 0..1_100_000_u32 {
-            let _ = limits.check("/", IpAddr::V4((0x0a00_0000 + n).into()));
+            let _ = limits.arrive(IpAddr::V4((0x0a00_0000 + n).into()));
         }
         assert!(limits.tracked() <= MAX_ADDRESSES);
         assert!(limits.tracked() > MAX_ADDRESSES * 9 / 10);

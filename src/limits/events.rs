@@ -12,6 +12,8 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 
 use super::bounded::{Key, Keyed};
+use super::concurrent::Concurrent;
+use super::connections::too_many;
 use super::{Clock, Config, quota, refusal};
 use crate::contract::model::ClientEvent;
 use crate::error::Refusal;
@@ -46,6 +48,7 @@ impl Direct {
 pub struct EventLimits {
     socket: Option<Rate>,
     users: Option<Keyed>,
+    present: Concurrent,
     node: Option<Direct>,
     strikes: u32,
     hasher: RandomState,
@@ -57,6 +60,7 @@ impl EventLimits {
         Self {
             socket: config.events_per_socket,
             users: config.events_per_user.map(|rate| Keyed::new(rate, MAX_USERS, &clock)),
+            present: Concurrent::new(config.max_sockets_per_user),
             node: config.events_per_node.map(|rate| Direct::new(rate, &clock)),
             strikes: config.strikes,
             hasher: RandomState::new(),
@@ -67,6 +71,11 @@ impl EventLimits {
     /// Users that have a bucket now.
     pub(super) fn tracked(&self) -> usize {
         self.users.as_ref().map_or(0, Keyed::tracked)
+    }
+
+    /// Users that have sockets now, where their number is limited.
+    pub(super) fn present(&self) -> usize {
+        self.present.tracked()
     }
 }
 
@@ -79,13 +88,14 @@ pub struct Limited {
     pub disconnect: bool,
 }
 
-/// The buckets of one session. They go with it.
+/// The buckets of one session, and its place among the sockets of its user. They go with it.
 ///
 /// A session whose events have no limit holds no bucket.
 pub struct SessionLimits {
     shared: Arc<EventLimits>,
     metrics: Arc<Metrics>,
-    user: Option<Key>,
+    /// Stands for the user; `None`: anonymous, or nothing of users is counted.
+    user: Option<u64>,
     socket: Option<Box<Direct>>,
     // At most one for each event of the contracts.
     events: Mutex<Vec<(Arc<ClientEvent>, Direct)>>,
@@ -94,13 +104,14 @@ pub struct SessionLimits {
 
 impl SessionLimits {
     /// An empty id is an anonymous user, who has no bucket as a user.
-    pub(super) fn new(shared: Arc<EventLimits>, metrics: Arc<Metrics>, user_id: &str) -> Self {
-        let user = (shared.users.is_some() && !user_id.is_empty()).then(|| {
-            let id = shared.hasher.hash_one(user_id);
-            Key { id, neighbourhood: id }
-        });
+    pub(super) fn new(shared: Arc<EventLimits>, metrics: Arc<Metrics>, user_id: &str) -> Result<Self, Refusal> {
+        let counted = (shared.users.is_some() || shared.present.most() > 0) && !user_id.is_empty();
+        let user = counted.then(|| shared.hasher.hash_one(user_id));
+        if user.is_some_and(|user| !shared.present.take(user)) {
+            return Err(too_many("this user", shared.present.most()));
+        }
         let socket = shared.socket.map(|rate| Box::new(Direct::new(rate, &shared.clock)));
-        Self { shared, metrics, user, socket, events: Mutex::default(), refused_in_a_row: AtomicU32::new(0) }
+        Ok(Self { shared, metrics, user, socket, events: Mutex::default(), refused_in_a_row: AtomicU32::new(0) })
     }
 
     /// Counts an event, before anything of it is parsed; `None` is an event that no contract knows.
@@ -136,7 +147,7 @@ impl SessionLimits {
             return Some(("socket", refusal("events of this socket", socket.rate, wait)));
         }
         if let (Some(users), Some(user)) = (&self.shared.users, self.user)
-            && let Err(wait) = users.check(user)
+            && let Err(wait) = users.check(Key { id: user, neighbourhood: user })
         {
             return Some(("user", refusal("events of this user", users.rate, wait)));
         }
@@ -154,6 +165,20 @@ impl SessionLimits {
         let answer = bucket.check();
         events.push((event.clone(), bucket));
         answer
+    }
+}
+
+impl std::fmt::Debug for SessionLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionLimits").finish_non_exhaustive()
+    }
+}
+
+impl Drop for SessionLimits {
+    fn drop(&mut self) {
+        if let Some(user) = self.user {
+            self.shared.present.give_back(user);
+        }
     }
 }
 
@@ -197,7 +222,7 @@ mod tests {
     #[test]
     fn burst_passes_and_then_the_rate() {
         let (limits, clock) = limits(Config::default());
-        let session = limits.session("ann");
+        let session = limits.session("ann").unwrap();
         let event = event("a", Some("10/s burst 20"));
         assert_eq!(passes(&session, &event, 100), 20);
         assert_eq!(
@@ -212,7 +237,7 @@ mod tests {
     #[test]
     fn events_and_sockets_have_buckets_of_their_own() {
         let (limits, _) = limits(Config::default());
-        let (one, two) = (limits.session("ann"), limits.session("ann"));
+        let (one, two) = (limits.session("ann").unwrap(), limits.session("ann").unwrap());
         let (a, b, free) = (event("a", Some("1/s")), event("b", Some("2/s")), event("c", None));
         assert_eq!((passes(&one, &a, 9), passes(&one, &b, 9), passes(&one, &free, 9)), (1, 2, 9));
         assert_eq!(passes(&two, &a, 9), 1);
@@ -224,26 +249,26 @@ mod tests {
         let config = Config { events_per_user: Some("5/1m".parse().unwrap()), ..Config::default() };
         let (limits, _) = limits(config);
         let event = event("a", None);
-        assert_eq!(passes(&limits.session("ann"), &event, 3), 3);
-        assert_eq!(passes(&limits.session("ann"), &event, 9), 2);
-        assert_eq!(passes(&limits.session("bob"), &event, 9), 5);
-        assert_eq!(passes(&limits.session(""), &event, 9), 9, "anonymous users are many");
+        assert_eq!(passes(&limits.session("ann").unwrap(), &event, 3), 3);
+        assert_eq!(passes(&limits.session("ann").unwrap(), &event, 9), 2);
+        assert_eq!(passes(&limits.session("bob").unwrap(), &event, 9), 5);
+        assert_eq!(passes(&limits.session("").unwrap(), &event, 9), 9, "anonymous users are many");
     }
 
     #[test]
     fn node_and_socket_limits_count_unknown_events_too() {
         let rate = |text: &str| Some(text.parse().unwrap());
         let (socket, _) = limits(Config { events_per_socket: rate("3/s"), ..Config::default() });
-        let session = socket.session("ann");
+        let session = socket.session("ann").unwrap();
         assert_eq!((0..9).filter(|_| session.check(None).is_ok()).count(), 3);
         let (node, _) = limits(Config { events_per_node: rate("4/s"), ..Config::default() });
-        assert_eq!((0..9).filter(|_| node.session("").check(None).is_ok()).count(), 4);
+        assert_eq!((0..9).filter(|_| node.session("").unwrap().check(None).is_ok()).count(), 4);
     }
 
     #[test]
     fn repeat_offender_is_disconnected_and_a_pass_forgives() {
         let (limits, clock) = limits(Config { strikes: 3, ..Config::default() });
-        let session = limits.session("ann");
+        let session = limits.session("ann").unwrap();
         let event = event("a", Some("1/s"));
         let strike = || session.check(Some(&event)).unwrap_err().disconnect;
         assert!(session.check(Some(&event)).is_ok());
@@ -251,6 +276,21 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert!(session.check(Some(&event)).is_ok());
         assert_eq!([strike(), strike(), strike(), strike()], [false, false, true, true]);
+    }
+
+    #[test]
+    fn user_has_so_many_sockets_at_a_time_and_not_one_more() {
+        let (limits, _) = limits(Config { max_sockets_per_user: 2, ..Config::default() });
+        let (one, _two) = (limits.session("ann").unwrap(), limits.session("ann").unwrap());
+        let refusal = limits.session("ann").err().unwrap();
+        assert_eq!(refusal.code, crate::error::Code::TooManyConnections);
+        assert!(limits.session("bob").is_ok());
+        assert!((0..9).map(|_| limits.session("")).collect::<Vec<_>>().iter().all(Result::is_ok), "anonymous");
+        drop(one);
+        assert!(limits.session("ann").is_ok());
+        assert_eq!(limits.present(), (0, 1));
+        drop(_two);
+        assert_eq!(limits.present(), (0, 0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
 use crate::drain::Drain;
-use crate::engine::{Engine, EngineCarrier};
+use crate::engine::{Engine, EngineCarrier, Terms};
 use crate::gateway::{self, Gateway};
 use crate::history::History;
 use crate::hooks::outbox::OutboxKeys;
@@ -89,7 +89,7 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         rooms: rooms.clone(),
         publisher: publisher.clone(),
         auth: auth.clone(),
-        limits,
+        limits: limits.clone(),
         history: history.clone(),
         notices: notices(&ground, &hooks),
         hooks,
@@ -108,7 +108,8 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     let ending = gateway.clone();
     let end: EndSession = Arc::new(move |session| ending.end_revoked(session));
     let revoker = ClusterRevoker::start(&cluster, auth.revocations(), &rooms, ground.redis.clone(), end);
-    let engine = Engine::new(&config.server, &carrier, &gateway);
+    let terms = Terms::new(limits.clone(), &ground.namespaces, ground.metrics.clone());
+    let engine = Engine::new(&config.server, &terms, &carrier, &gateway);
     engine.hub().measured_by(&ground.metrics);
     let drain = Drain::new(&config.drain, ground.metrics.clone());
     leaving::start(&drain, engine.hub(), &cluster, config.server.max_connections);
@@ -186,7 +187,9 @@ fn presence_of(ground: &Ground<'_>) -> Arc<dyn Presence> {
 
 fn rooms(ground: &Ground<'_>, presence: &Arc<dyn Presence>) -> Arc<Rooms> {
     let paths = ground.namespaces.iter().map(|namespace| namespace.path.clone());
-    let mut rooms = Rooms::new(paths).minding(&ground.contracts).watched_by(presence.clone());
+    let most = ground.config.limits.max_rooms_per_socket;
+    let rooms = Rooms::new(paths).bounded(most, ground.metrics.clone());
+    let mut rooms = rooms.minding(&ground.contracts).watched_by(presence.clone());
     if let Some(redis) = &ground.redis
         && let Some(mirror) = Mirror::start(&ground.contracts, redis.clone(), &ground.id, ground.metrics.clone())
     {

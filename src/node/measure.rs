@@ -37,6 +37,9 @@ pub(super) fn measure(
             let (addresses, users) = limits.tracked();
             metrics.rate_buckets.with_label_values(&["address"]).set(count(addresses));
             metrics.rate_buckets.with_label_values(&["user"]).set(count(users));
+            let (addresses, users) = limits.present();
+            metrics.limits_present.with_label_values(&["addresses"]).set(count(addresses));
+            metrics.limits_present.with_label_values(&["users"]).set(count(users));
         }
     });
 }

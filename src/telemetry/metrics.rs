@@ -81,8 +81,8 @@ metrics! {
     transports: gauge ["transport"] from ["websocket", "polling"];
     /// Clients that began to move from polling to WebSocket.
     transport_upgrades_total: counter [];
-    /// Handshakes that found no place, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections).
-    handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded"];
+    /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed, unknown_session (ended, or somebody else's).
+    handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded", "ip_connections", "ip_rate", "malformed", "unknown_session"];
     /// Bytes of the public listener's connections, by direction: received, sent. Below TLS and above TCP.
     network_bytes_total: counter ["direction"] from ["received", "sent"];
     /// Packets that wait to be written to clients now, over all WebSockets of the native engine.
@@ -101,6 +101,10 @@ metrics! {
     connections_closed_total: counter ["nsp", "reason"];
     /// Clients that were refused, by code.
     connections_refused_total: counter ["nsp", "code"];
+    /// Joins, by whomever, that were not done, by reason: max_rooms (the socket is in as many rooms as it may be in).
+    joins_refused_total: counter ["reason"] from ["max_rooms"];
+    /// Addresses and users that are connected now, where limits.max_connections_per_ip or limits.max_sockets_per_user counts them.
+    limits_present: gauge ["what"];
     /// Rooms with members on this node now.
     rooms: gauge ["nsp"];
     /// Memberships of clients in rooms on this node now.

@@ -1,11 +1,11 @@
 //! The engine with a gate of the test's own: real sockets, one or several nodes.
 
 #[path = "../support/client.rs"]
-mod client;
+pub mod client;
 #[path = "slow.rs"]
 mod slow;
 #[path = "../support/redis.rs"]
-mod support;
+pub mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,9 +17,10 @@ use client::{Client, Frame, http};
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
 use roomcast::config;
-use roomcast::engine::{Engine, EngineCarrier, Gate};
+use roomcast::engine::{Engine, EngineCarrier, Gate, Terms};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
+use roomcast::limits::Limits;
 use roomcast::publish::{Carrier, NotCarried, Outgoing, Remote};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
@@ -32,10 +33,10 @@ use tokio_util::sync::CancellationToken;
 const NATIVE: bool = matches!(ENGINE, config::Engine::Native);
 
 /// Lets everybody in who does not say `"refuse"`, and does what events say.
-struct TestGate {
+pub struct TestGate {
     rooms: Arc<Rooms>,
     carrier: Arc<dyn Carrier>,
-    seen: Mutex<Vec<String>>,
+    pub seen: Mutex<Vec<String>>,
     opened: AtomicUsize,
     closed: Mutex<Vec<&'static str>>,
 }
@@ -117,22 +118,27 @@ fn outgoing(namespace: &Arc<str>, event: Event, rooms: &[&str]) -> Outgoing {
     }
 }
 
-struct Node {
-    address: String,
-    gate: Arc<TestGate>,
+pub struct Node {
+    pub address: String,
+    pub gate: Arc<TestGate>,
     carrier: Arc<dyn Carrier>,
-    engine: Arc<Engine<TestGate>>,
-    metrics: Arc<Metrics>,
+    pub engine: Arc<Engine<TestGate>>,
+    pub limits: Arc<Limits>,
+    pub metrics: Arc<Metrics>,
     redis: Option<(Redis, Arc<Cluster>)>,
     stop: CancellationToken,
 }
 
 impl Node {
-    async fn alone() -> Self {
+    pub async fn alone() -> Self {
         Self::start(config::Server::default(), None).await
     }
 
-    async fn start(server: config::Server, redis: Option<(&RedisServer, &str)>) -> Self {
+    pub async fn start(server: config::Server, redis: Option<(&RedisServer, &str)>) -> Self {
+        Self::limited(server, config::Limits::default(), redis).await
+    }
+
+    pub async fn limited(server: config::Server, limits: config::Limits, redis: Option<(&RedisServer, &str)>) -> Self {
         let metrics = Arc::new(Metrics::new());
         let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]).minding(&slow::contracts()));
         let redis = redis.map(|(server, name)| {
@@ -154,17 +160,19 @@ impl Node {
             opened: AtomicUsize::new(0),
             closed: Mutex::default(),
         });
-        let engine = Arc::new(Engine::new(&server, &chosen, &gate));
+        let limits = Arc::new(Limits::new(&limits, &[], metrics.clone()));
+        let terms = Terms::new(limits.clone(), &[], metrics.clone());
+        let engine = Arc::new(Engine::new(&server, &terms, &chosen, &gate));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, serving) = (CancellationToken::new(), engine.clone());
         let stopped = stop.clone();
         tokio::spawn(async move { serving.serve(listener, axum::Router::new(), stopped).await });
         let redis = redis.map(|(redis, cluster, _)| (redis, cluster));
-        Self { address, gate, carrier, engine, metrics, redis, stop }
+        Self { address, gate, carrier, engine, limits, metrics, redis, stop }
     }
 
-    async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         let (mut client, connect) = Client::connect(&self.address, "/", "").await;
         assert!(connect.starts_with(r#"40{"sid":"#), "{connect}");
         assert_eq!(client.text().await, r#"42["hello","websocket"]"#);
@@ -377,7 +385,7 @@ async fn polling_client_learns_that_its_transport_was_closed() {
     assert!(got.contains(r#"42["hello","polling"]"#), "{got}");
     assert_eq!(http(&node.address, &format!("POST {path}"), r#"42["bye","transport"]"#).await.1, "ok");
     let gone = || node.gate.closed.lock().unwrap().len() == 1;
-    eventually("the session has ended", Duration::from_secs(2), gone).await;
+    eventually("the session has ended", Duration::from_secs(5), gone).await;
     let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
     assert_eq!((status, body.ends_with('1')), (200, true), "{body}");
     assert_eq!(node.gate.closed.lock().unwrap()[..], ["server transport close"]);

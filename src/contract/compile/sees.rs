@@ -34,7 +34,9 @@ impl Sees {
                 Self::Client | Self::Failure | Self::Room => None,
                 Self::Connect | Self::Socket | Self::Server => Some("there is no room here"),
             },
-            Root::ErrorCode | Root::ErrorMessage => (self != Self::Failure).then_some("nothing has gone wrong here"),
+            Root::ErrorCode | Root::ErrorMessage | Root::ErrorRetryAfterMs => {
+                (self != Self::Failure).then_some("nothing has gone wrong here")
+            }
             Root::Now | Root::NowMs | Root::EventId => None,
         }
     }

@@ -1,6 +1,7 @@
 //! The connections of this node below Socket.IO: one for each client, whatever namespaces it is in.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -8,7 +9,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use prometheus::IntGaugeVec;
 
+use super::binding::{Mark, new_secret};
+use super::refusal::TurnedAway;
 use crate::engine::conn::KillSwitch;
+use crate::limits::Limits;
 use crate::session::Peer;
 use crate::telemetry::metrics::{Metrics, count};
 
@@ -31,13 +35,14 @@ const MAX_CLOSED: usize = 65_536;
 type Closer = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Counts connections, and finds those that poll by their ids.
-#[derive(Default)]
 pub struct Hub {
+    limits: Arc<Limits>,
     open: AtomicU64,
     closing: AtomicU64,
     refuses: AtomicBool,
     numbers: AtomicU64,
     sessions: Mutex<HashMap<u64, Weak<EngineSession>>>,
+    /// By their ids on the wire, which only their clients know.
     polling: Mutex<HashMap<String, Weak<EngineSession>>>,
     closed: Mutex<HashMap<String, Closed>>,
     closer: OnceLock<Closer>,
@@ -59,13 +64,22 @@ pub struct EngineSession {
     // Weak: the connection itself keeps it, so that one that is gone can be told from one that is there.
     websocket: Mutex<Option<Weak<KillSwitch>>>,
     backlog: OnceLock<Weak<dyn Backlog>>,
-    sid: OnceLock<String>,
+    polling: OnceLock<Box<Polling>>,
     closing: AtomicBool,
     /// Polls that wait now, and all that ever came.
     polls: AtomicU64,
     polled: AtomicU64,
     /// It is over: its place was given back.
     over: AtomicBool,
+}
+
+/// What is known of a session that began by polling.
+struct Polling {
+    /// Its id in the engine, which is its Socket.IO id.
+    inner: String,
+    /// Its id on the wire.
+    outer: String,
+    mark: Mark,
 }
 
 /// Knows how much waits to be written to a client.
@@ -77,9 +91,30 @@ pub trait Backlog: Send + Sync {
 /// A place among the connections that a node may have.
 pub struct Place {
     hub: Arc<Hub>,
+    ip: IpAddr,
 }
 
 impl Hub {
+    /// Nobody is connected.
+    pub(crate) fn new(limits: Arc<Limits>) -> Self {
+        Self {
+            limits,
+            open: AtomicU64::new(0),
+            refuses: AtomicBool::new(false),
+            closing: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
+            sessions: Mutex::default(),
+            polling: Mutex::default(),
+            closed: Mutex::default(),
+            closer: OnceLock::new(),
+        }
+    }
+
+    /// The limits on connections.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// How many clients are connected.
     pub fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
@@ -147,23 +182,35 @@ impl Hub {
         metrics.transports.with_label_values(&["polling"]).set(count(sessions.len() - websockets));
     }
 
-    /// A place for one more client; `max` 0 means no limit.
-    pub(super) fn take_place(self: &Arc<Self>, max: u64) -> Option<Place> {
+    /// A place for one more client of an address; `max` 0 means no limit for the node.
+    pub(super) fn take_place(self: &Arc<Self>, ip: IpAddr, max: u64) -> Result<Place, TurnedAway> {
         let fits = |open| (max == 0 || open < max).then_some(open + 1);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(Place { hub: self.clone() })
-    }
-
-    /// Notes the id of a session that began by polling.
-    pub(super) fn remember(&self, sid: &str, session: &Arc<EngineSession>) {
-        if session.sid.set(sid.to_owned()).is_ok() {
-            self.polling.lock().expect("no panic while held").insert(sid.to_owned(), Arc::downgrade(session));
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| TurnedAway::Crowded)?;
+        if let Err(refusal) = self.limits.arrive(ip) {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(TurnedAway::Limited(refusal));
         }
+        Ok(Place { hub: self.clone(), ip })
     }
 
-    /// A session that began by polling.
-    pub(super) fn session(&self, sid: &str) -> Option<Arc<EngineSession>> {
-        self.polling.lock().expect("no panic while held").get(sid)?.upgrade()
+    fn give_back(&self, ip: IpAddr) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.limits.left(ip);
+    }
+
+    /// Notes a session that began by polling. Returns its id on the wire.
+    pub(super) fn remember(&self, inner: &str, mark: Mark, session: &Arc<EngineSession>) -> String {
+        let outer = new_secret();
+        let polling = Box::new(Polling { inner: inner.to_owned(), outer: outer.clone(), mark });
+        if session.polling.set(polling).is_ok() {
+            self.polling.lock().expect("no panic while held").insert(outer.clone(), Arc::downgrade(session));
+        }
+        outer
+    }
+
+    /// A session that began by polling, by its id on the wire.
+    pub(super) fn session(&self, outer: &str) -> Option<Arc<EngineSession>> {
+        self.polling.lock().expect("no panic while held").get(outer)?.upgrade()
     }
 
     /// Whether we have closed a polling session a short while ago. Whoever polls is then told so.
@@ -181,10 +228,10 @@ impl Hub {
         let _ = self.closer.set(Box::new(closer));
     }
 
-    async fn close_polling(&self, sid: &str, untold: bool) {
-        self.note_closed(sid, untold);
+    async fn close_polling(&self, inner: &str, outer: &str, untold: bool) {
+        self.note_closed(outer, untold);
         if let Some(closer) = self.closer.get() {
-            closer(sid).await;
+            closer(inner).await;
         }
     }
 
@@ -213,7 +260,7 @@ impl EngineSession {
             hub,
             websocket: Mutex::new(websocket.as_ref().map(Arc::downgrade)),
             backlog: OnceLock::new(),
-            sid: OnceLock::new(),
+            polling: OnceLock::new(),
             closing: AtomicBool::new(false),
             polls: AtomicU64::new(0),
             polled: AtomicU64::new(0),
@@ -234,6 +281,12 @@ impl EngineSession {
     pub(in crate::engine) fn measure_by<B: Backlog + 'static>(&self, backlog: &Arc<B>) {
         let backlog: Weak<B> = Arc::downgrade(backlog);
         let _ = self.backlog.set(backlog);
+    }
+
+    /// The id that the engine knows the session by, if a request with this mark may use it.
+    pub(super) fn inner_sid(&self, request: Mark, websocket: bool) -> Option<&str> {
+        let polling = self.polling.get()?;
+        polling.mark.permits(request, websocket).then_some(polling.inner.as_str())
     }
 
     /// Notes that the session moves to a WebSocket.
@@ -291,23 +344,25 @@ impl EngineSession {
         if self.over.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.hub.open.fetch_sub(1, Ordering::Relaxed);
+        self.hub.give_back(self.peer.ip);
         if self.is_closing() {
             self.hub.closing.fetch_sub(1, Ordering::Relaxed);
         }
         self.hub.sessions.lock().expect("no panic while held").remove(&self.number);
-        if let Some(sid) = self.sid.get() {
-            self.hub.polling.lock().expect("no panic while held").remove(sid);
+        if let Some(polling) = self.polling.get() {
+            self.hub.polling.lock().expect("no panic while held").remove(&polling.outer);
         }
     }
 }
 
 /// Sees to it that a session that we close comes to its end.
 async fn see_off(session: Weak<EngineSession>, websocket: Option<Weak<KillSwitch>>) {
-    let Some((hub, sid)) = session.upgrade().map(|session| (session.hub.clone(), session.sid.get().cloned())) else {
-        return;
+    let of = |session: Arc<EngineSession>| {
+        let ids = session.polling.get().map(|polling| (polling.inner.clone(), polling.outer.clone()));
+        (session.hub.clone(), ids)
     };
-    if let Some(sid) = sid {
+    let Some((hub, ids)) = session.upgrade().map(of) else { return };
+    if let Some((inner, outer)) = ids {
         if websocket.is_none() {
             let by = Instant::now() + LAST_POLL;
             let polled = session.upgrade().map_or(0, |session| session.polled.load(Ordering::Acquire));
@@ -316,7 +371,7 @@ async fn see_off(session: Weak<EngineSession>, websocket: Option<Weak<KillSwitch
             }
         }
         // If the session has moved to its WebSocket, the engine refuses this, and nothing happens.
-        hub.close_polling(&sid, websocket.is_none()).await;
+        hub.close_polling(&inner, &outer, websocket.is_none()).await;
     }
     while websocket.as_ref().is_some_and(|websocket| websocket.strong_count() > 0) {
         tokio::time::sleep(ANSWERED).await;
@@ -343,32 +398,68 @@ impl Drop for EngineSession {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.hub.open.fetch_sub(1, Ordering::Relaxed);
+        self.hub.give_back(self.ip);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
+    use crate::config;
+    use crate::engine::edge::binding::Binding;
+
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn peer() -> Peer {
-        Peer { ip: IpAddr::from([127, 0, 0, 1]), transport: "polling", user_agent: None }
+        Peer { ip: IP, transport: "polling", user_agent: None }
+    }
+
+    fn hub(max_connections_per_ip: u32) -> Arc<Hub> {
+        let limits = config::Limits { max_connections_per_ip, ..config::Limits::default() };
+        Arc::new(Hub::new(Arc::new(Limits::new(&limits, &[], Arc::default()))))
+    }
+
+    fn mark(ip: &str) -> Mark {
+        Binding::new(true, &[]).mark(ip.parse().unwrap(), &http::Uri::from_static("/"), &http::HeaderMap::new())
     }
 
     #[test]
     fn places_are_limited_and_given_back() {
-        let hub = Arc::new(Hub::default());
-        let first = EngineSession::new(peer(), None, hub.take_place(2).unwrap());
-        let second = hub.take_place(2).unwrap();
-        assert!(hub.take_place(2).is_none());
+        let hub = hub(0);
+        let first = EngineSession::new(peer(), None, hub.take_place(IP, 2).unwrap());
+        let second = hub.take_place(IP, 2).unwrap();
+        assert!(matches!(hub.take_place(IP, 2), Err(TurnedAway::Crowded)));
         drop(second);
-        hub.remember("abc", &first);
-        assert!(hub.session("abc").is_some());
+        let outer = hub.remember("abc", mark("127.0.0.1"), &first);
+        assert!(hub.session(&outer).is_some());
         assert_eq!((hub.open(), hub.sessions().len()), (1, 1));
         drop(first);
-        assert!(hub.session("abc").is_none());
+        assert!(hub.session(&outer).is_none());
         assert_eq!((hub.open(), hub.sessions().len()), (0, 0));
+    }
+
+    #[test]
+    fn places_of_an_address_are_limited_and_given_back() {
+        let hub = hub(1);
+        let first = hub.take_place(IP, 0).unwrap();
+        assert!(matches!(hub.take_place(IP, 0), Err(TurnedAway::Limited(_))));
+        assert_eq!(hub.open(), 1, "whoever is refused takes no place of the node");
+        drop(first);
+        let session = EngineSession::new(peer(), None, hub.take_place(IP, 0).unwrap());
+        assert_eq!(hub.limits.present(), (1, 0));
+        drop(session);
+        assert_eq!((hub.open(), hub.limits.present()), (0, (0, 0)));
+    }
+
+    #[test]
+    fn id_that_others_may_see_is_not_the_one_on_the_wire() {
+        let hub = hub(0);
+        let session = EngineSession::new(peer(), None, hub.take_place(IP, 0).unwrap());
+        let own = mark("127.0.0.1");
+        let outer = hub.remember("abc", own, &session);
+        assert!(hub.session("abc").is_none());
+        let found = hub.session(&outer).unwrap();
+        assert_eq!(found.inner_sid(own, false), Some("abc"));
+        assert_eq!(found.inner_sid(mark("192.0.2.1"), false), None);
     }
 }

@@ -15,13 +15,14 @@ const MAX_HEADERS: usize = 64;
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Headers that are looked at.
-const READ: [HeaderName; 6] = [
+const READ: [HeaderName; 7] = [
     header::HOST,
     header::ORIGIN,
     header::USER_AGENT,
     header::AUTHORIZATION,
     header::COOKIE,
     HeaderName::from_static("x-forwarded-for"),
+    header::FORWARDED,
 ];
 
 /// What the bytes of a connection say so far.

@@ -10,8 +10,7 @@ use super::packet::{self, Assembly, Kind, Malformed, Message, Packet};
 use super::wire::Wire;
 use super::{Client, Shared};
 use crate::engine::Gate;
-use crate::engine::slot::Slot;
-use crate::engine::validate::validate;
+use crate::engine::slot::{Slot, Unfit};
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::recovery::Pid;
@@ -125,9 +124,11 @@ impl<G: Gate> Inbox<G> {
         let place = self.place(namespace).ok_or(Bad::Malformed)?;
         // We ask for no acknowledgements; and who was sent out may not know it yet.
         let (Kind::Event, Some(slot)) = (kind, &place.slot) else { return Ok(()) };
-        validate(&data, attachments.len()).map_err(|_| Bad::Malformed)?;
         let event = Event::from_wire(data, attachments).map_err(|_| Bad::Malformed)?;
-        slot.event(event, ack).map_err(|_| Bad::Overloaded)
+        slot.event(event, ack).map_err(|unfit| match unfit {
+            Unfit::TooEarly => Bad::Overloaded,
+            Unfit::Malformed => Bad::Malformed,
+        })
     }
 
     fn place(&self, namespace: &str) -> Option<&Place<G>> {

@@ -18,8 +18,7 @@ use super::link::SocketLink;
 use super::{Adapter, SocketioxideCarrier};
 use crate::auth::Handshake;
 use crate::engine::edge::EngineSession;
-use crate::engine::slot::{Slot, TooEarly};
-use crate::engine::validate::validate;
+use crate::engine::slot::{Slot, Unfit};
 use crate::engine::{CLOSED_BY_US, Gate};
 use crate::error::{Code, Refusal};
 use crate::event::Event;
@@ -112,8 +111,10 @@ impl<G: Gate> MessageHandler<Adapter, Ours> for Events<G> {
         let Some(event) = event(value) else {
             return self.give_up(&socket, Code::InvalidPayload);
         };
-        if self.slot.event(event, ack) == Err(TooEarly) {
-            self.give_up(&socket, Code::Overloaded);
+        match self.slot.event(event, ack) {
+            Ok(()) => {}
+            Err(Unfit::TooEarly) => self.give_up(&socket, Code::Overloaded),
+            Err(Unfit::Malformed) => self.give_up(&socket, Code::InvalidPayload),
         }
     }
 }
@@ -155,12 +156,11 @@ fn reason_text(reason: DisconnectReason) -> &'static str {
     }
 }
 
-/// The library's packet as an event of ours; none when other clients could not read it.
+/// The library's packet as an event of ours; none when it is none.
 fn event(value: Value) -> Option<Event> {
     let Value::Str(text, attachments) = value else { return None };
     let attachments: Vec<Bytes> = attachments.unwrap_or_default().into();
     let text = ByteString::try_from(Bytes::from(text)).ok()?;
-    validate(&text, attachments.len()).ok()?;
     Event::from_wire(text, attachments).ok()
 }
 

@@ -226,7 +226,9 @@ test('afterwards the node lives, its counters tell, and nobody is left behind', 
   assert.equal((await node.get('/live')).status, 200);
   assert.equal((await node.get('/ready')).status, 200);
   const refused = async (result) => await node.metric('roomcast_events_received_total', { result });
-  for (const code of ['INVALID_PAYLOAD', 'UNKNOWN_EVENT']) assert.ok((await refused(code)) >= 30, code);
+  for (const [code, least] of Object.entries({ INVALID_PAYLOAD: 30, UNKNOWN_EVENT: 10, TOO_LARGE: 30 })) {
+    assert.ok((await refused(code)) >= least, code);
+  }
   await eventually('every session is gone', async () => (await node.metric('roomcast_connections')) === 0, 60_000);
   const [opened, closed] = [
     await node.metric('roomcast_connections_opened_total'),

@@ -1,0 +1,145 @@
+//! Whose a long-polling session is.
+//!
+//! Its id on the wire is a secret: 122 random bits that only the client is told, in the answer to its handshake. It is not the
+//! Socket.IO id, which others may see. Beside it, a request must come from the address that opened the session, and carry the
+//! credentials that the handshake carried where the contracts look for them.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, Uri};
+
+use crate::contract::model::TokenSource;
+use crate::limits::address_id;
+
+/// What a session's requests must have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    address: u64,
+    header: u64,
+    rest: u64,
+}
+
+/// How sessions are bound.
+pub(super) struct Binding {
+    by_address: bool,
+    header: bool,
+    params: Vec<String>,
+    cookies: Vec<String>,
+    hasher: RandomState,
+}
+
+impl Binding {
+    /// By address, if so configured, and by whatever `sources` name: where the contracts look for tokens.
+    pub(super) fn new(by_address: bool, sources: &[TokenSource]) -> Self {
+        let mut binding =
+            Self { by_address, header: false, params: Vec::new(), cookies: Vec::new(), hasher: RandomState::new() };
+        for source in sources {
+            match source {
+                TokenSource::Header => binding.header = true,
+                TokenSource::Query(name) => binding.params.push(name.clone()),
+                TokenSource::Cookie(name) => binding.cookies.push(name.clone()),
+                // Said in CONNECT only: no request carries it.
+                TokenSource::Auth(_) => {}
+            }
+        }
+        binding
+    }
+
+    /// The mark of a request.
+    pub(super) fn mark(&self, ip: IpAddr, uri: &Uri, headers: &HeaderMap) -> Mark {
+        let params: Vec<_> = self.params.iter().map(|name| param(uri, name)).collect();
+        let cookies: Vec<_> = self.cookies.iter().map(|name| cookie(headers, name)).collect();
+        let header = headers.get(AUTHORIZATION).filter(|_| self.header);
+        Mark {
+            address: if self.by_address { address_id(ip) } else { 0 },
+            header: header.map_or(0, |value| self.hasher.hash_one(value.as_bytes())),
+            rest: self.hasher.hash_one((params, cookies)),
+        }
+    }
+}
+
+impl Mark {
+    /// Whether a request with this mark may use the session.
+    pub(super) fn permits(self, request: Self, websocket: bool) -> bool {
+        // Browsers send no Authorization with a WebSocket.
+        let header = self.header == request.header || (websocket && request.header == 0);
+        self.address == request.address && self.rest == request.rest && header
+    }
+}
+
+/// A session's id on the wire.
+pub(super) fn new_secret() -> String {
+    URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes())
+}
+
+fn param<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let pairs = uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn mark(binding: &Binding, ip: &str, query: &str, token: Option<&'static str>, cookie: &'static str) -> Mark {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(token));
+        }
+        headers.insert(COOKIE, HeaderValue::from_static(cookie));
+        let uri = format!("/socket.io/?EIO=4&transport=polling&{query}").parse().unwrap();
+        binding.mark(ip.parse().unwrap(), &uri, &headers)
+    }
+
+    #[test]
+    fn session_is_for_its_address_and_its_credentials() {
+        let sources = [
+            TokenSource::Auth("token".into()),
+            TokenSource::Header,
+            TokenSource::Query("token".into()),
+            TokenSource::Cookie("sid".into()),
+        ];
+        let binding = Binding::new(true, &sources);
+        let (ip, cookie) = ("2001:db8::1", "x=1; sid=abc");
+        let own = mark(&binding, ip, "t=1&token=T", Some("Bearer a"), cookie);
+        assert!(own.permits(mark(&binding, ip, "t=2&token=T", Some("Bearer a"), "sid=abc; x=2"), false));
+        assert!(own.permits(mark(&binding, "2001:db8::2", "token=T", Some("Bearer a"), cookie), false), "one /64");
+        for (other, what) in [
+            (mark(&binding, "2001:db8:0:1::1", "token=T", Some("Bearer a"), cookie), "address"),
+            (mark(&binding, ip, "token=U", Some("Bearer a"), cookie), "parameter"),
+            (mark(&binding, ip, "", Some("Bearer a"), cookie), "no parameter"),
+            (mark(&binding, ip, "token=T", Some("Bearer b"), cookie), "header"),
+            (mark(&binding, ip, "token=T", Some("Bearer a"), "sid=abd"), "cookie"),
+        ] {
+            assert!(!own.permits(other, false) && !own.permits(other, true), "{what}");
+        }
+        let without = mark(&binding, ip, "token=T", None, cookie);
+        assert!(!own.permits(without, false) && own.permits(without, true));
+    }
+
+    #[test]
+    fn what_contracts_do_not_look_at_may_change() {
+        let binding = Binding::new(false, &[TokenSource::Auth("token".into())]);
+        let own = mark(&binding, "192.0.2.1", "token=T", Some("Bearer a"), "sid=abc");
+        assert!(own.permits(mark(&binding, "192.0.2.2", "token=U", None, "sid=d"), false));
+    }
+
+    #[test]
+    fn secrets_are_long_and_never_the_same() {
+        let secrets: std::collections::HashSet<_> = (0..1000).map(|_| new_secret()).collect();
+        assert_eq!(secrets.len(), 1000);
+        assert!(secrets.iter().all(|secret| secret.len() == 22));
+    }
+}

@@ -1,0 +1,271 @@
+//! Who the client is, as far as trusted proxies say: `X-Forwarded-For`, or `Forwarded` (RFC 7239).
+//!
+//! Only one of the two is read, the one that the proxies are known to set: the other may be the client's own.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use http::HeaderMap;
+
+use crate::config::{ForwardedHeader, Network};
+
+/// No header has more hops that are looked at.
+pub const MAX_HOPS: usize = 64;
+
+/// Reads a header's value, the farthest hop first.
+type Read = fn(&str) -> Vec<Option<IpAddr>>;
+
+/// Believes proxies.
+pub(super) struct Proxies {
+    /// Those that are believed.
+    pub(super) trusted: Vec<Network>,
+    /// Where they say who the client is.
+    pub(super) header: ForwardedHeader,
+}
+
+impl Proxies {
+    /// The last address that no trusted proxy has, if the request comes from a trusted proxy.
+    pub(super) fn client(&self, address: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let is_trusted = |ip: IpAddr| self.trusted.iter().any(|network| network.contains(ip));
+        let mut ip = address.to_canonical();
+        if !is_trusted(ip) {
+            return ip;
+        }
+        for hop in self.hops(headers) {
+            // What cannot be read ends what can be believed.
+            let Some(hop) = hop else { break };
+            ip = hop.to_canonical();
+            if !is_trusted(ip) {
+                break;
+            }
+        }
+        ip
+    }
+
+    /// The nearest first.
+    fn hops(&self, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+        let (name, read): (_, Read) = match self.header {
+            ForwardedHeader::XForwardedFor => ("x-forwarded-for", x_forwarded_for),
+            ForwardedHeader::Forwarded => ("forwarded", forwarded),
+            ForwardedHeader::None => return Vec::new(),
+        };
+        let mut hops = Vec::new();
+        for value in headers.get_all(name).iter().collect::<Vec<_>>().into_iter().rev() {
+            match value.to_str() {
+                Ok(text) => hops.extend(read(text).into_iter().rev()),
+                Err(_) => hops.push(None),
+            }
+            if hops.len() >= MAX_HOPS {
+                hops.truncate(MAX_HOPS);
+                break;
+            }
+        }
+        hops
+    }
+}
+
+/// Reads the hops of an `X-Forwarded-For` value, the farthest first; `None` is one that is no address.
+pub fn x_forwarded_for(value: &str) -> Vec<Option<IpAddr>> {
+    let hops: Vec<_> = value.rsplit(',').take(MAX_HOPS).map(|hop| hop.trim().parse().ok()).collect();
+    hops.into_iter().rev().collect()
+}
+
+/// Reads the `for` of each element of a `Forwarded` value (RFC 7239, 4), the farthest first; `None` is one that is no
+/// address: hidden, unknown, or missing. A value that breaks the grammar is one such hop: nothing of it is believed.
+pub fn forwarded(value: &str) -> Vec<Option<IpAddr>> {
+    elements(value).unwrap_or_else(|| vec![None])
+}
+
+fn elements(value: &str) -> Option<Vec<Option<IpAddr>>> {
+    let mut hops = Vec::new();
+    let mut rest = value.trim_matches([' ', '\t']);
+    while !rest.is_empty() {
+        let (hop, after) = element(rest)?;
+        hops.push(hop);
+        rest = after.trim_start_matches([' ', '\t']);
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next.trim_start_matches([' ', '\t']),
+            None if rest.is_empty() => break,
+            None => return None,
+        }
+    }
+    if hops.len() > MAX_HOPS {
+        hops.drain(..hops.len() - MAX_HOPS);
+    }
+    Some(hops)
+}
+
+/// One element: pairs between semicolons. A list may have empty elements (RFC 9110, 5.6.1).
+fn element(text: &str) -> Option<(Option<IpAddr>, &str)> {
+    let (mut hop, mut seen, mut rest) = (None, false, text);
+    if rest.starts_with(',') {
+        return Some((None, rest));
+    }
+    loop {
+        let (name, after) = token(rest)?;
+        let (value, after) = value_of(after.strip_prefix('=')?)?;
+        if name.eq_ignore_ascii_case("for") {
+            // Each parameter at most once.
+            if std::mem::replace(&mut seen, true) {
+                return None;
+            }
+            hop = node(&value);
+        }
+        rest = after;
+        match rest.strip_prefix(';') {
+            Some(next) => rest = next,
+            None => return Some((hop, rest)),
+        }
+    }
+}
+
+fn token(text: &str) -> Option<(&str, &str)> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let length = text.bytes().take_while(|b| is_token(*b)).count();
+    (length > 0).then(|| text.split_at(length))
+}
+
+/// A token, or a quoted string without its quotes.
+fn value_of(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        return token(text).map(|(value, rest)| (value.to_owned(), rest));
+    };
+    let (mut value, mut escaped) = (String::new(), false);
+    for (at, c) in quoted.char_indices() {
+        match c {
+            _ if c.is_control() => return None,
+            _ if std::mem::take(&mut escaped) => value.push(c),
+            '\\' => escaped = true,
+            '"' => return Some((value, &quoted[at + 1..])),
+            _ => value.push(c),
+        }
+    }
+    None
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]`, `[2001:db8::1]:80`; a port may be hidden (`:_x`).
+fn node(text: &str) -> Option<IpAddr> {
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            (IpAddr::V6(address.parse::<Ipv6Addr>().ok()?), port.strip_prefix(':').or(port.is_empty().then_some("0")))
+        }
+        None => {
+            let (address, port) = text.split_once(':').map_or((text, Some("0")), |(ip, port)| (ip, Some(port)));
+            (IpAddr::V4(address.parse::<Ipv4Addr>().ok()?), port)
+        }
+    };
+    let port = port?;
+    let hidden = port
+        .strip_prefix('_')
+        .is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
+    let plain = (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
+    (hidden || plain).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client(header: ForwardedHeader, address: &str, values: &[&'static str], trusted: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        let name = if header == ForwardedHeader::Forwarded { "forwarded" } else { "x-forwarded-for" };
+        for value in values {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let trusted = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        Proxies { trusted, header }.client(address.parse().unwrap(), &headers).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let ip_of = |address: &str, values: &[&'static str], trusted: &[&str]| {
+            client(ForwardedHeader::XForwardedFor, address, values, trusted)
+        };
+        assert_eq!(ip_of("1.2.3.4", &["9.9.9.9"], &[]), "1.2.3.4");
+        assert_eq!(ip_of("10.0.0.1", &["9.9.9.9"], &["10.0.0.0/8"]), "9.9.9.9");
+        assert_eq!(ip_of("10.0.0.1", &["6.6.6.6, 9.9.9.9, 10.0.0.7"], &["10.0.0.0/8"]), "9.9.9.9");
+        assert_eq!(ip_of("10.0.0.1", &["6.6.6.6", "9.9.9.9"], &["10.0.0.0/8"]), "9.9.9.9");
+        assert_eq!(ip_of("10.0.0.1", &["9.9.9.9, rubbish"], &["10.0.0.0/8"]), "10.0.0.1");
+        assert_eq!(ip_of("::ffff:10.0.0.1", &["fd00::1"], &["10.0.0.0/8"]), "fd00::1");
+        assert_eq!(ip_of("10.0.0.1", &[], &["10.0.0.0/8"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn forwarded_is_read_as_the_standard_has_it() {
+        let ip_of = |values: &[&'static str]| client(ForwardedHeader::Forwarded, "10.0.0.1", values, &["10.0.0.0/8"]);
+        assert_eq!(ip_of(&["for=192.0.2.43"]), "192.0.2.43");
+        assert_eq!(ip_of(&["For=\"[2001:db8:cafe::17]:4711\""]), "2001:db8:cafe::17");
+        assert_eq!(ip_of(&["for=192.0.2.60;proto=http;by=203.0.113.43"]), "192.0.2.60");
+        assert_eq!(ip_of(&["for=6.6.6.6, for=192.0.2.43, for=10.0.0.7"]), "192.0.2.43");
+        assert_eq!(ip_of(&["for=6.6.6.6", "for=\"192.0.2.43:80\";host=\"a, b; for=1.1.1.1\""]), "192.0.2.43");
+    }
+
+    #[test]
+    fn what_is_hidden_or_wrong_ends_what_is_believed() {
+        let ip_of = |value: &'static str| client(ForwardedHeader::Forwarded, "10.0.0.1", &[value], &["10.0.0.0/8"]);
+        for value in [
+            "for=unknown",
+            "for=_hidden",
+            "for=6.6.6.6, proto=http",
+            "for=[2001:db8::1]",
+            "for=\"6.6.6.6",
+            "for=6.6.6.6;for=7.7.7.7",
+            "for=6.6.6.6 for=7.7.7.7",
+            "for=",
+            "=6.6.6.6",
+            "for = 6.6.6.6",
+            "for=\"6.6.6.6:\"",
+            "for=\"6.6.6.6:x\"",
+            "for=6.6.6.6, ,",
+            "6.6.6.6",
+        ] {
+            assert_eq!(ip_of(value), "10.0.0.1", "{value}");
+        }
+        // The last hop is the proxy's; what a client wrote before it counts for nothing.
+        assert_eq!(ip_of("for=rubbish, for=192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn header_that_the_proxies_do_not_set_counts_for_nothing() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", HeaderValue::from_static("6.6.6.6"));
+        headers.insert("forwarded", HeaderValue::from_static("for=7.7.7.7"));
+        let of = |header| {
+            let trusted = vec!["10.0.0.1".parse().unwrap()];
+            Proxies { trusted, header }.client("10.0.0.1".parse().unwrap(), &headers).to_string()
+        };
+        assert_eq!(of(ForwardedHeader::XForwardedFor), "6.6.6.6");
+        assert_eq!(of(ForwardedHeader::Forwarded), "7.7.7.7");
+        assert_eq!(of(ForwardedHeader::None), "10.0.0.1");
+    }
+
+    #[test]
+    fn hops_are_bounded() {
+        let many = vec!["10.0.0.1"; 10_000].join(",");
+        assert_eq!(x_forwarded_for(&many).len(), MAX_HOPS);
+        assert_eq!(forwarded(&vec!["for=10.0.0.1"; 10_000].join(",")).len(), MAX_HOPS);
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_read(text in "[ -~]{0,80}", noise in ".{0,40}") {
+            forwarded(&text);
+            forwarded(&noise);
+            forwarded(&format!("for={text}, for=\"{noise}\""));
+            x_forwarded_for(&text);
+        }
+
+        #[test]
+        fn addresses_are_found_again(ips in proptest::collection::vec(any::<IpAddr>(), 1..5)) {
+            let quoted = |ip: &IpAddr| match ip {
+                IpAddr::V4(ip) => format!("for={ip}"),
+                IpAddr::V6(ip) => format!("for=\"[{ip}]:4711\";proto=https"),
+            };
+            let text = ips.iter().map(quoted).collect::<Vec<_>>().join(", ");
+            prop_assert_eq!(forwarded(&text), ips.into_iter().map(Some).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a handshake that finds no place is answered with. The official client comes back after any of these, with its own
+//! back-off; `Retry-After` is for those who look at it.
+
+use axum::body::Body;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::error::{Code, Refusal};
+
+/// How long a client that found no place should wait, in seconds.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Why a request is not served.
+#[derive(Debug, Clone)]
+pub(super) enum TurnedAway {
+    /// The web page's origin may not connect.
+    Origin,
+    /// The node is going.
+    Leaving,
+    /// The node has as many connections as it may have.
+    Crowded,
+    /// The address has, or has come too often.
+    Limited(Refusal),
+    /// The request is no handshake that could be served.
+    Malformed,
+    /// No session has this id, or it is somebody else's.
+    UnknownSession,
+}
+
+impl TurnedAway {
+    /// For `roomcast_handshakes_refused_total`.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::Leaving => "leaving",
+            Self::Crowded => "crowded",
+            Self::Limited(refusal) if refusal.code == Code::TooManyConnections => "ip_connections",
+            Self::Limited(_) => "ip_rate",
+            Self::Malformed => "malformed",
+            Self::UnknownSession => "unknown_session",
+        }
+    }
+
+    pub(super) fn answer(self) -> Response<Body> {
+        match self {
+            Self::Origin => {
+                let text = "this origin may not connect; server.cors_origins names those that may";
+                refuse(StatusCode::FORBIDDEN, &Refusal::new(Code::AuthorizationFailed, text))
+            }
+            Self::Leaving => unavailable(Code::Unavailable, "the node is draining; another one will answer"),
+            Self::Crowded => unavailable(Code::Overloaded, "the node has as many connections as it may have"),
+            Self::Limited(refusal) => refuse(StatusCode::TOO_MANY_REQUESTS, &refusal),
+            Self::Malformed => {
+                let text = "the request's address or method cannot be served";
+                refuse(StatusCode::BAD_REQUEST, &Refusal::new(Code::InvalidPayload, text))
+            }
+            // As Engine.IO's own server says it: whose id it is, if anybody's, is not told.
+            Self::UnknownSession => {
+                json(StatusCode::BAD_REQUEST, r#"{"code":1,"message":"Session ID unknown"}"#.into())
+            }
+        }
+    }
+}
+
+fn unavailable(code: Code, text: &str) -> Response<Body> {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, &Refusal::new(code, text).retry_after(RETRY_AFTER))
+}
+
+fn refuse(status: StatusCode, refusal: &Refusal) -> Response<Body> {
+    let mut error = serde_json::json!({ "code": refusal.code, "message": refusal.message });
+    let wait = refusal.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    if let Some(wait) = wait {
+        error["retryAfterMs"] = wait.into();
+    }
+    let mut response = json(status, serde_json::json!({ "error": error }).to_string());
+    if let Some(wait) = wait {
+        response.headers_mut().insert(header::RETRY_AFTER, wait.div_ceil(1000).max(1).into());
+    }
+    response
+}
+
+fn json(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

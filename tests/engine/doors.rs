@@ -1,0 +1,305 @@
+//! Who is let in at the door, before any session exists, and whose a session is.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use roomcast::config::{self, ForwardedHeader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::suite::Node;
+use super::suite::client::{Client, http};
+use super::suite::support::eventually;
+
+const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
+
+/// Headers of a request, before those that the helper adds.
+fn with(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\n{headers}X-Rest: 1\r\nX-Last:")
+}
+
+fn upgrade(path: &str, headers: &str) -> String {
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    with(path, &format!("{upgrade}{headers}"))
+}
+
+/// What comes back for these bytes until the connection ends, or nothing more comes.
+async fn answer(address: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut got = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(Ok(read)) = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut buffer)).await {
+        got.extend_from_slice(&buffer[..read]);
+        if read == 0 || got.starts_with(b"HTTP/1.1 101") {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&got).into_owned()
+}
+
+fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
+fn sid_of(open: &str) -> &str {
+    open.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap()
+}
+
+/// Polls until a packet comes that begins so.
+async fn poll_for(node: &Node, path: &str, wanted: &str) -> String {
+    loop {
+        let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
+        assert_eq!(status, 200, "{body}");
+        let found = body.split('\x1e').map(|packet| packet.split_once("\r\n").map_or(packet, |(_, rest)| rest));
+        if let Some(packet) = found.into_iter().find(|packet| packet.starts_with(wanted)) {
+            return packet.to_owned();
+        }
+    }
+}
+
+fn behind_proxy(limits: config::Limits) -> (config::Server, config::Limits) {
+    let trusted = vec!["127.0.0.1".parse().unwrap()];
+    (config::Server { trusted_proxies: trusted, ..config::Server::default() }, limits)
+}
+
+fn one_each() -> config::Limits {
+    config::Limits { max_connections_per_ip: 1, ..config::Limits::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn address_has_as_many_connections_as_it_may_and_not_one_more() {
+    let limits = config::Limits { max_connections_per_ip: 2, ..config::Limits::default() };
+    let node = Node::limited(config::Server::default(), limits, None).await;
+    let first = node.client().await;
+    assert_eq!(http(&node.address, &format!("GET {POLLING}"), "").await.0, 200);
+    for request in [with(POLLING, ""), upgrade(WEBSOCKET, "")] {
+        let (status, body) = http(&node.address, &request, "").await;
+        assert_eq!(status, 429, "{body}");
+        assert!(body.contains(r#"{"error":{"code":"TOO_MANY_CONNECTIONS","message":"this address has 2"#), "{body}");
+        assert!(body.contains(r#""retryAfterMs":5000"#), "{body}");
+    }
+    assert_eq!(node.metrics.handshakes_refused_total.with_label_values(&["ip_connections"]).get(), 2);
+    drop(first);
+    eventually("a place is free", Duration::from_secs(2), || node.engine.hub().open() == 1).await;
+    drop(node.client().await);
+    eventually("it is given back", Duration::from_secs(2), || node.engine.hub().open() == 1).await;
+    assert_eq!(node.limits.present(), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn address_that_comes_too_often_is_told_how_long_to_wait() {
+    let rate = Some("2/1m".parse().unwrap());
+    let limits = config::Limits { connections_per_ip: rate, ..config::Limits::default() };
+    let node = Node::limited(config::Server::default(), limits, None).await;
+    drop((node.client().await, node.client().await));
+    let request = format!("GET {WEBSOCKET} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let text = answer(&node.address, request.as_bytes()).await;
+    assert_eq!(status(&text), 429, "{text}");
+    assert!(text.contains("\r\nretry-after: 30\r\n") && text.contains(r#""code":"RATE_LIMIT_EXCEEDED""#), "{text}");
+    assert_eq!(http(&node.address, &upgrade(WEBSOCKET, ""), "").await.0, 429);
+    assert_eq!(node.metrics.rate_limited_total.with_label_values(&["ip"]).get(), 2);
+    // A strange path is no connection.
+    assert_eq!(http(&node.address, "GET /nowhere", "").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_of_another_client_is_useless() {
+    let (server, limits) = behind_proxy(config::Limits::default());
+    let node = Node::limited(server, limits, None).await;
+    let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
+    let secret = sid_of(&open).to_owned();
+    let own = format!("{POLLING}&sid={secret}");
+    assert_eq!(http(&node.address, &format!("POST {own}"), "40").await.1, "ok");
+    let connected = poll_for(&node, &own, "40").await;
+    let public = sid_of(&connected).to_owned();
+    assert_ne!(public, secret, "what others may see is not the secret");
+
+    let other = node.client().await;
+    for id in [&public, &other.sid] {
+        let (polling, websocket) = (format!("{POLLING}&sid={id}"), format!("{WEBSOCKET}&sid={id}"));
+        assert_eq!(http(&node.address, &format!("POST {polling}"), r#"42["stolen"]"#).await.0, 400);
+        assert_eq!(http(&node.address, &format!("GET {polling}"), "").await.0, 400);
+        assert_eq!(http(&node.address, &upgrade(&websocket, ""), "").await.0, 400);
+    }
+    // Who learns the secret itself, from a log perhaps, is somewhere else.
+    let strange = "X-Forwarded-For: 192.0.2.66\r\n";
+    assert_eq!(http(&node.address, &with(&own, strange), "").await.0, 400);
+    let websocket = format!("{WEBSOCKET}&sid={secret}");
+    assert_eq!(http(&node.address, &upgrade(&websocket, strange), "").await.0, 400);
+    // Or sits on another web page.
+    assert_eq!(http(&node.address, &upgrade(&websocket, "Origin: https://evil.example\r\n"), "").await.0, 400);
+    // Two ids: which one counts is not left to chance.
+    assert_eq!(http(&node.address, &format!("GET {own}&sid={public}"), "").await.0, 400);
+
+    // Both live on, and nothing was injected.
+    assert_eq!(http(&node.address, &format!("POST {own}"), r#"421["mine"]"#).await.1, "ok");
+    poll_for(&node, &own, "431[").await;
+    assert_eq!(*node.gate.seen.lock().unwrap(), [r#"["mine"]"#]);
+    drop(other);
+    assert!(node.metrics.handshakes_refused_total.with_label_values(&["unknown_session"]).get() >= 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_that_may_move_with_its_client_does() {
+    let (mut server, limits) = behind_proxy(config::Limits::default());
+    server.bind_sessions_to_ip = false;
+    let node = Node::limited(server, limits, None).await;
+    let (_, open) = http(&node.address, &with(POLLING, "X-Forwarded-For: 192.0.2.1\r\n"), "").await;
+    let own = format!("{POLLING}&sid={}", sid_of(&open));
+    assert_eq!(http(&node.address, &format!("POST {own}"), "40").await.1, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_open_no_websocket() {
+    let server = config::Server { cors_origins: vec!["https://app.example".into()], ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    let ask = |origin: &str| {
+        let request = format!(
+            "GET {WEBSOCKET} HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: {origin}\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let address = node.address.clone();
+        async move { status(&answer(&address, request.as_bytes()).await) }
+    };
+    assert_eq!(ask("https://evil.example").await, 403);
+    assert_eq!(ask("null").await, 403);
+    assert_eq!(ask("https://app.example").await, 101);
+    assert_eq!(ask("http://here").await, 101);
+    assert_eq!(node.metrics.handshakes_refused_total.with_label_values(&["origin"]).get(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
+    for (header, name, other) in [
+        (ForwardedHeader::XForwardedFor, "X-Forwarded-For: ", "Forwarded: for="),
+        (ForwardedHeader::Forwarded, "Forwarded: for=", "X-Forwarded-For: "),
+    ] {
+        let (mut server, limits) = behind_proxy(one_each());
+        server.forwarded_header = header;
+        let node = Node::limited(server, limits, None).await;
+        // One connection for each address: whoever is taken for another gets no place.
+        for (ip, wanted) in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)] {
+            let spoof = format!("{other}198.51.100.{}\r\n", ip.len());
+            assert_eq!(http(&node.address, &with(POLLING, &format!("{name}{ip}\r\n{spoof}")), "").await.0, wanted);
+            let spoofed = format!("{name}203.0.113.9, {}{ip}\r\n", name.split_once(": ").unwrap().1);
+            assert_eq!(http(&node.address, &upgrade(WEBSOCKET, &spoofed), "").await.0, 429, "{header:?} {ip}");
+        }
+    }
+    // Nobody is trusted.
+    let node = Node::limited(config::Server::default(), one_each(), None).await;
+    let claim = |ip: &str| with(POLLING, &format!("X-Forwarded-For: {ip}\r\nForwarded: for={ip}\r\n"));
+    assert_eq!(http(&node.address, &claim("192.0.2.1"), "").await.0, 200);
+    assert_eq!(http(&node.address, &claim("192.0.2.2"), "").await.0, 429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn balancers_announce_their_clients() {
+    let (mut server, limits) = behind_proxy(one_each());
+    server.proxy_protocol = true;
+    // The library forgets a client that was lost before the open packet only then.
+    server.connect_timeout = config::Period::from_secs(1);
+    let node = Node::limited(server, limits, None).await;
+    let handshake = upgrade(WEBSOCKET, "X-Forwarded-For: 203.0.113.1\r\nHost: x\r\n") + "1\r\n\r\n";
+    let v1 = |ip: &str| format!("PROXY TCP4 {ip} 127.0.0.1 1000 3000\r\n{handshake}").into_bytes();
+    let v2 = |ip: &str| {
+        let IpAddr::V4(ip) = ip.parse().unwrap() else { panic!() };
+        let head =
+            [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &ip.octets(), &[127, 0, 0, 1, 3, 232, 11, 184]].concat();
+        [&head[..], handshake.as_bytes()].concat()
+    };
+    let mut open = Vec::new();
+    for (bytes, wanted) in [
+        (v1("192.0.2.1"), 101),
+        (v2("192.0.2.2"), 101),
+        (v2("192.0.2.1"), 429),
+        (v1("192.0.2.2"), 429),
+        // No header, or a wrong one: not served at all.
+        (handshake.clone().into_bytes(), 0),
+        (b"PROXY TCP4 192.0.2.3\r\n".to_vec(), 0),
+    ] {
+        let mut stream = TcpStream::connect(&node.address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let mut got = [0; 12];
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut got)).await.unwrap();
+        let got = if read.is_ok() { String::from_utf8_lossy(&got).into_owned() } else { String::new() };
+        assert_eq!(status(&format!("{got} ")), wanted, "{got}");
+        open.push(stream);
+    }
+    drop(open);
+    eventually("everybody is gone", Duration::from_secs(5), || node.engine.hub().open() == 0).await;
+    assert_eq!(node.limits.present(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxy_header_of_a_stranger_is_no_request() {
+    let trusted = vec!["192.0.2.9".parse().unwrap()];
+    let server = config::Server { trusted_proxies: trusted, proxy_protocol: true, ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    let text =
+        answer(&node.address, b"PROXY TCP4 192.0.2.1 127.0.0.1 1000 3000\r\nGET /socket.io/ HTTP/1.1\r\n\r\n").await;
+    assert!(text.is_empty() || status(&text) == 400, "{text}");
+    let client = node.client().await;
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more() {
+    const MOST: usize = 2_000;
+    let server = config::Server { max_payload: config::Size::from_bytes(MOST as u64), ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    let event = |bytes: usize| format!(r#"42["big","{}"]"#, "x".repeat(bytes - 12));
+    assert_eq!(event(MOST).len(), MOST);
+    let seen = |wanted: usize| {
+        let seen = &node.gate.seen;
+        move || seen.lock().unwrap().len() == wanted
+    };
+    // A WebSocket message of one frame, and of two.
+    let mut client = node.client().await;
+    client.send(&event(MOST)).await;
+    let (first, second) = (event(MOST)[..1000].to_owned(), event(MOST)[1000..].to_owned());
+    client.write(0x01, first.as_bytes()).await;
+    client.write(0x80, second.as_bytes()).await;
+    eventually("both are taken", Duration::from_secs(2), seen(2)).await;
+    client.send(&event(MOST + 1)).await;
+    client.until_closed().await;
+    let mut client = node.client().await;
+    client.write(0x01, first.as_bytes()).await;
+    client.write(0x80, format!("{second}x").as_bytes()).await;
+    client.until_closed().await;
+    assert!(seen(2)());
+    // A body.
+    let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
+    let own = format!("{POLLING}&sid={}", sid_of(&open));
+    assert_eq!(http(&node.address, &format!("POST {own}"), "40").await.1, "ok");
+    poll_for(&node, &own, "40").await;
+    assert_eq!(http(&node.address, &format!("POST {own}"), &event(MOST)).await.1, "ok");
+    eventually("it is taken", Duration::from_secs(2), seen(3)).await;
+    assert_eq!(http(&node.address, &format!("POST {own}"), &event(MOST + 1)).await.0, 413);
+    // All attachments of a packet together.
+    let mut client = node.client().await;
+    client.send(r#"451-["bin",{"_placeholder":true,"num":0}]"#).await;
+    client.send_binary(&[7; MOST - 60]).await;
+    eventually("it is taken", Duration::from_secs(2), seen(4)).await;
+    client.send(r#"452-["bin",{"_placeholder":true,"num":0}]"#).await;
+    client.send_binary(&[7; MOST / 2]).await;
+    client.send_binary(&[7; MOST / 2 + 1]).await;
+    client.until_closed().await;
+    assert!(seen(4)());
+    let _ = Client::open(&node.address).await;
+}
+
+/// What a gate of the real node would be told: this one permits everything, so only what the engine bounds is seen here.
+#[tokio::test(flavor = "multi_thread")]
+async fn namespace_and_ack_numbers_are_bounded() {
+    let node = Node::alone().await;
+    for packet in [format!("40/{},", "x".repeat(1000)), format!("42{}[\"e\"]", "9".repeat(30))] {
+        let mut client = node.client().await;
+        client.send(&packet).await;
+        let mut still = node.client().await;
+        still.send(r#"421["e"]"#).await;
+        assert_eq!(still.text().await, "431[]");
+    }
+}

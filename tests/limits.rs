@@ -1,0 +1,415 @@
+//! Limits of a real node: nothing is counted that has ended, and every bound is told at one above.
+
+#[path = "support/client.rs"]
+mod client;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use client::{Client, Frame, http};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+const CONTRACT: &str = r#"
+name = "limits"
+namespace = "/"
+summary = "What limits are tried on"
+
+[auth]
+mode = "optional"
+
+[rooms.any]
+name = "r:{room}"
+
+[client.join]
+payload = { shorthand = "room" }
+join = "any"
+
+[client.leave]
+payload = { shorthand = "room" }
+leave = "any"
+
+[client.say]
+reply = "said"
+ack = "*"
+
+[client.seldom]
+reply = "said"
+limit = "2/1m"
+"#;
+
+const CONFIG: &str = r#"
+[server]
+trusted_proxies = ["127.0.0.1"]
+cors_origins = ["https://app.example"]
+ping_interval = "3s"
+ping_timeout = "3s"
+connect_timeout = "3s"
+max_payload = "100kB"
+[contracts]
+files = ["limits.contract.toml"]
+[[api.keys]]
+name = "tests"
+secret = "an-api-key-of-the-tests-0123456789abcdef"
+[[auth.keys]]
+algorithm = "HS256"
+secret = "a signing key of the tests that is long enough"
+[log]
+level = "error"
+[limits]
+strikes = 5
+max_connections_per_ip = 20
+max_sockets_per_user = 5
+max_event_name = 20
+max_depth = 6
+max_attachments = 3
+max_attachment = "1kB"
+max_rooms_per_socket = 4
+max_room_name = 12
+"#;
+
+struct Node {
+    child: Child,
+    server: String,
+    api: String,
+    dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(engine: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("limits.contract.toml"), CONTRACT).unwrap();
+        std::fs::write(dir.path().join("roomcast.toml"), CONFIG).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
+            .current_dir(dir.path())
+            .arg("serve")
+            .env_clear()
+            .envs([
+                ("ROOMCAST_SERVER__LISTEN", "127.0.0.1:0"),
+                ("ROOMCAST_API__LISTEN", "127.0.0.1:0"),
+                ("ROOMCAST_ANNOUNCE", "1"),
+                ("ROOMCAST_SERVER__ENGINE", engine),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let of = |key: &str| said[key].as_str().unwrap().to_owned();
+        Self { server: of("server"), api: of("api"), child, dir }
+    }
+
+    fn token(&self, user: &str) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_roomcast"))
+            .current_dir(self.dir.path())
+            .args(["token", "--sub", user])
+            .env_clear()
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The sum of a metric's series that hold this text.
+    async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (_, body) = http(&self.api, "GET /metrics", "").await;
+        let lines = body.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+        lines.filter_map(|line| line.rsplit(' ').next()?.trim().parse::<f64>().ok()).sum()
+    }
+
+    async fn becomes(&self, what: &str, name: &str, labels: &str, wanted: f64) {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let now = self.metric(name, labels).await;
+            if now == wanted {
+                return;
+            }
+            assert!(Instant::now() < until, "{what}: {now} instead of {wanted}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// More of a request's head, from an address that only a proxy can tell.
+fn from(ip: &str, more: &str) -> String {
+    format!(" HTTP/1.1\r\nX-Forwarded-For: {ip}\r\n{more}X-Rest:")
+}
+
+const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+
+struct Storm {
+    server: String,
+    api: String,
+    token: String,
+    refused: AtomicUsize,
+    opened: AtomicUsize,
+    waiting: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl Storm {
+    async fn websocket(&self, ip: &str) -> Client {
+        let mut client = Client::upgrade(&self.server, &from(ip, "")).await;
+        let Frame::Text(open) = client.frame().await else { panic!("no open packet") };
+        assert!(open.starts_with('0'), "{open}");
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        client
+    }
+
+    async fn polling(&self, ip: &str) -> String {
+        let (status, open) = http(&self.server, &format!("GET {POLLING}{}", from(ip, "")), "").await;
+        assert_eq!(status, 200, "{open}");
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        let sid = open.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap();
+        format!("{POLLING}&sid={sid}{}", from(ip, ""))
+    }
+
+    async fn refuse(&self, query: &str, ip: &str, more: &str, wanted: u16) {
+        let head = format!("GET /socket.io/?{query}{}", from(ip, more));
+        let (status, body) = http(&self.server, &head, "").await;
+        assert_eq!(status, wanted, "{body}");
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One connection, from its beginning to whatever end it finds.
+    async fn one(self: Arc<Self>, at: usize) {
+        // At most a few of an address are there at a time.
+        let ip = format!("10.{}.{}.{}", at % 13, at >> 8, at & 255);
+        match at % 13 {
+            0 => self.refuse("EIO=4&transport=polling", &ip, "Origin: https://evil.example\r\n", 403).await,
+            // This address has all that it may have.
+            1 => self.refuse("EIO=4&transport=polling", "192.0.2.1", "", 429).await,
+            2 => self.refuse("EIO=3&transport=polling", &ip, "", 400).await,
+            3 => drop(self.websocket(&ip).await),
+            4 => {
+                let mut client = self.websocket(&ip).await;
+                // Some find that the user has all the sockets that it may have.
+                let told = client.join("/", &format!(r#"{{"token":"{}"}}"#, self.token)).await;
+                assert!(told.starts_with("40{") || told.contains("TOO_MANY_CONNECTIONS"), "{told}");
+                client.send("1").await;
+                client.until_closed().await;
+            }
+            5 => {
+                let mut client = self.websocket(&ip).await;
+                client.send("9 is no packet").await;
+                client.until_closed().await;
+            }
+            // It never comes into a namespace.
+            6 => {
+                let mut client = self.websocket(&ip).await;
+                self.waiting.lock().await.spawn(async move {
+                    client.until_closed().await;
+                });
+            }
+            // It never polls.
+            7 => drop(self.polling(&ip).await),
+            8 => {
+                let own = self.polling(&ip).await;
+                assert_eq!(http(&self.server, &format!("POST {own}"), "40").await.1, "ok");
+                // Its poll is left hanging.
+                let mut stream = TcpStream::connect(&self.server).await.unwrap();
+                stream.write_all(format!("GET {own} 1\r\n\r\n").as_bytes()).await.unwrap();
+            }
+            9 => {
+                let own = self.polling(&ip).await;
+                assert_eq!(http(&self.server, &format!("POST {own}"), "40").await.1, "ok");
+                assert_eq!(http(&self.server, &format!("POST {own}"), "1").await.1, "ok");
+            }
+            // It is upgraded, and lost.
+            10 => {
+                let own = self.polling(&ip).await;
+                let query = own.split_once("polling").unwrap().1.to_owned();
+                let mut client = Client::upgrade(&self.server, &query).await;
+                client.send("2probe").await;
+                assert_eq!(client.frame().await, Frame::Text("3probe".into()));
+                client.send("5").await;
+                assert!(client.join("/", "").await.starts_with("40{"));
+            }
+            // An operator ends it.
+            11 => {
+                let mut client = self.websocket(&ip).await;
+                let connected = client.join("/", "").await;
+                let id = connected.split('"').nth(3).unwrap();
+                let body = format!(r#"{{"namespace":"/","sockets":["{id}"],"close":true}}"#);
+                let key = "Authorization: Bearer an-api-key-of-the-tests-0123456789abcdef\r\nContent-Type: application/json\r\n";
+                let head = format!("POST /api/v1/disconnect HTTP/1.1\r\n{key}X-Rest:");
+                let (status, body) = http(&self.api, &head, &body).await;
+                assert_eq!(status, 202, "{body}");
+                client.until_closed().await;
+            }
+            // It says nothing, or half of something.
+            _ => {
+                let mut stream = TcpStream::connect(&self.server).await.unwrap();
+                stream
+                    .write_all(&b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHo"[..at % 50])
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+}
+
+async fn storm(engine: &str) {
+    const MANY: usize = 10_000;
+    const AT_ONCE: usize = 32;
+    let node = Node::start(engine);
+    let storm = Arc::new(Storm {
+        server: node.server.clone(),
+        api: node.api.clone(),
+        token: node.token("ann"),
+        refused: AtomicUsize::default(),
+        opened: AtomicUsize::default(),
+        waiting: tokio::sync::Mutex::default(),
+    });
+    // Of one address as many as it may have, for as long as the storm lasts; they answer pings.
+    let mut held = JoinSet::new();
+    for _ in 0..20 {
+        let mut client = storm.websocket("192.0.2.1").await;
+        assert!(client.join("/", "").await.starts_with("40{"));
+        held.spawn(async move {
+            client.send(r#"421["say"]"#).await;
+            loop {
+                client.text().await;
+            }
+        });
+    }
+    let mut running = JoinSet::new();
+    for at in 0..MANY {
+        if running.len() >= AT_ONCE {
+            running.join_next().await.unwrap().unwrap();
+        }
+        running.spawn(storm.clone().one(at));
+    }
+    while let Some(done) = running.join_next().await {
+        done.unwrap();
+    }
+    let mut waiting = std::mem::take(&mut *storm.waiting.lock().await);
+    while let Some(done) = waiting.join_next().await {
+        done.unwrap();
+    }
+    node.becomes("those who are held are counted", "roomcast_connections{", "", 20.0).await;
+    node.becomes("and only they", "roomcast_limits_present", "what=\"addresses\"", 1.0).await;
+    held.shutdown().await;
+    node.becomes("nobody is connected", "roomcast_connections{", "", 0.0).await;
+    node.becomes("no address is counted", "roomcast_limits_present", "what=\"addresses\"", 0.0).await;
+    node.becomes("no user is counted", "roomcast_limits_present", "what=\"users\"", 0.0).await;
+    let opened = node.metric("roomcast_connections_opened_total", "").await;
+    let closed = node.metric("roomcast_connections_closed_total", "").await;
+    assert_eq!(opened, closed);
+    assert!(storm.refused.load(Ordering::Relaxed) >= 2_300 && storm.opened.load(Ordering::Relaxed) >= 6_900);
+    // The limits hold as on the first day.
+    let mut fresh = Vec::new();
+    for _ in 0..20 {
+        fresh.push(storm.websocket("192.0.2.1").await);
+    }
+    storm.refuse("EIO=4&transport=websocket", "192.0.2.1", "", 429).await;
+    let auth = format!(r#"{{"token":"{}"}}"#, storm.token);
+    for client in &mut fresh[..5] {
+        assert!(client.join("/", &auth).await.starts_with("40{"));
+    }
+    let told = fresh[5].join("/", &auth).await;
+    assert!(told.starts_with(r#"44{"message":"TOO_MANY_CONNECTIONS: this user has 5 connections"#), "{told}");
+    println!(
+        "{engine}: {} opened, {} refused",
+        storm.opened.load(Ordering::Relaxed),
+        storm.refused.load(Ordering::Relaxed)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_counted_after_ten_thousand_connections_of_every_fate() {
+    let started = Instant::now();
+    for engine in ["native", "socketioxide"] {
+        storm(engine).await;
+        let _ = writeln!(std::io::stderr(), "{engine}: {:.1} s", started.elapsed().as_secs_f64());
+    }
+}
+
+/// Emits, and returns the ack.
+async fn ask(client: &mut Client, id: u32, event: &str, attachments: &[usize]) -> String {
+    let (kind, count) =
+        if attachments.is_empty() { ('2', String::new()) } else { ('5', format!("{}-", attachments.len())) };
+    client.send(&format!("4{kind}{count}{id}{event}")).await;
+    for length in attachments {
+        client.send_binary(&vec![7; *length]).await;
+    }
+    loop {
+        match client.frame().await {
+            Frame::Text(text) if text == "2" => client.send("3").await,
+            Frame::Text(text) if text.starts_with("43") || text.starts_with("46") => return text,
+            Frame::Closed => panic!("closed instead of ack {id} to {event:.80}"),
+            _ => {}
+        }
+    }
+}
+
+fn refused(ack: &str) -> bool {
+    ack.contains(r#""code":"TOO_LARGE""#)
+}
+
+async fn bounds(engine: &str) {
+    let node = Node::start(engine);
+    let (mut client, _) = Client::connect(&node.server, "/", "").await;
+    let client = &mut client;
+    // 20 bytes of a name that no contract knows, and 21.
+    let named = |length: usize| format!(r#"["{}"]"#, "n".repeat(length));
+    assert!(ask(client, 1, &named(20), &[]).await.contains("UNKNOWN_EVENT"));
+    assert!(refused(&ask(client, 2, &named(21), &[]).await));
+    // 6 levels with the event's own, and 7.
+    let deep = |levels: usize| format!(r#"["say",{}{}]"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
+    assert_eq!(ask(client, 3, &deep(6), &[]).await, "433[[[[[[]]]]]]");
+    assert!(refused(&ask(client, 4, &deep(7), &[]).await));
+    // Deeper than any parser: still an answer.
+    assert!(refused(&ask(client, 5, &deep(5000), &[]).await));
+    let with = |count: usize| {
+        let of = |num: usize| format!(r#",{{"_placeholder":true,"num":{num}}}"#);
+        format!(r#"["say"{}]"#, (0..count).map(of).collect::<String>())
+    };
+    assert!(ask(client, 6, &with(3), &[1, 1, 1]).await.starts_with("463-6["));
+    assert!(refused(&ask(client, 7, &with(4), &[1, 1, 1, 1]).await));
+    assert!(ask(client, 8, &with(1), &[1000]).await.starts_with("461-8["));
+    assert!(refused(&ask(client, 9, &with(1), &[1001]).await));
+    // Names of 12 bytes, `r:` among them, and of 13.
+    let join = |room: &str| format!(r#"["join","{room}"]"#);
+    assert!(ask(client, 10, &join(&"x".repeat(10)), &[]).await.contains("true"));
+    assert!(ask(client, 11, &join(&"x".repeat(11)), &[]).await.contains("INVALID_ROOM"));
+    assert!(ask(client, 12, &join("a b"), &[]).await.contains("INVALID_ROOM"), "no letter, digit or one of _-.@+=~");
+    for (id, room) in (13..).zip(["b", "c", "d"]) {
+        assert!(ask(client, id, &join(room), &[]).await.contains("true"));
+    }
+    assert!(refused(&ask(client, 16, &join("e"), &[]).await), "four rooms");
+    assert!(ask(client, 17, &join("d"), &[]).await.contains("true"), "it is in it already");
+    assert!(ask(client, 18, r#"["leave","d"]"#, &[]).await.contains("true"));
+    assert!(ask(client, 19, &join("e"), &[]).await.contains("true"));
+    // Too often: told how long to wait, before anything is parsed; and whoever goes on is sent away.
+    for id in [20, 21] {
+        assert!(!ask(client, id, r#"["seldom"]"#, &[]).await.contains("error"));
+    }
+    for id in 22..26 {
+        // The library reads a packet before we can count it.
+        let event = if engine == "native" { r#"["seldom",{this is no JSON]"# } else { r#"["seldom",{}]"# };
+        let ack = ask(client, id, event, &[]).await;
+        assert!(ack.contains(r#""code":"RATE_LIMIT_EXCEEDED""#) && ack.contains(r#""retryAfterMs":"#), "{ack}");
+    }
+    client.send(r#"42["seldom"]"#).await;
+    client.until_closed().await;
+    node.becomes("it is gone", "roomcast_connections{", "", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bound_is_told_at_one_above() {
+    for engine in ["native", "socketioxide"] {
+        println!("{engine}");
+        bounds(engine).await;
+    }
+}
