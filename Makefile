@@ -1,7 +1,7 @@
 # roomcast: what a newcomer and the continuous integration type. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test charts observe cluster bench bench-restart lint deny
+.PHONY: help run test charts observe cluster bench fuzz bench-restart lint deny
 
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ bench: ## Measures both engines beside Node's socket.io and others, in a release
 
 bench-restart: ## Restarts three nodes one after the other under 5,000 clients, beside Node's socket.io.
 	@scripts/bench-restart
+
+fuzz: ## Every fuzz target for long, guided by coverage; FUZZ_RUNS and FUZZ_SECONDS bound it.
+	@scripts/fuzz
 
 lint: ## Formatting, clippy and rustdoc with warnings denied, licences and bans of dependencies.
 	@scripts/lint

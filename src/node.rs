@@ -66,6 +66,14 @@ pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'stati
     Ok(())
 }
 
+/// The API of a node that listens nowhere and has no clients: what the fuzzers ask.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn api(config: &Config) -> anyhow::Result<axum::Router> {
+    Ok(http::api_router(build::build(config).await?.api.clone()))
+}
+
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key} = {address} cannot be bound"))
 }

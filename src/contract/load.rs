@@ -3,7 +3,7 @@
 mod find;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use indexmap::IndexMap;
 
@@ -13,6 +13,9 @@ use super::file;
 use super::model::{Contract, Namespace};
 use super::report::{ContractSummary, Report, Summary};
 use super::structure;
+
+/// Made once: it is the same for every file.
+static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(file::json_schema);
 
 /// The text of a contract and where it came from.
 #[derive(Debug, Clone)]
@@ -71,10 +74,9 @@ fn summarize(contract: &Contract) -> ContractSummary {
 }
 
 fn finish(found: Vec<Found>, mut report: Report) -> Result<Vec<Namespace>, Report> {
-    let schema = file::json_schema();
     let mut parts: Vec<(Arc<Contract>, Arc<Document>)> = Vec::new();
     for Found { source, base } in found {
-        let (contract, document) = read(&source, base, &schema, &mut report);
+        let (contract, document) = read(&source, base, &SCHEMA, &mut report);
         check_name(&contract, &document, &parts, &mut report);
         parts.push((Arc::new(contract), Arc::new(document)));
     }

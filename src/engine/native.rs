@@ -6,12 +6,12 @@
 //! Built in two steps, as the other: [`NativeCarrier`] brings events to clients, [`NativeEngine`] lets clients in.
 
 mod carrier;
-mod frame;
-mod head;
+pub mod frame;
+pub mod head;
 mod inbox;
 mod intake;
 mod member;
-mod packet;
+pub mod packet;
 mod session;
 mod turn;
 mod wire;

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use sha1::{Digest, Sha1};
 
 /// A longer head is not ours to judge.
-pub(super) const MAX_HEAD: usize = 16 * 1024;
+pub const MAX_HEAD: usize = 16 * 1024;
 
 const MAX_HEADERS: usize = 64;
 
@@ -26,7 +26,7 @@ const READ: [HeaderName; 7] = [
 ];
 
 /// What the bytes of a connection say so far.
-pub(super) enum Head {
+pub enum Head {
     /// More are needed.
     Partial,
     /// Not for us: HTTP answers.
@@ -37,19 +37,19 @@ pub(super) enum Head {
 
 /// The handshake of a WebSocket session.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub struct Opening {
     /// How many bytes it had.
-    pub(super) length: usize,
+    pub length: usize,
     /// The query, without its question mark.
-    pub(super) query: String,
+    pub query: String,
     /// The few headers that matter.
-    pub(super) headers: HeaderMap,
+    pub headers: HeaderMap,
     key: String,
 }
 
 impl Head {
     /// Judges the first bytes of a connection.
-    pub(super) fn read(bytes: &[u8], path: &str) -> Self {
+    pub fn read(bytes: &[u8], path: &str) -> Self {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(bytes) {
@@ -115,7 +115,7 @@ fn values<'a>(request: &'a httparse::Request<'_, '_>, name: &'a str) -> impl Ite
 
 impl Opening {
     /// The answer, to which frames can be appended.
-    pub(super) fn answer(&self) -> BytesMut {
+    pub fn answer(&self) -> BytesMut {
         let digest = Sha1::new().chain_update(&self.key).chain_update(GUID).finalize();
         let mut out = BytesMut::with_capacity(320);
         out.put_slice(
@@ -127,7 +127,7 @@ impl Opening {
     }
 
     /// A header as text.
-    pub(super) fn header(&self, name: &HeaderName) -> Option<Box<str>> {
+    pub fn header(&self, name: &HeaderName) -> Option<Box<str>> {
         Some(self.headers.get(name)?.to_str().ok()?.into())
     }
 }

@@ -1,0 +1,3 @@
+//! The fuzz targets as a library.
+
+pub mod targets;

@@ -1,0 +1,58 @@
+//! Every fuzz target, and what they share. `cargo fuzz` runs them for long, `tests/fuzz.rs` shortly with every test run.
+
+pub mod cluster_message;
+pub mod contract_file;
+pub mod forwarding_headers;
+pub mod frame;
+pub mod handshake;
+pub mod http_api;
+pub mod packet;
+pub mod proxy_header;
+pub mod recovery_place;
+pub mod room_template;
+pub mod rule;
+pub mod template;
+pub mod token;
+
+/// A target's name and what it does with an input: panics, if it finds something.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("cluster_message", cluster_message::run),
+    ("contract_file", contract_file::run),
+    ("frame", frame::run),
+    ("handshake", handshake::run),
+    ("http_api", http_api::run),
+    ("packet", packet::run),
+    ("proxy_header", proxy_header::run),
+    ("forwarding_headers", forwarding_headers::run),
+    ("recovery_place", recovery_place::run),
+    ("room_template", room_template::run),
+    ("rule", rule::run),
+    ("template", template::run),
+    ("token", token::run),
+];
+
+/// Between the parts of an input, so that corpora can be read and written by hand.
+const SEPARATOR: &[u8] = b"\n====\n";
+
+/// An input's parts; those that are missing are empty, and the last has all that is left.
+pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
+    let mut rest = input;
+    let mut parts = [&input[..0]; N];
+    for (at, part) in parts.iter_mut().enumerate() {
+        let end = rest.windows(SEPARATOR.len()).position(|window| window == SEPARATOR).filter(|_| at + 1 < N);
+        (*part, rest) = match end {
+            Some(end) => (&rest[..end], &rest[end + SEPARATOR.len()..]),
+            None => (rest, &rest[..0]),
+        };
+    }
+    parts
+}
+
+/// The same for text; `None` if it is none.
+pub fn texts<const N: usize>(input: &[u8]) -> Option<[&str; N]> {
+    let parts = parts::<N>(input).map(|part| std::str::from_utf8(part).ok());
+    parts.iter().all(Option::is_some).then(|| parts.map(Option::unwrap_or_default))
+}

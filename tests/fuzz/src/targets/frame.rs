@@ -1,0 +1,40 @@
+//! WebSocket frames: the same messages and the same end, however the bytes are cut.
+use roomcast::engine::native::frame::{Reader, Step};
+
+const MAX_PAYLOAD: usize = 4096;
+
+/// Everything that was read, and how it ended.
+fn read(bytes: &[u8], cut: usize) -> (Vec<String>, Option<String>) {
+    let mut reader = Reader::new(MAX_PAYLOAD);
+    let (mut seen, mut held) = (Vec::new(), Vec::new());
+    for piece in bytes.chunks(cut.max(1)) {
+        held.extend_from_slice(piece);
+        loop {
+            let (used, more) = match reader.step(&mut held) {
+                Err(violation) => return (seen, Some(format!("{violation:?}"))),
+                Ok((used, Step::More(missing))) => {
+                    assert!(used == 0 && missing > 0);
+                    break;
+                }
+                Ok((used, step)) => {
+                    if let Step::Text(text) = &step {
+                        assert!(text.len() <= MAX_PAYLOAD);
+                    }
+                    seen.push(format!("{step:?}"));
+                    (used, used > 0)
+                }
+            };
+            assert!(more, "a step that takes nothing");
+            held.drain(..used);
+        }
+    }
+    (seen, None)
+}
+
+/// Runs the target.
+pub fn run(bytes: &[u8]) {
+    let whole = read(bytes, bytes.len());
+    for cut in [1, 7] {
+        assert_eq!(whole, read(bytes, cut), "in pieces of {cut}");
+    }
+}

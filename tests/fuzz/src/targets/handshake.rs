@@ -1,0 +1,23 @@
+//! The head of a request: the same verdict for the same bytes, and no verdict is taken back when more come.
+use roomcast::engine::native::head::Head;
+
+fn verdict(bytes: &[u8]) -> &'static str {
+    match Head::read(bytes, "/socket.io/") {
+        Head::Partial => "partial",
+        Head::Other => "other",
+        Head::Open(opening) => {
+            assert!(opening.length <= bytes.len());
+            assert!(opening.answer().starts_with(b"HTTP/1.1 101 "));
+            "open"
+        }
+    }
+}
+
+/// Runs the target.
+pub fn run(bytes: &[u8]) {
+    let whole = verdict(bytes);
+    for cut in [bytes.len() / 2, bytes.len().saturating_sub(1)] {
+        let before = verdict(&bytes[..cut]);
+        assert!(before == "partial" || before == whole, "{before} became {whole}");
+    }
+}

@@ -1,0 +1,18 @@
+//! What a client hands back to have its session recovered: read or refused.
+
+use roomcast::session::trail::{Point, Tail};
+
+/// Runs the target.
+pub fn run(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let _ = text.split('\n').map(|text| Tail::read(Some(text))).map(check).count();
+}
+
+fn check(tail: Option<Tail>) {
+    let Some(tail) = tail else { return };
+    for room in ["room", ""] {
+        let Some(position) = tail.position(room, Some(Point { epoch: 1, offset: 7 })) else { continue };
+        // Never from before the session began.
+        assert!(position.has(position.floor) && (position.epoch != 1 || position.has(7)), "{position:?}");
+    }
+}
