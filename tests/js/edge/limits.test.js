@@ -7,7 +7,7 @@ import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
 import { ENGINE } from '../harness/world.js';
 
-const contracts = [join(ROOT, 'tests/js/fixtures/limited.toml')];
+const contracts = [join(ROOT, 'tests/js/fixtures/alone/limited.toml')];
 const FAST = { reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 100 };
 const nodes = [];
 let clients = [];
