@@ -121,6 +121,7 @@ fn sample(key: &Key) -> String {
         (_, Kind::Url) if key.path.starts_with("redis") => "\"redis://127.0.0.1:6379\"".to_owned(),
         (_, Kind::Url) => "\"https://example.com/\"".to_owned(),
         (_, Kind::Rate) => "\"10/s\"".to_owned(),
+        (_, Kind::Time) => "\"20s\"".to_owned(),
         (_, Kind::Number) => "0".to_owned(),
         _ => "\"…\"".to_owned(),
     }
@@ -178,7 +179,9 @@ mod tests {
         };
         let text = example().lines().map(open).collect::<Vec<_>>().join("\n");
         let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        assert_eq!(config.server, Config::default().server);
+        // Without a value it follows another one.
+        let write_timeout = Some(crate::config::Period::from_secs(20));
+        assert_eq!(config.server, crate::config::Server { write_timeout, ..Config::default().server });
         assert_eq!((config.api.keys.len(), config.auth.keys.len(), config.hooks.len()), (1, 1, 1));
     }
 }

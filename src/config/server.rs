@@ -1,6 +1,7 @@
 //! `[server]`
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct Server {
     pub ping_interval: Period,
     /// How long its answer is waited for.
     pub ping_timeout: Period,
+    /// A client that takes nothing of what is written to it for so long is gone; without it, `ping_timeout`.
+    pub write_timeout: Option<Period>,
     /// How long a client may take to connect to a namespace.
     pub connect_timeout: Period,
     /// The largest message of a client, over every transport.
@@ -86,6 +89,7 @@ impl Default for Server {
             bind_sessions_to_ip: true,
             ping_interval: Period::from_secs(25),
             ping_timeout: Period::from_secs(20),
+            write_timeout: None,
             connect_timeout: Period::from_secs(45),
             max_payload: Size::from_bytes(1_000_000),
             max_connections: 0,
@@ -96,6 +100,11 @@ impl Default for Server {
 }
 
 impl Server {
+    /// How long a client may take nothing of what is written to it.
+    pub fn stall(&self) -> Duration {
+        self.write_timeout.unwrap_or(self.ping_timeout).get()
+    }
+
     pub(super) fn check(&self, check: &mut Check<'_>) {
         let path = self.path.as_str();
         let is_path = path.len() > 2 && path.starts_with('/') && path.ends_with('/') && !path.contains("//");
@@ -112,6 +121,9 @@ impl Server {
         check.must(spoken, "proxy_protocol", "needs server.trusted_proxies: only they are believed");
         check.time("ping_interval", *self.ping_interval);
         check.time("ping_timeout", *self.ping_timeout);
+        if let Some(write_timeout) = self.write_timeout {
+            check.time("write_timeout", *write_timeout);
+        }
         check.time("connect_timeout", *self.connect_timeout);
         check.must((1..=LARGEST_PAYLOAD).contains(&self.max_payload.bytes()), "max_payload", "must be 1B to 1GiB");
         check.must((1..=LONGEST_QUEUE).contains(&self.queue), "queue", "must be 1 to 1000000");

@@ -11,9 +11,12 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::telemetry::metrics::Metrics;
+
+/// A connection that is closing, and whose client takes nothing for so long, is over: nobody waits longer for its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const LIVE: u8 = 0;
 const CLOSING: u8 = 1;
@@ -98,7 +101,7 @@ pub struct Conn<S> {
 }
 
 impl<S> Conn<S> {
-    /// Wraps a stream. A write that makes no progress for `stall` ends the connection.
+    /// Wraps a stream. A write that makes no progress for `stall` ends the connection; once it is closing, sooner.
     pub fn new(stream: S, stall: Duration, traffic: Traffic) -> Self {
         Self { stream, traffic, kill: Arc::default(), stall, stalled: None }
     }
@@ -120,14 +123,20 @@ impl<S> Conn<S> {
             self.stalled = None;
             return outcome;
         }
-        let stall = self.stall;
+        // Before its state is read, so that no turn is missed.
+        self.kill.writer.register(cx.waker());
+        let state = self.kill.state();
+        let stall = if state == LIVE { self.stall } else { self.stall.min(LAST_WORDS) };
         let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
-        if timer.as_mut().poll(cx).is_ready() {
+        let by = Instant::now() + stall;
+        if timer.deadline() > by {
+            timer.as_mut().reset(by);
+        }
+        if state == DEAD || timer.as_mut().poll(cx).is_ready() {
             self.kill.kill();
             return Poll::Ready(Err(dead()));
         }
-        self.kill.writer.register(cx.waker());
-        if self.kill.state() == DEAD { Poll::Ready(Err(dead())) } else { Poll::Pending }
+        Poll::Pending
     }
 }
 
@@ -236,6 +245,19 @@ mod tests {
         let error = conn.write_all(b"more than fits").await.unwrap_err();
         assert_eq!((error.kind(), started.elapsed().as_secs()), (io::ErrorKind::BrokenPipe, 20));
         assert_eq!(conn.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_does_not_wait_long_for_a_client_that_stops_reading() {
+        let (near, _far) = tokio::io::duplex(4);
+        let mut conn = Conn::new(near, Duration::from_secs(20), traffic());
+        let kill = conn.kill_switch();
+        let started = tokio::time::Instant::now();
+        let writing = tokio::spawn(async move { conn.write_all(b"more than fits").await });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        kill.close();
+        assert!(writing.await.unwrap().is_err());
+        assert_eq!(started.elapsed().as_secs(), 6);
     }
 
     #[tokio::test(start_paused = true)]

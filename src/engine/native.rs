@@ -102,7 +102,7 @@ impl<G: Gate> NativeEngine<G> {
             ping_interval: config.ping_interval.get(),
             ping_timeout: config.ping_timeout.get(),
             connect_timeout: config.connect_timeout.get(),
-            stall: config.ping_timeout.get(),
+            stall: config.stall(),
             bounds: Bounds {
                 packets: config.queue,
                 bytes: max_payload.saturating_mul(QUEUED_PAYLOADS).max(LEAST_QUEUE_BYTES),

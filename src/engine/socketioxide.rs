@@ -111,8 +111,7 @@ impl SocketioxideEngine {
     /// How the public listener treats connections.
     pub(super) fn manners(&self) -> Manners {
         Manners {
-            // A client that reads nothing for as long as it may leave a ping unanswered is gone.
-            stall: self.config.ping_timeout.get(),
+            stall: self.config.stall(),
             traffic: Traffic::new(&self.terms.metrics),
             balancers: self.config.proxy_protocol.then(|| Balancers::new(&self.config.trusted_proxies)),
         }
