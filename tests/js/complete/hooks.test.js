@@ -156,7 +156,7 @@ describe('a slow backend', () => {
     await Promise.all(all);
     assert.ok(backend.most <= 4, `${backend.most} at once`);
     assert.equal(acks.filter(({ success }) => success).length, 12);
-    for (const ack of acks.filter(({ success }) => !success)) like(ack, failure('OVERLOADED'));
+    for (const ack of acks.filter(({ success }) => !success)) like(ack, { ...failure('OVERLOADED'), error: { ...failure('OVERLOADED').error, retryAfterMs: 1000 } });
   });
 
   test('is given up after the time-out', async () => {
@@ -187,7 +187,9 @@ describe('a broken backend', () => {
     backend.answer = on('event', () => ({ status: 500, body: {} }));
     for (let count = 0; count < 5; count += 1) await alice.ask('do', {});
     const asked = backend.of('event').length;
-    like(await alice.ask('do', {}), failure('UNAVAILABLE'));
+    const refused = failure('UNAVAILABLE');
+    const soon = (ms) => ms > 0 && ms <= 1000;
+    like(await alice.ask('do', {}), { ...refused, error: { ...refused.error, retryAfterMs: soon } });
     assert.equal(backend.of('event').length, asked, 'not asked');
     backend.answer = agree;
     await eventually('it is asked again', async () => (await alice.ask('do', {})).success);
