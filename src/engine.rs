@@ -8,6 +8,7 @@ pub mod conn;
 pub mod edge;
 pub mod listener;
 pub mod native;
+mod outstanding;
 pub mod proxy;
 mod rewind;
 mod slot;

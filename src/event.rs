@@ -297,6 +297,11 @@ impl Args {
     pub fn attachments(&self) -> &[Bytes] {
         &self.attachments
     }
+
+    /// Text and attachments together, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.text.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
+    }
 }
 
 // Payloads stay out of logs.

@@ -45,6 +45,15 @@ pub trait Link: Send + Sync {
     /// As [`Link::send`].
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError>;
 
+    /// Whether an event of so many bytes may be queued for this client together with others. It is then counted as
+    /// queued.
+    fn share(&self, _bytes: usize) -> bool {
+        true
+    }
+
+    /// An event that was to be queued for several clients was perhaps not queued for this one.
+    fn unshare(&self, _bytes: usize) {}
+
     /// Tells the engine of a room, for engines that keep rooms of their own.
     fn joined(&self, room: &RoomName);
 
@@ -364,6 +373,16 @@ impl Session {
     /// replayed to it lately.
     pub fn is_plain(&self) -> bool {
         !self.replays_used.load(Ordering::Acquire) && !self.holds()
+    }
+
+    /// Whether an event of so many bytes is sent to this session together with others (see [`Link::share`]).
+    pub fn shares(&self, bytes: usize) -> bool {
+        self.is_plain() && self.link.share(bytes)
+    }
+
+    /// Such an event was perhaps not queued (see [`Link::unshare`]).
+    pub fn unshare(&self, bytes: usize) {
+        self.link.unshare(bytes);
     }
 
     /// Whether something is kept beyond the client's full queue.

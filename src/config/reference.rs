@@ -122,6 +122,7 @@ fn sample(key: &Key) -> String {
         (_, Kind::Url) => "\"https://example.com/\"".to_owned(),
         (_, Kind::Rate) => "\"10/s\"".to_owned(),
         (_, Kind::Time) => "\"20s\"".to_owned(),
+        (_, Kind::Size) => "\"4MiB\"".to_owned(),
         (_, Kind::Number) => "0".to_owned(),
         _ => "\"…\"".to_owned(),
     }
@@ -179,9 +180,10 @@ mod tests {
         };
         let text = example().lines().map(open).collect::<Vec<_>>().join("\n");
         let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        // Without a value it follows another one.
+        // Without a value they follow another one.
         let write_timeout = Some(crate::config::Period::from_secs(20));
-        assert_eq!(config.server, crate::config::Server { write_timeout, ..Config::default().server });
+        let queue_bytes = Some(crate::config::Size::from_bytes(4 << 20));
+        assert_eq!(config.server, crate::config::Server { write_timeout, queue_bytes, ..Config::default().server });
         assert_eq!((config.api.keys.len(), config.auth.keys.len(), config.hooks.len()), (1, 1, 1));
     }
 }

@@ -13,6 +13,12 @@ use super::{Network, Period, Size};
 const LARGEST_PAYLOAD: u64 = 1 << 30;
 /// More than any client should be behind.
 const LONGEST_QUEUE: usize = 1_000_000;
+/// More than any node should keep for one client.
+const LARGEST_QUEUE: u64 = 1 << 40;
+/// Where it is not said how many bytes may wait for a client, at least so many may.
+const LEAST_QUEUE_BYTES: usize = 4 << 20;
+/// Where it is not said, so many messages of the largest size may wait.
+const QUEUED_PAYLOADS: usize = 4;
 
 /// The public listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +55,8 @@ pub struct Server {
     pub max_connections: u64,
     /// How many packets may wait for one client.
     pub queue: usize,
+    /// How many bytes of packets may wait for one client; without it, four messages of `max_payload`, at least 4 MiB.
+    pub queue_bytes: Option<Size>,
     /// Who serves clients that open with a WebSocket. Clients that begin by long-polling are served by `socketioxide` always.
     pub engine: Engine,
 }
@@ -94,6 +102,7 @@ impl Default for Server {
             max_payload: Size::from_bytes(1_000_000),
             max_connections: 0,
             queue: 1024,
+            queue_bytes: None,
             engine: Engine::default(),
         }
     }
@@ -103,6 +112,12 @@ impl Server {
     /// How long a client may take nothing of what is written to it.
     pub fn stall(&self) -> Duration {
         self.write_timeout.unwrap_or(self.ping_timeout).get()
+    }
+
+    /// How many bytes may wait for one client.
+    pub fn queued_bytes(&self) -> usize {
+        let usual = || self.max_payload.as_usize().saturating_mul(QUEUED_PAYLOADS).max(LEAST_QUEUE_BYTES);
+        self.queue_bytes.map_or_else(usual, Size::as_usize)
     }
 
     pub(super) fn check(&self, check: &mut Check<'_>) {
@@ -127,6 +142,8 @@ impl Server {
         check.time("connect_timeout", *self.connect_timeout);
         check.must((1..=LARGEST_PAYLOAD).contains(&self.max_payload.bytes()), "max_payload", "must be 1B to 1GiB");
         check.must((1..=LONGEST_QUEUE).contains(&self.queue), "queue", "must be 1 to 1000000");
+        let bounded = self.queue_bytes.is_none_or(|size| (1..=LARGEST_QUEUE).contains(&size.bytes()));
+        check.must(bounded, "queue_bytes", "must be 1B to 1TiB");
     }
 }
 

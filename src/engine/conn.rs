@@ -3,8 +3,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::outstanding::Outstanding;
 use crate::telemetry::metrics::Metrics;
 
 /// A connection that is closing, and whose client takes nothing for so long, is over: nobody waits longer for its last words.
@@ -39,6 +40,8 @@ pub struct KillSwitch {
     state: AtomicU8,
     reader: AtomicWaker,
     writer: AtomicWaker,
+    /// Whose bytes leave on it, where that is asked.
+    outstanding: OnceLock<Arc<Outstanding>>,
 }
 
 impl KillSwitch {
@@ -60,6 +63,11 @@ impl KillSwitch {
             CLOSING => Turned::Closing,
             _ => Turned::Dead,
         }
+    }
+
+    /// What is written is counted here from now on.
+    pub(super) fn count_for(&self, outstanding: &Arc<Outstanding>) {
+        let _ = self.outstanding.set(outstanding.clone());
     }
 
     fn turn(&self, state: u8) {
@@ -114,6 +122,9 @@ impl<S> Conn<S> {
     fn count_sent(&self, outcome: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(written)) = outcome {
             self.traffic.sent.inc_by(*written as u64);
+            if let Some(outstanding) = self.kill.outstanding.get() {
+                outstanding.left(*written as u64);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use tower::{Service, ServiceExt};
@@ -120,7 +120,7 @@ impl Entrance {
 impl<S, B> Edge<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
-    B: axum::body::HttpBody<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    B: HttpBody<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
     /// A door for requests to `server.path`; all others go to `routes`.
     pub fn new(config: &config::Server, terms: &Terms, hub: Arc<Hub>, engine: S, routes: Router) -> Self {
@@ -187,12 +187,17 @@ where
             return shared.turn_away(TurnedAway::UnknownSession);
         };
         *request.uri_mut() = uri;
-        let _polling = session.as_ref().filter(|_| polls).map(|session| session.polling());
+        let polling = session.clone().filter(|_| polls);
+        let _polling = polling.as_ref().map(|session| session.polling());
         if let (true, Some(arrival), Some(session)) = (websocket, arrival, session) {
             session.upgrading(&arrival.kill);
             shared.metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
         }
-        self.pass(request).await
+        let response = self.pass(request).await;
+        if let Some(session) = polling.filter(|_| response.status() == StatusCode::OK) {
+            session.fetched(response.body().size_hint().exact());
+        }
+        response
     }
 
     /// A request without a session opens one.
@@ -230,7 +235,7 @@ where
 impl<S, B> Service<Request<Body>> for Edge<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
-    B: axum::body::HttpBody<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    B: HttpBody<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;

@@ -28,21 +28,15 @@ pub use carrier::NativeCarrier;
 
 use self::intake::NativeIntake;
 use self::turn::Turns;
-use self::wire::Bounds;
 use super::conn::Traffic;
 use super::edge::{EngineSession, Hub};
 use super::listener;
+use super::outstanding::Bounds;
 use super::socketioxide::SocketioxideEngine;
 use super::{Gate, Terms};
 use crate::auth::Handshake;
 use crate::config;
 use crate::telemetry::metrics::Metrics;
-
-/// At least so many bytes may wait for one client, however small `server.max_payload` is.
-const LEAST_QUEUE_BYTES: usize = 4 << 20;
-
-/// Of the largest messages, so many may wait for one client.
-const QUEUED_PAYLOADS: usize = 4;
 
 /// What all connections share.
 struct Shared<G> {
@@ -103,10 +97,7 @@ impl<G: Gate> NativeEngine<G> {
             ping_timeout: config.ping_timeout.get(),
             connect_timeout: config.connect_timeout.get(),
             stall: config.stall(),
-            bounds: Bounds {
-                packets: config.queue,
-                bytes: max_payload.saturating_mul(QUEUED_PAYLOADS).max(LEAST_QUEUE_BYTES),
-            },
+            bounds: Bounds { packets: config.queue, bytes: config.queued_bytes() },
             turns: Turns::start(writers, traffic.sent.clone()),
             traffic,
         };

@@ -28,6 +28,7 @@ use self::door::Door;
 use super::conn::Traffic;
 use super::edge::{Edge, Hub};
 use super::listener::{self, HttpOnly, Manners, Serve};
+use super::outstanding::Bounds;
 use super::proxy::Balancers;
 use super::{Gate, Terms};
 use crate::config;
@@ -78,7 +79,8 @@ impl SocketioxideEngine {
         for namespace in carrier.namespaces() {
             io.ns(namespace.to_string(), Door::new(namespace.clone(), gate.clone(), carrier.clone()));
         }
-        let hub = Arc::new(Hub::new(terms.limits.clone()));
+        let hub =
+            Arc::new(Hub::new(terms.limits.clone(), Bounds { packets: config.queue, bytes: config.queued_bytes() }));
         Self { hub, terms: terms.clone(), service, config: config.clone(), _io: io }
     }
 

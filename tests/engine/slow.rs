@@ -77,17 +77,83 @@ async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_i
     drop(stalled);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_no_longer_polls_is_gone_in_time() {
-    let node = Node::start(config::Server { ping_timeout: STALL.into(), ..server() }, None).await;
+/// A client in the room `r` that fetched everything, at the address where it polls.
+async fn poller(node: &Node) -> String {
     let open = "/socket.io/?EIO=4&transport=polling";
     let (_, body) = http(&node.address, &format!("GET {open}"), "").await;
     let sid = body.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap().to_owned();
     let path = format!("{open}&sid={sid}");
     assert_eq!(http(&node.address, &format!("POST {path}"), "40").await.0, 200);
-    while !http(&node.address, &format!("GET {path}"), "").await.1.contains(r#"40{"sid""#) {}
+    fetch(node, &path, r#"42["hello""#).await;
     assert_eq!(http(&node.address, &format!("POST {path}"), r#"421["join","r"]"#).await.0, 200);
-    eventually("it is in the room", SLACK, || members(&node, "r") == 1).await;
+    fetch(node, &path, r#"431["r"]"#).await;
+    eventually("it is in the room", SLACK, || members(node, "r") == 1).await;
+    path
+}
+
+/// Polls until this comes.
+async fn fetch(node: &Node, path: &str, wanted: &str) {
+    loop {
+        let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
+        assert_eq!(status, 200);
+        // The library's heartbeat begins at once.
+        if body.contains(wanted) {
+            return;
+        }
+    }
+}
+
+/// Few packets, but large ones.
+fn few_bytes() -> config::Server {
+    config::Server { queue: 1024, queue_bytes: Some(config::Size::from_bytes(1 << 20)), ..server() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_get_everything() {
+    const SIZE: usize = 256 * 1024;
+    const SENT: usize = 120;
+    // What the kernel takes for a connection, of both ends.
+    const KERNEL: usize = 12 << 20;
+    let node = Node::start(few_bytes(), None).await;
+    let stalled = node.member("r").await;
+    let mut others = [node.member("r").await, node.member("r").await];
+    let (mut queued, mut dropped) = (0, 0);
+    let text = "x".repeat(SIZE);
+    for n in 0..SENT {
+        let carried = node.publish(&format!(r#"["n",{n},"{text}"]"#), &["r"]);
+        (queued, dropped) = (queued + carried.local, dropped + carried.dropped);
+        for other in &mut others {
+            let got = other.text().await;
+            assert!(got.starts_with(&format!(r#"42["n",{n},"#)), "{n}: {}", &got[..got.len().min(40)]);
+        }
+    }
+    assert_eq!(queued + dropped, 3 * SENT, "the stalled one stays");
+    let taken = (SENT - dropped) * SIZE;
+    assert!(taken <= (1 << 20) + KERNEL, "{taken} bytes for a client that does not read");
+    assert!(taken >= 1 << 20, "{taken} bytes only");
+    let counter = node.metrics.deliveries_dropped_total.with_label_values(&["/", "queue_full"]);
+    assert_eq!(counter.get(), dropped as u64);
+    drop(stalled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_polls() {
+    let node = Node::start(few_bytes(), None).await;
+    let path = poller(&node).await;
+    let publish = |n: usize| node.publish(&format!(r#"["n",{n},"{}"]"#, "x".repeat(128 * 1024)), &["r"]);
+    // Seven and their names are a little less than the bound; eight are more.
+    let fits = (0..20).map(|n| publish(n).local).sum::<usize>();
+    assert_eq!(fits, 7);
+    let counter = node.metrics.deliveries_dropped_total.with_label_values(&["/", "queue_full"]);
+    assert_eq!(counter.get(), 13);
+    fetch(&node, &path, r#"42["n",6,"#).await;
+    assert_eq!((20..40).map(|n| publish(n).local).sum::<usize>(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_no_longer_polls_is_gone_in_time() {
+    let node = Node::start(config::Server { ping_timeout: STALL.into(), ..server() }, None).await;
+    poller(&node).await;
     // Nobody fetches these: the queue is bounded in packets.
     let results = (0..200).map(|n| node.publish(&format!(r#"["n",{n}]"#), &["r"]).dropped);
     assert!(results.sum::<usize>() > 0);

@@ -12,6 +12,7 @@ use prometheus::IntGaugeVec;
 use super::binding::{Mark, new_secret};
 use super::refusal::TurnedAway;
 use crate::engine::conn::KillSwitch;
+use crate::engine::outstanding::{Bounds, Outstanding};
 use crate::limits::Limits;
 use crate::session::Peer;
 use crate::telemetry::metrics::{Metrics, count};
@@ -37,6 +38,7 @@ type Closer = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 /// Counts connections, and finds those that poll by their ids.
 pub struct Hub {
     limits: Arc<Limits>,
+    bounds: Bounds,
     open: AtomicU64,
     closing: AtomicU64,
     refuses: AtomicBool,
@@ -64,6 +66,8 @@ pub struct EngineSession {
     // Weak: the connection itself keeps it, so that one that is gone can be told from one that is there.
     websocket: Mutex<Option<Weak<KillSwitch>>>,
     backlog: OnceLock<Weak<dyn Backlog>>,
+    /// For clients of the library only.
+    outstanding: OnceLock<Arc<Outstanding>>,
     polling: OnceLock<Box<Polling>>,
     closing: AtomicBool,
     /// Polls that wait now, and all that ever came.
@@ -95,10 +99,11 @@ pub struct Place {
 }
 
 impl Hub {
-    /// Nobody is connected.
-    pub(crate) fn new(limits: Arc<Limits>) -> Self {
+    /// Nobody is connected; so much may wait for each client.
+    pub(in crate::engine) fn new(limits: Arc<Limits>, bounds: Bounds) -> Self {
         Self {
             limits,
+            bounds,
             open: AtomicU64::new(0),
             refuses: AtomicBool::new(false),
             closing: AtomicU64::new(0),
@@ -260,6 +265,7 @@ impl EngineSession {
             hub,
             websocket: Mutex::new(websocket.as_ref().map(Arc::downgrade)),
             backlog: OnceLock::new(),
+            outstanding: OnceLock::new(),
             polling: OnceLock::new(),
             closing: AtomicBool::new(false),
             polls: AtomicU64::new(0),
@@ -295,6 +301,28 @@ impl EngineSession {
         // One that opens while we close the session closes with it.
         if self.is_closing() {
             kill.close();
+        }
+        if let Some(outstanding) = self.outstanding.get() {
+            kill.count_for(outstanding);
+        }
+    }
+
+    /// What waits for a client of the library, counted from the first call on.
+    pub(in crate::engine) fn outstanding(&self) -> Arc<Outstanding> {
+        let outstanding = self.outstanding.get_or_init(|| Arc::new(Outstanding::new(self.hub.bounds)));
+        let websocket = self.websocket.lock().expect("no panic while held").clone();
+        if let Some(kill) = websocket.as_ref().and_then(Weak::upgrade) {
+            kill.count_for(outstanding);
+        }
+        outstanding.clone()
+    }
+
+    /// The client has fetched a body of so many bytes, if that is known.
+    pub(super) fn fetched(&self, bytes: Option<u64>) {
+        match (self.outstanding.get(), bytes) {
+            (Some(outstanding), Some(bytes)) => outstanding.left(bytes),
+            (Some(outstanding), None) => outstanding.drained(),
+            (None, _) => {}
         }
     }
 
@@ -416,7 +444,8 @@ mod tests {
 
     fn hub(max_connections_per_ip: u32) -> Arc<Hub> {
         let limits = config::Limits { max_connections_per_ip, ..config::Limits::default() };
-        Arc::new(Hub::new(Arc::new(Limits::new(&limits, &[], Arc::default()))))
+        let bounds = Bounds { packets: 1, bytes: 1 };
+        Arc::new(Hub::new(Arc::new(Limits::new(&limits, &[], Arc::default())), bounds))
     }
 
     fn mark(ip: &str) -> Mark {

@@ -17,6 +17,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use super::turn::Turns;
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::Backlog;
+use crate::engine::outstanding::Bounds;
 use crate::session::SendError;
 
 /// So many packets go into one write.
@@ -30,15 +31,6 @@ const MAX_PONGS: usize = 4;
 
 /// An idle queue keeps no more room than this.
 const KEPT_CAPACITY: usize = 8;
-
-/// How much may wait for one client.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    /// Packets (`server.queue`).
-    pub(super) packets: usize,
-    /// Bytes. One packet may wait whatever its size.
-    pub(super) bytes: usize,
-}
 
 /// A connection, as those see it who send to it.
 pub(super) struct Wire {

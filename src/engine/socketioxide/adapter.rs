@@ -54,8 +54,8 @@ enum Backend<E> {
 /// Deliveries to the clients of one namespace on this node.
 pub(super) trait Port: Send + Sync {
     /// Sends to the members of any of `rooms` that are in none of `except`, each once; encoded once. Returns what failed,
-    /// one error a client. `volatile` drops silently.
-    fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName], volatile: bool) -> Vec<SocketError>;
+    /// one error a client.
+    fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName]) -> Vec<SocketError>;
 
     /// Sends a packet to one client.
     fn send(&self, sid: Sid, packet: Packet) -> Result<(), SendError>;
@@ -71,14 +71,12 @@ pub(super) trait Port: Send + Sync {
 }
 
 impl<E: SocketEmitter> Port for NodeAdapter<E> {
-    fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName], volatile: bool) -> Vec<SocketError> {
+    // Without the library's flag for volatile events, which hides what was dropped: the queue is bounded for all alike.
+    fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName]) -> Vec<SocketError> {
         let mut options = BroadcastOptions::default();
         options.rooms = rooms.iter().map(owned).collect();
         options.except = except.iter().map(owned).collect();
         options.add_flag(BroadcastFlags::Local);
-        if volatile {
-            options.add_flag(BroadcastFlags::Volatile);
-        }
         self.get_local().broadcast(Packet::event(self.path(), event), options).err().unwrap_or_default()
     }
 

@@ -128,13 +128,14 @@ impl SocketioxideCarrier {
         let outgoing = minded.as_ref().unwrap_or(outgoing);
         // Nobody may join while it is decided who gets the event how: a replay begins before its join.
         let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
-            let (mut plain, mut singles) = (0, Vec::new());
-            for session in sessions {
-                if session.is_plain() && !is_minded { plain += 1 } else { singles.push(session) }
-            }
-            let mut tally = Tally { queued: plain, ..Tally::default() };
-            if plain > 0 {
+            let bytes = outgoing.event.size_bytes();
+            let (shared, singles): (Vec<_>, Vec<_>) = sessions.partition(|session| !is_minded && session.shares(bytes));
+            let mut tally = Tally { queued: shared.len(), ..Tally::default() };
+            if !shared.is_empty() {
                 tally.fail(&broadcast(&*port, space, outgoing, &singles));
+                if tally.full > 0 {
+                    shared.iter().for_each(|session| session.unshare(bytes));
+                }
             }
             singles.iter().for_each(|session| tally.single(session, outgoing));
             tally
@@ -167,11 +168,11 @@ impl Carrier for SocketioxideCarrier {
 fn broadcast(port: &dyn Port, space: &Space, outgoing: &Outgoing, singles: &[&Arc<Session>]) -> Vec<SocketError> {
     let rooms = if outgoing.rooms.is_empty() { &space.everyone[..] } else { &outgoing.rooms };
     if singles.is_empty() {
-        return port.broadcast(value(&outgoing.event), rooms, &outgoing.except, outgoing.volatile);
+        return port.broadcast(value(&outgoing.event), rooms, &outgoing.except);
     }
     let own_rooms = singles.iter().map(|session| socket_room(session.id()));
     let except: Vec<_> = outgoing.except.iter().cloned().chain(own_rooms).collect();
-    port.broadcast(value(&outgoing.event), rooms, &except, outgoing.volatile)
+    port.broadcast(value(&outgoing.event), rooms, &except)
 }
 
 /// The event as the library has it; the bytes are shared.

@@ -11,6 +11,7 @@ use super::Adapter;
 use super::adapter::Port;
 use super::carrier::{EVERYONE, attachments, text, value};
 use crate::engine::edge::EngineSession;
+use crate::engine::outstanding::Outstanding;
 use crate::event::{Args, Event};
 use crate::session::{AckId, Close, Link, RoomName, SendError};
 
@@ -20,6 +21,7 @@ pub(super) struct SocketLink {
     port: Arc<dyn Port>,
     socket: Weak<Socket<Adapter>>,
     connection: Weak<EngineSession>,
+    outstanding: Option<Arc<Outstanding>>,
     runtime: Handle,
 }
 
@@ -35,6 +37,7 @@ impl SocketLink {
             port,
             socket: Arc::downgrade(socket),
             connection: connection.map(Arc::downgrade).unwrap_or_default(),
+            outstanding: connection.map(|connection| connection.outstanding()),
             runtime: Handle::current(),
         }
     }
@@ -43,9 +46,18 @@ impl SocketLink {
         self.socket.upgrade().filter(|socket| socket.connected())
     }
 
-    fn queue(&self, packet: Packet) -> Result<(), SendError> {
+    fn queue(&self, packet: Packet, bytes: usize) -> Result<(), SendError> {
         self.connected().ok_or(SendError::Closed)?;
-        self.port.send(self.sid, packet)
+        let Some(outstanding) = &self.outstanding else { return self.port.send(self.sid, packet) };
+        if !outstanding.take(bytes) {
+            return Err(SendError::Full);
+        }
+        self.port.send(self.sid, packet).inspect_err(|error| {
+            outstanding.give_back(bytes);
+            if *error == SendError::Full {
+                outstanding.stay_alone();
+            }
+        })
     }
 
     fn close_connection(connection: &Weak<EngineSession>) {
@@ -57,12 +69,22 @@ impl SocketLink {
 
 impl Link for SocketLink {
     fn send(&self, event: &Event) -> Result<(), SendError> {
-        self.queue(Packet::event(self.port.path(), value(event)))
+        self.queue(Packet::event(self.port.path(), value(event)), event.size_bytes())
     }
 
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
         let value = Value::Str(text(args.text()), attachments(args.attachments()));
-        self.queue(Packet::ack(self.port.path(), value, id))
+        self.queue(Packet::ack(self.port.path(), value, id), args.size_bytes())
+    }
+
+    fn share(&self, bytes: usize) -> bool {
+        self.outstanding.as_ref().is_none_or(|outstanding| outstanding.share(bytes))
+    }
+
+    fn unshare(&self, bytes: usize) {
+        if let Some(outstanding) = &self.outstanding {
+            outstanding.unshare(bytes);
+        }
     }
 
     fn joined(&self, room: &RoomName) {
