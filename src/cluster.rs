@@ -6,12 +6,17 @@
 pub mod event;
 pub mod frame;
 pub mod pubsub;
+pub mod socketio;
 
 mod actions;
+mod bridge;
 mod canary;
 mod gaps;
 mod members;
+mod numbers;
 mod revocations;
+mod scribe;
+mod wire;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, RwLock};
@@ -25,6 +30,7 @@ use tokio::sync::mpsc;
 pub use members::{Member, View};
 pub use pubsub::PubSub;
 pub use revocations::{ClusterRevoker, EndSession};
+pub use wire::Wire;
 
 use crate::config;
 use crate::directory::Told;
@@ -51,7 +57,7 @@ const CONTROL_BUFFER: usize = 4096;
 type Handler = Arc<dyn Fn(&str, Value) + Send + Sync>;
 
 /// Takes a session out of a room.
-type Leaver = Box<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
+type Leaver = Arc<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
 
 /// What this node says of itself, beside its totals.
 type StandingOf = Arc<dyn Fn() -> Standing + Send + Sync>;
@@ -73,6 +79,7 @@ struct Link {
     pubsub: Arc<PubSub>,
     control: Arc<str>,
     canaries: Arc<Canaries>,
+    wire: Arc<Wire>,
 }
 
 /// What nodes tell each other.
@@ -103,9 +110,11 @@ impl Cluster {
     ) -> Arc<Self> {
         let control: Arc<str> = redis.keys().control_channel().into();
         let pubsub = PubSub::start(redis.clone(), node, metrics.clone(), config.publish_buffer);
-        let canaries = Canaries::start(&redis, &pubsub, metrics, config.canary_interval.get());
+        let canaries = Canaries::start(&redis, &pubsub, metrics.clone(), config.canary_interval.get());
         let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
-        let cluster = Arc::new(Self::new(node, rooms, Some(Link { redis, pubsub, control, canaries })));
+        let wire = Wire::new(pubsub.clone(), redis.clone(), rooms.clone(), metrics, config);
+        let link = Link { redis, pubsub, control, canaries, wire };
+        let cluster = Arc::new(Self::new(node, rooms, Some(link)));
         tokio::spawn(cluster.clone().listen(requests));
         tokio::spawn(cluster.clone().say_hello());
         cluster
@@ -133,6 +142,11 @@ impl Cluster {
         self.link.as_ref().map(|link| &link.pubsub)
     }
 
+    /// The way of events to the other nodes and back; `None` on a node that stands alone.
+    pub fn wire(&self) -> Option<&Arc<Wire>> {
+        self.link.as_ref().map(|link| &link.wire)
+    }
+
     /// The nodes, this one first, and their totals.
     pub fn view(&self) -> View {
         self.members.view(self.own_member())
@@ -149,7 +163,7 @@ impl Cluster {
         };
         let (towards, from) = link.pubsub.waiting();
         set(&metrics.cluster_publish_queue, towards);
-        set(&metrics.cluster_receive_queue, from);
+        set(&metrics.cluster_receive_queue, from + link.wire.waiting());
         set(&metrics.redis_up, usize::from(link.redis.health().is_good()));
     }
 
@@ -188,6 +202,9 @@ impl Cluster {
 
     /// Tells the others that this node goes.
     pub async fn leave(&self) {
+        if let Some(wire) = self.wire() {
+            wire.leave().await;
+        }
         self.tell(BYE, &()).await;
     }
 

@@ -54,7 +54,7 @@ pub use origin::Origins;
 pub use period::Period;
 pub use presence::Presence;
 pub use recovery::Recovery;
-pub use redis::{Reconnect, Redis, RedisTls, Sentinel, WhenAway};
+pub use redis::{Reconnect, Redis, RedisTls, Sentinel, WhenAway, Wire};
 pub use secret::{Secret, Url};
 pub use server::{Engine, ForwardedHeader, Server};
 pub use size::Size;

@@ -3,6 +3,7 @@
 mod conflate;
 pub mod contract_event;
 pub mod direct;
+mod foreign;
 pub mod plain;
 mod record;
 mod relay;
@@ -109,6 +110,11 @@ impl NotCarried {
 pub trait Carrier: Send + Sync {
     /// Delivers to local clients, then hands the event to the cluster.
     fn carry(&self, outgoing: &Outgoing) -> Carried;
+
+    /// Delivers to local clients only: every node has the event.
+    fn deliver(&self, outgoing: &Outgoing) -> Carried {
+        self.carry(outgoing)
+    }
 }
 
 /// Who published.
@@ -120,6 +126,8 @@ pub enum Origin {
     Api,
     /// A hook's answer.
     Hook,
+    /// A Socket.IO emitter, or a server of Node.js, over Redis.
+    Emitter,
     /// The node itself: what a socket leaves behind, presence, a greeting.
     Node,
 }
@@ -131,6 +139,7 @@ impl Origin {
             Self::Client => "client",
             Self::Api => "api",
             Self::Hook => "hook",
+            Self::Emitter => "emitter",
             Self::Node => "node",
         }
     }
@@ -199,6 +208,8 @@ pub struct Publisher {
     recorded: HashSet<Arc<str>>,
     /// Namespaces whose clients may come back to what they missed.
     recovering: HashMap<Arc<str>, RecoveryPolicy>,
+    /// What contracts say of events that others publish by name only.
+    ruled: foreign::Ruled,
     timers: Mutex<HashSet<ThrottleKey>>,
 }
 
@@ -220,7 +231,8 @@ impl Publisher {
         let policies =
             parts.namespaces.iter().filter_map(|namespace| Some((namespace.path.clone(), namespace.recovery()?)));
         let recovering = policies.collect();
-        Arc::new(Self { parts, contracts, namespaces, recorded, recovering, timers: Mutex::default() })
+        let ruled = foreign::Ruled::new(&parts.namespaces);
+        Arc::new(Self { parts, contracts, namespaces, recorded, recovering, ruled, timers: Mutex::default() })
     }
 
     /// The loaded contracts, for documents and answers.

@@ -21,8 +21,8 @@ use fred::types::config::Options;
 use tokio_util::task::TaskTracker;
 
 pub use health::Health;
-pub use keys::Keys;
-pub use subscriber::{Message, Subscriber};
+pub use keys::{Keys, SocketIoKeys};
+pub use subscriber::{Kind, Message, Sink, Subscriber};
 
 use crate::config;
 use crate::telemetry::metrics::Metrics;

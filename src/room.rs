@@ -1,10 +1,11 @@
 //! Rooms and their members on this node: one index for all engines.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::SystemTime;
 
 use bytestring::ByteString;
+use futures_util::future::BoxFuture;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
@@ -38,6 +39,17 @@ pub fn user_of(room: &str) -> Option<&str> {
 
 const USER_PREFIX: &str = "$user:";
 
+/// Told of rooms that begin and end to have members on this node, in order; called by the index, and so must not wait or
+/// call it back.
+pub trait Interest: Send + Sync {
+    /// A room has its first member.
+    fn began(&self, namespace: &Arc<str>, room: &RoomName);
+    /// A room's last member is gone.
+    fn ended(&self, namespace: &Arc<str>, room: &RoomName);
+    /// Resolves when what is sent to the room elsewhere arrives here, or it is clear that it cannot. `None`: so it is.
+    fn settled<'a>(&'a self, namespace: &Arc<str>, room: &RoomName) -> Option<BoxFuture<'a, ()>>;
+}
+
 /// Every namespace's rooms and sessions on this node.
 ///
 /// Joining and leaving are O(1); nothing is locked across namespaces.
@@ -51,6 +63,7 @@ pub struct Rooms {
     laggards: Mutex<Vec<Weak<Session>>>,
     /// How many rooms a session may join, and who counts those that it may not.
     bound: Option<(usize, Arc<Metrics>)>,
+    interest: OnceLock<Arc<dyn Interest>>,
 }
 
 #[derive(Default)]
@@ -97,6 +110,20 @@ impl Rooms {
             slow: HashMap::new(),
             laggards: Mutex::default(),
             bound: None,
+            interest: OnceLock::new(),
+        }
+    }
+
+    /// Sets who is told of rooms that begin and end. To be called once, before clients connect.
+    pub fn set_interest(&self, interest: Arc<dyn Interest>) {
+        let _ = self.interest.set(interest);
+    }
+
+    /// Waits until what other nodes send to a room reaches its members here: a join takes effect then. At once where
+    /// that is so already, or cannot be because Redis is away.
+    pub async fn settled(&self, namespace: &Arc<str>, room: &RoomName) {
+        if let Some(settled) = self.interest.get().and_then(|interest| interest.settled(namespace, room)) {
+            settled.await;
         }
     }
 
@@ -170,7 +197,7 @@ impl Rooms {
         self.write(session.namespace(), |table| {
             let rooms = session.note_closed();
             for room in &rooms {
-                table.leave(session.id(), room);
+                self.leave_table(table, session, room);
             }
             if table.sessions.remove(session.id()).is_some() {
                 self.watchers.iter().for_each(|watcher| watcher.closed(session, &rooms));
@@ -188,12 +215,13 @@ impl Rooms {
             }
             let new = session.note_joined(room);
             if new {
-                table
-                    .rooms
-                    .entry(room.clone())
-                    .or_insert_with(|| Members { sessions: IndexMap::new(), created_at: SystemTime::now() })
-                    .sessions
-                    .insert(session.id().into(), session.clone());
+                let members = table.rooms.entry(room.clone()).or_insert_with(|| {
+                    if let Some(interest) = self.interest.get() {
+                        interest.began(session.namespace(), room);
+                    }
+                    Members { sessions: IndexMap::new(), created_at: SystemTime::now() }
+                });
+                members.sessions.insert(session.id().into(), session.clone());
                 self.watchers.iter().for_each(|watcher| watcher.joined(session, room));
             }
             new
@@ -215,7 +243,7 @@ impl Rooms {
         self.write(session.namespace(), |table| {
             let was = session.note_left(room);
             if was {
-                table.leave(session.id(), room);
+                self.leave_table(table, session, room);
                 self.watchers.iter().for_each(|watcher| watcher.left(session, room));
             }
             was
@@ -318,6 +346,19 @@ impl Rooms {
         self.read(namespace, count).unwrap_or_default()
     }
 
+    /// Whether a room has members on this node.
+    pub fn has_members(&self, namespace: &str, room: &str) -> bool {
+        self.read(namespace, |table| table.rooms.contains_key(room)).unwrap_or(false)
+    }
+
+    fn leave_table(&self, table: &mut Table, session: &Session, room: &RoomName) {
+        if table.leave(session.id(), room)
+            && let Some(interest) = self.interest.get()
+        {
+            interest.ended(session.namespace(), room);
+        }
+    }
+
     fn read<T>(&self, namespace: &str, work: impl FnOnce(&Table) -> T) -> Option<T> {
         Some(work(&self.namespaces.get(namespace)?.read().expect("no panic while held")))
     }
@@ -330,13 +371,15 @@ impl Rooms {
 // === impl Table ===
 
 impl Table {
-    fn leave(&mut self, id: &str, room: &RoomName) {
-        if let Some(members) = self.rooms.get_mut(room) {
-            members.sessions.swap_remove(id);
-            if members.sessions.is_empty() {
-                self.rooms.remove(room);
-            }
+    /// True when the room is gone with it.
+    fn leave(&mut self, id: &str, room: &RoomName) -> bool {
+        let Some(members) = self.rooms.get_mut(room) else { return false };
+        members.sessions.swap_remove(id);
+        let empty = members.sessions.is_empty();
+        if empty {
+            self.rooms.remove(room);
         }
+        empty
     }
 
     fn select<'a>(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Cluster;
+use super::{Cluster, Leaver};
 use crate::directory::{Actions, Answer, Done, Selection};
 use crate::room::{socket_room, user_room};
 use crate::session::{Close, RoomName, Session};
@@ -44,7 +44,11 @@ impl Cluster {
     /// Sets what takes a session out of a room, instead of the index alone: whoever knows what a leaving client leaves
     /// behind. To be called once, before clients connect.
     pub fn leave_by(&self, leave: impl Fn(&Arc<Session>, &RoomName) + Send + Sync + 'static) {
-        let _ = self.leaver.set(Box::new(leave));
+        let leave: Leaver = Arc::new(leave);
+        if let Some(wire) = self.wire() {
+            wire.leave_by(leave.clone());
+        }
+        let _ = self.leaver.set(leave);
     }
 
     fn act<'a>(&'a self, selection: &Selection, what: What) -> Answer<'a, Done> {
@@ -58,6 +62,9 @@ impl Cluster {
         let act = Act { namespace: selection.namespace.as_str().into(), rooms, what };
         Box::pin(async move {
             let local = act.carry_out(self);
+            if let What::Join(room) = &act.what {
+                self.rooms.settled(&act.namespace, room).await;
+            }
             let remote = self.tell(TOPIC, &act).await;
             Ok(Done { local, remote })
         })

@@ -36,16 +36,7 @@ pub fn encode(outgoing: &Outgoing) -> BytesMut {
         put_count(&mut out, rooms.len());
         rooms.iter().for_each(|room| put_bytes(&mut out, room.as_bytes()));
     }
-    put_count(&mut out, outgoing.stamps.len());
-    for stamp in &outgoing.stamps {
-        put_bytes(&mut out, stamp.room.as_bytes());
-        out.put_u64(stamp.epoch);
-        out.put_u64(stamp.offset);
-    }
-    if let Some(order) = order {
-        put_bytes(&mut out, order.scope.as_bytes());
-        out.put_u64(order.number);
-    }
+    put_marks(&mut out, outgoing);
     put_bytes(&mut out, event.text().as_bytes());
     put_count(&mut out, event.attachments().len());
     event.attachments().iter().for_each(|bytes| put_bytes(&mut out, bytes));
@@ -60,7 +51,67 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
     let flags = bytes.try_get_u8().map_err(|_| Malformed)?;
     let rooms = list(&mut bytes, 4, room)?;
     let except = list(&mut bytes, 4, room)?;
-    let stamps = list(&mut bytes, 20, |bytes| {
+    let (stamps, order) = take_marks(&mut bytes, flags)?;
+    let text = ByteString::try_from(take(&mut bytes)?).map_err(|_| Malformed)?;
+    let attachments = list(&mut bytes, 4, take)?;
+    let event = Event::from_wire(text, attachments).map_err(|_| Malformed)?;
+    let volatile = flags & VOLATILE != 0;
+    Ok(Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps, order })
+}
+
+/// Whether one of the rooms that an event goes to is wanted here, without reading the rest; an event for everybody is.
+///
+/// # Errors
+/// As [`decode`].
+pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool, Malformed> {
+    let mut bytes = &bytes[..];
+    let _flags = bytes.try_get_u8().map_err(|_| Malformed)?;
+    let count = bytes.try_get_u32().map_err(|_| Malformed)?;
+    for _ in 0..count {
+        let length = bytes.try_get_u32().map_err(|_| Malformed)? as usize;
+        let (room, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
+        if std::str::from_utf8(room).is_ok_and(&is_wanted) {
+            return Ok(true);
+        }
+        bytes = rest;
+    }
+    Ok(count == 0)
+}
+
+/// Writes an event's places in histories and among conflated events, and nothing else of it.
+pub fn encode_marks(outgoing: &Outgoing) -> BytesMut {
+    let mut out = BytesMut::with_capacity(64);
+    let order = outgoing.order.as_ref();
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    out.put_u8(flag(order.is_some(), ORDERED) | flag(order.is_some_and(|order| order.closes), CLOSES));
+    put_marks(&mut out, outgoing);
+    out
+}
+
+/// Reads what [`encode_marks`] wrote.
+///
+/// # Errors
+/// [`Malformed`] when the bytes are something else.
+pub fn decode_marks(mut bytes: Bytes) -> Result<(Vec<Stamp>, Option<Order>), Malformed> {
+    let flags = bytes.try_get_u8().map_err(|_| Malformed)?;
+    take_marks(&mut bytes, flags)
+}
+
+fn put_marks(out: &mut BytesMut, outgoing: &Outgoing) {
+    put_count(out, outgoing.stamps.len());
+    for stamp in &outgoing.stamps {
+        put_bytes(out, stamp.room.as_bytes());
+        out.put_u64(stamp.epoch);
+        out.put_u64(stamp.offset);
+    }
+    if let Some(order) = &outgoing.order {
+        put_bytes(out, order.scope.as_bytes());
+        out.put_u64(order.number);
+    }
+}
+
+fn take_marks(bytes: &mut Bytes, flags: u8) -> Result<(Vec<Stamp>, Option<Order>), Malformed> {
+    let stamps = list(bytes, 20, |bytes| {
         let room = room(bytes)?;
         let mut number = || bytes.try_get_u64().map_err(|_| Malformed);
         Ok(Stamp { room, epoch: number()?, offset: number()? })
@@ -68,16 +119,12 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
     let order = match flags & ORDERED {
         0 => None,
         _ => Some(Order {
-            scope: room(&mut bytes)?,
+            scope: room(bytes)?,
             number: bytes.try_get_u64().map_err(|_| Malformed)?,
             closes: flags & CLOSES != 0,
         }),
     };
-    let text = ByteString::try_from(take(&mut bytes)?).map_err(|_| Malformed)?;
-    let attachments = list(&mut bytes, 4, take)?;
-    let event = Event::from_wire(text, attachments).map_err(|_| Malformed)?;
-    let volatile = flags & VOLATILE != 0;
-    Ok(Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps, order })
+    Ok((stamps, order))
 }
 
 fn put_count(out: &mut BytesMut, count: usize) {
@@ -143,6 +190,18 @@ mod tests {
         assert_eq!((got.rooms, got.except, got.stamps), (sent.rooms, sent.except, sent.stamps));
         assert_eq!(got.order, sent.order);
         assert!(got.volatile);
+    }
+
+    #[test]
+    fn what_concerns_nobody_here_is_told_by_its_head() {
+        let bytes = encode(&outgoing()).freeze();
+        assert_eq!(concerns(&bytes, |room| room == "b:é"), Ok(true));
+        assert_eq!(concerns(&bytes, |room| room == "c"), Ok(false));
+        let everybody = encode(&Outgoing { rooms: Vec::new(), ..outgoing() }).freeze();
+        assert_eq!(concerns(&everybody, |_| false), Ok(true));
+        assert_eq!(concerns(&bytes.slice(..12), |_| false), Err(Malformed));
+        let marks = encode_marks(&outgoing()).freeze();
+        assert_eq!(decode_marks(marks).unwrap(), (outgoing().stamps, outgoing().order));
     }
 
     #[test]

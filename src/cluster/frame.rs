@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 const MAGIC: &[u8; 2] = b"rc";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FIXED: usize = MAGIC.len() + 1 + 3 * 8 + 1;
 
 /// The longest id of a node, in bytes.
@@ -32,7 +32,7 @@ pub struct Origin {
 pub struct Frame {
     /// Who sent it.
     pub origin: Origin,
-    /// Counts the messages of this origin on this channel, from 1. 0: not counted.
+    /// Counts the messages of this origin on this channel, within a run of them (`numbers`). 0: not counted.
     pub number: u64,
     /// When it was sent, by the sender's clock, in microseconds of Unix time.
     pub sent_at_us: u64,
@@ -142,7 +142,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let mut framed = b"rc\x01".to_vec();
+            let mut framed = b"rc\x02".to_vec();
             framed.extend(&bytes);
             let _ = Frame::decode(bytes.into());
             let _ = Frame::decode(framed.into());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::frame::Origin;
+use super::numbers::Number;
 
 /// At most so many nodes are followed; those that were silent longest are forgotten.
 const MAX_NODES: usize = 1024;
@@ -15,8 +16,10 @@ const FORGET: Duration = Duration::from_secs(600);
 /// The numbers that are expected next.
 #[derive(Default)]
 pub(super) struct Gaps {
-    /// Channels that this node listens to.
+    /// Channels that this node listens to as long as it lives.
     heard: HashSet<Arc<str>>,
+    /// Channels of rooms with members here.
+    rooms: HashSet<Arc<str>>,
     nodes: HashMap<Arc<str>, Seen>,
 }
 
@@ -27,8 +30,9 @@ struct Seen {
 }
 
 struct Expected {
+    run: u32,
     next: u64,
-    /// The newest number that the node said it had given, when it last said so.
+    /// The newest number of this run that the node said it had given, when it last said so.
     said: u64,
 }
 
@@ -43,21 +47,45 @@ impl Gaps {
         self.heard.iter().cloned().collect()
     }
 
+    /// Notes that this node listens to a room's channel.
+    pub(super) fn follow(&mut self, channel: &Arc<str>) {
+        self.rooms.insert(channel.clone());
+    }
+
+    /// Notes that it does so no more; what was heard there is forgotten.
+    pub(super) fn unfollow(&mut self, channel: &str) {
+        self.rooms.remove(channel);
+        self.nodes.values_mut().for_each(|seen| {
+            seen.channels.remove(channel);
+        });
+    }
+
     /// Notes a message. Returns how many before it are missing.
     ///
     /// The first message of a node's run begins the count: what was sent before this node listened is not missed.
     pub(super) fn note(&mut self, origin: &Origin, channel: &Arc<str>, number: u64, now: Instant) -> u64 {
+        if !self.listens_to(channel) {
+            return 0;
+        }
+        let number = Number::unpack(number);
+        let count = u64::from(number.count);
         let seen = self.seen(origin, now);
+        let fresh = Expected { run: number.run, next: count + 1, said: 0 };
         match seen.channels.get_mut(channel) {
             None => {
-                seen.channels.insert(channel.clone(), Expected { next: number + 1, said: 0 });
+                seen.channels.insert(channel.clone(), fresh);
                 0
             }
+            // This node listened when the run began.
+            Some(expected) if expected.run < number.run => {
+                *expected = fresh;
+                count.saturating_sub(1)
+            }
             // A late one was counted as missing when the gap was seen.
-            Some(expected) if number < expected.next => 0,
+            Some(expected) if expected.run > number.run || count < expected.next => 0,
             Some(expected) => {
-                let missing = number - expected.next;
-                expected.next = number + 1;
+                let missing = count - expected.next;
+                expected.next = count + 1;
                 missing
             }
         }
@@ -66,18 +94,29 @@ impl Gaps {
     /// Notes that a node has given numbers up to `head` on a channel. Returns how many are missing for certain: those
     /// that it had given already when it last said so.
     pub(super) fn note_head(&mut self, origin: &Origin, channel: &Arc<str>, head: u64, now: Instant) -> u64 {
-        if !self.heard.contains(channel) {
+        if !self.listens_to(channel) {
             return 0;
         }
+        let head = Number::unpack(head);
+        let count = u64::from(head.count);
         let seen = self.seen(origin, now);
         let Some(expected) = seen.channels.get_mut(channel) else {
-            seen.channels.insert(channel.clone(), Expected { next: head + 1, said: head });
+            seen.channels.insert(channel.clone(), Expected { run: head.run, next: count + 1, said: count });
             return 0;
         };
-        let said = std::mem::replace(&mut expected.said, head);
+        if expected.run < head.run {
+            *expected = Expected { run: head.run, next: 1, said: 0 };
+        } else if expected.run > head.run {
+            return 0;
+        }
+        let said = std::mem::replace(&mut expected.said, count);
         let missing = (said + 1).saturating_sub(expected.next);
         expected.next += missing;
         missing
+    }
+
+    fn listens_to(&self, channel: &str) -> bool {
+        self.heard.contains(channel) || self.rooms.contains(channel)
     }
 
     fn seen(&mut self, origin: &Origin, now: Instant) -> &mut Seen {
@@ -115,6 +154,8 @@ mod tests {
     #[test]
     fn gaps_are_counted_once_and_a_new_run_begins_anew() {
         let (mut gaps, now, channel) = (Gaps::default(), Instant::now(), Arc::from("c"));
+        assert_eq!(gaps.note(&origin(1), &channel, 3, now) + gaps.note(&origin(1), &channel, 9, now), 0, "not heard");
+        gaps.listen(&channel);
         let mut note = |run, number| gaps.note(&origin(run), &channel, number, now);
         assert_eq!(note(1, 5), 0);
         assert_eq!(note(1, 6), 0);
@@ -139,8 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn a_room_that_was_left_begins_anew_and_so_does_a_run() {
+        let (mut gaps, now, channel) = (Gaps::default(), Instant::now(), Arc::from("c"));
+        let number = |run, count| Number { run, count }.pack();
+        gaps.follow(&channel);
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 4), now), 0);
+        gaps.unfollow(&channel);
+        gaps.follow(&channel);
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 9), now), 0, "nobody was here meanwhile");
+        assert_eq!(gaps.note(&origin(1), &channel, number(3, 1), now), 0, "its sender had forgotten the channel");
+        assert_eq!(gaps.note(&origin(1), &channel, number(4, 3), now), 2);
+        assert_eq!(gaps.note(&origin(1), &channel, number(3, 2), now), 0, "late");
+        assert_eq!(gaps.note_head(&origin(1), &channel, number(5, 2), now), 0);
+        assert_eq!(gaps.note_head(&origin(1), &channel, number(5, 2), now), 2);
+    }
+
+    #[test]
     fn nodes_are_bounded() {
         let (mut gaps, now, channel) = (Gaps::default(), Instant::now(), Arc::from("c"));
+        gaps.listen(&channel);
         for node in 0..2 * MAX_NODES {
             let origin = Origin { node: node.to_string().into(), incarnation: 1 };
             gaps.note(&origin, &channel, 1, now);

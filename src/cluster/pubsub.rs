@@ -18,12 +18,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{Frame, Origin, now_us};
 use super::gaps::Gaps;
+use super::numbers::Numbers;
 use crate::publish::{NotCarried, Receipt};
-use crate::redis::{Message, Redis};
+use crate::redis::{Kind, Message, Redis};
 use crate::telemetry::metrics::Metrics;
 
 /// At most so many publishes are on their way to Redis and back.
 const MAX_IN_FLIGHT: usize = 2048;
+
+/// At most so many rooms' newest numbers are told at once.
+const MAX_HEADS: usize = 128;
 
 /// After Redis was away, what is published waits for so long until every node that is known listens again.
 const LISTENERS_WAIT: Duration = Duration::from_secs(1);
@@ -48,12 +52,14 @@ pub struct PubSub {
 type Listeners = Arc<RwLock<HashMap<Arc<str>, usize>>>;
 
 struct Outgoing {
-    numbers: HashMap<Arc<str>, u64>,
+    numbers: Numbers,
     queue: mpsc::Sender<Job>,
 }
 
 struct Job {
     channel: Arc<str>,
+    /// How its subscribers listen.
+    kind: Kind,
     frame: Bytes,
     counted: bool,
     queued: Instant,
@@ -79,7 +85,7 @@ impl PubSub {
             jobs,
         ));
         let origin = Origin { node: node.into(), incarnation: now_us() };
-        let outgoing = Mutex::new(Outgoing { numbers: HashMap::new(), queue });
+        let outgoing = Mutex::new(Outgoing { numbers: Numbers::default(), queue });
         Arc::new(Self { redis, origin, metrics, outgoing, gaps: Arc::default(), listeners, incoming: Mutex::default() })
     }
 
@@ -93,15 +99,36 @@ impl PubSub {
     /// # Errors
     /// At once when Redis is known to be away or the buffer is full. Otherwise the receipt tells.
     pub fn publish<B: AsRef<[u8]>>(&self, channel: &Arc<str>, body: impl FnOnce() -> B) -> Result<Receipt, NotCarried> {
+        self.publish_as(
+            Kind::Sharded,
+            channel,
+            || Some(body()),
+            |origin, number, body| Frame::encode(origin, number, now_us(), body.as_ref()),
+        )
+    }
+
+    /// Publishes an event in another form: `body` makes what needs no number, `frame` adds it. See [`PubSub::publish`].
+    ///
+    /// # Errors
+    /// As [`PubSub::publish`]; [`NotCarried::Refused`] when there is no body.
+    pub fn publish_as<B>(
+        &self,
+        kind: Kind,
+        channel: &Arc<str>,
+        body: impl FnOnce() -> Option<B>,
+        frame: impl FnOnce(&Origin, u64, B) -> Bytes,
+    ) -> Result<Receipt, NotCarried> {
         let body = self.redis.is_up().then(body);
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
         // What is not carried has a number too: the other nodes have missed it.
-        let number = outgoing.number(channel);
-        let Some(body) = body else {
-            return Err(self.count(NotCarried::Away));
+        let number = outgoing.numbers.next(channel, Instant::now());
+        let body = match body {
+            Some(Some(body)) => body,
+            Some(None) => return Err(self.count(NotCarried::Refused)),
+            None => return Err(self.count(NotCarried::Away)),
         };
-        let frame = Frame::encode(&self.origin, number, now_us(), body.as_ref());
-        outgoing.send(channel, frame, true).map_err(|why| self.count(why))
+        let frame = frame(&self.origin, number, body);
+        outgoing.send(kind, channel, frame, true).map_err(|why| self.count(why))
     }
 
     /// Tells something that may be lost: not numbered, not counted.
@@ -109,18 +136,18 @@ impl PubSub {
     /// # Errors
     /// As [`PubSub::publish`].
     pub fn tell(&self, channel: &Arc<str>, body: &[u8]) -> Result<Receipt, NotCarried> {
-        self.send_plain(channel, Frame::encode(&self.origin, 0, now_us(), body))
+        self.send_as(Kind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))
     }
 
     /// Publishes bytes of another protocol as they are.
     ///
     /// # Errors
     /// As [`PubSub::publish`].
-    pub fn send_plain(&self, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, NotCarried> {
+    pub fn send_as(&self, kind: Kind, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, NotCarried> {
         if !self.redis.is_up() {
             return Err(NotCarried::Away);
         }
-        self.outgoing.lock().expect("no panic while held").send(channel, bytes, false)
+        self.outgoing.lock().expect("no panic while held").send(kind, channel, bytes, false)
     }
 
     /// The messages of other nodes on a channel, in order; `buffer` of them may wait. A subscription that is asked for while
@@ -129,28 +156,24 @@ impl PubSub {
         let (queue, incoming) = mpsc::channel(buffer);
         self.incoming.lock().expect("no panic while held").push(queue.downgrade());
         self.gaps.lock().expect("no panic while held").listen(channel);
-        let (own, metrics, gaps) = (self.origin.clone(), self.metrics.clone(), self.gaps.clone());
+        let reader = self.reader();
         self.redis.subscriber().subscribe(channel.clone(), move |message| {
-            let frame = match Frame::decode(message.body) {
-                Ok(frame) if frame.origin == own => return,
-                Ok(frame) => frame,
-                Err(error) => {
-                    tracing::debug!(redis.channel = %message.channel, %error, "ignored a message");
-                    metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
-                    return;
-                }
-            };
-            if frame.number > 0 {
-                let mut gaps = gaps.lock().expect("no panic while held");
-                let missing = gaps.note(&frame.origin, &message.channel, frame.number, Instant::now());
-                drop(gaps);
-                count_missed(&metrics, missing);
-            }
+            let Some(frame) = reader.read(&message) else { return };
             if let Err(TrySendError::Full(_)) = queue.try_send(Incoming { channel: message.channel, frame }) {
-                metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
+                reader.metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
             }
         });
         incoming
+    }
+
+    /// Reads what other nodes published.
+    pub(super) fn reader(&self) -> Reader {
+        Reader { own: self.origin.clone(), metrics: self.metrics.clone(), gaps: self.gaps.clone() }
+    }
+
+    /// Who counts what never arrived.
+    pub(super) fn gaps(&self) -> &Arc<Mutex<Gaps>> {
+        &self.gaps
     }
 
     /// The messages on a channel of another protocol, our own included, each turned into a `T`.
@@ -204,10 +227,16 @@ impl PubSub {
         *self.listeners.write().expect("no panic while held") = listeners;
     }
 
-    /// The newest number on each channel, 0 before the first, for the others to compare with what they got.
+    /// The newest number on each channel that all nodes hear, 0 before the first, and on rooms that have fallen quiet, for
+    /// the others to compare with what they got.
     pub(super) fn heads(&self) -> HashMap<Arc<str>, u64> {
-        let mut heads: HashMap<_, _> = self.listens().into_iter().map(|channel| (channel, 0)).collect();
-        heads.extend(self.outgoing.lock().expect("no panic while held").numbers.clone());
+        let listens = self.listens();
+        let mut outgoing = self.outgoing.lock().expect("no panic while held");
+        let mut heads = outgoing.numbers.heads(MAX_HEADS, Instant::now());
+        heads.extend(listens.into_iter().map(|channel| {
+            let head = outgoing.numbers.head(&channel);
+            (channel, head)
+        }));
         heads
     }
 
@@ -236,21 +265,49 @@ fn count_missed(metrics: &Metrics, missing: u64) {
     }
 }
 
+/// Reads what other nodes published.
+#[derive(Clone)]
+pub(super) struct Reader {
+    own: Origin,
+    metrics: Arc<Metrics>,
+    gaps: Arc<Mutex<Gaps>>,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// The frame; `None` when it is our own or cannot be read. Counts what was missed before it.
+    pub(super) fn read(&self, message: &Message) -> Option<Frame> {
+        self.read_frame(&message.channel, message.body.clone())
+    }
+
+    /// See [`Reader::read`].
+    pub(super) fn read_frame(&self, channel: &Arc<str>, body: Bytes) -> Option<Frame> {
+        let frame = match Frame::decode(body) {
+            Ok(frame) if frame.origin == self.own => return None,
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::debug!(redis.channel = %channel, %error, "ignored a message");
+                self.metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
+                return None;
+            }
+        };
+        if frame.number > 0 {
+            let mut gaps = self.gaps.lock().expect("no panic while held");
+            let missing = gaps.note(&frame.origin, channel, frame.number, Instant::now());
+            drop(gaps);
+            count_missed(&self.metrics, missing);
+        }
+        Some(frame)
+    }
+}
+
 // === impl Outgoing ===
 
 impl Outgoing {
-    fn number(&mut self, channel: &Arc<str>) -> u64 {
-        if let Some(number) = self.numbers.get_mut(channel) {
-            *number += 1;
-            return *number;
-        }
-        self.numbers.insert(channel.clone(), 1);
-        1
-    }
-
-    fn send(&mut self, channel: &Arc<str>, frame: Bytes, counted: bool) -> Result<Receipt, NotCarried> {
+    fn send(&mut self, kind: Kind, channel: &Arc<str>, frame: Bytes, counted: bool) -> Result<Receipt, NotCarried> {
         let (done, receipt) = oneshot::channel();
-        let job = Job { channel: channel.clone(), frame, counted, queued: Instant::now(), done };
+        let job = Job { channel: channel.clone(), kind, frame, counted, queued: Instant::now(), done };
         match self.queue.try_send(job) {
             Ok(()) => Ok(Box::pin(async move { receipt.await.unwrap_or(Err(NotCarried::Away)) })),
             Err(TrySendError::Full(_)) => Err(NotCarried::Full),
@@ -297,7 +354,11 @@ async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
 impl Writer {
     async fn send(self, job: Job) {
         let outcome = if self.redis.is_up() {
-            let sent: Result<usize, Error> = self.redis.client().spublish(&*job.channel, job.frame).await;
+            let client = self.redis.client();
+            let sent: Result<usize, Error> = match job.kind {
+                Kind::Sharded => client.spublish(&*job.channel, job.frame).await,
+                Kind::Plain | Kind::Unseen | Kind::Below => client.publish(&*job.channel, job.frame).await,
+            };
             match sent {
                 Ok(heard) if job.counted && heard < self.expected(&job.channel) => Err(NotCarried::Unheard),
                 Ok(_) => Ok(()),

@@ -29,6 +29,11 @@ pub struct Redis {
     pub sentinel: Sentinel,
     /// What every key and channel of ours starts with. All nodes of a cluster share it.
     pub prefix: String,
+    /// What the channels of Socket.IO's own Redis adapter and emitter start with: what they send there reaches our clients
+    /// (`docs/emitter.md`). Empty: nobody listens there.
+    pub socketio_key: String,
+    /// How nodes send each other events. Nodes understand both.
+    pub wire: Wire,
     /// How long a command may take.
     pub command_timeout: Period,
     /// How long a connection attempt may take.
@@ -68,6 +73,8 @@ impl Default for Redis {
             tls: RedisTls::default(),
             sentinel: Sentinel::default(),
             prefix: "roomcast".into(),
+            socketio_key: "socket.io".into(),
+            wire: Wire::default(),
             command_timeout: Period::from_secs(2),
             connect_timeout: Period::from_secs(5),
             reconnect: Reconnect::default(),
@@ -78,6 +85,17 @@ impl Default for Redis {
             when_away: WhenAway::default(),
         }
     }
+}
+
+/// How nodes send each other events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Wire {
+    /// By a frame of our own over sharded pub/sub: payloads travel as they are. Node.js servers do not hear it.
+    #[default]
+    Compact,
+    /// As `@socket.io/redis-adapter` does, so that Node.js servers on the same Redis hear us, and we answer their requests.
+    Socketio,
 }
 
 /// TLS beyond what `rediss://` means.
@@ -134,6 +152,15 @@ impl Redis {
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.".contains(&b));
         let holds = (1..=64).contains(&self.prefix.len()) && plain(&self.prefix);
         check.must(holds, "prefix", "must be 1 to 64 letters, digits, colons, dots, hyphens or underscores");
+        let key = self.socketio_key.as_str();
+        let holds = key.len() <= 64 && plain(key) && key != self.prefix;
+        check.must(
+            holds,
+            "socketio_key",
+            "must be at most 64 letters, digits, colons, dots, hyphens or underscores, and not `prefix`",
+        );
+        let holds = self.wire == Wire::Compact || !key.is_empty();
+        check.must(holds, "wire", "needs `socketio_key` to be \"socketio\"");
         check.time("command_timeout", *self.command_timeout);
         check.time("connect_timeout", *self.connect_timeout);
         check.time("probe_interval", *self.probe_interval);

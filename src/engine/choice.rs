@@ -31,21 +31,19 @@ pub enum EngineCarrier {
 }
 
 impl EngineCarrier {
-    /// A carrier for every namespace of `rooms`. With `redis` (the names in it, and how many events of other nodes may wait
-    /// for each namespace), it begins to receive. Needs a Tokio runtime.
+    /// A carrier for every namespace of `rooms`. With `keys`, it begins to receive what other nodes send. Needs a Tokio
+    /// runtime.
     pub fn new(
         engine: config::Engine,
         rooms: Arc<Rooms>,
         cluster: &Cluster,
-        redis: Option<(Keys, usize)>,
+        keys: Option<Keys>,
         metrics: Arc<Metrics>,
     ) -> Self {
         tokio::spawn(release_laggards(Arc::downgrade(&rooms)));
         match engine {
-            config::Engine::Socketioxide => {
-                Self::Socketioxide(SocketioxideCarrier::new(rooms, cluster, redis, metrics))
-            }
-            config::Engine::Native => Self::Native(NativeCarrier::new(rooms, cluster, redis, metrics)),
+            config::Engine::Socketioxide => Self::Socketioxide(SocketioxideCarrier::new(rooms, cluster, keys, metrics)),
+            config::Engine::Native => Self::Native(NativeCarrier::new(rooms, cluster, keys, metrics)),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::limits::SessionLimits;
 use crate::publish::Outgoing;
 use crate::recovery::Pid;
-use crate::room::socket_room;
+use crate::room::{socket_room, user_room};
 use crate::session::{Close, Link, Peer, RoomName, Session, Undo};
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::user::User;
@@ -183,6 +183,10 @@ impl Gateway {
 
     /// Joins the rooms that the contracts name, and does what the backends said.
     pub(super) async fn settle_in(&self, client: &Arc<Client>, answers: Vec<(Arc<Contract>, HookAnswer)>) {
+        // Whoever learns of the client from its first event can reach it.
+        let session = &client.session;
+        self.rooms().settled(session.namespace(), &socket_room(session.id())).await;
+        self.rooms().settled(session.namespace(), &user_room(&session.user().id)).await;
         self.auto_join(client).await;
         for (contract, answer) in answers {
             self.obey(client, &contract, answer).await;

@@ -120,6 +120,7 @@ impl Gateway {
             }
             None => {
                 self.rooms().join(&client.session, &name);
+                self.rooms().settled(client.session.namespace(), &name).await;
             }
         }
         self.settle_trail(client).await;

@@ -128,6 +128,10 @@ impl Gateway {
         if !self.give(session, &returned.missed, until).await {
             return false;
         }
+        // What is appended from here on arrives live.
+        for cursor in &returned.cursors {
+            self.rooms().settled(session.namespace(), &cursor.room).await;
+        }
         let recovery = &self.parts.recovery;
         match recovery.read_on(session.namespace(), &mut returned.cursors, &mut returned.shown).await {
             Ok(more) => self.give(session, &more, until).await,

@@ -3,13 +3,14 @@
 //! ```text
 //! begin_replay   every live event of the session waits from here on
 //! join           live events of the room come in, and wait
+//! settled        Redis has confirmed that those of other nodes do
 //! read           the join takes effect here: what is older is history, what is newer is live
 //! send           what the contract lets a joining client see
 //! end_replay     what waited and was not shown follows, in order
 //! ```
 //!
-//! This is without a gap if an event that is appended after the read reaches this node's sessions live: a carrier must not
-//! subscribe to a room's events only as the room is joined, unless it waits for the subscription.
+//! This is without a gap because an event that is appended after the read reaches this node's sessions live: between the
+//! join and the read it is waited until Redis has confirmed that the room's events arrive here ([`Rooms::settled`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,10 +82,13 @@ pub async fn join_with_replay(
     since: Option<Since>,
 ) -> Joined {
     let Some((policy, query)) = def.history.as_ref().and_then(|policy| Some((policy, plan(policy, since)?))) else {
-        return Joined { new: rooms.join(session, room), replay: None };
+        let new = rooms.join(session, room);
+        rooms.settled(session.namespace(), room).await;
+        return Joined { new, replay: None };
     };
     let hold = Hold::begin(session, room);
     let new = rooms.join(session, room);
+    rooms.settled(session.namespace(), room).await;
     let key = RoomKey { namespace: session.namespace().clone(), room: room.clone() };
     let mut outcome = ReplayOutcome { room: room.clone(), epoch: 0, offset: 0, complete: false, replayed: 0 };
     let until = Instant::now() + PATIENCE;

@@ -105,6 +105,9 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     let leaving = gateway.clone();
     cluster.leave_by(move |session, room| leaving.take_out(session, room));
     cluster.obey();
+    if let Some(wire) = cluster.wire() {
+        wire.bridge(publisher.clone());
+    }
     let ending = gateway.clone();
     let end: EndSession = Arc::new(move |session| ending.end_revoked(session));
     let revoker = ClusterRevoker::start(&cluster, auth.revocations(), &rooms, ground.redis.clone(), end);
@@ -206,8 +209,8 @@ fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>) -> Arc<Cluster> {
 }
 
 fn carrier(ground: &Ground<'_>, cluster: &Cluster, rooms: Arc<Rooms>) -> EngineCarrier {
-    let redis = ground.redis.as_ref().map(|redis| (redis.keys().clone(), ground.config.redis.receive_buffer));
-    EngineCarrier::new(ground.config.server.engine, rooms, cluster, redis, ground.metrics.clone())
+    let keys = ground.redis.as_ref().map(|redis| redis.keys().clone());
+    EngineCarrier::new(ground.config.server.engine, rooms, cluster, keys, ground.metrics.clone())
 }
 
 fn recovery(ground: &Ground<'_>, history: &Arc<History>) -> Arc<Recovery> {

@@ -21,7 +21,7 @@ impl Direct {
         Self { rooms, guard: OrderGuard::default(), metrics }
     }
 
-    fn deliver(&self, outgoing: &Outgoing) -> (usize, usize) {
+    fn send(&self, outgoing: &Outgoing) -> (usize, usize) {
         let mut queued = 0;
         let mut dropped = 0;
         for session in self.rooms.recipients(&outgoing.namespace, &outgoing.rooms, &outgoing.except) {
@@ -41,7 +41,7 @@ impl Direct {
 
 impl Carrier for Direct {
     fn carry(&self, outgoing: &Outgoing) -> Carried {
-        let delivered = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), || self.deliver(outgoing));
+        let delivered = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), || self.send(outgoing));
         let (local, dropped) = delivered.unwrap_or_else(|| {
             self.metrics.deliveries_dropped_total.with_label_values(&[&outgoing.namespace, "overtaken"]).inc();
             (0, 0)

@@ -47,7 +47,7 @@ impl Publisher {
         self.emit(outgoing, contract, origin)
     }
 
-    fn kept(&self, outgoing: &Outgoing, story: Story, recovery: Option<RecoveryPolicy>) -> Vec<Keeping> {
+    pub(super) fn kept(&self, outgoing: &Outgoing, story: Story, recovery: Option<RecoveryPolicy>) -> Vec<Keeping> {
         if !self.recorded.contains(&outgoing.namespace) {
             return Vec::new();
         }

@@ -106,6 +106,11 @@ impl Keys {
         format!("{}:hook:{{{hook}}}:lease", self.prefix)
     }
 
+    /// STRING: the node that publishes what emitters send to rooms with rules. Expires after a few seconds.
+    pub fn scribe(&self) -> String {
+        format!("{}:scribe", self.prefix)
+    }
+
     // --- channels (sharded pub/sub; nothing is stored) ---
 
     /// Only this node listens: proves that what is published arrives.
@@ -123,14 +128,52 @@ impl Keys {
         format!("{}:canary", self.prefix)
     }
 
-    /// Events of a namespace for the clients of other nodes.
+    /// Events of a namespace for the clients of other nodes, but those for one room.
     pub fn events_channel(&self, namespace: &str) -> String {
         format!("{}:events:{namespace}", self.prefix)
+    }
+
+    /// Events for one room: only nodes with members of it listen.
+    pub fn room_channel(&self, namespace: &str, room: &str) -> String {
+        format!("{}:events:{namespace}#{room}", self.prefix)
     }
 
     /// What the channels of socketioxide-redis begin with: `<this>-request#<namespace>#` and `<this>-response#…`.
     pub fn namespace_prefix(&self) -> String {
         self.prefix.to_string()
+    }
+}
+
+/// The channels of Socket.IO's own Redis adapter and emitter, under `redis.socketio_key` (plain pub/sub).
+#[derive(Debug, Clone)]
+pub struct SocketIoKeys {
+    key: Arc<str>,
+}
+
+impl SocketIoKeys {
+    /// Names under a key.
+    pub fn new(key: &str) -> Self {
+        Self { key: key.into() }
+    }
+
+    /// Broadcasts to everybody, or to several rooms.
+    pub fn broadcast(&self, namespace: &str) -> String {
+        format!("{}#{namespace}#", self.key)
+    }
+
+    /// Broadcasts to one room.
+    pub fn room(&self, namespace: &str, room: &str) -> String {
+        format!("{}#{namespace}#{room}#", self.key)
+    }
+
+    /// Requests to every server.
+    pub fn requests(&self, namespace: &str) -> String {
+        format!("{}-request#{namespace}#", self.key)
+    }
+
+    /// Their answers.
+    pub fn responses(&self, namespace: &str) -> String {
+        format!("{}-response#{namespace}#", self.key)
     }
 }
 

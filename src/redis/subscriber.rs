@@ -1,13 +1,23 @@
 //! Subscriptions that survive: what is asked for while Redis is away takes effect when it comes, and every
 //! channel is subscribed again after each reconnection.
+//!
+//! Many channels at once: subscriptions go out in batches, and a batch counts when Redis has answered what was sent behind
+//! it, because fred tells of no confirmation of its own. Channels of rooms come first and go as members do; what the node
+//! itself needs comes behind them, so that whoever hears those hears all.
+
+mod wanted;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::clients::Client;
+use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::config::Server;
+use fred::types::{ClusterHash, CustomCommand, MessageKind};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -15,27 +25,49 @@ use tokio_util::task::TaskTracker;
 
 use super::health::State;
 use crate::telemetry::metrics::Metrics;
+use wanted::{Change, Rank, Wanted};
 
 /// How soon a failed subscription is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How often every subscription is sent again although nothing seems wrong: a slot of a Redis Cluster that
+/// How often subscriptions are sent again although nothing seems wrong: a slot of a Redis Cluster that
 /// moves takes its subscriptions away without an error.
 const REFRESH: Duration = Duration::from_secs(10);
+
+/// At most so many channels are sent again each time.
+const REFRESH_AT_ONCE: usize = 512;
+
+/// At most so many channels in one command.
+const BATCH: usize = 512;
 
 /// A message of a channel.
 #[derive(Debug)]
 pub struct Message {
     /// The channel.
     pub channel: Arc<str>,
+    /// How it was heard.
+    pub kind: Kind,
     /// What was published.
     pub body: Bytes,
 }
 
-/// Takes the messages of a channel, in order. Called on one task for all channels: it must only hand over.
-type Sink = Arc<dyn Fn(Message) + Send + Sync>;
+/// Which of Redis' three ways to subscribe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `SUBSCRIBE`: hears `PUBLISH`, and is counted by `PUBSUB NUMSUB`.
+    Plain,
+    /// `PSUBSCRIBE` of a pattern that means one channel: hears `PUBLISH`, and is not counted.
+    Unseen,
+    /// `PSUBSCRIBE` of everything that begins so: hears `PUBLISH`, and is not counted.
+    Below,
+    /// `SSUBSCRIBE`: hears `SPUBLISH`. Sent behind the others.
+    Sharded,
+}
 
-/// The subscriptions of this node (sharded pub/sub).
+/// Takes the messages of a channel, in order. Called on one task for all channels: it must only hand over.
+pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
+
+/// The subscriptions of this node.
 #[derive(Clone)]
 pub struct Subscriber {
     shared: Arc<Shared>,
@@ -45,17 +77,11 @@ struct Shared {
     client: Client,
     state: Arc<State>,
     metrics: Arc<Metrics>,
-    sinks: RwLock<HashMap<Arc<str>, Sink>>,
-    /// Channels, and whether the present connection has them.
-    wanted: Mutex<HashMap<Arc<str>, Wanted>>,
+    sinks: [RwLock<HashMap<Arc<str>, Sink>>; wanted::KINDS.len()],
+    wanted: Mutex<Wanted>,
     changed: Notify,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Asked,
-    Confirmed,
-    Unwanted,
+    settled: Notify,
+    barrier: AtomicU64,
 }
 
 impl Subscriber {
@@ -64,9 +90,11 @@ impl Subscriber {
             client: client.clone(),
             state,
             metrics,
-            sinks: RwLock::default(),
+            sinks: Default::default(),
             wanted: Mutex::default(),
             changed: Notify::new(),
+            settled: Notify::new(),
+            barrier: AtomicU64::new(0),
         });
         // Both receivers exist before the client connects, so that nothing is missed.
         tasks.spawn(dispatch(shared.clone(), client.message_rx()));
@@ -76,98 +104,179 @@ impl Subscriber {
 
     /// Subscribes now, or as soon as Redis is there; `sink` gets the messages in order. It replaces an earlier one.
     pub fn subscribe(&self, channel: impl Into<Arc<str>>, sink: impl Fn(Message) + Send + Sync + 'static) {
-        let channel = channel.into();
-        self.shared.sinks.write().expect("no panic while held").insert(channel.clone(), Arc::new(sink));
-        self.shared.want(channel, Wanted::Asked);
+        self.listen(Kind::Sharded, channel.into(), Arc::new(sink));
+    }
+
+    /// Subscribes to a channel that the node needs as long as it lives. See [`Subscriber::subscribe`].
+    pub fn listen(&self, kind: Kind, channel: Arc<str>, sink: Sink) {
+        self.shared.want(kind, channel, sink, Rank::Node);
+    }
+
+    /// Subscribes to a channel that comes and goes with the members of a room. Cheap: it is sent with others.
+    pub fn follow(&self, kind: Kind, channel: Arc<str>, sink: Sink) {
+        self.shared.want(kind, channel, sink, Rank::Room);
     }
 
     /// Ends a subscription.
     pub fn unsubscribe(&self, channel: &str) {
-        self.shared.sinks.write().expect("no panic while held").remove(channel);
-        self.shared.want(channel.into(), Wanted::Unwanted);
+        self.unfollow(Kind::Sharded, channel);
     }
 
-    /// Whether the present connection has every channel that was asked for.
+    /// Ends a subscription of this kind.
+    pub fn unfollow(&self, kind: Kind, channel: &str) {
+        self.shared.sinks(kind).write().expect("no panic while held").remove(channel);
+        self.shared.wanted.lock().expect("no panic while held").drop_channel(kind, channel);
+        self.shared.changed.notify_one();
+    }
+
+    /// Whether the present connection has what the node needs, and so, because that comes last, had every room when it
+    /// was made.
     pub fn is_complete(&self) -> bool {
-        self.shared.client.is_connected() && self.shared.pending().is_empty()
+        self.shared.client.is_connected() && self.shared.wanted.lock().expect("no panic while held").is_complete()
+    }
+
+    /// Whether Redis has confirmed the subscription, or nobody wants it any more.
+    pub fn is_settled(&self, kind: Kind, channel: &str) -> bool {
+        self.shared.wanted.lock().expect("no panic while held").is_settled(kind, channel)
+    }
+
+    /// Waits until [`Subscriber::is_settled`]; at once while there is no connection, because then nothing can be heard
+    /// and nothing is promised.
+    pub async fn settled(&self, kind: Kind, channel: &str) {
+        loop {
+            // Asked for before the look, so that nothing between is missed.
+            let next = self.shared.settled.notified();
+            if self.is_settled(kind, channel) || !self.shared.client.is_connected() {
+                return;
+            }
+            tokio::select! {
+                () = next => {}
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
     }
 
     pub(super) fn stop(&self) {
-        self.shared.sinks.write().expect("no panic while held").clear();
-        self.shared.wanted.lock().expect("no panic while held").clear();
+        for sinks in &self.shared.sinks {
+            sinks.write().expect("no panic while held").clear();
+        }
+        *self.shared.wanted.lock().expect("no panic while held") = Wanted::default();
+        self.shared.settled.notify_waiters();
     }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    fn want(&self, channel: Arc<str>, wanted: Wanted) {
-        self.wanted.lock().expect("no panic while held").insert(channel, wanted);
+    fn sinks(&self, kind: Kind) -> &RwLock<HashMap<Arc<str>, Sink>> {
+        &self.sinks[kind as usize]
+    }
+
+    fn want(&self, kind: Kind, channel: Arc<str>, sink: Sink, rank: Rank) {
+        self.sinks(kind).write().expect("no panic while held").insert(channel.clone(), sink);
+        self.wanted.lock().expect("no panic while held").want(kind, channel, rank);
         self.changed.notify_one();
     }
 
-    fn pending(&self) -> Vec<(Arc<str>, Wanted)> {
-        self.list(|wanted| wanted != Wanted::Confirmed)
-    }
-
-    fn list(&self, which: impl Fn(Wanted) -> bool) -> Vec<(Arc<str>, Wanted)> {
-        let wanted = self.wanted.lock().expect("no panic while held");
-        wanted
-            .iter()
-            .filter(|(_, wanted)| which(**wanted))
-            .map(|(channel, wanted)| (channel.clone(), *wanted))
-            .collect()
+    /// Whose a message is.
+    fn find(&self, kind: &MessageKind, channel: &str) -> Option<(Arc<str>, Kind, Sink)> {
+        let exact = |kind: Kind| {
+            let sinks = self.sinks(kind).read().expect("no panic while held");
+            sinks.get_key_value(channel).map(|(channel, sink)| (channel.clone(), kind, sink.clone()))
+        };
+        match kind {
+            MessageKind::SMessage => exact(Kind::Sharded),
+            MessageKind::Message => exact(Kind::Plain),
+            MessageKind::PMessage => exact(Kind::Unseen).or_else(|| {
+                let sinks = self.sinks(Kind::Below).read().expect("no panic while held");
+                let sink = sinks.iter().find(|(name, _)| channel.starts_with(&***name)).map(|(_, sink)| sink.clone());
+                drop(sinks);
+                sink.map(|sink| (channel.into(), Kind::Below, sink))
+            }),
+        }
     }
 
     /// A new connection has no subscriptions.
     fn forget_confirmations(&self) {
-        for wanted in self.wanted.lock().expect("no panic while held").values_mut() {
-            if *wanted == Wanted::Confirmed {
-                *wanted = Wanted::Asked;
-            }
-        }
+        self.wanted.lock().expect("no panic while held").forget_confirmations();
     }
 
-    fn confirm(&self, channel: &Arc<str>, was: Wanted) {
-        let mut all = self.wanted.lock().expect("no panic while held");
-        // Asked for again, or given up, in the meantime: that stands.
-        if all.get(channel) == Some(&was) {
-            if was == Wanted::Unwanted {
-                all.remove(channel);
-            } else {
-                all.insert(channel.clone(), Wanted::Confirmed);
-            }
-        }
-    }
-
-    /// Sends these, one at a time: fred answers a subscription with the first frame that comes. False when something
-    /// failed.
-    async fn settle(
-        &self,
-        channels: Vec<(Arc<str>, Wanted)>,
-        reconnects: &mut Receiver<fred::types::config::Server>,
-    ) -> bool {
-        for (channel, wanted) in channels {
-            let done = match wanted {
-                Wanted::Unwanted => self.client.sunsubscribe(&*channel).await,
-                _ => self.client.ssubscribe(&*channel).await,
-            };
+    /// Sends these in their order, and waits until Redis has them. False when something failed.
+    async fn settle(&self, changes: Vec<Change>, reconnects: &mut Receiver<Server>) -> bool {
+        // Sharded channels of a cluster have slots, and so commands, of their own.
+        let alone = self.client.is_clustered();
+        for group in wanted::groups(changes, |kind| if alone && kind == Kind::Sharded { 1 } else { BATCH }) {
+            let done = self.send(&group).await;
             // A reconnection in between may have lost it.
             if reconnects.try_recv().is_ok() {
                 self.forget_confirmations();
                 return false;
             }
-            match done {
-                Ok(()) => self.confirm(&channel, wanted),
-                Err(error) => {
-                    tracing::debug!(redis.channel = %channel, redis.error = %error, "subscribing failed");
-                    self.state.unheard(&format!("subscribing failed: {error}"));
-                    return false;
-                }
+            if let Err(error) = done {
+                tracing::debug!(redis.error = %error, "subscribing failed");
+                self.state.unheard(&format!("subscribing failed: {error}"));
+                return false;
             }
+            self.wanted.lock().expect("no panic while held").confirm(&group);
+            self.settled.notify_waiters();
         }
         true
     }
+
+    /// One command for a group of one kind.
+    async fn send(&self, group: &[Change]) -> Result<(), Error> {
+        let Some(first) = group.first() else { return Ok(()) };
+        let names: Vec<String> = group.iter().map(|change| spelled(change.kind, &change.channel)).collect();
+        match (first.kind, first.wanted) {
+            (Kind::Sharded, true) => self.client.ssubscribe(names).await,
+            (Kind::Sharded, false) => self.client.sunsubscribe(names).await,
+            (Kind::Plain, true) => self.client.subscribe(names).await,
+            (Kind::Plain, false) => self.client.unsubscribe(names).await,
+            (Kind::Unseen | Kind::Below, true) => self.client.psubscribe(names).await,
+            (Kind::Unseen | Kind::Below, false) => self.client.punsubscribe(names).await,
+        }?;
+        // A cluster's sharded subscription is answered by itself, or redirected.
+        if first.wanted && !(self.client.is_clustered() && first.kind == Kind::Sharded) {
+            self.pass_barrier().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until Redis has answered a command that was sent behind all others. fred may take a confirmation for its
+    /// answer; only an echo of this barrier, or of a later one, counts.
+    async fn pass_barrier(&self) -> Result<(), Error> {
+        let mark = self.barrier.fetch_add(1, Ordering::Relaxed) + 1;
+        // fred sends plain subscriptions of a cluster to this slot's server.
+        let slot = fred::util::redis_keyslot(self.client.id().as_bytes());
+        for _ in 0..=2 * BATCH {
+            let ping = CustomCommand::new_static("PING", ClusterHash::Custom(slot), false);
+            let number = self.barrier.fetch_add(1, Ordering::Relaxed) + 1;
+            let echo: fred::types::Value = self.client.custom(ping, vec![number.to_string()]).await?;
+            if echo.as_u64().is_some_and(|echo| echo >= mark) {
+                return Ok(());
+            }
+        }
+        Err(Error::new(fred::error::ErrorKind::Protocol, "a ping behind the subscriptions is not answered"))
+    }
+}
+
+/// A channel as a command names it: a pattern means what the name says, with its special characters escaped.
+fn spelled(kind: Kind, channel: &str) -> String {
+    match kind {
+        Kind::Plain | Kind::Sharded => channel.to_owned(),
+        Kind::Unseen => escaped(channel),
+        Kind::Below => escaped(channel) + "*",
+    }
+}
+
+fn escaped(channel: &str) -> String {
+    channel.chars().fold(String::with_capacity(channel.len()), |mut out, character| {
+        if matches!(character, '*' | '?' | '[' | '\\') {
+            out.push('\\');
+        }
+        out.push(character);
+        out
+    })
 }
 
 /// Subscribes what is asked for, after each reconnection everything.
@@ -190,8 +299,11 @@ async fn keep_subscribed(shared: Arc<Shared>) {
             () = tokio::time::sleep(RETRY), if !settled => {}
         }
         // While it is away, wait for the connection instead of failing.
-        let channels = shared.list(|wanted| again || wanted != Wanted::Confirmed);
-        settled = shared.client.is_connected() && shared.settle(channels, &mut reconnects).await;
+        let list = {
+            let mut wanted = shared.wanted.lock().expect("no panic while held");
+            if again { wanted.changes_and(REFRESH_AT_ONCE) } else { wanted.changes() }
+        };
+        settled = shared.client.is_connected() && shared.settle(list, &mut reconnects).await;
         if again && !settled {
             shared.forget_confirmations();
         }
@@ -207,12 +319,10 @@ async fn dispatch(shared: Arc<Shared>, mut messages: Receiver<fred::types::Messa
         };
         match message {
             Ok(message) => {
-                let sinks = shared.sinks.read().expect("no panic while held");
-                let known =
-                    sinks.get_key_value(&*message.channel).map(|(channel, sink)| (channel.clone(), sink.clone()));
-                drop(sinks);
-                if let (Some((channel, sink)), Some(body)) = (known, message.value.into_bytes()) {
-                    sink(Message { channel, body });
+                if let (Some((channel, kind, sink)), Some(body)) =
+                    (shared.find(&message.kind, &message.channel), message.value.into_bytes())
+                {
+                    sink(Message { channel, kind, body });
                 }
             }
             Err(RecvError::Lagged(lost)) => {
@@ -221,5 +331,17 @@ async fn dispatch(shared: Arc<Shared>, mut messages: Receiver<fred::types::Messa
             }
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_means_one_channel_only() {
+        assert_eq!(spelled(Kind::Plain, "a#/*#"), "a#/*#");
+        assert_eq!(spelled(Kind::Below, "a#/*#"), r"a#/\*#*");
+        assert_eq!(spelled(Kind::Unseen, "a-b#/x[*]#"), r"a-b#/x\[\*]#");
     }
 }

@@ -7,10 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use prometheus::IntCounter;
-use tokio::sync::mpsc;
 
-use crate::cluster::pubsub::Incoming;
-use crate::cluster::{Cluster, PubSub, event};
+use crate::cluster::{Cluster, Wire};
 use crate::engine::socketioxide::SocketioxideCarrier;
 use crate::order::OrderGuard;
 use crate::publish::{Carried, Carrier, Outgoing, Remote};
@@ -24,7 +22,7 @@ pub struct NativeCarrier {
     rooms: Arc<Rooms>,
     guard: OrderGuard,
     spaces: HashMap<Arc<str>, Space>,
-    pubsub: Option<Arc<PubSub>>,
+    wire: Option<Arc<Wire>>,
     metrics: Arc<Metrics>,
     /// Knows the library's sockets; carries nothing.
     polling: Arc<SocketioxideCarrier>,
@@ -32,13 +30,11 @@ pub struct NativeCarrier {
 
 /// A namespace.
 struct Space {
-    channel: Arc<str>,
     delivered: IntCounter,
     full: IntCounter,
     closed: IntCounter,
     replaced: IntCounter,
     overtaken: IntCounter,
-    received: IntCounter,
 }
 
 /// What became of an event on this node.
@@ -53,20 +49,20 @@ struct Tally {
 }
 
 impl NativeCarrier {
-    /// A carrier for every namespace of `rooms`. With `redis` (the names in it, and how many events of other nodes may wait
-    /// for each namespace), it begins to receive. Needs a Tokio runtime.
-    pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, redis: Option<(Keys, usize)>, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A carrier for every namespace of `rooms`. With `keys`, it begins to receive what other nodes send. Needs a Tokio
+    /// runtime.
+    pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, keys: Option<Keys>, metrics: Arc<Metrics>) -> Arc<Self> {
         let polling = SocketioxideCarrier::new(rooms.clone(), cluster, None, metrics.clone());
-        let (keys, buffer) = redis.unzip();
-        let space = |path: &Arc<str>| (path.clone(), Space::new(path, keys.as_ref(), &metrics));
-        let spaces = rooms.namespaces().map(space).collect();
-        let pubsub = cluster.pubsub().filter(|_| keys.is_some()).cloned();
-        let carrier = Arc::new(Self { rooms, guard: OrderGuard::default(), spaces, pubsub, metrics, polling });
-        if let (Some(pubsub), Some(buffer)) = (&carrier.pubsub, buffer) {
-            for (path, space) in &carrier.spaces {
-                let incoming = pubsub.subscribe(&space.channel, buffer);
-                tokio::spawn(receive(carrier.clone(), path.clone(), incoming));
-            }
+        let spaces = rooms.namespaces().map(|path| (path.clone(), Space::new(path, &metrics))).collect();
+        let wire = cluster.wire().filter(|_| keys.is_some()).cloned();
+        let carrier = Arc::new(Self { rooms, guard: OrderGuard::default(), spaces, wire, metrics, polling });
+        if let Some(wire) = &carrier.wire {
+            let receiving = carrier.clone();
+            wire.receive(move |outgoing| {
+                if let Some(space) = receiving.spaces.get(&outgoing.namespace) {
+                    receiving.deliver(space, outgoing);
+                }
+            });
         }
         carrier
     }
@@ -109,50 +105,27 @@ impl Carrier for NativeCarrier {
             return Carried { local: 0, dropped: 0, remote: Remote::Alone };
         };
         let tally = self.deliver(space, outgoing);
-        let remote = match &self.pubsub {
-            None => Remote::Alone,
-            Some(pubsub) => match pubsub.publish(&space.channel, || event::encode(outgoing)) {
-                Ok(receipt) => Remote::Handed(receipt),
-                Err(why) => Remote::NotCarried(why),
-            },
-        };
+        let remote = self.wire.as_ref().map_or(Remote::Alone, |wire| wire.publish(outgoing));
         Carried { local: tally.queued, dropped: tally.full, remote }
     }
-}
 
-/// Delivers the events of other nodes in one namespace, in their order.
-async fn receive(carrier: Arc<NativeCarrier>, namespace: Arc<str>, mut incoming: mpsc::Receiver<Incoming>) {
-    let Some(space) = carrier.spaces.get(&namespace) else { return };
-    let delay = carrier.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]);
-    while let Some(Incoming { frame, .. }) = incoming.recv().await {
-        let age = frame.age();
-        match event::decode(&namespace, frame.body) {
-            Ok(outgoing) => {
-                space.received.inc();
-                carrier.deliver(space, &outgoing);
-                delay.observe(age.as_secs_f64());
-            }
-            Err(error) => {
-                tracing::warn!(node = %frame.origin.node, %error, "ignored an event of another node");
-                carrier.metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
-            }
-        }
+    fn deliver(&self, outgoing: &Outgoing) -> Carried {
+        let tally = self.spaces.get(&outgoing.namespace).map(|space| self.deliver(space, outgoing)).unwrap_or_default();
+        Carried { local: tally.queued, dropped: tally.full, remote: Remote::Alone }
     }
 }
 
 // === impl Space ===
 
 impl Space {
-    fn new(path: &Arc<str>, keys: Option<&Keys>, metrics: &Metrics) -> Self {
+    fn new(path: &Arc<str>, metrics: &Metrics) -> Self {
         let dropped = |reason| metrics.deliveries_dropped_total.with_label_values(&[&**path, reason]);
         Self {
-            channel: keys.map(|keys| keys.events_channel(path)).unwrap_or_default().into(),
             delivered: metrics.deliveries_total.with_label_values(&[path]),
             full: dropped("queue_full"),
             closed: dropped("closed"),
             replaced: dropped("slow_replaced"),
             overtaken: dropped("overtaken"),
-            received: metrics.cluster_received_total.with_label_values(&[path]),
         }
     }
 

@@ -10,11 +10,9 @@ use bytestring::ByteString;
 use prometheus::IntCounter;
 use socketioxide_core::adapter::errors::SocketError;
 use socketioxide_core::{Str, Value};
-use tokio::sync::mpsc;
 
 use super::adapter::{AdapterState, Port};
-use crate::cluster::pubsub::Incoming;
-use crate::cluster::{Cluster, PubSub, event};
+use crate::cluster::{Cluster, PubSub, Wire};
 use crate::event::Event;
 use crate::order::OrderGuard;
 use crate::publish::{Carried, Carrier, Outgoing, Remote};
@@ -31,6 +29,8 @@ pub struct SocketioxideCarrier {
     rooms: Arc<Rooms>,
     ports: Arc<Ports>,
     spaces: HashMap<Arc<str>, Space>,
+    wire: Option<Arc<Wire>>,
+    /// For the library's own adapter.
     pubsub: Option<(Arc<PubSub>, Keys)>,
     guard: OrderGuard,
     pub(super) metrics: Arc<Metrics>,
@@ -38,13 +38,11 @@ pub struct SocketioxideCarrier {
 
 /// A namespace.
 struct Space {
-    channel: Arc<str>,
     everyone: [RoomName; 1],
     delivered: IntCounter,
     full: IntCounter,
     closed: IntCounter,
     replaced: IntCounter,
-    received: IntCounter,
 }
 
 /// What became of an event on this node.
@@ -77,21 +75,23 @@ impl Ports {
 }
 
 impl SocketioxideCarrier {
-    /// A carrier for every namespace of `rooms`. With `redis` (the names in it, and how many events of other nodes may wait
-    /// for each namespace), it begins to receive. Needs a Tokio runtime.
-    pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, redis: Option<(Keys, usize)>, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A carrier for every namespace of `rooms`. With `keys`, it begins to receive what other nodes send. Needs a Tokio
+    /// runtime.
+    pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, keys: Option<Keys>, metrics: Arc<Metrics>) -> Arc<Self> {
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let ports = Ports { ports: namespaces.iter().map(|path| (path.clone(), OnceLock::new())).collect() };
-        let (keys, buffer) = redis.unzip();
-        let spaces = namespaces.iter().map(|path| (path.clone(), Space::new(path, keys.as_ref(), &metrics))).collect();
+        let spaces = namespaces.iter().map(|path| (path.clone(), Space::new(path, &metrics))).collect();
+        let wire = cluster.wire().filter(|_| keys.is_some()).cloned();
         let pubsub = cluster.pubsub().cloned().zip(keys);
-        let carrier =
-            Arc::new(Self { rooms, ports: Arc::new(ports), spaces, pubsub, guard: OrderGuard::default(), metrics });
-        if let (Some((pubsub, _)), Some(buffer)) = (&carrier.pubsub, buffer) {
-            for (path, space) in &carrier.spaces {
-                let incoming = pubsub.subscribe(&space.channel, buffer);
-                tokio::spawn(receive(carrier.clone(), path.clone(), incoming));
-            }
+        let guard = OrderGuard::default();
+        let carrier = Arc::new(Self { rooms, ports: Arc::new(ports), spaces, wire, pubsub, guard, metrics });
+        if let Some(wire) = &carrier.wire {
+            let receiving = carrier.clone();
+            wire.receive(move |outgoing| {
+                if let Some(space) = receiving.spaces.get(&outgoing.namespace) {
+                    receiving.deliver(space, outgoing);
+                }
+            });
         }
         carrier
     }
@@ -153,14 +153,13 @@ impl Carrier for SocketioxideCarrier {
             return Carried { local: 0, dropped: 0, remote: Remote::Alone };
         };
         let tally = self.deliver(space, outgoing);
-        let remote = match &self.pubsub {
-            None => Remote::Alone,
-            Some((pubsub, _)) => match pubsub.publish(&space.channel, || event::encode(outgoing)) {
-                Ok(receipt) => Remote::Handed(receipt),
-                Err(why) => Remote::NotCarried(why),
-            },
-        };
+        let remote = self.wire.as_ref().map_or(Remote::Alone, |wire| wire.publish(outgoing));
         Carried { local: tally.queued, dropped: tally.full, remote }
+    }
+
+    fn deliver(&self, outgoing: &Outgoing) -> Carried {
+        let tally = self.spaces.get(&outgoing.namespace).map(|space| self.deliver(space, outgoing)).unwrap_or_default();
+        Carried { local: tally.queued, dropped: tally.full, remote: Remote::Alone }
     }
 }
 
@@ -190,39 +189,17 @@ pub(super) fn attachments(attachments: &[bytes::Bytes]) -> Option<VecDeque<bytes
     (!attachments.is_empty()).then(|| attachments.iter().cloned().collect())
 }
 
-/// Delivers the events of other nodes in one namespace, in their order.
-async fn receive(carrier: Arc<SocketioxideCarrier>, namespace: Arc<str>, mut incoming: mpsc::Receiver<Incoming>) {
-    let Some(space) = carrier.spaces.get(&namespace) else { return };
-    let delay = carrier.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]);
-    while let Some(Incoming { frame, .. }) = incoming.recv().await {
-        let age = frame.age();
-        match event::decode(&namespace, frame.body) {
-            Ok(outgoing) => {
-                space.received.inc();
-                carrier.deliver(space, &outgoing);
-                delay.observe(age.as_secs_f64());
-            }
-            Err(error) => {
-                tracing::warn!(node = %frame.origin.node, %error, "ignored an event of another node");
-                carrier.metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
-            }
-        }
-    }
-}
-
 // === impl Space ===
 
 impl Space {
-    fn new(path: &Arc<str>, keys: Option<&Keys>, metrics: &Metrics) -> Self {
+    fn new(path: &Arc<str>, metrics: &Metrics) -> Self {
         let dropped = |reason| metrics.deliveries_dropped_total.with_label_values(&[&**path, reason]);
         Self {
-            channel: keys.map(|keys| keys.events_channel(path)).unwrap_or_default().into(),
             everyone: [EVERYONE.into()],
             delivered: metrics.deliveries_total.with_label_values(&[path]),
             full: dropped("queue_full"),
             closed: dropped("closed"),
             replaced: dropped("slow_replaced"),
-            received: metrics.cluster_received_total.with_label_values(&[path]),
         }
     }
 

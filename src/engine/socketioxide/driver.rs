@@ -7,6 +7,7 @@ use std::sync::Arc;
 use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 
 use crate::cluster::PubSub;
+use crate::redis::Kind;
 
 /// The driver of a node.
 #[derive(Clone)]
@@ -30,7 +31,7 @@ impl Driver for PubSubDriver {
 
     // The adapter waits for this before it delivers to its own clients, and an error would keep it from doing so.
     async fn publish(&self, channel: String, bytes: Vec<u8>) -> Result<(), DriverError> {
-        if let Err(why) = self.pubsub.send_plain(&channel.into(), bytes.into()) {
+        if let Err(why) = self.pubsub.send_as(Kind::Sharded, &channel.into(), bytes.into()) {
             tracing::debug!(reason = why.as_str(), "a request to the other nodes was not carried");
         }
         Ok(())

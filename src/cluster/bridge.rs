@@ -1,0 +1,93 @@
+//! From Socket.IO's emitters and servers into the one way out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::scribe::Scribe;
+use crate::publish::{Outgoing, Publisher};
+use crate::telemetry::metrics::Metrics;
+
+/// At most so many events of a namespace wait to be published by this node.
+const WAITING: usize = 16_384;
+
+/// Decides who publishes what every node hears.
+pub(super) struct Bridge {
+    publisher: Arc<Publisher>,
+    /// `None` where no contract has a rule.
+    scribe: Option<Arc<Scribe>>,
+    queues: HashMap<Arc<str>, mpsc::Sender<Outgoing>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Bridge {
+    pub(super) fn start<'a>(
+        publisher: Arc<Publisher>,
+        namespaces: impl Iterator<Item = &'a Arc<str>>,
+        scribe: impl FnOnce() -> Arc<Scribe>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let mut queues = HashMap::new();
+        for namespace in namespaces {
+            let (queue, waiting) = mpsc::channel(WAITING);
+            tokio::spawn(publish(publisher.clone(), metrics.clone(), waiting));
+            queues.insert(namespace.clone(), queue);
+        }
+        let scribe = publisher.has_rules().then(scribe);
+        Arc::new(Self { publisher, scribe, queues, metrics })
+    }
+
+    /// Whether the name is that of a room of a contract, and so of no client.
+    pub(super) fn is_room(&self, namespace: &str, name: &str) -> bool {
+        self.publisher.is_room(namespace, name)
+    }
+
+    /// Delivers an event to the clients of this node, unless it is for one node to publish: that one hears it otherwise.
+    pub(super) fn take(&self, outgoing: &Outgoing) {
+        if self.publisher.is_for_one(outgoing) {
+            return self.count("left");
+        }
+        if self.publisher.deliver_foreign(outgoing).local == 0 {
+            self.count("nobody");
+        }
+    }
+
+    /// Whether this node publishes what is for one.
+    pub(super) fn is_the_one(&self) -> bool {
+        self.scribe.as_ref().is_some_and(|scribe| scribe.is_ours())
+    }
+
+    /// Publishes an event, as it goes to all nodes, if it is for one node to publish.
+    pub(super) fn publish(&self, everywhere: Outgoing) {
+        if !self.publisher.is_for_one(&everywhere) {
+            return;
+        }
+        let queue = self.queues.get(&everywhere.namespace);
+        if queue.is_none_or(|queue| queue.try_send(everywhere).is_err()) {
+            self.count("full");
+        }
+    }
+
+    /// Lets another node publish.
+    pub(super) async fn resign(&self) {
+        if let Some(scribe) = &self.scribe {
+            scribe.resign().await;
+        }
+    }
+
+    fn count(&self, reason: &str) {
+        self.metrics.socketio_dropped_total.with_label_values(&[reason]).inc();
+    }
+}
+
+/// Publishes in order.
+async fn publish(publisher: Arc<Publisher>, metrics: Arc<Metrics>, mut waiting: mpsc::Receiver<Outgoing>) {
+    while let Some(outgoing) = waiting.recv().await {
+        let (namespace, event) = (outgoing.namespace.clone(), outgoing.event.name().to_owned());
+        if let Err(refusal) = publisher.foreign_event(outgoing).await {
+            metrics.socketio_dropped_total.with_label_values(&["refused"]).inc();
+            tracing::warn!(%namespace, event, %refusal, "an emitter's event was refused");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What is answered to Node's servers, as JSON.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::directory::iso8601;
+use crate::room::{RESERVED_PREFIX, is_socket_room};
+use crate::session::Session;
+
+/// An answer to a request, by the request's own name.
+#[derive(Debug)]
+pub struct Answer(Value);
+
+impl Answer {
+    /// It was done.
+    pub fn done(request_id: &str) -> Self {
+        Self(json!({ "requestId": request_id }))
+    }
+
+    /// The ids of clients.
+    pub fn sockets<'a>(request_id: &str, ids: impl Iterator<Item = &'a str>) -> Self {
+        Self(json!({ "requestId": request_id, "sockets": ids.collect::<Vec<_>>() }))
+    }
+
+    /// The names of rooms, those of single clients among them.
+    pub fn rooms(request_id: &str, rooms: &[String]) -> Self {
+        Self(json!({ "requestId": request_id, "rooms": rooms }))
+    }
+
+    /// What is known of clients. Headers, query and tokens of their handshakes are not told to others.
+    pub fn fetched(request_id: &str, sessions: &[Arc<Session>]) -> Self {
+        let sockets: Vec<_> = sessions.iter().map(|session| socket(session)).collect();
+        Self(json!({ "requestId": request_id, "sockets": sockets }))
+    }
+
+    /// A server-side emit was heard; nothing is said of it.
+    pub fn server_side_emit(request_id: &str) -> Self {
+        Self(json!({ "type": 6, "requestId": request_id, "data": null }))
+    }
+
+    /// So many clients were asked to acknowledge.
+    pub fn clients_asked(request_id: &str, count: usize) -> Self {
+        Self(json!({ "type": 8, "requestId": request_id, "clientCount": count }))
+    }
+
+    /// The text.
+    pub fn to_text(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// Rooms as other servers name them: a client's own is its id.
+pub fn outside(room: &str) -> &str {
+    if is_socket_room(room) { &room["$sid:".len()..] } else { room }
+}
+
+fn socket(session: &Session) -> Value {
+    let peer = session.peer();
+    let at = session.connected_at();
+    let issued = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let user = session.user();
+    let rooms: Vec<_> = std::iter::once(session.id().to_owned())
+        .chain(session.rooms().iter().filter(|room| !room.starts_with(RESERVED_PREFIX)).map(|room| room.to_string()))
+        .collect();
+    let mut data = session.metadata();
+    if !user.anonymous && !data.contains_key("user") {
+        data.insert("user".to_owned(), Value::String(user.id.to_string()));
+    }
+    let mut headers = serde_json::Map::new();
+    if let Some(agent) = &peer.user_agent {
+        headers.insert("user-agent".to_owned(), Value::String(agent.to_string()));
+    }
+    json!({
+        "id": session.id(),
+        "handshake": {
+            "headers": headers,
+            "time": iso8601(at),
+            "address": peer.ip.to_string(),
+            "xdomain": false,
+            "secure": false,
+            "issued": issued,
+            "url": "/socket.io/",
+            "query": { "EIO": "4", "transport": peer.transport },
+            "auth": {},
+        },
+        "rooms": rooms,
+        "data": data,
+    })
+}

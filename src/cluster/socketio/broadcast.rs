@@ -1,0 +1,326 @@
+//! A broadcast: `[uid, packet, opts]` in MessagePack, and behind them, between our own nodes, what only they ask for.
+//!
+//! The fourth element is binary; Node's adapter reads the first three and takes no notice of more.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+
+use super::msgpack::{Json, Reader, Token};
+use super::write::{put_binary, put_json, put_names, put_text};
+use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
+use crate::event::Event;
+
+/// Names that Socket.IO's clients and servers keep for themselves.
+const RESERVED_EVENTS: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// The packet type of an event, binary or not.
+const EVENT: u64 = 2;
+
+/// Who sent a message, found out before the rest is read.
+#[derive(Debug)]
+pub struct Envelope {
+    /// The sender: six characters of a server, or `emitter`.
+    pub uid: String,
+    items: usize,
+    rest: Bytes,
+}
+
+/// An event of another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broadcast {
+    /// The namespace's path.
+    pub namespace: String,
+    /// What clients get.
+    pub event: Event,
+    /// Rooms and socket ids; empty: everybody.
+    pub rooms: Vec<String>,
+    /// Rooms and socket ids that do not get it.
+    pub except: Vec<String>,
+    /// May be dropped for a client that is not ready.
+    pub volatile: bool,
+    /// What a node of ours has added.
+    pub ours: Option<Bytes>,
+}
+
+/// Reads a broadcast of a server or emitter.
+///
+/// # Errors
+/// Why it is not used. Never a panic, and never more memory than a small multiple of the message.
+pub fn decode(bytes: Bytes) -> Result<Broadcast, Unusable> {
+    Envelope::open(bytes)?.read()
+}
+
+impl Envelope {
+    /// Reads who sent it.
+    ///
+    /// # Errors
+    /// Why it is not used.
+    pub fn open(bytes: Bytes) -> Result<Self, Unusable> {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return Err(Unusable::TooLarge);
+        }
+        let mut reader = Reader::new(bytes);
+        let items = reader.array_head()?;
+        if items < 3 {
+            return Err(Unusable::Malformed);
+        }
+        let uid = reader.text()?;
+        Ok(Self { uid, items, rest: reader.rest() })
+    }
+
+    /// Reads the rest.
+    ///
+    /// # Errors
+    /// Why it is not used.
+    pub fn read(self) -> Result<Broadcast, Unusable> {
+        let mut reader = Reader::new(self.rest);
+        let (event, namespace) = packet(&mut reader)?;
+        let mut broadcast =
+            Broadcast { namespace, event, rooms: Vec::new(), except: Vec::new(), volatile: false, ours: None };
+        broadcast.options(&mut reader)?;
+        for at in 3..self.items {
+            if at == 3 && reader.is_binary() {
+                let Token::Bin(bytes) = reader.token()? else { return Err(Unusable::Malformed) };
+                broadcast.ours = Some(bytes);
+            } else {
+                reader.skip(0)?;
+            }
+        }
+        if !reader.is_at_end() {
+            return Err(Unusable::Malformed);
+        }
+        Ok(broadcast)
+    }
+}
+
+/// `{type, data, nsp}`, in any order.
+fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
+    let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
+    let (mut event, mut namespace) = (None, None);
+    for _ in 0..members {
+        match reader.key()?.as_str() {
+            "data" => event = Some(data(reader)?),
+            "nsp" => namespace = Some(reader.text()?),
+            "type" => match reader.token()? {
+                Token::Uint(EVENT) => {}
+                _ => return Err(Unusable::Malformed),
+            },
+            _ => reader.skip(1)?,
+        }
+    }
+    Ok((event.ok_or(Unusable::Malformed)?, namespace.unwrap_or_else(|| "/".to_owned())))
+}
+
+fn data(reader: &mut Reader) -> Result<Event, Unusable> {
+    let items = reader.array_head()?;
+    if items == 0 {
+        return Err(Unusable::Malformed);
+    }
+    let name = reader.text()?;
+    if RESERVED_EVENTS.contains(&name.as_str()) {
+        return Err(Unusable::ReservedEvent);
+    }
+    let mut out = Json::default();
+    out.raw("[");
+    out.string(&name);
+    for _ in 1..items {
+        out.raw(",");
+        reader.json(&mut out, 1)?;
+    }
+    out.raw("]");
+    Event::from_wire(ByteString::from(out.text), out.attachments).map_err(|_| Unusable::Malformed)
+}
+
+impl Broadcast {
+    /// `{rooms, except, flags}`, in any order.
+    fn options(&mut self, reader: &mut Reader) -> Result<(), Unusable> {
+        let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
+        for _ in 0..members {
+            match reader.key()?.as_str() {
+                "rooms" => self.rooms = names(reader)?,
+                "except" => self.except = names(reader)?,
+                "flags" => self.volatile = volatile(reader)?,
+                _ => reader.skip(1)?,
+            }
+        }
+        if self.rooms.len() + self.except.len() > MAX_TARGETS {
+            return Err(Unusable::TooLarge);
+        }
+        Ok(())
+    }
+}
+
+/// Rooms are texts or numbers; here they are texts.
+fn names(reader: &mut Reader) -> Result<Vec<String>, Unusable> {
+    let count = match reader.token()? {
+        Token::Array(count) => count,
+        Token::Nil => 0,
+        _ => return Err(Unusable::Malformed),
+    };
+    if count > MAX_TARGETS {
+        return Err(Unusable::TooLarge);
+    }
+    (0..count)
+        .map(|_| match reader.token()? {
+            Token::Str(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Token::Uint(number) => Ok(number.to_string()),
+            Token::Int(number) => Ok(number.to_string()),
+            Token::Float(number) => Ok(number.to_string()),
+            _ => Err(Unusable::Malformed),
+        })
+        .collect()
+}
+
+fn volatile(reader: &mut Reader) -> Result<bool, Unusable> {
+    let members = match reader.token()? {
+        Token::Map(members) => members,
+        Token::Nil => 0,
+        _ => return Err(Unusable::Malformed),
+    };
+    let mut volatile = false;
+    for _ in 0..members {
+        if reader.key()? == "volatile" {
+            volatile = matches!(reader.token()?, Token::Bool(true));
+        } else {
+            reader.skip(1)?;
+        }
+    }
+    Ok(volatile)
+}
+
+/// Writes a broadcast as Node's adapter does, with our own element behind it if there is one.
+///
+/// # Errors
+/// [`Unusable::Malformed`] when the event's text is not JSON, which other clients could not read either.
+pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, Unusable> {
+    match &broadcast.ours {
+        Some(ours) => Ok(close(encode_open(uid, broadcast, 4)?, ours)),
+        None => Ok(encode_open(uid, broadcast, 3)?.freeze()),
+    }
+}
+
+/// Writes a broadcast that [`close`] completes.
+///
+/// # Errors
+/// As [`encode`].
+pub fn open(uid: &str, broadcast: &Broadcast) -> Result<BytesMut, Unusable> {
+    encode_open(uid, broadcast, 4)
+}
+
+/// Adds our own element.
+pub fn close(mut open: BytesMut, ours: &[u8]) -> Bytes {
+    put_binary(&mut open, ours);
+    open.freeze()
+}
+
+fn encode_open(uid: &str, broadcast: &Broadcast, items: u8) -> Result<BytesMut, Unusable> {
+    let event = &broadcast.event;
+    let mut out = BytesMut::with_capacity(256 + event.size_bytes());
+    out.put_u8(0x90 | items);
+    put_text(&mut out, uid);
+    out.put_u8(0x83);
+    put_text(&mut out, "type");
+    out.put_u8(0x02);
+    put_text(&mut out, "data");
+    put_json(&mut out, event.text(), event.attachments())?;
+    put_text(&mut out, "nsp");
+    put_text(&mut out, &broadcast.namespace);
+    out.put_u8(0x83);
+    put_text(&mut out, "rooms");
+    put_names(&mut out, &broadcast.rooms);
+    put_text(&mut out, "except");
+    put_names(&mut out, &broadcast.except);
+    put_text(&mut out, "flags");
+    if broadcast.volatile {
+        out.put_u8(0x81);
+        put_text(&mut out, "volatile");
+        out.put_u8(0xc3);
+    } else {
+        out.put_u8(0x80);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As captured: `emitter.to("lobby").emit("ev", "x")`.
+    const CAPTURED: &[u8] =
+        b"\x93\xa7emitter\x83\xa4type\x02\xa4data\x92\xa2ev\xa1x\xa3nsp\xa1/\x83\xa5rooms\x91\xa5lobby\xa5flags\x80\xa6except\x90";
+
+    fn read(bytes: &'static [u8]) -> Result<Broadcast, Unusable> {
+        decode(Bytes::from_static(bytes))
+    }
+
+    #[test]
+    fn what_the_emitter_sends_is_read() {
+        let got = read(CAPTURED).unwrap();
+        assert_eq!(got.event.text(), r#"["ev","x"]"#);
+        assert_eq!((got.namespace.as_str(), got.rooms, got.except), ("/", vec!["lobby".to_owned()], Vec::new()));
+        assert_eq!(Envelope::open(Bytes::from_static(CAPTURED)).unwrap().uid, "emitter");
+        // No namespace, no flags, no exceptions, a number as a room, unknown members.
+        let bare = read(b"\x93\xa1u\x82\xa1x\x91\x01\xa4data\x91\xa2hi\x81\xa5rooms\x92\x2a\xa1r").unwrap();
+        assert_eq!((bare.namespace.as_str(), bare.rooms), ("/", vec!["42".to_owned(), "r".to_owned()]));
+    }
+
+    #[test]
+    fn binary_becomes_attachments_that_share_the_message() {
+        let got = read(b"\x93\xa1u\x81\xa4data\x93\xa3bin\xc4\x03\x00\x01\x02\x81\xa1b\xc4\x01\x09\x80").unwrap();
+        assert_eq!(got.event.text(), r#"["bin",{"_placeholder":true,"num":0},{"b":{"_placeholder":true,"num":1}}]"#);
+        assert_eq!(got.event.attachments(), [&b"\x00\x01\x02"[..], b"\x09"]);
+    }
+
+    #[test]
+    fn what_kills_other_servers_is_refused() {
+        for bytes in [&b""[..], b"garbage", b"\x93\xa1", b"\xc0", b"\x90", b"{", b"null", b"\x93\xa1u\xc0\xc0"] {
+            assert_eq!(read(bytes).unwrap_err(), Unusable::Malformed);
+        }
+        let trailing = Bytes::from([CAPTURED, b"\x00"].concat());
+        assert_eq!(decode(trailing).unwrap_err(), Unusable::Malformed);
+        for cut in 0..CAPTURED.len() {
+            assert!(read(&CAPTURED[..cut]).is_err(), "{cut}");
+        }
+        let reserved = read(b"\x93\xa1u\x81\xa4data\x91\xaadisconnect\x80");
+        assert_eq!(reserved.unwrap_err(), Unusable::ReservedEvent);
+        assert_eq!(read(b"\x93\xa1u\x81\xa4data\x91\x01\x80").unwrap_err(), Unusable::Malformed, "a number as a name");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let text =
+            r#"["e",{"_placeholder":true,"num":0},[1,-2,300,70000,5000000000,1.5,null,true,"\u00e9"],{"a":{"b":[]}}]"#;
+        let event = Event::from_wire(text.into(), vec![Bytes::from_static(b"\0\x01")]).unwrap();
+        let sent = Broadcast {
+            namespace: "/n".into(),
+            event,
+            rooms: (0..20).map(|n| n.to_string()).collect(),
+            except: vec!["x".repeat(300)],
+            volatile: true,
+            ours: Some(Bytes::from_static(b"ours")),
+        };
+        let bytes = encode("abcdef", &sent).unwrap();
+        assert_eq!(Envelope::open(bytes.clone()).unwrap().uid, "abcdef");
+        let got = decode(bytes).unwrap();
+        assert_eq!(got.event.text(), &text.replace("\\u00e9", "é"));
+        assert_eq!(got.event.attachments(), sent.event.attachments());
+        assert_eq!((got.rooms, got.except, got.volatile, got.ours), (sent.rooms, sent.except, true, sent.ours));
+        let rubbish = Broadcast {
+            event: Event::from_wire("[\"e\",".into(), Vec::new()).unwrap(),
+            ..decode(Bytes::from_static(CAPTURED)).unwrap()
+        };
+        assert_eq!(encode("u", &rubbish).unwrap_err(), Unusable::Malformed);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64), cut in 0..CAPTURED.len()) {
+            let _ = decode(bytes.clone().into());
+            let mixed = [&CAPTURED[..cut], &bytes].concat();
+            let _ = decode(mixed.into());
+        }
+    }
+}

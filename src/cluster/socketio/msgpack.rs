@@ -1,0 +1,355 @@
+//! MessagePack as JavaScript's notepack writes it, read into the JSON text that clients get.
+//!
+//! One pass: values are never built. Binary becomes an attachment that shares the message's bytes.
+
+use bytes::Bytes;
+use chrono::{DateTime, Datelike};
+
+use super::{MAX_ATTACHMENTS, MAX_DEPTH, Unusable};
+
+/// The extension type of a point in time.
+const TIMESTAMP: i8 = -1;
+
+/// The extension type that some versions use for `undefined`.
+const UNDEFINED: i8 = 0;
+
+/// JavaScript has no dates beyond these milliseconds.
+const MAX_DATE_MS: i64 = 8_640_000_000_000_000;
+
+/// What stands next.
+#[derive(Debug)]
+pub(super) enum Token {
+    Nil,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Float(f64),
+    Str(Bytes),
+    Bin(Bytes),
+    Array(usize),
+    Map(usize),
+    Ext(i8, Bytes),
+}
+
+/// Reads a message from its front.
+pub(super) struct Reader {
+    bytes: Bytes,
+}
+
+impl Reader {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self { bytes }
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// What was not read yet.
+    pub(super) fn rest(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Whether binary stands next.
+    pub(super) fn is_binary(&self) -> bool {
+        matches!(self.bytes.first(), Some(0xc4..=0xc6))
+    }
+
+    /// The next value; of an array or map only how many items follow, which is never more than bytes do.
+    pub(super) fn token(&mut self) -> Result<Token, Unusable> {
+        let marker = self.take(1)?[0];
+        Ok(match marker {
+            0x00..=0x7f => Token::Uint(u64::from(marker)),
+            0xe0..=0xff => Token::Int(i64::from(marker.cast_signed())),
+            0x80..=0x8f => self.map(usize::from(marker & 0x0f))?,
+            0x90..=0x9f => self.array(usize::from(marker & 0x0f))?,
+            0xa0..=0xbf => Token::Str(self.take(usize::from(marker & 0x1f))?),
+            0xc0 => Token::Nil,
+            0xc2 => Token::Bool(false),
+            0xc3 => Token::Bool(true),
+            0xc4..=0xc6 => {
+                let length = self.length(marker - 0xc4)?;
+                Token::Bin(self.take(length)?)
+            }
+            0xc7..=0xc9 => {
+                let length = self.length(marker - 0xc7)?;
+                self.ext(length)?
+            }
+            0xca => Token::Float(f64::from(f32::from_be_bytes(self.number()?))),
+            0xcb => Token::Float(f64::from_be_bytes(self.number()?)),
+            0xcc => Token::Uint(u64::from(u8::from_be_bytes(self.number()?))),
+            0xcd => Token::Uint(u64::from(u16::from_be_bytes(self.number()?))),
+            0xce => Token::Uint(u64::from(u32::from_be_bytes(self.number()?))),
+            0xcf => Token::Uint(u64::from_be_bytes(self.number()?)),
+            0xd0 => Token::Int(i64::from(i8::from_be_bytes(self.number()?))),
+            0xd1 => Token::Int(i64::from(i16::from_be_bytes(self.number()?))),
+            0xd2 => Token::Int(i64::from(i32::from_be_bytes(self.number()?))),
+            0xd3 => Token::Int(i64::from_be_bytes(self.number()?)),
+            0xd4..=0xd8 => self.ext(1 << (marker - 0xd4))?,
+            0xd9..=0xdb => {
+                let length = self.length(marker - 0xd9)?;
+                Token::Str(self.take(length)?)
+            }
+            0xdc | 0xdd => {
+                let count = self.length(marker - 0xdc + 1)?;
+                self.array(count)?
+            }
+            0xde | 0xdf => {
+                let count = self.length(marker - 0xde + 1)?;
+                self.map(count)?
+            }
+            0xc1 => return Err(Unusable::Malformed),
+        })
+    }
+
+    /// How many items an array has.
+    pub(super) fn array_head(&mut self) -> Result<usize, Unusable> {
+        match self.token()? {
+            Token::Array(count) => Ok(count),
+            _ => Err(Unusable::Malformed),
+        }
+    }
+
+    /// A text; what is not UTF-8 (half of a pair, in JavaScript) is replaced, as a client would see it.
+    pub(super) fn text(&mut self) -> Result<String, Unusable> {
+        match self.token()? {
+            Token::Str(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            _ => Err(Unusable::Malformed),
+        }
+    }
+
+    /// Reads a value and forgets it.
+    pub(super) fn skip(&mut self, depth: usize) -> Result<(), Unusable> {
+        let items = match self.token()? {
+            Token::Array(count) => count,
+            Token::Map(count) => count * 2,
+            _ => return Ok(()),
+        };
+        if depth >= MAX_DEPTH {
+            return Err(Unusable::TooLarge);
+        }
+        (0..items).try_for_each(|_| self.skip(depth + 1))
+    }
+
+    /// Reads a value and writes it as JSON.
+    pub(super) fn json(&mut self, out: &mut Json, depth: usize) -> Result<(), Unusable> {
+        match self.token()? {
+            Token::Nil | Token::Ext(UNDEFINED, _) => out.raw("null"),
+            Token::Bool(true) => out.raw("true"),
+            Token::Bool(false) => out.raw("false"),
+            Token::Int(number) => out.raw(&number.to_string()),
+            Token::Uint(number) => out.raw(&number.to_string()),
+            Token::Float(number) => out.float(number),
+            Token::Str(bytes) => out.string(&String::from_utf8_lossy(&bytes)),
+            Token::Bin(bytes) => out.attachment(bytes)?,
+            Token::Ext(TIMESTAMP, bytes) => match iso(&bytes)? {
+                Some(text) => out.string(&text),
+                None => out.raw("null"),
+            },
+            Token::Ext(..) => return Err(Unusable::Malformed),
+            Token::Array(_) | Token::Map(_) if depth >= MAX_DEPTH => return Err(Unusable::TooLarge),
+            Token::Array(count) => {
+                out.raw("[");
+                for at in 0..count {
+                    out.comma(at);
+                    self.json(out, depth + 1)?;
+                }
+                out.raw("]");
+            }
+            Token::Map(count) => {
+                out.raw("{");
+                for at in 0..count {
+                    out.comma(at);
+                    out.string(&self.key()?);
+                    out.raw(":");
+                    self.json(out, depth + 1)?;
+                }
+                out.raw("}");
+            }
+        }
+        Ok(())
+    }
+
+    /// A map's key; JavaScript has texts only.
+    pub(super) fn key(&mut self) -> Result<String, Unusable> {
+        match self.token()? {
+            Token::Str(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Token::Int(number) => Ok(number.to_string()),
+            Token::Uint(number) => Ok(number.to_string()),
+            _ => Err(Unusable::Malformed),
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<Bytes, Unusable> {
+        if length > self.bytes.len() {
+            return Err(Unusable::Malformed);
+        }
+        Ok(self.bytes.split_to(length))
+    }
+
+    fn number<const N: usize>(&mut self) -> Result<[u8; N], Unusable> {
+        <[u8; N]>::try_from(&*self.take(N)?).map_err(|_| Unusable::Malformed)
+    }
+
+    /// A length of 1, 2 or 4 bytes.
+    fn length(&mut self, size: u8) -> Result<usize, Unusable> {
+        Ok(match size {
+            0 => usize::from(u8::from_be_bytes(self.number()?)),
+            1 => usize::from(u16::from_be_bytes(self.number()?)),
+            _ => u32::from_be_bytes(self.number()?) as usize,
+        })
+    }
+
+    fn array(&self, count: usize) -> Result<Token, Unusable> {
+        if count > self.bytes.len() { Err(Unusable::Malformed) } else { Ok(Token::Array(count)) }
+    }
+
+    fn map(&self, count: usize) -> Result<Token, Unusable> {
+        if count > self.bytes.len() / 2 { Err(Unusable::Malformed) } else { Ok(Token::Map(count)) }
+    }
+
+    fn ext(&mut self, length: usize) -> Result<Token, Unusable> {
+        let kind = i8::from_be_bytes(self.number()?);
+        Ok(Token::Ext(kind, self.take(length)?))
+    }
+}
+
+/// JSON text and the binary that its placeholders name.
+#[derive(Default)]
+pub(super) struct Json {
+    pub(super) text: String,
+    pub(super) attachments: Vec<Bytes>,
+}
+
+impl Json {
+    pub(super) fn raw(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    pub(super) fn comma(&mut self, at: usize) {
+        if at > 0 {
+            self.text.push(',');
+        }
+    }
+
+    pub(super) fn string(&mut self, text: &str) {
+        // A text is always JSON.
+        self.text.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+
+    /// As `JSON.stringify` has it: what is no number is null.
+    fn float(&mut self, number: f64) {
+        if !number.is_finite() {
+            self.raw("null");
+        } else if number.fract() == 0.0 && number.abs() < 9e15 {
+            self.raw(&format!("{number:.0}").replace("-0", "0"));
+        } else {
+            self.raw(&serde_json::Number::from_f64(number).map_or_else(String::new, |number| number.to_string()));
+        }
+    }
+
+    fn attachment(&mut self, bytes: Bytes) -> Result<(), Unusable> {
+        if self.attachments.len() >= MAX_ATTACHMENTS {
+            return Err(Unusable::TooLarge);
+        }
+        self.raw(&format!("{{\"_placeholder\":true,\"num\":{}}}", self.attachments.len()));
+        self.attachments.push(bytes);
+        Ok(())
+    }
+}
+
+/// A point in time as `Date.prototype.toJSON` writes it; `None` where JavaScript has no such date.
+fn iso(bytes: &[u8]) -> Result<Option<String>, Unusable> {
+    let (seconds, nanos) = match bytes.len() {
+        4 => (i64::from(u32::from_be_bytes(array(bytes)?)), 0),
+        8 => {
+            let both = u64::from_be_bytes(array(bytes)?);
+            // 34 bits and 30 bits: both fit.
+            ((both & 0x3_ffff_ffff).cast_signed(), (both >> 34) as u32)
+        }
+        12 => (i64::from_be_bytes(array(&bytes[4..])?), u32::from_be_bytes(array(&bytes[..4])?)),
+        _ => return Err(Unusable::Malformed),
+    };
+    let Some(at) = DateTime::from_timestamp(seconds, nanos) else { return Ok(None) };
+    if at.timestamp_millis().abs() > MAX_DATE_MS {
+        return Ok(None);
+    }
+    let rest = at.format("-%m-%dT%H:%M:%S%.3fZ");
+    Ok(Some(match at.year() {
+        year @ 0..=9999 => format!("{year:04}{rest}"),
+        year => format!("{}{:06}{rest}", if year < 0 { '-' } else { '+' }, year.abs()),
+    }))
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Unusable> {
+    bytes.try_into().map_err(|_| Unusable::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(bytes: &'static [u8]) -> Result<String, Unusable> {
+        let mut out = Json::default();
+        let mut reader = Reader::new(Bytes::from_static(bytes));
+        reader.json(&mut out, 0)?;
+        assert!(reader.is_at_end());
+        Ok(out.text)
+    }
+
+    #[test]
+    fn values_are_what_javascript_would_have_written() {
+        for (bytes, text) in [
+            (&b"\xc0"[..], "null"),
+            (b"\xc3", "true"),
+            (b"\x7f", "127"),
+            (b"\xff", "-1"),
+            (b"\xcc\x80", "128"),
+            (b"\xd1\xff\x38", "-200"),
+            (b"\xcf\0\0\0\x01\0\0\0\0", "4294967296"),
+            (b"\xd3\xff\xff\xff\xfe\xff\xff\xff\xff", "-4294967297"),
+            (b"\xcb\x3f\xf8\0\0\0\0\0\0", "1.5"),
+            (b"\xcb\x80\0\0\0\0\0\0\0", "0"),
+            (b"\xcb\xc0\x24\0\0\0\0\0\0", "-10"),
+            (b"\xcb\x7f\xf8\0\0\0\0\0\0", "null"),
+            (b"\xcb\x7f\xf0\0\0\0\0\0\0", "null"),
+            (b"\xa3a\"b", r#""a\"b""#),
+            (b"\xd9\x01\xff", "\"\u{fffd}\""),
+            (b"\x92\x01\x80", "[1,{}]"),
+            (b"\x82\xa1b\x01\x05\xc2", r#"{"b":1,"5":false}"#),
+            (b"\xd6\xff\x69\x55\xb9\x00", r#""2026-01-01T00:00:00.000Z""#),
+            (b"\xd7\xff\x1d\x53\x53\x00\x69\x55\xb9\x00", r#""2026-01-01T00:00:00.123Z""#),
+            (b"\xc7\x0c\xff\x3b\x8b\x87\xc0\xff\xff\xff\xff\xff\xff\xff\xff", r#""1969-12-31T23:59:59.999Z""#),
+            (b"\xc7\x0c\xff\0\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", "null"),
+        ] {
+            assert_eq!(json(bytes).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn years_of_more_than_four_digits_are_signed() {
+        let at = |seconds: i64| iso(&[[0; 4].as_slice(), &seconds.to_be_bytes()].concat()).unwrap().unwrap();
+        assert_eq!(at(253_402_300_800), "+010000-01-01T00:00:00.000Z");
+        assert_eq!(at(-62_167_219_201), "-000001-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn what_is_cut_or_promises_too_much_is_refused() {
+        for bytes in [
+            &b""[..],
+            b"\xc1",
+            b"\xdd\xff\xff\xff\xff",
+            b"\xdf\x7f\xff\xff\xff",
+            b"\xdb\xff\xff\xff\xff",
+            b"\xc4\x05a",
+            b"\xd4\x07\0",
+        ] {
+            assert_eq!(json(bytes).unwrap_err(), Unusable::Malformed);
+        }
+        let mut deep = vec![0x91; 100_000];
+        deep.push(0);
+        let mut reader = Reader::new(deep.clone().into());
+        assert_eq!(reader.json(&mut Json::default(), 0).unwrap_err(), Unusable::TooLarge);
+        assert_eq!(Reader::new(deep.into()).skip(0).unwrap_err(), Unusable::TooLarge);
+    }
+}

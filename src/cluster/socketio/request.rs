@@ -1,0 +1,262 @@
+//! Requests to every server of a namespace: JSON, but for a broadcast that asks for acknowledgements.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::msgpack::{Reader, Token};
+use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
+
+/// What another process asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To act on clients; not answered.
+    Act(Targets, Act),
+    /// To act on one client by an old server; answered by whom it belongs to.
+    ActOn {
+        /// The client.
+        socket_id: String,
+        /// What to do.
+        act: Act,
+        /// Names the answer.
+        request_id: String,
+    },
+    /// For the ids of the clients in these rooms.
+    Sockets {
+        /// Empty: everybody.
+        rooms: Vec<String>,
+        /// Names the answer.
+        request_id: String,
+    },
+    /// For the names of all rooms.
+    AllRooms {
+        /// Names the answer.
+        request_id: String,
+    },
+    /// For what is known of clients.
+    Fetch {
+        /// Which.
+        targets: Targets,
+        /// Names the answer.
+        request_id: String,
+    },
+    /// Something between servers; `request_id` when an answer is waited for.
+    ServerSideEmit {
+        /// Who asks.
+        uid: String,
+        /// Names the answer.
+        request_id: Option<String>,
+    },
+    /// A broadcast whose clients are to acknowledge it.
+    BroadcastWithAck {
+        /// Names the answers.
+        request_id: String,
+    },
+}
+
+/// Whom it concerns.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Rooms and socket ids; empty: everybody.
+    pub rooms: Vec<String>,
+    /// Rooms and socket ids that are left out.
+    pub except: Vec<String>,
+}
+
+/// What is to be done with clients.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Into these rooms.
+    Join(Vec<String>),
+    /// Out of these rooms.
+    Leave(Vec<String>),
+    /// Out of the namespace, or with `close` off the connection.
+    Disconnect {
+        /// The whole connection.
+        close: bool,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    uid: Option<String>,
+    request_id: Option<String>,
+    r#type: u64,
+    opts: Option<RawOptions>,
+    #[serde(default)]
+    rooms: Vec<Value>,
+    sid: Option<String>,
+    room: Option<Value>,
+    #[serde(default)]
+    close: bool,
+}
+
+#[derive(Deserialize)]
+struct RawOptions {
+    #[serde(default)]
+    rooms: Vec<Value>,
+    #[serde(default)]
+    except: Vec<Value>,
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// Why it is not used.
+pub fn parse(bytes: &Bytes) -> Result<Request, Unusable> {
+    if bytes.len() > MAX_MESSAGE_BYTES {
+        return Err(Unusable::TooLarge);
+    }
+    if bytes.first() != Some(&b'{') {
+        return with_ack(bytes.clone());
+    }
+    let raw: Raw = serde_json::from_slice(bytes).map_err(|_| Unusable::Malformed)?;
+    match raw.r#type {
+        0 => Ok(Request::Sockets { rooms: names(raw.rooms)?, request_id: named(raw.request_id)? }),
+        1 => Ok(Request::AllRooms { request_id: named(raw.request_id)? }),
+        2..=4 => act(raw),
+        5 => Ok(Request::Fetch { targets: targets(raw.opts)?, request_id: named(raw.request_id)? }),
+        6 => Ok(Request::ServerSideEmit { uid: raw.uid.unwrap_or_default(), request_id: raw.request_id }),
+        _ => Err(Unusable::UnknownType),
+    }
+}
+
+fn act(raw: Raw) -> Result<Request, Unusable> {
+    let old = raw.sid.is_some();
+    let rooms = if old { raw.room.into_iter().collect() } else { raw.rooms };
+    let act = match raw.r#type {
+        2 => Act::Join(names(rooms)?),
+        3 => Act::Leave(names(rooms)?),
+        _ => Act::Disconnect { close: raw.close },
+    };
+    match raw.sid {
+        Some(socket_id) => Ok(Request::ActOn { socket_id, act, request_id: named(raw.request_id)? }),
+        None => Ok(Request::Act(targets(raw.opts)?, act)),
+    }
+}
+
+/// Whom it concerns must be said: nobody named is everybody, but only on purpose.
+fn targets(options: Option<RawOptions>) -> Result<Targets, Unusable> {
+    let options = options.ok_or(Unusable::Malformed)?;
+    Ok(Targets { rooms: names(options.rooms)?, except: names(options.except)? })
+}
+
+fn named(request_id: Option<String>) -> Result<String, Unusable> {
+    request_id.ok_or(Unusable::Malformed)
+}
+
+fn names(values: Vec<Value>) -> Result<Vec<String>, Unusable> {
+    if values.len() > MAX_TARGETS {
+        return Err(Unusable::TooLarge);
+    }
+    let name = |value| match value {
+        Value::String(name) => Ok(name),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err(Unusable::Malformed),
+    };
+    values.into_iter().map(name).collect()
+}
+
+/// `{uid, requestId, type: 7, packet, opts}` in MessagePack.
+fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
+    let mut reader = Reader::new(bytes);
+    let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
+    let (mut request_id, mut kind) = (None, None);
+    for _ in 0..members {
+        match reader.key()?.as_str() {
+            "requestId" => request_id = Some(reader.text()?),
+            "type" => match reader.token()? {
+                Token::Uint(number) => kind = Some(number),
+                _ => return Err(Unusable::Malformed),
+            },
+            _ => reader.skip(1)?,
+        }
+    }
+    match kind {
+        Some(7) => Ok(Request::BroadcastWithAck { request_id: named(request_id)? }),
+        Some(_) => Err(Unusable::UnknownType),
+        None => Err(Unusable::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &'static str) -> Result<Request, Unusable> {
+        parse(&Bytes::from_static(text.as_bytes()))
+    }
+
+    fn all(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn what_emitters_and_servers_ask_for_is_read() {
+        let targets = |rooms: &[&str], except: &[&str]| Targets { rooms: all(rooms), except: all(except) };
+        let cases = [
+            (
+                r#"{"type":2,"opts":{"rooms":["room0"],"except":[]},"rooms":["r3",4]}"#,
+                Request::Act(targets(&["room0"], &[]), Act::Join(all(&["r3", "4"]))),
+            ),
+            (
+                r#"{"type":3,"opts":{"rooms":[],"except":["r9"]},"rooms":["r3"]}"#,
+                Request::Act(targets(&[], &["r9"]), Act::Leave(all(&["r3"]))),
+            ),
+            (
+                r#"{"type":4,"opts":{"rooms":["room1"],"except":[]},"close":true}"#,
+                Request::Act(targets(&["room1"], &[]), Act::Disconnect { close: true }),
+            ),
+            (
+                r#"{"uid":"emitter","type":6,"data":["hello",1]}"#,
+                Request::ServerSideEmit { uid: "emitter".into(), request_id: None },
+            ),
+            (
+                r#"{"uid":"u","requestId":"q","type":5,"opts":{"rooms":["a"],"except":[]}}"#,
+                Request::Fetch { targets: targets(&["a"], &[]), request_id: "q".into() },
+            ),
+            (
+                r#"{"uid":"u","requestId":"q2","type":2,"sid":"s","room":"r"}"#,
+                Request::ActOn { socket_id: "s".into(), act: Act::Join(all(&["r"])), request_id: "q2".into() },
+            ),
+            (r#"{"uid":"u","requestId":"q","type":1}"#, Request::AllRooms { request_id: "q".into() }),
+        ];
+        for (text, request) in cases {
+            assert_eq!(read(text).unwrap(), request);
+        }
+        let asked = b"\x83\xa3uid\xa1u\xa9requestId\xa1q\xa4type\x07";
+        assert_eq!(parse(&Bytes::from_static(asked)).unwrap(), Request::BroadcastWithAck { request_id: "q".into() });
+    }
+
+    #[test]
+    fn what_kills_other_servers_is_refused() {
+        for text in [
+            r#"{"type":5,"requestId":"x"}"#,
+            r#"{"type":2}"#,
+            r#"{"type":4,"close":true}"#,
+            r#"{"type":"2"}"#,
+            r#"{"type":2,"opts":{"rooms":[{}]},"rooms":["a"]}"#,
+            "{",
+            "null",
+            "[]",
+            "",
+        ] {
+            assert_eq!(read(text).unwrap_err(), Unusable::Malformed, "{text}");
+        }
+        assert_eq!(read(r#"{"type":99}"#).unwrap_err(), Unusable::UnknownType);
+        let many = format!(r#"{{"type":2,"opts":{{"rooms":[]}},"rooms":[{}0]}}"#, "0,".repeat(MAX_TARGETS));
+        assert_eq!(parse(&Bytes::from(many)).unwrap_err(), Unusable::TooLarge);
+        let deep = format!(r#"{{"type":1,"requestId":"a","x":{}"#, "[".repeat(1_000_000));
+        assert_eq!(parse(&Bytes::from(deep)).unwrap_err(), Unusable::Malformed);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parse(&bytes.into());
+        }
+    }
+}

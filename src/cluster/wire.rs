@@ -1,0 +1,292 @@
+//! How events travel between nodes, and who hears which.
+//!
+//! A node hears what concerns everybody, and the rooms that have members on it. What goes to one room is published on that
+//! room's channel; everything else on the namespace's. All channels of a namespace share one queue, so that what one
+//! node published is delivered in its order.
+//!
+//! Two forms are understood always and one is spoken (`redis.wire`): frames of our own over sharded pub/sub, and Socket.IO's.
+
+mod peer;
+mod receive;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::bridge::Bridge;
+use super::frame::{Frame, now_us};
+use super::scribe::Scribe;
+use super::socketio::{self, Broadcast};
+use super::{Leaver, PubSub, event};
+use crate::config;
+use crate::publish::{Outgoing, Publisher, Remote};
+use crate::redis::{Keys, Kind, Message, Redis, Sink, SocketIoKeys};
+use crate::room::{Interest, RESERVED_PREFIX, Rooms};
+use crate::session::RoomName;
+use crate::telemetry::metrics::Metrics;
+
+/// Delivers to the clients of this node.
+type Deliver = dyn Fn(&Outgoing) + Send + Sync;
+
+/// The way of events to the other nodes and back.
+pub struct Wire {
+    pubsub: Arc<PubSub>,
+    redis: Redis,
+    rooms: Arc<Rooms>,
+    metrics: Arc<Metrics>,
+    keys: Keys,
+    socketio: Option<SocketIoKeys>,
+    speaks: config::Wire,
+    spaces: HashMap<Arc<str>, Space>,
+    bridge: OnceLock<Arc<Bridge>>,
+    leaver: OnceLock<Leaver>,
+}
+
+/// A namespace.
+struct Space {
+    namespace: Arc<str>,
+    /// Our name among Socket.IO's servers.
+    uid: String,
+    frames: Arc<str>,
+    broadcasts: Arc<str>,
+    requests: Arc<str>,
+    responses: Arc<str>,
+    sink: Sink,
+    queue: mpsc::WeakSender<Message>,
+    incoming: Mutex<Option<mpsc::Receiver<Message>>>,
+}
+
+impl Wire {
+    pub(super) fn new(
+        pubsub: Arc<PubSub>,
+        redis: Redis,
+        rooms: Arc<Rooms>,
+        metrics: Arc<Metrics>,
+        config: &config::Redis,
+    ) -> Arc<Self> {
+        let keys = redis.keys().clone();
+        let socketio = (!config.socketio_key.is_empty()).then(|| SocketIoKeys::new(&config.socketio_key));
+        let space = |path: &Arc<str>| {
+            (path.clone(), Space::new(path, &keys, socketio.as_ref(), config.receive_buffer, metrics.clone()))
+        };
+        let spaces = rooms.namespaces().map(space).collect();
+        Arc::new(Self {
+            pubsub,
+            redis,
+            rooms,
+            metrics,
+            keys,
+            socketio,
+            speaks: config.wire,
+            spaces,
+            bridge: OnceLock::new(),
+            leaver: OnceLock::new(),
+        })
+    }
+
+    /// Hands an event to the other nodes.
+    pub fn publish(&self, outgoing: &Outgoing) -> Remote {
+        let Some(space) = self.spaces.get(&outgoing.namespace) else { return Remote::Alone };
+        let handed = match (self.speaks, &self.socketio) {
+            (config::Wire::Socketio, Some(keys)) => self.publish_socketio(space, keys, outgoing),
+            _ => {
+                let channel = match &outgoing.rooms[..] {
+                    [room] if has_channel(room) => self.keys.room_channel(&outgoing.namespace, room).into(),
+                    _ => space.frames.clone(),
+                };
+                self.pubsub.publish(&channel, || event::encode(outgoing))
+            }
+        };
+        match handed {
+            Ok(receipt) => Remote::Handed(receipt),
+            Err(why) => Remote::NotCarried(why),
+        }
+    }
+
+    fn publish_socketio(
+        &self,
+        space: &Space,
+        keys: &SocketIoKeys,
+        outgoing: &Outgoing,
+    ) -> Result<crate::publish::Receipt, crate::publish::NotCarried> {
+        let channel = match &outgoing.rooms[..] {
+            [room] => keys.room(&outgoing.namespace, socketio::outside(room)).into(),
+            _ => space.broadcasts.clone(),
+        };
+        let outside = |rooms: &[RoomName]| rooms.iter().map(|room| socketio::outside(room).to_owned()).collect();
+        let body = || {
+            let broadcast = Broadcast {
+                namespace: outgoing.namespace.to_string(),
+                event: outgoing.event.clone(),
+                rooms: outside(&outgoing.rooms),
+                except: outside(&outgoing.except),
+                volatile: outgoing.volatile,
+                ours: None,
+            };
+            Some((socketio::open(&space.uid, &broadcast).ok()?, event::encode_marks(outgoing)))
+        };
+        self.pubsub.publish_as(Kind::Plain, &channel, body, |origin, number, (open, marks): (BytesMut, BytesMut)| {
+            socketio::close(open, &Frame::encode(origin, number, now_us(), &marks))
+        })
+    }
+
+    /// Begins to hear, and to follow the rooms that have members here. To be called once; needs a Tokio runtime.
+    pub fn receive(self: &Arc<Self>, deliver: impl Fn(&Outgoing) + Send + Sync + 'static) {
+        let deliver: Arc<Deliver> = Arc::new(deliver);
+        self.rooms.set_interest(self.clone());
+        for space in self.spaces.values() {
+            let Some(incoming) = space.incoming.lock().expect("no panic while held").take() else { continue };
+            let subscriber = self.redis.subscriber();
+            if self.socketio.is_some() {
+                subscriber.listen(Kind::Plain, space.broadcasts.clone(), space.sink.clone());
+                subscriber.listen(self.requests_kind(), space.requests.clone(), space.sink.clone());
+            }
+            self.pubsub.gaps().lock().expect("no panic while held").listen(&space.frames);
+            subscriber.listen(Kind::Sharded, space.frames.clone(), space.sink.clone());
+            tokio::spawn(receive::run(self.clone(), space.namespace.clone(), incoming, deliver.clone()));
+        }
+    }
+
+    /// Sets how a client is taken out of a room, so that what it leaves behind is said. To be called once.
+    pub(super) fn leave_by(&self, leave: Leaver) {
+        let _ = self.leaver.set(leave);
+    }
+
+    /// How many messages wait to be delivered.
+    pub(super) fn waiting(&self) -> usize {
+        let depth = |space: &Space| {
+            let queue = space.queue.upgrade()?;
+            Some(queue.max_capacity() - queue.capacity())
+        };
+        self.spaces.values().filter_map(depth).sum()
+    }
+
+    /// Lets what emitters and other servers send leave through `publisher`. To be called once; needs a Tokio runtime.
+    pub fn bridge(self: &Arc<Self>, publisher: Arc<Publisher>) {
+        if self.socketio.is_none() {
+            return;
+        }
+        let name = format!("{}:{}", self.pubsub.origin().node, self.pubsub.origin().incarnation);
+        let (wire, subscriber) = (self.clone(), self.redis.subscriber().clone());
+        // The one that publishes hears what is sent to any room.
+        let change = move |ours| {
+            for space in wire.spaces.values() {
+                if ours {
+                    subscriber.follow(Kind::Below, space.broadcasts.clone(), space.sink.clone());
+                } else {
+                    subscriber.unfollow(Kind::Below, &space.broadcasts);
+                }
+            }
+        };
+        let scribe = || Scribe::start(self.redis.clone(), name, change);
+        let bridge = Bridge::start(publisher, self.spaces.keys(), scribe, self.metrics.clone());
+        let _ = self.bridge.set(bridge);
+    }
+
+    /// Stops answering other servers, and lets another node publish for emitters.
+    pub(super) async fn leave(&self) {
+        if self.socketio.is_some() {
+            for space in self.spaces.values() {
+                self.redis.subscriber().unfollow(self.requests_kind(), &space.requests);
+            }
+        }
+        if let Some(bridge) = self.bridge.get() {
+            bridge.resign().await;
+        }
+    }
+
+    /// Whoever subscribes plainly is a server in the eyes of the others, and must answer.
+    fn requests_kind(&self) -> Kind {
+        match self.speaks {
+            config::Wire::Compact => Kind::Unseen,
+            config::Wire::Socketio => Kind::Plain,
+        }
+    }
+
+    /// The channels of a room.
+    fn channels(&self, namespace: &str, room: &str) -> impl Iterator<Item = (Kind, String)> {
+        let frames = has_channel(room).then(|| (Kind::Sharded, self.keys.room_channel(namespace, room)));
+        let outside = |keys: &SocketIoKeys| (Kind::Plain, keys.room(namespace, socketio::outside(room)));
+        frames.into_iter().chain(self.socketio.as_ref().map(outside))
+    }
+}
+
+/// Clients' own rooms have no channel of frames: there are too many, and what goes to them is rarely for one alone.
+fn has_channel(room: &str) -> bool {
+    !room.starts_with(RESERVED_PREFIX)
+}
+
+impl Interest for Wire {
+    fn began(&self, namespace: &Arc<str>, room: &RoomName) {
+        let Some(space) = self.spaces.get(namespace) else { return };
+        for (kind, channel) in self.channels(namespace, room) {
+            let channel: Arc<str> = channel.into();
+            self.pubsub.gaps().lock().expect("no panic while held").follow(&channel);
+            self.redis.subscriber().follow(kind, channel, space.sink.clone());
+        }
+    }
+
+    fn ended(&self, namespace: &Arc<str>, room: &RoomName) {
+        for (kind, channel) in self.channels(namespace, room) {
+            self.redis.subscriber().unfollow(kind, &channel);
+            self.pubsub.gaps().lock().expect("no panic while held").unfollow(&channel);
+        }
+    }
+
+    fn settled<'a>(&'a self, namespace: &Arc<str>, room: &RoomName) -> Option<BoxFuture<'a, ()>> {
+        let subscriber = self.redis.subscriber();
+        let open: Vec<_> =
+            self.channels(namespace, room).filter(|(kind, channel)| !subscriber.is_settled(*kind, channel)).collect();
+        if open.is_empty() {
+            return None;
+        }
+        Some(Box::pin(async move {
+            let patience: Duration = self.redis.command_timeout();
+            let all = async {
+                for (kind, channel) in &open {
+                    subscriber.settled(*kind, channel).await;
+                }
+            };
+            if tokio::time::timeout(patience, all).await.is_err() {
+                self.metrics.cluster_unconfirmed_joins_total.with_label_values::<&str>(&[]).inc();
+            }
+        }))
+    }
+}
+
+// === impl Space ===
+
+impl Space {
+    fn new(
+        path: &Arc<str>,
+        keys: &Keys,
+        socketio: Option<&SocketIoKeys>,
+        buffer: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (queue, incoming) = mpsc::channel(buffer);
+        let waiting = queue.downgrade();
+        let sink: Sink = Arc::new(move |message| {
+            if let Err(mpsc::error::TrySendError::Full(_)) = queue.try_send(message) {
+                metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
+            }
+        });
+        let name =
+            |of: fn(&SocketIoKeys, &str) -> String| socketio.map_or_else(String::new, |keys| of(keys, path)).into();
+        Self {
+            namespace: path.clone(),
+            uid: uuid::Uuid::new_v4().simple().to_string()[..6].to_owned(),
+            frames: keys.events_channel(path).into(),
+            broadcasts: name(SocketIoKeys::broadcast),
+            requests: name(SocketIoKeys::requests),
+            responses: name(SocketIoKeys::responses),
+            sink,
+            queue: waiting,
+            incoming: Mutex::new(Some(incoming)),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What Socket.IO's emitters and servers ask of every server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Space, Wire};
+use crate::cluster::socketio::{self, Act, Answer, Request, Targets};
+use crate::config;
+use crate::redis::Kind;
+use crate::room::RESERVED_PREFIX;
+use crate::session::{Close, RoomName, Session};
+
+impl Wire {
+    /// Carries out or answers a request.
+    pub(super) fn request(&self, space: &Space, body: &Bytes) {
+        let request = match socketio::parse(body) {
+            Ok(request) => request,
+            Err(why) => return self.drop_foreign(why.as_str()),
+        };
+        let kind = match &request {
+            Request::Act(..) | Request::ActOn { .. } => "act",
+            Request::ServerSideEmit { .. } => "server_side_emit",
+            _ => "question",
+        };
+        self.metrics.socketio_received_total.with_label_values(&[&*space.namespace, kind]).inc();
+        match request {
+            Request::Act(targets, act) => self.act(&self.members(space, &targets), &act),
+            Request::ActOn { socket_id, act, request_id } => {
+                if let Some(session) = self.rooms.session(&space.namespace, &socket_id) {
+                    self.act(&[session], &act);
+                    self.answer(space, &Answer::done(&request_id));
+                }
+            }
+            // A node that is no server to the others is not waited for.
+            _ if self.speaks == config::Wire::Compact => {}
+            Request::ServerSideEmit { request_id: None, .. } => {}
+            Request::ServerSideEmit { uid, .. } if uid == space.uid => {}
+            Request::ServerSideEmit { request_id: Some(id), .. } => {
+                self.answer(space, &Answer::server_side_emit(&id));
+            }
+            Request::Sockets { rooms, request_id } => {
+                let members = self.members(space, &Targets { rooms, except: Vec::new() });
+                self.answer(space, &Answer::sockets(&request_id, members.iter().map(|session| session.id())));
+            }
+            Request::AllRooms { request_id } => self.answer(space, &Answer::rooms(&request_id, &self.all_rooms(space))),
+            Request::Fetch { targets, request_id } => {
+                self.answer(space, &Answer::fetched(&request_id, &self.members(space, &targets)));
+            }
+            // Our clients are not asked: a contract has no event that a backend waits for.
+            Request::BroadcastWithAck { request_id } => {
+                self.drop_foreign("unanswered");
+                self.answer(space, &Answer::clients_asked(&request_id, 0));
+            }
+        }
+    }
+
+    fn answer(&self, space: &Space, answer: &Answer) {
+        if let Err(why) = self.pubsub.send_as(Kind::Plain, &space.responses, answer.to_text().into()) {
+            tracing::debug!(reason = why.as_str(), "an answer to another server was not carried");
+        }
+    }
+
+    /// The clients of this node that are meant.
+    fn members(&self, space: &Space, targets: &Targets) -> Vec<Arc<Session>> {
+        let rooms = self.inside(&space.namespace, &targets.rooms);
+        if rooms.is_empty() && !targets.rooms.is_empty() {
+            return Vec::new();
+        }
+        self.rooms.recipients(&space.namespace, &rooms, &self.inside(&space.namespace, &targets.except))
+    }
+
+    fn all_rooms(&self, space: &Space) -> Vec<String> {
+        let rooms = self.rooms.rooms(&space.namespace).into_iter().map(|room| room.name.to_string());
+        let own = self.rooms.sessions(&space.namespace).into_iter().map(|session| session.id().to_owned());
+        rooms.chain(own).collect()
+    }
+
+    /// No rule is asked: whoever can write to Redis has decided.
+    fn act(&self, sessions: &[Arc<Session>], act: &Act) {
+        let rooms: Vec<RoomName> = match act {
+            Act::Join(names) | Act::Leave(names) => {
+                let free = names.iter().filter(|name| !name.is_empty() && !name.starts_with(RESERVED_PREFIX));
+                free.map(|name| name.as_str().into()).collect()
+            }
+            Act::Disconnect { .. } => Vec::new(),
+        };
+        for session in sessions {
+            match act {
+                Act::Join(_) => rooms.iter().for_each(|room| {
+                    self.rooms.join(session, room);
+                }),
+                Act::Leave(_) => rooms.iter().for_each(|room| match self.leaver.get() {
+                    Some(leave) => leave(session, room),
+                    None => {
+                        self.rooms.leave(session, room);
+                    }
+                }),
+                Act::Disconnect { close: true } => session.close(Close::Transport),
+                Act::Disconnect { close: false } => session.close(Close::Namespace),
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What other nodes, servers and emitters have sent, to the clients of this node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{Deliver, Space, Wire};
+use crate::cluster::event;
+use crate::cluster::pubsub::Reader;
+use crate::cluster::socketio::{Broadcast, Envelope, Unusable};
+use crate::publish::Outgoing;
+use crate::redis::{Kind, Message};
+use crate::room::{RESERVED_PREFIX, socket_room, user_of};
+use crate::session::RoomName;
+
+/// Takes the messages of a namespace in their order.
+pub(super) async fn run(
+    wire: Arc<Wire>,
+    namespace: Arc<str>,
+    mut incoming: mpsc::Receiver<Message>,
+    deliver: Arc<Deliver>,
+) {
+    let Some(space) = wire.spaces.get(&namespace) else { return };
+    let receiver = Receiver { wire: &wire, space, reader: wire.pubsub.reader(), deliver: &*deliver };
+    while let Some(message) = incoming.recv().await {
+        match message.kind {
+            Kind::Sharded => receiver.frame(&message),
+            Kind::Below => receiver.for_one(message),
+            _ if message.channel == space.requests => wire.request(space, &message.body),
+            _ => receiver.broadcast(message),
+        }
+    }
+}
+
+struct Receiver<'a> {
+    wire: &'a Wire,
+    space: &'a Space,
+    reader: Reader,
+    deliver: &'a Deliver,
+}
+
+impl Receiver<'_> {
+    /// A frame of our own.
+    fn frame(&self, message: &Message) {
+        let Some(frame) = self.reader.read(message) else { return };
+        let age = frame.age();
+        let namespace = &self.space.namespace;
+        let outgoing = event::concerns(&frame.body, |room| self.wire.rooms.has_members(namespace, room))
+            .and_then(|concerns| concerns.then(|| event::decode(namespace, frame.body.clone())).transpose());
+        match outgoing {
+            Ok(Some(outgoing)) => self.sibling(&outgoing, age),
+            Ok(None) => self.wire.metrics.cluster_unneeded_total.with_label_values(&[namespace]).inc(),
+            Err(error) => {
+                tracing::warn!(node = %frame.origin.node, %error, "ignored an event of another node");
+                self.wire.metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
+            }
+        }
+    }
+
+    fn sibling(&self, outgoing: &Outgoing, age: Duration) {
+        self.wire.metrics.cluster_received_total.with_label_values(&[&self.space.namespace]).inc();
+        (self.deliver)(outgoing);
+        self.wire.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]).observe(age.as_secs_f64());
+    }
+
+    /// A broadcast as Socket.IO's servers and emitters send it.
+    fn broadcast(&self, message: Message) {
+        match self.read(message.body) {
+            Ok(Some(mut broadcast)) => match broadcast.ours.take() {
+                Some(ours) => self.marked(&message.channel, &broadcast, ours),
+                None => self.foreign(&broadcast),
+            },
+            Ok(None) => {}
+            Err(why) => self.wire.drop_foreign(why.as_str()),
+        }
+    }
+
+    /// `None` when it is our own.
+    fn read(&self, body: Bytes) -> Result<Option<Broadcast>, Unusable> {
+        let envelope = Envelope::open(body)?;
+        if envelope.uid == self.space.uid { Ok(None) } else { envelope.read().map(Some) }
+    }
+
+    /// One of a node of ours, with what nodes tell each other.
+    fn marked(&self, channel: &Arc<str>, broadcast: &Broadcast, ours: Bytes) {
+        let Some(frame) = self.reader.read_frame(channel, ours) else { return };
+        let age = frame.age();
+        let (Some(mut outgoing), Ok((stamps, order))) = (self.local(broadcast), event::decode_marks(frame.body)) else {
+            return self.wire.drop_foreign("malformed");
+        };
+        outgoing.stamps = stamps;
+        outgoing.order = order;
+        self.sibling(&outgoing, age);
+    }
+
+    fn foreign(&self, broadcast: &Broadcast) {
+        let labels = [&*self.space.namespace, "broadcast"];
+        self.wire.metrics.socketio_received_total.with_label_values(&labels).inc();
+        let Some(outgoing) = self.local(broadcast) else { return };
+        match self.wire.bridge.get() {
+            Some(bridge) => bridge.take(&outgoing),
+            None => (self.deliver)(&outgoing),
+        }
+    }
+
+    /// A broadcast to any room, heard because this node publishes what is for one. What is wrong with it was counted by
+    /// whom it is for.
+    fn for_one(&self, message: Message) {
+        let Some(bridge) = self.wire.bridge.get().filter(|bridge| bridge.is_the_one()) else { return };
+        let Ok(Some(broadcast)) = self.read(message.body) else { return };
+        let namespace = &self.space.namespace;
+        if broadcast.ours.is_some() || broadcast.namespace != **namespace {
+            return;
+        }
+        let everywhere = |names: &[String]| -> Vec<RoomName> {
+            let rooms = names.iter().flat_map(|name| {
+                let own = (!bridge.is_room(namespace, name)).then(|| socket_room(name));
+                named(name).into_iter().chain(own)
+            });
+            rooms.collect()
+        };
+        let rooms = everywhere(&broadcast.rooms);
+        if rooms.is_empty() && !broadcast.rooms.is_empty() {
+            return;
+        }
+        let except = everywhere(&broadcast.except);
+        bridge.publish(outgoing(namespace, broadcast, rooms, except));
+    }
+
+    /// The event for the clients of this node; `None`, and counted, when it is for no one here.
+    fn local(&self, broadcast: &Broadcast) -> Option<Outgoing> {
+        if broadcast.namespace != *self.space.namespace {
+            self.wire.drop_foreign("namespace");
+            return None;
+        }
+        let rooms = self.wire.inside(&self.space.namespace, &broadcast.rooms);
+        // All of its rooms may be names that nobody can have; an empty list would mean everybody.
+        if rooms.is_empty() && !broadcast.rooms.is_empty() {
+            self.wire.drop_foreign("reserved_room");
+            return None;
+        }
+        let except = self.wire.inside(&self.space.namespace, &broadcast.except);
+        Some(outgoing(&self.space.namespace, broadcast.clone(), rooms, except))
+    }
+}
+
+fn outgoing(namespace: &Arc<str>, broadcast: Broadcast, rooms: Vec<RoomName>, except: Vec<RoomName>) -> Outgoing {
+    let Broadcast { event, volatile, .. } = broadcast;
+    Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps: Vec::new(), order: None }
+}
+
+impl Wire {
+    /// The rooms that other servers mean: a client's id is its own room.
+    pub(super) fn inside(&self, namespace: &str, names: &[String]) -> Vec<RoomName> {
+        let mut rooms = Vec::with_capacity(names.len());
+        for name in names {
+            rooms.extend(named(name));
+            if self.rooms.session(namespace, name).is_some() {
+                rooms.push(socket_room(name));
+            }
+        }
+        rooms
+    }
+
+    pub(super) fn drop_foreign(&self, reason: &str) {
+        self.metrics.socketio_dropped_total.with_label_values(&[reason]).inc();
+    }
+}
+
+/// A room that others may name: not reserved, but for those of users.
+fn named(name: &str) -> Option<RoomName> {
+    (!name.starts_with(RESERVED_PREFIX) || user_of(name).is_some()).then(|| name.into())
+}

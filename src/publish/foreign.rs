@@ -1,0 +1,127 @@
+//! What a Socket.IO emitter, or a server of Node.js, has sent: every node of the cluster has it.
+//!
+//! What no rule is about is delivered by every node to its own clients. What a contract has rules for, one node
+//! publishes, as if a backend had.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::record::Story;
+use super::{Carried, Origin, Outgoing, PLAIN, Publisher};
+use crate::contract::model::{Contract, Namespace, ServerEvent};
+use crate::contract::scope::Scope;
+use crate::error::{Code, Refusal};
+use crate::event::Event;
+use crate::user::User;
+
+/// Events that contracts have rules for, by namespace and name.
+pub(super) struct Ruled(HashMap<Arc<str>, HashMap<String, Vec<Rule>>>);
+
+type Rule = (Arc<Contract>, Arc<ServerEvent>);
+
+impl Ruled {
+    pub(super) fn new(namespaces: &[Arc<Namespace>]) -> Self {
+        let mut ruled: HashMap<Arc<str>, HashMap<String, Vec<Rule>>> = HashMap::new();
+        for namespace in namespaces {
+            for contract in &namespace.contracts {
+                for def in contract.server.values().filter(|def| has_rules(def)) {
+                    let events = ruled.entry(namespace.path.clone()).or_default();
+                    events.entry(def.name.clone()).or_default().push((contract.clone(), def.clone()));
+                }
+            }
+        }
+        Self(ruled)
+    }
+}
+
+fn has_rules(def: &ServerEvent) -> bool {
+    def.schema.is_some() || def.fill.is_some() || def.throttle.is_some() || def.flush || def.terminal
+}
+
+impl Publisher {
+    /// Whether some event could need to be published by one node.
+    pub fn has_rules(&self) -> bool {
+        !self.recorded.is_empty() || !self.ruled.0.is_empty()
+    }
+
+    /// Whether the name is that of a room of a contract.
+    pub fn is_room(&self, namespace: &str, name: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(|namespace| namespace.room_of(name).is_some())
+    }
+
+    /// Whether one node must publish an event, because a contract has rules for it, or one of its rooms keeps a history.
+    pub fn is_for_one(&self, outgoing: &Outgoing) -> bool {
+        let recovery = self.recovering.get(&outgoing.namespace).copied();
+        self.rule_of(outgoing).is_some() || !self.kept(outgoing, Story::Goes, recovery).is_empty()
+    }
+
+    /// Delivers an event that every node has to the clients of this node.
+    pub fn deliver_foreign(&self, outgoing: &Outgoing) -> Carried {
+        self.parts.metrics.events_published_total.with_label_values(&[PLAIN, PLAIN, Origin::Emitter.as_str()]).inc();
+        self.parts.carrier.deliver(outgoing)
+    }
+
+    /// Publishes an event to the rooms that its sender names, with everything that the contract says of it.
+    ///
+    /// # Errors
+    /// [`Code::InvalidPayload`] when the contract refuses the payload. Nothing was sent then.
+    pub async fn foreign_event(self: &Arc<Self>, mut outgoing: Outgoing) -> Result<(), Refusal> {
+        let Some((contract, def)) = self.rule_of(&outgoing).cloned() else {
+            self.deliver(PLAIN, &mut outgoing, Origin::Emitter, Story::Goes).await;
+            return Ok(());
+        };
+        outgoing.event = accept(&def, outgoing.event)?;
+        outgoing.volatile |= def.volatile;
+        if let Some(throttle) = &def.throttle
+            && outgoing.except.is_empty()
+        {
+            self.conflate(&contract, throttle, outgoing, Origin::Emitter).await;
+            return Ok(());
+        }
+        if def.flush || def.terminal {
+            self.flush(&contract, &mut outgoing, Origin::Emitter).await;
+        }
+        let story = if def.terminal { Story::Ends } else { Story::Goes };
+        self.deliver(&contract.name, &mut outgoing, Origin::Emitter, story).await;
+        Ok(())
+    }
+
+    /// The contract that the event is of: one that has its name, and one of its rooms.
+    fn rule_of(&self, outgoing: &Outgoing) -> Option<&Rule> {
+        let rules = self.ruled.0.get(&outgoing.namespace)?.get(outgoing.event.name())?;
+        let namespace = self.namespaces.get(&outgoing.namespace)?;
+        rules.iter().find(|(contract, def)| {
+            if outgoing.rooms.is_empty() {
+                return def.to_everyone();
+            }
+            let mut families = outgoing.rooms.iter().filter_map(|room| namespace.room_of(room));
+            families.any(|(family, _)| family.contract == contract.name)
+        })
+    }
+}
+
+/// Fills in and checks the first argument, which is the payload; others pass.
+fn accept(def: &ServerEvent, event: Event) -> Result<Event, Refusal> {
+    if def.schema.is_none() && def.fill.is_none() {
+        return Ok(event);
+    }
+    let refuse = |error: String| Refusal::new(Code::InvalidPayload, error);
+    let args = event.args().map_err(|error| refuse(error.to_string()))?;
+    let given: Value = args.first().map_or(Ok(Value::Null), |arg| {
+        serde_json::from_str(arg.get()).map_err(|_| refuse("the payload is nested too deeply".to_owned()))
+    })?;
+    let user = User::anonymous();
+    let scope = Scope::new(&user, &Value::Null, std::time::SystemTime::now());
+    let members = given.as_object().map(serde_json::Map::len);
+    let payload = def.accept(given, &scope)?;
+    if payload.as_object().map(serde_json::Map::len) == members {
+        return Ok(event);
+    }
+    let payload = to_raw_value(&payload).map_err(|error| refuse(error.to_string()))?;
+    let all: Vec<&RawValue> = std::iter::once(&*payload).chain(args.into_iter().skip(1)).collect();
+    let filled = Event::encode(event.name(), &all).map_err(|error| refuse(error.to_string()))?;
+    Ok(filled.with_attachments(event.attachments().to_vec()))
+}

@@ -1,0 +1,235 @@
+//! Which channels are wanted, and which of them the present connection has.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Kind;
+
+/// What a channel is for, and so when it is subscribed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// A room with members here: first.
+    Room,
+    /// The node itself: behind all rooms.
+    Node,
+}
+
+/// Something to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) kind: Kind,
+    pub(super) channel: Arc<str>,
+    /// Subscribe, or unsubscribe.
+    pub(super) wanted: bool,
+    rank: Rank,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Asked,
+    Confirmed,
+    Unwanted,
+}
+
+pub(super) const KINDS: [Kind; 4] = [Kind::Plain, Kind::Unseen, Kind::Below, Kind::Sharded];
+
+/// The channels of a node.
+#[derive(Default)]
+pub(super) struct Wanted {
+    channels: [HashMap<Arc<str>, (State, Rank)>; KINDS.len()],
+    /// What is to be sent since the last look; may name channels that have changed again.
+    pending: Vec<(Kind, Arc<str>)>,
+    /// Channels of the node that are not confirmed.
+    incomplete: usize,
+    /// Whose turn it is to be sent again.
+    turns: VecDeque<(Kind, Arc<str>)>,
+}
+
+impl Wanted {
+    pub(super) fn want(&mut self, kind: Kind, channel: Arc<str>, rank: Rank) {
+        // A channel that is to be given up and wanted again before that was sent is still there, and asked for again.
+        self.set(kind, channel.clone(), Some((State::Asked, rank)));
+        self.pending.push((kind, channel));
+    }
+
+    pub(super) fn drop_channel(&mut self, kind: Kind, channel: &str) {
+        let Some((name, (_, rank))) = self.channels[kind as usize].get_key_value(channel) else { return };
+        let (name, rank) = (name.clone(), *rank);
+        self.set(kind, name.clone(), Some((State::Unwanted, rank)));
+        self.pending.push((kind, name));
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.incomplete == 0
+    }
+
+    pub(super) fn is_settled(&self, kind: Kind, channel: &str) -> bool {
+        self.channels[kind as usize].get(channel).is_none_or(|(state, _)| *state != State::Asked)
+    }
+
+    pub(super) fn forget_confirmations(&mut self) {
+        self.pending.clear();
+        for kind in KINDS {
+            for (channel, (state, rank)) in &mut self.channels[kind as usize] {
+                if *state == State::Confirmed {
+                    *state = State::Asked;
+                    self.incomplete += usize::from(*rank == Rank::Node);
+                }
+                self.pending.push((kind, channel.clone()));
+            }
+        }
+    }
+
+    /// What is to be sent, in order; what fails is named again the next time.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        let mut changes: Vec<_> = std::mem::take(&mut self.pending)
+            .into_iter()
+            .filter_map(|(kind, channel)| {
+                let (state, rank) = *self.channels[kind as usize].get(&channel)?;
+                (state != State::Confirmed).then_some(Change { kind, channel, wanted: state == State::Asked, rank })
+            })
+            .collect();
+        sort(&mut changes);
+        changes.dedup();
+        self.pending.extend(changes.iter().map(|change| (change.kind, change.channel.clone())));
+        changes
+    }
+
+    /// [`Wanted::changes`], and so many of the confirmed ones in turn.
+    pub(super) fn changes_and(&mut self, most: usize) -> Vec<Change> {
+        let mut changes = self.changes();
+        if self.turns.is_empty() {
+            for kind in KINDS {
+                self.turns.extend(self.channels[kind as usize].keys().map(|channel| (kind, channel.clone())));
+            }
+        }
+        for _ in 0..most {
+            let Some((kind, channel)) = self.turns.pop_front() else { break };
+            if let Some((State::Confirmed, rank)) = self.channels[kind as usize].get(&channel) {
+                changes.push(Change { kind, channel, wanted: true, rank: *rank });
+            }
+        }
+        sort(&mut changes);
+        changes
+    }
+
+    /// Notes that Redis has these. Asked for again, or given up, in the meantime: that stands.
+    pub(super) fn confirm(&mut self, group: &[Change]) {
+        for change in group {
+            let now = self.channels[change.kind as usize].get(&change.channel).copied();
+            match (now, change.wanted) {
+                (Some((State::Asked, rank)), true) => {
+                    self.set(change.kind, change.channel.clone(), Some((State::Confirmed, rank)));
+                }
+                (Some((State::Unwanted, _)), false) => self.set(change.kind, change.channel.clone(), None),
+                _ => {}
+            }
+        }
+    }
+
+    fn set(&mut self, kind: Kind, channel: Arc<str>, to: Option<(State, Rank)>) {
+        let counts = |of: Option<(State, Rank)>| usize::from(of.is_some_and(|of| of == (State::Asked, Rank::Node)));
+        let before = match to {
+            Some(to) => self.channels[kind as usize].insert(channel, to),
+            None => self.channels[kind as usize].remove(&channel),
+        };
+        self.incomplete = self.incomplete + counts(to) - counts(before);
+    }
+}
+
+fn sort(changes: &mut [Change]) {
+    let place = |change: &Change| (change.rank, change.wanted, change.kind as usize);
+    changes.sort_unstable_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.channel.cmp(&b.channel)));
+}
+
+/// Neighbours that can go in one command, at most so many of a kind.
+pub(super) fn groups(changes: Vec<Change>, most: impl Fn(Kind) -> usize) -> Vec<Vec<Change>> {
+    let mut groups: Vec<Vec<Change>> = Vec::new();
+    for change in changes {
+        match groups.last_mut() {
+            Some(group)
+                if group.len() < most(change.kind)
+                    && (group[0].kind, group[0].wanted) == (change.kind, change.wanted) =>
+            {
+                group.push(change);
+            }
+            _ => groups.push(vec![change]),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(changes: &[Change]) -> Vec<(&str, bool)> {
+        changes.iter().map(|change| (&*change.channel, change.wanted)).collect()
+    }
+
+    #[test]
+    fn rooms_come_before_the_node_and_what_is_confirmed_is_not_sent_again() {
+        let mut wanted = Wanted::default();
+        wanted.want(Kind::Sharded, "node".into(), Rank::Node);
+        wanted.want(Kind::Sharded, "room".into(), Rank::Room);
+        let first = wanted.changes();
+        assert_eq!(names(&first), [("room", true), ("node", true)]);
+        assert!(!wanted.is_complete());
+        assert_eq!(wanted.changes(), first, "until it is confirmed");
+        wanted.confirm(&first);
+        assert!(wanted.is_complete() && wanted.changes().is_empty());
+        wanted.forget_confirmations();
+        assert_eq!(names(&wanted.changes()), [("room", true), ("node", true)]);
+        assert!(!wanted.is_complete());
+    }
+
+    #[test]
+    fn what_changes_while_it_is_sent_is_sent_again() {
+        let mut wanted = Wanted::default();
+        wanted.want(Kind::Plain, "room".into(), Rank::Room);
+        let asked = wanted.changes();
+        wanted.drop_channel(Kind::Plain, "room");
+        wanted.confirm(&asked);
+        let given_up = wanted.changes();
+        assert_eq!(names(&given_up), [("room", false)]);
+        wanted.want(Kind::Plain, "room".into(), Rank::Room);
+        wanted.confirm(&given_up);
+        assert!(!wanted.is_settled(Kind::Plain, "room"));
+        let again = wanted.changes();
+        assert_eq!(names(&again), [("room", true)]);
+        wanted.confirm(&again);
+        assert!(wanted.is_settled(Kind::Plain, "room"));
+        wanted.drop_channel(Kind::Plain, "room");
+        let last = wanted.changes();
+        wanted.confirm(&last);
+        assert!(wanted.channels.iter().all(HashMap::is_empty), "nothing stays behind");
+    }
+
+    #[test]
+    fn renewing_takes_turns() {
+        let mut wanted = Wanted::default();
+        for n in 0..5 {
+            wanted.want(Kind::Sharded, n.to_string().into(), Rank::Room);
+        }
+        let all = wanted.changes();
+        wanted.confirm(&all);
+        let mut seen: Vec<_> = (0..3).flat_map(|_| wanted.changes_and(2)).map(|change| change.channel).collect();
+        seen.sort();
+        assert_eq!(seen.len(), 5);
+        seen.dedup();
+        assert_eq!(seen.len(), 5);
+    }
+
+    #[test]
+    fn groups_are_of_one_kind_and_bounded() {
+        let change = |kind, wanted| Change { kind, channel: "c".into(), wanted, rank: Rank::Room };
+        let changes = vec![
+            change(Kind::Plain, true),
+            change(Kind::Plain, true),
+            change(Kind::Plain, true),
+            change(Kind::Sharded, true),
+            change(Kind::Sharded, false),
+        ];
+        assert_eq!(groups(changes, |_| 2).iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1, 1]);
+    }
+}

@@ -1,0 +1,157 @@
+// Servers of Node.js with the classic Redis adapter, and our nodes, on one Redis: both directions.
+import assert from 'node:assert/strict';
+import http from 'node:http';
+import { join } from 'node:path';
+import { after, afterEach, test } from 'node:test';
+import { createAdapter } from '@socket.io/redis-adapter';
+import { createClient } from 'redis';
+import { Server } from 'socket.io';
+import { Client } from '../harness/client.js';
+import { eventually } from '../harness/eventually.js';
+import { Node, ROOT } from '../harness/node.js';
+import { world } from '../harness/world.js';
+
+const contracts = [join(ROOT, 'tests/js/fixtures/emitter.toml')];
+const w = await world({ contracts, mode: 'cluster', env: { ROOMCAST_REDIS__WIRE: 'socketio' } });
+const compact = await Node.start({ contracts, redis: w.redis });
+const ours = [...w.nodes, compact];
+
+const clients = [];
+for (let n = 0; n < 2; n += 1) {
+  const client = createClient({ url: w.redis.url, socket: { reconnectStrategy: false } });
+  client.on('error', () => {});
+  await client.connect();
+  clients.push(client);
+}
+const server = http.createServer();
+const io = new Server(server, { adapter: createAdapter(...clients, { requestsTimeout: 2_000 }) });
+io.on('connection', (socket) => {
+  socket.on('join', (room, ack) => {
+    socket.join(room);
+    ack({ success: true });
+  });
+});
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+const node = { url: `http://127.0.0.1:${server.address().port}` };
+after(async () => {
+  io.engine.close();
+  server.close();
+  await Promise.all(clients.map((client) => client.disconnect().catch(() => {})));
+  await compact.stop();
+});
+const strangers = [];
+afterEach(() => {
+  strangers.splice(0).forEach((client) => client.close());
+  w.clear();
+});
+
+async function stranger(...rooms) {
+  const client = await Client.connect(node);
+  strangers.push(client);
+  for (const room of rooms) await client.ask('join', room);
+  return client;
+}
+
+async function member(on, ...rooms) {
+  const client = await w.connect({}, on);
+  for (const room of rooms) assert.equal((await client.ask('join', room)).success, true);
+  return client;
+}
+
+const until = (client, name) => eventually(`${name} arrives`, () => client.inbox.some(([event]) => event === name));
+const take = (client) => client.inbox.splice(0);
+
+test('what Node.js sends reaches our clients, on nodes of both wires', async () => {
+  const there = await stranger('r');
+  const here = [];
+  for (const on of ours) here.push(await member(on, 'r'));
+  const [first, ...others] = here;
+  io.emit('all', 1);
+  io.to('r').emit('room', { at: new Date(0), bytes: Buffer.from([1, 2]) }, 'two');
+  io.to(first.id).emit('one', 2);
+  io.to('r').except(first.id).emit('others', 3);
+  io.to('r').emit('end');
+  for (const client of [there, ...here]) await until(client, 'end');
+  const value = (client, name) => client.inbox.find(([event]) => event === name);
+  for (const client of here) {
+    assert.deepEqual(value(client, 'all'), ['all', 1]);
+    const [, data, two] = value(client, 'room');
+    assert.deepEqual([data.at, [...data.bytes], two], ['1970-01-01T00:00:00.000Z', [1, 2], 'two']);
+  }
+  assert.deepEqual(take(first).map(([name]) => name), ['all', 'room', 'one', 'end']);
+  for (const client of others) assert.deepEqual(take(client).map(([name]) => name), ['all', 'room', 'others', 'end']);
+});
+
+test('what our nodes send reaches clients of Node.js once, with binary and exceptions, in order', async () => {
+  const there = await stranger('r', 'q');
+  const a = await member(w.a, 'r');
+  const b = await member(w.b, 'r');
+  const c = await member(compact, 'r');
+  for (let n = 0; n < 300; n += 1) await w.a.emit({ namespace: '/', rooms: n % 3 ? ['r'] : ['r', 'q'], event: 'n', args: [n] });
+  await w.a.emit({ namespace: '/', rooms: ['r'], except: [b.id], event: 'but', args: [{ x: 1.5, y: [null, 'é'] }] });
+  a.send('say', { room: 'r' }, Buffer.from([7, 8, 9]));
+  await w.a.emit({ namespace: '/', event: 'all', args: [] });
+  await w.a.emit({ namespace: '/', sockets: [there.id], event: 'end', args: [] });
+  await until(there, 'end');
+  const numbers = (client) => client.inbox.filter(([name]) => name === 'n').map(([, n]) => n);
+  for (const client of [there, a, b, c]) {
+    await until(client, 'all');
+    assert.deepEqual(numbers(client), Array.from({ length: 300 }, (_, n) => n));
+    const [, , bytes] = client.inbox.find(([name]) => name === 'said');
+    assert.deepEqual([...bytes], [7, 8, 9]);
+    const but = client.inbox.filter(([name]) => name === 'but');
+    assert.deepEqual(but, client === b ? [] : [['but', { x: 1.5, y: [null, 'é'] }]]);
+  }
+  for (const on of ours) assert.equal(await on.metric('roomcast_cluster_missed_total'), 0);
+});
+
+test('Node.js asks, and every server answers', async () => {
+  const there = await stranger('r');
+  const a = await member(w.a, 'r');
+  const b = await w.connect({ user: 'ada' }, w.b);
+  await b.ask('join', 'q');
+  assert.equal(await io.of('/').adapter.serverCount(), 3, 'the node of the other wire is none');
+  const rooms = await io.of('/').adapter.allRooms();
+  for (const room of ['r', 'q', a.id, b.id, there.id]) assert.ok(rooms.has(room), room);
+  const sockets = await io.fetchSockets();
+  assert.deepEqual(sockets.map(({ id }) => id).sort(), [a.id, b.id, there.id].sort());
+  const found = sockets.find(({ id }) => id === b.id);
+  assert.deepEqual([...found.rooms].sort(), [b.id, 'q'].sort());
+  assert.equal(found.data.user, 'ada');
+  assert.equal(found.handshake.query.transport, 'websocket');
+  assert.deepEqual((await io.in('nowhere').fetchSockets()), []);
+  assert.deepEqual(await io.serverSideEmitWithAck('hello', 1), [null, null]);
+  const answers = await io.timeout(1_500).in('q').emitWithAck('ask', 1);
+  assert.deepEqual(answers, [], 'none of ours is asked');
+});
+
+test('Node.js acts on our clients', async () => {
+  const a = await member(w.a, 'r');
+  const c = await member(compact, 'r');
+  io.in('r').socketsJoin('made');
+  await eventually('both are in', async () => {
+    io.to('made').emit('made');
+    return a.inbox.length && c.inbox.length;
+  });
+  io.in(a.id).disconnectSockets();
+  assert.equal(await a.ended(), 'io server disconnect');
+  io.in('r').disconnectSockets(true);
+  assert.equal(await c.ended(), 'transport close');
+});
+
+test('histories, and rules for what Node.js sends, hold on this wire', async () => {
+  const a = await w.connect({}, w.a);
+  const b = await w.connect({}, w.b);
+  await a.ask('keep', 'h');
+  await b.ask('story', 's');
+  await eventually('one node publishes', async () => {
+    io.to('story-s').emit('step', { n: 1 });
+    return b.inbox.length > 0;
+  });
+  assert.ok(b.inbox[0][1].at, 'filled in');
+  for (let n = 0; n < 3; n += 1) await w.b.emit({ namespace: '/', rooms: ['kept-h'], event: 'k', args: [n] });
+  await eventually('all', () => a.inbox.length === 3);
+  const late = await w.connect({}, w.b);
+  await late.ask('keep', 'h');
+  assert.deepEqual(take(late), [['k', 0], ['k', 1], ['k', 2]]);
+});
