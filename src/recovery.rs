@@ -41,6 +41,9 @@ use redis::{RedisStore, Writing};
 /// How often it is looked after sessions whose rooms have changed, and the node says that it is there.
 const TICK: Duration = Duration::from_secs(1);
 
+/// As often Redis is asked for at the start, until it is there.
+const SOON: Duration = Duration::from_millis(20);
+
 /// So long a session that is still connected is waited for to end, when its client returns.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -374,18 +377,22 @@ impl Recovery {
 
 /// Ends with the last user of the sessions.
 async fn care(recovery: Weak<Recovery>, longest: Duration) {
+    let mut known = false;
     while let Some(recovery) = recovery.upgrade() {
-        if let Store::Redis(redis) = &recovery.store
-            && !longest.is_zero()
-            && !redis.say_there(longest).await
-        {
+        let said = match &recovery.store {
+            Store::Redis(redis) if !longest.is_zero() => redis.say_there(longest).await,
+            _ => true,
+        };
+        known |= said;
+        if known && !said {
             recovery.metrics.recovery_errors_total.with_label_values(&["node"]).inc();
         }
         for session in recovery.neglected() {
             recovery.settle(&session).await;
         }
         drop(recovery);
-        tokio::time::sleep(TICK).await;
+        // Sessions of a node that has never said that it is there would be taken for those of a dead one.
+        tokio::time::sleep(if known { TICK } else { SOON }).await;
     }
 }
 
