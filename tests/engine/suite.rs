@@ -493,6 +493,9 @@ async fn actions_reach_clients_of_both_nodes() {
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.client().await, b.client().await);
+    // The gate greets a client before it is in its rooms.
+    let there = |node: &Node| node.gate.rooms.count("/", &["$user:u".into()], &[]) == 1;
+    eventually("both are in their rooms", Duration::from_secs(2), || there(&a) && there(&b)).await;
     let everyone = Selection { namespace: "/".into(), users: vec!["u".into()], ..Selection::default() };
     let (_, cluster) = a.redis.as_ref().unwrap();
     let done = cluster.join(&everyone, "r").await.unwrap();

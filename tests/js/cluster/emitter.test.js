@@ -9,7 +9,7 @@ import { ROOT } from '../harness/node.js';
 import { world } from '../harness/world.js';
 
 const fixture = (name) => join(ROOT, 'tests/js/fixtures', name);
-const contracts = [fixture('emitter.toml'), fixture('emitter-other.toml')];
+const contracts = [fixture('alone/emitter.toml'), fixture('alone/emitter-other.toml')];
 const w = await world({ contracts, mode: 'cluster' });
 const publisher = createClient({ url: w.redis.url });
 publisher.on('error', () => {});

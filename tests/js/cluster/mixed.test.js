@@ -11,7 +11,7 @@ import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
 import { world } from '../harness/world.js';
 
-const contracts = [join(ROOT, 'tests/js/fixtures/emitter.toml')];
+const contracts = [join(ROOT, 'tests/js/fixtures/alone/emitter.toml')];
 const w = await world({ contracts, mode: 'cluster', env: { ROOMCAST_REDIS__WIRE: 'socketio' } });
 const compact = await Node.start({ contracts, redis: w.redis });
 const ours = [...w.nodes, compact];
