@@ -12,7 +12,7 @@ use crate::doctor::{self, Options};
 /// What is looked at.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
-    /// Where clients connect, with the path if it is not /socket.io/: https://rt.example.com
+    /// Where clients connect, with the path if it is not `/socket.io/`: `https://rt.example.com`
     url: String,
     /// The API's listener: http://10.0.0.7:3001
     #[arg(long, value_name = "URL")]
@@ -29,7 +29,7 @@ pub(super) struct DoctorArgs {
     /// Where the token is tried.
     #[arg(long, value_name = "NAMESPACE", default_value = "/")]
     namespace: String,
-    /// The origin of a page that should be able to connect: https://app.example.com
+    /// The origin of a page that should be able to connect, such as `https://app.example.com`
     #[arg(long, value_name = "ORIGIN")]
     origin: Option<String>,
     /// PEM file of an authority to trust.
