@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::answer::{Answer, ApiError};
 use super::events::Accepted;
-use super::publishing::PlainEmit;
 use super::route::Call;
 use super::{access, text};
+use crate::publish::PlainEmit;
 
 /// An emit to rooms, users and sockets of a namespace; to all of it when none is named. A client that is named in several
 /// ways gets one copy.

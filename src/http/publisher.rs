@@ -7,10 +7,10 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 
-use super::publishing::{ContractPublish, PlainEmit, Published, Publishing, RemoteOutcome};
+use super::publishing::{ContractPublish, Published, Publishing, RemoteOutcome};
 use crate::error::{Code, Refusal};
 use crate::idempotency::{Claim, Idempotency, IdempotencyError};
-use crate::publish::{self, Origin, Publisher};
+use crate::publish::{self, Origin, PlainEmit, Publisher};
 
 /// Publishes for backends.
 ///
@@ -87,8 +87,6 @@ impl Publishing for ApiPublisher {
     }
 
     fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<Published, Refusal>> {
-        let PlainEmit { namespace, rooms, users, sockets, except, event, args, volatile } = emit;
-        let emit = publish::PlainEmit { namespace, rooms, users, sockets, except, event, args, volatile };
         let publisher = self.publisher.clone();
         to_the_end(async move { publisher.plain(emit, Origin::Api).await.map(Published::from) })
     }

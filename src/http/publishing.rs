@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::Refusal;
-use crate::publish::NotCarried;
+use crate::publish::{NotCarried, PlainEmit};
 use crate::session::RoomName;
 
 /// A publish by contract and event name.
@@ -22,27 +22,6 @@ pub struct ContractPublish {
     pub params: Value,
     /// Makes the publish idempotent.
     pub id: Option<String>,
-}
-
-/// An emit to rooms, users and sockets of a namespace; to all of it when none is named.
-#[derive(Debug)]
-pub struct PlainEmit {
-    /// The namespace's path.
-    pub namespace: String,
-    /// Rooms.
-    pub rooms: Vec<String>,
-    /// User ids.
-    pub users: Vec<String>,
-    /// Socket ids.
-    pub sockets: Vec<String>,
-    /// Rooms and socket ids that do not get it.
-    pub except: Vec<String>,
-    /// The event's name.
-    pub event: String,
-    /// Its arguments, undecoded.
-    pub args: Vec<Box<RawValue>>,
-    /// May be dropped for a client that is not ready.
-    pub volatile: bool,
 }
 
 /// What happened to a publish.

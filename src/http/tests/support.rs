@@ -21,10 +21,10 @@ use crate::directory::*;
 use crate::drain::Drain;
 use crate::error::{Code, Refusal};
 use crate::history::History;
-use crate::http::publishing::{ContractPublish, PlainEmit, Published, Publishing, RemoteOutcome};
+use crate::http::publishing::{ContractPublish, Published, Publishing, RemoteOutcome};
 use crate::http::{Api, ApiLimits, Parts, ReadySource, Status, api_router};
 use crate::owners::Owners;
-use crate::publish::NotCarried;
+use crate::publish::{NotCarried, PlainEmit};
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
