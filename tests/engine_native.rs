@@ -2,6 +2,8 @@
 
 #[path = "engine/doors.rs"]
 mod doors;
+#[path = "engine/rfc6455.rs"]
+mod rfc6455;
 #[path = "engine/suite.rs"]
 mod suite;
 

@@ -23,6 +23,9 @@ pub enum Frame {
     Closed,
 }
 
+// Not every suite wants the bytes themselves.
+const _: fn(Client) -> (TcpStream, Vec<u8>) = Client::into_stream;
+
 impl Client {
     /// Opens a WebSocket and reads the open packet.
     pub async fn open(address: &str) -> Self {
@@ -59,6 +62,11 @@ impl Client {
         let prefix = if namespace == "/" { String::new() } else { format!("{namespace},") };
         self.send(&format!("40{prefix}{auth}")).await;
         self.text().await
+    }
+
+    /// The connection itself, and what came and is not read.
+    pub fn into_stream(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.buffer)
     }
 
     /// Sends a text frame.

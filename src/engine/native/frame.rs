@@ -306,6 +306,11 @@ pub fn pong(payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// Whether a frame of ours is a pong.
+pub fn is_pong(frame: &[u8]) -> bool {
+    frame.first() == Some(&(0x80 | PONG))
+}
+
 /// A close frame, with a code if there is one to tell.
 pub fn close(code: Option<u16>) -> Bytes {
     let mut out = BytesMut::with_capacity(4);

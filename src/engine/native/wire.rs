@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
 use tokio::net::tcp::OwnedWriteHalf;
 
+use super::frame;
 use super::turn::Turns;
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::Backlog;
@@ -26,8 +27,9 @@ const MAX_SLICES: usize = 64;
 /// At most so many bytes are written for one connection before the others have their turn.
 const MAX_TURN_BYTES: usize = 1 << 20;
 
-/// At most so many answers to WebSocket pings wait; the standard permits to answer the latest only.
-const MAX_PONGS: usize = 4;
+/// At most so many answers to WebSocket pings wait: of more, the latest takes the place of the one before it, as the standard
+/// permits (RFC 6455, 5.5.3).
+const MAX_PONGS: usize = 16;
 
 /// An idle queue keeps no more room than this.
 const KEPT_CAPACITY: usize = 8;
@@ -46,9 +48,10 @@ struct Out {
     stream: Option<OwnedWriteHalf>,
     queue: VecDeque<Bytes>,
     bytes: usize,
-    /// Something of the first packet is written: nothing may come before the rest.
+    /// Something of the first packet is written, which is none of those that passed the others.
     begun: bool,
-    pongs: usize,
+    /// Heartbeats and pongs, in their order, which have passed the queue.
+    urgent: usize,
     /// Somebody will write: a turn, or the session's task after what it does now.
     awaits_turn: bool,
     /// Since when the kernel has taken nothing.
@@ -116,9 +119,8 @@ impl Wire {
     /// Answers a WebSocket ping before everything that waits.
     pub(super) fn pong(self: &Arc<Self>, pong: Bytes) {
         let mut out = self.out();
-        if !out.finished && !out.broken && out.pongs < MAX_PONGS {
-            out.pongs += 1;
-            out.overtake(pong);
+        if !out.finished && !out.broken {
+            out.answer(pong);
             self.ask_for_turn(out);
         }
     }
@@ -258,10 +260,25 @@ impl Out {
         self.queue.push_back(packet);
     }
 
-    /// Before everything but a packet that is being written.
+    /// Before everything but a packet that is being written, and those that have done the same.
     fn overtake(&mut self, packet: Bytes) {
         self.bytes += packet.len();
-        self.queue.insert(usize::from(self.begun), packet);
+        self.queue.insert(usize::from(self.begun) + self.urgent, packet);
+        self.urgent += 1;
+    }
+
+    /// The same for a pong; too many of them become one.
+    fn answer(&mut self, pong: Bytes) {
+        if self.urgent >= MAX_PONGS {
+            // The first may be written in part.
+            let latest = &mut self.queue[usize::from(self.begun) + self.urgent - 1];
+            if frame::is_pong(latest) {
+                self.bytes = self.bytes + pong.len() - latest.len();
+                *latest = pong;
+                return;
+            }
+        }
+        self.overtake(pong);
     }
 
     fn new(stream: Option<OwnedWriteHalf>) -> Self {
@@ -270,7 +287,7 @@ impl Out {
             queue: VecDeque::new(),
             bytes: 0,
             begun: false,
-            pongs: 0,
+            urgent: 0,
             awaits_turn: false,
             blocked: None,
             finished: false,
@@ -296,18 +313,19 @@ impl Out {
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
-                self.begun |= written > 0;
+                self.begun |= written > 0 && self.urgent == 0;
                 return;
             }
             written -= front.len();
             self.queue.pop_front();
-            self.begun = false;
+            if !std::mem::take(&mut self.begun) {
+                self.urgent = self.urgent.saturating_sub(1);
+            }
         }
     }
 
     /// Nothing waits: an idle connection holds no memory for what has passed.
     fn rest(&mut self) {
-        self.pongs = 0;
         self.blocked = None;
         if self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
@@ -317,6 +335,7 @@ impl Out {
     fn clear(&mut self) {
         self.queue = VecDeque::new();
         self.bytes = 0;
+        (self.begun, self.urgent) = (false, 0);
         self.blocked = None;
     }
 }
@@ -334,16 +353,40 @@ mod tests {
     }
 
     #[test]
-    fn heartbeat_passes_the_queue_at_a_packets_end() {
+    fn heartbeats_and_pongs_pass_the_queue_at_a_packets_end_in_their_order() {
         let mut out = out(&["abc", "def"]);
-        out.overtake(Bytes::from_static(b"!"));
-        assert_eq!(out.queue, ["!", "abc", "def"]);
-        out.advance(2);
+        out.overtake(Bytes::from_static(b"!!"));
         out.overtake(Bytes::from_static(b"?"));
-        assert_eq!(out.queue, ["bc", "?", "def"]);
+        assert_eq!(out.queue, ["!!", "?", "abc", "def"]);
+        out.advance(1);
+        out.overtake(Bytes::from_static(b"."));
+        assert_eq!(out.queue, ["!", "?", ".", "abc", "def"]);
+        out.advance(5);
+        assert_eq!(out.queue, ["c", "def"]);
+        out.overtake(Bytes::from_static(b"!"));
+        out.overtake(Bytes::from_static(b"?"));
+        assert_eq!(out.queue, ["c", "!", "?", "def"]);
         out.advance(2);
         out.overtake(Bytes::from_static(b"."));
-        assert_eq!(out.queue, [".", "?", "def"]);
+        assert_eq!(out.queue, ["?", ".", "def"]);
+        out.advance(3);
+        assert_eq!((out.begun, out.urgent, out.bytes), (true, 0, 2));
+    }
+
+    #[test]
+    fn of_too_many_pongs_the_latest_is_sent() {
+        let mut out = out(&["abc"]);
+        out.advance(1);
+        for n in 0..100u8 {
+            out.answer(frame::pong(&[n; 100][..usize::from(n)]));
+        }
+        assert_eq!(out.queue.len(), 1 + MAX_PONGS);
+        assert_eq!(out.queue[MAX_PONGS], frame::pong(&[99; 99]));
+        assert_eq!(out.queue[MAX_PONGS - 1], frame::pong(&[14; 14]));
+        assert_eq!(out.bytes, out.queue.iter().map(Bytes::len).sum::<usize>());
+        out.advance(2);
+        out.answer(frame::pong(b"x"));
+        assert_eq!((out.queue.len(), out.urgent), (MAX_PONGS, MAX_PONGS));
     }
 
     proptest! {

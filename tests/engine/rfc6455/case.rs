@@ -1,0 +1,134 @@
+//! What a case consists of.
+
+/// In an event that may not arrive any more.
+pub const FORBIDDEN: &str = "must not arrive";
+
+/// What comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Want {
+    Text(String),
+    Binary(Vec<u8>),
+    Pong(Vec<u8>),
+    /// The last frame, and with it the connection's end.
+    Close(Option<u16>),
+    /// No frame that a server may send.
+    Wrong(u8),
+}
+
+/// How the library's WebSocket differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// Not, but for this: what ends the connection is answered by a close frame without a code.
+    Same,
+    /// It ends the connection before it answers what came with the end.
+    Ends,
+    /// It waits for the rest of the head, or lets it pass.
+    Waits,
+    /// It waits for the whole frame: not run.
+    Patient,
+    /// It takes the code for one that may not be sent.
+    Refuses,
+}
+
+/// One case.
+pub struct Case {
+    pub id: String,
+    pub about: &'static str,
+    pub frames: Vec<Vec<u8>>,
+    pub want: Vec<Want>,
+    pub library: Library,
+}
+
+impl Case {
+    pub fn new(id: impl Into<String>, about: &'static str, frames: Vec<Vec<u8>>, want: Vec<Want>) -> Self {
+        Self { id: id.into(), about, frames, want, library: Library::Same }
+    }
+
+    pub fn library(self, library: Library) -> Self {
+        Self { library, ..self }
+    }
+}
+
+/// A client's frame, masked by a key that its content chooses.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = head(first, payload.len());
+    let sum = payload.iter().fold(u32::from(first), |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
+    let mask = (sum.wrapping_mul(2_654_435_761) | 0x0100_0001).to_be_bytes();
+    out.extend(mask);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out
+}
+
+/// The head of a masked frame in the shortest form, without its mask.
+pub fn head(first: u8, length: usize) -> Vec<u8> {
+    let mut out = vec![first];
+    match length {
+        ..126 => out.push(0x80 | u8::try_from(length).unwrap()),
+        126..65_536 => {
+            out.push(0xFE);
+            out.extend(u16::try_from(length).unwrap().to_be_bytes());
+        }
+        _ => {
+            out.push(0xFF);
+            out.extend((length as u64).to_be_bytes());
+        }
+    }
+    out
+}
+
+/// A whole text message.
+pub fn text(payload: &str) -> Vec<u8> {
+    frame(0x81, payload.as_bytes())
+}
+
+/// A message in fragments of these payloads.
+pub fn fragments<'a>(opcode: u8, parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    let parts: Vec<&[u8]> = parts.into_iter().collect();
+    let last = parts.len() - 1;
+    let first = |at: usize| (if at == 0 { opcode } else { 0 }) | (if at == last { 0x80 } else { 0 });
+    parts.iter().enumerate().map(|(at, part)| frame(first(at), part)).collect()
+}
+
+/// An event that asks for its argument.
+pub fn ask(argument: &str) -> String {
+    format!(r#"421["e","{argument}"]"#)
+}
+
+/// The answer to it.
+pub fn told(argument: &str) -> Want {
+    Want::Text(format!(r#"431["{argument}"]"#))
+}
+
+/// An event with an attachment: its text.
+pub const ASK_BINARY: &str = r#"451-1["e",{"_placeholder":true,"num":0}]"#;
+
+/// The answer to it.
+pub fn told_binary(payload: &[u8]) -> [Want; 2] {
+    let text = r#"461-1[{"_placeholder":true,"num":0}]"#;
+    [Want::Text(text.into()), Want::Binary(payload.to_vec())]
+}
+
+/// An event that comes after the connection's end.
+pub fn too_late() -> Vec<u8> {
+    text(&ask(FORBIDDEN))
+}
+
+/// A server's frame at the front, and its length.
+pub fn read(bytes: &[u8]) -> Option<(Want, usize)> {
+    let (&first, &second) = (bytes.first()?, bytes.get(1)?);
+    let (length, at) = match second {
+        126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
+        127 => (usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?, 10),
+        short => (usize::from(short), 2),
+    };
+    let payload = bytes.get(at..at + length)?.to_vec();
+    let want = match (first, second) {
+        (_, 128..) => Want::Wrong(second),
+        (0x81, _) => Want::Text(String::from_utf8(payload).expect("text is UTF-8")),
+        (0x82, _) => Want::Binary(payload),
+        (0x8A, _) => Want::Pong(payload),
+        (0x88, _) => Want::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code))),
+        (other, _) => Want::Wrong(other),
+    };
+    Some((want, at + length))
+}
