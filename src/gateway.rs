@@ -157,14 +157,15 @@ impl Gateway {
         let (gateway, handled) = (self.clone(), client.clone());
         client.lane.push(item, self.parts.max_pending_events, move |item| {
             let (gateway, client) = (gateway.clone(), handled.clone());
-            Box::pin(async move {
-                match item {
-                    Item::Event(event, ack, came) => gateway.handle(&client, &event, ack, came).await,
-                    Item::Refused(refused) => gateway.refuse(&client, &refused).await,
-                    Item::Opened(answers) => gateway.settle_in(&client, answers).await,
-                    Item::Back(returned) => gateway.bring_back(&client, *returned).await,
+            // Each as large as it is, not as the largest of them.
+            match item {
+                Item::Event(event, ack, came) => {
+                    Box::pin(async move { gateway.handle(&client, &event, ack, came).await })
                 }
-            })
+                Item::Refused(refused) => Box::pin(async move { gateway.refuse(&client, &refused).await }),
+                Item::Opened(answers) => Box::pin(async move { gateway.settle_in(&client, answers).await }),
+                Item::Back(returned) => Box::pin(async move { gateway.bring_back(&client, *returned).await }),
+            }
         })
     }
 

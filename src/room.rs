@@ -1,16 +1,17 @@
 //! Rooms and their members on this node: one index for all engines.
 
+mod roster;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::SystemTime;
 
-use bytestring::ByteString;
 use futures_util::future::BoxFuture;
-use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use crate::contract::model::Contract;
 use crate::event::{Event, Slow};
+use self::roster::{ById, Roster};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
@@ -68,12 +69,12 @@ pub struct Rooms {
 
 #[derive(Default)]
 struct Table {
-    sessions: HashMap<ByteString, Arc<Session>>,
+    sessions: HashSet<ById>,
     rooms: HashMap<RoomName, Members>,
 }
 
 struct Members {
-    sessions: IndexMap<ByteString, Arc<Session>>,
+    sessions: Roster,
     created_at: SystemTime,
 }
 
@@ -182,7 +183,7 @@ impl Rooms {
     /// Adds a session, in its own room and its user's.
     pub fn add(&self, session: &Arc<Session>) {
         self.write(session.namespace(), |table| {
-            table.sessions.insert(session.id().into(), session.clone());
+            table.sessions.insert(ById(session.clone()));
             self.watchers.iter().for_each(|watcher| watcher.opened(session));
         });
         self.join(session, &socket_room(session.id()));
@@ -199,7 +200,7 @@ impl Rooms {
             for room in &rooms {
                 self.leave_table(table, session, room);
             }
-            if table.sessions.remove(session.id()).is_some() {
+            if table.sessions.remove(session.id()) {
                 self.watchers.iter().for_each(|watcher| watcher.closed(session, &rooms));
             }
             rooms
@@ -219,9 +220,9 @@ impl Rooms {
                     if let Some(interest) = self.interest.get() {
                         interest.began(session.namespace(), room);
                     }
-                    Members { sessions: IndexMap::new(), created_at: SystemTime::now() }
+                    Members { sessions: Roster::default(), created_at: SystemTime::now() }
                 });
-                members.sessions.insert(session.id().into(), session.clone());
+                members.sessions.insert(session);
                 self.watchers.iter().for_each(|watcher| watcher.joined(session, room));
             }
             new
@@ -262,12 +263,12 @@ impl Rooms {
 
     /// One session.
     pub fn session(&self, namespace: &str, id: &str) -> Option<Arc<Session>> {
-        self.read(namespace, |table| table.sessions.get(id).cloned()).flatten()
+        self.read(namespace, |table| table.sessions.get(id).map(|ById(session)| session.clone())).flatten()
     }
 
     /// Every session of the namespace.
     pub fn sessions(&self, namespace: &str) -> Vec<Arc<Session>> {
-        self.read(namespace, |table| table.sessions.values().cloned().collect()).unwrap_or_default()
+        self.read(namespace, |table| table.all().cloned().collect()).unwrap_or_default()
     }
 
     /// Who gets an event: the members of `rooms` (of the namespace, when empty) that are in no room of `except`,
@@ -352,7 +353,7 @@ impl Rooms {
     }
 
     fn leave_table(&self, table: &mut Table, session: &Session, room: &RoomName) {
-        if table.leave(session.id(), room)
+        if table.leave(session, room)
             && let Some(interest) = self.interest.get()
         {
             interest.ended(session.namespace(), room);
@@ -372,9 +373,9 @@ impl Rooms {
 
 impl Table {
     /// True when the room is gone with it.
-    fn leave(&mut self, id: &str, room: &RoomName) -> bool {
+    fn leave(&mut self, session: &Session, room: &RoomName) -> bool {
         let Some(members) = self.rooms.get_mut(room) else { return false };
-        members.sessions.swap_remove(id);
+        members.sessions.remove(session);
         let empty = members.sessions.is_empty();
         if empty {
             self.rooms.remove(room);
@@ -387,9 +388,10 @@ impl Table {
         rooms: &'a [RoomName],
         except: &'a [RoomName],
     ) -> Box<dyn Iterator<Item = &'a Arc<Session>> + 'a> {
-        let welcome = move |session: &&Arc<Session>| except.iter().all(|room| !self.has(room, session.id()));
+        let unwelcome: Vec<&Members> = except.iter().filter_map(|room| self.rooms.get(room)).collect();
+        let welcome = move |session: &&Arc<Session>| !unwelcome.iter().any(|room| room.sessions.contains(session));
         match rooms {
-            [] => Box::new(self.sessions.values().filter(welcome)),
+            [] => Box::new(self.all().filter(welcome)),
             [room] => Box::new(self.members(room).filter(welcome)),
             _ => {
                 let mut seen = HashSet::new();
@@ -408,8 +410,8 @@ impl Table {
         self.rooms.get(room).into_iter().flat_map(|members| members.sessions.values())
     }
 
-    fn has(&self, room: &RoomName, id: &str) -> bool {
-        self.rooms.get(room).is_some_and(|members| members.sessions.contains_key(id))
+    fn all(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.sessions.iter().map(|ById(session)| session)
     }
 }
 

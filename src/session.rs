@@ -1,6 +1,7 @@
 //! A client in a namespace: what everything behind the engines knows of it.
 
 mod held;
+mod joined;
 mod replay;
 pub mod trail;
 
@@ -19,6 +20,7 @@ use crate::user::User;
 
 use held::Held;
 pub use held::MAX_HELD;
+use joined::Joined;
 pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed};
 use replay::{Out, Replays};
 use trail::{EVERYBODY, Trail};
@@ -133,11 +135,23 @@ pub struct Session {
 
 #[derive(Default)]
 struct State {
-    rooms: HashMap<RoomName, SystemTime>,
+    rooms: Joined,
+    // Most sessions have none.
+    notes: Option<Box<Notes>>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Notes {
     metadata: Map<String, Value>,
     undo: HashMap<(String, RoomName), Undo>,
     throttled: HashMap<(String, RoomName), SystemTime>,
-    closed: bool,
+}
+
+impl State {
+    fn notes(&mut self) -> &mut Notes {
+        self.notes.get_or_insert_default()
+    }
 }
 
 /// An event that is sent on the client's behalf when it leaves a room or goes.
@@ -226,7 +240,7 @@ impl Session {
 
     /// Its rooms, in no order.
     pub fn rooms(&self) -> Vec<RoomName> {
-        self.with(|state| state.rooms.keys().cloned().collect())
+        self.with(|state| state.rooms.names())
     }
 
     /// How many rooms it has joined, those not counted that are its own or its user's.
@@ -236,25 +250,26 @@ impl Session {
 
     /// When it joined the room; `None` when it is not in it.
     pub fn joined_at(&self, room: &str) -> Option<SystemTime> {
-        self.with(|state| state.rooms.get(room).copied())
+        self.with(|state| state.rooms.get(room))
     }
 
     /// Whether it is in the room.
     pub fn is_in(&self, room: &str) -> bool {
-        self.with(|state| state.rooms.contains_key(room))
+        self.with(|state| state.rooms.get(room).is_some())
     }
 
     /// Its metadata, as hooks and events have set it.
     pub fn metadata(&self) -> Map<String, Value> {
-        self.with(|state| state.metadata.clone())
+        self.with(|state| state.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default())
     }
 
     /// Merges members into the metadata.
     pub fn merge_metadata(&self, members: &Map<String, Value>) {
         self.with(|state| {
+            let metadata = &mut state.notes().metadata;
             for (key, value) in members {
-                if state.metadata.len() < MAX_NOTES_PER_SESSION || state.metadata.contains_key(key) {
-                    state.metadata.insert(key.clone(), value.clone());
+                if metadata.len() < MAX_NOTES_PER_SESSION || metadata.contains_key(key) {
+                    metadata.insert(key.clone(), value.clone());
                 }
             }
         });
@@ -308,9 +323,10 @@ impl Session {
     pub fn set_undo(&self, name: &str, room: &RoomName, undo: Undo) -> bool {
         self.with(|state| {
             let key = (name.to_owned(), room.clone());
-            let fits = state.undo.len() < MAX_NOTES_PER_SESSION || state.undo.contains_key(&key);
+            let kept = &mut state.notes().undo;
+            let fits = kept.len() < MAX_NOTES_PER_SESSION || kept.contains_key(&key);
             if fits {
-                state.undo.insert(key, undo);
+                kept.insert(key, undo);
             }
             fits
         })
@@ -318,25 +334,30 @@ impl Session {
 
     /// Forgets it: the client has said so itself.
     pub fn clear_undo(&self, name: &str, room: &RoomName) {
-        self.with(|state| state.undo.remove(&(name.to_owned(), room.clone())));
+        self.with(|state| {
+            if let Some(notes) = &mut state.notes {
+                notes.undo.remove(&(name.to_owned(), room.clone()));
+            }
+        });
     }
 
     /// Takes what is to be sent now that the room (or every room) is left.
     pub fn take_undo(&self, room: Option<&str>) -> Vec<(RoomName, Undo)> {
         self.with(|state| {
-            let keys: Vec<_> =
-                state.undo.keys().filter(|(_, of)| room.is_none_or(|room| **of == *room)).cloned().collect();
-            keys.into_iter().filter_map(|key| state.undo.remove(&key).map(|undo| (key.1, undo))).collect()
+            let Some(Notes { undo, .. }) = state.notes.as_deref_mut() else { return Vec::new() };
+            let keys: Vec<_> = undo.keys().filter(|(_, of)| room.is_none_or(|room| **of == *room)).cloned().collect();
+            keys.into_iter().filter_map(|key| undo.remove(&key).map(|undo| (key.1, undo))).collect()
         })
     }
 
     /// Whether this event may pass to this room now, at most once in `every`.
     pub fn pass_throttle(&self, name: &str, room: &RoomName, every: std::time::Duration, now: SystemTime) -> bool {
         self.with(|state| {
-            if state.throttled.len() >= MAX_NOTES_PER_SESSION {
-                state.throttled.retain(|_, until| *until > now);
+            let throttled = &mut state.notes().throttled;
+            if throttled.len() >= MAX_NOTES_PER_SESSION {
+                throttled.retain(|_, until| *until > now);
             }
-            let until = state.throttled.entry((name.to_owned(), room.clone())).or_insert(SystemTime::UNIX_EPOCH);
+            let until = throttled.entry((name.to_owned(), room.clone())).or_insert(SystemTime::UNIX_EPOCH);
             let passes = *until <= now;
             if passes {
                 *until = now + every;
@@ -347,7 +368,11 @@ impl Session {
 
     /// Lets the next such event pass at once.
     pub fn reset_throttle(&self, name: &str, room: &RoomName) {
-        self.with(|state| state.throttled.remove(&(name.to_owned(), room.clone())));
+        self.with(|state| {
+            if let Some(notes) = &mut state.notes {
+                notes.throttled.remove(&(name.to_owned(), room.clone()));
+            }
+        });
     }
 
     /// Delivers a live event that was sent to `rooms` (empty: the whole namespace): queues it for the client, or holds
@@ -489,7 +514,7 @@ impl Session {
     // Rooms change only through the index, which keeps both sides alike.
 
     pub(crate) fn note_joined(&self, room: &RoomName) -> bool {
-        let new = self.with(|state| !state.closed && state.rooms.insert(room.clone(), SystemTime::now()).is_none());
+        let new = self.with(|state| !state.closed && state.rooms.insert(room));
         if new {
             if let Some(trail) = &self.trail {
                 trail.enter(room);
@@ -500,7 +525,7 @@ impl Session {
     }
 
     pub(crate) fn note_left(&self, room: &RoomName) -> bool {
-        let was = self.with(|state| state.rooms.remove(room).is_some());
+        let was = self.with(|state| state.rooms.remove(room));
         if was {
             if self.replays_used.load(Ordering::Acquire) {
                 self.with_replays(|replays| replays.left(room));
@@ -516,7 +541,7 @@ impl Session {
     pub(crate) fn note_closed(&self) -> Vec<RoomName> {
         self.with(|state| {
             state.closed = true;
-            state.rooms.drain().map(|(room, _)| room).collect()
+            state.rooms.take()
         })
     }
 

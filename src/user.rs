@@ -1,6 +1,6 @@
 //! Who a client is, as its token says.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
@@ -22,17 +22,26 @@ pub struct User {
     pub token_id: Option<Arc<str>>,
 }
 
+static NOBODY: LazyLock<Arc<User>> = LazyLock::new(|| {
+    Arc::new(User {
+        id: "".into(),
+        roles: Arc::new([]),
+        claims: Arc::default(),
+        anonymous: true,
+        expires_at: None,
+        token_id: None,
+    })
+});
+
 impl User {
     /// A client without a token.
     pub fn anonymous() -> Self {
-        Self {
-            id: "".into(),
-            roles: Arc::new([]),
-            claims: Arc::default(),
-            anonymous: true,
-            expires_at: None,
-            token_id: None,
-        }
+        Self::clone(&NOBODY)
+    }
+
+    /// The same, shared by all of them.
+    pub fn nobody() -> Arc<Self> {
+        NOBODY.clone()
     }
 
     /// A user with nothing but an id, for tests and tools.

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -42,6 +44,7 @@ pub trait Serve:
     Service<Request<Body>, Response = Response<Body>, Error = std::convert::Infallible, Future: Send>
     + Clone
     + Send
+    + Sync
     + 'static
 {
 }
@@ -50,6 +53,7 @@ impl<S> Serve for S where
     S: Service<Request<Body>, Response = Response<Body>, Error = std::convert::Infallible, Future: Send>
         + Clone
         + Send
+        + Sync
         + 'static
 {
 }
@@ -57,7 +61,11 @@ impl<S> Serve for S where
 /// Looks at a connection before HTTP does.
 pub trait Intake: Clone + Send + 'static {
     /// Serves a connection to its end, or gives it back for HTTP, with what was read of it.
-    fn take(self, stream: TcpStream, address: SocketAddr) -> impl Future<Output = Option<(TcpStream, Bytes)>> + Send;
+    fn take(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> impl Future<Output = Option<(TcpStream, Bytes)>> + Send + Unpin;
 }
 
 /// Leaves every connection to HTTP.
@@ -65,8 +73,8 @@ pub trait Intake: Clone + Send + 'static {
 pub struct HttpOnly;
 
 impl Intake for HttpOnly {
-    async fn take(self, stream: TcpStream, _: SocketAddr) -> Option<(TcpStream, Bytes)> {
-        Some((stream, Bytes::new()))
+    fn take(self, stream: TcpStream, _: SocketAddr) -> impl Future<Output = Option<(TcpStream, Bytes)>> + Send + Unpin {
+        std::future::ready(Some((stream, Bytes::new())))
     }
 }
 
@@ -90,7 +98,7 @@ pub async fn serve(
     manners: Manners,
     stop: CancellationToken,
 ) {
-    let connections = TaskTracker::new();
+    let door = Arc::new(Door { service, connections: TaskTracker::new(), manners, stop: stop.clone() });
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -100,15 +108,14 @@ pub async fn serve(
             Ok((stream, address)) => {
                 // Small packets must not wait for each other.
                 let _ = stream.set_nodelay(true);
-                let (intake, service) = (intake.clone(), service.clone());
-                let (http, stop) = (connections.clone(), stop.clone());
-                // HTTP has a task of its own: it is large, and what the intake keeps is to be small.
-                let manners = manners.clone();
-                connections.spawn(async move {
-                    let Some((stream, address)) = announced(&manners, stream, address, &stop).await else { return };
-                    if let Some((stream, read)) = intake.take(stream, address).await {
-                        let stream = Conn::new(Rewind::new(read, stream), manners.stall, manners.traffic);
-                        http.spawn(connection(stream, address, service, stop));
+                if door.manners.balancers.is_none() {
+                    door.welcome(&intake, stream, address);
+                    continue;
+                }
+                let (intake, met) = (intake.clone(), door.clone());
+                door.connections.spawn(async move {
+                    if let Some((stream, address)) = announced(&met.manners, stream, address, &met.stop).await {
+                        met.welcome(&intake, stream, address);
                     }
                 });
             }
@@ -119,8 +126,50 @@ pub async fn serve(
         }
     }
     drop(listener);
-    connections.close();
-    connections.wait().await;
+    door.connections.close();
+    door.connections.wait().await;
+}
+
+/// What connections share.
+struct Door<S> {
+    service: S,
+    connections: TaskTracker,
+    manners: Manners,
+    stop: CancellationToken,
+}
+
+impl<S: Serve> Door<S> {
+    fn welcome(self: &Arc<Self>, intake: &impl Intake, stream: TcpStream, address: SocketAddr) {
+        let taken = intake.clone().take(stream, address);
+        self.connections.spawn(Visit { taken, address, door: self.clone() });
+    }
+}
+
+/// A connection's task. Written by hand, because it lives as long as the connection: it holds what the intake keeps, and
+/// nothing twice.
+struct Visit<F, S> {
+    taken: F,
+    address: SocketAddr,
+    door: Arc<Door<S>>,
+}
+
+impl<F, S> Future for Visit<F, S>
+where
+    F: Future<Output = Option<(TcpStream, Bytes)>> + Unpin,
+    S: Serve,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Poll::Ready(given_back) = Pin::new(&mut self.taken).poll(cx) else { return Poll::Pending };
+        if let Some((stream, read)) = given_back {
+            let door = &*self.door;
+            let stream = Conn::new(Rewind::new(read, stream), door.manners.stall, door.manners.traffic.clone());
+            // HTTP has a task of its own: it is large.
+            door.connections.spawn(connection(stream, self.address, door.service.clone(), door.stop.clone()));
+        }
+        Poll::Ready(())
+    }
 }
 
 /// The connection without its PROXY header, and whose it is. `None`: it was not what was agreed on.

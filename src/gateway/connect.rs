@@ -92,7 +92,7 @@ impl Gateway {
                 match namespace.auth().reject {
                     Reject::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
                     Reject::Event => {
-                        let user = Arc::new(User::anonymous());
+                        let user = User::nobody();
                         let limits = self.parts.limits.session(&user.id)?;
                         let (answers, rejected) = (Vec::new(), Some((contract, refusal)));
                         Ok(Admission { namespace, user, limits, answers, rejected, ticket: Ticket::None })
@@ -116,7 +116,7 @@ impl Gateway {
             let about = Record { nsp: Some(&namespace.path), ip: Some(peer.ip), reason, ..Record::default() };
             audit::record(Kind::TokenRejected, about);
         })?;
-        let user = Arc::new(user);
+        let user = if user.anonymous { User::nobody() } else { Arc::new(user) };
         let limits = self.parts.limits.session(&user.id)?;
         let ticket = self.ticket(namespace, handshake, &user).await;
         let back = ticket.pass().0;

@@ -1,6 +1,8 @@
 //! What a client's messages mean: Engine.IO and Socket.IO, namespace by namespace.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -160,9 +162,15 @@ impl<G: Gate> Inbox<G> {
         };
         let Some(client) = self.client.clone() else { return Ok(()) };
         let (membership, slot) = (Membership::new(namespace), Slot::new(self.shared.gate.clone()));
+        // Most clients are in one namespace.
+        self.places.reserve_exact(1);
         self.places.push(Place { membership: membership.clone(), slot: Some(slot.clone()) });
         let guest = Guest { wire: self.wire.clone(), requests: self.requests.clone(), membership, slot };
-        tokio::spawn(guest.let_in(self.shared.gate.clone(), client, auth));
+        let mut entry = Box::pin(guest.let_in(self.shared.gate.clone(), client, auth));
+        // Where no backend is asked, nothing waits: it is done after one poll, without a task.
+        if entry.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(entry);
+        }
         Ok(())
     }
 

@@ -1,10 +1,14 @@
 //! A new connection: handshakes of WebSocket sessions are answered here, everything else is given back to HTTP.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use http::header;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -48,22 +52,60 @@ impl<G> Clone for NativeIntake<G> {
 }
 
 impl<G: Gate> Intake for NativeIntake<G> {
-    async fn take(self, mut stream: TcpStream, address: SocketAddr) -> Option<(TcpStream, Bytes)> {
+    fn take(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> impl Future<Output = Option<(TcpStream, Bytes)>> + Send + Unpin {
+        Visitor::Arriving(Box::pin(self.arrive(stream, address)))
+    }
+}
+
+/// A connection in time: what only the handshake needs goes with it, and then it is a session and nothing else.
+enum Visitor<G: Gate> {
+    Arriving(BoxFuture<'static, Option<Arrived<G>>>),
+    Session(Session<G>),
+}
+
+enum Arrived<G: Gate> {
+    Session(Session<G>),
+    Http(TcpStream, Bytes),
+}
+
+impl<G: Gate> Future for Visitor<G> {
+    type Output = Option<(TcpStream, Bytes)>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let visitor = self.get_mut();
+        if let Self::Arriving(arriving) = visitor {
+            let Poll::Ready(arrived) = arriving.as_mut().poll(cx) else { return Poll::Pending };
+            match arrived {
+                None => return Poll::Ready(None),
+                Some(Arrived::Http(stream, read)) => return Poll::Ready(Some((stream, read))),
+                Some(Arrived::Session(session)) => *visitor = Self::Session(session),
+            }
+        }
+        match visitor {
+            Self::Session(session) => Pin::new(session).poll(cx).map(|()| None),
+            Self::Arriving(_) => Poll::Pending,
+        }
+    }
+}
+
+impl<G: Gate> NativeIntake<G> {
+    /// Until it is known what the connection is for. `None`: it is gone.
+    async fn arrive(self, mut stream: TcpStream, address: SocketAddr) -> Option<Arrived<G>> {
         let first = self.stop.run_until_cancelled(first_request(&mut stream, &self.shared.path));
         let (opening, read) = match first.await?? {
             (Some(opening), read) => (opening, read),
-            (None, read) => return Some((stream, read.freeze())),
+            (None, read) => return Some(Arrived::Http(stream, read.freeze())),
         };
         let kill = Arc::new(KillSwitch::default());
         let Some(connection) = self.entrance.admit(address.ip(), &opening.headers, kill.clone()) else {
             // HTTP says why not.
-            return Some((stream, read.freeze()));
+            return Some(Arrived::Http(stream, read.freeze()));
         };
-        if let Some(session) = begin(&self.shared, stream, connection, kill, opening, &read).await {
-            drop((self, read));
-            session.await;
-        }
-        None
+        begin(&self.shared, stream, connection, kill, opening, &read).await.map(Arrived::Session)
     }
 }
 

@@ -31,8 +31,6 @@ const MAX_TURN_BYTES: usize = 1 << 20;
 /// permits (RFC 6455, 5.5.3).
 const MAX_PONGS: usize = 16;
 
-/// An idle queue keeps no more room than this.
-const KEPT_CAPACITY: usize = 8;
 
 /// A connection, as those see it who send to it.
 pub(super) struct Wire {
@@ -327,9 +325,7 @@ impl Out {
     /// Nothing waits: an idle connection holds no memory for what has passed.
     fn rest(&mut self) {
         self.blocked = None;
-        if self.queue.capacity() > KEPT_CAPACITY {
-            self.queue = VecDeque::new();
-        }
+        self.queue = VecDeque::new();
     }
 
     fn clear(&mut self) {
