@@ -4,6 +4,7 @@
 
 mod api;
 mod auth;
+mod compression;
 mod contracts;
 mod drain;
 mod hooks;
@@ -41,6 +42,7 @@ use serde::{Deserialize, Serialize};
 
 pub use api::{Api, ApiKey};
 pub use auth::{Algorithm, Auth, AuthKey, Jwks};
+pub use compression::Compression;
 pub use contracts::Contracts;
 pub use drain::Drain;
 pub use hooks::{Breaker, Hook};

@@ -56,6 +56,7 @@ pub struct Event {
     attachments: Vec<Bytes>,
     mark: Option<Arc<Mark>>,
     framed: Framed,
+    deflated: Framed,
     slow: Slow,
     lane: u64,
     tailed: Tailed,
@@ -119,6 +120,7 @@ impl Event {
         self.attachments = attachments;
         self.framed = Framed::default();
         self.tailed = Tailed::default();
+        self.deflated = Framed::default();
         self
     }
 
@@ -160,6 +162,7 @@ impl Event {
             attachments,
             mark: None,
             framed: Framed::default(),
+            deflated: Framed::default(),
             slow: Slow::Drop,
             lane: 0,
             tailed: Tailed::default(),
@@ -208,13 +211,12 @@ impl Event {
     ///
     /// Only one way of framing may be used for an event.
     pub fn framed(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
-        if let Some(kept) = self.framed.0.get() {
-            // An event may go to a second namespace.
-            return if kept.0 == *namespace { kept.1.clone() } else { frame() };
-        }
-        let bytes = frame();
-        let _ = self.framed.0.set(Box::new((namespace.clone(), bytes.clone())));
-        bytes
+        self.framed.get(namespace, frame)
+    }
+
+    /// The same for those with whom compression was agreed on: compressed by the first who asks.
+    pub fn deflated(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
+        self.deflated.get(namespace, frame)
     }
 
     /// Text and attachments together, in bytes.
@@ -240,6 +242,18 @@ impl Event {
 /// What an event looks like on the wire. No part of what the event is.
 #[derive(Clone, Default)]
 struct Framed(OnceLock<Box<(Arc<str>, Bytes)>>);
+
+impl Framed {
+    fn get(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
+        if let Some(kept) = self.0.get() {
+            // An event may go to a second namespace.
+            return if kept.0 == *namespace { kept.1.clone() } else { frame() };
+        }
+        let bytes = frame();
+        let _ = self.0.set(Box::new((namespace.clone(), bytes.clone())));
+        bytes
+    }
+}
 
 impl PartialEq for Framed {
     fn eq(&self, _: &Self) -> bool {

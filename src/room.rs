@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use self::roster::{ById, Roster};
 use crate::contract::model::Contract;
 use crate::event::{Event, Slow};
-use self::roster::{ById, Roster};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 

@@ -180,10 +180,12 @@ mod tests {
         };
         let text = example().lines().map(open).collect::<Vec<_>>().join("\n");
         let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        // Without a value they follow another one.
+        // Without a value they follow another one, or are off.
         let write_timeout = Some(crate::config::Period::from_secs(20));
         let queue_bytes = Some(crate::config::Size::from_bytes(4 << 20));
-        assert_eq!(config.server, crate::config::Server { write_timeout, queue_bytes, ..Config::default().server });
+        let compression = Some(crate::config::Compression::default());
+        let server = crate::config::Server { write_timeout, queue_bytes, compression, ..Config::default().server };
+        assert_eq!(config.server, server);
         assert_eq!((config.api.keys.len(), config.auth.keys.len(), config.hooks.len()), (1, 1, 1));
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
-use super::{Network, Period, Size};
+use super::{Compression, Network, Period, Size};
 
 /// More than any message should be.
 const LARGEST_PAYLOAD: u64 = 1 << 30;
@@ -59,6 +59,8 @@ pub struct Server {
     pub queue_bytes: Option<Size>,
     /// Who serves clients that open with a WebSocket. Clients that begin by long-polling are served by `socketioxide` always.
     pub engine: Engine,
+    /// Compression of WebSocket messages; none unless set (`{}` takes its defaults).
+    pub compression: Option<Compression>,
 }
 
 /// What speaks Socket.IO.
@@ -104,6 +106,7 @@ impl Default for Server {
             queue: 1024,
             queue_bytes: None,
             engine: Engine::default(),
+            compression: None,
         }
     }
 }
@@ -141,6 +144,9 @@ impl Server {
         }
         check.time("connect_timeout", *self.connect_timeout);
         check.must((1..=LARGEST_PAYLOAD).contains(&self.max_payload.bytes()), "max_payload", "must be 1B to 1GiB");
+        if let Some(compression) = &self.compression {
+            check.within("compression", |check| compression.check(check));
+        }
         check.must((1..=LONGEST_QUEUE).contains(&self.queue), "queue", "must be 1 to 1000000");
         let bounded = self.queue_bytes.is_none_or(|size| (1..=LARGEST_QUEUE).contains(&size.bytes()));
         check.must(bounded, "queue_bytes", "must be 1B to 1TiB");

@@ -6,6 +6,7 @@
 //! Built in two steps, as the other: [`NativeCarrier`] brings events to clients, [`NativeEngine`] lets clients in.
 
 mod carrier;
+pub mod deflate;
 pub mod frame;
 pub mod head;
 mod inbox;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use carrier::NativeCarrier;
 
+use self::deflate::Deflate;
 use self::intake::NativeIntake;
 use self::turn::Turns;
 use super::conn::Traffic;
@@ -51,6 +53,7 @@ struct Shared<G> {
     /// A client that takes nothing for so long is gone.
     stall: Duration,
     bounds: Bounds,
+    deflate: Option<Deflate>,
     turns: Arc<Turns>,
     traffic: Traffic,
 }
@@ -100,6 +103,10 @@ impl<G: Gate> NativeEngine<G> {
             bounds: Bounds { packets: config.queue, bytes: config.queued_bytes() },
             turns: Turns::start(writers, traffic.sent.clone()),
             traffic,
+            deflate: config
+                .compression
+                .as_ref()
+                .map(|compression| Deflate { threshold: compression.threshold.as_usize(), level: compression.level }),
         };
         Self { shared: Arc::new(shared), http: SocketioxideEngine::new(config, terms, carrier.polling(), gate) }
     }

@@ -35,6 +35,11 @@ impl Joined {
         self.find(room).ok().map(|at| self.0[at].1)
     }
 
+    /// Every room, by name.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &RoomName> {
+        self.0.iter().map(|(room, _)| room)
+    }
+
     /// Every room.
     pub(super) fn names(&self) -> Vec<RoomName> {
         self.0.iter().map(|(room, _)| room.clone()).collect()

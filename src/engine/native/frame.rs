@@ -4,11 +4,16 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::deflate::{Deflate, inflate};
+
 /// The longest payload of a control frame (RFC 6455, 5.5).
 const MAX_CONTROL: usize = 125;
 
 /// The head of a frame: at most 2 bytes, 8 of length, 4 of mask.
 const MAX_HEAD: usize = 14;
+
+/// Set by us in the heads of compressed messages.
+const RSV1: u8 = 0x40;
 
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
@@ -44,6 +49,9 @@ pub enum Violation {
     /// Text, or the reason of a close frame, that is not UTF-8.
     #[error("text is not UTF-8")]
     Utf8,
+    /// A compressed message that cannot be read.
+    #[error("the message is not compressed as agreed on")]
+    Deflate,
     /// A message longer than `server.max_payload`.
     #[error("the message is longer than it may be")]
     TooLarge,
@@ -53,7 +61,7 @@ impl Violation {
     /// The code of the close frame that answers it.
     pub const fn close_code(self) -> u16 {
         match self {
-            Self::Utf8 => 1007,
+            Self::Utf8 | Self::Deflate => 1007,
             Self::TooLarge => 1009,
             _ => 1002,
         }
@@ -83,12 +91,15 @@ pub enum Step<'a> {
 #[derive(Debug)]
 pub struct Reader {
     max_payload: usize,
+    /// Compression was agreed on.
+    deflate: bool,
     message: Option<Box<Message>>,
 }
 
 #[derive(Debug)]
 struct Message {
     text: bool,
+    deflated: bool,
     payload: Vec<u8>,
     /// So much of it is known to be UTF-8.
     checked: usize,
@@ -97,6 +108,7 @@ struct Message {
 /// A frame's head.
 struct Head {
     fin: bool,
+    deflated: bool,
     opcode: u8,
     mask: [u8; 4],
     payload: usize,
@@ -106,7 +118,13 @@ struct Head {
 impl Reader {
     /// A reader of messages up to `max_payload` bytes.
     pub fn new(max_payload: usize) -> Self {
-        Self { max_payload, message: None }
+        Self { max_payload, deflate: false, message: None }
+    }
+
+    /// The same for a client with which permessage-deflate was agreed on.
+    #[must_use]
+    pub fn inflating(self, deflate: bool) -> Self {
+        Self { deflate, ..self }
     }
 
     /// Reads one frame from the front of `bytes`, whose mask is removed in place. Returns how many bytes it took.
@@ -136,9 +154,10 @@ impl Reader {
         if head.opcode != CONTINUATION {
             let text = head.opcode == TEXT;
             if head.fin {
-                return finish(text, Cow::Borrowed(payload));
+                return self.finish(text, head.deflated, Cow::Borrowed(payload));
             }
-            let mut message = Box::new(Message { text, payload: payload.to_vec(), checked: 0 });
+            let mut message =
+                Box::new(Message { text, deflated: head.deflated, payload: payload.to_vec(), checked: 0 });
             message.check()?;
             self.message = Some(message);
             return Ok(Step::Fragment);
@@ -150,14 +169,20 @@ impl Reader {
             return Ok(Step::Fragment);
         }
         let message = self.message.take().ok_or(Violation::Fragments)?;
-        finish(message.text, Cow::Owned(message.payload))
+        self.finish(message.text, message.deflated, Cow::Owned(message.payload))
+    }
+
+    fn finish<'a>(&self, text: bool, deflated: bool, payload: Cow<'a, [u8]>) -> Result<Step<'a>, Violation> {
+        if deflated { finish(text, Cow::Owned(inflate(&payload, self.max_payload)?)) } else { finish(text, payload) }
     }
 
     /// The head, checked as early as its bytes are there. `None`: more are needed.
     fn head(&self, bytes: &[u8]) -> Result<Option<Head>, Violation> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
-        if first & 0x70 != 0 {
+        // The first frame of a message says that it is compressed (RFC 7692, 6).
+        let deflated = first & 0x70 == RSV1 && self.deflate && matches!(opcode, TEXT | BINARY);
+        if first & 0x70 != 0 && !deflated {
             return Err(Violation::ReservedBit);
         }
         let control = opcode >= CLOSE;
@@ -183,14 +208,14 @@ impl Reader {
             return Err(Violation::TooLarge);
         }
         let Some(mask) = bytes.get(at..at + 4).and_then(|mask| mask.try_into().ok()) else { return Ok(None) };
-        Ok(Some(Head { fin, opcode, mask, payload, length: at + 4 }))
+        Ok(Some(Head { fin, deflated, opcode, mask, payload, length: at + 4 }))
     }
 }
 
 impl Message {
     /// What can be no UTF-8 any more is refused before the rest of the message comes.
     fn check(&mut self) -> Result<(), Violation> {
-        if !self.text {
+        if !self.text || self.deflated {
             return Ok(());
         }
         match std::str::from_utf8(&self.payload[self.checked..]) {
@@ -269,15 +294,16 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
 
 // === what we send: never masked, never in fragments ===
 
-/// Writes the head of a text message.
-pub fn put_text_head(out: &mut BytesMut, length: usize) {
-    put_head(out, TEXT, length);
-}
-
-/// Writes a binary message.
-pub fn put_binary(out: &mut BytesMut, payload: &[u8]) {
-    put_head(out, BINARY, payload.len());
-    out.put_slice(payload);
+/// Writes a message of these parts, compressed where `deflate` says so and it pays.
+pub fn put_message(out: &mut BytesMut, text: bool, parts: &[&[u8]], deflate: Option<&Deflate>) {
+    let opcode = if text { TEXT } else { BINARY };
+    if let Some(small) = deflate.and_then(|deflate| deflate.compress(parts)) {
+        put_head(out, RSV1 | opcode, small.len());
+        out.put_slice(&small);
+        return;
+    }
+    put_head(out, opcode, parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| out.put_slice(part));
 }
 
 /// How many bytes the frame of such a payload has.
@@ -293,7 +319,7 @@ pub const fn framed_length(payload: usize) -> usize {
 /// A text message.
 pub fn text(payload: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(framed_length(payload.len()));
-    put_text_head(&mut out, payload.len());
+    put_head(&mut out, TEXT, payload.len());
     out.put_slice(payload.as_bytes());
     out.freeze()
 }

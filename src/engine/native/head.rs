@@ -6,6 +6,8 @@ use bytes::{BufMut, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use sha1::{Digest, Sha1};
 
+use super::deflate;
+
 /// A longer head is not ours to judge.
 pub const MAX_HEAD: usize = 16 * 1024;
 
@@ -45,6 +47,8 @@ pub struct Opening {
     /// The few headers that matter.
     pub headers: HeaderMap,
     key: String,
+    /// The extensions that it offers.
+    offers: Vec<String>,
 }
 
 impl Head {
@@ -87,7 +91,8 @@ fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Op
             headers.append(&name, HeaderValue::from_bytes(header.value).ok()?);
         }
     }
-    Some(Opening { length, query: query.to_owned(), headers, key: key.to_owned() })
+    let offers = values(request, "sec-websocket-extensions").map(str::to_owned).collect();
+    Some(Opening { offers, length, query: query.to_owned(), headers, key: key.to_owned() })
 }
 
 /// Protocol 4, a WebSocket from the start, no session yet.
@@ -115,15 +120,24 @@ fn values<'a>(request: &'a httparse::Request<'_, '_>, name: &'a str) -> impl Ite
 
 impl Opening {
     /// The answer, to which frames can be appended.
-    pub fn answer(&self) -> BytesMut {
+    pub fn answer(&self, extensions: Option<&str>) -> BytesMut {
         let digest = Sha1::new().chain_update(&self.key).chain_update(GUID).finalize();
         let mut out = BytesMut::with_capacity(320);
         out.put_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ",
         );
         out.put_slice(STANDARD.encode(digest).as_bytes());
+        if let Some(extensions) = extensions {
+            out.put_slice(b"\r\nSec-WebSocket-Extensions: ");
+            out.put_slice(extensions.as_bytes());
+        }
         out.put_slice(b"\r\n\r\n");
         out
+    }
+
+    /// The answer to its offers, if they hold one of compression that can be accepted.
+    pub fn deflate(&self) -> Option<String> {
+        deflate::negotiate(self.offers.iter().map(String::as_str))
     }
 
     /// A header as text.
@@ -156,7 +170,7 @@ mod tests {
         assert_eq!((opening.length, &*opening.query), (text.len(), "EIO=4&transport=websocket&a=b"));
         assert_eq!(opening.header(&header::COOKIE).as_deref(), Some("a=1"));
         assert_eq!(opening.headers.len(), 2);
-        let answer = String::from_utf8(opening.answer().to_vec()).unwrap();
+        let answer = String::from_utf8(opening.answer(None).to_vec()).unwrap();
         assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"));
         for cut in 0..text.len() {
             assert!(matches!(Head::read(&text.as_bytes()[..cut], PATH), Head::Partial), "{cut}");

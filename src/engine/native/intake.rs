@@ -139,7 +139,9 @@ async fn begin<G: Gate>(
     opening: Box<Opening>,
     read: &BytesMut,
 ) -> Option<Session<G>> {
-    let mut answer = opening.answer();
+    let extensions = shared.deflate.and_then(|_| opening.deflate());
+    let deflate = shared.deflate.filter(|_| extensions.is_some());
+    let mut answer = opening.answer(extensions.as_deref());
     answer.extend_from_slice(&packet::open(
         &new_id(),
         shared.ping_interval.as_millis(),
@@ -155,7 +157,7 @@ async fn begin<G: Gate>(
         query: opening.query.as_str().into(),
     });
     let (reader, writer) = stream.into_split();
-    let wire = Wire::new(writer, shared.bounds, shared.turns.clone(), kill);
+    let wire = Wire::new(writer, shared.bounds, deflate, shared.turns.clone(), kill);
     client.connection.measure_by(&wire);
     let inbox = Inbox::new(shared.clone(), wire.clone(), client);
     Some(Session::new(shared.clone(), reader, wire, inbox, read[opening.length..].to_vec()))

@@ -89,14 +89,20 @@ impl Link for NativeLink {
             return Err(SendError::Closed);
         }
         let namespace = &self.membership.namespace;
-        self.wire.send(event.framed(namespace, || packet::event(namespace, event)))
+        let packet = match self.wire.deflate() {
+            Some(deflate) if event.size_bytes() >= deflate.threshold => {
+                event.deflated(namespace, || packet::event(namespace, event, Some(deflate)))
+            }
+            _ => event.framed(namespace, || packet::event(namespace, event, None)),
+        };
+        self.wire.send(packet)
     }
 
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
         if self.membership.is_gone() {
             return Err(SendError::Closed);
         }
-        self.wire.send(packet::acknowledgement(&self.membership.namespace, id, args))
+        self.wire.send(packet::acknowledgement(&self.membership.namespace, id, args, self.wire.deflate()))
     }
 
     // The rooms are those of the index.

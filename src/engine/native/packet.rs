@@ -1,8 +1,9 @@
 //! Socket.IO v5 packets in Engine.IO v4 messages, as text.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
+use super::deflate::Deflate;
 use super::frame;
 use crate::error::Refusal;
 use crate::event::{Args, Event};
@@ -200,13 +201,13 @@ impl Assembly {
 pub const PING: Bytes = Bytes::from_static(b"\x81\x012");
 
 /// The frames of an event for a namespace: text, then its attachments.
-pub fn event(namespace: &str, event: &Event) -> Bytes {
-    frames(('2', '5'), namespace, None, event.text(), event.attachments())
+pub fn event(namespace: &str, event: &Event, deflate: Option<&Deflate>) -> Bytes {
+    frames(('2', '5'), namespace, None, event.text(), event.attachments(), deflate)
 }
 
 /// The frames of an acknowledgement.
-pub fn acknowledgement(namespace: &str, id: AckId, args: &Args) -> Bytes {
-    frames(('3', '6'), namespace, Some(id), args.text(), args.attachments())
+pub fn acknowledgement(namespace: &str, id: AckId, args: &Args, deflate: Option<&Deflate>) -> Bytes {
+    frames(('3', '6'), namespace, Some(id), args.text(), args.attachments(), deflate)
 }
 
 /// CONNECT: the client is in, under this id, and may come back with this secret.
@@ -215,12 +216,12 @@ pub fn connected(namespace: &str, id: &str, pid: Option<&str>) -> Bytes {
         None => format!(r#"{{"sid":"{id}"}}"#),
         Some(pid) => format!(r#"{{"sid":"{id}","pid":"{pid}"}}"#),
     };
-    frames(('0', '0'), namespace, None, &data, &[])
+    frames(('0', '0'), namespace, None, &data, &[], None)
 }
 
 /// DISCONNECT of a namespace.
 pub fn disconnected(namespace: &str) -> Bytes {
-    frames(('1', '1'), namespace, None, "", &[])
+    frames(('1', '1'), namespace, None, "", &[], None)
 }
 
 /// CONNECT_ERROR: `err.message` as every engine tells it, and `err.data` for programs.
@@ -230,12 +231,12 @@ pub fn refused(namespace: &str, refusal: &Refusal) -> Bytes {
         data["retryAfterMs"] = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).into();
     }
     let error = serde_json::json!({ "message": refusal.to_string(), "data": data });
-    frames(('4', '4'), namespace, None, &error.to_string(), &[])
+    frames(('4', '4'), namespace, None, &error.to_string(), &[], None)
 }
 
 /// CONNECT_ERROR for a namespace that does not exist, as Node words it.
 pub fn invalid_namespace(namespace: &str) -> Bytes {
-    frames(('4', '4'), namespace, None, r#"{"message":"Invalid namespace"}"#, &[])
+    frames(('4', '4'), namespace, None, r#"{"message":"Invalid namespace"}"#, &[], None)
 }
 
 /// The first message of a connection.
@@ -246,7 +247,14 @@ pub fn open(sid: &str, ping_interval_ms: u128, ping_timeout_ms: u128, max_payloa
 }
 
 /// Types are those without and with attachments.
-fn frames(types: (char, char), namespace: &str, id: Option<AckId>, data: &str, attachments: &[Bytes]) -> Bytes {
+fn frames(
+    types: (char, char),
+    namespace: &str,
+    id: Option<AckId>,
+    data: &str,
+    attachments: &[Bytes],
+    deflate: Option<&Deflate>,
+) -> Bytes {
     let mut head = String::with_capacity(8 + namespace.len());
     head.push('4');
     if attachments.is_empty() {
@@ -266,10 +274,8 @@ fn frames(types: (char, char), namespace: &str, id: Option<AckId>, data: &str, a
     let text = head.len() + data.len();
     let binary: usize = attachments.iter().map(|bytes| frame::framed_length(bytes.len())).sum();
     let mut out = BytesMut::with_capacity(frame::framed_length(text) + binary);
-    frame::put_text_head(&mut out, text);
-    out.put_slice(head.as_bytes());
-    out.put_slice(data.as_bytes());
-    attachments.iter().for_each(|bytes| frame::put_binary(&mut out, bytes));
+    frame::put_message(&mut out, true, &[head.as_bytes(), data.as_bytes()], deflate);
+    attachments.iter().for_each(|bytes| frame::put_message(&mut out, false, &[bytes], deflate));
     out.freeze()
 }
 
@@ -328,11 +334,11 @@ mod tests {
     #[test]
     fn frames_are_those_of_the_protocol() {
         let plain = Event::encode("e", &[1]).unwrap();
-        assert_eq!(&event("/", &plain)[..], b"\x81\x0942[\"e\",1]");
-        assert_eq!(&event("/a", &plain)[..], b"\x81\x0c42/a,[\"e\",1]");
+        assert_eq!(&event("/", &plain, None)[..], b"\x81\x0942[\"e\",1]");
+        assert_eq!(&event("/a", &plain, None)[..], b"\x81\x0c42/a,[\"e\",1]");
         let binary = plain.with_attachments(vec![Bytes::from_static(b"\x01")]);
-        assert_eq!(&event("/", &binary)[..], b"\x81\x0b451-[\"e\",1]\x82\x01\x01");
-        assert_eq!(&acknowledgement("/a", 7, &Args::encode(&[true]).unwrap())[..], b"\x81\x0c43/a,7[true]");
+        assert_eq!(&event("/", &binary, None)[..], b"\x81\x0b451-[\"e\",1]\x82\x01\x01");
+        assert_eq!(&acknowledgement("/a", 7, &Args::encode(&[true]).unwrap(), None)[..], b"\x81\x0c43/a,7[true]");
         assert_eq!(&disconnected("/")[..], b"\x81\x0241");
         let refusal = Refusal::new(Code::Overloaded, "x").retry_after(std::time::Duration::from_millis(1500));
         let wanted =
@@ -352,7 +358,7 @@ mod tests {
         #[test]
         fn what_we_send_could_be_read(name in "[a-z]{1,8}", namespace in "/[a-z]{0,8}", id in 0i64..) {
             let event = Event::encode(&name, &[1]).unwrap();
-            let bytes = frames(('2', '5'), &namespace, Some(id), event.text(), &[]);
+            let bytes = frames(('2', '5'), &namespace, Some(id), event.text(), &[], None);
             let text = std::str::from_utf8(&bytes[2..]).unwrap();
             let Ok(Message::Packet(text)) = Message::read(text) else { panic!() };
             let packet = read(text).unwrap();

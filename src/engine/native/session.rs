@@ -112,8 +112,8 @@ impl<G: Gate> Session<G> {
         let connect_by = now + shared.connect_timeout;
         Self {
             stream,
+            reader: Reader::new(shared.max_payload).inflating(wire.deflate().is_some()),
             wire,
-            reader: Reader::new(shared.max_payload),
             rest: read,
             inbox,
             heart: Heart::PingAt(first_ping),

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
 use tokio::net::tcp::OwnedWriteHalf;
 
+use super::deflate::Deflate;
 use super::frame;
 use super::turn::Turns;
 use crate::engine::conn::KillSwitch;
@@ -31,10 +32,11 @@ const MAX_TURN_BYTES: usize = 1 << 20;
 /// permits (RFC 6455, 5.5.3).
 const MAX_PONGS: usize = 16;
 
-
 /// A connection, as those see it who send to it.
 pub(super) struct Wire {
     bounds: Bounds,
+    /// What was agreed on.
+    deflate: Option<Deflate>,
     turns: Arc<Turns>,
     out: Mutex<Out>,
     kill: Arc<KillSwitch>,
@@ -71,8 +73,20 @@ pub(super) enum Flushed {
 }
 
 impl Wire {
-    pub(super) fn new(stream: OwnedWriteHalf, bounds: Bounds, turns: Arc<Turns>, kill: Arc<KillSwitch>) -> Arc<Self> {
-        Arc::new(Self { bounds, turns, out: Mutex::new(Out::new(Some(stream))), kill, session: AtomicWaker::new() })
+    pub(super) fn new(
+        stream: OwnedWriteHalf,
+        bounds: Bounds,
+        deflate: Option<Deflate>,
+        turns: Arc<Turns>,
+        kill: Arc<KillSwitch>,
+    ) -> Arc<Self> {
+        let out = Mutex::new(Out::new(Some(stream)));
+        Arc::new(Self { bounds, deflate, turns, out, kill, session: AtomicWaker::new() })
+    }
+
+    /// How messages are compressed, if the client wants them to be.
+    pub(super) fn deflate(&self) -> Option<&Deflate> {
+        self.deflate.as_ref()
     }
 
     /// Queues a packet, unless the queue is at its bound.

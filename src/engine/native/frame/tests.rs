@@ -142,7 +142,7 @@ proptest! {
     #[test]
     fn what_we_send_is_read_by_the_reference(text in ".{0,80}", binary in proptest::collection::vec(any::<u8>(), 0..70_000)) {
         let mut bytes = BytesMut::from(&self::text(&text)[..]);
-        put_binary(&mut bytes, &binary);
+        put_message(&mut bytes, false, &[&binary], None);
         let stream = std::io::Cursor::new(bytes.to_vec());
         let mut socket = tungstenite::WebSocket::from_raw_socket(stream, tungstenite::protocol::Role::Client, None);
         let (first, second) = (socket.read().unwrap(), socket.read().unwrap());
