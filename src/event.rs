@@ -76,6 +76,13 @@ pub enum Slow {
     KeepLatest,
 }
 
+impl Slow {
+    /// Whether something is kept for the client.
+    pub const fn keeps(self) -> bool {
+        matches!(self, Self::DropOldest | Self::KeepLatest)
+    }
+}
+
 impl Event {
     /// Takes the bytes of a packet as they came; only the name is looked at.
     ///

@@ -20,7 +20,7 @@ use crate::contract::model::{Contract, Namespace, RecoveryPolicy};
 use crate::event::Event;
 use crate::history::History;
 use crate::order::Order;
-use crate::session::RoomName;
+use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::Metrics;
 use crate::throttle::{ThrottleKey, Throttles};
 
@@ -39,7 +39,7 @@ pub struct Outgoing {
     pub rooms: Vec<RoomName>,
     /// Members of any of these do not.
     pub except: Vec<RoomName>,
-    /// May be dropped for a client that is not ready.
+    /// Not for clients that take nothing now; see [`Outgoing::passes_over`].
     pub volatile: bool,
     /// Its place in the history of those of its rooms that have one.
     pub stamps: Vec<Stamp>,
@@ -47,11 +47,19 @@ pub struct Outgoing {
     pub order: Option<Order>,
 }
 
+impl Outgoing {
+    /// Whether it is not sent to this client: it is volatile, the client takes nothing now, and no contract says that it is
+    /// kept for such a client.
+    pub fn passes_over(&self, session: &Session) -> bool {
+        self.volatile && !self.event.slow().keeps() && !session.is_writable()
+    }
+}
+
 /// What became of an event.
 pub struct Carried {
     /// Clients of this node that it was queued for.
     pub local: usize,
-    /// Clients of this node whose queue was full.
+    /// Clients of this node whose queue was full, or that took nothing while the event is volatile.
     pub dropped: usize,
     /// What became of it for the other nodes.
     pub remote: Remote,

@@ -41,6 +41,11 @@ pub trait Link: Send + Sync {
     /// [`SendError::Full`] when the client's queue is at its bound, [`SendError::Closed`] when it is gone.
     fn send(&self, event: &Event) -> Result<(), SendError>;
 
+    /// Whether the client takes what it is sent: what is volatile is not sent to one that does not.
+    fn is_writable(&self) -> bool {
+        true
+    }
+
     /// Answers the client's request for an acknowledgement.
     ///
     /// # Errors
@@ -306,6 +311,11 @@ impl Session {
         self.trail.as_deref()
     }
 
+    /// Whether the client takes what it is sent; see [`Link::is_writable`].
+    pub fn is_writable(&self) -> bool {
+        self.link.is_writable()
+    }
+
     /// Answers a request for an acknowledgement.
     ///
     /// # Errors
@@ -424,7 +434,7 @@ impl Session {
     fn deliver_slow(&self, event: &Event, stamps: &[Stamp]) -> Result<Delivery, SendError> {
         self.with_held(|held| {
             held.release(self);
-            let waits = !held.is_empty() && matches!(event.slow(), Slow::DropOldest | Slow::KeepLatest);
+            let waits = !held.is_empty() && event.slow().keeps();
             match if waits { Err(SendError::Full) } else { self.send_placed(event, stamps) } {
                 Ok(()) => Ok(Delivery::Sent),
                 Err(SendError::Full) => match event.slow() {

@@ -434,7 +434,7 @@ pub struct ServerEvent {
     pub flush: bool,
     /// Ends a room's story: flushes, and the room is forgotten after `linger`.
     pub terminal: bool,
-    /// May be dropped for a client that is not ready.
+    /// Not for clients that take nothing now.
     pub volatile: bool,
     /// What becomes of it for a client whose queue is full.
     pub slow: Slow,

@@ -120,11 +120,15 @@ impl<S> Conn<S> {
     }
 
     fn count_sent(&self, outcome: &Poll<io::Result<usize>>) {
+        let outstanding = self.kill.outstanding.get();
         if let Poll::Ready(Ok(written)) = outcome {
             self.traffic.sent.inc_by(*written as u64);
-            if let Some(outstanding) = self.kill.outstanding.get() {
+            if let Some(outstanding) = outstanding {
                 outstanding.left(*written as u64);
             }
+        }
+        if let Some(outstanding) = outstanding {
+            outstanding.set_blocked(outcome.is_pending());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What waits for a client of the library, in bytes: the library's own queue counts packets only, and tells nobody how
 //! many of them are left.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// How much may wait for one client.
 #[derive(Debug, Clone, Copy)]
@@ -23,12 +23,20 @@ pub struct Outstanding {
     left: AtomicU64,
     /// For so many events more it is asked by itself.
     alone: AtomicUsize,
+    /// The kernel takes nothing now.
+    blocked: AtomicBool,
 }
 
 impl Outstanding {
     /// Nothing waits.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, queued: AtomicU64::new(0), left: AtomicU64::new(0), alone: AtomicUsize::new(0) }
+        Self {
+            bounds,
+            queued: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            alone: AtomicUsize::new(0),
+            blocked: AtomicBool::new(false),
+        }
     }
 
     /// Counts a packet that is about to be queued. False: it does not fit.
@@ -64,6 +72,16 @@ impl Outstanding {
     /// Its queue is full of packets: those who are served together with it would suffer.
     pub fn stay_alone(&self) {
         self.alone.store(self.bounds.packets, Ordering::Relaxed);
+    }
+
+    /// Notes whether the kernel takes what is written.
+    pub fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel takes nothing of what is written. Never known of a client that polls: it comes when it likes.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
     }
 
     /// So many bytes have left the node.

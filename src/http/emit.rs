@@ -31,7 +31,7 @@ pub struct Emit {
     event: String,
     /// Its arguments; their bytes reach the clients as they are.
     args: Option<Vec<Value>>,
-    /// May be dropped for a client that is not ready.
+    /// Not for clients that take nothing now.
     volatile: Option<bool>,
 }
 

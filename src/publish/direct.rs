@@ -25,6 +25,12 @@ impl Direct {
         let mut queued = 0;
         let mut dropped = 0;
         for session in self.rooms.recipients(&outgoing.namespace, &outgoing.rooms, &outgoing.except) {
+            if outgoing.passes_over(&session) {
+                dropped += 1;
+                let labels = [&*outgoing.namespace, "volatile"];
+                self.metrics.deliveries_dropped_total.with_label_values(&labels).inc();
+                continue;
+            }
             match session.deliver(&outgoing.event, &outgoing.rooms, &outgoing.stamps) {
                 Ok(_) => queued += 1,
                 Err(error) => {

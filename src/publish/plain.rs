@@ -35,7 +35,7 @@ pub struct PlainEmit {
     pub event: String,
     /// Its arguments, undecoded.
     pub args: Vec<Box<RawValue>>,
-    /// May be dropped for a client that is not ready.
+    /// Not for clients that take nothing now.
     pub volatile: bool,
 }
 

@@ -168,6 +168,41 @@ pub(super) fn contracts() -> Vec<Arc<Contract>> {
     namespaces.into_iter().flat_map(|namespace| namespace.contracts).collect()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_over_is_counted() {
+    let node = Node::start(server(), None).await;
+    let (mut paused, mut reading) = (node.member("v").await, node.member("v").await);
+    let large = "x".repeat(64 * 1024);
+    let publish = |name: &str, n: usize| {
+        let event = Event::from_wire(format!(r#"["{name}",{n},"{large}"]"#).into(), Vec::new()).unwrap();
+        node.carrier.carry(&Outgoing { volatile: true, ..outgoing(&"/".into(), event, &["v"]) })
+    };
+    let mut dropped = 0;
+    for n in 0..LARGE {
+        dropped += publish("v", n).dropped;
+        assert!(reading.text().await.starts_with(&format!(r#"42["v",{n},"#)), "who reads gets all");
+    }
+    assert!(dropped > 0 && dropped < LARGE, "{dropped}");
+    let count = |reason| node.metrics.deliveries_dropped_total.with_label_values(&["/", reason]).get() as usize;
+    assert_eq!((count("volatile"), count("queue_full")), (dropped, 0), "passed over before the queue is full");
+    // What a contract keeps is kept, volatile or not; what is not volatile waits in the queue.
+    assert_eq!(publish("latest", 1).local, 2);
+    assert_eq!(node.publish(r#"["firm",0]"#, &["v"]).local, 2);
+    let (mut numbers, mut latest) = (Vec::new(), 0);
+    loop {
+        let text = paused.text().await;
+        match text.strip_prefix(r#"42["v","#).and_then(|rest| rest.split(',').next()) {
+            Some(number) => numbers.push(number.parse::<usize>().unwrap()),
+            None if text.starts_with(r#"42["latest",1,"#) => latest += 1,
+            None => break assert_eq!(text, r#"42["firm",0]"#),
+        }
+    }
+    assert!(numbers.is_sorted() && numbers.len() == LARGE - dropped && latest == 1, "{numbers:?}, {latest}");
+    // It takes what it is sent again.
+    let again = || publish("again", 0).dropped == 0;
+    eventually("it is no longer passed over", SLACK, again).await;
+}
+
 /// Publishes until the room's only member, who does not read, has a full queue.
 async fn fill(node: &Node, room: &str) {
     // Large ones until the kernel takes no more, then small ones into what is left.

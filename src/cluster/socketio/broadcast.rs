@@ -37,7 +37,7 @@ pub struct Broadcast {
     pub rooms: Vec<String>,
     /// Rooms and socket ids that do not get it.
     pub except: Vec<String>,
-    /// May be dropped for a client that is not ready.
+    /// Not for clients that take nothing now.
     pub volatile: bool,
     /// What a node of ours has added.
     pub ours: Option<Bytes>,

@@ -202,7 +202,7 @@ pub struct Server {
     /// Ends a room's story: flushes, and the room is forgotten after `linger`. Default: false.
     #[serde(default)]
     pub terminal: Option<bool>,
-    /// May be dropped for a client that is not ready. Default: false.
+    /// Only for clients that take what they are sent at that moment. Default: false.
     #[serde(default)]
     pub volatile: Option<bool>,
     /// What becomes of it for a client whose queue is full. Default: drop.

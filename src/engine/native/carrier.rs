@@ -32,6 +32,7 @@ pub struct NativeCarrier {
 struct Space {
     delivered: IntCounter,
     full: IntCounter,
+    volatile: IntCounter,
     closed: IntCounter,
     replaced: IntCounter,
     overtaken: IntCounter,
@@ -42,6 +43,8 @@ struct Space {
 struct Tally {
     queued: usize,
     full: usize,
+    /// Not sent, because it is volatile and the client takes nothing now.
+    volatile: usize,
     closed: usize,
     replaced: usize,
     /// For which something is kept from now on.
@@ -106,12 +109,12 @@ impl Carrier for NativeCarrier {
         };
         let tally = self.deliver(space, outgoing);
         let remote = self.wire.as_ref().map_or(Remote::Alone, |wire| wire.publish(outgoing));
-        Carried { local: tally.queued, dropped: tally.full, remote }
+        Carried { local: tally.queued, dropped: tally.full + tally.volatile, remote }
     }
 
     fn deliver(&self, outgoing: &Outgoing) -> Carried {
         let tally = self.spaces.get(&outgoing.namespace).map(|space| self.deliver(space, outgoing)).unwrap_or_default();
-        Carried { local: tally.queued, dropped: tally.full, remote: Remote::Alone }
+        Carried { local: tally.queued, dropped: tally.full + tally.volatile, remote: Remote::Alone }
     }
 }
 
@@ -123,6 +126,7 @@ impl Space {
         Self {
             delivered: metrics.deliveries_total.with_label_values(&[path]),
             full: dropped("queue_full"),
+            volatile: dropped("volatile"),
             closed: dropped("closed"),
             replaced: dropped("slow_replaced"),
             overtaken: dropped("overtaken"),
@@ -132,6 +136,7 @@ impl Space {
     fn count(&self, tally: &Tally) {
         self.delivered.inc_by(tally.queued as u64);
         self.full.inc_by(tally.full as u64);
+        self.volatile.inc_by(tally.volatile as u64);
         self.closed.inc_by(tally.closed as u64);
         self.replaced.inc_by(tally.replaced as u64);
     }
@@ -143,6 +148,10 @@ impl Tally {
     fn of(sessions: &mut dyn Iterator<Item = &Arc<Session>>, outgoing: &Outgoing) -> Self {
         let mut tally = Self::default();
         for session in sessions {
+            if outgoing.passes_over(session) {
+                tally.volatile += 1;
+                continue;
+            }
             let held = session.holds();
             match session.deliver(&outgoing.event, &outgoing.rooms, &outgoing.stamps) {
                 Ok(Delivery::Sent) => tally.queued += 1,

@@ -98,6 +98,10 @@ impl Link for NativeLink {
         self.wire.send(packet)
     }
 
+    fn is_writable(&self) -> bool {
+        self.wire.is_writable()
+    }
+
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
         if self.membership.is_gone() {
             return Err(SendError::Closed);

@@ -204,6 +204,11 @@ impl Wire {
         self.out().blocked
     }
 
+    /// Whether the kernel takes what is sent: what waits for the turn that follows is no reason to doubt it.
+    pub(super) fn is_writable(&self) -> bool {
+        self.out().blocked.is_none()
+    }
+
     /// Shows the client the end, once everything is written. True when it was, or nothing can be written any more.
     pub(super) fn end_when_drained(&self) -> bool {
         let mut out = self.out();

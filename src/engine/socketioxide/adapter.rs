@@ -71,7 +71,7 @@ pub(super) trait Port: Send + Sync {
 }
 
 impl<E: SocketEmitter> Port for NodeAdapter<E> {
-    // Without the library's flag for volatile events, which hides what was dropped: the queue is bounded for all alike.
+    // Without the library's flag for volatile events, which hides what was dropped: the carrier sees to them.
     fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName]) -> Vec<SocketError> {
         let mut options = BroadcastOptions::default();
         options.rooms = rooms.iter().map(owned).collect();

@@ -41,6 +41,7 @@ struct Space {
     everyone: [RoomName; 1],
     delivered: IntCounter,
     full: IntCounter,
+    volatile: IntCounter,
     closed: IntCounter,
     replaced: IntCounter,
 }
@@ -50,6 +51,8 @@ struct Space {
 struct Tally {
     queued: usize,
     full: usize,
+    /// Not sent, because it is volatile and the client takes nothing now.
+    volatile: usize,
     closed: usize,
     replaced: usize,
     /// For which something is kept from now on.
@@ -129,7 +132,9 @@ impl SocketioxideCarrier {
         // Nobody may join while it is decided who gets the event how: a replay begins before its join.
         let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
             let bytes = outgoing.event.size_bytes();
-            let (shared, singles): (Vec<_>, Vec<_>) = sessions.partition(|session| !is_minded && session.shares(bytes));
+            let together =
+                |session: &&Arc<Session>| !is_minded && !outgoing.passes_over(session) && session.shares(bytes);
+            let (shared, singles): (Vec<_>, Vec<_>) = sessions.partition(together);
             let mut tally = Tally { queued: shared.len(), ..Tally::default() };
             if !shared.is_empty() {
                 tally.fail(&broadcast(&*port, space, outgoing, &singles));
@@ -154,12 +159,12 @@ impl Carrier for SocketioxideCarrier {
         };
         let tally = self.deliver(space, outgoing);
         let remote = self.wire.as_ref().map_or(Remote::Alone, |wire| wire.publish(outgoing));
-        Carried { local: tally.queued, dropped: tally.full, remote }
+        Carried { local: tally.queued, dropped: tally.full + tally.volatile, remote }
     }
 
     fn deliver(&self, outgoing: &Outgoing) -> Carried {
         let tally = self.spaces.get(&outgoing.namespace).map(|space| self.deliver(space, outgoing)).unwrap_or_default();
-        Carried { local: tally.queued, dropped: tally.full, remote: Remote::Alone }
+        Carried { local: tally.queued, dropped: tally.full + tally.volatile, remote: Remote::Alone }
     }
 }
 
@@ -198,6 +203,7 @@ impl Space {
             everyone: [EVERYONE.into()],
             delivered: metrics.deliveries_total.with_label_values(&[path]),
             full: dropped("queue_full"),
+            volatile: dropped("volatile"),
             closed: dropped("closed"),
             replaced: dropped("slow_replaced"),
         }
@@ -206,6 +212,7 @@ impl Space {
     fn count(&self, tally: &Tally) {
         self.delivered.inc_by(tally.queued as u64);
         self.full.inc_by(tally.full as u64);
+        self.volatile.inc_by(tally.volatile as u64);
         self.closed.inc_by(tally.closed as u64);
         self.replaced.inc_by(tally.replaced as u64);
     }
@@ -222,6 +229,10 @@ impl Tally {
     }
 
     fn single(&mut self, session: &Arc<Session>, outgoing: &Outgoing) {
+        if outgoing.passes_over(session) {
+            self.volatile += 1;
+            return;
+        }
         let held = session.holds();
         match session.deliver(&outgoing.event, &outgoing.rooms, &outgoing.stamps) {
             Ok(Delivery::Sent) => self.queued += 1,

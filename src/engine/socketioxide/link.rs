@@ -77,6 +77,10 @@ impl Link for SocketLink {
         self.queue(Packet::ack(self.port.path(), value, id), args.size_bytes())
     }
 
+    fn is_writable(&self) -> bool {
+        self.outstanding.as_ref().is_none_or(|outstanding| !outstanding.is_blocked())
+    }
+
     fn share(&self, bytes: usize) -> bool {
         self.outstanding.as_ref().is_none_or(|outstanding| outstanding.share(bytes))
     }

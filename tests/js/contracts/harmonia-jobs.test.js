@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { TRANSPORTS } from '../harness/client.js';
-import { like, text } from '../harness/eventually.js';
+import { eventually, like, text } from '../harness/eventually.js';
 import { capability, seconds, token } from '../harness/token.js';
 import { world } from '../harness/world.js';
 
@@ -95,6 +95,8 @@ for (const transport of Object.keys(TRANSPORTS)) {
       assert.deepEqual(await alice.ask('job:unsubscribe', { jobId: id }), { success: true, room: `job:${id}` });
       await publish('job:status', { id, status: 'one' });
       await publish('job:status', { id, status: 'two' }, { userId: 'alice' });
+      // It may be on its way from the other node still, and would find nobody there.
+      await eventually('it arrives', () => alice.inbox.length === 1);
       assert.deepEqual(await alice.ask('jobs:unsubscribe:user'), { success: true, room: 'user:alice:jobs' });
       await publish('job:status', { id, status: 'three' }, { userId: 'alice' });
       assert.deepEqual(await alice.drain(w.a), [['job:status', { id, status: 'two' }]]);
