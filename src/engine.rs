@@ -13,7 +13,7 @@ pub mod proxy;
 mod rewind;
 mod slot;
 pub mod socketioxide;
-mod validate;
+pub mod validate;
 
 pub use choice::{Engine, EngineCarrier};
 

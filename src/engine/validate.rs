@@ -9,7 +9,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Checks an event's text against the number of its attachments.
-pub(super) fn validate(text: &str, attachments: usize) -> Result<(), serde_json::Error> {
+///
+/// # Errors
+/// What JSON, or a placeholder, is wrong with it.
+pub fn validate(text: &str, attachments: usize) -> Result<(), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
     if attachments == 0 {
         // Without attachments nothing is a placeholder.

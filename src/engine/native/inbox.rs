@@ -77,6 +77,7 @@ impl<G: Gate> Inbox<G> {
             }
             Message::Close => Err(Bad::Closed),
             Message::Noop => Ok(()),
+            Message::Binary(bytes) => self.attachment(&bytes),
         }
     }
 
@@ -152,9 +153,9 @@ impl<G: Gate> Inbox<G> {
         let auth = match packet.data {
             "" => None,
             text => match serde_json::from_str(text) {
-                Ok(auth) => Some(auth),
+                Ok(auth) => Some(serde_json::Value::Object(auth)),
                 Err(_) => {
-                    let refusal = Refusal::new(Code::InvalidPayload, "the payload of CONNECT is not JSON");
+                    let refusal = Refusal::new(Code::InvalidPayload, "the payload of CONNECT is no JSON object");
                     self.wire.control(packet::refused(&namespace, &refusal));
                     return Ok(());
                 }

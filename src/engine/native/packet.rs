@@ -1,5 +1,8 @@
 //! Socket.IO v5 packets in Engine.IO v4 messages, as text.
 
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
@@ -30,6 +33,12 @@ pub enum Malformed {
     /// An acknowledgement without its number, or a number that is too large.
     #[error("the number of the acknowledgement is malformed")]
     Ack,
+    /// A DISCONNECT with more to say.
+    #[error("the packet says more than it may")]
+    Payload,
+    /// Binary as text that is not base64.
+    #[error("the attachment is not base64")]
+    Base64,
     /// An attachment that no packet waits for, or text while one does.
     #[error("an attachment is out of place")]
     OutOfPlace,
@@ -49,19 +58,28 @@ pub enum Message<'a> {
     Close,
     /// To be ignored.
     Noop,
+    /// Binary as text, from a client that was told to send no other (`forceBase64`).
+    Binary(Vec<u8>),
 }
+
+/// With or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 impl<'a> Message<'a> {
     /// Reads the type of a message.
     ///
     /// # Errors
-    /// [`Malformed::Type`] for types that clients of protocol 4 do not send, pings among them.
+    /// [`Malformed::Type`] for types that clients of protocol 4 do not send, pings among them; [`Malformed::Base64`].
     pub fn read(text: &'a str) -> Result<Self, Malformed> {
         match text.as_bytes().first() {
             Some(b'4') => Ok(Self::Packet(&text[1..])),
             Some(b'3') => Ok(Self::Pong),
             Some(b'1') => Ok(Self::Close),
             Some(b'5' | b'6') => Ok(Self::Noop),
+            Some(b'b') => BASE64.decode(&text[1..]).map(Self::Binary).map_err(|_| Malformed::Base64),
             _ => Err(Malformed::Type),
         }
     }
@@ -115,6 +133,9 @@ impl<'a> Packet<'a> {
         let (ack, data) = ack(rest)?;
         if kind == Kind::Ack && ack.is_none() {
             return Err(Malformed::Ack);
+        }
+        if kind == Kind::Disconnect && !data.is_empty() {
+            return Err(Malformed::Payload);
         }
         Ok(Self { kind, attachments, namespace, ack, data })
     }
@@ -317,7 +338,11 @@ mod tests {
         }
         assert_eq!(read("299999999999999999999[]"), Err(Malformed::Ack));
         assert_eq!(read(&format!("0/{},", "x".repeat(MAX_NAMESPACE))), Err(Malformed::Namespace));
+        assert_eq!(read("1{}"), Err(Malformed::Payload));
         assert_eq!(Message::read("2"), Err(Malformed::Type));
+        assert_eq!(Message::read("bA"), Err(Malformed::Base64));
+        assert_eq!(Message::read("bAP8="), Ok(Message::Binary(vec![0, 255])));
+        assert_eq!(Message::read("bAP8"), Ok(Message::Binary(vec![0, 255])));
         assert_eq!(Message::read(""), Err(Malformed::Type));
     }
 

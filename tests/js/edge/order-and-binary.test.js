@@ -62,6 +62,13 @@ for (const transport of Object.keys(TRANSPORTS)) {
       }
     });
 
+    test('binary of a client that was told to send it as text arrives, too', async () => {
+      const alice = await w.connect({ namespace: '/mirror', transport, forceBase64: true });
+      for (const sent of [Buffer.alloc(0), Buffer.from([0, 255]), randomBytes(50_000)]) {
+        assert.ok(Buffer.from(await alice.ask('echo', sent)).equals(sent));
+      }
+    });
+
     test('arguments of any number and kind come back unchanged: as an event, as an ack, to a room', async () => {
       const alice = await w.connect({ namespace: '/mirror', transport });
       const bob = await w.connect({ namespace: '/mirror', transport }, far);
