@@ -45,6 +45,8 @@ pub struct Options {
     pub ca: Option<PathBuf>,
     /// How often a long-polling session is asked whether it is still there.
     pub polls: u32,
+    /// Checks that are not made, by name; a name stands also for those that begin with it and a dot.
+    pub skip: Vec<String>,
     /// The longest that all of it may take.
     pub patience: Duration,
 }
@@ -65,6 +67,34 @@ pub enum DoctorError {
     Client(#[source] reqwest::Error),
 }
 
+/// Every check, in the order of the documentation.
+pub const CHECKS: &[&str] = &[
+    FIRST,
+    "handshake.websocket",
+    "stickiness",
+    "stickiness.no_cookies",
+    "upgrade",
+    "patience.websocket",
+    "patience.polling",
+    "cors",
+    "cors.strangers",
+    "clock",
+    "token.times",
+    "token.accepted",
+    "api.ready",
+    "api.open_files",
+    "api.key",
+    "redis",
+    "redis.version",
+    "redis.mode",
+    "redis.delay",
+    "redis.output_buffer",
+    "redis.eviction",
+];
+
+/// What all others need.
+const FIRST: &str = "handshake.polling";
+
 type Check<'a> = (&'static str, Pin<Box<dyn Future<Output = Vec<Finding>> + Send + 'a>>);
 
 /// Looks at everything at once.
@@ -77,6 +107,7 @@ pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
     let (first, opened) = polling::handshake(&sight).await;
     let mut findings = first;
     let mut checks: Vec<Check<'_>> = Vec::new();
+    let skipped = |check: &str| options.skip.iter().any(|name| stands_for(name, check));
     if let Some(opened) = &opened {
         checks.push(("stickiness", Box::pin(polling::stickiness(&sight, options.polls))));
         checks.push(("handshake.websocket", Box::pin(websocket::open(&sight))));
@@ -92,6 +123,7 @@ pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
     if let Some(redis) = &options.redis {
         checks.push(("redis", Box::pin(redis::check(redis))));
     }
+    checks.retain(|(name, _)| !skipped(name));
     let bounded = checks.into_iter().map(async |(name, check)| {
         tokio::time::timeout(options.patience, check).await.unwrap_or_else(|_| {
             let found = format!("not known: it took longer than {} s", options.patience.as_secs_f64());
@@ -101,5 +133,50 @@ pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
     for found in futures_util::future::join_all(bounded).await {
         findings.extend(found);
     }
+    findings.retain(|finding| !skipped(finding.check));
     Ok(Report { target: options.target.to_string(), findings })
+}
+
+/// The checks that a name stands for are not to be made; an error says why it cannot be so.
+///
+/// # Errors
+/// In words: nothing has that name, or everything else needs it.
+pub fn may_skip(name: &str) -> Result<(), String> {
+    if stands_for(name, FIRST) {
+        return Err(format!("{FIRST} cannot be skipped: everything else begins with it"));
+    }
+    if CHECKS.iter().any(|check| stands_for(name, check)) {
+        return Ok(());
+    }
+    Err(format!("there is no check {name:?}: there are {}", CHECKS.join(", ")))
+}
+
+fn stands_for(name: &str, check: &str) -> bool {
+    check.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_for_its_check_and_those_below_it() {
+        assert!(stands_for("redis", "redis.mode") && stands_for("cors", "cors"));
+        assert!(!stands_for("redis.mode", "redis") && !stands_for("cor", "cors") && !stands_for("", "cors"));
+    }
+
+    #[test]
+    fn what_is_unknown_or_needed_cannot_be_skipped() {
+        assert_eq!(may_skip("stickiness"), Ok(()));
+        assert!(may_skip("handshake").unwrap_err().contains("begins with it"));
+        assert!(may_skip("sticky").unwrap_err().contains("stickiness"));
+    }
+
+    #[test]
+    fn every_check_is_in_the_manual() {
+        let manual = include_str!("../docs/doctor.md");
+        for check in CHECKS {
+            assert!(manual.contains(&format!("`{check}`")), "{check}");
+        }
+    }
 }

@@ -38,6 +38,9 @@ pub(super) struct DoctorArgs {
     /// How often a long-polling session is asked whether it is still there.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     polls: u32,
+    /// A check that is not made, by its name or the part before a dot (redis); may come several times.
+    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = skip)]
+    skip: Vec<String>,
     /// The longest that it may take. Time-outs on the way are seen only if it is longer than ping_interval + ping_timeout.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     patience: String,
@@ -76,8 +79,13 @@ fn options(args: &DoctorArgs) -> anyhow::Result<Options> {
         origin: args.origin.clone(),
         ca: args.ca.clone(),
         polls: args.polls,
+        skip: args.skip.clone(),
         patience: patience.get(),
     })
+}
+
+fn skip(name: &str) -> Result<String, String> {
+    doctor::may_skip(name).map(|()| name.to_owned())
 }
 
 fn address(what: &str, text: &str) -> anyhow::Result<reqwest::Url> {

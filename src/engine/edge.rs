@@ -100,8 +100,12 @@ impl Shared {
         if let TurnedAway::Limited(refusal) = &turned {
             self.hub.limits().count_refused(refusal.code);
         }
-        self.metrics.handshakes_refused_total.with_label_values(&[turned.reason()]).inc();
+        self.count(&turned);
         turned.answer()
+    }
+
+    fn count(&self, turned: &TurnedAway) {
+        self.metrics.handshakes_refused_total.with_label_values(&[turned.reason()]).inc();
     }
 }
 
@@ -219,7 +223,11 @@ where
         let Some(slim) = slim(request, &session) else {
             return shared.turn_away(TurnedAway::Malformed);
         };
-        let response = self.pass(slim).await;
+        let response = self.clone().pass(slim).await;
+        // The engine's own words stay as they are: clients know them.
+        if response.status() == StatusCode::BAD_REQUEST {
+            shared.count(&TurnedAway::Malformed);
+        }
         if websocket || response.status() != StatusCode::OK {
             return response;
         }

@@ -84,6 +84,12 @@ impl Outstanding {
         self.blocked.load(Ordering::Relaxed)
     }
 
+    /// Bytes that wait. Frames and packets of the library that left meanwhile count as if they had been among them.
+    pub fn waiting(&self) -> usize {
+        let waiting = self.queued.load(Ordering::Relaxed).saturating_sub(self.left.load(Ordering::Relaxed));
+        usize::try_from(waiting).unwrap_or(usize::MAX)
+    }
+
     /// So many bytes have left the node.
     pub fn left(&self, bytes: u64) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
@@ -109,8 +115,10 @@ mod tests {
         assert!(client.take(1000), "nothing waits");
         assert!(!client.take(1));
         client.left(950);
+        assert_eq!(client.waiting(), 50);
         assert!(client.take(50) && !client.take(1), "to the byte");
         client.drained();
+        assert_eq!(client.waiting(), 0);
         assert!(client.take(100) && !client.take(1));
     }
 

@@ -81,16 +81,18 @@ metrics! {
     transports: gauge ["transport"] from ["websocket", "polling"];
     /// Clients that began to move from polling to WebSocket.
     transport_upgrades_total: counter [];
-    /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed, unknown_session (ended, or somebody else's).
+    /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed (an unknown transport, another version of the protocol, a parameter twice), unknown_session (ended, or somebody else's).
     handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded", "ip_connections", "ip_rate", "malformed", "unknown_session"];
     /// Bytes of the public listener's connections, by direction: received, sent. Below TLS and above TCP.
     network_bytes_total: counter ["direction"] from ["received", "sent"];
-    /// Packets that wait to be written to clients now, over all WebSockets of the native engine.
+    /// Packets that wait to be written to clients now, over all WebSockets of the native engine; the library does not tell how many of its own wait.
     queue_packets: gauge [];
-    /// Bytes that wait to be written to clients now, over all WebSockets of the native engine.
-    queue_bytes: gauge [];
     /// Packets that wait in the longest queue of a client now (at most server.queue), over all WebSockets of the native engine.
     queue_longest_packets: gauge [];
+    /// Bytes that wait to be written to clients now, over all clients of both engines.
+    queue_bytes: gauge [];
+    /// Bytes that wait for the client that has the most waiting now (at most server.queue_bytes, or one packet), over all clients of both engines.
+    queue_longest_bytes: gauge [];
     /// Namespaces that the node serves.
     namespaces: gauge [];
     /// Clients connected to a namespace of this node now.
@@ -101,7 +103,7 @@ metrics! {
     connections_closed_total: counter ["nsp", "reason"];
     /// Clients that were refused, by code.
     connections_refused_total: counter ["nsp", "code"];
-    /// Joins, by whomever, that were not done, by reason: max_rooms (the socket is in as many rooms as it may be in).
+    /// Joins by the API, hooks and emitters that were not done, by reason: max_rooms (the socket is in as many rooms as it may be in). Clients are told of theirs: events that end with TOO_LARGE.
     joins_refused_total: counter ["reason"] from ["max_rooms"];
     /// Addresses and users that are connected now, where limits.max_connections_per_ip or limits.max_sockets_per_user counts them.
     limits_present: gauge ["what"];
@@ -123,7 +125,7 @@ metrics! {
     events_published_total: counter ["contract", "event", "origin"];
     /// Copies of events queued for clients of this node.
     deliveries_total: counter ["nsp"];
-    /// Copies of events that were not queued for a client, by reason.
+    /// Copies of events that were not queued for a client, by reason: queue_full (the client does not read), slow_replaced (a newer one took its place, as the contract's `slow` says), closed (the client is gone), overtaken (by the event that ends their story).
     deliveries_dropped_total: counter ["nsp", "reason"];
     /// Seconds that it took to queue a published event for all its clients of this node and to hand it to the cluster.
     publish_seconds: histogram ["origin"] buckets LATENCY;
@@ -164,7 +166,7 @@ metrics! {
     /// Messages of Socket.IO emitters and servers, by what they are: broadcast, act, question, server_side_emit.
     socketio_received_total: counter ["nsp", "kind"];
     /// Messages of Socket.IO emitters and servers that were not used, by reason: malformed, too_large, reserved_event, unknown_type, namespace, nobody, reserved_room, refused, full, left (to the one node that publishes them), unanswered.
-    socketio_dropped_total: counter ["reason"];
+    socketio_dropped_total: counter ["reason"] from ["malformed", "too_large", "reserved_event", "unknown_type", "namespace", "nobody", "reserved_room", "refused", "full", "left", "unanswered"];
     /// Seconds from a publish on another node to its delivery here; clocks of the nodes must agree.
     cluster_delay_seconds: histogram [] buckets LATENCY;
     /// 1 when Redis is connected and a message to ourselves came back, else 0; not shown by a node without Redis.
@@ -190,7 +192,7 @@ metrics! {
     /// Events shown to clients that joined a room.
     history_replayed_total: counter ["nsp"];
     /// Joins whose replay could not be proven complete, by reason: unavailable, gone (other epoch, trimmed), slow (the client's queue stayed full).
-    history_incomplete_total: counter ["reason"];
+    history_incomplete_total: counter ["reason"] from ["unavailable", "gone", "slow"];
     /// Clients that came back and asked for their session, by what they got: recovered, or a new one because it is unknown, expired, incomplete (a history cannot prove what was missed), too_much (was missed), refused (another user, or other claims), unavailable (Redis); failed: recovered, and disconnected because the last part could not be given.
     recoveries_total: counter ["nsp", "result"];
     /// Events given to recovered clients that they had missed.
@@ -200,19 +202,19 @@ metrics! {
     /// Such sessions that were forgotten early, because their number is bounded.
     recovery_evicted_total: counter [];
     /// Sessions whose rooms could not be kept for a return; it is tried again.
-    recovery_errors_total: counter ["op"];
+    recovery_errors_total: counter ["op"] from ["save", "end", "node"];
     /// Publishes whose id had been used for the same publish before; nothing was sent again.
     idempotent_duplicates_total: counter ["contract"];
     /// Ids of publishes that could not be claimed, kept or released, by operation. The publishes went on, without the promise.
-    idempotent_errors_total: counter ["op"];
+    idempotent_errors_total: counter ["op"] from ["claim", "complete", "release"];
     /// Changes of mirrored keys that were not written, by reason: full (the queue), away (Redis), failed.
-    mirror_dropped_total: counter ["reason"];
+    mirror_dropped_total: counter ["reason"] from ["full", "away", "failed"];
     /// Joins, leaves and statuses written to the cluster's presence.
     presence_writes_total: counter [];
     /// Joins, leaves and statuses that were not written one by one, by reason (away, full, failed, events); all but "events" are made good by writing everything anew.
-    presence_queue_dropped_total: counter ["reason"];
+    presence_queue_dropped_total: counter ["reason"] from ["away", "full", "failed", "events"];
     /// Times that the node wrote all its presence anew, by reason: start, gone (the lease had ended, or Redis was emptied), failed, full.
-    presence_resyncs_total: counter ["reason"];
+    presence_resyncs_total: counter ["reason"] from ["start", "gone", "failed", "full"];
     /// Connections and events that came too soon, by what was counted: ip, event, socket, user, node.
     rate_limited_total: counter ["scope"] from ["ip", "event", "socket", "user", "node"];
     /// Buckets of rates that are kept now, by what they count: address, user.
@@ -268,7 +270,7 @@ metrics! {
     /// New connections a second that this node says it can take.
     drain_accepts: gauge [];
     /// Questions for the owner of a room, by answer: found, none, unavailable.
-    owner_lookups_total: counter ["result"];
+    owner_lookups_total: counter ["result"] from ["found", "none", "unavailable"];
     /// Threads that run the node's tasks.
     runtime_workers: gauge [];
     /// Seconds that the workers were busy, summed over them; its rate by roomcast_runtime_workers is the busy share.

@@ -172,6 +172,18 @@ async fn pages_of_other_origins_open_no_websocket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_handshake_of_ours_is_counted() {
+    let node = Node::start(config::Server::default(), None).await;
+    for query in
+        ["EIO=3&transport=polling", "EIO=4&transport=pigeon", "EIO=4&EIO=4&transport=polling", "transport=polling"]
+    {
+        assert_eq!(http(&node.address, &format!("GET /socket.io/?{query}"), "").await.0, 400, "{query}");
+    }
+    assert_eq!(http(&node.address, &format!("GET {POLLING}"), "").await.0, 200);
+    assert_eq!(node.metrics.handshakes_refused_total.with_label_values(&["malformed"]).get(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
     for (header, name, other) in [
         (ForwardedHeader::XForwardedFor, "X-Forwarded-For: ", "Forwarded: for="),

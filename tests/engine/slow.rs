@@ -103,6 +103,13 @@ async fn fetch(node: &Node, path: &str, wanted: &str) {
     }
 }
 
+/// Bytes that wait for all clients, and for one at most, as a scrape shows them.
+fn waiting(node: &Node) -> (i64, i64) {
+    node.metrics.encode().unwrap();
+    let gauge = |gauge: &prometheus::IntGaugeVec| gauge.with_label_values::<&str>(&[]).get();
+    (gauge(&node.metrics.queue_bytes), gauge(&node.metrics.queue_longest_bytes))
+}
+
 /// Few packets, but large ones.
 fn few_bytes() -> config::Server {
     config::Server { queue: 1024, queue_bytes: Some(config::Size::from_bytes(1 << 20)), ..server() }
@@ -133,6 +140,13 @@ async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_
     assert!(taken >= 1 << 20, "{taken} bytes only");
     let counter = node.metrics.deliveries_dropped_total.with_label_values(&["/", "queue_full"]);
     assert_eq!(counter.get(), dropped as u64);
+    eventually("those who read have everything", SLACK, || waiting(&node).0 == waiting(&node).1).await;
+    let longest = waiting(&node).1;
+    // Full, but for one that did not fit.
+    assert!(
+        (1 << 20) - 2 * SIZE as i64 <= longest && longest <= 1 << 20,
+        "{longest} bytes wait for the one that does not"
+    );
     drop(stalled);
 }
 
@@ -146,7 +160,10 @@ async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_po
     assert_eq!(fits, 7);
     let counter = node.metrics.deliveries_dropped_total.with_label_values(&["/", "queue_full"]);
     assert_eq!(counter.get(), 13);
+    let (all, longest) = waiting(&node);
+    assert!(all == longest && (7 * (128 << 10)..=1 << 20).contains(&all), "{all} bytes wait for the only one");
     fetch(&node, &path, r#"42["n",6,"#).await;
+    assert_eq!(waiting(&node), (0, 0));
     assert_eq!((20..40).map(|n| publish(n).local).sum::<usize>(), 7);
 }
 

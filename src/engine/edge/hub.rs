@@ -170,19 +170,19 @@ impl Hub {
 
     fn measure(&self, metrics: &Metrics) {
         let sessions = self.sessions();
-        let (mut packets, mut bytes, mut longest) = (0, 0, 0);
-        for (waiting, size) in
-            sessions.iter().filter_map(|session| session.backlog.get()?.upgrade()).map(|b| b.waiting())
-        {
-            packets += waiting;
+        let (mut packets, mut bytes, mut longest) = (0, 0, (0, 0));
+        for session in &sessions {
+            let (count, size) = session.waiting();
+            packets += count;
             bytes += size;
-            longest = waiting.max(longest);
+            longest = (count.max(longest.0), size.max(longest.1));
         }
         let websockets = sessions.iter().filter(|session| session.is_websocket()).count();
         let set = |gauge: &IntGaugeVec, number| gauge.with_label_values::<&str>(&[]).set(count(number));
         set(&metrics.queue_packets, packets);
         set(&metrics.queue_bytes, bytes);
-        set(&metrics.queue_longest_packets, longest);
+        set(&metrics.queue_longest_packets, longest.0);
+        set(&metrics.queue_longest_bytes, longest.1);
         metrics.transports.with_label_values(&["websocket"]).set(count(websockets));
         metrics.transports.with_label_values(&["polling"]).set(count(sessions.len() - websockets));
     }
@@ -315,6 +315,14 @@ impl EngineSession {
             kill.count_for(outstanding);
         }
         outstanding.clone()
+    }
+
+    /// Packets that wait for the client, as far as that can be known, and their bytes.
+    fn waiting(&self) -> (usize, usize) {
+        match self.backlog.get().and_then(Weak::upgrade) {
+            Some(backlog) => backlog.waiting(),
+            None => (0, self.outstanding.get().map_or(0, |outstanding| outstanding.waiting())),
+        }
     }
 
     /// The client has fetched a body of so many bytes, if that is known.

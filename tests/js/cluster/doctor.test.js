@@ -1,6 +1,6 @@
 // `roomcast doctor` against deployments that are right, and against such as strangers build.
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { eventually } from '../harness/eventually.js';
@@ -68,6 +68,9 @@ describe('a deployment that is right', { concurrency: true }, () => {
     const args = ['--api', nodes[0].apiUrl, '--key', API_KEY, '--redis', redis.url, '--origin', ORIGIN];
     // As this machine has it.
     const rest = { 'api.open_files': 'any', 'redis.delay': 'any' };
+    // Every check of the page, but for the one that is made only when Redis does not answer.
+    const page = readFileSync(join(ROOT, 'docs/doctor.md'), 'utf8');
+    const documented = [...page.matchAll(/^\| `.*?\|/gm)].flatMap(([cell]) => [...cell.matchAll(/`([\w.]+)`/g)].map(([, name]) => name));
     const report = await doctor(`http://${address}`, ...args, '--token', token({ sub: 'ada' }));
     assert.equal(report.ok, true, JSON.stringify(report, null, 1));
     assert.deepEqual({ ...levels(report), ...rest }, {
@@ -91,6 +94,7 @@ describe('a deployment that is right', { concurrency: true }, () => {
       'redis.eviction': 'ok',
       ...rest,
     });
+    assert.deepEqual(Object.keys(levels(report)).sort(), documented.filter((name) => name !== 'redis').sort());
     assert.match(report.findings['api.ready'].found, /2 nodes/);
   });
 
@@ -119,6 +123,20 @@ describe('deployments that are wrong', { concurrency: 3 }, () => {
     assert.equal(levels(report).stickiness, 'problem');
     assert.match(report.findings.stickiness.found, /lost at request \d+ of 6/);
     assert.equal(levels(report)['handshake.websocket'], 'ok');
+  });
+
+  test('what is known to be wrong is left out when it is named, and what is not known is refused', async () => {
+    const url = await front({ nodes: [one, two] });
+    const report = await doctor(url, '--skip', 'stickiness,upgrade', '--skip', 'patience');
+    const made = Object.keys(levels(report));
+    assert.equal(report.ok, true, JSON.stringify(report, null, 1));
+    assert.deepEqual(made.filter((name) => /^(stickiness|upgrade|patience)/.test(name)), []);
+    assert.ok(made.includes('handshake.websocket') && made.includes('clock'));
+    for (const [name, why] of [['sticky', /no check "sticky".*stickiness/], ['handshake', /begins with it/]]) {
+      const wrong = start(binary(), ['doctor', url, '--skip', name]);
+      assert.equal((await wrong.done).code, 64);
+      assert.match(wrong.lines.map(({ text }) => text).join(' '), why);
+    }
   });
 
   test('a proxy that sticks by a cookie alone is a warning for those who keep none', async () => {

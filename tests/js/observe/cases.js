@@ -124,4 +124,37 @@ export const CASES = {
     labels: { ...FLEET, ...HOOK },
   },
   RoomcastNoticesDropped: counter('roomcast_hook_notices_total', { ...HOOK, result: 'dropped' }, '15m', { labels: { ...FLEET, ...HOOK } }),
+  RoomcastTurnedAway: shareOf(['roomcast_handshakes_refused_total', { reason: 'origin' }], ['roomcast_connections_opened_total'], '20m', { labels: { ...FLEET, reason: 'origin' } }),
+  RoomcastSessionsUnknown: shareOf(['roomcast_handshakes_refused_total', { reason: 'unknown_session' }], ['roomcast_connections_opened_total'], '20m', { labels: FLEET }),
+  RoomcastNotRecovered: {
+    fires: { [of('roomcast_recoveries_total', { result: 'incomplete' })]: grows(60), [of('roomcast_recoveries_total', { result: 'recovered' })]: grows(60) },
+    // Those who were away for too long are no fault of ours.
+    quiet: { [of('roomcast_recoveries_total', { result: 'unknown' })]: grows(60), [of('roomcast_recoveries_total', { result: 'recovered' })]: grows(60) },
+    at: '20m',
+    labels: FLEET,
+  },
+  RoomcastRevocationsApart: {
+    fires: { [of('roomcast_revocations')]: still(3), [other('roomcast_revocations')]: still(2) },
+    quiet: { [of('roomcast_revocations')]: still(3), [other('roomcast_revocations')]: still(3) },
+    at: '5m',
+    labels: FLEET,
+  },
+  RoomcastRefreshesFail: shareOf(['roomcast_refreshes_total', { result: 'expired' }], ['roomcast_refreshes_total', { result: 'ok' }], '20m', { labels: FLEET }),
+  RoomcastAuditSuppressed: counter('roomcast_audit_suppressed_total', { event: 'connect_refused' }, '15m', { labels: { ...FLEET, event: 'connect_refused' } }),
+  RoomcastRateLimited: shareOf(['roomcast_rate_limited_total', { scope: 'socket' }], ['roomcast_events_received_total', { result: 'ok' }], '20m', { labels: { ...FLEET, scope: 'socket' } }),
+  RoomcastJoinsRefused: counter('roomcast_joins_refused_total', { reason: 'max_rooms' }, '25m', { labels: FLEET }),
+  RoomcastIdsNotKept: counter('roomcast_idempotent_errors_total', { op: 'claim' }, '10m', { labels: { ...FLEET, op: 'claim' } }),
+  RoomcastMirrorDropped: counter('roomcast_mirror_dropped_total', { reason: 'full' }, '10m', { labels: { ...FLEET, reason: 'full' } }),
+  RoomcastNotNeeded: shareOf(['roomcast_cluster_unneeded_total'], ['roomcast_cluster_received_total'], '45m', {
+    labels: FLEET,
+    fires: { [of('roomcast_cluster_unneeded_total')]: grows(90), [of('roomcast_cluster_received_total')]: grows(60) },
+  }),
+  RoomcastJoinsUnconfirmed: counter('roomcast_cluster_unconfirmed_joins_total', {}, '10m'),
+  RoomcastEmittersNotHeard: {
+    fires: { [of('roomcast_socketio_dropped_total', { reason: 'refused' })]: grows(6) },
+    // Every node hears requests, and one of them publishes.
+    quiet: { [of('roomcast_socketio_dropped_total', { reason: 'nobody' })]: grows(6), [of('roomcast_socketio_dropped_total', { reason: 'refused' })]: still(6) },
+    at: '20m',
+    labels: { ...FLEET, reason: 'refused' },
+  },
 };

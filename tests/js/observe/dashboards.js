@@ -19,6 +19,7 @@ const quantile = (q, by, metric, labels) =>
 const share = (part, whole) => `(${part}) / (${whole})`;
 /** What seldom comes, as 0 where it has not come. */
 const orNone = (expr, labels) => `${expr} or on () (0 * count(roomcast_build_info{${labels}}))`;
+const total = (metric, labels) => orNone(`sum(${rate(metric, labels)})`, labels);
 
 const jobs = variable('job', 'Job', 'label_values(roomcast_build_info, job)', 'What Prometheus calls the fleet.');
 const toNode = [{ title: 'The node', url: '/d/roomcast-node?var-instance=${__field.labels.instance}&${datasource:queryparam}&${job:queryparam}&${__url_time_range}' }];
@@ -40,11 +41,26 @@ const fleet = dashboard({
     graph('Clients by node', 'Clients connected to each node, over all namespaces.', 'short', [[`sum by (instance) (roomcast_connections{${JOB}})`, '{{instance}}']], { links: toNode }),
     graph('Connect', 'Clients that connect each second, by namespace and the transport that they began with.', 'cps', [[perSecond('nsp, transport', 'roomcast_connections_opened_total', JOB), '{{nsp}} {{transport}}']], { stack: true }),
     graph('Leave', 'Clients that leave each second, by reason.', 'cps', [[perSecond('reason', 'roomcast_connections_closed_total', JOB), '{{reason}}']], { stack: true }),
-    graph('Are refused', 'Clients refused each second by code, and handshakes that found no place by reason.', 'cps', [[perSecond('code', 'roomcast_connections_refused_total', JOB), '{{code}}'], [perSecond('reason', 'roomcast_handshakes_refused_total', JOB), 'no place: {{reason}}']]),
-    graph('Tokens', 'Handshakes each second by what became of their token.', 'cps', [[perSecond('result', 'roomcast_authentications_total', JOB), '{{result}}']]),
-    graph('Come too soon', 'Connections and events each second that a rate refuses, by what was counted.', 'cps', [[perSecond('scope', 'roomcast_rate_limited_total', JOB), '{{scope}}']]),
+    graph('Are refused', 'Clients refused each second with a CONNECT_ERROR, by its code.', 'cps', [[orNone(perSecond('code', 'roomcast_connections_refused_total', JOB), JOB), '{{code}}']]),
+    graph('Turned away at the door', 'Requests turned away each second before they were a session, or of no session that is here, by reason.', 'reqps', [[perSecond('reason', 'roomcast_handshakes_refused_total', JOB), '{{reason}}']]),
+    graph('Tokens', 'Handshakes each second by what became of their token, and one-room capabilities.', 'cps', [[perSecond('result', 'roomcast_authentications_total', JOB), '{{result}}'], [orNone(perSecond('result', 'roomcast_capabilities_total', JOB), JOB), 'capability: {{result}}']]),
     graph('Ends of tokens', 'Sockets that were disconnected each second because their token no longer holds, and tokens that were replaced in-band, by what became of them.', 'cps', [[orNone(perSecond('reason', 'roomcast_sessions_ended_total', JOB), JOB), 'ended: {{reason}}'], [orNone(perSecond('result', 'roomcast_refreshes_total', JOB), JOB), 'replaced: {{result}}']]),
     graph('Revocations', 'Revocations that hold now, by node; all should know the same number.', 'short', [[`sum by (instance) (roomcast_revocations{${JOB}})`, '{{instance}}']]),
+
+    graph('Key set', 'Keys of the published key set that are in use, by node, and fetches of it each second.', 'short', [[`sum by (instance) (roomcast_jwks_keys{${JOB}})`, '{{instance}}: keys'], [orNone(perSecond('result', 'roomcast_jwks_refreshes_total', JOB), JOB), 'fetched: {{result}}']]),
+
+    row('Do they come back?'),
+    graph('Sessions recovered', 'Clients each second that came back and asked for their session, by what they got.', 'cps', [[orNone(perSecond('result', 'roomcast_recoveries_total', JOB), JOB), '{{result}}']], { stack: true }),
+    graph('Shown what was missed', 'Events each second given to recovered clients, and shown to those that joined a room.', 'eps', [[total('roomcast_recovery_events_total', JOB), 'recovered'], [total('roomcast_history_replayed_total', JOB), 'joined']]),
+    graph('Not shown whole', 'Joins each second whose replay could not be proven complete, by reason.', 'ops', [[perSecond('reason', 'roomcast_history_incomplete_total', JOB), '{{reason}}']]),
+    graph('Sessions kept', 'Sessions of clients that left, in the memory of nodes without Redis.', 'short', [[`sum by (instance) (roomcast_recovery_sessions{${JOB}})`, '{{instance}}']]),
+    graph('Sessions not kept', 'Sessions each second that were forgotten early, or whose rooms could not be kept, by operation.', 'ops', [[`sum(${rate('roomcast_recovery_evicted_total', JOB)})`, 'evicted'], [perSecond('op', 'roomcast_recovery_errors_total', JOB), 'failed: {{op}}']]),
+    graph('Histories', 'Events appended to histories each second, by namespace, and rooms whose history a node without Redis forgot early.', 'eps', [[orNone(perSecond('nsp', 'roomcast_history_appends_total', JOB), JOB), '{{nsp}}'], [`sum(${rate('roomcast_history_evicted_total', JOB)})`, 'rooms forgotten']]),
+
+    row('Who is limited?'),
+    graph('Come too soon', 'Connections and events each second that a rate refuses, by what was counted.', 'cps', [[perSecond('scope', 'roomcast_rate_limited_total', JOB), '{{scope}}']]),
+    graph('Joins not done', 'Joins each second that were refused because the socket is in as many rooms as it may be in.', 'ops', [[perSecond('reason', 'roomcast_joins_refused_total', JOB), '{{reason}}']]),
+    graph('Counted', 'Addresses and users that are connected now, as far as a limit counts them.', 'short', [[`sum by (what) (roomcast_limits_present{${JOB}})`, '{{what}}']]),
 
     row('Do messages arrive?'),
     graph('Events of clients', 'Events each second, by what became of them: ok, or the code of the error.', 'eps', [[perSecond('result', 'roomcast_events_received_total', JOB), '{{result}}']], { stack: true }),
@@ -52,6 +68,9 @@ const fleet = dashboard({
     graph('Copies', 'Copies of events queued for clients each second, and those that were not, by reason.', 'eps', [[`sum(${rate('roomcast_deliveries_total', JOB)})`, 'queued'], [perSecond('reason', 'roomcast_deliveries_dropped_total', JOB), 'not queued: {{reason}}']]),
     graph('Lost between nodes', 'Of the canaries from one node to another, the share that did not arrive.', 'percentunit', [[share(perSecond('from, instance', 'roomcast_canaries_lost_total', JOB), `${perSecond('from, instance', 'roomcast_canaries_lost_total', JOB)} + ${perSecond('from, instance', 'roomcast_canaries_received_total', JOB)}`), '{{from}} → {{instance}}']]),
     graph('Not carried', 'Events each second that did not reach the other nodes, by reason; and those that a node knows it missed, or dropped.', 'eps', [[perSecond('reason', 'roomcast_cluster_not_carried_total', JOB), 'not carried: {{reason}}'], [`sum(${rate('roomcast_cluster_missed_total', JOB)})`, 'missed'], [perSecond('reason', 'roomcast_cluster_dropped_total', JOB), 'dropped: {{reason}}']]),
+    graph('Not needed', 'Events of other nodes each second that concerned a client of the node that heard them, and that did not; and joins whose room was perhaps not heard yet.', 'eps', [[`sum(${rate('roomcast_cluster_received_total', JOB)})`, 'needed'], [total('roomcast_cluster_unneeded_total', JOB), 'not needed'], [`sum(${rate('roomcast_cluster_unconfirmed_joins_total', JOB)})`, 'joins not confirmed']]),
+    graph('Emitters', 'Messages of Socket.IO emitters and of servers of Node.js each second, over the nodes that heard them, by kind.', 'eps', [[orNone(perSecond('kind', 'roomcast_socketio_received_total', JOB), JOB), '{{kind}}']]),
+    graph('Emitters, not used', 'Such messages that were not used, by reason; nobody and left are as it should be.', 'eps', [[perSecond('reason', 'roomcast_socketio_dropped_total', JOB), '{{reason}}']]),
     graph('API', 'Requests of backends each second, by status.', 'reqps', [[perSecond('status', 'roomcast_api_requests_total', JOB), '{{status}}']], { stack: true }),
 
     row('How late?'),
@@ -67,7 +86,9 @@ const fleet = dashboard({
     graph('Round trip', 'Seconds of a message to ourselves through pub/sub, and of the answer to its publish.', 's', [[quantile(0.99, ['instance'], 'roomcast_redis_round_trip_seconds', JOB), '{{instance}}: back, 99 %'], [quantile(0.99, ['instance'], 'roomcast_redis_command_seconds', JOB), '{{instance}}: answered, 99 %']]),
     graph('Wait for Redis', 'Messages that wait to be written to Redis, and of other nodes to be handled.', 'short', [[`roomcast_cluster_publish_queue{${JOB}}`, '{{instance}}: out'], [`roomcast_cluster_receive_queue{${JOB}}`, '{{instance}}: in']]),
     graph('Reconnections', 'Connections to Redis that were made anew, each second.', 'cps', [[perSecond('instance', 'roomcast_redis_reconnects_total', JOB), '{{instance}}']]),
-    graph('Histories', 'Uses of histories that failed each second; the events went on live.', 'ops', [[orNone(perSecond('op, reason', 'roomcast_history_errors_total', JOB), JOB), '{{op}} {{reason}}']]),
+    graph('Owners', 'Questions each second for the owner of a room, by answer.', 'ops', [[perSecond('result', 'roomcast_owner_lookups_total', JOB), '{{result}}']]),
+    graph('Not kept', 'What could not be written each second: ids of publishes, mirrored keys, and presence one by one, by reason. Presence is made good.', 'ops', [[perSecond('op', 'roomcast_idempotent_errors_total', JOB), 'ids: {{op}}'], [perSecond('reason', 'roomcast_mirror_dropped_total', JOB), 'mirrored keys: {{reason}}'], [perSecond('reason', 'roomcast_presence_queue_dropped_total', JOB), 'presence: {{reason}}']]),
+    graph('Histories that failed', 'Uses of histories that failed each second; the events went on live.', 'ops', [[orNone(perSecond('op, reason', 'roomcast_history_errors_total', JOB), JOB), '{{op}} {{reason}}']]),
     graph('Presence', 'Presence written to Redis each second, and times that a node wrote all of it anew.', 'ops', [[`sum(${rate('roomcast_presence_writes_total', JOB)})`, 'written'], [perSecond('reason', 'roomcast_presence_resyncs_total', JOB), 'anew: {{reason}}']]),
 
     row('Who is drained?'),
@@ -76,13 +97,17 @@ const fleet = dashboard({
     graph('Turned away', 'Handshakes each second that a leaving node sent elsewhere.', 'cps', [[perSecond('instance', 'roomcast_handshakes_refused_total', `${JOB}, reason="leaving"`), '{{instance}}']]),
     graph('Drain', '1 for the state that a node is in, while it is not serving.', 'none', [[`max by (instance, state) (roomcast_drain_state{${JOB}, state!="serving"})`, '{{instance}}: {{state}}']]),
     graph('Clients left', 'Clients that are still connected to a node that leaves.', 'short', [[`sum by (instance) (roomcast_drain_sockets_left{${JOB}})`, '{{instance}}']]),
-    graph('Waves', 'Sockets that a leaving node closes each second, as its waves are paced and as they were closed; and what the others say they can take.', 'cps', [[perSecond('instance', 'roomcast_drain_closed_total', JOB), '{{instance}}: closed'], [`sum by (instance) (roomcast_drain_pace{${JOB}})`, '{{instance}}: pace'], [`sum by (instance) (roomcast_drain_offered{${JOB}})`, '{{instance}}: others take']]),
+    graph('Waves', 'Sockets that a leaving node closes each second, as its waves are paced and as they were closed.', 'cps', [[perSecond('instance', 'roomcast_drain_closed_total', JOB), '{{instance}}: closed'], [`sum by (instance) (roomcast_drain_pace{${JOB}})`, '{{instance}}: pace'], [perSecond('instance', 'roomcast_drain_waves_total', JOB), '{{instance}}: waves']]),
+    graph('Can take', 'Connections each second that a node says it can take, and that a leaving one was offered.', 'cps', [[`sum by (instance) (roomcast_drain_accepts{${JOB}})`, '{{instance}}: accepts'], [`sum by (instance) (roomcast_drain_offered{${JOB}})`, '{{instance}}: is offered']]),
     table('Nodes', 'Version, engine and id of every node.', `roomcast_build_info{${JOB}}`, ['Value']),
 
     row('Are backends well?'),
     graph('Hooks', 'Calls of backends each second, by what became of them.', 'reqps', [[perSecond('hook, result', 'roomcast_hook_requests_total', JOB), '{{hook}}: {{result}}']]),
     graph('Not asked', '1 while so many calls failed that a backend is not asked.', 'none', [[`max by (hook) (roomcast_hook_breaker_open{${JOB}})`, '{{hook}}']]),
     graph('Notices', 'Notices to backends each second, by what became of them; and those that wait.', 'short', [[perSecond('hook, result', 'roomcast_hook_notices_total', JOB), '{{hook}}: {{result}}'], [`sum by (hook) (roomcast_hook_notices_waiting{${JOB}})`, '{{hook}}: waiting']]),
+    graph('Tried again', 'Attempts each second that repeated a failed one.', 'reqps', [[orNone(perSecond('hook', 'roomcast_hook_retries_total', JOB), JOB), '{{hook}}']]),
+    graph('Joins remembered', 'Questions to join hooks each second, by where the answer came from.', 'reqps', [[orNone(perSecond('hook, result', 'roomcast_hook_cache_total', JOB), JOB), '{{hook}}: {{result}}']]),
+    graph('Audit log', 'Records each second that were not written, because there were too many of their kind.', 'ops', [[perSecond('event', 'roomcast_audit_suppressed_total', JOB), '{{event}}']]),
   ],
 });
 
@@ -102,14 +127,14 @@ const node = dashboard({
     row('Clients'),
     graph('Clients', 'By namespace.', 'short', [[`sum by (nsp) (roomcast_connections{${NODE}})`, '{{nsp}}']], { stack: true }),
     graph('Transports', 'Connections by the transport that they are on now, and clients that upgrade each second.', 'short', [[`sum by (transport) (roomcast_transports{${NODE}})`, '{{transport}}'], [`sum(${rate('roomcast_transport_upgrades_total', NODE)})`, 'upgrades a second']]),
-    graph('Rooms', 'Rooms with members, memberships in them, and users with a client.', 'short', [[`sum(roomcast_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_memberships{${NODE}})`, 'memberships'], [`sum(roomcast_users{${NODE}})`, 'users']]),
+    graph('Rooms', 'Namespaces, rooms with members, memberships in them, and users with a client.', 'short', [[`sum(roomcast_namespaces{${NODE}})`, 'namespaces'], [`sum(roomcast_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_memberships{${NODE}})`, 'memberships'], [`sum(roomcast_users{${NODE}})`, 'users']]),
     graph('Come and go', 'Clients that connect, leave and are refused each second.', 'cps', [[`sum(${rate('roomcast_connections_opened_total', NODE)})`, 'connect'], [perSecond('reason', 'roomcast_connections_closed_total', NODE), 'leave: {{reason}}'], [perSecond('code', 'roomcast_connections_refused_total', NODE), 'refused: {{code}}']]),
     graph('Bytes', 'Bytes of clients\' connections each second.', 'Bps', [[perSecond('direction', 'roomcast_network_bytes_total', NODE), '{{direction}}']]),
-    graph('Rates', 'Buckets that are kept, and what was refused each second.', 'short', [[`sum by (kind) (roomcast_rate_buckets{${NODE}})`, '{{kind}} buckets'], [perSecond('scope', 'roomcast_rate_limited_total', NODE), 'refused a second: {{scope}}']]),
+    graph('Limits', 'Buckets of rates, addresses and users that are counted, and what was refused each second.', 'short', [[`sum by (what) (roomcast_limits_present{${NODE}})`, 'counted: {{what}}'], [`sum by (kind) (roomcast_rate_buckets{${NODE}})`, '{{kind}} buckets'], [perSecond('scope', 'roomcast_rate_limited_total', NODE), 'refused a second: {{scope}}']]),
 
     row('Queues'),
     graph('Packets for clients', 'Packets that wait to be written, over all clients and in the longest queue (WebSockets of the native engine).', 'short', [[`sum(roomcast_queue_packets{${NODE}})`, 'all'], [`max(roomcast_queue_longest_packets{${NODE}})`, 'longest']]),
-    graph('Bytes for clients', 'Bytes that wait to be written (WebSockets of the native engine).', 'bytes', [[`sum(roomcast_queue_bytes{${NODE}})`, 'bytes']]),
+    graph('Bytes for clients', 'Bytes that wait to be written, over all clients and for the one that has the most waiting.', 'bytes', [[`sum(roomcast_queue_bytes{${NODE}})`, 'all'], [`max(roomcast_queue_longest_bytes{${NODE}})`, 'longest']]),
     graph('Copies not queued', 'Copies of events each second that did not get into a client\'s queue, by namespace and reason.', 'eps', [[perSecond('nsp, reason', 'roomcast_deliveries_dropped_total', NODE), '{{nsp}} {{reason}}']]),
     graph('To and from Redis', 'Messages that wait to be written to Redis, and of other nodes to be handled.', 'short', [[`sum(roomcast_cluster_publish_queue{${NODE}})`, 'out'], [`sum(roomcast_cluster_receive_queue{${NODE}})`, 'in']]),
     graph('Redis takes a message in', 'Seconds in the queue towards Redis and until its answer.', 's', [[quantile(0.5, [], 'roomcast_cluster_publish_seconds', NODE), '50 %'], [quantile(0.99, [], 'roomcast_cluster_publish_seconds', NODE), '99 %']]),
@@ -124,6 +149,7 @@ const node = dashboard({
     graph('Processor', 'CPU time and busy time of the workers, in processors.', 'none', [[`sum(${rate('process_cpu_seconds_total', NODE)})`, 'CPU'], [`sum(${rate('roomcast_runtime_busy_seconds_total', NODE)})`, 'busy'], [`sum(roomcast_runtime_workers{${NODE}})`, 'workers']]),
     graph('Tasks', 'Tasks that live, and those that are ready and wait in the shared queue.', 'short', [[`sum(roomcast_runtime_tasks{${NODE}})`, 'tasks'], [`sum(roomcast_runtime_queue{${NODE}})`, 'ready']]),
     graph('Memory', 'Resident memory, and the histories in it.', 'bytes', [[`sum(process_resident_memory_bytes{${NODE}})`, 'resident'], [`sum(roomcast_history_bytes{${NODE}})`, 'histories']]),
+    graph('Histories in memory', 'Rooms whose history is in the memory of the node, and sessions that may come back.', 'short', [[`sum(roomcast_history_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_recovery_sessions{${NODE}})`, 'sessions']]),
     graph('API', 'Requests each second, by route and status.', 'reqps', [[perSecond('route, status', 'roomcast_api_requests_total', NODE), '{{route}} {{status}}']]),
     graph('Files and threads', 'Open file descriptors, their limit, and threads.', 'short', [[`sum(process_open_fds{${NODE}})`, 'open'], [`sum(process_max_fds{${NODE}})`, 'limit'], [`sum(process_threads{${NODE}})`, 'threads']]),
   ],

@@ -1,11 +1,29 @@
 // Everything that nodes count, on two nodes of both engines that share a Redis.
 import { join } from 'node:path';
+import { Emitter } from '@socket.io/redis-emitter';
+import { createClient } from 'redis';
 import { Backend } from '../harness/backend.js';
 import { Client } from '../harness/client.js';
 import { Node, ROOT } from '../harness/node.js';
+import { openPolling } from '../harness/raw.js';
 import { Redis } from '../harness/redis.js';
+import { comeBack, cut } from '../harness/returning.js';
+import { capability, seconds, token } from '../harness/token.js';
 
 const PAUSE_MS = 100;
+/** Narrow enough that the load meets all of them. */
+const LIMITS = {
+  ROOMCAST_AUTH__LEEWAY: '500ms',
+  ROOMCAST_LIMITS__EVENTS_PER_SOCKET: '60/1s burst 60',
+  ROOMCAST_LIMITS__MAX_CONNECTIONS_PER_IP: '1000',
+  ROOMCAST_LIMITS__MAX_ROOMS_PER_SOCKET: '4',
+  ROOMCAST_LIMITS__MAX_SOCKETS_PER_USER: '1000',
+  ROOMCAST_SERVER__CORS_ORIGINS: '["https://app.example.com"]',
+  ROOMCAST_SERVER__QUEUE: '64',
+  // Those who do not poll stay.
+  ROOMCAST_SERVER__PING_TIMEOUT: '2m',
+};
+const fixture = (name) => join(ROOT, `tests/js/fixtures/${name}.toml`);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Load {
@@ -22,13 +40,19 @@ export class Load {
     ].join('');
     const node = (engine) =>
       Node.start({
-        contracts: [...contracts, join(ROOT, 'tests/js/fixtures/hooked.toml')],
+        contracts: [...contracts, ...['hooked', 'back', 'tokens'].map(fixture)],
         redis: load.redis,
         toml,
-        env: { ROOMCAST_SERVER__ENGINE: engine },
+        env: { ...LIMITS, ROOMCAST_SERVER__ENGINE: engine },
       });
     load.nodes = [await node('native'), await node('socketioxide')];
     load.clients = [];
+    load.publisher = createClient({ url: load.redis.url, disableOfflineQueue: true });
+    load.publisher.on('error', () => {});
+    await load.publisher.connect();
+    // While Redis is away nobody waits for it.
+    load.emitter = new Emitter({ publish: (...message) => load.publisher.publish(...message).catch(() => 0) });
+    load.stalled = 0;
     load.stopped = false;
     load.faults = [];
     return load;
@@ -54,12 +78,25 @@ export class Load {
       await this.nodes[0].own('/', 'generation-g', 'singer');
       const singer = await this.connect(node, { user: 'singer' });
       await singer.ask('join-generation', 'g');
+      await this.stall(node);
     }
+    this.returning = await this.connect(this.nodes[0], { namespace: '/back', user: 'back' });
+    await this.returning.ask('follow-shown', 'l');
+    this.collector = await this.connect(this.nodes[1], { user: 'collector' });
+    this.spammer = await this.connect(this.nodes[1], { user: 'spammer' });
+  }
+
+  /** A client that no longer polls: what waits for it is bounded. */
+  async stall(node) {
+    const url = await openPolling(node, 'stalled');
+    await (await fetch(url, { method: 'POST', body: '42["room:join",{"room":"hall"}]' })).text();
+    this.stalled += 1;
   }
 
   /** Goes on until told to stop; an answer that does not come is an answer as well. */
   run() {
-    this.done = Promise.all([this.chatting(), this.publishing(), this.hooking(), this.coming()]);
+    const work = [this.chatting(), this.publishing(), this.hooking(), this.coming(), this.returns(), this.tokens(), this.limits()];
+    this.done = Promise.all([...work, this.emitting()]);
   }
 
   async end() {
@@ -72,6 +109,7 @@ export class Load {
     this.clients.forEach((client) => client.close());
     await Promise.all(this.nodes.map((node) => node.stop()));
     await this.backend.stop();
+    await this.publisher.disconnect();
     await this.redis.stop();
   }
 
@@ -100,6 +138,8 @@ export class Load {
         await node.api('POST', '/api/v1/events', { contract: 'jobs-feed', event: 'job:update', data: { jobId: 'j', status: 's' }, id: `id-${round >> 2}` });
         await node.api('POST', '/api/v1/events', { contract: 'harmonia-songs', event: 'metadata-generation-progress', data: progress(round) });
         await node.api('POST', '/api/v1/emit', { namespace: '/', rooms: ['hall'], event: 'news', args: [round] });
+        // To several rooms goes to every node, and here concerns none.
+        await node.api('POST', '/api/v1/emit', { namespace: '/', rooms: ['nobody', 'nowhere'], event: 'news', args: [round] });
         // Unavailable while Redis is away.
         await node.api('PUT', '/api/v1/owners', { namespace: '/', room: 'generation-g', owner: 'singer', ttl: '1h' });
       }
@@ -123,6 +163,60 @@ export class Load {
       const stranger = new Client(node, { token: 'not-a-token' });
       await stranger.connected().catch(() => undefined);
       stranger.close();
+    });
+  }
+
+  /** One that loses its connection. */
+  async returns() {
+    await this.again(async (round) => {
+      await this.nodes[1].api('POST', '/api/v1/events', { contract: 'back', event: 'told', data: { log: 'l', n: round } });
+      await cut(this.returning);
+      await comeBack(this.returning);
+      await this.returning.ask('follow-shown', 'l');
+    });
+    if (!this.returning.socket.connected) await comeBack(this.returning);
+  }
+
+  /** Tokens that end, are replaced and revoked, and capabilities. */
+  async tokens() {
+    const options = (user, exp) => ({ namespace: '/tokens', token: token({ sub: user, exp }) });
+    await this.again(async (round) => {
+      const node = this.nodes[round % 2];
+      const ending = await Client.connect(node, options('ending', seconds(2)));
+      const kept = await Client.connect(node, options('kept', seconds(60)));
+      await kept.ask('token:refresh', { token: token({ sub: 'kept', exp: seconds(120) }) });
+      await kept.ask('token:refresh', { token: 'none' });
+      await kept.ask('enter', { id: 'x', capability: capability('own:x') });
+      await kept.ask('enter', { id: 'x', capability: 'none' });
+      await this.nodes[0].api('POST', '/api/v1/revocations', { users: ['kept'] });
+      await kept.ended(2_000);
+      await this.nodes[0].api('DELETE', '/api/v1/revocations', { users: ['kept'] });
+      await this.nodes[0].api('POST', '/api/v1/revocations', { users: [`gone-${round % 5}`] });
+      await ending.ended(4_000);
+      for (const client of [ending, kept]) client.close();
+    });
+  }
+
+  /** Whatever is refused at the door, and a client that wants too much. */
+  async limits() {
+    const ask = async (node, query, headers) => await (await fetch(`${node.url}/socket.io/?EIO=4&${query}`, { headers })).text();
+    await this.again(async (round) => {
+      const node = this.nodes[round % 2];
+      await ask(node, 'transport=polling', { origin: 'https://other.example.com' });
+      await ask(node, 'transport=polling&sid=nobodys');
+      await ask(node, 'transport=pigeon');
+      for (let at = 0; at < 80; at += 1) this.spammer.send('typing:start', { room: 'hall' });
+      await pause(1_000);
+    });
+  }
+
+  /** Programs that know nothing of nodes. */
+  async emitting() {
+    await this.again(async (round) => {
+      this.emitter.to('hall').emit('news', round);
+      this.emitter.in(this.collector.id).socketsJoin(['a', 'b', 'c', 'd', 'e']);
+      this.emitter.to('nobody').emit('news', round);
+      await this.publisher.publish('socket.io#/#', 'rubbish');
     });
   }
 }

@@ -79,6 +79,35 @@ describe('the rules', () => {
 });
 
 describe('the numbers', () => {
+  test('what the load did was counted', async () => {
+    const counted = {
+      roomcast_recoveries_total: ['result="recovered"'],
+      roomcast_recovery_events_total: [''],
+      roomcast_history_replayed_total: [''],
+      roomcast_socketio_received_total: ['kind="broadcast"', 'kind="act"'],
+      roomcast_socketio_dropped_total: ['reason="malformed"'],
+      roomcast_handshakes_refused_total: ['reason="origin"', 'reason="malformed"', 'reason="unknown_session"'],
+      roomcast_joins_refused_total: [''],
+      roomcast_rate_limited_total: ['scope="socket"'],
+      roomcast_deliveries_dropped_total: ['reason="queue_full"'],
+      roomcast_sessions_ended_total: ['reason="expired"', 'reason="revoked"'],
+      roomcast_refreshes_total: ['result="ok"'],
+      roomcast_capabilities_total: ['result="ok"', 'result!="ok"'],
+      roomcast_revocations: [''],
+      roomcast_queue_bytes: [''],
+      roomcast_limits_present: ['what="addresses"', 'what="users"'],
+    };
+    const queries = Object.entries(counted).flatMap(([metric, list]) => list.map((labels) => `sum(${metric}{${labels}})`));
+    const missing = [];
+    for (const query of queries) {
+      if (!((await prometheus.now(query))[0]?.value > 0)) missing.push(query);
+    }
+    assert.deepEqual(missing, []);
+    for (const { labels, value } of await prometheus.now('roomcast_queue_bytes')) {
+      assert.ok(value > 0, `somebody on ${labels.instance} does not poll`);
+    }
+  });
+
   test('promtool finds nothing to say against the exposition of either engine', async () => {
     for (const node of load.nodes) {
       const { body, headers } = await node.api('GET', '/metrics', undefined, { key: null });
@@ -109,9 +138,10 @@ describe('the numbers', () => {
   test('gauges are what is there', async () => {
     const sum = async (query) => (await prometheus.now(`sum(${query})`))[0].value;
     await eventually('the guests are gone', async () => {
-      assert.equal(await sum('roomcast_connections'), load.clients.length);
+      const stay = load.clients.length + load.stalled;
+      assert.equal(await sum('roomcast_connections'), stay);
       // The connection of one that was refused may live on until server.connect_timeout.
-      assert.ok((await sum('roomcast_transports')) >= load.clients.length);
+      assert.ok((await sum('roomcast_transports')) >= stay);
       return true;
     });
     const known = await prometheus.now('roomcast_cluster_nodes');

@@ -73,11 +73,34 @@ test('every metric that rules, dashboards and the runbook name is one of the nod
   }
 });
 
+test('every metric of the node is on a dashboard', () => {
+  // Memory that is only addressed says nothing.
+  const left = ['process_virtual_memory_bytes'];
+  const page = readFileSync(join(ROOT, 'docs/metrics.md'), 'utf8');
+  const shown = Object.values(dashboards).flatMap(({ panels }) => panels).flatMap(({ targets = [] }) => targets).map(({ expr }) => expr).join('\n');
+  const metrics = [...page.matchAll(/^\| `(\w+)` \|/gm)].map(([, name]) => name);
+  assert.ok(metrics.length > 100);
+  assert.deepEqual(metrics.filter((name) => !new RegExp(`\\b${name}(_bucket)?\\b`).test(shown)), left);
+});
+
+test('every panel that the runbook names is on a dashboard', () => {
+  const titles = new Set(Object.values(dashboards).flatMap(({ panels }) => panels.map(({ title }) => title)));
+  const named = [...MANUAL.replaceAll('**', '').matchAll(/\*([A-Z][^*]+)\*/g)].map(([, name]) => name.replaceAll('\n', ' '));
+  assert.ok(named.length > 30);
+  assert.deepEqual(named.filter((name) => !titles.has(name)), []);
+});
+
 test('dashboards are as they are written, and have what Grafana needs', () => {
   for (const [name, dashboard] of Object.entries(dashboards)) {
     assert.equal(readFileSync(join(FOLDER, name), 'utf8'), written(name), `run scripts/observe --write`);
     const ids = dashboard.panels.map(({ id }) => id);
     assert.equal(new Set(ids).size, ids.length);
+    const areas = dashboard.panels.map(({ gridPos: { x, y, w, h } }) => [x, y, x + w, y + h]);
+    for (const [at, [left, top, right, bottom]] of areas.entries()) {
+      const over = areas.slice(at + 1).find(([l, t, r, b]) => l < right && left < r && t < bottom && top < b);
+      assert.equal(over, undefined, `${name}: ${dashboard.panels[at].title} lies over another`);
+    }
+    for (const { type, gridPos } of dashboard.panels) assert.equal(type === 'row', gridPos.w === 24 && gridPos.h === 1);
     for (const panel of dashboard.panels.filter(({ type }) => type !== 'row')) {
       assert.ok(panel.description, `${name}: ${panel.title}`);
       assert.ok(panel.type === 'table' || panel.fieldConfig.defaults.unit, `${name}: ${panel.title}`);
