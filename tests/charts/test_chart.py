@@ -133,6 +133,8 @@ REFUSED = {
     "a digest that is none": ({"image": {"digest": "sha256:1"}}, "digest"),
     "a deadline without time for clients": ({"drain": {"deadline": 5}}, "deadline"),
     "the node's own deadline": ({"config": {"drain": {"deadline": "5s"}}}, "deadline"),
+    "a test of nowhere": ({"test": {"url": "rt.example.com"}}, "url"),
+    "a test's argument that is none": ({"test": {"args": ["stickiness"]}}, "args"),
     "a port that is none": ({"service": {"port": 70000}}, "port"),
 }
 
@@ -198,6 +200,30 @@ class Renders(unittest.TestCase):
                     self.assertEqual(len(chosen), 1)
                     names = {port["name"] for port in chosen[0]["spec"]["containers"][0]["ports"]}
                     self.assertLessEqual({port["targetPort"] for port in service["spec"]["ports"]}, names)
+
+    def test_the_pod_of_helm_test_may_come_in_and_is_no_node(self):
+        for case, values in MATRIX.items():
+            objects = render(values)
+            labels = named(objects, "Pod", [o for o in objects if o["kind"] == "Pod"][0]["metadata"]["name"])["metadata"]["labels"]
+            for policy in (o for o in objects if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == "roomcast"):
+                for rule in policy["spec"]["ingress"]:
+                    peers = [peer["podSelector"].get("matchLabels", {}) for peer in rule.get("from", []) if "podSelector" in peer]
+                    with self.subTest(case, ports=rule["ports"]):
+                        self.assertTrue("from" not in rule or any(peer.items() <= labels.items() for peer in peers))
+            for found in (o for o in objects if o["kind"] == "Service"):
+                self.assertFalse(found["spec"]["selector"].items() <= labels.items())
+
+    def test_helm_test_leaves_out_only_what_nothing_in_front_can_answer_for(self):
+        def args(values):
+            return [o for o in render(values) if o["kind"] == "Pod"][0]["spec"]["containers"][0]["args"]
+
+        skipped = "--skip=stickiness,upgrade,patience.polling"
+        trial = MATRIX["trial"]
+        self.assertEqual(args(SMALL), ["doctor", "http://roomcast:80/socket.io/", "--api=http://roomcast-api:3001"])
+        self.assertIn(skipped, args(trial))
+        self.assertNotIn(skipped, args({**trial, "service": {"sessionAffinity": "ClientIP"}}))
+        outside = args({**trial, "test": {"url": "https://rt.example.com", "args": ["--origin=https://app.example.com"]}})
+        self.assertEqual(outside, ["doctor", "https://rt.example.com", "--api=http://roomcast-api:3001", "--origin=https://app.example.com"])
 
     def test_every_mounted_volume_exists(self):
         for case, values in MATRIX.items():

@@ -122,7 +122,7 @@ def eventually(process, world, question):
 
 
 class Starts(unittest.TestCase):
-    def run_node(self, values, secrets=SECRETS):
+    def run_node(self, values, secrets=SECRETS, helm_test=None):
         world = World(render(values), secrets)
         ports = {"3000": free_port(), "3001": free_port()}
         process = world.start(ports)
@@ -134,6 +134,8 @@ class Starts(unittest.TestCase):
                 self.assertEqual(status, 200)
             _, metrics = get(named_ports["api"], "/metrics")
             self.assertIn("roomcast_", metrics)
+            if helm_test:
+                helm_test(world, named_ports)
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(PATIENCE + 10), 0)
@@ -150,6 +152,30 @@ class Starts(unittest.TestCase):
         self.assertEqual(ready["websocket"]["redis"]["mode"], "memory")
         # JSON lines, as the chart's default says.
         self.assertTrue(all(json.loads(line) for line in log.splitlines()))
+
+    def test_helm_test_finds_nothing_wrong_with_a_node_that_is_right(self):
+        values = {**values_of(ROOT / "k8s/overlays/single/values.yaml"), "config": {"server": {"ping_interval": "1s", "ping_timeout": "1s"}}}
+
+        def helm_test(world, ports):
+            said = self.doctor(values, ports)
+            self.assertEqual(said.returncode, 0, said.stdout)
+            for check in ("stickiness:", "upgrade:", "patience.polling:", "api.ready:", "api.open_files:"):
+                self.assertIn(check, said.stdout)
+            # The node's API stands for a Service that leads elsewhere.
+            self.assertEqual(self.doctor(values, {**ports, "public": ports["api"]}).returncode, 1)
+
+        self.run_node(values, helm_test=helm_test)
+
+    def doctor(self, values, ports):
+        """What the pod of `helm test` runs, with the node where the Services are."""
+        [pod] = [found for found in render(values) if found["kind"] == "Pod"]
+        [container] = pod["spec"]["containers"]
+        here = {"http://roomcast:80": ports["public"], "http://roomcast-api:3001": ports["api"]}
+        args = container["args"]
+        for service, port in here.items():
+            args = [arg.replace(service, f"http://127.0.0.1:{port}") for arg in args]
+        self.assertNotIn("roomcast", " ".join(args))
+        return subprocess.run([node.BIN, *args], env=node.clean(), capture_output=True, text=True, timeout=60)
 
     def test_production_with_a_real_redis(self):
         port = free_port()

@@ -100,6 +100,8 @@ PRECISE = {
     "metrics.rules.labels": STRING_MAP,
     "metrics.dashboards.labels": STRING_MAP,
     "redis.trial.resources": MAP,
+    "test.url": {"type": "string", "pattern": "^(https?://.+)?$"},
+    "test.args": {"type": "array", "items": {"type": "string", "pattern": "^--[a-z-]+(=.*)?$"}},
 }
 # What a switched-on part cannot do without.
 NEEDS = {"ingress": ("hosts", {"minItems": 1}), "httpRoute": ("parentRefs", {"minItems": 1})}

@@ -141,17 +141,26 @@ redis:
 {{- if or .Values.redis.trial.enabled $redis.url $redis.url_file (hasKey .Values.secrets "redis.url") -}}yes{{- end -}}
 {{- end -}}
 
+{{- /* Whether there may be several nodes: "yes" or nothing. */ -}}
+{{- define "roomcast.many" -}}
+{{- $v := .Values -}}
+{{- if gt (int (ternary $v.autoscaling.maxReplicas $v.replicaCount $v.autoscaling.enabled)) 1 -}}yes{{- end -}}
+{{- end -}}
+
+{{- /* `helm test`'s pod. */ -}}
+{{- define "roomcast.testSelector" -}}
+app.kubernetes.io/name: {{ include "roomcast.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end -}}
+
 {{- /* Combinations that a schema cannot refuse. */ -}}
 {{- define "roomcast.check" -}}
 {{- $v := .Values -}}
 {{- if not (or $v.contracts.embedded $v.contracts.inline $v.contracts.configMaps) -}}
 {{- fail "no contracts: set contracts.embedded (for a trial, [chat]), contracts.inline or contracts.configMaps" -}}
 {{- end -}}
-{{- $many := gt (int $v.replicaCount) 1 -}}
-{{- if $v.autoscaling.enabled -}}
-{{- $many = gt (int $v.autoscaling.maxReplicas) 1 -}}
-{{- end -}}
-{{- if and $many (not (include "roomcast.hasRedis" .)) -}}
+{{- if and (include "roomcast.many" .) (not (include "roomcast.hasRedis" .)) -}}
 {{- fail "more than one node needs Redis: set secrets.redis\\.url, config.redis.url, or for a trial redis.trial.enabled" -}}
 {{- end -}}
 {{- $redis := default dict $v.config.redis -}}
