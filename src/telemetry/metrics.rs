@@ -125,7 +125,7 @@ metrics! {
     events_published_total: counter ["contract", "event", "origin"];
     /// Copies of events queued for clients of this node.
     deliveries_total: counter ["nsp"];
-    /// Copies of events that were not queued for a client, by reason: queue_full (the client does not read), slow_replaced (a newer one took its place, as the contract's `slow` says), closed (the client is gone), overtaken (by the event that ends their story).
+    /// Copies of events that were not queued for a client, by reason: queue_full (the client does not read), volatile (it could not be written at once), slow_replaced (a newer one took its place, as the contract's `slow` says), closed (the client is gone), overtaken (by the event that ends their story).
     deliveries_dropped_total: counter ["nsp", "reason"];
     /// Seconds that it took to queue a published event for all its clients of this node and to hand it to the cluster.
     publish_seconds: histogram ["origin"] buckets LATENCY;
