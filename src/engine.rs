@@ -7,6 +7,7 @@ mod choice;
 pub mod conn;
 pub mod edge;
 pub mod listener;
+pub mod lobby;
 pub mod native;
 mod outstanding;
 pub mod proxy;

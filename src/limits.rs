@@ -35,6 +35,7 @@ pub struct Limits {
     connections: Arc<ConnectionLimits>,
     events: Arc<EventLimits>,
     shape: Shape,
+    most_pending: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -50,6 +51,7 @@ impl Limits {
             connections: Arc::new(ConnectionLimits::new(config, contracts, &clock)),
             events: Arc::new(EventLimits::new(config, clock)),
             shape: Shape::from(config),
+            most_pending: config.max_pending_connections,
             metrics,
         }
     }
@@ -66,6 +68,11 @@ impl Limits {
     /// How large events, and how many rooms, may be.
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// How many connections may be without a session (`limits.max_pending_connections`); 0: no limit.
+    pub fn most_pending(&self) -> usize {
+        self.most_pending
     }
 
     /// A connection that had arrived is gone.

@@ -265,6 +265,24 @@ fn the_papers_are_there_and_show_the_two_commands() {
     assert!(changelog.contains("## [Unreleased]"), "CHANGELOG.md follows Keep a Changelog");
 }
 
+/// What `docs/security.md` names between backticks as a test: a file, or a sentence, perhaps cut short by `…`.
+#[test]
+fn every_test_that_the_security_paper_names_is_there() {
+    let paper = read(&root().join("docs/security.md"));
+    let tests: Vec<PathBuf> = [files("src", &[".rs"]), files("tests", &[".rs", ".test.js"])].concat();
+    let sentences: String = tests.iter().map(|path| read(path)).collect();
+    let named: Vec<&str> = paper.split('`').skip(1).step_by(2).collect();
+    let is_sentence = |name: &&&str| name.matches('_').count() >= 3 && !name.contains(['/', '.', '{', ' ']);
+    let (sentence, file): (Vec<&str>, Vec<&str>) = (
+        named.iter().filter(is_sentence).map(|name| name.trim_end_matches('…')).collect(),
+        named.iter().copied().filter(|name| name.starts_with("tests/") || name.starts_with("src/")).collect(),
+    );
+    assert!(sentence.len() >= 8 && file.len() >= 15, "{sentence:?} {file:?}");
+    let unknown = sentence.into_iter().filter(|name| !sentences.contains(&format!("fn {name}")));
+    let missing = file.into_iter().filter(|path| !root().join(path).exists());
+    none("docs/security.md names tests that exist", &unknown.chain(missing).map(str::to_owned).collect::<Vec<_>>());
+}
+
 #[test]
 fn links_between_papers_lead_somewhere() {
     let mut papers = files("docs", &[".md"]);

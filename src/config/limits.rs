@@ -24,6 +24,8 @@ pub struct Limits {
     pub connections_per_ip: Option<Rate>,
     /// How many connections one IP address (IPv6: one /64) may have at a time; 0: no limit.
     pub max_connections_per_ip: u32,
+    /// How many TCP connections may be without a session at a time; beyond it, the one that has waited longest is closed. 0: no limit.
+    pub max_pending_connections: usize,
     /// How many sockets one user may have at a time, over all namespaces; 0: no limit. Not for anonymous users.
     pub max_sockets_per_user: u32,
     /// Events of one socket, all names together, those that no contract knows among them.
@@ -55,6 +57,7 @@ impl Default for Limits {
         Self {
             connections_per_ip: None,
             max_connections_per_ip: 0,
+            max_pending_connections: 16_384,
             max_sockets_per_user: 0,
             events_per_socket: None,
             events_per_user: None,

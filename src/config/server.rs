@@ -47,6 +47,8 @@ pub struct Server {
     pub ping_timeout: Period,
     /// A client that takes nothing of what is written to it for so long is gone; without it, `ping_timeout`.
     pub write_timeout: Option<Period>,
+    /// How long a new TCP connection may take for its first request's head.
+    pub handshake_timeout: Period,
     /// How long a client may take to connect to a namespace.
     pub connect_timeout: Period,
     /// The largest message of a client, over every transport.
@@ -100,6 +102,7 @@ impl Default for Server {
             ping_interval: Period::from_secs(25),
             ping_timeout: Period::from_secs(20),
             write_timeout: None,
+            handshake_timeout: Period::from_secs(15),
             connect_timeout: Period::from_secs(45),
             max_payload: Size::from_bytes(1_000_000),
             max_connections: 0,
@@ -142,6 +145,7 @@ impl Server {
         if let Some(write_timeout) = self.write_timeout {
             check.time("write_timeout", *write_timeout);
         }
+        check.time("handshake_timeout", *self.handshake_timeout);
         check.time("connect_timeout", *self.connect_timeout);
         check.must((1..=LARGEST_PAYLOAD).contains(&self.max_payload.bytes()), "max_payload", "must be 1B to 1GiB");
         if let Some(compression) = &self.compression {

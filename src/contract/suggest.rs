@@ -2,9 +2,12 @@
 
 /// The known word that is nearest to a misspelt one, if any is near.
 pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
-    let bound = (word.chars().count() / 3).max(1);
+    let length = word.chars().count();
+    let bound = (length / 3).max(1);
     known
         .into_iter()
+        // The lengths of words that are near are so, too: most are not compared letter by letter.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= bound)
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= bound && *candidate != word)
         .min_by_key(|(distance, _)| *distance)

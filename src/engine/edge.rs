@@ -96,6 +96,28 @@ impl Shared {
         Ok(EngineSession::new(peer, kill, place))
     }
 
+    /// The id that the engine knows a session by, if this request is of its own client.
+    fn inner_sid<'s>(
+        &self,
+        session: &'s EngineSession,
+        request: &Request<Body>,
+        ip: IpAddr,
+        websocket: bool,
+    ) -> Option<&'s str> {
+        if !self.origins.permit(request.headers()) {
+            audit::record(Kind::OriginRefused, Record { ip: Some(ip), ..Record::default() });
+            return None;
+        }
+        let mark = self.binding.mark(ip, request.uri(), request.headers());
+        let inner = session.inner_sid(mark, websocket);
+        if inner.is_none() {
+            // The Socket.IO id may be shown; the one on the wire may not.
+            let socket = session.public_id();
+            audit::record(Kind::BindingFailed, Record { ip: Some(ip), socket, ..Record::default() });
+        }
+        inner
+    }
+
     fn turn_away(&self, turned: TurnedAway) -> Response<Body> {
         if let TurnedAway::Limited(refusal) = &turned {
             self.hub.limits().count_refused(refusal.code);
@@ -184,13 +206,15 @@ where
         if !websocket && shared.hub.was_closed(sid, polls) {
             return query::close_packet(request.method());
         }
-        let mark = shared.binding.mark(ip, request.uri(), request.headers());
-        let session = shared.hub.session(sid).filter(|_| shared.origins.permit(request.headers()));
-        let inner = session.as_ref().and_then(|session| session.inner_sid(mark, websocket));
+        let session = shared.hub.session(sid);
+        let inner = session.as_ref().and_then(|session| shared.inner_sid(session, &request, ip, websocket));
         let Some(uri) = inner.and_then(|inner| query::with_sid(request.uri(), inner)) else {
             return shared.turn_away(TurnedAway::UnknownSession);
         };
         *request.uri_mut() = uri;
+        if let Some(arrival) = &arrival {
+            arrival.guest.leave();
+        }
         let polling = session.clone().filter(|_| polls);
         let _polling = polling.as_ref().map(|session| session.polling());
         if let (true, Some(arrival), Some(session)) = (websocket, arrival, session) {
@@ -213,11 +237,14 @@ where
         websocket: bool,
     ) -> Response<Body> {
         let shared = &self.shared;
-        let kill = arrival.filter(|_| websocket).map(|arrival| arrival.kill);
+        let kill = arrival.as_ref().filter(|_| websocket).map(|arrival| arrival.kill.clone());
         let session = match shared.admit(request.headers(), ip, websocket, kill) {
             Ok(session) => session,
             Err(turned) => return shared.turn_away(turned),
         };
+        if let Some(arrival) = arrival {
+            arrival.guest.leave();
+        }
         let mark = shared.binding.mark(ip, request.uri(), request.headers());
         let hub = shared.hub.clone();
         let Some(slim) = slim(request, &session) else {

@@ -20,23 +20,26 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use super::conn::{Conn, KillSwitch, Traffic};
+use super::lobby::{Guest, Lobby};
 use super::proxy::Balancers;
 use super::rewind::Rewind;
 
-/// A client must have sent the head of its request by then. It also bounds how long a connection may be idle between two
-/// requests, and so is longer than the 60 s for which proxies keep theirs: else they would meet closed ones.
+/// How long a connection may be idle between two requests, and take for the head of the second: longer than the 60 s for which
+/// proxies keep theirs, or they would meet closed ones. The first request has [`Lobby`]'s time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long accepting pauses after it failed: without file handles, trying again at once only burns a processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The connection that a request came on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Arrival {
     /// The other end of the TCP connection: the client, or a proxy.
     pub address: SocketAddr,
     /// Closes the connection.
     pub kill: Arc<KillSwitch>,
+    /// Leaves the lobby when it has a session.
+    pub guest: Arc<Guest>,
 }
 
 /// What the listener serves: an [`Arrival`] is among the request's extensions.
@@ -58,6 +61,9 @@ impl<S> Serve for S where
 {
 }
 
+/// A connection that is for HTTP, and what was read of it.
+pub type GivenBack = (TcpStream, Bytes, Guest);
+
 /// Looks at a connection before HTTP does.
 pub trait Intake: Clone + Send + 'static {
     /// Serves a connection to its end, or gives it back for HTTP, with what was read of it.
@@ -65,7 +71,8 @@ pub trait Intake: Clone + Send + 'static {
         self,
         stream: TcpStream,
         address: SocketAddr,
-    ) -> impl Future<Output = Option<(TcpStream, Bytes)>> + Send + Unpin;
+        guest: Guest,
+    ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin;
 }
 
 /// Leaves every connection to HTTP.
@@ -73,8 +80,13 @@ pub trait Intake: Clone + Send + 'static {
 pub struct HttpOnly;
 
 impl Intake for HttpOnly {
-    fn take(self, stream: TcpStream, _: SocketAddr) -> impl Future<Output = Option<(TcpStream, Bytes)>> + Send + Unpin {
-        std::future::ready(Some((stream, Bytes::new())))
+    fn take(
+        self,
+        stream: TcpStream,
+        _: SocketAddr,
+        guest: Guest,
+    ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin {
+        std::future::ready(Some((stream, Bytes::new(), guest)))
     }
 }
 
@@ -87,6 +99,8 @@ pub struct Manners {
     pub traffic: Traffic,
     /// Whose connections begin with a header of the PROXY protocol.
     pub balancers: Option<Balancers>,
+    /// Where connections wait for their sessions.
+    pub lobby: Arc<Lobby>,
 }
 
 /// Serves until `stop` is cancelled; then no more connections are accepted, and those that are idle close.
@@ -108,14 +122,16 @@ pub async fn serve(
             Ok((stream, address)) => {
                 // Small packets must not wait for each other.
                 let _ = stream.set_nodelay(true);
+                let guest = door.manners.lobby.enter();
                 if door.manners.balancers.is_none() {
-                    door.welcome(&intake, stream, address);
+                    door.welcome(&intake, stream, address, guest);
                     continue;
                 }
                 let (intake, met) = (intake.clone(), door.clone());
                 door.connections.spawn(async move {
-                    if let Some((stream, address)) = announced(&met.manners, stream, address, &met.stop).await {
-                        met.welcome(&intake, stream, address);
+                    let announced = announced(&met.manners, stream, address, &met.stop);
+                    if let Some((stream, address)) = guest.hear(announced).await.flatten() {
+                        met.welcome(&intake, stream, address, guest);
                     }
                 });
             }
@@ -139,8 +155,8 @@ struct Door<S> {
 }
 
 impl<S: Serve> Door<S> {
-    fn welcome(self: &Arc<Self>, intake: &impl Intake, stream: TcpStream, address: SocketAddr) {
-        let taken = intake.clone().take(stream, address);
+    fn welcome(self: &Arc<Self>, intake: &impl Intake, stream: TcpStream, address: SocketAddr, guest: Guest) {
+        let taken = intake.clone().take(stream, address, guest);
         self.connections.spawn(Visit { taken, address, door: self.clone() });
     }
 }
@@ -155,18 +171,19 @@ struct Visit<F, S> {
 
 impl<F, S> Future for Visit<F, S>
 where
-    F: Future<Output = Option<(TcpStream, Bytes)>> + Unpin,
+    F: Future<Output = Option<GivenBack>> + Unpin,
     S: Serve,
 {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Poll::Ready(given_back) = Pin::new(&mut self.taken).poll(cx) else { return Poll::Pending };
-        if let Some((stream, read)) = given_back {
+        if let Some((stream, read, guest)) = given_back {
             let door = &*self.door;
             let stream = Conn::new(Rewind::new(read, stream), door.manners.stall, door.manners.traffic.clone());
+            let arrival = Arrival { address: self.address, kill: stream.kill_switch(), guest: Arc::new(guest) };
             // HTTP has a task of its own: it is large.
-            door.connections.spawn(connection(stream, self.address, door.service.clone(), door.stop.clone()));
+            door.connections.spawn(connection(stream, arrival, door.service.clone(), door.stop.clone()));
         }
         Poll::Ready(())
     }
@@ -189,9 +206,10 @@ async fn announced(
     }
 }
 
-async fn connection(conn: Conn<Rewind<TcpStream>>, address: SocketAddr, service: impl Serve, stop: CancellationToken) {
-    let arrival = Arrival { address, kill: conn.kill_switch() };
+async fn connection(conn: Conn<Rewind<TcpStream>>, arrival: Arrival, service: impl Serve, stop: CancellationToken) {
+    let guest = arrival.guest.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        arrival.guest.spoke();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(arrival.clone());
         service.clone().oneshot(request)
@@ -199,12 +217,18 @@ async fn connection(conn: Conn<Rewind<TcpStream>>, address: SocketAddr, service:
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let serving = http.serve_connection(TokioIo::new(conn), service).with_upgrades();
-    tokio::pin!(serving);
-    let outcome = tokio::select! {
-        outcome = serving.as_mut() => outcome,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let shown_out = guest.shown_out();
+    tokio::pin!(serving, shown_out);
+    let mut stopping = false;
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = serving.as_mut() => break outcome,
+            () = stop.cancelled(), if !stopping => {
+                serving.as_mut().graceful_shutdown();
+                stopping = true;
+            }
+            () = shown_out.as_mut() => return,
         }
     };
     if let Err(error) = outcome {

@@ -28,6 +28,7 @@ use self::door::Door;
 use super::conn::Traffic;
 use super::edge::{Edge, Hub};
 use super::listener::{self, HttpOnly, Manners, Serve};
+use super::lobby::Lobby;
 use super::outstanding::Bounds;
 use super::proxy::Balancers;
 use super::{Gate, Terms};
@@ -112,9 +113,11 @@ impl SocketioxideEngine {
 
     /// How the public listener treats connections.
     pub(super) fn manners(&self) -> Manners {
+        let metrics = &self.terms.metrics;
         Manners {
+            lobby: Lobby::new(self.terms.limits.most_pending(), self.config.handshake_timeout.get(), metrics),
             stall: self.config.stall(),
-            traffic: Traffic::new(&self.terms.metrics),
+            traffic: Traffic::new(metrics),
             balancers: self.config.proxy_protocol.then(|| Balancers::new(&self.config.trusted_proxies)),
         }
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::record::Story;
 use super::{NotCarried, Origin, Outgoing, Published, Publisher, RemoteOutcome, settle};
@@ -15,9 +14,6 @@ use crate::event::Event;
 use crate::order::Order;
 use crate::session::RoomName;
 use crate::throttle::{Due, Offer, ThrottleKey, scope};
-
-/// How often a node that leaves looks whether its last held event is sent.
-const SETTLE_LOOK: Duration = Duration::from_millis(10);
 
 /// An event that waits for its time, as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -78,10 +74,14 @@ impl Publisher {
         }
     }
 
-    /// Waits until nothing is held by this node any more, at most until then: nobody else has its timers.
-    pub async fn settle(&self, until: Instant) {
-        while !self.timers.lock().expect("no panic while held").is_empty() && Instant::now() < until {
-            tokio::time::sleep(SETTLE_LOOK).await;
+    /// Sends what this node holds, before its time: it leaves, and nobody else has its timers.
+    pub async fn say_held(self: &Arc<Self>) {
+        let keys: Vec<ThrottleKey> = self.timers.lock().expect("no panic while held").iter().cloned().collect();
+        for key in keys {
+            let closing = self.parts.throttles.close(&key.scope, std::slice::from_ref(&key.event)).await;
+            for (value, number) in closing.held {
+                self.send_held(&key.scope, &value, number, Origin::Api).await;
+            }
         }
     }
 

@@ -315,3 +315,125 @@ async fn namespace_and_ack_numbers_are_bounded() {
         assert_eq!(still.text().await, "431[]");
     }
 }
+
+/// Everything that is still open: `true` for each.
+async fn still_open(streams: &mut [TcpStream]) -> Vec<bool> {
+    let mut open = Vec::new();
+    for stream in streams {
+        let read = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut [0; 64])).await;
+        open.push(read.is_err());
+    }
+    open
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_that_comes_byte_by_byte_is_cut_off_in_time() {
+    let server = config::Server { handshake_timeout: config::Period::from_millis(700), ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    let heads = [
+        "".to_owned(),
+        upgrade(WEBSOCKET, &format!("X-Long: {}\r\n", "x".repeat(500))),
+        with(POLLING, &format!("X-Long: {}\r\n", "x".repeat(500))),
+        format!("POST {POLLING}&sid=x HTTP/1.1\r\nX-Long: {}", "x".repeat(500)),
+        "no http at all, and no end of line ".repeat(20),
+    ];
+    let began = std::time::Instant::now();
+    let mut dripping = tokio::task::JoinSet::new();
+    for head in heads.clone() {
+        let mut stream = TcpStream::connect(&node.address).await.unwrap();
+        dripping.spawn(async move {
+            for byte in head.bytes() {
+                if stream.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                let read = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut [0; 512])).await;
+                if matches!(read, Ok(Ok(0) | Err(_))) {
+                    return;
+                }
+            }
+            // It was closed, or will be.
+            let _ = stream.read(&mut [0; 512]).await;
+        });
+    }
+    // Meanwhile the door is open, and whoever has said what it wants has time.
+    let mut client = node.client().await;
+    while let Some(done) = dripping.join_next().await {
+        done.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "cut off in time");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(700));
+    let silent = node.metrics.handshakes_refused_total.with_label_values(&["silent"]).get();
+    // What can be no HTTP is answered at once.
+    assert!(silent >= heads.len() as u64 - 1, "{silent}");
+    client.send(r#"421["still"]"#).await;
+    assert_eq!(client.text().await, "431[]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room() {
+    let limits = config::Limits { max_pending_connections: 3, ..config::Limits::default() };
+    let node = Node::limited(config::Server::default(), limits, None).await;
+    let pending = || node.metrics.handshakes_refused_total.with_label_values(&["pending"]).get();
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        idle.push(TcpStream::connect(&node.address).await.unwrap());
+    }
+    eventually("those beyond the bound are closed", Duration::from_secs(5), || pending() == 7).await;
+    assert_eq!(still_open(&mut idle).await, [vec![false; 7], vec![true; 3]].concat());
+    // Who has a session is none of them: it comes in, and stays.
+    let mut client = node.client().await;
+    let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
+    assert!(open.contains("sid"), "{open}");
+    eventually("one made room for it", Duration::from_secs(5), || pending() == 8).await;
+    for _ in 0..3 {
+        idle.push(TcpStream::connect(&node.address).await.unwrap());
+    }
+    eventually("the oldest are closed", Duration::from_secs(5), || pending() == 10).await;
+    client.send(r#"421["still"]"#).await;
+    assert_eq!(client.text().await, "431[]");
+    // Neither helps it to have asked for something else.
+    let mut asked = TcpStream::connect(&node.address).await.unwrap();
+    asked.write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    asked.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404");
+    eventually("it took a place", Duration::from_secs(5), || pending() == 11).await;
+    for _ in 0..3 {
+        idle.push(TcpStream::connect(&node.address).await.unwrap());
+    }
+    eventually("it is closed, too", Duration::from_secs(5), || pending() == 14).await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(2), asked.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok());
+    drop(idle);
+    client.send(r#"422["still"]"#).await;
+    assert_eq!(client.text().await, "432[]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused_by_its_head() {
+    const MOST: usize = 2_000;
+    let server = config::Server { max_payload: config::Size::from_bytes(MOST as u64), ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    // A fragment that fills the message, and an end without anything in it.
+    let event = format!(r#"421["big","{}"]"#, "x".repeat(MOST - 13));
+    let mut client = node.client().await;
+    client.write(0x01, event.as_bytes()).await;
+    client.write(0x80, b"").await;
+    assert!(client.text().await.starts_with("431["));
+    // One more byte: nothing of it has to come.
+    for first in [0x81, 0x01, 0x82] {
+        let mut client = node.client().await;
+        let length = u16::try_from(MOST + 1).unwrap().to_be_bytes();
+        client.stream.write_all(&[first, 0x80 | 126, length[0], length[1], 0, 0, 0, 0]).await.unwrap();
+        client.until_closed().await;
+    }
+    // Fragments without anything in them do not add up to anything.
+    let mut client = node.client().await;
+    client.write(0x01, b"").await;
+    for _ in 0..5_000 {
+        client.write(0x00, b"").await;
+    }
+    client.write(0x80, br#"421["small"]"#).await;
+    assert_eq!(client.text().await, "431[]");
+}

@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A WebSocket connection to a node.
 pub struct Client {
-    stream: TcpStream,
+    pub stream: TcpStream,
     buffer: Vec<u8>,
     pub sid: String,
 }

@@ -295,6 +295,11 @@ impl EngineSession {
         polling.mark.permits(request, websocket).then_some(polling.inner.as_str())
     }
 
+    /// The id that others may know it by, of one that began by polling.
+    pub(super) fn public_id(&self) -> Option<&str> {
+        self.polling.get().map(|polling| polling.inner.as_str())
+    }
+
     /// Notes that the session moves to a WebSocket.
     pub(super) fn upgrading(&self, kill: &Arc<KillSwitch>) {
         *self.websocket.lock().expect("no panic while held") = Some(Arc::downgrade(kill));

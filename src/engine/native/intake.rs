@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::future::BoxFuture;
 use http::header;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,13 +22,11 @@ use super::{Client, Shared, packet};
 use crate::engine::Gate;
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::{EngineSession, Entrance};
-use crate::engine::listener::Intake;
+use crate::engine::listener::{GivenBack, Intake};
+use crate::engine::lobby::Guest;
 
 /// The head of a handshake fits; more is read when it does not.
 const FIRST_READ: usize = 2048;
-
-/// A client must have sent the head of its request by then.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Takes the connections that are ours.
 pub(super) struct NativeIntake<G> {
@@ -56,8 +53,9 @@ impl<G: Gate> Intake for NativeIntake<G> {
         self,
         stream: TcpStream,
         address: SocketAddr,
-    ) -> impl Future<Output = Option<(TcpStream, Bytes)>> + Send + Unpin {
-        Visitor::Arriving(Box::pin(self.arrive(stream, address)))
+        guest: Guest,
+    ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin {
+        Visitor::Arriving(Box::pin(self.arrive(stream, address, guest)))
     }
 }
 
@@ -69,11 +67,11 @@ enum Visitor<G: Gate> {
 
 enum Arrived<G: Gate> {
     Session(Session<G>),
-    Http(TcpStream, Bytes),
+    Http(GivenBack),
 }
 
 impl<G: Gate> Future for Visitor<G> {
-    type Output = Option<(TcpStream, Bytes)>;
+    type Output = Option<GivenBack>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let visitor = self.get_mut();
@@ -81,7 +79,7 @@ impl<G: Gate> Future for Visitor<G> {
             let Poll::Ready(arrived) = arriving.as_mut().poll(cx) else { return Poll::Pending };
             match arrived {
                 None => return Poll::Ready(None),
-                Some(Arrived::Http(stream, read)) => return Poll::Ready(Some((stream, read))),
+                Some(Arrived::Http(given_back)) => return Poll::Ready(Some(given_back)),
                 Some(Arrived::Session(session)) => *visitor = Self::Session(session),
             }
         }
@@ -94,40 +92,38 @@ impl<G: Gate> Future for Visitor<G> {
 
 impl<G: Gate> NativeIntake<G> {
     /// Until it is known what the connection is for. `None`: it is gone.
-    async fn arrive(self, mut stream: TcpStream, address: SocketAddr) -> Option<Arrived<G>> {
-        let first = self.stop.run_until_cancelled(first_request(&mut stream, &self.shared.path));
-        let (opening, read) = match first.await?? {
+    async fn arrive(self, mut stream: TcpStream, address: SocketAddr, guest: Guest) -> Option<Arrived<G>> {
+        let first = guest.hear(first_request(&mut stream, &self.shared.path));
+        let (opening, read) = match self.stop.run_until_cancelled(first).await??? {
             (Some(opening), read) => (opening, read),
-            (None, read) => return Some(Arrived::Http(stream, read.freeze())),
+            (None, read) => return Some(Arrived::Http((stream, read.freeze(), guest))),
         };
         let kill = Arc::new(KillSwitch::default());
         let Some(connection) = self.entrance.admit(address.ip(), &opening.headers, kill.clone()) else {
             // HTTP says why not.
-            return Some(Arrived::Http(stream, read.freeze()));
+            return Some(Arrived::Http((stream, read.freeze(), guest)));
         };
+        drop(guest);
         begin(&self.shared, stream, connection, kill, opening, &read).await.map(Arrived::Session)
     }
 }
 
-/// Reads until it is known whose the connection is. `None`: it is gone, or said nothing in time.
+/// Reads until it is known whose the connection is. `None`: it is gone.
 async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box<Opening>>, BytesMut)> {
-    let reading = async {
-        // Nothing is allocated for a connection that says nothing.
-        stream.readable().await.ok()?;
-        let mut read = BytesMut::with_capacity(FIRST_READ);
-        loop {
-            if stream.read_buf(&mut read).await.ok()? == 0 {
-                // Half a request deserves an answer, too.
-                return (!read.is_empty()).then_some((None, read));
-            }
-            match Head::read(&read, path) {
-                Head::Open(opening) => return Some((Some(opening), read)),
-                Head::Partial if read.len() < MAX_HEAD => {}
-                Head::Partial | Head::Other => return Some((None, read)),
-            }
+    // Nothing is allocated for a connection that says nothing.
+    stream.readable().await.ok()?;
+    let mut read = BytesMut::with_capacity(FIRST_READ);
+    loop {
+        if stream.read_buf(&mut read).await.ok()? == 0 {
+            // Half a request deserves an answer, too.
+            return (!read.is_empty()).then_some((None, read));
         }
-    };
-    tokio::time::timeout(HEAD_TIMEOUT, reading).await.ok()?
+        match Head::read(&read, path) {
+            Head::Open(opening) => return Some((Some(opening), read)),
+            Head::Partial if read.len() < MAX_HEAD => {}
+            Head::Partial | Head::Other => return Some((None, read)),
+        }
+    }
 }
 
 /// Answers the handshake.

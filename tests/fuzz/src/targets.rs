@@ -2,6 +2,7 @@
 
 pub mod cluster_message;
 pub mod contract_file;
+pub mod emitter;
 pub mod forwarding_headers;
 pub mod frame;
 pub mod handshake;
@@ -21,6 +22,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("cluster_message", cluster_message::run),
     ("contract_file", contract_file::run),
+    ("emitter", emitter::run),
     ("frame", frame::run),
     ("handshake", handshake::run),
     ("http_api", http_api::run),

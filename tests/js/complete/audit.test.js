@@ -1,7 +1,9 @@
 // What matters to security is written down, and no secret is.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { WebSocket } from 'ws';
 import { eventually } from '../harness/eventually.js';
 import { API_KEY, Node, ROOT } from '../harness/node.js';
 import { SECRET, capability, seconds, token } from '../harness/token.js';
@@ -17,6 +19,7 @@ const node = await Node.start({
     ROOMCAST_LOG__LEVEL: 'trace',
     ROOMCAST_SERVER__CORS_ORIGINS: 'https://app.example.com',
     ROOMCAST_LIMITS__EVENTS_PER_SOCKET: '50/s',
+    ROOMCAST_LIMITS__MAX_SOCKETS_PER_USER: '5',
     ROOMCAST_HOOKS__X__URL: 'http://127.0.0.1:1/',
     ROOMCAST_HOOKS__X__SECRET: HOOK_SECRET,
   },
@@ -62,6 +65,54 @@ test('security-relevant events are records with the fields of docs/audit.md', as
   await recorded('revoked', { 'client.user': 'ada', 'api.key': 'tests', 'audit.reason': 'revoked' });
   await recorded('session_ended', { ...who, 'audit.reason': 'revoked' });
   await recorded('api_call', { 'api.route': 'revoke', 'http.status': 202, 'api.key': 'tests' });
+});
+
+test('a user beyond its sockets, and a room lost by a newer token, are recorded', async () => {
+  const all = [];
+  for (let n = 0; n < 5; n += 1) all.push(await Client.connect(node, { namespace, user: 'una' }));
+  await assert.rejects(Client.connect(node, { namespace, user: 'una' }));
+  await recorded('connect_refused', { 'client.nsp': namespace, 'audit.reason': 'TOO_MANY_CONNECTIONS', 'client.ip': '127.0.0.1' });
+  all.forEach((client) => client.close());
+  const staff = await Client.connect(node, { namespace, user: 'bea', claims: { roles: ['staff'] } });
+  assert.equal((await staff.ask('serve')).success, true);
+  await staff.ask('token:refresh', token({ sub: 'bea' }));
+  await recorded('room_lost', { 'client.user': 'bea', 'client.socket': staff.id, 'client.room': 'staff' });
+  staff.close();
+  await node.api('POST', '/api/v1/emit', { namespace, event: 'x', args: ['y'] });
+  await recorded('api_publish', { 'api.key': 'tests', 'api.route': 'emit', 'http.status': 202 });
+});
+
+test('who uses the id of another session is recorded, and not with that id', async () => {
+  const path = `${node.url}/socket.io/?EIO=4&transport=polling`;
+  const headers = { authorization: `Bearer ${token({ sub: 'ada' })}` };
+  const { sid } = JSON.parse((await (await fetch(path, { headers })).text()).slice(1));
+  assert.equal((await fetch(`${path}&sid=${sid}`, { headers: { authorization: 'Bearer x' } })).status, 400);
+  const { 'client.socket': shown } = await recorded('binding_failed', { 'client.ip': '127.0.0.1' });
+  assert.ok(shown && shown !== sid);
+  assert.equal(log().includes(sid), false, 'the id on the wire is a secret');
+});
+
+test('a client that does not read an event that must not be lost is recorded', async () => {
+  const socket = new WebSocket(`${node.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`);
+  await new Promise((resolve) => socket.on('open', resolve));
+  socket.send(`40${namespace},${JSON.stringify({ token: token({ sub: 'slow' }) })}`);
+  await eventually('it is there', async () => (await node.metric('roomcast_users', { nsp: namespace })) > 0);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  socket.pause();
+  const text = 'x'.repeat(400_000);
+  for (let n = 0; n < 60 && !records().some((record) => record['audit.event'] === 'slow_disconnected'); n += 1) {
+    await node.emit({ namespace, users: ['slow'], event: 'flood', args: [text] });
+  }
+  await recorded('slow_disconnected', { 'client.user': 'slow', 'client.nsp': namespace, 'client.ip': '127.0.0.1' });
+  socket.terminate();
+});
+
+test('every event of docs/audit.md was recorded', () => {
+  const table = readFileSync(join(ROOT, 'docs/audit.md'), 'utf8').split('## Events')[1].split('\n## ')[0];
+  const documented = [...table.matchAll(/^\| `([a-z_]+)` \| (?:warn|info) \|/gm)].map(([, event]) => event);
+  assert.ok(documented.length >= 16);
+  const seen = new Set(records().map((record) => record['audit.event']));
+  assert.deepEqual(documented.filter((event) => !seen.has(event)), []);
 });
 
 test('a flood writes a bounded number of records, and says how many it left out', async () => {

@@ -139,11 +139,31 @@ test('a signal closes everybody, has the backends told of it, and ends the proce
   assert.deepEqual(told.sort(), ['polling', 'upgrade', 'websocket'].map((user) => [user, 'server transport close']));
 });
 
-test('a second signal ends the process at once', async () => {
-  const env = { ROOMCAST_DRAIN__DELAY: '10s', ROOMCAST_DRAIN__DEADLINE: '60s', ROOMCAST_DRAIN__ACCEPTS: '1' };
-  const node = await Node.start({ contracts, redis: w.redis, env });
-  await Promise.all(Array.from({ length: 20 }, () => w.connect({ user: 'dave' }, node)));
-  node.process.child.kill('SIGTERM');
-  await eventually('it drains', async () => (await node.get('/ready')).status === 503);
-  assert.deepEqual(await node.stop('SIGINT'), { code: 130, signal: null });
+test('what a throttle holds is said before the node goes', async () => {
+  const held = { contracts: [join(ROOT, 'tests/js/fixtures/alone/held.toml')], redis: w.redis };
+  const node = await Node.start(held);
+  const other = w.redis && (await Node.start(held));
+  const clients = await Promise.all([node, other].filter(Boolean).map((at) => w.connect({ namespace: '/held' }, at)));
+  for (const n of [1, 2, 3]) await node.publish('held', 'step', { n });
+  for (const { inbox } of clients) await eventually('the first passes', () => inbox.length === 1);
+  const began = Date.now();
+  const end = node.stop('SIGTERM');
+  for (const { inbox } of clients) await eventually('the newest comes', () => inbox.length === 2);
+  assert.deepEqual(await end, { code: 0, signal: null });
+  assert.ok(Date.now() - began < 10_000, 'nobody waits for its time');
+  for (const { inbox } of clients) assert.deepEqual(inbox.map(([, { n }]) => n), [1, 3]);
+  await other?.stop();
 });
+
+for (const [signal, code] of [['SIGTERM', 143], ['SIGINT', 130]]) {
+  test(`a second signal ends the process at once: ${signal}`, async () => {
+    const env = { ROOMCAST_DRAIN__DELAY: '10s', ROOMCAST_DRAIN__DEADLINE: '60s', ROOMCAST_DRAIN__ACCEPTS: '1' };
+    const node = await Node.start({ contracts, redis: w.redis, env });
+    await Promise.all(Array.from({ length: 20 }, () => w.connect({ user: 'dave' }, node)));
+    node.process.child.kill('SIGTERM');
+    await eventually('it drains', async () => (await node.get('/ready')).status === 503);
+    const began = Date.now();
+    assert.deepEqual(await node.stop(signal), { code, signal: null });
+    assert.ok(Date.now() - began < 3_000, 'at once');
+  });
+}

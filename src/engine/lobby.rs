@@ -1,0 +1,179 @@
+//! Connections that have no session yet: how many there may be, and how long one may take to say what it wants.
+//!
+//! Limits on sessions do not see them. When there are too many, the one that has waited longest goes: whoever means to
+//! connect says so within a round trip, so that a flood of silent ones closes itself and not the door.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::metrics::{Metrics, count};
+
+/// Where connections wait for their sessions.
+pub struct Lobby {
+    /// 0: no limit.
+    most: usize,
+    patience: Duration,
+    guests: Mutex<Guests>,
+    silent: IntCounter,
+    crowded: IntCounter,
+}
+
+#[derive(Default)]
+struct Guests {
+    /// By the order in which they came.
+    waiting: BTreeMap<u64, CancellationToken>,
+    came: u64,
+}
+
+/// A connection without a session.
+pub struct Guest {
+    lobby: Arc<Lobby>,
+    number: u64,
+    by: Instant,
+    out: CancellationToken,
+    spoke: AtomicBool,
+}
+
+impl Lobby {
+    /// At most so many guests (0: no limit), each of whom says what it wants within `patience`.
+    pub fn new(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
+        let refused = |reason| metrics.handshakes_refused_total.with_label_values(&[reason]);
+        let guests = Mutex::default();
+        let lobby = Arc::new(Self { most, patience, guests, silent: refused("silent"), crowded: refused("pending") });
+        let measured = Arc::downgrade(&lobby);
+        metrics.measure(move |metrics| {
+            if let Some(lobby) = measured.upgrade() {
+                metrics.limits_present.with_label_values(&["pending"]).set(count(lobby.waiting()));
+            }
+        });
+        lobby
+    }
+
+    /// A connection has come.
+    pub fn enter(self: &Arc<Self>) -> Guest {
+        let out = CancellationToken::new();
+        let mut guests = self.guests();
+        let number = guests.came;
+        guests.came += 1;
+        guests.waiting.insert(number, out.clone());
+        let full = self.most > 0 && guests.waiting.len() > self.most;
+        let first = if full { guests.waiting.pop_first() } else { None };
+        drop(guests);
+        if let Some((_, first)) = first {
+            first.cancel();
+        }
+        Guest { lobby: self.clone(), number, by: Instant::now() + self.patience, out, spoke: AtomicBool::new(false) }
+    }
+
+    /// How many wait now.
+    pub fn waiting(&self) -> usize {
+        self.guests().waiting.len()
+    }
+
+    fn guests(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().expect("no panic while held")
+    }
+}
+
+impl Guest {
+    /// It has said what it wants. Without a session it may still have to make room.
+    pub fn spoke(&self) {
+        self.spoke.store(true, Ordering::Relaxed);
+    }
+
+    /// It has a session, or is part of one: it is counted there.
+    pub fn leave(&self) {
+        self.lobby.guests().waiting.remove(&self.number);
+        self.spoke();
+    }
+
+    /// Resolves when the connection is to be closed, which is counted then: it took too long, or has to make room.
+    pub async fn shown_out(&self) {
+        tokio::select! {
+            biased;
+            () = self.out.cancelled() => {}
+            () = tokio::time::sleep_until(self.by) => {
+                if !self.spoke.load(Ordering::Relaxed) {
+                    return self.lobby.silent.inc();
+                }
+                self.out.cancelled().await;
+            }
+        }
+        self.lobby.crowded.inc();
+    }
+
+    /// What it says, unless it is shown out before.
+    pub async fn hear<T>(&self, said: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            said = said => Some(said),
+            () = self.shown_out() => None,
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    fn refused(metrics: &Metrics) -> (u64, u64) {
+        let of = |reason| metrics.handshakes_refused_total.with_label_values(&[reason]).get();
+        (of("silent"), of("pending"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guest_that_says_nothing_is_shown_out_in_time_and_one_that_spoke_is_not() {
+        let metrics = Metrics::new();
+        let lobby = Lobby::new(0, Duration::from_secs(15), &metrics);
+        let (silent, spoke) = (lobby.enter(), lobby.enter());
+        let began = Instant::now();
+        assert_eq!(silent.hear(pending::<()>()).await, None);
+        assert_eq!(began.elapsed().as_secs(), 15);
+        spoke.spoke();
+        let stays = tokio::time::timeout(Duration::from_secs(60), spoke.shown_out()).await;
+        assert!(stays.is_err());
+        assert_eq!(refused(&metrics), (1, 0));
+        drop((silent, spoke));
+        assert_eq!(lobby.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_who_has_waited_longest_makes_room_beyond_the_bound_and_not_at_it() {
+        let metrics = Metrics::new();
+        let lobby = Lobby::new(2, Duration::from_secs(15), &metrics);
+        let (first, second) = (lobby.enter(), lobby.enter());
+        assert!(!first.out.is_cancelled(), "two fit");
+        let third = lobby.enter();
+        assert_eq!(first.hear(pending::<()>()).await, None);
+        // What is there already is heard before anybody has to go.
+        let fourth = lobby.enter();
+        assert_eq!(second.hear(async { 1 }).await, Some(1));
+        assert!(!third.out.is_cancelled() && !fourth.out.is_cancelled());
+        assert_eq!((lobby.waiting(), refused(&metrics)), (2, (0, 1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_a_session_is_no_guest_any_more() {
+        let lobby = Lobby::new(1, Duration::from_secs(15), &Metrics::new());
+        let first = lobby.enter();
+        first.leave();
+        let _second = lobby.enter();
+        let stays = tokio::time::timeout(Duration::from_secs(60), first.shown_out()).await;
+        assert!(stays.is_err() && lobby.waiting() == 1);
+    }
+}
