@@ -5,6 +5,7 @@
 
 mod choice;
 pub mod conn;
+mod delivery;
 pub mod edge;
 pub mod listener;
 pub mod lobby;
