@@ -8,12 +8,13 @@ mod pulse;
 mod ready;
 mod shutdown;
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,10 @@ use crate::contract::model::Namespace;
 use crate::http;
 pub use agree::agree;
 use build::Parts;
+
+/// So many connections may wait to be taken, if the kernel permits it (`net.core.somaxconn`): all clients of a lost node
+/// come at once, and one that finds no place tries again a second later.
+const WAITING: u32 = 4096;
 
 /// What a node that listens is known by.
 pub struct Bound {
@@ -41,8 +46,8 @@ pub struct Bound {
 /// A wrong contract or key, or what kept it from starting.
 pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'static) -> anyhow::Result<()> {
     let mut asked = pin!(shutdown::asked());
-    let server = bind(config.server.listen, "server.listen").await?;
-    let api = bind(config.api.listen, "api.listen").await?;
+    let server = bind(config.server.listen, "server.listen")?;
+    let api = bind(config.api.listen, "api.listen")?;
     let parts = tokio::select! {
         parts = build::build(&config) => parts?,
         () = &mut asked => return Ok(()),
@@ -74,8 +79,16 @@ pub async fn api(config: &Config) -> anyhow::Result<axum::Router> {
     Ok(http::api_router(build::build(config).await?.api.clone()))
 }
 
-async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key} = {address} cannot be bound"))
+fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    listen(address).with_context(|| format!("{key} = {address} cannot be bound"))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A node that was just here leaves connections behind that the kernel has not forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 async fn serve_clients(parts: Arc<Parts>, listener: TcpListener, stop: CancellationToken) {
@@ -89,5 +102,25 @@ async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationT
     });
     if let Err(error) = served.await {
         tracing::error!(%error, "the API has ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn hundreds_that_come_at_once_wait_to_be_taken() {
+        let listener = super::bind("127.0.0.1:0".parse().unwrap(), "server.listen").unwrap();
+        let address = listener.local_addr().unwrap();
+        let permitted = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+        // Nobody takes them; a listener's usual 128 would not do.
+        let waiting: Vec<_> = (0..500.min(permitted))
+            .map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).unwrap())
+            .collect();
+        drop(waiting);
+        let error = super::bind(address, "server.listen").unwrap_err();
+        assert_eq!(error.to_string(), format!("server.listen = {address} cannot be bound"));
     }
 }

@@ -53,8 +53,8 @@ Prometheus that has scraped a cluster under load everything that they ask, and t
 
 ## Cost
 
-A scrape at 10,000 clients in 10,100 rooms takes 33 ms of processor time in a build without optimisation (Rust's `dev` profile); a
-release takes less. Nothing is kept for it between scrapes. `node benchmarks/scrape.js 10000` measures it.
+A scrape at 10,000 clients in 10,100 rooms takes 9 ms of processor time in a release: 0.06 % of one processor at a scrape every 15 s, for 240 series
+in 25 kB (two virtual processors of an Intel Xeon that had other things to do: 26 to 31 ms until the answer was there). Nothing is kept for it between scrapes. `node benchmarks/scrape.js 10000` measures it.
 ";
 
 #[cfg(test)]

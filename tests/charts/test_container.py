@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -118,6 +119,26 @@ class Compose(unittest.TestCase):
         self.assertEqual(set(re.findall(r"server (\w+):3000", COMPOSE["configs"]["nodes"]["content"])), nodes)
         self.assertEqual(set(re.findall(r"(\w+):3001", COMPOSE["configs"]["prometheus"]["content"])), nodes)
 
+    def test_nginx_takes_what_it_is_given(self):
+        with tempfile.TemporaryDirectory() as folder:
+            conf = Path(folder)
+            (conf / "conf.d").mkdir()
+            service = COMPOSE["services"]["nginx"]
+            for volume in service["volumes"]:
+                source, target, _ = volume.split(":")
+                shutil.copy(ROOT / source, conf / Path(target).relative_to("/etc/nginx"))
+            for config in service["configs"]:
+                # Names that only the engine's own DNS knows.
+                text = re.sub(r"server node\d:", "server 127.0.0.1:", COMPOSE["configs"][config["source"]]["content"])
+                (conf / Path(config["target"]).relative_to("/etc/nginx")).write_text(text)
+            port = free_port()
+            listen = conf / "roomcast-listen.conf"
+            listen.write_text(listen.read_text().replace("listen 80;", f"listen 127.0.0.1:{port};"))
+            # As the image has it.
+            (conf / "nginx.conf").write_text(f"pid {folder}/pid; events {{}} http {{ include conf.d/*.conf; }}")
+            args = ["nginx", "-t", "-q", "-p", folder, "-c", str(conf / "nginx.conf"), "-e", "stderr"]
+            done = subprocess.run(args, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_prometheus_and_grafana_take_what_they_are_given(self):
         with tempfile.TemporaryDirectory() as folder:
