@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -70,6 +71,8 @@ struct Shared {
     proxies: Proxies,
     binding: Binding,
     max_connections: u64,
+    /// A client whose body takes longer would be given up for its heartbeat, too.
+    body_timeout: Duration,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
 }
@@ -163,6 +166,7 @@ where
             proxies: Proxies { trusted: config.trusted_proxies.clone(), header: config.forwarded_header },
             binding: Binding::new(config.bind_sessions_to_ip, &terms.tokens),
             max_connections: config.max_connections,
+            body_timeout: config.ping_interval.get() + config.ping_timeout.get(),
             hub,
             metrics: terms.metrics.clone(),
         };
@@ -215,13 +219,24 @@ where
         if let Some(arrival) = &arrival {
             arrival.guest.leave();
         }
+        let posts = !websocket && request.method() == Method::POST;
+        let posting = session.as_ref().filter(|_| posts).map(|session| session.posting());
+        let Ok(posting) = posting.transpose() else {
+            return shared.turn_away(TurnedAway::Overlap);
+        };
         let polling = session.clone().filter(|_| polls);
         let _polling = polling.as_ref().map(|session| session.polling());
         if let (true, Some(arrival), Some(session)) = (websocket, arrival, session) {
             session.upgrading(&arrival.kill);
             shared.metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
         }
-        let response = self.pass(request).await;
+        let response = match posting {
+            Some(_) => match tokio::time::timeout(shared.body_timeout, self.clone().pass(request)).await {
+                Ok(response) => response,
+                Err(_) => shared.turn_away(TurnedAway::SlowBody),
+            },
+            None => self.clone().pass(request).await,
+        };
         if let Some(session) = polling.filter(|_| response.status() == StatusCode::OK) {
             session.fetched(response.body().size_hint().exact());
         }
@@ -242,9 +257,6 @@ where
             Ok(session) => session,
             Err(turned) => return shared.turn_away(turned),
         };
-        if let Some(arrival) = arrival {
-            arrival.guest.leave();
-        }
         let mark = shared.binding.mark(ip, request.uri(), request.headers());
         let hub = shared.hub.clone();
         let Some(slim) = slim(request, &session) else {
@@ -254,6 +266,11 @@ where
         // The engine's own words stay as they are: clients know them.
         if response.status() == StatusCode::BAD_REQUEST {
             shared.count(&TurnedAway::Malformed);
+        }
+        // Who was refused has no session.
+        let taken = matches!(response.status(), StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS);
+        if let Some(arrival) = arrival.filter(|_| taken) {
+            arrival.guest.leave();
         }
         if websocket || response.status() != StatusCode::OK {
             return response;

@@ -391,7 +391,7 @@ async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room() {
     eventually("the oldest are closed", Duration::from_secs(5), || pending() == 10).await;
     client.send(r#"421["still"]"#).await;
     assert_eq!(client.text().await, "431[]");
-    // Neither helps it to have asked for something else.
+    // Neither helps it to have asked for something else, or for a session of another kind.
     let mut asked = TcpStream::connect(&node.address).await.unwrap();
     asked.write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = [0; 12];
@@ -436,4 +436,35 @@ async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused
     }
     client.write(0x80, br#"421["small"]"#).await;
     assert_eq!(client.text().await, "431[]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_has_one_body_on_its_way_and_it_comes_in_time() {
+    let (ping_interval, ping_timeout) = (config::Period::from_millis(600), config::Period::from_millis(900));
+    let connect_timeout = config::Period::from_secs(3);
+    let server = config::Server { ping_interval, ping_timeout, connect_timeout, ..config::Server::default() };
+    let node = Node::start(server, None).await;
+    let refused = |reason: &str| node.metrics.handshakes_refused_total.with_label_values(&[reason]).get();
+    let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
+    let own = format!("{POLLING}&sid={}", sid_of(&open));
+    let began = std::time::Instant::now();
+    let mut slow = TcpStream::connect(&node.address).await.unwrap();
+    let head = format!("POST {own} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n40");
+    slow.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (status, body) = http(&node.address, &format!("POST {own}"), "40").await;
+    assert_eq!((status, body.as_str(), refused("overlap")), (400, r#"{"code":3,"message":"Bad request"}"#, 1));
+    // It goes on, byte by byte, and is not waited for.
+    let mut answer = Vec::new();
+    while began.elapsed() < Duration::from_secs(5) {
+        let _ = slow.write_all(b"x").await;
+        let read = tokio::time::timeout(Duration::from_millis(50), slow.read_buf(&mut answer)).await;
+        if matches!(read, Ok(Ok(0) | Err(_))) {
+            break;
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(4) && began.elapsed() > Duration::from_millis(1400));
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(refused("slow_body"), 1);
+    eventually("nobody is left", Duration::from_secs(5), || node.engine.hub().open() == 0).await;
 }

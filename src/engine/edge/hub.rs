@@ -73,6 +73,8 @@ pub struct EngineSession {
     /// Polls that wait now, and all that ever came.
     polls: AtomicU64,
     polled: AtomicU64,
+    /// A body is on its way.
+    posts: AtomicBool,
     /// It is over: its place was given back.
     over: AtomicBool,
 }
@@ -270,6 +272,7 @@ impl EngineSession {
             closing: AtomicBool::new(false),
             polls: AtomicU64::new(0),
             polled: AtomicU64::new(0),
+            posts: AtomicBool::new(false),
             over: AtomicBool::new(false),
         });
         let mut sessions = session.hub.sessions.lock().expect("no panic while held");
@@ -346,6 +349,12 @@ impl EngineSession {
         Poll(self.clone())
     }
 
+    /// Notes that the client sends a body, for as long as what is returned lives. A client has one on its way at a time: each
+    /// may be as long as a message, and come slowly.
+    pub(super) fn posting(self: &Arc<Self>) -> Result<Posting, Overlap> {
+        if self.posts.swap(true, Ordering::AcqRel) { Err(Overlap) } else { Ok(Posting(self.clone())) }
+    }
+
     /// Whether it is on a WebSocket, or moves to one.
     fn is_websocket(&self) -> bool {
         self.websocket.lock().expect("no panic while held").is_some()
@@ -419,6 +428,19 @@ async fn see_off(session: Weak<EngineSession>, websocket: Option<Weak<KillSwitch
     }
     if let Some(session) = session.upgrade() {
         session.end();
+    }
+}
+
+/// A body of a client that is on its way.
+pub(super) struct Posting(Arc<EngineSession>);
+
+/// There is one already.
+#[derive(Debug)]
+pub(super) struct Overlap;
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        self.0.posts.store(false, Ordering::Release);
     }
 }
 

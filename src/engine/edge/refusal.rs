@@ -25,6 +25,10 @@ pub(super) enum TurnedAway {
     Malformed,
     /// No session has this id, or it is somebody else's.
     UnknownSession,
+    /// The session's last body is still on its way.
+    Overlap,
+    /// The body did not come in time.
+    SlowBody,
 }
 
 impl TurnedAway {
@@ -38,6 +42,8 @@ impl TurnedAway {
             Self::Limited(_) => "ip_rate",
             Self::Malformed => "malformed",
             Self::UnknownSession => "unknown_session",
+            Self::Overlap => "overlap",
+            Self::SlowBody => "slow_body",
         }
     }
 
@@ -58,6 +64,8 @@ impl TurnedAway {
             Self::UnknownSession => {
                 json(StatusCode::BAD_REQUEST, r#"{"code":1,"message":"Session ID unknown"}"#.into())
             }
+            Self::Overlap => json(StatusCode::BAD_REQUEST, r#"{"code":3,"message":"Bad request"}"#.into()),
+            Self::SlowBody => json(StatusCode::REQUEST_TIMEOUT, r#"{"code":3,"message":"Bad request"}"#.into()),
         }
     }
 }
