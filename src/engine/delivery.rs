@@ -78,12 +78,23 @@ impl Deliveries {
         let work = || hand_out(outgoing, is_minded);
         let Some(tally) = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work) else {
             counters.overtaken.inc();
+            self.pass_over(outgoing);
             return nothing;
         };
         counters.count(&tally);
         let carried = Carried { local: tally.queued, dropped: tally.full + tally.volatile, remote: Remote::Alone };
         self.rooms.note_laggards(tally.laggards);
         carried
+    }
+
+    /// Those who would have got an event that was overtaken are not owed it when they come back, either.
+    fn pass_over(&self, outgoing: &Outgoing) {
+        if outgoing.stamps.is_empty() {
+            return;
+        }
+        self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
+            sessions.for_each(|session| session.pass_over(&outgoing.stamps));
+        });
     }
 
     /// As [`Deliveries::deliver`], and then to the other nodes: local delivery waits for nobody.

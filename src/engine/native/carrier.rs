@@ -66,3 +66,6 @@ impl Carrier for NativeCarrier {
         self.deliveries.deliver(outgoing, |outgoing, _| self.hand_out(outgoing))
     }
 }
+
+#[cfg(test)]
+mod tests;

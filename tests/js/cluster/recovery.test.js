@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { Emitter } from '@socket.io/redis-emitter';
+import { createClient } from 'redis';
 import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
 import { comeBack, cut, had, numbers, range, vanish } from '../harness/returning.js';
@@ -48,6 +50,30 @@ if (ENGINE === 'native') {
       const goal = sent[(at + 1) % 2 ? 'odd' : 'even'];
       assert.deepEqual(await had(client, goal), range(1, goal));
     }
+    w.clear();
+  });
+
+  test('what an emitter in another process sent while the client was away is recovered', async () => {
+    const client = await follower('emitted', w.a);
+    const { id } = client;
+    await publish('emitted', 1);
+    await had(client, 1);
+    await cut(client);
+    const redis = createClient({ url: w.redis.url });
+    await redis.connect();
+    const emitter = new Emitter(redis).of(namespace);
+    emitter.to('log:emitted').emit('entry', { n: 2 });
+    emitter.to(id).emit('entry', { n: 3 });
+    emitter.emit('entry', { n: 4 });
+    emitter.to('log:emitted').except(id).emit('entry', { n: 'for others' });
+    // One node writes them into the histories.
+    const other = await follower('emitted', w.b, { user: 'bob' });
+    emitter.to(other.id).emit('entry', { n: 5 });
+    await eventually('the last of them has come', () => numbers(other.inbox).includes(5));
+    await redis.disconnect();
+    assert.equal(await comeBack(client, w.b), true);
+    await publish('emitted', 6);
+    assert.deepEqual((await had(client, 5)).toSorted(), [1, 2, 3, 4, 6]);
     w.clear();
   });
 

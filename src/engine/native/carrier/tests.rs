@@ -1,0 +1,69 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
+
+use super::*;
+use crate::event::{Args, Event, Stamp};
+use crate::order::Order;
+use crate::session::trail::{Point, Position, Tail, Trail};
+use crate::session::{AckId, Close, Link, Peer, RoomName, SendError, Session};
+use crate::user::User;
+
+/// Keeps what is sent.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<String>>>);
+
+impl Link for Kept {
+    fn send(&self, event: &Event) -> Result<(), SendError> {
+        self.0.lock().unwrap().push(event.text().to_string());
+        Ok(())
+    }
+    fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
+        Ok(())
+    }
+    fn joined(&self, _: &RoomName) {}
+    fn left(&self, _: &RoomName) {}
+    fn close(&self, _: Close) {}
+}
+
+const EPOCH: u64 = 7;
+
+fn progress(number: u64, offset: u64) -> Outgoing {
+    Outgoing {
+        namespace: "/".into(),
+        event: Event::encode("progress", &[number]).unwrap(),
+        rooms: vec!["r".into()],
+        except: Vec::new(),
+        volatile: false,
+        stamps: vec![Stamp { room: "r".into(), epoch: EPOCH, offset }],
+        order: Some(Order { scope: "/|r".into(), number, closes: false }),
+    }
+}
+
+#[tokio::test]
+async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
+    let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
+    let cluster = Cluster::alone("n", rooms.clone());
+    let carrier = NativeCarrier::new(rooms.clone(), &cluster, None, metrics.clone());
+    let kept = Kept::default();
+    let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
+    let trail = Trail::new("key".into(), 0);
+    let user = Arc::new(User::named("u"));
+    let session = Session::with_trail("s", "/".into(), user, peer, Box::new(kept.clone()), Some(trail));
+    rooms.add(&session);
+    let room: RoomName = "r".into();
+    rooms.join(&session, &room);
+    let trail = session.trail().unwrap();
+    trail.enter(&room);
+    trail.begin(&room, Point { epoch: EPOCH, offset: 0 });
+    // The second is older than the first, and its offset too.
+    for (number, offset) in [(2, 2), (1, 1), (3, 3)] {
+        carrier.carry(&progress(number, offset));
+    }
+    let sent = kept.0.lock().unwrap().clone();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    let args: Vec<serde_json::Value> = serde_json::from_str(&sent[1]).unwrap();
+    let tail = args.last().and_then(serde_json::Value::as_str);
+    let position = Tail::read(tail).unwrap().position("r", Some(Point { epoch: EPOCH, offset: 0 }));
+    assert_eq!(position, Some(Position { epoch: EPOCH, floor: 3, beyond: Vec::new() }));
+    assert_eq!(metrics.deliveries_dropped_total.with_label_values(&["/", "overtaken"]).get(), 1);
+}
