@@ -1,6 +1,7 @@
 // A real Prometheus scrapes two real nodes under load: whatever dashboards and rules ask, it has an answer.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
 import { dashboards } from './dashboards.js';
 import { Load } from './load.js';
@@ -132,6 +133,34 @@ describe('the numbers', () => {
         assert.ok(lost >= 1, 'while Redis was away, some were lost');
         return true;
       });
+    }
+  });
+
+  test('nothing that strangers and backends make up becomes a series', async () => {
+    const series = async (node) => {
+      const { body } = await node.api('GET', '/metrics', undefined, { key: null });
+      return new Set(body.split('\n').filter((line) => line && !line.startsWith('#')).map((line) => line.slice(0, line.lastIndexOf(' '))));
+    };
+    for (const node of load.nodes) {
+      const odd = async (word) => {
+        const client = await Client.connect(node, { user: word });
+        await client.ask(word, {});
+        await client.ask('room:join', { room: word });
+        client.close();
+        await new Client(node, { namespace: `/${word}`, user: word }).connected().catch(() => undefined);
+        await node.api('GET', `/api/v1/${word}/${word}`);
+        await node.api('POST', '/api/v1/events', { contract: word, event: word, data: {} });
+        await node.api('POST', '/api/v1/events', { contract: 'chat', event: word, data: {} });
+        await node.api('POST', '/api/v1/emit', { namespace: `/${word}`, event: word, args: [] });
+        await node.api('POST', '/api/v1/emit', { namespace: '/', rooms: [word], event: word, args: [] });
+        await fetch(`${node.url}/socket.io/?EIO=${word}&transport=${word}&sid=${word}`, { method: 'PUT', headers: { origin: `http://${word}` } });
+        await fetch(`${node.url}/${word}`);
+      };
+      // Once, so that each kind of mistake has been made.
+      await odd('first');
+      const before = await series(node);
+      for (let at = 0; at < 5; at += 1) await odd(`made-up-${at}`);
+      assert.deepEqual([...(await series(node))].filter((found) => !before.has(found)), []);
     }
   });
 
