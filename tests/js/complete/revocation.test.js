@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';
 import { eventually } from '../harness/eventually.js';
-import { ROOT } from '../harness/node.js';
+import { Backend } from '../harness/backend.js';
+import { Node, ROOT } from '../harness/node.js';
 import { capability, seconds, token } from '../harness/token.js';
 import { world } from '../harness/world.js';
 
@@ -94,6 +95,22 @@ test('a revoked socket takes its token along, also one without jti', async () =>
   assert.equal(await client.ended(2_000), 'io server disconnect');
   await eventually('its token is refused', async () => (await refused({ token: credential }, first)) === REVOKED);
   assert.equal(await other.ask('echo', 3), 3);
+});
+
+test('who is revoked between the look at its token and its session does not stay', async (t) => {
+  const backend = await Backend.start();
+  const hooked = [join(ROOT, 'tests/js/fixtures/hooked.toml')];
+  const node = await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend') });
+  t.after(async () => await Promise.all([node.stop(), backend.stop()]));
+  backend.answer = async ({ type }) => {
+    // The token has been looked at by then.
+    if (type === 'io.roomcast.connect') await revoke({ users: ['late'] }, node);
+    return { ok: true };
+  };
+  const late = w.open({ namespace: '/hooked', user: 'late' }, node);
+  assert.equal(await late.ended(5_000), 'io server disconnect');
+  assert.deepEqual(late.inbox.map(([name, { code }]) => [name, code]), [['failed', 'AUTHENTICATION_FAILED']]);
+  await eventually('nobody is there', async () => (await node.metric('roomcast_connections', { nsp: '/hooked' })) === 0);
 });
 
 test('revocations are listed in pages, and end by themselves', async () => {

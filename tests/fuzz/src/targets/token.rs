@@ -28,17 +28,17 @@ pub fn run(input: &[u8]) {
     let claims: Value = serde_json::from_str(claims).unwrap_or(Value::Null);
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let signed = encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap_or_default();
-    for namespace in NAMESPACES.iter() {
-        let policy = namespace.auth();
-        assert!(AUTH.user(token, policy).is_err(), "a token that nobody signed");
-        let _ = AUTH.user(&signed, policy);
-        let handshake = Handshake {
-            auth: Some(json!({ "token": token })),
-            authorization: Some(header.to_owned()),
-            query: Some(token.to_owned()),
-            cookies: Some(header.to_owned()),
-            recoverable: true,
-        };
-        let _ = AUTH.authenticate(policy, &handshake);
-    }
+    // One policy for each input: most of the time goes into signatures.
+    let Some(namespace) = NAMESPACES.get(input.len() % NAMESPACES.len()) else { return };
+    let policy = namespace.auth();
+    assert!(AUTH.user(token, policy).is_err(), "a token that nobody signed");
+    let _ = AUTH.user(&signed, policy);
+    let handshake = Handshake {
+        auth: Some(json!({ "token": token })),
+        authorization: Some(header.to_owned()),
+        query: Some(token.to_owned()),
+        cookies: Some(header.to_owned()),
+        recoverable: true,
+    };
+    let _ = AUTH.authenticate(policy, &handshake);
 }
