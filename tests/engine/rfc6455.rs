@@ -7,6 +7,8 @@
 mod case;
 #[path = "rfc6455/closing.rs"]
 mod closing;
+#[path = "rfc6455/deflate.rs"]
+mod deflate;
 #[path = "rfc6455/framing.rs"]
 mod framing;
 #[path = "rfc6455/utf8.rs"]
@@ -46,18 +48,34 @@ enum Chop {
 async fn every_case_of_the_standard_is_answered_to_the_byte() {
     let node = Node::alone().await;
     let cases: Vec<Case> = framing::cases().into_iter().chain(utf8::cases()).chain(closing::cases()).collect();
-    let ran = run(&node, &cases).await;
+    let ran = run(&node, &cases, false).await;
     assert!(ran > 800, "{ran}");
     assert!(!node.gate.seen.lock().unwrap().iter().any(|text| text.contains(case::FORBIDDEN)));
 }
 
+/// The library does not compress.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_case_of_compression_is_answered_to_the_byte() {
+    let compression = config::Compression { threshold: config::Size::from_bytes(1), ..config::Compression::default() };
+    let node = Node::start(config::Server { compression: Some(compression), ..config::Server::default() }, None).await;
+    if NATIVE {
+        assert!(run(&node, &deflate::cases(), true).await > 100);
+        // What is agreed on need not be used.
+        assert!(run(&node, &closing::cases(), true).await > 100);
+        assert!(!node.gate.seen.lock().unwrap().iter().any(|text| text.contains(case::FORBIDDEN)));
+    } else {
+        let (_, agreed) = deflate::upgrade(&node.address).await;
+        assert!(!agreed);
+    }
+}
+
 /// Runs each of them in every chop, and tells all that are wrong.
-async fn run(node: &Node, cases: &[Case]) -> usize {
+async fn run(node: &Node, cases: &[Case], deflated: bool) -> usize {
     let chops = [Chop::Whole, Chop::Frames, Chop::Pieces];
     let cases = cases.iter().filter(|case| NATIVE || case.library != Library::Patient);
     let runs = cases.flat_map(|case| chops.map(|chop| (case, chop)));
     let outcomes = futures_util::stream::iter(runs).map(|(case, chop)| async move {
-        let got = tokio::time::timeout(PATIENCE, answers(node, case, chop)).await;
+        let got = tokio::time::timeout(PATIENCE, answers(node, case, chop, deflated)).await;
         let wrong = match &got {
             Ok(got) => judge(case, got).err(),
             Err(_) => Some("it took too long".to_owned()),
@@ -71,8 +89,9 @@ async fn run(node: &Node, cases: &[Case]) -> usize {
 }
 
 /// Everything that comes back. A case that does not end the connection ends with a close of the client's.
-async fn answers(node: &Node, case: &Case, chop: Chop) -> Vec<Want> {
-    let (stream, read) = node.client().await.into_stream();
+async fn answers(node: &Node, case: &Case, chop: Chop, deflated: bool) -> Vec<Want> {
+    let (stream, read) =
+        if deflated { (deflate::client(&node.address).await, Vec::new()) } else { node.client().await.into_stream() };
     stream.set_nodelay(true).unwrap();
     let (reader, mut writer) = stream.into_split();
     let wanted = case.want.len();

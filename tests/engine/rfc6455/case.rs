@@ -126,9 +126,20 @@ pub fn read(bytes: &[u8]) -> Option<(Want, usize)> {
         (_, 128..) => Want::Wrong(second),
         (0x81, _) => Want::Text(String::from_utf8(payload).expect("text is UTF-8")),
         (0x82, _) => Want::Binary(payload),
+        (0xC1, _) => Want::Text(String::from_utf8(inflate(&payload)).expect("text is UTF-8")),
+        (0xC2, _) => Want::Binary(inflate(&payload)),
         (0x8A, _) => Want::Pong(payload),
         (0x88, _) => Want::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code))),
         (other, _) => Want::Wrong(other),
     };
     Some((want, at + length))
+}
+
+/// A compressed message as it was (RFC 7692, 7.2.2).
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    let mut inflate = flate2::Decompress::new(false);
+    let mut out = Vec::with_capacity(2 << 20);
+    inflate.decompress_vec(&[payload, &[0, 0, 0xFF, 0xFF]].concat(), &mut out, flate2::FlushDecompress::Sync).unwrap();
+    assert!(out.len() < out.capacity());
+    out
 }

@@ -1,14 +1,17 @@
-// The soak for long: SOAK_SECONDS (600), SOAK_WALKERS (24), SOAK_SEED; each pair of engines for a third of the time.
+// The soak for long: SOAK_SECONDS (600), SOAK_WALKERS (24), SOAK_SEED; each pair of engines for a third of the time, or the
+// whole time for the pair that SOAK_ENGINES names.
 import { Soak } from './soak.js';
 
 const seconds = Number(process.env.SOAK_SECONDS ?? 600);
 const walkers = Number(process.env.SOAK_WALKERS ?? 24);
 const seed = Number(process.env.SOAK_SEED ?? Date.now() % 1_000_000);
-const PAIRS = [
-  ['native', 'native'],
-  ['native', 'socketioxide'],
-  ['socketioxide', 'socketioxide'],
-];
+const PAIRS = process.env.SOAK_ENGINES
+  ? [process.env.SOAK_ENGINES.split(',')]
+  : [
+      ['native', 'native'],
+      ['native', 'socketioxide'],
+      ['socketioxide', 'socketioxide'],
+    ];
 
 console.log(`soak: ${seconds} s, ${walkers} clients, seed ${seed}`);
 for (const [at, engines] of PAIRS.entries()) {

@@ -11,7 +11,7 @@ import { Walker } from './walker.js';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 const HALLS = 6;
-const MAX_FAILURES = 20;
+const MAX_FAILURES = 40;
 const PACE_MS = 4;
 // A client's queue holds more.
 const MAX_BACKLOG = 300;
@@ -75,7 +75,7 @@ export class Soak {
 
   #at(index, transport, narrow) {
     const node = this.nodes[index];
-    const label = `${this.engines[index]}, ${transport}${narrow ? ', narrow' : ''}`;
+    const label = `${index} ${this.engines[index]}, ${transport}${narrow ? ', narrow' : ''}`;
     return { node: narrow ? { url: this.narrow[index].url } : node, transport, label, index };
   }
 
@@ -127,15 +127,21 @@ export class Soak {
     }
   }
 
-  /** Whoever reads loses nothing: every drop was a flood's. */
+  /** Whoever reads loses nothing: every drop was a flood's. (`closed`: who goes may be sent something at that moment.) */
   async #nothingDropped() {
-    let sum = 0;
+    const drops = {};
     for (const node of this.nodes) {
-      for (const reason of ['queue_full', 'slow_replaced', 'overtaken']) {
-        sum += await node.metric('roomcast_deliveries_dropped_total', { nsp: '/soak', reason });
+      for (const reason of ['queue_full', 'slow_replaced', 'overtaken', 'closed']) {
+        drops[reason] = (drops[reason] ?? 0) + (await node.metric('roomcast_deliveries_dropped_total', { nsp: '/soak', reason }));
       }
     }
+    const sum = drops.queue_full + drops.slow_replaced + drops.overtaken;
     if (sum !== this.count.dropped) this.fail(`${sum} drops were counted, ${this.count.dropped} of them in floods`);
+    for (const name of ['missed', 'not_carried', 'received_dropped']) {
+      for (const node of this.nodes) drops[name] = (drops[name] ?? 0) + (await node.metric(`roomcast_cluster_${name}_total`));
+    }
+    if (drops.missed + drops.not_carried > 0) this.fail('nodes have missed what they sent each other');
+    if (this.failures.length) this.fail(`counted: ${JSON.stringify(drops)}`);
   }
 
   // === processes ===

@@ -48,7 +48,9 @@ export class Walker {
     here.got += 1;
     const place = here.seen.get(id) ?? (here.confirmed ? 0 : { first: Infinity });
     here.seen.set(id, n);
-    if (place.first === undefined) return n === place + 1 ? undefined : `${place + 1} should have come`;
+    if (place.first === undefined) {
+      return n === place + 1 ? undefined : `${place + 1} should have come, of ${stream.completed} that were taken and ${stream.started} begun`;
+    }
     return n <= place.first ? undefined : `all from ${place.first} should have come`;
   }
 
