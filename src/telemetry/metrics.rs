@@ -79,6 +79,8 @@ metrics! {
     ready: gauge [];
     /// Connections of clients now, by the transport that they are on. A client is one, in however many namespaces it is; one that was refused is one until its connection ends.
     transports: gauge ["transport"] from ["websocket", "polling"];
+    /// WebSockets with whose clients compression was agreed on, of the native engine, now.
+    websockets_compressed: gauge [];
     /// Clients that began to move from polling to WebSocket.
     transport_upgrades_total: counter [];
     /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed (an unknown transport, another version of the protocol, a parameter twice), unknown_session (ended, or somebody else's), overlap (a body before the one before it has come), slow_body (not within ping_interval and ping_timeout); and connections that were closed before they had a session: silent (server.handshake_timeout), pending (limits.max_pending_connections).

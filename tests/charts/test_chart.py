@@ -272,6 +272,8 @@ class Renders(unittest.TestCase):
         self.assertEqual(pod["containers"][0]["lifecycle"]["preStop"], {"sleep": {"seconds": 20}})
         [hpa] = [o for o in render({**FULL, "autoscaling": {**FULL["autoscaling"], "scaleDown": {"periodSeconds": 1}}}) if o["kind"] == "HorizontalPodAutoscaler"]
         self.assertEqual(hpa["spec"]["behavior"]["scaleDown"]["policies"][0]["periodSeconds"], 85)
+        [hpa] = [o for o in render({**FULL, "drain": {"deadline": 7200}}) if o["kind"] == "HorizontalPodAutoscaler"]
+        self.assertEqual(hpa["spec"]["behavior"]["scaleDown"]["policies"][0]["periodSeconds"], 1800)
         text = named(render(FULL), "ConfigMap")["data"]["roomcast.toml"]
         self.assertEqual(tomllib.loads(text)["drain"], {"delay": "0s", "deadline": "60s"})
 

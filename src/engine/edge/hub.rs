@@ -92,6 +92,9 @@ struct Polling {
 pub trait Backlog: Send + Sync {
     /// Packets, and their bytes.
     fn waiting(&self) -> (usize, usize);
+
+    /// Whether compression was agreed on with the client.
+    fn compresses(&self) -> bool;
 }
 
 /// A place among the connections that a node may have.
@@ -180,7 +183,10 @@ impl Hub {
             longest = (count.max(longest.0), size.max(longest.1));
         }
         let websockets = sessions.iter().filter(|session| session.is_websocket()).count();
+        let compressed = sessions.iter().filter_map(|session| session.backlog.get()?.upgrade());
+        let compressed = compressed.filter(|backlog| backlog.compresses()).count();
         let set = |gauge: &IntGaugeVec, number| gauge.with_label_values::<&str>(&[]).set(count(number));
+        set(&metrics.websockets_compressed, compressed);
         set(&metrics.queue_packets, packets);
         set(&metrics.queue_bytes, bytes);
         set(&metrics.queue_longest_packets, longest.0);

@@ -267,6 +267,10 @@ impl Backlog for Wire {
         let out = self.out();
         (out.queue.len(), out.bytes)
     }
+
+    fn compresses(&self) -> bool {
+        self.deflate.is_some()
+    }
 }
 
 // === impl Out ===

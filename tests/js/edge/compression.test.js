@@ -15,6 +15,8 @@ const w = await world({
   env: { ROOMCAST_SERVER__COMPRESSION__THRESHOLD: '100B', ROOMCAST_SERVER__MAX_PAYLOAD: `${MAX_PAYLOAD}` },
 });
 const OFFER = { perMessageDeflate: { threshold: 0 } };
+// The official client offers it unless it is told not to.
+const PLAIN = { perMessageDeflate: false };
 const PATH = '/socket.io/?EIO=4&transport=websocket';
 const compressed = ENGINE === 'native';
 
@@ -33,8 +35,10 @@ async function bare(options) {
 describe('compression', () => {
   test('the official client and the node agree on it, and everything arrives whole, both ways', async () => {
     const client = await w.connect({ namespace: '/mirror', ...OFFER });
-    const plain = await w.connect({ namespace: '/mirror' });
+    const plain = await w.connect({ namespace: '/mirror', ...PLAIN });
+    assert.equal('permessage-deflate' in plain.socket.io.engine.transport.ws._extensions, false);
     assert.equal('permessage-deflate' in client.socket.io.engine.transport.ws._extensions, compressed);
+    assert.equal(await client.node.metric('roomcast_websockets_compressed'), compressed ? 1 : 0);
     const texts = ['', 'x', 'ab'.repeat(40), 'ä€😀'.repeat(2000), randomBytes(30_000).toString('base64')];
     for (const who of [client, plain]) {
       for (const sent of texts) assert.deepEqual(await who.ask('echo', sent), sent);
@@ -46,7 +50,7 @@ describe('compression', () => {
 
   test('a broadcast reaches those who agreed on it and those who did not', async () => {
     const clients = [];
-    for (const options of [OFFER, {}, OFFER]) clients.push(await w.connect({ namespace: '/mirror', ...options }));
+    for (const options of [OFFER, PLAIN, OFFER]) clients.push(await w.connect({ namespace: '/mirror', ...options }));
     for (const client of clients) await client.ask('enter', 'hall');
     const words = 'lorem ipsum '.repeat(500);
     clients[0].send('tell', 'hall', words);

@@ -126,7 +126,7 @@ const node = dashboard({
 
     row('Clients'),
     graph('Clients', 'By namespace.', 'short', [[`sum by (nsp) (roomcast_connections{${NODE}})`, '{{nsp}}']], { stack: true }),
-    graph('Transports', 'Connections by the transport that they are on now, and clients that upgrade each second.', 'short', [[`sum by (transport) (roomcast_transports{${NODE}})`, '{{transport}}'], [`sum(${rate('roomcast_transport_upgrades_total', NODE)})`, 'upgrades a second']]),
+    graph('Transports', 'Connections by the transport that they are on now, WebSockets that agreed on compression, and clients that upgrade each second.', 'short', [[`sum by (transport) (roomcast_transports{${NODE}})`, '{{transport}}'], [`sum(roomcast_websockets_compressed{${NODE}})`, 'compressed'], [`sum(${rate('roomcast_transport_upgrades_total', NODE)})`, 'upgrades a second']]),
     graph('Rooms', 'Namespaces, rooms with members, memberships in them, and users with a client.', 'short', [[`sum(roomcast_namespaces{${NODE}})`, 'namespaces'], [`sum(roomcast_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_memberships{${NODE}})`, 'memberships'], [`sum(roomcast_users{${NODE}})`, 'users']]),
     graph('Come and go', 'Clients that connect, leave and are refused each second.', 'cps', [[`sum(${rate('roomcast_connections_opened_total', NODE)})`, 'connect'], [perSecond('reason', 'roomcast_connections_closed_total', NODE), 'leave: {{reason}}'], [perSecond('code', 'roomcast_connections_refused_total', NODE), 'refused: {{code}}']]),
     graph('Bytes', 'Bytes of clients\' connections each second.', 'Bps', [[perSecond('direction', 'roomcast_network_bytes_total', NODE), '{{direction}}']]),
