@@ -303,6 +303,7 @@ async fn storm(engine: &str) {
     node.becomes("nobody is connected", "roomcast_connections{", "", 0.0).await;
     node.becomes("no address is counted", "roomcast_limits_present", "what=\"addresses\"", 0.0).await;
     node.becomes("no user is counted", "roomcast_limits_present", "what=\"users\"", 0.0).await;
+    node.becomes("nothing is left without a session", "roomcast_limits_present", "what=\"pending\"", 0.0).await;
     let opened = node.metric("roomcast_connections_opened_total", "").await;
     let closed = node.metric("roomcast_connections_closed_total", "").await;
     assert_eq!(opened, closed);
