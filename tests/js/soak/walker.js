@@ -46,11 +46,13 @@ export class Walker {
     const here = this.rooms.get(room);
     if (!here) return 'it is not in that room';
     here.got += 1;
-    const place = here.seen.get(id) ?? (here.confirmed ? 0 : { first: Infinity });
-    here.seen.set(id, n);
+    const place = here.seen.get(id) ?? { after: 0, first: here.confirmed ? 1 : Infinity };
+    // Until its join is acknowledged nothing is promised but order: the node may not hear the others yet.
+    here.seen.set(id, here.confirmed ? n : { after: n, first: Infinity });
     if (place.first === undefined) {
       return n === place + 1 ? undefined : `${place + 1} should have come, of ${stream.completed} that were taken and ${stream.started} begun`;
     }
+    if (n <= place.after) return `it comes after ${place.after}`;
     return n <= place.first ? undefined : `all from ${place.first} should have come`;
   }
 
@@ -101,7 +103,7 @@ export class Walker {
     await this.#ask('enter', { hall });
     // From now on nothing may be missing: what is sent next, at the latest, is the first to come.
     for (const { id, started } of this.soak.streams.of(hall)) {
-      if (!here.seen.has(id)) here.seen.set(id, { first: started + 1 });
+      here.seen.set(id, { after: here.seen.get(id)?.after ?? 0, first: started + 1 });
     }
     here.confirmed = true;
     this.soak.count.joins += 1;
