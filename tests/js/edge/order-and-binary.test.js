@@ -6,7 +6,7 @@ import { afterEach, describe, test } from 'node:test';
 import { TRANSPORTS } from '../harness/client.js';
 import { eventually, like, text, timestamp } from '../harness/eventually.js';
 import { ROOT } from '../harness/node.js';
-import { world } from '../harness/world.js';
+import { ENGINE, world } from '../harness/world.js';
 
 const EVENTS = 5000;
 const w = await world({ contracts: ['embedded:chat', join(ROOT, 'tests/js/fixtures/mirror.toml')] });
@@ -64,6 +64,9 @@ for (const transport of Object.keys(TRANSPORTS)) {
 
     test('binary of a client that was told to send it as text arrives, too', async () => {
       const alice = await w.connect({ namespace: '/mirror', transport, forceBase64: true });
+      // The library reads such text in polling bodies only, and ends other sessions.
+      const ours = transport === 'websocket' && ENGINE === 'native';
+      if (!ours && transport !== 'polling') return await assert.rejects(alice.ask('echo', Buffer.from([0, 255])));
       for (const sent of [Buffer.alloc(0), Buffer.from([0, 255]), randomBytes(50_000)]) {
         assert.ok(Buffer.from(await alice.ask('echo', sent)).equals(sent));
       }
