@@ -9,11 +9,14 @@ use roomcast_bench::scenario::{SCENARIOS, Size};
 
 fn main() -> anyhow::Result<ExitCode> {
     let repeat = setting("BENCH_REPEAT", 3)?;
-    let size = Size { idle: setting("BENCH_IDLE", 10_000)? as usize, seconds: setting("BENCH_SECONDS", 8)? };
+    let size = Size { idle: setting("BENCH_IDLE", 10_000)? as usize, seconds: setting("BENCH_SECONDS", 5)? };
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let is_wanted = |scenario: &str, peer: &str| {
-        wanted.is_empty() || wanted.iter().any(|part| scenario.contains(part.as_str()) || peer.contains(part.as_str()))
-    };
+    let picks = |name: &str| wanted.iter().any(|part| name.contains(part.as_str()));
+    // Parts of scenarios' names pick scenarios, parts of servers' names servers.
+    let all_scenarios = !SCENARIOS.iter().any(|scenario| picks(scenario.name));
+    let all_peers = !SCENARIOS.iter().flat_map(|scenario| scenario.peers).any(|peer| picks(peer.name()));
+    let is_wanted =
+        |scenario: &str, peer: &str| (all_scenarios || picks(scenario)) && (all_peers || picks(peer));
     let mut report = Report::new(repeat, size);
     for turn in 0..repeat {
         for scenario in SCENARIOS {

@@ -3,6 +3,7 @@
 mod cluster;
 mod idle;
 mod rooms;
+mod turns;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -76,6 +77,14 @@ pub const SCENARIOS: &[Scenario] = &[
         nodes: 1,
         plot: "delivery_us",
         run: |stage, _| rooms::saturated(stage, 1000, 2000, 32),
+    },
+    Scenario {
+        name: "room of 10,000, 5/s",
+        about: "How long a thread is held, by the node's own histograms: write turns, and the queueing of each event for all members.",
+        peers: &[Peer::Native, Peer::Node],
+        nodes: 1,
+        plot: "delivery_us",
+        run: turns::large_room,
     },
     Scenario {
         name: "echo",

@@ -1,6 +1,6 @@
 //! Servers that are measured: their processor time and memory, as the kernel counts them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -129,6 +129,8 @@ pub struct Server {
     pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it tells of itself, if it does.
+    pub api: Option<SocketAddr>,
 }
 
 impl Server {
@@ -143,12 +145,23 @@ impl Server {
             if line.starts_with(r#"{"ready""#) {
                 let ready: serde_json::Value = serde_json::from_str(&line)?;
                 let address = ready["server"].as_str().context("no address")?.parse()?;
+                let api = ready["api"].as_str().and_then(|api| api.parse().ok());
                 // What else it says is read, so that it never waits for us.
                 std::thread::spawn(move || lines.for_each(drop));
-                return Ok(Self { process, address });
+                return Ok(Self { process, address, api });
             }
         }
         bail!("{} did not start", peer.name())
+    }
+
+    /// Its metrics in Prometheus' text format, where it has any.
+    pub fn metrics(&self) -> anyhow::Result<Option<String>> {
+        let Some(api) = self.api else { return Ok(None) };
+        let mut stream = TcpStream::connect(api)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(Some(answer))
     }
 }
 

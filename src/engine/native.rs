@@ -101,7 +101,7 @@ impl<G: Gate> NativeEngine<G> {
             connect_timeout: config.connect_timeout.get(),
             stall: config.stall(),
             bounds: Bounds { packets: config.queue, bytes: config.queued_bytes() },
-            turns: Turns::start(writers, traffic.sent.clone()),
+            turns: Turns::start(writers, traffic.sent.clone(), carrier.metrics()),
             traffic,
             deflate: config
                 .compression

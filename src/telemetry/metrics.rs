@@ -131,6 +131,8 @@ metrics! {
     deliveries_dropped_total: counter ["nsp", "reason"];
     /// Seconds that it took to queue a published event for all its clients of this node and to hand it to the cluster.
     publish_seconds: histogram ["origin"] buckets LATENCY;
+    /// Seconds for which a writer of the native engine held its thread before others could run; it gives it back after half a millisecond.
+    delivery_turn_seconds: histogram [] buckets LATENCY;
     /// Events that Redis has taken for the other nodes.
     cluster_carried_total: counter [];
     /// Events that a throttle let pass, or held as the newest of their room.

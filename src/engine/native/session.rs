@@ -143,12 +143,15 @@ impl<G: Gate> Session<G> {
         let mut buffer = BUFFER.take();
         buffer.resize(READ_BUFFER, 0);
         self.wire.hold();
+        let turns = self.shared.turns.clone();
+        let own = turns.own();
         let outcome = self.read_into(&mut buffer, cx);
         BUFFER.set(buffer);
         // What was answered while reading goes at once, together.
         if self.wire.flush() == Flushed::More {
             cx.waker().wake_by_ref();
         }
+        own.write();
         outcome
     }
 

@@ -25,8 +25,8 @@ use crate::session::SendError;
 /// So many packets go into one write.
 const MAX_SLICES: usize = 64;
 
-/// At most so many bytes are written for one connection before the others have their turn.
-const MAX_TURN_BYTES: usize = 1 << 20;
+/// At most so many bytes are written for one connection before the others have their turn: about 0.1 ms.
+const MAX_TURN_BYTES: usize = 256 << 10;
 
 /// At most so many answers to WebSocket pings wait: of more, the latest takes the place of the one before it, as the standard
 /// permits (RFC 6455, 5.5.3).
