@@ -21,7 +21,7 @@ observe: ## Only the tests of metrics, dashboards and alert rules, with a real P
 cluster: ## Serves with redis-server, three nodes and nginx in front, on loopback, until Ctrl-C.
 	@scripts/cluster
 
-bench: ## Measures both engines beside Node's socket.io and others, in a release build; about 20 minutes.
+bench: ## Measures both engines beside Node's socket.io and others, in a release build; 20 to 25 minutes after it.
 	@scripts/bench
 
 bench-restart: ## Restarts three nodes one after the other under 5,000 clients, beside Node's socket.io.

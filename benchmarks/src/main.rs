@@ -9,7 +9,7 @@ use roomcast_bench::scenario::{SCENARIOS, Size};
 
 fn main() -> anyhow::Result<ExitCode> {
     let repeat = setting("BENCH_REPEAT", 3)?;
-    let size = Size { idle: setting("BENCH_IDLE", 10_000)? as usize, seconds: setting("BENCH_SECONDS", 5)? };
+    let size = Size { idle: setting("BENCH_IDLE", 10_000)? as usize, seconds: setting("BENCH_SECONDS", 4)? };
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let picks = |name: &str| wanted.iter().any(|part| name.contains(part.as_str()));
     // Parts of scenarios' names pick scenarios, parts of servers' names servers.
