@@ -15,8 +15,7 @@ fn main() -> anyhow::Result<ExitCode> {
     // Parts of scenarios' names pick scenarios, parts of servers' names servers.
     let all_scenarios = !SCENARIOS.iter().any(|scenario| picks(scenario.name));
     let all_peers = !SCENARIOS.iter().flat_map(|scenario| scenario.peers).any(|peer| picks(peer.name()));
-    let is_wanted =
-        |scenario: &str, peer: &str| (all_scenarios || picks(scenario)) && (all_peers || picks(peer));
+    let is_wanted = |scenario: &str, peer: &str| (all_scenarios || picks(scenario)) && (all_peers || picks(peer));
     let mut report = Report::new(repeat, size);
     for turn in 0..repeat {
         for scenario in SCENARIOS {
