@@ -28,7 +28,22 @@ pub(super) fn user(claims: Map<String, Value>, token: &str, policy: &AuthPolicy)
     let roles = find(&claims, &policy.roles).map(roles).unwrap_or_default();
     let expires_at = claims.get("exp").and_then(Value::as_f64).and_then(instant);
     let token_id = Some(token_id(&claims, token));
-    Ok(User { id: id.into(), roles: roles.into(), claims: Arc::new(claims), anonymous: false, expires_at, token_id })
+    let claims = Arc::new(compact(claims));
+    Ok(User { id: id.into(), roles: roles.into(), claims, anonymous: false, expires_at, token_id })
+}
+
+/// The same without the spare places that a parser leaves: claims are kept as long as the connection.
+fn compact(claims: Map<String, Value>) -> Map<String, Value> {
+    // Of a known length, so a map that is no larger.
+    claims.into_iter().map(|(name, value)| (name, compact_value(value))).collect()
+}
+
+fn compact_value(value: Value) -> Value {
+    match value {
+        Value::Array(list) => Value::Array(list.into_iter().map(compact_value).collect::<Box<[_]>>().into_vec()),
+        Value::Object(members) => Value::Object(compact(members)),
+        other => other,
+    }
 }
 
 /// The token's `jti`; where it has none, a fingerprint of what was signed, which only this token has.
