@@ -44,7 +44,8 @@ struct Users {
 #[derive(Default)]
 struct User {
     sockets: u64,
-    status: Option<Status>,
+    // Apart, because most have none.
+    status: Option<Box<Status>>,
 }
 
 impl Local {
@@ -70,7 +71,7 @@ impl Local {
     pub(super) fn user_came(&self, namespace: &Arc<str>, user_id: &str) {
         let mut all = self.users.lock().expect("no panic while held");
         let users = all.entry(namespace.clone()).or_default();
-        let back = users.absent.shift_remove(user_id).map(|(status, _)| status);
+        let back = users.absent.shift_remove(user_id).map(|(status, _)| Box::new(status));
         let user = users.present.entry(user_id.into()).or_default();
         user.sockets += 1;
         if back.is_some() {
@@ -89,7 +90,7 @@ impl Local {
             }
             let gone = users.present.remove_entry(user_id);
             if let (Some(keep), Some((id, User { status: Some(status), .. }))) = (self.keep, gone) {
-                users.absent.insert(id, (status, now + keep));
+                users.absent.insert(id, (*status, now + keep));
                 users.prune(now);
             }
         });
@@ -99,7 +100,7 @@ impl Local {
     pub(super) fn set_status(&self, namespace: &str, user_id: &str, status: Status) -> bool {
         self.with(namespace, |users| match users.present.get_mut(user_id) {
             Some(user) => {
-                user.status = Some(status);
+                user.status = Some(Box::new(status));
                 true
             }
             None => false,
@@ -109,7 +110,7 @@ impl Local {
     /// All statuses of users with a socket here.
     pub(super) fn statuses(&self, namespace: &str) -> Vec<(Arc<str>, Status)> {
         self.with(namespace, |users| {
-            users.present.iter().filter_map(|(id, user)| Some((id.clone(), user.status.clone()?))).collect()
+            users.present.iter().filter_map(|(id, user)| Some((id.clone(), user.status.as_deref()?.clone()))).collect()
         })
     }
 
