@@ -90,6 +90,11 @@ impl Outstanding {
         usize::try_from(waiting).unwrap_or(usize::MAX)
     }
 
+    /// How many bytes have left so far.
+    pub fn departed(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// So many bytes have left the node.
     pub fn left(&self, bytes: u64) {
         self.left.fetch_add(bytes, Ordering::Relaxed);

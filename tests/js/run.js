@@ -1,5 +1,5 @@
 // Runs the suites that suites.json lists, in their modes, on every engine; arguments pick files by a part of their path,
-// JS_TEST_ENGINES picks engines.
+// JS_TEST_ENGINES picks engines. A suite of what one engine alone can do names its `engines`.
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { run } from 'node:test';
@@ -15,7 +15,8 @@ const FILE_TIMEOUT_MS = 240_000;
 
 async function runMode(engine, mode) {
   const files = suites
-    .filter(({ modes, file }) => modes.includes(mode) && (!wanted.length || wanted.some((part) => file.includes(part))))
+    .filter(({ modes, engines: only }) => modes.includes(mode) && (!only || only.includes(engine)))
+    .filter(({ file }) => !wanted.length || wanted.some((part) => file.includes(part)))
     .map(({ file }) => join(here, file));
   if (!files.length) return { tests: 0, failed: 0 };
   process.env.JS_TEST_MODE = mode;

@@ -26,6 +26,12 @@ const LAST_POLL: Duration = Duration::from_secs(2);
 /// A poll that finds something queued is answered within this; how often a session that closes is looked at.
 const ANSWERED: Duration = Duration::from_millis(50);
 
+/// What is queued for a WebSocket of the library has so long to leave when it is closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Whoever has written nothing for so long, although nothing holds it up, has written everything.
+const WRITTEN: Duration = Duration::from_millis(10);
+
 /// A polling client whose session is closed comes for the news within this, or never.
 const NEWS: Duration = Duration::from_secs(3);
 
@@ -380,8 +386,12 @@ impl EngineSession {
         self.hub.closing.fetch_add(1, Ordering::Relaxed);
         let websocket = self.websocket.lock().expect("no panic while held").clone();
         let kill = websocket.as_ref().and_then(Weak::upgrade);
-        if let Some(kill) = &kill {
-            kill.close();
+        match (&kill, self.outstanding.get()) {
+            (Some(kill), Some(outstanding)) => {
+                tokio::spawn(close_after(outstanding.clone(), Arc::downgrade(kill)));
+            }
+            (Some(kill), None) => kill.close(),
+            (None, _) => {}
         }
         let is_polling = kill.is_none();
         drop(kill);
@@ -434,6 +444,25 @@ async fn see_off(session: Weak<EngineSession>, websocket: Option<Weak<KillSwitch
     }
     if let Some(session) = session.upgrade() {
         session.end();
+    }
+}
+
+/// Closes a client's WebSocket in the library when what is queued has left, or cannot leave. As soon as the library sees the
+/// end of what it reads, it writes no more.
+async fn close_after(outstanding: Arc<Outstanding>, websocket: Weak<KillSwitch>) {
+    let by = Instant::now() + LAST_WORDS;
+    let mut left = None;
+    // What leaves has frames around it, so nothing waits a little earlier than everything has left.
+    while !outstanding.is_blocked() && Instant::now() < by {
+        let now = outstanding.departed();
+        if outstanding.waiting() == 0 && left == Some(now) {
+            break;
+        }
+        left = Some(now);
+        tokio::time::sleep(WRITTEN).await;
+    }
+    if let Some(kill) = websocket.upgrade() {
+        kill.close();
     }
 }
 

@@ -156,6 +156,8 @@ if (w.redis) {
       return fields.includes('user:before') && fields.includes('user:during');
     });
     assert.ok((await w.redis.call('PTTL', (await w.redis.keys('*:revocations:*:entries'))[0])) > 0);
+    // What follows needs both nodes to hear each other again.
+    for (const node of w.nodes) await eventually('it is whole', async () => (await node.get('/ready')).body.status === 'ready');
   });
 }
 

@@ -1,11 +1,11 @@
-// What a client gets that was too slow, by every policy, when it comes back to its session.
+// What a client gets that was too slow, by every policy, when it comes back to its session. Only native sessions can be recovered.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { afterEach, test } from 'node:test';
 import { eventually } from '../harness/eventually.js';
 import { ROOT } from '../harness/node.js';
 import { comeBack, cut, had, numbers, range } from '../harness/returning.js';
-import { ENGINE, world } from '../harness/world.js';
+import { world } from '../harness/world.js';
 
 const namespace = '/slow-back';
 const w = await world({
@@ -48,73 +48,71 @@ async function more(name, log, from, count) {
   return from + count - 1;
 }
 
-if (ENGINE === 'native') {
-  test('who was disconnected for being slow gets everything when it is back', async () => {
-    const { client, log } = await stalled('fatal');
-    const before = await sessions();
-    const ended = async () => (await sessions()) < before;
-    let n = await publish('fatal', log, 2, ended);
-    n = await more('fatal', log, n + 1, 3);
-    client.disconnected = undefined;
-    client.socket.io.engine.transport.ws._socket.resume();
-    await client.ended();
-    assert.equal(await comeBack(client), true);
-    n = await more('fatal', log, n + 1, 1);
-    assert.deepEqual(await had(client, n, 'fatal'), range(1, n));
-  });
+test('who was disconnected for being slow gets everything when it is back', async () => {
+  const { client, log } = await stalled('fatal');
+  const before = await sessions();
+  const ended = async () => (await sessions()) < before;
+  let n = await publish('fatal', log, 2, ended);
+  n = await more('fatal', log, n + 1, 3);
+  client.disconnected = undefined;
+  client.socket.io.engine.transport.ws._socket.resume();
+  await client.ended();
+  assert.equal(await comeBack(client), true);
+  n = await more('fatal', log, n + 1, 1);
+  assert.deepEqual(await had(client, n, 'fatal'), range(1, n));
+});
 
-  for (const [name, reason] of [
-    ['oldest', 'slow_replaced'],
-    ['latest', 'slow_replaced'],
-    ['drop', 'queue_full'],
-  ]) {
-    test(`${name}: who leaves before it has read gets everything: what it was not shown was not left out yet`, async () => {
-      const { client, log } = await stalled(name);
-      const before = await dropped(reason);
-      let n = await publish(name, log, 2, async () => (await dropped(reason)) - before > 70);
-      const had1 = numbers(client.inbox, name);
-      assert.deepEqual(had1, [1]);
-      const { ws } = client.socket.io.engine.transport;
-      await cut(client);
-      ws.terminate();
-      assert.equal(await comeBack(client), true);
-      n = await more(name, log, n + 1, 1);
-      assert.deepEqual(await had(client, n, name), range(1, n));
-    });
-  }
-
-  for (const name of ['oldest', 'latest']) {
-    test(`${name}: what gave way to newer events is not owed to who was shown those`, async () => {
-      const { client, log } = await stalled(name);
-      const before = await dropped('slow_replaced');
-      let n = await publish(name, log, 2, async () => (await dropped('slow_replaced')) - before > 5);
-      const left = (await dropped('slow_replaced')) - before;
-      client.socket.io.engine.transport.ws._socket.resume();
-      n = await more(name, log, n + 1, 1);
-      await eventually('the last has come', () => numbers(client.inbox, name).at(-1) === n);
-      const shown = numbers(client.inbox, name);
-      assert.ok(shown.length < n && shown.length >= n - left - 1, `${shown.length} of ${n}, ${left} left out`);
-      await cut(client);
-      n = await more(name, log, n + 1, 2);
-      assert.equal(await comeBack(client), true);
-      await eventually('the last has come', () => numbers(client.inbox, name).at(-1) === n);
-      assert.deepEqual(numbers(client.inbox, name), [...shown, n - 1, n]);
-    });
-  }
-
-  test('drop: what did not fit is owed, and comes when the client is back', async () => {
-    const { client, log } = await stalled('drop');
-    const before = await dropped('queue_full');
-    let n = await publish('drop', log, 2, async () => (await dropped('queue_full')) - before > 5);
-    client.socket.io.engine.transport.ws._socket.resume();
-    await eventually('what waited has come', async () => {
-      n = await more('drop', log, n + 1, 1);
-      return numbers(client.inbox, 'drop').at(-1) === n;
-    });
-    assert.ok(numbers(client.inbox, 'drop').length < n);
+for (const [name, reason] of [
+  ['oldest', 'slow_replaced'],
+  ['latest', 'slow_replaced'],
+  ['drop', 'queue_full'],
+]) {
+  test(`${name}: who leaves before it has read gets everything: what it was not shown was not left out yet`, async () => {
+    const { client, log } = await stalled(name);
+    const before = await dropped(reason);
+    let n = await publish(name, log, 2, async () => (await dropped(reason)) - before > 70);
+    const had1 = numbers(client.inbox, name);
+    assert.deepEqual(had1, [1]);
+    const { ws } = client.socket.io.engine.transport;
     await cut(client);
+    ws.terminate();
     assert.equal(await comeBack(client), true);
-    const all = await had(client, n, 'drop');
-    assert.deepEqual(all.toSorted((a, b) => a - b), range(1, n));
+    n = await more(name, log, n + 1, 1);
+    assert.deepEqual(await had(client, n, name), range(1, n));
   });
 }
+
+for (const name of ['oldest', 'latest']) {
+  test(`${name}: what gave way to newer events is not owed to who was shown those`, async () => {
+    const { client, log } = await stalled(name);
+    const before = await dropped('slow_replaced');
+    let n = await publish(name, log, 2, async () => (await dropped('slow_replaced')) - before > 5);
+    const left = (await dropped('slow_replaced')) - before;
+    client.socket.io.engine.transport.ws._socket.resume();
+    n = await more(name, log, n + 1, 1);
+    await eventually('the last has come', () => numbers(client.inbox, name).at(-1) === n);
+    const shown = numbers(client.inbox, name);
+    assert.ok(shown.length < n && shown.length >= n - left - 1, `${shown.length} of ${n}, ${left} left out`);
+    await cut(client);
+    n = await more(name, log, n + 1, 2);
+    assert.equal(await comeBack(client), true);
+    await eventually('the last has come', () => numbers(client.inbox, name).at(-1) === n);
+    assert.deepEqual(numbers(client.inbox, name), [...shown, n - 1, n]);
+  });
+}
+
+test('drop: what did not fit is owed, and comes when the client is back', async () => {
+  const { client, log } = await stalled('drop');
+  const before = await dropped('queue_full');
+  let n = await publish('drop', log, 2, async () => (await dropped('queue_full')) - before > 5);
+  client.socket.io.engine.transport.ws._socket.resume();
+  await eventually('what waited has come', async () => {
+    n = await more('drop', log, n + 1, 1);
+    return numbers(client.inbox, 'drop').at(-1) === n;
+  });
+  assert.ok(numbers(client.inbox, 'drop').length < n);
+  await cut(client);
+  assert.equal(await comeBack(client), true);
+  const all = await had(client, n, 'drop');
+  assert.deepEqual(all.toSorted((a, b) => a - b), range(1, n));
+});
