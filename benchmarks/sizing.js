@@ -4,16 +4,16 @@ import { readFileSync, writeFileSync } from 'node:fs';
 const results = new URL('results/results.json', import.meta.url);
 const page = new URL('../docs/operations.md', import.meta.url);
 const [BEGIN, END] = ['<!-- sizes: written by benchmarks/sizing.js -->', '<!-- end of sizes -->'];
-const ENGINES = ['roomcast, native', 'roomcast, socketioxide'];
+const ENGINES = ['Native', 'Socketioxide'];
 
 const { machine, runs } = JSON.parse(readFileSync(results, 'utf8'));
 
 /** The median of a figure over all runs, for each engine. */
 const medians = (scenario, figure) =>
-  ENGINES.map((target) => {
-    const found = runs.filter((run) => run.scenario === scenario && run.target === target).map((run) => run.figures[figure]);
+  ENGINES.map((engine) => {
+    const found = runs.filter((run) => run.scenario === scenario && run.peer === engine).map((run) => run.figures[figure]);
     const sorted = found.filter(Number.isFinite).sort((a, b) => a - b);
-    if (sorted.length === 0) throw new Error(`results.json has no ${figure} of "${scenario}" for ${target}`);
+    if (sorted.length === 0) throw new Error(`results.json has no ${figure} of "${scenario}" for ${engine}`);
     return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
   });
 
@@ -28,7 +28,7 @@ const lines = [
   row('for each 10,000 clients', ['native engine (WebSocket)', 'socketioxide (and every long-polling client)']),
   '| --- | --- | --- |',
   memory('memory, idle', 'idle_kib'),
-  memory('memory, after traffic', 'after_packets_kib'),
+  memory('memory, after traffic', 'after_64_packets_kib'),
   memory('memory, after a reconnect of all', 'after_return_kib'),
   row('processor to connect them all', medians('idle', 'connect_us').map((us) => `${(us / 100).toFixed(1)} s`)),
   row('open files', ['10,000', '10,000']),
