@@ -1,7 +1,7 @@
 # roomcast: what a newcomer and the continuous integration type. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test charts observe cluster bench fuzz soak bench-restart lint deny
+.PHONY: help run test charts observe cluster bench fuzz properties soak bench-restart lint deny
 
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ bench-restart: ## Restarts three nodes one after the other under 5,000 clients, 
 
 fuzz: ## Every fuzz target for long, guided by coverage; FUZZ_RUNS and FUZZ_SECONDS bound it.
 	@scripts/fuzz
+
+properties: ## The codecs beside their references in 20,000 random cases each; PROPTEST_CASES bounds them.
+	@scripts/properties
 
 soak: ## Mixed traffic of which every event is checked, for ten minutes; SOAK_SECONDS bounds it.
 	@scripts/soak

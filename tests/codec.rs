@@ -1,6 +1,7 @@
 //! The codecs against references: frames against tungstenite's, packets against the official parsers of JavaScript.
 //!
 //! `PROPTEST_CASES` says how many cases each property has; without it they are few enough for every run of the tests.
+//! `make properties` tries many, and others each time.
 
 #[path = "codec/frames.rs"]
 mod frames;

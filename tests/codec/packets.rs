@@ -179,6 +179,18 @@ fn as_base64(message: &mut Value) {
     }
 }
 
+#[test]
+fn packets_with_a_number_beyond_all_floats_are_refused() {
+    // Events without binary pass as they are: nobody here reads their numbers.
+    let credentials = vec!["40{\"token\":3e2944}".into()];
+    let event = vec!["451-[\"e\",-1e309,{\"_placeholder\":true,\"num\":0}]".into(), binary(b"x")];
+    for (messages, refused) in [(credentials, Refused::Connect), (event, Refused::Event)] {
+        assert_eq!(ours(&messages).error, Some(refused));
+        assert_eq!(agree(&messages, &ours(&messages), &decoded(&messages)), Ok(()));
+    }
+    assert!(!beyond_numbers("40{\"token\":x3e2944}"));
+}
+
 // === what no client writes ===
 
 /// Whether the two have come to the same; differences that are meant are named here, and nowhere else.
@@ -209,7 +221,7 @@ fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String
     }
     // Only the first that is judged differently counts: after it, one of them has left.
     let at = ours.packets.iter().zip(&read).take_while(|(ours, theirs)| ours == theirs).count();
-    let why = why_stricter(ours, at, read.get(at)).or_else(|| why_milder(ours.packets.get(at), messages));
+    let why = why_stricter(ours, at, read.get(at), messages).or_else(|| why_milder(ours.packets.get(at), messages));
     why.map(|_| ()).ok_or_else(|| format!("{ours:?}, but the reference {theirs:?}: {messages:?}"))
 }
 
@@ -222,7 +234,7 @@ fn spaced(text: &str) -> bool {
 }
 
 /// What we refuse and the reference takes.
-fn why_stricter(ours: &Ours, at: usize, theirs: Option<&Value>) -> Option<&'static str> {
+fn why_stricter(ours: &Ours, at: usize, theirs: Option<&Value>, messages: &[Value]) -> Option<&'static str> {
     if at < ours.packets.len() {
         return None;
     }
@@ -244,10 +256,20 @@ fn why_stricter(ours: &Ours, at: usize, theirs: Option<&Value>) -> Option<&'stat
         {
             Some("a name with half a surrogate pair")
         }
+        Refused::Connect | Refused::Event if messages.iter().filter_map(Value::as_str).any(beyond_numbers) => {
+            Some("numbers beyond 1.8e308, which it takes for infinite")
+        }
         Refused::Event if theirs.is_some_and(|packet| packet["data"].is_null()) => Some("an event without a name"),
         Refused::Event if theirs.is_some_and(|packet| packet["data"][0].is_number()) => Some("names are strings"),
         _ => None,
     }
+}
+
+/// Whether the text would be JSON but for a number that no float can hold.
+fn beyond_numbers(text: &str) -> bool {
+    let payload = text.find(['{', '[']).map_or("", |at| &text[at..]);
+    let wrong = serde_json::from_str::<Value>(payload).err();
+    wrong.is_some_and(|wrong| wrong.to_string().starts_with("number out of range"))
 }
 
 /// What we take and the reference refuses, or takes for something else.
