@@ -10,7 +10,6 @@ mod shutdown;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -23,6 +22,7 @@ use crate::contract::model::Namespace;
 use crate::http;
 pub use agree::agree;
 use build::Parts;
+use shutdown::Signals;
 
 /// So many connections may wait to be taken, if the kernel permits it (`net.core.somaxconn`): all clients of a lost node
 /// come at once, and one that finds no place tries again a second later.
@@ -45,12 +45,12 @@ pub struct Bound {
 /// # Errors
 /// A wrong contract or key, or what kept it from starting.
 pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'static) -> anyhow::Result<()> {
-    let mut asked = pin!(shutdown::asked());
+    let mut signals = Signals::listen();
     let server = bind(config.server.listen, "server.listen")?;
     let api = bind(config.api.listen, "api.listen")?;
     let parts = tokio::select! {
         parts = build::build(&config) => parts?,
-        () = &mut asked => return Ok(()),
+        _ = signals.next() => return Ok(()),
     };
     let bound = Bound {
         server: server.local_addr().context("server.listen has no address")?,
@@ -65,8 +65,8 @@ pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'stati
     tasks.spawn(serve_api(parts.clone(), api, stop.clone()));
     on_ready(&bound);
     tasks.close();
-    asked.await;
-    tokio::spawn(shutdown::at_once());
+    signals.next().await;
+    tokio::spawn(signals.end_at_next());
     shutdown::leave(&parts, &stop, &tasks).await;
     Ok(())
 }

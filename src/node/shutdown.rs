@@ -1,6 +1,5 @@
 //! Leaving: first not ready, then the clients, then what must not be lost.
 
-use std::io;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,36 +12,42 @@ use super::build::Parts;
 /// Events that are held are said within this, or with the last words: a Redis that does not answer keeps nobody.
 const HELD: Duration = Duration::from_millis(500);
 
-/// Resolves at SIGTERM or SIGINT. They are listened for from the call on, not from the first poll: one that came
-/// before would end the process at once.
-pub(super) fn asked() -> impl Future<Output = ()> {
-    let terminate = signal(SignalKind::terminate());
-    let interrupt = signal(SignalKind::interrupt());
-    async {
+/// SIGTERM and SIGINT. They are listened for from the start and by the same streams throughout: one that came while
+/// nobody listened would end the process at once, or be lost.
+pub(super) struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+}
+
+impl Signals {
+    /// Listens from the call on, not from the first wait.
+    pub(super) fn listen() -> Self {
+        Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
+    }
+
+    /// The next one.
+    pub(super) async fn next(&mut self) -> SignalKind {
         tokio::select! {
-            () = received(terminate) => {}
-            () = received(interrupt) => {}
+            () = received(&mut self.terminate) => SignalKind::terminate(),
+            () = received(&mut self.interrupt) => SignalKind::interrupt(),
         }
+    }
+
+    /// Ends the process at the next one, with the code by which a shell knows it.
+    pub(super) async fn end_at_next(mut self) {
+        let code = 128 + self.next().await.as_raw_value();
+        tracing::warn!(code, "told to go a second time: ending at once");
+        std::process::exit(code);
     }
 }
 
-async fn received(signal: io::Result<Signal>) {
+async fn received(signal: &mut Option<Signal>) {
     match signal {
-        Ok(mut signal) => {
+        Some(signal) => {
             signal.recv().await;
         }
-        Err(_) => std::future::pending().await,
+        None => std::future::pending().await,
     }
-}
-
-/// Ends the process when it is told once more, with the code by which a shell knows the signal.
-pub(super) async fn at_once() {
-    let code = tokio::select! {
-        () = received(signal(SignalKind::terminate())) => 128 + SignalKind::terminate().as_raw_value(),
-        () = received(signal(SignalKind::interrupt())) => 128 + SignalKind::interrupt().as_raw_value(),
-    };
-    tracing::warn!(code, "told to go a second time: ending at once");
-    std::process::exit(code);
 }
 
 /// Hands the clients over to other nodes, says what must not be lost, and ends what `stop` and `tasks` hold.
