@@ -1,9 +1,11 @@
 //! Who a client is, as its token says.
 
+mod claims;
+
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use serde_json::{Map, Value};
+pub use claims::Claims;
 
 /// The user behind a session. Shared by every session that one token opened.
 #[derive(Clone)]
@@ -13,7 +15,7 @@ pub struct User {
     /// The roles of the claim that the contract names.
     pub roles: Arc<[String]>,
     /// All claims of the verified token.
-    pub claims: Arc<Map<String, Value>>,
+    pub claims: Claims,
     /// No token was given and the contract permits that.
     pub anonymous: bool,
     /// When the token ends (`exp`).
@@ -26,7 +28,7 @@ static NOBODY: LazyLock<Arc<User>> = LazyLock::new(|| {
     Arc::new(User {
         id: "".into(),
         roles: Arc::new([]),
-        claims: Arc::default(),
+        claims: Claims::default(),
         anonymous: true,
         expires_at: None,
         token_id: None,

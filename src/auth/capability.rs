@@ -40,7 +40,7 @@ impl Capabilities for Authenticator {
 impl Authenticator {
     fn is_capability_revoked(&self, claims: &Map<String, Value>, token: &str) -> bool {
         let user = claims.get("sub").and_then(Value::as_str);
-        self.revocations.refuse(user, Some(&token_id(claims, token)), issued_at(claims))
+        self.revocations.refuse(user, Some(&token_id(claims, token)), issued_at(claims.get("iat")))
     }
 }
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::AuthError;
 use crate::contract::model::AuthPolicy;
-use crate::user::User;
+use crate::user::{Claims, User};
 
 /// The longest user id: it becomes part of room names.
 const MAX_USER_ID_BYTES: usize = 256;
@@ -28,22 +28,7 @@ pub(super) fn user(claims: Map<String, Value>, token: &str, policy: &AuthPolicy)
     let roles = find(&claims, &policy.roles).map(roles).unwrap_or_default();
     let expires_at = claims.get("exp").and_then(Value::as_f64).and_then(instant);
     let token_id = Some(token_id(&claims, token));
-    let claims = Arc::new(compact(claims));
-    Ok(User { id: id.into(), roles: roles.into(), claims, anonymous: false, expires_at, token_id })
-}
-
-/// The same without the spare places that a parser leaves: claims are kept as long as the connection.
-fn compact(claims: Map<String, Value>) -> Map<String, Value> {
-    // Of a known length, so a map that is no larger.
-    claims.into_iter().map(|(name, value)| (name, compact_value(value))).collect()
-}
-
-fn compact_value(value: Value) -> Value {
-    match value {
-        Value::Array(list) => Value::Array(list.into_iter().map(compact_value).collect::<Box<[_]>>().into_vec()),
-        Value::Object(members) => Value::Object(compact(members)),
-        other => other,
-    }
+    Ok(User { id: id.into(), roles: roles.into(), claims: Claims::of(&claims), anonymous: false, expires_at, token_id })
 }
 
 /// The token's `jti`; where it has none, a fingerprint of what was signed, which only this token has.
@@ -59,9 +44,9 @@ pub(super) fn token_id(claims: &Map<String, Value>, token: &str) -> Arc<str> {
     }
 }
 
-/// When the token was issued, in s of Unix time.
-pub(crate) fn issued_at(claims: &Map<String, Value>) -> Option<u64> {
-    let at = claims.get("iat")?.as_f64()?;
+/// When the token was issued (`iat`), in s of Unix time.
+pub(crate) fn issued_at(iat: Option<&Value>) -> Option<u64> {
+    let at = iat?.as_f64()?;
     // A cast saturates.
     (at >= 0.0).then_some(at as u64)
 }

@@ -38,7 +38,7 @@ impl Revocations {
         if self.is_empty() || user.anonymous {
             return false;
         }
-        self.refuse(Some(&user.id), user.token_id.as_deref(), issued_at(&user.claims))
+        self.refuse(Some(&user.id), user.token_id.as_deref(), issued_at(user.claims.get("iat").as_ref()))
     }
 
     /// Whether a socket was revoked: whoever has its id is not let in as it.
@@ -126,6 +126,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::user::Claims;
 
     fn set() -> Revocations {
         Revocations::new(Arc::new(Metrics::new()))
@@ -133,7 +134,7 @@ mod tests {
 
     fn user(id: &str, token: &str, issued: u64) -> User {
         let claims = json!({ "iat": issued }).as_object().unwrap().clone();
-        User { token_id: Some(token.into()), claims: Arc::new(claims), ..User::named(id) }
+        User { token_id: Some(token.into()), claims: Claims::of(&claims), ..User::named(id) }
     }
 
     #[test]

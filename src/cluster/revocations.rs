@@ -336,7 +336,7 @@ impl ClusterRevoker {
 }
 
 fn spared(revocation: &Revocation, session: &Session) -> bool {
-    revocation.spares(crate::auth::issued_at(&session.user().claims))
+    revocation.spares(crate::auth::issued_at(session.user().claims.get("iat").as_ref()))
 }
 
 /// Looks again and again whether something was missed, as long as anybody revokes.

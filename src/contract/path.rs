@@ -166,13 +166,16 @@ impl Path {
         self.rest.iter().try_fold(from, |value, key| member(value, key)).map(Cow::Borrowed)
     }
 
-    fn descend_claims<'s>(&self, scope: &Scope<'s>) -> Option<Cow<'s, Value>> {
+    fn descend_claims(&self, scope: &Scope<'_>) -> Option<Cow<'static, Value>> {
         let claims = &scope.user.claims;
         let Some((first, rest)) = self.rest.split_first() else {
-            return Some(Cow::Owned(Value::Object((**claims).clone())));
+            return Some(Cow::Owned(Value::Object(claims.to_map())));
         };
-        let first: &'s Value = claims.get(first.as_ref())?;
-        rest.iter().try_fold(first, |value, key| member(value, key)).map(Cow::Borrowed)
+        let first = claims.get(first)?;
+        match rest {
+            [] => Some(Cow::Owned(first)),
+            rest => rest.iter().try_fold(&first, |value, key| member(value, key)).cloned().map(Cow::Owned),
+        }
     }
 
     fn select(&self, from: Value) -> Option<Cow<'static, Value>> {
@@ -218,7 +221,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::user::User;
+    use crate::user::{Claims, User};
 
     fn find(path: &str, scope: &Scope<'_>) -> Option<Value> {
         Path::parse(path).unwrap().find(scope)
@@ -227,7 +230,7 @@ mod tests {
     #[test]
     fn path_finds_what_it_names() {
         let claims = json!({ "tenant": { "id": 7 } }).as_object().unwrap().clone();
-        let user = User { roles: Arc::new(["admin".into()]), claims: Arc::new(claims), ..User::named("u1") };
+        let user = User { roles: Arc::new(["admin".into()]), claims: Claims::of(&claims), ..User::named("u1") };
         let payload = json!({ "job": { "id": "j1" }, "list": [{ "n": 1 }], "nothing": null });
         let vars = [("jobId".to_owned(), "j1".to_owned())];
         let rooms = ["a".to_owned(), "b".to_owned()];

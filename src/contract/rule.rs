@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
     use crate::contract::scope::{Capabilities, SocketScope};
-    use crate::user::User;
+    use crate::user::{Claims, User};
 
     /// Grants `token` for `job:1` to everyone.
     struct OneToken;
@@ -143,7 +143,7 @@ mod tests {
 
     fn user(id: &str, claims: Json, roles: &[&str]) -> User {
         User {
-            claims: Arc::new(claims.as_object().unwrap().clone()),
+            claims: Claims::of(claims.as_object().unwrap()),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             ..User::named(id)
         }

@@ -14,7 +14,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::telemetry::trace;
-use crate::user::User;
+use crate::user::{Claims, User};
 
 /// The media type of a request.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -146,7 +146,7 @@ impl HookRequest {
 
     /// The same request without what may be large.
     pub(super) fn shortened(mut self) -> Self {
-        let short = User { claims: Arc::default(), ..(*self.caller.user).clone() };
+        let short = User { claims: Claims::default(), ..(*self.caller.user).clone() };
         self.caller.user = Arc::new(short);
         self.caller.rooms.clear();
         self.caller.metadata.clear();
@@ -281,8 +281,8 @@ struct UserData<'a> {
     id: &'a str,
     roles: &'a [String],
     anonymous: bool,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    claims: &'a Map<String, Value>,
+    #[serde(skip_serializing_if = "Claims::is_empty")]
+    claims: &'a Claims,
 }
 
 #[derive(Serialize)]

@@ -76,8 +76,8 @@ impl Ticket {
 
 /// The same for two tokens that say the same of a user.
 pub(super) fn digest(user: &User) -> String {
-    let claims: BTreeMap<&String, &Value> =
-        user.claims.iter().filter(|(name, _)| !OF_THE_TOKEN.contains(&name.as_str())).collect();
+    let claims: BTreeMap<String, Value> =
+        user.claims.to_map().into_iter().filter(|(name, _)| !OF_THE_TOKEN.contains(&name.as_str())).collect();
     let text = serde_json::json!([&*user.id, user.anonymous, &*user.roles, claims]).to_string();
     URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes()))
 }
@@ -85,10 +85,11 @@ pub(super) fn digest(user: &User) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::user::Claims;
 
     fn user(claims: Value) -> User {
         let Value::Object(claims) = claims else { unreachable!() };
-        User { claims: Arc::new(claims), ..User::named("u") }
+        User { claims: Claims::of(&claims), ..User::named("u") }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A scope as CEL sees it: nothing is converted before a rule asks for it.
 
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use cel::ExecutionError;
@@ -26,6 +27,8 @@ pub(super) const CAPABILITY: &str = "@capability";
 /// What a rule can ask for.
 pub(super) struct Facts<'a> {
     user: &'a User,
+    /// Read at the first question for them.
+    claims: OnceLock<Map<String, Value>>,
     payload: &'a Value,
     params: &'a Value,
     socket: Option<SocketScope<'a>>,
@@ -40,6 +43,7 @@ impl<'a> Facts<'a> {
     pub(super) fn new(scope: &Scope<'a>) -> Self {
         Self {
             user: scope.user,
+            claims: OnceLock::new(),
             payload: scope.payload,
             params: scope.params,
             socket: scope.socket,
@@ -56,7 +60,7 @@ impl<'a> Facts<'a> {
 impl VariableResolver for Facts<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         Some(match variable {
-            "user" => CowVal::owned(Object::User(self.user)),
+            "user" => CowVal::owned(Object::User(self.user, &self.claims)),
             "payload" => or_empty(self.payload),
             "params" => or_empty(self.params),
             "socket" => CowVal::owned(Object::Socket(self.socket?)),
@@ -135,7 +139,7 @@ impl StaticVal for Nobody {}
 enum Object<'a> {
     Empty,
     Json(&'a Map<String, Value>),
-    User(&'a User),
+    User(&'a User, &'a OnceLock<Map<String, Value>>),
     Socket(SocketScope<'a>),
     Vars(&'a [(String, String)]),
     Permitted,
@@ -156,7 +160,7 @@ impl<'a> Object<'a> {
         Some(match self {
             Object::Json(members) => convert(members.get(key)?),
             Object::Vars(vars) => Box::new(CelString::from(vars.iter().find(|(name, _)| name == key)?.1.as_str())),
-            Object::User(user) => match key {
+            Object::User(user, claims) => match key {
                 "id" => Box::new(CelString::from(&*user.id)),
                 "roles" => Box::new(CelList::from(
                     user.roles
@@ -164,7 +168,7 @@ impl<'a> Object<'a> {
                         .map(|role| Box::new(CelString::from(role.as_str())) as Box<dyn Val + 'a>)
                         .collect::<Vec<_>>(),
                 )),
-                "claims" => Box::new(Object::Json(&user.claims)),
+                "claims" => Box::new(Object::Json(claims.get_or_init(|| user.claims.to_map()))),
                 "anonymous" => Box::new(CelBool::from(user.anonymous)),
                 "authenticated" => Box::new(CelBool::from(!user.anonymous)),
                 _ => return None,
