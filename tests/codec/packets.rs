@@ -208,7 +208,7 @@ fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String
         }
         let whole = super::values::ours(&completed);
         let refused = whole.error.is_some() && whole.packets == ours.packets;
-        let why = refused || why_milder(whole.packets.last(), messages).is_some();
+        let why = refused || why_milder(whole.packets.get(in_common(&whole.packets, &read)), messages).is_some();
         return if why {
             Ok(())
         } else {
@@ -220,9 +220,14 @@ fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String
         return Ok(());
     }
     // Only the first that is judged differently counts: after it, one of them has left.
-    let at = ours.packets.iter().zip(&read).take_while(|(ours, theirs)| ours == theirs).count();
+    let at = in_common(&ours.packets, &read);
     let why = why_stricter(ours, at, read.get(at), messages).or_else(|| why_milder(ours.packets.get(at), messages));
     why.map(|_| ()).ok_or_else(|| format!("{ours:?}, but the reference {theirs:?}: {messages:?}"))
+}
+
+/// How many packets both have read alike before the first that differs.
+fn in_common(ours: &[Value], theirs: &[Value]) -> usize {
+    ours.iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count()
 }
 
 /// Whether there is a space where a packet may have its number.
