@@ -6,6 +6,7 @@ mod replay;
 pub mod trail;
 
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,6 @@ use bytestring::ByteString;
 use serde_json::{Map, Value};
 
 use crate::event::{Args, Event, Slow, Stamp};
-use crate::telemetry::audit::{self, Kind, Record};
 use crate::user::User;
 
 use held::Held;
@@ -45,6 +45,9 @@ pub trait Link: Send + Sync {
     fn is_writable(&self) -> bool {
         true
     }
+
+    /// Looks at what [`Link::send`] will need, without a lock: see [`Session::warm`].
+    fn warm(&self) {}
 
     /// Answers the client's request for an acknowledgement.
     ///
@@ -404,13 +407,19 @@ impl Session {
         self.with_replays(|replays| replays.deliver(self, event, rooms, stamps, &|room| self.is_in(room)))
     }
 
-    /// Whether a live event may be sent to this session together with others, without [`Session::deliver`]: nothing was
-    /// replayed to it lately.
+    /// Looks at what [`Session::deliver`] will need, so that the processor fetches it for several sessions side by side:
+    /// nothing after a lock is fetched before it is taken.
+    pub fn warm(&self) {
+        black_box((self.replays_used.load(Ordering::Relaxed), self.holds.load(Ordering::Relaxed)));
+        self.link.warm();
+    }
+
+    /// Whether a live event may be sent to it together with others, without [`Session::deliver`]: nothing was replayed lately.
     pub fn is_plain(&self) -> bool {
         !self.replays_used.load(Ordering::Acquire) && !self.holds()
     }
 
-    /// Whether an event of so many bytes is sent to this session together with others (see [`Link::share`]).
+    /// Whether an event of so many bytes is sent to it together with others (see [`Link::share`]).
     pub fn shares(&self, bytes: usize) -> bool {
         self.is_plain() && self.link.share(bytes)
     }
@@ -429,52 +438,6 @@ impl Session {
     pub fn release_slow(&self) -> bool {
         self.with_held(|held| held.release(self));
         self.holds()
-    }
-
-    fn deliver_slow(&self, event: &Event, stamps: &[Stamp]) -> Result<Delivery, SendError> {
-        self.with_held(|held| {
-            held.release(self);
-            let waits = !held.is_empty() && event.slow().keeps();
-            match if waits { Err(SendError::Full) } else { self.send_placed(event, stamps) } {
-                Ok(()) => Ok(Delivery::Sent),
-                Err(SendError::Full) => match event.slow() {
-                    Slow::Drop => Err(SendError::Full),
-                    Slow::Disconnect => {
-                        let user = self.user();
-                        let about = Record {
-                            nsp: Some(&self.namespace),
-                            user: (!user.anonymous).then_some(&*user.id),
-                            socket: Some(&self.id),
-                            ip: Some(self.peer.ip),
-                            ..Record::default()
-                        };
-                        audit::record(Kind::SlowDisconnected, about);
-                        self.link.close(Close::Transport);
-                        Err(SendError::Full)
-                    }
-                    Slow::DropOldest | Slow::KeepLatest => {
-                        let stamps = if self.trail.is_some() { stamps } else { &[] };
-                        let dropped = held.hold(event.clone(), stamps);
-                        // It is not owed any more, either.
-                        dropped.iter().for_each(|stamps| self.pass_over(stamps));
-                        Ok(if dropped.is_some() { Delivery::Replaced } else { Delivery::Held })
-                    }
-                },
-                Err(closed) => Err(closed),
-            }
-        })
-    }
-
-    fn with_held<T>(&self, work: impl FnOnce(&mut Held) -> T) -> T {
-        let mut guard = self.held.lock().expect("no panic while held");
-        let held = guard.get_or_insert_default();
-        let done = work(held);
-        let idle = held.is_empty();
-        self.holds.store(!idle, Ordering::Release);
-        if idle {
-            *guard = None;
-        }
-        done
     }
 
     /// Holds every live event of this session back until [`Session::end_replay`]. To be called before the join.

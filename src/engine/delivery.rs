@@ -13,6 +13,9 @@ use crate::room::Rooms;
 use crate::session::{Delivery as Fate, SendError, Session};
 use crate::telemetry::metrics::Metrics;
 
+/// So many clients are looked at before the first of them is served; see [`Session::warm`].
+const AHEAD: usize = 16;
+
 /// The part of a carrier that does not depend on how its clients are served.
 pub(super) struct Deliveries {
     rooms: Arc<Rooms>,
@@ -135,6 +138,19 @@ impl Tally {
     /// Of clients that were all served at once.
     pub(super) fn of_queued(queued: usize) -> Self {
         Self { queued, ..Self::default() }
+    }
+
+    /// Queues the event for these clients, one after the other.
+    pub(super) fn hand_all<'s>(&mut self, mut sessions: impl Iterator<Item = &'s Arc<Session>>, outgoing: &Outgoing) {
+        let mut ahead = [None; AHEAD];
+        loop {
+            let taken = ahead.iter_mut().zip(&mut sessions).map(|(place, session)| *place = Some(session)).count();
+            ahead[..taken].iter().flatten().for_each(|session| session.warm());
+            ahead[..taken].iter().flatten().for_each(|session| self.hand(session, outgoing));
+            if taken < AHEAD {
+                return;
+            }
+        }
     }
 
     /// Queues the event for one client.

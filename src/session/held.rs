@@ -2,10 +2,12 @@
 //! contract's word (`slow`).
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
-use super::SendError;
-use super::replay::Out;
+use super::replay::{Delivery, Out};
+use super::{Close, SendError, Session};
 use crate::event::{Event, Slow, Stamp};
+use crate::telemetry::audit::{self, Kind, Record};
 
 /// At most so many events are kept beyond a client's full queue.
 pub const MAX_HELD: usize = 64;
@@ -37,6 +39,54 @@ impl Held {
         self.0.push_back((event, stamps.to_vec()));
         let dropped = replaced.or_else(|| (self.0.len() > MAX_HELD).then(|| self.0.pop_front()).flatten());
         dropped.map(|(_, stamps)| stamps)
+    }
+}
+
+impl Session {
+    pub(super) fn deliver_slow(&self, event: &Event, stamps: &[Stamp]) -> Result<Delivery, SendError> {
+        self.with_held(|held| {
+            held.release(self);
+            let waits = !held.is_empty() && event.slow().keeps();
+            match if waits { Err(SendError::Full) } else { self.send_placed(event, stamps) } {
+                Ok(()) => Ok(Delivery::Sent),
+                Err(SendError::Full) => match event.slow() {
+                    Slow::Drop => Err(SendError::Full),
+                    Slow::Disconnect => {
+                        let user = self.user();
+                        let about = Record {
+                            nsp: Some(&self.namespace),
+                            user: (!user.anonymous).then_some(&*user.id),
+                            socket: Some(&self.id),
+                            ip: Some(self.peer.ip),
+                            ..Record::default()
+                        };
+                        audit::record(Kind::SlowDisconnected, about);
+                        self.link.close(Close::Transport);
+                        Err(SendError::Full)
+                    }
+                    Slow::DropOldest | Slow::KeepLatest => {
+                        let stamps = if self.trail.is_some() { stamps } else { &[] };
+                        let dropped = held.hold(event.clone(), stamps);
+                        // It is not owed any more, either.
+                        dropped.iter().for_each(|stamps| self.pass_over(stamps));
+                        Ok(if dropped.is_some() { Delivery::Replaced } else { Delivery::Held })
+                    }
+                },
+                Err(closed) => Err(closed),
+            }
+        })
+    }
+
+    pub(super) fn with_held<T>(&self, work: impl FnOnce(&mut Held) -> T) -> T {
+        let mut guard = self.held.lock().expect("no panic while held");
+        let held = guard.get_or_insert_default();
+        let done = work(held);
+        let idle = held.is_empty();
+        self.holds.store(!idle, Ordering::Release);
+        if idle {
+            *guard = None;
+        }
+        done
     }
 }
 

@@ -48,9 +48,7 @@ impl NativeCarrier {
     fn hand_out(&self, outgoing: &Outgoing) -> Tally {
         let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
             let mut tally = Tally::default();
-            for session in sessions {
-                tally.hand(session, outgoing);
-            }
+            tally.hand_all(sessions, outgoing);
             tally
         });
         tally.unwrap_or_default()

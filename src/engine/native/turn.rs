@@ -151,17 +151,20 @@ async fn write(turns: Arc<Turns>) {
             continue;
         }
         let mut since = Instant::now();
-        for (at, wire) in slice.drain(..).enumerate() {
-            if wire.flush() == Flushed::More {
-                turns.add(wire);
+        for few in slice.chunks(LOOK) {
+            few.iter().for_each(|wire| wire.warm());
+            for wire in few {
+                if wire.flush() == Flushed::More {
+                    turns.add(wire.clone());
+                }
             }
-            if at % LOOK == LOOK - 1 && turn.is_over(&mut since) {
+            if turn.is_over(&mut since) {
                 turn.end(&turns.held);
                 tokio::task::yield_now().await;
                 since = Instant::now();
             }
         }
-        turn.is_over(&mut since);
+        slice.clear();
     }
 }
 

@@ -5,6 +5,7 @@
 //! task, which knows when the client reads again.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
@@ -87,6 +88,11 @@ impl Wire {
     /// How messages are compressed, if the client wants them to be.
     pub(super) fn deflate(&self) -> Option<&Deflate> {
         self.deflate.as_ref()
+    }
+
+    /// Looks at what [`Wire::send`] and [`Wire::flush`] will need; see [`crate::session::Session::warm`].
+    pub(super) fn warm(&self) {
+        black_box((self.bounds.packets, self.out.is_poisoned()));
     }
 
     /// Queues a packet, unless the queue is at its bound.
