@@ -272,9 +272,11 @@ fn why_stricter(ours: &Ours, at: usize, theirs: Option<&Value>, messages: &[Valu
 
 /// Whether the text would be JSON but for a number that no float can hold.
 fn beyond_numbers(text: &str) -> bool {
-    let payload = text.find(['{', '[']).map_or("", |at| &text[at..]);
-    let wrong = serde_json::from_str::<Value>(payload).err();
-    wrong.is_some_and(|wrong| wrong.to_string().starts_with("number out of range"))
+    // A namespace may have brackets, too.
+    text.match_indices(['{', '[']).any(|(at, _)| {
+        let wrong = serde_json::from_str::<Value>(&text[at..]).err();
+        wrong.is_some_and(|wrong| wrong.to_string().starts_with("number out of range"))
+    })
 }
 
 /// What we take and the reference refuses, or takes for something else.
