@@ -10,11 +10,14 @@ mod relay;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::ops::AddAssign;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use prometheus::HistogramTimer;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::contract::model::{Contract, Namespace, RecoveryPolicy};
 use crate::event::Event;
@@ -57,12 +60,47 @@ impl Outgoing {
 
 /// What became of an event.
 pub struct Carried {
-    /// Clients of this node that it was queued for.
+    /// Clients of this node that it was queued for, or will be.
     pub local: usize,
     /// Clients of this node whose queue was full, or that took nothing while the event is volatile.
     pub dropped: usize,
+    /// Where so many clients get it that it is queued for them in slices: what has become of it in the end.
+    pub served: Option<oneshot::Receiver<Served>>,
     /// What became of it for the other nodes.
     pub remote: Remote,
+}
+
+/// What became of an event on this node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Clients that it was queued for.
+    pub queued: usize,
+    /// Clients whose queue was full, or that took nothing while the event is volatile.
+    pub dropped: usize,
+}
+
+impl AddAssign for Served {
+    fn add_assign(&mut self, more: Self) {
+        self.queued += more.queued;
+        self.dropped += more.dropped;
+    }
+}
+
+impl Carried {
+    /// To these clients, and to no other node.
+    pub const fn to(local: usize, dropped: usize) -> Self {
+        Self { local, dropped, served: None, remote: Remote::Alone }
+    }
+
+    /// Waits until the event is queued for all clients of this node; at once where it is.
+    pub async fn served(mut self) -> Self {
+        if let Some(served) = self.served.take()
+            && let Ok(Served { queued, dropped }) = served.await
+        {
+            (self.local, self.dropped) = (queued, dropped);
+        }
+        self
+    }
 }
 
 /// What became of an event for the other nodes.
@@ -114,7 +152,7 @@ impl NotCarried {
 /// Brings events to local clients and to the other nodes. Engines implement it.
 ///
 /// Synchronous, so that the order of calls is the order of deliveries: local clients first,
-/// whatever Redis does.
+/// whatever Redis does. Where they are very many, the order is fixed at the call and the work is done in slices.
 pub trait Carrier: Send + Sync {
     /// Delivers to local clients, then hands the event to the cluster.
     fn carry(&self, outgoing: &Outgoing) -> Carried;
@@ -248,14 +286,14 @@ impl Publisher {
         self.contracts.values().map(|(namespace, contract)| (namespace, contract))
     }
 
-    /// Carries an event and counts it. Synchronous: calls from one thread keep their order.
-    fn emit(&self, outgoing: &Outgoing, contract: &str, origin: Origin) -> Carried {
-        let started = Instant::now();
-        let carried = self.parts.carrier.carry(outgoing);
+    /// Carries an event and counts it. Synchronous: calls from one thread keep their order. The timer runs until the event
+    /// is queued.
+    fn emit(&self, outgoing: &Outgoing, contract: &str, origin: Origin) -> (Carried, HistogramTimer) {
         let metrics = &self.parts.metrics;
+        let timer = metrics.publish_seconds.with_label_values(&[origin.as_str()]).start_timer();
+        let carried = self.parts.carrier.carry(outgoing);
         metrics.events_published_total.with_label_values(&[contract, label(outgoing, contract), origin.as_str()]).inc();
-        metrics.publish_seconds.with_label_values(&[origin.as_str()]).observe(started.elapsed().as_secs_f64());
-        carried
+        (carried, timer)
     }
 }
 

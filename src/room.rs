@@ -1,5 +1,7 @@
 //! Rooms and their members on this node: one index for all engines.
 
+mod audience;
+mod crowd;
 mod roster;
 
 use std::collections::{HashMap, HashSet};
@@ -9,7 +11,9 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
-use self::roster::{ById, Roster};
+pub use self::audience::Audience;
+use self::crowd::{ById, Crowd};
+use self::roster::Roster;
 use crate::contract::model::Contract;
 use crate::event::{Event, Slow};
 use crate::session::{RoomName, Session, Watcher};
@@ -69,7 +73,7 @@ pub struct Rooms {
 
 #[derive(Default)]
 struct Table {
-    sessions: HashSet<ById>,
+    sessions: Crowd<ById>,
     rooms: HashMap<RoomName, Members>,
 }
 
@@ -183,7 +187,7 @@ impl Rooms {
     /// Adds a session, in its own room and its user's.
     pub fn add(&self, session: &Arc<Session>) {
         self.write(session.namespace(), |table| {
-            table.sessions.insert(ById(session.clone()));
+            table.sessions.insert(session);
             self.watchers.iter().for_each(|watcher| watcher.opened(session));
         });
         self.join(session, &socket_room(session.id()));
@@ -200,7 +204,7 @@ impl Rooms {
             for room in &rooms {
                 self.leave_table(table, session, room);
             }
-            if table.sessions.remove(session.id()) {
+            if table.sessions.remove(session) {
                 self.watchers.iter().for_each(|watcher| watcher.closed(session, &rooms));
             }
             rooms
@@ -263,12 +267,12 @@ impl Rooms {
 
     /// One session.
     pub fn session(&self, namespace: &str, id: &str) -> Option<Arc<Session>> {
-        self.read(namespace, |table| table.sessions.get(id).map(|ById(session)| session.clone())).flatten()
+        self.read(namespace, |table| table.sessions.get(id).cloned()).flatten()
     }
 
     /// Every session of the namespace.
     pub fn sessions(&self, namespace: &str) -> Vec<Arc<Session>> {
-        self.read(namespace, |table| table.all().cloned().collect()).unwrap_or_default()
+        self.read(namespace, |table| table.sessions.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Who gets an event: the members of `rooms` (of the namespace, when empty) that are in no room of `except`,
@@ -293,8 +297,7 @@ impl Rooms {
     /// How many would get an event; see [`Rooms::recipients`].
     pub fn count(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> usize {
         self.read(namespace, |table| match (rooms, except) {
-            ([], []) => table.sessions.len(),
-            ([room], []) => table.rooms.get(room).map_or(0, |members| members.sessions.len()),
+            ([] | [_], []) => table.size(rooms),
             _ => table.select(rooms, except).count(),
         })
         .unwrap_or(0)
@@ -388,30 +391,34 @@ impl Table {
         rooms: &'a [RoomName],
         except: &'a [RoomName],
     ) -> Box<dyn Iterator<Item = &'a Arc<Session>> + 'a> {
-        let unwelcome: Vec<&Members> = except.iter().filter_map(|room| self.rooms.get(room)).collect();
-        let welcome = move |session: &&Arc<Session>| !unwelcome.iter().any(|room| room.sessions.contains(session));
+        let welcome = self.welcome(except);
         match rooms {
-            [] => Box::new(self.all().filter(welcome)),
+            [] => Box::new(self.sessions.values().filter(welcome)),
             [room] => Box::new(self.members(room).filter(welcome)),
             _ => {
-                let mut seen = HashSet::new();
-                Box::new(
-                    rooms
-                        .iter()
-                        .flat_map(|room| self.members(room))
-                        .filter(move |session| seen.insert(session.id()))
-                        .filter(welcome),
-                )
+                let mut met = HashSet::new();
+                let new = move |session: &&Arc<Session>| met.insert(Arc::as_ptr(session));
+                Box::new(rooms.iter().flat_map(|room| self.members(room)).filter(new).filter(welcome))
             }
+        }
+    }
+
+    /// Whether somebody is in none of these rooms.
+    fn welcome<'a>(&'a self, except: &'a [RoomName]) -> impl Fn(&&Arc<Session>) -> bool + 'a {
+        let unwelcome: Vec<&Members> = except.iter().filter_map(|room| self.rooms.get(room)).collect();
+        move |session| !unwelcome.iter().any(|room| room.sessions.contains(session))
+    }
+
+    /// How many members the rooms have (the namespace, when there are none), one who is in several counted in each.
+    fn size(&self, rooms: &[RoomName]) -> usize {
+        match rooms {
+            [] => self.sessions.len(),
+            _ => rooms.iter().filter_map(|room| self.rooms.get(room)).map(|members| members.sessions.len()).sum(),
         }
     }
 
     fn members(&self, room: &RoomName) -> impl Iterator<Item = &Arc<Session>> {
         self.rooms.get(room).into_iter().flat_map(|members| members.sessions.values())
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.sessions.iter().map(|ById(session)| session)
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod held;
 mod joined;
+#[cfg(test)]
+pub mod recorder;
 mod replay;
 pub mod trail;
 

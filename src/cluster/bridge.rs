@@ -44,11 +44,11 @@ impl Bridge {
     }
 
     /// Delivers an event to the clients of this node, unless it is for one node to publish: that one hears it otherwise.
-    pub(super) fn take(&self, outgoing: &Outgoing) {
+    pub(super) async fn take(&self, outgoing: &Outgoing) {
         if self.publisher.is_for_one(outgoing) {
             return self.count("left");
         }
-        if self.publisher.deliver_foreign(outgoing).local == 0 {
+        if self.publisher.deliver_foreign(outgoing).served().await.local == 0 {
             self.count("nobody");
         }
     }

@@ -23,14 +23,14 @@ use super::scribe::Scribe;
 use super::socketio::{self, Broadcast};
 use super::{Leaver, PubSub, event};
 use crate::config;
-use crate::publish::{Outgoing, Publisher, Remote};
+use crate::publish::{Carried, Outgoing, Publisher, Remote};
 use crate::redis::{Keys, Kind, Message, Redis, Sink, SocketIoKeys};
 use crate::room::{Interest, RESERVED_PREFIX, Rooms};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
 
 /// Delivers to the clients of this node.
-type Deliver = dyn Fn(&Outgoing) + Send + Sync;
+type Deliver = dyn Fn(&Outgoing) -> Carried + Send + Sync;
 
 /// The way of events to the other nodes and back.
 pub struct Wire {
@@ -135,7 +135,7 @@ impl Wire {
     }
 
     /// Begins to hear, and to follow the rooms that have members here. To be called once; needs a Tokio runtime.
-    pub fn receive(self: &Arc<Self>, deliver: impl Fn(&Outgoing) + Send + Sync + 'static) {
+    pub fn receive(self: &Arc<Self>, deliver: impl Fn(&Outgoing) -> Carried + Send + Sync + 'static) {
         let deliver: Arc<Deliver> = Arc::new(deliver);
         self.rooms.set_interest(self.clone());
         for space in self.spaces.values() {

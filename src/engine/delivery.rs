@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use prometheus::IntCounter;
+use tokio::sync::oneshot;
 
 use crate::cluster::{Cluster, Wire};
 use crate::order::OrderGuard;
-use crate::publish::{Carried, Carrier, Outgoing, Remote};
+use crate::publish::{Carried, Carrier, Outgoing, Remote, Served};
 use crate::room::Rooms;
 use crate::session::{Delivery as Fate, SendError, Session};
 use crate::telemetry::metrics::Metrics;
@@ -20,8 +21,38 @@ const AHEAD: usize = 16;
 pub(super) struct Deliveries {
     rooms: Arc<Rooms>,
     guard: OrderGuard,
-    counters: HashMap<Arc<str>, Counters>,
+    books: HashMap<Arc<str>, Arc<Books>>,
     wire: Option<Arc<Wire>>,
+}
+
+/// Where it is written what became of a namespace's events.
+pub(super) struct Books {
+    rooms: Arc<Rooms>,
+    counters: Counters,
+}
+
+/// How an event is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// To everybody alike.
+    Alike,
+    /// To its clients one by one, since one of them may mind how.
+    Minded,
+    /// To nobody: something newer has overtaken it. Those who would have got it are not owed it when they come back, either.
+    Overtaken,
+}
+
+/// Whether an event was handed out.
+pub(super) enum Handed {
+    /// To everybody.
+    Now(Tally),
+    /// It will be.
+    Later {
+        /// To so many at most.
+        local: usize,
+        /// What has become of it then.
+        served: oneshot::Receiver<Served>,
+    },
 }
 
 /// Those of a namespace.
@@ -32,6 +63,7 @@ struct Counters {
     closed: IntCounter,
     replaced: IntCounter,
     overtaken: IntCounter,
+    refused: IntCounter,
 }
 
 /// What became of an event on this node.
@@ -43,6 +75,8 @@ pub(super) struct Tally {
     volatile: usize,
     pub(super) closed: usize,
     replaced: usize,
+    /// Not sent, because too many events wait to be handed out.
+    refused: usize,
     /// For which something is kept from now on.
     laggards: Vec<Weak<Session>>,
 }
@@ -50,61 +84,67 @@ pub(super) struct Tally {
 impl Deliveries {
     /// For every namespace of `rooms`; with `is_connected`, to and from the other nodes, too.
     pub(super) fn new(rooms: Arc<Rooms>, cluster: &Cluster, is_connected: bool, metrics: &Metrics) -> Self {
-        let counters = rooms.namespaces().map(|path| (path.clone(), Counters::new(path, metrics))).collect();
+        let books = |path: &Arc<str>| Books { rooms: rooms.clone(), counters: Counters::new(path, metrics) };
+        let books = rooms.namespaces().map(|path| (path.clone(), Arc::new(books(path)))).collect();
         let wire = cluster.wire().filter(|_| is_connected).cloned();
-        Self { rooms, guard: OrderGuard::default(), counters, wire }
+        Self { rooms, guard: OrderGuard::default(), books, wire }
     }
 
     /// Begins to give `carrier`, whose part this is, what other nodes send.
     pub(super) fn receive(&self, carrier: &Arc<impl Carrier + 'static>) {
         if let Some(wire) = &self.wire {
             let carrier = carrier.clone();
-            wire.receive(move |outgoing| {
-                carrier.deliver(outgoing);
-            });
+            wire.receive(move |outgoing| carrier.deliver(outgoing));
         }
     }
 
     pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.counters.keys()
+        self.books.keys()
     }
 
-    /// Has the event handed out on this node, unless something newer has overtaken it. `hand_out` is told, too, whether
-    /// the event's clients are served one by one, since one of them minds how.
-    pub(super) fn deliver(&self, outgoing: &Outgoing, hand_out: impl FnOnce(&Outgoing, bool) -> Tally) -> Carried {
-        let nothing = Carried { local: 0, dropped: 0, remote: Remote::Alone };
-        let Some(counters) = self.counters.get(&outgoing.namespace) else { return nothing };
+    /// A namespace's books.
+    pub(super) fn books(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Books>)> {
+        self.books.iter()
+    }
+
+    /// Has the event handed out on this node, unless something newer has overtaken it.
+    pub(super) fn deliver(&self, outgoing: &Outgoing, hand_out: impl Fn(&Outgoing, How) -> Handed) -> Carried {
+        let Some(books) = self.books.get(&outgoing.namespace) else { return Carried::to(0, 0) };
         let minded = self.rooms.minded(&outgoing.namespace, &outgoing.event, &outgoing.rooms);
-        let is_minded = minded.is_some();
+        let how = if minded.is_some() { How::Minded } else { How::Alike };
         let minded = minded.map(|event| Outgoing { event, ..outgoing.clone() });
         let outgoing = minded.as_ref().unwrap_or(outgoing);
-        let work = || hand_out(outgoing, is_minded);
-        let Some(tally) = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work) else {
-            counters.overtaken.inc();
-            self.pass_over(outgoing);
-            return nothing;
-        };
-        counters.count(&tally);
-        let carried = Carried { local: tally.queued, dropped: tally.full + tally.volatile, remote: Remote::Alone };
-        self.rooms.note_laggards(tally.laggards);
-        carried
-    }
-
-    /// Those who would have got an event that was overtaken are not owed it when they come back, either.
-    fn pass_over(&self, outgoing: &Outgoing) {
-        if outgoing.stamps.is_empty() {
-            return;
-        }
-        self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
-            sessions.for_each(|session| session.pass_over(&outgoing.stamps));
+        let work = || hand_out(outgoing, how);
+        let handed = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work).unwrap_or_else(|| {
+            books.counters.overtaken.inc();
+            if outgoing.stamps.is_empty() { Handed::Now(Tally::default()) } else { hand_out(outgoing, How::Overtaken) }
         });
+        match handed {
+            Handed::Now(tally) => {
+                let Served { queued, dropped } = books.enter(tally);
+                Carried::to(queued, dropped)
+            }
+            Handed::Later { local, served } => Carried { served: Some(served), ..Carried::to(local, 0) },
+        }
     }
 
     /// As [`Deliveries::deliver`], and then to the other nodes: local delivery waits for nobody.
-    pub(super) fn carry(&self, outgoing: &Outgoing, hand_out: impl FnOnce(&Outgoing, bool) -> Tally) -> Carried {
+    pub(super) fn carry(&self, outgoing: &Outgoing, hand_out: impl Fn(&Outgoing, How) -> Handed) -> Carried {
         let carried = self.deliver(outgoing, hand_out);
-        let wire = self.wire.as_ref().filter(|_| self.counters.contains_key(&outgoing.namespace));
+        let wire = self.wire.as_ref().filter(|_| self.books.contains_key(&outgoing.namespace));
         Carried { remote: wire.map_or(Remote::Alone, |wire| wire.publish(outgoing)), ..carried }
+    }
+}
+
+// === impl Books ===
+
+impl Books {
+    /// Counts what became of an event, and remembers for whom something is kept.
+    pub(super) fn enter(&self, tally: Tally) -> Served {
+        self.counters.count(&tally);
+        let served = Served { queued: tally.queued, dropped: tally.full + tally.volatile + tally.refused };
+        self.rooms.note_laggards(tally.laggards);
+        served
     }
 }
 
@@ -120,6 +160,7 @@ impl Counters {
             closed: dropped("closed"),
             replaced: dropped("slow_replaced"),
             overtaken: dropped("overtaken"),
+            refused: dropped("publish_queue_full"),
         }
     }
 
@@ -129,6 +170,7 @@ impl Counters {
         self.volatile.inc_by(tally.volatile as u64);
         self.closed.inc_by(tally.closed as u64);
         self.replaced.inc_by(tally.replaced as u64);
+        self.refused.inc_by(tally.refused as u64);
     }
 }
 
@@ -140,8 +182,22 @@ impl Tally {
         Self { queued, ..Self::default() }
     }
 
-    /// Queues the event for these clients, one after the other.
-    pub(super) fn hand_all<'s>(&mut self, mut sessions: impl Iterator<Item = &'s Arc<Session>>, outgoing: &Outgoing) {
+    /// An event is handed to these clients, one after the other.
+    pub(super) fn of<'s>(sessions: impl Iterator<Item = &'s Arc<Session>>, outgoing: &Outgoing, how: How) -> Self {
+        let mut tally = Self::default();
+        tally.hand_all(sessions, outgoing, how);
+        tally
+    }
+
+    /// An event reaches none of so many clients: too much waits before it.
+    pub(super) fn refused(clients: usize) -> Self {
+        Self { refused: clients, ..Self::default() }
+    }
+
+    fn hand_all<'s>(&mut self, mut sessions: impl Iterator<Item = &'s Arc<Session>>, outgoing: &Outgoing, how: How) {
+        if how == How::Overtaken {
+            return sessions.for_each(|session| session.pass_over(&outgoing.stamps));
+        }
         let mut ahead = [None; AHEAD];
         loop {
             let taken = ahead.iter_mut().zip(&mut sessions).map(|(place, session)| *place = Some(session)).count();

@@ -14,6 +14,7 @@ mod intake;
 mod member;
 pub mod packet;
 mod session;
+mod slices;
 mod turn;
 mod wire;
 

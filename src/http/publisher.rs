@@ -181,7 +181,7 @@ rooms = ["all"]
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 Ok(())
             };
-            Carried { local: 3, dropped: 0, remote: Remote::Handed(Box::pin(confirmed)) }
+            Carried { remote: Remote::Handed(Box::pin(confirmed)), ..Carried::to(3, 0) }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Carried, Carrier, Outgoing, Remote};
+use super::{Carried, Carrier, Outgoing};
 use crate::order::OrderGuard;
 use crate::room::Rooms;
 use crate::session::SendError;
@@ -52,6 +52,6 @@ impl Carrier for Direct {
             self.metrics.deliveries_dropped_total.with_label_values(&[&outgoing.namespace, "overtaken"]).inc();
             (0, 0)
         });
-        Carried { local, dropped, remote: Remote::Alone }
+        Carried::to(local, dropped)
     }
 }

@@ -20,7 +20,7 @@ impl Publisher {
     /// Records an event in its rooms' histories, then carries it.
     ///
     /// What cannot be recorded is counted by the history, and goes out live without a place in it. Without a history
-    /// this is done after one poll.
+    /// this is done after one poll, unless very many clients get the event.
     pub(super) async fn deliver(
         &self,
         contract: &str,
@@ -31,12 +31,13 @@ impl Publisher {
         let recovery = self.recovering.get(&outgoing.namespace).copied();
         let kept = self.kept(outgoing, story, recovery);
         if kept.is_empty() {
-            return self.emit(outgoing, contract, origin);
+            let (carried, _timer) = self.emit(outgoing, contract, origin);
+            return carried.served().await;
         }
         if recovery.is_some() {
             outgoing.event = outgoing.event.clone().with_mark(Mark::new(outgoing.except.clone()));
         }
-        // The turn lasts until the event is out, so that the order of offsets is the order of deliveries.
+        // The turn lasts until the event's place among all others is fixed, so that the order of offsets is the order of deliveries.
         let recorded = self.parts.history.record(&kept, &outgoing.event).await;
         outgoing.stamps.clone_from(&recorded.stamps);
         if let Some(policy) = recovery
@@ -44,7 +45,10 @@ impl Publisher {
         {
             self.parts.history.note_unrecorded(&outgoing.namespace, policy.window);
         }
-        self.emit(outgoing, contract, origin)
+        let (carried, _timer) = self.emit(outgoing, contract, origin);
+        drop(recorded);
+        // Who goes on publishing does so once everybody has it: that bounds what waits.
+        carried.served().await
     }
 
     pub(super) fn kept(&self, outgoing: &Outgoing, story: Story, recovery: Option<RecoveryPolicy>) -> Vec<Keeping> {

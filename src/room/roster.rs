@@ -1,64 +1,77 @@
 //! Lists of sessions that cost little: most rooms are one client's own.
 
-use std::borrow::Borrow;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use indexmap::IndexSet;
-
+use super::crowd::{Block, ByPlace, Crowd};
 use crate::session::Session;
 
-/// The members of a room: a word for one, a table for more. Joining and leaving are O(1).
+/// So many members are looked through one by one.
+const FEW: usize = 16;
+
+/// The members of a room: a word for one, a list for few, a table for more. Joining and leaving are O(1).
 #[derive(Default)]
 pub(super) enum Roster {
     #[default]
     Empty,
     One(Arc<Session>),
-    Many(Box<IndexSet<ByPlace>>),
+    #[expect(clippy::box_collection, reason = "most rooms have one member, and are to be small")]
+    Few(Box<Vec<Arc<Session>>>),
+    Many(Box<Crowd<ByPlace>>),
 }
 
 impl Roster {
     /// Adds a session. False when it was there.
     pub(super) fn insert(&mut self, session: &Arc<Session>) -> bool {
-        let one = match self {
-            Self::Many(all) => return all.insert(ByPlace(session.clone())),
-            Self::Empty => None,
-            Self::One(one) if Arc::ptr_eq(one, session) => return false,
-            Self::One(one) => Some(one.clone()),
+        let grown = match self {
+            Self::Many(all) => return all.insert(session),
+            _ if self.contains(session) => return false,
+            Self::Few(few) if few.len() < FEW => {
+                few.push(session.clone());
+                return true;
+            }
+            Self::Empty => Self::One(session.clone()),
+            Self::One(one) => Self::Few(Box::new(vec![one.clone(), session.clone()])),
+            Self::Few(few) => {
+                let mut all = Crowd::default();
+                for member in few.iter().chain([session]) {
+                    all.insert(member);
+                }
+                Self::Many(Box::new(all))
+            }
         };
-        *self = match one {
-            None => Self::One(session.clone()),
-            Some(one) => Self::Many(Box::new([one, session.clone()].map(ByPlace).into())),
-        };
+        *self = grown;
         true
     }
 
     /// Removes a session. False when it was not there.
     pub(super) fn remove(&mut self, session: &Session) -> bool {
-        match self {
-            Self::Empty => false,
-            Self::One(one) => {
-                let was = std::ptr::eq(&**one, session);
-                if was {
-                    *self = Self::Empty;
-                }
-                was
+        let (was, shrunk) = match self {
+            Self::Empty => (false, None),
+            Self::One(one) if std::ptr::eq(&**one, session) => (true, Some(Self::Empty)),
+            Self::One(_) => (false, None),
+            Self::Few(few) => {
+                let found = few.iter().position(|member| std::ptr::eq(&**member, session));
+                found.map(|place| few.swap_remove(place));
+                let last = if let [last] = &few[..] { Some(Self::One(last.clone())) } else { None };
+                (found.is_some(), last)
             }
             Self::Many(all) => {
-                let was = all.swap_remove(&Place::of(session));
-                if let (1, Some(ByPlace(last))) = (all.len(), all.first()) {
-                    *self = Self::One(last.clone());
-                }
-                was
+                let was = all.remove(session);
+                // Half of what made it a table, so that it is not made anew with every second member.
+                let few = all.len() <= FEW / 2;
+                (was, few.then(|| Self::Few(Box::new(all.values().cloned().collect()))))
             }
+        };
+        if let Some(shrunk) = shrunk {
+            *self = shrunk;
         }
+        was
     }
 
     pub(super) fn contains(&self, session: &Session) -> bool {
         match self {
-            Self::Empty => false,
-            Self::One(one) => std::ptr::eq(&**one, session),
-            Self::Many(all) => all.contains(&Place::of(session)),
+            Self::Many(all) => all.contains(session),
+            _ => self.values().any(|member| std::ptr::eq(&**member, session)),
         }
     }
 
@@ -66,6 +79,7 @@ impl Roster {
         match self {
             Self::Empty => 0,
             Self::One(_) => 1,
+            Self::Few(few) => few.len(),
             Self::Many(all) => all.len(),
         }
     }
@@ -75,70 +89,29 @@ impl Roster {
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Session>> {
-        let (one, many) = match self {
-            Self::Empty => (None, None),
-            Self::One(one) => (Some(one), None),
-            Self::Many(all) => (None, Some(all)),
+        let (few, blocks) = match self {
+            Self::Empty => (&[][..], &[][..]),
+            Self::One(one) => (std::slice::from_ref(one), &[][..]),
+            Self::Few(few) => (&few[..], &[][..]),
+            Self::Many(all) => (&[][..], all.blocks()),
         };
-        one.into_iter().chain(many.into_iter().flat_map(|all| all.iter().map(|ByPlace(session)| session)))
+        few.iter().chain(blocks.iter().flat_map(|block| block.iter()))
+    }
+
+    /// Those who are members now, for somebody who goes through them slowly.
+    pub(super) fn blocks(&self) -> Vec<Block> {
+        match self {
+            Self::Empty => Vec::new(),
+            Self::Many(all) => all.blocks().to_vec(),
+            _ => vec![Arc::new(self.values().cloned().collect())],
+        }
+    }
+
+    /// Whether nobody of this block has left or come since it was taken.
+    pub(super) fn still_has(&self, number: usize, block: &Block) -> bool {
+        matches!(self, Self::Many(all) if all.still_has(number, block))
     }
 }
-
-/// Where a session is: nobody else is there as long as it is in a list.
-#[derive(PartialEq, Eq, Hash)]
-pub(super) struct Place(usize);
-
-impl Place {
-    fn of(session: &Session) -> Self {
-        Self(std::ptr::from_ref(session).addr())
-    }
-}
-
-/// A session, found by where it is.
-pub(super) struct ByPlace(Arc<Session>);
-
-impl indexmap::Equivalent<ByPlace> for Place {
-    fn equivalent(&self, other: &ByPlace) -> bool {
-        *self == Self::of(&other.0)
-    }
-}
-
-impl Hash for ByPlace {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Place::of(&self.0).hash(state);
-    }
-}
-
-impl PartialEq for ByPlace {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for ByPlace {}
-
-/// A session, found by its id.
-pub(super) struct ById(pub(super) Arc<Session>);
-
-impl Borrow<str> for ById {
-    fn borrow(&self) -> &str {
-        self.0.id()
-    }
-}
-
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id().hash(state);
-    }
-}
-
-impl PartialEq for ById {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id() == other.0.id()
-    }
-}
-
-impl Eq for ById {}
 
 #[cfg(test)]
 mod tests {
@@ -147,45 +120,43 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{Args, Event};
-    use crate::session::{AckId, Close, Link, Peer, RoomName, SendError};
-    use crate::user::User;
-
-    struct Nowhere;
-
-    impl Link for Nowhere {
-        fn send(&self, _: &Event) -> Result<(), SendError> {
-            Ok(())
-        }
-        fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
-            Ok(())
-        }
-        fn joined(&self, _: &RoomName) {}
-        fn left(&self, _: &RoomName) {}
-        fn close(&self, _: Close) {}
-    }
+    use crate::session::recorder::Recorder;
 
     fn session(id: usize) -> Arc<Session> {
-        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
-        Session::new(id.to_string(), "/".into(), Arc::new(User::anonymous()), peer, Box::new(Nowhere))
+        Recorder::default().session(&id.to_string(), None)
+    }
+
+    fn ids<'a>(sessions: impl Iterator<Item = &'a Arc<Session>>) -> Vec<usize> {
+        let mut ids: Vec<usize> = sessions.map(|session| session.id().parse().unwrap()).collect();
+        ids.sort_unstable();
+        ids
     }
 
     proptest! {
         #[test]
-        fn roster_is_a_set(steps in proptest::collection::vec((any::<bool>(), 0usize..6), 0..60)) {
-            let sessions: Vec<_> = (0..6).map(session).collect();
+        fn roster_is_a_set_and_who_took_its_blocks_keeps_them(
+            first in 0usize..300,
+            steps in proptest::collection::vec((any::<bool>(), 0usize..300), 0..200),
+        ) {
+            let sessions: Vec<_> = (0..300).map(session).collect();
             let (mut roster, mut wanted) = (Roster::default(), BTreeSet::new());
+            for (who, session) in sessions[..first].iter().enumerate() {
+                prop_assert_eq!(roster.insert(session), wanted.insert(who));
+            }
+            let taken = roster.blocks();
             for (comes, who) in steps {
                 if comes {
                     prop_assert_eq!(roster.insert(&sessions[who]), wanted.insert(who));
                 } else {
                     prop_assert_eq!(roster.remove(&sessions[who]), wanted.remove(&who));
                 }
-                let mut found: Vec<usize> = roster.values().map(|session| session.id().parse().unwrap()).collect();
-                found.sort_unstable();
-                prop_assert_eq!(found, wanted.iter().copied().collect::<Vec<_>>());
+                prop_assert_eq!(ids(roster.values()), wanted.iter().copied().collect::<Vec<_>>());
                 prop_assert_eq!((roster.len(), roster.is_empty()), (wanted.len(), wanted.is_empty()));
-                prop_assert!((0..6).all(|who| roster.contains(&sessions[who]) == wanted.contains(&who)));
+                prop_assert_eq!(roster.contains(&sessions[who]), wanted.contains(&who));
+            }
+            prop_assert_eq!(ids(taken.iter().flat_map(|block| block.iter())), (0..first).collect::<Vec<_>>());
+            for (number, block) in taken.iter().enumerate().filter(|(number, block)| roster.still_has(*number, block)) {
+                prop_assert!(block.iter().all(|session| roster.contains(session)), "block {}", number);
             }
         }
     }

@@ -127,11 +127,13 @@ metrics! {
     events_published_total: counter ["contract", "event", "origin"];
     /// Copies of events queued for clients of this node.
     deliveries_total: counter ["nsp"];
-    /// Copies of events that were not queued for a client, by reason: queue_full (the client does not read), volatile (it could not be written at once), slow_replaced (a newer one took its place, as the contract's `slow` says), closed (the client is gone), overtaken (by the event that ends their story).
+    /// Copies of events that were not queued for a client, by reason: queue_full (the client does not read), volatile (it could not be written at once), slow_replaced (a newer one took its place, as the contract's `slow` says), closed (the client is gone), overtaken (by the event that ends their story), publish_queue_full (too many events waited to be queued for very many clients).
     deliveries_dropped_total: counter ["nsp", "reason"];
     /// Seconds that it took to queue a published event for all its clients of this node and to hand it to the cluster.
     publish_seconds: histogram ["origin"] buckets LATENCY;
-    /// Seconds for which a writer of the native engine held its thread before others could run; it gives it back after half a millisecond.
+    /// Events that wait to be queued for their clients, because one for very many clients is under way.
+    publish_waiting: gauge ["nsp"];
+    /// Seconds for which a writer of the native engine, or who queues an event for very many clients, held its thread before others could run; it gives it back after half a millisecond.
     delivery_turn_seconds: histogram [] buckets LATENCY;
     /// Events that Redis has taken for the other nodes.
     cluster_carried_total: counter [];

@@ -26,10 +26,10 @@ pub(super) async fn run(
     let receiver = Receiver { wire: &wire, space, reader: wire.pubsub.reader(), deliver: &*deliver };
     while let Some(message) = incoming.recv().await {
         match message.kind {
-            Kind::Sharded => receiver.frame(&message),
+            Kind::Sharded => receiver.frame(&message).await,
             Kind::Below => receiver.for_one(message),
             _ if message.channel == space.requests => wire.request(space, &message.body),
-            _ => receiver.broadcast(message),
+            _ => receiver.broadcast(message).await,
         }
     }
 }
@@ -43,14 +43,14 @@ struct Receiver<'a> {
 
 impl Receiver<'_> {
     /// A frame of our own.
-    fn frame(&self, message: &Message) {
+    async fn frame(&self, message: &Message) {
         let Some(frame) = self.reader.read(message) else { return };
         let age = frame.age();
         let namespace = &self.space.namespace;
         let outgoing = event::concerns(&frame.body, |room| self.wire.rooms.has_members(namespace, room))
             .and_then(|concerns| concerns.then(|| event::decode(namespace, frame.body.clone())).transpose());
         match outgoing {
-            Ok(Some(outgoing)) => self.sibling(&outgoing, age),
+            Ok(Some(outgoing)) => self.sibling(&outgoing, age).await,
             Ok(None) => self.wire.metrics.cluster_unneeded_total.with_label_values(&[namespace]).inc(),
             Err(error) => {
                 tracing::warn!(node = %frame.origin.node, %error, "ignored an event of another node");
@@ -59,18 +59,19 @@ impl Receiver<'_> {
         }
     }
 
-    fn sibling(&self, outgoing: &Outgoing, age: Duration) {
+    async fn sibling(&self, outgoing: &Outgoing, age: Duration) {
         self.wire.metrics.cluster_received_total.with_label_values(&[&self.space.namespace]).inc();
-        (self.deliver)(outgoing);
+        // The next one waits until this is queued for everybody: the bounded queue of messages is the only one.
+        (self.deliver)(outgoing).served().await;
         self.wire.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]).observe(age.as_secs_f64());
     }
 
     /// A broadcast as Socket.IO's servers and emitters send it.
-    fn broadcast(&self, message: Message) {
+    async fn broadcast(&self, message: Message) {
         match self.read(message.body) {
             Ok(Some(mut broadcast)) => match broadcast.ours.take() {
-                Some(ours) => self.marked(&message.channel, &broadcast, ours),
-                None => self.foreign(&broadcast),
+                Some(ours) => self.marked(&message.channel, &broadcast, ours).await,
+                None => self.foreign(&broadcast).await,
             },
             Ok(None) => {}
             Err(why) => self.wire.drop_foreign(why.as_str()),
@@ -84,7 +85,7 @@ impl Receiver<'_> {
     }
 
     /// One of a node of ours, with what nodes tell each other.
-    fn marked(&self, channel: &Arc<str>, broadcast: &Broadcast, ours: Bytes) {
+    async fn marked(&self, channel: &Arc<str>, broadcast: &Broadcast, ours: Bytes) {
         let Some(frame) = self.reader.read_frame(channel, ours) else { return };
         let age = frame.age();
         let (Some(mut outgoing), Ok((stamps, order))) = (self.local(broadcast), event::decode_marks(frame.body)) else {
@@ -92,16 +93,16 @@ impl Receiver<'_> {
         };
         outgoing.stamps = stamps;
         outgoing.order = order;
-        self.sibling(&outgoing, age);
+        self.sibling(&outgoing, age).await;
     }
 
-    fn foreign(&self, broadcast: &Broadcast) {
+    async fn foreign(&self, broadcast: &Broadcast) {
         let labels = [&*self.space.namespace, "broadcast"];
         self.wire.metrics.socketio_received_total.with_label_values(&labels).inc();
         let Some(outgoing) = self.local(broadcast) else { return };
         match self.wire.bridge.get() {
-            Some(bridge) => bridge.take(&outgoing),
-            None => (self.deliver)(&outgoing),
+            Some(bridge) => bridge.take(&outgoing).await,
+            None => drop((self.deliver)(&outgoing).served().await),
         }
     }
 

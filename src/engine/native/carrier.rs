@@ -3,10 +3,12 @@
 //! Local first, whatever Redis does. An event is framed once; each recipient's queue gets a reference to the bytes. What
 //! nodes say to each other is the same as on the other engine, so nodes of both can share a cluster.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::slices::Line;
 use crate::cluster::Cluster;
-use crate::engine::delivery::{Deliveries, Tally};
+use crate::engine::delivery::{Books, Deliveries, Handed, How, Tally};
 use crate::engine::socketioxide::SocketioxideCarrier;
 use crate::publish::{Carried, Carrier, Outgoing};
 use crate::redis::Keys;
@@ -15,8 +17,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// The carrier of a node whose WebSockets are served by the native engine.
 pub struct NativeCarrier {
-    rooms: Arc<Rooms>,
     deliveries: Deliveries,
+    lines: HashMap<Arc<str>, Arc<Line>>,
     metrics: Arc<Metrics>,
     /// Knows the library's sockets; carries nothing.
     polling: Arc<SocketioxideCarrier>,
@@ -28,7 +30,9 @@ impl NativeCarrier {
     pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, keys: Option<Keys>, metrics: Arc<Metrics>) -> Arc<Self> {
         let polling = SocketioxideCarrier::new(rooms.clone(), cluster, None, metrics.clone());
         let deliveries = Deliveries::new(rooms.clone(), cluster, keys.is_some(), &metrics);
-        let carrier = Arc::new(Self { rooms, deliveries, metrics, polling });
+        let line = |(path, books): (&Arc<str>, &Arc<Books>)| (path.clone(), Line::new(&rooms, path, books, &metrics));
+        let lines = deliveries.books().map(line).collect();
+        let carrier = Arc::new(Self { deliveries, lines, metrics, polling });
         carrier.deliveries.receive(&carrier);
         carrier
     }
@@ -45,23 +49,21 @@ impl NativeCarrier {
         &self.polling
     }
 
-    fn hand_out(&self, outgoing: &Outgoing) -> Tally {
-        let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
-            let mut tally = Tally::default();
-            tally.hand_all(sessions, outgoing);
-            tally
-        });
-        tally.unwrap_or_default()
+    fn hand_out(&self, outgoing: &Outgoing, how: How) -> Handed {
+        match self.lines.get(&outgoing.namespace) {
+            Some(line) => line.hand_out(outgoing, how),
+            None => Handed::Now(Tally::default()),
+        }
     }
 }
 
 impl Carrier for NativeCarrier {
     fn carry(&self, outgoing: &Outgoing) -> Carried {
-        self.deliveries.carry(outgoing, |outgoing, _| self.hand_out(outgoing))
+        self.deliveries.carry(outgoing, |outgoing, how| self.hand_out(outgoing, how))
     }
 
     fn deliver(&self, outgoing: &Outgoing) -> Carried {
-        self.deliveries.deliver(outgoing, |outgoing, _| self.hand_out(outgoing))
+        self.deliveries.deliver(outgoing, |outgoing, how| self.hand_out(outgoing, how))
     }
 }
 

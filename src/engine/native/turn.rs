@@ -168,13 +168,13 @@ async fn write(turns: Arc<Turns>) {
     }
 }
 
-/// For how long a writer has held its thread.
+/// For how long somebody has held its thread.
 #[derive(Default)]
-struct Turn(Duration);
+pub(super) struct Turn(Duration);
 
 impl Turn {
     /// Counts the time since then. True when others are to have the thread.
-    fn is_over(&mut self, since: &mut Instant) -> bool {
+    pub(super) fn is_over(&mut self, since: &mut Instant) -> bool {
         let now = Instant::now();
         self.0 += now.duration_since(*since);
         *since = now;
@@ -182,7 +182,7 @@ impl Turn {
     }
 
     /// The thread is given back.
-    fn end(&mut self, held: &Histogram) {
+    pub(super) fn end(&mut self, held: &Histogram) {
         if !self.0.is_zero() {
             held.observe(self.0.as_secs_f64());
         }

@@ -12,7 +12,7 @@ use socketioxide_core::{Str, Value};
 
 use super::adapter::{AdapterState, Port};
 use crate::cluster::{Cluster, PubSub};
-use crate::engine::delivery::{Deliveries, Tally};
+use crate::engine::delivery::{Deliveries, Handed, How, Tally};
 use crate::event::Event;
 use crate::publish::{Carried, Carrier, Outgoing};
 use crate::redis::Keys;
@@ -80,13 +80,16 @@ impl SocketioxideCarrier {
     }
 
     /// All at once, but for those who are asked one by one.
-    fn hand_out(&self, outgoing: &Outgoing, is_minded: bool) -> Tally {
-        let Some(port) = self.ports.get(&outgoing.namespace) else { return Tally::default() };
+    fn hand_out(&self, outgoing: &Outgoing, how: How) -> Handed {
+        let Some(port) = self.ports.get(&outgoing.namespace) else { return Handed::Now(Tally::default()) };
         // Nobody may join while it is decided who gets the event how: a replay begins before its join.
         let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
+            if how == How::Overtaken {
+                return Tally::of(sessions, outgoing, how);
+            }
             let bytes = outgoing.event.size_bytes();
             let together =
-                |session: &&Arc<Session>| !is_minded && !outgoing.passes_over(session) && session.shares(bytes);
+                |session: &&Arc<Session>| how == How::Alike && !outgoing.passes_over(session) && session.shares(bytes);
             let (shared, singles): (Vec<_>, Vec<_>) = sessions.partition(together);
             let mut tally = Tally::of_queued(shared.len());
             if !shared.is_empty() {
@@ -98,17 +101,17 @@ impl SocketioxideCarrier {
             singles.iter().for_each(|session| tally.hand(session, outgoing));
             tally
         });
-        tally.unwrap_or_default()
+        Handed::Now(tally.unwrap_or_default())
     }
 }
 
 impl Carrier for SocketioxideCarrier {
     fn carry(&self, outgoing: &Outgoing) -> Carried {
-        self.deliveries.carry(outgoing, |outgoing, is_minded| self.hand_out(outgoing, is_minded))
+        self.deliveries.carry(outgoing, |outgoing, how| self.hand_out(outgoing, how))
     }
 
     fn deliver(&self, outgoing: &Outgoing) -> Carried {
-        self.deliveries.deliver(outgoing, |outgoing, is_minded| self.hand_out(outgoing, is_minded))
+        self.deliveries.deliver(outgoing, |outgoing, how| self.hand_out(outgoing, how))
     }
 }
 

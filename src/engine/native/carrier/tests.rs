@@ -1,29 +1,9 @@
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Mutex;
-
 use super::*;
-use crate::event::{Args, Event, Stamp};
+use crate::event::{Event, Stamp};
 use crate::order::Order;
+use crate::session::RoomName;
+use crate::session::recorder::Recorder;
 use crate::session::trail::{Point, Position, Tail, Trail};
-use crate::session::{AckId, Close, Link, Peer, RoomName, SendError, Session};
-use crate::user::User;
-
-/// Keeps what is sent.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<String>>>);
-
-impl Link for Kept {
-    fn send(&self, event: &Event) -> Result<(), SendError> {
-        self.0.lock().unwrap().push(event.text().to_string());
-        Ok(())
-    }
-    fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
-        Ok(())
-    }
-    fn joined(&self, _: &RoomName) {}
-    fn left(&self, _: &RoomName) {}
-    fn close(&self, _: Close) {}
-}
 
 const EPOCH: u64 = 7;
 
@@ -44,11 +24,9 @@ async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
     let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
     let cluster = Cluster::alone("n", rooms.clone());
     let carrier = NativeCarrier::new(rooms.clone(), &cluster, None, metrics.clone());
-    let kept = Kept::default();
-    let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
+    let kept = Recorder::default();
     let trail = Trail::new("key".into(), 0);
-    let user = Arc::new(User::named("u"));
-    let session = Session::with_trail("s", "/".into(), user, peer, Box::new(kept.clone()), Some(trail));
+    let session = kept.session("s", Some(trail));
     rooms.add(&session);
     let room: RoomName = "r".into();
     rooms.join(&session, &room);
@@ -59,7 +37,7 @@ async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
     for (number, offset) in [(2, 2), (1, 1), (3, 3)] {
         carrier.carry(&progress(number, offset));
     }
-    let sent = kept.0.lock().unwrap().clone();
+    let sent = kept.sent();
     assert_eq!(sent.len(), 2, "{sent:?}");
     let args: Vec<serde_json::Value> = serde_json::from_str(&sent[1]).unwrap();
     let tail = args.last().and_then(serde_json::Value::as_str);

@@ -1,0 +1,156 @@
+//! Events for very many clients are queued for them in slices, so that no thread is held for long.
+//!
+//! While one is under way, whatever its namespace's clients get waits in line behind it: what was published first comes
+//! first. Who publishes waits, too, before it publishes again, so that the line grows no longer than there are publishers.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use prometheus::{Histogram, IntGauge};
+use tokio::sync::oneshot;
+
+use super::turn::Turn;
+use crate::engine::delivery::{Books, Handed, How, Tally};
+use crate::publish::{Outgoing, Served};
+use crate::room::{Audience, Rooms};
+use crate::telemetry::metrics::Metrics;
+
+/// So many clients are served in one step: about 0.3 ms.
+const ONE_STEP: usize = 1024;
+
+/// At most so many events of a namespace wait in line, ...
+const MAX_WAITING: usize = 16_384;
+
+/// ... and so many bytes of them, though one always may.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// The line of a namespace.
+pub(super) struct Line {
+    rooms: Arc<Rooms>,
+    books: Arc<Books>,
+    line: Mutex<Waiting>,
+    /// An event is under way; for those who have nothing in line and need not know more.
+    busy: AtomicBool,
+    length: IntGauge,
+    held: Histogram,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+}
+
+struct Job {
+    outgoing: Outgoing,
+    how: How,
+    served: oneshot::Sender<Served>,
+}
+
+impl Line {
+    pub(super) fn new(rooms: &Arc<Rooms>, namespace: &Arc<str>, books: &Arc<Books>, metrics: &Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            rooms: rooms.clone(),
+            books: books.clone(),
+            line: Mutex::default(),
+            busy: AtomicBool::new(false),
+            length: metrics.publish_waiting.with_label_values(&[namespace]),
+            held: metrics.delivery_turn_seconds.with_label_values::<&str>(&[]),
+        })
+    }
+
+    /// Queues an event for its clients: now, where they are few and nothing is in line. Needs a Tokio runtime.
+    pub(super) fn hand_out(self: &Arc<Self>, outgoing: &Outgoing, how: How) -> Handed {
+        let at_once = if self.busy.load(Ordering::Acquire) { 0 } else { ONE_STEP };
+        match self.hand_few(outgoing, how, at_once) {
+            Ok(tally) => Handed::Now(tally),
+            Err(clients) => self.put(outgoing, how, clients),
+        }
+    }
+
+    /// Queues an event for at most so many clients. Of more it says how many they are.
+    fn hand_few(&self, outgoing: &Outgoing, how: How, most: usize) -> Result<Tally, usize> {
+        let Outgoing { namespace, rooms, except, .. } = outgoing;
+        self.rooms
+            .visit_few(namespace, rooms, except, most, |sessions| Tally::of(sessions, outgoing, how))
+            .unwrap_or_else(|| Ok(Tally::default()))
+    }
+
+    /// Queues an event for the next slice of its audience.
+    fn hand_next(&self, outgoing: &Outgoing, how: How, audience: &mut Audience) -> Option<Tally> {
+        let Outgoing { namespace, except, .. } = outgoing;
+        self.rooms.visit_next(namespace, except, audience, |sessions| Tally::of(sessions, outgoing, how))
+    }
+
+    fn put(self: &Arc<Self>, outgoing: &Outgoing, how: How, clients: usize) -> Handed {
+        let bytes = outgoing.event.size_bytes();
+        let mut line = self.line.lock().expect("no panic while held");
+        let is_full = line.bytes + bytes > MAX_WAITING_BYTES && !line.jobs.is_empty();
+        if is_full || line.jobs.len() >= MAX_WAITING {
+            return Handed::Now(Tally::refused(clients));
+        }
+        let (served, later) = oneshot::channel();
+        line.jobs.push_back(Job { outgoing: outgoing.clone(), how, served });
+        line.bytes += bytes;
+        self.length.set(gauge(line.jobs.len()));
+        if !self.busy.swap(true, Ordering::AcqRel) {
+            tokio::spawn(run(self.clone()));
+        }
+        Handed::Later { local: clients, served: later }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut line = self.line.lock().expect("no panic while held");
+        let next = line.jobs.pop_front();
+        self.length.set(gauge(line.jobs.len()));
+        match &next {
+            Some(job) => line.bytes -= job.outgoing.event.size_bytes(),
+            None => {
+                *line = Waiting::default();
+                self.busy.store(false, Ordering::Release);
+            }
+        }
+        next
+    }
+}
+
+fn gauge(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+/// Hands out what is in line, until nothing is.
+async fn run(line: Arc<Line>) {
+    let mut turn = Turn::default();
+    let mut since = Instant::now();
+    while let Some(Job { outgoing, how, served }) = line.next() {
+        let mut total = Served::default();
+        match line.hand_few(&outgoing, how, ONE_STEP) {
+            Ok(tally) => total = line.books.enter(tally),
+            Err(_) => {
+                let mut audience = line.rooms.audience(&outgoing.namespace, &outgoing.rooms);
+                while let Some(tally) = line.hand_next(&outgoing, how, &mut audience) {
+                    total += line.books.enter(tally);
+                    give_way(&mut turn, &mut since, &line.held).await;
+                }
+            }
+        }
+        // Who published it may have stopped listening.
+        let _ = served.send(total);
+        give_way(&mut turn, &mut since, &line.held).await;
+    }
+    turn.end(&line.held);
+}
+
+/// Lets others have the thread, once it was held long enough.
+async fn give_way(turn: &mut Turn, since: &mut Instant, held: &Histogram) {
+    if turn.is_over(since) {
+        turn.end(held);
+        tokio::task::yield_now().await;
+        *since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests;

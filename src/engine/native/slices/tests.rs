@@ -1,0 +1,129 @@
+use std::time::Duration;
+
+use super::*;
+use crate::cluster::Cluster;
+use crate::engine::native::NativeCarrier;
+use crate::event::Event;
+use crate::publish::{Carried, Carrier};
+use crate::session::recorder::Recorder;
+use crate::session::{RoomName, Session};
+
+struct Node {
+    rooms: Arc<Rooms>,
+    carrier: Arc<NativeCarrier>,
+    metrics: Arc<Metrics>,
+    clients: Vec<(Recorder, Arc<Session>)>,
+}
+
+/// A node on which so many are in the room "crowd", and the last of them in "few".
+fn node(clients: usize) -> Node {
+    let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
+    let carrier = NativeCarrier::new(rooms.clone(), &Cluster::alone("n", rooms.clone()), None, metrics.clone());
+    let clients: Vec<_> = (0..clients)
+        .map(|n| {
+            let recorder = Recorder::default();
+            let session = recorder.session(&n.to_string(), None);
+            rooms.add(&session);
+            rooms.join(&session, &"crowd".into());
+            (recorder, session)
+        })
+        .collect();
+    rooms.join(&clients[clients.len() - 1].1, &"few".into());
+    Node { rooms, carrier, metrics, clients }
+}
+
+impl Node {
+    fn carry(&self, room: &str, number: usize) -> Carried {
+        let rooms: Vec<RoomName> = vec![room.into()];
+        let event = Event::encode("e", &[number]).unwrap();
+        let (namespace, except, stamps) = ("/".into(), Vec::new(), Vec::new());
+        self.carrier.carry(&Outgoing { namespace, event, rooms, except, volatile: false, stamps, order: None })
+    }
+
+    fn waiting(&self) -> i64 {
+        self.metrics.publish_waiting.with_label_values(&["/"]).get()
+    }
+}
+
+fn texts(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
+    numbers.into_iter().map(|number| format!(r#"["e",{number}]"#)).collect()
+}
+
+#[tokio::test]
+async fn what_is_published_behind_a_large_audience_waits_its_turn() {
+    let node = node(ONE_STEP + 1);
+    let carried: Vec<_> = (0..20).map(|n| node.carry(if n % 2 == 0 { "crowd" } else { "few" }, n)).collect();
+    assert!(node.clients.iter().all(|(recorder, _)| recorder.sent().is_empty()), "the publisher goes on at once");
+    assert_eq!(node.waiting(), 20);
+    for (n, carried) in carried.into_iter().enumerate() {
+        let clients = if n % 2 == 0 { ONE_STEP + 1 } else { 1 };
+        assert_eq!(carried.local, clients, "so many are told before");
+        let carried = carried.served().await;
+        assert_eq!((carried.local, carried.dropped), (clients, 0));
+    }
+    let (last, others) = node.clients.split_last().unwrap();
+    assert_eq!(last.0.sent(), texts(0..20));
+    assert!(others.iter().all(|(recorder, _)| recorder.sent() == texts((0..20).step_by(2))));
+    assert_eq!(node.waiting(), 0);
+    let delivered = node.metrics.deliveries_total.with_label_values(&["/"]).get();
+    assert_eq!(delivered, 10 * (ONE_STEP as u64 + 1) + 10);
+    assert_eq!(node.carry("few", 20).served.map(|_| ()), None, "and then small rooms are served at once again");
+    assert_eq!(last.0.sent().len(), 21);
+}
+
+#[tokio::test]
+async fn who_leaves_before_its_slice_gets_nothing_more_of_the_room() {
+    let node = node(ONE_STEP * 2);
+    let carried = node.carry("crowd", 1);
+    let (recorder, session) = &node.clients[7];
+    node.rooms.leave(session, &"crowd".into());
+    assert_eq!(carried.served().await.local, ONE_STEP * 2 - 1);
+    assert!(recorder.sent().is_empty());
+}
+
+#[tokio::test]
+async fn others_run_between_the_slices() {
+    // More than half a millisecond of work, by far.
+    let node = node(60_000);
+    let carried = node.carry("crowd", 1);
+    let mut turns = 0;
+    let mut served = std::pin::pin!(carried.served());
+    while futures_util::poll!(served.as_mut()).is_pending() {
+        turns += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!(turns > 2, "{turns}");
+    assert!(node.metrics.delivery_turn_seconds.with_label_values::<&str>(&[]).get_sample_count() > 2);
+}
+
+#[tokio::test]
+async fn the_line_is_bounded_in_events_and_bytes_and_what_is_refused_is_counted() {
+    let node = node(ONE_STEP + 1);
+    let refused = || node.metrics.deliveries_dropped_total.with_label_values(&["/", "publish_queue_full"]).get();
+    let large = bytes::Bytes::from(vec![0; MAX_WAITING_BYTES / 2 + 1]);
+    let publish = || {
+        let event = Event::encode("e", &[0]).unwrap().with_attachments(vec![large.clone()]);
+        let (namespace, except, stamps) = ("/".into(), Vec::new(), Vec::new());
+        let rooms = vec!["crowd".into()];
+        node.carrier.carry(&Outgoing { namespace, event, rooms, except, volatile: false, stamps, order: None })
+    };
+    let first = publish();
+    let second = publish();
+    assert_eq!((second.local, second.dropped, refused()), (0, ONE_STEP + 1, ONE_STEP as u64 + 1), "too many bytes");
+    assert_eq!(first.served().await.local, ONE_STEP + 1);
+    let before = refused();
+    for n in 0..MAX_WAITING {
+        assert!(node.carry("few", n).served.is_none());
+    }
+    let _under_way = node.carry("crowd", 0);
+    for n in 1..MAX_WAITING {
+        assert!(node.carry("few", n).served.is_some());
+    }
+    let refused_one = node.carry("few", 0);
+    assert_eq!((refused_one.local, refused_one.dropped, refused()), (0, 1, before + 1), "too many events");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    while node.waiting() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(node.clients.last().unwrap().0.sent().len(), 1 + MAX_WAITING + MAX_WAITING);
+}

@@ -1,0 +1,139 @@
+//! Many sessions, in blocks: who goes through them slowly takes the blocks along, and others join and leave meanwhile.
+
+use std::hash::BuildHasher as _;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::session::Session;
+
+/// So many sessions are gone through at once: about 0.04 ms.
+pub(super) const BLOCK: usize = 128;
+
+/// Some of them. Whoever changes a block that somebody else has, changes a copy of it.
+pub(super) type Block = Arc<Vec<Arc<Session>>>;
+
+/// What makes two sessions the same.
+pub(super) trait Key {
+    fn hash(session: &Session, hasher: &DefaultHashBuilder) -> u64;
+    fn is_same(one: &Session, other: &Session) -> bool;
+}
+
+/// Where it is: nobody else is there as long as it is in a list.
+pub(super) struct ByPlace;
+
+impl Key for ByPlace {
+    fn hash(session: &Session, hasher: &DefaultHashBuilder) -> u64 {
+        hasher.hash_one(std::ptr::from_ref(session))
+    }
+
+    fn is_same(one: &Session, other: &Session) -> bool {
+        std::ptr::eq(one, other)
+    }
+}
+
+/// Its id.
+pub(super) struct ById;
+
+impl Key for ById {
+    fn hash(session: &Session, hasher: &DefaultHashBuilder) -> u64 {
+        hasher.hash_one(session.id())
+    }
+
+    fn is_same(one: &Session, other: &Session) -> bool {
+        one.id() == other.id()
+    }
+}
+
+/// A set of sessions. Joining, leaving and finding are O(1).
+pub(super) struct Crowd<K> {
+    /// All but the last are full.
+    blocks: Vec<Block>,
+    /// Numbers over all blocks.
+    places: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    key: PhantomData<K>,
+}
+
+impl<K: Key> Crowd<K> {
+    /// Adds a session. False when it was there.
+    pub(super) fn insert(&mut self, session: &Arc<Session>) -> bool {
+        if self.contains(session) {
+            return false;
+        }
+        let Self { blocks, places, hasher, .. } = self;
+        let place = u32::try_from(places.len()).expect("no node has four billion clients");
+        match blocks.last_mut() {
+            Some(last) if last.len() < BLOCK => Arc::make_mut(last).push(session.clone()),
+            _ => blocks.push(Arc::new(vec![session.clone()])),
+        }
+        places.insert_unique(K::hash(session, hasher), place, |&place| K::hash(at(blocks, place), hasher));
+        true
+    }
+
+    /// Removes a session; the last one takes its place. False when it was not there.
+    pub(super) fn remove(&mut self, session: &Session) -> bool {
+        let Self { blocks, places, hasher, .. } = self;
+        let is_it = |&place: &u32| K::is_same(at(blocks, place), session);
+        let Ok(found) = places.find_entry(K::hash(session, hasher), is_it) else { return false };
+        let (place, _) = found.remove();
+        let end = places.len();
+        let Some(last) = blocks.last_mut().and_then(|block| Arc::make_mut(block).pop()) else { return true };
+        if blocks.last().is_some_and(|block| block.is_empty()) {
+            blocks.pop();
+        }
+        if place as usize != end {
+            if let Some(moved) = places.find_mut(K::hash(&last, hasher), |&place| place as usize == end) {
+                *moved = place;
+            }
+            let (block, within) = split(place);
+            Arc::make_mut(&mut blocks[block])[within] = last;
+        }
+        true
+    }
+
+    pub(super) fn contains(&self, session: &Session) -> bool {
+        let is_it = |&place: &u32| K::is_same(at(&self.blocks, place), session);
+        self.places.find(K::hash(session, &self.hasher), is_it).is_some()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Whether nobody of this block has left or come since it was taken.
+    pub(super) fn still_has(&self, number: usize, block: &Block) -> bool {
+        self.blocks.get(number).is_some_and(|current| Arc::ptr_eq(current, block))
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.blocks.iter().flat_map(|block| block.iter())
+    }
+}
+
+impl Crowd<ById> {
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<Session>> {
+        let place = self.places.find(self.hasher.hash_one(id), |&place| at(&self.blocks, place).id() == id)?;
+        Some(at(&self.blocks, *place))
+    }
+}
+
+fn at(blocks: &[Block], place: u32) -> &Arc<Session> {
+    let (block, within) = split(place);
+    &blocks[block][within]
+}
+
+const fn split(place: u32) -> (usize, usize) {
+    (place as usize / BLOCK, place as usize % BLOCK)
+}
+
+impl<K> Default for Crowd<K> {
+    fn default() -> Self {
+        Self { blocks: Vec::new(), places: HashTable::new(), hasher: DefaultHashBuilder::default(), key: PhantomData }
+    }
+}

@@ -1,0 +1,39 @@
+//! A client for tests: it keeps what it is sent.
+
+use std::sync::{Arc, Mutex};
+
+use super::trail::Trail;
+use super::{AckId, Close, Link, Peer, RoomName, SendError, Session};
+use crate::event::{Args, Event};
+use crate::user::User;
+
+/// The texts of the events that were sent.
+#[derive(Clone, Default)]
+pub struct Recorder(Arc<Mutex<Vec<String>>>);
+
+impl Recorder {
+    /// What was sent so far.
+    pub fn sent(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// A session in the namespace `/` that sends here.
+    pub fn session(&self, id: &str, trail: Option<Box<Trail>>) -> Arc<Session> {
+        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+        let user = Arc::new(User::anonymous());
+        Session::with_trail(id.to_owned(), "/".into(), user, peer, Box::new(self.clone()), trail)
+    }
+}
+
+impl Link for Recorder {
+    fn send(&self, event: &Event) -> Result<(), SendError> {
+        self.0.lock().unwrap().push(event.text().to_string());
+        Ok(())
+    }
+    fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
+        Ok(())
+    }
+    fn joined(&self, _: &RoomName) {}
+    fn left(&self, _: &RoomName) {}
+    fn close(&self, _: Close) {}
+}
