@@ -9,11 +9,13 @@ pub mod pubsub;
 pub mod socketio;
 
 mod actions;
+mod asked;
 mod bridge;
 mod canary;
 mod gaps;
 mod members;
 mod numbers;
+mod questions;
 mod revocations;
 mod scribe;
 mod wire;
@@ -43,6 +45,7 @@ use crate::telemetry::metrics::{Metrics, count};
 use canary::Canaries;
 use frame::Frame;
 use members::{Hello, Members};
+use questions::Pending;
 
 /// How often a node says that it is there.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -70,6 +73,7 @@ pub struct Cluster {
     handlers: RwLock<HashMap<&'static str, Handler>>,
     leaver: OnceLock<Leaver>,
     standing: OnceLock<StandingOf>,
+    pending: Pending,
     link: Option<Link>,
 }
 
@@ -128,6 +132,7 @@ impl Cluster {
             handlers: RwLock::default(),
             leaver: OnceLock::new(),
             standing: OnceLock::new(),
+            pending: Pending::default(),
             link,
         }
     }

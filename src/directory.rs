@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 
 pub use revocation::*;
 
+use crate::event::{Args, Event};
+
 /// Items of a page where the caller names no limit.
 pub const DEFAULT_PAGE: usize = 100;
 
@@ -66,6 +68,9 @@ pub trait Actions: Send + Sync {
     /// Disconnects the selected clients. With `transport`, the whole connection is closed and the official client
     /// returns by itself; without, the namespace is, and it does not.
     fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> Answer<'a, Done>;
+
+    /// Sends the selected clients an event, and waits for what they say to it.
+    fn ask<'a>(&'a self, question: Question) -> Answer<'a, Acknowledged>;
 }
 
 /// What the traits answer with.
@@ -221,6 +226,53 @@ pub struct Selection {
     pub rooms: Vec<String>,
 }
 
+/// An event that clients are to acknowledge.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Who is asked.
+    pub selection: Selection,
+    /// What they are sent.
+    pub event: Event,
+    /// How long they have.
+    pub patience: Duration,
+}
+
+/// What clients have said to an event.
+#[derive(Debug, Clone, Default)]
+pub struct Acknowledged {
+    /// Clients that the event was queued for.
+    pub asked: usize,
+    /// Clients that were meant, and not asked: they are too many, gone, or do not read.
+    pub not_asked: usize,
+    /// Clients whose acknowledgements were too large together.
+    pub too_large: usize,
+    /// What they said, in no order.
+    pub said: Vec<Acknowledgement>,
+    /// Whether the other nodes were told.
+    pub remote: Told,
+    /// Other nodes that are known, and did not answer in time: what their clients say is not known.
+    pub missing_nodes: Vec<String>,
+}
+
+/// What a client has said.
+#[derive(Debug, Clone)]
+pub struct Acknowledgement {
+    /// The client's Socket.IO id.
+    pub socket_id: String,
+    /// The arguments.
+    pub args: Args,
+}
+
+impl Acknowledged {
+    /// Adds what clients of another node have said.
+    pub fn add(&mut self, other: Self) {
+        self.asked += other.asked;
+        self.not_asked += other.not_asked;
+        self.too_large += other.too_large;
+        self.said.extend(other.said);
+    }
+}
+
 /// What became of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
@@ -231,9 +283,10 @@ pub struct Done {
 }
 
 /// Whether the other nodes were told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Told {
     /// There are none: this node runs on the in-memory adapter.
+    #[default]
     Alone,
     /// Redis has taken it; the other nodes act on it as they receive it, at most once.
     Carried,

@@ -299,6 +299,11 @@ impl Args {
         Ok(Self { text: text.into(), attachments: Vec::new() })
     }
 
+    /// The text of a JSON array and its attachments, as they came.
+    pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Self {
+        Self { text, attachments }
+    }
+
     /// The arguments of an event, unchanged.
     pub fn of(event: &Event) -> Self {
         let rest = args_text(&event.text);

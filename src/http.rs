@@ -7,6 +7,7 @@
 pub mod access;
 pub mod actions;
 pub mod answer;
+mod ask;
 pub mod body;
 pub mod connections;
 pub mod drain;

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use bytestring::ByteString;
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 
 use crate::event::{Args, Event, Slow, Stamp};
 use crate::user::User;
@@ -42,6 +43,12 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// [`SendError::Full`] when the client's queue is at its bound, [`SendError::Closed`] when it is gone.
     fn send(&self, event: &Event) -> Result<(), SendError>;
+
+    /// Queues an event that the client is to acknowledge.
+    ///
+    /// # Errors
+    /// As [`Link::send`]; [`SendError::Full`] also when [`MAX_ASKED`] acknowledgements are awaited.
+    fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError>;
 
     /// Whether the client takes what it is sent: what is volatile is not sent to one that does not.
     fn is_writable(&self) -> bool {
@@ -92,6 +99,12 @@ pub trait Watcher: Send + Sync {
 
 /// The number of an acknowledgement that the client asked for.
 pub type AckId = i64;
+
+/// Where a client's acknowledgement goes. Dropped when there will be none, because the client is gone.
+pub type Reply = oneshot::Sender<Args>;
+
+/// At most so many acknowledgements of one client are awaited.
+pub const MAX_ASKED: usize = 256;
 
 /// Why an event was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -302,6 +315,16 @@ impl Session {
             None => self.link.send(event),
             Some(trail) => trail.send(&*self.link, event, stamps),
         }
+    }
+
+    /// Queues an event that the client is to acknowledge: with its arguments `reply` is answered.
+    ///
+    /// # Errors
+    /// As [`Link::ask`].
+    pub fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError> {
+        // Without its trail: the official client looks for an offset in the last argument, and here that is the function
+        // with which it answers.
+        self.link.ask(event, reply)
     }
 
     /// An event with these places is not sent to this client: it is not for it, or it has it.

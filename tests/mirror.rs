@@ -18,7 +18,7 @@ use roomcast::event::{Args, Event};
 use roomcast::mirror::Mirror;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, RoomName, SendError, Session};
+use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::json;
@@ -29,6 +29,9 @@ struct Nowhere;
 impl Link for Nowhere {
     fn send(&self, _: &Event) -> Result<(), SendError> {
         Ok(())
+    }
+    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+        self.send(event)
     }
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
         Ok(())

@@ -15,7 +15,7 @@ use roomcast::gateway::replay::{ReplayOutcome, join_with_replay};
 use roomcast::history::{History, Keeping, Since};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, RoomName, SendError, Session};
+use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use support::{RedisServer, eventually};
@@ -39,6 +39,9 @@ impl Link for Wire {
         }
         received.push(event.args().unwrap()[0].get().parse().unwrap());
         Ok(())
+    }
+    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+        self.send(event)
     }
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Cluster, Leaver};
-use crate::directory::{Actions, Answer, Done, Selection};
+use crate::directory::{Acknowledged, Actions, Answer, Done, Question, Selection};
 use crate::room::{socket_room, user_room};
 use crate::session::{Close, RoomName, Session};
 
@@ -31,6 +31,7 @@ enum What {
 impl Cluster {
     /// Lets this node carry out what other nodes tell. To be called once, before clients connect.
     pub fn obey(self: &Arc<Self>) {
+        self.answer_questions();
         let cluster = Arc::downgrade(self);
         self.on(TOPIC, move |node, data| match (serde_json::from_value::<Act>(data), cluster.upgrade()) {
             (Ok(act), Some(cluster)) => {
@@ -52,14 +53,7 @@ impl Cluster {
     }
 
     fn act<'a>(&'a self, selection: &Selection, what: What) -> Answer<'a, Done> {
-        let rooms = selection
-            .users
-            .iter()
-            .map(|id| user_room(id))
-            .chain(selection.sockets.iter().map(|id| socket_room(id)))
-            .chain(selection.rooms.iter().map(|room| room.as_str().into()))
-            .collect();
-        let act = Act { namespace: selection.namespace.as_str().into(), rooms, what };
+        let act = Act { namespace: selection.namespace.as_str().into(), rooms: rooms_of(selection), what };
         Box::pin(async move {
             let local = act.carry_out(self);
             if let What::Join(room) = &act.what {
@@ -83,6 +77,17 @@ impl Actions for Cluster {
     fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> Answer<'a, Done> {
         self.act(selection, What::Disconnect { transport })
     }
+
+    fn ask<'a>(&'a self, question: Question) -> Answer<'a, Acknowledged> {
+        Box::pin(async move { Ok(self.ask_everywhere(question).await) })
+    }
+}
+
+/// The rooms in which those are who are meant; none when nobody is.
+pub(super) fn rooms_of(selection: &Selection) -> Vec<RoomName> {
+    let users = selection.users.iter().map(|id| user_room(id));
+    let sockets = selection.sockets.iter().map(|id| socket_room(id));
+    users.chain(sockets).chain(selection.rooms.iter().map(|room| room.as_str().into())).collect()
 }
 
 // === impl Act ===

@@ -20,7 +20,7 @@ use crate::presence::{self, Policies, Presence};
 use crate::publish::direct::Direct;
 use crate::publish::{ContractPublish, Origin, PlainEmit, Publisher, RemoteOutcome};
 use crate::room::Rooms;
-use crate::session::{AckId, Close, Link, Peer, RoomName, SendError};
+use crate::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 
@@ -96,6 +96,9 @@ impl Link for TapeLink {
         let bins = if bins == 0 { String::new() } else { format!(" +{bins}") };
         self.0.0.lock().unwrap().push(format!("{}{bins}", event.text()));
         Ok(())
+    }
+    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+        self.send(event)
     }
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
         self.0.0.lock().unwrap().push(format!("ack {id} {}", args.text()));

@@ -50,7 +50,7 @@ pub struct Disconnect {
 }
 
 /// One of the lists must name somebody.
-fn named() -> serde_json::Value {
+pub(super) fn named() -> serde_json::Value {
     let named = |list: &str| serde_json::json!({ "required": [list], "properties": { list: { "type": "array", "minItems": 1 } } });
     [named("users"), named("sockets"), named("rooms")].into_iter().collect()
 }
@@ -102,7 +102,7 @@ fn membership(call: &Call) -> Result<(Selection, String), ApiError> {
 }
 
 /// Whoever is named. Nobody is a mistake, and never everybody.
-fn selection(object: &mut Object<'_>) -> Selection {
+pub(super) fn selection(object: &mut Object<'_>) -> Selection {
     let selection = Selection {
         namespace: object.namespace(),
         users: object.strings("users"),

@@ -36,7 +36,7 @@ pub struct Emit {
 }
 
 /// Names that the official client takes for its own.
-const RESERVED: [&str; 6] =
+pub(super) const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// Names of users or sockets.

@@ -12,7 +12,7 @@ use super::answer::{Answer, ApiError};
 use super::params::{Kind, Param, Params};
 use super::state::Api;
 use super::{
-    access, actions, body, connections, drain, emit, events, fields, history, openapi, owners, revocations, rooms,
+    access, actions, ask, body, connections, drain, emit, events, fields, history, openapi, owners, revocations, rooms,
     users,
 };
 use crate::auth::api_keys::ApiKey;
@@ -255,6 +255,19 @@ fn acting() -> Vec<Route> {
         })
         .takes(schema::<actions::Disconnect>, r#"{"namespace":"/","users":["ada"],"close":false}"#)
         .accepts("What happened.", schema::<actions::Acted>)
+        .misses(),
+        send(
+            Method::POST,
+            "/api/v1/ask",
+            "ask",
+            "Sends clients an event and answers with what they say to it.",
+            |call| Box::pin(ask::ask(call)),
+        )
+        .takes(
+            schema::<ask::Ask>,
+            r#"{"namespace":"/","users":["ada"],"event":"confirm","args":["delete?"],"timeout":"2s"}"#,
+        )
+        .answers("What they have said.", schema::<ask::Answers>)
         .misses(),
     ]
 }

@@ -75,11 +75,20 @@ impl Publisher {
     }
 }
 
-fn check(emit: &PlainEmit) -> Result<(), Refusal> {
-    if emit.event.is_empty() || RESERVED_EVENTS.contains(&emit.event.as_str()) {
-        let text = format!("the event name {:?} is reserved by Socket.IO; choose another", emit.event);
+/// Whether an event may have this name.
+///
+/// # Errors
+/// [`Code::InvalidPayload`] for one that the official client refuses to emit and treats as its own.
+pub fn check_name(event: &str) -> Result<(), Refusal> {
+    if event.is_empty() || RESERVED_EVENTS.contains(&event) {
+        let text = format!("the event name {event:?} is reserved by Socket.IO; choose another");
         return Err(Refusal::new(Code::InvalidPayload, text));
     }
+    Ok(())
+}
+
+fn check(emit: &PlainEmit) -> Result<(), Refusal> {
+    check_name(&emit.event)?;
     let targets = emit.rooms.len() + emit.users.len() + emit.sockets.len() + emit.except.len();
     if targets > MAX_TARGETS {
         let text = format!("{targets} rooms, users and sockets are more than {MAX_TARGETS} in one emit; split it");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::trail::Trail;
-use super::{AckId, Close, Link, Peer, RoomName, SendError, Session};
+use super::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
 use crate::event::{Args, Event};
 use crate::user::User;
 
@@ -29,6 +29,9 @@ impl Link for Recorder {
     fn send(&self, event: &Event) -> Result<(), SendError> {
         self.0.lock().unwrap().push(event.text().to_string());
         Ok(())
+    }
+    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+        self.send(event)
     }
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
         Ok(())

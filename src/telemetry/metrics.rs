@@ -131,6 +131,8 @@ metrics! {
     deliveries_dropped_total: counter ["nsp", "reason"];
     /// Seconds that it took to queue a published event for all its clients of this node and to hand it to the cluster.
     publish_seconds: histogram ["origin"] buckets LATENCY;
+    /// Clients that a backend wanted to ask, by result: answered, unanswered (in time), too_large (the answers of a node together), not_asked (too many, gone, or a full queue).
+    clients_asked_total: counter ["nsp", "result"];
     /// Events that wait to be queued for their clients, because one for very many clients is under way.
     publish_waiting: gauge ["nsp"];
     /// Seconds for which a writer of the native engine, or who queues an event for very many clients, held its thread before others could run; it gives it back after half a millisecond.
@@ -171,8 +173,8 @@ metrics! {
     cluster_unconfirmed_joins_total: counter [];
     /// Messages of Socket.IO emitters and servers, by what they are: broadcast, act, question, server_side_emit.
     socketio_received_total: counter ["nsp", "kind"];
-    /// Messages of Socket.IO emitters and servers that were not used, by reason: malformed, too_large, reserved_event, unknown_type, namespace, nobody, reserved_room, refused, full, left (to the one node that publishes them), unanswered.
-    socketio_dropped_total: counter ["reason"] from ["malformed", "too_large", "reserved_event", "unknown_type", "namespace", "nobody", "reserved_room", "refused", "full", "left", "unanswered"];
+    /// Messages of Socket.IO emitters and servers that were not used, by reason: malformed, too_large, reserved_event, unknown_type, namespace, nobody, reserved_room, refused, full, left (to the one node that publishes them).
+    socketio_dropped_total: counter ["reason"] from ["malformed", "too_large", "reserved_event", "unknown_type", "namespace", "nobody", "reserved_room", "refused", "full", "left"];
     /// Seconds from a publish on another node to its delivery here; clocks of the nodes must agree.
     cluster_delay_seconds: histogram [] buckets LATENCY;
     /// 1 when Redis is connected and a message to ourselves came back, else 0; not shown by a node without Redis.

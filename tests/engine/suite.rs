@@ -24,10 +24,11 @@ use roomcast::limits::Limits;
 use roomcast::publish::{Carrier, NotCarried, Outgoing, Remote};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, Session};
+use roomcast::session::{AckId, Close, Link, MAX_ASKED, Peer, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use support::{RedisServer, eventually};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 const NATIVE: bool = matches!(ENGINE, config::Engine::Native);
@@ -256,6 +257,54 @@ async fn binary_attachments_pass_unchanged_both_ways() {
     assert_eq!(sender.frame().await, Frame::Binary(vec![0, 1, 255]));
     assert_eq!(sender.text().await, r#"461-9[{"x":{"_placeholder":true,"num":0}}]"#);
     assert_eq!(sender.frame().await, Frame::Binary(vec![0, 1, 255]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_order() {
+    let node = Node::alone().await;
+    let mut client = node.member("r").await;
+    let session = node.gate.rooms.recipients("/", &["r".into()], &[]).remove(0);
+    let ask = |text: &str| {
+        let (reply, said) = oneshot::channel();
+        session.ask(&Event::from_wire(text.to_owned().into(), Vec::new()).unwrap(), reply).map(|()| said)
+    };
+    let (first, second) = (ask(r#"["q",1]"#).unwrap(), ask(r#"["q",2]"#).unwrap());
+    let mut numbers = Vec::new();
+    for n in 1..=2 {
+        let text = client.text().await;
+        let number = text.strip_prefix("42").and_then(|text| text.strip_suffix(&format!(r#"["q",{n}]"#)));
+        numbers.push(number.unwrap_or_else(|| panic!("{text}")).to_owned());
+    }
+    assert_ne!(numbers[0], numbers[1]);
+    // To what nobody asked, and twice to the same: for nobody.
+    client.send(r#"43999999["?"]"#).await;
+    client.send(&format!(r#"461-{}[{{"_placeholder":true,"num":0}},"b"]"#, numbers[1])).await;
+    client.send_binary(&[0, 255]).await;
+    client.send(&format!(r#"43{}["late"]"#, numbers[1])).await;
+    client.send(&format!("43{}[]", numbers[0])).await;
+    let said = second.await.unwrap();
+    assert_eq!(said.text().to_string(), r#"[{"_placeholder":true,"num":0},"b"]"#);
+    assert_eq!(said.attachments(), [&[0, 255][..]]);
+    assert_eq!(first.await.unwrap().text().to_string(), "[]");
+    // It goes, and whoever waits hears of it.
+    let unanswered = ask(r#"["q",3]"#).unwrap();
+    drop(client);
+    assert!(unanswered.await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_that_are_awaited_of_one_client_are_bounded() {
+    let node = Node::alone().await;
+    let _client = node.member("r").await;
+    let session = node.gate.rooms.recipients("/", &["r".into()], &[]).remove(0);
+    let ask = || {
+        let (reply, said) = oneshot::channel();
+        session.ask(&Event::encode::<u8>("q", &[]).unwrap(), reply).map(|()| said)
+    };
+    let waiting: Vec<_> = (0..MAX_ASKED).map(|_| ask().unwrap()).collect();
+    assert_eq!(ask().unwrap_err(), SendError::Full);
+    drop(waiting);
+    eventually("they are forgotten", Duration::from_secs(5), || ask().is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use roomcast::event::{Args, Event};
 use roomcast::presence::{Cluster, Memory, Policies, Presence, RoomChange, What};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, RoomName, SendError, Session};
+use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::Value;
@@ -30,6 +30,9 @@ struct Silent;
 impl Link for Silent {
     fn send(&self, _event: &Event) -> Result<(), SendError> {
         Ok(())
+    }
+    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+        self.send(event)
     }
     fn ack(&self, _id: AckId, _args: &Args) -> Result<(), SendError> {
         Ok(())

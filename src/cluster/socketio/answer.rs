@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::write::{put_json, put_text};
 use crate::directory::iso8601;
+use crate::event::Args;
 use crate::room::{RESERVED_PREFIX, is_socket_room};
 use crate::session::Session;
 
@@ -42,6 +46,23 @@ impl Answer {
     /// So many clients were asked to acknowledge.
     pub fn clients_asked(request_id: &str, count: usize) -> Self {
         Self(json!({ "type": 8, "requestId": request_id, "clientCount": count }))
+    }
+
+    /// What a client has said: its first argument, in MessagePack. `None` for what is no JSON.
+    pub fn acknowledged(request_id: &str, args: &Args) -> Option<Bytes> {
+        let all: Vec<&RawValue> = serde_json::from_str(args.text()).ok()?;
+        let mut out = BytesMut::new();
+        // A map of two members, or three.
+        out.put_u8(if all.is_empty() { 0x82 } else { 0x83 });
+        put_text(&mut out, "type");
+        out.put_u8(9);
+        put_text(&mut out, "requestId");
+        put_text(&mut out, request_id);
+        if let Some(first) = all.first() {
+            put_text(&mut out, "packet");
+            put_json(&mut out, first.get(), args.attachments()).ok()?;
+        }
+        Some(out.freeze())
     }
 
     /// The text.

@@ -76,9 +76,8 @@ impl Envelope {
     pub fn read(self) -> Result<Broadcast, Unusable> {
         let mut reader = Reader::new(self.rest);
         let (event, namespace) = packet(&mut reader)?;
-        let mut broadcast =
-            Broadcast { namespace, event, rooms: Vec::new(), except: Vec::new(), volatile: false, ours: None };
-        broadcast.options(&mut reader)?;
+        let Options { rooms, except, volatile, .. } = options(&mut reader)?;
+        let mut broadcast = Broadcast { namespace, event, rooms, except, volatile, ours: None };
         for at in 3..self.items {
             if at == 3 && reader.is_binary() {
                 let Token::Bin(bytes) = reader.token()? else { return Err(Unusable::Malformed) };
@@ -94,8 +93,8 @@ impl Envelope {
     }
 }
 
-/// `{type, data, nsp}`, in any order.
-fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
+/// `{type, data, nsp}`, in any order: the event and its namespace.
+pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
     let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
     let (mut event, mut namespace) = (None, None);
     for _ in 0..members {
@@ -132,23 +131,32 @@ fn data(reader: &mut Reader) -> Result<Event, Unusable> {
     Event::from_wire(ByteString::from(out.text), out.attachments).map_err(|_| Unusable::Malformed)
 }
 
-impl Broadcast {
-    /// `{rooms, except, flags}`, in any order.
-    fn options(&mut self, reader: &mut Reader) -> Result<(), Unusable> {
-        let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
-        for _ in 0..members {
-            match reader.key()?.as_str() {
-                "rooms" => self.rooms = names(reader)?,
-                "except" => self.except = names(reader)?,
-                "flags" => self.volatile = volatile(reader)?,
-                _ => reader.skip(1)?,
-            }
+/// Who gets a broadcast, and how.
+#[derive(Default)]
+pub(super) struct Options {
+    pub(super) rooms: Vec<String>,
+    pub(super) except: Vec<String>,
+    pub(super) volatile: bool,
+    /// How long acknowledgements are waited for, in milliseconds.
+    pub(super) timeout: Option<u64>,
+}
+
+/// `{rooms, except, flags}`, in any order.
+pub(super) fn options(reader: &mut Reader) -> Result<Options, Unusable> {
+    let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
+    let mut options = Options::default();
+    for _ in 0..members {
+        match reader.key()?.as_str() {
+            "rooms" => options.rooms = names(reader)?,
+            "except" => options.except = names(reader)?,
+            "flags" => options.flags(reader)?,
+            _ => reader.skip(1)?,
         }
-        if self.rooms.len() + self.except.len() > MAX_TARGETS {
-            return Err(Unusable::TooLarge);
-        }
-        Ok(())
     }
+    if options.rooms.len() + options.except.len() > MAX_TARGETS {
+        return Err(Unusable::TooLarge);
+    }
+    Ok(options)
 }
 
 /// Rooms are texts or numbers; here they are texts.
@@ -172,21 +180,29 @@ fn names(reader: &mut Reader) -> Result<Vec<String>, Unusable> {
         .collect()
 }
 
-fn volatile(reader: &mut Reader) -> Result<bool, Unusable> {
-    let members = match reader.token()? {
-        Token::Map(members) => members,
-        Token::Nil => 0,
-        _ => return Err(Unusable::Malformed),
-    };
-    let mut volatile = false;
-    for _ in 0..members {
-        if reader.key()? == "volatile" {
-            volatile = matches!(reader.token()?, Token::Bool(true));
-        } else {
-            reader.skip(1)?;
+impl Options {
+    fn flags(&mut self, reader: &mut Reader) -> Result<(), Unusable> {
+        let members = match reader.token()? {
+            Token::Map(members) => members,
+            Token::Nil => 0,
+            _ => return Err(Unusable::Malformed),
+        };
+        for _ in 0..members {
+            match reader.key()?.as_str() {
+                "volatile" => self.volatile = matches!(reader.token()?, Token::Bool(true)),
+                "timeout" => {
+                    self.timeout = match reader.token()? {
+                        Token::Uint(milliseconds) => Some(milliseconds),
+                        // A number of JavaScript; what is negative or none is no time.
+                        Token::Float(milliseconds) => Some(milliseconds as u64),
+                        _ => None,
+                    }
+                }
+                _ => reader.skip(1)?,
+            }
         }
+        Ok(())
     }
-    Ok(volatile)
 }
 
 /// Writes a broadcast as Node's adapter does, with our own element behind it if there is one.

@@ -1,11 +1,15 @@
 //! Requests to every server of a namespace: JSON, but for a broadcast that asks for acknowledgements.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::broadcast::{Options, options, packet};
 use super::msgpack::{Reader, Token};
 use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
+use crate::event::Event;
 
 /// What another process asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,8 +55,20 @@ pub enum Request {
     BroadcastWithAck {
         /// Names the answers.
         request_id: String,
+        /// What clients get.
+        event: Event,
+        /// Their namespace.
+        namespace: String,
+        /// Who gets it.
+        targets: Targets,
+        /// How long they have.
+        patience: Duration,
     },
 }
+
+/// How long clients have where a server does not say it; and the longest.
+const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whom it concerns.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -162,7 +178,7 @@ fn names(values: Vec<Value>) -> Result<Vec<String>, Unusable> {
 fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
     let mut reader = Reader::new(bytes);
     let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
-    let (mut request_id, mut kind) = (None, None);
+    let (mut request_id, mut kind, mut broadcast, mut to) = (None, None, None, Options::default());
     for _ in 0..members {
         match reader.key()?.as_str() {
             "requestId" => request_id = Some(reader.text()?),
@@ -170,11 +186,18 @@ fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
                 Token::Uint(number) => kind = Some(number),
                 _ => return Err(Unusable::Malformed),
             },
+            "packet" => broadcast = Some(packet(&mut reader)?),
+            "opts" => to = options(&mut reader)?,
             _ => reader.skip(1)?,
         }
     }
     match kind {
-        Some(7) => Ok(Request::BroadcastWithAck { request_id: named(request_id)? }),
+        Some(7) => {
+            let (event, namespace) = broadcast.ok_or(Unusable::Malformed)?;
+            let patience = to.timeout.map_or(PATIENCE, Duration::from_millis).min(MAX_PATIENCE);
+            let targets = Targets { rooms: to.rooms, except: to.except };
+            Ok(Request::BroadcastWithAck { request_id: named(request_id)?, event, namespace, targets, patience })
+        }
         Some(_) => Err(Unusable::UnknownType),
         None => Err(Unusable::Malformed),
     }
@@ -227,8 +250,19 @@ mod tests {
         for (text, request) in cases {
             assert_eq!(read(text).unwrap(), request);
         }
-        let asked = b"\x83\xa3uid\xa1u\xa9requestId\xa1q\xa4type\x07";
-        assert_eq!(parse(&Bytes::from_static(asked)).unwrap(), Request::BroadcastWithAck { request_id: "q".into() });
+        // As `io.timeout(700).to("room1").emitWithAck("ask", 1)` of socket.io 4.8 writes it.
+        let asked = b"\x85\xa3uid\xa6r4Gz24\xa9requestId\xa6Iw-53s\xa4type\x07\xa6packet\x83\xa4type\x02\xa4data\x92\xa3ask\x01\
+            \xa3nsp\xa1/\xa4opts\x83\xa5rooms\x91\xa5room1\xa6except\x90\xa5flags\x81\xa7timeout\xcd\x02\xbc";
+        let request = Request::BroadcastWithAck {
+            request_id: "Iw-53s".into(),
+            event: Event::encode("ask", &[1]).unwrap(),
+            namespace: "/".into(),
+            targets: targets(&["room1"], &[]),
+            patience: Duration::from_millis(700),
+        };
+        assert_eq!(parse(&Bytes::from_static(asked)).unwrap(), request);
+        let nothing = b"\x83\xa3uid\xa1u\xa9requestId\xa1q\xa4type\x07";
+        assert_eq!(parse(&Bytes::from_static(nothing)).unwrap_err(), Unusable::Malformed);
     }
 
     #[test]

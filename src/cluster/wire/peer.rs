@@ -1,10 +1,13 @@
 //! What Socket.IO's emitters and servers ask of every server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Space, Wire};
+use crate::cluster::asked::Asked;
 use crate::cluster::socketio::{self, Act, Answer, Request, Targets};
 use crate::config;
 use crate::redis::Kind;
@@ -13,7 +16,7 @@ use crate::session::{Close, RoomName, Session};
 
 impl Wire {
     /// Carries out or answers a request.
-    pub(super) fn request(&self, space: &Space, body: &Bytes) {
+    pub(super) fn request(self: &Arc<Self>, space: &Space, body: &Bytes) {
         let request = match socketio::parse(body) {
             Ok(request) => request,
             Err(why) => return self.drop_foreign(why.as_str()),
@@ -47,10 +50,24 @@ impl Wire {
             Request::Fetch { targets, request_id } => {
                 self.answer(space, &Answer::fetched(&request_id, &self.members(space, &targets)));
             }
-            // Our clients are not asked: a contract has no event that a backend waits for.
-            Request::BroadcastWithAck { request_id } => {
-                self.drop_foreign("unanswered");
-                self.answer(space, &Answer::clients_asked(&request_id, 0));
+            Request::BroadcastWithAck { namespace, .. } if namespace != *space.namespace => {
+                self.drop_foreign("namespace");
+            }
+            Request::BroadcastWithAck { request_id, event, targets, patience, .. } => {
+                let asked = Asked::of(&self.members(space, &targets), &event);
+                self.answer(space, &Answer::clients_asked(&request_id, asked.count()));
+                tokio::spawn(self.clone().pass_on(space.responses.clone(), request_id, asked, patience));
+            }
+        }
+    }
+
+    /// Tells a server what clients say, as they say it.
+    async fn pass_on(self: Arc<Self>, responses: Arc<str>, request_id: String, mut asked: Asked, patience: Duration) {
+        let until = Instant::now() + patience;
+        while let Ok(Some(said)) = tokio::time::timeout_at(until, asked.next()).await {
+            let Some(answer) = Answer::acknowledged(&request_id, &said.args) else { continue };
+            if let Err(why) = self.pubsub.send_as(Kind::Plain, &responses, answer) {
+                tracing::debug!(reason = why.as_str(), "a client's answer to another server was not carried");
             }
         }
     }

@@ -13,8 +13,9 @@ use super::wire::Wire;
 use super::{Client, Shared};
 use crate::engine::Gate;
 use crate::engine::slot::{Slot, Unfit};
+use crate::engine::validate::validate;
 use crate::error::{Code, Refusal};
-use crate::event::Event;
+use crate::event::{Args, Event};
 use crate::recovery::Pid;
 use crate::session::AckId;
 
@@ -125,8 +126,15 @@ impl<G: Gate> Inbox<G> {
     ) -> Result<(), Bad> {
         // As in Node: nobody may speak where he has not come in.
         let place = self.place(namespace).ok_or(Bad::Malformed)?;
-        // We ask for no acknowledgements; and who was sent out may not know it yet.
-        let (Kind::Event, Some(slot)) = (kind, &place.slot) else { return Ok(()) };
+        // Who was sent out may not know it yet.
+        let Some(slot) = &place.slot else { return Ok(()) };
+        if kind == Kind::Ack {
+            if let Some(id) = ack {
+                validate(&data, attachments.len()).map_err(|_| Bad::Malformed)?;
+                place.membership.acknowledge(id, Args::from_wire(data, attachments));
+            }
+            return Ok(());
+        }
         let event = Event::from_wire(data, attachments).map_err(|_| Bad::Malformed)?;
         slot.event(event, ack).map_err(|unfit| match unfit {
             Unfit::TooEarly => Bad::Overloaded,

@@ -1,8 +1,9 @@
 //! A connection's namespaces: in each it is a session of its own.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,7 +14,7 @@ use super::wire::Wire;
 use crate::engine::Gate;
 use crate::engine::slot::Slot;
 use crate::event::{Args, Event};
-use crate::session::{AckId, Close, Link, RoomName, SendError};
+use crate::session::{AckId, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
 
 /// An id of 20 characters that nobody can guess, as Socket.IO's own are.
 pub(super) fn new_id() -> ByteString {
@@ -29,6 +30,15 @@ pub(super) fn new_id() -> ByteString {
 pub(super) struct Membership {
     pub(super) namespace: Arc<str>,
     gone: AtomicBool,
+    // Most clients are never asked.
+    asked: Mutex<Option<Box<Asked>>>,
+}
+
+/// What the client was asked and has not acknowledged.
+#[derive(Default)]
+struct Asked {
+    last: AckId,
+    waiting: HashMap<AckId, Reply>,
 }
 
 /// What others ask of the session's task.
@@ -64,12 +74,42 @@ pub(super) struct Place<G: Gate> {
 
 impl Membership {
     pub(super) fn new(namespace: Arc<str>) -> Arc<Self> {
-        Arc::new(Self { namespace, gone: AtomicBool::new(false) })
+        Arc::new(Self { namespace, gone: AtomicBool::new(false), asked: Mutex::default() })
     }
 
-    /// Ends it for everybody who sends. True the first time.
+    /// Ends it for everybody who sends, and for who waits for an acknowledgement. True the first time.
     pub(super) fn end(&self) -> bool {
-        !self.gone.swap(true, Ordering::AcqRel)
+        let first = !self.gone.swap(true, Ordering::AcqRel);
+        if first {
+            self.asked().take();
+        }
+        first
+    }
+
+    /// The client has acknowledged an event. What nobody awaits any more, or ever asked for, is for nobody.
+    pub(super) fn acknowledge(&self, id: AckId, args: Args) {
+        let reply = self.asked().as_mut().and_then(|asked| asked.waiting.remove(&id));
+        if let Some(reply) = reply {
+            // Who asked may have lost patience.
+            let _ = reply.send(args);
+        }
+    }
+
+    /// The number under which an acknowledgement is awaited; `None`: too many are.
+    fn expect(&self, reply: Reply) -> Option<AckId> {
+        let mut asked = self.asked();
+        let asked = asked.get_or_insert_default();
+        asked.waiting.retain(|_, reply| !reply.is_closed());
+        if asked.waiting.len() >= MAX_ASKED {
+            return None;
+        }
+        asked.last += 1;
+        asked.waiting.insert(asked.last, reply);
+        Some(asked.last)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Option<Box<Asked>>> {
+        self.asked.lock().expect("no panic while held")
     }
 
     fn is_gone(&self) -> bool {
@@ -97,6 +137,19 @@ impl Link for NativeLink {
             _ => event.framed(namespace, || packet::event(namespace, event, None)),
         };
         self.wire.send(packet)
+    }
+
+    fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError> {
+        if self.membership.is_gone() {
+            return Err(SendError::Closed);
+        }
+        let id = self.membership.expect(reply).ok_or(SendError::Full)?;
+        let packet = packet::question(&self.membership.namespace, id, event, self.wire.deflate());
+        self.wire.send(packet).inspect_err(|_| {
+            if let Some(asked) = &mut *self.membership.asked() {
+                asked.waiting.remove(&id);
+            }
+        })
     }
 
     fn is_writable(&self) -> bool {

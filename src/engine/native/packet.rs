@@ -226,6 +226,11 @@ pub fn event(namespace: &str, event: &Event, deflate: Option<&Deflate>) -> Bytes
     frames(('2', '5'), namespace, None, event.text(), event.attachments(), deflate)
 }
 
+/// The frames of an event that the client is to acknowledge under this number.
+pub fn question(namespace: &str, id: AckId, event: &Event, deflate: Option<&Deflate>) -> Bytes {
+    frames(('2', '5'), namespace, Some(id), event.text(), event.attachments(), deflate)
+}
+
 /// The frames of an acknowledgement.
 pub fn acknowledgement(namespace: &str, id: AckId, args: &Args, deflate: Option<&Deflate>) -> Bytes {
     frames(('3', '6'), namespace, Some(id), args.text(), args.attachments(), deflate)

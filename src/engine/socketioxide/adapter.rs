@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::Either;
+use futures_util::{FutureExt as _, StreamExt as _};
 use socketioxide_core::adapter::errors::{AdapterError, BroadcastError, SocketError};
 use socketioxide_core::adapter::{
     BroadcastFlags, BroadcastOptions, CoreAdapter, CoreLocalAdapter, DefinedAdapter, RemoteSocketData, Room, RoomParam,
@@ -15,11 +16,17 @@ use socketioxide_core::adapter::{
 use socketioxide_core::packet::Packet;
 use socketioxide_core::{Sid, Value};
 use socketioxide_redis::{CustomRedisAdapter, RedisAdapterConfig, RedisAdapterCtr};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::carrier::Ports;
 use super::driver::PubSubDriver;
 use crate::cluster::PubSub;
-use crate::session::{RoomName, SendError};
+use crate::engine::validate::validate;
+use crate::event::Args;
+use crate::session::{Reply, RoomName, SendError};
+
+/// Whoever asks has less patience: this only bounds what the library keeps.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
 
 type RedisAdapter<E> = CustomRedisAdapter<E, PubSubDriver>;
 
@@ -60,6 +67,10 @@ pub(super) trait Port: Send + Sync {
     /// Sends a packet to one client.
     fn send(&self, sid: Sid, packet: Packet) -> Result<(), SendError>;
 
+    /// Sends a packet to one client, which is to acknowledge it. The permit is given back when that is no longer awaited. Needs
+    /// a Tokio runtime.
+    fn ask(&self, sid: Sid, packet: Packet, reply: Reply, permit: OwnedSemaphorePermit) -> Result<(), SendError>;
+
     /// Puts a client into rooms of the library's tables.
     fn join(&self, sid: Sid, rooms: Vec<String>);
 
@@ -85,6 +96,38 @@ impl<E: SocketEmitter> Port for NodeAdapter<E> {
             Ok(()) => Ok(()),
             Err(errors) => Err(errors.first().map_or(SendError::Closed, reason)),
         }
+    }
+
+    fn ask(&self, sid: Sid, packet: Packet, mut reply: Reply, permit: OwnedSemaphorePermit) -> Result<(), SendError> {
+        let options = BroadcastOptions::new(sid);
+        let (answers, asked) = self.get_local().broadcast_with_ack(packet, options, Some(LONGEST_PATIENCE));
+        if asked == 0 {
+            return Err(SendError::Closed);
+        }
+        let mut answers = Box::pin(answers);
+        // What could not be queued has failed by now.
+        let at_once = answers.next().now_or_never().flatten();
+        if let Some((_, Err(_))) = at_once {
+            return Err(SendError::Full);
+        }
+        tokio::spawn(async move {
+            let _permit = permit;
+            let answer = match at_once {
+                Some(answer) => Some(answer),
+                None => tokio::select! {
+                    answer = answers.next() => answer,
+                    () = reply.closed() => None,
+                },
+            };
+            if let Some((_, Ok(Value::Str(text, attachments)))) = answer {
+                let attachments: Vec<_> = attachments.into_iter().flatten().collect();
+                // Other clients need not read it, but whoever asked must.
+                if validate(&text, attachments.len()).is_ok() {
+                    let _ = reply.send(Args::from_wire(text.as_str().to_owned().into(), attachments));
+                }
+            }
+        });
+        Ok(())
     }
 
     fn join(&self, sid: Sid, rooms: Vec<String>) {

@@ -6,6 +6,7 @@ use socketioxide::socket::Socket;
 use socketioxide_core::packet::Packet;
 use socketioxide_core::{Sid, Value};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use super::Adapter;
 use super::adapter::Port;
@@ -13,7 +14,7 @@ use super::carrier::{EVERYONE, attachments, text, value};
 use crate::engine::edge::EngineSession;
 use crate::engine::outstanding::Outstanding;
 use crate::event::{Args, Event};
-use crate::session::{AckId, Close, Link, RoomName, SendError};
+use crate::session::{AckId, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
 
 /// Weak, because the socket's handlers hold the session, and the session this.
 pub(super) struct SocketLink {
@@ -22,6 +23,8 @@ pub(super) struct SocketLink {
     socket: Weak<Socket<Adapter>>,
     connection: Weak<EngineSession>,
     outstanding: Option<Arc<Outstanding>>,
+    /// Acknowledgements that may be awaited; the library has no bound.
+    askable: Arc<Semaphore>,
     runtime: Handle,
 }
 
@@ -38,6 +41,7 @@ impl SocketLink {
             socket: Arc::downgrade(socket),
             connection: connection.map(Arc::downgrade).unwrap_or_default(),
             outstanding: connection.map(|connection| connection.outstanding()),
+            askable: Arc::new(Semaphore::new(MAX_ASKED)),
             runtime: Handle::current(),
         }
     }
@@ -46,18 +50,23 @@ impl SocketLink {
         self.socket.upgrade().filter(|socket| socket.connected())
     }
 
-    fn queue(&self, packet: Packet, bytes: usize) -> Result<(), SendError> {
+    /// Has a packet of so many bytes queued, if it fits.
+    fn queue(&self, bytes: usize, send: impl FnOnce() -> Result<(), SendError>) -> Result<(), SendError> {
         self.connected().ok_or(SendError::Closed)?;
-        let Some(outstanding) = &self.outstanding else { return self.port.send(self.sid, packet) };
+        let Some(outstanding) = &self.outstanding else { return send() };
         if !outstanding.take(bytes) {
             return Err(SendError::Full);
         }
-        self.port.send(self.sid, packet).inspect_err(|error| {
+        send().inspect_err(|error| {
             outstanding.give_back(bytes);
             if *error == SendError::Full {
                 outstanding.stay_alone();
             }
         })
+    }
+
+    fn event(&self, event: &Event) -> Packet {
+        Packet::event(self.port.path(), value(event))
     }
 
     fn close_connection(connection: &Weak<EngineSession>) {
@@ -69,12 +78,18 @@ impl SocketLink {
 
 impl Link for SocketLink {
     fn send(&self, event: &Event) -> Result<(), SendError> {
-        self.queue(Packet::event(self.port.path(), value(event)), event.size_bytes())
+        self.queue(event.size_bytes(), || self.port.send(self.sid, self.event(event)))
+    }
+
+    fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError> {
+        let _runtime = self.runtime.enter();
+        let permit = self.askable.clone().try_acquire_owned().map_err(|_| SendError::Full)?;
+        self.queue(event.size_bytes(), || self.port.ask(self.sid, self.event(event), reply, permit))
     }
 
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
         let value = Value::Str(text(args.text()), attachments(args.attachments()));
-        self.queue(Packet::ack(self.port.path(), value, id), args.size_bytes())
+        self.queue(args.size_bytes(), || self.port.send(self.sid, Packet::ack(self.port.path(), value, id)))
     }
 
     fn is_writable(&self) -> bool {

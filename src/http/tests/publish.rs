@@ -158,6 +158,32 @@ async fn actions_name_somebody() {
 }
 
 #[tokio::test]
+async fn clients_are_asked_and_what_they_say_is_answered() {
+    let fixture = Fixture::new();
+    let ask = |members: &str| format!(r#"{{"namespace":"/","event":"confirm",{members}}}"#);
+    let reply = fixture.send("POST", "/api/v1/ask", ask(r#""users":["ada"],"args":[1,{"a":2}],"timeout":"1s""#)).await;
+    let expected = json!({
+        "asked": 3, "notAsked": 2, "unanswered": 1, "tooLarge": 1, "remote": "carried", "missingNodes": ["c"],
+        "answers": [{ "socketId": "s", "args": [["confirm", 1, { "a": 2 }]], "attachments": ["Yg=="] }],
+    });
+    assert_eq!((reply.status, reply.json()), (200, expected));
+    let reply = fixture.send("POST", "/api/v1/ask", ask(r#""sockets":["away"]"#)).await;
+    assert_eq!((&reply.json()["remote"], &reply.json()["reason"]), (&json!("not_carried"), &json!("away")));
+    for members in
+        [r#""args":[]"#, r#""users":["a"],"timeout":"31s""#, r#""users":["a"],"args":{}"#, r#""users":["a"],"x":1"#]
+    {
+        assert_eq!(fixture.send("POST", "/api/v1/ask", ask(members)).await.status, 422, "{members}");
+    }
+    let reserved = r#"{"namespace":"/","event":"disconnect","users":["a"]}"#;
+    assert_eq!(fixture.send("POST", "/api/v1/ask", reserved).await.status, 422);
+    let metrics = fixture.send("GET", "/metrics", "").await.text;
+    for (result, clients) in [("answered", 2), ("unanswered", 2), ("too_large", 2), ("not_asked", 4)] {
+        let line = format!(r#"roomcast_clients_asked_total{{nsp="/",result="{result}"}} {clients}"#);
+        assert!(metrics.contains(&line), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_fault_is_answered_in_the_envelope_and_the_node_goes_on() {
     let fixture = Fixture::new();
     let reply = fixture.send("POST", EVENTS, r#"{"contract":"orders","event":"panics"}"#).await;

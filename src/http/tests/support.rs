@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -20,6 +21,7 @@ use crate::contract::model::Namespace;
 use crate::directory::*;
 use crate::drain::Drain;
 use crate::error::{Code, Refusal};
+use crate::event::Args;
 use crate::history::History;
 use crate::http::publishing::{ContractPublish, Published, Publishing, RemoteOutcome};
 use crate::http::{Api, ApiLimits, Parts, ReadySource, Status, api_router};
@@ -184,6 +186,15 @@ impl Actions for FakeActions {
 
     fn disconnect<'a>(&'a self, selection: &'a Selection, _: bool) -> Answer<'a, Done> {
         Self::act(selection)
+    }
+
+    /// One client answers.
+    fn ask<'a>(&'a self, question: Question) -> Answer<'a, Acknowledged> {
+        let args = Args::from_wire(format!("[{}]", question.event.text()).into(), vec![Bytes::from_static(b"b")]);
+        let remote = Self::act(&question.selection).now_or_never().unwrap().unwrap().remote;
+        let said = vec![Acknowledgement { socket_id: "s".into(), args }];
+        let missing_nodes = vec!["c".into()];
+        ready(Ok(Acknowledged { asked: 3, not_asked: 2, too_large: 1, said, remote, missing_nodes }))
     }
 }
 

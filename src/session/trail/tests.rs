@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::Args;
-use crate::session::{AckId, Close};
+use crate::session::{AckId, Close, Reply};
 
 #[derive(Default)]
 struct Wire {
@@ -19,6 +19,9 @@ impl Link for Wire {
         }
         self.sent.lock().unwrap().push(event.text().to_string());
         Ok(())
+    }
+    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+        self.send(event)
     }
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
         Ok(())

@@ -121,8 +121,20 @@ test('Node.js asks, and every server answers', async () => {
   assert.equal(found.handshake.query.transport, 'websocket');
   assert.deepEqual((await io.in('nowhere').fetchSockets()), []);
   assert.deepEqual(await io.serverSideEmitWithAck('hello', 1), [null, null]);
-  const answers = await io.timeout(1_500).in('q').emitWithAck('ask', 1);
-  assert.deepEqual(answers, [], 'none of ours is asked');
+});
+
+test('Node.js asks our clients for acknowledgements, and has them with those of its own', async () => {
+  const there = await stranger('r');
+  const [a, b] = [await member(w.a, 'r'), await member(w.b, 'r')];
+  there.socket.on('ask', (n, done) => done({ there: n }));
+  a.socket.on('ask', (n, done) => done({ a: n, bytes: Buffer.from([7, 0]) }, 'not told'));
+  b.socket.on('ask', (n, done) => done());
+  const answers = await io.timeout(5_000).in('r').emitWithAck('ask', 1);
+  const sorted = answers.map((answer) => JSON.stringify(answer) ?? '-').toSorted();
+  assert.deepEqual(sorted, ['-', '{"a":1,"bytes":{"type":"Buffer","data":[7,0]}}', '{"there":1}']);
+  assert.deepEqual(await io.timeout(5_000).in('nowhere').emitWithAck('ask', 1), []);
+  a.socket.off('ask');
+  await assert.rejects(io.timeout(700).in('r').emitWithAck('ask', 2), ({ responses }) => responses.length === 2);
 });
 
 test('Node.js acts on our clients', async () => {

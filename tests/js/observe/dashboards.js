@@ -152,6 +152,7 @@ const node = dashboard({
     graph('Tasks', 'Tasks that live, and those that are ready and wait in the shared queue.', 'short', [[`sum(roomcast_runtime_tasks{${NODE}})`, 'tasks'], [`sum(roomcast_runtime_queue{${NODE}})`, 'ready']]),
     graph('Memory', 'Resident memory, and the histories in it.', 'bytes', [[`sum(process_resident_memory_bytes{${NODE}})`, 'resident'], [`sum(roomcast_history_bytes{${NODE}})`, 'histories']]),
     graph('Histories in memory', 'Rooms whose history is in the memory of the node, and sessions that may come back.', 'short', [[`sum(roomcast_history_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_recovery_sessions{${NODE}})`, 'sessions']]),
+    graph('Clients asked', 'Clients that backends asked each second, by namespace and what came of it.', 'ops', [[perSecond('nsp, result', 'roomcast_clients_asked_total', NODE), '{{nsp}} {{result}}']]),
     graph('API', 'Requests each second, by route and status.', 'reqps', [[perSecond('route, status', 'roomcast_api_requests_total', NODE), '{{route}} {{status}}']]),
     graph('Files and threads', 'Open file descriptors, their limit, and threads.', 'short', [[`sum(process_open_fds{${NODE}})`, 'open'], [`sum(process_max_fds{${NODE}})`, 'limit'], [`sum(process_threads{${NODE}})`, 'threads']]),
   ],

@@ -1,0 +1,224 @@
+//! Events that clients are asked to acknowledge, on every node.
+//!
+//! The node that is asked asks its own clients and tells the other nodes; each of these asks its own, and tells what it
+//! was answered once all have answered or the time is over. Nothing is kept beyond that time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::Cluster;
+use super::actions::rooms_of;
+use super::asked::Asked;
+use crate::directory::{Acknowledged, Acknowledgement, Question, Told};
+use crate::event::{Args, Event};
+use crate::room::Rooms;
+use crate::session::RoomName;
+
+const ASK: &str = "ask";
+const TOLD: &str = "acknowledged";
+
+/// At most so many bytes of acknowledgements are told by a node.
+const MAX_BYTES: usize = 8 << 20;
+
+/// So long the other nodes may take for their way here, beyond the clients' time.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// So many nodes may speak that were not known when the question was put.
+const MARGIN_NODES: usize = 64;
+
+/// At most so many questions of other nodes are worked on at once.
+const MAX_FOREIGN: usize = 256;
+
+/// A question as it is told to the other nodes.
+#[derive(Serialize, Deserialize)]
+struct Ask {
+    id: String,
+    namespace: Arc<str>,
+    rooms: Vec<RoomName>,
+    event: String,
+    patience_ms: u64,
+}
+
+/// What a node tells of its clients.
+#[derive(Serialize, Deserialize)]
+struct Tell {
+    id: String,
+    asked: usize,
+    not_asked: usize,
+    too_large: usize,
+    /// Ids of clients with the text and the attachments (base64) of what they said.
+    said: Vec<(String, String, Vec<String>)>,
+}
+
+/// Where a node's word goes, with the node's id.
+type Asker = mpsc::Sender<(Arc<str>, Tell)>;
+
+/// Questions that are worked on here.
+pub(super) struct Pending {
+    /// Who waits for other nodes, by the question's id.
+    waiting: Mutex<HashMap<String, Asker>>,
+    /// Permits to work on questions of other nodes.
+    foreign: Arc<Semaphore>,
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), foreign: Arc::new(Semaphore::new(MAX_FOREIGN)) }
+    }
+}
+
+impl Cluster {
+    /// Lets this node ask its clients for other nodes, and hear what these tell. To be called once, before clients connect.
+    pub(super) fn answer_questions(self: &Arc<Self>) {
+        let cluster = Arc::downgrade(self);
+        self.on(ASK, move |node, data| match (serde_json::from_value::<Ask>(data), cluster.upgrade()) {
+            (Ok(ask), Some(cluster)) => cluster.ask_for_another(ask),
+            (Ok(_), None) => {}
+            (Err(error), _) => tracing::debug!(node, %error, "ignored a question of another node"),
+        });
+        let cluster = Arc::downgrade(self);
+        self.on(TOLD, move |node, data: Value| {
+            let (Some(cluster), Ok(tell)) = (cluster.upgrade(), serde_json::from_value::<Tell>(data)) else { return };
+            // Every node hears it; one has asked.
+            let waiting = cluster.pending.waiting.lock().expect("no panic while held");
+            if let Some(asker) = waiting.get(&tell.id) {
+                let _ = asker.try_send((node.into(), tell));
+            }
+        });
+    }
+
+    fn ask_for_another(self: &Arc<Self>, ask: Ask) {
+        let Ok(permit) = self.pending.foreign.clone().try_acquire_owned() else {
+            tracing::warn!("a question of another node was not put: {MAX_FOREIGN} are worked on already");
+            return;
+        };
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Ok(event) = Event::from_wire(ask.event.into(), Vec::new()) {
+                let until = Instant::now() + Duration::from_millis(ask.patience_ms);
+                let here = ask_here(&cluster.rooms, &ask.namespace, &ask.rooms, &event, until).await;
+                cluster.tell(TOLD, &Tell::of(ask.id, here)).await;
+            }
+        });
+    }
+
+    /// Asks the clients that are selected, on every node.
+    pub(super) async fn ask_everywhere(&self, question: Question) -> Acknowledged {
+        let Question { selection, event, patience } = question;
+        let namespace: Arc<str> = selection.namespace.as_str().into();
+        let rooms = rooms_of(&selection);
+        let until = Instant::now() + patience;
+        if self.link.is_none() || self.has_all(&selection.namespace, &rooms) {
+            return ask_here(&self.rooms, &namespace, &rooms, &event, until).await;
+        }
+        let id = uuid::Uuid::new_v4().to_string();
+        let mut missing: HashSet<Arc<str>> =
+            self.view().nodes.iter().skip(1).map(|member| member.node.as_str().into()).collect();
+        // Each of them speaks once, and perhaps one or another that is not known yet.
+        let (asker, mut told) = mpsc::channel(missing.len() + MARGIN_NODES);
+        // Before anybody is asked: a node may answer at once.
+        let _entry = Entry::new(&self.pending, &id, asker);
+        let ask = Ask {
+            id: id.clone(),
+            namespace: namespace.clone(),
+            rooms: rooms.clone(),
+            event: event.text().to_string(),
+            patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        };
+        let elsewhere = async {
+            let remote = self.tell(ASK, &ask).await;
+            let mut heard = HashSet::new();
+            let mut total = Acknowledged { remote, ..Acknowledged::default() };
+            while remote == Told::Carried && !missing.is_empty() {
+                let Ok(Some((node, tell))) = tokio::time::timeout_at(until + MARGIN, told.recv()).await else { break };
+                missing.remove(&node);
+                if heard.insert(node) {
+                    total.add(tell.read());
+                }
+            }
+            total.missing_nodes = missing.iter().map(ToString::to_string).collect();
+            total.missing_nodes.sort_unstable();
+            total
+        };
+        let (here, mut total) = tokio::join!(ask_here(&self.rooms, &namespace, &rooms, &event, until), elsewhere);
+        total.add(here);
+        total
+    }
+
+    /// Whether all that are selected are clients that are known to be here: nobody else need be asked.
+    fn has_all(&self, namespace: &str, rooms: &[RoomName]) -> bool {
+        rooms.iter().all(|room| crate::room::is_socket_room(room) && self.rooms.has_members(namespace, room))
+    }
+}
+
+/// Asks clients of this node, each once, and waits for them until then.
+async fn ask_here(rooms: &Rooms, namespace: &str, to: &[RoomName], event: &Event, until: Instant) -> Acknowledged {
+    // Nobody selected is nobody, not everybody.
+    let sessions = if to.is_empty() { Vec::new() } else { rooms.recipients(namespace, to, &[]) };
+    let mut asked = Asked::of(&sessions, event);
+    let mut done =
+        Acknowledged { asked: asked.count(), not_asked: sessions.len() - asked.count(), ..Acknowledged::default() };
+    let mut bytes = 0;
+    while let Ok(Some(said)) = tokio::time::timeout_at(until, asked.next()).await {
+        let size = said.args.size_bytes();
+        if bytes + size <= MAX_BYTES {
+            bytes += size;
+            done.said.push(said);
+        } else {
+            done.too_large += 1;
+        }
+    }
+    done
+}
+
+/// A place among those who wait, as long as this is there.
+struct Entry<'a> {
+    pending: &'a Pending,
+    id: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    fn new(pending: &'a Pending, id: &'a str, asker: Asker) -> Self {
+        pending.waiting.lock().expect("no panic while held").insert(id.to_owned(), asker);
+        Self { pending, id }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.pending.waiting.lock().expect("no panic while held").remove(self.id);
+    }
+}
+
+// === impl Tell ===
+
+impl Tell {
+    fn of(id: String, here: Acknowledged) -> Self {
+        let Acknowledged { asked, not_asked, too_large, said, .. } = here;
+        let said = said.into_iter().map(|Acknowledgement { socket_id, args }| {
+            let attachments = args.attachments().iter().map(|bytes| STANDARD.encode(bytes)).collect();
+            (socket_id, args.text().to_string(), attachments)
+        });
+        Self { id, asked, not_asked, too_large, said: said.collect() }
+    }
+
+    fn read(self) -> Acknowledged {
+        let Self { asked, not_asked, too_large, said, .. } = self;
+        let said = said.into_iter().filter_map(|(socket_id, text, attachments)| {
+            let attachments = attachments.iter().map(|text| STANDARD.decode(text).map(Bytes::from));
+            let args = Args::from_wire(text.into(), attachments.collect::<Result<_, _>>().ok()?);
+            Some(Acknowledgement { socket_id, args })
+        });
+        Acknowledged { asked, not_asked, too_large, said: said.collect(), ..Acknowledged::default() }
+    }
+}

@@ -1,0 +1,90 @@
+// Backends ask clients, on whatever node they are, and get what the official client's listeners acknowledge.
+import assert from 'node:assert/strict';
+import { afterEach, describe, test } from 'node:test';
+import { TRANSPORTS } from '../harness/client.js';
+import { world } from '../harness/world.js';
+
+const w = await world({ contracts: ['embedded:chat'] });
+const far = w.nodes.at(0);
+
+afterEach(() => w.clear());
+
+async function ask(body, node = far) {
+  const reply = await node.api('POST', '/api/v1/ask', { namespace: '/', event: 'confirm', ...body });
+  return { status: reply.status, ...reply.body };
+}
+
+/** A client that answers with its name and what it was asked. */
+async function polite(user, options = {}, node = w.b) {
+  const client = await w.connect({ user, ...options }, node);
+  client.socket.on('confirm', (...args) => args.pop()(user, ...args));
+  return client;
+}
+
+for (const transport of Object.keys(TRANSPORTS)) {
+  describe(`over ${transport}`, () => {
+    test('a client is asked by its user, its socket and its room, wherever it is', async () => {
+      const ada = await polite('ada', { transport });
+      await ada.ask('room:join', { room: 'quiz' });
+      for (const whom of [{ users: ['ada'] }, { sockets: [ada.id] }, { rooms: ['quiz'] }]) {
+        for (const node of w.nodes) {
+          const said = await ask({ ...whom, args: ['delete?', { id: 7 }] }, node);
+          assert.equal(said.status, 200, JSON.stringify(said));
+          assert.deepEqual(said.answers, [{ socketId: ada.id, args: ['ada', 'delete?', { id: 7 }] }]);
+          assert.deepEqual([said.asked, said.notAsked, said.unanswered, said.tooLarge], [1, 0, 0, 0]);
+          assert.deepEqual(said.missingNodes, []);
+        }
+      }
+    });
+
+    test('binary answers come in base64', async () => {
+      const ada = await w.connect({ user: 'ada', transport });
+      ada.socket.on('confirm', (done) => done({ picture: Buffer.from([0, 255]) }));
+      const { answers } = await ask({ users: ['ada'] });
+      const args = [{ picture: { _placeholder: true, num: 0 } }];
+      assert.deepEqual(answers, [{ socketId: ada.id, args, attachments: ['AP8='] }]);
+    });
+  });
+}
+
+test('of several clients each is asked once, those who are silent or go are counted, and nobody else waits for them', async () => {
+  const clients = [await polite('ada'), await polite('ada', {}, far), await polite('bob')];
+  const silent = await w.connect({ user: 'eve' });
+  const leaving = await w.connect({ user: 'mallory' });
+  leaving.socket.on('confirm', () => leaving.close());
+  for (const client of [...clients, silent, leaving]) await client.ask('room:join', { room: 'quiz' });
+  const began = Date.now();
+  const said = await ask({ users: ['ada', 'nobody'], rooms: ['quiz'], timeout: '1s' });
+  assert.ok(Date.now() - began < 5_000);
+  assert.deepEqual(said.answers.map(({ socketId }) => socketId).toSorted(), clients.map(({ id }) => id).toSorted());
+  assert.deepEqual([said.asked, said.unanswered, said.notAsked], [5, 2, 0]);
+  const all = await ask({ users: ['bob'], timeout: '30s' });
+  assert.equal(all.asked, 1);
+  assert.ok(Date.now() - began < 10_000, 'nobody waits longer than the clients take');
+  assert.equal((await ask({ users: ['nobody'], timeout: '30s' })).asked, 0);
+});
+
+test('nobody named, reserved names and too much patience are refused', async () => {
+  assert.equal((await ask({})).status, 422);
+  assert.equal((await ask({ users: ['ada'], event: 'disconnect' })).status, 422);
+  assert.equal((await ask({ users: ['ada'], timeout: '31s' })).status, 422);
+  assert.equal((await ask({ users: ['ada'], namespace: '/nowhere' })).status, 404);
+});
+
+test('while another node is gone without a word, what the others say is told, and who is missing', async () => {
+  const ada = await polite('ada');
+  if (w.mode === 'memory') {
+    const said = await ask({ users: ['ada'] });
+    assert.deepEqual([said.remote, said.answers.length], ['alone', 1]);
+    return;
+  }
+  // Stopped, it answers nothing, and is not yet known to be gone.
+  far.process.child.kill('SIGSTOP');
+  try {
+    const said = await ask({ users: ['ada'], timeout: '1s' }, w.b);
+    assert.deepEqual(said.answers, [{ socketId: ada.id, args: ['ada'] }]);
+    assert.deepEqual(said.missingNodes, [far.id]);
+  } finally {
+    far.process.child.kill('SIGCONT');
+  }
+});
