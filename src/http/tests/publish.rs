@@ -86,6 +86,7 @@ async fn a_key_for_some_contracts_publishes_to_these_alone() {
     assert_eq!(reply.json()["results"][0]["error"]["code"], "AUTHORIZATION_FAILED");
     assert_eq!(send("/api/v1/emit", r#"{"namespace":"/","event":"a"}"#).await.status, 403);
     assert_eq!(send("/api/v1/disconnect", r#"{"namespace":"/","users":["a"]}"#).await.status, 403);
+    assert_eq!(send("/api/v1/ask", r#"{"namespace":"/","users":["a"],"event":"e"}"#).await.status, 403);
     assert_eq!(fixture.published().len(), 2);
 }
 
