@@ -14,6 +14,9 @@ const LEASE: Duration = Duration::from_secs(3);
 /// How often it is renewed, or tried.
 const RENEW: Duration = Duration::from_secs(1);
 
+/// How often a node that does not reach Redis looks whether it does again.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The lease, as this node sees it.
 pub(super) struct Scribe {
     redis: Redis,
@@ -67,7 +70,9 @@ async fn keep(scribe: std::sync::Weak<Scribe>) {
             ours = !ours;
             (scribe.change)(ours);
         }
+        // At the start Redis is there a moment later: emitters are not to wait a whole second for somebody who publishes.
+        let pause = if scribe.redis.is_up() { RENEW } else { LOOK };
         drop(scribe);
-        tokio::time::sleep(RENEW).await;
+        tokio::time::sleep(pause).await;
     }
 }

@@ -54,14 +54,20 @@ if (ENGINE === 'native') {
   });
 
   test('what an emitter in another process sent while the client was away is recovered', async () => {
+    const redis = createClient({ url: w.redis.url });
+    await redis.connect();
+    const emitter = new Emitter(redis).of(namespace);
+    // The node that publishes may have been the one that was killed; another takes its place within seconds.
+    const probe = await follower('probed', w.b, { user: 'carol' });
+    await eventually('somebody publishes for emitters', () => {
+      emitter.to('log:probed').emit('entry', { n: 0 });
+      return probe.inbox.length > 0;
+    });
     const client = await follower('emitted', w.a);
     const { id } = client;
     await publish('emitted', 1);
     await had(client, 1);
     await cut(client);
-    const redis = createClient({ url: w.redis.url });
-    await redis.connect();
-    const emitter = new Emitter(redis).of(namespace);
     emitter.to('log:emitted').emit('entry', { n: 2 });
     emitter.to(id).emit('entry', { n: 3 });
     emitter.emit('entry', { n: 4 });
