@@ -6,6 +6,7 @@
 
 pub mod api_keys;
 mod capability;
+mod claim_set;
 mod claims;
 mod error;
 mod handshake;
@@ -13,29 +14,30 @@ mod jwks;
 mod key;
 pub mod mint;
 mod revocations;
+mod rules;
 mod verify;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use serde_json::{Map, Value};
-
 pub(crate) use claims::issued_at;
 pub use error::{AuthError, AuthSetupError};
 pub use handshake::Handshake;
+use prometheus::IntCounter;
 pub use revocations::Revocations;
 
 use crate::config;
 use crate::contract::model::{AuthMode, AuthPolicy};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
+use claim_set::ClaimSet;
 use jwks::Jwks;
 use key::KeySet;
-use verify::Rules;
+use rules::Rules;
 
 /// Whether the keys of the configuration can be used, without a node.
 ///
@@ -55,6 +57,8 @@ pub struct Authenticator {
     rules: Rules,
     revocations: Arc<Revocations>,
     metrics: Arc<Metrics>,
+    /// How many were let in by their tokens.
+    authenticated: OnceLock<IntCounter>,
 }
 
 impl Authenticator {
@@ -71,7 +75,15 @@ impl Authenticator {
             None => None,
         };
         let revocations = Arc::new(Revocations::new(metrics.clone()));
-        Ok(Arc::new(Self { configured, published, jwks, rules: Rules::new(config), revocations, metrics }))
+        Ok(Arc::new(Self {
+            configured,
+            published,
+            jwks,
+            rules: Rules::new(config),
+            revocations,
+            metrics,
+            authenticated: OnceLock::new(),
+        }))
     }
 
     /// Whether any token could hold.
@@ -86,12 +98,13 @@ impl Authenticator {
     /// Why the client is nobody.
     pub fn authenticate(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
         let result = self.identify(policy, handshake);
-        let label = match &result {
-            Ok(user) if user.anonymous => "anonymous",
-            Ok(_) => "ok",
-            Err(error) => error.reason(),
-        };
-        self.metrics.authentications_total.with_label_values(&[label]).inc();
+        let counter = |label| self.metrics.authentications_total.with_label_values(&[label]);
+        match &result {
+            Ok(user) if user.anonymous => counter("anonymous").inc(),
+            // Looked up once: all others are seldom.
+            Ok(_) => self.authenticated.get_or_init(|| counter("ok")).inc(),
+            Err(error) => counter(error.reason()).inc(),
+        }
         result
     }
 
@@ -104,7 +117,8 @@ impl Authenticator {
         let known = self.jwks.as_ref().map_or(0, Jwks::fetches);
         let first = self.authenticate(policy, handshake);
         match (&first, &self.jwks) {
-            (Err(AuthError::KeyUnknown), Some(jwks)) if jwks.is_newer_than(known).await => {
+            // Boxed: few wait, and everybody's future has the place of what it might wait for.
+            (Err(AuthError::KeyUnknown), Some(jwks)) if Box::pin(jwks.is_newer_than(known)).await => {
                 self.authenticate(policy, handshake)
             }
             _ => first,
@@ -127,13 +141,14 @@ impl Authenticator {
     /// # Errors
     /// Why the token does not hold.
     pub fn user(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
-        let claims = self.verify(token)?;
+        let now = SystemTime::now();
+        let claims = self.verify(token, now)?;
         if capability::is_capability(&claims) {
             return Err(AuthError::WrongUse);
         }
-        let user = claims::user(claims, token, policy)?;
+        let user = claims::user(&claims, token, policy)?;
         // Whole seconds were compared; the moment at which sessions end is the same to the millisecond.
-        if self.ends_at(&user).is_some_and(|at| at <= SystemTime::now()) {
+        if self.ends_at(&user).is_some_and(|at| at <= now) {
             return Err(AuthError::TokenExpired);
         }
         if self.is_revoked(&user) { Err(AuthError::Revoked) } else { Ok(user) }
@@ -167,10 +182,10 @@ impl Authenticator {
         &self.revocations
     }
 
-    /// The claims of a token whose signature and times hold.
-    fn verify(&self, token: &str) -> Result<Map<String, Value>, AuthError> {
+    /// The claims of a token whose signature holds, and whose times do now.
+    fn verify(&self, token: &str, now: SystemTime) -> Result<ClaimSet, AuthError> {
         let published = self.published.load();
-        let result = verify::verify(token, &[&self.configured, &published], &self.rules);
+        let result = verify::verify(token, &[&self.configured, &published], &self.rules, now);
         if let (Err(AuthError::KeyUnknown), Some(jwks)) = (&result, &self.jwks) {
             jwks.ask_for_refresh();
         }

@@ -87,6 +87,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A node that was just here leaves connections behind that the kernel has not forgotten.
     socket.set_reuseaddr(true)?;
+    // Where the kernel has connections inherit it, it need not be asked for each of them.
+    socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(WAITING)
 }
@@ -109,6 +111,14 @@ async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationT
 mod tests {
     use std::net::TcpStream;
     use std::time::Duration;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn connections_inherit_that_small_packets_do_not_wait() {
+        let listener = super::bind("127.0.0.1:0".parse().unwrap(), "server.listen").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(listener.accept().await.unwrap().0.nodelay().unwrap());
+    }
 
     #[tokio::test]
     async fn hundreds_that_come_at_once_wait_to_be_taken() {

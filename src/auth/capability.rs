@@ -2,8 +2,11 @@
 //!
 //! `{ "use": "room", "room": "<the room's exact name>", "exp": …, "sub"?: "<the only user>" }`
 
-use serde_json::{Map, Value};
+use std::time::SystemTime;
 
+use serde_json::Value;
+
+use super::claim_set::ClaimSet;
 use super::claims::{issued_at, token_id};
 use super::{AuthError, Authenticator};
 use crate::contract::scope::Capabilities;
@@ -13,13 +16,13 @@ use crate::telemetry::audit::{self, Kind, Record};
 pub(super) const USE: &str = "room";
 
 /// Whether the claims are a capability's, and no user's.
-pub(super) fn is_capability(claims: &Map<String, Value>) -> bool {
+pub(super) fn is_capability(claims: &ClaimSet) -> bool {
     claims.get("use").and_then(Value::as_str) == Some(USE)
 }
 
 impl Capabilities for Authenticator {
     fn grants(&self, token: &str, room: &str, user_id: &str) -> bool {
-        let (reason, granted) = match self.verify(token) {
+        let (reason, granted) = match self.verify(token, SystemTime::now()) {
             Err(error) => (error.reason(), false),
             Ok(claims) => match refused(&claims, room, user_id) {
                 Some(reason) => (reason, false),
@@ -38,13 +41,13 @@ impl Capabilities for Authenticator {
 }
 
 impl Authenticator {
-    fn is_capability_revoked(&self, claims: &Map<String, Value>, token: &str) -> bool {
+    fn is_capability_revoked(&self, claims: &ClaimSet, token: &str) -> bool {
         let user = claims.get("sub").and_then(Value::as_str);
         self.revocations.refuse(user, Some(&token_id(claims, token)), issued_at(claims.get("iat")))
     }
 }
 
-fn refused(claims: &Map<String, Value>, room: &str, user_id: &str) -> Option<&'static str> {
+fn refused(claims: &ClaimSet, room: &str, user_id: &str) -> Option<&'static str> {
     if !is_capability(claims) {
         return Some("wrong_use");
     }

@@ -1,14 +1,16 @@
 //! Claims in, a user out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::AuthError;
+use super::claim_set::ClaimSet;
 use crate::contract::model::AuthPolicy;
 use crate::user::{Claims, User};
 
@@ -16,30 +18,42 @@ use crate::user::{Claims, User};
 const MAX_USER_ID_BYTES: usize = 256;
 /// Longer ids of tokens are not used.
 const MAX_TOKEN_ID_BYTES: usize = 256;
+/// How the id of a token begins that has none of its own; 16 bytes as base64 follow.
+const FINGERPRINT: &str = "sha256:";
 /// More roles than anybody has.
 const MAX_ROLES: usize = 256;
 
 /// The user that verified claims name, by the contract's idea of where its id and roles are.
-pub(super) fn user(claims: Map<String, Value>, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
-    let id = find(&claims, &policy.user).and_then(scalar).ok_or(AuthError::Claim)?;
+pub(super) fn user(claims: &ClaimSet, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
+    let id = find(claims, &policy.user).and_then(scalar).ok_or(AuthError::Claim)?;
     if id.is_empty() || id.len() > MAX_USER_ID_BYTES || id.chars().any(char::is_control) {
         return Err(AuthError::Claim);
     }
-    let roles = find(&claims, &policy.roles).map(roles).unwrap_or_default();
+    let roles = find(claims, &policy.roles).map(roles).unwrap_or_default();
     let expires_at = claims.get("exp").and_then(Value::as_f64).and_then(instant);
-    let token_id = Some(token_id(&claims, token));
-    Ok(User { id: id.into(), roles: roles.into(), claims: Claims::of(&claims), anonymous: false, expires_at, token_id })
+    let token_id = Some(token_id(claims, token));
+    Ok(User {
+        id: id.into(),
+        roles: roles.into(),
+        claims: Claims::of_members(claims.iter()),
+        anonymous: false,
+        expires_at,
+        token_id,
+    })
 }
 
 /// The token's `jti`; where it has none, a fingerprint of what was signed, which only this token has.
-pub(super) fn token_id(claims: &Map<String, Value>, token: &str) -> Arc<str> {
+pub(super) fn token_id(claims: &ClaimSet, token: &str) -> Arc<str> {
     match claims.get("jti").and_then(scalar).filter(|id| !id.is_empty() && id.len() <= MAX_TOKEN_ID_BYTES) {
         Some(id) => id.into(),
         None => {
             // Of some signatures there are several for the same bytes.
             let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
             let digest = Sha256::digest(signed.as_bytes());
-            format!("sha256:{}", URL_SAFE_NO_PAD.encode(&digest[..16])).into()
+            let mut id = String::with_capacity(FINGERPRINT.len() + 22);
+            id.push_str(FINGERPRINT);
+            URL_SAFE_NO_PAD.encode_string(&digest[..16], &mut id);
+            id.into()
         }
     }
 }
@@ -52,7 +66,7 @@ pub(crate) fn issued_at(iat: Option<&Value>) -> Option<u64> {
 }
 
 /// A claim by its name; with dots, a member of a claim, as identity services nest them.
-fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+fn find<'c>(claims: &'c ClaimSet, name: &str) -> Option<&'c Value> {
     let name = name.strip_prefix("claims.").unwrap_or(name);
     if let Some(value) = claims.get(name) {
         return Some(value);
@@ -62,10 +76,10 @@ fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
     segments.try_fold(first, |value, segment| value.get(segment))
 }
 
-fn scalar(value: &Value) -> Option<String> {
+fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(text.into()),
+        Value::Number(number) => Some(number.to_string().into()),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@ mod algorithms;
 mod capabilities;
 mod confusion;
 mod jwks;
+mod rules;
 mod tokens;
 
 use std::sync::Arc;

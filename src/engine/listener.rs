@@ -113,6 +113,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let door = Arc::new(Door { service, connections: TaskTracker::new(), manners, stop: stop.clone() });
+    let mut inherited = None;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -120,8 +121,10 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
-                // Small packets must not wait for each other.
-                let _ = stream.set_nodelay(true);
+                // Small packets must not wait for each other. The first connection tells whether it has that of the listener.
+                if !*inherited.get_or_insert_with(|| stream.nodelay().unwrap_or(false)) {
+                    let _ = stream.set_nodelay(true);
+                }
                 let guest = door.manners.lobby.enter();
                 if door.manners.balancers.is_none() {
                     door.welcome(&intake, stream, address, guest);

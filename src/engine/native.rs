@@ -30,6 +30,7 @@ pub use carrier::NativeCarrier;
 
 use self::deflate::Deflate;
 use self::intake::NativeIntake;
+use self::packet::Greeting;
 use self::turn::Turns;
 use super::conn::Traffic;
 use super::edge::{EngineSession, Hub};
@@ -47,6 +48,7 @@ struct Shared<G> {
     namespaces: HashSet<Arc<str>>,
     metrics: Arc<Metrics>,
     path: String,
+    greeting: Greeting,
     max_payload: usize,
     ping_interval: Duration,
     ping_timeout: Duration,
@@ -89,6 +91,7 @@ impl<G: Gate> NativeEngine<G> {
     /// An engine for the carrier's namespaces, whose clients `gate` lets in. Needs a Tokio runtime.
     pub fn new(config: &config::Server, terms: &Terms, carrier: &Arc<NativeCarrier>, gate: &Arc<G>) -> Self {
         let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
+        let (ping_interval, ping_timeout) = (config.ping_interval.get(), config.ping_timeout.get());
         let traffic = Traffic::new(carrier.metrics());
         let writers = tokio::runtime::Handle::current().metrics().num_workers();
         let shared = Shared {
@@ -96,9 +99,10 @@ impl<G: Gate> NativeEngine<G> {
             namespaces: carrier.namespaces().cloned().collect(),
             metrics: carrier.metrics().clone(),
             path: config.path.clone(),
+            greeting: Greeting::new(ping_interval.as_millis(), ping_timeout.as_millis(), max_payload),
             max_payload,
-            ping_interval: config.ping_interval.get(),
-            ping_timeout: config.ping_timeout.get(),
+            ping_interval,
+            ping_timeout,
             connect_timeout: config.connect_timeout.get(),
             stall: config.stall(),
             bounds: Bounds { packets: config.queue, bytes: config.queued_bytes() },

@@ -17,7 +17,7 @@ use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::limits::SessionLimits;
 use crate::publish::Outgoing;
 use crate::recovery::Pid;
-use crate::room::{socket_room, user_room};
+use crate::room::socket_room;
 use crate::session::{Close, Link, Peer, RoomName, Session, Undo};
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::user::User;
@@ -133,7 +133,8 @@ impl Gateway {
                 rooms: Vec::new(),
                 metadata: serde_json::Map::new(),
             };
-            let answer = self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call)).await?;
+            // Boxed, as whatever only some wait for: its place would be in the future of every client, and moved with it.
+            let answer = Box::pin(self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call))).await?;
             answers.push((contract.clone(), answer));
         }
         Ok(Checked { user, limits, answers, ticket })
@@ -185,16 +186,24 @@ impl Gateway {
     pub(super) async fn settle_in(&self, client: &Arc<Client>, answers: Vec<(Arc<Contract>, HookAnswer)>) {
         // Whoever learns of the client from its first event can reach it.
         let session = &client.session;
-        self.rooms().settled(session.namespace(), &socket_room(session.id())).await;
-        self.rooms().settled(session.namespace(), &user_room(&session.user().id)).await;
-        self.auto_join(client).await;
-        for (contract, answer) in answers {
-            self.obey(client, &contract, answer).await;
+        for room in session.rooms() {
+            self.rooms().settled(session.namespace(), &room).await;
         }
-        self.settle_trail(client).await;
+        if client.namespace.contracts.iter().any(|contract| !contract.connect.join.is_empty()) {
+            Box::pin(self.auto_join(client)).await;
+        }
+        for (contract, answer) in answers {
+            Box::pin(self.obey(client, &contract, answer)).await;
+        }
+        if session.trail().is_some() {
+            Box::pin(self.settle_trail(client)).await;
+        }
     }
 
     fn greet(&self, client: &Client) {
+        if client.namespace.contracts.iter().all(|contract| contract.connect.greet.is_none()) {
+            return;
+        }
         let user = client.session.user();
         let scope = scope_of(client, &user, &Value::Null);
         for contract in &client.namespace.contracts {

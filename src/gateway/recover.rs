@@ -76,7 +76,7 @@ impl Gateway {
         }
         let member = |name| handshake.auth.as_ref()?.get(name)?.as_str();
         if let Some(pid) = member("pid") {
-            match self.parts.recovery.claim(&namespace.path, pid, member("offset"), user).await {
+            match Box::pin(self.parts.recovery.claim(&namespace.path, pid, member("offset"), user)).await {
                 Ok(returned) => return Ticket::Back(Box::new(returned)),
                 Err(failure) => tracing::debug!(namespace = %namespace.path, %failure, "a client was not recovered"),
             }

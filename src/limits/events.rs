@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use governor::RateLimiter;
@@ -96,7 +96,8 @@ pub struct SessionLimits {
     metrics: Arc<Metrics>,
     /// Stands for the user; `None`: anonymous, or nothing of users is counted.
     user: Option<u64>,
-    socket: Option<Box<Direct>>,
+    // Made by the first event: until then it would be full. Nothing without a limit.
+    socket: OnceLock<Box<Direct>>,
     // At most one for each event of the contracts.
     events: Mutex<Vec<(Arc<ClientEvent>, Direct)>>,
     refused_in_a_row: AtomicU32,
@@ -110,8 +111,8 @@ impl SessionLimits {
         if user.is_some_and(|user| !shared.present.take(user)) {
             return Err(too_many("this user", shared.present.most()));
         }
-        let socket = shared.socket.map(|rate| Box::new(Direct::new(rate, &shared.clock)));
-        Ok(Self { shared, metrics, user, socket, events: Mutex::default(), refused_in_a_row: AtomicU32::new(0) })
+        let (socket, events, refused_in_a_row) = (OnceLock::new(), Mutex::default(), AtomicU32::new(0));
+        Ok(Self { shared, metrics, user, socket, events, refused_in_a_row })
     }
 
     /// Counts an event, before anything of it is parsed; `None` is an event that no contract knows.
@@ -141,10 +142,10 @@ impl SessionLimits {
         {
             return Some(("event", refusal(&event.name, rate, wait)));
         }
-        if let Some(socket) = &self.socket
-            && let Err(wait) = socket.check()
+        if let Some(rate) = self.shared.socket
+            && let Err(wait) = self.socket.get_or_init(|| Box::new(Direct::new(rate, &self.shared.clock))).check()
         {
-            return Some(("socket", refusal("events of this socket", socket.rate, wait)));
+            return Some(("socket", refusal("events of this socket", rate, wait)));
         }
         if let (Some(users), Some(user)) = (&self.shared.users, self.user)
             && let Err(wait) = users.check(Key { id: user, neighbourhood: user })

@@ -18,7 +18,12 @@ pub struct Claims(Arc<RawValue>);
 impl Claims {
     /// Those of a map.
     pub fn of(claims: &Map<String, Value>) -> Self {
-        let text = serde_json::value::to_raw_value(claims).unwrap_or_else(|_| unreachable!("keys are texts"));
+        Self::of_members(claims.iter().map(|(name, value)| (name.as_str(), value)))
+    }
+
+    /// These, each with another name.
+    pub fn of_members<'c>(claims: impl Iterator<Item = (&'c str, &'c Value)> + Clone) -> Self {
+        let text = serde_json::value::to_raw_value(&Members(claims)).unwrap_or_else(|_| unreachable!("keys are texts"));
         Self(text.into())
     }
 
@@ -54,6 +59,15 @@ impl Serialize for Claims {
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Claims")
+    }
+}
+
+/// The members of an object.
+struct Members<I>(I);
+
+impl<'c, I: Iterator<Item = (&'c str, &'c Value)> + Clone> Serialize for Members<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.clone())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The head of a request: whether it opens a WebSocket session of ours, and the answer that does so.
 
+use std::mem::MaybeUninit;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, BytesMut};
@@ -16,16 +18,14 @@ const MAX_HEADERS: usize = 64;
 /// RFC 6455, 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Headers that are looked at.
-const READ: [HeaderName; 7] = [
-    header::HOST,
-    header::ORIGIN,
-    header::USER_AGENT,
-    header::AUTHORIZATION,
-    header::COOKIE,
-    HeaderName::from_static("x-forwarded-for"),
-    header::FORWARDED,
-];
+/// The longest name of a header that is looked at.
+const MAX_NAME: usize = "sec-websocket-extensions".len();
+
+/// The digest of 20 bytes that accepts the key.
+const SHA1_AS_BASE64: usize = 28;
+
+/// A key is 16 bytes as base64 (RFC 6455, 4.1).
+const KEY: usize = 24;
 
 /// What the bytes of a connection say so far.
 pub enum Head {
@@ -46,7 +46,7 @@ pub struct Opening {
     pub query: String,
     /// The few headers that matter.
     pub headers: HeaderMap,
-    key: String,
+    key: [u8; KEY],
     /// The extensions that it offers.
     offers: Vec<String>,
 }
@@ -54,9 +54,10 @@ pub struct Opening {
 impl Head {
     /// Judges the first bytes of a connection.
     pub fn read(bytes: &[u8], path: &str) -> Self {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(bytes) {
+        // Not written before it is read into: most heads have a dozen.
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(httparse::Status::Complete(length)) => {
                 opening(&request, length, path).map_or(Self::Other, |opening| Self::Open(Box::new(opening)))
             }
@@ -72,27 +73,75 @@ fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Op
     if request.method != Some("GET") || request.version != Some(1) || own != path || !is_handshake(query) {
         return None;
     }
-    let has = |name: &str, wanted: &str| {
-        values(request, name).any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted)))
+    let mut fields = Fields::default();
+    for header in &*request.headers {
+        fields.take(header)?;
+    }
+    let Fields { upgrades: true, connects: true, speaks_13: true, key: Some(key), headers, offers } = fields else {
+        return None;
     };
-    if !has("upgrade", "websocket") || !has("connection", "upgrade") || !has("sec-websocket-version", "13") {
-        return None;
-    }
-    let body = values(request, "content-length").any(|length| length.trim() != "0")
-        || values(request, "transfer-encoding").next().is_some();
-    let mut keys = values(request, "sec-websocket-key");
-    let key = keys.next()?.trim();
-    if body || keys.next().is_some() || STANDARD.decode(key).ok()?.len() != 16 {
-        return None;
-    }
-    let mut headers = HeaderMap::new();
-    for name in READ {
-        for header in request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name.as_str())) {
-            headers.append(&name, HeaderValue::from_bytes(header.value).ok()?);
+    Some(Opening { offers, length, query: query.to_owned(), headers, key })
+}
+
+/// What the headers say, each looked at once.
+#[derive(Default)]
+struct Fields {
+    upgrades: bool,
+    connects: bool,
+    speaks_13: bool,
+    key: Option<[u8; KEY]>,
+    headers: HeaderMap,
+    offers: Vec<String>,
+}
+
+impl Fields {
+    /// `None`: no handshake of ours has such a header.
+    fn take(&mut self, header: &httparse::Header<'_>) -> Option<()> {
+        let mut name = [0; MAX_NAME];
+        let name = name.get_mut(..header.name.len());
+        // A longer one is none of these.
+        let Some(name) = name else { return Some(()) };
+        name.copy_from_slice(header.name.as_bytes());
+        name.make_ascii_lowercase();
+        match &*name {
+            b"upgrade" => self.upgrades |= lists(header.value, b"websocket"),
+            b"connection" => self.connects |= lists(header.value, b"upgrade"),
+            b"sec-websocket-version" => self.speaks_13 |= lists(header.value, b"13"),
+            b"sec-websocket-key" => return self.key.replace(key(header.value)?).is_none().then_some(()),
+            b"sec-websocket-extensions" => {
+                self.offers.extend(std::str::from_utf8(header.value).ok().map(str::to_owned));
+            }
+            // A body.
+            b"content-length" if header.value.trim_ascii() != b"0" => return None,
+            b"transfer-encoding" => return None,
+            b"host" => self.keep(header::HOST, header.value)?,
+            b"origin" => self.keep(header::ORIGIN, header.value)?,
+            b"user-agent" => self.keep(header::USER_AGENT, header.value)?,
+            b"authorization" => self.keep(header::AUTHORIZATION, header.value)?,
+            b"cookie" => self.keep(header::COOKIE, header.value)?,
+            b"x-forwarded-for" => self.keep(HeaderName::from_static("x-forwarded-for"), header.value)?,
+            b"forwarded" => self.keep(header::FORWARDED, header.value)?,
+            _ => {}
         }
+        Some(())
     }
-    let offers = values(request, "sec-websocket-extensions").map(str::to_owned).collect();
-    Some(Opening { offers, length, query: query.to_owned(), headers, key: key.to_owned() })
+
+    fn keep(&mut self, name: HeaderName, value: &[u8]) -> Option<()> {
+        self.headers.append(name, HeaderValue::from_bytes(value).ok()?);
+        Some(())
+    }
+}
+
+/// Whether a list has this member, in any case.
+fn lists(value: &[u8], wanted: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(wanted))
+}
+
+fn key(value: &[u8]) -> Option<[u8; KEY]> {
+    let key: [u8; KEY] = value.trim_ascii().try_into().ok()?;
+    // So much may be decoded of so many characters; the last two are padding.
+    let mut decoded = [0; KEY / 4 * 3];
+    (STANDARD.decode_slice(key, &mut decoded).ok()? == 16).then_some(key)
 }
 
 /// Protocol 4, a WebSocket from the start, no session yet.
@@ -110,23 +159,17 @@ fn is_handshake(query: &str) -> bool {
     opens && version == Some("4") && transport == Some("websocket")
 }
 
-fn values<'a>(request: &'a httparse::Request<'_, '_>, name: &'a str) -> impl Iterator<Item = &'a str> {
-    request
-        .headers
-        .iter()
-        .filter(move |header| header.name.eq_ignore_ascii_case(name))
-        .filter_map(|header| std::str::from_utf8(header.value).ok())
-}
-
 impl Opening {
     /// The answer, to which frames can be appended.
     pub fn answer(&self, extensions: Option<&str>) -> BytesMut {
-        let digest = Sha1::new().chain_update(&self.key).chain_update(GUID).finalize();
+        let digest = Sha1::new().chain_update(self.key).chain_update(GUID).finalize();
+        let mut accept = [0; SHA1_AS_BASE64];
+        let accepted = STANDARD.encode_slice(digest, &mut accept).unwrap_or_else(|_| unreachable!("20 bytes fit"));
         let mut out = BytesMut::with_capacity(320);
         out.put_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ",
         );
-        out.put_slice(STANDARD.encode(digest).as_bytes());
+        out.put_slice(&accept[..accepted]);
         if let Some(extensions) = extensions {
             out.put_slice(b"\r\nSec-WebSocket-Extensions: ");
             out.put_slice(extensions.as_bytes());
@@ -188,6 +231,7 @@ mod tests {
             request("POST /socket.io/?EIO=4&transport=websocket", ""),
             request(LINE, "Content-Length: 5\r\n"),
             request(LINE, "Transfer-Encoding: chunked\r\n"),
+            request(LINE, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
             request(LINE, "").replace("13", "8"),
             request(LINE, "").replace("dGhl", "dGh"),
             request(LINE, "").replace("WebSocket\r\n", "h2c\r\n"),
@@ -196,6 +240,20 @@ mod tests {
         ] {
             assert!(matches!(Head::read(text.as_bytes(), PATH), Head::Other), "{text}");
         }
+    }
+
+    #[test]
+    fn headers_are_found_by_their_names_in_any_case_and_others_do_not_matter() {
+        let more = "COOKIE: a=1\r\ncookie: b=2\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 0\r\n\
+                    Sec-WebSocket-Extensions: x\r\nSec-WebSocket-Extensions-And-More: y\r\nSec-WebSocket-Protocol: z\r\n";
+        let Head::Open(opening) = Head::read(request(LINE, more).as_bytes(), PATH) else { panic!() };
+        let cookies: Vec<_> = opening.headers.get_all(header::COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1", "b=2"]);
+        assert_eq!(
+            (&opening.headers["host"], &opening.headers["x-forwarded-for"]),
+            (&"x".parse().unwrap(), &"192.0.2.1".parse().unwrap())
+        );
+        assert_eq!((opening.headers.len(), opening.offers), (4, vec!["x".to_owned()]));
     }
 
     proptest! {

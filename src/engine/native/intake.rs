@@ -1,15 +1,17 @@
 //! A new connection: handshakes of WebSocket sessions are answered here, everything else is given back to HTTP.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use futures_util::future::BoxFuture;
 use http::header;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +20,7 @@ use super::inbox::Inbox;
 use super::member::new_id;
 use super::session::Session;
 use super::wire::Wire;
-use super::{Client, Shared, packet};
+use super::{Client, Shared};
 use crate::engine::Gate;
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::{EngineSession, Entrance};
@@ -28,8 +30,10 @@ use crate::engine::lobby::Guest;
 /// The head of a handshake fits; more is read when it does not.
 const FIRST_READ: usize = 2048;
 
-/// Takes the connections that are ours.
-pub(super) struct NativeIntake<G> {
+/// Takes the connections that are ours. One for each of them: a clone is a count and nothing else.
+pub(super) struct NativeIntake<G>(Arc<House<G>>);
+
+struct House<G> {
     shared: Arc<Shared<G>>,
     entrance: Entrance,
     stop: CancellationToken,
@@ -38,13 +42,13 @@ pub(super) struct NativeIntake<G> {
 impl<G> NativeIntake<G> {
     /// After `stop`, those that have not said what they want are closed.
     pub(super) fn new(shared: Arc<Shared<G>>, entrance: Entrance, stop: CancellationToken) -> Self {
-        Self { shared, entrance, stop }
+        Self(Arc::new(House { shared, entrance, stop }))
     }
 }
 
 impl<G> Clone for NativeIntake<G> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), entrance: self.entrance.clone(), stop: self.stop.clone() }
+        Self(self.0.clone())
     }
 }
 
@@ -93,28 +97,28 @@ impl<G: Gate> Future for Visitor<G> {
 impl<G: Gate> NativeIntake<G> {
     /// Until it is known what the connection is for. `None`: it is gone.
     async fn arrive(self, mut stream: TcpStream, address: SocketAddr, guest: Guest) -> Option<Arrived<G>> {
-        let first = guest.hear(first_request(&mut stream, &self.shared.path));
-        let (opening, read) = match self.stop.run_until_cancelled(first).await??? {
+        let House { shared, entrance, stop } = &*self.0;
+        let first = guest.hear(first_request(&mut stream, &shared.path));
+        let (opening, read) = match stop.run_until_cancelled(first).await??? {
             (Some(opening), read) => (opening, read),
             (None, read) => return Some(Arrived::Http((stream, read.freeze(), guest))),
         };
         let kill = Arc::new(KillSwitch::default());
-        let Some(connection) = self.entrance.admit(address.ip(), &opening.headers, kill.clone()) else {
+        let Some(connection) = entrance.admit(address.ip(), &opening.headers, kill.clone()) else {
             // HTTP says why not.
             return Some(Arrived::Http((stream, read.freeze(), guest)));
         };
         drop(guest);
-        begin(&self.shared, stream, connection, kill, opening, &read).await.map(Arrived::Session)
+        begin(shared, stream, connection, kill, opening, &read).await.map(Arrived::Session)
     }
 }
 
 /// Reads until it is known whose the connection is. `None`: it is gone.
 async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box<Opening>>, BytesMut)> {
-    // Nothing is allocated for a connection that says nothing.
-    stream.readable().await.ok()?;
-    let mut read = BytesMut::with_capacity(FIRST_READ);
+    let mut read = BytesMut::new();
     loop {
-        if stream.read_buf(&mut read).await.ok()? == 0 {
+        // Nothing is allocated for a connection that says nothing.
+        if poll_fn(|cx| poll_read(stream, &mut read, cx)).await.ok()? == 0 {
             // Half a request deserves an answer, too.
             return (!read.is_empty()).then_some((None, read));
         }
@@ -124,6 +128,15 @@ async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box
             Head::Partial | Head::Other => return Some((None, read)),
         }
     }
+}
+
+/// Reads by way of the stack: what is kept until the head is judged is as long as what came.
+fn poll_read(stream: &mut TcpStream, read: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut buffer = [MaybeUninit::uninit(); FIRST_READ];
+    let mut unread = ReadBuf::uninit(&mut buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut unread))?;
+    read.extend_from_slice(unread.filled());
+    Poll::Ready(Ok(unread.filled().len()))
 }
 
 /// Answers the handshake.
@@ -138,19 +151,17 @@ async fn begin<G: Gate>(
     let extensions = shared.deflate.and_then(|_| opening.deflate());
     let deflate = shared.deflate.filter(|_| extensions.is_some());
     let mut answer = opening.answer(extensions.as_deref());
-    answer.extend_from_slice(&packet::open(
-        &new_id(),
-        shared.ping_interval.as_millis(),
-        shared.ping_timeout.as_millis(),
-        shared.max_payload as u64,
-    ));
-    // An empty socket takes so little at once.
-    tokio::time::timeout(shared.stall, stream.write_all(&answer)).await.ok()?.ok()?;
+    shared.greeting.put(&mut answer, &new_id());
+    // An empty socket takes so little at once, and no clock is asked.
+    let written = stream.try_write(&answer).unwrap_or(0);
+    if written < answer.len() {
+        tokio::time::timeout(shared.stall, stream.write_all(&answer[written..])).await.ok()?.ok()?;
+    }
     let client = Arc::new(Client {
         connection,
         authorization: opening.header(&header::AUTHORIZATION),
         cookies: opening.header(&header::COOKIE),
-        query: opening.query.as_str().into(),
+        query: opening.query.into(),
     });
     let (reader, writer) = stream.into_split();
     let wire = Wire::new(writer, shared.bounds, deflate, shared.turns.clone(), kill);

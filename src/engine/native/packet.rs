@@ -238,10 +238,14 @@ pub fn acknowledgement(namespace: &str, id: AckId, args: &Args, deflate: Option<
 
 /// CONNECT: the client is in, under this id, and may come back with this secret.
 pub fn connected(namespace: &str, id: &str, pid: Option<&str>) -> Bytes {
-    let data = match pid {
-        None => format!(r#"{{"sid":"{id}"}}"#),
-        Some(pid) => format!(r#"{{"sid":"{id}","pid":"{pid}"}}"#),
-    };
+    let mut data = String::with_capacity(64 + id.len());
+    data.push_str(r#"{"sid":""#);
+    data.push_str(id);
+    if let Some(pid) = pid {
+        data.push_str(r#"","pid":""#);
+        data.push_str(pid);
+    }
+    data.push_str(r#""}"#);
     frames(('0', '0'), namespace, None, &data, &[], None)
 }
 
@@ -265,11 +269,21 @@ pub fn invalid_namespace(namespace: &str) -> Bytes {
     frames(('4', '4'), namespace, None, r#"{"message":"Invalid namespace"}"#, &[], None)
 }
 
-/// The first message of a connection.
-pub fn open(sid: &str, ping_interval_ms: u128, ping_timeout_ms: u128, max_payload: u64) -> Bytes {
-    frame::text(&format!(
-        r#"0{{"sid":"{sid}","upgrades":[],"pingInterval":{ping_interval_ms},"pingTimeout":{ping_timeout_ms},"maxPayload":{max_payload}}}"#
-    ))
+/// The first message of connections, of which only the id differs.
+pub struct Greeting(String);
+
+impl Greeting {
+    /// With these times, and the longest message that may come.
+    pub fn new(ping_interval_ms: u128, ping_timeout_ms: u128, max_payload: usize) -> Self {
+        Self(format!(
+            r#"","upgrades":[],"pingInterval":{ping_interval_ms},"pingTimeout":{ping_timeout_ms},"maxPayload":{max_payload}}}"#
+        ))
+    }
+
+    /// Writes the message for a connection.
+    pub fn put(&self, out: &mut BytesMut, sid: &str) {
+        frame::put_message(out, true, &[br#"0{"sid":""#, sid.as_bytes(), self.0.as_bytes()], None);
+    }
 }
 
 /// Types are those without and with attachments.
@@ -370,6 +384,12 @@ mod tests {
         assert_eq!(&event("/", &binary, None)[..], b"\x81\x0b451-[\"e\",1]\x82\x01\x01");
         assert_eq!(&acknowledgement("/a", 7, &Args::encode(&[true]).unwrap(), None)[..], b"\x81\x0c43/a,7[true]");
         assert_eq!(&disconnected("/")[..], b"\x81\x0241");
+        assert_eq!(&connected("/a", "x", None)[..], b"\x81\x1040/a,{\"sid\":\"x\"}");
+        assert_eq!(&connected("/", "x", Some("y"))[2..], br#"40{"sid":"x","pid":"y"}"#);
+        let mut open = BytesMut::new();
+        Greeting::new(25_000, 20_000, 1_000_000).put(&mut open, "x");
+        let wanted = br#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#;
+        assert_eq!((open[1] as usize, &open[2..]), (wanted.len(), &wanted[..]));
         let refusal = Refusal::new(Code::Overloaded, "x").retry_after(std::time::Duration::from_millis(1500));
         let wanted =
             br#"44/a,{"message":"OVERLOADED: x","data":{"code":"OVERLOADED","message":"x","retryAfterMs":1500}}"#;

@@ -235,7 +235,10 @@ impl<G: Gate> Session<G> {
                     Flushed::Blocked => {}
                 },
                 Poll::Ready(Err(_)) => return Err(End::Lost),
-                Poll::Pending => return self.wait_until(Instant::from_std(since) + self.shared.stall, End::Lost, cx),
+                Poll::Pending => {
+                    let late = Instant::from_std(since) + self.shared.stall;
+                    return self.wait_until(late, Instant::now(), End::Lost, cx);
+                }
             }
         }
         if self.wire.is_broken() { Err(End::Lost) } else { Ok(()) }
@@ -261,12 +264,12 @@ impl<G: Gate> Session<G> {
         }
         let (Heart::PingAt(next) | Heart::PongBy(next)) = self.heart;
         let next = self.connect_by.map_or(next, |by| by.min(next));
-        self.wait_until(next, End::PingTimeout, cx)
+        self.wait_until(next, now, End::PingTimeout, cx)
     }
 
     /// Has the task woken at that time, or earlier. What should have happened by then is looked at by the next call.
-    fn wait_until(&mut self, at: Instant, late: End, cx: &mut Context<'_>) -> Result<(), End> {
-        if at <= Instant::now() {
+    fn wait_until(&mut self, at: Instant, now: Instant, late: End, cx: &mut Context<'_>) -> Result<(), End> {
+        if at <= now {
             return Err(late);
         }
         if at < self.sleep.deadline() || self.sleep.is_elapsed() {
@@ -302,10 +305,11 @@ impl<G: Gate> Session<G> {
     /// Waits until the farewell is written and the client has closed; what it still sends is thrown away.
     fn poll_farewell(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.wire.register(cx);
-        if self.wire.kill_switch().poll_turned(cx) == Turned::Dead || by <= Instant::now() {
+        let now = Instant::now();
+        if self.wire.kill_switch().poll_turned(cx) == Turned::Dead || by <= now {
             return Poll::Ready(());
         }
-        if self.write(cx).is_err() || self.wait_until(by, End::Lost, cx).is_err() {
+        if self.write(cx).is_err() || self.wait_until(by, now, End::Lost, cx).is_err() {
             return Poll::Ready(());
         }
         if self.wire.flush() == Flushed::More {

@@ -1,0 +1,75 @@
+//! The claims of a token while it is judged: a list, because most tokens have a handful, and a map costs more than that to make
+//! and to ask.
+
+use std::fmt;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// Claims that are judged. One that is said twice may be read in two ways, and so the token is refused; of others the last
+/// counts (RFC 7519, 4).
+const JUDGED: [&str; 5] = ["exp", "nbf", "sub", "iss", "aud"];
+
+/// Every name once, in the token's order.
+#[derive(Debug)]
+pub(super) struct ClaimSet(Vec<(String, Value)>);
+
+impl ClaimSet {
+    /// One of them.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> + Clone {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+impl<'de> Deserialize<'de> for ClaimSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = ClaimSet;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("claims")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ClaimSet, A::Error> {
+        let mut claims: Vec<(String, Value)> = Vec::with_capacity(8);
+        while let Some((name, value)) = members.next_entry::<String, Value>()? {
+            match claims.iter_mut().find(|(known, _)| *known == name) {
+                None => claims.push((name, value)),
+                Some((name, _)) if JUDGED.contains(&name.as_str()) => {
+                    return Err(A::Error::custom("a claim is said twice"));
+                }
+                Some((_, before)) => *before = value,
+            }
+        }
+        Ok(ClaimSet(claims))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_there_once_and_the_last_value_counts() {
+        let claims: ClaimSet = serde_json::from_str(r#"{"a":1,"exp":2,"b":{"a":3},"a":4}"#).unwrap();
+        let all: Vec<_> = claims.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(all, ["a=4", "exp=2", r#"b={"a":3}"#]);
+        assert_eq!((claims.get("a"), claims.get("c")), (Some(&4.into()), None));
+        for name in JUDGED {
+            assert!(serde_json::from_str::<ClaimSet>(&format!(r#"{{"{name}":1,"x":2,"{name}":1}}"#)).is_err());
+        }
+        assert!(serde_json::from_str::<ClaimSet>("[]").is_err());
+    }
+}
