@@ -14,7 +14,6 @@ mod jwks;
 mod key;
 pub mod mint;
 mod revocations;
-mod rules;
 mod verify;
 
 #[cfg(test)]
@@ -37,7 +36,7 @@ use crate::user::User;
 use claim_set::ClaimSet;
 use jwks::Jwks;
 use key::KeySet;
-use rules::Rules;
+use verify::Rules;
 
 /// Whether the keys of the configuration can be used, without a node.
 ///
@@ -141,14 +140,13 @@ impl Authenticator {
     /// # Errors
     /// Why the token does not hold.
     pub fn user(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
-        let now = SystemTime::now();
-        let claims = self.verify(token, now)?;
+        let claims = self.verify(token)?;
         if capability::is_capability(&claims) {
             return Err(AuthError::WrongUse);
         }
         let user = claims::user(&claims, token, policy)?;
         // Whole seconds were compared; the moment at which sessions end is the same to the millisecond.
-        if self.ends_at(&user).is_some_and(|at| at <= now) {
+        if self.ends_at(&user).is_some_and(|at| at <= SystemTime::now()) {
             return Err(AuthError::TokenExpired);
         }
         if self.is_revoked(&user) { Err(AuthError::Revoked) } else { Ok(user) }
@@ -182,10 +180,10 @@ impl Authenticator {
         &self.revocations
     }
 
-    /// The claims of a token whose signature holds, and whose times do now.
-    fn verify(&self, token: &str, now: SystemTime) -> Result<ClaimSet, AuthError> {
+    /// The claims of a token whose signature and times hold.
+    fn verify(&self, token: &str) -> Result<ClaimSet, AuthError> {
         let published = self.published.load();
-        let result = verify::verify(token, &[&self.configured, &published], &self.rules, now);
+        let result = verify::verify(token, &[&self.configured, &published], &self.rules);
         if let (Err(AuthError::KeyUnknown), Some(jwks)) = (&result, &self.jwks) {
             jwks.ask_for_refresh();
         }

@@ -24,17 +24,17 @@ pub const RESERVED_PREFIX: char = '$';
 
 /// The room of one socket.
 pub fn socket_room(id: &str) -> RoomName {
-    format!("$sid:{id}").into()
+    [SOCKET_PREFIX, id].concat().into()
 }
 
 /// Whether a room is that of one socket.
 pub fn is_socket_room(room: &str) -> bool {
-    room.starts_with("$sid:")
+    room.starts_with(SOCKET_PREFIX)
 }
 
 /// The room of all sockets of one user.
 pub fn user_room(id: &str) -> RoomName {
-    format!("{USER_PREFIX}{id}").into()
+    [USER_PREFIX, id].concat().into()
 }
 
 /// The user whose room it is, if it is one.
@@ -42,6 +42,7 @@ pub fn user_of(room: &str) -> Option<&str> {
     room.strip_prefix(USER_PREFIX)
 }
 
+const SOCKET_PREFIX: &str = "$sid:";
 const USER_PREFIX: &str = "$user:";
 
 /// Told of rooms that begin and end to have members on this node, in order; called by the index, and so must not wait or
@@ -186,15 +187,16 @@ impl Rooms {
 
     /// Adds a session, in its own room and its user's.
     pub fn add(&self, session: &Arc<Session>) {
+        let now = SystemTime::now();
+        let user = session.user();
         self.write(session.namespace(), |table| {
             table.sessions.insert(session);
             self.watchers.iter().for_each(|watcher| watcher.opened(session));
+            self.join_table(table, session, &socket_room(session.id()), now);
+            if !user.anonymous {
+                self.join_table(table, session, &user_room(&user.id), now);
+            }
         });
-        self.join(session, &socket_room(session.id()));
-        let user = session.user();
-        if !user.anonymous {
-            self.join(session, &user_room(&user.id));
-        }
     }
 
     /// Removes a session from everything. Returns the rooms it was in; empty when it was removed before.
@@ -218,20 +220,24 @@ impl Rooms {
             if self.has_no_room_for(session, room) {
                 return false;
             }
-            let new = session.note_joined(room);
-            if new {
-                let members = table.rooms.entry(room.clone()).or_insert_with(|| {
-                    if let Some(interest) = self.interest.get() {
-                        interest.began(session.namespace(), room);
-                    }
-                    Members { sessions: Roster::default(), created_at: SystemTime::now() }
-                });
-                members.sessions.insert(session);
-                self.watchers.iter().for_each(|watcher| watcher.joined(session, room));
-            }
-            new
+            self.join_table(table, session, room, SystemTime::now())
         })
         .unwrap_or(false)
+    }
+
+    fn join_table(&self, table: &mut Table, session: &Arc<Session>, room: &RoomName, now: SystemTime) -> bool {
+        let new = session.note_joined(room, now);
+        if new {
+            let members = table.rooms.entry(room.clone()).or_insert_with(|| {
+                if let Some(interest) = self.interest.get() {
+                    interest.began(session.namespace(), room);
+                }
+                Members { sessions: Roster::default(), created_at: now }
+            });
+            members.sessions.insert(session);
+            self.watchers.iter().for_each(|watcher| watcher.joined(session, room));
+        }
+        new
     }
 
     fn has_no_room_for(&self, session: &Session, room: &RoomName) -> bool {

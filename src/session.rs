@@ -511,8 +511,8 @@ impl Session {
 
     // Rooms change only through the index, which keeps both sides alike.
 
-    pub(crate) fn note_joined(&self, room: &RoomName) -> bool {
-        let new = self.with(|state| !state.closed && state.rooms.insert(room));
+    pub(crate) fn note_joined(&self, room: &RoomName, then: SystemTime) -> bool {
+        let new = self.with(|state| !state.closed && state.rooms.insert(room, then));
         if new {
             if let Some(trail) = &self.trail {
                 trail.enter(room);

@@ -4,7 +4,6 @@ mod algorithms;
 mod capabilities;
 mod confusion;
 mod jwks;
-mod rules;
 mod tokens;
 
 use std::sync::Arc;

@@ -1,124 +1,102 @@
-//! The signature of a token, and which key it is of. What its claims must say stands in `rules`.
+//! The signature and the times of a token.
 
-use std::fmt;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Validation;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::Jwk;
-use serde::de::{IgnoredAny, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::AuthError;
 use super::claim_set::ClaimSet;
 use super::key::{Key, KeySet};
-use super::rules::{self, Rules};
-use crate::config::Algorithm;
+use crate::config::{self, Algorithm};
 
 /// Longer tokens are refused unread.
 pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// So many keys are tried for a token that does not say which one signed it.
 const MAX_KEYS_TRIED: usize = 8;
 
-/// A token's header (RFC 7515, 4.1). What chooses among keys is looked at; the others must only be of their types.
+/// What a token's claims must say, for each algorithm: put together once, not for each token.
+#[derive(Debug)]
+pub(super) struct Rules {
+    validations: Vec<(Algorithm, Validation)>,
+    leeway: Duration,
+}
+
+impl Rules {
+    pub(super) fn new(config: &config::Auth) -> Self {
+        let validations = Algorithm::ALL.map(|algorithm| (algorithm, validation(config, algorithm)));
+        Self { validations: validations.into(), leeway: Duration::from_secs(config.leeway.as_secs()) }
+    }
+
+    /// How far clocks may be apart.
+    pub(super) fn leeway(&self) -> Duration {
+        self.leeway
+    }
+
+    fn of(&self, algorithm: Algorithm) -> Option<&Validation> {
+        self.validations.iter().find(|(known, _)| *known == algorithm).map(|(_, validation)| validation)
+    }
+}
+
+fn validation(config: &config::Auth, algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm.into());
+    validation.leeway = config.leeway.as_secs();
+    validation.validate_nbf = true;
+    validation.validate_aud = !config.audience.is_empty();
+    if !config.audience.is_empty() {
+        validation.set_audience(&config.audience);
+        validation.required_spec_claims.insert("aud".into());
+    }
+    if !config.issuer.is_empty() {
+        validation.set_issuer(&config.issuer);
+        validation.required_spec_claims.insert("iss".into());
+    }
+    validation
+}
+
+/// The part of a header that chooses among keys (RFC 7515, 4.1).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
     kid: Option<String>,
     /// Extensions that must be understood: none is.
     crit: Option<IgnoredAny>,
-    #[serde(rename = "typ")]
-    _type: Option<Text>,
-    #[serde(rename = "cty")]
-    _content: Option<Text>,
-    #[serde(rename = "jku")]
-    _key_set: Option<Text>,
-    #[serde(rename = "jwk")]
-    _key: Option<Box<Jwk>>,
-    #[serde(rename = "x5u")]
-    _certificate: Option<Text>,
-    #[serde(rename = "x5c")]
-    _certificates: Option<Vec<Text>>,
-    #[serde(rename = "x5t")]
-    _thumbprint: Option<Text>,
-    #[serde(rename = "x5t#S256")]
-    _thumbprint_256: Option<Text>,
-    #[serde(rename = "enc")]
-    _encryption: Option<Text>,
-    #[serde(rename = "zip")]
-    _compression: Option<Text>,
-    #[serde(rename = "url")]
-    _url: Option<Text>,
-    #[serde(rename = "nonce")]
-    _nonce: Option<Text>,
 }
 
-/// A text that is not kept.
-struct Text;
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Self)
-    }
-}
-
-impl Visitor<'_> for Text {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-}
-
-/// A token in its parts (RFC 7515, 7.1).
-struct Parts<'t> {
-    header: Header,
-    /// What was signed: the header and the claims, as they came.
-    signed: &'t str,
-    claims: &'t str,
-    signature: &'t str,
-}
-
-/// The claims of a token that one of the keys signed, and whose times, issuer and audience hold at a time.
-pub(super) fn verify(token: &str, sets: &[&KeySet], rules: &Rules, now: SystemTime) -> Result<ClaimSet, AuthError> {
-    let parts = Parts::of(token)?;
-    let algorithm = algorithm(&parts.header.alg).ok_or(AuthError::Algorithm)?;
-    let mut fault = AuthError::KeyUnknown;
-    for key in candidates(&parts.header, algorithm, sets)?.into_iter().take(MAX_KEYS_TRIED) {
-        let signed = parts.signed.as_bytes();
-        match jsonwebtoken::crypto::verify(parts.signature, signed, &key.decoding, key.algorithm.into()) {
-            Ok(true) => {
-                let claims = rules::read(parts.claims)?;
-                return rules.judge(&claims, now).map(|()| claims);
-            }
-            // Another key may have signed it.
-            Ok(false) => fault = AuthError::SignatureInvalid,
-            Err(error) => return Err(explain(error.kind())),
+/// The claims of a token that one of the keys signed, and whose times, issuer and audience hold.
+pub(super) fn verify(token: &str, sets: &[&KeySet], rules: &Rules) -> Result<ClaimSet, AuthError> {
+    let header = read_header(token)?;
+    let algorithm = algorithm(&header.alg).ok_or(AuthError::Algorithm)?;
+    let mut fault = None;
+    for key in candidates(&header, algorithm, sets)?.into_iter().take(MAX_KEYS_TRIED) {
+        let validation = rules.of(key.algorithm).ok_or(AuthError::Algorithm)?;
+        match jsonwebtoken::decode(token, &key.decoding, validation) {
+            Ok(data) => return Ok(data.claims),
+            Err(error) => match explain(error.kind()) {
+                // Another key may have signed it.
+                AuthError::SignatureInvalid => fault = Some(AuthError::SignatureInvalid),
+                other => return Err(other),
+            },
         }
     }
-    Err(fault)
+    Err(fault.unwrap_or(AuthError::KeyUnknown))
 }
 
-impl<'t> Parts<'t> {
-    fn of(token: &'t str) -> Result<Self, AuthError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(AuthError::TokenTooLong);
-        }
-        let malformed = AuthError::TokenMalformed;
-        let (signed, signature) = token.rsplit_once('.').ok_or(malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(malformed)?;
-        if claims.contains('.') {
-            return Err(malformed);
-        }
-        let json = URL_SAFE_NO_PAD.decode(header).map_err(|_| malformed)?;
-        let header: Header = serde_json::from_slice(&json).map_err(|_| malformed)?;
-        if header.crit.is_some() { Err(malformed) } else { Ok(Self { header, signed, claims, signature }) }
+fn read_header(token: &str) -> Result<Header, AuthError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(AuthError::TokenTooLong);
     }
+    let mut parts = token.split('.');
+    let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(AuthError::TokenMalformed);
+    };
+    let json = URL_SAFE_NO_PAD.decode(header).map_err(|_| AuthError::TokenMalformed)?;
+    let header: Header = serde_json::from_slice(&json).map_err(|_| AuthError::TokenMalformed)?;
+    if header.crit.is_some() { Err(AuthError::TokenMalformed) } else { Ok(header) }
 }
 
 /// The algorithm of that very name; `none` is not one.
@@ -149,6 +127,14 @@ fn candidates<'k>(header: &Header, algorithm: Algorithm, sets: &[&'k KeySet]) ->
 
 fn explain(kind: &ErrorKind) -> AuthError {
     match kind {
+        ErrorKind::InvalidSignature => AuthError::SignatureInvalid,
+        ErrorKind::ExpiredSignature => AuthError::TokenExpired,
+        ErrorKind::ImmatureSignature => AuthError::TokenNotYetValid,
+        ErrorKind::InvalidIssuer => AuthError::Issuer,
+        ErrorKind::InvalidAudience => AuthError::Audience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => AuthError::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => AuthError::Audience,
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => AuthError::Claim,
         ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
             AuthError::Algorithm
         }

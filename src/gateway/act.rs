@@ -24,13 +24,15 @@ pub(super) struct Done {
 
 impl Gateway {
     /// Checks everything first, so that a refused event has done nothing; then acts.
+    ///
+    /// What only some events wait for is boxed: its place would be in the future of every event, and written with it.
     pub(super) async fn act(&self, turn: &Turn<'_>, scope: &Scope<'_>) -> Result<Done, Refusal> {
         let def = turn.def;
         let joins = self.places(turn, &def.join, scope)?;
         let leaves = self.places(turn, &def.leave, scope)?;
         self.check_rooms(turn.client, &joins)?;
         for place in &joins {
-            self.permit_join(turn, place, scope).await?;
+            Box::pin(self.permit_join(turn, place, scope)).await?;
         }
         let relays = self.plan_relays(turn, scope).await?;
         if let Some(rule) = &def.require {
@@ -38,7 +40,7 @@ impl Gateway {
         }
         self.set_status(turn, scope)?;
         let answer = match &def.call {
-            Some(call) => Some(self.call(turn, call, scope).await?),
+            Some(call) => Some(Box::pin(self.call(turn, call, scope)).await?),
             None => None,
         };
         if let Some(path) = &def.metadata
@@ -48,23 +50,23 @@ impl Gateway {
         }
         let mut done = Done::default();
         for place in &joins {
-            done.replays.extend(self.join(turn.client, place, scope).await);
+            done.replays.extend(Box::pin(self.join(turn.client, place, scope)).await);
         }
         for place in &leaves {
             self.leave(turn.client, place);
         }
         if !leaves.is_empty() {
-            self.settle_trail(turn.client).await;
+            Box::pin(self.settle_trail(turn.client)).await;
         }
         for relay in relays {
             self.relay(turn, relay, scope).await;
         }
         if let Some(outcome) = &def.on_ok {
-            self.follow(turn, outcome, scope).await;
+            Box::pin(self.follow(turn, outcome, scope)).await;
         }
         if let Some(mut answer) = answer {
             done.ack = answer.ack.take();
-            self.obey(turn.client, turn.contract, answer).await;
+            Box::pin(self.obey(turn.client, turn.contract, answer)).await;
         }
         done.rooms = joins.into_iter().chain(leaves).map(|place| place.name.to_string()).collect();
         Ok(done)
@@ -79,7 +81,7 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         let denied = || Refusal::new(Code::AuthorizationFailed, "the contract does not permit this event to you");
         match place {
-            Some(place) => self.ask(turn.client, rule, place, scope).await?.then_some(()).ok_or_else(denied),
+            Some(place) => Box::pin(self.ask(turn.client, rule, place, scope)).await?.then_some(()).ok_or_else(denied),
             None => rule.holds(scope).then_some(()).ok_or_else(denied),
         }
     }

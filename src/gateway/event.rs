@@ -34,7 +34,7 @@ impl Gateway {
             return;
         }
         if client.namespace.auth().expiry.refresh.as_deref() == Some(event.name()) {
-            return self.refresh(client, event, ack.map(|id| (id, came))).await;
+            return Box::pin(self.refresh(client, event, ack.map(|id| (id, came)))).await;
         }
         let Some((contract, def)) = client.namespace.client.get(event.name()) else {
             return self.unknown(client, event, ack.map(|id| (id, came)));
@@ -50,13 +50,15 @@ impl Gateway {
         let user = client.session.user();
         let payload = match read_payload(def, event) {
             Ok(payload) => payload,
-            Err(refusal) => return self.fail(turn, &scope_of(client, &user, &Value::Null), &refusal).await,
+            Err(refusal) => {
+                return Box::pin(self.fail(turn, &scope_of(client, &user, &Value::Null), &refusal)).await;
+            }
         };
         let mut scope = scope_of(client, &user, &payload);
         scope.capabilities = Some(&*self.parts.auth);
         match self.act(turn, &scope).await {
             Ok(done) => self.succeed(turn, &scope, &done),
-            Err(refusal) => self.fail(turn, &scope, &refusal).await,
+            Err(refusal) => Box::pin(self.fail(turn, &scope, &refusal)).await,
         }
     }
 

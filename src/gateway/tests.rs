@@ -341,3 +341,14 @@ async fn only_clients_whose_token_ends_are_in_the_list_and_none_stays() {
     assert!(told[0].contains("AUTHENTICATION_FAILED") && told[1] == "Namespace", "{told:?}");
     assert_eq!(bench.gateway.clock.len(), 0);
 }
+
+/// Each event writes its future anew: what only some of them wait for is not to be in it.
+#[tokio::test]
+async fn the_future_of_an_event_is_small() {
+    let it = Bench::new().await;
+    let someone = it.connect("a").await;
+    let event = Event::encode::<u8>("say", &[]).unwrap();
+    let handling = it.gateway.handle(&someone.client, &event, None, std::time::Instant::now());
+    let bytes = size_of_val(&handling);
+    assert!(bytes <= 2560, "{bytes} bytes");
+}

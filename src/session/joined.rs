@@ -11,13 +11,13 @@ const FIRST: usize = 3;
 pub(super) struct Joined(Vec<(RoomName, SystemTime)>);
 
 impl Joined {
-    /// Notes that a room was joined now. False when it was before.
-    pub(super) fn insert(&mut self, room: &RoomName) -> bool {
+    /// Notes that a room was joined then. False when it was before.
+    pub(super) fn insert(&mut self, room: &RoomName, then: SystemTime) -> bool {
         let Err(at) = self.find(room) else { return false };
         if self.0.capacity() == 0 {
             self.0.reserve_exact(FIRST);
         }
-        self.0.insert(at, (room.clone(), SystemTime::now()));
+        self.0.insert(at, (room.clone(), then));
         true
     }
 
@@ -71,7 +71,7 @@ mod tests {
                 let room: RoomName = room.to_string().into();
                 match step {
                     0 => prop_assert_eq!(joined.remove(&room), wanted.remove(&room)),
-                    _ => prop_assert_eq!(joined.insert(&room), wanted.insert(room.clone())),
+                    _ => prop_assert_eq!(joined.insert(&room, SystemTime::now()), wanted.insert(room.clone())),
                 }
                 prop_assert_eq!(joined.get(&room).is_some(), wanted.contains(&room));
                 prop_assert_eq!(joined.names(), wanted.iter().cloned().collect::<Vec<_>>());
