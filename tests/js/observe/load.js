@@ -95,7 +95,7 @@ export class Load {
 
   /** Goes on until told to stop; an answer that does not come is an answer as well. */
   run() {
-    const work = [this.chatting(), this.publishing(), this.hooking(), this.coming(), this.returns(), this.tokens(), this.limits()];
+    const work = [this.chatting(), this.publishing(), this.asking(), this.hooking(), this.coming(), this.returns(), this.tokens(), this.limits()];
     this.done = Promise.all([...work, this.emitting()]);
   }
 
@@ -143,6 +143,14 @@ export class Load {
         // Unavailable while Redis is away.
         await node.api('PUT', '/api/v1/owners', { namespace: '/', room: 'generation-g', owner: 'singer', ttl: '1h' });
       }
+    });
+  }
+
+  /** None of them listens for it. */
+  async asking() {
+    const question = { namespace: '/', users: ['singer'], event: 'confirm', timeout: '1s' };
+    await this.again(async () => {
+      await this.nodes[0].api('POST', '/api/v1/ask', question);
     });
   }
 
