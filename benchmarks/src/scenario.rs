@@ -80,7 +80,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "room of 10,000, 5/s",
-        about: "How long a thread is held, by the node's own histograms: write turns, and the queueing of each event for all members.",
+        about: "How long a thread is held, by the node's own histograms: turns of writers and of the queueing; and the time until an event is queued for all members.",
         peers: &[Peer::Native, Peer::Node],
         nodes: 1,
         plot: "delivery_us",
