@@ -1,5 +1,6 @@
 //! A client for tests: it keeps what it is sent.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::trail::Trail;
@@ -9,12 +10,20 @@ use crate::user::User;
 
 /// The texts of the events that were sent.
 #[derive(Clone, Default)]
-pub struct Recorder(Arc<Mutex<Vec<String>>>);
+pub struct Recorder {
+    sent: Arc<Mutex<Vec<String>>>,
+    full: Arc<AtomicBool>,
+}
 
 impl Recorder {
     /// What was sent so far.
     pub fn sent(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.sent.lock().unwrap().clone()
+    }
+
+    /// Whether its queue is at its bound from now on.
+    pub fn be_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
     }
 
     /// A session in the namespace `/` that sends here.
@@ -27,7 +36,10 @@ impl Recorder {
 
 impl Link for Recorder {
     fn send(&self, event: &Event) -> Result<(), SendError> {
-        self.0.lock().unwrap().push(event.text().to_string());
+        if self.full.load(Ordering::Relaxed) {
+            return Err(SendError::Full);
+        }
+        self.sent.lock().unwrap().push(event.text().to_string());
         Ok(())
     }
     fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {

@@ -1,43 +1,12 @@
-use std::sync::Mutex as SyncMutex;
-
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::Args;
-use crate::session::{AckId, Close, Reply};
+use crate::session::recorder::Recorder;
 
-#[derive(Default)]
-struct Wire {
-    sent: SyncMutex<Vec<String>>,
-    full: SyncMutex<bool>,
-}
-
-impl Link for Wire {
-    fn send(&self, event: &Event) -> Result<(), SendError> {
-        if *self.full.lock().unwrap() {
-            return Err(SendError::Full);
-        }
-        self.sent.lock().unwrap().push(event.text().to_string());
-        Ok(())
-    }
-    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
-        self.send(event)
-    }
-    fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
-        Ok(())
-    }
-    fn joined(&self, _: &RoomName) {}
-    fn left(&self, _: &RoomName) {}
-    fn close(&self, _: Close) {}
-}
-
-impl Wire {
-    /// The last argument of the last event.
-    fn tail(&self) -> String {
-        let sent = self.sent.lock().unwrap();
-        let args: Vec<serde_json::Value> = serde_json::from_str(sent.last().unwrap()).unwrap();
-        args.last().unwrap().as_str().unwrap().to_owned()
-    }
+/// The last argument of the last event.
+fn tail(wire: &Recorder) -> String {
+    let args: Vec<serde_json::Value> = serde_json::from_str(wire.sent().last().unwrap()).unwrap();
+    args.last().unwrap().as_str().unwrap().to_owned()
 }
 
 fn stamp(room: &str, epoch: u64, offset: u64) -> Stamp {
@@ -67,11 +36,11 @@ fn at(epoch: u64, floor: u64, beyond: &[(u64, u64)]) -> Option<Position> {
 
 #[test]
 fn one_tail_tells_of_every_room() {
-    let (wire, trail) = (Wire::default(), trail(&[("a", 9, 5), ("b", 0, 0), ("c", 7, 7)]));
+    let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5), ("b", 0, 0), ("c", 7, 7)]));
     for stamps in [vec![stamp("a", 9, 6)], vec![stamp("b", 8, 1), stamp("x", 1, 1)], vec![stamp("a", 9, 7)]] {
         trail.send(&wire, &event(), &stamps).unwrap();
     }
-    let tail = wire.tail();
+    let tail = self::tail(&wire);
     assert_eq!(position(&tail, "a", 9, 5), at(9, 7, &[]));
     assert_eq!(position(&tail, "b", 0, 0), at(8, 1, &[]));
     assert_eq!(position(&tail, "c", 7, 7), at(7, 7, &[]), "nothing since it began");
@@ -79,54 +48,54 @@ fn one_tail_tells_of_every_room() {
 
 #[test]
 fn what_came_in_another_order_is_owed_until_it_comes() {
-    let (wire, trail) = (Wire::default(), trail(&[("a", 9, 5)]));
+    let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5)]));
     trail.send(&wire, &event(), &[stamp("a", 9, 8)]).unwrap();
     trail.send(&wire, &event(), &[stamp("a", 9, 7)]).unwrap();
-    assert_eq!(position(&wire.tail(), "a", 9, 5), at(9, 5, &[(7, 8)]));
+    assert_eq!(position(&tail(&wire), "a", 9, 5), at(9, 5, &[(7, 8)]));
     trail.send(&wire, &event(), &[stamp("a", 9, 6)]).unwrap();
-    assert_eq!(position(&wire.tail(), "a", 9, 5), at(9, 8, &[]));
+    assert_eq!(position(&tail(&wire), "a", 9, 5), at(9, 8, &[]));
 }
 
 #[test]
 fn what_did_not_fit_is_owed() {
-    let (wire, trail) = (Wire::default(), trail(&[("a", 9, 5)]));
-    *wire.full.lock().unwrap() = true;
+    let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5)]));
+    wire.be_full(true);
     assert!(trail.send(&wire, &event(), &[stamp("a", 9, 6)]).is_err());
-    *wire.full.lock().unwrap() = false;
+    wire.be_full(false);
     trail.send(&wire, &event(), &[stamp("a", 9, 7)]).unwrap();
-    assert_eq!(position(&wire.tail(), "a", 9, 5), at(9, 5, &[(7, 7)]));
+    assert_eq!(position(&tail(&wire), "a", 9, 5), at(9, 5, &[(7, 7)]));
 }
 
 #[test]
 fn what_came_before_the_beginning_was_known_counts() {
-    let (wire, trail) = (Wire::default(), Trail::new("key".into(), 0));
+    let (wire, trail) = (Recorder::default(), Trail::new("key".into(), 0));
     trail.enter(&"a".into());
     trail.send(&wire, &event(), &[stamp("a", 9, 8)]).unwrap();
-    assert_eq!(position(&wire.tail(), "a", 9, 7), at(9, 8, &[]));
-    assert_eq!(position(&wire.tail(), "a", 9, 6), at(9, 6, &[(8, 8)]));
-    assert_eq!(Tail::read(Some(&wire.tail())).unwrap().position("a", None), None);
+    assert_eq!(position(&tail(&wire), "a", 9, 7), at(9, 8, &[]));
+    assert_eq!(position(&tail(&wire), "a", 9, 6), at(9, 6, &[(8, 8)]));
+    assert_eq!(Tail::read(Some(&tail(&wire))).unwrap().position("a", None), None);
     trail.begin(&"a".into(), Point { epoch: 9, offset: 7 });
     trail.send(&wire, &event(), &[stamp("a", 9, 9)]).unwrap();
-    assert_eq!(position(&wire.tail(), "a", 9, 7), at(9, 9, &[]));
+    assert_eq!(position(&tail(&wire), "a", 9, 7), at(9, 9, &[]));
 }
 
 #[test]
 fn newer_epoch_is_owed_from_its_start() {
-    let (wire, trail) = (Wire::default(), trail(&[("a", 9, 5)]));
+    let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5)]));
     trail.send(&wire, &event(), &[stamp("a", 10, 2)]).unwrap();
     trail.send(&wire, &event(), &[stamp("a", 9, 6)]).unwrap();
-    assert_eq!(position(&wire.tail(), "a", 9, 5), at(10, 0, &[(2, 2)]));
+    assert_eq!(position(&tail(&wire), "a", 9, 5), at(10, 0, &[(2, 2)]));
 }
 
 #[test]
 fn any_string_at_the_end_is_followed_by_a_tail_of_ours() {
-    let (wire, trail) = (Wire::default(), trail(&[]));
+    let (wire, trail) = (Recorder::default(), trail(&[]));
     trail.send(&wire, &Event::encode("e", &["r1:forged"]).unwrap(), &[]).unwrap();
-    assert_eq!(wire.tail(), "r1:");
+    assert_eq!(tail(&wire), "r1:");
     trail.send(&wire, &Event::encode::<u8>("e", &[]).unwrap(), &[]).unwrap();
-    assert_eq!(wire.tail(), "r1:");
+    assert_eq!(tail(&wire), "r1:");
     trail.send(&wire, &event(), &[]).unwrap();
-    assert_eq!(wire.sent.lock().unwrap().last().unwrap(), r#"["e",1]"#);
+    assert_eq!(wire.sent().last().unwrap(), r#"["e",1]"#);
 }
 
 #[test]
@@ -146,25 +115,25 @@ fn nobody_returns_to_before_he_began_or_with_rubbish() {
 
 #[test]
 fn client_is_told_nothing_while_its_rooms_are_not_kept() {
-    let (wire, trail) = (Wire::default(), trail(&[("a", 9, 5)]));
+    let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5)]));
     let version = trail.to_save().unwrap().version;
     trail.note_saved(version, false);
     trail.send(&wire, &event(), &[stamp("a", 9, 6)]).unwrap();
-    assert_eq!(wire.tail(), "r1!");
+    assert_eq!(tail(&wire), "r1!");
     assert!(trail.to_save().is_some());
     trail.note_saved(version, true);
     assert_eq!(trail.to_save(), None);
     trail.send(&wire, &event(), &[stamp("a", 9, 7)]).unwrap();
-    assert_eq!(position(&wire.tail(), "a", 9, 5), at(9, 7, &[]));
+    assert_eq!(position(&tail(&wire), "a", 9, 5), at(9, 7, &[]));
 }
 
 #[test]
 fn more_runs_or_rooms_than_are_told_cannot_be_returned_with() {
-    let (wire, one) = (Wire::default(), trail(&[("a", 9, 5)]));
+    let (wire, one) = (Recorder::default(), trail(&[("a", 9, 5)]));
     for run in 0..10 {
         one.send(&wire, &event(), &[stamp("a", 9, 7 + 2 * run)]).unwrap();
     }
-    assert_eq!(position(&wire.tail(), "a", 9, 5), None);
+    assert_eq!(position(&tail(&wire), "a", 9, 5), None);
     let many = trail(&[]);
     for room in 0..40 {
         let name = room.to_string();
@@ -172,17 +141,17 @@ fn more_runs_or_rooms_than_are_told_cannot_be_returned_with() {
         many.begin(&name.as_str().into(), Point { epoch: 1, offset: 0 });
         many.send(&wire, &event(), &[stamp(&name, 1, 1)]).unwrap();
     }
-    assert_eq!(wire.tail(), "r1!");
+    assert_eq!(tail(&wire), "r1!");
 }
 
 proptest! {
     #[test]
     fn tail_says_exactly_what_came(base in 0u64..5, offsets in proptest::collection::vec(1u64..30, 1..40)) {
-        let (wire, trail) = (Wire::default(), trail(&[("a", 9, base)]));
+        let (wire, trail) = (Recorder::default(), trail(&[("a", 9, base)]));
         for offset in &offsets {
             trail.send(&wire, &event(), &[stamp("a", 9, *offset)]).unwrap();
         }
-        if let Some(position) = position(&wire.tail(), "a", 9, base) {
+        if let Some(position) = position(&tail(&wire), "a", 9, base) {
             for offset in 1..31 {
                 prop_assert_eq!(position.has(offset), offset <= base || offsets.contains(&offset));
             }
