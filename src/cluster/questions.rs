@@ -32,6 +32,9 @@ const MAX_BYTES: usize = 8 << 20;
 /// So long the other nodes may take for their way here, beyond the clients' time.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// Clients are given no more time for a question of another node.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// So many nodes may speak that were not known when the question was put.
 const MARGIN_NODES: usize = 64;
 
@@ -97,18 +100,19 @@ impl Cluster {
     }
 
     fn ask_for_another(self: &Arc<Self>, ask: Ask) {
-        let Ok(permit) = self.pending.foreign.clone().try_acquire_owned() else {
-            tracing::warn!("a question of another node was not put: {MAX_FOREIGN} are worked on already");
-            return;
-        };
+        let permit = self.pending.foreign.clone().try_acquire_owned().ok();
         let cluster = self.clone();
         tokio::spawn(async move {
-            let _permit = permit;
-            if let Ok(event) = Event::from_wire(ask.event.into(), Vec::new()) {
-                let until = Instant::now() + Duration::from_millis(ask.patience_ms);
-                let here = ask_here(&cluster.rooms, &ask.namespace, &ask.rooms, &event, until).await;
-                cluster.tell(TOLD, &Tell::of(ask.id, here)).await;
-            }
+            let Ok(event) = Event::from_wire(ask.event.into(), Vec::new()) else { return };
+            let here = if permit.is_some() {
+                let until = deadline(ask.patience_ms);
+                ask_here(&cluster.rooms, &ask.namespace, &ask.rooms, &event, until).await
+            } else {
+                // Told and counted where the question was put.
+                let not_asked = cluster.rooms.count(&ask.namespace, &ask.rooms, &[]);
+                Acknowledged { not_asked, ..Acknowledged::default() }
+            };
+            cluster.tell(TOLD, &Tell::of(ask.id, here)).await;
         });
     }
 
@@ -159,6 +163,11 @@ impl Cluster {
     fn has_all(&self, namespace: &str, rooms: &[RoomName]) -> bool {
         rooms.iter().all(|room| crate::room::is_socket_room(room) && self.rooms.has_members(namespace, room))
     }
+}
+
+/// When a question of another node ends, whatever that says.
+fn deadline(patience_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(patience_ms).min(LONGEST)
 }
 
 /// Asks clients of this node, each once, and waits for them until then.
@@ -220,5 +229,16 @@ impl Tell {
             Some(Acknowledgement { socket_id, args })
         });
         Acknowledged { asked, not_asked, too_large, said: said.collect(), ..Acknowledged::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_node_makes_another_wait_for_long() {
+        assert!(deadline(u64::MAX) <= Instant::now() + LONGEST);
+        assert!(deadline(0) <= Instant::now());
     }
 }

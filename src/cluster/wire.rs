@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::bridge::Bridge;
 use super::frame::{Frame, now_us};
@@ -42,6 +42,8 @@ pub struct Wire {
     socketio: Option<SocketIoKeys>,
     speaks: config::Wire,
     spaces: HashMap<Arc<str>, Space>,
+    /// Permits to ask clients for other servers.
+    asking: Arc<Semaphore>,
     bridge: OnceLock<Arc<Bridge>>,
     leaver: OnceLock<Leaver>,
 }
@@ -83,6 +85,7 @@ impl Wire {
             socketio,
             speaks: config.wire,
             spaces,
+            asking: Arc::new(Semaphore::new(peer::MAX_ASKING)),
             bridge: OnceLock::new(),
             leaver: OnceLock::new(),
         })

@@ -14,6 +14,9 @@ use crate::redis::Kind;
 use crate::room::RESERVED_PREFIX;
 use crate::session::{Close, RoomName, Session};
 
+/// At most so many questions of other servers are worked on at once.
+pub(super) const MAX_ASKING: usize = 256;
+
 impl Wire {
     /// Carries out or answers a request.
     pub(super) fn request(self: &Arc<Self>, space: &Space, body: &Bytes) {
@@ -54,9 +57,17 @@ impl Wire {
                 self.drop_foreign("namespace");
             }
             Request::BroadcastWithAck { request_id, event, targets, patience, .. } => {
+                let Ok(permit) = self.asking.clone().try_acquire_owned() else {
+                    self.drop_foreign("full");
+                    return self.answer(space, &Answer::clients_asked(&request_id, 0));
+                };
                 let asked = Asked::of(&self.members(space, &targets), &event);
                 self.answer(space, &Answer::clients_asked(&request_id, asked.count()));
-                tokio::spawn(self.clone().pass_on(space.responses.clone(), request_id, asked, patience));
+                let passing = self.clone().pass_on(space.responses.clone(), request_id, asked, patience);
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    passing.await;
+                });
             }
         }
     }
