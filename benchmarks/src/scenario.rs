@@ -161,7 +161,7 @@ impl Stage {
             servers_us += node.process.cpu_us()?;
         }
         let redis_us = self.redis.as_ref().map_or(Ok(0.0), |redis| redis.process.cpu_us())?;
-        Ok(Clock { at: Instant::now(), servers_us, redis_us, load_us: cpu_us("self")? })
+        Ok(Clock { at: Instant::now(), servers_us, redis_us, load_us: cpu_us(std::process::id())? })
     }
 }
 

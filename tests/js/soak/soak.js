@@ -137,10 +137,11 @@ export class Soak {
     }
     const sum = drops.queue_full + drops.slow_replaced + drops.overtaken;
     if (sum !== this.count.dropped) this.fail(`${sum} drops were counted, ${this.count.dropped} of them in floods`);
-    for (const name of ['missed', 'not_carried', 'dropped']) {
+    for (const name of ['missed', 'not_carried', 'dropped', 'unconfirmed_joins']) {
       for (const node of this.nodes) drops[name] = (drops[name] ?? 0) + (await node.metric(`roomcast_cluster_${name}_total`));
     }
     if (drops.not_carried + drops.dropped > 0) this.fail('what nodes sent each other was lost');
+    if (drops.unconfirmed_joins > 0) this.fail('joins were acknowledged before Redis had confirmed them');
     if (this.failures.length) this.fail(`counted: ${JSON.stringify(drops)}`);
   }
 
