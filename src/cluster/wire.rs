@@ -6,6 +6,7 @@
 //!
 //! Two forms are understood always and one is spoken (`redis.wire`): frames of our own over sharded pub/sub, and Socket.IO's.
 
+mod intake;
 mod peer;
 mod receive;
 
@@ -24,10 +25,11 @@ use super::socketio::{self, Broadcast};
 use super::{Leaver, PubSub, event};
 use crate::config;
 use crate::publish::{Carried, Outgoing, Publisher, Remote};
-use crate::redis::{Keys, Kind, Message, Redis, Sink, SocketIoKeys};
+use crate::redis::{Keys, Kind, Redis, SocketIoKeys};
 use crate::room::{Interest, RESERVED_PREFIX, Rooms};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
+use intake::{Intake, Item};
 
 /// Delivers to the clients of this node.
 type Deliver = dyn Fn(&Outgoing) -> Carried + Send + Sync;
@@ -57,9 +59,8 @@ struct Space {
     broadcasts: Arc<str>,
     requests: Arc<str>,
     responses: Arc<str>,
-    sink: Sink,
-    queue: mpsc::WeakSender<Message>,
-    incoming: Mutex<Option<mpsc::Receiver<Message>>>,
+    intake: Arc<Intake>,
+    incoming: Mutex<Option<mpsc::Receiver<Item>>>,
 }
 
 impl Wire {
@@ -73,7 +74,8 @@ impl Wire {
         let keys = redis.keys().clone();
         let socketio = (!config.socketio_key.is_empty()).then(|| SocketIoKeys::new(&config.socketio_key));
         let space = |path: &Arc<str>| {
-            (path.clone(), Space::new(path, &keys, socketio.as_ref(), config.receive_buffer, metrics.clone()))
+            let (intake, incoming) = Intake::new(config.receive_buffer, pubsub.gaps().clone(), metrics.clone());
+            (path.clone(), Space::new(path, &keys, socketio.as_ref(), intake, incoming))
         };
         let spaces = rooms.namespaces().map(space).collect();
         Arc::new(Self {
@@ -145,11 +147,11 @@ impl Wire {
             let Some(incoming) = space.incoming.lock().expect("no panic while held").take() else { continue };
             let subscriber = self.redis.subscriber();
             if self.socketio.is_some() {
-                subscriber.listen(Kind::Plain, space.broadcasts.clone(), space.sink.clone());
-                subscriber.listen(self.requests_kind(), space.requests.clone(), space.sink.clone());
+                subscriber.listen(Kind::Plain, space.broadcasts.clone(), space.intake.clone());
+                subscriber.listen(self.requests_kind(), space.requests.clone(), space.intake.clone());
             }
             self.pubsub.gaps().lock().expect("no panic while held").listen(&space.frames);
-            subscriber.listen(Kind::Sharded, space.frames.clone(), space.sink.clone());
+            subscriber.listen(Kind::Sharded, space.frames.clone(), space.intake.clone());
             tokio::spawn(receive::run(self.clone(), space.namespace.clone(), incoming, deliver.clone()));
         }
     }
@@ -161,11 +163,7 @@ impl Wire {
 
     /// How many messages wait to be delivered.
     pub(super) fn waiting(&self) -> usize {
-        let depth = |space: &Space| {
-            let queue = space.queue.upgrade()?;
-            Some(queue.max_capacity() - queue.capacity())
-        };
-        self.spaces.values().filter_map(depth).sum()
+        self.spaces.values().map(|space| space.intake.waiting()).sum()
     }
 
     /// Lets what emitters and other servers send leave through `publisher`. To be called once; needs a Tokio runtime.
@@ -179,7 +177,7 @@ impl Wire {
         let change = move |ours| {
             for space in wire.spaces.values() {
                 if ours {
-                    subscriber.follow(Kind::Below, space.broadcasts.clone(), space.sink.clone());
+                    subscriber.follow(Kind::Below, space.broadcasts.clone(), space.intake.clone());
                 } else {
                     subscriber.unfollow(Kind::Below, &space.broadcasts);
                 }
@@ -227,9 +225,7 @@ impl Interest for Wire {
     fn began(&self, namespace: &Arc<str>, room: &RoomName) {
         let Some(space) = self.spaces.get(namespace) else { return };
         for (kind, channel) in self.channels(namespace, room) {
-            let channel: Arc<str> = channel.into();
-            self.pubsub.gaps().lock().expect("no panic while held").follow(&channel);
-            self.redis.subscriber().follow(kind, channel, space.sink.clone());
+            self.redis.subscriber().follow(kind, channel.into(), space.intake.clone());
         }
     }
 
@@ -268,16 +264,9 @@ impl Space {
         path: &Arc<str>,
         keys: &Keys,
         socketio: Option<&SocketIoKeys>,
-        buffer: usize,
-        metrics: Arc<Metrics>,
+        intake: Intake,
+        incoming: mpsc::Receiver<Item>,
     ) -> Self {
-        let (queue, incoming) = mpsc::channel(buffer);
-        let waiting = queue.downgrade();
-        let sink: Sink = Arc::new(move |message| {
-            if let Err(mpsc::error::TrySendError::Full(_)) = queue.try_send(message) {
-                metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
-            }
-        });
         let name =
             |of: fn(&SocketIoKeys, &str) -> String| socketio.map_or_else(String::new, |keys| of(keys, path)).into();
         Self {
@@ -287,8 +276,7 @@ impl Space {
             broadcasts: name(SocketIoKeys::broadcast),
             requests: name(SocketIoKeys::requests),
             responses: name(SocketIoKeys::responses),
-            sink,
-            queue: waiting,
+            intake: Arc::new(intake),
             incoming: Mutex::new(Some(incoming)),
         }
     }

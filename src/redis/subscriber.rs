@@ -18,9 +18,10 @@ use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::Server;
 use fred::types::{ClusterHash, CustomCommand, MessageKind};
-use tokio::sync::Notify;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::health::State;
@@ -39,6 +40,9 @@ const REFRESH_AT_ONCE: usize = 512;
 
 /// At most so many channels in one command.
 const BATCH: usize = 512;
+
+/// A subscription is confirmed after so long even if what came before it still waits to be delivered.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// A message of a channel.
 #[derive(Debug)]
@@ -64,8 +68,25 @@ pub enum Kind {
     Sharded,
 }
 
-/// Takes the messages of a channel, in order. Called on one task for all channels: it must only hand over.
-pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
+/// Takes the messages of channels, in order. Called on one task for all channels: it must only hand over.
+pub trait Sink: Send + Sync {
+    /// Takes a message.
+    fn take(&self, message: Message);
+
+    /// Resolves when everything that it took until now is where it goes. `None`: it is.
+    fn passed(&self) -> Option<BoxFuture<'_, ()>> {
+        None
+    }
+
+    /// From now on nothing that is published there may be missing. Called with a lock held: it must not wait.
+    fn confirmed(&self, _kind: Kind, _channel: &Arc<str>) {}
+}
+
+impl<F: Fn(Message) + Send + Sync> Sink for F {
+    fn take(&self, message: Message) {
+        self(message);
+    }
+}
 
 /// The subscriptions of this node.
 #[derive(Clone)]
@@ -73,19 +94,26 @@ pub struct Subscriber {
     shared: Arc<Shared>,
 }
 
+/// Whose each channel is.
+type Sinks = HashMap<Arc<str>, Arc<dyn Sink>>;
+
 struct Shared {
     client: Client,
     state: Arc<State>,
     metrics: Arc<Metrics>,
-    sinks: [RwLock<HashMap<Arc<str>, Sink>>; wanted::KINDS.len()],
+    sinks: [RwLock<Sinks>; wanted::KINDS.len()],
     wanted: Mutex<Wanted>,
     changed: Notify,
     settled: Notify,
     barrier: AtomicU64,
+    /// To be answered when what has come is handed over.
+    marks: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Subscriber {
     pub(super) fn start(client: &Client, state: Arc<State>, metrics: Arc<Metrics>, tasks: &TaskTracker) -> Self {
+        // One at a time: who asks waits for the answer.
+        let (marks, marked) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             client: client.clone(),
             state,
@@ -95,9 +123,10 @@ impl Subscriber {
             changed: Notify::new(),
             settled: Notify::new(),
             barrier: AtomicU64::new(0),
+            marks,
         });
         // Both receivers exist before the client connects, so that nothing is missed.
-        tasks.spawn(dispatch(shared.clone(), client.message_rx()));
+        tasks.spawn(dispatch(shared.clone(), client.message_rx(), marked));
         tasks.spawn(keep_subscribed(shared.clone()));
         Self { shared }
     }
@@ -108,12 +137,12 @@ impl Subscriber {
     }
 
     /// Subscribes to a channel that the node needs as long as it lives. See [`Subscriber::subscribe`].
-    pub fn listen(&self, kind: Kind, channel: Arc<str>, sink: Sink) {
+    pub fn listen(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>) {
         self.shared.want(kind, channel, sink, Rank::Node);
     }
 
     /// Subscribes to a channel that comes and goes with the members of a room. Cheap: it is sent with others.
-    pub fn follow(&self, kind: Kind, channel: Arc<str>, sink: Sink) {
+    pub fn follow(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>) {
         self.shared.want(kind, channel, sink, Rank::Room);
     }
 
@@ -168,18 +197,18 @@ impl Subscriber {
 // === impl Shared ===
 
 impl Shared {
-    fn sinks(&self, kind: Kind) -> &RwLock<HashMap<Arc<str>, Sink>> {
+    fn sinks(&self, kind: Kind) -> &RwLock<Sinks> {
         &self.sinks[kind as usize]
     }
 
-    fn want(&self, kind: Kind, channel: Arc<str>, sink: Sink, rank: Rank) {
+    fn want(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>, rank: Rank) {
         self.sinks(kind).write().expect("no panic while held").insert(channel.clone(), sink);
         self.wanted.lock().expect("no panic while held").want(kind, channel, rank);
         self.changed.notify_one();
     }
 
     /// Whose a message is.
-    fn find(&self, kind: &MessageKind, channel: &str) -> Option<(Arc<str>, Kind, Sink)> {
+    fn find(&self, kind: &MessageKind, channel: &str) -> Option<(Arc<str>, Kind, Arc<dyn Sink>)> {
         let exact = |kind: Kind| {
             let sinks = self.sinks(kind).read().expect("no panic while held");
             sinks.get_key_value(channel).map(|(channel, sink)| (channel.clone(), kind, sink.clone()))
@@ -196,6 +225,19 @@ impl Shared {
         }
     }
 
+    fn hand_over(&self, message: fred::types::Message) {
+        if let (Some((channel, kind, sink)), Some(body)) =
+            (self.find(&message.kind, &message.channel), message.value.into_bytes())
+        {
+            sink.take(Message { channel, kind, body });
+        }
+    }
+
+    fn note_lost(&self, lost: u64) {
+        self.metrics.cluster_dropped_total.with_label_values(&["lagged"]).inc_by(lost);
+        tracing::warn!(lost, "messages from Redis were lost: this node is too slow to read them");
+    }
+
     /// A new connection has no subscriptions.
     fn forget_confirmations(&self) {
         self.wanted.lock().expect("no panic while held").forget_confirmations();
@@ -205,22 +247,74 @@ impl Shared {
     async fn settle(&self, changes: Vec<Change>, reconnects: &mut Receiver<Server>) -> bool {
         // Sharded channels of a cluster have slots, and so commands, of their own.
         let alone = self.client.is_clustered();
+        let mut sent = Vec::new();
         for group in wanted::groups(changes, |kind| if alone && kind == Kind::Sharded { 1 } else { BATCH }) {
-            let done = self.send(&group).await;
-            // A reconnection in between may have lost it.
-            if reconnects.try_recv().is_ok() {
-                self.forget_confirmations();
-                return false;
-            }
-            if let Err(error) = done {
+            if let Err(error) = self.send(&group).await {
                 tracing::debug!(redis.error = %error, "subscribing failed");
                 self.state.unheard(&format!("subscribing failed: {error}"));
+                self.confirm(&sent, reconnects).await;
                 return false;
             }
-            self.wanted.lock().expect("no panic while held").confirm(&group);
-            self.settled.notify_waiters();
+            sent.extend(group);
+            if sent.len() >= BATCH {
+                if !self.confirm(&sent, reconnects).await {
+                    return false;
+                }
+                sent.clear();
+            }
         }
+        self.confirm(&sent, reconnects).await
+    }
+
+    /// Redis has these. False when it has them no more.
+    async fn confirm(&self, changes: &[Change], reconnects: &mut Receiver<Server>) -> bool {
+        self.catch_up(changes).await;
+        // A reconnection in between may have lost them.
+        if reconnects.try_recv().is_ok() {
+            self.forget_confirmations();
+            return false;
+        }
+        self.wanted.lock().expect("no panic while held").confirm(changes, |change| self.tell(change));
+        self.settled.notify_waiters();
         true
+    }
+
+    fn tell(&self, Change { kind, channel, .. }: &Change) {
+        if let Some(sink) = self.sinks(*kind).read().expect("no panic while held").get(channel) {
+            sink.confirmed(*kind, channel);
+        }
+    }
+
+    /// Waits until whatever has come is where it goes. A room that was given up and is wanted again has had an earlier
+    /// subscription, and what that one brought may still be on its way: whoever joined must have it before it is told
+    /// that nothing will be missing.
+    async fn catch_up(&self, changes: &[Change]) {
+        let sinks = self.sinks_of(self.wanted.lock().expect("no panic while held").asked(changes));
+        if sinks.is_empty() {
+            return;
+        }
+        let all = async {
+            let (done, handed_over) = oneshot::channel();
+            if self.marks.send(done).await.is_ok() && handed_over.await.is_ok() {
+                join_all(sinks.iter().filter_map(|sink| sink.passed())).await;
+            }
+        };
+        if tokio::time::timeout(CATCH_UP, all).await.is_err() {
+            tracing::warn!("messages from Redis wait for long to be delivered: this node has too much to do");
+        }
+    }
+
+    /// Theirs, each once.
+    fn sinks_of<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Vec<Arc<dyn Sink>> {
+        let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
+        for Change { kind, channel, .. } in changes {
+            if let Some(sink) = self.sinks(*kind).read().expect("no panic while held").get(channel)
+                && !sinks.iter().any(|known| Arc::ptr_eq(known, sink))
+            {
+                sinks.push(sink.clone());
+            }
+        }
+        sinks
     }
 
     /// One command for a group of one kind.
@@ -311,25 +405,30 @@ async fn keep_subscribed(shared: Arc<Shared>) {
 }
 
 /// Hands every message to its channel's sink.
-async fn dispatch(shared: Arc<Shared>, mut messages: Receiver<fred::types::Message>) {
+async fn dispatch(
+    shared: Arc<Shared>,
+    mut messages: Receiver<fred::types::Message>,
+    mut marks: mpsc::Receiver<oneshot::Sender<()>>,
+) {
     loop {
-        let message = tokio::select! {
+        tokio::select! {
             () = shared.state.stopped() => return,
-            message = messages.recv() => message,
-        };
-        match message {
-            Ok(message) => {
-                if let (Some((channel, kind, sink)), Some(body)) =
-                    (shared.find(&message.kind, &message.channel), message.value.into_bytes())
-                {
-                    sink(Message { channel, kind, body });
+            message = messages.recv() => match message {
+                Ok(message) => shared.hand_over(message),
+                Err(RecvError::Lagged(lost)) => shared.note_lost(lost),
+                Err(RecvError::Closed) => return,
+            },
+            Some(mark) = marks.recv() => {
+                for _ in 0..messages.len() {
+                    match messages.try_recv() {
+                        Ok(message) => shared.hand_over(message),
+                        Err(TryRecvError::Lagged(lost)) => shared.note_lost(lost),
+                        Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                    }
                 }
+                // Who asked may have lost patience.
+                let _ = mark.send(());
             }
-            Err(RecvError::Lagged(lost)) => {
-                shared.metrics.cluster_dropped_total.with_label_values(&["lagged"]).inc_by(lost);
-                tracing::warn!(lost, "messages from Redis were lost: this node is too slow to read them");
-            }
-            Err(RecvError::Closed) => return,
         }
     }
 }

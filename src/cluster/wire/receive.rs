@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::intake::Item;
 use super::{Deliver, Space, Wire};
 use crate::cluster::event;
 use crate::cluster::pubsub::Reader;
@@ -19,12 +20,20 @@ use crate::session::RoomName;
 pub(super) async fn run(
     wire: Arc<Wire>,
     namespace: Arc<str>,
-    mut incoming: mpsc::Receiver<Message>,
+    mut incoming: mpsc::Receiver<Item>,
     deliver: Arc<Deliver>,
 ) {
     let Some(space) = wire.spaces.get(&namespace) else { return };
     let receiver = Receiver { wire: &wire, space, reader: wire.pubsub.reader(), deliver: &*deliver };
-    while let Some(message) = incoming.recv().await {
+    while let Some(item) = incoming.recv().await {
+        let message = match item {
+            Item::Message(message) => message,
+            Item::Mark(mark) => {
+                // Who waited may have lost patience.
+                let _ = mark.send(());
+                continue;
+            }
+        };
         match message.kind {
             Kind::Sharded => receiver.frame(&message).await,
             Kind::Below => receiver.for_one(message),

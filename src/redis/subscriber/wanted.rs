@@ -113,13 +113,21 @@ impl Wanted {
         changes
     }
 
-    /// Notes that Redis has these. Asked for again, or given up, in the meantime: that stands.
-    pub(super) fn confirm(&mut self, group: &[Change]) {
-        for change in group {
+    /// Those of these that are subscribed now and were not.
+    pub(super) fn asked<'a>(&self, changes: &'a [Change]) -> impl Iterator<Item = &'a Change> {
+        let is_asked = |change: &&Change| change.wanted && !self.is_settled(change.kind, &change.channel);
+        changes.iter().filter(is_asked)
+    }
+
+    /// Notes that Redis has these, and tells of each that is subscribed now and was not. Asked for again, or given up, in the
+    /// meantime: that stands.
+    pub(super) fn confirm(&mut self, changes: &[Change], mut tell: impl FnMut(&Change)) {
+        for change in changes {
             let now = self.channels[change.kind as usize].get(&change.channel).copied();
             match (now, change.wanted) {
                 (Some((State::Asked, rank)), true) => {
                     self.set(change.kind, change.channel.clone(), Some((State::Confirmed, rank)));
+                    tell(change);
                 }
                 (Some((State::Unwanted, _)), false) => self.set(change.kind, change.channel.clone(), None),
                 _ => {}
@@ -176,7 +184,7 @@ mod tests {
         assert_eq!(names(&first), [("room", true), ("node", true)]);
         assert!(!wanted.is_complete());
         assert_eq!(wanted.changes(), first, "until it is confirmed");
-        wanted.confirm(&first);
+        wanted.confirm(&first, |_| ());
         assert!(wanted.is_complete() && wanted.changes().is_empty());
         wanted.forget_confirmations();
         assert_eq!(names(&wanted.changes()), [("room", true), ("node", true)]);
@@ -189,20 +197,38 @@ mod tests {
         wanted.want(Kind::Plain, "room".into(), Rank::Room);
         let asked = wanted.changes();
         wanted.drop_channel(Kind::Plain, "room");
-        wanted.confirm(&asked);
+        wanted.confirm(&asked, |_| ());
         let given_up = wanted.changes();
         assert_eq!(names(&given_up), [("room", false)]);
         wanted.want(Kind::Plain, "room".into(), Rank::Room);
-        wanted.confirm(&given_up);
+        wanted.confirm(&given_up, |_| ());
         assert!(!wanted.is_settled(Kind::Plain, "room"));
         let again = wanted.changes();
         assert_eq!(names(&again), [("room", true)]);
-        wanted.confirm(&again);
+        wanted.confirm(&again, |_| ());
         assert!(wanted.is_settled(Kind::Plain, "room"));
         wanted.drop_channel(Kind::Plain, "room");
         let last = wanted.changes();
-        wanted.confirm(&last);
+        wanted.confirm(&last, |_| ());
         assert!(wanted.channels.iter().all(HashMap::is_empty), "nothing stays behind");
+    }
+
+    #[test]
+    fn only_who_was_not_subscribed_is_told() {
+        let mut wanted = Wanted::default();
+        wanted.want(Kind::Plain, "old".into(), Rank::Room);
+        let old = wanted.changes();
+        wanted.confirm(&old, |_| ());
+        wanted.want(Kind::Plain, "new".into(), Rank::Room);
+        wanted.want(Kind::Plain, "given up".into(), Rank::Room);
+        let group = wanted.changes_and(9);
+        assert_eq!(group.len(), 3);
+        wanted.drop_channel(Kind::Plain, "given up");
+        assert_eq!(wanted.asked(&group).map(|change| &*change.channel).collect::<Vec<_>>(), ["new"]);
+        let mut told = Vec::new();
+        wanted.confirm(&group, |change| told.push(change.channel.clone()));
+        assert_eq!(told, ["new".into()]);
+        assert_eq!(wanted.asked(&group).count(), 0);
     }
 
     #[test]
@@ -212,7 +238,7 @@ mod tests {
             wanted.want(Kind::Sharded, n.to_string().into(), Rank::Room);
         }
         let all = wanted.changes();
-        wanted.confirm(&all);
+        wanted.confirm(&all, |_| ());
         let mut seen: Vec<_> = (0..3).flat_map(|_| wanted.changes_and(2)).map(|change| change.channel).collect();
         seen.sort();
         assert_eq!(seen.len(), 5);

@@ -141,7 +141,6 @@ export class Soak {
       for (const node of this.nodes) drops[name] = (drops[name] ?? 0) + (await node.metric(`roomcast_cluster_${name}_total`));
     }
     if (drops.not_carried + drops.dropped > 0) this.fail('what nodes sent each other was lost');
-    if (drops.unconfirmed_joins > 0) this.fail('joins were acknowledged before Redis had confirmed them');
     if (this.failures.length) this.fail(`counted: ${JSON.stringify(drops)}`);
   }
 

@@ -1,0 +1,106 @@
+//! Where what comes for a namespace waits until it is delivered.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cluster::gaps::Gaps;
+use crate::redis::{Kind, Message, Sink};
+use crate::telemetry::metrics::Metrics;
+
+/// What waits.
+pub(super) enum Item {
+    Message(Message),
+    /// To be answered when everything before it is delivered.
+    Mark(oneshot::Sender<()>),
+}
+
+/// The way into a namespace's queue.
+pub(super) struct Intake {
+    queue: mpsc::Sender<Item>,
+    gaps: Arc<Mutex<Gaps>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Intake {
+    /// `buffer` bounds what waits.
+    pub(super) fn new(buffer: usize, gaps: Arc<Mutex<Gaps>>, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Item>) {
+        let (queue, incoming) = mpsc::channel(buffer);
+        (Self { queue, gaps, metrics }, incoming)
+    }
+
+    /// How much waits.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+}
+
+impl Sink for Intake {
+    fn take(&self, message: Message) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(Item::Message(message)) {
+            self.metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
+        }
+    }
+
+    fn passed(&self) -> Option<BoxFuture<'_, ()>> {
+        Some(Box::pin(async {
+            let (mark, delivered) = oneshot::channel();
+            if self.queue.send(Item::Mark(mark)).await.is_ok() {
+                // Gone with the queue when the node stops.
+                let _ = delivered.await;
+            }
+        }))
+    }
+
+    /// What an earlier subscription brought is delivered, and was not counted.
+    fn confirmed(&self, kind: Kind, channel: &Arc<str>) {
+        if kind != Kind::Below {
+            self.gaps.lock().expect("no panic while held").follow(channel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cluster::frame::Origin;
+
+    #[tokio::test]
+    async fn a_mark_is_behind_what_came_before_it_and_what_does_not_fit_is_counted() {
+        let (gaps, metrics): (_, Arc<Metrics>) = (Arc::<Mutex<Gaps>>::default(), Arc::default());
+        let (intake, mut incoming) = Intake::new(2, gaps.clone(), metrics.clone());
+        let message = || Message { channel: "c".into(), kind: Kind::Sharded, body: Bytes::new() };
+        (0..3).for_each(|_| intake.take(message()));
+        assert_eq!(intake.waiting(), 2);
+        assert_eq!(metrics.cluster_dropped_total.with_label_values(&["full"]).get(), 1);
+        let mut passed = intake.passed().unwrap();
+        for _ in 0..2 {
+            assert!(futures_util::poll!(&mut passed).is_pending());
+            assert!(matches!(incoming.recv().await, Some(Item::Message(_))));
+        }
+        assert!(futures_util::poll!(&mut passed).is_pending());
+        let Some(Item::Mark(mark)) = incoming.recv().await else { panic!("the mark comes last") };
+        mark.send(()).unwrap();
+        passed.await;
+        drop(incoming);
+        intake.passed().unwrap().await;
+    }
+
+    #[test]
+    fn gaps_are_counted_from_the_confirmation_on() {
+        let gaps = Arc::<Mutex<Gaps>>::default();
+        let (intake, _incoming) = Intake::new(1, gaps.clone(), Arc::default());
+        let (origin, channel) = (Origin { node: "a".into(), incarnation: 1 }, Arc::from("c"));
+        let note = |number| gaps.lock().unwrap().note(&origin, &channel, number, Instant::now());
+        assert_eq!((note(1), note(4)), (0, 0));
+        intake.confirmed(Kind::Below, &channel);
+        assert_eq!((note(5), note(7)), (0, 0), "nothing is numbered there");
+        intake.confirmed(Kind::Sharded, &channel);
+        assert_eq!((note(9), note(11)), (0, 1));
+    }
+}
