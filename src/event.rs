@@ -117,8 +117,12 @@ impl Event {
             return self.clone();
         }
         let rest = args_text(&self.text);
-        let quoted = serde_json::to_string(name).expect("a string is always JSON");
-        Self::of(name.into(), format!("[{quoted}{rest}").into(), self.attachments.clone())
+        let mut text = Vec::with_capacity(name.len() + rest.len() + 3);
+        text.push(b'[');
+        write_json(&mut text, name).expect("a string is always JSON");
+        text.extend_from_slice(rest.as_bytes());
+        let text = String::from_utf8(text).expect("serde_json writes UTF-8");
+        Self::of(name.into(), text.into(), self.attachments.clone())
     }
 
     /// The same event with these attachments.

@@ -40,7 +40,7 @@ use crate::telemetry::metrics::Metrics;
 
 use clock::Clock;
 pub use connect::Admission;
-use lane::{Item, Lane, LaneFull, Refused};
+use lane::{Item, Lane, LaneFull, Refused, Work};
 
 /// What the gateway is made of.
 pub struct Parts {
@@ -155,16 +155,16 @@ impl Gateway {
     #[expect(clippy::result_large_err, reason = "it is given back as it came")]
     fn enqueue(self: &Arc<Self>, client: &Arc<Client>, item: Item) -> Result<(), LaneFull> {
         let (gateway, handled) = (self.clone(), client.clone());
-        client.lane.push(item, self.parts.max_pending_events, move |item| {
+        client.lane.push(item, self.parts.max_pending_events, move |item, place| {
             let (gateway, client) = (gateway.clone(), handled.clone());
             // Each as large as it is, not as the largest of them.
             match item {
                 Item::Event(event, ack, came) => {
-                    Box::pin(async move { gateway.handle(&client, &event, ack, came).await })
+                    place.hold(async move { gateway.handle(&client, &event, ack, came).await })
                 }
-                Item::Refused(refused) => Box::pin(async move { gateway.refuse(&client, &refused).await }),
-                Item::Opened(answers) => Box::pin(async move { gateway.settle_in(&client, answers).await }),
-                Item::Back(returned) => Box::pin(async move { gateway.bring_back(&client, *returned).await }),
+                Item::Refused(refused) => Work::new(async move { gateway.refuse(&client, &refused).await }),
+                Item::Opened(answers) => Work::new(async move { gateway.settle_in(&client, answers).await }),
+                Item::Back(returned) => Work::new(async move { gateway.bring_back(&client, *returned).await }),
             }
         })
     }

@@ -13,6 +13,7 @@ mod inbox;
 mod intake;
 mod member;
 pub mod packet;
+mod packets;
 mod session;
 mod slices;
 mod turn;

@@ -1,11 +1,13 @@
 //! One lane a client: its events are handled one after the other, also when one has to wait.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Instant;
+
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::contract::model::Contract;
 use crate::error::Refusal;
@@ -37,7 +39,29 @@ pub(super) struct Refused {
 }
 
 /// Handles one item.
-pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Work = ReusableBoxFuture<'static, ()>;
+
+/// What was done at once on this thread leaves its place to the next: the future of an event is large, and most events need it for
+/// one poll.
+#[derive(Default)]
+pub(super) struct Place(Option<Work>);
+
+thread_local! {
+    static PLACE: Cell<Place> = const { Cell::new(Place(None)) };
+}
+
+impl Place {
+    /// Puts a future there.
+    pub(super) fn hold(self, future: impl Future<Output = ()> + Send + 'static) -> Work {
+        match self.0 {
+            Some(mut work) => {
+                work.set(future);
+                work
+            }
+            None => Work::new(future),
+        }
+    }
+}
 
 /// Runs at once what can run at once, in the caller's thread; the rest goes on in a task, and what comes meanwhile waits.
 #[derive(Default)]
@@ -66,7 +90,7 @@ impl Lane {
     )]
     pub(super) fn push<F>(self: &Arc<Self>, item: Item, bound: usize, work: F) -> Result<(), LaneFull>
     where
-        F: Fn(Item) -> Work + Send + 'static,
+        F: Fn(Item, Place) -> Work + Send + 'static,
     {
         {
             let mut state = self.state.lock().expect("no panic while held");
@@ -81,18 +105,19 @@ impl Lane {
         }
         let mut next = Some(item);
         while let Some(item) = next {
-            let mut future = work(item);
+            let mut future = work(item, PLACE.take());
             // Most events need nothing that waits: they are done after one poll, without a task.
-            if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            if future.poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                 let lane = self.clone();
                 tokio::spawn(async move {
                     future.await;
                     while let Some(item) = lane.next() {
-                        work(item).await;
+                        work(item, Place::default()).await;
                     }
                 });
                 return Ok(());
             }
+            PLACE.set(Place(Some(future)));
             next = self.next();
         }
         Ok(())
@@ -123,9 +148,9 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         for n in 0..100 {
             let seen = seen.clone();
-            lane.push(item(n), 1000, move |item| {
+            lane.push(item(n), 1000, move |item, place| {
                 let seen = seen.clone();
-                Box::pin(async move {
+                place.hold(async move {
                     let Item::Event(event, ..) = item else { return };
                     let n: usize = event.name().parse().unwrap();
                     if n % 7 == 3 {
@@ -148,9 +173,9 @@ mod tests {
         let lane = Arc::new(Lane::default());
         let done = Arc::new(Mutex::new(0));
         let inner = done.clone();
-        lane.push(item(1), 1, move |_| {
+        lane.push(item(1), 1, move |_, place| {
             *inner.lock().unwrap() += 1;
-            Box::pin(async {})
+            place.hold(async {})
         })
         .unwrap();
         assert_eq!(*done.lock().unwrap(), 1);
@@ -159,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_lane_gives_the_item_back() {
         let lane = Arc::new(Lane::default());
-        let forever = |_: Item| -> Work { Box::pin(std::future::pending()) };
+        let forever = |_: Item, place: Place| place.hold(std::future::pending());
         lane.push(item(1), 1, forever).unwrap();
         lane.push(item(2), 1, forever).unwrap();
         let full = lane.push(item(3), 1, forever).unwrap_err();

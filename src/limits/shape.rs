@@ -72,8 +72,8 @@ impl Shape {
 
 /// Whether brackets of a JSON text stand deeper within one another. What is no JSON is judged somehow.
 fn deeper_than(text: &str, most: usize) -> bool {
-    // Each level takes a byte to open.
-    if text.len() <= most {
+    // Each level takes a bracket to open, and most events have few.
+    if memchr::memchr2_iter(b'[', b'{', text.as_bytes()).take(most + 1).count() <= most {
         return false;
     }
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);

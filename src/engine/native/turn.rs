@@ -36,8 +36,14 @@ const OWN: usize = 32;
 const KEPT_CAPACITY: usize = 4096;
 
 thread_local! {
-    /// What the task that runs now will write by itself; `None`: it will not.
-    static OWNED: RefCell<Option<Vec<Arc<Wire>>>> = const { RefCell::new(None) };
+    static OWNED: RefCell<Owned> = const { RefCell::new(Owned { open: false, wires: Vec::new() }) };
+}
+
+/// What the task that runs now will write by itself.
+struct Owned {
+    /// Whether there is one.
+    open: bool,
+    wires: Vec<Arc<Wire>>,
 }
 
 /// Connections that wait to be written.
@@ -72,20 +78,20 @@ impl Turns {
 
     /// What is added on this thread from now on is written when [`Own::write`] says so, as far as it is little.
     pub(super) fn own(&self) -> Own<'_> {
-        OWNED.set(Some(Vec::new()));
+        OWNED.with_borrow_mut(|owned| owned.open = true);
         Own(self)
     }
 
     /// A connection waits for its turn. It does so once: see [`Wire::flush`].
     pub(super) fn add(&self, wire: Arc<Wire>) {
-        let owned = OWNED.with_borrow_mut(|owned| match owned {
-            Some(owned) if owned.len() < OWN => {
-                owned.push(wire);
-                None
+        let others = OWNED.with_borrow_mut(|owned| {
+            if owned.open && owned.wires.len() < OWN {
+                owned.wires.push(wire);
+                return None;
             }
-            _ => Some(wire),
+            Some(wire)
         });
-        if let Some(wire) = owned {
+        if let Some(wire) = others {
             self.queue(wire);
         }
     }
@@ -122,17 +128,28 @@ pub(super) struct Own<'a>(&'a Turns);
 impl Own<'_> {
     /// Writes it.
     pub(super) fn write(self) {
-        for wire in OWNED.take().unwrap_or_default() {
+        self.end(|wire| {
             if wire.flush() == Flushed::More {
                 self.0.queue(wire);
             }
-        }
+        });
+    }
+
+    /// What is added from now on is for the writers again.
+    fn end(&self, each: impl FnMut(Arc<Wire>)) {
+        let mut wires = OWNED.with_borrow_mut(|owned| {
+            owned.open = false;
+            std::mem::take(&mut owned.wires)
+        });
+        wires.drain(..).for_each(each);
+        // The next task needs as much room.
+        OWNED.with_borrow_mut(|owned| owned.wires = wires);
     }
 }
 
 impl Drop for Own<'_> {
     fn drop(&mut self) {
-        OWNED.take().unwrap_or_default().into_iter().for_each(|wire| self.0.queue(wire));
+        self.end(|wire| self.0.queue(wire));
     }
 }
 

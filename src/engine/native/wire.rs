@@ -4,7 +4,6 @@
 //! [`super::turn`]), with everything that was appended until then. What the kernel does not take waits for the session's
 //! task, which knows when the client reads again.
 
-use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,6 +16,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use super::deflate::Deflate;
 use super::frame;
+use super::packets::Packets;
 use super::turn::Turns;
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::Backlog;
@@ -47,7 +47,7 @@ pub(super) struct Wire {
 struct Out {
     /// `None`: nothing more will be written, and the client sees the end.
     stream: Option<OwnedWriteHalf>,
-    queue: VecDeque<Bytes>,
+    queue: Packets,
     bytes: usize,
     /// Something of the first packet is written, which is none of those that passed the others.
     begun: bool,
@@ -284,7 +284,7 @@ impl Backlog for Wire {
 impl Out {
     fn push(&mut self, packet: Bytes) {
         self.bytes += packet.len();
-        self.queue.push_back(packet);
+        self.queue.push(packet);
     }
 
     /// Before everything but a packet that is being written, and those that have done the same.
@@ -298,8 +298,9 @@ impl Out {
     fn answer(&mut self, pong: Bytes) {
         if self.urgent >= MAX_PONGS {
             // The first may be written in part.
-            let latest = &mut self.queue[usize::from(self.begun) + self.urgent - 1];
-            if frame::is_pong(latest) {
+            if let Some(latest) = self.queue.get_mut(usize::from(self.begun) + self.urgent - 1)
+                && frame::is_pong(latest)
+            {
                 self.bytes = self.bytes + pong.len() - latest.len();
                 *latest = pong;
                 return;
@@ -311,7 +312,7 @@ impl Out {
     fn new(stream: Option<OwnedWriteHalf>) -> Self {
         Self {
             stream,
-            queue: VecDeque::new(),
+            queue: Packets::default(),
             bytes: 0,
             begun: false,
             urgent: 0,
@@ -324,12 +325,12 @@ impl Out {
 
     fn write(&self) -> io::Result<usize> {
         let Some(stream) = &self.stream else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        if let (Some(only), 1) = (self.queue.front(), self.queue.len()) {
+        if let (Some(only), 1) = (self.queue.first(), self.queue.len()) {
             return stream.try_write(only);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let count = self.queue.len().min(MAX_SLICES);
-        for (slice, packet) in slices.iter_mut().zip(&self.queue) {
+        for (slice, packet) in slices.iter_mut().zip(self.queue.iter()) {
             *slice = IoSlice::new(packet);
         }
         stream.try_write_vectored(&slices[..count])
@@ -337,14 +338,14 @@ impl Out {
 
     fn advance(&mut self, mut written: usize) {
         self.bytes = self.bytes.saturating_sub(written);
-        while let Some(front) = self.queue.front_mut() {
+        while let Some(front) = self.queue.first_mut() {
             if written < front.len() {
                 front.advance(written);
                 self.begun |= written > 0 && self.urgent == 0;
                 return;
             }
             written -= front.len();
-            self.queue.pop_front();
+            self.queue.pop();
             if !std::mem::take(&mut self.begun) {
                 self.urgent = self.urgent.saturating_sub(1);
             }
@@ -354,11 +355,11 @@ impl Out {
     /// Nothing waits: an idle connection holds no memory for what has passed.
     fn rest(&mut self) {
         self.blocked = None;
-        self.queue = VecDeque::new();
+        self.queue.clear();
     }
 
     fn clear(&mut self) {
-        self.queue = VecDeque::new();
+        self.queue.clear();
         self.bytes = 0;
         (self.begun, self.urgent) = (false, 0);
         self.blocked = None;
@@ -382,18 +383,18 @@ mod tests {
         let mut out = out(&["abc", "def"]);
         out.overtake(Bytes::from_static(b"!!"));
         out.overtake(Bytes::from_static(b"?"));
-        assert_eq!(out.queue, ["!!", "?", "abc", "def"]);
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["!!", "?", "abc", "def"]);
         out.advance(1);
         out.overtake(Bytes::from_static(b"."));
-        assert_eq!(out.queue, ["!", "?", ".", "abc", "def"]);
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["!", "?", ".", "abc", "def"]);
         out.advance(5);
-        assert_eq!(out.queue, ["c", "def"]);
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["c", "def"]);
         out.overtake(Bytes::from_static(b"!"));
         out.overtake(Bytes::from_static(b"?"));
-        assert_eq!(out.queue, ["c", "!", "?", "def"]);
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["c", "!", "?", "def"]);
         out.advance(2);
         out.overtake(Bytes::from_static(b"."));
-        assert_eq!(out.queue, ["?", ".", "def"]);
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["?", ".", "def"]);
         out.advance(3);
         assert_eq!((out.begun, out.urgent, out.bytes), (true, 0, 2));
     }
@@ -406,8 +407,8 @@ mod tests {
             out.answer(frame::pong(&[n; 100][..usize::from(n)]));
         }
         assert_eq!(out.queue.len(), 1 + MAX_PONGS);
-        assert_eq!(out.queue[MAX_PONGS], frame::pong(&[99; 99]));
-        assert_eq!(out.queue[MAX_PONGS - 1], frame::pong(&[14; 14]));
+        assert_eq!(out.queue.get_mut(MAX_PONGS).unwrap(), &frame::pong(&[99; 99]));
+        assert_eq!(out.queue.get_mut(MAX_PONGS - 1).unwrap(), &frame::pong(&[14; 14]));
         assert_eq!(out.bytes, out.queue.iter().map(Bytes::len).sum::<usize>());
         out.advance(2);
         out.answer(frame::pong(b"x"));

@@ -37,19 +37,22 @@ for (const [wire, w] of worlds) {
   test(`${wire}: nothing is missing from the acknowledgement of a join on, and nothing is counted as missed`, async () => {
     let [inside, outside] = [await w.connect({ namespace }), await w.connect({ namespace })];
     const sending = await speak(w);
-    await inside.ask('enter', room);
-    for (let round = 0; round < ROUNDS; round += 1) {
-      outside.inbox.length = 0;
-      const [told] = await Promise.all([enter(outside), inside.ask('leave', room)]);
-      [inside, outside] = [outside, inside];
-      const { sent } = sending;
-      await eventually('what was said since then comes', () => numbers(inside.inbox).at(-1) > sent);
-      const got = numbers(inside.inbox);
-      const hole = got.findIndex((n, at) => at > 0 && (at > told ? n !== got[at - 1] + 1 : n <= got[at - 1]));
-      assert.equal(hole, -1, `round ${round}: ${got.slice(hole - 2, hole + 3)}, told after ${told}, of which ${hole} come`);
-      assert.ok(told >= got.length || got[told] <= sent + 1, 'what was said after the acknowledgement is among them');
+    try {
+      await inside.ask('enter', room);
+      for (let round = 0; round < ROUNDS; round += 1) {
+        outside.inbox.length = 0;
+        const [told] = await Promise.all([enter(outside), inside.ask('leave', room)]);
+        [inside, outside] = [outside, inside];
+        const { sent } = sending;
+        await eventually('what was said since then comes', () => numbers(inside.inbox).at(-1) > sent);
+        const got = numbers(inside.inbox);
+        const hole = got.findIndex((n, at) => at > 0 && (at > told ? n !== got[at - 1] + 1 : n <= got[at - 1]));
+        assert.equal(hole, -1, `round ${round}: ${got.slice(hole - 2, hole + 3)}, told after ${told}, of which ${hole} come`);
+        assert.ok(told >= got.length || got[told] <= sent + 1, 'what was said after the acknowledgement is among them');
+      }
+    } finally {
+      sending.stop = true;
     }
-    sending.stop = true;
     await sending.done;
     for (const node of w.nodes) assert.equal(await node.metric('roomcast_cluster_missed_total'), 0);
     assert.equal(await w.b.metric('roomcast_cluster_unconfirmed_joins_total'), 0);

@@ -137,6 +137,16 @@ test('Node.js asks our clients for acknowledgements, and has them with those of 
   await assert.rejects(io.timeout(700).in('r').emitWithAck('ask', 2), ({ responses }) => responses.length === 2);
 });
 
+test('of too many questions of Node.js at once the rest is not asked, and counted', async () => {
+  const refused = () => w.b.metric('roomcast_socketio_dropped_total', { reason: 'full' });
+  const before = await refused();
+  await member(w.b, 'quiet');
+  const asks = Array.from({ length: 300 }, (_, n) => io.timeout(2_000).in('quiet').emitWithAck('ask', n));
+  const ends = await Promise.allSettled(asks);
+  assert.deepEqual(new Set(ends.map(({ status }) => status)), new Set(['rejected']));
+  assert.equal((await refused()) - before, 44);
+});
+
 test('Node.js acts on our clients', async () => {
   const a = await member(w.a, 'r');
   const c = await member(compact, 'r');

@@ -64,6 +64,22 @@ test('of several clients each is asked once, those who are silent or go are coun
   assert.equal((await ask({ users: ['nobody'], timeout: '30s' })).asked, 0);
 });
 
+test('beyond its bounds a client, and a node for others, is not asked, and that is told', async () => {
+  const silent = [];
+  for (let n = 0; n < 10; n += 1) silent.push(await w.connect({ user: `silent-${n}` }));
+  const all = async (node, whom) => {
+    const asks = Array.from({ length: 300 }, (_, n) => ask({ sockets: [whom(n).id], timeout: '3s' }, node));
+    const told = await Promise.all(asks);
+    const sum = (key) => told.reduce((total, said) => total + said[key], 0);
+    assert.deepEqual(told.filter(({ status }) => status !== 200), []);
+    return [sum('asked'), sum('notAsked'), sum('unanswered')];
+  };
+  assert.deepEqual(await all(w.b, () => silent[0]), [256, 44, 256], 'of one client');
+  const beyond = w.mode === 'memory' ? 0 : 44;
+  assert.deepEqual(await all(far, (n) => silent[n % 10]), [300 - beyond, beyond, 300 - beyond], 'of another node');
+  assert.deepEqual(await all(w.b, () => silent[0]), [256, 44, 256], 'afterwards they are asked again');
+});
+
 test('nobody named, reserved names and too much patience are refused', async () => {
   assert.equal((await ask({})).status, 422);
   assert.equal((await ask({ users: ['ada'], event: 'disconnect' })).status, 422);
