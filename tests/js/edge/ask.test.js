@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { TRANSPORTS } from '../harness/client.js';
+import { Node } from '../harness/node.js';
 import { world } from '../harness/world.js';
 
 const w = await world({ contracts: ['embedded:chat'] });
@@ -64,20 +65,33 @@ test('of several clients each is asked once, those who are silent or go are coun
   assert.equal((await ask({ users: ['nobody'], timeout: '30s' })).asked, 0);
 });
 
-test('beyond its bounds a client, and a node for others, is not asked, and that is told', async () => {
+test('beyond its bounds an API, a client, and a node for others, is not asked, and that is told', async () => {
   const silent = [];
   for (let n = 0; n < 10; n += 1) silent.push(await w.connect({ user: `silent-${n}` }));
-  const all = async (node, whom) => {
-    const asks = Array.from({ length: 300 }, (_, n) => ask({ sockets: [whom(n).id], timeout: '3s' }, node));
-    const told = await Promise.all(asks);
-    const sum = (key) => told.reduce((total, said) => total + said[key], 0);
-    assert.deepEqual(told.filter(({ status }) => status !== 200), []);
-    return [sum('asked'), sum('notAsked'), sum('unanswered')];
+  const put = (count, node, whom) => {
+    const one = (_, n) => ask({ sockets: [whom(n).id], timeout: '3s' }, node);
+    return Promise.all(Array.from({ length: count }, one));
   };
-  assert.deepEqual(await all(w.b, () => silent[0]), [256, 44, 256], 'of one client');
-  const beyond = w.mode === 'memory' ? 0 : 44;
-  assert.deepEqual(await all(far, (n) => silent[n % 10]), [300 - beyond, beyond, 300 - beyond], 'of another node');
-  assert.deepEqual(await all(w.b, () => silent[0]), [256, 44, 256], 'afterwards they are asked again');
+  const one = () => silent[0];
+  if (w.mode === 'memory') {
+    const told = await put(300, w.b, one);
+    const refused = told.filter(({ status }) => status === 503);
+    assert.deepEqual([refused.length, refused[0].error.code], [44, 'OVERLOADED']);
+    return;
+  }
+  const third = await Node.start({ contracts: ['embedded:chat'], redis: w.redis });
+  try {
+    const sums = async (first, second, whom) => {
+      const told = (await Promise.all([put(150, first, whom), put(150, second, whom)])).flat();
+      assert.deepEqual(told.filter(({ status }) => status !== 200), []);
+      return ['asked', 'notAsked', 'unanswered'].map((key) => told.reduce((sum, said) => sum + said[key], 0));
+    };
+    assert.deepEqual(await sums(w.b, far, one), [256, 44, 256], 'of one client');
+    assert.deepEqual(await sums(third, far, (n) => silent[n % 10]), [256, 44, 256], 'for other nodes');
+    assert.deepEqual(await sums(w.b, far, (n) => silent[n % 10]), [300, 0, 300], 'afterwards, and of several');
+  } finally {
+    await third.stop();
+  }
 });
 
 test('nobody named, reserved names and too much patience are refused', async () => {
