@@ -56,10 +56,11 @@ export class Walker {
     return n <= place.first ? undefined : `all from ${place.first} should have come`;
   }
 
-  /** So many events may still be on their way, or wait for it in the node. */
+  /** So many events may still be on their way, or wait for it in the node: of all its rooms, if it is in this one. */
   backlog(room) {
-    const here = this.rooms.get(room);
-    return here ? this.soak.streams.total(room) - here.base - here.got : 0;
+    if (!this.rooms.has(room)) return 0;
+    const behind = ([name, { base, got }]) => this.soak.streams.total(name) - base - got;
+    return [...this.rooms].map(behind).reduce((sum, one) => sum + one);
   }
 
   /** Everything that the node had taken until now has come. */
@@ -106,6 +107,8 @@ export class Walker {
       here.seen.set(id, { after: here.seen.get(id)?.after ?? 0, first: started + 1 });
     }
     here.confirmed = true;
+    // What was sent before it was in does not come; what waited for it came before the answer.
+    here.base = this.soak.streams.total(hall) - here.got;
     this.soak.count.joins += 1;
   }
 
