@@ -27,7 +27,8 @@ enum State<C> {
     /// The session is open; what came before goes first.
     Draining(Early),
     Open(Arc<C>),
-    Ended(&'static str),
+    /// Over. What the client had sent before the session was open is handled first, if it is opened yet.
+    Ended(&'static str, Early),
 }
 
 /// An event that ends its connection.
@@ -62,7 +63,7 @@ impl<G: Gate> Slot<G> {
                     return Ok(());
                 }
                 State::Open(session) => session.clone(),
-                State::Ended(_) => return Ok(()),
+                State::Ended(..) => return Ok(()),
             }
         };
         if self.gate.permit(&session, &event, ack) {
@@ -74,11 +75,11 @@ impl<G: Gate> Slot<G> {
 
     /// Opens the session, unless the client has gone already. `make` returns none when the client is not let in after all.
     pub(super) fn open(&self, make: impl FnOnce() -> Option<Arc<G::Client>>) {
-        if matches!(*self.state.lock().expect("no panic while held"), State::Ended(_)) {
+        if matches!(*self.state.lock().expect("no panic while held"), State::Ended(..)) {
             return;
         }
         let Some(session) = make() else {
-            *self.state.lock().expect("no panic while held") = State::Ended("refused");
+            *self.state.lock().expect("no panic while held") = State::Ended("refused", Early::new());
             return;
         };
         while let Some((event, ack)) = self.next_early(&session) {
@@ -102,7 +103,10 @@ impl<G: Gate> Slot<G> {
                 *state = State::Open(session.clone());
                 None
             }
-            State::Ended(reason) => {
+            State::Ended(reason, early) => {
+                if let Some(event) = early.pop_front() {
+                    return Some(event);
+                }
                 let reason = *reason;
                 drop(state);
                 self.gate.closed(session, reason);
@@ -114,16 +118,92 @@ impl<G: Gate> Slot<G> {
 
     /// The client is gone.
     pub(super) fn end(&self, reason: &'static str) {
-        let before = {
+        let open = {
             let mut state = self.state.lock().expect("no panic while held");
-            match *state {
-                State::Ended(_) => return,
-                _ => std::mem::replace(&mut *state, State::Ended(reason)),
-            }
+            let (early, open) = match &mut *state {
+                State::Waiting(early) | State::Draining(early) => (std::mem::take(early), None),
+                State::Open(session) => (Early::new(), Some(session.clone())),
+                State::Ended(..) => return,
+            };
+            *state = State::Ended(reason, early);
+            open
         };
         // Whoever opens or drains finds the end and reports it.
-        if let State::Open(session) = before {
+        if let Some(session) = open {
             self.gate.closed(&session, reason);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Handshake;
+    use crate::error::Refusal;
+    use crate::session::{Link, Peer};
+
+    /// Notes what becomes of a client.
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<String>>);
+
+    impl Notes {
+        fn add(&self, text: &str) {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+
+        fn all(&self) -> String {
+            self.0.lock().unwrap().join(" ")
+        }
+    }
+
+    impl Gate for Notes {
+        type Admission = ();
+        type Client = ();
+
+        async fn admit(&self, _: &Arc<str>, _: &str, _: Handshake, _: &Peer) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn open(self: &Arc<Self>, (): (), _: &str, _: Peer, _: Box<dyn Link>) -> Option<Arc<()>> {
+            None
+        }
+
+        fn dispatch(self: &Arc<Self>, _: &Arc<()>, event: Event, _: Option<AckId>) {
+            self.add(event.name());
+        }
+
+        fn closed(self: &Arc<Self>, _: &Arc<()>, reason: &'static str) {
+            self.add(reason);
+        }
+    }
+
+    fn say(slot: &Slot<Notes>, name: &str) {
+        slot.event(Event::encode::<u8>(name, &[]).unwrap(), None).unwrap();
+    }
+
+    #[test]
+    fn what_came_before_the_session_was_open_goes_first_even_when_the_client_is_gone_by_then() {
+        let notes = Arc::<Notes>::default();
+        let slot = Slot::new(notes.clone());
+        say(&slot, "early");
+        slot.open(|| {
+            // CONNECT is answered: the client goes on, on another thread.
+            say(&slot, "next");
+            slot.end("gone");
+            say(&slot, "late");
+            Some(Arc::new(()))
+        });
+        slot.end("again");
+        assert_eq!(notes.all(), "early next gone");
+    }
+
+    #[test]
+    fn who_is_gone_before_it_is_let_in_has_never_been_there() {
+        let notes = Arc::<Notes>::default();
+        let slot = Slot::new(notes.clone());
+        say(&slot, "early");
+        slot.end("gone");
+        slot.open(|| panic!("it is gone"));
+        assert_eq!(notes.all(), "");
     }
 }

@@ -78,8 +78,8 @@ impl Turns {
 
     /// What is added on this thread from now on is written when [`Own::write`] says so, as far as it is little.
     pub(super) fn own(&self) -> Own<'_> {
-        OWNED.with_borrow_mut(|owned| owned.open = true);
-        Own(self)
+        let first = OWNED.with_borrow_mut(|owned| !std::mem::replace(&mut owned.open, true));
+        Own { turns: self, first }
     }
 
     /// A connection waits for its turn. It does so once: see [`Wire::flush`].
@@ -123,20 +123,27 @@ impl Turns {
 }
 
 /// A task that writes by itself what it adds. Whatever ends it, the rest is left to the writers.
-pub(super) struct Own<'a>(&'a Turns);
+pub(super) struct Own<'a> {
+    turns: &'a Turns,
+    /// One within another leaves everything to that one.
+    first: bool,
+}
 
 impl Own<'_> {
     /// Writes it.
     pub(super) fn write(self) {
         self.end(|wire| {
             if wire.flush() == Flushed::More {
-                self.0.queue(wire);
+                self.turns.queue(wire);
             }
         });
     }
 
     /// What is added from now on is for the writers again.
     fn end(&self, each: impl FnMut(Arc<Wire>)) {
+        if !self.first {
+            return;
+        }
         let mut wires = OWNED.with_borrow_mut(|owned| {
             owned.open = false;
             std::mem::take(&mut owned.wires)
@@ -149,7 +156,7 @@ impl Own<'_> {
 
 impl Drop for Own<'_> {
     fn drop(&mut self) {
-        self.end(|wire| self.0.queue(wire));
+        self.end(|wire| self.turns.queue(wire));
     }
 }
 
@@ -239,9 +246,10 @@ mod tests {
         assert_eq!(turns.sent.get(), OWN as u64, "no writer has run yet");
         tokio::time::sleep(Duration::from_millis(10)).await;
         let own = turns.own();
+        turns.own().write();
         send_all();
         drop(own);
-        assert_eq!(turns.waiting.lock().unwrap().len(), OWN + 2, "a task that ended early");
+        assert_eq!(turns.waiting.lock().unwrap().len(), OWN + 2, "a task that ended early, and one within it");
         let mut got = [0; 2];
         for (_, client) in &mut wires {
             client.read_exact(&mut got).await.unwrap();

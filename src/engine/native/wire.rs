@@ -17,7 +17,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use super::deflate::Deflate;
 use super::frame;
 use super::packets::Packets;
-use super::turn::Turns;
+use super::turn::{Own, Turns};
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::Backlog;
 use crate::engine::outstanding::Bounds;
@@ -108,6 +108,11 @@ impl Wire {
         out.push(packet);
         self.ask_for_turn(out);
         Ok(())
+    }
+
+    /// See [`Turns::own`].
+    pub(super) fn own(&self) -> Own<'_> {
+        self.turns.own()
     }
 
     /// Queues what the protocol itself has to say. A client that lets even this pile up is gone.
