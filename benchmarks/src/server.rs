@@ -119,7 +119,8 @@ pub fn cpu_us(pid: u32) -> anyhow::Result<f64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: both write what they are given a place for.
     let failed = unsafe {
-        libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) != 0 || libc::clock_gettime(clock, &raw mut time) != 0
+        libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) != 0
+            || libc::clock_gettime(clock, &raw mut time) != 0
     };
     ensure!(!failed, "the server has ended");
     Ok(time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3)
