@@ -28,12 +28,8 @@ struct Cluster {
 async fn cluster() -> Cluster {
     let server = RedisServer::start();
     let metrics = Arc::new(Metrics::new());
-    let config = config::Redis {
-        url: Some(config::Url::new(server.url())),
-        prefix: "p".into(),
-        command_timeout: Duration::from_millis(500).into(),
-        ..config::Redis::default()
-    };
+    let config =
+        config::Redis { url: Some(config::Url::new(server.url())), prefix: "p".into(), ..config::Redis::default() };
     let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
     eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;
     let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));

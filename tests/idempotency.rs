@@ -18,7 +18,6 @@ async fn connect(server: &RedisServer, metrics: &Arc<Metrics>) -> Redis {
     let config = config::Redis {
         url: Some(config::Url::new(server.url())),
         prefix: "p".into(),
-        command_timeout: Duration::from_millis(500).into(),
         ..config::Redis::default()
     };
     let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();

@@ -26,9 +26,13 @@ const _: fn() = || {
 impl RedisServer {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
-        let mut server = Self::stopped();
-        server.restart();
-        server
+        loop {
+            let mut server = Self::stopped();
+            // Somebody else may have taken the port meanwhile.
+            if server.try_restart() {
+                return server;
+            }
+        }
     }
 
     /// A Redis Cluster of one node, which refuses what a larger one would.
@@ -52,6 +56,11 @@ impl RedisServer {
 
     /// Starts it on the same port again.
     pub fn restart(&mut self) {
+        assert!(self.try_restart(), "its port is free");
+    }
+
+    /// False when it has ended at once.
+    fn try_restart(&mut self) -> bool {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(
@@ -65,12 +74,18 @@ impl RedisServer {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        self.child = Some(child);
+        let child = self.child.insert(child);
+        // Another server on the port would answer, too, and end with the test that it belongs to.
+        let own = format!("process_id:{}\r", child.id());
         let until = Instant::now() + Duration::from_secs(10);
-        while self.try_command("PING").is_none_or(|answer| !answer.contains("PONG")) {
+        while self.try_command("INFO server").is_none_or(|answer| !answer.contains(&own)) {
+            if self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|ended| ended.is_some())) {
+                return false;
+            }
             assert!(Instant::now() < until, "redis-server did not start");
             pause();
         }
+        true
     }
 
     /// SIGKILL.

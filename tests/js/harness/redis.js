@@ -22,7 +22,8 @@ export class Redis {
     this.process = start('redis-server', options.map(String));
     await eventually('redis-server answers', async () => {
       if (this.process.exited) throw new Error('redis-server ended');
-      return (await this.call('PING')) === 'PONG';
+      // Another server on the port would answer, too, and end with whoever started it.
+      return String(await this.call('INFO', 'server')).includes(`process_id:${this.process.child.pid}\r`);
     });
   }
 
