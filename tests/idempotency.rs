@@ -15,11 +15,8 @@ use support::{RedisServer, eventually};
 const TTL: Duration = Duration::from_secs(60);
 
 async fn connect(server: &RedisServer, metrics: &Arc<Metrics>) -> Redis {
-    let config = config::Redis {
-        url: Some(config::Url::new(server.url())),
-        prefix: "p".into(),
-        ..config::Redis::default()
-    };
+    let config =
+        config::Redis { url: Some(config::Url::new(server.url())), prefix: "p".into(), ..config::Redis::default() };
     let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
     eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;
     redis
