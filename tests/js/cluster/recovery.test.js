@@ -6,6 +6,7 @@ import { Emitter } from '@socket.io/redis-emitter';
 import { createClient } from 'redis';
 import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
+import { freeze } from '../harness/process.js';
 import { comeBack, cut, had, numbers, range, vanish } from '../harness/returning.js';
 import { ENGINE, world } from '../harness/world.js';
 
@@ -136,7 +137,7 @@ if (ENGINE === 'native') {
     const pause = await w.redis.call('CONFIG', 'SET', 'appendonly', 'no');
     assert.equal(pause, 'OK');
     // Frozen, so that it comes back with everything it had.
-    w.redis.process.child.kill('SIGSTOP');
+    await freeze(w.redis.process);
     await eventually('the node says that Redis is away', async () => {
       const { body } = await w.a.get('/ready');
       return JSON.stringify(body).includes('"connected":false') || (await publishes()) !== 'carried';

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { TRANSPORTS } from '../harness/client.js';
 import { Node } from '../harness/node.js';
+import { freeze } from '../harness/process.js';
 import { world } from '../harness/world.js';
 
 const w = await world({ contracts: ['embedded:chat'] });
@@ -109,7 +110,7 @@ test('while another node is gone without a word, what the others say is told, an
     return;
   }
   // Stopped, it answers nothing, and is not yet known to be gone.
-  far.process.child.kill('SIGSTOP');
+  await freeze(far.process);
   try {
     const said = await ask({ users: ['ada'], timeout: '1s' }, w.b);
     assert.deepEqual(said.answers, [{ socketId: ada.id, args: ['ada'] }]);

@@ -62,7 +62,11 @@ export class Client {
     if (this.socket.connected) return;
     await new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error('neither connect nor connect_error')), deadline);
-      this.socket.once('connect', resolve).once('connect_error', reject);
+      const refused = (error) => {
+        if (error.type === 'TransportError') error.message += ` (${error.description?.message ?? error.description})`;
+        reject(error);
+      };
+      this.socket.once('connect', resolve).once('connect_error', refused);
       this.socket.once('connect', () => clearTimeout(timer)).once('connect_error', () => clearTimeout(timer));
     });
   }

@@ -1,9 +1,10 @@
 // Child processes that end with the test process, however it ends.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { eventually } from './eventually.js';
 
 const children = new Set();
 const folders = new Set();
@@ -25,6 +26,13 @@ export function temporary(name) {
   const folder = mkdtempSync(join(tmpdir(), `roomcast-${name}-`));
   folders.add(folder);
   return folder;
+}
+
+/** Stops a program where it is (SIGSTOP); resolves when all of its threads stand. */
+export async function freeze({ child: { pid } }) {
+  process.kill(pid, 'SIGSTOP');
+  const stands = (thread) => /^State:\s*T/m.test(readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8'));
+  await eventually('all threads stand', () => readdirSync(`/proc/${pid}/task`).every(stands));
 }
 
 /** Starts a program and keeps its last lines; `lines` of the result are { from, text }. */
