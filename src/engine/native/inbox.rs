@@ -262,9 +262,9 @@ impl<G: Gate> Guest<G> {
         let pass = gate.pass(&admission);
         let id = pass.id.map_or(id, ByteString::from);
         let Self { wire, requests, membership, slot } = self;
-        let turns = wire.clone();
+        let connection = wire.clone();
         // The client hears of it when it is in: what it sends then finds the session.
-        let own = turns.own();
+        let own = connection.own();
         slot.open(|| {
             wire.control(packet::connected(&namespace, &id, pass.pid.as_ref().map(Pid::expose)));
             let link = Box::new(NativeLink { wire, requests, membership });
