@@ -294,7 +294,10 @@ fn every_test_that_the_security_paper_names_is_there() {
 #[test]
 fn links_between_papers_lead_somewhere() {
     let mut papers = files("docs", &[".md"]);
-    papers.extend(["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "nginx/README.md"].map(|paper| root().join(paper)));
+    papers.extend(
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "nginx/README.md"]
+            .map(|paper| root().join(paper)),
+    );
     let mut findings = Vec::new();
     for paper in papers {
         let text = read(&paper);
