@@ -4,6 +4,7 @@
 
 mod api;
 mod auth;
+mod cluster;
 mod compression;
 mod contracts;
 mod drain;
@@ -42,6 +43,7 @@ use serde::{Deserialize, Serialize};
 
 pub use api::{Api, ApiKey};
 pub use auth::{Algorithm, Auth, AuthKey, Jwks};
+pub use cluster::{Cluster, ClusterTls};
 pub use compression::Compression;
 pub use contracts::Contracts;
 pub use drain::Drain;
@@ -77,6 +79,8 @@ pub struct Config {
     pub auth: Auth,
     /// What the nodes share. Without `redis.url` a node stands alone and keeps everything in memory.
     pub redis: Redis,
+    /// How nodes pass requests of long-polling sessions to each other.
+    pub cluster: Cluster,
     /// Who is where, over the cluster.
     pub presence: Presence,
     /// Bounds on the sessions of clients that come back.

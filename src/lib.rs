@@ -6,7 +6,7 @@
 //! ```text
 //! event user error rate       values
 //! config contract telemetry directory   facts
-//! auth limits hooks redis drain   abilities
+//! auth limits hooks redis drain forward   abilities
 //! session order               a client
 //! room                        the index of members
 //! history presence owners mirror idempotency throttle   shared state
@@ -28,6 +28,7 @@ pub mod drain;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod forward;
 pub mod gateway;
 pub mod history;
 pub mod hooks;

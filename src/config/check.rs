@@ -10,7 +10,8 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Checks every section.
 pub(super) fn all(config: &Config, draft: &mut Draft) {
-    let Config { node, server, contracts, api, auth, redis, presence, recovery, limits, drain, hooks, log } = config;
+    let Config { node, server, contracts, api, auth, redis, cluster, presence, recovery, limits, drain, hooks, log } =
+        config;
     let mut check = Check { draft, path: Vec::new() };
     check.within("node", |check| node.check(check));
     check.within("server", |check| server.check(check));
@@ -18,6 +19,7 @@ pub(super) fn all(config: &Config, draft: &mut Draft) {
     check.within("api", |check| api.check(check));
     check.within("auth", |check| auth.check(check));
     check.within("redis", |check| redis.check(check));
+    check.within("cluster", |check| cluster.check(check));
     check.within("presence", |check| presence.check(check));
     check.within("recovery", |check| recovery.check(check));
     check.within("limits", |check| limits.check(check));
@@ -31,6 +33,16 @@ pub(super) fn all(config: &Config, draft: &mut Draft) {
     if server.listen == api.listen && server.listen.port() != 0 {
         let problem = "is also `server.listen`: clients and backends need listeners of their own";
         check.within("api", |check| check.refuse("listen", problem, "choose another port"));
+    }
+    if let Some(listen) = cluster.listen {
+        if listen.port() != 0 && [server.listen, api.listen].contains(&listen) {
+            let problem = "is also `server.listen` or `api.listen`: nodes need a listener of their own";
+            check.within("cluster", |check| check.refuse("listen", problem, "choose another port"));
+        }
+        if redis.url.is_none() {
+            let problem = "needs `redis.url`: nodes learn of each other through Redis";
+            check.within("cluster", |check| check.refuse("listen", problem, "set `redis.url`, or remove it"));
+        }
     }
 }
 

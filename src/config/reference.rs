@@ -120,6 +120,7 @@ fn sample(key: &Key) -> String {
         (Some(default), kind) if !matches!(kind, Kind::Url | Kind::Secret | Kind::Text) => default.to_string(),
         (_, Kind::Url) if key.path.starts_with("redis") => "\"redis://127.0.0.1:6379\"".to_owned(),
         (_, Kind::Url) => "\"https://example.com/\"".to_owned(),
+        (_, Kind::Text) if key.path == "cluster.listen" => "\"0.0.0.0:3002\"".to_owned(),
         (_, Kind::Rate) => "\"10/s\"".to_owned(),
         (_, Kind::Time) => "\"20s\"".to_owned(),
         (_, Kind::Size) => "\"4MiB\"".to_owned(),

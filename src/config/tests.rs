@@ -248,7 +248,7 @@ red = true
         "redis.url = \"***\" (from roomcast.toml:25): must start with redis://HOST, rediss://HOST, redis-cluster://HOST, rediss-cluster://HOST, redis-sentinel://HOST or rediss-sentinel://HOST; write the whole URL",
         "hooks.songs.url: is missing; set where the backend is called",
         "hooks.songs.timeout = \"0s\" (from roomcast.toml:29): must be at least 1ms; remove it for the default, \"5s\"",
-        "colours (from roomcast.toml:31): unknown key; the sections are node, server, contracts, api, auth, redis, presence, recovery, limits, drain, hooks and log",
+        "colours (from roomcast.toml:31): unknown key; the sections are node, server, contracts, api, auth, redis, cluster, presence, recovery, limits, drain, hooks and log",
         "limits.max_pending_events = 0 (from environment ROOMCAST_LIMITS__MAX_PENDING_EVENTS): must be at least 1; remove it for the default, 256",
         "limits.connections_per_ip = \"0/s\" (from environment ROOMCAST_LIMITS__CONNECTIONS_PER_IP): \"0/s\" holds a zero; a count, a burst and a window are at least 1; remove it for none",
         "ROOMCAST_SERVICE_HOST: not a setting; if Kubernetes made it for a Service: set `enableServiceLinks: false` in the pod",
@@ -324,4 +324,43 @@ fn effective_values_are_toml_that_means_the_same() {
         key.secret.clone_from(&again.secret);
     }
     assert_eq!(again, config);
+}
+
+#[test]
+fn a_cluster_that_passes_on_requests_needs_a_secret_and_a_redis() {
+    let secret = "x".repeat(32);
+    let right = Setting::new(&format!(
+        "[redis]\nurl = \"redis://localhost\"\n[cluster]\nlisten = \"[::]:3002\"\nprevious_secret = \"{secret}\""
+    ));
+    let file = right.file("secret", &format!("{secret}\n"));
+    let right = right.var("ROOMCAST_CLUSTER__SECRET_FILE", &file.to_string_lossy());
+    assert_eq!(right.config().cluster.secret.unwrap().expose(), secret);
+    let wrong = Setting::new(
+        "[server]\nlisten = \"0.0.0.0:3002\"\n[cluster]\nlisten = \"0.0.0.0:3002\"\nadvertise = \"node-1\"\nprevious_secret = \"short\"\nmax_forwarded = 0\n\
+         [cluster.tls]\ncert_file = \"nowhere.pem\"",
+    );
+    let mistakes = wrong.mistakes();
+    for expected in [
+        "cluster.listen = \"0.0.0.0:3002\" (from roomcast.toml:4): is also `server.listen` or `api.listen`: nodes need a listener of their own; choose another port",
+        "cluster.secret: is missing; nodes that pass on requests must share a secret: set it beside `listen`",
+        "cluster.previous_secret (from roomcast.toml:6): has 5 bytes: a secret needs at least 32; make one with `openssl rand -base64 48`",
+        "cluster.advertise = \"node-1\" (from roomcast.toml:5): must be HOST:PORT; write an address or a name of this node that the others reach",
+        "cluster.max_forwarded = 0 (from roomcast.toml:7): must be 1 to 1000000; remove it for the default, 20000",
+        "cluster.tls.ca_file: is missing; name a PEM file: nodes check each other's certificates",
+    ] {
+        assert!(mistakes.iter().any(|told| told == expected), "{expected}\nin\n{}", mistakes.join("\n"));
+    }
+    assert_eq!(mistakes.len(), 8, "{}", mistakes.join("\n"));
+    let alone = Setting::new(&format!("[cluster]\nlisten = \"0.0.0.0:3002\"\nsecret = \"{secret}\""));
+    assert_eq!(
+        alone.mistakes(),
+        [
+            "cluster.listen = \"0.0.0.0:3002\" (from roomcast.toml:2): needs `redis.url`: nodes learn of each other through Redis; set `redis.url`, or remove it",
+        ]
+    );
+    let useless = Setting::new(&format!("[cluster]\nsecret = \"{secret}\""));
+    assert_eq!(
+        useless.mistakes(),
+        ["cluster.secret (from roomcast.toml:2): does nothing without `listen`; set `listen`, or remove the secret"]
+    );
 }

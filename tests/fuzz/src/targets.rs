@@ -12,6 +12,7 @@ pub mod proxy_header;
 pub mod recovery_place;
 pub mod room_template;
 pub mod rule;
+pub mod sid;
 pub mod template;
 pub mod token;
 
@@ -32,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("recovery_place", recovery_place::run),
     ("room_template", room_template::run),
     ("rule", rule::run),
+    ("sid", sid::run),
     ("template", template::run),
     ("token", token::run),
 ];

@@ -1,0 +1,61 @@
+//! The keys that nodes share: derived from `cluster.secret` and, while it is being replaced, from the one before.
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use crate::config;
+
+/// HMAC-SHA256 with a key that is set.
+pub(super) type Keyed = Hmac<Sha256>;
+
+/// The keys of each secret, the newest first. Empty: the node passes nothing on.
+#[derive(Clone, Default)]
+pub struct ClusterKeys(Vec<SecretKeys>);
+
+/// One key for each purpose, so that what is made for one is of no use for another.
+#[derive(Clone)]
+pub(super) struct SecretKeys {
+    /// Hides which node a session id names.
+    pub(super) hide: Keyed,
+    /// Proves that a node made a session id.
+    pub(super) prove: Keyed,
+}
+
+impl ClusterKeys {
+    /// The keys of the configured secrets.
+    pub fn new(config: &config::Cluster) -> Self {
+        let secrets = [&config.secret, &config.previous_secret].into_iter().flatten();
+        Self(secrets.map(|secret| SecretKeys::derive(secret.expose().as_bytes())).collect())
+    }
+
+    /// Those with which ids and requests are made.
+    pub(super) fn newest(&self) -> Option<&SecretKeys> {
+        self.0.first()
+    }
+
+    /// Those with which ids and requests of others may have been made.
+    pub(super) fn all(&self) -> &[SecretKeys] {
+        &self.0
+    }
+}
+
+impl SecretKeys {
+    fn derive(secret: &[u8]) -> Self {
+        let key = |purpose: &str| {
+            let derived = keyed(secret).chain_update(purpose).finalize().into_bytes();
+            keyed(&derived)
+        };
+        Self { hide: key("roomcast session id, hide, 1"), prove: key("roomcast session id, prove, 1") }
+    }
+}
+
+// Keys stay out of logs.
+impl std::fmt::Debug for ClusterKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ClusterKeys").field(&self.0.len()).finish()
+    }
+}
+
+fn keyed(key: &[u8]) -> Keyed {
+    Keyed::new_from_slice(key).expect("a key of any length will do")
+}

@@ -1,0 +1,28 @@
+//! Session ids: a text that no node made names no node, and one that a node made does until any bit of it is another.
+
+use std::sync::LazyLock;
+
+use roomcast::config::{Cluster, Secret};
+use roomcast::forward::{ClusterKeys, NodeKey, Sids};
+
+static NODES: LazyLock<[Sids; 2]> = LazyLock::new(|| {
+    let config = Cluster { secret: Some(Secret::new("a secret of the cluster")), ..Cluster::default() };
+    [(); 2].map(|()| Sids::new(ClusterKeys::new(&config), NodeKey::random()))
+});
+
+/// Runs the target.
+pub fn run(bytes: &[u8]) {
+    let [one, two] = &*NODES;
+    let text = String::from_utf8_lossy(bytes);
+    assert_eq!(two.other_node(&text), None);
+    let id = one.mint();
+    let named = two.other_node(&id);
+    assert!(named.is_some() && one.other_node(&id).is_none());
+    // The input says where an id is changed, and to what.
+    let [at, byte, ..] = bytes else { return };
+    let mut forged = id.clone().into_bytes();
+    let at = usize::from(*at) % forged.len();
+    forged[at] = *byte;
+    let forged = String::from_utf8_lossy(&forged);
+    assert_eq!(two.other_node(&forged), named.filter(|_| forged == id));
+}
