@@ -1,6 +1,7 @@
 //! One Socket.IO event as it is on the wire: encoded once, shared by every recipient.
 
 use std::hash::{Hash as _, Hasher as _};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 /// Why bytes are not an event.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EventError {
-    /// Not a JSON array that starts with a string.
+    /// Not a JSON array that starts with a string or a number.
     #[error("an event is a JSON array that starts with its name")]
     Malformed,
     /// The arguments are not JSON.
@@ -87,7 +88,7 @@ impl Event {
     /// Takes the bytes of a packet as they came; only the name is looked at.
     ///
     /// # Errors
-    /// [`EventError::Malformed`] when the text does not begin with `["name"`.
+    /// [`EventError::Malformed`] when the text does not begin with `["name"` or a number, which names the event `"7"`.
     pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Result<Self, EventError> {
         let name = read_name(&text).ok_or(EventError::Malformed)?;
         Ok(Self::of(name, text, attachments))
@@ -113,7 +114,7 @@ impl Event {
     /// The same arguments and attachments under another name.
     #[must_use]
     pub fn renamed(&self, name: &str) -> Self {
-        if self.name == name {
+        if self.name == name && self.is_named_by_string() {
             return self.clone();
         }
         let rest = args_text(&self.text);
@@ -190,6 +191,11 @@ impl Event {
     /// Whether the last member of the array is a string: an argument, or the name alone.
     pub fn ends_with_string(&self) -> bool {
         self.text.trim_end().strip_suffix(']').is_some_and(|text| text.trim_end().ends_with('"'))
+    }
+
+    /// JavaScript takes a number for a name; other clients may not.
+    fn is_named_by_string(&self) -> bool {
+        first_member(&self.text).is_some_and(|at| self.text.as_bytes()[at.start] == b'"')
     }
 
     fn longer(&self, tail: &str) -> Self {
@@ -357,39 +363,57 @@ fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(),
 
 /// The name, without a copy when it holds no escape.
 fn read_name(text: &ByteString) -> Option<ByteString> {
+    let at = first_member(text)?;
+    let member = &text[at.clone()];
+    match member.strip_prefix('"') {
+        None => number_name(member).map(ByteString::from),
+        Some(quoted) if quoted.contains('\\') => crate::json::read::<String>(member).ok().map(ByteString::from),
+        Some(_) => Some(text.slice_ref(&text[at.start + 1..at.end - 1])),
+    }
+}
+
+/// The name of an event that is named by a number, as JavaScript makes a string of it: `7`, `1.5`.
+fn number_name(text: &str) -> Option<String> {
+    /// JavaScript's integers are exact below 2^53.
+    const EXACT: u64 = 1 << 53;
+    let number: serde_json::Number = serde_json::from_str(text).ok()?;
+    match number.as_i64() {
+        Some(integer) if integer.unsigned_abs() <= EXACT => Some(integer.to_string()),
+        // Minus nothing is nothing.
+        _ => Some((number.as_f64()? + 0.0).to_string()),
+    }
+}
+
+/// Where the first member of the array stands: a string with its quotes, or a number.
+fn first_member(text: &str) -> Option<Range<usize>> {
     let body = text.trim_start().strip_prefix('[')?.trim_start();
     let start = text.len() - body.len();
     let bytes = body.as_bytes();
-    if bytes.first() != Some(&b'"') {
-        return None;
-    }
+    let length = match bytes.first()? {
+        b'"' => string_length(bytes)?,
+        b'-' | b'0'..=b'9' => {
+            bytes.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).count()
+        }
+        _ => return None,
+    };
+    Some(start..start + length)
+}
+
+/// How long the string is that the bytes begin with, its quotes included.
+fn string_length(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
-    let mut escaped = false;
     loop {
         match bytes.get(at)? {
-            b'\\' => {
-                escaped = true;
-                at += 2;
-            }
-            b'"' => break,
+            b'\\' => at += 2,
+            b'"' => return Some(at + 1),
             _ => at += 1,
         }
     }
-    if escaped {
-        return serde_json::from_str::<String>(&body[..=at]).ok().map(ByteString::from);
-    }
-    Some(text.slice_ref(&text[start + 1..start + at]))
 }
 
 /// What follows the name: `,arg,…]` or `]`.
 fn args_text(text: &str) -> &str {
-    let start = text.find('"').map_or(0, |at| at + 1);
-    let bytes = text.as_bytes();
-    let mut at = start;
-    while at < bytes.len() && bytes[at] != b'"' {
-        at += if bytes[at] == b'\\' { 2 } else { 1 };
-    }
-    text.get(at + 1..).unwrap_or("]")
+    first_member(text).and_then(|at| text.get(at.end..)).unwrap_or("]")
 }
 
 #[cfg(test)]
@@ -405,11 +429,27 @@ mod tests {
         assert_eq!(wire(r#"["a:b",{not json"#).unwrap().name(), "a:b");
         assert_eq!(wire(r#" [ "x" ]"#).unwrap().name(), "x");
         assert_eq!(wire(r#"["q\"\u00e9"]"#).unwrap().name(), "q\"é");
+        assert_eq!(wire(r#"["nice \ud83d"]"#).unwrap().name(), "nice \u{fffd}");
+    }
+
+    #[test]
+    fn number_names_an_event_as_in_javascript() {
+        for (text, name) in
+            [("[7]", "7"), ("[ -7 ,1]", "-7"), ("[7.0]", "7"), ("[1.5]", "1.5"), ("[1e3]", "1000"), ("[-0]", "0")]
+        {
+            assert_eq!(wire(text).unwrap().name(), name, "{text}");
+        }
+        let event = wire(r#"[7,{"x": 1.0}]"#).unwrap();
+        assert_eq!(event.renamed("7").text(), r#"["7",{"x": 1.0}]"#);
+        assert_eq!(Args::of(&event).text(), r#"[{"x": 1.0}]"#);
+        assert_eq!(event.args().unwrap().len(), 1);
     }
 
     #[test]
     fn rubbish_is_refused() {
-        for text in ["", "[", "[]", "[1]", "{}", r#"["open"#, r#"["open\"#, "null"] {
+        for text in
+            ["", "[", "[]", "[-]", "[1.2.3]", "[01]", "[null]", "[[1]]", "{}", r#"["open"#, r#"["open\"#, "null"]
+        {
             assert_eq!(wire(text).unwrap_err(), EventError::Malformed, "{text}");
         }
     }

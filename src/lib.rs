@@ -4,6 +4,7 @@
 //! (`tests/tidy.rs` enforces it):
 //!
 //! ```text
+//! json                        how JavaScript writes JSON
 //! event user error rate       values
 //! config contract telemetry directory   facts
 //! auth limits hooks redis drain forward   abilities
@@ -34,6 +35,7 @@ pub mod history;
 pub mod hooks;
 pub mod http;
 pub mod idempotency;
+pub mod json;
 pub mod limits;
 pub mod mirror;
 pub mod node;

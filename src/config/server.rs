@@ -29,7 +29,7 @@ pub struct Server {
     pub listen: SocketAddr,
     /// The path of Socket.IO; starts and ends with a slash.
     pub path: String,
-    /// Origins of web pages that may connect, such as `https://app.example.com`; `*` permits all. Empty: the same origin only.
+    /// Origins of web pages that may connect, such as `https://app.example.com`, or `capacitor://localhost`, `file://` and `null` for apps; `*` permits all. Empty: the same origin only.
     pub cors_origins: Vec<String>,
     /// Proxies in front of the node, as addresses or networks (`10.0.0.0/8`): only they are believed about who a client
     /// is.
@@ -135,7 +135,7 @@ impl Server {
             check.must(
                 is_origin(origin),
                 &format!("cors_origins.{index}"),
-                "must be * or an origin such as https://app.example.com, without a path",
+                "must be *, null or an origin such as https://app.example.com, without a path",
             );
         }
         let spoken = !self.proxy_protocol || !self.trusted_proxies.is_empty();
@@ -157,10 +157,15 @@ impl Server {
     }
 }
 
-/// `*`, or a scheme and a host, perhaps with a port.
+/// `*`, `null`, or a scheme and a host, perhaps with a port. Files have no host.
 fn is_origin(text: &str) -> bool {
     let plain = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' ', ',']);
-    text == "*" || text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && plain(host))
+    let port = |host: &str| match host.rsplit_once(':') {
+        Some((_, port)) => port.ends_with(']') || port.parse::<u16>().is_ok(),
+        None => true,
+    };
+    matches!(text, "*" | "null" | "file://")
+        || text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && plain(host) && port(host))
 }
 
 #[cfg(test)]
@@ -169,12 +174,29 @@ mod tests {
 
     #[test]
     fn origin_has_no_path_and_no_pattern() {
-        for good in
-            ["*", "https://app.example.com", "http://localhost:8080", "http://[::1]:80", "capacitor://localhost"]
-        {
+        for good in [
+            "*",
+            "https://app.example.com",
+            "http://localhost:8080",
+            "http://[::1]:80",
+            "http://[::1]",
+            "capacitor://localhost",
+            "null",
+            "file://",
+        ] {
             assert!(is_origin(good), "{good}");
         }
-        for bad in ["", "app.example.com", "https://", "https://a/", "https://*.example.com", "https://a, https://b"] {
+        for bad in [
+            "",
+            "app.example.com",
+            "https://",
+            "https://a/",
+            "https://*.example.com",
+            "https://a, https://b",
+            "https://a:b",
+            "https://a:99999",
+            "NULL",
+        ] {
             assert!(!is_origin(bad), "{bad}");
         }
     }

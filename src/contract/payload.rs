@@ -46,7 +46,7 @@ impl PayloadShape {
 
 fn decode(arg: &RawValue) -> Result<Value, Refusal> {
     // The text is JSON already; what may still fail is its depth.
-    serde_json::from_str(arg.get())
+    crate::json::read(arg.get())
         .map_err(|_| Refusal::new(Code::InvalidPayload, "the payload is nested too deeply or not JSON"))
 }
 

@@ -25,7 +25,7 @@ use tower::{Service, ServiceExt};
 use binding::Binding;
 use forwarded::Proxies;
 pub use hub::{Backlog, EngineSession, Hub};
-use origin::Origins;
+pub(super) use origin::Origins;
 use query::Query;
 use refusal::TurnedAway;
 

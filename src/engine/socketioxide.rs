@@ -12,21 +12,19 @@ mod link;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{Method, header};
 use socketioxide::adapter::Emitter;
 use socketioxide::service::SocketIoService;
 use socketioxide::{ParserConfig, SocketIo};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Layer;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 pub use carrier::SocketioxideCarrier;
 
 use self::adapter::NodeAdapter;
 use self::door::Door;
 use super::conn::Traffic;
-use super::edge::{Edge, Hub};
+use super::edge::{Edge, Hub, Origins};
 use super::listener::{self, HttpOnly, Manners, Serve};
 use super::lobby::Lobby;
 use super::outstanding::Bounds;
@@ -100,9 +98,9 @@ impl SocketioxideEngine {
         Edge::new(&self.config, &self.terms, self.hub.clone(), self.service.clone(), routes)
     }
 
-    /// What is around the door.
+    /// What is around the door, because the engine knows no OPTIONS.
     pub(super) fn around(&self, edge: Edge<SocketIoService<Router, Adapter>>) -> impl Serve + use<> {
-        cors(&self.config.cors_origins).layer(edge)
+        Origins::new(&self.config.cors_origins).cors().layer(edge)
     }
 
     /// Serves the public listener until `stop` is cancelled and every connection is closed.
@@ -126,18 +124,4 @@ impl SocketioxideEngine {
     pub fn close_all(&self) {
         self.hub.sessions().iter().for_each(|session| session.close());
     }
-}
-
-/// Around everything else, because the engine knows no OPTIONS.
-fn cors(origins: &[String]) -> CorsLayer {
-    let layer = CorsLayer::new().allow_methods([Method::GET, Method::POST]);
-    if origins.iter().any(|origin| origin == "*") {
-        return layer.allow_origin(AllowOrigin::any()).allow_headers(AllowHeaders::any());
-    }
-    // What is no header value was refused when the configuration was checked.
-    let list = origins.iter().filter_map(|origin| origin.trim_end_matches('/').parse().ok());
-    layer
-        .allow_origin(AllowOrigin::list(list))
-        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION])
-        .allow_credentials(!origins.is_empty())
 }

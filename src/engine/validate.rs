@@ -13,6 +13,11 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 /// # Errors
 /// What JSON, or a placeholder, is wrong with it.
 pub fn validate(text: &str, attachments: usize) -> Result<(), serde_json::Error> {
+    // The official client reads lone surrogates, so they may be sent on.
+    crate::json::with_whole_strings(text, |text| check(text, attachments))
+}
+
+fn check(text: &str, attachments: usize) -> Result<(), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
     if attachments == 0 {
         // Without attachments nothing is a placeholder.
@@ -155,6 +160,8 @@ mod tests {
             (r#"["e",{"_placeholder":true,"num":9}]"#, 0),
             (r#"["e",{"_placeholder":true,"num":0},[{"num":1,"_placeholder":true}]]"#, 2),
             (r#"["e",{"_placeholder":false,"num":7},{"num":"x"}]"#, 1),
+            (r#"["nice \ud83d",{"_placeholder":true,"num":0,"\udc4d":"\ud83d"}]"#, 1),
+            (r#"["nice \ud83d","\ud83d"]"#, 0),
         ] {
             assert!(validate(text, attachments).is_ok(), "{text}");
         }

@@ -209,7 +209,7 @@ impl Gateway {
 /// The token of a refresh: the first argument, or its member.
 fn token_of(event: &Event) -> Option<String> {
     let args = event.args().ok()?;
-    match serde_json::from_str(args.first()?.get()).ok()? {
+    match crate::json::read(args.first()?.get()).ok()? {
         Value::String(token) => Some(token),
         Value::Object(mut members) => match members.remove("token")? {
             Value::String(token) => Some(token),

@@ -144,7 +144,7 @@ impl Wire {
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(bad("it is not a JSON object".into()));
         }
-        let wire: Self = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+        let wire: Self = crate::json::read_slice(body).map_err(|error| bad(error.to_string()))?;
         let lists = [wire.reply.len(), wire.join.len(), wire.leave.len(), wire.publish.len(), wire.metadata.len()];
         if lists.into_iter().any(|len| len > MAX_ANSWER_ENTRIES) {
             return Err(bad(format!("a list has more than {MAX_ANSWER_ENTRIES} entries")));

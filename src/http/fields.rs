@@ -120,7 +120,7 @@ impl<'a> Object<'a> {
     /// An object, decoded.
     pub fn object(&mut self, name: &str) -> Option<Value> {
         let raw = self.take(name)?;
-        let read = serde_json::from_str(raw.get()).map(Value::Object).map_err(|_| "must be an object".into());
+        let read = crate::json::read(raw.get()).map(Value::Object).map_err(|_| "must be an object".into());
         self.checked(name, read)
     }
 

@@ -55,21 +55,21 @@ pub fn check_room(name: &str) -> Result<(), String> {
 
 /// Reads a JSON string of 1 to `max` characters.
 pub fn read(raw: &RawValue, max: usize) -> Result<String, String> {
-    let text: String = serde_json::from_str(raw.get()).map_err(|_| "must be a string".to_owned())?;
+    let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
     check(&text, max)?;
     Ok(text)
 }
 
 /// Reads a JSON string that is a room's name.
 pub fn read_room(raw: &RawValue) -> Result<String, String> {
-    let text: String = serde_json::from_str(raw.get()).map_err(|_| "must be a string".to_owned())?;
+    let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
     check_room(&text)?;
     Ok(text)
 }
 
 /// Reads a JSON string that is an id.
 pub fn read_id(raw: &RawValue) -> Result<String, String> {
-    let text: String = serde_json::from_str(raw.get()).map_err(|_| "must be a string".to_owned())?;
+    let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
     if (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(text);
     }
@@ -78,7 +78,7 @@ pub fn read_id(raw: &RawValue) -> Result<String, String> {
 
 /// Reads a JSON string such as `"90s"`, `"15m"`, `"24h"`, `"7d"`.
 pub fn read_period(raw: &RawValue, max: Duration) -> Result<Duration, String> {
-    let text: String = serde_json::from_str(raw.get()).unwrap_or_default();
+    let text: String = crate::json::read(raw.get()).unwrap_or_default();
     let period = parse_period(&text).ok_or(r#"must be a time with its unit, such as "90s", "15m", "24h" or "7d""#)?;
     if period > max {
         return Err(format!("must be at most {}", humantime::format_duration(max)));

@@ -75,7 +75,7 @@ fn prepare(
     let mut payload = Value::Null;
     let mut filled = false;
     if def.reads_payload() {
-        let given = publish.data.as_ref().map_or(Ok(Value::Null), |data| serde_json::from_str(data.get()));
+        let given = publish.data.as_ref().map_or(Ok(Value::Null), |data| crate::json::read(data.get()));
         let given = given.map_err(|_| Refusal::new(Code::InvalidPayload, "data is not JSON"))?;
         let members = count_members(&given);
         let mut scope = Scope::new(&user, &Value::Null, now);

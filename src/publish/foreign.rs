@@ -111,7 +111,7 @@ fn accept(def: &ServerEvent, event: Event) -> Result<Event, Refusal> {
     let refuse = |error: String| Refusal::new(Code::InvalidPayload, error);
     let args = event.args().map_err(|error| refuse(error.to_string()))?;
     let given: Value = args.first().map_or(Ok(Value::Null), |arg| {
-        serde_json::from_str(arg.get()).map_err(|_| refuse("the payload is nested too deeply".to_owned()))
+        crate::json::read(arg.get()).map_err(|_| refuse("the payload is nested too deeply".to_owned()))
     })?;
     let user = User::anonymous();
     let scope = Scope::new(&user, &Value::Null, std::time::SystemTime::now());

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::Unusable;
+use crate::json;
 
 /// The member that marks the place of an attachment.
 const PLACEHOLDER: &str = "_placeholder";
@@ -61,9 +62,14 @@ pub(super) fn put_names(out: &mut BytesMut, names: &[String]) {
 
 /// Writes a JSON text; placeholders become the attachments that they name.
 pub(super) fn put_json(out: &mut BytesMut, text: &str, attachments: &[Bytes]) -> Result<(), Unusable> {
-    let mut source = serde_json::Deserializer::from_str(text);
-    Writer { out, attachments }.deserialize(&mut source).map_err(|_| Unusable::Malformed)?;
-    source.end().map_err(|_| Unusable::Malformed)
+    let start = out.len();
+    json::with_whole_strings(text, |text| {
+        out.truncate(start);
+        let mut source = serde_json::Deserializer::from_str(text);
+        Writer { out, attachments }.deserialize(&mut source)?;
+        source.end()
+    })
+    .map_err(|_| Unusable::Malformed)
 }
 
 /// Writes one value.
@@ -232,6 +238,7 @@ mod tests {
             ("-4294967297", b"\xd3\xff\xff\xff\xfe\xff\xff\xff\xff"),
             ("1.5", b"\xcb\x3f\xf8\0\0\0\0\0\0"),
             ("null", b"\xc0"),
+            (r#""\ud83d""#, b"\xa3\xef\xbf\xbd"),
         ] {
             assert_eq!(written(text).unwrap(), bytes, "{text}");
         }

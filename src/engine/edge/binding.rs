@@ -81,10 +81,11 @@ fn param<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+/// A cookie's bytes: others beside it may hold any.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let cookies = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    let mut values = cookies.filter_map(|cookie| cookie.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    values.next()
 }
 
 #[cfg(test)]
@@ -98,7 +99,7 @@ mod tests {
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, HeaderValue::from_static(token));
         }
-        headers.insert(COOKIE, HeaderValue::from_static(cookie));
+        headers.insert(COOKIE, HeaderValue::from_bytes(cookie.as_bytes()).unwrap());
         let uri = format!("/socket.io/?EIO=4&transport=polling&{query}").parse().unwrap();
         binding.mark(ip.parse().unwrap(), &uri, &headers)
     }
@@ -115,6 +116,7 @@ mod tests {
         let (ip, cookie) = ("2001:db8::1", "x=1; sid=abc");
         let own = mark(&binding, ip, "t=1&token=T", Some("Bearer a"), cookie);
         assert!(own.permits(mark(&binding, ip, "t=2&token=T", Some("Bearer a"), "sid=abc; x=2"), false));
+        assert!(own.permits(mark(&binding, ip, "token=T", Some("Bearer a"), "name=J\u{f6}rg; sid=abc"), false));
         assert!(own.permits(mark(&binding, "2001:db8::2", "token=T", Some("Bearer a"), cookie), false), "one /64");
         for (other, what) in [
             (mark(&binding, "2001:db8:0:1::1", "token=T", Some("Bearer a"), cookie), "address"),
@@ -122,6 +124,7 @@ mod tests {
             (mark(&binding, ip, "", Some("Bearer a"), cookie), "no parameter"),
             (mark(&binding, ip, "token=T", Some("Bearer b"), cookie), "header"),
             (mark(&binding, ip, "token=T", Some("Bearer a"), "sid=abd"), "cookie"),
+            (mark(&binding, ip, "token=T", Some("Bearer a"), "name=J\u{f6}rg; sid=abd"), "cookie beside an odd one"),
         ] {
             assert!(!own.permits(other, false) && !own.permits(other, true), "{what}");
         }

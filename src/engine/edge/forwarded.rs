@@ -63,9 +63,11 @@ impl Proxies {
     }
 }
 
-/// Reads the hops of an `X-Forwarded-For` value, the farthest first; `None` is one that is no address.
+/// Reads the hops of an `X-Forwarded-For` value, the farthest first; `None` is one that is no address. Some proxies write a port
+/// behind it, and brackets around an IPv6 address.
 pub fn x_forwarded_for(value: &str) -> Vec<Option<IpAddr>> {
-    let hops: Vec<_> = value.rsplit(',').take(MAX_HOPS).map(|hop| hop.trim().parse().ok()).collect();
+    let address = |hop: &str| hop.parse().ok().or_else(|| node(hop));
+    let hops: Vec<_> = value.rsplit(',').take(MAX_HOPS).map(|hop| address(hop.trim())).collect();
     hops.into_iter().rev().collect()
 }
 
@@ -191,6 +193,24 @@ mod tests {
         assert_eq!(ip_of("10.0.0.1", &["9.9.9.9, rubbish"], &["10.0.0.0/8"]), "10.0.0.1");
         assert_eq!(ip_of("::ffff:10.0.0.1", &["fd00::1"], &["10.0.0.0/8"]), "fd00::1");
         assert_eq!(ip_of("10.0.0.1", &[], &["10.0.0.0/8"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_port_behind_an_address_is_left_out() {
+        for (value, ip) in [
+            ("203.0.113.5:51234", "203.0.113.5"),
+            ("[2001:db8::1]:51234", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("6.6.6.6, 203.0.113.5:51234, 10.0.0.7:80", "203.0.113.5"),
+            ("203.0.113.5:", "10.0.0.1"),
+            ("203.0.113.5:port", "10.0.0.1"),
+            ("203.0.113.5:123456", "10.0.0.1"),
+            ("[203.0.113.5]:80", "10.0.0.1"),
+        ] {
+            let of = client(ForwardedHeader::XForwardedFor, "10.0.0.1", &[value], &["10.0.0.0/8"]);
+            assert_eq!(of, ip, "{value}");
+        }
     }
 
     #[test]

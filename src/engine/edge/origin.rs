@@ -1,52 +1,120 @@
 //! Which web pages may connect. Browsers ask permission for polling only; a WebSocket from any page would get
 //! through, with the user's cookies, if nobody looked at its `Origin`.
 
-use http::HeaderMap;
-use http::header::{HOST, ORIGIN};
+use std::sync::Arc;
 
-pub(super) enum Origins {
+use http::header::{HOST, HeaderValue, ORIGIN};
+use http::{HeaderMap, Method};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+/// The origins that `server.cors_origins` names.
+#[derive(Clone)]
+pub(in crate::engine) enum Origins {
     Any,
-    These(Vec<String>),
+    These(Arc<[Origin]>),
 }
 
 impl Origins {
-    pub(super) fn new(origins: &[String]) -> Self {
+    pub(in crate::engine) fn new(origins: &[String]) -> Self {
         if origins.iter().any(|origin| origin == "*") {
             return Self::Any;
         }
-        Self::These(origins.iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect())
+        // What is no origin was refused when the configuration was checked.
+        Self::These(origins.iter().filter_map(|origin| Origin::read(origin)).collect())
     }
 
     /// Whether a request may open a connection. One without an `Origin` is not from a web page.
     pub(super) fn permit(&self, headers: &HeaderMap) -> bool {
         let (Self::These(origins), Some(origin)) = (self, headers.get(ORIGIN)) else { return true };
-        let Ok(origin) = origin.to_str() else { return false };
-        let origin = origin.to_ascii_lowercase();
-        origins.contains(&origin) || is_own(&origin, headers)
+        let Some(origin) = of(origin) else { return false };
+        origins.contains(&origin) || origin.is_own(headers)
+    }
+
+    /// What browsers are told. A page may send any header: whether it may connect at all is decided by its origin.
+    pub(in crate::engine) fn cors(&self) -> CorsLayer {
+        let layer =
+            CorsLayer::new().allow_methods([Method::GET, Method::POST]).allow_headers(AllowHeaders::mirror_request());
+        match self {
+            Self::Any => layer.allow_origin(AllowOrigin::any()),
+            Self::These(origins) => {
+                let (named, credentials) = (origins.clone(), !origins.is_empty());
+                layer
+                    .allow_origin(AllowOrigin::predicate(move |origin, _| {
+                        of(origin).is_some_and(|origin| named.contains(&origin))
+                    }))
+                    .allow_credentials(credentials)
+            }
+        }
     }
 }
 
-/// Whether the page comes from the address that the request goes to.
-fn is_own(origin: &str, headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let own = origin.split_once("://").map(|(_, own)| own);
-    matches!((own, host), (Some(own), Some(host)) if own.eq_ignore_ascii_case(host))
+fn of(header: &HeaderValue) -> Option<Origin> {
+    Origin::read(header.to_str().ok()?)
+}
+
+/// An origin (RFC 6454). Two that a browser would call the same are equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::engine) enum Origin {
+    /// `null`: a page in a sandbox, or from a file.
+    Opaque,
+    /// A scheme, a host (none with `file://`), and a port, where the scheme has a default or one is given.
+    Named { scheme: String, host: String, port: Option<u16> },
+}
+
+impl Origin {
+    fn read(text: &str) -> Option<Self> {
+        let text = text.to_ascii_lowercase();
+        if text == "null" {
+            return Some(Self::Opaque);
+        }
+        let (scheme, rest) = text.split_once("://")?;
+        let (host, port) = host_and_port(rest.trim_end_matches('/'))?;
+        Some(Self::Named { scheme: scheme.to_owned(), host: host.to_owned(), port: port.or(default_port(scheme)) })
+    }
+
+    /// Whether the page comes from the address that the request goes to. `Host` says no scheme: without a port it is the default of
+    /// the page's, because a browser leaves it out only then.
+    fn is_own(&self, headers: &HeaderMap) -> bool {
+        let Self::Named { scheme, host, port } = self else { return false };
+        let asked = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_ascii_lowercase);
+        let asked = asked.as_deref().and_then(host_and_port);
+        asked.is_some_and(|(asked, at)| asked == host && !asked.is_empty() && at.or(default_port(scheme)) == *port)
+    }
+}
+
+/// The two parts of `rt.example.com:443` or `[::1]:443`.
+fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    match text.rsplit_once(':') {
+        // A colon within the brackets of an IPv6 address ends no host.
+        Some((host, port)) if !port.ends_with(']') => Some((host, Some(port.parse().ok()?))),
+        _ => Some((text, None)),
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
-    fn permits(origins: &[&str], origin: Option<&'static str>) -> bool {
+    fn permits_at(host: &'static str, origins: &[&str], origin: Option<&'static str>) -> bool {
         let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_static("here.example:3000"));
+        headers.insert(HOST, HeaderValue::from_static(host));
         if let Some(origin) = origin {
             headers.insert(ORIGIN, HeaderValue::from_static(origin));
         }
         let origins: Vec<_> = origins.iter().map(|&origin| origin.to_owned()).collect();
         Origins::new(&origins).permit(&headers)
+    }
+
+    fn permits(origins: &[&str], origin: Option<&'static str>) -> bool {
+        permits_at("here.example:3000", origins, origin)
     }
 
     #[test]
@@ -58,5 +126,40 @@ mod tests {
         assert!(permits(&["https://App.example/"], Some("https://app.example")));
         assert!(!permits(&["https://app.example"], Some("https://evil.example")));
         assert!(permits(&["*"], Some("https://evil.example")));
+    }
+
+    #[test]
+    fn origins_are_compared_as_scheme_host_and_port() {
+        for (host, origin, is_own) in [
+            ("rt.example.com:443", "https://rt.example.com", true),
+            ("rt.example.com", "https://rt.example.com:443", true),
+            ("rt.example.com", "https://rt.example.com", true),
+            ("RT.example.com:80", "http://rt.Example.com", true),
+            ("rt.example.com:8443", "https://rt.example.com:8443", true),
+            ("[::1]:443", "https://[::1]", true),
+            ("[::1]", "http://[::1]:80", true),
+            ("rt.example.com:443", "http://rt.example.com", false),
+            ("rt.example.com:80", "https://rt.example.com", false),
+            ("rt.example.com", "https://rt.example.com:8443", false),
+            ("rt.example.com:8443", "https://rt.example.com", false),
+            ("example.com", "https://rt.example.com", false),
+            ("", "file://", false),
+            ("localhost", "capacitor://localhost:80", false),
+        ] {
+            assert_eq!(permits_at(host, &[], Some(origin)), is_own, "{origin} at {host}");
+        }
+        assert!(permits(&["https://app.example:443"], Some("https://app.example")));
+        assert!(!permits(&["https://app.example"], Some("http://app.example")));
+        assert!(!permits(&["https://app.example"], Some("https://app.example:8443")));
+    }
+
+    #[test]
+    fn pages_of_apps_and_files_can_be_listed() {
+        for origin in ["null", "file://", "capacitor://localhost", "ionic://localhost", "app://bundle"] {
+            assert!(!permits(&[], Some(origin)), "{origin}");
+            assert!(permits(&[origin], Some(origin)), "{origin}");
+        }
+        assert!(!permits(&["file://"], Some("null")) && !permits(&["null"], Some("file://")));
+        assert!(!permits(&["file://"], Some("https://evil.example")));
     }
 }

@@ -49,6 +49,8 @@ pub struct Opening {
     key: [u8; KEY],
     /// The extensions that it offers.
     offers: Vec<String>,
+    /// The first of the subprotocols that it offers.
+    subprotocol: Option<HeaderValue>,
 }
 
 impl Head {
@@ -77,10 +79,12 @@ fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Op
     for header in &*request.headers {
         fields.take(header)?;
     }
-    let Fields { upgrades: true, connects: true, speaks_13: true, key: Some(key), headers, offers } = fields else {
+    let Fields { upgrades: true, connects: true, speaks_13: true, key: Some(key), headers, offers, subprotocol } =
+        fields
+    else {
         return None;
     };
-    Some(Opening { offers, length, query: query.to_owned(), headers, key })
+    Some(Opening { offers, subprotocol, length, query: query.to_owned(), headers, key })
 }
 
 /// What the headers say, each looked at once.
@@ -92,6 +96,7 @@ struct Fields {
     key: Option<[u8; KEY]>,
     headers: HeaderMap,
     offers: Vec<String>,
+    subprotocol: Option<HeaderValue>,
 }
 
 impl Fields {
@@ -110,6 +115,9 @@ impl Fields {
             b"sec-websocket-key" => return self.key.replace(key(header.value)?).is_none().then_some(()),
             b"sec-websocket-extensions" => {
                 self.offers.extend(std::str::from_utf8(header.value).ok().map(str::to_owned));
+            }
+            b"sec-websocket-protocol" => {
+                self.subprotocol = self.subprotocol.take().or_else(|| first_subprotocol(header.value))
             }
             // A body.
             b"content-length" if header.value.trim_ascii() != b"0" => return None,
@@ -144,6 +152,17 @@ fn key(value: &[u8]) -> Option<[u8; KEY]> {
     (STANDARD.decode_slice(key, &mut decoded).ok()? == 16).then_some(key)
 }
 
+/// The first of the subprotocols that a client offers, which is the one that it is answered: as Node's server, we know none of them,
+/// and a client that offers some takes no answer without one (RFC 6455, 4.1).
+pub fn first_subprotocol(offered: &[u8]) -> Option<HeaderValue> {
+    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    let first = offered.split(|byte| *byte == b',').next()?.trim_ascii();
+    if first.is_empty() || !first.iter().all(is_token) {
+        return None;
+    }
+    HeaderValue::from_bytes(first).ok()
+}
+
 /// Protocol 4, a WebSocket from the start, no session yet.
 fn is_handshake(query: &str) -> bool {
     let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -174,6 +193,10 @@ impl Opening {
             out.put_slice(b"\r\nSec-WebSocket-Extensions: ");
             out.put_slice(extensions.as_bytes());
         }
+        if let Some(subprotocol) = &self.subprotocol {
+            out.put_slice(b"\r\nSec-WebSocket-Protocol: ");
+            out.put_slice(subprotocol.as_bytes());
+        }
         out.put_slice(b"\r\n\r\n");
         out
     }
@@ -183,9 +206,9 @@ impl Opening {
         deflate::negotiate(self.offers.iter().map(String::as_str))
     }
 
-    /// A header as text.
+    /// A header as text. Bytes that are not UTF-8 are replaced: one odd cookie hides no other.
     pub fn header(&self, name: &HeaderName) -> Option<Box<str>> {
-        Some(self.headers.get(name)?.to_str().ok()?.into())
+        Some(String::from_utf8_lossy(self.headers.get(name)?.as_bytes()).into())
     }
 }
 
@@ -218,6 +241,31 @@ mod tests {
         for cut in 0..text.len() {
             assert!(matches!(Head::read(&text.as_bytes()[..cut], PATH), Head::Partial), "{cut}");
         }
+    }
+
+    #[test]
+    fn the_first_subprotocol_that_is_offered_is_chosen() {
+        for (offered, chosen) in [
+            ("Sec-WebSocket-Protocol: v1", Some("v1")),
+            ("Sec-WebSocket-Protocol:  my-protocol-v1 , other", Some("my-protocol-v1")),
+            ("Sec-WebSocket-Protocol: a\r\nsec-websocket-protocol: b", Some("a")),
+            ("Sec-WebSocket-Protocol: ,v1", None),
+            ("Sec-WebSocket-Protocol: a b", None),
+            ("X-Other: 1", None),
+        ] {
+            let text = request(LINE, &format!("{offered}\r\n"));
+            let Head::Open(opening) = Head::read(text.as_bytes(), PATH) else { panic!("{offered}") };
+            let answer = String::from_utf8(opening.answer(None).to_vec()).unwrap();
+            let told = answer.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: "));
+            assert_eq!(told, chosen, "{offered}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_is_not_ascii_hides_no_other() {
+        let text = request(LINE, "Cookie: name=J\u{f6}rg; session=abc\r\n");
+        let Head::Open(opening) = Head::read(text.as_bytes(), PATH) else { panic!() };
+        assert_eq!(opening.header(&header::COOKIE).as_deref(), Some("name=J\u{f6}rg; session=abc"));
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl<G: Gate> Inbox<G> {
         }
         let auth = match packet.data {
             "" => None,
-            text => match serde_json::from_str(text) {
+            text => match crate::json::read(text) {
                 Ok(auth) => Some(serde_json::Value::Object(auth)),
                 Err(_) => {
                     let refusal = Refusal::new(Code::InvalidPayload, "the payload of CONNECT is no JSON object");

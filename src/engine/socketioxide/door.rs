@@ -181,7 +181,7 @@ fn handshake(socket: &Socket<Adapter>, auth: Option<&Value>) -> Result<Handshake
     let header = |name: HeaderName| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
     let auth = match auth {
         Some(Value::Str(text, _)) => Some(
-            serde_json::from_str(text)
+            crate::json::read(text)
                 .map_err(|_| Refusal::new(Code::InvalidPayload, "the payload of CONNECT is not JSON"))?,
         ),
         _ => None,

@@ -1,0 +1,123 @@
+//! JSON as JavaScript writes it.
+//!
+//! JavaScript cuts strings between the two halves of an emoji (`"👍".slice(0, 1)`), and `JSON.stringify` writes the half as
+//! `\ud83d`: a *lone surrogate*. It is valid JSON (RFC 8259, 8.2), but no UTF-8 text can hold it, so `serde_json` refuses to make a
+//! string of it. Text that passes through keeps it; where a string must be made, U+FFFD takes its place, as in a browser.
+
+use serde::de::DeserializeOwned;
+
+/// What a string has in place of a lone surrogate. Exactly as long as the escape that it replaces.
+const REPLACEMENT: &[u8; 6] = br"\ufffd";
+
+/// Reads a value. Lone surrogates become U+FFFD.
+///
+/// # Errors
+/// When the text is not JSON, or not what `T` takes.
+pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    with_whole_strings(text, |text| serde_json::from_str(text))
+}
+
+/// Reads a value from bytes. Lone surrogates become U+FFFD.
+///
+/// # Errors
+/// When the bytes are not JSON in UTF-8, or not what `T` takes.
+pub fn read_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(bytes).or_else(|error| match std::str::from_utf8(bytes) {
+        Ok(text) => read(text),
+        Err(_) => Err(error),
+    })
+}
+
+/// Works on a JSON text, and a second time without its lone surrogates if the first time failed and there are some. Text
+/// without them, which is nearly all, is not scanned.
+///
+/// # Errors
+/// What `work` says at last.
+pub fn with_whole_strings<T, E>(text: &str, mut work: impl FnMut(&str) -> Result<T, E>) -> Result<T, E> {
+    work(text).or_else(|error| match replace_lone_surrogates(text) {
+        Some(whole) => work(&whole),
+        None => Err(error),
+    })
+}
+
+/// The text with `\ufffd` in place of each lone surrogate; `None` when it has none.
+fn replace_lone_surrogates(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let mut replaced: Option<Vec<u8>> = None;
+    let mut at = 0;
+    while let Some(next) = memchr::memchr(b'\\', &bytes[at..]) {
+        at += next;
+        at += match unit(&bytes[at..]) {
+            Some(0xd800..=0xdbff) if matches!(unit(&bytes[at + 6..]), Some(0xdc00..=0xdfff)) => 12,
+            Some(0xd800..=0xdfff) => {
+                let out = replaced.get_or_insert_with(|| bytes.to_vec());
+                out[at..at + REPLACEMENT.len()].copy_from_slice(REPLACEMENT);
+                6
+            }
+            Some(_) => 6,
+            // `\\`, `\"`, `\n`; or the text ends here.
+            None => 2,
+        };
+        if at >= bytes.len() {
+            break;
+        }
+    }
+    // Only ASCII was replaced, by ASCII.
+    String::from_utf8(replaced?).ok()
+}
+
+/// The UTF-16 unit of an escape such as `\u00e9` that the bytes begin with.
+fn unit(bytes: &[u8]) -> Option<u16> {
+    let digits = bytes.strip_prefix(br"\u")?.get(..4)?;
+    if !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn half_an_emoji_is_replaced_and_a_whole_one_is_not() {
+        for (text, whole) in [
+            (r#""nice \ud83d""#, "nice \u{fffd}"),
+            (r#""\udc4d!""#, "\u{fffd}!"),
+            (r#""\ud83d\udc4d""#, "👍"),
+            (r#""\ud83d\ud83d\udc4d\ud83d""#, "\u{fffd}👍\u{fffd}"),
+            (r#""\ud83dx\udc4d""#, "\u{fffd}x\u{fffd}"),
+            (r#""\uD83D\u00e9""#, "\u{fffd}é"),
+            (r#""\\ud83d\ud83d""#, "\\ud83d\u{fffd}"),
+            (r#""caf\u00e9""#, "café"),
+        ] {
+            assert_eq!(read::<String>(text).unwrap(), whole, "{text}");
+            assert_eq!(read_slice::<String>(text.as_bytes()).unwrap(), whole, "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_json_stays_an_error() {
+        for text in [r#""\ud83d"#, r#""\ud83"#, r#""\"#, r#""\ud83d\"#, r#""\u"#, "", r#""\ud83d\x""#] {
+            assert!(read::<String>(text).is_err(), "{text}");
+        }
+        assert!(read_slice::<String>(b"\"\xff\"").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn strings_of_any_units_are_read_as_javascript_shows_them(units in proptest::collection::vec(
+            prop_oneof![0xd7fe_u16..0xe002, any::<u16>(), Just(u16::from(b'\\')), Just(u16::from(b'u'))], 0..12,
+        )) {
+            let escaped: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
+            prop_assert_eq!(read::<String>(&format!("\"{escaped}\"")).unwrap(), String::from_utf16_lossy(&units));
+        }
+
+        #[test]
+        fn any_text_is_judged(text in r#"["\\ud83dDc\[\]a]{0,40}"#) {
+            let _ = read::<serde_json::Value>(&text);
+        }
+    }
+}
