@@ -5,13 +5,15 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 # Such as otlp.
 ARG FEATURES=""
+# For `roomcast --version`; the repository is not copied: --build-arg COMMIT=$(git rev-parse --short=12 HEAD).
+ARG COMMIT=""
 WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY packaging packaging
 COPY contracts contracts
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --locked --release --bin roomcast --features "$FEATURES" && cp target/release/roomcast /roomcast
+    ROOMCAST_COMMIT="$COMMIT" cargo build --locked --release --bin roomcast --features "$FEATURES" && cp target/release/roomcast /roomcast
 RUN packaging/rootfs /roomcast /rootfs
 
 FROM scratch

@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use failure::Failure;
 
 use crate::config::{self, Loaded, Sources};
+use crate::telemetry::version::LINE;
 
 /// A Socket.IO server that is configured, not coded, and scales out through Redis.
 ///
@@ -24,7 +25,7 @@ use crate::config::{self, Loaded, Sources};
 /// Exit codes: 0 done; 1 it could not start, or ended with an error; 64 wrong usage, configuration or contracts; 143 or 130
 /// a second SIGTERM or SIGINT came while a node was leaving.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version = LINE, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -1,5 +1,6 @@
 //! The binary: see `roomcast --help`.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,7 +18,8 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Nobody is left to tell of a closed output.
+            _ = writeln!(std::io::stderr(), "{failure}");
             failure.code()
         }
     }

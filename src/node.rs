@@ -7,6 +7,7 @@ mod measure;
 mod pulse;
 mod ready;
 mod shutdown;
+mod signals;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,9 +21,10 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::contract::model::Namespace;
 use crate::http;
+use crate::telemetry::logging::Logging;
 pub use agree::agree;
 use build::Parts;
-use shutdown::Signals;
+use signals::EndSignals;
 
 /// So many connections may wait to be taken, if the kernel permits it (`net.core.somaxconn`): all clients of a lost node
 /// come at once, and one that finds no place tries again a second later.
@@ -44,14 +46,20 @@ pub struct Bound {
 ///
 /// # Errors
 /// A wrong contract or key, or what kept it from starting.
-pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'static) -> anyhow::Result<()> {
-    let mut signals = Signals::listen();
+pub async fn serve(
+    config: Config,
+    logging: Arc<Logging>,
+    on_ready: impl FnOnce(&Bound) + Send + 'static,
+) -> anyhow::Result<()> {
+    let mut signals = EndSignals::listen();
+    signals::obey(logging.clone());
     let server = bind(config.server.listen, "server.listen")?;
     let api = bind(config.api.listen, "api.listen")?;
     let parts = tokio::select! {
         parts = build::build(&config) => parts?,
         _ = signals.next() => return Ok(()),
     };
+    measure::log(&parts.metrics, logging.clone());
     let bound = Bound {
         server: server.local_addr().context("server.listen has no address")?,
         api: api.local_addr().context("api.listen has no address")?,
@@ -66,7 +74,7 @@ pub async fn serve(config: Config, on_ready: impl FnOnce(&Bound) + Send + 'stati
     on_ready(&bound);
     tasks.close();
     signals.next().await;
-    tokio::spawn(signals.end_at_next());
+    tokio::spawn(signals.end_at_next(logging));
     shutdown::leave(&parts, &stop, &tasks).await;
     Ok(())
 }

@@ -2,9 +2,12 @@
 
 pub mod audit;
 pub mod catalogue;
+pub mod log_gate;
+pub mod log_writer;
 pub mod logging;
 pub mod metrics;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod process;
 pub mod trace;
+pub mod version;

@@ -39,6 +39,18 @@ fn wrong_usage_ends_with_64_and_help_with_0() {
 }
 
 #[test]
+fn version_names_the_commit_and_the_features() {
+    let said = out(&roomcast(folder().path(), &["--version"], &[]));
+    let rest = said.trim().strip_prefix(concat!("roomcast ", env!("CARGO_PKG_VERSION"), " (commit ")).unwrap();
+    let (commit, features) = rest.split_once(", features: ").unwrap();
+    let git = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(["rev-parse", "HEAD"]).output();
+    // A source without its repository knows no commit.
+    let known = git.is_ok_and(|git| String::from_utf8_lossy(&git.stdout).starts_with(commit));
+    assert!(known || commit == "unknown" || std::env::var("ROOMCAST_COMMIT").is_ok_and(|c| c == commit), "{said}");
+    assert_eq!(features, if cfg!(feature = "otlp") { "otlp)" } else { "none)" });
+}
+
+#[test]
 fn wrong_configuration_ends_with_64_and_every_mistake() {
     let dir = folder();
     std::fs::write(dir.path().join("roomcast.toml"), "[server]\nquue = 5\n[log]\nlevel = 3\n").unwrap();

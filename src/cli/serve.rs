@@ -1,5 +1,7 @@
 //! `roomcast serve`
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -13,7 +15,7 @@ use super::welcome::{self, WelcomeInfo};
 use super::{ConfigFile, Failure, say};
 use crate::config::{Config, LogFormat};
 use crate::node::{self, Bound};
-use crate::telemetry::logging;
+use crate::telemetry::logging::{self, Logging};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp;
 
@@ -56,33 +58,36 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let targets = config.log.targets().map_err(|part| Failure::run(anyhow::anyhow!("log.level: {part}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("no runtime can be made").map_err(Failure::run)?;
-    let export = begin_telemetry(&config, format, targets, &runtime).map_err(Failure::run)?;
-    let on_ready = on_ready(&mut config)?;
-    let ended = runtime.block_on(node::serve(config, on_ready)).map_err(Failure::run);
+    let (logging, export) = begin_telemetry(&config, format, targets, &runtime).map_err(Failure::run)?;
+    let logging = Arc::new(logging);
+    let ended = on_ready(&mut config)
+        .and_then(|on_ready| runtime.block_on(node::serve(config, logging.clone(), on_ready)).map_err(Failure::run));
     export();
+    logging.flush();
     ended
 }
 
-/// Begins logging, and the export of spans where there is one; gives what ends it.
+/// Begins logging, and the export of spans where there is one; gives what ends the export.
 #[cfg(feature = "otlp")]
 fn begin_telemetry(
     config: &Config,
     format: logging::Format,
     targets: Targets,
     runtime: &Runtime,
-) -> Result<impl FnOnce() + use<>, anyhow::Error> {
+) -> Result<(Logging, impl FnOnce() + use<>), anyhow::Error> {
     let (layer, export) = if otlp::is_wanted() {
         let (layer, export) = otlp::layer(config.node.id.as_deref(), runtime.handle().clone())?;
         (Some(layer), Some(export))
     } else {
         (None, None)
     };
-    logging::init(format, targets, layer).context("logging cannot begin")?;
-    Ok(move || {
+    let logging = logging::init(format, targets, layer).context("logging cannot begin")?;
+    let end = move || {
         if let Some(export) = export {
             export.end();
         }
-    })
+    };
+    Ok((logging, end))
 }
 
 /// Begins logging; this build exports no spans.
@@ -92,12 +97,12 @@ fn begin_telemetry(
     format: logging::Format,
     targets: Targets,
     _: &Runtime,
-) -> Result<impl FnOnce() + use<>, anyhow::Error> {
-    logging::init::<Identity>(format, targets, None).context("logging cannot begin")?;
+) -> Result<(Logging, impl FnOnce() + use<>), anyhow::Error> {
+    let logging = logging::init::<Identity>(format, targets, None).context("logging cannot begin")?;
     if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
         tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this binary is built without the feature otlp");
     }
-    Ok(|| ())
+    Ok((logging, || ()))
 }
 
 /// What is said to standard output once the node listens: a line for programs, or a page for newcomers.

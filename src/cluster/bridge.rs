@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::scribe::Scribe;
 use crate::publish::{Outgoing, Publisher};
+use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
 /// At most so many events of a namespace wait to be published by this node.
@@ -87,7 +88,7 @@ async fn publish(publisher: Arc<Publisher>, metrics: Arc<Metrics>, mut waiting: 
         let (namespace, event) = (outgoing.namespace.clone(), outgoing.event.name().to_owned());
         if let Err(refusal) = publisher.foreign_event(outgoing).await {
             metrics.socketio_dropped_total.with_label_values(&["refused"]).inc();
-            tracing::warn!(%namespace, event, %refusal, "an emitter's event was refused");
+            log_seldom!(warn, %namespace, event, %refusal, "an emitter's event was refused");
         }
     }
 }

@@ -12,7 +12,7 @@ use super::check::Check;
 pub struct Log {
     /// `human` for terminals, `json` for collectors.
     pub format: LogFormat,
-    /// A level (error, warn, info, debug, trace), and others for targets: `info,roomcast::auth=debug`.
+    /// A level (error, warn, info, debug, trace), and others for targets: `info,roomcast::auth=debug`. SIGUSR1 raises and SIGUSR2 lowers them.
     pub level: String,
 }
 

@@ -142,6 +142,16 @@ impl Default for Reconnect {
 }
 
 impl Redis {
+    /// How Redis is set up, as the log says it: `memory` (there is none), `single`, `sentinel` or `cluster`.
+    pub fn mode(&self) -> &'static str {
+        match self.url.as_ref().map(|url| url.scheme().unwrap_or_default()) {
+            None => "memory",
+            Some(scheme) if scheme.ends_with("-sentinel") => "sentinel",
+            Some(scheme) if scheme.ends_with("-cluster") => "cluster",
+            Some(_) => "single",
+        }
+    }
+
     pub(super) fn check(&self, check: &mut Check<'_>) {
         if let Some(url) = &self.url {
             check.url("url", url, &SCHEMES);

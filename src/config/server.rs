@@ -76,6 +76,16 @@ pub enum Engine {
     Native,
 }
 
+impl Engine {
+    /// As configured, and as metrics and the log name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Socketioxide => "socketioxide",
+            Self::Native => "native",
+        }
+    }
+}
+
 /// Where a trusted proxy says who a client is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

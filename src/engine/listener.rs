@@ -23,6 +23,7 @@ use super::conn::{Conn, KillSwitch, Traffic};
 use super::lobby::{Guest, Lobby};
 use super::proxy::Balancers;
 use super::rewind::Rewind;
+use crate::telemetry::log_gate::log_seldom;
 
 /// How long a connection may be idle between two requests, and take for the head of the second: longer than the 60 s for which
 /// proxies keep theirs, or they would meet closed ones. The first request has [`Lobby`]'s time.
@@ -203,7 +204,7 @@ async fn announced(
     match stop.run_until_cancelled(balancers.receive(&mut stream, address)).await? {
         Ok(client) => Some((stream, client)),
         Err(error) => {
-            tracing::warn!(%address, %error, "a trusted proxy's connection had no PROXY header; it is closed");
+            log_seldom!(warn, %address, %error, "a trusted proxy's connection had no PROXY header; it is closed");
             None
         }
     }

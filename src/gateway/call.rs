@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::hooks::{Caller, HookAnswer, HookPublish, HookRequest};
 use crate::publish::{ContractPublish, Origin};
 use crate::room::RESERVED_PREFIX;
+use crate::telemetry::log_gate::log_seldom;
 
 impl Gateway {
     /// Asks the hook of an event. Nothing has been done for the event yet.
@@ -76,7 +77,7 @@ impl Gateway {
         };
         if let Err(refusal) = self.parts.publisher.contract_event(publish, Origin::Hook).await {
             self.count_received(&contract.name, "hook answer", refusal.code.as_str());
-            tracing::warn!(contract = %contract.name, event, %refusal, "a hook's answer could not be published");
+            log_seldom!(warn, contract = %contract.name, event, %refusal, "a hook's answer could not be published");
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{Appended, HistoryError, ListCopy, MAX_LIFE, MAX_PAGE, Order, Page, R
 use crate::event::{Event, Mark};
 use crate::redis::Redis;
 use crate::redis::script::Script;
+use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
 /// The field of an entry that holds the event's text.
@@ -122,7 +123,7 @@ impl RedisHistory {
 
     fn not_copied(&self, reason: &str) {
         self.metrics.history_errors_total.with_label_values(&["copy", "refused"]).inc();
-        tracing::warn!(reason, "a contract's history list was not written");
+        log_seldom!(warn, reason, "a contract's history list was not written");
     }
 
     fn key(&self, room: &RoomKey) -> String {

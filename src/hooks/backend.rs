@@ -1,6 +1,6 @@
 //! One hook: its backend, and everything that stands between a call and it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -18,11 +18,9 @@ use super::request::Envelope;
 use super::retry;
 use super::signature::{ID_HEADER, SIGNATURE_HEADER, Signer};
 use crate::config;
+use crate::telemetry::log_gate::LogGate;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
-
-/// A hook that keeps failing is logged no more often than this.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// One hook.
 pub(super) struct Backend {
@@ -37,7 +35,8 @@ pub(super) struct Backend {
     metrics: Arc<Metrics>,
     seconds: Histogram,
     retried: IntCounter,
-    logged: Mutex<Option<Instant>>,
+    /// Of the log: each hook has its own, so that none hides another.
+    failures: LogGate,
 }
 
 impl Backend {
@@ -61,7 +60,7 @@ impl Backend {
             breaker: Breaker::new(hook.breaker.failures, hook.breaker.open.get(), open),
             seconds: metrics.hook_seconds.with_label_values(&[name]),
             retried: metrics.hook_retries_total.with_label_values(&[name]),
-            logged: Mutex::default(),
+            failures: LogGate::new(1, 1),
             metrics,
         })
     }
@@ -196,10 +195,9 @@ impl Backend {
         let result = error.map_or("ok", HookError::as_str);
         self.metrics.hook_requests_total.with_label_values(&[self.name.as_str(), result]).inc();
         let Some(error) = error.filter(|error| !matches!(error, HookError::Refused(_))) else { return };
-        let mut logged = self.logged.lock().expect("no panic while held");
-        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-            *logged = Some(Instant::now());
-            tracing::warn!(hook = self.name, %error, "a call of the hook failed");
+        if let Some(suppressed) = self.failures.pass(std::time::Instant::now()) {
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            tracing::warn!(suppressed, hook = self.name, %error, "a call of the hook failed");
         }
     }
 }

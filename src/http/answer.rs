@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::directory::DirectoryError;
 use crate::error::{Code, Refusal};
+use crate::telemetry::log_gate::log_seldom;
 
 /// At most so many details are in an error; the rest is cut.
 pub const MAX_DETAILS: usize = 20;
@@ -98,7 +99,7 @@ impl Answer {
     /// JSON with a status.
     pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Self, ApiError> {
         let body = serde_json::to_vec(value).map_err(|error| {
-            tracing::error!(%error, "an answer of the API cannot be written as JSON");
+            log_seldom!(error, %error, "an answer of the API cannot be written as JSON");
             ApiError::new(Code::InternalError, "the answer cannot be written")
         })?;
         Ok(Self { status, content_type: "application/json", body: body.into() })

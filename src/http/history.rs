@@ -11,6 +11,7 @@ use super::route::Call;
 use crate::error::Code;
 use crate::event::Event;
 use crate::history::{HistoryError, Order, Page, Query, RoomKey, Since};
+use crate::telemetry::log_gate::log_seldom;
 
 /// A part of a room's history.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -73,7 +74,7 @@ fn query(call: &Call) -> Result<Query, ApiError> {
 
 fn item((offset, event): &(u64, Event)) -> Result<Item, ApiError> {
     let args = event.args().map_err(|error| {
-        tracing::error!(%error, "a history holds an event that is not JSON");
+        log_seldom!(error, %error, "a history holds an event that is not JSON");
         ApiError::new(Code::InternalError, "the history holds an event that cannot be read")
     })?;
     let args = args.into_iter().map(ToOwned::to_owned).collect();

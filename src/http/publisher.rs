@@ -11,6 +11,7 @@ use super::publishing::{ContractPublish, Published, Publishing, RemoteOutcome};
 use crate::error::{Code, Refusal};
 use crate::idempotency::{Claim, Idempotency, IdempotencyError};
 use crate::publish::{self, Origin, PlainEmit, Publisher};
+use crate::telemetry::log_gate::log_seldom;
 
 /// Publishes for backends.
 ///
@@ -99,7 +100,7 @@ fn to_the_end<'a>(
     let task = tokio::spawn(publish.in_current_span());
     async move {
         task.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a publish failed half-way");
+            log_seldom!(error, %error, "a publish failed half-way");
             Err(Refusal::new(Code::InternalError, "the publish failed half-way; whether it went out is not known"))
         })
     }

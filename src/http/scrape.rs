@@ -11,6 +11,7 @@ use super::answer::{Answer, ApiError};
 use super::ready;
 use super::state::Api;
 use crate::error::Code;
+use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::count;
 
 /// What Prometheus calls its text format.
@@ -23,7 +24,7 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
     match api.metrics.encode() {
         Ok(text) => Answer::text(CONTENT_TYPE, text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "metrics cannot be encoded");
+            log_seldom!(error, %error, "metrics cannot be encoded");
             ApiError::new(Code::InternalError, "metrics cannot be encoded; the node's log says more").into_response()
         }
     }

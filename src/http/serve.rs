@@ -20,6 +20,7 @@ use super::state::{Api, MAX_REQUESTS};
 use super::{access, body};
 use crate::error::Code;
 use crate::telemetry::audit::{self, Kind, Record};
+use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::trace;
 
 /// No request is worked on longer: everything on the way has a bound of its own, so only a fault gets here.
@@ -77,10 +78,7 @@ async fn answer(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response 
     let (status, elapsed_ms) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
     audit(&route, key.as_deref(), status);
     Span::current().record("http.status", i64::from(status));
-    match status {
-        401 | 403 => tracing::info!(api.route = route.name, http.status = status, "an API request was not permitted"),
-        _ => tracing::debug!(api.route = route.name, http.status = status, elapsed_ms, "an API request was answered"),
-    }
+    tracing::debug!(api.route = route.name, http.status = status, elapsed_ms, "an API request was answered");
     let metrics = &api.metrics;
     metrics.api_requests_total.with_label_values(&[route.name, response.status().as_str()]).inc();
     metrics.api_request_seconds.with_label_values(&[route.name]).observe(started.elapsed().as_secs_f64());
@@ -92,8 +90,8 @@ fn audit(route: &Route, key: Option<&str>, status: u16) {
     let kind = match status {
         401 | 403 => Kind::ApiDenied,
         _ if route.method == http::Method::GET => return,
-        // Many: they have a rate of their own.
-        _ if matches!(route.name, "publishEvents" | "emit") => Kind::ApiPublish,
+        // There are many: they have a level and a rate of their own.
+        _ if matches!(route.name, "publishEvents" | "emit" | "ask") => Kind::ApiPublish,
         _ => Kind::ApiCall,
     };
     let about = Record { key, route: Some(route.name), status: Some(status), ..Record::default() };
@@ -126,7 +124,7 @@ async fn handle(
     };
     let task = tokio::spawn(work.in_current_span());
     task.await.unwrap_or_else(|_| {
-        tracing::error!(api.route = route.name, "a request of the API panicked; this is a fault of roomcast");
+        log_seldom!(error, api.route = route.name, "a request of the API panicked; this is a fault of roomcast");
         Err(ApiError::new(Code::InternalError, "the node failed; its log says more"))
     })
 }

@@ -27,6 +27,7 @@ use crate::redis::Redis;
 use crate::room::Rooms;
 use crate::session::{Close, Session};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::version;
 use crate::throttle::Throttles;
 
 use super::agree::agree;
@@ -50,6 +51,7 @@ pub(super) struct Parts {
     pub(super) ready: Arc<NodeStatus>,
     pub(super) drain: Arc<Drain>,
     pub(super) publisher: Arc<Publisher>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What most parts need.
@@ -134,21 +136,39 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         metrics: ground.metrics.clone(),
         limits: ApiLimits::from(&config.api),
     });
-    let Ground { id, namespaces, redis, .. } = ground;
-    Ok(Arc::new(Parts { id, namespaces, redis, presence, cluster, gateway, engine, api, ready, drain, publisher }))
+    let Ground { id, namespaces, redis, metrics, .. } = ground;
+    let parts =
+        Parts { id, namespaces, redis, presence, cluster, gateway, engine, api, ready, drain, publisher, metrics };
+    Ok(Arc::new(parts))
 }
 
 fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
     let metrics = Arc::new(Metrics::new());
     let namespaces: Vec<_> = load(&config.contracts.files)?.into_iter().map(Arc::new).collect();
     let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
-    agree(config, &contracts)?;
     let id = config.node.id_or_random();
+    introduce(config, &id, &contracts);
+    agree(config, &contracts)?;
     let redis = match config.redis.url {
         Some(_) => Some(Redis::connect(&config.redis, &id, metrics.clone())?),
         None => None,
     };
     Ok(Ground { config, id, namespaces, contracts, redis, metrics })
+}
+
+/// The first record of a node's log.
+fn introduce(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
+    let contracts: Vec<&str> = contracts.iter().map(|contract| &*contract.name).collect();
+    tracing::info!(
+        version = version::VERSION,
+        commit = version::COMMIT,
+        features = version::FEATURES,
+        node = id,
+        engine = config.server.engine.as_str(),
+        redis = config.redis.mode(),
+        contracts = contracts.join(","),
+        "the node starts"
+    );
 }
 
 impl Ground<'_> {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::cluster::Cluster;
-use crate::config::{Config, Engine};
+use crate::config::Config;
 use crate::history::History;
 use crate::limits::Limits;
+use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::{Metrics, count};
 use crate::telemetry::process;
+use crate::telemetry::version::VERSION;
 
 /// Says who the node is, and has its parts measured. Needs a Tokio runtime.
 pub(super) fn measure(
@@ -17,11 +19,8 @@ pub(super) fn measure(
     history: &Arc<History>,
     limits: &Arc<Limits>,
 ) {
-    let engine = match config.server.engine {
-        Engine::Native => "native",
-        Engine::Socketioxide => "socketioxide",
-    };
-    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), engine, cluster.node()]).set(1);
+    let engine = config.server.engine.as_str();
+    metrics.build_info.with_label_values(&[VERSION, engine, cluster.node()]).set(1);
     process::watch(metrics);
     let (cluster, history, limits) = (Arc::downgrade(cluster), Arc::downgrade(history), Arc::downgrade(limits));
     metrics.measure(move |metrics| {
@@ -41,5 +40,13 @@ pub(super) fn measure(
             metrics.limits_present.with_label_values(&["addresses"]).set(count(addresses));
             metrics.limits_present.with_label_values(&["users"]).set(count(users));
         }
+    });
+}
+
+/// Has the log measured, which is the process's own.
+pub(super) fn log(metrics: &Metrics, logging: Arc<Logging>) {
+    metrics.measure(move |metrics| {
+        let lost = metrics.log_lost_total.with_label_values::<&str>(&[]);
+        lost.inc_by(logging.lost().saturating_sub(lost.get()));
     });
 }

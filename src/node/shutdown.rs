@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,44 +10,6 @@ use super::build::Parts;
 
 /// Events that are held are said within this, or with the last words: a Redis that does not answer keeps nobody.
 const HELD: Duration = Duration::from_millis(500);
-
-/// SIGTERM and SIGINT. They are listened for from the start and by the same streams throughout: one that came while
-/// nobody listened would end the process at once, or be lost.
-pub(super) struct Signals {
-    terminate: Option<Signal>,
-    interrupt: Option<Signal>,
-}
-
-impl Signals {
-    /// Listens from the call on, not from the first wait.
-    pub(super) fn listen() -> Self {
-        Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
-    }
-
-    /// The next one.
-    pub(super) async fn next(&mut self) -> SignalKind {
-        tokio::select! {
-            () = received(&mut self.terminate) => SignalKind::terminate(),
-            () = received(&mut self.interrupt) => SignalKind::interrupt(),
-        }
-    }
-
-    /// Ends the process at the next one, with the code by which a shell knows it.
-    pub(super) async fn end_at_next(mut self) {
-        let code = 128 + self.next().await.as_raw_value();
-        tracing::warn!(code, "told to go a second time: ending at once");
-        std::process::exit(code);
-    }
-}
-
-async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
-    }
-}
 
 /// Hands the clients over to other nodes, says what must not be lost, and ends what `stop` and `tasks` hold.
 pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskTracker) {

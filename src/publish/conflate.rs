@@ -13,6 +13,7 @@ use crate::contract::model::{Contract, ServerEvent, Throttle, ThrottleKey as Per
 use crate::event::Event;
 use crate::order::Order;
 use crate::session::RoomName;
+use crate::telemetry::log_gate::log_seldom;
 use crate::throttle::{Due, Offer, ThrottleKey, scope};
 
 /// An event that waits for its time, as it is kept.
@@ -116,7 +117,7 @@ impl Publisher {
     async fn send_held(&self, scope: &Arc<str>, value: &[u8], number: u64, origin: Origin) {
         let Some((contract, mut outgoing)) = Held::decode(value) else {
             self.parts.metrics.cluster_not_carried_total.with_label_values(&[NotCarried::Refused.as_str()]).inc();
-            tracing::warn!("a held event could not be read; was it written by another version?");
+            log_seldom!(warn, "a held event could not be read; was it written by another version?");
             return;
         };
         outgoing.order = Some(Order { scope: scope.clone(), number, closes: false });

@@ -25,6 +25,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::health::State;
+use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 use wanted::{Change, Rank, Wanted};
 
@@ -235,7 +236,7 @@ impl Shared {
 
     fn note_lost(&self, lost: u64) {
         self.metrics.cluster_dropped_total.with_label_values(&["lagged"]).inc_by(lost);
-        tracing::warn!(lost, "messages from Redis were lost: this node is too slow to read them");
+        log_seldom!(warn, lost, "messages from Redis were lost: this node is too slow to read them");
     }
 
     /// A new connection has no subscriptions.
@@ -300,7 +301,7 @@ impl Shared {
             }
         };
         if tokio::time::timeout(CATCH_UP, all).await.is_err() {
-            tracing::warn!("messages from Redis wait for long to be delivered: this node has too much to do");
+            log_seldom!(warn, "messages from Redis wait for long to be delivered: this node has too much to do");
         }
     }
 

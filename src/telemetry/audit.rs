@@ -4,9 +4,11 @@
 //! take names, codes and addresses only; there is no field for a token, a key or a payload.
 
 use std::net::IpAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use tracing::Level;
+
+use super::log_gate::LogGate;
 
 /// The target of every record.
 pub const TARGET: &str = "roomcast::audit";
@@ -35,13 +37,15 @@ macro_rules! kinds {
                 match self { $( Self::$kind => $name, )* }
             }
 
-            fn is_refusal(self) -> bool {
-                match self { $( Self::$kind => kinds!(@refusal $level), )* }
+            /// The level of its records.
+            pub const fn level(self) -> Level {
+                match self { $( Self::$kind => kinds!(@level $level), )* }
             }
         }
     };
-    (@refusal warn) => { true };
-    (@refusal info) => { false };
+    (@level warn) => { Level::WARN };
+    (@level info) => { Level::INFO };
+    (@level debug) => { Level::DEBUG };
 }
 
 kinds! {
@@ -75,8 +79,8 @@ kinds! {
     ApiDenied = "api_denied" warn;
     /// A request of the API that changes something.
     ApiCall = "api_call" info;
-    /// A publish by the API.
-    ApiPublish = "api_publish" info;
+    /// A publish, an emit or a question of the API. Backends send many: they are shown on request only.
+    ApiPublish = "api_publish" debug;
 }
 
 /// What a record says beside its kind; what is not known is left out.
@@ -106,8 +110,12 @@ pub struct Record<'a> {
     pub token: Option<&'a str>,
 }
 
-/// Writes a record, unless there were too many of its kind.
+/// Writes a record, unless its level is not shown, or there were too many of its kind.
 pub fn record(kind: Kind, record: Record<'_>) {
+    // Before the rate: a record that nobody wants to see is not a missing one.
+    if !is_shown(kind.level()) {
+        return;
+    }
     let Some(suppressed) = GATES[kind as usize].pass(Instant::now()) else { return };
     let ip = record.ip.map(tracing::field::display);
     let (nsp, user, socket, room) =
@@ -137,79 +145,43 @@ pub fn record(kind: Kind, record: Record<'_>) {
             )
         };
     }
-    if kind.is_refusal() {
-        write!(warn, "refused");
-    } else {
-        write!(info, "done");
+    match kind.level() {
+        Level::WARN => write!(warn, "refused"),
+        Level::INFO => write!(info, "done"),
+        _ => write!(debug, "done"),
+    }
+}
+
+fn is_shown(level: Level) -> bool {
+    match level {
+        Level::WARN => tracing::enabled!(target: TARGET, Level::WARN),
+        Level::INFO => tracing::enabled!(target: TARGET, Level::INFO),
+        _ => tracing::enabled!(target: TARGET, Level::DEBUG),
     }
 }
 
 /// How many records of a kind were not written since the process started.
 pub fn suppressed(kind: Kind) -> u64 {
-    GATES[kind as usize].suppressed.load(Ordering::Relaxed)
+    GATES[kind as usize].suppressed()
 }
 
 fn cut(name: &str) -> &str {
     name.char_indices().nth(MAX_NAME).map_or(name, |(end, _)| &name[..end])
 }
 
-/// One kind's rate: of the process, because the disk is the process's.
-struct Gate {
-    state: Mutex<Option<Bucket>>,
-    suppressed: AtomicU64,
-}
-
-#[derive(Clone, Copy)]
-struct Bucket {
-    /// In units of 1/`PER_SECOND` s.
-    tokens: f64,
-    at: Instant,
-    /// Not written since the last that was.
-    missed: u64,
-}
-
-static GATES: [Gate; Kind::ALL.len()] =
-    [const { Gate { state: Mutex::new(None), suppressed: AtomicU64::new(0) } }; Kind::ALL.len()];
-
-impl Gate {
-    /// How many were suppressed before this one; `None`: this one is, too.
-    fn pass(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().expect("no panic while held");
-        let bucket = state.get_or_insert(Bucket { tokens: f64::from(BURST), at: now, missed: 0 });
-        let since = now.saturating_duration_since(bucket.at).min(Duration::from_secs(3600));
-        bucket.tokens = (bucket.tokens + since.as_secs_f64() * f64::from(PER_SECOND)).min(f64::from(BURST));
-        bucket.at = bucket.at.max(now);
-        if bucket.tokens >= 1.0 {
-            bucket.tokens -= 1.0;
-            return Some(std::mem::take(&mut bucket.missed));
-        }
-        bucket.missed += 1;
-        self.suppressed.fetch_add(1, Ordering::Relaxed);
-        None
-    }
-}
+/// Each kind's rate.
+static GATES: [LogGate; Kind::ALL.len()] = [const { LogGate::new(BURST, PER_SECOND) }; Kind::ALL.len()];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn flood_is_bounded_and_counted() {
-        let gate = Gate { state: Mutex::new(None), suppressed: AtomicU64::new(0) };
-        let start = Instant::now();
-        let written = (0..100_000).filter(|_| gate.pass(start).is_some()).count();
-        assert_eq!(written, BURST as usize);
-        assert_eq!(gate.suppressed.load(Ordering::Relaxed), 100_000 - u64::from(BURST));
-        let later = start + Duration::from_secs(1);
-        assert_eq!(gate.pass(later), Some(100_000 - u64::from(BURST)), "the next record says how many it stands for");
-        assert_eq!((0..1000).filter(|_| gate.pass(later).is_some()).count(), PER_SECOND as usize - 1);
-    }
-
-    #[test]
     fn every_kind_has_a_gate_and_a_row_on_the_page() {
         let page = include_str!("../../docs/audit.md");
         for kind in Kind::ALL {
-            assert!(page.contains(&format!("| `{}` |", kind.as_str())), "docs/audit.md lacks {}", kind.as_str());
+            let row = format!("| `{}` | {} |", kind.as_str(), kind.level().as_str().to_lowercase());
+            assert!(page.contains(&row), "docs/audit.md lacks {row}");
             assert!(GATES.get(*kind as usize).is_some());
         }
     }

@@ -1,12 +1,37 @@
 //! What the node logs, to standard error: standard output is for what it says to programs and to newcomers.
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd as _;
+use std::panic::PanicHookInfo;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{Layer as _, Registry, fmt, registry};
+use tracing_subscriber::{Layer as _, Registry, fmt, registry, reload};
+
+use super::log_gate::LogGate;
+use super::log_writer::LogWriter;
+
+/// What is not written by then, when the process ends, is lost.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The levels, from none to all.
+const LEVELS: [LevelFilter; 6] = [
+    LevelFilter::OFF,
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
+
+/// A request that panics each time must not fill the log.
+static PANICS: LogGate = LogGate::new(10, 1);
 
 /// How a record looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,23 +42,169 @@ pub enum Format {
     Json,
 }
 
+/// Why logging cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// Standard error cannot be used.
+    #[error("standard error cannot be written to by a thread of its own")]
+    Output(#[from] io::Error),
+    /// Something else has begun already.
+    #[error("logging has begun already")]
+    Begun(#[from] TryInitError),
+}
+
+/// The log of the process, as far as it can be changed while it runs.
+pub struct Logging {
+    writer: LogWriter,
+    levels: Mutex<Levels>,
+    reload: Reload,
+}
+
+/// Replaces the levels.
+type Reload = Box<dyn Fn(Targets) + Send + Sync>;
+
+/// Levels as they are configured, and how many steps all of them are raised.
+struct Levels {
+    configured: Targets,
+    raised: isize,
+}
+
 /// At `trace`, libraries write down what is on the wire, tokens among it: such records are never taken.
 fn shows_no_wire(record: &Metadata<'_>) -> bool {
     *record.level() != Level::TRACE || record.target().starts_with("roomcast")
 }
 
-/// Begins logging for the whole process, with another layer beside it if there is one.
+/// Begins logging for the whole process, with another layer beside it if there is one. Panics become records, too: the
+/// usual message would wait for whoever reads standard error.
 ///
 /// # Errors
-/// When something else has begun already.
-pub fn init<L>(format: Format, targets: Targets, beside: Option<L>) -> Result<(), TryInitError>
+/// When something else has begun already, or standard error cannot be used.
+pub fn init<L>(format: Format, targets: Targets, beside: Option<L>) -> Result<Logging, LoggingError>
 where
     L: tracing_subscriber::Layer<Registry> + Send + Sync + 'static,
 {
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    // Not the handle of the standard library: its lock would be held while a write waits.
+    let writer = LogWriter::start(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
+    // Without a layer that takes everything, not even an absent one: it would have every record made that nobody sees.
+    let reload = match beside {
+        Some(beside) => install(registry().with(beside), format, targets.clone(), writer.clone()),
+        None => install(registry(), format, targets.clone(), writer.clone()),
+    }?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(Logging { writer, levels: Mutex::new(Levels { configured: targets, raised: 0 }), reload })
+}
+
+fn install<S>(base: S, format: Format, targets: Targets, writer: LogWriter) -> Result<Reload, TryInitError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
+{
+    let layer = fmt::layer().with_writer(writer);
     let layer = match format {
-        Format::Human => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Format::Human => layer.with_ansi(io::stderr().is_terminal()).boxed(),
         Format::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
     };
-    registry().with(beside).with(layer.with_filter(targets.and(filter_fn(shows_no_wire)))).try_init()
+    let (filter, handle) = reload::Layer::new(targets);
+    base.with(layer.with_filter(filter.and(filter_fn(shows_no_wire)))).try_init()?;
+    Ok(Box::new(move |targets| _ = handle.reload(targets)))
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let Some(suppressed) = PANICS.pass(Instant::now()) else { return };
+    let suppressed = (suppressed > 0).then_some(suppressed);
+    let thread = std::thread::current();
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then_some(backtrace);
+    let backtrace = backtrace.as_ref().map(tracing::field::display);
+    tracing::error!(target: "roomcast::panic", suppressed, thread = thread.name(), backtrace, "{panic}");
+}
+
+// === impl Logging ===
+
+impl Logging {
+    /// Shows one level more of everything.
+    pub fn raise(&self) {
+        let levels = self.shift(1);
+        tracing::warn!(%levels, "the log level was raised");
+    }
+
+    /// Shows one level less of everything; errors stay.
+    pub fn lower(&self) {
+        // Said before it takes effect, because it may not be shown afterwards.
+        let levels = self.levels.lock().expect("no panic while held").shifted(-1).1;
+        tracing::warn!(%levels, "the log level is lowered");
+        self.shift(-1);
+    }
+
+    /// Waits until everything is written, at most for a second.
+    pub fn flush(&self) {
+        self.writer.flush(LAST_WORDS);
+    }
+
+    /// How many records were lost since the process started.
+    pub fn lost(&self) -> u64 {
+        self.writer.lost()
+    }
+
+    fn shift(&self, by: isize) -> Targets {
+        let mut levels = self.levels.lock().expect("no panic while held");
+        let (raised, targets) = levels.shifted(by);
+        levels.raised = raised;
+        (self.reload)(targets.clone());
+        targets
+    }
+}
+
+// === impl Levels ===
+
+impl Levels {
+    /// The levels after another shift, and how far they are raised then. A shift that would change nothing is not counted.
+    fn shifted(&self, by: isize) -> (isize, Targets) {
+        let all = self.configured.iter().map(|(_, level)| level).chain(self.configured.default_level());
+        let steps: Vec<_> = all.map(step).filter(|step| *step > 0).collect();
+        let (least, most) = (steps.iter().min().copied().unwrap_or(1), steps.iter().max().copied().unwrap_or(1));
+        let raised = (self.raised + by).clamp(1 - most, LEVELS.len() as isize - 1 - least);
+        let shift = |level: LevelFilter| match step(level) {
+            0 => level,
+            step => LEVELS[(step + raised).clamp(1, LEVELS.len() as isize - 1).unsigned_abs()],
+        };
+        let mut targets: Targets =
+            self.configured.iter().map(|(target, level)| (target.to_owned(), shift(level))).collect();
+        if let Some(level) = self.configured.default_level() {
+            targets = targets.with_default(shift(level));
+        }
+        (raised, targets)
+    }
+}
+
+fn step(level: LevelFilter) -> isize {
+    LEVELS.iter().position(|one| *one == level).map_or(0, |step| step as isize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_shifted_together_and_what_is_off_stays_off() {
+        let configured: Targets = "info,roomcast::auth=debug,hyper=off".parse().unwrap();
+        let mut levels = Levels { configured, raised: 0 };
+        let mut shift = |by| {
+            let (raised, targets) = levels.shifted(by);
+            levels.raised = raised;
+            let of = |target: &str| targets.iter().find(|(name, _)| *name == target).unwrap().1;
+            (targets.default_level().unwrap(), of("roomcast::auth"), of("hyper"))
+        };
+        let (off, error, warn) = (LevelFilter::OFF, LevelFilter::ERROR, LevelFilter::WARN);
+        let (info, debug, trace) = (LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE);
+        assert_eq!(shift(1), (debug, trace, off));
+        assert_eq!(shift(1), (trace, trace, off));
+        assert_eq!(shift(1), (trace, trace, off));
+        assert_eq!(shift(-1), (debug, trace, off), "the shift that changed nothing was not counted");
+        assert_eq!(shift(-1), (info, debug, off));
+        assert_eq!(shift(-1), (warn, info, off));
+        assert_eq!(shift(-1), (error, warn, off));
+        assert_eq!(shift(-1), (error, error, off));
+        assert_eq!(shift(-1), (error, error, off));
+        assert_eq!(shift(1), (error, warn, off));
+    }
 }

@@ -249,6 +249,8 @@ metrics! {
     capabilities_total: counter ["result"];
     /// Records of the audit log that were not written, because there were too many of their kind.
     audit_suppressed_total: counter ["event"];
+    /// Log records that were lost, because their reader stalled or writing to standard error failed.
+    log_lost_total: counter [];
     /// Revocations that hold now.
     revocations: gauge [];
     /// Sockets that the node disconnected because their token no longer holds, by reason: expired, revoked.

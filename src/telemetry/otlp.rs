@@ -23,6 +23,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::{Layer as _, Registry};
 
 use super::trace::HEADER;
+use super::version::VERSION;
 
 /// What is not sent by then, when the node ends, is lost.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -75,7 +76,7 @@ pub fn layer(
     if std::env::var("OTEL_SERVICE_NAME").is_err() {
         resource = resource.with_service_name("roomcast");
     }
-    resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    resource = resource.with_attribute(KeyValue::new("service.version", VERSION));
     if let Some(node) = node {
         resource = resource.with_attribute(KeyValue::new("service.instance.id", node.to_owned()));
     }

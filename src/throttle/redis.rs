@@ -8,6 +8,7 @@ use fred::types::scripts::Script;
 
 use super::{Closing, Due, Offer, ThrottleKey};
 use crate::redis::Redis;
+use crate::telemetry::log_gate::log_seldom;
 
 static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("throttle.lua")));
 static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("close.lua")));
@@ -72,7 +73,7 @@ async fn run(script: &Script, redis: &Redis, keys: Vec<String>, args: Vec<Value>
     match script.evalsha_with_reload::<Value, _, _>(redis.client(), keys, args).await {
         Ok(answer) => Some(answer.into_array()),
         Err(error) => {
-            tracing::warn!(%error, "a throttle could not be decided in Redis; this node decides alone");
+            log_seldom!(warn, %error, "a throttle could not be decided in Redis; this node decides alone");
             None
         }
     }

@@ -23,8 +23,11 @@ pub enum Frame {
     Closed,
 }
 
-// Not every suite wants the bytes themselves.
+// Not every suite wants all of it.
 const _: fn(Client) -> (TcpStream, Vec<u8>) = Client::into_stream;
+const _: fn() = || {
+    let _ = (Client::send_binary, Client::until_closed);
+};
 
 impl Client {
     /// Opens a WebSocket and reads the open packet.

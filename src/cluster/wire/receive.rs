@@ -15,6 +15,7 @@ use crate::publish::Outgoing;
 use crate::redis::{Kind, Message};
 use crate::room::{RESERVED_PREFIX, socket_room, user_of};
 use crate::session::RoomName;
+use crate::telemetry::log_gate::log_seldom;
 
 /// Takes the messages of a namespace in their order.
 pub(super) async fn run(
@@ -62,7 +63,7 @@ impl Receiver<'_> {
             Ok(Some(outgoing)) => self.sibling(&outgoing, age).await,
             Ok(None) => self.wire.metrics.cluster_unneeded_total.with_label_values(&[namespace]).inc(),
             Err(error) => {
-                tracing::warn!(node = %frame.origin.node, %error, "ignored an event of another node");
+                log_seldom!(warn, node = %frame.origin.node, %error, "ignored an event of another node");
                 self.wire.metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
             }
         }

@@ -10,6 +10,7 @@ use super::Outbox;
 use crate::hooks::backend::Backend;
 use crate::hooks::error::HookError;
 use crate::hooks::retry;
+use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
 /// The longest pause between two attempts, whatever the backend asks for.
@@ -39,7 +40,7 @@ impl Courier {
             match self.backend.deliver(&notice).await {
                 Ok(()) => self.delivered.inc(),
                 Err(error) if error.is_final() => {
-                    tracing::warn!(hook = self.backend.name(), notice.id, %error, "the backend will never take a notice");
+                    log_seldom!(warn, hook = self.backend.name(), notice.id, %error, "the backend will never take a notice");
                     self.refused.inc();
                 }
                 Err(error) => {

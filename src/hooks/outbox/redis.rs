@@ -28,6 +28,7 @@ use super::ring::Ring;
 use super::{Envelope, MAX_STORED, MAX_WAITING, Outbox};
 use crate::hooks::outbox::courier::MAX_PAUSE;
 use crate::hooks::retry;
+use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
 /// At most so many notices go to Redis in one command.
@@ -224,7 +225,7 @@ impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
                 Ok(Taken::Notice(notice)) if !self.is_finished(&notice) => return Some(notice),
                 Ok(Taken::Notice(notice)) => self.remove(&notice.body).await.ok()?,
                 Ok(Taken::Foreign(text)) => {
-                    tracing::warn!(hook = self.hook, key = self.keys.notices, "the list holds what is no notice");
+                    log_seldom!(warn, hook = self.hook, key = self.keys.notices, "the list holds what is no notice");
                     self.remove(&text).await.ok()?;
                 }
                 Ok(Taken::Empty | Taken::Busy) => return None,
