@@ -5,6 +5,7 @@
 pub mod embedded;
 pub mod file;
 pub mod load;
+pub mod members;
 pub mod model;
 pub mod namespace;
 pub mod path;

@@ -3,7 +3,6 @@
 //! Engines call [`Gateway::admit`], [`Gateway::open`], [`Gateway::dispatch`] and [`Gateway::closed`]; everything that a
 //! client causes leaves through [`Publisher`].
 
-mod act;
 mod answer;
 mod call;
 mod clock;
@@ -12,6 +11,7 @@ mod event;
 mod expiry;
 mod lane;
 mod membership;
+mod plan;
 mod presence;
 mod recover;
 mod relay;
@@ -167,6 +167,11 @@ impl Gateway {
                 Item::Back(returned) => Work::new(async move { gateway.bring_back(&client, *returned).await }),
             }
         })
+    }
+
+    /// The index of rooms and members.
+    fn rooms(&self) -> &Rooms {
+        &self.parts.rooms
     }
 
     /// Queues an event for one client, and counts it when it does not fit.

@@ -118,7 +118,8 @@ impl Hooks {
     /// Asks whether a client may join a room, or remembers the last answer for this user and room.
     ///
     /// An answer is remembered, yes or no, for the `ttl` that the backend gave with it. A remembered yes is an empty
-    /// [`HookAnswer`]: what else an answer asked for is done once, when it is given.
+    /// [`HookAnswer`]. A yes that asks for more is remembered by [`Hooks::remember`], when that has been done: until then
+    /// the backend is asked again.
     ///
     /// # Errors
     /// As [`Hooks::call`].
@@ -129,16 +130,28 @@ impl Hooks {
             return decision.map(|()| HookAnswer::default()).map_err(HookError::Refused);
         }
         self.count_question(hook, "miss");
-        let answer = self.call(hook, request).await;
-        let (decision, ttl) = match &answer {
-            Ok(answer) => (Ok(()), answer.ttl),
-            Err(HookError::Refused(denial)) => (Err(denial.clone()), denial.ttl),
-            Err(_) => return answer,
-        };
-        if let Some(ttl) = ttl {
-            self.decisions.put(question, decision, ttl);
+        let mut answer = self.call(hook, request).await;
+        match &mut answer {
+            Ok(HookAnswer { ttl: None, .. }) => {}
+            Ok(answer) if !answer.is_bare() => {
+                answer.unremembered = answer.ttl.map(|ttl| Box::new((question, ttl)));
+            }
+            Ok(HookAnswer { ttl: Some(ttl), .. }) => self.decisions.put(question, Ok(()), *ttl),
+            Err(HookError::Refused(denial)) => {
+                if let Some(ttl) = denial.ttl {
+                    self.decisions.put(question, Err(denial.clone()), ttl);
+                }
+            }
+            Err(_) => {}
         }
         answer
+    }
+
+    /// Remembers a yes now that what it asks for has been done.
+    pub fn remember(&self, answer: &mut HookAnswer) {
+        if let Some((question, ttl)) = answer.unremembered.take().map(|kept| *kept) {
+            self.decisions.put(question, Ok(()), ttl);
+        }
     }
 
     /// Forgets what join hooks have said of this user, so that they are asked again.

@@ -36,8 +36,8 @@ pub trait Presence: Directory + Watcher {
     /// and user, at most once each. It is called on a task of this part and must not wait.
     fn start(&self, rooms: &Arc<Rooms>, tell: Tell);
 
-    /// Sets the status of the session's user. False when it is larger than [`MAX_STATUS_BYTES`], or the user is
-    /// anonymous.
+    /// Sets the status of the session's user. False when the session's user may not have it ([`may_have_status`]), or is
+    /// gone.
     ///
     /// Known on this node at once, in the cluster with the next write. The newer of two statuses counts, by the clocks
     /// of their nodes.
@@ -57,6 +57,12 @@ pub trait Presence: Directory + Watcher {
 
     /// Takes this node's sessions out of the cluster, and ends.
     fn stop(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Whether the user of a session may have this status: an anonymous user has none, and no status is larger than
+/// [`MAX_STATUS_BYTES`].
+pub fn may_have_status(session: &Session, status: &Value) -> bool {
+    !session.user().anonymous && status.to_string().len() <= MAX_STATUS_BYTES
 }
 
 /// What is known of a user.

@@ -28,7 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::throttle::{ThrottleKey, Throttles};
 
 pub use crate::event::Stamp;
-pub use contract_event::ContractPublish;
+pub use contract_event::{ContractPublish, PlannedPublish};
 pub use plain::PlainEmit;
 
 /// An event on its way to rooms: permitted, filled in, encoded.

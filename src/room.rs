@@ -262,13 +262,17 @@ impl Rooms {
         .unwrap_or(false)
     }
 
-    /// Merges members into a session's metadata.
-    pub fn merge_metadata(&self, session: &Session, members: &Map<String, Value>) {
+    /// Merges members into a session's metadata. False when they do not fit ([`Session::fits_metadata`]): nothing has
+    /// changed then.
+    pub fn merge_metadata(&self, session: &Session, members: &Map<String, Value>) -> bool {
         if members.is_empty() {
-            return;
+            return true;
         }
-        session.merge_metadata(members);
-        self.watchers.iter().for_each(|watcher| watcher.changed(session));
+        let merged = session.merge_metadata(members);
+        if merged {
+            self.watchers.iter().for_each(|watcher| watcher.changed(session));
+        }
+        merged
     }
 
     /// One session.

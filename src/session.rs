@@ -175,6 +175,17 @@ impl State {
     fn notes(&mut self) -> &mut Notes {
         self.notes.get_or_insert_default()
     }
+
+    /// The metadata with these members; `None` when that would be beyond a bound.
+    fn merged_metadata(&self, members: &Map<String, Value>) -> Option<Map<String, Value>> {
+        // The new members are measured first, so that large ones are never copied.
+        if !is_within(members, MAX_METADATA_BYTES) {
+            return None;
+        }
+        let mut merged = self.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default();
+        merged.extend(members.iter().map(|(key, value)| (key.clone(), value.clone())));
+        (merged.len() <= MAX_NOTES_PER_SESSION && is_within(&merged, MAX_METADATA_BYTES)).then_some(merged)
+    }
 }
 
 /// An event that is sent on the client's behalf when it leaves a room or goes.
@@ -188,8 +199,26 @@ pub struct Undo {
     pub others: bool,
 }
 
-/// At most so many of each kind of note a session keeps (`undo`, `throttle`).
+/// A session keeps at most this many notes of each kind (`undo`, `throttle`, members of the metadata).
 pub const MAX_NOTES_PER_SESSION: usize = 256;
+
+/// The metadata of a session has at most this many bytes as JSON. Presence and recovery keep metadata of this size.
+pub const MAX_METADATA_BYTES: usize = 16 * 1024;
+
+/// Whether members have at most this many bytes as JSON. Stops writing at the bound.
+fn is_within(members: &Map<String, Value>, most: usize) -> bool {
+    struct Left(usize);
+    impl std::io::Write for Left {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    serde_json::to_writer(Left(most), members).is_ok()
+}
 
 impl Session {
     /// A session on an engine's link.
@@ -286,16 +315,21 @@ impl Session {
         self.with(|state| state.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default())
     }
 
-    /// Merges members into the metadata.
-    pub fn merge_metadata(&self, members: &Map<String, Value>) {
+    /// Whether these members can be merged into the metadata within [`MAX_NOTES_PER_SESSION`] and [`MAX_METADATA_BYTES`].
+    pub fn fits_metadata(&self, members: &Map<String, Value>) -> bool {
+        self.with(|state| state.merged_metadata(members).is_some())
+    }
+
+    /// Merges members into the metadata: all of them, or none where they do not fit ([`Session::fits_metadata`]).
+    pub fn merge_metadata(&self, members: &Map<String, Value>) -> bool {
         self.with(|state| {
-            let metadata = &mut state.notes().metadata;
-            for (key, value) in members {
-                if metadata.len() < MAX_NOTES_PER_SESSION || metadata.contains_key(key) {
-                    metadata.insert(key.clone(), value.clone());
-                }
+            let merged = state.merged_metadata(members);
+            let fits = merged.is_some();
+            if let Some(merged) = merged {
+                state.notes().metadata = merged;
             }
-        });
+            fits
+        })
     }
 
     /// Queues an event for this client alone.

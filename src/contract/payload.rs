@@ -1,8 +1,9 @@
 //! From the arguments of an event to its payload, and from what a backend publishes to what clients get.
 
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
+use super::members::Members;
 use super::model::{PayloadShape, RoomRef, ServerEvent};
 use super::scope::Scope;
 use crate::error::{Code, Refusal};
@@ -19,6 +20,29 @@ impl PayloadShape {
             schema.check(&payload).map_err(|problem| refuse(&payload, problem))?;
         }
         Ok(payload)
+    }
+
+    /// The payload as JSON text: the same members as [`PayloadShape::payload`] has, the client's values as it wrote
+    /// them, so that numbers keep their digits. `payload` is the decoded payload, for where the client sent none.
+    pub fn raw(&self, args: &[&RawValue], payload: &Value) -> Option<Box<RawValue>> {
+        let mut members = Members::default();
+        if self.args.is_empty() {
+            return match (args.first().filter(|arg| arg.get() != "null"), &self.shorthand) {
+                (None, _) => to_raw_value(payload).ok(),
+                (Some(arg), Some(name)) if !arg.get().starts_with(['{', '[']) => {
+                    members.set_raw(name, arg);
+                    members.to_raw()
+                }
+                (Some(arg), _) => Some((*arg).to_owned()),
+            };
+        }
+        for (name, value) in self.default.as_ref().and_then(Value::as_object).into_iter().flatten() {
+            members.set(name, value);
+        }
+        for (name, arg) in self.args.iter().zip(args) {
+            members.set_raw(name, arg);
+        }
+        members.to_raw()
     }
 
     fn first(&self, args: &[&RawValue]) -> Result<Value, Refusal> {
@@ -53,6 +77,18 @@ fn decode(arg: &RawValue) -> Result<Value, Refusal> {
 fn refuse(payload: &Value, problem: String) -> Refusal {
     let problem = if payload.is_null() { "the payload is missing".to_owned() } else { problem };
     Refusal::new(Code::InvalidPayload, problem)
+}
+
+/// The text of a backend's payload, as [`ServerEvent::accept`] has filled it in: what the backend wrote stays as it is.
+pub fn filled_text(given: Option<&RawValue>, accepted: &Value) -> Option<Box<RawValue>> {
+    let mut members = match given.filter(|given| given.get() != "null") {
+        Some(given) => Members::read(given)?,
+        None => Members::default(),
+    };
+    for (name, value) in accepted.as_object()? {
+        members.fill(name, value);
+    }
+    members.to_raw()
 }
 
 impl ServerEvent {

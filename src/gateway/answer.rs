@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::act::Done;
 use super::connect::scope_of_session;
 use super::event::Turn;
+use super::plan::Done;
 use super::relay::encode;
 use super::replay::ReplayOutcome;
 use super::{Asked, Client, Gateway};
@@ -26,7 +26,7 @@ impl Gateway {
         self.count_received(&turn.contract.name, &turn.def.name, "ok");
         let follows = turn.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
         for reply in turn.def.reply.iter().chain(follows) {
-            if let Some(event) = self.reply_event(reply, &scope, Some(turn.event)) {
+            if let Some(event) = self.reply_event(reply, &scope, Some(turn)) {
                 self.send(session, &event);
             }
         }
@@ -54,7 +54,7 @@ impl Gateway {
         let outcome = turn.def.on_error.as_ref();
         match outcome.and_then(|outcome| outcome.reply.as_ref().map(|reply| (outcome.always, reply))) {
             Some((always, reply)) if always || turn.ack.is_none() => {
-                if let Some(event) = self.reply_event(reply, &scope, Some(turn.event)) {
+                if let Some(event) = self.reply_event(reply, &scope, Some(turn)) {
                     self.send(session, &event);
                 }
             }
@@ -62,7 +62,7 @@ impl Gateway {
             _ => {}
         }
         if let Some(outcome) = outcome {
-            self.follow(turn, outcome, &scope).await;
+            self.follow_refusal(turn, outcome, &scope).await;
         }
     }
 
@@ -98,9 +98,9 @@ impl Gateway {
         }
     }
 
-    pub(super) fn reply_event(&self, reply: &Reply, scope: &Scope<'_>, event: Option<&Event>) -> Option<Event> {
+    pub(super) fn reply_event(&self, reply: &Reply, scope: &Scope<'_>, turn: Option<&Turn<'_>>) -> Option<Event> {
         match &reply.data {
-            Some(data) => encode(&reply.event, data, event, scope),
+            Some(data) => encode(&reply.event, data, turn, scope),
             None => Event::encode::<Value>(&reply.event, &[]).ok(),
         }
     }

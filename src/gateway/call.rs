@@ -1,4 +1,4 @@
-//! Asking the backend: for an event, a connection, a room.
+//! Asking the backend: for an event, a connection, a room; and doing what its answer says.
 
 use std::sync::Arc;
 
@@ -10,75 +10,149 @@ use super::membership::Place;
 use super::{Client, Gateway};
 use crate::contract::model::{Call, Contract, Outcome};
 use crate::contract::scope::Scope;
-use crate::error::Refusal;
+use crate::contract::template::Template;
+use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::hooks::{Caller, HookAnswer, HookPublish, HookRequest};
-use crate::publish::{ContractPublish, Origin};
+use crate::publish::plain::check_name;
+use crate::publish::{ContractPublish, Origin, PlannedPublish};
 use crate::room::RESERVED_PREFIX;
+use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
+
+/// What an answer of a backend will do: everything in it has been checked and encoded.
+#[derive(Default)]
+pub(super) struct AnswerPlan {
+    answer: HookAnswer,
+    joins: Vec<RoomName>,
+    replies: Vec<Event>,
+    publishes: Vec<PlannedPublish>,
+}
+
+impl AnswerPlan {
+    /// What the acknowledgement carries.
+    pub(super) fn take_ack(&mut self) -> HookAck {
+        self.answer.ack.take()
+    }
+}
 
 impl Gateway {
     /// Asks the hook of an event. Nothing has been done for the event yet.
     pub(super) async fn call(&self, turn: &Turn<'_>, call: &Call, scope: &Scope<'_>) -> Result<HookAnswer, Refusal> {
-        let payload = if turn.def.reads_payload {
-            to_raw_value(scope.payload).ok()
-        } else {
-            turn.event.args().ok().and_then(|args| args.first().map(|arg| (*arg).to_owned()))
-        };
-        let request = HookRequest::event(caller(turn.client, &turn.contract.name), turn.def.name.as_str())
-            .payload(payload)
+        let args = turn.event.args().unwrap_or_default();
+        let mut request = HookRequest::event(caller(turn.client, &turn.contract.name), turn.def.name.as_str())
+            .payload(turn.def.payload.raw(&args, scope.payload))
             .attachments(turn.event.attachments().to_vec());
+        if args.len() > 1 {
+            request = request.args(args.into_iter().map(ToOwned::to_owned).collect());
+        }
         Ok(self.parts.hooks.call(&call.hook, tuned(request, call)).await?)
     }
 
     /// Asks a room's hook whether the client may join; a remembered answer is used.
-    pub(super) async fn ask_join_hook(&self, turn: &Turn<'_>, place: &Place, call: &Call) -> Result<(), Refusal> {
-        let request = HookRequest::join(caller(turn.client, &place.def.contract), place.name.clone());
-        let answer = self.parts.hooks.may_join(&call.hook, tuned(request, call)).await?;
-        self.obey(turn.client, turn.contract, answer).await;
-        Ok(())
+    pub(super) async fn ask_join_hook(
+        &self,
+        client: &Client,
+        place: &Place,
+        call: &Call,
+    ) -> Result<HookAnswer, Refusal> {
+        let request = HookRequest::join(caller(client, &place.def.contract), place.name.clone());
+        Ok(self.parts.hooks.may_join(&call.hook, tuned(request, call)).await?)
+    }
+
+    /// Decides what an answer will do besides its yes. An entry that cannot be done is left out, logged and counted: the
+    /// backend has agreed to the event, and its client is not told otherwise.
+    pub(super) fn plan_answer(&self, client: &Client, contract: &Arc<Contract>, mut answer: HookAnswer) -> AnswerPlan {
+        let mut plan = AnswerPlan::default();
+        for room in std::mem::take(&mut answer.join) {
+            if room.starts_with(RESERVED_PREFIX) {
+                let text = format!("the room {room:?} is reserved; name a room of a contract");
+                self.blame_answer(contract, "join", &Refusal::new(Code::InvalidRoom, text));
+            } else {
+                plan.joins.push(room.into());
+            }
+        }
+        for reply in std::mem::take(&mut answer.reply) {
+            let encoded = check_name(&reply.event).and_then(|()| {
+                Event::encode(&reply.event, reply.data.as_slice())
+                    .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
+            });
+            match encoded {
+                Ok(event) => plan.replies.push(event),
+                Err(refusal) => self.blame_answer(contract, "reply", &refusal),
+            }
+        }
+        for publish in std::mem::take(&mut answer.publish) {
+            match self.plan_publish(contract, publish) {
+                Ok(planned) => plan.publishes.push(planned),
+                Err(refusal) => self.blame_answer(contract, "publish", &refusal),
+            }
+        }
+        if !client.session.fits_metadata(&answer.metadata) {
+            answer.metadata.clear();
+            self.blame_answer(
+                contract,
+                "metadata",
+                &Refusal::new(Code::TooLarge, "the socket's metadata is too large"),
+            );
+        }
+        plan.answer = answer;
+        plan
     }
 
     /// Does what an answer asks for, besides its acknowledgement.
-    pub(super) async fn obey(&self, client: &Arc<Client>, contract: &Arc<Contract>, answer: HookAnswer) {
+    pub(super) async fn obey(&self, client: &Arc<Client>, plan: AnswerPlan) {
+        let AnswerPlan { mut answer, joins, replies, publishes } = plan;
+        self.parts.hooks.remember(&mut answer);
         self.parts.rooms.merge_metadata(&client.session, &answer.metadata);
-        for room in answer.join.iter().filter(|room| !room.starts_with(RESERVED_PREFIX)) {
-            self.join_by_name(client, room).await;
+        for room in joins {
+            self.join_by_name(client, &room).await;
         }
         for room in &answer.leave {
             self.leave_by_name(client, room);
         }
-        for reply in answer.reply {
-            let args = reply.data.as_slice();
-            if let Ok(event) = Event::encode(&reply.event, args) {
-                self.send(&client.session, &event);
-            }
+        for reply in &replies {
+            self.send(&client.session, reply);
         }
-        for publish in answer.publish {
-            self.publish_for_hook(contract, publish).await;
+        for publish in publishes {
+            self.parts.publisher.publish(publish, Origin::Hook).await;
         }
     }
 
-    /// What the contract says is to follow.
-    pub(super) async fn follow(&self, turn: &Turn<'_>, outcome: &Outcome, scope: &Scope<'_>) {
-        if let Some((event, template)) = &outcome.publish {
-            let data = to_raw_value(&template.render(scope)).ok();
-            self.publish_for_hook(turn.contract, HookPublish { event: event.clone(), data, params: None }).await;
+    /// What `on_ok` or `on_error` publishes.
+    pub(super) fn plan_follow(
+        &self,
+        contract: &Contract,
+        event: &str,
+        data: &Template,
+        scope: &Scope<'_>,
+    ) -> Result<PlannedPublish, Refusal> {
+        let data = to_raw_value(&data.render(scope)).ok();
+        self.plan_publish(contract, HookPublish { event: event.to_owned(), data, params: None })
+    }
+
+    /// Publishes what the contract says is to follow a refusal.
+    pub(super) async fn follow_refusal(&self, turn: &Turn<'_>, outcome: &Outcome, scope: &Scope<'_>) {
+        let Some((event, data)) = &outcome.publish else { return };
+        match self.plan_follow(turn.contract, event, data, scope) {
+            Ok(planned) => drop(self.parts.publisher.publish(planned, Origin::Hook).await),
+            Err(refusal) => self.blame_answer(turn.contract, "on_error", &refusal),
         }
     }
 
-    async fn publish_for_hook(&self, contract: &Arc<Contract>, publish: HookPublish) {
-        let event = publish.event.clone();
-        let publish = ContractPublish {
+    fn plan_publish(&self, contract: &Contract, publish: HookPublish) -> Result<PlannedPublish, Refusal> {
+        self.parts.publisher.plan(&ContractPublish {
             contract: contract.name.to_string(),
             event: publish.event,
             data: publish.data,
             params: publish.params.unwrap_or(Value::Null),
-        };
-        if let Err(refusal) = self.parts.publisher.contract_event(publish, Origin::Hook).await {
-            self.count_received(&contract.name, "hook answer", refusal.code.as_str());
-            log_seldom!(warn, contract = %contract.name, event, %refusal, "a hook's answer could not be published");
-        }
+        })
+    }
+
+    /// Counts and logs what could not be done of an answer.
+    fn blame_answer(&self, contract: &Contract, member: &str, refusal: &Refusal) {
+        self.count_received(&contract.name, "hook answer", refusal.code.as_str());
+        log_seldom!(warn, contract = %contract.name, member, %refusal, "a part of a hook's answer could not be done");
     }
 }
 

@@ -73,7 +73,7 @@ impl Gateway {
     ) -> Result<Admission, Refusal> {
         let namespace =
             self.namespaces.get(namespace).cloned().ok_or_else(|| Refusal::new(Code::NotFound, "no such namespace"))?;
-        match self.check(&namespace, id, handshake, peer).await {
+        match self.check_client(&namespace, id, handshake, peer).await {
             Ok(Checked { user, limits, answers, ticket }) => {
                 Ok(Admission { namespace, user, limits, answers, rejected: None, ticket })
             }
@@ -103,7 +103,7 @@ impl Gateway {
     }
 
     /// Rate, token, the user's sockets, and the contracts' connect hooks, in this order: the cheapest first.
-    async fn check(
+    async fn check_client(
         &self,
         namespace: &Namespace,
         id: &str,
@@ -193,7 +193,8 @@ impl Gateway {
             Box::pin(self.auto_join(client)).await;
         }
         for (contract, answer) in answers {
-            Box::pin(self.obey(client, &contract, answer)).await;
+            let plan = self.plan_answer(client, &contract, answer);
+            Box::pin(self.obey(client, plan)).await;
         }
         if session.trail().is_some() {
             Box::pin(self.settle_trail(client)).await;
@@ -214,19 +215,17 @@ impl Gateway {
         }
     }
 
-    /// Rooms joined without asking, by those whom the rules permit.
+    /// Joins the rooms of `connect.join`, as far as their rules and hooks permit. A client is not told of the others.
     async fn auto_join(&self, client: &Arc<Client>) {
         let user = client.session.user();
         let mut scope = scope_of(client, &user, &Value::Null);
         scope.capabilities = Some(&*self.parts.auth);
-        for of in client.namespace.contracts.iter().flat_map(|contract| &contract.connect.join) {
-            let Ok(Some(place)) = self.place(client, of, &scope) else { continue };
-            let permitted = match &place.def.join {
-                Some(rule) => self.ask(client, rule, &place, &scope).await.unwrap_or(false),
-                None => true,
-            };
-            if permitted {
-                self.join(client, &place, &scope).await;
+        for contract in &client.namespace.contracts {
+            for of in &contract.connect.join {
+                let Ok(Some(place)) = self.place(client, of, &scope) else { continue };
+                if let Ok(permit) = self.permit_join(client, contract, place, &scope).await {
+                    self.join(client, permit, &scope).await;
+                }
             }
         }
     }

@@ -56,8 +56,11 @@ impl Gateway {
         };
         let mut scope = scope_of(client, &user, &payload);
         scope.capabilities = Some(&*self.parts.auth);
-        match self.act(turn, &scope).await {
-            Ok(done) => self.succeed(turn, &scope, &done),
+        match self.check(turn, &scope).await {
+            Ok(plan) => {
+                let done = self.perform(turn, &scope, plan).await;
+                self.succeed(turn, &scope, &done);
+            }
             Err(refusal) => Box::pin(self.fail(turn, &scope, &refusal)).await,
         }
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::call::AnswerPlan;
 use super::event::{Turn, with_room};
 use super::expiry::of;
 use super::replay::{ReplayOutcome, join_with_replay};
 use super::{Client, Gateway};
-use crate::contract::model::{RoomDef, RoomRef};
+use crate::contract::model::{Contract, RoomDef, RoomRef};
 use crate::contract::room_name::RoomNameError;
 use crate::contract::rule::Rule;
 use crate::contract::scope::Scope;
@@ -15,6 +16,21 @@ use crate::history::Since;
 use crate::publish::contract_event::room_refusal;
 use crate::session::{RoomName, Session};
 use crate::telemetry::audit::{self, Kind, Record};
+
+/// A client may join a room: the room's rule holds, and its hook agrees. Joining takes one, and only
+/// [`Gateway::permit_joins`] and [`Gateway::permit_join`] make one.
+pub(super) struct Permit {
+    place: Place,
+    /// What the hook asks for besides.
+    answer: Option<Box<AnswerPlan>>,
+}
+
+impl Permit {
+    /// The room.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+}
 
 /// A room that an event is about.
 pub(super) struct Place {
@@ -55,26 +71,48 @@ impl Gateway {
         self.parts.limits.shape().check_rooms(session.joined_rooms(), more)
     }
 
-    /// Whether the client may join: the rule must hold, and the hook agree, where the room has them.
-    pub(super) async fn permit_join(&self, turn: &Turn<'_>, place: &Place, scope: &Scope<'_>) -> Result<(), Refusal> {
-        self.may_join(turn, place, scope).await.inspect_err(|refusal| {
-            let (session, reason) = (&turn.client.session, Some(refusal.code.as_str()));
-            let user = session.user();
-            let about = Record { room: Some(&place.name), name: Some(&turn.def.name), reason, ..of(session, &user) };
-            audit::record(Kind::JoinRefused, about);
-        })
+    /// Permits every join of an event, or none. A refusal is an audit record.
+    pub(super) async fn permit_joins(
+        &self,
+        turn: &Turn<'_>,
+        places: Vec<Place>,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<Permit>, Refusal> {
+        let mut permits = Vec::with_capacity(places.len());
+        for place in places {
+            let name = place.name.clone();
+            let permit = self.permit_join(turn.client, turn.contract, place, scope).await.inspect_err(|refusal| {
+                let (session, reason) = (&turn.client.session, Some(refusal.code.as_str()));
+                let user = session.user();
+                let about = Record { room: Some(&name), name: Some(&turn.def.name), reason, ..of(session, &user) };
+                audit::record(Kind::JoinRefused, about);
+            })?;
+            permits.push(permit);
+        }
+        Ok(permits)
     }
 
-    async fn may_join(&self, turn: &Turn<'_>, place: &Place, scope: &Scope<'_>) -> Result<(), Refusal> {
+    /// Permits a join: the rule must hold, and the hook agree, where the room has them.
+    pub(super) async fn permit_join(
+        &self,
+        client: &Arc<Client>,
+        contract: &Arc<Contract>,
+        place: Place,
+        scope: &Scope<'_>,
+    ) -> Result<Permit, Refusal> {
         if let Some(rule) = &place.def.join
-            && !self.ask(turn.client, rule, place, scope).await?
+            && !self.ask(client, rule, &place, scope).await?
         {
             return Err(Refusal::new(Code::AuthorizationFailed, format!("you may not join {:?}", place.name)));
         }
-        match &place.def.call {
-            Some(call) => self.ask_join_hook(turn, place, call).await,
-            None => Ok(()),
-        }
+        let answer = match &place.def.call {
+            Some(call) => {
+                let answer = Box::pin(self.ask_join_hook(client, &place, call)).await?;
+                Some(Box::new(self.plan_answer(client, contract, answer)))
+            }
+            None => None,
+        };
+        Ok(Permit { place, answer })
     }
 
     /// Asks a rule about a room, with its owner if the rule wants to know.
@@ -102,8 +140,13 @@ impl Gateway {
         }
     }
 
-    /// Joins a room, and shows the client what the contract says of its history before anything newer.
-    pub(super) async fn join(&self, client: &Client, place: &Place, scope: &Scope<'_>) -> Option<ReplayOutcome> {
+    /// Joins a room, and shows the client what the contract says of its history before anything newer. What the room's
+    /// hook asks for is done first.
+    pub(super) async fn join(&self, client: &Arc<Client>, permit: Permit, scope: &Scope<'_>) -> Option<ReplayOutcome> {
+        let Permit { place, answer } = permit;
+        if let Some(answer) = answer {
+            Box::pin(self.obey(client, *answer)).await;
+        }
         let since = scope.payload.get("since").and_then(Since::from_json);
         let (rooms, history) = (self.rooms(), &self.parts.history);
         let joined = join_with_replay(rooms, history, &client.session, &place.name, &place.def, since).await;
@@ -112,15 +155,14 @@ impl Gateway {
     }
 
     /// Joins a room that a backend named, whatever its rule.
-    pub(super) async fn join_by_name(&self, client: &Client, room: &str) {
-        let name: RoomName = room.into();
+    pub(super) async fn join_by_name(&self, client: &Client, room: &RoomName) {
         match client.namespace.room_of(room) {
             Some((def, _)) => {
-                join_with_replay(self.rooms(), &self.parts.history, &client.session, &name, def, None).await;
+                join_with_replay(self.rooms(), &self.parts.history, &client.session, room, def, None).await;
             }
             None => {
-                self.rooms().join(&client.session, &name);
-                self.rooms().settled(client.session.namespace(), &name).await;
+                self.rooms().join(&client.session, room);
+                self.rooms().settled(client.session.namespace(), room).await;
             }
         }
         self.settle_trail(client).await;

@@ -1,23 +1,23 @@
 //! Statuses of users, and who is told of joins and leaves.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Gateway;
 use super::event::Turn;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
-use crate::presence::{MAX_STATUS_BYTES, RoomChange};
+use crate::presence::{MAX_STATUS_BYTES, RoomChange, may_have_status};
 use crate::publish::Outgoing;
 use crate::room::RESERVED_PREFIX;
 use crate::session::RoomName;
 
 impl Gateway {
-    /// Sets the status that an event names.
-    pub(super) fn set_status(&self, turn: &Turn<'_>, scope: &Scope<'_>) -> Result<(), Refusal> {
-        let Some(status) = turn.def.presence.as_ref().and_then(|path| path.find(scope)) else { return Ok(()) };
-        if self.parts.presence.set_status(&turn.client.session, &status) {
-            return Ok(());
+    /// The status that an event sets, if it names one that its user may have.
+    pub(super) fn check_status(&self, turn: &Turn<'_>, scope: &Scope<'_>) -> Result<Option<Value>, Refusal> {
+        let Some(status) = turn.def.presence.as_ref().and_then(|path| path.find(scope)) else { return Ok(None) };
+        if may_have_status(&turn.client.session, &status) {
+            return Ok(Some(status));
         }
         let text = format!("a status has at most {MAX_STATUS_BYTES} bytes, and belongs to a user");
         Err(Refusal::new(Code::InvalidPayload, text))

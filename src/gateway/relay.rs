@@ -1,10 +1,12 @@
 //! What a client's event sends on to others.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::Gateway;
 use super::event::{Turn, with_room};
 use super::membership::Place;
+use crate::contract::members::Members;
 use crate::contract::model::{Relay, RelayData, Target};
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
@@ -17,7 +19,7 @@ use crate::session::{RoomName, Undo};
 const MAX_ADDRESS_BYTES: usize = 256;
 
 /// A relay whose recipients are known and permitted.
-pub(super) struct Planned<'a> {
+pub(super) struct PlannedRelay<'a> {
     relay: &'a Relay,
     rooms: Option<Vec<RoomName>>,
     place: Option<Place>,
@@ -29,7 +31,7 @@ impl Gateway {
         &self,
         turn: &Turn<'a>,
         scope: &Scope<'_>,
-    ) -> Result<Vec<Planned<'a>>, Refusal> {
+    ) -> Result<Vec<PlannedRelay<'a>>, Refusal> {
         let mut planned = Vec::with_capacity(turn.def.relay.len());
         for relay in &turn.def.relay {
             if relay.when.as_ref().is_none_or(|rule| rule.holds(scope)) {
@@ -44,7 +46,7 @@ impl Gateway {
         turn: &Turn<'a>,
         relay: &'a Relay,
         scope: &Scope<'_>,
-    ) -> Result<Option<Planned<'a>>, Refusal> {
+    ) -> Result<Option<PlannedRelay<'a>>, Refusal> {
         let session = &turn.client.session;
         Ok(Some(match &relay.to {
             Target::Room(of) => {
@@ -53,22 +55,22 @@ impl Gateway {
                     let text = format!("you are not in {:?}; join it first", place.name);
                     return Err(Refusal::new(Code::AuthorizationFailed, text));
                 }
-                Planned { relay, rooms: Some(vec![place.name.clone()]), place: Some(place) }
+                PlannedRelay { relay, rooms: Some(vec![place.name.clone()]), place: Some(place) }
             }
             Target::Address(path) => {
                 let address = match path.find(scope) {
                     Some(Value::String(address)) if address.len() <= MAX_ADDRESS_BYTES => address,
                     _ => return Err(Refusal::new(Code::InvalidPayload, "the recipient is not a user id or socket id")),
                 };
-                Planned { relay, rooms: Some(vec![socket_room(&address), user_room(&address)]), place: None }
+                PlannedRelay { relay, rooms: Some(vec![socket_room(&address), user_room(&address)]), place: None }
             }
-            Target::Shared => Planned { relay, rooms: Some(self.shared_rooms(turn).await), place: None },
-            Target::Everyone => Planned { relay, rooms: None, place: None },
+            Target::Shared => PlannedRelay { relay, rooms: Some(self.shared_rooms(turn).await), place: None },
+            Target::Everyone => PlannedRelay { relay, rooms: None, place: None },
         }))
     }
 
     /// Sends a planned relay.
-    pub(super) async fn relay(&self, turn: &Turn<'_>, planned: Planned<'_>, scope: &Scope<'_>) {
+    pub(super) async fn relay(&self, turn: &Turn<'_>, planned: PlannedRelay<'_>, scope: &Scope<'_>) {
         let session = &turn.client.session;
         // Without a room there is nobody; an empty list would mean everybody.
         if planned.rooms.as_ref().is_some_and(Vec::is_empty) {
@@ -81,7 +83,7 @@ impl Gateway {
             }
             self.note_undo(turn, &planned, place, scope);
         }
-        let Some(event) = relay_event(planned.relay, turn.event, scope) else { return };
+        let Some(event) = relay_event(planned.relay, turn, scope) else { return };
         let mut outgoing = Outgoing {
             namespace: turn.client.namespace.path.clone(),
             event,
@@ -102,12 +104,12 @@ impl Gateway {
     }
 
     /// Keeps what is to be said when the client leaves without saying it, or forgets it now that it was said.
-    fn note_undo(&self, turn: &Turn<'_>, planned: &Planned<'_>, place: &Place, scope: &Scope<'_>) {
+    fn note_undo(&self, turn: &Turn<'_>, planned: &PlannedRelay<'_>, place: &Place, scope: &Scope<'_>) {
         let session = &turn.client.session;
         if let Some(name) = &turn.def.undo {
             let scope = with_room(scope, &place.name, &place.vars);
             let said = turn.contract.client.get(name).and_then(|def| def.relay.first());
-            if let Some(event) = said.and_then(|relay| relay_event(relay, turn.event, &scope)) {
+            if let Some(event) = said.and_then(|relay| relay_event(relay, turn, &scope)) {
                 let undo = Undo { contract: turn.contract.name.clone(), event, others: planned.relay.others };
                 session.set_undo(name, &place.name, undo);
             }
@@ -121,28 +123,34 @@ impl Gateway {
 }
 
 /// The event that a relay sends; `None` when it cannot be encoded, which a checked contract does not do.
-fn relay_event(relay: &Relay, event: &Event, scope: &Scope<'_>) -> Option<Event> {
-    encode(&relay.event, &relay.data, Some(event), scope)
+fn relay_event(relay: &Relay, turn: &Turn<'_>, scope: &Scope<'_>) -> Option<Event> {
+    encode(&relay.event, &relay.data, Some(turn), scope)
 }
 
 /// An event with data of the contract's choice. Attachments stay as long as a placeholder for them is left.
-pub(super) fn encode(name: &str, data: &RelayData, event: Option<&Event>, scope: &Scope<'_>) -> Option<Event> {
-    let value = match data {
+pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scope: &Scope<'_>) -> Option<Event> {
+    let event = turn.map(|turn| turn.event);
+    let encoded = match data {
         RelayData::Args => return Some(event?.renamed(name)),
-        RelayData::Payload(add) => {
-            let mut payload = scope.payload.clone();
-            if let (Value::Object(payload), Value::Object(add)) = (&mut payload, add.render(scope)) {
-                payload.extend(add);
-            }
-            payload
-        }
-        RelayData::Value(template) => template.render(scope),
+        RelayData::Payload(add) => Event::encode(name, &[with_members(turn?, add.render_members(scope), scope)?]),
+        RelayData::Value(template) => Event::encode(name, &[template.render(scope)]),
     };
-    let encoded = Event::encode(name, &[value]).ok()?;
+    let encoded = encoded.ok()?;
     match event {
         Some(event) if !event.attachments().is_empty() && encoded.text().contains("\"_placeholder\"") => {
             Some(encoded.with_attachments(event.attachments().to_vec()))
         }
         _ => Some(encoded),
     }
+}
+
+/// The payload with members of the contract's. What the client wrote stays as it is.
+fn with_members(turn: &Turn<'_>, add: Map<String, Value>, scope: &Scope<'_>) -> Option<Box<RawValue>> {
+    let args = turn.event.args().ok()?;
+    let payload = turn.def.payload.raw(&args, scope.payload)?;
+    let Some(mut members) = Members::read(&payload) else { return Some(payload) };
+    for (name, value) in &add {
+        members.set(name, value);
+    }
+    members.to_raw()
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::Question;
 use super::error::{Denial, HookError};
 
 /// The largest answer that is read.
@@ -39,6 +40,8 @@ pub struct HookAnswer {
     pub metadata: Map<String, Value>,
     /// For how long the yes may be remembered; `None`: not at all.
     pub ttl: Option<Duration>,
+    /// A yes that is remembered only when what it asks for has been done ([`super::Hooks::remember`]).
+    pub(super) unremembered: Option<Box<(Question, Duration)>>,
 }
 
 /// An event for the caller.
@@ -128,7 +131,13 @@ impl HookAnswer {
         }
         let ttl = wire.ttl()?;
         let Wire { ack, reply, join, leave, publish, metadata, .. } = wire;
-        Ok(Self { ack, reply, join, leave, publish, metadata, ttl })
+        Ok(Self { ack, reply, join, leave, publish, metadata, ttl, unremembered: None })
+    }
+
+    /// Whether the answer is nothing but a yes.
+    pub(super) fn is_bare(&self) -> bool {
+        let lists = [self.reply.len(), self.join.len(), self.leave.len(), self.publish.len(), self.metadata.len()];
+        lists.into_iter().all(|len| len == 0)
     }
 
     /// Reads an answer of status 4xx. `None`: it holds no refusal, so the status itself is the fault.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::local::{Local, Status, user_id};
-use super::{MAX_STATUS_BYTES, Policies, Presence, RoomChange, SharedRooms, Tell, UserStatus, What};
+use super::{Policies, Presence, RoomChange, SharedRooms, Tell, UserStatus, What, may_have_status};
 use crate::directory::{
     Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, UserInfo,
 };
@@ -117,9 +117,8 @@ impl Presence for Memory {
     }
 
     fn set_status(&self, session: &Session, status: &Value) -> bool {
-        let Some(user) = user_id(session) else { return false };
-        status.to_string().len() <= MAX_STATUS_BYTES
-            && self.local.set_status(session.namespace(), &user, Status::now(status))
+        let Some(user) = user_id(session).filter(|_| may_have_status(session, status)) else { return false };
+        self.local.set_status(session.namespace(), &user, Status::now(status))
     }
 
     fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus> {

@@ -29,7 +29,7 @@ use self::lease::Leases;
 use self::queue::Queue;
 use self::script::{Header, Reply, Scripts};
 use super::local::{Local, Status, user_id};
-use super::{MAX_SHARED_ROOMS, MAX_STATUS_BYTES, Policies, Presence, SharedRooms, Tell, UserStatus, What};
+use super::{MAX_SHARED_ROOMS, Policies, Presence, SharedRooms, Tell, UserStatus, What, may_have_status};
 use crate::config;
 use crate::directory::{Answer, DirectoryError};
 use crate::redis::Redis;
@@ -255,10 +255,7 @@ impl Presence for Cluster {
     }
 
     fn set_status(&self, session: &Session, status: &serde_json::Value) -> bool {
-        let Some(user) = user_id(session) else { return false };
-        if status.to_string().len() > MAX_STATUS_BYTES {
-            return false;
-        }
+        let Some(user) = user_id(session).filter(|_| may_have_status(session, status)) else { return false };
         let status = Status::now(status);
         let known = self.inner.local.set_status(session.namespace(), &user, status.clone());
         if known {

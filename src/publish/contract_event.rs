@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::record::Story;
 use super::{Origin, Outgoing, Published, Publisher, settle};
 use crate::contract::model::{Contract, Namespace, RoomRef, ServerEvent};
+use crate::contract::payload::filled_text;
 use crate::contract::room_name::RoomNameError;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
@@ -29,6 +30,14 @@ pub struct ContractPublish {
     pub params: Value,
 }
 
+/// A publish that its contract has accepted: filled in, encoded, with its rooms. Only [`Publisher::plan`] makes one.
+#[derive(Debug)]
+pub struct PlannedPublish {
+    contract: Arc<Contract>,
+    def: Arc<ServerEvent>,
+    outgoing: Outgoing,
+}
+
 impl Publisher {
     /// Validates, routes, fills in and publishes an event of a contract, and waits for Redis to take it.
     ///
@@ -42,6 +51,14 @@ impl Publisher {
         publish: ContractPublish,
         origin: Origin,
     ) -> Result<Published, Refusal> {
+        Ok(self.publish(self.plan(&publish)?, origin).await)
+    }
+
+    /// Validates, routes and fills in an event of a contract. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// As [`Publisher::contract_event`].
+    pub fn plan(&self, publish: &ContractPublish) -> Result<PlannedPublish, Refusal> {
         let (namespace, contract) = self.contracts.get(&publish.contract).ok_or_else(|| {
             Refusal::new(Code::NotFound, format!("no contract {:?} is loaded on this node", publish.contract))
         })?;
@@ -49,16 +66,22 @@ impl Publisher {
             let text = format!("contract {:?} has no server event {:?}", publish.contract, publish.event);
             Refusal::new(Code::UnknownEvent, text)
         })?;
-        let mut outgoing = prepare(namespace, contract, def, &publish)?;
+        let outgoing = prepare(namespace, contract, def, publish)?;
+        Ok(PlannedPublish { contract: contract.clone(), def: def.clone(), outgoing })
+    }
+
+    /// Publishes what was planned, and waits for Redis to take it.
+    pub async fn publish(self: &Arc<Self>, planned: PlannedPublish, origin: Origin) -> Published {
+        let PlannedPublish { contract, def, mut outgoing } = planned;
         if let Some(throttle) = &def.throttle {
-            return Ok(self.conflate(contract, throttle, outgoing, origin).await);
+            return self.conflate(&contract, throttle, outgoing, origin).await;
         }
         if def.flush || def.terminal {
-            self.flush(contract, &mut outgoing, origin).await;
+            self.flush(&contract, &mut outgoing, origin).await;
         }
         let story = if def.terminal { Story::Ends } else { Story::Goes };
         let carried = self.deliver(&contract.name, &mut outgoing, origin, story).await;
-        Ok(settle(&publish.event, outgoing.rooms, carried).await)
+        settle(&def.name, outgoing.rooms, carried).await
     }
 }
 
@@ -84,7 +107,7 @@ fn prepare(
         filled = count_members(&payload) != members;
     }
     let event = match &publish.data {
-        _ if filled => encode(&publish.event, &[&payload])?,
+        _ if filled => encode(&publish.event, filled_text(publish.data.as_deref(), &payload).as_slice())?,
         Some(data) => encode(&publish.event, &[data])?,
         None => encode::<Value>(&publish.event, &[])?,
     };

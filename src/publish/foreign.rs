@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::record::Story;
 use super::{Carried, Origin, Outgoing, PLAIN, Publisher};
 use crate::contract::model::{Contract, Namespace, ServerEvent};
+use crate::contract::payload::filled_text;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
@@ -120,7 +121,8 @@ fn accept(def: &ServerEvent, event: Event) -> Result<Event, Refusal> {
     if payload.as_object().map(serde_json::Map::len) == members {
         return Ok(event);
     }
-    let payload = to_raw_value(&payload).map_err(|error| refuse(error.to_string()))?;
+    let payload =
+        filled_text(args.first().copied(), &payload).ok_or_else(|| refuse("the payload is no object".to_owned()))?;
     let all: Vec<&RawValue> = std::iter::once(&*payload).chain(args.into_iter().skip(1)).collect();
     let filled = Event::encode(event.name(), &all).map_err(|error| refuse(error.to_string()))?;
     Ok(filled.with_attachments(event.attachments().to_vec()))

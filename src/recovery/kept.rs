@@ -6,9 +6,6 @@ use serde_json::{Map, Value};
 use crate::session::trail::{Point, Snapshot};
 use crate::session::{RoomName, Session};
 
-/// Metadata that is larger as JSON is not kept.
-const MAX_METADATA_BYTES: usize = 16 * 1024;
-
 /// What a session was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -28,14 +25,10 @@ pub struct Kept {
 impl Kept {
     /// A session as it is now.
     pub(super) fn of(session: &Session, snapshot: Snapshot) -> Self {
-        let mut metadata = session.metadata();
-        if serde_json::to_string(&metadata).map_or(true, |text| text.len() > MAX_METADATA_BYTES) {
-            metadata = Map::new();
-        }
         Self {
             id: session.id().to_owned(),
             rooms: snapshot.rooms,
-            metadata,
+            metadata: session.metadata(),
             generation: session.trail().map_or(0, |trail| trail.generation()),
             version: snapshot.version,
         }

@@ -10,9 +10,6 @@ use crate::presence::{Policies, millis};
 use crate::room::RESERVED_PREFIX;
 use crate::session::{RoomName, Session};
 
-/// Metadata that is longer, as JSON in bytes, is not shown by other nodes.
-pub(super) const MAX_METADATA_BYTES: usize = 16 * 1024;
-
 /// What waits for the writer.
 pub(super) enum Item {
     /// A change, in the namespace of this number.
@@ -138,6 +135,5 @@ fn is_told(session: &Session, room: &str, user: &str, policies: &Policies) -> bo
 }
 
 fn metadata_text(session: &Session) -> String {
-    let text = serde_json::Value::Object(session.metadata()).to_string();
-    if text.len() > MAX_METADATA_BYTES { "{}".to_owned() } else { text }
+    serde_json::Value::Object(session.metadata()).to_string()
 }

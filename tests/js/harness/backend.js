@@ -6,7 +6,7 @@ import { eventually } from './eventually.js';
 export const HOOK_SECRET = 'a-hook-secret-of-the-tests-0123456789';
 
 export class Backend {
-  /** `answer(event, request)` returns { status, body } or a body; it may be replaced at any time. */
+  /** `answer(event, request)` returns { status, body }, a body, or { raw }, its text; it may be replaced at any time. */
   static async start(answer = () => ({ ok: true })) {
     const backend = new Backend();
     backend.answer = answer;
@@ -56,13 +56,13 @@ export class Backend {
       return;
     }
     const event = JSON.parse(body);
-    this.requests.push({ event, headers: request.headers, at: Date.now() });
+    this.requests.push({ event, raw: body.toString(), headers: request.headers, at: Date.now() });
     this.underWay += 1;
     this.most = Math.max(this.most, this.underWay);
     try {
-      const { status = 200, body: answer, ...rest } = (await this.answer(event, request)) ?? {};
+      const { status = 200, body: answer, raw, ...rest } = (await this.answer(event, request)) ?? {};
       const shown = answer ?? rest;
-      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(shown));
+      response.writeHead(status, { 'content-type': 'application/json' }).end(raw ?? JSON.stringify(shown));
     } finally {
       this.underWay -= 1;
     }

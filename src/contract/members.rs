@@ -1,0 +1,103 @@
+//! A JSON object whose values stay text: adding members does not change how the other values are written.
+
+use std::borrow::Cow;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+
+/// The members of a JSON object, in their order.
+#[derive(Default)]
+pub struct Members<'a>(IndexMap<Key<'a>, Cow<'a, RawValue>>);
+
+#[derive(Deserialize, Serialize, PartialEq, Eq, Hash)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Members<'a> {
+    /// Splits an object; `None` when the text is no object.
+    pub fn read(text: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(text.get()).ok()
+    }
+
+    /// Sets a member to the text of a value.
+    pub fn set_raw(&mut self, name: &'a str, value: &'a RawValue) {
+        self.0.insert(Key(Cow::Borrowed(name)), Cow::Borrowed(value));
+    }
+
+    /// Sets a member. It keeps its place where it was there before.
+    pub fn set(&mut self, name: &'a str, value: &Value) {
+        if let Ok(value) = to_raw_value(value) {
+            self.0.insert(Key(Cow::Borrowed(name)), Cow::Owned(value));
+        }
+    }
+
+    /// Sets a member that is missing.
+    pub fn fill(&mut self, name: &'a str, value: &Value) {
+        if !self.0.contains_key(&Key(Cow::Borrowed(name))) {
+            self.set(name, value);
+        }
+    }
+
+    /// The object as text.
+    pub fn to_raw(&self) -> Option<Box<RawValue>> {
+        to_raw_value(self).ok()
+    }
+}
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(&self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = IndexMap::new();
+                while let Some((key, value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
+                    members.insert(key, Cow::Borrowed(value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_stay_as_they_were_written() {
+        let text = RawValue::from_string(r#"{"n": 1.50, "big":123456789012345678901234567890,"\u0061":[ 1 ]}"#.into());
+        let text = text.unwrap();
+        let mut members = Members::read(&text).unwrap();
+        members.set("at", &json!("now"));
+        members.set("n", &json!(2));
+        members.fill("a", &json!("kept as it was"));
+        members.fill("more", &json!(null));
+        let expected = r#"{"n":2,"big":123456789012345678901234567890,"a":[ 1 ],"at":"now","more":null}"#;
+        assert_eq!(members.to_raw().unwrap().get(), expected);
+    }
+
+    #[test]
+    fn the_last_of_two_members_of_a_name_counts_and_only_an_object_has_members() {
+        let raw = |text: &str| RawValue::from_string(text.into()).unwrap();
+        assert_eq!(Members::read(&raw(r#"{"a":1,"b":2,"a":3}"#)).unwrap().to_raw().unwrap().get(), r#"{"a":3,"b":2}"#);
+        for text in ["[]", "1", "null", r#""{}""#] {
+            assert!(Members::read(&raw(text)).is_none(), "{text}");
+        }
+    }
+}

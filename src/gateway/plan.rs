@@ -1,0 +1,117 @@
+//! What a client's event will do, decided before anything is done.
+//!
+//! ```text
+//! check     rooms, rules, status, metadata, publishes, and the hooks: the first that refuses is the answer
+//! Plan      everything that was decided; only `check` makes one
+//! perform   does it; it cannot refuse
+//! ```
+
+mod perform;
+
+use serde_json::{Map, Value};
+
+use super::Gateway;
+use super::call::AnswerPlan;
+use super::event::Turn;
+use super::membership::{Permit, Place};
+use super::relay::PlannedRelay;
+use crate::contract::rule::Rule;
+use crate::contract::scope::Scope;
+use crate::error::{Code, Refusal};
+use crate::publish::PlannedPublish;
+use crate::session::MAX_METADATA_BYTES;
+
+pub(super) use perform::Done;
+
+/// Everything that a permitted event will do.
+pub(super) struct Plan<'a> {
+    joins: Vec<Permit>,
+    leaves: Vec<Place>,
+    relays: Vec<PlannedRelay<'a>>,
+    /// What few events have. It is boxed, because the future of every event would have to hold it.
+    more: Option<Box<More>>,
+}
+
+/// What few events do.
+#[derive(Default)]
+struct More {
+    metadata: Map<String, Value>,
+    status: Option<Value>,
+    /// `on_ok.publish`.
+    follow: Option<PlannedPublish>,
+    answer: AnswerPlan,
+}
+
+impl Gateway {
+    /// Decides what an event will do. Nothing has been done when this returns.
+    ///
+    /// # Errors
+    /// The first refusal. What only some events wait for is boxed: its place would be in the future of every event.
+    pub(super) async fn check<'a>(&self, turn: &Turn<'a>, scope: &Scope<'_>) -> Result<Plan<'a>, Refusal> {
+        let def = turn.def;
+        let joins = self.places(turn, &def.join, scope)?;
+        let leaves = self.places(turn, &def.leave, scope)?;
+        self.check_rooms(turn.client, &joins)?;
+        let joins = if joins.is_empty() { Vec::new() } else { Box::pin(self.permit_joins(turn, joins, scope)).await? };
+        let relays = self.plan_relays(turn, scope).await?;
+        if let Some(rule) = &def.require {
+            self.require(turn, rule, joins.first().map(Permit::place).or(leaves.first()), scope).await?;
+        }
+        let mut plan = Plan { joins, leaves, relays, more: None };
+        if def.presence.is_some() || def.metadata.is_some() || def.call.is_some() {
+            plan.more = Some(Box::pin(self.check_more(turn, &plan, scope)).await?);
+        }
+        Ok(plan)
+    }
+
+    async fn check_more(&self, turn: &Turn<'_>, plan: &Plan<'_>, scope: &Scope<'_>) -> Result<Box<More>, Refusal> {
+        let mut more = Box::<More>::default();
+        more.status = self.check_status(turn, scope)?;
+        more.metadata = check_metadata(turn, scope)?;
+        let Some(call) = &turn.def.call else { return Ok(more) };
+        // Before the hook is asked: the backend may act on what it is told.
+        if let Some((event, data)) = turn.def.on_ok.as_ref().and_then(|outcome| outcome.publish.as_ref()) {
+            let rooms = plan.room_names();
+            let scope = Scope { room: rooms.first().map(String::as_str), rooms: &rooms, ..scope.clone() };
+            more.follow = Some(self.plan_follow(turn.contract, event, data, &scope)?);
+        }
+        let answer = self.call(turn, call, scope).await?;
+        more.answer = self.plan_answer(turn.client, turn.contract, answer);
+        Ok(more)
+    }
+
+    async fn require(
+        &self,
+        turn: &Turn<'_>,
+        rule: &Rule,
+        place: Option<&Place>,
+        scope: &Scope<'_>,
+    ) -> Result<(), Refusal> {
+        let holds = match place {
+            Some(place) => Box::pin(self.ask(turn.client, rule, place, scope)).await?,
+            None => rule.holds(scope),
+        };
+        let denied = || Refusal::new(Code::AuthorizationFailed, "the contract does not permit this event to you");
+        holds.then_some(()).ok_or_else(denied)
+    }
+}
+
+impl Plan<'_> {
+    /// The rooms that are joined and left, in the contract's order.
+    fn room_names(&self) -> Vec<String> {
+        let joined = self.joins.iter().map(Permit::place);
+        joined.chain(&self.leaves).map(|place| place.name.to_string()).collect()
+    }
+}
+
+/// The members that the event adds to the session's metadata.
+fn check_metadata(turn: &Turn<'_>, scope: &Scope<'_>) -> Result<Map<String, Value>, Refusal> {
+    let Some(Value::Object(members)) = turn.def.metadata.as_ref().and_then(|path| path.find(scope)) else {
+        return Ok(Map::new());
+    };
+    if turn.client.session.fits_metadata(&members) {
+        return Ok(members);
+    }
+    let text = format!("the metadata of a socket has at most {MAX_METADATA_BYTES} bytes as JSON; send less");
+    Err(Refusal::new(Code::TooLarge, text))
+}
