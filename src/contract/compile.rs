@@ -152,6 +152,8 @@ impl Compiler<'_> {
         } else if path.contains(odd) {
             let problem = "a namespace holds no spaces and none of , ? # \" \\";
             self.blame(&Place::top("namespace"), problem, "write for example \"/jobs\"");
+        } else {
+            self.check_literal(&Place::top("namespace"), &path, "a namespace", "write the path of one namespace");
         }
         path.into()
     }
@@ -170,7 +172,11 @@ impl Compiler<'_> {
         let mut tokens = Vec::new();
         for (at, text) in given.iter().enumerate() {
             match token_source(text) {
-                Some(source) => tokens.push(source),
+                Some(source) => {
+                    let at = place.key("tokens").index(Some(at));
+                    self.check_literal(&at, text, "a place for a token", "write its whole name");
+                    tokens.push(source);
+                }
                 None => self.blame(
                     &place.key("tokens").index(Some(at)),
                     format!("\"{text}\" is no place for a token"),
@@ -208,6 +214,8 @@ impl Compiler<'_> {
         let claim = given.strip_prefix("claims.").unwrap_or(&given);
         if claim.is_empty() || claim.split('.').any(str::is_empty) {
             self.blame(place, format!("\"{given}\" is not a claim"), format!("write for example \"{default}\""));
+        } else {
+            self.check_literal(place, &given, "a claim", &format!("write its name, such as \"{default}\""));
         }
         claim.to_owned()
     }
@@ -230,7 +238,11 @@ impl Compiler<'_> {
         let mut codes = HashMap::new();
         for (name, alias) in raw.codes {
             match Code::ALL.into_iter().find(|code| code.as_str() == name) {
-                Some(code) => drop(codes.insert(code, alias)),
+                Some(code) => {
+                    let at = place.key("codes").key(&name);
+                    self.check_literal(&at, &alias, "a code", "write the code that clients see");
+                    codes.insert(code, alias);
+                }
                 None => {
                     let known = one_of(Code::ALL.iter().map(|code| code.as_str()));
                     self.blame(

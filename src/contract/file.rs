@@ -53,9 +53,11 @@ pub struct File {
     pub rooms: BTreeMap<String, Room>,
     /// What clients may send, by event name.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "pattern": "^[^{}*]+$" }))]
     pub client: BTreeMap<String, Client>,
     /// What backends may publish, by event name.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "pattern": "^[^{}*]+$" }))]
     pub server: BTreeMap<String, Server>,
 }
 
@@ -113,8 +115,10 @@ pub struct Expiry {
     /// How long before the end a client is warned. Default: 60s, where there is a `warn_event`.
     pub warn: Option<String>,
     /// The event that warns. Default: none, and no warning.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub warn_event: Option<String>,
     /// The client event that brings a newer token of the same user. Default: none; tokens cannot be replaced.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub refresh: Option<String>,
     /// How a client whose token has ended is disconnected. Default: disconnect.
     pub then: Option<AtExpiry>,
@@ -157,6 +161,7 @@ pub enum Reject {
 #[serde(deny_unknown_fields, default)]
 pub struct Errors {
     /// The event that carries an error where no ack was asked for. Without it such errors are only counted.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub event: Option<String>,
     /// The event's payload. Default: { code = "{error.code}", message = "{error.message}" }.
     pub payload: Option<Value>,
@@ -301,8 +306,10 @@ pub enum Presence {
 #[serde(deny_unknown_fields, default)]
 pub struct PresenceEvents {
     /// The event for the first socket of a user in a room.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub joined: Option<String>,
     /// The event for the last socket of a user leaving it.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub left: Option<String>,
 }
 

@@ -99,6 +99,9 @@ impl RoomTemplate {
 
     fn add(&mut self, piece: Piece) -> Result<(), String> {
         match piece {
+            Piece::Text(text) if text.contains('*') => {
+                return Err("a room's name has no wildcards: write a variable, such as `{jobId}`".to_owned());
+            }
             Piece::Text(text) => match self.variables.last_mut() {
                 Some(variable) => variable.after = text,
                 None => self.prefix = text,

@@ -94,6 +94,14 @@ impl Compiler<'_> {
                 self.blame(&place.key("default"), problem, "write { name = value }");
             }
         }
+        for (key, name) in
+            raw.shorthand.iter().map(|name| ("shorthand", name)).chain(args.iter().map(|name| ("args", name)))
+        {
+            self.check_literal(&place.key(key), name, "the name of a member", "write the whole name");
+        }
+        if let Some(default) = &raw.default {
+            self.check_fixed(&place.key("default"), default);
+        }
         PayloadShape {
             shorthand: raw.shorthand,
             args,

@@ -26,7 +26,13 @@ const MAX_SCHEMA_BYTES: u64 = 1024 * 1024;
 
 impl Compiler<'_> {
     pub(super) fn rule(&mut self, place: &Place, text: Option<String>, sees: Sees) -> Option<Rule> {
-        match Rule::compile(&text?) {
+        let text = text?;
+        if let Some(path) = placeholder_in(&text) {
+            let problem = format!("`{{{path}}}` is not filled in: a rule is no template");
+            self.blame(place, problem, format!("join texts with `+`, such as \"job:\" + {path}"));
+            return None;
+        }
+        match Rule::compile(&text) {
             Ok(rule) => {
                 if let Some(why) = sees.objection_to(&rule) {
                     self.blame(
@@ -51,6 +57,9 @@ impl Compiler<'_> {
     }
 
     pub(super) fn path(&mut self, place: &Place, text: &str, sees: Sees) -> Option<Path> {
+        if !self.check_literal(place, text, "a path", "name each member, such as `payload.items.0.id`") {
+            return None;
+        }
         match Path::parse(text) {
             Ok(path) => {
                 if let Some(why) = sees.objection(path.root()) {
@@ -66,6 +75,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn template(&mut self, place: &Place, value: Value, sees: Sees) -> Option<Template> {
+        self.check_member_names(place, &value);
         match Template::compile_all(value) {
             Ok(template) => {
                 for (inner, path) in template.paths() {
@@ -82,6 +92,51 @@ impl Compiler<'_> {
                 }
                 None
             }
+        }
+    }
+
+    /// Refuses a text that is taken as it stands but looks as if something were filled in or matched. False: it was refused.
+    pub(super) fn check_literal(&mut self, place: &Place, text: &str, what: &str, remedy: &str) -> bool {
+        let literal = !text.contains(['{', '}', '*']);
+        if !literal {
+            let problem = format!("\"{text}\" is taken as it stands: {what} has no placeholders and no wildcards");
+            self.blame(place, problem, remedy);
+        }
+        literal
+    }
+
+    /// Members of a template have fixed names: only their values are filled in.
+    fn check_member_names(&mut self, place: &Place, value: &Value) {
+        match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    if name.contains(['{', '}']) {
+                        let problem =
+                            format!("\"{name}\" is taken as it stands: the name of a member has no placeholders");
+                        self.blame(&place.key(name), problem, "write the whole name; only values are filled in");
+                    }
+                    self.check_member_names(&place.key(name), value);
+                }
+            }
+            Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    self.check_member_names(&place.index(Some(at)), item);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A value that clients send or leave out: nothing is filled in.
+    pub(super) fn check_fixed(&mut self, place: &Place, value: &Value) {
+        let Ok(template) = Template::compile(value.clone()) else { return };
+        for (inner, path) in template.paths() {
+            let problem = format!("`{{{}}}` is not filled in: a default is taken as it stands", path.text());
+            self.blame(
+                &place.keys(&inner),
+                problem,
+                "write the value itself, or use the path where the member is used",
+            );
         }
     }
 
@@ -165,6 +220,7 @@ impl Compiler<'_> {
         } else if name.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
             "an event's name holds no quotes, backslashes or control characters".to_owned()
         } else {
+            self.check_literal(place, name, "an event's name", "write the whole name of each event");
             return;
         };
         self.blame(place, problem, "choose another name");
@@ -235,6 +291,11 @@ impl Compiler<'_> {
     }
 
     pub(super) fn call(&mut self, place: &Place, raw: file::Call) -> Call {
+        let (hook, named_at) = match &raw {
+            file::Call::Hook(hook) => (hook, place.clone()),
+            file::Call::Table(raw) => (&raw.hook, place.key("hook")),
+        };
+        self.check_literal(&named_at, hook, "a hook's name", "write the name of one of the node's hooks");
         match raw {
             file::Call::Hook(hook) => Call { hook, idempotent: false, timeout: None },
             file::Call::Table(raw) => Call {
@@ -264,4 +325,10 @@ impl Compiler<'_> {
         }
         Some(RelayData::Args)
     }
+}
+
+/// The first path in braces of a text, if one stands there.
+fn placeholder_in(text: &str) -> Option<String> {
+    let pieces = text.split('{').skip(1).filter_map(|after| after.split_once('}'));
+    pieces.map(|(inner, _)| inner.trim()).find(|inner| Path::parse(inner).is_ok()).map(str::to_owned)
 }

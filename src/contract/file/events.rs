@@ -80,6 +80,7 @@ pub struct Relay {
     /// To everyone in the namespace.
     pub everyone: Option<bool>,
     /// The event's name. Default: as it came.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub event: Option<String>,
     /// A value of the contract's own, or "*" for the event's arguments, unchanged. Default: "*".
     pub data: Option<Value>,
@@ -108,6 +109,7 @@ pub enum ReplyRef {
 #[serde(deny_unknown_fields)]
 pub struct Reply {
     /// Its name.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub event: String,
     /// Its payload, or "*" for the event's arguments, unchanged. Default: none.
     #[serde(default)]

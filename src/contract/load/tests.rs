@@ -2,6 +2,7 @@
 
 mod expiry;
 mod files;
+mod literal;
 mod namespaces;
 
 use super::*;

@@ -1,0 +1,82 @@
+//! What looks like a placeholder or a wildcard where nothing is filled in or matched.
+
+use super::load_texts;
+
+const LITERAL: &str = r#"
+name      = "literal"
+namespace = "/{tenant}"                                          #! namespace
+
+[auth]
+tokens = ["cookie.session-{room}"]                               #! auth.tokens[0]
+user   = "{sub}"                                                 #! auth.user
+[auth.expiry]
+warn_event = "{user.id}:warn"                                    #! auth.expiry.warn_event
+refresh    = "refresh:*"                                         #! auth.expiry.refresh
+
+[errors]
+event = "error:{error.code}"                                     #! errors.event
+codes = { INVALID_ROOM = "ROOM_{room}" }                         #! errors.codes.INVALID_ROOM
+
+[connect]
+greet = { event = "hello:{user.id}" }                            #! connect.greet.event
+call  = "hooks-{user.id}"                                        #! connect.call
+
+[rooms.any]
+name = "any:*"                                                   #! rooms.any.name
+[rooms.job]
+name     = "job:{jobId}"
+join     = 'room == "job:{payload.jobId}"'                       #! rooms.job.join
+presence = { joined = "joined:{room}", left = "left:{room}" }    #! rooms.job.presence.joined #! rooms.job.presence.left
+
+[client."*"]                                                     #! client."*"
+[client."job:{id}"]                                              #! client."job:{id}"
+[client.position]
+payload  = { shorthand = "{x}", default = { at = "{now}" } }     #! client.position.payload.shorthand #! client.position.payload.default.at
+metadata = "payload.*.metadata"                                  #! client.position.metadata
+require  = '"{user.id}" == payload.id'                           #! client.position.require
+relay    = { room = "job", event = "position/{payload.id}" }     #! client.position.relay.event
+reply    = ["said:{payload.id}"]                                 #! client.position.reply[0]
+ack      = { "{payload.id}" = 1 }                                #! client.position.ack."{payload.id}"
+call     = { hook = "backend-{user.id}" }                        #! client.position.call.hook
+on_error = { reply = "no:{error.code}", data = [{ "{now}" = 1 }] } #! client.position.on_error.reply #! client.position.on_error.data[0]."{now}"
+
+[server."job:*"]                                                 #! server."job:*"
+rooms = "*"
+[server.done]
+rooms = { room = "job", with = { jobId = ["payload.{id}", "payload.id"] } } #! server.done.rooms.with.jobId[0]
+fill  = { "{now}" = 1 }                                          #! server.done.fill."{now}"
+"#;
+
+#[test]
+fn it_is_refused_with_its_line_and_a_remedy() {
+    let told = load_texts(&[LITERAL]).unwrap_err();
+    let mut expected = Vec::new();
+    for (at, line) in LITERAL.lines().enumerate() {
+        expected.extend(line.split("#!").skip(1).map(|key| format!("0.toml:{}: {}: ", at + 1, key.trim())));
+    }
+    for start in &expected {
+        let found: Vec<_> = told.iter().filter(|mistake| mistake.starts_with(start)).collect();
+        assert_eq!(found.len(), 1, "{start} in {told:#?}");
+        let remedy = found[0].rsplit_once("; ").map(|(_, remedy)| remedy);
+        assert!(remedy.is_some_and(|remedy| !remedy.is_empty()), "{}", found[0]);
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
+fn braces_and_stars_stay_where_they_mean_something_or_nothing_else() {
+    let text = r#"
+name = "right"
+[rooms.braces]
+name  = "{{{id}}}"
+chars = "*"
+join  = 'room.matches("^a{2}$") || {"a": user.id}.a == "*" || permitted(room, "job:*")'
+[client.e]
+payload = { default = { text = "{} {not a path} *" }, schema = { properties = { id = { pattern = "^x{2,}*$" } } } }
+relay   = { everyone = true, data = "*" }
+reply   = { event = "r", data = { text = "{{user.id}} *" } }
+[server.s]
+rooms = "*"
+"#;
+    assert_eq!(load_texts(&[text]).map(|_| ()), Ok(()));
+}
