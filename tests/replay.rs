@@ -28,6 +28,8 @@ const CLIENTS: usize = 10;
 struct Wire {
     received: Arc<Mutex<Vec<u64>>>,
     capacity: Arc<AtomicUsize>,
+    /// Events that carry no number.
+    told: Arc<Mutex<Vec<String>>>,
 }
 
 impl Link for Wire {
@@ -37,7 +39,10 @@ impl Link for Wire {
         if capacity > 0 && received.len() >= capacity {
             return Err(SendError::Full);
         }
-        received.push(event.args().unwrap()[0].get().parse().unwrap());
+        match event.args().unwrap()[0].get().parse() {
+            Ok(number) => received.push(number),
+            Err(_) => self.told.lock().unwrap().push(event.text().to_string()),
+        }
         Ok(())
     }
     fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
@@ -52,6 +57,10 @@ impl Link for Wire {
 }
 
 impl Wire {
+    fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap().clone()
+    }
+
     fn received(&self) -> Vec<u64> {
         self.received.lock().unwrap().clone()
     }
@@ -70,7 +79,7 @@ struct Node {
 
 impl Node {
     fn new(history: History, replay: Replay, events: u32) -> Arc<Self> {
-        let policy = HistoryPolicy { events, ttl: Duration::from_secs(600), replay, key: None };
+        let policy = HistoryPolicy { events, ttl: Duration::from_secs(600), replay, key: None, incomplete: None };
         let def = RoomDef {
             key: "r".into(),
             contract: "c".into(),
@@ -315,6 +324,59 @@ async fn joining_again_shows_it_again_and_a_room_without_history_shows_nothing()
     let def = RoomDef { history: None, ..Node::new(in_memory(), Replay::None, 1).def_of() };
     let joined = join_with_replay(&node.rooms, &node.history, &session, &"other".into(), &def, None).await;
     assert!(joined.new && joined.replay.is_none());
+}
+
+/// Everything that is kept is shown, also where it is more than one page holds.
+async fn long_history(history: History) {
+    let node = Node::new(history, Replay::Since, 2500);
+    for number in 1..=2600 {
+        node.publish(number).await;
+    }
+    let (session, wire) = node.client();
+    let outcome = node.join(&session, None).await;
+    assert_eq!((outcome.complete, outcome.replayed, outcome.offset), (true, 2500, 2600));
+    assert_eq!(wire.received(), (101..=2600).collect::<Vec<_>>());
+    node.publish(2601).await;
+    assert_eq!(wire.received().last(), Some(&2601));
+
+    for (offset, complete, first) in [(300, true, 301), (1601, true, 1602), (2601, true, 2602), (50, false, 102)] {
+        let (session, wire) = node.client();
+        let since = Since { epoch: Some(outcome.epoch), offset };
+        let back = node.join(&session, Some(since)).await;
+        assert_eq!((back.complete, back.offset), (complete, 2601), "since {offset}");
+        assert_eq!(wire.received(), (first..=2601).collect::<Vec<_>>(), "since {offset}");
+    }
+}
+
+#[tokio::test]
+async fn long_history_is_shown_whole_from_memory() {
+    long_history(in_memory()).await;
+}
+
+#[tokio::test]
+async fn long_history_is_shown_whole_from_redis() {
+    let (server, metrics) = (RedisServer::start(), Arc::new(Metrics::new()));
+    let redis = redis(&server, &metrics).await;
+    long_history(History::in_redis(redis.clone(), metrics)).await;
+    redis.close().await;
+}
+
+#[tokio::test]
+async fn client_is_told_of_a_replay_that_is_not_whole() {
+    let mut node = Node::new(in_memory(), Replay::Since, 3);
+    let policy = Arc::get_mut(&mut node).unwrap().def.history.as_mut().unwrap();
+    policy.incomplete = Some("incomplete".into());
+    for number in 1..=5 {
+        node.publish(number).await;
+    }
+    let (session, wire) = node.client();
+    let since = |offset| Some(Since { epoch: None, offset });
+    let outcome = node.join(&session, since(0)).await;
+    assert!(!outcome.complete);
+    assert_eq!(wire.received(), [3, 4, 5]);
+    assert_eq!(wire.told(), [format!(r#"["incomplete",{}]"#, outcome.to_json())]);
+    node.join(&session, None).await;
+    assert_eq!(wire.told().len(), 1, "what is kept was shown whole");
 }
 
 #[tokio::test(start_paused = true)]

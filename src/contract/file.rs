@@ -275,6 +275,10 @@ pub struct History {
     pub replay: Option<Replay>,
     /// A LIST key that other services read (payloads as JSON, newest last), such as "job-history:{jobId}".
     pub key: Option<String>,
+    /// The event that tells a joining client that it was not shown everything, and how far. Default: none; the default ack
+    /// of an event that joins tells it.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
+    pub incomplete: Option<String>,
 }
 
 /// What a joining client gets.

@@ -246,6 +246,8 @@ pub struct HistoryPolicy {
     pub replay: Replay,
     /// A LIST key that other services read (payloads as JSON, newest last).
     pub key: Option<RoomTemplate>,
+    /// The event that tells a client that it was not shown everything.
+    pub incomplete: Option<String>,
 }
 
 /// What a joining client gets.

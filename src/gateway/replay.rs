@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::contract::model::RoomDef;
-use crate::event::Stamp;
-use crate::history::replay::{is_complete, plan};
-use crate::history::{History, Page, RoomKey, Since};
+use crate::event::{Event, Stamp};
+use crate::history::replay::{first_shown, plan};
+use crate::history::{History, MAX_PAGE, Order, Page, Query, RoomKey, Since};
 use crate::room::Rooms;
 use crate::session::trail::Point;
 use crate::session::{Release, Replayed, RoomName, SendError, Session};
 
-/// A client whose queue stays full this long is not shown the rest.
+/// How long a client may take for each page of a history; one that takes longer is not shown the rest.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How soon a full queue is tried again.
@@ -91,61 +91,119 @@ pub async fn join_with_replay(
     rooms.settled(session.namespace(), room).await;
     let key = RoomKey { namespace: session.namespace().clone(), room: room.clone() };
     let mut outcome = ReplayOutcome { room: room.clone(), epoch: 0, offset: 0, complete: false, replayed: 0 };
-    let until = Instant::now() + PATIENCE;
     let why = match history.read(&key, query).await {
-        Ok(page) => {
-            outcome.epoch = page.epoch;
-            outcome.offset = page.last_offset;
-            begin_trail(session, room, &page);
-            outcome.replayed = send_all(session, room, &page, until).await;
-            let all_sent = outcome.replayed == page.events.len();
-            let held_sent = hold.end(shown(&page), until).await;
-            match (all_sent && held_sent, is_complete(policy.replay, query, &page)) {
-                (true, true) => None,
-                (true, false) => Some("gone"),
-                (false, _) => Some("slow"),
-            }
+        Ok(newest) => {
+            outcome.epoch = newest.epoch;
+            outcome.offset = newest.last_offset;
+            let first = first_shown(policy.replay, query, &newest);
+            begin_trail(session, room, &newest, first);
+            let mut showing = Showing { session, history, key: &key, epoch: newest.epoch, sent: 0 };
+            let why = showing.show(query, &newest, first).await;
+            outcome.replayed = showing.sent;
+            let held_sent = hold.end(shown(&newest, first), Instant::now() + PATIENCE).await;
+            if held_sent { why } else { Some("slow") }
         }
         Err(_) => {
-            hold.end(None, until).await;
+            hold.end(None, Instant::now() + PATIENCE).await;
             Some("unavailable")
         }
     };
     outcome.complete = why.is_none();
     history.count_replay(session.namespace(), outcome.replayed, why);
+    if let (false, Some(name)) = (outcome.complete, &policy.incomplete)
+        && let Ok(event) = Event::encode(name, &[outcome.to_json()])
+    {
+        // One whose queue stays full has been waited for already.
+        let _ = send_patiently(session, &event, &[], Instant::now() + PATIENCE).await;
+    }
     Joined { new, replay: Some(outcome) }
 }
 
-/// Sends a page, oldest first, and returns how many events were queued. Live events wait meanwhile.
-async fn send_all(session: &Session, room: &RoomName, page: &Page, until: Instant) -> usize {
-    let mut sent = 0;
-    // The plan reads the newest first.
-    for (offset, event) in page.events.iter().rev() {
-        let stamp = Stamp { room: room.clone(), epoch: page.epoch, offset: *offset };
-        loop {
-            match session.send_placed(event, std::slice::from_ref(&stamp)) {
-                Ok(()) => break,
-                Err(SendError::Full) if Instant::now() < until => tokio::time::sleep(RETRY).await,
-                Err(_) => return sent,
-            }
+/// The history of a room on its way to a client. Live events wait meanwhile.
+struct Showing<'a> {
+    session: &'a Session,
+    history: &'a History,
+    key: &'a RoomKey,
+    epoch: u64,
+    sent: usize,
+}
+
+impl Showing<'_> {
+    /// Sends everything from `first` on, oldest first, where `newest` is the last page of it. Returns why that was not all
+    /// that the client may expect, if it was not.
+    async fn show(&mut self, query: Query, newest: &Page, first: u64) -> Option<&'static str> {
+        let oldest = newest.oldest().unwrap_or(newest.last_offset + 1);
+        let why = if first < oldest {
+            self.show_earlier(query.since, first, oldest).await
+        } else {
+            (!newest.complete).then_some("gone")
+        };
+        if why == Some(SLOW) {
+            return why;
         }
-        sent += 1;
+        // The newest page is read newest first.
+        self.send(newest.events.iter().rev()).await.err().or(why)
     }
-    sent
+
+    /// Sends the pages before the newest, which begins at `oldest`. What is trimmed meanwhile is missing.
+    async fn show_earlier(&mut self, since: Option<Since>, first: u64, oldest: u64) -> Option<&'static str> {
+        let mut next = first;
+        let mut why = None;
+        let mut from = since.unwrap_or(Since { epoch: None, offset: 0 });
+        while next < oldest {
+            let query = Query { limit: MAX_PAGE, since: Some(from), order: Order::Asc };
+            let Ok(page) = self.history.read(self.key, query).await else { return Some("unavailable") };
+            let proven = page.complete || (next == first && since.is_none());
+            let earlier = || page.events.iter().take_while(|(offset, _)| *offset < oldest);
+            let (Some((start, _)), true) = (earlier().next(), page.epoch == self.epoch) else { return Some("gone") };
+            if *start != next || !proven {
+                why = Some("gone");
+            }
+            let end = earlier().last().map_or(*start, |(offset, _)| *offset);
+            if let Err(slow) = self.send(earlier()).await {
+                return Some(slow);
+            }
+            next = end + 1;
+            from = Since { epoch: Some(self.epoch), offset: end };
+        }
+        why
+    }
+
+    /// Sends one page, in order.
+    async fn send<'e>(&mut self, events: impl Iterator<Item = &'e (u64, Event)>) -> Result<(), &'static str> {
+        let until = Instant::now() + PATIENCE;
+        for (offset, event) in events {
+            let stamp = Stamp { room: self.key.room.clone(), epoch: self.epoch, offset: *offset };
+            send_patiently(self.session, event, &[stamp], until).await.map_err(|_| SLOW)?;
+            self.sent += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The client did not take what it was shown in time.
+const SLOW: &str = "slow";
+
+/// Queues an event, and waits while the queue is full.
+async fn send_patiently(session: &Session, event: &Event, stamps: &[Stamp], until: Instant) -> Result<(), SendError> {
+    loop {
+        match session.send_placed(event, stamps) {
+            Err(SendError::Full) if Instant::now() < until => tokio::time::sleep(RETRY).await,
+            sent => return sent,
+        }
+    }
 }
 
 /// A client that is cut off while it is shown the history is owed the rest when it comes back.
-fn begin_trail(session: &Session, room: &RoomName, page: &Page) {
+fn begin_trail(session: &Session, room: &RoomName, newest: &Page, first: u64) {
     if let Some(trail) = session.trail() {
-        let offset = page.oldest().map_or(page.last_offset, |oldest| oldest - 1);
-        trail.begin(room, Point { epoch: page.epoch, offset });
+        trail.begin(room, Point { epoch: newest.epoch, offset: first - 1 });
     }
 }
 
 /// What the session need not be sent live; `None` when the room has no history.
-fn shown(page: &Page) -> Option<Replayed> {
-    let first = page.oldest().unwrap_or(page.last_offset + 1);
-    (page.epoch != 0).then_some(Replayed { epoch: page.epoch, first, last: page.last_offset })
+fn shown(newest: &Page, first: u64) -> Option<Replayed> {
+    (newest.epoch != 0).then_some(Replayed { epoch: newest.epoch, first, last: newest.last_offset })
 }
 
 /// Live events wait as long as this lives.

@@ -3,28 +3,30 @@
 use super::{MAX_PAGE, Order, Page, Query, Since};
 use crate::contract::model::{HistoryPolicy, Replay};
 
-/// What is to be read for a client that joins and names `since`; `None` when it is shown nothing.
-///
-/// The newest events are read first, so that nothing lies between the last one shown and the live ones, even
-/// when more is kept than one page holds.
+/// What is read first for a client that joins and names `since`: the newest events, so that nothing lies between the last
+/// one shown and the live ones. `None` when the client is shown nothing.
 pub fn plan(policy: &HistoryPolicy, since: Option<Since>) -> Option<Query> {
-    let everything = (policy.events as usize).clamp(1, MAX_PAGE);
+    let page = (policy.events as usize).clamp(1, MAX_PAGE);
     let (limit, since) = match policy.replay {
         Replay::None => return None,
         Replay::Last => (1, None),
-        Replay::All | Replay::Since => (everything, since),
+        Replay::All | Replay::Since => (page, since),
     };
     Some(Query { limit, since, order: Order::Desc })
 }
 
-/// Whether a page that was read by such a plan is all that the contract and the client ask for.
-pub fn is_complete(replay: Replay, query: Query, page: &Page) -> bool {
-    let nothing_left_off = match replay {
-        Replay::None | Replay::Last => true,
-        Replay::All | Replay::Since if query.since.is_some() => true,
-        Replay::All | Replay::Since => page.oldest().is_none_or(|oldest| oldest == page.first_offset),
-    };
-    page.complete && nothing_left_off
+/// The offset of the first event that the client is to be shown, which may be older than the newest page; one beyond the
+/// last where it has everything.
+pub fn first_shown(replay: Replay, query: Query, newest: &Page) -> u64 {
+    let after_last = newest.last_offset + 1;
+    match replay {
+        Replay::None | Replay::Last => newest.oldest().unwrap_or(after_last),
+        Replay::All | Replay::Since => {
+            let had = query.since.filter(|since| since.fits(newest.epoch, newest.last_offset));
+            let kept = if newest.first_offset == 0 { after_last } else { newest.first_offset };
+            had.map_or(kept, |since| kept.max(since.offset + 1))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -33,7 +35,7 @@ mod tests {
     use crate::event::Event;
 
     fn policy(replay: Replay) -> HistoryPolicy {
-        HistoryPolicy { events: 100, ttl: std::time::Duration::from_secs(60), replay, key: None }
+        HistoryPolicy { events: 100, ttl: std::time::Duration::from_secs(60), replay, key: None, incomplete: None }
     }
 
     #[test]
@@ -48,13 +50,20 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_leaves_kept_events_off_is_not_complete() {
-        let event = Event::encode::<u8>("e", &[]).unwrap();
-        let events: Vec<_> = (2..2 + MAX_PAGE as u64).map(|offset| (offset, event.clone())).collect();
-        let page = Page { epoch: 1, first_offset: 1, last_offset: 1001, complete: true, events };
-        let query = plan(&policy(Replay::All), None).unwrap();
-        assert!(!is_complete(Replay::All, query, &page));
-        assert!(is_complete(Replay::All, query, &Page { first_offset: 2, ..page.clone() }));
-        assert!(is_complete(Replay::Last, query, &Page { events: vec![(9, event)], ..page }));
+    fn what_is_shown_begins_where_the_client_is_or_with_what_is_kept() {
+        let events = vec![(1500, Event::encode::<u8>("e", &[]).unwrap())];
+        let page = Page { epoch: 7, first_offset: 201, last_offset: 1500, complete: true, events };
+        let first = |replay, since: Option<(u64, u64)>| {
+            let since = since.map(|(epoch, offset)| Since { epoch: Some(epoch), offset });
+            first_shown(replay, plan(&policy(replay), since).unwrap(), &page)
+        };
+        assert_eq!(first(Replay::Last, None), 1500);
+        assert_eq!(first(Replay::All, None), 201);
+        assert_eq!(first(Replay::Since, Some((7, 1000))), 1001);
+        assert_eq!(first(Replay::Since, Some((7, 100))), 201, "trimmed");
+        assert_eq!(first(Replay::Since, Some((6, 1000))), 201, "another epoch");
+        assert_eq!(first(Replay::Since, Some((7, 1500))), 1501, "it has everything");
+        let empty = Page { first_offset: 0, last_offset: 0, events: Vec::new(), ..page.clone() };
+        assert_eq!(first_shown(Replay::All, plan(&policy(Replay::All), None).unwrap(), &empty), 1);
     }
 }

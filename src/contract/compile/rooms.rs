@@ -84,6 +84,13 @@ impl Compiler<'_> {
 
     fn history(&mut self, place: &Place, raw: file::History, name: &RoomTemplate) -> HistoryPolicy {
         let key = raw.key.and_then(|key| self.history_key(&place.key("key"), &key, name));
+        if let Some(event) = &raw.incomplete {
+            self.check_event_name(&place.key("incomplete"), event);
+            if matches!(raw.replay, None | Some(file::Replay::None)) {
+                let problem = "nothing is shown, so nothing can be missing";
+                self.blame(&place.key("incomplete"), problem, "add `replay`, or take it out");
+            }
+        }
         HistoryPolicy {
             events: raw.events.unwrap_or(DEFAULT_EVENTS),
             ttl: self.duration(&place.key("ttl"), raw.ttl).unwrap_or(DEFAULT_TTL),
@@ -94,6 +101,7 @@ impl Compiler<'_> {
                 Some(file::Replay::Since) => Replay::Since,
             },
             key,
+            incomplete: raw.incomplete,
         }
     }
 

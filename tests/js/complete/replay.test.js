@@ -89,3 +89,23 @@ describe('rooms are forgotten', () => {
     }
   });
 });
+
+describe('a room of connect.join with more events than one page holds', () => {
+  const posts = (events) => events.filter(([event]) => event === 'post').map(([, { n }]) => n);
+
+  test('is shown whole, and who misses something is told where no ack tells it', async () => {
+    for (let from = 1; from <= 1300; from += 50) {
+      const post = (n) => first.publish('told', 'post', { n });
+      for (const n of range(from, from + 49)) await post(n);
+    }
+    const alice = await connect();
+    await eventually('the last one arrives', () => posts(alice.inbox).includes(1300));
+    assert.deepEqual(await alice.drain(first).then(posts), range(51, 1300));
+
+    assert.deepEqual(await alice.ask('reread', { since: 0 }), { read: true });
+    const again = await alice.drain(first);
+    assert.deepEqual(posts(again), range(51, 1300));
+    const [, told] = again.find(([event]) => event === 'board:incomplete');
+    assert.deepEqual([told.room, told.offset, told.complete, told.replayed], ['board', 1300, false, 1250]);
+  });
+});
