@@ -15,9 +15,15 @@ pub struct Members<'a>(IndexMap<Key<'a>, Cow<'a, RawValue>>);
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Members<'a> {
-    /// Splits an object; `None` when the text is no object.
-    pub fn read(text: &'a RawValue) -> Option<Self> {
-        serde_json::from_str(text.get()).ok()
+    /// Splits an object; `None` when the text is no object. `decoded` is the same object, and stands in where a name cannot
+    /// be read as it is, because it holds half an emoji.
+    pub fn read(text: &'a RawValue, decoded: &'a Value) -> Option<Self> {
+        let split = serde_json::from_str(text.get()).ok();
+        split.or_else(|| {
+            let mut members = Self::default();
+            decoded.as_object()?.iter().for_each(|(name, value)| members.set(name, value));
+            Some(members)
+        })
     }
 
     /// Sets a member to the text of a value.
@@ -83,7 +89,7 @@ mod tests {
     fn values_stay_as_they_were_written() {
         let text = RawValue::from_string(r#"{"n": 1.50, "big":123456789012345678901234567890,"\u0061":[ 1 ]}"#.into());
         let text = text.unwrap();
-        let mut members = Members::read(&text).unwrap();
+        let mut members = Members::read(&text, &Value::Null).unwrap();
         members.set("at", &json!("now"));
         members.set("n", &json!(2));
         members.fill("a", &json!("kept as it was"));
@@ -95,9 +101,24 @@ mod tests {
     #[test]
     fn the_last_of_two_members_of_a_name_counts_and_only_an_object_has_members() {
         let raw = |text: &str| RawValue::from_string(text.into()).unwrap();
-        assert_eq!(Members::read(&raw(r#"{"a":1,"b":2,"a":3}"#)).unwrap().to_raw().unwrap().get(), r#"{"a":3,"b":2}"#);
+        let twice = raw(r#"{"a":1,"b":2,"a":3}"#);
+        assert_eq!(Members::read(&twice, &Value::Null).unwrap().to_raw().unwrap().get(), r#"{"a":3,"b":2}"#);
         for text in ["[]", "1", "null", r#""{}""#] {
-            assert!(Members::read(&raw(text)).is_none(), "{text}");
+            assert!(Members::read(&raw(text), &Value::Null).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn half_an_emoji_passes_in_a_value_and_is_replaced_in_a_name() {
+        for (text, expected) in [
+            (r#"{"a":"\ud83d"}"#, r#"{"a":"\ud83d","b":1}"#),
+            (r#"{"\ud83d":"\ud83d"}"#, "{\"\u{fffd}\":\"\u{fffd}\",\"b\":1}"),
+        ] {
+            let decoded: Value = crate::json::read(text).unwrap();
+            let text = RawValue::from_string(text.to_owned()).unwrap();
+            let mut members = Members::read(&text, &decoded).unwrap();
+            members.set("b", &json!(1));
+            assert_eq!(members.to_raw().unwrap().get(), expected);
         }
     }
 }

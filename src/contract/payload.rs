@@ -82,7 +82,7 @@ fn refuse(payload: &Value, problem: String) -> Refusal {
 /// The text of a backend's payload, as [`ServerEvent::accept`] has filled it in: what the backend wrote stays as it is.
 pub fn filled_text(given: Option<&RawValue>, accepted: &Value) -> Option<Box<RawValue>> {
     let mut members = match given.filter(|given| given.get() != "null") {
-        Some(given) => Members::read(given)?,
+        Some(given) => Members::read(given, accepted)?,
         None => Members::default(),
     };
     for (name, value) in accepted.as_object()? {

@@ -148,7 +148,7 @@ pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scop
 fn with_members(turn: &Turn<'_>, add: Map<String, Value>, scope: &Scope<'_>) -> Option<Box<RawValue>> {
     let args = turn.event.args().ok()?;
     let payload = turn.def.payload.raw(&args, scope.payload)?;
-    let Some(mut members) = Members::read(&payload) else { return Some(payload) };
+    let Some(mut members) = Members::read(&payload, scope.payload) else { return Some(payload) };
     for (name, value) in &add {
         members.set(name, value);
     }
