@@ -12,14 +12,21 @@ mod signals;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ::http::Request;
 use anyhow::Context as _;
+use axum::body::Body;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::{ServiceExt as _, service_fn};
 
 use crate::config::Config;
 use crate::contract::model::Namespace;
+use crate::engine::conn::Traffic;
+use crate::engine::listener::{self, Arrival, HttpOnly, Manners};
+use crate::engine::lobby::Lobby;
 use crate::http;
 use crate::telemetry::logging::Logging;
 pub use agree::agree;
@@ -29,6 +36,15 @@ use signals::EndSignals;
 /// So many connections may wait to be taken, if the kernel permits it (`net.core.somaxconn`): all clients of a lost node
 /// come at once, and one that finds no place tries again a second later.
 const WAITING: u32 = 4096;
+
+/// How long a new connection to the API may take for its first request's head.
+const API_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many connections to the API may be without a first request; beyond it, the one that has waited longest is closed.
+const API_PENDING: usize = 1024;
+
+/// A client of the API that takes nothing of its answer for this long is gone.
+const API_STALL: Duration = Duration::from_secs(30);
 
 /// What a node that listens is known by.
 pub struct Bound {
@@ -107,12 +123,21 @@ async fn serve_clients(parts: Arc<Parts>, listener: TcpListener, stop: Cancellat
 }
 
 async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationToken) {
-    let served = axum::serve(listener, http::api_router(parts.api.clone())).with_graceful_shutdown(async move {
-        stop.cancelled().await;
+    let router = http::api_router(parts.api.clone());
+    let service = service_fn(move |mut request: Request<Body>| {
+        // Whoever has sent a head is not waited for.
+        if let Some(arrival) = request.extensions_mut().remove::<Arrival>() {
+            arrival.guest.leave();
+        }
+        router.clone().oneshot(request)
     });
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the API has ended");
-    }
+    let manners = Manners {
+        stall: API_STALL,
+        traffic: Traffic::unmeasured(),
+        balancers: None,
+        lobby: Lobby::of_api(API_PENDING, API_HEAD_TIMEOUT, &parts.api.metrics),
+    };
+    listener::serve(listener, HttpOnly, service, manners, stop).await;
 }
 
 #[cfg(test)]

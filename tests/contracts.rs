@@ -11,6 +11,7 @@ use roomcast::contract::room_name::RoomNameError;
 use roomcast::contract::schema::Schema;
 use roomcast::contract::scope::Scope;
 use roomcast::contract::{embedded, file};
+use roomcast::error::Code;
 use roomcast::user::User;
 
 fn namespaces() -> Vec<Namespace> {
@@ -147,6 +148,25 @@ fn free_room_names_do_not_reach_rooms_with_rules() {
     let (_, vars) = root.room_of("user:u1:jobs").unwrap();
     assert_eq!(vars, [("userId".to_owned(), "u1".to_owned())]);
     assert!(root.room_of("$sid:x").is_none());
+}
+
+#[test]
+fn chat_has_a_name_of_its_catalogue_for_every_code() {
+    let root = namespace("/");
+    let chat = contract(&root, "chat");
+    let catalogue = [
+        "AUTHENTICATION_FAILED",
+        "AUTHORIZATION_FAILED",
+        "RATE_LIMIT_EXCEEDED",
+        "INVALID_ROOM",
+        "INVALID_MESSAGE",
+        "CONNECTION_ERROR",
+        "UNKNOWN_ERROR",
+    ];
+    for code in Code::ALL {
+        let shown = chat.errors.code(code);
+        assert!(catalogue.contains(&shown), "{code} is shown as {shown}");
+    }
 }
 
 #[test]

@@ -6,11 +6,12 @@ use super::path::Path;
 use super::scope::Scope;
 use super::template::{Piece, split};
 
-/// No variable of a room's name is longer, in bytes.
-pub const MAX_VARIABLE_BYTES: usize = 128;
+/// The longest variable of a room's name, in bytes: the longest id that an identity provider issues (OpenID Connect Core 1.0, 2, `sub`).
+pub const MAX_VARIABLE_BYTES: usize = 255;
 /// No room's name is longer, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
-/// What variables may hold beside letters and digits.
+/// What a variable that another one follows may hold beside letters and digits. The last one may hold every visible character:
+/// the end of the template shows where it ends. Ids of users are such: `auth0|1234`, `urn:uuid:…`, `https://idp.example/users/7`.
 pub const ALPHABET: &str = "_-.@+=~";
 
 /// The variables of a room's name with their values, in their order.
@@ -26,7 +27,7 @@ pub struct RoomTemplate {
     /// What stands before the first variable.
     prefix: String,
     variables: Vec<Variable>,
-    /// What variables may hold beside [`ALPHABET`].
+    /// What variables may hold beside what all may.
     chars: String,
     /// The text without the variables' names.
     shape: String,
@@ -61,11 +62,11 @@ pub enum RoomNameError {
     Taken,
 }
 
-/// As `chars`: every character but control characters.
+/// As `chars`: every character but control characters, spaces among them.
 const ANY: &str = "*";
 
 impl RoomTemplate {
-    /// Compiles a template. `chars` are characters that its variables may hold beside letters, digits and [`ALPHABET`].
+    /// Compiles a template. `chars` are characters that its variables may hold beside what all may.
     ///
     /// # Errors
     /// What is wrong, for the author of the contract.
@@ -128,7 +129,7 @@ impl RoomTemplate {
 
     fn check_unambiguous(&self) -> Result<(), String> {
         for variable in self.variables.iter().rev().skip(1) {
-            if variable.after.chars().next().is_none_or(|c| self.permits(c)) {
+            if variable.after.chars().next().is_none_or(|c| self.permits(c, false)) {
                 return Err(format!(
                     "two sets of values could make the same name: after `{{{}}}` write a character that a variable cannot hold, such as `:`",
                     variable.name
@@ -149,9 +150,10 @@ impl RoomTemplate {
         scope: &Scope<'_>,
     ) -> Result<(String, Variables), RoomNameError> {
         let mut vars = Vec::with_capacity(self.variables.len());
-        for variable in &self.variables {
+        for (at, variable) in self.variables.iter().enumerate() {
             let paths = with.iter().find(|(name, _)| *name == variable.name).map(|(_, paths)| paths.as_slice());
-            let value = self.value(paths.unwrap_or(std::slice::from_ref(&variable.path)), scope)?;
+            let paths = paths.unwrap_or(std::slice::from_ref(&variable.path));
+            let value = self.value(paths, scope, self.is_last(at))?;
             vars.push((variable.name.clone(), value));
         }
         let name = self.join(vars.iter().map(|(_, value)| value.as_str()));
@@ -164,7 +166,7 @@ impl RoomTemplate {
         Ok((name, vars))
     }
 
-    fn value(&self, paths: &[Path], scope: &Scope<'_>) -> Result<String, RoomNameError> {
+    fn value(&self, paths: &[Path], scope: &Scope<'_>, is_last: bool) -> Result<String, RoomNameError> {
         let found = paths.iter().find_map(|path| {
             let value = path.find_in(scope).filter(|value| !value.is_null() && value.as_str() != Some(""))?;
             Some((path, value))
@@ -182,7 +184,7 @@ impl RoomTemplate {
         if text.len() > MAX_VARIABLE_BYTES {
             return Err(RoomNameError::TooLong(place(), MAX_VARIABLE_BYTES));
         }
-        match text.chars().find(|c| !self.permits(*c)) {
+        match text.chars().find(|c| !self.permits(*c, is_last)) {
             Some(bad) => Err(RoomNameError::BadCharacter(place(), bad)),
             None => Ok(text),
         }
@@ -217,14 +219,15 @@ impl RoomTemplate {
         let mut vars = Vec::with_capacity(self.variables.len());
         for (at, variable) in self.variables.iter().enumerate() {
             let value;
-            if at + 1 == self.variables.len() {
+            if self.is_last(at) {
                 value = rest.strip_suffix(variable.after.as_str())?;
                 rest = "";
             } else {
                 // The first character after a variable is one that it cannot hold, so the first match is the only one.
                 (value, rest) = rest.split_once(variable.after.as_str())?;
             }
-            if value.is_empty() || value.len() > MAX_VARIABLE_BYTES || !value.chars().all(|c| self.permits(c)) {
+            let fits = |c| self.permits(c, self.is_last(at));
+            if value.is_empty() || value.len() > MAX_VARIABLE_BYTES || !value.chars().all(fits) {
                 return None;
             }
             vars.push((variable.name.clone(), value.to_owned()));
@@ -232,10 +235,15 @@ impl RoomTemplate {
         rest.is_empty().then_some(vars)
     }
 
-    /// Whether a variable may hold the character.
-    fn permits(&self, c: char) -> bool {
+    fn is_last(&self, at: usize) -> bool {
+        at + 1 == self.variables.len()
+    }
+
+    /// Whether a variable may hold the character; the last may hold more.
+    fn permits(&self, c: char, is_last: bool) -> bool {
         c.is_alphanumeric()
             || ALPHABET.contains(c)
+            || (is_last && is_visible(c))
             || if self.chars == ANY { !c.is_control() } else { self.chars.contains(c) }
     }
 
@@ -254,7 +262,7 @@ impl RoomTemplate {
         &self.shape
     }
 
-    /// What its variables may hold beside letters, digits and [`ALPHABET`].
+    /// What its variables may hold beside what all may.
     pub fn chars(&self) -> &str {
         &self.chars
     }
@@ -272,6 +280,12 @@ impl RoomTemplate {
         };
         holds(self, other) && !holds(other, self)
     }
+}
+
+/// Whether a reader sees the character: no space, and none that controls or reorders what is shown.
+fn is_visible(c: char) -> bool {
+    let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    !c.is_control() && !c.is_whitespace() && !is_format
 }
 
 #[cfg(test)]
@@ -326,9 +340,42 @@ mod tests {
     #[test]
     fn value_cannot_reach_another_room() {
         let user_jobs = template("user:{userId}:jobs");
-        for value in ["x:jobs", "a b", "a/b", "a\nb", "a\0b", "*", "a,b", "{x}", "\u{202e}x", "$x"] {
+        for value in ["a b", "a\nb", "a\0b", "a\u{a0}b", "\u{202e}x", "a\u{200b}"] {
             let error = render(&user_jobs, &json!({ "userId": value })).unwrap_err();
             assert!(matches!(error, RoomNameError::BadCharacter(..)), "{value}: {error}");
+        }
+        // A name leads back to the value that made it, and to no other.
+        for value in ["x:jobs", ":jobs", "x:jobs:jobs", "a/b", "*", "a,b", "{x}", "$x"] {
+            let name = render(&user_jobs, &json!({ "userId": value })).unwrap();
+            assert_eq!(user_jobs.matches(&name), Some(vec![("userId".to_owned(), value.to_owned())]));
+        }
+        let file = template("{tenant}:{path}");
+        for value in ["a:b", "a/b", "a|b"] {
+            let error = render(&file, &json!({ "tenant": value, "path": "p" })).unwrap_err();
+            assert!(matches!(error, RoomNameError::BadCharacter(..)), "{value}: {error}");
+        }
+        assert_eq!(render(&file, &json!({ "tenant": "a", "path": "b:c" })).as_deref(), Ok("a:b:c"));
+    }
+
+    #[test]
+    fn ids_of_identity_providers_make_a_name() {
+        for id in [
+            "auth0|5f7c8ec7c33c6c004bbafe82",
+            "google-oauth2|103547991597142817347",
+            "waad|B3PtG9rkEYfBUQ4T-hEjMGmHn7-5ZbPQPiLWY1rjT0w",
+            "samlp|okta|jane.doe@example.com",
+            "jane.doe+test@example.com",
+            "urn:uuid:7d9f1c5e-4b7a-4a3e-9d53-1f2b3c4d5e6f",
+            "eu-west-1:7d9f1c5e-4b7a-4a3e-9d53-1f2b3c4d5e6f",
+            "https://idp.example.com/users/7?tenant=a&b#me",
+            "spiffe://example.org/ns/default/sa/web",
+            "system:serviceaccount:default:web",
+            "EXAMPLE\\jdoe",
+            "o'neil%40example.com",
+            "uid=jdoe,ou=people,dc=example",
+        ] {
+            let name = render(&template("user:{userId}:jobs"), &json!({ "userId": id })).unwrap();
+            assert_eq!(name, format!("user:{id}:jobs"));
         }
     }
 
@@ -342,7 +389,7 @@ mod tests {
 
     #[test]
     fn lengths_are_bounded() {
-        let job = template("job:{jobId}");
+        let job = template("{jobId}");
         assert!(render(&job, &json!({ "jobId": "x".repeat(MAX_VARIABLE_BYTES) })).is_ok());
         let error = render(&job, &json!({ "jobId": "x".repeat(MAX_VARIABLE_BYTES + 1) })).unwrap_err();
         assert_eq!(error, RoomNameError::TooLong("payload.jobId".into(), MAX_VARIABLE_BYTES));
@@ -399,7 +446,7 @@ mod tests {
         #[test]
         fn name_leads_back_to_its_variables(
             text in "[a-z:]{0,6}(\\{a\\}:[a-z]{0,3})?(\\{b\\}[:/][a-z-]{0,3})?\\{c\\}[a-z:-]{0,5}",
-            values in proptest::array::uniform3("[\\PC]{0,12}"),
+            values in proptest::array::uniform3("([\\PC]|[a-z:/-]){0,12}"),
         ) {
             let template = RoomTemplate::compile(&text, "").unwrap();
             let payload = json!({ "a": values[0], "b": values[1], "c": values[2] });

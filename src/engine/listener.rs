@@ -1,6 +1,7 @@
 //! Accepts connections and serves HTTP on them.
 
 use std::future::Future;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,12 +26,19 @@ use super::proxy::Balancers;
 use super::rewind::Rewind;
 use crate::telemetry::log_gate::log_seldom;
 
+/// The longest head of a request, in bytes; a longer one is answered with 431. Node.js has the same limit.
+pub const MAX_HEAD: usize = 16 * 1024;
+
 /// How long a connection may be idle between two requests, and take for the head of the second: longer than the 60 s for which
 /// proxies keep theirs, or they would meet closed ones. The first request has [`Lobby`]'s time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long accepting pauses after it failed: without file handles, trying again at once only burns a processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The answer to a connection for which too few file descriptors are left: another node may have some.
+const NO_FILES: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// The connection that a request came on.
 #[derive(Clone)]
@@ -126,6 +134,14 @@ pub async fn serve(
                 if !*inherited.get_or_insert_with(|| stream.nodelay().unwrap_or(false)) {
                     let _ = stream.set_nodelay(true);
                 }
+                if !door.manners.lobby.has_files_left(&stream) {
+                    refuse_for_files(stream);
+                    log_seldom!(
+                        warn,
+                        "too few file descriptors are left: a new connection is refused; raise the limit of open files"
+                    );
+                    continue;
+                }
                 let guest = door.manners.lobby.enter();
                 if door.manners.balancers.is_none() {
                     door.welcome(&intake, stream, address, guest);
@@ -140,7 +156,7 @@ pub async fn serve(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
+                log_seldom!(warn, %error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -148,6 +164,12 @@ pub async fn serve(
     drop(listener);
     door.connections.close();
     door.connections.wait().await;
+}
+
+/// Tells a client to come back, if that can be written at once.
+fn refuse_for_files(stream: TcpStream) {
+    // Whether the client reads it does not matter: the connection ends.
+    let _ = stream.into_std().and_then(|mut stream| stream.write(NO_FILES));
 }
 
 /// What connections share.
@@ -219,7 +241,7 @@ async fn connection(conn: Conn<Rewind<TcpStream>>, arrival: Arrival, service: im
         service.clone().oneshot(request)
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(MAX_HEAD);
     let serving = http.serve_connection(TokioIo::new(conn), service).with_upgrades();
     let shown_out = guest.shown_out();
     tokio::pin!(serving, shown_out);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,6 +15,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::metrics::{Metrics, count};
+use crate::telemetry::process;
+
+/// File descriptors that clients leave to the API's listener, Redis and hooks.
+const SPARE_FILES: RawFd = 64;
 
 /// Where connections wait for their sessions.
 pub struct Lobby {
@@ -23,6 +28,14 @@ pub struct Lobby {
     guests: Mutex<Guests>,
     silent: IntCounter,
     crowded: IntCounter,
+    files: Option<Files>,
+}
+
+/// Keeps some of the process's file descriptors for others.
+struct Files {
+    /// Clients have descriptors below this one.
+    end: RawFd,
+    refused: IntCounter,
 }
 
 #[derive(Default)]
@@ -42,11 +55,13 @@ pub struct Guest {
 }
 
 impl Lobby {
-    /// At most so many guests (0: no limit), each of whom says what it wants within `patience`.
+    /// The public listener's: at most so many guests (0: no limit), each of whom says what it wants within `patience`.
     pub fn new(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
         let refused = |reason| metrics.handshakes_refused_total.with_label_values(&[reason]);
         let guests = Mutex::default();
-        let lobby = Arc::new(Self { most, patience, guests, silent: refused("silent"), crowded: refused("pending") });
+        let files = Files::new(process::max_open_files(), refused("files"));
+        let lobby =
+            Arc::new(Self { most, patience, guests, silent: refused("silent"), crowded: refused("pending"), files });
         let measured = Arc::downgrade(&lobby);
         metrics.measure(move |metrics| {
             if let Some(lobby) = measured.upgrade() {
@@ -54,6 +69,18 @@ impl Lobby {
             }
         });
         lobby
+    }
+
+    /// The API listener's.
+    pub fn of_api(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
+        let refused = |reason| metrics.api_connections_refused_total.with_label_values(&[reason]);
+        let guests = Mutex::default();
+        Arc::new(Self { most, patience, guests, silent: refused("silent"), crowded: refused("pending"), files: None })
+    }
+
+    /// Whether a connection leaves enough file descriptors to others; one that does not is counted as refused.
+    pub fn has_files_left(&self, connection: &impl AsRawFd) -> bool {
+        self.files.as_ref().is_none_or(|files| files.permit(connection.as_raw_fd()))
     }
 
     /// A connection has come.
@@ -79,6 +106,22 @@ impl Lobby {
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
         self.guests.lock().expect("no panic while held")
+    }
+}
+
+impl Files {
+    /// `None` where the process has no limit.
+    fn new(most: Option<i64>, refused: IntCounter) -> Option<Self> {
+        let most = RawFd::try_from(most?).ok()?;
+        Some(Self { end: most - SPARE_FILES.min(most / 4), refused })
+    }
+
+    /// A new descriptor is the lowest that is free: as many as its number are open, whoever has them.
+    fn permit(&self, new: RawFd) -> bool {
+        if new >= self.end {
+            self.refused.inc();
+        }
+        new < self.end
     }
 }
 
@@ -165,6 +208,18 @@ mod tests {
         assert_eq!(second.hear(async { 1 }).await, Some(1));
         assert!(!third.out.is_cancelled() && !fourth.out.is_cancelled());
         assert_eq!((lobby.waiting(), refused(&metrics)), (2, (0, 1)));
+    }
+
+    #[test]
+    fn clients_leave_some_file_descriptors_to_others() {
+        let refused = || IntCounter::new("refused", "refused").unwrap();
+        for (most, end) in [(65_536, 65_472), (1024, 960), (256, 192), (64, 48), (8, 6)] {
+            let files = Files::new(Some(most), refused()).unwrap();
+            assert!(files.permit(end - 1) && !files.permit(end), "{most}");
+            assert_eq!(files.refused.get(), 1);
+        }
+        assert!(Files::new(None, refused()).is_none());
+        assert!(Files::new(Some(i64::MAX), refused()).is_none());
     }
 
     #[tokio::test(start_paused = true)]

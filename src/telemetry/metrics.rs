@@ -83,8 +83,8 @@ metrics! {
     websockets_compressed: gauge [];
     /// Clients that began to move from polling to WebSocket.
     transport_upgrades_total: counter [];
-    /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed (an unknown transport, another version of the protocol, a parameter twice), unknown_session (ended, or somebody else's), overlap (a body before the one before it has come), slow_body (not within ping_interval and ping_timeout); and connections that were closed before they had a session: silent (server.handshake_timeout), pending (limits.max_pending_connections).
-    handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded", "ip_connections", "ip_rate", "malformed", "unknown_session", "overlap", "slow_body", "silent", "pending"];
+    /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed (an unknown transport, another version of the protocol, a parameter twice), unknown_session (ended, or somebody else's), overlap (a body before the one before it has come), slow_body (not within ping_interval and ping_timeout); and connections that were closed before they had a session: silent (server.handshake_timeout), pending (limits.max_pending_connections), files (the process has nearly as many files open as it may have).
+    handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded", "ip_connections", "ip_rate", "malformed", "unknown_session", "overlap", "slow_body", "silent", "pending", "files"];
     /// Bytes of the public listener's connections, by direction: received, sent. Below TLS and above TCP.
     network_bytes_total: counter ["direction"] from ["received", "sent"];
     /// Packets that wait to be written to clients now, over all WebSockets of the native engine; the library does not tell how many of its own wait.
@@ -261,6 +261,8 @@ metrics! {
     jwks_refreshes_total: counter ["result"];
     /// Keys of the published key set that are in use.
     jwks_keys: gauge [];
+    /// Connections to the API's listener that were closed before they had sent a request's head, by reason: silent (not within 10 s), pending (1024 others wait).
+    api_connections_refused_total: counter ["reason"] from ["silent", "pending"];
     /// Requests of the API, by route and status.
     api_requests_total: counter ["route", "status"];
     /// Seconds from an API request's head to its answer.

@@ -48,13 +48,18 @@ fn measure_process(metrics: &Metrics) {
     if let Some(seconds) = read("stat").as_deref().and_then(cpu_seconds) {
         raise(&metrics.process_cpu, seconds);
     }
-    if let Some(limit) = read("limits").as_deref().and_then(|limits| field(limits, "Max open files")) {
+    if let Some(limit) = max_open_files() {
         metrics.process_max_fds.with_label_values::<&str>(&[]).set(limit);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         // One of them is the folder itself.
         metrics.process_open_fds.with_label_values::<&str>(&[]).set(count(open.count().saturating_sub(1)));
     }
+}
+
+/// How many file descriptors the process may have open (its soft limit); `None` where it is not known, or there is no limit.
+pub fn max_open_files() -> Option<i64> {
+    field(&read("limits")?, "Max open files")
 }
 
 fn read(file: &str) -> Option<String> {

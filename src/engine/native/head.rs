@@ -11,7 +11,7 @@ use sha1::{Digest, Sha1};
 use super::deflate;
 
 /// A longer head is not ours to judge.
-pub const MAX_HEAD: usize = 16 * 1024;
+pub use crate::engine::listener::MAX_HEAD;
 
 const MAX_HEADERS: usize = 64;
 

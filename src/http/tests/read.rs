@@ -21,6 +21,7 @@ async fn health_and_metrics_need_no_key() {
     assert_eq!(get("/api/v1/openapi.json").await.json()["openapi"], "3.1.0");
     let metrics = get("/metrics").await;
     assert_eq!(metrics.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    assert!(!metrics.headers.contains_key("content-encoding"));
     assert!(metrics.text.contains("roomcast_connections{nsp=\"/jobs\"} 0\n"), "{}", metrics.text);
     assert!(metrics.text.contains("roomcast_api_requests_total{route=\"openapi\",status=\"200\"} 1\n"));
 }

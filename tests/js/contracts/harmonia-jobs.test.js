@@ -213,6 +213,21 @@ describe('ownership', () => {
   });
 });
 
+test('a user whom an identity provider named gets what concerns their jobs', async () => {
+  for (const user of ['auth0|1234', 'google-oauth2|103547991597142817347', 'jane@example.com', 'urn:uuid:7d9f', 'CN=Jane Doe,OU=a']) {
+    const jane = await w.connect({ user });
+    const id = await jobOf(user);
+    assert.deepEqual(await jane.ask('jobs:subscribe:user'), { success: true, room: `user:${user}:jobs` });
+    const { rooms } = await publish('job:status', { id, status: 'queued' }, { userId: user });
+    assert.ok(rooms.includes(`user:${user}:jobs`), rooms);
+    await publish('job:completed', { job: { id, userId: user } });
+    assert.deepEqual(await jane.drain(w.a), [
+      ['job:status', { id, status: 'queued' }],
+      ['job:completed', { job: { id, userId: user } }],
+    ]);
+  }
+});
+
 describe('what a client may not send', () => {
   const cases = [
     ['job:subscribe', [], 'INVALID_PAYLOAD'],

@@ -79,6 +79,15 @@ test('without a named user, the user room gets nothing', async () => {
   assert.deepEqual(await client.drain(w.a), []);
 });
 
+test('the user may be one whom an identity provider named', async () => {
+  for (const userId of ['auth0|1234', 'waad|B3PtG9rk', 'jane@example.com', 'urn:uuid:7d9f', 'CN=Jane Doe,OU=a']) {
+    const client = await w.connect({ namespace });
+    assert.equal((await client.ask('subscribe:jobs', { userId })).room, `user:${userId}`);
+    await publish('job:update', { jobId: 'j', status: 's', timestamp: 't' }, { userId });
+    assert.deepEqual(await client.drain(w.a), [['job:update', { jobId: 'j', status: 's', timestamp: 't' }]]);
+  }
+});
+
 test('a payload of the wrong shape is refused in the ack', async () => {
   const client = await w.connect({ namespace });
   for (const payload of [7, 'j1', [], { jobId: 5 }, { userId: {} }]) {

@@ -59,5 +59,6 @@ fn name_that_two_families_make_belongs_to_neither() {
     assert_eq!(namespace.room_of("a-fixed").unwrap().0.key, "one");
     assert_eq!(namespace.room_of("a-c").unwrap().0.key, "a");
     assert_eq!(namespace.room_of("x:y").unwrap().0.key, "any");
-    assert!(namespace.room_of("x/y").is_none());
+    assert_eq!(namespace.room_of("x/y").unwrap().0.key, "any");
+    assert!(namespace.room_of("x y").is_none());
 }
