@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::config;
 use crate::contract::model::RecoveryPolicy;
 use crate::history::{History, HistoryError, Order, Query, RoomKey};
-use crate::session::trail::{Point, Tail};
+use crate::session::trail::{Hearing, Point, Tail};
 use crate::session::{Close, Session};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
@@ -124,6 +124,7 @@ pub struct Recovery {
     store: Store,
     history: Arc<History>,
     most_events: usize,
+    hearing: Hearing,
     live: Mutex<HashMap<Arc<str>, Live>>,
     tell: OnceLock<Box<dyn Fn(Taken) + Send + Sync>>,
     tasks: TaskTracker,
@@ -132,7 +133,7 @@ pub struct Recovery {
 
 enum Store {
     Memory(Memory),
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
 }
 
 /// A session that is connected here.
@@ -146,7 +147,8 @@ impl Recovery {
     /// For a node alone.
     pub fn in_memory(config: &config::Recovery, history: Arc<History>, metrics: Arc<Metrics>) -> Arc<Self> {
         let store = Store::Memory(Memory::new(config.sessions, metrics.clone()));
-        Self::start(store, config, history, metrics, Duration::ZERO)
+        // There is nobody else to hear.
+        Self::start(store, config, history, metrics, Duration::ZERO, Arc::new(|| Some(0)))
     }
 
     /// For a node of a cluster. `longest` is the longest window of all namespaces; zero: nobody is recovered.
@@ -158,7 +160,9 @@ impl Recovery {
         history: Arc<History>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Self::start(Store::Redis(RedisStore::new(redis, node)), config, history, metrics, longest)
+        let ears = redis.clone();
+        let hearing: Hearing = Arc::new(move || ears.hearing());
+        Self::start(Store::Redis(Box::new(RedisStore::new(redis, node))), config, history, metrics, longest, hearing)
     }
 
     fn start(
@@ -167,11 +171,13 @@ impl Recovery {
         history: Arc<History>,
         metrics: Arc<Metrics>,
         longest: Duration,
+        hearing: Hearing,
     ) -> Arc<Self> {
         let recovery = Arc::new(Self {
             store,
             history,
             most_events: config.events,
+            hearing,
             live: Mutex::default(),
             tell: OnceLock::new(),
             tasks: TaskTracker::new(),
@@ -185,6 +191,11 @@ impl Recovery {
     pub fn tell_with(&self, tell: impl Fn(Taken) + Send + Sync + 'static) {
         // A second one changes nothing.
         let _ = self.tell.set(Box::new(tell));
+    }
+
+    /// How this node hears the others.
+    pub fn hearing(&self) -> &Hearing {
+        &self.hearing
     }
 
     // === coming back ===
@@ -216,6 +227,10 @@ impl Recovery {
         let pid = Pid::read(pid).ok_or(Failure::Unknown)?;
         let ticket = Ticket::of(pid, namespace);
         let tail = Tail::read(offset).ok_or(Failure::Incomplete)?;
+        // A node that does not hear the others could show what was missed, and would miss what follows.
+        if (self.hearing)().is_none() {
+            return Err(Failure::Unavailable);
+        }
         let digest = secret::digest(user);
         self.end_here(&ticket.key, &digest).await?;
         let (mut kept, elsewhere) = match &self.store {
@@ -233,9 +248,6 @@ impl Recovery {
         }
         let mut shown = Shown::default();
         let missed = self.read_on(namespace, &mut cursors, &mut shown).await?;
-        if self.history.lacks_events(namespace).await? {
-            return Err(Failure::Incomplete);
-        }
         Ok(Returned { ticket, kept, cursors, missed, shown })
     }
 
@@ -254,6 +266,10 @@ impl Recovery {
             self.history.read(&room, cursor.query()).await
         }));
         let pages = pages.await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        // Asked last: an event that no history has was noted before it went live.
+        if self.history.lacks_events(namespace).await? {
+            return Err(Failure::Incomplete);
+        }
         missed::merge(cursors, pages, self.most_events, shown)
     }
 
@@ -301,9 +317,9 @@ impl Recovery {
         let Some(trail) = session.trail() else { return };
         let heads = trail.unknown().into_iter().map(|room| async move {
             let key = RoomKey { namespace: session.namespace().clone(), room: room.clone() };
-            let page = self.history.read(&key, Query { limit: 1, since: None, order: Order::Desc }).await;
-            if let Ok(page) = page {
-                trail.begin(&room, Point { epoch: page.epoch, offset: page.last_offset });
+            match self.history.read(&key, Query { limit: 1, since: None, order: Order::Desc }).await {
+                Ok(page) => trail.begin(&room, Point { epoch: page.epoch, offset: page.last_offset }),
+                Err(_) => trail.give_up(&room),
             }
         });
         join_all(heads).await;
@@ -331,16 +347,25 @@ impl Recovery {
             Store::Memory(memory) if may_return => memory.keep(key.clone(), digest, kept, window),
             Store::Memory(_) => {}
             Store::Redis(redis) => {
-                redis.ending(&key, may_return);
+                // Redis may not know of the last joins, and would give the client back without them.
+                let whole = may_return && trail.to_save().is_none();
+                if !may_return {
+                    redis.forbid(&key);
+                }
                 let end = if may_return { window } else { Duration::ZERO };
                 let what = Writing::of(trail, digest, Some(end));
                 let recovery = self.clone();
                 self.tasks.spawn(async move {
                     let Store::Redis(redis) = &recovery.store else { return };
-                    if redis.save(&what, &kept).await.is_err() {
-                        recovery.metrics.recovery_errors_total.with_label_values(&["end"]).inc();
+                    match redis.save(&what, &kept).await {
+                        Ok(()) => redis.allow(&what.key),
+                        Err(_) => {
+                            recovery.metrics.recovery_errors_total.with_label_values(&["end"]).inc();
+                            if !whole {
+                                redis.forbid(&what.key);
+                            }
+                        }
                     }
-                    redis.ended(&what.key);
                 });
             }
         }
@@ -386,6 +411,9 @@ async fn care(recovery: Weak<Recovery>, longest: Duration) {
         known |= said;
         if known && !said {
             recovery.metrics.recovery_errors_total.with_label_values(&["node"]).inc();
+        }
+        if let Store::Redis(redis) = &recovery.store {
+            redis.forget_forbidden().await;
         }
         for session in recovery.neglected() {
             recovery.settle(&session).await;

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 pub use health::Health;
 pub use keys::{Keys, SocketIoKeys};
-pub use subscriber::{Kind, Message, Sink, Subscriber};
+pub use subscriber::{Kind, Losses, Message, Sink, Subscriber};
 
 use crate::config;
 use crate::telemetry::metrics::Metrics;
@@ -134,6 +134,13 @@ impl Redis {
         self.inner.links[0].connections()
     }
 
+    /// A number that changes each time that messages of other nodes may have been lost; `None` while this node does not
+    /// listen to all that it wants. What was published while the number stayed the same has come or will come.
+    pub fn hearing(&self) -> Option<u64> {
+        let listens = self.is_listening() && self.inner.subscriber.is_complete();
+        listens.then(|| self.inner.links[1].connections() + self.inner.subscriber.losses().count())
+    }
+
     /// What is known of the connections.
     pub fn health(&self) -> Health {
         self.inner.state.health(self.is_connected(), self.is_listening())
@@ -171,6 +178,10 @@ impl Redis {
 
     fn state(&self) -> &Arc<State> {
         &self.inner.state
+    }
+
+    fn commands(&self) -> &Client {
+        &self.inner.client
     }
 
     fn listener(&self) -> &Client {

@@ -52,8 +52,8 @@ pub trait Interest: Send + Sync {
     fn began(&self, namespace: &Arc<str>, room: &RoomName);
     /// A room's last member is gone.
     fn ended(&self, namespace: &Arc<str>, room: &RoomName);
-    /// Resolves when what is sent to the room elsewhere arrives here, or it is clear that it cannot. `None`: so it is.
-    fn settled<'a>(&'a self, namespace: &Arc<str>, room: &RoomName) -> Option<BoxFuture<'a, ()>>;
+    /// Resolves when it is known whether what is sent to the room elsewhere arrives here: true, it does. `None`: it does already.
+    fn settled<'a>(&'a self, namespace: &Arc<str>, room: &RoomName) -> Option<BoxFuture<'a, bool>>;
 }
 
 /// Every namespace's rooms and sessions on this node.
@@ -126,10 +126,11 @@ impl Rooms {
     }
 
     /// Waits until what other nodes send to a room reaches its members here: a join takes effect then. At once where
-    /// that is so already, or cannot be because Redis is away.
-    pub async fn settled(&self, namespace: &Arc<str>, room: &RoomName) {
-        if let Some(settled) = self.interest.get().and_then(|interest| interest.settled(namespace, room)) {
-            settled.await;
+    /// that is so already, or cannot be because Redis is away: false.
+    pub async fn settled(&self, namespace: &Arc<str>, room: &RoomName) -> bool {
+        match self.interest.get().and_then(|interest| interest.settled(namespace, room)) {
+            Some(settled) => settled.await,
+            None => true,
         }
     }
 

@@ -20,7 +20,7 @@ use super::frame::{Frame, Origin, now_us};
 use super::gaps::Gaps;
 use super::numbers::Numbers;
 use crate::publish::{NotCarried, Receipt};
-use crate::redis::{Kind, Message, Redis};
+use crate::redis::{Kind, Losses, Message, Redis};
 use crate::telemetry::metrics::Metrics;
 
 /// At most so many publishes are on their way to Redis and back.
@@ -168,7 +168,8 @@ impl PubSub {
 
     /// Reads what other nodes published.
     pub(super) fn reader(&self) -> Reader {
-        Reader { own: self.origin.clone(), metrics: self.metrics.clone(), gaps: self.gaps.clone() }
+        let losses = self.redis.subscriber().losses().clone();
+        Reader { own: self.origin.clone(), metrics: self.metrics.clone(), gaps: self.gaps.clone(), losses }
     }
 
     /// Who counts what never arrived.
@@ -244,7 +245,8 @@ impl PubSub {
     pub(super) fn note_heads(&self, origin: &Origin, heads: &HashMap<Arc<str>, u64>) {
         let mut gaps = self.gaps.lock().expect("no panic while held");
         for (channel, head) in heads {
-            count_missed(&self.metrics, gaps.note_head(origin, channel, *head, Instant::now()));
+            let missing = gaps.note_head(origin, channel, *head, Instant::now());
+            count_missed(&self.metrics, self.redis.subscriber().losses(), missing);
         }
     }
 
@@ -259,8 +261,9 @@ async fn subscribers(redis: &Redis, channel: &str) -> Result<u64, Error> {
     Ok(count)
 }
 
-fn count_missed(metrics: &Metrics, missing: u64) {
+fn count_missed(metrics: &Metrics, losses: &Losses, missing: u64) {
     if missing > 0 {
+        losses.note();
         metrics.cluster_missed_total.with_label_values::<&str>(&[]).inc_by(missing);
     }
 }
@@ -271,6 +274,7 @@ pub(super) struct Reader {
     own: Origin,
     metrics: Arc<Metrics>,
     gaps: Arc<Mutex<Gaps>>,
+    losses: Losses,
 }
 
 // === impl Reader ===
@@ -296,7 +300,7 @@ impl Reader {
             let mut gaps = self.gaps.lock().expect("no panic while held");
             let missing = gaps.note(&frame.origin, channel, frame.number, Instant::now());
             drop(gaps);
-            count_missed(&self.metrics, missing);
+            count_missed(&self.metrics, &self.losses, missing);
         }
         Some(frame)
     }

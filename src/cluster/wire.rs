@@ -74,7 +74,12 @@ impl Wire {
         let keys = redis.keys().clone();
         let socketio = (!config.socketio_key.is_empty()).then(|| SocketIoKeys::new(&config.socketio_key));
         let space = |path: &Arc<str>| {
-            let (intake, incoming) = Intake::new(config.receive_buffer, pubsub.gaps().clone(), metrics.clone());
+            let (intake, incoming) = Intake::new(
+                config.receive_buffer,
+                pubsub.gaps().clone(),
+                metrics.clone(),
+                redis.subscriber().losses().clone(),
+            );
             (path.clone(), Space::new(path, &keys, socketio.as_ref(), intake, incoming))
         };
         let spaces = rooms.namespaces().map(space).collect();
@@ -236,11 +241,11 @@ impl Interest for Wire {
         }
     }
 
-    fn settled<'a>(&'a self, namespace: &Arc<str>, room: &RoomName) -> Option<BoxFuture<'a, ()>> {
+    fn settled<'a>(&'a self, namespace: &Arc<str>, room: &RoomName) -> Option<BoxFuture<'a, bool>> {
         let subscriber = self.redis.subscriber();
         let open: Vec<_> =
             self.channels(namespace, room).filter(|(kind, channel)| !subscriber.is_settled(*kind, channel)).collect();
-        if open.is_empty() {
+        if open.is_empty() && self.redis.hearing().is_some() {
             return None;
         }
         Some(Box::pin(async move {
@@ -253,6 +258,8 @@ impl Interest for Wire {
             if tokio::time::timeout(patience, all).await.is_err() {
                 self.metrics.cluster_unconfirmed_joins_total.with_label_values::<&str>(&[]).inc();
             }
+            let confirmed = open.iter().all(|(kind, channel)| subscriber.is_settled(*kind, channel));
+            confirmed && self.redis.hearing().is_some()
         }))
     }
 }

@@ -146,7 +146,14 @@ impl Gateway {
     pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {
         let Admission { namespace, user, limits, answers, rejected, ticket } = admission;
         let transport = peer.transport;
-        let session = Session::with_trail(id, namespace.path.clone(), user, peer, link, ticket.trail());
+        let session = Session::with_trail(
+            id,
+            namespace.path.clone(),
+            user,
+            peer,
+            link,
+            ticket.trail(self.parts.recovery.hearing()),
+        );
         let client =
             Arc::new(Client { session, lane: Arc::default(), limits, admitted: rejected.is_none(), namespace });
         if let Some((contract, refusal)) = rejected {

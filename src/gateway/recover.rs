@@ -20,7 +20,7 @@ use crate::auth::Handshake;
 use crate::contract::model::Namespace;
 use crate::recovery::{self, Missed, Pid, Returned};
 use crate::room::RESERVED_PREFIX;
-use crate::session::trail::Trail;
+use crate::session::trail::{Hearing, Trail};
 use crate::session::{Close, Release, SendError, Session};
 use crate::user::User;
 
@@ -53,12 +53,12 @@ impl Ticket {
     }
 
     /// What the session will have had of its rooms.
-    pub(super) fn trail(&self) -> Option<Box<Trail>> {
+    pub(super) fn trail(&self, hearing: &Hearing) -> Option<Box<Trail>> {
         match self {
             Self::None => None,
-            Self::New(ticket) => Some(Trail::new(ticket.key.clone(), 0)),
+            Self::New(ticket) => Some(Trail::new(ticket.key.clone(), 0, hearing.clone())),
             Self::Back(returned) => {
-                let trail = Trail::new(returned.ticket.key.clone(), returned.kept.generation);
+                let trail = Trail::new(returned.ticket.key.clone(), returned.kept.generation, hearing.clone());
                 for cursor in &returned.cursors {
                     trail.resume(&cursor.room, cursor.had.clone());
                 }
@@ -128,13 +128,16 @@ impl Gateway {
         if !self.give(session, &returned.missed, until).await {
             return false;
         }
-        // What is appended from here on arrives live.
-        for cursor in &returned.cursors {
-            self.rooms().settled(session.namespace(), &cursor.room).await;
-        }
         let recovery = &self.parts.recovery;
+        let hearing = recovery.hearing()();
+        // What is appended from here on arrives live, or the client would have a gap between what it is shown and what follows.
+        for cursor in &returned.cursors {
+            if !self.rooms().settled(session.namespace(), &cursor.room).await {
+                return false;
+            }
+        }
         match recovery.read_on(session.namespace(), &mut returned.cursors, &mut returned.shown).await {
-            Ok(more) => self.give(session, &more, until).await,
+            Ok(more) => self.give(session, &more, until).await && hearing.is_some() && hearing == recovery.hearing()(),
             Err(_) => false,
         }
     }

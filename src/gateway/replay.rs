@@ -88,7 +88,7 @@ pub async fn join_with_replay(
     };
     let hold = Hold::begin(session, room);
     let new = rooms.join(session, room);
-    rooms.settled(session.namespace(), room).await;
+    let heard = rooms.settled(session.namespace(), room).await;
     let key = RoomKey { namespace: session.namespace().clone(), room: room.clone() };
     let mut outcome = ReplayOutcome { room: room.clone(), epoch: 0, offset: 0, complete: false, replayed: 0 };
     let why = match history.read(&key, query).await {
@@ -101,7 +101,12 @@ pub async fn join_with_replay(
             let why = showing.show(query, &newest, first).await;
             outcome.replayed = showing.sent;
             let held_sent = hold.end(shown(&newest, first), Instant::now() + PATIENCE).await;
-            if held_sent { why } else { Some("slow") }
+            match (heard, held_sent) {
+                // What follows may be missing.
+                (false, _) => Some("unavailable"),
+                (true, false) => Some("slow"),
+                (true, true) => why,
+            }
         }
         Err(_) => {
             hold.end(None, Instant::now() + PATIENCE).await;

@@ -1,8 +1,8 @@
 //! Sessions in Redis: written as they begin and change, found by any node.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
@@ -17,6 +17,9 @@ use crate::session::trail::Trail;
 /// A connected session is kept for so long after it was written last.
 const CONNECTED: Duration = Duration::from_secs(60 * 60);
 
+/// At most this many ended sessions that must not come back are remembered until Redis has forgotten them.
+const MAX_FORBIDDEN: usize = 10_000;
+
 /// Keeps sessions in Redis.
 pub(super) struct RedisStore {
     redis: Redis,
@@ -24,8 +27,9 @@ pub(super) struct RedisStore {
     incarnation: String,
     save: Script,
     take: Script,
-    /// Sessions that have ended and are not to come back, until Redis knows.
-    ending: Mutex<HashMap<Arc<str>, ()>>,
+    /// Sessions that have ended and must not come back, since when, until Redis has forgotten them.
+    forbidden: Mutex<HashMap<Arc<str>, Instant>>,
+    forget: Script,
 }
 
 /// How a session is written.
@@ -51,7 +55,8 @@ impl RedisStore {
             incarnation: format!("{node}~{}", Uuid::new_v4().simple()),
             save: Script::new(include_str!("redis/save.lua")),
             take: Script::new(include_str!("redis/take.lua")),
-            ending: Mutex::default(),
+            forbidden: Mutex::default(),
+            forget: Script::new(include_str!("redis/forget.lua")),
         }
     }
 
@@ -74,7 +79,7 @@ impl RedisStore {
 
     /// The session, which nobody else gets then, and whether another node may take it for connected.
     pub(super) async fn take(&self, key: &Arc<str>, digest: &str) -> Result<(Kept, bool), Failure> {
-        if self.ending.lock().expect("no panic while held").contains_key(key) {
+        if self.forbidden().contains_key(key) {
             return Err(Failure::Unknown);
         }
         let answer = self.run(&self.take, key, vec![digest.into()]).await?;
@@ -95,16 +100,38 @@ impl RedisStore {
         Ok((kept, connected && incarnation != self.incarnation))
     }
 
-    /// The client of this session has said that it goes, or was sent away.
-    pub(super) fn ending(&self, key: &Arc<str>, may_return: bool) {
-        if !may_return {
-            self.ending.lock().expect("no panic while held").insert(key.clone(), ());
+    /// The session must not come back: its client went or was sent away, or Redis does not know its last rooms. Remembered
+    /// until Redis has forgotten it.
+    pub(super) fn forbid(&self, key: &Arc<str>) {
+        let mut forbidden = self.forbidden();
+        if forbidden.len() < MAX_FORBIDDEN {
+            forbidden.insert(key.clone(), Instant::now());
         }
     }
 
-    /// Redis knows, or cannot be told.
-    pub(super) fn ended(&self, key: &Arc<str>) {
-        self.ending.lock().expect("no panic while held").remove(key);
+    /// Redis knows how the session has ended.
+    pub(super) fn allow(&self, key: &Arc<str>) {
+        self.forbidden().remove(key);
+    }
+
+    /// Has Redis forget the sessions that must not come back, as far as it can be reached.
+    pub(super) async fn forget_forbidden(&self) {
+        let keys: Vec<_> = {
+            let mut forbidden = self.forbidden();
+            // By then Redis has forgotten it by itself.
+            forbidden.retain(|_, since| since.elapsed() < CONNECTED);
+            forbidden.keys().cloned().collect()
+        };
+        for key in keys {
+            match self.run(&self.forget, &key, vec![self.incarnation.as_str().into()]).await {
+                Ok(_) => self.allow(&key),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn forbidden(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.forbidden.lock().expect("no panic while held")
     }
 
     /// Says that this node is there, for whoever finds its sessions later.

@@ -9,7 +9,7 @@ use fred::clients::Client;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::RespVersion;
 use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TlsConfig, TlsConnector,
+    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig, TlsConfig, TlsConnector,
     TlsHostMapping, UnresponsiveConfig,
 };
 use rustls::pki_types::pem::PemObject;
@@ -119,6 +119,8 @@ fn build(config: &config::Redis, channel: usize) -> Result<Client, RedisError> {
             max_timeout: Some(config.command_timeout.get() * 2),
             interval: config.command_timeout.get() / 2,
         },
+        // fred's task waits for as long as a write takes: the operating system ends a connection that takes nothing.
+        tcp: TcpConfig { user_timeout: Some(config.command_timeout.get() * 2), ..TcpConfig::default() },
         reconnect_on_auth_error: true,
         ..ConnectionConfig::default()
     };

@@ -1,6 +1,7 @@
 //! Sends a message to ourselves through Redis, again and again: connected is not subscribed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,6 +12,9 @@ use super::Redis;
 
 /// After so many messages that did not come back, the listening connection is made anew: it may be half open.
 const PATIENCE: u32 = 3;
+
+/// After this many commands in a row that were not answered in time, both connections are made anew: they may be stuck.
+const TIME_OUTS: u32 = 2;
 
 /// Starts the probe of a node.
 pub(super) fn start(redis: &Redis, node: &str, every: Duration) {
@@ -31,6 +35,8 @@ enum Probe {
     Lost,
     /// It was not taken: there is no connection, or no subscription yet.
     Unsent,
+    /// It was sent, and not answered in time.
+    Unanswered,
 }
 
 impl Probe {
@@ -39,14 +45,15 @@ impl Probe {
         match self {
             Self::Back(_) => "back",
             Self::Lost => "lost",
-            Self::Unsent => "unsent",
+            Self::Unsent | Self::Unanswered => "unsent",
         }
     }
 }
 
 async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch::Receiver<u64>) {
     let state = redis.state().clone();
-    let mut lost = 0;
+    let renewing = Arc::new(AtomicBool::new(false));
+    let (mut lost, mut unanswered) = (0, 0);
     for number in 1.. {
         let probe = tokio::select! {
             () = state.stopped() => return,
@@ -54,18 +61,14 @@ async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch:
         };
         let pause = if matches!(probe, Probe::Back(_)) { every } else { every.min(SOON) };
         state.count_probe(probe.as_str());
-        match probe {
-            Probe::Back(round_trip) => {
-                lost = 0;
-                state.heard(round_trip);
-            }
-            Probe::Lost => lost += 1,
-            // Connections that come back by themselves must not be broken again.
-            Probe::Unsent => lost = 0,
+        unanswered = if matches!(probe, Probe::Unanswered) { unanswered + 1 } else { 0 };
+        lost = if matches!(probe, Probe::Lost) { lost + 1 } else { 0 };
+        if let Probe::Back(round_trip) = probe {
+            state.heard(round_trip);
         }
-        if lost >= PATIENCE {
-            lost = 0;
-            let _ = redis.listener().force_reconnection().await;
+        if lost >= PATIENCE || unanswered >= TIME_OUTS {
+            renew(&redis, unanswered >= TIME_OUTS, &renewing);
+            (lost, unanswered) = (0, 0);
         }
         // Until a message is back, the next follows soon: a node should not wait to be ready.
         tokio::select! {
@@ -74,6 +77,27 @@ async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch:
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Makes the listening connection anew, and the other with it if `both`. Connections that are being made already are not
+/// broken again.
+fn renew(redis: &Redis, both: bool, renewing: &Arc<AtomicBool>) {
+    if renewing.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let (task, renewing) = (redis.clone(), renewing.clone());
+    redis.tasks().spawn(async move {
+        let commands = async {
+            if both {
+                let _ = task.commands().force_reconnection().await;
+            }
+        };
+        tokio::select! {
+            () = task.state().stopped() => {}
+            _ = async { tokio::join!(commands, task.listener().force_reconnection()) } => {}
+        }
+        renewing.store(false, Ordering::SeqCst);
+    });
 }
 
 /// How soon a message that did not come back is followed by another.
@@ -93,10 +117,11 @@ async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch:
     let started = Instant::now();
     let body = Bytes::copy_from_slice(&number.to_be_bytes());
     let sent: Result<i64, _> = redis.client().spublish(&**channel, body).await;
-    state.set_answers(!matches!(&sent, Err(error) if *error.kind() == fred::error::ErrorKind::Timeout));
+    let timed_out = matches!(&sent, Err(error) if *error.kind() == fred::error::ErrorKind::Timeout);
+    state.set_answers(!timed_out);
     if let Err(error) = sent {
         state.unheard(&error.to_string());
-        return Probe::Unsent;
+        return if timed_out { Probe::Unanswered } else { Probe::Unsent };
     }
     state.answered(started.elapsed());
     let back = heard.wait_for(|last| *last == number);

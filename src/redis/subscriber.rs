@@ -89,6 +89,21 @@ impl<F: Fn(Message) + Send + Sync> Sink for F {
     }
 }
 
+/// Counts the times that messages of other nodes were lost although this node was subscribed.
+#[derive(Debug, Clone, Default)]
+pub struct Losses(Arc<AtomicU64>);
+
+impl Losses {
+    /// Messages were lost.
+    pub fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The subscriptions of this node.
 #[derive(Clone)]
 pub struct Subscriber {
@@ -107,6 +122,7 @@ struct Shared {
     changed: Notify,
     settled: Notify,
     barrier: AtomicU64,
+    losses: Losses,
     /// To be answered when what has come is handed over.
     marks: mpsc::Sender<oneshot::Sender<()>>,
 }
@@ -124,6 +140,7 @@ impl Subscriber {
             changed: Notify::new(),
             settled: Notify::new(),
             barrier: AtomicU64::new(0),
+            losses: Losses::default(),
             marks,
         });
         // Both receivers exist before the client connects, so that nothing is missed.
@@ -186,6 +203,11 @@ impl Subscriber {
         }
     }
 
+    /// Where it is counted that messages were lost.
+    pub fn losses(&self) -> &Losses {
+        &self.shared.losses
+    }
+
     pub(super) fn stop(&self) {
         for sinks in &self.shared.sinks {
             sinks.write().expect("no panic while held").clear();
@@ -235,6 +257,7 @@ impl Shared {
     }
 
     fn note_lost(&self, lost: u64) {
+        self.losses.note();
         self.metrics.cluster_dropped_total.with_label_values(&["lagged"]).inc_by(lost);
         log_seldom!(warn, lost, "messages from Redis were lost: this node is too slow to read them");
     }

@@ -22,12 +22,17 @@ pub const MAX_ROOMS: usize = 256;
 /// The room that every session of a namespace is in, as far as trails and histories go. The index does not know it.
 pub const EVERYBODY: &str = "$all";
 
+/// How well this node hears the other nodes: a number that changes each time that their messages may have been lost, and
+/// `None` while they may be. A session's position can be proven only across a time in which the number stayed the same.
+pub type Hearing = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
+
 /// The trail of one session.
 pub struct Trail {
     /// Under which name the session is kept; made of its secret, which it does not tell.
     key: Arc<str>,
     /// How often the session has been recovered.
     generation: u64,
+    hearing: Hearing,
     state: Mutex<State>,
 }
 
@@ -54,8 +59,8 @@ pub struct Snapshot {
 
 impl Trail {
     /// A trail without rooms.
-    pub fn new(key: Arc<str>, generation: u64) -> Box<Self> {
-        Box::new(Self { key, generation, state: Mutex::default() })
+    pub fn new(key: Arc<str>, generation: u64, hearing: Hearing) -> Box<Self> {
+        Box::new(Self { key, generation, hearing, state: Mutex::default() })
     }
 
     /// Under which name the session is kept.
@@ -72,15 +77,27 @@ impl Trail {
     pub fn enter(&self, room: &RoomName) {
         let mut state = self.state();
         if !state.places.contains_key(room) {
-            state.places.insert(room.clone(), Place::new(room));
+            state.places.insert(room.clone(), Place::new(room, (self.hearing)()));
             state.version += 1;
         }
     }
 
-    /// The session has all that the room had until here, or is not owed it.
+    /// The session has all that the room had until here, or is not owed it. That holds only if this node has heard the
+    /// other nodes all the time since the session came into the room; otherwise the room is given up.
     pub fn begin(&self, room: &RoomName, point: Point) {
+        let heard = (self.hearing)();
+        self.change(room, |place| place.begin(point, heard));
+    }
+
+    /// It could not be found out where the session began in a room when it came in. A later answer would pass over what was
+    /// published meanwhile, so nothing can be told of this room any more.
+    pub fn give_up(&self, room: &RoomName) {
+        self.change(room, Place::give_up);
+    }
+
+    fn change(&self, room: &RoomName, work: impl FnOnce(&mut Place) -> bool) {
         let mut state = self.state();
-        if state.places.get_mut(room).is_some_and(|place| place.begin(point)) {
+        if state.places.get_mut(room).is_some_and(work) {
             state.version += 1;
             state.tail = None;
         }
@@ -89,7 +106,7 @@ impl Trail {
     /// A returning session has this of the room.
     pub fn resume(&self, room: &RoomName, position: Position) {
         let mut state = self.state();
-        state.places.insert(room.clone(), Place::resumed(room, position));
+        state.places.insert(room.clone(), Place::resumed(room, position, (self.hearing)()));
         state.version += 1;
         state.tail = None;
     }
@@ -103,10 +120,15 @@ impl Trail {
         }
     }
 
-    /// Rooms of which it is not known where the session began.
+    /// Rooms of which it is still to be found out where the session began.
     pub fn unknown(&self) -> Vec<RoomName> {
         let state = self.state();
-        state.places.iter().filter(|(_, place)| place.base().is_none()).map(|(room, _)| room.clone()).collect()
+        state
+            .places
+            .iter()
+            .filter(|(_, place)| place.base().is_none() && !place.is_lost())
+            .map(|(room, _)| room.clone())
+            .collect()
     }
 
     /// What is to be kept; `None` when that has been done.
@@ -149,7 +171,7 @@ impl Trail {
     /// As [`Link::send`]; nothing is noted then.
     pub(super) fn send(&self, link: &dyn Link, event: &Event, stamps: &[Stamp]) -> Result<(), SendError> {
         let mut state = self.state();
-        let before = state.note(stamps);
+        let before = state.note(stamps, &self.hearing);
         // The client takes any string at the end for an offset, the event's name too.
         if before.is_empty() && !event.ends_with_string() {
             drop(state);
@@ -165,7 +187,7 @@ impl Trail {
 
     /// These events are not for the session, or it has them.
     pub(super) fn pass_over(&self, stamps: &[Stamp]) {
-        self.state().note(stamps);
+        self.state().note(stamps, &self.hearing);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -180,12 +202,12 @@ impl State {
     }
 
     /// Notes an event, and says what was noted before.
-    fn note(&mut self, stamps: &[Stamp]) -> Vec<(RoomName, Place)> {
+    fn note(&mut self, stamps: &[Stamp], hearing: &Hearing) -> Vec<(RoomName, Place)> {
         let mut before = Vec::new();
         for stamp in stamps {
             if let Some(place) = self.places.get_mut(&stamp.room) {
                 before.push((stamp.room.clone(), place.clone()));
-                place.note(stamp.epoch, stamp.offset);
+                place.note(stamp.epoch, stamp.offset, hearing);
                 self.tail = None;
             }
         }

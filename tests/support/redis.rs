@@ -20,7 +20,7 @@ pub struct RedisServer {
 const _: fn() = || {
     let _ = (RedisServer::start, RedisServer::cluster, RedisServer::stopped, RedisServer::restart);
     let _ = (RedisServer::kill, RedisServer::pause, RedisServer::resume, RedisServer::url, RedisServer::command);
-    let _ = eventually::<fn() -> bool>;
+    let _ = (RedisServer::port, eventually::<fn() -> bool>);
 };
 
 impl RedisServer {
@@ -109,6 +109,11 @@ impl RedisServer {
     fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {

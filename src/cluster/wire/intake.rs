@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::gaps::Gaps;
-use crate::redis::{Kind, Message, Sink};
+use crate::redis::{Kind, Losses, Message, Sink};
 use crate::telemetry::metrics::Metrics;
 
 /// What waits.
@@ -21,13 +21,19 @@ pub(super) struct Intake {
     queue: mpsc::Sender<Item>,
     gaps: Arc<Mutex<Gaps>>,
     metrics: Arc<Metrics>,
+    losses: Losses,
 }
 
 impl Intake {
     /// `buffer` bounds what waits.
-    pub(super) fn new(buffer: usize, gaps: Arc<Mutex<Gaps>>, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Item>) {
+    pub(super) fn new(
+        buffer: usize,
+        gaps: Arc<Mutex<Gaps>>,
+        metrics: Arc<Metrics>,
+        losses: Losses,
+    ) -> (Self, mpsc::Receiver<Item>) {
         let (queue, incoming) = mpsc::channel(buffer);
-        (Self { queue, gaps, metrics }, incoming)
+        (Self { queue, gaps, metrics, losses }, incoming)
     }
 
     /// How much waits.
@@ -40,6 +46,7 @@ impl Sink for Intake {
     fn take(&self, message: Message) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(Item::Message(message)) {
             self.metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
+            self.losses.note();
         }
     }
 
@@ -73,7 +80,7 @@ mod tests {
     #[tokio::test]
     async fn a_mark_is_behind_what_came_before_it_and_what_does_not_fit_is_counted() {
         let (gaps, metrics): (_, Arc<Metrics>) = (Arc::<Mutex<Gaps>>::default(), Arc::default());
-        let (intake, mut incoming) = Intake::new(2, gaps.clone(), metrics.clone());
+        let (intake, mut incoming) = Intake::new(2, gaps.clone(), metrics.clone(), Losses::default());
         let message = || Message { channel: "c".into(), kind: Kind::Sharded, body: Bytes::new() };
         (0..3).for_each(|_| intake.take(message()));
         assert_eq!(intake.waiting(), 2);
@@ -94,7 +101,7 @@ mod tests {
     #[test]
     fn gaps_are_counted_from_the_confirmation_on() {
         let gaps = Arc::<Mutex<Gaps>>::default();
-        let (intake, _incoming) = Intake::new(1, gaps.clone(), Arc::default());
+        let (intake, _incoming) = Intake::new(1, gaps.clone(), Arc::default(), Losses::default());
         let (origin, channel) = (Origin { node: "a".into(), incarnation: 1 }, Arc::from("c"));
         let note = |number| gaps.lock().unwrap().note(&origin, &channel, number, Instant::now());
         assert_eq!((note(1), note(4)), (0, 0));

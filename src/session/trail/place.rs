@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use super::Hearing;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -34,11 +36,13 @@ pub struct Position {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     mark: String,
+    /// How this node heard the others when the session came in.
+    heard: Option<u64>,
     /// Where the session began.
     base: Option<Point>,
     /// As long as there is no base, the floor is not known and 0.
     at: Position,
-    /// More runs than are remembered.
+    /// Nothing can be told: it is not known where the session began, what it has had, or what an epoch that is gone had.
     lost: bool,
 }
 
@@ -48,13 +52,13 @@ pub(super) fn mark_of(room: &str) -> String {
 }
 
 impl Place {
-    pub(super) fn new(room: &str) -> Self {
-        Self { mark: mark_of(room), base: None, at: Position::default(), lost: false }
+    pub(super) fn new(room: &str, heard: Option<u64>) -> Self {
+        Self { mark: mark_of(room), heard, base: None, at: Position::default(), lost: false }
     }
 
-    pub(super) fn resumed(room: &str, position: Position) -> Self {
+    pub(super) fn resumed(room: &str, position: Position, heard: Option<u64>) -> Self {
         let base = Some(Point { epoch: position.epoch, offset: position.floor });
-        Self { mark: mark_of(room), base, at: position, lost: false }
+        Self { mark: mark_of(room), heard, base, at: position, lost: false }
     }
 
     pub(super) fn mark(&self) -> &str {
@@ -79,10 +83,13 @@ impl Place {
         self.lost || self.at.epoch != began.epoch || self.at.floor != began.offset || !self.at.beyond.is_empty()
     }
 
-    /// True when that was not known before.
-    pub(super) fn begin(&mut self, point: Point) -> bool {
-        if self.base.is_some() {
+    /// True when something has changed. `heard`: how this node hears the others after the point was read.
+    pub(super) fn begin(&mut self, point: Point, heard: Option<u64>) -> bool {
+        if self.base.is_some() || self.lost {
             return false;
+        }
+        if heard.is_none() || heard != self.heard {
+            return self.give_up();
         }
         self.base = Some(point);
         if self.at.epoch < point.epoch {
@@ -95,11 +102,22 @@ impl Place {
         true
     }
 
-    pub(super) fn note(&mut self, epoch: u64, offset: u64) {
-        if epoch < self.at.epoch {
+    /// Nothing can be told of the room any more. True when something could.
+    pub(super) fn give_up(&mut self) -> bool {
+        self.at.beyond.clear();
+        !std::mem::replace(&mut self.lost, true)
+    }
+
+    pub(super) fn note(&mut self, epoch: u64, offset: u64, hearing: &Hearing) {
+        if epoch < self.at.epoch || self.lost {
             return;
         }
         if epoch > self.at.epoch {
+            // The last events of the epoch that is gone may be among those that were lost, and nobody can tell.
+            if self.at.epoch != 0 && (self.heard.is_none() || hearing() != self.heard) {
+                self.give_up();
+                return;
+            }
             self.at = Position { epoch, ..Position::default() };
         }
         if offset > self.at.floor {
@@ -108,8 +126,7 @@ impl Place {
                 self.absorb();
             }
             if self.at.beyond.len() > MAX_RUNS {
-                self.lost = true;
-                self.at.beyond.clear();
+                self.give_up();
             }
         }
     }

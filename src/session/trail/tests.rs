@@ -14,7 +14,7 @@ fn stamp(room: &str, epoch: u64, offset: u64) -> Stamp {
 }
 
 fn trail(rooms: &[(&str, u64, u64)]) -> Box<Trail> {
-    let trail = Trail::new("key".into(), 0);
+    let trail = Trail::new("key".into(), 0, Arc::new(|| Some(0)));
     for &(room, epoch, offset) in rooms {
         trail.enter(&room.into());
         trail.begin(&room.into(), Point { epoch, offset });
@@ -68,7 +68,7 @@ fn what_did_not_fit_is_owed() {
 
 #[test]
 fn what_came_before_the_beginning_was_known_counts() {
-    let (wire, trail) = (Recorder::default(), Trail::new("key".into(), 0));
+    let (wire, trail) = (Recorder::default(), Trail::new("key".into(), 0, Arc::new(|| Some(0))));
     trail.enter(&"a".into());
     trail.send(&wire, &event(), &[stamp("a", 9, 8)]).unwrap();
     assert_eq!(position(&tail(&wire), "a", 9, 7), at(9, 8, &[]));

@@ -25,7 +25,7 @@ async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
     let cluster = Cluster::alone("n", rooms.clone());
     let carrier = NativeCarrier::new(rooms.clone(), &cluster, None, metrics.clone());
     let kept = Recorder::default();
-    let trail = Trail::new("key".into(), 0);
+    let trail = Trail::new("key".into(), 0, Arc::new(|| Some(0)));
     let session = kept.session("s", Some(trail));
     rooms.add(&session);
     let room: RoomName = "r".into();

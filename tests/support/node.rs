@@ -1,0 +1,219 @@
+//! A whole node without sockets: its clients are links that write down what they are sent, and return as the official client does.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use roomcast::auth::{Authenticator, Handshake};
+use roomcast::cluster::Cluster;
+use roomcast::config;
+use roomcast::contract::load::{Source, load_sources};
+use roomcast::engine::EngineCarrier;
+use roomcast::event::{Args, Event};
+use roomcast::gateway::{self, Client, Gateway};
+use roomcast::history::History;
+use roomcast::hooks::{Hooks, Notices};
+use roomcast::limits::Limits;
+use roomcast::owners::Owners;
+use roomcast::presence::{self, Policies, Presence};
+use roomcast::publish::{self, ContractPublish, Origin, Published, Publisher};
+use roomcast::recovery::Recovery;
+use roomcast::redis::Redis;
+use roomcast::room::Rooms;
+use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError};
+use roomcast::telemetry::metrics::Metrics;
+use roomcast::throttle::Throttles;
+use serde_json::{Value, json};
+
+use super::redis::eventually;
+
+pub const CONTRACT: &str = r#"
+name = "c"
+namespace = "/"
+summary = "Rooms whose clients come back"
+
+[auth]
+mode = "none"
+
+[recovery]
+window = "1m"
+
+[rooms.log]
+name = "log:{log}"
+
+[rooms.kept]
+name = "kept:{kept}"
+history = { events = 500, ttl = "10m" }
+
+[client.follow]
+payload = { shorthand = "log", schema = { type = "object", required = ["log"] } }
+join = "log"
+
+[server.entry]
+rooms = ["log"]
+
+[server.line]
+rooms = ["kept"]
+"#;
+
+/// A node of a cluster.
+pub struct Node {
+    pub redis: Redis,
+    pub cluster: Arc<Cluster>,
+    pub publisher: Arc<Publisher>,
+    pub gateway: Arc<Gateway>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// A client that is connected, or was.
+pub struct Someone {
+    client: Arc<Client>,
+    tape: Arc<Tape>,
+    pid: String,
+    /// Whether it got its session back.
+    pub recovered: bool,
+}
+
+#[derive(Default)]
+struct Tape {
+    /// The first argument of each event, without the place at its end.
+    events: Mutex<Vec<Value>>,
+    offset: Mutex<Option<String>>,
+    acks: Mutex<Vec<Value>>,
+    closed: Mutex<Option<Close>>,
+}
+
+struct TapeLink(Arc<Tape>);
+
+impl Node {
+    pub async fn start(url: &str, name: &str, change: impl FnOnce(&mut config::Redis)) -> Self {
+        let mut config = config::Redis { url: Some(config::Url::new(url)), ..config::Redis::default() };
+        change(&mut config);
+        let source = Source { name: "test.toml".into(), text: CONTRACT.into() };
+        let namespaces: Vec<_> = load_sources(vec![source]).unwrap().into_iter().map(Arc::new).collect();
+        let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.clone()).collect();
+        let metrics = Arc::new(Metrics::new());
+        let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
+        let presence: Arc<dyn Presence> =
+            Arc::new(presence::Memory::new(name, Policies::default(), Duration::from_secs(3600), metrics.clone()));
+        let paths = namespaces.iter().map(|namespace| namespace.path.clone());
+        let rooms = Arc::new(Rooms::new(paths).watched_by(presence.clone()));
+        presence.start(&rooms, Arc::new(|_| {}));
+        let cluster = Cluster::join(name, rooms.clone(), redis.clone(), metrics.clone(), &config);
+        let keys = Some(redis.keys().clone());
+        let carrier = EngineCarrier::new(config::Engine::Native, rooms.clone(), &cluster, keys, metrics.clone());
+        let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));
+        let publisher = Publisher::new(publish::Parts {
+            namespaces: namespaces.clone(),
+            carrier: carrier.carrier(),
+            throttles: Throttles::new(Some(redis.clone()), metrics.clone()),
+            history: history.clone(),
+            metrics: metrics.clone(),
+        });
+        let window = Duration::from_secs(60);
+        let recovery =
+            Recovery::in_redis(&Default::default(), redis.clone(), name, window, history.clone(), metrics.clone());
+        let hooks = Arc::new(Hooks::new(name, &Default::default(), metrics.clone()).unwrap());
+        let gateway = Gateway::new(gateway::Parts {
+            auth: Authenticator::new(&config::Auth::default(), metrics.clone()).await.unwrap(),
+            limits: Arc::new(Limits::new(&config::Limits::default(), &contracts, metrics.clone())),
+            namespaces,
+            rooms: rooms.clone(),
+            publisher: publisher.clone(),
+            owners: Arc::new(Owners::in_memory(metrics.clone())),
+            presence,
+            recovery,
+            history: history.clone(),
+            hooks: hooks.clone(),
+            notices: Notices::in_memory(hooks),
+            metrics: metrics.clone(),
+            max_pending_events: 256,
+        });
+        cluster.wire().unwrap().bridge(publisher.clone());
+        Self { redis, cluster, publisher, gateway, metrics }
+    }
+
+    /// Waits until this node hears, and knows so many nodes.
+    pub async fn ready(&self, nodes: usize) {
+        let good = || self.redis.health().is_good() && self.cluster.view().nodes.len() == nodes;
+        eventually("the nodes know each other", Duration::from_secs(20), good).await;
+    }
+
+    pub async fn connect(&self, id: &str) -> Someone {
+        self.open(id, json!({}), Arc::default()).await
+    }
+
+    /// As the official client returns: with its secret, and the last place that it saw.
+    pub async fn come_back(&self, earlier: &Someone, id: &str) -> Someone {
+        let offset = earlier.tape.offset.lock().unwrap().clone();
+        let tape = earlier.tape.clone();
+        self.open(id, json!({ "pid": earlier.pid, "offset": offset }), tape).await
+    }
+
+    async fn open(&self, id: &str, auth: Value, tape: Arc<Tape>) -> Someone {
+        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+        let handshake =
+            Handshake { auth: Some(auth), authorization: None, query: None, cookies: None, recoverable: true };
+        let admission = self.gateway.admit("/", id, &handshake, &peer).await.unwrap();
+        let (back, pid) = admission.pass();
+        *tape.closed.lock().unwrap() = None;
+        let id = back.clone().unwrap_or_else(|| id.to_owned());
+        let client = self.gateway.open(admission, &id, peer, Box::new(TapeLink(tape.clone())));
+        let pid = pid.unwrap().expose().to_owned();
+        Someone { client, tape, pid, recovered: back.is_some() }
+    }
+
+    /// Publishes the event of a log, as a backend does.
+    pub async fn publish(&self, log: &str, n: u64) -> Published {
+        let data = serde_json::value::to_raw_value(&json!({ "log": log, "n": n })).unwrap();
+        let publish =
+            ContractPublish { contract: "c".into(), event: "entry".into(), data: Some(data), params: Value::Null };
+        self.publisher.contract_event(publish, Origin::Api).await.unwrap()
+    }
+}
+
+impl Someone {
+    /// Joins a log, and waits for the answer.
+    pub async fn follow(&self, node: &Node, log: &str) {
+        let before = self.tape.acks.lock().unwrap().len();
+        node.gateway.dispatch(&self.client, Event::encode("follow", &[log]).unwrap(), Some(1));
+        eventually("the join is answered", Duration::from_secs(20), || self.tape.acks.lock().unwrap().len() > before)
+            .await;
+        assert_eq!(self.tape.acks.lock().unwrap().last().unwrap()[0]["success"], true);
+    }
+
+    /// The numbers of the events that it got, over all its connections.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.tape.events.lock().unwrap().iter().filter_map(|data| data["n"].as_u64()).collect()
+    }
+
+    /// The client's connection breaks.
+    pub fn cut(&self, node: &Node) {
+        node.gateway.closed(&self.client, "transport close");
+    }
+}
+
+impl Link for TapeLink {
+    fn send(&self, event: &Event) -> Result<(), SendError> {
+        let mut args: Vec<Value> = serde_json::from_str(event.text()).unwrap();
+        if let Some(Value::String(offset)) = args.last() {
+            *self.0.offset.lock().unwrap() = Some(offset.clone());
+        }
+        self.0.events.lock().unwrap().push(if args.len() > 1 { args.swap_remove(1) } else { Value::Null });
+        Ok(())
+    }
+    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+        self.send(event)
+    }
+    fn ack(&self, _: AckId, args: &Args) -> Result<(), SendError> {
+        self.0.acks.lock().unwrap().push(serde_json::from_str(args.text()).unwrap());
+        Ok(())
+    }
+    fn share(&self, _: usize) -> bool {
+        false
+    }
+    fn joined(&self, _: &RoomName) {}
+    fn left(&self, _: &RoomName) {}
+    fn close(&self, how: Close) {
+        *self.0.closed.lock().unwrap() = Some(how);
+    }
+}
