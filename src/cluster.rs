@@ -12,6 +12,7 @@ mod actions;
 mod asked;
 mod bridge;
 mod canary;
+mod conflicts;
 mod gaps;
 mod members;
 mod numbers;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+pub use conflicts::{Conflict, ConflictKind};
 pub use members::{Member, View};
 pub use pubsub::PubSub;
 pub use revocations::{ClusterRevoker, EndSession};
@@ -43,6 +45,7 @@ use crate::room::Rooms;
 use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::{Metrics, count};
 use canary::Canaries;
+use conflicts::Conflicts;
 use frame::Frame;
 use members::{Hello, Members};
 use questions::Pending;
@@ -84,6 +87,7 @@ struct Link {
     control: Arc<str>,
     canaries: Arc<Canaries>,
     wire: Arc<Wire>,
+    conflicts: Conflicts,
 }
 
 /// What nodes tell each other.
@@ -104,9 +108,10 @@ impl Cluster {
         Arc::new(Self::new(node, rooms, None))
     }
 
-    /// A node that shares a Redis with others; it need not be there yet.
+    /// A node that shares a Redis with others; it need not be there yet. `contracts` is a digest of what it serves: all nodes
+    /// must have the same.
     pub fn join(
-        node: &str,
+        (node, contracts): (&str, &str),
         rooms: Arc<Rooms>,
         redis: Redis,
         metrics: Arc<Metrics>,
@@ -117,7 +122,8 @@ impl Cluster {
         let canaries = Canaries::start(&redis, &pubsub, metrics.clone(), config.canary_interval.get());
         let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
         let wire = Wire::new(pubsub.clone(), redis.clone(), rooms.clone(), metrics, config);
-        let link = Link { redis, pubsub, control, canaries, wire };
+        let conflicts = Conflicts::new(pubsub.origin().clone(), contracts);
+        let link = Link { redis, pubsub, control, canaries, wire, conflicts };
         let cluster = Arc::new(Self::new(node, rooms, Some(link)));
         tokio::spawn(cluster.clone().listen(requests));
         tokio::spawn(cluster.clone().say_hello());
@@ -157,10 +163,20 @@ impl Cluster {
         self.members.view(self.own_member())
     }
 
+    /// Nodes that cannot be in one cluster with others, as this node sees them.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        self.link.as_ref().map(|link| link.conflicts.now(Instant::now())).unwrap_or_default()
+    }
+
     /// Sets the cluster's gauges to the truth of the moment.
     pub fn measure(&self, metrics: &Metrics) {
         let set = |gauge: &IntGaugeVec, number| gauge.with_label_values::<&str>(&[]).set(count(number));
         set(&metrics.cluster_nodes, self.view().nodes.len());
+        let conflicts = self.conflicts();
+        for kind in ConflictKind::ALL {
+            let number = conflicts.iter().filter(|conflict| conflict.kind == kind).count();
+            metrics.cluster_conflicts.with_label_values(&[kind.as_str()]).set(count(number));
+        }
         let Some(link) = &self.link else {
             // Not down: there is none. An error means that it was removed before.
             let _ = metrics.redis_up.remove_label_values::<&str>(&[]);
@@ -239,6 +255,9 @@ impl Cluster {
                 let Ok(hello) = serde_json::from_value::<Hello>(data) else { return };
                 if let Some(link) = &self.link {
                     link.pubsub.note_heads(&frame.origin, &hello.heads);
+                    for conflict in link.conflicts.note(&frame.origin, &hello.contracts, Instant::now()) {
+                        tracing::warn!(node = %conflict.node, "{conflict}");
+                    }
                 }
                 if self.members.note(node, hello, Instant::now()) {
                     tracing::info!(node = %node, "a node has joined the cluster");
@@ -270,7 +289,7 @@ impl Cluster {
         while let Some(link) = self.link.as_ref().filter(|link| !link.redis.is_closed()) {
             let health = link.redis.health();
             // A node that does not hear must not call the others gone, nor be expected to hear.
-            if !health.is_good() || !link.redis.subscriber().is_complete() {
+            if !health.hears() || !link.redis.subscriber().is_complete() {
                 asked = false;
                 tokio::time::sleep(LOOK).await;
                 continue;
@@ -295,6 +314,7 @@ impl Cluster {
             rooms: own.rooms,
             listens: link.pubsub.listens(),
             heads: link.pubsub.heads(),
+            contracts: link.conflicts.contracts().to_owned(),
             standing: self.standing.get().map_or_else(Standing::default, |standing| standing()),
         };
         self.tell(HELLO, &hello).await;

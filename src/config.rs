@@ -14,6 +14,7 @@ mod log;
 mod network;
 mod node;
 mod redis;
+mod redis_address;
 mod server;
 
 mod period;
@@ -59,6 +60,7 @@ pub use period::Period;
 pub use presence::Presence;
 pub use recovery::Recovery;
 pub use redis::{Reconnect, Redis, RedisTls, Sentinel, WhenAway, Wire};
+pub use redis_address::{RedisAddress, RedisKind};
 pub use secret::{Secret, Url};
 pub use server::{Engine, ForwardedHeader, Server};
 pub use size::Size;

@@ -80,7 +80,7 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
     /// Redis is away, and with it what the other nodes know.
-    #[error("Redis is away; what the other nodes know cannot be read")]
+    #[error("Redis is away, or refuses writes; what the other nodes know cannot be read")]
     Unavailable,
     /// The cursor is not one that this API gave out.
     #[error("the cursor is not one of this list")]

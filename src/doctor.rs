@@ -1,7 +1,8 @@
 //! `roomcast doctor`: looks at a deployment from outside, as a client, a backend and an operator would see it.
 //!
 //! Every check has a time-out of its own and all of them run at once, so that the whole takes no longer than
-//! [`Options::patience`]. What is found names its remedy. Nothing is changed: sessions are opened and left.
+//! [`Options::patience`]. What is found names its remedy. Nothing is changed but a key in Redis that lives for a
+//! second: sessions are opened and left.
 
 mod api;
 mod cors;
@@ -85,6 +86,7 @@ pub const CHECKS: &[&str] = &[
     "api.open_files",
     "api.key",
     "redis",
+    "redis.writes",
     "redis.version",
     "redis.mode",
     "redis.delay",

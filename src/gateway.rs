@@ -147,8 +147,8 @@ impl Gateway {
 
     /// Waits until those who left are kept for their return, and backends were told of them, at most for so long. Returns
     /// how many notices are lost.
-    pub async fn close(&self, patience: Duration) -> usize {
-        self.parts.recovery.close(patience).await;
+    pub async fn close(&self, sessions: Duration, patience: Duration) -> usize {
+        self.parts.recovery.close(sessions).await;
         self.parts.notices.close(patience).await
     }
 

@@ -7,6 +7,7 @@
 //! Two backends keep the same promises (`tests/history.rs` runs one suite against both): in memory for a node alone, in Redis
 //! for a cluster. `docs/history.md` is the page for users.
 
+mod holes;
 mod memory;
 mod page;
 mod record;

@@ -27,7 +27,7 @@ pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OwnersError {
     /// Redis is away, or did not answer in time: whether a change happened is not known.
-    #[error("owners cannot be used: Redis is away")]
+    #[error("owners cannot be used: Redis is away, or refuses writes")]
     Unavailable,
     /// The node's memory for owners is at its bound.
     #[error("{MAX_MEMORY_OWNERS} rooms have owners already; this node keeps no more without Redis")]

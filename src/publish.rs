@@ -128,7 +128,7 @@ pub enum NotCarried {
     /// Redis did not confirm in time; other nodes may or may not have it.
     #[error("Redis did not confirm in time")]
     Timeout,
-    /// Redis refused it.
+    /// Redis refused it, or took it as a replica, which reaches only nodes that are still connected to it.
     #[error("Redis refused it")]
     Refused,
     /// Redis has taken it, but not every node that is known was listening.

@@ -3,12 +3,15 @@
 //! Two connections: one for commands and publishes, one that only listens. Connecting never holds the
 //! node up; a node whose Redis is away serves its own clients and says so.
 
+pub mod cause;
 pub mod health;
 pub mod keys;
 
 mod connect;
 pub mod examine;
 mod probe;
+mod proof;
+mod report;
 pub mod script;
 mod subscriber;
 
@@ -16,10 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::{Client, WithOptions};
+use fred::error::Error;
 use fred::interfaces::ClientLike;
 use fred::types::config::Options;
+use fred::types::{ClusterHash, CustomCommand};
 use tokio_util::task::TaskTracker;
 
+pub use cause::{Cause, CauseKind};
 pub use health::Health;
 pub use keys::{Keys, SocketIoKeys};
 pub use subscriber::{Kind, Losses, Message, Sink, Subscriber};
@@ -27,7 +33,8 @@ pub use subscriber::{Kind, Losses, Message, Sink, Subscriber};
 use crate::config;
 use crate::telemetry::metrics::Metrics;
 use connect::Link;
-use health::State;
+use health::{Part, State};
+use proof::Proofs;
 
 /// Why the clients could not be built. Never because Redis is away.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +42,15 @@ pub enum RedisError {
     /// The configuration names no Redis.
     #[error("redis.url is not set")]
     NoUrl,
-    /// The URL or an option is not understood.
+    /// The URL is not understood. Neither text holds a secret.
+    #[error("redis.url {problem}; {remedy}")]
+    Url {
+        /// What is wrong.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// An option is not understood.
     #[error("the Redis configuration is not usable: {0}")]
     Config(#[from] fred::error::Error),
     /// A certificate or key cannot be used.
@@ -56,6 +71,7 @@ struct Inner {
     links: [Arc<Link>; 2],
     commands: WithOptions<Client>,
     subscriber: Subscriber,
+    proofs: Proofs,
     keys: Keys,
     state: Arc<State>,
     command_timeout: Duration,
@@ -77,14 +93,13 @@ impl Redis {
         let keys = Keys::new(&config.prefix);
         let subscriber = Subscriber::start(&listener, state.clone(), metrics, &tasks);
         let links = [Arc::new(Link::default()), Arc::new(Link::default())];
-        for (client, link) in [&client, &listener].into_iter().zip(&links) {
-            tasks.spawn(connect::keep_connected(
-                client.clone(),
-                config.reconnect.min.get(),
-                config.reconnect.max.get(),
-            ));
-            tasks.spawn(connect::note_events(client.clone(), link.clone(), state.clone()));
+        let parts = [Part::Commands, Part::Listener];
+        for ((client, link), part) in [&client, &listener].into_iter().zip(&links).zip(parts) {
+            let noted = (state.clone(), part);
+            tasks.spawn(connect::keep_connected(client.clone(), config.reconnect.clone(), noted.clone()));
+            tasks.spawn(connect::note_events(client.clone(), link.clone(), noted));
         }
+        let (proofs, asked) = Proofs::new();
         let fail_fast = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
         let commands = client.with_options(&fail_fast);
         let inner = Inner {
@@ -93,6 +108,7 @@ impl Redis {
             links,
             commands,
             subscriber,
+            proofs,
             keys,
             state,
             command_timeout: config.command_timeout.get(),
@@ -100,6 +116,7 @@ impl Redis {
         };
         let redis = Self { inner: Arc::new(inner) };
         probe::start(&redis, node, config.probe_interval.get());
+        redis.tasks().spawn(proof::run(redis.clone(), asked, node.to_owned()));
         Ok(redis)
     }
 
@@ -119,9 +136,59 @@ impl Redis {
         &self.inner.keys
     }
 
-    /// Whether commands are answered now, as far as is known.
+    /// Whether commands are answered now, by a primary, as far as is known.
     pub fn is_up(&self) -> bool {
+        self.can_publish() && !self.inner.state.is_read_only()
+    }
+
+    /// Whether publishes are answered now, as far as is known, also by a server that takes no writes.
+    pub fn can_publish(&self) -> bool {
         self.is_connected() && self.inner.state.answers()
+    }
+
+    /// Whether writes are accepted now, as far as is known. What the nodes keep in Redis is old, or incomplete, when they
+    /// are not.
+    pub fn takes_writes(&self) -> bool {
+        self.is_up() && !self.inner.state.refuses_writes()
+    }
+
+    /// Whether a write was refused within this time.
+    pub fn refused_within(&self, time: Duration) -> bool {
+        self.inner.state.refused_last().is_some_and(|last| last.elapsed() < time)
+    }
+
+    /// Resolves when a primary has answered something that was sent after this call: what was sent before it, and was taken,
+    /// was taken by a primary.
+    ///
+    /// # Errors
+    /// A replica has answered, or nobody.
+    pub async fn proves_primary(&self) -> Result<(), Error> {
+        self.inner.proofs.next().await
+    }
+
+    /// Notes when Redis has refused a command, so that the refusal reaches `/ready`, the log and the metrics. `about` names
+    /// the command and its key; it holds no payload.
+    pub fn notice(&self, error: &Error, about: &str) {
+        let cause = Cause::of(error);
+        if cause.kind.refuses_writes() || cause.kind == CauseKind::NoRight {
+            self.inner.state.refused(cause.about(about), self.is_clustered());
+        }
+    }
+
+    /// Waits for a command; see [`Redis::notice`].
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub async fn noticed<T>(
+        &self,
+        about: impl FnOnce() -> String + Send,
+        command: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let answer = command.await;
+        if let Err(error) = &answer {
+            self.notice(error, &about());
+        }
+        answer
     }
 
     /// Whether it is a Redis Cluster, where keys that are used together must share a slot.
@@ -144,6 +211,16 @@ impl Redis {
     /// What is known of the connections.
     pub fn health(&self) -> Health {
         self.inner.state.health(self.is_connected(), self.is_listening())
+    }
+
+    /// Asks Redis for an answer now. False: there was none in this time.
+    pub async fn answers(&self, within: Duration) -> bool {
+        if !self.can_publish() {
+            return false;
+        }
+        let echo = CustomCommand::new_static("ECHO", ClusterHash::Random, false);
+        let answer = self.inner.commands.custom::<fred::types::Value, _>(echo, vec!["?"]);
+        tokio::time::timeout(within, answer).await.is_ok_and(|answer| answer.is_ok())
     }
 
     /// Whether [`Redis::close`] was called.

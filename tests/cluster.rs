@@ -83,7 +83,7 @@ impl Node {
         let config = config(&server.url());
         let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
         let rooms = Arc::new(Rooms::new(["/".into()]));
-        let cluster = Cluster::join(name, rooms, redis.clone(), metrics.clone(), &config);
+        let cluster = Cluster::join((name, "contracts"), rooms, redis.clone(), metrics.clone(), &config);
         let pubsub = cluster.pubsub().unwrap().clone();
         Self { redis, pubsub, metrics, cluster }
     }

@@ -62,6 +62,7 @@ fn contract(mirror: Option<Policy>) -> Arc<Contract> {
         namespace: "/jobs".into(),
         summary: String::new(),
         source: String::new(),
+        digest: String::new(),
         auth: AuthPolicy {
             mode: AuthMode::Optional,
             tokens: Vec::new(),

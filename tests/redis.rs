@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fred::interfaces::KeysInterface;
 use roomcast::cluster::PubSub;
 use roomcast::config::{self, Secret, Url};
-use roomcast::redis::{Redis, RedisError};
+use roomcast::redis::{CauseKind, Kind, Redis, RedisError};
 use roomcast::telemetry::metrics::Metrics;
 
 /// A redis-server with arguments of the test's own, killed on drop.
@@ -67,6 +67,20 @@ impl Server {
         let mut answer = Vec::new();
         let _ = stream.take(1 << 20).read_to_end(&mut answer);
         Some(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// A command of any bytes; what comes back at once.
+    fn send(&self, words: &[&[u8]]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            bytes.extend(format!("${}\r\n", word.len()).bytes());
+            bytes.extend([word, &b"\r\n"[..]].concat());
+        }
+        stream.write_all(&bytes).unwrap();
+        let mut answer = [0; 1024];
+        let read = stream.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
     }
 
     async fn says(&self, line: &str, expected: &str) {
@@ -154,7 +168,7 @@ async fn by_password_user_and_database() {
     })
     .await;
     let keys = server.command("AUTH other\r\nINFO keyspace").unwrap();
-    assert!(keys.contains("db3:keys=3") && keys.contains("db4:keys=3"), "{keys}");
+    assert!(keys.contains("db3:keys=") && keys.contains("db4:keys=") && !keys.contains("db0:"), "{keys}");
 }
 
 #[tokio::test]
@@ -165,9 +179,132 @@ async fn wrong_password_is_told_without_it_and_mended_by_the_server() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let health = redis.health();
     assert!(!redis.is_up() && !health.is_good());
+    assert_eq!(health.cause.as_ref().map(|cause| cause.kind), Some(CauseKind::WrongPassword));
     assert!(!format!("{redis:?} {health:?}").contains("wrong-one"));
     server.command("AUTH right\r\nCONFIG SET requirepass wrong-one");
     is_good(&redis, Duration::from_secs(5)).await;
+}
+
+/// What a password may be made of, and how it stands in a URL.
+const PASSWORDS: [(&[u8], &str); 8] = [
+    (b"with space", "with space"),
+    (b"100%", "100%25"),
+    (b"p@w#d", "p%40w%23d"),
+    ("caf\u{e9} \u{1f511}".as_bytes(), "caf\u{e9}%20\u{1f511}"),
+    (b"\"quoted\" 'twice' \\", "%22quoted%22 'twice' \\"),
+    (b"a/b?c=d&e", "a%2Fb%3Fc=d&e"),
+    (b"line\nend\ttab", "line%0Aend%09tab"),
+    (b"\xff\x00\x80", "%ff%00%80"),
+];
+
+#[tokio::test]
+async fn by_every_password_there_is() {
+    let server = Server::start(&[]);
+    server.says("PING", "PONG").await;
+    for (at, (password, in_url)) in PASSWORDS.into_iter().enumerate() {
+        let (name, user) = (format!("us\u{e9}r@{at}"), format!("us%C3%A9r%40{at}"));
+        let secret = [b">", password].concat();
+        let words: [&[u8]; 8] = [b"ACL", b"SETUSER", name.as_bytes(), b"on", &secret, b"~*", b"&*", b"+@all"];
+        assert_eq!(server.send(&words), "+OK\r\n", "{in_url}");
+        let mut ways = vec![config(format!("redis://{user}:{in_url}@127.0.0.1:{}", server.port))];
+        if let Ok(password) = std::str::from_utf8(password) {
+            let (username, password) = (Some(name), Some(Secret::new(password)));
+            ways.push(config::Redis { username, password, ..config(format!("redis://127.0.0.1:{}", server.port)) });
+        }
+        for way in ways {
+            let redis = connect(&way, "a");
+            is_good(&redis, Duration::from_secs(10)).await;
+            redis.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_cause_of_a_failure_is_told() {
+    let server = Server::start(&["--requirepass", "hunter2"]);
+    server.says("AUTH hunter2", "+OK").await;
+    let sentinel = Server::sentinel(server.port);
+    sentinel.says("PING", "PONG").await;
+    // No DNS server is asked for a label that is too long.
+    let nowhere = "x".repeat(70);
+    let (port, free, sentinels) = (server.port, free_port(), sentinel.port);
+    let named = |service: &str| config::Redis {
+        sentinel: config::Sentinel { service: Some(service.into()), ..config::Sentinel::default() },
+        ..config(format!("redis-sentinel://127.0.0.1:{sentinels}"))
+    };
+    for (config, kind) in [
+        (config(format!("redis://:hunter3@127.0.0.1:{port}")), CauseKind::WrongPassword),
+        (config(format!("redis://127.0.0.1:{port}")), CauseKind::WrongPassword),
+        (config(format!("redis://:hunter2@{nowhere}:1")), CauseKind::UnknownHost),
+        (config(format!("redis://127.0.0.1:{free}")), CauseKind::Refused),
+        (config(format!("redis-cluster://:hunter2@127.0.0.1:{port}")), CauseKind::WrongServer),
+        (config(format!("redis://127.0.0.1:{sentinels}")), CauseKind::WrongServer),
+        (named("nobody"), CauseKind::Sentinel),
+    ] {
+        let metrics = Arc::new(Metrics::new());
+        let redis = Redis::connect(&config, "a", metrics.clone()).unwrap();
+        let told = || redis.health().cause.map(|cause| cause.kind);
+        let shown = || metrics.redis_failure.with_label_values(&[kind.as_str()]).get() == 1;
+        let until = Instant::now() + Duration::from_secs(10);
+        while told() != Some(kind) || !shown() {
+            assert!(Instant::now() < until, "{kind:?}: {:?} {config:?}", redis.health());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!format!("{:?} {}", redis.health(), metrics.encode().unwrap()).contains("hunter"));
+        redis.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_and_what_is_allowed_goes_on() {
+    let server = Server::start(&[]);
+    server.says("PING", "PONG").await;
+    let allow = |rights: &str| server.command(&format!("ACL SETUSER node reset on >pw {rights}")).unwrap();
+    assert!(allow("~roomcast:* &roomcast:* +@all").contains("+OK"));
+    let redis = connect(&config(format!("redis://node:pw@127.0.0.1:{}", server.port)), "a");
+    is_good(&redis, Duration::from_secs(10)).await;
+    let cause = async |redis: &Redis, words: &[&str]| {
+        let until = Instant::now() + Duration::from_secs(15);
+        loop {
+            let told = redis.health().cause.map(|cause| cause.to_string()).unwrap_or_default();
+            if words.iter().all(|word| told.contains(word)) {
+                return;
+            }
+            assert!(Instant::now() < until, "{words:?}: {told}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // A channel among many: the others are heard, and the node keeps its connection.
+    let heard = Arc::new(AtomicU64::new(0));
+    for n in 0..40 {
+        let name = if n == 17 { "other:channel".to_owned() } else { format!("roomcast:channel:{n}") };
+        let counter = heard.clone();
+        let sink = move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+        };
+        redis.subscriber().follow(Kind::Plain, name.into(), Arc::new(sink));
+    }
+    cause(&redis, &["SUBSCRIBE other:channel", "NOPERM"]).await;
+    let until = Instant::now() + Duration::from_secs(10);
+    while heard.swap(0, Ordering::SeqCst) < 39 {
+        assert!(Instant::now() < until, "the others are heard");
+        for n in 0..40 {
+            server.command(&format!("PUBLISH roomcast:channel:{n} x"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(redis.health().hears() && !redis.health().is_good());
+    // What was refused is asked for again, when the right is there.
+    assert!(allow("~roomcast:* &roomcast:* &other:* +@all").contains("+OK"));
+    is_good(&redis, Duration::from_secs(20)).await;
+    // A command, and a key.
+    assert!(allow("~roomcast:* &roomcast:* &other:* +@all -set").contains("+OK"));
+    cause(&redis, &["SET roomcast:probe:a", "NOPERM"]).await;
+    assert!(redis.health().hears());
+    assert!(allow("~else:* &roomcast:* &other:* +@all").contains("+OK"));
+    cause(&redis, &["roomcast:probe:a", "key"]).await;
+    assert!(allow("~roomcast:* &roomcast:* &other:* +@all").contains("+OK"));
+    is_good(&redis, Duration::from_secs(30)).await;
 }
 
 #[tokio::test]
@@ -194,6 +331,11 @@ async fn by_tls_with_a_certificate_of_our_own() {
     let untrusted = connect(&config(&url), "untrusted");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!untrusted.is_up());
+    let until = Instant::now() + Duration::from_secs(10);
+    while untrusted.health().cause.map(|cause| cause.kind) != Some(CauseKind::Tls) {
+        assert!(Instant::now() < until, "{:?}", untrusted.health());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
@@ -204,7 +346,7 @@ async fn by_sentinel_and_after_its_failover() {
     replica.says("INFO replication", "master_link_status:up").await;
     let sentinel = Server::sentinel(primary.port);
     sentinel.says("SENTINEL replicas main", &replica.port.to_string()).await;
-    let url = format!("redis-sentinel://127.0.0.1:{}?sentinelServiceName=unknown", sentinel.port);
+    let url = format!("redis-sentinel://127.0.0.1:{}", sentinel.port);
     let config = config::Redis {
         sentinel: config::Sentinel { service: Some("main".into()), ..config::Sentinel::default() },
         ..config(url)

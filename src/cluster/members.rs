@@ -49,6 +49,9 @@ pub(super) struct Hello {
     pub(super) listens: Vec<Arc<str>>,
     /// The newest number that it gave on each channel.
     pub(super) heads: HashMap<Arc<str>, u64>,
+    /// A digest of its contracts. Nodes of earlier versions do not say it.
+    #[serde(default)]
+    pub(super) contracts: String,
     /// Whether it leaves, and what it can take. Nodes of earlier versions do not say it.
     #[serde(default)]
     pub(super) standing: Standing,
@@ -124,7 +127,14 @@ mod tests {
     use super::*;
 
     fn hello(connections: usize) -> Hello {
-        Hello { connections, rooms: 1, listens: vec!["c".into()], heads: HashMap::new(), standing: Standing::default() }
+        Hello {
+            connections,
+            rooms: 1,
+            listens: vec!["c".into()],
+            heads: HashMap::new(),
+            contracts: String::new(),
+            standing: Standing::default(),
+        }
     }
 
     #[test]

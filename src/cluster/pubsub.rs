@@ -118,7 +118,7 @@ impl PubSub {
         body: impl FnOnce() -> Option<B>,
         frame: impl FnOnce(&Origin, u64, B) -> Bytes,
     ) -> Result<Receipt, NotCarried> {
-        let body = self.redis.is_up().then(body);
+        let body = self.redis.can_publish().then(body);
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
         // What is not carried has a number too: the other nodes have missed it.
         let number = outgoing.numbers.next(channel, Instant::now());
@@ -144,7 +144,7 @@ impl PubSub {
     /// # Errors
     /// As [`PubSub::publish`].
     pub fn send_as(&self, kind: Kind, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, NotCarried> {
-        if !self.redis.is_up() {
+        if !self.redis.can_publish() {
             return Err(NotCarried::Away);
         }
         self.outgoing.lock().expect("no panic while held").send(kind, channel, bytes, false)
@@ -337,7 +337,7 @@ async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
             Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
             job = jobs.recv(), if in_flight.len() < MAX_IN_FLIGHT => {
                 let Some(job) = job else { break };
-                if writer.redis.connections() != connections && writer.redis.is_up() {
+                if writer.redis.connections() != connections && writer.redis.can_publish() {
                     connections = writer.redis.connections();
                     // Giving up is right as well: receipts then say who did not hear.
                     let _ = tokio::time::timeout(LISTENERS_WAIT, writer.listeners_are_back()).await;
@@ -357,7 +357,7 @@ async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
 
 impl Writer {
     async fn send(self, job: Job) {
-        let outcome = if self.redis.is_up() {
+        let outcome = if self.redis.can_publish() {
             let client = self.redis.client();
             let sent: Result<usize, Error> = match job.kind {
                 Kind::Sharded => client.spublish(&*job.channel, job.frame).await,
@@ -365,8 +365,13 @@ impl Writer {
             };
             match sent {
                 Ok(heard) if job.counted && heard < self.expected(&job.channel) => Err(NotCarried::Unheard),
+                // A publisher that waits for the answer is told only of what a primary took.
+                Ok(_) if job.counted && !job.done.is_closed() => self.proven().await,
                 Ok(_) => Ok(()),
-                Err(error) => Err(classify(&error)),
+                Err(error) => {
+                    self.redis.notice(&error, &job.channel);
+                    Err(classify(&error))
+                }
             }
         } else {
             Err(NotCarried::Away)
@@ -383,9 +388,14 @@ impl Writer {
         let _ = job.done.send(outcome);
     }
 
+    /// Whether the server that took the publish is the primary: a replica reaches only those who have not left it.
+    async fn proven(&self) -> Result<(), NotCarried> {
+        self.redis.proves_primary().await.map_err(|error| classify(&error))
+    }
+
     /// Waits until every node that is known listens to what it listened to.
     async fn listeners_are_back(&self) {
-        while self.redis.is_up() && !self.all_listen().await {
+        while self.redis.can_publish() && !self.all_listen().await {
             tokio::time::sleep(LISTENERS_ASK).await;
         }
     }

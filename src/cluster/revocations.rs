@@ -381,7 +381,7 @@ impl Revoker for ClusterRevoker {
             let limit = page.limit.clamp(1, MAX_PAGE);
             let next = (all.len() > limit).then(|| all[limit - 1].0.key());
             all.truncate(limit);
-            let partial = self.store.as_ref().is_some_and(|store| !store.redis.is_up());
+            let partial = self.store.as_ref().is_some_and(|store| !store.redis.takes_writes());
             Ok(Page { next, partial, ..Page::complete(all.into_iter().map(RevocationInfo::from).collect()) })
         })
     }

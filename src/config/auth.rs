@@ -1,5 +1,7 @@
 //! `[auth]`
 
+use std::time::Duration;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -181,8 +183,8 @@ impl Jwks {
             (Some(_), Some(_)) => check.refuse("file", "both `url` and `file` are set", "remove one of them"),
             (None, None) => check.refuse("", "has neither `url` nor `file`", "set one of them"),
         }
-        check.time("refresh", *self.refresh);
-        check.time("timeout", *self.timeout);
+        check.at_least("refresh", *self.refresh, Duration::from_secs(1));
+        check.at_least("timeout", *self.timeout, Duration::from_millis(10));
         if self.algorithms.is_empty() {
             check.refuse("algorithms", "no key could be used", "");
         }

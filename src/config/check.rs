@@ -86,6 +86,12 @@ impl Check<'_> {
         self.must(time >= SHORTEST, key, "must be at least 1ms");
     }
 
+    /// A time below which what it is for cannot work.
+    pub(super) fn at_least(&mut self, key: &str, time: Duration, least: Duration) {
+        let problem = format!("must be at least {}", humantime::format_duration(least));
+        self.must(time >= least, key, &problem);
+    }
+
     /// A number that is not nothing.
     pub(super) fn count(&mut self, key: &str, count: usize) {
         self.must(count >= 1, key, "must be at least 1");

@@ -1,5 +1,7 @@
 //! `[hooks.<name>]`
 
+use std::time::Duration;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -97,7 +99,7 @@ impl Hook {
         if self.previous_secret.is_some() && self.secret.is_none() {
             check.refuse("previous_secret", "there is no newer one", "set `secret`");
         }
-        check.time("timeout", *self.timeout);
+        check.at_least("timeout", *self.timeout, Duration::from_millis(10));
         check.count("concurrency", self.concurrency);
         check.must(self.retries <= MOST_RETRIES, "retries", "must be 10 at most");
         check.must(self.breaker.failures >= 1, "breaker.failures", "must be at least 1");

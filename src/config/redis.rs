@@ -1,15 +1,19 @@
 //! `[redis]`
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
-use super::{Period, Secret, Url};
+use super::{Period, RedisAddress, RedisKind, Secret, Url};
 
-/// What `redis.url` may start with.
-const SCHEMES: [&str; 6] = ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+/// The shortest time that a command or a connection attempt may be given.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// The shortest time between two probes, canaries or attempts to connect.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the nodes share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -153,11 +157,10 @@ impl Redis {
     }
 
     pub(super) fn check(&self, check: &mut Check<'_>) {
-        if let Some(url) = &self.url {
-            check.url("url", url, &SCHEMES);
-            let is_cluster = url.scheme().is_some_and(|scheme| scheme.ends_with("-cluster"));
-            let holds = !is_cluster || self.database.is_none_or(|database| database == 0);
-            check.must(holds, "database", "a Redis Cluster has only the database 0");
+        match self.url.as_ref().map(RedisAddress::read) {
+            Some(Ok(address)) => self.check_address(&address, check),
+            Some(Err((problem, remedy))) => check.refuse("url", &problem, &remedy),
+            None => {}
         }
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.".contains(&b));
         let holds = (1..=64).contains(&self.prefix.len()) && plain(&self.prefix);
@@ -171,11 +174,11 @@ impl Redis {
         );
         let holds = self.wire == Wire::Compact || !key.is_empty();
         check.must(holds, "wire", "needs `socketio_key` to be \"socketio\"");
-        check.time("command_timeout", *self.command_timeout);
-        check.time("connect_timeout", *self.connect_timeout);
-        check.time("probe_interval", *self.probe_interval);
-        check.time("canary_interval", *self.canary_interval);
-        check.time("reconnect.min", *self.reconnect.min);
+        check.at_least("command_timeout", *self.command_timeout, SHORTEST_TIMEOUT);
+        check.at_least("connect_timeout", *self.connect_timeout, SHORTEST_TIMEOUT);
+        check.at_least("probe_interval", *self.probe_interval, SHORTEST_PAUSE);
+        check.at_least("canary_interval", *self.canary_interval, SHORTEST_PAUSE);
+        check.at_least("reconnect.min", *self.reconnect.min, SHORTEST_PAUSE);
         check.must(self.reconnect.max >= self.reconnect.min, "reconnect.max", "must not be shorter than `min`");
         check.count("publish_buffer", self.publish_buffer);
         check.count("receive_buffer", self.receive_buffer);
@@ -187,5 +190,51 @@ impl Redis {
                 ("key_file", key_file.as_ref()),
             ]);
         });
+    }
+
+    /// What must fit the kind of the address.
+    fn check_address(&self, address: &RedisAddress, check: &mut Check<'_>) {
+        let holds = address.kind != RedisKind::Cluster || self.database.is_none_or(|database| database == 0);
+        check.must(holds, "database", "a Redis Cluster has only the database 0");
+        if !address.tls {
+            for (key, file) in self.tls.files() {
+                if file.is_some() {
+                    let problem = "has no effect: redis.url is plain text, and nothing would be encrypted";
+                    check.refuse(&format!("tls.{key}"), problem, "write rediss://… in redis.url, or remove redis.tls");
+                }
+            }
+        }
+        let Sentinel { service, username, password } = &self.sentinel;
+        let set = [("service", service.is_some()), ("username", username.is_some()), ("password", password.is_some())];
+        match address.kind {
+            RedisKind::Sentinel if service.as_ref().or(address.service.as_ref()).is_none_or(String::is_empty) => {
+                let remedy = "set redis.sentinel.service, as in `sentinel monitor NAME …`";
+                check.refuse("sentinel.service", "is missing: redis.url names sentinels", remedy);
+            }
+            RedisKind::Sentinel => {}
+            _ => {
+                for (key, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
+                    let remedy = "write redis-sentinel://… in redis.url, or remove redis.sentinel";
+                    check.refuse(&format!("sentinel.{key}"), "has no effect: redis.url names no sentinels", remedy);
+                }
+            }
+        }
+        let has_user = self.username.is_some() || address.username.is_some();
+        let has_password = self.password.is_some() || address.password.is_some();
+        if has_user && !has_password {
+            check.refuse("password", "is missing: a user has one", "set redis.password or redis.password_file");
+        }
+        for (key, is_empty) in [
+            ("username", self.username.as_ref().is_some_and(String::is_empty)),
+            ("password", self.password.as_ref().is_some_and(Secret::is_empty)),
+        ] {
+            check.must(!is_empty, key, "must not be empty");
+        }
+    }
+}
+
+impl RedisTls {
+    fn files(&self) -> [(&'static str, &Option<PathBuf>); 3] {
+        [("ca_file", &self.ca_file), ("cert_file", &self.cert_file), ("key_file", &self.key_file)]
     }
 }

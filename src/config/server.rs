@@ -20,6 +20,9 @@ const LEAST_QUEUE_BYTES: usize = 4 << 20;
 /// Where it is not said, so many messages of the largest size may wait.
 const QUEUED_PAYLOADS: usize = 4;
 
+/// No client can be asked, or waited for, in a shorter time.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
 /// The public listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -150,13 +153,13 @@ impl Server {
         }
         let spoken = !self.proxy_protocol || !self.trusted_proxies.is_empty();
         check.must(spoken, "proxy_protocol", "needs server.trusted_proxies: only they are believed");
-        check.time("ping_interval", *self.ping_interval);
-        check.time("ping_timeout", *self.ping_timeout);
+        check.at_least("ping_interval", *self.ping_interval, SHORTEST_WAIT);
+        check.at_least("ping_timeout", *self.ping_timeout, SHORTEST_WAIT);
         if let Some(write_timeout) = self.write_timeout {
-            check.time("write_timeout", *write_timeout);
+            check.at_least("write_timeout", *write_timeout, SHORTEST_WAIT);
         }
-        check.time("handshake_timeout", *self.handshake_timeout);
-        check.time("connect_timeout", *self.connect_timeout);
+        check.at_least("handshake_timeout", *self.handshake_timeout, SHORTEST_WAIT);
+        check.at_least("connect_timeout", *self.connect_timeout, SHORTEST_WAIT);
         check.must((1..=LARGEST_PAYLOAD).contains(&self.max_payload.bytes()), "max_payload", "must be 1B to 1GiB");
         if let Some(compression) = &self.compression {
             check.within("compression", |check| compression.check(check));

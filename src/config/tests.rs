@@ -247,7 +247,7 @@ red = true
         "redis.pasword (from roomcast.toml:26): unknown key; did you mean `password`?",
         "redis.url = \"***\" (from roomcast.toml:25): must start with redis://HOST, rediss://HOST, redis-cluster://HOST, rediss-cluster://HOST, redis-sentinel://HOST or rediss-sentinel://HOST; write the whole URL",
         "hooks.songs.url: is missing; set where the backend is called",
-        "hooks.songs.timeout = \"0s\" (from roomcast.toml:29): must be at least 1ms; remove it for the default, \"5s\"",
+        "hooks.songs.timeout = \"0s\" (from roomcast.toml:29): must be at least 10ms; remove it for the default, \"5s\"",
         "colours (from roomcast.toml:31): unknown key; the sections are node, server, contracts, api, auth, redis, cluster, presence, recovery, limits, drain, hooks and log",
         "limits.max_pending_events = 0 (from environment ROOMCAST_LIMITS__MAX_PENDING_EVENTS): must be at least 1; remove it for the default, 256",
         "limits.connections_per_ip = \"0/s\" (from environment ROOMCAST_LIMITS__CONNECTIONS_PER_IP): \"0/s\" holds a zero; a count, a burst and a window are at least 1; remove it for none",
@@ -363,4 +363,50 @@ fn a_cluster_that_passes_on_requests_needs_a_secret_and_a_redis() {
         useless.mistakes(),
         ["cluster.secret (from roomcast.toml:2): does nothing without `listen`; set `listen`, or remove the secret"]
     );
+}
+
+#[test]
+fn what_does_not_fit_the_address_of_redis_is_found() {
+    let told = |toml: &str| Setting::new(toml).mistakes().join("\n");
+    for (toml, expected) in [
+        (
+            "url = \"redis://h\"\n[redis.sentinel]\nservice = \"main\"",
+            "redis.sentinel.service = \"main\" (from roomcast.toml:4): has no effect: redis.url names no sentinels; write \
+             redis-sentinel://… in redis.url, or remove redis.sentinel",
+        ),
+        (
+            "url = \"redis-sentinel://h\"",
+            "redis.sentinel.service: is missing: redis.url names sentinels; set redis.sentinel.service, as in `sentinel \
+             monitor NAME …`",
+        ),
+        (
+            "url = \"redis://h\"\n[redis.tls]\nca_file = \"/dev/null\"",
+            "redis.tls.ca_file = \"/dev/null\" (from roomcast.toml:4): has no effect: redis.url is plain text, and nothing \
+             would be encrypted; write rediss://… in redis.url, or remove redis.tls",
+        ),
+        (
+            "url = \"redis://:hunter2@h?timeout=5s\"",
+            "redis.url = \"redis://***@h?timeout=5s\" (from roomcast.toml:2): has the unknown parameter \"timeout\"; remove \
+             it: such a URL has none",
+        ),
+        (
+            "url = \"redis://u@h\"",
+            "redis.password: is missing: a user has one; set redis.password or redis.password_file",
+        ),
+        (
+            "url = \"redis://h\"\nprobe_interval = \"1ms\"",
+            "redis.probe_interval = \"1ms\" (from roomcast.toml:3): must be at least 10ms; remove it for the default, \"1s\"",
+        ),
+    ] {
+        assert_eq!(told(&format!("[redis]\n{toml}\n")), expected, "{toml}");
+    }
+    for toml in [
+        "url = \"redis-sentinel://h\"\nsentinel = { service = \"main\" }",
+        "url = \"redis-sentinel://h?sentinelServiceName=main&node=i:1\"",
+        "url = \"rediss://u:p%20w@h:1/3\"\ntls = { ca_file = \"/dev/null\" }",
+    ] {
+        Setting::new(&format!("[redis]\n{toml}\n")).load().unwrap_or_else(|error| panic!("{toml}: {error}"));
+    }
+    let short = "server.ping_interval = \"5ms\" (from roomcast.toml:2): must be at least 100ms; remove it for the default, \"25s\"";
+    assert_eq!(told("[server]\nping_interval = \"5ms\"\n"), short);
 }

@@ -86,6 +86,7 @@ impl Compiler<'_> {
             namespace: self.namespace(),
             summary: self.text("summary").unwrap_or_default(),
             source: self.document.file.clone(),
+            digest: String::new(),
             auth: self.auth(&errors),
             unknown: match self.section::<Option<file::Unknown>>("unknown").flatten() {
                 None | Some(file::Unknown::Refuse) => UnknownEvent::Refuse,

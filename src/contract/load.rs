@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use indexmap::IndexMap;
+use sha2::{Digest, Sha256};
 
 use super::compile::{Keys, compile};
 use super::document::{Document, Place};
@@ -101,7 +102,8 @@ fn read(
     let keys = Keys::of(&document);
     let mut found = Report::default();
     structure::check(&mut document, schema, &mut found);
-    let contract = compile(&document, &keys, base, &mut found);
+    let mut contract = compile(&document, &keys, base, &mut found);
+    contract.digest = Sha256::digest(&source.text).iter().map(|byte| format!("{byte:02x}")).collect();
     // What is found on a line that is not TOML follows from that.
     own.diagnostics.extend(found.diagnostics.into_iter().filter(|mistake| !misspelt.contains(&mistake.line)));
     report.diagnostics.extend(own.diagnostics);

@@ -27,6 +27,8 @@ pub struct Contract {
     pub summary: String,
     /// The file, or `embedded:<name>`.
     pub source: String,
+    /// The SHA-256 of the file's text, in hexadecimal.
+    pub digest: String,
     /// Who may connect.
     pub auth: AuthPolicy,
     /// How errors look to clients.

@@ -7,6 +7,7 @@ use super::report::Finding;
 use super::sight::causes;
 use crate::config::{self, Url};
 use crate::redis::examine::{Facts, examine};
+use crate::redis::{Cause, RedisError};
 
 /// The least version, see docs/redis.md.
 const LEAST: (u32, u32) = (7, 0);
@@ -15,24 +16,40 @@ const LEAST_BUFFER: u64 = 32 << 20;
 /// Every publish to other nodes takes so long at least.
 const SLOW: Duration = Duration::from_millis(20);
 
+const REMEDY: &str = "check the address, the password and the network; a Redis Cluster is `redis-cluster://`, sentinels are \
+                      `redis-sentinel://`, TLS is `rediss://`; docs/redis.md lists the causes";
+
 /// Asks it.
 pub(super) async fn check(url: &Url) -> Vec<Finding> {
     let config = config::Redis { url: Some(url.clone()), ..config::Redis::default() };
     let facts = match examine(&config).await {
         Ok(facts) => facts,
-        Err(error) => {
-            let remedy = "check the address, the password and the network; a Redis Cluster is `redis-cluster://`, sentinels are \
-                          `redis-sentinel://`, TLS is `rediss://`";
-            return vec![Finding::problem("redis", causes(&error), remedy)];
+        Err(RedisError::Config(error)) => {
+            let cause = Cause::of(&error);
+            return vec![Finding::problem("redis", format!("{}: {cause}", cause.kind.as_str()), REMEDY)];
         }
+        Err(error) => return vec![Finding::problem("redis", causes(&error), REMEDY)],
     };
     vec![
+        writes(&facts),
         version(&facts),
         mode(&facts, url.scheme().unwrap_or_default()),
         delay(&facts),
         buffers(&facts.settings),
         eviction(&facts.settings),
     ]
+}
+
+fn writes(facts: &Facts) -> Finding {
+    let name = "redis.writes";
+    match &facts.refused {
+        None => Finding::ok(name, "a write was accepted"),
+        Some(cause) => {
+            let remedy =
+                "docs/redis.md says what helps; until then histories, presence, owners and sessions are not kept";
+            Finding::problem(name, format!("{}: {cause}", cause.kind.as_str()), remedy)
+        }
+    }
 }
 
 fn version(facts: &Facts) -> Finding {
@@ -126,6 +143,7 @@ mod tests {
             mode: mode.into(),
             role: role.into(),
             round_trip: Duration::from_millis(1),
+            refused: None,
             settings: HashMap::new(),
         }
     }

@@ -1,7 +1,8 @@
 -- Appends one event to a room's history, and its payload to the contract's own list.
 --
 -- KEYS[1]  STREAM: the history. An entry's id is <epoch>-<offset>.
--- KEYS[2]  LIST of payloads, newest last; absent when there is none, or when it lives in another slot.
+-- KEYS[2]  STRING: the place of a hole (hole.lua), which lives as long as the history.
+-- KEYS[3]  LIST of payloads, newest last; absent when there is none, or when it lives in another slot.
 -- ARGV[1]  the epoch of a history that begins now
 -- ARGV[2]  how many events are kept
 -- ARGV[3]  ms until the history is forgotten
@@ -21,16 +22,17 @@ end
 
 redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[2], epoch .. '-' .. offset, unpack(ARGV, 7))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
 
 -- The list belongs to the application: if it is no list, that is no reason to lose the history.
 local copied = 1
-if KEYS[2] then
-  local pushed = redis.pcall('RPUSH', KEYS[2], ARGV[4])
+if KEYS[3] then
+  local pushed = redis.pcall('RPUSH', KEYS[3], ARGV[4])
   if type(pushed) == 'table' and pushed.err then
     copied = 0
   else
-    redis.call('LTRIM', KEYS[2], '-' .. ARGV[5], -1)
-    redis.call('PEXPIRE', KEYS[2], ARGV[6])
+    redis.call('LTRIM', KEYS[3], '-' .. ARGV[5], -1)
+    redis.call('PEXPIRE', KEYS[3], ARGV[6])
   end
 end
 

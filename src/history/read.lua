@@ -1,17 +1,20 @@
 -- Reads a page of a room's history.
 --
 -- KEYS[1]  STREAM: the history
+-- KEYS[2]  STRING: the place of a hole (hole.lua)
 -- ARGV[1]  how many events at most
 -- ARGV[2]  'newest', or 'oldest': which events when there are more
 -- ARGV[3]  the offset after which events are wanted, '' for any
 -- ARGV[4]  the epoch of that offset, '' when it is not known
 --
--- Returns nothing when the room has no history, else the newest id, the number of events kept, and the entries.
+-- Returns the place of the hole or '', and, unless the room has no history, the newest id, the number of events kept, and
+-- the entries.
 -- An offset of another epoch, or ahead of the history, is no place in it: then all that is kept counts.
 
+local hole = redis.call('GET', KEYS[2]) or ''
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not newest then
-  return {}
+  return { hole }
 end
 
 local epoch, last = string.match(newest[1], '^(%d+)%-(%d+)$')
@@ -27,4 +30,4 @@ else
   entries = redis.call('XREVRANGE', KEYS[1], '+', from, 'COUNT', ARGV[1])
 end
 
-return { newest[1], redis.call('XLEN', KEYS[1]), entries }
+return { hole, newest[1], redis.call('XLEN', KEYS[1]), entries }

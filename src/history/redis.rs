@@ -8,6 +8,7 @@ use bytestring::ByteString;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
 
+use super::holes::{Holes, Place};
 use super::page::Query;
 use super::{Appended, HistoryError, ListCopy, MAX_LIFE, MAX_PAGE, Order, Page, Retention, RoomKey, new_epoch};
 use crate::event::{Event, Mark};
@@ -37,6 +38,7 @@ pub struct RedisHistory {
     append: Script,
     copy: Script,
     read: Script,
+    holes: Arc<Holes>,
     metrics: Arc<Metrics>,
 }
 
@@ -44,6 +46,7 @@ impl RedisHistory {
     /// On the node's connection.
     pub fn new(redis: Redis, metrics: Arc<Metrics>) -> Self {
         Self {
+            holes: Holes::new(redis.clone()),
             redis,
             append: Script::new(include_str!("append.lua")),
             copy: Script::new(include_str!("copy.lua")),
@@ -67,10 +70,10 @@ impl RedisHistory {
             true => (None, copy),
             false => (copy, None),
         };
-        let mut keys = vec![self.key(room)];
+        let mut keys = self.keys(room);
         keys.extend(beside.map(|copy| copy.key.to_owned()));
-        let reply = self.run(&self.append, keys, arguments(keep, beside, event)).await?;
-        let (appended, copied) = read_appended(reply)?;
+        let appended = self.run(&self.append, keys, arguments(keep, beside, event)).await.and_then(read_appended);
+        let (appended, copied) = appended.inspect_err(|_| self.holes.note(room, keep.ttl))?;
         if !copied {
             self.not_copied("the key holds something else");
         }
@@ -97,8 +100,10 @@ impl RedisHistory {
         let limit = query.limit.clamp(1, MAX_PAGE).to_string();
         let which = if oldest_first { "oldest" } else { "newest" };
         let args = vec![limit.into(), which.into(), offset.into(), epoch.into()];
-        let reply = self.run(&self.read, vec![self.key(room)], args).await?;
-        read_page(reply, query, oldest_first)
+        let reply = self.run(&self.read, self.keys(room), args).await?;
+        let (hole, mut page) = read_page(reply, query, oldest_first)?;
+        page.complete &= !self.holes.may_miss(room) && !hole.is_some_and(|hole| hole.is_in(&page, query));
+        Ok(page)
     }
 
     /// See [`super::History::forget`].
@@ -111,7 +116,8 @@ impl RedisHistory {
         }
         let command = CustomCommand::new_static("PEXPIRE", ClusterHash::FirstKey, false);
         let args: Vec<Value> = vec![self.key(room).into(), millis(after).into(), "LT".into()];
-        self.redis.client().custom::<(), _>(command, args).await.map_err(HistoryError::from)
+        let about = || format!("PEXPIRE {}", self.key(room));
+        self.redis.noticed(about, self.redis.client().custom::<(), _>(command, args)).await.map_err(HistoryError::from)
     }
 
     async fn copy_apart(&self, copy: ListCopy<'_>) {
@@ -124,6 +130,11 @@ impl RedisHistory {
     fn not_copied(&self, reason: &str) {
         self.metrics.history_errors_total.with_label_values(&["copy", "refused"]).inc();
         log_seldom!(warn, reason, "a contract's history list was not written");
+    }
+
+    /// The events, and the place of a hole in them.
+    fn keys(&self, room: &RoomKey) -> Vec<String> {
+        vec![self.key(room), self.redis.keys().history(&room.namespace, &room.room, "hole")]
     }
 
     fn key(&self, room: &RoomKey) -> String {
@@ -189,9 +200,11 @@ fn read_appended(reply: Value) -> Result<(Appended, bool), HistoryError> {
     Ok((Appended { epoch: number(epoch)?, offset: number(offset)? }, copied == 1))
 }
 
-fn read_page(reply: Value, query: Query, oldest_first: bool) -> Result<Page, HistoryError> {
+fn read_page(reply: Value, query: Query, oldest_first: bool) -> Result<(Option<Place>, Page), HistoryError> {
     let mut parts = reply.into_array().into_iter();
-    let Some(newest) = parts.next() else { return Ok(Page::empty(query)) };
+    let hole = parts.next().filter(|hole| hole.as_str().is_some_and(|hole| !hole.is_empty()));
+    let hole = hole.map(|hole| read_id(&hole)).transpose()?.map(|(epoch, offset)| Place { epoch, offset });
+    let Some(newest) = parts.next() else { return Ok((hole, Page::empty(query))) };
     let (epoch, last) = read_id(&newest)?;
     let kept: u64 = parts.next().and_then(|count| count.as_u64()).ok_or_else(|| refused("no length"))?;
     let mut events = Vec::new();
@@ -201,7 +214,7 @@ fn read_page(reply: Value, query: Query, oldest_first: bool) -> Result<Page, His
     if !oldest_first {
         events.reverse();
     }
-    Ok(Page::of(query, epoch, (last + 1).saturating_sub(kept), last, events))
+    Ok((hole, Page::of(query, epoch, (last + 1).saturating_sub(kept), last, events)))
 }
 
 fn read_entry(entry: Value) -> Result<(u64, Event), HistoryError> {

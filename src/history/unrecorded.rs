@@ -60,7 +60,8 @@ impl Unrecorded {
         }
         let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
         let key: Value = redis.keys().recovery_unrecorded(namespace).into();
-        let count: i64 = redis.client().custom(command, vec![key]).await?;
+        let about = || format!("EXISTS {}", redis.keys().recovery_unrecorded(namespace));
+        let count: i64 = redis.noticed(about, redis.client().custom(command, vec![key])).await?;
         Ok(count > 0)
     }
 }
@@ -79,7 +80,8 @@ async fn tell_others(redis: Redis, noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>, 
                 "PX".into(),
                 life.as_millis().to_string().into(),
             ];
-            if redis.client().custom::<Value, _>(command, args).await.is_ok() {
+            let about = || format!("SET {}", redis.keys().recovery_unrecorded(&namespace));
+            if redis.noticed(about, redis.client().custom::<Value, _>(command, args)).await.is_ok() {
                 return;
             }
         }

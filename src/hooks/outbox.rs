@@ -23,7 +23,7 @@ use super::{HookRequest, Hooks};
 
 pub use super::request::Envelope;
 pub use memory::MemoryOutbox;
-pub use redis::{OutboxKeys, RedisOutbox};
+pub use redis::{Failed, OutboxKeys, RedisOutbox};
 
 /// At most so many notices of one hook wait in a node's memory.
 pub const MAX_WAITING: usize = 65_536;
@@ -85,13 +85,17 @@ impl Notices {
         Self::start(hooks, |hook, _| Arc::new(MemoryOutbox::new(hook, MAX_WAITING, &metrics)))
     }
 
-    /// Starts couriers that share the notices of all nodes in Redis. `keys` names what belongs to a hook.
-    pub fn in_redis<C>(hooks: Arc<Hooks>, client: &C, keys: impl Fn(&str) -> OutboxKeys) -> Self
+    /// Starts couriers that share the notices of all nodes in Redis. `keys` names what belongs to a hook; `failed` is told of
+    /// each error.
+    pub fn in_redis<C>(hooks: Arc<Hooks>, client: &C, failed: Failed, keys: impl Fn(&str) -> OutboxKeys) -> Self
     where
         C: ClientLike + Clone + Send + Sync + 'static,
     {
         let metrics = hooks.metrics.clone();
-        Self::start(hooks, |hook, call| Arc::new(RedisOutbox::new(client.clone(), keys(hook), hook, call, &metrics)))
+        Self::start(hooks, |hook, call| {
+            let shared = (client.clone(), failed.clone());
+            Arc::new(RedisOutbox::new(shared, keys(hook), hook, call, &metrics))
+        })
     }
 
     /// Tells a hook, some time. False when there is no such hook.

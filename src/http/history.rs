@@ -28,7 +28,7 @@ pub struct History {
     /// The newest event; 0: none.
     last_offset: u64,
     /// It is proven that nothing is missing between `since` and the oldest of the items; an offset without its epoch
-    /// proves nothing. True where no offset was named.
+    /// proves nothing. Where no offset was named: no event is known to be missing between the items.
     complete: bool,
     /// The events, in the order asked for.
     items: Vec<Item>,

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::answer::Answer;
 use crate::directory::iso8601;
+use crate::redis::Cause;
 
 /// A runtime that has not turned for so long is stuck; a restart is the remedy. A starved machine stays far below.
 pub const STUCK: Duration = Duration::from_secs(15);
@@ -44,13 +45,19 @@ pub struct Status {
     pub draining: bool,
     /// Whatever else keeps the node from taking sockets.
     pub reasons: Vec<String>,
+    /// Whatever else is wrong, and does not keep it from taking sockets.
+    pub warnings: Vec<String>,
 }
 
 /// How Redis is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisStatus {
     /// A message that the node sent to itself came back, and commands are answered.
     pub connected: bool,
+    /// Writes are accepted.
+    pub writable: bool,
+    /// Why not everything works.
+    pub cause: Option<Cause>,
     /// Of the last message to ourselves.
     pub latency: Option<Duration>,
     /// Whether the node is ready all the same while Redis is away.
@@ -115,8 +122,13 @@ struct Websocket {
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct RedisReport {
-    /// Whether Redis answers; false on the in-memory adapter, which needs none.
+    /// Whether Redis answers, and brings the messages of the nodes; false on the in-memory adapter, which needs none.
     connected: bool,
+    /// Whether Redis takes writes. False: what nodes keep there (histories, presence, owners, sessions to be recovered) is not
+    /// kept, and answers about it are partial; events still reach the other nodes.
+    writable: bool,
+    /// Why not, in a word that `docs/redis.md` explains; null while everything works.
+    cause: Option<&'static str>,
     /// Milliseconds of the last round trip through pub/sub to ourselves; null where there was none.
     latency: Option<f64>,
     mode: RedisMode,
@@ -178,16 +190,18 @@ fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Response {
 /// What is told of a node that is so.
 pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
     let mut reasons = status.reasons;
-    let away = status.redis.filter(|redis| !redis.connected);
-    let word = match away {
+    let failed = status.redis.as_ref().filter(|redis| !redis.connected || !redis.writable || redis.cause.is_some());
+    let word = match failed {
         _ if status.draining => ReadyWord::Draining,
         _ if !reasons.is_empty() => ReadyWord::NotReady,
         Some(redis) if redis.may_be_away => ReadyWord::Degraded,
         Some(_) => ReadyWord::NotReady,
+        None if !status.warnings.is_empty() => ReadyWord::Degraded,
         None => ReadyWord::Ready,
     };
-    if away.is_some() {
-        reasons.insert(0, "Redis is away: events do not reach the other nodes".into());
+    reasons.extend(status.warnings);
+    if let Some(redis) = failed {
+        reasons.insert(0, reason(redis));
     }
     if status.draining {
         reasons.insert(0, "the node is draining".into());
@@ -195,10 +209,12 @@ pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
     let redis = match status.redis {
         Some(redis) => RedisReport {
             connected: redis.connected,
+            writable: redis.writable,
+            cause: redis.cause.map(|cause| cause.kind.as_str()),
             latency: redis.latency.filter(|_| redis.connected).map(milliseconds),
             mode: RedisMode::Redis,
         },
-        None => RedisReport { connected: false, latency: None, mode: RedisMode::Memory },
+        None => RedisReport { connected: false, writable: false, cause: None, latency: None, mode: RedisMode::Memory },
     };
     let websocket = Websocket {
         status: word,
@@ -220,6 +236,19 @@ pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
     (code, Ready { status: word, websocket, node, cluster, reasons })
 }
 
+/// Why a node is not ready because of its Redis, in a sentence.
+fn reason(redis: &RedisStatus) -> String {
+    let effect = match (redis.connected, redis.writable) {
+        (false, _) => "Redis is away: events do not reach the other nodes",
+        (true, false) => "Redis refuses writes: histories, presence and answers about them are incomplete",
+        (true, true) => "Redis refuses a subscription: events of the other nodes are missed",
+    };
+    match &redis.cause {
+        Some(cause) => format!("{effect}; {}: {cause}", cause.kind.as_str()),
+        None => effect.to_owned(),
+    }
+}
+
 /// Milliseconds with microseconds behind the point.
 fn milliseconds(latency: Duration) -> f64 {
     (latency.as_secs_f64() * 1_000_000.0).round() / 1000.0
@@ -228,6 +257,12 @@ fn milliseconds(latency: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::CauseKind;
+
+    fn well() -> RedisStatus {
+        let latency = Some(Duration::from_millis(2));
+        RedisStatus { connected: true, writable: true, cause: None, latency, may_be_away: true }
+    }
 
     fn status() -> Status {
         Status {
@@ -239,6 +274,7 @@ mod tests {
             cluster: Some(ClusterStatus { nodes: 1, connections: 3, rooms: 2, stale: false }),
             draining: false,
             reasons: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -253,7 +289,7 @@ mod tests {
             "status": "ready",
             "websocket": {
                 "status": "ready", "connections": 3, "rooms": 2, "uptime": 1500,
-                "redis": { "connected": false, "latency": null, "mode": "memory" },
+                "redis": { "connected": false, "writable": false, "cause": null, "latency": null, "mode": "memory" },
                 "timestamp": "1970-01-01T00:00:00.000Z"
             },
             "node": { "id": "n", "version": env!("CARGO_PKG_VERSION") },
@@ -266,17 +302,44 @@ mod tests {
     #[test]
     fn a_node_whose_redis_is_away_says_so() {
         for (may_be_away, code, word) in [(true, 200, "degraded"), (false, 503, "not_ready")] {
-            let redis = RedisStatus { connected: false, latency: Some(Duration::from_millis(2)), may_be_away };
+            let redis = RedisStatus { connected: false, may_be_away, ..well() };
             let (answered, told) = told(Status { redis: Some(redis), ..status() });
             assert_eq!((answered, &told["status"]), (code, &json!(word)));
-            assert_eq!(told["websocket"]["redis"], json!({ "connected": false, "latency": null, "mode": "redis" }));
+            assert_eq!(
+                (&told["websocket"]["redis"]["connected"], &told["websocket"]["redis"]["latency"]),
+                (&json!(false), &json!(null))
+            );
             assert_eq!(told["reasons"].as_array().unwrap().len(), 1);
         }
     }
 
     #[test]
+    fn a_redis_that_refuses_writes_is_no_better_and_its_cause_is_told() {
+        let cause = Cause { kind: CauseKind::OutOfMemory, detail: "OOM command not allowed".into() };
+        for (may_be_away, code, word) in [(true, 200, "degraded"), (false, 503, "not_ready")] {
+            let redis = RedisStatus { writable: false, cause: Some(cause.clone()), may_be_away, ..well() };
+            let (answered, told) = told(Status { redis: Some(redis), ..status() });
+            assert_eq!((answered, &told["status"]), (code, &json!(word)));
+            let redis = &told["websocket"]["redis"];
+            assert_eq!((&redis["connected"], &redis["writable"]), (&json!(true), &json!(false)));
+            assert_eq!(redis["cause"], "out_of_memory");
+            let reason = told["reasons"][0].as_str().unwrap();
+            assert!(reason.contains("refuses writes") && reason.contains("OOM command not allowed"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_warning_is_told_and_keeps_nobody_out() {
+        let (code, told) = told(Status { warnings: vec!["two nodes have one id".into()], ..status() });
+        assert_eq!(
+            (code, &told["status"], &told["reasons"][0]),
+            (200, &json!("degraded"), &json!("two nodes have one id"))
+        );
+    }
+
+    #[test]
     fn what_else_is_missing_is_not_forgiven_because_redis_is() {
-        let redis = RedisStatus { connected: false, latency: None, may_be_away: true };
+        let redis = RedisStatus { connected: false, ..well() };
         let (code, told) = told(Status { redis: Some(redis), reasons: vec!["full".into()], ..status() });
         assert_eq!((code, told["reasons"].as_array().unwrap().len()), (503, 2));
     }
@@ -301,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_draining_node_is_not_ready() {
-        let redis = RedisStatus { connected: true, latency: Some(Duration::from_micros(1234)), may_be_away: true };
+        let redis = RedisStatus { latency: Some(Duration::from_micros(1234)), ..well() };
         let (code, told) = told(Status { redis: Some(redis), draining: true, ..status() });
         assert_eq!((code, &told["websocket"]["status"]), (503, &json!("draining")));
         assert_eq!(told["websocket"]["redis"]["latency"], json!(1.234));

@@ -15,6 +15,10 @@ const ALL: &str = "*";
 /// Every mistake.
 pub fn agree(config: &Config, contracts: &[Arc<Contract>]) -> Result<(), ConfigError> {
     let mut mistakes = Vec::new();
+    if contracts.is_empty() {
+        let problem = "names no contract: every client would be refused".to_owned();
+        mistakes.push(mistake("contracts.files", problem, "name contract files, or embedded:NAME"));
+    }
     for contract in contracts {
         keys(config, contract, &mut mistakes);
         hooks(config, contract, &mut mistakes);

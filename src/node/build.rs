@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::auth::Authenticator;
 use crate::auth::api_keys::ApiKeys;
 use crate::cluster::{Cluster, ClusterRevoker, EndSession};
@@ -188,10 +190,14 @@ fn hooks(ground: &Ground<'_>) -> anyhow::Result<Hooks> {
 fn notices(ground: &Ground<'_>, hooks: &Arc<Hooks>) -> Notices {
     match &ground.redis {
         None => Notices::in_memory(hooks.clone()),
-        Some(redis) => Notices::in_redis(hooks.clone(), redis.client(), |hook| OutboxKeys {
-            notices: redis.keys().hook_notices(hook),
-            lease: redis.keys().hook_lease(hook),
-        }),
+        Some(redis) => {
+            let noticing = redis.clone();
+            let failed = Arc::new(move |error: &_| noticing.notice(error, "a hook's notices"));
+            Notices::in_redis(hooks.clone(), redis.client(), failed, |hook| OutboxKeys {
+                notices: redis.keys().hook_notices(hook),
+                lease: redis.keys().hook_lease(hook),
+            })
+        }
     }
 }
 
@@ -224,8 +230,20 @@ fn rooms(ground: &Ground<'_>, presence: &Arc<dyn Presence>) -> Arc<Rooms> {
 fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>) -> Arc<Cluster> {
     match &ground.redis {
         None => Cluster::alone(&ground.id, rooms),
-        Some(redis) => Cluster::join(&ground.id, rooms, redis.clone(), ground.metrics.clone(), &ground.config.redis),
+        Some(redis) => {
+            let digest = digest(&ground.contracts);
+            let metrics = ground.metrics.clone();
+            Cluster::join((&ground.id, &digest), rooms, redis.clone(), metrics, &ground.config.redis)
+        }
     }
+}
+
+/// What nodes of one cluster must have in common. The order in which files are named does not matter.
+fn digest(contracts: &[Arc<Contract>]) -> String {
+    let mut all: Vec<_> = contracts.iter().map(|contract| format!("{} {}", contract.name, contract.digest)).collect();
+    all.sort();
+    let digest = Sha256::digest(all.join("\n"));
+    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn carrier(ground: &Ground<'_>, cluster: &Cluster, rooms: Arc<Rooms>) -> EngineCarrier {

@@ -46,10 +46,17 @@ impl NodeStatus {
 
     fn redis_status(&self) -> Option<RedisStatus> {
         let health = self.redis.as_ref()?.health();
-        // What was never there is not away: its address may be wrong, and a roll-out must stop at this node.
-        let joined = health.round_trip.is_some();
+        // What was never there is not away: its address or a right may be wrong, and a roll-out must stop at this node.
+        let mistaken = health.cause.as_ref().is_some_and(|cause| cause.kind.is_a_mistake());
+        let joined = health.worked || (health.round_trip.is_some() && !mistaken);
         let may_be_away = self.when_away == WhenAway::Degraded && joined;
-        Some(RedisStatus { connected: health.is_good(), latency: health.round_trip, may_be_away })
+        Some(RedisStatus {
+            connected: health.hears(),
+            writable: health.writes,
+            cause: health.cause,
+            latency: health.round_trip,
+            may_be_away,
+        })
     }
 }
 
@@ -73,11 +80,12 @@ impl ReadySource for NodeStatus {
                 nodes: view.nodes.len() as u64,
                 connections: view.connections() as u64,
                 rooms: view.nodes.iter().map(|node| node.rooms as u64).sum(),
-                stale: redis.is_some_and(|redis| !redis.connected),
+                stale: redis.as_ref().is_some_and(|redis| !redis.connected),
             }),
             redis,
             draining: self.drain.is_leaving(),
             reasons: Vec::new(),
+            warnings: self.cluster.conflicts().iter().map(ToString::to_string).collect(),
         }
     }
 }

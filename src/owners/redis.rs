@@ -65,6 +65,7 @@ impl RedisOwners {
         match tokio::time::timeout(self.redis.command_timeout(), command).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
+                self.redis.notice(&error, "an owner");
                 tracing::debug!(redis.error = %error, "owners could not be used");
                 Err(OwnersError::Unavailable)
             }

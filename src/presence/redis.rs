@@ -152,7 +152,8 @@ impl Inner {
     /// Runs a script that reads, after this node's own changes are written, if that does not take long. Tells whether
     /// they are.
     async fn read(&self, script: &Script, space: usize, args: Vec<Value>) -> Result<(bool, Reply), DirectoryError> {
-        if !self.redis.is_up() {
+        // What is there has not been renewed while writes are refused: nodes seem to be gone that are not.
+        if !self.redis.takes_writes() || self.leases.is_overdue(self.times.lease) {
             return Err(DirectoryError::Unavailable);
         }
         let settled = self.settle(MAX_SETTLE).await;

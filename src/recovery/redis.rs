@@ -142,13 +142,15 @@ impl RedisStore {
         let command = CustomCommand::new_static("SET", ClusterHash::FirstKey, false);
         let key = self.redis.keys().recovery_node(&self.incarnation);
         let args: Vec<Value> = vec![key.into(), "1".into(), "PX".into(), window.as_millis().to_string().into()];
-        self.redis.client().custom::<Value, _>(command, args).await.is_ok()
+        let said = self.redis.client().custom::<Value, _>(command, args);
+        self.redis.noticed(|| "SET recovery:node".to_owned(), said).await.is_ok()
     }
 
     async fn was_there(&self, incarnation: &str) -> Result<bool, Failure> {
         let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
         let key: Value = self.redis.keys().recovery_node(incarnation).into();
-        let count = self.redis.client().custom::<i64, _>(command, vec![key]).await;
+        let count = self.redis.client().custom::<i64, _>(command, vec![key]);
+        let count = self.redis.noticed(|| "EXISTS recovery:node".to_owned(), count).await;
         Ok(count.map_err(|_| Failure::Unavailable)? > 0)
     }
 

@@ -9,16 +9,17 @@ use fred::clients::Client;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::RespVersion;
 use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig, TlsConfig, TlsConnector,
-    TlsHostMapping, UnresponsiveConfig,
+    ClusterDiscoveryPolicy, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig,
+    TcpConfig, TlsConfig, TlsConnector, TlsHostMapping, UnresponsiveConfig,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::RedisError;
-use super::health::State;
-use crate::config;
+use super::cause::Cause;
+use super::health::{Part, State};
+use crate::config::{self, RedisAddress, RedisKind};
 
 /// fred keeps so many messages between its reader and ours. Ours empties it at once into the buffers of
 /// `redis.receive_buffer`, so it has to hold only what one read of the socket can bring.
@@ -37,18 +38,21 @@ pub(super) fn listener(config: &config::Redis) -> Result<Client, RedisError> {
 
 /// Drives a client until it is told to quit. fred's own policy reconnects after a lost connection; this
 /// loop also begins again when the first attempt fails or fred gives up on an error it holds to be final.
-pub(super) async fn keep_connected(client: Client, min: Duration, max: Duration) {
-    let mut delay = min;
+pub(super) async fn keep_connected(client: Client, pauses: config::Reconnect, (state, part): Noted) {
+    let mut delay = pauses.min.get();
     loop {
         match client.connect().await {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => tracing::debug!(redis.error = %error, "connecting to Redis failed"),
+            Ok(Err(error)) => state.failed(part, Cause::of(&error)),
             Err(_) => return,
         }
         tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(max);
+        delay = (delay * 2).min(pauses.max.get());
     }
 }
+
+/// Where what becomes of a client's connection is noted, and as what.
+pub(super) type Noted = (Arc<State>, Part);
 
 /// Whether a client's connection is there. fred says `Connected` until the first attempt to reconnect begins, so a
 /// loss is taken from its errors.
@@ -70,7 +74,7 @@ impl Link {
 }
 
 /// Counts reconnections and remembers errors.
-pub(super) async fn note_events(client: Client, link: Arc<Link>, state: Arc<State>) {
+pub(super) async fn note_events(client: Client, link: Arc<Link>, (state, part): Noted) {
     let mut errors = client.error_rx();
     let mut reconnects = client.reconnect_rx();
     let mut first = true;
@@ -82,7 +86,7 @@ pub(super) async fn note_events(client: Client, link: Arc<Link>, state: Arc<Stat
                 Ok((error, server)) => {
                     // A lost server of a Redis Cluster leaves the others.
                     link.broken.store(server.is_some() && !client.is_clustered(), Ordering::Relaxed);
-                    state.unheard(&error.to_string());
+                    state.failed(part, Cause::of(&error));
                 }
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
@@ -93,6 +97,7 @@ pub(super) async fn note_events(client: Client, link: Arc<Link>, state: Arc<Stat
                 }
                 link.broken.store(false, Ordering::Relaxed);
                 link.connections.fetch_add(1, Ordering::Relaxed);
+                state.mended(part);
                 if !std::mem::take(&mut first) {
                     state.count_reconnect();
                 }
@@ -132,36 +137,47 @@ fn build(config: &config::Redis, channel: usize) -> Result<Client, RedisError> {
 
 fn options(config: &config::Redis) -> Result<Config, RedisError> {
     let url = config.url.as_ref().ok_or(RedisError::NoUrl)?;
-    let mut options = Config::from_url(url.expose())?;
-    // Sharded pub/sub on the connection that also answers needs RESP3.
-    options.version = RespVersion::RESP3;
-    // The first connection fails at once, and `keep_connected` tries again: fred would wait before the first attempt.
-    options.fail_fast = true;
-    if let Some(username) = &config.username {
-        options.username = Some(username.clone());
+    let address = RedisAddress::read(url).map_err(|(problem, remedy)| RedisError::Url { problem, remedy })?;
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let username = config.username.as_deref().map(bytes).or_else(|| address.username.clone());
+    let password = config.password.as_ref().map(|secret| bytes(secret.expose())).or_else(|| address.password.clone());
+    Ok(Config {
+        // Sharded pub/sub on the connection that also answers needs RESP3.
+        version: RespVersion::RESP3,
+        // The first connection fails at once, and `keep_connected` tries again: fred would wait before the first attempt.
+        fail_fast: true,
+        username: username.as_deref().map(inline),
+        password: password.as_deref().map(inline),
+        database: config.database.or(address.database),
+        tls: if address.tls { Some(tls(&config.tls)?) } else { None },
+        server: server(address, &config.sentinel),
+        ..Config::default()
+    })
+}
+
+fn server(address: RedisAddress, sentinel: &config::Sentinel) -> ServerConfig {
+    let hosts: Vec<Server> = address.hosts.into_iter().map(|(host, port)| Server::new(host, port)).collect();
+    match address.kind {
+        RedisKind::Single => ServerConfig::Centralized { server: hosts.into_iter().next().expect("a URL has a host") },
+        RedisKind::Cluster => ServerConfig::Clustered { hosts, policy: ClusterDiscoveryPolicy::default() },
+        RedisKind::Sentinel => ServerConfig::Sentinel {
+            hosts,
+            service_name: sentinel.service.clone().or(address.service).unwrap_or_default(),
+            username: sentinel.username.clone().or(address.sentinel_username),
+            password: sentinel.password.as_ref().map(|secret| secret.expose().to_owned()).or(address.sentinel_password),
+        },
     }
-    if let Some(password) = &config.password {
-        options.password = Some(password.expose().to_owned());
+}
+
+/// A user or a password as fred sends it: HELLO goes out as an inline command, which Redis splits at spaces and in which
+/// it reads a text in quotation marks as a C string.
+fn inline(bytes: &[u8]) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"'\\".contains(byte);
+    if !bytes.is_empty() && bytes.iter().all(is_plain) {
+        return bytes.iter().map(|byte| *byte as char).collect();
     }
-    if let Some(database) = config.database {
-        options.database = Some(database);
-    }
-    if let ServerConfig::Sentinel { service_name, username, password, .. } = &mut options.server {
-        let sentinel = &config.sentinel;
-        if let Some(service) = &sentinel.service {
-            service_name.clone_from(service);
-        }
-        if sentinel.username.is_some() {
-            username.clone_from(&sentinel.username);
-        }
-        if let Some(secret) = &sentinel.password {
-            *password = Some(secret.expose().to_owned());
-        }
-    }
-    if options.tls.is_some() {
-        options.tls = Some(tls(&config.tls)?);
-    }
-    Ok(options)
+    let escaped: String = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    format!("\"{escaped}\"")
 }
 
 /// TLS by rustls with ring. Hosts of a cluster that are known by address only are taken to have the name that the
@@ -214,4 +230,34 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RedisError>
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_one_word_of_an_inline_command() {
+        assert_eq!(inline(b"pl%in@#1"), "pl%in@#1");
+        assert_eq!(inline(b"a b"), r#""\x61\x20\x62""#);
+        assert_eq!(inline(b"a\"\\"), r#""\x61\x22\x5c""#);
+        assert_eq!(inline("\u{e9}".as_bytes()), r#""\xc3\xa9""#);
+        assert_eq!(inline(b""), r#""""#);
+    }
+
+    #[test]
+    fn sentinels_are_asked_for_the_service_of_the_settings_or_of_the_url() {
+        let service = |url: &str, service: Option<&str>| {
+            let sentinel = config::Sentinel { service: service.map(str::to_owned), ..config::Sentinel::default() };
+            let url = Some(config::Url::new(url));
+            let config = config::Redis { url, sentinel, ..config::Redis::default() };
+            match options(&config).unwrap().server {
+                ServerConfig::Sentinel { service_name, .. } => service_name,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(service("redis-sentinel://h", Some("main")), "main");
+        assert_eq!(service("redis-sentinel://h?sentinelServiceName=main", None), "main");
+        assert_eq!(service("redis-sentinel://h?sentinelServiceName=other", Some("main")), "main");
+    }
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use fred::clients::Client;
 use fred::error::Error;
-use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand};
+use fred::interfaces::{ClientLike, KeysInterface};
+use fred::types::{ClusterHash, CustomCommand, Expiration};
 
-use super::{RedisError, connect};
+use super::{Cause, Keys, RedisError, connect};
 use crate::config;
 
 /// What it says.
@@ -20,6 +20,8 @@ pub struct Facts {
     pub mode: String,
     /// `master` or `slave`.
     pub role: String,
+    /// Why a write was refused; `None`: it was accepted.
+    pub refused: Option<Cause>,
     /// How long a command takes.
     pub round_trip: Duration,
     /// `CONFIG GET` of [`SETTINGS`]; empty where it may not be asked.
@@ -39,18 +41,19 @@ const PINGS: usize = 5;
 pub async fn examine(config: &config::Redis) -> Result<Facts, RedisError> {
     let client = connect::commands(config)?;
     let mut connection = client.init().await?;
-    let facts = ask(&client).await;
+    let facts = ask(&client, &config.prefix).await;
     _ = client.quit().await;
     connection.abort();
     _ = (&mut connection).await;
     Ok(facts?)
 }
 
-async fn ask(client: &Client) -> Result<Facts, Error> {
+async fn ask(client: &Client, prefix: &str) -> Result<Facts, Error> {
     let mut round_trip = Duration::MAX;
     for _ in 0..PINGS {
         let began = Instant::now();
-        _ = client.ping::<String>(None).await?;
+        // Not PING, which a Redis whose snapshot failed refuses.
+        _ = client.custom::<String, _>(command("ECHO"), vec!["?"]).await?;
         round_trip = round_trip.min(began.elapsed());
     }
     let info: String = client.custom(command("INFO"), vec!["everything"]).await?;
@@ -64,8 +67,16 @@ async fn ask(client: &Client) -> Result<Facts, Error> {
         let told: Result<HashMap<String, String>, _> = client.custom(command("CONFIG"), vec!["GET", name]).await;
         settings.extend(told.unwrap_or_default());
     }
+    let refused = try_to_write(client, prefix).await;
     let (version, mode, role) = (field("redis_version"), field("redis_mode"), field("role"));
-    Ok(Facts { version, mode, role, round_trip, settings })
+    Ok(Facts { version, mode, role, refused, round_trip, settings })
+}
+
+/// Writes a key for a second.
+async fn try_to_write(client: &Client, prefix: &str) -> Option<Cause> {
+    let key = Keys::new(prefix).probe_write("doctor");
+    let written = client.set::<(), _, _>(&key, "?", Some(Expiration::EX(1)), None, false).await;
+    written.err().map(|error| Cause::of(&error).about(&format!("SET {key}")))
 }
 
 fn command(name: &'static str) -> CustomCommand {

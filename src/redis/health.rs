@@ -2,59 +2,112 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::cause::{Cause, CauseKind};
+use super::report::Report;
 use crate::telemetry::metrics::Metrics;
+
+/// How long a refused command counts as a failure of Redis where a successful write elsewhere proves nothing about it: a right
+/// that is missing for one key, or one server of a Redis Cluster.
+const REFUSED_LASTS: Duration = Duration::from_secs(15);
 
 /// The state of the connections to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Commands can be sent.
+    /// Commands can be sent, and are answered.
     pub connected: bool,
     /// A message that this node sent to itself came back: other nodes' messages arrive too.
     pub subscribed: bool,
+    /// Redis takes writes: the last write of the probe was accepted, and none was refused since.
+    pub writes: bool,
     /// How long the last message to ourselves took.
     pub round_trip: Option<Duration>,
-    /// Since when `connected` and `subscribed` have been together what they are.
+    /// Since when a message to ourselves has, or has not, come back.
     pub since: SystemTime,
-    /// The last thing that went wrong, cleared when everything works. Never holds a secret.
-    pub last_error: Option<String>,
+    /// Why not everything works; `None`: everything does. Never holds a secret.
+    pub cause: Option<Cause>,
+    /// Everything worked at some time.
+    pub worked: bool,
 }
 
 impl Health {
     /// Whether everything works.
     pub fn is_good(&self) -> bool {
+        self.hears() && self.writes && self.cause.is_none()
+    }
+
+    /// Whether events reach the other nodes and theirs arrive here, whether Redis takes writes or not.
+    pub fn hears(&self) -> bool {
         self.connected && self.subscribed
     }
 }
+
+/// What may fail by itself. The first that has failed is what is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The connection for commands.
+    Commands,
+    /// The connection that listens.
+    Listener,
+    /// The subscriptions.
+    Subscriptions,
+    /// The way of a message to ourselves.
+    Echo,
+    /// Writes.
+    Writes,
+}
+
+const PARTS: usize = 5;
 
 /// What the background tasks learn.
 pub(super) struct State {
     metrics: Arc<Metrics>,
     answers: AtomicBool,
+    read_only: AtomicBool,
+    refuses: AtomicBool,
     stopped: CancellationToken,
     lost: Notify,
+    demoted: Notify,
     known: Mutex<Known>,
+    report: Mutex<Report>,
 }
 
 struct Known {
     heard: bool,
     round_trip: Option<Duration>,
     since: SystemTime,
-    last_error: Option<String>,
+    worked: bool,
+    causes: [Option<Cause>; PARTS],
+    /// Until when a refused write counts, although the probe's write was accepted.
+    refused_until: Option<Instant>,
+    /// When a write was last refused.
+    refused_last: Option<Instant>,
 }
 
 impl State {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        let known = Known { heard: false, round_trip: None, since: SystemTime::now(), last_error: None };
+        let known = Known {
+            heard: false,
+            round_trip: None,
+            since: SystemTime::now(),
+            worked: false,
+            causes: Default::default(),
+            refused_until: None,
+            refused_last: None,
+        };
         Self {
+            report: Mutex::new(Report::new(&metrics)),
             metrics,
             answers: AtomicBool::new(true),
+            read_only: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
             stopped: CancellationToken::new(),
             lost: Notify::new(),
+            demoted: Notify::new(),
             known: Mutex::new(known),
         }
     }
@@ -68,31 +121,103 @@ impl State {
         self.answers.store(answers, Ordering::Relaxed);
     }
 
+    /// Whether the server is a replica: it does not have what is written to the primary.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Whether a write was refused, and none was accepted since.
+    pub(super) fn refuses_writes(&self) -> bool {
+        self.refuses.load(Ordering::Relaxed)
+    }
+
+    /// When a write was last refused.
+    pub(super) fn refused_last(&self) -> Option<Instant> {
+        self.known().refused_last
+    }
+
     pub(super) fn health(&self, connected: bool, listening: bool) -> Health {
-        let known = self.known.lock().expect("no panic while held");
+        let known = self.known();
+        let connected = connected && self.answers();
+        let subscribed = listening && known.heard;
+        let writes = connected && !self.refuses_writes();
+        let starting = || (!connected || !subscribed).then(|| Cause::new(CauseKind::Starting));
         Health {
-            connected: connected && self.answers(),
-            subscribed: listening && known.heard,
+            connected,
+            subscribed,
+            writes,
             round_trip: known.round_trip,
             since: known.since,
-            last_error: known.last_error.clone(),
+            cause: known.causes.iter().flatten().next().cloned().or_else(starting),
+            worked: known.worked,
         }
+    }
+
+    /// A part has failed. While it does, nothing is heard, but where a right to a room's channel is missing.
+    pub(super) fn failed(&self, part: Part, cause: Cause) {
+        let mut known = self.known();
+        if cause.kind != CauseKind::NoRight {
+            self.turn(&mut known, false);
+        }
+        known.causes[part as usize] = Some(cause);
+    }
+
+    /// A part works again.
+    pub(super) fn mended(&self, part: Part) {
+        self.known().causes[part as usize] = None;
     }
 
     /// A message to ourselves came back.
     pub(super) fn heard(&self, round_trip: Duration) {
         self.metrics.redis_round_trip_seconds.with_label_values::<&str>(&[]).observe(round_trip.as_secs_f64());
-        let mut known = self.known.lock().expect("no panic while held");
+        let mut known = self.known();
         known.round_trip = Some(round_trip);
-        known.last_error = None;
+        for part in [Part::Commands, Part::Listener, Part::Echo] {
+            known.causes[part as usize] = None;
+        }
         self.turn(&mut known, true);
     }
 
-    /// A message to ourselves did not come back in time, or a connection broke.
-    pub(super) fn unheard(&self, why: &str) {
-        let mut known = self.known.lock().expect("no panic while held");
-        known.last_error = Some(why.to_owned());
-        self.turn(&mut known, false);
+    /// A message to ourselves could not be sent.
+    pub(super) fn unheard(&self) {
+        self.turn(&mut self.known(), false);
+    }
+
+    /// A command was refused. `elsewhere`: a write that succeeds later may say nothing about this one.
+    pub(super) fn refused(&self, cause: Cause, elsewhere: bool) {
+        self.metrics.redis_refused_total.with_label_values(&[cause.kind.as_str()]).inc();
+        let now = Instant::now();
+        let mut known = self.known();
+        known.refused_last = Some(now);
+        if elsewhere || cause.kind == CauseKind::NoRight {
+            known.refused_until = Some(now + REFUSED_LASTS);
+        }
+        self.refuses.store(true, Ordering::Relaxed);
+        if cause.kind == CauseKind::ReadOnly {
+            self.read_only.store(true, Ordering::Relaxed);
+            self.demoted.notify_one();
+        }
+        known.causes[Part::Writes as usize] = Some(cause);
+    }
+
+    /// The probe's write was accepted.
+    pub(super) fn wrote(&self) {
+        self.read_only.store(false, Ordering::Relaxed);
+        let mut known = self.known();
+        if known.refused_until.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
+        known.refused_until = None;
+        known.causes[Part::Writes as usize] = None;
+        self.refuses.store(false, Ordering::Relaxed);
+    }
+
+    /// Tells operators how Redis is, if that has changed or is still bad.
+    pub(super) fn tell(&self, health: &Health) {
+        if health.is_good() {
+            self.known().worked = true;
+        }
+        self.report.lock().expect("no panic while held").note(health, &self.metrics, Instant::now());
     }
 
     /// Redis has answered the publish of a message to ourselves.
@@ -114,6 +239,11 @@ impl State {
         self.lost.notified().await;
     }
 
+    /// Resolves when the server has said that it is a replica.
+    pub(super) async fn demoted(&self) {
+        self.demoted.notified().await;
+    }
+
     pub(super) fn stop(&self) {
         self.stopped.cancel();
     }
@@ -126,6 +256,10 @@ impl State {
         self.stopped.cancelled().await;
     }
 
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().expect("no panic while held")
+    }
+
     fn turn(&self, known: &mut Known, heard: bool) {
         if known.heard == heard {
             return;
@@ -135,10 +269,6 @@ impl State {
         if !heard {
             self.lost.notify_one();
         }
-        match &known.last_error {
-            Some(error) => tracing::warn!(redis.error = error, "Redis is away: this node serves its own clients only"),
-            None => tracing::info!("Redis is up: a message to ourselves came back"),
-        }
     }
 }
 
@@ -146,15 +276,53 @@ impl State {
 mod tests {
     use super::*;
 
+    fn cause(kind: CauseKind) -> Cause {
+        Cause::new(kind)
+    }
+
+    fn state() -> State {
+        let state = State::new(Arc::default());
+        state.heard(Duration::from_millis(1));
+        state.wrote();
+        state
+    }
+
     #[test]
     fn connected_is_not_subscribed_until_a_message_came_back() {
         let state = State::new(Arc::default());
-        assert!(!state.health(true, true).is_good());
+        assert_eq!(state.health(true, true).cause, Some(cause(CauseKind::Starting)));
         state.heard(Duration::from_millis(1));
         assert!(state.health(true, true).is_good());
         assert!(!state.health(false, true).is_good());
-        state.unheard("gone");
+        state.failed(Part::Listener, cause(CauseKind::Lost));
         let health = state.health(true, true);
-        assert_eq!((health.subscribed, health.last_error.as_deref()), (false, Some("gone")));
+        assert_eq!((health.subscribed, health.cause), (false, Some(cause(CauseKind::Lost))));
+    }
+
+    #[test]
+    fn a_server_that_refuses_writes_is_not_good_and_events_go_on() {
+        let state = state();
+        state.refused(cause(CauseKind::OutOfMemory), false);
+        let health = state.health(true, true);
+        assert!(health.hears() && !health.writes && !health.is_good());
+        state.wrote();
+        assert!(state.health(true, true).is_good());
+    }
+
+    #[test]
+    fn a_missing_right_is_not_forgotten_because_another_write_succeeds() {
+        let state = state();
+        state.refused(cause(CauseKind::NoRight), false);
+        state.wrote();
+        assert_eq!(state.health(true, true).cause, Some(cause(CauseKind::NoRight)));
+    }
+
+    #[test]
+    fn a_replica_is_one_until_a_write_is_accepted() {
+        let state = state();
+        state.refused(cause(CauseKind::ReadOnly), false);
+        assert!(state.is_read_only());
+        state.wrote();
+        assert!(!state.is_read_only());
     }
 }

@@ -111,6 +111,12 @@ impl Keys {
         format!("{}:scribe", self.prefix)
     }
 
+    /// STRING: what the node's probe writes, which proves that Redis takes writes. Expires after ten seconds, or twice
+    /// `redis.probe_interval`.
+    pub fn probe_write(&self, node: &str) -> String {
+        format!("{}:probe:{node}", self.prefix)
+    }
+
     // --- channels (sharded pub/sub; nothing is stored) ---
 
     /// Only this node listens: proves that what is published arrives.

@@ -1,20 +1,37 @@
-//! Sends a message to ourselves through Redis, again and again: connected is not subscribed.
+//! Sends a message to ourselves through Redis, and writes a key, again and again: connected is not subscribed, and a server
+//! that answers may still refuse writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::interfaces::{ClientLike, PubsubInterface};
+use fred::error::ErrorKind;
+use fred::interfaces::{ClientLike, KeysInterface, PubsubInterface};
+use fred::types::Expiration;
 use tokio::sync::watch;
 
 use super::Redis;
+use super::cause::{Cause, CauseKind};
+use super::health::Part;
 
 /// After so many messages that did not come back, the listening connection is made anew: it may be half open.
 const PATIENCE: u32 = 3;
 
 /// After this many commands in a row that were not answered in time, both connections are made anew: they may be stuck.
 const TIME_OUTS: u32 = 2;
+
+/// How soon a message that did not come back is followed by another.
+const SOON: Duration = Duration::from_millis(100);
+
+/// How long the key of the probe's write lives, at least.
+const KEY_LIFE: Duration = Duration::from_secs(10);
+
+/// How often the connections are made anew, at most, while the server is a replica.
+const FOLLOW: Duration = Duration::from_secs(1);
+
+/// The command of [`super::proof`].
+pub(super) const PROOF: &str = "DEL";
 
 /// Starts the probe of a node.
 pub(super) fn start(redis: &Redis, node: &str, every: Duration) {
@@ -25,7 +42,10 @@ pub(super) fn start(redis: &Redis, node: &str, every: Duration) {
             echo.send_replace(u64::from_be_bytes(bytes));
         }
     });
-    redis.tasks().spawn(run(redis.clone(), channel, every, heard));
+    let key = redis.keys().probe_write(node);
+    let renewing = Arc::new(AtomicBool::new(false));
+    redis.tasks().spawn(run(redis.clone(), (channel, key), every, heard, renewing.clone()));
+    redis.tasks().spawn(follow_primary(redis.clone(), renewing));
 }
 
 /// What became of a message to ourselves.
@@ -50,22 +70,31 @@ impl Probe {
     }
 }
 
-async fn run(redis: Redis, channel: Arc<str>, every: Duration, mut heard: watch::Receiver<u64>) {
+async fn run(
+    redis: Redis,
+    (channel, key): (Arc<str>, String),
+    every: Duration,
+    mut heard: watch::Receiver<u64>,
+    renewing: Arc<AtomicBool>,
+) {
     let state = redis.state().clone();
-    let renewing = Arc::new(AtomicBool::new(false));
     let (mut lost, mut unanswered) = (0, 0);
     for number in 1.. {
-        let probe = tokio::select! {
+        let both =
+            async { tokio::join!(send(&redis, &channel, number, &mut heard), write(&redis, &key, number, every)) };
+        let (probe, ()) = tokio::select! {
             () = state.stopped() => return,
-            probe = send(&redis, &channel, number, &mut heard) => probe,
+            both = both => both,
         };
-        let pause = if matches!(probe, Probe::Back(_)) { every } else { every.min(SOON) };
+        let is_well = matches!(probe, Probe::Back(_)) && !state.is_read_only();
+        let pause = if is_well { every } else { every.min(SOON) };
         state.count_probe(probe.as_str());
         unanswered = if matches!(probe, Probe::Unanswered) { unanswered + 1 } else { 0 };
         lost = if matches!(probe, Probe::Lost) { lost + 1 } else { 0 };
         if let Probe::Back(round_trip) = probe {
             state.heard(round_trip);
         }
+        state.tell(&redis.health());
         if lost >= PATIENCE || unanswered >= TIME_OUTS {
             renew(&redis, unanswered >= TIME_OUTS, &renewing);
             (lost, unanswered) = (0, 0);
@@ -100,27 +129,21 @@ fn renew(redis: &Redis, both: bool, renewing: &Arc<AtomicBool>) {
     });
 }
 
-/// How soon a message that did not come back is followed by another.
-const SOON: Duration = Duration::from_millis(100);
-
 /// Sends one message and waits for it; notes why it did not come back.
 async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch::Receiver<u64>) -> Probe {
     let state = redis.state();
-    if !redis.is_connected() {
-        state.unheard("not connected");
-        return Probe::Unsent;
-    }
-    if !redis.is_listening() || !redis.subscriber().is_complete() {
-        state.unheard("not subscribed yet");
+    if !redis.is_connected() || !redis.is_listening() || !redis.subscriber().is_complete() {
+        state.unheard();
         return Probe::Unsent;
     }
     let started = Instant::now();
     let body = Bytes::copy_from_slice(&number.to_be_bytes());
     let sent: Result<i64, _> = redis.client().spublish(&**channel, body).await;
-    let timed_out = matches!(&sent, Err(error) if *error.kind() == fred::error::ErrorKind::Timeout);
+    let timed_out = matches!(&sent, Err(error) if *error.kind() == ErrorKind::Timeout);
     state.set_answers(!timed_out);
     if let Err(error) = sent {
-        state.unheard(&error.to_string());
+        state.unheard();
+        state.failed(Part::Echo, Cause::of(&error).about(&format!("SPUBLISH {channel}")));
         return if timed_out { Probe::Unanswered } else { Probe::Unsent };
     }
     state.answered(started.elapsed());
@@ -128,8 +151,39 @@ async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch:
     match tokio::time::timeout(redis.command_timeout(), back).await {
         Ok(Ok(_)) => Probe::Back(started.elapsed()),
         _ => {
-            state.unheard("a message to ourselves did not come back");
+            state.failed(Part::Echo, Cause::new(CauseKind::Deaf));
             Probe::Lost
+        }
+    }
+}
+
+/// Writes the node's key: a server may answer, and bring messages, and take no write.
+async fn write(redis: &Redis, key: &str, number: u64, every: Duration) {
+    if !redis.is_connected() {
+        return;
+    }
+    let life = i64::try_from(KEY_LIFE.max(every * 2).as_millis()).unwrap_or(i64::MAX);
+    let life = Some(Expiration::PX(life));
+    match redis.client().set::<(), _, _>(key, number.to_string(), life, None, false).await {
+        Ok(()) => redis.state().wrote(),
+        Err(error) => redis.notice(&error, &format!("SET {key}")),
+    }
+}
+
+/// Makes the connections anew when the server has said that it is a replica: the name, or the sentinels, lead to another one
+/// by now, or will.
+async fn follow_primary(redis: Redis, renewing: Arc<AtomicBool>) {
+    let state = redis.state().clone();
+    loop {
+        tokio::select! {
+            () = state.stopped() => return,
+            () = state.demoted() => {}
+        }
+        tracing::warn!("Redis is a replica now: connecting anew, to find the primary");
+        renew(&redis, true, &renewing);
+        tokio::select! {
+            () = state.stopped() => return,
+            () = tokio::time::sleep(FOLLOW) => {}
         }
     }
 }

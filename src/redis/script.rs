@@ -51,6 +51,7 @@ impl Script {
         let words: Vec<Value> =
             [script, Value::from(count)].into_iter().chain(names).chain(args.iter().cloned()).collect();
         let hash = if keys.is_empty() { ClusterHash::Random } else { ClusterHash::Offset(FIRST_KEY) };
-        redis.client().custom(CustomCommand::new_static(command, hash, false), words).await
+        let about = || format!("{command} {}", keys.first().map_or("", String::as_str));
+        redis.noticed(about, redis.client().custom(CustomCommand::new_static(command, hash, false), words)).await
     }
 }

@@ -24,7 +24,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::health::State;
+use super::cause::{Cause, CauseKind};
+use super::health::{Part, State};
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 use wanted::{Change, Rank, Wanted};
@@ -67,6 +68,17 @@ pub enum Kind {
     Below,
     /// `SSUBSCRIBE`: hears `SPUBLISH`. Sent behind the others.
     Sharded,
+}
+
+impl Kind {
+    /// The command that subscribes so.
+    const fn command(self) -> &'static str {
+        match self {
+            Self::Plain => "SUBSCRIBE",
+            Self::Unseen | Self::Below => "PSUBSCRIBE",
+            Self::Sharded => "SSUBSCRIBE",
+        }
+    }
 }
 
 /// Takes the messages of channels, in order. Called on one task for all channels: it must only hand over.
@@ -273,13 +285,15 @@ impl Shared {
         let alone = self.client.is_clustered();
         let mut sent = Vec::new();
         for group in wanted::groups(changes, |kind| if alone && kind == Kind::Sharded { 1 } else { BATCH }) {
-            if let Err(error) = self.send(&group).await {
-                tracing::debug!(redis.error = %error, "subscribing failed");
-                self.state.unheard(&format!("subscribing failed: {error}"));
-                self.confirm(&sent, reconnects).await;
-                return false;
+            match self.send_permitted(group).await {
+                Ok(group) => sent.extend(group),
+                Err(error) => {
+                    tracing::debug!(redis.error = %error, "subscribing failed");
+                    self.state.failed(Part::Subscriptions, Cause::of(&error).about("subscribing"));
+                    self.confirm(&sent, reconnects).await;
+                    return false;
+                }
             }
-            sent.extend(group);
             if sent.len() >= BATCH {
                 if !self.confirm(&sent, reconnects).await {
                     return false;
@@ -287,7 +301,37 @@ impl Shared {
                 sent.clear();
             }
         }
-        self.confirm(&sent, reconnects).await
+        let confirmed = self.confirm(&sent, reconnects).await;
+        if confirmed && !self.wanted.lock().expect("no panic while held").has_refused() {
+            self.state.mended(Part::Subscriptions);
+        }
+        confirmed
+    }
+
+    /// Sends a group, and returns what Redis has taken of it. Redis refuses a command as a whole when the user has no right to
+    /// one of its channels: then halves are sent, until the channels that are refused stand alone. They are noted, told, and
+    /// tried again with the next renewal.
+    async fn send_permitted(&self, group: Vec<Change>) -> Result<Vec<Change>, Error> {
+        let mut taken = Vec::with_capacity(group.len());
+        let mut left = vec![group];
+        while let Some(mut group) = left.pop() {
+            match self.send(&group).await {
+                Ok(()) => taken.append(&mut group),
+                Err(error) if lacks_channel(&error) && group.len() > 1 => {
+                    let rest = group.split_off(group.len() / 2);
+                    left.extend([rest, group]);
+                }
+                Err(error) if lacks_channel(&error) => {
+                    let Change { kind, channel, .. } = &group[0];
+                    let cause = Cause::of(&error).about(&format!("{} {}", kind.command(), spelled(*kind, channel)));
+                    self.state.failed(Part::Subscriptions, cause);
+                    self.wanted.lock().expect("no panic while held").refuse(&group[0]);
+                    self.settled.notify_waiters();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
     }
 
     /// Redis has these. False when it has them no more.
@@ -361,21 +405,33 @@ impl Shared {
     }
 
     /// Waits until Redis has answered a command that was sent behind all others. fred may take a confirmation for its
-    /// answer; only an echo of this barrier, or of a later one, counts.
+    /// answer; only an echo of this barrier, or of a later one, counts. fred also gives this command the refusal of a
+    /// subscription before it, because it awaits no answer to SUBSCRIBE and PSUBSCRIBE.
+    ///
+    /// ECHO, because no state of the server refuses it: PING is refused after a failed snapshot (MISCONF).
     async fn pass_barrier(&self) -> Result<(), Error> {
         let mark = self.barrier.fetch_add(1, Ordering::Relaxed) + 1;
         // fred sends plain subscriptions of a cluster to this slot's server.
         let slot = fred::util::redis_keyslot(self.client.id().as_bytes());
+        let mut refusal = None;
         for _ in 0..=2 * BATCH {
-            let ping = CustomCommand::new_static("PING", ClusterHash::Custom(slot), false);
+            let echo = CustomCommand::new_static("ECHO", ClusterHash::Custom(slot), false);
             let number = self.barrier.fetch_add(1, Ordering::Relaxed) + 1;
-            let echo: fred::types::Value = self.client.custom(ping, vec![number.to_string()]).await?;
-            if echo.as_u64().is_some_and(|echo| echo >= mark) {
-                return Ok(());
+            match self.client.custom::<fred::types::Value, _>(echo, vec![number.to_string()]).await {
+                Ok(echo) if echo.as_u64().is_some_and(|echo| echo >= mark) => return refusal.map_or(Ok(()), Err),
+                Ok(_) => {}
+                // The echo itself follows.
+                Err(error) if lacks_channel(&error) => refusal = Some(error),
+                Err(error) => return Err(error),
             }
         }
-        Err(Error::new(fred::error::ErrorKind::Protocol, "a ping behind the subscriptions is not answered"))
+        Err(Error::new(fred::error::ErrorKind::Protocol, "an echo behind the subscriptions is not answered"))
     }
+}
+
+/// Whether the user has no right to a channel of the command.
+fn lacks_channel(error: &Error) -> bool {
+    Cause::of(error).kind == CauseKind::NoRight && error.details().contains("channel")
 }
 
 /// A channel as a command names it: a pattern means what the name says, with its special characters escaped.

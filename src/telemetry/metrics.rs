@@ -151,6 +151,8 @@ metrics! {
     cluster_receive_queue: gauge [];
     /// Nodes that this node knows to live, itself included.
     cluster_nodes: gauge [];
+    /// Nodes that cannot be in one cluster with others, as this node hears them now, by what is wrong: same_id (two have one node.id), other_contracts (other contract files on one redis.prefix).
+    cluster_conflicts: gauge ["kind"];
     /// Canaries that this node has numbered for the other nodes; each of those receives it, or counts it lost.
     canaries_sent_total: counter [];
     /// Canaries that this node could not hand to Redis, by reason. The others count them lost.
@@ -177,8 +179,12 @@ metrics! {
     socketio_dropped_total: counter ["reason"] from ["malformed", "too_large", "reserved_event", "unknown_type", "namespace", "nobody", "reserved_room", "refused", "full", "left"];
     /// Seconds from a publish on another node to its delivery here; clocks of the nodes must agree.
     cluster_delay_seconds: histogram [] buckets LATENCY;
-    /// 1 when Redis is connected and a message to ourselves came back, else 0; not shown by a node without Redis.
+    /// 1 when Redis is connected, a message to ourselves came back and writes are accepted, else 0; not shown by a node without Redis.
     redis_up: gauge [];
+    /// 1 for the cause for which Redis, or a part of what the node needs of it, does not work now, else 0; docs/redis.md lists the causes. All are 0 while everything works.
+    redis_failure: gauge ["cause"];
+    /// Commands that Redis refused, by cause, the writes of the probe among them.
+    redis_refused_total: counter ["cause"] from ["no_right", "read_only", "out_of_memory", "misconf", "no_replicas", "loading"];
     /// Seconds from a message to ourselves through Redis pub/sub until it was back: how far pub/sub lags.
     redis_round_trip_seconds: histogram [] buckets LATENCY;
     /// Seconds that Redis took to answer the publish of a message to ourselves.

@@ -73,6 +73,7 @@ async fn run(script: &Script, redis: &Redis, keys: Vec<String>, args: Vec<Value>
     match script.evalsha_with_reload::<Value, _, _>(redis.client(), keys, args).await {
         Ok(answer) => Some(answer.into_array()),
         Err(error) => {
+            redis.notice(&error, "a throttle");
             log_seldom!(warn, %error, "a throttle could not be decided in Redis; this node decides alone");
             None
         }

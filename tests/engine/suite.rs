@@ -145,7 +145,7 @@ impl Node {
         let redis = redis.map(|(server, name)| {
             let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
             let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
-            let cluster = Cluster::join(name, rooms.clone(), redis.clone(), metrics.clone(), &config);
+            let cluster = Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), metrics.clone(), &config);
             cluster.obey();
             (redis, cluster)
         });

@@ -56,7 +56,7 @@ async fn in_redis(server: &RedisServer, hooks: &Arc<Hooks>) -> Node {
     eventually("Redis is up", SOON, || redis.is_up()).await;
     let keys = redis.keys().clone();
     let keys = |hook: &str| OutboxKeys { notices: keys.hook_notices(hook), lease: keys.hook_lease(hook) };
-    Node { outbox: Notices::in_redis(hooks.clone(), redis.client(), keys), _redis: redis }
+    Node { outbox: Notices::in_redis(hooks.clone(), redis.client(), Arc::new(|_| ()), keys), _redis: redis }
 }
 
 fn stored(server: &RedisServer) -> usize {

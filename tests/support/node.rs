@@ -98,7 +98,7 @@ impl Node {
         let paths = namespaces.iter().map(|namespace| namespace.path.clone());
         let rooms = Arc::new(Rooms::new(paths).watched_by(presence.clone()));
         presence.start(&rooms, Arc::new(|_| {}));
-        let cluster = Cluster::join(name, rooms.clone(), redis.clone(), metrics.clone(), &config);
+        let cluster = Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), metrics.clone(), &config);
         let keys = Some(redis.keys().clone());
         let carrier = EngineCarrier::new(config::Engine::Native, rooms.clone(), &cluster, keys, metrics.clone());
         let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));

@@ -99,6 +99,7 @@ impl Store {
         match tokio::time::timeout(self.redis.command_timeout(), command).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
+                self.redis.notice(&error, "revocations");
                 tracing::debug!(redis.error = %error, "revocations could not be stored or read");
                 Err(StoreError::Away)
             }

@@ -61,8 +61,12 @@ pub struct RedisOutbox<C> {
     stop: CancellationToken,
 }
 
+/// Told of each error of Redis.
+pub type Failed = Arc<dyn Fn(&RedisError) + Send + Sync>;
+
 struct Shared<C> {
     client: C,
+    failed: Failed,
     keys: OutboxKeys,
     holder: String,
     lease: Duration,
@@ -114,10 +118,11 @@ enum Taken {
 
 impl<C: ClientLike + Send + Sync + 'static> RedisOutbox<C> {
     /// An outbox for one hook, whose calls last at most `call`. Must be called within a Tokio runtime.
-    pub fn new(client: C, keys: OutboxKeys, hook: &str, call: Duration, metrics: &Metrics) -> Self {
+    pub fn new((client, failed): (C, Failed), keys: OutboxKeys, hook: &str, call: Duration, metrics: &Metrics) -> Self {
         let count = |result| metrics.hook_notices_total.with_label_values(&[hook, result]);
         let shared = Arc::new(Shared {
             client,
+            failed,
             keys,
             holder: Uuid::new_v4().to_string(),
             // Renewed before each attempt, and an attempt is followed by a pause.
@@ -291,7 +296,8 @@ impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
 
     async fn run<R: FromValue>(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<R, RedisError> {
         let late = |_| RedisError::new(ErrorKind::Timeout, "Redis did not answer in time");
-        timeout(PATIENCE, script.run(&self.client, keys, args)).await.map_err(late)?
+        let answer = timeout(PATIENCE, script.run(&self.client, keys, args)).await.map_err(late)?;
+        answer.inspect_err(|error| (self.failed)(error))
     }
 }
 

@@ -246,6 +246,7 @@ impl ReadySource for FakeReady {
             cluster: None,
             draining: false,
             reasons: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }

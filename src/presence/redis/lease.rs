@@ -77,6 +77,11 @@ impl Leases {
         })
     }
 
+    /// Whether the lease has not been renewed in time, although it once was.
+    pub(super) fn is_overdue(&self, lease: Duration) -> bool {
+        self.with(|state| state.renewed.is_some_and(|last| last.elapsed() >= lease))
+    }
+
     /// Remembers who was live when Redis was last asked.
     fn note_known(&self, header: &Header) {
         self.with(|state| state.known.extend(header.nodes().map(str::to_owned)));

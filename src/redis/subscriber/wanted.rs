@@ -27,6 +27,8 @@ pub(super) struct Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Asked,
+    /// The user has no right to it.
+    Refused,
     Confirmed,
     Unwanted,
 }
@@ -41,6 +43,8 @@ pub(super) struct Wanted {
     pending: Vec<(Kind, Arc<str>)>,
     /// Channels of the node that are not confirmed.
     incomplete: usize,
+    /// Channels that are refused.
+    refused: usize,
     /// Whose turn it is to be sent again.
     turns: VecDeque<(Kind, Arc<str>)>,
 }
@@ -63,6 +67,18 @@ impl Wanted {
         self.incomplete == 0
     }
 
+    pub(super) fn has_refused(&self) -> bool {
+        self.refused > 0
+    }
+
+    /// Notes that the user has no right to the channel; it is asked for again by [`Wanted::changes_and`].
+    pub(super) fn refuse(&mut self, change: &Change) {
+        let now = self.channels[change.kind as usize].get(&change.channel).copied();
+        if let (Some((State::Asked, rank)), true) = (now, change.wanted) {
+            self.set(change.kind, change.channel.clone(), Some((State::Refused, rank)));
+        }
+    }
+
     pub(super) fn is_settled(&self, kind: Kind, channel: &str) -> bool {
         self.channels[kind as usize].get(channel).is_none_or(|(state, _)| *state != State::Asked)
     }
@@ -71,9 +87,13 @@ impl Wanted {
         self.pending.clear();
         for kind in KINDS {
             for (channel, (state, rank)) in &mut self.channels[kind as usize] {
-                if *state == State::Confirmed {
+                match *state {
+                    State::Confirmed => self.incomplete += usize::from(*rank == Rank::Node),
+                    State::Refused => self.refused -= 1,
+                    State::Asked | State::Unwanted => {}
+                }
+                if *state != State::Unwanted {
                     *state = State::Asked;
-                    self.incomplete += usize::from(*rank == Rank::Node);
                 }
                 self.pending.push((kind, channel.clone()));
             }
@@ -86,7 +106,8 @@ impl Wanted {
             .into_iter()
             .filter_map(|(kind, channel)| {
                 let (state, rank) = *self.channels[kind as usize].get(&channel)?;
-                (state != State::Confirmed).then_some(Change { kind, channel, wanted: state == State::Asked, rank })
+                let is_open = matches!(state, State::Asked | State::Unwanted);
+                is_open.then_some(Change { kind, channel, wanted: state == State::Asked, rank })
             })
             .collect();
         sort(&mut changes);
@@ -95,8 +116,9 @@ impl Wanted {
         changes
     }
 
-    /// [`Wanted::changes`], and so many of the confirmed ones in turn.
+    /// [`Wanted::changes`], those that were refused, and so many of the confirmed ones in turn.
     pub(super) fn changes_and(&mut self, most: usize) -> Vec<Change> {
+        self.ask_refused_again();
         let mut changes = self.changes();
         if self.turns.is_empty() {
             for kind in KINDS {
@@ -135,14 +157,34 @@ impl Wanted {
         }
     }
 
+    fn ask_refused_again(&mut self) {
+        for kind in KINDS.into_iter().filter(|_| self.refused > 0) {
+            for (channel, (state, _)) in &mut self.channels[kind as usize] {
+                if *state == State::Refused {
+                    *state = State::Asked;
+                    self.pending.push((kind, channel.clone()));
+                }
+            }
+        }
+        self.refused = 0;
+    }
+
     fn set(&mut self, kind: Kind, channel: Arc<str>, to: Option<(State, Rank)>) {
-        let counts = |of: Option<(State, Rank)>| usize::from(of.is_some_and(|of| of == (State::Asked, Rank::Node)));
+        let misses = |of: Option<(State, Rank)>| {
+            usize::from(of.is_some_and(|(state, rank)| rank == Rank::Node && is_missing(state)))
+        };
+        let is_refused = |of: Option<(State, Rank)>| usize::from(of.is_some_and(|(state, _)| state == State::Refused));
         let before = match to {
             Some(to) => self.channels[kind as usize].insert(channel, to),
             None => self.channels[kind as usize].remove(&channel),
         };
-        self.incomplete = self.incomplete + counts(to) - counts(before);
+        self.incomplete = self.incomplete + misses(to) - misses(before);
+        self.refused = self.refused + is_refused(to) - is_refused(before);
     }
+}
+
+fn is_missing(state: State) -> bool {
+    matches!(state, State::Asked | State::Refused)
 }
 
 fn sort(changes: &mut [Change]) {
@@ -211,6 +253,28 @@ mod tests {
         let last = wanted.changes();
         wanted.confirm(&last, |_| ());
         assert!(wanted.channels.iter().all(HashMap::is_empty), "nothing stays behind");
+    }
+
+    #[test]
+    fn a_refused_channel_is_missing_and_asked_for_again_with_the_next_renewal() {
+        let mut wanted = Wanted::default();
+        wanted.want(Kind::Plain, "node".into(), Rank::Node);
+        wanted.want(Kind::Plain, "room".into(), Rank::Room);
+        for change in wanted.changes() {
+            wanted.refuse(&change);
+        }
+        assert!(wanted.has_refused() && !wanted.is_complete() && wanted.changes().is_empty());
+        assert!(wanted.is_settled(Kind::Plain, "room"), "a join does not wait for it");
+        let again = wanted.changes_and(0);
+        assert_eq!(names(&again), [("room", true), ("node", true)]);
+        wanted.refuse(&again[0]);
+        wanted.confirm(&again[1..], |_| ());
+        assert!(wanted.has_refused() && wanted.is_complete());
+        wanted.forget_confirmations();
+        assert!(!wanted.has_refused() && !wanted.is_complete());
+        let all = wanted.changes();
+        wanted.confirm(&all, |_| ());
+        assert!(!wanted.has_refused() && wanted.is_complete());
     }
 
     #[test]

@@ -4,8 +4,10 @@ import { eventually } from './eventually.js';
 import { start, stop, temporary } from './process.js';
 
 export class Redis {
-  static async start() {
+  /** `args` are more options of redis-server. */
+  static async start(args = []) {
     const redis = new Redis();
+    redis.args = args;
     redis.dir = temporary('redis');
     redis.port = await freePort();
     await redis.up();
@@ -19,7 +21,7 @@ export class Redis {
   /** Starts it (again) on its port, empty. */
   async up() {
     const options = ['--port', this.port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', this.dir];
-    this.process = start('redis-server', options.map(String));
+    this.process = start('redis-server', [...options, ...this.args].map(String));
     await eventually('redis-server answers', async () => {
       if (this.process.exited) throw new Error('redis-server ended');
       // Another server on the port would answer, too, and end with whoever started it.

@@ -104,6 +104,12 @@ export const CASES = {
     at: '20m',
   },
   RoomcastRedisDown: gauge('roomcast_redis_up', 0, 1, '2m'),
+  RoomcastClusterConflict: {
+    fires: { [of('roomcast_cluster_conflicts', { kind: 'same_id' })]: still(1) },
+    quiet: { [of('roomcast_cluster_conflicts', { kind: 'same_id' })]: still(0) },
+    at: '10m',
+    labels: { ...NODE, kind: 'same_id' },
+  },
   RoomcastRedisSlow: slow('roomcast_redis_round_trip_seconds', {}, '0.1', '20m'),
   RoomcastRedisReconnects: counter('roomcast_redis_reconnects_total', {}, '20m'),
   RoomcastNotCarried: counter('roomcast_cluster_not_carried_total', { reason: 'away' }, '10m', { labels: { ...NODE, reason: 'away' } }),

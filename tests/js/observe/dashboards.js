@@ -35,7 +35,7 @@ const fleet = dashboard({
     stat('Clients', 'Clients connected now, over all namespaces.', 'short', `sum(roomcast_connections{${JOB}})`),
     stat('Messages lost', 'Of the canaries between all nodes, the share that did not arrive.', 'percentunit', share(`sum(${rate('roomcast_canaries_lost_total', JOB)})`, `sum(${rate('roomcast_canaries_lost_total', JOB)}) + sum(${rate('roomcast_canaries_received_total', JOB)})`), [[null, 'green'], [0.001, 'orange'], [0.01, 'red']]),
     stat('Between nodes, 99 %', 'Seconds that 99 % of the canaries between nodes take at most.', 's', quantile(0.99, [], 'roomcast_canary_delay_seconds', JOB), [[null, 'green'], [0.1, 'orange'], [0.5, 'red']]),
-    stat('Redis', 'Nodes that reach Redis.', 'none', `sum(roomcast_redis_up{${JOB}})`, [[null, 'red'], [1, 'green']]),
+    stat('Redis', 'Nodes that reach Redis, and whose writes it takes.', 'none', `sum(roomcast_redis_up{${JOB}})`, [[null, 'red'], [1, 'green']]),
 
     row('Can they connect?'),
     graph('Clients by node', 'Clients connected to each node, over all namespaces.', 'short', [[`sum by (instance) (roomcast_connections{${JOB}})`, '{{instance}}']], { links: toNode }),
@@ -83,7 +83,9 @@ const fleet = dashboard({
     graph('Hooks', 'Seconds from a call of a backend to its answer, waiting and retries included.', 's', [[quantile(0.99, ['hook'], 'roomcast_hook_seconds', JOB), '{{hook}}, 99 %']]),
 
     row('Is Redis well?'),
-    graph('Reached', '1 while a node reaches Redis and hears itself through it.', 'none', [[`roomcast_redis_up{${JOB}}`, '{{instance}}']], { links: toNode }),
+    graph('Reached', '1 while a node reaches Redis, hears itself through it, and its writes are taken.', 'none', [[`roomcast_redis_up{${JOB}}`, '{{instance}}']], { links: toNode }),
+    graph('Why not', 'Nodes for which Redis does not work, by cause.', 'none', [[`sum by (cause) (roomcast_redis_failure{${JOB}})`, '{{cause}}']], { stack: true }),
+    graph('Refused by Redis', 'Commands that Redis refuses each second, by cause.', 'ops', [[perSecond('cause', 'roomcast_redis_refused_total', JOB), '{{cause}}']]),
     graph('Round trip', 'Seconds of a message to ourselves through pub/sub, and of the answer to its publish.', 's', [[quantile(0.99, ['instance'], 'roomcast_redis_round_trip_seconds', JOB), '{{instance}}: back, 99 %'], [quantile(0.99, ['instance'], 'roomcast_redis_command_seconds', JOB), '{{instance}}: answered, 99 %']]),
     graph('Wait for Redis', 'Messages that wait to be written to Redis, and of other nodes to be handled.', 'short', [[`roomcast_cluster_publish_queue{${JOB}}`, '{{instance}}: out'], [`roomcast_cluster_receive_queue{${JOB}}`, '{{instance}}: in']]),
     graph('Reconnections', 'Connections to Redis that were made anew, each second.', 'cps', [[perSecond('instance', 'roomcast_redis_reconnects_total', JOB), '{{instance}}']]),
@@ -94,6 +96,7 @@ const fleet = dashboard({
 
     row('Who is drained?'),
     graph('Ready', '1 while a node takes new clients.', 'none', [[`roomcast_ready{${JOB}}`, '{{instance}}']], { links: toNode }),
+    graph('Do not fit', 'Nodes of one id, and nodes of other contracts on the same prefix, as each node sees them.', 'none', [[`roomcast_cluster_conflicts{${JOB}}`, '{{instance}}: {{kind}}']], { links: toNode }),
     graph('Known nodes', 'Nodes that each node knows to live; all should know the same number.', 'none', [[`roomcast_cluster_nodes{${JOB}}`, '{{instance}}']]),
     graph('Turned away', 'Handshakes each second that a leaving node sent elsewhere.', 'cps', [[perSecond('instance', 'roomcast_handshakes_refused_total', `${JOB}, reason="leaving"`), '{{instance}}']]),
     graph('Drain', '1 for the state that a node is in, while it is not serving.', 'none', [[`max by (instance, state) (roomcast_drain_state{${JOB}, state!="serving"})`, '{{instance}}: {{state}}']]),

@@ -1,0 +1,202 @@
+//! Nodes that cannot be in one cluster: two with one id, or two with different contracts on one Redis prefix.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::frame::Origin;
+
+/// A conflict that was not seen for so long is over: four heartbeats.
+const OVER: Duration = Duration::from_secs(4);
+
+/// How often a conflict that lasts is told again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// The last words of a node's former run may arrive after it was started again: one message is no conflict.
+const FEWEST: u32 = 2;
+
+/// The most conflicts, and the most nodes whose newest run is remembered.
+const MAX_NODES: usize = 1024;
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConflictKind {
+    /// Two nodes have one id.
+    SameId,
+    /// Two nodes have different contracts.
+    OtherContracts,
+}
+
+impl ConflictKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::SameId, Self::OtherContracts];
+
+    /// The label in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SameId => "same_id",
+            Self::OtherContracts => "other_contracts",
+        }
+    }
+}
+
+/// A conflict with a node, or between nodes of one id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// What is wrong.
+    pub kind: ConflictKind,
+    /// The node's id.
+    pub node: Arc<str>,
+}
+
+impl std::fmt::Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let node = &self.node;
+        match self.kind {
+            ConflictKind::SameId => write!(f, "two nodes have the id {node:?}: give each a node.id of its own"),
+            ConflictKind::OtherContracts => {
+                write!(
+                    f,
+                    "the node {node:?} has other contracts and the same redis.prefix: give both the same contracts"
+                )
+            }
+        }
+    }
+}
+
+/// The conflicts that this node sees.
+pub(super) struct Conflicts {
+    own: Origin,
+    contracts: String,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    seen: HashMap<(ConflictKind, Arc<str>), Seen>,
+    /// The newest run of each node.
+    newest: HashMap<Arc<str>, u64>,
+}
+
+struct Seen {
+    times: u32,
+    last: Instant,
+    told: Option<Instant>,
+}
+
+impl Conflicts {
+    /// Of a node with these contracts.
+    pub(super) fn new(own: Origin, contracts: &str) -> Self {
+        Self { own, contracts: contracts.to_owned(), table: Mutex::default() }
+    }
+
+    /// The digest of this node's contracts.
+    pub(super) fn contracts(&self) -> &str {
+        &self.contracts
+    }
+
+    /// Looks at what a node says of itself. Returns what is to be told to the operator now.
+    pub(super) fn note(&self, origin: &Origin, contracts: &str, now: Instant) -> Vec<Conflict> {
+        let mut table = self.table();
+        let mut told = Vec::new();
+        // Earlier versions do not say it.
+        if !contracts.is_empty() && contracts != self.contracts {
+            told.extend(table.see(ConflictKind::OtherContracts, &origin.node, now));
+        }
+        if table.is_second(origin, &self.own) {
+            told.extend(table.see(ConflictKind::SameId, &origin.node, now));
+        }
+        told
+    }
+
+    /// The conflicts of this moment, sorted.
+    pub(super) fn now(&self, now: Instant) -> Vec<Conflict> {
+        let mut table = self.table();
+        table.seen.retain(|_, seen| now.saturating_duration_since(seen.last) < OVER);
+        let lasting = table.seen.iter().filter(|(_, seen)| seen.times >= FEWEST);
+        let mut all: Vec<_> = lasting.map(|((kind, node), _)| Conflict { kind: *kind, node: node.clone() }).collect();
+        all.sort();
+        all
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().expect("no panic while held")
+    }
+}
+
+impl Table {
+    /// Whether another node has this id: this one, or one that was started later.
+    fn is_second(&mut self, origin: &Origin, own: &Origin) -> bool {
+        if origin.node == own.node {
+            return origin.incarnation != own.incarnation;
+        }
+        if self.newest.len() >= MAX_NODES && !self.newest.contains_key(&origin.node) {
+            self.newest.clear();
+        }
+        let newest = self.newest.entry(origin.node.clone()).or_insert(origin.incarnation);
+        *newest = (*newest).max(origin.incarnation);
+        origin.incarnation < *newest
+    }
+
+    fn see(&mut self, kind: ConflictKind, node: &Arc<str>, now: Instant) -> Option<Conflict> {
+        let key = (kind, node.clone());
+        if self.seen.len() >= MAX_NODES && !self.seen.contains_key(&key) {
+            return None;
+        }
+        let seen = self.seen.entry(key).or_insert(Seen { times: 0, last: now, told: None });
+        if now.saturating_duration_since(seen.last) >= OVER {
+            (seen.times, seen.told) = (0, None);
+        }
+        seen.times += 1;
+        seen.last = now;
+        let is_due = seen.told.is_none_or(|told| now.saturating_duration_since(told) >= AGAIN);
+        if seen.times < FEWEST || !is_due {
+            return None;
+        }
+        seen.told = Some(now);
+        Some(Conflict { kind, node: node.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(node: &str, incarnation: u64) -> Origin {
+        Origin { node: node.into(), incarnation }
+    }
+
+    fn conflicts() -> (Conflicts, Instant) {
+        (Conflicts::new(origin("a", 5), "digest"), Instant::now())
+    }
+
+    #[test]
+    fn a_namesake_is_told_once_and_once_a_minute() {
+        let (conflicts, start) = conflicts();
+        let note = |at: u64| conflicts.note(&origin("a", 9), "digest", start + Duration::from_secs(at)).len();
+        assert_eq!(note(0), 0, "a former run's last words");
+        assert_eq!(note(1), 1);
+        assert_eq!((2..61).map(note).sum::<usize>(), 0);
+        assert_eq!(note(61), 1);
+        let now = conflicts.now(start + Duration::from_secs(61));
+        assert_eq!(now, [Conflict { kind: ConflictKind::SameId, node: "a".into() }]);
+        assert_eq!(conflicts.now(start + Duration::from_secs(70)), []);
+    }
+
+    #[test]
+    fn two_others_of_one_id_are_seen_and_a_restart_is_not() {
+        let (conflicts, start) = conflicts();
+        let note = |incarnation| conflicts.note(&origin("b", incarnation), "digest", start).len();
+        assert_eq!([note(1), note(1), note(2), note(2), note(3)], [0; 5], "started again, twice");
+        assert_eq!([note(2), note(3), note(2)], [0, 0, 1]);
+    }
+
+    #[test]
+    fn other_contracts_are_seen_and_versions_that_say_nothing_are_not() {
+        let (conflicts, start) = conflicts();
+        let note = |contracts| conflicts.note(&origin("b", 1), contracts, start).len();
+        assert_eq!([note("digest"), note(""), note("digest")], [0; 3]);
+        assert_eq!([note("other"), note("other"), note("other")], [0, 1, 0]);
+        assert_eq!(conflicts.now(start), [Conflict { kind: ConflictKind::OtherContracts, node: "b".into() }]);
+    }
+}

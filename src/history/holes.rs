@@ -1,0 +1,175 @@
+//! Rooms whose history lacks an event that went live: the append failed, or may have failed.
+//!
+//! Offsets do not show it. The node remembers such a room, and answers for it are not complete, until Redis has taken the
+//! place of the hole; from then on every node knows that what lies around that place is not whole.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fred::types::Value;
+use tokio::time::Instant;
+
+use super::page::{Page, Query};
+use super::{MAX_LIFE, RoomKey};
+use crate::redis::Redis;
+use crate::redis::script::Script;
+
+/// How soon Redis is told again, when it did not take it.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The most rooms that are remembered until Redis is told. One more, and every answer of this node is incomplete for
+/// [`OVERFLOW`].
+const MAX_OPEN: usize = 65_536;
+
+/// See [`MAX_OPEN`].
+const OVERFLOW: Duration = Duration::from_secs(60 * 60);
+
+/// After Redis refused a write, other nodes may have holes of which Redis has not been told yet.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// The holes of which this node knows and Redis does not.
+pub(super) struct Holes {
+    redis: Redis,
+    script: Script,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    rooms: HashMap<RoomKey, Hole>,
+    telling: bool,
+    overflow: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Hole {
+    ttl: Duration,
+    /// Which failure of the room it is: a later one is told by itself.
+    number: u64,
+}
+
+/// The newest event before a hole, as Redis has it. Epoch 0: the history was empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) epoch: u64,
+    pub(super) offset: u64,
+}
+
+impl Holes {
+    pub(super) fn new(redis: Redis) -> Arc<Self> {
+        let script = Script::new(include_str!("hole.lua"));
+        Arc::new(Self { redis, script, open: Mutex::default() })
+    }
+
+    /// An event of the room went live, and its history may lack it.
+    pub(super) fn note(self: &Arc<Self>, room: &RoomKey, ttl: Duration) {
+        let mut open = self.open();
+        if open.rooms.len() >= MAX_OPEN && !open.rooms.contains_key(room) {
+            open.overflow = Some(Instant::now() + OVERFLOW);
+            return;
+        }
+        let hole = open.rooms.entry(room.clone()).or_insert(Hole { ttl, number: 0 });
+        hole.number += 1;
+        hole.ttl = hole.ttl.max(ttl);
+        if !std::mem::replace(&mut open.telling, true) {
+            tokio::spawn(tell(self.clone()));
+        }
+    }
+
+    /// Whether an event may be missing in the room of which Redis does not know.
+    pub(super) fn may_miss(&self, room: &RoomKey) -> bool {
+        if !self.redis.takes_writes() || self.redis.refused_within(SETTLING) {
+            return true;
+        }
+        let open = self.open();
+        open.rooms.contains_key(room) || open.overflow.is_some_and(|until| until > Instant::now())
+    }
+
+    async fn tell_one(&self, room: &RoomKey, hole: Hole) {
+        let names = self.redis.keys();
+        let keys = ["events", "hole"].map(|part| names.history(&room.namespace, &room.room, part)).into();
+        let life: Vec<Value> = vec![hole.ttl.min(MAX_LIFE).as_millis().max(1).to_string().into()];
+        if self.script.run(&self.redis, keys, life).await.is_ok() {
+            let mut open = self.open();
+            if open.rooms.get(room) == Some(&hole) {
+                open.rooms.remove(room);
+            }
+        }
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.open.lock().expect("no panic while held")
+    }
+}
+
+/// Ends when Redis has been told of every hole.
+async fn tell(holes: Arc<Holes>) {
+    while !holes.redis.is_closed() {
+        let rooms: Vec<(RoomKey, Hole)> = {
+            let mut open = holes.open();
+            if open.rooms.is_empty() {
+                open.telling = false;
+                return;
+            }
+            open.rooms.iter().map(|(room, hole)| (room.clone(), *hole)).collect()
+        };
+        for (room, hole) in rooms {
+            if !holes.redis.takes_writes() {
+                break;
+            }
+            holes.tell_one(&room, hole).await;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+impl Place {
+    /// Whether the hole lies in what a page answers.
+    pub(super) fn is_in(self, page: &Page, query: Query) -> bool {
+        if self.epoch != page.epoch && self.epoch != 0 {
+            return false;
+        }
+        match query.since {
+            Some(since) => since.offset <= self.offset,
+            None => page.oldest().is_none_or(|oldest| oldest <= self.offset.max(1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Order, Since};
+    use super::*;
+    use crate::event::Event;
+
+    fn page(epoch: u64, offsets: std::ops::RangeInclusive<u64>) -> Page {
+        let event = Event::encode::<u8>("e", &[]).unwrap();
+        let (first, last) = (*offsets.start(), *offsets.end());
+        let events = offsets.map(|offset| (offset, event.clone())).collect();
+        Page { epoch, first_offset: first, last_offset: last, complete: true, events }
+    }
+
+    fn since(offset: Option<u64>) -> Query {
+        Query { limit: 10, since: offset.map(|offset| Since { epoch: Some(7), offset }), order: Order::Asc }
+    }
+
+    #[test]
+    fn a_hole_is_in_what_begins_before_it() {
+        let hole = Place { epoch: 7, offset: 5 };
+        assert!(hole.is_in(&page(7, 4..=9), since(Some(3))));
+        assert!(hole.is_in(&page(7, 6..=9), since(Some(5))));
+        assert!(!hole.is_in(&page(7, 7..=9), since(Some(6))), "the reader had what came behind it");
+        assert!(!hole.is_in(&page(8, 1..=9), since(Some(3))), "of a history that is gone");
+        assert!(hole.is_in(&page(7, 5..=9), since(None)));
+        assert!(!hole.is_in(&page(7, 6..=9), since(None)));
+    }
+
+    #[test]
+    fn a_hole_before_the_first_event_is_in_what_begins_with_it() {
+        let hole = Place { epoch: 0, offset: 0 };
+        assert!(hole.is_in(&page(7, 1..=2), since(Some(0))));
+        assert!(hole.is_in(&page(7, 1..=2), since(None)));
+        assert!(!hole.is_in(&page(7, 2..=3), since(Some(1))));
+    }
+}

@@ -1,0 +1,125 @@
+//! Tells operators how Redis is: in the log when it changes and once a minute while it is bad, and in a metric.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::cause::CauseKind;
+use super::health::Health;
+use crate::telemetry::metrics::Metrics;
+
+/// How often a failure that lasts is told again. One that comes and goes is told no more often.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What was told last.
+pub(super) struct Report {
+    told: Told,
+    last: HashMap<CauseKind, Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Good,
+    Bad(CauseKind),
+}
+
+impl Report {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        show(metrics, Some(CauseKind::Starting));
+        Self { told: Told::Nothing, last: HashMap::new() }
+    }
+
+    pub(super) fn note(&mut self, health: &Health, metrics: &Metrics, now: Instant) {
+        let kind = health.cause.as_ref().map(|cause| cause.kind);
+        show(metrics, kind);
+        match kind {
+            None if self.told != Told::Good => {
+                self.told = Told::Good;
+                self.last.clear();
+                tracing::info!("Redis is up: a message to ourselves came back, and a write was accepted");
+            }
+            None => {}
+            // At the start nothing has failed yet; a failure that lasts gets a kind, or is told after a minute.
+            Some(CauseKind::Starting) if self.told == Told::Nothing => {
+                self.told = Told::Bad(CauseKind::Starting);
+                self.last.insert(CauseKind::Starting, now);
+            }
+            Some(kind) => {
+                let is_new = self.told != Told::Bad(kind);
+                self.told = Told::Bad(kind);
+                let last = self.last.get(&kind);
+                // A cause that was told within the last minute and has returned is nothing new.
+                if last.is_none_or(|last| now.duration_since(*last) >= AGAIN) {
+                    self.last.insert(kind, now);
+                    tell(health, kind, is_new);
+                }
+            }
+        }
+    }
+}
+
+fn show(metrics: &Metrics, kind: Option<CauseKind>) {
+    for each in CauseKind::ALL {
+        metrics.redis_failure.with_label_values(&[each.as_str()]).set(i64::from(kind == Some(each)));
+    }
+}
+
+fn tell(health: &Health, kind: CauseKind, is_new: bool) {
+    let (kind, cause) = (kind.as_str(), health.cause.as_ref().map(ToString::to_string).unwrap_or_default());
+    let still = if is_new { "" } else { "still, " };
+    match (health.hears(), health.writes) {
+        (false, _) => {
+            tracing::warn!(redis.cause = kind, "{still}Redis is away: {cause}; this node serves its own clients only");
+        }
+        (true, false) => {
+            tracing::warn!(
+                redis.cause = kind,
+                "{still}Redis refuses writes: {cause}; what nodes keep there is not kept"
+            );
+        }
+        (true, true) => {
+            tracing::warn!(redis.cause = kind, "{still}Redis refuses a subscription: {cause}; its events are missed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::cause::Cause;
+    use super::*;
+
+    fn health(cause: Option<CauseKind>) -> Health {
+        Health {
+            connected: cause.is_none(),
+            subscribed: true,
+            writes: true,
+            round_trip: None,
+            since: SystemTime::now(),
+            cause: cause.map(Cause::new),
+            worked: false,
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_when_it_changes_and_once_a_minute() {
+        let (metrics, start) = (Metrics::new(), Instant::now());
+        let mut report = Report::new(&metrics);
+        let mut told = |kind, at: u64| {
+            let now = start + Duration::from_secs(at);
+            report.note(&health(kind), &metrics, now);
+            report.last.values().filter(|last| **last == now).count()
+        };
+        let refused = Some(CauseKind::Refused);
+        assert_eq!(told(refused, 1), 1);
+        assert_eq!(told(refused, 2), 0);
+        assert_eq!(told(Some(CauseKind::Timeout), 3), 1);
+        assert_eq!(told(refused, 4), 0, "it comes and goes");
+        assert_eq!(told(refused, 61), 1);
+        assert_eq!(told(None, 62), 0);
+        assert_eq!(told(refused, 63), 1, "it was well in between");
+        let gauge = |kind: CauseKind| metrics.redis_failure.with_label_values(&[kind.as_str()]).get();
+        assert_eq!((gauge(CauseKind::Refused), gauge(CauseKind::Timeout)), (1, 0));
+    }
+}
