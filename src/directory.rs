@@ -27,6 +27,15 @@ pub trait Directory: Send + Sync {
     /// A page of the namespace's connections, in a stable order.
     fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>>;
 
+    /// The connections of this node for which most waits, or which were written to longest ago, at most `limit`. Those of
+    /// other nodes are missing, and the page says so.
+    fn slowest_connections<'a>(
+        &'a self,
+        namespace: &'a str,
+        by: Slowness,
+        limit: usize,
+    ) -> Answer<'a, Page<ConnectionInfo>>;
+
     /// One connection; `None` when no node that answers has it.
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>>;
 
@@ -135,6 +144,55 @@ pub struct ConnectionInfo {
     pub rooms: Vec<String>,
     /// What events and hooks have set.
     pub metadata: Map<String, Value>,
+    /// How fast it reads. Only the node that serves the connection knows it: not there when another node answers.
+    #[serde(flatten)]
+    pub pace: Option<Pace>,
+}
+
+/// How fast a client reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pace {
+    /// Bytes that wait to be written to its connection, of all namespaces.
+    pub queued_bytes: u64,
+    /// Packets that wait; not there where the engine cannot tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_packets: Option<u64>,
+    /// Events that were meant for it and not queued since it connected to the namespace, because it is slow.
+    pub dropped: u64,
+    /// When the kernel last took bytes for it: ISO 8601 in UTC with milliseconds; null: never.
+    #[serde(serialize_with = "iso_option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub last_write_at: Option<SystemTime>,
+}
+
+/// By what slow clients are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slowness {
+    /// Most bytes first.
+    QueuedBytes,
+    /// Most packets first.
+    QueuedPackets,
+    /// Most dropped events first.
+    Dropped,
+    /// The longest time since the last write first, of connections that something waits for; the others last.
+    LastWriteAt,
+}
+
+impl Slowness {
+    /// The words of the API; the first means no order by slowness.
+    pub const WORDS: &'static [&'static str] = &["none", "queuedBytes", "queuedPackets", "dropped", "lastWriteAt"];
+
+    /// What a word of the API means.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "queuedBytes" => Some(Self::QueuedBytes),
+            "queuedPackets" => Some(Self::QueuedPackets),
+            "dropped" => Some(Self::Dropped),
+            "lastWriteAt" => Some(Self::LastWriteAt),
+            _ => None,
+        }
+    }
 }
 
 /// One room.
@@ -351,6 +409,7 @@ mod tests {
             connected_at: SystemTime::UNIX_EPOCH,
             rooms: vec!["r".into()],
             metadata: Map::new(),
+            pace: None,
         };
         assert_eq!(
             serde_json::to_string(&info).unwrap(),

@@ -195,6 +195,7 @@ impl Gateway {
             Ok(()) => self.parts.metrics.deliveries_total.with_label_values(&[namespace]).inc(),
             Err(SendError::Full) => {
                 self.parts.metrics.deliveries_dropped_total.with_label_values(&[namespace, "queue_full"]).inc();
+                session.count_dropped();
             }
             Err(SendError::Closed) => {
                 self.parts.metrics.deliveries_dropped_total.with_label_values(&[namespace, "closed"]).inc();

@@ -10,7 +10,7 @@ pub mod trail;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -49,6 +49,11 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// As [`Link::send`]; [`SendError::Full`] also when [`MAX_ASKED`] acknowledgements are awaited.
     fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError>;
+
+    /// What waits for the client, and when something was written to it.
+    fn backlog(&self) -> Backlog {
+        Backlog::default()
+    }
 
     /// Whether the client takes what it is sent: what is volatile is not sent to one that does not.
     fn is_writable(&self) -> bool {
@@ -126,6 +131,17 @@ pub enum Close {
     Transport,
 }
 
+/// What waits to be written to a connection. Its namespaces share it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many bytes wait.
+    pub bytes: usize,
+    /// How many packets wait; `None` where the engine cannot tell.
+    pub packets: Option<usize>,
+    /// When the kernel last took bytes for the client, as Unix time in ms; 0: never.
+    pub written_at_ms: u64,
+}
+
 /// What is known of the connection itself.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -152,6 +168,7 @@ pub struct Session {
     // What is kept beyond a full queue; `None` for a client that reads.
     held: Mutex<Option<Box<Held>>>,
     holds: AtomicBool,
+    dropped: AtomicU32,
     // `None` where the session cannot be recovered.
     trail: Option<Box<Trail>>,
 }
@@ -256,6 +273,7 @@ impl Session {
             replays_used: AtomicBool::new(false),
             held: Mutex::default(),
             holds: AtomicBool::new(false),
+            dropped: AtomicU32::new(0),
             trail,
         })
     }
@@ -486,6 +504,21 @@ impl Session {
     /// Such an event was perhaps not queued (see [`Link::unshare`]).
     pub fn unshare(&self, bytes: usize) {
         self.link.unshare(bytes);
+    }
+
+    /// What waits for the client; see [`Link::backlog`].
+    pub fn backlog(&self) -> Backlog {
+        self.link.backlog()
+    }
+
+    /// Counts an event that was meant for this client and was not queued for it, because the client is slow.
+    pub fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many events were not queued for this client, because it is slow.
+    pub fn dropped(&self) -> u32 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Whether something is kept beyond the client's full queue.

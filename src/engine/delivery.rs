@@ -213,6 +213,7 @@ impl Tally {
     pub(super) fn hand(&mut self, session: &Arc<Session>, outgoing: &Outgoing) {
         if outgoing.passes_over(session) {
             self.volatile += 1;
+            session.count_dropped();
             return;
         }
         let held = session.holds();
@@ -220,13 +221,19 @@ impl Tally {
             Ok(Fate::Sent) => self.queued += 1,
             Ok(kept @ (Fate::Held | Fate::Replaced)) => {
                 self.queued += 1;
-                self.replaced += usize::from(kept == Fate::Replaced);
+                if kept == Fate::Replaced {
+                    self.replaced += 1;
+                    session.count_dropped();
+                }
                 if !held && session.holds() {
                     self.laggards.push(Arc::downgrade(session));
                 }
             }
             Ok(Fate::Replayed) => {}
-            Err(SendError::Full) => self.full += 1,
+            Err(SendError::Full) => {
+                self.full += 1;
+                session.count_dropped();
+            }
             Err(SendError::Closed) => self.closed += 1,
         }
     }

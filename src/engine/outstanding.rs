@@ -2,6 +2,7 @@
 //! many of them are left.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 /// How much may wait for one client.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +22,8 @@ pub struct Outstanding {
     bounds: Bounds,
     queued: AtomicU64,
     left: AtomicU64,
+    /// When something last left, as Unix time in ms; 0: never.
+    left_at_ms: AtomicU64,
     /// For so many events more it is asked by itself.
     alone: AtomicUsize,
     /// The kernel takes nothing now.
@@ -34,6 +37,7 @@ impl Outstanding {
             bounds,
             queued: AtomicU64::new(0),
             left: AtomicU64::new(0),
+            left_at_ms: AtomicU64::new(0),
             alone: AtomicUsize::new(0),
             blocked: AtomicBool::new(false),
         }
@@ -90,6 +94,11 @@ impl Outstanding {
         usize::try_from(waiting).unwrap_or(usize::MAX)
     }
 
+    /// When something last left, as Unix time in ms; 0: never.
+    pub fn left_at_ms(&self) -> u64 {
+        self.left_at_ms.load(Ordering::Relaxed)
+    }
+
     /// How many bytes have left so far.
     pub fn departed(&self) -> u64 {
         self.left.load(Ordering::Relaxed)
@@ -98,12 +107,20 @@ impl Outstanding {
     /// So many bytes have left the node.
     pub fn left(&self, bytes: u64) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
+        self.left_at_ms.store(unix_millis(), Ordering::Relaxed);
     }
 
     /// As far as can be known, everything has left the node.
     pub fn drained(&self) {
         self.left.fetch_max(self.queued.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.left_at_ms.store(unix_millis(), Ordering::Relaxed);
     }
+}
+
+/// Now, as Unix time in ms.
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

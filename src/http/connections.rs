@@ -2,14 +2,23 @@
 
 use super::answer::{Answer, ApiError};
 use super::route::Call;
-use crate::directory::{ConnectionInfo, Page};
+use crate::directory::{ConnectionInfo, Page, Slowness};
+use crate::error::Code;
 
 /// A page of connections.
 pub type Connections = Page<ConnectionInfo>;
 
 /// Lists connections.
 pub async fn list(call: Call) -> Result<Answer, ApiError> {
-    Answer::ok(&call.api.directory.connections(call.namespace()?, call.params.page()).await?)
+    let (namespace, directory) = (call.namespace()?, &call.api.directory);
+    match call.params.get("sort").and_then(Slowness::parse) {
+        None => Answer::ok(&directory.connections(namespace, call.params.page()).await?),
+        Some(_) if call.params.get("cursor").is_some() => {
+            let error = ApiError::new(Code::InvalidPayload, "a parameter cannot be used; see details");
+            Err(error.at("?cursor", "cannot be combined with ?sort, which has one page"))
+        }
+        Some(by) => Answer::ok(&directory.slowest_connections(namespace, by, call.params.limit()).await?),
+    }
 }
 
 /// Tells of one connection.

@@ -16,6 +16,7 @@ use super::{
     users,
 };
 use crate::auth::api_keys::ApiKey;
+use crate::directory::Slowness;
 
 /// A route.
 pub struct Route {
@@ -100,6 +101,11 @@ const ROOM: Param = Param { name: "room", kind: Kind::PathRoom, doc: "The room's
 const USER: Param = Param { name: "userId", kind: Kind::PathName, doc: "The user's id, percent-encoded." };
 const COUNT_ROOM: Param = Param { name: "room", kind: Kind::Room, doc: "Counts the clients in this room." };
 const COUNT_USER: Param = Param { name: "user", kind: Kind::Name, doc: "Counts the connections of this user." };
+const SORT: Param = Param {
+    name: "sort",
+    kind: Kind::Choice(Slowness::WORDS),
+    doc: "The slowest connections of this node first, in one page: by what waits, by what was dropped, by the last write.",
+};
 const SINCE: Param =
     Param { name: "since", kind: Kind::Offset, doc: "Only events after this offset; without it the newest are meant." };
 const EPOCH: Param = Param {
@@ -170,7 +176,7 @@ fn reading() -> Vec<Route> {
             "/api/v1/connections",
             "listConnections",
             "Lists the connections of a namespace.",
-            &[NAMESPACE, LIMIT, CURSOR],
+            &[NAMESPACE, LIMIT, CURSOR, SORT],
             |call| Box::pin(connections::list(call)),
         )
         .answers("A page.", schema::<connections::Connections>),

@@ -148,6 +148,8 @@ fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
     let metrics = Arc::new(Metrics::new());
     let namespaces: Vec<_> = load(&config.contracts.files)?.into_iter().map(Arc::new).collect();
     let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
+    metrics.begin("nsp", &namespaces.iter().map(|namespace| &*namespace.path).collect::<Vec<_>>());
+    metrics.begin("hook", &config.hooks.keys().map(String::as_str).collect::<Vec<_>>());
     let id = config.node.id_or_random();
     introduce(config, &id, &contracts);
     agree(config, &contracts)?;

@@ -1,5 +1,6 @@
 //! What this node knows by itself: the whole truth of a node alone, and what remains when Redis is away.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,12 +9,13 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::page::{self, Missing};
-use super::{MAX_SHARED_ROOMS, SharedRooms, UserStatus, millis, shown};
+use super::{MAX_SHARED_ROOMS, SharedRooms, UserStatus, from_millis, millis, shown};
 use crate::directory::{
-    ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Page, PageRequest, RoomInfo, UserInfo,
+    ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Pace, Page, PageRequest, RoomInfo,
+    Slowness, UserInfo,
 };
 use crate::room::{RESERVED_PREFIX, Rooms, user_of, user_room};
-use crate::session::{RoomName, Session};
+use crate::session::{Backlog, RoomName, Session};
 
 /// At most so many statuses of users without a socket are kept on a node alone; beyond it the oldest go.
 pub(super) const MAX_ABSENT: usize = 100_000;
@@ -149,6 +151,34 @@ impl Local {
         self.page_of(sessions, page, |session| self.connection_info(session))
     }
 
+    /// The slowest connections, at most `limit`.
+    pub(super) fn slowest(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo> {
+        let sessions = self.rooms().map(|rooms| rooms.sessions(namespace)).unwrap_or_default();
+        let slowness = |session: &Session| {
+            let backlog = session.backlog();
+            match by {
+                Slowness::QueuedBytes => backlog.bytes as u64,
+                Slowness::QueuedPackets => backlog.packets.unwrap_or_default() as u64,
+                Slowness::Dropped => session.dropped().into(),
+                // An idle client is not a slow one.
+                Slowness::LastWriteAt if backlog.bytes == 0 => 0,
+                Slowness::LastWriteAt => u64::MAX - backlog.written_at_ms,
+            }
+        };
+        let mut slowest: Vec<_> = sessions.into_iter().map(|session| (Reverse(slowness(&session)), session)).collect();
+        if slowest.len() > limit {
+            slowest.select_nth_unstable_by_key(limit, |(slowness, _)| *slowness);
+            slowest.truncate(limit);
+        }
+        slowest.sort_by(|(one, a), (other, b)| one.cmp(other).then_with(|| a.id().cmp(b.id())));
+        slowest.iter().map(|(_, session)| self.connection_info(session)).collect()
+    }
+
+    /// How fast a client of this node reads.
+    pub(super) fn pace(&self, namespace: &str, socket_id: &str) -> Option<Pace> {
+        self.rooms()?.session(namespace, socket_id).map(|session| pace(&session))
+    }
+
     pub(super) fn connection(&self, namespace: &str, socket_id: &str) -> Option<ConnectionInfo> {
         let session = self.rooms()?.session(namespace, socket_id)?;
         Some(self.connection_info(&session))
@@ -249,6 +279,7 @@ impl Local {
             connected_at: session.connected_at(),
             rooms,
             metadata: session.metadata(),
+            pace: Some(pace(session)),
         }
     }
 
@@ -263,6 +294,16 @@ impl Local {
     fn with<T>(&self, namespace: &str, work: impl FnOnce(&mut Users) -> T) -> T {
         let mut all = self.users.lock().expect("no panic while held");
         work(all.get_mut(namespace).unwrap_or(&mut Users::default()))
+    }
+}
+
+fn pace(session: &Session) -> Pace {
+    let Backlog { bytes, packets, written_at_ms } = session.backlog();
+    Pace {
+        queued_bytes: bytes as u64,
+        queued_packets: packets.map(|packets| packets as u64),
+        dropped: session.dropped().into(),
+        last_write_at: (written_at_ms > 0).then(|| from_millis(written_at_ms)),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::local::{Local, Status, user_id};
 use super::{Policies, Presence, RoomChange, SharedRooms, Tell, UserStatus, What, may_have_status};
 use crate::directory::{
-    Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, UserInfo,
+    Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, Slowness, UserInfo,
 };
 use crate::room::{Rooms, user_of};
 use crate::session::{RoomName, Session, Watcher};
@@ -141,6 +141,15 @@ impl Presence for Memory {
 impl Directory for Memory {
     fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
         ready(self.local.connections(namespace, &page)).boxed()
+    }
+
+    fn slowest_connections<'a>(
+        &'a self,
+        namespace: &'a str,
+        by: Slowness,
+        limit: usize,
+    ) -> Answer<'a, Page<ConnectionInfo>> {
+        ready(Ok(Page::complete(self.local.slowest(namespace, by, limit)))).boxed()
     }
 
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {

@@ -33,7 +33,9 @@ nodes are the cluster's.
 ";
 
 const TAIL: &str = "
-Gauges are taken from the truth at the scrape. Counters of a reason begin at 0, so that the first of its kind is an increase.
+Gauges are taken from the truth at the scrape. Counters of a reason begin at 0, so that the first of its kind is an increase: every reason, result,
+code and kind is there from the start, for every namespace and every configured hook. Left out are the results of single events
+(`roomcast_events_received_total`, `roomcast_acks_total`, `roomcast_throttled_total`), which would be too many, and HTTP statuses.
 
 ## Canaries
 

@@ -6,11 +6,12 @@ use super::audit::{self, Kind};
 
 use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-/// Declares the struct, and registers each metric under `roomcast_<field>`, or the name after `=`. What `from` lists are
-/// the label's values: they are shown as 0 from the start, so that the first of its kind is seen to have come.
+/// Declares the struct, and registers each metric under `roomcast_<field>`, or the name after `=`. `from` lists the values
+/// of the last label, and `each` those of the one before it: their series are 0 from the start, so that the first of its
+/// kind is seen to have come. Where the label before is `nsp` or `hook`, [`Metrics::begin`] gives its values.
 macro_rules! metrics {
     ($( #[doc = $help:literal] $name:ident: $kind:ident [$($label:literal),*] $(= $full:literal)?
-        $(from [$($value:literal),*])? $(buckets $buckets:expr)?; )*) => {
+        $(each [$($each:literal),*])? $(from [$($value:literal),*])? $(buckets $buckets:expr)?; )*) => {
         /// All metrics of a node. Labels come from contracts and enumerations, never from clients.
         pub struct Metrics {
             registry: Registry,
@@ -29,11 +30,30 @@ macro_rules! metrics {
                     if labels.is_empty() {
                         let _ = $name.with_label_values::<&str>(&[]);
                     }
-                    $($( let _ = $name.with_label_values(&[$value]); )*)?
+                    let (each, from): (&[&str], &[&str]) = (&[$($($each),*)?], &[$($($value),*)?]);
+                    series(labels, each, from, |values| drop($name.with_label_values(values)));
                     registry.register(Box::new($name.clone())).expect("names are unique");
                 )*
                 Self { registry, measures: Mutex::default(), $( $name, )* }
             }
+
+            /// Begins the series of a label that the configuration knows (`nsp`, `hook`), with every value of the label
+            /// after it, where the declaration lists those.
+            pub fn begin(&self, label: &str, each: &[&str]) {
+                $(
+                    let labels: &[&str] = &[$($label),*];
+                    if labels.len() == 2 && labels[0] == label {
+                        series(labels, each, &[$($($value),*)?], |values| drop(self.$name.with_label_values(values)));
+                    }
+                )*
+            }
+
+            /// The labels of which not every value is declared, by metric.
+            #[cfg(test)]
+            const UNDECLARED: &'static [(&'static str, Option<&'static str>)] = &[$( (
+                stringify!($name),
+                undeclared(&[$($label),*], &[$($($value),*)?]),
+            ), )*];
 
             /// Name, kind, labels and help of every metric, for `docs/metrics.md`.
             pub const CATALOGUE: &'static [(&'static str, &'static str, &'static [&'static str], &'static str)] =
@@ -60,6 +80,24 @@ macro_rules! metrics {
     (@make histogram $name:expr, $help:expr, $labels:expr, $buckets:expr) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), $labels).expect("the declaration is valid")
     };
+}
+
+/// Calls `begin` with the values of each series of a metric of one or two labels.
+fn series(labels: &[&str], each: &[&str], from: &[&str], begin: impl Fn(&[&str])) {
+    match labels.len() {
+        1 => from.iter().for_each(|value| begin(&[value])),
+        2 => each.iter().for_each(|first| from.iter().for_each(|value| begin(&[first, value]))),
+        _ => {}
+    }
+}
+
+/// The last label, if none of its values is declared.
+#[cfg(test)]
+const fn undeclared(labels: &[&'static str], from: &[&str]) -> Option<&'static str> {
+    match labels {
+        [.., last] if from.is_empty() => Some(last),
+        _ => None,
+    }
 }
 
 /// Sets gauges to the truth of the moment.
@@ -100,15 +138,15 @@ metrics! {
     /// Clients connected to a namespace of this node now.
     connections: gauge ["nsp"];
     /// Clients that connected to a namespace since the node started.
-    connections_opened_total: counter ["nsp", "transport"];
+    connections_opened_total: counter ["nsp", "transport"] from ["websocket", "polling"];
     /// Clients that left a namespace since the node started, by reason.
-    connections_closed_total: counter ["nsp", "reason"];
+    connections_closed_total: counter ["nsp", "reason"] from ["transport close", "server transport close", "ping timeout", "transport error", "parse error", "client namespace disconnect", "server namespace disconnect", "server shutting down", "parallel polling"];
     /// Clients that were refused, by code.
-    connections_refused_total: counter ["nsp", "code"];
+    connections_refused_total: counter ["nsp", "code"] from ["AUTHENTICATION_FAILED", "AUTHORIZATION_FAILED", "RATE_LIMIT_EXCEEDED", "TOO_MANY_CONNECTIONS", "INVALID_ROOM", "INVALID_PAYLOAD", "UNKNOWN_EVENT", "TOO_LARGE", "OVERLOADED", "UNAVAILABLE", "CALL_FAILED", "NOT_FOUND", "INTERNAL_ERROR"];
     /// Joins by the API, hooks and emitters that were not done, by reason: max_rooms (the socket is in as many rooms as it may be in). Clients are told of theirs: events that end with TOO_LARGE.
     joins_refused_total: counter ["reason"] from ["max_rooms"];
     /// Addresses and users that are connected now, where limits.max_connections_per_ip or limits.max_sockets_per_user counts them; pending: TCP connections without a session (limits.max_pending_connections).
-    limits_present: gauge ["what"];
+    limits_present: gauge ["what"] from ["addresses", "users", "pending"];
     /// Rooms with members on this node now.
     rooms: gauge ["nsp"];
     /// Memberships of clients in rooms on this node now.
@@ -128,11 +166,11 @@ metrics! {
     /// Copies of events queued for clients of this node.
     deliveries_total: counter ["nsp"];
     /// Copies of events that were not queued for a client, by reason: queue_full (the client does not read), volatile (it could not be written at once), slow_replaced (a newer one took its place, as the contract's `slow` says), closed (the client is gone), overtaken (by the event that ends their story), publish_queue_full (too many events waited to be queued for very many clients).
-    deliveries_dropped_total: counter ["nsp", "reason"];
+    deliveries_dropped_total: counter ["nsp", "reason"] from ["queue_full", "volatile", "slow_replaced", "closed", "overtaken", "publish_queue_full"];
     /// Seconds that it took to queue a published event for all its clients of this node and to hand it to the cluster.
     publish_seconds: histogram ["origin"] buckets LATENCY;
     /// Clients that a backend wanted to ask, by result: answered, unanswered (in time), too_large (the answers of a node together), not_asked (too many, gone, or a full queue).
-    clients_asked_total: counter ["nsp", "result"];
+    clients_asked_total: counter ["nsp", "result"] from ["answered", "unanswered", "too_large", "not_asked"];
     /// Events that wait to be queued for their clients, because one for very many clients is under way.
     publish_waiting: gauge ["nsp"];
     /// Seconds for which a writer of the native engine, or who queues an event for very many clients, held its thread before others could run; it gives it back after half a millisecond.
@@ -174,7 +212,7 @@ metrics! {
     /// Joins that were answered although Redis had not confirmed in time that the room's events arrive here.
     cluster_unconfirmed_joins_total: counter [];
     /// Messages of Socket.IO emitters and servers, by what they are: broadcast, act, question, server_side_emit.
-    socketio_received_total: counter ["nsp", "kind"];
+    socketio_received_total: counter ["nsp", "kind"] from ["broadcast", "act", "question", "server_side_emit"];
     /// Messages of Socket.IO emitters and servers that were not used, by reason: malformed, too_large, reserved_event, unknown_type, namespace, nobody, reserved_room, refused, full, left (to the one node that publishes them).
     socketio_dropped_total: counter ["reason"] from ["malformed", "too_large", "reserved_event", "unknown_type", "namespace", "nobody", "reserved_room", "refused", "full", "left"];
     /// Seconds from a publish on another node to its delivery here; clocks of the nodes must agree.
@@ -196,7 +234,7 @@ metrics! {
     /// Events appended to histories.
     history_appends_total: counter ["nsp"];
     /// Uses of a history that failed, by operation (append, copy, read, forget) and reason. The events went on live.
-    history_errors_total: counter ["op", "reason"];
+    history_errors_total: counter ["op", "reason"] each ["append", "copy", "read", "forget"] from ["unavailable", "timeout", "refused"];
     /// Rooms whose history was forgotten early, because histories in memory are bounded.
     history_evicted_total: counter [];
     /// Rooms whose history is in the memory of this node now; 0 with Redis, where histories are then.
@@ -208,7 +246,7 @@ metrics! {
     /// Joins whose replay could not be proven complete, by reason: unavailable, gone (other epoch, trimmed), slow (the client's queue stayed full).
     history_incomplete_total: counter ["reason"] from ["unavailable", "gone", "slow"];
     /// Clients that came back and asked for their session, by what they got: recovered, or a new one because it is unknown, expired, incomplete (a history cannot prove what was missed), too_much (was missed), refused (another user, or other claims), unavailable (Redis); failed: recovered, and disconnected because the last part could not be given.
-    recoveries_total: counter ["nsp", "result"];
+    recoveries_total: counter ["nsp", "result"] from ["recovered", "unknown", "expired", "incomplete", "too_much", "refused", "unavailable", "failed"];
     /// Events given to recovered clients that they had missed.
     recovery_events_total: counter ["nsp"];
     /// Sessions of clients that left and may come back, as far as they are kept in memory.
@@ -232,9 +270,9 @@ metrics! {
     /// Connections and events that came too soon, by what was counted: ip, event, socket, user, node.
     rate_limited_total: counter ["scope"] from ["ip", "event", "socket", "user", "node"];
     /// Buckets of rates that are kept now, by what they count: address, user.
-    rate_buckets: gauge ["kind"];
+    rate_buckets: gauge ["kind"] from ["address", "user"];
     /// Calls of hooks, by what became of them: ok, refused, timeout, unreachable, status, bad_answer, overloaded, open.
-    hook_requests_total: counter ["hook", "result"];
+    hook_requests_total: counter ["hook", "result"] from ["ok", "refused", "timeout", "unreachable", "status", "bad_answer", "overloaded", "open"];
     /// Seconds from a call of a hook to its answer, waiting and retries included.
     hook_seconds: histogram ["hook"] buckets LATENCY;
     /// Attempts that repeated a failed one.
@@ -244,15 +282,15 @@ metrics! {
     /// 1 while a hook's circuit breaker is open or half-open, else 0.
     hook_breaker_open: gauge ["hook"];
     /// Questions to a join hook, by where the answer came from: hit (remembered) or miss (asked).
-    hook_cache_total: counter ["hook", "result"];
+    hook_cache_total: counter ["hook", "result"] from ["hit", "miss"];
     /// Notices to hooks, by what became of them: delivered, refused, dropped (the bound was reached), retried, stored.
-    hook_notices_total: counter ["hook", "result"];
+    hook_notices_total: counter ["hook", "result"] from ["delivered", "refused", "dropped", "retried", "stored"];
     /// Notices that this node keeps in its memory now.
     hook_notices_waiting: gauge ["hook"];
     /// Handshakes by what became of their token: ok, anonymous, or why it does not hold.
-    authentications_total: counter ["result"];
+    authentications_total: counter ["result"] from ["ok", "anonymous", "token_missing", "token_malformed", "token_too_long", "token_expired", "token_not_yet_valid", "signature_invalid", "issuer", "audience", "key_unknown", "algorithm", "claim", "wrong_use", "revoked"];
     /// One-room capabilities by what became of them: ok, or why they do not hold.
-    capabilities_total: counter ["result"];
+    capabilities_total: counter ["result"] from ["ok", "other_room", "other_user", "token_missing", "token_malformed", "token_too_long", "token_expired", "token_not_yet_valid", "signature_invalid", "issuer", "audience", "key_unknown", "algorithm", "claim", "wrong_use", "revoked"];
     /// Records of the audit log that were not written, because there were too many of their kind.
     audit_suppressed_total: counter ["event"];
     /// Log records that were lost, because their reader stalled or writing to standard error failed.
@@ -260,11 +298,11 @@ metrics! {
     /// Revocations that hold now.
     revocations: gauge [];
     /// Sockets that the node disconnected because their token no longer holds, by reason: expired, revoked.
-    sessions_ended_total: counter ["nsp", "reason"];
+    sessions_ended_total: counter ["nsp", "reason"] from ["expired", "revoked"];
     /// Tokens that replaced an ending one in-band, by what became of them: ok, or why they were refused.
-    refreshes_total: counter ["result"];
+    refreshes_total: counter ["result"] from ["ok", "AUTHENTICATION_FAILED", "AUTHORIZATION_FAILED", "RATE_LIMIT_EXCEEDED", "TOO_MANY_CONNECTIONS", "INVALID_ROOM", "INVALID_PAYLOAD", "UNKNOWN_EVENT", "TOO_LARGE", "OVERLOADED", "UNAVAILABLE", "CALL_FAILED", "NOT_FOUND", "INTERNAL_ERROR"];
     /// Fetches of the published key set, ok or failed.
-    jwks_refreshes_total: counter ["result"];
+    jwks_refreshes_total: counter ["result"] from ["ok", "failed"];
     /// Keys of the published key set that are in use.
     jwks_keys: gauge [];
     /// Connections to the API's listener that were closed before they had sent a request's head, by reason: silent (not within 10 s), pending (1024 others wait).
@@ -274,7 +312,7 @@ metrics! {
     /// Seconds from an API request's head to its answer.
     api_request_seconds: histogram ["route"] buckets LATENCY;
     /// 1 for the state that the node is in: serving, leaving, closing (sockets, in waves), drained; else 0.
-    drain_state: gauge ["state"];
+    drain_state: gauge ["state"] from ["serving", "leaving", "closing", "drained"];
     /// Clients that are still connected to a node that leaves; 0 while it serves.
     drain_sockets_left: gauge [];
     /// Sockets that were closed by waves, because the node leaves.
@@ -365,5 +403,35 @@ mod tests {
             assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");
         }
         assert!(Metrics::new().encode().is_ok());
+    }
+
+    #[test]
+    fn counters_of_a_reason_begin_at_0() {
+        // Their number would be that of the events times that of the codes; a request has a status of HTTP.
+        let left = ["events_received_total", "acks_total", "throttled_total", "api_requests_total"];
+        let enumerated = ["reason", "result", "code", "op", "kind", "scope", "transport", "direction", "state"];
+        let missing = Metrics::UNDECLARED
+            .iter()
+            .filter(|(name, label)| label.is_some_and(|label| enumerated.contains(&label)) && !left.contains(name));
+        assert_eq!(missing.collect::<Vec<_>>(), Vec::<&(&str, Option<&str>)>::new());
+        let metrics = Metrics::new();
+        metrics.begin("nsp", &["/"]);
+        metrics.begin("hook", &["pay"]);
+        let text = metrics.encode().unwrap();
+        for code in crate::error::Code::ALL {
+            for series in [
+                format!(r#"roomcast_connections_refused_total{{code="{code}",nsp="/"}} 0"#),
+                format!(r#"roomcast_refreshes_total{{result="{code}"}} 0"#),
+            ] {
+                assert!(text.contains(&series), "{series}");
+            }
+        }
+        for series in [
+            r#"roomcast_hook_requests_total{hook="pay",result="timeout"} 0"#,
+            r#"roomcast_history_errors_total{op="copy",reason="refused"} 0"#,
+            r#"roomcast_audit_suppressed_total{event="limit_hit"} 0"#,
+        ] {
+            assert!(text.contains(series), "{series}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::wire::Wire;
 use crate::engine::Gate;
 use crate::engine::slot::Slot;
 use crate::event::{Args, Event};
-use crate::session::{AckId, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
+use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
 
 /// An id of 20 characters that nobody can guess, as Socket.IO's own are.
 pub(super) fn new_id() -> ByteString {
@@ -150,6 +150,10 @@ impl Link for NativeLink {
                 asked.waiting.remove(&id);
             }
         })
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.wire.backlog()
     }
 
     fn is_writable(&self) -> bool {

@@ -20,8 +20,8 @@ use super::packets::Packets;
 use super::turn::{Own, Turns};
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::Backlog;
-use crate::engine::outstanding::Bounds;
-use crate::session::SendError;
+use crate::engine::outstanding::{Bounds, unix_millis};
+use crate::session::{self, SendError};
 
 /// So many packets go into one write.
 const MAX_SLICES: usize = 64;
@@ -49,6 +49,8 @@ struct Out {
     stream: Option<OwnedWriteHalf>,
     queue: Packets,
     bytes: usize,
+    /// When the kernel last took something, as Unix time in ms; 0: never.
+    written_at_ms: u64,
     /// Something of the first packet is written, which is none of those that passed the others.
     begun: bool,
     /// Heartbeats and pongs, in their order, which have passed the queue.
@@ -181,6 +183,9 @@ impl Wire {
                     self.turns.count(written);
                     out.advance(written);
                     out.blocked = None;
+                    if total == 0 {
+                        out.written_at_ms = unix_millis();
+                    }
                     total += written;
                     if total >= MAX_TURN_BYTES && !out.queue.is_empty() {
                         out.awaits_turn = true;
@@ -208,6 +213,12 @@ impl Wire {
         }
         out.rest();
         Flushed::All
+    }
+
+    /// What waits, and when something was written.
+    pub(super) fn backlog(&self) -> session::Backlog {
+        let out = self.out();
+        session::Backlog { bytes: out.bytes, packets: Some(out.queue.len()), written_at_ms: out.written_at_ms }
     }
 
     /// Since when the client takes nothing of what waits.
@@ -319,6 +330,7 @@ impl Out {
             stream,
             queue: Packets::default(),
             bytes: 0,
+            written_at_ms: 0,
             begun: false,
             urgent: 0,
             awaits_turn: false,

@@ -14,7 +14,7 @@ use super::carrier::{EVERYONE, attachments, text, value};
 use crate::engine::edge::EngineSession;
 use crate::engine::outstanding::Outstanding;
 use crate::event::{Args, Event};
-use crate::session::{AckId, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
+use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
 
 /// Weak, because the socket's handlers hold the session, and the session this.
 pub(super) struct SocketLink {
@@ -90,6 +90,14 @@ impl Link for SocketLink {
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
         let value = Value::Str(text(args.text()), attachments(args.attachments()));
         self.queue(args.size_bytes(), || self.port.send(self.sid, Packet::ack(self.port.path(), value, id)))
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.outstanding.as_ref().map_or_else(Backlog::default, |outstanding| Backlog {
+            bytes: outstanding.waiting(),
+            packets: None,
+            written_at_ms: outstanding.left_at_ms(),
+        })
     }
 
     fn is_writable(&self) -> bool {

@@ -89,6 +89,7 @@ fn connection() -> ConnectionInfo {
         connected_at: SystemTime::UNIX_EPOCH,
         rooms: vec!["r".into()],
         metadata: serde_json::Map::from_iter([("k".to_owned(), Value::from(1))]),
+        pace: None,
     }
 }
 
@@ -128,6 +129,10 @@ fn ready<'a, T: Send + 'a>(answer: Result<T, DirectoryError>) -> Answer<'a, T> {
 impl Directory for FakeDirectory {
     fn connections<'a>(&'a self, _: &'a str, asked: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
         ready(page(connection(), asked))
+    }
+
+    fn slowest_connections<'a>(&'a self, _: &'a str, _: Slowness, _: usize) -> Answer<'a, Page<ConnectionInfo>> {
+        ready(Ok(Page::complete(vec![connection()])))
     }
 
     fn connection<'a>(&'a self, _: &'a str, id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {

@@ -7,7 +7,7 @@ use super::script::{Header, Reply, node_of};
 use super::{Cluster, Inner, texts};
 use crate::directory::{
     Answer, ConnectionInfo, Count, CountOf, DEFAULT_PAGE, Directory, DirectoryError, MemberInfo, Page, PageRequest,
-    RoomInfo, UserInfo,
+    RoomInfo, Slowness, UserInfo,
 };
 use crate::presence::local::{count, room_info};
 use crate::presence::page::{Cursor, Missing, limit, mark};
@@ -96,6 +96,7 @@ impl Inner {
             connected_at: from_millis(0),
             rooms: Vec::new(),
             metadata: Map::new(),
+            pace: self.local.pace(&self.spaces[space].path, id),
         };
         let mut fields = fields.texts().into_iter();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
@@ -276,6 +277,18 @@ impl Directory for Cluster {
             },
             |missing| Ok(mark(inner.local.connections(namespace, &page)?, &missing))
         )
+    }
+
+    fn slowest_connections<'a>(
+        &'a self,
+        namespace: &'a str,
+        by: Slowness,
+        limit: usize,
+    ) -> Answer<'a, Page<ConnectionInfo>> {
+        let others = self.inner.leases.known(&self.inner.node);
+        let missing = Missing { partial: !others.is_empty(), nodes: others };
+        let page = Page::complete(self.inner.local.slowest(namespace, by, limit));
+        std::future::ready(Ok(mark(page, &missing))).boxed()
     }
 
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {

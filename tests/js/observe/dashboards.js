@@ -112,6 +112,7 @@ const fleet = dashboard({
     graph('Tried again', 'Attempts each second that repeated a failed one.', 'reqps', [[orNone(perSecond('hook', 'roomcast_hook_retries_total', JOB), JOB), '{{hook}}']]),
     graph('Joins remembered', 'Questions to join hooks each second, by where the answer came from.', 'reqps', [[orNone(perSecond('hook, result', 'roomcast_hook_cache_total', JOB), JOB), '{{hook}}: {{result}}']]),
     graph('Audit log', 'Records each second that were not written, because there were too many of their kind.', 'ops', [[perSecond('event', 'roomcast_audit_suppressed_total', JOB), '{{event}}']]),
+    graph('Log lost', 'Log records each second that were lost, because their reader stalled or writing failed.', 'ops', [[perSecond('instance', 'roomcast_log_lost_total', JOB), '{{instance}}']]),
   ],
 });
 
