@@ -313,3 +313,25 @@ fn links_between_papers_lead_somewhere() {
     }
     none("links that lead nowhere", &findings);
 }
+
+/// The commands that a Lua script calls, in small letters.
+fn called(script: &str) -> impl Iterator<Item = String> {
+    let calls =
+        script.split("redis.").skip(1).filter_map(|rest| rest.strip_prefix("call(").or(rest.strip_prefix("pcall(")));
+    let named = calls.filter_map(|rest| rest.strip_prefix('\'').or(rest.strip_prefix('"')));
+    named.map(|rest| rest.split(['\'', '"']).next().unwrap_or("").to_ascii_lowercase())
+}
+
+#[test]
+fn every_command_of_a_script_is_among_the_rights_that_the_manual_lists() {
+    let manual = read(&root().join("docs/redis.md"));
+    let rights = manual.split("## Rights").nth(1).and_then(|text| text.split("```").nth(1)).expect("a rule in a block");
+    let mut findings = BTreeSet::new();
+    for path in files("src", &[".lua"]) {
+        let script = read(&path);
+        let missing =
+            called(&script).filter(|command| !rights.split_whitespace().any(|right| right == format!("+{command}")));
+        findings.extend(missing.map(|command| format!("{}: +{command}", name(&path))));
+    }
+    none("nodes need these rights too: add them to docs/redis.md", &findings.into_iter().collect::<Vec<_>>());
+}

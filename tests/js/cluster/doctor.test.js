@@ -88,7 +88,7 @@ describe('a deployment that is right', { concurrency: true }, () => {
       'token.accepted': 'ok',
       'api.ready': 'ok',
       'api.key': 'ok',
-      'redis.version': 'ok',
+      'redis.writes': 'ok', 'redis.version': 'ok',
       'redis.mode': 'ok',
       'redis.output_buffer': 'ok',
       'redis.eviction': 'ok',
@@ -196,11 +196,18 @@ describe('deployments that are wrong', { concurrency: 3 }, () => {
       assert.equal(levels(report)['api.key'], 'problem');
       const cluster = await doctor(nodes[0].url, '--redis', small.url.replace('redis:', 'redis-cluster:'));
       assert.equal(cluster.ok, false);
+      assert.match(cluster.findings.redis.found, /^wrong_server: /);
+      await small.call('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
+      await small.call('CONFIG', 'SET', 'maxmemory', '1mb');
+      const full = await doctor(nodes[0].url, '--redis', small.url);
+      assert.equal(levels(full)['redis.writes'], 'problem');
+      assert.match(full.findings['redis.writes'].found, /^out_of_memory: .*OOM/);
     } finally {
       await small.stop();
     }
     const away = await doctor(nodes[0].url, '--redis', small.url);
     assert.equal(levels(away).redis, 'problem');
+    assert.match(away.findings.redis.found, /^refused: no server listens/);
   });
 
   test('nobody there, or somebody else', async () => {
