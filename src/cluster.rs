@@ -210,15 +210,20 @@ impl Cluster {
 
     /// Tells all other nodes, at most once. Returns what became of it as soon as Redis has answered.
     pub async fn tell(&self, topic: &str, data: &impl Serialize) -> Told {
-        let Some(link) = &self.link else { return Told::Alone };
+        self.tell_counted(topic, data).await.0
+    }
+
+    /// As [`Cluster::tell`], and how many other nodes have heard it, known ones or not.
+    async fn tell_counted(&self, topic: &str, data: &impl Serialize) -> (Told, usize) {
+        let Some(link) = &self.link else { return (Told::Alone, 0) };
         let Ok(body) = serde_json::to_vec(&Control { topic, data }) else {
-            return Told::NotCarried(NotCarried::Refused.as_str());
+            return (Told::NotCarried(NotCarried::Refused.as_str()), 0);
         };
-        let told = match link.pubsub.tell(&link.control, &body) {
-            Ok(receipt) => receipt.await,
-            Err(why) => Err(why),
-        };
-        told.map_or_else(|why| Told::NotCarried(why.as_str()), |()| Told::Carried)
+        match link.pubsub.tell_counted(&link.control, &body).await {
+            // This node listens, too.
+            Ok(heard) => (Told::Carried, heard.saturating_sub(1)),
+            Err(why) => (Told::NotCarried(why.as_str()), 0),
+        }
     }
 
     /// Tells the others that this node goes.

@@ -310,13 +310,15 @@ pub struct Acknowledged {
     pub remote: Told,
     /// Other nodes that are known, and did not answer in time: what their clients say is not known.
     pub missing_nodes: Vec<String>,
+    /// Servers of Node.js that did not answer in time.
+    pub missing_servers: usize,
 }
 
 /// What a client has said.
 #[derive(Debug, Clone)]
 pub struct Acknowledgement {
-    /// The client's Socket.IO id.
-    pub socket_id: String,
+    /// The client's Socket.IO id; a server of Node.js does not tell it.
+    pub socket_id: Option<String>,
     /// The arguments.
     pub args: Args,
 }
@@ -328,6 +330,7 @@ impl Acknowledged {
         self.not_asked += other.not_asked;
         self.too_large += other.too_large;
         self.said.extend(other.said);
+        self.missing_servers += other.missing_servers;
     }
 }
 

@@ -149,6 +149,15 @@ impl NotCarried {
     }
 }
 
+/// Which other processes get an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The other nodes, and with `redis.wire = "socketio"` the servers of Node.js.
+    Everyone,
+    /// The other nodes alone: the event came from outside, and the servers of Node.js have had it from its sender.
+    Nodes,
+}
+
 /// Brings events to local clients and to the other nodes. Engines implement it.
 ///
 /// Synchronous, so that the order of calls is the order of deliveries: local clients first,
@@ -156,6 +165,11 @@ impl NotCarried {
 pub trait Carrier: Send + Sync {
     /// Delivers to local clients, then hands the event to the cluster.
     fn carry(&self, outgoing: &Outgoing) -> Carried;
+
+    /// As [`Carrier::carry`], but no further than [`Reach::Nodes`].
+    fn carry_to_nodes(&self, outgoing: &Outgoing) -> Carried {
+        self.carry(outgoing)
+    }
 
     /// Delivers to local clients only: every node has the event.
     fn deliver(&self, outgoing: &Outgoing) -> Carried {
@@ -291,7 +305,10 @@ impl Publisher {
     fn emit(&self, outgoing: &Outgoing, contract: &str, origin: Origin) -> (Carried, HistogramTimer) {
         let metrics = &self.parts.metrics;
         let timer = metrics.publish_seconds.with_label_values(&[origin.as_str()]).start_timer();
-        let carried = self.parts.carrier.carry(outgoing);
+        let carried = match origin {
+            Origin::Emitter => self.parts.carrier.carry_to_nodes(outgoing),
+            _ => self.parts.carrier.carry(outgoing),
+        };
         metrics.events_published_total.with_label_values(&[contract, label(outgoing, contract), origin.as_str()]).inc();
         (carried, timer)
     }

@@ -5,11 +5,13 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roomcast::cluster::pubsub::Incoming;
 use roomcast::cluster::{Cluster, PubSub};
 use roomcast::config;
+use roomcast::directory::{Actions, Question, Selection};
+use roomcast::event::Event;
 use roomcast::publish::NotCarried;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
@@ -344,4 +346,66 @@ async fn subscriptions_are_renewed_without_a_flicker() {
     })
     .await;
     assert_eq!(flickers, 0);
+}
+
+/// Stands for a node that listens, and has not yet said that it is there.
+fn stranger(redis: &Redis, answers: bool) -> Arc<PubSub> {
+    let control = Arc::from(redis.keys().control_channel());
+    let pubsub = PubSub::start(redis.clone(), "stranger", Arc::new(Metrics::new()), 64);
+    let mut requests = pubsub.subscribe(&control, 64);
+    let told = pubsub.clone();
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            let control_message: serde_json::Value = serde_json::from_slice(&request.frame.body).unwrap();
+            if answers && control_message["topic"] == "ask" {
+                let id = &control_message["data"]["id"];
+                let said = serde_json::json!([["a-client", "[\"yes\"]", []]]);
+                let data = serde_json::json!({ "id": id, "asked": 1, "not_asked": 0, "too_large": 0, "said": said });
+                let body = serde_json::json!({ "topic": "acknowledged", "data": data }).to_string();
+                told.tell(&control, body.as_bytes()).unwrap().await.unwrap();
+            }
+        }
+    });
+    pubsub
+}
+
+#[tokio::test]
+async fn a_question_waits_for_a_node_that_listens_and_is_not_known_yet() {
+    let server = RedisServer::start();
+    let a = Node::start(&server, "a");
+    a.cluster.obey();
+    a.ready(1).await;
+    let selection = Selection { namespace: "/".into(), users: vec!["ada".into()], ..Selection::default() };
+    let ask = || async {
+        let question = Question {
+            selection: selection.clone(),
+            event: Event::encode::<u8>("confirm", &[]).unwrap(),
+            patience: Duration::from_secs(20),
+        };
+        let began = Instant::now();
+        (a.cluster.ask(question).await.unwrap(), began.elapsed())
+    };
+    let (alone, _) = ask().await;
+    assert_eq!((alone.asked, alone.missing_nodes.len()), (0, 0));
+
+    let redis = connect(&server, "stranger");
+    let pubsub = stranger(&redis, true);
+    let listens = || redis.health().is_good() && redis.subscriber().is_complete();
+    eventually("the stranger listens", Duration::from_secs(5), listens).await;
+    for _ in 0..5 {
+        let (done, _) = ask().await;
+        assert_eq!((done.asked, done.said.len()), (1, 1));
+        assert_eq!(done.said[0].args.text(), "[\"yes\"]");
+    }
+    drop(pubsub);
+    redis.close().await;
+
+    // What hears and never says that it is there, such as the connection of a node that is gone, is not waited for for long.
+    let redis = connect(&server, "mute");
+    let _pubsub = stranger(&redis, false);
+    let listens = || redis.health().is_good() && redis.subscriber().is_complete();
+    eventually("the mute one listens", Duration::from_secs(5), listens).await;
+    let (done, took) = ask().await;
+    assert_eq!((done.asked, done.missing_nodes.len()), (0, 0));
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }

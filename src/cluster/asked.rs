@@ -25,7 +25,7 @@ impl Asked {
         let ask = |session: &Arc<Session>| -> Option<BoxFuture<'static, _>> {
             let (reply, said) = oneshot::channel();
             session.ask(event, reply).ok()?;
-            let socket_id = session.id().to_owned();
+            let socket_id = Some(session.id().to_owned());
             Some(Box::pin(async move { said.await.ok().map(|args| Acknowledgement { socket_id, args }) }))
         };
         Self { waiting: sessions.iter().take(MAX_CLIENTS).filter_map(ask).collect() }

@@ -39,11 +39,6 @@ impl Bridge {
         Arc::new(Self { publisher, scribe, queues, metrics })
     }
 
-    /// Whether the name is that of a room of a contract, and so of no client.
-    pub(super) fn is_room(&self, namespace: &str, name: &str) -> bool {
-        self.publisher.is_room(namespace, name)
-    }
-
     /// Delivers an event to the clients of this node, unless it is for one node to publish: that one hears it otherwise.
     pub(super) async fn take(&self, outgoing: &Outgoing) {
         if self.publisher.is_for_one(outgoing) {

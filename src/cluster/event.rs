@@ -18,6 +18,7 @@ use crate::session::RoomName;
 const VOLATILE: u8 = 1;
 const ORDERED: u8 = 2;
 const CLOSES: u8 = 4;
+const KINDS: u8 = 8;
 
 /// The bytes are not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,13 +79,25 @@ pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool,
     Ok(count == 0)
 }
 
-/// Writes an event's places in histories and among conflated events, and nothing else of it.
-pub fn encode_marks(outgoing: &Outgoing) -> BytesMut {
+/// What nodes tell each other of an event that travels in Socket.IO's form.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Its places in histories.
+    pub stamps: Vec<Stamp>,
+    /// Its place among conflated events.
+    pub order: Option<Order>,
+    /// What each name of its rooms, and of its exceptions, means; nodes of earlier versions do not say it.
+    pub kinds: Option<[Bytes; 2]>,
+}
+
+/// Writes what only nodes are told of an event. `kinds` is what the names of its rooms and exceptions mean.
+pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
     let mut out = BytesMut::with_capacity(64);
     let order = outgoing.order.as_ref();
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    out.put_u8(flag(order.is_some(), ORDERED) | flag(order.is_some_and(|order| order.closes), CLOSES));
+    out.put_u8(KINDS | flag(order.is_some(), ORDERED) | flag(order.is_some_and(|order| order.closes), CLOSES));
     put_marks(&mut out, outgoing);
+    kinds.iter().for_each(|kinds| put_bytes(&mut out, kinds));
     out
 }
 
@@ -92,9 +105,11 @@ pub fn encode_marks(outgoing: &Outgoing) -> BytesMut {
 ///
 /// # Errors
 /// [`Malformed`] when the bytes are something else.
-pub fn decode_marks(mut bytes: Bytes) -> Result<(Vec<Stamp>, Option<Order>), Malformed> {
+pub fn decode_marks(mut bytes: Bytes) -> Result<Marks, Malformed> {
     let flags = bytes.try_get_u8().map_err(|_| Malformed)?;
-    take_marks(&mut bytes, flags)
+    let (stamps, order) = take_marks(&mut bytes, flags)?;
+    let kinds = if flags & KINDS == 0 { None } else { Some([take(&mut bytes)?, take(&mut bytes)?]) };
+    Ok(Marks { stamps, order, kinds })
 }
 
 fn put_marks(out: &mut BytesMut, outgoing: &Outgoing) {
@@ -200,8 +215,23 @@ mod tests {
         let everybody = encode(&Outgoing { rooms: Vec::new(), ..outgoing() }).freeze();
         assert_eq!(concerns(&everybody, |_| false), Ok(true));
         assert_eq!(concerns(&bytes.slice(..12), |_| false), Err(Malformed));
-        let marks = encode_marks(&outgoing()).freeze();
-        assert_eq!(decode_marks(marks).unwrap(), (outgoing().stamps, outgoing().order));
+    }
+
+    #[test]
+    fn marks_survive_and_those_of_earlier_versions_are_read() {
+        let marks = encode_marks(&outgoing(), [&[1, 3], &[2]]).freeze();
+        let Outgoing { stamps, order, .. } = outgoing();
+        let kinds = [Bytes::from_static(&[1, 3]), Bytes::from_static(&[2])];
+        assert_eq!(
+            decode_marks(marks.clone()).unwrap(),
+            Marks { stamps: stamps.clone(), order: order.clone(), kinds: Some(kinds) }
+        );
+        for length in 0..marks.len() {
+            assert!(decode_marks(marks.slice(..length)).is_err(), "{length}");
+        }
+        let mut earlier = BytesMut::from(&marks[..marks.len() - 11]);
+        earlier[0] &= !KINDS;
+        assert_eq!(decode_marks(earlier.freeze()).unwrap(), Marks { stamps, order, kinds: None });
     }
 
     #[test]

@@ -63,8 +63,11 @@ struct Job {
     frame: Bytes,
     counted: bool,
     queued: Instant,
-    done: oneshot::Sender<Result<(), NotCarried>>,
+    done: oneshot::Sender<Result<usize, NotCarried>>,
 }
+
+/// Resolves to how many connections have heard a message.
+type Heard = oneshot::Receiver<Result<usize, NotCarried>>;
 
 /// A message of another node.
 #[derive(Debug)]
@@ -128,7 +131,7 @@ impl PubSub {
             None => return Err(self.count(NotCarried::Away)),
         };
         let frame = frame(&self.origin, number, body);
-        outgoing.send(kind, channel, frame, true).map_err(|why| self.count(why))
+        outgoing.send(kind, channel, frame, true).map(receipt).map_err(|why| self.count(why))
     }
 
     /// Tells something that may be lost: not numbered, not counted.
@@ -139,11 +142,25 @@ impl PubSub {
         self.send_as(Kind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))
     }
 
+    /// As [`PubSub::tell`]. Waits for Redis, and returns how many nodes have heard it, this one among them if it listens.
+    ///
+    /// # Errors
+    /// As [`PubSub::publish`].
+    pub async fn tell_counted(&self, channel: &Arc<str>, body: &[u8]) -> Result<usize, NotCarried> {
+        self.hand_over(Kind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))?
+            .await
+            .unwrap_or(Err(NotCarried::Away))
+    }
+
     /// Publishes bytes of another protocol as they are.
     ///
     /// # Errors
     /// As [`PubSub::publish`].
     pub fn send_as(&self, kind: Kind, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, NotCarried> {
+        self.hand_over(kind, channel, bytes).map(receipt)
+    }
+
+    fn hand_over(&self, kind: Kind, channel: &Arc<str>, bytes: Bytes) -> Result<Heard, NotCarried> {
         if !self.redis.can_publish() {
             return Err(NotCarried::Away);
         }
@@ -256,6 +273,10 @@ impl PubSub {
     }
 }
 
+fn receipt(heard: Heard) -> Receipt {
+    Box::pin(async move { heard.await.unwrap_or(Err(NotCarried::Away)).map(drop) })
+}
+
 async fn subscribers(redis: &Redis, channel: &str) -> Result<u64, Error> {
     let (_, count): (String, u64) = redis.client().pubsub_shardnumsub(channel).await?;
     Ok(count)
@@ -309,11 +330,11 @@ impl Reader {
 // === impl Outgoing ===
 
 impl Outgoing {
-    fn send(&mut self, kind: Kind, channel: &Arc<str>, frame: Bytes, counted: bool) -> Result<Receipt, NotCarried> {
-        let (done, receipt) = oneshot::channel();
+    fn send(&mut self, kind: Kind, channel: &Arc<str>, frame: Bytes, counted: bool) -> Result<Heard, NotCarried> {
+        let (done, heard) = oneshot::channel();
         let job = Job { channel: channel.clone(), kind, frame, counted, queued: Instant::now(), done };
         match self.queue.try_send(job) {
-            Ok(()) => Ok(Box::pin(async move { receipt.await.unwrap_or(Err(NotCarried::Away)) })),
+            Ok(()) => Ok(heard),
             Err(TrySendError::Full(_)) => Err(NotCarried::Full),
             Err(TrySendError::Closed(_)) => Err(NotCarried::Away),
         }
@@ -366,8 +387,8 @@ impl Writer {
             match sent {
                 Ok(heard) if job.counted && heard < self.expected(&job.channel) => Err(NotCarried::Unheard),
                 // A publisher that waits for the answer is told only of what a primary took.
-                Ok(_) if job.counted && !job.done.is_closed() => self.proven().await,
-                Ok(_) => Ok(()),
+                Ok(heard) if job.counted && !job.done.is_closed() => self.proven().await.map(|()| heard),
+                Ok(heard) => Ok(heard),
                 Err(error) => {
                     self.redis.notice(&error, &job.channel);
                     Err(classify(&error))
@@ -378,7 +399,7 @@ impl Writer {
         };
         self.metrics.cluster_publish_seconds.with_label_values::<&str>(&[]).observe(job.queued.elapsed().as_secs_f64());
         match outcome {
-            Ok(()) if job.counted => self.metrics.cluster_carried_total.with_label_values::<&str>(&[]).inc(),
+            Ok(_) if job.counted => self.metrics.cluster_carried_total.with_label_values::<&str>(&[]).inc(),
             Err(why) if job.counted => {
                 self.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).inc();
             }

@@ -15,9 +15,9 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::Cluster;
 use super::actions::rooms_of;
 use super::asked::Asked;
+use super::{Cluster, WHO};
 use crate::directory::{Acknowledged, Acknowledgement, Question, Told};
 use crate::event::{Args, Event};
 use crate::room::Rooms;
@@ -34,6 +34,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// Clients are given no more time for a question of another node.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long a node that has heard a question and is not known has to say that it is there.
+const INTRODUCTION: Duration = super::HEARTBEAT;
 
 /// So many nodes may speak that were not known when the question was put.
 const MARGIN_NODES: usize = 64;
@@ -59,7 +62,7 @@ struct Tell {
     not_asked: usize,
     too_large: usize,
     /// Ids of clients with the text and the attachments (base64) of what they said.
-    said: Vec<(String, String, Vec<String>)>,
+    said: Vec<(Option<String>, String, Vec<String>)>,
 }
 
 /// Where a node's word goes, with the node's id.
@@ -126,10 +129,8 @@ impl Cluster {
             return ask_here(&self.rooms, &namespace, &rooms, &event, until).await;
         }
         let id = uuid::Uuid::new_v4().to_string();
-        let mut missing: HashSet<Arc<str>> =
-            self.view().nodes.iter().skip(1).map(|member| member.node.as_str().into()).collect();
         // Each of them speaks once, and perhaps one or another that is not known yet.
-        let (asker, mut told) = mpsc::channel(missing.len() + MARGIN_NODES);
+        let (asker, told) = mpsc::channel(self.others().count() + MARGIN_NODES);
         // Before anybody is asked: a node may answer at once.
         let _entry = Entry::new(&self.pending, &id, asker);
         let ask = Ask {
@@ -140,23 +141,70 @@ impl Cluster {
             patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         };
         let elsewhere = async {
-            let remote = self.tell(ASK, &ask).await;
-            let mut heard = HashSet::new();
+            let (remote, hearers) = self.tell_counted(ASK, &ask).await;
             let mut total = Acknowledged { remote, ..Acknowledged::default() };
-            while remote == Told::Carried && !missing.is_empty() {
-                let Ok(Some((node, tell))) = tokio::time::timeout_at(until + MARGIN, told.recv()).await else { break };
-                missing.remove(&node);
-                if heard.insert(node) {
-                    total.add(tell.read());
-                }
+            if remote == Told::Carried {
+                total.missing_nodes = self.collect(&mut total, told, hearers, until).await;
             }
-            total.missing_nodes = missing.iter().map(ToString::to_string).collect();
-            total.missing_nodes.sort_unstable();
             total
         };
-        let (here, mut total) = tokio::join!(ask_here(&self.rooms, &namespace, &rooms, &event, until), elsewhere);
+        let servers = async {
+            match self.wire() {
+                Some(wire) => wire.ask_servers(&namespace, &rooms, &event, until).await,
+                None => Acknowledged::default(),
+            }
+        };
+        let here = ask_here(&self.rooms, &namespace, &rooms, &event, until);
+        let (here, mut total, servers) = tokio::join!(here, elsewhere, servers);
+        if let (Told::Carried, Told::NotCarried(_)) = (total.remote, servers.remote) {
+            total.remote = servers.remote;
+        }
         total.add(here);
+        total.add(servers);
         total
+    }
+
+    /// Adds up what other nodes tell, until each has told. Returns those that have not.
+    ///
+    /// More connections may have heard the question than nodes are known: a node that has just come, or the connection of one
+    /// that is gone. A node that is there says so within [`INTRODUCTION`].
+    async fn collect(
+        &self,
+        total: &mut Acknowledged,
+        mut told: mpsc::Receiver<(Arc<str>, Tell)>,
+        hearers: usize,
+        until: Instant,
+    ) -> Vec<String> {
+        let introduction = Instant::now() + INTRODUCTION;
+        let mut known: HashSet<Arc<str>> = self.others().collect();
+        let mut heard: HashSet<Arc<str>> = HashSet::new();
+        if known.len() < hearers {
+            self.tell(WHO, &()).await;
+        }
+        loop {
+            let strangers = known.union(&heard).count() < hearers && Instant::now() < introduction;
+            if !strangers && known.is_subset(&heard) {
+                break;
+            }
+            let patience = if strangers { Instant::now() + super::LOOK } else { until + MARGIN };
+            match tokio::time::timeout_at(patience, told.recv()).await {
+                Ok(Some((node, tell))) => {
+                    if heard.insert(node) {
+                        total.add(tell.read());
+                    }
+                }
+                Err(_) if strangers => known.extend(self.others()),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let mut missing: Vec<_> = known.difference(&heard).map(ToString::to_string).collect();
+        missing.sort_unstable();
+        missing
+    }
+
+    /// The other nodes that are known.
+    fn others(&self) -> impl Iterator<Item = Arc<str>> {
+        self.view().nodes.into_iter().skip(1).map(|member| member.node.into())
     }
 
     /// Whether all that are selected are clients that are known to be here: nobody else need be asked.

@@ -5,11 +5,13 @@
 mod answer;
 mod broadcast;
 mod msgpack;
+mod question;
 mod request;
 mod write;
 
 pub use answer::{Answer, outside};
 pub use broadcast::{Broadcast, Envelope, close, decode, encode, open};
+pub use question::{Question, Response};
 pub use request::{Act, Request, Targets, parse};
 
 /// The largest message that is read, in bytes.

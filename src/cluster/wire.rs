@@ -7,8 +7,10 @@
 //! Two forms are understood always and one is spoken (`redis.wire`): frames of our own over sharded pub/sub, and Socket.IO's.
 
 mod intake;
+mod names;
 mod peer;
 mod receive;
+mod servers;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -24,12 +26,14 @@ use super::scribe::Scribe;
 use super::socketio::{self, Broadcast};
 use super::{Leaver, PubSub, event};
 use crate::config;
-use crate::publish::{Carried, Outgoing, Publisher, Remote};
+use crate::publish::{Carried, Outgoing, Publisher, Reach, Remote};
 use crate::redis::{Keys, Kind, Redis, SocketIoKeys};
 use crate::room::{Interest, RESERVED_PREFIX, Rooms};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
 use intake::{Intake, Item};
+use names::Names;
+use servers::Asking;
 
 /// Delivers to the clients of this node.
 type Deliver = dyn Fn(&Outgoing) -> Carried + Send + Sync;
@@ -45,7 +49,8 @@ pub struct Wire {
     speaks: config::Wire,
     spaces: HashMap<Arc<str>, Space>,
     /// Permits to ask clients for other servers.
-    asking: Arc<Semaphore>,
+    answering: Arc<Semaphore>,
+    asking: Asking,
     bridge: OnceLock<Arc<Bridge>>,
     leaver: OnceLock<Leaver>,
 }
@@ -59,6 +64,8 @@ struct Space {
     broadcasts: Arc<str>,
     requests: Arc<str>,
     responses: Arc<str>,
+    /// Where servers answer this node alone, if they choose to.
+    own_responses: Arc<str>,
     intake: Arc<Intake>,
     incoming: Mutex<Option<mpsc::Receiver<Item>>>,
 }
@@ -92,17 +99,18 @@ impl Wire {
             socketio,
             speaks: config.wire,
             spaces,
-            asking: Arc::new(Semaphore::new(peer::MAX_ASKING)),
+            answering: Arc::new(Semaphore::new(peer::MAX_ASKING)),
+            asking: Asking::default(),
             bridge: OnceLock::new(),
             leaver: OnceLock::new(),
         })
     }
 
-    /// Hands an event to the other nodes.
-    pub fn publish(&self, outgoing: &Outgoing) -> Remote {
+    /// Hands an event to the other processes.
+    pub fn publish(&self, outgoing: &Outgoing, reach: Reach) -> Remote {
         let Some(space) = self.spaces.get(&outgoing.namespace) else { return Remote::Alone };
-        let handed = match (self.speaks, &self.socketio) {
-            (config::Wire::Socketio, Some(keys)) => self.publish_socketio(space, keys, outgoing),
+        let handed = match (self.speaks, &self.socketio, reach) {
+            (config::Wire::Socketio, Some(keys), Reach::Everyone) => self.publish_socketio(space, keys, outgoing),
             _ => {
                 let channel = match &outgoing.rooms[..] {
                     [room] if has_channel(room) => self.keys.room_channel(&outgoing.namespace, room).into(),
@@ -123,21 +131,22 @@ impl Wire {
         keys: &SocketIoKeys,
         outgoing: &Outgoing,
     ) -> Result<crate::publish::Receipt, crate::publish::NotCarried> {
-        let channel = match &outgoing.rooms[..] {
-            [room] => keys.room(&outgoing.namespace, socketio::outside(room)).into(),
+        let (rooms, except) = (Names::of(&outgoing.rooms), Names::of(&outgoing.except));
+        let channel = match &rooms.names[..] {
+            [room] => keys.room(&outgoing.namespace, room).into(),
             _ => space.broadcasts.clone(),
         };
-        let outside = |rooms: &[RoomName]| rooms.iter().map(|room| socketio::outside(room).to_owned()).collect();
         let body = || {
+            let marks = event::encode_marks(outgoing, [&rooms.kinds, &except.kinds]);
             let broadcast = Broadcast {
                 namespace: outgoing.namespace.to_string(),
                 event: outgoing.event.clone(),
-                rooms: outside(&outgoing.rooms),
-                except: outside(&outgoing.except),
+                rooms: rooms.names,
+                except: except.names,
                 volatile: outgoing.volatile,
                 ours: None,
             };
-            Some((socketio::open(&space.uid, &broadcast).ok()?, event::encode_marks(outgoing)))
+            Some((socketio::open(&space.uid, &broadcast).ok()?, marks))
         };
         self.pubsub.publish_as(Kind::Plain, &channel, body, |origin, number, (open, marks): (BytesMut, BytesMut)| {
             socketio::close(open, &Frame::encode(origin, number, now_us(), &marks))
@@ -154,6 +163,10 @@ impl Wire {
             if self.socketio.is_some() {
                 subscriber.listen(Kind::Plain, space.broadcasts.clone(), space.intake.clone());
                 subscriber.listen(self.requests_kind(), space.requests.clone(), space.intake.clone());
+                if self.speaks == config::Wire::Socketio {
+                    subscriber.listen(Kind::Plain, space.responses.clone(), space.intake.clone());
+                    subscriber.listen(Kind::Plain, space.own_responses.clone(), space.intake.clone());
+                }
             }
             self.pubsub.gaps().lock().expect("no panic while held").listen(&space.frames);
             subscriber.listen(Kind::Sharded, space.frames.clone(), space.intake.clone());
@@ -245,6 +258,7 @@ impl Interest for Wire {
         let subscriber = self.redis.subscriber();
         let open: Vec<_> =
             self.channels(namespace, room).filter(|(kind, channel)| !subscriber.is_settled(*kind, channel)).collect();
+        // A client is in no room alone: what concerns everybody, and what nodes ask each other, must be heard, too.
         if open.is_empty() && self.redis.hearing().is_some() {
             return None;
         }
@@ -254,6 +268,7 @@ impl Interest for Wire {
                 for (kind, channel) in &open {
                     subscriber.settled(*kind, channel).await;
                 }
+                subscriber.completed().await;
             };
             if tokio::time::timeout(patience, all).await.is_err() {
                 self.metrics.cluster_unconfirmed_joins_total.with_label_values::<&str>(&[]).inc();
@@ -276,9 +291,12 @@ impl Space {
     ) -> Self {
         let name =
             |of: fn(&SocketIoKeys, &str) -> String| socketio.map_or_else(String::new, |keys| of(keys, path)).into();
+        let uid = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
+        let own_responses = socketio.map_or_else(String::new, |keys| keys.responses_to(path, &uid)).into();
         Self {
             namespace: path.clone(),
-            uid: uuid::Uuid::new_v4().simple().to_string()[..6].to_owned(),
+            uid,
+            own_responses,
             frames: keys.events_channel(path).into(),
             broadcasts: name(SocketIoKeys::broadcast),
             requests: name(SocketIoKeys::requests),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::cluster::{Cluster, Wire};
 use crate::order::OrderGuard;
-use crate::publish::{Carried, Carrier, Outgoing, Remote, Served};
+use crate::publish::{Carried, Carrier, Outgoing, Reach, Remote, Served};
 use crate::room::Rooms;
 use crate::session::{Delivery as Fate, SendError, Session};
 use crate::telemetry::metrics::Metrics;
@@ -128,11 +128,16 @@ impl Deliveries {
         }
     }
 
-    /// As [`Deliveries::deliver`], and then to the other nodes: local delivery waits for nobody.
-    pub(super) fn carry(&self, outgoing: &Outgoing, hand_out: impl Fn(&Outgoing, How) -> Handed) -> Carried {
+    /// As [`Deliveries::deliver`], and then to other processes: local delivery does not wait for them.
+    pub(super) fn carry(
+        &self,
+        outgoing: &Outgoing,
+        reach: Reach,
+        hand_out: impl Fn(&Outgoing, How) -> Handed,
+    ) -> Carried {
         let carried = self.deliver(outgoing, hand_out);
         let wire = self.wire.as_ref().filter(|_| self.books.contains_key(&outgoing.namespace));
-        Carried { remote: wire.map_or(Remote::Alone, |wire| wire.publish(outgoing)), ..carried }
+        Carried { remote: wire.map_or(Remote::Alone, |wire| wire.publish(outgoing, reach)), ..carried }
     }
 }
 

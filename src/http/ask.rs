@@ -71,14 +71,17 @@ pub struct Answers {
     reason: Option<&'static str>,
     /// Nodes that did not tell in time what their clients said.
     missing_nodes: Vec<String>,
+    /// Servers of Node.js that did not tell in time how many clients they asked.
+    missing_servers: usize,
 }
 
 /// What a client has said.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Said {
-    /// Its Socket.IO id.
-    socket_id: String,
+    /// Its Socket.IO id. Absent for a client of a server of Node.js, which does not tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket_id: Option<String>,
     /// The arguments of its acknowledgement. Binary ones are placeholders: `{"_placeholder": true, "num": 0}`.
     #[schemars(with = "Vec<Value>")]
     args: Box<RawValue>,
@@ -127,6 +130,7 @@ impl From<Acknowledged> for Answers {
             remote,
             reason,
             missing_nodes: done.missing_nodes,
+            missing_servers: done.missing_servers,
         }
     }
 }

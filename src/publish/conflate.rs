@@ -12,6 +12,7 @@ use super::{NotCarried, Origin, Outgoing, Published, Publisher, RemoteOutcome, s
 use crate::contract::model::{Contract, ServerEvent, Throttle, ThrottleKey as Per};
 use crate::event::Event;
 use crate::order::Order;
+use crate::room::is_socket_room;
 use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
 use crate::throttle::{Due, Offer, ThrottleKey, scope};
@@ -25,6 +26,9 @@ struct Held {
     attachments: Vec<Bytes>,
     rooms: Vec<RoomName>,
     volatile: bool,
+    /// An emitter or a server of Node.js has sent it. Not written otherwise, so that earlier versions can read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    foreign: bool,
 }
 
 impl Publisher {
@@ -38,7 +42,7 @@ impl Publisher {
     ) -> Published {
         let key = key_of(throttle, &outgoing);
         let name = outgoing.event.name().to_owned();
-        let Some(value) = Held::encode(contract, &outgoing) else {
+        let Some(value) = Held::encode(contract, &outgoing, origin) else {
             let carried = self.deliver(&contract.name, &mut outgoing, origin, Story::Goes).await;
             return settle(&name, outgoing.rooms, carried).await;
         };
@@ -57,16 +61,18 @@ impl Publisher {
     }
 
     /// Sends what is held in the event's rooms first; the event itself then counts as their end.
-    pub(super) async fn flush(self: &Arc<Self>, contract: &Contract, outgoing: &mut Outgoing, origin: Origin) {
+    pub(super) async fn flush(self: &Arc<Self>, contract: &Contract, outgoing: &mut Outgoing) {
         let throttled: Vec<Arc<str>> = throttled(contract).map(|def| def.name.as_str().into()).collect();
         if throttled.is_empty() {
             return;
         }
-        for room in outgoing.rooms.clone() {
+        // Nothing is throttled in a client's own room.
+        let rooms: Vec<RoomName> = outgoing.rooms.iter().filter(|room| !is_socket_room(room)).cloned().collect();
+        for room in rooms {
             let scope = scope(&outgoing.namespace, &room);
             let closing = self.parts.throttles.close(&scope, &throttled).await;
             for (value, number) in closing.held {
-                self.send_held(&scope, &value, number, origin).await;
+                self.send_held(&scope, &value, number).await;
             }
             // One room orders the event: the first, as for the events that it ends.
             if outgoing.order.is_none() {
@@ -81,7 +87,7 @@ impl Publisher {
         for key in keys {
             let closing = self.parts.throttles.close(&key.scope, std::slice::from_ref(&key.event)).await;
             for (value, number) in closing.held {
-                self.send_held(&key.scope, &value, number, Origin::Api).await;
+                self.send_held(&key.scope, &value, number).await;
             }
         }
     }
@@ -105,7 +111,7 @@ impl Publisher {
             tokio::time::sleep(wait).await;
             wait = match self.parts.throttles.due(key, every).await {
                 Due::Send(value, number) => {
-                    self.send_held(&key.scope, &value, number, Origin::Api).await;
+                    self.send_held(&key.scope, &value, number).await;
                     every
                 }
                 Due::Wait(wait) => wait.max(Duration::from_millis(1)),
@@ -114,8 +120,8 @@ impl Publisher {
         }
     }
 
-    async fn send_held(&self, scope: &Arc<str>, value: &[u8], number: u64, origin: Origin) {
-        let Some((contract, mut outgoing)) = Held::decode(value) else {
+    async fn send_held(&self, scope: &Arc<str>, value: &[u8], number: u64) {
+        let Some((contract, mut outgoing, origin)) = Held::decode(value) else {
             self.parts.metrics.cluster_not_carried_total.with_label_values(&[NotCarried::Refused.as_str()]).inc();
             log_seldom!(warn, "a held event could not be read; was it written by another version?");
             return;
@@ -140,7 +146,7 @@ fn key_of(throttle: &Throttle, outgoing: &Outgoing) -> ThrottleKey {
 // === impl Held ===
 
 impl Held {
-    fn encode(contract: &Contract, outgoing: &Outgoing) -> Option<Vec<u8>> {
+    fn encode(contract: &Contract, outgoing: &Outgoing, origin: Origin) -> Option<Vec<u8>> {
         let held = Self {
             contract: contract.name.to_string(),
             namespace: outgoing.namespace.to_string(),
@@ -148,12 +154,14 @@ impl Held {
             attachments: outgoing.event.attachments().to_vec(),
             rooms: outgoing.rooms.clone(),
             volatile: outgoing.volatile,
+            foreign: origin == Origin::Emitter,
         };
         rmp_serde::to_vec(&held).ok()
     }
 
-    fn decode(value: &[u8]) -> Option<(String, Outgoing)> {
+    fn decode(value: &[u8]) -> Option<(String, Outgoing, Origin)> {
         let held: Self = rmp_serde::from_slice(value).ok()?;
+        let origin = if held.foreign { Origin::Emitter } else { Origin::Api };
         let outgoing = Outgoing {
             namespace: held.namespace.into(),
             event: Event::from_wire(held.text, held.attachments).ok()?,
@@ -163,6 +171,6 @@ impl Held {
             stamps: Vec::new(),
             order: None,
         };
-        Some((held.contract, outgoing))
+        Some((held.contract, outgoing, origin))
     }
 }

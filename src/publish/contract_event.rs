@@ -77,7 +77,7 @@ impl Publisher {
             return self.conflate(&contract, throttle, outgoing, origin).await;
         }
         if def.flush || def.terminal {
-            self.flush(&contract, &mut outgoing, origin).await;
+            self.flush(&contract, &mut outgoing).await;
         }
         let story = if def.terminal { Story::Ends } else { Story::Goes };
         let carried = self.deliver(&contract.name, &mut outgoing, origin, story).await;

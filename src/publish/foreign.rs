@@ -48,11 +48,6 @@ impl Publisher {
         !self.recorded.is_empty() || !self.ruled.0.is_empty()
     }
 
-    /// Whether the name is that of a room of a contract.
-    pub fn is_room(&self, namespace: &str, name: &str) -> bool {
-        self.namespaces.get(namespace).is_some_and(|namespace| namespace.room_of(name).is_some())
-    }
-
     /// Whether one node must publish an event, because a contract has rules for it, or one of its rooms keeps a history.
     pub fn is_for_one(&self, outgoing: &Outgoing) -> bool {
         let recovery = self.recovering.get(&outgoing.namespace).copied();
@@ -83,7 +78,7 @@ impl Publisher {
             return Ok(());
         }
         if def.flush || def.terminal {
-            self.flush(&contract, &mut outgoing, Origin::Emitter).await;
+            self.flush(&contract, &mut outgoing).await;
         }
         let story = if def.terminal { Story::Ends } else { Story::Goes };
         self.deliver(&contract.name, &mut outgoing, Origin::Emitter, story).await;

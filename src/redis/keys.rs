@@ -181,6 +181,11 @@ impl SocketIoKeys {
     pub fn responses(&self, namespace: &str) -> String {
         format!("{}-response#{namespace}#", self.key)
     }
+
+    /// Their answers to one server.
+    pub fn responses_to(&self, namespace: &str, uid: &str) -> String {
+        format!("{}-response#{namespace}#{uid}#", self.key)
+    }
 }
 
 /// One slot for everything of one room.

@@ -202,10 +202,19 @@ impl Subscriber {
     /// Waits until [`Subscriber::is_settled`]; at once while there is no connection, because then nothing can be heard
     /// and nothing is promised.
     pub async fn settled(&self, kind: Kind, channel: &str) {
+        self.wait(|| self.is_settled(kind, channel)).await;
+    }
+
+    /// Waits until the present connection has what the node needs; at once while there is no connection.
+    pub async fn completed(&self) {
+        self.wait(|| self.is_complete()).await;
+    }
+
+    async fn wait(&self, done: impl Fn() -> bool) {
         loop {
             // Asked for before the look, so that nothing between is missed.
             let next = self.shared.settled.notified();
-            if self.is_settled(kind, channel) || !self.shared.client.is_connected() {
+            if done() || !self.shared.client.is_connected() {
                 return;
             }
             tokio::select! {

@@ -14,8 +14,11 @@ use crate::event::Event;
 const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// The packet type of an event, binary or not.
+/// The packet type of an event.
 const EVENT: u64 = 2;
+
+/// What old emitters write for an event with binary arguments, which stand in its data all the same.
+const BINARY_EVENT: u64 = 5;
 
 /// Who sent a message, found out before the rest is read.
 #[derive(Debug)]
@@ -100,9 +103,9 @@ pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
     for _ in 0..members {
         match reader.key()?.as_str() {
             "data" => event = Some(data(reader)?),
-            "nsp" => namespace = Some(reader.text()?),
+            "nsp" => namespace = reader.optional_text()?,
             "type" => match reader.token()? {
-                Token::Uint(EVENT) => {}
+                Token::Uint(EVENT | BINARY_EVENT) => {}
                 _ => return Err(Unusable::Malformed),
             },
             _ => reader.skip(1)?,
@@ -159,11 +162,11 @@ pub(super) fn options(reader: &mut Reader) -> Result<Options, Unusable> {
     Ok(options)
 }
 
-/// Rooms are texts or numbers; here they are texts.
+/// Rooms are texts or numbers; here they are texts. Ports of the emitter write `""` or `null` where there are none.
 fn names(reader: &mut Reader) -> Result<Vec<String>, Unusable> {
     let count = match reader.token()? {
         Token::Array(count) => count,
-        Token::Nil => 0,
+        token if token.is_none() => 0,
         _ => return Err(Unusable::Malformed),
     };
     if count > MAX_TARGETS {
@@ -184,12 +187,12 @@ impl Options {
     fn flags(&mut self, reader: &mut Reader) -> Result<(), Unusable> {
         let members = match reader.token()? {
             Token::Map(members) => members,
-            Token::Nil => 0,
+            token if token.is_none() => 0,
             _ => return Err(Unusable::Malformed),
         };
         for _ in 0..members {
             match reader.key()?.as_str() {
-                "volatile" => self.volatile = matches!(reader.token()?, Token::Bool(true)),
+                "volatile" => self.volatile = reader.flag(2)?,
                 "timeout" => {
                     self.timeout = match reader.token()? {
                         Token::Uint(milliseconds) => Some(milliseconds),
@@ -281,6 +284,33 @@ mod tests {
         // No namespace, no flags, no exceptions, a number as a room, unknown members.
         let bare = read(b"\x93\xa1u\x82\xa1x\x91\x01\xa4data\x91\xa2hi\x81\xa5rooms\x92\x2a\xa1r").unwrap();
         assert_eq!((bare.namespace.as_str(), bare.rooms), ("/", vec!["42".to_owned(), "r".to_owned()]));
+    }
+
+    #[test]
+    fn what_ports_write_where_there_is_nothing_is_read_as_javascript_reads_it() {
+        // As `socket.io-emitter` 0.1.5 of PyPI writes `To("lobby").Emit("ev", "x")`, and `Emit("ev", "x")`.
+        let room = b"\x93\xa7emitter\x83\xa4data\x92\xa2ev\xa1x\xa4type\x02\xa3nsp\xa1/\x82\xa5flags\xa0\xa5rooms\x91\xa5lobby";
+        let all = b"\x93\xa7emitter\x83\xa4data\x92\xa2ev\xa1x\xa4type\x02\xa3nsp\xa1/\x82\xa5flags\xa0\xa5rooms\xa0";
+        let got = read(room).unwrap();
+        assert_eq!((got.event.text().to_string(), got.rooms), (r#"["ev","x"]"#.to_owned(), vec!["lobby".to_owned()]));
+        assert_eq!(read(all).unwrap().rooms, Vec::<String>::new());
+        // Nothing, in every spelling; old emitters have a type of their own for binary.
+        for nothing in ["\u{0}", "\u{80}", "\u{90}", "\u{a0}", "\u{c0}", "\u{c2}"] {
+            let nothing: Vec<u8> = nothing.chars().map(|byte| byte as u8).collect();
+            let packet = b"\x93\xa1u\x83\xa4type\x05\xa4data\x91\xa1e\xa3nsp\xc0\x83";
+            let members = [&b"\xa5rooms"[..], b"\xa6except", b"\xa5flags"].map(|key| [key, &nothing].concat()).concat();
+            let got = decode([&packet[..], &members].concat().into()).unwrap();
+            assert_eq!((got.namespace.as_str(), got.rooms.len() + got.except.len(), got.volatile), ("/", 0, false));
+        }
+        let flags = |value: &[u8]| {
+            let head = b"\x93\xa1u\x81\xa4data\x91\xa1e\x81\xa5flags\x81\xa8volatile";
+            decode([&head[..], value].concat().into()).map(|broadcast| broadcast.volatile)
+        };
+        assert_eq!(
+            [flags(b"\x01"), flags(b"\x91\x00"), flags(b"\xa0"), flags(b"\xc0")],
+            [Ok(true), Ok(true), Ok(false), Ok(false)]
+        );
+        assert_eq!(read(b"\x93\xa1u\x81\xa4data\x91\xa1e\x81\xa5rooms\xa1r").unwrap_err(), Unusable::Malformed);
     }
 
     #[test]

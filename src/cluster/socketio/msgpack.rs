@@ -31,6 +31,23 @@ pub(super) enum Token {
     Ext(i8, Bytes),
 }
 
+impl Token {
+    /// Whether JavaScript takes the value for false.
+    pub(super) fn is_falsy(&self) -> bool {
+        match self {
+            Self::Nil | Self::Bool(false) | Self::Int(0) | Self::Uint(0) | Self::Ext(UNDEFINED, _) => true,
+            Self::Float(number) => *number == 0.0 || number.is_nan(),
+            Self::Str(bytes) => bytes.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether the value stands for an absent list or map: false in JavaScript, or empty.
+    pub(super) fn is_none(&self) -> bool {
+        self.is_falsy() || matches!(self, Self::Array(0) | Self::Map(0))
+    }
+}
+
 /// Reads a message from its front.
 pub(super) struct Reader {
     bytes: Bytes,
@@ -118,10 +135,32 @@ impl Reader {
         }
     }
 
+    /// A text, or `None` for a value that JavaScript takes for false.
+    pub(super) fn optional_text(&mut self) -> Result<Option<String>, Unusable> {
+        match self.token()? {
+            token if token.is_falsy() => Ok(None),
+            Token::Str(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            _ => Err(Unusable::Malformed),
+        }
+    }
+
+    /// Whether JavaScript takes a value for true.
+    pub(super) fn flag(&mut self, depth: usize) -> Result<bool, Unusable> {
+        let token = self.token()?;
+        let truthy = !token.is_falsy();
+        self.skip_items(&token, depth)?;
+        Ok(truthy)
+    }
+
     /// Reads a value and forgets it.
     pub(super) fn skip(&mut self, depth: usize) -> Result<(), Unusable> {
-        let items = match self.token()? {
-            Token::Array(count) => count,
+        let token = self.token()?;
+        self.skip_items(&token, depth)
+    }
+
+    fn skip_items(&mut self, token: &Token, depth: usize) -> Result<(), Unusable> {
+        let items = match token {
+            Token::Array(count) => *count,
             Token::Map(count) => count * 2,
             _ => return Ok(()),
         };

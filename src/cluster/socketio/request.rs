@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::broadcast::{Options, options, packet};
 use super::msgpack::{Reader, Token};
+use super::question::OURS;
 use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
 use crate::event::Event;
 
@@ -63,6 +64,8 @@ pub enum Request {
         targets: Targets,
         /// How long they have.
         patience: Duration,
+        /// A node of ours asks, which asks other nodes by itself.
+        ours: bool,
     },
 }
 
@@ -101,19 +104,19 @@ struct Raw {
     r#type: u64,
     opts: Option<RawOptions>,
     #[serde(default)]
-    rooms: Vec<Value>,
+    rooms: Value,
     sid: Option<String>,
     room: Option<Value>,
     #[serde(default)]
-    close: bool,
+    close: Value,
 }
 
 #[derive(Deserialize)]
 struct RawOptions {
     #[serde(default)]
-    rooms: Vec<Value>,
+    rooms: Value,
     #[serde(default)]
-    except: Vec<Value>,
+    except: Value,
 }
 
 /// Reads a request.
@@ -140,11 +143,11 @@ pub fn parse(bytes: &Bytes) -> Result<Request, Unusable> {
 
 fn act(raw: Raw) -> Result<Request, Unusable> {
     let old = raw.sid.is_some();
-    let rooms = if old { raw.room.into_iter().collect() } else { raw.rooms };
+    let rooms = if old { Value::Array(raw.room.into_iter().collect()) } else { raw.rooms };
     let act = match raw.r#type {
         2 => Act::Join(names(rooms)?),
         3 => Act::Leave(names(rooms)?),
-        _ => Act::Disconnect { close: raw.close },
+        _ => Act::Disconnect { close: !is_falsy(&raw.close) },
     };
     match raw.sid {
         Some(socket_id) => Ok(Request::ActOn { socket_id, act, request_id: named(raw.request_id)? }),
@@ -162,7 +165,23 @@ fn named(request_id: Option<String>) -> Result<String, Unusable> {
     request_id.ok_or(Unusable::Malformed)
 }
 
-fn names(values: Vec<Value>) -> Result<Vec<String>, Unusable> {
+/// Whether JavaScript takes the value for false.
+fn is_falsy(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+/// A list of rooms; ports of the emitter write `""` or `null` where there are none.
+fn names(values: Value) -> Result<Vec<String>, Unusable> {
+    let values = match values {
+        Value::Array(values) => values,
+        value if is_falsy(&value) => Vec::new(),
+        _ => return Err(Unusable::Malformed),
+    };
     if values.len() > MAX_TARGETS {
         return Err(Unusable::TooLarge);
     }
@@ -179,6 +198,7 @@ fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
     let mut reader = Reader::new(bytes);
     let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
     let (mut request_id, mut kind, mut broadcast, mut to) = (None, None, None, Options::default());
+    let mut ours = false;
     for _ in 0..members {
         match reader.key()?.as_str() {
             "requestId" => request_id = Some(reader.text()?),
@@ -188,6 +208,7 @@ fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
             },
             "packet" => broadcast = Some(packet(&mut reader)?),
             "opts" => to = options(&mut reader)?,
+            OURS => ours = reader.flag(1)?,
             _ => reader.skip(1)?,
         }
     }
@@ -196,7 +217,7 @@ fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
             let (event, namespace) = broadcast.ok_or(Unusable::Malformed)?;
             let patience = to.timeout.map_or(PATIENCE, Duration::from_millis).min(MAX_PATIENCE);
             let targets = Targets { rooms: to.rooms, except: to.except };
-            Ok(Request::BroadcastWithAck { request_id: named(request_id)?, event, namespace, targets, patience })
+            Ok(Request::BroadcastWithAck { request_id: named(request_id)?, event, namespace, targets, patience, ours })
         }
         Some(_) => Err(Unusable::UnknownType),
         None => Err(Unusable::Malformed),
@@ -250,6 +271,11 @@ mod tests {
         for (text, request) in cases {
             assert_eq!(read(text).unwrap(), request);
         }
+        // Ports write what JavaScript takes for false where there is nothing.
+        let text = r#"{"type":4,"opts":{"rooms":["a"],"except":""},"rooms":null,"close":1}"#;
+        assert_eq!(read(text).unwrap(), Request::Act(targets(&["a"], &[]), Act::Disconnect { close: true }));
+        let text = r#"{"type":4,"opts":{"rooms":null,"except":false},"close":null}"#;
+        assert_eq!(read(text).unwrap(), Request::Act(targets(&[], &[]), Act::Disconnect { close: false }));
         // As `io.timeout(700).to("room1").emitWithAck("ask", 1)` of socket.io 4.8 writes it.
         let asked = b"\x85\xa3uid\xa6r4Gz24\xa9requestId\xa6Iw-53s\xa4type\x07\xa6packet\x83\xa4type\x02\xa4data\x92\xa3ask\x01\
             \xa3nsp\xa1/\xa4opts\x83\xa5rooms\x91\xa5room1\xa6except\x90\xa5flags\x81\xa7timeout\xcd\x02\xbc";
@@ -259,6 +285,7 @@ mod tests {
             namespace: "/".into(),
             targets: targets(&["room1"], &[]),
             patience: Duration::from_millis(700),
+            ours: false,
         };
         assert_eq!(parse(&Bytes::from_static(asked)).unwrap(), request);
         let nothing = b"\x83\xa3uid\xa1u\xa9requestId\xa1q\xa4type\x07";
@@ -273,6 +300,7 @@ mod tests {
             r#"{"type":4,"close":true}"#,
             r#"{"type":"2"}"#,
             r#"{"type":2,"opts":{"rooms":[{}]},"rooms":["a"]}"#,
+            r#"{"type":2,"opts":{"rooms":"lobby"},"rooms":["a"]}"#,
             "{",
             "null",
             "[]",

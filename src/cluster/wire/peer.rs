@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Space, Wire};
+use super::{Space, Wire, names};
 use crate::cluster::asked::Asked;
 use crate::cluster::socketio::{self, Act, Answer, Request, Targets};
 use crate::config;
@@ -38,6 +38,12 @@ impl Wire {
                     self.answer(space, &Answer::done(&request_id));
                 }
             }
+            // It has asked the nodes by itself, and must hear of each server that is counted.
+            Request::BroadcastWithAck { request_id, ours: true, .. } => {
+                if self.speaks == config::Wire::Socketio {
+                    self.answer(space, &Answer::clients_asked(&request_id, 0));
+                }
+            }
             // A node that is no server to the others is not waited for.
             _ if self.speaks == config::Wire::Compact => {}
             Request::ServerSideEmit { request_id: None, .. } => {}
@@ -57,7 +63,7 @@ impl Wire {
                 self.drop_foreign("namespace");
             }
             Request::BroadcastWithAck { request_id, event, targets, patience, .. } => {
-                let Ok(permit) = self.asking.clone().try_acquire_owned() else {
+                let Ok(permit) = self.answering.clone().try_acquire_owned() else {
                     self.drop_foreign("full");
                     return self.answer(space, &Answer::clients_asked(&request_id, 0));
                 };
@@ -91,11 +97,12 @@ impl Wire {
 
     /// The clients of this node that are meant.
     fn members(&self, space: &Space, targets: &Targets) -> Vec<Arc<Session>> {
-        let rooms = self.inside(&space.namespace, &targets.rooms);
+        let here = |list: &[String]| names::here(&self.rooms, &space.namespace, list);
+        let rooms = here(&targets.rooms);
         if rooms.is_empty() && !targets.rooms.is_empty() {
             return Vec::new();
         }
-        self.rooms.recipients(&space.namespace, &rooms, &self.inside(&space.namespace, &targets.except))
+        self.rooms.recipients(&space.namespace, &rooms, &here(&targets.except))
     }
 
     fn all_rooms(&self, space: &Space) -> Vec<String> {

@@ -7,13 +7,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::intake::Item;
-use super::{Deliver, Space, Wire};
-use crate::cluster::event;
+use super::{Deliver, Space, Wire, names};
+use crate::cluster::event::{self, Marks};
 use crate::cluster::pubsub::Reader;
 use crate::cluster::socketio::{Broadcast, Envelope, Unusable};
 use crate::publish::Outgoing;
 use crate::redis::{Kind, Message};
-use crate::room::{RESERVED_PREFIX, socket_room, user_of};
 use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
 
@@ -39,6 +38,7 @@ pub(super) async fn run(
             Kind::Sharded => receiver.frame(&message).await,
             Kind::Below => receiver.for_one(message),
             _ if message.channel == space.requests => wire.request(space, &message.body),
+            _ if Wire::is_response(space, &message.channel) => wire.response(&message.body),
             _ => receiver.broadcast(message).await,
         }
     }
@@ -98,12 +98,24 @@ impl Receiver<'_> {
     async fn marked(&self, channel: &Arc<str>, broadcast: &Broadcast, ours: Bytes) {
         let Some(frame) = self.reader.read_frame(channel, ours) else { return };
         let age = frame.age();
-        let (Some(mut outgoing), Ok((stamps, order))) = (self.local(broadcast), event::decode_marks(frame.body)) else {
+        let Some(outgoing) = self.exactly(broadcast, frame.body) else {
             return self.wire.drop_foreign("malformed");
         };
-        outgoing.stamps = stamps;
-        outgoing.order = order;
         self.sibling(&outgoing, age).await;
+    }
+
+    /// The event that a node of ours has sent. Older ones do not say which names are rooms and which are ids.
+    fn exactly(&self, broadcast: &Broadcast, marks: Bytes) -> Option<Outgoing> {
+        let Marks { stamps, order, kinds } = event::decode_marks(marks).ok()?;
+        let outgoing = match &kinds {
+            Some([rooms, except]) if broadcast.namespace == *self.space.namespace => {
+                let rooms = names::meant(&broadcast.rooms, rooms)?;
+                let except = names::meant(&broadcast.except, except)?;
+                outgoing(&self.space.namespace, broadcast.clone(), rooms, except)
+            }
+            _ => self.local(broadcast)?,
+        };
+        Some(Outgoing { stamps, order, ..outgoing })
     }
 
     async fn foreign(&self, broadcast: &Broadcast) {
@@ -125,18 +137,8 @@ impl Receiver<'_> {
         if broadcast.ours.is_some() || broadcast.namespace != **namespace {
             return;
         }
-        let everywhere = |names: &[String]| -> Vec<RoomName> {
-            let rooms = names.iter().flat_map(|name| {
-                let own = (!bridge.is_room(namespace, name)).then(|| socket_room(name));
-                named(name).into_iter().chain(own)
-            });
-            rooms.collect()
-        };
-        let rooms = everywhere(&broadcast.rooms);
-        if rooms.is_empty() && !broadcast.rooms.is_empty() {
-            return;
-        }
-        let except = everywhere(&broadcast.except);
+        let rooms = names::everywhere(&broadcast.rooms);
+        let except = names::everywhere(&broadcast.except);
         bridge.publish(outgoing(namespace, broadcast, rooms, except));
     }
 
@@ -146,13 +148,14 @@ impl Receiver<'_> {
             self.wire.drop_foreign("namespace");
             return None;
         }
-        let rooms = self.wire.inside(&self.space.namespace, &broadcast.rooms);
+        let here = |names: &[String]| names::here(&self.wire.rooms, &self.space.namespace, names);
+        let rooms = here(&broadcast.rooms);
         // All of its rooms may be names that nobody can have; an empty list would mean everybody.
         if rooms.is_empty() && !broadcast.rooms.is_empty() {
             self.wire.drop_foreign("reserved_room");
             return None;
         }
-        let except = self.wire.inside(&self.space.namespace, &broadcast.except);
+        let except = here(&broadcast.except);
         Some(outgoing(&self.space.namespace, broadcast.clone(), rooms, except))
     }
 }
@@ -163,24 +166,7 @@ fn outgoing(namespace: &Arc<str>, broadcast: Broadcast, rooms: Vec<RoomName>, ex
 }
 
 impl Wire {
-    /// The rooms that other servers mean: a client's id is its own room.
-    pub(super) fn inside(&self, namespace: &str, names: &[String]) -> Vec<RoomName> {
-        let mut rooms = Vec::with_capacity(names.len());
-        for name in names {
-            rooms.extend(named(name));
-            if self.rooms.session(namespace, name).is_some() {
-                rooms.push(socket_room(name));
-            }
-        }
-        rooms
-    }
-
     pub(super) fn drop_foreign(&self, reason: &str) {
         self.metrics.socketio_dropped_total.with_label_values(&[reason]).inc();
     }
-}
-
-/// A room that others may name: not reserved, but for those of users.
-fn named(name: &str) -> Option<RoomName> {
-    (!name.starts_with(RESERVED_PREFIX) || user_of(name).is_some()).then(|| name.into())
 }

@@ -10,7 +10,7 @@ use super::slices::Line;
 use crate::cluster::Cluster;
 use crate::engine::delivery::{Books, Deliveries, Handed, How, Tally};
 use crate::engine::socketioxide::SocketioxideCarrier;
-use crate::publish::{Carried, Carrier, Outgoing};
+use crate::publish::{Carried, Carrier, Outgoing, Reach};
 use crate::redis::Keys;
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
@@ -59,7 +59,11 @@ impl NativeCarrier {
 
 impl Carrier for NativeCarrier {
     fn carry(&self, outgoing: &Outgoing) -> Carried {
-        self.deliveries.carry(outgoing, |outgoing, how| self.hand_out(outgoing, how))
+        self.deliveries.carry(outgoing, Reach::Everyone, |outgoing, how| self.hand_out(outgoing, how))
+    }
+
+    fn carry_to_nodes(&self, outgoing: &Outgoing) -> Carried {
+        self.deliveries.carry(outgoing, Reach::Nodes, |outgoing, how| self.hand_out(outgoing, how))
     }
 
     fn deliver(&self, outgoing: &Outgoing) -> Carried {

@@ -14,7 +14,7 @@ use super::adapter::{AdapterState, Port};
 use crate::cluster::{Cluster, PubSub};
 use crate::engine::delivery::{Deliveries, Handed, How, Tally};
 use crate::event::Event;
-use crate::publish::{Carried, Carrier, Outgoing};
+use crate::publish::{Carried, Carrier, Outgoing, Reach};
 use crate::redis::Keys;
 use crate::room::{Rooms, socket_room};
 use crate::session::{RoomName, Session};
@@ -107,7 +107,11 @@ impl SocketioxideCarrier {
 
 impl Carrier for SocketioxideCarrier {
     fn carry(&self, outgoing: &Outgoing) -> Carried {
-        self.deliveries.carry(outgoing, |outgoing, how| self.hand_out(outgoing, how))
+        self.deliveries.carry(outgoing, Reach::Everyone, |outgoing, how| self.hand_out(outgoing, how))
+    }
+
+    fn carry_to_nodes(&self, outgoing: &Outgoing) -> Carried {
+        self.deliveries.carry(outgoing, Reach::Nodes, |outgoing, how| self.hand_out(outgoing, how))
     }
 
     fn deliver(&self, outgoing: &Outgoing) -> Carried {

@@ -165,6 +165,7 @@ async fn clients_are_asked_and_what_they_say_is_answered() {
     let reply = fixture.send("POST", "/api/v1/ask", ask(r#""users":["ada"],"args":[1,{"a":2}],"timeout":"1s""#)).await;
     let expected = json!({
         "asked": 3, "notAsked": 2, "unanswered": 1, "tooLarge": 1, "remote": "carried", "missingNodes": ["c"],
+        "missingServers": 4,
         "answers": [{ "socketId": "s", "args": [["confirm", 1, { "a": 2 }]], "attachments": ["Yg=="] }],
     });
     assert_eq!((reply.status, reply.json()), (200, expected));

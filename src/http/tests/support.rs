@@ -197,9 +197,11 @@ impl Actions for FakeActions {
     fn ask<'a>(&'a self, question: Question) -> Answer<'a, Acknowledged> {
         let args = Args::from_wire(format!("[{}]", question.event.text()).into(), vec![Bytes::from_static(b"b")]);
         let remote = Self::act(&question.selection).now_or_never().unwrap().unwrap().remote;
-        let said = vec![Acknowledgement { socket_id: "s".into(), args }];
+        let said = vec![Acknowledgement { socket_id: Some("s".into()), args }];
         let missing_nodes = vec!["c".into()];
-        ready(Ok(Acknowledged { asked: 3, not_asked: 2, too_large: 1, said, remote, missing_nodes }))
+        let done =
+            Acknowledged { asked: 3, not_asked: 2, too_large: 1, said, remote, missing_nodes, missing_servers: 4 };
+        ready(Ok(done))
     }
 }
 

@@ -4,6 +4,7 @@ import http from 'node:http';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
 import { createAdapter } from '@socket.io/redis-adapter';
+import { Emitter } from '@socket.io/redis-emitter';
 import { createClient } from 'redis';
 import { Server } from 'socket.io';
 import { Client } from '../harness/client.js';
@@ -138,6 +139,31 @@ test('Node.js asks our clients for acknowledgements, and has them with those of 
   await assert.rejects(io.timeout(700).in('r').emitWithAck('ask', 2), ({ responses }) => responses.length === 2);
 });
 
+test('a backend asks clients of both kinds, and gets the answers of both', async () => {
+  const there = [await stranger('quiz'), await stranger('quiz'), await stranger()];
+  const here = [await member(w.a, 'quiz'), await member(w.b, 'quiz'), await member(compact, 'quiz')];
+  for (const [n, client] of [...there, ...here].entries()) client.socket.on('confirm', (...args) => args.pop()({ n, args }, 'more'));
+  const ask = async (on, body) => (await on.api('POST', '/api/v1/ask', { namespace: '/', event: 'confirm', ...body })).body;
+  const sorted = ({ answers }) => answers.map(({ socketId, args: [{ n }] }) => [n, socketId]).sort(([a], [b]) => a - b);
+  for (const on of w.nodes) {
+    const said = await ask(on, { rooms: ['quiz'], args: ['delete?', { id: 7 }], timeout: '20s' });
+    assert.deepEqual(sorted(said), [[0, undefined], [1, undefined], ...here.map(({ id }, at) => [3 + at, id])], JSON.stringify(said));
+    assert.ok(said.answers.every(({ args: [{ args }] }) => JSON.stringify(args) === '["delete?",{"id":7}]'));
+    assert.deepEqual([said.asked, said.unanswered, said.missingServers, said.missingNodes], [5, 0, 0, []]);
+  }
+  const one = await ask(w.a, { sockets: [there[2].id, here[1].id], timeout: '20s' });
+  assert.deepEqual(sorted(one), [[2, undefined], [4, here[1].id]]);
+  there[0].socket.off('confirm').on('confirm', (done) => done(Buffer.from([0, 255])));
+  there[1].socket.off('confirm');
+  const some = await ask(w.b, { rooms: ['quiz'], timeout: '1s' });
+  assert.deepEqual([some.asked, some.answers.length, some.unanswered], [5, 4, 1]);
+  const bytes = some.answers.find(({ attachments }) => attachments);
+  assert.deepEqual(bytes, { args: [{ _placeholder: true, num: 0 }], attachments: ['AP8='] });
+  assert.equal((await ask(w.a, { users: ['nobody'], timeout: '20s' })).asked, 0);
+  // A node of the other wire has nothing to do with servers of Node.js.
+  assert.equal((await ask(compact, { rooms: ['quiz'], timeout: '20s' })).asked, 3);
+});
+
 test('of too many questions of Node.js at once the rest is not asked, and counted', async () => {
   const refused = () => w.b.metric('roomcast_socketio_dropped_total', { reason: 'full' });
   const before = await refused();
@@ -178,4 +204,49 @@ test('histories, and rules for what Node.js sends, hold on this wire', async () 
   const late = await w.connect({}, w.b);
   await late.ask('keep', 'h');
   assert.deepEqual(take(late), [['k', 0], ['k', 1], ['k', 2]]);
+});
+
+test('what a rule is about comes once to clients of Node.js too, whoever sends it', async () => {
+  const emitter = new Emitter(clients[0]);
+  const there = await stranger('story-once', 'kept-once');
+  const here = [];
+  for (const on of ours) {
+    const client = await w.connect({}, on);
+    await client.ask('story', 'once');
+    await client.ask('keep', 'once');
+    here.push(client);
+  }
+  const everyone = [there, ...here];
+  let probes = 0;
+  await eventually('one node publishes', async () => {
+    io.to('story-once').emit('step', { n: (probes -= 1) });
+    return here.every(({ inbox }) => inbox.length > 0);
+  });
+  for (const [at, sender] of [io, emitter].entries()) {
+    for (let n = 0; n < 5; n += 1) {
+      sender.to('story-once').emit('step', { n: 10 * at + n });
+      sender.to('kept-once').emit('k', 10 * at + n);
+    }
+    // The last of these is held back, and leaves by its time; the other is flushed by the end.
+    for (let n = 0; n < 5; n += 1) sender.to('story-once').emit('burst', 10 * at + n);
+    for (const client of here) await eventually('the last', () => client.inbox.some(([name, n]) => name === 'burst' && n === 10 * at + 4));
+    for (let n = 5; n < 9; n += 1) sender.to('story-once').emit('burst', 10 * at + n);
+    sender.to('story-once').emit('done', at);
+    for (const client of everyone) await eventually('the end', () => client.inbox.some(([name, n]) => name === 'done' && n === at));
+  }
+  // Backends are heard by Node.js, too, and behind them nothing is on its way any more.
+  await w.a.publish('emitter', 'step', { n: 100, id: 'once' });
+  await w.a.emit({ namespace: '/', rooms: ['kept-once'], event: 'k', args: [100] });
+  for (const client of everyone) for (const last of ['step', 'k']) await eventually(`the last ${last}`, () => client.inbox.some(([name, data]) => name === last && (data.n ?? data) === 100));
+  const all = (client, name) => client.inbox.filter(([event]) => event === name).map(([, data]) => data.n ?? data).filter((n) => n >= 0);
+  const numbers = [...Array(5).keys(), ...Array.from(Array(5).keys(), (n) => 10 + n), 100];
+  for (const client of everyone) for (const name of ['step', 'k']) assert.deepEqual(all(client, name), numbers, name);
+  // Node.js conflates nothing: its clients have each, once.
+  assert.deepEqual(all(there, 'burst'), [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
+  for (const client of here) {
+    const bursts = all(client, 'burst');
+    assert.equal(new Set(bursts).size, bursts.length, `once: ${bursts}`);
+    for (const n of [4, 8, 14, 18]) assert.ok(bursts.includes(n), `${n} of ${bursts}`);
+  }
+  for (const client of everyone) assert.deepEqual(all(client, 'done'), [0, 1]);
 });

@@ -1,0 +1,190 @@
+//! Questions to the clients of every server, and what servers answer.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Deserialize;
+
+use super::msgpack::{Json, Reader, Token};
+use super::write::{put_json, put_names, put_text};
+use super::{MAX_MESSAGE_BYTES, Unusable};
+use crate::event::{Args, Event};
+
+/// The member of a question by which nodes know that another node has asked. Servers of Node.js take no notice of it.
+pub(super) const OURS: &str = "roomcast";
+
+/// The types of questions and answers.
+const ASK: u8 = 7;
+const CLIENTS_ASKED: u64 = 8;
+const ACKNOWLEDGED: u64 = 9;
+
+/// A question to clients in rooms.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// The name of the server that asks.
+    pub uid: &'a str,
+    /// Names the answers.
+    pub request_id: &'a str,
+    /// The namespace's path.
+    pub namespace: &'a str,
+    /// What clients get.
+    pub event: &'a Event,
+    /// Rooms and socket ids; at least one.
+    pub rooms: &'a [String],
+    /// How long the clients have.
+    pub patience: Duration,
+}
+
+/// What a server says of a question.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Response {
+    /// So many of its clients were asked.
+    Asked(usize),
+    /// One of them has answered.
+    Said(Args),
+}
+
+impl Question<'_> {
+    /// Writes it as Node's adapter does, with [`OURS`] behind it.
+    ///
+    /// # Errors
+    /// [`Unusable::Malformed`] when the event's text is not JSON.
+    pub fn encode(&self) -> Result<Bytes, Unusable> {
+        let mut out = BytesMut::with_capacity(256 + self.event.size_bytes());
+        // Maps of six, three, three and one members.
+        out.put_u8(0x86);
+        put_text(&mut out, "uid");
+        put_text(&mut out, self.uid);
+        put_text(&mut out, "requestId");
+        put_text(&mut out, self.request_id);
+        put_text(&mut out, "type");
+        out.put_u8(ASK);
+        put_text(&mut out, "packet");
+        out.put_u8(0x83);
+        put_text(&mut out, "type");
+        out.put_u8(0x02);
+        put_text(&mut out, "data");
+        put_json(&mut out, self.event.text(), self.event.attachments())?;
+        put_text(&mut out, "nsp");
+        put_text(&mut out, self.namespace);
+        put_text(&mut out, "opts");
+        out.put_u8(0x83);
+        put_text(&mut out, "rooms");
+        put_names(&mut out, self.rooms);
+        put_text(&mut out, "except");
+        put_names(&mut out, &[]);
+        put_text(&mut out, "flags");
+        out.put_u8(0x81);
+        put_text(&mut out, "timeout");
+        out.put_u8(0xce);
+        out.put_u32(u32::try_from(self.patience.as_millis()).unwrap_or(u32::MAX));
+        put_text(&mut out, OURS);
+        out.put_u8(0xc3);
+        Ok(out.freeze())
+    }
+}
+
+impl Response {
+    /// Reads an answer, with the name of the question. `None` for answers to requests of other kinds.
+    ///
+    /// # Errors
+    /// Why it is not used.
+    pub fn read(bytes: &Bytes) -> Result<Option<(String, Self)>, Unusable> {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return Err(Unusable::TooLarge);
+        }
+        if bytes.first() != Some(&b'{') {
+            return said(bytes.clone());
+        }
+        let Count { r#type, request_id, client_count } =
+            serde_json::from_slice(bytes).map_err(|_| Unusable::Malformed)?;
+        let count = client_count.filter(|_| r#type == Some(CLIENTS_ASKED));
+        Ok(request_id.zip(count).map(|(id, count)| (id, Self::Asked(count))))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Count {
+    r#type: Option<u64>,
+    request_id: Option<String>,
+    client_count: Option<usize>,
+}
+
+/// `{type: 9, requestId, packet}` in MessagePack; `packet` is what the client has said, if anything.
+fn said(bytes: Bytes) -> Result<Option<(String, Response)>, Unusable> {
+    let mut reader = Reader::new(bytes);
+    let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
+    let (mut kind, mut request_id, mut out) = (None, None, Json::default());
+    out.raw("[");
+    for _ in 0..members {
+        match reader.key()?.as_str() {
+            "type" => {
+                if let Token::Uint(number) = reader.token()? {
+                    kind = Some(number);
+                }
+            }
+            "requestId" => request_id = Some(reader.text()?),
+            "packet" => reader.json(&mut out, 1)?,
+            _ => reader.skip(1)?,
+        }
+    }
+    out.raw("]");
+    let answer = Response::Said(Args::from_wire(out.text.into(), out.attachments));
+    Ok(request_id.filter(|_| kind == Some(ACKNOWLEDGED)).map(|id| (id, answer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Answer, Request, Targets, parse};
+    use super::*;
+
+    #[test]
+    fn a_question_is_read_as_what_it_was() {
+        let event = Event::encode("confirm", &["delete?"]).unwrap();
+        let question = Question {
+            uid: "abcdef",
+            request_id: "q",
+            namespace: "/n",
+            event: &event,
+            rooms: &["lobby".to_owned()],
+            patience: Duration::from_millis(700),
+        };
+        let targets = Targets { rooms: vec!["lobby".to_owned()], except: Vec::new() };
+        let read = Request::BroadcastWithAck {
+            request_id: "q".into(),
+            event: event.clone(),
+            namespace: "/n".into(),
+            targets,
+            patience: question.patience,
+            ours: true,
+        };
+        assert_eq!(parse(&question.encode().unwrap()).unwrap(), read);
+    }
+
+    #[test]
+    fn answers_are_read_and_those_to_other_questions_are_told_apart() {
+        let read = |text: &str| Response::read(&Bytes::copy_from_slice(text.as_bytes()));
+        let count = Answer::clients_asked("q", 3).to_text();
+        assert_eq!(read(&count).unwrap(), Some(("q".into(), Response::Asked(3))));
+        assert_eq!(read(r#"{"requestId":"q","sockets":[]}"#).unwrap(), None);
+        assert_eq!(read("{").unwrap_err(), Unusable::Malformed);
+        let args = Args::from_wire(r#"[{"a":1},2]"#.into(), Vec::new());
+        let (id, said) = Response::read(&Answer::acknowledged("q", &args).unwrap()).unwrap().unwrap();
+        assert_eq!((id.as_str(), said), ("q", Response::Said(Args::from_wire(r#"[{"a":1}]"#.into(), Vec::new()))));
+        let nothing = Answer::acknowledged("q", &Args::from_wire("[]".into(), Vec::new())).unwrap();
+        assert_eq!(
+            Response::read(&nothing).unwrap().unwrap().1,
+            Response::Said(Args::from_wire("[]".into(), Vec::new()))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Response::read(&bytes.into());
+        }
+    }
+}

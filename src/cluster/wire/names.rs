@@ -1,0 +1,113 @@
+//! Rooms as Socket.IO's servers and emitters name them: there the id of a client is a room like any other.
+//!
+//! A name from outside may be a room, the id of a client, or both. Nothing in the name tells which, so both are looked up.
+//! Between our own nodes each name says what it means.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use crate::cluster::socketio::outside;
+use crate::room::{RESERVED_PREFIX, Rooms, is_socket_room, socket_room, user_of};
+use crate::session::RoomName;
+
+/// A name means a room.
+const ROOM: u8 = 1;
+
+/// A name means the client that has it as its id.
+const CLIENT: u8 = 2;
+
+/// Names as other servers understand them, and what each means to our own nodes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Names {
+    /// Each once.
+    pub(super) names: Vec<String>,
+    /// For each name [`ROOM`], [`CLIENT`], or both.
+    pub(super) kinds: Vec<u8>,
+}
+
+impl Names {
+    /// The names of rooms. A client's own room has the client's id as its name.
+    pub(super) fn of(rooms: &[RoomName]) -> Self {
+        let mut all = Self::default();
+        let mut places = HashMap::new();
+        for room in rooms {
+            let name = outside(room);
+            let kind = if is_socket_room(room) { CLIENT } else { ROOM };
+            match places.entry(name) {
+                Entry::Occupied(place) => all.kinds[*place.get()] |= kind,
+                Entry::Vacant(place) => {
+                    place.insert(all.names.len());
+                    all.names.push(name.to_owned());
+                    all.kinds.push(kind);
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The rooms that another node of ours means. `None` when it does not say what each name means.
+pub(super) fn meant(names: &[String], kinds: &[u8]) -> Option<Vec<RoomName>> {
+    let known = kinds.iter().all(|kind| (ROOM..=ROOM | CLIENT).contains(kind));
+    if names.len() != kinds.len() || !known {
+        return None;
+    }
+    let rooms = names.iter().zip(kinds).flat_map(|(name, kind)| {
+        let room = (kind & ROOM != 0).then(|| name.as_str().into());
+        let client = (kind & CLIENT != 0).then(|| socket_room(name));
+        room.into_iter().chain(client)
+    });
+    Some(rooms.collect())
+}
+
+/// The rooms that a stranger means, as far as this node has them.
+pub(super) fn here(rooms: &Rooms, namespace: &str, names: &[String]) -> Vec<RoomName> {
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        found.extend(named(name));
+        if rooms.session(namespace, name).is_some() {
+            found.push(socket_room(name));
+        }
+    }
+    found
+}
+
+/// The rooms that a stranger means, for all nodes: no node knows the ids of all clients. The rooms come first, because the
+/// first one orders and throttles an event.
+pub(super) fn everywhere(names: &[String]) -> Vec<RoomName> {
+    let mut seen = HashSet::new();
+    let rooms = names.iter().filter_map(|name| named(name));
+    let clients = names.iter().map(|name| socket_room(name));
+    rooms.chain(clients).filter(|room| seen.insert(room.clone())).collect()
+}
+
+/// A room that strangers may name: not a reserved one, except those of users.
+fn named(name: &str) -> Option<RoomName> {
+    (!name.starts_with(RESERVED_PREFIX) || user_of(name).is_some()).then(|| name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rooms(names: &[&str]) -> Vec<RoomName> {
+        names.iter().map(|&name| name.into()).collect()
+    }
+
+    #[test]
+    fn nodes_understand_each_other_exactly() {
+        let sent = rooms(&["a", "$sid:x", "b", "$sid:b", "$user:u"]);
+        let Names { names, kinds } = Names::of(&sent);
+        assert_eq!(names, ["a", "x", "b", "u"].map(|name| if name == "u" { "$user:u" } else { name }));
+        assert_eq!(meant(&names, &kinds).unwrap(), sent);
+        assert_eq!(meant(&names, &kinds[1..]), None);
+        assert_eq!(meant(&names, &[1, 2, 0, 1]), None);
+        assert_eq!(meant(&names, &[1, 2, 4, 1]), None);
+    }
+
+    #[test]
+    fn a_strangers_name_is_a_room_and_an_id_whatever_it_looks_like() {
+        let names = ["lobby", "lobby", "$all", "$user:u"].map(str::to_owned);
+        assert_eq!(everywhere(&names), rooms(&["lobby", "$user:u", "$sid:lobby", "$sid:$all", "$sid:$user:u"]));
+    }
+}

@@ -1,0 +1,158 @@
+//! Asks the clients of Socket.IO's servers, where these hear the nodes.
+//!
+//! As these servers do among themselves: each one says at once how many of its clients it has asked, and passes on what
+//! each of them says. The servers are counted by Redis, because nobody has a list of them.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, PubsubInterface};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Space, Wire};
+use crate::cluster::socketio::{Question, Response};
+use crate::config;
+use crate::directory::{Acknowledged, Acknowledgement, Told};
+use crate::event::Event;
+use crate::redis::Kind;
+use crate::room::user_of;
+use crate::session::RoomName;
+
+use super::names::Names;
+
+/// At most so many answers to a question wait to be added up.
+const WAITING: usize = 4096;
+
+/// At most so many bytes of answers to a question are kept.
+const MAX_BYTES: usize = 8 << 20;
+
+/// Questions that were put to other servers and are not over.
+#[derive(Default)]
+pub(super) struct Asking(Mutex<HashMap<String, mpsc::Sender<Response>>>);
+
+/// A place among them, as long as this is there.
+struct Entry<'a> {
+    asking: &'a Asking,
+    request_id: String,
+}
+
+impl Wire {
+    /// Asks the clients in these rooms that are on servers of Node.js, and waits for them until then.
+    pub(in crate::cluster) async fn ask_servers(
+        &self,
+        namespace: &str,
+        rooms: &[RoomName],
+        event: &Event,
+        until: Instant,
+    ) -> Acknowledged {
+        // Servers of Node.js know no users of ours.
+        let rooms: Vec<RoomName> = rooms.iter().filter(|room| user_of(room).is_none()).cloned().collect();
+        let heard = self.speaks == config::Wire::Socketio && self.socketio.is_some();
+        let Some(space) = self.spaces.get(namespace).filter(|_| heard && !rooms.is_empty()) else {
+            return Acknowledged::default();
+        };
+        let request_id = uuid::Uuid::new_v4().simple().to_string();
+        let question = Question {
+            uid: &space.uid,
+            request_id: &request_id,
+            namespace,
+            event,
+            rooms: &Names::of(&rooms).names,
+            patience: until.saturating_duration_since(Instant::now()),
+        };
+        let (Ok(question), Ok(servers)) = (question.encode(), self.count_servers(&space.requests).await) else {
+            return Acknowledged { remote: Told::NotCarried("away"), ..Acknowledged::default() };
+        };
+        // Before anybody is asked: a server may answer at once.
+        let (entry, answers) = Entry::new(&self.asking, request_id);
+        let sent = match self.pubsub.send_as(Kind::Plain, &space.requests, question) {
+            Ok(receipt) => receipt.await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = sent {
+            return Acknowledged { remote: Told::NotCarried(why.as_str()), ..Acknowledged::default() };
+        }
+        let total = collect(answers, servers, until).await;
+        drop(entry);
+        total
+    }
+
+    /// Takes what a server says of a question of this node.
+    pub(super) fn response(&self, body: &Bytes) {
+        if self.asking.0.lock().expect("no panic while held").is_empty() {
+            return;
+        }
+        let (request_id, response) = match Response::read(body) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return,
+            Err(why) => return self.drop_foreign(why.as_str()),
+        };
+        let asking = self.asking.0.lock().expect("no panic while held");
+        // Every server hears it; one has asked.
+        if asking.get(&request_id).is_some_and(|asker| asker.try_send(response).is_err()) {
+            self.drop_foreign("full");
+        }
+    }
+
+    /// The channels on which servers answer this node: all of them may choose between two.
+    pub(super) fn is_response(space: &Space, channel: &str) -> bool {
+        channel == &*space.responses || channel == &*space.own_responses
+    }
+
+    /// How many servers answer, nodes that are servers to the others among them.
+    async fn count_servers(&self, channel: &str) -> Result<usize, Error> {
+        let client = self.redis.client();
+        if !client.is_clustered() {
+            let (_, count): (String, usize) = client.pubsub_numsub(channel).await?;
+            return Ok(count);
+        }
+        let mut sum = 0;
+        for server in client.active_connections() {
+            let (_, count): (String, usize) = client.with_cluster_node(server).pubsub_numsub(channel).await?;
+            sum += count;
+        }
+        Ok(sum)
+    }
+}
+
+/// Adds up what servers say until each has said how many it has asked, and all of these have answered.
+async fn collect(mut answers: mpsc::Receiver<Response>, servers: usize, until: Instant) -> Acknowledged {
+    let mut total = Acknowledged { remote: Told::Carried, ..Acknowledged::default() };
+    let (mut told, mut bytes) = (0, 0);
+    while told < servers || total.said.len() + total.too_large < total.asked {
+        match tokio::time::timeout_at(until, answers.recv()).await {
+            Ok(Some(Response::Asked(clients))) => {
+                told += 1;
+                total.asked = total.asked.saturating_add(clients);
+            }
+            Ok(Some(Response::Said(args))) => {
+                bytes += args.size_bytes();
+                if bytes > MAX_BYTES {
+                    total.too_large += 1;
+                } else {
+                    total.said.push(Acknowledgement { socket_id: None, args });
+                }
+            }
+            Ok(None) | Err(_) => break,
+        }
+    }
+    total.missing_servers = servers.saturating_sub(told);
+    total
+}
+
+impl<'a> Entry<'a> {
+    fn new(asking: &'a Asking, request_id: String) -> (Self, mpsc::Receiver<Response>) {
+        let (asker, answers) = mpsc::channel(WAITING);
+        asking.0.lock().expect("no panic while held").insert(request_id.clone(), asker);
+        (Self { asking, request_id }, answers)
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.asking.0.lock().expect("no panic while held").remove(&self.request_id);
+    }
+}
