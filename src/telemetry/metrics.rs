@@ -190,7 +190,7 @@ metrics! {
     /// Nodes that this node knows to live, itself included.
     cluster_nodes: gauge [];
     /// Nodes that cannot be in one cluster with others, as this node hears them now, by what is wrong: same_id (two have one node.id), other_contracts (other contract files on one redis.prefix).
-    cluster_conflicts: gauge ["kind"];
+    cluster_conflicts: gauge ["kind"] from ["same_id", "other_contracts"];
     /// Canaries that this node has numbered for the other nodes; each of those receives it, or counts it lost.
     canaries_sent_total: counter [];
     /// Canaries that this node could not hand to Redis, by reason. The others count them lost.
