@@ -16,6 +16,7 @@ mod conflicts;
 mod gaps;
 mod members;
 mod numbers;
+mod pauses;
 mod questions;
 mod revocations;
 mod scribe;
@@ -121,7 +122,8 @@ impl Cluster {
         let pubsub = PubSub::start(redis.clone(), node, metrics.clone(), config.publish_buffer);
         let canaries = Canaries::start(&redis, &pubsub, metrics.clone(), config.canary_interval.get());
         let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
-        let wire = Wire::new(pubsub.clone(), redis.clone(), rooms.clone(), metrics, config);
+        let wire = Wire::new(pubsub.clone(), redis.clone(), rooms.clone(), metrics.clone(), config);
+        tokio::spawn(pauses::watch(redis.clone(), metrics));
         let conflicts = Conflicts::new(pubsub.origin().clone(), contracts);
         let link = Link { redis, pubsub, control, canaries, wire, conflicts };
         let cluster = Arc::new(Self::new(node, rooms, Some(link)));
@@ -259,7 +261,7 @@ impl Cluster {
             HELLO => {
                 let Ok(hello) = serde_json::from_value::<Hello>(data) else { return };
                 if let Some(link) = &self.link {
-                    link.pubsub.note_heads(&frame.origin, &hello.heads);
+                    link.pubsub.note_heads(frame, &hello.heads, hello.runs);
                     for conflict in link.conflicts.note(&frame.origin, &hello.contracts, Instant::now()) {
                         tracing::warn!(node = %conflict.node, "{conflict}");
                     }
@@ -303,8 +305,8 @@ impl Cluster {
                 self.tell(WHO, &()).await;
             }
             self.say_once().await;
-            if self.members.expire(health.since, Instant::now()) {
-                tracing::warn!("a node of the cluster is silent and counts as gone");
+            for silent in self.members.expire(health.since, Instant::now()) {
+                tracing::warn!(node = %silent, "a node of the cluster is silent and counts as gone");
             }
             self.expect_listeners();
             tokio::time::sleep(HEARTBEAT).await;
@@ -314,11 +316,13 @@ impl Cluster {
     async fn say_once(&self) {
         let Some(link) = &self.link else { return };
         let own = self.own_member();
+        let (heads, runs) = link.pubsub.heads();
         let hello = Hello {
             connections: own.connections,
             rooms: own.rooms,
             listens: link.pubsub.listens(),
-            heads: link.pubsub.heads(),
+            heads,
+            runs,
             contracts: link.conflicts.contracts().to_owned(),
             standing: self.standing.get().map_or_else(Standing::default, |standing| standing()),
         };

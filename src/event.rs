@@ -56,6 +56,7 @@ pub struct Event {
     text: ByteString,
     attachments: Vec<Bytes>,
     mark: Option<Arc<Mark>>,
+    fence: Option<u64>,
     framed: Framed,
     deflated: Framed,
     slow: Slow,
@@ -167,12 +168,26 @@ impl Event {
         self.mark.as_deref()
     }
 
+    /// Notes the number of the lease under which the event is published; see [`Event::fence`].
+    #[must_use]
+    pub fn with_fence(mut self, fence: Option<u64>) -> Self {
+        self.fence = fence;
+        self
+    }
+
+    /// The number of the lease under which this node publishes the event for all. A later holder has a larger one, and what an
+    /// earlier one still publishes is refused. `None`: it needs no lease.
+    pub fn fence(&self) -> Option<u64> {
+        self.fence
+    }
+
     fn of(name: ByteString, text: ByteString, attachments: Vec<Bytes>) -> Self {
         Self {
             name,
             text,
             attachments,
             mark: None,
+            fence: None,
             framed: Framed::default(),
             deflated: Framed::default(),
             slow: Slow::Drop,

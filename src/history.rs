@@ -97,9 +97,12 @@ pub enum HistoryError {
     /// Redis is away: nothing was appended or read.
     #[error("the history is unavailable: Redis is away")]
     Unavailable,
-    /// Redis did not answer in time: an append may have happened.
+    /// Redis did not answer in time: an append may have happened, but does not happen any more.
     #[error("the history did not answer in time")]
     Timeout,
+    /// Another node has the lease by now: nothing was appended.
+    #[error("another node publishes for emitters by now")]
+    Fenced,
     /// Redis refused, or what it holds is not a history.
     #[error("the history cannot be used: {0}")]
     Refused(String),
@@ -111,6 +114,7 @@ impl HistoryError {
         match self {
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
+            Self::Fenced => "fenced",
             Self::Refused(_) => "refused",
         }
     }

@@ -205,7 +205,7 @@ impl Redis {
     /// listen to all that it wants. What was published while the number stayed the same has come or will come.
     pub fn hearing(&self) -> Option<u64> {
         let listens = self.is_listening() && self.inner.subscriber.is_complete();
-        listens.then(|| self.inner.links[1].connections() + self.inner.subscriber.losses().count())
+        listens.then(|| self.inner.subscriber.generation() + self.inner.subscriber.losses().count())
     }
 
     /// What is known of the connections.

@@ -6,7 +6,13 @@ mod support {
     pub mod redis;
 }
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
+
+use roomcast::cluster::socketio::{self, Broadcast};
+use roomcast::event::Event;
+use roomcast::history::{Order, Query, Retention, RoomKey};
 
 use support::node::{Node, Someone};
 use support::proxy::{Proxy, Way};
@@ -14,7 +20,7 @@ use support::redis::{RedisServer, eventually};
 
 /// Two nodes: `near` reaches Redis through a proxy, `far` directly.
 struct Pair {
-    _server: RedisServer,
+    server: RedisServer,
     proxy: Proxy,
     near: Node,
     far: Node,
@@ -28,7 +34,7 @@ impl Pair {
         let far = Node::start(&server.url(), "far", |_| {}).await;
         near.ready(2).await;
         far.ready(2).await;
-        Self { _server: server, proxy, near, far }
+        Self { server, proxy, near, far }
     }
 
     /// Publishes until a client of the node behind the proxy hears it. Returns the last number.
@@ -163,4 +169,162 @@ async fn stuck_connection_is_replaced_after_two_time_outs() {
     let n = pair.until_heard(&client, "l", 1).await;
     pair.near.publish("l", n + 1).await;
     eventually("commands pass, too", LONG, || client.numbers().last() == Some(&(n + 1))).await;
+}
+
+// === emitters ===
+
+/// An emitter in another process: it publishes numbers to a room with a history, one after the other.
+struct Emitter {
+    port: u16,
+    sent: u64,
+}
+
+impl Emitter {
+    fn new(port: u16) -> Self {
+        Self { port, sent: 0 }
+    }
+
+    /// Publishes the next number, if Redis is there.
+    fn emit(&mut self) {
+        self.sent += 1;
+        let broadcast = Broadcast {
+            namespace: "/".into(),
+            event: Event::encode("line", &[serde_json::json!({ "n": self.sent })]).unwrap(),
+            rooms: vec!["kept:k".into()],
+            except: Vec::new(),
+            volatile: false,
+            ours: None,
+        };
+        let body = socketio::encode("emitter", &broadcast).unwrap();
+        let channel = "socket.io#/#kept:k#";
+        let mut command =
+            format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{channel}\r\n${}\r\n", channel.len(), body.len()).into_bytes();
+        command.extend_from_slice(&body);
+        command.extend_from_slice(b"\r\n");
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return };
+        if stream.write_all(&command).is_ok() {
+            // It was published when Redis has answered.
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+            let _ = stream.read(&mut [0; 64]);
+        }
+    }
+
+    async fn emit_for(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.emit();
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    }
+}
+
+fn kept() -> RoomKey {
+    RoomKey { namespace: "/".into(), room: "kept:k".into() }
+}
+
+/// The numbers in the history of the emitter's room.
+async fn recorded(node: &Node) -> Vec<u64> {
+    let page = node.history.read(&kept(), Query { limit: 1000, since: None, order: Order::Asc }).await.unwrap();
+    let number = |event: &Event| -> u64 {
+        let args: Vec<serde_json::Value> = serde_json::from_str(event.text()).unwrap();
+        args[1]["n"].as_u64().unwrap()
+    };
+    page.events.iter().map(|(_, event)| number(event)).collect()
+}
+
+fn assert_each_once_in_order(what: &str, numbers: &[u64]) {
+    let wrong = numbers.windows(2).filter(|pair| pair[0] >= pair[1]).count();
+    assert_eq!(wrong, 0, "{what}: {numbers:?}");
+}
+
+/// A Redis that comes back without its keys has lost the lease: two nodes must not publish for emitters at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn emitters_events_come_once_and_in_order_around_restarts_and_stalls_of_redis() {
+    let mut server = RedisServer::start();
+    let nodes = [Node::start(&server.url(), "a", |_| {}).await, Node::start(&server.url(), "b", |_| {}).await];
+    let mut clients = Vec::new();
+    for node in &nodes {
+        node.ready(2).await;
+        let client = node.connect("one").await;
+        client.join(node, "keep", "k").await;
+        clients.push(client);
+    }
+    let mut emitter = Emitter::new(server.port());
+    let until = Instant::now() + LONG;
+    while clients.iter().any(|client| client.numbers().is_empty()) {
+        assert!(Instant::now() < until, "somebody publishes");
+        emitter.emit_for(Duration::from_millis(50)).await;
+    }
+    for round in 0..3 {
+        if round == 2 {
+            server.pause();
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            server.resume();
+        } else {
+            server.kill();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            server.restart();
+        }
+        let before = emitter.sent;
+        // For as long as a former holder could believe that the lease is still its own, and then until it is published again.
+        emitter.emit_for(Duration::from_millis(3500)).await;
+        let until = Instant::now() + LONG;
+        while clients.iter().any(|client| client.numbers().last().is_none_or(|last| *last <= before)) {
+            assert!(Instant::now() < until, "somebody publishes again");
+            emitter.emit_for(Duration::from_millis(50)).await;
+        }
+    }
+    for (node, client) in nodes.iter().zip(&clients) {
+        assert_each_once_in_order("live", &client.numbers());
+        assert_each_once_in_order("history", &recorded(node).await);
+    }
+}
+
+/// What a former holder of the lease still appends is refused, and so is what Redis comes to only when nobody waits any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_of_a_former_holder_and_late_ones_are_refused() {
+    let pair = Pair::start().await;
+    let keep = Retention { events: 100, ttl: Duration::from_secs(60) };
+    let line = |n: u64, fence| Event::encode("line", &[serde_json::json!({ "n": n })]).unwrap().with_fence(fence);
+    let history = &pair.near.history;
+    for (n, fence, taken) in [(1, Some(5), true), (2, None, true), (3, Some(4), false), (4, Some(5), true)] {
+        assert_eq!(history.append(&kept(), keep, None, &line(n, fence)).await.is_ok(), taken, "{n}");
+    }
+    pair.proxy.set(Way::NoCommands);
+    assert!(history.append(&kept(), keep, None, &line(5, None)).await.is_err(), "Redis did not answer");
+    pair.far.history.append(&kept(), keep, None, &line(6, None)).await.unwrap();
+    pair.proxy.set(Way::Open);
+    pair.near_is_back().await;
+    // Behind what was on the way.
+    history.append(&kept(), keep, None, &line(7, None)).await.unwrap();
+    assert_eq!(recorded(&pair.far).await, [1, 2, 4, 6, 7]);
+}
+
+/// The first events of a node that was started while another did not hear are counted there.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_events_of_a_new_node_that_another_could_not_hear_are_counted() {
+    let pair = Pair::start().await;
+    let client = pair.near.connect("one").await;
+    client.follow(&pair.near, "l").await;
+    let missed = || pair.near.metrics.cluster_missed_total.with_label_values::<&str>(&[]).get();
+    pair.proxy.set(Way::Reset);
+    pair.near_is_away().await;
+    let newcomer = Node::start(&pair.server.url(), "new", |_| {}).await;
+    newcomer.ready(2).await;
+    for n in 1..=22 {
+        newcomer.publish("l", n).await;
+    }
+    pair.proxy.set(Way::Open);
+    pair.near_is_back().await;
+    assert_eq!(missed(), 0);
+    let until = Instant::now() + LONG;
+    let mut n = 22;
+    while client.numbers().is_empty() {
+        assert!(Instant::now() < until, "it never hears the new node");
+        n += 1;
+        newcomer.publish("l", n).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    eventually("what it missed is counted", LONG, || missed() >= 22).await;
+    assert_eq!(missed() + client.numbers().len() as u64, n);
 }

@@ -29,13 +29,16 @@ impl Bridge {
         scribe: impl FnOnce() -> Arc<Scribe>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let mut queues = HashMap::new();
+        let (mut queues, mut waiting_of) = (HashMap::new(), Vec::new());
         for namespace in namespaces {
             let (queue, waiting) = mpsc::channel(WAITING);
-            tokio::spawn(publish(publisher.clone(), metrics.clone(), waiting));
             queues.insert(namespace.clone(), queue);
+            waiting_of.push(waiting);
         }
         let scribe = publisher.has_rules().then(scribe);
+        for waiting in waiting_of {
+            tokio::spawn(publish(publisher.clone(), scribe.clone(), metrics.clone(), waiting));
+        }
         Arc::new(Self { publisher, scribe, queues, metrics })
     }
 
@@ -51,11 +54,13 @@ impl Bridge {
 
     /// Whether this node publishes what is for one.
     pub(super) fn is_the_one(&self) -> bool {
-        self.scribe.as_ref().is_some_and(|scribe| scribe.is_ours())
+        self.scribe.as_ref().is_some_and(|scribe| scribe.number().is_some())
     }
 
     /// Publishes an event, as it goes to all nodes, if it is for one node to publish.
-    pub(super) fn publish(&self, everywhere: Outgoing) {
+    pub(super) fn publish(&self, mut everywhere: Outgoing) {
+        let Some(number) = self.scribe.as_ref().and_then(|scribe| scribe.number()) else { return };
+        everywhere.event = everywhere.event.with_fence(Some(number));
         if !self.publisher.is_for_one(&everywhere) {
             return;
         }
@@ -77,9 +82,19 @@ impl Bridge {
     }
 }
 
-/// Publishes in order.
-async fn publish(publisher: Arc<Publisher>, metrics: Arc<Metrics>, mut waiting: mpsc::Receiver<Outgoing>) {
+/// Publishes in order. An event that was heard under a lease that is lost is not published: it would come behind those of
+/// the next holder.
+async fn publish(
+    publisher: Arc<Publisher>,
+    scribe: Option<Arc<Scribe>>,
+    metrics: Arc<Metrics>,
+    mut waiting: mpsc::Receiver<Outgoing>,
+) {
     while let Some(outgoing) = waiting.recv().await {
+        if scribe.as_ref().and_then(|scribe| scribe.number()) != outgoing.event.fence() {
+            metrics.socketio_dropped_total.with_label_values(&["fenced"]).inc();
+            continue;
+        }
         let (namespace, event) = (outgoing.namespace.clone(), outgoing.event.name().to_owned());
         if let Err(refusal) = publisher.foreign_event(outgoing).await {
             metrics.socketio_dropped_total.with_label_values(&["refused"]).inc();

@@ -95,6 +95,11 @@ impl Frame {
         Ok(Self { origin: Origin { node, incarnation }, number: counted, sent_at_us, body: bytes })
     }
 
+    /// How long its sender had been running, by the sender's clock.
+    pub fn uptime(&self) -> Duration {
+        Duration::from_micros(self.sent_at_us.saturating_sub(self.origin.incarnation))
+    }
+
     /// How long ago it was sent; zero when the sender's clock is ahead.
     pub fn age(&self) -> Duration {
         Duration::from_micros(now_us().saturating_sub(self.sent_at_us))

@@ -1,6 +1,6 @@
 //! Which messages of other nodes never arrived: each node numbers what it publishes on a channel.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,19 +13,24 @@ const MAX_NODES: usize = 1024;
 /// A node that was silent for so long is forgotten.
 const FORGET: Duration = Duration::from_secs(600);
 
+/// At most this many of the last words of a node on how many runs it has begun are remembered.
+const MAX_KNOWN: usize = 32;
+
 /// The numbers that are expected next.
 #[derive(Default)]
 pub(super) struct Gaps {
-    /// Channels that this node listens to as long as it lives.
-    heard: HashSet<Arc<str>>,
-    /// Channels of rooms with members here.
-    rooms: HashSet<Arc<str>>,
+    /// Channels that this node listens to as long as it lives, and since when.
+    heard: HashMap<Arc<str>, Instant>,
+    /// Channels of rooms with members here, and since when.
+    rooms: HashMap<Arc<str>, Instant>,
     nodes: HashMap<Arc<str>, Seen>,
 }
 
 struct Seen {
     incarnation: u64,
     channels: HashMap<Arc<str>, Expected>,
+    /// How many runs the node had begun at which moment, ascending. None before it was started.
+    known: VecDeque<(u32, Instant)>,
     last: Instant,
 }
 
@@ -34,22 +39,43 @@ struct Expected {
     next: u64,
     /// The newest number of this run that the node said it had given, when it last said so.
     said: u64,
+    /// Run and number of the newest that has come.
+    came: (u32, u64),
+}
+
+/// When another node has sent what this node notes, as far as this node can tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    /// By this node's clock.
+    pub(super) at: Instant,
+    /// How long its sender had been running by then.
+    pub(super) uptime: Duration,
+}
+
+/// What a message says of those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// It comes in its order; this many before it are missing and were not counted yet.
+    After(u64),
+    /// A newer one of its node and channel has come before: this one was counted as missing then, and would now come out of
+    /// its order.
+    Late,
 }
 
 impl Gaps {
     /// Notes that this node listens to a channel.
     pub(super) fn listen(&mut self, channel: &Arc<str>) {
-        self.heard.insert(channel.clone());
+        self.heard.entry(channel.clone()).or_insert_with(Instant::now);
     }
 
     /// The channels that this node listens to.
     pub(super) fn listens(&self) -> Vec<Arc<str>> {
-        self.heard.iter().cloned().collect()
+        self.heard.keys().cloned().collect()
     }
 
     /// Notes that this node listens to a room's channel.
     pub(super) fn follow(&mut self, channel: &Arc<str>) {
-        self.rooms.insert(channel.clone());
+        self.rooms.entry(channel.clone()).or_insert_with(Instant::now);
     }
 
     /// Notes that it does so no more; what was heard there is forgotten.
@@ -60,52 +86,52 @@ impl Gaps {
         });
     }
 
-    /// Notes a message. Returns how many before it are missing.
+    /// Notes a message.
     ///
-    /// The first message of a node's run begins the count: what was sent before this node listened is not missed.
-    pub(super) fn note(&mut self, origin: &Origin, channel: &Arc<str>, number: u64, now: Instant) -> u64 {
-        if !self.listens_to(channel) {
-            return 0;
-        }
+    /// The first message of a node's run begins the count, unless this node is known to have listened when the run began: what
+    /// was sent before it listened is not missed.
+    pub(super) fn note(&mut self, origin: &Origin, channel: &Arc<str>, number: u64, sent: Sent) -> Came {
+        let Some(since) = self.since(channel) else { return Came::After(0) };
         let number = Number::unpack(number);
         let count = u64::from(number.count);
-        let seen = self.seen(origin, now);
-        let fresh = Expected { run: number.run, next: count + 1, said: 0 };
-        match seen.channels.get_mut(channel) {
-            None => {
-                seen.channels.insert(channel.clone(), fresh);
-                0
-            }
-            // This node listened when the run began.
-            Some(expected) if expected.run < number.run => {
-                *expected = fresh;
-                count.saturating_sub(1)
-            }
-            // A late one was counted as missing when the gap was seen.
-            Some(expected) if expected.run > number.run || count < expected.next => 0,
-            Some(expected) => {
-                let missing = count - expected.next;
-                expected.next = count + 1;
-                missing
-            }
+        let seen = self.seen(origin, sent);
+        let fresh = Expected { run: number.run, next: count + 1, said: 0, came: (number.run, count) };
+        let Some(expected) = seen.channels.get_mut(channel) else {
+            let missing = if seen.began_after(number.run, since) { count.saturating_sub(1) } else { 0 };
+            seen.channels.insert(channel.clone(), fresh);
+            return Came::After(missing);
+        };
+        if (number.run, count) <= expected.came {
+            return Came::Late;
         }
+        expected.came = fresh.came;
+        // This node listened when the run began.
+        if expected.run < number.run {
+            *expected = fresh;
+            return Came::After(count.saturating_sub(1));
+        }
+        // What its node has said of it may have been handled before it was: then it was counted as missing.
+        let missing = if expected.run == number.run { count.saturating_sub(expected.next) } else { 0 };
+        if expected.run == number.run {
+            expected.next = expected.next.max(count + 1);
+        }
+        Came::After(missing)
     }
 
     /// Notes that a node has given numbers up to `head` on a channel. Returns how many are missing for certain: those
     /// that it had given already when it last said so.
-    pub(super) fn note_head(&mut self, origin: &Origin, channel: &Arc<str>, head: u64, now: Instant) -> u64 {
-        if !self.listens_to(channel) {
-            return 0;
-        }
+    pub(super) fn note_head(&mut self, origin: &Origin, channel: &Arc<str>, head: u64, sent: Sent) -> u64 {
+        let Some(since) = self.since(channel) else { return 0 };
         let head = Number::unpack(head);
         let count = u64::from(head.count);
-        let seen = self.seen(origin, now);
+        let seen = self.seen(origin, sent);
         let Some(expected) = seen.channels.get_mut(channel) else {
-            seen.channels.insert(channel.clone(), Expected { run: head.run, next: count + 1, said: count });
+            let next = if seen.began_after(head.run, since) { 1 } else { count + 1 };
+            seen.channels.insert(channel.clone(), Expected { run: head.run, next, said: count, came: (0, 0) });
             return 0;
         };
         if expected.run < head.run {
-            *expected = Expected { run: head.run, next: 1, said: 0 };
+            *expected = Expected { run: head.run, next: 1, said: 0, came: expected.came };
         } else if expected.run > head.run {
             return 0;
         }
@@ -115,20 +141,38 @@ impl Gaps {
         missing
     }
 
-    fn listens_to(&self, channel: &str) -> bool {
-        self.heard.contains(channel) || self.rooms.contains(channel)
+    /// Notes how many runs a node had begun when it said so.
+    pub(super) fn note_runs(&mut self, origin: &Origin, runs: u32, sent: Sent) {
+        let known = &mut self.seen(origin, sent).known;
+        match known.back_mut() {
+            Some(last) if last.0 == runs => last.1 = last.1.max(sent.at),
+            Some(last) if last.0 > runs => {}
+            _ => known.push_back((runs, sent.at)),
+        }
+        if known.len() > MAX_KNOWN {
+            known.pop_front();
+        }
     }
 
-    fn seen(&mut self, origin: &Origin, now: Instant) -> &mut Seen {
+    fn since(&self, channel: &str) -> Option<Instant> {
+        self.heard.get(channel).or_else(|| self.rooms.get(channel)).copied()
+    }
+
+    fn seen(&mut self, origin: &Origin, sent: Sent) -> &mut Seen {
         if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&origin.node) {
-            self.make_room(now);
+            self.make_room(sent.at);
         }
-        let fresh = || Seen { incarnation: origin.incarnation, channels: HashMap::new(), last: now };
+        let fresh = || Seen {
+            incarnation: origin.incarnation,
+            channels: HashMap::new(),
+            known: sent.at.checked_sub(sent.uptime).map(|started| (0, started)).into_iter().collect(),
+            last: sent.at,
+        };
         let seen = self.nodes.entry(origin.node.clone()).or_insert_with(fresh);
         if seen.incarnation != origin.incarnation {
             *seen = fresh();
         }
-        seen.last = now;
+        seen.last = sent.at;
         seen
     }
 
@@ -143,9 +187,22 @@ impl Gaps {
     }
 }
 
+impl Seen {
+    /// Whether it is known that a run began after this moment.
+    fn began_after(&self, run: u32, moment: Instant) -> bool {
+        let before = self.known.iter().rev().find(|(runs, _)| *runs < run);
+        before.is_some_and(|(_, at)| *at >= moment)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of a node that had been there for long before this node listened.
+    fn long_ago() -> Sent {
+        Sent { at: Instant::now(), uptime: Duration::from_secs(3600) }
+    }
 
     fn origin(incarnation: u64) -> Origin {
         Origin { node: "a".into(), incarnation }
@@ -153,56 +210,99 @@ mod tests {
 
     #[test]
     fn gaps_are_counted_once_and_a_new_run_begins_anew() {
-        let (mut gaps, now, channel) = (Gaps::default(), Instant::now(), Arc::from("c"));
-        assert_eq!(gaps.note(&origin(1), &channel, 3, now) + gaps.note(&origin(1), &channel, 9, now), 0, "not heard");
+        let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
+        assert_eq!(gaps.note(&origin(1), &channel, 3, now), Came::After(0), "not heard");
+        assert_eq!(gaps.note(&origin(1), &channel, 9, now), Came::After(0), "not heard");
         gaps.listen(&channel);
         let mut note = |run, number| gaps.note(&origin(run), &channel, number, now);
-        assert_eq!(note(1, 5), 0);
-        assert_eq!(note(1, 6), 0);
-        assert_eq!(note(1, 10), 3);
-        assert_eq!(note(1, 8), 0);
-        assert_eq!(note(1, 11), 0);
-        assert_eq!(note(2, 1), 0);
-        assert_eq!(note(2, 3), 1);
+        assert_eq!(note(1, 5), Came::After(0));
+        assert_eq!(note(1, 6), Came::After(0));
+        assert_eq!(note(1, 10), Came::After(3));
+        assert_eq!(note(1, 8), Came::Late);
+        assert_eq!(note(1, 11), Came::After(0));
+        assert_eq!(note(2, 1), Came::After(0));
+        assert_eq!(note(2, 3), Came::After(1));
     }
 
     #[test]
     fn lost_tail_is_seen_by_the_second_word_of_its_sender() {
-        let (mut gaps, now, channel) = (Gaps::default(), Instant::now(), Arc::from("c"));
+        let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
         gaps.listen(&channel);
         gaps.note(&origin(1), &channel, 1, now);
         assert_eq!(gaps.note_head(&origin(1), &channel, 4, now), 0, "may still be on its way");
-        assert_eq!(gaps.note(&origin(1), &channel, 2, now), 0);
+        assert_eq!(gaps.note(&origin(1), &channel, 2, now), Came::After(0));
         assert_eq!(gaps.note_head(&origin(1), &channel, 6, now), 2, "3 and 4");
         assert_eq!(gaps.note_head(&origin(1), &channel, 6, now), 2, "5 and 6");
         assert_eq!(gaps.note_head(&origin(1), &channel, 6, now), 0);
-        assert_eq!(gaps.note(&origin(1), &channel, 7, now), 0);
+        assert_eq!(gaps.note(&origin(1), &channel, 7, now), Came::After(0));
     }
 
     #[test]
     fn a_room_that_was_left_begins_anew_and_so_does_a_run() {
-        let (mut gaps, now, channel) = (Gaps::default(), Instant::now(), Arc::from("c"));
+        let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
         let number = |run, count| Number { run, count }.pack();
         gaps.follow(&channel);
-        assert_eq!(gaps.note(&origin(1), &channel, number(1, 4), now), 0);
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 4), now), Came::After(0));
         gaps.unfollow(&channel);
         gaps.follow(&channel);
-        assert_eq!(gaps.note(&origin(1), &channel, number(1, 9), now), 0, "nobody was here meanwhile");
-        assert_eq!(gaps.note(&origin(1), &channel, number(3, 1), now), 0, "its sender had forgotten the channel");
-        assert_eq!(gaps.note(&origin(1), &channel, number(4, 3), now), 2);
-        assert_eq!(gaps.note(&origin(1), &channel, number(3, 2), now), 0, "late");
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 9), now), Came::After(0), "nobody was here meanwhile");
+        assert_eq!(
+            gaps.note(&origin(1), &channel, number(3, 1), now),
+            Came::After(0),
+            "its sender had forgotten the channel"
+        );
+        assert_eq!(gaps.note(&origin(1), &channel, number(4, 3), now), Came::After(2));
+        assert_eq!(gaps.note(&origin(1), &channel, number(3, 2), now), Came::Late);
         assert_eq!(gaps.note_head(&origin(1), &channel, number(5, 2), now), 0);
         assert_eq!(gaps.note_head(&origin(1), &channel, number(5, 2), now), 2);
     }
 
     #[test]
     fn nodes_are_bounded() {
-        let (mut gaps, now, channel) = (Gaps::default(), Instant::now(), Arc::from("c"));
+        let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
         gaps.listen(&channel);
         for node in 0..2 * MAX_NODES {
             let origin = Origin { node: node.to_string().into(), incarnation: 1 };
             gaps.note(&origin, &channel, 1, now);
         }
         assert_eq!(gaps.nodes.len(), MAX_NODES);
+    }
+    #[test]
+    fn what_a_node_sent_first_is_missed_by_who_listened_before() {
+        let (mut gaps, channel, room) = (Gaps::default(), Arc::from("c"), Arc::from("r"));
+        gaps.listen(&channel);
+        gaps.follow(&room);
+        let later =
+            |seconds| Sent { at: Instant::now() + Duration::from_secs(seconds), uptime: Duration::from_secs(1) };
+        let number = |run, count| Number { run, count }.pack();
+        // Started after this node listened, and its first messages were lost.
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 23), later(60)), Came::After(22));
+        assert_eq!(gaps.note(&origin(1), &room, number(2, 3), later(60)), Came::After(2));
+        // One that was there before began a run that this node cannot know, and then one that it can.
+        let other = Origin { node: "b".into(), incarnation: 1 };
+        assert_eq!(gaps.note(&other, &channel, number(4, 9), long_ago()), Came::After(0));
+        assert_eq!(gaps.note(&other, &room, number(7, 5), long_ago()), Came::After(0));
+        gaps.unfollow(&room);
+        gaps.follow(&room);
+        gaps.note_runs(&other, 7, Sent { uptime: Duration::from_secs(3600), ..later(2) });
+        assert_eq!(gaps.note(&other, &room, number(8, 5), later(3)), Came::After(4));
+        gaps.unfollow(&room);
+        gaps.follow(&room);
+        gaps.note_runs(&other, 8, later(4));
+        assert_eq!(gaps.note_head(&other, &room, number(9, 3), later(5)), 0, "may still be on its way");
+        assert_eq!(gaps.note_head(&other, &room, number(9, 3), later(6)), 3);
+    }
+
+    #[test]
+    fn what_is_said_of_a_message_that_still_waits_here_does_not_make_it_late() {
+        let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
+        let number = |run, count| Number { run, count }.pack();
+        gaps.listen(&channel);
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 1), now), Came::After(0));
+        gaps.note_head(&origin(1), &channel, number(1, 3), now);
+        assert_eq!(gaps.note_head(&origin(1), &channel, number(2, 1), now), 0);
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 2), now), Came::After(0));
+        assert_eq!(gaps.note(&origin(1), &channel, number(2, 1), now), Came::After(0));
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 3), now), Came::Late);
     }
 }

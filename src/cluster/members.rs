@@ -52,6 +52,9 @@ pub(super) struct Hello {
     /// A digest of its contracts. Nodes of earlier versions do not say it.
     #[serde(default)]
     pub(super) contracts: String,
+    /// How many runs of numbers it has begun: a run that is not among them begins later. Nodes of earlier versions do not say it.
+    #[serde(default)]
+    pub(super) runs: u32,
     /// Whether it leaves, and what it can take. Nodes of earlier versions do not say it.
     #[serde(default)]
     pub(super) standing: Standing,
@@ -85,15 +88,16 @@ impl Members {
         self.others.lock().expect("no panic while held").remove(node).is_some()
     }
 
-    /// Forgets who was silent for too long, unless this node itself could not hear: `hearing_since`. True when one was forgotten.
-    pub(super) fn expire(&self, hearing_since: SystemTime, now: Instant) -> bool {
+    /// Forgets nodes that were silent for too long, unless this node itself could not hear: `hearing_since`. Returns which.
+    pub(super) fn expire(&self, hearing_since: SystemTime, now: Instant) -> Vec<Arc<str>> {
         if hearing_since.elapsed().unwrap_or_default() < SILENCE {
-            return false;
+            return Vec::new();
         }
         let mut others = self.others.lock().expect("no panic while held");
-        let before = others.len();
-        others.retain(|_, other| now.saturating_duration_since(other.heard) < SILENCE);
-        others.len() < before
+        let silent = |other: &Other| now.saturating_duration_since(other.heard) >= SILENCE;
+        let gone: Vec<_> = others.iter().filter(|(_, other)| silent(other)).map(|(node, _)| node.clone()).collect();
+        gone.iter().for_each(|node| drop(others.remove(node)));
+        gone
     }
 
     /// How many other nodes hear each channel.
@@ -133,6 +137,7 @@ mod tests {
             listens: vec!["c".into()],
             heads: HashMap::new(),
             contracts: String::new(),
+            runs: 0,
             standing: Standing::default(),
         }
     }
@@ -143,9 +148,9 @@ mod tests {
         let long_ago = SystemTime::UNIX_EPOCH;
         assert!(members.note(&"b".into(), hello(1), start));
         assert!(!members.note(&"b".into(), hello(2), start));
-        assert!(!members.expire(long_ago, start + Duration::from_secs(1)));
-        assert!(!members.expire(SystemTime::now(), start + Duration::from_secs(60)));
-        assert!(members.expire(long_ago, start + Duration::from_secs(60)));
+        assert!(members.expire(long_ago, start + Duration::from_secs(1)).is_empty());
+        assert!(members.expire(SystemTime::now(), start + Duration::from_secs(60)).is_empty());
+        assert_eq!(members.expire(long_ago, start + Duration::from_secs(60)), ["b".into()]);
         assert!(members.listeners().is_empty());
     }
 

@@ -91,6 +91,11 @@ impl Numbers {
         heads
     }
 
+    /// How many runs were begun.
+    pub(super) fn runs(&self) -> u32 {
+        self.runs
+    }
+
     /// The last number of a channel; 0 before the first.
     pub(super) fn head(&self, channel: &str) -> u64 {
         self.channels.get(channel).map_or(0, |last| last.number.pack())

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{Frame, Origin, now_us};
-use super::gaps::Gaps;
+use super::gaps::{Came, Gaps, Sent};
 use super::numbers::Numbers;
 use crate::publish::{NotCarried, Receipt};
 use crate::redis::{Kind, Losses, Message, Redis};
@@ -247,7 +247,8 @@ impl PubSub {
 
     /// The newest number on each channel that all nodes hear, 0 before the first, and on rooms that have fallen quiet, for
     /// the others to compare with what they got.
-    pub(super) fn heads(&self) -> HashMap<Arc<str>, u64> {
+    /// Beside them: how many runs of numbers it has begun.
+    pub(super) fn heads(&self) -> (HashMap<Arc<str>, u64>, u32) {
         let listens = self.listens();
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
         let mut heads = outgoing.numbers.heads(MAX_HEADS, Instant::now());
@@ -255,16 +256,18 @@ impl PubSub {
             let head = outgoing.numbers.head(&channel);
             (channel, head)
         }));
-        heads
+        (heads, outgoing.numbers.runs())
     }
 
     /// Compares what another node says it has sent with what arrived.
-    pub(super) fn note_heads(&self, origin: &Origin, heads: &HashMap<Arc<str>, u64>) {
+    pub(super) fn note_heads(&self, hello: &Frame, heads: &HashMap<Arc<str>, u64>, runs: u32) {
+        let (origin, sent) = (&hello.origin, sent(hello));
         let mut gaps = self.gaps.lock().expect("no panic while held");
         for (channel, head) in heads {
-            let missing = gaps.note_head(origin, channel, *head, Instant::now());
+            let missing = gaps.note_head(origin, channel, *head, sent);
             count_missed(&self.metrics, self.redis.subscriber().losses(), missing);
         }
+        gaps.note_runs(origin, runs, sent);
     }
 
     fn count(&self, why: NotCarried) -> NotCarried {
@@ -280,6 +283,12 @@ fn receipt(heard: Heard) -> Receipt {
 async fn subscribers(redis: &Redis, channel: &str) -> Result<u64, Error> {
     let (_, count): (String, u64) = redis.client().pubsub_shardnumsub(channel).await?;
     Ok(count)
+}
+
+/// When a frame was sent. A sender whose clock is ahead has sent it now.
+fn sent(frame: &Frame) -> Sent {
+    let now = Instant::now();
+    Sent { at: now.checked_sub(frame.age()).unwrap_or(now), uptime: frame.uptime() }
 }
 
 fn count_missed(metrics: &Metrics, losses: &Losses, missing: u64) {
@@ -319,9 +328,15 @@ impl Reader {
         };
         if frame.number > 0 {
             let mut gaps = self.gaps.lock().expect("no panic while held");
-            let missing = gaps.note(&frame.origin, channel, frame.number, Instant::now());
+            let came = gaps.note(&frame.origin, channel, frame.number, sent(&frame));
             drop(gaps);
-            count_missed(&self.metrics, &self.losses, missing);
+            match came {
+                Came::After(missing) => count_missed(&self.metrics, &self.losses, missing),
+                Came::Late => {
+                    self.metrics.cluster_dropped_total.with_label_values(&["late"]).inc();
+                    return None;
+                }
+            }
         }
         Some(frame)
     }

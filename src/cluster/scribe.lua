@@ -1,13 +1,25 @@
--- Takes the lease, or renews it for its holder. KEYS: lease. ARGV: node, milliseconds; 0 gives it up.
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
+-- Takes the lease, or renews it for its holder.
+--
+-- KEYS[1]  STRING: '<holder> <number>'
+-- ARGV[1]  the node that asks
+-- ARGV[2]  ms; 0 gives the lease up
+--
+-- Returns the lease's number as text, or 0 when it is another's or was given up. A new lease has a larger number than every
+-- one before, even after Redis has lost its keys: it is the time.
+
+local held = redis.call('GET', KEYS[1])
+local holder, number
+if held then
+  holder, number = string.match(held, '^(.*) (%d+)$')
+  if holder ~= ARGV[1] then return 0 end
+end
+if tonumber(ARGV[2]) == 0 then
+  redis.call('DEL', KEYS[1])
   return 0
 end
-if tonumber(ARGV[2]) > 0 then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return 1
+if not number then
+  local now = redis.call('TIME')
+  number = string.format('%.0f', tonumber(now[1]) * 1000000 + tonumber(now[2]))
 end
-if holder then
-  redis.call('DEL', KEYS[1])
-end
-return 0
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. number, 'PX', ARGV[2])
+return number

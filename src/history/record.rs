@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::{History, ListCopy, Retention, RoomKey, Turn};
+use super::{History, HistoryError, ListCopy, Retention, RoomKey, Turn};
 use crate::contract::model::{RecoveryPolicy, RoomDef};
 use crate::event::{Event, Stamp};
 use crate::session::RoomName;
@@ -38,6 +38,8 @@ pub struct List {
 pub struct Recorded {
     /// Its place in each history that took it.
     pub stamps: Vec<Stamp>,
+    /// The lease under which the event was to be published is another's by now: it must not be emitted.
+    pub is_fenced: bool,
     _turn: Turn,
 }
 
@@ -83,19 +85,20 @@ impl History {
             false => None,
         };
         let appends = keepings.iter().map(|keeping| self.append_one(keeping, payload.as_deref(), event));
-        let stamps = join_all(appends).await.into_iter().flatten().collect();
-        Recorded { stamps, _turn: turn }
+        let appended = join_all(appends).await;
+        let is_fenced = appended.iter().any(|appended| matches!(appended, Err(HistoryError::Fenced)));
+        Recorded { stamps: appended.into_iter().flatten().collect(), is_fenced, _turn: turn }
     }
 
-    async fn append_one(&self, keeping: &Keeping, payload: Option<&str>, event: &Event) -> Option<Stamp> {
+    async fn append_one(&self, keeping: &Keeping, payload: Option<&str>, event: &Event) -> Result<Stamp, HistoryError> {
         let copy = keeping.list.as_ref().map(|list| ListCopy {
             key: &list.key,
             payload: payload.unwrap_or("null"),
             events: list.events,
             ttl: list.ttl,
         });
-        let appended = self.append(&keeping.room, keeping.retention, copy, event).await.ok()?;
-        Some(Stamp { room: keeping.room.room.clone(), epoch: appended.epoch, offset: appended.offset })
+        let appended = self.append(&keeping.room, keeping.retention, copy, event).await?;
+        Ok(Stamp { room: keeping.room.room.clone(), epoch: appended.epoch, offset: appended.offset })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The histories of a cluster: one Redis stream a room, written and read by scripts.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -39,6 +39,7 @@ pub struct RedisHistory {
     copy: Script,
     read: Script,
     holes: Arc<Holes>,
+    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
@@ -51,6 +52,7 @@ impl RedisHistory {
             append: Script::new(include_str!("append.lua")),
             copy: Script::new(include_str!("copy.lua")),
             read: Script::new(include_str!("read.lua")),
+            clock: Clock::default(),
             metrics,
         }
     }
@@ -71,9 +73,24 @@ impl RedisHistory {
             false => (copy, None),
         };
         let mut keys = self.keys(room);
+        keys.push(self.redis.keys().history(&room.namespace, &room.room, "fence"));
         keys.extend(beside.map(|copy| copy.key.to_owned()));
-        let appended = self.run(&self.append, keys, arguments(keep, beside, event)).await.and_then(read_appended);
-        let (appended, copied) = appended.inspect_err(|_| self.holes.note(room, keep.ttl))?;
+        let mut appended = self.append_in_time(&keys, keep, beside, event).await;
+        if matches!(appended, Ok(Reply::Late)) {
+            // It was answered in time, so it is the clock that was wrong: it is right now.
+            appended = self.append_in_time(&keys, keep, beside, event).await;
+        }
+        let appended = appended.and_then(|reply| match reply {
+            Reply::Done(appended, copied) => Ok((appended, copied)),
+            Reply::Late => Err(HistoryError::Timeout),
+            Reply::Fenced => Err(HistoryError::Fenced),
+        });
+        let (appended, copied) = appended.inspect_err(|error| {
+            // What is fenced does not go live.
+            if *error != HistoryError::Fenced {
+                self.holes.note(room, keep.ttl);
+            }
+        })?;
         if !copied {
             self.not_copied("the key holds something else");
         }
@@ -120,6 +137,22 @@ impl RedisHistory {
         self.redis.noticed(about, self.redis.client().custom::<(), _>(command, args)).await.map_err(HistoryError::from)
     }
 
+    /// Appends, unless Redis comes to it only when nobody waits for it any more: an event whose fate is told must not
+    /// appear behind those that followed it.
+    async fn append_in_time(
+        &self,
+        keys: &[String],
+        keep: Retention,
+        copy: Option<ListCopy<'_>>,
+        event: &Event,
+    ) -> Result<Reply, HistoryError> {
+        let until = self.clock.now().map(|now| now + self.redis.command_timeout());
+        let reply = self.run(&self.append, keys.to_vec(), arguments(keep, copy, until, event)).await?;
+        let (now, reply) = read_appended(reply)?;
+        self.clock.set(now);
+        Ok(reply)
+    }
+
     async fn copy_apart(&self, copy: ListCopy<'_>) {
         let args = vec![copy.payload.into(), copy.events.to_string().into(), millis(copy.ttl).into()];
         if let Err(error) = self.run(&self.copy, vec![copy.key.to_owned()], args).await {
@@ -160,7 +193,7 @@ impl From<fred::error::Error> for HistoryError {
     }
 }
 
-fn arguments(keep: Retention, copy: Option<ListCopy<'_>>, event: &Event) -> Vec<Value> {
+fn arguments(keep: Retention, copy: Option<ListCopy<'_>>, until: Option<Duration>, event: &Event) -> Vec<Value> {
     let (payload, events, ttl) = match copy {
         Some(copy) => (copy.payload, copy.events, copy.ttl),
         None => ("", 0, Duration::ZERO),
@@ -172,6 +205,8 @@ fn arguments(keep: Retention, copy: Option<ListCopy<'_>>, event: &Event) -> Vec<
         payload.into(),
         events.to_string().into(),
         millis(ttl).into(),
+        until.map(|until| until.as_millis().to_string()).unwrap_or_default().into(),
+        event.fence().map(|fence| fence.to_string()).unwrap_or_default().into(),
         TEXT.into(),
         Bytes::copy_from_slice(event.text().as_bytes()).into(),
     ];
@@ -194,10 +229,41 @@ fn millis(duration: Duration) -> String {
     duration.min(MAX_LIFE).as_millis().to_string()
 }
 
-fn read_appended(reply: Value) -> Result<(Appended, bool), HistoryError> {
-    let (epoch, offset, copied): (String, String, i64) = reply.convert()?;
-    let number = |text: String| text.parse().map_err(|_| refused("the script answered no number"));
-    Ok((Appended { epoch: number(epoch)?, offset: number(offset)? }, copied == 1))
+/// What became of an append; with a flag whether the list was written.
+enum Reply {
+    Done(Appended, bool),
+    Late,
+    Fenced,
+}
+
+/// Redis' time, and what it says.
+fn read_appended(reply: Value) -> Result<(Duration, Reply), HistoryError> {
+    let parts: Vec<String> = reply.convert()?;
+    let number = |text: &str| text.parse().map_err(|_| refused("the script answered no number"));
+    let now = parts.first().map_or_else(|| Err(refused("the script answered nothing")), |now| number(now))?;
+    let reply = match &parts[1..] {
+        [word] if word == "late" => Reply::Late,
+        [word] if word == "fenced" => Reply::Fenced,
+        [epoch, offset, copied] => {
+            Reply::Done(Appended { epoch: number(epoch)?, offset: number(offset)? }, copied == "1")
+        }
+        _ => return Err(refused("the script answered something else")),
+    };
+    Ok((Duration::from_millis(now), reply))
+}
+
+/// The time of the Redis server, as it was said last and has gone on since.
+#[derive(Default)]
+struct Clock(Mutex<Option<(Duration, Instant)>>);
+
+impl Clock {
+    fn set(&self, now: Duration) {
+        *self.0.lock().expect("no panic while held") = Some((now, Instant::now()));
+    }
+
+    fn now(&self) -> Option<Duration> {
+        self.0.lock().expect("no panic while held").map(|(said, at)| said + at.elapsed())
+    }
 }
 
 fn read_page(reply: Value, query: Query, oldest_first: bool) -> Result<(Option<Place>, Page), HistoryError> {

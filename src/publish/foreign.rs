@@ -69,7 +69,8 @@ impl Publisher {
             self.deliver(PLAIN, &mut outgoing, Origin::Emitter, Story::Goes).await;
             return Ok(());
         };
-        outgoing.event = accept(&def, outgoing.event)?;
+        let fence = outgoing.event.fence();
+        outgoing.event = accept(&def, outgoing.event)?.with_fence(fence);
         outgoing.volatile |= def.volatile;
         if let Some(throttle) = &def.throttle
             && outgoing.except.is_empty()

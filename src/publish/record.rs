@@ -39,6 +39,10 @@ impl Publisher {
         }
         // The turn lasts until the event's place among all others is fixed, so that the order of offsets is the order of deliveries.
         let recorded = self.parts.history.record(&kept, &outgoing.event).await;
+        if recorded.is_fenced {
+            self.parts.metrics.socketio_dropped_total.with_label_values(&["fenced"]).inc();
+            return Carried::to(0, 0);
+        }
         outgoing.stamps.clone_from(&recorded.stamps);
         if let Some(policy) = recovery
             && recorded.stamps.len() < kept.len()

@@ -134,6 +134,8 @@ struct Shared {
     changed: Notify,
     settled: Notify,
     barrier: AtomicU64,
+    /// Counts how often all subscriptions were gone.
+    generation: AtomicU64,
     losses: Losses,
     /// To be answered when what has come is handed over.
     marks: mpsc::Sender<oneshot::Sender<()>>,
@@ -152,6 +154,7 @@ impl Subscriber {
             changed: Notify::new(),
             settled: Notify::new(),
             barrier: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             losses: Losses::default(),
             marks,
         });
@@ -224,6 +227,11 @@ impl Subscriber {
         }
     }
 
+    /// Counts how often the subscriptions were gone. It is counted before any of them is made again.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::SeqCst)
+    }
+
     /// Where it is counted that messages were lost.
     pub fn losses(&self) -> &Losses {
         &self.shared.losses
@@ -285,6 +293,7 @@ impl Shared {
 
     /// A new connection has no subscriptions.
     fn forget_confirmations(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
         self.wanted.lock().expect("no panic while held").forget_confirmations();
     }
 

@@ -205,16 +205,16 @@ metrics! {
     cluster_received_total: counter ["nsp"];
     /// Events of other nodes that this node knows it has missed, by gaps in their numbers.
     cluster_missed_total: counter [];
-    /// Messages of other nodes that arrived and were not used, by reason: lagged, full, unreadable.
-    cluster_dropped_total: counter ["reason"] from ["lagged", "full", "unreadable"];
+    /// Messages of other nodes that arrived and were not used, by reason: lagged, full, unreadable, late (behind a newer one of its node and channel; missed, too).
+    cluster_dropped_total: counter ["reason"] from ["lagged", "full", "unreadable", "late"];
     /// Events of other nodes that concerned no client of this node.
     cluster_unneeded_total: counter ["nsp"];
     /// Joins that were answered although Redis had not confirmed in time that the room's events arrive here.
     cluster_unconfirmed_joins_total: counter [];
     /// Messages of Socket.IO emitters and servers, by what they are: broadcast, act, question, server_side_emit.
     socketio_received_total: counter ["nsp", "kind"] from ["broadcast", "act", "question", "server_side_emit"];
-    /// Messages of Socket.IO emitters and servers that were not used, by reason: malformed, too_large, reserved_event, unknown_type, namespace, nobody, reserved_room, refused, full, left (to the one node that publishes them).
-    socketio_dropped_total: counter ["reason"] from ["malformed", "too_large", "reserved_event", "unknown_type", "namespace", "nobody", "reserved_room", "refused", "full", "left"];
+    /// Messages of Socket.IO emitters and servers that were not used, by reason: malformed, too_large, reserved_event, unknown_type, namespace, nobody, reserved_room, refused, full, left (to the one node that publishes them), fenced (another node has the lease by now).
+    socketio_dropped_total: counter ["reason"] from ["malformed", "too_large", "reserved_event", "unknown_type", "namespace", "nobody", "reserved_room", "refused", "full", "left", "fenced"];
     /// Seconds from a publish on another node to its delivery here; clocks of the nodes must agree.
     cluster_delay_seconds: histogram [] buckets LATENCY;
     /// 1 when Redis is connected, a message to ourselves came back and writes are accepted, else 0; not shown by a node without Redis.

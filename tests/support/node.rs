@@ -48,6 +48,10 @@ history = { events = 500, ttl = "10m" }
 payload = { shorthand = "log", schema = { type = "object", required = ["log"] } }
 join = "log"
 
+[client.keep]
+payload = { shorthand = "kept", schema = { type = "object", required = ["kept"] } }
+join = "kept"
+
 [server.entry]
 rooms = ["log"]
 
@@ -58,6 +62,7 @@ rooms = ["kept"]
 /// A node of a cluster.
 pub struct Node {
     pub redis: Redis,
+    pub history: Arc<History>,
     pub cluster: Arc<Cluster>,
     pub publisher: Arc<Publisher>,
     pub gateway: Arc<Gateway>,
@@ -129,7 +134,7 @@ impl Node {
             max_pending_events: 256,
         });
         cluster.wire().unwrap().bridge(publisher.clone());
-        Self { redis, cluster, publisher, gateway, metrics }
+        Self { redis, history, cluster, publisher, gateway, metrics }
     }
 
     /// Waits until this node hears, and knows so many nodes.
@@ -174,8 +179,13 @@ impl Node {
 impl Someone {
     /// Joins a log, and waits for the answer.
     pub async fn follow(&self, node: &Node, log: &str) {
+        self.join(node, "follow", log).await;
+    }
+
+    /// Joins the room of an event's own, and waits for the answer.
+    pub async fn join(&self, node: &Node, event: &str, name: &str) {
         let before = self.tape.acks.lock().unwrap().len();
-        node.gateway.dispatch(&self.client, Event::encode("follow", &[log]).unwrap(), Some(1));
+        node.gateway.dispatch(&self.client, Event::encode(event, &[name]).unwrap(), Some(1));
         eventually("the join is answered", Duration::from_secs(20), || self.tape.acks.lock().unwrap().len() > before)
             .await;
         assert_eq!(self.tape.acks.lock().unwrap().last().unwrap()[0]["success"], true);

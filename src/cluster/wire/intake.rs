@@ -70,12 +70,13 @@ impl Sink for Intake {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use bytes::Bytes;
 
     use super::*;
     use crate::cluster::frame::Origin;
+    use crate::cluster::gaps::{Came, Sent};
 
     #[tokio::test]
     async fn a_mark_is_behind_what_came_before_it_and_what_does_not_fit_is_counted() {
@@ -103,11 +104,12 @@ mod tests {
         let gaps = Arc::<Mutex<Gaps>>::default();
         let (intake, _incoming) = Intake::new(1, gaps.clone(), Arc::default(), Losses::default());
         let (origin, channel) = (Origin { node: "a".into(), incarnation: 1 }, Arc::from("c"));
-        let note = |number| gaps.lock().unwrap().note(&origin, &channel, number, Instant::now());
-        assert_eq!((note(1), note(4)), (0, 0));
+        let sent = || Sent { at: Instant::now(), uptime: Duration::from_secs(3600) };
+        let note = |number| gaps.lock().unwrap().note(&origin, &channel, number, sent());
+        assert_eq!((note(1), note(4)), (Came::After(0), Came::After(0)));
         intake.confirmed(Kind::Below, &channel);
-        assert_eq!((note(5), note(7)), (0, 0), "nothing is numbered there");
+        assert_eq!((note(5), note(7)), (Came::After(0), Came::After(0)), "nothing is numbered there");
         intake.confirmed(Kind::Sharded, &channel);
-        assert_eq!((note(9), note(11)), (0, 1));
+        assert_eq!((note(9), note(11)), (Came::After(0), Came::After(1)));
     }
 }

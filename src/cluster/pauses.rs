@@ -1,0 +1,59 @@
+//! Notices that this process did not run for a while (`SIGSTOP`, a machine that stood still), and says what that cost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::redis::Redis;
+use crate::telemetry::metrics::Metrics;
+
+/// How often it is looked whether time has passed by.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A node that did not run for this long says so.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// A node that does not hear the others again within this time says what it knows by then.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After this time the other nodes have said twice what they have sent, and what is missing is counted.
+const SETTLED: Duration = Duration::from_secs(4);
+
+/// Runs until the node leaves Redis.
+pub(super) async fn watch(redis: Redis, metrics: Arc<Metrics>) {
+    let mut lost_before = lost(&metrics);
+    while !redis.is_closed() {
+        let began = Instant::now();
+        tokio::time::sleep(TICK).await;
+        let paused = began.elapsed().saturating_sub(TICK);
+        if paused >= PAUSE {
+            let paused_seconds = paused.as_secs();
+            tracing::warn!(
+                paused_seconds,
+                "this node did not run for a while: it was stopped, or its machine stood still"
+            );
+            hears_again(&redis).await;
+            let missed = lost(&metrics) - lost_before;
+            tracing::warn!(
+                paused_seconds,
+                missed,
+                "this node runs again; `missed` messages of other nodes never reached it"
+            );
+        }
+        lost_before = lost(&metrics);
+    }
+}
+
+async fn hears_again(redis: &Redis) {
+    let until = Instant::now() + PATIENCE;
+    while redis.hearing().is_none() && Instant::now() < until {
+        tokio::time::sleep(TICK).await;
+    }
+    tokio::time::sleep(SETTLED).await;
+}
+
+/// How many messages of other nodes this node has missed so far.
+fn lost(metrics: &Metrics) -> u64 {
+    metrics.cluster_missed_total.with_label_values::<&str>(&[]).get()
+}
