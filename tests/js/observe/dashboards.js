@@ -158,6 +158,7 @@ const node = dashboard({
     graph('Histories in memory', 'Rooms whose history is in the memory of the node, and sessions that may come back.', 'short', [[`sum(roomcast_history_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_recovery_sessions{${NODE}})`, 'sessions']]),
     graph('Clients asked', 'Clients that backends asked each second, by namespace and what came of it.', 'ops', [[perSecond('nsp, result', 'roomcast_clients_asked_total', NODE), '{{nsp}} {{result}}']]),
     graph('API', 'Requests each second, by route and status.', 'reqps', [[perSecond('route, status', 'roomcast_api_requests_total', NODE), '{{route}} {{status}}']]),
+    graph('API connections refused', 'Connections to the API listener that were closed before a request, each second, by reason.', 'cps', [[perSecond('reason', 'roomcast_api_connections_refused_total', NODE), '{{reason}}']]),
     graph('Files and threads', 'Open file descriptors, their limit, and threads.', 'short', [[`sum(process_open_fds{${NODE}})`, 'open'], [`sum(process_max_fds{${NODE}})`, 'limit'], [`sum(process_threads{${NODE}})`, 'threads']]),
   ],
 });
