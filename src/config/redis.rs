@@ -19,7 +19,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`, `redis-sentinel://` or `rediss-sentinel://`. Not set: the node stands alone.
+    /// `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`, `redis-sentinel://` or `rediss-sentinel://`. In a password `%`, `/`, `?`, `#` and `@` are percent-encoded. Not set: the node stands alone.
     pub url: Option<Url>,
     /// The ACL user; replaces the URL's.
     pub username: Option<String>,
@@ -52,7 +52,7 @@ pub struct Redis {
     pub probe_interval: Period,
     /// How often the node sends the others a canary, by which they measure loss and delay.
     pub canary_interval: Period,
-    /// Whether a node takes new clients while Redis is away: `degraded`, it does; `not_ready`, `/ready` answers 503.
+    /// Whether a node takes new clients while Redis is away, or refuses writes: `degraded`, it does; `not_ready`, `/ready` answers 503.
     pub when_away: WhenAway,
 }
 
