@@ -112,7 +112,10 @@ async fn tell(holes: Arc<Holes>) {
                 open.telling = false;
                 return;
             }
-            open.rooms.iter().map(|(room, hole)| (room.clone(), *hole)).collect()
+            match holes.redis.takes_writes() {
+                true => open.rooms.iter().map(|(room, hole)| (room.clone(), *hole)).collect(),
+                false => Vec::new(),
+            }
         };
         for (room, hole) in rooms {
             if !holes.redis.takes_writes() {

@@ -82,6 +82,12 @@ mod tests {
     }
 
     #[test]
+    fn a_node_without_contracts_would_serve_nobody() {
+        let told = agree(&Config::default(), &[]).unwrap_err().to_string();
+        assert!(told.starts_with("contracts.files: names no contract"), "{told}");
+    }
+
+    #[test]
     fn what_contracts_need_is_told_once_each() {
         let mut config = Config::default();
         config.api.keys.push(ApiKey { contracts: vec!["c".into(), "d".into(), "*".into()], ..ApiKey::default() });

@@ -179,7 +179,7 @@ async fn follow_primary(redis: Redis, renewing: Arc<AtomicBool>) {
             () = state.stopped() => return,
             () = state.demoted() => {}
         }
-        tracing::warn!("Redis is a replica now: connecting anew, to find the primary");
+        tracing::debug!("Redis is a replica: connecting anew, to find the primary");
         renew(&redis, true, &renewing);
         tokio::select! {
             () = state.stopped() => return,
