@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fred::clients::Client;
+use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::RespVersion;
 use fred::types::config::{
@@ -17,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::RedisError;
-use super::cause::Cause;
+use super::cause::{Cause, CauseKind};
 use super::health::{Part, State};
 use crate::config::{self, RedisAddress, RedisKind};
 
@@ -43,12 +44,22 @@ pub(super) async fn keep_connected(client: Client, pauses: config::Reconnect, (s
     loop {
         match client.connect().await {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => state.failed(part, Cause::of(&error)),
+            Ok(Err(error)) => state.failed(part, cause_of_attempt(&client, &error)),
             Err(_) => return,
         }
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(pauses.max.get());
     }
+}
+
+/// Why an attempt to connect failed. fred waits in vain for the answer of a sentinel that does not know the name.
+fn cause_of_attempt(client: &Client, error: &Error) -> Cause {
+    let cause = Cause::of(error);
+    let asks_sentinels = client.client_config().server.is_sentinel();
+    if asks_sentinels && cause.kind == CauseKind::Timeout {
+        return Cause { kind: CauseKind::Sentinel, ..cause };
+    }
+    cause
 }
 
 /// Where what becomes of a client's connection is noted, and as what.
@@ -86,7 +97,8 @@ pub(super) async fn note_events(client: Client, link: Arc<Link>, (state, part): 
                 Ok((error, server)) => {
                     // A lost server of a Redis Cluster leaves the others.
                     link.broken.store(server.is_some() && !client.is_clustered(), Ordering::Relaxed);
-                    state.failed(part, Cause::of(&error));
+                    let cause = if server.is_some() { Cause::of(&error) } else { cause_of_attempt(&client, &error) };
+                    state.failed(part, cause);
                 }
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
