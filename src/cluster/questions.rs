@@ -29,14 +29,17 @@ const TOLD: &str = "acknowledged";
 /// At most so many bytes of acknowledgements are told by a node.
 const MAX_BYTES: usize = 8 << 20;
 
-/// So long the other nodes may take for their way here, beyond the clients' time.
-const MARGIN: Duration = Duration::from_secs(1);
+/// How long the answers of other nodes may take to come here, beyond the time that the clients have.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// Clients are given no more time for a question of another node.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long a node that has heard a question and is not known has to say that it is there.
 const INTRODUCTION: Duration = super::HEARTBEAT;
+
+/// Questions make this node ask who is there once in this time.
+const WHO_PAUSE: Duration = Duration::from_millis(100);
 
 /// So many nodes may speak that were not known when the question was put.
 const MARGIN_NODES: usize = 64;
@@ -74,11 +77,26 @@ pub(super) struct Pending {
     waiting: Mutex<HashMap<String, Asker>>,
     /// Permits to work on questions of other nodes.
     foreign: Arc<Semaphore>,
+    /// When a question last made this node ask who is there.
+    asked_who: Mutex<Option<Instant>>,
 }
 
 impl Default for Pending {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), foreign: Arc::new(Semaphore::new(MAX_FOREIGN)) }
+        Self { waiting: Mutex::default(), foreign: Arc::new(Semaphore::new(MAX_FOREIGN)), asked_who: Mutex::default() }
+    }
+}
+
+impl Pending {
+    /// Whether it may be asked now who is there: every node answers it, so many questions at once ask it once.
+    fn may_ask_who(&self) -> bool {
+        let mut asked = self.asked_who.lock().expect("no panic while held");
+        let now = Instant::now();
+        let may = asked.is_none_or(|at| now >= at + WHO_PAUSE);
+        if may {
+            *asked = Some(now);
+        }
+        may
     }
 }
 
@@ -178,7 +196,7 @@ impl Cluster {
         let introduction = Instant::now() + INTRODUCTION;
         let mut known: HashSet<Arc<str>> = self.others().collect();
         let mut heard: HashSet<Arc<str>> = HashSet::new();
-        if known.len() < hearers {
+        if known.len() < hearers && self.pending.may_ask_who() {
             self.tell(WHO, &()).await;
         }
         loop {

@@ -85,6 +85,7 @@ test('beyond its bounds an API, a client, and a node for others, is not asked, a
     const sums = async (first, second, whom) => {
       const told = (await Promise.all([put(150, first, whom), put(150, second, whom)])).flat();
       assert.deepEqual(told.filter(({ status }) => status !== 200), []);
+      assert.deepEqual(told.flatMap(({ missingNodes }) => missingNodes), [], 'every node has told in time');
       return ['asked', 'notAsked', 'unanswered'].map((key) => told.reduce((sum, said) => sum + said[key], 0));
     };
     assert.deepEqual(await sums(w.b, far, one), [256, 44, 256], 'of one client');
