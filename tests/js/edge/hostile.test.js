@@ -36,7 +36,7 @@ const TEXTS = {
     return `42["message",${'['.repeat(depth)}${']'.repeat(depth)}]`;
   },
   'numbers that are none': () => `42["message",${chance.pick(['1e999', '-', '01', '+1', 'NaN', '0x10', '.5'])}]`,
-  'lone surrogates and bad escapes': () => `42["room:join",{"room":"${chance.pick(['\\ud800', '\\x41', '\\u12', '\\'])}"}]`,
+  'bad escapes': () => `42["room:join",{"room":"${chance.pick(['\\x41', '\\u12', '\\'])}"}]`,
   'a binary event without its binary': () => `451-["message",{"_placeholder":true,"num":0}]`,
   'a binary event with more attachments than anybody has': () => `45${chance.pick(['99999999', '4294967296', '18446744073709551616'])}-["message"]`,
   'a binary event without a count': () => `45["message",{"_placeholder":true,"num":0}]`,
