@@ -40,6 +40,7 @@ pub use wire::Wire;
 use crate::config;
 use crate::directory::Told;
 use crate::drain::standing::Standing;
+use crate::forward::Peers;
 use crate::publish::NotCarried;
 use crate::redis::Redis;
 use crate::room::Rooms;
@@ -74,6 +75,8 @@ pub struct Cluster {
     node: Arc<str>,
     rooms: Arc<Rooms>,
     members: Members,
+    /// Where they take requests of sessions.
+    peers: Arc<Peers>,
     handlers: RwLock<HashMap<&'static str, Handler>>,
     leaver: OnceLock<Leaver>,
     standing: OnceLock<StandingOf>,
@@ -106,7 +109,7 @@ const BYE: &str = "bye";
 impl Cluster {
     /// A node without others: the in-memory mode, complete in itself.
     pub fn alone(node: &str, rooms: Arc<Rooms>) -> Arc<Self> {
-        Arc::new(Self::new(node, rooms, None))
+        Arc::new(Self::new(node, rooms, Peers::none(), None))
     }
 
     /// A node that shares a Redis with others; it need not be there yet. `contracts` is a digest of what it serves: all nodes
@@ -115,6 +118,7 @@ impl Cluster {
         (node, contracts): (&str, &str),
         rooms: Arc<Rooms>,
         redis: Redis,
+        peers: Arc<Peers>,
         metrics: Arc<Metrics>,
         config: &config::Redis,
     ) -> Arc<Self> {
@@ -126,17 +130,18 @@ impl Cluster {
         tokio::spawn(pauses::watch(redis.clone(), metrics));
         let conflicts = Conflicts::new(pubsub.origin().clone(), contracts);
         let link = Link { redis, pubsub, control, canaries, wire, conflicts };
-        let cluster = Arc::new(Self::new(node, rooms, Some(link)));
+        let cluster = Arc::new(Self::new(node, rooms, peers, Some(link)));
         tokio::spawn(cluster.clone().listen(requests));
         tokio::spawn(cluster.clone().say_hello());
         cluster
     }
 
-    fn new(node: &str, rooms: Arc<Rooms>, link: Option<Link>) -> Self {
+    fn new(node: &str, rooms: Arc<Rooms>, peers: Arc<Peers>, link: Option<Link>) -> Self {
         Self {
             node: node.into(),
             rooms,
             members: Members::default(),
+            peers,
             handlers: RwLock::default(),
             leaver: OnceLock::new(),
             standing: OnceLock::new(),
@@ -266,6 +271,7 @@ impl Cluster {
                         tracing::warn!(node = %conflict.node, "{conflict}");
                     }
                 }
+                self.peers.note(node, hello.forward.clone(), Instant::now());
                 if self.members.note(node, hello, Instant::now()) {
                     tracing::info!(node = %node, "a node has joined the cluster");
                     self.expect_listeners();
@@ -273,6 +279,7 @@ impl Cluster {
             }
             WHO => self.say_once().await,
             BYE => {
+                self.peers.forget(node);
                 if let Some(link) = &self.link {
                     link.canaries.forget(node);
                 }
@@ -324,6 +331,7 @@ impl Cluster {
             heads,
             runs,
             contracts: link.conflicts.contracts().to_owned(),
+            forward: self.peers.own().cloned(),
             standing: self.standing.get().map_or_else(Standing::default, |standing| standing()),
         };
         self.tell(HELLO, &hello).await;

@@ -10,6 +10,7 @@ pub mod edge;
 pub mod listener;
 pub mod lobby;
 pub mod native;
+pub mod nodes;
 mod outstanding;
 pub mod proxy;
 mod rewind;
@@ -26,6 +27,7 @@ use crate::auth::Handshake;
 use crate::contract::model::{Namespace, TokenSource};
 use crate::error::Refusal;
 use crate::event::Event;
+use crate::forward::Forwarder;
 use crate::gateway::{Admission, Client, Gateway};
 use crate::limits::Limits;
 use crate::recovery::Pid;
@@ -42,20 +44,27 @@ pub struct Terms {
     pub limits: Arc<Limits>,
     /// Where the contracts look for tokens: requests of one session carry the same.
     pub tokens: Vec<TokenSource>,
+    /// Passes on what is of sessions of other nodes.
+    pub forwarder: Arc<Forwarder>,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
 }
 
 impl Terms {
     /// The terms of a node that serves these namespaces.
-    pub fn new(limits: Arc<Limits>, namespaces: &[Arc<Namespace>], metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        limits: Arc<Limits>,
+        namespaces: &[Arc<Namespace>],
+        forwarder: Arc<Forwarder>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mut tokens: Vec<TokenSource> = Vec::new();
         for source in namespaces.iter().flat_map(|namespace| &namespace.auth().tokens) {
             if !tokens.contains(source) {
                 tokens.push(source.clone());
             }
         }
-        Self { limits, tokens, metrics }
+        Self { limits, tokens, forwarder, metrics }
     }
 }
 

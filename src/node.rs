@@ -27,6 +27,8 @@ use crate::contract::model::Namespace;
 use crate::engine::conn::Traffic;
 use crate::engine::listener::{self, Arrival, HttpOnly, Manners};
 use crate::engine::lobby::Lobby;
+use crate::engine::nodes::Nodes;
+use crate::forward;
 use crate::http;
 use crate::telemetry::logging::Logging;
 pub use agree::agree;
@@ -52,6 +54,8 @@ pub struct Bound {
     pub server: SocketAddr,
     /// Where backends and operators connect.
     pub api: SocketAddr,
+    /// Where other nodes connect, if they do.
+    pub cluster: Option<SocketAddr>,
     /// The node's name within the cluster.
     pub node: String,
     /// What it serves.
@@ -71,21 +75,34 @@ pub async fn serve(
     signals::obey(logging.clone());
     let server = bind(config.server.listen, "server.listen")?;
     let api = bind(config.api.listen, "api.listen")?;
+    let nodes = config.cluster.listen.map(|address| bind(address, "cluster.listen")).transpose()?;
+    let cluster = nodes.as_ref().map(TcpListener::local_addr).transpose().context("cluster.listen has no address")?;
+    let address = match cluster {
+        Some(bound) => Some(forward::advertised(&config.cluster, bound).await?),
+        None => None,
+    };
     let parts = tokio::select! {
-        parts = build::build(&config) => parts?,
+        parts = build::build(&config, address) => parts?,
         _ = signals.next() => return Ok(()),
     };
     measure::log(&parts.metrics, logging.clone());
     let bound = Bound {
         server: server.local_addr().context("server.listen has no address")?,
         api: api.local_addr().context("api.listen has no address")?,
+        cluster,
         node: parts.id.clone(),
         namespaces: parts.namespaces.clone(),
     };
     tracing::info!(node = %bound.node, server = %bound.server, api = %bound.api, "the node listens");
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    tasks.spawn(serve_clients(parts.clone(), server, stop.clone()));
+    let nodes = nodes.map(|listener| Nodes {
+        listener,
+        checkpoint: parts.forwarding.checkpoint.clone(),
+        tls: parts.forwarding.tls.clone(),
+        most_pending: config.cluster.max_forwarded,
+    });
+    tasks.spawn(serve_clients(parts.clone(), server, nodes, stop.clone()));
     tasks.spawn(serve_api(parts.clone(), api, stop.clone()));
     on_ready(&bound);
     tasks.close();
@@ -100,7 +117,7 @@ pub async fn serve(
 /// # Errors
 /// As [`serve`].
 pub async fn api(config: &Config) -> anyhow::Result<axum::Router> {
-    Ok(http::api_router(build::build(config).await?.api.clone()))
+    Ok(http::api_router(build::build(config, None).await?.api.clone()))
 }
 
 fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
@@ -117,9 +134,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(WAITING)
 }
 
-async fn serve_clients(parts: Arc<Parts>, listener: TcpListener, stop: CancellationToken) {
+async fn serve_clients(parts: Arc<Parts>, listener: TcpListener, nodes: Option<Nodes>, stop: CancellationToken) {
     let routes = http::public_router(parts.ready.clone());
-    parts.engine.serve(listener, routes, stop).await;
+    parts.engine.serve(listener, nodes, routes, stop).await;
 }
 
 async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationToken) {
@@ -135,6 +152,7 @@ async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationT
         stall: API_STALL,
         traffic: Traffic::unmeasured(),
         balancers: None,
+        max_head: listener::MAX_HEAD,
         lobby: Lobby::of_api(API_PENDING, API_HEAD_TIMEOUT, &parts.api.metrics),
     };
     listener::serve(listener, HttpOnly, service, manners, stop).await;

@@ -12,6 +12,7 @@ use roomcast::cluster::{Cluster, PubSub};
 use roomcast::config;
 use roomcast::directory::{Actions, Question, Selection};
 use roomcast::event::Event;
+use roomcast::forward::Peers;
 use roomcast::publish::NotCarried;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
@@ -85,7 +86,7 @@ impl Node {
         let config = config(&server.url());
         let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
         let rooms = Arc::new(Rooms::new(["/".into()]));
-        let cluster = Cluster::join((name, "contracts"), rooms, redis.clone(), metrics.clone(), &config);
+        let cluster = Cluster::join((name, "contracts"), rooms, redis.clone(), Peers::none(), metrics.clone(), &config);
         let pubsub = cluster.pubsub().unwrap().clone();
         Self { redis, pubsub, metrics, cluster }
     }

@@ -17,6 +17,7 @@ use roomcast::engine::native::{NativeCarrier, NativeEngine};
 use roomcast::engine::{Gate, Terms};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
+use roomcast::forward::Forwarder;
 use roomcast::limits::Limits;
 use roomcast::publish::{Carried, Carrier, Outgoing};
 use roomcast::room::Rooms;
@@ -77,14 +78,14 @@ impl Node {
         let cluster = Cluster::alone("n", rooms.clone());
         let carrier = NativeCarrier::new(rooms.clone(), &cluster, None, metrics.clone());
         let limits = Arc::new(Limits::new(&config::Limits::default(), &[], metrics.clone()));
-        let terms = Terms::new(limits, &[], metrics);
+        let terms = Terms::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
         let gate = Arc::new(Echo { rooms, ended: std::sync::Mutex::default() });
         let engine = Arc::new(NativeEngine::new(&server, &terms, &carrier, &gate));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, serving) = (CancellationToken::new(), engine.clone());
         let stopped = stop.clone();
-        tokio::spawn(async move { serving.serve(listener, axum::Router::new(), stopped).await });
+        tokio::spawn(async move { serving.serve(listener, None, axum::Router::new(), stopped).await });
         Self { address, gate, carrier, engine, stop }
     }
 

@@ -114,8 +114,11 @@ fn on_ready(config: &mut Config) -> Result<impl FnOnce(&Bound) + Send + 'static,
     let path = config.server.path.clone();
     Ok(move |bound: &Bound| {
         if announces {
-            let Bound { server, api, node, .. } = bound;
-            let line = json!({ "ready": true, "server": server, "api": api, "node": node });
+            let Bound { server, api, cluster, node, .. } = bound;
+            let mut line = json!({ "ready": true, "server": server, "api": api, "node": node });
+            if let Some(cluster) = cluster {
+                line["cluster"] = json!(cluster);
+            }
             _ = say(&format!("{line}\n"));
         }
         if let Some(Development { token, api_key }) = development {

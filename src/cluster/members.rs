@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HEARTBEAT;
 use crate::drain::standing::Standing;
+use crate::forward::Announced;
 
 /// A node that was not heard for so long counts as gone.
 const SILENCE: Duration = Duration::from_millis(3 * HEARTBEAT.as_millis() as u64 + 500);
@@ -55,6 +56,9 @@ pub(super) struct Hello {
     /// How many runs of numbers it has begun: a run that is not among them begins later. Nodes of earlier versions do not say it.
     #[serde(default)]
     pub(super) runs: u32,
+    /// Where it takes requests of its sessions. Nodes of earlier versions do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) forward: Option<Announced>,
     /// Whether it leaves, and what it can take. Nodes of earlier versions do not say it.
     #[serde(default)]
     pub(super) standing: Standing,
@@ -138,6 +142,7 @@ mod tests {
             heads: HashMap::new(),
             contracts: String::new(),
             runs: 0,
+            forward: None,
             standing: Standing::default(),
         }
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::edge::Hub;
 use super::native::{NativeCarrier, NativeEngine};
+use super::nodes::Nodes;
 use super::socketioxide::{SocketioxideCarrier, SocketioxideEngine};
 use super::{Gate, Terms};
 use crate::cluster::Cluster;
@@ -94,11 +95,11 @@ impl<G: Gate> Engine<G> {
         }
     }
 
-    /// Serves the public listener until `stop` is cancelled and every connection is closed.
-    pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
+    /// Serves the public listener, and the one for other nodes, until `stop` is cancelled and every connection is closed.
+    pub async fn serve(&self, listener: TcpListener, nodes: Option<Nodes>, routes: Router, stop: CancellationToken) {
         match self {
-            Self::Socketioxide(engine) => engine.serve(listener, routes, stop).await,
-            Self::Native(engine) => engine.serve(listener, routes, stop).await,
+            Self::Socketioxide(engine) => engine.serve(listener, nodes, routes, stop).await,
+            Self::Native(engine) => engine.serve(listener, nodes, routes, stop).await,
         }
     }
 

@@ -102,6 +102,12 @@ impl Traffic {
         let counter = |name| IntCounter::new(name, name).expect("the name is one of a metric");
         Self { received: counter("received"), sent: counter("sent") }
     }
+
+    /// Those of connections with other nodes.
+    pub fn with_nodes(metrics: &Metrics) -> Self {
+        let count = |direction| metrics.forward_bytes_total.with_label_values(&[direction]);
+        Self { received: count("received"), sent: count("sent") }
+    }
 }
 
 /// A client's stream.

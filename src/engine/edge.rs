@@ -33,6 +33,7 @@ use super::Terms;
 use super::conn::KillSwitch;
 use super::listener::Arrival;
 use crate::config;
+use crate::forward::{Forwarder, NodeKey};
 use crate::session::Peer;
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::telemetry::metrics::Metrics;
@@ -40,6 +41,13 @@ use crate::telemetry::metrics::Metrics;
 /// The client's address as far as trusted proxies say; among the extensions of requests that go to the routes.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientIp(pub IpAddr);
+
+/// Among the extensions of a request that another node brought: its client's address, as that node's trusted proxies say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FromNode {
+    /// The client's address.
+    pub(super) client: IpAddr,
+}
 
 /// What is kept of a handshake's headers for as long as its connection lives. All others are dropped: each would hold
 /// the whole buffer that it was read into.
@@ -74,6 +82,7 @@ struct Shared {
     /// A client whose body takes longer would be given up for its heartbeat, too.
     body_timeout: Duration,
     hub: Arc<Hub>,
+    forwarder: Arc<Forwarder>,
     metrics: Arc<Metrics>,
 }
 
@@ -119,6 +128,24 @@ impl Shared {
             audit::record(Kind::BindingFailed, Record { ip: Some(ip), socket, ..Record::default() });
         }
         inner
+    }
+
+    /// Has the node that a session is on answer its request. Where that cannot be, the session is unknown.
+    async fn forward(
+        &self,
+        node: NodeKey,
+        request: Request<Body>,
+        arrival: Option<Arrival>,
+        (sid, ip, websocket): (&str, IpAddr, bool),
+    ) -> Response<Body> {
+        // No node gives such an id to a client that has no session.
+        if let Some(arrival) = &arrival {
+            arrival.guest.leave();
+        }
+        match self.forwarder.forward(node, request, sid, ip, websocket).await {
+            Ok(answer) => answer,
+            Err(why) => self.turn_away(why.into()),
+        }
     }
 
     fn turn_away(&self, turned: TurnedAway) -> Response<Body> {
@@ -168,9 +195,15 @@ where
             max_connections: config.max_connections,
             body_timeout: config.ping_interval.get() + config.ping_timeout.get(),
             hub,
+            forwarder: terms.forwarder.clone(),
             metrics: terms.metrics.clone(),
         };
         Self { shared: Arc::new(shared), engine, routes }
+    }
+
+    /// The same edge for requests that other nodes bring: it has no other routes.
+    pub fn for_nodes(&self) -> Self {
+        Self { routes: Router::new(), ..self.clone() }
     }
 
     /// The same door for those who do not come through HTTP's hands.
@@ -181,7 +214,11 @@ where
     async fn handle(self, mut request: Request<Body>) -> Response<Body> {
         let arrival = request.extensions_mut().remove::<Arrival>();
         let address = arrival.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |arrival| arrival.address.ip());
-        let ip = self.shared.proxies.client(address, request.headers());
+        let from_node = request.extensions_mut().remove::<FromNode>();
+        let ip = match from_node {
+            Some(from_node) => from_node.client,
+            None => self.shared.proxies.client(address, request.headers()),
+        };
         if !request.uri().path().starts_with(&self.shared.path) {
             request.extensions_mut().insert(ClientIp(ip));
             let Ok(response) = self.routes.oneshot(request).await;
@@ -190,7 +227,14 @@ where
         let query = Query::read(request.uri());
         match query.sid {
             _ if query.ambiguous => self.shared.turn_away(TurnedAway::Malformed),
+            // A node brings requests of sessions only, and what it brings goes no further.
+            None if from_node.is_some() => self.shared.turn_away(TurnedAway::UnknownSession),
             None => self.handshake(request, arrival, ip, query.websocket).await,
+            Some(sid) if from_node.is_none() && !self.shared.hub.knows(&sid) => match self.shared.forwarder.names(&sid)
+            {
+                Some(node) => self.shared.forward(node, request, arrival, (&sid, ip, query.websocket)).await,
+                None => self.shared.turn_away(TurnedAway::UnknownSession),
+            },
             Some(sid) => self.go_on(request, arrival, ip, query.websocket, &sid).await,
         }
     }

@@ -110,6 +110,8 @@ pub struct Manners {
     pub balancers: Option<Balancers>,
     /// Where connections wait for their sessions.
     pub lobby: Arc<Lobby>,
+    /// The longest head of a request, in bytes.
+    pub max_head: usize,
 }
 
 /// Serves until `stop` is cancelled; then no more connections are accepted, and those that are idle close.
@@ -209,7 +211,7 @@ where
             let stream = Conn::new(Rewind::new(read, stream), door.manners.stall, door.manners.traffic.clone());
             let arrival = Arrival { address: self.address, kill: stream.kill_switch(), guest: Arc::new(guest) };
             // HTTP has a task of its own: it is large.
-            door.connections.spawn(connection(stream, arrival, door.service.clone(), door.stop.clone()));
+            door.connections.spawn(connection(stream, arrival, self.door.clone()));
         }
         Poll::Ready(())
     }
@@ -232,7 +234,9 @@ async fn announced(
     }
 }
 
-async fn connection(conn: Conn<Rewind<TcpStream>>, arrival: Arrival, service: impl Serve, stop: CancellationToken) {
+async fn connection<S: Serve>(conn: Conn<Rewind<TcpStream>>, arrival: Arrival, door: Arc<Door<S>>) {
+    let (service, stop, max_head) = (door.service.clone(), door.stop.clone(), door.manners.max_head);
+    drop(door);
     let guest = arrival.guest.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         arrival.guest.spoke();
@@ -241,7 +245,7 @@ async fn connection(conn: Conn<Rewind<TcpStream>>, arrival: Arrival, service: im
         service.clone().oneshot(request)
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(MAX_HEAD);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(max_head);
     let serving = http.serve_connection(TokioIo::new(conn), service).with_upgrades();
     let shown_out = guest.shown_out();
     tokio::pin!(serving, shown_out);

@@ -78,6 +78,14 @@ impl Lobby {
         Arc::new(Self { most, patience, guests, silent: refused("silent"), crowded: refused("pending"), files: None })
     }
 
+    /// That of the listener for other nodes.
+    pub fn of_nodes(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
+        let refused = |reason| metrics.forward_received_total.with_label_values(&[reason]);
+        let files = Files::new(process::max_open_files(), refused("files"));
+        let guests = Mutex::default();
+        Arc::new(Self { most, patience, guests, silent: refused("silent"), crowded: refused("pending"), files })
+    }
+
     /// Whether a connection leaves enough file descriptors to others; one that does not is counted as refused.
     pub fn has_files_left(&self, connection: &impl AsRawFd) -> bool {
         self.files.as_ref().is_none_or(|files| files.permit(connection.as_raw_fd()))

@@ -36,6 +36,7 @@ use self::turn::Turns;
 use super::conn::Traffic;
 use super::edge::{EngineSession, Hub};
 use super::listener;
+use super::nodes::Nodes;
 use super::outstanding::Bounds;
 use super::socketioxide::SocketioxideEngine;
 use super::{Gate, Terms};
@@ -122,11 +123,13 @@ impl<G: Gate> NativeEngine<G> {
         self.http.hub()
     }
 
-    /// Serves the public listener until `stop` is cancelled and every connection is closed.
-    pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
+    /// Serves the public listener, and the one for other nodes, until `stop` is cancelled and every connection is closed.
+    pub async fn serve(&self, listener: TcpListener, nodes: Option<Nodes>, routes: Router, stop: CancellationToken) {
         let edge = self.http.edge(routes);
+        let nodes = self.http.serve_nodes(nodes, edge.for_nodes(), stop.clone());
         let intake = NativeIntake::new(self.shared.clone(), edge.entrance(), stop.clone());
-        listener::serve(listener, intake, self.http.around(edge), self.http.manners(), stop).await;
+        let clients = listener::serve(listener, intake, self.http.around(edge), self.http.manners(), stop);
+        tokio::join!(nodes, clients);
         self.hub().emptied().await;
     }
 

@@ -27,6 +27,7 @@ use super::conn::Traffic;
 use super::edge::{Edge, Hub, Origins};
 use super::listener::{self, HttpOnly, Manners, Serve};
 use super::lobby::Lobby;
+use super::nodes::Nodes;
 use super::outstanding::Bounds;
 use super::proxy::Balancers;
 use super::{Gate, Terms};
@@ -78,8 +79,11 @@ impl SocketioxideEngine {
         for namespace in carrier.namespaces() {
             io.ns(namespace.to_string(), Door::new(namespace.clone(), gate.clone(), carrier.clone()));
         }
-        let hub =
-            Arc::new(Hub::new(terms.limits.clone(), Bounds { packets: config.queue, bytes: config.queued_bytes() }));
+        let hub = Arc::new(Hub::new(
+            terms.limits.clone(),
+            terms.forwarder.clone(),
+            Bounds { packets: config.queue, bytes: config.queued_bytes() },
+        ));
         Self { hub, terms: terms.clone(), service, config: config.clone(), _io: io }
     }
 
@@ -103,10 +107,24 @@ impl SocketioxideEngine {
         Origins::new(&self.config.cors_origins).cors().layer(edge)
     }
 
-    /// Serves the public listener until `stop` is cancelled and every connection is closed.
-    pub async fn serve(&self, listener: TcpListener, routes: Router, stop: CancellationToken) {
-        listener::serve(listener, HttpOnly, self.service(routes), self.manners(), stop).await;
+    /// Serves the public listener, and the one for other nodes, until `stop` is cancelled and every connection is closed.
+    pub async fn serve(&self, listener: TcpListener, nodes: Option<Nodes>, routes: Router, stop: CancellationToken) {
+        let edge = self.edge(routes);
+        let nodes = self.serve_nodes(nodes, edge.for_nodes(), stop.clone());
+        tokio::join!(nodes, listener::serve(listener, HttpOnly, self.around(edge), self.manners(), stop));
         self.hub.emptied().await;
+    }
+
+    /// Serves the listener for other nodes, if there is one.
+    pub(super) async fn serve_nodes(
+        &self,
+        nodes: Option<Nodes>,
+        edge: Edge<SocketIoService<Router, Adapter>>,
+        stop: CancellationToken,
+    ) {
+        if let Some(nodes) = nodes {
+            nodes.serve(edge, &self.config, &self.terms.metrics, stop).await;
+        }
     }
 
     /// How the public listener treats connections.
@@ -115,6 +133,7 @@ impl SocketioxideEngine {
         Manners {
             lobby: Lobby::new(self.terms.limits.most_pending(), self.config.handshake_timeout.get(), metrics),
             stall: self.config.stall(),
+            max_head: listener::MAX_HEAD,
             traffic: Traffic::new(metrics),
             balancers: self.config.proxy_protocol.then(|| Balancers::new(&self.config.trusted_proxies)),
         }

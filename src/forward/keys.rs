@@ -19,6 +19,10 @@ pub(super) struct SecretKeys {
     pub(super) hide: Keyed,
     /// Proves that a node made a session id.
     pub(super) prove: Keyed,
+    /// Signs a request.
+    pub(super) sign: Keyed,
+    /// Signs the answer to a request.
+    pub(super) answer: Keyed,
 }
 
 impl ClusterKeys {
@@ -45,7 +49,12 @@ impl SecretKeys {
             let derived = keyed(secret).chain_update(purpose).finalize().into_bytes();
             keyed(&derived)
         };
-        Self { hide: key("roomcast session id, hide, 1"), prove: key("roomcast session id, prove, 1") }
+        Self {
+            hide: key("roomcast session id, hide, 1"),
+            prove: key("roomcast session id, prove, 1"),
+            sign: key("roomcast forwarded request, 1"),
+            answer: key("roomcast forwarded answer, 1"),
+        }
     }
 }
 

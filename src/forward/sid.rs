@@ -41,16 +41,33 @@ impl NodeKey {
     pub(super) fn to_bytes(self) -> [u8; NODE] {
         self.0.to_be_bytes()
     }
+
+    /// Reads 16 hexadecimal digits.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let plain = text.len() == 2 * NODE && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        plain.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+}
+
+impl std::fmt::Display for NodeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }
 
 /// Makes the session ids of this node, and reads those of others.
 #[derive(Debug, Clone)]
-pub struct Sids {
+pub struct SidMint {
     keys: ClusterKeys,
     own: NodeKey,
 }
 
-impl Sids {
+impl SidMint {
+    /// Whether ids name their node.
+    pub fn names_nodes(&self) -> bool {
+        self.keys.newest().is_some()
+    }
+
     /// Ids that name `own`. Without keys they name no node.
     pub fn new(keys: ClusterKeys, own: NodeKey) -> Self {
         Self { keys, own }
@@ -117,10 +134,10 @@ mod tests {
     use super::*;
     use crate::config::{Cluster, Secret};
 
-    fn sids(secrets: &[&str]) -> Sids {
+    fn sids(secrets: &[&str]) -> SidMint {
         let secret = |at: usize| secrets.get(at).map(|secret| Secret::new(*secret));
         let config = Cluster { secret: secret(0), previous_secret: secret(1), ..Cluster::default() };
-        Sids::new(ClusterKeys::new(&config), NodeKey::random())
+        SidMint::new(ClusterKeys::new(&config), NodeKey::random())
     }
 
     fn is_plain(id: &str) -> bool {

@@ -12,6 +12,7 @@ use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
 use crate::drain::Drain;
 use crate::engine::{Engine, EngineCarrier, Terms};
+use crate::forward::Forwarding;
 use crate::gateway::{self, Gateway};
 use crate::history::History;
 use crate::hooks::outbox::OutboxKeys;
@@ -54,6 +55,7 @@ pub(super) struct Parts {
     pub(super) drain: Arc<Drain>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) forwarding: Forwarding,
 }
 
 /// What most parts need.
@@ -66,14 +68,15 @@ struct Ground<'a> {
     metrics: Arc<Metrics>,
 }
 
-/// Builds a node. Nothing listens yet; Redis need not be there.
-pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
+/// Builds a node that other nodes know by `address`, if they do. Nothing is served yet; Redis need not be there.
+pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::Result<Arc<Parts>> {
     let ground = ground(config)?;
+    let forwarding = Forwarding::new(config, address, &ground.metrics)?;
     let auth = Authenticator::new(&config.auth, ground.metrics.clone()).await?;
     let hooks = Arc::new(hooks(&ground)?);
     let presence = presence_of(&ground);
     let rooms = rooms(&ground, &presence);
-    let cluster = cluster(&ground, rooms.clone());
+    let cluster = cluster(&ground, rooms.clone(), &forwarding);
     let carrier = carrier(&ground, &cluster, rooms.clone());
     let history = Arc::new(ground.by_redis(History::in_redis, History::in_memory));
     let owners = Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory));
@@ -115,11 +118,11 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
     let ending = gateway.clone();
     let end: EndSession = Arc::new(move |session| ending.end_revoked(session));
     let revoker = ClusterRevoker::start(&cluster, auth.revocations(), &rooms, ground.redis.clone(), end);
-    let terms = Terms::new(limits.clone(), &ground.namespaces, ground.metrics.clone());
+    let terms = Terms::new(limits.clone(), &ground.namespaces, forwarding.forwarder.clone(), ground.metrics.clone());
     let engine = Engine::new(&config.server, &terms, &carrier, &gateway);
     engine.hub().measured_by(&ground.metrics);
     let drain = Drain::new(&config.drain, ground.metrics.clone());
-    leaving::start(&drain, engine.hub(), &cluster, config.server.max_connections);
+    leaving::start(&drain, engine.hub(), forwarding.forwarder.tunnels(), &cluster, config.server.max_connections);
     let when_away = config.redis.when_away;
     let redis = ground.redis.clone();
     let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), redis, drain.clone(), when_away));
@@ -139,9 +142,21 @@ pub(super) async fn build(config: &Config) -> anyhow::Result<Arc<Parts>> {
         limits: ApiLimits::from(&config.api),
     });
     let Ground { id, namespaces, redis, metrics, .. } = ground;
-    let parts =
-        Parts { id, namespaces, redis, presence, cluster, gateway, engine, api, ready, drain, publisher, metrics };
-    Ok(Arc::new(parts))
+    Ok(Arc::new(Parts {
+        id,
+        namespaces,
+        redis,
+        presence,
+        cluster,
+        gateway,
+        engine,
+        api,
+        ready,
+        drain,
+        publisher,
+        metrics,
+        forwarding,
+    }))
 }
 
 fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
@@ -229,15 +244,11 @@ fn rooms(ground: &Ground<'_>, presence: &Arc<dyn Presence>) -> Arc<Rooms> {
     Arc::new(rooms)
 }
 
-fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>) -> Arc<Cluster> {
-    match &ground.redis {
-        None => Cluster::alone(&ground.id, rooms),
-        Some(redis) => {
-            let digest = digest(&ground.contracts);
-            let metrics = ground.metrics.clone();
-            Cluster::join((&ground.id, &digest), rooms, redis.clone(), metrics, &ground.config.redis)
-        }
-    }
+fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>, forwarding: &Forwarding) -> Arc<Cluster> {
+    let Some(redis) = ground.redis.clone() else { return Cluster::alone(&ground.id, rooms) };
+    let (digest, metrics) = (digest(&ground.contracts), ground.metrics.clone());
+    let peers = forwarding.peers.clone();
+    Cluster::join((&ground.id, &digest), rooms, redis, peers, metrics, &ground.config.redis)
 }
 
 /// What nodes of one cluster must have in common. The order in which files are named does not matter.

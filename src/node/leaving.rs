@@ -7,18 +7,21 @@ use crate::drain::course::Left;
 use crate::drain::standing::Standing;
 use crate::drain::{Drain, Neighbours, Sockets};
 use crate::engine::edge::{EngineSession, Hub};
+use crate::forward::tunnel::Tunnels;
 
 /// Has the drain move this node. Needs a Tokio runtime.
-pub(super) fn start(drain: &Arc<Drain>, hub: &Arc<Hub>, cluster: &Arc<Cluster>, most: u64) {
+pub(super) fn start(drain: &Arc<Drain>, hub: &Arc<Hub>, tunnels: &Tunnels, cluster: &Arc<Cluster>, most: u64) {
     let said = Arc::downgrade(drain);
     cluster.stand(move || said.upgrade().map_or_else(Standing::default, |drain| drain.standing()));
-    let connections = Arc::new(Connections { hub: hub.clone(), order: Mutex::default() });
+    let connections = Arc::new(Connections { hub: hub.clone(), tunnels: tunnels.clone(), order: Mutex::default() });
     drain.start(connections, Arc::new(Others(cluster.clone())), most);
 }
 
 /// The connections of this node.
 struct Connections {
     hub: Arc<Hub>,
+    /// Those of clients whose sessions are on other nodes.
+    tunnels: Tunnels,
     /// In which they are asked to go: a map's own, which is as good as any.
     order: Mutex<Vec<Weak<EngineSession>>>,
 }
@@ -30,7 +33,10 @@ impl Sockets for Connections {
 
     fn left(&self) -> Left {
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        Left { unasked: count(self.hub.unasked()), open: count(self.hub.open()).saturating_add(self.hub.untold()) }
+        Left {
+            unasked: count(self.hub.unasked()).saturating_add(self.tunnels.unasked()),
+            open: count(self.hub.open()).saturating_add(self.hub.untold()).saturating_add(self.tunnels.open()),
+        }
     }
 
     fn close(&self, count: usize) -> usize {
@@ -49,7 +55,7 @@ impl Sockets for Connections {
                 closed += 1;
             }
         }
-        closed
+        closed + self.tunnels.close(count - closed)
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskT
     let half = || by - by.saturating_duration_since(Instant::now()) / 2;
     // Nobody is left, or it is time: whoever is, goes with the listeners. Requests that are being answered are waited for.
     parts.engine.close_all();
+    parts.forwarding.forwarder.tunnels().close(usize::MAX);
     stop.cancel();
     if timeout_at(half(), tasks.wait()).await.is_err() {
         tracing::warn!("some connections did not end in time");

@@ -61,6 +61,8 @@ kinds! {
     LimitHit = "limit_hit" warn;
     /// A page of this origin may not connect.
     OriginRefused = "origin_refused" warn;
+    /// A request came to `cluster.listen` that no node of the cluster sent now.
+    ForwardRefused = "forward_refused" warn;
     /// Somebody used the id of another client's session.
     BindingFailed = "binding_failed" warn;
     /// A client that did not read was disconnected.

@@ -121,8 +121,8 @@ metrics! {
     websockets_compressed: gauge [];
     /// Clients that began to move from polling to WebSocket.
     transport_upgrades_total: counter [];
-    /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed (an unknown transport, another version of the protocol, a parameter twice), unknown_session (ended, or somebody else's), overlap (a body before the one before it has come), slow_body (not within ping_interval and ping_timeout); and connections that were closed before they had a session: silent (server.handshake_timeout), pending (limits.max_pending_connections), files (the process has nearly as many files open as it may have).
-    handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded", "ip_connections", "ip_rate", "malformed", "unknown_session", "overlap", "slow_body", "silent", "pending", "files"];
+    /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed (an unknown transport, another version of the protocol, a parameter twice), unknown_session (ended, or somebody else's), overlap (a body before the one before it has come), slow_body (not within ping_interval and ping_timeout), too_large (a body for another node beyond server.max_payload); and connections that were closed before they had a session: silent (server.handshake_timeout), pending (limits.max_pending_connections), files (the process has nearly as many files open as it may have).
+    handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded", "ip_connections", "ip_rate", "malformed", "unknown_session", "overlap", "slow_body", "too_large", "silent", "pending", "files"];
     /// Bytes of the public listener's connections, by direction: received, sent. Below TLS and above TCP.
     network_bytes_total: counter ["direction"] from ["received", "sent"];
     /// Packets that wait to be written to clients now, over all WebSockets of the native engine; the library does not tell how many of its own wait.
@@ -191,6 +191,16 @@ metrics! {
     cluster_nodes: gauge [];
     /// Nodes that cannot be in one cluster with others, as this node hears them now, by what is wrong: same_id (two have one node.id), other_contracts (other contract files on one redis.prefix).
     cluster_conflicts: gauge ["kind"] from ["same_id", "other_contracts"];
+    /// Requests of clients whose session is on another node, by what they are (poll, post, upgrade) and by result: answered (by that node, whatever it says), or not: gone (the node is not known), unreachable, cut (the connection broke), timeout, refused (the secrets differ), busy (cluster.max_forwarded), too_large, slow_body, overlap (a body before the one before it has come).
+    forwarded_total: counter ["kind", "result"] each ["poll", "post", "upgrade"] from ["answered", "gone", "unreachable", "cut", "timeout", "refused", "busy", "too_large", "slow_body", "overlap"];
+    /// Seconds from the sending of a request to another node to the head of its answer, by what it is; a poll waits for an event or a ping.
+    forward_seconds: histogram ["kind"] from ["poll", "post", "upgrade"] buckets COARSE;
+    /// Requests (request) and WebSockets (tunnel) of clients that are on their way to other nodes now (together at most cluster.max_forwarded).
+    forward_in_flight: gauge ["what"] from ["request", "tunnel"];
+    /// Requests that came to cluster.listen, by result: served (given to the session's edge), malformed, signature (it does not hold: the secrets differ, or it is no node), stale (more than 30 s old or new), replayed, body (not the one that was signed, or not in time), busy (cluster.max_forwarded); and connections that were closed before they brought a request: silent (server.handshake_timeout), pending (cluster.max_forwarded), files (the process has nearly as many files open as it may have).
+    forward_received_total: counter ["result"] from ["served", "malformed", "signature", "stale", "replayed", "body", "busy", "silent", "pending", "files"];
+    /// Bytes of connections to cluster.listen, by direction: received, sent.
+    forward_bytes_total: counter ["direction"] from ["received", "sent"];
     /// Canaries that this node has numbered for the other nodes; each of those receives it, or counts it lost.
     canaries_sent_total: counter [];
     /// Canaries that this node could not hand to Redis, by reason. The others count them lost.

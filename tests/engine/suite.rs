@@ -20,6 +20,7 @@ use roomcast::config;
 use roomcast::engine::{Engine, EngineCarrier, Gate, Terms};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
+use roomcast::forward::{Forwarder, Peers};
 use roomcast::limits::Limits;
 use roomcast::publish::{Carrier, NotCarried, Outgoing, Remote};
 use roomcast::redis::Redis;
@@ -145,7 +146,14 @@ impl Node {
         let redis = redis.map(|(server, name)| {
             let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
             let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
-            let cluster = Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), metrics.clone(), &config);
+            let cluster = Cluster::join(
+                (name, "contracts"),
+                rooms.clone(),
+                redis.clone(),
+                Peers::none(),
+                metrics.clone(),
+                &config,
+            );
             cluster.obey();
             (redis, cluster)
         });
@@ -161,14 +169,14 @@ impl Node {
             closed: Mutex::default(),
         });
         let limits = Arc::new(Limits::new(&limits, &[], metrics.clone()));
-        let terms = Terms::new(limits.clone(), &[], metrics.clone());
+        let terms = Terms::new(limits.clone(), &[], Forwarder::alone(metrics.clone()), metrics.clone());
         let engine = Arc::new(Engine::new(&server, &terms, &chosen, &gate));
         engine.hub().measured_by(&metrics);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, serving) = (CancellationToken::new(), engine.clone());
         let stopped = stop.clone();
-        tokio::spawn(async move { serving.serve(listener, axum::Router::new(), stopped).await });
+        tokio::spawn(async move { serving.serve(listener, None, axum::Router::new(), stopped).await });
         Self { address, gate, carrier, engine, limits, metrics, redis, stop }
     }
 

@@ -9,6 +9,7 @@ use roomcast::config;
 use roomcast::contract::load::{Source, load_sources};
 use roomcast::engine::EngineCarrier;
 use roomcast::event::{Args, Event};
+use roomcast::forward::Peers;
 use roomcast::gateway::{self, Client, Gateway};
 use roomcast::history::History;
 use roomcast::hooks::{Hooks, Notices};
@@ -103,7 +104,8 @@ impl Node {
         let paths = namespaces.iter().map(|namespace| namespace.path.clone());
         let rooms = Arc::new(Rooms::new(paths).watched_by(presence.clone()));
         presence.start(&rooms, Arc::new(|_| {}));
-        let cluster = Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), metrics.clone(), &config);
+        let cluster =
+            Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), Peers::none(), metrics.clone(), &config);
         let keys = Some(redis.keys().clone());
         let carrier = EngineCarrier::new(config::Engine::Native, rooms.clone(), &cluster, keys, metrics.clone());
         let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));

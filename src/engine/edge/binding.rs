@@ -1,14 +1,12 @@
 //! Whose a long-polling session is.
 //!
-//! Its id on the wire is a secret: 122 random bits that only the client is told, in the answer to its handshake. It is not the
-//! Socket.IO id, which others may see. Beside it, a request must come from the address that opened the session, and carry the
+//! Its id on the wire is a secret ([`crate::forward::sid`]) that only the client is told, in the answer to its handshake. It is
+//! not the Socket.IO id, which others may see. Beside it, a request must come from the address that opened the session, and carry the
 //! credentials that the handshake carried where the contracts look for them.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, Uri};
 
@@ -69,11 +67,6 @@ impl Mark {
         let header = self.header == request.header || (websocket && request.header == 0);
         self.address == request.address && self.rest == request.rest && header
     }
-}
-
-/// A session's id on the wire.
-pub(super) fn new_secret() -> String {
-    URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes())
 }
 
 fn param<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
@@ -137,12 +130,5 @@ mod tests {
         let binding = Binding::new(false, &[TokenSource::Auth("token".into())]);
         let own = mark(&binding, "192.0.2.1", "token=T", Some("Bearer a"), "sid=abc");
         assert!(own.permits(mark(&binding, "192.0.2.2", "token=U", None, "sid=d"), false));
-    }
-
-    #[test]
-    fn secrets_are_long_and_never_the_same() {
-        let secrets: std::collections::HashSet<_> = (0..1000).map(|_| new_secret()).collect();
-        assert_eq!(secrets.len(), 1000);
-        assert!(secrets.iter().all(|secret| secret.len() == 22));
     }
 }

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use prometheus::IntGaugeVec;
 
-use super::binding::{Mark, new_secret};
+use super::binding::Mark;
 use super::refusal::TurnedAway;
 use crate::engine::conn::KillSwitch;
 use crate::engine::outstanding::{Bounds, Outstanding};
+use crate::forward::Forwarder;
 use crate::limits::Limits;
 use crate::session::Peer;
 use crate::telemetry::metrics::{Metrics, count};
@@ -44,6 +45,7 @@ type Closer = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 /// Counts connections, and finds those that poll by their ids.
 pub struct Hub {
     limits: Arc<Limits>,
+    forwarder: Arc<Forwarder>,
     bounds: Bounds,
     open: AtomicU64,
     closing: AtomicU64,
@@ -111,9 +113,10 @@ pub struct Place {
 
 impl Hub {
     /// Nobody is connected; so much may wait for each client.
-    pub(in crate::engine) fn new(limits: Arc<Limits>, bounds: Bounds) -> Self {
+    pub(in crate::engine) fn new(limits: Arc<Limits>, forwarder: Arc<Forwarder>, bounds: Bounds) -> Self {
         Self {
             limits,
+            forwarder,
             bounds,
             open: AtomicU64::new(0),
             refuses: AtomicBool::new(false),
@@ -219,7 +222,7 @@ impl Hub {
 
     /// Notes a session that began by polling. Returns its id on the wire.
     pub(super) fn remember(&self, inner: &str, mark: Mark, session: &Arc<EngineSession>) -> String {
-        let outer = new_secret();
+        let outer = self.forwarder.new_sid();
         let polling = Box::new(Polling { inner: inner.to_owned(), outer: outer.clone(), mark });
         if session.polling.set(polling).is_ok() {
             self.polling.lock().expect("no panic while held").insert(outer.clone(), Arc::downgrade(session));
@@ -230,6 +233,11 @@ impl Hub {
     /// A session that began by polling, by its id on the wire.
     pub(super) fn session(&self, outer: &str) -> Option<Arc<EngineSession>> {
         self.polling.lock().expect("no panic while held").get(outer)?.upgrade()
+    }
+
+    /// Whether a session that began by polling is here, or was until a short while ago.
+    pub(super) fn knows(&self, outer: &str) -> bool {
+        self.session(outer).is_some() || self.closed.lock().expect("no panic while held").contains_key(outer)
     }
 
     /// Whether we have closed a polling session a short while ago. Whoever polls is then told so.
@@ -515,7 +523,8 @@ mod tests {
     fn hub(max_connections_per_ip: u32) -> Arc<Hub> {
         let limits = config::Limits { max_connections_per_ip, ..config::Limits::default() };
         let bounds = Bounds { packets: 1, bytes: 1 };
-        Arc::new(Hub::new(Arc::new(Limits::new(&limits, &[], Arc::default())), bounds))
+        let forwarder = Forwarder::alone(Arc::default());
+        Arc::new(Hub::new(Arc::new(Limits::new(&limits, &[], Arc::default())), forwarder, bounds))
     }
 
     fn mark(ip: &str) -> Mark {

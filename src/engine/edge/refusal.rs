@@ -6,6 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::error::{Code, Refusal};
+use crate::forward::NotForwarded;
 
 /// How long a client that found no place should wait, in seconds.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
@@ -29,6 +30,24 @@ pub(super) enum TurnedAway {
     Overlap,
     /// The body did not come in time.
     SlowBody,
+    /// The body is larger than `server.max_payload`.
+    TooLarge,
+}
+
+impl From<NotForwarded> for TurnedAway {
+    fn from(why: NotForwarded) -> Self {
+        match why {
+            NotForwarded::Gone
+            | NotForwarded::Unreachable
+            | NotForwarded::Cut
+            | NotForwarded::Timeout
+            | NotForwarded::Refused => Self::UnknownSession,
+            NotForwarded::Busy => Self::Crowded,
+            NotForwarded::TooLarge => Self::TooLarge,
+            NotForwarded::SlowBody => Self::SlowBody,
+            NotForwarded::Overlap => Self::Overlap,
+        }
+    }
 }
 
 impl TurnedAway {
@@ -44,6 +63,7 @@ impl TurnedAway {
             Self::UnknownSession => "unknown_session",
             Self::Overlap => "overlap",
             Self::SlowBody => "slow_body",
+            Self::TooLarge => "too_large",
         }
     }
 
@@ -65,6 +85,7 @@ impl TurnedAway {
                 json(StatusCode::BAD_REQUEST, r#"{"code":1,"message":"Session ID unknown"}"#.into())
             }
             Self::Overlap => json(StatusCode::BAD_REQUEST, r#"{"code":3,"message":"Bad request"}"#.into()),
+            Self::TooLarge => json(StatusCode::PAYLOAD_TOO_LARGE, r#"{"code":3,"message":"Bad request"}"#.into()),
             Self::SlowBody => json(StatusCode::REQUEST_TIMEOUT, r#"{"code":3,"message":"Bad request"}"#.into()),
         }
     }

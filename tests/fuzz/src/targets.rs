@@ -3,6 +3,7 @@
 pub mod cluster_message;
 pub mod contract_file;
 pub mod emitter;
+pub mod forwarded_request;
 pub mod forwarding_headers;
 pub mod frame;
 pub mod handshake;
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("cluster_message", cluster_message::run),
     ("contract_file", contract_file::run),
     ("emitter", emitter::run),
+    ("forwarded_request", forwarded_request::run),
     ("frame", frame::run),
     ("handshake", handshake::run),
     ("http_api", http_api::run),

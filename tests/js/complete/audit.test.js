@@ -6,13 +6,17 @@ import { after, test } from 'node:test';
 import { WebSocket } from 'ws';
 import { eventually } from '../harness/eventually.js';
 import { API_KEY, Node, ROOT } from '../harness/node.js';
+import { Redis } from '../harness/redis.js';
 import { SECRET, capability, seconds, token } from '../harness/token.js';
 import { Client } from '../harness/client.js';
 
 const namespace = '/tokens';
 const HOOK_SECRET = 'a-hook-secret-of-the-tests-0123456789';
 const WRONG_KEY = 'a-wrong-api-key-of-the-tests-9876543210';
+const CLUSTER_SECRET = 'a-cluster-secret-of-the-tests-0123456789';
+const redis = await Redis.start();
 const node = await Node.start({
+  redis,
   contracts: [join(ROOT, 'tests/js/fixtures/tokens.toml')],
   env: {
     ROOMCAST_LOG__FORMAT: 'json',
@@ -22,11 +26,16 @@ const node = await Node.start({
     ROOMCAST_LIMITS__MAX_SOCKETS_PER_USER: '5',
     ROOMCAST_HOOKS__X__URL: 'http://127.0.0.1:1/',
     ROOMCAST_HOOKS__X__SECRET: HOOK_SECRET,
+    ROOMCAST_CLUSTER__LISTEN: '127.0.0.1:0',
+    ROOMCAST_CLUSTER__SECRET: CLUSTER_SECRET,
   },
 });
 const said = [];
 node.process.child.stderr.on('data', (data) => said.push(data));
-after(() => node.stop());
+after(async () => {
+  await node.stop();
+  await redis.stop();
+});
 
 const log = () => said.join('');
 const records = () =>
@@ -107,6 +116,11 @@ test('a client that does not read an event that must not be lost is recorded', a
   socket.terminate();
 });
 
+test('a request to cluster.listen that no node has sent is recorded', async () => {
+  assert.equal((await fetch(`${node.clusterUrl}/socket.io/?EIO=4&transport=polling&sid=x`)).status, 401);
+  await recorded('forward_refused', { 'audit.reason': 'malformed', 'client.ip': '127.0.0.1' });
+});
+
 test('every event of docs/audit.md was recorded', () => {
   const table = readFileSync(join(ROOT, 'docs/audit.md'), 'utf8').split('## Events')[1].split('\n## ')[0];
   const documented = [...table.matchAll(/^\| `([a-z_]+)` \| (?:warn|info|debug) \|/gm)].map(([, event]) => event);
@@ -162,5 +176,5 @@ test('no token, key or secret is in any log at any level, nor in the metrics', a
     assert.equal(at, -1, `${name}: …${everything.slice(Math.max(0, at - 200), at + 40)}`);
     assert.equal(everything.indexOf(value.split('.')[1]), -1, `${name}'s claims`);
   }
-  for (const secret of [SECRET, API_KEY, WRONG_KEY, HOOK_SECRET]) assert.equal(everything.indexOf(secret), -1);
+  for (const secret of [SECRET, API_KEY, WRONG_KEY, HOOK_SECRET, CLUSTER_SECRET]) assert.equal(everything.indexOf(secret), -1);
 });

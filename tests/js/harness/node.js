@@ -42,6 +42,8 @@ export class Node {
     node.id = said.node;
     node.url = `http://${said.server}`;
     node.apiUrl = `http://${said.api}`;
+    // Where other nodes bring requests, if they do.
+    node.clusterUrl = said.cluster && `http://${said.cluster}`;
     if (ready) await eventually('the node is ready', async () => (await node.get('/ready')).status === 200);
     return node;
   }

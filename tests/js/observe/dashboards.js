@@ -49,6 +49,12 @@ const fleet = dashboard({
 
     graph('Key set', 'Keys of the published key set that are in use, by node, and fetches of it each second.', 'short', [[`sum by (instance) (roomcast_jwks_keys{${JOB}})`, '{{instance}}: keys'], [orNone(perSecond('result', 'roomcast_jwks_refreshes_total', JOB), JOB), 'fetched: {{result}}']]),
 
+    row('Do requests find their session?'),
+    graph('Passed on', 'Requests each second of clients whose session is on another node, by what they are and what became of them. A sticky proxy leaves none.', 'reqps', [[orNone(perSecond('kind, result', 'roomcast_forwarded_total', JOB), JOB), '{{kind}}: {{result}}']]),
+    graph('Answered after', 'Seconds until the other node answered, by what the request is; a poll waits for an event or a ping.', 's', [[quantile(0.99, ['kind'], 'roomcast_forward_seconds', JOB), '{{kind}}, 99 %']]),
+    graph('On their way', 'Requests and WebSockets that are on their way to other nodes, by node.', 'short', [[`sum by (instance, what) (roomcast_forward_in_flight{${JOB}})`, '{{instance}}: {{what}}']]),
+    graph('Taken from nodes', 'Requests each second that came to cluster.listen, by result, and bytes of its connections.', 'reqps', [[perSecond('result', 'roomcast_forward_received_total', JOB), '{{result}}'], [perSecond('direction', 'roomcast_forward_bytes_total', JOB), 'bytes {{direction}}']]),
+
     row('Do they come back?'),
     graph('Sessions recovered', 'Clients each second that came back and asked for their session, by what they got.', 'cps', [[orNone(perSecond('result', 'roomcast_recoveries_total', JOB), JOB), '{{result}}']], { stack: true }),
     graph('Shown what was missed', 'Events each second given to recovered clients, and shown to those that joined a room.', 'eps', [[total('roomcast_recovery_events_total', JOB), 'recovered'], [total('roomcast_history_replayed_total', JOB), 'joined']]),

@@ -20,6 +20,9 @@ const LIMITS = {
   ROOMCAST_LIMITS__MAX_SOCKETS_PER_USER: '1000',
   ROOMCAST_SERVER__CORS_ORIGINS: '["https://app.example.com"]',
   ROOMCAST_SERVER__QUEUE: '64',
+  // Requests that come to the other node are passed on.
+  ROOMCAST_CLUSTER__LISTEN: '127.0.0.1:0',
+  ROOMCAST_CLUSTER__SECRET: 'a secret of the cluster, of the tests 0123456789',
   // Those who do not poll stay.
   ROOMCAST_SERVER__PING_TIMEOUT: '2m',
 };
@@ -95,7 +98,7 @@ export class Load {
 
   /** Goes on until told to stop; an answer that does not come is an answer as well. */
   run() {
-    const work = [this.chatting(), this.publishing(), this.asking(), this.hooking(), this.coming(), this.returns(), this.tokens(), this.limits()];
+    const work = [this.chatting(), this.publishing(), this.asking(), this.hooking(), this.coming(), this.returns(), this.tokens(), this.limits(), this.passing()];
     this.done = Promise.all([...work, this.emitting()]);
   }
 
@@ -215,6 +218,18 @@ export class Load {
       await ask(node, 'transport=pigeon');
       for (let at = 0; at < 80; at += 1) this.spammer.send('typing:start', { room: 'hall' });
       await pause(1_000);
+    });
+  }
+
+  /** A session whose requests come to the other node, in front of which nothing is sticky. */
+  async passing() {
+    const [one, two] = this.nodes.map(({ url }) => url);
+    await this.again(async () => {
+      const url = await openPolling(this.nodes[0], 'passing');
+      const elsewhere = url.replace(one, two);
+      await (await fetch(elsewhere, { method: 'POST', body: '42["room:join",{"room":"passing"}]' })).text();
+      await (await fetch(elsewhere)).text();
+      await (await fetch(elsewhere, { method: 'POST', body: '1' })).text();
     });
   }
 

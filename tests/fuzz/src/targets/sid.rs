@@ -3,11 +3,11 @@
 use std::sync::LazyLock;
 
 use roomcast::config::{Cluster, Secret};
-use roomcast::forward::{ClusterKeys, NodeKey, Sids};
+use roomcast::forward::{ClusterKeys, NodeKey, SidMint};
 
-static NODES: LazyLock<[Sids; 2]> = LazyLock::new(|| {
+static NODES: LazyLock<[SidMint; 2]> = LazyLock::new(|| {
     let config = Cluster { secret: Some(Secret::new("a secret of the cluster")), ..Cluster::default() };
-    [(); 2].map(|()| Sids::new(ClusterKeys::new(&config), NodeKey::random()))
+    [(); 2].map(|()| SidMint::new(ClusterKeys::new(&config), NodeKey::random()))
 });
 
 /// Runs the target.

@@ -1,0 +1,165 @@
+//! The listener for other nodes: they bring requests of clients whose sessions are here (`cluster.listen`).
+//!
+//! What the checkpoint lets through goes to the edge that takes this node's own clients' requests, with the client's address.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+
+use super::conn::Traffic;
+use super::edge::FromNode;
+use super::listener::{self, Arrival, GivenBack, HttpOnly, Intake, Manners, Serve};
+use super::lobby::{Guest, Lobby};
+use crate::config;
+use crate::forward::Checkpoint;
+use crate::forward::stamp::MAX_STAMP;
+use crate::forward::tls::NodeTls;
+use crate::telemetry::metrics::Metrics;
+
+/// Where other nodes bring requests.
+pub struct Nodes {
+    /// `cluster.listen`.
+    pub listener: TcpListener,
+    /// Checks what they bring.
+    pub checkpoint: Arc<Checkpoint>,
+    /// Certificates, where they are configured.
+    pub tls: Option<NodeTls>,
+    /// How many connections may be open that have brought nothing yet.
+    pub most_pending: usize,
+}
+
+impl Nodes {
+    /// Gives what nodes bring to `edge`, until `stop` is cancelled and every connection is closed.
+    pub(super) async fn serve(
+        self,
+        edge: impl Serve,
+        config: &config::Server,
+        metrics: &Metrics,
+        stop: CancellationToken,
+    ) {
+        let manners = Manners {
+            lobby: Lobby::of_nodes(self.most_pending, config.handshake_timeout.get(), metrics),
+            stall: config.stall(),
+            traffic: Traffic::with_nodes(metrics),
+            balancers: None,
+            max_head: listener::MAX_HEAD + MAX_STAMP,
+        };
+        let service = NodeService { checkpoint: self.checkpoint, edge };
+        match self.tls {
+            Some(tls) => listener::serve(self.listener, TlsIntake(tls), service, manners, stop).await,
+            None => listener::serve(self.listener, HttpOnly, service, manners, stop).await,
+        }
+    }
+}
+
+/// Takes the requests that the checkpoint lets through to the edge.
+#[derive(Clone)]
+struct NodeService<S> {
+    checkpoint: Arc<Checkpoint>,
+    edge: S,
+}
+
+impl<S: Serve> Service<Request<Body>> for NodeService<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Self { checkpoint, edge } = self.clone();
+        let arrival = request.extensions().get::<Arrival>().cloned();
+        let from = arrival.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |arrival| arrival.address.ip());
+        Box::pin(async move {
+            let checked = match checkpoint.check(request, from).await {
+                Ok(checked) => checked,
+                Err(refused) => return Ok(refused),
+            };
+            // A node: it is not one of those that have yet to say what they want.
+            if let Some(arrival) = arrival {
+                arrival.guest.leave();
+            }
+            let from_node = FromNode { client: checked.client };
+            let (mut request, signature, _place) = checked.into_parts();
+            request.extensions_mut().insert(from_node);
+            let answer = edge.oneshot(request).await?;
+            Ok(checkpoint.sign(signature, answer))
+        })
+    }
+}
+
+/// Takes TLS off connections of nodes that show a certificate.
+///
+/// Whatever serves a connection is given the one kind of stream that it knows: one end of a pair, of which a task here fills
+/// the other. So neither HTTP nor an engine has a second kind to serve.
+#[derive(Clone)]
+struct TlsIntake(NodeTls);
+
+impl Intake for TlsIntake {
+    fn take(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+        guest: Guest,
+    ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin {
+        Box::pin(async move {
+            let accepted = guest.hear(self.0.acceptor.accept(stream)).await?;
+            let taken = accepted.and_then(|tls| Ok((tls, pair()?)));
+            let (mut tls, (mut near, far)) = match taken {
+                Ok(taken) => taken,
+                Err(error) => {
+                    tracing::warn!(%address, %error, "a connection to cluster.listen is not of a node");
+                    return None;
+                }
+            };
+            tokio::spawn(async move { copy_bidirectional(&mut tls, &mut near).await });
+            Some((far, Bytes::new(), guest))
+        })
+    }
+}
+
+/// Two streams that are connected to each other.
+fn pair() -> std::io::Result<(TcpStream, TcpStream)> {
+    let stream = |end: UnixStream| {
+        end.set_nonblocking(true)?;
+        // The kernel's calls are the same for both kinds.
+        TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(end)))
+    };
+    let (near, far) = UnixStream::pair()?;
+    Ok((stream(near)?, stream(far)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pair_is_connected_and_ends_each_way() {
+        let (mut near, mut far) = pair().unwrap();
+        near.write_all(b"ping").await.unwrap();
+        near.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).await.unwrap();
+        far.write_all(b"pong").await.unwrap();
+        drop(far);
+        near.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"pingpong");
+    }
+}

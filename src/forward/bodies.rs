@@ -1,0 +1,113 @@
+//! Bodies of requests that are passed on: read whole, because their digest is signed, and bounded together.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody, to_bytes};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::NotForwarded;
+
+/// How much of bodies may be in memory at once, in bytes; at least four of the largest.
+const TOGETHER: usize = 64 << 20;
+
+/// Reads bodies.
+pub(super) struct Bodies {
+    largest: usize,
+    within: Duration,
+    room: Arc<Semaphore>,
+    /// Sessions whose body is on its way: each has one at a time, and each may come slowly.
+    posting: Mutex<HashSet<Box<str>>>,
+}
+
+/// A body, and the room that it takes.
+pub(super) struct Read {
+    pub(super) bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// A session's body is on its way, for as long as this lives.
+pub(super) struct Posting<'a>(&'a Bodies, &'a str);
+
+impl Bodies {
+    /// None is larger than `largest`, and each comes `within` a time.
+    pub(super) fn new(largest: usize, within: Duration) -> Self {
+        let together = TOGETHER.max(largest.saturating_mul(4)).min(Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Self { largest, within, room: Arc::new(Semaphore::new(together)), posting: Mutex::default() }
+    }
+
+    /// Notes that a session's body is on its way. `None`: there is one already.
+    pub(super) fn post<'a>(&'a self, sid: &'a str) -> Option<Posting<'a>> {
+        let new = self.posting.lock().expect("no panic while held").insert(sid.into());
+        new.then_some(Posting(self, sid))
+    }
+
+    /// Reads a body to its end.
+    pub(super) async fn read(&self, body: Body) -> Result<Read, NotForwarded> {
+        let hint = body.size_hint();
+        let largest = usize::try_from(hint.upper().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        if largest == 0 {
+            return Ok(Read { bytes: Bytes::new(), _room: None });
+        }
+        if usize::try_from(hint.lower()).is_ok_and(|lower| lower > self.largest) {
+            return Err(NotForwarded::TooLarge);
+        }
+        let needed = u32::try_from(largest.min(self.largest)).unwrap_or(u32::MAX);
+        let room = self.room.clone().try_acquire_many_owned(needed).map_err(|_| NotForwarded::Busy)?;
+        let read = tokio::time::timeout(self.within, to_bytes(body, self.largest)).await;
+        match read {
+            Err(_) => Err(NotForwarded::SlowBody),
+            // It is longer than permitted, or its client is gone and hears no answer.
+            Ok(Err(_)) => Err(NotForwarded::TooLarge),
+            Ok(Ok(bytes)) => Ok(Read { bytes, _room: Some(room) }),
+        }
+    }
+}
+
+impl Drop for Posting<'_> {
+    fn drop(&mut self) {
+        self.0.posting.lock().expect("no panic while held").remove(self.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunked(bytes: &'static [u8]) -> Body {
+        Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(bytes))]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_are_bounded_in_size_and_time_one_by_one_and_together() {
+        let bodies = Bodies::new(4, Duration::from_secs(1));
+        assert_eq!(bodies.read(Body::empty()).await.unwrap().bytes, "");
+        assert_eq!(bodies.read(Body::from("abcd")).await.unwrap().bytes, "abcd");
+        assert_eq!(bodies.read(chunked(b"abcd")).await.unwrap().bytes, "abcd");
+        assert_eq!(bodies.read(Body::from("abcde")).await.err(), Some(NotForwarded::TooLarge));
+        assert_eq!(bodies.read(chunked(b"abcde")).await.err(), Some(NotForwarded::TooLarge));
+        let silent = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        assert_eq!(bodies.read(silent()).await.err(), Some(NotForwarded::SlowBody));
+        let large = Bodies::new(TOGETHER / 4, Duration::from_secs(1));
+        let waiting: Vec<_> = (0..4).map(|_| large.read(silent())).collect();
+        let fifth = async {
+            tokio::task::yield_now().await;
+            large.read(chunked(b"a")).await.err()
+        };
+        let (waiting, fifth) = tokio::join!(futures_util::future::join_all(waiting), fifth);
+        assert!(waiting.iter().all(|read| read.as_ref().err() == Some(&NotForwarded::SlowBody)));
+        assert_eq!(fifth, Some(NotForwarded::Busy));
+        assert!(large.read(chunked(b"a")).await.is_ok(), "there is room again");
+    }
+
+    #[test]
+    fn a_session_has_one_body_on_its_way() {
+        let bodies = Bodies::new(4, Duration::from_secs(1));
+        let first = bodies.post("a");
+        assert!(first.is_some() && bodies.post("a").is_none() && bodies.post("b").is_some());
+        drop(first);
+        assert!(bodies.post("a").is_some());
+    }
+}

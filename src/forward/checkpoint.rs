@@ -1,0 +1,126 @@
+//! Checks the requests that other nodes bring.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::bodies::Bodies;
+use super::counters::Counters;
+use super::replay::Replays;
+use super::stamp::{ANSWERED, STAMP, Signature, Stamp, Unproven};
+use super::{ClusterKeys, NodeKey, NotForwarded};
+use crate::config;
+use crate::telemetry::audit::{self, Record};
+use crate::telemetry::metrics::Metrics;
+
+/// Takes requests of other nodes: each is signed with the cluster's secret, for this node, of this moment, and comes once.
+pub struct Checkpoint {
+    own: NodeKey,
+    keys: ClusterKeys,
+    replays: Replays,
+    bodies: Bodies,
+    places: Arc<Semaphore>,
+    counters: Counters,
+}
+
+/// A request of another node's client.
+pub struct Checked {
+    /// The request as that node got it.
+    pub request: Request<Body>,
+    /// The client's address.
+    pub client: IpAddr,
+    signature: Signature,
+    /// Its place among the requests of others.
+    place: OwnedSemaphorePermit,
+}
+
+impl Checkpoint {
+    /// The checkpoint of the node with this key.
+    pub fn new(
+        (cluster, server): (&config::Cluster, &config::Server),
+        (own, keys): (NodeKey, ClusterKeys),
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let within = server.ping_interval.get() + server.ping_timeout.get();
+        Self {
+            own,
+            keys,
+            replays: Replays::default(),
+            bodies: Bodies::new(server.max_payload.as_usize(), within),
+            places: Arc::new(Semaphore::new(cluster.max_forwarded)),
+            counters: Counters(metrics),
+        }
+    }
+
+    /// Checks a request, and reads its body.
+    ///
+    /// # Errors
+    /// The answer to one that is refused. Who sent it is not told why; the counters are.
+    pub async fn check(&self, request: Request<Body>, from: IpAddr) -> Result<Checked, Response<Body>> {
+        let (mut parts, body) = request.into_parts();
+        let checked = Stamp::check(&self.keys, self.own, &parts, SystemTime::now());
+        let (stamp, signature) = checked.map_err(|why| self.refuse(why.as_str(), from))?;
+        if !self.replays.is_new(stamp.from, stamp.number, Instant::now()) {
+            return Err(self.refuse("replayed", from));
+        }
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            return Err(self.answer_busy(signature));
+        };
+        let body = match self.bodies.read(body).await {
+            Ok(body) if stamp.is_of(&body.bytes) => body,
+            Err(NotForwarded::Busy) => return Err(self.answer_busy(signature)),
+            Ok(_) | Err(_) => return Err(self.refuse("body", from)),
+        };
+        parts.headers.remove(STAMP);
+        self.counters.received("served");
+        let request = Request::from_parts(parts, Body::from(body.bytes.clone()));
+        Ok(Checked { request, client: stamp.client, signature, place })
+    }
+
+    /// Signs the answer to a request.
+    pub fn sign(&self, signature: Signature, mut answer: Response<Body>) -> Response<Body> {
+        if let Some(value) = signature.answer(&self.keys) {
+            answer.headers_mut().insert(ANSWERED, value);
+        }
+        answer
+    }
+
+    fn answer_busy(&self, signature: Signature) -> Response<Body> {
+        self.counters.received("busy");
+        self.sign(signature, empty(StatusCode::SERVICE_UNAVAILABLE))
+    }
+
+    fn refuse(&self, why: &'static str, from: IpAddr) -> Response<Body> {
+        self.counters.received(why);
+        audit::record(audit::Kind::ForwardRefused, Record { ip: Some(from), reason: Some(why), ..Record::default() });
+        empty(StatusCode::UNAUTHORIZED)
+    }
+}
+
+impl Checked {
+    /// The request, and what is needed for its answer.
+    pub fn into_parts(self) -> (Request<Body>, Signature, OwnedSemaphorePermit) {
+        (self.request, self.signature, self.place)
+    }
+}
+
+impl Unproven {
+    /// For `roomcast_forward_received_total`.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Signature => "signature",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = status;
+    answer
+}

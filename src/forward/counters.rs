@@ -1,0 +1,57 @@
+//! What is counted of requests that are passed on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::NotForwarded;
+use crate::telemetry::metrics::Metrics;
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Poll,
+    Post,
+    Upgrade,
+}
+
+impl Kind {
+    pub(super) fn of(method: &Method, websocket: bool) -> Self {
+        match (websocket, method) {
+            (true, _) => Self::Upgrade,
+            (false, &Method::POST) => Self::Post,
+            (false, _) => Self::Poll,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Post => "post",
+            Self::Upgrade => "upgrade",
+        }
+    }
+}
+
+/// Counts them.
+#[derive(Clone)]
+pub(super) struct Counters(pub(super) Arc<Metrics>);
+
+impl Counters {
+    /// The other node has answered, after so long.
+    pub(super) fn answered(&self, kind: Kind, took: Duration) {
+        self.0.forwarded_total.with_label_values(&[kind.as_str(), "answered"]).inc();
+        self.0.forward_seconds.with_label_values(&[kind.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// A request was not answered by the other node.
+    pub(super) fn failed(&self, kind: Kind, why: NotForwarded) {
+        self.0.forwarded_total.with_label_values(&[kind.as_str(), why.as_str()]).inc();
+    }
+
+    /// What became of a request of another node.
+    pub(super) fn received(&self, result: &str) {
+        self.0.forward_received_total.with_label_values(&[result]).inc();
+    }
+}

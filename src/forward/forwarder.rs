@@ -1,0 +1,302 @@
+//! Passes requests on to the node that has their session.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::body::Body;
+use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::Full;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::bodies::Bodies;
+use super::connect::NodeConnector;
+use super::counters::{Counters, Kind};
+use super::peers::{Peer, Peers};
+use super::stamp::{ANSWERED, CARRIED, STAMP, Signature, Stamp, digest, milliseconds};
+use super::tls::NodeTls;
+use super::tunnel::{Tunnel, Tunnels};
+use super::{ClusterKeys, NodeKey, SidMint};
+use crate::config;
+use crate::telemetry::metrics::{Metrics, count};
+
+/// How long a connection to another node may be idle. Shorter than the time for which that node keeps it.
+const KEEP_IDLE: Duration = Duration::from_secs(60);
+
+/// How many idle connections to one node are kept.
+const MAX_IDLE: usize = 256;
+
+/// Passes requests on.
+pub struct Forwarder {
+    own: NodeKey,
+    keys: ClusterKeys,
+    mint: SidMint,
+    peers: Arc<Peers>,
+    client: Client<NodeConnector, Full<bytes::Bytes>>,
+    /// How many requests there have been.
+    number: AtomicU64,
+    places: Arc<Semaphore>,
+    most: usize,
+    bodies: Bodies,
+    /// How long an answer may take: a poll waits for a ping.
+    patience: Duration,
+    counters: Counters,
+    tunnels: Tunnels,
+}
+
+/// Why a request was not answered by the node that has its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotForwarded {
+    /// The node is not known, or was not heard of for long.
+    Gone,
+    /// No connection can be made.
+    Unreachable,
+    /// The connection broke before the answer.
+    Cut,
+    /// The answer did not come in time.
+    Timeout,
+    /// The node did not take the request for one of ours, or it is another one.
+    Refused,
+    /// Too many requests are on their way.
+    Busy,
+    /// The body is too large.
+    TooLarge,
+    /// The body did not come in time.
+    SlowBody,
+    /// The session's last body is still on its way.
+    Overlap,
+}
+
+impl NotForwarded {
+    /// For `roomcast_forwarded_total`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Unreachable => "unreachable",
+            Self::Cut => "cut",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::TooLarge => "too_large",
+            Self::SlowBody => "slow_body",
+            Self::Overlap => "overlap",
+        }
+    }
+}
+
+/// What a request needs while it is on its way.
+struct Places {
+    _all: OwnedSemaphorePermit,
+    _node: OwnedSemaphorePermit,
+}
+
+impl Forwarder {
+    /// Passes requests on to `peers`, from a node with this key.
+    pub fn new(
+        (cluster, server): (&config::Cluster, &config::Server),
+        (own, keys): (NodeKey, ClusterKeys),
+        peers: Arc<Peers>,
+        tls: Option<NodeTls>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let patience = server.ping_interval.get() + server.ping_timeout.get();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEEP_IDLE)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build(NodeConnector { within: cluster.connect_timeout.get(), tls });
+        let forwarder = Arc::new(Self {
+            own,
+            mint: SidMint::new(keys.clone(), own),
+            keys,
+            peers,
+            client,
+            number: AtomicU64::new(0),
+            places: Arc::new(Semaphore::new(cluster.max_forwarded)),
+            most: cluster.max_forwarded,
+            bodies: Bodies::new(server.max_payload.as_usize(), patience),
+            patience,
+            counters: Counters(metrics.clone()),
+            tunnels: Tunnels::default(),
+        });
+        let measured = Arc::downgrade(&forwarder);
+        metrics.measure(move |metrics| {
+            if let Some(forwarder) = measured.upgrade() {
+                let (all, tunnels) = (forwarder.most - forwarder.places.available_permits(), forwarder.tunnels.open());
+                metrics.forward_in_flight.with_label_values(&["request"]).set(count(all.saturating_sub(tunnels)));
+                metrics.forward_in_flight.with_label_values(&["tunnel"]).set(count(tunnels));
+            }
+        });
+        forwarder
+    }
+
+    /// Of a node that knows no other: nothing is passed on.
+    pub fn alone(metrics: Arc<Metrics>) -> Arc<Self> {
+        let (cluster, server) = (config::Cluster::default(), config::Server::default());
+        let peers = Arc::new(Peers::new(None, cluster.max_forwarded_per_node));
+        Self::new((&cluster, &server), (NodeKey::random(), ClusterKeys::default()), peers, None, metrics)
+    }
+
+    /// The WebSockets that pass through this node.
+    pub fn tunnels(&self) -> &Tunnels {
+        &self.tunnels
+    }
+
+    /// A new session id of this node.
+    pub fn new_sid(&self) -> String {
+        self.mint.mint()
+    }
+
+    /// The node that a session id names, if it is another one of the cluster.
+    pub fn names(&self, sid: &str) -> Option<NodeKey> {
+        self.mint.other_node(sid)
+    }
+
+    /// Has another node answer a request of one of its sessions.
+    ///
+    /// # Errors
+    /// Why it did not.
+    pub async fn forward(
+        &self,
+        node: NodeKey,
+        request: Request<Body>,
+        sid: &str,
+        client: IpAddr,
+        websocket: bool,
+    ) -> Result<Response<Body>, NotForwarded> {
+        let kind = Kind::of(request.method(), websocket);
+        let forwarding = async {
+            let peer = self.peers.find(node, Instant::now()).ok_or(NotForwarded::Gone)?;
+            let places = self.take_places(&peer)?;
+            let _posting = match kind {
+                Kind::Post => Some(self.bodies.post(sid).ok_or(NotForwarded::Overlap)?),
+                Kind::Poll | Kind::Upgrade => None,
+            };
+            self.exchange(&peer, places, request, client, kind).await
+        };
+        forwarding.await.inspect_err(|why| {
+            tracing::debug!(%node, kind = ?kind, why = why.as_str(), "a request was not passed on");
+            self.counters.failed(kind, *why);
+        })
+    }
+
+    fn take_places(&self, peer: &Peer) -> Result<Places, NotForwarded> {
+        let take = |places: &Arc<Semaphore>| places.clone().try_acquire_owned().map_err(|_| NotForwarded::Busy);
+        Ok(Places { _all: take(&self.places)?, _node: take(&peer.places)? })
+    }
+
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        places: Places,
+        request: Request<Body>,
+        client: IpAddr,
+        kind: Kind,
+    ) -> Result<Response<Body>, NotForwarded> {
+        let (mut parts, body) = request.into_parts();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let body = self.bodies.read(body).await?;
+        let mut head = carried(&parts, peer, kind)?;
+        let stamp = Stamp {
+            from: self.own,
+            to: peer.key,
+            number: self.number.fetch_add(1, Ordering::Relaxed),
+            at_ms: milliseconds(SystemTime::now()),
+            client,
+            digest: digest(&body.bytes),
+        };
+        let signature = stamp.sign(&self.keys, &mut head).ok_or(NotForwarded::Refused)?;
+        let sent = Request::from_parts(head, Full::new(body.bytes.clone()));
+        let began = Instant::now();
+        let answer = tokio::time::timeout(self.patience, self.client.request(sent)).await;
+        let mut answer = answer
+            .map_err(|_| NotForwarded::Timeout)?
+            .map_err(|error| if error.is_connect() { NotForwarded::Unreachable } else { NotForwarded::Cut })?;
+        self.judge(signature, &mut answer)?;
+        self.counters.answered(kind, began.elapsed());
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let node = hyper::upgrade::on(&mut answer);
+            tokio::spawn(tunnel(self.tunnels.begin(), places, upgrade, node));
+            return Ok(answer.map(|_| Body::empty()));
+        }
+        answer.headers_mut().remove(CONNECTION);
+        answer.headers_mut().remove(TRANSFER_ENCODING);
+        Ok(answer.map(|body| Body::new(Held { body, _places: places })))
+    }
+
+    /// Whether an answer is of the node that was asked. An address may have been given to somebody else.
+    fn judge<B>(&self, signature: Signature, answer: &mut Response<B>) -> Result<(), NotForwarded> {
+        if !signature.is_answered(&self.keys, answer.headers()) {
+            return Err(NotForwarded::Refused);
+        }
+        answer.headers_mut().remove(ANSWERED);
+        Ok(())
+    }
+}
+
+/// The head as the other node gets it. The listener has bounded it.
+fn carried(parts: &Parts, peer: &Peer, kind: Kind) -> Result<Parts, NotForwarded> {
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let uri: Uri = format!("http://{}{target}", peer.address).parse().map_err(|_| NotForwarded::TooLarge)?;
+    let mut head = Request::new(()).into_parts().0;
+    (head.method, head.uri) = (parts.method.clone(), uri);
+    for name in CARRIED {
+        for value in parts.headers.get_all(&name) {
+            head.headers.append(name.clone(), value.clone());
+        }
+    }
+    // Of the connection, not of the request.
+    head.headers.remove(CONNECTION);
+    match kind {
+        Kind::Upgrade => switch(&mut head.headers),
+        Kind::Poll | Kind::Post => drop(head.headers.remove(UPGRADE)),
+    }
+    head.headers.remove(STAMP);
+    Ok(head)
+}
+
+fn switch(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+}
+
+/// Carries the bytes of a WebSocket when both sides have switched to it.
+async fn tunnel(tunnel: Tunnel, places: Places, client: Option<OnUpgrade>, node: OnUpgrade) {
+    let Some(client) = client else { return };
+    match futures_util::future::try_join(client, node).await {
+        Ok((client, node)) => tunnel.carry(TokioIo::new(client), TokioIo::new(node)).await,
+        Err(error) => tracing::debug!(%error, "a tunnel did not open"),
+    }
+    drop(places);
+}
+
+/// An answer's body, which takes its place among the requests until it has passed.
+struct Held<B> {
+    body: B,
+    _places: Places,
+}
+
+impl<B: http_body::Body + Unpin> http_body::Body for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<B::Data>, B::Error>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,152 @@
+//! Where the other nodes take requests that are passed on, as they say in their heartbeats.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use super::sid::NodeKey;
+
+/// How long a node that is no longer heard is still asked: it may have lost its Redis, and not its clients.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// The most other nodes that are known.
+const MAX_PEERS: usize = 1024;
+
+/// The longest address that is taken.
+const MAX_ADDRESS: usize = 300;
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// What its session ids name it by.
+    pub key: NodeKey,
+    /// Where it takes requests, as `HOST:PORT`.
+    pub address: String,
+}
+
+/// This node, if it takes requests, and the others that do.
+pub struct Peers {
+    own: Option<Announced>,
+    /// How many requests may be on their way to one node.
+    most: usize,
+    others: Mutex<HashMap<NodeKey, Known>>,
+}
+
+struct Known {
+    /// Its name in the cluster.
+    node: Arc<str>,
+    heard: Instant,
+    peer: Arc<Peer>,
+}
+
+/// Another node.
+#[derive(Debug)]
+pub struct Peer {
+    /// What session ids name it by.
+    pub key: NodeKey,
+    /// Where it takes requests.
+    pub address: String,
+    /// One permit for each request that may be on its way there.
+    pub(super) places: Arc<Semaphore>,
+}
+
+impl Peers {
+    /// No other node is known. `most` requests may be on their way to each that will be.
+    pub fn new(own: Option<Announced>, most: usize) -> Self {
+        Self { own, most, others: Mutex::default() }
+    }
+
+    /// Of a node that passes nothing on.
+    pub fn none() -> Arc<Self> {
+        Arc::new(Self::new(None, 0))
+    }
+
+    /// What this node says of itself.
+    pub fn own(&self) -> Option<&Announced> {
+        self.own.as_ref()
+    }
+
+    /// Notes what a node has said of itself.
+    pub fn note(&self, node: &Arc<str>, announced: Option<Announced>, now: Instant) {
+        let Some(announced) = announced.filter(|announced| is_plain(&announced.address)) else { return };
+        let mut others = self.others.lock().expect("no panic while held");
+        if let Some(known) = others.get_mut(&announced.key)
+            && known.peer.address == announced.address
+        {
+            known.heard = now;
+            return;
+        }
+        // A node that has restarted has another key. Its earlier sessions are gone.
+        others.retain(|_, known| known.node != *node && now.saturating_duration_since(known.heard) < KEEP);
+        if others.len() < MAX_PEERS {
+            let Announced { key, address } = announced;
+            let peer = Arc::new(Peer { key, address, places: Arc::new(Semaphore::new(self.most)) });
+            others.insert(key, Known { node: node.clone(), heard: now, peer });
+        }
+    }
+
+    /// Forgets a node that has said that it goes.
+    pub fn forget(&self, node: &str) {
+        self.others.lock().expect("no panic while held").retain(|_, known| &*known.node != node);
+    }
+
+    /// The node that a session id names, unless it has not been heard of for long.
+    pub fn find(&self, key: NodeKey, now: Instant) -> Option<Arc<Peer>> {
+        let others = self.others.lock().expect("no panic while held");
+        let known = others.get(&key).filter(|known| now.saturating_duration_since(known.heard) < KEEP)?;
+        Some(known.peer.clone())
+    }
+}
+
+/// What may stand in a URL as it is.
+fn is_plain(address: &str) -> bool {
+    let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    has_port && address.len() <= MAX_ADDRESS && address.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announced(address: &str) -> Announced {
+        Announced { key: NodeKey::random(), address: address.to_owned() }
+    }
+
+    #[test]
+    fn a_node_is_found_until_it_goes_restarts_or_is_silent_for_long() {
+        let (peers, start) = (Peers::new(None, 1), Instant::now());
+        let (node, first) = ("b".into(), announced("10.0.0.2:3002"));
+        peers.note(&node, Some(first.clone()), start);
+        let found = peers.find(first.key, start + KEEP / 2).unwrap();
+        assert_eq!(found.address, "10.0.0.2:3002");
+        peers.note(&node, Some(first.clone()), start + KEEP / 2);
+        assert!(
+            Arc::ptr_eq(&found, &peers.find(first.key, start + KEEP).unwrap()),
+            "one bound, however often it is heard"
+        );
+        assert!(peers.find(first.key, start + KEEP * 2).is_none());
+        let second = announced("10.0.0.2:3002");
+        peers.note(&node, Some(second.clone()), start);
+        assert!(peers.find(first.key, start).is_none() && peers.find(second.key, start).is_some());
+        peers.forget("b");
+        assert!(peers.find(second.key, start).is_none());
+    }
+
+    #[test]
+    fn what_is_no_address_is_not_taken_and_there_are_not_too_many() {
+        let (peers, now) = (Peers::new(None, 1), Instant::now());
+        for address in ["", "a", "a:x", "a:1/path", "user@a:1", "a b:1", &format!("{}:1", "a".repeat(MAX_ADDRESS))] {
+            let said = announced(address);
+            peers.note(&"b".into(), Some(said.clone()), now);
+            assert!(peers.find(said.key, now).is_none(), "{address}");
+        }
+        for number in 0..=MAX_PEERS {
+            peers.note(&format!("{number}").into(), Some(announced("[fd00::1]:3002")), now);
+        }
+        assert_eq!(peers.others.lock().unwrap().len(), MAX_PEERS);
+    }
+}

@@ -1,0 +1,144 @@
+//! Which requests have come: none is taken twice.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::sid::NodeKey;
+use super::stamp::TOLERANCE;
+
+/// How far a request may lag behind the newest of its sender, in requests. At 5,000 a second this is 13 seconds.
+const WINDOW: u64 = 65_536;
+
+const WORD: u64 = u64::BITS as u64;
+
+/// The most senders that are remembered.
+const MAX_SENDERS: usize = 1024;
+
+/// How long a sender is remembered: by then its requests are too old to be taken.
+const REMEMBER: Duration = TOLERANCE.saturating_mul(2);
+
+/// The numbers that have come, of each sender.
+#[derive(Default)]
+pub(super) struct Replays(Mutex<HashMap<NodeKey, Sender>>);
+
+struct Sender {
+    heard: Instant,
+    numbers: Numbers,
+}
+
+/// The newest number, and which of those before it have come.
+struct Numbers {
+    newest: u64,
+    /// A ring of bits: one for each number from `newest - WINDOW + 1` to `newest`.
+    seen: Box<[u64]>,
+}
+
+impl Replays {
+    /// Notes a number. False: it has come before, is too far behind the newest one, or there are too many senders.
+    pub(super) fn is_new(&self, from: NodeKey, number: u64, now: Instant) -> bool {
+        let mut senders = self.0.lock().expect("no panic while held");
+        if let Some(sender) = senders.get_mut(&from) {
+            sender.heard = now;
+            return sender.numbers.note(number);
+        }
+        senders.retain(|_, sender| now.saturating_duration_since(sender.heard) < REMEMBER);
+        if senders.len() >= MAX_SENDERS {
+            return false;
+        }
+        senders.insert(from, Sender { heard: now, numbers: Numbers::new(number) });
+        true
+    }
+}
+
+impl Numbers {
+    fn new(first: u64) -> Self {
+        let words = usize::try_from(WINDOW / WORD).expect("the window fits in memory");
+        let mut numbers = Self { newest: first, seen: vec![0; words].into() };
+        numbers.set(first);
+        numbers
+    }
+
+    fn note(&mut self, number: u64) -> bool {
+        if number > self.newest {
+            let skipped = (number - self.newest).min(WINDOW);
+            // Those that are ahead have not come; what their bits say is of numbers that fall out of the window.
+            for ahead in 1..=skipped {
+                self.clear(self.newest.wrapping_add(ahead));
+            }
+            self.newest = number;
+        } else if self.newest - number >= WINDOW || self.has(number) {
+            return false;
+        }
+        self.set(number);
+        true
+    }
+
+    fn at(number: u64) -> (usize, u64) {
+        let bit = number % WINDOW;
+        (usize::try_from(bit / WORD).expect("within the window"), 1 << (bit % WORD))
+    }
+
+    fn has(&self, number: u64) -> bool {
+        let (word, bit) = Self::at(number);
+        self.seen[word] & bit != 0
+    }
+
+    fn set(&mut self, number: u64) {
+        let (word, bit) = Self::at(number);
+        self.seen[word] |= bit;
+    }
+
+    fn clear(&mut self, number: u64) {
+        let (word, bit) = Self::at(number);
+        self.seen[word] &= !bit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_number_is_taken_twice_in_whatever_order_they_come() {
+        let (replays, now) = (Replays::default(), Instant::now());
+        let (one, two) = (NodeKey::random(), NodeKey::random());
+        for number in [5, 3, 9, 4, 70_000, 4_465, 69_999] {
+            assert!(replays.is_new(one, number, now), "{number}");
+            assert!(!replays.is_new(one, number, now), "{number} again");
+            assert!(replays.is_new(two, number, now), "{number} of another sender");
+        }
+        assert!(!replays.is_new(one, 4_464, now), "too far behind: it is not known whether it came");
+        assert!(replays.is_new(one, u64::MAX, now) && !replays.is_new(one, u64::MAX, now));
+    }
+
+    #[test]
+    fn senders_are_bounded_and_forgotten_in_time() {
+        let (replays, start) = (Replays::default(), Instant::now());
+        let first = NodeKey::random();
+        assert!(replays.is_new(first, 1, start));
+        for _ in 1..MAX_SENDERS {
+            assert!(replays.is_new(NodeKey::random(), 1, start));
+        }
+        assert!(!replays.is_new(NodeKey::random(), 1, start), "one too many");
+        assert!(!replays.is_new(first, 1, start + REMEMBER / 2), "still remembered");
+        assert!(replays.is_new(NodeKey::random(), 1, start + REMEMBER), "those that were silent are forgotten");
+    }
+
+    proptest! {
+        #[test]
+        fn each_number_is_taken_once(numbers in proptest::collection::vec(0u64..200_000, 1..200)) {
+            let (mut window, mut taken) = (Numbers::new(1), HashSet::from([1]));
+            let mut newest = 1;
+            for number in numbers {
+                newest = newest.max(number);
+                let expected = newest - number < WINDOW && taken.insert(number);
+                prop_assert_eq!(window.note(number), expected, "{}", number);
+            }
+        }
+    }
+}

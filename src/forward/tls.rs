@@ -1,0 +1,77 @@
+//! Certificates with which nodes know each other: both sides show one, signed by the same authority.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::config;
+
+/// Both sides of a connection between nodes.
+#[derive(Clone)]
+pub struct NodeTls {
+    /// Takes connections of nodes that show a certificate.
+    pub acceptor: TlsAcceptor,
+    /// Makes connections to nodes that show one.
+    pub connector: TlsConnector,
+    /// The name that it must have; `None`: the host of the node's address.
+    pub server_name: Option<String>,
+}
+
+/// Certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cluster.tls.{key}: {problem}")]
+pub struct TlsError {
+    key: &'static str,
+    problem: String,
+}
+
+impl NodeTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Which of them cannot be used.
+    pub fn new(config: &config::ClusterTls) -> Result<Self, TlsError> {
+        // Another part may have chosen it already, which is just as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates("ca_file", &config.ca_file)? {
+            roots.add(certificate).map_err(|error| fault("ca_file", &error))?;
+        }
+        let roots = Arc::new(roots);
+        let chain = certificates("cert_file", &config.cert_file)?;
+        let key = || PrivateKeyDer::from_pem_file(&config.key_file).map_err(|error| fault("key_file", &error));
+        let verifier =
+            WebPkiClientVerifier::builder(roots.clone()).build().map_err(|error| fault("ca_file", &error))?;
+        let server = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key()?)
+            .map_err(|error| fault("cert_file", &error))?;
+        let client = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key()?)
+            .map_err(|error| fault("cert_file", &error))?;
+        Ok(Self {
+            acceptor: Arc::new(server).into(),
+            connector: Arc::new(client).into(),
+            server_name: config.server_name.clone(),
+        })
+    }
+}
+
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = read.map_err(|error| fault(key, &error))?;
+    if certificates.is_empty() {
+        return Err(TlsError { key, problem: format!("{} holds no certificate in PEM", path.display()) });
+    }
+    Ok(certificates)
+}
+
+fn fault(key: &'static str, error: &dyn std::fmt::Display) -> TlsError {
+    TlsError { key, problem: error.to_string() }
+}

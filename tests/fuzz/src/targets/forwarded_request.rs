@@ -1,0 +1,44 @@
+//! Requests that come to `cluster.listen`: none holds that no node has signed, and a stamp that is read is written the same.
+
+use std::sync::LazyLock;
+use std::time::SystemTime;
+
+use http::Request;
+use http::header::HeaderValue;
+use roomcast::config::{Cluster, Secret};
+use roomcast::forward::stamp::{STAMP, Stamp};
+use roomcast::forward::{ClusterKeys, NodeKey};
+
+static KEYS: LazyLock<ClusterKeys> = LazyLock::new(|| {
+    ClusterKeys::new(&Cluster { secret: Some(Secret::new("a secret of the cluster")), ..Cluster::default() })
+});
+
+/// Runs the target: a stamp, a target, and a header.
+pub fn run(bytes: &[u8]) {
+    let [stamp, target, cookie] = super::parts(bytes);
+    if let Some(read) = std::str::from_utf8(stamp).ok().and_then(Stamp::read) {
+        assert_eq!(read.to_string().as_bytes(), stamp);
+    }
+    let mut request = Request::new(());
+    if let Some(target) = std::str::from_utf8(target).ok().and_then(|target| target.parse().ok()) {
+        *request.uri_mut() = target;
+    }
+    if let Ok(value) = HeaderValue::from_bytes(cookie) {
+        request.headers_mut().insert("cookie", value);
+    }
+    let mut parts = request.into_parts().0;
+    let (own, now) = (NodeKey::random(), SystemTime::now());
+    if let Ok(value) = HeaderValue::from_bytes(stamp) {
+        parts.headers.insert(STAMP, value);
+        assert!(Stamp::check(&KEYS, own, &parts, now).is_err());
+    }
+    // The same request, signed: it holds until its target is another.
+    let at_ms = roomcast::forward::stamp::milliseconds(now);
+    let (client, digest) = ([127, 0, 0, 1].into(), roomcast::forward::stamp::digest(cookie));
+    let stamp = Stamp { from: own, to: own, number: bytes.len() as u64, at_ms, client, digest };
+    stamp.sign(&KEYS, &mut parts).expect("there is a key");
+    assert_eq!(Stamp::check(&KEYS, own, &parts, now).map(|(read, _)| read), Ok(stamp));
+    let other = if parts.uri.path() == "/a" { "/b" } else { "/a" };
+    parts.uri = other.parse().expect("a path");
+    assert!(Stamp::check(&KEYS, own, &parts, now).is_err());
+}
