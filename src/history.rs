@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::contract::model::RoomDef;
 use crate::event::Event;
-use crate::redis::Redis;
+use crate::redis::{Budget, Redis};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
 
@@ -34,6 +34,9 @@ use unrecorded::Unrecorded;
 
 /// At most so many events are in a page.
 pub const MAX_PAGE: usize = 1000;
+
+/// At most this many bytes of events wait to be recorded; one larger event waits alone. Beyond, an event is not published.
+pub const MAX_RECORDING_BYTES: usize = 64 << 20;
 
 /// No history lives longer after its last event: ten years.
 pub const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -125,6 +128,8 @@ pub struct History {
     backend: Backend,
     sequencer: Sequencer,
     unrecorded: Unrecorded,
+    /// What waits for its turn, or for Redis.
+    waiting: Budget,
     metrics: Arc<Metrics>,
 }
 
@@ -137,7 +142,13 @@ impl History {
     /// For a node alone: kept in memory, within named bounds, lost with the process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
         let backend = Backend::Memory(Memory::new(metrics.clone()));
-        Self { backend, sequencer: Sequencer::new(), unrecorded: Unrecorded::new(None), metrics }
+        Self {
+            backend,
+            sequencer: Sequencer::new(),
+            unrecorded: Unrecorded::new(None),
+            waiting: Budget::new(usize::MAX),
+            metrics,
+        }
     }
 
     /// How many rooms have a history in the memory of this node, and the bytes of their events.
@@ -152,7 +163,7 @@ impl History {
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
         let unrecorded = Unrecorded::new(Some(redis.clone()));
         let backend = Backend::Redis(RedisHistory::new(redis, metrics.clone()));
-        Self { backend, sequencer: Sequencer::new(), unrecorded, metrics }
+        Self { backend, sequencer: Sequencer::new(), unrecorded, waiting: Budget::new(MAX_RECORDING_BYTES), metrics }
     }
 
     /// Appends one event to a room's history, and its payload to the contract's own list, and says where it went.

@@ -3,6 +3,7 @@
 //! Two connections: one for commands and publishes, one that only listens. Connecting never holds the
 //! node up; a node whose Redis is away serves its own clients and says so.
 
+pub mod budget;
 pub mod cause;
 pub mod health;
 pub mod keys;
@@ -25,6 +26,7 @@ use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand};
 use tokio_util::task::TaskTracker;
 
+pub use budget::{Budget, Taken};
 pub use cause::{Cause, CauseKind};
 pub use health::Health;
 pub use keys::{Keys, SocketIoKeys};
@@ -58,6 +60,15 @@ pub enum RedisError {
     Tls(String),
 }
 
+/// At most this many bytes wait to be published, or are on their way. One larger message has the way for itself.
+pub const MAX_PUBLISH_BYTES: usize = 64 << 20;
+
+/// At most this many bytes are in scripts that Redis has not answered.
+pub const MAX_SCRIPT_BYTES: usize = 64 << 20;
+
+/// At most this many bytes of other nodes and servers wait to be delivered or published here.
+pub const MAX_RECEIVE_BYTES: usize = 64 << 20;
+
 /// The node's Redis. Cloning shares the connections.
 #[derive(Clone)]
 pub struct Redis {
@@ -75,6 +86,7 @@ struct Inner {
     keys: Keys,
     state: Arc<State>,
     command_timeout: Duration,
+    scripts: Budget,
     tasks: TaskTracker,
 }
 
@@ -112,6 +124,7 @@ impl Redis {
             keys,
             state,
             command_timeout: config.command_timeout.get(),
+            scripts: Budget::new(MAX_SCRIPT_BYTES),
             tasks,
         };
         let redis = Self { inner: Arc::new(inner) };
@@ -170,6 +183,10 @@ impl Redis {
     /// the command and its key; it holds no payload.
     pub fn notice(&self, error: &Error, about: &str) {
         let cause = Cause::of(error);
+        if cause.kind == CauseKind::Timeout {
+            // Nothing more is handed to it until it answers again: what it does not take, fred keeps.
+            self.inner.state.doubt();
+        }
         if cause.kind.refuses_writes() || cause.kind == CauseKind::NoRight {
             self.inner.state.refused(cause.about(about), self.is_clustered());
         }
@@ -251,6 +268,10 @@ impl Redis {
 
     fn is_listening(&self) -> bool {
         self.inner.links[1].is_up(&self.inner.listener)
+    }
+
+    fn scripts(&self) -> &Budget {
+        &self.inner.scripts
     }
 
     fn state(&self) -> &Arc<State> {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::scribe::Scribe;
 use crate::publish::{Outgoing, Publisher};
+use crate::redis::{Budget, MAX_RECEIVE_BYTES, Taken};
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
@@ -18,7 +19,9 @@ pub(super) struct Bridge {
     publisher: Arc<Publisher>,
     /// `None` where no contract has a rule.
     scribe: Option<Arc<Scribe>>,
-    queues: HashMap<Arc<str>, mpsc::Sender<Outgoing>>,
+    queues: HashMap<Arc<str>, mpsc::Sender<(Outgoing, Taken)>>,
+    /// Shared by all namespaces.
+    budget: Budget,
     metrics: Arc<Metrics>,
 }
 
@@ -39,7 +42,8 @@ impl Bridge {
         for waiting in waiting_of {
             tokio::spawn(publish(publisher.clone(), scribe.clone(), metrics.clone(), waiting));
         }
-        Arc::new(Self { publisher, scribe, queues, metrics })
+        let budget = Budget::new(MAX_RECEIVE_BYTES);
+        Arc::new(Self { publisher, scribe, queues, budget, metrics })
     }
 
     /// Delivers an event to the clients of this node, unless it is for one node to publish: that one hears it otherwise.
@@ -65,7 +69,8 @@ impl Bridge {
             return;
         }
         let queue = self.queues.get(&everywhere.namespace);
-        if queue.is_none_or(|queue| queue.try_send(everywhere).is_err()) {
+        let taken = self.budget.take(everywhere.event.size_bytes());
+        if queue.zip(taken).is_none_or(|(queue, taken)| queue.try_send((everywhere, taken)).is_err()) {
             self.count("full");
         }
     }
@@ -88,9 +93,9 @@ async fn publish(
     publisher: Arc<Publisher>,
     scribe: Option<Arc<Scribe>>,
     metrics: Arc<Metrics>,
-    mut waiting: mpsc::Receiver<Outgoing>,
+    mut waiting: mpsc::Receiver<(Outgoing, Taken)>,
 ) {
-    while let Some(outgoing) = waiting.recv().await {
+    while let Some((outgoing, _taken)) = waiting.recv().await {
         if scribe.as_ref().and_then(|scribe| scribe.number()) != outgoing.event.fence() {
             metrics.socketio_dropped_total.with_label_values(&["fenced"]).inc();
             continue;

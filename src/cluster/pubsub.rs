@@ -20,7 +20,7 @@ use super::frame::{Frame, Origin, now_us};
 use super::gaps::{Came, Gaps, Sent};
 use super::numbers::Numbers;
 use crate::publish::{NotCarried, Receipt};
-use crate::redis::{Kind, Losses, Message, Redis};
+use crate::redis::{Budget, Kind, Losses, MAX_PUBLISH_BYTES, Message, Redis, Taken};
 use crate::telemetry::metrics::Metrics;
 
 /// At most so many publishes are on their way to Redis and back.
@@ -53,6 +53,7 @@ type Listeners = Arc<RwLock<HashMap<Arc<str>, usize>>>;
 
 struct Outgoing {
     numbers: Numbers,
+    budget: Budget,
     queue: mpsc::Sender<Job>,
 }
 
@@ -63,6 +64,8 @@ struct Job {
     frame: Bytes,
     counted: bool,
     queued: Instant,
+    /// Given back when Redis has answered, or is not waited for any more.
+    _bytes: Taken,
     done: oneshot::Sender<Result<usize, NotCarried>>,
 }
 
@@ -88,7 +91,8 @@ impl PubSub {
             jobs,
         ));
         let origin = Origin { node: node.into(), incarnation: now_us() };
-        let outgoing = Mutex::new(Outgoing { numbers: Numbers::default(), queue });
+        let outgoing =
+            Mutex::new(Outgoing { numbers: Numbers::default(), budget: Budget::new(MAX_PUBLISH_BYTES), queue });
         Arc::new(Self { redis, origin, metrics, outgoing, gaps: Arc::default(), listeners, incoming: Mutex::default() })
     }
 
@@ -347,7 +351,8 @@ impl Reader {
 impl Outgoing {
     fn send(&mut self, kind: Kind, channel: &Arc<str>, frame: Bytes, counted: bool) -> Result<Heard, NotCarried> {
         let (done, heard) = oneshot::channel();
-        let job = Job { channel: channel.clone(), kind, frame, counted, queued: Instant::now(), done };
+        let _bytes = self.budget.take(frame.len()).ok_or(NotCarried::Full)?;
+        let job = Job { channel: channel.clone(), kind, frame, counted, queued: Instant::now(), _bytes, done };
         match self.queue.try_send(job) {
             Ok(()) => Ok(heard),
             Err(TrySendError::Full(_)) => Err(NotCarried::Full),

@@ -27,7 +27,7 @@ use super::socketio::{self, Broadcast};
 use super::{Leaver, PubSub, event};
 use crate::config;
 use crate::publish::{Carried, Outgoing, Publisher, Reach, Remote};
-use crate::redis::{Keys, Kind, Redis, SocketIoKeys};
+use crate::redis::{Budget, Keys, Kind, MAX_RECEIVE_BYTES, Redis, SocketIoKeys};
 use crate::room::{Interest, RESERVED_PREFIX, Rooms};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
@@ -80,12 +80,14 @@ impl Wire {
     ) -> Arc<Self> {
         let keys = redis.keys().clone();
         let socketio = (!config.socketio_key.is_empty()).then(|| SocketIoKeys::new(&config.socketio_key));
+        let received = Budget::new(MAX_RECEIVE_BYTES);
         let space = |path: &Arc<str>| {
             let (intake, incoming) = Intake::new(
                 config.receive_buffer,
                 pubsub.gaps().clone(),
                 metrics.clone(),
                 redis.subscriber().losses().clone(),
+                received.clone(),
             );
             (path.clone(), Space::new(path, &keys, socketio.as_ref(), intake, incoming))
         };

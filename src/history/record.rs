@@ -40,7 +40,9 @@ pub struct Recorded {
     pub stamps: Vec<Stamp>,
     /// The lease under which the event was to be published is another's by now: it must not be emitted.
     pub is_fenced: bool,
-    _turn: Turn,
+    /// Too much waits to be recorded: the event must not be emitted, or it would come before those that wait.
+    pub is_refused: bool,
+    _turn: Option<Turn>,
 }
 
 impl Keeping {
@@ -78,6 +80,10 @@ impl History {
     ///
     /// Errors are counted and cost the stamp alone: the event goes on live.
     pub async fn record(&self, keepings: &[Keeping], event: &Event) -> Recorded {
+        let Some(_taken) = self.waiting.take(event.size_bytes()) else {
+            self.metrics.history_errors_total.with_label_values(&["append", "full"]).inc();
+            return Recorded { stamps: Vec::new(), is_fenced: false, is_refused: true, _turn: None };
+        };
         let rooms: Vec<_> = keepings.iter().map(|keeping| keeping.room.clone()).collect();
         let turn = self.sequencer.turn(&rooms).await;
         let payload = match keepings.iter().any(|keeping| keeping.list.is_some()) {
@@ -87,7 +93,7 @@ impl History {
         let appends = keepings.iter().map(|keeping| self.append_one(keeping, payload.as_deref(), event));
         let appended = join_all(appends).await;
         let is_fenced = appended.iter().any(|appended| matches!(appended, Err(HistoryError::Fenced)));
-        Recorded { stamps: appended.into_iter().flatten().collect(), is_fenced, _turn: turn }
+        Recorded { stamps: appended.into_iter().flatten().collect(), is_fenced, is_refused: false, _turn: Some(turn) }
     }
 
     async fn append_one(&self, keeping: &Keeping, payload: Option<&str>, event: &Event) -> Result<Stamp, HistoryError> {

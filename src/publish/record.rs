@@ -1,6 +1,6 @@
 //! The last step of every publish: into the histories of its rooms, then out.
 
-use super::{Carried, Origin, Outgoing, Publisher};
+use super::{Carried, NotCarried, Origin, Outgoing, Publisher, Remote};
 use crate::contract::model::RecoveryPolicy;
 use crate::event::Mark;
 use crate::history::Keeping;
@@ -39,6 +39,11 @@ impl Publisher {
         }
         // The turn lasts until the event's place among all others is fixed, so that the order of offsets is the order of deliveries.
         let recorded = self.parts.history.record(&kept, &outgoing.event).await;
+        if recorded.is_refused {
+            let why = NotCarried::Full;
+            self.parts.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).inc();
+            return Carried { remote: Remote::NotCarried(why), ..Carried::to(0, 0) };
+        }
         if recorded.is_fenced {
             self.parts.metrics.socketio_dropped_total.with_label_values(&["fenced"]).inc();
             return Carried::to(0, 0);

@@ -117,6 +117,12 @@ impl State {
         self.answers.load(Ordering::Relaxed)
     }
 
+    /// A command was not answered in time: nothing is sent until one of the probe is.
+    pub(super) fn doubt(&self) {
+        self.set_answers(false);
+        self.lost.notify_one();
+    }
+
     pub(super) fn set_answers(&self, answers: bool) {
         self.answers.store(answers, Ordering::Relaxed);
     }

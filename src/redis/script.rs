@@ -1,6 +1,6 @@
 //! Lua scripts: sent whole once to each Redis, and by their digest from then on.
 
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::scripts::Script as Digest;
 use fred::types::{ClusterHash, CustomCommand, Value};
@@ -46,6 +46,10 @@ impl Script {
         keys: &[String],
         args: &[Value],
     ) -> Result<Value, Error> {
+        let bytes = args.iter().map(size_of).sum();
+        let Some(_taken) = redis.scripts().take(bytes) else {
+            return Err(Error::new(ErrorKind::Backpressure, "too many bytes wait for Redis already"));
+        };
         let count = i64::try_from(keys.len()).expect("a script has few keys");
         let names = keys.iter().map(|key| Value::from(key.as_str()));
         let words: Vec<Value> =
@@ -53,5 +57,13 @@ impl Script {
         let hash = if keys.is_empty() { ClusterHash::Random } else { ClusterHash::Offset(FIRST_KEY) };
         let about = || format!("{command} {}", keys.first().map_or("", String::as_str));
         redis.noticed(about, redis.client().custom(CustomCommand::new_static(command, hash, false), words)).await
+    }
+}
+
+fn size_of(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
     }
 }

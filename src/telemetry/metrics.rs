@@ -243,8 +243,8 @@ metrics! {
     redis_reconnects_total: counter [];
     /// Events appended to histories.
     history_appends_total: counter ["nsp"];
-    /// Uses of a history that failed, by operation (append, copy, read, forget) and reason. The events went on live.
-    history_errors_total: counter ["op", "reason"] each ["append", "copy", "read", "forget"] from ["unavailable", "timeout", "refused"];
+    /// Uses of a history that failed, by operation (append, copy, read, forget) and reason. The events went on live, unless the reason is full or fenced.
+    history_errors_total: counter ["op", "reason"] each ["append", "copy", "read", "forget"] from ["unavailable", "timeout", "refused", "fenced", "full"];
     /// Rooms whose history was forgotten early, because histories in memory are bounded.
     history_evicted_total: counter [];
     /// Rooms whose history is in the memory of this node now; 0 with Redis, where histories are then.

@@ -6,12 +6,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::gaps::Gaps;
-use crate::redis::{Kind, Losses, Message, Sink};
+use crate::redis::{Budget, Kind, Losses, Message, Sink, Taken};
 use crate::telemetry::metrics::Metrics;
 
 /// What waits.
 pub(super) enum Item {
-    Message(Message),
+    Message(Message, Taken),
     /// To be answered when everything before it is delivered.
     Mark(oneshot::Sender<()>),
 }
@@ -22,6 +22,8 @@ pub(super) struct Intake {
     gaps: Arc<Mutex<Gaps>>,
     metrics: Arc<Metrics>,
     losses: Losses,
+    /// Shared by all namespaces.
+    budget: Budget,
 }
 
 impl Intake {
@@ -31,9 +33,10 @@ impl Intake {
         gaps: Arc<Mutex<Gaps>>,
         metrics: Arc<Metrics>,
         losses: Losses,
+        budget: Budget,
     ) -> (Self, mpsc::Receiver<Item>) {
         let (queue, incoming) = mpsc::channel(buffer);
-        (Self { queue, gaps, metrics, losses }, incoming)
+        (Self { queue, gaps, metrics, losses, budget }, incoming)
     }
 
     /// How much waits.
@@ -44,7 +47,9 @@ impl Intake {
 
 impl Sink for Intake {
     fn take(&self, message: Message) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(Item::Message(message)) {
+        let taken = self.budget.take(message.body.len());
+        let queued = taken.map(|taken| self.queue.try_send(Item::Message(message, taken)));
+        if matches!(queued, None | Some(Err(mpsc::error::TrySendError::Full(_)))) {
             self.metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
             self.losses.note();
         }
@@ -81,7 +86,7 @@ mod tests {
     #[tokio::test]
     async fn a_mark_is_behind_what_came_before_it_and_what_does_not_fit_is_counted() {
         let (gaps, metrics): (_, Arc<Metrics>) = (Arc::<Mutex<Gaps>>::default(), Arc::default());
-        let (intake, mut incoming) = Intake::new(2, gaps.clone(), metrics.clone(), Losses::default());
+        let (intake, mut incoming) = Intake::new(2, gaps.clone(), metrics.clone(), Losses::default(), Budget::new(9));
         let message = || Message { channel: "c".into(), kind: Kind::Sharded, body: Bytes::new() };
         (0..3).for_each(|_| intake.take(message()));
         assert_eq!(intake.waiting(), 2);
@@ -89,7 +94,7 @@ mod tests {
         let mut passed = intake.passed().unwrap();
         for _ in 0..2 {
             assert!(futures_util::poll!(&mut passed).is_pending());
-            assert!(matches!(incoming.recv().await, Some(Item::Message(_))));
+            assert!(matches!(incoming.recv().await, Some(Item::Message(..))));
         }
         assert!(futures_util::poll!(&mut passed).is_pending());
         let Some(Item::Mark(mark)) = incoming.recv().await else { panic!("the mark comes last") };
@@ -100,9 +105,21 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_wait_are_bounded_and_what_is_too_much_is_counted() {
+        let (metrics, budget) = (Arc::<Metrics>::default(), Budget::new(100));
+        let (intake, mut incoming) = Intake::new(9, Arc::default(), metrics.clone(), Losses::default(), budget.clone());
+        let message = || Message { channel: "c".into(), kind: Kind::Sharded, body: Bytes::from(vec![0; 40]) };
+        (0..5).for_each(|_| intake.take(message()));
+        assert_eq!((intake.waiting(), budget.used()), (2, 80));
+        assert_eq!(metrics.cluster_dropped_total.with_label_values(&["full"]).get(), 3);
+        while incoming.try_recv().is_ok() {}
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
     fn gaps_are_counted_from_the_confirmation_on() {
         let gaps = Arc::<Mutex<Gaps>>::default();
-        let (intake, _incoming) = Intake::new(1, gaps.clone(), Arc::default(), Losses::default());
+        let (intake, _incoming) = Intake::new(1, gaps.clone(), Arc::default(), Losses::default(), Budget::new(1));
         let (origin, channel) = (Origin { node: "a".into(), incarnation: 1 }, Arc::from("c"));
         let sent = || Sent { at: Instant::now(), uptime: Duration::from_secs(3600) };
         let note = |number| gaps.lock().unwrap().note(&origin, &channel, number, sent());

@@ -26,8 +26,9 @@ pub(super) async fn run(
     let Some(space) = wire.spaces.get(&namespace) else { return };
     let receiver = Receiver { wire: &wire, space, reader: wire.pubsub.reader(), deliver: &*deliver };
     while let Some(item) = incoming.recv().await {
-        let message = match item {
-            Item::Message(message) => message,
+        // Given back when the message is delivered.
+        let (message, _taken) = match item {
+            Item::Message(message, taken) => (message, taken),
             Item::Mark(mark) => {
                 // Who waited may have lost patience.
                 let _ = mark.send(());
