@@ -16,9 +16,16 @@ async function ask(body, node = far) {
   return { status: reply.status, ...reply.body };
 }
 
+/** A client that can be reached from every node: its first event is answered. That it is connected is not enough. */
+async function reachable(user, options = {}, node = w.b) {
+  const client = await w.connect({ user, ...options }, node);
+  assert.equal((await client.ask('room:join', { room: 'all' })).success, true);
+  return client;
+}
+
 /** A client that answers with its name and what it was asked. */
 async function polite(user, options = {}, node = w.b) {
-  const client = await w.connect({ user, ...options }, node);
+  const client = await reachable(user, options, node);
   client.socket.on('confirm', (...args) => args.pop()(user, ...args));
   return client;
 }
@@ -40,7 +47,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
     });
 
     test('binary answers come in base64', async () => {
-      const ada = await w.connect({ user: 'ada', transport });
+      const ada = await reachable('ada', { transport });
       ada.socket.on('confirm', (done) => done({ picture: Buffer.from([0, 255]) }));
       const { answers } = await ask({ users: ['ada'] });
       const args = [{ picture: { _placeholder: true, num: 0 } }];
@@ -68,7 +75,7 @@ test('of several clients each is asked once, those who are silent or go are coun
 
 test('beyond its bounds an API, a client, and a node for others, is not asked, and that is told', async () => {
   const silent = [];
-  for (let n = 0; n < 10; n += 1) silent.push(await w.connect({ user: `silent-${n}` }));
+  for (let n = 0; n < 10; n += 1) silent.push(await reachable(`silent-${n}`));
   const put = (count, node, whom) => {
     const one = (_, n) => ask({ sockets: [whom(n).id], timeout: '3s' }, node);
     return Promise.all(Array.from({ length: count }, one));
