@@ -11,6 +11,7 @@ mod event;
 mod expiry;
 mod lane;
 mod membership;
+mod pending;
 mod plan;
 mod presence;
 mod recover;
@@ -36,11 +37,16 @@ use crate::publish::Publisher;
 use crate::recovery::Recovery;
 use crate::room::Rooms;
 use crate::session::{AckId, SendError, Session};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, count};
 
 use clock::Clock;
 pub use connect::Admission;
-use lane::{Item, Lane, LaneFull, Refused, Work};
+use lane::{Bound, Bounds, Item, Lane, LaneFull, Refused, Work};
+use pending::{EVENT_BYTES, PendingBytes, Share};
+
+/// How often an event is in memory while a backend is asked about it: itself, its parts, and the request, in which
+/// attachments are a third longer.
+const CALL_COPIES: usize = 4;
 
 /// What the gateway is made of.
 pub struct Parts {
@@ -68,8 +74,19 @@ pub struct Parts {
     pub recovery: Arc<Recovery>,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
-    /// Events of one client that may wait while an earlier one is handled.
-    pub max_pending_events: usize,
+    /// What may wait while an earlier event of its client is handled.
+    pub pending: Pending,
+}
+
+/// Bounds on events that wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Pending {
+    /// Events of one client.
+    pub events: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// The bytes of the events of all clients of the node that wait, or that backends are asked about.
+    pub node_bytes: usize,
 }
 
 /// The way in. One for a node, shared by its engines.
@@ -77,6 +94,7 @@ pub struct Gateway {
     parts: Parts,
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
     clock: Clock,
+    pending_bytes: Arc<PendingBytes>,
 }
 
 /// An acknowledgement that a client asked for.
@@ -102,7 +120,14 @@ impl Gateway {
     /// A gateway for these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
-        Arc::new(Self { parts, namespaces, clock: Clock::default() })
+        let pending_bytes = PendingBytes::new(parts.pending.node_bytes);
+        let waiting = Arc::downgrade(&pending_bytes);
+        parts.metrics.measure(move |metrics| {
+            if let Some(pending_bytes) = waiting.upgrade() {
+                metrics.events_pending_bytes.with_label_values::<&str>(&[]).set(count(pending_bytes.held()));
+            }
+        });
+        Arc::new(Self { parts, namespaces, clock: Clock::default(), pending_bytes })
     }
 
     /// The namespaces that clients may connect to.
@@ -130,16 +155,40 @@ impl Gateway {
     /// answered with OVERLOADED.
     pub fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {
         let item = Item::Event(event, ack, Instant::now());
-        if let Err(LaneFull(Item::Event(event, ack, came))) = self.enqueue(client, item) {
-            let text = format!("more than {} events wait to be handled; slow down", self.parts.max_pending_events);
-            self.refuse_now(client, &event, ack.map(|id| (id, came)), &Refusal::new(Code::Overloaded, text));
+        if let Err(LaneFull(Item::Event(event, ack, came), bound)) = self.enqueue(client, item) {
+            self.refuse_now(client, &event, ack.map(|id| (id, came)), &self.overloaded(bound));
         }
+    }
+
+    /// Counts an event that may not wait.
+    fn overloaded(&self, bound: Bound) -> Refusal {
+        let Pending { events, bytes, .. } = self.parts.pending;
+        let (reason, text) = match bound {
+            Bound::Items => {
+                ("client_events", format!("more than {events} of your events wait to be handled; slow down"))
+            }
+            Bound::Bytes => {
+                ("client_bytes", format!("more than {bytes} bytes of your events wait to be handled; slow down"))
+            }
+            Bound::Node => ("node_bytes", "too many events wait on this node; try again later".to_owned()),
+        };
+        self.parts.metrics.events_not_queued_total.with_label_values(&[reason]).inc();
+        Refusal::new(Code::Overloaded, text)
+    }
+
+    /// Room for an event that a backend is asked about, until the answer is there.
+    ///
+    /// # Errors
+    /// `OVERLOADED`.
+    fn hold(&self, event: &Event) -> Result<Share, Refusal> {
+        let bytes = CALL_COPIES * (EVENT_BYTES + event.size_bytes());
+        self.pending_bytes.take(bytes).ok_or_else(|| self.overloaded(Bound::Node))
     }
 
     /// The answer keeps its place among those to the events before it, unless too many wait.
     fn enqueue_refusal(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
         let refused = Refused { event: event.clone(), ack, came: Instant::now(), refusal };
-        if let Err(LaneFull(Item::Refused(refused))) = self.enqueue(client, Item::Refused(Box::new(refused))) {
+        if let Err(LaneFull(Item::Refused(refused), _)) = self.enqueue(client, Item::Refused(Box::new(refused))) {
             let Refused { event, ack, came, refusal } = &*refused;
             self.refuse_now(client, event, ack.map(|id| (id, *came)), refusal);
         }
@@ -155,7 +204,9 @@ impl Gateway {
     #[expect(clippy::result_large_err, reason = "it is given back as it came")]
     fn enqueue(self: &Arc<Self>, client: &Arc<Client>, item: Item) -> Result<(), LaneFull> {
         let (gateway, handled) = (self.clone(), client.clone());
-        client.lane.push(item, self.parts.max_pending_events, move |item, place| {
+        let Pending { events, bytes, .. } = self.parts.pending;
+        let bounds = Bounds { items: events, bytes, node: &self.pending_bytes };
+        client.lane.push(item, &bounds, move |item, place| {
             let (gateway, client) = (gateway.clone(), handled.clone());
             // Each as large as it is, not as the largest of them.
             match item {

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 pub use memory::Memory;
-pub use policy::{Policies, RoomChange, Tell, What};
+pub use policy::{Policies, RoomChange, RoomMember, Tell, What};
 pub use redis::Cluster;
 
 use crate::directory::{Answer, Directory};
@@ -32,8 +32,8 @@ pub const MAX_SHARED_ROOMS: usize = 10_000;
 ///
 /// Make it before the index of rooms, let it watch that index ([`Rooms::watched_by`]), then start it.
 pub trait Presence: Directory + Watcher {
-    /// Begins: `tell` gets the joins and leaves of users in rooms whose contracts want them, in order for each room
-    /// and user, at most once each. It is called on a task of this part and must not wait.
+    /// Begins: `tell` gets the joins and leaves of members of rooms whose contracts want them, in order for each room
+    /// and member, at most once each. It is called on a task of this part and must not wait.
     fn start(&self, rooms: &Arc<Rooms>, tell: Tell);
 
     /// Sets the status of the session's user. False when the session's user may not have it ([`may_have_status`]), or is

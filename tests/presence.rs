@@ -32,6 +32,7 @@ everywhere!(
     connection_is_shown_whole,
     user_with_several_sockets_is_told_of_once,
     anonymous_users_are_members_but_not_users,
+    pages_of_connections_are_bounded_in_bytes,
     status_is_the_newest_and_outlives_the_last_socket,
     shared_rooms_are_those_of_all_sockets,
     unknown_things_are_not_found,
@@ -175,14 +176,49 @@ async fn user_with_several_sockets_is_told_of_once(world: World) {
 }
 
 async fn anonymous_users_are_members_but_not_users(world: World) {
-    world.connect(0, "").join("told:1");
+    let (one, two) = (world.connect(0, ""), world.connect(1, ""));
+    one.join("told:1");
     world.settle().await;
     let presence = &world.nodes[0].presence;
     let all = presence.count(NS, CountOf::Namespace).await.unwrap();
-    assert_eq!((all.connections, all.rooms, all.users), (1, Some(1), Some(0)));
+    assert_eq!((all.connections, all.rooms, all.users), (2, Some(1), Some(0)));
     let room = presence.room(NS, "told:1").await.unwrap().unwrap();
     assert_eq!(room.members[0].user_id, None);
-    assert!(world.told().is_empty());
+    // Each socket counts as itself.
+    let mut keys = [format!("socket:{}", one.id()), format!("socket:{}", two.id())];
+    two.join("told:1");
+    world.settle().await;
+    two.leave("told:1");
+    one.close();
+    world.settle().await;
+    keys.sort();
+    let [first, second] = &keys;
+    let each = |what| [("told:1", first.as_str(), what), ("told:1", second.as_str(), what)];
+    world.eventually_told(&[each(What::Joined), each(What::Left)].concat()).await;
+    world.end().await;
+}
+
+async fn pages_of_connections_are_bounded_in_bytes(world: World) {
+    let large = json!({ "note": "x".repeat(15_000) });
+    for n in 0..400 {
+        let session = world.connect(n, "ann");
+        session.set_metadata(&large);
+    }
+    world.settle().await;
+    let presence = &world.nodes[0].presence;
+    let most = PageRequest { limit: 1000, cursor: None };
+    for page in [presence.connections(NS, most.clone()), presence.user_connections(NS, "ann", most)] {
+        let page = page.await.unwrap();
+        assert!(page.next.is_some() && (250..400).contains(&page.items.len()), "{}", page.items.len());
+    }
+    let mut ids: Vec<_> = all_pages(1000, |page| presence.connections(NS, page)).await;
+    ids.extend(all_pages(1000, |page| presence.user_connections(NS, "ann", page)).await);
+    assert_eq!(ids.len(), 800);
+    assert!(ids.iter().all(|connection| json!(connection.metadata) == large));
+    let mut ids: Vec<_> = ids.into_iter().map(|connection| connection.socket_id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 400);
     world.end().await;
 }
 

@@ -38,6 +38,10 @@ pub struct Limits {
     pub strikes: u32,
     /// Events of one socket that wait for an earlier one of it.
     pub max_pending_events: usize,
+    /// Bytes of the events of one socket that wait for an earlier one of it; one event may always wait.
+    pub max_pending_bytes: Size,
+    /// Bytes of the events of all sockets of the node that wait for an earlier one, or that a hook is asked about (those count four times).
+    pub max_pending_bytes_per_node: Size,
     /// The longest name of an event of a client, in bytes.
     pub max_event_name: usize,
     /// How deep the JSON of an event of a client may be: arrays and objects within one another, the event's own array among them.
@@ -64,6 +68,8 @@ impl Default for Limits {
             events_per_node: None,
             strikes: 0,
             max_pending_events: 256,
+            max_pending_bytes: Size::from_bytes(4_000_000),
+            max_pending_bytes_per_node: Size::from_bytes(128_000_000),
             max_event_name: 128,
             max_depth: 64,
             max_attachments: 64,

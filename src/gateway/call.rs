@@ -39,6 +39,7 @@ impl AnswerPlan {
 impl Gateway {
     /// Asks the hook of an event. Nothing has been done for the event yet.
     pub(super) async fn call(&self, turn: &Turn<'_>, call: &Call, scope: &Scope<'_>) -> Result<HookAnswer, Refusal> {
+        let _held = self.hold(turn.event)?;
         let args = turn.event.args().unwrap_or_default();
         let mut request = HookRequest::event(caller(turn.client, &turn.contract.name), turn.def.name.as_str())
             .payload(turn.def.payload.raw(&args, scope.payload))

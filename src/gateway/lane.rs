@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tokio_util::sync::ReusableBoxFuture;
 
+use super::pending::{EVENT_BYTES, PendingBytes, Share};
 use crate::contract::model::Contract;
 use crate::error::Refusal;
 use crate::event::Event;
@@ -72,34 +73,52 @@ pub struct Lane {
 #[derive(Default)]
 struct State {
     busy: bool,
-    waiting: VecDeque<Item>,
+    waiting: VecDeque<(Item, Share)>,
+    bytes: usize,
 }
 
-/// The lane's bound is reached.
+/// What may wait.
+pub(super) struct Bounds<'a> {
+    /// Items of one client.
+    pub(super) items: usize,
+    /// Bytes of one client. One item may always wait.
+    pub(super) bytes: usize,
+    /// Bytes of all clients of the node.
+    pub(super) node: &'a Arc<PendingBytes>,
+}
+
+/// A bound is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// [`Bounds::items`].
+    Items,
+    /// [`Bounds::bytes`].
+    Bytes,
+    /// [`Bounds::node`].
+    Node,
+}
+
+/// An item that may not wait, and why.
 #[derive(Debug)]
-pub(super) struct LaneFull(pub(super) Item);
+pub(super) struct LaneFull(pub(super) Item, pub(super) Bound);
 
 impl Lane {
     /// Handles an item now, or after those before it.
     ///
     /// # Errors
-    /// [`LaneFull`] when `bound` items wait already.
+    /// [`LaneFull`] when it would have to wait and a bound is reached.
     #[expect(
         clippy::result_large_err,
         reason = "it is given back as it came; a box would cost every event an allocation"
     )]
-    pub(super) fn push<F>(self: &Arc<Self>, item: Item, bound: usize, work: F) -> Result<(), LaneFull>
+    pub(super) fn push<F>(self: &Arc<Self>, item: Item, bounds: &Bounds<'_>, work: F) -> Result<(), LaneFull>
     where
         F: Fn(Item, Place) -> Work + Send + 'static,
     {
         {
             let mut state = self.state.lock().expect("no panic while held");
             if state.busy {
-                if state.waiting.len() >= bound {
-                    return Err(LaneFull(item));
-                }
-                state.waiting.push_back(item);
-                return Ok(());
+                return state.wait(item, bounds);
             }
             state.busy = true;
         }
@@ -126,9 +145,41 @@ impl Lane {
     /// The next item; without one the lane is free again.
     fn next(&self) -> Option<Item> {
         let mut state = self.state.lock().expect("no panic while held");
-        let next = state.waiting.pop_front();
-        state.busy = next.is_some();
-        next
+        let Some((next, _share)) = state.waiting.pop_front() else {
+            state.busy = false;
+            return None;
+        };
+        state.bytes -= next.bytes();
+        Some(next)
+    }
+}
+
+impl State {
+    #[expect(clippy::result_large_err, reason = "it is given back as it came")]
+    fn wait(&mut self, item: Item, bounds: &Bounds<'_>) -> Result<(), LaneFull> {
+        let bytes = item.bytes();
+        if self.waiting.len() >= bounds.items {
+            return Err(LaneFull(item, Bound::Items));
+        }
+        if !self.waiting.is_empty() && self.bytes + bytes > bounds.bytes {
+            return Err(LaneFull(item, Bound::Bytes));
+        }
+        let Some(share) = bounds.node.take(bytes) else { return Err(LaneFull(item, Bound::Node)) };
+        self.bytes += bytes;
+        self.waiting.push_back((item, share));
+        Ok(())
+    }
+}
+
+impl Item {
+    /// What it takes while it waits.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Event(event, ..) => EVENT_BYTES + event.size_bytes(),
+            Self::Refused(refused) => EVENT_BYTES + refused.event.size_bytes(),
+            // They are the first of their client, and never wait.
+            Self::Opened(_) | Self::Back(_) => 0,
+        }
     }
 }
 
@@ -137,6 +188,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    macro_rules! bounds {
+        ($items:expr, $bytes:expr, $node:expr) => {
+            &Bounds { items: $items, bytes: $bytes, node: &PendingBytes::new($node) }
+        };
+    }
 
     fn item(n: usize) -> Item {
         Item::Event(Event::encode(&n.to_string(), &[n]).unwrap(), None, Instant::now())
@@ -148,7 +205,7 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         for n in 0..100 {
             let seen = seen.clone();
-            lane.push(item(n), 1000, move |item, place| {
+            lane.push(item(n), bounds!(1000, usize::MAX, usize::MAX), move |item, place| {
                 let seen = seen.clone();
                 place.hold(async move {
                     let Item::Event(event, ..) = item else { return };
@@ -173,7 +230,7 @@ mod tests {
         let lane = Arc::new(Lane::default());
         let done = Arc::new(Mutex::new(0));
         let inner = done.clone();
-        lane.push(item(1), 1, move |_, place| {
+        lane.push(item(1), bounds!(1, 1, 1), move |_, place| {
             *inner.lock().unwrap() += 1;
             place.hold(async {})
         })
@@ -185,9 +242,44 @@ mod tests {
     async fn a_full_lane_gives_the_item_back() {
         let lane = Arc::new(Lane::default());
         let forever = |_: Item, place: Place| place.hold(std::future::pending());
-        lane.push(item(1), 1, forever).unwrap();
-        lane.push(item(2), 1, forever).unwrap();
-        let full = lane.push(item(3), 1, forever).unwrap_err();
-        assert!(matches!(full, LaneFull(Item::Event(event, None, _)) if event.name() == "3"));
+        let most = usize::MAX;
+        lane.push(item(1), bounds!(1, most, most), forever).unwrap();
+        lane.push(item(2), bounds!(1, most, most), forever).unwrap();
+        let full = lane.push(item(3), bounds!(1, most, most), forever).unwrap_err();
+        assert!(matches!(full, LaneFull(Item::Event(event, None, _), Bound::Items) if event.name() == "3"));
+    }
+
+    #[tokio::test]
+    async fn bytes_are_bounded_for_the_client_and_for_the_node() {
+        let forever = |_: Item, place: Place| place.hold(std::future::pending());
+        let large = || Item::Event(Event::encode("e", &["x".repeat(1000)]).unwrap(), None, Instant::now());
+        let node = PendingBytes::new(4000);
+        let lanes = [Arc::new(Lane::default()), Arc::new(Lane::default())];
+        let push = |lane: &Arc<Lane>, bytes| {
+            let bounds = Bounds { items: 100, bytes, node: &node };
+            lane.push(large(), &bounds, forever).map_err(|LaneFull(_, bound)| bound)
+        };
+        for lane in &lanes {
+            push(lane, 2000).unwrap();
+        }
+        assert_eq!(node.held(), 0, "what is being handled does not wait");
+        assert_eq!(push(&lanes[0], 2000), Ok(()));
+        assert_eq!(push(&lanes[0], 2000), Err(Bound::Bytes));
+        assert_eq!(push(&lanes[1], 1), Ok(()), "one may always wait");
+        assert_eq!(push(&lanes[1], usize::MAX), Err(Bound::Node));
+        assert_eq!(node.held(), 2 * large().bytes());
+        drop(lanes);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_are_given_back_when_an_item_is_handled() {
+        let (lane, node) = (Arc::new(Lane::default()), PendingBytes::new(100_000));
+        let slow = |_: Item, place: Place| place.hold(tokio::time::sleep(Duration::from_millis(1)));
+        for n in 0..20 {
+            lane.push(item(n), &Bounds { items: 100, bytes: 100_000, node: &node }, slow).unwrap();
+        }
+        assert!(node.held() >= 19 * EVENT_BYTES);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!((node.held(), lane.state.lock().unwrap().bytes), (0, 0));
     }
 }

@@ -78,6 +78,8 @@ impl Gateway {
         places: Vec<Place>,
         scope: &Scope<'_>,
     ) -> Result<Vec<Permit>, Refusal> {
+        let asks = places.iter().any(|place| place.def.call.is_some());
+        let _held = if asks { Some(self.hold(turn.event)?) } else { None };
         let mut permits = Vec::with_capacity(places.len());
         for place in places {
             let name = place.name.clone();

@@ -7,7 +7,7 @@ use super::event::Turn;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
-use crate::presence::{MAX_STATUS_BYTES, RoomChange, may_have_status};
+use crate::presence::{MAX_STATUS_BYTES, RoomChange, RoomMember, may_have_status};
 use crate::publish::Outgoing;
 use crate::room::RESERVED_PREFIX;
 use crate::session::RoomName;
@@ -40,11 +40,13 @@ impl Gateway {
         rooms
     }
 
-    /// Tells a room of the first socket of a user that came, or the last one that left.
+    /// Tells a room of a member that came, or left.
     pub fn tell_presence(&self, told: RoomChange) {
-        let Ok(event) = Event::encode(&told.event, &[json!({ "userId": &*told.user_id, "room": &*told.room })]) else {
-            return;
+        let payload = match &told.member {
+            RoomMember::User(id) => json!({ "userId": &**id, "room": &*told.room }),
+            RoomMember::Socket(id) => json!({ "userId": null, "socketId": &**id, "room": &*told.room }),
         };
+        let Ok(event) = Event::encode(&told.event, &[payload]) else { return };
         let outgoing = Outgoing {
             namespace: told.namespace,
             event,

@@ -159,7 +159,7 @@ impl Bench {
             hooks: hooks.clone(),
             notices: Notices::in_memory(hooks),
             metrics,
-            max_pending_events: 256,
+            pending: super::Pending { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
         });
         Self { gateway, publisher, owners }
     }

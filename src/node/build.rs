@@ -104,7 +104,11 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
         presence: presence.clone(),
         recovery,
         metrics: ground.metrics.clone(),
-        max_pending_events: config.limits.max_pending_events,
+        pending: gateway::Pending {
+            events: config.limits.max_pending_events,
+            bytes: config.limits.max_pending_bytes.as_usize(),
+            node_bytes: config.limits.max_pending_bytes_per_node.as_usize(),
+        },
     });
     gateway.keep_time();
     let telling = gateway.clone();

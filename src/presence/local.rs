@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::page::{self, Missing};
+use super::page::{self, Cursor, Missing};
 use super::{MAX_SHARED_ROOMS, SharedRooms, UserStatus, from_millis, millis, shown};
 use crate::directory::{
     ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Pace, Page, PageRequest, RoomInfo,
@@ -148,7 +148,7 @@ impl Local {
         page: &PageRequest,
     ) -> Result<Page<ConnectionInfo>, DirectoryError> {
         let sessions = self.rooms().map(|rooms| rooms.sessions(namespace)).unwrap_or_default();
-        self.page_of(sessions, page, |session| self.connection_info(session))
+        self.connections_of(sessions, page)
     }
 
     /// The slowest connections, at most `limit`.
@@ -171,7 +171,7 @@ impl Local {
             slowest.truncate(limit);
         }
         slowest.sort_by(|(one, a), (other, b)| one.cmp(other).then_with(|| a.id().cmp(b.id())));
-        slowest.iter().map(|(_, session)| self.connection_info(session)).collect()
+        self.shown_of(slowest.iter().map(|(_, session)| session))
     }
 
     /// How fast a client of this node reads.
@@ -230,7 +230,7 @@ impl Local {
         page: &PageRequest,
     ) -> Result<Page<ConnectionInfo>, DirectoryError> {
         let sessions = self.members_of(namespace, &user_room(user_id));
-        self.page_of(sessions, page, |session| self.connection_info(session))
+        self.connections_of(sessions, page)
     }
 
     pub(super) fn count(&self, namespace: &str, of: CountOf<'_>) -> Count {
@@ -265,6 +265,36 @@ impl Local {
         let items = sessions.into_iter().map(|session| (session.id().to_owned(), session));
         let (sessions, next) = page::cut(items, page)?;
         Ok(Page { next, ..Page::complete(sessions.iter().map(|session| show(session)).collect()) })
+    }
+
+    /// A page of connections, within [`page::MAX_CONNECTIONS_BYTES`].
+    fn connections_of(
+        &self,
+        sessions: Vec<Arc<Session>>,
+        page: &PageRequest,
+    ) -> Result<Page<ConnectionInfo>, DirectoryError> {
+        let items = sessions.into_iter().map(|session| (session.id().to_owned(), session));
+        let (sessions, mut next) = page::cut(items, page)?;
+        let shown = self.shown_of(&sessions);
+        if let Some(last) = shown.last().filter(|_| shown.len() < sessions.len()) {
+            next = Some(Cursor::Local(last.socket_id.clone()).text());
+        }
+        Ok(Page { next, ..Page::complete(shown) })
+    }
+
+    /// The first of these connections, as many as fit into [`page::MAX_CONNECTIONS_BYTES`]; at least one.
+    fn shown_of<'s>(&self, sessions: impl IntoIterator<Item = &'s Arc<Session>>) -> Vec<ConnectionInfo> {
+        let mut shown = Vec::new();
+        let mut bytes = 0;
+        for session in sessions {
+            let info = self.connection_info(session);
+            bytes += page::bytes_of(&info);
+            if bytes > page::MAX_CONNECTIONS_BYTES && !shown.is_empty() {
+                break;
+            }
+            shown.push(info);
+        }
+        shown
     }
 
     fn connection_info(&self, session: &Session) -> ConnectionInfo {

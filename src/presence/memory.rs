@@ -10,19 +10,19 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::local::{Local, Status, user_id};
-use super::{Policies, Presence, RoomChange, SharedRooms, Tell, UserStatus, What, may_have_status};
+use super::{Policies, Presence, RoomChange, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status};
 use crate::directory::{
     Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, Slowness, UserInfo,
 };
-use crate::room::{Rooms, user_of};
+use crate::room::{RESERVED_PREFIX, Rooms, user_of};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
 /// Joins and leaves that wait to be told.
 const MAX_UNTOLD: usize = 65_536;
 
-/// A user in a room of a namespace.
-type Seat = (Arc<str>, RoomName, Arc<str>);
+/// A member of a room of a namespace.
+type Seat = (Arc<str>, RoomName, RoomMember);
 
 /// Who is where, in memory: complete, and gone with the process.
 pub struct Memory {
@@ -57,9 +57,12 @@ impl Memory {
             }
             return;
         }
-        let Some(user) = user_id(session).filter(|_| self.policies.has(session.namespace(), room)) else { return };
-        if self.is_first_or_last((session.namespace().clone(), room.clone(), user.clone()), what)
-            && let Some(told) = self.policies.told(session.namespace(), room, &user, what)
+        if room.starts_with(RESERVED_PREFIX) || !self.policies.has(session.namespace(), room) {
+            return;
+        }
+        let member = RoomMember::of(session);
+        if self.is_first_or_last((session.namespace().clone(), room.clone(), member.clone()), what)
+            && let Some(told) = self.policies.told(session.namespace(), room, member, what)
             && self.untold.try_send(told).is_err()
         {
             self.metrics.presence_queue_dropped_total.with_label_values(&["events"]).inc();

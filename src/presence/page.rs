@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{DirectoryError, MAX_PAGE, Page, PageRequest};
+use crate::directory::{ConnectionInfo, DirectoryError, MAX_PAGE, Page, PageRequest};
 
 /// Where a page ended. Clients see it as opaque text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,15 @@ impl Cursor {
         let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| DirectoryError::Cursor)?;
         serde_json::from_slice(&json).map(Some).map_err(|_| DirectoryError::Cursor)
     }
+}
+
+/// Rooms and metadata of the connections of one page have at most this many bytes; a page has at least one connection.
+pub(super) const MAX_CONNECTIONS_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a connection counts for [`MAX_CONNECTIONS_BYTES`].
+pub(super) fn bytes_of(connection: &ConnectionInfo) -> usize {
+    let metadata = serde_json::to_string(&connection.metadata).map_or(0, |text| text.len());
+    metadata + connection.rooms.iter().map(String::len).sum::<usize>()
 }
 
 /// How many items a request may have.

@@ -4,12 +4,45 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::contract::model::{Contract, RoomDef};
-use crate::session::RoomName;
+use crate::presence::local::user_id;
+use crate::session::{RoomName, Session};
 
 /// What takes joins and leaves.
 pub type Tell = Arc<dyn Fn(RoomChange) + Send + Sync>;
 
-/// The first socket of a user came into a room, or the last one left it, over the cluster.
+/// Who came into a room, or left it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RoomMember {
+    /// A user, by id, with any number of sockets.
+    User(Arc<str>),
+    /// A socket of an anonymous user, by id: each counts as itself.
+    Socket(Arc<str>),
+}
+
+/// How the key of an anonymous socket begins. No user id begins so ([`script_user`]).
+const SOCKET_KEY: char = '\u{1}';
+
+impl RoomMember {
+    /// The member that a session is.
+    pub(super) fn of(session: &Session) -> Self {
+        match user_id(session) {
+            Some(user) => Self::User(user),
+            None => Self::Socket(session.id().into()),
+        }
+    }
+
+    /// The member of a key that the scripts give: a user's id, or the character U+0001 and a socket's.
+    pub(super) fn of_key(key: &str) -> Self {
+        key.strip_prefix(SOCKET_KEY).map_or_else(|| Self::User(key.into()), |id| Self::Socket(id.into()))
+    }
+}
+
+/// A user's id as the scripts know it: they part fields with NUL, and keys of anonymous sockets begin with U+0001.
+pub(super) fn script_user(id: Arc<str>) -> Arc<str> {
+    if id.contains('\0') || id.starts_with(SOCKET_KEY) { id.replace(['\0', SOCKET_KEY], "\u{fffd}").into() } else { id }
+}
+
+/// The first socket of a member came into a room, or the last one left it, over the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomChange {
     /// The namespace's path.
@@ -19,7 +52,7 @@ pub struct RoomChange {
     /// The room.
     pub room: RoomName,
     /// Who.
-    pub user_id: Arc<str>,
+    pub member: RoomMember,
     /// Which of both.
     pub what: What,
     /// The name of the event to be sent.
@@ -29,9 +62,9 @@ pub struct RoomChange {
 /// Which of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// The first socket of the user.
+    /// The first socket of the member.
     Joined,
-    /// The last socket of the user.
+    /// The last socket of the member.
     Left,
 }
 
@@ -67,7 +100,7 @@ impl Policies {
     }
 
     /// What is told of a join or leave, if anything.
-    pub(super) fn told(&self, namespace: &Arc<str>, room: &str, user_id: &str, what: What) -> Option<RoomChange> {
+    pub(super) fn told(&self, namespace: &Arc<str>, room: &str, member: RoomMember, what: What) -> Option<RoomChange> {
         let def = self.find(namespace, room)?;
         let policy = def.presence.as_ref()?;
         let event = match what {
@@ -78,7 +111,7 @@ impl Policies {
             namespace: namespace.clone(),
             contract: def.contract.clone(),
             room: room.into(),
-            user_id: user_id.into(),
+            member,
             what,
             event: event.into(),
         })

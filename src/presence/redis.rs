@@ -29,7 +29,7 @@ use self::lease::Leases;
 use self::queue::Queue;
 use self::script::{Header, Reply, Scripts};
 use super::local::{Local, Status, user_id};
-use super::{MAX_SHARED_ROOMS, Policies, Presence, SharedRooms, Tell, UserStatus, What, may_have_status};
+use super::{MAX_SHARED_ROOMS, Policies, Presence, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status};
 use crate::config;
 use crate::directory::{Answer, DirectoryError};
 use crate::redis::Redis;
@@ -177,7 +177,9 @@ impl Inner {
         let Some(tell) = self.tell.get() else { return };
         for told in reply.texts().chunks_exact(3) {
             let what = if told[0] == "joined" { What::Joined } else { What::Left };
-            if let Some(told) = self.policies.told(&self.spaces[space].path, &told[1], &told[2], what) {
+            if let Some(told) =
+                self.policies.told(&self.spaces[space].path, &told[1], RoomMember::of_key(&told[2]), what)
+            {
                 tell(told);
             }
         }

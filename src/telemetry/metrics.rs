@@ -155,6 +155,10 @@ metrics! {
     users: gauge ["nsp"];
     /// Events from clients, by what became of them: ok, or the code of the error. Events that no contract knows are named "unknown".
     events_received_total: counter ["contract", "event", "result"];
+    /// Events from clients that were refused with OVERLOADED because they would have had to wait, by the bound that was reached: client_events (limits.max_pending_events), client_bytes (limits.max_pending_bytes), node_bytes (limits.max_pending_bytes_per_node).
+    events_not_queued_total: counter ["reason"] from ["client_events", "client_bytes", "node_bytes"];
+    /// Bytes of clients' events that wait now for an earlier event of their client, or for the answer of a hook (at most limits.max_pending_bytes_per_node).
+    events_pending_bytes: gauge [];
     /// Seconds from a client event's arrival to its last effect: checks, hooks, joins, relays and answer, and the wait behind the client's earlier events.
     event_seconds: histogram ["contract", "event"] buckets COARSE;
     /// Acknowledgements that clients asked for: ok, error (it says what went wrong), lost (the client's queue was full, or it is gone).

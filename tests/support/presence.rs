@@ -12,7 +12,7 @@ use roomcast::contract::model::{PresencePolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::directory::{DirectoryError, Page, PageRequest};
 use roomcast::event::{Args, Event};
-use roomcast::presence::{Cluster, Memory, Policies, Presence, RoomChange, What};
+use roomcast::presence::{Cluster, Memory, Policies, Presence, RoomChange, RoomMember, What};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
@@ -204,7 +204,7 @@ impl World {
     /// What has been told, over all nodes, sorted.
     pub fn told(&self) -> Vec<(String, String, What)> {
         let mut told: Vec<_> =
-            self.all_told().iter().map(|told| (told.room.to_string(), told.user_id.to_string(), told.what)).collect();
+            self.all_told().iter().map(|told| (told.room.to_string(), member_text(&told.member), told.what)).collect();
         told.sort_by_key(|(room, user, what)| (*what == What::Left, room.clone(), user.clone()));
         told
     }
@@ -317,5 +317,13 @@ impl Drop for Child {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A user's id, or `socket:` and the id of an anonymous user's socket.
+pub fn member_text(member: &RoomMember) -> String {
+    match member {
+        RoomMember::User(id) => id.to_string(),
+        RoomMember::Socket(id) => format!("socket:{id}"),
     }
 }

@@ -1,17 +1,17 @@
 -- Applies a batch of a node's changes, in order. Every change may be applied again without harm.
 -- ARGV: incarnation, ttl of keys (ms), ttl of an absent user's status (ms), '1' to tell of joins and leaves, changes …
--- Answers { 'gone' } when the lease has ended, else { 'ok', ('joined' | 'left', room, user) … }.
+-- Answers { 'gone' } when the lease has ended, else { 'ok', ('joined' | 'left', room, member) … }.
 local incarnation, ttl, status_ttl, tell = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 if not leased(':nodes', incarnation) and not leased(':staging', incarnation) then return { 'gone' } end
 
 local answer = { 'ok' }
 local online_ttl = math.max(tonumber(ttl), tonumber(status_ttl))
 
-local function say(what, room, user)
+local function say(what, room, member)
   if not tell then return end
   answer[#answer + 1] = what
   answer[#answer + 1] = room
-  answer[#answer + 1] = user
+  answer[#answer + 1] = member
 end
 
 local function open(id, user, transport, at, metadata)
@@ -34,10 +34,11 @@ local function join(id, user, group, at, is_told)
   end
   redis.call('HSET', connection_key(incarnation, id), 'r' .. group, is_told == '1' and at .. 'e' or at)
   if is_told == '1' then
-    local was = told(group, user)
-    redis.call('ZADD', told_key(group), 0, told_member(incarnation, id, user))
+    local member = member_of(id, user)
+    local was = told(group, member)
+    redis.call('ZADD', told_key(group), 0, told_member(incarnation, id, member))
     redis.call('PEXPIRE', told_key(group), ttl)
-    if not was then say('joined', group, user) end
+    if not was then say('joined', group, member) end
   end
 end
 
@@ -46,9 +47,10 @@ local function leave(id, user, group, is_told)
   redis.call('ZREM', key, id .. '\0' .. user)
   if redis.call('EXISTS', key) == 0 then forget_group(incarnation, group, status_ttl) end
   redis.call('HDEL', connection_key(incarnation, id), 'r' .. group)
-  if is_told == '1' and redis.call('ZREM', told_key(group), told_member(incarnation, id, user)) == 1
-    and not told(group, user) then
-    say('left', group, user)
+  local member = member_of(id, user)
+  if is_told == '1' and redis.call('ZREM', told_key(group), told_member(incarnation, id, member)) == 1
+    and not told(group, member) then
+    say('left', group, member)
   end
 end
 

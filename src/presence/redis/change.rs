@@ -6,6 +6,7 @@ use fred::types::Value;
 use tokio::sync::oneshot;
 
 use crate::presence::local::{Status, is_kept, user_id};
+use crate::presence::policy::script_user;
 use crate::presence::{Policies, millis};
 use crate::room::RESERVED_PREFIX;
 use crate::session::{RoomName, Session};
@@ -55,7 +56,7 @@ impl Change {
     pub(super) fn joined(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
         let at_ms = millis(session.joined_at(room).filter(|_| is_kept(room))?);
         let user = user_text(session);
-        let told = is_told(session, room, &user, policies);
+        let told = is_told(session, room, policies);
         Some(Self::Joined { id: session.id().into(), user, room: room.clone(), at_ms, told })
     }
 
@@ -65,7 +66,7 @@ impl Change {
             return None;
         }
         let user = user_text(session);
-        let told = is_told(session, room, &user, policies);
+        let told = is_told(session, room, policies);
         Some(Self::Left { id: session.id().into(), user, room: room.clone(), told })
     }
 
@@ -74,7 +75,7 @@ impl Change {
         let rooms = rooms
             .iter()
             .filter(|room| is_kept(room))
-            .map(|room| (room.clone(), is_told(session, room, &user, policies)))
+            .map(|room| (room.clone(), is_told(session, room, policies)))
             .collect();
         Self::Closed { id: session.id().into(), user, rooms }
     }
@@ -123,15 +124,14 @@ fn push(args: &mut Vec<Value>, parts: &[&str]) {
     args.extend(parts.iter().map(|part| Value::from(*part)));
 }
 
-/// The user's id, empty for anonymous users. The scripts part fields with NUL, which therefore no id holds.
+/// The user's id, empty for anonymous users.
 fn user_text(session: &Session) -> Arc<str> {
-    let id = user_id(session).unwrap_or_default();
-    if id.contains('\0') { id.replace('\0', "\u{fffd}").into() } else { id }
+    script_user(user_id(session).unwrap_or_default())
 }
 
-/// Joins and leaves of anonymous users, and of clients' own rooms, are not told.
-fn is_told(session: &Session, room: &str, user: &str, policies: &Policies) -> bool {
-    !user.is_empty() && !room.starts_with(RESERVED_PREFIX) && policies.has(session.namespace(), room)
+/// Joins and leaves of clients' own rooms are not told.
+fn is_told(session: &Session, room: &str, policies: &Policies) -> bool {
+    !room.starts_with(RESERVED_PREFIX) && policies.has(session.namespace(), room)
 }
 
 fn metadata_text(session: &Session) -> String {

@@ -10,7 +10,7 @@ use crate::directory::{
     RoomInfo, Slowness, UserInfo,
 };
 use crate::presence::local::{count, room_info};
-use crate::presence::page::{Cursor, Missing, limit, mark};
+use crate::presence::page::{Cursor, MAX_CONNECTIONS_BYTES, Missing, limit, mark};
 use crate::presence::{from_millis, shown};
 use crate::room::user_room;
 
@@ -48,7 +48,8 @@ impl Inner {
         page: &PageRequest,
         whole: bool,
     ) -> Result<Members, DirectoryError> {
-        let mut args = texts(&[group, &page.limit.to_string(), if whole { "1" } else { "0" }]);
+        let bytes = if whole { MAX_CONNECTIONS_BYTES } else { 0 };
+        let mut args = texts(&[group, &page.limit.to_string(), &bytes.to_string()]);
         match Cursor::of(page)? {
             None => {}
             Some(Cursor::Member(incarnation, score, member)) => args.extend(texts(&[&incarnation, &score, &member])),
@@ -145,7 +146,7 @@ impl Inner {
         space: usize,
         page: &PageRequest,
     ) -> Result<Page<ConnectionInfo>, DirectoryError> {
-        let mut args = texts(&[&(limit(page) + 1).to_string()]);
+        let mut args = texts(&[&(limit(page) + 1).to_string(), &MAX_CONNECTIONS_BYTES.to_string()]);
         match Cursor::of(page)? {
             None => {}
             Some(Cursor::Connection(incarnation, id)) => args.extend(texts(&[&incarnation, &id])),
@@ -154,8 +155,10 @@ impl Inner {
         let (settled, mut reply) = self.read(&self.scripts.connections, space, args).await?;
         let missing = self.missing_of(&Header::of(reply.list()), settled);
         let mut rows = reply.list().each(|mut row| (row.text(), row.text(), row.list()));
-        let more = rows.len() > limit(page);
-        rows.truncate(limit(page));
+        // A row without its connection is beyond the bytes of a page.
+        let most = rows.iter().position(|(_, _, fields)| fields.is_empty()).unwrap_or_else(|| limit(page));
+        let more = rows.len() > most;
+        rows.truncate(most);
         let last = rows.last().filter(|_| more);
         let next = last.map(|(incarnation, id, _)| Cursor::Connection(incarnation.clone(), id.clone()).text());
         let items = rows.into_iter().map(|(inc, id, fields)| self.connection_info(space, &inc, &id, fields)).collect();
@@ -172,8 +175,10 @@ impl Inner {
     ) -> Result<Page<T>, DirectoryError> {
         let ask = PageRequest { limit: limit(page) + 1, cursor: page.cursor.clone() };
         let mut members = self.members_page(space, group, &ask, whole).await?;
-        let more = members.rows.len() > limit(page);
-        members.rows.truncate(limit(page));
+        let cut = members.rows.iter().position(|row| whole && row.connection.is_empty());
+        let most = cut.unwrap_or_else(|| limit(page));
+        let more = members.rows.len() > most;
+        members.rows.truncate(most);
         let last = members.rows.last().filter(|_| more);
         let next =
             last.map(|row| Cursor::Member(row.incarnation.clone(), row.score.clone(), row.member.clone()).text());

@@ -23,6 +23,13 @@ end
 local function members_key(incarnation, group) return base .. ':in:' .. incarnation .. ':' .. group end
 local function connection_key(incarnation, id) return base .. ':conn:' .. incarnation .. ':' .. id end
 
+-- The bytes of the fields and values of a HASH.
+local function size_of(hash)
+  local bytes = 0
+  for _, text in ipairs(hash) do bytes = bytes + #text end
+  return bytes
+end
+
 -- A user's group is the room that all sockets of the user are in.
 local USER = '$user:'
 local function kind_of(group)
@@ -52,7 +59,10 @@ local function forget_group(incarnation, group, status_ttl)
   if kind == 'users' then redis.call('PEXPIRE', base .. ':status:' .. name, status_ttl) end
 end
 
--- Sockets of users in rooms whose joins and leaves are told: user, incarnation, socket.
+-- Who is told of: a user, or each socket of an anonymous user by itself. No user id begins with the character 1.
+local function member_of(id, user) return user ~= '' and user or '\1' .. id end
+
+-- Sockets of members of rooms whose joins and leaves are told: member, incarnation, socket.
 local function told_key(room) return base .. ':told:' .. room end
 local function told(room, user)
   return #redis.call('ZRANGEBYLEX', told_key(room), '[' .. user .. '\0', '(' .. user .. '\1', 'LIMIT', 0, 1) > 0

@@ -1,7 +1,10 @@
 -- A page of a group's members: by node, then by the time they joined.
--- ARGV: group, how many, '1' for their connections too, and where the page before ended: incarnation, score, member.
--- Answers { header, members in all, first join (ms), (incarnation, score, member, connection) … }.
-local group, limit, whole = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+-- ARGV: group, how many, how many bytes of their connections (0: without those), and where the page before ended:
+-- incarnation, score, member.
+-- Answers { header, members in all, first join (ms), (incarnation, score, member, connection) … }; with connections, that of
+-- a last row that is beyond the bytes is empty.
+local group, limit, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local whole = bytes > 0
 local after, after_score, after_member = ARGV[4], ARGV[5], ARGV[6]
 
 -- Incarnations begin with their node's id: a node that has been rewritten goes on where it was.
@@ -32,9 +35,15 @@ for _, incarnation in ipairs(live()) do
     for at = 1, #rows, 2 do
       local id = string.match(rows[at], '^[^%z]*')
       local connection = whole and redis.call('HGETALL', connection_key(incarnation, id)) or {}
+      bytes = bytes - size_of(connection)
+      if whole and bytes < 0 and #answer > 0 then
+        answer[#answer + 1] = { incarnation, rows[at + 1], rows[at], {} }
+        limit = 0
+        break
+      end
       answer[#answer + 1] = { incarnation, rows[at + 1], rows[at], connection }
     end
-    limit = limit - #rows / 2
+    limit = math.max(limit - #rows / 2, 0)
   end
 end
 return { header(), total, first or '', answer }

@@ -1,6 +1,6 @@
 -- Removes a part of what an incarnation left behind whose lease has ended. Any node may do it, several may at once.
 -- ARGV: how much, ttl of an absent user's status (ms), who asks ('' for a node that goes).
--- Answers { how many are not done, ('left', room, user) … }.
+-- Answers { how many are not done, ('left', room, member) … }.
 local budget, status_ttl, asks = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 
 -- After a stall of Redis every lease has ended, and requests from before it run first: nobody is dead because of that.
@@ -22,15 +22,15 @@ local connections = base .. ':conns:' .. incarnation
 local function close(id)
   local key = connection_key(incarnation, id)
   local fields = redis.call('HGETALL', key)
-  local user = redis.call('HGET', key, 'u') or ''
+  local member = member_of(id, redis.call('HGET', key, 'u') or '')
   for at = 1, #fields, 2 do
     local name, value = fields[at], fields[at + 1]
     if string.sub(name, 1, 1) == 'r' and string.sub(value, -1) == 'e' then
       local room = string.sub(name, 2)
-      if redis.call('ZREM', told_key(room), told_member(incarnation, id, user)) == 1 and not told(room, user) then
+      if redis.call('ZREM', told_key(room), told_member(incarnation, id, member)) == 1 and not told(room, member) then
         answer[#answer + 1] = 'left'
         answer[#answer + 1] = room
-        answer[#answer + 1] = user
+        answer[#answer + 1] = member
       end
     end
   end

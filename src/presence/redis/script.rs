@@ -45,6 +45,11 @@ impl Scripts {
 pub(super) struct Reply(std::vec::IntoIter<Value>);
 
 impl Reply {
+    /// Whether nothing is left in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
     pub(super) fn of(value: Value) -> Self {
         Self(match value {
             Value::Array(values) => values.into_iter(),

@@ -8,7 +8,7 @@ import { world } from '../harness/world.js';
 
 const namespace = '/told';
 const HEARTBEAT_MS = 500;
-const contracts = [join(ROOT, 'tests/js/fixtures/told.toml')];
+const contracts = ['told.toml', 'told-open.toml'].map((file) => join(ROOT, 'tests/js/fixtures', file));
 const toml = `[presence]\nheartbeat = "${HEARTBEAT_MS}ms"\n`;
 const w = await world({ contracts, toml });
 const [first, last] = [w.nodes.at(0), w.nodes.at(-1)];
@@ -41,6 +41,28 @@ describe('joins and leaves', () => {
     await eventually('the leave is told', () => told(watcher).some(([event]) => event === 'member:left'));
     const alices = told(watcher).filter(([, { userId }]) => userId === 'alice');
     assert.deepEqual(alices.map(([event]) => event), ['member:joined', 'member:left']);
+  });
+});
+
+describe('joins and leaves of anonymous users', () => {
+  test('are told of each socket by itself', async () => {
+    const open = (node) => w.connect({ namespace: '/told-open' }, node);
+    const watcher = await open(last);
+    await watcher.ask('enter', 'y');
+    const [one, two] = [await open(first), await open(last)];
+    const seen = (client) => told(watcher).filter(([, { socketId }]) => socketId === client.id);
+    for (const client of [one, two]) {
+      await client.ask('enter', 'y');
+      await eventually('the join is told', () => seen(client).length === 1);
+    }
+    await one.ask('exit', 'y');
+    const gone = two.id;
+    two.close();
+    await eventually('both leaves are told', () => told(watcher).filter(([event]) => event === 'member:left').length === 2);
+    const payload = { userId: null, socketId: one.id, room: 'yard:y' };
+    assert.deepEqual(seen(one), [['member:joined', payload], ['member:left', payload]]);
+    const others = told(watcher).filter(([, { socketId }]) => socketId === gone);
+    assert.deepEqual(others.map(([event]) => event), ['member:joined', 'member:left']);
   });
 });
 

@@ -1,0 +1,89 @@
+// What clients make a node keep is bounded in bytes: events that wait behind a slow hook, and metadata.
+import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, test } from 'node:test';
+import { Backend } from '../harness/backend.js';
+import { eventually } from '../harness/eventually.js';
+import { temporary } from '../harness/process.js';
+import { world } from '../harness/world.js';
+
+const file = join(temporary('held'), 'held.toml');
+writeFileSync(
+  file,
+  `
+name = "held"
+[errors]
+event = "failed"
+[client.slow]
+call = "backend"
+[client.note]
+metadata = "payload"
+[client.now]
+ack = { success = true }
+`,
+);
+const MB = 1_000_000;
+const NODE_BYTES = 16 * MB;
+const limits = `[limits]\nmax_pending_bytes = "4MB"\nmax_pending_bytes_per_node = "16MB"\n`;
+const backend = await Backend.start();
+const w = await world({ contracts: [file], toml: backend.toml('backend', 'timeout = "60s"\n') + limits });
+after(() => backend.stop());
+afterEach(() => w.clear());
+
+const resident = () => {
+  const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${w.b.process.child.pid}/status`, 'utf8'));
+  return Number(kib) * 1024;
+};
+const refused = (reason) => w.b.metric('roomcast_events_not_queued_total', { reason });
+
+test('events behind a slow hook: for each client and for the node', async () => {
+  let release = false;
+  backend.answer = async () => {
+    await eventually('the test lets go', () => release, 120_000);
+    return { ok: true };
+  };
+  const before = resident();
+  const clients = [];
+  for (let at = 0; at < 6; at += 1) clients.push(await w.connect({ user: `u${at}` }));
+  const codes = new Map();
+  let acks = 0;
+  const EACH = 100;
+  for (const client of clients) {
+    for (let at = 0; at < EACH; at += 1) {
+      client.socket.emit('slow', 'x'.repeat(900_000), (ack) => {
+        acks += 1;
+        const code = ack.success ? 'ok' : ack.error.code;
+        codes.set(code, (codes.get(code) ?? 0) + 1);
+      });
+    }
+  }
+  // All but what waits has been refused at once.
+  await eventually('the rest is refused', () => acks >= clients.length * (EACH - 6), 60_000);
+  assert.deepEqual([...codes.keys()], ['OVERLOADED']);
+  assert.ok((await refused('client_bytes')) > 0, 'a client');
+  assert.ok((await refused('node_bytes')) > 0, 'the node');
+  assert.equal(await refused('client_events'), 0);
+  const held = await w.b.metric('roomcast_events_pending_bytes');
+  assert.ok(held > 4 * MB && held <= NODE_BYTES, `${held}`);
+  const grown = resident() - before;
+  assert.ok(grown < 150 * MB, `${clients.length * EACH * 0.9} MB were sent, ${grown / MB} MB are kept`);
+  // A client that waits for nothing is not concerned.
+  assert.equal((await (await w.connect({ user: 'other' })).ask('now')).success, true);
+  release = true;
+  await eventually('all are answered', () => acks === clients.length * EACH, 60_000);
+  assert.ok(codes.get('ok') > 0);
+  await eventually('nothing is held', async () => (await w.b.metric('roomcast_events_pending_bytes')) === 0);
+});
+
+test('metadata of a client, and what the API tells of it', async () => {
+  const mallory = await w.connect({ user: 'mallory' });
+  for (let at = 0; at < 40; at += 1) {
+    const ack = await mallory.ask('note', { [`large${at}`]: 'x'.repeat(900_000) });
+    assert.deepEqual([ack.success, ack.error?.code], [false, 'TOO_LARGE']);
+  }
+  for (let at = 0; at < 40; at += 1) await mallory.ask('note', { [`part${at}`]: 'x'.repeat(1000) });
+  const { body } = await w.b.api('GET', `/api/v1/connections/${mallory.id}?namespace=/`);
+  const bytes = JSON.stringify(body.metadata).length;
+  assert.ok(bytes <= 16 * 1024 && bytes > 14_000, `${bytes}`);
+});
