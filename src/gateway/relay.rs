@@ -132,7 +132,16 @@ pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scop
     let event = turn.map(|turn| turn.event);
     let encoded = match data {
         RelayData::Args => return Some(event?.renamed(name)),
-        RelayData::Payload(add) => Event::encode(name, &[with_members(turn?, add.render_members(scope), scope)?]),
+        RelayData::Payload(add) if has_fractions(scope.payload) => {
+            Event::encode(name, &[with_members(turn?, add.render_members(scope), scope)?])
+        }
+        RelayData::Payload(add) => {
+            let mut payload = scope.payload.clone();
+            if let (Value::Object(payload), Value::Object(add)) = (&mut payload, add.render(scope)) {
+                payload.extend(add);
+            }
+            Event::encode(name, &[payload])
+        }
         RelayData::Value(template) => Event::encode(name, &[template.render(scope)]),
     };
     let encoded = encoded.ok()?;
@@ -141,6 +150,17 @@ pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scop
             Some(encoded.with_attachments(event.attachments().to_vec()))
         }
         _ => Some(encoded),
+    }
+}
+
+/// Whether a decoded value holds a number that may be written otherwise than it came, such as `1.50` or an integer of 30
+/// digits. Every other number is written as it came.
+fn has_fractions(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(items) => items.iter().any(has_fractions),
+        Value::Object(members) => members.values().any(has_fractions),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }
 
