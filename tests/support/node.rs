@@ -133,7 +133,7 @@ impl Node {
             hooks: hooks.clone(),
             notices: Notices::in_memory(hooks),
             metrics: metrics.clone(),
-            max_pending_events: 256,
+            pending: roomcast::gateway::Pending { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
         });
         cluster.wire().unwrap().bridge(publisher.clone());
         Self { redis, history, cluster, publisher, gateway, metrics }
