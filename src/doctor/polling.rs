@@ -43,8 +43,9 @@ pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
         Err(problem) => Finding::problem(
             "stickiness",
             problem,
-            "let the proxy keep a session on its node by a cookie that it sets (nginx/roomcast.conf; ingress-nginx: affinity \
-             \"cookie\"), or let clients use WebSocket only (transports: [\"websocket\"])",
+            "several nodes answer, the proxy keeps no session on its node, and the nodes pass no requests on: let the proxy set a \
+             cookie (nginx/roomcast.conf; ingress-nginx: affinity \"cookie\"), let nodes pass requests on (`cluster.listen`, \
+             docs/sticky-sessions.md), or let clients use WebSocket only (transports: [\"websocket\"])",
         ),
     });
     findings.push(match without {
@@ -53,7 +54,8 @@ pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
             "stickiness.no_cookies",
             format!("without cookies: {problem}"),
             "pages of another origin need `withCredentials: true` and `server.cors_origins`; programs that keep no cookies need \
-             WebSocket only, or a proxy that also knows them by something else (nginx/roomcast.conf does)",
+             WebSocket only, a proxy that also knows them by something else (nginx/roomcast.conf does), or nodes that pass \
+             requests on (`cluster.listen`)",
         ),
     });
     findings

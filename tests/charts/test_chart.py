@@ -77,6 +77,13 @@ MATRIX = {
     "small": SMALL,
     "full": FULL,
     "trial": {**REDIS, "replicaCount": 3, "networkPolicy": {"enabled": True, "egress": {"enabled": True}}},
+    "no stickiness": {
+        **REDIS,
+        "replicaCount": 3,
+        "cluster": {"enabled": True},
+        "secrets": {**SMALL.get("secrets", {}), "cluster.secret": {"value": "0123456789abcdef0123456789abcdef"}},
+        "networkPolicy": {"enabled": True, "egress": {"enabled": True}},
+    },
     "bare": {
         **SMALL,
         "serviceAccount": {"create": False},
@@ -115,6 +122,15 @@ REFUSED = {
     ),
     "several nodes without Redis": ({"replicaCount": 2}, "needs Redis"),
     "autoscaling without Redis": ({"autoscaling": {"enabled": True}}, "needs Redis"),
+    "passing on without Redis": (
+        {"cluster": {"enabled": True}, "secrets": {"cluster.secret": {"value": "0123456789abcdef0123456789abcdef"}}},
+        "needs Redis",
+    ),
+    "passing on without a secret": (
+        {"cluster": {"enabled": True}, "redis": {"trial": {"enabled": True}}},
+        "cluster",
+    ),
+    "a listener for nodes": ({"config": {"cluster": {"listen": "0.0.0.0:1"}}}, "listen"),
     "two Redis": ({"redis": {"trial": {"enabled": True}}, "secrets": {"redis.url": {"value": "x"}}}, "choose one"),
     "least above most": (
         {"redis": {"trial": {"enabled": True}}, "autoscaling": {"enabled": True, "minReplicas": 20}},
@@ -207,11 +223,35 @@ class Renders(unittest.TestCase):
             labels = named(objects, "Pod", [o for o in objects if o["kind"] == "Pod"][0]["metadata"]["name"])["metadata"]["labels"]
             for policy in (o for o in objects if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == "roomcast"):
                 for rule in policy["spec"]["ingress"]:
+                    if [port["port"] for port in rule["ports"]] == ["cluster"]:
+                        continue
                     peers = [peer["podSelector"].get("matchLabels", {}) for peer in rule.get("from", []) if "podSelector" in peer]
                     with self.subTest(case, ports=rule["ports"]):
                         self.assertTrue("from" not in rule or any(peer.items() <= labels.items() for peer in peers))
             for found in (o for o in objects if o["kind"] == "Service"):
                 self.assertFalse(found["spec"]["selector"].items() <= labels.items())
+
+    def test_only_nodes_reach_the_port_for_nodes(self):
+        objects = render(MATRIX["no stickiness"])
+        pod = named(objects, "Deployment")["spec"]["template"]
+        labels, container = pod["metadata"]["labels"], pod["spec"]["containers"][0]
+        self.assertIn({"name": "cluster", "containerPort": 3002, "protocol": "TCP"}, container["ports"])
+        env = {entry["name"]: entry for entry in container["env"]}
+        self.assertEqual(env["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"], "status.podIP")
+        self.assertEqual(env["ROOMCAST_CLUSTER__ADVERTISE"]["value"], "$(POD_IP):3002")
+        self.assertEqual(env["ROOMCAST_CLUSTER__SECRET_FILE"]["value"], "/run/secrets/roomcast/cluster.secret")
+        # POD_IP must stand before the variable that uses it.
+        names = [entry["name"] for entry in container["env"]]
+        self.assertLess(names.index("POD_IP"), names.index("ROOMCAST_CLUSTER__ADVERTISE"))
+        policy = named(objects, "NetworkPolicy")["spec"]
+        rules = {direction: [rule for rule in policy[direction] if rule["ports"][0]["port"] in ("cluster", 3002)] for direction in ("ingress", "egress")}
+        for direction, peers in (("ingress", "from"), ("egress", "to")):
+            [rule] = rules[direction]
+            [peer] = rule[peers]
+            self.assertLessEqual(peer["podSelector"]["matchLabels"].items(), labels.items())
+            self.assertIn("app.kubernetes.io/component", peer["podSelector"]["matchLabels"])
+        for service in (found for found in objects if found["kind"] == "Service"):
+            self.assertNotIn("cluster", [port["targetPort"] for port in service["spec"]["ports"]])
 
     def test_helm_test_leaves_out_only_what_nothing_in_front_can_answer_for(self):
         def args(values):

@@ -106,7 +106,7 @@ PRECISE = {
 # What a switched-on part cannot do without.
 NEEDS = {"ingress": ("hosts", {"minItems": 1}), "httpRoute": ("parentRefs", {"minItems": 1})}
 # What the chart itself says.
-OURS = {"Node": ["id", "dev"], "Server": ["listen"], "Api": ["listen"], "Contracts": ["files"], "Drain": ["delay", "deadline"]}
+OURS = {"Node": ["id", "dev"], "Server": ["listen"], "Api": ["listen"], "Contracts": ["files"], "Cluster": ["listen", "advertise"], "Drain": ["delay", "deadline"]}
 
 
 def typed(value, path=""):
@@ -130,6 +130,7 @@ def typed(value, path=""):
 def secret_keys(schema):
     """Patterns of the keys that may stand in a file of their own."""
     return [
+        r"cluster\.(secret|previous_secret)",
         r"redis\.(url|password)",
         r"redis\.sentinel\.password",
         r"api\.keys\.[0-9]+\.secret",

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the certificates of the tests anew: an authority, a server for 127.0.0.1 and localhost, a client, and a
-# stranger's authority that nobody trusts. None of them protects anything.
+# Makes the certificates of the tests anew: an authority, a server for 127.0.0.1 and localhost, a client, an authority of
+# nodes and a node (cluster.tls), and a stranger's authority that nobody trusts. None of them protects anything.
 set -eu
 cd "$(dirname "$0")"
 DAYS=7300
@@ -23,4 +23,7 @@ authority stranger "Stranger's authority"
 signed server localhost "subjectAltName=DNS:localhost,IP:127.0.0.1
 extendedKeyUsage=serverAuth" ca
 signed client "Test node" "extendedKeyUsage=clientAuth" ca
-rm -f ca-key.pem stranger-key.pem ./*.srl
+authority nodes "Authority of nodes"
+signed node "Any node" "subjectAltName=DNS:node.roomcast.internal
+extendedKeyUsage=serverAuth,clientAuth" nodes
+rm -f ca-key.pem stranger-key.pem nodes-key.pem ./*.srl

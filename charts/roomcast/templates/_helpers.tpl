@@ -94,6 +94,10 @@ api:
   listen: {{ printf "%s:3001" .Values.listenAddress | quote }}
 contracts:
   files: {{ toJson $files }}
+{{- if .Values.cluster.enabled }}
+cluster:
+  listen: {{ printf "%s:3002" .Values.listenAddress | quote }}
+{{- end }}
 drain:
   # preStop has waited for load balancers.
   delay: 0s
@@ -166,6 +170,12 @@ app.kubernetes.io/component: test
 {{- $redis := default dict $v.config.redis -}}
 {{- if and $v.redis.trial.enabled (or $redis.url $redis.url_file (hasKey $v.secrets "redis.url")) -}}
 {{- fail "redis.trial.enabled and a Redis of your own: choose one" -}}
+{{- end -}}
+{{- if and $v.cluster.enabled (not (include "roomcast.hasRedis" .)) -}}
+{{- fail "cluster.enabled needs Redis: nodes learn of each other there" -}}
+{{- end -}}
+{{- if and $v.cluster.enabled (not (hasKey $v.secrets "cluster.secret")) -}}
+{{- fail "cluster.enabled needs secrets.cluster\\.secret: what nodes know each other by" -}}
 {{- end -}}
 {{- if and $v.autoscaling.enabled (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas" -}}

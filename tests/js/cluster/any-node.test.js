@@ -3,14 +3,17 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import https from 'node:https';
 import net from 'node:net';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
+import { WebSocket } from 'ws';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
-import { Node, ROOT } from '../harness/node.js';
+import { Node, ROOT, binary } from '../harness/node.js';
 import { start, stop, temporary } from '../harness/process.js';
 import { Redis, freePort } from '../harness/redis.js';
+import { token } from '../harness/token.js';
 
 const contracts = ['embedded:chat'];
 const env = {
@@ -123,6 +126,15 @@ for (const transport of ['polling', 'upgrade', 'websocket']) {
   });
 }
 
+test('the doctor finds nothing to say against it', async () => {
+  const skipped = ['patience', 'cors', 'token'].flatMap((name) => ['--skip', name]);
+  const looked = start(binary(), ['doctor', front.url, '--polls', '6', ...skipped]);
+  const { code } = await looked.done;
+  const told = looked.lines.map(({ text }) => text).join('\n');
+  assert.equal(code, 0, told);
+  for (const check of ['stickiness', 'stickiness\\.no_cookies', 'upgrade']) assert.match(told, new RegExp(`ok +${check}:`));
+});
+
 test('a session is bound to its address, and its address is counted once', async () => {
   const [one, two] = nodes;
   const from = (ip) => ({ headers: { 'x-forwarded-for': ip } });
@@ -212,6 +224,40 @@ test('cluster.listen takes requests of nodes only, and each of them once', async
   assert.equal(await received('served'), 1);
   await owner.stop('SIGKILL');
   tap.close();
+});
+
+test('nodes that show certificates pass on what they get, and take nothing from those that show none', async () => {
+  const key = (name) => join(ROOT, 'tests/keys', name);
+  const tls = {
+    ROOMCAST_CLUSTER__TLS__CA_FILE: key('nodes.pem'),
+    ROOMCAST_CLUSTER__TLS__CERT_FILE: key('node.pem'),
+    ROOMCAST_CLUSTER__TLS__KEY_FILE: key('node-key.pem'),
+    ROOMCAST_CLUSTER__TLS__SERVER_NAME: 'node.roomcast.internal',
+  };
+  const own = await Redis.start();
+  const [owner, passer] = await Promise.all([1, 2].map(() => Node.start({ contracts, redis: own, env: { ...env, ...tls } })));
+  await eventually('they know each other', async () => (await passer.metric('roomcast_cluster_nodes')) === 2);
+  const { path } = await session(owner);
+  assert.equal((await ask(passer, path, { method: 'POST', body: `40${JSON.stringify({ token: token({ sub: 'ada' }) })}` })).status, 200);
+  await eventually('it is connected', async () => (await ask(passer, path)).body.includes('40{'));
+  const socket = new WebSocket(`${passer.url.replace('http', 'ws')}${path.replace('polling', 'websocket')}`);
+  const messages = [];
+  socket.on('message', (data) => messages.push(data.toString()));
+  await once(socket, 'open');
+  socket.send('2probe');
+  await eventually('the probe is answered', () => messages.includes('3probe'));
+  socket.send('5');
+  socket.send('420["ping"]');
+  await eventually('an acknowledgement comes through the tunnel', () => messages.some((text) => text.startsWith('430')));
+  assert.equal(await passer.metric('roomcast_forward_in_flight', { what: 'tunnel' }), 1);
+  socket.terminate();
+  await eventually('the tunnel has ended', async () => (await passer.metric('roomcast_forward_in_flight', { what: 'tunnel' })) === 0);
+  const { port } = new URL(owner.clusterUrl);
+  await assert.rejects(fetch(owner.clusterUrl + path), 'without TLS');
+  const bare = https.get({ port, host: '127.0.0.1', path, rejectUnauthorized: false });
+  await assert.rejects(once(bare, 'response'), 'without a certificate');
+  await Promise.all([owner, passer].map((node) => node.stop('SIGKILL')));
+  await own.stop();
 });
 
 test('a node that drains brings its clients and those that pass through it to the others', async () => {

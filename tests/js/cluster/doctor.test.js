@@ -122,6 +122,7 @@ describe('deployments that are wrong', { concurrency: 3 }, () => {
     const report = await doctor(await front({ nodes: [one, two] }));
     assert.equal(levels(report).stickiness, 'problem');
     assert.match(report.findings.stickiness.found, /lost at request \d+ of 6/);
+    assert.match(report.findings.stickiness.remedy, /`cluster\.listen`/);
     assert.equal(levels(report)['handshake.websocket'], 'ok');
   });
 
