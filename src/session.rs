@@ -2,21 +2,19 @@
 
 mod held;
 mod joined;
+mod link;
+mod notes;
 #[cfg(test)]
 pub mod recorder;
 mod replay;
 pub mod trail;
 
-use std::collections::HashMap;
 use std::hint::black_box;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytestring::ByteString;
-use serde_json::{Map, Value};
-use tokio::sync::oneshot;
 
 use crate::event::{Args, Event, Slow, Stamp};
 use crate::user::User;
@@ -24,6 +22,9 @@ use crate::user::User;
 use held::Held;
 pub use held::MAX_HELD;
 use joined::Joined;
+pub use link::{AckId, Backlog, Close, Link, MAX_ASKED, Peer, Reply, SendError, Watcher};
+use notes::Notes;
+pub use notes::{MAX_METADATA_BYTES, MAX_NOTES_PER_SESSION, Undo};
 pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed};
 use replay::{Out, Replays};
 use trail::{EVERYBODY, Trail};
@@ -33,125 +34,6 @@ const OWN_ROOMS: char = '$';
 
 /// A room's name.
 pub type RoomName = Arc<str>;
-
-/// What an engine gives for each client: the only way to its wire.
-///
-/// Calls are synchronous and keep their order; none of them waits for the client.
-pub trait Link: Send + Sync {
-    /// Queues an event for the client.
-    ///
-    /// # Errors
-    /// [`SendError::Full`] when the client's queue is at its bound, [`SendError::Closed`] when it is gone.
-    fn send(&self, event: &Event) -> Result<(), SendError>;
-
-    /// Queues an event that the client is to acknowledge.
-    ///
-    /// # Errors
-    /// As [`Link::send`]; [`SendError::Full`] also when [`MAX_ASKED`] acknowledgements are awaited.
-    fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError>;
-
-    /// What waits for the client, and when something was written to it.
-    fn backlog(&self) -> Backlog {
-        Backlog::default()
-    }
-
-    /// Whether the client takes what it is sent: what is volatile is not sent to one that does not.
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    /// Looks at what [`Link::send`] will need, without a lock: see [`Session::warm`].
-    fn warm(&self) {}
-
-    /// Answers the client's request for an acknowledgement.
-    ///
-    /// # Errors
-    /// As [`Link::send`].
-    fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError>;
-
-    /// Whether an event of so many bytes may be queued for this client together with others. It is then counted as
-    /// queued.
-    fn share(&self, _bytes: usize) -> bool {
-        true
-    }
-
-    /// An event that was to be queued for several clients was perhaps not queued for this one.
-    fn unshare(&self, _bytes: usize) {}
-
-    /// Tells the engine of a room, for engines that keep rooms of their own.
-    fn joined(&self, room: &RoomName);
-
-    /// Tells the engine that the room was left.
-    fn left(&self, room: &RoomName);
-
-    /// Ends the session.
-    fn close(&self, how: Close);
-}
-
-/// Told of every session and membership, in order; called by the index, and so must not wait or call it back.
-pub trait Watcher: Send + Sync {
-    /// A session came.
-    fn opened(&self, session: &Session);
-    /// It joined a room, its own ones among them.
-    fn joined(&self, session: &Session, room: &RoomName);
-    /// It left a room.
-    fn left(&self, session: &Session, room: &RoomName);
-    /// It is gone, and with it from these rooms.
-    fn closed(&self, session: &Session, rooms: &[RoomName]);
-    /// Its metadata has changed.
-    fn changed(&self, _session: &Session) {}
-}
-
-/// The number of an acknowledgement that the client asked for.
-pub type AckId = i64;
-
-/// Where a client's acknowledgement goes. Dropped when there will be none, because the client is gone.
-pub type Reply = oneshot::Sender<Args>;
-
-/// At most so many acknowledgements of one client are awaited.
-pub const MAX_ASKED: usize = 256;
-
-/// Why an event was not queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// The client's outgoing queue is at its bound.
-    #[error("the client's queue is full")]
-    Full,
-    /// The client is gone.
-    #[error("the client is gone")]
-    Closed,
-}
-
-/// How a session ends, and so whether the official client returns by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Close {
-    /// `io server disconnect`: the client does not return.
-    Namespace,
-    /// `transport close`: the client returns.
-    Transport,
-}
-
-/// What waits to be written to a connection. Its namespaces share it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// How many bytes wait.
-    pub bytes: usize,
-    /// How many packets wait; `None` where the engine cannot tell.
-    pub packets: Option<usize>,
-    /// When the kernel last took bytes for the client, as Unix time in ms; 0: never.
-    pub written_at_ms: u64,
-}
-
-/// What is known of the connection itself.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    /// The client's address, as far as trusted proxies say.
-    pub ip: IpAddr,
-    /// `websocket` or `polling`, as the session opened.
-    pub transport: &'static str,
-    /// The handshake's `User-Agent`, cut to 256 bytes.
-    pub user_agent: Option<Arc<str>>,
-}
 
 /// One client in one namespace.
 pub struct Session {
@@ -179,62 +61,6 @@ struct State {
     // Most sessions have none.
     notes: Option<Box<Notes>>,
     closed: bool,
-}
-
-#[derive(Default)]
-struct Notes {
-    metadata: Map<String, Value>,
-    undo: HashMap<(String, RoomName), Undo>,
-    throttled: HashMap<(String, RoomName), SystemTime>,
-}
-
-impl State {
-    fn notes(&mut self) -> &mut Notes {
-        self.notes.get_or_insert_default()
-    }
-
-    /// The metadata with these members; `None` when that would be beyond a bound.
-    fn merged_metadata(&self, members: &Map<String, Value>) -> Option<Map<String, Value>> {
-        // The new members are measured first, so that large ones are never copied.
-        if !is_within(members, MAX_METADATA_BYTES) {
-            return None;
-        }
-        let mut merged = self.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default();
-        merged.extend(members.iter().map(|(key, value)| (key.clone(), value.clone())));
-        (merged.len() <= MAX_NOTES_PER_SESSION && is_within(&merged, MAX_METADATA_BYTES)).then_some(merged)
-    }
-}
-
-/// An event that is sent on the client's behalf when it leaves a room or goes.
-#[derive(Clone)]
-pub struct Undo {
-    /// The contract it belongs to.
-    pub contract: Arc<str>,
-    /// The event as it will be sent.
-    pub event: Event,
-    /// Whether the sender is left out.
-    pub others: bool,
-}
-
-/// A session keeps at most this many notes of each kind (`undo`, `throttle`, members of the metadata).
-pub const MAX_NOTES_PER_SESSION: usize = 256;
-
-/// The metadata of a session has at most this many bytes as JSON. Presence and recovery keep metadata of this size.
-pub const MAX_METADATA_BYTES: usize = 16 * 1024;
-
-/// Whether members have at most this many bytes as JSON. Stops writing at the bound.
-fn is_within(members: &Map<String, Value>, most: usize) -> bool {
-    struct Left(usize);
-    impl std::io::Write for Left {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    serde_json::to_writer(Left(most), members).is_ok()
 }
 
 impl Session {
@@ -328,28 +154,6 @@ impl Session {
         self.with(|state| state.rooms.get(room).is_some())
     }
 
-    /// Its metadata, as hooks and events have set it.
-    pub fn metadata(&self) -> Map<String, Value> {
-        self.with(|state| state.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default())
-    }
-
-    /// Whether these members can be merged into the metadata within [`MAX_NOTES_PER_SESSION`] and [`MAX_METADATA_BYTES`].
-    pub fn fits_metadata(&self, members: &Map<String, Value>) -> bool {
-        self.with(|state| state.merged_metadata(members).is_some())
-    }
-
-    /// Merges members into the metadata: all of them, or none where they do not fit ([`Session::fits_metadata`]).
-    pub fn merge_metadata(&self, members: &Map<String, Value>) -> bool {
-        self.with(|state| {
-            let merged = state.merged_metadata(members);
-            let fits = merged.is_some();
-            if let Some(merged) = merged {
-                state.notes().metadata = merged;
-            }
-            fits
-        })
-    }
-
     /// Queues an event for this client alone.
     ///
     /// # Errors
@@ -407,62 +211,6 @@ impl Session {
     /// Ends the session; the engine reports the end in its own time.
     pub fn close(&self, how: Close) {
         self.link.close(how);
-    }
-
-    /// Remembers what is to be sent when the room is left. False when too many are kept already.
-    pub fn set_undo(&self, name: &str, room: &RoomName, undo: Undo) -> bool {
-        self.with(|state| {
-            let key = (name.to_owned(), room.clone());
-            let kept = &mut state.notes().undo;
-            let fits = kept.len() < MAX_NOTES_PER_SESSION || kept.contains_key(&key);
-            if fits {
-                kept.insert(key, undo);
-            }
-            fits
-        })
-    }
-
-    /// Forgets it: the client has said so itself.
-    pub fn clear_undo(&self, name: &str, room: &RoomName) {
-        self.with(|state| {
-            if let Some(notes) = &mut state.notes {
-                notes.undo.remove(&(name.to_owned(), room.clone()));
-            }
-        });
-    }
-
-    /// Takes what is to be sent now that the room (or every room) is left.
-    pub fn take_undo(&self, room: Option<&str>) -> Vec<(RoomName, Undo)> {
-        self.with(|state| {
-            let Some(Notes { undo, .. }) = state.notes.as_deref_mut() else { return Vec::new() };
-            let keys: Vec<_> = undo.keys().filter(|(_, of)| room.is_none_or(|room| **of == *room)).cloned().collect();
-            keys.into_iter().filter_map(|key| undo.remove(&key).map(|undo| (key.1, undo))).collect()
-        })
-    }
-
-    /// Whether this event may pass to this room now, at most once in `every`.
-    pub fn pass_throttle(&self, name: &str, room: &RoomName, every: std::time::Duration, now: SystemTime) -> bool {
-        self.with(|state| {
-            let throttled = &mut state.notes().throttled;
-            if throttled.len() >= MAX_NOTES_PER_SESSION {
-                throttled.retain(|_, until| *until > now);
-            }
-            let until = throttled.entry((name.to_owned(), room.clone())).or_insert(SystemTime::UNIX_EPOCH);
-            let passes = *until <= now;
-            if passes {
-                *until = now + every;
-            }
-            passes
-        })
-    }
-
-    /// Lets the next such event pass at once.
-    pub fn reset_throttle(&self, name: &str, room: &RoomName) {
-        self.with(|state| {
-            if let Some(notes) = &mut state.notes {
-                notes.throttled.remove(&(name.to_owned(), room.clone()));
-            }
-        });
     }
 
     /// Delivers a live event that was sent to `rooms` (empty: the whole namespace): queues it for the client, or holds

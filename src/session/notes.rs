@@ -1,0 +1,144 @@
+//! What few sessions keep beside their rooms: metadata, events to send when they leave, and throttles. Bounded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+
+use super::{RoomName, Session, State};
+use crate::event::Event;
+
+/// An event that is sent on the client's behalf when it leaves a room or goes.
+#[derive(Clone)]
+pub struct Undo {
+    /// The contract it belongs to.
+    pub contract: Arc<str>,
+    /// The event as it will be sent.
+    pub event: Event,
+    /// Whether the sender is left out.
+    pub others: bool,
+}
+
+/// A session keeps at most this many notes of each kind (`undo`, `throttle`, members of the metadata).
+pub const MAX_NOTES_PER_SESSION: usize = 256;
+
+/// The metadata of a session has at most this many bytes as JSON. Presence and recovery keep metadata of this size.
+pub const MAX_METADATA_BYTES: usize = 16 * 1024;
+
+#[derive(Default)]
+pub(super) struct Notes {
+    metadata: Map<String, Value>,
+    undo: HashMap<(String, RoomName), Undo>,
+    throttled: HashMap<(String, RoomName), SystemTime>,
+}
+
+impl State {
+    fn notes(&mut self) -> &mut Notes {
+        self.notes.get_or_insert_default()
+    }
+
+    /// The metadata with these members; `None` when that would be beyond a bound.
+    fn merged_metadata(&self, members: &Map<String, Value>) -> Option<Map<String, Value>> {
+        // The new members are measured first, so that large ones are never copied.
+        if !is_within(members, MAX_METADATA_BYTES) {
+            return None;
+        }
+        let mut merged = self.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default();
+        merged.extend(members.iter().map(|(key, value)| (key.clone(), value.clone())));
+        (merged.len() <= MAX_NOTES_PER_SESSION && is_within(&merged, MAX_METADATA_BYTES)).then_some(merged)
+    }
+}
+impl Session {
+    /// Its metadata, as hooks and events have set it.
+    pub fn metadata(&self) -> Map<String, Value> {
+        self.with(|state| state.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default())
+    }
+
+    /// Whether these members can be merged into the metadata within [`MAX_NOTES_PER_SESSION`] and [`MAX_METADATA_BYTES`].
+    pub fn fits_metadata(&self, members: &Map<String, Value>) -> bool {
+        self.with(|state| state.merged_metadata(members).is_some())
+    }
+
+    /// Merges members into the metadata: all of them, or none where they do not fit ([`Session::fits_metadata`]).
+    pub fn merge_metadata(&self, members: &Map<String, Value>) -> bool {
+        self.with(|state| {
+            let merged = state.merged_metadata(members);
+            let fits = merged.is_some();
+            if let Some(merged) = merged {
+                state.notes().metadata = merged;
+            }
+            fits
+        })
+    }
+    /// Remembers what is to be sent when the room is left. False when too many are kept already.
+    pub fn set_undo(&self, name: &str, room: &RoomName, undo: Undo) -> bool {
+        self.with(|state| {
+            let key = (name.to_owned(), room.clone());
+            let kept = &mut state.notes().undo;
+            let fits = kept.len() < MAX_NOTES_PER_SESSION || kept.contains_key(&key);
+            if fits {
+                kept.insert(key, undo);
+            }
+            fits
+        })
+    }
+
+    /// Forgets it: the client has said so itself.
+    pub fn clear_undo(&self, name: &str, room: &RoomName) {
+        self.with(|state| {
+            if let Some(notes) = &mut state.notes {
+                notes.undo.remove(&(name.to_owned(), room.clone()));
+            }
+        });
+    }
+
+    /// Takes what is to be sent now that the room (or every room) is left.
+    pub fn take_undo(&self, room: Option<&str>) -> Vec<(RoomName, Undo)> {
+        self.with(|state| {
+            let Some(Notes { undo, .. }) = state.notes.as_deref_mut() else { return Vec::new() };
+            let keys: Vec<_> = undo.keys().filter(|(_, of)| room.is_none_or(|room| **of == *room)).cloned().collect();
+            keys.into_iter().filter_map(|key| undo.remove(&key).map(|undo| (key.1, undo))).collect()
+        })
+    }
+
+    /// Whether this event may pass to this room now, at most once in `every`.
+    pub fn pass_throttle(&self, name: &str, room: &RoomName, every: Duration, now: SystemTime) -> bool {
+        self.with(|state| {
+            let throttled = &mut state.notes().throttled;
+            if throttled.len() >= MAX_NOTES_PER_SESSION {
+                throttled.retain(|_, until| *until > now);
+            }
+            let until = throttled.entry((name.to_owned(), room.clone())).or_insert(SystemTime::UNIX_EPOCH);
+            let passes = *until <= now;
+            if passes {
+                *until = now + every;
+            }
+            passes
+        })
+    }
+
+    /// Lets the next such event pass at once.
+    pub fn reset_throttle(&self, name: &str, room: &RoomName) {
+        self.with(|state| {
+            if let Some(notes) = &mut state.notes {
+                notes.throttled.remove(&(name.to_owned(), room.clone()));
+            }
+        });
+    }
+}
+
+/// Whether members have at most this many bytes as JSON. Stops writing at the bound.
+fn is_within(members: &Map<String, Value>, most: usize) -> bool {
+    struct Left(usize);
+    impl std::io::Write for Left {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    serde_json::to_writer(Left(most), members).is_ok()
+}
