@@ -59,6 +59,7 @@ pub struct Event {
     fence: Option<u64>,
     framed: Framed,
     deflated: Framed,
+    polled: Framed,
     slow: Slow,
     lane: u64,
     tailed: Tailed,
@@ -134,6 +135,7 @@ impl Event {
         self.framed = Framed::default();
         self.tailed = Tailed::default();
         self.deflated = Framed::default();
+        self.polled = Framed::default();
         self
     }
 
@@ -190,6 +192,7 @@ impl Event {
             fence: None,
             framed: Framed::default(),
             deflated: Framed::default(),
+            polled: Framed::default(),
             slow: Slow::Drop,
             lane: 0,
             tailed: Tailed::default(),
@@ -249,6 +252,11 @@ impl Event {
     /// The same for those with whom compression was agreed on: compressed by the first who asks.
     pub fn deflated(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
         self.deflated.get(namespace, frame)
+    }
+
+    /// The same for clients that poll, of an event with attachments: encoded as base64 by the first who asks.
+    pub fn polled(&self, namespace: &Arc<str>, encode: impl FnOnce() -> Bytes) -> Bytes {
+        self.polled.get(namespace, encode)
     }
 
     /// Text and attachments together, in bytes.

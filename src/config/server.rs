@@ -62,7 +62,7 @@ pub struct Server {
     pub queue: usize,
     /// How many bytes of packets may wait for one client; without it, four messages of `max_payload`, at least 4 MiB.
     pub queue_bytes: Option<Size>,
-    /// Who serves clients that open with a WebSocket. Clients that begin by long-polling are served by `socketioxide` always.
+    /// Who serves the clients: sessions of our own, or the library of this name.
     pub engine: Engine,
     /// Compression of WebSocket messages; none unless set (`{}` takes its defaults).
     pub compression: Option<Compression>,

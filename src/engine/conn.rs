@@ -126,6 +126,11 @@ impl<S> Conn<S> {
         Self { stream, traffic, kill: Arc::default(), stall, stalled: None }
     }
 
+    /// The stream itself.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// The switch that closes it.
     pub fn kill_switch(&self) -> Arc<KillSwitch> {
         self.kill.clone()

@@ -4,33 +4,38 @@
 mod binding;
 pub mod forwarded;
 mod hub;
+mod listening;
 mod origin;
 mod query;
 mod refusal;
+mod session;
+mod sids;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
+use axum::body::Body;
+use futures_util::future::BoxFuture;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use tower::{Service, ServiceExt};
 
 use binding::Binding;
+pub use binding::Mark;
 use forwarded::Proxies;
-pub use hub::{Backlog, EngineSession, Hub};
-pub(super) use origin::Origins;
-use query::Query;
-use refusal::TurnedAway;
+pub use hub::Hub;
+pub(super) use listening::{around, manners};
+use origin::Origins;
+pub(super) use query::Query;
+pub(super) use refusal::TurnedAway;
+pub use session::{Connection, EngineSession};
+use sids::Named;
 
 use super::Terms;
-use super::conn::KillSwitch;
 use super::listener::Arrival;
 use crate::config;
 use crate::forward::{Forwarder, NodeKey};
@@ -49,27 +54,36 @@ pub(super) struct FromNode {
     pub(super) client: IpAddr,
 }
 
-/// What is kept of a handshake's headers for as long as its connection lives. All others are dropped: each would hold
-/// the whole buffer that it was read into.
-const KEPT: [HeaderName; 8] = [
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::USER_AGENT,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_VERSION,
-    header::HOST,
-];
-
 /// The longest `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 256;
+
+/// An engine behind the edge: it opens a session for a client that the edge has let in, and serves the requests of its sessions.
+pub trait SessionService: Clone + Send + Sync + 'static {
+    /// Answers a handshake.
+    fn open(&self, request: Request<Body>, opening: Opening) -> Answering;
+
+    /// Answers a request that its session's own client has sent.
+    fn serve(&self, request: Request<Body>, session: Arc<EngineSession>, arrival: Option<Arrival>) -> Answering;
+}
+
+/// An answer under way.
+pub type Answering = BoxFuture<'static, Response<Body>>;
+
+/// A client that the edge has let in, and that has no session yet.
+pub struct Opening {
+    /// Its place among the connections.
+    pub session: Arc<EngineSession>,
+    /// The requests of its session have the same mark.
+    pub mark: Mark,
+    /// The connection that the handshake came on.
+    pub arrival: Option<Arrival>,
+}
 
 /// The door in front of an engine and the other routes of the public listener.
 #[derive(Clone)]
 pub struct Edge<S> {
     shared: Arc<Shared>,
-    engine: S,
+    service: S,
     routes: Router,
 }
 
@@ -88,13 +102,7 @@ struct Shared {
 
 impl Shared {
     /// Gives a client a place among the connections, if its handshake may have one.
-    fn admit(
-        &self,
-        headers: &HeaderMap,
-        ip: IpAddr,
-        websocket: bool,
-        kill: Option<Arc<KillSwitch>>,
-    ) -> Result<Arc<EngineSession>, TurnedAway> {
+    fn admit(&self, headers: &HeaderMap, ip: IpAddr, websocket: bool) -> Result<Arc<EngineSession>, TurnedAway> {
         if !self.origins.permit(headers) {
             audit::record(Kind::OriginRefused, Record { ip: Some(ip), ..Record::default() });
             return Err(TurnedAway::Origin);
@@ -105,47 +113,23 @@ impl Shared {
         let place = self.hub.take_place(ip, self.max_connections)?;
         let transport = if websocket { "websocket" } else { "polling" };
         let peer = Peer { ip, transport, user_agent: user_agent(headers) };
-        Ok(EngineSession::new(peer, kill, place))
+        Ok(EngineSession::new(peer, place))
     }
 
-    /// The id that the engine knows a session by, if this request is of its own client.
-    fn inner_sid<'s>(
-        &self,
-        session: &'s EngineSession,
-        request: &Request<Body>,
-        ip: IpAddr,
-        websocket: bool,
-    ) -> Option<&'s str> {
+    /// Whether a request is of the session's own client.
+    fn permits(&self, session: &EngineSession, request: &Request<Body>, ip: IpAddr, websocket: bool) -> bool {
         if !self.origins.permit(request.headers()) {
             audit::record(Kind::OriginRefused, Record { ip: Some(ip), ..Record::default() });
-            return None;
+            return false;
         }
         let mark = self.binding.mark(ip, request.uri(), request.headers());
-        let inner = session.inner_sid(mark, websocket);
-        if inner.is_none() {
+        let permits = session.permits(mark, websocket);
+        if !permits {
             // The Socket.IO id may be shown; the one on the wire may not.
             let socket = session.public_id();
-            audit::record(Kind::BindingFailed, Record { ip: Some(ip), socket, ..Record::default() });
+            audit::record(Kind::BindingFailed, Record { ip: Some(ip), socket: socket.as_deref(), ..Record::default() });
         }
-        inner
-    }
-
-    /// Has the node that a session is on answer its request. Where that cannot be, the session is unknown.
-    async fn forward(
-        &self,
-        node: NodeKey,
-        request: Request<Body>,
-        arrival: Option<Arrival>,
-        (sid, ip, websocket): (&str, IpAddr, bool),
-    ) -> Response<Body> {
-        // No node gives such an id to a client that has no session.
-        if let Some(arrival) = &arrival {
-            arrival.guest.leave();
-        }
-        match self.forwarder.forward(node, request, sid, ip, websocket).await {
-            Ok(answer) => answer,
-            Err(why) => self.turn_away(why.into()),
-        }
+        permits
     }
 
     fn turn_away(&self, turned: TurnedAway) -> Response<Body> {
@@ -167,26 +151,15 @@ pub struct Entrance(Arc<Shared>);
 
 impl Entrance {
     /// Gives a client a place among the connections. `None`: [`Edge`] can say why not.
-    pub fn admit(&self, address: IpAddr, headers: &HeaderMap, kill: Arc<KillSwitch>) -> Option<Arc<EngineSession>> {
+    pub fn admit(&self, address: IpAddr, headers: &HeaderMap) -> Option<Arc<EngineSession>> {
         let ip = self.0.proxies.client(address, headers);
-        self.0.admit(headers, ip, true, Some(kill)).ok()
+        self.0.admit(headers, ip, true).ok()
     }
 }
 
-impl<S, B> Edge<S>
-where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
-    B: HttpBody<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
-{
+impl<S: SessionService> Edge<S> {
     /// A door for requests to `server.path`; all others go to `routes`.
-    pub fn new(config: &config::Server, terms: &Terms, hub: Arc<Hub>, engine: S, routes: Router) -> Self {
-        let (closer, path) = (engine.clone(), config.path.clone());
-        hub.close_polling_by(move |sid| {
-            let (closer, request) = (closer.clone(), query::close_request(&path, sid));
-            Box::pin(async move {
-                let _ = closer.oneshot(request).await;
-            })
-        });
+    pub fn new(config: &config::Server, terms: &Terms, hub: Arc<Hub>, service: S, routes: Router) -> Self {
         let shared = Shared {
             path: config.path.clone(),
             origins: Origins::new(&config.cors_origins),
@@ -198,7 +171,7 @@ where
             forwarder: terms.forwarder.clone(),
             metrics: terms.metrics.clone(),
         };
-        Self { shared: Arc::new(shared), engine, routes }
+        Self { shared: Arc::new(shared), service, routes }
     }
 
     /// The same edge for requests that other nodes bring: it has no other routes.
@@ -211,7 +184,127 @@ where
         Entrance(self.shared.clone())
     }
 
-    async fn handle(self, mut request: Request<Body>) -> Response<Body> {
+    /// Judges a request, and has it answered. A poll may wait for long: what is returned keeps nothing of its request.
+    fn answer(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, from_node: bool) -> Answering {
+        let query = Query::read(request.uri());
+        if query.ambiguous {
+            return self.turn_away(TurnedAway::Malformed);
+        }
+        let websocket = query.transport == Some("websocket");
+        match query.sid.map(str::to_owned) {
+            // A node brings requests of sessions only, and what it brings goes no further.
+            None if from_node => self.turn_away(TurnedAway::UnknownSession),
+            None => self.handshake(request, arrival, ip, websocket),
+            Some(sid) => match self.shared.hub.sids().find(&sid) {
+                Named::Unknown if !from_node => self.forward(request, arrival, (sid, ip, websocket)),
+                named => self.go_on(request, arrival, (ip, websocket), &sid, named),
+            },
+        }
+    }
+
+    /// A request without a session opens one.
+    fn handshake(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, websocket: bool) -> Answering {
+        let session = match self.shared.admit(request.headers(), ip, websocket) {
+            Ok(session) => session,
+            Err(turned) => return self.turn_away(turned),
+        };
+        let mark = self.shared.binding.mark(ip, request.uri(), request.headers());
+        let guest = arrival.as_ref().map(|arrival| arrival.guest.clone());
+        let opening = self.service.open(request, Opening { session, mark, arrival });
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let response = opening.await;
+            match response.status() {
+                // The engine's own words stay as they are: clients know them.
+                StatusCode::BAD_REQUEST => shared.count(&TurnedAway::Malformed),
+                // A client that was refused has no session.
+                StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS => {
+                    if let Some(guest) = guest {
+                        guest.leave();
+                    }
+                }
+                _ => {}
+            }
+            response
+        })
+    }
+
+    /// A request of a session: only its own client's reaches the engine.
+    fn go_on(
+        &self,
+        request: Request<Body>,
+        arrival: Option<Arrival>,
+        (ip, websocket): (IpAddr, bool),
+        sid: &str,
+        named: Named,
+    ) -> Answering {
+        let shared = &self.shared;
+        let session = match named {
+            Named::Closed if !websocket => {
+                if request.method() == Method::GET {
+                    shared.hub.sids().told(sid);
+                }
+                return ready(query::close_packet(request.method()));
+            }
+            Named::Open(session) if shared.permits(&session, &request, ip, websocket) => session,
+            _ => return self.turn_away(TurnedAway::UnknownSession),
+        };
+        if let Some(arrival) = &arrival {
+            arrival.guest.leave();
+        }
+        if websocket || request.method() != Method::POST {
+            return self.service.serve(request, session, arrival);
+        }
+        let Ok(posting) = session.posting() else {
+            return self.turn_away(TurnedAway::Overlap);
+        };
+        let serving = self.service.serve(request, session, arrival);
+        let shared = shared.clone();
+        Box::pin(async move {
+            let _posting = posting;
+            let served = tokio::time::timeout(shared.body_timeout, serving).await;
+            served.unwrap_or_else(|_| shared.turn_away(TurnedAway::SlowBody))
+        })
+    }
+
+    /// Has the node that a session is on answer its request. Where that cannot be, the session is unknown.
+    fn forward(
+        &self,
+        request: Request<Body>,
+        arrival: Option<Arrival>,
+        (sid, ip, websocket): (String, IpAddr, bool),
+    ) -> Answering {
+        let Some(node): Option<NodeKey> = self.shared.forwarder.names(&sid) else {
+            return self.turn_away(TurnedAway::UnknownSession);
+        };
+        // No node gives such an id to a client that has no session.
+        if let Some(arrival) = &arrival {
+            arrival.guest.leave();
+        }
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            match shared.forwarder.forward(node, request, &sid, ip, websocket).await {
+                Ok(answer) => answer,
+                Err(why) => shared.turn_away(why.into()),
+            }
+        })
+    }
+
+    fn turn_away(&self, turned: TurnedAway) -> Answering {
+        ready(self.shared.turn_away(turned))
+    }
+}
+
+impl<S: SessionService> Service<Request<Body>> for Edge<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let arrival = request.extensions_mut().remove::<Arrival>();
         let address = arrival.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |arrival| arrival.address.ip());
         let from_node = request.extensions_mut().remove::<FromNode>();
@@ -221,153 +314,26 @@ where
         };
         if !request.uri().path().starts_with(&self.shared.path) {
             request.extensions_mut().insert(ClientIp(ip));
-            let Ok(response) = self.routes.oneshot(request).await;
-            return response;
+            return Box::pin(self.routes.clone().oneshot(request));
         }
-        let query = Query::read(request.uri());
-        match query.sid {
-            _ if query.ambiguous => self.shared.turn_away(TurnedAway::Malformed),
-            // A node brings requests of sessions only, and what it brings goes no further.
-            None if from_node.is_some() => self.shared.turn_away(TurnedAway::UnknownSession),
-            None => self.handshake(request, arrival, ip, query.websocket).await,
-            Some(sid) if from_node.is_none() && !self.shared.hub.knows(&sid) => match self.shared.forwarder.names(&sid)
-            {
-                Some(node) => self.shared.forward(node, request, arrival, (&sid, ip, query.websocket)).await,
-                None => self.shared.turn_away(TurnedAway::UnknownSession),
-            },
-            Some(sid) => self.go_on(request, arrival, ip, query.websocket, &sid).await,
-        }
-    }
-
-    /// A request of a session: only its own client's reaches the engine. What is not known here is not known there; the
-    /// engine itself would end the session of whose id somebody opens a WebSocket for.
-    async fn go_on(
-        self,
-        mut request: Request<Body>,
-        arrival: Option<Arrival>,
-        ip: IpAddr,
-        websocket: bool,
-        sid: &str,
-    ) -> Response<Body> {
-        let shared = &self.shared;
-        let polls = !websocket && request.method() == Method::GET;
-        if !websocket && shared.hub.was_closed(sid, polls) {
-            return query::close_packet(request.method());
-        }
-        let session = shared.hub.session(sid);
-        let inner = session.as_ref().and_then(|session| shared.inner_sid(session, &request, ip, websocket));
-        let Some(uri) = inner.and_then(|inner| query::with_sid(request.uri(), inner)) else {
-            return shared.turn_away(TurnedAway::UnknownSession);
-        };
-        *request.uri_mut() = uri;
-        if let Some(arrival) = &arrival {
-            arrival.guest.leave();
-        }
-        let posts = !websocket && request.method() == Method::POST;
-        let posting = session.as_ref().filter(|_| posts).map(|session| session.posting());
-        let Ok(posting) = posting.transpose() else {
-            return shared.turn_away(TurnedAway::Overlap);
-        };
-        let polling = session.clone().filter(|_| polls);
-        let _polling = polling.as_ref().map(|session| session.polling());
-        if let (true, Some(arrival), Some(session)) = (websocket, arrival, session) {
-            session.upgrading(&arrival.kill);
-            shared.metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
-        }
-        let response = match posting {
-            Some(_) => match tokio::time::timeout(shared.body_timeout, self.clone().pass(request)).await {
-                Ok(response) => response,
-                Err(_) => shared.turn_away(TurnedAway::SlowBody),
-            },
-            None => self.clone().pass(request).await,
-        };
-        if let Some(session) = polling.filter(|_| response.status() == StatusCode::OK) {
-            session.fetched(response.body().size_hint().exact());
-        }
-        response
-    }
-
-    /// A request without a session opens one.
-    async fn handshake(
-        self,
-        request: Request<Body>,
-        arrival: Option<Arrival>,
-        ip: IpAddr,
-        websocket: bool,
-    ) -> Response<Body> {
-        let shared = &self.shared;
-        let kill = arrival.as_ref().filter(|_| websocket).map(|arrival| arrival.kill.clone());
-        let session = match shared.admit(request.headers(), ip, websocket, kill) {
-            Ok(session) => session,
-            Err(turned) => return shared.turn_away(turned),
-        };
-        let mark = shared.binding.mark(ip, request.uri(), request.headers());
-        let hub = shared.hub.clone();
-        let Some(slim) = slim(request, &session) else {
-            return shared.turn_away(TurnedAway::Malformed);
-        };
-        let response = self.clone().pass(slim).await;
-        // The engine's own words stay as they are: clients know them.
-        if response.status() == StatusCode::BAD_REQUEST {
-            shared.count(&TurnedAway::Malformed);
-        }
-        // Who was refused has no session.
-        let taken = matches!(response.status(), StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS);
-        if let Some(arrival) = arrival.filter(|_| taken) {
-            arrival.guest.leave();
-        }
-        if websocket || response.status() != StatusCode::OK {
-            return response;
-        }
-        query::exchange_sid(response, |inner| hub.remember(inner, mark, &session)).await
-    }
-
-    async fn pass(self, request: Request<Body>) -> Response<Body> {
-        let Ok(response) = self.engine.oneshot(request).await;
-        response.map(Body::new)
+        let answering = self.answer(request, arrival, ip, from_node.is_some());
+        Box::pin(async move { Ok(uncached(answering.await)) })
     }
 }
 
-impl<S, B> Service<Request<Body>> for Edge<S>
-where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
-    B: HttpBody<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+/// An answer that is there already.
+pub fn ready(response: Response<Body>) -> Answering {
+    Box::pin(std::future::ready(response))
+}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let edge = self.clone();
-        Box::pin(async move { Ok(edge.handle(request).await) })
-    }
+/// No cache may keep what a client was sent.
+fn uncached(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
     let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
     // A header is ASCII where `to_str` reads it, so any byte is a boundary.
     Some(text[..text.len().min(MAX_USER_AGENT)].into())
-}
-
-/// The same request without its buffers: copied, and only what is needed.
-fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<Body>> {
-    let (mut parts, _) = request.into_parts();
-    let mut slim = Request::new(Body::empty());
-    *slim.method_mut() = parts.method;
-    *slim.uri_mut() = parts.uri.path_and_query()?.as_str().to_owned().parse::<Uri>().ok()?;
-    *slim.version_mut() = parts.version;
-    for name in KEPT {
-        if let Some(value) = parts.headers.get(&name) {
-            slim.headers_mut().insert(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
-        }
-    }
-    if let Some(upgrade) = parts.extensions.remove::<hyper::upgrade::OnUpgrade>() {
-        slim.extensions_mut().insert(upgrade);
-    }
-    slim.extensions_mut().insert(session.clone());
-    (slim.method() == Method::GET || slim.method() == Method::POST).then_some(slim)
 }

@@ -1,19 +1,24 @@
-//! The engine of our own: WebSocket sessions that cost little while idle and little for each delivery.
+//! The engine of our own: sessions of Engine.IO 4 that cost little while idle and little for each delivery.
 //!
-//! A client that opens with a WebSocket is served here; every other request goes on to HTTP, and so a client that begins
-//! by polling is a session of the other engine, in the same rooms. Nothing behind the seam knows which.
+//! A client that opens with a WebSocket is taken by `intake` before HTTP sees it. Every other request comes through HTTP and the
+//! edge to `http`: long-polling, the upgrade from it, and WebSocket handshakes on connections that had other requests before.
 //!
 //! Built in two steps, as the other: [`NativeCarrier`] brings events to clients, [`NativeEngine`] lets clients in.
 
+mod candidate;
 mod carrier;
 pub mod deflate;
 pub mod frame;
 pub mod head;
+mod http;
 mod inbox;
 mod intake;
 mod member;
+mod out;
 pub mod packet;
 mod packets;
+pub mod payload;
+mod polling;
 mod session;
 mod slices;
 mod turn;
@@ -30,15 +35,15 @@ use tokio_util::sync::CancellationToken;
 pub use carrier::NativeCarrier;
 
 use self::deflate::Deflate;
+use self::http::NativeService;
 use self::intake::NativeIntake;
 use self::packet::Greeting;
 use self::turn::Turns;
 use super::conn::Traffic;
-use super::edge::{EngineSession, Hub};
+use super::edge::{self, Edge, EngineSession, Hub};
 use super::listener;
-use super::nodes::Nodes;
+use super::nodes::{self, Nodes};
 use super::outstanding::Bounds;
-use super::socketioxide::SocketioxideEngine;
 use super::{Gate, Terms};
 use crate::auth::Handshake;
 use crate::config;
@@ -83,10 +88,12 @@ impl Client {
     }
 }
 
-/// Serves Socket.IO clients: those with WebSockets itself, the others through socketioxide.
+/// Serves Socket.IO clients.
 pub struct NativeEngine<G: Gate> {
     shared: Arc<Shared<G>>,
-    http: SocketioxideEngine,
+    hub: Arc<Hub>,
+    config: config::Server,
+    terms: Terms,
 }
 
 impl<G: Gate> NativeEngine<G> {
@@ -115,27 +122,30 @@ impl<G: Gate> NativeEngine<G> {
                 .as_ref()
                 .map(|compression| Deflate { threshold: compression.threshold.as_usize(), level: compression.level }),
         };
-        Self { shared: Arc::new(shared), http: SocketioxideEngine::new(config, terms, carrier.polling(), gate) }
+        let hub = Arc::new(Hub::new(terms.limits.clone(), terms.forwarder.clone()));
+        Self { shared: Arc::new(shared), hub, config: config.clone(), terms: terms.clone() }
     }
 
-    /// The connections of this node, of both kinds.
+    /// The connections of this node.
     pub fn hub(&self) -> &Arc<Hub> {
-        self.http.hub()
+        &self.hub
     }
 
     /// Serves the public listener, and the one for other nodes, until `stop` is cancelled and every connection is closed.
     pub async fn serve(&self, listener: TcpListener, nodes: Option<Nodes>, routes: Router, stop: CancellationToken) {
-        let edge = self.http.edge(routes);
-        let nodes = self.http.serve_nodes(nodes, edge.for_nodes(), stop.clone());
+        let service = NativeService(self.shared.clone());
+        let edge = Edge::new(&self.config, &self.terms, self.hub.clone(), service, routes);
         let intake = NativeIntake::new(self.shared.clone(), edge.entrance(), stop.clone());
-        let clients = listener::serve(listener, intake, self.http.around(edge), self.http.manners(), stop);
+        let manners = edge::manners(&self.config, &self.terms);
+        let nodes = nodes::serve(nodes, edge.for_nodes(), &self.config, &self.terms, stop.clone());
+        let clients = listener::serve(listener, intake, edge::around(&self.config, edge), manners, stop);
         tokio::join!(nodes, clients);
-        self.hub().emptied().await;
+        self.hub.emptied().await;
     }
 
     /// Closes every connection; the official client returns, to another node.
     pub fn close_all(&self) {
-        self.http.close_all();
+        self.hub.close_all();
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
+use super::Terms;
 use super::conn::Traffic;
 use super::edge::FromNode;
 use super::listener::{self, Arrival, GivenBack, HttpOnly, Intake, Manners, Serve};
@@ -41,15 +42,22 @@ pub struct Nodes {
     pub most_pending: usize,
 }
 
+/// Serves the listener for other nodes, if there is one.
+pub(super) async fn serve(
+    nodes: Option<Nodes>,
+    edge: impl Serve,
+    config: &config::Server,
+    terms: &Terms,
+    stop: CancellationToken,
+) {
+    if let Some(nodes) = nodes {
+        nodes.serve(edge, config, &terms.metrics, stop).await;
+    }
+}
+
 impl Nodes {
     /// Gives what nodes bring to `edge`, until `stop` is cancelled and every connection is closed.
-    pub(super) async fn serve(
-        self,
-        edge: impl Serve,
-        config: &config::Server,
-        metrics: &Metrics,
-        stop: CancellationToken,
-    ) {
+    async fn serve(self, edge: impl Serve, config: &config::Server, metrics: &Metrics, stop: CancellationToken) {
         let manners = Manners {
             lobby: Lobby::of_nodes(self.most_pending, config.handshake_timeout.get(), metrics),
             stall: config.stall(),

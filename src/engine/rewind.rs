@@ -17,6 +17,11 @@ impl<S> Rewind<S> {
     pub(super) fn new(read: Bytes, stream: S) -> Self {
         Self { read, stream }
     }
+
+    /// What was read and not asked for since, and the stream.
+    pub(super) fn into_parts(self) -> (Bytes, S) {
+        (self.read, self.stream)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {

@@ -5,31 +5,29 @@
 
 mod adapter;
 mod carrier;
+mod connection;
 mod door;
 mod driver;
+mod front;
 mod link;
 
 use std::sync::Arc;
 
 use axum::Router;
 use socketioxide::adapter::Emitter;
-use socketioxide::service::SocketIoService;
 use socketioxide::{ParserConfig, SocketIo};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::Layer;
 
 pub use carrier::SocketioxideCarrier;
 
 use self::adapter::NodeAdapter;
 use self::door::Door;
-use super::conn::Traffic;
-use super::edge::{Edge, Hub, Origins};
-use super::listener::{self, HttpOnly, Manners, Serve};
-use super::lobby::Lobby;
-use super::nodes::Nodes;
+use self::front::LibraryService;
+use super::edge::{self, Edge, Hub};
+use super::listener::{self, HttpOnly};
+use super::nodes::{self, Nodes};
 use super::outstanding::Bounds;
-use super::proxy::Balancers;
 use super::{Gate, Terms};
 use crate::config;
 
@@ -44,7 +42,7 @@ type Adapter = NodeAdapter<Emitter>;
 /// Serves Socket.IO clients.
 pub struct SocketioxideEngine {
     hub: Arc<Hub>,
-    service: SocketIoService<Router, Adapter>,
+    service: LibraryService,
     config: config::Server,
     terms: Terms,
     // Keeps the namespaces.
@@ -79,12 +77,15 @@ impl SocketioxideEngine {
         for namespace in carrier.namespaces() {
             io.ns(namespace.to_string(), Door::new(namespace.clone(), gate.clone(), carrier.clone()));
         }
-        let hub = Arc::new(Hub::new(
-            terms.limits.clone(),
-            terms.forwarder.clone(),
-            Bounds { packets: config.queue, bytes: config.queued_bytes() },
-        ));
-        Self { hub, terms: terms.clone(), service, config: config.clone(), _io: io }
+        let bounds = Bounds { packets: config.queue, bytes: config.queued_bytes() };
+        let service = LibraryService::new(service, &config.path, bounds, terms.metrics.clone());
+        Self {
+            hub: Arc::new(Hub::new(terms.limits.clone(), terms.forwarder.clone())),
+            terms: terms.clone(),
+            service,
+            config: config.clone(),
+            _io: io,
+        }
     }
 
     /// The connections of this node.
@@ -92,55 +93,18 @@ impl SocketioxideEngine {
         &self.hub
     }
 
-    /// The public listener's service: Socket.IO on `server.path`, `routes` elsewhere.
-    pub fn service(&self, routes: Router) -> impl Serve {
-        self.around(self.edge(routes))
-    }
-
-    /// The door before the engine.
-    pub(super) fn edge(&self, routes: Router) -> Edge<SocketIoService<Router, Adapter>> {
-        Edge::new(&self.config, &self.terms, self.hub.clone(), self.service.clone(), routes)
-    }
-
-    /// What is around the door, because the engine knows no OPTIONS.
-    pub(super) fn around(&self, edge: Edge<SocketIoService<Router, Adapter>>) -> impl Serve + use<> {
-        Origins::new(&self.config.cors_origins).cors().layer(edge)
-    }
-
     /// Serves the public listener, and the one for other nodes, until `stop` is cancelled and every connection is closed.
     pub async fn serve(&self, listener: TcpListener, nodes: Option<Nodes>, routes: Router, stop: CancellationToken) {
-        let edge = self.edge(routes);
-        let nodes = self.serve_nodes(nodes, edge.for_nodes(), stop.clone());
-        tokio::join!(nodes, listener::serve(listener, HttpOnly, self.around(edge), self.manners(), stop));
+        let edge = Edge::new(&self.config, &self.terms, self.hub.clone(), self.service.clone(), routes);
+        let manners = edge::manners(&self.config, &self.terms);
+        let nodes = nodes::serve(nodes, edge.for_nodes(), &self.config, &self.terms, stop.clone());
+        let clients = listener::serve(listener, HttpOnly, edge::around(&self.config, edge), manners, stop);
+        tokio::join!(nodes, clients);
         self.hub.emptied().await;
-    }
-
-    /// Serves the listener for other nodes, if there is one.
-    pub(super) async fn serve_nodes(
-        &self,
-        nodes: Option<Nodes>,
-        edge: Edge<SocketIoService<Router, Adapter>>,
-        stop: CancellationToken,
-    ) {
-        if let Some(nodes) = nodes {
-            nodes.serve(edge, &self.config, &self.terms.metrics, stop).await;
-        }
-    }
-
-    /// How the public listener treats connections.
-    pub(super) fn manners(&self) -> Manners {
-        let metrics = &self.terms.metrics;
-        Manners {
-            lobby: Lobby::new(self.terms.limits.most_pending(), self.config.handshake_timeout.get(), metrics),
-            stall: self.config.stall(),
-            max_head: listener::MAX_HEAD,
-            traffic: Traffic::new(metrics),
-            balancers: self.config.proxy_protocol.then(|| Balancers::new(&self.config.trusted_proxies)),
-        }
     }
 
     /// Closes every connection; the official client returns, to another node.
     pub fn close_all(&self) {
-        self.hub.sessions().iter().for_each(|session| session.close());
+        self.hub.close_all();
     }
 }

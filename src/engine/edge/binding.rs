@@ -1,8 +1,7 @@
 //! Whose a long-polling session is.
 //!
-//! Its id on the wire is a secret ([`crate::forward::sid`]) that only the client is told, in the answer to its handshake. It is
-//! not the Socket.IO id, which others may see. Beside it, a request must come from the address that opened the session, and carry the
-//! credentials that the handshake carried where the contracts look for them.
+//! Its id on the wire is a secret ([`crate::forward::sid`]). Beside it, a request must come from the address that opened the session,
+//! and carry the credentials that the handshake carried where the contracts look for them.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -15,7 +14,7 @@ use crate::limits::address_id;
 
 /// What a session's requests must have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+pub struct Mark {
     address: u64,
     header: u64,
     rest: u64,
@@ -62,7 +61,7 @@ impl Binding {
 
 impl Mark {
     /// Whether a request with this mark may use the session.
-    pub(super) fn permits(self, request: Self, websocket: bool) -> bool {
+    pub(in crate::engine) fn permits(self, request: Self, websocket: bool) -> bool {
         // Browsers send no Authorization with a WebSocket.
         let header = self.header == request.header || (websocket && request.header == 0);
         self.address == request.address && self.rest == request.rest && header

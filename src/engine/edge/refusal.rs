@@ -13,7 +13,7 @@ const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why a request is not served.
 #[derive(Debug, Clone)]
-pub(super) enum TurnedAway {
+pub enum TurnedAway {
     /// The web page's origin may not connect.
     Origin,
     /// The node is going.
@@ -52,7 +52,7 @@ impl From<NotForwarded> for TurnedAway {
 
 impl TurnedAway {
     /// For `roomcast_handshakes_refused_total`.
-    pub(super) fn reason(&self) -> &'static str {
+    pub(in crate::engine) fn reason(&self) -> &'static str {
         match self {
             Self::Origin => "origin",
             Self::Leaving => "leaving",
@@ -67,7 +67,7 @@ impl TurnedAway {
         }
     }
 
-    pub(super) fn answer(self) -> Response<Body> {
+    pub(in crate::engine) fn answer(self) -> Response<Body> {
         match self {
             Self::Origin => {
                 let text = "this origin may not connect; server.cors_origins names those that may";

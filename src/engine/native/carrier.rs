@@ -9,30 +9,26 @@ use std::sync::Arc;
 use super::slices::Line;
 use crate::cluster::Cluster;
 use crate::engine::delivery::{Books, Deliveries, Handed, How, Tally};
-use crate::engine::socketioxide::SocketioxideCarrier;
 use crate::publish::{Carried, Carrier, Outgoing, Reach};
 use crate::redis::Keys;
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
-/// The carrier of a node whose WebSockets are served by the native engine.
+/// The carrier of a node whose clients are served by the native engine.
 pub struct NativeCarrier {
     deliveries: Deliveries,
     lines: HashMap<Arc<str>, Arc<Line>>,
     metrics: Arc<Metrics>,
-    /// Knows the library's sockets; carries nothing.
-    polling: Arc<SocketioxideCarrier>,
 }
 
 impl NativeCarrier {
     /// A carrier for every namespace of `rooms`. With `keys`, it begins to receive what other nodes send. Needs a Tokio
     /// runtime.
     pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, keys: Option<Keys>, metrics: Arc<Metrics>) -> Arc<Self> {
-        let polling = SocketioxideCarrier::new(rooms.clone(), cluster, None, metrics.clone());
         let deliveries = Deliveries::new(rooms.clone(), cluster, keys.is_some(), &metrics);
         let line = |(path, books): (&Arc<str>, &Arc<Books>)| (path.clone(), Line::new(&rooms, path, books, &metrics));
         let lines = deliveries.books().map(line).collect();
-        let carrier = Arc::new(Self { deliveries, lines, metrics, polling });
+        let carrier = Arc::new(Self { deliveries, lines, metrics });
         carrier.deliveries.receive(&carrier);
         carrier
     }
@@ -43,10 +39,6 @@ impl NativeCarrier {
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    pub(super) fn polling(&self) -> &Arc<SocketioxideCarrier> {
-        &self.polling
     }
 
     fn hand_out(&self, outgoing: &Outgoing, how: How) -> Handed {

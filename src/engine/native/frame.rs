@@ -347,6 +347,33 @@ pub fn close(code: Option<u16>) -> Bytes {
     out.freeze()
 }
 
+/// The messages of frames that this node has written and not compressed: whether each is text, and its payload. Control frames
+/// are passed over.
+pub fn messages(frames: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
+    let mut rest = frames;
+    std::iter::from_fn(move || {
+        loop {
+            let (&first, &second) = (rest.first()?, rest.get(1)?);
+            let (length, at) = length(rest, second & 0x7F).ok()??;
+            let end = at.checked_add(usize::try_from(length).ok()?)?;
+            let payload = rest.get(at..end)?;
+            rest = &rest[end..];
+            match first & 0x0F {
+                TEXT => return Some((true, payload)),
+                BINARY => return Some((false, payload)),
+                _ => {}
+            }
+        }
+    })
+}
+
+/// The text of a packet that is one text message, without a copy.
+pub fn only_text(packet: &Bytes) -> Option<Bytes> {
+    let mut messages = messages(packet);
+    let (text, message) = messages.next()?;
+    (text && messages.next().is_none()).then(|| packet.slice_ref(message))
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "each arm says how large it is")]
 fn put_head(out: &mut BytesMut, opcode: u8, length: usize) {
     out.put_u8(0x80 | opcode);

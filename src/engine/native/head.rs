@@ -46,7 +46,7 @@ pub struct Opening {
     pub query: String,
     /// The few headers that matter.
     pub headers: HeaderMap,
-    key: [u8; KEY],
+    key: WebSocketKey,
     /// The extensions that it offers.
     offers: Vec<String>,
     /// The first of the subprotocols that it offers.
@@ -84,7 +84,7 @@ fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Op
     else {
         return None;
     };
-    Some(Opening { offers, subprotocol, length, query: query.to_owned(), headers, key })
+    Some(Opening { offers, subprotocol, length, query: query.to_owned(), headers, key: WebSocketKey(key) })
 }
 
 /// What the headers say, each looked at once.
@@ -181,14 +181,11 @@ fn is_handshake(query: &str) -> bool {
 impl Opening {
     /// The answer, to which frames can be appended.
     pub fn answer(&self, extensions: Option<&str>) -> BytesMut {
-        let digest = Sha1::new().chain_update(self.key).chain_update(GUID).finalize();
-        let mut accept = [0; SHA1_AS_BASE64];
-        let accepted = STANDARD.encode_slice(digest, &mut accept).unwrap_or_else(|_| unreachable!("20 bytes fit"));
         let mut out = BytesMut::with_capacity(320);
         out.put_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ",
         );
-        out.put_slice(&accept[..accepted]);
+        out.put_slice(&self.key.digest());
         if let Some(extensions) = extensions {
             out.put_slice(b"\r\nSec-WebSocket-Extensions: ");
             out.put_slice(extensions.as_bytes());
@@ -209,6 +206,36 @@ impl Opening {
     /// A header as text. Bytes that are not UTF-8 are replaced: one odd cookie hides no other.
     pub fn header(&self, name: &HeaderName) -> Option<Box<str>> {
         Some(String::from_utf8_lossy(self.headers.get(name)?.as_bytes()).into())
+    }
+}
+
+/// The key of a WebSocket handshake.
+#[derive(Debug)]
+pub struct WebSocketKey([u8; KEY]);
+
+impl WebSocketKey {
+    /// The key of a handshake that came as an HTTP request. `None`: it is none.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let has = |name, wanted| all(name).any(|value| lists(value, wanted));
+        let is_handshake = has(header::UPGRADE, b"websocket".as_slice())
+            && has(header::CONNECTION, b"upgrade")
+            && has(header::SEC_WEBSOCKET_VERSION, b"13");
+        let mut keys = all(header::SEC_WEBSOCKET_KEY);
+        let key = keys.next().and_then(key).filter(|_| keys.next().is_none());
+        key.filter(|_| is_handshake).map(Self)
+    }
+
+    /// What accepts it (RFC 6455, 4.2.2).
+    pub fn accept(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.digest()).unwrap_or_else(|_| unreachable!("base64 has only plain characters"))
+    }
+
+    fn digest(&self) -> [u8; SHA1_AS_BASE64] {
+        let digest = Sha1::new().chain_update(self.0).chain_update(GUID).finalize();
+        let mut accept = [0; SHA1_AS_BASE64];
+        STANDARD.encode_slice(digest, &mut accept).unwrap_or_else(|_| unreachable!("20 bytes fit"));
+        accept
     }
 }
 

@@ -262,6 +262,7 @@ impl<G: Gate> Guest<G> {
         let pass = gate.pass(&admission);
         let id = pass.id.map_or(id, ByteString::from);
         let Self { wire, requests, membership, slot } = self;
+        wire.note_public_id(&id);
         let connection = wire.clone();
         // The client hears of it when it is in: what it sends then finds the session.
         let own = connection.own();

@@ -103,13 +103,12 @@ impl<G: Gate> NativeIntake<G> {
             (Some(opening), read) => (opening, read),
             (None, read) => return Some(Arrived::Http((stream, read.freeze(), guest))),
         };
-        let kill = Arc::new(KillSwitch::default());
-        let Some(connection) = entrance.admit(address.ip(), &opening.headers, kill.clone()) else {
+        let Some(connection) = entrance.admit(address.ip(), &opening.headers) else {
             // HTTP says why not.
             return Some(Arrived::Http((stream, read.freeze(), guest)));
         };
         drop(guest);
-        begin(shared, stream, connection, kill, opening, &read).await.map(Arrived::Session)
+        begin(shared, stream, connection, opening, &read).await.map(Arrived::Session)
     }
 }
 
@@ -144,7 +143,6 @@ async fn begin<G: Gate>(
     shared: &Arc<Shared<G>>,
     mut stream: TcpStream,
     connection: Arc<EngineSession>,
-    kill: Arc<KillSwitch>,
     opening: Box<Opening>,
     read: &BytesMut,
 ) -> Option<Session<G>> {
@@ -164,8 +162,9 @@ async fn begin<G: Gate>(
         query: opening.query.into(),
     });
     let (reader, writer) = stream.into_split();
-    let wire = Wire::new(writer, shared.bounds, deflate, shared.turns.clone(), kill);
-    client.connection.measure_by(&wire);
+    let kill = Arc::new(KillSwitch::default());
+    let wire = Wire::websocket(writer, shared.bounds, deflate, shared.turns.clone(), kill);
+    client.connection.serve_by(wire.clone());
     let inbox = Inbox::new(shared.clone(), wire.clone(), client);
     Some(Session::new(shared.clone(), reader, wire, inbox, read[opening.length..].to_vec()))
 }

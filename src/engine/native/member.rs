@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::packet;
 use super::wire::Wire;
+use super::{packet, payload};
 use crate::engine::Gate;
 use crate::engine::slot::Slot;
 use crate::event::{Args, Event};
@@ -124,19 +125,34 @@ pub(super) struct NativeLink {
     pub(super) membership: Arc<Membership>,
 }
 
+impl NativeLink {
+    /// An event in the form that the client's transport wants, which is made once for all who want the same.
+    fn packet(&self, event: &Event) -> Bytes {
+        let namespace = &self.membership.namespace;
+        let plain = || event.framed(namespace, || packet::event(namespace, event, None));
+        match self.wire.deflate() {
+            Some(deflate) if event.size_bytes() >= deflate.threshold => {
+                event.deflated(namespace, || packet::event(namespace, event, Some(deflate)))
+            }
+            None if self.wire.polls() && !event.attachments().is_empty() => {
+                event.polled(namespace, || payload::polled(&plain()))
+            }
+            _ => plain(),
+        }
+    }
+
+    /// The same for a packet that is for this client alone.
+    fn own(&self, packet: Bytes, attachments: &[Bytes]) -> Bytes {
+        if self.wire.polls() && !attachments.is_empty() { payload::polled(&packet) } else { packet }
+    }
+}
+
 impl Link for NativeLink {
     fn send(&self, event: &Event) -> Result<(), SendError> {
         if self.membership.is_gone() {
             return Err(SendError::Closed);
         }
-        let namespace = &self.membership.namespace;
-        let packet = match self.wire.deflate() {
-            Some(deflate) if event.size_bytes() >= deflate.threshold => {
-                event.deflated(namespace, || packet::event(namespace, event, Some(deflate)))
-            }
-            _ => event.framed(namespace, || packet::event(namespace, event, None)),
-        };
-        self.wire.send(packet)
+        self.wire.send(self.packet(event))
     }
 
     fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError> {
@@ -144,7 +160,8 @@ impl Link for NativeLink {
             return Err(SendError::Closed);
         }
         let id = self.membership.expect(reply).ok_or(SendError::Full)?;
-        let packet = packet::question(&self.membership.namespace, id, event, self.wire.deflate());
+        let packet =
+            self.own(packet::question(&self.membership.namespace, id, event, self.wire.deflate()), event.attachments());
         self.wire.send(packet).inspect_err(|_| {
             if let Some(asked) = &mut *self.membership.asked() {
                 asked.waiting.remove(&id);
@@ -169,7 +186,8 @@ impl Link for NativeLink {
         if self.membership.is_gone() {
             return Err(SendError::Closed);
         }
-        self.wire.send(packet::acknowledgement(&self.membership.namespace, id, args, self.wire.deflate()))
+        let packet = packet::acknowledgement(&self.membership.namespace, id, args, self.wire.deflate());
+        self.wire.send(self.own(packet, args.attachments()))
     }
 
     // The rooms are those of the index.

@@ -221,6 +221,12 @@ impl Assembly {
 /// The Engine.IO ping.
 pub const PING: Bytes = Bytes::from_static(b"\x81\x012");
 
+/// The packet that tells a client that polls that its session is closed.
+pub const CLOSE: Bytes = Bytes::from_static(b"\x81\x011");
+
+/// The packet that says nothing.
+pub const NOOP: Bytes = Bytes::from_static(b"\x81\x016");
+
 /// The frames of an event for a namespace: text, then its attachments.
 pub fn event(namespace: &str, event: &Event, deflate: Option<&Deflate>) -> Bytes {
     frames(('2', '5'), namespace, None, event.text(), event.attachments(), deflate)
@@ -276,13 +282,19 @@ impl Greeting {
     /// With these times, and the longest message that may come.
     pub fn new(ping_interval_ms: u128, ping_timeout_ms: u128, max_payload: usize) -> Self {
         Self(format!(
-            r#"","upgrades":[],"pingInterval":{ping_interval_ms},"pingTimeout":{ping_timeout_ms},"maxPayload":{max_payload}}}"#
+            r#"],"pingInterval":{ping_interval_ms},"pingTimeout":{ping_timeout_ms},"maxPayload":{max_payload}}}"#
         ))
     }
 
-    /// Writes the message for a connection.
+    /// Writes the frame for a connection that opened with a WebSocket.
     pub fn put(&self, out: &mut BytesMut, sid: &str) {
-        frame::put_message(out, true, &[br#"0{"sid":""#, sid.as_bytes(), self.0.as_bytes()], None);
+        let parts = [br#"0{"sid":""#, sid.as_bytes(), br#"","upgrades":["#, self.0.as_bytes()];
+        frame::put_message(out, true, &parts, None);
+    }
+
+    /// The message for a client that polls.
+    pub fn polled(&self, sid: &str) -> String {
+        [r#"0{"sid":""#, sid, r#"","upgrades":["websocket""#, &self.0].concat()
     }
 }
 

@@ -1,7 +1,10 @@
-//! One task for each connection: reads what the client sends, keeps time, and ends it.
+//! One task for each client: takes what the client sends, keeps time, and ends it. It lives as long as the session, whatever
+//! the transport is.
 //!
 //! Written as a future by hand, so that an idle connection is this struct and nothing else: bytes are read into a buffer
 //! that all connections of a thread share, and only what is incomplete is kept.
+
+mod polled;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -14,11 +17,13 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, Sleep};
 
+use self::polled::Posting;
 use super::frame::{self, Reader, Step, Violation};
 use super::inbox::{Bad, Inbox};
 use super::wire::{Flushed, Wire};
 use super::{Shared, packet};
 use crate::engine::conn::Turned;
+use crate::engine::edge::EngineSession;
 use crate::engine::{CLOSED_BY_US, Gate};
 
 /// What is read at once: small events of this size together are handled within about a millisecond.
@@ -29,6 +34,9 @@ const MAX_READS: usize = 2;
 
 /// A client that is told that the connection ends has so long to read it.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How late a timer may be without a reason to give the client more time.
+const TIMER_SLACK: std::time::Duration = std::time::Duration::from_millis(20);
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -51,6 +59,17 @@ enum End {
     Violation(Violation),
     /// Not Socket.IO.
     Malformed,
+    /// Two polls at a time, or what no client that polls does.
+    Misused,
+}
+
+impl From<Bad> for End {
+    fn from(bad: Bad) -> Self {
+        match bad {
+            Bad::Closed => Self::Closed(None),
+            Bad::Malformed | Bad::Overloaded => Self::Malformed,
+        }
+    }
 }
 
 impl End {
@@ -59,7 +78,7 @@ impl End {
             Self::Closed(_) | Self::Lost | Self::Idle => "transport close",
             Self::ClosedByUs => CLOSED_BY_US,
             Self::PingTimeout => "ping timeout",
-            Self::Violation(_) => "transport error",
+            Self::Violation(_) | Self::Misused => "transport error",
             Self::Malformed => "parse error",
         }
     }
@@ -67,7 +86,7 @@ impl End {
     /// The close frame that says so; `None`: nobody listens.
     fn farewell(self) -> Option<Bytes> {
         match self {
-            Self::Lost | Self::PingTimeout => None,
+            Self::Lost | Self::PingTimeout | Self::Misused => None,
             Self::Closed(code) => Some(frame::close(code)),
             Self::ClosedByUs | Self::Idle | Self::Malformed => Some(frame::close(None)),
             Self::Violation(violation) => Some(frame::close(Some(violation.close_code()))),
@@ -85,7 +104,7 @@ enum Heart {
 /// A connection.
 pub(super) struct Session<G: Gate> {
     shared: Arc<Shared<G>>,
-    stream: OwnedReadHalf,
+    transport: Transport,
     wire: Arc<Wire>,
     reader: Reader,
     /// A frame that is not complete.
@@ -98,8 +117,18 @@ pub(super) struct Session<G: Gate> {
     ending: Option<Instant>,
 }
 
+/// How a client's packets come.
+enum Transport {
+    WebSocket(OwnedReadHalf),
+    /// They are posted. The connection stays counted until the client was told of the end.
+    Polling {
+        connection: Arc<EngineSession>,
+        posted: Option<Box<Posting>>,
+    },
+}
+
 impl<G: Gate> Session<G> {
-    /// A connection whose handshake is answered. `read` came with it.
+    /// A WebSocket whose handshake is answered. `read` came with it.
     pub(super) fn new(
         shared: Arc<Shared<G>>,
         stream: OwnedReadHalf,
@@ -107,11 +136,25 @@ impl<G: Gate> Session<G> {
         inbox: Inbox<G>,
         read: Vec<u8>,
     ) -> Self {
+        Self::over(Transport::WebSocket(stream), shared, wire, inbox, read)
+    }
+
+    /// A client that polls.
+    pub(super) fn polling(
+        shared: Arc<Shared<G>>,
+        wire: Arc<Wire>,
+        inbox: Inbox<G>,
+        connection: Arc<EngineSession>,
+    ) -> Self {
+        Self::over(Transport::Polling { connection, posted: None }, shared, wire, inbox, Vec::new())
+    }
+
+    fn over(transport: Transport, shared: Arc<Shared<G>>, wire: Arc<Wire>, inbox: Inbox<G>, read: Vec<u8>) -> Self {
         let now = Instant::now();
         let first_ping = now + shared.ping_interval;
         let connect_by = now + shared.connect_timeout;
         Self {
-            stream,
+            transport,
             reader: Reader::new(shared.max_payload).inflating(wire.deflate().is_some()),
             wire,
             rest: read,
@@ -133,8 +176,16 @@ impl<G: Gate> Session<G> {
         }
         self.inbox.settle_requests();
         self.keep_time(cx)?;
-        self.write(cx)?;
-        self.read(cx)
+        if matches!(self.transport, Transport::Polling { .. }) {
+            self.take_posted(cx)?;
+            self.await_poll(cx)?;
+            self.move_over();
+        }
+        if matches!(self.transport, Transport::WebSocket(_)) {
+            self.write(cx)?;
+            self.read(cx)?;
+        }
+        Ok(())
     }
 
     // === reading ===
@@ -162,7 +213,8 @@ impl<G: Gate> Session<G> {
         }
         for _ in 0..MAX_READS {
             let mut unread = ReadBuf::new(buffer);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut unread) {
+            let Transport::WebSocket(stream) = &mut self.transport else { return Ok(()) };
+            match Pin::new(stream).poll_read(cx, &mut unread) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(_)) => return Err(End::Lost),
                 Poll::Ready(Ok(())) if unread.filled().is_empty() => return Err(End::Lost),
@@ -209,14 +261,14 @@ impl<G: Gate> Session<G> {
                 Step::Text(text) => self.inbox.text(&text),
                 Step::Binary(bytes) => self.inbox.binary(&bytes),
             };
-            match taken {
-                Ok(()) => {}
-                Err(Bad::Closed) => return Err(End::Closed(None)),
-                Err(Bad::Malformed | Bad::Overloaded) => return Err(End::Malformed),
-            }
-            if self.inbox.take_pong() {
-                self.heart = Heart::PingAt(Instant::now() + self.shared.ping_interval);
-            }
+            taken?;
+            self.hear_pong();
+        }
+    }
+
+    fn hear_pong(&mut self) {
+        if self.inbox.take_pong() {
+            self.heart = Heart::PingAt(Instant::now() + self.shared.ping_interval);
         }
     }
 
@@ -257,7 +309,9 @@ impl<G: Gate> Session<G> {
         match self.heart {
             Heart::PingAt(at) if at <= now => {
                 self.wire.ping(packet::PING);
-                self.heart = Heart::PongBy(now + self.shared.ping_timeout);
+                // Timers are late by a moment; a node that was held up longer gives the client its whole time.
+                let sent = if now - at < TIMER_SLACK { at } else { now };
+                self.heart = Heart::PongBy(sent + self.shared.ping_timeout);
             }
             Heart::PongBy(by) if by <= now => return Err(End::PingTimeout),
             _ => {}
@@ -286,6 +340,14 @@ impl<G: Gate> Session<G> {
     /// Ends the sessions, and says farewell where somebody listens. True when nothing is left to do.
     fn end(&mut self, end: End) -> bool {
         self.inbox.end(end.reason());
+        if let Transport::Polling { posted, .. } = &mut self.transport {
+            *posted = None;
+            // It may have moved to its WebSocket just now.
+            self.move_over();
+        }
+        if let Transport::Polling { .. } = &self.transport {
+            return self.end_polling(end);
+        }
         match end.farewell() {
             Some(frame) => {
                 self.wire.hold();
@@ -320,7 +382,8 @@ impl<G: Gate> Session<G> {
         buffer.resize(READ_BUFFER, 0);
         let over = loop {
             let mut unread = ReadBuf::new(&mut buffer);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut unread) {
+            let Transport::WebSocket(stream) = &mut self.transport else { break true };
+            match Pin::new(stream).poll_read(cx, &mut unread) {
                 Poll::Pending => break false,
                 Poll::Ready(Ok(())) if !unread.filled().is_empty() => {}
                 // Half closed, it may still read.
@@ -345,6 +408,7 @@ impl<G: Gate> Future for Session<G> {
             }
         }
         match session.ending {
+            Some(by) if matches!(session.transport, Transport::Polling { .. }) => session.poll_news(by, cx),
             Some(by) => session.poll_farewell(by, cx),
             None => Poll::Pending,
         }
@@ -355,6 +419,9 @@ impl<G: Gate> Drop for Session<G> {
     fn drop(&mut self) {
         // Whatever ends the task, the sessions end with it.
         self.inbox.end("transport close");
-        self.wire.give_up();
+        match self.transport {
+            Transport::WebSocket(_) => self.wire.give_up(),
+            Transport::Polling { .. } => self.wire.leave_polling(packet::CLOSE),
+        }
     }
 }

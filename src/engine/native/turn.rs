@@ -228,7 +228,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (_, out) = listener.accept().await.unwrap().0.into_split();
-        (Wire::new(out, Bounds { packets: 8, bytes: 1000 }, None, turns.clone(), Arc::default()), client)
+        (Wire::websocket(out, Bounds { packets: 8, bytes: 1000 }, None, turns.clone(), Arc::default()), client)
     }
 
     #[tokio::test]

@@ -1,67 +1,50 @@
-//! The outgoing side of a connection: one queue of packets that are framed already, and one place that writes.
+//! The outgoing side of a connection: one queue of packets that are framed already, and one place that hands them over.
 //!
-//! Whoever has something to say appends it; the connection is then written once in the turn that follows (see
-//! [`super::turn`]), with everything that was appended until then. What the kernel does not take waits for the session's
-//! task, which knows when the client reads again.
+//! A sender appends its packet; the connection is then served once in the turn that follows (see [`super::turn`]), with
+//! everything that was appended until then: a WebSocket is written, a poll that waits is answered. What the kernel does not
+//! take waits for the session's task, which knows when the client reads again.
 
 use std::hint::black_box;
-use std::io::{self, IoSlice};
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use bytestring::ByteString;
 use futures_util::task::AtomicWaker;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::deflate::Deflate;
-use super::frame;
-use super::packets::Packets;
+use super::out::Out;
 use super::turn::{Own, Turns};
 use crate::engine::conn::KillSwitch;
-use crate::engine::edge::Backlog;
+use crate::engine::edge::{Connection, EngineSession};
 use crate::engine::outstanding::{Bounds, unix_millis};
 use crate::session::{self, SendError};
 
-/// So many packets go into one write.
-const MAX_SLICES: usize = 64;
-
-/// At most so many bytes are written for one connection before the others have their turn: about 0.1 ms.
+/// The most bytes that are written for one connection before the others have their turn: about 0.1 ms.
 const MAX_TURN_BYTES: usize = 256 << 10;
 
-/// At most so many answers to WebSocket pings wait: of more, the latest takes the place of the one before it, as the standard
-/// permits (RFC 6455, 5.5.3).
-const MAX_PONGS: usize = 16;
+/// How long a client may be between two polls, although something waits for it, and still be taken for one that reads.
+const BETWEEN_POLLS: Duration = Duration::from_secs(1);
+
+/// The transport of a connection, for those who need not know more.
+const POLLING: u8 = 0;
+const PLAIN_WEBSOCKET: u8 = 1;
+const DEFLATED_WEBSOCKET: u8 = 2;
 
 /// A connection, as those see it who send to it.
 pub(super) struct Wire {
     bounds: Bounds,
-    /// What was agreed on.
+    transport: AtomicU8,
+    /// How this node compresses.
     deflate: Option<Deflate>,
     turns: Arc<Turns>,
     out: Mutex<Out>,
     kill: Arc<KillSwitch>,
     session: AtomicWaker,
-}
-
-struct Out {
-    /// `None`: nothing more will be written, and the client sees the end.
-    stream: Option<OwnedWriteHalf>,
-    queue: Packets,
-    bytes: usize,
-    /// When the kernel last took something, as Unix time in ms; 0: never.
-    written_at_ms: u64,
-    /// Something of the first packet is written, which is none of those that passed the others.
-    begun: bool,
-    /// Heartbeats and pongs, in their order, which have passed the queue.
-    urgent: usize,
-    /// Somebody will write: a turn, or the session's task after what it does now.
-    awaits_turn: bool,
-    /// Since when the kernel has taken nothing.
-    blocked: Option<Instant>,
-    /// The last frame is queued.
-    finished: bool,
-    broken: bool,
 }
 
 /// What became of a write.
@@ -76,20 +59,54 @@ pub(super) enum Flushed {
 }
 
 impl Wire {
-    pub(super) fn new(
+    /// A connection that begins with a WebSocket. `deflate`: compression was agreed on.
+    pub(super) fn websocket(
         stream: OwnedWriteHalf,
         bounds: Bounds,
         deflate: Option<Deflate>,
         turns: Arc<Turns>,
         kill: Arc<KillSwitch>,
     ) -> Arc<Self> {
-        let out = Mutex::new(Out::new(Some(stream)));
-        Arc::new(Self { bounds, deflate, turns, out, kill, session: AtomicWaker::new() })
+        let transport = if deflate.is_some() { DEFLATED_WEBSOCKET } else { PLAIN_WEBSOCKET };
+        Self::new(Out::new(Some(stream)), transport, bounds, deflate, turns, kill)
+    }
+
+    /// A connection that begins by polling. `deflate`: what may be agreed on when it moves to a WebSocket.
+    pub(super) fn polling(
+        bounds: Bounds,
+        deflate: Option<Deflate>,
+        turns: Arc<Turns>,
+        kill: Arc<KillSwitch>,
+    ) -> Arc<Self> {
+        Self::new(Out::polled(), POLLING, bounds, deflate, turns, kill)
+    }
+
+    fn new(
+        out: Out,
+        transport: u8,
+        bounds: Bounds,
+        deflate: Option<Deflate>,
+        turns: Arc<Turns>,
+        kill: Arc<KillSwitch>,
+    ) -> Arc<Self> {
+        let (transport, out) = (AtomicU8::new(transport), Mutex::new(out));
+        Arc::new(Self { bounds, transport, deflate, turns, out, kill, session: AtomicWaker::new() })
     }
 
     /// How messages are compressed, if the client wants them to be.
     pub(super) fn deflate(&self) -> Option<&Deflate> {
-        self.deflate.as_ref()
+        self.deflate.as_ref().filter(|_| self.transport.load(Ordering::Relaxed) == DEFLATED_WEBSOCKET)
+    }
+
+    /// Whether the client polls.
+    pub(super) fn polls(&self) -> bool {
+        self.transport.load(Ordering::Relaxed) == POLLING
+    }
+
+    /// The client is on a WebSocket from now on.
+    pub(super) fn set_websocket(&self, deflates: bool) {
+        let transport = if deflates { DEFLATED_WEBSOCKET } else { PLAIN_WEBSOCKET };
+        self.transport.store(transport, Ordering::Relaxed);
     }
 
     /// Looks at what [`Wire::send`] and [`Wire::flush`] will need; see [`crate::session::Session::warm`].
@@ -100,7 +117,7 @@ impl Wire {
     /// Queues a packet, unless the queue is at its bound.
     pub(super) fn send(self: &Arc<Self>, packet: Bytes) -> Result<(), SendError> {
         let mut out = self.out();
-        if out.finished || out.broken {
+        if out.is_over() {
             return Err(SendError::Closed);
         }
         let bytes = out.bytes + packet.len();
@@ -120,7 +137,7 @@ impl Wire {
     /// Queues what the protocol itself has to say. A client that lets even this pile up is gone.
     pub(super) fn control(self: &Arc<Self>, packet: Bytes) {
         let mut out = self.out();
-        if out.finished || out.broken {
+        if out.is_over() {
             return;
         }
         if out.queue.len() >= self.bounds.packets.saturating_mul(2) {
@@ -135,7 +152,7 @@ impl Wire {
     /// Sends our heartbeat before everything that waits.
     pub(super) fn ping(self: &Arc<Self>, ping: Bytes) {
         let mut out = self.out();
-        if !out.finished && !out.broken {
+        if !out.is_over() {
             out.overtake(ping);
             self.ask_for_turn(out);
         }
@@ -144,7 +161,7 @@ impl Wire {
     /// Answers a WebSocket ping before everything that waits.
     pub(super) fn pong(self: &Arc<Self>, pong: Bytes) {
         let mut out = self.out();
-        if !out.finished && !out.broken {
+        if !out.is_over() {
             out.answer(pong);
             self.ask_for_turn(out);
         }
@@ -153,7 +170,7 @@ impl Wire {
     /// Queues the last frame: whatever is sent after it is refused.
     pub(super) fn finish(self: &Arc<Self>, close: Bytes) {
         let mut out = self.out();
-        if !out.finished && !out.broken {
+        if !out.is_over() {
             out.push(close);
             out.finished = true;
             self.ask_for_turn(out);
@@ -172,10 +189,14 @@ impl Wire {
         self.out().awaits_turn = true;
     }
 
-    /// Writes what waits.
+    /// Hands over what waits.
     pub(super) fn flush(&self) -> Flushed {
         let mut out = self.out();
         out.awaits_turn = false;
+        if out.polled_by().is_some() {
+            self.answer_poll(out);
+            return Flushed::All;
+        }
         let mut total = 0;
         while !out.queue.is_empty() {
             match out.write() {
@@ -226,9 +247,12 @@ impl Wire {
         self.out().blocked
     }
 
-    /// Whether the kernel takes what is sent: what waits for the turn that follows is no reason to doubt it.
+    /// Whether the client takes what is sent: what waits for the turn that follows is no reason to doubt it, nor is the
+    /// moment between two polls.
     pub(super) fn is_writable(&self) -> bool {
-        self.out().blocked.is_none()
+        let mut out = self.out();
+        let polls = out.polled_by().is_some();
+        out.blocked.is_none_or(|since| polls && since.elapsed() < BETWEEN_POLLS)
     }
 
     /// Shows the client the end, once everything is written. True when it was, or nothing can be written any more.
@@ -269,7 +293,7 @@ impl Wire {
         &self.kill
     }
 
-    fn ask_for_turn(self: &Arc<Self>, mut out: MutexGuard<'_, Out>) {
+    pub(super) fn ask_for_turn(self: &Arc<Self>, mut out: MutexGuard<'_, Out>) {
         // Those that are blocked are written when the client reads.
         if out.awaits_turn || out.blocked.is_some() {
             return;
@@ -279,175 +303,30 @@ impl Wire {
         self.turns.add(self.clone());
     }
 
-    fn out(&self) -> MutexGuard<'_, Out> {
+    pub(super) fn out(&self) -> MutexGuard<'_, Out> {
         self.out.lock().expect("no panic while held")
     }
 }
 
-impl Backlog for Wire {
+impl Connection for Wire {
     fn waiting(&self) -> (usize, usize) {
         let out = self.out();
         (out.queue.len(), out.bytes)
     }
 
     fn compresses(&self) -> bool {
-        self.deflate.is_some()
-    }
-}
-
-// === impl Out ===
-
-impl Out {
-    fn push(&mut self, packet: Bytes) {
-        self.bytes += packet.len();
-        self.queue.push(packet);
+        self.deflate().is_some()
     }
 
-    /// Before everything but a packet that is being written, and those that have done the same.
-    fn overtake(&mut self, packet: Bytes) {
-        self.bytes += packet.len();
-        self.queue.insert(usize::from(self.begun) + self.urgent, packet);
-        self.urgent += 1;
+    fn is_websocket(&self) -> bool {
+        !self.polls()
     }
 
-    /// The same for a pong; too many of them become one.
-    fn answer(&mut self, pong: Bytes) {
-        if self.urgent >= MAX_PONGS {
-            // The first may be written in part.
-            if let Some(latest) = self.queue.get_mut(usize::from(self.begun) + self.urgent - 1)
-                && frame::is_pong(latest)
-            {
-                self.bytes = self.bytes + pong.len() - latest.len();
-                *latest = pong;
-                return;
-            }
-        }
-        self.overtake(pong);
+    fn close(self: Arc<Self>, _: &Arc<EngineSession>) {
+        self.kill.close();
     }
 
-    fn new(stream: Option<OwnedWriteHalf>) -> Self {
-        Self {
-            stream,
-            queue: Packets::default(),
-            bytes: 0,
-            written_at_ms: 0,
-            begun: false,
-            urgent: 0,
-            awaits_turn: false,
-            blocked: None,
-            finished: false,
-            broken: false,
-        }
-    }
-
-    fn write(&self) -> io::Result<usize> {
-        let Some(stream) = &self.stream else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        if let (Some(only), 1) = (self.queue.first(), self.queue.len()) {
-            return stream.try_write(only);
-        }
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let count = self.queue.len().min(MAX_SLICES);
-        for (slice, packet) in slices.iter_mut().zip(self.queue.iter()) {
-            *slice = IoSlice::new(packet);
-        }
-        stream.try_write_vectored(&slices[..count])
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.bytes = self.bytes.saturating_sub(written);
-        while let Some(front) = self.queue.first_mut() {
-            if written < front.len() {
-                front.advance(written);
-                self.begun |= written > 0 && self.urgent == 0;
-                return;
-            }
-            written -= front.len();
-            self.queue.pop();
-            if !std::mem::take(&mut self.begun) {
-                self.urgent = self.urgent.saturating_sub(1);
-            }
-        }
-    }
-
-    /// Nothing waits: an idle connection holds no memory for what has passed.
-    fn rest(&mut self) {
-        self.blocked = None;
-        self.queue.clear();
-    }
-
-    fn clear(&mut self) {
-        self.queue.clear();
-        self.bytes = 0;
-        (self.begun, self.urgent) = (false, 0);
-        self.blocked = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn out(packets: &[&'static str]) -> Out {
-        let mut out = Out::new(None);
-        packets.iter().for_each(|packet| out.push(Bytes::from_static(packet.as_bytes())));
-        out
-    }
-
-    #[test]
-    fn heartbeats_and_pongs_pass_the_queue_at_a_packets_end_in_their_order() {
-        let mut out = out(&["abc", "def"]);
-        out.overtake(Bytes::from_static(b"!!"));
-        out.overtake(Bytes::from_static(b"?"));
-        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["!!", "?", "abc", "def"]);
-        out.advance(1);
-        out.overtake(Bytes::from_static(b"."));
-        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["!", "?", ".", "abc", "def"]);
-        out.advance(5);
-        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["c", "def"]);
-        out.overtake(Bytes::from_static(b"!"));
-        out.overtake(Bytes::from_static(b"?"));
-        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["c", "!", "?", "def"]);
-        out.advance(2);
-        out.overtake(Bytes::from_static(b"."));
-        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["?", ".", "def"]);
-        out.advance(3);
-        assert_eq!((out.begun, out.urgent, out.bytes), (true, 0, 2));
-    }
-
-    #[test]
-    fn of_too_many_pongs_the_latest_is_sent() {
-        let mut out = out(&["abc"]);
-        out.advance(1);
-        for n in 0..100u8 {
-            out.answer(frame::pong(&[n; 100][..usize::from(n)]));
-        }
-        assert_eq!(out.queue.len(), 1 + MAX_PONGS);
-        assert_eq!(out.queue.get_mut(MAX_PONGS).unwrap(), &frame::pong(&[99; 99]));
-        assert_eq!(out.queue.get_mut(MAX_PONGS - 1).unwrap(), &frame::pong(&[14; 14]));
-        assert_eq!(out.bytes, out.queue.iter().map(Bytes::len).sum::<usize>());
-        out.advance(2);
-        out.answer(frame::pong(b"x"));
-        assert_eq!((out.queue.len(), out.urgent), (MAX_PONGS, MAX_PONGS));
-    }
-
-    proptest! {
-        #[test]
-        fn writes_of_any_length_take_exactly_what_they_wrote(
-            sizes in proptest::collection::vec(1usize..20, 1..20),
-            writes in proptest::collection::vec(1usize..40, 1..20),
-        ) {
-            let mut out = Out::new(None);
-            sizes.iter().for_each(|size| out.push(Bytes::from(vec![0; *size])));
-            let mut left: usize = sizes.iter().sum();
-            for written in writes {
-                let written = written.min(left);
-                out.advance(written);
-                left -= written;
-                prop_assert_eq!(out.bytes, left);
-                prop_assert_eq!(out.queue.iter().map(Bytes::len).sum::<usize>(), left);
-            }
-        }
+    fn public_id(&self) -> Option<ByteString> {
+        self.noted_public_id()
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::Adapter;
 use super::adapter::Port;
 use super::carrier::{EVERYONE, attachments, text, value};
+use super::connection::LibraryConnection;
 use crate::engine::edge::EngineSession;
 use crate::engine::outstanding::Outstanding;
 use crate::event::{Args, Event};
@@ -40,7 +41,7 @@ impl SocketLink {
             port,
             socket: Arc::downgrade(socket),
             connection: connection.map(Arc::downgrade).unwrap_or_default(),
-            outstanding: connection.map(|connection| connection.outstanding()),
+            outstanding: connection.and_then(outstanding),
             askable: Arc::new(Semaphore::new(MAX_ASKED)),
             runtime: Handle::current(),
         }
@@ -74,6 +75,11 @@ impl SocketLink {
             connection.close();
         }
     }
+}
+
+/// What waits for the client.
+fn outstanding(connection: &Arc<EngineSession>) -> Option<Arc<Outstanding>> {
+    Some(connection.connection_as::<LibraryConnection>()?.outstanding())
 }
 
 impl Link for SocketLink {

@@ -1,0 +1,29 @@
+//! How the public listener treats requests and connections, whatever engine serves them.
+
+use tower::Layer;
+
+use super::origin::Origins;
+use super::{Edge, SessionService};
+use crate::config;
+use crate::engine::Terms;
+use crate::engine::conn::Traffic;
+use crate::engine::listener::{self, Manners, Serve};
+use crate::engine::lobby::Lobby;
+use crate::engine::proxy::Balancers;
+
+/// The edge with what is around it, because no engine knows OPTIONS.
+pub fn around<S: SessionService>(config: &config::Server, edge: Edge<S>) -> impl Serve + use<S> {
+    Origins::new(&config.cors_origins).cors().layer(edge)
+}
+
+/// How the public listener treats connections.
+pub fn manners(config: &config::Server, terms: &Terms) -> Manners {
+    let metrics = &terms.metrics;
+    Manners {
+        lobby: Lobby::new(terms.limits.most_pending(), config.handshake_timeout.get(), metrics),
+        stall: config.stall(),
+        max_head: listener::MAX_HEAD,
+        traffic: Traffic::new(metrics),
+        balancers: config.proxy_protocol.then(|| Balancers::new(&config.trusted_proxies)),
+    }
+}

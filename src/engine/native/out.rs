@@ -1,0 +1,244 @@
+//! What waits for a client, and where it goes: a WebSocket writes it, a poll fetches it.
+
+use std::io::{self, IoSlice};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use tokio::net::tcp::OwnedWriteHalf;
+
+use super::frame;
+use super::packets::Packets;
+use super::payload;
+use super::polling::Polling;
+use crate::engine::outstanding::unix_millis;
+
+/// The most packets that go into one write.
+const MAX_SLICES: usize = 64;
+
+/// The most answers to WebSocket pings that wait: of more, the latest takes the place of the one before it, as the standard
+/// permits (RFC 6455, 5.5.3).
+const MAX_PONGS: usize = 16;
+
+/// A connection's outgoing queue.
+pub(super) struct Out {
+    /// The WebSocket. `None`: the client polls, or it has seen the end.
+    pub(super) stream: Option<OwnedWriteHalf>,
+    /// The client polls, or its session's task has not taken notice yet that it does no longer.
+    pub(super) polling: Option<Box<Polling>>,
+    pub(super) queue: Packets,
+    pub(super) bytes: usize,
+    /// Something of the first packet is written, which is none of those that passed the others.
+    begun: bool,
+    /// Heartbeats and pongs, in their order, which have passed the queue.
+    urgent: usize,
+    /// A writer will come: a turn, or the session's task after what it does now.
+    pub(super) awaits_turn: bool,
+    /// Since when the client has taken nothing of what waits.
+    pub(super) blocked: Option<Instant>,
+    /// When the client last took something, as Unix time in ms; 0: never.
+    pub(super) written_at_ms: u64,
+    /// The last packet is queued.
+    pub(super) finished: bool,
+    pub(super) broken: bool,
+}
+
+impl Out {
+    pub(super) fn new(stream: Option<OwnedWriteHalf>) -> Self {
+        Self {
+            stream,
+            polling: None,
+            queue: Packets::default(),
+            bytes: 0,
+            begun: false,
+            urgent: 0,
+            awaits_turn: false,
+            blocked: None,
+            written_at_ms: 0,
+            finished: false,
+            broken: false,
+        }
+    }
+
+    /// The queue of a client that polls.
+    pub(super) fn polled() -> Self {
+        Self { polling: Some(Box::new(Polling::new())), ..Self::new(None) }
+    }
+
+    /// What a client that polls has under way. `None`: it does not poll.
+    pub(super) fn polled_by(&mut self) -> Option<&mut Polling> {
+        self.polling.as_deref_mut().filter(|_| self.stream.is_none())
+    }
+
+    /// What waits goes to a WebSocket from now on.
+    pub(super) fn become_websocket(&mut self, stream: OwnedWriteHalf) {
+        self.stream = Some(stream);
+        self.blocked = None;
+        let packets: Vec<_> = self.queue.iter().map(payload::unpolled).collect();
+        self.queue.clear();
+        (self.bytes, self.begun, self.urgent) = (0, false, 0);
+        packets.into_iter().for_each(|packet| self.push(packet));
+    }
+
+    /// Whether nothing more is taken.
+    pub(super) const fn is_over(&self) -> bool {
+        self.finished || self.broken
+    }
+
+    pub(super) fn push(&mut self, packet: Bytes) {
+        self.bytes += packet.len();
+        self.queue.push(packet);
+    }
+
+    /// Queues a packet before everything but one that is being written, and those that have passed the queue before.
+    pub(super) fn overtake(&mut self, packet: Bytes) {
+        self.bytes += packet.len();
+        self.queue.insert(usize::from(self.begun) + self.urgent, packet);
+        self.urgent += 1;
+    }
+
+    /// The same for a pong; too many of them become one.
+    pub(super) fn answer(&mut self, pong: Bytes) {
+        if self.urgent >= MAX_PONGS {
+            // The first may be written in part.
+            if let Some(latest) = self.queue.get_mut(usize::from(self.begun) + self.urgent - 1)
+                && frame::is_pong(latest)
+            {
+                self.bytes = self.bytes + pong.len() - latest.len();
+                *latest = pong;
+                return;
+            }
+        }
+        self.overtake(pong);
+    }
+
+    /// Writes to the WebSocket what the kernel takes.
+    pub(super) fn write(&self) -> io::Result<usize> {
+        let Some(stream) = &self.stream else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        if let (Some(only), 1) = (self.queue.first(), self.queue.len()) {
+            return stream.try_write(only);
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let count = self.queue.len().min(MAX_SLICES);
+        for (slice, packet) in slices.iter_mut().zip(self.queue.iter()) {
+            *slice = IoSlice::new(packet);
+        }
+        stream.try_write_vectored(&slices[..count])
+    }
+
+    /// Takes away what was written.
+    pub(super) fn advance(&mut self, mut written: usize) {
+        self.bytes = self.bytes.saturating_sub(written);
+        while let Some(front) = self.queue.first_mut() {
+            if written < front.len() {
+                front.advance(written);
+                self.begun |= written > 0 && self.urgent == 0;
+                return;
+            }
+            written -= front.len();
+            self.queue.pop();
+            if !std::mem::take(&mut self.begun) {
+                self.urgent = self.urgent.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Takes packets of at most `most` bytes together, but always one if there is one.
+    pub(super) fn fetch(&mut self, most: usize) -> Vec<Bytes> {
+        self.written_at_ms = unix_millis();
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some(front) = self.queue.first() {
+            bytes += front.len();
+            if bytes > most && !taken.is_empty() {
+                return taken;
+            }
+            let front = front.clone();
+            self.advance(front.len());
+            taken.push(front);
+        }
+        self.rest();
+        taken
+    }
+
+    /// Nothing waits: an idle connection holds no memory for what has passed.
+    pub(super) fn rest(&mut self) {
+        self.blocked = None;
+        self.queue.clear();
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+        (self.begun, self.urgent) = (false, 0);
+        self.blocked = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn out(packets: &[&'static str]) -> Out {
+        let mut out = Out::new(None);
+        packets.iter().for_each(|packet| out.push(Bytes::from_static(packet.as_bytes())));
+        out
+    }
+
+    #[test]
+    fn heartbeats_and_pongs_pass_the_queue_at_a_packets_end_in_their_order() {
+        let mut out = out(&["abc", "def"]);
+        out.overtake(Bytes::from_static(b"!!"));
+        out.overtake(Bytes::from_static(b"?"));
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["!!", "?", "abc", "def"]);
+        out.advance(1);
+        out.overtake(Bytes::from_static(b"."));
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["!", "?", ".", "abc", "def"]);
+        out.advance(5);
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["c", "def"]);
+        out.overtake(Bytes::from_static(b"!"));
+        out.overtake(Bytes::from_static(b"?"));
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["c", "!", "?", "def"]);
+        out.advance(2);
+        out.overtake(Bytes::from_static(b"."));
+        assert_eq!(out.queue.iter().collect::<Vec<_>>(), ["?", ".", "def"]);
+        out.advance(3);
+        assert_eq!((out.begun, out.urgent, out.bytes), (true, 0, 2));
+    }
+
+    #[test]
+    fn of_too_many_pongs_the_latest_is_sent() {
+        let mut out = out(&["abc"]);
+        out.advance(1);
+        for n in 0..100u8 {
+            out.answer(frame::pong(&[n; 100][..usize::from(n)]));
+        }
+        assert_eq!(out.queue.len(), 1 + MAX_PONGS);
+        assert_eq!(out.queue.get_mut(MAX_PONGS).unwrap(), &frame::pong(&[99; 99]));
+        assert_eq!(out.queue.get_mut(MAX_PONGS - 1).unwrap(), &frame::pong(&[14; 14]));
+        assert_eq!(out.bytes, out.queue.iter().map(Bytes::len).sum::<usize>());
+        out.advance(2);
+        out.answer(frame::pong(b"x"));
+        assert_eq!((out.queue.len(), out.urgent), (MAX_PONGS, MAX_PONGS));
+    }
+
+    proptest! {
+        #[test]
+        fn writes_of_any_length_take_exactly_what_they_wrote(
+            sizes in proptest::collection::vec(1usize..20, 1..20),
+            writes in proptest::collection::vec(1usize..40, 1..20),
+        ) {
+            let mut out = Out::new(None);
+            sizes.iter().for_each(|size| out.push(Bytes::from(vec![0; *size])));
+            let mut left: usize = sizes.iter().sum();
+            for written in writes {
+                let written = written.min(left);
+                out.advance(written);
+                left -= written;
+                prop_assert_eq!(out.bytes, left);
+                prop_assert_eq!(out.queue.iter().map(Bytes::len).sum::<usize>(), left);
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The library's service behind the edge. Its session ids are Socket.IO ids, which others may see, so requests carry other
+//! ones, and they are exchanged here; and only what is needed of a handshake is kept for the life of its connection.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, HttpBody as _, to_bytes};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use socketioxide::service::SocketIoService;
+use tower::ServiceExt as _;
+
+use super::Adapter;
+use super::connection::LibraryConnection;
+use crate::engine::edge::{Answering, EngineSession, Opening, Query, SessionService, TurnedAway, ready};
+use crate::engine::listener::Arrival;
+use crate::engine::outstanding::Bounds;
+use crate::telemetry::metrics::Metrics;
+
+/// What is kept of a handshake's headers for as long as its connection lives. All others are dropped: each would hold
+/// the whole buffer that it was read into.
+const KEPT: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::USER_AGENT,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::HOST,
+];
+
+/// The answer to a handshake is shorter than this.
+const MAX_OPEN_PACKET: usize = 4096;
+
+type Service = SocketIoService<Router, Adapter>;
+
+/// Closes a polling session of the library, by the library's id.
+pub(super) type Closer = Arc<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The library as the edge sees it.
+#[derive(Clone)]
+pub struct LibraryService {
+    service: Service,
+    closer: Closer,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+}
+
+impl LibraryService {
+    /// The library serves `path`; so much may wait for each client.
+    pub(super) fn new(service: Service, path: &str, bounds: Bounds, metrics: Arc<Metrics>) -> Self {
+        let (closing, path) = (service.clone(), path.to_owned());
+        let closer: Closer = Arc::new(move |sid| {
+            let (closing, request) = (closing.clone(), close_request(&path, sid));
+            Box::pin(async move {
+                let _ = closing.oneshot(request).await;
+            })
+        });
+        Self { service, closer, bounds, metrics }
+    }
+}
+
+impl SessionService for LibraryService {
+    fn open(&self, request: Request<Body>, opening: Opening) -> Answering {
+        let Opening { session, mark, arrival } = opening;
+        let websocket = Query::read(request.uri()).transport == Some("websocket");
+        let kill = arrival.filter(|_| websocket).map(|arrival| arrival.kill);
+        let connection = LibraryConnection::new(self.closer.clone(), self.bounds, kill.as_ref());
+        session.serve_by(connection.clone());
+        let Some(slim) = slim(request, &session) else { return ready(TurnedAway::Malformed.answer()) };
+        let service = self.service.clone();
+        Box::pin(async move {
+            let response = pass(service, slim).await;
+            if websocket || response.status() != StatusCode::OK {
+                return response;
+            }
+            let name = |inner: &str| {
+                connection.set_inner(inner);
+                session.assign_sid(mark).to_owned()
+            };
+            exchange_sid(response, name).await
+        })
+    }
+
+    fn serve(&self, mut request: Request<Body>, session: Arc<EngineSession>, arrival: Option<Arrival>) -> Answering {
+        let Some(connection) = session.connection_as::<LibraryConnection>() else {
+            return ready(TurnedAway::UnknownSession.answer());
+        };
+        let Some(uri) = connection.inner().and_then(|inner| with_sid(request.uri(), inner)) else {
+            return ready(TurnedAway::UnknownSession.answer());
+        };
+        *request.uri_mut() = uri;
+        let websocket = Query::read(request.uri()).transport == Some("websocket");
+        let polls = !websocket && request.method() == Method::GET;
+        let (service, metrics) = (self.service.clone(), self.metrics.clone());
+        Box::pin(async move {
+            let polling = polls.then(|| connection.polling());
+            let response = pass(service, request).await;
+            drop(polling);
+            match (response.status(), arrival) {
+                (StatusCode::OK, _) if polls => connection.fetched(response.body().size_hint().exact()),
+                // Nothing is noted before the WebSocket is there.
+                (StatusCode::SWITCHING_PROTOCOLS, Some(arrival)) => {
+                    connection.upgrading(&arrival.kill, &session);
+                    metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
+                }
+                _ => {}
+            }
+            response
+        })
+    }
+}
+
+async fn pass(service: Service, request: Request<Body>) -> Response<Body> {
+    let Ok(response) = service.oneshot(request).await;
+    response.map(Body::new)
+}
+
+/// The same request without its buffers: copied, and only what is needed.
+fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<Body>> {
+    let (mut parts, _) = request.into_parts();
+    let mut slim = Request::new(Body::empty());
+    *slim.method_mut() = parts.method;
+    *slim.uri_mut() = parts.uri.path_and_query()?.as_str().to_owned().parse::<Uri>().ok()?;
+    *slim.version_mut() = parts.version;
+    for name in KEPT {
+        if let Some(value) = parts.headers.get(&name) {
+            slim.headers_mut().insert(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+        }
+    }
+    if let Some(upgrade) = parts.extensions.remove::<hyper::upgrade::OnUpgrade>() {
+        slim.extensions_mut().insert(upgrade);
+    }
+    slim.extensions_mut().insert(session.clone());
+    (slim.method() == Method::GET || slim.method() == Method::POST).then_some(slim)
+}
+
+/// The same address with the id that the library knows the session by.
+fn with_sid(uri: &Uri, sid: &str) -> Option<Uri> {
+    let pairs = uri.query()?.split('&').map(|pair| match pair.split_once('=') {
+        Some(("sid", _)) => format!("sid={sid}"),
+        _ => pair.to_owned(),
+    });
+    format!("{}?{}", uri.path(), pairs.collect::<Vec<_>>().join("&")).parse().ok()
+}
+
+/// What closes a polling session as its own client would: a POST of a close packet.
+fn close_request(path: &str, sid: &str) -> Request<Body> {
+    Request::post(format!("{path}?EIO=4&transport=polling&sid={sid}"))
+        .header(CONTENT_TYPE, "text/plain;charset=UTF-8")
+        .body(Body::from("1"))
+        .expect("the path and a session id have only characters of a URL")
+}
+
+/// Exchanges the session's id in the answer to a polling handshake for the one that `exchange` gives.
+async fn exchange_sid(response: Response<Body>, exchange: impl FnOnce(&str) -> String) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let Ok(bytes) = to_bytes(body, MAX_OPEN_PACKET).await else {
+        return Response::from_parts(parts, Body::empty());
+    };
+    let Some(inner) = sid(&bytes) else {
+        return Response::from_parts(parts, Body::from(bytes));
+    };
+    let outer = exchange(inner);
+    let text =
+        String::from_utf8_lossy(&bytes).replacen(&format!(r#""sid":"{inner}""#), &format!(r#""sid":"{outer}""#), 1);
+    parts.headers.insert(CONTENT_LENGTH, text.len().into());
+    Response::from_parts(parts, Body::from(text))
+}
+
+/// The packet is `0{"sid":"…",…}`.
+fn sid(packet: &Bytes) -> Option<&str> {
+    let text = std::str::from_utf8(packet).ok()?;
+    let (_, rest) = text.split_once(r#""sid":""#)?;
+    rest.split_once('"').map(|(sid, _)| sid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_id_is_exchanged_in_an_address() {
+        let uri = "/socket.io/?EIO=4&x&t=sid&sid=outer&transport=polling".parse().unwrap();
+        assert_eq!(with_sid(&uri, "inner").unwrap(), "/socket.io/?EIO=4&x&t=sid&sid=inner&transport=polling");
+    }
+
+    #[tokio::test]
+    async fn id_is_exchanged_in_the_open_packet() {
+        let open = Response::new(Body::from(r#"0{"sid":"AbC","upgrades":["websocket"]}"#));
+        let answer = exchange_sid(open, |sid| format!("not {sid}")).await;
+        assert_eq!(answer.headers()[CONTENT_LENGTH], "43");
+        let body = to_bytes(answer.into_body(), 99).await.unwrap();
+        assert_eq!(&body[..], br#"0{"sid":"not AbC","upgrades":["websocket"]}"#);
+    }
+
+    #[test]
+    fn sid_is_read_from_the_open_packet() {
+        let packet = Bytes::from_static(br#"0{"sid":"AbC-_9","upgrades":["websocket"]}"#);
+        assert_eq!(sid(&packet), Some("AbC-_9"));
+        assert_eq!(sid(&Bytes::from_static(b"0{}")), None);
+    }
+}
