@@ -1,5 +1,8 @@
 // Runs the suites that suites.json lists, in their modes, on every engine; arguments pick files by a part of their path,
 // JS_TEST_ENGINES picks engines. A suite of what one engine alone can do names its `engines`.
+//
+// Clients for which a suite asks no transport begin by polling and upgrade, as the official client does; those of suites that run in
+// both modes open with a WebSocket in the second, and so do all clients of the library. JS_TEST_TRANSPORT decides for all.
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { run } from 'node:test';
@@ -13,15 +16,25 @@ const engines = (process.env.JS_TEST_ENGINES ?? 'native,socketioxide').split(','
 const CONCURRENCY = 2;
 const FILE_TIMEOUT_MS = 240_000;
 
-async function runMode(engine, mode) {
+const chosen = process.env.JS_TEST_TRANSPORT;
+const TRANSPORTS = ['upgrade', 'websocket'];
+
+function transportOf({ modes }, mode, engine) {
+  const websocketFirst = engine !== 'native' || (modes.length > 1 && mode === 'cluster');
+  return chosen ?? (websocketFirst ? 'websocket' : 'upgrade');
+}
+
+async function runMode(engine, mode, transport) {
   const files = suites
     .filter(({ modes, engines: only }) => modes.includes(mode) && (!only || only.includes(engine)))
+    .filter((suite) => transportOf(suite, mode, engine) === transport)
     .filter(({ file }) => !wanted.length || wanted.some((part) => file.includes(part)))
     .map(({ file }) => join(here, file));
   if (!files.length) return { tests: 0, failed: 0 };
   process.env.JS_TEST_MODE = mode;
+  process.env.JS_TEST_TRANSPORT = transport;
   process.env.ROOMCAST_SERVER__ENGINE = engine;
-  console.log(`\n=== ${engine}, ${mode}: ${files.length} files`);
+  console.log(`\n=== ${engine}, ${mode}, ${transport}: ${files.length} files`);
   const counts = { tests: 0, failed: 0 };
   const stream = run({ files, concurrency: CONCURRENCY, timeout: FILE_TIMEOUT_MS });
   const count = (key) => (data) => {
@@ -29,7 +42,7 @@ async function runMode(engine, mode) {
   };
   stream.on('test:pass', count('tests')).on('test:fail', count('tests')).on('test:fail', (data) => {
     counts.failed += 1;
-    console.log(`FAILED ${engine}, ${mode}: ${data.file ?? ''} ${data.name}`);
+    console.log(`FAILED ${engine}, ${mode}, ${transport}: ${data.file ?? ''} ${data.name}`);
   });
   const report = stream.compose(spec);
   report.pipe(process.stdout);
@@ -41,9 +54,11 @@ const started = Date.now();
 const totals = { tests: 0, failed: 0 };
 for (const engine of engines) {
   for (const mode of ['memory', 'cluster']) {
-    const { tests, failed } = await runMode(engine, mode);
-    totals.tests += tests;
-    totals.failed += failed;
+    for (const transport of TRANSPORTS) {
+      const { tests, failed } = await runMode(engine, mode, transport);
+      totals.tests += tests;
+      totals.failed += failed;
+    }
   }
 }
 const took = ((Date.now() - started) / 1000).toFixed(0);

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod handshake;
 pub mod http_api;
 pub mod packet;
+pub mod polling_payload;
 pub mod proxy_header;
 pub mod recovery_place;
 pub mod room_template;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("handshake", handshake::run),
     ("http_api", http_api::run),
     ("packet", packet::run),
+    ("polling_payload", polling_payload::run),
     ("proxy_header", proxy_header::run),
     ("forwarding_headers", forwarding_headers::run),
     ("recovery_place", recovery_place::run),

@@ -110,7 +110,7 @@ test('what our nodes send reaches clients of Node.js once, with binary and excep
 test('Node.js asks, and every server answers', async () => {
   const there = await stranger('r');
   const a = await member(w.a, 'r');
-  const b = await w.connect({ user: 'ada' }, w.b);
+  const b = await w.connect({ user: 'ada', transport: 'websocket' }, w.b);
   await b.ask('join', 'q');
   assert.equal(await io.of('/').adapter.serverCount(), 3, 'the node of the other wire is none');
   const rooms = await io.of('/').adapter.allRooms();

@@ -95,6 +95,9 @@ test('who uses the id of another session is recorded, and not with that id', asy
   const path = `${node.url}/socket.io/?EIO=4&transport=polling`;
   const headers = { authorization: `Bearer ${token({ sub: 'ada' })}` };
   const { sid } = JSON.parse((await (await fetch(path, { headers })).text()).slice(1));
+  const own = `${path}&sid=${sid}`;
+  await (await fetch(own, { method: 'POST', headers, body: `40${namespace},${JSON.stringify({ token: token({ sub: 'bound' }) })}` })).text();
+  await eventually('it is connected', async () => (await (await fetch(own, { headers })).text()).includes('40'));
   assert.equal((await fetch(`${path}&sid=${sid}`, { headers: { authorization: 'Bearer x' } })).status, 400);
   const { 'client.socket': shown } = await recorded('binding_failed', { 'client.ip': '127.0.0.1' });
   assert.ok(shown && shown !== sid);

@@ -275,10 +275,11 @@ if (ENGINE === 'native') {
   });
 }
 
-test('who begins by polling, or meets the other engine, gets a new session as ever', async () => {
-  const transport = ENGINE === 'native' ? 'polling' : 'websocket';
-  const client = await follower(newLog(), { transport });
-  assert.equal(client.socket._pid, undefined);
-  await cut(client);
-  assert.ok(!(await comeBack(client)));
-});
+for (const transport of ['websocket', 'polling', 'upgrade']) {
+  test(`a client with the transport ${transport} gets its session back on our engine, and a new one on the library`, async () => {
+    const client = await follower(newLog(), { transport });
+    assert.equal(client.socket._pid !== undefined, ENGINE === 'native');
+    await cut(client);
+    assert.equal(Boolean(await comeBack(client)), ENGINE === 'native');
+  });
+}

@@ -11,6 +11,9 @@ export const TRANSPORTS = {
   upgrade: ['polling', 'websocket'],
 };
 
+/** Which of them a suite's clients have that ask for none. */
+const DEFAULT = process.env.JS_TEST_TRANSPORT ?? 'websocket';
+
 const MARKER = 'test:marker';
 let markers = 0;
 let addresses = 0;
@@ -23,7 +26,7 @@ export function strangeAddress() {
 
 export class Client {
   /** Opens a connection without waiting for anything. */
-  constructor(node, { namespace = '/', transport = 'websocket', user, claims, token, auth, address, ...options } = {}) {
+  constructor(node, { namespace = '/', transport = DEFAULT, user, claims, token, auth, address, ...options } = {}) {
     const credential = token ?? (user || claims ? sign({ sub: user, ...claims }) : undefined);
     this.node = node;
     this.user = user;

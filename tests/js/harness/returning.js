@@ -2,8 +2,12 @@
 import { Client } from './client.js';
 import { eventually } from './eventually.js';
 
-/** Ends the transport, as a lost network does; the server sees it at once. */
+/**
+ * Ends the transport, as a lost network does; the server sees it at once. Not while the client upgrades: closed then, it takes what
+ * its last poll brought for events of its next connection, and has them twice.
+ */
 export async function cut(client) {
+  await eventually('no upgrade is under way', () => !client.socket.io.engine.upgrading);
   client.disconnected = undefined;
   client.socket.io.engine.close();
   await client.ended();

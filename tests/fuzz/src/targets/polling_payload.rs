@@ -1,0 +1,36 @@
+//! Bodies that clients post, and payloads that polls are answered with: nothing is lost, whatever the bytes are.
+
+use bytes::{Bytes, BytesMut};
+use roomcast::engine::native::frame;
+use roomcast::engine::native::packet::{Message, Packet};
+use roomcast::engine::native::payload::{Posted, payload, polled, unpolled};
+
+/// Runs the target.
+pub fn run(bytes: &[u8]) {
+    let messages: Vec<Bytes> = Posted::new(Bytes::copy_from_slice(bytes)).collect();
+    assert_eq!(messages.join(&0x1e), bytes);
+    for message in &messages {
+        if let Ok(text) = std::str::from_utf8(message)
+            && let Ok(Message::Packet(text)) = Message::read(text)
+        {
+            let _ = Packet::read(text);
+        }
+    }
+    // The same messages as a packet of ours with attachments.
+    let mut packet = BytesMut::new();
+    frame::put_message(&mut packet, true, &[b"451-[]"], None);
+    messages.iter().for_each(|message| frame::put_message(&mut packet, false, &[message], None));
+    let packet = packet.freeze();
+    assert_eq!(unpolled(&polled(&packet)), packet);
+    let told = payload(&[polled(&packet)]);
+    assert_eq!(told, payload(std::slice::from_ref(&packet)));
+    let back: Vec<Bytes> = Posted::new(told).skip(1).collect();
+    assert_eq!(back.len(), messages.len());
+    for (text, message) in back.iter().zip(&messages) {
+        let text = std::str::from_utf8(text).expect("base64 is text");
+        assert_eq!(Message::read(text), Ok(Message::Binary(message.to_vec())));
+    }
+    // What no node has framed is walked, too.
+    frame::messages(bytes).count();
+    let _ = frame::only_text(&Bytes::copy_from_slice(bytes));
+}
