@@ -25,7 +25,7 @@ const shares = medians(SMALL, 'delivery_us').map((us) => `${Math.round(us * 2)} 
 
 const lines = [
   BEGIN,
-  row('for each 10,000 clients', ['native engine (WebSocket)', 'socketioxide (and every long-polling client)']),
+  row('for each 10,000 clients', ['native engine (WebSocket)', 'socketioxide']),
   '| --- | --- | --- |',
   memory('memory, idle', 'idle_kib'),
   memory('memory, after traffic', 'after_64_packets_kib'),
