@@ -1,4 +1,4 @@
-//! What happens to a request before an engine sees it: who the client is, whether it may connect at all, and how much of
+//! The checks that a request passes before an engine sees it: who the client is, whether it may connect at all, and how much of
 //! the request is kept for the life of its connection.
 
 mod binding;

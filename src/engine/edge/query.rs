@@ -1,4 +1,4 @@
-//! What a request's address says, and the few things of the Engine.IO protocol that the edge has to know.
+//! The parameters of a request, and the few things of the Engine.IO protocol that the edge has to know.
 
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderValue};

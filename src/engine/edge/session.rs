@@ -10,7 +10,7 @@ use super::binding::Mark;
 use super::hub::{Hub, Place};
 use crate::session::Peer;
 
-/// What an engine knows of a client's connection, and can do with it.
+/// An engine's side of a client's connection: its state, and how to close it.
 pub trait Connection: Any + Send + Sync {
     /// Packets that wait for the client, as far as that can be known, and their bytes.
     fn waiting(&self) -> (usize, usize);
@@ -65,12 +65,12 @@ impl EngineSession {
         session
     }
 
-    /// Who the client is, as its handshake said.
+    /// The client, as its handshake described it.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Sets what serves the client. Called once, when the engine has opened the connection.
+    /// Sets the engine's side of the connection. Called once, when the engine has opened the connection.
     pub(in crate::engine) fn serve_by(self: &Arc<Self>, connection: Arc<dyn Connection>) {
         let connection = self.connection.get_or_init(|| connection);
         // It was closed before it was open.
@@ -79,12 +79,12 @@ impl EngineSession {
         }
     }
 
-    /// What serves the client.
+    /// The engine's side of the connection.
     pub(super) fn connection(&self) -> Option<&Arc<dyn Connection>> {
         self.connection.get()
     }
 
-    /// What serves the client, where it is of this engine's type.
+    /// The engine's side of the connection, where it is of this engine's type.
     pub(in crate::engine) fn connection_as<C: Connection>(&self) -> Option<Arc<C>> {
         let any: Arc<dyn Any + Send + Sync> = self.connection.get()?.clone();
         any.downcast().ok()

@@ -222,7 +222,7 @@ fn answer(status: StatusCode, kind: &'static str, bytes: Bytes) -> Response<Body
     response
 }
 
-/// What the handshake said, copied out of the buffer that it was read into.
+/// The handshake's credentials, copied out of the buffer that it was read into.
 fn client(request: &Request<Body>, session: &Arc<EngineSession>) -> Arc<Client> {
     // Bytes that are not UTF-8 are replaced: one odd cookie hides no other.
     let header = |name| Some(String::from_utf8_lossy(request.headers().get(name)?.as_bytes()).into());

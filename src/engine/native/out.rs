@@ -1,4 +1,4 @@
-//! What waits for a client, and where it goes: a WebSocket writes it, a poll fetches it.
+//! A client's outgoing queue: a WebSocket writes it, or a poll fetches it.
 
 use std::io::{self, IoSlice};
 use std::time::Instant;
@@ -64,12 +64,12 @@ impl Out {
         Self { polling: Some(Box::new(Polling::new())), ..Self::new(None) }
     }
 
-    /// What a client that polls has under way. `None`: it does not poll.
+    /// The polling state. `None`: the client does not poll.
     pub(super) fn polled_by(&mut self) -> Option<&mut Polling> {
         self.polling.as_deref_mut().filter(|_| self.stream.is_none())
     }
 
-    /// What waits goes to a WebSocket from now on.
+    /// Sends the queue to a WebSocket from now on.
     pub(super) fn become_websocket(&mut self, stream: OwnedWriteHalf) {
         self.stream = Some(stream);
         self.blocked = None;

@@ -88,7 +88,7 @@ pub fn unpolled(packet: &Bytes) -> Bytes {
     let mut out = BytesMut::with_capacity(packet.len());
     for (text, message) in frame::messages(packet) {
         match message.split_first().filter(|(first, _)| text && **first == b'b') {
-            // What is no base64 was not encoded here.
+            // A text that is no base64 was not encoded here.
             Some((_, encoded)) => match STANDARD.decode(encoded) {
                 Ok(bytes) => frame::put_message(&mut out, false, &[&bytes], None),
                 Err(_) => frame::put_message(&mut out, true, &[message], None),

@@ -19,7 +19,7 @@ use super::out::Out;
 use super::payload::{self, NOOP};
 use super::wire::Wire;
 
-/// What a client that polls has under way.
+/// The requests of a client that polls, and the WebSocket that it tries.
 pub(super) struct Polling {
     get: Get,
     /// The next poll is answered at once, with a NOOP where nothing else is to be told.
@@ -59,7 +59,7 @@ pub(super) struct Body {
 /// A WebSocket that the client has moved to.
 pub(super) struct Arrived {
     pub(super) reader: OwnedReadHalf,
-    /// What came with the upgrade packet.
+    /// The bytes that came after the upgrade packet.
     pub(super) rest: Vec<u8>,
 }
 
@@ -104,7 +104,7 @@ impl Polling {
     }
 }
 
-/// What a poll is answered with.
+/// The answer to a poll.
 pub(super) enum Fetched {
     /// A payload.
     Payload(Bytes),
@@ -271,12 +271,12 @@ impl Wire {
 
     // === for the session's task ===
 
-    /// What ends the session.
+    /// The fault that ends the session, if there is one.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.out().polled_by()?.fault
     }
 
-    /// What the client has posted.
+    /// Takes the body that the client has posted.
     pub(super) fn take_body(&self) -> Option<Body> {
         self.out().polling.as_mut()?.body.take()
     }
@@ -292,7 +292,7 @@ impl Wire {
     /// Ends the session with these last words for the poll that waits. Without one nobody hears them.
     pub(super) fn leave_polling(&self, words: Bytes) {
         let mut out = self.out();
-        // What is told already is fetched.
+        // Its end was told already, and waits to be fetched.
         if out.is_over() {
             return;
         }
