@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import http from 'node:http';
 import https from 'node:https';
 import net from 'node:net';
 import { join } from 'node:path';
@@ -258,6 +259,25 @@ test('nodes that show certificates pass on what they get, and take nothing from 
   await assert.rejects(once(bare, 'response'), 'without a certificate');
   await Promise.all([owner, passer].map((node) => node.stop('SIGKILL')));
   await own.stop();
+});
+
+test('what is on its way to other nodes is bounded, and what is beyond costs no session', async () => {
+  const narrow = await Node.start({ contracts, redis, env: { ...env, ROOMCAST_CLUSTER__MAX_FORWARDED: '1' } });
+  await eventually('it knows the others', async () => (await narrow.metric('roomcast_cluster_nodes')) === 4);
+  const [first, second] = [await session(nodes[0]), await session(nodes[0])];
+  // Its body does not come yet.
+  const slow = http.request(narrow.url + first.path, { method: 'POST', headers: { 'content-type': 'text/plain', 'content-length': 2 } });
+  slow.flushHeaders();
+  await eventually('a request is on its way', async () => (await narrow.metric('roomcast_forward_in_flight', { what: 'request' })) === 1);
+  const refused = await ask(narrow, second.path, { method: 'POST', body: '40' });
+  assert.equal(refused.status, 503);
+  assert.equal(await narrow.metric('roomcast_forwarded_total', { kind: 'post', result: 'busy' }), 1);
+  slow.end('40');
+  const [answer] = await once(slow, 'response');
+  assert.equal(answer.resume().statusCode, 200);
+  await eventually('there is room again', async () => (await narrow.metric('roomcast_forward_in_flight')) === 0);
+  assert.equal((await ask(narrow, second.path, { method: 'POST', body: '1' })).status, 200, 'the session is still there');
+  await narrow.stop('SIGKILL');
 });
 
 test('a node that drains brings its clients and those that pass through it to the others', async () => {
