@@ -84,6 +84,7 @@ pub const CHECKS: &[&str] = &[
     "token.accepted",
     "api.ready",
     "api.open_files",
+    "api.clients",
     "api.key",
     "redis",
     "redis.writes",

@@ -7,6 +7,7 @@ mod choice;
 pub mod conn;
 mod delivery;
 pub mod edge;
+mod incompatible;
 pub mod listener;
 pub mod lobby;
 pub mod native;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE};
 use serde_json::Value;
 
 use super::AuthError;
@@ -14,15 +16,43 @@ pub struct Handshake {
     pub auth: Option<Value>,
     /// The `Authorization` header.
     pub authorization: Option<String>,
-    /// The query string of the request, without its question mark, as it came.
+    /// The query string of the request, without its question mark, or the parameters of it that may hold a token.
     pub query: Option<String>,
-    /// The `Cookie` header, as it came.
+    /// The `Cookie` header, or the cookies of it that may hold a token.
     pub cookies: Option<String>,
     /// Whether the client could be given its earlier session.
     pub recoverable: bool,
 }
 
 impl Handshake {
+    /// What a request says, as far as one of `sources` may find a token in it. The rest is not kept: a connection holds this for as
+    /// long as it lives.
+    pub fn of_request(sources: &[TokenSource], headers: &HeaderMap, query: &str) -> Self {
+        let header = headers.get(AUTHORIZATION).filter(|_| sources.contains(&TokenSource::Header));
+        let is_cookie =
+            |name: &str| sources.iter().any(|source| matches!(source, TokenSource::Cookie(of) if of == name));
+        let is_param = |name: &str| sources.iter().any(|source| matches!(source, TokenSource::Query(of) if of == name));
+        let mut cookies = Vec::new();
+        for value in headers.get_all(COOKIE) {
+            // Bytes that are not UTF-8 are replaced: one odd cookie hides no other.
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let pairs = value.split(';').map(str::trim);
+            cookies.extend(pairs.filter(|pair| is_cookie(name_of(pair))).map(str::to_owned));
+        }
+        let params: Vec<_> = query.split('&').filter(|pair| is_param(&decode(name_of(pair)))).collect();
+        Self {
+            authorization: header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+            cookies: (!cookies.is_empty()).then(|| cookies.join("; ")),
+            query: (!params.is_empty()).then(|| params.join("&")),
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing was said in which a token may be.
+    pub fn is_empty(&self) -> bool {
+        self.auth.is_none() && self.authorization.is_none() && self.cookies.is_none() && self.query.is_none()
+    }
+
     /// The token of the first source that has one.
     pub(super) fn token(&self, sources: &[TokenSource]) -> Result<Option<Cow<'_, str>>, AuthError> {
         for source in sources {
@@ -59,6 +89,11 @@ impl Handshake {
         let mut values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"'));
         values.next().map(Cow::Borrowed)
     }
+}
+
+/// What stands before the first `=`.
+fn name_of(pair: &str) -> &str {
+    pair.split_once('=').map_or(pair, |(name, _)| name)
 }
 
 /// What follows `Bearer` (RFC 6750, in any case). Another scheme is no token.
@@ -137,6 +172,26 @@ mod tests {
         assert_eq!(token(&[TokenSource::Query("bad".into())]).as_deref(), Some("%zz"));
         assert_eq!(token(&[TokenSource::Cookie("session".into())]).as_deref(), Some("c"));
         assert_eq!(token(&[auth("gone"), auth("none"), auth("empty")]), None);
+    }
+
+    #[test]
+    fn only_what_may_hold_a_token_is_kept_of_a_request() {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, "Bearer h".parse().unwrap());
+        headers.append(COOKIE, "other=1; name=J\u{f6}rg".as_bytes().try_into().unwrap());
+        headers.append(COOKIE, "a=\u{e9}; session=c; session=d".as_bytes().try_into().unwrap());
+        let query = "EIO=4&transport=polling&to%6ben=q%2Bx&t=7";
+        let nothing = Handshake::of_request(&[TokenSource::Auth("token".into())], &headers, query);
+        assert_eq!((nothing.authorization, nothing.cookies, nothing.query), (None, None, None));
+        let sources = [TokenSource::Header, TokenSource::Query("token".into()), TokenSource::Cookie("session".into())];
+        let kept = Handshake::of_request(&sources, &headers, query);
+        assert_eq!(kept.authorization.as_deref(), Some("Bearer h"));
+        assert_eq!(kept.cookies.as_deref(), Some("session=c; session=d"));
+        assert_eq!(kept.query.as_deref(), Some("to%6ben=q%2Bx"));
+        for source in sources {
+            let token = kept.token(std::slice::from_ref(&source)).unwrap().map(Cow::into_owned);
+            assert!(["h", "q+x", "c"].contains(&token.as_deref().unwrap()));
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ const FEW_FILES: f64 = 65_536.0;
 
 /// Asks the API's listener.
 pub(super) async fn check(sight: &Sight, api: &Url, key: Option<&Secret>) -> Vec<Finding> {
-    let (ready, metrics) = futures_util::join!(ready(sight, api), files(sight, api));
-    let mut findings = vec![ready, metrics];
+    let (ready, metrics) = futures_util::join!(ready(sight, api), metrics(sight, api));
+    let mut findings = vec![ready, files(&metrics), clients(&metrics)];
     if let Some(key) = key {
         findings.push(accepts(sight, api, key).await);
     }
@@ -60,16 +60,51 @@ async fn ready(sight: &Sight, api: &Url) -> Finding {
     }
 }
 
-async fn files(sight: &Sight, api: &Url) -> Finding {
-    let name = "api.open_files";
-    let text = match sight.ask(Method::GET, at(api, "/metrics"), &[], "", PROMPT).await {
-        Ok(answer) if answer.status == 200 => answer.body,
-        Ok(answer) => {
-            return Finding::unknown(name, answer.told(), "let /metrics of the API's listener be asked from here");
-        }
-        Err(problem) => return Finding::unknown(name, problem, "see api.ready"),
+/// The node's metrics; without them, why not, and what to do.
+type Metrics = Result<String, (String, &'static str)>;
+
+async fn metrics(sight: &Sight, api: &Url) -> Metrics {
+    match sight.ask(Method::GET, at(api, "/metrics"), &[], "", PROMPT).await {
+        Ok(answer) if answer.status == 200 => Ok(answer.body),
+        Ok(answer) => Err((answer.told(), "let /metrics of the API's listener be asked from here")),
+        Err(problem) => Err((problem, "see api.ready")),
+    }
+}
+
+/// Clients that the node could not serve since it started.
+fn clients(metrics: &Metrics) -> Finding {
+    let name = "api.clients";
+    let text = match metrics {
+        Ok(text) => text,
+        Err((problem, remedy)) => return Finding::unknown(name, problem.clone(), *remedy),
     };
-    let (Some(most), Some(open)) = (metric(&text, "process_max_fds"), metric(&text, "process_open_fds")) else {
+    let tries =
+        |reason| metric(text, &format!("roomcast_incompatible_clients_total{{reason=\"{reason}\"}}")).unwrap_or(0.0);
+    match (tries("protocol"), tries("parser")) {
+        (0.0, 0.0) => Finding::ok(name, "no client came that speaks another protocol or uses another parser"),
+        (protocol, 0.0) => Finding::warning(
+            name,
+            format!("clients of another version of the protocol tried to connect {protocol} times"),
+            "use socket.io-client 3 or 4: versions 1 and 2 speak Engine.IO 3, which is refused; the node's log has their addresses",
+        ),
+        (protocol, parser) => Finding::warning(
+            name,
+            format!(
+                "clients with another parser connected {parser} times, those of another version of the protocol {protocol} times"
+            ),
+            "leave `parser` (socket.io-msgpack-parser) out of the clients' options, and use socket.io-client 3 or 4; the node's log has \
+             their addresses",
+        ),
+    }
+}
+
+fn files(metrics: &Metrics) -> Finding {
+    let name = "api.open_files";
+    let text = match metrics {
+        Ok(text) => text,
+        Err((problem, remedy)) => return Finding::unknown(name, problem.clone(), *remedy),
+    };
+    let (Some(most), Some(open)) = (metric(text, "process_max_fds"), metric(text, "process_open_fds")) else {
         return Finding::unknown(name, "the metrics do not say it", "see `ulimit -n` of the node's process");
     };
     let found = format!("{open} of {most} files are open");
@@ -83,7 +118,7 @@ async fn files(sight: &Sight, api: &Url) -> Finding {
     }
 }
 
-/// A metric without labels.
+/// A metric, by its name and its labels.
 fn metric(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
@@ -114,7 +149,24 @@ async fn accepts(sight: &Sight, api: &Url, key: &Secret) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::Level;
     use super::*;
+
+    #[test]
+    fn clients_that_cannot_be_served_are_told_with_the_cause() {
+        let of = |protocol: u8, parser: u8| {
+            let line = |reason: &str, tries: u8| {
+                format!("roomcast_incompatible_clients_total{{reason=\"{reason}\"}} {tries}\n")
+            };
+            clients(&Ok(line("parser", parser) + &line("protocol", protocol)))
+        };
+        assert_eq!(of(0, 0).level, Level::Ok);
+        let (old, other) = (of(3, 0), of(0, 5));
+        assert_eq!((old.level, other.level), (Level::Warning, Level::Warning));
+        assert!(old.found.contains("3 times") && old.remedy.unwrap().contains("socket.io-client 3 or 4"));
+        assert!(other.found.contains("5 times") && other.remedy.unwrap().contains("msgpack"));
+        assert_eq!(clients(&Err(("refused".into(), "see api.ready"))).level, Level::Unknown);
+    }
 
     #[test]
     fn a_metric_is_read_by_its_whole_name() {

@@ -12,6 +12,7 @@ use futures_util::task::AtomicWaker;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::outstanding::Outstanding;
 use crate::telemetry::metrics::Metrics;
@@ -42,6 +43,16 @@ pub struct KillSwitch {
     writer: AtomicWaker,
     /// Whose bytes leave on it, where that is asked.
     outstanding: OnceLock<Arc<Outstanding>>,
+    /// Cancelled when the connection is gone, where that is asked.
+    gone: OnceLock<CancellationToken>,
+}
+
+impl Drop for KillSwitch {
+    fn drop(&mut self) {
+        if let Some(gone) = self.gone.get() {
+            gone.cancel();
+        }
+    }
 }
 
 impl KillSwitch {
@@ -68,6 +79,11 @@ impl KillSwitch {
     /// What is written is counted here from now on.
     pub(super) fn count_for(&self, outstanding: &Arc<Outstanding>) {
         let _ = self.outstanding.set(outstanding.clone());
+    }
+
+    /// Is cancelled when nobody has the switch any more, because its connection is gone.
+    pub(super) fn gone(&self) -> CancellationToken {
+        self.gone.get_or_init(CancellationToken::new).clone()
     }
 
     fn turn(&self, state: u8) {

@@ -21,7 +21,7 @@ use axum::Router;
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use tower::{Service, ServiceExt};
 
 use binding::Binding;
@@ -36,9 +36,12 @@ pub use session::{Connection, EngineSession};
 use sids::Named;
 
 use super::Terms;
+use super::incompatible::{self, Incompatible};
 use super::listener::Arrival;
+use crate::auth::Handshake;
 use crate::config;
 use crate::forward::{Forwarder, NodeKey};
+use crate::contract::model::TokenSource;
 use crate::session::Peer;
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::telemetry::metrics::Metrics;
@@ -53,6 +56,8 @@ pub(super) struct FromNode {
     /// The client's address.
     pub(super) client: IpAddr,
 }
+/// The version of Engine.IO.
+const VERSION: &str = "4";
 
 /// The longest `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 256;
@@ -92,6 +97,8 @@ struct Shared {
     origins: Origins,
     proxies: Proxies,
     binding: Binding,
+    /// Where the contracts look for tokens.
+    tokens: Vec<TokenSource>,
     max_connections: u64,
     /// A client whose body takes longer would be given up for its heartbeat, too.
     body_timeout: Duration,
@@ -102,7 +109,13 @@ struct Shared {
 
 impl Shared {
     /// Gives a client a place among the connections, if its handshake may have one.
-    fn admit(&self, headers: &HeaderMap, ip: IpAddr, websocket: bool) -> Result<Arc<EngineSession>, TurnedAway> {
+    fn admit(
+        &self,
+        headers: &HeaderMap,
+        query: &str,
+        ip: IpAddr,
+        websocket: bool,
+    ) -> Result<Arc<EngineSession>, TurnedAway> {
         if !self.origins.permit(headers) {
             audit::record(Kind::OriginRefused, Record { ip: Some(ip), ..Record::default() });
             return Err(TurnedAway::Origin);
@@ -111,9 +124,8 @@ impl Shared {
             return Err(TurnedAway::Leaving);
         }
         let place = self.hub.take_place(ip, self.max_connections)?;
-        let transport = if websocket { "websocket" } else { "polling" };
-        let peer = Peer { ip, transport, user_agent: user_agent(headers) };
-        Ok(EngineSession::new(peer, place))
+        let handshake = Handshake::of_request(&self.tokens, headers, query);
+        Ok(EngineSession::new(peer(headers, ip, websocket), handshake, place))
     }
 
     /// Whether a request is of the session's own client.
@@ -151,9 +163,9 @@ pub struct Entrance(Arc<Shared>);
 
 impl Entrance {
     /// Gives a client a place among the connections. `None`: [`Edge`] can say why not.
-    pub fn admit(&self, address: IpAddr, headers: &HeaderMap) -> Option<Arc<EngineSession>> {
+    pub fn admit(&self, address: IpAddr, headers: &HeaderMap, query: &str) -> Option<Arc<EngineSession>> {
         let ip = self.0.proxies.client(address, headers);
-        self.0.admit(headers, ip, true).ok()
+        self.0.admit(headers, query, ip, true).ok()
     }
 }
 
@@ -165,6 +177,7 @@ impl<S: SessionService> Edge<S> {
             origins: Origins::new(&config.cors_origins),
             proxies: Proxies { trusted: config.trusted_proxies.clone(), header: config.forwarded_header },
             binding: Binding::new(config.bind_sessions_to_ip, &terms.tokens),
+            tokens: terms.tokens.clone(),
             max_connections: config.max_connections,
             body_timeout: config.ping_interval.get() + config.ping_timeout.get(),
             hub,
@@ -191,6 +204,13 @@ impl<S: SessionService> Edge<S> {
             return self.turn_away(TurnedAway::Malformed);
         }
         let websocket = query.transport == Some("websocket");
+        if websocket && request.version() < Version::HTTP_11 {
+            return self.turn_away(TurnedAway::OldHttp);
+        }
+        if matches!(query.transport, Some("polling" | "websocket")) && query.version != Some(VERSION) {
+            incompatible::note(Incompatible::Protocol, &peer(request.headers(), ip, websocket), &self.shared.metrics);
+            return self.turn_away(TurnedAway::OtherVersion);
+        }
         match query.sid.map(str::to_owned) {
             // A node brings requests of sessions only, and what it brings goes no further.
             None if from_node => self.turn_away(TurnedAway::UnknownSession),
@@ -204,7 +224,8 @@ impl<S: SessionService> Edge<S> {
 
     /// A request without a session opens one.
     fn handshake(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, websocket: bool) -> Answering {
-        let session = match self.shared.admit(request.headers(), ip, websocket) {
+        let query = request.uri().query().unwrap_or("");
+        let session = match self.shared.admit(request.headers(), query, ip, websocket) {
             Ok(session) => session,
             Err(turned) => return self.turn_away(turned),
         };
@@ -330,6 +351,11 @@ pub fn ready(response: Response<Body>) -> Answering {
 fn uncached(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+fn peer(headers: &HeaderMap, ip: IpAddr, websocket: bool) -> Peer {
+    let transport = if websocket { "websocket" } else { "polling" };
+    Peer { ip, transport, user_agent: user_agent(headers) }
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {

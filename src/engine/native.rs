@@ -40,12 +40,11 @@ use self::intake::NativeIntake;
 use self::packet::Greeting;
 use self::turn::Turns;
 use super::conn::Traffic;
-use super::edge::{self, Edge, EngineSession, Hub};
+use super::edge::{self, Edge, Hub};
 use super::listener;
 use super::nodes::{self, Nodes};
 use super::outstanding::Bounds;
 use super::{Gate, Terms};
-use crate::auth::Handshake;
 use crate::config;
 use crate::telemetry::metrics::Metrics;
 
@@ -66,26 +65,6 @@ struct Shared<G> {
     deflate: Option<Deflate>,
     turns: Arc<Turns>,
     traffic: Traffic,
-}
-
-/// A client's connection, and what its handshake said: every namespace asks for it.
-struct Client {
-    connection: Arc<EngineSession>,
-    authorization: Option<Box<str>>,
-    query: Box<str>,
-    cookies: Option<Box<str>>,
-}
-
-impl Client {
-    fn handshake(&self, auth: Option<serde_json::Value>) -> Handshake {
-        Handshake {
-            auth,
-            authorization: self.authorization.as_deref().map(str::to_owned),
-            query: Some(self.query.to_string()),
-            cookies: self.cookies.as_deref().map(str::to_owned),
-            recoverable: true,
-        }
-    }
 }
 
 /// Serves Socket.IO clients.

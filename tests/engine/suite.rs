@@ -420,8 +420,8 @@ async fn connections_are_limited_and_given_back() {
     let (status, body) = http(&node.address, "GET /socket.io/?EIO=4&transport=polling", "").await;
     assert_eq!(status, 503);
     assert!(body.starts_with(r#"{"error":{"code":"OVERLOADED""#), "{body}");
-    // What is no handshake takes no place.
-    assert_eq!(http(&node.address, "GET /socket.io/?EIO=3&transport=polling", "").await.0, 503);
+    // A client of another version of the protocol is told so, and takes no place.
+    assert_eq!(http(&node.address, "GET /socket.io/?EIO=3&transport=polling", "").await.0, 400);
     drop(first);
     eventually("a place is free", Duration::from_secs(2), || node.engine.hub().open() == 1).await;
     assert_eq!(http(&node.address, "GET /socket.io/?EIO=3&transport=polling", "").await.0, 400);

@@ -201,6 +201,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Handshake;
     use crate::config;
     use crate::engine::edge::binding::{Binding, Mark};
     use crate::engine::edge::sids::Named;
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn places_are_limited_and_given_back() {
         let hub = hub(0);
-        let first = EngineSession::new(peer(), hub.take_place(IP, 2).unwrap());
+        let first = EngineSession::new(peer(), Handshake::default(), hub.take_place(IP, 2).unwrap());
         let second = hub.take_place(IP, 2).unwrap();
         assert!(matches!(hub.take_place(IP, 2), Err(TurnedAway::Crowded)));
         drop(second);
@@ -243,7 +244,7 @@ mod tests {
         assert!(matches!(hub.take_place(IP, 0), Err(TurnedAway::Limited(_))));
         assert_eq!(hub.open(), 1, "a client that is refused takes no place of the node");
         drop(first);
-        let session = EngineSession::new(peer(), hub.take_place(IP, 0).unwrap());
+        let session = EngineSession::new(peer(), Handshake::default(), hub.take_place(IP, 0).unwrap());
         assert_eq!(hub.limits.present(), (1, 0));
         drop(session);
         assert_eq!((hub.open(), hub.limits.present()), (0, (0, 0)));
@@ -252,7 +253,7 @@ mod tests {
     #[test]
     fn a_session_is_for_requests_that_have_its_mark() {
         let hub = hub(0);
-        let session = EngineSession::new(peer(), hub.take_place(IP, 0).unwrap());
+        let session = EngineSession::new(peer(), Handshake::default(), hub.take_place(IP, 0).unwrap());
         let own = mark("127.0.0.1");
         assert!(!session.permits(own, false), "no request names a session without an id");
         session.assign_sid(own);

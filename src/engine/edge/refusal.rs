@@ -24,6 +24,10 @@ pub enum TurnedAway {
     Limited(Refusal),
     /// The request is no handshake that could be served.
     Malformed,
+    /// A WebSocket by HTTP/1.0, which knows no upgrades (RFC 9110, 7.8).
+    OldHttp,
+    /// Another version of Engine.IO.
+    OtherVersion,
     /// No session has this id, or it is somebody else's.
     UnknownSession,
     /// The session's last body is still on its way.
@@ -59,7 +63,7 @@ impl TurnedAway {
             Self::Crowded => "crowded",
             Self::Limited(refusal) if refusal.code == Code::TooManyConnections => "ip_connections",
             Self::Limited(_) => "ip_rate",
-            Self::Malformed => "malformed",
+            Self::Malformed | Self::OldHttp | Self::OtherVersion => "malformed",
             Self::UnknownSession => "unknown_session",
             Self::Overlap => "overlap",
             Self::SlowBody => "slow_body",
@@ -79,6 +83,13 @@ impl TurnedAway {
             Self::Malformed => {
                 let text = "the request's address or method cannot be served";
                 refuse(StatusCode::BAD_REQUEST, &Refusal::new(Code::InvalidPayload, text))
+            }
+            Self::OldHttp => {
+                let text = "a WebSocket needs HTTP/1.1; in nginx: proxy_http_version 1.1";
+                refuse(StatusCode::BAD_REQUEST, &Refusal::new(Code::InvalidPayload, text))
+            }
+            Self::OtherVersion => {
+                json(StatusCode::BAD_REQUEST, r#"{"code":5,"message":"Unsupported protocol version"}"#.into())
             }
             // As Engine.IO's own server says it: whose id it is, if anybody's, is not told.
             Self::UnknownSession => {

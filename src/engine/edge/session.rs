@@ -2,12 +2,13 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytestring::ByteString;
 
 use super::binding::Mark;
 use super::hub::{Hub, Place};
+use crate::auth::Handshake;
 use crate::session::Peer;
 
 /// An engine's side of a client's connection: its state, and how to close it.
@@ -33,6 +34,8 @@ pub struct EngineSession {
     peer: Peer,
     number: u64,
     hub: Arc<Hub>,
+    /// What the request said that opened it: every namespace asks for it. Forgotten when the session is over.
+    handshake: Mutex<Option<Box<Handshake>>>,
     connection: OnceLock<Arc<dyn Connection>>,
     named: OnceLock<Box<Naming>>,
     closing: AtomicBool,
@@ -49,12 +52,13 @@ struct Naming {
 }
 
 impl EngineSession {
-    pub(super) fn new(peer: Peer, place: Place) -> Arc<Self> {
+    pub(super) fn new(peer: Peer, handshake: Handshake, place: Place) -> Arc<Self> {
         let hub = place.keep();
         let session = Arc::new(Self {
             peer,
             number: hub.next_number(),
             hub: hub.clone(),
+            handshake: Mutex::new(Some(handshake).filter(|handshake| !handshake.is_empty()).map(Box::new)),
             connection: OnceLock::new(),
             named: OnceLock::new(),
             closing: AtomicBool::new(false),
@@ -68,6 +72,12 @@ impl EngineSession {
     /// The client, as its handshake described it.
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// What the client said as it opened the session, with what it says as it connects to a namespace.
+    pub fn handshake(&self, auth: Option<serde_json::Value>, recoverable: bool) -> Handshake {
+        let opened = self.handshake.lock().expect("no panic while held").as_deref().cloned().unwrap_or_default();
+        Handshake { auth, recoverable, ..opened }
     }
 
     /// Sets the engine's side of the connection. Called once, when the engine has opened the connection.
@@ -141,6 +151,7 @@ impl EngineSession {
         if self.over.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.handshake.lock().expect("no panic while held").take();
         self.hub.leave(self.number, self.peer.ip, self.is_closing());
         if let Some(naming) = self.named.get() {
             self.hub.sids().remove(&naming.sid);

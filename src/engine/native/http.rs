@@ -16,7 +16,7 @@ use super::member::new_id;
 use super::polling::{Fault, Fetched};
 use super::session::Session;
 use super::wire::Wire;
-use super::{Client, Shared, deflate};
+use super::{Shared, deflate};
 use crate::engine::Gate;
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::{Answering, EngineSession, Opening, Query, SessionService, TurnedAway, ready};
@@ -71,7 +71,7 @@ impl<G: Gate> SessionService for NativeService<G> {
             return ready(Bad::Jsonp.answer());
         }
         if query.transport == Some("polling") {
-            return ready(self.open_polling(&request, opening));
+            return ready(self.open_polling(opening));
         }
         ready(self.open_websocket(request, opening))
     }
@@ -94,13 +94,12 @@ impl<G: Gate> SessionService for NativeService<G> {
 }
 
 impl<G: Gate> NativeService<G> {
-    fn open_polling(&self, request: &Request<Body>, opening: Opening) -> Response<Body> {
+    fn open_polling(&self, opening: Opening) -> Response<Body> {
         let shared = &self.0;
-        let client = client(request, &opening.session);
         let wire = Wire::polling(shared.bounds, shared.deflate, shared.turns.clone(), Arc::default());
         opening.session.serve_by(wire.clone());
         let open = shared.greeting.polled(opening.session.assign_sid(opening.mark));
-        let inbox = Inbox::new(shared.clone(), wire.clone(), client);
+        let inbox = Inbox::new(shared.clone(), wire.clone(), opening.session.clone());
         tokio::spawn(Session::polling(shared.clone(), wire, inbox, opening.session));
         payload(open.into())
     }
@@ -109,7 +108,6 @@ impl<G: Gate> NativeService<G> {
     fn open_websocket(&self, mut request: Request<Body>, opening: Opening) -> Response<Body> {
         let Some((key, upgrade)) = upgrade_of(&mut request) else { return Bad::Request.answer() };
         let shared = self.0.clone();
-        let client = client(&request, &opening.session);
         let (extensions, deflates) = self.extensions(request.headers());
         let answer = switch(&key, extensions, request.headers());
         tokio::spawn(async move {
@@ -121,11 +119,10 @@ impl<G: Gate> NativeService<G> {
             let deflate = shared.deflate.filter(|_| deflates);
             let wire = Wire::websocket(writer, shared.bounds, deflate, shared.turns.clone(), kill);
             session.serve_by(wire.clone());
-            drop(session);
             let mut open = BytesMut::new();
             shared.greeting.put(&mut open, &new_id());
             wire.control(open.freeze());
-            let inbox = Inbox::new(shared.clone(), wire.clone(), client);
+            let inbox = Inbox::new(shared.clone(), wire.clone(), session);
             // A task of its own, which is no larger than the session.
             tokio::spawn(Session::new(shared, reader, wire, inbox, read));
         });
@@ -220,18 +217,6 @@ fn answer(status: StatusCode, kind: &'static str, bytes: Bytes) -> Response<Body
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
-}
-
-/// The handshake's credentials, copied out of the buffer that it was read into.
-fn client(request: &Request<Body>, session: &Arc<EngineSession>) -> Arc<Client> {
-    // Bytes that are not UTF-8 are replaced: one odd cookie hides no other.
-    let header = |name| Some(String::from_utf8_lossy(request.headers().get(name)?.as_bytes()).into());
-    Arc::new(Client {
-        connection: session.clone(),
-        authorization: header(header::AUTHORIZATION),
-        cookies: header(header::COOKIE),
-        query: request.uri().query().unwrap_or("").into(),
-    })
 }
 
 /// A WebSocket handshake's key, and what gives its connection away.

@@ -7,11 +7,13 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::Shared;
 use super::member::{Membership, NativeLink, Place, Request, Requests, new_id};
 use super::packet::{self, Assembly, Kind, Malformed, Message, Packet};
 use super::wire::Wire;
-use super::{Client, Shared};
 use crate::engine::Gate;
+use crate::engine::edge::EngineSession;
+use crate::engine::incompatible::{self, Incompatible};
 use crate::engine::slot::{Slot, Unfit};
 use crate::engine::validate::validate;
 use crate::error::{Code, Refusal};
@@ -41,7 +43,7 @@ pub(super) struct Inbox<G: Gate> {
     shared: Arc<Shared<G>>,
     wire: Arc<Wire>,
     /// Given back when the connection ends, and with it its place among the connections.
-    client: Option<Arc<Client>>,
+    client: Option<Arc<EngineSession>>,
     requests: Arc<Requests>,
     places: Vec<Place<G>>,
     assembly: Option<Box<Assembly>>,
@@ -49,7 +51,7 @@ pub(super) struct Inbox<G: Gate> {
 }
 
 impl<G: Gate> Inbox<G> {
-    pub(super) fn new(shared: Arc<Shared<G>>, wire: Arc<Wire>, client: Arc<Client>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<G>>, wire: Arc<Wire>, client: Arc<EngineSession>) -> Self {
         let requests = Arc::default();
         Self { shared, wire, client: Some(client), requests, places: Vec::new(), assembly: None, pong: false }
     }
@@ -88,7 +90,12 @@ impl<G: Gate> Inbox<G> {
     }
 
     fn attachment(&mut self, bytes: &[u8]) -> Result<(), Bad> {
-        let assembly = self.assembly.as_mut().ok_or(Malformed::OutOfPlace)?;
+        let Some(assembly) = self.assembly.as_mut() else {
+            if let Some(client) = self.client.as_ref().filter(|_| packet::is_messagepack(bytes)) {
+                incompatible::note(Incompatible::Parser, client.peer(), &self.shared.metrics);
+            }
+            return Err(Malformed::OutOfPlace.into());
+        };
         if !assembly.take(bytes, self.shared.max_payload)? {
             return Ok(());
         }
@@ -244,10 +251,10 @@ struct Guest<G: Gate> {
 }
 
 impl<G: Gate> Guest<G> {
-    async fn let_in(self, gate: Arc<G>, client: Arc<Client>, auth: Option<serde_json::Value>) {
+    async fn let_in(self, gate: Arc<G>, client: Arc<EngineSession>, auth: Option<serde_json::Value>) {
         let namespace = self.membership.namespace.clone();
-        let handshake = client.handshake(auth);
-        let peer = client.connection.peer();
+        let handshake = client.handshake(auth, true);
+        let peer = client.peer();
         let id = new_id();
         let admission = match gate.admit(&namespace, &id, handshake, peer).await {
             Ok(admission) => admission,

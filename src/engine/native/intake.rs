@@ -10,17 +10,16 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use futures_util::future::BoxFuture;
-use http::header;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::Shared;
 use super::head::{Head, MAX_HEAD, Opening};
 use super::inbox::Inbox;
 use super::member::new_id;
 use super::session::Session;
 use super::wire::Wire;
-use super::{Client, Shared};
 use crate::engine::Gate;
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::{EngineSession, Entrance};
@@ -103,7 +102,7 @@ impl<G: Gate> NativeIntake<G> {
             (Some(opening), read) => (opening, read),
             (None, read) => return Some(Arrived::Http((stream, read.freeze(), guest))),
         };
-        let Some(connection) = entrance.admit(address.ip(), &opening.headers) else {
+        let Some(connection) = entrance.admit(address.ip(), &opening.headers, &opening.query) else {
             // HTTP says why not.
             return Some(Arrived::Http((stream, read.freeze(), guest)));
         };
@@ -155,16 +154,10 @@ async fn begin<G: Gate>(
     if written < answer.len() {
         tokio::time::timeout(shared.stall, stream.write_all(&answer[written..])).await.ok()?.ok()?;
     }
-    let client = Arc::new(Client {
-        connection,
-        authorization: opening.header(&header::AUTHORIZATION),
-        cookies: opening.header(&header::COOKIE),
-        query: opening.query.into(),
-    });
     let (reader, writer) = stream.into_split();
     let kill = Arc::new(KillSwitch::default());
     let wire = Wire::websocket(writer, shared.bounds, deflate, shared.turns.clone(), kill);
-    client.connection.serve_by(wire.clone());
-    let inbox = Inbox::new(shared.clone(), wire.clone(), client);
+    connection.serve_by(wire.clone());
+    let inbox = Inbox::new(shared.clone(), wire.clone(), connection);
     Some(Session::new(shared.clone(), reader, wire, inbox, read[opening.length..].to_vec()))
 }

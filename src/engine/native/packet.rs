@@ -141,6 +141,11 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// Whether a binary message is a packet of `socket.io-msgpack-parser`: a map that begins with the packet's type.
+pub fn is_messagepack(message: &[u8]) -> bool {
+    matches!(message, [0x80..=0x8f, rest @ ..] if rest.starts_with(b"\xa4type"))
+}
+
 fn attachments(text: &str) -> Result<(usize, &str), Malformed> {
     let (count, rest) = text.split_once('-').ok_or(Malformed::Attachments)?;
     let plain = !count.is_empty() && count.len() <= 4 && count.bytes().all(|byte| byte.is_ascii_digit());
@@ -340,6 +345,15 @@ mod tests {
 
     fn read(text: &str) -> Result<Packet<'_>, Malformed> {
         Packet::read(text)
+    }
+
+    #[test]
+    fn packets_of_another_parser_are_known() {
+        // What socket.io-msgpack-parser 3.0.2 sends as CONNECT.
+        assert!(is_messagepack(b"\x83\xa4type\x00\xa4data\x80\xa3nsp\xa1/"));
+        for other in [&b""[..], b"\x83", b"\x83\xa4typ", b"type", b"\x04\xa4type", b"\x93\xa4type"] {
+            assert!(!is_messagepack(other), "{other:?}");
+        }
     }
 
     #[test]

@@ -62,8 +62,9 @@ impl LibraryConnection {
     }
 
     /// Notes that the session moves to a WebSocket, which has answered its handshake.
-    pub(super) fn upgrading(&self, kill: &Arc<KillSwitch>, session: &EngineSession) {
+    pub(super) fn upgrading(&self, kill: &Arc<KillSwitch>, session: &Arc<EngineSession>) {
         *self.websocket() = Some(Arc::downgrade(kill));
+        end_with(kill, session);
         // One that opens while the node closes the session closes with it.
         if session.is_closing() {
             kill.close();
@@ -140,6 +141,18 @@ impl Connection for LibraryConnection {
     fn public_id(&self) -> Option<ByteString> {
         self.inner().map(ByteString::from)
     }
+}
+
+/// Gives the client's place back as soon as its WebSocket is gone. The library keeps a session that is in no namespace until
+/// `server.connect_timeout`, whatever has become of its connection.
+pub(super) fn end_with(websocket: &KillSwitch, session: &Arc<EngineSession>) {
+    let (gone, session) = (websocket.gone(), Arc::downgrade(session));
+    tokio::spawn(async move {
+        gone.cancelled().await;
+        if let Some(session) = session.upgrade() {
+            session.end();
+        }
+    });
 }
 
 /// Sees to it that a session that the node closes comes to its end.

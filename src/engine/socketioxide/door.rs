@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use socketioxide::handler::{ConnectHandler, DisconnectHandler, MessageHandler};
 use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide_core::Value;
@@ -177,8 +176,6 @@ fn peer(socket: &Socket<Adapter>) -> Peer {
 }
 
 fn handshake(socket: &Socket<Adapter>, auth: Option<&Value>) -> Result<Handshake, Refusal> {
-    let parts = socket.req_parts();
-    let header = |name: HeaderName| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
     let auth = match auth {
         Some(Value::Str(text, _)) => Some(
             crate::json::read(text)
@@ -186,12 +183,9 @@ fn handshake(socket: &Socket<Adapter>, auth: Option<&Value>) -> Result<Handshake
         ),
         _ => None,
     };
-    Ok(Handshake {
-        auth,
-        authorization: header(AUTHORIZATION),
-        query: parts.uri.query().map(str::to_owned),
-        cookies: header(COOKIE),
-        // The library cannot tell a client its secret.
-        recoverable: false,
+    // The library cannot tell a client its secret, so that none is recoverable.
+    Ok(match connection(socket) {
+        Some(connection) => connection.handshake(auth, false),
+        None => Handshake { auth, ..Handshake::default() },
     })
 }

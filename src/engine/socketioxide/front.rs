@@ -13,27 +13,23 @@ use socketioxide::service::SocketIoService;
 use tower::ServiceExt as _;
 
 use super::Adapter;
-use super::connection::LibraryConnection;
+use super::connection::{LibraryConnection, end_with};
 use crate::engine::edge::{Answering, EngineSession, Opening, Query, SessionService, TurnedAway, ready};
 use crate::engine::listener::Arrival;
+use crate::engine::native::head::first_subprotocol;
 use crate::engine::outstanding::Bounds;
 use crate::telemetry::metrics::Metrics;
 
 /// What is kept of a handshake's headers for as long as its connection lives. All others are dropped: each would hold
-/// the whole buffer that it was read into.
-const KEPT: [HeaderName; 8] = [
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::USER_AGENT,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_VERSION,
-    header::HOST,
-];
+/// the whole buffer that it was read into. What may hold a token is in [`EngineSession`].
+const KEPT: [HeaderName; 5] =
+    [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION, header::HOST];
 
 /// The answer to a handshake is shorter than this.
 const MAX_OPEN_PACKET: usize = 4096;
+
+/// The packet by which a client closes its session.
+const CLOSE: &[u8] = b"1";
 
 type Service = SocketIoService<Router, Adapter>;
 
@@ -70,10 +66,15 @@ impl SessionService for LibraryService {
         let kill = arrival.filter(|_| websocket).map(|arrival| arrival.kill);
         let connection = LibraryConnection::new(self.closer.clone(), self.bounds, kill.as_ref());
         session.serve_by(connection.clone());
+        let subprotocol = subprotocol(&request);
         let Some(slim) = slim(request, &session) else { return ready(TurnedAway::Malformed.answer()) };
         let service = self.service.clone();
         Box::pin(async move {
             let response = pass(service, slim).await;
+            if let (StatusCode::SWITCHING_PROTOCOLS, Some(kill)) = (response.status(), kill) {
+                end_with(&kill, &session);
+                return with_subprotocol(response, subprotocol);
+            }
             if websocket || response.status() != StatusCode::OK {
                 return response;
             }
@@ -93,12 +94,25 @@ impl SessionService for LibraryService {
             return ready(TurnedAway::UnknownSession.answer());
         };
         *request.uri_mut() = uri;
+        let subprotocol = subprotocol(&request);
         let websocket = Query::read(request.uri()).transport == Some("websocket");
         let polls = !websocket && request.method() == Method::GET;
         let (service, metrics) = (self.service.clone(), self.metrics.clone());
+        let closes = request.method() == Method::POST
+            && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length == "1");
         Box::pin(async move {
             let polling = polls.then(|| connection.polling());
-            let response = pass(service, request).await;
+            let response = if closes {
+                let (parts, body) = request.into_parts();
+                let packet = to_bytes(body, 1).await.unwrap_or_default();
+                if &packet[..] == CLOSE {
+                    // The library keeps a session that is in no namespace until `server.connect_timeout`.
+                    session.end();
+                }
+                pass(service, Request::from_parts(parts, Body::from(packet))).await
+            } else {
+                pass(service, request).await
+            };
             drop(polling);
             match (response.status(), arrival) {
                 (StatusCode::OK, _) if polls => connection.fetched(response.body().size_hint().exact()),
@@ -106,12 +120,25 @@ impl SessionService for LibraryService {
                 (StatusCode::SWITCHING_PROTOCOLS, Some(arrival)) => {
                     connection.upgrading(&arrival.kill, &session);
                     metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
+                    return with_subprotocol(response, subprotocol);
                 }
                 _ => {}
             }
             response
         })
     }
+}
+
+/// The subprotocol that a WebSocket is answered. The library knows none.
+fn subprotocol(request: &Request<Body>) -> Option<HeaderValue> {
+    first_subprotocol(request.headers().get(header::SEC_WEBSOCKET_PROTOCOL)?.as_bytes())
+}
+
+fn with_subprotocol(mut response: Response<Body>, subprotocol: Option<HeaderValue>) -> Response<Body> {
+    if let Some(subprotocol) = subprotocol {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    response
 }
 
 async fn pass(service: Service, request: Request<Body>) -> Response<Body> {
@@ -124,7 +151,9 @@ fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<
     let (mut parts, _) = request.into_parts();
     let mut slim = Request::new(Body::empty());
     *slim.method_mut() = parts.method;
-    *slim.uri_mut() = parts.uri.path_and_query()?.as_str().to_owned().parse::<Uri>().ok()?;
+    let Query { transport, version, .. } = Query::read(&parts.uri);
+    let address = format!("{}?EIO={}&transport={}", parts.uri.path(), version.unwrap_or(""), transport.unwrap_or(""));
+    *slim.uri_mut() = address.parse().ok()?;
     *slim.version_mut() = parts.version;
     for name in KEPT {
         if let Some(value) = parts.headers.get(&name) {

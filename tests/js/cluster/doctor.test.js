@@ -87,6 +87,7 @@ describe('a deployment that is right', { concurrency: true }, () => {
       'token.times': 'ok',
       'token.accepted': 'ok',
       'api.ready': 'ok',
+      'api.clients': 'ok',
       'api.key': 'ok',
       'redis.writes': 'ok', 'redis.version': 'ok',
       'redis.mode': 'ok',

@@ -96,6 +96,13 @@ for (const [way, given] of [
       });
     }
 
+    test('a page of this nginx, which has a port of its own, is of the same origin', async () => {
+      const page = (origin) => connect(door, { address: strangeAddress(), extraHeaders: { origin } });
+      await page(door.url).connected();
+      await refused(page('http://127.0.0.1:1'));
+      await refused(page('http://127.0.0.1'));
+    });
+
     test('whoever comes past nginx is not believed', async () => {
       const address = strangeAddress();
       const first = connect(node, { address, extraHeaders: CLAIMS });

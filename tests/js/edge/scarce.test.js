@@ -8,6 +8,7 @@ import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
 import { Node, binary } from '../harness/node.js';
 import { temporary } from '../harness/process.js';
+import { ENGINE } from '../harness/world.js';
 
 const FILES = 256;
 
@@ -106,6 +107,29 @@ test('with no file descriptor left for clients the API answers, and the log stay
     return client;
   });
   client.close();
+});
+
+test('of what handshakes say, no more is kept than may hold a token', async () => {
+  const resident = async () => await node.metric('process_resident_memory_bytes');
+  // In pieces: each is a polling session that never comes into a namespace, and is kept for a while.
+  const cookie = `a=${'c'.repeat(15_000)}`;
+  const handshake = async () => {
+    const query = `EIO=4&transport=polling&t=${'q'.repeat(500)}`;
+    const headers = { cookie, authorization: `Bearer ${'t'.repeat(100)}` };
+    const answer = await fetch(`${node.url}/socket.io/?${query}`, { headers });
+    assert.equal(answer.status, 200);
+    await answer.text();
+  };
+  const many = async (count) => {
+    for (let at = 0; at < count; at += 20) await Promise.all(Array.from({ length: 20 }, handshake));
+  };
+  await many(200);
+  const before = await resident();
+  await many(2_000);
+  const grown = (await resident()) - before;
+  // All of their cookies are 30 MB. A session of the library takes 11 kB itself.
+  const most = ENGINE === 'native' ? 12_000_000 : 28_000_000;
+  assert.ok(grown < most, `${grown} bytes for 2,000 handshakes`);
 });
 
 test('a connection to the API that says nothing whole within 10 s is closed', async () => {

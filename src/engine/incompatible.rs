@@ -1,0 +1,40 @@
+//! Clients that this node cannot serve, because they speak another version of the protocol or use another parser. They try again and
+//! again and are told little, so the node says the cause.
+
+use crate::session::Peer;
+use crate::telemetry::log_gate::log_seldom;
+use crate::telemetry::metrics::Metrics;
+
+/// Why a client cannot be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Incompatible {
+    /// Another version of Engine.IO than 4.
+    Protocol,
+    /// Packets in MessagePack.
+    Parser,
+}
+
+/// Counts such a client, and logs the cause, at most once a second each.
+pub(super) fn note(what: Incompatible, peer: &Peer, metrics: &Metrics) {
+    let (client, user_agent) = (peer.ip, peer.user_agent.as_deref().unwrap_or_default());
+    match what {
+        Incompatible::Protocol => {
+            metrics.incompatible_clients_total.with_label_values(&["protocol"]).inc();
+            log_seldom!(
+                warn,
+                %client,
+                user_agent,
+                "a client speaks an older version of the protocol (EIO is not 4) and is refused; use socket.io-client 3 or 4"
+            );
+        }
+        Incompatible::Parser => {
+            metrics.incompatible_clients_total.with_label_values(&["parser"]).inc();
+            log_seldom!(
+                warn,
+                %client,
+                user_agent,
+                "a client encodes packets with MessagePack and is disconnected; leave the client's option `parser` out"
+            );
+        }
+    }
+}
