@@ -35,15 +35,15 @@ async function tells(node, kind, words) {
 }
 
 test('two nodes of one id, and nodes of different contracts, are told by each, and by the doctor', async () => {
-  const one = await node(fixture('refused.toml'), { ROOMCAST_NODE__ID: 'twin' });
-  const same = await node(fixture('refused.toml'), { ROOMCAST_NODE__ID: 'other' });
+  const one = await node(fixture('alone/refused.toml'), { ROOMCAST_NODE__ID: 'twin' });
+  const same = await node(fixture('alone/refused.toml'), { ROOMCAST_NODE__ID: 'other' });
   assert.equal((await eventually('they know each other', async () => {
     const { body } = await one.get('/ready');
     return body.cluster.nodes === 2 && body;
   })).status, 'ready', 'nodes that fit say nothing');
   await same.stop();
 
-  const twin = await node(fixture('refused.toml'), { ROOMCAST_NODE__ID: 'twin' });
+  const twin = await node(fixture('alone/refused.toml'), { ROOMCAST_NODE__ID: 'twin' });
   for (const each of [one, twin]) await tells(each, 'same_id', ['two nodes have the id', 'twin']);
   const { child, lines, done } = start(binary(), ['doctor', one.url, '--json', '--polls', '1', '--skip', 'patience', '--api', one.apiUrl]);
   assert.ok(child);

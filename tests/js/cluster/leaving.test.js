@@ -8,7 +8,7 @@ import { Node, ROOT } from '../harness/node.js';
 import { freeze } from '../harness/process.js';
 import { Redis } from '../harness/redis.js';
 
-const contracts = [join(ROOT, 'tests/js/fixtures/refused.toml')];
+const contracts = [join(ROOT, 'tests/js/fixtures/alone/refused.toml')];
 const ending = [];
 after(async () => {
   for (const end of ending.reverse()) await end();

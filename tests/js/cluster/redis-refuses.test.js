@@ -9,7 +9,7 @@ import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
 import { freePort, Redis } from '../harness/redis.js';
 
-const contracts = [join(ROOT, 'tests/js/fixtures/refused.toml')];
+const contracts = [join(ROOT, 'tests/js/fixtures/alone/refused.toml')];
 const ending = [];
 after(async () => {
   for (const end of ending.reverse()) await end();
