@@ -21,7 +21,7 @@ pub use bounded::OVERFLOW_BUCKETS;
 pub use clock::Clock;
 pub use connections::{ConnectionLimits, MAX_ADDRESSES};
 pub use events::{EventLimits, Limited, MAX_USERS, SessionLimits};
-pub use shape::Shape;
+pub use shape::{Shape, deeper_than};
 
 use crate::config::limits::Limits as Config;
 use crate::contract::model::Contract;

@@ -10,7 +10,7 @@ mod request;
 mod write;
 
 pub use answer::{Answer, outside};
-pub use broadcast::{Broadcast, Envelope, close, decode, encode, open};
+pub use broadcast::{Broadcast, Envelope, close, decode, encode, is_reserved, open, packed_event};
 pub use question::{Question, Response};
 pub use request::{Act, Request, Targets, parse};
 

@@ -7,6 +7,7 @@
 //! Two forms are understood always and one is spoken (`redis.wire`): frames of our own over sharded pub/sub, and Socket.IO's.
 
 mod intake;
+mod library;
 mod names;
 mod peer;
 mod receive;
@@ -32,6 +33,7 @@ use crate::room::{Interest, RESERVED_PREFIX, Rooms};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
 use intake::{Intake, Item};
+pub use library::{Foreign, Requests};
 use names::Names;
 use servers::Asking;
 
@@ -53,6 +55,8 @@ pub struct Wire {
     asking: Asking,
     bridge: OnceLock<Arc<Bridge>>,
     leaver: OnceLock<Leaver>,
+    /// Reads what processes of another library ask.
+    library: OnceLock<Arc<dyn Requests>>,
 }
 
 /// A namespace.
@@ -63,6 +67,9 @@ struct Space {
     frames: Arc<str>,
     broadcasts: Arc<str>,
     requests: Arc<str>,
+    /// Where socketioxide's adapter and emitter ask: under `redis.socketio_key`, and under our own prefix. None where other
+    /// servers are not heard.
+    library: Vec<Arc<str>>,
     responses: Arc<str>,
     /// Where servers answer this node alone, if they choose to.
     own_responses: Arc<str>,
@@ -105,6 +112,7 @@ impl Wire {
             asking: Asking::default(),
             bridge: OnceLock::new(),
             leaver: OnceLock::new(),
+            library: OnceLock::new(),
         })
     }
 
@@ -164,8 +172,11 @@ impl Wire {
             let subscriber = self.redis.subscriber();
             if self.socketio.is_some() {
                 subscriber.listen(Kind::Plain, space.broadcasts.clone(), space.intake.clone());
-                subscriber.listen(self.requests_kind(), space.requests.clone(), space.intake.clone());
+                for (kind, channel) in self.request_channels(space) {
+                    subscriber.listen(kind, channel.clone(), space.intake.clone());
+                }
                 if self.speaks == config::Wire::Socketio {
+                    subscriber.listen(Kind::Plain, space.requests.clone(), space.intake.clone());
                     subscriber.listen(Kind::Plain, space.responses.clone(), space.intake.clone());
                     subscriber.listen(Kind::Plain, space.own_responses.clone(), space.intake.clone());
                 }
@@ -210,9 +221,9 @@ impl Wire {
 
     /// Stops answering other servers, and lets another node publish for emitters.
     pub(super) async fn leave(&self) {
-        if self.socketio.is_some() {
+        if self.socketio.is_some() && self.speaks == config::Wire::Socketio {
             for space in self.spaces.values() {
-                self.redis.subscriber().unfollow(self.requests_kind(), &space.requests);
+                self.redis.subscriber().unfollow(Kind::Plain, &space.requests);
             }
         }
         if let Some(bridge) = self.bridge.get() {
@@ -220,12 +231,11 @@ impl Wire {
         }
     }
 
-    /// Whoever subscribes plainly is a server in the eyes of the others, and must answer.
-    fn requests_kind(&self) -> Kind {
-        match self.speaks {
-            config::Wire::Compact => Kind::Unseen,
-            config::Wire::Socketio => Kind::Plain,
-        }
+    /// Where servers and emitters ask, and how it is heard: unseen, because who subscribes plainly is a server in the eyes of
+    /// Node's, and must answer. Nobody of the library waits for a node, so under our own prefix it may be counted.
+    fn request_channels<'s>(&self, space: &'s Space) -> impl Iterator<Item = (Kind, &'s Arc<str>)> {
+        let unseen = |channel: &Arc<str>| if *channel == space.requests { Kind::Unseen } else { Kind::Plain };
+        space.library.iter().flat_map(move |channel| [(unseen(channel), channel), (Kind::Sharded, channel)])
     }
 
     /// The channels of a room.
@@ -295,13 +305,20 @@ impl Space {
             |of: fn(&SocketIoKeys, &str) -> String| socketio.map_or_else(String::new, |keys| of(keys, path)).into();
         let uid = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
         let own_responses = socketio.map_or_else(String::new, |keys| keys.responses_to(path, &uid)).into();
+        let requests: Arc<str> = name(SocketIoKeys::requests);
+        let mut library = Vec::new();
+        if socketio.is_some() {
+            library.extend([requests.clone(), keys.socketio().requests(path).into()]);
+            library.dedup();
+        }
         Self {
             namespace: path.clone(),
             uid,
             own_responses,
             frames: keys.events_channel(path).into(),
             broadcasts: name(SocketIoKeys::broadcast),
-            requests: name(SocketIoKeys::requests),
+            requests,
+            library,
             responses: name(SocketIoKeys::responses),
             intake: Arc::new(intake),
             incoming: Mutex::new(Some(incoming)),

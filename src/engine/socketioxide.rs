@@ -10,6 +10,7 @@ mod door;
 mod driver;
 mod front;
 mod link;
+mod requests;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use carrier::SocketioxideCarrier;
+pub use requests::LibraryRequests;
 
 use self::adapter::NodeAdapter;
 use self::door::Door;

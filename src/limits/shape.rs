@@ -71,7 +71,7 @@ impl Shape {
 }
 
 /// Whether brackets of a JSON text stand deeper within one another. What is no JSON is judged somehow.
-fn deeper_than(text: &str, most: usize) -> bool {
+pub fn deeper_than(text: &str, most: usize) -> bool {
     // Each level takes a bracket to open, and most events have few.
     if memchr::memchr2_iter(b'[', b'{', text.as_bytes()).take(most + 1).count() <= most {
         return false;

@@ -144,9 +144,9 @@ impl Keys {
         format!("{}:events:{namespace}#{room}", self.prefix)
     }
 
-    /// What the channels of socketioxide-redis begin with: `<this>-request#<namespace>#` and `<this>-response#…`.
-    pub fn namespace_prefix(&self) -> String {
-        self.prefix.to_string()
+    /// The names of Socket.IO's adapters below this cluster's own prefix.
+    pub fn socketio(&self) -> SocketIoKeys {
+        SocketIoKeys { key: self.prefix.clone() }
     }
 }
 
@@ -160,6 +160,11 @@ impl SocketIoKeys {
     /// Names under a key.
     pub fn new(key: &str) -> Self {
         Self { key: key.into() }
+    }
+
+    /// What all of them begin with.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Broadcasts to everybody, or to several rooms.

@@ -114,13 +114,28 @@ pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
     Ok((event.ok_or(Unusable::Malformed)?, namespace.unwrap_or_else(|| "/".to_owned())))
 }
 
+/// Reads an event that is a list in MessagePack: its name, and what it says.
+///
+/// # Errors
+/// Why it is not used.
+pub fn packed_event(bytes: Bytes) -> Result<Event, Unusable> {
+    let mut reader = Reader::new(bytes);
+    let event = data(&mut reader)?;
+    if reader.is_at_end() { Ok(event) } else { Err(Unusable::Malformed) }
+}
+
+/// Whether Socket.IO's clients and servers keep the name for themselves.
+pub fn is_reserved(event: &str) -> bool {
+    RESERVED_EVENTS.contains(&event)
+}
+
 fn data(reader: &mut Reader) -> Result<Event, Unusable> {
     let items = reader.array_head()?;
     if items == 0 {
         return Err(Unusable::Malformed);
     }
     let name = reader.text()?;
-    if RESERVED_EVENTS.contains(&name.as_str()) {
+    if is_reserved(&name) {
         return Err(Unusable::ReservedEvent);
     }
     let mut out = Json::default();

@@ -96,7 +96,7 @@ impl Wire {
     }
 
     /// The clients of this node that are meant.
-    fn members(&self, space: &Space, targets: &Targets) -> Vec<Arc<Session>> {
+    pub(super) fn members(&self, space: &Space, targets: &Targets) -> Vec<Arc<Session>> {
         let here = |list: &[String]| names::here(&self.rooms, &space.namespace, list);
         let rooms = here(&targets.rooms);
         if rooms.is_empty() && !targets.rooms.is_empty() {
@@ -112,7 +112,7 @@ impl Wire {
     }
 
     /// No rule is asked: whoever can write to Redis has decided.
-    fn act(&self, sessions: &[Arc<Session>], act: &Act) {
+    pub(super) fn act(&self, sessions: &[Arc<Session>], act: &Act) {
         let rooms: Vec<RoomName> = match act {
             Act::Join(names) | Act::Leave(names) => {
                 let free = names.iter().filter(|name| !name.is_empty() && !name.starts_with(RESERVED_PREFIX));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::intake::Item;
-use super::{Deliver, Space, Wire, names};
+use super::{Deliver, Foreign, Space, Wire, names};
 use crate::cluster::event::{self, Marks};
 use crate::cluster::pubsub::Reader;
 use crate::cluster::socketio::{Broadcast, Envelope, Unusable};
@@ -36,6 +36,8 @@ pub(super) async fn run(
             }
         };
         match message.kind {
+            _ if wire.hears_again(space, &message) => {}
+            _ if space.is_of_library(&message) => receiver.library(&message).await,
             Kind::Sharded => receiver.frame(&message).await,
             Kind::Below => receiver.for_one(message),
             _ if message.channel == space.requests => wire.request(space, &message.body),
@@ -120,8 +122,7 @@ impl Receiver<'_> {
     }
 
     async fn foreign(&self, broadcast: &Broadcast) {
-        let labels = [&*self.space.namespace, "broadcast"];
-        self.wire.metrics.socketio_received_total.with_label_values(&labels).inc();
+        self.count("broadcast");
         let Some(outgoing) = self.local(broadcast) else { return };
         match self.wire.bridge.get() {
             Some(bridge) => bridge.take(&outgoing).await,
@@ -132,15 +133,47 @@ impl Receiver<'_> {
     /// A broadcast to any room, heard because this node publishes what is for one. What is wrong with it was counted by
     /// whom it is for.
     fn for_one(&self, message: Message) {
-        let Some(bridge) = self.wire.bridge.get().filter(|bridge| bridge.is_the_one()) else { return };
-        let Ok(Some(broadcast)) = self.read(message.body) else { return };
+        if !self.wire.bridge.get().is_some_and(|bridge| bridge.is_the_one()) {
+            return;
+        }
+        match self.read(message.body) {
+            Ok(Some(broadcast)) if broadcast.ours.is_none() => self.publish(broadcast),
+            _ => {}
+        }
+    }
+
+    /// A request of the library socketioxide. Every node hears it, so the one that publishes needs no pattern.
+    async fn library(&self, message: &Message) {
+        let Some(requests) = self.wire.library.get() else { return };
+        match requests.read(message) {
+            Ok(Foreign::Broadcast(broadcast)) => {
+                self.foreign(&broadcast).await;
+                self.publish(*broadcast);
+            }
+            Ok(Foreign::Act(targets, act)) => {
+                self.count("act");
+                self.wire.act(&self.wire.members(self.space, &targets), &act);
+            }
+            Ok(Foreign::Question) => self.count("question"),
+            Ok(Foreign::Own) => {}
+            Err(why) => self.wire.drop_foreign(why.as_str()),
+        }
+    }
+
+    /// Publishes a broadcast for all nodes, if this node does so, and if it is for one to publish.
+    fn publish(&self, broadcast: Broadcast) {
         let namespace = &self.space.namespace;
-        if broadcast.ours.is_some() || broadcast.namespace != **namespace {
+        let Some(bridge) = self.wire.bridge.get().filter(|bridge| bridge.is_the_one()) else { return };
+        if broadcast.namespace != **namespace {
             return;
         }
         let rooms = names::everywhere(&broadcast.rooms);
         let except = names::everywhere(&broadcast.except);
         bridge.publish(outgoing(namespace, broadcast, rooms, except));
+    }
+
+    fn count(&self, kind: &str) {
+        self.wire.metrics.socketio_received_total.with_label_values(&[&*self.space.namespace, kind]).inc();
     }
 
     /// The event for the clients of this node; `None`, and counted, when it is for no one here.

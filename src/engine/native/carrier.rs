@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::slices::Line;
 use crate::cluster::Cluster;
 use crate::engine::delivery::{Books, Deliveries, Handed, How, Tally};
+use crate::engine::socketioxide::LibraryRequests;
 use crate::publish::{Carried, Carrier, Outgoing, Reach};
 use crate::redis::Keys;
 use crate::room::Rooms;
@@ -26,6 +27,9 @@ impl NativeCarrier {
     /// runtime.
     pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, keys: Option<Keys>, metrics: Arc<Metrics>) -> Arc<Self> {
         let deliveries = Deliveries::new(rooms.clone(), cluster, keys.is_some(), &metrics);
+        if keys.is_some() {
+            LibraryRequests::start(cluster);
+        }
         let line = |(path, books): (&Arc<str>, &Arc<Books>)| (path.clone(), Line::new(&rooms, path, books, &metrics));
         let lines = deliveries.books().map(line).collect();
         let carrier = Arc::new(Self { deliveries, lines, metrics });

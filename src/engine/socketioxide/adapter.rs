@@ -20,7 +20,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::carrier::Ports;
 use super::driver::PubSubDriver;
-use crate::cluster::PubSub;
 use crate::engine::validate::validate;
 use crate::event::Args;
 use crate::session::{Reply, RoomName, SendError};
@@ -33,17 +32,18 @@ type RedisAdapter<E> = CustomRedisAdapter<E, PubSubDriver>;
 /// What all namespaces' adapters share.
 pub struct AdapterState {
     ports: Arc<Ports>,
+    driver: Option<PubSubDriver>,
     redis: Option<RedisAdapterCtr<PubSubDriver>>,
 }
 
 impl AdapterState {
     /// Adapters that announce their ports; with Redis when there is a way to other nodes.
-    pub(super) fn new(ports: Arc<Ports>, redis: Option<(Arc<PubSub>, String)>) -> Self {
-        let redis = redis.map(|(pubsub, prefix)| {
-            let config = RedisAdapterConfig::new().with_prefix(prefix);
-            RedisAdapterCtr::new_with_driver(PubSubDriver::new(pubsub), config)
+    pub(super) fn new(ports: Arc<Ports>, redis: Option<(PubSubDriver, String)>) -> Self {
+        let driver = redis.as_ref().map(|(driver, _)| driver.clone());
+        let redis = redis.map(|(driver, prefix)| {
+            RedisAdapterCtr::new_with_driver(driver, RedisAdapterConfig::new().with_prefix(prefix))
         });
-        Self { ports, redis }
+        Self { ports, driver, redis }
     }
 }
 
@@ -164,6 +164,9 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeAdapter<E> {
     type InitRes = ();
 
     fn new(state: &Self::State, local: CoreLocalAdapter<E>) -> Self {
+        if let Some(driver) = &state.driver {
+            driver.name(local.server_id());
+        }
         let backend = match &state.redis {
             Some(redis) => Backend::Redis(Arc::new(CoreAdapter::new(redis, local))),
             None => Backend::Memory(local),

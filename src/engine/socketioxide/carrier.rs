@@ -11,7 +11,9 @@ use socketioxide_core::adapter::errors::SocketError;
 use socketioxide_core::{Str, Value};
 
 use super::adapter::{AdapterState, Port};
-use crate::cluster::{Cluster, PubSub};
+use super::driver::PubSubDriver;
+use super::requests::LibraryRequests;
+use crate::cluster::Cluster;
 use crate::engine::delivery::{Deliveries, Handed, How, Tally};
 use crate::event::Event;
 use crate::publish::{Carried, Carrier, Outgoing, Reach};
@@ -30,7 +32,7 @@ pub struct SocketioxideCarrier {
     deliveries: Deliveries,
     everyone: [RoomName; 1],
     /// For the library's own adapter.
-    pubsub: Option<(Arc<PubSub>, Keys)>,
+    redis: Option<(PubSubDriver, String)>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -59,9 +61,9 @@ impl SocketioxideCarrier {
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let ports = Ports { ports: namespaces.iter().map(|path| (path.clone(), OnceLock::new())).collect() };
         let deliveries = Deliveries::new(rooms.clone(), cluster, keys.is_some(), &metrics);
-        let pubsub = cluster.pubsub().cloned().zip(keys);
+        let redis = keys.as_ref().and_then(|keys| driver(cluster, keys));
         let everyone = [EVERYONE.into()];
-        let carrier = Arc::new(Self { rooms, ports: Arc::new(ports), deliveries, everyone, pubsub, metrics });
+        let carrier = Arc::new(Self { rooms, ports: Arc::new(ports), deliveries, everyone, redis, metrics });
         carrier.deliveries.receive(&carrier);
         carrier
     }
@@ -71,8 +73,7 @@ impl SocketioxideCarrier {
     }
 
     pub(super) fn adapter_state(&self) -> AdapterState {
-        let redis = self.pubsub.as_ref().map(|(pubsub, keys)| (pubsub.clone(), keys.namespace_prefix()));
-        AdapterState::new(self.ports.clone(), redis)
+        AdapterState::new(self.ports.clone(), self.redis.clone())
     }
 
     pub(super) fn port(&self, namespace: &str) -> Option<Arc<dyn Port>> {
@@ -117,6 +118,13 @@ impl Carrier for SocketioxideCarrier {
     fn deliver(&self, outgoing: &Outgoing) -> Carried {
         self.deliveries.deliver(outgoing, |outgoing, how| self.hand_out(outgoing, how))
     }
+}
+
+/// What the library's adapter has of Redis, and what the names of its channels begin with.
+fn driver(cluster: &Cluster, keys: &Keys) -> Option<(PubSubDriver, String)> {
+    let (pubsub, wire) = (cluster.pubsub()?.clone(), cluster.wire()?.clone());
+    let prefix = wire.library_prefix().map_or_else(|| keys.socketio().key().to_owned(), str::to_owned);
+    Some((PubSubDriver::new(pubsub, wire, LibraryRequests::start(cluster)?), prefix))
 }
 
 fn fail(tally: &mut Tally, errors: &[SocketError]) {

@@ -1,0 +1,286 @@
+//! What socketioxide's servers and the emitter for Rust ask of every server, in the protocol of the library's Redis adapter.
+//!
+//! They reach clients as what the emitter of JavaScript sends does, and not through the library's adapter, which knows no
+//! contracts. That adapter gets the questions, if this node has one. Otherwise they are answered with "nothing", so that no
+//! server waits for this node.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::Deserialize as _;
+use socketioxide_core::adapter::remote_packet::{RequestIn, RequestTypeIn, Response, ResponseType};
+use socketioxide_core::adapter::{BroadcastFlags, BroadcastOptions, Room};
+use socketioxide_core::packet::{Packet, PacketData};
+use socketioxide_core::{Uid, Value};
+use socketioxide_redis::drivers::ChanItem;
+use tokio::sync::mpsc;
+
+use crate::cluster::socketio::{
+    Act, Broadcast, MAX_ATTACHMENTS, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TARGETS, Targets, Unusable, is_reserved,
+    packed_event,
+};
+use crate::cluster::{Cluster, Foreign, PubSub, Requests, Wire};
+use crate::engine::validate::validate;
+use crate::event::Event;
+use crate::limits::deeper_than;
+use crate::redis::{Kind, Message};
+
+/// What is between the prefix and the namespace in the names of the library's channels.
+const REQUEST: &str = "-request#";
+
+/// Reads the library's requests, and has its questions answered.
+pub struct LibraryRequests {
+    pubsub: Arc<PubSub>,
+    /// The name of this server in answers. The library's own, if it runs.
+    own: OnceLock<Uid>,
+    /// What the library's adapter listens to, by channel.
+    streams: Mutex<HashMap<String, mpsc::Sender<ChanItem>>>,
+}
+
+impl LibraryRequests {
+    /// Begins to read. To be called before the wire receives. `None` on a node that stands alone.
+    pub fn start(cluster: &Cluster) -> Option<Arc<Self>> {
+        let (pubsub, wire) = (cluster.pubsub()?.clone(), cluster.wire()?);
+        let requests = Arc::new(Self { pubsub, own: OnceLock::new(), streams: Mutex::default() });
+        wire.read_requests_by(requests.clone());
+        Some(requests)
+    }
+
+    /// Whether requests come on the channel.
+    pub(super) fn are_on(channel: &str) -> bool {
+        channel.contains(REQUEST)
+    }
+
+    /// Sets the library's name of this server.
+    pub(super) fn name(&self, own: Uid) {
+        let _ = self.own.set(own);
+    }
+
+    /// The questions of a channel, for the library's adapter; at most `buffer` wait.
+    pub(super) fn questions(&self, wire: &Wire, channel: String, buffer: usize) -> mpsc::Receiver<ChanItem> {
+        let (stream, questions) = mpsc::channel(buffer);
+        wire.hear_requests(&channel.as_str().into());
+        self.streams.lock().expect("no panic while held").insert(channel, stream);
+        questions
+    }
+
+    /// The library's adapter listens no longer.
+    pub(super) fn forget(&self, channel: &str) {
+        self.streams.lock().expect("no panic while held").remove(channel);
+    }
+
+    /// Hands a question to the library's adapter. False when it does not take it.
+    fn hand_over(&self, message: &Message) -> bool {
+        let streams = self.streams.lock().expect("no panic while held");
+        let question = || (message.channel.to_string(), message.body.to_vec());
+        streams.get(&*message.channel).is_some_and(|stream| stream.try_send(question()).is_ok())
+    }
+
+    fn answer(&self, message: &Message, request: &RequestIn) {
+        let own = *self.own.get_or_init(Uid::new);
+        let Some((channel, answer)) = nothing(&message.channel, request, own) else { return };
+        // Servers listen to answers as they do to requests.
+        let kind = if message.kind == Kind::Sharded { Kind::Sharded } else { Kind::Plain };
+        if let Err(why) = self.pubsub.send_as(kind, &channel.into(), answer) {
+            tracing::debug!(reason = why.as_str(), "an answer to another server was not carried");
+        }
+    }
+}
+
+impl Requests for LibraryRequests {
+    fn read(&self, message: &Message) -> Result<Foreign, Unusable> {
+        let request = decode(&message.body)?;
+        if self.own.get() == Some(&request.node_id) {
+            return Ok(Foreign::Own);
+        }
+        let options = request.opts.as_ref();
+        match &request.r#type {
+            RequestTypeIn::Broadcast(packet) => broadcast(packet, targets(options)?),
+            RequestTypeIn::DisconnectSockets => act(options, Act::Disconnect { close: false }),
+            RequestTypeIn::AddSockets(rooms) => act(options, Act::Join(names(rooms))),
+            RequestTypeIn::DelSockets(rooms) => act(options, Act::Leave(names(rooms))),
+            RequestTypeIn::AllRooms | RequestTypeIn::FetchSockets | RequestTypeIn::BroadcastWithAck(_) => {
+                if !self.hand_over(message) {
+                    self.answer(message, &request);
+                }
+                Ok(Foreign::Question)
+            }
+            _ => Err(Unusable::UnknownType),
+        }
+    }
+}
+
+fn decode(body: &Bytes) -> Result<RequestIn, Unusable> {
+    if body.len() > MAX_MESSAGE_BYTES {
+        return Err(Unusable::TooLarge);
+    }
+    let mut reader = rmp_serde::Deserializer::new(&body[..]);
+    let request = RequestIn::deserialize(&mut reader).map_err(|_| Unusable::Malformed)?;
+    if reader.get_ref().is_empty() { Ok(request) } else { Err(Unusable::Malformed) }
+}
+
+fn act(options: Option<&BroadcastOptions>, act: Act) -> Result<Foreign, Unusable> {
+    let (targets, _) = targets(options)?;
+    let rooms = match &act {
+        Act::Join(rooms) | Act::Leave(rooms) => rooms.len(),
+        Act::Disconnect { .. } => 0,
+    };
+    if rooms > MAX_TARGETS { Err(Unusable::TooLarge) } else { Ok(Foreign::Act(targets, act)) }
+}
+
+/// Who is meant, and whether an event is only for those who take it now.
+fn targets(options: Option<&BroadcastOptions>) -> Result<(Targets, bool), Unusable> {
+    let options = options.ok_or(Unusable::Malformed)?;
+    let (mut rooms, mut except) = (names(&options.rooms), names(&options.except));
+    let sender = options.sid.map(|sid| sid.to_string());
+    // As the library's adapter selects: everybody but the sender, or the sender alone.
+    if options.has_flag(BroadcastFlags::Broadcast) {
+        except.extend(sender);
+    } else if rooms.is_empty() {
+        // An empty list would mean everybody.
+        rooms.push(sender.ok_or(Unusable::Malformed)?);
+    }
+    if rooms.len() + except.len() > MAX_TARGETS {
+        return Err(Unusable::TooLarge);
+    }
+    Ok((Targets { rooms, except }, options.has_flag(BroadcastFlags::Volatile)))
+}
+
+fn names(rooms: &[Room]) -> Vec<String> {
+    rooms.iter().map(|room| room.to_string()).collect()
+}
+
+fn broadcast(packet: &Packet, (targets, volatile): (Targets, bool)) -> Result<Foreign, Unusable> {
+    let (PacketData::Event(value, _) | PacketData::BinaryEvent(value, _)) = &packet.inner else {
+        return Err(Unusable::Malformed);
+    };
+    let Targets { rooms, except } = targets;
+    let namespace = packet.ns.to_string();
+    let broadcast = Broadcast { namespace, event: event(value)?, rooms, except, volatile, ours: None };
+    Ok(Foreign::Broadcast(Box::new(broadcast)))
+}
+
+/// The event, as clients can read it. Whoever has sent it may have checked nothing.
+fn event(value: &Value) -> Result<Event, Unusable> {
+    let (text, attachments) = match value {
+        Value::Str(text, attachments) => (text, attachments),
+        // From an emitter with the parser for MessagePack.
+        Value::Bytes(bytes) => return packed_event(bytes.clone()),
+    };
+    let attachments: Vec<Bytes> = attachments.iter().flatten().cloned().collect();
+    if attachments.len() > MAX_ATTACHMENTS {
+        return Err(Unusable::TooLarge);
+    }
+    if deeper_than(text, MAX_DEPTH) {
+        return Err(Unusable::TooLarge);
+    }
+    validate(text, attachments.len()).map_err(|_| Unusable::Malformed)?;
+    let event = Event::from_wire(ByteString::from(text.as_str()), attachments).map_err(|_| Unusable::Malformed)?;
+    if is_reserved(event.name()) { Err(Unusable::ReservedEvent) } else { Ok(event) }
+}
+
+/// The answer of a server that has nothing of what is asked for, and its channel.
+fn nothing(channel: &str, request: &RequestIn, own: Uid) -> Option<(String, Bytes)> {
+    let r#type = match request.r#type {
+        RequestTypeIn::AllRooms => ResponseType::<()>::AllRooms(HashSet::new()),
+        RequestTypeIn::FetchSockets => ResponseType::FetchSockets(Vec::new()),
+        RequestTypeIn::BroadcastWithAck(_) => ResponseType::BroadcastAckCount(0),
+        _ => return None,
+    };
+    let (prefix, rest) = channel.rsplit_once(REQUEST)?;
+    let namespace = rest.split('#').next()?;
+    let answer = rmp_serde::to_vec(&(request.id, Response { node_id: own, r#type })).ok()?;
+    Some((format!("{prefix}-response#{namespace}#{}#", request.node_id), answer.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use socketioxide_core::Sid;
+    use socketioxide_core::adapter::remote_packet::{RequestOut, RequestTypeOut};
+
+    use super::*;
+
+    fn everybody() -> BroadcastOptions {
+        let mut options = BroadcastOptions::default();
+        options.add_flag(BroadcastFlags::Broadcast);
+        options
+    }
+
+    fn written(what: RequestTypeOut<'_>, options: &BroadcastOptions) -> Vec<u8> {
+        rmp_serde::to_vec(&RequestOut::new(Uid::new(), what, options)).unwrap()
+    }
+
+    fn said(text: &str, attachments: &[&'static [u8]]) -> Result<Event, Unusable> {
+        let attachments = attachments.iter().map(|&bytes| Bytes::from_static(bytes)).collect();
+        event(&Value::Str(text.to_owned().into(), Some(attachments)))
+    }
+
+    #[test]
+    fn who_is_meant_is_as_the_library_selects() {
+        let sender = Sid::new();
+        let of =
+            |options: &BroadcastOptions| targets(Some(options)).map(|(targets, _)| (targets.rooms, targets.except));
+        let mut options = everybody();
+        assert_eq!(of(&options), Ok((vec![], vec![])));
+        options.sid = Some(sender);
+        options.rooms.push("a".into());
+        options.except.push("b".into());
+        assert_eq!(of(&options), Ok((vec!["a".into()], vec!["b".into(), sender.to_string()])));
+        assert_eq!(of(&BroadcastOptions::new(sender)), Ok((vec![sender.to_string()], vec![])));
+        assert_eq!(of(&BroadcastOptions::default()), Err(Unusable::Malformed), "nobody is not everybody");
+        assert_eq!(targets(None).unwrap_err(), Unusable::Malformed);
+        options.rooms.extend((0..MAX_TARGETS).map(|n| n.to_string().into()));
+        assert_eq!(of(&options), Err(Unusable::TooLarge));
+    }
+
+    #[test]
+    fn an_event_is_read_only_if_clients_can_read_it() {
+        let binary = r#"["bin",{"_placeholder":true,"num":0}]"#;
+        assert_eq!(said(binary, &[b"\x00"]).unwrap().attachments(), [&b"\x00"[..]]);
+        assert_eq!(said(r#"["e",{"a":1.50}]"#, &[]).unwrap().text(), r#"["e",{"a":1.50}]"#);
+        for text in [r#"["e""#, r#"{"a":1}"#, "[]", "", r#"["e"]x"#] {
+            assert_eq!(said(text, &[]), Err(Unusable::Malformed), "{text}");
+        }
+        let deep = format!("[\"e\",{}{}]", "[".repeat(500), "]".repeat(500));
+        assert_eq!(said(&deep, &[]), Err(Unusable::TooLarge));
+        assert_eq!(said(r#"["connect",1]"#, &[]), Err(Unusable::ReservedEvent));
+        let many = vec![&b"x"[..]; MAX_ATTACHMENTS + 1];
+        assert_eq!(said(binary, &many), Err(Unusable::TooLarge));
+        // The parser for MessagePack: `["hi", 1, <9>]`.
+        let packed = event(&Value::Bytes(Bytes::from_static(b"\x93\xa2hi\x01\xc4\x01\x09"))).unwrap();
+        assert_eq!(packed.text(), r#"["hi",1,{"_placeholder":true,"num":0}]"#);
+        assert_eq!(packed.attachments(), [&b"\x09"[..]]);
+    }
+
+    #[test]
+    fn garbage_is_refused_whatever_it_is() {
+        let options = everybody();
+        let whole =
+            written(RequestTypeOut::Broadcast(&Packet::event("/", Value::Str("[\"e\"]".into(), None))), &options);
+        assert!(decode(&whole.clone().into()).is_ok());
+        for cut in 0..whole.len() {
+            assert_eq!(decode(&Bytes::copy_from_slice(&whole[..cut])).unwrap_err(), Unusable::Malformed, "{cut}");
+        }
+        assert_eq!(decode(&[&whole[..], b"\x00"].concat().into()).unwrap_err(), Unusable::Malformed);
+        assert_eq!(decode(&vec![0x96; MAX_MESSAGE_BYTES + 1].into()).unwrap_err(), Unusable::TooLarge);
+        // Lists that say to be longer than all there is.
+        for bytes in [&b"\x96\xdd\xff\xff\xff\xff"[..], b"\xdd\xff\xff\xff\xff", b"\x96\xdb\xff\xff\xff\xff"] {
+            assert_eq!(decode(&Bytes::copy_from_slice(bytes)).unwrap_err(), Unusable::Malformed);
+        }
+    }
+
+    #[test]
+    fn a_question_is_answered_with_nothing() {
+        let own = Uid::new();
+        let request = decode(&written(RequestTypeOut::FetchSockets, &everybody()).into()).unwrap();
+        let (channel, answer) = nothing("socket.io-request#/chat#", &request, own).unwrap();
+        assert_eq!(channel, format!("socket.io-response#/chat#{}#", request.node_id));
+        let (id, response): (Sid, Response<Sid>) = rmp_serde::from_slice(&answer).unwrap();
+        assert_eq!((id, response.node_id), (request.id, own));
+        assert_eq!(response.into_fetch_sockets().unwrap(), []);
+        let act = decode(&written(RequestTypeOut::DisconnectSockets, &everybody()).into()).unwrap();
+        assert!(nothing("socket.io-request#/#", &act, own).is_none());
+    }
+}

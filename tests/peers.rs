@@ -1,0 +1,379 @@
+//! Backends in Rust with the crate `socketioxide-emitter`, and servers of socketioxide, beside nodes of both engines.
+
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/redis.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use client::{Client, Frame, http};
+use fred::clients::SubscriberClient;
+use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
+use fred::types::config::Config;
+use fred::types::{Builder, RespVersion};
+use serde_json::{Value, json};
+use socketioxide::SocketIo;
+use socketioxide_emitter::IoEmitter;
+use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
+use socketioxide_redis::{CustomRedisAdapter, RedisAdapterConfig, RedisAdapterCtr};
+use support::RedisServer;
+
+/// Tests run beside others on busy machines.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process of the binary.
+struct Node {
+    child: Child,
+    server: String,
+    api: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(redis: &str, engine: &str, wire: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let contract = |name: &str| format!("{}/tests/js/fixtures/alone/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let files = [contract("emitter"), contract("emitter-other")];
+        let config = format!(
+            "[contracts]\nfiles = {files:?}\n[redis]\nurl = {redis:?}\n[log]\nformat = \"json\"\n[drain]\ndelay = \"0s\"\n[[api.keys]]\n\
+             name = \"tests\"\nsecret = \"an-api-key-of-the-tests-0123456789abcdef\"\n"
+        );
+        std::fs::write(dir.path().join("roomcast.toml"), config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
+            .current_dir(dir.path())
+            .arg("serve")
+            .env_clear()
+            .envs([
+                ("ROOMCAST_SERVER__LISTEN", "127.0.0.1:0"),
+                ("ROOMCAST_API__LISTEN", "127.0.0.1:0"),
+                ("ROOMCAST_LOG__LEVEL", "warn"),
+                ("ROOMCAST_SERVER__ENGINE", engine),
+                ("ROOMCAST_REDIS__WIRE", wire),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        let of = |key: &str| said[key].as_str().unwrap().to_owned();
+        Self { server: of("server"), api: of("api"), child, _dir: dir }
+    }
+
+    async fn ready(&self) {
+        let until = Instant::now() + PATIENCE;
+        while http(&self.server, "GET /ready", "").await.0 != 200 {
+            assert!(Instant::now() < until, "the node is ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The sum of the series whose labels hold `labels`.
+    async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (status, body) = http(&self.api, "GET /metrics", "").await;
+        assert_eq!(status, 200);
+        let of = |line: &&str| line.starts_with(name) && line.contains(labels);
+        body.lines().filter(of).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client, its id and what it has been sent.
+struct Someone {
+    client: Client,
+    id: String,
+    namespace: &'static str,
+}
+
+impl Someone {
+    async fn connect(node: &Node, namespace: &'static str) -> Self {
+        let (client, answer) = Client::connect(&node.server, namespace, "").await;
+        let said: Value = serde_json::from_str(&answer[answer.find('{').unwrap()..]).unwrap();
+        Self { client, id: said["sid"].as_str().unwrap().to_owned(), namespace }
+    }
+
+    async fn ask(&mut self, event: &str, argument: &str) {
+        let prefix = if self.namespace == "/" { String::new() } else { format!("{},", self.namespace) };
+        self.client.send(&format!("42{prefix}7{}", json!([event, argument]))).await;
+        loop {
+            let text = self.client.text().await;
+            if let Some(answer) = text.strip_prefix(&format!("43{prefix}7")) {
+                let answer: Value = serde_json::from_str(answer).unwrap();
+                assert_eq!(answer[0]["success"], true, "{event} {argument}: {text}");
+                return;
+            }
+        }
+    }
+
+    /// The next event: its name and its first argument.
+    async fn next(&mut self) -> (String, Value) {
+        let text = self.client.text().await;
+        let at = text.find('[').unwrap_or_else(|| panic!("no event: {text}"));
+        let mut event: Vec<Value> = serde_json::from_str(&text[at..]).unwrap();
+        let argument = if event.len() > 1 { event.swap_remove(1) } else { Value::Null };
+        (event[0].as_str().unwrap().to_owned(), argument)
+    }
+
+    /// Everything before an event of this name.
+    async fn until(&mut self, mark: &str) -> Vec<(String, Value)> {
+        let mut all = Vec::new();
+        loop {
+            let event = self.next().await;
+            if event.0 == mark {
+                return all;
+            }
+            all.push(event);
+        }
+    }
+}
+
+fn events(all: &[(&str, Value)]) -> Vec<(String, Value)> {
+    all.iter().map(|(name, argument)| ((*name).to_owned(), argument.clone())).collect()
+}
+
+/// A connection of a process beside the nodes, which uses sharded pub/sub or not.
+#[derive(Clone)]
+struct Bus {
+    client: SubscriberClient,
+    is_sharded: bool,
+    streams: Arc<Mutex<HashMap<String, tokio::sync::mpsc::Sender<ChanItem>>>>,
+}
+
+impl Bus {
+    async fn connect(url: &str, is_sharded: bool) -> Self {
+        let mut config = Config::from_url(url).unwrap();
+        // A connection that subscribes may publish, too.
+        config.version = RespVersion::RESP3;
+        let client = Builder::from_config(config).build_subscriber_client().unwrap();
+        client.init().await.unwrap();
+        let streams = Arc::<Mutex<HashMap<String, tokio::sync::mpsc::Sender<ChanItem>>>>::default();
+        let (mut messages, sinks) = (client.message_rx(), streams.clone());
+        tokio::spawn(async move {
+            while let Ok(message) = messages.recv().await {
+                let stream = sinks.lock().unwrap().get(&*message.channel).cloned();
+                let Some(stream) = stream else { continue };
+                let body = message.value.into_owned_bytes().unwrap();
+                let _ = stream.send((message.channel.to_string(), body)).await;
+            }
+        });
+        Self { client, is_sharded, streams }
+    }
+
+    async fn send(&self, channel: String, bytes: Vec<u8>) -> Result<(), fred::error::Error> {
+        match self.is_sharded {
+            true => self.client.spublish(channel, bytes.as_slice()).await,
+            false => self.client.publish(channel, bytes.as_slice()).await,
+        }
+    }
+}
+
+impl socketioxide_emitter::Driver for Bus {
+    type Error = fred::error::Error;
+
+    async fn emit(&self, channel: String, data: Vec<u8>) -> Result<(), Self::Error> {
+        self.send(channel, data).await
+    }
+}
+
+impl Driver for Bus {
+    type Error = fred::error::Error;
+
+    async fn publish(&self, channel: String, bytes: Vec<u8>) -> Result<(), Self::Error> {
+        self.send(channel, bytes).await
+    }
+
+    async fn subscribe(&self, channel: String, size: usize) -> Result<MessageStream<ChanItem>, Self::Error> {
+        let (stream, incoming) = tokio::sync::mpsc::channel(size);
+        self.streams.lock().unwrap().insert(channel.clone(), stream);
+        match self.is_sharded {
+            true => self.client.ssubscribe(channel).await?,
+            false => self.client.subscribe(channel).await?,
+        }
+        Ok(MessageStream::new(incoming))
+    }
+
+    async fn unsubscribe(&self, channel: String) -> Result<(), Self::Error> {
+        self.streams.lock().unwrap().remove(&channel);
+        Ok(())
+    }
+
+    async fn num_serv(&self, channel: &str) -> Result<u16, Self::Error> {
+        let (_, servers): (String, u16) = match self.is_sharded {
+            true => self.client.pubsub_shardnumsub(channel).await?,
+            false => self.client.pubsub_numsub(channel).await?,
+        };
+        Ok(servers)
+    }
+}
+
+/// Nodes of both engines, and of both wires, on one Redis.
+async fn cluster() -> (RedisServer, [Node; 2]) {
+    let redis = RedisServer::start();
+    let nodes = [("native", "compact"), ("socketioxide", "socketio")]
+        .map(|(engine, wire)| Node::start(&redis.url(), engine, wire));
+    for node in &nodes {
+        node.ready().await;
+    }
+    (redis, nodes)
+}
+
+/// A client on each node, in these rooms.
+async fn pair(nodes: &[Node; 2], rooms: &[&str]) -> [Someone; 2] {
+    let mut clients = [Someone::connect(&nodes[0], "/").await, Someone::connect(&nodes[1], "/").await];
+    for client in &mut clients {
+        for room in rooms {
+            client.ask("join", room).await;
+        }
+    }
+    clients
+}
+
+#[tokio::test]
+async fn the_emitter_for_rust_reaches_the_clients_that_it_means() {
+    let (redis, nodes) = cluster().await;
+    for (is_sharded, prefix) in [(false, "socket.io"), (true, "socket.io"), (false, "roomcast"), (true, "roomcast")] {
+        let bus = Bus::connect(&redis.url(), is_sharded).await;
+        let io = || IoEmitter::new().prefix(prefix);
+        let [mut a, mut b] = pair(&nodes, &["r1"]).await;
+        b.ask("join", "r2").await;
+        let mut other = Someone::connect(&nodes[1], "/other").await;
+        other.ask("join", "r1").await;
+
+        io().emit("all", &1, &bus).await.unwrap();
+        io().to("r1").emit("room", &2, &bus).await.unwrap();
+        io().to(["r1", "r2"]).emit("both", &3, &bus).await.unwrap();
+        io().within("r1").except("r2").emit("but", &4, &bus).await.unwrap();
+        io().to(a.id.clone()).emit("one", &5, &bus).await.unwrap();
+        io().except(a.id.clone()).emit("others", &6, &bus).await.unwrap();
+        io().to("nobody").emit("nothing", &7, &bus).await.unwrap();
+        io().emit("connect", &8, &bus).await.unwrap();
+        io().of("/other").to("r1").emit("other", &9, &bus).await.unwrap();
+        io().to(a.id.clone()).join(["x", "$sid:stolen"], &bus).await.unwrap();
+        io().to("x").emit("x", &10, &bus).await.unwrap();
+        io().to("x").leave("x", &bus).await.unwrap();
+        io().to("x").emit("left", &11, &bus).await.unwrap();
+        io().emit("mark", &json!({ "deep": [null, 1.5, "\u{e9}"] }), &bus).await.unwrap();
+        let got = [a.until("mark").await, b.until("mark").await];
+        let all = |rest: &[(&str, Value)]| {
+            let first = [("all", json!(1)), ("room", json!(2)), ("both", json!(3))];
+            events(&[&first, rest].concat())
+        };
+        assert_eq!(got[0], all(&[("but", json!(4)), ("one", json!(5)), ("x", json!(10))]), "{is_sharded} {prefix}");
+        assert_eq!(got[1], all(&[("others", json!(6))]), "{is_sharded} {prefix}");
+        assert_eq!(other.next().await, ("other".to_owned(), json!(9)));
+
+        for client in [&mut a, &mut b] {
+            io().to(client.id.clone()).emit("bin", &bytes::Bytes::from_static(b"\x00\x01"), &bus).await.unwrap();
+            let placeholder = json!({ "_placeholder": true, "num": 0 });
+            assert_eq!(client.next().await, ("bin".to_owned(), placeholder));
+            assert_eq!(client.client.frame().await, Frame::Binary(vec![0, 1]));
+        }
+        io().to("r1").disconnect(&bus).await.unwrap();
+        assert_eq!([a.client.text().await, b.client.text().await], ["41", "41"]);
+        for node in &nodes {
+            let dropped = node.metric("roomcast_socketio_dropped_total", r#"reason="reserved_event""#).await;
+            assert!(dropped >= 1.0, "{dropped}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rules_and_histories_hold_for_the_emitter_for_rust() {
+    let (redis, nodes) = cluster().await;
+    for is_sharded in [false, true] {
+        let bus = Bus::connect(&redis.url(), is_sharded).await;
+        let story = || IoEmitter::new().to("story-s");
+        let kept = format!("kept-{is_sharded}");
+        let mut clients = pair(&nodes, &[]).await;
+        for client in &mut clients {
+            client.ask("story", "s").await;
+            client.ask("keep", &is_sharded.to_string()).await;
+        }
+        // The node that publishes is found within a second.
+        let until = Instant::now() + PATIENCE;
+        let served = || async { nodes[0].metric("roomcast_deliveries_total", r#""/""#).await };
+        let before = served().await;
+        while served().await == before {
+            assert!(Instant::now() < until, "one node publishes");
+            story().emit("step", &json!({ "n": 0 }), &bus).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        story().emit("step", &json!({ "n": 1 }), &bus).await.unwrap();
+        story().emit("step", &json!({ "wrong": true }), &bus).await.unwrap();
+        for n in 0..5 {
+            IoEmitter::new().to(kept.clone()).emit("k", &n, &bus).await.unwrap();
+        }
+        story().emit("step", &json!({ "n": 2 }), &bus).await.unwrap();
+        for client in &mut clients {
+            let mut steps = Vec::new();
+            let mut lines = Vec::new();
+            while steps.last() != Some(&2) {
+                let (name, argument) = client.next().await;
+                match &*name {
+                    "step" => {
+                        assert!(argument["at"].is_string(), "filled in: {argument}");
+                        steps.push(argument["n"].as_u64().unwrap());
+                    }
+                    _ => lines.push((name, argument)),
+                }
+            }
+            steps.retain(|n| *n > 0);
+            assert_eq!(steps, [1, 2], "once, and nothing that the contract refuses");
+            let all: Vec<_> = (0..5).map(|n| ("k".to_owned(), json!(n))).collect();
+            assert_eq!(lines, all, "once");
+        }
+        let mut late = Someone::connect(&nodes[1], "/").await;
+        late.client.send(&format!("420{}", json!(["keep", is_sharded.to_string()]))).await;
+        let mut replayed = Vec::new();
+        while replayed.len() < 5 {
+            let text = late.client.text().await;
+            if text.starts_with("42") {
+                let event: Value = serde_json::from_str(&text[2..]).unwrap();
+                replayed.push(event[1].clone());
+            }
+        }
+        assert_eq!(replayed, (0..5).map(Value::from).collect::<Vec<_>>(), "the history has them");
+    }
+    let refused = async |node: &Node| node.metric("roomcast_socketio_dropped_total", r#"reason="refused""#).await;
+    assert_eq!(refused(&nodes[0]).await + refused(&nodes[1]).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_server_of_socketioxide_reaches_clients_and_never_waits_for_nodes() {
+    let (redis, nodes) = cluster().await;
+    let [mut a, mut b] = pair(&nodes, &["r1"]).await;
+    for is_sharded in [false, true] {
+        let bus = Bus::connect(&redis.url(), is_sharded).await;
+        let adapter = RedisAdapterCtr::new_with_driver(bus, RedisAdapterConfig::new());
+        let (_service, io) = SocketIo::builder().with_adapter::<CustomRedisAdapter<_, Bus>>(adapter).build_svc();
+        io.ns("/", async || {}).await.unwrap();
+        io.to("r1").emit("news", &is_sharded).await.unwrap();
+        for client in [&mut a, &mut b] {
+            assert_eq!(client.next().await, ("news".to_owned(), json!(is_sharded)));
+        }
+        let asked = Instant::now();
+        io.fetch_sockets().await.unwrap();
+        io.rooms().await.unwrap();
+        let waited = asked.elapsed();
+        assert!(waited < Duration::from_secs(5), "the library's own time-out is 5 s: {waited:?}");
+    }
+    for node in &nodes {
+        assert!(node.metric("roomcast_socketio_received_total", r#"kind="question""#).await >= 2.0);
+    }
+}
+
+#[test]
+fn the_example_of_the_manual_is_compiled() {
+    assert!(include_str!("../docs/emitter.md").contains(include_str!("../examples/emitter.rs")));
+}
