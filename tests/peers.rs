@@ -338,8 +338,8 @@ async fn rules_and_histories_hold_for_the_emitter_for_rust() {
         let mut replayed = Vec::new();
         while replayed.len() < 5 {
             let text = late.client.text().await;
-            if text.starts_with("42") {
-                let event: Value = serde_json::from_str(&text[2..]).unwrap();
+            if let Some(event) = text.strip_prefix("42") {
+                let event: Value = serde_json::from_str(event).unwrap();
                 replayed.push(event[1].clone());
             }
         }

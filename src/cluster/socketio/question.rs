@@ -155,7 +155,7 @@ mod tests {
         let targets = Targets { rooms: vec!["lobby".to_owned()], except: Vec::new() };
         let read = Request::BroadcastWithAck {
             request_id: "q".into(),
-            event: event.clone(),
+            event: Box::new(event.clone()),
             namespace: "/n".into(),
             targets,
             patience: question.patience,

@@ -57,7 +57,7 @@ pub enum Request {
         /// Names the answers.
         request_id: String,
         /// What clients get.
-        event: Event,
+        event: Box<Event>,
         /// Their namespace.
         namespace: String,
         /// Who gets it.
@@ -217,7 +217,8 @@ fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
             let (event, namespace) = broadcast.ok_or(Unusable::Malformed)?;
             let patience = to.timeout.map_or(PATIENCE, Duration::from_millis).min(MAX_PATIENCE);
             let targets = Targets { rooms: to.rooms, except: to.except };
-            Ok(Request::BroadcastWithAck { request_id: named(request_id)?, event, namespace, targets, patience, ours })
+            let (request_id, event) = (named(request_id)?, Box::new(event));
+            Ok(Request::BroadcastWithAck { request_id, event, namespace, targets, patience, ours })
         }
         Some(_) => Err(Unusable::UnknownType),
         None => Err(Unusable::Malformed),
@@ -281,7 +282,7 @@ mod tests {
             \xa3nsp\xa1/\xa4opts\x83\xa5rooms\x91\xa5room1\xa6except\x90\xa5flags\x81\xa7timeout\xcd\x02\xbc";
         let request = Request::BroadcastWithAck {
             request_id: "Iw-53s".into(),
-            event: Event::encode("ask", &[1]).unwrap(),
+            event: Box::new(Event::encode("ask", &[1]).unwrap()),
             namespace: "/".into(),
             targets: targets(&["room1"], &[]),
             patience: Duration::from_millis(700),
