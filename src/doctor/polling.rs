@@ -39,7 +39,7 @@ pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
     let (with, without) = futures_util::join!(session(sight, polls, true), session(sight, polls, false));
     let mut findings = Vec::new();
     findings.push(match with {
-        Ok(()) => Finding::ok("stickiness", format!("a long-polling session stayed on its node over {polls} polls")),
+        Ok(()) => Finding::ok("stickiness", format!("each of {polls} polls found its session")),
         Err(problem) => Finding::problem(
             "stickiness",
             problem,
@@ -49,7 +49,7 @@ pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
         ),
     });
     findings.push(match without {
-        Ok(()) => Finding::ok("stickiness.no_cookies", "clients that keep no cookies stay on their node, too"),
+        Ok(()) => Finding::ok("stickiness.no_cookies", "polls of clients that keep no cookies do, too"),
         Err(problem) => Finding::warning(
             "stickiness.no_cookies",
             format!("without cookies: {problem}"),
