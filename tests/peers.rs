@@ -218,8 +218,7 @@ impl Driver for Bus {
 }
 
 /// Nodes of both engines, and of both wires, on one Redis.
-async fn cluster() -> (RedisServer, [Node; 2]) {
-    let redis = RedisServer::start();
+async fn cluster(redis: RedisServer) -> (RedisServer, [Node; 2]) {
     let nodes = [("native", "compact"), ("socketioxide", "socketio")]
         .map(|(engine, wire)| Node::start(&redis.url(), engine, wire));
     for node in &nodes {
@@ -241,7 +240,7 @@ async fn pair(nodes: &[Node; 2], rooms: &[&str]) -> [Someone; 2] {
 
 #[tokio::test]
 async fn the_emitter_for_rust_reaches_the_clients_that_it_means() {
-    let (redis, nodes) = cluster().await;
+    let (redis, nodes) = cluster(RedisServer::start()).await;
     for (is_sharded, prefix) in [(false, "socket.io"), (true, "socket.io"), (false, "roomcast"), (true, "roomcast")] {
         let bus = Bus::connect(&redis.url(), is_sharded).await;
         let io = || IoEmitter::new().prefix(prefix);
@@ -290,7 +289,16 @@ async fn the_emitter_for_rust_reaches_the_clients_that_it_means() {
 
 #[tokio::test]
 async fn rules_and_histories_hold_for_the_emitter_for_rust() {
-    let (redis, nodes) = cluster().await;
+    rules_hold(RedisServer::start()).await;
+}
+
+#[tokio::test]
+async fn rules_and_histories_hold_in_a_redis_cluster_too() {
+    rules_hold(RedisServer::cluster()).await;
+}
+
+async fn rules_hold(redis: RedisServer) {
+    let (redis, nodes) = cluster(redis).await;
     for is_sharded in [false, true] {
         let bus = Bus::connect(&redis.url(), is_sharded).await;
         let story = || IoEmitter::new().to("story-s");
@@ -351,7 +359,7 @@ async fn rules_and_histories_hold_for_the_emitter_for_rust() {
 
 #[tokio::test]
 async fn a_server_of_socketioxide_reaches_clients_and_never_waits_for_nodes() {
-    let (redis, nodes) = cluster().await;
+    let (redis, nodes) = cluster(RedisServer::start()).await;
     let [mut a, mut b] = pair(&nodes, &["r1"]).await;
     for is_sharded in [false, true] {
         let bus = Bus::connect(&redis.url(), is_sharded).await;
