@@ -346,7 +346,7 @@ class Mirrors(unittest.TestCase):
         self.assertEqual(notes["nginx.ingress.kubernetes.io/proxy-body-size"], "2m")
 
     def test_the_version_is_the_programs(self):
-        version = node.says("--version").split()[-1]
+        version = node.says("--version").split()[1]
         self.assertEqual(helm.Chart.load(str(CHART)).metadata["appVersion"], version)
 
     def test_every_secret_of_the_node_has_a_key(self):

@@ -43,6 +43,7 @@ const fleet = dashboard({
     graph('Leave', 'Clients that leave each second, by reason.', 'cps', [[perSecond('reason', 'roomcast_connections_closed_total', JOB), '{{reason}}']], { stack: true }),
     graph('Are refused', 'Clients refused each second with a CONNECT_ERROR, by its code.', 'cps', [[orNone(perSecond('code', 'roomcast_connections_refused_total', JOB), JOB), '{{code}}']]),
     graph('Turned away at the door', 'Requests turned away each second before they were a session, or of no session that is here, by reason.', 'reqps', [[perSecond('reason', 'roomcast_handshakes_refused_total', JOB), '{{reason}}']]),
+    graph('Clients that cannot be served', 'Tries each second of clients that speak another protocol or use another parser, by reason.', 'cps', [[perSecond('reason', 'roomcast_incompatible_clients_total', JOB), '{{reason}}']]),
     graph('Tokens', 'Handshakes each second by what became of their token, and one-room capabilities.', 'cps', [[perSecond('result', 'roomcast_authentications_total', JOB), '{{result}}'], [orNone(perSecond('result', 'roomcast_capabilities_total', JOB), JOB), 'capability: {{result}}']]),
     graph('Ends of tokens', 'Sockets that were disconnected each second because their token no longer holds, and tokens that were replaced in-band, by what became of them.', 'cps', [[orNone(perSecond('reason', 'roomcast_sessions_ended_total', JOB), JOB), 'ended: {{reason}}'], [orNone(perSecond('result', 'roomcast_refreshes_total', JOB), JOB), 'replaced: {{result}}']]),
     graph('Revocations', 'Revocations that hold now, by node; all should know the same number.', 'short', [[`sum by (instance) (roomcast_revocations{${JOB}})`, '{{instance}}']]),
@@ -113,6 +114,7 @@ const fleet = dashboard({
 
     row('Are backends well?'),
     graph('Hooks', 'Calls of backends each second, by what became of them.', 'reqps', [[perSecond('hook, result', 'roomcast_hook_requests_total', JOB), '{{hook}}: {{result}}']]),
+    graph('Events refused while others wait', 'Events of clients each second that were refused because too many, or too many bytes, waited to be handled, by reason.', 'eps', [[perSecond('reason', 'roomcast_events_not_queued_total', JOB), '{{reason}}']]),
     graph('Not asked', '1 while so many calls failed that a backend is not asked.', 'none', [[`max by (hook) (roomcast_hook_breaker_open{${JOB}})`, '{{hook}}']]),
     graph('Notices', 'Notices to backends each second, by what became of them; and those that wait.', 'short', [[perSecond('hook, result', 'roomcast_hook_notices_total', JOB), '{{hook}}: {{result}}'], [`sum by (hook) (roomcast_hook_notices_waiting{${JOB}})`, '{{hook}}: waiting']]),
     graph('Tried again', 'Attempts each second that repeated a failed one.', 'reqps', [[orNone(perSecond('hook', 'roomcast_hook_retries_total', JOB), JOB), '{{hook}}']]),
@@ -146,6 +148,7 @@ const node = dashboard({
     row('Queues'),
     graph('Packets for clients', 'Packets that wait to be written, over all clients and in the longest queue (WebSockets of the native engine).', 'short', [[`sum(roomcast_queue_packets{${NODE}})`, 'all'], [`max(roomcast_queue_longest_packets{${NODE}})`, 'longest']]),
     graph('Bytes for clients', 'Bytes that wait to be written, over all clients and for the one that has the most waiting.', 'bytes', [[`sum(roomcast_queue_bytes{${NODE}})`, 'all'], [`max(roomcast_queue_longest_bytes{${NODE}})`, 'longest']]),
+    graph('Bytes of waiting events', 'Bytes of events of clients that wait to be handled, for instance behind a hook.', 'bytes', [[`sum(roomcast_events_pending_bytes{${NODE}})`, 'waiting']]),
     graph('Events in line', 'Events that wait to be queued for their clients because one for a large room is under way, by namespace.', 'short', [[`sum by (nsp) (roomcast_publish_waiting{${NODE}})`, '{{nsp}}']]),
     graph('Copies not queued', 'Copies of events each second that did not get into a client\'s queue, by namespace and reason.', 'eps', [[perSecond('nsp, reason', 'roomcast_deliveries_dropped_total', NODE), '{{nsp}} {{reason}}']]),
     graph('To and from Redis', 'Messages that wait to be written to Redis, and of other nodes to be handled.', 'short', [[`sum(roomcast_cluster_publish_queue{${NODE}})`, 'out'], [`sum(roomcast_cluster_receive_queue{${NODE}})`, 'in']]),
