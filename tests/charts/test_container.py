@@ -42,7 +42,9 @@ class Image(unittest.TestCase):
         text = settings.read_text()
         for port, free in ports.items():
             text = text.replace(f'"0.0.0.0:{port}"', f'"127.0.0.1:{free}"')
-        settings.write_text(text)
+        # A node does not start without a contract; this one is mounted beside the settings.
+        (self.root / "etc/roomcast/open.toml").write_text('name = "open"\n[auth]\nmode = "none"\n')
+        settings.write_text(f'{text}\n[contracts]\nfiles = ["/etc/roomcast/open.toml"]\n')
         entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.M)[1])
         command = json.loads(re.search(r"^CMD (.*)$", DOCKERFILE, re.M)[1])
         health = [part.replace("3000", str(ports["3000"])) for part in json.loads(re.search(r"HEALTHCHECK .*CMD (\[.*\])$", DOCKERFILE, re.M)[1])]
@@ -76,13 +78,13 @@ class Image(unittest.TestCase):
         made_of = Path(f"{node.BIN}.d").read_text().split(":", 1)[1].split()
         self.assertGreater(len(made_of), 50)
         for path in map(Path, made_of):
-            # What build.rs makes.
-            if path.name == "embedded.rs":
+            # The embedded contracts are made by build.rs; the commit of an image is a build argument, since it has no .git.
+            if path.name == "embedded.rs" or ".git" in path.parts:
                 continue
             self.assertTrue(any(path == source or source in path.parents for source in sources), f"{path} is not copied")
 
     def test_its_labels_and_user_agree_with_the_rest(self):
-        self.assertIn(f'version="{node.says("--version").split()[-1]}"', DOCKERFILE)
+        self.assertIn(f'version="{node.says("--version").split()[1]}"', DOCKERFILE)
         self.assertIn("USER 65532:65532", DOCKERFILE)
 
 
