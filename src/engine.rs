@@ -1,7 +1,7 @@
-//! Which engine serves a client, and the doors of the node: the public listener and its connections.
+//! The engines, which speak Socket.IO with clients, and the public listener in front of them.
 //!
-//! Engines know the library that speaks Socket.IO; nothing above them does. What happens to a client and its events is
-//! decided behind [`Gate`].
+//! Only this module depends on the library that implements Socket.IO. The modules above it decide, through [`Gate`],
+//! which clients may connect and what happens to their events.
 
 mod choice;
 pub mod conn;
@@ -35,24 +35,24 @@ use crate::recovery::Pid;
 use crate::session::{AckId, Link, Peer};
 use crate::telemetry::metrics::Metrics;
 
-/// The reason of a session's end when the node has closed its connection.
+/// The disconnect reason that a session reports when this node closed its connection.
 const CLOSED_BY_US: &str = "server transport close";
 
-/// Under what terms clients may connect, before anybody asks who they are.
+/// The limits and services that the engines need before they know who a client is.
 #[derive(Clone)]
 pub struct Terms {
-    /// Limits on connections, and on what clients send.
+    /// Limits on connections and on the events of clients.
     pub limits: Arc<Limits>,
-    /// Where the contracts look for tokens: requests of one session carry the same.
+    /// The places where the contracts look for tokens. All requests of one session must carry the same values there.
     pub tokens: Vec<TokenSource>,
-    /// Passes on what is of sessions of other nodes.
+    /// Forwards requests that belong to sessions on other nodes.
     pub forwarder: Arc<Forwarder>,
-    /// Everything that is counted.
+    /// The node's metrics.
     pub metrics: Arc<Metrics>,
 }
 
 impl Terms {
-    /// The terms of a node that serves these namespaces.
+    /// Collects the token sources of these namespaces.
     pub fn new(
         limits: Arc<Limits>,
         namespaces: &[Arc<Namespace>],
@@ -69,21 +69,21 @@ impl Terms {
     }
 }
 
-/// What CONNECT tells a client, where it is not the engine that decides.
+/// The values that the gate puts into the CONNECT answer. An engine makes the values that are missing.
 #[derive(Default)]
 pub struct Pass {
-    /// The id of the session that it gets back.
+    /// The id of the recovered session. `None`: the engine makes a new id.
     pub id: Option<String>,
-    /// The secret that it can come back with.
+    /// The secret with which the client can recover the session later.
     pub pid: Option<Pid>,
 }
 
-/// What engines ask of the node for each client. The gateway implements it.
+/// The decisions that an engine asks for about each client. The gateway implements it.
 pub trait Gate: Send + Sync + 'static {
-    /// What was found out about a client before it is let in.
+    /// The decision that lets a client in, with everything that [`Gate::open`] needs.
     type Admission: Send + 'static;
 
-    /// A client that was let in.
+    /// A client that has joined a namespace.
     type Client: Send + Sync + 'static;
 
     /// Decides whether a client may connect to a namespace, before CONNECT is acknowledged. An error becomes a
@@ -96,13 +96,13 @@ pub trait Gate: Send + Sync + 'static {
         peer: &Peer,
     ) -> impl Future<Output = Result<Self::Admission, Refusal>> + Send;
 
-    /// What CONNECT tells the client.
+    /// Returns the session id and the secret for the CONNECT answer.
     fn pass(&self, _: &Self::Admission) -> Pass {
         Pass::default()
     }
 
-    /// Lets the client in; CONNECT is queued already, and whatever is sent follows it. `None`: it was sent what it
-    /// should know, and is being disconnected.
+    /// Opens the client's session. The engine has already queued CONNECT, so everything that is sent here follows it.
+    /// Returns `None` when the client has been told why it may not stay and is being disconnected.
     fn open(
         self: &Arc<Self>,
         admission: Self::Admission,
@@ -111,16 +111,18 @@ pub trait Gate: Send + Sync + 'static {
         link: Box<dyn Link>,
     ) -> Option<Arc<Self::Client>>;
 
-    /// Counts an event of a client and looks at its size and shape, before anything of it but its name is parsed. False: it
-    /// goes no further, and what there is to say was said.
+    /// Counts an event and checks its size and shape. Only the event's name has been parsed by then. Returns false
+    /// when the event must be dropped; the client has then been told what it needs to know.
     fn permit(self: &Arc<Self>, _client: &Arc<Self::Client>, _event: &Event, _ack: Option<AckId>) -> bool {
         true
     }
 
-    /// Takes one event of a client, permitted and valid. Called in the order in which the client sent them; returns at once.
+    /// Handles one event that is permitted and valid. The engine calls this in the order in which the client sent its
+    /// events. Returns without waiting.
     fn dispatch(self: &Arc<Self>, client: &Arc<Self::Client>, event: Event, ack: Option<AckId>);
 
-    /// The client is gone. Called once for every client that was let in.
+    /// Reports that the client has disconnected. The engine calls this once for every client that [`Gate::open`]
+    /// returned.
     fn closed(self: &Arc<Self>, client: &Arc<Self::Client>, reason: &'static str);
 }
 

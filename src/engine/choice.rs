@@ -1,4 +1,4 @@
-//! The engine that the configuration names.
+//! Chooses the engine that the configuration names.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,21 +19,21 @@ use crate::redis::Keys;
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
-/// How often it is looked whether slow clients read again.
+/// How often events that are kept for slow clients are offered to them again.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Brings events to the clients of the engine that was chosen: the first step, before the gateway.
+/// Delivers events to the clients of the chosen engine. It is built before the gateway, which publishes through it.
 #[derive(Clone)]
 pub enum EngineCarrier {
-    /// For clients of the library.
+    /// Delivers to clients of socketioxide.
     Socketioxide(Arc<SocketioxideCarrier>),
-    /// For clients of our own engine, and those that begin by polling.
+    /// Delivers to clients of the native engine, whether they use a WebSocket or long-polling.
     Native(Arc<NativeCarrier>),
 }
 
 impl EngineCarrier {
-    /// A carrier for every namespace of `rooms`. With `keys`, it begins to receive what other nodes send. Needs a Tokio
-    /// runtime.
+    /// Builds a carrier for every namespace of `rooms`. With `keys`, it also begins to receive events from other
+    /// nodes. Must be called within a Tokio runtime.
     pub fn new(
         engine: config::Engine,
         rooms: Arc<Rooms>,
@@ -48,7 +48,7 @@ impl EngineCarrier {
         }
     }
 
-    /// For whoever publishes.
+    /// The carrier through which others publish.
     pub fn carrier(&self) -> Arc<dyn Carrier> {
         match self {
             Self::Socketioxide(carrier) => carrier.clone(),
@@ -57,7 +57,7 @@ impl EngineCarrier {
     }
 }
 
-/// Sends what is kept for slow clients, as soon as they read.
+/// Sends the events that are kept for slow clients as soon as those clients read again. Ends when `rooms` is dropped.
 async fn release_laggards(rooms: Weak<Rooms>) {
     loop {
         tokio::time::sleep(LOOK).await;
@@ -68,16 +68,17 @@ async fn release_laggards(rooms: Weak<Rooms>) {
     }
 }
 
-/// Serves Socket.IO clients: the second step, after the gateway.
+/// Serves Socket.IO clients. It is built after the gateway, which decides about its clients.
 pub enum Engine<G: Gate> {
-    /// Everything by the library.
+    /// socketioxide serves every client.
     Socketioxide(SocketioxideEngine),
-    /// WebSockets by our own.
+    /// The native engine serves every client.
     Native(NativeEngine<G>),
 }
 
 impl<G: Gate> Engine<G> {
-    /// The carrier's engine, whose clients `gate` lets in. Needs a Tokio runtime.
+    /// Builds the engine that belongs to `carrier`. `gate` decides which clients may connect. Must be called within a
+    /// Tokio runtime.
     pub fn new(config: &config::Server, terms: &Terms, carrier: &EngineCarrier, gate: &Arc<G>) -> Self {
         match carrier {
             EngineCarrier::Socketioxide(carrier) => {
@@ -103,7 +104,7 @@ impl<G: Gate> Engine<G> {
         }
     }
 
-    /// Closes every connection; the official client returns, to another node.
+    /// Closes every connection. The official client then reconnects, as a rule to another node.
     pub fn close_all(&self) {
         match self {
             Self::Socketioxide(engine) => engine.close_all(),

@@ -1,5 +1,5 @@
-//! A connection of ours around a client's TCP stream: it can be closed from elsewhere, and it does not wait forever
-//! for a client that has stopped reading.
+//! Wraps a client's TCP stream. The connection can be closed from elsewhere, and it ends when the client stops
+//! reading.
 
 use std::io;
 use std::pin::Pin;
@@ -17,33 +17,33 @@ use tokio_util::sync::CancellationToken;
 use super::outstanding::Outstanding;
 use crate::telemetry::metrics::Metrics;
 
-/// A connection that is closing, and whose client takes nothing for so long, is over: nobody waits longer for its last words.
+/// How long a closing connection may go without writing anything before it is dropped.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const LIVE: u8 = 0;
 const CLOSING: u8 = 1;
 const DEAD: u8 = 2;
 
-/// How far a [`KillSwitch`] is turned.
+/// The state of a [`KillSwitch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turned {
-    /// Not at all.
+    /// The connection is open.
     Live,
-    /// What is queued is still to be written.
+    /// The connection is closing: nothing more is read, but queued bytes are still written.
     Closing,
-    /// The connection is over.
+    /// The connection has ended.
     Dead,
 }
 
-/// Closes a connection from elsewhere.
+/// Closes a connection from another task.
 #[derive(Debug, Default)]
 pub struct KillSwitch {
     state: AtomicU8,
     reader: AtomicWaker,
     writer: AtomicWaker,
-    /// Whose bytes leave on it, where that is asked.
+    /// Counts the bytes that are written, if an engine asked for it.
     outstanding: OnceLock<Arc<Outstanding>>,
-    /// Cancelled when the connection is gone, where that is asked.
+    /// Cancelled when the connection is gone, if an engine asked for it.
     gone: OnceLock<CancellationToken>,
 }
 
@@ -56,17 +56,17 @@ impl Drop for KillSwitch {
 }
 
 impl KillSwitch {
-    /// Ends the reading side: what is queued is still written, then the connection closes.
+    /// Closes the connection after the queued bytes are written. Nothing more is read.
     pub fn close(&self) {
         self.turn(CLOSING);
     }
 
-    /// Ends both sides at once.
+    /// Ends reading and writing at once.
     pub fn kill(&self) {
         self.turn(DEAD);
     }
 
-    /// How far it is turned; the task is woken when that changes. For one task, the connection's own.
+    /// Returns the state, and wakes the task when it changes. Only the connection's own task may call this.
     pub fn poll_turned(&self, cx: &Context<'_>) -> Turned {
         self.reader.register(cx.waker());
         match self.state() {
@@ -76,12 +76,13 @@ impl KillSwitch {
         }
     }
 
-    /// What is written is counted here from now on.
+    /// Counts the bytes that are written from now on in `outstanding`.
     pub(super) fn count_for(&self, outstanding: &Arc<Outstanding>) {
         let _ = self.outstanding.set(outstanding.clone());
     }
 
-    /// Is cancelled when nobody has the switch any more, because its connection is gone.
+    /// Returns a token that is cancelled when the last reference to the switch is dropped, because the connection is
+    /// gone.
     pub(super) fn gone(&self) -> CancellationToken {
         self.gone.get_or_init(CancellationToken::new).clone()
     }
@@ -100,9 +101,9 @@ impl KillSwitch {
 /// Counts the bytes of connections.
 #[derive(Debug, Clone)]
 pub struct Traffic {
-    /// From clients.
+    /// Bytes received from clients.
     pub received: IntCounter,
-    /// To clients.
+    /// Bytes sent to clients.
     pub sent: IntCounter,
 }
 
@@ -113,31 +114,32 @@ impl Traffic {
         Self { received: count("received"), sent: count("sent") }
     }
 
-    /// Counters that nobody reads.
+    /// Counters that are not exported.
     pub fn unmeasured() -> Self {
         let counter = |name| IntCounter::new(name, name).expect("the name is one of a metric");
         Self { received: counter("received"), sent: counter("sent") }
     }
 
-    /// Those of connections with other nodes.
+    /// Counters for the connections with other nodes.
     pub fn with_nodes(metrics: &Metrics) -> Self {
         let count = |direction| metrics.forward_bytes_total.with_label_values(&[direction]);
         Self { received: count("received"), sent: count("sent") }
     }
 }
 
-/// A client's stream.
+/// A client's stream that can be closed from elsewhere.
 pub struct Conn<S> {
     stream: S,
     traffic: Traffic,
     kill: Arc<KillSwitch>,
     stall: Duration,
-    // Only while a write waits: an idle connection has no timer.
+    // Set only while a write waits, so that an idle connection has no timer.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Conn<S> {
-    /// Wraps a stream. A write that makes no progress for `stall` ends the connection; once it is closing, sooner.
+    /// Wraps a stream. A write that makes no progress for `stall` ends the connection. While the connection is
+    /// closing, the limit is at most 1 s.
     pub fn new(stream: S, stall: Duration, traffic: Traffic) -> Self {
         Self { stream, traffic, kill: Arc::default(), stall, stalled: None }
     }
@@ -147,7 +149,7 @@ impl<S> Conn<S> {
         self.stream
     }
 
-    /// The switch that closes it.
+    /// The switch that closes this connection.
     pub fn kill_switch(&self) -> Arc<KillSwitch> {
         self.kill.clone()
     }
@@ -165,13 +167,13 @@ impl<S> Conn<S> {
         }
     }
 
-    /// Passes on what the stream says, and looks at the clock while it says that it cannot write.
+    /// Returns the stream's outcome. While the stream cannot write, it also enforces the time limit.
     fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.stalled = None;
             return outcome;
         }
-        // Before its state is read, so that no turn is missed.
+        // Register before the state is read, so that no change is missed.
         self.kill.writer.register(cx.waker());
         let state = self.kill.state();
         let stall = if state == LIVE { self.stall } else { self.stall.min(LAST_WORDS) };
@@ -201,7 +203,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
                 self.traffic.received.inc_by((buffer.filled().len() - before) as u64);
                 outcome
             }
-            // Nothing read is the end of the stream.
+            // Reading nothing tells the caller that the stream has ended.
             _ => return Poll::Ready(Ok(())),
         };
         if outcome.is_pending() {

@@ -1,5 +1,5 @@
-//! What both engines' carriers do alike: nothing overtakes what is newer, everybody who is served or passed over is
-//! counted, and the other nodes hear of it afterwards.
+//! The part of delivery that both engines share. It drops an event that a newer one has overtaken, counts every
+//! delivery and every drop, and publishes to the other nodes after local delivery.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -14,10 +14,10 @@ use crate::room::Rooms;
 use crate::session::{Delivery as Fate, SendError, Session};
 use crate::telemetry::metrics::Metrics;
 
-/// So many clients are looked at before the first of them is served; see [`Session::warm`].
+/// How many clients [`Session::warm`] prefetches before the first of them is served.
 const AHEAD: usize = 16;
 
-/// The part of a carrier that does not depend on how its clients are served.
+/// The part of a carrier that does not depend on the engine.
 pub(super) struct Deliveries {
     rooms: Arc<Rooms>,
     guard: OrderGuard,
@@ -25,37 +25,38 @@ pub(super) struct Deliveries {
     wire: Option<Arc<Wire>>,
 }
 
-/// Where it is written what became of a namespace's events.
+/// Records what became of the events of one namespace.
 pub(super) struct Books {
     rooms: Arc<Rooms>,
     counters: Counters,
 }
 
-/// How an event is handed out.
+/// How an event is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
-    /// To everybody alike.
+    /// Every client gets the event in the same way.
     Alike,
-    /// To its clients one by one, since one of them may mind how.
+    /// Clients are served one by one, because a contract says how slow clients get this event.
     Minded,
-    /// To nobody: something newer has overtaken it. Those who would have got it are not owed it when they come back, either.
+    /// No client gets the event, because a newer one has overtaken it. Its recipients are also not sent it when they
+    /// recover their sessions.
     Overtaken,
 }
 
-/// Whether an event was handed out.
+/// Whether an event has been delivered yet.
 pub(super) enum Handed {
-    /// To everybody.
+    /// The event has been delivered.
     Now(Tally),
-    /// It will be.
+    /// The event waits for its turn.
     Later {
-        /// To so many at most.
+        /// Upper bound of the number of clients that will get it.
         local: usize,
-        /// What has become of it then.
+        /// Receives the result when the event has been delivered.
         served: oneshot::Receiver<Served>,
     },
 }
 
-/// Those of a namespace.
+/// The delivery counters of one namespace.
 struct Counters {
     delivered: IntCounter,
     full: IntCounter,
@@ -66,23 +67,23 @@ struct Counters {
     refused: IntCounter,
 }
 
-/// What became of an event on this node.
+/// How many clients got an event on this node, and how many did not and why.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) queued: usize,
     pub(super) full: usize,
-    /// Not sent, because it is volatile and the client takes nothing now.
+    /// Clients that were skipped, because the event is volatile and they take nothing now.
     volatile: usize,
     pub(super) closed: usize,
     replaced: usize,
-    /// Not sent, because too many events wait to be handed out.
+    /// Clients that did not get the event, because too many events wait to be delivered.
     refused: usize,
-    /// For which something is kept from now on.
+    /// Clients for which this event is the first that is kept until they read again.
     laggards: Vec<Weak<Session>>,
 }
 
 impl Deliveries {
-    /// For every namespace of `rooms`; with `is_connected`, to and from the other nodes, too.
+    /// Covers every namespace of `rooms`. With `is_connected`, events are also exchanged with other nodes.
     pub(super) fn new(rooms: Arc<Rooms>, cluster: &Cluster, is_connected: bool, metrics: &Metrics) -> Self {
         let books = |path: &Arc<str>| Books { rooms: rooms.clone(), counters: Counters::new(path, metrics) };
         let books = rooms.namespaces().map(|path| (path.clone(), Arc::new(books(path)))).collect();
@@ -90,7 +91,7 @@ impl Deliveries {
         Self { rooms, guard: OrderGuard::default(), books, wire }
     }
 
-    /// Begins to give `carrier`, whose part this is, what other nodes send.
+    /// Begins to pass events from other nodes to `carrier`, which must be the owner of this value.
     pub(super) fn receive(&self, carrier: &Arc<impl Carrier + 'static>) {
         if let Some(wire) = &self.wire {
             let carrier = carrier.clone();
@@ -102,12 +103,12 @@ impl Deliveries {
         self.books.keys()
     }
 
-    /// A namespace's books.
+    /// The records of every namespace.
     pub(super) fn books(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Books>)> {
         self.books.iter()
     }
 
-    /// Has the event handed out on this node, unless something newer has overtaken it.
+    /// Delivers an event on this node with `hand_out`, unless a newer event has overtaken it.
     pub(super) fn deliver(&self, outgoing: &Outgoing, hand_out: impl Fn(&Outgoing, How) -> Handed) -> Carried {
         let Some(books) = self.books.get(&outgoing.namespace) else { return Carried::to(0, 0) };
         let minded = self.rooms.minded(&outgoing.namespace, &outgoing.event, &outgoing.rooms);
@@ -128,7 +129,8 @@ impl Deliveries {
         }
     }
 
-    /// As [`Deliveries::deliver`], and then to other processes: local delivery does not wait for them.
+    /// Delivers an event as [`Deliveries::deliver`] does, and then publishes it to other processes. Local delivery
+    /// does not wait for them.
     pub(super) fn carry(
         &self,
         outgoing: &Outgoing,
@@ -144,7 +146,7 @@ impl Deliveries {
 // === impl Books ===
 
 impl Books {
-    /// Counts what became of an event, and remembers for whom something is kept.
+    /// Counts the results of an event, and remembers the clients for which events are kept.
     pub(super) fn enter(&self, tally: Tally) -> Served {
         self.counters.count(&tally);
         let served = Served { queued: tally.queued, dropped: tally.full + tally.volatile + tally.refused };
@@ -182,19 +184,19 @@ impl Counters {
 // === impl Tally ===
 
 impl Tally {
-    /// Of clients that were all served at once.
+    /// The result of a broadcast that was queued for this many clients.
     pub(super) fn of_queued(queued: usize) -> Self {
         Self { queued, ..Self::default() }
     }
 
-    /// An event is handed to these clients, one after the other.
+    /// Delivers an event to these clients, one after the other.
     pub(super) fn of<'s>(sessions: impl Iterator<Item = &'s Arc<Session>>, outgoing: &Outgoing, how: How) -> Self {
         let mut tally = Self::default();
         tally.hand_all(sessions, outgoing, how);
         tally
     }
 
-    /// An event reaches none of so many clients: too much waits before it.
+    /// The result of an event that none of `clients` gets, because too many events wait before it.
     pub(super) fn refused(clients: usize) -> Self {
         Self { refused: clients, ..Self::default() }
     }

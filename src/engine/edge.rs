@@ -1,5 +1,5 @@
-//! The checks that a request passes before an engine sees it: who the client is, whether it may connect at all, and how much of
-//! the request is kept for the life of its connection.
+//! The checks that a request passes before an engine sees it: which address the client has, whether it may connect,
+//! and which session the request belongs to.
 
 mod binding;
 pub mod forwarded;
@@ -46,45 +46,48 @@ use crate::session::Peer;
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::telemetry::metrics::Metrics;
 
-/// The client's address as far as trusted proxies say; among the extensions of requests that go to the routes.
+/// The client's address, as far as trusted proxies report it. It is among the extensions of requests that go to the
+/// routes.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientIp(pub IpAddr);
 
-/// Among the extensions of a request that another node brought: its client's address, as that node's trusted proxies say.
+/// The client's address in a request that another node forwarded, as that node determined it. It is among the
+/// request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FromNode {
     /// The client's address.
     pub(super) client: IpAddr,
 }
-/// The version of Engine.IO.
+/// The version of Engine.IO that this node speaks.
 const VERSION: &str = "4";
 
-/// The longest `User-Agent` that is kept, in bytes.
+/// The maximum length of a `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 256;
 
-/// An engine behind the edge: it opens a session for a client that the edge has let in, and serves the requests of its sessions.
+/// An engine behind the edge. It opens a session for each client that the edge has admitted, and serves the requests
+/// of these sessions.
 pub trait SessionService: Clone + Send + Sync + 'static {
-    /// Answers a handshake.
+    /// Opens a session, and answers the handshake.
     fn open(&self, request: Request<Body>, opening: Opening) -> Answering;
 
-    /// Answers a request that its session's own client has sent.
+    /// Answers a request of a session. The edge has verified that the session's own client sent it.
     fn serve(&self, request: Request<Body>, session: Arc<EngineSession>, arrival: Option<Arrival>) -> Answering;
 }
 
-/// An answer under way.
+/// The future of an answer.
 pub type Answering = BoxFuture<'static, Response<Body>>;
 
-/// A client that the edge has let in, and that has no session yet.
+/// A handshake that the edge has admitted.
 pub struct Opening {
-    /// Its place among the connections.
+    /// The new session, which is already counted among the node's connections.
     pub session: Arc<EngineSession>,
-    /// The requests of its session have the same mark.
+    /// The fingerprint that all later requests of the session must have.
     pub mark: Mark,
     /// The connection that the handshake came on.
     pub arrival: Option<Arrival>,
 }
 
-/// The door in front of an engine and the other routes of the public listener.
+/// Checks the requests to an engine, and passes all other requests of the public listener to their routes.
 #[derive(Clone)]
 pub struct Edge<S> {
     shared: Arc<Shared>,
@@ -97,10 +100,10 @@ struct Shared {
     origins: Origins,
     proxies: Proxies,
     binding: Binding,
-    /// Where the contracts look for tokens.
+    /// The places where the contracts look for tokens.
     tokens: Vec<TokenSource>,
     max_connections: u64,
-    /// A client whose body takes longer would be given up for its heartbeat, too.
+    /// How long a client may take to send a body. A client that takes longer would miss its heartbeat, too.
     body_timeout: Duration,
     hub: Arc<Hub>,
     forwarder: Arc<Forwarder>,
@@ -108,7 +111,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Gives a client a place among the connections, if its handshake may have one.
+    /// Admits a client if its handshake passes every check, and counts it among the node's connections.
     fn admit(
         &self,
         headers: &HeaderMap,
@@ -128,7 +131,7 @@ impl Shared {
         Ok(EngineSession::new(peer(headers, ip, websocket), handshake, place))
     }
 
-    /// Whether a request is of the session's own client.
+    /// Whether a request comes from the session's own client.
     fn permits(&self, session: &EngineSession, request: &Request<Body>, ip: IpAddr, websocket: bool) -> bool {
         if !self.origins.permit(request.headers()) {
             audit::record(Kind::OriginRefused, Record { ip: Some(ip), ..Record::default() });
@@ -137,7 +140,7 @@ impl Shared {
         let mark = self.binding.mark(ip, request.uri(), request.headers());
         let permits = session.permits(mark, websocket);
         if !permits {
-            // The Socket.IO id may be shown; the one on the wire may not.
+            // The audit log may show the Socket.IO id, but not the Engine.IO session id, which is a secret.
             let socket = session.public_id();
             audit::record(Kind::BindingFailed, Record { ip: Some(ip), socket: socket.as_deref(), ..Record::default() });
         }
@@ -157,12 +160,13 @@ impl Shared {
     }
 }
 
-/// The same door for handshakes of WebSockets that do not come through HTTP's hands.
+/// The same checks for WebSocket handshakes that the native engine reads itself, without HTTP.
 #[derive(Clone)]
 pub struct Entrance(Arc<Shared>);
 
 impl Entrance {
-    /// Gives a client a place among the connections. `None`: [`Edge`] can say why not.
+    /// Admits a client, and counts it among the node's connections. Returns `None` if it is refused; [`Edge`] answers
+    /// such a request with the reason.
     pub fn admit(&self, address: IpAddr, headers: &HeaderMap, query: &str) -> Option<Arc<EngineSession>> {
         let ip = self.0.proxies.client(address, headers);
         self.0.admit(headers, query, ip, true).ok()
@@ -170,7 +174,7 @@ impl Entrance {
 }
 
 impl<S: SessionService> Edge<S> {
-    /// A door for requests to `server.path`; all others go to `routes`.
+    /// Checks the requests to `server.path`. All others go to `routes`.
     pub fn new(config: &config::Server, terms: &Terms, hub: Arc<Hub>, service: S, routes: Router) -> Self {
         let shared = Shared {
             path: config.path.clone(),
@@ -187,17 +191,18 @@ impl<S: SessionService> Edge<S> {
         Self { shared: Arc::new(shared), service, routes }
     }
 
-    /// The same edge for requests that other nodes bring: it has no other routes.
+    /// The same edge for requests that other nodes forward. It has no other routes.
     pub fn for_nodes(&self) -> Self {
         Self { routes: Router::new(), ..self.clone() }
     }
 
-    /// The same door for those who do not come through HTTP's hands.
+    /// The same checks for handshakes that are read without HTTP.
     pub fn entrance(&self) -> Entrance {
         Entrance(self.shared.clone())
     }
 
-    /// Judges a request, and has it answered. A poll may wait for long: what is returned keeps nothing of its request.
+    /// Checks a request and has it answered. A poll may wait for a long time, so the returned future keeps no copy of
+    /// the request.
     fn answer(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, from_node: bool) -> Answering {
         let query = Query::read(request.uri());
         if query.ambiguous {
@@ -212,7 +217,7 @@ impl<S: SessionService> Edge<S> {
             return self.turn_away(TurnedAway::OtherVersion);
         }
         match query.sid.map(str::to_owned) {
-            // A node brings requests of sessions only, and what it brings goes no further.
+            // Nodes forward only requests of existing sessions, and this node does not forward them again.
             None if from_node => self.turn_away(TurnedAway::UnknownSession),
             None => self.handshake(request, arrival, ip, websocket),
             Some(sid) => match self.shared.hub.sids().find(&sid) {
@@ -222,7 +227,7 @@ impl<S: SessionService> Edge<S> {
         }
     }
 
-    /// A request without a session opens one.
+    /// Opens a session for a request that names none.
     fn handshake(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, websocket: bool) -> Answering {
         let query = request.uri().query().unwrap_or("");
         let session = match self.shared.admit(request.headers(), query, ip, websocket) {
@@ -236,9 +241,9 @@ impl<S: SessionService> Edge<S> {
         Box::pin(async move {
             let response = opening.await;
             match response.status() {
-                // The engine's own words stay as they are: clients know them.
+                // Keep the engine's answer as it is, because clients know it. Only count it.
                 StatusCode::BAD_REQUEST => shared.count(&TurnedAway::Malformed),
-                // A client that was refused has no session.
+                // The session is open, so the connection is no longer pending. A refused client has no session.
                 StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS => {
                     if let Some(guest) = guest {
                         guest.leave();
@@ -250,7 +255,8 @@ impl<S: SessionService> Edge<S> {
         })
     }
 
-    /// A request of a session: only its own client's reaches the engine.
+    /// Serves a request that names a session of this node. The engine gets it only if the session's own client sent
+    /// it.
     fn go_on(
         &self,
         request: Request<Body>,
@@ -288,7 +294,7 @@ impl<S: SessionService> Edge<S> {
         })
     }
 
-    /// Has the node that a session is on answer its request. Where that cannot be, the session is unknown.
+    /// Forwards a request to the node that has its session. If that is not possible, the session is unknown.
     fn forward(
         &self,
         request: Request<Body>,
@@ -298,7 +304,7 @@ impl<S: SessionService> Edge<S> {
         let Some(node): Option<NodeKey> = self.shared.forwarder.names(&sid) else {
             return self.turn_away(TurnedAway::UnknownSession);
         };
-        // No node gives such an id to a client that has no session.
+        // Only a client with a session learns an id with the key of a node, so the connection is no longer pending.
         if let Some(arrival) = &arrival {
             arrival.guest.leave();
         }
@@ -342,12 +348,12 @@ impl<S: SessionService> Service<Request<Body>> for Edge<S> {
     }
 }
 
-/// An answer that is there already.
+/// An answer that is already complete.
 pub fn ready(response: Response<Body>) -> Answering {
     Box::pin(std::future::ready(response))
 }
 
-/// No cache may keep what a client was sent.
+/// Tells caches not to store an answer to a client.
 fn uncached(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -360,6 +366,6 @@ fn peer(headers: &HeaderMap, ip: IpAddr, websocket: bool) -> Peer {
 
 fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
     let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
-    // A header is ASCII where `to_str` reads it, so any byte is a boundary.
+    // `to_str` succeeds for ASCII only, so every byte is a character boundary.
     Some(text[..text.len().min(MAX_USER_AGENT)].into())
 }

@@ -1,5 +1,5 @@
-//! Clients that this node cannot serve, because they speak another version of the protocol or use another parser. They try again and
-//! again and are told little, so the node says the cause.
+//! Reports clients that this node cannot serve because they speak another version of the protocol or use another
+//! parser. Such a client learns little and reconnects again and again, so the node logs the cause.
 
 use crate::session::Peer;
 use crate::telemetry::log_gate::log_seldom;
@@ -8,13 +8,13 @@ use crate::telemetry::metrics::Metrics;
 /// Why a client cannot be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Incompatible {
-    /// Another version of Engine.IO than 4.
+    /// The client speaks another version of Engine.IO than 4.
     Protocol,
-    /// Packets in MessagePack.
+    /// The client encodes packets with MessagePack.
     Parser,
 }
 
-/// Counts such a client, and logs the cause, at most once a second each.
+/// Counts a client that cannot be served, and logs the cause. Each cause is logged at most once a second.
 pub(super) fn note(what: Incompatible, peer: &Peer, metrics: &Metrics) {
     let (client, user_agent) = (peer.ip, peer.user_agent.as_deref().unwrap_or_default());
     match what {

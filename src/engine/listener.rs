@@ -26,32 +26,34 @@ use super::proxy::Balancers;
 use super::rewind::Rewind;
 use crate::telemetry::log_gate::log_seldom;
 
-/// The longest head of a request, in bytes; a longer one is answered with 431. Node.js has the same limit.
+/// The maximum length of a request's head, in bytes. A longer one is answered with 431. Node.js has the same limit.
 pub const MAX_HEAD: usize = 16 * 1024;
 
-/// How long a connection may be idle between two requests, and take for the head of the second: longer than the 60 s for which
-/// proxies keep theirs, or they would meet closed ones. The first request has [`Lobby`]'s time.
+/// How long a connection may be idle between two requests, the head of the next request included. It is longer than
+/// the 60 s for which proxies keep idle connections, so that a proxy does not reuse a connection that we have just
+/// closed. The first request has the time that [`Lobby`] allows.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// How long accepting pauses after it failed: without file handles, trying again at once only burns a processor.
+/// How long the listener pauses after accepting failed. Without free file descriptors, trying again at once would
+/// only use up a processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The answer to a connection for which too few file descriptors are left: another node may have some.
+/// The answer to a connection when too few file descriptors are left. The client may retry, perhaps on another node.
 const NO_FILES: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// The connection that a request came on.
+/// The connection that brought a request.
 #[derive(Clone)]
 pub struct Arrival {
-    /// The other end of the TCP connection: the client, or a proxy.
+    /// The other end of the TCP connection: the client or a proxy.
     pub address: SocketAddr,
     /// Closes the connection.
     pub kill: Arc<KillSwitch>,
-    /// Leaves the lobby when it has a session.
+    /// The connection's entry in the lobby, which it leaves when it has a session.
     pub guest: Arc<Guest>,
 }
 
-/// What the listener serves: an [`Arrival`] is among the request's extensions.
+/// A service for the requests of a listener. Each request has an [`Arrival`] among its extensions.
 pub trait Serve:
     Service<Request<Body>, Response = Response<Body>, Error = std::convert::Infallible, Future: Send>
     + Clone
@@ -70,12 +72,12 @@ impl<S> Serve for S where
 {
 }
 
-/// A connection that is for HTTP, and what was read of it.
+/// A connection that HTTP must serve, with the bytes that were already read from it.
 pub type GivenBack = (TcpStream, Bytes, Guest);
 
-/// Looks at a connection before HTTP does.
+/// Inspects a connection before HTTP does.
 pub trait Intake: Clone + Send + 'static {
-    /// Serves a connection to its end, or gives it back for HTTP, with what was read of it.
+    /// Serves a connection to its end and returns `None`, or returns it for HTTP with the bytes that were read.
     fn take(
         self,
         stream: TcpStream,
@@ -102,19 +104,20 @@ impl Intake for HttpOnly {
 /// How a listener treats connections.
 #[derive(Clone)]
 pub struct Manners {
-    /// A client that reads nothing for so long is disconnected.
+    /// How long a client may read nothing before it is disconnected.
     pub stall: Duration,
-    /// Counts what is read and written.
+    /// Counts the bytes that are read and written.
     pub traffic: Traffic,
-    /// Whose connections begin with a header of the PROXY protocol.
+    /// The load balancers whose connections begin with a PROXY header.
     pub balancers: Option<Balancers>,
-    /// Where connections wait for their sessions.
+    /// The connections that have no session yet.
     pub lobby: Arc<Lobby>,
-    /// The longest head of a request, in bytes.
+    /// The maximum length of a request's head, in bytes.
     pub max_head: usize,
 }
 
-/// Serves until `stop` is cancelled; then no more connections are accepted, and those that are idle close.
+/// Serves until `stop` is cancelled. Then it accepts no more connections and closes idle ones.
+///
 /// Returns when the last connection is closed.
 pub async fn serve(
     listener: TcpListener,
@@ -132,7 +135,8 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
-                // Small packets must not wait for each other. The first connection tells whether it has that of the listener.
+                // Disable Nagle's algorithm, so that small packets are sent at once. The first connection shows
+                // whether sockets inherit the option from the listener.
                 if !*inherited.get_or_insert_with(|| stream.nodelay().unwrap_or(false)) {
                     let _ = stream.set_nodelay(true);
                 }
@@ -168,13 +172,13 @@ pub async fn serve(
     door.connections.wait().await;
 }
 
-/// Tells a client to come back, if that can be written at once.
+/// Tells a client to retry later, if the kernel takes the answer at once.
 fn refuse_for_files(stream: TcpStream) {
-    // Whether the client reads it does not matter: the connection ends.
+    // An error does not matter: the connection ends either way.
     let _ = stream.into_std().and_then(|mut stream| stream.write(NO_FILES));
 }
 
-/// What connections share.
+/// The state that all connections of a listener share.
 struct Door<S> {
     service: S,
     connections: TaskTracker,
@@ -189,8 +193,8 @@ impl<S: Serve> Door<S> {
     }
 }
 
-/// A connection's task. Written by hand, because it lives as long as the connection: it holds what the intake keeps, and
-/// nothing twice.
+/// The task of one connection. It is a hand-written future because it lives as long as the connection: it holds only
+/// the intake's future, and no second copy of its data.
 struct Visit<F, S> {
     taken: F,
     address: SocketAddr,
@@ -210,14 +214,15 @@ where
             let door = &*self.door;
             let stream = Conn::new(Rewind::new(read, stream), door.manners.stall, door.manners.traffic.clone());
             let arrival = Arrival { address: self.address, kill: stream.kill_switch(), guest: Arc::new(guest) };
-            // HTTP has a task of its own: it is large.
+            // HTTP runs in a task of its own, because its future is large.
             door.connections.spawn(connection(stream, arrival, self.door.clone()));
         }
         Poll::Ready(())
     }
 }
 
-/// The connection without its PROXY header, and whose it is. `None`: it was not what was agreed on.
+/// Reads the PROXY header and returns the connection with the client's address. Returns `None` if the header is
+/// missing or wrong, or the listener stops.
 async fn announced(
     manners: &Manners,
     mut stream: TcpStream,

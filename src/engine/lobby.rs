@@ -1,7 +1,8 @@
-//! Connections that have no session yet: how many there may be, and how long one may take to say what it wants.
+//! Connections that have no session yet: how many there may be, and how long each may take to send a request.
 //!
-//! Limits on sessions do not see them. When there are too many, the one that has waited longest goes: whoever means to
-//! connect says so within a round trip, so that a flood of silent ones closes itself and not the door.
+//! Limits on sessions do not count these connections. When there are too many, the one that has waited longest is
+//! closed. A real client sends its request within a round trip, so a flood of silent connections pushes out its own
+//! members and not real clients.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 use crate::telemetry::metrics::{Metrics, count};
 use crate::telemetry::process;
 
-/// File descriptors that clients leave to the API's listener, Redis and hooks.
+/// The number of file descriptors that are reserved for the API's listener, Redis and hooks.
 const SPARE_FILES: RawFd = 64;
 
-/// Where connections wait for their sessions.
+/// The pending connections of one listener.
 pub struct Lobby {
-    /// 0: no limit.
+    /// The maximum number of pending connections. 0: no limit.
     most: usize,
     patience: Duration,
     guests: Mutex<Guests>,
@@ -31,21 +32,21 @@ pub struct Lobby {
     files: Option<Files>,
 }
 
-/// Keeps some of the process's file descriptors for others.
+/// Reserves some of the process's file descriptors for purposes other than client connections.
 struct Files {
-    /// Clients have descriptors below this one.
+    /// A client's connection must have a descriptor below this number.
     end: RawFd,
     refused: IntCounter,
 }
 
 #[derive(Default)]
 struct Guests {
-    /// By the order in which they came.
+    /// Pending connections in the order in which they came.
     waiting: BTreeMap<u64, CancellationToken>,
     came: u64,
 }
 
-/// A connection without a session.
+/// A connection that has no session yet.
 pub struct Guest {
     lobby: Arc<Lobby>,
     number: u64,
@@ -55,7 +56,8 @@ pub struct Guest {
 }
 
 impl Lobby {
-    /// The public listener's: at most so many guests (0: no limit), each of whom says what it wants within `patience`.
+    /// The pending connections of the public listener: at most `most` (0: no limit), each of which must send a
+    /// request within `patience`.
     pub fn new(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
         let refused = |reason| metrics.handshakes_refused_total.with_label_values(&[reason]);
         let guests = Mutex::default();
@@ -71,14 +73,14 @@ impl Lobby {
         lobby
     }
 
-    /// The API listener's.
+    /// The pending connections of the API listener.
     pub fn of_api(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
         let refused = |reason| metrics.api_connections_refused_total.with_label_values(&[reason]);
         let guests = Mutex::default();
         Arc::new(Self { most, patience, guests, silent: refused("silent"), crowded: refused("pending"), files: None })
     }
 
-    /// That of the listener for other nodes.
+    /// The pending connections of the listener for other nodes.
     pub fn of_nodes(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
         let refused = |reason| metrics.forward_received_total.with_label_values(&[reason]);
         let files = Files::new(process::max_open_files(), refused("files"));
@@ -86,12 +88,12 @@ impl Lobby {
         Arc::new(Self { most, patience, guests, silent: refused("silent"), crowded: refused("pending"), files })
     }
 
-    /// Whether a connection leaves enough file descriptors to others; one that does not is counted as refused.
+    /// Whether enough file descriptors are left after this connection. If not, the connection is counted as refused.
     pub fn has_files_left(&self, connection: &impl AsRawFd) -> bool {
         self.files.as_ref().is_none_or(|files| files.permit(connection.as_raw_fd()))
     }
 
-    /// A connection has come.
+    /// Adds a new connection. Closes the oldest pending one if there are now too many.
     pub fn enter(self: &Arc<Self>) -> Guest {
         let out = CancellationToken::new();
         let mut guests = self.guests();
@@ -107,7 +109,7 @@ impl Lobby {
         Guest { lobby: self.clone(), number, by: Instant::now() + self.patience, out, spoke: AtomicBool::new(false) }
     }
 
-    /// How many wait now.
+    /// The number of pending connections.
     pub fn waiting(&self) -> usize {
         self.guests().waiting.len()
     }
@@ -118,13 +120,14 @@ impl Lobby {
 }
 
 impl Files {
-    /// `None` where the process has no limit.
+    /// Returns `None` if the process has no limit on open files.
     fn new(most: Option<i64>, refused: IntCounter) -> Option<Self> {
         let most = RawFd::try_from(most?).ok()?;
         Some(Self { end: most - SPARE_FILES.min(most / 4), refused })
     }
 
-    /// A new descriptor is the lowest that is free: as many as its number are open, whoever has them.
+    /// A new descriptor always gets the lowest free number, so its number says how many descriptors are in use,
+    /// whatever they are used for.
     fn permit(&self, new: RawFd) -> bool {
         if new >= self.end {
             self.refused.inc();
@@ -134,18 +137,19 @@ impl Files {
 }
 
 impl Guest {
-    /// It has said what it wants. Without a session it may still have to make room.
+    /// Notes that the connection has sent a request. While it has no session, it may still be closed to make room.
     pub fn spoke(&self) {
         self.spoke.store(true, Ordering::Relaxed);
     }
 
-    /// It has a session, or is part of one: it is counted there.
+    /// Notes that the connection has a session, or carries requests of one. It is no longer pending.
     pub fn leave(&self) {
         self.lobby.guests().waiting.remove(&self.number);
         self.spoke();
     }
 
-    /// Resolves when the connection is to be closed, which is counted then: it took too long, or has to make room.
+    /// Resolves when the connection must be closed, because it sent no request in time or has to make room. The
+    /// reason is counted.
     pub async fn shown_out(&self) {
         tokio::select! {
             biased;
@@ -160,7 +164,7 @@ impl Guest {
         self.lobby.crowded.inc();
     }
 
-    /// What it says, unless it is shown out before.
+    /// Waits for `said`. Returns `None` if the connection must be closed before.
     pub async fn hear<T>(&self, said: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -211,7 +215,7 @@ mod tests {
         assert!(!first.out.is_cancelled(), "two fit");
         let third = lobby.enter();
         assert_eq!(first.hear(pending::<()>()).await, None);
-        // What is there already is heard before anybody has to go.
+        // A request that is already there is read before the connection has to make room.
         let fourth = lobby.enter();
         assert_eq!(second.hear(async { 1 }).await, Some(1));
         assert!(!third.out.is_cancelled() && !fourth.out.is_cancelled());

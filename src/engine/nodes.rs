@@ -1,6 +1,7 @@
-//! The listener for other nodes: they bring requests of clients whose sessions are here (`cluster.listen`).
+//! The listener for other nodes (`cluster.listen`). They forward requests of clients whose sessions are on this node.
 //!
-//! What the checkpoint lets through goes to the edge that takes this node's own clients' requests, with the client's address.
+//! The checkpoint verifies each request. A verified request then goes to the same edge as the requests of this node's
+//! own clients, together with the client's address.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -30,15 +31,15 @@ use crate::forward::stamp::MAX_STAMP;
 use crate::forward::tls::NodeTls;
 use crate::telemetry::metrics::Metrics;
 
-/// Where other nodes bring requests.
+/// The listener that receives forwarded requests.
 pub struct Nodes {
-    /// `cluster.listen`.
+    /// The socket of `cluster.listen`.
     pub listener: TcpListener,
-    /// Checks what they bring.
+    /// Verifies that a request comes from another node.
     pub checkpoint: Arc<Checkpoint>,
-    /// Certificates, where they are configured.
+    /// The TLS certificates, if they are configured.
     pub tls: Option<NodeTls>,
-    /// How many connections may be open that have brought nothing yet.
+    /// The maximum number of open connections that have not yet brought a valid request.
     pub most_pending: usize,
 }
 
@@ -56,7 +57,7 @@ pub(super) async fn serve(
 }
 
 impl Nodes {
-    /// Gives what nodes bring to `edge`, until `stop` is cancelled and every connection is closed.
+    /// Passes forwarded requests to `edge`, until `stop` is cancelled and every connection is closed.
     async fn serve(self, edge: impl Serve, config: &config::Server, metrics: &Metrics, stop: CancellationToken) {
         let manners = Manners {
             lobby: Lobby::of_nodes(self.most_pending, config.handshake_timeout.get(), metrics),
@@ -73,7 +74,7 @@ impl Nodes {
     }
 }
 
-/// Takes the requests that the checkpoint lets through to the edge.
+/// Passes the requests that the checkpoint accepts to the edge.
 #[derive(Clone)]
 struct NodeService<S> {
     checkpoint: Arc<Checkpoint>,
@@ -98,7 +99,7 @@ impl<S: Serve> Service<Request<Body>> for NodeService<S> {
                 Ok(checked) => checked,
                 Err(refused) => return Ok(refused),
             };
-            // A node: it is not one of those that have yet to say what they want.
+            // The request proves that the other end is a node, so the connection no longer counts as pending.
             if let Some(arrival) = arrival {
                 arrival.guest.leave();
             }
@@ -111,10 +112,10 @@ impl<S: Serve> Service<Request<Body>> for NodeService<S> {
     }
 }
 
-/// Takes TLS off connections of nodes that show a certificate.
+/// Accepts TLS connections of nodes that present a certificate.
 ///
-/// Whatever serves a connection is given the one kind of stream that it knows: one end of a pair, of which a task here fills
-/// the other. So neither HTTP nor an engine has a second kind to serve.
+/// HTTP and the engines know one type of stream only, [`TcpStream`]. They get one end of a socket pair, and a task
+/// copies between the other end and the TLS stream.
 #[derive(Clone)]
 struct TlsIntake(NodeTls);
 
@@ -141,11 +142,11 @@ impl Intake for TlsIntake {
     }
 }
 
-/// Two streams that are connected to each other.
+/// Makes two streams that are connected to each other.
 fn pair() -> std::io::Result<(TcpStream, TcpStream)> {
     let stream = |end: UnixStream| {
         end.set_nonblocking(true)?;
-        // The kernel's calls are the same for both kinds.
+        // A Unix socket works as a `TcpStream`, because the system calls are the same.
         TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(end)))
     };
     let (near, far) = UnixStream::pair()?;

@@ -1,37 +1,39 @@
-//! What waits for a client of the library, in bytes: the library's own queue counts packets only, and tells nobody how
-//! many of them are left.
+//! Estimates how many bytes wait for a client of socketioxide. The library's own queue counts packets, not bytes, and
+//! does not say how many packets wait.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-/// How much may wait for one client.
+/// The limits of one client's queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Packets.
+    /// The maximum number of packets.
     pub packets: usize,
-    /// Their bytes. One packet always fits.
+    /// The maximum number of bytes. A single packet is accepted even if it is larger.
     pub bytes: usize,
 }
 
-/// Counts what is given to the library for a connection, and what has left the node on it.
+/// Counts the bytes that are given to the library for a connection, and the bytes that the node has written to it.
 ///
-/// What leaves has frames around it, and packets of the library's own between, so it runs ahead. At every packet the count
-/// catches up, so that it is no credit for later; what ran ahead while something waited is in the client's favour.
+/// The written bytes include frame headers and packets of the library itself, so this count runs ahead of the queued
+/// one. When a packet is queued, the queued count is raised to the written count, so that the difference does not
+/// become credit for later packets. Overhead that is written while packets wait makes the client's queue look shorter
+/// than it is.
 #[derive(Debug)]
 pub struct Outstanding {
     bounds: Bounds,
     queued: AtomicU64,
     left: AtomicU64,
-    /// When something last left, as Unix time in ms; 0: never.
+    /// When bytes were last written, as Unix time in ms. 0: never.
     left_at_ms: AtomicU64,
-    /// For so many events more it is asked by itself.
+    /// For how many more events this client is served separately from the broadcast.
     alone: AtomicUsize,
-    /// The kernel takes nothing now.
+    /// The kernel's send buffer is full.
     blocked: AtomicBool,
 }
 
 impl Outstanding {
-    /// Nothing waits.
+    /// Creates the counters of an empty queue.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -43,7 +45,7 @@ impl Outstanding {
         }
     }
 
-    /// Counts a packet that is about to be queued. False: it does not fit.
+    /// Counts a packet that is about to be queued. Returns false if the packet does not fit.
     pub fn take(&self, bytes: usize) -> bool {
         let (bytes, bound) = (bytes as u64, self.bounds.bytes as u64);
         let count = |queued: u64| {
@@ -54,70 +56,74 @@ impl Outstanding {
         self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
     }
 
-    /// The packet was not queued after all.
+    /// Takes back a packet that could not be queued.
     pub fn give_back(&self, bytes: usize) {
         let count = |queued: u64| Some(queued.saturating_sub(bytes as u64));
         let _ = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
     }
 
-    /// Counts an event that is about to be queued for many at once. False: this client is to be asked by itself.
+    /// Counts an event that is about to be broadcast. Returns false if this client must be served separately.
     pub fn share(&self, bytes: usize) -> bool {
         let less = |left: usize| left.checked_sub(1);
         self.alone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() && self.take(bytes)
     }
 
-    /// Somebody's queue was full, perhaps this client's: the library does not say whose. The event is not counted, and the
-    /// client is asked by itself for as many events as its queue has places. So at most two that are not counted can wait.
+    /// Takes back an event of a broadcast that found a full queue. The library does not say whose queue was full, so
+    /// it may be this client's. The client is then served separately for as many events as its queue has places, so
+    /// that at most two uncounted events can wait.
     pub fn unshare(&self, bytes: usize) {
         self.give_back(bytes);
         self.stay_alone();
     }
 
-    /// Its queue is full of packets: those who are served together with it would suffer.
+    /// Serves the client separately for as many events as its queue has places. The caller found the queue full, and
+    /// a broadcast would fail for other clients, too.
     pub fn stay_alone(&self) {
         self.alone.store(self.bounds.packets, Ordering::Relaxed);
     }
 
-    /// Notes whether the kernel takes what is written.
+    /// Notes whether the kernel's send buffer is full.
     pub fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
-    /// Whether the kernel takes nothing of what is written. Never known of a client that polls: it comes when it likes.
+    /// Whether the kernel's send buffer is full. Always false for a polling client, because the node cannot know when
+    /// it polls again.
     pub fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// Bytes that wait. Frames and packets of the library that left meanwhile count as if they had been among them.
+    /// The number of bytes that wait. Frame headers and packets of the library itself that were written meanwhile are
+    /// subtracted, too.
     pub fn waiting(&self) -> usize {
         let waiting = self.queued.load(Ordering::Relaxed).saturating_sub(self.left.load(Ordering::Relaxed));
         usize::try_from(waiting).unwrap_or(usize::MAX)
     }
 
-    /// When something last left, as Unix time in ms; 0: never.
+    /// When bytes were last written, as Unix time in ms. 0: never.
     pub fn left_at_ms(&self) -> u64 {
         self.left_at_ms.load(Ordering::Relaxed)
     }
 
-    /// How many bytes have left so far.
+    /// The number of bytes that have been written so far.
     pub fn departed(&self) -> u64 {
         self.left.load(Ordering::Relaxed)
     }
 
-    /// So many bytes have left the node.
+    /// Counts bytes that the node has written.
     pub fn left(&self, bytes: u64) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
         self.left_at_ms.store(unix_millis(), Ordering::Relaxed);
     }
 
-    /// As far as can be known, everything has left the node.
+    /// Notes that everything has been written, as far as the node can know.
     pub fn drained(&self) {
         self.left.fetch_max(self.queued.load(Ordering::Relaxed), Ordering::Relaxed);
         self.left_at_ms.store(unix_millis(), Ordering::Relaxed);
     }
 }
 
-/// Now, as Unix time in ms.
+/// The current Unix time in ms.
 pub fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

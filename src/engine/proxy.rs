@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: what a TCP balancer says of the connection that it passes on.
+//! The PROXY protocol, versions 1 and 2. With it a TCP load balancer says which client a connection comes from.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,30 +10,31 @@ use tokio::net::TcpStream;
 
 use crate::config::Network;
 
-/// A balancer must have sent its header by then.
+/// How long a load balancer may take to send its header.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest header of version 1 (section 2.1 of its specification), its line end included.
+/// The maximum length of a version 1 header in bytes, with its line end (section 2.1 of the specification).
 pub const MAX_V1: usize = 107;
 
-/// The longest header of version 2 that is taken: 16 bytes, the addresses, and what else the balancer tells.
+/// The maximum length of a version 2 header in bytes: a fixed part of 16 bytes, the addresses, and optional fields.
 pub const MAX_V2: usize = 16 + 4096;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What the first bytes of a connection say so far.
+/// How far the header at the start of a connection has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
-    /// More are needed.
+    /// The header is not complete yet.
     Partial,
-    /// A whole header of so many bytes; the client's address, or none where the balancer speaks for itself.
+    /// A complete header: its length in bytes, and the client's address. The address is `None` when the load balancer
+    /// opened the connection itself or does not tell the address.
     Whole(usize, Option<SocketAddr>),
-    /// No header.
+    /// The bytes are not a valid header.
     Wrong,
 }
 
 impl Header {
-    /// Judges the first bytes of a connection.
+    /// Reads a header from the first bytes of a connection.
     pub fn read(bytes: &[u8]) -> Self {
         match bytes.first() {
             None => Self::Partial,
@@ -58,12 +59,13 @@ fn version_1(bytes: &[u8]) -> Header {
     }
 }
 
-/// `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443`; the outer `None` is no such line.
+/// Reads a version 1 line such as `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443`. The outer `None` means that the line is
+/// wrong, the inner one that it names no client.
 fn line_1(line: &str) -> Option<Option<SocketAddr>> {
     let mut words = line.strip_prefix("PROXY ")?.split(' ');
     let family = words.next()?;
     if family == "UNKNOWN" {
-        // Whatever follows is to be ignored.
+        // The specification says to ignore the rest of the line.
         return Some(None);
     }
     let ips: [&str; 2] = [words.next()?, words.next()?];
@@ -82,13 +84,13 @@ fn line_1(line: &str) -> Option<Option<SocketAddr>> {
     Some(Some(SocketAddr::new(read(ips[0])?, ports[0])))
 }
 
-/// Digits without a sign or zeroes in front.
+/// Reads a port: digits only, without a sign or leading zeroes.
 fn port(text: &str) -> Option<u16> {
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain)
 }
 
-/// `None`: wrong.
+/// Reads a version 2 header. `None`: it is wrong.
 fn version_2(bytes: &[u8]) -> Option<Header> {
     let known = bytes.len().min(SIGNATURE.len());
     if bytes[..known] != SIGNATURE[..known] {
@@ -98,7 +100,7 @@ fn version_2(bytes: &[u8]) -> Option<Header> {
         return Some(Header::Partial);
     };
     let length = 16 + usize::from(u16::from_be_bytes([high, low]));
-    // LOCAL or PROXY of version 2; no protocol but TCP, or one that is not told.
+    // Accept the commands LOCAL (0x20) and PROXY (0x21), and TCP over IPv4 or IPv6 or an unspecified protocol.
     if !matches!(command, 0x20 | 0x21) || !matches!(family, 0x00 | 0x11 | 0x21) || length > MAX_V2 {
         return None;
     }
@@ -125,20 +127,23 @@ fn version_2(bytes: &[u8]) -> Option<Header> {
     Some(Header::Whole(length, source))
 }
 
-/// The balancers that speak the protocol on a listener.
+/// The load balancers that send a PROXY header.
 #[derive(Debug, Clone)]
 pub struct Balancers(Arc<[Network]>);
 
 impl Balancers {
-    /// Connections from these begin with a header; those of others do not, and what looks like one is no HTTP.
+    /// Connections from `trusted` addresses must begin with a header. Connections from other addresses must not:
+    /// their bytes go to HTTP as they are, and a header there is not valid HTTP.
     pub fn new(trusted: &[Network]) -> Self {
         Self(trusted.into())
     }
 
-    /// Takes the header off a connection. Returns the address of the client.
+    /// Reads the header off a connection and returns the client's address.
     ///
     /// # Errors
-    /// No header, a wrong one, or none in time; the connection is to be closed.
+    ///
+    /// The header is missing or wrong, or did not come within [`HEADER_TIMEOUT`]. The caller must close the
+    /// connection.
     pub async fn receive(&self, stream: &mut TcpStream, address: SocketAddr) -> io::Result<SocketAddr> {
         if !self.0.iter().any(|network| network.contains(address.ip())) {
             return Ok(address);
@@ -149,7 +154,7 @@ impl Balancers {
     }
 }
 
-/// Reads a header, and not a byte more.
+/// Reads the header and leaves every byte after it in the stream.
 async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut header = Vec::new();
     let mut seen = [0; 512];

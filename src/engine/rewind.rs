@@ -1,4 +1,4 @@
-//! A stream whose first bytes were read already.
+//! A stream that returns bytes again that were already read from it.
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Gives what was read, then what the stream has.
+/// Returns the bytes that were already read, and then reads from the stream.
 pub(super) struct Rewind<S> {
     read: Bytes,
     stream: S,
@@ -18,7 +18,7 @@ impl<S> Rewind<S> {
         Self { read, stream }
     }
 
-    /// What was read and not asked for since, and the stream.
+    /// Returns the bytes that have not been read again yet, and the stream.
     pub(super) fn into_parts(self) -> (Bytes, S) {
         (self.read, self.stream)
     }
@@ -33,7 +33,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
         buffer.put_slice(&self.read[..length]);
         self.read.advance(length);
         if self.read.is_empty() {
-            // Lets go of the buffer.
+            // Frees the buffer.
             self.read = Bytes::new();
         }
         Poll::Ready(Ok(()))

@@ -1,7 +1,7 @@
-//! A socket's session, from before it exists to its end.
+//! The session of a socket, from before it is opened to its end.
 //!
-//! Events may come before the session is opened, and the client may go at any moment: nothing is lost, nothing overtakes, and
-//! the end is reported once.
+//! Events may arrive before the session is open, and the client may disconnect at any moment. The slot loses no
+//! event, keeps their order, and reports the end of the session once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use crate::engine::validate::validate;
 use crate::event::Event;
 use crate::session::AckId;
 
-/// At most so many events wait until the session is open, which takes microseconds.
+/// The maximum number of events that wait until the session is open. Opening takes microseconds.
 const MAX_EARLY: usize = 1024;
 
 pub(super) struct Slot<G: Gate> {
@@ -22,21 +22,22 @@ pub(super) struct Slot<G: Gate> {
 type Early = VecDeque<(Event, Option<AckId>)>;
 
 enum State<C> {
-    /// CONNECT is not acknowledged yet, or only just.
+    /// CONNECT is not queued yet, or the session is just being opened.
     Waiting(Early),
-    /// The session is open; what came before goes first.
+    /// The session is open, and the events that came before are being handled. New events queue behind them.
     Draining(Early),
     Open(Arc<C>),
-    /// Over. What the client had sent before the session was open is handled first, if it is opened yet.
+    /// The client has disconnected, or was refused. Events that it sent before the session was open are still handled
+    /// if the session is being opened.
     Ended(&'static str, Early),
 }
 
-/// An event that ends its connection.
+/// Why an event ends its connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unfit {
-    /// More events came before the session was open than wait.
+    /// More than [`MAX_EARLY`] events came before the session was open.
     TooEarly,
-    /// Other clients could not read it.
+    /// Other clients could not parse the event.
     Malformed,
 }
 
@@ -49,7 +50,8 @@ impl<G: Gate> Slot<G> {
         Arc::new(Self { gate, state: Mutex::new(State::Waiting(VecDeque::new())) })
     }
 
-    /// Takes an event. It is counted before it is parsed; those that come early are few, and counted later.
+    /// Takes an event. An event of an open session is counted before it is parsed. An event that comes earlier is
+    /// parsed at once and counted when the session is open; there are at most [`MAX_EARLY`] of these.
     pub(super) fn event(&self, event: Event, ack: Option<AckId>) -> Result<(), Unfit> {
         let session = {
             let mut state = self.state.lock().expect("no panic while held");
@@ -73,7 +75,8 @@ impl<G: Gate> Slot<G> {
         Ok(())
     }
 
-    /// Opens the session, unless the client has gone already. `make` returns none when the client is not let in after all.
+    /// Opens the session, unless the client has already disconnected. `make` returns `None` if the client is refused
+    /// after all.
     pub(super) fn open(&self, make: impl FnOnce() -> Option<Arc<G::Client>>) {
         if matches!(*self.state.lock().expect("no panic while held"), State::Ended(..)) {
             return;
@@ -89,7 +92,8 @@ impl<G: Gate> Slot<G> {
         }
     }
 
-    /// The next event that came early. None when there is none and the session is open, or has ended and this was reported.
+    /// The next event that came early. When there are none left, the session becomes open, or its end is reported,
+    /// and `None` is returned.
     fn next_early(&self, session: &Arc<G::Client>) -> Option<(Event, Option<AckId>)> {
         let mut state = self.state.lock().expect("no panic while held");
         if let State::Waiting(early) = &mut *state {
@@ -116,7 +120,7 @@ impl<G: Gate> Slot<G> {
         }
     }
 
-    /// The client is gone.
+    /// Notes that the client has disconnected.
     pub(super) fn end(&self, reason: &'static str) {
         let open = {
             let mut state = self.state.lock().expect("no panic while held");
@@ -128,7 +132,7 @@ impl<G: Gate> Slot<G> {
             *state = State::Ended(reason, early);
             open
         };
-        // Whoever opens or drains finds the end and reports it.
+        // If the session is still being opened, `next_early` sees the end and reports it.
         if let Some(session) = open {
             self.gate.closed(&session, reason);
         }
@@ -142,7 +146,7 @@ mod tests {
     use crate::error::Refusal;
     use crate::session::{Link, Peer};
 
-    /// Notes what becomes of a client.
+    /// Records what happens to a client.
     #[derive(Default)]
     struct Notes(Mutex<Vec<String>>);
 
@@ -187,7 +191,7 @@ mod tests {
         let slot = Slot::new(notes.clone());
         say(&slot, "early");
         slot.open(|| {
-            // CONNECT is answered: the client goes on, on another thread.
+            // CONNECT has been queued: the client's next events come on another thread.
             say(&slot, "next");
             slot.end("gone");
             say(&slot, "late");

@@ -1,8 +1,8 @@
-//! Whether other clients could read an event: it may be sent on as it came, and the official client disconnects
-//! when it gets a packet that it cannot decode.
+//! Checks whether other clients can parse an event. The node may pass an event on unchanged, and the official client
+//! disconnects when it gets a packet that it cannot decode.
 //!
-//! One pass without allocation of values: the text must be a JSON array, and every placeholder of a binary attachment
-//! must have one (Socket.IO protocol v5, "Packet encoding").
+//! The check is one pass that builds no values. The text must be JSON; without attachments it must be an array. Every
+//! placeholder of a binary attachment must name an attachment that exists (Socket.IO protocol v5, "Packet encoding").
 
 use std::fmt;
 
@@ -11,16 +11,17 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 /// Checks an event's text against the number of its attachments.
 ///
 /// # Errors
-/// What JSON, or a placeholder, is wrong with it.
+///
+/// The JSON is malformed, or a placeholder names no attachment.
 pub fn validate(text: &str, attachments: usize) -> Result<(), serde_json::Error> {
-    // The official client reads lone surrogates, so they may be sent on.
+    // The official client can parse lone surrogates, so they may be passed on.
     crate::json::with_whole_strings(text, |text| check(text, attachments))
 }
 
 fn check(text: &str, attachments: usize) -> Result<(), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
     if attachments == 0 {
-        // Without attachments nothing is a placeholder.
+        // Without attachments, an object that looks like a placeholder is ordinary data.
         json.deserialize_seq(Array)?;
     } else {
         Check { attachments }.deserialize(&mut json)?;
@@ -43,7 +44,7 @@ impl<'de> Visitor<'de> for Array {
     }
 }
 
-/// What a value of a map tells of a placeholder.
+/// Checks a value, and tells the object around it what it needs to recognize a placeholder.
 #[derive(Clone, Copy)]
 struct Check {
     attachments: usize,

@@ -1,7 +1,8 @@
-//! Whose a long-polling session is.
+//! Binds a long-polling session to its client.
 //!
-//! Its id on the wire is a secret ([`crate::forward::sid`]). Beside it, a request must come from the address that opened the session,
-//! and carry the credentials that the handshake carried where the contracts look for them.
+//! The session's id is a secret ([`crate::forward::sid`]). In addition, a request must come from the address that
+//! opened the session, and carry the same credentials as the handshake in the places where the contracts look for
+//! them.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use http::{HeaderMap, Uri};
 use crate::contract::model::TokenSource;
 use crate::limits::address_id;
 
-/// What a session's requests must have in common.
+/// A fingerprint of a request's address and credentials. All requests of one session must have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     address: u64,
@@ -20,7 +21,7 @@ pub struct Mark {
     rest: u64,
 }
 
-/// How sessions are bound.
+/// The properties of a request that go into its [`Mark`].
 pub(super) struct Binding {
     by_address: bool,
     header: bool,
@@ -30,7 +31,8 @@ pub(super) struct Binding {
 }
 
 impl Binding {
-    /// By address, if so configured, and by whatever `sources` name: where the contracts look for tokens.
+    /// Binds sessions to the credentials that `sources` name, the places where the contracts look for tokens. With
+    /// `by_address`, it also binds them to the client's address.
     pub(super) fn new(by_address: bool, sources: &[TokenSource]) -> Self {
         let mut binding =
             Self { by_address, header: false, params: Vec::new(), cookies: Vec::new(), hasher: RandomState::new() };
@@ -39,14 +41,14 @@ impl Binding {
                 TokenSource::Header => binding.header = true,
                 TokenSource::Query(name) => binding.params.push(name.clone()),
                 TokenSource::Cookie(name) => binding.cookies.push(name.clone()),
-                // Said in CONNECT only: no request carries it.
+                // These tokens are sent in CONNECT only, so no request carries them.
                 TokenSource::Auth(_) => {}
             }
         }
         binding
     }
 
-    /// The mark of a request.
+    /// The fingerprint of a request.
     pub(super) fn mark(&self, ip: IpAddr, uri: &Uri, headers: &HeaderMap) -> Mark {
         let params: Vec<_> = self.params.iter().map(|name| param(uri, name)).collect();
         let cookies: Vec<_> = self.cookies.iter().map(|name| cookie(headers, name)).collect();
@@ -60,9 +62,9 @@ impl Binding {
 }
 
 impl Mark {
-    /// Whether a request with this mark may use the session.
+    /// Whether a request with the mark `request` may use the session that has this one.
     pub(in crate::engine) fn permits(self, request: Self, websocket: bool) -> bool {
-        // Browsers send no Authorization with a WebSocket.
+        // Browsers cannot send an Authorization header with a WebSocket.
         let header = self.header == request.header || (websocket && request.header == 0);
         self.address == request.address && self.rest == request.rest && header
     }
@@ -73,7 +75,7 @@ fn param<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-/// A cookie's bytes: others beside it may hold any.
+/// The value of a cookie in bytes, because other cookies in the same header need not be text.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let cookies = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
     let mut values = cookies.filter_map(|cookie| cookie.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));

@@ -1,6 +1,6 @@
-//! Who the client is, as far as trusted proxies say: `X-Forwarded-For`, or `Forwarded` (RFC 7239).
+//! Determines a client's address from what trusted proxies report in `X-Forwarded-For` or in `Forwarded` (RFC 7239).
 //!
-//! Only one of the two is read, the one that the proxies are known to set: the other may be the client's own.
+//! Only the one header is read that the proxies are configured to set. The client may have set the other one itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,22 +8,23 @@ use http::HeaderMap;
 
 use crate::config::{ForwardedHeader, Network};
 
-/// No header has more hops that are looked at.
+/// The maximum number of hops that are read from a header, counted from the nearest.
 pub const MAX_HOPS: usize = 64;
 
-/// Reads a header's value, the farthest hop first.
+/// A function that reads a header's value. Its result has the farthest hop first.
 type Read = fn(&str) -> Vec<Option<IpAddr>>;
 
-/// Believes proxies.
+/// Determines the address of a client behind proxies.
 pub(super) struct Proxies {
-    /// Those that are believed.
+    /// The networks of the trusted proxies.
     pub(super) trusted: Vec<Network>,
-    /// Where they say who the client is.
+    /// The header in which the proxies report the client's address.
     pub(super) header: ForwardedHeader,
 }
 
 impl Proxies {
-    /// The last address that no trusted proxy has, if the request comes from a trusted proxy.
+    /// Returns the client's address. If `address` is a trusted proxy, this walks from the nearest hop to the farthest
+    /// and stops at the first address that is not a trusted proxy. Otherwise it is `address` itself.
     pub(super) fn client(&self, address: IpAddr, headers: &HeaderMap) -> IpAddr {
         let is_trusted = |ip: IpAddr| self.trusted.iter().any(|network| network.contains(ip));
         let mut ip = address.to_canonical();
@@ -31,7 +32,7 @@ impl Proxies {
             return ip;
         }
         for hop in self.hops(headers) {
-            // What cannot be read ends what can be believed.
+            // A hop that cannot be read ends the walk: the hops before it are not trusted.
             let Some(hop) = hop else { break };
             ip = hop.to_canonical();
             if !is_trusted(ip) {
@@ -41,7 +42,7 @@ impl Proxies {
         ip
     }
 
-    /// The nearest first.
+    /// The hops that the header reports, the nearest first.
     fn hops(&self, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
         let (name, read): (_, Read) = match self.header {
             ForwardedHeader::XForwardedFor => ("x-forwarded-for", x_forwarded_for),
@@ -63,16 +64,17 @@ impl Proxies {
     }
 }
 
-/// Reads the hops of an `X-Forwarded-For` value, the farthest first; `None` is one that is no address. Some proxies write a port
-/// behind it, and brackets around an IPv6 address.
+/// Reads the hops of an `X-Forwarded-For` value, the farthest first. A hop that is not an address is `None`. An
+/// address may be followed by a port, and an IPv6 address may be in brackets, because some proxies write it so.
 pub fn x_forwarded_for(value: &str) -> Vec<Option<IpAddr>> {
     let address = |hop: &str| hop.parse().ok().or_else(|| node(hop));
     let hops: Vec<_> = value.rsplit(',').take(MAX_HOPS).map(|hop| address(hop.trim())).collect();
     hops.into_iter().rev().collect()
 }
 
-/// Reads the `for` of each element of a `Forwarded` value (RFC 7239, 4), the farthest first; `None` is one that is no
-/// address: hidden, unknown, or missing. A value that breaks the grammar is one such hop: nothing of it is believed.
+/// Reads the `for` parameter of each element of a `Forwarded` value (RFC 7239, 4), the farthest hop first. An element
+/// whose address is hidden, unknown or missing is `None`. A value that breaks the grammar is a single `None`, so that
+/// nothing in it is trusted.
 pub fn forwarded(value: &str) -> Vec<Option<IpAddr>> {
     elements(value).unwrap_or_else(|| vec![None])
 }
@@ -96,7 +98,7 @@ fn elements(value: &str) -> Option<Vec<Option<IpAddr>>> {
     Some(hops)
 }
 
-/// One element: pairs between semicolons. A list may have empty elements (RFC 9110, 5.6.1).
+/// Reads one list element: pairs that are separated by semicolons. A list may have empty elements (RFC 9110, 5.6.1).
 fn element(text: &str) -> Option<(Option<IpAddr>, &str)> {
     let (mut hop, mut seen, mut rest) = (None, false, text);
     if rest.starts_with(',') {
@@ -106,7 +108,7 @@ fn element(text: &str) -> Option<(Option<IpAddr>, &str)> {
         let (name, after) = token(rest)?;
         let (value, after) = value_of(after.strip_prefix('=')?)?;
         if name.eq_ignore_ascii_case("for") {
-            // Each parameter at most once.
+            // Each parameter may appear at most once.
             if std::mem::replace(&mut seen, true) {
                 return None;
             }
@@ -126,7 +128,7 @@ fn token(text: &str) -> Option<(&str, &str)> {
     (length > 0).then(|| text.split_at(length))
 }
 
-/// A token, or a quoted string without its quotes.
+/// Reads a token or a quoted string. The quotes are removed.
 fn value_of(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         return token(text).map(|(value, rest)| (value.to_owned(), rest));
@@ -144,7 +146,8 @@ fn value_of(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]`, `[2001:db8::1]:80`; a port may be hidden (`:_x`).
+/// Reads an address such as `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]` or `[2001:db8::1]:80`. The port may be
+/// obfuscated (`:_x`).
 fn node(text: &str) -> Option<IpAddr> {
     let (address, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -244,7 +247,7 @@ mod tests {
         ] {
             assert_eq!(ip_of(value), "10.0.0.1", "{value}");
         }
-        // The last hop is the proxy's; what a client wrote before it counts for nothing.
+        // The proxy has appended the last hop. The hops before it come from the client and are not trusted.
         assert_eq!(ip_of("for=rubbish, for=192.0.2.1"), "192.0.2.1");
     }
 

@@ -1,4 +1,4 @@
-//! The connections of this node below Socket.IO: one for each client, whatever namespaces it is in.
+//! The connections of this node below Socket.IO. A client has one connection, in any number of namespaces.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::forward::Forwarder;
 use crate::limits::Limits;
 use crate::telemetry::metrics::{Metrics, count};
 
-/// Counts connections, and finds those that are named by requests.
+/// Counts connections, and finds the sessions that requests name.
 pub struct Hub {
     limits: Arc<Limits>,
     forwarder: Arc<Forwarder>,
@@ -27,9 +27,9 @@ pub struct Hub {
     sids: Sids,
 }
 
-/// A place among the connections that a node may have.
+/// Reserves one of the connections that the node may have.
 pub struct Place {
-    /// `None`: somebody else gives the place back.
+    /// `None`: the place is kept, and [`Hub::leave`] gives it back.
     hub: Option<Arc<Hub>>,
     ip: IpAddr,
 }
@@ -54,7 +54,7 @@ impl Hub {
         &self.limits
     }
 
-    /// The sessions by their ids on the wire.
+    /// The table of sessions by their ids.
     pub(super) fn sids(&self) -> &Sids {
         &self.sids
     }
@@ -64,44 +64,45 @@ impl Hub {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Resolves when no client is connected. The listener does not know: it has given WebSockets away.
+    /// Resolves when no client is connected. The listener cannot know this, because it hands its WebSockets to the
+    /// engine.
     pub async fn emptied(&self) {
         while self.open() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Closes every connection; the official client returns, to another node.
+    /// Closes every connection. The official client then reconnects, as a rule to another node.
     pub(in crate::engine) fn close_all(&self) {
         self.sessions().iter().for_each(|session| session.close());
     }
 
-    /// Whether new clients are taken.
+    /// Whether the node takes new clients.
     pub fn accepts(&self) -> bool {
         !self.refuses.load(Ordering::Relaxed)
     }
 
-    /// Sets whether new clients are taken from now on; those that are connected stay.
+    /// Sets whether the node takes new clients. Connected clients stay.
     pub fn accept(&self, yes: bool) {
         self.refuses.store(!yes, Ordering::Relaxed);
     }
 
-    /// How many clients are connected, and were not told to go.
+    /// How many clients are connected and are not being closed by this node.
     pub fn unasked(&self) -> u64 {
         self.open().saturating_sub(self.closing.load(Ordering::Relaxed))
     }
 
-    /// How many polling clients do not know yet that their sessions are closed.
+    /// How many polling clients have not been told yet that their sessions are closed.
     pub fn untold(&self) -> usize {
         self.sids.untold()
     }
 
-    /// Every connection.
+    /// The sessions of all connections.
     pub fn sessions(&self) -> Vec<Arc<EngineSession>> {
         self.all().values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Has the connections measured at every scrape.
+    /// Updates the metrics of connections whenever the metrics are scraped.
     pub fn measured_by(self: &Arc<Self>, metrics: &Metrics) {
         let hub = Arc::downgrade(self);
         metrics.measure(move |metrics| {
@@ -133,7 +134,7 @@ impl Hub {
         metrics.transports.with_label_values(&["polling"]).set(count(sessions.len() - websockets));
     }
 
-    /// A place for one more client of an address; `max` 0 means no limit for the node.
+    /// Reserves a place for one more client with this address. `max` is the node's limit; 0 means no limit.
     pub(super) fn take_place(self: &Arc<Self>, ip: IpAddr, max: u64) -> Result<Place, TurnedAway> {
         let fits = |open| (max == 0 || open < max).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| TurnedAway::Crowded)?;
@@ -151,7 +152,7 @@ impl Hub {
 
     // === for the sessions ===
 
-    /// Gives a session an id on the wire, by which requests find it on whatever node they reach.
+    /// Makes a session's id and adds it to the table. Any node can tell from the id which node has the session.
     pub(super) fn enter_sid(&self, session: &Arc<EngineSession>) -> Box<str> {
         let sid: Box<str> = self.forwarder.new_sid().into();
         self.sids.enter(&sid, session);
@@ -184,7 +185,7 @@ impl Hub {
 }
 
 impl Place {
-    /// Keeps the place until it is given back by [`Hub::leave`].
+    /// Keeps the place until [`Hub::leave`] gives it back.
     pub(super) fn keep(mut self) -> Arc<Hub> {
         self.hub.take().expect("a place is kept once")
     }

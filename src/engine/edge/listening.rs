@@ -1,4 +1,4 @@
-//! How the public listener treats requests and connections, whatever engine serves them.
+//! The parts of the public listener that are the same for every engine.
 
 use tower::Layer;
 
@@ -11,12 +11,12 @@ use crate::engine::listener::{self, Manners, Serve};
 use crate::engine::lobby::Lobby;
 use crate::engine::proxy::Balancers;
 
-/// The edge with what is around it, because no engine knows OPTIONS.
+/// Wraps the edge with CORS, because the engines do not answer OPTIONS requests.
 pub fn around<S: SessionService>(config: &config::Server, edge: Edge<S>) -> impl Serve + use<S> {
     Origins::new(&config.cors_origins).cors().layer(edge)
 }
 
-/// How the public listener treats connections.
+/// The settings of the public listener.
 pub fn manners(config: &config::Server, terms: &Terms) -> Manners {
     let metrics = &terms.metrics;
     Manners {

@@ -1,5 +1,5 @@
-//! Which web pages may connect. Browsers ask permission for polling only; a WebSocket from any page would get
-//! through, with the user's cookies, if nobody looked at its `Origin`.
+//! Decides from which web pages a client may connect. Browsers enforce this (CORS) for long-polling only. A WebSocket
+//! from any page would be accepted with the user's cookies if the node did not check its `Origin`.
 
 use std::sync::Arc;
 
@@ -19,18 +19,19 @@ impl Origins {
         if origins.iter().any(|origin| origin == "*") {
             return Self::Any;
         }
-        // What is no origin was refused when the configuration was checked.
+        // The check of the configuration has already refused values that are not origins.
         Self::These(origins.iter().filter_map(|origin| Origin::read(origin)).collect())
     }
 
-    /// Whether a request may open a connection. One without an `Origin` is not from a web page.
+    /// Whether a request may open a connection. A request without an `Origin` does not come from a web page.
     pub(super) fn permit(&self, headers: &HeaderMap) -> bool {
         let (Self::These(origins), Some(origin)) = (self, headers.get(ORIGIN)) else { return true };
         let Some(origin) = of(origin) else { return false };
         origins.contains(&origin) || origin.is_own(headers)
     }
 
-    /// What browsers are told. A page may send any header: whether it may connect at all is decided by its origin.
+    /// The CORS headers for browsers. A page may send any header, because only its origin decides whether it may
+    /// connect.
     pub(in crate::engine) fn cors(&self) -> CorsLayer {
         let layer =
             CorsLayer::new().allow_methods([Method::GET, Method::POST]).allow_headers(AllowHeaders::mirror_request());
@@ -52,12 +53,13 @@ fn of(header: &HeaderValue) -> Option<Origin> {
     Origin::read(header.to_str().ok()?)
 }
 
-/// An origin (RFC 6454). Two that a browser would call the same are equal.
+/// An origin (RFC 6454). Origins are equal if a browser would treat them as the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::engine) enum Origin {
-    /// `null`: a page in a sandbox, or from a file.
+    /// `null`: the origin of a sandboxed page or of a local file.
     Opaque,
-    /// A scheme, a host (none with `file://`), and a port, where the scheme has a default or one is given.
+    /// A scheme, a host (empty with `file://`), and a port: the given one, or else the scheme's default if it has
+    /// one.
     Named { scheme: String, host: String, port: Option<u16> },
 }
 
@@ -72,8 +74,8 @@ impl Origin {
         Some(Self::Named { scheme: scheme.to_owned(), host: host.to_owned(), port: port.or(default_port(scheme)) })
     }
 
-    /// Whether the page comes from the address that the request goes to. `Host` says no scheme: without a port it is the default of
-    /// the page's, because a browser leaves it out only then.
+    /// Whether the page comes from the same host and port that the request goes to. `Host` has no scheme. If it has
+    /// no port, the default port of the page's scheme is meant, because a browser leaves the port out only then.
     fn is_own(&self, headers: &HeaderMap) -> bool {
         let Self::Named { scheme, host, port } = self else { return false };
         let asked = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_ascii_lowercase);
@@ -82,10 +84,10 @@ impl Origin {
     }
 }
 
-/// The two parts of `rt.example.com:443` or `[::1]:443`.
+/// Splits `rt.example.com:443` or `[::1]:443` into host and port.
 fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     match text.rsplit_once(':') {
-        // A colon within the brackets of an IPv6 address ends no host.
+        // A colon inside the brackets of an IPv6 address does not end the host.
         Some((host, port)) if !port.ends_with(']') => Some((host, Some(port.parse().ok()?))),
         _ => Some((text, None)),
     }

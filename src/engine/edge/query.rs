@@ -1,25 +1,25 @@
-//! The parameters of a request, and the few things of the Engine.IO protocol that the edge has to know.
+//! The query parameters of a request, and the part of the Engine.IO protocol that the edge needs.
 
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, Uri};
 
-/// The parameters of a request.
+/// The query parameters of an Engine.IO request.
 pub struct Query<'a> {
-    /// The session that the request belongs to; `None`: it opens one.
+    /// The session that the request belongs to. `None`: the request opens a session.
     pub sid: Option<&'a str>,
-    /// The transport that is asked for.
+    /// The requested transport.
     pub transport: Option<&'a str>,
-    /// The version of the protocol.
+    /// The version of the Engine.IO protocol.
     pub version: Option<&'a str>,
-    /// The client wants its answers as a script (JSONP).
+    /// The client wants answers as a script (JSONP).
     pub jsonp: bool,
-    /// Something is said twice: two readers could take it for different things.
+    /// A parameter is given twice, so that two readers of the request could understand it differently.
     pub ambiguous: bool,
 }
 
 impl<'a> Query<'a> {
-    /// Reads them.
+    /// Reads the parameters of a request's address.
     pub fn read(uri: &'a Uri) -> Self {
         let pairs = || uri.query().unwrap_or("").split('&').filter_map(|pair| pair.split_once('='));
         let find = |name: &str| pairs().find(|(key, _)| *key == name).map(|(_, value)| value);
@@ -34,7 +34,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Tells a polling client that its transport was closed.
+/// The answer that tells a polling client that its session is closed. A POST is answered with `ok`.
 pub(super) fn close_packet(method: &Method) -> Response<Body> {
     let text = if method == Method::GET { "1" } else { "ok" };
     let mut response = Response::new(Body::from(text));

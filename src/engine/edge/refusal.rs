@@ -1,5 +1,5 @@
-//! What a handshake that finds no place is answered with. The official client comes back after any of these, with its own
-//! back-off; `Retry-After` is for those who look at it.
+//! The answers to requests that the edge does not serve. The official client retries after each of them, with its own
+//! back-off. `Retry-After` is for clients that read it.
 
 use axum::body::Body;
 use http::header::{self, HeaderValue};
@@ -8,31 +8,31 @@ use http::{Response, StatusCode};
 use crate::error::{Code, Refusal};
 use crate::forward::NotForwarded;
 
-/// How long a client that found no place should wait, in seconds.
+/// How long a client should wait before it retries when the node cannot take it.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Why a request is not served.
+/// The reason why a request is not served.
 #[derive(Debug, Clone)]
 pub enum TurnedAway {
     /// The web page's origin may not connect.
     Origin,
-    /// The node is going.
+    /// The node is draining.
     Leaving,
-    /// The node has as many connections as it may have.
+    /// The node has as many connections as it may have, or too many requests are being forwarded.
     Crowded,
-    /// The address has, or has come too often.
+    /// The client's address has too many connections, or has opened too many in a short time.
     Limited(Refusal),
-    /// The request is no handshake that could be served.
+    /// The request is not a handshake that can be served.
     Malformed,
-    /// A WebSocket by HTTP/1.0, which knows no upgrades (RFC 9110, 7.8).
+    /// A WebSocket handshake over HTTP/1.0, which has no upgrades (RFC 9110, 7.8).
     OldHttp,
-    /// Another version of Engine.IO.
+    /// The client speaks another version of Engine.IO.
     OtherVersion,
-    /// No session has this id, or it is somebody else's.
+    /// No session has this id, or the session belongs to another client.
     UnknownSession,
-    /// The session's last body is still on its way.
+    /// The client is still sending another body.
     Overlap,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     SlowBody,
     /// The body is larger than `server.max_payload`.
     TooLarge,
@@ -55,7 +55,7 @@ impl From<NotForwarded> for TurnedAway {
 }
 
 impl TurnedAway {
-    /// For `roomcast_handshakes_refused_total`.
+    /// The value of the label `reason` of `roomcast_handshakes_refused_total`.
     pub(in crate::engine) fn reason(&self) -> &'static str {
         match self {
             Self::Origin => "origin",
@@ -91,7 +91,8 @@ impl TurnedAway {
             Self::OtherVersion => {
                 json(StatusCode::BAD_REQUEST, r#"{"code":5,"message":"Unsupported protocol version"}"#.into())
             }
-            // As Engine.IO's own server says it: whose id it is, if anybody's, is not told.
+            // The same answer as Engine.IO's own server gives. It does not say whether the id belongs to another
+            // client.
             Self::UnknownSession => {
                 json(StatusCode::BAD_REQUEST, r#"{"code":1,"message":"Session ID unknown"}"#.into())
             }

@@ -1,4 +1,4 @@
-//! A client's connection below Socket.IO, from its handshake to its end, whatever transport it uses.
+//! A client's connection below Socket.IO, from its handshake to its end, on any transport.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,41 +11,43 @@ use super::hub::{Hub, Place};
 use crate::auth::Handshake;
 use crate::session::Peer;
 
-/// An engine's side of a client's connection: its state, and how to close it.
+/// The engine's side of a client's connection.
 pub trait Connection: Any + Send + Sync {
-    /// Packets that wait for the client, as far as that can be known, and their bytes.
+    /// The number of packets that wait for the client, as far as the engine knows it, and their bytes.
     fn waiting(&self) -> (usize, usize);
 
-    /// Whether compression was agreed on with the client.
+    /// Whether messages to the client may be compressed.
     fn compresses(&self) -> bool;
 
-    /// Whether the client is on a WebSocket. One that is only being tried does not count.
+    /// Whether the client uses a WebSocket. A WebSocket whose upgrade is not complete does not count.
     fn is_websocket(&self) -> bool;
 
-    /// Closes the connection, so that the official client sees `transport close` and returns. What is queued is sent before.
+    /// Sends what is queued, and then closes the connection. The official client sees `transport close` and
+    /// reconnects.
     fn close(self: Arc<Self>, session: &Arc<EngineSession>);
 
-    /// A Socket.IO id by which others may know a client that polls, once it has one.
+    /// The Socket.IO id of a polling client, if it has one yet. The audit log may show it.
     fn public_id(&self) -> Option<ByteString>;
 }
 
-/// A client's connection. It is counted among the node's connections for as long as it lives, or until it is over.
+/// A client's connection. It counts as one of the node's connections until it ends or is dropped.
 pub struct EngineSession {
     peer: Peer,
     number: u64,
     hub: Arc<Hub>,
-    /// What the request said that opened it: every namespace asks for it. Forgotten when the session is over.
+    /// The handshake's tokens and headers, which every namespace needs when the client connects to it. Dropped when
+    /// the session ends.
     handshake: Mutex<Option<Box<Handshake>>>,
     connection: OnceLock<Arc<dyn Connection>>,
     named: OnceLock<Box<Naming>>,
     closing: AtomicBool,
-    /// A body is on its way.
+    /// The client is sending a body.
     posts: AtomicBool,
-    /// It is over: its place was given back.
+    /// The session has ended and is no longer counted.
     over: AtomicBool,
 }
 
-/// How requests name a session, and which of them may use it.
+/// The id by which requests name a session, and the fingerprint that they must have.
 struct Naming {
     sid: Box<str>,
     mark: Mark,
@@ -69,21 +71,21 @@ impl EngineSession {
         session
     }
 
-    /// The client, as its handshake described it.
+    /// The client's address, transport and user agent, as its handshake gave them.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// What the client said as it opened the session, with what it says as it connects to a namespace.
+    /// The handshake that opened the session, together with the payload of the client's CONNECT.
     pub fn handshake(&self, auth: Option<serde_json::Value>, recoverable: bool) -> Handshake {
         let opened = self.handshake.lock().expect("no panic while held").as_deref().cloned().unwrap_or_default();
         Handshake { auth, recoverable, ..opened }
     }
 
-    /// Sets the engine's side of the connection. Called once, when the engine has opened the connection.
+    /// Sets the engine's side of the connection. The engine calls this once, when it has opened the connection.
     pub(in crate::engine) fn serve_by(self: &Arc<Self>, connection: Arc<dyn Connection>) {
         let connection = self.connection.get_or_init(|| connection);
-        // It was closed before it was open.
+        // The session was closed before the engine had opened its connection.
         if self.is_closing() {
             connection.clone().close(self);
         }
@@ -94,13 +96,13 @@ impl EngineSession {
         self.connection.get()
     }
 
-    /// The engine's side of the connection, where it is of this engine's type.
+    /// The engine's side of the connection, if it is of type `C`.
     pub(in crate::engine) fn connection_as<C: Connection>(&self) -> Option<Arc<C>> {
         let any: Arc<dyn Any + Send + Sync> = self.connection.get()?.clone();
         any.downcast().ok()
     }
 
-    /// Gives the session an id under which its client's requests find it: those that have this mark.
+    /// Makes the id by which the client's requests name the session. Only requests with this mark may use it.
     pub(in crate::engine) fn assign_sid(self: &Arc<Self>, mark: Mark) -> &str {
         let naming = self.named.get_or_init(|| Box::new(Naming { sid: self.hub.enter_sid(self), mark }));
         &naming.sid
@@ -111,24 +113,24 @@ impl EngineSession {
         self.named.get().is_some_and(|naming| naming.mark.permits(request, websocket))
     }
 
-    /// The Socket.IO id that others may know it by, for the audit log.
+    /// The client's Socket.IO id, for the audit log.
     pub(super) fn public_id(&self) -> Option<ByteString> {
         self.connection.get()?.public_id()
     }
 
-    /// Notes that the client sends a body, for as long as what is returned lives. A client has one on its way at a time: each
-    /// may be as long as a message, and come slowly.
+    /// Marks that the client is sending a body, until the returned guard is dropped. A client may send only one body
+    /// at a time, because each may be as large as a message and may come slowly.
     pub(super) fn posting(self: &Arc<Self>) -> Result<Posting, Overlap> {
         if self.posts.swap(true, Ordering::AcqRel) { Err(Overlap) } else { Ok(Posting(self.clone())) }
     }
 
-    /// Whether the node is closing it.
+    /// Whether this node is closing the session.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Closes the connection, so that the official client sees `transport close` and returns. What is queued is sent before.
-    /// Needs a Tokio runtime.
+    /// Sends what is queued, and then closes the connection. The official client sees `transport close` and
+    /// reconnects. Must be called within a Tokio runtime.
     pub fn close(self: &Arc<Self>) {
         if self.closing.swap(true, Ordering::AcqRel) {
             return;
@@ -139,14 +141,16 @@ impl EngineSession {
         }
     }
 
-    /// Remembers the session as closed, so that a client that polls later is told so. With `untold` a drain waits for it.
+    /// Remembers the session's id as closed, so that later polls are answered with a close packet. With `untold`, a
+    /// drain waits until the client has been told.
     pub(in crate::engine) fn remember_closed(&self, untold: bool) {
         if let Some(naming) = self.named.get() {
             self.hub.sids().close(&naming.sid, untold);
         }
     }
 
-    /// Gives the place among the connections back. An engine may keep a session longer than its connection lives.
+    /// Stops counting the session among the node's connections. An engine may keep the session itself longer than its
+    /// connection lives.
     pub(in crate::engine) fn end(&self) {
         if self.over.swap(true, Ordering::AcqRel) {
             return;
@@ -165,10 +169,10 @@ impl Drop for EngineSession {
     }
 }
 
-/// A body of a client that is on its way.
+/// A guard that lives while the client sends a body.
 pub(super) struct Posting(Arc<EngineSession>);
 
-/// There is one already.
+/// The client is already sending a body.
 #[derive(Debug)]
 pub(super) struct Overlap;
 

@@ -1,7 +1,7 @@
-//! The one table that finds a session by its id on the wire. Ids are made by [`crate::forward`]: each is a secret that only the
-//! client is told, in the answer to its handshake, and names its node.
+//! The table that finds a session by its Engine.IO session id. [`crate::forward`] makes these ids. Each is a secret
+//! that only the client learns, in the answer to its handshake, and it names the session's node.
 //!
-//! A session that opened with a WebSocket is in no table: no later request belongs to it.
+//! A session that began with a WebSocket is not in the table, because no later request names it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -13,10 +13,10 @@ use super::session::EngineSession;
 /// packet; later ones with "Session ID unknown".
 const REMEMBER_CLOSED: Duration = Duration::from_secs(30);
 
-/// How long a drain waits for a polling client to come for the news that its session is closed.
+/// How long a drain waits for a polling client to learn that its session is closed.
 const NEWS: Duration = Duration::from_secs(3);
 
-/// The most closed sessions that are remembered.
+/// The maximum number of closed sessions that are remembered.
 const MAX_CLOSED: usize = 65_536;
 
 /// The table from session id to session.
@@ -26,30 +26,30 @@ pub(super) struct Sids {
     closed: Mutex<HashMap<Box<str>, Closed>>,
 }
 
-/// A session that a request names.
+/// The result of looking up a session id.
 pub(super) enum Named {
-    /// It is open.
+    /// The session is open.
     Open(Arc<EngineSession>),
-    /// The node closed it a short while ago, and its client may not know.
+    /// The node closed the session at most [`REMEMBER_CLOSED`] ago, so its client may not know it yet.
     Closed,
-    /// No session of this node has this id.
+    /// No session of this node has the id.
     Unknown,
 }
 
 /// A polling session that the node has closed.
 struct Closed {
     at: Instant,
-    /// The client polls, and does not know it yet.
+    /// The client polls and has not been told yet.
     untold: bool,
 }
 
 impl Sids {
-    /// Enters a session under an id by which requests find it.
+    /// Adds a session under its id.
     pub(super) fn enter(&self, sid: &str, session: &Arc<EngineSession>) {
         self.open().insert(sid.into(), Arc::downgrade(session));
     }
 
-    /// The session that a request names.
+    /// Looks up the session that a request names.
     pub(super) fn find(&self, sid: &str) -> Named {
         let open = self.open().get(sid).and_then(Weak::upgrade);
         match open {
@@ -59,12 +59,12 @@ impl Sids {
         }
     }
 
-    /// Forgets a session that is over.
+    /// Removes a session that has ended.
     pub(super) fn remove(&self, sid: &str) {
         self.open().remove(sid);
     }
 
-    /// Remembers that the node closed a session; with `untold`, that its client has to hear of it.
+    /// Remembers that the node closed a session. `untold`: its client has not been told yet.
     pub(super) fn close(&self, sid: &str, untold: bool) {
         self.remove(sid);
         let mut closed = self.closed();
@@ -76,14 +76,15 @@ impl Sids {
         }
     }
 
-    /// The client of a closed session was told.
+    /// Notes that the client of a closed session has been told.
     pub(super) fn told(&self, sid: &str) {
         if let Some(closed) = self.closed().get_mut(sid) {
             closed.untold = false;
         }
     }
 
-    /// How many polling clients do not know yet that their sessions are closed, and may still come for the news.
+    /// How many polling clients have not been told yet that their sessions are closed, and may still poll before a
+    /// drain stops waiting for them.
     pub(super) fn untold(&self) -> usize {
         self.closed().values().filter(|closed| closed.untold && closed.at.elapsed() < NEWS).count()
     }
