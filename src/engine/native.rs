@@ -1,9 +1,12 @@
-//! The engine of our own: sessions of Engine.IO 4 that cost little while idle and little for each delivery.
+//! The native engine. Its Engine.IO 4 sessions need little memory while they are idle, and little work for each
+//! delivery.
 //!
-//! A client that opens with a WebSocket is taken by `intake` before HTTP sees it. Every other request comes through HTTP and the
-//! edge to `http`: long-polling, the upgrade from it, and WebSocket handshakes on connections that had other requests before.
+//! `intake` takes a client that opens with a WebSocket before HTTP sees it. All other requests come through HTTP and
+//! the edge to `http`: long-polling, upgrades from it, and WebSocket handshakes on connections that have already
+//! carried other requests.
 //!
-//! Built in two steps, as the other: [`NativeCarrier`] brings events to clients, [`NativeEngine`] lets clients in.
+//! It is built in two steps, like the other engine: [`NativeCarrier`] delivers events to clients, [`NativeEngine`]
+//! lets clients in.
 
 mod candidate;
 mod carrier;
@@ -48,7 +51,7 @@ use super::{Gate, Terms};
 use crate::config;
 use crate::telemetry::metrics::Metrics;
 
-/// What all connections share.
+/// The state that all connections share.
 struct Shared<G> {
     gate: Arc<G>,
     namespaces: HashSet<Arc<str>>,
@@ -59,7 +62,7 @@ struct Shared<G> {
     ping_interval: Duration,
     ping_timeout: Duration,
     connect_timeout: Duration,
-    /// A client that takes nothing for so long is gone.
+    /// How long a client may take nothing of what is sent before it is disconnected.
     stall: Duration,
     bounds: Bounds,
     deflate: Option<Deflate>,
@@ -76,7 +79,8 @@ pub struct NativeEngine<G: Gate> {
 }
 
 impl<G: Gate> NativeEngine<G> {
-    /// An engine for the carrier's namespaces, whose clients `gate` lets in. Needs a Tokio runtime.
+    /// Builds an engine for the carrier's namespaces. `gate` decides which clients may connect. Must be called within
+    /// a Tokio runtime.
     pub fn new(config: &config::Server, terms: &Terms, carrier: &Arc<NativeCarrier>, gate: &Arc<G>) -> Self {
         let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
         let (ping_interval, ping_timeout) = (config.ping_interval.get(), config.ping_timeout.get());
@@ -122,7 +126,7 @@ impl<G: Gate> NativeEngine<G> {
         self.hub.emptied().await;
     }
 
-    /// Closes every connection; the official client returns, to another node.
+    /// Closes every connection. The official client then reconnects, as a rule to another node.
     pub fn close_all(&self) {
         self.hub.close_all();
     }

@@ -1,7 +1,8 @@
-//! The engine on socketioxide: every transport, rooms and broadcasts through its adapter.
+//! The engine on the library socketioxide. The library serves every transport; rooms and broadcasts go through its
+//! adapter.
 //!
-//! Built in two steps, because the gateway publishes through the one and receives from the other: [`SocketioxideCarrier`]
-//! brings events to clients, [`SocketioxideEngine`] lets clients in.
+//! It is built in two steps, because the gateway publishes through the first and receives from the second:
+//! [`SocketioxideCarrier`] delivers events to clients, [`SocketioxideEngine`] lets clients in.
 
 mod adapter;
 mod carrier;
@@ -33,10 +34,10 @@ use super::outstanding::Bounds;
 use super::{Gate, Terms};
 use crate::config;
 
-/// Read buffers of WebSockets: what idle connections hold of them adds up.
+/// The size of a WebSocket's read buffer in bytes. It is small, because every idle connection keeps one.
 const WS_READ_BUFFER: usize = 1024;
 
-/// A packet may have at most so many binary attachments.
+/// The maximum number of binary attachments of a packet.
 const MAX_ATTACHMENTS: usize = 1024;
 
 type Adapter = NodeAdapter<Emitter>;
@@ -47,12 +48,13 @@ pub struct SocketioxideEngine {
     service: LibraryService,
     config: config::Server,
     terms: Terms,
-    // Keeps the namespaces.
+    // Keeps the library's namespaces alive.
     _io: SocketIo<Adapter>,
 }
 
 impl SocketioxideEngine {
-    /// An engine for the carrier's namespaces, whose clients `gate` lets in. Needs a Tokio runtime.
+    /// Builds an engine for the carrier's namespaces. `gate` decides which clients may connect. Must be called within
+    /// a Tokio runtime.
     pub fn new<G: Gate>(
         config: &config::Server,
         terms: &Terms,
@@ -68,7 +70,7 @@ impl SocketioxideEngine {
             .ping_timeout(config.ping_timeout.get())
             .connect_timeout(config.connect_timeout.get())
             .max_buffer_size(config.queue)
-            // Each bounds another transport; all must be set.
+            // Each of these options limits another transport, so all must be set.
             .max_payload(config.max_payload.bytes())
             .ws_max_message_size(max_payload)
             .ws_max_frame_size(max_payload)
@@ -105,7 +107,7 @@ impl SocketioxideEngine {
         self.hub.emptied().await;
     }
 
-    /// Closes every connection; the official client returns, to another node.
+    /// Closes every connection. The official client then reconnects, as a rule to another node.
     pub fn close_all(&self) {
         self.hub.close_all();
     }

@@ -1,8 +1,8 @@
-//! One task for each client: takes what the client sends, keeps time, and ends it. It lives as long as the session, whatever
-//! the transport is.
+//! The task of one client. It handles what the client sends, sends heartbeats, and ends the session. It lives as long
+//! as the session, on any transport.
 //!
-//! Written as a future by hand, so that an idle connection is this struct and nothing else: bytes are read into a buffer
-//! that all connections of a thread share, and only what is incomplete is kept.
+//! It is a hand-written future, so that an idle connection is this struct and nothing else. Bytes are read into a
+//! buffer that all connections of a thread share; only an incomplete frame is kept.
 
 mod polled;
 
@@ -26,40 +26,40 @@ use crate::engine::conn::Turned;
 use crate::engine::edge::EngineSession;
 use crate::engine::{CLOSED_BY_US, Gate};
 
-/// What is read at once: small events of this size together are handled within about a millisecond.
+/// The maximum number of bytes in one read. A read full of small events takes about 1 ms to handle.
 const READ_BUFFER: usize = 16 * 1024;
 
-/// A busy client lets the others run after so many reads.
+/// A busy client's task yields after this many reads.
 const MAX_READS: usize = 2;
 
-/// A client that is told that the connection ends has so long to read it.
+/// How long the task waits for a client to close its WebSocket after the close frame is queued.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// How late a timer may be without a reason to give the client more time.
+/// A timer that is this much late is normal. Only a longer delay gives the client more time.
 const TIMER_SLACK: std::time::Duration = std::time::Duration::from_millis(20);
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Why a connection ends, as Socket.IO's own server names it.
+/// Why a connection ends. [`End::reason`] translates it to the names that Socket.IO's own server uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The client has closed it.
+    /// The client has closed the connection, perhaps with a code.
     Closed(Option<u16>),
-    /// We have.
+    /// This node has closed the connection.
     ClosedByUs,
-    /// The bytes ended, or could not be written.
+    /// The stream has ended, or could not be written.
     Lost,
-    /// No answer to a ping.
+    /// The client has not answered a ping in time.
     PingTimeout,
-    /// Connected to no namespace in time.
+    /// The client has not connected to a namespace in time.
     Idle,
-    /// Not WebSocket.
+    /// The bytes are not valid WebSocket frames.
     Violation(Violation),
-    /// Not Socket.IO.
+    /// The messages are not valid Engine.IO or Socket.IO packets.
     Malformed,
-    /// Two polls at a time, or what no client that polls does.
+    /// The client polled twice at a time, or sent a request that no polling client sends.
     Misused,
 }
 
@@ -83,7 +83,7 @@ impl End {
         }
     }
 
-    /// The close frame that says so; `None`: nobody listens.
+    /// The close frame for this reason. `None`: the client would not read one.
     fn farewell(self) -> Option<Bytes> {
         match self {
             Self::Lost | Self::PingTimeout | Self::Misused => None,
@@ -94,33 +94,33 @@ impl End {
     }
 }
 
-/// The heartbeat: as Node's, the first ping goes after one interval.
+/// The state of the heartbeat. As in Node.js, the first ping is sent after one interval.
 #[derive(Debug, Clone, Copy)]
 enum Heart {
     PingAt(Instant),
     PongBy(Instant),
 }
 
-/// A connection.
+/// The task of one client's connection.
 pub(super) struct Session<G: Gate> {
     shared: Arc<Shared<G>>,
     transport: Transport,
     wire: Arc<Wire>,
     reader: Reader,
-    /// A frame that is not complete.
+    /// The bytes of an incomplete frame, or bytes that were read before this task began.
     rest: Vec<u8>,
     inbox: Inbox<G>,
     heart: Heart,
     connect_by: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
-    /// The farewell is queued; until then we wait for the client to read it.
+    /// Set when the session has ended: how long the task waits for the client to read the end.
     ending: Option<Instant>,
 }
 
-/// How a client's packets come.
+/// The way in which a client's packets arrive.
 enum Transport {
     WebSocket(OwnedReadHalf),
-    /// They are posted. The connection stays counted until the client was told of the end.
+    /// The client posts its packets. The connection stays counted until the client has been told of the end.
     Polling {
         connection: Arc<EngineSession>,
         posted: Option<Box<Posting>>,
@@ -128,7 +128,8 @@ enum Transport {
 }
 
 impl<G: Gate> Session<G> {
-    /// A WebSocket whose handshake is answered. `read` came with it.
+    /// The session of a WebSocket whose handshake has been answered. `read` holds the bytes that came after the
+    /// handshake.
     pub(super) fn new(
         shared: Arc<Shared<G>>,
         stream: OwnedReadHalf,
@@ -139,7 +140,7 @@ impl<G: Gate> Session<G> {
         Self::over(Transport::WebSocket(stream), shared, wire, inbox, read)
     }
 
-    /// A client that polls.
+    /// The session of a polling client.
     pub(super) fn polling(
         shared: Arc<Shared<G>>,
         wire: Arc<Wire>,
@@ -198,7 +199,7 @@ impl<G: Gate> Session<G> {
         let own = turns.own();
         let outcome = self.read_into(&mut buffer, cx);
         BUFFER.set(buffer);
-        // What was answered while reading goes at once, together.
+        // Write the answers to everything that was read together.
         if self.wire.flush() == Flushed::More {
             cx.waker().wake_by_ref();
         }
@@ -208,7 +209,7 @@ impl<G: Gate> Session<G> {
 
     fn read_into(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Result<(), End> {
         if !self.rest.is_empty() {
-            // What came with the handshake, perhaps.
+            // At first, these are the bytes that came after the handshake.
             self.take_rest()?;
         }
         for _ in 0..MAX_READS {
@@ -238,13 +239,13 @@ impl<G: Gate> Session<G> {
         let mut rest = std::mem::take(&mut self.rest);
         let used = self.take(&mut rest)?;
         if used < rest.len() {
-            // Of a large message nothing stays.
+            // Keep only the unread bytes, so that a large message does not leave its buffer behind.
             self.rest = if used == 0 { rest } else { rest[used..].to_vec() };
         }
         Ok(())
     }
 
-    /// Takes every complete frame. Returns how many bytes they had.
+    /// Handles every complete frame. Returns their length in bytes.
     fn take(&mut self, bytes: &mut [u8]) -> Result<usize, End> {
         let mut used = 0;
         loop {
@@ -274,7 +275,7 @@ impl<G: Gate> Session<G> {
 
     // === writing ===
 
-    /// Goes on with what the kernel did not take, once it takes more.
+    /// Continues to write when the kernel takes more bytes.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while let Some(since) = self.wire.blocked_since() {
             match self.wire.poll_writable(cx) {
@@ -309,7 +310,7 @@ impl<G: Gate> Session<G> {
         match self.heart {
             Heart::PingAt(at) if at <= now => {
                 self.wire.ping(packet::PING);
-                // Timers are late by a moment; a node that was held up longer gives the client its whole time.
+                // Timers are always slightly late. If the node was held up for longer, the client gets its full time.
                 let sent = if now - at < TIMER_SLACK { at } else { now };
                 self.heart = Heart::PongBy(sent + self.shared.ping_timeout);
             }
@@ -321,7 +322,8 @@ impl<G: Gate> Session<G> {
         self.wait_until(next, now, End::PingTimeout, cx)
     }
 
-    /// Has the task woken at that time, or earlier. What should have happened by then is looked at by the next call.
+    /// Has the task woken at `at` or earlier. Returns the error `late` if `at` has passed. The caller must check
+    /// again when the task runs.
     fn wait_until(&mut self, at: Instant, now: Instant, late: End, cx: &mut Context<'_>) -> Result<(), End> {
         if at <= now {
             return Err(late);
@@ -337,12 +339,12 @@ impl<G: Gate> Session<G> {
 
     // === the end ===
 
-    /// Ends the sessions, and says farewell where somebody listens. True when nothing is left to do.
+    /// Ends the client's sessions, and tells the client if it can still hear it. Returns true when the task is done.
     fn end(&mut self, end: End) -> bool {
         self.inbox.end(end.reason());
         if let Transport::Polling { posted, .. } = &mut self.transport {
             *posted = None;
-            // It may have moved to its WebSocket just now.
+            // The client may have moved to its WebSocket just now.
             self.move_over();
         }
         if let Transport::Polling { .. } = &self.transport {
@@ -364,7 +366,8 @@ impl<G: Gate> Session<G> {
         }
     }
 
-    /// Waits until the farewell is written and the client has closed; what it still sends is thrown away.
+    /// Waits until the close frame is written and the client has closed its side. Everything that the client still
+    /// sends is discarded.
     fn poll_farewell(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.wire.register(cx);
         let now = Instant::now();
@@ -386,7 +389,8 @@ impl<G: Gate> Session<G> {
             match Pin::new(stream).poll_read(cx, &mut unread) {
                 Poll::Pending => break false,
                 Poll::Ready(Ok(())) if !unread.filled().is_empty() => {}
-                // Half closed, it may still read.
+                // The client has closed its sending side. It may still read, so finish only when everything is
+                // written.
                 Poll::Ready(result) => break drained || result.is_err(),
             }
         };
@@ -417,7 +421,7 @@ impl<G: Gate> Future for Session<G> {
 
 impl<G: Gate> Drop for Session<G> {
     fn drop(&mut self) {
-        // Whatever ends the task, the sessions end with it.
+        // Ends the sessions even if the task is aborted.
         self.inbox.end("transport close");
         match self.transport {
             Transport::WebSocket(_) => self.wire.give_up(),

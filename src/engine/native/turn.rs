@@ -1,9 +1,10 @@
-//! Writes the connections that have something to say: each once in a turn, however much was appended to it.
+//! Writes connections that have queued packets. A connection is written once in a turn, however many packets were
+//! appended to it.
 //!
-//! No timer: a turn begins as soon as the runtime comes to it, which is after the publisher's own step. A small room is
-//! written by the client's task that spoke, at the end of its step ([`Turns::own`]): no other task, and no other thread, is woken
-//! for it. A large room is written in slices, by as many writers as there are processors, so that none of them holds a thread
-//! for long.
+//! There is no timer: a turn begins as soon as the runtime gets to it, after the publisher's own step. When a client
+//! publishes to a small room, its own task writes the room's connections at the end of its step ([`Turns::own`]), so
+//! that no other task or thread must be woken. A large room is written in slices by as many writers as there are
+//! worker threads, so that no writer holds a thread for long.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,34 +20,34 @@ use tokio::task::AbortHandle;
 use super::wire::{Flushed, Wire};
 use crate::telemetry::metrics::Metrics;
 
-/// A writer takes so many connections at once, so that the others have some, too.
+/// The maximum number of connections that a writer takes at once, so that the other writers get some, too.
 const SLICE: usize = 128;
 
-/// A writer that has held its thread for so long lets others run. Half of what is promised (1 ms): between two looks at the
-/// clock the kernel takes its time, too.
+/// How long a writer may hold its thread. It is half of the promised 1 ms, because system calls between two looks at
+/// the clock take time, too.
 const MOST: Duration = Duration::from_micros(500);
 
-/// After so many connections it looks at the clock: at 3 to 10 µs a write, every 12 to 40 µs.
+/// A writer looks at the clock after this many connections. A write takes 3 to 10 µs, so that is every 12 to 40 µs.
 const LOOK: usize = 4;
 
-/// So many connections a client's task writes by itself: about 0.1 ms.
+/// The maximum number of connections that a client's task writes itself. That takes about 0.1 ms.
 const OWN: usize = 32;
 
-/// An idle list keeps no more room than this.
+/// The maximum capacity that an empty list of waiting connections keeps.
 const KEPT_CAPACITY: usize = 4096;
 
 thread_local! {
     static OWNED: RefCell<Owned> = const { RefCell::new(Owned { open: false, wires: Vec::new() }) };
 }
 
-/// What the task that runs now will write by itself.
+/// The connections that the task which is running on this thread will write itself.
 struct Owned {
-    /// Whether there is one.
+    /// Whether the running task writes connections itself.
     open: bool,
     wires: Vec<Arc<Wire>>,
 }
 
-/// Connections that wait to be written.
+/// The connections that wait to be written, and their writers.
 pub(super) struct Turns {
     waiting: Mutex<VecDeque<Arc<Wire>>>,
     wake: Notify,
@@ -56,7 +57,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Begins to write, with so many writers; `sent` counts the bytes. Needs a Tokio runtime.
+    /// Starts `writers` writers. `sent` counts the bytes that are written. Must be called within a Tokio runtime.
     pub(super) fn start(writers: usize, sent: IntCounter, metrics: &Metrics) -> Arc<Self> {
         let held = metrics.delivery_turn_seconds.with_label_values::<&str>(&[]);
         let turns = Self { waiting: Mutex::default(), wake: Notify::new(), writers: Mutex::default(), sent, held };
@@ -66,23 +67,24 @@ impl Turns {
         turns
     }
 
-    /// Counts bytes that were written.
+    /// Counts bytes that have been written.
     pub(super) fn count(&self, bytes: usize) {
         self.sent.inc_by(bytes as u64);
     }
 
-    /// Ends the writers.
+    /// Stops the writers.
     pub(super) fn stop(&self) {
         self.writers.lock().expect("no panic while held").drain(..).for_each(|writer| writer.abort());
     }
 
-    /// What is added on this thread from now on is written when [`Own::write`] says so, as far as it is little.
+    /// From now on, the calling task itself writes the connections that are added on this thread, up to a maximum. It
+    /// writes them when it calls [`Own::write`].
     pub(super) fn own(&self) -> Own<'_> {
         let first = OWNED.with_borrow_mut(|owned| !std::mem::replace(&mut owned.open, true));
         Own { turns: self, first }
     }
 
-    /// A connection waits for its turn. It does so once: see [`Wire::flush`].
+    /// Adds a connection that has packets to write. A connection waits only once at a time: see [`Wire::flush`].
     pub(super) fn add(&self, wire: Arc<Wire>) {
         let others = OWNED.with_borrow_mut(|owned| {
             if owned.open && owned.wires.len() < OWN {
@@ -106,7 +108,7 @@ impl Turns {
         }
     }
 
-    /// Takes a slice. Another writer is woken for the rest.
+    /// Takes a slice of the waiting connections. If there are more, it wakes another writer.
     fn take(&self, slice: &mut Vec<Arc<Wire>>) {
         let mut waiting = self.waiting.lock().expect("no panic while held");
         let count = waiting.len().min(SLICE);
@@ -122,15 +124,16 @@ impl Turns {
     }
 }
 
-/// A task that writes by itself what it adds. Whatever ends it, the rest is left to the writers.
+/// A task that writes the connections which it adds. If this is dropped without [`Own::write`], the connections are
+/// left to the writers.
 pub(super) struct Own<'a> {
     turns: &'a Turns,
-    /// One within another leaves everything to that one.
+    /// False if another [`Own`] is already active on this thread. Then that one writes the connections.
     first: bool,
 }
 
 impl Own<'_> {
-    /// Writes it.
+    /// Writes the connections.
     pub(super) fn write(self) {
         self.end(|wire| {
             if wire.flush() == Flushed::More {
@@ -139,7 +142,7 @@ impl Own<'_> {
         });
     }
 
-    /// What is added from now on is for the writers again.
+    /// Ends the collecting, and passes each collected connection to `each`.
     fn end(&self, each: impl FnMut(Arc<Wire>)) {
         if !self.first {
             return;
@@ -149,7 +152,7 @@ impl Own<'_> {
             std::mem::take(&mut owned.wires)
         });
         wires.drain(..).for_each(each);
-        // The next task needs as much room.
+        // Keep the allocation for the next task.
         OWNED.with_borrow_mut(|owned| owned.wires = wires);
     }
 }
@@ -167,7 +170,7 @@ async fn write(turns: Arc<Turns>) {
         turns.take(&mut slice);
         if slice.is_empty() {
             let mut woken = pin!(turns.wake.notified());
-            // Woken already, it goes on with the same turn: the thread was not given back.
+            // If the writer has already been woken, it continues the same turn, because it does not yield its thread.
             if poll!(woken.as_mut()).is_pending() {
                 turn.end(&turns.held);
                 woken.await;
@@ -192,12 +195,12 @@ async fn write(turns: Arc<Turns>) {
     }
 }
 
-/// For how long somebody has held its thread.
+/// How long a task has held its thread in this turn.
 #[derive(Default)]
 pub(super) struct Turn(Duration);
 
 impl Turn {
-    /// Counts the time since then. True when others are to have the thread.
+    /// Adds the time since `since`, and sets `since` to now. Returns true when the task should yield its thread.
     pub(super) fn is_over(&mut self, since: &mut Instant) -> bool {
         let now = Instant::now();
         self.0 += now.duration_since(*since);
@@ -205,7 +208,7 @@ impl Turn {
         self.0 >= MOST
     }
 
-    /// The thread is given back.
+    /// Ends the turn, because the task yields its thread, and records its length.
     pub(super) fn end(&mut self, held: &Histogram) {
         if !self.0.is_zero() {
             held.observe(self.0.as_secs_f64());
@@ -223,7 +226,7 @@ mod tests {
     use super::*;
     use crate::engine::outstanding::Bounds;
 
-    /// A connection and its client.
+    /// A connection, and its client's stream.
     async fn wire(turns: &Arc<Turns>) -> (Arc<Wire>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -1,7 +1,7 @@
-//! A namespace's rooms and deliveries in socketioxide: in memory, or with the library's Redis adapter for what its own
-//! API asks of other nodes.
+//! The adapter of a namespace in socketioxide. It keeps rooms in memory, and uses the library's Redis adapter for
+//! calls of the library's own API that ask other nodes.
 //!
-//! Events do not use the library's broadcast: see [`Port`] and `carrier`.
+//! Events do not use the library's broadcast between nodes: see [`Port`] and `carrier`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +24,13 @@ use crate::engine::validate::validate;
 use crate::event::Args;
 use crate::session::{Reply, RoomName, SendError};
 
-/// Whoever asks has less patience: this only bounds what the library keeps.
+/// How long the library waits for an acknowledgement at most. The asking side gives up earlier; this only limits what
+/// the library keeps.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
 
 type RedisAdapter<E> = CustomRedisAdapter<E, PubSubDriver>;
 
-/// What all namespaces' adapters share.
+/// The state that the adapters of all namespaces share.
 pub struct AdapterState {
     ports: Arc<Ports>,
     driver: Option<PubSubDriver>,
@@ -37,7 +38,7 @@ pub struct AdapterState {
 }
 
 impl AdapterState {
-    /// Adapters that announce their ports; with Redis when there is a way to other nodes.
+    /// The state of adapters that announce their ports. With `redis`, they can ask other nodes.
     pub(super) fn new(ports: Arc<Ports>, redis: Option<(PubSubDriver, String)>) -> Self {
         let driver = redis.as_ref().map(|(driver, _)| driver.clone());
         let redis = redis.map(|(driver, prefix)| {
@@ -58,31 +59,32 @@ enum Backend<E> {
     Redis(Arc<RedisAdapter<E>>),
 }
 
-/// Deliveries to the clients of one namespace on this node.
+/// Delivers to the clients of one namespace on this node.
 pub(super) trait Port: Send + Sync {
-    /// Sends to the members of any of `rooms` that are in none of `except`, each once; encoded once. Returns what failed,
-    /// one error a client.
+    /// Encodes an event once and queues it for every client that is in one of `rooms` and in none of `except`.
+    /// Returns one error for each client whose queue did not take it.
     fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName]) -> Vec<SocketError>;
 
     /// Sends a packet to one client.
     fn send(&self, sid: Sid, packet: Packet) -> Result<(), SendError>;
 
-    /// Sends a packet to one client, which is to acknowledge it. The permit is given back when that is no longer awaited. Needs
-    /// a Tokio runtime.
+    /// Sends one client a packet that it must acknowledge. The permit is released when the acknowledgement is no
+    /// longer awaited. Must be called within a Tokio runtime.
     fn ask(&self, sid: Sid, packet: Packet, reply: Reply, permit: OwnedSemaphorePermit) -> Result<(), SendError>;
 
-    /// Puts a client into rooms of the library's tables.
+    /// Adds a client to rooms in the library's tables.
     fn join(&self, sid: Sid, rooms: Vec<String>);
 
-    /// Takes a client out of a room.
+    /// Removes a client from a room in the library's tables.
     fn leave(&self, sid: Sid, room: &RoomName);
 
-    /// The namespace as packets name it.
+    /// The namespace's path, as packets contain it.
     fn path(&self) -> socketioxide_core::Str;
 }
 
 impl<E: SocketEmitter> Port for NodeAdapter<E> {
-    // Without the library's flag for volatile events, which hides what was dropped: the carrier sees to them.
+    // The library's flag for volatile events is not set, because it hides which events were dropped. The carrier
+    // handles volatile events.
     fn broadcast(&self, event: Value, rooms: &[RoomName], except: &[RoomName]) -> Vec<SocketError> {
         let mut options = BroadcastOptions::default();
         options.rooms = rooms.iter().map(owned).collect();
@@ -105,7 +107,7 @@ impl<E: SocketEmitter> Port for NodeAdapter<E> {
             return Err(SendError::Closed);
         }
         let mut answers = Box::pin(answers);
-        // What could not be queued has failed by now.
+        // If the packet could not be queued, the error is available at once.
         let at_once = answers.next().now_or_never().flatten();
         if let Some((_, Err(_))) = at_once {
             return Err(SendError::Full);
@@ -121,7 +123,7 @@ impl<E: SocketEmitter> Port for NodeAdapter<E> {
             };
             if let Some((_, Ok(Value::Str(text, attachments)))) = answer {
                 let attachments: Vec<_> = attachments.into_iter().flatten().collect();
-                // Other clients need not read it, but whoever asked must.
+                // The answer is not passed to other clients, but the asking side must be able to parse it.
                 if validate(&text, attachments.len()).is_ok() {
                     let _ = reply.send(Args::from_wire(text.as_str().to_owned().into(), attachments));
                 }
@@ -147,7 +149,7 @@ fn owned(room: &RoomName) -> Room {
     Room::Owned(room.to_string())
 }
 
-/// The library's word for why a packet was not queued.
+/// Translates the library's error for a packet that was not queued.
 pub(super) fn reason(error: &SocketError) -> SendError {
     match error {
         SocketError::InternalChannelFull => SendError::Full,
@@ -174,7 +176,8 @@ impl<E: SocketEmitter> CoreAdapter<E> for NodeAdapter<E> {
         Self { ports: state.ports.clone(), backend }
     }
 
-    // Synchronous, so that the namespace exists before the first client comes, whatever Redis does.
+    // The port is announced synchronously, so that it exists before the first client connects, even if Redis is not
+    // available.
     fn init(self: Arc<Self>, on_success: impl FnOnce() + Send + 'static) {
         self.ports.announce(self.get_local().path(), self.clone());
         on_success();

@@ -1,7 +1,8 @@
-//! Brings events to the clients of this node and to the other nodes.
+//! Delivers events to the clients of this node, and publishes them to the other nodes.
 //!
-//! Local first, whatever Redis does. An event is encoded once for all clients of the node; only a client to which a room's
-//! history was replayed lately is asked one by one (see [`Session::deliver`]).
+//! Local clients are served first, and do not wait for Redis. An event is encoded once for all of them. Only a client
+//! that needs a decision of its own gets the event separately, for example while a room's history is replayed to it
+//! (see [`Session::deliver`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
@@ -22,21 +23,21 @@ use crate::room::{Rooms, socket_room};
 use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::Metrics;
 
-/// A room of the library's tables that every client of the namespace is in, once it has been let in.
+/// A room in the library's tables that contains every client of the namespace, once the client has been let in.
 pub(super) const EVERYONE: &str = "$all";
 
-/// The carrier of a node whose clients are served by socketioxide.
+/// The carrier of a node whose clients use socketioxide.
 pub struct SocketioxideCarrier {
     rooms: Arc<Rooms>,
     ports: Arc<Ports>,
     deliveries: Deliveries,
     everyone: [RoomName; 1],
-    /// For the library's own adapter.
+    /// The driver and the channel prefix of the library's Redis adapter.
     redis: Option<(PubSubDriver, String)>,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// The namespaces' ports, once the library has made them.
+/// The port of each namespace, which is set when the library has created its adapter.
 #[derive(Default)]
 pub(super) struct Ports {
     ports: HashMap<Arc<str>, OnceLock<Weak<dyn Port>>>,
@@ -55,8 +56,8 @@ impl Ports {
 }
 
 impl SocketioxideCarrier {
-    /// A carrier for every namespace of `rooms`. With `keys`, it begins to receive what other nodes send. Needs a Tokio
-    /// runtime.
+    /// Builds a carrier for every namespace of `rooms`. With `keys`, it also begins to receive events from other
+    /// nodes. Must be called within a Tokio runtime.
     pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, keys: Option<Keys>, metrics: Arc<Metrics>) -> Arc<Self> {
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let ports = Ports { ports: namespaces.iter().map(|path| (path.clone(), OnceLock::new())).collect() };
@@ -80,10 +81,11 @@ impl SocketioxideCarrier {
         self.ports.get(namespace)
     }
 
-    /// All at once, but for those who are asked one by one.
+    /// Broadcasts an event to most clients at once, and delivers it separately to the others.
     fn hand_out(&self, outgoing: &Outgoing, how: How) -> Handed {
         let Some(port) = self.ports.get(&outgoing.namespace) else { return Handed::Now(Tally::default()) };
-        // Nobody may join while it is decided who gets the event how: a replay begins before its join.
+        // The visit keeps clients from joining while this decides how each of them gets the event. A replay begins
+        // before its client joins, so it is seen here.
         let tally = self.rooms.visit(&outgoing.namespace, &outgoing.rooms, &outgoing.except, |sessions| {
             if how == How::Overtaken {
                 return Tally::of(sessions, outgoing, how);
@@ -120,7 +122,7 @@ impl Carrier for SocketioxideCarrier {
     }
 }
 
-/// What the library's adapter has of Redis, and what the names of its channels begin with.
+/// The Redis driver of the library's adapter, and the prefix of its channels.
 fn driver(cluster: &Cluster, keys: &Keys) -> Option<(PubSubDriver, String)> {
     let (pubsub, wire) = (cluster.pubsub()?.clone(), cluster.wire()?.clone());
     let prefix = wire.library_prefix().map_or_else(|| keys.socketio().key().to_owned(), str::to_owned);
@@ -134,7 +136,7 @@ fn fail(tally: &mut Tally, errors: &[SocketError]) {
     tally.queued = tally.queued.saturating_sub(errors.len());
 }
 
-/// Encodes once, and queues for everybody but those who are asked one by one.
+/// Encodes an event once, and queues it for all recipients except `singles`.
 fn broadcast(
     port: &dyn Port,
     everyone: &[RoomName],
@@ -150,7 +152,7 @@ fn broadcast(
     port.broadcast(value(&outgoing.event), rooms, &except)
 }
 
-/// The event as the library has it; the bytes are shared.
+/// Converts an event to the library's type. The bytes are shared, not copied.
 pub(super) fn value(event: &Event) -> Value {
     Value::Str(text(event.text()), attachments(event.attachments()))
 }

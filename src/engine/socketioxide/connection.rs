@@ -1,4 +1,5 @@
-//! A connection of a client that the library serves: what waits for it, and how it is closed. The library tells neither.
+//! The connection of a client that the library serves. It counts the bytes that wait and closes the connection,
+//! because the library has no functions for either.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
@@ -11,29 +12,29 @@ use crate::engine::conn::KillSwitch;
 use crate::engine::edge::{Connection, EngineSession};
 use crate::engine::outstanding::{Bounds, Outstanding};
 
-/// How long a polling client that is between two polls may take to fetch what is queued, before its session is closed.
+/// How long a polling client between two polls may take to fetch what is queued, before its session is closed.
 const LAST_POLL: Duration = Duration::from_secs(2);
 
-/// A poll that finds something queued is answered within this; how often a session that closes is looked at.
+/// The maximum time until a poll is answered if packets are queued. A closing session is checked this often.
 const ANSWERED: Duration = Duration::from_millis(50);
 
-/// How long what is queued for a WebSocket of the library may take to leave when it is closed.
+/// The time that the packets queued for a WebSocket have to leave when it is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A writable connection that has written nothing for this long has flushed its queue.
 const WRITTEN: Duration = Duration::from_millis(10);
 
-/// The library's connection to one client. The [`EngineSession`] among the handshake's extensions keeps it, so that both live
-/// exactly as long as the library's own session.
+/// The library's connection to one client. The [`EngineSession`] in the handshake's extensions holds it, so that both
+/// live exactly as long as the library's own session.
 pub(super) struct LibraryConnection {
     closer: Closer,
     bounds: Bounds,
-    // Weak: the connection itself keeps it, so that one that is gone can be told from one that is there.
+    // Weak, so that it shows whether the connection is still there: the connection holds the switch.
     websocket: Mutex<Option<Weak<KillSwitch>>>,
     outstanding: OnceLock<Arc<Outstanding>>,
-    /// The library's id of a session that began by polling, which is its Socket.IO id.
+    /// The id that the library gave a session which began with polling. It is also the session's Socket.IO id.
     inner: OnceLock<Box<str>>,
-    /// Polls that wait now, and all that ever came.
+    /// The number of polls that wait now, and of all polls so far.
     polls: AtomicU64,
     polled: AtomicU64,
 }
@@ -51,21 +52,21 @@ impl LibraryConnection {
         })
     }
 
-    /// Notes the library's id of a session that began by polling.
+    /// Notes the id that the library gave a session which began with polling.
     pub(super) fn set_inner(&self, inner: &str) {
         let _ = self.inner.set(inner.into());
     }
 
-    /// The library's id of a session that began by polling.
+    /// The id that the library gave a session which began with polling.
     pub(super) fn inner(&self) -> Option<&str> {
         self.inner.get().map(|inner| &**inner)
     }
 
-    /// Notes that the session moves to a WebSocket, which has answered its handshake.
+    /// Notes that the session moves to a WebSocket whose handshake has been answered.
     pub(super) fn upgrading(&self, kill: &Arc<KillSwitch>, session: &Arc<EngineSession>) {
         *self.websocket() = Some(Arc::downgrade(kill));
         end_with(kill, session);
-        // One that opens while the node closes the session closes with it.
+        // A WebSocket that opens while the node closes the session must close, too.
         if session.is_closing() {
             kill.close();
         }
@@ -74,7 +75,7 @@ impl LibraryConnection {
         }
     }
 
-    /// What waits for the client, counted from the first call on.
+    /// The counter of the bytes that wait for the client. Counting begins with the first call.
     pub(super) fn outstanding(&self) -> Arc<Outstanding> {
         let outstanding = self.outstanding.get_or_init(|| Arc::new(Outstanding::new(self.bounds)));
         let websocket = self.websocket().clone();
@@ -84,7 +85,7 @@ impl LibraryConnection {
         outstanding.clone()
     }
 
-    /// The client has fetched a body of so many bytes, if that is known.
+    /// Notes that the client has fetched a body. `bytes` is its length, if that is known.
     pub(super) fn fetched(&self, bytes: Option<u64>) {
         match (self.outstanding.get(), bytes) {
             (Some(outstanding), Some(bytes)) => outstanding.left(bytes),
@@ -93,14 +94,15 @@ impl LibraryConnection {
         }
     }
 
-    /// Notes that the client polls, for as long as what is returned lives.
+    /// Counts a poll of the client as waiting, until the returned guard is dropped.
     pub(super) fn polling(self: &Arc<Self>) -> Poll {
         self.polls.fetch_add(1, Ordering::AcqRel);
         self.polled.fetch_add(1, Ordering::AcqRel);
         Poll(self.clone())
     }
 
-    /// Whether a poll waits, or one has come since: then what was queued is on its way.
+    /// Whether a poll waits now, or one has come since `polled` polls had come. In both cases the queued packets are
+    /// on their way.
     fn is_fetched(&self, polled: u64) -> bool {
         self.polls.load(Ordering::Acquire) > 0 || self.polled.load(Ordering::Acquire) > polled
     }
@@ -134,7 +136,7 @@ impl Connection for LibraryConnection {
             (None, _) => {}
         }
         let websocket = websocket.filter(|_| kill.is_some());
-        // Weak: what ends by itself is not kept for this.
+        // Weak references, so that this task does not keep a session that ends by itself.
         tokio::spawn(see_off(Arc::downgrade(session), Arc::downgrade(&self), websocket));
     }
 
@@ -143,8 +145,8 @@ impl Connection for LibraryConnection {
     }
 }
 
-/// Gives the client's place back as soon as its WebSocket is gone. The library keeps a session that is in no namespace until
-/// `server.connect_timeout`, whatever has become of its connection.
+/// Stops counting the client as soon as its WebSocket is gone. The library keeps a session that is in no namespace
+/// until `server.connect_timeout`, even if its connection is gone.
 pub(super) fn end_with(websocket: &KillSwitch, session: &Arc<EngineSession>) {
     let (gone, session) = (websocket.gone(), Arc::downgrade(session));
     tokio::spawn(async move {
@@ -155,7 +157,7 @@ pub(super) fn end_with(websocket: &KillSwitch, session: &Arc<EngineSession>) {
     });
 }
 
-/// Sees to it that a session that the node closes comes to its end.
+/// Makes sure that a session which the node is closing ends.
 async fn see_off(
     session: Weak<EngineSession>,
     connection: Weak<LibraryConnection>,
@@ -173,7 +175,7 @@ async fn see_off(
         if let Some(session) = session.upgrade() {
             session.remember_closed(websocket.is_none());
         }
-        // If the session has moved to its WebSocket, the library refuses this, and nothing happens.
+        // If the session has moved to its WebSocket, the library refuses this request and nothing happens.
         closer(&inner).await;
     }
     while websocket.as_ref().is_some_and(|websocket| websocket.strong_count() > 0) {
@@ -184,12 +186,13 @@ async fn see_off(
     }
 }
 
-/// Closes a client's WebSocket in the library when what is queued has left, or cannot leave. As soon as the library sees the
-/// end of what it reads, it writes no more.
+/// Closes a client's WebSocket when the queued packets have left, or cannot leave. The library stops writing as soon
+/// as it sees the end of the stream, so this must wait.
 async fn close_after(outstanding: Arc<Outstanding>, websocket: Weak<KillSwitch>) {
     let by = Instant::now() + LAST_WORDS;
     let mut left = None;
-    // What leaves has frames around it, so nothing waits a little earlier than everything has left.
+    // The written bytes include frame headers, so the counter reaches zero slightly too early. Wait until nothing
+    // more is written.
     while !outstanding.is_blocked() && Instant::now() < by {
         let now = outstanding.departed();
         if outstanding.waiting() == 0 && left == Some(now) {
@@ -203,7 +206,7 @@ async fn close_after(outstanding: Arc<Outstanding>, websocket: Weak<KillSwitch>)
     }
 }
 
-/// A request of a client that waits for what is queued.
+/// A guard that lives while a poll waits.
 pub(super) struct Poll(Arc<LibraryConnection>);
 
 impl Drop for Poll {

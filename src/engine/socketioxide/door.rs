@@ -1,5 +1,5 @@
-//! Lets sockets in and hands their events over. All handlers are synchronous, so that order is kept, and registered
-//! before CONNECT is acknowledged, so that nothing is lost.
+//! Lets sockets in, and passes on their events. All handlers are synchronous, which keeps the order of events, and
+//! are registered before CONNECT is acknowledged, so that no event is lost.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -23,7 +23,7 @@ use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::session::Peer;
 
-/// The library tells handlers apart by such a type.
+/// A marker type by which the library distinguishes handlers.
 pub(super) struct Ours;
 
 /// Lets clients into one namespace.
@@ -33,7 +33,7 @@ pub(super) struct Door<G> {
     carrier: Arc<SocketioxideCarrier>,
 }
 
-/// A client between the decision and CONNECT.
+/// An admitted client whose CONNECT is not queued yet.
 struct Pending<G: Gate> {
     admission: Mutex<Option<G::Admission>>,
     slot: Arc<Slot<G>>,
@@ -82,20 +82,20 @@ impl<G: Gate> ConnectHandler<Adapter, Ours> for Door<G> {
         })
     }
 
-    // Called in the task that has just queued CONNECT.
+    // The library calls this in the task that has just queued CONNECT.
     fn call(&self, socket: Arc<Socket<Adapter>>, _: Option<Value>) {
         self.open(&socket);
     }
 }
 
-/// Takes all events of a socket: those of a contract are known only at run time.
+/// Handles every event of a socket, because the names of a contract's events are known only at run time.
 struct Events<G: Gate> {
     slot: Arc<Slot<G>>,
     carrier: Arc<SocketioxideCarrier>,
 }
 
 impl<G: Gate> Events<G> {
-    /// What breaks the protocol ends the connection, as it does in Node.
+    /// Closes the connection of a client that breaks the protocol, as the Node.js server does.
     fn give_up(&self, socket: &Arc<Socket<Adapter>>, code: Code) {
         let labels = ["unknown", "unknown", code.as_str()];
         self.carrier.metrics.events_received_total.with_label_values(&labels).inc();
@@ -125,7 +125,8 @@ struct Gone<G: Gate> {
 
 impl<G: Gate> DisconnectHandler<Adapter, Ours> for Gone<G> {
     fn call_with_defer(&self, socket: Arc<Socket<Adapter>>, reason: DisconnectReason, defer: fn(Arc<Socket<Adapter>>)) {
-        // Whatever happens in between, the library must forget the socket: else it stays in its rooms for good.
+        // The library must forget the socket even if the code below panics. Otherwise the socket stays in its rooms
+        // for ever.
         struct Deferred(Option<Arc<Socket<Adapter>>>, fn(Arc<Socket<Adapter>>));
         impl Drop for Deferred {
             fn drop(&mut self) {
@@ -136,12 +137,12 @@ impl<G: Gate> DisconnectHandler<Adapter, Ours> for Gone<G> {
         }
         let ours = connection(&socket).is_some_and(|connection| connection.is_closing());
         let _deferred = Deferred(Some(socket), defer);
-        // The library sees only that it broke.
+        // The library only sees that the connection broke, so it cannot know that this node closed it.
         self.slot.end(if ours { CLOSED_BY_US } else { reason_text(reason) });
     }
 }
 
-/// As Socket.IO's own server names them.
+/// The names that Socket.IO's own server uses.
 fn reason_text(reason: DisconnectReason) -> &'static str {
     match reason {
         DisconnectReason::TransportClose => "transport close",
@@ -155,7 +156,7 @@ fn reason_text(reason: DisconnectReason) -> &'static str {
     }
 }
 
-/// The library's packet as an event of ours; none when it is none.
+/// Converts the library's value to an event. Returns `None` if it is not an event.
 fn event(value: Value) -> Option<Event> {
     let Value::Str(text, attachments) = value else { return None };
     let attachments: Vec<Bytes> = attachments.unwrap_or_default().into();
@@ -170,7 +171,7 @@ fn connection(socket: &Socket<Adapter>) -> Option<&Arc<EngineSession>> {
 fn peer(socket: &Socket<Adapter>) -> Peer {
     match connection(socket) {
         Some(connection) => connection.peer().clone(),
-        // Only if somebody serves the engine without its door.
+        // This happens only if the engine is served without the edge.
         None => Peer { ip: IpAddr::from([0, 0, 0, 0]), transport: "unknown", user_agent: None },
     }
 }
@@ -183,7 +184,7 @@ fn handshake(socket: &Socket<Adapter>, auth: Option<&Value>) -> Result<Handshake
         ),
         _ => None,
     };
-    // The library cannot tell a client its secret, so that none is recoverable.
+    // No session is recoverable, because the library cannot send a client its secret.
     Ok(match connection(socket) {
         Some(connection) => connection.handshake(auth, false),
         None => Handshake { auth, ..Handshake::default() },

@@ -1,7 +1,9 @@
-//! The pub/sub of socketioxide-redis on ours: bytes are published as they are, in the library's own protocol. Of the requests
-//! of other servers the library gets the questions; see [`LibraryRequests`].
+//! Implements the pub/sub driver of socketioxide-redis with this node's own pub/sub. Messages are published
+//! unchanged, in the library's protocol. Of the requests of other servers, the library's adapter gets the questions
+//! only; see [`LibraryRequests`].
 //!
-//! Publishing returns at once, whatever Redis does; subscriptions take effect when Redis is there, and survive it.
+//! Publishing returns at once, even if Redis is not available. Subscriptions take effect when Redis is available, and
+//! are renewed when it returns.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use super::requests::LibraryRequests;
 use crate::cluster::{PubSub, Wire};
 use crate::redis::Kind;
 
-/// The driver of a node.
+/// The pub/sub driver of this node.
 #[derive(Clone)]
 pub struct PubSubDriver {
     pubsub: Arc<PubSub>,
@@ -26,13 +28,13 @@ impl PubSubDriver {
         Self { pubsub, wire, requests }
     }
 
-    /// The library's name of this server.
+    /// Sets the id that the library's adapter uses for this server.
     pub(super) fn name(&self, own: Uid) {
         self.requests.name(own);
     }
 }
 
-/// Why the number of servers is not known.
+/// Why the number of servers could not be determined.
 #[derive(Debug, thiserror::Error)]
 #[error("Redis did not say how many nodes listen")]
 pub struct DriverError(#[source] fred::error::Error);
@@ -40,10 +42,12 @@ pub struct DriverError(#[source] fred::error::Error);
 impl Driver for PubSubDriver {
     type Error = DriverError;
 
-    // The adapter waits for this before it delivers to its own clients, and an error would keep it from doing so.
+    // The adapter delivers to its own clients only after this has returned successfully, so it neither waits nor
+    // fails.
     async fn publish(&self, channel: String, bytes: Vec<u8>) -> Result<(), DriverError> {
         let (channel, bytes): (Arc<str>, Bytes) = (channel.into(), bytes.into());
-        // Which of the two another server listens to depends on its own driver, and none listens to both.
+        // The kind of channel that another server subscribes to depends on its driver. No server subscribes to both,
+        // so publish to both.
         for kind in [Kind::Plain, Kind::Sharded] {
             if let Err(why) = self.pubsub.send_as(kind, &channel, bytes.clone()) {
                 tracing::debug!(reason = why.as_str(), "a message to servers of the library was not carried");

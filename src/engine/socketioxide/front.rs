@@ -1,5 +1,6 @@
-//! The library's service behind the edge. Its session ids are Socket.IO ids, which others may see, so requests carry other
-//! ones, and they are exchanged here; and only what is needed of a handshake is kept for the life of its connection.
+//! The library's service behind the edge. The library uses Socket.IO ids as session ids, and other clients may see
+//! these. So requests carry a secret id instead, and this service translates between the two. It also copies what a
+//! handshake needs, so that a connection keeps little memory.
 
 use std::sync::Arc;
 
@@ -20,12 +21,12 @@ use crate::engine::native::head::first_subprotocol;
 use crate::engine::outstanding::Bounds;
 use crate::telemetry::metrics::Metrics;
 
-/// What is kept of a handshake's headers for as long as its connection lives. All others are dropped: each would hold
-/// the whole buffer that it was read into. What may hold a token is in [`EngineSession`].
+/// The handshake headers that are kept as long as the connection lives. The others are dropped, because each would
+/// keep alive the whole buffer that it was read into. [`EngineSession`] keeps the headers that may hold a token.
 const KEPT: [HeaderName; 5] =
     [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION, header::HOST];
 
-/// The answer to a handshake is shorter than this.
+/// The maximum length of the answer to a polling handshake, in bytes.
 const MAX_OPEN_PACKET: usize = 4096;
 
 /// The packet by which a client closes its session.
@@ -36,7 +37,7 @@ type Service = SocketIoService<Router, Adapter>;
 /// Closes a polling session of the library, by the library's id.
 pub(super) type Closer = Arc<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// The library as the edge sees it.
+/// The library as a [`SessionService`].
 #[derive(Clone)]
 pub struct LibraryService {
     service: Service,
@@ -46,7 +47,7 @@ pub struct LibraryService {
 }
 
 impl LibraryService {
-    /// The library serves `path`; so much may wait for each client.
+    /// Wraps the library's service for `path`. `bounds` limits what may wait for each client.
     pub(super) fn new(service: Service, path: &str, bounds: Bounds, metrics: Arc<Metrics>) -> Self {
         let (closing, path) = (service.clone(), path.to_owned());
         let closer: Closer = Arc::new(move |sid| {
@@ -106,7 +107,8 @@ impl SessionService for LibraryService {
                 let (parts, body) = request.into_parts();
                 let packet = to_bytes(body, 1).await.unwrap_or_default();
                 if &packet[..] == CLOSE {
-                    // The library keeps a session that is in no namespace until `server.connect_timeout`.
+                    // End the session here, because the library keeps one that is in no namespace until
+                    // `server.connect_timeout`.
                     session.end();
                 }
                 pass(service, Request::from_parts(parts, Body::from(packet))).await
@@ -116,7 +118,7 @@ impl SessionService for LibraryService {
             drop(polling);
             match (response.status(), arrival) {
                 (StatusCode::OK, _) if polls => connection.fetched(response.body().size_hint().exact()),
-                // Nothing is noted before the WebSocket is there.
+                // Note the upgrade only now, when the WebSocket is open.
                 (StatusCode::SWITCHING_PROTOCOLS, Some(arrival)) => {
                     connection.upgrading(&arrival.kill, &session);
                     metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
@@ -129,7 +131,7 @@ impl SessionService for LibraryService {
     }
 }
 
-/// The subprotocol that a WebSocket is answered. The library knows none.
+/// The subprotocol to answer a WebSocket handshake with. The library does not choose one.
 fn subprotocol(request: &Request<Body>) -> Option<HeaderValue> {
     first_subprotocol(request.headers().get(header::SEC_WEBSOCKET_PROTOCOL)?.as_bytes())
 }
@@ -146,7 +148,7 @@ async fn pass(service: Service, request: Request<Body>) -> Response<Body> {
     response.map(Body::new)
 }
 
-/// The same request without its buffers: copied, and only what is needed.
+/// Copies the needed parts of a request, so that it no longer holds the buffers that it was read into.
 fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<Body>> {
     let (mut parts, _) = request.into_parts();
     let mut slim = Request::new(Body::empty());
@@ -167,7 +169,7 @@ fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<
     (slim.method() == Method::GET || slim.method() == Method::POST).then_some(slim)
 }
 
-/// The same address with the id that the library knows the session by.
+/// The same address with the library's session id.
 fn with_sid(uri: &Uri, sid: &str) -> Option<Uri> {
     let pairs = uri.query()?.split('&').map(|pair| match pair.split_once('=') {
         Some(("sid", _)) => format!("sid={sid}"),
@@ -176,7 +178,7 @@ fn with_sid(uri: &Uri, sid: &str) -> Option<Uri> {
     format!("{}?{}", uri.path(), pairs.collect::<Vec<_>>().join("&")).parse().ok()
 }
 
-/// What closes a polling session as its own client would: a POST of a close packet.
+/// A request that closes a polling session as its own client would, with a POST of a close packet.
 fn close_request(path: &str, sid: &str) -> Request<Body> {
     Request::post(format!("{path}?EIO=4&transport=polling&sid={sid}"))
         .header(CONTENT_TYPE, "text/plain;charset=UTF-8")
@@ -184,7 +186,7 @@ fn close_request(path: &str, sid: &str) -> Request<Body> {
         .expect("the path and a session id have only characters of a URL")
 }
 
-/// Exchanges the session's id in the answer to a polling handshake for the one that `exchange` gives.
+/// Replaces the session's id in the answer to a polling handshake with the one that `exchange` returns.
 async fn exchange_sid(response: Response<Body>, exchange: impl FnOnce(&str) -> String) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let Ok(bytes) = to_bytes(body, MAX_OPEN_PACKET).await else {
@@ -200,7 +202,7 @@ async fn exchange_sid(response: Response<Body>, exchange: impl FnOnce(&str) -> S
     Response::from_parts(parts, Body::from(text))
 }
 
-/// The packet is `0{"sid":"…",…}`.
+/// Finds the session id in a packet `0{"sid":"…",…}`.
 fn sid(packet: &Bytes) -> Option<&str> {
     let text = std::str::from_utf8(packet).ok()?;
     let (_, rest) = text.split_once(r#""sid":""#)?;

@@ -1,4 +1,4 @@
-//! A session's way to its socket.
+//! The link from a session to its socket.
 
 use std::sync::{Arc, Weak};
 
@@ -17,20 +17,21 @@ use crate::engine::outstanding::Outstanding;
 use crate::event::{Args, Event};
 use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
 
-/// Weak, because the socket's handlers hold the session, and the session this.
+/// The link from a session to its socket. References are weak, because the socket's handlers hold the session, and
+/// the session holds this link.
 pub(super) struct SocketLink {
     sid: Sid,
     port: Arc<dyn Port>,
     socket: Weak<Socket<Adapter>>,
     connection: Weak<EngineSession>,
     outstanding: Option<Arc<Outstanding>>,
-    /// Acknowledgements that may be awaited; the library has no bound.
+    /// Limits how many acknowledgements may be awaited, because the library does not.
     askable: Arc<Semaphore>,
     runtime: Handle,
 }
 
 impl SocketLink {
-    /// Needs a Tokio runtime.
+    /// Must be called within a Tokio runtime.
     pub(super) fn new(
         socket: &Arc<Socket<Adapter>>,
         port: Arc<dyn Port>,
@@ -51,7 +52,7 @@ impl SocketLink {
         self.socket.upgrade().filter(|socket| socket.connected())
     }
 
-    /// Has a packet of so many bytes queued, if it fits.
+    /// Counts `bytes` and calls `send` to queue the packet, if it fits.
     fn queue(&self, bytes: usize, send: impl FnOnce() -> Result<(), SendError>) -> Result<(), SendError> {
         self.connected().ok_or(SendError::Closed)?;
         let Some(outstanding) = &self.outstanding else { return send() };
@@ -77,7 +78,7 @@ impl SocketLink {
     }
 }
 
-/// What waits for the client.
+/// The counter of the bytes that wait for the client.
 fn outstanding(connection: &Arc<EngineSession>) -> Option<Arc<Outstanding>> {
     Some(connection.connection_as::<LibraryConnection>()?.outstanding())
 }
@@ -129,7 +130,8 @@ impl Link for SocketLink {
             rooms.push(EVERYONE.to_owned());
         }
         self.port.join(self.sid, rooms);
-        // The library forgets a socket's rooms as it closes; what was joined after that would stay for good.
+        // The library forgets a socket's rooms when it closes. If that happened meanwhile, leave them again, or the
+        // socket would stay in them for ever.
         if self.connected().is_none() {
             self.left(room);
             self.left(&EVERYONE.into());
@@ -142,11 +144,11 @@ impl Link for SocketLink {
 
     fn close(&self, how: Close) {
         let (socket, connection) = (self.connected(), self.connection.clone());
-        // Elsewhere, because the end of the session is reported before `disconnect` returns.
+        // Run this in another task, because `disconnect` reports the end of the session before it returns.
         self.runtime.spawn(async move {
             match (how, socket) {
                 (Close::Namespace, Some(socket)) => {
-                    // With a full queue the client cannot be told. Then the connection ends.
+                    // With a full queue the client cannot be told, so its connection is closed.
                     if socket.disconnect().is_err() {
                         Self::close_connection(&connection);
                     }

@@ -1,8 +1,9 @@
-//! What socketioxide's servers and the emitter for Rust ask of every server, in the protocol of the library's Redis adapter.
+//! Reads the requests that socketioxide's servers and the emitter for Rust send to every server, in the protocol of
+//! the library's Redis adapter.
 //!
-//! They reach clients as what the emitter of JavaScript sends does, and not through the library's adapter, which knows no
-//! contracts. That adapter gets the questions, if this node has one. Otherwise they are answered with "nothing", so that no
-//! server waits for this node.
+//! Broadcasts and commands are handled like those of the emitter for JavaScript. They do not go through the library's
+//! adapter, which knows no contracts. Questions go to that adapter, if this node has one. Otherwise this node answers
+//! that it has nothing, so that no server waits for it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -27,20 +28,20 @@ use crate::event::Event;
 use crate::limits::deeper_than;
 use crate::redis::{Kind, Message};
 
-/// What is between the prefix and the namespace in the names of the library's channels.
+/// The part of a request channel's name between the prefix and the namespace.
 const REQUEST: &str = "-request#";
 
 /// Reads the library's requests, and has its questions answered.
 pub struct LibraryRequests {
     pubsub: Arc<PubSub>,
-    /// The name of this server in answers. The library's own, if it runs.
+    /// The id of this server in answers. It is the id of the library's adapter, if that runs.
     own: OnceLock<Uid>,
-    /// What the library's adapter listens to, by channel.
+    /// The channels that the library's adapter has subscribed to, with the queue of each.
     streams: Mutex<HashMap<String, mpsc::Sender<ChanItem>>>,
 }
 
 impl LibraryRequests {
-    /// Begins to read. To be called before the wire receives. `None` on a node that stands alone.
+    /// Begins to read requests. Must be called before the wire receives. Returns `None` on a node without a cluster.
     pub fn start(cluster: &Cluster) -> Option<Arc<Self>> {
         let (pubsub, wire) = (cluster.pubsub()?.clone(), cluster.wire()?);
         let requests = Arc::new(Self { pubsub, own: OnceLock::new(), streams: Mutex::default() });
@@ -48,17 +49,17 @@ impl LibraryRequests {
         Some(requests)
     }
 
-    /// Whether requests come on the channel.
+    /// Whether requests come on this channel.
     pub(super) fn are_on(channel: &str) -> bool {
         channel.contains(REQUEST)
     }
 
-    /// Sets the library's name of this server.
+    /// Sets the id that the library's adapter uses for this server.
     pub(super) fn name(&self, own: Uid) {
         let _ = self.own.set(own);
     }
 
-    /// The questions of a channel, for the library's adapter; at most `buffer` wait.
+    /// Subscribes the library's adapter to the questions of a channel. At most `buffer` questions wait.
     pub(super) fn questions(&self, wire: &Wire, channel: String, buffer: usize) -> mpsc::Receiver<ChanItem> {
         let (stream, questions) = mpsc::channel(buffer);
         wire.hear_requests(&channel.as_str().into());
@@ -66,12 +67,12 @@ impl LibraryRequests {
         questions
     }
 
-    /// The library's adapter listens no longer.
+    /// Ends the subscription of the library's adapter.
     pub(super) fn forget(&self, channel: &str) {
         self.streams.lock().expect("no panic while held").remove(channel);
     }
 
-    /// Hands a question to the library's adapter. False when it does not take it.
+    /// Passes a question to the library's adapter. Returns false if the adapter does not take it.
     fn hand_over(&self, message: &Message) -> bool {
         let streams = self.streams.lock().expect("no panic while held");
         let question = || (message.channel.to_string(), message.body.to_vec());
@@ -81,7 +82,7 @@ impl LibraryRequests {
     fn answer(&self, message: &Message, request: &RequestIn) {
         let own = *self.own.get_or_init(Uid::new);
         let Some((channel, answer)) = nothing(&message.channel, request, own) else { return };
-        // Servers listen to answers as they do to requests.
+        // Servers subscribe to answers in the same way as to requests.
         let kind = if message.kind == Kind::Sharded { Kind::Sharded } else { Kind::Plain };
         if let Err(why) = self.pubsub.send_as(kind, &channel.into(), answer) {
             tracing::debug!(reason = why.as_str(), "an answer to another server was not carried");
@@ -130,16 +131,17 @@ fn act(options: Option<&BroadcastOptions>, act: Act) -> Result<Foreign, Unusable
     if rooms > MAX_TARGETS { Err(Unusable::TooLarge) } else { Ok(Foreign::Act(targets, act)) }
 }
 
-/// Who is meant, and whether an event is only for those who take it now.
+/// The clients that a request is meant for, and whether its event is volatile.
 fn targets(options: Option<&BroadcastOptions>) -> Result<(Targets, bool), Unusable> {
     let options = options.ok_or(Unusable::Malformed)?;
     let (mut rooms, mut except) = (names(&options.rooms), names(&options.except));
     let sender = options.sid.map(|sid| sid.to_string());
-    // As the library's adapter selects: everybody but the sender, or the sender alone.
+    // Select clients as the library's adapter does. With the flag `Broadcast`, the sender is left out. Without the
+    // flag and without rooms, only the sender is meant.
     if options.has_flag(BroadcastFlags::Broadcast) {
         except.extend(sender);
     } else if rooms.is_empty() {
-        // An empty list would mean everybody.
+        // With an empty list, the event would go to every client.
         rooms.push(sender.ok_or(Unusable::Malformed)?);
     }
     if rooms.len() + except.len() > MAX_TARGETS {
@@ -162,11 +164,11 @@ fn broadcast(packet: &Packet, (targets, volatile): (Targets, bool)) -> Result<Fo
     Ok(Foreign::Broadcast(Box::new(broadcast)))
 }
 
-/// The event, as clients can read it. Whoever has sent it may have checked nothing.
+/// Reads the event of a broadcast. Its sender may not have checked that clients can parse it.
 fn event(value: &Value) -> Result<Event, Unusable> {
     let (text, attachments) = match value {
         Value::Str(text, attachments) => (text, attachments),
-        // From an emitter with the parser for MessagePack.
+        // An emitter that uses the MessagePack parser sends bytes.
         Value::Bytes(bytes) => return packed_event(bytes.clone()),
     };
     let attachments: Vec<Bytes> = attachments.iter().flatten().cloned().collect();
@@ -181,7 +183,7 @@ fn event(value: &Value) -> Result<Event, Unusable> {
     if is_reserved(event.name()) { Err(Unusable::ReservedEvent) } else { Ok(event) }
 }
 
-/// The answer of a server that has nothing of what is asked for, and its channel.
+/// The channel for the answer to a question, and an answer which says that this server has nothing.
 fn nothing(channel: &str, request: &RequestIn, own: Uid) -> Option<(String, Bytes)> {
     let r#type = match request.r#type {
         RequestTypeIn::AllRooms => ResponseType::<()>::AllRooms(HashSet::new()),
@@ -248,7 +250,7 @@ mod tests {
         assert_eq!(said(r#"["connect",1]"#, &[]), Err(Unusable::ReservedEvent));
         let many = vec![&b"x"[..]; MAX_ATTACHMENTS + 1];
         assert_eq!(said(binary, &many), Err(Unusable::TooLarge));
-        // The parser for MessagePack: `["hi", 1, <9>]`.
+        // `["hi", 1, <9>]` as the MessagePack parser encodes it.
         let packed = event(&Value::Bytes(Bytes::from_static(b"\x93\xa2hi\x01\xc4\x01\x09"))).unwrap();
         assert_eq!(packed.text(), r#"["hi",1,{"_placeholder":true,"num":0}]"#);
         assert_eq!(packed.attachments(), [&b"\x09"[..]]);
@@ -265,7 +267,7 @@ mod tests {
         }
         assert_eq!(decode(&[&whole[..], b"\x00"].concat().into()).unwrap_err(), Unusable::Malformed);
         assert_eq!(decode(&vec![0x96; MAX_MESSAGE_BYTES + 1].into()).unwrap_err(), Unusable::TooLarge);
-        // Lists that say to be longer than all there is.
+        // These lists claim to be longer than the whole message.
         for bytes in [&b"\x96\xdd\xff\xff\xff\xff"[..], b"\xdd\xff\xff\xff\xff", b"\x96\xdb\xff\xff\xff\xff"] {
             assert_eq!(decode(&Bytes::copy_from_slice(bytes)).unwrap_err(), Unusable::Malformed);
         }

@@ -1,4 +1,5 @@
-//! The session of a client that polls: bodies are its packets, and it has to come for what it is told.
+//! The session of a polling client. Its packets arrive in posted bodies, and it must poll to learn that its session
+//! has ended.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,18 +16,18 @@ use crate::engine::native::packet;
 use crate::engine::native::payload::Posted;
 use crate::engine::native::polling::{Arrived, Fault};
 
-/// How long a client that polls may take to come for what is queued, and for the news that its session is closed. Later it is
-/// told that by the edge.
+/// How long the task waits for a polling client to fetch the queued packets and the close packet. Later polls are
+/// answered by the edge.
 const NEWS: Duration = Duration::from_secs(3);
 
-/// A body that is being taken.
+/// A posted body whose messages are being handled.
 pub(super) struct Posting {
     messages: Posted,
     taken: oneshot::Sender<bool>,
 }
 
 impl<G: Gate> Session<G> {
-    /// A client that fetches nothing of what waits, for as long as one may take nothing, is gone.
+    /// Ends the session of a client that has fetched nothing for `stall` although packets wait.
     pub(super) fn await_poll(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         match self.wire.blocked_since() {
             Some(since) => {
@@ -37,7 +38,7 @@ impl<G: Gate> Session<G> {
         }
     }
 
-    /// Takes what the client has posted.
+    /// Handles the messages that the client has posted.
     pub(super) fn take_posted(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         match self.wire.fault() {
             Some(Fault::Lost) => return Err(End::Lost),
@@ -73,7 +74,7 @@ impl<G: Gate> Session<G> {
             }
             self.hear_pong();
             if bytes >= READ_BUFFER * MAX_READS {
-                // The others have their turn, and then the rest of the body is taken.
+                // Let other tasks run before the rest of the body is handled.
                 if let Transport::Polling { posted, .. } = &mut self.transport {
                     *posted = Some(posting);
                 }
@@ -85,7 +86,7 @@ impl<G: Gate> Session<G> {
         Ok(())
     }
 
-    /// Goes on with the WebSocket that the client has moved to, once everything that it posted is taken.
+    /// Continues on the WebSocket that the client has moved to, once everything that it posted is handled.
     pub(super) fn move_over(&mut self) {
         if matches!(self.transport, Transport::Polling { posted: None, .. })
             && let Some(Arrived { reader, rest }) = self.wire.take_arrived()
@@ -96,10 +97,10 @@ impl<G: Gate> Session<G> {
         }
     }
 
-    /// Ends the session of a client that polls. True when nothing is left to do.
+    /// Ends the session of a polling client. Returns true when the task is done.
     pub(super) fn end_polling(&mut self, end: End) -> bool {
         match end {
-            // The client has to come for the news.
+            // The client must poll to learn of the end.
             End::ClosedByUs | End::Idle => {
                 self.wire.drop_candidate();
                 self.wire.hold();
@@ -109,7 +110,7 @@ impl<G: Gate> Session<G> {
                 return false;
             }
             End::Lost => self.wire.drop_candidate(),
-            // As Node answers the poll of a client that has closed its session.
+            // Like the Node.js server, answer the poll of a client that has closed its session with NOOP.
             End::Closed(_) => self.wire.leave_polling(packet::NOOP),
             End::PingTimeout | End::Violation(_) | End::Malformed | End::Misused => {
                 self.wire.leave_polling(packet::CLOSE);
@@ -118,18 +119,18 @@ impl<G: Gate> Session<G> {
         true
     }
 
-    /// Waits until the client has fetched everything, and with it the end.
+    /// Waits until the client has fetched the queued packets and the close packet.
     pub(super) fn poll_news(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.wire.register(cx);
         while let Some(body) = self.wire.take_body() {
-            // The client does not know yet.
+            // The client does not know of the end yet, so accept the body and discard it.
             let _ = body.taken.send(true);
         }
         let is_over = self.wire.kill_switch().poll_turned(cx) == Turned::Dead || self.wire.is_fetched();
         if !is_over && self.wait_until(by, Instant::now(), End::Lost, cx).is_ok() {
             return Poll::Pending;
         }
-        // A client that comes later, or has lost the answer, is told by the edge.
+        // The edge answers a client that polls later or has lost this answer.
         if let Transport::Polling { connection, .. } = &self.transport {
             connection.remember_closed(false);
         }
