@@ -1,4 +1,4 @@
-//! A WebSocket that a client tries while it polls: the probe, and the change.
+//! Tries a WebSocket while its client still polls: the probe, and the move to the WebSocket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::engine::conn::Conn;
 use crate::engine::rewind::Rewind;
 use crate::telemetry::metrics::Metrics;
 
-/// How long an upgrade may take, as in Node.
+/// How long an upgrade may take. Node.js has the same limit.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long after the probe a poll that waits is answered with a NOOP again, so that the client can pause. It doubles each
-/// time: a client that never pauses polls about eight times before it is given up.
+/// How long after the probe a waiting poll is answered with a NOOP again, so that the client can pause polling. The
+/// time doubles with each NOOP: a client that never pauses polls about eight times before the upgrade is given up.
 const NOOP_AGAIN: Duration = Duration::from_millis(100);
 
-/// The longest message of a candidate, `2probe`, and a few bytes more.
+/// The maximum length of a message on a candidate, in bytes: `2probe`, and a few bytes more.
 const MAX_MESSAGE: usize = 64;
 
 const READ: usize = 1024;
@@ -31,7 +31,7 @@ const PROBE: &str = "2probe";
 const ANSWER: &str = "3probe";
 const UPGRADE: &str = "5";
 
-/// Tries a WebSocket. Whatever ends this before the client has moved to it, the session goes on by polling.
+/// Tries a WebSocket. If anything fails before the client has moved to it, the session continues to poll.
 pub(super) async fn attempt(claim: Claim, upgrade: OnUpgrade, deflates: bool, metrics: Arc<Metrics>) {
     let by = Instant::now() + UPGRADE_TIMEOUT;
     let moved = tokio::time::timeout_at(by, probe(&claim, upgrade, deflates)).await;
@@ -42,7 +42,7 @@ pub(super) async fn attempt(claim: Claim, upgrade: OnUpgrade, deflates: bool, me
     }
 }
 
-/// Closes a WebSocket that cannot be tried: the session has another one, or tries it.
+/// Closes a WebSocket that cannot be tried, because the session already has a WebSocket or is trying another one.
 pub(super) async fn refuse(upgrade: OnUpgrade) {
     let closing = async {
         let (mut stream, _) = tcp_of(upgrade).await?;
@@ -51,7 +51,7 @@ pub(super) async fn refuse(upgrade: OnUpgrade) {
     let _ = tokio::time::timeout(UPGRADE_TIMEOUT, closing).await;
 }
 
-/// Until the client says that it moves. `None`: it did something else.
+/// Talks to the client until it says that it moves to the WebSocket. Returns `None` if it does anything else.
 async fn probe(claim: &Claim, upgrade: OnUpgrade, deflates: bool) -> Option<(TcpStream, Vec<u8>)> {
     let (mut stream, mut rest) = tcp_of(upgrade).await?;
     let mut reader = Reader::new(MAX_MESSAGE).inflating(deflates);
@@ -82,7 +82,7 @@ async fn probe(claim: &Claim, upgrade: OnUpgrade, deflates: bool) -> Option<(Tcp
     }
 }
 
-/// When the poll that waits is answered.
+/// The time at which the waiting poll is answered again.
 struct Noop {
     after: Duration,
     at: Option<Instant>,
@@ -102,7 +102,7 @@ impl Noop {
     }
 }
 
-/// Reads what comes next, and has polls answered meanwhile.
+/// Reads the next bytes, and has polls answered meanwhile.
 async fn read_more(stream: &mut TcpStream, rest: &mut Vec<u8>, noop: &mut Noop, claim: &Claim) -> Option<()> {
     let mut buffer = [0; READ];
     loop {
@@ -117,7 +117,7 @@ async fn read_more(stream: &mut TcpStream, rest: &mut Vec<u8>, noop: &mut Noop, 
     }
 }
 
-/// The TCP connection of a request that was answered with 101, and what was read of it.
+/// The TCP stream of a request that was answered with 101, and the bytes that were already read from it.
 pub(super) async fn tcp_of(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Conn<Rewind<TcpStream>>>>().ok()?;

@@ -1,7 +1,7 @@
-//! Brings events to the clients of this node, of both kinds, and to the other nodes.
+//! Delivers events to the clients of this node, on both transports, and publishes them to the other nodes.
 //!
-//! Local first, whatever Redis does. An event is framed once; each recipient's queue gets a reference to the bytes. What
-//! nodes say to each other is the same as on the other engine, so nodes of both can share a cluster.
+//! Local clients are served first, and do not wait for Redis. An event is framed once, and each client's queue gets a
+//! reference to the bytes. The messages between nodes are the same for both engines, so a cluster may use both.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::redis::Keys;
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
-/// The carrier of a node whose clients are served by the native engine.
+/// The carrier of a node whose clients use the native engine.
 pub struct NativeCarrier {
     deliveries: Deliveries,
     lines: HashMap<Arc<str>, Arc<Line>>,
@@ -23,8 +23,8 @@ pub struct NativeCarrier {
 }
 
 impl NativeCarrier {
-    /// A carrier for every namespace of `rooms`. With `keys`, it begins to receive what other nodes send. Needs a Tokio
-    /// runtime.
+    /// Builds a carrier for every namespace of `rooms`. With `keys`, it also begins to receive events from other
+    /// nodes. Must be called within a Tokio runtime.
     pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, keys: Option<Keys>, metrics: Arc<Metrics>) -> Arc<Self> {
         let deliveries = Deliveries::new(rooms.clone(), cluster, keys.is_some(), &metrics);
         if keys.is_some() {

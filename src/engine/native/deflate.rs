@@ -1,6 +1,6 @@
-//! Compression of messages (RFC 7692, permessage-deflate) that leaves nothing behind: each message is compressed for itself,
-//! so a connection keeps no window, and a broadcast is compressed once for all who get it. The tables are a thread's, not a
-//! connection's.
+//! Compression of messages (RFC 7692, permessage-deflate) without state between messages. A connection keeps no
+//! window, and a broadcast is compressed once for all its recipients. The compressor's tables belong to the thread,
+//! not to a connection.
 
 use std::cell::RefCell;
 
@@ -8,16 +8,17 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::frame::Violation;
 
-/// What ends every compressed message, and is not sent (RFC 7692, 7.2.1).
+/// The bytes that end every compressed message. They are not sent (RFC 7692, 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
-/// A longer message is sent as it is: to compress it would hold a thread for longer than a turn may last.
+/// The maximum length of a message that is compressed, in bytes. Compressing a longer one would hold a thread for
+/// longer than a turn may last.
 const LONGEST: usize = 64 * 1024;
 
-/// What is inflated at once.
+/// The number of bytes that are inflated in one step.
 const CHUNK: usize = 4 * 1024;
 
-/// The window of those who offer none (RFC 7692, 7.1.2.1), and the only one that we use.
+/// The default window size (RFC 7692, 7.1.2.1), and the only one that this node uses to compress.
 const WINDOW_BITS: &str = "15";
 
 thread_local! {
@@ -25,17 +26,17 @@ thread_local! {
     static INFLATE: RefCell<Option<Decompress>> = const { RefCell::new(None) };
 }
 
-/// How what we send is compressed.
+/// The settings for compressing outgoing messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deflate {
-    /// Shorter messages are sent as they are.
+    /// Messages shorter than this number of bytes are not compressed.
     pub threshold: usize,
-    /// 1 (fast) to 9 (small).
+    /// The level, from 1 (fast) to 9 (small).
     pub level: u32,
 }
 
 impl Deflate {
-    /// A message's payload, compressed; `None` where that does not pay.
+    /// Compresses a message's payload. Returns `None` if its length is out of range, or it would not become shorter.
     pub fn compress(&self, payload: &[&[u8]]) -> Option<Vec<u8>> {
         let length: usize = payload.iter().map(|part| part.len()).sum();
         if !(self.threshold..=LONGEST).contains(&length) {
@@ -47,7 +48,7 @@ impl Deflate {
             }
             let (_, deflate) = kept.as_mut()?;
             deflate.reset();
-            // What does not become shorter is sent as it was.
+            // The output may not be longer than the input.
             let mut out = Vec::with_capacity(length);
             for (at, part) in payload.iter().enumerate() {
                 let flush = if at + 1 == payload.len() { FlushCompress::Sync } else { FlushCompress::None };
@@ -66,10 +67,12 @@ impl Deflate {
     }
 }
 
-/// A compressed message's payload as it was.
+/// Decompresses a message's payload.
 ///
 /// # Errors
-/// [`Violation::TooLarge`] as soon as it is longer than `most` bytes, [`Violation::Deflate`] when it is no such data.
+///
+/// [`Violation::TooLarge`] as soon as the result is longer than `most` bytes. [`Violation::Deflate`] if the payload
+/// is not valid.
 pub fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, Violation> {
     INFLATE.with_borrow_mut(|kept| {
         let inflate = kept.get_or_insert_with(|| Decompress::new(false));
@@ -90,7 +93,7 @@ pub fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, Violation> {
                 out.extend_from_slice(&chunk[..written]);
                 rest = &rest[read..];
                 match status {
-                    // A block may say that it is the last; others may follow it (RFC 7692, 7.2.3.4).
+                    // More blocks may follow one that is marked as the last (RFC 7692, 7.2.3.4).
                     Status::StreamEnd => inflate.reset(false),
                     _ if written == CHUNK => continue,
                     _ if read == 0 && !rest.is_empty() => return Err(Violation::Deflate),
@@ -109,12 +112,13 @@ fn difference(after: u64, before: u64) -> usize {
     usize::try_from(after - before).unwrap_or(usize::MAX)
 }
 
-/// The answer to the extensions that a client offers, in its order of preference; `None`: to none of them.
+/// Answers the extensions that a client offers, in the client's order of preference. Returns `None` if none is
+/// accepted.
 pub fn negotiate<'a>(offers: impl IntoIterator<Item = &'a str>) -> Option<String> {
     offers.into_iter().flat_map(|header| header.split(',')).find_map(accept)
 }
 
-/// One offer (RFC 7692, 7.1): declined if it asks for what we cannot do, or is malformed.
+/// Answers one offer (RFC 7692, 7.1). Declines it if it is malformed, or requires something that this node cannot do.
 fn accept(offer: &str) -> Option<String> {
     let mut parts = offer.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case("permessage-deflate") {
@@ -134,7 +138,7 @@ fn accept(offer: &str) -> Option<String> {
         match (name, value) {
             ("server_no_context_takeover" | "client_no_context_takeover" | "client_max_window_bits", None) => {}
             ("client_max_window_bits", Some(bits)) if is_window(bits) => {}
-            // A smaller window of ours is not to be had.
+            // This node cannot use a smaller window to compress.
             ("server_max_window_bits", Some(WINDOW_BITS)) => answer.push_str("; server_max_window_bits=15"),
             _ => return None,
         }
@@ -196,7 +200,8 @@ mod tests {
     #[test]
     fn examples_of_the_standard_are_read() {
         let hello = |bytes: &[u8]| inflate(bytes, 5).map(|bytes| String::from_utf8(bytes).unwrap());
-        // RFC 7692, 7.2.3.1: one block; 7.2.3.3: not compressed; 7.2.3.4: the last block, and an empty one; 7.2.3.5: two.
+        // RFC 7692, 7.2.3.1: one block; 7.2.3.3: no compression; 7.2.3.4: the last block, and an empty one; 7.2.3.5:
+        // two.
         for bytes in [
             &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
             &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],

@@ -1,4 +1,4 @@
-//! WebSocket frames as RFC 6455 has them: what a client may send, and what we send.
+//! WebSocket frames (RFC 6455): reading those of clients, and writing our own.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::deflate::{Deflate, inflate};
 
-/// The longest payload of a control frame (RFC 6455, 5.5).
+/// The maximum length of a control frame's payload, in bytes (RFC 6455, 5.5).
 const MAX_CONTROL: usize = 125;
 
-/// The head of a frame: at most 2 bytes, 8 of length, 4 of mask.
+/// The maximum length of a frame's head: 2 bytes, 8 bytes of length and 4 bytes of mask.
 const MAX_HEAD: usize = 14;
 
-/// Set by us in the heads of compressed messages.
+/// The reserved bit that marks a compressed message (RFC 7692, 6).
 const RSV1: u8 = 0x40;
 
 const CONTINUATION: u8 = 0x0;
@@ -22,43 +22,43 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 
-/// What a client did that ends its connection.
+/// A violation of the WebSocket protocol by a client. It ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// A reserved bit is set: no extension was agreed on.
+    /// A reserved bit is set that no negotiated extension uses.
     #[error("a reserved bit is set")]
     ReservedBit,
     /// An opcode that RFC 6455 reserves.
     #[error("the opcode is reserved")]
     Opcode,
-    /// A client's frame without a mask.
+    /// A client's frame is not masked.
     #[error("a frame of a client is not masked")]
     Unmasked,
-    /// A control frame in fragments, or longer than 125 bytes.
+    /// A control frame is fragmented, or its payload is longer than 125 bytes.
     #[error("a control frame is fragmented or too long")]
     Control,
-    /// A continuation of nothing, or a new message within another.
+    /// A continuation frame without a message to continue, or a new message within another one.
     #[error("the fragments of a message are out of order")]
     Fragments,
-    /// A length with its highest bit set, or not written in the shortest form.
+    /// A length has its highest bit set, or is not written in the shortest form.
     #[error("the length is not written as it should be")]
     Length,
-    /// A close frame with half a code, or a code that may not be sent.
+    /// A close frame has half a code, or a code that may not be sent.
     #[error("the close code may not be used")]
     CloseCode,
-    /// Text, or the reason of a close frame, that is not UTF-8.
+    /// A text message or the reason of a close frame is not UTF-8.
     #[error("text is not UTF-8")]
     Utf8,
-    /// A compressed message that cannot be read.
+    /// A compressed message cannot be decompressed.
     #[error("the message is not compressed as agreed on")]
     Deflate,
-    /// A message longer than `server.max_payload`.
+    /// A message is longer than `server.max_payload`.
     #[error("the message is longer than it may be")]
     TooLarge,
 }
 
 impl Violation {
-    /// The code of the close frame that answers it.
+    /// The code of the close frame that reports the violation.
     pub const fn close_code(self) -> u16 {
         match self {
             Self::Utf8 | Self::Deflate => 1007,
@@ -68,30 +68,30 @@ impl Violation {
     }
 }
 
-/// What a frame, or the last frame of a message, has brought.
+/// The result of reading one frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// The frame is not complete; it needs at least so many more bytes.
+    /// The frame is not complete. At least this many more bytes are needed.
     More(usize),
-    /// A fragment, kept until its message is complete.
+    /// A fragment of a message that is not complete. The reader keeps it.
     Fragment,
     /// A text message.
     Text(Cow<'a, str>),
     /// A binary message.
     Binary(Cow<'a, [u8]>),
-    /// To be answered by a pong with this payload.
+    /// A ping. It must be answered with a pong that has this payload.
     Ping(&'a [u8]),
-    /// An answer that may be ignored.
+    /// A pong, which needs no answer.
     Pong,
-    /// The client closes, perhaps with a code.
+    /// The client closes the connection, perhaps with a code.
     Close(Option<u16>),
 }
 
-/// Reads a client's frames; keeps the fragments of a message that is not complete.
+/// Reads a client's frames. Keeps the fragments of an incomplete message.
 #[derive(Debug)]
 pub struct Reader {
     max_payload: usize,
-    /// Compression was agreed on.
+    /// Whether compression was negotiated.
     deflate: bool,
     message: Option<Box<Message>>,
 }
@@ -101,7 +101,7 @@ struct Message {
     text: bool,
     deflated: bool,
     payload: Vec<u8>,
-    /// So much of it is known to be UTF-8.
+    /// The number of bytes that are known to be valid UTF-8.
     checked: usize,
 }
 
@@ -116,21 +116,22 @@ struct Head {
 }
 
 impl Reader {
-    /// A reader of messages up to `max_payload` bytes.
+    /// Creates a reader for messages of at most `max_payload` bytes.
     pub fn new(max_payload: usize) -> Self {
         Self { max_payload, deflate: false, message: None }
     }
 
-    /// The same for a client with which permessage-deflate was agreed on.
+    /// Sets whether the client has negotiated permessage-deflate.
     #[must_use]
     pub fn inflating(self, deflate: bool) -> Self {
         Self { deflate, ..self }
     }
 
-    /// Reads one frame from the front of `bytes`, whose mask is removed in place. Returns how many bytes it took.
+    /// Reads one frame from the front of `bytes`, and unmasks it in place. Returns the frame's length in bytes.
     ///
     /// # Errors
-    /// See [`Violation`]. Nothing may be read after one.
+    ///
+    /// See [`Violation`]. After an error, the reader must not be used again.
     pub fn step<'a>(&mut self, bytes: &'a mut [u8]) -> Result<(usize, Step<'a>), Violation> {
         let Some(head) = self.head(bytes)? else {
             return Ok((0, Step::More(missing_head(bytes))));
@@ -176,11 +177,12 @@ impl Reader {
         if deflated { finish(text, Cow::Owned(inflate(&payload, self.max_payload)?)) } else { finish(text, payload) }
     }
 
-    /// The head, checked as early as its bytes are there. `None`: more are needed.
+    /// Reads a frame's head, and checks each part as soon as its bytes are there. Returns `None` if more bytes are
+    /// needed.
     fn head(&self, bytes: &[u8]) -> Result<Option<Head>, Violation> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
-        // The first frame of a message says that it is compressed (RFC 7692, 6).
+        // Only the first frame of a message is marked as compressed (RFC 7692, 6).
         let deflated = first & 0x70 == RSV1 && self.deflate && matches!(opcode, TEXT | BINARY);
         if first & 0x70 != 0 && !deflated {
             return Err(Violation::ReservedBit);
@@ -213,7 +215,7 @@ impl Reader {
 }
 
 impl Message {
-    /// What can be no UTF-8 any more is refused before the rest of the message comes.
+    /// Refuses text that is certainly not UTF-8 before the rest of the message arrives.
     fn check(&mut self) -> Result<(), Violation> {
         if !self.text || self.deflated {
             return Ok(());
@@ -227,7 +229,8 @@ impl Message {
     }
 }
 
-/// The payload's length, and where it ends. The shortest form is required (RFC 6455, 5.2).
+/// Reads the payload's length, and returns it with the position after it. The shortest form is required (RFC 6455,
+/// 5.2).
 fn length(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, Violation> {
     let (length, at, least) = match short {
         126 => {
@@ -246,7 +249,7 @@ fn length(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, Violation> {
     Ok(Some((length, at)))
 }
 
-/// How many bytes of a head are missing at least.
+/// The minimum number of bytes that are missing from a head.
 fn missing_head(bytes: &[u8]) -> usize {
     let whole = match bytes.get(1).map_or(0, |second| second & 0x7F) {
         126 => 8,
@@ -256,7 +259,7 @@ fn missing_head(bytes: &[u8]) -> usize {
     whole - bytes.len().min(whole - 1)
 }
 
-/// Eight bytes at a time; the compiler makes more of it.
+/// Unmasks eight bytes at a time. The compiler vectorizes this further.
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
     let (chunks, rest) = payload.as_chunks_mut::<8>();
@@ -292,9 +295,10 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     Ok(Some(code))
 }
 
-// === what we send: never masked, never in fragments ===
+// === outgoing frames: never masked, never fragmented ===
 
-/// Writes a message of these parts, compressed where `deflate` says so and it pays.
+/// Writes a message whose payload is these parts together. It is compressed if `deflate` is set and compression makes
+/// it shorter.
 pub fn put_message(out: &mut BytesMut, text: bool, parts: &[&[u8]], deflate: Option<&Deflate>) {
     let opcode = if text { TEXT } else { BINARY };
     if let Some(small) = deflate.and_then(|deflate| deflate.compress(parts)) {
@@ -306,7 +310,7 @@ pub fn put_message(out: &mut BytesMut, text: bool, parts: &[&[u8]], deflate: Opt
     parts.iter().for_each(|part| out.put_slice(part));
 }
 
-/// How many bytes the frame of such a payload has.
+/// The length of a frame with this payload length, in bytes.
 pub const fn framed_length(payload: usize) -> usize {
     payload
         + match payload {
@@ -316,7 +320,7 @@ pub const fn framed_length(payload: usize) -> usize {
         }
 }
 
-/// A text message.
+/// The frame of a text message.
 pub fn text(payload: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(framed_length(payload.len()));
     put_head(&mut out, TEXT, payload.len());
@@ -324,7 +328,7 @@ pub fn text(payload: &str) -> Bytes {
     out.freeze()
 }
 
-/// The answer to a ping, whose payload is at most 125 bytes.
+/// A pong with the payload of a ping, which has at most 125 bytes.
 pub fn pong(payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(framed_length(payload.len()));
     put_head(&mut out, PONG, payload.len());
@@ -332,12 +336,12 @@ pub fn pong(payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// Whether a frame of ours is a pong.
+/// Whether an outgoing frame is a pong.
 pub fn is_pong(frame: &[u8]) -> bool {
     frame.first() == Some(&(0x80 | PONG))
 }
 
-/// A close frame, with a code if there is one to tell.
+/// A close frame, with a code if one is given.
 pub fn close(code: Option<u16>) -> Bytes {
     let mut out = BytesMut::with_capacity(4);
     put_head(&mut out, CLOSE, if code.is_some() { 2 } else { 0 });
@@ -347,8 +351,8 @@ pub fn close(code: Option<u16>) -> Bytes {
     out.freeze()
 }
 
-/// The messages of frames that this node has written and not compressed: whether each is text, and its payload. Control frames
-/// are passed over.
+/// Iterates over the messages in frames that this node has written without compression. Yields whether each is text,
+/// and its payload. Skips control frames.
 pub fn messages(frames: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
     let mut rest = frames;
     std::iter::from_fn(move || {
@@ -367,7 +371,7 @@ pub fn messages(frames: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
     })
 }
 
-/// The text of a packet that is one text message, without a copy.
+/// The text of a packet that consists of one text message. It is not copied.
 pub fn only_text(packet: &Bytes) -> Option<Bytes> {
     let mut messages = messages(packet);
     let (text, message) = messages.next()?;

@@ -1,4 +1,5 @@
-//! The head of a request: whether it opens a WebSocket session of ours, and the answer that does so.
+//! The head of a request on a new connection. It decides whether the request opens a WebSocket session of the native
+//! engine, and builds the answer.
 
 use std::mem::MaybeUninit;
 
@@ -10,60 +11,60 @@ use sha1::{Digest, Sha1};
 
 use super::deflate;
 
-/// A longer head is not ours to judge.
+/// The maximum length of a head in bytes. A longer head is left to HTTP.
 pub use crate::engine::listener::MAX_HEAD;
 
 const MAX_HEADERS: usize = 64;
 
-/// RFC 6455, 1.3.
+/// The value that is appended to a WebSocket key (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The longest name of a header that is looked at.
+/// The maximum length of the header names that are compared.
 const MAX_NAME: usize = "sec-websocket-extensions".len();
 
-/// The digest of 20 bytes that accepts the key.
+/// The length of a SHA-1 digest of 20 bytes as base64.
 const SHA1_AS_BASE64: usize = 28;
 
-/// A key is 16 bytes as base64 (RFC 6455, 4.1).
+/// The length of a WebSocket key: 16 bytes as base64 (RFC 6455, 4.1).
 const KEY: usize = 24;
 
-/// What the bytes of a connection say so far.
+/// The result of reading the first bytes of a connection.
 pub enum Head {
-    /// More are needed.
+    /// The head is not complete yet.
     Partial,
-    /// Not for us: HTTP answers.
+    /// The request is not a handshake for the native engine. HTTP answers it.
     Other,
-    /// A handshake of ours.
+    /// A handshake that opens a WebSocket session.
     Open(Box<Opening>),
 }
 
-/// The handshake of a WebSocket session.
+/// A handshake that opens a WebSocket session.
 #[derive(Debug)]
 pub struct Opening {
-    /// How many bytes it had.
+    /// The length of the head in bytes.
     pub length: usize,
-    /// The query, without its question mark.
+    /// The query without its question mark.
     pub query: String,
-    /// The few headers that matter.
+    /// The headers that the edge needs. All others are dropped.
     pub headers: HeaderMap,
     key: WebSocketKey,
-    /// The extensions that it offers.
+    /// The WebSocket extensions that the client offers.
     offers: Vec<String>,
-    /// The first of the subprotocols that it offers.
+    /// The first of the subprotocols that the client offers.
     subprotocol: Option<HeaderValue>,
 }
 
 impl Head {
-    /// Judges the first bytes of a connection.
+    /// Reads the head of a request from the first bytes of a connection. `path` is `server.path`.
     pub fn read(bytes: &[u8], path: &str) -> Self {
-        // Not written before it is read into: most heads have a dozen.
+        // Left uninitialized, because most heads have only about a dozen headers.
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(httparse::Status::Complete(length)) => {
                 opening(&request, length, path).map_or(Self::Other, |opening| Self::Open(Box::new(opening)))
             }
-            // What is no GET of ours need not be waited for.
+            // Only a GET can be a handshake, so the rest of other requests is not waited for.
             Ok(httparse::Status::Partial) if request.method.is_none_or(|method| method == "GET") => Self::Partial,
             _ => Self::Other,
         }
@@ -87,7 +88,7 @@ fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Op
     Some(Opening { offers, subprotocol, length, query: query.to_owned(), headers, key: WebSocketKey(key) })
 }
 
-/// What the headers say, each looked at once.
+/// The values of the headers that a handshake needs, collected in one pass.
 #[derive(Default)]
 struct Fields {
     upgrades: bool,
@@ -100,11 +101,11 @@ struct Fields {
 }
 
 impl Fields {
-    /// `None`: no handshake of ours has such a header.
+    /// Takes a header. Returns `None` if a handshake cannot have such a header.
     fn take(&mut self, header: &httparse::Header<'_>) -> Option<()> {
         let mut name = [0; MAX_NAME];
         let name = name.get_mut(..header.name.len());
-        // A longer one is none of these.
+        // A longer name is none of those below.
         let Some(name) = name else { return Some(()) };
         name.copy_from_slice(header.name.as_bytes());
         name.make_ascii_lowercase();
@@ -119,7 +120,7 @@ impl Fields {
             b"sec-websocket-protocol" => {
                 self.subprotocol = self.subprotocol.take().or_else(|| first_subprotocol(header.value))
             }
-            // A body.
+            // A handshake has no body.
             b"content-length" if header.value.trim_ascii() != b"0" => return None,
             b"transfer-encoding" => return None,
             b"host" => self.keep(header::HOST, header.value)?,
@@ -140,20 +141,21 @@ impl Fields {
     }
 }
 
-/// Whether a list has this member, in any case.
+/// Whether a comma-separated list contains `wanted`, ignoring case.
 fn lists(value: &[u8], wanted: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(wanted))
 }
 
 fn key(value: &[u8]) -> Option<[u8; KEY]> {
     let key: [u8; KEY] = value.trim_ascii().try_into().ok()?;
-    // So much may be decoded of so many characters; the last two are padding.
+    // The decoder needs a buffer of 18 bytes for 24 characters. The last two characters are padding, so a key decodes
+    // to 16 bytes.
     let mut decoded = [0; KEY / 4 * 3];
     (STANDARD.decode_slice(key, &mut decoded).ok()? == 16).then_some(key)
 }
 
-/// The first of the subprotocols that a client offers, which is the one that it is answered: as Node's server, we know none of them,
-/// and a client that offers some takes no answer without one (RFC 6455, 4.1).
+/// The subprotocol to answer: the first that the client offers. Like the Node.js server, this node knows no
+/// subprotocols. But a client that offers some does not accept an answer without one (RFC 6455, 4.1).
 pub fn first_subprotocol(offered: &[u8]) -> Option<HeaderValue> {
     let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     let first = offered.split(|byte| *byte == b',').next()?.trim_ascii();
@@ -163,7 +165,7 @@ pub fn first_subprotocol(offered: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_bytes(first).ok()
 }
 
-/// Protocol 4, a WebSocket from the start, no session yet.
+/// Whether the query opens a session: Engine.IO 4, a WebSocket, and no session id.
 fn is_handshake(query: &str) -> bool {
     let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let (mut version, mut transport) = (None, None);
@@ -179,7 +181,7 @@ fn is_handshake(query: &str) -> bool {
 }
 
 impl Opening {
-    /// The answer, to which frames can be appended.
+    /// The answer to the handshake. WebSocket frames can be appended to it.
     pub fn answer(&self, extensions: Option<&str>) -> BytesMut {
         let mut out = BytesMut::with_capacity(320);
         out.put_slice(
@@ -198,18 +200,18 @@ impl Opening {
         out
     }
 
-    /// The answer to its offers, if they hold one of compression that can be accepted.
+    /// The answer to the client's offers of compression, if one of them is acceptable.
     pub fn deflate(&self) -> Option<String> {
         deflate::negotiate(self.offers.iter().map(String::as_str))
     }
 }
 
-/// The key of a WebSocket handshake.
+/// The `Sec-WebSocket-Key` of a handshake.
 #[derive(Debug)]
 pub struct WebSocketKey([u8; KEY]);
 
 impl WebSocketKey {
-    /// The key of a handshake that came as an HTTP request. `None`: it is none.
+    /// The key of a handshake that came as an HTTP request. `None`: the request is not a valid handshake.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
         let has = |name, wanted| all(name).any(|value| lists(value, wanted));
@@ -221,7 +223,7 @@ impl WebSocketKey {
         key.filter(|_| is_handshake).map(Self)
     }
 
-    /// What accepts it (RFC 6455, 4.2.2).
+    /// The value of `Sec-WebSocket-Accept` (RFC 6455, 4.2.2).
     pub fn accept(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.digest()).unwrap_or_else(|_| unreachable!("base64 has only plain characters"))
     }

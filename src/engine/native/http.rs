@@ -1,4 +1,4 @@
-//! The native engine's sessions as HTTP requests reach them: handshakes, polls, bodies, and upgrades.
+//! Serves the HTTP requests of native sessions: handshakes, polls, posted bodies, and upgrades.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::engine::conn::KillSwitch;
 use crate::engine::edge::{Answering, EngineSession, Opening, Query, SessionService, TurnedAway, ready};
 use crate::engine::listener::Arrival;
 
-/// The native engine as the edge sees it.
+/// The native engine as a [`SessionService`].
 pub(super) struct NativeService<G>(pub(super) Arc<Shared<G>>);
 
 impl<G> Clone for NativeService<G> {
@@ -31,7 +31,7 @@ impl<G> Clone for NativeService<G> {
     }
 }
 
-/// Why a request cannot be served, as Engine.IO's own server numbers it.
+/// Why a request cannot be served. The answers have the error codes of Engine.IO's own server.
 #[derive(Clone, Copy)]
 enum Bad {
     Transport,
@@ -104,14 +104,14 @@ impl<G: Gate> NativeService<G> {
         payload(open.into())
     }
 
-    /// A WebSocket whose handshake has come through HTTP's hands.
+    /// Opens a session for a WebSocket handshake that came through HTTP.
     fn open_websocket(&self, mut request: Request<Body>, opening: Opening) -> Response<Body> {
         let Some((key, upgrade)) = upgrade_of(&mut request) else { return Bad::Request.answer() };
         let shared = self.0.clone();
         let (extensions, deflates) = self.extensions(request.headers());
         let answer = switch(&key, extensions, request.headers());
         tokio::spawn(async move {
-            // The place is given back with the session.
+            // If the upgrade fails, dropping the session removes it from the node's connections.
             let Opening { session, .. } = opening;
             let Some((stream, read)) = tcp_of(upgrade).await else { return };
             let (reader, writer) = stream.into_split();
@@ -123,7 +123,7 @@ impl<G: Gate> NativeService<G> {
             shared.greeting.put(&mut open, &new_id());
             wire.control(open.freeze());
             let inbox = Inbox::new(shared.clone(), wire.clone(), session);
-            // A task of its own, which is no larger than the session.
+            // Start a new task, so that it is no larger than the session.
             tokio::spawn(Session::new(shared, reader, wire, inbox, read));
         });
         answer
@@ -177,13 +177,13 @@ impl<G: Gate> NativeService<G> {
                 let trying = tokio::spawn(attempt(claim, upgrade, deflates, self.0.metrics.clone()));
                 wire.try_by(trying.abort_handle());
             }
-            // As in Node, the client sees that its WebSocket closes, and its session goes on.
+            // Like the Node.js server, close the second WebSocket. The session goes on.
             None => drop(tokio::spawn(refuse(upgrade))),
         }
         switch(&key, extensions, request.headers())
     }
 
-    /// The answer to the extensions that a WebSocket offers, and whether messages are compressed.
+    /// The answer to the extensions that a client offers, and whether compression was negotiated.
     fn extensions(&self, headers: &HeaderMap) -> (Option<HeaderValue>, bool) {
         let offers = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|offer| offer.to_str().ok());
         let agreed = self.0.deflate.and_then(|_| deflate::negotiate(offers)).and_then(|text| text.parse().ok());
@@ -192,7 +192,7 @@ impl<G: Gate> NativeService<G> {
     }
 }
 
-/// A body that comes. Dropped before it is whole, the client is gone.
+/// A body that is being received. If this is dropped before the body is complete, the client is gone.
 struct Posting {
     wire: Arc<Wire>,
     whole: bool,
@@ -219,7 +219,7 @@ fn answer(status: StatusCode, kind: &'static str, bytes: Bytes) -> Response<Body
     response
 }
 
-/// A WebSocket handshake's key, and what gives its connection away.
+/// The key of a WebSocket handshake, and the future of its raw connection.
 fn upgrade_of(request: &mut Request<Body>) -> Option<(WebSocketKey, OnUpgrade)> {
     let key = WebSocketKey::of(request.headers())?;
     Some((key, request.extensions_mut().remove()?))

@@ -1,4 +1,4 @@
-//! What a client's messages mean: Engine.IO and Socket.IO, namespace by namespace.
+//! Interprets a client's messages: Engine.IO and Socket.IO packets, for each namespace.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::event::{Args, Event};
 use crate::recovery::Pid;
 use crate::session::AckId;
 
-/// Why nothing more is read.
+/// Why no more of the client's messages are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bad {
     /// The client has closed the connection.
     Closed,
-    /// It does not speak the protocol.
+    /// The client has broken the protocol.
     Malformed,
-    /// It sends more than may wait before it is let in.
+    /// The client has sent more events than may wait before its session is open.
     Overloaded,
 }
 
@@ -38,11 +38,11 @@ impl From<Malformed> for Bad {
     }
 }
 
-/// A client's namespaces, and the packet that waits for its attachments.
+/// The namespaces of a client, and the packet that waits for its attachments.
 pub(super) struct Inbox<G: Gate> {
     shared: Arc<Shared<G>>,
     wire: Arc<Wire>,
-    /// Given back when the connection ends, and with it its place among the connections.
+    /// Dropped when the connection ends, so that it no longer counts among the node's connections.
     client: Option<Arc<EngineSession>>,
     requests: Arc<Requests>,
     places: Vec<Place<G>>,
@@ -56,17 +56,17 @@ impl<G: Gate> Inbox<G> {
         Self { shared, wire, client: Some(client), requests, places: Vec::new(), assembly: None, pong: false }
     }
 
-    /// Whether the client has answered our ping since this was asked last.
+    /// Whether the client has answered a ping since the last call.
     pub(super) fn take_pong(&mut self) -> bool {
         std::mem::take(&mut self.pong)
     }
 
-    /// Whether the client is in no namespace, nor about to be.
+    /// Whether the client is in no namespace and is not joining one.
     pub(super) fn is_nowhere(&self) -> bool {
         self.places.iter().all(|place| place.slot.is_none())
     }
 
-    /// Takes a text message.
+    /// Handles a text message.
     pub(super) fn text(&mut self, text: &str) -> Result<(), Bad> {
         self.message(text).inspect_err(|bad| self.count(*bad))
     }
@@ -84,7 +84,7 @@ impl<G: Gate> Inbox<G> {
         }
     }
 
-    /// Takes a binary message: an attachment.
+    /// Handles a binary message, which must be an attachment.
     pub(super) fn binary(&mut self, bytes: &[u8]) -> Result<(), Bad> {
         self.attachment(bytes).inspect_err(|bad| self.count(*bad))
     }
@@ -131,9 +131,9 @@ impl<G: Gate> Inbox<G> {
         data: ByteString,
         attachments: Vec<Bytes>,
     ) -> Result<(), Bad> {
-        // As in Node: nobody may speak where he has not come in.
+        // Like the Node.js server, reject packets for a namespace the client has not joined.
         let place = self.place(namespace).ok_or(Bad::Malformed)?;
-        // Who was sent out may not know it yet.
+        // A client that was sent out of the namespace may not know it yet, so ignore its packets.
         let Some(slot) = &place.slot else { return Ok(()) };
         if kind == Kind::Ack {
             if let Some(id) = ack {
@@ -178,12 +178,12 @@ impl<G: Gate> Inbox<G> {
         };
         let Some(client) = self.client.clone() else { return Ok(()) };
         let (membership, slot) = (Membership::new(namespace), Slot::new(self.shared.gate.clone()));
-        // Most clients are in one namespace.
+        // Most clients are in one namespace only, so reserve no more.
         self.places.reserve_exact(1);
         self.places.push(Place { membership: membership.clone(), slot: Some(slot.clone()) });
         let guest = Guest { wire: self.wire.clone(), requests: self.requests.clone(), membership, slot };
         let mut entry = Box::pin(guest.let_in(self.shared.gate.clone(), client, auth));
-        // Where no backend is asked, nothing waits: it is done after one poll, without a task.
+        // Poll once here: if no backend must be asked, the future completes at once and needs no task.
         if entry.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             tokio::spawn(entry);
         }
@@ -196,7 +196,7 @@ impl<G: Gate> Inbox<G> {
         }
     }
 
-    /// Does what others have asked for.
+    /// Handles the requests that other tasks have made.
     pub(super) fn settle_requests(&mut self) {
         for request in self.requests.take() {
             let (Request::Forget(of) | Request::SentOut(of)) = &request;
@@ -214,7 +214,7 @@ impl<G: Gate> Inbox<G> {
         }
     }
 
-    /// Ends every session of the connection.
+    /// Ends the client's sessions in all namespaces.
     pub(super) fn end(&mut self, reason: &'static str) {
         self.settle_requests();
         for place in self.places.drain(..) {
@@ -242,7 +242,7 @@ impl<G: Gate> Place<G> {
     }
 }
 
-/// A client that waits to be let into a namespace.
+/// A client that is being admitted to a namespace.
 struct Guest<G: Gate> {
     wire: Arc<Wire>,
     requests: Arc<Requests>,
@@ -271,7 +271,7 @@ impl<G: Gate> Guest<G> {
         let Self { wire, requests, membership, slot } = self;
         wire.note_public_id(&id);
         let connection = wire.clone();
-        // The client hears of it when it is in: what it sends then finds the session.
+        // CONNECT is written only when the session is open, so that the client's next packets find the session.
         let own = connection.own();
         slot.open(|| {
             wire.control(packet::connected(&namespace, &id, pass.pid.as_ref().map(Pid::expose)));

@@ -1,4 +1,5 @@
-//! A new connection: handshakes of WebSocket sessions are answered here, everything else is given back to HTTP.
+//! Takes new connections. It answers handshakes of WebSocket sessions itself, and returns all other connections to
+//! HTTP.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -26,10 +27,10 @@ use crate::engine::edge::{EngineSession, Entrance};
 use crate::engine::listener::{GivenBack, Intake};
 use crate::engine::lobby::Guest;
 
-/// The head of a handshake fits; more is read when it does not.
+/// The size of one read in bytes. The head of a handshake usually fits; if it does not, more is read.
 const FIRST_READ: usize = 2048;
 
-/// Takes the connections that are ours. One for each of them: a clone is a count and nothing else.
+/// Takes the connections that open WebSocket sessions. Every connection has a clone, which costs one reference count.
 pub(super) struct NativeIntake<G>(Arc<House<G>>);
 
 struct House<G> {
@@ -39,7 +40,7 @@ struct House<G> {
 }
 
 impl<G> NativeIntake<G> {
-    /// After `stop`, those that have not said what they want are closed.
+    /// After `stop` is cancelled, connections that have not sent a request are closed.
     pub(super) fn new(shared: Arc<Shared<G>>, entrance: Entrance, stop: CancellationToken) -> Self {
         Self(Arc::new(House { shared, entrance, stop }))
     }
@@ -62,7 +63,8 @@ impl<G: Gate> Intake for NativeIntake<G> {
     }
 }
 
-/// A connection in time: what only the handshake needs goes with it, and then it is a session and nothing else.
+/// The task of one connection. The handshake's data is dropped when the session begins, so that only the session is
+/// kept.
 enum Visitor<G: Gate> {
     Arriving(BoxFuture<'static, Option<Arrived<G>>>),
     Session(Session<G>),
@@ -94,7 +96,8 @@ impl<G: Gate> Future for Visitor<G> {
 }
 
 impl<G: Gate> NativeIntake<G> {
-    /// Until it is known what the connection is for. `None`: it is gone.
+    /// Reads the first request, and opens a session or returns the connection to HTTP. Returns `None` if the
+    /// connection has ended or must be closed.
     async fn arrive(self, mut stream: TcpStream, address: SocketAddr, guest: Guest) -> Option<Arrived<G>> {
         let House { shared, entrance, stop } = &*self.0;
         let first = guest.hear(first_request(&mut stream, &shared.path));
@@ -103,7 +106,7 @@ impl<G: Gate> NativeIntake<G> {
             (None, read) => return Some(Arrived::Http((stream, read.freeze(), guest))),
         };
         let Some(connection) = entrance.admit(address.ip(), &opening.headers, &opening.query) else {
-            // HTTP says why not.
+            // HTTP answers with the reason.
             return Some(Arrived::Http((stream, read.freeze(), guest)));
         };
         drop(guest);
@@ -111,13 +114,14 @@ impl<G: Gate> NativeIntake<G> {
     }
 }
 
-/// Reads until it is known whose the connection is. `None`: it is gone.
+/// Reads until the first request's head is complete, or cannot be a handshake. Returns `None` if the connection has
+/// ended.
 async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box<Opening>>, BytesMut)> {
     let mut read = BytesMut::new();
     loop {
-        // Nothing is allocated for a connection that says nothing.
+        // A connection that sends nothing allocates no buffer.
         if poll_fn(|cx| poll_read(stream, &mut read, cx)).await.ok()? == 0 {
-            // Half a request deserves an answer, too.
+            // Let HTTP answer an incomplete request.
             return (!read.is_empty()).then_some((None, read));
         }
         match Head::read(&read, path) {
@@ -128,7 +132,7 @@ async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box
     }
 }
 
-/// Reads by way of the stack: what is kept until the head is judged is as long as what came.
+/// Reads into a buffer on the stack, so that the kept buffer is only as long as what arrived.
 fn poll_read(stream: &mut TcpStream, read: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut buffer = [MaybeUninit::uninit(); FIRST_READ];
     let mut unread = ReadBuf::uninit(&mut buffer);
@@ -137,7 +141,7 @@ fn poll_read(stream: &mut TcpStream, read: &mut BytesMut, cx: &mut Context<'_>) 
     Poll::Ready(Ok(unread.filled().len()))
 }
 
-/// Answers the handshake.
+/// Answers the handshake and creates the session.
 async fn begin<G: Gate>(
     shared: &Arc<Shared<G>>,
     mut stream: TcpStream,
@@ -149,7 +153,7 @@ async fn begin<G: Gate>(
     let deflate = shared.deflate.filter(|_| extensions.is_some());
     let mut answer = opening.answer(extensions.as_deref());
     shared.greeting.put(&mut answer, &new_id());
-    // An empty socket takes so little at once, and no clock is asked.
+    // A new connection's empty send buffer normally takes all of it at once, so no timer is needed.
     let written = stream.try_write(&answer).unwrap_or(0);
     if written < answer.len() {
         tokio::time::timeout(shared.stall, stream.write_all(&answer[written..])).await.ok()?.ok()?;

@@ -1,4 +1,4 @@
-//! A connection's namespaces: in each it is a session of its own.
+//! A connection's membership in namespaces. In each of them, it is a session of its own.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -17,40 +17,40 @@ use crate::engine::slot::Slot;
 use crate::event::{Args, Event};
 use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
 
-/// An id of 20 characters that nobody can guess, as Socket.IO's own are.
+/// Makes a random id of 20 characters, like the ids of Socket.IO's own server. It cannot be guessed.
 pub(super) fn new_id() -> ByteString {
     let random = uuid::Uuid::new_v4().into_bytes();
     let mut bytes = [0; 15];
     bytes[..6].copy_from_slice(&random[..6]);
-    // One byte says that the number is random; it is not.
+    // Skip byte 6, because half of it is the UUID's version and is not random.
     bytes[6..].copy_from_slice(&random[7..]);
     URL_SAFE_NO_PAD.encode(bytes).into()
 }
 
-/// One connection in one namespace, as its task and its link share it.
+/// One connection in one namespace. The connection's task and the session's link share it.
 pub(super) struct Membership {
     pub(super) namespace: Arc<str>,
     gone: AtomicBool,
-    // Most clients are never asked.
+    // Allocated when the client is first asked to acknowledge an event. Most clients never are.
     asked: Mutex<Option<Box<Asked>>>,
 }
 
-/// What the client was asked and has not acknowledged.
+/// The events that the client has been asked to acknowledge and has not acknowledged yet.
 #[derive(Default)]
 struct Asked {
     last: AckId,
     waiting: HashMap<AckId, Reply>,
 }
 
-/// What others ask of the session's task.
+/// A request of another task to the session's task.
 pub(super) enum Request {
-    /// The client was refused: it may try again.
+    /// The client was refused. Forget the namespace, so that the client may try again.
     Forget(Arc<Membership>),
-    /// We have sent it out of the namespace.
+    /// This node has sent the client out of the namespace.
     SentOut(Arc<Membership>),
 }
 
-/// Requests to one session's task; each membership makes one at most.
+/// The requests to one session's task. Each membership makes at most one.
 #[derive(Default)]
 pub(super) struct Requests {
     waiting: Mutex<Vec<Request>>,
@@ -66,10 +66,10 @@ impl Requests {
     }
 }
 
-/// A namespace that the client is in, or that it was sent out of.
+/// A namespace that the client is in or was sent out of.
 pub(super) struct Place<G: Gate> {
     pub(super) membership: Arc<Membership>,
-    /// `None`: it was sent out, and does not know it yet.
+    /// `None`: the client was sent out of the namespace and may not know it yet.
     pub(super) slot: Option<Arc<Slot<G>>>,
 }
 
@@ -78,7 +78,8 @@ impl Membership {
         Arc::new(Self { namespace, gone: AtomicBool::new(false), asked: Mutex::default() })
     }
 
-    /// Ends it for everybody who sends, and for who waits for an acknowledgement. True the first time.
+    /// Ends the membership: senders get an error, and awaited acknowledgements are given up. Returns true the first
+    /// time.
     pub(super) fn end(&self) -> bool {
         let first = !self.gone.swap(true, Ordering::AcqRel);
         if first {
@@ -87,16 +88,16 @@ impl Membership {
         first
     }
 
-    /// The client has acknowledged an event. What nobody awaits any more, or ever asked for, is for nobody.
+    /// Passes on the client's acknowledgement. Drops acknowledgements that no caller is waiting for.
     pub(super) fn acknowledge(&self, id: AckId, args: Args) {
         let reply = self.asked().as_mut().and_then(|asked| asked.waiting.remove(&id));
         if let Some(reply) = reply {
-            // Who asked may have lost patience.
+            // The caller may have stopped waiting.
             let _ = reply.send(args);
         }
     }
 
-    /// The number under which an acknowledgement is awaited; `None`: too many are.
+    /// Begins to wait for an acknowledgement, and returns its number. Returns `None` if too many are awaited.
     fn expect(&self, reply: Reply) -> Option<AckId> {
         let mut asked = self.asked();
         let asked = asked.get_or_insert_default();
@@ -118,7 +119,7 @@ impl Membership {
     }
 }
 
-/// A session's way to its connection.
+/// The link from a session to its connection.
 pub(super) struct NativeLink {
     pub(super) wire: Arc<Wire>,
     pub(super) requests: Arc<Requests>,
@@ -126,7 +127,8 @@ pub(super) struct NativeLink {
 }
 
 impl NativeLink {
-    /// An event in the form that the client's transport wants, which is made once for all who want the same.
+    /// Encodes an event for the client's transport. Each encoding is made once and shared by all clients that need
+    /// it.
     fn packet(&self, event: &Event) -> Bytes {
         let namespace = &self.membership.namespace;
         let plain = || event.framed(namespace, || packet::event(namespace, event, None));
@@ -141,7 +143,7 @@ impl NativeLink {
         }
     }
 
-    /// The same for a packet that is for this client alone.
+    /// Encodes a packet that only this client gets for its transport.
     fn own(&self, packet: Bytes, attachments: &[Bytes]) -> Bytes {
         if self.wire.polls() && !attachments.is_empty() { payload::polled(&packet) } else { packet }
     }
@@ -190,7 +192,7 @@ impl Link for NativeLink {
         self.wire.send(self.own(packet, args.attachments()))
     }
 
-    // The rooms are those of the index.
+    // Nothing to do: the native engine has no rooms besides the index.
     fn joined(&self, _: &RoomName) {}
 
     fn left(&self, _: &RoomName) {}
@@ -199,7 +201,8 @@ impl Link for NativeLink {
         match how {
             Close::Namespace => {
                 if self.membership.end() {
-                    // Before the client can know it, so that its next CONNECT finds the place free.
+                    // Ask for this before the client can know of the end, so that its next CONNECT can join the
+                    // namespace again.
                     self.requests.put(Request::SentOut(self.membership.clone()));
                     self.wire.control(packet::disconnected(&self.membership.namespace));
                     self.wire.wake_session();

@@ -1,4 +1,4 @@
-//! A client's outgoing queue: a WebSocket writes it, or a poll fetches it.
+//! The outgoing queue of a client. A WebSocket writes it, or a poll fetches it.
 
 use std::io::{self, IoSlice};
 use std::time::Instant;
@@ -12,32 +12,32 @@ use super::payload;
 use super::polling::Polling;
 use crate::engine::outstanding::unix_millis;
 
-/// The most packets that go into one write.
+/// The maximum number of packets in one write.
 const MAX_SLICES: usize = 64;
 
-/// The most answers to WebSocket pings that wait: of more, the latest takes the place of the one before it, as the standard
-/// permits (RFC 6455, 5.5.3).
+/// The maximum number of urgent packets before a new pong replaces the latest waiting one, as the standard permits
+/// (RFC 6455, 5.5.3).
 const MAX_PONGS: usize = 16;
 
 /// A connection's outgoing queue.
 pub(super) struct Out {
-    /// The WebSocket. `None`: the client polls, or it has seen the end.
+    /// The WebSocket. `None`: the client polls, or the sending side is closed.
     pub(super) stream: Option<OwnedWriteHalf>,
-    /// The client polls, or its session's task has not taken notice yet that it does no longer.
+    /// Set while the client polls, and after an upgrade until the session's task has noticed it.
     pub(super) polling: Option<Box<Polling>>,
     pub(super) queue: Packets,
     pub(super) bytes: usize,
-    /// Something of the first packet is written, which is none of those that passed the others.
+    /// The first packet is partly written, and is not one of the urgent packets.
     begun: bool,
-    /// Heartbeats and pongs, in their order, which have passed the queue.
+    /// The number of heartbeats and pongs that have been queued ahead of the other packets.
     urgent: usize,
-    /// A writer will come: a turn, or the session's task after what it does now.
+    /// A writer will serve the connection: in the next turn, or the session's task at the end of its step.
     pub(super) awaits_turn: bool,
-    /// Since when the client has taken nothing of what waits.
+    /// The time since which the client has taken nothing of what waits.
     pub(super) blocked: Option<Instant>,
-    /// When the client last took something, as Unix time in ms; 0: never.
+    /// When the client last took packets, as Unix time in ms. 0: never.
     pub(super) written_at_ms: u64,
-    /// The last packet is queued.
+    /// The last packet has been queued.
     pub(super) finished: bool,
     pub(super) broken: bool,
 }
@@ -59,17 +59,17 @@ impl Out {
         }
     }
 
-    /// The queue of a client that polls.
+    /// The queue of a polling client.
     pub(super) fn polled() -> Self {
         Self { polling: Some(Box::new(Polling::new())), ..Self::new(None) }
     }
 
-    /// The polling state. `None`: the client does not poll.
+    /// The state of polling. `None`: the client does not poll.
     pub(super) fn polled_by(&mut self) -> Option<&mut Polling> {
         self.polling.as_deref_mut().filter(|_| self.stream.is_none())
     }
 
-    /// Sends the queue to a WebSocket from now on.
+    /// Moves the queue to a WebSocket.
     pub(super) fn become_websocket(&mut self, stream: OwnedWriteHalf) {
         self.stream = Some(stream);
         self.blocked = None;
@@ -79,7 +79,7 @@ impl Out {
         packets.into_iter().for_each(|packet| self.push(packet));
     }
 
-    /// Whether nothing more is taken.
+    /// Whether no more packets are accepted.
     pub(super) const fn is_over(&self) -> bool {
         self.finished || self.broken
     }
@@ -89,17 +89,17 @@ impl Out {
         self.queue.push(packet);
     }
 
-    /// Queues a packet before everything but one that is being written, and those that have passed the queue before.
+    /// Queues a packet ahead of the others, but behind one that is partly written and behind earlier urgent packets.
     pub(super) fn overtake(&mut self, packet: Bytes) {
         self.bytes += packet.len();
         self.queue.insert(usize::from(self.begun) + self.urgent, packet);
         self.urgent += 1;
     }
 
-    /// The same for a pong; too many of them become one.
+    /// Queues a pong like [`Out::overtake`]. If there are too many urgent packets, it replaces the latest pong.
     pub(super) fn answer(&mut self, pong: Bytes) {
         if self.urgent >= MAX_PONGS {
-            // The first may be written in part.
+            // The latest one is not the first of the queue, which may be partly written.
             if let Some(latest) = self.queue.get_mut(usize::from(self.begun) + self.urgent - 1)
                 && frame::is_pong(latest)
             {
@@ -111,7 +111,7 @@ impl Out {
         self.overtake(pong);
     }
 
-    /// Writes to the WebSocket what the kernel takes.
+    /// Writes as much to the WebSocket as the kernel takes.
     pub(super) fn write(&self) -> io::Result<usize> {
         let Some(stream) = &self.stream else { return Err(io::ErrorKind::BrokenPipe.into()) };
         if let (Some(only), 1) = (self.queue.first(), self.queue.len()) {
@@ -125,7 +125,7 @@ impl Out {
         stream.try_write_vectored(&slices[..count])
     }
 
-    /// Takes away what was written.
+    /// Removes the bytes that have been written.
     pub(super) fn advance(&mut self, mut written: usize) {
         self.bytes = self.bytes.saturating_sub(written);
         while let Some(front) = self.queue.first_mut() {
@@ -142,7 +142,7 @@ impl Out {
         }
     }
 
-    /// Takes packets of at most `most` bytes together, but always one if there is one.
+    /// Removes and returns packets of at most `most` bytes together, but always one if there is one.
     pub(super) fn fetch(&mut self, most: usize) -> Vec<Bytes> {
         self.written_at_ms = unix_millis();
         let mut taken = Vec::new();
@@ -160,7 +160,7 @@ impl Out {
         taken
     }
 
-    /// Nothing waits: an idle connection holds no memory for what has passed.
+    /// Frees the queue's memory when nothing waits, so that an idle connection holds none.
     pub(super) fn rest(&mut self) {
         self.blocked = None;
         self.queue.clear();

@@ -12,57 +12,57 @@ use crate::error::Refusal;
 use crate::event::{Args, Event};
 use crate::session::AckId;
 
-/// A packet may have at most so many binary attachments.
+/// The maximum number of binary attachments of a packet.
 pub const MAX_ATTACHMENTS: usize = 1024;
 
-/// The longest path of a namespace in a packet, in bytes.
+/// The maximum length of a namespace's path in a packet, in bytes.
 const MAX_NAMESPACE: usize = 256;
 
-/// Bytes that are no packet of the protocol. As in Node, the connection ends.
+/// Why bytes are not a valid packet. As in Node.js, the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// An empty message, or a type that does not exist or that only servers send.
+    /// The message is empty, or its type does not exist or is sent by servers only.
     #[error("the packet has no type that a client may send")]
     Type,
-    /// A number of attachments that is none, or larger than [`MAX_ATTACHMENTS`].
+    /// The number of attachments is missing or malformed, or larger than [`MAX_ATTACHMENTS`].
     #[error("the number of attachments is not one")]
     Attachments,
-    /// A namespace that does not end, or is too long.
+    /// The namespace's path is longer than 256 bytes.
     #[error("the namespace is malformed")]
     Namespace,
-    /// An acknowledgement without its number, or a number that is too large.
+    /// An acknowledgement has no number, or a number is too large.
     #[error("the number of the acknowledgement is malformed")]
     Ack,
-    /// A DISCONNECT with more to say.
+    /// A DISCONNECT packet has a payload.
     #[error("the packet says more than it may")]
     Payload,
-    /// Binary as text that is not base64.
+    /// A binary message in text form is not base64.
     #[error("the attachment is not base64")]
     Base64,
-    /// An attachment that no packet waits for, or text while one does.
+    /// An attachment came without a packet that waits for it, or text came while one waits.
     #[error("an attachment is out of place")]
     OutOfPlace,
-    /// The attachments of one packet are longer than a message may be.
+    /// A packet and its attachments are together longer than a message may be.
     #[error("the attachments are longer than a message may be")]
     TooLarge,
 }
 
-/// An Engine.IO message of a client, as text.
+/// An Engine.IO message that a client sent as text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// A Socket.IO packet follows.
+    /// A Socket.IO packet, without the message's type.
     Packet(&'a str),
-    /// The answer to our ping.
+    /// The answer to a ping of this node.
     Pong,
     /// The client closes the connection.
     Close,
-    /// To be ignored.
+    /// A message to ignore.
     Noop,
-    /// Binary as text, from a client that was told to send no other (`forceBase64`).
+    /// A binary message as base64, from a client that sends text only (`forceBase64`).
     Binary(Vec<u8>),
 }
 
-/// With or without padding.
+/// Accepts base64 with and without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -72,7 +72,9 @@ impl<'a> Message<'a> {
     /// Reads the type of a message.
     ///
     /// # Errors
-    /// [`Malformed::Type`] for types that clients of protocol 4 do not send, pings among them; [`Malformed::Base64`].
+    ///
+    /// [`Malformed::Type`] for a type that a client of Engine.IO 4 does not send, such as a ping.
+    /// [`Malformed::Base64`] for a binary message that is not base64.
     pub fn read(text: &'a str) -> Result<Self, Malformed> {
         match text.as_bytes().first() {
             Some(b'4') => Ok(Self::Packet(&text[1..])),
@@ -85,31 +87,31 @@ impl<'a> Message<'a> {
     }
 }
 
-/// What a packet is about.
+/// The kind of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A client wants to come into a namespace.
+    /// The client asks to join a namespace.
     Connect,
-    /// It leaves one.
+    /// The client leaves a namespace.
     Disconnect,
     /// An event.
     Event,
-    /// The answer to an event of ours.
+    /// The answer to an event that this node sent.
     Ack,
 }
 
-/// A packet of a client, split but not decoded.
+/// A client's packet, split into its parts. Its JSON is not parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// What it is about.
+    /// The kind of the packet.
     pub kind: Kind,
-    /// Binary attachments that follow.
+    /// The number of binary attachments that follow.
     pub attachments: usize,
     /// The namespace's path.
     pub namespace: &'a str,
-    /// The acknowledgement that is asked for or given.
+    /// The number of the acknowledgement that the client asks for or gives.
     pub ack: Option<AckId>,
-    /// JSON, unchecked; may be empty.
+    /// The JSON of the packet, not validated. May be empty.
     pub data: &'a str,
 }
 
@@ -157,12 +159,12 @@ fn namespace(text: &str) -> Result<(&str, &str), Malformed> {
     if !text.starts_with('/') {
         return Ok(("/", text));
     }
-    // As Node reads it: a namespace without a comma is the rest of the packet.
+    // Like the Node.js server: if there is no comma, the namespace is the rest of the packet.
     let (name, rest) = text.split_once(',').unwrap_or((text, ""));
     if name.len() > MAX_NAMESPACE {
         return Err(Malformed::Namespace);
     }
-    // Clients of the third protocol put a query there.
+    // Clients of protocol version 3 append a query to the namespace.
     Ok((name.split_once('?').map_or(name, |(path, _)| path), rest))
 }
 
@@ -175,25 +177,25 @@ fn ack(text: &str) -> Result<(Option<AckId>, &str), Malformed> {
     Ok((Some(id), &text[digits..]))
 }
 
-/// A packet whose attachments have not all come.
+/// A packet whose attachments have not all arrived.
 #[derive(Debug)]
 pub struct Assembly {
     /// The packet's namespace.
     pub namespace: ByteString,
-    /// What it is about.
+    /// The kind of the packet.
     pub kind: Kind,
-    /// The acknowledgement that is asked for.
+    /// The number of the acknowledgement that the client asks for or gives.
     pub ack: Option<AckId>,
-    /// Its JSON.
+    /// The JSON of the packet.
     pub data: ByteString,
-    /// What has come.
+    /// The attachments that have arrived.
     pub attachments: Vec<Bytes>,
     missing: usize,
     size_bytes: usize,
 }
 
 impl Assembly {
-    /// Waits for the attachments of a packet that has some.
+    /// Begins to collect the attachments of a packet. It must have at least one.
     pub fn of(packet: &Packet<'_>) -> Self {
         Self {
             namespace: packet.namespace.into(),
@@ -206,10 +208,11 @@ impl Assembly {
         }
     }
 
-    /// Takes an attachment. True when it was the last.
+    /// Adds an attachment. Returns true if it was the last one.
     ///
     /// # Errors
-    /// [`Malformed::TooLarge`] when all of it is longer than `max_payload`.
+    ///
+    /// [`Malformed::TooLarge`] if the packet and its attachments are longer than `max_payload` bytes together.
     pub fn take(&mut self, attachment: &[u8], max_payload: usize) -> Result<bool, Malformed> {
         self.size_bytes += attachment.len();
         if self.size_bytes > max_payload {
@@ -221,23 +224,23 @@ impl Assembly {
     }
 }
 
-// === what we send ===
+// === outgoing packets ===
 
 /// The Engine.IO ping.
 pub const PING: Bytes = Bytes::from_static(b"\x81\x012");
 
-/// The packet that tells a client that polls that its session is closed.
+/// The packet that tells a polling client that its session is closed.
 pub const CLOSE: Bytes = Bytes::from_static(b"\x81\x011");
 
-/// The packet that says nothing.
+/// A packet without meaning, which ends a poll.
 pub const NOOP: Bytes = Bytes::from_static(b"\x81\x016");
 
-/// The frames of an event for a namespace: text, then its attachments.
+/// The frames of an event in a namespace: its text, and then its attachments.
 pub fn event(namespace: &str, event: &Event, deflate: Option<&Deflate>) -> Bytes {
     frames(('2', '5'), namespace, None, event.text(), event.attachments(), deflate)
 }
 
-/// The frames of an event that the client is to acknowledge under this number.
+/// The frames of an event that the client must acknowledge with the number `id`.
 pub fn question(namespace: &str, id: AckId, event: &Event, deflate: Option<&Deflate>) -> Bytes {
     frames(('2', '5'), namespace, Some(id), event.text(), event.attachments(), deflate)
 }
@@ -247,7 +250,7 @@ pub fn acknowledgement(namespace: &str, id: AckId, args: &Args, deflate: Option<
     frames(('3', '6'), namespace, Some(id), args.text(), args.attachments(), deflate)
 }
 
-/// CONNECT: the client is in, under this id, and may come back with this secret.
+/// CONNECT: tells the client its id, and the secret with which it can recover its session.
 pub fn connected(namespace: &str, id: &str, pid: Option<&str>) -> Bytes {
     let mut data = String::with_capacity(64 + id.len());
     data.push_str(r#"{"sid":""#);
@@ -265,7 +268,7 @@ pub fn disconnected(namespace: &str) -> Bytes {
     frames(('1', '1'), namespace, None, "", &[], None)
 }
 
-/// CONNECT_ERROR: `err.message` as every engine tells it, and `err.data` for programs.
+/// CONNECT_ERROR. `err.message` is the same text as on the other engine; `err.data` is for programs.
 pub fn refused(namespace: &str, refusal: &Refusal) -> Bytes {
     let mut data = serde_json::json!({ "code": refusal.shown_code(), "message": refusal.message });
     if let Some(wait) = refusal.retry_after {
@@ -275,35 +278,35 @@ pub fn refused(namespace: &str, refusal: &Refusal) -> Bytes {
     frames(('4', '4'), namespace, None, &error.to_string(), &[], None)
 }
 
-/// CONNECT_ERROR for a namespace that does not exist, as Node words it.
+/// CONNECT_ERROR for a namespace that does not exist, in the words of the Node.js server.
 pub fn invalid_namespace(namespace: &str) -> Bytes {
     frames(('4', '4'), namespace, None, r#"{"message":"Invalid namespace"}"#, &[], None)
 }
 
-/// The first message of connections, of which only the id differs.
+/// The first message on a connection. Only the session id differs between connections.
 pub struct Greeting(String);
 
 impl Greeting {
-    /// With these times, and the longest message that may come.
+    /// Builds the message with the heartbeat's times and the maximum length of a client's message in bytes.
     pub fn new(ping_interval_ms: u128, ping_timeout_ms: u128, max_payload: usize) -> Self {
         Self(format!(
             r#"],"pingInterval":{ping_interval_ms},"pingTimeout":{ping_timeout_ms},"maxPayload":{max_payload}}}"#
         ))
     }
 
-    /// Writes the frame for a connection that opened with a WebSocket.
+    /// Writes the message as a frame, for a connection that opened with a WebSocket.
     pub fn put(&self, out: &mut BytesMut, sid: &str) {
         let parts = [br#"0{"sid":""#, sid.as_bytes(), br#"","upgrades":["#, self.0.as_bytes()];
         frame::put_message(out, true, &parts, None);
     }
 
-    /// The message for a client that polls.
+    /// The message as text, for a polling client.
     pub fn polled(&self, sid: &str) -> String {
         [r#"0{"sid":""#, sid, r#"","upgrades":["websocket""#, &self.0].concat()
     }
 }
 
-/// Types are those without and with attachments.
+/// Builds a packet's frames. `types` has the packet type without and with attachments.
 fn frames(
     types: (char, char),
     namespace: &str,
@@ -349,7 +352,7 @@ mod tests {
 
     #[test]
     fn packets_of_another_parser_are_known() {
-        // What socket.io-msgpack-parser 3.0.2 sends as CONNECT.
+        // The CONNECT packet of socket.io-msgpack-parser 3.0.2.
         assert!(is_messagepack(b"\x83\xa4type\x00\xa4data\x80\xa3nsp\xa1/"));
         for other in [&b""[..], b"\x83", b"\x83\xa4typ", b"type", b"\x04\xa4type", b"\x93\xa4type"] {
             assert!(!is_messagepack(other), "{other:?}");

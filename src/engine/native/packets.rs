@@ -1,17 +1,17 @@
-//! The packets that wait for a connection.
+//! The queue of packets that wait for a connection.
 //!
-//! Mostly it is one, written in the turn that follows: the first stands where the queue is, and only more take memory of
-//! their own.
+//! Usually it holds one packet, which is written in the next turn. That one is stored inline; only more packets need
+//! an allocation.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// Packets in their order.
+/// A queue of packets in order.
 #[derive(Default)]
 pub(super) struct Packets {
     first: Option<Bytes>,
-    /// Empty where there is no first.
+    /// Empty if there is no first packet.
     rest: VecDeque<Bytes>,
 }
 
@@ -31,7 +31,7 @@ impl Packets {
         }
     }
 
-    /// Before so many others, of which there are at least as many.
+    /// Inserts a packet behind the first `before` packets. The queue must have at least that many.
     pub(super) fn insert(&mut self, before: usize, packet: Bytes) {
         match before.checked_sub(1) {
             Some(before) => self.rest.insert(before, packet),
@@ -58,7 +58,7 @@ impl Packets {
         }
     }
 
-    /// Takes the first.
+    /// Removes the first packet.
     pub(super) fn pop(&mut self) {
         self.first = self.rest.pop_front();
     }
@@ -67,7 +67,7 @@ impl Packets {
         self.first.iter().chain(&self.rest)
     }
 
-    /// Forgets them, and gives their memory back.
+    /// Removes all packets, and frees their memory.
     pub(super) fn clear(&mut self) {
         self.first = None;
         if self.rest.capacity() > 0 {

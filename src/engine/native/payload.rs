@@ -1,7 +1,7 @@
-//! Long-polling payloads: what a client posts, and what a poll is answered with.
+//! Long-polling payloads: the bodies that clients post, and the answers to polls.
 //!
-//! A packet waits as the WebSocket frames of its messages, whatever the transport is. A text message is taken out of its
-//! frame without a copy; a binary message becomes the text `b` and its base64.
+//! On every transport, a packet is queued as WebSocket frames. For a poll, a text message is taken out of its frame
+//! without copying. A binary message becomes text: `b` and its base64.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,13 +9,13 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::frame;
 
-/// Stands between two messages of a payload.
+/// Separates two messages of a payload.
 const SEPARATOR: u8 = 0x1e;
 
-/// The payload that ends a poll which has nothing to tell.
+/// The payload that ends a poll when nothing is queued.
 pub const NOOP: Bytes = Bytes::from_static(b"6");
 
-/// The messages of a payload that a client has posted, one after the other. Nothing is judged but their limits.
+/// Iterates over the messages of a posted payload. It only splits them and does not validate them.
 #[derive(Debug)]
 pub struct Posted {
     body: Bytes,
@@ -23,7 +23,7 @@ pub struct Posted {
 }
 
 impl Posted {
-    /// The messages of this body.
+    /// Splits this body.
     pub const fn new(body: Bytes) -> Self {
         Self { body, ended: false }
     }
@@ -46,7 +46,7 @@ impl Iterator for Posted {
     }
 }
 
-/// The payload of these packets.
+/// Encodes packets as one payload.
 pub fn payload(packets: &[Bytes]) -> Bytes {
     if let [only] = packets
         && let Some(text) = frame::only_text(only)
@@ -67,7 +67,7 @@ pub fn payload(packets: &[Bytes]) -> Bytes {
     out.freeze()
 }
 
-/// The same packet with its binary messages as base64, for clients that poll: encoded once, whoever shares it.
+/// Converts the binary messages of a packet to base64, for polling clients. The result can be shared by all of them.
 pub fn polled(packet: &Bytes) -> Bytes {
     let mut out = BytesMut::with_capacity(packet.len() / 3 * 4 + 16);
     for (text, message) in frame::messages(packet) {
@@ -80,7 +80,7 @@ pub fn polled(packet: &Bytes) -> Bytes {
     out.freeze()
 }
 
-/// The packet that [`polled`] was made of, for a client that polls no longer. Other packets stay as they are.
+/// Reverses [`polled`], for a client that no longer polls. Other packets are returned unchanged.
 pub fn unpolled(packet: &Bytes) -> Bytes {
     if !frame::messages(packet).any(|(text, message)| text && message.first() == Some(&b'b')) {
         return packet.clone();
@@ -88,7 +88,7 @@ pub fn unpolled(packet: &Bytes) -> Bytes {
     let mut out = BytesMut::with_capacity(packet.len());
     for (text, message) in frame::messages(packet) {
         match message.split_first().filter(|(first, _)| text && **first == b'b') {
-            // A text that is no base64 was not encoded here.
+            // A text that begins with `b` but is not base64 was not made by [`polled`].
             Some((_, encoded)) => match STANDARD.decode(encoded) {
                 Ok(bytes) => frame::put_message(&mut out, false, &[&bytes], None),
                 Err(_) => frame::put_message(&mut out, true, &[message], None),

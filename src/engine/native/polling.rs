@@ -1,7 +1,7 @@
-//! A connection whose client polls: a GET that waits is its transport, and between two of them it has none.
+//! The state of a connection whose client polls. A waiting GET is its transport, and between two polls it has none.
 //!
-//! An upgrade tries a WebSocket as a *candidate*. The session changes over when the client says so on it, and not before; a
-//! candidate that fails is dropped, and nothing else happens.
+//! An upgrade first tries a WebSocket as a *candidate*. The session moves to it only when the client says so on the
+//! candidate. A candidate that fails is dropped, and the session continues to poll.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,40 +19,41 @@ use super::out::Out;
 use super::payload::{self, NOOP};
 use super::wire::Wire;
 
-/// The requests of a client that polls, and the WebSocket that it tries.
+/// The requests of a polling client, and the WebSocket that it is trying.
 pub(super) struct Polling {
     get: Get,
-    /// The next poll is answered at once, with a NOOP where nothing else is to be told.
+    /// Answer the next poll at once, with a NOOP if nothing else is queued.
     release: bool,
     body: Option<Body>,
     candidate: Candidate,
     arrived: Option<Box<Arrived>>,
     fault: Option<Fault>,
-    /// The Socket.IO id of the first namespace that the client is in, for the audit log.
+    /// The Socket.IO id of the client's first namespace, for the audit log.
     public_id: Option<ByteString>,
 }
 
-/// A client's poll.
+/// The state of the client's poll.
 enum Get {
-    /// There is none.
+    /// The client does not poll now.
     None,
-    /// It waits.
+    /// The poll waits for packets.
     Waiting(Waker),
-    /// It is told to answer.
+    /// The poll's task is about to answer.
     Answering,
 }
 
-/// A WebSocket that is being tried.
+/// The state of the client's upgrade.
 enum Candidate {
     None,
-    /// Its handshake is answered, or it is probed.
+    /// The candidate's handshake is being answered, or the client is probing it. Holds the candidate's task once that
+    /// runs.
     Trying(Option<AbortHandle>),
 }
 
 /// A body that the client has posted.
 pub(super) struct Body {
     pub(super) bytes: Bytes,
-    /// Told when it is taken, and whether it was well formed.
+    /// Tells the request when the body has been handled, and whether it was well formed.
     pub(super) taken: oneshot::Sender<bool>,
 }
 
@@ -63,12 +64,12 @@ pub(super) struct Arrived {
     pub(super) rest: Vec<u8>,
 }
 
-/// Why a client that polls is given up.
+/// Why the session of a polling client must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It ended a request before it was answered.
+    /// The client closed a request before it was answered.
     Lost,
-    /// It polled twice at a time, or posted what no client posts.
+    /// The client polled twice at a time, or posted something that no client posts.
     Misused,
 }
 
@@ -85,14 +86,14 @@ impl Polling {
         }
     }
 
-    /// Ends what is being tried.
+    /// Stops the candidate's task.
     fn abort_candidate(&mut self) {
         if let Candidate::Trying(Some(task)) = std::mem::replace(&mut self.candidate, Candidate::None) {
             task.abort();
         }
     }
 
-    /// Has the poll that waits answer: its task is to be woken.
+    /// Tells the waiting poll to answer. The caller must wake the returned task.
     fn wake(&mut self) -> Option<Waker> {
         match std::mem::replace(&mut self.get, Get::Answering) {
             Get::Waiting(waker) => Some(waker),
@@ -108,11 +109,11 @@ impl Polling {
 pub(super) enum Fetched {
     /// A payload.
     Payload(Bytes),
-    /// The session is over, and its client was told.
+    /// The session is over, and its client has been told.
     Gone,
 }
 
-/// A poll that waits for its answer. Dropped before, the client is gone.
+/// A poll that waits for its answer. If this is dropped before, the client is gone.
 pub(super) struct Fetch {
     wire: Arc<Wire>,
     most: usize,
@@ -137,7 +138,7 @@ impl Drop for Fetch {
     }
 }
 
-/// A candidate's claim. Dropped, another may be tried.
+/// The right to try a candidate. When this is dropped, another candidate may be tried.
 pub(super) struct Claim(Arc<Wire>);
 
 impl Claim {
@@ -156,8 +157,8 @@ impl Drop for Claim {
 }
 
 impl Wire {
-    /// Begins a poll, to be answered with at most so many bytes. `None`: another one waits, which ends the session as it does in
-    /// Node, or the client polls no longer.
+    /// Begins a poll, whose answer has at most `most` bytes unless a single packet is longer. Returns `None` if
+    /// another poll waits, which ends the session as in Node.js, or if the client no longer polls.
     pub(super) fn begin_poll(self: &Arc<Self>, most: usize) -> Option<Fetch> {
         let mut out = self.out();
         let polling = out.polled_by()?;
@@ -174,7 +175,7 @@ impl Wire {
     fn fetch(&self, most: usize, cx: &Context<'_>) -> Poll<Fetched> {
         let mut out = self.out();
         let over = out.is_over();
-        // A client that has moved to its WebSocket wants nothing of this poll.
+        // The client has moved to its WebSocket, so this poll has nothing to fetch.
         let Some(polling) = out.polled_by() else { return Poll::Ready(Fetched::Payload(NOOP)) };
         polling.get = Get::None;
         let release = std::mem::take(&mut polling.release);
@@ -202,7 +203,7 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Has the poll that waits answered with what is queued.
+    /// Has the waiting poll answered with what is queued.
     pub(super) fn answer_poll(&self, mut out: MutexGuard<'_, Out>) {
         if out.queue.is_empty() {
             return;
@@ -217,12 +218,12 @@ impl Wire {
         if let Some(waker) = waker {
             waker.wake();
         } else if is_new {
-            // It knows how long the client may take nothing.
+            // The session's task enforces how long the client may take nothing.
             self.wake_session();
         }
     }
 
-    /// Has the poll that waits, or the next one, answered at once.
+    /// Has the waiting poll, or else the next one, answered at once.
     pub(super) fn release_poll(&self) {
         let mut out = self.out();
         let Some(polling) = out.polled_by() else { return };
@@ -234,7 +235,8 @@ impl Wire {
         }
     }
 
-    /// Gives the session's task a body. `None`: there is one already, or the client polls no longer.
+    /// Passes a body to the session's task. Returns `None` if another body is still being handled, or the client no
+    /// longer polls.
     pub(super) fn post(&self, bytes: Bytes) -> Option<oneshot::Receiver<bool>> {
         let (taken, told) = oneshot::channel();
         let mut out = self.out();
@@ -245,7 +247,7 @@ impl Wire {
         Some(told)
     }
 
-    /// The client has done what ends its session, if it still polls.
+    /// Ends the session because of a fault, if the client still polls.
     pub(super) fn fail(&self, fault: Fault) {
         let mut out = self.out();
         let Some(polling) = out.polled_by() else { return };
@@ -257,21 +259,21 @@ impl Wire {
         self.wake_session();
     }
 
-    /// Notes the Socket.IO id of a client that polls.
+    /// Notes the Socket.IO id of a polling client.
     pub(super) fn note_public_id(&self, id: &ByteString) {
         if let Some(polling) = self.out().polled_by() {
             polling.public_id.get_or_insert_with(|| id.clone());
         }
     }
 
-    /// The Socket.IO id by which others may know a client that polls.
+    /// The Socket.IO id of a polling client, for the audit log.
     pub(super) fn noted_public_id(&self) -> Option<ByteString> {
         self.out().polled_by()?.public_id.clone()
     }
 
     // === for the session's task ===
 
-    /// The fault that ends the session, if there is one.
+    /// The fault that must end the session, if there is one.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.out().polled_by()?.fault
     }
@@ -289,10 +291,11 @@ impl Wire {
         Some(*arrived)
     }
 
-    /// Ends the session with these last words for the poll that waits. Without one nobody hears them.
+    /// Ends the session, and answers the waiting poll with the packet `words`. Without a waiting poll, the packet is
+    /// dropped.
     pub(super) fn leave_polling(&self, words: Bytes) {
         let mut out = self.out();
-        // Its end was told already, and waits to be fetched.
+        // The session has already been ended, and its last packet waits to be fetched.
         if out.is_over() {
             return;
         }
@@ -311,13 +314,13 @@ impl Wire {
         }
     }
 
-    /// Whether the client has fetched everything, or will not.
+    /// Whether the client has fetched everything, or cannot fetch any more.
     pub(super) fn is_fetched(&self) -> bool {
         let out = self.out();
         out.broken || out.queue.is_empty()
     }
 
-    /// Ends what is being tried: the session closes.
+    /// Stops the candidate, because the session closes.
     pub(super) fn drop_candidate(&self) {
         if let Some(polling) = self.out().polling.as_mut() {
             polling.abort_candidate();
@@ -326,7 +329,8 @@ impl Wire {
 
     // === a candidate ===
 
-    /// Claims the place of the one candidate that a session may have. `None`: there is one, or the client polls no longer.
+    /// Claims the right to try a candidate; a session may have one. Returns `None` if there is one already, the
+    /// session is over, or the client no longer polls.
     pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
         let mut out = self.out();
         if out.is_over() {
@@ -337,7 +341,7 @@ impl Wire {
         Some(Claim(self.clone()))
     }
 
-    /// Notes the candidate's task, which ends with the session.
+    /// Notes the candidate's task, so that it stops when the session ends.
     pub(super) fn try_by(&self, task: AbortHandle) {
         let mut out = self.out();
         let over = out.is_over();
@@ -348,7 +352,8 @@ impl Wire {
         }
     }
 
-    /// The client moves to its candidate: what is queued follows there. False: the session is over.
+    /// Moves the session to its candidate, which gets everything that is queued. Returns false if the session is
+    /// over.
     pub(super) fn change_over(self: &Arc<Self>, writer: OwnedWriteHalf, arrived: Arrived, deflates: bool) -> bool {
         let mut out = self.out();
         if out.is_over() {
@@ -356,7 +361,7 @@ impl Wire {
         }
         let Some(polling) = out.polled_by() else { return false };
         polling.arrived = Some(Box::new(arrived));
-        // The session's task is not ended with the candidate's.
+        // The move is complete, so the end of the session must not stop the candidate's task.
         polling.candidate = Candidate::None;
         let waker = polling.wake();
         out.become_websocket(writer);

@@ -1,7 +1,8 @@
-//! Events for very many clients are queued for them in slices, so that no thread is held for long.
+//! Queues an event for very many clients in slices, so that no thread is held for long.
 //!
-//! While one is under way, whatever its namespace's clients get waits in line behind it: what was published first comes
-//! first. Who publishes waits, too, before it publishes again, so that the line grows no longer than there are publishers.
+//! While such an event is under way, later events of its namespace wait behind it, so that their order is kept. A
+//! publisher also waits until its event is delivered before it publishes the next one, so the number of waiting
+//! events is limited by the number of publishers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,21 +18,21 @@ use crate::publish::{Outgoing, Served};
 use crate::room::{Audience, Rooms};
 use crate::telemetry::metrics::Metrics;
 
-/// So many clients are served in one step: about 0.3 ms.
+/// The maximum number of clients that are served in one step. That takes about 0.3 ms.
 const ONE_STEP: usize = 1024;
 
-/// At most so many events of a namespace wait in line, ...
+/// The maximum number of events of one namespace that wait.
 const MAX_WAITING: usize = 16_384;
 
-/// ... and so many bytes of them, though one always may.
+/// The maximum size of the waiting events of one namespace in bytes. A single event may be larger.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
-/// The line of a namespace.
+/// The waiting events of one namespace.
 pub(super) struct Line {
     rooms: Arc<Rooms>,
     books: Arc<Books>,
     line: Mutex<Waiting>,
-    /// An event is under way; for those who have nothing in line and need not know more.
+    /// Whether an event is under way. It can be read without taking the lock.
     busy: AtomicBool,
     length: IntGauge,
     held: Histogram,
@@ -61,7 +62,8 @@ impl Line {
         })
     }
 
-    /// Queues an event for its clients: now, where they are few and nothing is in line. Needs a Tokio runtime.
+    /// Queues an event for its clients. It does so at once if they are few and no event waits; otherwise the event
+    /// waits. Must be called within a Tokio runtime.
     pub(super) fn hand_out(self: &Arc<Self>, outgoing: &Outgoing, how: How) -> Handed {
         let at_once = if self.busy.load(Ordering::Acquire) { 0 } else { ONE_STEP };
         match self.hand_few(outgoing, how, at_once) {
@@ -70,7 +72,7 @@ impl Line {
         }
     }
 
-    /// Queues an event for at most so many clients. Of more it says how many they are.
+    /// Queues an event for its clients if they are at most `most`. Otherwise returns how many they are.
     fn hand_few(&self, outgoing: &Outgoing, how: How, most: usize) -> Result<Tally, usize> {
         let Outgoing { namespace, rooms, except, .. } = outgoing;
         self.rooms
@@ -78,7 +80,7 @@ impl Line {
             .unwrap_or_else(|| Ok(Tally::default()))
     }
 
-    /// Queues an event for the next slice of its audience.
+    /// Queues an event for the next slice of its audience. Returns `None` if the audience has been served.
     fn hand_next(&self, outgoing: &Outgoing, how: How, audience: &mut Audience) -> Option<Tally> {
         let Outgoing { namespace, except, .. } = outgoing;
         self.rooms.visit_next(namespace, except, audience, |sessions| Tally::of(sessions, outgoing, how))
@@ -120,7 +122,7 @@ fn gauge(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
 
-/// Hands out what is in line, until nothing is.
+/// Delivers the waiting events until there are none left.
 async fn run(line: Arc<Line>) {
     let mut turn = Turn::default();
     let mut since = Instant::now();
@@ -136,14 +138,14 @@ async fn run(line: Arc<Line>) {
                 }
             }
         }
-        // Who published it may have stopped listening.
+        // The publisher may no longer wait for the result.
         let _ = served.send(total);
         give_way(&mut turn, &mut since, &line.held).await;
     }
     turn.end(&line.held);
 }
 
-/// Lets others have the thread, once it was held long enough.
+/// Yields the thread if it has been held long enough.
 async fn give_way(turn: &mut Turn, since: &mut Instant, held: &Histogram) {
     if turn.is_over(since) {
         turn.end(held);

@@ -1,8 +1,8 @@
-//! The outgoing side of a connection: one queue of packets that are framed already, and one place that hands them over.
+//! The outgoing side of a connection: a queue of framed packets, and the code that writes them.
 //!
-//! A sender appends its packet; the connection is then served once in the turn that follows (see [`super::turn`]), with
-//! everything that was appended until then: a WebSocket is written, a poll that waits is answered. What the kernel does not
-//! take waits for the session's task, which knows when the client reads again.
+//! A sender appends its packet. In the turn that follows (see [`super::turn`]), the connection is served once with
+//! everything that has been appended: a WebSocket is written, or a waiting poll is answered. When the kernel does not
+//! take all of it, the session's task continues, because it learns when the client reads again.
 
 use std::hint::black_box;
 use std::io;
@@ -24,22 +24,23 @@ use crate::engine::edge::{Connection, EngineSession};
 use crate::engine::outstanding::{Bounds, unix_millis};
 use crate::session::{self, SendError};
 
-/// The most bytes that are written for one connection before the others have their turn: about 0.1 ms.
+/// The maximum number of bytes that are written for one connection before other connections have their turn. That
+/// takes about 0.1 ms.
 const MAX_TURN_BYTES: usize = 256 << 10;
 
-/// How long a client may be between two polls, although something waits for it, and still be taken for one that reads.
+/// How long a client may take between two polls and still count as reading, although packets wait for it.
 const BETWEEN_POLLS: Duration = Duration::from_secs(1);
 
-/// The transport of a connection, for those who need not know more.
+/// The values of `Wire::transport`.
 const POLLING: u8 = 0;
 const PLAIN_WEBSOCKET: u8 = 1;
 const DEFLATED_WEBSOCKET: u8 = 2;
 
-/// A connection, as those see it who send to it.
+/// A connection as its senders see it.
 pub(super) struct Wire {
     bounds: Bounds,
     transport: AtomicU8,
-    /// How this node compresses.
+    /// The node's compression settings. `None`: this connection never compresses.
     deflate: Option<Deflate>,
     turns: Arc<Turns>,
     out: Mutex<Out>,
@@ -47,19 +48,19 @@ pub(super) struct Wire {
     session: AtomicWaker,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flushed {
-    /// Nothing waits.
+    /// Everything has been written.
     All,
-    /// The turn was long enough.
+    /// Packets are left, because the connection has written enough for one turn.
     More,
-    /// The client does not read, or is gone: the session's task sees to it.
+    /// The client does not read or is gone. The session's task continues.
     Blocked,
 }
 
 impl Wire {
-    /// A connection that begins with a WebSocket. `deflate`: compression was agreed on.
+    /// A connection that begins with a WebSocket. `deflate` is set if compression was negotiated.
     pub(super) fn websocket(
         stream: OwnedWriteHalf,
         bounds: Bounds,
@@ -71,7 +72,8 @@ impl Wire {
         Self::new(Out::new(Some(stream)), transport, bounds, deflate, turns, kill)
     }
 
-    /// A connection that begins by polling. `deflate`: what may be agreed on when it moves to a WebSocket.
+    /// A connection that begins with polling. `deflate` holds the settings to use if compression is negotiated in an
+    /// upgrade.
     pub(super) fn polling(
         bounds: Bounds,
         deflate: Option<Deflate>,
@@ -93,7 +95,7 @@ impl Wire {
         Arc::new(Self { bounds, transport, deflate, turns, out, kill, session: AtomicWaker::new() })
     }
 
-    /// How messages are compressed, if the client wants them to be.
+    /// The compression settings, if the client has negotiated compression.
     pub(super) fn deflate(&self) -> Option<&Deflate> {
         self.deflate.as_ref().filter(|_| self.transport.load(Ordering::Relaxed) == DEFLATED_WEBSOCKET)
     }
@@ -103,18 +105,19 @@ impl Wire {
         self.transport.load(Ordering::Relaxed) == POLLING
     }
 
-    /// The client is on a WebSocket from now on.
+    /// Notes that the client now uses a WebSocket.
     pub(super) fn set_websocket(&self, deflates: bool) {
         let transport = if deflates { DEFLATED_WEBSOCKET } else { PLAIN_WEBSOCKET };
         self.transport.store(transport, Ordering::Relaxed);
     }
 
-    /// Looks at what [`Wire::send`] and [`Wire::flush`] will need; see [`crate::session::Session::warm`].
+    /// Prefetches the cache lines that [`Wire::send`] and [`Wire::flush`] will touch. Takes no lock. See
+    /// [`crate::session::Session::warm`].
     pub(super) fn warm(&self) {
         black_box((self.bounds.packets, self.out.is_poisoned()));
     }
 
-    /// Queues a packet, unless the queue is at its bound.
+    /// Queues a packet. Fails if the queue is full or the connection is over.
     pub(super) fn send(self: &Arc<Self>, packet: Bytes) -> Result<(), SendError> {
         let mut out = self.out();
         if out.is_over() {
@@ -134,7 +137,8 @@ impl Wire {
         self.turns.own()
     }
 
-    /// Queues what the protocol itself has to say. A client that lets even this pile up is gone.
+    /// Queues a packet of the protocol itself. Closes the connection if even these pile up, to twice the maximum
+    /// number of packets.
     pub(super) fn control(self: &Arc<Self>, packet: Bytes) {
         let mut out = self.out();
         if out.is_over() {
@@ -149,7 +153,7 @@ impl Wire {
         self.ask_for_turn(out);
     }
 
-    /// Sends our heartbeat before everything that waits.
+    /// Sends a heartbeat ahead of everything that waits.
     pub(super) fn ping(self: &Arc<Self>, ping: Bytes) {
         let mut out = self.out();
         if !out.is_over() {
@@ -158,7 +162,7 @@ impl Wire {
         }
     }
 
-    /// Answers a WebSocket ping before everything that waits.
+    /// Answers a WebSocket ping ahead of everything that waits.
     pub(super) fn pong(self: &Arc<Self>, pong: Bytes) {
         let mut out = self.out();
         if !out.is_over() {
@@ -167,7 +171,7 @@ impl Wire {
         }
     }
 
-    /// Queues the last frame: whatever is sent after it is refused.
+    /// Queues the last frame. Everything that is sent after it is refused.
     pub(super) fn finish(self: &Arc<Self>, close: Bytes) {
         let mut out = self.out();
         if !out.is_over() {
@@ -177,19 +181,20 @@ impl Wire {
         }
     }
 
-    /// Refuses and forgets everything: the client is gone.
+    /// Drops the queue and refuses all further packets, because the client is gone.
     pub(super) fn give_up(&self) {
         let mut out = self.out();
         out.clear();
         out.broken = true;
     }
 
-    /// The session's task begins to work on what the client sent, and will flush: until then nobody else has to.
+    /// Announces that the session's task will call [`Wire::flush`] when it has handled the client's packets. Until
+    /// then no writer needs to come.
     pub(super) fn hold(&self) {
         self.out().awaits_turn = true;
     }
 
-    /// Hands over what waits.
+    /// Writes the queue to the WebSocket, or answers the waiting poll.
     pub(super) fn flush(&self) -> Flushed {
         let mut out = self.out();
         out.awaits_turn = false;
@@ -214,7 +219,8 @@ impl Wire {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Its task is told once; it would call itself for ever.
+                    // Wake the session's task only the first time. The task calls this function itself, and would
+                    // wake itself for ever.
                     if out.blocked.is_none() {
                         out.blocked = Some(Instant::now());
                         drop(out);
@@ -236,26 +242,27 @@ impl Wire {
         Flushed::All
     }
 
-    /// What waits, and when something was written.
+    /// The size of the queue, and when packets were last written.
     pub(super) fn backlog(&self) -> session::Backlog {
         let out = self.out();
         session::Backlog { bytes: out.bytes, packets: Some(out.queue.len()), written_at_ms: out.written_at_ms }
     }
 
-    /// Since when the client takes nothing of what waits.
+    /// The time since which the client has taken nothing of what waits. `None`: it is not blocked.
     pub(super) fn blocked_since(&self) -> Option<Instant> {
         self.out().blocked
     }
 
-    /// Whether the client takes what is sent: what waits for the turn that follows is no reason to doubt it, nor is the
-    /// moment between two polls.
+    /// Whether the client takes what it is sent. Packets that wait for the next turn do not count against it, nor
+    /// does the short time between two polls.
     pub(super) fn is_writable(&self) -> bool {
         let mut out = self.out();
         let polls = out.polled_by().is_some();
         out.blocked.is_none_or(|since| polls && since.elapsed() < BETWEEN_POLLS)
     }
 
-    /// Shows the client the end, once everything is written. True when it was, or nothing can be written any more.
+    /// Closes the sending side once everything has been written. Returns true if it has been, or if nothing can be
+    /// written any more.
     pub(super) fn end_when_drained(&self) -> bool {
         let mut out = self.out();
         let drained = out.broken || out.queue.is_empty();
@@ -270,7 +277,7 @@ impl Wire {
         self.out().broken
     }
 
-    /// Whether the kernel takes more.
+    /// Whether the kernel takes more bytes.
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.out().stream {
             Some(stream) => stream.as_ref().poll_write_ready(cx),
@@ -278,7 +285,7 @@ impl Wire {
         }
     }
 
-    /// Wakes the session's task when something of this connection is for it.
+    /// Has the session's task woken when this connection needs it.
     pub(super) fn register(&self, cx: &Context<'_>) {
         self.session.register(cx.waker());
     }
@@ -288,13 +295,13 @@ impl Wire {
         self.session.wake();
     }
 
-    /// What ends the connection.
+    /// The switch that closes the connection.
     pub(super) fn kill_switch(&self) -> &Arc<KillSwitch> {
         &self.kill
     }
 
     pub(super) fn ask_for_turn(self: &Arc<Self>, mut out: MutexGuard<'_, Out>) {
-        // Those that are blocked are written when the client reads.
+        // A blocked connection is written when its client reads again.
         if out.awaits_turn || out.blocked.is_some() {
             return;
         }

@@ -33,7 +33,7 @@ async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
     let trail = session.trail().unwrap();
     trail.enter(&room);
     trail.begin(&room, Point { epoch: EPOCH, offset: 0 });
-    // The second is older than the first, and its offset too.
+    // The second event is older than the first, and so is its offset.
     for (number, offset) in [(2, 2), (1, 1), (3, 3)] {
         carrier.carry(&progress(number, offset));
     }

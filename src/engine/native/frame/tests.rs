@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A client's frame.
+/// Builds a client's frame.
 fn client(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut out = BytesMut::new();
     put_head(&mut out, 0, payload.len());
@@ -17,7 +17,7 @@ fn client(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
 
 const MASK: [u8; 4] = [0x12, 0, 0xFF, 0x7E];
 
-/// Everything that the frames bring, or the first violation.
+/// Reads all frames, and returns their messages or the first violation.
 fn read_all(frames: &[Vec<u8>], max_payload: usize) -> Result<Vec<String>, Violation> {
     let mut reader = Reader::new(max_payload);
     let mut bytes = frames.concat();
@@ -112,7 +112,8 @@ fn a_violation_is_seen_before_the_payload_comes() {
 }
 
 proptest! {
-    /// Whatever the cut, the same messages come out, and never more is asked for than there is.
+    /// However the bytes are cut, the same messages come out, and the reader asks for at least one more byte when it
+    /// needs some.
     #[test]
     fn frames_are_read_in_any_pieces(
         payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..6),
@@ -138,7 +139,7 @@ proptest! {
         prop_assert_eq!(got, payloads);
     }
 
-    /// A peer that follows the standard reads what we write.
+    /// A client that follows the standard can read our frames.
     #[test]
     fn what_we_send_is_read_by_the_reference(text in ".{0,80}", binary in proptest::collection::vec(any::<u8>(), 0..70_000)) {
         let mut bytes = BytesMut::from(&self::text(&text)[..]);
@@ -150,14 +151,14 @@ proptest! {
         prop_assert_eq!(&second.into_data()[..], &binary[..]);
     }
 
-    /// Whatever comes, we and the reference agree on what it is, or both refuse it.
+    /// For any frames, our reader and the reference agree on the messages, or both refuse them.
     #[test]
     fn any_frames_are_judged_as_the_reference_judges_them(
         frames in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..6)), 1..5),
     ) {
         let frames: Vec<_> = frames
             .iter()
-            // Mostly what exists.
+            // Mostly use opcodes that exist.
             .map(|(first, payload)| client(if first & 0x70 == 0x10 { *first } else { first & 0x8B }, payload, MASK))
             .collect();
         let ours = read_all(&frames, 1 << 20);
@@ -179,14 +180,14 @@ proptest! {
         };
         match (ours, refused) {
             (Ok(ours), Some(false)) => prop_assert_eq!(ours, theirs),
-            // The reference is done after a close frame, and does not judge its code as we do.
+            // The reference stops after a close frame, and does not check its code as we do.
             (_, None) => {}
             (ours, refused) => prop_assert_eq!(ours.is_err(), refused == Some(true)),
         }
     }
 }
 
-/// Takes what is written, and forgets it.
+/// Reads from the cursor, and discards everything that is written.
 struct Duplex(std::io::Cursor<Vec<u8>>);
 
 impl std::io::Read for Duplex {

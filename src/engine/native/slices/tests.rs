@@ -15,7 +15,7 @@ struct Node {
     clients: Vec<(Recorder, Arc<Session>)>,
 }
 
-/// A node on which so many are in the room "crowd", and the last of them in "few".
+/// A node with `clients` clients in the room "crowd". The last of them is also in the room "few".
 fn node(clients: usize) -> Node {
     let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
     let carrier = NativeCarrier::new(rooms.clone(), &Cluster::alone("n", rooms.clone()), None, metrics.clone());
@@ -83,7 +83,7 @@ async fn who_leaves_before_its_slice_gets_nothing_more_of_the_room() {
 
 #[tokio::test]
 async fn others_run_between_the_slices() {
-    // More than half a millisecond of work, by far.
+    // This takes much longer than half a millisecond.
     let node = node(60_000);
     let carried = node.carry("crowd", 1);
     let mut turns = 0;
