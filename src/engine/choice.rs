@@ -96,7 +96,8 @@ impl<G: Gate> Engine<G> {
         }
     }
 
-    /// Serves the public listener, and the one for other nodes, until `stop` is cancelled and every connection is closed.
+    /// Serves the public listener and the listener for other nodes. Returns when `stop` is cancelled and every
+    /// connection is closed.
     pub async fn serve(&self, listener: TcpListener, nodes: Option<Nodes>, routes: Router, stop: CancellationToken) {
         match self {
             Self::Socketioxide(engine) => engine.serve(listener, nodes, routes, stop).await,

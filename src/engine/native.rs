@@ -114,7 +114,8 @@ impl<G: Gate> NativeEngine<G> {
         &self.hub
     }
 
-    /// Serves the public listener, and the one for other nodes, until `stop` is cancelled and every connection is closed.
+    /// Serves the public listener and the listener for other nodes. Returns when `stop` is cancelled and every
+    /// connection is closed.
     pub async fn serve(&self, listener: TcpListener, nodes: Option<Nodes>, routes: Router, stop: CancellationToken) {
         let service = NativeService(self.shared.clone());
         let edge = Edge::new(&self.config, &self.terms, self.hub.clone(), service, routes);

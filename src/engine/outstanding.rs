@@ -76,8 +76,8 @@ impl Outstanding {
         self.stay_alone();
     }
 
-    /// Serves the client separately for as many events as its queue has places. The caller found the queue full, and
-    /// a broadcast would fail for other clients, too.
+    /// Serves the client separately for as many events as its queue has places, because its queue is full. A broadcast
+    /// that finds one full queue causes all of its clients to be served separately for a while.
     pub fn stay_alone(&self) {
         self.alone.store(self.bounds.packets, Ordering::Relaxed);
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::session::EngineSession;
 
-/// How long the id of a polling session that we closed is remembered. Within this time its polls are answered with a close
-/// packet; later ones with "Session ID unknown".
+/// How long the id of a polling session that we closed is remembered. Within this time its polls are answered with a
+/// close packet; later ones with "Session ID unknown".
 const REMEMBER_CLOSED: Duration = Duration::from_secs(30);
 
 /// How long a drain waits for a polling client to learn that its session is closed.

@@ -132,7 +132,7 @@ impl Wire {
         Ok(())
     }
 
-    /// See [`Turns::own`].
+    /// Has the calling task write the connections that it adds from now on: see [`Turns::own`].
     pub(super) fn own(&self) -> Own<'_> {
         self.turns.own()
     }
