@@ -20,16 +20,14 @@ pub fn validate(text: &str, attachments: usize) -> Result<(), serde_json::Error>
 
 fn check(text: &str, attachments: usize) -> Result<(), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
-    if attachments == 0 {
-        // Without attachments, an object that looks like a placeholder is ordinary data.
-        json.deserialize_seq(Array)?;
-    } else {
-        Check { attachments }.deserialize(&mut json)?;
-    }
+    json.deserialize_seq(Array { attachments })?;
     json.end()
 }
 
-struct Array;
+/// The arguments of an event or of an acknowledgement.
+struct Array {
+    attachments: usize,
+}
 
 impl<'de> Visitor<'de> for Array {
     type Value = ();
@@ -39,7 +37,12 @@ impl<'de> Visitor<'de> for Array {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
+        if self.attachments == 0 {
+            // Without attachments, an object that looks like a placeholder is ordinary data.
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+        } else {
+            while items.next_element_seed(Check { attachments: self.attachments })?.is_some() {}
+        }
         Ok(())
     }
 }
@@ -176,6 +179,9 @@ mod tests {
             (r#"["e",{bad]"#, 0),
             (r#"["e"]x"#, 0),
             (r#"{"a":1}"#, 0),
+            (r#"{"a":1}"#, 1),
+            (r#"{"_placeholder":true,"num":0}"#, 1),
+            ("7", 1),
             (r#"["e",{"_placeholder":true,"num":1}]"#, 1),
             (r#"["e",{"_placeholder":true,"num":-1}]"#, 1),
             (r#"["e",{"_placeholder":true,"num":"0"}]"#, 1),
