@@ -1,41 +1,41 @@
-//! Every code that a client or a backend can see, once.
+//! The error codes that clients and backends can see, and the refusal that carries one.
 
 use serde::Serialize;
 
-/// A stable code. Contracts may rename it for their clients (`errors.codes`).
+/// A stable error code. Contracts can rename it for their clients (`errors.codes`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
-    /// No token, or one that does not hold.
+    /// The client gave no token, or an invalid one.
     AuthenticationFailed,
-    /// The rules say no.
+    /// A rule forbids the request.
     AuthorizationFailed,
-    /// More often than the limit permits.
+    /// The request comes more often than a rate limit permits.
     RateLimitExceeded,
-    /// An address or a user has as many connections as it may have at a time.
+    /// The address or the user has the maximum number of connections.
     TooManyConnections,
-    /// The room's name cannot be made, or is not one of the contract's.
+    /// The room's name cannot be built, or the contract does not define such a room.
     InvalidRoom,
-    /// The payload is not what the contract asks for.
+    /// The payload does not match the contract.
     InvalidPayload,
-    /// No contract of the namespace knows the event.
+    /// No contract of the namespace defines the event.
     UnknownEvent,
-    /// Larger than the limit permits.
+    /// The request is larger than a limit permits.
     TooLarge,
-    /// The node has too much to do; trying again later is right.
+    /// The node is overloaded; the client should try again later.
     Overloaded,
-    /// Something the request needs (Redis, a backend) is away.
+    /// A service that the request needs, such as Redis or a backend, is unavailable.
     Unavailable,
-    /// The backend refused or failed the call.
+    /// The backend refused the call, or the call failed.
     CallFailed,
     /// The thing asked for does not exist.
     NotFound,
-    /// A fault of the node.
+    /// The node has an internal fault.
     InternalError,
 }
 
 impl Code {
-    /// All codes, for documents and tests.
+    /// Every code, for documents and tests.
     pub const ALL: [Self; 13] = [
         Self::AuthenticationFailed,
         Self::AuthorizationFailed,
@@ -52,7 +52,7 @@ impl Code {
         Self::InternalError,
     ];
 
-    /// The code as it is sent.
+    /// The code as clients see it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AuthenticationFailed => "AUTHENTICATION_FAILED",
@@ -71,7 +71,7 @@ impl Code {
         }
     }
 
-    /// The code that is spelled so.
+    /// Reads a code from its text form.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
     }
@@ -88,13 +88,13 @@ impl std::fmt::Display for Code {
     }
 }
 
-/// A refusal: what a client or backend is told.
+/// A refusal of a request, as the client or backend is told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", self.shown_code())]
 pub struct Refusal {
     /// The stable code.
     pub code: Code,
-    /// The code as the contract's clients know it, where that is another.
+    /// The contract's own name for the code, if it has one.
     pub alias: Option<String>,
     /// A sentence for people: the subject, the limit, the remedy. Never a secret.
     pub message: String,
@@ -108,14 +108,14 @@ impl Refusal {
         Self { code, alias: None, message: message.into(), retry_after: None }
     }
 
-    /// The same refusal under the code that the contract's clients know.
+    /// The same refusal under this name for its code.
     #[must_use]
     pub fn known_as(mut self, code: impl Into<String>) -> Self {
         self.alias = Some(code.into());
         self
     }
 
-    /// The same refusal under the name that a contract gives its code, unless it has an alias already.
+    /// The same refusal under the contract's name for its code, unless it has an alias already.
     #[must_use]
     pub fn shown_by(mut self, name: impl FnOnce(Code) -> String) -> Self {
         self.alias.get_or_insert_with(|| name(self.code));
@@ -129,7 +129,7 @@ impl Refusal {
         self
     }
 
-    /// The code to show.
+    /// The code that the client sees: the alias if there is one, else the stable code.
     pub fn shown_code(&self) -> &str {
         self.alias.as_deref().unwrap_or(self.code.as_str())
     }

@@ -1,4 +1,4 @@
-//! One Socket.IO event as it is on the wire: encoded once, shared by every recipient.
+//! An encoded Socket.IO event: encoded once and shared by every recipient.
 
 use std::hash::{Hash as _, Hasher as _};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 /// Why bytes are not an event.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EventError {
-    /// Not a JSON array that starts with a string or a number.
+    /// The text is not a JSON array that starts with a string or a number.
     #[error("an event is a JSON array that starts with its name")]
     Malformed,
     /// The arguments are not JSON.
@@ -20,28 +20,29 @@ pub enum EventError {
     Arguments(String),
 }
 
-/// An event's place in a room's history.
+/// An event's offset in the history of one room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     /// The room.
     pub room: Arc<str>,
-    /// Offsets of different epochs cannot be compared: a new epoch means that the older history is gone.
+    /// The history's epoch. Offsets of different epochs cannot be compared: a new epoch means that the older history is
+    /// gone.
     pub epoch: u64,
-    /// Without gaps within the room's epoch; the first is 1.
+    /// The event's number in the epoch, without gaps. The first is 1.
     pub offset: u64,
 }
 
-/// What a history keeps beside an event, so that a client that was away can be given exactly what it missed.
+/// Data that a history stores with an event, so that a returning client can be given exactly the events it missed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The same in every room that the event went to; a later event of a node has a larger one.
+    /// The event's id, the same in every room that the event went to. A later event of the same node has a larger id.
     pub id: u128,
-    /// Members of any of these rooms do not get it.
+    /// Members of these rooms do not get the event.
     pub except: Vec<Arc<str>>,
 }
 
 impl Mark {
-    /// A mark of its own.
+    /// Creates a mark with a new id.
     pub fn new(except: Vec<Arc<str>>) -> Self {
         Self { id: uuid::Uuid::now_v7().as_u128(), except }
     }
@@ -65,29 +66,29 @@ pub struct Event {
     tailed: Tailed,
 }
 
-/// What becomes of an event for a client whose queue is full.
+/// How an event is treated for a client whose write queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Slow {
-    /// This client does not get it.
+    /// The client does not get the event.
     #[default]
     Drop,
-    /// The client's connection closes, so that it returns.
+    /// The client's connection is closed as `transport close`, so that the client reconnects.
     Disconnect,
-    /// It is kept for a while, and the oldest that is kept gives way.
+    /// The event is kept until it fits. When too many events are kept, the oldest is dropped.
     DropOldest,
-    /// The latest of its name and rooms is kept.
+    /// Like `DropOldest`, and the event also replaces a kept event with the same name and rooms.
     KeepLatest,
 }
 
 impl Slow {
-    /// Whether something is kept for the client.
+    /// Whether the event is kept for the client.
     pub const fn keeps(self) -> bool {
         matches!(self, Self::DropOldest | Self::KeepLatest)
     }
 }
 
 impl Event {
-    /// Takes the bytes of a packet as they came; only the name is looked at.
+    /// Takes the bytes of a packet as they came. Only the event's name is read.
     ///
     /// # Errors
     /// [`EventError::Malformed`] when the text does not begin with `["name"` or a number, which names the event `"7"`.
@@ -139,7 +140,7 @@ impl Event {
         self
     }
 
-    /// The same event with what becomes of it for clients that are slow; `rooms` are those that it goes to.
+    /// The same event with its treatment for slow clients. `rooms` are the rooms that it goes to.
     #[must_use]
     pub fn with_slow(mut self, slow: Slow, rooms: &[Arc<str>]) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
@@ -148,37 +149,37 @@ impl Event {
         self
     }
 
-    /// What becomes of it for a client whose queue is full.
+    /// How the event is treated for a client whose write queue is full.
     pub fn slow(&self) -> Slow {
         self.slow
     }
 
-    /// The same for events of one name that go to the same rooms.
+    /// A hash that is the same for events with the same name and rooms. It is 0 before [`Event::with_slow`].
     pub fn lane(&self) -> u64 {
         self.lane
     }
 
-    /// The same event with what histories keep beside it.
+    /// The same event with the data that histories store with it.
     #[must_use]
     pub fn with_mark(mut self, mark: Mark) -> Self {
         self.mark = Some(Arc::new(mark));
         self
     }
 
-    /// What histories keep beside it.
+    /// The data that histories store with the event.
     pub fn mark(&self) -> Option<&Mark> {
         self.mark.as_deref()
     }
 
-    /// Notes the number of the lease under which the event is published; see [`Event::fence`].
+    /// Sets the number of the lease under which the event is published; see [`Event::fence`].
     #[must_use]
     pub fn with_fence(mut self, fence: Option<u64>) -> Self {
         self.fence = fence;
         self
     }
 
-    /// The number of the lease under which this node publishes the event for all. A later holder has a larger one, and what an
-    /// earlier one still publishes is refused. `None`: it needs no lease.
+    /// The number of the lease under which this node publishes the event on behalf of all nodes. A later lease has a
+    /// larger number, and events of an earlier lease are refused. `None` when the event needs no lease.
     pub fn fence(&self) -> Option<u64> {
         self.fence
     }
@@ -199,8 +200,8 @@ impl Event {
         }
     }
 
-    /// Works on the event with a string as one more last argument. Made by the first who asks, shared by all others that
-    /// want the same.
+    /// Runs `work` on the event with `tail` appended as one more argument. The longer event is made on the first call
+    /// and shared by later calls with the same tail.
     pub fn tailed<T>(&self, tail: &str, work: impl FnOnce(&Self) -> T) -> T {
         let kept = self.tailed.0.get_or_init(|| Box::new((tail.into(), self.longer(tail))));
         if &*kept.0 == tail { work(&kept.1) } else { work(&self.longer(tail)) }
@@ -211,7 +212,7 @@ impl Event {
         self.text.trim_end().strip_suffix(']').is_some_and(|text| text.trim_end().ends_with('"'))
     }
 
-    /// JavaScript takes a number for a name; other clients may not.
+    /// Whether the event's name is a JSON string. JavaScript also accepts a number as a name; other clients may not.
     fn is_named_by_string(&self) -> bool {
         first_member(&self.text).is_some_and(|at| self.text.as_bytes()[at.start] == b'"')
     }
@@ -220,7 +221,7 @@ impl Event {
         let end = self.text.rfind(']').unwrap_or(self.text.len());
         let mut text = String::with_capacity(end + tail.len() + 4);
         text.push_str(&self.text[..end]);
-        // A tail is made of plain characters.
+        // A tail has no characters that JSON must escape.
         text.push_str(",\"");
         text.push_str(tail);
         text.push_str("\"]");
@@ -237,29 +238,30 @@ impl Event {
         &self.text
     }
 
-    /// The binary attachments in the order of their placeholders.
+    /// The binary attachments, in the order of their placeholders.
     pub fn attachments(&self) -> &[Bytes] {
         &self.attachments
     }
 
-    /// The event as it is on the wire of a namespace: framed by the first who asks, shared by all others.
+    /// The event as a packet of this namespace. The packet is made on the first call and shared by later calls.
     ///
-    /// Only one way of framing may be used for an event.
+    /// All calls for one event must frame it in the same way.
     pub fn framed(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
         self.framed.get(namespace, frame)
     }
 
-    /// The same for those with whom compression was agreed on: compressed by the first who asks.
+    /// Like [`Event::framed`], for connections that agreed on compression. The packet is compressed on the first call.
     pub fn deflated(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
         self.deflated.get(namespace, frame)
     }
 
-    /// The same for clients that poll, of an event with attachments: encoded as base64 by the first who asks.
+    /// Like [`Event::framed`], for polling clients and events with attachments. The packet is encoded as base64 on the
+    /// first call.
     pub fn polled(&self, namespace: &Arc<str>, encode: impl FnOnce() -> Bytes) -> Bytes {
         self.polled.get(namespace, encode)
     }
 
-    /// Text and attachments together, in bytes.
+    /// The size of the text and the attachments together, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.text.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
@@ -279,7 +281,7 @@ impl Event {
     }
 }
 
-/// What an event looks like on the wire. No part of what the event is.
+/// A cached packet of the event. It does not take part in comparisons.
 #[derive(Clone, Default)]
 struct Framed(OnceLock<Box<(Arc<str>, Bytes)>>);
 
@@ -303,7 +305,7 @@ impl PartialEq for Framed {
 
 impl Eq for Framed {}
 
-/// The event with one more argument. No part of what the event is.
+/// The cached event with one more argument. It does not take part in comparisons.
 #[derive(Clone, Default)]
 struct Tailed(OnceLock<Box<(Box<str>, Event)>>);
 
@@ -332,7 +334,7 @@ impl Args {
         Ok(Self { text: text.into(), attachments: Vec::new() })
     }
 
-    /// The text of a JSON array and its attachments, as they came.
+    /// Takes the text of a JSON array and its attachments as they came.
     pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Self {
         Self { text, attachments }
     }
@@ -357,7 +359,7 @@ impl Args {
         &self.attachments
     }
 
-    /// Text and attachments together, in bytes.
+    /// The size of the text and the attachments together, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.text.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
@@ -384,7 +386,7 @@ fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(),
     serde_json::to_writer(out, value).map_err(|error| EventError::Arguments(error.to_string()))
 }
 
-/// The name, without a copy when it holds no escape.
+/// Reads the name, without a copy when it holds no escape.
 fn read_name(text: &ByteString) -> Option<ByteString> {
     let at = first_member(text)?;
     let member = &text[at.clone()];
@@ -395,19 +397,20 @@ fn read_name(text: &ByteString) -> Option<ByteString> {
     }
 }
 
-/// The name of an event that is named by a number, as JavaScript makes a string of it: `7`, `1.5`.
+/// The name of an event that is named by a number, written as JavaScript converts it to a string: `7`, `1.5`. Unlike
+/// JavaScript, it never uses an exponent.
 fn number_name(text: &str) -> Option<String> {
-    /// JavaScript's integers are exact below 2^53.
+    /// Integers up to 2^53 are exact in JavaScript.
     const EXACT: u64 = 1 << 53;
     let number: serde_json::Number = serde_json::from_str(text).ok()?;
     match number.as_i64() {
         Some(integer) if integer.unsigned_abs() <= EXACT => Some(integer.to_string()),
-        // Minus nothing is nothing.
+        // Adding zero turns -0 into 0.
         _ => Some((number.as_f64()? + 0.0).to_string()),
     }
 }
 
-/// Where the first member of the array stands: a string with its quotes, or a number.
+/// The range of the array's first member: a string with its quotes, or a number.
 fn first_member(text: &str) -> Option<Range<usize>> {
     let body = text.trim_start().strip_prefix('[')?.trim_start();
     let start = text.len() - body.len();
@@ -422,7 +425,7 @@ fn first_member(text: &str) -> Option<Range<usize>> {
     Some(start..start + length)
 }
 
-/// How long the string is that the bytes begin with, its quotes included.
+/// The length of the string that the bytes begin with, its quotes included.
 fn string_length(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -434,7 +437,7 @@ fn string_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// What follows the name: `,arg,…]` or `]`.
+/// The text after the name: `,arg,…]` or `]`.
 fn args_text(text: &str) -> &str {
     first_member(text).and_then(|at| text.get(at.end..)).unwrap_or("]")
 }

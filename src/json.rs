@@ -1,18 +1,19 @@
 //! JSON as JavaScript writes it.
 //!
-//! JavaScript cuts strings between the two halves of an emoji (`"👍".slice(0, 1)`), and `JSON.stringify` writes the half as
-//! `\ud83d`: a *lone surrogate*. It is valid JSON (RFC 8259, 8.2), but no UTF-8 text can hold it, so `serde_json` refuses to make a
-//! string of it. Text that passes through keeps it; where a string must be made, U+FFFD takes its place, as in a browser.
+//! JavaScript can cut a string between the two halves of an emoji (`"👍".slice(0, 1)`), and `JSON.stringify` writes the
+//! half as `\ud83d`: a *lone surrogate*. It is valid JSON (RFC 8259, 8.2), but UTF-8 text cannot hold it, so
+//! `serde_json` refuses to decode it into a string. Text that is passed on unchanged keeps it. Where a string must be
+//! decoded, U+FFFD replaces it, as in a browser.
 
 use serde::de::DeserializeOwned;
 
-/// What a string has in place of a lone surrogate. Exactly as long as the escape that it replaces.
+/// The escape that replaces a lone surrogate. It is exactly as long as the escape that it replaces.
 const REPLACEMENT: &[u8; 6] = br"\ufffd";
 
 /// Reads a value. Lone surrogates become U+FFFD.
 ///
 /// # Errors
-/// When the text is not JSON, or not what `T` takes.
+/// When the text is not JSON, or does not fit `T`.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     with_whole_strings(text, |text| serde_json::from_str(text))
 }
@@ -20,7 +21,7 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
 /// Reads a value from bytes. Lone surrogates become U+FFFD.
 ///
 /// # Errors
-/// When the bytes are not JSON in UTF-8, or not what `T` takes.
+/// When the bytes are not JSON in UTF-8, or do not fit `T`.
 pub fn read_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(bytes).or_else(|error| match std::str::from_utf8(bytes) {
         Ok(text) => read(text),
@@ -28,11 +29,11 @@ pub fn read_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Er
     })
 }
 
-/// Works on a JSON text, and a second time without its lone surrogates if the first time failed and there are some. Text
-/// without them, which is nearly all, is not scanned.
+/// Runs `work` on a JSON text. If it fails and the text has lone surrogates, runs it again on a copy without them. Text
+/// on which `work` succeeds, which is nearly all text, is not scanned.
 ///
 /// # Errors
-/// What `work` says at last.
+/// The error of the last run of `work`.
 pub fn with_whole_strings<T, E>(text: &str, mut work: impl FnMut(&str) -> Result<T, E>) -> Result<T, E> {
     work(text).or_else(|error| match replace_lone_surrogates(text) {
         Some(whole) => work(&whole),
@@ -55,18 +56,18 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
                 6
             }
             Some(_) => 6,
-            // `\\`, `\"`, `\n`; or the text ends here.
+            // A short escape such as `\\`, `\"` or `\n`, or the end of the text.
             None => 2,
         };
         if at >= bytes.len() {
             break;
         }
     }
-    // Only ASCII was replaced, by ASCII.
+    // The result is UTF-8, because ASCII was replaced by ASCII.
     String::from_utf8(replaced?).ok()
 }
 
-/// The UTF-16 unit of an escape such as `\u00e9` that the bytes begin with.
+/// The UTF-16 code unit of the escape, such as `\u00e9`, that the bytes begin with.
 fn unit(bytes: &[u8]) -> Option<u16> {
     let digits = bytes.strip_prefix(br"\u")?.get(..4)?;
     if !digits.iter().all(u8::is_ascii_hexdigit) {

@@ -1,4 +1,4 @@
-//! Keeps an older event from overtaking a newer one, where a contract conflates: across publishers and nodes.
+//! Drops a conflated event that arrives after a newer one, whichever publisher and node it comes from.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -7,26 +7,27 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// Where an event stands among the conflated events of a room, and those that end them.
+/// The position of an event among a room's conflated events and the events that end them (completions).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// The namespace and room that the number counts in.
+    /// The namespace and room in which the number counts.
     pub scope: Arc<str>,
-    /// Grows with every such event of the room, over all nodes.
+    /// Grows with every conflated event and completion of the room, over all nodes.
     pub number: u64,
-    /// Nothing with a smaller number may come after it (a completion); else only nothing of its own event.
+    /// Whether this event is a completion. After a completion every event with a smaller number is dropped; after
+    /// another event only older events of the same name are.
     pub closes: bool,
 }
 
-/// So many rooms are remembered; beyond, the older half is forgotten.
+/// Maximum number of rooms whose order is remembered. Beyond it, the rooms without a recent event are forgotten first.
 pub const MAX_ORDERED_ROOMS: usize = 65_536;
 
-/// An event cannot be late by more than this.
+/// How long the order of a room is remembered after its last delivered event.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 const SHARDS: usize = 16;
 
-/// Remembers, for each room, what came last.
+/// Remembers the newest delivered number of each room.
 pub struct OrderGuard {
     hasher: RandomState,
     shards: [Mutex<HashMap<Arc<str>, Seen>>; SHARDS],
@@ -39,10 +40,10 @@ struct Seen {
 }
 
 impl OrderGuard {
-    /// Runs the delivery of an event unless it has been overtaken; `None` then.
+    /// Runs `work`, which delivers the event, unless a newer event was delivered already; returns `None` then.
     ///
-    /// Deliveries of one room exclude each other, so that what is checked stays true until it is delivered. The work must
-    /// not wait and not deliver another ordered event.
+    /// Deliveries in one room run one at a time, so that the check still holds when the event is delivered. `work` must
+    /// not wait, and must not deliver another ordered event.
     pub fn deliver<T>(&self, order: Option<&Order>, event: &str, work: impl FnOnce() -> T) -> Option<T> {
         let Some(order) = order else { return Some(work()) };
         let shard = usize::try_from(self.hasher.hash_one(&order.scope) % SHARDS as u64).expect("below SHARDS");
@@ -87,7 +88,8 @@ impl Seen {
     }
 }
 
-/// Makes room: first what can no longer matter, then the older half, so that the work is spread over many inserts.
+/// Makes space: removes the rooms whose order has expired, and if that is not enough the older half of the rest, so
+/// that the work is spread over many inserts.
 fn forget(rooms: &mut HashMap<Arc<str>, Seen>) {
     rooms.retain(|_, seen| seen.at.elapsed() < REMEMBERED);
     if rooms.len() >= MAX_ORDERED_ROOMS / SHARDS {

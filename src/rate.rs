@@ -1,4 +1,4 @@
-//! How often something may happen: `10/s burst 20`.
+//! A rate: how often something may happen, written `10/s burst 20`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,30 +6,31 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest window: longer ones are mistakes.
+/// Longest window that is accepted; a longer one is taken for a mistake.
 pub const MAX_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// So many in such a time, with a burst. Written `10/s`, `10/1m`, `600/10m burst 20`; units are `ms`, `s`, `m`, `h`.
+/// A number of events in a window of time, with a burst. Written `10/s`, `10/1m`, `600/10m burst 20`; units are `ms`,
+/// `s`, `m`, `h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How many in `per`.
+    /// Number of events in each window.
     pub count: u32,
-    /// The window.
+    /// Length of the window.
     pub per: Duration,
-    /// How many at once; `count` unless the text says.
+    /// Number of events that may come at once. Equal to `count` unless the text sets it.
     pub burst: u32,
 }
 
 /// Why a text is not a rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
-    /// Not of the form.
+    /// The text does not have the form of a rate.
     #[error("\"{0}\" is not a rate; write for example \"10/s\", \"10/1m\" or \"10/s burst 20\"")]
     Malformed(String),
-    /// Zero of something.
+    /// The count, the burst or the window is zero.
     #[error("\"{0}\" holds a zero; a count, a burst and a window are at least 1")]
     Zero(String),
-    /// Longer than [`MAX_WINDOW`].
+    /// The window is longer than [`MAX_WINDOW`].
     #[error("the window of \"{0}\" is longer than 24 hours")]
     TooLong(String),
 }
@@ -58,7 +59,7 @@ impl FromStr for Rate {
     }
 }
 
-/// `s`, `1m`, `500ms`.
+/// Reads a window such as `s`, `1m` or `500ms`.
 fn window_of(text: &str) -> Option<Duration> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);

@@ -1,4 +1,4 @@
-//! Rooms and their members on this node: one index for all engines.
+//! The rooms of this node and their members: one index for all engines.
 
 mod audience;
 mod crowd;
@@ -19,25 +19,25 @@ use crate::event::{Event, Slow};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
-/// Names that contracts cannot make: a client's own rooms.
+/// Prefix of the rooms that belong to one socket or one user. Contracts cannot create such names.
 pub const RESERVED_PREFIX: char = '$';
 
-/// The room of one socket.
+/// The name of the room that holds one socket alone.
 pub fn socket_room(id: &str) -> RoomName {
     [SOCKET_PREFIX, id].concat().into()
 }
 
-/// Whether a room is that of one socket.
+/// Whether a room belongs to one socket.
 pub fn is_socket_room(room: &str) -> bool {
     room.starts_with(SOCKET_PREFIX)
 }
 
-/// The room of all sockets of one user.
+/// The name of the room that holds all sockets of one user.
 pub fn user_room(id: &str) -> RoomName {
     [USER_PREFIX, id].concat().into()
 }
 
-/// The user whose room it is, if it is one.
+/// The id of the user that a room belongs to, if it belongs to one.
 pub fn user_of(room: &str) -> Option<&str> {
     room.strip_prefix(USER_PREFIX)
 }
@@ -45,29 +45,31 @@ pub fn user_of(room: &str) -> Option<&str> {
 const SOCKET_PREFIX: &str = "$sid:";
 const USER_PREFIX: &str = "$user:";
 
-/// Told of rooms that begin and end to have members on this node, in order; called by the index, and so must not wait or
-/// call it back.
+/// Observes which rooms have members on this node, in order. The room index calls it while it holds its lock, so an
+/// implementation must not wait and must not call the index.
 pub trait Interest: Send + Sync {
-    /// A room has its first member.
+    /// The room has its first member on this node.
     fn began(&self, namespace: &Arc<str>, room: &RoomName);
-    /// A room's last member is gone.
+    /// The room's last member on this node is gone.
     fn ended(&self, namespace: &Arc<str>, room: &RoomName);
-    /// Resolves when it is known whether what is sent to the room elsewhere arrives here: true, it does. `None`: it does already.
+    /// Returns a future that resolves once the node knows whether it receives what other nodes send to the room: `true`
+    /// when it does. Returns `None` when it receives that already.
     fn settled<'a>(&'a self, namespace: &Arc<str>, room: &RoomName) -> Option<BoxFuture<'a, bool>>;
 }
 
-/// Every namespace's rooms and sessions on this node.
+/// The rooms and sessions of every namespace on this node.
 ///
-/// Joining and leaving are O(1); nothing is locked across namespaces.
+/// Joining and leaving are O(1). Each namespace has its own lock.
 #[derive(Default)]
 pub struct Rooms {
     namespaces: HashMap<Arc<str>, RwLock<Table>>,
     watchers: Vec<Arc<dyn Watcher>>,
-    /// What becomes of events for slow clients, by namespace and event, where it is not the usual.
+    /// How events for slow clients are treated, by namespace and event name. Events that are dropped, the default, are
+    /// not listed.
     slow: HashMap<Arc<str>, HashMap<String, Slow>>,
-    /// Sessions for which something is kept beyond their full queue.
+    /// Sessions for which events are kept because their write queue is full.
     laggards: Mutex<Vec<Weak<Session>>>,
-    /// How many rooms a session may join, and who counts those that it may not.
+    /// The number of rooms that a session may join, and the metrics that count refused joins.
     bound: Option<(usize, Arc<Metrics>)>,
     interest: OnceLock<Arc<dyn Interest>>,
 }
@@ -83,32 +85,32 @@ struct Members {
     created_at: SystemTime,
 }
 
-/// A room as the index knows it.
+/// A snapshot of one room.
 #[derive(Debug, Clone)]
 pub struct RoomInfo {
-    /// Its name.
+    /// The room's name.
     pub name: RoomName,
-    /// Members on this node.
+    /// The number of members on this node.
     pub members: usize,
-    /// When its first present member joined on this node.
+    /// When the first member joined on this node since the room last was empty here.
     pub created_at: SystemTime,
 }
 
-/// How much of everything there is in a namespace of this node.
+/// Counts of the sessions, rooms and users in one namespace of this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Clients.
+    /// The number of sessions.
     pub sessions: usize,
-    /// Rooms with members, without the clients' own.
+    /// The number of rooms with members. Rooms that belong to one socket or user are not counted.
     pub rooms: usize,
-    /// Memberships in those rooms.
+    /// The sum of the members of those rooms.
     pub memberships: usize,
-    /// Users who are known and have a client.
+    /// The number of authenticated users with at least one session.
     pub users: usize,
 }
 
 impl Rooms {
-    /// An index for these namespaces; there are no others.
+    /// Creates an index for these namespaces. Calls for any other namespace do nothing and find nothing.
     pub fn new(namespaces: impl IntoIterator<Item = Arc<str>>) -> Self {
         Self {
             namespaces: namespaces.into_iter().map(|path| (path, RwLock::default())).collect(),
@@ -120,13 +122,14 @@ impl Rooms {
         }
     }
 
-    /// Sets who is told of rooms that begin and end. To be called once, before clients connect.
+    /// Sets the observer of rooms that gain their first or lose their last member. Call it once, before clients
+    /// connect.
     pub fn set_interest(&self, interest: Arc<dyn Interest>) {
         let _ = self.interest.set(interest);
     }
 
-    /// Waits until what other nodes send to a room reaches its members here: a join takes effect then. At once where
-    /// that is so already, or cannot be because Redis is away: false.
+    /// Waits until the node receives what other nodes send to a room; a join takes effect then. Returns `true` when it
+    /// does, at once if it does already. Returns `false` when it cannot find out, for example because Redis is away.
     pub async fn settled(&self, namespace: &Arc<str>, room: &RoomName) -> bool {
         match self.interest.get().and_then(|interest| interest.settled(namespace, room)) {
             Some(settled) => settled.await,
@@ -134,7 +137,7 @@ impl Rooms {
         }
     }
 
-    /// Notes what these contracts say of slow clients.
+    /// Reads from these contracts how their events are treated for slow clients.
     #[must_use]
     pub fn minding(mut self, contracts: &[Arc<Contract>]) -> Self {
         for contract in contracts {
@@ -146,18 +149,18 @@ impl Rooms {
         self
     }
 
-    /// The event as it is delivered where a contract says something of slow clients; `None`: as it is.
+    /// The event, marked with its treatment for slow clients where a contract sets one; `None` where none does.
     pub fn minded(&self, namespace: &str, event: &Event, rooms: &[RoomName]) -> Option<Event> {
         let slow = *self.slow.get(namespace)?.get(event.name())?;
         Some(event.clone().with_slow(slow, rooms))
     }
 
-    /// Notes sessions for which something is kept: it is sent as soon as it fits.
+    /// Remembers sessions for which events are kept; [`Rooms::release_laggards`] sends them when they fit.
     pub fn note_laggards(&self, sessions: impl IntoIterator<Item = Weak<Session>>) {
         self.laggards.lock().expect("no panic while held").extend(sessions);
     }
 
-    /// Sends what is kept for slow clients, as far as it fits.
+    /// Sends the events that are kept for slow clients, as far as they fit.
     pub fn release_laggards(&self) {
         let waiting = std::mem::take(&mut *self.laggards.lock().expect("no panic while held"));
         let still = |session: &Weak<Session>| session.upgrade().is_some_and(|session| session.release_slow());
@@ -167,26 +170,26 @@ impl Rooms {
         }
     }
 
-    /// Lets a session be in so many rooms, its own not counted.
+    /// Limits the number of rooms that a session may join, its own not counted.
     #[must_use]
     pub fn bounded(mut self, max_rooms: usize, metrics: Arc<Metrics>) -> Self {
         self.bound = Some((max_rooms, metrics));
         self
     }
 
-    /// Adds somebody who is told of every session and membership.
+    /// Adds an observer of all sessions and memberships.
     #[must_use]
     pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Self {
         self.watchers.push(watcher);
         self
     }
 
-    /// The namespaces' paths.
+    /// The paths of all namespaces.
     pub fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
         self.namespaces.keys()
     }
 
-    /// Adds a session, in its own room and its user's.
+    /// Adds a session and puts it into its own room, and into its user's room unless the user is anonymous.
     pub fn add(&self, session: &Arc<Session>) {
         let now = SystemTime::now();
         let user = session.user();
@@ -200,7 +203,7 @@ impl Rooms {
         });
     }
 
-    /// Removes a session from everything. Returns the rooms it was in; empty when it was removed before.
+    /// Removes a session and all its memberships. Returns the rooms it was in; empty when it was removed before.
     pub fn remove(&self, session: &Session) -> Vec<RoomName> {
         self.write(session.namespace(), |table| {
             let rooms = session.note_closed();
@@ -215,7 +218,8 @@ impl Rooms {
         .unwrap_or_default()
     }
 
-    /// Puts a session into a room. False when it was in it, has ended, or is in as many rooms as it may be in.
+    /// Adds a session to a room. Returns false when it is in the room already, has ended, or is in the maximum number
+    /// of rooms.
     pub fn join(&self, session: &Arc<Session>, room: &RoomName) -> bool {
         self.write(session.namespace(), |table| {
             if self.has_no_room_for(session, room) {
@@ -250,7 +254,7 @@ impl Rooms {
         true
     }
 
-    /// Takes a session out of a room. False when it was not in it.
+    /// Removes a session from a room. Returns false when it was not in it.
     pub fn leave(&self, session: &Session, room: &RoomName) -> bool {
         self.write(session.namespace(), |table| {
             let was = session.note_left(room);
@@ -263,8 +267,8 @@ impl Rooms {
         .unwrap_or(false)
     }
 
-    /// Merges members into a session's metadata. False when they do not fit ([`Session::fits_metadata`]): nothing has
-    /// changed then.
+    /// Merges members into a session's metadata. Returns false, and changes nothing, when they do not fit
+    /// ([`Session::fits_metadata`]).
     pub fn merge_metadata(&self, session: &Session, members: &Map<String, Value>) -> bool {
         if members.is_empty() {
             return true;
@@ -276,25 +280,25 @@ impl Rooms {
         merged
     }
 
-    /// One session.
+    /// Finds a session by its id.
     pub fn session(&self, namespace: &str, id: &str) -> Option<Arc<Session>> {
         self.read(namespace, |table| table.sessions.get(id).cloned()).flatten()
     }
 
-    /// Every session of the namespace.
+    /// All sessions of the namespace on this node.
     pub fn sessions(&self, namespace: &str) -> Vec<Arc<Session>> {
         self.read(namespace, |table| table.sessions.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// Who gets an event: the members of `rooms` (of the namespace, when empty) that are in no room of `except`,
-    /// each once.
+    /// The recipients of an event: the members of `rooms` (of the whole namespace, when empty) that are in no room of
+    /// `except`. Each session appears once.
     pub fn recipients(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> Vec<Arc<Session>> {
         self.read(namespace, |table| table.select(rooms, except).cloned().collect()).unwrap_or_default()
     }
 
-    /// Works on those who would get an event (see [`Rooms::recipients`]) while nobody can join or leave.
+    /// Runs `work` on the recipients of an event (see [`Rooms::recipients`]). No session can join or leave meanwhile.
     ///
-    /// `work` must not come back to the index.
+    /// `work` must not call the index.
     pub fn visit<T>(
         &self,
         namespace: &str,
@@ -305,7 +309,7 @@ impl Rooms {
         self.read(namespace, |table| work(&mut table.select(rooms, except)))
     }
 
-    /// How many would get an event; see [`Rooms::recipients`].
+    /// The number of recipients of an event; see [`Rooms::recipients`].
     pub fn count(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> usize {
         self.read(namespace, |table| match (rooms, except) {
             ([] | [_], []) => table.size(rooms),
@@ -314,12 +318,12 @@ impl Rooms {
         .unwrap_or(0)
     }
 
-    /// How many sessions the namespace has on this node.
+    /// The number of sessions that the namespace has on this node.
     pub fn session_count(&self, namespace: &str) -> usize {
         self.read(namespace, |table| table.sessions.len()).unwrap_or(0)
     }
 
-    /// The rooms of the namespace, without the clients' own.
+    /// The rooms of the namespace on this node, without the rooms that belong to one socket or user.
     pub fn rooms(&self, namespace: &str) -> Vec<RoomInfo> {
         self.read(namespace, |table| {
             table
@@ -332,19 +336,19 @@ impl Rooms {
         .unwrap_or_default()
     }
 
-    /// How many rooms the namespace has on this node, without the clients' own.
+    /// The number of rooms that the namespace has on this node, without the rooms that belong to one socket or user.
     pub fn room_count(&self, namespace: &str) -> usize {
         self.read(namespace, |table| table.rooms.keys().filter(|name| !name.starts_with(RESERVED_PREFIX)).count())
             .unwrap_or(0)
     }
 
-    /// One room.
+    /// Finds a room by its name.
     pub fn room(&self, namespace: &str, name: &str) -> Option<RoomInfo> {
         self.read(namespace, |table| table.rooms.get_key_value(name).map(|(name, members)| members.info(name)))
             .flatten()
     }
 
-    /// How much of everything there is in a namespace. Visits every room: for what is asked seldom.
+    /// Counts the sessions, rooms and users of a namespace. It visits every room, so call it seldom.
     pub fn census(&self, namespace: &str) -> Census {
         let count = |table: &Table| {
             let mut census = Census { sessions: table.sessions.len(), ..Census::default() };
@@ -386,7 +390,7 @@ impl Rooms {
 // === impl Table ===
 
 impl Table {
-    /// True when the room is gone with it.
+    /// Removes a member. Returns true when the room is empty and was removed.
     fn leave(&mut self, session: &Session, room: &RoomName) -> bool {
         let Some(members) = self.rooms.get_mut(room) else { return false };
         members.sessions.remove(session);
@@ -414,13 +418,14 @@ impl Table {
         }
     }
 
-    /// Whether somebody is in none of these rooms.
+    /// Returns a filter for the sessions that are in none of these rooms.
     fn welcome<'a>(&'a self, except: &'a [RoomName]) -> impl Fn(&&Arc<Session>) -> bool + 'a {
         let unwelcome: Vec<&Members> = except.iter().filter_map(|room| self.rooms.get(room)).collect();
         move |session| !unwelcome.iter().any(|room| room.sessions.contains(session))
     }
 
-    /// How many members the rooms have (the namespace, when there are none), one who is in several counted in each.
+    /// The sum of the members of these rooms (of the namespace, when there are none). A session in several rooms counts
+    /// in each.
     fn size(&self, rooms: &[RoomName]) -> usize {
         match rooms {
             [] => self.sessions.len(),

@@ -1,4 +1,4 @@
-//! A client in a namespace: what everything behind the engines knows of it.
+//! A session: one client in one namespace, as everything behind the engines sees it.
 
 mod held;
 mod joined;
@@ -29,7 +29,7 @@ pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed
 use replay::{Out, Replays};
 use trail::{EVERYBODY, Trail};
 
-/// How the names of rooms begin that are a socket's own.
+/// Prefix of the rooms that belong to one socket or one user.
 const OWN_ROOMS: char = '$';
 
 /// A room's name.
@@ -44,10 +44,10 @@ pub struct Session {
     connected_at: SystemTime,
     link: Box<dyn Link>,
     state: Mutex<State>,
-    // Apart from `state`, because events are sent while it is held. `None` as long as no room was replayed.
+    // Not in `state`, because events are sent while this lock is held. `None` while no replay is active or remembered.
     replays: Mutex<Option<Box<Replays>>>,
     replays_used: AtomicBool,
-    // What is kept beyond a full queue; `None` for a client that reads.
+    // Events kept for the client while its queue is full. `None` when nothing is kept.
     held: Mutex<Option<Box<Held>>>,
     holds: AtomicBool,
     dropped: AtomicU32,
@@ -64,7 +64,7 @@ struct State {
 }
 
 impl Session {
-    /// A session on an engine's link.
+    /// Creates a session on an engine's link. The session cannot be recovered.
     pub fn new(
         id: impl Into<ByteString>,
         namespace: Arc<str>,
@@ -75,7 +75,7 @@ impl Session {
         Self::with_trail(id, namespace, user, peer, link, None)
     }
 
-    /// A session on an engine's link that can be recovered, if it has a trail.
+    /// Creates a session on an engine's link. The session can be recovered if it has a trail.
     pub fn with_trail(
         id: impl Into<ByteString>,
         namespace: Arc<str>,
@@ -114,7 +114,7 @@ impl Session {
         &self.namespace
     }
 
-    /// Who it is now; a refreshed token may replace it.
+    /// The client's current user. A refreshed token can replace it.
     pub fn user(&self) -> Arc<User> {
         self.user.lock().expect("no panic while held").clone()
     }
@@ -124,32 +124,32 @@ impl Session {
         *self.user.lock().expect("no panic while held") = user;
     }
 
-    /// The connection.
+    /// Facts about the client's connection.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// When it connected.
+    /// When the session was created.
     pub fn connected_at(&self) -> SystemTime {
         self.connected_at
     }
 
-    /// Its rooms, in no order.
+    /// The names of all rooms that the session is in, its own and its user's included, sorted.
     pub fn rooms(&self) -> Vec<RoomName> {
         self.with(|state| state.rooms.names())
     }
 
-    /// How many rooms it has joined, those not counted that are its own or its user's.
+    /// The number of rooms that the session has joined, not counting its own room and its user's.
     pub fn joined_rooms(&self) -> usize {
         self.with(|state| state.rooms.keys().filter(|room| !room.starts_with(OWN_ROOMS)).count())
     }
 
-    /// When it joined the room; `None` when it is not in it.
+    /// When the session joined the room; `None` when it is not a member.
     pub fn joined_at(&self, room: &str) -> Option<SystemTime> {
         self.with(|state| state.rooms.get(room))
     }
 
-    /// Whether it is in the room.
+    /// Whether the session is a member of the room.
     pub fn is_in(&self, room: &str) -> bool {
         self.with(|state| state.rooms.get(room).is_some())
     }
@@ -162,7 +162,7 @@ impl Session {
         self.send_placed(event, &[])
     }
 
-    /// Queues an event for this client alone, which has these places in the histories of its rooms.
+    /// Queues an event for this client alone. `stamps` are the event's offsets in the histories of its rooms.
     ///
     /// # Errors
     /// As [`Link::send`].
@@ -173,34 +173,35 @@ impl Session {
         }
     }
 
-    /// Queues an event that the client is to acknowledge: with its arguments `reply` is answered.
+    /// Queues an event that the client must acknowledge. `reply` receives the arguments of the acknowledgement.
     ///
     /// # Errors
     /// As [`Link::ask`].
     pub fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError> {
-        // Without its trail: the official client looks for an offset in the last argument, and here that is the function
-        // with which it answers.
+        // The trail is not appended: the official client looks for an offset in the last argument, and in an event that
+        // asks for an acknowledgement the last argument is the callback.
         self.link.ask(event, reply)
     }
 
-    /// An event with these places is not sent to this client: it is not for it, or it has it.
+    /// Notes in the trail that the event with these stamps needs no sending: it is not for this client, or the client
+    /// has it already.
     pub fn pass_over(&self, stamps: &[Stamp]) {
         if let Some(trail) = &self.trail {
             trail.pass_over(stamps);
         }
     }
 
-    /// What it has had of its rooms; `None` where it cannot be recovered.
+    /// The record of which events the client has received in each room; `None` when the session cannot be recovered.
     pub fn trail(&self) -> Option<&Trail> {
         self.trail.as_deref()
     }
 
-    /// Whether the client takes what it is sent; see [`Link::is_writable`].
+    /// Whether the client reads what is written to it; see [`Link::is_writable`].
     pub fn is_writable(&self) -> bool {
         self.link.is_writable()
     }
 
-    /// Answers a request for an acknowledgement.
+    /// Sends the acknowledgement that the client asked for.
     ///
     /// # Errors
     /// As [`Link::send`].
@@ -208,21 +209,21 @@ impl Session {
         self.link.ack(id, args)
     }
 
-    /// Ends the session; the engine reports the end in its own time.
+    /// Asks the engine to close the session. Returns at once; the engine reports the end later.
     pub fn close(&self, how: Close) {
         self.link.close(how);
     }
 
-    /// Delivers a live event that was sent to `rooms` (empty: the whole namespace): queues it for the client, or holds
-    /// it back while a history is replayed, or drops it because a replay has shown it.
+    /// Delivers a live event that was sent to `rooms` (empty: the whole namespace). The event is queued for the client,
+    /// held back while a history is replayed, or dropped because a replay has already shown it.
     ///
-    /// Carriers call this and never [`Session::send`]. `stamps` are the event's places in the histories of its rooms; an
-    /// event without one is never taken for a replayed one.
+    /// Broadcasts call this and never [`Session::send`]. `stamps` are the event's offsets in the histories of its
+    /// rooms. An event without a stamp is never recognised as one that was replayed.
     ///
     /// # Errors
     /// As [`Link::send`]; [`SendError::Full`] also when [`MAX_REPLAY_BACKLOG`] events are held back.
     pub fn deliver(&self, event: &Event, rooms: &[RoomName], stamps: &[Stamp]) -> Result<Delivery, SendError> {
-        // `begin_replay` comes before the join, and so before any live event of the room.
+        // `begin_replay` runs before the join, and so before any live event of the room arrives.
         if !self.replays_used.load(Ordering::Acquire) {
             return match event.slow() {
                 Slow::Drop if !self.holds() => self.send_placed(event, stamps).map(|()| Delivery::Sent),
@@ -232,55 +233,56 @@ impl Session {
         self.with_replays(|replays| replays.deliver(self, event, rooms, stamps, &|room| self.is_in(room)))
     }
 
-    /// Looks at what [`Session::deliver`] will need, so that the processor fetches it for several sessions side by side:
-    /// nothing after a lock is fetched before it is taken.
+    /// Prefetches the memory that [`Session::deliver`] will read, so that the processor fetches it for several sessions
+    /// at once. Takes no lock; memory behind a lock is not prefetched.
     pub fn warm(&self) {
         black_box((self.replays_used.load(Ordering::Relaxed), self.holds.load(Ordering::Relaxed)));
         self.link.warm();
     }
 
-    /// Whether a live event may be sent to it together with others, without [`Session::deliver`]: nothing was replayed lately.
+    /// Whether a live event may be queued for this session as part of a batch, without [`Session::deliver`]: no replay
+    /// is active or remembered, and no events are kept for a slow client.
     pub fn is_plain(&self) -> bool {
         !self.replays_used.load(Ordering::Acquire) && !self.holds()
     }
 
-    /// Whether an event of so many bytes is sent to it together with others (see [`Link::share`]).
+    /// Whether an event of this many bytes may be queued for this session as part of a batch (see [`Link::share`]).
     pub fn shares(&self, bytes: usize) -> bool {
         self.is_plain() && self.link.share(bytes)
     }
 
-    /// Such an event was perhaps not queued (see [`Link::unshare`]).
+    /// Takes back [`Session::shares`] for an event that may not have been queued (see [`Link::unshare`]).
     pub fn unshare(&self, bytes: usize) {
         self.link.unshare(bytes);
     }
 
-    /// What waits for the client; see [`Link::backlog`].
+    /// The data that waits to be written to the client; see [`Link::backlog`].
     pub fn backlog(&self) -> Backlog {
         self.link.backlog()
     }
 
-    /// Counts an event that was meant for this client and was not queued for it, because the client is slow.
+    /// Counts an event that was not queued for this client because the client is slow.
     pub fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many events were not queued for this client, because it is slow.
+    /// The number of events that were not queued for this client because it is slow.
     pub fn dropped(&self) -> u32 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Whether something is kept beyond the client's full queue.
+    /// Whether events are kept for the client because its queue was full.
     pub fn holds(&self) -> bool {
         self.holds.load(Ordering::Acquire)
     }
 
-    /// Sends of it what fits now. True when something is left.
+    /// Queues the kept events that fit now. Returns true when some are left.
     pub fn release_slow(&self) -> bool {
         self.with_held(|held| held.release(self));
         self.holds()
     }
 
-    /// Holds every live event of this session back until [`Session::end_replay`]. To be called before the join.
+    /// Holds back every live event of this session until [`Session::end_replay`]. Call it before the join.
     pub fn begin_replay(&self) {
         self.with_replays(Replays::begin);
     }
@@ -290,9 +292,10 @@ impl Session {
         self.replays_used.load(Ordering::Acquire) && self.with_replays(|replays| replays.holds())
     }
 
-    /// Ends what [`Session::begin_replay`] began, and sends what was held back and not shown. `None`: nothing was read.
+    /// Ends the replay that [`Session::begin_replay`] began, and sends the held events that the replay has not shown.
+    /// `shown` is `None` when no history was read.
     ///
-    /// After [`Release::Blocked`], [`Session::release_held`] is to be called until it says otherwise.
+    /// After [`Release::Blocked`], call [`Session::release_held`] until it returns something else.
     pub fn end_replay(&self, room: &RoomName, shown: Option<Replayed>) -> Release {
         self.with_replays(|replays| {
             replays.end(room, shown.filter(|_| self.is_in(room) || **room == *EVERYBODY));
@@ -300,7 +303,7 @@ impl Session {
         })
     }
 
-    /// The same for a session that came back to several rooms, after one [`Session::begin_replay`].
+    /// Like [`Session::end_replay`], for a recovered session with several rooms and a single [`Session::begin_replay`].
     pub fn end_replays(&self, shown: impl IntoIterator<Item = (RoomName, Replayed)>) -> Release {
         self.with_replays(|replays| {
             shown.into_iter().for_each(|(room, shown)| replays.show(&room, shown));
@@ -309,12 +312,12 @@ impl Session {
         })
     }
 
-    /// Goes on sending what was held back.
+    /// Continues to send the held events after [`Release::Blocked`].
     pub fn release_held(&self) -> Release {
         self.with_replays(|replays| replays.release(self, &|room| self.is_in(room)))
     }
 
-    /// Gives up on what was held back; live events pass again. Returns how many live events were dropped.
+    /// Drops the events that are held back, so that live events pass again. Returns how many live events were dropped.
     pub fn drop_held(&self) -> usize {
         self.with_replays(Replays::drop_held)
     }
@@ -324,7 +327,7 @@ impl Session {
         self.with(|state| state.closed)
     }
 
-    // Rooms change only through the index, which keeps both sides alike.
+    // Only the room index calls these methods, so that its own lists and the session's list stay equal.
 
     pub(crate) fn note_joined(&self, room: &RoomName, then: SystemTime) -> bool {
         let new = self.with(|state| !state.closed && state.rooms.insert(room, then));

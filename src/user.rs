@@ -1,4 +1,4 @@
-//! Who a client is, as its token says.
+//! The user behind a client, as its token identifies it.
 
 mod claims;
 
@@ -12,15 +12,15 @@ pub use claims::Claims;
 pub struct User {
     /// The user's id: the claim that the contract names (`sub`), empty for anonymous users.
     pub id: Arc<str>,
-    /// The roles of the claim that the contract names.
+    /// The user's roles, from the claim that the contract names.
     pub roles: Arc<[String]>,
     /// All claims of the verified token.
     pub claims: Claims,
-    /// No token was given and the contract permits that.
+    /// Whether the client gave no token, and the contract permits that.
     pub anonymous: bool,
-    /// When the token ends (`exp`).
+    /// When the token expires (`exp`).
     pub expires_at: Option<SystemTime>,
-    /// The token's own id (`jti`, or else a fingerprint), by which it can be revoked.
+    /// The token's id (`jti`, or else a fingerprint), by which the token can be revoked.
     pub token_id: Option<Arc<str>>,
 }
 
@@ -36,17 +36,17 @@ static NOBODY: LazyLock<Arc<User>> = LazyLock::new(|| {
 });
 
 impl User {
-    /// A client without a token.
+    /// The user of a client without a token.
     pub fn anonymous() -> Self {
         Self::clone(&NOBODY)
     }
 
-    /// The same, shared by all of them.
+    /// The user of clients without a token, as one shared value.
     pub fn nobody() -> Arc<Self> {
         NOBODY.clone()
     }
 
-    /// A user with nothing but an id, for tests and tools.
+    /// Creates a user with nothing but an id, for tests and tools.
     pub fn named(id: &str) -> Self {
         Self { id: id.into(), anonymous: false, ..Self::anonymous() }
     }

@@ -1,4 +1,4 @@
-//! Those who get an event, when they are so many that they are served in slices.
+//! The recipients of an event when they are too many to serve at once: they are visited block by block.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use super::crowd::Block;
 use super::{Rooms, Table};
 use crate::session::{RoomName, Session};
 
-/// Those who were members when it was taken, block by block.
+/// A snapshot of the recipients, block by block.
 pub struct Audience {
     blocks: VecDeque<Part>,
-    /// Where those are whom it has come to; `None`: nobody can be met twice.
+    /// The addresses of the sessions visited so far; `None` when no session can occur twice.
     met: Option<HashSet<usize>>,
 }
 
 struct Part {
-    /// `None`: the whole namespace.
+    /// The room; `None` for the whole namespace.
     room: Option<RoomName>,
     number: usize,
     block: Block,
 }
 
 impl Rooms {
-    /// Works on those who would get an event (see [`Rooms::recipients`]) while nobody can join or leave, if they are at most
-    /// so many; else says how many they are, one who is in several of the rooms counted in each. `None`: no such
-    /// namespace.
+    /// Runs `work` on the recipients of an event (see [`Rooms::recipients`]) if the rooms have at most `most` members.
+    /// No session can join or leave meanwhile. Returns `Err` with the number of members when there are more; a session
+    /// in several of the rooms counts in each. Returns `None` when there is no such namespace.
     ///
-    /// `work` must not come back to the index.
+    /// `work` must not call the index.
     pub fn visit_few<T>(
         &self,
         namespace: &str,
@@ -43,7 +43,7 @@ impl Rooms {
         })
     }
 
-    /// The members of `rooms` (of the namespace, when empty) as they are now, for [`Rooms::visit_next`].
+    /// Takes a snapshot of the members of `rooms` (of the namespace, when empty) for [`Rooms::visit_next`].
     pub fn audience(&self, namespace: &str, rooms: &[RoomName]) -> Audience {
         let mut met = None;
         let blocks = self.read(namespace, |table| {
@@ -54,7 +54,7 @@ impl Rooms {
             if rooms.is_empty() {
                 return parts(None, table.sessions.blocks().to_vec()).into();
             }
-            // At once as large as it can become, so that it never moves.
+            // Allocated at its largest possible size, so that it never has to grow.
             met = (rooms.len() > 1).then(|| HashSet::with_capacity(table.size(rooms)));
             let members = rooms.iter().filter_map(|room| Some((room, table.rooms.get(room)?.sessions.blocks())));
             members.flat_map(|(room, blocks)| parts(Some(room), blocks)).collect()
@@ -62,8 +62,9 @@ impl Rooms {
         Audience { blocks: blocks.unwrap_or_default(), met }
     }
 
-    /// Works on the next block of an audience, without those who have left since, who are in a room of `except`, or whom
-    /// it has come to already, while nobody can join or leave. `None`: everybody was served.
+    /// Runs `work` on the next block of a snapshot. Sessions that have left since, that are in a room of `except`, or
+    /// that were visited before are left out. No session can join or leave meanwhile. Returns `None` when all blocks
+    /// were visited.
     ///
     /// `work` must not come back to the index.
     pub fn visit_next<T>(
@@ -90,7 +91,7 @@ impl Rooms {
 }
 
 impl Part {
-    /// Whether all of the block are still members.
+    /// Whether all sessions of the block are still members.
     fn is_complete(&self, table: &Table) -> bool {
         match &self.room {
             None => table.sessions.still_has(self.number, &self.block),
@@ -98,7 +99,7 @@ impl Part {
         }
     }
 
-    /// Whether one of the block still is.
+    /// Whether one session of the block is still a member.
     fn has(&self, table: &Table, session: &Session) -> bool {
         match &self.room {
             None => table.sessions.contains(session),

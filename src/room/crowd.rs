@@ -1,4 +1,5 @@
-//! Many sessions, in blocks: who goes through them slowly takes the blocks along, and others join and leave meanwhile.
+//! A large set of sessions, stored in blocks. A caller that visits them slowly keeps the blocks, while other sessions
+//! join and leave.
 
 use std::hash::BuildHasher as _;
 use std::marker::PhantomData;
@@ -8,19 +9,19 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::session::Session;
 
-/// So many sessions are gone through at once: about 0.04 ms.
+/// Number of sessions in a block: visiting one takes about 0.04 ms.
 pub(super) const BLOCK: usize = 128;
 
-/// Some of them. Whoever changes a block that somebody else has, changes a copy of it.
+/// A shared block of sessions. Changing a block that another owner shares changes a copy.
 pub(super) type Block = Arc<Vec<Arc<Session>>>;
 
-/// What makes two sessions the same.
+/// Defines when two sessions are the same.
 pub(super) trait Key {
     fn hash(session: &Session, hasher: &DefaultHashBuilder) -> u64;
     fn is_same(one: &Session, other: &Session) -> bool;
 }
 
-/// Where it is: nobody else is there as long as it is in a list.
+/// Identity by address. An address is unique as long as the session is in the set.
 pub(super) struct ByPlace;
 
 impl Key for ByPlace {
@@ -33,7 +34,7 @@ impl Key for ByPlace {
     }
 }
 
-/// Its id.
+/// Identity by id.
 pub(super) struct ById;
 
 impl Key for ById {
@@ -46,18 +47,18 @@ impl Key for ById {
     }
 }
 
-/// A set of sessions. Joining, leaving and finding are O(1).
+/// A set of sessions. Insert, remove and lookup are O(1).
 pub(super) struct Crowd<K> {
-    /// All but the last are full.
+    /// The blocks. All but the last are full.
     blocks: Vec<Block>,
-    /// Numbers over all blocks.
+    /// Maps a session to its index over all blocks.
     places: HashTable<u32>,
     hasher: DefaultHashBuilder,
     key: PhantomData<K>,
 }
 
 impl<K: Key> Crowd<K> {
-    /// Adds a session. False when it was there.
+    /// Adds a session. Returns false when it is in the set already.
     pub(super) fn insert(&mut self, session: &Arc<Session>) -> bool {
         if self.contains(session) {
             return false;
@@ -72,7 +73,7 @@ impl<K: Key> Crowd<K> {
         true
     }
 
-    /// Removes a session; the last one takes its place. False when it was not there.
+    /// Removes a session and moves the last one to its index. Returns false when it was not in the set.
     pub(super) fn remove(&mut self, session: &Session) -> bool {
         let Self { blocks, places, hasher, .. } = self;
         let is_it = |&place: &u32| K::is_same(at(blocks, place), session);
@@ -106,7 +107,7 @@ impl<K: Key> Crowd<K> {
         &self.blocks
     }
 
-    /// Whether nobody of this block has left or come since it was taken.
+    /// Whether the block with this number is unchanged since it was taken.
     pub(super) fn still_has(&self, number: usize, block: &Block) -> bool {
         self.blocks.get(number).is_some_and(|current| Arc::ptr_eq(current, block))
     }

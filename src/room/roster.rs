@@ -1,14 +1,14 @@
-//! Lists of sessions that cost little: most rooms are one client's own.
+//! The members of one room, stored so that small rooms take little memory: most rooms are one client's own.
 
 use std::sync::Arc;
 
 use super::crowd::{Block, ByPlace, Crowd};
 use crate::session::Session;
 
-/// So many members are looked through one by one.
+/// Maximum number of members in the list that is searched one by one.
 const FEW: usize = 16;
 
-/// The members of a room: a word for one, a list for few, a table for more. Joining and leaving are O(1).
+/// The members of a room: one pointer for one member, a list for a few, a table for more. Joining and leaving are O(1).
 #[derive(Default)]
 pub(super) enum Roster {
     #[default]
@@ -20,7 +20,7 @@ pub(super) enum Roster {
 }
 
 impl Roster {
-    /// Adds a session. False when it was there.
+    /// Adds a session. Returns false when it is a member already.
     pub(super) fn insert(&mut self, session: &Arc<Session>) -> bool {
         let grown = match self {
             Self::Many(all) => return all.insert(session),
@@ -43,7 +43,7 @@ impl Roster {
         true
     }
 
-    /// Removes a session. False when it was not there.
+    /// Removes a session. Returns false when it was not a member.
     pub(super) fn remove(&mut self, session: &Session) -> bool {
         let (was, shrunk) = match self {
             Self::Empty => (false, None),
@@ -57,7 +57,8 @@ impl Roster {
             }
             Self::Many(all) => {
                 let was = all.remove(session);
-                // Half of what made it a table, so that it is not made anew with every second member.
+                // The table becomes a list at half the size at which the list became a table, so that the form does not
+                // change with every join and leave.
                 let few = all.len() <= FEW / 2;
                 (was, few.then(|| Self::Few(Box::new(all.values().cloned().collect()))))
             }
@@ -98,7 +99,7 @@ impl Roster {
         few.iter().chain(blocks.iter().flat_map(|block| block.iter()))
     }
 
-    /// Those who are members now, for somebody who goes through them slowly.
+    /// A snapshot of the members, for a caller that visits them slowly.
     pub(super) fn blocks(&self) -> Vec<Block> {
         match self {
             Self::Empty => Vec::new(),
@@ -107,7 +108,8 @@ impl Roster {
         }
     }
 
-    /// Whether nobody of this block has left or come since it was taken.
+    /// Whether the block with this number is unchanged since it was taken. Only a table can tell: always false for
+    /// smaller rosters.
     pub(super) fn still_has(&self, number: usize, block: &Block) -> bool {
         matches!(self, Self::Many(all) if all.still_has(number, block))
     }

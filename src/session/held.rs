@@ -1,5 +1,4 @@
-//! Events for a client that does not read as fast as they are sent: what is kept for it when its queue is full, by the
-//! contract's word (`slow`).
+//! Events that are kept for a slow client while its write queue is full, where the contract asks for that (`slow`).
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -9,7 +8,7 @@ use super::{Close, SendError, Session};
 use crate::event::{Event, Slow, Stamp};
 use crate::telemetry::audit::{self, Kind, Record};
 
-/// At most so many events are kept beyond a client's full queue.
+/// Maximum number of events that are kept while a client's write queue is full.
 pub const MAX_HELD: usize = 64;
 
 #[derive(Default)]
@@ -20,7 +19,7 @@ impl Held {
         self.0.is_empty()
     }
 
-    /// Sends what fits, the oldest first.
+    /// Sends the kept events that fit, oldest first.
     pub(super) fn release(&mut self, out: &dyn Out) {
         while let Some((event, stamps)) = self.0.front() {
             match out.send(event, stamps) {
@@ -31,10 +30,10 @@ impl Held {
         }
     }
 
-    /// Keeps an event with its places. Those of another one that is dropped for it.
+    /// Keeps an event with its stamps. Returns the stamps of the event that was dropped for it, if one was.
     pub(super) fn hold(&mut self, event: Event, stamps: &[Stamp]) -> Option<Vec<Stamp>> {
         let same = |(kept, _): &(Event, _)| event.slow() == Slow::KeepLatest && kept.lane() == event.lane();
-        // At the end, so that nothing overtakes what was sent before it.
+        // The event goes to the end, so that it does not overtake events that were sent before it.
         let replaced = self.0.iter().position(same).and_then(|at| self.0.remove(at));
         self.0.push_back((event, stamps.to_vec()));
         let dropped = replaced.or_else(|| (self.0.len() > MAX_HELD).then(|| self.0.pop_front()).flatten());
@@ -67,7 +66,7 @@ impl Session {
                     Slow::DropOldest | Slow::KeepLatest => {
                         let stamps = if self.trail.is_some() { stamps } else { &[] };
                         let dropped = held.hold(event.clone(), stamps);
-                        // It is not owed any more, either.
+                        // The dropped event is not owed to a returning client either.
                         dropped.iter().for_each(|stamps| self.pass_over(stamps));
                         Ok(if dropped.is_some() { Delivery::Replaced } else { Delivery::Held })
                     }
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
     use crate::session::RoomName;
 
-    /// Takes so many, then is full.
+    /// Accepts a given number of events, then is full.
     struct Narrow(Mutex<(usize, Vec<String>)>);
 
     impl Out for Narrow {

@@ -1,17 +1,17 @@
-//! The rooms of one session: a sorted list, because most sessions are in few.
+//! The rooms of one session, as a sorted list: most sessions are in few rooms.
 
 use std::time::SystemTime;
 
 use super::RoomName;
 
-/// So many rooms have a place before the list grows: a client's own, its user's, and one.
+/// Initial capacity of the list: the session's own room, its user's room, and one more.
 const FIRST: usize = 3;
 
 #[derive(Default)]
 pub(super) struct Joined(Vec<(RoomName, SystemTime)>);
 
 impl Joined {
-    /// Notes that a room was joined then. False when it was before.
+    /// Adds a room with the time of the join. Returns false when the session is already in it.
     pub(super) fn insert(&mut self, room: &RoomName, then: SystemTime) -> bool {
         let Err(at) = self.find(room) else { return false };
         if self.0.capacity() == 0 {
@@ -21,7 +21,7 @@ impl Joined {
         true
     }
 
-    /// Forgets a room. False when it was not there.
+    /// Removes a room. Returns false when the session was not in it.
     pub(super) fn remove(&mut self, room: &str) -> bool {
         let found = self.find(room).map(|at| self.0.remove(at)).is_ok();
         if self.0.capacity() > FIRST && self.0.capacity() > self.0.len() * 4 {
@@ -35,17 +35,17 @@ impl Joined {
         self.find(room).ok().map(|at| self.0[at].1)
     }
 
-    /// Every room, by name.
+    /// Iterates over the rooms in the order of their names.
     pub(super) fn keys(&self) -> impl Iterator<Item = &RoomName> {
         self.0.iter().map(|(room, _)| room)
     }
 
-    /// Every room.
+    /// The names of all rooms, sorted.
     pub(super) fn names(&self) -> Vec<RoomName> {
         self.0.iter().map(|(room, _)| room.clone()).collect()
     }
 
-    /// Every room; none is left.
+    /// Removes and returns all rooms.
     pub(super) fn take(&mut self) -> Vec<RoomName> {
         std::mem::take(&mut self.0).into_iter().map(|(room, _)| room).collect()
     }

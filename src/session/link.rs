@@ -1,4 +1,4 @@
-//! What a session and its engine say to each other, and what watches sessions.
+//! The interface between a session and its engine, and the interface for observers of sessions.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,87 +8,88 @@ use tokio::sync::oneshot;
 use super::{RoomName, Session};
 use crate::event::{Args, Event};
 
-/// The engine's side of a session: the only way to its connection.
+/// The engine's side of a session. A session reaches its connection only through this trait.
 ///
-/// Calls are synchronous and keep their order; none of them waits for the client.
+/// Calls are synchronous and keep their order. No call waits for the client.
 pub trait Link: Send + Sync {
     /// Queues an event for the client.
     ///
     /// # Errors
-    /// [`SendError::Full`] when the client's queue is at its bound, [`SendError::Closed`] when it is gone.
+    /// [`SendError::Full`] when the client's write queue is full, [`SendError::Closed`] when the client is gone.
     fn send(&self, event: &Event) -> Result<(), SendError>;
 
-    /// Queues an event that the client is to acknowledge.
+    /// Queues an event that the client must acknowledge.
     ///
     /// # Errors
-    /// As [`Link::send`]; [`SendError::Full`] also when [`MAX_ASKED`] acknowledgements are awaited.
+    /// As [`Link::send`]; also [`SendError::Full`] when [`MAX_ASKED`] acknowledgements are outstanding.
     fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError>;
 
-    /// What waits for the client, and when something was written to it.
+    /// The data that waits to be written to the client, and when the last bytes were written.
     fn backlog(&self) -> Backlog {
         Backlog::default()
     }
 
-    /// Whether the client takes what it is sent: what is volatile is not sent to one that does not.
+    /// Whether the client reads what is written to it. Volatile events are not sent to a client that does not.
     fn is_writable(&self) -> bool {
         true
     }
 
-    /// Looks at what [`Link::send`] will need, without a lock: see [`Session::warm`].
+    /// Prefetches the memory that [`Link::send`] will read. Takes no lock. See [`Session::warm`].
     fn warm(&self) {}
 
-    /// Answers the client's request for an acknowledgement.
+    /// Sends the acknowledgement that the client asked for.
     ///
     /// # Errors
     /// As [`Link::send`].
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError>;
 
-    /// Whether an event of this many bytes may be queued for this client together with others. It is then counted as
-    /// queued.
+    /// Whether an event of this many bytes may be queued for this client as part of a batch. If it returns true, the
+    /// event is already counted as queued.
     fn share(&self, _bytes: usize) -> bool {
         true
     }
 
-    /// An event that was to be queued for several clients was perhaps not queued for this one.
+    /// Takes back a [`Link::share`]: the event may not have been queued for this client after all.
     fn unshare(&self, _bytes: usize) {}
 
-    /// Tells the engine of a room, for engines that keep rooms of their own.
+    /// Tells the engine that the session joined a room. Engines that keep rooms of their own need it.
     fn joined(&self, room: &RoomName);
 
-    /// Tells the engine that the room was left.
+    /// Tells the engine that the session left a room.
     fn left(&self, room: &RoomName);
 
-    /// Ends the session.
+    /// Closes the session.
     fn close(&self, how: Close);
 }
 
-/// Told of every session and membership, in order; called by the index, and so must not wait or call it back.
+/// Observes every session and membership, in order. The room index calls it while it holds its lock, so an
+/// implementation must not wait and must not call the index.
 pub trait Watcher: Send + Sync {
-    /// A session came.
+    /// A session was added.
     fn opened(&self, session: &Session);
-    /// It joined a room, its own ones among them.
+    /// The session joined a room. This includes its own room and its user's.
     fn joined(&self, session: &Session, room: &RoomName);
-    /// It left a room.
+    /// The session left a room.
     fn left(&self, session: &Session, room: &RoomName);
-    /// It is gone, and with it from these rooms.
+    /// The session ended, and thereby left these rooms.
     fn closed(&self, session: &Session, rooms: &[RoomName]);
-    /// Its metadata has changed.
+    /// The session's metadata changed.
     fn changed(&self, _session: &Session) {}
 }
 
-/// The number of an acknowledgement that the client asked for.
+/// The id of an acknowledgement that the client asked for.
 pub type AckId = i64;
 
-/// Where a client's acknowledgement goes. Dropped when there will be none, because the client is gone.
+/// Receives the arguments of a client's acknowledgement. It is dropped when none will come because the client is gone.
 pub type Reply = oneshot::Sender<Args>;
 
-/// At most this many acknowledgements of one client are awaited.
+/// Maximum number of outstanding acknowledgements of one client.
 pub const MAX_ASKED: usize = 256;
 
 /// Why an event was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The client's outgoing queue is at its bound.
+    /// The client's write queue is full.
     #[error("the client's queue is full")]
     Full,
     /// The client is gone.
@@ -96,33 +97,33 @@ pub enum SendError {
     Closed,
 }
 
-/// How a session ends, and so whether the official client returns by itself.
+/// How the server closes a session. It decides whether the official client reconnects by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
-    /// `io server disconnect`: the client does not return.
+    /// The client reports `io server disconnect` and does not reconnect.
     Namespace,
-    /// `transport close`: the client returns.
+    /// The client reports `transport close` and reconnects.
     Transport,
 }
 
-/// What waits to be written to a connection. Its namespaces share it.
+/// The data that waits to be written to a connection. All namespaces of a connection share it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// How many bytes wait.
+    /// Bytes that wait.
     pub bytes: usize,
-    /// How many packets wait; `None` where the engine cannot tell.
+    /// Packets that wait; `None` where the engine cannot tell.
     pub packets: Option<usize>,
-    /// When the kernel last took bytes for the client, as Unix time in ms; 0: never.
+    /// When the kernel last accepted bytes for the client, as Unix time in ms; 0 if never.
     pub written_at_ms: u64,
 }
 
-/// What is known of the connection itself.
+/// Facts about a client's connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The client's address, as far as trusted proxies say.
+    /// The client's address, as reported by trusted proxies where there are any.
     pub ip: IpAddr,
-    /// `websocket` or `polling`, as the session opened.
+    /// The transport when the session opened: `websocket` or `polling`.
     pub transport: &'static str,
-    /// The handshake's `User-Agent`, cut to 256 bytes.
+    /// The handshake's `User-Agent` header, cut to 256 bytes.
     pub user_agent: Option<Arc<str>>,
 }

@@ -1,4 +1,4 @@
-//! What few sessions keep beside their rooms: metadata, events to send when they leave, and throttles. Bounded.
+//! Data that only few sessions have: metadata, events to send when they leave, and throttles. All are bounded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use serde_json::{Map, Value};
 use super::{RoomName, Session, State};
 use crate::event::Event;
 
-/// An event that is sent on the client's behalf when it leaves a room or goes.
+/// An event that the server sends for the client when the client leaves a room or disconnects.
 #[derive(Clone)]
 pub struct Undo {
-    /// The contract it belongs to.
+    /// The contract that the event belongs to.
     pub contract: Arc<str>,
-    /// The event as it will be sent.
+    /// The event to send, already encoded.
     pub event: Event,
-    /// Whether the sender is left out.
+    /// Whether the client itself is excluded from the recipients.
     pub others: bool,
 }
 
-/// A session keeps at most this many notes of each kind (`undo`, `throttle`, members of the metadata).
+/// Maximum number of entries of each kind (undo events, throttles, metadata members) in one session.
 pub const MAX_NOTES_PER_SESSION: usize = 256;
 
-/// The metadata of a session has at most this many bytes as JSON. Presence and recovery keep metadata of this size.
+/// Maximum size of a session's metadata as JSON, in bytes. Presence and recovery store metadata of this size.
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 
 #[derive(Default)]
@@ -38,9 +38,9 @@ impl State {
         self.notes.get_or_insert_default()
     }
 
-    /// The metadata with these members; `None` when that would be beyond a bound.
+    /// The metadata with these members merged in; `None` when the result exceeds a limit.
     fn merged_metadata(&self, members: &Map<String, Value>) -> Option<Map<String, Value>> {
-        // The new members are measured first, so that large ones are never copied.
+        // Measures the new members first, so that large ones are never copied.
         if !is_within(members, MAX_METADATA_BYTES) {
             return None;
         }
@@ -50,7 +50,7 @@ impl State {
     }
 }
 impl Session {
-    /// Its metadata, as hooks and events have set it.
+    /// The session's metadata, as hooks and events have set it.
     pub fn metadata(&self) -> Map<String, Value> {
         self.with(|state| state.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default())
     }
@@ -60,7 +60,8 @@ impl Session {
         self.with(|state| state.merged_metadata(members).is_some())
     }
 
-    /// Merges members into the metadata: all of them, or none where they do not fit ([`Session::fits_metadata`]).
+    /// Merges members into the metadata. Either all members are merged, or none when they do not fit
+    /// ([`Session::fits_metadata`]); returns whether they were merged.
     pub fn merge_metadata(&self, members: &Map<String, Value>) -> bool {
         self.with(|state| {
             let merged = state.merged_metadata(members);
@@ -71,7 +72,8 @@ impl Session {
             fits
         })
     }
-    /// Remembers what is to be sent when the room is left. False when too many are kept already.
+    /// Stores an event to send when the client leaves the room. Returns false when [`MAX_NOTES_PER_SESSION`] are stored
+    /// already.
     pub fn set_undo(&self, name: &str, room: &RoomName, undo: Undo) -> bool {
         self.with(|state| {
             let key = (name.to_owned(), room.clone());
@@ -84,7 +86,7 @@ impl Session {
         })
     }
 
-    /// Forgets it: the client has said so itself.
+    /// Removes a stored undo event, because the client has sent the event itself.
     pub fn clear_undo(&self, name: &str, room: &RoomName) {
         self.with(|state| {
             if let Some(notes) = &mut state.notes {
@@ -93,7 +95,7 @@ impl Session {
         });
     }
 
-    /// Takes what is to be sent now that the room (or every room) is left.
+    /// Removes and returns the events to send now that the client leaves this room (`None`: every room).
     pub fn take_undo(&self, room: Option<&str>) -> Vec<(RoomName, Undo)> {
         self.with(|state| {
             let Some(Notes { undo, .. }) = state.notes.as_deref_mut() else { return Vec::new() };
@@ -102,7 +104,7 @@ impl Session {
         })
     }
 
-    /// Whether this event may pass to this room now, at most once in `every`.
+    /// Whether this event may be sent to this room now. It may be sent at most once in `every`.
     pub fn pass_throttle(&self, name: &str, room: &RoomName, every: Duration, now: SystemTime) -> bool {
         self.with(|state| {
             let throttled = &mut state.notes().throttled;
@@ -118,7 +120,7 @@ impl Session {
         })
     }
 
-    /// Lets the next such event pass at once.
+    /// Resets the throttle of an event and room, so that the next such event passes at once.
     pub fn reset_throttle(&self, name: &str, room: &RoomName) {
         self.with(|state| {
             if let Some(notes) = &mut state.notes {
@@ -128,7 +130,7 @@ impl Session {
     }
 }
 
-/// Whether members have at most this many bytes as JSON. Stops writing at the bound.
+/// Whether the members take at most `most` bytes as JSON. Stops encoding at the limit.
 fn is_within(members: &Map<String, Value>, most: usize) -> bool {
     struct Left(usize);
     impl std::io::Write for Left {

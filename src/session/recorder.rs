@@ -1,4 +1,4 @@
-//! A client for tests: it keeps what it is sent.
+//! A client for tests that records the events it is sent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use super::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
 use crate::event::{Args, Event};
 use crate::user::User;
 
-/// The texts of the events that were sent.
+/// Records the texts of the events that were sent.
 #[derive(Clone, Default)]
 pub struct Recorder {
     sent: Arc<Mutex<Vec<String>>>,
@@ -16,17 +16,17 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// What was sent so far.
+    /// The texts sent so far.
     pub fn sent(&self) -> Vec<String> {
         self.sent.lock().unwrap().clone()
     }
 
-    /// Whether its queue is at its bound from now on.
+    /// Sets whether the client's queue is full from now on.
     pub fn be_full(&self, full: bool) {
         self.full.store(full, Ordering::Relaxed);
     }
 
-    /// A session in the namespace `/` that sends here.
+    /// Creates a session in the namespace `/` that sends to this recorder.
     pub fn session(&self, id: &str, trail: Option<Box<Trail>>) -> Arc<Session> {
         let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
         let user = Arc::new(User::anonymous());

@@ -1,9 +1,11 @@
-//! What a session holds back while a room's history is replayed to it, and which events it has had already.
+//! Holds back a session's live events while a room's history is replayed to it, and remembers which events the replay
+//! has shown.
 //!
-//! A room is joined in this order: `begin_replay`, join, read the history, send what was read, `end_replay`. From the first
-//! step to the last every live event of the session waits in one queue, so that nothing overtakes: neither a
-//! newer event of the room the replay, nor an event of another room one that was held back before it. What the replay
-//! has shown is remembered for a while, because another node's copy of a replayed event may arrive after the replay.
+//! A room is joined in this order: `begin_replay`, join, read the history, send the events that were read,
+//! `end_replay`. Between the first and the last step every live event of the session waits in one queue. So no live
+//! event overtakes the replay, and no event of another room overtakes one that was held back before it. The range that
+//! the replay has shown is remembered for [`MAX_COPY_DELAY`], because another node's copy of a replayed event can
+//! arrive after the replay.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,43 +13,43 @@ use std::time::{Duration, Instant};
 use super::{RoomName, SendError};
 use crate::event::{Event, Stamp};
 
-/// At most so many live events wait while history is replayed to a session.
+/// Maximum number of live events that wait while history is replayed to a session.
 pub const MAX_REPLAY_BACKLOG: usize = 4096;
 
-/// A copy of a replayed event that comes later than this from another node is sent. For ever would be wrong: a Redis that
-/// fails over to a replica may use the newest offsets again.
+/// How long after a replay a copy of a replayed event from another node is recognised. A copy that comes later is sent
+/// again. The time is limited because a Redis that fails over to a replica can use the newest offsets again.
 pub const MAX_COPY_DELAY: Duration = Duration::from_secs(30);
 
-/// The part of a room's history that a session was shown.
+/// The range of a room's history that was replayed to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replayed {
     /// The history's epoch.
     pub epoch: u64,
-    /// The first offset that was sent; `last + 1` when nothing was.
+    /// The first offset that was sent; `last + 1` when none was.
     pub first: u64,
-    /// The newest offset when the history was read: the join took effect there.
+    /// The newest offset when the history was read. The join took effect at this offset.
     pub last: u64,
 }
 
-/// What became of a live event for one session.
+/// What happened to a live event for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// Queued for the client.
+    /// The event was queued for the client.
     Sent,
-    /// Held back; it follows the replay.
+    /// The event is held back until the replay has ended, or until the client's full queue has space.
     Held,
-    /// Not sent: a replay has shown it, or begun after it.
+    /// The event was not sent: a replay has shown it, or the replay begins after it.
     Replayed,
-    /// It is kept beyond the client's full queue, and another one was dropped for it.
+    /// The event is kept because the client's queue is full, and another kept event was dropped for it.
     Replaced,
 }
 
-/// Whether what was held back is on its way.
+/// Whether the held events could be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// All of it; live events pass again.
+    /// All held events were sent, or another replay is still active.
     Done {
-        /// Live events that were dropped, because [`MAX_REPLAY_BACKLOG`] waited already.
+        /// Live events that were dropped because [`MAX_REPLAY_BACKLOG`] events waited already.
         lost: usize,
     },
     /// The client's queue is full: try again soon. Live events still wait, in order.
@@ -56,11 +58,11 @@ pub enum Release {
     Closed,
 }
 
-/// Where events go once it is decided that they are for the client.
+/// Where events go once the session has decided that they are for the client.
 pub(super) trait Out {
-    /// Queues an event with its places.
+    /// Queues an event with its stamps.
     fn send(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError>;
-    /// The client has it already.
+    /// Notes that the event with these stamps need not be sent.
     fn pass_over(&self, stamps: &[Stamp]);
 }
 
@@ -83,7 +85,7 @@ impl Replays {
         self.active += 1;
     }
 
-    /// Nothing to hold back and nothing to compare with: live events need not ask.
+    /// Whether live events can skip this type: no event is held back and no replay is remembered.
     pub(super) fn is_idle(&self) -> bool {
         !self.holds() && self.shown.is_empty()
     }
@@ -92,7 +94,7 @@ impl Replays {
         self.active > 0 || !self.held.is_empty()
     }
 
-    /// Forgets what was shown too long ago.
+    /// Forgets replays that ended more than [`MAX_COPY_DELAY`] ago.
     fn expire(&mut self) {
         self.shown.retain(|_, (_, at)| at.elapsed() < MAX_COPY_DELAY);
     }
@@ -140,7 +142,7 @@ impl Replays {
         self.shown.insert(room.clone(), (shown, Instant::now()));
     }
 
-    /// Sends what was held back, unless another replay still goes on.
+    /// Sends the held events, unless another replay is still active.
     pub(super) fn release(&mut self, out: &dyn Out, is_in: &dyn Fn(&str) -> bool) -> Release {
         while self.active == 0 {
             let Some(next) = self.held.pop_front() else { break };
@@ -175,8 +177,9 @@ impl Replays {
         self.shown.remove(room);
     }
 
-    /// A client in several of the event's rooms gets it once: what one room's replay has shown is not sent for another,
-    /// and what is older than one room's replay is sent only if another room brings it.
+    /// Whether the event must not be sent again. A client in several of the event's rooms gets it once: an event that
+    /// one room's replay has shown is not sent for another room. An event older than one room's replay is sent only if
+    /// another of the client's rooms brings it.
     fn was_shown(&self, rooms: &[RoomName], stamps: &[Stamp], is_in: &dyn Fn(&str) -> bool) -> bool {
         let mut older = false;
         for stamp in stamps {
@@ -192,7 +195,7 @@ impl Replays {
         older && !rooms.iter().any(|room| is_in(room) && !self.precedes(room, stamps))
     }
 
-    /// Whether the event is older than what the session was shown of this room.
+    /// Whether the event is not newer than the replay of this room.
     fn precedes(&self, room: &str, stamps: &[Stamp]) -> bool {
         stamps
             .iter()

@@ -1,7 +1,7 @@
-//! What a client has had of each of its rooms, so that it can be given the rest when it comes back.
+//! Records which events a client has received in each of its rooms, so that a returning client can be given the rest.
 //!
-//! Only sessions that can be recovered have a trail. Its short form goes to the client with the events, as their last argument:
-//! the official client remembers the last one that it saw, and hands it back as it returns.
+//! Only sessions that can be recovered have a trail. Its short form goes to the client with the events, as their last
+//! argument. The official client remembers the last one that it saw, and sends it back when it reconnects.
 
 mod place;
 mod tail;
@@ -16,21 +16,22 @@ use place::Place;
 pub use place::{Point, Position};
 pub use tail::{Claim, Tail};
 
-/// A session in more rooms cannot be recovered.
+/// Maximum number of rooms of a session that can be recovered.
 pub const MAX_ROOMS: usize = 256;
 
-/// The room that every session of a namespace is in, as far as trails and histories go. The index does not know it.
+/// The room that stands for the whole namespace in trails and histories. The room index does not know it.
 pub const EVERYBODY: &str = "$all";
 
-/// How well this node hears the other nodes: a number that changes each time that their messages may have been lost, and
-/// `None` while they may be. A session's position can be proven only across a time in which the number stayed the same.
+/// Tells whether this node receives the other nodes' messages. The number changes each time messages may have been
+/// lost; it is `None` while they may be getting lost. A session's position is proven only over a time in which the
+/// number stays the same.
 pub type Hearing = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 
 /// The trail of one session.
 pub struct Trail {
-    /// Under which name the session is kept; made of its secret, which it does not tell.
+    /// The name under which the session is stored. It is derived from the session's secret and does not reveal it.
     key: Arc<str>,
-    /// How often the session has been recovered.
+    /// The number of times that the session was recovered.
     generation: u64,
     hearing: Hearing,
     state: Mutex<State>,
@@ -39,21 +40,22 @@ pub struct Trail {
 #[derive(Default)]
 struct State {
     places: HashMap<RoomName, Place>,
-    /// Counts changes of the rooms and of where they begin.
+    /// Grows with each change of the rooms and of the points at which they begin.
     version: u64,
-    /// The last version that is kept where a return finds it.
+    /// The newest version that was stored.
     saved: u64,
-    /// What is kept may lack something: the client is told nothing that it could return with.
+    /// The stored state may be incomplete. While it is, the client is sent a tail that it cannot return with.
     unsaved: bool,
     tail: Option<Arc<str>>,
 }
 
-/// A trail as it is kept: its rooms, and where in each the session began. `None`: that is not known yet.
+/// A trail as it is stored: the rooms, and the point at which the session began in each. `None` while that point is not
+/// known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Which one it is.
+    /// The version of the trail.
     pub version: u64,
-    /// The rooms.
+    /// The rooms, each with the point at which the session began in it.
     pub rooms: Vec<(RoomName, Option<Point>)>,
 }
 
@@ -63,17 +65,17 @@ impl Trail {
         Box::new(Self { key, generation, hearing, state: Mutex::default() })
     }
 
-    /// Under which name the session is kept.
+    /// The name under which the session is stored.
     pub fn key(&self) -> &Arc<str> {
         &self.key
     }
 
-    /// How often the session has been recovered.
+    /// The number of times that the session was recovered.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The session came into a room; where it began there is to be found out.
+    /// Adds a room that the session joined. Its beginning is not known until [`Trail::begin`].
     pub fn enter(&self, room: &RoomName) {
         let mut state = self.state();
         if !state.places.contains_key(room) {
@@ -82,15 +84,16 @@ impl Trail {
         }
     }
 
-    /// The session has all that the room had until here, or is not owed it. That holds only if this node has heard the
-    /// other nodes all the time since the session came into the room; otherwise the room is given up.
+    /// Sets the point at which the session began in a room: earlier events it has, or is not owed. The point is valid
+    /// only if this node has received the other nodes' messages without a loss since the join; otherwise the room is
+    /// given up.
     pub fn begin(&self, room: &RoomName, point: Point) {
         let heard = (self.hearing)();
         self.change(room, |place| place.begin(point, heard));
     }
 
-    /// It could not be found out where the session began in a room when it came in. A later answer would pass over what was
-    /// published meanwhile, so nothing can be told of this room any more.
+    /// Gives up a room, because the point at which the session began in it could not be read at the join. A point read
+    /// later would skip events published in between, so the session cannot be recovered with this room.
     pub fn give_up(&self, room: &RoomName) {
         self.change(room, Place::give_up);
     }
@@ -103,7 +106,7 @@ impl Trail {
         }
     }
 
-    /// A returning session has this of the room.
+    /// Adds a room of a recovered session, with the position that the client has reached.
     pub fn resume(&self, room: &RoomName, position: Position) {
         let mut state = self.state();
         state.places.insert(room.clone(), Place::resumed(room, position, (self.hearing)()));
@@ -111,7 +114,7 @@ impl Trail {
         state.tail = None;
     }
 
-    /// The session left a room.
+    /// Removes a room that the session left.
     pub fn leave(&self, room: &str) {
         let mut state = self.state();
         if state.places.remove(room).is_some() {
@@ -120,7 +123,7 @@ impl Trail {
         }
     }
 
-    /// Rooms of which it is still to be found out where the session began.
+    /// The rooms whose beginning is not known yet.
     pub fn unknown(&self) -> Vec<RoomName> {
         let state = self.state();
         state
@@ -131,7 +134,7 @@ impl Trail {
             .collect()
     }
 
-    /// What is to be kept; `None` when that has been done.
+    /// The state to store; `None` when the newest version is stored.
     pub fn to_save(&self) -> Option<Snapshot> {
         let state = self.state();
         (state.unsaved || state.saved < state.version).then(|| state.snapshot())
@@ -142,7 +145,7 @@ impl Trail {
         self.state().snapshot()
     }
 
-    /// This version is kept, or could not be.
+    /// Notes that this version was stored, or that storing it failed.
     pub fn note_saved(&self, version: u64, kept: bool) {
         let mut state = self.state();
         if kept {
@@ -155,24 +158,25 @@ impl Trail {
         }
     }
 
-    /// Whether any version is kept.
+    /// Whether any version was stored.
     pub fn was_saved(&self) -> bool {
         self.state().saved > 0
     }
 
-    /// What is kept is to be written again.
+    /// Marks the trail as changed, so that it is stored again.
     pub fn touch(&self) {
         self.state().version += 1;
     }
 
-    /// Queues an event for the client with what it then has had, as far as that can be told.
+    /// Queues an event for the client. The event carries the client's new position (the tail) when it has a stamp in
+    /// one of the client's rooms, or when its last argument is a string.
     ///
     /// # Errors
-    /// As [`Link::send`]; nothing is noted then.
+    /// As [`Link::send`]; the trail does not change then.
     pub(super) fn send(&self, link: &dyn Link, event: &Event, stamps: &[Stamp]) -> Result<(), SendError> {
         let mut state = self.state();
         let before = state.note(stamps, &self.hearing);
-        // The client takes any string at the end for an offset, the event's name too.
+        // The official client takes any string at the end for an offset, even the event's name, so a tail follows it.
         if before.is_empty() && !event.ends_with_string() {
             drop(state);
             return link.send(event);
@@ -185,7 +189,7 @@ impl Trail {
         sent
     }
 
-    /// These events are not for the session, or it has them.
+    /// Notes that the event with these stamps is not for the session, or that the session has it.
     pub(super) fn pass_over(&self, stamps: &[Stamp]) {
         self.state().note(stamps, &self.hearing);
     }
@@ -201,7 +205,7 @@ impl State {
         Snapshot { version: self.version, rooms }
     }
 
-    /// Notes an event, and says what was noted before.
+    /// Notes an event, and returns the previous state of the rooms that it changed.
     fn note(&mut self, stamps: &[Stamp], hearing: &Hearing) -> Vec<(RoomName, Place)> {
         let mut before = Vec::new();
         for stamp in stamps {

@@ -1,4 +1,4 @@
-//! The claims of a verified token, kept for as long as a connection.
+//! The claims of a verified token, kept as long as the connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,36 +8,36 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// All claims, as the JSON that says them.
+/// All claims, stored as JSON text.
 ///
-/// Read as a map they would take five times that place for every connection, and few ask for them: a rule or a room's
-/// name that does reads them then.
+/// Decoded as a map they would take five times the memory for every connection, and only few connections need them. A
+/// rule or a room's name that uses claims decodes them then.
 #[derive(Clone)]
 pub struct Claims(Arc<RawValue>);
 
 impl Claims {
-    /// Those of a map.
+    /// Creates claims from a map.
     pub fn of(claims: &Map<String, Value>) -> Self {
         Self::of_members(claims.iter().map(|(name, value)| (name.as_str(), value)))
     }
 
-    /// These, each with another name.
+    /// Creates claims from pairs of a name and a value. Each name must occur once.
     pub fn of_members<'c>(claims: impl Iterator<Item = (&'c str, &'c Value)> + Clone) -> Self {
         let text = serde_json::value::to_raw_value(&Members(claims)).unwrap_or_else(|_| unreachable!("keys are texts"));
         Self(text.into())
     }
 
-    /// One of them; the others are passed over.
+    /// Decodes one claim; the others are skipped.
     pub fn get(&self, name: &str) -> Option<Value> {
         serde_json::Deserializer::from_str(self.0.get()).deserialize_map(Find(name)).ok()?
     }
 
-    /// All of them.
+    /// Decodes all claims.
     pub fn to_map(&self) -> Map<String, Value> {
         serde_json::from_str(self.0.get()).unwrap_or_default()
     }
 
-    /// Whether there are none.
+    /// Whether the token has no claims.
     pub fn is_empty(&self) -> bool {
         self.0.get() == "{}"
     }
@@ -55,14 +55,14 @@ impl Serialize for Claims {
     }
 }
 
-// They may hold personal data.
+// Claims can hold personal data, so they are not shown.
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Claims")
     }
 }
 
-/// The members of an object.
+/// Serializes pairs as the members of a JSON object.
 struct Members<I>(I);
 
 impl<'c, I: Iterator<Item = (&'c str, &'c Value)> + Clone> Serialize for Members<I> {
@@ -71,7 +71,7 @@ impl<'c, I: Iterator<Item = (&'c str, &'c Value)> + Clone> Serialize for Members
     }
 }
 
-/// The member of this name.
+/// Finds the member of an object that has this name.
 struct Find<'n>(&'n str);
 
 impl<'de> Visitor<'de> for Find<'_> {
@@ -94,7 +94,7 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 }
 
-/// Whether a key is this one, without taking it out of the text.
+/// Compares a key with this name, without copying the key.
 struct Is<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Is<'_> {

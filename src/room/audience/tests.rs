@@ -18,7 +18,7 @@ fn join(rooms: &Rooms, clients: &[Arc<Session>], room: &RoomName) {
     clients.iter().for_each(|client| assert!(rooms.join(client, room)));
 }
 
-/// Who is in the next block.
+/// The ids of the sessions in the next block.
 fn next(rooms: &Rooms, except: &[RoomName], audience: &mut Audience) -> Option<Vec<usize>> {
     rooms.visit_next("/", except, audience, |sessions| sessions.map(|session| session.id().parse().unwrap()).collect())
 }
@@ -68,7 +68,8 @@ fn a_room_that_is_gone_and_made_anew_has_nobody_of_before() {
 }
 
 proptest! {
-    /// Whoever stays is met exactly once, whoever has left before its turn is not, and nobody twice.
+    /// A session that stays is visited exactly once, one that left before its turn is not visited, and none is visited
+    /// twice.
     #[test]
     fn others_come_and_go_between_the_slices(
         everybody in any::<bool>(),
@@ -101,7 +102,7 @@ proptest! {
                 None => {
                     visit(&here, &mut audience)?;
                 }
-                // Who has left the namespace does not come back to it.
+                // A session that has left the namespace does not come back.
                 Some((comes, who)) if comes && !everybody => {
                     rooms.join(&clients[who], &room);
                     here.insert(who);

@@ -1,4 +1,4 @@
-//! One room of a trail.
+//! The position of a session in one room of its trail.
 
 use sha2::{Digest, Sha256};
 
@@ -7,28 +7,28 @@ use super::Hearing;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// At most so many runs of events beyond a missing one are remembered.
+/// Maximum number of runs after a missing event that are remembered. With more, the room is given up.
 const MAX_RUNS: usize = 8;
 
-/// A point in a room's history; `(0, 0)` is before all history.
+/// A point in a room's history; `(0, 0)` stands for the start, before any event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Point {
-    /// The history's epoch; 0: the room had none.
+    /// The history's epoch; 0 when the room had no history.
     pub epoch: u64,
-    /// The last event of it.
+    /// The offset of the last event up to this point.
     pub offset: u64,
 }
 
-/// What a session has had of a room: everything up to `floor`, and these runs beyond.
+/// The events of a room that a session has: everything up to `floor`, and the runs in `beyond`.
 ///
-/// Events of several nodes may come in another order than their offsets, so there can be runs.
+/// Events of several nodes can arrive in a different order than their offsets, so runs can occur.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Position {
-    /// The history's epoch; 0: the room had none.
+    /// The history's epoch; 0 when the room had no history.
     pub epoch: u64,
-    /// Everything up to here.
+    /// The session has every event up to this offset.
     pub floor: u64,
-    /// From and to, ascending, with something missing before each.
+    /// Runs as first and last offset, in ascending order. At least one event is missing before each run.
     pub beyond: Vec<(u64, u64)>,
 }
 
@@ -36,17 +36,17 @@ pub struct Position {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     mark: String,
-    /// How this node heard the others when the session came in.
+    /// The value of [`Hearing`] when the session joined.
     heard: Option<u64>,
-    /// Where the session began.
+    /// The point at which the session began; `None` while it is not known.
     base: Option<Point>,
-    /// As long as there is no base, the floor is not known and 0.
+    /// The position reached. The floor is 0 while there is no base.
     at: Position,
-    /// Nothing can be told: it is not known where the session began, what it has had, or what an epoch that is gone had.
+    /// The room is given up: the beginning, the position, or the end of an earlier epoch is not known.
     lost: bool,
 }
 
-/// What stands for a room in a tail: eight characters.
+/// The mark that stands for a room in a tail: eight characters of its hash.
 pub(super) fn mark_of(room: &str) -> String {
     URL_SAFE_NO_PAD.encode(&Sha256::digest(room.as_bytes())[..6])
 }
@@ -77,13 +77,14 @@ impl Place {
         self.lost
     }
 
-    /// Whether the session has had anything since it began.
+    /// Whether the position has changed since the session began.
     pub(super) fn has_moved(&self) -> bool {
         let began = self.base.unwrap_or(Point { epoch: 0, offset: 0 });
         self.lost || self.at.epoch != began.epoch || self.at.floor != began.offset || !self.at.beyond.is_empty()
     }
 
-    /// True when something has changed. `heard`: how this node hears the others after the point was read.
+    /// Sets the point at which the session began. `heard` is the value of [`Hearing`] after the point was read. Returns
+    /// true when something has changed.
     pub(super) fn begin(&mut self, point: Point, heard: Option<u64>) -> bool {
         if self.base.is_some() || self.lost {
             return false;
@@ -97,12 +98,12 @@ impl Place {
         } else if self.at.epoch == point.epoch {
             self.at.floor = point.offset;
         }
-        // Of a newer epoch it is owed everything.
+        // If the position is in a newer epoch than the point, the session is owed that epoch from its start.
         self.absorb();
         true
     }
 
-    /// Nothing can be told of the room any more. True when something could.
+    /// Gives the room up. Returns false when it was given up before.
     pub(super) fn give_up(&mut self) -> bool {
         self.at.beyond.clear();
         !std::mem::replace(&mut self.lost, true)
@@ -113,7 +114,7 @@ impl Place {
             return;
         }
         if epoch > self.at.epoch {
-            // The last events of the epoch that is gone may be among those that were lost, and nobody can tell.
+            // The last events of the previous epoch may be among the lost messages, and nothing can show it.
             if self.at.epoch != 0 && (self.heard.is_none() || hearing() != self.heard) {
                 self.give_up();
                 return;
@@ -137,12 +138,12 @@ impl Place {
 }
 
 impl Position {
-    /// Whether the session has this event.
+    /// Whether the session has the event with this offset.
     pub fn has(&self, offset: u64) -> bool {
         offset <= self.floor || self.beyond.iter().any(|&(from, to)| (from..=to).contains(&offset))
     }
 
-    /// Everything up to here, and runs in any order.
+    /// Creates a position from a floor and runs in any order.
     pub(super) fn new(epoch: u64, floor: u64, beyond: Vec<(u64, u64)>) -> Self {
         let mut position = Self { epoch, floor, beyond };
         position.beyond.sort_unstable();

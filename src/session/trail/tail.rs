@@ -1,4 +1,4 @@
-//! The short form of a trail, which goes to the client with the events.
+//! The short form of a trail, which goes to the client with each event that changes it.
 //!
 //! ```text
 //! r1:                                  nothing since the session began
@@ -14,22 +14,22 @@ use super::place::{Place, Point, Position, mark_of};
 
 const HEAD: &str = "r1";
 
-/// A mark has so many characters.
+/// Length of a mark, in characters.
 const MARK: usize = 8;
 
-/// At most so many rooms are told of.
+/// Maximum number of rooms in a tail.
 const MAX_TOLD: usize = 32;
 
-/// No tail is longer.
+/// Maximum length of a tail, in bytes.
 const MAX_BYTES: usize = 8192;
 
-/// What a client says it has had.
+/// The tail that a client sends back: its claimed position in each room.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tail {
     rooms: Vec<(String, Option<Claim>)>,
 }
 
-/// What a client says it has had of a room.
+/// A client's claimed position in one room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     epoch: u64,
@@ -38,7 +38,8 @@ pub struct Claim {
 }
 
 impl Tail {
-    /// Writes what has changed since the session began; `None`: nothing can be told.
+    /// Writes the positions that have changed since the session began. `None` writes a tail that the client cannot
+    /// return with; so do more than 32 changed rooms.
     pub(super) fn write<'a>(places: Option<impl Iterator<Item = &'a Place>>) -> String {
         let mut tail = String::from(HEAD);
         let moved = places.map(|places| places.filter(|place| place.has_moved()).collect::<Vec<_>>());
@@ -46,7 +47,7 @@ impl Tail {
             tail.push('!');
             return tail;
         };
-        // The same for every session that has had the same.
+        // Sorted, so that sessions with the same positions get the same tail.
         moved.sort_unstable_by(|a, b| a.mark().cmp(b.mark()));
         tail.push(':');
         for (at, place) in moved.into_iter().enumerate() {
@@ -58,7 +59,8 @@ impl Tail {
         tail
     }
 
-    /// Reads what a client hands back; an empty one without. `None`: not ours, or one that tells nothing.
+    /// Reads the tail that a client sends back. `text` is `None` when the client sends none: the tail is empty then.
+    /// Returns `None` when the text is not a tail, or says that the client cannot return.
     pub fn read(text: Option<&str>) -> Option<Self> {
         let Some(text) = text else { return Some(Self::default()) };
         let list = text.strip_prefix(HEAD)?.strip_prefix(':').filter(|_| text.len() <= MAX_BYTES)?;
@@ -66,7 +68,7 @@ impl Tail {
         (rooms.len() <= MAX_TOLD).then_some(Self { rooms })
     }
 
-    /// What the session has had of a room in which it began here. `None`: it is not known.
+    /// The session's position in a room in which it began at `base`. `None` when it is not known.
     pub fn position(&self, room: &str, base: Option<Point>) -> Option<Position> {
         let (mark, base) = (mark_of(room), base?);
         let mut claims = self.rooms.iter().filter(|(of, _)| *of == mark).map(|(_, claim)| claim);
@@ -78,9 +80,9 @@ impl Tail {
         match claim {
             None => began(),
             Some(None) => None,
-            // From before it left the room and came again.
+            // The claim is from an earlier epoch, before the session left the room and joined it again.
             Some(Some(claim)) if claim.epoch < base.epoch => began(),
-            // Never from before it began: what was there then is not for it.
+            // Never before the base: earlier events are not for this session.
             Some(Some(claim)) => {
                 let least = if claim.epoch == base.epoch { base.offset } else { 0 };
                 let floor = claim.floor.unwrap_or(least).max(least);

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::session::recorder::Recorder;
 
-/// The last argument of the last event.
+/// The last argument of the last event that was sent.
 fn tail(wire: &Recorder) -> String {
     let args: Vec<serde_json::Value> = serde_json::from_str(wire.sent().last().unwrap()).unwrap();
     args.last().unwrap().as_str().unwrap().to_owned()
