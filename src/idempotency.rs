@@ -1,9 +1,9 @@
-//! Publishes with an id happen once, on whichever nodes they arrive, for a configured time.
+//! A publish with an id happens once, whichever node receives it, for a configured time.
 //!
-//! A publisher *claims* an id before it acts, and *completes* the claim with its answer; the same id then gets that
-//! answer again. A claim whose node dies in between is free again after [`CLAIM_LIFE`]: the publish may then happen a second
-//! time, which is better than never. A publish that is refused *releases* its claim, so that it can be sent again,
-//! corrected.
+//! A publisher *claims* an id before it acts, and *completes* the claim with its answer. The same id then gets the same
+//! answer again. When a node dies between the two, the claim becomes free again after [`CLAIM_LIFE`]; the publish can
+//! then happen a second time, which is better than never. A publish that is refused *releases* its claim, so that a
+//! corrected one can be sent with the same id.
 
 mod memory;
 mod redis;
@@ -18,27 +18,29 @@ use crate::telemetry::metrics::Metrics;
 
 pub use memory::MAX_MEMORY_IDS;
 
-/// A claim that is neither completed nor released is free again after this.
+/// How long a claim lives that is neither completed nor released.
 pub const CLAIM_LIFE: Duration = Duration::from_secs(30);
 
-/// Longer ids are refused.
+/// Maximum length of an id, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
 
-/// A larger answer is not kept: a duplicate then hears only that it is one.
+/// Maximum size of a stored answer, in bytes. A duplicate of a publish with a larger answer learns only that it is a
+/// duplicate.
 pub const MAX_RESULT_BYTES: usize = 16 * 1024;
 
-/// What an id was found to be.
+/// The result of claiming an id.
 #[derive(Debug)]
 pub enum Claim {
-    /// It was free: act, then complete or release it.
+    /// The id was free: act, then complete or release the claim.
     New(Claimed),
-    /// It was used for the same publish: this was the answer (JSON). `None`: there is none yet, or it was too large.
+    /// The id was used for the same publish, with this answer (JSON). `None` when there is no answer yet, or it was too
+    /// large.
     Seen(Option<String>),
-    /// It was used for another publish.
+    /// The id was used for a different publish.
     Conflict,
 }
 
-/// An id that is ours to act for.
+/// A claimed id.
 #[derive(Debug)]
 #[must_use = "a claim is to be completed or released"]
 pub struct Claimed {
@@ -55,15 +57,15 @@ struct Key {
 /// Why an id could not be claimed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdempotencyError {
-    /// Redis is away, or did not answer: the publish can go on, but nobody can say whether it is the first.
+    /// Redis is unavailable, or did not answer. The publish can go on, but it may be a duplicate.
     #[error("Redis did not answer; whether the id was used is not known")]
     Unavailable,
-    /// The id is not usable.
+    /// The id is empty or longer than [`MAX_ID_BYTES`].
     #[error("an id has 1 to {MAX_ID_BYTES} bytes, this one has {0}")]
     Length(usize),
 }
 
-/// The ids of the publishes of the last time.
+/// The ids of recent publishes.
 pub struct Idempotency {
     backend: Backend,
     ttl: Duration,
@@ -76,21 +78,22 @@ enum Backend {
 }
 
 impl Idempotency {
-    /// For a node alone. `ttl` is how long an id is remembered.
+    /// Creates the ids of a single node, in memory. `ttl` is how long an id is remembered.
     pub fn in_memory(ttl: Duration, metrics: Arc<Metrics>) -> Self {
         Self { backend: Backend::Memory(memory::Memory::default()), ttl, metrics }
     }
 
-    /// For a cluster.
+    /// Creates the ids of a cluster, in Redis. `ttl` is how long an id is remembered.
     pub fn in_redis(redis: Redis, ttl: Duration, metrics: Arc<Metrics>) -> Self {
         Self { backend: Backend::Redis(redis), ttl, metrics }
     }
 
-    /// Claims an id. `scope` keeps the ids of different contracts apart; `body` is what is published, so that
-    /// an id used twice for different things is noticed.
+    /// Claims an id. `scope` separates the ids of different contracts. `body` is the published content, so that an id
+    /// used twice for different content is detected.
     ///
     /// # Errors
-    /// [`IdempotencyError::Unavailable`]: go on, and say that the promise is not kept.
+    /// [`IdempotencyError::Length`]; [`IdempotencyError::Unavailable`]: publish anyway, and report that duplicates are
+    /// not detected.
     pub async fn claim(&self, scope: &str, id: &str, body: &[u8]) -> Result<Claim, IdempotencyError> {
         if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(IdempotencyError::Length(id.len()));
@@ -109,7 +112,7 @@ impl Idempotency {
         })
     }
 
-    /// Remembers the answer (JSON) for those who use the id again.
+    /// Stores the answer (JSON) for later publishes with the same id.
     pub async fn complete(&self, claimed: Claimed, result: &str) {
         let result = Some(result).filter(|result| result.len() <= MAX_RESULT_BYTES);
         let entry = entry(&claimed, result);
@@ -122,7 +125,7 @@ impl Idempotency {
         }
     }
 
-    /// Frees the id: nothing was done.
+    /// Frees the id, because nothing was published.
     pub async fn release(&self, claimed: Claimed) {
         match &self.backend {
             Backend::Memory(memory) => memory.release(&claimed.key),
@@ -154,7 +157,7 @@ impl std::fmt::Debug for Idempotency {
     }
 }
 
-/// What is kept: the publish's fingerprint, and its answer once there is one.
+/// The stored value: the publish's fingerprint, and its answer once there is one.
 fn entry(claimed: &Claimed, result: Option<&str>) -> String {
     match result {
         Some(result) => format!("{} {result}", claimed.fingerprint),

@@ -1,7 +1,8 @@
-//! How often: connections of an address, events of a socket, a user, the node; and how many connections at a time.
+//! Limits: how often an address may connect and a socket, a user or the node may receive events, and how many
+//! connections there may be at a time.
 //!
-//! Rates are GCRA buckets (`governor`), counted on each node alone: behind a balancer that spreads one address over
-//! n nodes, the address gets up to n times as much. Nothing here waits, and nothing grows without a bound.
+//! Rate limits are GCRA buckets (`governor`). Each node counts alone: behind a load balancer that spreads one address
+//! over n nodes, the address gets up to n times the rate. No limit waits, and all memory is bounded.
 
 mod bounded;
 mod clock;
@@ -29,7 +30,7 @@ use crate::error::{Code, Refusal};
 use crate::rate::Rate;
 use crate::telemetry::metrics::Metrics;
 
-/// Every limit of the node.
+/// All limits of the node.
 #[derive(Clone)]
 pub struct Limits {
     connections: Arc<ConnectionLimits>,
@@ -40,12 +41,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of the configuration and of the contracts.
+    /// Creates the limits from the configuration and the contracts.
     pub fn new(config: &Config, contracts: &[Arc<Contract>], metrics: Arc<Metrics>) -> Self {
         Self::with_clock(config, contracts, metrics, Clock::monotonic())
     }
 
-    /// The same on a clock of the caller's.
+    /// Like [`Limits::new`], with the caller's clock.
     pub fn with_clock(config: &Config, contracts: &[Arc<Contract>], metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self {
             connections: Arc::new(ConnectionLimits::new(config, contracts, &clock)),
@@ -56,7 +57,8 @@ impl Limits {
         }
     }
 
-    /// Counts a new connection of an address, before any session exists. Whoever is let in calls [`Limits::left`] once.
+    /// Counts a new connection of an address, before any session exists. After `Ok`, the caller must call
+    /// [`Limits::left`] once.
     ///
     /// # Errors
     /// `TOO_MANY_CONNECTIONS` (`limits.max_connections_per_ip`) or `RATE_LIMIT_EXCEEDED` (`limits.connections_per_ip`),
@@ -65,51 +67,52 @@ impl Limits {
         self.connections.arrive(ip)
     }
 
-    /// How large events, and how many rooms, may be.
+    /// The limits on the size of events and on the number of rooms.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// How many connections may be without a session (`limits.max_pending_connections`); 0: no limit.
+    /// Maximum number of connections without a session (`limits.max_pending_connections`); 0 for no limit.
     pub fn most_pending(&self) -> usize {
         self.most_pending
     }
 
-    /// A connection that had arrived is gone.
+    /// Notes that a connection which [`Limits::arrive`] counted is gone.
     pub fn left(&self, ip: IpAddr) {
         self.connections.left(ip);
     }
 
-    /// Counts a connection that was refused, by its code.
+    /// Counts a refused connection in the metrics, if its code is `RATE_LIMIT_EXCEEDED`.
     pub fn count_refused(&self, code: Code) {
         if code == Code::RateLimitExceeded {
             self.count("ip");
         }
     }
 
-    /// Counts a client of an address that comes into a namespace.
+    /// Counts a client of this address that connects to a namespace.
     ///
     /// # Errors
-    /// `RATE_LIMIT_EXCEEDED` with the time to wait: more often than one of the namespace's contracts'
-    /// `connections_per_ip` permits.
+    /// `RATE_LIMIT_EXCEEDED` with the time to wait, when a contract's `connections_per_ip` limit is exceeded.
     pub fn check_connection(&self, namespace: &str, ip: IpAddr) -> Result<(), Refusal> {
         self.connections.check(namespace, ip).inspect_err(|_| self.count("ip"))
     }
 
-    /// The limits of one session: keep them as long as it, and no longer. An empty id is an anonymous user.
+    /// Creates the limits of one session. Keep them exactly as long as the session. An empty id stands for an anonymous
+    /// user.
     ///
     /// # Errors
-    /// `TOO_MANY_CONNECTIONS`: the user has `limits.max_sockets_per_user` already.
+    /// `TOO_MANY_CONNECTIONS` when the user has `limits.max_sockets_per_user` sockets already.
     pub fn session(&self, user_id: &str) -> Result<SessionLimits, Refusal> {
         SessionLimits::new(self.events.clone(), self.metrics.clone(), user_id)
     }
 
-    /// Keys that have a bucket now: addresses, and users.
+    /// The number of addresses and of users that have a bucket now.
     pub fn tracked(&self) -> (usize, usize) {
         (self.connections.tracked(), self.events.tracked())
     }
 
-    /// Addresses that have connections now, and users that have sockets, where their number is limited.
+    /// The number of addresses that have connections now, and of users that have sockets. Each is 0 where that number
+    /// is not limited.
     pub fn present(&self) -> (usize, usize) {
         (self.connections.present(), self.events.present())
     }
@@ -119,12 +122,12 @@ impl Limits {
     }
 }
 
-/// What stands for an address where addresses are counted: IPv4 whole, IPv6 by its /64.
+/// The number by which an address is counted: the whole IPv4 address, or the /64 of an IPv6 address.
 pub fn address_id(ip: IpAddr) -> u64 {
     connections::address_key(ip).id
 }
 
-/// A bucket's shape. Bursts that would take longer than a year to fill are cut to that.
+/// Converts a rate to a quota. A burst that would take more than a year to refill is cut to a year.
 fn quota(rate: Rate) -> Quota {
     const YEAR_NANOS: u128 = 365 * 24 * 60 * 60 * 1_000_000_000;
     let each = (rate.per / rate.count.max(1)).max(Duration::from_nanos(1));
@@ -134,7 +137,7 @@ fn quota(rate: Rate) -> Quota {
     Quota::with_period(each).expect("a nanosecond at least").allow_burst(burst)
 }
 
-/// `RATE_LIMIT_EXCEEDED`, with the limit and the time to wait.
+/// A `RATE_LIMIT_EXCEEDED` refusal with the limit and the time to wait.
 fn refusal(subject: &str, rate: Rate, wait: Duration) -> Refusal {
     let message = format!("{subject}: more than {rate}; try again in {} ms", wait.as_millis().max(1));
     Refusal { retry_after: Some(wait.max(Duration::from_millis(1))), ..Refusal::new(Code::RateLimitExceeded, message) }

@@ -1,9 +1,11 @@
-//! Redis keys that a contract keeps for the application's other services: who is connected, and in which rooms.
+//! Redis keys that are written for an application's other services: which clients are connected, and in which rooms
+//! they are.
 //!
-//! For each socket a HASH of connection metadata and a SET of rooms, under names of the contract's own. They are written
-//! behind the sockets' backs, in order for each socket, and never hold one up: what does not fit into the queue, or finds
-//! Redis away, is dropped and counted. They are not removed when the client goes, but live for the contract's `ttl` after
-//! the last change, as the services that read them expect. A node without Redis mirrors nothing.
+//! For each socket there is a HASH of connection metadata and a SET of rooms, under names from the contract. They are
+//! written in the background, in order for each socket, and never delay one. A change that does not fit into the queue,
+//! or that finds Redis unavailable, is dropped and counted. The keys are not removed when the client disconnects; they
+//! live for the contract's `ttl` after the last change, as the services that read them expect. A node without Redis
+//! mirrors nothing.
 
 mod writer;
 
@@ -22,10 +24,10 @@ use crate::redis::Redis;
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
-/// At most so many changes wait to be written.
+/// Maximum number of changes that wait to be written.
 pub const MAX_WAITING: usize = 16_384;
 
-/// Mirrors the sessions of those contracts that want it. The index of rooms tells it of every change.
+/// Mirrors the sessions of contracts that ask for it. The room index reports every change to it.
 pub struct Mirror {
     contracts: HashMap<Arc<str>, Vec<Arc<Contract>>>,
     node: Arc<str>,
@@ -33,9 +35,9 @@ pub struct Mirror {
     metrics: Arc<Metrics>,
 }
 
-/// One thing to write.
+/// One change to write.
 struct Change {
-    /// Changes of one socket are written in order.
+    /// The socket's id. Changes of one socket are written in order.
     socket: Arc<str>,
     key: String,
     ttl: Duration,
@@ -45,14 +47,14 @@ struct Change {
 enum What {
     /// Fields and values of a HASH.
     Client(Vec<(&'static str, String)>),
-    /// A member more in a SET.
+    /// Adds a member to a SET.
     Joined(RoomName),
-    /// A member less.
+    /// Removes a member from a SET.
     Left(RoomName),
 }
 
 impl Mirror {
-    /// Begins to write for these contracts; `None` when none of them wants it.
+    /// Starts the writer for these contracts. Returns `None` when none of them asks for a mirror.
     pub fn start<'a>(
         contracts: impl IntoIterator<Item = &'a Arc<Contract>>,
         redis: Redis,
@@ -85,7 +87,8 @@ impl Mirror {
     fn note_room(&self, session: &Session, room: &RoomName, what: fn(RoomName) -> What) {
         self.note(session, |contract, policy| {
             let template = policy.subscriptions.as_ref()?;
-            // Rooms of other contracts, and the clients' own, are not this application's.
+            // Leaves out rooms of other contracts and rooms that belong to one socket or user: they are not this
+            // application's.
             contract.rooms.values().find(|def| def.name.matches(room).is_some())?;
             Some((render(template, session)?, what(room.clone())))
         });
@@ -122,7 +125,7 @@ impl Watcher for Mirror {
         self.note_room(session, room, What::Left);
     }
 
-    // The keys stay until their time is over: a service may ask who it was.
+    // The keys stay until they expire: a service may still ask who the client was.
     fn closed(&self, _session: &Session, _rooms: &[RoomName]) {}
 }
 
@@ -132,7 +135,7 @@ impl std::fmt::Debug for Mirror {
     }
 }
 
-/// The key's name for this socket; `None` when it has no value for it.
+/// The name of the key for this socket; `None` when the template gives no text.
 fn render(template: &Template, session: &Session) -> Option<String> {
     let user = session.user();
     let mut scope = Scope::new(&user, &Value::Null, session.connected_at());

@@ -1,7 +1,7 @@
-//! Who owns which room, as backends have said (`PUT /api/v1/owners`). Join rules ask it as `owner(room)`.
+//! The owners of rooms, as backends have recorded them (`PUT /api/v1/owners`). Join rules read them as `owner(room)`.
 //!
-//! Two backends keep the same promises: in memory for a node alone, in Redis for a cluster. An owner is known for a stated
-//! time and no longer.
+//! Two stores behave the same: memory for a single node, Redis for a cluster. An owner is known for a stated time and
+//! no longer.
 
 mod cache;
 mod memory;
@@ -17,24 +17,24 @@ use crate::telemetry::metrics::Metrics;
 use memory::MemoryOwners;
 use redis::RedisOwners;
 
-/// How long an owner is known where the backend does not say.
+/// How long an owner is known when the request does not say.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// No owner is known longer.
+/// Maximum time for which an owner is known.
 pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Why owners could not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OwnersError {
-    /// Redis is away, or did not answer in time: whether a change happened is not known.
+    /// Redis is unavailable, or did not answer in time. A change may or may not have happened.
     #[error("owners cannot be used: Redis is away, or refuses writes")]
     Unavailable,
-    /// The node's memory for owners is at its bound.
+    /// The node has the maximum number of owners in memory.
     #[error("{MAX_MEMORY_OWNERS} rooms have owners already; this node keeps no more without Redis")]
     Full,
 }
 
-/// Who owns which room.
+/// The owners of rooms.
 pub struct Owners {
     backend: Backend,
     metrics: Arc<Metrics>,
@@ -46,18 +46,19 @@ enum Backend {
 }
 
 impl Owners {
-    /// For a node alone: lost with the process, at most [`MAX_MEMORY_OWNERS`].
+    /// Creates the owners of a single node. They are kept in memory, at most [`MAX_MEMORY_OWNERS`], and lost with the
+    /// process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
         Self { backend: Backend::Memory(MemoryOwners::default()), metrics }
     }
 
-    /// For a cluster. An owner that was found is believed for up to a second more after another node changed it; one that
-    /// was not is asked for again each time.
+    /// Creates the owners of a cluster. After another node changes an owner, this node can return the earlier one for
+    /// up to 1 s. That no owner was found is never cached.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
         Self { backend: Backend::Redis(RedisOwners::new(redis)), metrics }
     }
 
-    /// Records a room's owner for a time of at most [`MAX_TTL`]; an earlier owner is replaced.
+    /// Records a room's owner for `ttl`, at least 1 s and at most [`MAX_TTL`]. It replaces an earlier owner.
     ///
     /// # Errors
     /// [`OwnersError`]
@@ -72,8 +73,9 @@ impl Owners {
     /// A room's owner; `None` when none is known.
     ///
     /// # Errors
-    /// [`OwnersError::Unavailable`], at once while Redis is known to be away, else after `redis.command_timeout` at the
-    /// latest. A rule that needs the owner cannot be answered then; it must not be taken for a no.
+    /// [`OwnersError::Unavailable`], at once while Redis is known to be unavailable, otherwise within
+    /// `redis.command_timeout`. A rule that needs the owner cannot be answered then; the caller must not read the error
+    /// as "no owner".
     pub async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {
         let found = match &self.backend {
             Backend::Memory(memory) => Ok(memory.get(namespace, room)),
@@ -88,7 +90,7 @@ impl Owners {
         found
     }
 
-    /// Forgets a room's owner; one that is not known is forgotten already.
+    /// Removes a room's owner. Removing an unknown owner succeeds.
     ///
     /// # Errors
     /// [`OwnersError::Unavailable`]
@@ -113,7 +115,7 @@ impl std::fmt::Debug for Owners {
     }
 }
 
-/// A room of a namespace.
+/// A namespace and a room.
 type RoomKey = (Box<str>, Box<str>);
 
 fn room_key(namespace: &str, room: &str) -> RoomKey {

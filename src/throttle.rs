@@ -1,4 +1,4 @@
-//! Conflation: of many events for one room, the newest at a bounded rate, over all nodes and publishers.
+//! Conflation: of many events for one room, only the newest is sent, at a limited rate, over all nodes and publishers.
 
 mod memory;
 mod redis;
@@ -11,7 +11,7 @@ use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 use memory::Memory;
 
-/// What is conflated: one event in one room.
+/// Identifies what is conflated: one event in one room.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ThrottleKey {
     /// The namespace and room.
@@ -21,48 +21,48 @@ pub struct ThrottleKey {
 }
 
 impl ThrottleKey {
-    /// The key of an event in a room.
+    /// Creates the key of an event in a room.
     pub fn new(namespace: &str, room: &str, event: &str) -> Self {
         Self { scope: scope(namespace, room), event: event.into() }
     }
 }
 
-/// What orders and throttles count in.
+/// The scope in which orders and throttles count: one room of a namespace.
 pub fn scope(namespace: &str, room: &str) -> Arc<str> {
     format!("{namespace}|{room}").into()
 }
 
-/// The answer to an event that wants to pass.
+/// The answer to an event that a publisher wants to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offer {
-    /// It may be sent now; what was held before it is obsolete.
+    /// The event may be sent now, with this number. An event that was held before is obsolete.
     Pass(u64),
-    /// It is held, in place of any older one, and due after this time.
+    /// The event is held, in place of any older one. It is due after this time.
     Held(Duration),
 }
 
-/// The answer when something held may be due.
+/// The answer to a question for a held event that may be due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
-    /// Send this.
+    /// Send this event, with this number.
     Send(Vec<u8>, u64),
-    /// Not yet: something else was sent meanwhile.
+    /// Not due yet, because another event was sent meanwhile. Ask again after this time.
     Wait(Duration),
-    /// Nothing is held any more.
+    /// No event is held any more.
     Nothing,
 }
 
-/// What a completion finds.
+/// The answer to a completion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closing {
-    /// What was held, to be sent first.
+    /// The held events and their numbers. They are sent before the completion.
     pub held: Vec<(Vec<u8>, u64)>,
-    /// The completion's own number.
+    /// The number of the completion itself.
     pub number: u64,
 }
 
-/// Decides over all nodes when Redis is there, and for this node alone when it is not: the rate is then bounded for each node,
-/// and the newest value still arrives.
+/// Throttles events over all nodes while Redis is available, and on this node alone while it is not. Without Redis each
+/// node keeps the rate for itself, and the newest value still arrives.
 pub struct Throttles {
     memory: Memory,
     redis: Option<Redis>,
@@ -70,12 +70,12 @@ pub struct Throttles {
 }
 
 impl Throttles {
-    /// For a cluster, or for a node alone.
+    /// Creates the throttles of a cluster, or of a single node when `redis` is `None`.
     pub fn new(redis: Option<Redis>, metrics: Arc<Metrics>) -> Self {
         Self { memory: Memory::default(), redis, metrics }
     }
 
-    /// Asks whether an event may be sent now; else it is kept as the newest.
+    /// Asks whether an event may be sent now. If not, it is held as the newest one.
     pub async fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> Offer {
         let offer = match self.up() {
             Some(redis) => redis::offer(redis, key, every, value).await,
@@ -87,7 +87,7 @@ impl Throttles {
         offer
     }
 
-    /// Asks for what is held, when its time may have come.
+    /// Asks for the held event, once it may be due.
     pub async fn due(&self, key: &ThrottleKey, every: Duration) -> Due {
         if let Due::Send(value, number) = self.memory.due(key, every) {
             return Due::Send(value, number);
@@ -98,7 +98,7 @@ impl Throttles {
         }
     }
 
-    /// Takes everything that is held for these events of a room, before something that ends it is sent.
+    /// Removes and returns the events that are held in a room, before a completion is sent.
     pub async fn close(&self, scope: &Arc<str>, events: &[Arc<str>]) -> Closing {
         let mut closing = self.memory.close(scope, events);
         if let Some(redis) = self.up()
@@ -110,7 +110,7 @@ impl Throttles {
         closing
     }
 
-    /// The order of an event.
+    /// Creates the order of an event from its number.
     pub fn order(scope: &Arc<str>, number: u64, closes: bool) -> Order {
         Order { scope: scope.clone(), number, closes }
     }

@@ -1,4 +1,4 @@
-//! The ids of a node that stands alone.
+//! The ids of a single node, in memory.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Key;
 
-/// At most so many ids are remembered in memory; the one that would be forgotten next makes way.
+/// Maximum number of ids in memory. Beyond it, the id that would expire next is removed.
 pub const MAX_MEMORY_IDS: usize = 100_000;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct Table {
 }
 
 impl Memory {
-    /// What is kept of the id, or nothing, and then it is claimed.
+    /// Returns the stored value of the id. If there is none, claims the id and returns `None`.
     pub(super) fn claim(&self, key: &Key, entry: &str, life: Duration) -> Option<String> {
         self.with(|table, now| match table.entries.get(key) {
             Some((_, found)) => Some(found.clone()),

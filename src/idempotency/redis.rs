@@ -1,4 +1,4 @@
-//! The ids of a cluster: one STRING each.
+//! The ids of a cluster: one Redis STRING for each.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use super::{IdempotencyError, Key};
 use crate::redis::Redis;
 
-/// What is kept of the id, or nothing, and then it is claimed. Atomic: of several nodes one claims it.
+/// Returns the stored value of the id. If there is none, claims the id and returns `None`. Atomic: when several nodes
+/// try, one gets the claim.
 pub(super) async fn claim(
     redis: &Redis,
     key: &Key,
@@ -44,7 +45,7 @@ fn name(redis: &Redis, key: &Key) -> Value {
     redis.keys().publish_id(&key.scope, &key.id).into()
 }
 
-/// At least one: Redis refuses a life of nothing.
+/// At least 1 ms, because Redis refuses a time to live of zero.
 fn millis(duration: Duration) -> Value {
     duration.as_millis().max(1).to_string().into()
 }

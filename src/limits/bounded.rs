@@ -1,4 +1,4 @@
-//! One bucket a key, for keys that strangers choose: never more than a fixed number of them.
+//! A rate limit with one bucket for each key. Clients choose the keys, so the number of keys is bounded.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -16,46 +16,49 @@ use governor::state::{InMemoryState, NotKeyed, StateStore};
 use super::{Clock, quota};
 use crate::rate::Rate;
 
-/// Buckets that are shared, by neighbourhood, by keys that find no room of their own: 8 bytes each.
+/// Number of shared buckets, for keys beyond the bound. Keys of one neighbourhood share a bucket. A bucket takes 8
+/// bytes.
 pub const OVERFLOW_BUCKETS: usize = 16_384;
 
-/// Locks of one store: keys do not wait for one another.
+/// Number of locks in a store, so that keys seldom wait for one another.
 const SHARDS: usize = 16;
 
-/// A store of this size is not worth a sweep.
+/// Minimum number of keys for which a store is swept because it has grown.
 const SWEEP_FROM: usize = 1_024;
 
-/// Keys whose bucket is full again are looked for so often when nothing else asks for it.
+/// How often keys with a full bucket are removed when the store has not grown.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// A sweep looks at every key, so a store that is full of live keys is not swept more often.
+/// Minimum time between two sweeps. A sweep visits every key, so a store that is full of active keys must not be swept
+/// more often.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
-/// What is counted: an address, or a user.
+/// The key that is counted: an address or a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    /// The thing itself.
+    /// Number of the address or user.
     pub(super) id: u64,
-    /// What shares a bucket when there is no room for this key alone.
+    /// Keys with the same neighbourhood share a bucket when there is no space for their own.
     pub(super) neighbourhood: u64,
 }
 
-/// A rate for each key, for at most so many keys.
+/// A rate limit for each key, for a bounded number of keys.
 ///
-/// A key whose bucket is full again is forgotten. When all places are taken by keys that are not, a new key shares a
-/// bucket with its neighbourhood: keys that are known keep what they have, a flood of new ones throttles its own kind.
+/// A key whose bucket is full again is removed. When the store is full of active keys, a new key shares a bucket with
+/// its neighbourhood. So known keys keep their own buckets, and a flood of new keys throttles only its own
+/// neighbourhood.
 pub(super) struct Keyed {
     limiter: RateLimiter<Key, Store, Clock, NoOpMiddleware<Nanos>>,
     store: Store,
     clock: Clock,
     swept_at: AtomicU64,
     sweep_at_size: AtomicUsize,
-    /// What the limit permits.
+    /// The rate that the limit permits.
     pub(super) rate: Rate,
 }
 
 impl Keyed {
-    /// A limit for at most `most` keys.
+    /// Creates a limit for at most `most` keys.
     pub(super) fn new(rate: Rate, most: usize, clock: &Clock) -> Self {
         let store = Store::new(most);
         Self {
@@ -68,16 +71,16 @@ impl Keyed {
         }
     }
 
-    /// Counts one for the key.
+    /// Counts one event for the key.
     ///
     /// # Errors
-    /// The time to wait.
+    /// The time to wait, when the limit is exceeded.
     pub(super) fn check(&self, key: Key) -> Result<(), Duration> {
         self.sweep_when_due();
         self.limiter.check_key(&key).map_err(|until| until.wait_time_from(self.clock.now()))
     }
 
-    /// How many keys have a bucket of their own.
+    /// The number of keys that have a bucket of their own.
     pub(super) fn tracked(&self) -> usize {
         self.limiter.len()
     }
@@ -88,7 +91,7 @@ impl Keyed {
         let age = Duration::from_nanos(now.saturating_sub(last));
         let grown = self.tracked() >= self.sweep_at_size.load(Ordering::Relaxed);
         let due = age >= SWEEP_EVERY || (grown && age >= SWEEP_AT_MOST_EVERY);
-        // Whoever wins the exchange sweeps; the others go on.
+        // The thread that wins the exchange sweeps; the others go on.
         if due && self.swept_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.limiter.retain_recent();
             self.limiter.shrink_to_fit();
@@ -98,7 +101,7 @@ impl Keyed {
     }
 }
 
-/// Where the buckets are: for each key when its bucket will be full again.
+/// The buckets: for each key the time at which its bucket will be full again.
 #[derive(Clone)]
 struct Store(Arc<Inner>);
 
@@ -123,7 +126,7 @@ impl Store {
         }))
     }
 
-    /// The bucket that the key shares.
+    /// The shared bucket of the key's neighbourhood.
     fn shared(&self, key: &Key) -> &InMemoryState {
         let all = self.0.overflow.get_or_init(|| (0..OVERFLOW_BUCKETS).map(|_| InMemoryState::default()).collect());
         &all[index(self.0.hasher.hash_one(key.neighbourhood), OVERFLOW_BUCKETS)]
@@ -168,7 +171,7 @@ impl ShrinkableKeyedStateStore<Key> for Store {
     fn shrink_to_fit(&self) {
         for shard in &self.0.shards {
             let mut shard = shard.lock().expect("no panic while held");
-            // Twice what is needed is kept, so that a steady load does not allocate again and again.
+            // Keeps twice the space that is needed, so that a steady load does not allocate again and again.
             if shard.capacity() > shard.len() * 4 {
                 let keep = shard.len() * 2;
                 shard.shrink_to(keep);
@@ -185,7 +188,7 @@ impl ShrinkableKeyedStateStore<Key> for Store {
     }
 }
 
-/// A place below `count`, from the hash's upper half.
+/// An index below `count`, from the upper half of the hash.
 fn index(hash: u64, count: usize) -> usize {
     let upper = usize::try_from(hash >> 32).expect("32 bits fit");
     upper % count

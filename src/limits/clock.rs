@@ -1,11 +1,11 @@
-//! The clock that limits are measured by.
+//! The clock of the limits.
 
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as GovernorClock, FakeRelativeClock};
 use governor::nanos::Nanos;
 
-/// Time since the limits were made: real, or moved by a test.
+/// Measures the time since the limits were created. It is real, or moved by a test.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -16,7 +16,7 @@ enum Source {
 }
 
 impl Clock {
-    /// Real time; a change of the wall clock does not matter.
+    /// A clock that follows real time. Changes of the wall clock do not affect it.
     pub fn monotonic() -> Self {
         Self(Source::Monotonic(Instant::now()))
     }
@@ -26,7 +26,7 @@ impl Clock {
         Self(Source::Fake(FakeRelativeClock::default()))
     }
 
-    /// Moves a fake clock, and all its clones. Real time does not listen.
+    /// Moves a fake clock and all its clones. Does nothing for real time.
     pub fn advance(&self, by: Duration) {
         if let Source::Fake(clock) = &self.0 {
             clock.advance(by);

@@ -1,17 +1,17 @@
-//! How many of a kind there may be at a time: connections of an address, sockets of a user.
+//! Limits how many connections of an address, or sockets of a user, there may be at a time.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 
-/// Locks of one count: keys do not wait for one another.
+/// Number of locks, so that keys seldom wait for one another.
 const SHARDS: usize = 16;
 
-/// A smaller table is not worth shrinking.
+/// Minimum capacity from which a table is shrunk.
 const SHRINK_FROM: usize = 256;
 
-/// Counts by key. A key is kept only while its count is above zero: there are never more keys than things counted, and so
-/// the memory is bounded by whatever bounds those.
+/// Counts by key. A key is stored only while its count is above zero, so there are never more keys than counted
+/// connections, and their bound also bounds this memory.
 pub(super) struct Concurrent {
     most: u32,
     hasher: RandomState,
@@ -19,30 +19,30 @@ pub(super) struct Concurrent {
 }
 
 impl Concurrent {
-    /// At most so many of each key; 0: no limit, and nothing is counted.
+    /// Permits at most `most` of each key; 0 for no limit, and then nothing is counted.
     pub(super) fn new(most: u32) -> Self {
         Self { most, hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    /// What the limit permits; 0: everything.
+    /// The limit; 0 for none.
     pub(super) fn most(&self) -> u32 {
         self.most
     }
 
-    /// Counts one more. False: there are as many as there may be.
+    /// Counts one more. Returns false, without counting, when the limit is reached.
     pub(super) fn take(&self, key: u64) -> bool {
         if self.most == 0 {
             return true;
         }
         let mut shard = self.shard(key).lock().expect("no panic while held");
         let count = shard.entry(key).or_insert(0);
-        // An entry that was just made counts none, and the limit is at least one.
+        // A new entry has the count 0 and the limit is at least 1, so it always fits.
         let fits = *count < self.most;
         *count += u32::from(fits);
         fits
     }
 
-    /// Counts one less; whoever took one calls it once.
+    /// Counts one less. Call it once for each successful [`Concurrent::take`].
     pub(super) fn give_back(&self, key: u64) {
         if self.most == 0 {
             return;
@@ -60,7 +60,7 @@ impl Concurrent {
         }
     }
 
-    /// Keys that are counted now.
+    /// The number of keys with a count above zero.
     pub(super) fn tracked(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().expect("no panic while held").len()).sum()
     }

@@ -1,4 +1,4 @@
-//! How often an address may connect, and how many connections it, or a user, may have.
+//! Limits how often an address may connect, and how many connections it may have at a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,12 +11,13 @@ use super::{Clock, Config, refusal};
 use crate::contract::model::Contract;
 use crate::error::{Code, Refusal};
 
-/// Addresses that have a bucket of their own at a time, over all limits of the node: 18 MB at most.
+/// Maximum number of addresses that have a bucket of their own, over all limits of the node. They take at most 18 MB.
 ///
-/// 16 tables of 65,536 places of 17 bytes, each filled to 7/8, beyond which a table would double.
+/// They are stored in 16 tables of 65,536 slots of 17 bytes. Each is filled to 7/8, beyond which a table would double.
 pub const MAX_ADDRESSES: usize = 16 * 57_344;
 
-/// Nobody knows when a connection ends: who found no place is told to wait so long.
+/// The wait that a client is told when there are too many connections. A fixed time, because nothing shows when a
+/// connection will end.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The limits on connections.
@@ -27,7 +28,7 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// The node's limit, and each contract's.
+    /// Creates the node's limit and the limit of each contract.
     pub(super) fn new(config: &Config, contracts: &[Arc<Contract>], clock: &Clock) -> Self {
         let with_limit = contracts.iter().filter_map(|contract| Some((contract, contract.limits.connections_per_ip?)));
         let count = with_limit.clone().count() + usize::from(config.connections_per_ip.is_some());
@@ -43,7 +44,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Counts a connection that is about to be made, as long as it lives: [`ConnectionLimits::left`] ends it.
+    /// Counts a connection that is about to open. After `Ok` it counts until [`ConnectionLimits::left`].
     pub(super) fn arrive(&self, ip: IpAddr) -> Result<(), Refusal> {
         let key = address_key(ip);
         if !self.addresses.take(key.id) {
@@ -56,12 +57,12 @@ impl ConnectionLimits {
         Err(refusal("connections of this address", limit.rate, wait))
     }
 
-    /// A connection that had arrived is gone.
+    /// Notes that a connection which [`ConnectionLimits::arrive`] counted is gone.
     pub(super) fn left(&self, ip: IpAddr) {
         self.addresses.give_back(address_key(ip).id);
     }
 
-    /// Counts a client that comes into a namespace; the longest wait is told when several limits refuse.
+    /// Counts a client that connects to a namespace. When several limits refuse it, the refusal has the longest wait.
     pub(super) fn check(&self, namespace: &str, ip: IpAddr) -> Result<(), Refusal> {
         let key = address_key(ip);
         let limits = self.namespaces.get(namespace).into_iter().flatten();
@@ -70,27 +71,28 @@ impl ConnectionLimits {
         refused.map_or(Ok(()), |(wait, limit)| Err(refusal("connections of this address", limit.rate, wait)))
     }
 
-    /// Addresses that have connections now, where their number is limited.
+    /// The number of addresses that have connections now; 0 where that number is not limited.
     pub(super) fn present(&self) -> usize {
         self.addresses.tracked()
     }
 
-    /// Addresses that have a bucket now.
+    /// The number of addresses that have a bucket now, summed over all limits.
     pub(super) fn tracked(&self) -> usize {
         self.node.iter().chain(self.namespaces.values().flatten()).map(Keyed::tracked).sum()
     }
 }
 
-/// `TOO_MANY_CONNECTIONS`, with the limit.
+/// A `TOO_MANY_CONNECTIONS` refusal with the limit.
 pub(super) fn too_many(who: &str, most: u32) -> Refusal {
     let message = format!("{who} has {most} connections, as many as it may have; close one, or try again later");
     Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_AFTER)
 }
 
-/// IPv4: the address, in the neighbourhood of its /16. IPv6: the /64, in that of its /32.
+/// The key of an address. IPv4: the whole address, with its /16 as the neighbourhood. IPv6: the /64, with its /32 as
+/// the neighbourhood.
 ///
-/// An IPv4 address written as IPv6 is the IPv4 address. The two cannot be mixed up: IPv6 prefixes that begin with
-/// 32 zero bits are not routed.
+/// An IPv4 address that is written as IPv6 counts as the IPv4 address. The two kinds of keys do not collide, because
+/// IPv6 prefixes that begin with 32 zero bits are not routed.
 pub(super) fn address_key(ip: IpAddr) -> Key {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {

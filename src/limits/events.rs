@@ -1,4 +1,4 @@
-//! How often events may come: of a socket and name, of a socket, of a user, of the node.
+//! Limits how often events may come: for each socket and event name, socket, user, and the node.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,31 +20,31 @@ use crate::error::Refusal;
 use crate::rate::Rate;
 use crate::telemetry::metrics::Metrics;
 
-/// Users that have a bucket of their own at a time: 3 MB at most.
+/// Maximum number of users that have a bucket of their own. They take at most 3 MB.
 pub const MAX_USERS: usize = 16 * 7_168;
 
-/// One bucket.
+/// A rate limit with a single bucket.
 pub(super) struct Direct {
     limiter: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Nanos>>,
     rate: Rate,
 }
 
 impl Direct {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub(super) fn new(rate: Rate, clock: &Clock) -> Self {
         Self { limiter: RateLimiter::new(quota(rate), InMemoryState::default(), clock.clone()), rate }
     }
 
-    /// Counts one.
+    /// Counts one event.
     ///
     /// # Errors
-    /// The time to wait.
+    /// The time to wait, when the limit is exceeded.
     pub(super) fn check(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|until| until.wait_time_from(self.limiter.clock().now()))
     }
 }
 
-/// What all sessions share: the buckets of users, and the node's.
+/// The limits that all sessions share: the buckets of users and of the node.
 pub struct EventLimits {
     socket: Option<Rate>,
     users: Option<Keyed>,
@@ -68,43 +68,43 @@ impl EventLimits {
         }
     }
 
-    /// Users that have a bucket now.
+    /// The number of users that have a bucket now.
     pub(super) fn tracked(&self) -> usize {
         self.users.as_ref().map_or(0, Keyed::tracked)
     }
 
-    /// Users that have sockets now, where their number is limited.
+    /// The number of users that have sockets now; 0 where the number of sockets is not limited.
     pub(super) fn present(&self) -> usize {
         self.present.tracked()
     }
 }
 
-/// An event that came too soon.
+/// The refusal of an event that exceeds a rate limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limited {
-    /// What the client is told: `RATE_LIMIT_EXCEEDED` and the time to wait.
+    /// The refusal for the client: `RATE_LIMIT_EXCEEDED` and the time to wait.
     pub refusal: Refusal,
-    /// It was refused so often in a row (`limits.strikes`) that it is to be disconnected.
+    /// Whether to disconnect the client, because `limits.strikes` events in a row were refused.
     pub disconnect: bool,
 }
 
-/// The buckets of one session, and its place among the sockets of its user. They go with it.
+/// The buckets of one session, and its place in the count of its user's sockets. Dropping this frees both.
 ///
 /// A session whose events have no limit holds no bucket.
 pub struct SessionLimits {
     shared: Arc<EventLimits>,
     metrics: Arc<Metrics>,
-    /// Stands for the user; `None`: anonymous, or nothing of users is counted.
+    /// The user's number; `None` for an anonymous user, or when no limit counts users.
     user: Option<u64>,
-    // Made by the first event: until then it would be full. Nothing without a limit.
+    // Created by the first event, because a bucket is full until then. Empty when sockets have no limit.
     socket: OnceLock<Box<Direct>>,
-    // At most one for each event of the contracts.
+    // One bucket for each limited event that the client has sent. The contracts bound their number.
     events: Mutex<Vec<(Arc<ClientEvent>, Direct)>>,
     refused_in_a_row: AtomicU32,
 }
 
 impl SessionLimits {
-    /// An empty id is an anonymous user, who has no bucket as a user.
+    /// Creates the limits of a session. An empty id stands for an anonymous user, who is not counted as a user.
     pub(super) fn new(shared: Arc<EventLimits>, metrics: Arc<Metrics>, user_id: &str) -> Result<Self, Refusal> {
         let counted = (shared.users.is_some() || shared.present.most() > 0) && !user_id.is_empty();
         let user = counted.then(|| shared.hasher.hash_one(user_id));
@@ -115,9 +115,10 @@ impl SessionLimits {
         Ok(Self { shared, metrics, user, socket, events, refused_in_a_row })
     }
 
-    /// Counts an event, before anything of it is parsed; `None` is an event that no contract knows.
+    /// Counts an event, before any of it is parsed. `None` stands for an event that no contract defines.
     ///
-    /// The first limit that is exceeded answers (event, socket, user, node); those before it have counted the event.
+    /// The limits are checked in the order event, socket, user, node. The first that is exceeded refuses the event; the
+    /// limits before it have counted it.
     ///
     /// # Errors
     /// [`Limited`], with the time to wait.

@@ -1,23 +1,23 @@
-//! How large an event may be, in every way but bytes in all: that is the engine's to bound, as it reads.
+//! Limits on the shape of an event: its name, depth and attachments. The engine limits the total size as it reads.
 
 use crate::config;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 
-/// Bounds on one event, and on the rooms of its sender.
+/// Limits on one event, and on the rooms of its sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    /// The name of an event, in bytes.
+    /// Maximum length of an event's name, in bytes.
     pub max_event_name: usize,
-    /// Arrays and objects within one another, the event's own array among them.
+    /// Maximum nesting of arrays and objects, the event's own array included.
     pub max_depth: usize,
-    /// Binary attachments of one event.
+    /// Maximum number of binary attachments of one event.
     pub max_attachments: usize,
-    /// One attachment, in bytes.
+    /// Maximum size of one attachment, in bytes.
     pub max_attachment: usize,
-    /// Rooms of one socket, its own not counted.
+    /// Maximum number of rooms of one socket, its own not counted.
     pub max_rooms: usize,
-    /// The name of a room, in bytes.
+    /// Maximum length of a room's name, in bytes.
     pub max_room_name: usize,
 }
 
@@ -35,10 +35,10 @@ impl From<&config::Limits> for Shape {
 }
 
 impl Shape {
-    /// Looks at an event without parsing it.
+    /// Checks an event without parsing it.
     ///
     /// # Errors
-    /// `TOO_LARGE`, with the bound.
+    /// `TOO_LARGE`, with the limit.
     pub fn check(&self, event: &Event) -> Result<(), Refusal> {
         let too_large = |text: String| Err(Refusal::new(Code::TooLarge, text));
         if event.name().len() > self.max_event_name {
@@ -57,10 +57,10 @@ impl Shape {
         Ok(())
     }
 
-    /// Checks that a socket may join so many more rooms.
+    /// Checks that a socket in `present` rooms may join `more` rooms.
     ///
     /// # Errors
-    /// `TOO_LARGE`, with the bound.
+    /// `TOO_LARGE`, with the limit.
     pub fn check_rooms(&self, present: usize, more: usize) -> Result<(), Refusal> {
         if more == 0 || present + more <= self.max_rooms {
             return Ok(());
@@ -70,9 +70,10 @@ impl Shape {
     }
 }
 
-/// Whether brackets of a JSON text stand deeper within one another. What is no JSON is judged somehow.
+/// Whether the arrays and objects of a JSON text are nested deeper than `most` levels. For text that is not JSON the
+/// answer has no meaning.
 pub fn deeper_than(text: &str, most: usize) -> bool {
-    // Each level takes a bracket to open, and most events have few.
+    // Each level needs an opening bracket, and most events have few.
     if memchr::memchr2_iter(b'[', b'{', text.as_bytes()).take(most + 1).count() <= most {
         return false;
     }

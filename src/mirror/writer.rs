@@ -1,4 +1,4 @@
-//! Writes the changes to Redis.
+//! Writes the mirrored changes to Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::telemetry::metrics::Metrics;
 
-/// At most so many changes are on their way to Redis at once.
+/// Maximum number of changes that are written to Redis at a time.
 const MAX_BATCH: usize = 256;
 
-/// No key lives longer after its last change: ten years.
+/// Maximum life of a key after its last change: ten years.
 const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Writes until there is nobody left who could change anything. Sockets are written side by side, the changes of one socket one
+/// Writes changes until every sender is gone. Different sockets are written concurrently, the changes of one socket one
 /// after the other.
 pub(super) async fn run(redis: Redis, mut changes: mpsc::Receiver<Change>, metrics: Arc<Metrics>) {
     let script = Script::new(include_str!("write.lua"));

@@ -1,4 +1,4 @@
-//! Remembers for a moment what Redis said, so that a crowd that joins one room asks once.
+//! Caches Redis' answers for a moment, so that many clients that join one room cause one lookup.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,20 +8,20 @@ use tokio::time::Instant;
 
 use super::RoomKey;
 
-/// How long an answer is believed.
+/// How long a cached answer is used.
 pub(super) const BELIEVED: Duration = Duration::from_secs(1);
 
-/// At most so many answers are remembered.
+/// Maximum number of cached answers.
 pub(super) const MAX_REMEMBERED: usize = 10_000;
 
-/// What Redis said. Only owners that exist are remembered: a backend that has just recorded one wants it known at once.
+/// Cached owners. A missing owner is never cached: a backend that has just recorded one expects it to be known at once.
 #[derive(Default)]
 pub(super) struct Cache(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
     answers: HashMap<RoomKey, (String, Instant)>,
-    /// Counts changes that this node made, so that an answer from before one is not remembered after it.
+    /// Counts changes made by this node, so that an answer from before a change is not cached after it.
     changes: u64,
 }
 
@@ -31,7 +31,7 @@ impl Cache {
         self.with(|table| table.answers.get(key).filter(|(_, until)| *until > now).map(|(owner, _)| owner.clone()))
     }
 
-    /// To be had before Redis is asked, and given to [`Cache::remember`].
+    /// The number of changes so far. Read it before asking Redis, and pass it to [`Cache::remember`].
     pub(super) fn changes(&self) -> u64 {
         self.with(|table| table.changes)
     }
@@ -48,7 +48,7 @@ impl Cache {
         });
     }
 
-    /// The owner is being changed here: what was known of it is not believed any more.
+    /// Drops the cached owner, because this node changes it.
     pub(super) fn forget(&self, key: &RoomKey) {
         self.with(|table| {
             table.changes += 1;

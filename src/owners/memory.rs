@@ -1,4 +1,4 @@
-//! Owners of a node alone.
+//! The owners of a single node, in memory.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::{OwnersError, RoomKey, room_key};
 
-/// At most so many rooms have owners in memory.
+/// Maximum number of rooms that have owners in memory.
 pub const MAX_MEMORY_OWNERS: usize = 500_000;
 
-/// Owners in memory. What has ended is removed as others are set.
+/// Owners in memory. Expired ones are removed when others are set.
 #[derive(Default)]
 pub(super) struct MemoryOwners(Mutex<Table>);
 

@@ -1,4 +1,4 @@
-//! Owners of a cluster: one STRING with a time to live for each room.
+//! The owners of a cluster: one Redis STRING with a time to live for each room.
 
 use std::future::Future;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl RedisOwners {
         let set = self.redis.client().set::<(), _, _>(name, owner, Some(Expiration::EX(seconds)), None, false);
         self.cache.forget(&key);
         let result = self.answered(set).await;
-        // Once more: a look-up that began meanwhile may have brought back the earlier owner.
+        // Forgets once more: a lookup that began meanwhile may have cached the earlier owner.
         self.cache.forget(&key);
         result
     }
@@ -57,7 +57,7 @@ impl RedisOwners {
         result
     }
 
-    /// Waits no longer than a command may take, and not at all for a Redis that is known to be away.
+    /// Waits for the answer within `redis.command_timeout`. Fails at once while Redis is known to be unavailable.
     async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>>) -> Result<T, OwnersError> {
         if !self.redis.is_up() {
             return Err(OwnersError::Unavailable);

@@ -1,4 +1,4 @@
-//! Conflation on one node.
+//! Conflation on one node, in memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Closing, Due, Offer, ThrottleKey};
 
-/// So many rooms' events are conflated at a time; beyond, events pass unthrottled.
+/// Maximum number of events and rooms that are conflated at a time. Beyond it, events pass unthrottled.
 pub const MAX_THROTTLED: usize = 65_536;
 
 /// The throttles of one node.
@@ -25,7 +25,7 @@ struct Gate {
 
 impl Default for Memory {
     fn default() -> Self {
-        // Begins with the clock, so that numbers grow over restarts as well.
+        // Starts at the wall clock, so that numbers also grow over restarts.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { gates: Mutex::default(), number: AtomicU64::new(u64::try_from(now.as_micros()).unwrap_or(0)) }
     }
