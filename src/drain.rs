@@ -1,7 +1,8 @@
-//! Leaving: first not chosen any more, then the clients in waves, then the last words. `docs/drain.md` is the page.
+//! Drain: how a node hands over its clients before it ends. New clients stop coming, then sockets are closed in waves,
+//! then the last messages are sent. `docs/drain.md` is the page for users.
 //!
-//! [`Course`] is the machine that decides, [`standing`] what nodes tell each other; here is what moves it. The node says
-//! what its sockets and its neighbours are.
+//! [`Course`] decides what to do next, and [`standing`] is what nodes tell each other. This module carries the
+//! decisions out. The `node` module implements [`Sockets`] and [`Neighbours`].
 
 pub mod course;
 pub mod standing;
@@ -21,30 +22,31 @@ use crate::telemetry::metrics::Metrics;
 use course::{Course, ForGood, Left, Phase, Step};
 use standing::{Capacity, Offer, Standing};
 
-/// How often a node looks whether it is busy.
+/// How often a node checks whether it is busy.
 const PULSE: Duration = Duration::from_millis(500);
 
-/// A node that stays drained looks so often whether somebody slipped in.
+/// How often a drained node checks for clients that connected late.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The clients of this node. `node` implements it.
 pub trait Sockets: Send + Sync {
-    /// Whether new clients are taken from now on.
+    /// Sets whether new clients are accepted from now on.
     fn accept(&self, yes: bool);
 
-    /// How many there are.
+    /// The number of clients.
     fn left(&self) -> Left;
 
-    /// Closes so many that were not asked yet; their official clients return by themselves. Returns how many.
+    /// Closes `count` sockets that were not asked to close yet; their official clients reconnect by themselves. Returns
+    /// how many were closed.
     fn close(&self, count: usize) -> usize;
 }
 
 /// The other nodes. `node` implements it.
 pub trait Neighbours: Send + Sync {
-    /// What the others have said of themselves.
+    /// The newest standings of the other nodes.
     fn standings(&self) -> Vec<Standing>;
 
-    /// Has the others told at once what [`Drain::standing`] says.
+    /// Sends [`Drain::standing`] to the other nodes at once.
     fn tell(&self);
 }
 
@@ -67,7 +69,7 @@ pub struct Status {
     pub offered: u64,
 }
 
-/// A node's way out, for those who ask and those who decide.
+/// The drain of a node. It performs the drain and reports its progress.
 pub struct Drain {
     course: Mutex<Course>,
     accepts: AtomicU32,
@@ -85,11 +87,11 @@ struct Progress {
     done: bool,
 }
 
-/// Stands for no limit.
+/// Value of `places` for no limit.
 const NO_LIMIT: u64 = u64::MAX;
 
 impl Drain {
-    /// A node that serves.
+    /// Creates the drain of a node that serves.
     pub fn new(config: &config::Drain, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             course: Mutex::new(Course::new(config.clone(), Instant::now())),
@@ -102,48 +104,48 @@ impl Drain {
         })
     }
 
-    /// Begins to move, for as long as the runtime lives. `most`: connections that the node may have, 0 for no limit.
-    /// Needs a Tokio runtime.
+    /// Starts the background tasks. `most` is the maximum number of connections of the node, 0 for no limit. Needs a
+    /// Tokio runtime.
     pub fn start(self: &Arc<Self>, sockets: Arc<dyn Sockets>, neighbours: Arc<dyn Neighbours>, most: u64) {
         tokio::spawn(self.clone().feel_pulse(sockets.clone(), most));
         tokio::spawn(self.clone().run(sockets, neighbours));
     }
 
-    /// Begins to leave, or goes on; `for_good`: the process ends.
+    /// Starts to drain, or continues. `for_good` is set when the process ends.
     pub fn begin(&self, for_good: bool) {
         self.course().begin(for_good, Instant::now());
         self.state.send_modify(|progress| progress.done = false);
         self.told.notify_one();
     }
 
-    /// Serves again.
+    /// Ends the drain, so that the node serves again.
     ///
     /// # Errors
-    /// When the process ends.
+    /// [`ForGood`] when the process ends.
     pub fn undo(&self) -> Result<(), ForGood> {
         self.course().undo()?;
         self.told.notify_one();
         Ok(())
     }
 
-    /// Whether the node takes no new clients.
+    /// Whether the node drains or is drained, and so refuses new clients.
     pub fn is_leaving(&self) -> bool {
         self.course().phase() != Phase::Serving
     }
 
-    /// Resolves when nobody is left, or it is time.
+    /// Waits until no client is left, or the time for the sockets is over.
     pub async fn finished(&self) {
         let mut state = self.state.subscribe();
-        // The sender lives as long as this.
+        // The sender lives as long as `self`, so this cannot fail.
         let _ = state.wait_for(|progress| progress.done).await;
     }
 
-    /// By when all must have ended.
+    /// The deadline for the whole drain.
     pub fn ends_by(&self) -> Instant {
         self.course().ends_by()
     }
 
-    /// What this node says of itself.
+    /// The node's standing, as the other nodes are told it.
     pub fn standing(&self) -> Standing {
         let places = self.places.load(Ordering::Relaxed);
         Standing {
@@ -153,7 +155,7 @@ impl Drain {
         }
     }
 
-    /// How far the node is.
+    /// The progress of the drain.
     pub fn status(&self) -> Status {
         let Progress { left, offer, .. } = *self.state.borrow();
         let course = self.course();
@@ -174,7 +176,7 @@ impl Drain {
         }
     }
 
-    /// Sets the gauges to what is true now.
+    /// Sets the metrics' gauges to the present values.
     pub fn report(&self) {
         let status = self.status();
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -201,7 +203,7 @@ impl Drain {
                 tracing::info!(state, left = sockets.left().open, "the node's state has changed");
             }
             let pause = self.step(&*sockets, &*neighbours);
-            // A change is looked at at once.
+            // A change wakes the loop at once.
             tokio::select! {
                 () = self.told.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -209,7 +211,7 @@ impl Drain {
         }
     }
 
-    /// Does what the course says. Returns when to go on.
+    /// Performs the next step of the course. Returns the time to wait before the next one.
     fn step(&self, sockets: &dyn Sockets, neighbours: &dyn Neighbours) -> Duration {
         let (left, offer) = (sockets.left(), Offer::of(neighbours.standings()));
         let (before, step, after) = {
@@ -229,7 +231,7 @@ impl Drain {
         }
         self.state.send_replace(Progress { left, offer, done: step == Step::Done });
         match step {
-            // Who asks sees the truth of half a second ago.
+            // The loop runs on, so that [`Drain::status`] is at most 500 ms old.
             Step::Rest => PULSE,
             Step::Wait(time) => time,
             Step::Done => LOOK_AGAIN,
@@ -246,7 +248,7 @@ impl Drain {
         }
     }
 
-    /// Notes what the node can take: less while its timers are late.
+    /// Measures how many new connections the node can take. The number falls while timers are late.
     async fn feel_pulse(self: Arc<Self>, sockets: Arc<dyn Sockets>, most: u64) {
         let mut capacity = Capacity::new(self.accepts.load(Ordering::Relaxed));
         loop {
@@ -264,9 +266,9 @@ impl Drain {
     }
 }
 
-/// A number from -1 to 1 that the other nodes do not have.
+/// A random number from -1 to 1, different on each node.
 fn luck() -> f64 {
-    // The standard library's own seed is random enough for this.
+    // The standard library's hash seed is random enough for this.
     let number = u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
     f64::from(number) / f64::from(u32::MAX) * 2.0 - 1.0
 }

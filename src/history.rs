@@ -1,11 +1,11 @@
-//! What rooms have had: kept for late joiners and for readers.
+//! The newest events of rooms, kept for clients that join late and for readers.
 //!
-//! Each room with a history has an *epoch* and, within it, *offsets* without a gap from 1. A new epoch means that the
-//! older history is gone: it expired, was forgotten or lost, and what was in it cannot be known. An answer
-//! that cannot be proven whole says so.
+//! Each room with a history has an *epoch* and, within it, *offsets* that count from 1 without gaps. A new epoch means
+//! that the older history is gone: it expired, was removed or was lost, and its events cannot be known. An answer that
+//! cannot be proven complete says so.
 //!
-//! Two backends keep the same promises (`tests/history.rs` runs one suite against both): in memory for a node alone, in Redis
-//! for a cluster. `docs/history.md` is the page for users.
+//! Two stores behave the same (`tests/history.rs` runs one suite against both): memory for a single node, Redis for a
+//! cluster. `docs/history.md` is the page for users.
 
 mod holes;
 mod memory;
@@ -32,38 +32,39 @@ pub use redis::RedisHistory;
 pub use sequencer::{Sequencer, Turn};
 use unrecorded::Unrecorded;
 
-/// At most so many events are in a page.
+/// Maximum number of events in a page.
 pub const MAX_PAGE: usize = 1000;
 
-/// At most this many bytes of events wait to be recorded; one larger event waits alone. Beyond, an event is not published.
+/// Maximum size of the events that wait to be recorded, in bytes. An event larger than this waits alone. An event that
+/// does not fit is not published.
 pub const MAX_RECORDING_BYTES: usize = 64 << 20;
 
-/// No history lives longer after its last event: ten years.
+/// Maximum life of a history after its last event: ten years.
 pub const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// A room of a namespace.
+/// A namespace and a room.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomKey {
     /// The namespace's path.
     pub namespace: Arc<str>,
-    /// The room.
+    /// The room's name.
     pub room: RoomName,
 }
 
-/// How much is kept of a room, and for how long.
+/// How many events of a room are kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// At most so many events; at least one.
+    /// Maximum number of events; at least 1.
     pub events: u32,
-    /// From the last append on.
+    /// Time to live of the history after the last append.
     pub ttl: Duration,
 }
 
 impl Retention {
-    /// What the contract says for a room, `None` when it keeps nothing.
+    /// The contract's retention for a room; `None` when it keeps no history.
     ///
-    /// A room that is forgotten when idle keeps its history no longer than that; one whose story a `terminal` event
-    /// ends, for `linger` from then on.
+    /// A room with an `idle` time keeps its history at most that long. After a `terminal` event the history is kept at
+    /// most for `linger`.
     pub fn of(room: &RoomDef, terminal: bool) -> Option<Self> {
         let policy = room.history.as_ref()?;
         let linger = room.linger.filter(|_| terminal);
@@ -72,47 +73,48 @@ impl Retention {
     }
 }
 
-/// A LIST that other services read, kept beside a room's history: payloads as JSON, newest last.
+/// A Redis LIST that other services read, written beside a room's history: payloads as JSON, newest last.
 #[derive(Debug, Clone, Copy)]
 pub struct ListCopy<'a> {
-    /// The contract's own key, used exactly as it is.
+    /// The key from the contract, used exactly as it is.
     pub key: &'a str,
-    /// What is pushed: the JSON of the event's first argument.
+    /// The value to push: the JSON of the event's first argument.
     pub payload: &'a str,
-    /// At most so many.
+    /// Maximum number of payloads.
     pub events: u32,
-    /// From the last push on.
+    /// Time to live of the list after the last push.
     pub ttl: Duration,
 }
 
-/// The place that an event was given.
+/// The position that an append gave to an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// The room's epoch, below 2^53 so that it survives JavaScript.
+    /// The room's epoch. It is below 2^53, so that JavaScript can represent it.
     pub epoch: u64,
-    /// Without gaps within the epoch; the first is 1.
+    /// The event's number in the epoch, without gaps. The first is 1.
     pub offset: u64,
 }
 
 /// Why the history could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
-    /// Redis is away: nothing was appended or read.
+    /// Redis is unavailable, or the connection to it broke. An append that was under way may have happened.
     #[error("the history is unavailable: Redis is away")]
     Unavailable,
-    /// Redis did not answer in time: an append may have happened, but does not happen any more.
+    /// Redis did not answer in time. An append may have happened. It does not happen later, unless this node had not
+    /// read Redis' clock before.
     #[error("the history did not answer in time")]
     Timeout,
-    /// Another node has the lease by now: nothing was appended.
+    /// Another node holds the lease now; nothing was appended.
     #[error("another node publishes for emitters by now")]
     Fenced,
-    /// Redis refused, or what it holds is not a history.
+    /// Redis refused the command, or the key does not hold a history.
     #[error("the history cannot be used: {0}")]
     Refused(String),
 }
 
 impl HistoryError {
-    /// The label in metrics.
+    /// The error's label in metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
@@ -128,7 +130,7 @@ pub struct History {
     backend: Backend,
     sequencer: Sequencer,
     unrecorded: Unrecorded,
-    /// What waits for its turn, or for Redis.
+    /// Limits the bytes of events that wait for their turn or for Redis.
     waiting: Budget,
     metrics: Arc<Metrics>,
 }
@@ -139,7 +141,8 @@ enum Backend {
 }
 
 impl History {
-    /// For a node alone: kept in memory, within named bounds, lost with the process.
+    /// Creates the histories of a single node. They are kept in memory, bounded by [`MAX_MEMORY_ROOMS`] and
+    /// [`MAX_MEMORY_BYTES`], and lost with the process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
         let backend = Backend::Memory(Memory::new(metrics.clone()));
         Self {
@@ -151,7 +154,7 @@ impl History {
         }
     }
 
-    /// How many rooms have a history in the memory of this node, and the bytes of their events.
+    /// The number of rooms that have a history in this node's memory, and the bytes of their events.
     pub fn size(&self) -> (usize, usize) {
         match &self.backend {
             Backend::Memory(memory) => memory.size(),
@@ -159,22 +162,23 @@ impl History {
         }
     }
 
-    /// For a cluster: kept in Redis.
+    /// Creates the histories of a cluster. They are kept in Redis.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
         let unrecorded = Unrecorded::new(Some(redis.clone()));
         let backend = Backend::Redis(RedisHistory::new(redis, metrics.clone()));
         Self { backend, sequencer: Sequencer::new(), unrecorded, waiting: Budget::new(MAX_RECORDING_BYTES), metrics }
     }
 
-    /// Appends one event to a room's history, and its payload to the contract's own list, and says where it went.
+    /// Appends one event to a room's history, and its payload to the contract's own list. Returns the event's position.
     ///
-    /// Atomic. The room's history is trimmed to `keep.events` and lives for `keep.ttl` from now on. In a Redis
-    /// Cluster the list is written by a second command, because its key is the contract's and lives in another slot: it may
-    /// then miss an event that the history has. In memory there is no list.
+    /// Atomic. The history is trimmed to `keep.events` and lives for `keep.ttl` from now on. In a Redis Cluster a
+    /// second command writes the list, because its key comes from the contract and lives in another slot; the list can
+    /// then lack an event that the history has. In memory there is no list.
     ///
     /// # Errors
-    /// [`HistoryError`]; the publish goes on live without a place in the history. After [`HistoryError::Timeout`] the append may
-    /// have happened.
+    /// [`HistoryError`]; the event is then published live without a position in the history, unless it is
+    /// [`HistoryError::Fenced`]. After [`HistoryError::Timeout`] and [`HistoryError::Unavailable`] the append may have
+    /// happened.
     pub async fn append(
         &self,
         room: &RoomKey,
@@ -193,7 +197,7 @@ impl History {
         appended
     }
 
-    /// Reads a page of a room's history; an empty one when the room has none.
+    /// Reads a page of a room's history. The page is empty when the room has none.
     ///
     /// # Errors
     /// [`HistoryError`]
@@ -205,10 +209,10 @@ impl History {
         page.inspect_err(|error| self.count("read", error))
     }
 
-    /// Lets a room's history end `after` this time, if it would not end earlier; a later append revives it.
+    /// Makes a room's history expire `after` this time, unless it expires earlier. A later append extends it again.
     ///
     /// # Errors
-    /// [`HistoryError`]; the history then ends by itself, when its retention says.
+    /// [`HistoryError`]; the history then expires with its retention.
     pub async fn forget(&self, room: &RoomKey, after: Duration) -> Result<(), HistoryError> {
         let forgotten = match &self.backend {
             Backend::Memory(memory) => {
@@ -220,13 +224,13 @@ impl History {
         forgotten.inspect_err(|error| self.count("forget", error))
     }
 
-    /// An event went live that histories should have and may not: for `window` and a little longer nobody can prove what
-    /// he missed in the namespace. Told to the other nodes as soon as Redis takes it.
+    /// Notes that an event was published live and is perhaps missing in the histories. For `window` and 60 s longer, no
+    /// client of the namespace can prove what it missed. The other nodes are told as soon as Redis takes it.
     pub fn note_unrecorded(&self, namespace: &Arc<str>, window: Duration) {
         self.unrecorded.note(namespace, window);
     }
 
-    /// Whether the histories of the namespace may lack an event that a client who comes back is owed.
+    /// Whether the histories of the namespace may lack an event that a returning client is owed.
     ///
     /// # Errors
     /// [`HistoryError`]
@@ -234,7 +238,7 @@ impl History {
         self.unrecorded.is_noted(namespace).await
     }
 
-    /// Counts what a joining client was shown, and why that was not all, if it was not.
+    /// Counts the events that a joining client was shown, and the reason if they were incomplete.
     pub fn count_replay(&self, namespace: &str, events: usize, incomplete: Option<&str>) {
         self.metrics.history_replayed_total.with_label_values(&[namespace]).inc_by(events as u64);
         if let Some(reason) = incomplete {
@@ -258,7 +262,8 @@ impl std::fmt::Debug for History {
     }
 }
 
-/// A new epoch: the time in ms and ten random bits, 51 bits in all. A later one is larger, unless clocks go back.
+/// Creates an epoch: the time in ms and ten random bits, 51 bits in all. A later epoch is larger, unless clocks go
+/// back.
 fn new_epoch() -> u64 {
     let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let ms = u64::try_from(ms).unwrap_or(0) & ((1 << 41) - 1);

@@ -1,11 +1,11 @@
-//! Clients that come back soon get their session back: its id, its rooms, and what they missed.
+//! Recovery: a client that returns soon gets its session back, with its id, its rooms and the events it missed.
 //!
-//! As Socket.IO's official client asks for it: CONNECT tells it a secret (`pid`) and events carry a place as their last argument; it hands both
-//! back when it returns. Nothing is recovered that is not proven whole by the histories of all the session's rooms:
-//! `docs/recovery.md`.
+//! This is the connection state recovery of Socket.IO's official client. CONNECT tells the client a secret (`pid`), and
+//! events carry a position as their last argument; the client sends both back when it returns. A session is recovered
+//! only if the histories of all its rooms prove that no event is missing: `docs/recovery.md`.
 //!
-//! Sessions are kept in memory on a node alone, from their end on; in Redis from their beginning on, so that another node finds
-//! them after this one was killed.
+//! A single node stores sessions in memory, when they end. A cluster stores them in Redis, from their beginning, so
+//! that another node finds them after this one was killed.
 
 mod kept;
 mod memory;
@@ -38,43 +38,43 @@ use crate::redis::Redis;
 use memory::Memory;
 use redis::{RedisStore, Writing};
 
-/// How often it is looked after sessions whose rooms have changed, and the node says that it is there.
+/// How often the node stores sessions whose rooms have changed, and reports that it is alive.
 const TICK: Duration = Duration::from_secs(1);
 
-/// As often Redis is asked for at the start, until it is there.
+/// How often the node tries to report that it is alive, until the first report succeeds.
 const SOON: Duration = Duration::from_millis(20);
 
-/// So long a session that is still connected is waited for to end, when its client returns.
+/// How long a returning client waits for its earlier session on this node to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The state of a connected session is written again so often.
+/// How often the state of a connected session is stored again.
 const RENEW: Duration = Duration::from_secs(20 * 60);
 
 /// Why a client gets a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Never there, forgotten, or used.
+    /// The session never existed, was removed, or was recovered already.
     #[error("the session is not known")]
     Unknown,
-    /// Its node has been silent longer than the window.
+    /// The session's node has not reported for longer than the window.
     #[error("the session has expired")]
     Expired,
-    /// Another user's, or the user has other claims now.
+    /// The session belongs to another user, or the user's claims have changed.
     #[error("the session is another user's")]
     Refused,
-    /// It is not proven what was missed.
+    /// It cannot be proven which events the client missed.
     #[error("what was missed is not known")]
     Incomplete,
-    /// More was missed than is given.
+    /// The client missed more events than the limit.
     #[error("too much was missed")]
     TooMuch,
-    /// Redis is away.
+    /// Redis or a history is unavailable, or this node does not receive the other nodes' messages.
     #[error("the session cannot be looked up")]
     Unavailable,
 }
 
 impl Failure {
-    /// The label in metrics.
+    /// The failure's label in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -93,33 +93,33 @@ impl From<HistoryError> for Failure {
     }
 }
 
-/// A session that another node had, and may still take for connected.
+/// A session that moved here from another node, which may still take it for connected.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Taken {
     /// The namespace's path.
     pub namespace: Arc<str>,
     /// The session's id.
     pub id: String,
-    /// That of the session which took over: older ones have ended.
+    /// The generation of the recovered session. Sessions of an earlier generation have ended.
     pub generation: u64,
 }
 
-/// A session that its client gets back.
+/// A session that was recovered.
 #[derive(Debug)]
 pub struct Returned {
-    /// The secret, as before.
+    /// The client's secret, unchanged.
     pub ticket: Ticket,
-    /// What it was.
+    /// The stored state of the session.
     pub kept: Kept,
-    /// Its rooms: what it has had of each when it left, and how far they were read.
+    /// The session's rooms: the client's position in each when it left, and how far each was read.
     pub cursors: Vec<Cursor>,
-    /// What it missed until then.
+    /// The events that the client missed up to there.
     pub missed: Vec<Missed>,
-    /// What it was shown.
+    /// The events that the client was shown.
     pub shown: Shown,
 }
 
-/// The sessions that can be recovered.
+/// Stores sessions and recovers them.
 pub struct Recovery {
     store: Store,
     history: Arc<History>,
@@ -136,7 +136,7 @@ enum Store {
     Redis(Box<RedisStore>),
 }
 
-/// A session that is connected here.
+/// A session that is connected to this node and can be recovered.
 struct Live {
     session: Weak<Session>,
     window: Duration,
@@ -144,14 +144,15 @@ struct Live {
 }
 
 impl Recovery {
-    /// For a node alone.
+    /// Creates the recovery of a single node. Sessions are stored in memory.
     pub fn in_memory(config: &config::Recovery, history: Arc<History>, metrics: Arc<Metrics>) -> Arc<Self> {
         let store = Store::Memory(Memory::new(config.sessions, metrics.clone()));
-        // There is nobody else to hear.
+        // There are no other nodes, so no message can be lost.
         Self::start(store, config, history, metrics, Duration::ZERO, Arc::new(|| Some(0)))
     }
 
-    /// For a node of a cluster. `longest` is the longest window of all namespaces; zero: nobody is recovered.
+    /// Creates the recovery of a cluster's node. Sessions are stored in Redis. `longest` is the longest window of all
+    /// namespaces; zero when no namespace recovers sessions.
     pub fn in_redis(
         config: &config::Recovery,
         redis: Redis,
@@ -187,23 +188,23 @@ impl Recovery {
         recovery
     }
 
-    /// Whoever is to tell other nodes of sessions that have moved here.
+    /// Sets the function that tells other nodes of sessions that have moved here.
     pub fn tell_with(&self, tell: impl Fn(Taken) + Send + Sync + 'static) {
-        // A second one changes nothing.
+        // A second call changes nothing.
         let _ = self.tell.set(Box::new(tell));
     }
 
-    /// How this node hears the others.
+    /// Tells whether this node receives the other nodes' messages; see [`Hearing`].
     pub fn hearing(&self) -> &Hearing {
         &self.hearing
     }
 
     // === coming back ===
 
-    /// Gives a client its session back, if everything that it missed is known. Counted.
+    /// Recovers a client's session, if every event that it missed is known. The result is counted.
     ///
     /// # Errors
-    /// [`Failure`]: it gets a new one.
+    /// [`Failure`]; the client gets a new session then.
     pub async fn claim(
         &self,
         namespace: &Arc<str>,
@@ -227,7 +228,8 @@ impl Recovery {
         let pid = Pid::read(pid).ok_or(Failure::Unknown)?;
         let ticket = Ticket::of(pid, namespace);
         let tail = Tail::read(offset).ok_or(Failure::Incomplete)?;
-        // A node that does not hear the others could show what was missed, and would miss what follows.
+        // A node that does not receive the other nodes' messages could send the missed events, but would lose the
+        // following ones.
         if (self.hearing)().is_none() {
             return Err(Failure::Unavailable);
         }
@@ -251,10 +253,10 @@ impl Recovery {
         Ok(Returned { ticket, kept, cursors, missed, shown })
     }
 
-    /// What the rooms have had since they were read last, each event once, in the order of each room.
+    /// Reads the events of the rooms since they were last read: each event once, in the order of each room.
     ///
     /// # Errors
-    /// [`Failure`], when that is not proven.
+    /// [`Failure`], when the events cannot be proven complete.
     pub async fn read_on(
         &self,
         namespace: &Arc<str>,
@@ -266,14 +268,15 @@ impl Recovery {
             self.history.read(&room, cursor.query()).await
         }));
         let pages = pages.await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        // Asked last: an event that no history has was noted before it went live.
+        // Asked last, because an event that no history has is noted before it is published live.
         if self.history.lacks_events(namespace).await? {
             return Err(Failure::Incomplete);
         }
         missed::merge(cursors, pages, self.most_events, shown)
     }
 
-    /// A client may return before its connection is known to have ended. What it left must be settled first.
+    /// Closes an earlier session of the client on this node, and waits until it has ended. A client can return before
+    /// its node notices that its connection has ended.
     async fn end_here(&self, key: &Arc<str>, digest: &str) -> Result<(), Failure> {
         let until = Instant::now() + PATIENCE;
         let mut closed = false;
@@ -292,27 +295,27 @@ impl Recovery {
         }
     }
 
-    /// A recovered client could not be given the last part of what it missed.
+    /// Counts a recovered client that could not be given the last of its missed events.
     pub fn note_failed(&self, namespace: &str) {
         self.metrics.recoveries_total.with_label_values(&[namespace, "failed"]).inc();
     }
 
-    /// A recovered client was given so many events.
+    /// Counts the missed events that a recovered client was given.
     pub fn note_given(&self, namespace: &str, events: usize) {
         self.metrics.recovery_events_total.with_label_values(&[namespace]).inc_by(events as u64);
     }
 
     // === being there, and going ===
 
-    /// A session that can be recovered is connected.
+    /// Registers a connected session that can be recovered.
     pub fn opened(&self, session: &Arc<Session>, policy: &RecoveryPolicy) {
         let Some(trail) = session.trail() else { return };
         let live = Live { session: Arc::downgrade(session), window: policy.window, renewed: Instant::now() };
         self.live().insert(trail.key().clone(), live);
     }
 
-    /// Finds out where the session began in rooms that are new, and keeps its rooms where a return finds them. To be waited for
-    /// before the client is told of its rooms.
+    /// Reads the point at which the session began in new rooms, and stores the session's rooms. Wait for this before
+    /// telling the client of its rooms.
     pub async fn settle(&self, session: &Session) {
         let Some(trail) = session.trail() else { return };
         let heads = trail.unknown().into_iter().map(|room| async move {
@@ -336,7 +339,8 @@ impl Recovery {
         trail.note_saved(version, kept);
     }
 
-    /// The session has ended; `may_return` says whether its client may get it back.
+    /// Handles the end of a session. If `may_return`, its state is stored for the client's return; otherwise the
+    /// session cannot be recovered.
     pub fn ended(self: &Arc<Self>, session: &Session, may_return: bool) {
         let Some(trail) = session.trail() else { return };
         let key = trail.key().clone();
@@ -347,7 +351,7 @@ impl Recovery {
             Store::Memory(memory) if may_return => memory.keep(key.clone(), digest, kept, window),
             Store::Memory(_) => {}
             Store::Redis(redis) => {
-                // Redis may not know of the last joins, and would give the client back without them.
+                // If the last joins were not stored, Redis would recover the session without these rooms.
                 let whole = may_return && trail.to_save().is_none();
                 if !may_return {
                     redis.forbid(&key);
@@ -372,13 +376,13 @@ impl Recovery {
         self.live().remove(&key);
     }
 
-    /// Waits until those who left are kept, at most for so long.
+    /// Waits until the ended sessions are stored, at most for `patience`.
     pub async fn close(&self, patience: Duration) {
         self.tasks.close();
         let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
     }
 
-    /// Sessions whose rooms have changed behind the gateway's back, or that were written long ago.
+    /// The sessions that must be stored: their rooms have changed outside the gateway, or they were stored long ago.
     fn neglected(&self) -> Vec<Arc<Session>> {
         let now = Instant::now();
         let mut live = self.live();
@@ -400,7 +404,7 @@ impl Recovery {
     }
 }
 
-/// Ends with the last user of the sessions.
+/// Stores sessions and reports that the node is alive. Ends when the [`Recovery`] is dropped.
 async fn care(recovery: Weak<Recovery>, longest: Duration) {
     let mut known = false;
     while let Some(recovery) = recovery.upgrade() {
@@ -419,7 +423,7 @@ async fn care(recovery: Weak<Recovery>, longest: Duration) {
             recovery.settle(&session).await;
         }
         drop(recovery);
-        // Sessions of a node that has never said that it is there would be taken for those of a dead one.
+        // Until the first report, other nodes would take this node for dead and its sessions for expired.
         tokio::time::sleep(if known { TICK } else { SOON }).await;
     }
 }

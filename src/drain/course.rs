@@ -1,4 +1,5 @@
-//! The course of leaving, as a machine without clock, sockets or neighbours: it is told of them, and says what to do.
+//! The drain as a state machine without clock or sockets: the caller passes in the time and the state, and is told what
+//! to do.
 //!
 //! ```text
 //! serving ─ begin ─> leaving ─ delay over ─> closing ─ nobody left, or time over ─> drained
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::standing::Offer;
 use crate::config;
 
-/// The time between two waves.
+/// Time between two waves, before the jitter.
 pub const WAVE: Duration = Duration::from_millis(100);
 
 /// Where a node is on its way out.
@@ -32,10 +33,10 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All, in their order.
+    /// All phases, in order.
     pub const ALL: [Self; 4] = [Self::Serving, Self::Leaving, Self::Closing, Self::Drained];
 
-    /// As it is written.
+    /// The phase as it is written in logs, metrics and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Serving => "serving",
@@ -46,34 +47,34 @@ impl Phase {
     }
 }
 
-/// What to do now.
+/// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing, until something is told.
+    /// Do nothing until a change.
     Rest,
-    /// Nothing, for so long.
+    /// Do nothing for this time.
     Wait(Duration),
-    /// Close so many sockets, then wait.
+    /// Close this many sockets, then wait for this time.
     Close(usize, Duration),
-    /// Nobody is left, or it is time.
+    /// No client is left, or the time is over.
     Done,
 }
 
-/// The clients of a node.
+/// The clients that are left on a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Nobody has told them to go.
+    /// Clients that were not asked to leave yet.
     pub unasked: usize,
-    /// They are connected, or do not know yet that they are not.
+    /// Clients that are connected, or whose disconnection is not complete.
     pub open: usize,
 }
 
-/// The process has been told to end: there is no way back.
+/// Error of [`Course::undo`]: the process was told to end, so the drain cannot be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the process has been told to end")]
 pub struct ForGood;
 
-/// A node's way out.
+/// The state of a node's drain.
 #[derive(Debug, Clone)]
 pub struct Course {
     config: config::Drain,
@@ -81,44 +82,44 @@ pub struct Course {
     for_good: bool,
     began: Instant,
     last_wave: Instant,
-    /// Of a socket: what the waves until now have left over.
+    /// Fraction of a socket that earlier waves left over, because they close whole sockets.
     rest: f64,
     pace: f64,
 }
 
 impl Course {
-    /// A node that serves.
+    /// Creates the course of a node that serves.
     pub fn new(config: config::Drain, now: Instant) -> Self {
         Self { config, phase: Phase::Serving, for_good: false, began: now, last_wave: now, rest: 0.0, pace: 0.0 }
     }
 
-    /// Where the node is.
+    /// The phase that the node is in.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// Whether the process ends.
+    /// Whether the process ends after the drain.
     pub fn is_for_good(&self) -> bool {
         self.for_good
     }
 
-    /// Sockets a second that the last wave was of; 0 unless sockets are being closed.
+    /// The pace of the last wave, in sockets per second; 0 unless sockets are being closed.
     pub fn pace(&self) -> f64 {
         if self.phase == Phase::Closing { self.pace } else { 0.0 }
     }
 
-    /// By when nobody may be left.
+    /// The deadline for the sockets.
     pub fn sockets_by(&self) -> Instant {
         self.began + self.config.deadline.saturating_sub(*self.config.last_words)
     }
 
-    /// By when all must have ended.
+    /// The deadline for the whole drain.
     pub fn ends_by(&self) -> Instant {
         self.began + *self.config.deadline
     }
 
-    /// Begins to leave, or goes on; `for_good`: the process ends. What has begun is not begun anew, but the time that is
-    /// left to a process counts from when it was told.
+    /// Starts to drain, or continues. `for_good` is set when the process ends. A drain that has begun does not start
+    /// again, but the deadline of an ending process counts from the call that says so.
     pub fn begin(&mut self, for_good: bool, now: Instant) {
         if for_good && !self.for_good {
             self.for_good = true;
@@ -130,10 +131,10 @@ impl Course {
         }
     }
 
-    /// Serves again.
+    /// Ends the drain, so that the node serves again.
     ///
     /// # Errors
-    /// When the process ends.
+    /// [`ForGood`] when the process ends.
     pub fn undo(&mut self) -> Result<(), ForGood> {
         if self.for_good {
             return Err(ForGood);
@@ -142,12 +143,12 @@ impl Course {
         Ok(())
     }
 
-    /// Goes on. `luck`: a number from -1 to 1.
+    /// Advances to the next step. `luck` is a random number from -1 to 1 for the jitter.
     pub fn step(&mut self, now: Instant, left: Left, offer: Offer, luck: f64) -> Step {
         loop {
             match self.phase {
                 Phase::Serving => return Step::Rest,
-                // Who came while a handshake was under way is closed, too.
+                // Clients whose handshake was under way when the node was drained are closed, too.
                 Phase::Drained if left.unasked == 0 => return Step::Done,
                 Phase::Drained => self.close_from(now),
                 Phase::Leaving => {
@@ -169,7 +170,7 @@ impl Course {
 
     fn close_from(&mut self, now: Instant) {
         self.phase = Phase::Closing;
-        // The first wave comes at once, of one interval's size.
+        // The first wave comes at once, with the size of one interval.
         self.last_wave = now.checked_sub(WAVE).unwrap_or(now);
         self.rest = 0.0;
     }
@@ -190,14 +191,15 @@ impl Course {
         let count = (due.floor() as usize).min(left);
         self.rest = due.fract();
         let jitter = 1.0 + luck.clamp(-1.0, 1.0) * f64::from(self.config.jitter) / 100.0;
-        // Not zero, whatever the jitter: a wave of nothing would follow.
+        // Never zero, whatever the jitter: the next wave would close nothing.
         Step::Close(count, WAVE.mul_f64(jitter.max(0.05)).min(by - now))
     }
 
-    /// Sockets a second: what the others can take, but what the deadline needs at least.
+    /// The pace in sockets per second: the rate that the other nodes offer, but at least the rate that meets the
+    /// deadline.
     #[expect(clippy::cast_precision_loss, reason = "numbers of sockets are small")]
     fn rate(&self, time: Duration, left: usize, offer: Offer) -> f64 {
-        // Where nobody else takes them, whoever replaces this node is believed to take what it took.
+        // When no other node takes clients, assumes that the node that replaces this one takes as many as this one.
         let offered = if offer.takers == 0 { self.config.accepts } else { offer.rate };
         let most = if self.config.pace == 0 { u32::MAX } else { self.config.pace };
         let needed = left as f64 / time.as_secs_f64();

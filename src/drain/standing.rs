@@ -1,21 +1,21 @@
-//! What nodes say of themselves, so that one that leaves knows what the others can take.
+//! What nodes tell each other, so that a node that drains knows how many clients the others can take.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a node of an earlier version, which says nothing of this, is believed to take a second.
+/// Connections per second that a node of an earlier version, which does not report this, is assumed to take.
 const UNSAID: u32 = 100;
 
-/// What a node says of itself once a second, and at once when it changes.
+/// The state that a node reports to the others once a second, and at once when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Standing {
-    /// It takes no new clients.
+    /// Whether the node drains, and so takes no new clients.
     pub leaving: bool,
-    /// New connections a second that it can take.
+    /// New connections per second that the node can take.
     pub accepts: u32,
-    /// Connections that it may still have in all; `None`: no limit.
+    /// Number of connections that the node can still add; `None` for no limit.
     pub places: Option<u64>,
 }
 
@@ -31,17 +31,17 @@ impl Standing {
     }
 }
 
-/// What the other nodes say together, as one that leaves sees it.
+/// The sum of the other nodes' standings, as seen by a node that drains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// Nodes that would take clients.
+    /// Number of nodes that take clients.
     pub takers: usize,
-    /// Connections a second for this node: those who leave at the same time share what is offered.
+    /// Connections per second that this node may move. Nodes that drain at the same time share the sum equally.
     pub rate: u32,
 }
 
 impl Offer {
-    /// Adds up what the others say. The node that asks leaves, too.
+    /// Adds up the standings of the other nodes. The calling node counts as one that drains.
     pub fn of(others: impl IntoIterator<Item = Standing>) -> Self {
         let (mut takers, mut rate, mut leavers) = (0, 0_u32, 1);
         for other in others {
@@ -56,10 +56,11 @@ impl Offer {
     }
 }
 
-/// How late a timer of the node may be before the node says that it can take less.
+/// How late a timer may be before the node counts as busy.
 const BUSY: Duration = Duration::from_millis(50);
 
-/// What a node says that it can take: what is configured, halved each time that it was found busy, and slowly back.
+/// The connections per second that a node reports. It starts at the configured number, is halved each time the node is
+/// busy, and rises slowly again.
 #[derive(Debug, Clone, Copy)]
 pub struct Capacity {
     most: u32,
@@ -67,17 +68,18 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// A node that is not busy.
+    /// Creates the capacity of a node that is not busy.
     pub const fn new(most: u32) -> Self {
         Self { most, now: most }
     }
 
-    /// New connections a second.
+    /// New connections per second that the node can take.
     pub const fn accepts(self) -> u32 {
         self.now
     }
 
-    /// Notes how late a timer was. Never below a tenth of what is configured: nobody could ever leave.
+    /// Records how late a timer was. The capacity never falls below a tenth of the configured number, because other
+    /// nodes could not drain otherwise.
     pub fn note(&mut self, late: Duration) {
         let least = (self.most / 10).max(1);
         self.now = if late > BUSY { self.now / 2 } else { self.now + least };

@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::config::Period;
 
-/// Clients that go when they are asked.
+/// Clients that close as soon as they are asked.
 #[derive(Default)]
 struct Clients {
     open: AtomicU64,
@@ -28,7 +28,7 @@ impl Sockets for Clients {
     }
 }
 
-/// One other node, and what this one has told it.
+/// One other node, and the values of `leaving` that it was told.
 struct Other {
     drain: Arc<Drain>,
     standing: Standing,

@@ -1,7 +1,8 @@
-//! Rooms whose history lacks an event that went live: the append failed, or may have failed.
+//! Rooms whose history lacks an event that was published live, because the append failed or may have failed.
 //!
-//! Offsets do not show it. The node remembers such a room, and answers for it are not complete, until Redis has taken the
-//! place of the hole; from then on every node knows that what lies around that place is not whole.
+//! Offsets do not show such a hole. The node remembers the room, and reports its pages as incomplete, until Redis has
+//! stored the position of the hole. From then on every node knows that the history is not complete around that
+//! position.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,20 +16,21 @@ use super::{MAX_LIFE, RoomKey};
 use crate::redis::Redis;
 use crate::redis::script::Script;
 
-/// How soon Redis is told again, when it did not take it.
+/// Time to wait before Redis is told of the remaining holes again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The most rooms that are remembered until Redis is told. One more, and every answer of this node is incomplete for
-/// [`OVERFLOW`].
+/// Maximum number of rooms that are remembered until Redis is told. Beyond it, every page that this node reads is
+/// incomplete for [`OVERFLOW`].
 const MAX_OPEN: usize = 65_536;
 
-/// See [`MAX_OPEN`].
+/// How long pages are incomplete after more than [`MAX_OPEN`] rooms had holes.
 const OVERFLOW: Duration = Duration::from_secs(60 * 60);
 
-/// After Redis refused a write, other nodes may have holes of which Redis has not been told yet.
+/// How long after a write that Redis refused pages are incomplete, because other nodes may have holes that Redis does
+/// not know yet.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// The holes of which this node knows and Redis does not.
+/// The holes that this node knows and Redis does not.
 pub(super) struct Holes {
     redis: Redis,
     script: Script,
@@ -45,11 +47,11 @@ struct Open {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Hole {
     ttl: Duration,
-    /// Which failure of the room it is: a later one is told by itself.
+    /// Counts the failures in this room, so that a failure that comes while Redis is told is told again.
     number: u64,
 }
 
-/// The newest event before a hole, as Redis has it. Epoch 0: the history was empty.
+/// The position of the newest event before a hole, as Redis stores it. Epoch 0 means that the history was empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) epoch: u64,
@@ -62,7 +64,7 @@ impl Holes {
         Arc::new(Self { redis, script, open: Mutex::default() })
     }
 
-    /// An event of the room went live, and its history may lack it.
+    /// Notes that an event of the room was published live and may be missing in its history.
     pub(super) fn note(self: &Arc<Self>, room: &RoomKey, ttl: Duration) {
         let mut open = self.open();
         if open.rooms.len() >= MAX_OPEN && !open.rooms.contains_key(room) {
@@ -77,7 +79,7 @@ impl Holes {
         }
     }
 
-    /// Whether an event may be missing in the room of which Redis does not know.
+    /// Whether the room's history may lack an event that Redis does not know of.
     pub(super) fn may_miss(&self, room: &RoomKey) -> bool {
         if !self.redis.takes_writes() || self.redis.refused_within(SETTLING) {
             return true;
@@ -103,7 +105,7 @@ impl Holes {
     }
 }
 
-/// Ends when Redis has been told of every hole.
+/// Tells Redis of all holes. Ends when none is left.
 async fn tell(holes: Arc<Holes>) {
     while !holes.redis.is_closed() {
         let rooms: Vec<(RoomKey, Hole)> = {
@@ -128,7 +130,7 @@ async fn tell(holes: Arc<Holes>) {
 }
 
 impl Place {
-    /// Whether the hole lies in what a page answers.
+    /// Whether the hole lies in the range that the page answers.
     pub(super) fn is_in(self, page: &Page, query: Query) -> bool {
         if self.epoch != page.epoch && self.epoch != 0 {
             return false;

@@ -1,4 +1,4 @@
-//! The histories of a node that stands alone.
+//! The histories of a single node, in memory.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -11,13 +11,13 @@ use super::{Appended, MAX_LIFE, MAX_PAGE, Order, Page, Retention, RoomKey, new_e
 use crate::event::Event;
 use crate::telemetry::metrics::Metrics;
 
-/// At most so many rooms have a history in memory. The one that would be forgotten next makes way.
+/// Maximum number of rooms that have a history in memory. Beyond it, the history that would expire next is removed.
 pub const MAX_MEMORY_ROOMS: usize = 65_536;
 
-/// At most so many bytes of events are in memory, over all rooms.
+/// Maximum size of the events in memory over all rooms, in bytes.
 pub const MAX_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 
-/// Histories in memory: complete, bounded, gone with the process.
+/// Histories in memory: bounded, and lost with the process.
 pub struct Memory {
     table: Mutex<Table>,
     bounds: Bounds,
@@ -33,7 +33,7 @@ struct Bounds {
 #[derive(Default)]
 struct Table {
     rooms: HashMap<RoomKey, Room>,
-    /// The next to be forgotten comes first.
+    /// Orders the rooms by the time at which they expire.
     ends: BTreeSet<(Instant, RoomKey)>,
     bytes: usize,
 }
@@ -46,12 +46,12 @@ struct Room {
 }
 
 impl Memory {
-    /// Nothing yet.
+    /// Creates an empty store with the default bounds.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self::bounded(metrics, MAX_MEMORY_ROOMS, MAX_MEMORY_BYTES)
     }
 
-    /// With bounds of one's own.
+    /// Creates an empty store with these bounds.
     pub fn bounded(metrics: Arc<Metrics>, rooms: usize, bytes: usize) -> Self {
         Self { table: Mutex::default(), bounds: Bounds { rooms, bytes }, metrics }
     }
@@ -91,12 +91,12 @@ impl Memory {
         });
     }
 
-    /// How many rooms have a history.
+    /// The number of rooms that have a history.
     pub fn room_count(&self) -> usize {
         self.with(Instant::now(), |table| table.rooms.len())
     }
 
-    /// How many rooms have a history, and the bytes of their events.
+    /// The number of rooms that have a history, and the bytes of their events.
     pub fn size(&self) -> (usize, usize) {
         self.with(Instant::now(), |table| (table.rooms.len(), table.bytes))
     }
@@ -138,7 +138,8 @@ impl Table {
         }
     }
 
-    /// Keeps the bounds; the room that was written last goes last. Returns how many rooms were forgotten.
+    /// Removes histories, and then old events, until the bounds are kept. The room that was written last is never
+    /// removed. Returns how many histories were removed.
     fn evict(&mut self, bounds: Bounds, newest: &RoomKey) -> u64 {
         let mut evicted = 0;
         while (self.rooms.len() > bounds.rooms || self.bytes > bounds.bytes) && self.forget_next(Some(newest)) {

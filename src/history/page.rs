@@ -1,25 +1,25 @@
-//! What is asked of a history, and what comes back.
+//! Queries of a history, and the pages that answer them.
 
 use crate::event::Event;
 
-/// What is wanted of a room's history.
+/// A query of a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query {
-    /// At most so many events, never more than [`super::MAX_PAGE`].
+    /// Maximum number of events, capped at [`super::MAX_PAGE`].
     pub limit: usize,
-    /// Only events after this place. When it is of another epoch, or ahead of the history, everything that is kept counts.
+    /// Only events after this position. If it is in another epoch, or ahead of the history, all stored events match.
     pub since: Option<Since>,
-    /// Without `since` the newest events are meant, in either order. With it, ascending order begins right after it,
-    /// descending order with the newest.
+    /// Order of the events. Without `since` the page has the newest events, in either order. With it, ascending order
+    /// begins right after `since`, and descending order with the newest event.
     pub order: Order,
 }
 
-/// A place in a room's history, as a client or a backend names it.
+/// A position in a room's history, as a client or a backend names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Since {
-    /// `None` (or 0): not known. Nothing but the start can then be proven.
+    /// The epoch. If it is not known (`None` or 0), only a page from the start can be proven complete.
     pub epoch: Option<u64>,
-    /// The last event that is had; 0: none.
+    /// The offset of the last event that the reader has; 0 for none.
     pub offset: u64,
 }
 
@@ -39,12 +39,12 @@ impl Since {
         }
     }
 
-    /// The epoch, if one is named.
+    /// The epoch, if it is known.
     pub(super) fn known_epoch(self) -> Option<u64> {
         self.epoch.filter(|epoch| *epoch != 0)
     }
 
-    /// Whether it can be a place in this history; if not, reading begins at what is kept.
+    /// Whether this can be a position in this history. If not, reading begins at the oldest stored event.
     pub(super) fn fits(self, epoch: u64, last: u64) -> bool {
         self.known_epoch().is_none_or(|known| known == epoch) && self.offset <= last
     }
@@ -63,25 +63,26 @@ pub enum Order {
 /// A page of a room's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The room's epoch; 0 when it has no history.
+    /// The room's epoch; 0 when the room has no history.
     pub epoch: u64,
-    /// The oldest event that is kept; 0 when there is none.
+    /// The offset of the oldest stored event; 0 when there is none.
     pub first_offset: u64,
-    /// The newest event; 0 when there is none.
+    /// The offset of the newest event; 0 when there is none.
     pub last_offset: u64,
-    /// Whether nothing is missing between `since` and the oldest event of the page. Without `since`: true.
+    /// Whether no event is missing between `since` and the oldest event of the page. Without `since` it is true, unless
+    /// the history is known to lack an event, or may lack one.
     pub complete: bool,
     /// The events with their offsets.
     pub events: Vec<(u64, Event)>,
 }
 
 impl Page {
-    /// What a room without a history answers.
+    /// The page of a room without a history.
     pub(super) fn empty(query: Query) -> Self {
         Self::of(query, 0, 0, 0, Vec::new())
     }
 
-    /// Puts a page together from events in ascending order.
+    /// Creates a page from events in ascending order.
     pub(super) fn of(query: Query, epoch: u64, first: u64, last: u64, mut events: Vec<(u64, Event)>) -> Self {
         let oldest = events.first().map(|(offset, _)| *offset);
         let complete = query.since.is_none_or(|since| is_whole(since, epoch, last, oldest));
@@ -98,7 +99,8 @@ impl Page {
     }
 }
 
-/// An offset without its epoch proves nothing, because it may be of an epoch that is gone; only "from the start" does.
+/// Whether the page is proven complete. An offset without its epoch proves nothing, because the epoch may be gone;
+/// offset 0 is the exception, as it means "from the start".
 fn is_whole(since: Since, epoch: u64, last: u64, oldest: Option<u64>) -> bool {
     let proven = match since.known_epoch() {
         Some(known) => known == epoch,

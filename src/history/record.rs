@@ -1,4 +1,4 @@
-//! Recording one event in the histories of all its rooms.
+//! Records one event in the histories of all its rooms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::contract::model::{RecoveryPolicy, RoomDef};
 use crate::event::{Event, Stamp};
 use crate::session::RoomName;
 
-/// A history that is kept for clients that come back outlives their window by this, so that a room in which little happens
-/// keeps its epoch: a client cannot be recovered over the end of one.
+/// How much longer than the recovery window a history is kept that exists only for recovery. A client cannot be
+/// recovered across two epochs, so this keeps the epoch of a room with few events.
 const RETURNS_KEPT: Duration = Duration::from_secs(60 * 60);
 
-/// What the contract has kept of a room to which an event goes.
+/// What the contract keeps of a room that an event goes to.
 #[derive(Debug, Clone)]
 pub struct Keeping {
     /// The room.
     pub room: RoomKey,
-    /// How much of it, and for how long.
+    /// How many events are kept, and for how long.
     pub retention: Retention,
-    /// The contract's own list beside it.
+    /// The contract's own list, written beside the history.
     pub list: Option<List>,
 }
 
@@ -33,20 +33,22 @@ pub struct List {
     ttl: Duration,
 }
 
-/// An event's places, and the turn in its rooms: it is to be emitted before this is dropped.
+/// The result of recording an event: its stamps, and the turn in its rooms. Emit the event before this is dropped.
 #[must_use = "the event is to be emitted while the turn lasts"]
 pub struct Recorded {
-    /// Its place in each history that took it.
+    /// The event's position in each history that took it.
     pub stamps: Vec<Stamp>,
-    /// The lease under which the event was to be published is another's by now: it must not be emitted.
+    /// Whether another node holds the lease for this event now. The event must not be emitted then.
     pub is_fenced: bool,
-    /// Too much waits to be recorded: the event must not be emitted, or it would come before those that wait.
+    /// Whether too many bytes wait to be recorded. The event must not be emitted then, because it would overtake the
+    /// events that wait.
     pub is_refused: bool,
     _turn: Option<Turn>,
 }
 
 impl Keeping {
-    /// `None` when the contract keeps no history of the room. `vars` are those that made its name.
+    /// What to keep for a room; `None` when the contract keeps no history of it. `vars` are the variables of the room's
+    /// name.
     pub fn of(
         def: &RoomDef,
         namespace: &Arc<str>,
@@ -59,12 +61,12 @@ impl Keeping {
         Some(Self {
             room: RoomKey { namespace: namespace.clone(), room: name.clone() },
             retention: Retention::of(def, terminal)?,
-            // The list is the application's: it does not end with the room.
+            // The list belongs to the application, so it does not expire with the room.
             list: key.map(|key| List { key, events: policy.events.max(1), ttl: policy.ttl }),
         })
     }
 
-    /// A room without a history of its own, for clients that come back.
+    /// What to keep for a room whose history exists only for recovery.
     pub fn for_returns(namespace: &Arc<str>, name: &RoomName, policy: &RecoveryPolicy) -> Self {
         Self {
             room: RoomKey { namespace: namespace.clone(), room: name.clone() },
@@ -75,10 +77,9 @@ impl Keeping {
 }
 
 impl History {
-    /// Waits for the turn in the rooms, appends the event to the history of each, and says which places it got. Without a
-    /// room it is done at once.
+    /// Waits for the turn in the rooms, and appends the event to the history of each. Without rooms it does not wait.
     ///
-    /// Errors are counted and cost the stamp alone: the event goes on live.
+    /// Errors are counted. After an error only the stamp is missing, and the event is still published live.
     pub async fn record(&self, keepings: &[Keeping], event: &Event) -> Recorded {
         let Some(_taken) = self.waiting.take(event.size_bytes()) else {
             self.metrics.history_errors_total.with_label_values(&["append", "full"]).inc();

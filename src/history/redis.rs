@@ -1,4 +1,4 @@
-//! The histories of a cluster: one Redis stream a room, written and read by scripts.
+//! The histories of a cluster: one Redis stream for each room, written and read by scripts.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,19 +20,19 @@ use crate::telemetry::metrics::Metrics;
 /// The field of an entry that holds the event's text.
 const TEXT: &str = "event";
 
-/// The field of an entry that holds one attachment; as many as there are, in order.
+/// The field of an entry that holds one attachment. It occurs once for each attachment, in order.
 const ATTACHMENT: &str = "attachment";
 
-/// The field that holds the number of [`Mark`], in hexadecimal.
+/// The field that holds the id of the [`Mark`], in hexadecimal.
 const MARK: &str = "mark";
 
-/// The field that holds a room whose members did not get the event; as many as there are.
+/// The field that holds a room whose members did not get the event. It occurs once for each such room.
 const EXCEPT: &str = "except";
 
 /// Histories in Redis.
 ///
 /// A room's history is the STREAM `<prefix>:history:{<namespace>#<room>}:events`. The id of an entry is
-/// `<epoch>-<offset>`, so that one key holds all there is to know, and losing it is losing all of it.
+/// `<epoch>-<offset>`, so that a history cannot lose its epoch or offsets and keep its events.
 pub struct RedisHistory {
     redis: Redis,
     append: Script,
@@ -44,7 +44,7 @@ pub struct RedisHistory {
 }
 
 impl RedisHistory {
-    /// On the node's connection.
+    /// Creates the histories on the node's Redis connection.
     pub fn new(redis: Redis, metrics: Arc<Metrics>) -> Self {
         Self {
             holes: Holes::new(redis.clone()),
@@ -77,7 +77,7 @@ impl RedisHistory {
         keys.extend(beside.map(|copy| copy.key.to_owned()));
         let mut appended = self.append_in_time(&keys, keep, beside, event).await;
         if matches!(appended, Ok(Reply::Late)) {
-            // It was answered in time, so it is the clock that was wrong: it is right now.
+            // Redis answered in time, so this node's copy of Redis' clock was wrong. The answer has corrected it.
             appended = self.append_in_time(&keys, keep, beside, event).await;
         }
         let appended = appended.and_then(|reply| match reply {
@@ -86,7 +86,7 @@ impl RedisHistory {
             Reply::Fenced => Err(HistoryError::Fenced),
         });
         let (appended, copied) = appended.inspect_err(|error| {
-            // What is fenced does not go live.
+            // A fenced event is not published live, so it leaves no hole.
             if *error != HistoryError::Fenced {
                 self.holes.note(room, keep.ttl);
             }
@@ -108,7 +108,7 @@ impl RedisHistory {
         let oldest_first = query.since.is_some() && query.order == Order::Asc;
         let (offset, epoch) = match query.since {
             Some(since) => {
-                // Larger ones are no offsets, and Lua could not compare them.
+                // Larger numbers are not offsets, and Lua cannot compare them exactly.
                 let offset = since.offset.min(1 << 53).to_string();
                 (offset, since.known_epoch().map(|epoch| epoch.to_string()).unwrap_or_default())
             }
@@ -137,8 +137,8 @@ impl RedisHistory {
         self.redis.noticed(about, self.redis.client().custom::<(), _>(command, args)).await.map_err(HistoryError::from)
     }
 
-    /// Appends, unless Redis comes to it only when nobody waits for it any more: an event whose fate is told must not
-    /// appear behind those that followed it.
+    /// Appends, unless Redis runs the script only after the caller has given up: an event that was reported as failed
+    /// must not appear after events that followed it.
     async fn append_in_time(
         &self,
         keys: &[String],
@@ -165,7 +165,7 @@ impl RedisHistory {
         log_seldom!(warn, reason, "a contract's history list was not written");
     }
 
-    /// The events, and the place of a hole in them.
+    /// The keys of the events and of the position of a hole.
     fn keys(&self, room: &RoomKey) -> Vec<String> {
         vec![self.key(room), self.redis.keys().history(&room.namespace, &room.room, "hole")]
     }
@@ -229,14 +229,14 @@ fn millis(duration: Duration) -> String {
     duration.min(MAX_LIFE).as_millis().to_string()
 }
 
-/// What became of an append; with a flag whether the list was written.
+/// The script's answer to an append. The flag tells whether the list was written.
 enum Reply {
     Done(Appended, bool),
     Late,
     Fenced,
 }
 
-/// Redis' time, and what it says.
+/// Reads Redis' time and the script's answer.
 fn read_appended(reply: Value) -> Result<(Duration, Reply), HistoryError> {
     let parts: Vec<String> = reply.convert()?;
     let number = |text: &str| text.parse().map_err(|_| refused("the script answered no number"));
@@ -252,7 +252,7 @@ fn read_appended(reply: Value) -> Result<(Duration, Reply), HistoryError> {
     Ok((Duration::from_millis(now), reply))
 }
 
-/// The time of the Redis server, as it was said last and has gone on since.
+/// The time of the Redis server: the last time it reported, plus the time since.
 #[derive(Default)]
 struct Clock(Mutex<Option<(Duration, Instant)>>);
 

@@ -1,10 +1,10 @@
-//! What a joining client is shown.
+//! Decides which events a joining client is shown.
 
 use super::{MAX_PAGE, Order, Page, Query, Since};
 use crate::contract::model::{HistoryPolicy, Replay};
 
-/// What is read first for a client that joins and names `since`: the newest events, so that nothing lies between the last
-/// one shown and the live ones. `None` when the client is shown nothing.
+/// The first query for a client that joins with `since`: the newest events, so that no event is missing between the
+/// last one shown and the live ones. `None` when the client is shown nothing.
 pub fn plan(policy: &HistoryPolicy, since: Option<Since>) -> Option<Query> {
     let page = (policy.events as usize).clamp(1, MAX_PAGE);
     let (limit, since) = match policy.replay {
@@ -15,8 +15,8 @@ pub fn plan(policy: &HistoryPolicy, since: Option<Since>) -> Option<Query> {
     Some(Query { limit, since, order: Order::Desc })
 }
 
-/// The offset of the first event that the client is to be shown, which may be older than the newest page; one beyond the
-/// last where it has everything.
+/// The offset of the first event that the client is shown. It can be older than the newest page. It is the newest
+/// offset plus one when the client has everything.
 pub fn first_shown(replay: Replay, query: Query, newest: &Page) -> u64 {
     let after_last = newest.last_offset + 1;
     match replay {

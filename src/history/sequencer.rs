@@ -1,4 +1,4 @@
-//! Turns: what is appended first is emitted first.
+//! Turns in rooms: events are emitted in the order in which they were appended.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -7,34 +7,34 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::RoomKey;
 
-/// Rooms share so many places in line. Two that share one wait for each other, which is harmless and rare.
+/// Number of locks that the rooms share. Rooms that share a lock wait for each other, which is harmless and rare.
 const PLACES: usize = 1024;
 
-/// Gives publishers of this node their turn in a room, first come first served.
+/// Gives the publishers of this node their turn in a room, first come, first served.
 ///
-/// Between an append and the emit of the same event nothing may pass that was appended later, or a client would see
-/// the room's events in another order than its history has. A turn is held while Redis is asked; it is no lock on data,
-/// and its holder cannot wait long: a history fails at once while Redis is away.
+/// Between the append and the emit of an event no later event may be emitted, or clients would see a different order
+/// than the history has. A turn is held while Redis is asked. Its holder cannot wait long, because a history fails at
+/// once while Redis is unavailable. A turn does not lock any data.
 pub struct Sequencer {
     places: Box<[Arc<Mutex<()>>]>,
     hasher: RandomState,
 }
 
-/// Holds the turn in some rooms until it is dropped.
+/// A turn in some rooms. It ends when it is dropped.
 #[must_use = "the turn ends when it is dropped"]
 pub struct Turn {
     _places: Vec<OwnedMutexGuard<()>>,
 }
 
 impl Sequencer {
-    /// Nobody is in line yet.
+    /// Creates a sequencer without waiting publishers.
     pub fn new() -> Self {
         Self { places: (0..PLACES).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
     }
 
-    /// Waits for the turn in all of these rooms. No room: at once.
+    /// Waits for the turn in all of these rooms. Without rooms it does not wait.
     ///
-    /// Places are taken in one order everywhere, so that two publishers never wait for each other.
+    /// All callers take the locks in the same order, so that two publishers cannot deadlock.
     pub async fn turn(&self, rooms: &[RoomKey]) -> Turn {
         let mut wanted: Vec<_> = rooms.iter().map(|room| self.place(room)).collect();
         wanted.sort_unstable();

@@ -1,6 +1,6 @@
-//! Namespaces in which an event went live that no history has.
+//! Namespaces in which an event was published live that histories may lack.
 //!
-//! Offsets do not show it: whoever would prove that a client has missed nothing must ask here.
+//! Offsets do not show that, so every proof that a client has missed nothing must ask here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::HistoryError;
 use crate::redis::Redis;
 
-/// A client may be away for so long before its node knows.
+/// How long a client can be gone before its node notices. Added to the recovery window.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// How soon Redis is told again, when it did not take it.
+/// Time to wait before Redis is told again after a failure.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What this node knows, and what the nodes tell each other through Redis.
+/// Such events, as this node knows them and as the nodes tell each other through Redis.
 pub(super) struct Unrecorded {
     redis: Option<Redis>,
     noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>,
@@ -66,7 +66,7 @@ impl Unrecorded {
     }
 }
 
-/// Ends when Redis has taken it. Whatever fails after that tells anew.
+/// Tells the other nodes through Redis. Ends when Redis has taken it. An event that fails after that starts a new task.
 async fn tell_others(redis: Redis, noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>, namespace: Arc<str>, life: Duration) {
     while !redis.is_closed() {
         if redis.is_up() {

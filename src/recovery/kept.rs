@@ -1,4 +1,4 @@
-//! A session, as it is kept for its client's return.
+//! The stored state of a session, for its client's return.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -6,24 +6,24 @@ use serde_json::{Map, Value};
 use crate::session::trail::{Point, Snapshot};
 use crate::session::{RoomName, Session};
 
-/// What a session was.
+/// The stored state of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Its id.
+    /// The session's id.
     pub id: String,
-    /// Its rooms, and where in each it began.
+    /// The session's rooms, and the point at which it began in each; `None` while that is not known.
     #[serde(with = "rooms")]
     pub rooms: Vec<(RoomName, Option<Point>)>,
-    /// Its metadata.
+    /// The session's metadata.
     pub metadata: Map<String, Value>,
-    /// How often it has been recovered.
+    /// The number of times that the session was recovered.
     pub generation: u64,
-    /// Which state of the session it is.
+    /// The version of this state.
     pub version: u64,
 }
 
 impl Kept {
-    /// A session as it is now.
+    /// The present state of a session.
     pub(super) fn of(session: &Session, snapshot: Snapshot) -> Self {
         Self {
             id: session.id().to_owned(),
@@ -35,7 +35,7 @@ impl Kept {
     }
 }
 
-// Names are shared text, which serde reads and writes only as plain text.
+// Reads and writes room names as plain strings.
 mod rooms {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

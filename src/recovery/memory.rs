@@ -1,4 +1,4 @@
-//! Sessions of clients that left a node without Redis.
+//! The sessions of clients that left a node without Redis.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Failure, Kept};
 use crate::telemetry::metrics::Metrics;
 
-/// Kept until their clients return, or it is too late.
+/// Stores sessions until their clients return or their window is over.
 pub(super) struct Memory {
     table: Mutex<Table>,
     most: usize,
@@ -19,7 +19,7 @@ pub(super) struct Memory {
 #[derive(Default)]
 struct Table {
     sessions: HashMap<Arc<str>, Entry>,
-    /// The oldest first; those that have gone may still be named.
+    /// The keys and expiry times in the order of storing. A session that was taken stays listed until its time.
     order: VecDeque<(Arc<str>, Instant)>,
 }
 
@@ -45,7 +45,7 @@ impl Memory {
         self.note(&table);
     }
 
-    /// The session, which nobody else gets then.
+    /// Takes the session. It can be taken only once.
     pub(super) fn take(&self, key: &Arc<str>, digest: &str) -> Result<Kept, Failure> {
         let now = Instant::now();
         let mut table = self.table.lock().expect("no panic while held");
@@ -69,7 +69,8 @@ impl Memory {
 }
 
 impl Table {
-    /// Forgets those that are too late, and the oldest beyond the bound. Returns how many of these there were.
+    /// Removes expired sessions, and the oldest ones when more than `most` are listed. Returns how many were removed
+    /// that had not expired.
     fn prune(&mut self, now: Instant, most: usize) -> u64 {
         let mut evicted = 0;
         while let Some((key, until)) = self.order.front() {

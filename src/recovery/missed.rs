@@ -1,4 +1,4 @@
-//! What a client has missed: the histories of its rooms, put together.
+//! The events that a client missed, merged from the histories of its rooms.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -8,28 +8,28 @@ use crate::history::{MAX_PAGE, Order, Page, Query, Since};
 use crate::session::trail::Position;
 use crate::session::{Replayed, RoomName};
 
-/// How far a room has been read for a client that comes back.
+/// How far a room's history was read for a returning client.
 #[derive(Debug, Clone)]
 pub struct Cursor {
-    /// The room.
+    /// The room's name.
     pub room: RoomName,
-    /// What the client had when it left.
+    /// The client's position when it left.
     pub had: Position,
     read: Position,
 }
 
-/// An event for a client that comes back.
+/// An event that a returning client missed.
 #[derive(Debug, Clone)]
 pub struct Missed {
-    /// What is sent.
+    /// The event to send.
     pub event: Event,
-    /// Its places in all rooms of the client that were read.
+    /// The event's offsets in those rooms of the client that were read.
     pub stamps: Vec<Stamp>,
-    /// Whether it is for this client: events may leave out members of some rooms.
+    /// Whether to send the event: the client is not excluded from it and was not shown it before.
     pub wanted: bool,
 }
 
-/// The events that a client was shown, by the numbers of their marks.
+/// The ids of the events that a client was shown, from their marks.
 #[derive(Debug, Default)]
 pub struct Shown(HashSet<u128>);
 
@@ -43,7 +43,7 @@ impl Cursor {
         Query { limit: MAX_PAGE, since: Some(since), order: Order::Asc }
     }
 
-    /// What need not be sent live any more; `None` where the room has no history.
+    /// The range that was read, and that need not be sent live; `None` when the room has no history.
     pub fn replayed(&self) -> Option<Replayed> {
         let Position { epoch, floor, .. } = self.read;
         (epoch != 0).then_some(Replayed { epoch, first: 1, last: floor })
@@ -57,9 +57,9 @@ struct Row {
     event: Event,
 }
 
-/// Puts pages together that were asked for by [`Cursor::query`], and moves the cursors on.
+/// Merges pages that [`Cursor::query`] asked for, and advances the cursors.
 ///
-/// The order of each room is kept; of events of several rooms, those come first that were published first.
+/// Keeps the order of each room. Among events of different rooms, the one that was published first comes first.
 pub(super) fn merge(
     cursors: &mut [Cursor],
     pages: Vec<Page>,
@@ -84,7 +84,7 @@ pub(super) fn merge(
         let mut stamps = Vec::new();
         let mut event = None;
         for list in &mut lists {
-            // Two nodes may have put two events into two rooms in different orders: then one of them moves up.
+            // Two nodes can append two events to two rooms in different orders. One of the events then moves up.
             if let Some(at) = list.iter().position(|row| row.id == id)
                 && let Some(row) = list.remove(at)
             {
@@ -100,7 +100,7 @@ pub(super) fn merge(
     Ok(missed)
 }
 
-/// The rows of a page that the client has not had.
+/// The events of a page that the client does not have yet. Advances the cursor.
 fn take(cursor: &mut Cursor, page: Page) -> Result<VecDeque<Row>, Failure> {
     let reached = page.events.last().map_or(cursor.read.floor, |(offset, _)| *offset);
     if !page.complete {
@@ -119,7 +119,7 @@ fn take(cursor: &mut Cursor, page: Page) -> Result<VecDeque<Row>, Failure> {
     rows.collect()
 }
 
-/// The oldest event that is the next in all its rooms; if there is none, the oldest that is the next in one.
+/// The oldest event that comes next in all its rooms, or else the oldest that comes next in one of them.
 fn next(lists: &[VecDeque<Row>], copies: &HashMap<u128, usize>) -> Option<u128> {
     let mut heads: HashMap<u128, usize> = HashMap::new();
     lists.iter().filter_map(VecDeque::front).for_each(|row| *heads.entry(row.id).or_default() += 1);

@@ -1,4 +1,4 @@
-//! Sessions in Redis: written as they begin and change, found by any node.
+//! Sessions in Redis: written when they begin and change, and readable by every node.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,31 +14,32 @@ use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::session::trail::Trail;
 
-/// A connected session is kept for so long after it was written last.
+/// How long Redis keeps a connected session after the last write.
 const CONNECTED: Duration = Duration::from_secs(60 * 60);
 
-/// At most this many ended sessions that must not come back are remembered until Redis has forgotten them.
+/// Maximum number of ended sessions that must not be recovered and are remembered until Redis has removed them.
 const MAX_FORBIDDEN: usize = 10_000;
 
-/// Keeps sessions in Redis.
+/// Stores sessions in Redis.
 pub(super) struct RedisStore {
     redis: Redis,
-    /// This process, not to be confused with one before of the same name.
+    /// The id of this process. It differs from that of an earlier process on a node with the same name.
     incarnation: String,
     save: Script,
     take: Script,
-    /// Sessions that have ended and must not come back, since when, until Redis has forgotten them.
+    /// Ended sessions that must not be recovered, each with the time at which it was added. They are remembered until
+    /// Redis has removed them.
     forbidden: Mutex<HashMap<Arc<str>, Instant>>,
     forget: Script,
 }
 
-/// How a session is written.
+/// Describes how a session is written.
 pub(super) struct Writing {
     pub(super) key: Arc<str>,
     digest: String,
-    /// Redis has had it before.
+    /// Whether the session was stored before.
     saved: bool,
-    /// It has ended, and may come back for so long.
+    /// For an ended session, how long it can be recovered; `None` while it is connected.
     end: Option<Duration>,
 }
 
@@ -60,7 +61,7 @@ impl RedisStore {
         }
     }
 
-    /// Writes a session, unless its client has taken it elsewhere.
+    /// Writes a session, unless the client has recovered it elsewhere.
     pub(super) async fn save(&self, what: &Writing, kept: &Kept) -> Result<(), HistoryError> {
         let state = serde_json::to_string(kept).map_err(|error| HistoryError::Refused(error.to_string()))?;
         let ttl = what.end.unwrap_or(CONNECTED).as_millis().to_string();
@@ -77,7 +78,8 @@ impl RedisStore {
         self.run(&self.save, &what.key, args).await.map(drop)
     }
 
-    /// The session, which nobody else gets then, and whether another node may take it for connected.
+    /// Takes the session, which can be taken only once. Also returns whether another node may still take it for
+    /// connected.
     pub(super) async fn take(&self, key: &Arc<str>, digest: &str) -> Result<(Kept, bool), Failure> {
         if self.forbidden().contains_key(key) {
             return Err(Failure::Unknown);
@@ -100,8 +102,8 @@ impl RedisStore {
         Ok((kept, connected && incarnation != self.incarnation))
     }
 
-    /// The session must not come back: its client went or was sent away, or Redis does not know its last rooms. Remembered
-    /// until Redis has forgotten it.
+    /// Forbids that a session is recovered: its client left or was disconnected by the server, or Redis does not know
+    /// its last rooms. Remembered until Redis has removed the session.
     pub(super) fn forbid(&self, key: &Arc<str>) {
         let mut forbidden = self.forbidden();
         if forbidden.len() < MAX_FORBIDDEN {
@@ -109,16 +111,16 @@ impl RedisStore {
         }
     }
 
-    /// Redis knows how the session has ended.
+    /// Lifts [`RedisStore::forbid`], because Redis knows how the session has ended.
     pub(super) fn allow(&self, key: &Arc<str>) {
         self.forbidden().remove(key);
     }
 
-    /// Has Redis forget the sessions that must not come back, as far as it can be reached.
+    /// Removes the forbidden sessions from Redis, as far as Redis can be reached.
     pub(super) async fn forget_forbidden(&self) {
         let keys: Vec<_> = {
             let mut forbidden = self.forbidden();
-            // By then Redis has forgotten it by itself.
+            // After this time the session has expired in Redis.
             forbidden.retain(|_, since| since.elapsed() < CONNECTED);
             forbidden.keys().cloned().collect()
         };
@@ -134,7 +136,7 @@ impl RedisStore {
         self.forbidden.lock().expect("no panic while held")
     }
 
-    /// Says that this node is there, for whoever finds its sessions later.
+    /// Reports that this node is alive, for nodes that find its sessions later. Returns whether Redis took the report.
     pub(super) async fn say_there(&self, window: Duration) -> bool {
         if !self.redis.is_up() {
             return false;

@@ -1,4 +1,4 @@
-//! The secret that a client returns with, and whose it is.
+//! The secret that a client returns with, and the digest of its user.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use uuid::Uuid;
 
 use crate::user::User;
 
-/// So many characters are a secret.
+/// Length of a secret, in characters.
 const LENGTH: usize = 43;
 
-/// Claims that are of a token and not of its user.
+/// Claims that describe the token and not its user.
 const OF_THE_TOKEN: [&str; 4] = ["iat", "exp", "nbf", "jti"];
 
-/// A client's secret: whoever has it, and is the same user, gets the session.
+/// A client's secret. A client that has it, and is the same user, gets the session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pid(Arc<str>);
 
-/// A secret, and the name under which its session is kept.
+/// A secret, and the key under which its session is stored.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// For the client alone.
+    /// The secret, which only the client is told.
     pub pid: Pid,
-    /// A digest of it.
+    /// The key: a digest of the namespace and the secret.
     pub key: Arc<str>,
 }
 
 impl Pid {
-    /// One that nobody can guess: 244 random bits.
+    /// Creates a secret with 244 random bits.
     fn random() -> Self {
         let mut bytes = [0; 32];
         bytes[..16].copy_from_slice(Uuid::new_v4().as_bytes());
@@ -39,13 +39,13 @@ impl Pid {
         Self(URL_SAFE_NO_PAD.encode(bytes).into())
     }
 
-    /// What a client hands back, if it can be one.
+    /// Reads the secret that a client sends back; `None` when it is malformed.
     pub fn read(text: &str) -> Option<Self> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         (text.len() == LENGTH && text.bytes().all(plain)).then(|| Self(text.into()))
     }
 
-    /// For the client.
+    /// The secret as text, for the client.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -58,12 +58,12 @@ impl std::fmt::Debug for Pid {
 }
 
 impl Ticket {
-    /// For a new session.
+    /// Creates a ticket for a new session.
     pub fn new(namespace: &str) -> Self {
         Self::of(Pid::random(), namespace)
     }
 
-    /// For a secret.
+    /// Creates the ticket of a secret.
     pub fn of(pid: Pid, namespace: &str) -> Self {
         let mut digest = Sha256::new();
         digest.update(namespace.as_bytes());
@@ -74,7 +74,7 @@ impl Ticket {
     }
 }
 
-/// The same for two tokens that say the same of a user.
+/// A digest of the user. Two tokens with the same id, roles and claims of the user give the same digest.
 pub(super) fn digest(user: &User) -> String {
     let claims: BTreeMap<String, Value> =
         user.claims.to_map().into_iter().filter(|(name, _)| !OF_THE_TOKEN.contains(&name.as_str())).collect();

@@ -17,7 +17,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// Runs to the end: when each wave was, in seconds, and how many it closed.
+/// Runs to the end. Returns the time of each wave, in seconds, and how many sockets it closed.
 fn waves(course: &mut Course, start: Instant, mut unasked: usize, offer: Offer) -> Vec<(f64, usize)> {
     let (mut now, mut waves, mut luck) = (start, Vec::new(), 0.3);
     loop {
@@ -68,7 +68,7 @@ fn the_deadline_wins_over_what_others_can_take() {
     let waves = waves(&mut course, start, 15_000, OTHERS);
     let last = waves[waves.len() - 1].0;
     assert!((19.0..=20.3).contains(&last), "{last}");
-    // Evenly: no wave is a storm.
+    // Sockets are closed evenly: no wave is large.
     assert!(waves.iter().all(|(_, count)| *count <= 250), "{waves:?}");
 }
 
