@@ -231,7 +231,7 @@ impl Drain {
         }
         self.state.send_replace(Progress { left, offer, done: step == Step::Done });
         match step {
-            // The loop runs on, so that [`Drain::status`] is at most 500 ms old.
+            // The loop runs on while the node serves, so that `status` is at most 500 ms old.
             Step::Rest => PULSE,
             Step::Wait(time) => time,
             Step::Done => LOOK_AGAIN,

@@ -1,5 +1,5 @@
-//! Limits: how often an address may connect and a socket, a user or the node may receive events, and how many
-//! connections there may be at a time.
+//! Limits: how often an address may connect, how often a socket, a user and all clients of the node may send events,
+//! and how many connections there may be at a time.
 //!
 //! Rate limits are GCRA buckets (`governor`). Each node counts alone: behind a load balancer that spreads one address
 //! over n nodes, the address gets up to n times the rate. No limit waits, and all memory is bounded.

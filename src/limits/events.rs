@@ -1,4 +1,4 @@
-//! Limits how often events may come: for each socket and event name, socket, user, and the node.
+//! Limits how often clients may send events: for each event name of a socket, each socket, each user, and the node.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};

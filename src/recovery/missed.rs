@@ -50,7 +50,7 @@ impl Cursor {
     }
 }
 
-/// One event of one room.
+/// One event from the page of one room.
 struct Row {
     id: u128,
     stamp: Stamp,

@@ -66,7 +66,7 @@ impl Rooms {
     /// that were visited before are left out. No session can join or leave meanwhile. Returns `None` when all blocks
     /// were visited.
     ///
-    /// `work` must not come back to the index.
+    /// `work` must not call the index.
     pub fn visit_next<T>(
         &self,
         namespace: &str,

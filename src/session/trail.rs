@@ -16,7 +16,8 @@ use place::Place;
 pub use place::{Point, Position};
 pub use tail::{Claim, Tail};
 
-/// Maximum number of rooms of a session that can be recovered.
+/// Maximum number of rooms of a session that can be recovered. With more, its client is sent a tail that it cannot
+/// return with.
 pub const MAX_ROOMS: usize = 256;
 
 /// The room that stands for the whole namespace in trails and histories. The room index does not know it.

@@ -32,7 +32,7 @@ pub struct Position {
     pub beyond: Vec<(u64, u64)>,
 }
 
-/// One room of a trail.
+/// A room of a trail: where the session began in it, and the position that it has reached.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     mark: String,
