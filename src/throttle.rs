@@ -61,8 +61,8 @@ pub struct Closing {
     pub number: u64,
 }
 
-/// Throttles events over all nodes while Redis is available, and on this node alone while it is not. Without Redis each
-/// node keeps the rate for itself, and the newest value still arrives.
+/// Throttles events over all nodes while Redis is available, and on this node alone while it is not: each node then
+/// keeps the rate for itself.
 pub struct Throttles {
     memory: Memory,
     redis: Option<Redis>,
