@@ -1,4 +1,4 @@
-//! What nodes tell each other, so that a node that drains knows how many clients the others can take.
+//! The state that nodes report to each other, so that a node that drains knows how many clients the others can take.
 
 use std::time::Duration;
 

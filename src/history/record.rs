@@ -14,7 +14,7 @@ use crate::session::RoomName;
 /// recovered across two epochs, so this keeps the epoch of a room with few events.
 const RETURNS_KEPT: Duration = Duration::from_secs(60 * 60);
 
-/// What the contract keeps of a room that an event goes to.
+/// The history and the list that the contract keeps of a room to which an event goes.
 #[derive(Debug, Clone)]
 pub struct Keeping {
     /// The room.
@@ -47,8 +47,8 @@ pub struct Recorded {
 }
 
 impl Keeping {
-    /// What to keep for a room; `None` when the contract keeps no history of it. `vars` are the variables of the room's
-    /// name.
+    /// The history and the list of a room; `None` when the contract keeps no history of it. `vars` are the variables of
+    /// the room's name.
     pub fn of(
         def: &RoomDef,
         namespace: &Arc<str>,
@@ -66,7 +66,7 @@ impl Keeping {
         })
     }
 
-    /// What to keep for a room whose history exists only for recovery.
+    /// How much history to keep of a room that has one only for recovery.
     pub fn for_returns(namespace: &Arc<str>, name: &RoomName, policy: &RecoveryPolicy) -> Self {
         Self {
             room: RoomKey { namespace: namespace.clone(), room: name.clone() },

@@ -55,7 +55,8 @@ impl Session {
         self.with(|state| state.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default())
     }
 
-    /// Whether these members can be merged into the metadata within [`MAX_NOTES_PER_SESSION`] and [`MAX_METADATA_BYTES`].
+    /// Whether these members can be merged into the metadata within [`MAX_NOTES_PER_SESSION`] and
+    /// [`MAX_METADATA_BYTES`].
     pub fn fits_metadata(&self, members: &Map<String, Value>) -> bool {
         self.with(|state| state.merged_metadata(members).is_some())
     }

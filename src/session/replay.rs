@@ -31,7 +31,7 @@ pub struct Replayed {
     pub last: u64,
 }
 
-/// What happened to a live event for one session.
+/// The result of delivering a live event to one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// The event was queued for the client.
