@@ -13,22 +13,16 @@ use super::{Closing, Due, Offer, ThrottleKey};
 pub const MAX_THROTTLED: usize = 65_536;
 
 /// The throttles of one node.
+#[derive(Default)]
 pub struct Memory {
     gates: Mutex<HashMap<ThrottleKey, Gate>>,
+    /// The newest number that was given.
     number: AtomicU64,
 }
 
 struct Gate {
     open_at: Instant,
     held: Option<Vec<u8>>,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        // Starts at the wall clock, so that numbers also grow over restarts.
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { gates: Mutex::default(), number: AtomicU64::new(u64::try_from(now.as_micros()).unwrap_or(0)) }
-    }
 }
 
 impl Memory {
@@ -79,9 +73,19 @@ impl Memory {
         Closing { held, number: self.next() }
     }
 
+    /// Numbers follow the wall clock, as those that Redis gives do, so that they also grow over restarts and where the node
+    /// numbers alone because Redis is away.
     fn next(&self) -> u64 {
-        self.number.fetch_add(1, Ordering::Relaxed) + 1
+        let now = now_us();
+        let later = |last: u64| now.max(last + 1);
+        let last = self.number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(later(last)));
+        later(last.unwrap_or_else(|last| last))
     }
+}
+
+fn now_us() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -114,6 +118,18 @@ mod tests {
         assert!((10..=12).contains(&sent.len()), "{sent:?}");
         assert!(sent.is_sorted(), "{sent:?}");
         assert_eq!(sent.last(), Some(&999));
+    }
+
+    #[test]
+    fn numbers_grow_and_are_never_behind_the_clock() {
+        let memory = Memory::default();
+        let mut last = 0;
+        for _ in 0..1000 {
+            let now = now_us();
+            let number = memory.next();
+            assert!(number > last && number >= now, "{last} {now} {number}");
+            last = number;
+        }
     }
 
     #[tokio::test(start_paused = true)]
