@@ -69,16 +69,22 @@ impl Memory {
 }
 
 impl Table {
-    /// Removes expired sessions, and the oldest ones when more than `most` are listed. Returns how many were removed
-    /// that had not expired.
+    /// Removes expired sessions, and the oldest ones when there are more than `most`. Returns how many were removed that had
+    /// not expired.
     fn prune(&mut self, now: Instant, most: usize) -> u64 {
+        let sessions = &self.sessions;
+        let is_kept = |(key, until): &(Arc<str>, Instant)| sessions.get(key).is_some_and(|entry| entry.until == *until);
+        // Most entries are of sessions that were taken: they are removed all at once, so that the list stays bounded.
+        if self.order.len() > most.saturating_mul(2) {
+            self.order.retain(is_kept);
+        }
         let mut evicted = 0;
         while let Some((key, until)) = self.order.front() {
-            let full = self.order.len() > most;
-            if *until > now && !full {
+            let kept = self.sessions.get(key).is_some_and(|entry| entry.until == *until);
+            if kept && *until > now && self.sessions.len() <= most {
                 break;
             }
-            if self.sessions.get(key).is_some_and(|entry| entry.until == *until) {
+            if kept {
                 evicted += u64::from(*until > now);
                 self.sessions.remove(key);
             }
@@ -123,5 +129,18 @@ mod tests {
         assert_eq!(memory.take(&"a".into(), "u"), Err(Failure::Unknown));
         assert!(memory.take(&"b".into(), "u").is_ok() && memory.take(&"c".into(), "u").is_ok());
         assert_eq!(memory.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).get(), 1);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_were_taken_push_none_out_and_are_not_listed_for_long() {
+        let memory = memory(2);
+        memory.keep("stays".into(), "u".into(), kept("stays"), WINDOW);
+        for _ in 0..100 {
+            memory.keep("returns".into(), "u".into(), kept("returns"), WINDOW);
+            assert!(memory.take(&"returns".into(), "u").is_ok());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(memory.table.lock().unwrap().order.len() <= 4);
+        assert_eq!(memory.take(&"stays".into(), "u"), Ok(kept("stays")));
+        assert_eq!(memory.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).get(), 0);
     }
 }
