@@ -1,7 +1,7 @@
-//! To and from the other nodes: events, requests of nodes to nodes, and who is there.
+//! Connects this node to the others: events, requests between nodes, and the list of running nodes.
 //!
-//! Redis is the only thing that nodes share; see `docs/redis.md` for every name in it. Nodes know of each other by what
-//! they say on the control channel once a second; nothing is stored, so nothing is left behind by a node that dies.
+//! Redis is the only thing that nodes share; `docs/redis.md` lists every name in it. Each node sends a heartbeat on the
+//! control channel once a second. Nothing is stored, so a node that dies leaves nothing behind.
 
 pub mod event;
 pub mod frame;
@@ -52,30 +52,30 @@ use frame::Frame;
 use members::{Hello, Members};
 use questions::Pending;
 
-/// How often a node says that it is there.
+/// How often a node sends its heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How often a node that does not hear looks whether it does again.
+/// How often a node that cannot receive messages from Redis checks whether it can again.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// At most so many requests of other nodes wait to be handled.
+/// Maximum number of requests from other nodes that wait to be handled. Further ones are dropped and counted.
 const CONTROL_BUFFER: usize = 4096;
 
-/// Handles a request of another node; it must not wait.
+/// Handles a message from another node. It must not block.
 type Handler = Arc<dyn Fn(&str, Value) + Send + Sync>;
 
 /// Takes a session out of a room.
 type Leaver = Arc<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
 
-/// What this node says of itself, beside its totals.
+/// Returns what this node reports of itself in a heartbeat, beside its totals.
 type StandingOf = Arc<dyn Fn() -> Standing + Send + Sync>;
 
-/// This node among the others.
+/// This node as a member of the cluster.
 pub struct Cluster {
     node: Arc<str>,
     rooms: Arc<Rooms>,
     members: Members,
-    /// Where they take requests of sessions.
+    /// Where the other nodes accept requests for their sessions.
     peers: Arc<Peers>,
     handlers: RwLock<HashMap<&'static str, Handler>>,
     leaver: OnceLock<Leaver>,
@@ -84,7 +84,7 @@ pub struct Cluster {
     link: Option<Link>,
 }
 
-/// What a node that is not alone has.
+/// The parts that only a node with Redis has.
 struct Link {
     redis: Redis,
     pubsub: Arc<PubSub>,
@@ -94,26 +94,27 @@ struct Link {
     conflicts: Conflicts,
 }
 
-/// What nodes tell each other.
+/// A message on the control channel.
 #[derive(Serialize, Deserialize)]
 struct Control<'a, T> {
     topic: &'a str,
     data: T,
 }
 
-// What a node says of itself; everything else is for handlers.
+// Topics that this module handles itself. Messages on all other topics go to the registered handlers.
 const HELLO: &str = "hello";
 const WHO: &str = "who";
 const BYE: &str = "bye";
 
 impl Cluster {
-    /// A node without others: the in-memory mode, complete in itself.
+    /// Creates a node without Redis and so without other nodes: the in-memory mode.
     pub fn alone(node: &str, rooms: Arc<Rooms>) -> Arc<Self> {
         Arc::new(Self::new(node, rooms, Peers::none(), None))
     }
 
-    /// A node that shares a Redis with others; it need not be there yet. `contracts` is a digest of what it serves: all nodes
-    /// must have the same.
+    /// Creates a node that shares a Redis with others. Redis need not be reachable yet. `contracts` is a digest of the
+    /// node's
+    /// contracts: all nodes must have the same ones.
     pub fn join(
         (node, contracts): (&str, &str),
         rooms: Arc<Rooms>,
@@ -155,27 +156,27 @@ impl Cluster {
         &self.node
     }
 
-    /// The way to the other nodes; `None` on a node that stands alone.
+    /// Publishes to the other nodes and receives from them; `None` on a node without Redis.
     pub fn pubsub(&self) -> Option<&Arc<PubSub>> {
         self.link.as_ref().map(|link| &link.pubsub)
     }
 
-    /// The way of events to the other nodes and back; `None` on a node that stands alone.
+    /// Sends events to the other nodes and receives theirs; `None` on a node without Redis.
     pub fn wire(&self) -> Option<&Arc<Wire>> {
         self.link.as_ref().map(|link| &link.wire)
     }
 
-    /// The nodes, this one first, and their totals.
+    /// The nodes of the cluster and their totals, this node first.
     pub fn view(&self) -> View {
         self.members.view(self.own_member())
     }
 
-    /// Nodes that cannot be in one cluster with others, as this node sees them.
+    /// The conflicts that this node sees: two nodes with one id, or nodes with different contracts.
     pub fn conflicts(&self) -> Vec<Conflict> {
         self.link.as_ref().map(|link| link.conflicts.now(Instant::now())).unwrap_or_default()
     }
 
-    /// Sets the cluster's gauges to the truth of the moment.
+    /// Sets the cluster's gauges to their current values.
     pub fn measure(&self, metrics: &Metrics) {
         let set = |gauge: &IntGaugeVec, number| gauge.with_label_values::<&str>(&[]).set(count(number));
         set(&metrics.cluster_nodes, self.view().nodes.len());
@@ -185,7 +186,8 @@ impl Cluster {
             metrics.cluster_conflicts.with_label_values(&[kind.as_str()]).set(count(number));
         }
         let Some(link) = &self.link else {
-            // Not down: there is none. An error means that it was removed before.
+            // This node uses no Redis, so no gauge may say that Redis is down. An error means that the gauge was
+            // removed before.
             let _ = metrics.redis_up.remove_label_values::<&str>(&[]);
             return;
         };
@@ -195,45 +197,46 @@ impl Cluster {
         set(&metrics.redis_up, usize::from(link.redis.health().is_good()));
     }
 
-    /// What this node tells the others of itself, from now on.
+    /// Sets the function that returns this node's standing for each heartbeat. To be called once.
     pub fn stand(&self, standing: impl Fn() -> Standing + Send + Sync + 'static) {
         let _ = self.standing.set(Arc::new(standing));
     }
 
-    /// What the other nodes have said of themselves.
+    /// The standings that the other nodes sent with their last heartbeats.
     pub fn standings(&self) -> Vec<Standing> {
         self.members.standings()
     }
 
-    /// Tells the others how this node is now, before its next heartbeat.
+    /// Sends a heartbeat now, without waiting for the next one to be due.
     pub async fn tell_now(&self) {
         self.say_once().await;
     }
 
-    /// Handles what other nodes tell on a topic. A node's own messages are not handled by itself.
+    /// Registers the handler of messages that other nodes send on a topic. A node does not handle its own messages.
     pub fn on(&self, topic: &'static str, handler: impl Fn(&str, Value) + Send + Sync + 'static) {
         self.handlers.write().expect("no panic while held").insert(topic, Arc::new(handler));
     }
 
-    /// Tells all other nodes, at most once. Returns what became of it as soon as Redis has answered.
+    /// Sends a message to all other nodes, at most once. Returns as soon as Redis has answered, and says whether Redis
+    /// took it.
     pub async fn tell(&self, topic: &str, data: &impl Serialize) -> Told {
         self.tell_counted(topic, data).await.0
     }
 
-    /// As [`Cluster::tell`], and how many other nodes have heard it, known ones or not.
+    /// Like [`Cluster::tell`]. Also returns how many other nodes received the message, unknown nodes included.
     async fn tell_counted(&self, topic: &str, data: &impl Serialize) -> (Told, usize) {
         let Some(link) = &self.link else { return (Told::Alone, 0) };
         let Ok(body) = serde_json::to_vec(&Control { topic, data }) else {
             return (Told::NotCarried(NotCarried::Refused.as_str()), 0);
         };
         match link.pubsub.tell_counted(&link.control, &body).await {
-            // This node listens, too.
+            // This node is subscribed to the channel as well.
             Ok(heard) => (Told::Carried, heard.saturating_sub(1)),
             Err(why) => (Told::NotCarried(why.as_str()), 0),
         }
     }
 
-    /// Tells the others that this node goes.
+    /// Stops answering other servers, and tells the other nodes that this node leaves.
     pub async fn leave(&self) {
         if let Some(wire) = self.wire() {
             wire.leave().await;
@@ -302,7 +305,8 @@ impl Cluster {
         let mut asked = false;
         while let Some(link) = self.link.as_ref().filter(|link| !link.redis.is_closed()) {
             let health = link.redis.health();
-            // A node that does not hear must not call the others gone, nor be expected to hear.
+            // A node that cannot receive must not take the others' silence for their end, nor tell them that it
+            // listens.
             if !health.hears() || !link.redis.subscriber().is_complete() {
                 asked = false;
                 tokio::time::sleep(LOOK).await;

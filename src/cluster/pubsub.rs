@@ -1,8 +1,9 @@
-//! Publishing to the other nodes without waiting for Redis, and hearing from them.
+//! Publishes to the other nodes without waiting for Redis, and receives what they publish.
 //!
-//! [`PubSub::publish`] returns at once. One task writes in the order of the calls and keeps many publishes in
-//! flight; what does not get through is counted once, with its reason, and told by the receipt. Each publish has a
-//! number, so that the others count exactly what they missed.
+//! [`PubSub::publish`] returns at once. One task writes in the order of the calls and keeps many publishes in flight. A
+//! publish that does not get through is counted once, with its reason, and its receipt says so. Each publish has a
+//! number,
+//! so that the other nodes count exactly what they missed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -23,32 +24,32 @@ use crate::publish::{NotCarried, Receipt};
 use crate::redis::{Budget, Kind, Losses, MAX_PUBLISH_BYTES, Message, Redis, Taken};
 use crate::telemetry::metrics::Metrics;
 
-/// At most so many publishes are on their way to Redis and back.
+/// Maximum number of publishes that were sent to Redis and are not answered yet.
 const MAX_IN_FLIGHT: usize = 2048;
 
-/// At most so many rooms' newest numbers are told at once.
+/// Maximum number of quiet channels whose newest numbers go into one heartbeat.
 const MAX_HEADS: usize = 128;
 
-/// After Redis was away, what is published waits for so long until every node that is known listens again.
+/// After a reconnection to Redis, publishes wait at most this long until every known node is subscribed again.
 const LISTENERS_WAIT: Duration = Duration::from_secs(1);
 
-/// How often it is asked who listens, meanwhile.
+/// How often Redis is asked for the number of subscribers during that wait.
 const LISTENERS_ASK: Duration = Duration::from_millis(10);
 
-/// A node's sharded pub/sub.
+/// A node's publishes and subscriptions in Redis.
 pub struct PubSub {
     redis: Redis,
     origin: Origin,
     metrics: Arc<Metrics>,
-    // The numbers and the queue change together, so that numbers leave in order.
+    // One lock guards the numbers and the queue, so that messages leave in the order of their numbers.
     outgoing: Mutex<Outgoing>,
     gaps: Arc<Mutex<Gaps>>,
     listeners: Listeners,
-    /// What arrives waits there.
+    /// The queues of the subscriptions: received messages wait there to be handled.
     incoming: Mutex<Vec<mpsc::WeakSender<Incoming>>>,
 }
 
-/// How many nodes are known to listen to a channel, this one included.
+/// For each channel, how many nodes are known to listen to it, this node included.
 type Listeners = Arc<RwLock<HashMap<Arc<str>, usize>>>;
 
 struct Outgoing {
@@ -59,30 +60,30 @@ struct Outgoing {
 
 struct Job {
     channel: Arc<str>,
-    /// How its subscribers listen.
+    /// How the receivers are subscribed to the channel.
     kind: Kind,
     frame: Bytes,
     counted: bool,
     queued: Instant,
-    /// Given back when Redis has answered, or is not waited for any more.
+    /// Released when Redis has answered, or when the writer stops waiting for the answer.
     _bytes: Taken,
     done: oneshot::Sender<Result<usize, NotCarried>>,
 }
 
-/// Resolves to how many connections have heard a message.
+/// Resolves to the number of connections that received a message.
 type Heard = oneshot::Receiver<Result<usize, NotCarried>>;
 
-/// A message of another node.
+/// A message from another node.
 #[derive(Debug)]
 pub struct Incoming {
     /// The channel.
     pub channel: Arc<str>,
-    /// Who sent it, when, and what.
+    /// The sender, the time and the content.
     pub frame: Frame,
 }
 
 impl PubSub {
-    /// Begins to write. `buffer` bounds what waits to be written.
+    /// Starts the task that writes to Redis. At most `buffer` messages wait to be written.
     pub fn start(redis: Redis, node: &str, metrics: Arc<Metrics>, buffer: usize) -> Arc<Self> {
         let (queue, jobs) = mpsc::channel(buffer);
         let listeners = Listeners::default();
@@ -96,15 +97,17 @@ impl PubSub {
         Arc::new(Self { redis, origin, metrics, outgoing, gaps: Arc::default(), listeners, incoming: Mutex::default() })
     }
 
-    /// This node, as the others know it.
+    /// This node's id and run, which are in every message that it publishes.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Publishes an event: numbered, and counted when it does not get through. `body` is not asked while Redis is away.
+    /// Publishes an event. It gets a number, and it is counted if it does not get through. `body` is not called while
+    /// Redis is
+    /// away.
     ///
     /// # Errors
-    /// At once when Redis is known to be away or the buffer is full. Otherwise the receipt tells.
+    /// Fails at once when Redis is known to be away or the buffer is full. The receipt reports every later failure.
     pub fn publish<B: AsRef<[u8]>>(&self, channel: &Arc<str>, body: impl FnOnce() -> B) -> Result<Receipt, NotCarried> {
         self.publish_as(
             Kind::Sharded,
@@ -114,7 +117,8 @@ impl PubSub {
         )
     }
 
-    /// Publishes an event in another form: `body` makes what needs no number, `frame` adds it. See [`PubSub::publish`].
+    /// Publishes an event in another format: `body` makes the part that needs no number, `frame` adds the number. See
+    /// [`PubSub::publish`].
     ///
     /// # Errors
     /// As [`PubSub::publish`]; [`NotCarried::Refused`] when there is no body.
@@ -127,7 +131,7 @@ impl PubSub {
     ) -> Result<Receipt, NotCarried> {
         let body = self.redis.can_publish().then(body);
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
-        // What is not carried has a number too: the other nodes have missed it.
+        // An event that is not sent gets a number too: the other nodes have missed it and must count it.
         let number = outgoing.numbers.next(channel, Instant::now());
         let body = match body {
             Some(Some(body)) => body,
@@ -138,7 +142,7 @@ impl PubSub {
         outgoing.send(kind, channel, frame, true).map(receipt).map_err(|why| self.count(why))
     }
 
-    /// Tells something that may be lost: not numbered, not counted.
+    /// Publishes a message that may be lost: it has no number and is not counted.
     ///
     /// # Errors
     /// As [`PubSub::publish`].
@@ -146,7 +150,9 @@ impl PubSub {
         self.send_as(Kind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))
     }
 
-    /// As [`PubSub::tell`]. Waits for Redis, and returns how many nodes have heard it, this one among them if it listens.
+    /// Like [`PubSub::tell`], but waits for Redis. Returns how many nodes received the message, this node included if
+    /// it
+    /// listens.
     ///
     /// # Errors
     /// As [`PubSub::publish`].
@@ -156,7 +162,7 @@ impl PubSub {
             .unwrap_or(Err(NotCarried::Away))
     }
 
-    /// Publishes bytes of another protocol as they are.
+    /// Publishes bytes of another protocol unchanged.
     ///
     /// # Errors
     /// As [`PubSub::publish`].
@@ -171,8 +177,9 @@ impl PubSub {
         self.outgoing.lock().expect("no panic while held").send(kind, channel, bytes, false)
     }
 
-    /// The messages of other nodes on a channel, in order; `buffer` of them may wait. A subscription that is asked for while
-    /// Redis is away begins when it comes.
+    /// Subscribes to the messages of other nodes on a channel; they arrive in order. At most `buffer` messages wait;
+    /// further
+    /// ones are dropped and counted. A subscription that is made while Redis is away begins when Redis is back.
     pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
         let (queue, incoming) = mpsc::channel(buffer);
         self.incoming.lock().expect("no panic while held").push(queue.downgrade());
@@ -187,18 +194,19 @@ impl PubSub {
         incoming
     }
 
-    /// Reads what other nodes published.
+    /// Returns a reader of the messages that other nodes publish.
     pub(super) fn reader(&self) -> Reader {
         let losses = self.redis.subscriber().losses().clone();
         Reader { own: self.origin.clone(), metrics: self.metrics.clone(), gaps: self.gaps.clone(), losses }
     }
 
-    /// Who counts what never arrived.
+    /// The record from which messages that never arrived are counted.
     pub(super) fn gaps(&self) -> &Arc<Mutex<Gaps>> {
         &self.gaps
     }
 
-    /// The messages on a channel of another protocol, our own included, each turned into a `T`.
+    /// Subscribes to a channel of another protocol, and turns each message into a `T`. This node's own messages arrive
+    /// as well.
     pub fn subscribe_plain<T: Send + 'static>(
         &self,
         channel: &Arc<str>,
@@ -220,7 +228,7 @@ impl PubSub {
         self.redis.subscriber().unsubscribe(channel);
     }
 
-    /// How many connections are subscribed to a channel, on the Redis node that has it.
+    /// How many connections are subscribed to a channel, on the Redis server that holds the channel.
     ///
     /// # Errors
     /// When Redis does not answer.
@@ -228,7 +236,7 @@ impl PubSub {
         subscribers(&self.redis, channel).await
     }
 
-    /// How many messages wait to be written to Redis, and how many of other nodes wait to be handled.
+    /// How many messages wait to be written to Redis, and how many received messages wait to be handled.
     pub(super) fn waiting(&self) -> (usize, usize) {
         let depth = |queue: &mpsc::Sender<Incoming>| queue.max_capacity() - queue.capacity();
         let outgoing = self.outgoing.lock().expect("no panic while held");
@@ -239,19 +247,22 @@ impl PubSub {
         (towards, incoming.iter().filter_map(mpsc::WeakSender::upgrade).map(|queue| depth(&queue)).sum())
     }
 
-    /// The channels that this node listens to, our own protocol only.
+    /// The channels for frames that this node listens to for as long as it runs.
     pub(super) fn listens(&self) -> Vec<Arc<str>> {
         self.gaps.lock().expect("no panic while held").listens()
     }
 
-    /// Sets how many nodes are known to listen to each channel: a publish that fewer hear is not carried.
+    /// Sets how many nodes are known to listen to each channel. A publish that fewer connections receive counts as not
+    /// carried.
     pub(super) fn expect_listeners(&self, listeners: HashMap<Arc<str>, usize>) {
         *self.listeners.write().expect("no panic while held") = listeners;
     }
 
-    /// The newest number on each channel that all nodes hear, 0 before the first, and on rooms that have fallen quiet, for
-    /// the others to compare with what they got.
-    /// Beside them: how many runs of numbers it has begun.
+    /// The newest number on each channel that every node listens to (0 before the first), and on channels that have
+    /// fallen
+    /// quiet. The other nodes compare the numbers with what they received.
+    ///
+    /// The second value is how many runs of numbers this node has begun.
     pub(super) fn heads(&self) -> (HashMap<Arc<str>, u64>, u32) {
         let listens = self.listens();
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
@@ -289,7 +300,7 @@ async fn subscribers(redis: &Redis, channel: &str) -> Result<u64, Error> {
     Ok(count)
 }
 
-/// When a frame was sent. A sender whose clock is ahead has sent it now.
+/// When a frame was sent, by this node's clock. If the sender's clock is ahead, the result is the present moment.
 fn sent(frame: &Frame) -> Sent {
     let now = Instant::now();
     Sent { at: now.checked_sub(frame.age()).unwrap_or(now), uptime: frame.uptime() }
@@ -302,7 +313,7 @@ fn count_missed(metrics: &Metrics, losses: &Losses, missing: u64) {
     }
 }
 
-/// Reads what other nodes published.
+/// Reads the frames of other nodes and counts those that are missing.
 #[derive(Clone)]
 pub(super) struct Reader {
     own: Origin,
@@ -314,7 +325,9 @@ pub(super) struct Reader {
 // === impl Reader ===
 
 impl Reader {
-    /// The frame; `None` when it is our own or cannot be read. Counts what was missed before it.
+    /// Reads a frame. Returns `None` if the frame is our own, cannot be read, or arrives after a newer one. Counts the
+    /// frames
+    /// that are missing before it.
     pub(super) fn read(&self, message: &Message) -> Option<Frame> {
         self.read_frame(&message.channel, message.body.clone())
     }
@@ -368,7 +381,7 @@ struct Writer {
     listeners: Listeners,
 }
 
-/// Writes in order, and keeps many publishes in flight.
+/// Writes messages in their order, and keeps many publishes in flight.
 async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
     let mut in_flight = FuturesUnordered::new();
     let mut connections = 0;
@@ -380,11 +393,11 @@ async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
                 let Some(job) = job else { break };
                 if writer.redis.connections() != connections && writer.redis.can_publish() {
                     connections = writer.redis.connections();
-                    // Giving up is right as well: receipts then say who did not hear.
+                    // A time-out is no error here: receipts then report the publishes that not all nodes received.
                     let _ = tokio::time::timeout(LISTENERS_WAIT, writer.listeners_are_back()).await;
                 }
                 let mut sending = Box::pin(writer.clone().send(job));
-                // The first poll hands the command to fred: polled here, commands are handed over in order.
+                // The first poll hands the command to fred. Polling here keeps the commands in order.
                 if futures_util::poll!(&mut sending).is_pending() {
                     in_flight.push(sending);
                 }
@@ -406,7 +419,7 @@ impl Writer {
             };
             match sent {
                 Ok(heard) if job.counted && heard < self.expected(&job.channel) => Err(NotCarried::Unheard),
-                // A publisher that waits for the answer is told only of what a primary took.
+                // A caller that waits for the receipt gets a success only if a primary took the publish.
                 Ok(heard) if job.counted && !job.done.is_closed() => self.proven().await.map(|()| heard),
                 Ok(heard) => Ok(heard),
                 Err(error) => {
@@ -425,16 +438,18 @@ impl Writer {
             }
             _ => {}
         }
-        // The publisher may not want to know.
+        // The caller may have dropped the receipt.
         let _ = job.done.send(outcome);
     }
 
-    /// Whether the server that took the publish is the primary: a replica reaches only those who have not left it.
+    /// Checks that the server that took the publish is the primary. A replica reaches only the nodes that are still
+    /// connected
+    /// to it.
     async fn proven(&self) -> Result<(), NotCarried> {
         self.redis.proves_primary().await.map_err(|error| classify(&error))
     }
 
-    /// Waits until every node that is known listens to what it listened to.
+    /// Waits until each channel has as many subscribers as nodes are known to listen to it.
     async fn listeners_are_back(&self) {
         while self.redis.can_publish() && !self.all_listen().await {
             tokio::time::sleep(LISTENERS_ASK).await;
@@ -458,7 +473,7 @@ impl Writer {
 
 fn classify(error: &Error) -> NotCarried {
     match error.kind() {
-        // Written, perhaps carried out, but the connection broke before the answer.
+        // The command was written and perhaps carried out, but no answer came: it timed out, or the connection broke.
         ErrorKind::Timeout | ErrorKind::IO => NotCarried::Timeout,
         // Not written: fred knew that there is no connection.
         ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => NotCarried::Away,

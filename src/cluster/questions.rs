@@ -1,7 +1,8 @@
-//! Events that clients are asked to acknowledge, on every node.
+//! Asks clients on every node to acknowledge an event, and collects their answers.
 //!
-//! The node that is asked asks its own clients and tells the other nodes; each of these asks its own, and tells what it
-//! was answered once all have answered or the time is over. Nothing is kept beyond that time.
+//! The node that gets the request asks its own clients and sends the question to the other nodes. Each of these asks
+//! its
+//! own clients, and sends their answers back once all have answered or the time is over. Nothing is kept after that.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -26,28 +27,28 @@ use crate::session::RoomName;
 const ASK: &str = "ask";
 const TOLD: &str = "acknowledged";
 
-/// At most so many bytes of acknowledgements are told by a node.
+/// Maximum size of the acknowledgements that a node collects for one question, in bytes.
 const MAX_BYTES: usize = 8 << 20;
 
-/// How long the answers of other nodes may take to come here, beyond the time that the clients have.
+/// How long the answers of other nodes may arrive after the clients' deadline.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Clients are given no more time for a question of another node.
+/// The longest time that clients get to answer a question from another node.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How long a node that has heard a question and is not known has to say that it is there.
+/// How long a node that is not known, but has received a question, may take to send a heartbeat.
 const INTRODUCTION: Duration = super::HEARTBEAT;
 
-/// Questions make this node ask who is there once in this time.
+/// Questions make this node ask at most once in this time which nodes there are.
 const WHO_PAUSE: Duration = Duration::from_millis(100);
 
-/// So many nodes may speak that were not known when the question was put.
+/// Room in the queue of answers for nodes that were not known when the question was sent.
 const MARGIN_NODES: usize = 64;
 
-/// At most so many questions of other nodes are worked on at once.
+/// Maximum number of questions from other nodes that this node works on at once.
 const MAX_FOREIGN: usize = 256;
 
-/// A question as it is told to the other nodes.
+/// A question as the other nodes receive it.
 #[derive(Serialize, Deserialize)]
 struct Ask {
     id: String,
@@ -57,27 +58,27 @@ struct Ask {
     patience_ms: u64,
 }
 
-/// What a node tells of its clients.
+/// A node's answer: how many of its clients were asked, and what they said.
 #[derive(Serialize, Deserialize)]
 struct Tell {
     id: String,
     asked: usize,
     not_asked: usize,
     too_large: usize,
-    /// Ids of clients with the text and the attachments (base64) of what they said.
+    /// For each client that answered: its id, and the text and the attachments (base64) of its answer.
     said: Vec<(Option<String>, String, Vec<String>)>,
 }
 
-/// Where a node's word goes, with the node's id.
+/// Takes the answers of nodes, each with the node's id.
 type Asker = mpsc::Sender<(Arc<str>, Tell)>;
 
-/// Questions that are worked on here.
+/// The questions that this node works on.
 pub(super) struct Pending {
-    /// Who waits for other nodes, by the question's id.
+    /// Callers that wait for answers of other nodes, by the question's id.
     waiting: Mutex<HashMap<String, Asker>>,
     /// Permits to work on questions of other nodes.
     foreign: Arc<Semaphore>,
-    /// When a question last made this node ask who is there.
+    /// When a question last made this node ask which nodes there are.
     asked_who: Mutex<Option<Instant>>,
 }
 
@@ -88,7 +89,9 @@ impl Default for Pending {
 }
 
 impl Pending {
-    /// Whether it may be asked now who is there: every node answers it, so many questions at once ask it once.
+    /// Whether this node may ask now which nodes there are. Every node answers that, so questions that are put at the
+    /// same time
+    /// share one such request.
     fn may_ask_who(&self) -> bool {
         let mut asked = self.asked_who.lock().expect("no panic while held");
         let now = Instant::now();
@@ -101,7 +104,9 @@ impl Pending {
 }
 
 impl Cluster {
-    /// Lets this node ask its clients for other nodes, and hear what these tell. To be called once, before clients connect.
+    /// Lets this node ask its clients on behalf of other nodes, and receive the answers of other nodes. To be called
+    /// once,
+    /// before clients connect.
     pub(super) fn answer_questions(self: &Arc<Self>) {
         let cluster = Arc::downgrade(self);
         self.on(ASK, move |node, data| match (serde_json::from_value::<Ask>(data), cluster.upgrade()) {
@@ -112,7 +117,7 @@ impl Cluster {
         let cluster = Arc::downgrade(self);
         self.on(TOLD, move |node, data: Value| {
             let (Some(cluster), Ok(tell)) = (cluster.upgrade(), serde_json::from_value::<Tell>(data)) else { return };
-            // Every node hears it; one has asked.
+            // Every node receives the answer. Only the node that asked has an entry for it.
             let waiting = cluster.pending.waiting.lock().expect("no panic while held");
             if let Some(asker) = waiting.get(&tell.id) {
                 let _ = asker.try_send((node.into(), tell));
@@ -129,7 +134,8 @@ impl Cluster {
                 let until = deadline(ask.patience_ms);
                 ask_here(&cluster.rooms, &ask.namespace, &ask.rooms, &event, until).await
             } else {
-                // Told and counted where the question was put.
+                // Too many questions are open. The node that asked learns how many clients were not asked, and counts
+                // them.
                 let not_asked = cluster.rooms.count(&ask.namespace, &ask.rooms, &[]);
                 Acknowledged { not_asked, ..Acknowledged::default() }
             };
@@ -137,7 +143,7 @@ impl Cluster {
         });
     }
 
-    /// Asks the clients that are selected, on every node.
+    /// Asks the selected clients on every node.
     pub(super) async fn ask_everywhere(&self, question: Question) -> Acknowledged {
         let Question { selection, event, patience } = question;
         let namespace: Arc<str> = selection.namespace.as_str().into();
@@ -147,9 +153,9 @@ impl Cluster {
             return ask_here(&self.rooms, &namespace, &rooms, &event, until).await;
         }
         let id = uuid::Uuid::new_v4().to_string();
-        // Each of them speaks once, and perhaps one or another that is not known yet.
+        // Each known node answers once; a few nodes that are not known yet may answer as well.
         let (asker, told) = mpsc::channel(self.others().count() + MARGIN_NODES);
-        // Before anybody is asked: a node may answer at once.
+        // The entry must exist before the question is sent: a node may answer at once.
         let _entry = Entry::new(&self.pending, &id, asker);
         let ask = Ask {
             id: id.clone(),
@@ -182,10 +188,11 @@ impl Cluster {
         total
     }
 
-    /// Adds up what other nodes tell, until each has told. Returns those that have not.
+    /// Adds up the answers of other nodes until each has answered or the time is over. Returns the nodes that have not.
     ///
-    /// More connections may have heard the question than nodes are known: a node that has just come, or the connection of one
-    /// that is gone. A node that is there says so within [`INTRODUCTION`].
+    /// More connections may have received the question than nodes are known: a node has just started, or the connection
+    /// of a
+    /// node that is gone is still open. A running node sends a heartbeat within [`INTRODUCTION`].
     async fn collect(
         &self,
         total: &mut Acknowledged,
@@ -225,20 +232,20 @@ impl Cluster {
         self.view().nodes.into_iter().skip(1).map(|member| member.node.into())
     }
 
-    /// Whether all that are selected are clients that are known to be here: nobody else need be asked.
+    /// Whether all selected clients are known to be connected to this node, so that no other node need be asked.
     fn has_all(&self, namespace: &str, rooms: &[RoomName]) -> bool {
         rooms.iter().all(|room| crate::room::is_socket_room(room) && self.rooms.has_members(namespace, room))
     }
 }
 
-/// When a question of another node ends, whatever that says.
+/// When a question from another node ends: after at most `LONGEST`, whatever the question says.
 fn deadline(patience_ms: u64) -> Instant {
     Instant::now() + Duration::from_millis(patience_ms).min(LONGEST)
 }
 
-/// Asks clients of this node, each once, and waits for them until then.
+/// Asks clients of this node, each once, and waits for their answers until the deadline.
 async fn ask_here(rooms: &Rooms, namespace: &str, to: &[RoomName], event: &Event, until: Instant) -> Acknowledged {
-    // Nobody selected is nobody, not everybody.
+    // An empty selection means no client. `recipients` would take it for every client.
     let sessions = if to.is_empty() { Vec::new() } else { rooms.recipients(namespace, to, &[]) };
     let mut asked = Asked::of(&sessions, event);
     let mut done =
@@ -256,7 +263,7 @@ async fn ask_here(rooms: &Rooms, namespace: &str, to: &[RoomName], event: &Event
     done
 }
 
-/// A place among those who wait, as long as this is there.
+/// An entry in `Pending::waiting`, which is removed when this is dropped.
 struct Entry<'a> {
     pending: &'a Pending,
     id: &'a str,

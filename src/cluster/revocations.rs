@@ -1,8 +1,12 @@
-//! Revocations on every node: told to the others at once, and read again from Redis whenever its number of the last change
-//! is not the one that this node knows, so that nothing is missed by a node that did not hear.
+//! Keeps revocations the same on every node.
 //!
-//! What is revoked while Redis is away holds here at once, and is stored when Redis is back. What Redis has lost, the nodes
-//! that know it bring back.
+//! A node tells the others of each change at once. Redis stores all revocations and the number of the last change. A
+//! node
+//! that knows another number reads them again, so that a node that missed a message catches up.
+//!
+//! A revocation that is made while Redis is away holds on this node at once, and is stored when Redis is back. If Redis
+//! has
+//! lost revocations, the nodes that know them store them again.
 
 mod store;
 
@@ -26,19 +30,19 @@ use crate::session::Session;
 
 const TOPIC: &str = "revoke";
 
-/// How often a node asks Redis whether it has missed something.
+/// How often a node checks in Redis whether it has missed a change.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// The same, as long as it has never been told: at its start, and when Redis was away.
+/// The same while no check has succeeded: at the node's start, and while Redis is away.
 const CHECK_SOON: Duration = Duration::from_millis(50);
 
-/// So many changes go into one message or write.
+/// Maximum number of changes in one message or write.
 const BATCH: usize = 500;
 
 /// Disconnects a session whose token no longer holds.
 pub type EndSession = Arc<dyn Fn(&Arc<Session>) + Send + Sync>;
 
-/// Revokes, here and on the other nodes.
+/// Revokes users, tokens and sockets, here and on the other nodes.
 pub struct ClusterRevoker {
     cluster: Arc<Cluster>,
     set: Arc<Revocations>,
@@ -46,21 +50,21 @@ pub struct ClusterRevoker {
     store: Option<Store>,
     end: OnceLock<EndSession>,
     state: Mutex<State>,
-    /// Something may have been missed.
+    /// Wakes the task that catches up with the store.
     behind: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// What this node knows of the store.
+    /// The newest version of the store that this node knows.
     version: Option<Version>,
     /// Changes that the store does not have yet; at most [`MAX_REVOCATIONS`].
     unsaved: HashMap<Subject, Option<Revocation>>,
-    /// Subjects that changed while the store was being read: what was read may be older.
+    /// Subjects that changed while the store was being read. What was read of them may be out of date, and is ignored.
     touched: Option<HashSet<Subject>>,
 }
 
-/// What nodes tell each other.
+/// Changes, as one node tells them to the others.
 #[derive(Serialize, Deserialize)]
 struct Message {
     epoch: String,
@@ -69,7 +73,9 @@ struct Message {
 }
 
 impl ClusterRevoker {
-    /// Begins to hear of revocations and, with Redis, to keep them there. `end` disconnects a session. Needs a Tokio runtime.
+    /// Starts to receive revocations from other nodes and, with Redis, to store them. `end` disconnects a session.
+    /// Needs a
+    /// Tokio runtime.
     pub fn start(
         cluster: &Arc<Cluster>,
         set: &Arc<Revocations>,
@@ -98,7 +104,7 @@ impl ClusterRevoker {
         revoker
     }
 
-    /// Makes changes: here, in Redis, and known to the others.
+    /// Applies changes on this node, stores them in Redis, and tells the other nodes.
     async fn change(&self, mut changes: Vec<Change>) -> Result<Revoked, DirectoryError> {
         let more = changes.iter().filter(|(_, revocation)| revocation.is_some()).count();
         if more > 0 && !self.set.has_room_for(more) {
@@ -122,7 +128,7 @@ impl ClusterRevoker {
         Ok(Revoked { changed, local, remote: told })
     }
 
-    /// Stores changes and tells them.
+    /// Stores changes in Redis and tells the other nodes.
     async fn publish(&self, changes: &[Change]) -> Told {
         let Some(store) = &self.store else { return Told::Alone };
         match store.write(changes).await {
@@ -130,10 +136,10 @@ impl ClusterRevoker {
                 let (epoch, number) = (version.epoch.clone(), version.number);
                 self.advance(version);
                 let message = Message { epoch, number, changes: changes.to_vec() };
-                // Whoever does not hear it finds the number in Redis.
+                // A node that misses this message finds the new number in Redis.
                 self.cluster.tell(TOPIC, &message).await
             }
-            // It holds here; the others and Redis do not learn of it.
+            // The change holds on this node. The other nodes and Redis do not learn of it.
             Err(StoreError::Full) => Told::NotCarried("full"),
             Err(StoreError::Away) => {
                 self.with(|state| {
@@ -163,7 +169,7 @@ impl ClusterRevoker {
         }
     }
 
-    /// Notes a version that is the next one; another one shows that something was missed.
+    /// Notes a version that follows the known one. A later one shows that something was missed, so the node catches up.
     fn advance(&self, version: Version) {
         let is_next = self.with(|state| {
             let known = state.version.get_or_insert_default();
@@ -191,7 +197,7 @@ impl ClusterRevoker {
         }
     }
 
-    /// The sessions of this node that revocations among these concern.
+    /// The sessions of this node that the revocations among these changes end.
     fn ending(&self, changes: &[Change]) -> Vec<Arc<Session>> {
         let mut found = Vec::new();
         let mut tokens = HashSet::new();
@@ -219,7 +225,7 @@ impl ClusterRevoker {
         found
     }
 
-    /// A socket that is revoked takes its token along: else its client would be back at once.
+    /// Returns a revocation of the token for each socket that is revoked. Otherwise its client could come back at once.
     fn tokens_of(&self, sessions: &[Arc<Session>], changes: &[Change]) -> Vec<Change> {
         let by_socket: HashMap<&str, Revocation> = changes
             .iter()
@@ -249,7 +255,7 @@ impl ClusterRevoker {
         count
     }
 
-    /// Catches up with the store. False when Redis is away.
+    /// Brings this node and the store to the same state. Returns false when Redis is away.
     async fn catch_up(&self) -> bool {
         let Some(store) = &self.store else { return true };
         self.set.forget_ended(SystemTime::now());
@@ -284,7 +290,7 @@ impl ClusterRevoker {
         done.is_ok()
     }
 
-    /// Stores what could not be stored before.
+    /// Stores the changes that could not be stored before, and tells the other nodes.
     async fn save(&self, store: &Store) -> Result<(), StoreError> {
         loop {
             let batch: Vec<Change> = self.with(|state| {
@@ -306,7 +312,7 @@ impl ClusterRevoker {
         }
     }
 
-    /// Makes this node's set what the store has, except for what changed meanwhile.
+    /// Makes this node's set equal to the store, except for subjects that change during the read.
     async fn load(&self, store: &Store) -> Result<(), StoreError> {
         self.with(|state| state.touched = Some(HashSet::new()));
         let read = store.read().await;
@@ -339,7 +345,7 @@ fn spared(revocation: &Revocation, session: &Session) -> bool {
     revocation.spares(crate::auth::issued_at(session.user().claims.get("iat").as_ref()))
 }
 
-/// Looks again and again whether something was missed, as long as anybody revokes.
+/// Checks again and again whether something was missed, until the revoker is dropped or Redis is closed.
 async fn keep_up(revoker: std::sync::Weak<ClusterRevoker>) {
     loop {
         let pause = match revoker.upgrade() {
@@ -351,7 +357,7 @@ async fn keep_up(revoker: std::sync::Weak<ClusterRevoker>) {
                 }
                 let pause = if done { CHECK } else { CHECK_SOON };
                 let _ = tokio::time::timeout(pause, revoker.behind.notified()).await;
-                // A burst of changes is read once.
+                // Changes that come in quick succession are read together.
                 Duration::from_millis(10)
             }
             None => return,

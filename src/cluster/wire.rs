@@ -1,10 +1,14 @@
-//! How events travel between nodes, and who hears which.
+//! Sends events to the other nodes and receives theirs.
 //!
-//! A node hears what concerns everybody, and the rooms that have members on it. What goes to one room is published on that
-//! room's channel; everything else on the namespace's. All channels of a namespace share one queue, so that what one
-//! node published is delivered in its order.
+//! A node subscribes to the channel of every namespace, and to the channels of the rooms that have members on it. An
+//! event
+//! for one room is published on that room's channel, every other event on the channel of the namespace. All channels of
+//! a
+//! namespace share one queue, so that events of one node are delivered in the order in which it published them.
 //!
-//! Two forms are understood always and one is spoken (`redis.wire`): frames of our own over sharded pub/sub, and Socket.IO's.
+//! A node reads two formats and writes one of them (`redis.wire`): our own frames over sharded pub/sub, and
+//! Socket.IO's. It
+//! reads Socket.IO's format unless `redis.socketio_key` is empty.
 
 mod intake;
 mod library;
@@ -37,10 +41,10 @@ pub use library::{Foreign, Requests};
 use names::Names;
 use servers::Asking;
 
-/// Delivers to the clients of this node.
+/// Delivers an event to the clients of this node.
 type Deliver = dyn Fn(&Outgoing) -> Carried + Send + Sync;
 
-/// The way of events to the other nodes and back.
+/// Sends events to the other nodes and receives theirs.
 pub struct Wire {
     pubsub: Arc<PubSub>,
     redis: Redis,
@@ -50,28 +54,29 @@ pub struct Wire {
     socketio: Option<SocketIoKeys>,
     speaks: config::Wire,
     spaces: HashMap<Arc<str>, Space>,
-    /// Permits to ask clients for other servers.
+    /// Permits to ask this node's clients on behalf of other servers.
     answering: Arc<Semaphore>,
     asking: Asking,
     bridge: OnceLock<Arc<Bridge>>,
     leaver: OnceLock<Leaver>,
-    /// Reads what processes of another library ask.
+    /// Parses requests from processes that use another library.
     library: OnceLock<Arc<dyn Requests>>,
 }
 
-/// A namespace.
+/// The channels and the queue of one namespace.
 struct Space {
     namespace: Arc<str>,
-    /// Our name among Socket.IO's servers.
+    /// The id by which Socket.IO's servers know this node.
     uid: String,
     frames: Arc<str>,
     broadcasts: Arc<str>,
     requests: Arc<str>,
-    /// Where socketioxide's adapter and emitter ask: under `redis.socketio_key`, and under our own prefix. None where other
-    /// servers are not heard.
+    /// Channels on which socketioxide's adapter and emitter send requests: under `redis.socketio_key`, and under our
+    /// own
+    /// prefix. Empty if `redis.socketio_key` is empty.
     library: Vec<Arc<str>>,
     responses: Arc<str>,
-    /// Where servers answer this node alone, if they choose to.
+    /// Channel on which servers may answer this node alone.
     own_responses: Arc<str>,
     intake: Arc<Intake>,
     incoming: Mutex<Option<mpsc::Receiver<Item>>>,
@@ -116,7 +121,7 @@ impl Wire {
         })
     }
 
-    /// Hands an event to the other processes.
+    /// Publishes an event to the other nodes and servers, without waiting for Redis.
     pub fn publish(&self, outgoing: &Outgoing, reach: Reach) -> Remote {
         let Some(space) = self.spaces.get(&outgoing.namespace) else { return Remote::Alone };
         let handed = match (self.speaks, &self.socketio, reach) {
@@ -163,7 +168,9 @@ impl Wire {
         })
     }
 
-    /// Begins to hear, and to follow the rooms that have members here. To be called once; needs a Tokio runtime.
+    /// Subscribes to the node's channels, delivers what arrives, and from now on follows the rooms that have members on
+    /// this
+    /// node. To be called once; needs a Tokio runtime.
     pub fn receive(self: &Arc<Self>, deliver: impl Fn(&Outgoing) -> Carried + Send + Sync + 'static) {
         let deliver: Arc<Deliver> = Arc::new(deliver);
         self.rooms.set_interest(self.clone());
@@ -187,24 +194,24 @@ impl Wire {
         }
     }
 
-    /// Sets how a client is taken out of a room, so that what it leaves behind is said. To be called once.
+    /// Sets the function that takes a session out of a room and tells whoever must know of it. To be called once.
     pub(super) fn leave_by(&self, leave: Leaver) {
         let _ = self.leaver.set(leave);
     }
 
-    /// How many messages wait to be delivered.
+    /// How many received messages wait to be delivered.
     pub(super) fn waiting(&self) -> usize {
         self.spaces.values().map(|space| space.intake.waiting()).sum()
     }
 
-    /// Lets what emitters and other servers send leave through `publisher`. To be called once; needs a Tokio runtime.
+    /// Publishes events of emitters and other servers through `publisher`. To be called once; needs a Tokio runtime.
     pub fn bridge(self: &Arc<Self>, publisher: Arc<Publisher>) {
         if self.socketio.is_none() {
             return;
         }
         let name = format!("{}:{}", self.pubsub.origin().node, self.pubsub.origin().incarnation);
         let (wire, subscriber) = (self.clone(), self.redis.subscriber().clone());
-        // The one that publishes hears what is sent to any room.
+        // Only the node that holds the lease subscribes to the channels of all rooms.
         let change = move |ours| {
             for space in wire.spaces.values() {
                 if ours {
@@ -219,7 +226,7 @@ impl Wire {
         let _ = self.bridge.set(bridge);
     }
 
-    /// Stops answering other servers, and lets another node publish for emitters.
+    /// Stops answering other servers, and gives up the lease so that another node publishes events of emitters.
     pub(super) async fn leave(&self) {
         if self.socketio.is_some() && self.speaks == config::Wire::Socketio {
             for space in self.spaces.values() {
@@ -231,14 +238,18 @@ impl Wire {
         }
     }
 
-    /// Where servers and emitters ask, and how it is heard: unseen, because who subscribes plainly is a server in the eyes of
-    /// Node's, and must answer. Nobody of the library waits for a node, so under our own prefix it may be counted.
+    /// The channels on which servers and emitters send requests, and how this node subscribes to each of them. A
+    /// Node.js server
+    /// counts the plain subscribers of its request channel and waits for an answer from each, so there this node
+    /// subscribes by
+    /// a pattern, which is not counted. socketioxide waits for no node, so a plain subscription will do under our own
+    /// prefix.
     fn request_channels<'s>(&self, space: &'s Space) -> impl Iterator<Item = (Kind, &'s Arc<str>)> {
         let unseen = |channel: &Arc<str>| if *channel == space.requests { Kind::Unseen } else { Kind::Plain };
         space.library.iter().flat_map(move |channel| [(unseen(channel), channel), (Kind::Sharded, channel)])
     }
 
-    /// The channels of a room.
+    /// The channels of a room, and how this node subscribes to each of them.
     fn channels(&self, namespace: &str, room: &str) -> impl Iterator<Item = (Kind, String)> {
         let frames = has_channel(room).then(|| (Kind::Sharded, self.keys.room_channel(namespace, room)));
         let outside = |keys: &SocketIoKeys| (Kind::Plain, keys.room(namespace, socketio::outside(room)));
@@ -246,7 +257,8 @@ impl Wire {
     }
 }
 
-/// Clients' own rooms have no channel of frames: there are too many, and what goes to them is rarely for one alone.
+/// Returns false for clients' own rooms. There are too many of them for a channel each, and an event that goes to such
+/// rooms rarely goes to only one.
 fn has_channel(room: &str) -> bool {
     !room.starts_with(RESERVED_PREFIX)
 }
@@ -270,7 +282,8 @@ impl Interest for Wire {
         let subscriber = self.redis.subscriber();
         let open: Vec<_> =
             self.channels(namespace, room).filter(|(kind, channel)| !subscriber.is_settled(*kind, channel)).collect();
-        // A client is in no room alone: what concerns everybody, and what nodes ask each other, must be heard, too.
+        // The room's channels are not enough: events for the whole namespace and requests between nodes must arrive,
+        // too.
         if open.is_empty() && self.redis.hearing().is_some() {
             return None;
         }

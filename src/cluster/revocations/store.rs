@@ -1,4 +1,4 @@
-//! Revocations in Redis: a HASH of them and of the number of the last change, and a ZSET of their ends.
+//! Revocations in Redis: a HASH holds them and the number of the last change, a ZSET holds when each of them ends.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -12,10 +12,10 @@ use crate::directory::{MAX_REVOCATIONS, Revocation, Subject, unix_ms};
 use crate::redis::Redis;
 use crate::redis::script::Script;
 
-/// What became of one subject: revoked, or taken back.
+/// A subject with its revocation, or with `None` if it is no longer revoked.
 pub(super) type Change = (Subject, Option<Revocation>);
 
-/// Which state of the store: another epoch means that Redis has lost everything in between.
+/// The version of the store. Another epoch means that Redis has lost everything in between.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Version {
     pub(super) epoch: String,
@@ -29,7 +29,7 @@ pub(super) enum StoreError {
     Full,
 }
 
-/// What is stored.
+/// Everything that the store holds.
 pub(super) struct Stored {
     pub(super) version: Version,
     pub(super) entries: HashMap<Subject, Revocation>,
@@ -53,7 +53,7 @@ impl Store {
         let mut args: Vec<Value> =
             vec![unix_ms(SystemTime::now()).to_string().into(), MAX_REVOCATIONS.to_string().into()];
         for (subject, revocation) in changes {
-            // Numbers alone: this cannot fail.
+            // A revocation holds only numbers, so this cannot fail.
             let json = revocation.and_then(|it| serde_json::to_string(&it).ok()).unwrap_or_default();
             let end = revocation.map_or(0, |it| it.until);
             args.extend([Value::from(subject.key()), json.into(), end.to_string().into()]);
@@ -66,7 +66,7 @@ impl Store {
         }
     }
 
-    /// The number of the last change; `None`: nothing is stored.
+    /// The version after the last change; `None` if nothing is stored.
     pub(super) async fn version(&self) -> Result<Option<Version>, StoreError> {
         let [entries, _] = self.names();
         let fields = vec![EPOCH, NUMBER];
@@ -74,7 +74,7 @@ impl Store {
         Ok(version(found.first().cloned().flatten(), found.get(1).cloned().flatten()))
     }
 
-    /// Everything; `None`: nothing is stored.
+    /// Reads everything; `None` if nothing is stored.
     pub(super) async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let [entries, _] = self.names();
         let mut found: HashMap<String, String> = self.answered(self.redis.client().hgetall(entries)).await?;
@@ -91,7 +91,7 @@ impl Store {
         self.names().into()
     }
 
-    /// Waits no longer than a command may take, and not at all for a Redis that is known to be away.
+    /// Waits for a command, at most as long as a command may take. Fails at once while Redis is known to be away.
     async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
         if !self.redis.is_up() {
             return Err(StoreError::Away);
