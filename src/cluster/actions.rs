@@ -11,11 +11,11 @@ use crate::session::{Close, RoomName, Session};
 
 const TOPIC: &str = "act";
 
-/// An action as it is told to the other nodes.
+/// An action as the other nodes receive it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Act {
     namespace: Arc<str>,
-    /// Whom it concerns: members of any of these.
+    /// The action applies to the members of any of these rooms.
     rooms: Vec<RoomName>,
     what: What,
 }
@@ -29,7 +29,7 @@ enum What {
 }
 
 impl Cluster {
-    /// Lets this node carry out what other nodes tell. To be called once, before clients connect.
+    /// Lets this node carry out the actions and questions of other nodes. To be called once, before clients connect.
     pub fn obey(self: &Arc<Self>) {
         self.answer_questions();
         let cluster = Arc::downgrade(self);
@@ -42,8 +42,8 @@ impl Cluster {
         });
     }
 
-    /// Sets what takes a session out of a room, instead of the index alone: whoever knows what a leaving client leaves
-    /// behind. To be called once, before clients connect.
+    /// Sets the function that takes a session out of a room. Without one, the session is only removed from the index,
+    /// and nothing else is told. To be called once, before clients connect.
     pub fn leave_by(&self, leave: impl Fn(&Arc<Session>, &RoomName) + Send + Sync + 'static) {
         let leave: Leaver = Arc::new(leave);
         if let Some(wire) = self.wire() {
@@ -83,7 +83,8 @@ impl Actions for Cluster {
     }
 }
 
-/// The rooms in which those are who are meant; none when nobody is.
+/// The rooms whose members are selected: the rooms themselves, and the own rooms of the selected users and sockets.
+/// Empty if nothing is selected.
 pub(super) fn rooms_of(selection: &Selection) -> Vec<RoomName> {
     let users = selection.users.iter().map(|id| user_room(id));
     let sockets = selection.sockets.iter().map(|id| socket_room(id));
@@ -93,9 +94,9 @@ pub(super) fn rooms_of(selection: &Selection) -> Vec<RoomName> {
 // === impl Act ===
 
 impl Act {
-    /// Acts on this node's clients. Returns how many it concerned.
+    /// Applies the action to this node's clients. Returns how many clients that were.
     fn carry_out(&self, cluster: &Cluster) -> usize {
-        // Nobody selected is nobody, not everybody.
+        // An empty selection means no client. `recipients` would take it for every client.
         if self.rooms.is_empty() {
             return 0;
         }

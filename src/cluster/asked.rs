@@ -1,4 +1,4 @@
-//! Clients of this node that were asked something, and what they say to it.
+//! Asks clients of this node to acknowledge an event, and collects their answers.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::directory::Acknowledgement;
 use crate::event::Event;
 use crate::session::Session;
 
-/// At most so many clients of a node are asked at once.
+/// Maximum number of clients that a node asks for one question.
 pub(super) const MAX_CLIENTS: usize = 1000;
 
-/// Clients that were asked and have not answered.
+/// Clients that were asked and have not answered yet.
 pub(super) struct Asked {
     waiting: FuturesUnordered<BoxFuture<'static, Option<Acknowledgement>>>,
 }
 
 impl Asked {
-    /// Asks these, as far as they are not too many, and read.
+    /// Asks at most [`MAX_CLIENTS`] of the sessions. A session that takes no event now is left out.
     pub(super) fn of(sessions: &[Arc<Session>], event: &Event) -> Self {
         let ask = |session: &Arc<Session>| -> Option<BoxFuture<'static, _>> {
             let (reply, said) = oneshot::channel();
@@ -31,15 +31,15 @@ impl Asked {
         Self { waiting: sessions.iter().take(MAX_CLIENTS).filter_map(ask).collect() }
     }
 
-    /// How many have not answered.
+    /// How many clients have not answered yet.
     pub(super) fn count(&self) -> usize {
         self.waiting.len()
     }
 
-    /// What the next one says. `None`: nobody is left who could.
+    /// Waits for the next answer. `None`: no client is left that could answer.
     pub(super) async fn next(&mut self) -> Option<Acknowledgement> {
         loop {
-            // Who is gone says nothing.
+            // A client that disconnects gives no answer.
             if let Some(said) = self.waiting.next().await? {
                 return Some(said);
             }

@@ -1,4 +1,4 @@
-//! From Socket.IO's emitters and servers into the one way out.
+//! Passes events of Socket.IO's emitters and servers to the publisher.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::redis::{Budget, MAX_RECEIVE_BYTES, Taken};
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
-/// At most so many events of a namespace wait to be published by this node.
+/// Maximum number of events of a namespace that wait to be published by this node.
 const WAITING: usize = 16_384;
 
-/// Decides who publishes what every node hears.
+/// Decides which node publishes an event that every node receives.
 pub(super) struct Bridge {
     publisher: Arc<Publisher>,
-    /// `None` where no contract has a rule.
+    /// `None` if no contract has a rule for such events.
     scribe: Option<Arc<Scribe>>,
     queues: HashMap<Arc<str>, mpsc::Sender<(Outgoing, Taken)>>,
     /// Shared by all namespaces.
@@ -46,7 +46,8 @@ impl Bridge {
         Arc::new(Self { publisher, scribe, queues, budget, metrics })
     }
 
-    /// Delivers an event to the clients of this node, unless it is for one node to publish: that one hears it otherwise.
+    /// Delivers an event to the clients of this node, unless one node has to publish it. That node receives it on
+    /// another channel.
     pub(super) async fn take(&self, outgoing: &Outgoing) {
         if self.publisher.is_for_one(outgoing) {
             return self.count("left");
@@ -56,12 +57,12 @@ impl Bridge {
         }
     }
 
-    /// Whether this node publishes what is for one.
+    /// Whether this node holds the lease, and so publishes the events that one node has to publish.
     pub(super) fn is_the_one(&self) -> bool {
         self.scribe.as_ref().is_some_and(|scribe| scribe.number().is_some())
     }
 
-    /// Publishes an event, as it goes to all nodes, if it is for one node to publish.
+    /// Publishes an event to all nodes if one node has to publish it and this node holds the lease.
     pub(super) fn publish(&self, mut everywhere: Outgoing) {
         let Some(number) = self.scribe.as_ref().and_then(|scribe| scribe.number()) else { return };
         everywhere.event = everywhere.event.with_fence(Some(number));
@@ -75,7 +76,7 @@ impl Bridge {
         }
     }
 
-    /// Lets another node publish.
+    /// Gives up the lease, so that another node publishes.
     pub(super) async fn resign(&self) {
         if let Some(scribe) = &self.scribe {
             scribe.resign().await;
@@ -87,8 +88,8 @@ impl Bridge {
     }
 }
 
-/// Publishes in order. An event that was heard under a lease that is lost is not published: it would come behind those of
-/// the next holder.
+/// Publishes events in order. An event that was received under a lease that is lost by now is dropped: it would arrive
+/// after events of the next holder.
 async fn publish(
     publisher: Arc<Publisher>,
     scribe: Option<Arc<Scribe>>,

@@ -1,8 +1,8 @@
-//! Canaries: a small message of every node to all others, again and again, through the same queues, connections and
-//! Redis as events. What of them is lost or late, between each two nodes, is so of events as well.
+//! Canaries: every node sends a small message to all others at a fixed interval. It takes the same queues, connections
+//! and Redis as events, so the loss and the delay of canaries between two nodes are also those of events.
 //!
-//! Every canary has a number, also one that cannot be sent. The others count each number exactly once: received, or lost when
-//! it is not there [`GRACE`] after one that was sent later.
+//! Every canary has a number, even one that cannot be sent. The other nodes count each number exactly once: as
+//! received, or as lost if it has not arrived [`GRACE`] after a later one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -17,32 +17,32 @@ use crate::publish::NotCarried;
 use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 
-/// A canary that comes so long after a later one is lost.
+/// A canary is lost if it has not arrived this long after a later one.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A node that sent none for so long is forgotten, with its metrics.
+/// A node that has sent no canary for this long is forgotten, with its metrics.
 const FORGET: Duration = Duration::from_secs(300);
 
-/// How often it is looked who is lost, and who is forgotten.
+/// How often this node checks for lost canaries and for nodes to forget.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// At most so many nodes are followed, each with a few metrics of its own; those beyond are not.
+/// Maximum number of nodes whose canaries are counted. Each has a few metrics of its own.
 const MAX_NODES: usize = 128;
 
-/// At most so many numbers of a node are waited for; older ones are lost.
+/// Maximum number of missing canaries that this node waits for, for each sender. Older ones count as lost at once.
 const MAX_MISSING: usize = 1024;
 
-/// At most so many canaries wait to be counted.
+/// Maximum number of received canaries that wait to be counted.
 const BUFFER: usize = 1024;
 
-/// The canaries of the other nodes, as this one sees them.
+/// Counts the canaries of the other nodes.
 pub(super) struct Canaries {
     metrics: Arc<Metrics>,
     flock: Mutex<Flock>,
 }
 
 impl Canaries {
-    /// Begins to send every so often, and to count those of others.
+    /// Starts to send a canary at each interval `every`, and to count those of other nodes.
     pub(super) fn start(redis: &Redis, pubsub: &Arc<PubSub>, metrics: Arc<Metrics>, every: Duration) -> Arc<Self> {
         let channel: Arc<str> = redis.keys().canary_channel().into();
         let incoming = pubsub.subscribe(&channel, BUFFER);
@@ -52,7 +52,7 @@ impl Canaries {
         canaries
     }
 
-    /// A node has said that it goes.
+    /// Forgets a node that has said that it leaves, and its metrics.
     pub(super) fn forget(&self, node: &str) {
         self.flock.lock().expect("no panic while held").nodes.remove(node);
         self.forget_metrics(node);
@@ -99,7 +99,7 @@ impl Canaries {
     }
 
     fn forget_metrics(&self, node: &str) {
-        // An error means that there were none.
+        // An error means that there were no such metrics.
         let _ = self.metrics.canaries_received_total.remove_label_values(&[node]);
         let _ = self.metrics.canaries_lost_total.remove_label_values(&[node]);
         let _ = self.metrics.canary_delay_seconds.remove_label_values(&[node]);
@@ -119,7 +119,7 @@ async fn send(redis: Redis, pubsub: Arc<PubSub>, channel: Arc<str>, metrics: Arc
         let count = move |why: NotCarried| metrics.canaries_not_carried_total.with_label_values(&[why.as_str()]).inc();
         match pubsub.tell(&channel, &number.to_be_bytes()) {
             Err(why) => count(why),
-            // The next one does not wait for it; Redis' time-out bounds how many there are.
+            // The next canary does not wait for this receipt. Redis' time-out bounds how many receipts are open.
             Ok(receipt) => drop(tokio::spawn(async move {
                 if let Err(why) = receipt.await {
                     count(why);
@@ -129,7 +129,7 @@ async fn send(redis: Redis, pubsub: Arc<PubSub>, channel: Arc<str>, metrics: Arc
     }
 }
 
-/// What is known of the numbers of the other nodes.
+/// The numbers that have arrived from each other node.
 #[derive(Default)]
 struct Flock {
     nodes: HashMap<Arc<str>, Sender>,
@@ -138,27 +138,27 @@ struct Flock {
 struct Sender {
     incarnation: u64,
     next: u64,
-    /// Numbers before `next` that have not come, and since when that is known.
+    /// Numbers before `next` that have not arrived, and since when each is known to be missing.
     missing: BTreeMap<u64, Instant>,
     last: Instant,
 }
 
-/// What became known with a canary.
+/// The result of counting one canary.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Noted {
-    /// Its node is followed.
+    /// The canaries of its node are counted.
     known: bool,
-    /// It came for the first time, and in time.
+    /// It arrived for the first time, and in time.
     received: bool,
-    /// So many others are lost.
+    /// How many other canaries turned out to be lost.
     lost: u64,
 }
 
-/// How many canaries of a node are lost.
+/// A node, and how many of its canaries are lost.
 type Lost = (Arc<str>, u64);
 
 impl Flock {
-    /// Notes a canary. The first of a node's run begins its count.
+    /// Counts a canary. Counting begins with the first canary that arrives from a run of a node.
     fn note(&mut self, origin: &Origin, number: u64, now: Instant) -> Noted {
         if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&origin.node) {
             return Noted::default();
@@ -167,7 +167,7 @@ impl Flock {
         let sender = self.nodes.entry(origin.node.clone()).or_insert_with(fresh);
         let mut lost = 0;
         if sender.incarnation != origin.incarnation {
-            // Another run of the node: what is missing of the last one will not come.
+            // The node was started again. The canaries that are missing from its last run will not arrive.
             lost = sender.missing.len() as u64;
             *sender = fresh();
         }
@@ -176,7 +176,7 @@ impl Flock {
         Noted { known: true, received, lost: lost + more }
     }
 
-    /// Numbers that are lost by now, by node; and the nodes that are forgotten.
+    /// Returns how many canaries of each node are lost by now, and the nodes that are forgotten.
     fn look(&mut self, now: Instant) -> (Vec<Lost>, Vec<Arc<str>>) {
         let mut lost = Vec::new();
         for (node, sender) in &mut self.nodes {
@@ -194,7 +194,7 @@ impl Flock {
 }
 
 impl Sender {
-    /// Whether the number comes for the first time, and in time; and how many are lost for sure.
+    /// Returns whether the number arrives for the first time and in time, and how many numbers are certainly lost.
     fn note(&mut self, number: u64, now: Instant) -> (bool, u64) {
         if number < self.next {
             return (self.missing.remove(&number).is_some(), 0);

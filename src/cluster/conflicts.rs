@@ -1,4 +1,5 @@
-//! Nodes that cannot be in one cluster: two with one id, or two with different contracts on one Redis prefix.
+//! Finds nodes that must not be in one cluster: two with the same id, or two with different contracts on one Redis
+//! prefix.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -6,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::frame::Origin;
 
-/// A conflict that was not seen for so long is over: four heartbeats.
+/// A conflict that was not seen for this long is over. Four heartbeats.
 const OVER: Duration = Duration::from_secs(4);
 
-/// How often a conflict that lasts is told again.
+/// How often a lasting conflict is logged again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// The last words of a node's former run may arrive after it was started again: one message is no conflict.
+/// How often a conflict must be seen before it counts. One message is no conflict: the last message of a node's former
+/// run may arrive after the node was started again.
 const FEWEST: u32 = 2;
 
-/// The most conflicts, and the most nodes whose newest run is remembered.
+/// Maximum number of conflicts, and of nodes whose newest run is remembered.
 const MAX_NODES: usize = 1024;
 
 /// What is wrong.
@@ -40,7 +42,7 @@ impl ConflictKind {
     }
 }
 
-/// A conflict with a node, or between nodes of one id.
+/// A conflict with a node, or between two nodes with one id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     /// What is wrong.
@@ -85,7 +87,7 @@ struct Seen {
 }
 
 impl Conflicts {
-    /// Of a node with these contracts.
+    /// Creates the record of a node whose contracts have this digest.
     pub(super) fn new(own: Origin, contracts: &str) -> Self {
         Self { own, contracts: contracts.to_owned(), table: Mutex::default() }
     }
@@ -95,11 +97,11 @@ impl Conflicts {
         &self.contracts
     }
 
-    /// Looks at what a node says of itself. Returns what is to be told to the operator now.
+    /// Compares a node's heartbeat with what is known. Returns the conflicts to be logged now.
     pub(super) fn note(&self, origin: &Origin, contracts: &str, now: Instant) -> Vec<Conflict> {
         let mut table = self.table();
         let mut told = Vec::new();
-        // Earlier versions do not say it.
+        // Nodes of earlier versions send no digest.
         if !contracts.is_empty() && contracts != self.contracts {
             told.extend(table.see(ConflictKind::OtherContracts, &origin.node, now));
         }
@@ -109,7 +111,7 @@ impl Conflicts {
         told
     }
 
-    /// The conflicts of this moment, sorted.
+    /// The conflicts at this moment, sorted.
     pub(super) fn now(&self, now: Instant) -> Vec<Conflict> {
         let mut table = self.table();
         table.seen.retain(|_, seen| now.saturating_duration_since(seen.last) < OVER);
@@ -125,7 +127,7 @@ impl Conflicts {
 }
 
 impl Table {
-    /// Whether another node has this id: this one, or one that was started later.
+    /// Whether another running node has the same id: this node, or one that was started later than the sender.
     fn is_second(&mut self, origin: &Origin, own: &Origin) -> bool {
         if origin.node == own.node {
             return origin.incarnation != own.incarnation;

@@ -1,4 +1,4 @@
-//! An event as it travels between nodes: the text that clients get is carried as it is.
+//! The format in which an event travels between nodes. It carries the text that clients get, unchanged.
 //!
 //! ```text
 //! flags:1 (1 = volatile, 2 = ordered, 4 = closes) | rooms | except | stamps | order, if ordered | text | attachments
@@ -44,7 +44,7 @@ pub fn encode(outgoing: &Outgoing) -> BytesMut {
     out
 }
 
-/// Reads an event of another node; text and attachments share the bytes.
+/// Reads an event from another node. The text and the attachments share the memory of `bytes`.
 ///
 /// # Errors
 /// [`Malformed`] when the bytes are not what [`encode`] writes.
@@ -60,7 +60,8 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
     Ok(Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps, order })
 }
 
-/// Whether one of the rooms that an event goes to is wanted here, without reading the rest; an event for everybody is.
+/// Whether this node wants one of the rooms that an event goes to, without reading the rest of the event. An event for
+/// a whole namespace is always wanted.
 ///
 /// # Errors
 /// As [`decode`].
@@ -79,18 +80,19 @@ pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool,
     Ok(count == 0)
 }
 
-/// What nodes tell each other of an event that travels in Socket.IO's form.
+/// The part of an event in Socket.IO's format that only our own nodes read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Marks {
-    /// Its places in histories.
+    /// The event's offsets in histories.
     pub stamps: Vec<Stamp>,
-    /// Its place among conflated events.
+    /// The event's number among conflated events.
     pub order: Option<Order>,
-    /// What each name of its rooms, and of its exceptions, means; nodes of earlier versions do not say it.
+    /// Whether each name of its rooms, and of its exceptions, means a room, a client, or both. Nodes of earlier
+    /// versions do not send this.
     pub kinds: Option<[Bytes; 2]>,
 }
 
-/// Writes what only nodes are told of an event. `kinds` is what the names of its rooms and exceptions mean.
+/// Writes the part that only our own nodes read. `kinds` says what each name of the event's rooms and exceptions means.
 pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
     let mut out = BytesMut::with_capacity(64);
     let order = outgoing.order.as_ref();
@@ -104,7 +106,7 @@ pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
 /// Reads what [`encode_marks`] wrote.
 ///
 /// # Errors
-/// [`Malformed`] when the bytes are something else.
+/// [`Malformed`] if [`encode_marks`] did not write the bytes.
 pub fn decode_marks(mut bytes: Bytes) -> Result<Marks, Malformed> {
     let flags = bytes.try_get_u8().map_err(|_| Malformed)?;
     let (stamps, order) = take_marks(&mut bytes, flags)?;

@@ -1,10 +1,10 @@
-//! What a node puts in front of what it publishes, so that others know what they miss.
+//! The header of every message that a node publishes. It lets the other nodes find out what they miss.
 //!
 //! ```text
 //! "rc" version:1 | incarnation:8 number:8 sent_at_us:8 | node: length:1 bytes | body
 //! ```
-//! Numbers are big-endian. A node that meets another version ignores the message and counts it, so that
-//! nodes of two versions can share a cluster while it is upgraded: they then miss each other's events, visibly.
+//! Numbers are big-endian. A node that receives another version ignores the message and counts it. So nodes of two
+//! versions can share a cluster during an upgrade; they miss each other's events, and the counter shows it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,41 +15,43 @@ const MAGIC: &[u8; 2] = b"rc";
 const VERSION: u8 = 2;
 const FIXED: usize = MAGIC.len() + 1 + 3 * 8 + 1;
 
-/// The longest id of a node, in bytes.
+/// Maximum length of a node's id, in bytes.
 pub const MAX_NODE_ID: usize = 255;
 
-/// Where a message comes from.
+/// The node, and the run of it, that sent a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The node's id.
     pub node: Arc<str>,
-    /// Differs for each run of the node: numbers begin again with it.
+    /// Differs for each run of the node, in which the numbers begin again. It is the start time in microseconds of Unix
+    /// time.
     pub incarnation: u64,
 }
 
-/// A message and what its sender said of it.
+/// A message with its header.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Who sent it.
+    /// The sender.
     pub origin: Origin,
-    /// Counts the messages of this origin on this channel, within a run of them (`numbers`). 0: not counted.
+    /// Counts the messages of this origin on this channel, within a run of numbers (see `numbers`). 0 means not
+    /// counted.
     pub number: u64,
     /// When it was sent, by the sender's clock, in microseconds of Unix time.
     pub sent_at_us: u64,
-    /// What was sent.
+    /// The content of the message.
     pub body: Bytes,
 }
 
-/// Why bytes are not a frame.
+/// Why bytes cannot be read as a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Something else publishes on our channels.
+    /// Another program publishes on our channels.
     #[error("the message is not one of a node")]
     Foreign,
-    /// A node of another version.
+    /// A node of another version sent it.
     #[error("the message is of version {0}, this node knows {VERSION}")]
     Version(u8),
-    /// Cut off, or not what its sender should have written.
+    /// The frame is cut off, or its content is invalid.
     #[error("the message is malformed")]
     Malformed,
 }
@@ -70,7 +72,7 @@ impl Frame {
         out.freeze()
     }
 
-    /// Reads a frame; the body shares the bytes.
+    /// Reads a frame. The body shares the memory of `bytes`.
     ///
     /// # Errors
     /// See [`FrameError`].
@@ -95,12 +97,12 @@ impl Frame {
         Ok(Self { origin: Origin { node, incarnation }, number: counted, sent_at_us, body: bytes })
     }
 
-    /// How long its sender had been running, by the sender's clock.
+    /// How long the sender had been running when it sent the frame, by the sender's clock.
     pub fn uptime(&self) -> Duration {
         Duration::from_micros(self.sent_at_us.saturating_sub(self.origin.incarnation))
     }
 
-    /// How long ago it was sent; zero when the sender's clock is ahead.
+    /// How long ago the frame was sent. Zero if the sender's clock is ahead.
     pub fn age(&self) -> Duration {
         Duration::from_micros(now_us().saturating_sub(self.sent_at_us))
     }

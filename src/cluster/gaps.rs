@@ -1,4 +1,5 @@
-//! Which messages of other nodes never arrived: each node numbers what it publishes on a channel.
+//! Finds messages of other nodes that never arrived, by the numbers that each node gives to what it publishes on a
+//! channel.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,21 +8,21 @@ use std::time::{Duration, Instant};
 use super::frame::Origin;
 use super::numbers::Number;
 
-/// At most so many nodes are followed; those that were silent longest are forgotten.
+/// Maximum number of nodes that are followed. The node that was silent longest is forgotten first.
 const MAX_NODES: usize = 1024;
 
-/// A node that was silent for so long is forgotten.
+/// When there is no room for another node, nodes that were silent for this long are forgotten.
 const FORGET: Duration = Duration::from_secs(600);
 
-/// At most this many of the last words of a node on how many runs it has begun are remembered.
+/// Maximum number of remembered reports of one node on how many runs it had begun.
 const MAX_KNOWN: usize = 32;
 
-/// The numbers that are expected next.
+/// The next number that is expected of each node on each channel.
 #[derive(Default)]
 pub(super) struct Gaps {
-    /// Channels that this node listens to as long as it lives, and since when.
+    /// Channels that this node listens to for as long as it runs, and since when.
     heard: HashMap<Arc<str>, Instant>,
-    /// Channels of rooms with members here, and since when.
+    /// Channels of rooms that have members on this node, and since when it listens to them.
     rooms: HashMap<Arc<str>, Instant>,
     nodes: HashMap<Arc<str>, Seen>,
 }
@@ -29,7 +30,8 @@ pub(super) struct Gaps {
 struct Seen {
     incarnation: u64,
     channels: HashMap<Arc<str>, Expected>,
-    /// How many runs the node had begun at which moment, ascending. None before it was started.
+    /// How many runs the node had begun at which moment, in ascending order. The first entry is its start, with no run
+    /// begun.
     known: VecDeque<(u32, Instant)>,
     last: Instant,
 }
@@ -37,28 +39,28 @@ struct Seen {
 struct Expected {
     run: u32,
     next: u64,
-    /// The newest number of this run that the node said it had given, when it last said so.
+    /// The newest number of this run that the node reported in its last heartbeat.
     said: u64,
-    /// Run and number of the newest that has come.
+    /// Run and number of the newest message that has arrived.
     came: (u32, u64),
 }
 
-/// When another node has sent what this node notes, as far as this node can tell.
+/// When another node sent a message, as far as this node can tell.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     /// By this node's clock.
     pub(super) at: Instant,
-    /// How long its sender had been running by then.
+    /// How long the sender had been running by then.
     pub(super) uptime: Duration,
 }
 
-/// What a message says of those before it.
+/// What a message's number says about the messages before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
-    /// It comes in its order; this many before it are missing and were not counted yet.
+    /// The message is in order. This many before it are missing and were not counted yet.
     After(u64),
-    /// A newer one of its node and channel has come before: this one was counted as missing then, and would now come out of
-    /// its order.
+    /// A newer message of the same node and channel has arrived before. This one was counted as missing then, and would
+    /// now be delivered out of order.
     Late,
 }
 
@@ -68,17 +70,17 @@ impl Gaps {
         self.heard.entry(channel.clone()).or_insert_with(Instant::now);
     }
 
-    /// The channels that this node listens to.
+    /// The channels that this node listens to for as long as it runs.
     pub(super) fn listens(&self) -> Vec<Arc<str>> {
         self.heard.keys().cloned().collect()
     }
 
-    /// Notes that this node listens to a room's channel.
+    /// Notes that this node listens to the channel of a room.
     pub(super) fn follow(&mut self, channel: &Arc<str>) {
         self.rooms.entry(channel.clone()).or_insert_with(Instant::now);
     }
 
-    /// Notes that it does so no more; what was heard there is forgotten.
+    /// Notes that this node no longer listens to the channel of a room. The numbers received there are forgotten.
     pub(super) fn unfollow(&mut self, channel: &str) {
         self.rooms.remove(channel);
         self.nodes.values_mut().for_each(|seen| {
@@ -86,10 +88,11 @@ impl Gaps {
         });
     }
 
-    /// Notes a message.
+    /// Notes a message, and returns what its number says.
     ///
-    /// The first message of a node's run begins the count, unless this node is known to have listened when the run began: what
-    /// was sent before it listened is not missed.
+    /// Counting begins with the first message that arrives from a node's run, because messages that were sent before
+    /// this node listened are not missed. If this node is known to have listened when the run began, counting begins
+    /// with number 1.
     pub(super) fn note(&mut self, origin: &Origin, channel: &Arc<str>, number: u64, sent: Sent) -> Came {
         let Some(since) = self.since(channel) else { return Came::After(0) };
         let number = Number::unpack(number);
@@ -105,12 +108,13 @@ impl Gaps {
             return Came::Late;
         }
         expected.came = fresh.came;
-        // This node listened when the run began.
+        // The run began after the one that was followed, so this node was listening by then.
         if expected.run < number.run {
             *expected = fresh;
             return Came::After(count.saturating_sub(1));
         }
-        // What its node has said of it may have been handled before it was: then it was counted as missing.
+        // The sender's heartbeat may have been handled before this message. Then the message was counted as missing
+        // already.
         let missing = if expected.run == number.run { count.saturating_sub(expected.next) } else { 0 };
         if expected.run == number.run {
             expected.next = expected.next.max(count + 1);
@@ -118,8 +122,8 @@ impl Gaps {
         Came::After(missing)
     }
 
-    /// Notes that a node has given numbers up to `head` on a channel. Returns how many are missing for certain: those
-    /// that it had given already when it last said so.
+    /// Notes that a node has given numbers up to `head` on a channel. Returns how many messages are missing for
+    /// certain: those whose numbers the node had already reported in its heartbeat before this one.
     pub(super) fn note_head(&mut self, origin: &Origin, channel: &Arc<str>, head: u64, sent: Sent) -> u64 {
         let Some(since) = self.since(channel) else { return 0 };
         let head = Number::unpack(head);
@@ -141,7 +145,7 @@ impl Gaps {
         missing
     }
 
-    /// Notes how many runs a node had begun when it said so.
+    /// Notes how many runs of numbers a node had begun when it sent its heartbeat.
     pub(super) fn note_runs(&mut self, origin: &Origin, runs: u32, sent: Sent) {
         let known = &mut self.seen(origin, sent).known;
         match known.back_mut() {
@@ -188,7 +192,7 @@ impl Gaps {
 }
 
 impl Seen {
-    /// Whether it is known that a run began after this moment.
+    /// Whether a run is known to have begun after this moment.
     fn began_after(&self, run: u32, moment: Instant) -> bool {
         let before = self.known.iter().rev().find(|(runs, _)| *runs < run);
         before.is_some_and(|(_, at)| *at >= moment)
@@ -199,7 +203,7 @@ impl Seen {
 mod tests {
     use super::*;
 
-    /// Of a node that had been there for long before this node listened.
+    /// A message from a node that was started long before this node listened.
     fn long_ago() -> Sent {
         Sent { at: Instant::now(), uptime: Duration::from_secs(3600) }
     }
@@ -275,10 +279,11 @@ mod tests {
         let later =
             |seconds| Sent { at: Instant::now() + Duration::from_secs(seconds), uptime: Duration::from_secs(1) };
         let number = |run, count| Number { run, count }.pack();
-        // Started after this node listened, and its first messages were lost.
+        // The node was started after this node listened, and its first messages were lost.
         assert_eq!(gaps.note(&origin(1), &channel, number(1, 23), later(60)), Came::After(22));
         assert_eq!(gaps.note(&origin(1), &room, number(2, 3), later(60)), Came::After(2));
-        // One that was there before began a run that this node cannot know, and then one that it can.
+        // The other node was running before. This node cannot know when the first of its runs began, but it knows it of
+        // the next.
         let other = Origin { node: "b".into(), incarnation: 1 };
         assert_eq!(gaps.note(&other, &channel, number(4, 9), long_ago()), Came::After(0));
         assert_eq!(gaps.note(&other, &room, number(7, 5), long_ago()), Came::After(0));

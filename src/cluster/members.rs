@@ -1,4 +1,4 @@
-//! The other nodes, as far as they were heard.
+//! The other nodes, as known from their heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,10 +10,10 @@ use super::HEARTBEAT;
 use crate::drain::standing::Standing;
 use crate::forward::Announced;
 
-/// A node that was not heard for so long counts as gone.
+/// A node whose last heartbeat is older than this counts as gone.
 const SILENCE: Duration = Duration::from_millis(3 * HEARTBEAT.as_millis() as u64 + 500);
 
-/// At most so many other nodes are known.
+/// Maximum number of other nodes that are known.
 const MAX_MEMBERS: usize = 1024;
 
 /// A node and its totals.
@@ -27,7 +27,7 @@ pub struct Member {
     pub rooms: usize,
 }
 
-/// The cluster, as this node sees it: not older than two heartbeats while Redis is there.
+/// The cluster as this node sees it. While Redis works, the totals are at most two heartbeats old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct View {
     /// This node first, then the others by id.
@@ -41,25 +41,27 @@ impl View {
     }
 }
 
-/// What a node says of itself.
+/// The content of a heartbeat.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Hello {
     pub(super) connections: usize,
     pub(super) rooms: usize,
-    /// Channels that it hears.
+    /// Channels that the node listens to for as long as it runs.
     pub(super) listens: Vec<Arc<str>>,
-    /// The newest number that it gave on each channel.
+    /// The newest number that it gave on each channel that every node listens to, and on channels that have fallen
+    /// quiet.
     pub(super) heads: HashMap<Arc<str>, u64>,
-    /// A digest of its contracts. Nodes of earlier versions do not say it.
+    /// A digest of its contracts. Nodes of earlier versions do not send it.
     #[serde(default)]
     pub(super) contracts: String,
-    /// How many runs of numbers it has begun: a run that is not among them begins later. Nodes of earlier versions do not say it.
+    /// How many runs of numbers it has begun. A run with a higher number begins later. Nodes of earlier versions do not
+    /// send it.
     #[serde(default)]
     pub(super) runs: u32,
-    /// Where it takes requests of its sessions. Nodes of earlier versions do not say it.
+    /// Where it accepts requests for its sessions. Nodes of earlier versions do not send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) forward: Option<Announced>,
-    /// Whether it leaves, and what it can take. Nodes of earlier versions do not say it.
+    /// Whether it leaves, and how many connections it can take. Nodes of earlier versions do not send it.
     #[serde(default)]
     pub(super) standing: Standing,
 }
@@ -77,7 +79,7 @@ struct Other {
 }
 
 impl Members {
-    /// Notes what a node said. True when it was not known before.
+    /// Notes a heartbeat. Returns true if the node was not known before.
     pub(super) fn note(&self, node: &Arc<str>, hello: Hello, now: Instant) -> bool {
         let member = Member { node: node.to_string(), connections: hello.connections, rooms: hello.rooms };
         let other = Other { member, listens: hello.listens, standing: hello.standing, heard: now };
@@ -92,7 +94,8 @@ impl Members {
         self.others.lock().expect("no panic while held").remove(node).is_some()
     }
 
-    /// Forgets nodes that were silent for too long, unless this node itself could not hear: `hearing_since`. Returns which.
+    /// Forgets nodes whose heartbeats have stopped, and returns them. Forgets none if this node itself has been able to
+    /// receive only since recently (`hearing_since`).
     pub(super) fn expire(&self, hearing_since: SystemTime, now: Instant) -> Vec<Arc<str>> {
         if hearing_since.elapsed().unwrap_or_default() < SILENCE {
             return Vec::new();
@@ -104,7 +107,7 @@ impl Members {
         gone
     }
 
-    /// How many other nodes hear each channel.
+    /// How many other nodes listen to each channel.
     pub(super) fn listeners(&self) -> HashMap<Arc<str>, usize> {
         let mut listeners = HashMap::new();
         for other in self.others.lock().expect("no panic while held").values() {
@@ -115,7 +118,7 @@ impl Members {
         listeners
     }
 
-    /// What the others have said of themselves.
+    /// The standings in the last heartbeats of the other nodes.
     pub(super) fn standings(&self) -> Vec<Standing> {
         self.others.lock().expect("no panic while held").values().map(|other| other.standing).collect()
     }

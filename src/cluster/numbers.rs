@@ -1,22 +1,24 @@
-//! The numbers that this node gives to what it publishes, channel by channel.
+//! The numbers that this node gives to what it publishes, for each channel.
 //!
-//! A number is a run and a count within it: `run:32 count:32`. Channels come and go with rooms, so only the busiest are
-//! remembered; one that was forgotten begins a new run, which receivers do not take for a gap.
+//! A number consists of a run and a count within that run: `run:32 count:32`. Channels come and go with rooms, so only
+//! the most recently used are remembered. A channel that was forgotten begins a new run, which receivers do not take
+//! for a gap.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// So many channels are remembered; beyond, the older half is forgotten.
+/// Maximum number of channels that are remembered. When it is reached, the less recently used half is forgotten.
 pub(super) const MAX_CHANNELS: usize = 65_536;
 
-/// A channel's head is said when it was quiet for so long: until then the next message shows what is missing.
+/// A heartbeat contains a channel's newest number once the channel was quiet for this long. Before, the next message
+/// shows what is missing.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How often a head is said: receivers count what is missing at the second.
+/// How many heartbeats contain the newest number of a quiet channel. Receivers count what is missing at the second.
 const SAID_TIMES: u8 = 2;
 
-/// A run and a count within it, from 1.
+/// A run, and a count within it that begins at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number {
     pub(super) run: u32,
@@ -29,12 +31,12 @@ impl Number {
     }
 
     pub(super) fn unpack(packed: u64) -> Self {
-        // Both halves fit.
+        // The casts only split the value into its halves.
         Self { run: (packed >> 32) as u32, count: (packed & u64::from(u32::MAX)) as u32 }
     }
 }
 
-/// What each channel's last number is.
+/// The last number of each channel.
 #[derive(Default)]
 pub(super) struct Numbers {
     channels: HashMap<Arc<str>, Last>,
@@ -73,12 +75,12 @@ impl Numbers {
         last.number.pack()
     }
 
-    /// The heads of channels that have fallen quiet, at most so many; each comes twice.
+    /// The newest numbers of at most `most` channels that have fallen quiet. Each is returned by two calls.
     pub(super) fn heads(&mut self, most: usize, now: Instant) -> HashMap<Arc<str>, u64> {
         let mut heads = HashMap::new();
         for _ in 0..self.unsaid.len() {
             let Some(channel) = self.unsaid.pop_front() else { break };
-            // Forgotten since.
+            // The channel was forgotten in the meantime.
             let Some(last) = self.channels.get_mut(&channel) else { continue };
             if heads.len() < most && now.duration_since(last.at) >= QUIET {
                 last.to_say -= 1;
@@ -91,7 +93,7 @@ impl Numbers {
         heads
     }
 
-    /// How many runs were begun.
+    /// How many runs this node has begun.
     pub(super) fn runs(&self) -> u32 {
         self.runs
     }
@@ -101,7 +103,8 @@ impl Numbers {
         self.channels.get(channel).map_or(0, |last| last.number.pack())
     }
 
-    /// The older half goes at once, so that the work is spread over many channels.
+    /// Forgets the less recently used half of the channels if there is no room. Half at once, so that the work is done
+    /// once for many channels.
     fn make_room(&mut self) {
         if self.channels.len() < MAX_CHANNELS {
             return;

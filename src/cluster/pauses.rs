@@ -1,4 +1,5 @@
-//! Notices that this process did not run for a while (`SIGSTOP`, a machine that stood still), and says what that cost.
+//! Notices when this process did not run for a while (`SIGSTOP`, a suspended machine), and logs how many messages it
+//! missed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +9,20 @@ use tokio::time::Instant;
 use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 
-/// How often it is looked whether time has passed by.
+/// How often the clock is checked for a jump.
 const TICK: Duration = Duration::from_millis(500);
 
-/// A node that did not run for this long says so.
+/// Pauses of at least this length are logged.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A node that does not hear the others again within this time says what it knows by then.
+/// How long to wait after a pause until the other nodes' messages arrive again. After that the node logs what it knows
+/// by then.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// After this time the other nodes have said twice what they have sent, and what is missing is counted.
+/// After this time the other nodes have reported twice which numbers they gave, and what is missing is counted.
 const SETTLED: Duration = Duration::from_secs(4);
 
-/// Runs until the node leaves Redis.
+/// Runs until the connections to Redis are closed.
 pub(super) async fn watch(redis: Redis, metrics: Arc<Metrics>) {
     let mut lost_before = lost(&metrics);
     while !redis.is_closed() {

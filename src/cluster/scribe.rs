@@ -1,4 +1,4 @@
-//! Which node publishes what every node hears and one must publish: the holder of a lease.
+//! The lease that decides which node publishes an event that every node receives and only one may publish.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,39 +8,39 @@ use fred::types::Value;
 use crate::redis::Redis;
 use crate::redis::script::Script;
 
-/// How long the lease lasts; so long nobody publishes after its holder was killed.
+/// How long the lease lasts. If its holder is killed, no node publishes such events for at most this long.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// How often it is renewed, or tried.
+/// How often the holder renews the lease, and the other nodes try to get it.
 const RENEW: Duration = Duration::from_secs(1);
 
-/// How often a node looks whether the lease is to be asked for.
+/// How often a node checks whether it must ask for the lease.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The lease, as this node sees it.
 pub(super) struct Scribe {
     redis: Redis,
-    /// Names this run of the node.
+    /// Identifies this run of the node.
     name: String,
     script: Script,
     lease: Mutex<Option<Lease>>,
-    /// Told when this node gets the lease, and when it has lost it.
+    /// Called with true when this node gets the lease, and with false when it has lost it.
     change: Box<dyn Fn(bool) + Send + Sync>,
 }
 
-/// A lease that Redis has given.
+/// A lease that Redis has granted.
 #[derive(Clone, Copy)]
 struct Lease {
-    /// Larger than that of every earlier holder.
+    /// Larger than the number of every earlier holder.
     number: u64,
     until: Instant,
-    /// The subscriptions with which it was asked for. A Redis that was restarted may have lost the lease, so what is heard after a
-    /// reconnection is published only when Redis has been asked again.
+    /// The generation of subscriptions when the lease was asked for. A Redis that was restarted may have lost the
+    /// lease, so what arrives after a reconnection is published only once Redis has granted the lease again.
     subscriptions: u64,
 }
 
 impl Scribe {
-    /// Begins to try for the lease.
+    /// Starts to ask for the lease.
     pub(super) fn start(redis: Redis, name: String, change: impl Fn(bool) + Send + Sync + 'static) -> Arc<Self> {
         let script = Script::new(include_str!("scribe.lua"));
         let scribe = Arc::new(Self { redis, name, script, lease: Mutex::default(), change: Box::new(change) });
@@ -54,7 +54,7 @@ impl Scribe {
         self.held().filter(|lease| lease.subscriptions == subscriptions).map(|lease| lease.number)
     }
 
-    /// Gives the lease to others.
+    /// Gives up the lease, so that another node can get it.
     pub(super) async fn resign(&self) {
         self.set(None);
         (self.change)(false);
@@ -69,10 +69,10 @@ impl Scribe {
         *self.lease.lock().expect("no panic while held") = lease;
     }
 
-    /// Takes or renews the lease. When Redis says that another has it, it is lost at once; without an answer it lasts
-    /// until its end.
+    /// Takes or renews the lease. If Redis says that another node has it, this node loses it at once. Without an answer
+    /// this node keeps the lease until it ends.
     async fn renew(&self) {
-        // Both from before the question: the lease never ends earlier in Redis than here.
+        // Both values are read before the request, so that the lease never ends earlier in Redis than here.
         let (until, subscriptions) = (Instant::now() + LEASE, self.redis.subscriber().generation());
         match self.ask(LEASE).await {
             Some(0) => self.set(None),
@@ -81,7 +81,7 @@ impl Scribe {
         }
     }
 
-    /// The lease's number, 0 when it is another's; `None` without an answer.
+    /// Asks Redis for the lease. Returns its number, 0 if another node holds it, or `None` without an answer.
     async fn ask(&self, lease: Duration) -> Option<u64> {
         let millis = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
         let keys = vec![self.redis.keys().scribe()];
@@ -96,10 +96,10 @@ async fn keep(scribe: std::sync::Weak<Scribe>) {
     loop {
         let Some(scribe) = scribe.upgrade().filter(|scribe| !scribe.redis.is_closed()) else { return };
         let held = scribe.held();
-        // A holder that listens anew asks at once: until then nobody publishes.
+        // A holder whose subscriptions were made anew asks at once: until it has an answer, no node publishes.
         let doubtful = held.is_some() && scribe.number().is_none();
         let due = doubtful || asked.is_none_or(|at: Instant| at.elapsed() >= RENEW);
-        // A node that does not hear the emitters must not hold the lease.
+        // A node that does not receive what emitters send must not hold the lease.
         if due && scribe.redis.is_up() && scribe.redis.hearing().is_some() {
             asked = Some(Instant::now());
             scribe.renew().await;

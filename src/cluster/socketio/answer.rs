@@ -1,4 +1,4 @@
-//! What is answered to Node's servers, as JSON.
+//! Answers to requests of Node.js servers, as JSON.
 
 use std::sync::Arc;
 
@@ -12,47 +12,48 @@ use crate::event::Args;
 use crate::room::{RESERVED_PREFIX, is_socket_room};
 use crate::session::Session;
 
-/// An answer to a request, by the request's own name.
+/// An answer to a request. It carries the id of the request.
 #[derive(Debug)]
 pub struct Answer(Value);
 
 impl Answer {
-    /// It was done.
+    /// Says that a request was carried out.
     pub fn done(request_id: &str) -> Self {
         Self(json!({ "requestId": request_id }))
     }
 
-    /// The ids of clients.
+    /// Lists the ids of clients.
     pub fn sockets<'a>(request_id: &str, ids: impl Iterator<Item = &'a str>) -> Self {
         Self(json!({ "requestId": request_id, "sockets": ids.collect::<Vec<_>>() }))
     }
 
-    /// The names of rooms, those of single clients among them.
+    /// Lists the names of rooms, including the rooms of single clients.
     pub fn rooms(request_id: &str, rooms: &[String]) -> Self {
         Self(json!({ "requestId": request_id, "rooms": rooms }))
     }
 
-    /// What is known of clients. Headers, query and tokens of their handshakes are not told to others.
+    /// Describes clients. The headers (except `user-agent`), the query and the tokens of their handshakes are not
+    /// included.
     pub fn fetched(request_id: &str, sessions: &[Arc<Session>]) -> Self {
         let sockets: Vec<_> = sessions.iter().map(|session| socket(session)).collect();
         Self(json!({ "requestId": request_id, "sockets": sockets }))
     }
 
-    /// A server-side emit was heard; nothing is said of it.
+    /// Says that a server-side emit has arrived. It carries no data.
     pub fn server_side_emit(request_id: &str) -> Self {
         Self(json!({ "type": 6, "requestId": request_id, "data": null }))
     }
 
-    /// So many clients were asked to acknowledge.
+    /// Says how many clients were asked to acknowledge.
     pub fn clients_asked(request_id: &str, count: usize) -> Self {
         Self(json!({ "type": 8, "requestId": request_id, "clientCount": count }))
     }
 
-    /// What a client has said: its first argument, in MessagePack. `None` for what is no JSON.
+    /// A client's answer: its first argument, in MessagePack. `None` if the arguments are not JSON.
     pub fn acknowledged(request_id: &str, args: &Args) -> Option<Bytes> {
         let all: Vec<&RawValue> = serde_json::from_str(args.text()).ok()?;
         let mut out = BytesMut::new();
-        // A map of two members, or three.
+        // A map of two or three members.
         out.put_u8(if all.is_empty() { 0x82 } else { 0x83 });
         put_text(&mut out, "type");
         out.put_u8(9);
@@ -71,7 +72,7 @@ impl Answer {
     }
 }
 
-/// Rooms as other servers name them: a client's own is its id.
+/// The name of a room as other servers know it: for a client's own room, the client's id.
 pub fn outside(room: &str) -> &str {
     if is_socket_room(room) { &room["$sid:".len()..] } else { room }
 }

@@ -1,6 +1,7 @@
-//! A broadcast: `[uid, packet, opts]` in MessagePack, and behind them, between our own nodes, what only they ask for.
+//! A broadcast: `[uid, packet, opts]` in MessagePack. Between our own nodes a fourth element follows, which only they
+//! read.
 //!
-//! The fourth element is binary; Node's adapter reads the first three and takes no notice of more.
+//! The fourth element is binary. Node's adapter reads the first three elements and ignores the rest.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -10,55 +11,56 @@ use super::write::{put_binary, put_json, put_names, put_text};
 use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
 use crate::event::Event;
 
-/// Names that Socket.IO's clients and servers keep for themselves.
+/// Event names that Socket.IO's clients and servers use for themselves.
 const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// The packet type of an event.
 const EVENT: u64 = 2;
 
-/// What old emitters write for an event with binary arguments, which stand in its data all the same.
+/// The packet type that old emitters write for an event with binary arguments. The arguments are in its data
+/// nonetheless.
 const BINARY_EVENT: u64 = 5;
 
-/// Who sent a message, found out before the rest is read.
+/// A message of which only the sender has been read.
 #[derive(Debug)]
 pub struct Envelope {
-    /// The sender: six characters of a server, or `emitter`.
+    /// The sender: six characters for a server, or `emitter`.
     pub uid: String,
     items: usize,
     rest: Bytes,
 }
 
-/// An event of another process.
+/// An event from another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broadcast {
     /// The namespace's path.
     pub namespace: String,
-    /// What clients get.
+    /// The event that clients get.
     pub event: Event,
-    /// Rooms and socket ids; empty: everybody.
+    /// Rooms and socket ids that get it. Empty means every client.
     pub rooms: Vec<String>,
     /// Rooms and socket ids that do not get it.
     pub except: Vec<String>,
-    /// Not for clients that take nothing now.
+    /// True if clients that are not writable now do not get it.
     pub volatile: bool,
-    /// What a node of ours has added.
+    /// The element that one of our nodes has added.
     pub ours: Option<Bytes>,
 }
 
 /// Reads a broadcast of a server or emitter.
 ///
 /// # Errors
-/// Why it is not used. Never a panic, and never more memory than a small multiple of the message.
+/// Says why the broadcast is not used. Never panics, and never takes more memory than a small multiple of the message.
 pub fn decode(bytes: Bytes) -> Result<Broadcast, Unusable> {
     Envelope::open(bytes)?.read()
 }
 
 impl Envelope {
-    /// Reads who sent it.
+    /// Reads only the sender.
     ///
     /// # Errors
-    /// Why it is not used.
+    /// Says why the message is not used.
     pub fn open(bytes: Bytes) -> Result<Self, Unusable> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(Unusable::TooLarge);
@@ -72,10 +74,10 @@ impl Envelope {
         Ok(Self { uid, items, rest: reader.rest() })
     }
 
-    /// Reads the rest.
+    /// Reads the rest of the message.
     ///
     /// # Errors
-    /// Why it is not used.
+    /// Says why the message is not used.
     pub fn read(self) -> Result<Broadcast, Unusable> {
         let mut reader = Reader::new(self.rest);
         let (event, namespace) = packet(&mut reader)?;
@@ -96,7 +98,7 @@ impl Envelope {
     }
 }
 
-/// `{type, data, nsp}`, in any order: the event and its namespace.
+/// Reads `{type, data, nsp}`, in any order. Returns the event and its namespace.
 pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
     let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
     let (mut event, mut namespace) = (None, None);
@@ -114,17 +116,17 @@ pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
     Ok((event.ok_or(Unusable::Malformed)?, namespace.unwrap_or_else(|| "/".to_owned())))
 }
 
-/// Reads an event that is a list in MessagePack: its name, and what it says.
+/// Reads an event from a list in MessagePack: the name and then the arguments.
 ///
 /// # Errors
-/// Why it is not used.
+/// Says why the event is not used.
 pub fn packed_event(bytes: Bytes) -> Result<Event, Unusable> {
     let mut reader = Reader::new(bytes);
     let event = data(&mut reader)?;
     if reader.is_at_end() { Ok(event) } else { Err(Unusable::Malformed) }
 }
 
-/// Whether Socket.IO's clients and servers keep the name for themselves.
+/// Whether Socket.IO's clients and servers use the name for themselves.
 pub fn is_reserved(event: &str) -> bool {
     RESERVED_EVENTS.contains(&event)
 }
@@ -149,17 +151,17 @@ fn data(reader: &mut Reader) -> Result<Event, Unusable> {
     Event::from_wire(ByteString::from(out.text), out.attachments).map_err(|_| Unusable::Malformed)
 }
 
-/// Who gets a broadcast, and how.
+/// The recipients of a broadcast, and its flags.
 #[derive(Default)]
 pub(super) struct Options {
     pub(super) rooms: Vec<String>,
     pub(super) except: Vec<String>,
     pub(super) volatile: bool,
-    /// How long acknowledgements are waited for, in milliseconds.
+    /// How long to wait for acknowledgements, in milliseconds.
     pub(super) timeout: Option<u64>,
 }
 
-/// `{rooms, except, flags}`, in any order.
+/// Reads `{rooms, except, flags}`, in any order.
 pub(super) fn options(reader: &mut Reader) -> Result<Options, Unusable> {
     let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
     let mut options = Options::default();
@@ -177,7 +179,7 @@ pub(super) fn options(reader: &mut Reader) -> Result<Options, Unusable> {
     Ok(options)
 }
 
-/// Rooms are texts or numbers; here they are texts. Ports of the emitter write `""` or `null` where there are none.
+/// Reads a list of rooms. Numbers become text. Ports of the emitter write `""` or `null` for an empty list.
 fn names(reader: &mut Reader) -> Result<Vec<String>, Unusable> {
     let count = match reader.token()? {
         Token::Array(count) => count,
@@ -211,7 +213,7 @@ impl Options {
                 "timeout" => {
                     self.timeout = match reader.token()? {
                         Token::Uint(milliseconds) => Some(milliseconds),
-                        // A number of JavaScript; what is negative or none is no time.
+                        // JavaScript may write a float. The cast turns a negative number and NaN into 0.
                         Token::Float(milliseconds) => Some(milliseconds as u64),
                         _ => None,
                     }
@@ -223,10 +225,10 @@ impl Options {
     }
 }
 
-/// Writes a broadcast as Node's adapter does, with our own element behind it if there is one.
+/// Writes a broadcast in the format of Node's adapter, followed by our own element if there is one.
 ///
 /// # Errors
-/// [`Unusable::Malformed`] when the event's text is not JSON, which other clients could not read either.
+/// [`Unusable::Malformed`] if the event's text is not JSON. Other clients could not read it either.
 pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, Unusable> {
     match &broadcast.ours {
         Some(ours) => Ok(close(encode_open(uid, broadcast, 4)?, ours)),
@@ -234,7 +236,7 @@ pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, Unusable> {
     }
 }
 
-/// Writes a broadcast that [`close`] completes.
+/// Writes a broadcast without our own element, which [`close`] adds.
 ///
 /// # Errors
 /// As [`encode`].
@@ -242,7 +244,7 @@ pub fn open(uid: &str, broadcast: &Broadcast) -> Result<BytesMut, Unusable> {
     encode_open(uid, broadcast, 4)
 }
 
-/// Adds our own element.
+/// Adds our own element to a broadcast that [`open`] has written.
 pub fn close(mut open: BytesMut, ours: &[u8]) -> Bytes {
     put_binary(&mut open, ours);
     open.freeze()
@@ -282,7 +284,7 @@ mod tests {
 
     use super::*;
 
-    /// As captured: `emitter.to("lobby").emit("ev", "x")`.
+    /// Captured from `emitter.to("lobby").emit("ev", "x")`.
     const CAPTURED: &[u8] =
         b"\x93\xa7emitter\x83\xa4type\x02\xa4data\x92\xa2ev\xa1x\xa3nsp\xa1/\x83\xa5rooms\x91\xa5lobby\xa5flags\x80\xa6except\x90";
 
@@ -303,13 +305,13 @@ mod tests {
 
     #[test]
     fn what_ports_write_where_there_is_nothing_is_read_as_javascript_reads_it() {
-        // As `socket.io-emitter` 0.1.5 of PyPI writes `To("lobby").Emit("ev", "x")`, and `Emit("ev", "x")`.
+        // Written by `socket.io-emitter` 0.1.5 of PyPI for `To("lobby").Emit("ev", "x")` and for `Emit("ev", "x")`.
         let room = b"\x93\xa7emitter\x83\xa4data\x92\xa2ev\xa1x\xa4type\x02\xa3nsp\xa1/\x82\xa5flags\xa0\xa5rooms\x91\xa5lobby";
         let all = b"\x93\xa7emitter\x83\xa4data\x92\xa2ev\xa1x\xa4type\x02\xa3nsp\xa1/\x82\xa5flags\xa0\xa5rooms\xa0";
         let got = read(room).unwrap();
         assert_eq!((got.event.text().to_string(), got.rooms), (r#"["ev","x"]"#.to_owned(), vec!["lobby".to_owned()]));
         assert_eq!(read(all).unwrap().rooms, Vec::<String>::new());
-        // Nothing, in every spelling; old emitters have a type of their own for binary.
+        // Every way to write an empty value. The packet has the type that old emitters use for binary events.
         for nothing in ["\u{0}", "\u{80}", "\u{90}", "\u{a0}", "\u{c0}", "\u{c2}"] {
             let nothing: Vec<u8> = nothing.chars().map(|byte| byte as u8).collect();
             let packet = b"\x93\xa1u\x83\xa4type\x05\xa4data\x91\xa1e\xa3nsp\xc0\x83";

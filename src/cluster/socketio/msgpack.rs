@@ -1,6 +1,6 @@
-//! MessagePack as JavaScript's notepack writes it, read into the JSON text that clients get.
+//! Reads MessagePack, as JavaScript's notepack writes it, into the JSON text that clients get.
 //!
-//! One pass: values are never built. Binary becomes an attachment that shares the message's bytes.
+//! It takes one pass and builds no values. Binary becomes an attachment that shares the memory of the message.
 
 use bytes::Bytes;
 use chrono::{DateTime, Datelike};
@@ -13,10 +13,10 @@ const TIMESTAMP: i8 = -1;
 /// The extension type that some versions use for `undefined`.
 const UNDEFINED: i8 = 0;
 
-/// JavaScript has no dates beyond these milliseconds.
+/// The largest date that JavaScript can represent, in milliseconds before or after 1970.
 const MAX_DATE_MS: i64 = 8_640_000_000_000_000;
 
-/// What stands next.
+/// A value, or the head of an array or map.
 #[derive(Debug)]
 pub(super) enum Token {
     Nil,
@@ -32,7 +32,7 @@ pub(super) enum Token {
 }
 
 impl Token {
-    /// Whether JavaScript takes the value for false.
+    /// Whether the value is falsy in JavaScript.
     pub(super) fn is_falsy(&self) -> bool {
         match self {
             Self::Nil | Self::Bool(false) | Self::Int(0) | Self::Uint(0) | Self::Ext(UNDEFINED, _) => true,
@@ -42,13 +42,13 @@ impl Token {
         }
     }
 
-    /// Whether the value stands for an absent list or map: false in JavaScript, or empty.
+    /// Whether the value stands for an absent list or map: it is falsy in JavaScript, or empty.
     pub(super) fn is_none(&self) -> bool {
         self.is_falsy() || matches!(self, Self::Array(0) | Self::Map(0))
     }
 }
 
-/// Reads a message from its front.
+/// Reads a message from its start.
 pub(super) struct Reader {
     bytes: Bytes,
 }
@@ -62,17 +62,18 @@ impl Reader {
         self.bytes.is_empty()
     }
 
-    /// What was not read yet.
+    /// The bytes that were not read yet.
     pub(super) fn rest(self) -> Bytes {
         self.bytes
     }
 
-    /// Whether binary stands next.
+    /// Whether the next value is binary.
     pub(super) fn is_binary(&self) -> bool {
         matches!(self.bytes.first(), Some(0xc4..=0xc6))
     }
 
-    /// The next value; of an array or map only how many items follow, which is never more than bytes do.
+    /// Reads the next value. For an array or map it reads only the number of items, which is never larger than the
+    /// number of bytes left.
     pub(super) fn token(&mut self) -> Result<Token, Unusable> {
         let marker = self.take(1)?[0];
         Ok(match marker {
@@ -119,7 +120,7 @@ impl Reader {
         })
     }
 
-    /// How many items an array has.
+    /// Reads the head of an array, and returns its number of items.
     pub(super) fn array_head(&mut self) -> Result<usize, Unusable> {
         match self.token()? {
             Token::Array(count) => Ok(count),
@@ -127,7 +128,8 @@ impl Reader {
         }
     }
 
-    /// A text; what is not UTF-8 (half of a pair, in JavaScript) is replaced, as a client would see it.
+    /// Reads a text. Bytes that are not UTF-8 (in JavaScript, half of a surrogate pair) are replaced, as a client would
+    /// see them.
     pub(super) fn text(&mut self) -> Result<String, Unusable> {
         match self.token()? {
             Token::Str(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -135,7 +137,7 @@ impl Reader {
         }
     }
 
-    /// A text, or `None` for a value that JavaScript takes for false.
+    /// Reads a text. `None` for a value that is falsy in JavaScript.
     pub(super) fn optional_text(&mut self) -> Result<Option<String>, Unusable> {
         match self.token()? {
             token if token.is_falsy() => Ok(None),
@@ -144,7 +146,7 @@ impl Reader {
         }
     }
 
-    /// Whether JavaScript takes a value for true.
+    /// Reads a value, and returns whether it is truthy in JavaScript.
     pub(super) fn flag(&mut self, depth: usize) -> Result<bool, Unusable> {
         let token = self.token()?;
         let truthy = !token.is_falsy();
@@ -152,7 +154,7 @@ impl Reader {
         Ok(truthy)
     }
 
-    /// Reads a value and forgets it.
+    /// Skips a value.
     pub(super) fn skip(&mut self, depth: usize) -> Result<(), Unusable> {
         let token = self.token()?;
         self.skip_items(&token, depth)
@@ -209,7 +211,7 @@ impl Reader {
         Ok(())
     }
 
-    /// A map's key; JavaScript has texts only.
+    /// Reads a map's key as text, which is the only kind of key in JavaScript.
     pub(super) fn key(&mut self) -> Result<String, Unusable> {
         match self.token()? {
             Token::Str(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -230,7 +232,7 @@ impl Reader {
         <[u8; N]>::try_from(&*self.take(N)?).map_err(|_| Unusable::Malformed)
     }
 
-    /// A length of 1, 2 or 4 bytes.
+    /// Reads a length of 1, 2 or 4 bytes, for a `size` of 0, 1 or 2.
     fn length(&mut self, size: u8) -> Result<usize, Unusable> {
         Ok(match size {
             0 => usize::from(u8::from_be_bytes(self.number()?)),
@@ -253,7 +255,7 @@ impl Reader {
     }
 }
 
-/// JSON text and the binary that its placeholders name.
+/// JSON text, and the attachments that its placeholders refer to.
 #[derive(Default)]
 pub(super) struct Json {
     pub(super) text: String,
@@ -272,11 +274,11 @@ impl Json {
     }
 
     pub(super) fn string(&mut self, text: &str) {
-        // A text is always JSON.
+        // Serializing a text never fails.
         self.text.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
 
-    /// As `JSON.stringify` has it: what is no number is null.
+    /// Writes a number as `JSON.stringify` does: infinity and NaN become null.
     fn float(&mut self, number: f64) {
         if !number.is_finite() {
             self.raw("null");
@@ -297,13 +299,13 @@ impl Json {
     }
 }
 
-/// A point in time as `Date.prototype.toJSON` writes it; `None` where JavaScript has no such date.
+/// Writes a time as `Date.prototype.toJSON` does. `None` if JavaScript cannot represent it.
 fn iso(bytes: &[u8]) -> Result<Option<String>, Unusable> {
     let (seconds, nanos) = match bytes.len() {
         4 => (i64::from(u32::from_be_bytes(array(bytes)?)), 0),
         8 => {
             let both = u64::from_be_bytes(array(bytes)?);
-            // 34 bits and 30 bits: both fit.
+            // The seconds take 34 bits and the nanoseconds 30, so both fit.
             ((both & 0x3_ffff_ffff).cast_signed(), (both >> 34) as u32)
         }
         12 => (i64::from_be_bytes(array(&bytes[4..])?), u32::from_be_bytes(array(&bytes[..4])?)),

@@ -1,4 +1,4 @@
-//! Questions to the clients of every server, and what servers answer.
+//! Questions to the clients of every server, and the servers' answers.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::write::{put_json, put_names, put_text};
 use super::{MAX_MESSAGE_BYTES, Unusable};
 use crate::event::{Args, Event};
 
-/// The member of a question by which nodes know that another node has asked. Servers of Node.js take no notice of it.
+/// The member of a question that tells nodes that another node has asked. Servers of Node.js ignore it.
 pub(super) const OURS: &str = "roomcast";
 
 /// The types of questions and answers.
@@ -21,31 +21,31 @@ const ACKNOWLEDGED: u64 = 9;
 /// A question to clients in rooms.
 #[derive(Debug)]
 pub struct Question<'a> {
-    /// The name of the server that asks.
+    /// The id of the server that asks.
     pub uid: &'a str,
-    /// Names the answers.
+    /// The id that the answers carry.
     pub request_id: &'a str,
     /// The namespace's path.
     pub namespace: &'a str,
-    /// What clients get.
+    /// The event that clients get.
     pub event: &'a Event,
     /// Rooms and socket ids; at least one.
     pub rooms: &'a [String],
-    /// How long the clients have.
+    /// How long the clients may take to answer.
     pub patience: Duration,
 }
 
-/// What a server says of a question.
+/// A server's answer to a question.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Response {
-    /// So many of its clients were asked.
+    /// How many of its clients the server has asked.
     Asked(usize),
-    /// One of them has answered.
+    /// The answer of one of its clients.
     Said(Args),
 }
 
 impl Question<'_> {
-    /// Writes it as Node's adapter does, with [`OURS`] behind it.
+    /// Writes the question in the format of Node's adapter, with [`OURS`] as an additional member.
     ///
     /// # Errors
     /// [`Unusable::Malformed`] when the event's text is not JSON.
@@ -85,10 +85,10 @@ impl Question<'_> {
 }
 
 impl Response {
-    /// Reads an answer, with the name of the question. `None` for answers to requests of other kinds.
+    /// Reads an answer. Returns it with the id of the question, or `None` for an answer to another kind of request.
     ///
     /// # Errors
-    /// Why it is not used.
+    /// Says why the answer is not used.
     pub fn read(bytes: &Bytes) -> Result<Option<(String, Self)>, Unusable> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(Unusable::TooLarge);
@@ -111,7 +111,7 @@ struct Count {
     client_count: Option<usize>,
 }
 
-/// `{type: 9, requestId, packet}` in MessagePack; `packet` is what the client has said, if anything.
+/// Reads `{type: 9, requestId, packet}` in MessagePack. `packet` is the client's answer, and may be absent.
 fn said(bytes: Bytes) -> Result<Option<(String, Response)>, Unusable> {
     let mut reader = Reader::new(bytes);
     let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };

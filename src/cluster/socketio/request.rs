@@ -1,4 +1,4 @@
-//! Requests to every server of a namespace: JSON, but for a broadcast that asks for acknowledgements.
+//! Requests to every server of a namespace. They are JSON, except a broadcast that asks for acknowledgements.
 
 use std::time::Duration;
 
@@ -12,86 +12,86 @@ use super::question::OURS;
 use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
 use crate::event::Event;
 
-/// What another process asks for.
+/// A request from another process.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
-    /// To act on clients; not answered.
+    /// Act on clients. There is no answer.
     Act(Targets, Act),
-    /// To act on one client by an old server; answered by whom it belongs to.
+    /// Act on one client, as old servers ask. The server that has the client answers.
     ActOn {
-        /// The client.
+        /// The client's id.
         socket_id: String,
         /// What to do.
         act: Act,
-        /// Names the answer.
+        /// The id that the answer carries.
         request_id: String,
     },
-    /// For the ids of the clients in these rooms.
+    /// List the ids of the clients in these rooms.
     Sockets {
-        /// Empty: everybody.
+        /// The rooms. Empty means every client.
         rooms: Vec<String>,
-        /// Names the answer.
+        /// The id that the answer carries.
         request_id: String,
     },
-    /// For the names of all rooms.
+    /// List the names of all rooms.
     AllRooms {
-        /// Names the answer.
+        /// The id that the answer carries.
         request_id: String,
     },
-    /// For what is known of clients.
+    /// Describe clients.
     Fetch {
-        /// Which.
+        /// The clients.
         targets: Targets,
-        /// Names the answer.
+        /// The id that the answer carries.
         request_id: String,
     },
-    /// Something between servers; `request_id` when an answer is waited for.
+    /// A message from server to server.
     ServerSideEmit {
-        /// Who asks.
+        /// The id of the sender.
         uid: String,
-        /// Names the answer.
+        /// The id that the answer carries. `None` if the sender waits for no answer.
         request_id: Option<String>,
     },
-    /// A broadcast whose clients are to acknowledge it.
+    /// Send an event that clients have to acknowledge.
     BroadcastWithAck {
-        /// Names the answers.
+        /// The id that the answers carry.
         request_id: String,
-        /// What clients get.
+        /// The event that clients get.
         event: Box<Event>,
-        /// Their namespace.
+        /// The namespace's path.
         namespace: String,
-        /// Who gets it.
+        /// The clients that get it.
         targets: Targets,
-        /// How long they have.
+        /// How long the clients may take to answer.
         patience: Duration,
-        /// A node of ours asks, which asks other nodes by itself.
+        /// True if one of our nodes asks. That node asks the other nodes itself.
         ours: bool,
     },
 }
 
-/// How long clients have where a server does not say it; and the longest.
+/// How long clients may take to answer: if a server does not say, and at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whom it concerns.
+/// The clients that a request selects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// Rooms and socket ids; empty: everybody.
+    /// Rooms and socket ids. Empty means every client.
     pub rooms: Vec<String>,
-    /// Rooms and socket ids that are left out.
+    /// Rooms and socket ids that are excluded.
     pub except: Vec<String>,
 }
 
-/// What is to be done with clients.
+/// An action on clients.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Into these rooms.
+    /// Join these rooms.
     Join(Vec<String>),
-    /// Out of these rooms.
+    /// Leave these rooms.
     Leave(Vec<String>),
-    /// Out of the namespace, or with `close` off the connection.
+    /// Leave the namespace or, with `close`, close the connection.
     Disconnect {
-        /// The whole connection.
+        /// Whether the whole connection is closed.
         close: bool,
     },
 }
@@ -122,7 +122,7 @@ struct RawOptions {
 /// Reads a request.
 ///
 /// # Errors
-/// Why it is not used.
+/// Says why the request is not used.
 pub fn parse(bytes: &Bytes) -> Result<Request, Unusable> {
     if bytes.len() > MAX_MESSAGE_BYTES {
         return Err(Unusable::TooLarge);
@@ -155,7 +155,7 @@ fn act(raw: Raw) -> Result<Request, Unusable> {
     }
 }
 
-/// Whom it concerns must be said: nobody named is everybody, but only on purpose.
+/// Reads the selected clients. Empty lists select every client, so a request without any lists is refused.
 fn targets(options: Option<RawOptions>) -> Result<Targets, Unusable> {
     let options = options.ok_or(Unusable::Malformed)?;
     Ok(Targets { rooms: names(options.rooms)?, except: names(options.except)? })
@@ -165,7 +165,7 @@ fn named(request_id: Option<String>) -> Result<String, Unusable> {
     request_id.ok_or(Unusable::Malformed)
 }
 
-/// Whether JavaScript takes the value for false.
+/// Whether the value is falsy in JavaScript.
 fn is_falsy(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -175,7 +175,7 @@ fn is_falsy(value: &Value) -> bool {
     }
 }
 
-/// A list of rooms; ports of the emitter write `""` or `null` where there are none.
+/// Reads a list of rooms. Ports of the emitter write `""` or `null` for an empty list.
 fn names(values: Value) -> Result<Vec<String>, Unusable> {
     let values = match values {
         Value::Array(values) => values,
@@ -193,7 +193,7 @@ fn names(values: Value) -> Result<Vec<String>, Unusable> {
     values.into_iter().map(name).collect()
 }
 
-/// `{uid, requestId, type: 7, packet, opts}` in MessagePack.
+/// Reads `{uid, requestId, type: 7, packet, opts}` in MessagePack.
 fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
     let mut reader = Reader::new(bytes);
     let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
@@ -272,12 +272,12 @@ mod tests {
         for (text, request) in cases {
             assert_eq!(read(text).unwrap(), request);
         }
-        // Ports write what JavaScript takes for false where there is nothing.
+        // Ports of the emitter write a value that is falsy in JavaScript for an empty list.
         let text = r#"{"type":4,"opts":{"rooms":["a"],"except":""},"rooms":null,"close":1}"#;
         assert_eq!(read(text).unwrap(), Request::Act(targets(&["a"], &[]), Act::Disconnect { close: true }));
         let text = r#"{"type":4,"opts":{"rooms":null,"except":false},"close":null}"#;
         assert_eq!(read(text).unwrap(), Request::Act(targets(&[], &[]), Act::Disconnect { close: false }));
-        // As `io.timeout(700).to("room1").emitWithAck("ask", 1)` of socket.io 4.8 writes it.
+        // Written by socket.io 4.8 for `io.timeout(700).to("room1").emitWithAck("ask", 1)`.
         let asked = b"\x85\xa3uid\xa6r4Gz24\xa9requestId\xa6Iw-53s\xa4type\x07\xa6packet\x83\xa4type\x02\xa4data\x92\xa3ask\x01\
             \xa3nsp\xa1/\xa4opts\x83\xa5rooms\x91\xa5room1\xa6except\x90\xa5flags\x81\xa7timeout\xcd\x02\xbc";
         let request = Request::BroadcastWithAck {

@@ -1,4 +1,4 @@
-//! JSON text written as MessagePack, in one pass.
+//! Writes JSON text as MessagePack, in one pass.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::Unusable;
 use crate::json;
 
-/// The member that marks the place of an attachment.
+/// The member that marks an object as the placeholder of an attachment.
 const PLACEHOLDER: &str = "_placeholder";
 
 pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     match text.len() {
-        // Each length was compared with what fits.
+        // The patterns ensure that each length fits the cast.
         length @ 0..=31 => out.put_u8(0xa0 | length as u8),
         length @ 32..=0xff => {
             out.put_u8(0xd9);
@@ -60,7 +60,7 @@ pub(super) fn put_names(out: &mut BytesMut, names: &[String]) {
     names.iter().for_each(|name| put_text(out, name));
 }
 
-/// Writes a JSON text; placeholders become the attachments that they name.
+/// Writes a JSON text. Placeholders become the attachments that they refer to.
 pub(super) fn put_json(out: &mut BytesMut, text: &str, attachments: &[Bytes]) -> Result<(), Unusable> {
     let start = out.len();
     json::with_whole_strings(text, |text| {
@@ -83,7 +83,7 @@ impl Writer<'_> {
         Writer { out: self.out, attachments: self.attachments }
     }
 
-    /// The head of an array or map whose count is not known yet; returns where the count belongs.
+    /// Writes the head of an array or map whose count is not known yet. Returns the position of the count.
     fn head(&mut self, marker: u8) -> usize {
         self.out.put_u8(marker);
         self.out.put_u32(0);
@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for Writer<'_> {
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
         match value {
-            // Each was compared with what fits.
+            // The patterns ensure that each value fits the cast.
             0..=0x7f => self.out.put_u8(value as u8),
             0x80..=0xff => {
                 self.out.put_u8(0xcc);

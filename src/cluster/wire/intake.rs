@@ -1,4 +1,4 @@
-//! Where what comes for a namespace waits until it is delivered.
+//! The queue in which messages for a namespace wait to be delivered.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,14 +9,14 @@ use crate::cluster::gaps::Gaps;
 use crate::redis::{Budget, Kind, Losses, Message, Sink, Taken};
 use crate::telemetry::metrics::Metrics;
 
-/// What waits.
+/// An entry of the queue.
 pub(super) enum Item {
     Message(Message, Taken),
-    /// To be answered when everything before it is delivered.
+    /// Answered when every message before it is delivered.
     Mark(oneshot::Sender<()>),
 }
 
-/// The way into a namespace's queue.
+/// Puts received messages into the queue of a namespace.
 pub(super) struct Intake {
     queue: mpsc::Sender<Item>,
     gaps: Arc<Mutex<Gaps>>,
@@ -27,7 +27,7 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// `buffer` bounds what waits.
+    /// Creates the queue. At most `buffer` entries wait.
     pub(super) fn new(
         buffer: usize,
         gaps: Arc<Mutex<Gaps>>,
@@ -39,7 +39,7 @@ impl Intake {
         (Self { queue, gaps, metrics, losses, budget }, incoming)
     }
 
-    /// How much waits.
+    /// How many entries wait.
     pub(super) fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
@@ -59,13 +59,14 @@ impl Sink for Intake {
         Some(Box::pin(async {
             let (mark, delivered) = oneshot::channel();
             if self.queue.send(Item::Mark(mark)).await.is_ok() {
-                // Gone with the queue when the node stops.
+                // An error means that the node stops and the queue is gone.
                 let _ = delivered.await;
             }
         }))
     }
 
-    /// What an earlier subscription brought is delivered, and was not counted.
+    /// Begins to count missing messages on the channel. Messages of an earlier subscription have been delivered by now,
+    /// and were not counted.
     fn confirmed(&self, kind: Kind, channel: &Arc<str>) {
         if kind != Kind::Below {
             self.gaps.lock().expect("no panic while held").follow(channel);

@@ -1,7 +1,8 @@
-//! Rooms as Socket.IO's servers and emitters name them: there the id of a client is a room like any other.
+//! Translates between our rooms and the names that Socket.IO's servers and emitters use. For them, the id of a client
+//! is the name of a room.
 //!
-//! A name from outside may be a room, the id of a client, or both. Nothing in the name tells which, so both are looked up.
-//! Between our own nodes each name says what it means.
+//! A name from outside may mean a room, a client, or both. The name alone does not tell which, so both are looked up.
+//! Between our own nodes each name comes with what it means.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -10,23 +11,23 @@ use crate::cluster::socketio::outside;
 use crate::room::{RESERVED_PREFIX, Rooms, is_socket_room, socket_room, user_of};
 use crate::session::RoomName;
 
-/// A name means a room.
+/// The name means a room.
 const ROOM: u8 = 1;
 
-/// A name means the client that has it as its id.
+/// The name means the client with this id.
 const CLIENT: u8 = 2;
 
-/// Names as other servers understand them, and what each means to our own nodes.
+/// Names as other servers understand them, with the meaning of each for our own nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// Each once.
+    /// The names, without repetition.
     pub(super) names: Vec<String>,
     /// For each name [`ROOM`], [`CLIENT`], or both.
     pub(super) kinds: Vec<u8>,
 }
 
 impl Names {
-    /// The names of rooms. A client's own room has the client's id as its name.
+    /// Returns the names of rooms. The name of a client's own room is the client's id.
     pub(super) fn of(rooms: &[RoomName]) -> Self {
         let mut all = Self::default();
         let mut places = HashMap::new();
@@ -46,7 +47,7 @@ impl Names {
     }
 }
 
-/// The rooms that another node of ours means. `None` when it does not say what each name means.
+/// The rooms that another of our nodes named. `None` if it did not say what each name means.
 pub(super) fn meant(names: &[String], kinds: &[u8]) -> Option<Vec<RoomName>> {
     let known = kinds.iter().all(|kind| (ROOM..=ROOM | CLIENT).contains(kind));
     if names.len() != kinds.len() || !known {
@@ -60,7 +61,8 @@ pub(super) fn meant(names: &[String], kinds: &[u8]) -> Option<Vec<RoomName>> {
     Some(rooms.collect())
 }
 
-/// The rooms that a stranger means, as far as this node has them.
+/// The rooms that a name from outside may mean on this node. A client's own room is among them only if the client is
+/// connected here.
 pub(super) fn here(rooms: &Rooms, namespace: &str, names: &[String]) -> Vec<RoomName> {
     let mut found = Vec::with_capacity(names.len());
     for name in names {
@@ -72,8 +74,8 @@ pub(super) fn here(rooms: &Rooms, namespace: &str, names: &[String]) -> Vec<Room
     found
 }
 
-/// The rooms that a stranger means, for all nodes: no node knows the ids of all clients. The rooms come first, because the
-/// first one orders and throttles an event.
+/// The rooms that names from outside may mean on any node. Every name may also be a client's id, because no node knows
+/// all clients. Rooms come first, because the first one orders and throttles an event.
 pub(super) fn everywhere(names: &[String]) -> Vec<RoomName> {
     let mut seen = HashSet::new();
     let rooms = names.iter().filter_map(|name| named(name));
@@ -81,7 +83,8 @@ pub(super) fn everywhere(names: &[String]) -> Vec<RoomName> {
     rooms.chain(clients).filter(|room| seen.insert(room.clone())).collect()
 }
 
-/// A room that strangers may name: not a reserved one, except those of users.
+/// Returns the room with this name if a process outside the cluster may name it: reserved rooms may not be named,
+/// except those of users.
 fn named(name: &str) -> Option<RoomName> {
     (!name.starts_with(RESERVED_PREFIX) || user_of(name).is_some()).then(|| name.into())
 }

@@ -1,4 +1,4 @@
-//! What Socket.IO's emitters and servers ask of every server.
+//! Carries out and answers requests that Socket.IO's emitters and servers send to every server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::redis::Kind;
 use crate::room::RESERVED_PREFIX;
 use crate::session::{Close, RoomName, Session};
 
-/// At most so many questions of other servers are worked on at once.
+/// Maximum number of questions from other servers that this node works on at once.
 pub(super) const MAX_ASKING: usize = 256;
 
 impl Wire {
@@ -38,13 +38,14 @@ impl Wire {
                     self.answer(space, &Answer::done(&request_id));
                 }
             }
-            // It has asked the nodes by itself, and must hear of each server that is counted.
+            // One of our nodes sent it. That node asks the other nodes itself, but it waits for a count from each
+            // server.
             Request::BroadcastWithAck { request_id, ours: true, .. } => {
                 if self.speaks == config::Wire::Socketio {
                     self.answer(space, &Answer::clients_asked(&request_id, 0));
                 }
             }
-            // A node that is no server to the others is not waited for.
+            // With this setting the other servers do not count this node, and do not wait for its answer.
             _ if self.speaks == config::Wire::Compact => {}
             Request::ServerSideEmit { request_id: None, .. } => {}
             Request::ServerSideEmit { uid, .. } if uid == space.uid => {}
@@ -78,7 +79,7 @@ impl Wire {
         }
     }
 
-    /// Tells a server what clients say, as they say it.
+    /// Sends each client's answer to the server that asked, as soon as it arrives, until `patience` is over.
     async fn pass_on(self: Arc<Self>, responses: Arc<str>, request_id: String, mut asked: Asked, patience: Duration) {
         let until = Instant::now() + patience;
         while let Ok(Some(said)) = tokio::time::timeout_at(until, asked.next()).await {
@@ -95,7 +96,7 @@ impl Wire {
         }
     }
 
-    /// The clients of this node that are meant.
+    /// The clients of this node that the request selects.
     pub(super) fn members(&self, space: &Space, targets: &Targets) -> Vec<Arc<Session>> {
         let here = |list: &[String]| names::here(&self.rooms, &space.namespace, list);
         let rooms = here(&targets.rooms);
@@ -111,7 +112,7 @@ impl Wire {
         rooms.chain(own).collect()
     }
 
-    /// No rule is asked: whoever can write to Redis has decided.
+    /// Applies the action without asking any rule: a process that can write to Redis is trusted.
     pub(super) fn act(&self, sessions: &[Arc<Session>], act: &Act) {
         let rooms: Vec<RoomName> = match act {
             Act::Join(names) | Act::Leave(names) => {

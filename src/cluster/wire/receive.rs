@@ -1,4 +1,4 @@
-//! What other nodes, servers and emitters have sent, to the clients of this node.
+//! Delivers what other nodes, servers and emitters have sent to the clients of this node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::redis::{Kind, Message};
 use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
 
-/// Takes the messages of a namespace in their order.
+/// Handles the messages of a namespace, in their order.
 pub(super) async fn run(
     wire: Arc<Wire>,
     namespace: Arc<str>,
@@ -26,11 +26,11 @@ pub(super) async fn run(
     let Some(space) = wire.spaces.get(&namespace) else { return };
     let receiver = Receiver { wire: &wire, space, reader: wire.pubsub.reader(), deliver: &*deliver };
     while let Some(item) = incoming.recv().await {
-        // Given back when the message is delivered.
+        // The taken bytes are given back when the message is delivered.
         let (message, _taken) = match item {
             Item::Message(message, taken) => (message, taken),
             Item::Mark(mark) => {
-                // Who waited may have lost patience.
+                // The task that waited may have given up.
                 let _ = mark.send(());
                 continue;
             }
@@ -55,7 +55,7 @@ struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
-    /// A frame of our own.
+    /// Delivers a frame of our own format.
     async fn frame(&self, message: &Message) {
         let Some(frame) = self.reader.read(message) else { return };
         let age = frame.age();
@@ -74,12 +74,13 @@ impl Receiver<'_> {
 
     async fn sibling(&self, outgoing: &Outgoing, age: Duration) {
         self.wire.metrics.cluster_received_total.with_label_values(&[&self.space.namespace]).inc();
-        // The next one waits until this is queued for everybody: the bounded queue of messages is the only one.
+        // The next message waits until this one is in the write queues of all recipients, so that messages wait only in
+        // the bounded queue of the namespace.
         (self.deliver)(outgoing).served().await;
         self.wire.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]).observe(age.as_secs_f64());
     }
 
-    /// A broadcast as Socket.IO's servers and emitters send it.
+    /// Handles a broadcast in Socket.IO's format.
     async fn broadcast(&self, message: Message) {
         match self.read(message.body) {
             Ok(Some(mut broadcast)) => match broadcast.ours.take() {
@@ -91,13 +92,13 @@ impl Receiver<'_> {
         }
     }
 
-    /// `None` when it is our own.
+    /// Reads a broadcast. `None` if this node sent it.
     fn read(&self, body: Bytes) -> Result<Option<Broadcast>, Unusable> {
         let envelope = Envelope::open(body)?;
         if envelope.uid == self.space.uid { Ok(None) } else { envelope.read().map(Some) }
     }
 
-    /// One of a node of ours, with what nodes tell each other.
+    /// Delivers a broadcast from one of our nodes. `ours` is the part that only our nodes read.
     async fn marked(&self, channel: &Arc<str>, broadcast: &Broadcast, ours: Bytes) {
         let Some(frame) = self.reader.read_frame(channel, ours) else { return };
         let age = frame.age();
@@ -107,7 +108,8 @@ impl Receiver<'_> {
         self.sibling(&outgoing, age).await;
     }
 
-    /// The event that a node of ours has sent. Older ones do not say which names are rooms and which are ids.
+    /// The event exactly as one of our nodes sent it. Nodes of earlier versions do not say which names are rooms and
+    /// which are ids.
     fn exactly(&self, broadcast: &Broadcast, marks: Bytes) -> Option<Outgoing> {
         let Marks { stamps, order, kinds } = event::decode_marks(marks).ok()?;
         let outgoing = match &kinds {
@@ -130,8 +132,8 @@ impl Receiver<'_> {
         }
     }
 
-    /// A broadcast to any room, heard because this node publishes what is for one. What is wrong with it was counted by
-    /// whom it is for.
+    /// Publishes a broadcast that arrived on a pattern of all rooms. Only the node that holds the lease subscribes to
+    /// it. Broadcasts that cannot be read are not counted here: the nodes with members of the room count them.
     fn for_one(&self, message: Message) {
         if !self.wire.bridge.get().is_some_and(|bridge| bridge.is_the_one()) {
             return;
@@ -142,7 +144,8 @@ impl Receiver<'_> {
         }
     }
 
-    /// A request of the library socketioxide. Every node hears it, so the one that publishes needs no pattern.
+    /// Handles a request of the library socketioxide. Every node receives it, so the node that publishes needs no
+    /// pattern.
     async fn library(&self, message: &Message) {
         let Some(requests) = self.wire.library.get() else { return };
         match requests.read(message) {
@@ -160,7 +163,7 @@ impl Receiver<'_> {
         }
     }
 
-    /// Publishes a broadcast for all nodes, if this node does so, and if it is for one to publish.
+    /// Publishes a broadcast to all nodes if this node holds the lease and if one node has to publish the event.
     fn publish(&self, broadcast: Broadcast) {
         let namespace = &self.space.namespace;
         let Some(bridge) = self.wire.bridge.get().filter(|bridge| bridge.is_the_one()) else { return };
@@ -176,7 +179,8 @@ impl Receiver<'_> {
         self.wire.metrics.socketio_received_total.with_label_values(&[&*self.space.namespace, kind]).inc();
     }
 
-    /// The event for the clients of this node; `None`, and counted, when it is for no one here.
+    /// The event for the clients of this node. `None`, and counted, if it is for another namespace or only for reserved
+    /// rooms.
     fn local(&self, broadcast: &Broadcast) -> Option<Outgoing> {
         if broadcast.namespace != *self.space.namespace {
             self.wire.drop_foreign("namespace");
@@ -184,7 +188,7 @@ impl Receiver<'_> {
         }
         let here = |names: &[String]| names::here(&self.wire.rooms, &self.space.namespace, names);
         let rooms = here(&broadcast.rooms);
-        // All of its rooms may be names that nobody can have; an empty list would mean everybody.
+        // All of its rooms may have reserved names. An empty list would mean every client.
         if rooms.is_empty() && !broadcast.rooms.is_empty() {
             self.wire.drop_foreign("reserved_room");
             return None;

@@ -1,7 +1,7 @@
-//! Asks the clients of Socket.IO's servers, where these hear the nodes.
+//! Asks the clients of Socket.IO's servers, if these servers receive what the nodes send.
 //!
-//! As these servers do among themselves: each one says at once how many of its clients it has asked, and passes on what
-//! each of them says. The servers are counted by Redis, because nobody has a list of them.
+//! The exchange is the same as between those servers: each one reports at once how many of its clients it has asked,
+//! and then passes on each client's answer. Redis counts the servers, because there is no list of them.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -23,24 +23,24 @@ use crate::session::RoomName;
 
 use super::names::Names;
 
-/// At most so many answers to a question wait to be added up.
+/// Maximum number of answers to a question that wait to be added up.
 const WAITING: usize = 4096;
 
-/// At most so many bytes of answers to a question are kept.
+/// Maximum size of the answers to a question that are kept, in bytes.
 const MAX_BYTES: usize = 8 << 20;
 
-/// Questions that were put to other servers and are not over.
+/// Questions to other servers that are still open, by request id.
 #[derive(Default)]
 pub(super) struct Asking(Mutex<HashMap<String, mpsc::Sender<Response>>>);
 
-/// A place among them, as long as this is there.
+/// An open question, which is removed when this is dropped.
 struct Entry<'a> {
     asking: &'a Asking,
     request_id: String,
 }
 
 impl Wire {
-    /// Asks the clients in these rooms that are on servers of Node.js, and waits for them until then.
+    /// Asks the clients in these rooms that are on servers of Node.js, and waits for their answers until the deadline.
     pub(in crate::cluster) async fn ask_servers(
         &self,
         namespace: &str,
@@ -48,7 +48,7 @@ impl Wire {
         event: &Event,
         until: Instant,
     ) -> Acknowledged {
-        // Servers of Node.js know no users of ours.
+        // Servers of Node.js do not know our users.
         let rooms: Vec<RoomName> = rooms.iter().filter(|room| user_of(room).is_none()).cloned().collect();
         let heard = self.speaks == config::Wire::Socketio && self.socketio.is_some();
         let Some(space) = self.spaces.get(namespace).filter(|_| heard && !rooms.is_empty()) else {
@@ -66,7 +66,7 @@ impl Wire {
         let (Ok(question), Ok(servers)) = (question.encode(), self.count_servers(&space.requests).await) else {
             return Acknowledged { remote: Told::NotCarried("away"), ..Acknowledged::default() };
         };
-        // Before anybody is asked: a server may answer at once.
+        // The entry must exist before the question is sent: a server may answer at once.
         let (entry, answers) = Entry::new(&self.asking, request_id);
         let sent = match self.pubsub.send_as(Kind::Plain, &space.requests, question) {
             Ok(receipt) => receipt.await,
@@ -80,7 +80,7 @@ impl Wire {
         total
     }
 
-    /// Takes what a server says of a question of this node.
+    /// Takes a server's answer to a question of this node.
     pub(super) fn response(&self, body: &Bytes) {
         if self.asking.0.lock().expect("no panic while held").is_empty() {
             return;
@@ -91,18 +91,18 @@ impl Wire {
             Err(why) => return self.drop_foreign(why.as_str()),
         };
         let asking = self.asking.0.lock().expect("no panic while held");
-        // Every server hears it; one has asked.
+        // Every server receives the answer. Only the one that asked has an entry for it.
         if asking.get(&request_id).is_some_and(|asker| asker.try_send(response).is_err()) {
             self.drop_foreign("full");
         }
     }
 
-    /// The channels on which servers answer this node: all of them may choose between two.
+    /// Whether servers answer this node on this channel. Each server may choose between two channels.
     pub(super) fn is_response(space: &Space, channel: &str) -> bool {
         channel == &*space.responses || channel == &*space.own_responses
     }
 
-    /// How many servers answer, nodes that are servers to the others among them.
+    /// How many servers will answer, including nodes that other servers count as servers.
     async fn count_servers(&self, channel: &str) -> Result<usize, Error> {
         let client = self.redis.client();
         if !client.is_clustered() {
@@ -118,7 +118,7 @@ impl Wire {
     }
 }
 
-/// Adds up what servers say until each has said how many it has asked, and all of these have answered.
+/// Adds up the answers until each server has said how many clients it has asked, and all of these have answered.
 async fn collect(mut answers: mpsc::Receiver<Response>, servers: usize, until: Instant) -> Acknowledged {
     let mut total = Acknowledged { remote: Told::Carried, ..Acknowledged::default() };
     let (mut told, mut bytes) = (0, 0);
