@@ -1,7 +1,7 @@
-//! Redis: connections that come back by themselves, their health, and every name that is used there.
+//! Redis: connections that reconnect by themselves, their health, and every name that the node uses there.
 //!
-//! Two connections: one for commands and publishes, one that only listens. Connecting never holds the
-//! node up; a node whose Redis is away serves its own clients and says so.
+//! There are two connections: one for commands and publishes, and one that only receives messages. The node never waits
+//! for a connection. While Redis is away, the node serves its own clients and reports the failure.
 
 pub mod budget;
 pub mod cause;
@@ -38,13 +38,13 @@ use connect::Link;
 use health::{Part, State};
 use proof::Proofs;
 
-/// Why the clients could not be built. Never because Redis is away.
+/// Why the clients could not be built. An unreachable Redis is never the reason.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
     /// The configuration names no Redis.
     #[error("redis.url is not set")]
     NoUrl,
-    /// The URL is not understood. Neither text holds a secret.
+    /// The URL cannot be read. Neither text contains a secret.
     #[error("redis.url {problem}; {remedy}")]
     Url {
         /// What is wrong.
@@ -52,7 +52,7 @@ pub enum RedisError {
         /// What to do about it.
         remedy: String,
     },
-    /// An option is not understood.
+    /// An option cannot be used.
     #[error("the Redis configuration is not usable: {0}")]
     Config(#[from] fred::error::Error),
     /// A certificate or key cannot be used.
@@ -60,13 +60,13 @@ pub enum RedisError {
     Tls(String),
 }
 
-/// At most this many bytes wait to be published, or are on their way. One larger message has the way for itself.
+/// Maximum number of bytes that wait to be published or are being sent. A larger message is accepted when no other waits.
 pub const MAX_PUBLISH_BYTES: usize = 64 << 20;
 
-/// At most this many bytes are in scripts that Redis has not answered.
+/// Maximum number of bytes in scripts that Redis has not answered yet.
 pub const MAX_SCRIPT_BYTES: usize = 64 << 20;
 
-/// At most this many bytes of other nodes and servers wait to be delivered or published here.
+/// Maximum number of bytes from other nodes and servers that wait to be delivered or published on this node.
 pub const MAX_RECEIVE_BYTES: usize = 64 << 20;
 
 /// The node's Redis. Cloning shares the connections.
@@ -78,7 +78,7 @@ pub struct Redis {
 struct Inner {
     client: Client,
     listener: Client,
-    /// Of `client` and `listener`.
+    /// The states of the connections of `client` and `listener`.
     links: [Arc<Link>; 2],
     commands: WithOptions<Client>,
     subscriber: Subscriber,
@@ -91,12 +91,12 @@ struct Inner {
 }
 
 impl Redis {
-    /// Builds the clients and begins to connect, without waiting for Redis.
+    /// Builds the clients and starts to connect, without waiting for Redis.
     ///
-    /// `node` names this process; it is part of the channel that only this node listens to.
+    /// `node` is this node's id. It is part of the name of a channel that only this node listens to.
     ///
     /// # Errors
-    /// When the configuration cannot be used; see [`RedisError`].
+    /// Fails if the configuration cannot be used; see [`RedisError`].
     pub fn connect(config: &config::Redis, node: &str, metrics: Arc<Metrics>) -> Result<Self, RedisError> {
         let client = connect::commands(config)?;
         let listener = connect::listener(config)?;
@@ -133,34 +133,34 @@ impl Redis {
         Ok(redis)
     }
 
-    /// For commands and scripts. Each fails at once while Redis is known to be away, and after
-    /// `redis.command_timeout` at the latest; none is sent twice.
+    /// The client for commands and scripts. A command fails at once while Redis is known to be away, and otherwise
+    /// within `redis.command_timeout`. No command is sent twice.
     pub fn client(&self) -> &WithOptions<Client> {
         &self.inner.commands
     }
 
-    /// The connection that listens.
+    /// The connection that receives messages.
     pub fn subscriber(&self) -> &Subscriber {
         &self.inner.subscriber
     }
 
-    /// Every name in Redis.
+    /// The name of every key and channel in Redis.
     pub fn keys(&self) -> &Keys {
         &self.inner.keys
     }
 
-    /// Whether commands are answered now, by a primary, as far as is known.
+    /// Whether a primary answers commands now, as far as this node knows.
     pub fn is_up(&self) -> bool {
         self.can_publish() && !self.inner.state.is_read_only()
     }
 
-    /// Whether publishes are answered now, as far as is known, also by a server that takes no writes.
+    /// Whether a server answers publishes now, as far as this node knows. The server may be one that refuses writes.
     pub fn can_publish(&self) -> bool {
         self.is_connected() && self.inner.state.answers()
     }
 
-    /// Whether writes are accepted now, as far as is known. What the nodes keep in Redis is old, or incomplete, when they
-    /// are not.
+    /// Whether Redis accepts writes now, as far as this node knows. Otherwise the data that nodes keep in Redis is out
+    /// of date or incomplete.
     pub fn takes_writes(&self) -> bool {
         self.is_up() && !self.inner.state.refuses_writes()
     }
@@ -170,21 +170,21 @@ impl Redis {
         self.inner.state.refused_last().is_some_and(|last| last.elapsed() < time)
     }
 
-    /// Resolves when a primary has answered something that was sent after this call: what was sent before it, and was taken,
-    /// was taken by a primary.
+    /// Resolves when a primary has answered a command that was sent after this call. This proves that everything that
+    /// Redis took before was taken by a primary.
     ///
     /// # Errors
-    /// A replica has answered, or nobody.
+    /// Fails if a replica answers, or no server does.
     pub async fn proves_primary(&self) -> Result<(), Error> {
         self.inner.proofs.next().await
     }
 
-    /// Notes when Redis has refused a command, so that the refusal reaches `/ready`, the log and the metrics. `about` names
-    /// the command and its key; it holds no payload.
+    /// Notes an error that Redis returned, so that a refusal appears in `/ready`, the log and the metrics. `about`
+    /// names the command and its key; it contains no payload.
     pub fn notice(&self, error: &Error, about: &str) {
         let cause = Cause::of(error);
         if cause.kind == CauseKind::Timeout {
-            // Nothing more is handed to it until it answers again: what it does not take, fred keeps.
+            // Nothing more is sent until Redis answers again, because fred keeps in memory what Redis does not take.
             self.inner.state.doubt();
         }
         if cause.kind.refuses_writes() || cause.kind == CauseKind::NoRight {
@@ -192,7 +192,7 @@ impl Redis {
         }
     }
 
-    /// Waits for a command; see [`Redis::notice`].
+    /// Waits for a command, and notes its error; see [`Redis::notice`].
     ///
     /// # Errors
     /// Those of the command.
@@ -208,29 +208,29 @@ impl Redis {
         answer
     }
 
-    /// Whether it is a Redis Cluster, where keys that are used together must share a slot.
+    /// Whether Redis is a Redis Cluster. There, keys that are used together must share a slot.
     pub fn is_clustered(&self) -> bool {
         self.inner.client.is_clustered()
     }
 
-    /// How many connections for commands there have been: whoever sees another number than before knows that Redis was away.
+    /// How many times the connection for commands has been made. A change of the number shows that Redis was away.
     pub fn connections(&self) -> u64 {
         self.inner.links[0].connections()
     }
 
-    /// A number that changes each time that messages of other nodes may have been lost; `None` while this node does not
-    /// listen to all that it wants. What was published while the number stayed the same has come or will come.
+    /// A number that changes each time messages of other nodes may have been lost. `None` while a subscription that
+    /// this node needs is missing. Everything that is published while the number stays the same arrives.
     pub fn hearing(&self) -> Option<u64> {
         let listens = self.is_listening() && self.inner.subscriber.is_complete();
         listens.then(|| self.inner.subscriber.generation() + self.inner.subscriber.losses().count())
     }
 
-    /// What is known of the connections.
+    /// The state of the connections, as far as this node knows it.
     pub fn health(&self) -> Health {
         self.inner.state.health(self.is_connected(), self.is_listening())
     }
 
-    /// Asks Redis for an answer now. False: there was none in this time.
+    /// Sends a command to Redis now. Returns false if no answer comes within this time.
     pub async fn answers(&self, within: Duration) -> bool {
         if !self.can_publish() {
             return false;
@@ -245,12 +245,12 @@ impl Redis {
         self.inner.state.is_stopped()
     }
 
-    /// How long a command is waited for.
+    /// How long the node waits for the answer to a command.
     pub fn command_timeout(&self) -> Duration {
         self.inner.command_timeout
     }
 
-    /// Closes the connections. What is in flight may be lost.
+    /// Closes the connections. Commands without an answer may be lost.
     pub async fn close(&self) {
         self.inner.subscriber.stop();
         self.inner.state.stop();

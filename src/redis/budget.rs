@@ -1,16 +1,16 @@
-//! How many bytes may wait: queues are bounded by number, and by this.
+//! Limits the bytes that wait in queues, in addition to the limit on the number of entries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A bound in bytes that several queues can share.
+/// A limit in bytes that several queues can share.
 #[derive(Debug, Clone)]
 pub struct Budget {
     used: Arc<AtomicUsize>,
     most: usize,
 }
 
-/// Bytes of a budget, given back when this is dropped.
+/// Bytes that were taken from a budget. Dropping this gives them back.
 #[derive(Debug)]
 pub struct Taken {
     used: Arc<AtomicUsize>,
@@ -18,12 +18,13 @@ pub struct Taken {
 }
 
 impl Budget {
-    /// At most this many bytes at once.
+    /// Creates a budget of `most` bytes.
     pub fn new(most: usize) -> Self {
         Self { used: Arc::default(), most }
     }
 
-    /// Takes bytes, if they are left. What alone is larger than the budget has it for itself.
+    /// Takes bytes if enough are left. A request that is larger than the whole budget succeeds when nothing else is
+    /// taken.
     pub fn take(&self, bytes: usize) -> Option<Taken> {
         let fits = |used: usize| (used == 0 || used.saturating_add(bytes) <= self.most).then(|| used + bytes);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;

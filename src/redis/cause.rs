@@ -1,18 +1,18 @@
-//! Why Redis, or a part of what the node needs of it, does not work: a kind for metrics, and a sentence for people.
+//! Why Redis, or a part of it that the node needs, does not work: a kind for metrics, and a sentence for people.
 
 use std::fmt;
 
 use fred::error::{Error, ErrorKind};
 
-/// Longer texts of a server are cut.
+/// Maximum length of a server's text, in characters. Longer texts are cut.
 const MAX_TEXT: usize = 200;
 
-/// The kind of a failure: the label in metrics and answers.
+/// The kind of a failure, which is its label in metrics and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CauseKind {
     /// There is no connection yet, or the subscriptions are not confirmed yet, and no error has been seen.
     Starting,
-    /// User and password are not accepted, or missing.
+    /// The user or the password is missing or not accepted.
     WrongPassword,
     /// The host's name has no address.
     UnknownHost,
@@ -32,17 +32,18 @@ pub enum CauseKind {
     OutOfMemory,
     /// The server's last snapshot failed, and it takes no writes until one succeeds.
     Misconf,
-    /// Fewer replicas than the server needs to take writes.
+    /// The server has fewer replicas than it needs to take writes.
     NoReplicas,
     /// The server is loading its data.
     Loading,
-    /// A server that nodes cannot use: too old, a sentinel, or a cluster where a single server was named, or the reverse.
+    /// Nodes cannot use the server: it is too old, it is a sentinel, or it is a cluster where the URL names a single
+    /// server, or the reverse.
     WrongServer,
-    /// The sentinels cannot be reached, or know no primary of the name.
+    /// The sentinels cannot be reached, or none knows a primary of the configured name.
     Sentinel,
-    /// Redis takes messages of the node to itself, and does not bring them back.
+    /// Redis accepts the messages that the node sends to itself, but does not deliver them.
     Deaf,
-    /// Anything else that a server says.
+    /// Any other error from a server.
     Other,
 }
 
@@ -91,7 +92,7 @@ impl CauseKind {
         }
     }
 
-    /// What it means, in a sentence without a full stop.
+    /// The meaning of the kind, as a sentence without a full stop.
     const fn meaning(self) -> &'static str {
         match self {
             Self::Starting => "the connection is not made yet",
@@ -117,41 +118,41 @@ impl CauseKind {
         }
     }
 
-    /// Whether the server takes no write now, whichever it is.
+    /// Whether a server with this failure refuses every write.
     pub(super) const fn refuses_writes(self) -> bool {
         matches!(self, Self::ReadOnly | Self::OutOfMemory | Self::Misconf | Self::NoReplicas | Self::Loading)
     }
 
-    /// Whether a change of the configuration, here or in Redis, is the only remedy.
+    /// Whether only a change of the configuration, here or in Redis, helps.
     pub const fn is_a_mistake(self) -> bool {
         matches!(self, Self::WrongPassword | Self::UnknownHost | Self::Tls | Self::NoRight | Self::WrongServer)
     }
 }
 
-/// Why something does not work. Its text holds no secret.
+/// Why something does not work. The text contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
     /// The kind.
     pub kind: CauseKind,
-    /// What the server, or the system, said, and what it was about; may be empty.
+    /// The text of the server or the system, and the command or channel that it concerns. May be empty.
     pub detail: String,
 }
 
 impl Cause {
-    /// A cause that needs no more words.
+    /// A cause without further detail.
     pub(super) fn new(kind: CauseKind) -> Self {
         Self { kind, detail: String::new() }
     }
 
-    /// Reads what fred, or the server behind it, says.
+    /// Classifies an error of fred, or of the server behind it.
     pub fn of(error: &Error) -> Self {
         let kind = kind_of(error);
-        // A server that does not know HELLO repeats its arguments, and the password is one of them.
+        // A server that does not know HELLO repeats its arguments, which include the password.
         let detail = if kind == CauseKind::WrongServer { String::new() } else { cut(error.details()) };
         Self { kind, detail }
     }
 
-    /// Says what it was about: a command, its key, a channel.
+    /// Adds what the failure concerns: a command and its key, or a channel.
     pub(super) fn about(mut self, what: &str) -> Self {
         let what = cut(what);
         self.detail = if self.detail.is_empty() { what } else { format!("{what}: {}", self.detail) };
@@ -187,8 +188,8 @@ fn kind_of(error: &Error) -> CauseKind {
     })
 }
 
-/// By the word that Redis puts in front. Errors of a command in a script begin with it as well, or, before Redis 7.2, with
-/// a sentence of their own.
+/// Classifies by the error code at the start of Redis' text. An error of a command inside a script begins with the code
+/// as well, or, before Redis 7.2, with a sentence of its own.
 fn by_code(text: &str) -> Option<CauseKind> {
     let code = text.split([' ', ':']).next().unwrap_or_default();
     Some(match code {
@@ -207,7 +208,7 @@ fn by_code(text: &str) -> Option<CauseKind> {
     })
 }
 
-/// By the sentences of the operating system and of rustls.
+/// Classifies by the sentences of the operating system and of rustls.
 fn by_system(text: &str) -> Option<CauseKind> {
     let lower = text.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));

@@ -22,9 +22,9 @@ use super::cause::{Cause, CauseKind};
 use super::health::{Part, State};
 use crate::config::{self, RedisAddress, RedisKind};
 
-/// fred keeps so many messages between its reader and ours. Ours empties it at once into the buffers of
-/// `redis.receive_buffer`, so it has to hold only what one read of the socket can bring.
-/// fred makes nine such channels a client, filled at the start: 16384 cost about 10 MiB.
+/// Capacity of the channel between fred's reader and ours, in messages. Our reader moves messages into the buffers of
+/// `redis.receive_buffer` at once, so the channel has to hold only what one read of the socket can bring. fred creates
+/// nine such channels for each client and allocates them at the start: 16,384 messages cost about 10 MiB.
 const LISTENER_CHANNEL: usize = 16 * 1024;
 
 /// The client for commands and publishes.
@@ -32,13 +32,13 @@ pub(super) fn commands(config: &config::Redis) -> Result<Client, RedisError> {
     build(config, 32)
 }
 
-/// The client that only listens.
+/// The client that only receives messages.
 pub(super) fn listener(config: &config::Redis) -> Result<Client, RedisError> {
     build(config, LISTENER_CHANNEL)
 }
 
-/// Drives a client until it is told to quit. fred's own policy reconnects after a lost connection; this
-/// loop also begins again when the first attempt fails or fred gives up on an error it holds to be final.
+/// Keeps a client connected until it is told to quit. fred reconnects by itself after a lost connection. This loop also
+/// starts again when the first attempt fails, or when fred gives up because it takes an error for final.
 pub(super) async fn keep_connected(client: Client, pauses: config::Reconnect, (state, part): Noted) {
     let mut delay = pauses.min.get();
     loop {
@@ -52,7 +52,8 @@ pub(super) async fn keep_connected(client: Client, pauses: config::Reconnect, (s
     }
 }
 
-/// Why an attempt to connect failed. fred waits in vain for the answer of a sentinel that does not know the name.
+/// Why an attempt to connect failed. If a sentinel does not know the name of the primary, fred waits for an answer
+/// until the time-out.
 fn cause_of_attempt(client: &Client, error: &Error) -> Cause {
     let cause = Cause::of(error);
     let asks_sentinels = client.client_config().server.is_sentinel();
@@ -62,11 +63,11 @@ fn cause_of_attempt(client: &Client, error: &Error) -> Cause {
     cause
 }
 
-/// Where what becomes of a client's connection is noted, and as what.
+/// Where a client's successes and failures are noted, and which part of Redis they concern.
 pub(super) type Noted = (Arc<State>, Part);
 
-/// Whether a client's connection is there. fred says `Connected` until the first attempt to reconnect begins, so a
-/// loss is taken from its errors.
+/// Whether a client is connected. fred reports `Connected` until its first attempt to reconnect begins, so a lost
+/// connection is recognised by fred's errors.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     broken: AtomicBool,
@@ -78,13 +79,13 @@ impl Link {
         client.is_connected() && !self.broken.load(Ordering::Relaxed)
     }
 
-    /// How many connections there have been.
+    /// How many connections have been made.
     pub(super) fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 }
 
-/// Counts reconnections and remembers errors.
+/// Counts reconnections and notes errors.
 pub(super) async fn note_events(client: Client, link: Arc<Link>, (state, part): Noted) {
     let mut errors = client.error_rx();
     let mut reconnects = client.reconnect_rx();
@@ -95,7 +96,7 @@ pub(super) async fn note_events(client: Client, link: Arc<Link>, (state, part): 
             () = state.stopped() => return,
             error = errors.recv() => match error {
                 Ok((error, server)) => {
-                    // A lost server of a Redis Cluster leaves the others.
+                    // When one server of a Redis Cluster is lost, the others can still be used.
                     link.broken.store(server.is_some() && !client.is_clustered(), Ordering::Relaxed);
                     let cause = if server.is_some() { Cause::of(&error) } else { cause_of_attempt(&client, &error) };
                     state.failed(part, cause);
@@ -127,16 +128,16 @@ fn build(config: &config::Redis, channel: usize) -> Result<Client, RedisError> {
     let connection = ConnectionConfig {
         connection_timeout: config.connect_timeout.get(),
         internal_command_timeout: config.connect_timeout.get(),
-        // A publish or a script that may have been carried out is not sent again.
+        // A publish or a script that may have been executed is not sent again.
         max_command_attempts: 1,
-        // Unbounded here, because fred ends the client when its own request to reconnect finds the buffer full.
-        // What is in flight is bounded by its senders, and each command by its time-out.
+        // No limit, because fred ends the client if its own request to reconnect finds the buffer full. The senders
+        // limit what is being sent, and each command has a time-out.
         max_command_buffer_len: 0,
         unresponsive: UnresponsiveConfig {
             max_timeout: Some(config.command_timeout.get() * 2),
             interval: config.command_timeout.get() / 2,
         },
-        // fred's task waits for as long as a write takes: the operating system ends a connection that takes nothing.
+        // fred's task blocks while a write does. The operating system closes a connection whose peer takes no data.
         tcp: TcpConfig { user_timeout: Some(config.command_timeout.get() * 2), ..TcpConfig::default() },
         reconnect_on_auth_error: true,
         ..ConnectionConfig::default()
@@ -154,9 +155,10 @@ fn options(config: &config::Redis) -> Result<Config, RedisError> {
     let username = config.username.as_deref().map(bytes).or_else(|| address.username.clone());
     let password = config.password.as_ref().map(|secret| bytes(secret.expose())).or_else(|| address.password.clone());
     Ok(Config {
-        // Sharded pub/sub on the connection that also answers needs RESP3.
+        // RESP3 is needed for sharded pub/sub on a connection that also answers commands.
         version: RespVersion::RESP3,
-        // The first connection fails at once, and `keep_connected` tries again: fred would wait before the first attempt.
+        // The first attempt to connect fails at once, and `keep_connected` tries again. Without this, fred would wait
+        // before the first attempt.
         fail_fast: true,
         username: username.as_deref().map(inline),
         password: password.as_deref().map(inline),
@@ -181,8 +183,8 @@ fn server(address: RedisAddress, sentinel: &config::Sentinel) -> ServerConfig {
     }
 }
 
-/// A user or a password as fred sends it: HELLO goes out as an inline command, which Redis splits at spaces and in which
-/// it reads a text in quotation marks as a C string.
+/// Writes a user name or a password as fred has to send it. HELLO goes out as an inline command: Redis splits it at
+/// spaces, and reads a text in quotation marks as a C string.
 fn inline(bytes: &[u8]) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"'\\".contains(byte);
     if !bytes.is_empty() && bytes.iter().all(is_plain) {
@@ -192,8 +194,8 @@ fn inline(bytes: &[u8]) -> String {
     format!("\"{escaped}\"")
 }
 
-/// TLS by rustls with ring. Hosts of a cluster that are known by address only are taken to have the name that the
-/// configuration gave.
+/// TLS by rustls with ring. Servers of a cluster that are known only by their address must have a certificate for the
+/// host name in the configuration.
 fn tls(config: &config::RedisTls) -> Result<TlsConfig, RedisError> {
     let connector = match (&config.ca_file, &config.cert_file, &config.key_file) {
         (None, None, None) => TlsConnector::default_rustls()?,

@@ -1,4 +1,4 @@
-//! What a Redis says of itself, for `roomcast doctor`.
+//! Collects what a Redis server reports of itself, for `roomcast doctor`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,33 +11,33 @@ use fred::types::{ClusterHash, CustomCommand, Expiration};
 use super::{Cause, Keys, RedisError, connect};
 use crate::config;
 
-/// What it says.
+/// The facts about a Redis server.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// `redis_version`, or the server's own where it is not Redis.
+    /// `redis_version`. A server that is compatible with Redis reports its own there.
     pub version: String,
     /// `standalone`, `sentinel` or `cluster`.
     pub mode: String,
     /// `master` or `slave`.
     pub role: String,
-    /// Why a write was refused; `None`: it was accepted.
+    /// Why a write was refused. `None` if it was accepted.
     pub refused: Option<Cause>,
-    /// How long a command takes.
+    /// How long a command takes, at best.
     pub round_trip: Duration,
-    /// `CONFIG GET` of [`SETTINGS`]; empty where it may not be asked.
+    /// `CONFIG GET` of [`SETTINGS`]. Empty if the user may not ask for them.
     pub settings: HashMap<String, String>,
 }
 
 /// The settings that matter to nodes.
 pub const SETTINGS: [&str; 3] = ["client-output-buffer-limit", "maxmemory-policy", "maxclients"];
 
-/// The quickest of so many is what the way takes; the others had to wait for something.
+/// How many commands are timed. The quickest shows the round trip; the others had to wait for something.
 const PINGS: usize = 5;
 
-/// Asks a Redis of which the configuration may be wrong, so without trying again.
+/// Examines a Redis server. The configuration may be wrong, so it does not try again.
 ///
 /// # Errors
-/// When it cannot be reached or does not let us in.
+/// Fails if the server cannot be reached or refuses the login.
 pub async fn examine(config: &config::Redis) -> Result<Facts, RedisError> {
     let client = connect::commands(config)?;
     let mut connection = client.init().await?;
@@ -52,7 +52,7 @@ async fn ask(client: &Client, prefix: &str) -> Result<Facts, Error> {
     let mut round_trip = Duration::MAX;
     for _ in 0..PINGS {
         let began = Instant::now();
-        // Not PING, which a Redis whose snapshot failed refuses.
+        // A Redis whose snapshot failed refuses PING, but not ECHO.
         _ = client.custom::<String, _>(command("ECHO"), vec!["?"]).await?;
         round_trip = round_trip.min(began.elapsed());
     }
@@ -63,7 +63,7 @@ async fn ask(client: &Client, prefix: &str) -> Result<Facts, Error> {
     };
     let mut settings = HashMap::new();
     for name in SETTINGS {
-        // Managed services and ACLs may forbid it.
+        // Managed services and ACLs may forbid CONFIG.
         let told: Result<HashMap<String, String>, _> = client.custom(command("CONFIG"), vec!["GET", name]).await;
         settings.extend(told.unwrap_or_default());
     }
@@ -72,7 +72,7 @@ async fn ask(client: &Client, prefix: &str) -> Result<Facts, Error> {
     Ok(Facts { version, mode, role, refused, round_trip, settings })
 }
 
-/// Writes a key for a second.
+/// Writes a key that expires after one second.
 async fn try_to_write(client: &Client, prefix: &str) -> Option<Cause> {
     let key = Keys::new(prefix).probe_write("doctor");
     let written = client.set::<(), _, _>(&key, "?", Some(Expiration::EX(1)), None, false).await;

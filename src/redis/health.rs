@@ -1,4 +1,4 @@
-//! What is known of Redis.
+//! The health of Redis, as far as this node knows it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,26 +11,26 @@ use super::cause::{Cause, CauseKind};
 use super::report::Report;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a refused command counts as a failure of Redis where a successful write elsewhere proves nothing about it: a right
-/// that is missing for one key, or one server of a Redis Cluster.
+/// How long a refused command counts as a failure of Redis when the success of another write proves nothing about it:
+/// the user may lack a right to one key, or one server of a Redis Cluster may refuse writes.
 const REFUSED_LASTS: Duration = Duration::from_secs(15);
 
 /// The state of the connections to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Commands can be sent, and are answered.
+    /// Redis is connected and answers commands.
     pub connected: bool,
-    /// A message that this node sent to itself came back: other nodes' messages arrive too.
+    /// A message that this node sent to itself has come back, so messages of other nodes arrive too.
     pub subscribed: bool,
-    /// Redis takes writes: the last write of the probe was accepted, and none was refused since.
+    /// Redis accepts writes: the probe's last write was accepted, and no write was refused since.
     pub writes: bool,
-    /// How long the last message to ourselves took.
+    /// How long the last message from this node to itself took.
     pub round_trip: Option<Duration>,
-    /// Since when a message to ourselves has, or has not, come back.
+    /// Since when messages from this node to itself have been coming back, or have not been.
     pub since: SystemTime,
-    /// Why not everything works; `None`: everything does. Never holds a secret.
+    /// Why something does not work. `None` if everything works. Never contains a secret.
     pub cause: Option<Cause>,
-    /// Everything worked at some time.
+    /// True once everything has worked at the same time.
     pub worked: bool,
 }
 
@@ -40,22 +40,22 @@ impl Health {
         self.hears() && self.writes && self.cause.is_none()
     }
 
-    /// Whether events reach the other nodes and theirs arrive here, whether Redis takes writes or not.
+    /// Whether events reach the other nodes and theirs arrive here, even if Redis refuses writes.
     pub fn hears(&self) -> bool {
         self.connected && self.subscribed
     }
 }
 
-/// What may fail by itself. The first that has failed is what is told.
+/// The parts of Redis that can fail independently. If several have failed, the first in this order is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// The connection for commands.
     Commands,
-    /// The connection that listens.
+    /// The connection that receives messages.
     Listener,
     /// The subscriptions.
     Subscriptions,
-    /// The way of a message to ourselves.
+    /// The messages that this node sends to itself.
     Echo,
     /// Writes.
     Writes,
@@ -63,7 +63,7 @@ pub(super) enum Part {
 
 const PARTS: usize = 5;
 
-/// What the background tasks learn.
+/// What the background tasks have found out about Redis.
 pub(super) struct State {
     metrics: Arc<Metrics>,
     answers: AtomicBool,
@@ -82,7 +82,7 @@ struct Known {
     since: SystemTime,
     worked: bool,
     causes: [Option<Cause>; PARTS],
-    /// Until when a refused write counts, although the probe's write was accepted.
+    /// Until this time a refused write counts, even if the probe's write was accepted.
     refused_until: Option<Instant>,
     /// When a write was last refused.
     refused_last: Option<Instant>,
@@ -112,12 +112,12 @@ impl State {
         }
     }
 
-    /// Whether the last command of the probe was answered in time.
+    /// Whether the probe's last command was answered in time.
     pub(super) fn answers(&self) -> bool {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// A command was not answered in time: nothing is sent until one of the probe is.
+    /// Notes that a command was not answered in time. Nothing is sent until a command of the probe is answered.
     pub(super) fn doubt(&self) {
         self.set_answers(false);
         self.lost.notify_one();
@@ -127,12 +127,12 @@ impl State {
         self.answers.store(answers, Ordering::Relaxed);
     }
 
-    /// Whether the server is a replica: it does not have what is written to the primary.
+    /// Whether the server is a replica. It may lack what was written to the primary.
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only.load(Ordering::Relaxed)
     }
 
-    /// Whether a write was refused, and none was accepted since.
+    /// Whether a write was refused, and no write was accepted since.
     pub(super) fn refuses_writes(&self) -> bool {
         self.refuses.load(Ordering::Relaxed)
     }
@@ -159,7 +159,8 @@ impl State {
         }
     }
 
-    /// A part has failed. While it does, nothing is heard, but where a right to a room's channel is missing.
+    /// Notes that a part has failed. From then on messages count as not arriving, except if only the right to a channel
+    /// is missing.
     pub(super) fn failed(&self, part: Part, cause: Cause) {
         let mut known = self.known();
         if cause.kind != CauseKind::NoRight {
@@ -173,7 +174,7 @@ impl State {
         self.known().causes[part as usize] = None;
     }
 
-    /// A message to ourselves came back.
+    /// Notes that a message from this node to itself came back.
     pub(super) fn heard(&self, round_trip: Duration) {
         self.metrics.redis_round_trip_seconds.with_label_values::<&str>(&[]).observe(round_trip.as_secs_f64());
         let mut known = self.known();
@@ -184,12 +185,12 @@ impl State {
         self.turn(&mut known, true);
     }
 
-    /// A message to ourselves could not be sent.
+    /// Notes that a message from this node to itself could not be sent.
     pub(super) fn unheard(&self) {
         self.turn(&mut self.known(), false);
     }
 
-    /// A command was refused. `elsewhere`: a write that succeeds later may say nothing about this one.
+    /// Notes that a command was refused. `elsewhere` is true if a later write may succeed on another server.
     pub(super) fn refused(&self, cause: Cause, elsewhere: bool) {
         self.metrics.redis_refused_total.with_label_values(&[cause.kind.as_str()]).inc();
         let now = Instant::now();
@@ -206,7 +207,7 @@ impl State {
         known.causes[Part::Writes as usize] = Some(cause);
     }
 
-    /// The probe's write was accepted.
+    /// Notes that the probe's write was accepted.
     pub(super) fn wrote(&self) {
         self.read_only.store(false, Ordering::Relaxed);
         let mut known = self.known();
@@ -218,7 +219,7 @@ impl State {
         self.refuses.store(false, Ordering::Relaxed);
     }
 
-    /// Tells operators how Redis is, if that has changed or is still bad.
+    /// Reports the health of Redis to operators if it has changed or is still bad.
     pub(super) fn tell(&self, health: &Health) {
         if health.is_good() {
             self.known().worked = true;
@@ -226,12 +227,12 @@ impl State {
         self.report.lock().expect("no panic while held").note(health, &self.metrics, Instant::now());
     }
 
-    /// Redis has answered the publish of a message to ourselves.
+    /// Notes that Redis has answered the publish of a message from this node to itself.
     pub(super) fn answered(&self, after: Duration) {
         self.metrics.redis_command_seconds.with_label_values::<&str>(&[]).observe(after.as_secs_f64());
     }
 
-    /// Counts what became of a message to ourselves.
+    /// Counts the result of a message from this node to itself.
     pub(super) fn count_probe(&self, result: &str) {
         self.metrics.redis_probes_total.with_label_values(&[result]).inc();
     }
@@ -240,7 +241,7 @@ impl State {
         self.metrics.redis_reconnects_total.with_label_values::<&str>(&[]).inc();
     }
 
-    /// Resolves when a message or a connection is lost.
+    /// Resolves when Redis stops to work: messages no longer arrive, or a command was not answered.
     pub(super) async fn lost(&self) {
         self.lost.notified().await;
     }

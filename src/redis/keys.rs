@@ -1,18 +1,18 @@
-//! Every name that the node uses in Redis, once. `docs/redis.md` lists the same.
+//! The name of every key and channel that the node uses in Redis. `docs/redis.md` lists the same names.
 //!
-//! All begin with `redis.prefix`. Keys that one script touches together share a hash tag (`{…}`), so that
-//! they live on one node of a Redis Cluster.
+//! All names begin with `redis.prefix`, or with `redis.socketio_key`. Keys that one script uses together share a hash
+//! tag (`{…}`), so that they are on one server of a Redis Cluster.
 
 use std::sync::Arc;
 
-/// Makes names.
+/// Builds the names of keys and channels.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: Arc<str>,
 }
 
 impl Keys {
-    /// Names under a prefix.
+    /// Names with this prefix.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into() }
     }
@@ -24,61 +24,63 @@ impl Keys {
 
     // --- owners (written by `owners`) ---
 
-    /// STRING: the user who owns a room, as the backend said. Expires as the backend said.
+    /// STRING: the id of the user who owns a room. The backend gives the owner and the time to live.
     pub fn owner(&self, namespace: &str, room: &str) -> String {
         format!("{}:owner:{}", self.prefix, tag(namespace, room))
     }
 
     // --- revocations (written by `cluster`) ---
 
-    /// What is revoked (`part` is `entries`, a HASH, or `ends`, a ZSET of the same by their ends); at most 100,000. Expires
-    /// a day after the last one.
+    /// Revocations, at most 100,000. `part` is `entries` (a HASH) or `ends` (a ZSET of when each of them ends). Expires
+    /// a day after the last one ends.
     pub fn revocations(&self, part: &str) -> String {
         format!("{}:revocations:{{all}}:{part}", self.prefix)
     }
 
     // --- history (written by `history`) ---
 
-    /// STREAM (`part` is `events`): a room's events, the ids are `<epoch>-<offset>`. At most as many as the contract
-    /// says; expires after its `ttl`, `idle` or `linger`, whatever is shortest.
+    /// STREAM (`part` is `events`): a room's events, with ids `<epoch>-<offset>`. The contract says how many. Expires
+    /// after its `ttl`, `idle` or `linger`, whichever is shortest.
     pub fn history(&self, namespace: &str, room: &str, part: &str) -> String {
         format!("{}:history:{}:{part}", self.prefix, tag(namespace, room))
     }
 
     // --- recovery (written by `recovery` and `history`) ---
 
-    /// HASH: a session that can be recovered. Expires when the client may no longer come back.
+    /// HASH: a session that can be recovered. Expires when its client can no longer recover it.
     pub fn recovery_session(&self, session: &str) -> String {
         format!("{}:recovery:session:{session}", self.prefix)
     }
 
-    /// STRING: the node was there within the longest window. Expires that long after its last sign of life.
+    /// STRING: exists if the node ran within the longest recovery window. Expires that long after the node last renewed
+    /// it.
     pub fn recovery_node(&self, incarnation: &str) -> String {
         format!("{}:recovery:node:{incarnation}", self.prefix)
     }
 
-    /// STRING: the namespace's histories may lack an event. Expires when nobody can come back from before it.
+    /// STRING: exists if the namespace's histories may lack an event. Expires when no client can recover from before
+    /// it.
     pub fn recovery_unrecorded(&self, namespace: &str) -> String {
         format!("{}:recovery:unrecorded:{namespace}", self.prefix)
     }
 
     // --- presence (written by `presence`) ---
 
-    /// What every key of a namespace's presence begins with; all of a namespace share a slot. The scripts of `presence`
-    /// append the rest: `docs/redis.md` lists it.
+    /// The prefix of every key of a namespace's presence. All keys of a namespace share a slot. The scripts of
+    /// `presence` append the rest; `docs/redis.md` lists it.
     pub fn presence(&self, namespace: &str) -> String {
         format!("{}:presence:{{{namespace}}}", self.prefix)
     }
 
     // --- conflation (written by `throttle`) ---
 
-    /// STRING: while it exists, the event may not be sent to the room. Expires after the contract's `every`.
+    /// STRING: the event may not be sent to the room while this exists. Expires after the contract's `every`.
     pub fn throttle_gate(&self, scope: &str, event: &str) -> String {
         format!("{}:throttle:{{{scope}}}:{event}:gate", self.prefix)
     }
 
-    /// STRING, MessagePack: the newest event that is held. Deleted when it is sent; expires after a minute (or twice
-    /// `every`) if the node that would send it dies.
+    /// STRING, MessagePack: the newest event that is held back. Deleted when it is sent. Expires after a minute (or
+    /// twice `every`) if the node that would send it dies.
     pub fn throttle_held(&self, scope: &str, event: &str) -> String {
         format!("{}:throttle:{{{scope}}}:{event}:held", self.prefix)
     }
@@ -90,7 +92,7 @@ impl Keys {
 
     // --- publishing and hooks ---
 
-    /// STRING: a publish with this id was taken. Expires after the configured time.
+    /// STRING: exists if a publish with this id was accepted. Expires after the configured time.
     pub fn publish_id(&self, contract: &str, id: &str) -> String {
         format!("{}:publish:{contract}:{id}", self.prefix)
     }
@@ -101,50 +103,51 @@ impl Keys {
         format!("{}:hook:{{{hook}}}:notices", self.prefix)
     }
 
-    /// STRING: the node that delivers the notices of a hook now. Expires a little after the longest call.
+    /// STRING: the node that delivers a hook's notices at present. Expires a little after the longest call.
     pub fn hook_lease(&self, hook: &str) -> String {
         format!("{}:hook:{{{hook}}}:lease", self.prefix)
     }
 
-    /// STRING: the node that publishes what emitters send to rooms with rules. Expires after a few seconds.
+    /// STRING: the lease of the node that publishes what emitters send to rooms with rules. Expires after a few
+    /// seconds.
     pub fn scribe(&self) -> String {
         format!("{}:scribe", self.prefix)
     }
 
-    /// STRING: what the node's probe writes, which proves that Redis takes writes. Expires after ten seconds, or twice
-    /// `redis.probe_interval`.
+    /// STRING: written by the node's probe to prove that Redis accepts writes. Expires after ten seconds, or after
+    /// twice `redis.probe_interval` if that is longer.
     pub fn probe_write(&self, node: &str) -> String {
         format!("{}:probe:{node}", self.prefix)
     }
 
     // --- channels (sharded pub/sub; nothing is stored) ---
 
-    /// Only this node listens: proves that what is published arrives.
+    /// Only this node listens to it. Its messages prove that what is published arrives.
     pub fn probe_channel(&self, node: &str) -> String {
         format!("{}:probe:{node}", self.prefix)
     }
 
-    /// What nodes tell each other, JSON: that they are there, and requests to all nodes.
+    /// JSON messages between nodes: heartbeats, and requests to all nodes.
     pub fn control_channel(&self) -> String {
         format!("{}:control", self.prefix)
     }
 
-    /// Every node's canaries for the others, numbered.
+    /// The numbered canaries that every node sends to the others.
     pub fn canary_channel(&self) -> String {
         format!("{}:canary", self.prefix)
     }
 
-    /// Events of a namespace for the clients of other nodes, but those for one room.
+    /// Events of a namespace for the clients of other nodes, except events for a single room.
     pub fn events_channel(&self, namespace: &str) -> String {
         format!("{}:events:{namespace}", self.prefix)
     }
 
-    /// Events for one room: only nodes with members of it listen.
+    /// Events for one room. Only nodes with members of the room listen.
     pub fn room_channel(&self, namespace: &str, room: &str) -> String {
         format!("{}:events:{namespace}#{room}", self.prefix)
     }
 
-    /// The names of Socket.IO's adapters below this cluster's own prefix.
+    /// The names of the channels of Socket.IO's adapters, under this cluster's own prefix.
     pub fn socketio(&self) -> SocketIoKeys {
         SocketIoKeys { key: self.prefix.clone() }
     }
@@ -157,17 +160,17 @@ pub struct SocketIoKeys {
 }
 
 impl SocketIoKeys {
-    /// Names under a key.
+    /// Names that begin with this key.
     pub fn new(key: &str) -> Self {
         Self { key: key.into() }
     }
 
-    /// What all of them begin with.
+    /// The text with which all these names begin.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Broadcasts to everybody, or to several rooms.
+    /// Broadcasts to every client, or to several rooms.
     pub fn broadcast(&self, namespace: &str) -> String {
         format!("{}#{namespace}#", self.key)
     }
@@ -182,18 +185,18 @@ impl SocketIoKeys {
         format!("{}-request#{namespace}#", self.key)
     }
 
-    /// Their answers.
+    /// Answers to requests.
     pub fn responses(&self, namespace: &str) -> String {
         format!("{}-response#{namespace}#", self.key)
     }
 
-    /// Their answers to one server.
+    /// Answers to the requests of one server.
     pub fn responses_to(&self, namespace: &str, uid: &str) -> String {
         format!("{}-response#{namespace}#{uid}#", self.key)
     }
 }
 
-/// One slot for everything of one room.
+/// A hash tag that puts all keys of one room into one slot.
 fn tag(namespace: &str, room: &str) -> String {
     format!("{{{namespace}#{room}}}")
 }

@@ -1,5 +1,5 @@
-//! Sends a message to ourselves through Redis, and writes a key, again and again: connected is not subscribed, and a server
-//! that answers may still refuse writes.
+//! The probe of a node: it sends messages to itself through Redis and writes a key, again and again. A connection alone
+//! does not prove that messages arrive, and a server that answers may still refuse writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,22 +15,24 @@ use super::Redis;
 use super::cause::{Cause, CauseKind};
 use super::health::Part;
 
-/// After so many messages that did not come back, the listening connection is made anew: it may be half open.
+/// After this many messages in a row did not come back, the receiving connection is closed and made anew: it may be
+/// half open.
 const PATIENCE: u32 = 3;
 
-/// After this many commands in a row that were not answered in time, both connections are made anew: they may be stuck.
+/// After this many commands in a row were not answered in time, both connections are closed and made anew: they may be
+/// stuck.
 const TIME_OUTS: u32 = 2;
 
-/// How soon a message that did not come back is followed by another.
+/// How long the probe waits after a message that did not come back.
 const SOON: Duration = Duration::from_millis(100);
 
-/// How long the key of the probe's write lives, at least.
+/// The shortest time to live of the key that the probe writes.
 const KEY_LIFE: Duration = Duration::from_secs(10);
 
-/// How often the connections are made anew, at most, while the server is a replica.
+/// The shortest time between two reconnections while the server is a replica.
 const FOLLOW: Duration = Duration::from_secs(1);
 
-/// The command of [`super::proof`].
+/// The command that [`super::proof`] sends.
 pub(super) const PROOF: &str = "DEL";
 
 /// Starts the probe of a node.
@@ -48,14 +50,14 @@ pub(super) fn start(redis: &Redis, node: &str, every: Duration) {
     redis.tasks().spawn(follow_primary(redis.clone(), renewing));
 }
 
-/// What became of a message to ourselves.
+/// The result of sending a message to this node itself.
 enum Probe {
     Back(Duration),
-    /// Redis took it, and it did not come back.
+    /// Redis took the message, but it did not come back.
     Lost,
-    /// It was not taken: there is no connection, or no subscription yet.
+    /// Redis did not take the message: there is no connection or no subscription yet, or Redis refused it.
     Unsent,
-    /// It was sent, and not answered in time.
+    /// The message was sent, but Redis did not answer in time.
     Unanswered,
 }
 
@@ -99,7 +101,7 @@ async fn run(
             renew(&redis, unanswered >= TIME_OUTS, &renewing);
             (lost, unanswered) = (0, 0);
         }
-        // Until a message is back, the next follows soon: a node should not wait to be ready.
+        // As long as no message comes back, the pauses are short, so that a node becomes ready soon.
         tokio::select! {
             () = state.stopped() => return,
             () = state.lost() => tokio::time::sleep(SOON.min(every)).await,
@@ -108,8 +110,8 @@ async fn run(
     }
 }
 
-/// Makes the listening connection anew, and the other with it if `both`. Connections that are being made already are not
-/// broken again.
+/// Closes the receiving connection and makes it anew; the other one as well if `both`. Does nothing while an earlier
+/// call is still at it.
 fn renew(redis: &Redis, both: bool, renewing: &Arc<AtomicBool>) {
     if renewing.swap(true, Ordering::SeqCst) {
         return;
@@ -129,7 +131,7 @@ fn renew(redis: &Redis, both: bool, renewing: &Arc<AtomicBool>) {
     });
 }
 
-/// Sends one message and waits for it; notes why it did not come back.
+/// Sends one message and waits until it comes back. Notes why it did not.
 async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch::Receiver<u64>) -> Probe {
     let state = redis.state();
     if !redis.is_connected() || !redis.is_listening() || !redis.subscriber().is_complete() {
@@ -157,7 +159,7 @@ async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch:
     }
 }
 
-/// Writes the node's key: a server may answer, and bring messages, and take no write.
+/// Writes the node's key. A server may answer commands and deliver messages, and still refuse writes.
 async fn write(redis: &Redis, key: &str, number: u64, every: Duration) {
     if !redis.is_connected() {
         return;
@@ -170,8 +172,8 @@ async fn write(redis: &Redis, key: &str, number: u64, every: Duration) {
     }
 }
 
-/// Makes the connections anew when the server has said that it is a replica: the name, or the sentinels, lead to another one
-/// by now, or will.
+/// Reconnects when the server has said that it is a replica. The host name, or the sentinels, lead to the new primary
+/// by now or soon will.
 async fn follow_primary(redis: Redis, renewing: Arc<AtomicBool>) {
     let state = redis.state().clone();
     loop {

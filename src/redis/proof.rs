@@ -1,8 +1,8 @@
-//! Proves that the server which has taken a publish is the primary.
+//! Proves that the server that took a publish is the primary.
 //!
-//! A replica takes publishes as well, and brings them only to those who are connected to it. After a failover whose old
-//! connections stay open, a publish would be confirmed by a server that the other nodes have left. So a write that changes
-//! nothing is sent behind the publish, on the same connection: a replica refuses it.
+//! A replica takes publishes too, but passes them only to the nodes that are connected to it. If old connections stay
+//! open after a failover, a server that the other nodes have left would confirm publishes. So a write that changes
+//! nothing follows the publish on the same connection. A replica refuses it.
 
 use fred::error::Error;
 use fred::interfaces::KeysInterface;
@@ -11,15 +11,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::cause::{Cause, CauseKind};
 use super::{Redis, probe};
 
-/// How many callers may wait for a proof; more wait for a place. One proof serves all that have asked before it is sent.
+/// Maximum number of callers in the queue for a proof; further callers wait to enter it. One proof serves all callers
+/// that asked before it was sent.
 const WAITING: usize = 4096;
 
 type Answer = oneshot::Sender<Result<(), Error>>;
 
-/// Where proofs are asked for.
+/// Takes requests for proofs.
 pub(super) struct Proofs(mpsc::Sender<Answer>);
 
-/// What comes of [`Proofs::new`], for [`run`].
+/// The receiving end of [`Proofs`], for [`run`].
 pub(super) struct Asked(mpsc::Receiver<Answer>);
 
 impl Proofs {
@@ -38,7 +39,7 @@ impl Proofs {
     }
 }
 
-/// Gives proofs until Redis is closed.
+/// Answers requests for proofs until Redis is closed.
 pub(super) async fn run(redis: Redis, mut asked: Asked, node: String) {
     let key = redis.keys().probe_write(&node);
     let mut waiting = Vec::new();
@@ -52,14 +53,14 @@ pub(super) async fn run(redis: Redis, mut asked: Asked, node: String) {
         }
         let proof = prove(&redis, &key).await;
         for answer in waiting.drain(..) {
-            // The publisher may not want to know.
+            // The caller may have given up.
             let _ = answer.send(proof.clone());
         }
     }
 }
 
 async fn prove(redis: &Redis, key: &str) -> Result<(), Error> {
-    // Each server of a Redis Cluster redirects what is not its own.
+    // No proof is needed in a Redis Cluster: each server redirects commands for keys that are not its own.
     if redis.is_clustered() {
         return Ok(());
     }
@@ -69,7 +70,7 @@ async fn prove(redis: &Redis, key: &str) -> Result<(), Error> {
             redis.notice(&error, &format!("{} {key}", probe::PROOF));
             match Cause::of(&error).kind {
                 CauseKind::ReadOnly | CauseKind::Timeout | CauseKind::Lost => Err(error),
-                // It is a primary that refuses writes for another reason.
+                // The server is a primary that refuses the write for another reason.
                 _ => Ok(()),
             }
         }

@@ -1,4 +1,5 @@
-//! Tells operators how Redis is: in the log when it changes and once a minute while it is bad, and in a metric.
+//! Reports the health of Redis to operators: in the log when it changes and once a minute while it is bad, and in a
+//! metric.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,10 +8,10 @@ use super::cause::CauseKind;
 use super::health::Health;
 use crate::telemetry::metrics::Metrics;
 
-/// How often a failure that lasts is told again. One that comes and goes is told no more often.
+/// How often a lasting failure is logged again. A failure that comes and goes is not logged more often.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What was told last.
+/// What was last reported.
 pub(super) struct Report {
     told: Told,
     last: HashMap<CauseKind, Instant>,
@@ -39,7 +40,7 @@ impl Report {
                 tracing::info!("Redis is up: a message to ourselves came back, and a write was accepted");
             }
             None => {}
-            // At the start nothing has failed yet; a failure that lasts gets a kind, or is told after a minute.
+            // At the start nothing has failed yet. A lasting failure gets another kind, or is logged after a minute.
             Some(CauseKind::Starting) if self.told == Told::Nothing => {
                 self.told = Told::Bad(CauseKind::Starting);
                 self.last.insert(CauseKind::Starting, now);
@@ -48,7 +49,7 @@ impl Report {
                 let is_new = self.told != Told::Bad(kind);
                 self.told = Told::Bad(kind);
                 let last = self.last.get(&kind);
-                // A cause that was told within the last minute and has returned is nothing new.
+                // A cause that returns within a minute after it was logged is not logged again.
                 if last.is_none_or(|last| now.duration_since(*last) >= AGAIN) {
                     self.last.insert(kind, now);
                     tell(health, kind, is_new);

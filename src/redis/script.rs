@@ -1,4 +1,4 @@
-//! Lua scripts: sent whole once to each Redis, and by their digest from then on.
+//! Lua scripts. Each Redis server gets the text of a script once; from then on only its digest is sent.
 
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
@@ -7,10 +7,10 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 
 use super::Redis;
 
-/// Where the first key stands among the arguments of EVAL and EVALSHA.
+/// Position of the first key among the arguments of EVAL and EVALSHA.
 const FIRST_KEY: usize = 2;
 
-/// A script from a `.lua` file beside the Rust that embeds it.
+/// A script from a `.lua` file beside the Rust file that embeds it.
 #[derive(Debug)]
 pub struct Script {
     text: &'static str,
@@ -18,18 +18,18 @@ pub struct Script {
 }
 
 impl Script {
-    /// Knows the digest; nothing is sent yet.
+    /// Computes the digest. Sends nothing yet.
     pub fn new(text: &'static str) -> Self {
         Self { text, digest: Digest::from_lua(text) }
     }
 
-    /// Runs the script, atomically, on the Redis that holds the keys. In a Redis Cluster they must share a slot.
+    /// Runs the script atomically on the server that holds the keys. In a Redis Cluster the keys must share a slot.
     ///
     /// # Errors
-    /// What Redis says. After a time-out the script may have run; it is never sent again.
+    /// Returns the error of Redis. After a time-out the script may have run; it is never sent again.
     pub async fn run(&self, redis: &Redis, keys: Vec<String>, args: Vec<Value>) -> Result<Value, Error> {
         match self.call(redis, "EVALSHA", Value::String(self.digest.sha1().clone()), &keys, &args).await {
-            // A Redis that was restarted or flushed, or a replica that was promoted, has forgotten it. It has not run.
+            // A server that was restarted, flushed or promoted does not know the script. It has not run it.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 self.call(redis, "EVAL", Value::from_static_str(self.text), &keys, &args).await
             }
@@ -37,7 +37,7 @@ impl Script {
         }
     }
 
-    // Not by `LuaInterface`: a client with options of its own (`fail_fast`) has that only without them.
+    // Not through fred's `LuaInterface`, which ignores the options (`fail_fast`) of our client.
     async fn call(
         &self,
         redis: &Redis,

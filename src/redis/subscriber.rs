@@ -1,9 +1,9 @@
-//! Subscriptions that survive: what is asked for while Redis is away takes effect when it comes, and every
-//! channel is subscribed again after each reconnection.
+//! Subscriptions that survive reconnections. A subscription that is asked for while Redis is away is made when Redis is
+//! back, and every channel is subscribed again after each reconnection.
 //!
-//! Many channels at once: subscriptions go out in batches, and a batch counts when Redis has answered what was sent behind
-//! it, because fred tells of no confirmation of its own. Channels of rooms come first and go as members do; what the node
-//! itself needs comes behind them, so that whoever hears those hears all.
+//! Subscriptions are sent in batches, because there are many. fred does not report confirmations, so a batch counts as
+//! confirmed when Redis has answered a command that was sent behind it. Channels of rooms come first, and come and go
+//! with the rooms' members. The channels of the node itself follow, so that a node that has those has all of them.
 
 mod wanted;
 
@@ -33,45 +33,45 @@ use wanted::{Change, Rank, Wanted};
 /// How soon a failed subscription is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How often subscriptions are sent again although nothing seems wrong: a slot of a Redis Cluster that
-/// moves takes its subscriptions away without an error.
+/// How often some subscriptions are sent again although nothing seems wrong. When a slot of a Redis Cluster moves to
+/// another server, its subscriptions are lost without an error.
 const REFRESH: Duration = Duration::from_secs(10);
 
-/// At most so many channels are sent again each time.
+/// Maximum number of confirmed channels that are subscribed again each time.
 const REFRESH_AT_ONCE: usize = 512;
 
-/// At most so many channels in one command.
+/// Maximum number of channels in one command.
 const BATCH: usize = 512;
 
-/// A subscription is confirmed after so long even if what came before it still waits to be delivered.
+/// After this time a subscription is confirmed even if earlier messages still wait to be delivered.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// A message of a channel.
+/// A message that was published on a channel.
 #[derive(Debug)]
 pub struct Message {
     /// The channel.
     pub channel: Arc<str>,
-    /// How it was heard.
+    /// The kind of subscription through which it arrived.
     pub kind: Kind,
-    /// What was published.
+    /// The content of the message.
     pub body: Bytes,
 }
 
-/// Which of Redis' three ways to subscribe.
+/// How a channel is subscribed: by one of Redis' three commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// `SUBSCRIBE`: hears `PUBLISH`, and is counted by `PUBSUB NUMSUB`.
+    /// `SUBSCRIBE`: receives `PUBLISH`, and is counted by `PUBSUB NUMSUB`.
     Plain,
-    /// `PSUBSCRIBE` of a pattern that means one channel: hears `PUBLISH`, and is not counted.
+    /// `PSUBSCRIBE` of a pattern that matches one channel: receives `PUBLISH`, and is not counted.
     Unseen,
-    /// `PSUBSCRIBE` of everything that begins so: hears `PUBLISH`, and is not counted.
+    /// `PSUBSCRIBE` of all channels that begin with the name: receives `PUBLISH`, and is not counted.
     Below,
-    /// `SSUBSCRIBE`: hears `SPUBLISH`. Sent behind the others.
+    /// `SSUBSCRIBE`: receives `SPUBLISH`. Sent after the other kinds.
     Sharded,
 }
 
 impl Kind {
-    /// The command that subscribes so.
+    /// The command that makes a subscription of this kind.
     const fn command(self) -> &'static str {
         match self {
             Self::Plain => "SUBSCRIBE",
@@ -81,17 +81,18 @@ impl Kind {
     }
 }
 
-/// Takes the messages of channels, in order. Called on one task for all channels: it must only hand over.
+/// Takes the messages of channels, in order. One task calls it for all channels, so it must only pass messages on.
 pub trait Sink: Send + Sync {
     /// Takes a message.
     fn take(&self, message: Message);
 
-    /// Resolves when everything that it took until now is where it goes. `None`: it is.
+    /// Resolves when every message that it has taken so far is delivered. `None` if they are.
     fn passed(&self) -> Option<BoxFuture<'_, ()>> {
         None
     }
 
-    /// From now on nothing that is published there may be missing. Called with a lock held: it must not wait.
+    /// Called when a subscription is confirmed: from now on every message on the channel arrives. The caller holds a
+    /// lock, so this must not wait.
     fn confirmed(&self, _kind: Kind, _channel: &Arc<str>) {}
 }
 
@@ -101,12 +102,12 @@ impl<F: Fn(Message) + Send + Sync> Sink for F {
     }
 }
 
-/// Counts the times that messages of other nodes were lost although this node was subscribed.
+/// Counts how often messages of other nodes were lost although this node was subscribed.
 #[derive(Debug, Clone, Default)]
 pub struct Losses(Arc<AtomicU64>);
 
 impl Losses {
-    /// Messages were lost.
+    /// Notes that messages were lost.
     pub fn note(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -122,7 +123,7 @@ pub struct Subscriber {
     shared: Arc<Shared>,
 }
 
-/// Whose each channel is.
+/// The sink of each channel.
 type Sinks = HashMap<Arc<str>, Arc<dyn Sink>>;
 
 struct Shared {
@@ -134,16 +135,16 @@ struct Shared {
     changed: Notify,
     settled: Notify,
     barrier: AtomicU64,
-    /// Counts how often all subscriptions were gone.
+    /// Counts how often all subscriptions were lost.
     generation: AtomicU64,
     losses: Losses,
-    /// To be answered when what has come is handed over.
+    /// Marks, each answered when the messages that arrived before it are in their sinks.
     marks: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Subscriber {
     pub(super) fn start(client: &Client, state: Arc<State>, metrics: Arc<Metrics>, tasks: &TaskTracker) -> Self {
-        // One at a time: who asks waits for the answer.
+        // One at a time: the only sender waits for the answer.
         let (marks, marked) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             client: client.clone(),
@@ -158,23 +159,25 @@ impl Subscriber {
             losses: Losses::default(),
             marks,
         });
-        // Both receivers exist before the client connects, so that nothing is missed.
+        // Both tasks get their receivers before the client connects, so that no message is missed.
         tasks.spawn(dispatch(shared.clone(), client.message_rx(), marked));
         tasks.spawn(keep_subscribed(shared.clone()));
         Self { shared }
     }
 
-    /// Subscribes now, or as soon as Redis is there; `sink` gets the messages in order. It replaces an earlier one.
+    /// Subscribes now, or as soon as Redis is reachable. `sink` gets the messages in order; it replaces an earlier
+    /// sink.
     pub fn subscribe(&self, channel: impl Into<Arc<str>>, sink: impl Fn(Message) + Send + Sync + 'static) {
         self.listen(Kind::Sharded, channel.into(), Arc::new(sink));
     }
 
-    /// Subscribes to a channel that the node needs as long as it lives. See [`Subscriber::subscribe`].
+    /// Subscribes to a channel that the node needs for as long as it runs. See [`Subscriber::subscribe`].
     pub fn listen(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>) {
         self.shared.want(kind, channel, sink, Rank::Node);
     }
 
-    /// Subscribes to a channel that comes and goes with the members of a room. Cheap: it is sent with others.
+    /// Subscribes to a channel that comes and goes with the members of a room. This is cheap, because it is sent
+    /// together with others.
     pub fn follow(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>) {
         self.shared.want(kind, channel, sink, Rank::Room);
     }
@@ -191,31 +194,31 @@ impl Subscriber {
         self.shared.changed.notify_one();
     }
 
-    /// Whether the present connection has what the node needs, and so, because that comes last, had every room when it
-    /// was made.
+    /// Whether the present connection has all channels of the node itself. They are subscribed last, so the connection
+    /// has had the channels of all rooms, too.
     pub fn is_complete(&self) -> bool {
         self.shared.client.is_connected() && self.shared.wanted.lock().expect("no panic while held").is_complete()
     }
 
-    /// Whether Redis has confirmed the subscription, or nobody wants it any more.
+    /// Whether Redis has confirmed or refused the subscription, or it is no longer wanted.
     pub fn is_settled(&self, kind: Kind, channel: &str) -> bool {
         self.shared.wanted.lock().expect("no panic while held").is_settled(kind, channel)
     }
 
-    /// Waits until [`Subscriber::is_settled`]; at once while there is no connection, because then nothing can be heard
-    /// and nothing is promised.
+    /// Waits until [`Subscriber::is_settled`]. Returns at once while there is no connection, because then nothing can
+    /// arrive and nothing is promised.
     pub async fn settled(&self, kind: Kind, channel: &str) {
         self.wait(|| self.is_settled(kind, channel)).await;
     }
 
-    /// Waits until the present connection has what the node needs; at once while there is no connection.
+    /// Waits until [`Subscriber::is_complete`]. Returns at once while there is no connection.
     pub async fn completed(&self) {
         self.wait(|| self.is_complete()).await;
     }
 
     async fn wait(&self, done: impl Fn() -> bool) {
         loop {
-            // Asked for before the look, so that nothing between is missed.
+            // Created before the check, so that a notification in between is not missed.
             let next = self.shared.settled.notified();
             if done() || !self.shared.client.is_connected() {
                 return;
@@ -227,12 +230,12 @@ impl Subscriber {
         }
     }
 
-    /// Counts how often the subscriptions were gone. It is counted before any of them is made again.
+    /// Counts how often all subscriptions were lost. The count rises before any of them is made again.
     pub fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::SeqCst)
     }
 
-    /// Where it is counted that messages were lost.
+    /// The counter of lost messages.
     pub fn losses(&self) -> &Losses {
         &self.shared.losses
     }
@@ -259,7 +262,7 @@ impl Shared {
         self.changed.notify_one();
     }
 
-    /// Whose a message is.
+    /// The channel, kind and sink of a message.
     fn find(&self, kind: &MessageKind, channel: &str) -> Option<(Arc<str>, Kind, Arc<dyn Sink>)> {
         let exact = |kind: Kind| {
             let sinks = self.sinks(kind).read().expect("no panic while held");
@@ -291,15 +294,15 @@ impl Shared {
         log_seldom!(warn, lost, "messages from Redis were lost: this node is too slow to read them");
     }
 
-    /// A new connection has no subscriptions.
+    /// Notes that a new connection has no subscriptions yet.
     fn forget_confirmations(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.wanted.lock().expect("no panic while held").forget_confirmations();
     }
 
-    /// Sends these in their order, and waits until Redis has them. False when something failed.
+    /// Sends the changes in their order and waits until Redis has made them. Returns false if something failed.
     async fn settle(&self, changes: Vec<Change>, reconnects: &mut Receiver<Server>) -> bool {
-        // Sharded channels of a cluster have slots, and so commands, of their own.
+        // In a Redis Cluster each sharded channel has its own slot, and needs a command of its own.
         let alone = self.client.is_clustered();
         let mut sent = Vec::new();
         for group in wanted::groups(changes, |kind| if alone && kind == Kind::Sharded { 1 } else { BATCH }) {
@@ -326,9 +329,9 @@ impl Shared {
         confirmed
     }
 
-    /// Sends a group, and returns what Redis has taken of it. Redis refuses a command as a whole when the user has no right to
-    /// one of its channels: then halves are sent, until the channels that are refused stand alone. They are noted, told, and
-    /// tried again with the next renewal.
+    /// Sends a group, and returns the changes that Redis has accepted. Redis refuses a whole command if the user has no
+    /// right to one of its channels. Then the group is halved and sent again, until each refused channel is alone.
+    /// Refused channels are noted, reported, and tried again with the next renewal.
     async fn send_permitted(&self, group: Vec<Change>) -> Result<Vec<Change>, Error> {
         let mut taken = Vec::with_capacity(group.len());
         let mut left = vec![group];
@@ -352,10 +355,10 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Redis has these. False when it has them no more.
+    /// Notes that Redis has made the changes. Returns false if a reconnection has undone them.
     async fn confirm(&self, changes: &[Change], reconnects: &mut Receiver<Server>) -> bool {
         self.catch_up(changes).await;
-        // A reconnection in between may have lost them.
+        // A reconnection in between may have lost the subscriptions.
         if reconnects.try_recv().is_ok() {
             self.forget_confirmations();
             return false;
@@ -371,9 +374,9 @@ impl Shared {
         }
     }
 
-    /// Waits until whatever has come is where it goes. A room that was given up and is wanted again has had an earlier
-    /// subscription, and what that one brought may still be on its way: whoever joined must have it before it is told
-    /// that nothing will be missing.
+    /// Waits until every message that has arrived is delivered. A room that was given up and is wanted again had an
+    /// earlier subscription, whose messages may still be waiting. A client that joins must get those before it is told
+    /// that it misses nothing from now on.
     async fn catch_up(&self, changes: &[Change]) {
         let sinks = self.sinks_of(self.wanted.lock().expect("no panic while held").asked(changes));
         if sinks.is_empty() {
@@ -390,7 +393,7 @@ impl Shared {
         }
     }
 
-    /// Theirs, each once.
+    /// The sinks of the channels, each once.
     fn sinks_of<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Vec<Arc<dyn Sink>> {
         let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
         for Change { kind, channel, .. } in changes {
@@ -403,7 +406,7 @@ impl Shared {
         sinks
     }
 
-    /// One command for a group of one kind.
+    /// Sends one command for a group of changes of the same kind.
     async fn send(&self, group: &[Change]) -> Result<(), Error> {
         let Some(first) = group.first() else { return Ok(()) };
         let names: Vec<String> = group.iter().map(|change| spelled(change.kind, &change.channel)).collect();
@@ -415,21 +418,21 @@ impl Shared {
             (Kind::Unseen | Kind::Below, true) => self.client.psubscribe(names).await,
             (Kind::Unseen | Kind::Below, false) => self.client.punsubscribe(names).await,
         }?;
-        // A cluster's sharded subscription is answered by itself, or redirected.
+        // In a Redis Cluster, fred waits for the answer to a sharded subscription itself, and follows redirections.
         if first.wanted && !(self.client.is_clustered() && first.kind == Kind::Sharded) {
             self.pass_barrier().await?;
         }
         Ok(())
     }
 
-    /// Waits until Redis has answered a command that was sent behind all others. fred may take a confirmation for its
-    /// answer; only an echo of this barrier, or of a later one, counts. fred also gives this command the refusal of a
-    /// subscription before it, because it awaits no answer to SUBSCRIBE and PSUBSCRIBE.
+    /// Waits until Redis has answered a command that was sent behind all others. fred may take a confirmation for the
+    /// answer, so only the echo of this barrier, or of a later one, counts. fred does not wait for answers to SUBSCRIBE
+    /// and PSUBSCRIBE, so this command may also get the refusal of a subscription before it.
     ///
-    /// ECHO, because no state of the server refuses it: PING is refused after a failed snapshot (MISCONF).
+    /// The command is ECHO, because Redis refuses it in no state. It refuses PING after a failed snapshot (MISCONF).
     async fn pass_barrier(&self) -> Result<(), Error> {
         let mark = self.barrier.fetch_add(1, Ordering::Relaxed) + 1;
-        // fred sends plain subscriptions of a cluster to this slot's server.
+        // In a Redis Cluster, fred sends plain subscriptions to the server of this slot.
         let slot = fred::util::redis_keyslot(self.client.id().as_bytes());
         let mut refusal = None;
         for _ in 0..=2 * BATCH {
@@ -438,7 +441,7 @@ impl Shared {
             match self.client.custom::<fred::types::Value, _>(echo, vec![number.to_string()]).await {
                 Ok(echo) if echo.as_u64().is_some_and(|echo| echo >= mark) => return refusal.map_or(Ok(()), Err),
                 Ok(_) => {}
-                // The echo itself follows.
+                // The answer to ECHO itself follows.
                 Err(error) if lacks_channel(&error) => refusal = Some(error),
                 Err(error) => return Err(error),
             }
@@ -447,12 +450,13 @@ impl Shared {
     }
 }
 
-/// Whether the user has no right to a channel of the command.
+/// Whether the user has no right to one of the command's channels.
 fn lacks_channel(error: &Error) -> bool {
     Cause::of(error).kind == CauseKind::NoRight && error.details().contains("channel")
 }
 
-/// A channel as a command names it: a pattern means what the name says, with its special characters escaped.
+/// The channel as written in the command. In a pattern the special characters are escaped, so that it matches only this
+/// name.
 fn spelled(kind: Kind, channel: &str) -> String {
     match kind {
         Kind::Plain | Kind::Sharded => channel.to_owned(),
@@ -471,7 +475,7 @@ fn escaped(channel: &str) -> String {
     })
 }
 
-/// Subscribes what is asked for, after each reconnection everything.
+/// Makes the subscriptions that are asked for, and all of them after each reconnection.
 async fn keep_subscribed(shared: Arc<Shared>) {
     let mut reconnects = shared.client.reconnect_rx();
     let mut changes = shared.client.cluster_change_rx();
@@ -490,7 +494,7 @@ async fn keep_subscribed(shared: Arc<Shared>) {
             () = shared.changed.notified() => {}
             () = tokio::time::sleep(RETRY), if !settled => {}
         }
-        // While it is away, wait for the connection instead of failing.
+        // Without a connection nothing is sent, and this task tries again until there is one.
         let list = {
             let mut wanted = shared.wanted.lock().expect("no panic while held");
             if again { wanted.changes_and(REFRESH_AT_ONCE) } else { wanted.changes() }
@@ -502,7 +506,7 @@ async fn keep_subscribed(shared: Arc<Shared>) {
     }
 }
 
-/// Hands every message to its channel's sink.
+/// Passes every message to the sink of its channel.
 async fn dispatch(
     shared: Arc<Shared>,
     mut messages: Receiver<fred::types::Message>,
@@ -524,7 +528,7 @@ async fn dispatch(
                         Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                     }
                 }
-                // Who asked may have lost patience.
+                // The task that asked may have given up.
                 let _ = mark.send(());
             }
         }

@@ -1,25 +1,25 @@
-//! Which channels are wanted, and which of them the present connection has.
+//! Which channels the node wants, and which of them are subscribed on the present connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Kind;
 
-/// What a channel is for, and so when it is subscribed.
+/// What a channel is for. This decides when it is subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
-    /// A room with members here: first.
+    /// A room with members on this node. Subscribed first.
     Room,
-    /// The node itself: behind all rooms.
+    /// The node itself. Subscribed after all rooms.
     Node,
 }
 
-/// Something to be sent.
+/// A subscription or its end, to be sent to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) kind: Kind,
     pub(super) channel: Arc<str>,
-    /// Subscribe, or unsubscribe.
+    /// True to subscribe, false to unsubscribe.
     pub(super) wanted: bool,
     rank: Rank,
 }
@@ -35,23 +35,24 @@ enum State {
 
 pub(super) const KINDS: [Kind; 4] = [Kind::Plain, Kind::Unseen, Kind::Below, Kind::Sharded];
 
-/// The channels of a node.
+/// The channels of a node and their states.
 #[derive(Default)]
 pub(super) struct Wanted {
     channels: [HashMap<Arc<str>, (State, Rank)>; KINDS.len()],
-    /// What is to be sent since the last look; may name channels that have changed again.
+    /// Channels that changed and are not confirmed. Some may have changed again since.
     pending: Vec<(Kind, Arc<str>)>,
-    /// Channels of the node that are not confirmed.
+    /// Number of channels of the node itself that are not confirmed.
     incomplete: usize,
-    /// Channels that are refused.
+    /// Number of channels that Redis refuses.
     refused: usize,
-    /// Whose turn it is to be sent again.
+    /// The order in which confirmed channels are subscribed again.
     turns: VecDeque<(Kind, Arc<str>)>,
 }
 
 impl Wanted {
     pub(super) fn want(&mut self, kind: Kind, channel: Arc<str>, rank: Rank) {
-        // A channel that is to be given up and wanted again before that was sent is still there, and asked for again.
+        // A channel that was given up and is wanted again before Redis was told is still subscribed. It is asked for
+        // again.
         self.set(kind, channel.clone(), Some((State::Asked, rank)));
         self.pending.push((kind, channel));
     }
@@ -71,7 +72,7 @@ impl Wanted {
         self.refused > 0
     }
 
-    /// Notes that the user has no right to the channel; it is asked for again by [`Wanted::changes_and`].
+    /// Notes that the user has no right to the channel. [`Wanted::changes_and`] asks for it again.
     pub(super) fn refuse(&mut self, change: &Change) {
         let now = self.channels[change.kind as usize].get(&change.channel).copied();
         if let (Some((State::Asked, rank)), true) = (now, change.wanted) {
@@ -100,7 +101,7 @@ impl Wanted {
         }
     }
 
-    /// What is to be sent, in order; what fails is named again the next time.
+    /// The changes to be sent, in order. A change that is not confirmed is returned again the next time.
     pub(super) fn changes(&mut self) -> Vec<Change> {
         let mut changes: Vec<_> = std::mem::take(&mut self.pending)
             .into_iter()
@@ -116,7 +117,8 @@ impl Wanted {
         changes
     }
 
-    /// [`Wanted::changes`], those that were refused, and so many of the confirmed ones in turn.
+    /// Returns [`Wanted::changes`] with the refused channels, and the next `most` channels in turn as far as they are
+    /// confirmed.
     pub(super) fn changes_and(&mut self, most: usize) -> Vec<Change> {
         self.ask_refused_again();
         let mut changes = self.changes();
@@ -135,14 +137,14 @@ impl Wanted {
         changes
     }
 
-    /// Those of these that are subscribed now and were not.
+    /// Those of the changes that subscribe a channel that was not subscribed before.
     pub(super) fn asked<'a>(&self, changes: &'a [Change]) -> impl Iterator<Item = &'a Change> {
         let is_asked = |change: &&Change| change.wanted && !self.is_settled(change.kind, &change.channel);
         changes.iter().filter(is_asked)
     }
 
-    /// Notes that Redis has these, and tells of each that is subscribed now and was not. Asked for again, or given up, in the
-    /// meantime: that stands.
+    /// Notes that Redis has made the changes, and calls `tell` for each channel that was not subscribed before. A
+    /// channel that was given up or wanted again in the meantime keeps its newer state.
     pub(super) fn confirm(&mut self, changes: &[Change], mut tell: impl FnMut(&Change)) {
         for change in changes {
             let now = self.channels[change.kind as usize].get(&change.channel).copied();
@@ -192,7 +194,8 @@ fn sort(changes: &mut [Change]) {
     changes.sort_unstable_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.channel.cmp(&b.channel)));
 }
 
-/// Neighbours that can go in one command, at most so many of a kind.
+/// Splits the changes into groups of neighbours that one command can carry, each with at most `most` changes of its
+/// kind.
 pub(super) fn groups(changes: Vec<Change>, most: impl Fn(Kind) -> usize) -> Vec<Vec<Change>> {
     let mut groups: Vec<Vec<Change>> = Vec::new();
     for change in changes {
