@@ -1,9 +1,10 @@
-//! Any node takes any request: a long-polling session lives on one node, and the others pass its requests on to it.
+//! Lets any node accept any request. A long-polling session exists on one node only; the other nodes forward its
+//! requests to that node.
 //!
-//! A session's id names its node in a way that only nodes can read ([`sid`]). Nodes say in their heartbeats where they take
-//! such requests ([`peers`]). [`Forwarder`] signs a request ([`stamp`]) and sends it over a kept connection; the other node's
-//! listener checks it ([`Checkpoint`]) and gives it to the same edge that takes its own clients' requests. An upgrade becomes
-//! a [`tunnel`]. `docs/sticky-sessions.md` describes both ways of running a cluster.
+//! A session's id names its node in a form that only nodes can read ([`sid`]). Each node announces in its heartbeats
+//! where it accepts forwarded requests ([`peers`]). [`Forwarder`] signs a request ([`stamp`]) and sends it over a
+//! pooled connection. The listener of the other node checks it ([`Checkpoint`]) and handles it like a request of its
+//! own clients. An upgrade becomes a [`tunnel`]. `docs/sticky-sessions.md` describes both ways of running a cluster.
 
 mod advertise;
 mod bodies;
@@ -31,23 +32,24 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::telemetry::metrics::Metrics;
 
-/// The parts of a node that pass requests on, and take them.
+/// The parts of a node that forward requests and accept forwarded ones.
 pub struct Forwarding {
     /// The other nodes.
     pub peers: Arc<Peers>,
-    /// Passes requests on.
+    /// Forwards requests to other nodes.
     pub forwarder: Arc<Forwarder>,
-    /// Checks those of others.
+    /// Checks the requests that other nodes forward.
     pub checkpoint: Arc<Checkpoint>,
-    /// Certificates, where they are configured.
+    /// The certificates, if they are configured.
     pub tls: Option<tls::NodeTls>,
 }
 
 impl Forwarding {
-    /// The parts of a node that other nodes know by `address`; with none, nothing is passed on.
+    /// Creates the parts of a node that other nodes reach at `address`. Without an address, other nodes forward nothing
+    /// to this one.
     ///
     /// # Errors
-    /// Which file of `cluster.tls` cannot be used.
+    /// Says which file of `cluster.tls` cannot be used.
     pub fn new(config: &Config, address: Option<String>, metrics: &Arc<Metrics>) -> Result<Self, tls::TlsError> {
         let parts = (&config.cluster, &config.server);
         let (own, keys) = (NodeKey::random(), ClusterKeys::new(&config.cluster));

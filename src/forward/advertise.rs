@@ -1,11 +1,11 @@
-//! What the other nodes know this node's listener by.
+//! The address at which other nodes reach this node's listener.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config;
 
-/// No address can be told to the other nodes.
+/// There is no address that can be announced to the other nodes.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cluster.listen binds every address, and the host name {host:?} resolves to none that other nodes could reach; set cluster.advertise"
@@ -16,11 +16,12 @@ pub struct AdvertiseError {
     cause: Option<io::Error>,
 }
 
-/// `cluster.advertise`; or the address that is bound; or, where that is every address of the machine, the first one that the
-/// machine's host name resolves to. In a container that is the container's own.
+/// Returns `cluster.advertise` if it is set, or else the bound address. If every address of the machine is bound, it
+/// returns the first reachable address to which the machine's host name resolves. In a container that is the address of
+/// the container.
 ///
 /// # Errors
-/// The host name resolves to nothing, or to loopback only.
+/// Fails if the host name resolves to nothing, or only to loopback addresses.
 pub async fn advertised(config: &config::Cluster, bound: SocketAddr) -> Result<String, AdvertiseError> {
     if let Some(address) = &config.advertise {
         return Ok(address.clone());
@@ -41,7 +42,7 @@ fn is_reachable(ip: IpAddr, ipv4_only: bool) -> bool {
     !ip.is_loopback() && !ip.is_unspecified() && (ip.is_ipv4() || !ipv4_only)
 }
 
-/// The machine's own; empty where the system does not tell it.
+/// The machine's host name. Empty if the system does not tell it.
 fn host_name() -> String {
     let told =
         ["/proc/sys/kernel/hostname", "/etc/hostname"].iter().find_map(|file| std::fs::read_to_string(file).ok());

@@ -1,4 +1,5 @@
-//! Bodies of requests that are passed on: read whole, because their digest is signed, and bounded together.
+//! Reads the bodies of forwarded requests. Each is read to its end, because its digest is signed, and their total size
+//! is limited.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -10,35 +11,35 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::NotForwarded;
 
-/// How much of bodies may be in memory at once, in bytes; at least four of the largest.
+/// Maximum size of all bodies in memory, in bytes. It is raised to four times the largest body if that is more.
 const TOGETHER: usize = 64 << 20;
 
-/// Reads bodies.
+/// Reads bodies within limits on size and time.
 pub(super) struct Bodies {
     largest: usize,
     within: Duration,
     room: Arc<Semaphore>,
-    /// Sessions whose body is on its way: each has one at a time, and each may come slowly.
+    /// Sessions whose body is being read. A session may send one body at a time, because each may arrive slowly.
     posting: Mutex<HashSet<Box<str>>>,
 }
 
-/// A body, and the room that it takes.
+/// A body, and its share of the limit on all bodies.
 pub(super) struct Read {
     pub(super) bytes: Bytes,
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// A session's body is on its way, for as long as this lives.
+/// Marks that a session's body is being read, until it is dropped.
 pub(super) struct Posting<'a>(&'a Bodies, &'a str);
 
 impl Bodies {
-    /// None is larger than `largest`, and each comes `within` a time.
+    /// A body may have at most `largest` bytes, and must arrive within the time `within`.
     pub(super) fn new(largest: usize, within: Duration) -> Self {
         let together = TOGETHER.max(largest.saturating_mul(4)).min(Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self { largest, within, room: Arc::new(Semaphore::new(together)), posting: Mutex::default() }
     }
 
-    /// Notes that a session's body is on its way. `None`: there is one already.
+    /// Marks that a session's body is being read. `None` if another one is being read already.
     pub(super) fn post<'a>(&'a self, sid: &'a str) -> Option<Posting<'a>> {
         let new = self.posting.lock().expect("no panic while held").insert(sid.into());
         new.then_some(Posting(self, sid))
@@ -59,7 +60,7 @@ impl Bodies {
         let read = tokio::time::timeout(self.within, to_bytes(body, self.largest)).await;
         match read {
             Err(_) => Err(NotForwarded::SlowBody),
-            // It is longer than permitted, or its client is gone and hears no answer.
+            // The body is too long, or its client has disconnected and receives no answer.
             Ok(Err(_)) => Err(NotForwarded::TooLarge),
             Ok(Ok(bytes)) => Ok(Read { bytes, _room: Some(room) }),
         }

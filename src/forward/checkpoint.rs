@@ -1,4 +1,4 @@
-//! Checks the requests that other nodes bring.
+//! Checks the requests that other nodes forward to this node.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::config;
 use crate::telemetry::audit::{self, Record};
 use crate::telemetry::metrics::Metrics;
 
-/// Takes requests of other nodes: each is signed with the cluster's secret, for this node, of this moment, and comes once.
+/// Accepts forwarded requests. Each must be signed with the cluster's secret, addressed to this node, recent, and not a
+/// repetition.
 pub struct Checkpoint {
     own: NodeKey,
     keys: ClusterKeys,
@@ -27,14 +28,14 @@ pub struct Checkpoint {
     counters: Counters,
 }
 
-/// A request of another node's client.
+/// A request from another node's client that passed the check.
 pub struct Checked {
-    /// The request as that node got it.
+    /// The request as the other node received it.
     pub request: Request<Body>,
     /// The client's address.
     pub client: IpAddr,
     signature: Signature,
-    /// Its place among the requests of others.
+    /// The permit for one forwarded request.
     place: OwnedSemaphorePermit,
 }
 
@@ -56,10 +57,10 @@ impl Checkpoint {
         }
     }
 
-    /// Checks a request, and reads its body.
+    /// Checks a request and reads its body.
     ///
     /// # Errors
-    /// The answer to one that is refused. Who sent it is not told why; the counters are.
+    /// Returns the answer to a request that is refused. The sender does not learn why; the counters do.
     pub async fn check(&self, request: Request<Body>, from: IpAddr) -> Result<Checked, Response<Body>> {
         let (mut parts, body) = request.into_parts();
         let checked = Stamp::check(&self.keys, self.own, &parts, SystemTime::now());
@@ -102,14 +103,14 @@ impl Checkpoint {
 }
 
 impl Checked {
-    /// The request, and what is needed for its answer.
+    /// The request, the signature for its answer, and the permit to hold until the answer is sent.
     pub fn into_parts(self) -> (Request<Body>, Signature, OwnedSemaphorePermit) {
         (self.request, self.signature, self.place)
     }
 }
 
 impl Unproven {
-    /// For `roomcast_forward_received_total`.
+    /// The label in `roomcast_forward_received_total`.
     fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",

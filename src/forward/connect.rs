@@ -17,10 +17,10 @@ use tower::Service;
 
 use super::tls::NodeTls;
 
-/// Makes connections to other nodes, with TLS where it is configured.
+/// Connects to other nodes, with TLS if it is configured.
 #[derive(Clone)]
 pub(super) struct NodeConnector {
-    /// How long one may take to be made.
+    /// Maximum time to connect, including the TLS handshake.
     pub(super) within: Duration,
     pub(super) tls: Option<NodeTls>,
 }

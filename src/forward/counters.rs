@@ -1,4 +1,4 @@
-//! What is counted of requests that are passed on.
+//! Counters of forwarded requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use http::Method;
 use super::NotForwarded;
 use crate::telemetry::metrics::Metrics;
 
-/// What a request is for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Poll,
@@ -34,23 +34,23 @@ impl Kind {
     }
 }
 
-/// Counts them.
+/// Counts forwarded requests.
 #[derive(Clone)]
 pub(super) struct Counters(pub(super) Arc<Metrics>);
 
 impl Counters {
-    /// The other node has answered, after so long.
+    /// Counts a request that the other node has answered, and how long that took.
     pub(super) fn answered(&self, kind: Kind, took: Duration) {
         self.0.forwarded_total.with_label_values(&[kind.as_str(), "answered"]).inc();
         self.0.forward_seconds.with_label_values(&[kind.as_str()]).observe(took.as_secs_f64());
     }
 
-    /// A request was not answered by the other node.
+    /// Counts a request that the other node did not answer.
     pub(super) fn failed(&self, kind: Kind, why: NotForwarded) {
         self.0.forwarded_total.with_label_values(&[kind.as_str(), why.as_str()]).inc();
     }
 
-    /// What became of a request of another node.
+    /// Counts the result of a request that another node forwarded to this node.
     pub(super) fn received(&self, result: &str) {
         self.0.forward_received_total.with_label_values(&[result]).inc();
     }

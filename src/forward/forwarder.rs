@@ -1,4 +1,4 @@
-//! Passes requests on to the node that has their session.
+//! Forwards requests to the node that has their session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,55 +26,56 @@ use super::{ClusterKeys, NodeKey, SidMint};
 use crate::config;
 use crate::telemetry::metrics::{Metrics, count};
 
-/// How long a connection to another node may be idle. Shorter than the time for which that node keeps it.
+/// How long a connection to another node may be idle. It must be shorter than the time for which that node keeps it
+/// open.
 const KEEP_IDLE: Duration = Duration::from_secs(60);
 
-/// How many idle connections to one node are kept.
+/// Maximum number of idle connections to one node.
 const MAX_IDLE: usize = 256;
 
-/// Passes requests on.
+/// Forwards requests to other nodes.
 pub struct Forwarder {
     own: NodeKey,
     keys: ClusterKeys,
     mint: SidMint,
     peers: Arc<Peers>,
     client: Client<NodeConnector, Full<bytes::Bytes>>,
-    /// How many requests there have been.
+    /// The number of the next request. No number is used twice.
     number: AtomicU64,
     places: Arc<Semaphore>,
     most: usize,
     bodies: Bodies,
-    /// How long an answer may take: a poll waits for a ping.
+    /// Maximum time until the head of an answer arrives. A poll may last until the next ping.
     patience: Duration,
     counters: Counters,
     tunnels: Tunnels,
 }
 
-/// Why a request was not answered by the node that has its session.
+/// Why the node that has the session did not answer a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotForwarded {
-    /// The node is not known, or was not heard of for long.
+    /// The node is unknown, or has sent no heartbeat for long.
     Gone,
-    /// No connection can be made.
+    /// The node accepts no connection.
     Unreachable,
-    /// The connection broke before the answer.
+    /// The connection broke before the answer arrived.
     Cut,
-    /// The answer did not come in time.
+    /// The answer did not arrive in time.
     Timeout,
-    /// The node did not take the request for one of ours, or it is another one.
+    /// The answer is not signed: the node refused the request, or another process has its address.
     Refused,
-    /// Too many requests are on their way.
+    /// Too many requests are being forwarded.
     Busy,
     /// The body is too large.
     TooLarge,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     SlowBody,
-    /// The session's last body is still on its way.
+    /// The session's previous body is still being read.
     Overlap,
 }
 
 impl NotForwarded {
-    /// For `roomcast_forwarded_total`.
+    /// The label in `roomcast_forwarded_total`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gone => "gone",
@@ -90,14 +91,14 @@ impl NotForwarded {
     }
 }
 
-/// What a request needs while it is on its way.
+/// The permits that a request holds while it is being forwarded.
 struct Places {
     _all: OwnedSemaphorePermit,
     _node: OwnedSemaphorePermit,
 }
 
 impl Forwarder {
-    /// Passes requests on to `peers`, from a node with this key.
+    /// Creates the forwarder of the node with the key `own`, which forwards to `peers`.
     pub fn new(
         (cluster, server): (&config::Cluster, &config::Server),
         (own, keys): (NodeKey, ClusterKeys),
@@ -136,32 +137,32 @@ impl Forwarder {
         forwarder
     }
 
-    /// Of a node that knows no other: nothing is passed on.
+    /// Creates a forwarder that knows no other node, so it forwards nothing.
     pub fn alone(metrics: Arc<Metrics>) -> Arc<Self> {
         let (cluster, server) = (config::Cluster::default(), config::Server::default());
         let peers = Arc::new(Peers::new(None, cluster.max_forwarded_per_node));
         Self::new((&cluster, &server), (NodeKey::random(), ClusterKeys::default()), peers, None, metrics)
     }
 
-    /// The WebSockets that pass through this node.
+    /// The WebSockets that pass through this node to another one.
     pub fn tunnels(&self) -> &Tunnels {
         &self.tunnels
     }
 
-    /// A new session id of this node.
+    /// Makes a new session id that names this node.
     pub fn new_sid(&self) -> String {
         self.mint.mint()
     }
 
-    /// The node that a session id names, if it is another one of the cluster.
+    /// The node that a session id names. `None` if that is this node, or if no node of the cluster made the id.
     pub fn names(&self, sid: &str) -> Option<NodeKey> {
         self.mint.other_node(sid)
     }
 
-    /// Has another node answer a request of one of its sessions.
+    /// Forwards a request to the node that has its session, and returns that node's answer.
     ///
     /// # Errors
-    /// Why it did not.
+    /// Says why that node did not answer.
     pub async fn forward(
         &self,
         node: NodeKey,
@@ -230,7 +231,7 @@ impl Forwarder {
         Ok(answer.map(|body| Body::new(Held { body, _places: places })))
     }
 
-    /// Whether an answer is of the node that was asked. An address may have been given to somebody else.
+    /// Checks that the answer comes from the node that was asked. Its address may belong to another process by now.
     fn judge<B>(&self, signature: Signature, answer: &mut Response<B>) -> Result<(), NotForwarded> {
         if !signature.is_answered(&self.keys, answer.headers()) {
             return Err(NotForwarded::Refused);
@@ -240,7 +241,7 @@ impl Forwarder {
     }
 }
 
-/// The head as the other node gets it. The listener has bounded it.
+/// The head of the request as the other node receives it. The listener has limited its size.
 fn carried(parts: &Parts, peer: &Peer, kind: Kind) -> Result<Parts, NotForwarded> {
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let uri: Uri = format!("http://{}{target}", peer.address).parse().map_err(|_| NotForwarded::TooLarge)?;
@@ -251,7 +252,7 @@ fn carried(parts: &Parts, peer: &Peer, kind: Kind) -> Result<Parts, NotForwarded
             head.headers.append(name.clone(), value.clone());
         }
     }
-    // Of the connection, not of the request.
+    // This header belongs to the connection, not to the request.
     head.headers.remove(CONNECTION);
     match kind {
         Kind::Upgrade => switch(&mut head.headers),
@@ -265,7 +266,7 @@ fn switch(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
 }
 
-/// Carries the bytes of a WebSocket when both sides have switched to it.
+/// Passes the bytes of a WebSocket in both directions once both sides have switched to it.
 async fn tunnel(tunnel: Tunnel, places: Places, client: Option<OnUpgrade>, node: OnUpgrade) {
     let Some(client) = client else { return };
     match futures_util::future::try_join(client, node).await {
@@ -275,7 +276,7 @@ async fn tunnel(tunnel: Tunnel, places: Places, client: Option<OnUpgrade>, node:
     drop(places);
 }
 
-/// An answer's body, which takes its place among the requests until it has passed.
+/// The body of an answer. It holds the request's permits until it is sent.
 struct Held<B> {
     body: B,
     _places: Places,

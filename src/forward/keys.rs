@@ -1,18 +1,19 @@
-//! The keys that nodes share: derived from `cluster.secret` and, while it is being replaced, from the one before.
+//! The keys that nodes share. They are derived from `cluster.secret` and, while that is being replaced, from the
+//! previous secret.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use crate::config;
 
-/// HMAC-SHA256 with a key that is set.
+/// HMAC-SHA256 with its key.
 pub(super) type Keyed = Hmac<Sha256>;
 
-/// The keys of each secret, the newest first. Empty: the node passes nothing on.
+/// The keys of each secret, the newest first. If there are none, the node forwards nothing.
 #[derive(Clone, Default)]
 pub struct ClusterKeys(Vec<SecretKeys>);
 
-/// One key for each purpose, so that what is made for one is of no use for another.
+/// One key for each purpose, so that a code made for one purpose is not valid for another.
 #[derive(Clone)]
 pub(super) struct SecretKeys {
     /// Hides which node a session id names.
@@ -26,18 +27,18 @@ pub(super) struct SecretKeys {
 }
 
 impl ClusterKeys {
-    /// The keys of the configured secrets.
+    /// Derives the keys from the configured secrets.
     pub fn new(config: &config::Cluster) -> Self {
         let secrets = [&config.secret, &config.previous_secret].into_iter().flatten();
         Self(secrets.map(|secret| SecretKeys::derive(secret.expose().as_bytes())).collect())
     }
 
-    /// Those with which ids and requests are made.
+    /// The keys with which this node makes session ids and signs requests.
     pub(super) fn newest(&self) -> Option<&SecretKeys> {
         self.0.first()
     }
 
-    /// Those with which ids and requests of others may have been made.
+    /// The keys with which other nodes may have made session ids and signed requests.
     pub(super) fn all(&self) -> &[SecretKeys] {
         &self.0
     }
@@ -58,7 +59,7 @@ impl SecretKeys {
     }
 }
 
-// Keys stay out of logs.
+// Keys must not appear in logs.
 impl std::fmt::Debug for ClusterKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("ClusterKeys").field(&self.0.len()).finish()

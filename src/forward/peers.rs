@@ -1,4 +1,4 @@
-//! Where the other nodes take requests that are passed on, as they say in their heartbeats.
+//! Where the other nodes accept forwarded requests, as they announce in their heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,34 +9,35 @@ use tokio::sync::Semaphore;
 
 use super::sid::NodeKey;
 
-/// How long a node that is no longer heard is still asked: it may have lost its Redis, and not its clients.
+/// How long requests are still forwarded to a node after its last heartbeat: it may have lost its Redis, but not its
+/// clients.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// The most other nodes that are known.
+/// Maximum number of other nodes that are known.
 const MAX_PEERS: usize = 1024;
 
-/// The longest address that is taken.
+/// Maximum length of an address, in bytes. A longer one is ignored.
 const MAX_ADDRESS: usize = 300;
 
-/// What a node says of itself.
+/// What a node announces to the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
-    /// What its session ids name it by.
+    /// The key that its session ids contain.
     pub key: NodeKey,
-    /// Where it takes requests, as `HOST:PORT`.
+    /// The address at which it accepts requests, as `HOST:PORT`.
     pub address: String,
 }
 
-/// This node, if it takes requests, and the others that do.
+/// This node, if it accepts forwarded requests, and the other nodes that do.
 pub struct Peers {
     own: Option<Announced>,
-    /// How many requests may be on their way to one node.
+    /// Maximum number of requests that are being forwarded to one node.
     most: usize,
     others: Mutex<HashMap<NodeKey, Known>>,
 }
 
 struct Known {
-    /// Its name in the cluster.
+    /// The node's id.
     node: Arc<str>,
     heard: Instant,
     peer: Arc<Peer>,
@@ -45,31 +46,31 @@ struct Known {
 /// Another node.
 #[derive(Debug)]
 pub struct Peer {
-    /// What session ids name it by.
+    /// The key that its session ids contain.
     pub key: NodeKey,
-    /// Where it takes requests.
+    /// The address at which it accepts requests.
     pub address: String,
-    /// One permit for each request that may be on its way there.
+    /// One permit for each request that may be forwarded to it at once.
     pub(super) places: Arc<Semaphore>,
 }
 
 impl Peers {
-    /// No other node is known. `most` requests may be on their way to each that will be.
+    /// Knows no other node yet. At most `most` requests may be forwarded to each node at once.
     pub fn new(own: Option<Announced>, most: usize) -> Self {
         Self { own, most, others: Mutex::default() }
     }
 
-    /// Of a node that passes nothing on.
+    /// The peers of a node that forwards nothing.
     pub fn none() -> Arc<Self> {
         Arc::new(Self::new(None, 0))
     }
 
-    /// What this node says of itself.
+    /// What this node announces to the others.
     pub fn own(&self) -> Option<&Announced> {
         self.own.as_ref()
     }
 
-    /// Notes what a node has said of itself.
+    /// Notes what a node announces in its heartbeat.
     pub fn note(&self, node: &Arc<str>, announced: Option<Announced>, now: Instant) {
         let Some(announced) = announced.filter(|announced| is_plain(&announced.address)) else { return };
         let mut others = self.others.lock().expect("no panic while held");
@@ -79,7 +80,7 @@ impl Peers {
             known.heard = now;
             return;
         }
-        // A node that has restarted has another key. Its earlier sessions are gone.
+        // A node that was started again has another key, and its earlier sessions are gone.
         others.retain(|_, known| known.node != *node && now.saturating_duration_since(known.heard) < KEEP);
         if others.len() < MAX_PEERS {
             let Announced { key, address } = announced;
@@ -88,12 +89,12 @@ impl Peers {
         }
     }
 
-    /// Forgets a node that has said that it goes.
+    /// Forgets a node that has said that it leaves.
     pub fn forget(&self, node: &str) {
         self.others.lock().expect("no panic while held").retain(|_, known| &*known.node != node);
     }
 
-    /// The node that a session id names, unless it has not been heard of for long.
+    /// The node that a session id names, unless its last heartbeat is older than `KEEP`.
     pub fn find(&self, key: NodeKey, now: Instant) -> Option<Arc<Peer>> {
         let others = self.others.lock().expect("no panic while held");
         let known = others.get(&key).filter(|known| now.saturating_duration_since(known.heard) < KEEP)?;
@@ -101,7 +102,7 @@ impl Peers {
     }
 }
 
-/// What may stand in a URL as it is.
+/// Whether an address can be part of a URL as it is.
 fn is_plain(address: &str) -> bool {
     let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);

@@ -1,4 +1,4 @@
-//! Which requests have come: none is taken twice.
+//! Remembers which requests have arrived, so that none is accepted twice.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use super::sid::NodeKey;
 use super::stamp::TOLERANCE;
 
-/// How far a request may lag behind the newest of its sender, in requests. At 5,000 a second this is 13 seconds.
+/// How many numbers a request may be behind the newest one of its sender. At 5,000 requests a second this is 13
+/// seconds.
 const WINDOW: u64 = 65_536;
 
 const WORD: u64 = u64::BITS as u64;
 
-/// The most senders that are remembered.
+/// Maximum number of senders that are remembered.
 const MAX_SENDERS: usize = 1024;
 
-/// How long a sender is remembered: by then its requests are too old to be taken.
+/// How long a sender is remembered. After that, its requests are too old to be accepted.
 const REMEMBER: Duration = TOLERANCE.saturating_mul(2);
 
-/// The numbers that have come, of each sender.
+/// The numbers that have arrived from each sender.
 #[derive(Default)]
 pub(super) struct Replays(Mutex<HashMap<NodeKey, Sender>>);
 
@@ -27,7 +28,7 @@ struct Sender {
     numbers: Numbers,
 }
 
-/// The newest number, and which of those before it have come.
+/// The newest number, and which of the numbers before it have arrived.
 struct Numbers {
     newest: u64,
     /// A ring of bits: one for each number from `newest - WINDOW + 1` to `newest`.
@@ -35,7 +36,8 @@ struct Numbers {
 }
 
 impl Replays {
-    /// Notes a number. False: it has come before, is too far behind the newest one, or there are too many senders.
+    /// Notes a number. Returns false if it has arrived before, if it is too far behind the newest one, or if there are
+    /// too many senders.
     pub(super) fn is_new(&self, from: NodeKey, number: u64, now: Instant) -> bool {
         let mut senders = self.0.lock().expect("no panic while held");
         if let Some(sender) = senders.get_mut(&from) {
@@ -62,7 +64,8 @@ impl Numbers {
     fn note(&mut self, number: u64) -> bool {
         if number > self.newest {
             let skipped = (number - self.newest).min(WINDOW);
-            // Those that are ahead have not come; what their bits say is of numbers that fall out of the window.
+            // Numbers up to the new one have not arrived. Their bits still stand for numbers that now fall out of the
+            // window.
             for ahead in 1..=skipped {
                 self.clear(self.newest.wrapping_add(ahead));
             }

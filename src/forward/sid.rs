@@ -1,4 +1,5 @@
-//! The id of a session on the wire: a secret that only the client is told, and a sealed name of the node that has the session.
+//! The id of a session as the client sees it: a secret that only the client gets, and the encrypted name of the
+//! session's node.
 //!
 //! An id is 36 bytes, written as 48 characters of the URL-safe base64 alphabet:
 //!
@@ -6,9 +7,9 @@
 //! | --- | --- |
 //! | 16 | random (122 bits): the secret |
 //! | 8 | the node's [`NodeKey`], combined by XOR with an HMAC of the random bytes |
-//! | 12 | the first bytes of an HMAC of both: nobody without `cluster.secret` can make one |
+//! | 12 | the first bytes of an HMAC of both: only a process with `cluster.secret` can make one |
 //!
-//! Without a cluster secret all 36 bytes are random, and the id is of use to its own node only.
+//! Without a cluster secret all 36 bytes are random, and only the node that made the id can use it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,7 +27,8 @@ const NODE: usize = 8;
 const PROOF: usize = 12;
 const BYTES: usize = RANDOM + NODE + PROOF;
 
-/// A running node, for the others: random at every start, so that a session id never means a later process.
+/// Identifies a running node to the others. It is random at each start, so that a session id never names a later
+/// process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeKey(u64);
 
@@ -34,7 +36,7 @@ impl NodeKey {
     /// The key of a node that starts.
     pub fn random() -> Self {
         let (high, low) = Uuid::new_v4().as_u64_pair();
-        // A UUID's version and variant are fixed bits at different places of the two halves.
+        // A UUID's version and variant are fixed bits, at different positions of its two halves.
         Self(high ^ low.rotate_left(32))
     }
 
@@ -55,7 +57,7 @@ impl std::fmt::Display for NodeKey {
     }
 }
 
-/// Makes the session ids of this node, and reads those of others.
+/// Makes the session ids of this node, and reads those of other nodes.
 #[derive(Debug, Clone)]
 pub struct SidMint {
     keys: ClusterKeys,
@@ -63,17 +65,17 @@ pub struct SidMint {
 }
 
 impl SidMint {
-    /// Whether ids name their node.
+    /// Whether ids name their node. They do not without a cluster secret.
     pub fn names_nodes(&self) -> bool {
         self.keys.newest().is_some()
     }
 
-    /// Ids that name `own`. Without keys they name no node.
+    /// Makes ids that name `own`. Without keys they name no node.
     pub fn new(keys: ClusterKeys, own: NodeKey) -> Self {
         Self { keys, own }
     }
 
-    /// A new id, for a session of this node.
+    /// Makes a new id for a session of this node.
     pub fn mint(&self) -> String {
         let mut bytes = [0; BYTES];
         bytes[..RANDOM].copy_from_slice(Uuid::new_v4().as_bytes());
@@ -87,7 +89,7 @@ impl SidMint {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The other node that an id names. `None`: it is our own, was forged, or is no id at all.
+    /// The other node that an id names. `None` if the id names this node, was forged, or is not an id.
     pub fn other_node(&self, id: &str) -> Option<NodeKey> {
         if id.len() != LENGTH || self.keys.all().is_empty() {
             return None;
@@ -108,7 +110,7 @@ impl SecretKeys {
         bytes[RANDOM + NODE..].copy_from_slice(&proof[..PROOF]);
     }
 
-    /// The node, if the proof holds. Takes the same time for every proof that does not.
+    /// Returns the node if the proof is right. A wrong proof takes the same time wherever it differs.
     fn open(&self, bytes: &[u8; BYTES]) -> Option<NodeKey> {
         let (said, proof) = bytes.split_at(RANDOM + NODE);
         self.prove.clone().chain_update(said).verify_truncated_left(proof).ok()?;
@@ -116,7 +118,7 @@ impl SecretKeys {
         Some(NodeKey(u64::from_be_bytes(self.hidden(NodeKey(u64::from_be_bytes(hidden)), &said[..RANDOM]))))
     }
 
-    /// Hides a node behind the random bytes; doing it twice shows it again.
+    /// Encrypts a node's key with the random bytes. Doing it twice returns the key.
     fn hidden(&self, node: NodeKey, random: &[u8]) -> [u8; NODE] {
         let pad = self.hide.clone().chain_update(random).finalize().into_bytes();
         let mut bytes = node.to_bytes();
@@ -153,7 +155,7 @@ mod tests {
             assert!(is_plain(id), "{id}");
             assert_eq!((two.other_node(id), one.other_node(id)), (Some(one.own), None));
         }
-        // No byte is the same in all of them: nothing tells a client that they are of one node.
+        // No byte is the same in all ids, so a client cannot tell that they name the same node.
         let bytes: Vec<Vec<u8>> = ids.iter().map(|id| URL_SAFE_NO_PAD.decode(id).unwrap()).collect();
         for at in (0..BYTES).filter(|at| ![6, 8].contains(at)) {
             assert!(bytes.iter().map(|id| id[at]).collect::<HashSet<_>>().len() > 200, "byte {at}");
@@ -169,7 +171,7 @@ mod tests {
             forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
             assert_eq!(two.other_node(std::str::from_utf8(&forged).unwrap()), None, "{at}");
         }
-        // The parts of two ids make no third.
+        // Parts of two ids do not make a valid third one.
         let other = one.mint();
         for cut in 1..LENGTH {
             assert_eq!(two.other_node(&format!("{}{}", &id[..cut], &other[cut..])), None, "{cut}");

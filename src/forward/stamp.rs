@@ -1,4 +1,5 @@
-//! What a node writes on a request that it passes on: who sends it to whom, for which client, and a signature over all of it.
+//! The header that a node adds to a forwarded request: the sender, the receiver, the client, and a signature over the
+//! whole request.
 //!
 //! The header [`STAMP`] holds eight fields between semicolons, in this order and no other:
 //!
@@ -6,9 +7,9 @@
 //! 1;FROM;TO;NUMBER;MILLISECONDS;CLIENT;DIGEST;SIGNATURE
 //! ```
 //!
-//! 1 is the version; FROM and TO are node keys in hexadecimal; no sender uses a NUMBER twice; MILLISECONDS count from 1970;
-//! CLIENT is the client's address; DIGEST is the SHA-256 of the body; SIGNATURE is an HMAC-SHA256 over the other fields, the
-//! method, the path with its query, and every header that is carried. The last two are base64.
+//! 1 is the version. FROM and TO are node keys in hexadecimal. No sender uses a NUMBER twice. MILLISECONDS count from
+//! 1970. CLIENT is the client's address. DIGEST is the SHA-256 of the body. SIGNATURE is an HMAC-SHA256 over the other
+//! fields, the method, the path with its query, and every forwarded header. DIGEST and SIGNATURE are base64.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,16 +24,18 @@ use sha2::{Digest, Sha256};
 use super::keys::{ClusterKeys, Keyed};
 use super::sid::NodeKey;
 
-/// The header of a request that is passed on.
+/// The header of a forwarded request.
 pub const STAMP: HeaderName = HeaderName::from_static("roomcast-forwarded");
 
-/// The header of its answer, by which the sender knows that it is the node's: an HMAC of the request's signature.
+/// The header of the answer, an HMAC of the request's signature. It proves to the sender that the answer comes from the
+/// node that was asked.
 pub const ANSWERED: HeaderName = HeaderName::from_static("roomcast-answered");
 
-/// How far the clocks of two nodes may be apart, and how old a request may be.
+/// Maximum difference between the sender's clock, when it sent a request, and the receiver's clock, when it checks the
+/// request.
 pub const TOLERANCE: Duration = Duration::from_secs(30);
 
-/// Headers of a client's request that are passed on; all others are not. They are signed in this order.
+/// Headers of a client's request that are forwarded; all others are removed. They are signed in this order.
 pub const CARRIED: [HeaderName; 18] = [
     header::HOST,
     header::ORIGIN,
@@ -56,46 +59,46 @@ pub const CARRIED: [HeaderName; 18] = [
 
 const VERSION: &str = "1";
 
-/// Length of a stamp at most, in bytes.
+/// Maximum length of a stamp, in bytes.
 const LONGEST: usize = 256;
 
-/// The most by which a request's head grows when it is passed on, in bytes: the stamp's line, and lines of the connection.
+/// Maximum number of bytes by which forwarding lengthens a request's head: the stamp, and headers of the connection.
 pub const MAX_STAMP: usize = 2 * LONGEST;
 
-/// What a stamp says.
+/// The content of a stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// The node that sends the request.
     pub from: NodeKey,
-    /// The node that it is for.
+    /// The node that is to receive it.
     pub to: NodeKey,
-    /// Of this request alone, among all of the sender.
+    /// A number that the sender gives to no other request.
     pub number: u64,
-    /// When it was sent, in milliseconds since 1970.
+    /// When the request was sent, in milliseconds since 1970.
     pub at_ms: u64,
-    /// The client's address, as the sender's trusted proxies say.
+    /// The client's address, as the sender found it behind its trusted proxies.
     pub client: IpAddr,
     /// The digest of the body.
     pub digest: [u8; 32],
 }
 
-/// A request's signature, which its answer proves to know.
+/// The signature of a request. The answer proves that its sender knows it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Signature([u8; 32]);
 
-/// Why a request is not taken for one of another node.
+/// Why a request is not accepted as one of another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unproven {
-    /// It has no stamp that can be read, or one for another node.
+    /// It has no valid stamp, more than one, or one for another node.
     Malformed,
-    /// The signature does not hold: other secrets, or something was changed.
+    /// The signature is wrong: the nodes have different secrets, or the request was changed.
     Signature,
-    /// It is older, or newer, than [`TOLERANCE`] permits.
+    /// Its time differs from this node's clock by more than [`TOLERANCE`].
     Stale,
 }
 
 impl Stamp {
-    /// Signs a request. The headers that are not carried must be gone.
+    /// Signs a request. The headers that are not forwarded must have been removed. `None` if there is no key.
     pub fn sign(&self, keys: &ClusterKeys, parts: &mut Parts) -> Option<Signature> {
         let said = self.to_string();
         let signature = Signature(signed(&keys.newest()?.sign, &said, parts).finalize().into_bytes().into());
@@ -104,10 +107,10 @@ impl Stamp {
         Some(signature)
     }
 
-    /// Reads the stamp of a request that came for `own`, if it holds at `now`.
+    /// Checks at the time `now` the stamp of a request that the node `own` has received, and returns it.
     ///
     /// # Errors
-    /// Why it does not.
+    /// Says what is wrong with it.
     pub fn check(
         keys: &ClusterKeys,
         own: NodeKey,
@@ -130,12 +133,12 @@ impl Stamp {
         Ok((stamp, Signature(signature)))
     }
 
-    /// Whether a body is the one that was signed.
+    /// Whether this is the body whose digest was signed.
     pub fn is_of(&self, body: &[u8]) -> bool {
         self.digest == digest(body)
     }
 
-    /// Reads all fields but the signature.
+    /// Reads all fields except the signature.
     pub fn read(said: &str) -> Option<Self> {
         let mut fields = said.split(';');
         let mut next = || fields.next();
@@ -144,7 +147,7 @@ impl Stamp {
         let client = next()?.parse().ok()?;
         let digest = read_32(next()?)?;
         let stamp = Self { from, to, number, at_ms, client, digest };
-        // One way to write it.
+        // Each stamp can be written in only one way.
         (next().is_none() && stamp.to_string() == said).then_some(stamp)
     }
 }
@@ -157,13 +160,13 @@ impl std::fmt::Display for Stamp {
 }
 
 impl Signature {
-    /// The value of [`ANSWERED`]: only a node with the secret can make it.
+    /// The value of [`ANSWERED`]. Only a node with the secret can make it.
     pub fn answer(self, keys: &ClusterKeys) -> Option<HeaderValue> {
         let answer = keys.newest()?.answer.clone().chain_update(self.0).finalize().into_bytes();
         HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(answer)).ok()
     }
 
-    /// Whether an answer is of a node that has one of the secrets and this request.
+    /// Whether the answer comes from a node that has one of the secrets and has received this request.
     pub fn is_answered(self, keys: &ClusterKeys, headers: &HeaderMap) -> bool {
         let answer = headers.get(ANSWERED).and_then(|value| read_32(value.to_str().ok()?));
         answer.is_some_and(|answer| {
@@ -172,7 +175,7 @@ impl Signature {
     }
 }
 
-// A signature lets an answer be made up.
+// A signature must not appear in logs, because with it an answer can be forged.
 impl std::fmt::Debug for Signature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
@@ -190,7 +193,8 @@ pub fn milliseconds(at: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Everything that is signed, each part with its length in front, so that no two requests are signed alike.
+/// Everything that is signed. Each part is preceded by its length, so that two different requests are never signed
+/// alike.
 fn signed(key: &Keyed, said: &str, parts: &Parts) -> Keyed {
     let mut mac = key.clone();
     let mut add = |part: &[u8]| {
@@ -215,7 +219,7 @@ fn read_32(text: &str) -> Option<[u8; 32]> {
     bytes[..32].try_into().ok().filter(|_| read == 32)
 }
 
-/// Digits alone; a `+` in front would be another way to write it.
+/// Reads digits only. A `+` in front would be a second way to write the number.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -252,7 +256,7 @@ mod tests {
     fn what_was_signed_is_taken_within_its_time_by_the_node_that_it_is_for() {
         let (keys, stamp, mut parts) = (keys(&["secret"]), stamp(b"40"), request());
         let signature = stamp.sign(&keys, &mut parts).unwrap();
-        // As it comes: without the address.
+        // The request arrives without the address in its URI.
         parts.uri = "/socket.io/?EIO=4&sid=x".parse().unwrap();
         let check = |ms| Stamp::check(&keys, stamp.to, &parts, at(ms)).map(|(stamp, _)| stamp);
         assert_eq!(check(1_000_000), Ok(stamp));

@@ -1,4 +1,4 @@
-//! Certificates with which nodes know each other: both sides show one, signed by the same authority.
+//! Certificates by which nodes recognise each other. Both sides of a connection show one, signed by the same authority.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::config;
 
-/// Both sides of a connection between nodes.
+/// TLS for both sides of a connection between nodes.
 #[derive(Clone)]
 pub struct NodeTls {
-    /// Takes connections of nodes that show a certificate.
+    /// Accepts connections from nodes that show a certificate.
     pub acceptor: TlsAcceptor,
-    /// Makes connections to nodes that show one.
+    /// Connects to nodes that show a certificate.
     pub connector: TlsConnector,
-    /// The name that it must have; `None`: the host of the node's address.
+    /// The name that the other node's certificate must have. `None`: the host in that node's address.
     pub server_name: Option<String>,
 }
 
-/// Certificates cannot be used.
+/// A certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cluster.tls.{key}: {problem}")]
 pub struct TlsError {
@@ -31,12 +31,12 @@ pub struct TlsError {
 }
 
 impl NodeTls {
-    /// Reads the files.
+    /// Reads the certificates and the key.
     ///
     /// # Errors
-    /// Which of them cannot be used.
+    /// Says which file cannot be used.
     pub fn new(config: &config::ClusterTls) -> Result<Self, TlsError> {
-        // Another part may have chosen it already, which is just as well.
+        // An error means that another part of the process has chosen a provider already, which will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut roots = RootCertStore::empty();
         for certificate in certificates("ca_file", &config.ca_file)? {

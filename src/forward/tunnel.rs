@@ -1,7 +1,7 @@
-//! A WebSocket of a client whose session is on another node: its bytes pass through, both ways.
+//! Passes the bytes of a client's WebSocket through this node, in both directions, when the session is on another node.
 //!
-//! Each direction has one buffer of [`BUFFER`] bytes and is read only when that is empty, so a side that does not read holds
-//! the other one up. An end of one direction is passed on; the tunnel ends with the second.
+//! Each direction has one buffer of [`BUFFER`] bytes and reads only when that is empty, so a side that does not read
+//! slows the other one down. When one direction ends, the end is passed on. The tunnel ends when both directions have.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,25 +10,25 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes, split};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of each direction that a tunnel may hold.
+/// Size of the buffer of each direction, in bytes.
 const BUFFER: usize = 8 * 1024;
 
-/// How long the node of a session may take to say its last words to a client whose tunnel is closed.
+/// How long the session's node may take to send its last data to a client whose tunnel is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The tunnels of this node.
+/// The tunnels that are open on this node.
 #[derive(Clone, Default)]
 pub struct Tunnels(Arc<Mutex<Open>>);
 
 #[derive(Default)]
 struct Open {
-    /// Those that were not told to close, in the order in which they were opened.
+    /// Tunnels that were not told to close, in the order in which they were opened.
     unasked: BTreeMap<u64, CancellationToken>,
     opened: u64,
     open: usize,
 }
 
-/// One tunnel, counted for as long as it lives.
+/// One tunnel. It counts as open until it is dropped.
 pub(super) struct Tunnel {
     tunnels: Tunnels,
     number: u64,
@@ -36,17 +36,18 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnels {
-    /// How many are open.
+    /// How many tunnels are open.
     pub fn open(&self) -> usize {
         self.lock().open
     }
 
-    /// How many are open and were not told to close.
+    /// How many tunnels are open and were not told to close.
     pub fn unasked(&self) -> usize {
         self.lock().unasked.len()
     }
 
-    /// Closes so many, the oldest first. Returns how many there were. The official client returns, through another node.
+    /// Closes at most `count` tunnels, the oldest first. Returns how many it closed. The official client reconnects,
+    /// through another node.
     pub fn close(&self, count: usize) -> usize {
         let mut open = self.lock();
         let mut closed = 0;
@@ -59,7 +60,7 @@ impl Tunnels {
         closed
     }
 
-    /// Begins one.
+    /// Opens a tunnel.
     pub(super) fn begin(&self) -> Tunnel {
         let mut open = self.lock();
         let (number, close) = (open.opened, CancellationToken::new());
@@ -75,7 +76,7 @@ impl Tunnels {
 }
 
 impl Tunnel {
-    /// Carries bytes until both directions have ended, one of them breaks, or the tunnel is closed.
+    /// Passes bytes until both directions have ended, one of them breaks, or the tunnel is closed.
     pub(super) async fn carry<C, N>(self, mut client: C, mut node: N)
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -88,7 +89,7 @@ impl Tunnel {
         match ended {
             Some(Ok(_)) => {}
             Some(Err(error)) => tracing::debug!(%error, "a tunnel broke"),
-            // For the node the client goes now. What it has sent before is still brought to the client.
+            // The session's node sees the client disconnect. What it has sent before still reaches the client.
             None => {
                 let _ = tokio::time::timeout(LAST_WORDS, async {
                     node.shutdown().await?;
@@ -160,7 +161,7 @@ mod tests {
                 written += 64;
             }
         };
-        // Nothing else is under way: it is not a matter of time.
+        // Nothing else runs, so the result does not depend on the time.
         assert!(tokio::time::timeout(Duration::from_millis(200), writing).await.is_err());
         assert!(written <= BUFFER + 3 * 64, "{written} bytes are somewhere");
         client.read_exact(&mut vec![0; written]).await.unwrap();
