@@ -1,7 +1,8 @@
-//! Who is in which room, over the cluster, without asking every node.
+//! Which sessions and users are in which room, over the whole cluster, without asking every node.
 //!
-//! The index of rooms tells of every session and membership as it changes ([`Watcher`]); nothing here makes it wait. In
-//! memory the index itself is the answer. With Redis, each node writes what it has under a lease: `docs/presence.md`.
+//! The index of rooms reports every change of a session or membership ([`Watcher`]) and never waits for presence. In
+//! memory, questions are answered from the index itself. With Redis, each node writes its own sessions there under a
+//! lease: see `docs/presence.md`.
 
 mod local;
 mod memory;
@@ -22,53 +23,53 @@ use crate::directory::{Answer, Directory};
 use crate::room::Rooms;
 use crate::session::{RoomName, Session, Watcher};
 
-/// A status is not longer, as JSON in bytes.
+/// Maximum size of a status, as JSON, in bytes.
 pub const MAX_STATUS_BYTES: usize = 1024;
 
-/// At most so many rooms are answered by [`Presence::shared_rooms`].
+/// Maximum number of rooms in the answer of [`Presence::shared_rooms`].
 pub const MAX_SHARED_ROOMS: usize = 10_000;
 
-/// Who is where. [`Memory`] for a node alone, [`Cluster`] for nodes that share a Redis.
+/// Presence: [`Memory`] for a node alone, [`Cluster`] for nodes that share a Redis.
 ///
-/// Make it before the index of rooms, let it watch that index ([`Rooms::watched_by`]), then start it.
+/// Create it before the index of rooms, let it watch that index ([`Rooms::watched_by`]), then start it.
 pub trait Presence: Directory + Watcher {
-    /// Begins: `tell` gets the joins and leaves of members of rooms whose contracts want them, in order for each room
-    /// and member, at most once each. It is called on a task of this part and must not wait.
+    /// Starts. `tell` is called when a member joins or leaves a room whose contract wants to know: at most once each,
+    /// and in order for each room and member. It is called on a task of presence and must not block.
     fn start(&self, rooms: &Arc<Rooms>, tell: Tell);
 
-    /// Sets the status of the session's user. False when the session's user may not have it ([`may_have_status`]), or is
-    /// gone.
+    /// Sets the status of the session's user. Returns false if that user may not have it ([`may_have_status`]) or has
+    /// disconnected.
     ///
-    /// Known on this node at once, in the cluster with the next write. The newer of two statuses counts, by the clocks
-    /// of their nodes.
+    /// This node knows the status at once, the cluster with the next write. Of two statuses the newer one counts, by
+    /// the clocks of the nodes that set them.
     fn set_status(&self, session: &Session, status: &Value) -> bool;
 
-    /// A user's status, kept for `presence.status_ttl` after the last socket is gone.
+    /// A user's status. It is kept for `presence.status_ttl` after the user's last socket has disconnected.
     ///
     /// # Errors
     /// `Unavailable` while Redis is away, unless the user has a socket on this node that set one.
     fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus>;
 
-    /// The rooms of all sockets of a user: whoever is in any of them shares a room with the user.
+    /// The rooms of all sockets of a user. Another user who is in one of them shares a room with this user.
     fn shared_rooms<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> BoxFuture<'a, SharedRooms>;
 
-    /// Waits until what has happened before is written; false when it is not for some reason.
+    /// Waits until all changes before this call are written. Returns false if they are not.
     fn settle(&self) -> BoxFuture<'_, bool>;
 
-    /// Takes this node's sessions out of the cluster, and ends.
+    /// Removes this node's sessions from the cluster's presence, and stops.
     fn stop(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Whether the user of a session may have this status: an anonymous user has none, and no status is larger than
+/// Whether the user of a session may have this status. Anonymous users may have none, and a status has at most
 /// [`MAX_STATUS_BYTES`].
 pub fn may_have_status(session: &Session, status: &Value) -> bool {
     !session.user().anonymous && status.to_string().len() <= MAX_STATUS_BYTES
 }
 
-/// What is known of a user.
+/// A user's status and sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserStatus {
-    /// As a client has set it; `None`: never, or too long ago.
+    /// The status that a client has set. `None` if no client has set one, or too long ago.
     pub status: Option<Value>,
     /// How many sockets the user has.
     pub sockets: u64,
@@ -77,26 +78,26 @@ pub struct UserStatus {
 /// The rooms of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedRooms {
-    /// Without the clients' own, sorted.
+    /// The rooms, sorted, without the clients' own.
     pub rooms: Vec<RoomName>,
-    /// Rooms of sockets on other nodes may be missing.
+    /// True if rooms may be missing, for example those of sockets on other nodes.
     pub partial: bool,
 }
 
-/// Unix time in ms.
+/// Converts a time into milliseconds of Unix time.
 fn millis(at: std::time::SystemTime) -> u64 {
     at.duration_since(std::time::SystemTime::UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The way back; what a clock cannot say becomes 1970.
+/// The reverse of [`millis`]. A time that the clock cannot represent becomes 1970.
 fn from_millis(ms: u64) -> std::time::SystemTime {
     std::time::SystemTime::UNIX_EPOCH
         .checked_add(std::time::Duration::from_millis(ms))
         .unwrap_or(std::time::SystemTime::UNIX_EPOCH)
 }
 
-/// A status as lists show it: a string as it is, anything else as JSON.
+/// A status as lists show it: a string unchanged, any other value as JSON.
 fn shown(status: &Value) -> String {
     status.as_str().map_or_else(|| status.to_string(), str::to_owned)
 }

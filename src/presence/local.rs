@@ -1,4 +1,5 @@
-//! What this node knows by itself: the whole truth of a node alone, and what remains when Redis is away.
+//! What this node knows by itself. On a node alone this is complete; in a cluster it is what remains while Redis is
+//! away.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +18,8 @@ use crate::directory::{
 use crate::room::{RESERVED_PREFIX, Rooms, user_of, user_room};
 use crate::session::{Backlog, RoomName, Session};
 
-/// At most so many statuses of users without a socket are kept on a node alone; beyond it the oldest go.
+/// Maximum number of statuses of users without a socket that a node alone keeps in a namespace. The oldest are dropped
+/// first.
 pub(super) const MAX_ABSENT: usize = 100_000;
 
 /// A status, and when it was set.
@@ -32,44 +34,44 @@ pub(super) struct Local {
     node: Arc<str>,
     rooms: OnceLock<Weak<Rooms>>,
     users: Mutex<HashMap<Arc<str>, Users>>,
-    /// How long the status of a user without a socket is kept here.
+    /// How long the status of a user without a socket is kept here. `None`: not here, but in Redis.
     keep: Option<Duration>,
 }
 
 #[derive(Default)]
 struct Users {
     present: BTreeMap<Arc<str>, User>,
-    // In the order in which they end.
+    // In the order in which their time ends.
     absent: IndexMap<Arc<str>, (Status, Instant)>,
 }
 
 #[derive(Default)]
 struct User {
     sockets: u64,
-    // Apart, because most have none.
+    // Boxed, because most users have none.
     status: Option<Box<Status>>,
 }
 
 impl Local {
-    /// Of a node; statuses of users without a socket are kept for `keep`, or elsewhere.
+    /// Creates the record of a node. `keep` is how long statuses of users without a socket are kept here, if they are.
     pub(super) fn new(node: &str, keep: Option<Duration>) -> Self {
         Self { node: node.into(), rooms: OnceLock::new(), users: Mutex::default(), keep }
     }
 
-    /// The index, from now on.
+    /// Sets the index of rooms, from which questions are answered.
     pub(super) fn start(&self, rooms: &Arc<Rooms>) {
         // A second start changes nothing.
         let _ = self.rooms.set(Arc::downgrade(rooms));
     }
 
-    /// The index, while the node lives.
+    /// The index of rooms, as long as the node runs.
     pub(super) fn rooms(&self) -> Option<Arc<Rooms>> {
         self.rooms.get()?.upgrade()
     }
 
-    // --- what the index tells ---
+    // --- changes that the index reports ---
 
-    /// A socket of the user came.
+    /// Notes that a socket of the user has connected.
     pub(super) fn user_came(&self, namespace: &Arc<str>, user_id: &str) {
         let mut all = self.users.lock().expect("no panic while held");
         let users = all.entry(namespace.clone()).or_default();
@@ -81,7 +83,7 @@ impl Local {
         }
     }
 
-    /// A socket of the user went.
+    /// Notes that a socket of the user has disconnected.
     pub(super) fn user_went(&self, namespace: &str, user_id: &str) {
         let now = Instant::now();
         self.with(namespace, |users| {
@@ -98,7 +100,7 @@ impl Local {
         });
     }
 
-    /// Sets a status; false when the user has no socket here.
+    /// Sets a status. Returns false if the user has no socket on this node.
     pub(super) fn set_status(&self, namespace: &str, user_id: &str, status: Status) -> bool {
         self.with(namespace, |users| match users.present.get_mut(user_id) {
             Some(user) => {
@@ -109,7 +111,7 @@ impl Local {
         })
     }
 
-    /// All statuses of users with a socket here.
+    /// The statuses of all users with a socket on this node.
     pub(super) fn statuses(&self, namespace: &str) -> Vec<(Arc<str>, Status)> {
         self.with(namespace, |users| {
             users.present.iter().filter_map(|(id, user)| Some((id.clone(), user.status.as_deref()?.clone()))).collect()
@@ -118,7 +120,7 @@ impl Local {
 
     // --- answers ---
 
-    /// A user's status and sockets.
+    /// A user's status and number of sockets.
     pub(super) fn status(&self, namespace: &str, user_id: &str) -> UserStatus {
         let now = Instant::now();
         self.with(namespace, |users| match users.present.get(user_id) {
@@ -160,7 +162,7 @@ impl Local {
                 Slowness::QueuedBytes => backlog.bytes as u64,
                 Slowness::QueuedPackets => backlog.packets.unwrap_or_default() as u64,
                 Slowness::Dropped => session.dropped().into(),
-                // An idle client is not a slow one.
+                // A client with an empty write queue is idle, not slow.
                 Slowness::LastWriteAt if backlog.bytes == 0 => 0,
                 Slowness::LastWriteAt => u64::MAX - backlog.written_at_ms,
             }
@@ -343,17 +345,17 @@ pub(super) fn user_id(session: &Session) -> Option<Arc<str>> {
     (!user.anonymous).then(|| user.id.clone())
 }
 
-/// The session's rooms without its own.
+/// The session's rooms, without clients' own and users' rooms.
 pub(super) fn own_rooms(session: &Session) -> impl Iterator<Item = RoomName> {
     session.rooms().into_iter().filter(|room| !room.starts_with(RESERVED_PREFIX))
 }
 
-/// Whether presence keeps the room: those that contracts make, and users'.
+/// Whether presence records the room: rooms of contracts, and users' rooms.
 pub(super) fn is_kept(room: &str) -> bool {
     !room.starts_with(RESERVED_PREFIX) || user_of(room).is_some()
 }
 
-/// A room without members listed.
+/// Describes a room without listing its members.
 pub(super) fn room_info(namespace: &str, name: &str, members: usize, created_at: Option<SystemTime>) -> RoomInfo {
     RoomInfo {
         name: name.to_owned(),
@@ -366,7 +368,7 @@ pub(super) fn room_info(namespace: &str, name: &str, members: usize, created_at:
     }
 }
 
-/// A count, with what is missing.
+/// A count, with what is missing from it.
 pub(super) fn count(connections: u64, rooms: Option<u64>, users: Option<u64>, missing: &Missing) -> Count {
     Count { connections, rooms, users, partial: missing.partial, missing_nodes: missing.nodes.clone() }
 }
@@ -383,7 +385,7 @@ fn user_info(namespace: &str, id: &str, user: &User) -> UserInfo {
 // === impl Status ===
 
 impl Status {
-    /// Set now.
+    /// A status that is set now.
     pub(super) fn now(value: &Value) -> Self {
         Self { at_ms: millis(SystemTime::now()), value: value.clone() }
     }
@@ -392,7 +394,7 @@ impl Status {
 // === impl Users ===
 
 impl Users {
-    /// Forgets what has ended, and the oldest beyond the bound.
+    /// Forgets statuses whose time has ended, and the oldest beyond [`MAX_ABSENT`].
     fn prune(&mut self, now: Instant) {
         while self.absent.first().is_some_and(|(_, (_, until))| *until <= now) || self.absent.len() > MAX_ABSENT {
             self.absent.shift_remove_index(0);

@@ -1,4 +1,4 @@
-//! Presence of a node alone.
+//! Presence of a node alone, in memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -18,17 +18,17 @@ use crate::room::{RESERVED_PREFIX, Rooms, user_of};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
-/// Joins and leaves that wait to be told.
+/// Maximum number of joins and leaves that wait to be told.
 const MAX_UNTOLD: usize = 65_536;
 
-/// A member of a room of a namespace.
+/// A member of a room, with its namespace and room.
 type Seat = (Arc<str>, RoomName, RoomMember);
 
-/// Who is where, in memory: complete, and gone with the process.
+/// Presence in memory. It is complete, and lost when the process ends.
 pub struct Memory {
     local: Local,
     policies: Policies,
-    /// Sockets of users in rooms whose joins and leaves are told.
+    /// The number of sockets of each member in rooms whose joins and leaves are told.
     sockets: Mutex<HashMap<Seat, u64>>,
     untold: mpsc::Sender<RoomChange>,
     told: Mutex<Option<mpsc::Receiver<RoomChange>>>,
@@ -36,7 +36,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Presence of a node.
+    /// Creates the presence of a node.
     pub fn new(node: &str, policies: Policies, status_ttl: Duration, metrics: Arc<Metrics>) -> Self {
         let (untold, told) = mpsc::channel(MAX_UNTOLD);
         Self {

@@ -1,4 +1,4 @@
-//! Pages of lists, and where they end.
+//! Pages of lists, and cursors to their next pages.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::{ConnectionInfo, DirectoryError, MAX_PAGE, Page, PageRequest};
 
-/// Where a page ended. Clients see it as opaque text.
+/// Where a page ended. Clients get it as opaque text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Cursor {
-    /// In a list that this node answered alone.
+    /// In a list that this node has answered alone: the last key.
     #[serde(rename = "l")]
     Local(String),
-    /// In a list of names.
+    /// In a list of names: the last name.
     #[serde(rename = "n")]
     Name(String),
-    /// In a list of connections: incarnation, id.
+    /// In a list of connections: incarnation and socket id.
     #[serde(rename = "c")]
     Connection(String, String),
-    /// In a list of members: incarnation, score, member.
+    /// In a list of members: incarnation, score and member.
     #[serde(rename = "m")]
     Member(String, String, String),
 }
 
 impl Cursor {
-    /// What clients see.
+    /// The text that clients get.
     pub(super) fn text(&self) -> String {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("strings are always JSON"))
     }
@@ -37,21 +37,22 @@ impl Cursor {
     }
 }
 
-/// Rooms and metadata of the connections of one page have at most this many bytes; a page has at least one connection.
+/// Maximum size of the rooms and metadata of the connections on one page, in bytes. A page has at least one connection.
 pub(super) const MAX_CONNECTIONS_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a connection counts for [`MAX_CONNECTIONS_BYTES`].
+/// The size of a connection as counted for [`MAX_CONNECTIONS_BYTES`], in bytes.
 pub(super) fn bytes_of(connection: &ConnectionInfo) -> usize {
     let metadata = serde_json::to_string(&connection.metadata).map_or(0, |text| text.len());
     metadata + connection.rooms.iter().map(String::len).sum::<usize>()
 }
 
-/// How many items a request may have.
+/// How many items a page may have: the requested number, at least 1 and at most [`MAX_PAGE`].
 pub(super) fn limit(page: &PageRequest) -> usize {
     page.limit.clamp(1, MAX_PAGE)
 }
 
-/// The part of an unsorted list that a request asks for: sorted by key, after the cursor. O(list), not O(list log list).
+/// Returns the requested page of an unsorted list: the items after the cursor, sorted by key, and the next cursor.
+/// Takes O(list) and does not sort the whole list.
 pub(super) fn cut<T>(
     items: impl Iterator<Item = (String, T)>,
     page: &PageRequest,
@@ -73,19 +74,19 @@ pub(super) fn cut<T>(
     Ok((rest.into_iter().map(|(_, item)| item).collect(), next))
 }
 
-/// The same page, with what is missing.
+/// Adds to a page what is missing from it.
 pub(super) fn mark<T>(mut page: Page<T>, missing: &Missing) -> Page<T> {
     page.partial = missing.partial;
     page.missing_nodes.clone_from(&missing.nodes);
     page
 }
 
-/// What an answer lacks.
+/// What is missing from an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// Something.
+    /// True if something is missing.
     pub(super) partial: bool,
-    /// Whose, as far as is known.
+    /// The nodes whose part is missing, as far as known.
     pub(super) nodes: Vec<String>,
 }
 
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     fn keys(from: u32, to: u32) -> impl Iterator<Item = (String, u32)> {
-        // In an order that is not theirs.
+        // Shuffled, so that the list is not sorted by key.
         (from..to).map(|n| n * 37 % 101).map(|n| (format!("{n:03}"), n))
     }
 

@@ -1,4 +1,4 @@
-//! Which rooms' joins and leaves are told, and as what.
+//! Which rooms' joins and leaves are told, and with which events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,23 +7,23 @@ use crate::contract::model::{Contract, RoomDef};
 use crate::presence::local::user_id;
 use crate::session::{RoomName, Session};
 
-/// What takes joins and leaves.
+/// Receives joins and leaves.
 pub type Tell = Arc<dyn Fn(RoomChange) + Send + Sync>;
 
-/// Who came into a room, or left it.
+/// A member of a room: it joins with its first socket and leaves with its last one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RoomMember {
-    /// A user, by id, with any number of sockets.
+    /// A user, by id. May have any number of sockets.
     User(Arc<str>),
-    /// A socket of an anonymous user, by id: each counts as itself.
+    /// A socket of an anonymous user, by socket id. Each is a member of its own.
     Socket(Arc<str>),
 }
 
-/// How the key of an anonymous socket begins. No user id begins so ([`script_user`]).
+/// The first character in the key of an anonymous socket. No user id begins with it ([`script_user`]).
 const SOCKET_KEY: char = '\u{1}';
 
 impl RoomMember {
-    /// The member that a session is.
+    /// The member that a session belongs to.
     pub(super) fn of(session: &Session) -> Self {
         match user_id(session) {
             Some(user) => Self::User(user),
@@ -31,40 +31,41 @@ impl RoomMember {
         }
     }
 
-    /// The member of a key that the scripts give: a user's id, or the character U+0001 and a socket's.
+    /// Reads a key from the scripts: a user's id, or U+0001 followed by a socket's id.
     pub(super) fn of_key(key: &str) -> Self {
         key.strip_prefix(SOCKET_KEY).map_or_else(|| Self::User(key.into()), |id| Self::Socket(id.into()))
     }
 }
 
-/// A user's id as the scripts know it: they part fields with NUL, and keys of anonymous sockets begin with U+0001.
+/// A user's id as the scripts get it. U+0001 and NUL are replaced where they would be misread: scripts separate fields
+/// by NUL, and keys of anonymous sockets begin with U+0001.
 pub(super) fn script_user(id: Arc<str>) -> Arc<str> {
     if id.contains('\0') || id.starts_with(SOCKET_KEY) { id.replace(['\0', SOCKET_KEY], "\u{fffd}").into() } else { id }
 }
 
-/// The first socket of a member came into a room, or the last one left it, over the cluster.
+/// The first socket of a member has joined a room, or the last one has left it, in the whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomChange {
     /// The namespace's path.
     pub namespace: Arc<str>,
-    /// The contract that wants to know.
+    /// The contract that asks for this.
     pub contract: Arc<str>,
     /// The room.
     pub room: RoomName,
-    /// Who.
+    /// The member that joined or left.
     pub member: RoomMember,
-    /// Which of both.
+    /// Whether it joined or left.
     pub what: What,
     /// The name of the event to be sent.
     pub event: Arc<str>,
 }
 
-/// Which of both.
+/// Whether a member joined or left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// The first socket of the member.
+    /// The first socket of the member joined.
     Joined,
-    /// The last socket of the member.
+    /// The last socket of the member left.
     Left,
 }
 
@@ -75,7 +76,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Those of these contracts.
+    /// The policies of all rooms of these contracts.
     pub fn new(contracts: &[Arc<Contract>]) -> Self {
         let rooms = contracts
             .iter()
@@ -83,7 +84,7 @@ impl Policies {
         Self::of_rooms(rooms)
     }
 
-    /// Those of these rooms, by namespace.
+    /// The policies of these rooms, each with its namespace.
     pub fn of_rooms(rooms: impl IntoIterator<Item = (Arc<str>, Arc<RoomDef>)>) -> Self {
         let mut namespaces: HashMap<_, Vec<_>> = HashMap::new();
         for (namespace, room) in rooms {
@@ -99,7 +100,7 @@ impl Policies {
         self.find(namespace, room).is_some()
     }
 
-    /// What is told of a join or leave, if anything.
+    /// The change to be told when a member joins or leaves. `None` if the contract does not ask for it.
     pub(super) fn told(&self, namespace: &Arc<str>, room: &str, member: RoomMember, what: What) -> Option<RoomChange> {
         let def = self.find(namespace, room)?;
         let policy = def.presence.as_ref()?;

@@ -1,10 +1,12 @@
 //! Presence of nodes that share a Redis.
 //!
-//! Every node writes what it has under an *incarnation*, an id of its own with a lease. Reads count the incarnations
-//! whose lease runs, so a node that died is gone from them when its lease ends; what it left is removed then, by whoever
-//! sees it first. A node that cannot know what Redis has of it (a write failed, the lease had ended, too much was to be
-//! written, Redis was emptied) writes everything anew from the index under a new incarnation, which replaces the old
-//! one in one step.
+//! Every node writes its sessions under an *incarnation*, an id of its own with a lease. Reads count only incarnations
+//! whose lease has not ended, so a node that died is no longer counted once its lease ends. The first node that notices
+//! this removes what the dead node has written.
+//!
+//! A node may be unable to know what Redis has of it: a write failed, its lease had ended, its queue was full, or Redis
+//! was emptied. Then it writes everything from the index under a new incarnation, which replaces the old one in one
+//! step.
 
 mod change;
 mod directory;
@@ -38,13 +40,14 @@ use crate::room::{Rooms, user_of};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
-/// No key outlives its node by more, even when nobody is left to remove it. Nodes renew it four times in that time.
+/// How long a key lives at most after its node has died, even if no other node removes it. Nodes renew their keys four
+/// times in that time. It is longer if `presence.heartbeat` is longer than an eighth of it.
 pub const KEY_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// A read waits at most so long for this node's own last changes.
+/// How long a read waits at most until this node's own latest changes are written.
 const MAX_SETTLE: Duration = Duration::from_millis(250);
 
-/// Who is where, in Redis.
+/// Presence in Redis, shared by all nodes.
 pub struct Cluster {
     inner: Arc<Inner>,
 }
@@ -66,14 +69,14 @@ struct Inner {
     tasks: TaskTracker,
 }
 
-/// A namespace, and what its keys begin with.
+/// A namespace, and the prefix of its keys.
 struct Space {
     path: Arc<str>,
     base: String,
 }
 
-/// Everything follows from the heartbeat: a lease is renewed every half, and ends after one and three quarters, so that
-/// the last quarter of two is left to remove what a dead node left.
+/// Durations that follow from the heartbeat. A lease is renewed every half heartbeat and ends after one and three
+/// quarters. Another quarter is left to remove a dead node's data, so that it is gone within two heartbeats.
 struct Times {
     beat: Duration,
     lease: Duration,
@@ -96,7 +99,7 @@ impl Times {
 }
 
 impl Cluster {
-    /// Presence of a node in these namespaces; there are no others.
+    /// Creates the presence of a node. `namespaces` lists every namespace.
     pub fn new(
         config: &config::Presence,
         redis: Redis,
@@ -149,10 +152,10 @@ impl Inner {
         script.run(&self.redis, vec![self.spaces[space].base.clone()], args).await
     }
 
-    /// Runs a script that reads, after this node's own changes are written, if that does not take long. Tells whether
-    /// they are.
+    /// Runs a script that only reads. Waits before, for at most [`MAX_SETTLE`], until this node's own changes are
+    /// written, and returns whether they are.
     async fn read(&self, script: &Script, space: usize, args: Vec<Value>) -> Result<(bool, Reply), DirectoryError> {
-        // What is there has not been renewed while writes are refused: nodes seem to be gone that are not.
+        // While writes are refused, leases are not renewed, and running nodes seem to be gone.
         if !self.redis.takes_writes() || self.leases.is_overdue(self.times.lease) {
             return Err(DirectoryError::Unavailable);
         }
@@ -172,7 +175,7 @@ impl Inner {
             && matches!(tokio::time::timeout(within, written).await, Ok(Ok(())))
     }
 
-    /// Passes on what a script says of joins and leaves.
+    /// Tells the joins and leaves that a script has returned.
     fn tell(&self, space: usize, reply: Reply) {
         let Some(tell) = self.tell.get() else { return };
         for told in reply.texts().chunks_exact(3) {
@@ -195,7 +198,7 @@ impl Inner {
         });
     }
 
-    /// Ends the leases, and removes what was written under them.
+    /// Ends this node's leases, and removes what was written under them.
     async fn end(&self) -> Result<(), Error> {
         for space in 0..self.spaces.len() {
             for incarnation in self.leases.incarnations() {

@@ -1,4 +1,4 @@
-//! What is written to Redis, and how the script takes it.
+//! Changes to be written to Redis, as arguments of a script.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::presence::{Policies, millis};
 use crate::room::RESERVED_PREFIX;
 use crate::session::{RoomName, Session};
 
-/// What waits for the writer.
+/// An entry in the queue of the writer.
 pub(super) enum Item {
-    /// A change, in the namespace of this number.
+    /// A change, with the position of its namespace in `spaces`.
     Change(usize, Change),
-    /// Answered when everything before it is written.
+    /// Answered when every entry before it is written.
     Barrier(oneshot::Sender<()>),
 }
 
-/// One change of one session or user. Applying it again changes nothing.
+/// A change of one session or user. Applying it twice has no further effect.
 pub(super) enum Change {
-    /// A session came.
+    /// A session was opened.
     Opened { id: Arc<str>, user: Arc<str>, transport: &'static str, at_ms: u64, metadata: String },
-    /// It joined a room.
+    /// A session joined a room.
     Joined { id: Arc<str>, user: Arc<str>, room: RoomName, at_ms: u64, told: bool },
-    /// It left a room.
+    /// A session left a room.
     Left { id: Arc<str>, user: Arc<str>, room: RoomName, told: bool },
-    /// It went, and with it from these rooms.
+    /// A session was closed, and left these rooms. The flag says whether the leave is told.
     Closed { id: Arc<str>, user: Arc<str>, rooms: Vec<(RoomName, bool)> },
-    /// Its metadata is now this.
+    /// A session has new metadata.
     Metadata { id: Arc<str>, metadata: String },
-    /// The user's status is now this.
+    /// A user has a new status.
     Status { user: Arc<str>, status: Status },
 }
 
@@ -52,7 +52,7 @@ impl Change {
         Self::Metadata { id: session.id().into(), metadata: metadata_text(session) }
     }
 
-    /// `None` for rooms that presence does not keep, and when it has been left again.
+    /// `None` if presence does not record the room, or the session has left it again.
     pub(super) fn joined(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
         let at_ms = millis(session.joined_at(room).filter(|_| is_kept(room))?);
         let user = user_text(session);
@@ -60,7 +60,7 @@ impl Change {
         Some(Self::Joined { id: session.id().into(), user, room: room.clone(), at_ms, told })
     }
 
-    /// `None` for rooms that presence does not keep.
+    /// `None` if presence does not record the room.
     pub(super) fn left(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
         if !is_kept(room) {
             return None;
@@ -80,7 +80,7 @@ impl Change {
         Self::Closed { id: session.id().into(), user, rooms }
     }
 
-    /// Everything of a session as it is now; nothing when it has gone.
+    /// Everything about a session as it is now. Empty if the session is closed.
     pub(super) fn all_of(session: &Session, policies: &Policies) -> Vec<Self> {
         if session.is_closed() {
             return Vec::new();
@@ -90,12 +90,12 @@ impl Change {
         std::iter::once(Self::opened(session)).chain(joins).collect()
     }
 
-    /// How many writes it is.
+    /// How many writes the change causes.
     pub(super) fn weight(&self) -> u64 {
         if let Self::Closed { rooms, .. } = self { rooms.len() as u64 + 1 } else { 1 }
     }
 
-    /// Appends the script's arguments.
+    /// Appends the change to the arguments of the script.
     pub(super) fn write(&self, args: &mut Vec<Value>) {
         let flag = |told: bool| if told { "1" } else { "0" };
         match self {
@@ -129,7 +129,7 @@ fn user_text(session: &Session) -> Arc<str> {
     script_user(user_id(session).unwrap_or_default())
 }
 
-/// Joins and leaves of clients' own rooms are not told.
+/// Whether the join or leave is told. It is not for the rooms of clients and users.
 fn is_told(session: &Session, room: &str, policies: &Policies) -> bool {
     !room.starts_with(RESERVED_PREFIX) && policies.has(session.namespace(), room)
 }

@@ -1,4 +1,5 @@
-//! Reads over the cluster; from this node alone, and marked so, while Redis is away.
+//! Answers questions about the whole cluster. While Redis is away, this node answers alone and marks the answer as
+//! partial.
 
 use futures_util::FutureExt;
 use serde_json::Map;
@@ -14,7 +15,7 @@ use crate::presence::page::{Cursor, MAX_CONNECTIONS_BYTES, Missing, limit, mark}
 use crate::presence::{from_millis, shown};
 use crate::room::user_room;
 
-/// A page of a group's members, as the script gives it.
+/// A page of a room's or user's connections, as the script returns it.
 struct Members {
     header: Header,
     total: u64,
@@ -36,7 +37,7 @@ impl Inner {
         Missing { partial: !nodes.is_empty(), nodes }
     }
 
-    /// What is missing when this node answers alone.
+    /// What is missing if this node answers alone.
     fn alone(&self) -> Missing {
         Missing { partial: true, nodes: self.leases.known(&self.node) }
     }
@@ -120,7 +121,7 @@ impl Inner {
             let header = Header::of(reply.list());
             let (connections, rooms, users) = (reply.number(), reply.number(), reply.number());
             if header.expired > 0 && !retried {
-                // Rooms and users that only dead nodes had would be counted.
+                // Rooms and users that only dead nodes had would be counted, so their data is removed first.
                 retried = true;
                 let own = self.leases.current().filter(|_| self.leases.may_reap());
                 if let Some(own) = own
@@ -155,7 +156,7 @@ impl Inner {
         let (settled, mut reply) = self.read(&self.scripts.connections, space, args).await?;
         let missing = self.missing_of(&Header::of(reply.list()), settled);
         let mut rows = reply.list().each(|mut row| (row.text(), row.text(), row.list()));
-        // A row without its connection is beyond the bytes of a page.
+        // The script leaves out the fields of connections that exceed the byte limit of a page.
         let most = rows.iter().position(|(_, _, fields)| fields.is_empty()).unwrap_or_else(|| limit(page));
         let more = rows.len() > most;
         rows.truncate(most);
@@ -192,7 +193,7 @@ impl Inner {
         let members = self.members_page(space, room, &first, false).await?;
         let missing = self.missing_of(&members.header, members.settled);
         if members.total == 0 {
-            // Whether somebody is in it on a node that is missing, nobody knows.
+            // If a node is missing, its sessions may be in the room.
             return if missing.partial { Err(DirectoryError::Unavailable) } else { Ok(None) };
         }
         let total = usize::try_from(members.total).unwrap_or(usize::MAX);
@@ -243,12 +244,12 @@ fn row_connection(inner: &Inner, space: usize, row: Row) -> ConnectionInfo {
     inner.connection_info(space, &row.incarnation, &id, row.connection)
 }
 
-/// Whether a page is one that this node began alone; it is then also ended alone.
+/// Whether the page follows one that this node answered alone. Then this node answers alone again.
 fn is_local(page: &PageRequest) -> Result<bool, DirectoryError> {
     Ok(matches!(Cursor::of(page)?, Some(Cursor::Local(_))))
 }
 
-/// Asks the cluster, and when Redis is away this node alone.
+/// Asks the cluster or, if Redis is away, only this node.
 macro_rules! ask {
     ($self:ident, $namespace:ident, |$inner:ident, $space:ident| $cluster:expr, |$missing:ident| $local:expr) => {
         async move {
@@ -266,7 +267,7 @@ macro_rules! ask {
     };
 }
 
-/// What is not found here alone may be elsewhere.
+/// If this node alone does not find it, it may be on another node, so the answer is `Unavailable`.
 fn found<T>(here: Option<T>) -> Result<Option<T>, DirectoryError> {
     here.map(Some).ok_or(DirectoryError::Unavailable)
 }

@@ -1,4 +1,4 @@
-//! The node's lease in each namespace, and what is left of nodes whose lease has ended.
+//! Renews this node's lease in each namespace, and removes the data of nodes whose lease has ended.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -11,30 +11,30 @@ use super::queue::Reason;
 use super::script::{Header, Reply, node_of};
 use super::{Inner, texts};
 
-/// So many connections and rooms of a dead node are removed by one call.
+/// How many connections and rooms of a dead node one call removes.
 const REAP_CHUNK: &str = "100";
 
-/// So many calls follow one another at most, before others are looked at.
+/// Maximum number of such calls in a row for one namespace.
 const REAP_CALLS: usize = 1000;
 
-/// What the node holds.
+/// This node's leases, and what it knows of other nodes'.
 #[derive(Default)]
 pub(super) struct Leases(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The incarnation that answers count.
+    /// This node's incarnation that reads count.
     current: Option<String>,
-    /// The one that is being written.
+    /// The incarnation that is being written and will replace it.
     staged: Option<String>,
-    /// Each namespace's, as this node last saw it: another one means that Redis has lost its data.
+    /// The epoch of each namespace when this node last saw it. A different epoch means that Redis has lost its data.
     epochs: HashMap<usize, String>,
-    /// Nodes that were live when Redis was last asked.
+    /// Nodes whose lease had not ended when Redis was last asked.
     known: BTreeSet<String>,
-    /// Nodes that were live before an outage, and may not be back yet.
+    /// Nodes that had a lease before an outage, and may not have renewed it yet.
     awaited: BTreeSet<String>,
     renewed: Option<Instant>,
-    /// After an outage, not before: the others must have the time to come back.
+    /// After an outage, this node removes no data before this time: the other nodes need time to renew their leases.
     reap_from: Option<Instant>,
 }
 
@@ -51,22 +51,22 @@ impl Leases {
         self.with(|state| state.staged = None);
     }
 
-    /// The staged incarnation takes over; returns the one that it replaces.
+    /// Makes the staged incarnation the current one. Returns the one that it replaces.
     pub(super) fn take_over(&self) -> Option<String> {
         self.with(|state| std::mem::replace(&mut state.current, state.staged.take()))
     }
 
-    /// Remembers a namespace's epoch. True when what it remembered is still there, or it remembered nothing.
+    /// Notes a namespace's epoch. Returns true if it has not changed, or if this node did not know one.
     pub(super) fn note_epoch(&self, space: usize, epoch: String) -> bool {
         self.with(|state| state.epochs.insert(space, epoch.clone()).is_none_or(|known| known == epoch))
     }
 
-    /// Other nodes that were live when Redis was last asked.
+    /// Other nodes whose lease had not ended when Redis was last asked.
     pub(super) fn known(&self, own: &str) -> Vec<String> {
         self.with(|state| state.known.iter().filter(|node| *node != own).cloned().collect())
     }
 
-    /// Nodes that have not come back from an outage, of which the answer therefore lacks something.
+    /// Nodes that have not renewed their lease since an outage, so their part is missing from the answer.
     pub(super) fn awaited(&self, header: &Header) -> Vec<String> {
         self.with(|state| {
             if state.reap_from.is_none_or(|from| from <= Instant::now()) {
@@ -77,12 +77,12 @@ impl Leases {
         })
     }
 
-    /// Whether the lease has not been renewed in time, although it once was.
+    /// Whether the last renewal of a lease is longer ago than a lease lasts. False before the first renewal.
     pub(super) fn is_overdue(&self, lease: Duration) -> bool {
         self.with(|state| state.renewed.is_some_and(|last| last.elapsed() >= lease))
     }
 
-    /// Remembers who was live when Redis was last asked.
+    /// Notes the nodes whose lease had not ended when Redis answered.
     fn note_known(&self, header: &Header) {
         self.with(|state| state.known.extend(header.nodes().map(str::to_owned)));
     }
@@ -91,12 +91,13 @@ impl Leases {
         self.with(|state| state.reap_from.is_none_or(|from| from <= Instant::now()))
     }
 
-    /// The current one, and the one that is being written.
+    /// The current incarnation, and the one that is being written.
     pub(super) fn incarnations(&self) -> Vec<String> {
         self.with(|state| state.current.iter().chain(&state.staged).cloned().collect())
     }
 
-    /// Redis has answered. After longer than a lease, or when the own lease had ended, there was an outage.
+    /// Notes that Redis has answered. If the last answer is longer ago than a lease lasts, or this node's lease had
+    /// ended (`gone`), there was an outage.
     fn heard(&self, header: &Header, gone: bool, lease: Duration) {
         let now = Instant::now();
         self.with(|state| {
@@ -119,7 +120,7 @@ impl Leases {
     }
 }
 
-/// What a lease's script said.
+/// The answer of the script for leases.
 pub(super) struct Said {
     pub(super) gone: bool,
     pub(super) epoch: String,
@@ -127,7 +128,7 @@ pub(super) struct Said {
 }
 
 impl Inner {
-    /// Runs the script of leases.
+    /// Runs the script for leases.
     pub(super) async fn lease(&self, space: usize, what: &str, incarnation: &str, more: &str) -> Result<Said, Error> {
         let lease = self.times.lease.as_millis().to_string();
         let ttl = self.times.key_ttl.as_millis().to_string();
@@ -154,7 +155,7 @@ impl Inner {
     async fn renew(&self, space: usize, incarnation: &str) {
         match self.lease(space, "renew", incarnation, "").await {
             Ok(said) => {
-                // Replaced in the meantime: that is no loss.
+                // If another incarnation has replaced this one in the meantime, nothing is lost.
                 let gone = said.gone && self.leases.current().as_deref() == Some(incarnation);
                 self.leases.heard(&said.header, gone, self.times.lease);
                 if gone {
@@ -165,7 +166,7 @@ impl Inner {
         }
     }
 
-    /// Removes what dead nodes left behind, until the node stops.
+    /// Removes the data of dead nodes, until this node stops.
     pub(super) async fn keep_reaping(&self) {
         let mut ticks = tokio::time::interval(self.times.reap);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -183,8 +184,8 @@ impl Inner {
         }
     }
 
-    /// Removes what it can of a namespace's dead nodes, as the incarnation `own`; empty when this node is going. True
-    /// when nothing is left of them.
+    /// Removes data of a namespace's dead nodes. `own` is this node's incarnation, or empty when this node is stopping.
+    /// Returns true if no such data is left.
     pub(super) async fn reap(&self, space: usize, own: &str) -> Result<bool, Error> {
         let status_ttl = self.times.status_ttl.as_millis().to_string();
         for _ in 0..REAP_CALLS {
@@ -199,7 +200,8 @@ impl Inner {
         Ok(false)
     }
 
-    /// What an answer lacks: nodes that are being rewritten, that have not come back, or this one.
+    /// The nodes whose part is missing from an answer: those that are being rewritten, those that have not renewed
+    /// their lease since an outage, and this node if its own changes are not written.
     pub(super) fn missing(&self, header: &Header, settled: bool) -> Vec<String> {
         self.leases.note_known(header);
         let live: BTreeSet<&str> = header.nodes().collect();

@@ -1,4 +1,4 @@
-//! What waits to be written: bounded, in order, and never waited for.
+//! The queue of changes to be written: limited in length, in order, and never blocking.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +15,9 @@ pub(super) enum Reason {
     Start,
     /// The lease had ended, or Redis was emptied.
     Gone,
-    /// A write failed, or nobody knows.
+    /// A write failed, or its result is unknown.
     Failed,
-    /// More was to be written than may wait.
+    /// The queue was full.
     Full,
 }
 
@@ -33,11 +33,11 @@ impl Reason {
     }
 }
 
-/// The way to the writer.
+/// The queue in front of the writer.
 ///
-/// Either open, and every change is queued in order; or shut, because everything will be written anew from the index,
-/// and changes need not be queued. Changes come after the index has them, and the writer opens the queue before it
-/// reads the index: so none is missed.
+/// While it is open, every change is queued, in order. While it is shut, changes are dropped, because everything will
+/// be written anew from the index. No change is missed: the index has a change before it is pushed, and the writer
+/// opens the queue before it reads the index.
 pub(super) struct Queue {
     items: mpsc::Sender<Item>,
     open: AtomicBool,
@@ -46,7 +46,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A shut queue for so many items.
+    /// Creates a shut queue for at most `bound` items.
     pub(super) fn new(bound: usize) -> (Self, mpsc::Receiver<Item>) {
         let (items, receiver) = mpsc::channel(bound.max(1));
         let queue =
@@ -54,7 +54,7 @@ impl Queue {
         (queue, receiver)
     }
 
-    /// Queues an item, or leaves it to the rewrite; true when it was queued.
+    /// Queues an item. Returns false if the queue is shut or full; then a rewrite will include the change.
     pub(super) fn push(&self, item: Item, metrics: &Metrics) -> bool {
         let dropped = if !self.is_open() {
             "away"
@@ -68,7 +68,7 @@ impl Queue {
         false
     }
 
-    /// From now on everything is left to a rewrite.
+    /// Shuts the queue: everything is left to a rewrite.
     pub(super) fn shut(&self, reason: Reason) {
         if self.open.swap(false, Ordering::SeqCst) {
             *self.reason.lock().expect("no panic while held") = reason;
@@ -77,7 +77,7 @@ impl Queue {
         }
     }
 
-    /// The rewrite begins: changes count again. Returns why it was needed.
+    /// Opens the queue at the start of a rewrite. Returns the reason for the rewrite.
     pub(super) fn reopen(&self) -> Reason {
         let reason = *self.reason.lock().expect("no panic while held");
         self.open.store(true, Ordering::SeqCst);
@@ -89,7 +89,7 @@ impl Queue {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Waits until it is shut.
+    /// Waits until the queue is shut.
     pub(super) async fn shut_now(&self) {
         self.shut.notified().await;
     }

@@ -1,4 +1,4 @@
-//! The scripts, and how their answers are read.
+//! The scripts of presence, and the parts of their answers.
 
 use fred::types::Value;
 
@@ -10,7 +10,7 @@ macro_rules! script {
     };
 }
 
-/// All scripts; each begins with `lib.lua`.
+/// All scripts. Each begins with the text of `lib.lua`.
 pub(super) struct Scripts {
     pub(super) apply: Script,
     pub(super) lease: Script,
@@ -41,11 +41,12 @@ impl Scripts {
     }
 }
 
-/// An answer, read from the front. What is not as expected reads as empty: the scripts are ours.
+/// An answer, read from its start. An unexpected value reads as empty, which does not happen because the scripts are
+/// ours.
 pub(super) struct Reply(std::vec::IntoIter<Value>);
 
 impl Reply {
-    /// Whether nothing is left in it.
+    /// Whether nothing is left to be read.
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 0
     }
@@ -73,20 +74,20 @@ impl Reply {
         self.0.map(|value| value.into_string().unwrap_or_default()).collect()
     }
 
-    /// Each element, read by itself.
+    /// Reads each element as an answer of its own.
     pub(super) fn each<T>(self, read: impl FnMut(Self) -> T) -> Vec<T> {
         self.0.map(Self::of).map(read).collect()
     }
 }
 
-/// What reads begin their answer with.
+/// The first part of each answer to a read.
 #[derive(Debug, Default)]
 pub(super) struct Header {
-    /// Incarnations whose lease runs.
+    /// Incarnations whose lease has not ended.
     pub(super) live: Vec<String>,
-    /// Those that are being written.
+    /// Incarnations that are being written.
     pub(super) staged: Vec<String>,
-    /// How many wait to be reaped.
+    /// How many incarnations have ended and wait to be removed.
     pub(super) expired: u64,
 }
 
@@ -95,13 +96,13 @@ impl Header {
         Self { live: reply.list().texts(), staged: reply.list().texts(), expired: reply.number() }
     }
 
-    /// Nodes that count now.
+    /// The nodes of the incarnations whose lease has not ended.
     pub(super) fn nodes(&self) -> impl Iterator<Item = &str> {
         self.live.iter().map(|incarnation| node_of(incarnation))
     }
 }
 
-/// The node of an incarnation `<node>~<random>`.
+/// The node's id in an incarnation `<node>~<random>`.
 pub(super) fn node_of(incarnation: &str) -> &str {
     incarnation.rsplit_once('~').map_or(incarnation, |(node, _)| node)
 }

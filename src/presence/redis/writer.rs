@@ -1,4 +1,4 @@
-//! Writes the node's presence: change by change, or everything anew.
+//! Writes this node's presence to Redis: each change, or everything anew.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -15,18 +15,18 @@ use super::script::Reply;
 use super::{Inner, texts};
 use crate::session::Session;
 
-/// So many items are written at once: while a script runs, Redis does nothing else.
+/// Maximum number of items that one script writes. While a script runs, Redis does nothing else.
 const BATCH: usize = 64;
 
-/// So many sessions are written at once when everything is.
+/// Maximum number of sessions that one script writes when everything is written anew.
 const REWRITE_CHUNK: usize = 16;
 
-/// How often a part of the keys is given a new TTL, while a round lasts.
+/// How often some keys get a new time to live, until a round over all sessions is complete.
 const REFRESH_TICK: Duration = Duration::from_millis(50);
 
-/// What a write came to.
+/// Why a write failed.
 enum Failure {
-    /// Redis said no, or nothing.
+    /// Redis returned an error or did not answer.
     Redis(Error),
     /// The lease had ended.
     Gone,
@@ -38,7 +38,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// The sessions whose keys are still to be given a new TTL.
+/// The sessions whose keys have not got their new time to live yet.
 type Round = VecDeque<(usize, Weak<Session>)>;
 
 impl Inner {
@@ -81,7 +81,7 @@ impl Inner {
         }
     }
 
-    /// Writes a batch in order; answers its barriers when all of it is written.
+    /// Writes a batch in order. Answers its barriers once the whole batch is written.
     async fn write(&self, batch: Vec<Item>) -> Result<(), Failure> {
         let Some(incarnation) = self.leases.current() else { return Err(Failure::Gone) };
         let mut spaces: Vec<Vec<Change>> = self.spaces.iter().map(|_| Vec::new()).collect();
@@ -100,7 +100,7 @@ impl Inner {
             }
         }
         for answer in barriers {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = answer.send(());
         }
         Ok(())
@@ -128,7 +128,7 @@ impl Inner {
 
     // --- everything anew ---
 
-    /// Tries until everything is written.
+    /// Tries again and again until everything is written.
     async fn rewrite_until_done(&self, items: &mut mpsc::Receiver<Item>) {
         let mut pause = self.times.reap;
         loop {
@@ -153,16 +153,16 @@ impl Inner {
         }
     }
 
-    /// Writes everything under a new incarnation, which then replaces the present one at once.
+    /// Writes everything under a new incarnation, which then replaces the current one in one step.
     async fn rewrite(&self, items: &mut mpsc::Receiver<Item>) -> Result<Reason, Failure> {
-        // What has waited is in the index, which is read from here on.
+        // The index, which is read after this, contains the changes that waited.
         while items.try_recv().is_ok() {}
         let reason = self.queue.reopen();
         let incarnation = self.new_incarnation();
         self.leases.stage(&incarnation);
         for space in 0..self.spaces.len() {
             let said = self.lease(space, "stage", &incarnation, &incarnation).await?;
-            // When Redis has lost its data, everybody would seem to join.
+            // If Redis has lost its data, every member would seem to join, so nothing is told.
             let tell = self.leases.note_epoch(space, said.epoch);
             self.rewrite_space(space, &incarnation, tell).await?;
         }
@@ -205,7 +205,7 @@ impl Inner {
             .collect()
     }
 
-    /// Writes some sessions again, which changes nothing but their TTLs.
+    /// Writes some sessions again. This changes only the time to live of their keys.
     async fn refresh(&self, round: &mut Round) -> Result<(), Failure> {
         let Some(incarnation) = self.leases.current() else { return Err(Failure::Gone) };
         let part: Vec<_> = round.drain(..round.len().min(REWRITE_CHUNK)).collect();
