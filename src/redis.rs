@@ -47,9 +47,9 @@ pub enum RedisError {
     /// The URL cannot be read. Neither text contains a secret.
     #[error("redis.url {problem}; {remedy}")]
     Url {
-        /// What is wrong.
+        /// The problem with the URL.
         problem: String,
-        /// What to do about it.
+        /// The remedy.
         remedy: String,
     },
     /// An option cannot be used.
@@ -60,7 +60,7 @@ pub enum RedisError {
     Tls(String),
 }
 
-/// Maximum number of bytes that wait to be published or are being sent. A larger message is accepted when no other waits.
+/// Maximum number of bytes that wait to be published or are being sent. A larger message is accepted when none waits.
 pub const MAX_PUBLISH_BYTES: usize = 64 << 20;
 
 /// Maximum number of bytes in scripts that Redis has not answered yet.
@@ -195,7 +195,7 @@ impl Redis {
     /// Waits for a command, and notes its error; see [`Redis::notice`].
     ///
     /// # Errors
-    /// Those of the command.
+    /// Returns the error of the command.
     pub async fn noticed<T>(
         &self,
         about: impl FnOnce() -> String + Send,

@@ -46,8 +46,8 @@ impl Bridge {
         Arc::new(Self { publisher, scribe, queues, budget, metrics })
     }
 
-    /// Delivers an event to the clients of this node, unless one node has to publish it. That node receives it on
-    /// another channel.
+    /// Delivers an event to the clients of this node, unless the holder of the lease has to publish it: see
+    /// [`Bridge::publish`].
     pub(super) async fn take(&self, outgoing: &Outgoing) {
         if self.publisher.is_for_one(outgoing) {
             return self.count("left");

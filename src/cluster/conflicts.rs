@@ -20,7 +20,7 @@ const FEWEST: u32 = 2;
 /// Maximum number of conflicts, and of nodes whose newest run is remembered.
 const MAX_NODES: usize = 1024;
 
-/// What is wrong.
+/// The kind of conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConflictKind {
     /// Two nodes have one id.
@@ -45,7 +45,7 @@ impl ConflictKind {
 /// A conflict with a node, or between two nodes with one id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
-    /// What is wrong.
+    /// The kind of conflict.
     pub kind: ConflictKind,
     /// The node's id.
     pub node: Arc<str>,

@@ -47,7 +47,7 @@ pub fn encode(outgoing: &Outgoing) -> BytesMut {
 /// Reads an event from another node. The text and the attachments share the memory of `bytes`.
 ///
 /// # Errors
-/// [`Malformed`] when the bytes are not what [`encode`] writes.
+/// [`Malformed`] if [`encode`] did not write the bytes.
 pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malformed> {
     let flags = bytes.try_get_u8().map_err(|_| Malformed)?;
     let rooms = list(&mut bytes, 4, room)?;
@@ -64,7 +64,7 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
 /// a whole namespace is always wanted.
 ///
 /// # Errors
-/// As [`decode`].
+/// The same as for [`decode`].
 pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool, Malformed> {
     let mut bytes = &bytes[..];
     let _flags = bytes.try_get_u8().map_err(|_| Malformed)?;
@@ -103,7 +103,7 @@ pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
     out
 }
 
-/// Reads what [`encode_marks`] wrote.
+/// Reads the part that [`encode_marks`] writes.
 ///
 /// # Errors
 /// [`Malformed`] if [`encode_marks`] did not write the bytes.

@@ -54,7 +54,7 @@ pub(super) struct Sent {
     pub(super) uptime: Duration,
 }
 
-/// What a message's number says about the messages before it.
+/// A message's place in the order of its channel, as its number shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
     /// The message is in order. This many before it are missing and were not counted yet.

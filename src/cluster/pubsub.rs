@@ -76,7 +76,7 @@ type Heard = oneshot::Receiver<Result<usize, NotCarried>>;
 /// A message from another node.
 #[derive(Debug)]
 pub struct Incoming {
-    /// The channel.
+    /// The channel on which it was published.
     pub channel: Arc<str>,
     /// The sender, the time and the content.
     pub frame: Frame,
@@ -121,7 +121,7 @@ impl PubSub {
     /// [`PubSub::publish`].
     ///
     /// # Errors
-    /// As [`PubSub::publish`]; [`NotCarried::Refused`] when there is no body.
+    /// The same as for [`PubSub::publish`]; [`NotCarried::Refused`] if there is no body.
     pub fn publish_as<B>(
         &self,
         kind: Kind,
@@ -145,7 +145,7 @@ impl PubSub {
     /// Publishes a message that may be lost: it has no number and is not counted.
     ///
     /// # Errors
-    /// As [`PubSub::publish`].
+    /// The same as for [`PubSub::publish`].
     pub fn tell(&self, channel: &Arc<str>, body: &[u8]) -> Result<Receipt, NotCarried> {
         self.send_as(Kind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))
     }
@@ -155,7 +155,7 @@ impl PubSub {
     /// listens.
     ///
     /// # Errors
-    /// As [`PubSub::publish`].
+    /// The same as for [`PubSub::publish`].
     pub async fn tell_counted(&self, channel: &Arc<str>, body: &[u8]) -> Result<usize, NotCarried> {
         self.hand_over(Kind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))?
             .await
@@ -165,7 +165,7 @@ impl PubSub {
     /// Publishes bytes of another protocol unchanged.
     ///
     /// # Errors
-    /// As [`PubSub::publish`].
+    /// The same as for [`PubSub::publish`].
     pub fn send_as(&self, kind: Kind, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, NotCarried> {
         self.hand_over(kind, channel, bytes).map(receipt)
     }
@@ -231,7 +231,7 @@ impl PubSub {
     /// How many connections are subscribed to a channel, on the Redis server that holds the channel.
     ///
     /// # Errors
-    /// When Redis does not answer.
+    /// Fails if Redis does not answer.
     pub async fn subscribers(&self, channel: &str) -> Result<u64, Error> {
         subscribers(&self.redis, channel).await
     }
@@ -332,7 +332,7 @@ impl Reader {
         self.read_frame(&message.channel, message.body.clone())
     }
 
-    /// See [`Reader::read`].
+    /// Like [`Reader::read`], for a frame inside another message.
     pub(super) fn read_frame(&self, channel: &Arc<str>, body: Bytes) -> Option<Frame> {
         let frame = match Frame::decode(body) {
             Ok(frame) if frame.origin == self.own => return None,

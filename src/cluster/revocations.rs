@@ -39,7 +39,7 @@ const CHECK_SOON: Duration = Duration::from_millis(50);
 /// Maximum number of changes in one message or write.
 const BATCH: usize = 500;
 
-/// Disconnects a session whose token no longer holds.
+/// Disconnects a session that was revoked.
 pub type EndSession = Arc<dyn Fn(&Arc<Session>) + Send + Sync>;
 
 /// Revokes users, tokens and sockets, here and on the other nodes.
@@ -58,7 +58,7 @@ pub struct ClusterRevoker {
 struct State {
     /// The newest version of the store that this node knows.
     version: Option<Version>,
-    /// Changes that the store does not have yet; at most [`MAX_REVOCATIONS`].
+    /// Changes that the store does not have yet. A failed write adds none beyond [`MAX_REVOCATIONS`].
     unsaved: HashMap<Subject, Option<Revocation>>,
     /// Subjects that changed while the store was being read. What was read of them may be out of date, and is ignored.
     touched: Option<HashSet<Subject>>,

@@ -8,7 +8,8 @@ use fred::types::Value;
 use crate::redis::Redis;
 use crate::redis::script::Script;
 
-/// How long the lease lasts. If its holder is killed, no node publishes such events for at most this long.
+/// How long the lease lasts. If its holder is killed, no node publishes such events until the lease has ended and another
+/// node has asked for it.
 const LEASE: Duration = Duration::from_secs(3);
 
 /// How often the holder renews the lease, and the other nodes try to get it.

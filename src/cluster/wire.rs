@@ -194,7 +194,7 @@ impl Wire {
         }
     }
 
-    /// Sets the function that takes a session out of a room and tells whoever must know of it. To be called once.
+    /// Sets the function that takes a session out of a room and announces that it left. To be called once.
     pub(super) fn leave_by(&self, leave: Leaver) {
         let _ = self.leaver.set(leave);
     }

@@ -40,7 +40,7 @@ pub struct Checked {
 }
 
 impl Checkpoint {
-    /// The checkpoint of the node with this key.
+    /// Creates the checkpoint of the node with the key `own`.
     pub fn new(
         (cluster, server): (&config::Cluster, &config::Server),
         (own, keys): (NodeKey, ClusterKeys),

@@ -66,7 +66,7 @@ pub enum NotForwarded {
     Refused,
     /// Too many requests are being forwarded.
     Busy,
-    /// The body is too large.
+    /// The body is larger than `server.max_payload`.
     TooLarge,
     /// The body did not arrive in time.
     SlowBody,

@@ -19,7 +19,7 @@ const MAX_PEERS: usize = 1024;
 /// Maximum length of an address, in bytes. A longer one is ignored.
 const MAX_ADDRESS: usize = 300;
 
-/// What a node announces to the others.
+/// A node's announcement to the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
     /// The key that its session ids contain.
@@ -43,7 +43,7 @@ struct Known {
     peer: Arc<Peer>,
 }
 
-/// Another node.
+/// Another node that accepts forwarded requests.
 #[derive(Debug)]
 pub struct Peer {
     /// The key that its session ids contain.
@@ -65,7 +65,7 @@ impl Peers {
         Arc::new(Self::new(None, 0))
     }
 
-    /// What this node announces to the others.
+    /// This node's announcement to the others. `None` if it accepts no forwarded requests.
     pub fn own(&self) -> Option<&Announced> {
         self.own.as_ref()
     }

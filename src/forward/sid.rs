@@ -33,7 +33,7 @@ const BYTES: usize = RANDOM + NODE + PROOF;
 pub struct NodeKey(u64);
 
 impl NodeKey {
-    /// The key of a node that starts.
+    /// A new key, for a node that starts.
     pub fn random() -> Self {
         let (high, low) = Uuid::new_v4().as_u64_pair();
         // A UUID's version and variant are fixed bits, at different positions of its two halves.

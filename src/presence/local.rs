@@ -1,5 +1,5 @@
-//! What this node knows by itself. On a node alone this is complete; in a cluster it is what remains while Redis is
-//! away.
+//! The presence that this node knows by itself. On a node alone it is complete; in a cluster it is what remains while
+//! Redis is away.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};

@@ -18,7 +18,7 @@ use crate::room::{RESERVED_PREFIX, Rooms, user_of};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
-/// Maximum number of joins and leaves that wait to be told.
+/// Maximum number of joins and leaves that wait to be announced.
 const MAX_UNTOLD: usize = 65_536;
 
 /// A member of a room, with its namespace and room.
@@ -28,7 +28,7 @@ type Seat = (Arc<str>, RoomName, RoomMember);
 pub struct Memory {
     local: Local,
     policies: Policies,
-    /// The number of sockets of each member in rooms whose joins and leaves are told.
+    /// The number of sockets of each member in rooms whose joins and leaves are announced.
     sockets: Mutex<HashMap<Seat, u64>>,
     untold: mpsc::Sender<RoomChange>,
     told: Mutex<Option<mpsc::Receiver<RoomChange>>>,

@@ -81,7 +81,7 @@ pub(super) fn mark<T>(mut page: Page<T>, missing: &Missing) -> Page<T> {
     page
 }
 
-/// What is missing from an answer.
+/// The part that is missing from an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Missing {
     /// True if something is missing.

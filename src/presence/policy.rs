@@ -1,4 +1,4 @@
-//! Which rooms' joins and leaves are told, and with which events.
+//! Which rooms' joins and leaves are announced, and with which events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub enum What {
     Left,
 }
 
-/// The rooms of all contracts whose joins or leaves are told.
+/// The rooms of all contracts whose joins or leaves are announced.
 #[derive(Debug, Clone, Default)]
 pub struct Policies {
     namespaces: HashMap<Arc<str>, Vec<Arc<RoomDef>>>,
@@ -95,12 +95,12 @@ impl Policies {
         Self { namespaces }
     }
 
-    /// Whether joins or leaves of the room are told.
+    /// Whether joins or leaves of the room are announced.
     pub(super) fn has(&self, namespace: &str, room: &str) -> bool {
         self.find(namespace, room).is_some()
     }
 
-    /// The change to be told when a member joins or leaves. `None` if the contract does not ask for it.
+    /// The change to be announced when a member joins or leaves. `None` if the contract does not ask for it.
     pub(super) fn told(&self, namespace: &Arc<str>, room: &str, member: RoomMember, what: What) -> Option<RoomChange> {
         let def = self.find(namespace, room)?;
         let policy = def.presence.as_ref()?;

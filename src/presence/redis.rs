@@ -175,7 +175,7 @@ impl Inner {
             && matches!(tokio::time::timeout(within, written).await, Ok(Ok(())))
     }
 
-    /// Tells the joins and leaves that a script has returned.
+    /// Announces the joins and leaves that a script has returned.
     fn tell(&self, space: usize, reply: Reply) {
         let Some(tell) = self.tell.get() else { return };
         for told in reply.texts().chunks_exact(3) {

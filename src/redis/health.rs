@@ -63,7 +63,7 @@ pub(super) enum Part {
 
 const PARTS: usize = 5;
 
-/// What the background tasks have found out about Redis.
+/// The state of Redis, as the background tasks have found it.
 pub(super) struct State {
     metrics: Arc<Metrics>,
     answers: AtomicBool,
@@ -169,7 +169,7 @@ impl State {
         known.causes[part as usize] = Some(cause);
     }
 
-    /// A part works again.
+    /// Notes that a part works again.
     pub(super) fn mended(&self, part: Part) {
         self.known().causes[part as usize] = None;
     }
@@ -241,7 +241,7 @@ impl State {
         self.metrics.redis_reconnects_total.with_label_values::<&str>(&[]).inc();
     }
 
-    /// Resolves when Redis stops to work: messages no longer arrive, or a command was not answered.
+    /// Resolves when Redis stops working: messages no longer arrive, or a command was not answered.
     pub(super) async fn lost(&self) {
         self.lost.notified().await;
     }

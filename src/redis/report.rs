@@ -11,7 +11,7 @@ use crate::telemetry::metrics::Metrics;
 /// How often a lasting failure is logged again. A failure that comes and goes is not logged more often.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What was last reported.
+/// The last report, and when each kind of failure was last logged.
 pub(super) struct Report {
     told: Told,
     last: HashMap<CauseKind, Instant>,

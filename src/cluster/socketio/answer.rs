@@ -66,7 +66,7 @@ impl Answer {
         Some(out.freeze())
     }
 
-    /// The text.
+    /// The answer as JSON text.
     pub fn to_text(&self) -> String {
         self.0.to_string()
     }

@@ -239,7 +239,7 @@ pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, Unusable> {
 /// Writes a broadcast without our own element, which [`close`] adds.
 ///
 /// # Errors
-/// As [`encode`].
+/// The same as for [`encode`].
 pub fn open(uid: &str, broadcast: &Broadcast) -> Result<BytesMut, Unusable> {
     encode_open(uid, broadcast, 4)
 }

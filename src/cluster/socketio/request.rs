@@ -21,7 +21,7 @@ pub enum Request {
     ActOn {
         /// The client's id.
         socket_id: String,
-        /// What to do.
+        /// The action on the client.
         act: Act,
         /// The id that the answer carries.
         request_id: String,

@@ -30,7 +30,7 @@ pub trait Requests: Send + Sync {
     /// Reads a request.
     ///
     /// # Errors
-    /// Why it is not used.
+    /// Says why the request is not used.
     fn read(&self, message: &Message) -> Result<Foreign, Unusable>;
 }
 

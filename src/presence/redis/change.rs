@@ -27,7 +27,7 @@ pub(super) enum Change {
     Joined { id: Arc<str>, user: Arc<str>, room: RoomName, at_ms: u64, told: bool },
     /// A session left a room.
     Left { id: Arc<str>, user: Arc<str>, room: RoomName, told: bool },
-    /// A session was closed, and left these rooms. The flag says whether the leave is told.
+    /// A session was closed, and left these rooms. The flag says whether the leave is announced.
     Closed { id: Arc<str>, user: Arc<str>, rooms: Vec<(RoomName, bool)> },
     /// A session has new metadata.
     Metadata { id: Arc<str>, metadata: String },
@@ -129,7 +129,7 @@ fn user_text(session: &Session) -> Arc<str> {
     script_user(user_id(session).unwrap_or_default())
 }
 
-/// Whether the join or leave is told. It is not for the rooms of clients and users.
+/// Whether the join or leave is announced. It is not for the rooms of clients and users.
 fn is_told(session: &Session, room: &str, policies: &Policies) -> bool {
     !room.starts_with(RESERVED_PREFIX) && policies.has(session.namespace(), room)
 }

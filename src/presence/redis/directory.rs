@@ -37,7 +37,7 @@ impl Inner {
         Missing { partial: !nodes.is_empty(), nodes }
     }
 
-    /// What is missing if this node answers alone.
+    /// The part that is missing if this node answers alone.
     fn alone(&self) -> Missing {
         Missing { partial: true, nodes: self.leases.known(&self.node) }
     }

@@ -162,7 +162,7 @@ impl Inner {
         self.leases.stage(&incarnation);
         for space in 0..self.spaces.len() {
             let said = self.lease(space, "stage", &incarnation, &incarnation).await?;
-            // If Redis has lost its data, every member would seem to join, so nothing is told.
+            // If Redis has lost its data, every member would seem to join, so no join is announced.
             let tell = self.leases.note_epoch(space, said.epoch);
             self.rewrite_space(space, &incarnation, tell).await?;
         }

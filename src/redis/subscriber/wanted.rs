@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Kind;
 
-/// What a channel is for. This decides when it is subscribed.
+/// The purpose of a channel, which decides when it is subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     /// A room with members on this node. Subscribed first.
@@ -137,7 +137,7 @@ impl Wanted {
         changes
     }
 
-    /// Those of the changes that subscribe a channel that was not subscribed before.
+    /// Returns the changes that subscribe a channel that was not subscribed before.
     pub(super) fn asked<'a>(&self, changes: &'a [Change]) -> impl Iterator<Item = &'a Change> {
         let is_asked = |change: &&Change| change.wanted && !self.is_settled(change.kind, &change.channel);
         changes.iter().filter(is_asked)
