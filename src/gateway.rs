@@ -1,4 +1,4 @@
-//! What happens to a client: let in, heard, answered, let go.
+//! Handles everything that a client does: admits it, handles its events, answers them, and cleans up after it.
 //!
 //! Engines call [`Gateway::admit`], [`Gateway::open`], [`Gateway::dispatch`] and [`Gateway::closed`]; everything that a
 //! client causes leaves through [`Publisher`].
@@ -44,52 +44,52 @@ pub use connect::Admission;
 use lane::{Bound, Bounds, Item, Lane, LaneFull, Refused, Work};
 use pending::{EVENT_BYTES, PendingBytes, Share};
 
-/// How often an event is in memory while a backend is asked about it: itself, its parts, and the request, in which
-/// attachments are a third longer.
+/// How many copies of an event are in memory while a backend is asked about it. The copies are the event itself, its
+/// decoded parts, and the request, in which base64 makes attachments a third longer.
 const CALL_COPIES: usize = 4;
 
-/// What the gateway is made of.
+/// The parts that a gateway is built from.
 pub struct Parts {
-    /// The contracts, by namespace.
+    /// The contracts, grouped by namespace.
     pub namespaces: Vec<Arc<Namespace>>,
-    /// Who is in which room of this node.
+    /// The index of room members on this node.
     pub rooms: Arc<Rooms>,
-    /// The one way out.
+    /// Sends all outgoing events.
     pub publisher: Arc<Publisher>,
-    /// Token in, user out.
+    /// Verifies tokens and returns users.
     pub auth: Arc<Authenticator>,
-    /// Rates of connections and events.
+    /// Rate limits of connections and events.
     pub limits: Arc<Limits>,
-    /// What joining clients are shown.
+    /// The histories of rooms, which joining clients are shown.
     pub history: Arc<History>,
-    /// Calls to backends.
+    /// Calls to backends that decide something.
     pub hooks: Arc<Hooks>,
-    /// Notices to backends.
+    /// Notices to backends, which need no answer.
     pub notices: Notices,
     /// Owners of rooms, as backends recorded them.
     pub owners: Arc<Owners>,
-    /// Who is where, over the cluster.
+    /// Which users are in which rooms, over the whole cluster.
     pub presence: Arc<dyn Presence>,
-    /// Sessions of clients that come back.
+    /// Keeps the sessions of disconnected clients, so that clients can recover them.
     pub recovery: Arc<Recovery>,
-    /// Everything that is counted.
+    /// The node's metrics.
     pub metrics: Arc<Metrics>,
-    /// What may wait while an earlier event of its client is handled.
+    /// Bounds on the events that wait while an earlier event of the same client is handled.
     pub pending: Pending,
 }
 
-/// Bounds on events that wait.
+/// Bounds on the events that wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Pending {
-    /// Events of one client.
+    /// Maximum number of waiting events of one client.
     pub events: usize,
-    /// Their bytes.
+    /// Maximum size of the waiting events of one client, in bytes.
     pub bytes: usize,
-    /// The bytes of the events of all clients of the node that wait, or that backends are asked about.
+    /// Maximum size of all events on this node that wait in a lane or for a backend's answer, in bytes.
     pub node_bytes: usize,
 }
 
-/// The way in. One for a node, shared by its engines.
+/// Handles clients and their events. A node has one gateway, which its engines share.
 pub struct Gateway {
     parts: Parts,
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
@@ -106,7 +106,7 @@ struct Asked<'a> {
     result: &'static str,
 }
 
-/// A client, as the gateway keeps it beside its session.
+/// A client as the gateway keeps it: its session, and what handling its events needs.
 pub struct Client {
     /// The session.
     pub session: Arc<Session>,
@@ -117,7 +117,7 @@ pub struct Client {
 }
 
 impl Gateway {
-    /// A gateway for these parts.
+    /// Builds a gateway from these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
         let pending_bytes = PendingBytes::new(parts.pending.node_bytes);
@@ -135,8 +135,9 @@ impl Gateway {
         &self.parts.namespaces
     }
 
-    /// Counts an event of a client, and looks at its size and shape, before anything of it but its name is parsed. False: it
-    /// was refused, and goes no further.
+    /// Counts an event of a client against the rate limits, and checks its size and shape. Only the event's name has
+    /// been parsed at this point. Returns false when the event is refused; the refusal is then already queued as its
+    /// answer.
     pub fn permit(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>) -> bool {
         let limits = &self.parts.limits;
         let known = client.namespace.client.get(event.name()).map(|(_, def)| def);
@@ -149,7 +150,8 @@ impl Gateway {
         }
     }
 
-    /// Handles an event of a client that was permitted: at once where nothing has to wait, else after those before it. Returns at once.
+    /// Handles an event that [`Gateway::permit`] accepted. Runs at once if no earlier event of the client is waiting,
+    /// and in turn otherwise. Returns without waiting.
     ///
     /// A client's events take effect in the order in which this is called. One that does not fit the client's lane is
     /// answered with OVERLOADED.
@@ -160,7 +162,7 @@ impl Gateway {
         }
     }
 
-    /// Counts an event that may not wait.
+    /// Counts an event that was refused because the queue of waiting events is full.
     fn overloaded(&self, bound: Bound) -> Refusal {
         let Pending { events, bytes, .. } = self.parts.pending;
         let (reason, text) = match bound {
@@ -176,7 +178,7 @@ impl Gateway {
         Refusal::new(Code::Overloaded, text)
     }
 
-    /// Room for an event that a backend is asked about, until the answer is there.
+    /// Reserves memory for an event while a backend is asked about it. Dropping the share gives the memory back.
     ///
     /// # Errors
     /// `OVERLOADED`.
@@ -185,7 +187,8 @@ impl Gateway {
         self.pending_bytes.take(bytes).ok_or_else(|| self.overloaded(Bound::Node))
     }
 
-    /// The answer keeps its place among those to the events before it, unless too many wait.
+    /// Queues a refusal in the client's lane, so that answers keep the order of the events. When the lane is full, the
+    /// refusal is answered at once.
     fn enqueue_refusal(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
         let refused = Refused { event: event.clone(), ack, came: Instant::now(), refusal };
         if let Err(LaneFull(Item::Refused(refused), _)) = self.enqueue(client, Item::Refused(Box::new(refused))) {
@@ -194,8 +197,8 @@ impl Gateway {
         }
     }
 
-    /// Waits until those who left are kept for their return, and backends were told of them, at most for so long. Returns
-    /// how many notices are lost.
+    /// Waits at most `sessions` until the sessions of disconnected clients are stored, and then at most `patience`
+    /// until backends have their notices. Returns how many notices are lost.
     pub async fn close(&self, sessions: Duration, patience: Duration) -> usize {
         self.parts.recovery.close(sessions).await;
         self.parts.notices.close(patience).await
@@ -208,7 +211,8 @@ impl Gateway {
         let bounds = Bounds { items: events, bytes, node: &self.pending_bytes };
         client.lane.push(item, &bounds, move |item, place| {
             let (gateway, client) = (gateway.clone(), handled.clone());
-            // Each as large as it is, not as the largest of them.
+            // Each kind of item has a future of its own size, so that the small ones do not take as much memory as the
+            // largest.
             match item {
                 Item::Event(event, ack, came) => {
                     place.hold(async move { gateway.handle(&client, &event, ack, came).await })
@@ -220,17 +224,17 @@ impl Gateway {
         })
     }
 
-    /// The index of rooms and members.
+    /// The index of rooms and their members.
     fn rooms(&self) -> &Rooms {
         &self.parts.rooms
     }
 
-    /// Queues an event for one client, and counts it when it does not fit.
+    /// Queues an event for one client, and counts the event as dropped when it does not fit.
     fn send(&self, session: &Session, event: &Event) {
         self.count_send(session, session.send(event));
     }
 
-    /// Acknowledges an event that came then.
+    /// Acknowledges an event, and measures the time since it came.
     fn ack(&self, client: &Client, of: Asked<'_>, args: &Args) {
         let sent = client.session.ack(of.id, args);
         let metrics = &self.parts.metrics;
@@ -255,7 +259,8 @@ impl Gateway {
     }
 }
 
-/// The first contract of a namespace that tells its clients of errors speaks for those that belong to no contract.
+/// The contract whose error event is used for events that belong to no contract: the first one of the namespace that
+/// declares an error event, else the first one.
 fn spokesman(namespace: &Namespace) -> &Arc<Contract> {
     namespace.contracts.iter().find(|contract| contract.errors.event.is_some()).unwrap_or(&namespace.contracts[0])
 }

@@ -1,7 +1,6 @@
 //! roomcast: a Socket.IO server that is configured, not coded, and scales out through Redis.
 //!
-//! Modules may use those of earlier rows, never of their own or of later ones
-//! (`tests/tidy.rs` enforces it):
+//! A module may use modules of earlier rows, never of its own row or of later ones (`tests/tidy.rs` enforces it):
 //!
 //! ```text
 //! json                        how JavaScript writes JSON

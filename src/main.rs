@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => {
-            // Help and version are answers too; nobody is left to tell of a closed output.
+            // Help and version are printed as answers. If the output is closed, there is nobody to tell.
             _ = answer.print();
             return if answer.use_stderr() { Failure::USAGE.into() } else { ExitCode::SUCCESS };
         }
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nobody is left to tell of a closed output.
+            // If standard error is closed, there is nobody to tell.
             _ = writeln!(std::io::stderr(), "{failure}");
             failure.code()
         }

@@ -1,4 +1,4 @@
-//! The one way out: every event that reaches a client in a room leaves through here.
+//! The publish pipeline: every event that reaches a client in a room is sent by this module.
 
 mod conflate;
 pub mod contract_event;
@@ -31,51 +31,53 @@ pub use crate::event::Stamp;
 pub use contract_event::{ContractPublish, PlannedPublish};
 pub use plain::PlainEmit;
 
-/// An event on its way to rooms: permitted, filled in, encoded.
+/// An event that is ready to be sent to rooms: permitted, filled in and encoded.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     /// The namespace's path.
     pub namespace: Arc<str>,
-    /// Encoded once, for everybody.
+    /// The event, encoded once for all recipients.
     pub event: Event,
-    /// Members of any of these get it once; empty: the whole namespace.
+    /// A client in any of these rooms gets the event once. Empty: the whole namespace.
     pub rooms: Vec<RoomName>,
-    /// Members of any of these do not.
+    /// A client in any of these rooms does not get the event.
     pub except: Vec<RoomName>,
-    /// Not for clients that take nothing now; see [`Outgoing::passes_over`].
+    /// Skips clients that cannot be written to now; see [`Outgoing::passes_over`].
     pub volatile: bool,
-    /// Its place in the history of those of its rooms that have one.
+    /// The event's offset in the history of each of its rooms that has one.
     pub stamps: Vec<Stamp>,
-    /// Its place among conflated events; a carrier delivers it through an [`crate::order::OrderGuard`].
+    /// The event's number among conflated events. A carrier delivers it through an [`crate::order::OrderGuard`].
     pub order: Option<Order>,
 }
 
 impl Outgoing {
-    /// Whether it is not sent to this client: it is volatile, the client takes nothing now, and no contract says that it is
-    /// kept for such a client.
+    /// Whether this client is skipped: the event is volatile, the client cannot be written to now, and no contract
+    /// asks to keep the event for such a client.
     pub fn passes_over(&self, session: &Session) -> bool {
         self.volatile && !self.event.slow().keeps() && !session.is_writable()
     }
 }
 
-/// What became of an event.
+/// The result of sending an event.
 pub struct Carried {
-    /// Clients of this node that it was queued for, or will be.
+    /// Clients of this node that the event was queued for, or will be.
     pub local: usize,
-    /// Clients of this node whose queue was full, or that took nothing while the event is volatile.
+    /// Clients of this node that did not get the event: their queue was full, or the event is volatile and they could
+    /// not be written to.
     pub dropped: usize,
-    /// Where so many clients get it that it is queued for them in slices: what has become of it in the end.
+    /// The final numbers, when the event goes to so many clients that it is queued in slices.
     pub served: Option<oneshot::Receiver<Served>>,
-    /// What became of it for the other nodes.
+    /// The result for the other nodes.
     pub remote: Remote,
 }
 
-/// What became of an event on this node.
+/// How many clients of this node got an event, and how many did not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Clients that it was queued for.
+    /// Clients that the event was queued for.
     pub queued: usize,
-    /// Clients whose queue was full, or that took nothing while the event is volatile.
+    /// Clients that did not get the event: their queue was full, or the event is volatile and they could not be
+    /// written to.
     pub dropped: usize,
 }
 
@@ -87,12 +89,12 @@ impl AddAssign for Served {
 }
 
 impl Carried {
-    /// To these clients, and to no other node.
+    /// The result for an event that stays on this node.
     pub const fn to(local: usize, dropped: usize) -> Self {
         Self { local, dropped, served: None, remote: Remote::Alone }
     }
 
-    /// Waits until the event is queued for all clients of this node; at once where it is.
+    /// Waits until the event is queued for all clients of this node. Returns at once where it already is.
     pub async fn served(mut self) -> Self {
         if let Some(served) = self.served.take()
             && let Ok(Served { queued, dropped }) = served.await
@@ -103,17 +105,17 @@ impl Carried {
     }
 }
 
-/// What became of an event for the other nodes.
+/// The result of sending an event to the other nodes.
 pub enum Remote {
-    /// There are none: this node runs on the in-memory adapter.
+    /// There are no other nodes: this node runs on the in-memory adapter.
     Alone,
-    /// Handed to Redis; the receipt tells whether Redis took it.
+    /// The event was handed to the Redis client. The receipt tells whether Redis took it.
     Handed(Receipt),
-    /// Not handed to Redis, and counted.
+    /// The event was not handed to the Redis client. This has been counted.
     NotCarried(NotCarried),
 }
 
-/// Resolves when Redis has taken the event, or has not in time.
+/// Resolves when Redis has taken the event, or when the wait for it has timed out.
 pub type Receipt = Pin<Box<dyn Future<Output = Result<(), NotCarried>> + Send>>;
 
 /// Why an event did not reach the other nodes.
@@ -122,16 +124,17 @@ pub enum NotCarried {
     /// Redis is away.
     #[error("Redis is away")]
     Away,
-    /// The outgoing buffer is at its bound.
+    /// The buffer of outgoing messages is full.
     #[error("the buffer towards Redis is full")]
     Full,
     /// Redis did not confirm in time; other nodes may or may not have it.
     #[error("Redis did not confirm in time")]
     Timeout,
-    /// Redis refused it, or took it as a replica, which reaches only nodes that are still connected to it.
+    /// Redis refused the event, or took it as a replica, which reaches only the nodes that are still connected to that
+    /// replica.
     #[error("Redis refused it")]
     Refused,
-    /// Redis has taken it, but not every node that is known was listening.
+    /// Redis has taken the event, but some known node was not subscribed.
     #[error("a node was not listening")]
     Unheard,
 }
@@ -152,32 +155,33 @@ impl NotCarried {
 /// Which other processes get an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// The other nodes, and with `redis.wire = "socketio"` the servers of Node.js.
+    /// The other nodes, and with `redis.wire = "socketio"` also the Node.js servers.
     Everyone,
-    /// The other nodes alone: the event came from outside, and the servers of Node.js have had it from its sender.
+    /// The other nodes only. The event came from outside, and its sender has already sent it to the Node.js servers.
     Nodes,
 }
 
-/// Brings events to local clients and to the other nodes. Engines implement it.
+/// Delivers events to local clients and to the other nodes. Engines implement it.
 ///
-/// Synchronous, so that the order of calls is the order of deliveries: local clients first,
-/// whatever Redis does. Where they are very many, the order is fixed at the call and the work is done in slices.
+/// The methods are synchronous, so that events are delivered in the order of the calls, to local clients first and
+/// whatever the state of Redis. When an event has very many recipients, the call fixes the order and the queueing is
+/// done in slices.
 pub trait Carrier: Send + Sync {
     /// Delivers to local clients, then hands the event to the cluster.
     fn carry(&self, outgoing: &Outgoing) -> Carried;
 
-    /// As [`Carrier::carry`], but no further than [`Reach::Nodes`].
+    /// Like [`Carrier::carry`], but only to the processes that [`Reach::Nodes`] names.
     fn carry_to_nodes(&self, outgoing: &Outgoing) -> Carried {
         self.carry(outgoing)
     }
 
-    /// Delivers to local clients only: every node has the event.
+    /// Delivers to local clients only, because every other node already has the event.
     fn deliver(&self, outgoing: &Outgoing) -> Carried {
         self.carry(outgoing)
     }
 }
 
-/// Who published.
+/// Who published an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// A client's relay.
@@ -188,7 +192,7 @@ pub enum Origin {
     Hook,
     /// A Socket.IO emitter, or a server of Node.js, over Redis.
     Emitter,
-    /// The node itself: what a socket leaves behind, presence, a greeting.
+    /// The node itself: undo events of a client that left, presence events, a greeting.
     Node,
 }
 
@@ -205,53 +209,53 @@ impl Origin {
     }
 }
 
-/// What happened to a publish.
+/// The result of a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// The event's name.
     pub event: String,
-    /// The rooms it went to; empty: the whole namespace.
+    /// The rooms that the event went to; empty: the whole namespace.
     pub rooms: Vec<RoomName>,
-    /// Clients of this node that it was queued for.
+    /// Clients of this node that the event was queued for.
     pub local: usize,
     /// Clients of this node whose queue was full.
     pub dropped: usize,
-    /// What became of it for the other nodes.
+    /// The result for the other nodes.
     pub remote: RemoteOutcome,
-    /// A throttle holds it back; it is sent, or replaced by a newer one, within the throttle's time.
+    /// A throttle holds the event back. It is sent, or replaced by a newer one, within the throttle's time.
     pub held: bool,
 }
 
-/// What became of a publish for the other nodes.
+/// The result of a publish for the other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteOutcome {
-    /// There are none.
+    /// There are no other nodes.
     Alone,
-    /// Redis took it.
+    /// Redis took the event.
     Carried,
-    /// It did not reach them, and was counted.
+    /// The event did not reach the other nodes. This has been counted.
     NotCarried(NotCarried),
 }
 
-/// At most so long is a backend's publish kept waiting for Redis to confirm it.
+/// How long a backend's publish waits at most for Redis to confirm it.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the publisher is made of.
+/// The parts that a publisher is built from.
 pub struct Parts {
-    /// The contracts, by namespace.
+    /// The contracts, grouped by namespace.
     pub namespaces: Vec<Arc<Namespace>>,
-    /// Brings events to clients and nodes.
+    /// Delivers events to clients and nodes.
     pub carrier: Arc<dyn Carrier>,
-    /// Conflation.
+    /// Conflates throttled events.
     pub throttles: Throttles,
-    /// What late joiners and readers get.
+    /// The histories of rooms.
     pub history: Arc<History>,
-    /// Everything that is counted.
+    /// The node's metrics.
     pub metrics: Arc<Metrics>,
 }
 
 impl Parts {
-    /// For a node without Redis.
+    /// The parts for a node without Redis.
     pub fn alone(namespaces: &[Arc<Namespace>], carrier: Arc<dyn Carrier>, metrics: Arc<Metrics>) -> Self {
         let throttles = Throttles::new(None, metrics.clone());
         let history = Arc::new(History::in_memory(metrics.clone()));
@@ -259,22 +263,22 @@ impl Parts {
     }
 }
 
-/// The one way out. Shared by the gateway, the HTTP API and the hooks.
+/// Publishes events. Shared by the gateway, the HTTP API and the hooks.
 pub struct Publisher {
     parts: Parts,
     contracts: HashMap<String, (Arc<Namespace>, Arc<Contract>)>,
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
-    /// Namespaces in which some room keeps a history.
+    /// Namespaces in which at least one room keeps a history.
     recorded: HashSet<Arc<str>>,
-    /// Namespaces whose clients may come back to what they missed.
+    /// Namespaces whose clients may recover their sessions.
     recovering: HashMap<Arc<str>, RecoveryPolicy>,
-    /// What contracts say of events that others publish by name only.
+    /// Events that contracts have rules for, although a sender outside the contracts names them only.
     ruled: foreign::Ruled,
     timers: Mutex<HashSet<ThrottleKey>>,
 }
 
 impl Publisher {
-    /// A publisher of these parts.
+    /// Builds a publisher from these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         let contracts = parts
             .namespaces
@@ -295,13 +299,13 @@ impl Publisher {
         Arc::new(Self { parts, contracts, namespaces, recorded, recovering, ruled, timers: Mutex::default() })
     }
 
-    /// The loaded contracts, for documents and answers.
+    /// The loaded contracts with their namespaces.
     pub fn contracts(&self) -> impl Iterator<Item = (&Arc<Namespace>, &Arc<Contract>)> {
         self.contracts.values().map(|(namespace, contract)| (namespace, contract))
     }
 
-    /// Carries an event and counts it. Synchronous: calls from one thread keep their order. The timer runs until the event
-    /// is queued.
+    /// Sends an event and counts it. Synchronous, so that calls from one thread keep their order. The returned timer
+    /// measures until the event is queued.
     fn emit(&self, outgoing: &Outgoing, contract: &str, origin: Origin) -> (Carried, HistogramTimer) {
         let metrics = &self.parts.metrics;
         let timer = metrics.publish_seconds.with_label_values(&[origin.as_str()]).start_timer();
@@ -314,15 +318,15 @@ impl Publisher {
     }
 }
 
-/// Plain emits have names that anybody can choose: they are one label.
+/// The event label in metrics. Plain emits share one label, because anyone can choose their names.
 fn label<'a>(outgoing: &'a Outgoing, contract: &str) -> &'a str {
     if contract == PLAIN { PLAIN } else { outgoing.event.name() }
 }
 
-/// The contract label of what no contract describes.
+/// The contract label of events that no contract describes.
 const PLAIN: &str = "plain";
 
-/// Waits until the other nodes' part is known, for publishers that want to hear of it.
+/// Waits until it is known whether the other nodes got the event, for publishers that want to be told.
 async fn settle(event: &str, rooms: Vec<RoomName>, carried: Carried) -> Published {
     let remote = match carried.remote {
         Remote::Alone => RemoteOutcome::Alone,

@@ -1,4 +1,4 @@
-//! What a client is told: acks, replies, errors.
+//! Answers a client: acknowledgements, replies and errors.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::event::{Args, Event};
 use crate::session::{AckId, Session};
 
 impl Gateway {
-    /// Replies, then acknowledges.
+    /// Sends the replies of an event that succeeded, then the acknowledgement.
     pub(super) fn succeed(&self, turn: &Turn<'_>, scope: &Scope<'_>, done: &Done) {
         let session = &turn.client.session;
         let mut scope = scope.clone();
@@ -42,7 +42,8 @@ impl Gateway {
         }
     }
 
-    /// Tells the client what went wrong: in the ack if it asked for one, else by the event's or the contract's error event.
+    /// Tells the client what went wrong: in the acknowledgement if the client asked for one, else by the error event
+    /// of the event or of the contract.
     pub(super) async fn fail(&self, turn: &Turn<'_>, scope: &Scope<'_>, refusal: &Refusal) {
         self.count_received(&turn.contract.name, &turn.def.name, refusal.code.as_str());
         let session = &turn.client.session;
@@ -81,7 +82,7 @@ impl Gateway {
         }
     }
 
-    /// The contract's error event, if it has one; else the error is only counted.
+    /// Sends the contract's error event. Does nothing when the contract declares none.
     pub(super) fn send_error_event(
         &self,
         session: &Session,
@@ -112,12 +113,13 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// The code as the contract's clients know it; a backend's own code is shown as it is.
+/// The error code as the contract's clients know it. A code that a backend chose is shown unchanged.
 fn shown<'a>(contract: &'a Contract, refusal: &'a Refusal) -> &'a str {
     refusal.alias.as_deref().unwrap_or_else(|| contract.errors.code(refusal.code))
 }
 
-/// `{ success: true }`, with the rooms joined or left, and what was shown of their histories.
+/// The acknowledgement of a success when the contract declares none: `{ success: true }`, with the rooms joined or
+/// left, and which part of their histories was shown.
 fn default_ack(done: &Done) -> Value {
     let mut ack = serde_json::Map::new();
     ack.insert("success".into(), true.into());

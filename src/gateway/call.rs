@@ -1,4 +1,4 @@
-//! Asking the backend: for an event, a connection, a room; and doing what its answer says.
+//! Asks a backend about an event, a connection or a join, and performs what its answer asks for.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::room::RESERVED_PREFIX;
 use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
 
-/// What an answer of a backend will do: everything in it has been checked and encoded.
+/// Everything that a backend's answer asks for, already checked and encoded.
 #[derive(Default)]
 pub(super) struct AnswerPlan {
     answer: HookAnswer,
@@ -30,14 +30,14 @@ pub(super) struct AnswerPlan {
 }
 
 impl AnswerPlan {
-    /// What the acknowledgement carries.
+    /// Takes the value that the answer puts into the acknowledgement.
     pub(super) fn take_ack(&mut self) -> HookAck {
         self.answer.ack.take()
     }
 }
 
 impl Gateway {
-    /// Asks the hook of an event. Nothing has been done for the event yet.
+    /// Calls the event's hook. Nothing has been done for the event before this.
     pub(super) async fn call(&self, turn: &Turn<'_>, call: &Call, scope: &Scope<'_>) -> Result<HookAnswer, Refusal> {
         let _held = self.hold(turn.event)?;
         let args = turn.event.args().unwrap_or_default();
@@ -50,7 +50,7 @@ impl Gateway {
         Ok(self.parts.hooks.call(&call.hook, tuned(request, call)).await?)
     }
 
-    /// Asks a room's hook whether the client may join; a remembered answer is used.
+    /// Asks a room's hook whether the client may join. A remembered answer is used instead where there is one.
     pub(super) async fn ask_join_hook(
         &self,
         client: &Client,
@@ -61,8 +61,8 @@ impl Gateway {
         Ok(self.parts.hooks.may_join(&call.hook, tuned(request, call)).await?)
     }
 
-    /// Decides what an answer will do besides its yes. An entry that cannot be done is left out, logged and counted: the
-    /// backend has agreed to the event, and its client is not told otherwise.
+    /// Decides what an answer will do besides agreeing. An entry that cannot be performed is left out, logged and
+    /// counted. The client is not told, because the backend has agreed to the event.
     pub(super) fn plan_answer(&self, client: &Client, contract: &Arc<Contract>, mut answer: HookAnswer) -> AnswerPlan {
         let mut plan = AnswerPlan::default();
         for room in std::mem::take(&mut answer.join) {
@@ -101,7 +101,7 @@ impl Gateway {
         plan
     }
 
-    /// Does what an answer asks for, besides its acknowledgement.
+    /// Performs everything that an answer asks for, except the acknowledgement.
     pub(super) async fn obey(&self, client: &Arc<Client>, plan: AnswerPlan) {
         let AnswerPlan { mut answer, joins, replies, publishes } = plan;
         self.parts.hooks.remember(&mut answer);
@@ -120,7 +120,7 @@ impl Gateway {
         }
     }
 
-    /// What `on_ok` or `on_error` publishes.
+    /// Prepares the event that `on_ok` or `on_error` publishes.
     pub(super) fn plan_follow(
         &self,
         contract: &Contract,
@@ -132,7 +132,7 @@ impl Gateway {
         self.plan_publish(contract, HookPublish { event: event.to_owned(), data, params: None })
     }
 
-    /// Publishes what the contract says is to follow a refusal.
+    /// Publishes the event that `on_error` names after a refusal.
     pub(super) async fn follow_refusal(&self, turn: &Turn<'_>, outcome: &Outcome, scope: &Scope<'_>) {
         let Some((event, data)) = &outcome.publish else { return };
         match self.plan_follow(turn.contract, event, data, scope) {
@@ -150,19 +150,19 @@ impl Gateway {
         })
     }
 
-    /// Counts and logs what could not be done of an answer.
+    /// Counts and logs an entry of an answer that could not be performed.
     fn blame_answer(&self, contract: &Contract, member: &str, refusal: &Refusal) {
         self.count_received(&contract.name, "hook answer", refusal.code.as_str());
         log_seldom!(warn, contract = %contract.name, member, %refusal, "a part of a hook's answer could not be done");
     }
 }
 
-/// The hook's request with the contract's wishes.
+/// Adds the contract's settings (idempotent, time-out) to a hook request.
 pub(super) fn tuned(request: HookRequest, call: &Call) -> HookRequest {
     request.idempotent(call.idempotent).timeout(call.timeout)
 }
 
-/// The client as backends see it.
+/// The description of a client that backends get.
 pub(super) fn caller(client: &Client, contract: &Arc<str>) -> Caller {
     let session = &client.session;
     Caller {
@@ -177,5 +177,5 @@ pub(super) fn caller(client: &Client, contract: &Arc<str>) -> Caller {
     }
 }
 
-/// An answer's acknowledgement, undecoded.
+/// The acknowledgement that a backend's answer carries, as undecoded JSON.
 pub(super) type HookAck = Option<Box<RawValue>>;

@@ -1,20 +1,21 @@
-//! When tokens end: one sorted list for all clients. A client whose token has no end costs nothing.
+//! Knows when tokens end: one sorted list for all clients. A client whose token does not end has no entry.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::Client;
 
-/// What is to happen to a client at a time.
+/// What is due for a client at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
-    /// It is told that its token ends soon.
+    /// The client is warned that its token ends soon.
     Warning,
-    /// Its token has ended.
+    /// The client's token has ended.
     End,
 }
 
-/// A client's place: Unix time in ms, and its address. Its memory is not used again as long as it is in the list.
+/// The sort key of an entry: the time in ms of Unix time, and the client's address. The address stays unique because
+/// the entry's weak pointer keeps the allocation.
 type Place = (u64, usize);
 
 #[derive(Default)]
@@ -29,7 +30,8 @@ impl Clock {
         self.with(|list| list.remove(&place(at, client)));
     }
 
-    /// Takes what is due, the earliest first, at most so many.
+    /// Removes and returns at most `most` entries that are due at `now`, the earliest first. Clients that are gone are
+    /// skipped.
     pub(super) fn take(&self, now: u64, most: usize) -> Vec<(Arc<Client>, Due)> {
         let mut due = Vec::new();
         while due.len() < most {

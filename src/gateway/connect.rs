@@ -1,4 +1,4 @@
-//! A client comes, and goes.
+//! Connecting and disconnecting clients.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -27,13 +27,13 @@ use crate::user::User;
 pub struct Admission {
     namespace: Arc<Namespace>,
     user: Arc<User>,
-    /// Its place among the sockets of its user, too.
+    /// Also counts the socket among those of its user.
     limits: SessionLimits,
-    /// What the backends that were asked want done.
+    /// The answers of the connect hooks, which are performed once the session is open.
     answers: Vec<(Arc<Contract>, HookAnswer)>,
-    /// Connected only to be told why it may not stay.
+    /// The client is let in only so that it can be told, by an event, why it is refused.
     rejected: Option<(Arc<Contract>, Refusal)>,
-    /// Where clients can come back.
+    /// Whether the client recovers an earlier session, or may recover this one later.
     ticket: Ticket,
 }
 
@@ -43,13 +43,13 @@ impl Admission {
         self.rejected.is_some()
     }
 
-    /// The id of the session that the client gets back, and the secret that it can come back with.
+    /// The id of the session that the client recovers, and the secret with which it can recover this session later.
     pub fn pass(&self) -> (Option<String>, Option<Pid>) {
         self.ticket.pass()
     }
 }
 
-/// A client that may come in.
+/// A client that passed all checks of the handshake.
 struct Checked {
     user: Arc<User>,
     limits: SessionLimits,
@@ -102,7 +102,8 @@ impl Gateway {
         }
     }
 
-    /// Rate, token, the user's sockets, and the contracts' connect hooks, in this order: the cheapest first.
+    /// Checks the connection rate, the token, the number of the user's sockets and the contracts' connect hooks. The
+    /// cheapest check comes first.
     async fn check_client(
         &self,
         namespace: &Namespace,
@@ -133,7 +134,8 @@ impl Gateway {
                 rooms: Vec::new(),
                 metadata: serde_json::Map::new(),
             };
-            // Boxed, as whatever only some wait for: its place would be in the future of every client, and moved with it.
+            // Boxed, because only some clients have a connect hook: inline, this future would enlarge the future of
+            // every handshake.
             let answer = Box::pin(self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call))).await?;
             answers.push((contract.clone(), answer));
         }
@@ -167,7 +169,7 @@ impl Gateway {
             Ticket::Back(returned) => self.restore(&client, returned),
             Ticket::None | Ticket::New(_) => self.parts.rooms.add(&client.session),
         }
-        // It may have been revoked since the token was looked at, while no index knew the session.
+        // The token may have been revoked after it was verified and before the room index knew the session.
         if self.parts.auth.is_revoked(&client.session.user()) {
             self.end_revoked(&client.session);
             return client;
@@ -184,14 +186,15 @@ impl Gateway {
                 Item::Opened(answers)
             }
         };
-        // The lane is empty: this comes before the client's first event, and is refused by no bound.
+        // Cannot fail: the lane of a new client is empty. The item comes before the client's first event.
         let _ = self.enqueue(&client, first);
         client
     }
 
-    /// Joins the rooms that the contracts name, and does what the backends said.
+    /// Joins the rooms of `connect.join`, and performs what the connect hooks answered.
     pub(super) async fn settle_in(&self, client: &Arc<Client>, answers: Vec<(Arc<Contract>, HookAnswer)>) {
-        // Whoever learns of the client from its first event can reach it.
+        // Wait until other nodes can reach the client: anyone who learns of the client from its first event may
+        // publish to it.
         let session = &client.session;
         for room in session.rooms() {
             self.rooms().settled(session.namespace(), &room).await;
@@ -222,7 +225,8 @@ impl Gateway {
         }
     }
 
-    /// Joins the rooms of `connect.join`, as far as their rules and hooks permit. A client is not told of the others.
+    /// Joins the rooms of `connect.join` that the client's rules and hooks permit. A refused room is skipped without
+    /// telling the client.
     async fn auto_join(&self, client: &Arc<Client>) {
         let user = client.session.user();
         let mut scope = scope_of(client, &user, &Value::Null);
@@ -237,7 +241,7 @@ impl Gateway {
         }
     }
 
-    /// Forgets a client that is gone; what it leaves behind is said on its behalf.
+    /// Cleans up after a client that disconnected: leaves its rooms, sends its undo events, and tells backends.
     pub fn closed(self: &Arc<Self>, client: &Arc<Client>, reason: &'static str) {
         if !client.admitted || client.session.is_closed() {
             return;
@@ -263,7 +267,7 @@ impl Gateway {
         }
     }
 
-    /// Says on a client's behalf what it no longer can.
+    /// Publishes an undo event (such as "stopped typing") for a client that left without sending it.
     pub(super) fn say_undo(&self, session: &Session, room: RoomName, undo: Undo) {
         let except = if undo.others { vec![socket_room(session.id())] } else { Vec::new() };
         let outgoing = Outgoing {
@@ -279,12 +283,12 @@ impl Gateway {
     }
 }
 
-/// What rules and templates see of a client.
+/// The scope in which rules and templates are evaluated for a client.
 pub(super) fn scope_of<'a>(client: &'a Client, user: &'a User, payload: &'a Value) -> Scope<'a> {
     scope_of_session(&client.session, user, payload)
 }
 
-/// The same of a session.
+/// The same as [`scope_of`], for a session.
 pub(super) fn scope_of_session<'a>(session: &'a Session, user: &'a User, payload: &'a Value) -> Scope<'a> {
     let mut scope = Scope::new(user, payload, SystemTime::now());
     scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at() });

@@ -1,4 +1,4 @@
-//! One event of a client, from its name to its answer.
+//! Handles one event of a client, from finding its handler to answering it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,10 +15,10 @@ use crate::event::Event;
 use crate::session::{AckId, Close};
 use crate::telemetry::audit::{self, Kind, Record};
 
-/// How many bytes of an unknown event's name an answer repeats.
+/// Maximum length of an unknown event's name that an answer repeats, in bytes.
 const SHOWN_NAME_BYTES: usize = 64;
 
-/// An event with what it is about.
+/// The context of one event: the client, the contract, the handler, and the acknowledgement it asked for.
 pub(super) struct Turn<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) contract: &'a Arc<Contract>,
@@ -65,7 +65,7 @@ impl Gateway {
         }
     }
 
-    /// Answers an event that was not permitted, as one that failed.
+    /// Answers an event that [`Gateway::permit`] refused, like an event that failed.
     pub(super) async fn refuse(&self, client: &Arc<Client>, refused: &Refused) {
         let Refused { event, ack, came, refusal } = refused;
         if !client.admitted {
@@ -94,7 +94,7 @@ impl Gateway {
         self.refuse_now(client, event, ack, &Refusal::new(Code::UnknownEvent, text));
     }
 
-    /// Answers an event that is not acted upon, at once: in the ack, or by the contract's error event.
+    /// Answers a refused event at once, without the lane: in the acknowledgement, or by the contract's error event.
     pub(super) fn refuse_now(
         &self,
         client: &Arc<Client>,
@@ -123,13 +123,14 @@ impl Gateway {
 }
 
 impl Client {
-    /// Whether events that no contract knows are ignored.
+    /// Whether some contract of the namespace ignores events that no contract knows.
     fn ignores_unknown(&self) -> bool {
         self.namespace.contracts.iter().any(|contract| contract.unknown == UnknownEvent::Ignore)
     }
 }
 
-/// Counts the event before anything of it is parsed. Who goes on and on is disconnected, so that it comes back later.
+/// Counts the event against the client's rate limits before its payload is parsed. Disconnects a client that keeps
+/// exceeding the limit, so that it reconnects later.
 pub(super) fn check_rate(client: &Client, def: Option<&Arc<ClientEvent>>) -> Result<(), Refusal> {
     client.limits.check(def).map_err(|limited| {
         let user = client.session.user();
@@ -143,7 +144,7 @@ pub(super) fn check_rate(client: &Client, def: Option<&Arc<ClientEvent>>) -> Res
     })
 }
 
-/// The payload, if the contract asks anything about it; else the bytes are left alone.
+/// Decodes the payload if the contract reads it; else returns `Null` and leaves the bytes alone.
 fn read_payload(def: &ClientEvent, event: &Event) -> Result<Value, Refusal> {
     if !def.reads_payload {
         return Ok(Value::Null);
@@ -152,7 +153,7 @@ fn read_payload(def: &ClientEvent, event: &Event) -> Result<Value, Refusal> {
     def.payload.payload(&args)
 }
 
-/// A scope with a room in it.
+/// A copy of the scope that also has a room and the variables of its name.
 pub(super) fn with_room<'a>(scope: &Scope<'a>, room: &'a str, vars: &'a [(String, String)]) -> Scope<'a> {
     Scope { room: Some(room), vars, ..scope.clone() }
 }

@@ -1,4 +1,4 @@
-//! Tokens that end: before their time (revoked), or at it, unless the client sends a newer one.
+//! Ends the sessions whose token is revoked or has expired, unless the client sent a newer token in time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,14 +19,15 @@ use crate::session::{AckId, Close, RoomName, Session};
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::user::User;
 
-/// How often it is looked whether a token has ended.
+/// How often the node looks for tokens that have ended.
 const TICK: Duration = Duration::from_millis(250);
 
-/// So many clients are told or disconnected before others may run.
+/// Maximum number of clients that one tick warns or disconnects. After that the task yields, so that other tasks can
+/// run.
 const SLICE: usize = 128;
 
 impl Gateway {
-    /// Warns and disconnects clients whose tokens end, from now on. Needs a Tokio runtime.
+    /// Starts the task that warns and disconnects clients whose tokens end. Needs a Tokio runtime.
     pub fn keep_time(self: &Arc<Self>) {
         let gateway = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -40,7 +41,7 @@ impl Gateway {
         });
     }
 
-    /// Does what is due. True when there is more.
+    /// Handles what is due at `now`. Returns true when more is due.
     pub(super) fn tick(&self, now: SystemTime) -> bool {
         let due = self.clock.take(unix_ms(now), SLICE);
         for (client, what) in &due {
@@ -58,7 +59,7 @@ impl Gateway {
         due.len() == SLICE
     }
 
-    /// Notes when a client's token ends.
+    /// Schedules the warning, or the end, of a client's token.
     pub(super) fn watch_end(&self, client: &Arc<Client>) {
         let user = client.session.user();
         let Some((warning, end)) = self.times(client, &user) else { return };
@@ -66,13 +67,13 @@ impl Gateway {
             Some(at) => self.clock.add(at, Due::Warning, client),
             None => self.clock.add(end, Due::End, client),
         }
-        // Whoever went meanwhile has been forgotten before it was noted.
+        // The client may have disconnected before the entry was added. Nothing else would remove the entry then.
         if client.session.is_closed() {
             self.forget_end(client, &user);
         }
     }
 
-    /// Forgets when a client's token ends.
+    /// Removes the schedule of a client's token.
     pub(super) fn forget_end(&self, client: &Arc<Client>, user: &User) {
         let Some((warning, end)) = self.times(client, user) else { return };
         self.clock.remove(end, client);
@@ -81,12 +82,12 @@ impl Gateway {
         }
     }
 
-    /// When it is warned, if it is, and when its token ends.
+    /// When the client is warned (if the contract asks for a warning), and when its token ends. Unix time in ms.
     fn times(&self, client: &Client, user: &User) -> Option<(Option<u64>, u64)> {
         let end = unix_ms(self.parts.auth.ends_at(user)?);
         let warning = client.namespace.auth().expiry.warn.as_ref().map(|(before, _)| {
             let at = user.expires_at.and_then(|at| at.checked_sub(*before)).map_or(0, unix_ms);
-            // Both have a place of their own.
+            // The warning is at least 1 ms before the end: a client can have only one entry for each ms.
             at.min(end.saturating_sub(1))
         });
         Some((warning, end))
@@ -114,7 +115,7 @@ impl Gateway {
         self.put_out(session, &AuthError::Revoked.into(), "revoked", Close::Namespace);
     }
 
-    /// Tells a session why it may not stay, by the contract's error event, and disconnects it.
+    /// Sends the session the contract's error event with this refusal, then disconnects it.
     pub(super) fn put_out(&self, session: &Session, refusal: &Refusal, reason: &'static str, close: Close) {
         if let Some(namespace) = self.namespaces.get(session.namespace()) {
             self.send_error_event(session, spokesman(namespace), &Value::Null, refusal);
@@ -125,7 +126,7 @@ impl Gateway {
         session.close(close);
     }
 
-    /// Takes a newer token of the same user.
+    /// Handles a client's refresh event: replaces the session's token by a newer one of the same user.
     pub(super) async fn refresh(&self, client: &Arc<Client>, event: &Event, ack: Option<(AckId, Instant)>) {
         let contract = spokesman(&client.namespace).clone();
         let outcome = self.try_refresh(client, event).await;
@@ -167,7 +168,7 @@ impl Gateway {
         self.forget_end(client, &before);
         client.session.set_user(user.clone());
         self.watch_end(client);
-        // It may have been revoked since it was looked at, while the session still had the other.
+        // The token may have been revoked after it was verified and before the session had it.
         if self.parts.auth.is_revoked(&user) {
             self.end_revoked(&client.session);
             return Err(AuthError::Revoked.into());
@@ -183,8 +184,8 @@ impl Gateway {
         Ok(done)
     }
 
-    /// Leaves the rooms whose rule let the client in before and does not now. A room into which something else than its rule
-    /// brought the client (a backend, a capability in a payload) is none of these.
+    /// Leaves the rooms whose join rule held for the old token and does not hold for the new one. Rooms that the
+    /// client is in for another reason (a backend put it there, or a capability in a payload) are kept.
     async fn leave_closed_rooms(&self, client: &Arc<Client>, before: &User, now: &User) -> Vec<RoomName> {
         let mut left = Vec::new();
         for name in client.session.rooms() {
@@ -206,7 +207,7 @@ impl Gateway {
     }
 }
 
-/// The token of a refresh: the first argument, or its member.
+/// The token in a refresh event: the first argument, or its member.
 fn token_of(event: &Event) -> Option<String> {
     let args = event.args().ok()?;
     match crate::json::read(args.first()?.get()).ok()? {
@@ -219,7 +220,7 @@ fn token_of(event: &Event) -> Option<String> {
     }
 }
 
-/// A session in the audit log.
+/// The audit record of a session.
 pub(super) fn of<'a>(session: &'a Session, user: &'a User) -> Record<'a> {
     Record {
         nsp: Some(session.namespace()),

@@ -1,4 +1,4 @@
-//! One lane a client: its events are handled one after the other, also when one has to wait.
+//! One lane for each client: its events are handled one after the other, also when one of them has to wait.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -17,20 +17,20 @@ use crate::hooks::HookAnswer;
 use crate::recovery::Returned;
 use crate::session::AckId;
 
-/// What waits in a lane.
+/// An item of a lane.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// An event of the client, and when it came.
+    /// An event of the client, the acknowledgement it asked for, and when it came.
     Event(Event, Option<AckId>, Instant),
-    /// One that is not acted upon, and why.
+    /// An event that was refused before it was handled, and why.
     Refused(Box<Refused>),
-    /// It has just connected; backends that were asked have answered so.
+    /// The client has just connected. Holds the answers of the connect hooks.
     Opened(Vec<(Arc<Contract>, HookAnswer)>),
-    /// It has come back to its session.
+    /// The client has recovered an earlier session.
     Back(Box<Returned>),
 }
 
-/// An event that is not acted upon, and why.
+/// An event that was refused before it was handled, and why.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) event: Event,
@@ -39,11 +39,11 @@ pub(super) struct Refused {
     pub(super) refusal: Refusal,
 }
 
-/// Handles one item.
+/// The future that handles one item.
 pub(super) type Work = ReusableBoxFuture<'static, ()>;
 
-/// What was done at once on this thread leaves its place to the next: the future of an event is large, and most events need it for
-/// one poll.
+/// An allocation for event futures, reused by the next event on this thread. The future of an event is large, and most
+/// events need it for one poll only.
 #[derive(Default)]
 pub(super) struct Place(Option<Work>);
 
@@ -52,7 +52,7 @@ thread_local! {
 }
 
 impl Place {
-    /// Puts a future there.
+    /// Moves a future into the allocation, or allocates when there is none.
     pub(super) fn hold(self, future: impl Future<Output = ()> + Send + 'static) -> Work {
         match self.0 {
             Some(mut work) => {
@@ -64,7 +64,8 @@ impl Place {
     }
 }
 
-/// Runs at once what can run at once, in the caller's thread; the rest goes on in a task, and what comes meanwhile waits.
+/// Handles the items of one client in order. An item that need not wait runs on the caller's thread. One that waits
+/// continues in a task, and later items queue behind it.
 #[derive(Default)]
 pub struct Lane {
     state: Mutex<State>,
@@ -77,17 +78,17 @@ struct State {
     bytes: usize,
 }
 
-/// What may wait.
+/// Bounds on the items that wait.
 pub(super) struct Bounds<'a> {
-    /// Items of one client.
+    /// Maximum number of waiting items of one client.
     pub(super) items: usize,
-    /// Bytes of one client. One item may always wait.
+    /// Maximum size of the waiting items of one client, in bytes. One item may always wait, whatever its size.
     pub(super) bytes: usize,
-    /// Bytes of all clients of the node.
+    /// The bound on the waiting bytes of all clients of the node.
     pub(super) node: &'a Arc<PendingBytes>,
 }
 
-/// A bound is reached.
+/// Which bound was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bound {
     /// [`Bounds::items`].
@@ -98,12 +99,12 @@ pub(super) enum Bound {
     Node,
 }
 
-/// An item that may not wait, and why.
+/// An item that did not fit, and the bound it exceeded.
 #[derive(Debug)]
 pub(super) struct LaneFull(pub(super) Item, pub(super) Bound);
 
 impl Lane {
-    /// Handles an item now, or after those before it.
+    /// Handles an item: now, or after the items before it.
     ///
     /// # Errors
     /// [`LaneFull`] when it would have to wait and a bound is reached.
@@ -125,7 +126,7 @@ impl Lane {
         let mut next = Some(item);
         while let Some(item) = next {
             let mut future = work(item, PLACE.take());
-            // Most events need nothing that waits: they are done after one poll, without a task.
+            // Most events never wait: one poll completes them, and no task is spawned.
             if future.poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                 let lane = self.clone();
                 tokio::spawn(async move {
@@ -142,7 +143,7 @@ impl Lane {
         Ok(())
     }
 
-    /// The next item; without one the lane is free again.
+    /// Removes and returns the next waiting item. Without one, the lane becomes idle.
     fn next(&self) -> Option<Item> {
         let mut state = self.state.lock().expect("no panic while held");
         let Some((next, _share)) = state.waiting.pop_front() else {
@@ -172,12 +173,12 @@ impl State {
 }
 
 impl Item {
-    /// What it takes while it waits.
+    /// The memory that the item takes while it waits, in bytes.
     fn bytes(&self) -> usize {
         match self {
             Self::Event(event, ..) => EVENT_BYTES + event.size_bytes(),
             Self::Refused(refused) => EVENT_BYTES + refused.event.size_bytes(),
-            // They are the first of their client, and never wait.
+            // These are the first items of their client, so they never wait.
             Self::Opened(_) | Self::Back(_) => 0,
         }
     }

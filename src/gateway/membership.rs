@@ -1,4 +1,4 @@
-//! Joining and leaving rooms, and who may.
+//! Joining and leaving rooms, and checking who may.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::publish::contract_event::room_refusal;
 use crate::session::{RoomName, Session};
 use crate::telemetry::audit::{self, Kind, Record};
 
-/// A client may join a room: the room's rule holds, and its hook agrees. Joining takes one, and only
-/// [`Gateway::permit_joins`] and [`Gateway::permit_join`] make one.
+/// Permission to join a room: the room's rule holds and its hook agreed. [`Gateway::join`] consumes one. Only
+/// [`Gateway::permit_joins`] and [`Gateway::permit_join`] create one.
 pub(super) struct Permit {
     place: Place,
-    /// What the hook asks for besides.
+    /// What the hook's answer asks for besides the join.
     answer: Option<Box<AnswerPlan>>,
 }
 
@@ -40,12 +40,12 @@ pub(super) struct Place {
 }
 
 impl Gateway {
-    /// The rooms that these references mean for this event.
+    /// Resolves room references to the rooms that they name for this event. References that do not apply are left out.
     pub(super) fn places(&self, turn: &Turn<'_>, refs: &[RoomRef], scope: &Scope<'_>) -> Result<Vec<Place>, Refusal> {
         refs.iter().filter_map(|of| self.place(turn.client, of, scope).transpose()).collect()
     }
 
-    /// The room that a reference means; `None` when it does not apply.
+    /// Resolves a room reference to a room. Returns `None` when the reference does not apply.
     pub(super) fn place(&self, client: &Client, of: &RoomRef, scope: &Scope<'_>) -> Result<Option<Place>, Refusal> {
         if of.when.as_ref().is_some_and(|rule| !rule.holds(scope)) {
             return Ok(None);
@@ -64,14 +64,14 @@ impl Gateway {
         Ok(Some(Place { def: of.room.clone(), name: name.into(), vars }))
     }
 
-    /// Whether the client may be in so many rooms.
+    /// Checks that the client's number of rooms stays within its limit after these joins.
     pub(super) fn check_rooms(&self, client: &Client, joins: &[Place]) -> Result<(), Refusal> {
         let session = &client.session;
         let more = joins.iter().filter(|place| !session.is_in(&place.name)).count();
         self.parts.limits.shape().check_rooms(session.joined_rooms(), more)
     }
 
-    /// Permits every join of an event, or none. A refusal is an audit record.
+    /// Permits all joins of an event, or none. A refusal is recorded in the audit log.
     pub(super) async fn permit_joins(
         &self,
         turn: &Turn<'_>,
@@ -94,7 +94,7 @@ impl Gateway {
         Ok(permits)
     }
 
-    /// Permits a join: the rule must hold, and the hook agree, where the room has them.
+    /// Permits a join if the room's rule holds and the room's hook agrees, where the room has them.
     pub(super) async fn permit_join(
         &self,
         client: &Arc<Client>,
@@ -117,10 +117,10 @@ impl Gateway {
         Ok(Permit { place, answer })
     }
 
-    /// Asks a rule about a room, with its owner if the rule wants to know.
+    /// Evaluates a rule about a room. Looks the room's owner up first if the rule asks for it.
     ///
-    /// While owners cannot be looked up the rule is asked without: it may hold for another reason. If it does not, the
-    /// answer is "unavailable" and not "no".
+    /// When the owner cannot be looked up, the rule is evaluated without one, because it may hold for another reason.
+    /// If it does not hold then, the answer is "unavailable" instead of "no".
     pub(super) async fn ask(
         &self,
         client: &Client,
@@ -142,8 +142,8 @@ impl Gateway {
         }
     }
 
-    /// Joins a room, and shows the client what the contract says of its history before anything newer. What the room's
-    /// hook asks for is done first.
+    /// Joins a room, and sends the client the history that the contract promises before any newer event. First
+    /// performs what the answer of the room's hook asks for.
     pub(super) async fn join(&self, client: &Arc<Client>, permit: Permit, scope: &Scope<'_>) -> Option<ReplayOutcome> {
         let Permit { place, answer } = permit;
         if let Some(answer) = answer {
@@ -156,7 +156,7 @@ impl Gateway {
         joined.replay
     }
 
-    /// Joins a room that a backend named, whatever its rule.
+    /// Joins a room that a backend named. The room's rule is not asked.
     pub(super) async fn join_by_name(&self, client: &Client, room: &RoomName) {
         match client.namespace.room_of(room) {
             Some((def, _)) => {
@@ -174,12 +174,13 @@ impl Gateway {
         self.leave_by_name(client, &place.name);
     }
 
-    /// Leaves a room; what the client had started there is ended on its behalf first.
+    /// Leaves a room. The undo events of what the client had started there are published first.
     pub(super) fn leave_by_name(&self, client: &Arc<Client>, room: &str) {
         self.take_out(&client.session, &room.into());
     }
 
-    /// Takes a session out of a room, whoever wants it; what its client had started there is ended on its behalf first.
+    /// Takes a session out of a room, at anyone's request. The undo events of what its client had started there are
+    /// published first.
     pub fn take_out(&self, session: &Session, room: &RoomName) {
         for (room, undo) in session.take_undo(Some(room)) {
             self.say_undo(session, room, undo);

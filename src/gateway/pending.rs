@@ -1,37 +1,39 @@
-//! The bytes of events that wait on this node: behind an earlier event of their client, or for the answer of a backend.
+//! Counts the bytes of the events that wait on this node, behind an earlier event of their client or for a backend's
+//! answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What an event takes beside its text and attachments.
+/// The memory that an event takes besides its text and attachments, in bytes (an estimate).
 pub(super) const EVENT_BYTES: usize = 512;
 
-/// All bytes that wait, within a bound.
+/// The bytes of all waiting events, and their bound.
 pub(super) struct PendingBytes {
     held: AtomicUsize,
     most: usize,
 }
 
-/// A part of the bound; given back when it is dropped.
+/// Bytes reserved from the bound. Dropping the share gives them back.
 pub(super) struct Share {
     of: Arc<PendingBytes>,
     bytes: usize,
 }
 
 impl PendingBytes {
-    /// Nothing waits yet.
+    /// A counter that starts at zero.
     pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { held: AtomicUsize::new(0), most })
     }
 
-    /// Takes a part of the bound. `None`: it does not fit. One that is larger than the bound fits where nothing else waits.
+    /// Reserves bytes. Returns `None` when they do not fit. An event larger than the whole bound fits if nothing else
+    /// waits.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
         let fits = |held: usize| (held == 0 || held.saturating_add(bytes) <= self.most).then(|| held + bytes);
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         Some(Share { of: self.clone(), bytes })
     }
 
-    /// How many bytes wait.
+    /// How many bytes are reserved.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What a client's event will do, decided before anything is done.
+//! Decides what a client's event will do, before anything is done.
 //!
 //! ```text
 //! check     rooms, rules, status, metadata, publishes, and the hooks: the first that refuses is the answer
@@ -28,25 +28,25 @@ pub(super) struct Plan<'a> {
     joins: Vec<Permit>,
     leaves: Vec<Place>,
     relays: Vec<PlannedRelay<'a>>,
-    /// What few events have. It is boxed, because the future of every event would have to hold it.
+    /// The parts that few events have. Boxed, because the future of every event contains a plan.
     more: Option<Box<More>>,
 }
 
-/// What few events do.
+/// The parts of a plan that few events have.
 #[derive(Default)]
 struct More {
     metadata: Map<String, Value>,
     status: Option<Value>,
-    /// `on_ok.publish`.
+    /// The event that `on_ok.publish` publishes.
     follow: Option<PlannedPublish>,
     answer: AnswerPlan,
 }
 
 impl Gateway {
-    /// Decides what an event will do. Nothing has been done when this returns.
+    /// Decides what an event will do. Nothing has been done when this returns, except that its hooks were asked.
     ///
     /// # Errors
-    /// The first refusal. What only some events wait for is boxed: its place would be in the future of every event.
+    /// The first refusal. The futures that only some events wait for are boxed, so that they do not enlarge this one.
     pub(super) async fn check<'a>(&self, turn: &Turn<'a>, scope: &Scope<'_>) -> Result<Plan<'a>, Refusal> {
         let def = turn.def;
         let joins = self.places(turn, &def.join, scope)?;
@@ -69,7 +69,8 @@ impl Gateway {
         more.status = self.check_status(turn, scope)?;
         more.metadata = check_metadata(turn, scope)?;
         let Some(call) = &turn.def.call else { return Ok(more) };
-        // Before the hook is asked: the backend may act on what it is told.
+        // Comes before the hook is asked, so that a refusal here leaves the backend uninformed: a backend may act on
+        // what it is told.
         if let Some((event, data)) = turn.def.on_ok.as_ref().and_then(|outcome| outcome.publish.as_ref()) {
             let rooms = plan.room_names();
             let scope = Scope { room: rooms.first().map(String::as_str), rooms: &rooms, ..scope.clone() };
@@ -97,14 +98,14 @@ impl Gateway {
 }
 
 impl Plan<'_> {
-    /// The rooms that are joined and left, in the contract's order.
+    /// The names of the rooms that the event joins and leaves, in the contract's order.
     fn room_names(&self) -> Vec<String> {
         let joined = self.joins.iter().map(Permit::place);
         joined.chain(&self.leaves).map(|place| place.name.to_string()).collect()
     }
 }
 
-/// The members that the event adds to the session's metadata.
+/// The members that the event merges into the session's metadata.
 fn check_metadata(turn: &Turn<'_>, scope: &Scope<'_>) -> Result<Map<String, Value>, Refusal> {
     let Some(Value::Object(members)) = turn.def.metadata.as_ref().and_then(|path| path.find(scope)) else {
         return Ok(Map::new());

@@ -1,13 +1,13 @@
-//! A client comes back to its session.
+//! A client recovers its earlier session.
 //!
 //! ```text
 //! claim          before CONNECT: the session is taken, and everything that it missed is read; if that is not proven
-//!                whole, the client gets a new session
-//! begin_replay   every live event of the session waits from here on
-//! join           live events of its rooms come in, and wait
-//! send           what it missed
-//! read, send     what was published between the claim and the join
-//! end_replay     what waited and was not shown follows, in order
+//!                complete, the client gets a new session
+//! begin_replay   from here on, live events of the session are held
+//! join           live events of its rooms arrive, and are held
+//! send           the events that it missed
+//! read, send     the events published between the claim and the join
+//! end_replay     the held events that were not sent above follow, in order
 //! ```
 
 use std::sync::Arc;
@@ -24,18 +24,19 @@ use crate::session::trail::{Hearing, Trail};
 use crate::session::{Close, Release, SendError, Session};
 use crate::user::User;
 
-/// How a client may come back, and whether it has.
+/// Whether a client recovers a session, or may do so later.
 #[derive(Debug)]
 pub(super) enum Ticket {
-    /// It cannot.
+    /// The client can never recover this session.
     None,
-    /// It may.
+    /// The client has a new session, which it may recover later.
     New(recovery::Ticket),
-    /// It has.
+    /// The client has recovered its earlier session.
     Back(Box<Returned>),
 }
 
-/// As Socket.IO's own server: clients that were lost come back to their session, those that went or were sent away do not.
+/// Whether a client that disconnected for this reason may recover its session. As in Socket.IO's own server, a lost
+/// client may; a client that left or was disconnected may not.
 pub(super) fn may_return(reason: &str) -> bool {
     const LOST: [&str; 5] =
         ["transport close", "transport error", "ping timeout", "server transport close", "server shutting down"];
@@ -43,7 +44,7 @@ pub(super) fn may_return(reason: &str) -> bool {
 }
 
 impl Ticket {
-    /// The id of the session that the client gets back, and the secret that it can come back with.
+    /// The id of the session that the client recovers, and the secret with which it can recover this session later.
     pub(super) fn pass(&self) -> (Option<String>, Option<Pid>) {
         match self {
             Self::None => (None, None),
@@ -52,7 +53,7 @@ impl Ticket {
         }
     }
 
-    /// What the session will have had of its rooms.
+    /// The record of what the session has received from each of its rooms.
     pub(super) fn trail(&self, hearing: &Hearing) -> Option<Box<Trail>> {
         match self {
             Self::None => None,
@@ -69,7 +70,7 @@ impl Ticket {
 }
 
 impl Gateway {
-    /// Looks for the session that a client names, after it was authenticated anew.
+    /// Looks up the session that a client wants to recover. The client has been authenticated again before.
     pub(super) async fn ticket(&self, namespace: &Namespace, handshake: &Handshake, user: &User) -> Ticket {
         if !handshake.recoverable || namespace.recovery().is_none() {
             return Ticket::None;
@@ -84,12 +85,12 @@ impl Gateway {
         Ticket::New(recovery::Ticket::new(&namespace.path))
     }
 
-    /// Keeps a session's rooms where a return finds them.
+    /// Stores the session's rooms, so that a recovery finds them.
     pub(super) async fn settle_trail(&self, client: &Client) {
         self.parts.recovery.settle(&client.session).await;
     }
 
-    /// Puts a session back into its rooms. Live events wait from here on.
+    /// Puts a session back into its rooms. From here on, live events are held.
     pub(super) fn restore(&self, client: &Arc<Client>, returned: &Returned) {
         let (rooms, session) = (&self.parts.rooms, &client.session);
         session.begin_replay();
@@ -100,7 +101,7 @@ impl Gateway {
         }
     }
 
-    /// Gives a client what it has missed, and then what has waited meanwhile.
+    /// Sends a client the events that it missed, then the live events that were held meanwhile.
     pub(super) async fn bring_back(&self, client: &Arc<Client>, mut returned: Returned) {
         let session = &client.session;
         let until = Instant::now() + PATIENCE;
@@ -118,7 +119,7 @@ impl Gateway {
             Release::Closed => true,
         };
         if !(whole && released) {
-            // It knows how far it is, and comes back once more.
+            // The client knows its offset, so it can reconnect and try once more.
             self.parts.recovery.note_failed(session.namespace());
             session.close(Close::Transport);
         }
@@ -130,7 +131,8 @@ impl Gateway {
         }
         let recovery = &self.parts.recovery;
         let hearing = recovery.hearing()();
-        // What is appended from here on arrives live, or the client would have a gap between what it is shown and what follows.
+        // Wait until this node is subscribed to the rooms. Else an event published now could arrive neither in the
+        // history that was read nor live.
         for cursor in &returned.cursors {
             if !self.rooms().settled(session.namespace(), &cursor.room).await {
                 return false;
@@ -142,7 +144,7 @@ impl Gateway {
         }
     }
 
-    /// False when the client is too slow, or gone.
+    /// Sends missed events. Returns false when the client is too slow or gone.
     async fn give(&self, session: &Session, missed: &[Missed], until: Instant) -> bool {
         let mut given = 0;
         for event in missed {

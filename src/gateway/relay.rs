@@ -1,4 +1,4 @@
-//! What a client's event sends on to others.
+//! Sends a client's event on to other clients.
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -15,10 +15,10 @@ use crate::publish::{Origin, Outgoing};
 use crate::room::{socket_room, user_room};
 use crate::session::{RoomName, Undo};
 
-/// The longest user or socket id that an event may be addressed to.
+/// Maximum length of a user or socket id that an event is addressed to, in bytes.
 const MAX_ADDRESS_BYTES: usize = 256;
 
-/// A relay whose recipients are known and permitted.
+/// A relay whose recipients are known, and to whom the client may send.
 pub(super) struct PlannedRelay<'a> {
     relay: &'a Relay,
     rooms: Option<Vec<RoomName>>,
@@ -72,7 +72,8 @@ impl Gateway {
     /// Sends a planned relay.
     pub(super) async fn relay(&self, turn: &Turn<'_>, planned: PlannedRelay<'_>, scope: &Scope<'_>) {
         let session = &turn.client.session;
-        // Without a room there is nobody; an empty list would mean everybody.
+        // The event has no recipients. An empty list of rooms must not be published: it would mean the whole
+        // namespace.
         if planned.rooms.as_ref().is_some_and(Vec::is_empty) {
             return;
         }
@@ -103,7 +104,8 @@ impl Gateway {
             .is_some_and(|every| !turn.client.session.pass_throttle(&turn.def.name, &place.name, every, now))
     }
 
-    /// Keeps what is to be said when the client leaves without saying it, or forgets it now that it was said.
+    /// Stores the undo event that is published if the client leaves without sending it. When this event is itself the
+    /// undo, forgets the stored one.
     fn note_undo(&self, turn: &Turn<'_>, planned: &PlannedRelay<'_>, place: &Place, scope: &Scope<'_>) {
         let session = &turn.client.session;
         if let Some(name) = &turn.def.undo {
@@ -122,12 +124,13 @@ impl Gateway {
     }
 }
 
-/// The event that a relay sends; `None` when it cannot be encoded, which a checked contract does not do.
+/// The event that a relay sends. `None` when it cannot be encoded, which cannot happen with a checked contract.
 fn relay_event(relay: &Relay, turn: &Turn<'_>, scope: &Scope<'_>) -> Option<Event> {
     encode(&relay.event, &relay.data, Some(turn), scope)
 }
 
-/// An event with data of the contract's choice. Attachments stay as long as a placeholder for them is left.
+/// Encodes an event with the data that the contract asks for. Attachments are kept as long as a placeholder names
+/// them.
 pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scope: &Scope<'_>) -> Option<Event> {
     let event = turn.map(|turn| turn.event);
     let encoded = match data {
@@ -153,8 +156,8 @@ pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scop
     }
 }
 
-/// Whether a decoded value holds a number that may be written otherwise than it came, such as `1.50` or an integer of 30
-/// digits. Every other number is written as it came.
+/// Whether a decoded value holds a number that could be written differently from how it came, such as `1.50` or an
+/// integer of 30 digits.
 fn has_fractions(value: &Value) -> bool {
     match value {
         Value::Number(number) => number.is_f64(),
@@ -164,7 +167,7 @@ fn has_fractions(value: &Value) -> bool {
     }
 }
 
-/// The payload with members of the contract's. What the client wrote stays as it is.
+/// The payload with the contract's members added. The client's own members are copied as text.
 fn with_members(turn: &Turn<'_>, add: Map<String, Value>, scope: &Scope<'_>) -> Option<Box<RawValue>> {
     let args = turn.event.args().ok()?;
     let payload = turn.def.payload.raw(&args, scope.payload)?;

@@ -1,16 +1,18 @@
-//! Joining a room that has a history: what a client is shown first, without a gap or a copy before the live events.
+//! Joins a room that has a history: the client gets the history first, then the live events, without a gap or a
+//! duplicate.
 //!
 //! ```text
-//! begin_replay   every live event of the session waits from here on
-//! join           live events of the room come in, and wait
-//! settled        Redis has confirmed that those of other nodes do
-//! read           the join takes effect here: what is older is history, what is newer is live
-//! send           what the contract lets a joining client see
-//! end_replay     what waited and was not shown follows, in order
+//! begin_replay   from here on, live events of the session are held
+//! join           live events of the room arrive, and are held
+//! settled        Redis has confirmed that live events of other nodes arrive too
+//! read           the join takes effect here: older events are history, newer ones are live
+//! send           the part of the history that the contract shows
+//! end_replay     the held events that were not sent above follow, in order
 //! ```
 //!
-//! This is without a gap because an event that is appended after the read reaches this node's sessions live: between the
-//! join and the read it is waited until Redis has confirmed that the room's events arrive here ([`Rooms::settled`]).
+//! There is no gap, because an event that is appended after the read reaches this node's sessions live: between the
+//! join and the read, the node waits until Redis has confirmed that the room's events arrive here
+//! ([`Rooms::settled`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,33 +28,33 @@ use crate::room::Rooms;
 use crate::session::trail::Point;
 use crate::session::{Release, Replayed, RoomName, SendError, Session};
 
-/// How long a client may take for each page of a history; one that takes longer is not shown the rest.
+/// How long a client may take for each page of a history. A client that takes longer is not sent the rest.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How soon a full queue is tried again.
+/// How soon sending is tried again after the client's write queue was full.
 pub(super) const RETRY: Duration = Duration::from_millis(10);
 
-/// What came of a join.
+/// The result of a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
     /// False when the client was in the room already, or is gone.
     pub new: bool,
-    /// What it was shown; `None` where the contract shows nothing.
+    /// Which part of the history the client was sent; `None` where the contract shows nothing.
     pub replay: Option<ReplayOutcome>,
 }
 
-/// What a joining client was shown.
+/// Which part of a room's history a joining client was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayOutcome {
     /// The room.
     pub room: RoomName,
     /// The history's epoch; 0 when the room has none, or it could not be read.
     pub epoch: u64,
-    /// The newest event when the client joined: live events follow from here.
+    /// The offset of the newest event at the time of the join. Live events follow it.
     pub offset: u64,
-    /// Whether the client can be sure to have all that the contract, and its `since`, ask for.
+    /// Whether the client has everything that the contract, and its `since`, ask for.
     pub complete: bool,
-    /// How many events it was shown.
+    /// How many events the client was sent.
     pub replayed: usize,
 }
 
@@ -69,10 +71,11 @@ impl ReplayOutcome {
     }
 }
 
-/// Joins a room and shows the client what the room's contract says, before any newer live event.
+/// Joins a room and sends the client the part of its history that the contract shows, before any newer live event.
 ///
-/// `since` is the place that the client names (`payload.since`). Joining again shows it again, because the client asked
-/// for it. While the history cannot be read the join is done without it, and said to be incomplete.
+/// `since` is the offset that the client names (`payload.since`). Joining again sends the history again, because the
+/// client asked for it. While the history cannot be read, the client joins without it and is told that it is
+/// incomplete.
 pub async fn join_with_replay(
     rooms: &Rooms,
     history: &History,
@@ -102,7 +105,7 @@ pub async fn join_with_replay(
             outcome.replayed = showing.sent;
             let held_sent = hold.end(shown(&newest, first), Instant::now() + PATIENCE).await;
             match (heard, held_sent) {
-                // What follows may be missing.
+                // Live events of other nodes may be missing, because Redis has not confirmed the subscription.
                 (false, _) => Some("unavailable"),
                 (true, false) => Some("slow"),
                 (true, true) => why,
@@ -118,13 +121,13 @@ pub async fn join_with_replay(
     if let (false, Some(name)) = (outcome.complete, &policy.incomplete)
         && let Ok(event) = Event::encode(name, &[outcome.to_json()])
     {
-        // One whose queue stays full has been waited for already.
+        // A failure is ignored: the queue has already been full for as long as a client may take.
         let _ = send_patiently(session, &event, &[], Instant::now() + PATIENCE).await;
     }
     Joined { new, replay: Some(outcome) }
 }
 
-/// The history of a room on its way to a client. Live events wait meanwhile.
+/// Sends a room's history to a client. Live events are held meanwhile.
 struct Showing<'a> {
     session: &'a Session,
     history: &'a History,
@@ -134,8 +137,8 @@ struct Showing<'a> {
 }
 
 impl Showing<'_> {
-    /// Sends everything from `first` on, oldest first, where `newest` is the last page of it. Returns why that was not all
-    /// that the client may expect, if it was not.
+    /// Sends all events from offset `first` on, oldest first. `newest` is the last page of them. Returns the reason if
+    /// the client did not get everything it may expect.
     async fn show(&mut self, query: Query, newest: &Page, first: u64) -> Option<&'static str> {
         let oldest = newest.oldest().unwrap_or(newest.last_offset + 1);
         let why = if first < oldest {
@@ -146,11 +149,12 @@ impl Showing<'_> {
         if why == Some(SLOW) {
             return why;
         }
-        // The newest page is read newest first.
+        // The newest page is sorted newest first, so it is sent in reverse.
         self.send(newest.events.iter().rev()).await.err().or(why)
     }
 
-    /// Sends the pages before the newest, which begins at `oldest`. What is trimmed meanwhile is missing.
+    /// Sends the pages before the newest one, which begins at offset `oldest`. Events that are trimmed meanwhile are
+    /// missing.
     async fn show_earlier(&mut self, since: Option<Since>, first: u64, oldest: u64) -> Option<&'static str> {
         let mut next = first;
         let mut why = None;
@@ -186,10 +190,10 @@ impl Showing<'_> {
     }
 }
 
-/// The client did not take what it was shown in time.
+/// The reason when the client did not read the history in time.
 const SLOW: &str = "slow";
 
-/// Queues an event, and waits while the queue is full.
+/// Queues an event. Waits while the client's write queue is full, at most until `until`.
 async fn send_patiently(session: &Session, event: &Event, stamps: &[Stamp], until: Instant) -> Result<(), SendError> {
     loop {
         match session.send_placed(event, stamps) {
@@ -199,19 +203,21 @@ async fn send_patiently(session: &Session, event: &Event, stamps: &[Stamp], unti
     }
 }
 
-/// A client that is cut off while it is shown the history is owed the rest when it comes back.
+/// Notes the offset before the first event of the history. A client that is cut off while it is sent the history gets
+/// the rest when it recovers its session.
 fn begin_trail(session: &Session, room: &RoomName, newest: &Page, first: u64) {
     if let Some(trail) = session.trail() {
         trail.begin(room, Point { epoch: newest.epoch, offset: first - 1 });
     }
 }
 
-/// What the session need not be sent live; `None` when the room has no history.
+/// The offsets that the session has been sent, so that they are not sent again live. `None` when the room has no
+/// history.
 fn shown(newest: &Page, first: u64) -> Option<Replayed> {
     (newest.epoch != 0).then_some(Replayed { epoch: newest.epoch, first, last: newest.last_offset })
 }
 
-/// Live events wait as long as this lives.
+/// Holds back the session's live events as long as this value exists.
 struct Hold<'a> {
     session: &'a Session,
     room: &'a RoomName,
@@ -224,8 +230,8 @@ impl<'a> Hold<'a> {
         Self { session, room, ended: false }
     }
 
-    /// Lets live events pass, those that waited first. False when the client was too slow, or too much
-    /// came meanwhile, and some were dropped.
+    /// Releases the live events, the held ones first. Returns false when some were dropped, because the client was too
+    /// slow or too many were held.
     async fn end(mut self, shown: Option<Replayed>, until: Instant) -> bool {
         self.ended = true;
         let mut release = self.session.end_replay(self.room, shown);
@@ -241,7 +247,7 @@ impl<'a> Hold<'a> {
     }
 }
 
-// The join was given up half-way: nothing waits for ever.
+// The join was abandoned half-way: release the held events, so that they do not wait forever.
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         if !self.ended && self.session.end_replay(self.room, None) == Release::Blocked {

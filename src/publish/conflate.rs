@@ -1,4 +1,4 @@
-//! Events that a contract throttles: the newest at the declared rate, and never after what ends them.
+//! Throttled events of a contract: sends the newest one at the declared rate, and none after the event that ends them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
 use crate::throttle::{Due, Offer, ThrottleKey, scope};
 
-/// An event that waits for its time, as it is kept.
+/// A throttled event that waits for its time, as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Held {
     contract: String,
@@ -26,13 +26,14 @@ struct Held {
     attachments: Vec<Bytes>,
     rooms: Vec<RoomName>,
     volatile: bool,
-    /// An emitter or a server of Node.js has sent it. Not written otherwise, so that earlier versions can read it.
+    /// True when an emitter or a Node.js server sent the event. Left out when false, so that earlier versions can read
+    /// the entry.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     foreign: bool,
 }
 
 impl Publisher {
-    /// Sends the event now, or keeps it as the newest and sends it when its time has come.
+    /// Sends the event now, or stores it as the newest one, which is sent when the throttle's time has passed.
     pub(super) async fn conflate(
         self: &Arc<Self>,
         contract: &Contract,
@@ -60,13 +61,14 @@ impl Publisher {
         }
     }
 
-    /// Sends what is held in the event's rooms first; the event itself then counts as their end.
+    /// First sends the events that are held for the rooms of `outgoing`. Then `outgoing` ends them: none of them is
+    /// delivered after it.
     pub(super) async fn flush(self: &Arc<Self>, contract: &Contract, outgoing: &mut Outgoing) {
         let throttled: Vec<Arc<str>> = throttled(contract).map(|def| def.name.as_str().into()).collect();
         if throttled.is_empty() {
             return;
         }
-        // Nothing is throttled in a client's own room.
+        // A client's own room has no throttles.
         let rooms: Vec<RoomName> = outgoing.rooms.iter().filter(|room| !is_socket_room(room)).cloned().collect();
         for room in rooms {
             let scope = scope(&outgoing.namespace, &room);
@@ -74,14 +76,15 @@ impl Publisher {
             for (value, number) in closing.held {
                 self.send_held(&scope, &value, number).await;
             }
-            // One room orders the event: the first, as for the events that it ends.
+            // The event has one place in the order: that of its first room.
             if outgoing.order.is_none() {
                 outgoing.order = Some(Order { scope, number: closing.number, closes: true });
             }
         }
     }
 
-    /// Sends what this node holds, before its time: it leaves, and nobody else has its timers.
+    /// Sends all events that this node holds, before their time. Called when the node leaves, because only this node
+    /// has their timers.
     pub async fn say_held(self: &Arc<Self>) {
         let keys: Vec<ThrottleKey> = self.timers.lock().expect("no panic while held").iter().cloned().collect();
         for key in keys {
@@ -92,7 +95,7 @@ impl Publisher {
         }
     }
 
-    /// One timer for each key: it ends when nothing is held any more.
+    /// Starts the timer of a key, unless it is running. The timer ends when nothing is held for the key.
     fn schedule(self: &Arc<Self>, key: ThrottleKey, every: Duration, wait: Duration) {
         if !self.timers.lock().expect("no panic while held").insert(key.clone()) {
             return;
@@ -101,7 +104,8 @@ impl Publisher {
         tokio::spawn(async move {
             publisher.release(&key, every, wait).await;
             publisher.timers.lock().expect("no panic while held").remove(&key);
-            // What was held between the last look and the removal has no timer of its own.
+            // An event that was stored after the last look and before the timer was removed started no timer. Look
+            // once more.
             publisher.release(&key, every, Duration::ZERO).await;
         });
     }

@@ -1,4 +1,4 @@
-//! Events that a contract describes, published by backends and hooks.
+//! Publishes events that a contract describes, for backends and hooks.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,12 +17,12 @@ use crate::event::Event;
 use crate::session::RoomName;
 use crate::user::User;
 
-/// A publish by contract and event name.
+/// A request to publish an event of a contract, by names.
 #[derive(Debug)]
 pub struct ContractPublish {
     /// The contract's name.
     pub contract: String,
-    /// One of its server events.
+    /// The name of one of the contract's server events.
     pub event: String,
     /// The payload, undecoded. `None`: the event has no argument.
     pub data: Option<Box<RawValue>>,
@@ -30,7 +30,7 @@ pub struct ContractPublish {
     pub params: Value,
 }
 
-/// A publish that its contract has accepted: filled in, encoded, with its rooms. Only [`Publisher::plan`] makes one.
+/// A publish that its contract has accepted: filled in, encoded, with its rooms. Only [`Publisher::plan`] creates one.
 #[derive(Debug)]
 pub struct PlannedPublish {
     contract: Arc<Contract>,
@@ -41,7 +41,7 @@ pub struct PlannedPublish {
 impl Publisher {
     /// Validates, routes, fills in and publishes an event of a contract, and waits for Redis to take it.
     ///
-    /// Local clients have it queued when this returns; other nodes get it at most once.
+    /// When this returns, the event is queued for local clients. Other nodes get it at most once.
     ///
     /// # Errors
     /// [`Code::NotFound`] and [`Code::UnknownEvent`] for names that no contract has, [`Code::InvalidPayload`] and
@@ -70,7 +70,7 @@ impl Publisher {
         Ok(PlannedPublish { contract: contract.clone(), def: def.clone(), outgoing })
     }
 
-    /// Publishes what was planned, and waits for Redis to take it.
+    /// Publishes a planned event, and waits for Redis to take it.
     pub async fn publish(self: &Arc<Self>, planned: PlannedPublish, origin: Origin) -> Published {
         let PlannedPublish { contract, def, mut outgoing } = planned;
         if let Some(throttle) = &def.throttle {
@@ -85,7 +85,7 @@ impl Publisher {
     }
 }
 
-/// Checks and routes a publish. The payload is parsed only if the contract asks for it, and encoded again only if
+/// Checks and routes a publish. Parses the payload only if the contract asks about it, and encodes it again only if
 /// something was filled in.
 fn prepare(
     namespace: &Namespace,
@@ -124,13 +124,14 @@ fn prepare(
     })
 }
 
-/// Fill-ins only ever add members.
+/// The number of top-level members. Comparing it before and after shows whether something was filled in, because
+/// filling in only adds members.
 fn count_members(value: &Value) -> Option<usize> {
     value.as_object().map(serde_json::Map::len)
 }
 
-/// The names of an event's rooms, each once. None when the contract says that it goes to everyone; else at least one: an
-/// event of which no room is left reaches nobody, which is a mistake of the publisher, and never everybody.
+/// The names of an event's rooms, each once. Empty when the contract sends the event to everyone. When the contract
+/// names rooms and all of them were left out, the publish is refused, so that it never reaches everyone by mistake.
 fn rooms_of(
     namespace: &Namespace,
     contract: &Contract,
@@ -160,7 +161,7 @@ fn rooms_of(
     Ok(rooms)
 }
 
-/// What a client or backend is told of a room that cannot be named.
+/// The refusal that a client or backend gets when a room's name cannot be made.
 pub fn room_refusal(key: &str, error: &RoomNameError) -> Refusal {
     Refusal::new(Code::InvalidRoom, format!("the room {key:?} cannot be named: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Delivery by the index alone: every session is sent to through its link.
+//! Delivers by the room index alone: each session is sent to through its link.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::room::Rooms;
 use crate::session::SendError;
 use crate::telemetry::metrics::Metrics;
 
-/// A carrier for one node, without an engine's own rooms: what tests and lean engines use.
+/// A carrier for one node that uses no rooms of an engine. Tests and simple engines use it.
 pub struct Direct {
     rooms: Arc<Rooms>,
     guard: OrderGuard,
@@ -16,7 +16,7 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// A carrier over this index.
+    /// A carrier that uses this index.
     pub fn new(rooms: Arc<Rooms>, metrics: Arc<Metrics>) -> Self {
         Self { rooms, guard: OrderGuard::default(), metrics }
     }

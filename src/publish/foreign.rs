@@ -1,7 +1,7 @@
-//! What a Socket.IO emitter, or a server of Node.js, has sent: every node of the cluster has it.
+//! Events that a Socket.IO emitter or a Node.js server sent through Redis: every node of the cluster receives them.
 //!
-//! What no rule is about is delivered by every node to its own clients. What a contract has rules for, one node
-//! publishes, as if a backend had.
+//! If no rule of a contract concerns an event, every node delivers it to its own clients. If a contract has rules for
+//! the event, exactly one node publishes it, as if a backend had sent it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,24 +43,26 @@ fn has_rules(def: &ServerEvent) -> bool {
 }
 
 impl Publisher {
-    /// Whether some event could need to be published by one node.
+    /// Whether some foreign event could need exactly one node to publish it.
     pub fn has_rules(&self) -> bool {
         !self.recorded.is_empty() || !self.ruled.0.is_empty()
     }
 
-    /// Whether one node must publish an event, because a contract has rules for it, or one of its rooms keeps a history.
+    /// Whether exactly one node must publish this event, because a contract has rules for it or one of its rooms keeps
+    /// a history.
     pub fn is_for_one(&self, outgoing: &Outgoing) -> bool {
         let recovery = self.recovering.get(&outgoing.namespace).copied();
         self.rule_of(outgoing).is_some() || !self.kept(outgoing, Story::Goes, recovery).is_empty()
     }
 
-    /// Delivers an event that every node has to the clients of this node.
+    /// Delivers an event that every node has received to the clients of this node.
     pub fn deliver_foreign(&self, outgoing: &Outgoing) -> Carried {
         self.parts.metrics.events_published_total.with_label_values(&[PLAIN, PLAIN, Origin::Emitter.as_str()]).inc();
         self.parts.carrier.deliver(outgoing)
     }
 
-    /// Publishes an event to the rooms that its sender names, with everything that the contract says of it.
+    /// Publishes an event to the rooms that its sender named, and applies everything that the contract says of the
+    /// event.
     ///
     /// # Errors
     /// [`Code::InvalidPayload`] when the contract refuses the payload. Nothing was sent then.
@@ -86,7 +88,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// The contract that the event is of: one that has its name, and one of its rooms.
+    /// The server event whose rules apply: one of this name, whose contract has one of the rooms that the event goes to.
+    /// For an event to the whole namespace, one that goes to everyone.
     fn rule_of(&self, outgoing: &Outgoing) -> Option<&Rule> {
         let rules = self.ruled.0.get(&outgoing.namespace)?.get(outgoing.event.name())?;
         let namespace = self.namespaces.get(&outgoing.namespace)?;
@@ -100,7 +103,7 @@ impl Publisher {
     }
 }
 
-/// Fills in and checks the first argument, which is the payload; others pass.
+/// Fills in and checks the first argument, which is the payload. Other arguments pass unchanged.
 fn accept(def: &ServerEvent, event: Event) -> Result<Event, Refusal> {
     if def.schema.is_none() && def.fill.is_none() {
         return Ok(event);

@@ -1,4 +1,4 @@
-//! Plain Socket.IO emits, for what no contract describes.
+//! Plain Socket.IO emits: events that no contract describes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::room::{RESERVED_PREFIX, socket_room, user_room};
 
-/// At most so many rooms, users, sockets and exceptions together in one emit.
+/// Maximum number of rooms, users, sockets and exceptions together in one emit.
 pub const MAX_TARGETS: usize = 4000;
 
-/// Names that the official client refuses to emit and treats as its own.
+/// Event names that Socket.IO reserves: the official client refuses to emit them.
 const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// An emit to rooms, users and sockets of a namespace; to all of it when none is named.
+/// An emit to rooms, users and sockets of a namespace. If none is named, the emit goes to the whole namespace.
 #[derive(Debug)]
 pub struct PlainEmit {
     /// The namespace's path.
     pub namespace: String,
-    /// Rooms.
+    /// Names of rooms that get it.
     pub rooms: Vec<String>,
-    /// User ids.
+    /// Ids of users whose sockets get it.
     pub users: Vec<String>,
-    /// Socket ids.
+    /// Ids of sockets that get it.
     pub sockets: Vec<String>,
     /// Rooms and socket ids that do not get it.
     pub except: Vec<String>,
@@ -35,7 +35,7 @@ pub struct PlainEmit {
     pub event: String,
     /// Its arguments, undecoded.
     pub args: Vec<Box<RawValue>>,
-    /// Not for clients that take nothing now.
+    /// Skips clients that cannot be written to now.
     pub volatile: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The last step of every publish: into the histories of its rooms, then out.
+//! The last step of every publish: records the event in the histories of its rooms, then sends it.
 
 use super::{Carried, NotCarried, Origin, Outgoing, Publisher, Remote};
 use crate::contract::model::RecoveryPolicy;
@@ -7,20 +7,20 @@ use crate::history::Keeping;
 use crate::session::RoomName;
 use crate::session::trail::EVERYBODY;
 
-/// What a publish means for the rooms that it goes to.
+/// What a publish means for the histories of its rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Story {
-    /// It goes on.
+    /// The histories continue.
     Goes,
-    /// This event ends it.
+    /// The event is terminal: it ends the histories.
     Ends,
 }
 
 impl Publisher {
-    /// Records an event in its rooms' histories, then carries it.
+    /// Records an event in its rooms' histories, then sends it.
     ///
-    /// What cannot be recorded is counted by the history, and goes out live without a place in it. Without a history
-    /// this is done after one poll, unless very many clients get the event.
+    /// An event that cannot be recorded is counted by the history and sent live without an offset. In a namespace
+    /// without histories this completes at the first poll, unless very many clients get the event.
     pub(super) async fn deliver(
         &self,
         contract: &str,
@@ -37,7 +37,7 @@ impl Publisher {
         if recovery.is_some() {
             outgoing.event = outgoing.event.clone().with_mark(Mark::new(outgoing.except.clone()));
         }
-        // The turn lasts until the event's place among all others is fixed, so that the order of offsets is the order of deliveries.
+        // `recorded` is held until the event is sent, so that the order of offsets is the order of deliveries.
         let recorded = self.parts.history.record(&kept, &outgoing.event).await;
         if recorded.is_refused {
             let why = NotCarried::Full;
@@ -56,7 +56,7 @@ impl Publisher {
         }
         let (carried, _timer) = self.emit(outgoing, contract, origin);
         drop(recorded);
-        // Who goes on publishing does so once everybody has it: that bounds what waits.
+        // The publisher continues once all clients have the event queued. That bounds the number of waiting slices.
         carried.served().await
     }
 
@@ -65,7 +65,7 @@ impl Publisher {
             return Vec::new();
         }
         let Some(namespace) = self.namespaces.get(&outgoing.namespace) else { return Vec::new() };
-        // What may be lost while a client is there may be lost while it is not.
+        // A volatile event may be lost for a connected client, so it is not kept for a disconnected one either.
         let recovery = recovery.filter(|_| !outgoing.volatile);
         let everybody: [RoomName; 1] = [EVERYBODY.into()];
         let rooms = if outgoing.rooms.is_empty() { &everybody[..] } else { &outgoing.rooms };

@@ -1,18 +1,19 @@
-//! What clients send on to others.
+//! Publishes the events that clients send on to others.
 
 use super::record::Story;
 use super::{Carried, Origin, Outgoing, Publisher};
 
 impl Publisher {
-    /// Publishes what the gateway has permitted for a client. At most once, as Socket.IO has it.
+    /// Publishes an event that the gateway permitted for a client. Delivery is at most once, as in Socket.IO.
     ///
-    /// Done after one poll where no history is kept and not very many get it: a client's relays leave in the order of its
-    /// events.
+    /// Completes at the first poll, unless a room keeps a history or very many clients get the event. So a client's
+    /// relays are sent in the order of its events.
     pub async fn relay(&self, contract: &str, outgoing: &mut Outgoing, origin: Origin) -> Carried {
         self.deliver(contract, outgoing, origin, Story::Goes).await
     }
 
-    /// Publishes what a client that is gone would have said. Such events are notices, and not kept in histories.
+    /// Publishes an event on behalf of a client, such as an undo or presence event. These events are not kept in
+    /// histories.
     pub fn notice(&self, contract: &str, outgoing: &Outgoing) -> Carried {
         self.emit(outgoing, contract, Origin::Node).0
     }

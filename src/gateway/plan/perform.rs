@@ -1,4 +1,4 @@
-//! Does what was planned.
+//! Performs a plan.
 
 use super::super::Gateway;
 use super::super::call::HookAck;
@@ -8,24 +8,25 @@ use super::{More, Plan};
 use crate::contract::scope::Scope;
 use crate::publish::Origin;
 
-/// What was done, for the ack.
+/// What was performed, for the acknowledgement.
 #[derive(Default)]
 pub(in crate::gateway) struct Done {
     /// The rooms joined or left, in the contract's order.
     pub(in crate::gateway) rooms: Vec<String>,
-    /// What was shown of the histories of the rooms joined.
+    /// Which part of the history of each joined room was shown.
     pub(in crate::gateway) replays: Vec<ReplayOutcome>,
-    /// What a hook wants the ack to carry.
+    /// The acknowledgement that a hook's answer asks for.
     pub(in crate::gateway) ack: HookAck,
 }
 
 impl Gateway {
-    /// Does what was planned, in the order that `docs/contracts.md` gives.
+    /// Performs a plan, in the order that `docs/contracts.md` gives.
     pub(in crate::gateway) async fn perform(&self, turn: &Turn<'_>, scope: &Scope<'_>, plan: Plan<'_>) -> Done {
         let mut done = Done { rooms: plan.room_names(), ..Done::default() };
         let Plan { joins, leaves, relays, mut more } = plan;
         if let Some(more) = &more {
-            // The lane of the client admits one event at a time: what fitted fits.
+            // The metadata still fits: the client's lane handles one event at a time, so nothing has changed since the
+            // check.
             self.parts.rooms.merge_metadata(&turn.client.session, &more.metadata);
         }
         for permit in joins {
