@@ -1,8 +1,8 @@
-//! Who a client is: a token in, a [`User`] out.
+//! Authentication: verifies a client's token and returns a [`User`].
 //!
-//! Keys are in memory, so that a handshake is verified without waiting. Each key is bound to one algorithm as it is
-//! read, and a token is only ever verified by a key whose algorithm it names: what a header says chooses among keys,
-//! never how a key is used.
+//! Keys are held in memory, so a handshake is verified without waiting. Each key is bound to one algorithm when it is
+//! read, and verifies only tokens that name this algorithm. So a token's header selects a key, but never how the key
+//! is used.
 
 pub mod api_keys;
 mod capability;
@@ -38,31 +38,31 @@ use jwks::Jwks;
 use key::KeySet;
 use verify::Rules;
 
-/// Whether the keys of the configuration can be used, without a node.
+/// Checks that the keys of the configuration can be used. Needs no node.
 ///
 /// # Errors
-/// The first that cannot.
+/// The first key that cannot be used.
 pub fn check_keys(config: &config::Auth) -> Result<(), AuthSetupError> {
     KeySet::configured(&config.keys).map(drop)
 }
 
 /// Verifies tokens. Shared by every listener of the node.
 pub struct Authenticator {
-    /// Keys of the configuration, which never change.
+    /// The keys of the configuration, which never change.
     configured: KeySet,
-    /// Keys of the published set, replaced as a whole.
+    /// The keys of the published key set. A refresh replaces all of them at once.
     published: Arc<ArcSwap<KeySet>>,
     jwks: Option<Jwks>,
     rules: Rules,
     revocations: Arc<Revocations>,
     metrics: Arc<Metrics>,
-    /// How many were let in by their tokens.
+    /// Counts the clients that were authenticated.
     authenticated: OnceLock<IntCounter>,
 }
 
 impl Authenticator {
-    /// Reads the keys. A published set that cannot be fetched is no error: it is tried again, and until then
-    /// its tokens are refused.
+    /// Reads the keys. A published set that cannot be fetched is no error: fetching is repeated, and until it succeeds
+    /// the set's tokens are refused.
     ///
     /// # Errors
     /// A key of the configuration, or the file of a set, that cannot be used.
@@ -85,38 +85,39 @@ impl Authenticator {
         }))
     }
 
-    /// Whether any token could hold.
+    /// Whether any key exists or may be published. Without one, every token is refused.
     pub fn has_keys(&self) -> bool {
         self.jwks.is_some() || !self.configured.is_empty()
     }
 
-    /// Decides who a client is. The first source of the contract that has a token decides: a bad token is never
-    /// anonymous, and no later source is asked.
+    /// Authenticates a client. The first source of the contract that has a token decides: a client with an invalid
+    /// token is never anonymous, and later sources are not read.
     ///
     /// # Errors
-    /// Why the client is nobody.
+    /// Why the client is refused.
     pub fn authenticate(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
         let result = self.identify(policy, handshake);
         let counter = |label| self.metrics.authentications_total.with_label_values(&[label]);
         match &result {
             Ok(user) if user.anonymous => counter("anonymous").inc(),
-            // Looked up once: all others are seldom.
+            // This counter is looked up once, because it is the most frequent one.
             Ok(_) => self.authenticated.get_or_init(|| counter("ok")).inc(),
             Err(error) => counter(error.reason()).inc(),
         }
         result
     }
 
-    /// The same, but a token whose key is not known yet waits once for the published set to be fetched again,
-    /// at most as long as a fetch may take.
+    /// Like [`Authenticator::authenticate`]. If the token's key is not known, waits for a refresh of the published key
+    /// set and tries once more. The wait is at most as long as a fetch may take.
     ///
     /// # Errors
-    /// Why the client is nobody.
+    /// Why the client is refused.
     pub async fn authenticate_or_refresh(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
         let known = self.jwks.as_ref().map_or(0, Jwks::fetches);
         let first = self.authenticate(policy, handshake);
         match (&first, &self.jwks) {
-            // Boxed: few wait, and everybody's future has the place of what it might wait for.
+            // Boxed, because few handshakes wait here: inline, this future would enlarge the future of every
+            // handshake.
             (Err(AuthError::KeyUnknown), Some(jwks)) if Box::pin(jwks.is_newer_than(known)).await => {
                 self.authenticate(policy, handshake)
             }
@@ -135,27 +136,28 @@ impl Authenticator {
         }
     }
 
-    /// The user of a token, for handshakes and for tokens that replace an ending one.
+    /// Verifies a token and returns its user. Also used for a newer token that replaces an expiring one.
     ///
     /// # Errors
-    /// Why the token does not hold.
+    /// Why the token is not valid.
     pub fn user(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
         let claims = self.verify(token)?;
         if capability::is_capability(&claims) {
             return Err(AuthError::WrongUse);
         }
         let user = claims::user(&claims, token, policy)?;
-        // Whole seconds were compared; the moment at which sessions end is the same to the millisecond.
+        // The library compares whole seconds. This compares with the same ms at which the session will end.
         if self.ends_at(&user).is_some_and(|at| at <= SystemTime::now()) {
             return Err(AuthError::TokenExpired);
         }
         if self.is_revoked(&user) { Err(AuthError::Revoked) } else { Ok(user) }
     }
 
-    /// The same, but a token whose key is not known yet waits once for the published set to be fetched again.
+    /// Like [`Authenticator::user`]. If the token's key is not known, waits for a refresh of the published key set and
+    /// tries once more.
     ///
     /// # Errors
-    /// Why the token does not hold.
+    /// Why the token is not valid.
     pub async fn user_or_refresh(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
         let known = self.jwks.as_ref().map_or(0, Jwks::fetches);
         let first = self.user(token, policy);
@@ -165,22 +167,22 @@ impl Authenticator {
         }
     }
 
-    /// When a user's token no longer holds: its `exp`, and the leeway.
+    /// When a user's token stops being valid: its `exp` plus the leeway. `None` when it has no end.
     pub fn ends_at(&self, user: &User) -> Option<SystemTime> {
         user.expires_at?.checked_add(self.rules.leeway())
     }
 
-    /// Whether the user, or the token that said who it is, is revoked now.
+    /// Whether the user, or the token that identified the user, is revoked now.
     pub fn is_revoked(&self, user: &User) -> bool {
         self.revocations.refuse_user(user)
     }
 
-    /// What is revoked.
+    /// The revocations that this node knows.
     pub fn revocations(&self) -> &Arc<Revocations> {
         &self.revocations
     }
 
-    /// The claims of a token whose signature and times hold.
+    /// The claims of a token whose signature and times are valid.
     fn verify(&self, token: &str) -> Result<ClaimSet, AuthError> {
         let published = self.published.load();
         let result = verify::verify(token, &[&self.configured, &published], &self.rules);

@@ -1,7 +1,7 @@
-//! Who is connected, where, over the whole cluster: what introspection asks and what actions do.
+//! Reads and actions on the clients of the whole cluster: who is connected, and where.
 //!
-//! The HTTP API speaks to these traits; `presence` and `cluster` stand behind them. Every answer is one page, none of
-//! them waits for every node, and an answer that is not complete says which nodes are missing.
+//! The HTTP API uses these traits; `presence` and `cluster` implement them. Every answer is one page. No answer waits
+//! for every node; an incomplete answer lists the nodes that are missing.
 
 mod revocation;
 
@@ -16,19 +16,19 @@ pub use revocation::*;
 
 use crate::event::{Args, Event};
 
-/// Items of a page where the caller names no limit.
+/// Number of items on a page if the caller gives no limit.
 pub const DEFAULT_PAGE: usize = 100;
 
-/// At most so many items are in a page.
+/// Maximum number of items on a page.
 pub const MAX_PAGE: usize = 1000;
 
-/// Reads over the whole cluster. A namespace that no contract has is answered by the caller.
+/// Reads over the whole cluster. The caller must check that some contract has the namespace.
 pub trait Directory: Send + Sync {
     /// A page of the namespace's connections, in a stable order.
     fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>>;
 
-    /// The connections of this node for which most waits, or which were written to longest ago, at most `limit`. Those of
-    /// other nodes are missing, and the page says so.
+    /// The slowest connections of this node, at most `limit`. Connections of other nodes are not included, and the
+    /// page says so.
     fn slowest_connections<'a>(
         &'a self,
         namespace: &'a str,
@@ -42,7 +42,7 @@ pub trait Directory: Send + Sync {
     /// A page of the namespace's rooms, without the clients' own. `members` is empty here.
     fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<RoomInfo>>;
 
-    /// One room with the first page of its members; `None` when nobody is in it.
+    /// One room with the first page of its members; `None` when it has no members.
     fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> Answer<'a, Option<RoomInfo>>;
 
     /// A page of a room's members.
@@ -51,7 +51,7 @@ pub trait Directory: Send + Sync {
     /// A page of the users who are connected to the namespace.
     fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<UserInfo>>;
 
-    /// One user; `None` when not connected.
+    /// One user; `None` when the user has no connection.
     fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, Option<UserInfo>>;
 
     /// A page of a user's connections.
@@ -62,49 +62,51 @@ pub trait Directory: Send + Sync {
         page: PageRequest,
     ) -> Answer<'a, Page<ConnectionInfo>>;
 
-    /// How many are connected, in constant time.
+    /// Counts the connections, rooms and users of the cluster, in constant time.
     fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count>;
 }
 
-/// Acts on clients of the whole cluster: here at once, elsewhere when the other nodes have heard of it.
+/// Actions on clients of the whole cluster. They take effect on this node at once, and on the other nodes when they
+/// receive the request.
 pub trait Actions: Send + Sync {
-    /// Puts the selected clients into a room. No rule is asked: the backend has decided.
+    /// Puts the selected clients into a room. No rule is asked, because a backend decided this.
     fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done>;
 
     /// Takes the selected clients out of a room.
     fn leave<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done>;
 
-    /// Disconnects the selected clients. With `transport`, the whole connection is closed and the official client
-    /// returns by itself; without, the namespace is, and it does not.
+    /// Disconnects the selected clients. With `transport`, the whole connection is closed, and the official client
+    /// reconnects by itself. Without it, only the namespace is disconnected, and the official client does not
+    /// reconnect.
     fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> Answer<'a, Done>;
 
-    /// Sends the selected clients an event, and waits for what they say to it.
+    /// Sends the selected clients an event and collects their acknowledgements.
     fn ask<'a>(&'a self, question: Question) -> Answer<'a, Acknowledged>;
 }
 
-/// What the traits answer with.
+/// The future that the methods of these traits return.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
 
-/// Why a question has no answer.
+/// Why a request has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
-    /// Redis is away, and with it what the other nodes know.
+    /// Redis is unavailable, and so is what the other nodes wrote there.
     #[error("Redis is away, or refuses writes; what the other nodes know cannot be read")]
     Unavailable,
-    /// The cursor is not one that this API gave out.
+    /// The cursor was not issued for this list.
     #[error("the cursor is not one of this list")]
     Cursor,
-    /// As many revocations are kept as are permitted.
+    /// The maximum number of revocations is reached.
     #[error("{MAX_REVOCATIONS} revocations are kept already; take some back, or give them less time")]
     Full,
 }
 
-/// Which part of a list is wanted.
+/// Which part of a list is requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest {
-    /// At most so many items; 1 to [`MAX_PAGE`].
+    /// Maximum number of items; 1 to [`MAX_PAGE`].
     pub limit: usize,
-    /// `next` of the page before.
+    /// `next` of the page before. `None`: the first page.
     pub cursor: Option<String>,
 }
 
@@ -166,7 +168,7 @@ pub struct Pace {
     pub last_write_at: Option<SystemTime>,
 }
 
-/// By what slow clients are found.
+/// The measures by which slow clients are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slowness {
     /// Most bytes first.
@@ -175,15 +177,15 @@ pub enum Slowness {
     QueuedPackets,
     /// Most dropped events first.
     Dropped,
-    /// The longest time since the last write first, of connections that something waits for; the others last.
+    /// The longest time since the last write first, among connections that have data waiting. The others come last.
     LastWriteAt,
 }
 
 impl Slowness {
-    /// The words of the API; the first means no order by slowness.
+    /// The words of the API. The first one means that the list is not sorted by slowness.
     pub const WORDS: &'static [&'static str] = &["none", "queuedBytes", "queuedPackets", "dropped", "lastWriteAt"];
 
-    /// What a word of the API means.
+    /// The measure that a word of the API names.
     pub fn parse(word: &str) -> Option<Self> {
         match word {
             "queuedBytes" => Some(Self::QueuedBytes),
@@ -271,7 +273,7 @@ pub struct Count {
     pub missing_nodes: Vec<String>,
 }
 
-/// Which clients an action concerns: all that any member names.
+/// Which clients an action concerns. A client is selected if any list names it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// The namespace's path.
@@ -284,47 +286,47 @@ pub struct Selection {
     pub rooms: Vec<String>,
 }
 
-/// An event that clients are to acknowledge.
+/// An event that clients are asked to acknowledge.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// Who is asked.
+    /// The clients that are asked.
     pub selection: Selection,
-    /// What they are sent.
+    /// The event that they are sent.
     pub event: Event,
-    /// How long they have.
+    /// How long the clients have to acknowledge.
     pub patience: Duration,
 }
 
-/// What clients have said to an event.
+/// The acknowledgements of an event.
 #[derive(Debug, Clone, Default)]
 pub struct Acknowledged {
     /// Clients that the event was queued for.
     pub asked: usize,
-    /// Clients that were meant, and not asked: they are too many, gone, or do not read.
+    /// Clients that were selected but not asked: they are too many, gone, or do not read.
     pub not_asked: usize,
-    /// Clients whose acknowledgements were too large together.
+    /// Clients whose acknowledgements were dropped, because all of them together were too large.
     pub too_large: usize,
-    /// What they said, in no order.
+    /// The acknowledgements, in no order.
     pub said: Vec<Acknowledgement>,
     /// Whether the other nodes were told.
     pub remote: Told,
-    /// Other nodes that are known, and did not answer in time: what their clients say is not known.
+    /// Known nodes that did not answer in time. The answers of their clients are missing.
     pub missing_nodes: Vec<String>,
-    /// Servers of Node.js that did not answer in time.
+    /// Number of Node.js servers that did not answer in time.
     pub missing_servers: usize,
 }
 
-/// What a client has said.
+/// A client's acknowledgement.
 #[derive(Debug, Clone)]
 pub struct Acknowledgement {
-    /// The client's Socket.IO id; a server of Node.js does not tell it.
+    /// The client's Socket.IO id; `None` for a client of a Node.js server, which does not tell it.
     pub socket_id: Option<String>,
     /// The arguments.
     pub args: Args,
 }
 
 impl Acknowledged {
-    /// Adds what clients of another node have said.
+    /// Adds the acknowledgements that another node collected.
     pub fn add(&mut self, other: Self) {
         self.asked += other.asked;
         self.not_asked += other.not_asked;
@@ -334,10 +336,10 @@ impl Acknowledged {
     }
 }
 
-/// What became of an action.
+/// The result of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
-    /// Clients of this node that it concerned.
+    /// Clients of this node that the action concerned.
     pub local: usize,
     /// Whether the other nodes were told.
     pub remote: Told,
@@ -346,17 +348,17 @@ pub struct Done {
 /// Whether the other nodes were told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Told {
-    /// There are none: this node runs on the in-memory adapter.
+    /// There are no other nodes: this node runs on the in-memory adapter.
     #[default]
     Alone,
-    /// Redis has taken it; the other nodes act on it as they receive it, at most once.
+    /// Redis has taken the request. The other nodes receive it at most once, and act on it then.
     Carried,
-    /// It was not handed over, for this reason (a label as in metrics).
+    /// The request was not sent, for this reason (a label as in metrics).
     NotCarried(&'static str),
 }
 
-/// ISO 8601 in UTC with milliseconds. What lies outside the years 1970 to 9999 (no clock of ours, but perhaps what was
-/// read from Redis) becomes the nearest of them.
+/// ISO 8601 in UTC with milliseconds. A time outside the years 1970 to 9999, which may have been read from Redis,
+/// becomes the nearest time within them.
 pub fn iso8601(at: SystemTime) -> String {
     let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_millis(at.clamp(SystemTime::UNIX_EPOCH, latest)).to_string()
@@ -376,7 +378,7 @@ fn iso_option<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S
 // === impl Page ===
 
 impl<T> Page<T> {
-    /// The last page, complete.
+    /// A page that is the last one and complete.
     pub fn complete(items: Vec<T>) -> Self {
         Self { items, next: None, partial: false, missing_nodes: Vec::new() }
     }

@@ -10,10 +10,10 @@
 //! notice → outbox (memory or Redis, bounded) → courier, one at a time, until 2xx
 //! ```
 //!
-//! Guarantees: a call lasts no longer than its time-out; one that its contract does not call idempotent is sent at
-//! most once; a notice is delivered at least once as long as its outbox keeps it. Order: notices of a hook in the order
-//! of their arrival; calls in the order in which their futures are first polled, `concurrency` at a time, so whoever
-//! needs an order waits for each answer.
+//! A call lasts no longer than its time-out. A call that its contract does not declare idempotent is sent at most
+//! once. A notice is delivered at least once, as long as its outbox keeps it. Notices of a hook are delivered in the
+//! order in which they arrived in the outbox. Calls start in the order in which their futures are first polled, at most
+//! `concurrency` at a time; a caller that needs an order waits for each answer.
 
 pub mod outbox;
 
@@ -45,7 +45,7 @@ pub use outbox::Notices;
 pub use request::{CONTENT_TYPE, Caller, HookKind, HookRequest};
 pub use signature::{ID_HEADER, SIGNATURE_HEADER, Signer};
 
-/// Every hook of the configuration.
+/// All hooks of the configuration, ready to be called.
 pub struct Hooks {
     node: Arc<str>,
     backends: HashMap<String, Arc<Backend>>,
@@ -53,7 +53,7 @@ pub struct Hooks {
     metrics: Arc<Metrics>,
 }
 
-/// What a remembered decision was about.
+/// The question that a remembered decision answers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Question {
     hook: String,
@@ -66,7 +66,7 @@ struct Question {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Who {
     User(Arc<str>),
-    // Anonymous users have nothing in common but that.
+    // An anonymous user is identified by the socket, because all anonymous users have the same empty id.
     Socket(String),
 }
 
@@ -99,13 +99,13 @@ impl Hooks {
         self.backends.keys().map(String::as_str)
     }
 
-    /// Calls a hook and waits for its answer, at most for the time-out of the request or else of the hook.
+    /// Calls a hook and waits for its answer. The time-out is that of the request, or else that of the hook.
     ///
-    /// Dropping the future gives the slot back and abandons the call, which the backend may have got.
+    /// Dropping the future gives its slot back and abandons the call. The backend may have received it nevertheless.
     ///
     /// # Errors
-    /// [`HookError::Refused`] is the backend's no; any other says why there is no answer. All of them turn into a
-    /// [`Refusal`](crate::error::Refusal) for the client.
+    /// [`HookError::Refused`] when the backend refuses; any other variant says why there is no answer. Each converts
+    /// to a [`Refusal`](crate::error::Refusal) for the client.
     pub async fn call(&self, hook: &str, request: HookRequest) -> Result<HookAnswer, HookError> {
         let backend = self.backends.get(hook).ok_or_else(|| HookError::Unknown(hook.to_owned()))?;
         let span = request.span(hook);
@@ -115,11 +115,11 @@ impl Hooks {
         answer.map_err(|error| error.about(request.kind))
     }
 
-    /// Asks whether a client may join a room, or remembers the last answer for this user and room.
+    /// Asks whether a client may join a room, or returns the remembered answer for this user and room.
     ///
-    /// An answer is remembered, yes or no, for the `ttl` that the backend gave with it. A remembered yes is an empty
-    /// [`HookAnswer`]. A yes that asks for more is remembered by [`Hooks::remember`], when that has been done: until then
-    /// the backend is asked again.
+    /// An answer, yes or no, is remembered for the `ttl` that the backend gave with it. A remembered yes is an empty
+    /// [`HookAnswer`]. A yes that asks for more is remembered by [`Hooks::remember`] once that has been performed;
+    /// until then the backend is asked again.
     ///
     /// # Errors
     /// As [`Hooks::call`].
@@ -147,14 +147,14 @@ impl Hooks {
         answer
     }
 
-    /// Remembers a yes now that what it asks for has been done.
+    /// Remembers a yes, now that everything else it asks for has been performed.
     pub fn remember(&self, answer: &mut HookAnswer) {
         if let Some((question, ttl)) = answer.unremembered.take().map(|kept| *kept) {
             self.decisions.put(question, Ok(()), ttl);
         }
     }
 
-    /// Forgets what join hooks have said of this user, so that they are asked again.
+    /// Forgets all remembered join decisions about this user, so that the hooks are asked again.
     pub fn forget(&self, user_id: &str) {
         self.decisions.retain(|question| !matches!(&question.who, Who::User(id) if **id == *user_id));
     }

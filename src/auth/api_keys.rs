@@ -1,35 +1,35 @@
-//! Keys of backends and operators.
+//! The API keys of backends and operators.
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::config;
 
-/// Stands for every contract, and for what no contract describes.
+/// Stands for every contract, and for events that no contract describes.
 const ALL: &str = "*";
 
-/// A key that was presented and is known.
+/// A known API key, found by the secret that was presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
-    /// Who holds it.
+    /// The name of the key's holder.
     pub name: String,
-    /// The contracts that it may publish to; `*`: all, and plain emits.
+    /// The contracts that the key may publish to. `*` means all contracts, and plain emits.
     pub contracts: Vec<String>,
 }
 
 impl ApiKey {
-    /// Whether it may publish to a contract and read of it.
+    /// Whether the key may publish to a contract, and read from it.
     pub fn permits(&self, contract: &str) -> bool {
         self.permits_everything() || self.contracts.iter().any(|known| known == contract)
     }
 
-    /// Whether it may do what no contract describes.
+    /// Whether the key may also do what no contract describes, such as plain emits.
     pub fn permits_everything(&self) -> bool {
         self.contracts.iter().any(|known| known == ALL)
     }
 }
 
-/// The keys of a node. Holds their hashes only.
+/// The API keys of a node. Holds hashes of the secrets only.
 #[derive(Default)]
 pub struct ApiKeys(Vec<([u8; 32], ApiKey)>);
 
@@ -43,10 +43,10 @@ impl ApiKeys {
         Self(keys.iter().map(hashed).collect())
     }
 
-    /// The key of an `Authorization: Bearer …` header.
+    /// Finds the key of an `Authorization: Bearer …` header.
     ///
-    /// Takes the same time whichever key it is, and however much of one is right: hashes of equal length are compared
-    /// without a branch, and all of them.
+    /// Takes the same time for every key, and however much of the secret is right: hashes of equal length are compared
+    /// without branches, and all of them are compared.
     pub fn check(&self, authorization: &str) -> Option<&ApiKey> {
         let (scheme, secret) = authorization.trim().split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -62,7 +62,7 @@ impl ApiKeys {
         bool::from(found).then(|| &self.0[usize::try_from(place).unwrap_or_default()].1)
     }
 
-    /// Whether nobody has a key.
+    /// Whether no key is configured.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

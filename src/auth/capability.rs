@@ -10,10 +10,10 @@ use super::{AuthError, Authenticator};
 use crate::contract::scope::Capabilities;
 use crate::telemetry::audit::{self, Kind, Record};
 
-/// What `use` says in a capability.
+/// The value of the claim `use` that marks a capability.
 pub(super) const USE: &str = "room";
 
-/// Whether the claims are a capability's, and no user's.
+/// Whether the claims are those of a capability, and not those of a user's token.
 pub(super) fn is_capability(claims: &ClaimSet) -> bool {
     claims.get("use").and_then(Value::as_str) == Some(USE)
 }
@@ -54,7 +54,7 @@ fn refused(claims: &ClaimSet, room: &str, user_id: &str) -> Option<&'static str>
     }
     match claims.get("sub") {
         None => None,
-        // The anonymous user's id is empty: nothing names it.
+        // A capability never names the anonymous user, whose id is empty.
         Some(Value::String(sub)) if !sub.is_empty() && sub == user_id => None,
         Some(_) => Some("other_user"),
     }

@@ -1,5 +1,5 @@
-//! The claims of a token while it is judged: a list, because most tokens have a handful, and a map costs more than that to make
-//! and to ask.
+//! The claims of a token during its verification. They are kept in a list: most tokens have a handful, and a map costs
+//! more to build and to search.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Every name once, in the token's order. Of one that is said twice the last counts (RFC 7519, 4); where it is one that the
-/// library judges, the token was refused.
+/// Each name once, in the token's order. If a name occurs twice, the last value counts (RFC 7519, 4). A repeated name
+/// that the JWT library checks has already made the token invalid.
 #[derive(Debug)]
 pub(super) struct ClaimSet(Vec<(String, Value)>);
 
 impl ClaimSet {
-    /// One of them.
+    /// The value of a claim.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// All of them.
+    /// All claims.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> + Clone {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }

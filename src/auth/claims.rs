@@ -1,4 +1,4 @@
-//! Claims in, a user out.
+//! Converts verified claims to a user.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use super::claim_set::ClaimSet;
 use crate::contract::model::AuthPolicy;
 use crate::user::{Claims, User};
 
-/// The longest user id: it becomes part of room names.
+/// Maximum length of a user id, in bytes. User ids become part of room names.
 const MAX_USER_ID_BYTES: usize = 256;
-/// Longer ids of tokens are not used.
+/// Maximum length of a token's `jti`, in bytes. A longer one is ignored, and a fingerprint is used instead.
 const MAX_TOKEN_ID_BYTES: usize = 256;
-/// How the id of a token begins that has none of its own; 16 bytes as base64 follow.
+/// The prefix of the fingerprint that serves as the id of a token without a `jti`. 16 bytes in base64 follow it.
 const FINGERPRINT: &str = "sha256:";
-/// More roles than anybody has.
+/// Maximum number of roles of a user.
 const MAX_ROLES: usize = 256;
 
-/// The user that verified claims name, by the contract's idea of where its id and roles are.
+/// The user that verified claims name. The contract says which claims hold the id and the roles.
 pub(super) fn user(claims: &ClaimSet, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
     let id = find(claims, &policy.user).and_then(scalar).ok_or(AuthError::Claim)?;
     if id.is_empty() || id.len() > MAX_USER_ID_BYTES || id.chars().any(char::is_control) {
@@ -42,12 +42,12 @@ pub(super) fn user(claims: &ClaimSet, token: &str, policy: &AuthPolicy) -> Resul
     })
 }
 
-/// The token's `jti`; where it has none, a fingerprint of what was signed, which only this token has.
+/// The id of a token: its `jti`, or a fingerprint of the signed bytes if it has none.
 pub(super) fn token_id(claims: &ClaimSet, token: &str) -> Arc<str> {
     match claims.get("jti").and_then(scalar).filter(|id| !id.is_empty() && id.len() <= MAX_TOKEN_ID_BYTES) {
         Some(id) => id.into(),
         None => {
-            // Of some signatures there are several for the same bytes.
+            // The signature is left out: some algorithms permit several signatures of the same bytes.
             let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
             let digest = Sha256::digest(signed.as_bytes());
             let mut id = String::with_capacity(FINGERPRINT.len() + 22);
@@ -61,11 +61,11 @@ pub(super) fn token_id(claims: &ClaimSet, token: &str) -> Arc<str> {
 /// When the token was issued (`iat`), in s of Unix time.
 pub(crate) fn issued_at(iat: Option<&Value>) -> Option<u64> {
     let at = iat?.as_f64()?;
-    // A cast saturates.
+    // The cast saturates.
     (at >= 0.0).then_some(at as u64)
 }
 
-/// A claim by its name; with dots, a member of a claim, as identity services nest them.
+/// Finds a claim by its name, or by a dotted path into nested claims, as identity services write them.
 fn find<'c>(claims: &'c ClaimSet, name: &str) -> Option<&'c Value> {
     let name = name.strip_prefix("claims.").unwrap_or(name);
     if let Some(value) = claims.get(name) {
@@ -84,7 +84,7 @@ fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A text is one role; a list is several, and what is no text in it is none.
+/// The roles in a claim: a string is one role, a list is several. Entries that are not strings are ignored.
 fn roles(value: &Value) -> Vec<String> {
     match value {
         Value::String(role) => vec![role.clone()],

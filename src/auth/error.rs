@@ -1,26 +1,26 @@
-//! Why a token does not hold. No variant carries any part of it.
+//! Why a token is not valid. No variant holds any part of the token.
 
 use crate::error::{Code, Refusal};
 
-/// Why a client is nobody.
+/// Why a client is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// The contract needs a token, and none of its sources has one.
+    /// The contract requires a token, and none of its sources has one.
     #[error("a token is required")]
     TokenMissing,
-    /// Not a JWT.
+    /// The text is not a JWT.
     #[error("the token is not a JWT")]
     TokenMalformed,
-    /// Longer than 8 KiB.
+    /// The token is longer than 8 KiB.
     #[error("the token is longer than 8 KiB")]
     TokenTooLong,
     /// `exp` has passed.
     #[error("the token has expired")]
     TokenExpired,
-    /// `nbf` has not come.
+    /// `nbf` is in the future.
     #[error("the token is not valid yet")]
     TokenNotYetValid,
-    /// No key that could have signed it has.
+    /// No key that could have signed the token has signed it.
     #[error("the signature of the token does not hold")]
     SignatureInvalid,
     /// `iss` is missing or not accepted.
@@ -29,16 +29,16 @@ pub enum AuthError {
     /// `aud` is missing or not accepted.
     #[error("the token is meant for another audience")]
     Audience,
-    /// The key that it names is not known.
+    /// The token names a key that the node does not know.
     #[error("the key that signed the token is not known")]
     KeyUnknown,
-    /// No key has the algorithm that it names, `none` among them.
+    /// No key has the algorithm that the token names. `none` is such an algorithm.
     #[error("the algorithm of the token is not accepted")]
     Algorithm,
-    /// `exp`, the user's claim, or another that is needed is missing or of the wrong type.
+    /// `exp`, the claim with the user's id, or another required claim is missing or of the wrong type.
     #[error("a claim of the token is missing or malformed: exp and the user's id are needed")]
     Claim,
-    /// A one-room capability where a user's token is needed, or the reverse.
+    /// The token is a one-room capability where a user's token is required, or the reverse.
     #[error("the token was made for another use")]
     WrongUse,
     /// The token, its user or its socket is revoked.
@@ -47,7 +47,7 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// All of them, for documents and tests.
+    /// All variants, for documents and tests.
     pub const ALL: [Self; 13] = [
         Self::TokenMissing,
         Self::TokenMalformed,
@@ -90,21 +90,21 @@ impl From<AuthError> for Refusal {
     }
 }
 
-/// Why keys cannot be used.
+/// Why the configured keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthSetupError {
-    /// A key of the configuration.
+    /// A key of the configuration cannot be used.
     #[error("auth.keys[{index}]: {problem}")]
     Key {
-        /// Its place in the list.
+        /// Its index in the list.
         index: usize,
-        /// What is wrong, without the key.
+        /// The problem. Never contains the key.
         problem: String,
     },
-    /// The file of a key set.
+    /// The file of a key set cannot be used.
     #[error("auth.jwks.file: {0}")]
     File(String),
-    /// The client that would fetch a key set.
+    /// The HTTP client that fetches a key set cannot be built.
     #[error("auth.jwks.url: no client can be made")]
     Client(#[source] reqwest::Error),
 }

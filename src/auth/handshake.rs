@@ -1,4 +1,4 @@
-//! Where a handshake may hold a token.
+//! The parts of a handshake that may hold a token.
 
 use std::borrow::Cow;
 
@@ -9,24 +9,24 @@ use serde_json::Value;
 use super::AuthError;
 use crate::contract::model::TokenSource;
 
-/// What a client sent as it connected, as far as tokens may be in it.
+/// What a client sent when it connected, as far as it may hold a token.
 #[derive(Clone, Default)]
 pub struct Handshake {
     /// The payload of the Socket.IO CONNECT packet (protocol v5, "Connection to a namespace").
     pub auth: Option<Value>,
     /// The `Authorization` header.
     pub authorization: Option<String>,
-    /// The query string of the request, without its question mark, or the parameters of it that may hold a token.
+    /// The request's query string without its question mark, or the parameters of it that may hold a token.
     pub query: Option<String>,
     /// The `Cookie` header, or the cookies of it that may hold a token.
     pub cookies: Option<String>,
-    /// Whether the client could be given its earlier session.
+    /// Whether this client may recover an earlier session.
     pub recoverable: bool,
 }
 
 impl Handshake {
-    /// What a request says, as far as one of `sources` may find a token in it. The rest is not kept: a connection holds this for as
-    /// long as it lives.
+    /// Keeps the parts of a request in which one of `sources` may find a token. The rest is dropped, because a
+    /// connection holds this as long as it lives.
     pub fn of_request(sources: &[TokenSource], headers: &HeaderMap, query: &str) -> Self {
         let header = headers.get(AUTHORIZATION).filter(|_| sources.contains(&TokenSource::Header));
         let is_cookie =
@@ -34,7 +34,7 @@ impl Handshake {
         let is_param = |name: &str| sources.iter().any(|source| matches!(source, TokenSource::Query(of) if of == name));
         let mut cookies = Vec::new();
         for value in headers.get_all(COOKIE) {
-            // Bytes that are not UTF-8 are replaced: one odd cookie hides no other.
+            // Bytes that are not UTF-8 are replaced, so that one invalid cookie does not hide the others.
             let value = String::from_utf8_lossy(value.as_bytes());
             let pairs = value.split(';').map(str::trim);
             cookies.extend(pairs.filter(|pair| is_cookie(name_of(pair))).map(str::to_owned));
@@ -48,7 +48,7 @@ impl Handshake {
         }
     }
 
-    /// Whether nothing was said in which a token may be.
+    /// Whether no part that may hold a token is present.
     pub fn is_empty(&self) -> bool {
         self.auth.is_none() && self.authorization.is_none() && self.cookies.is_none() && self.query.is_none()
     }
@@ -62,7 +62,7 @@ impl Handshake {
                 TokenSource::Query(name) => self.of_query(name),
                 TokenSource::Cookie(name) => self.of_cookies(name),
             };
-            // An empty value is what clients send that have no token.
+            // Clients that have no token often send an empty value.
             if let Some(token) = token.filter(|token| !token.is_empty()) {
                 return Ok(Some(token));
             }
@@ -91,18 +91,18 @@ impl Handshake {
     }
 }
 
-/// What stands before the first `=`.
+/// The text before the first `=`.
 fn name_of(pair: &str) -> &str {
     pair.split_once('=').map_or(pair, |(name, _)| name)
 }
 
-/// What follows `Bearer` (RFC 6750, in any case). Another scheme is no token.
+/// The token after `Bearer` (RFC 6750; upper and lower case are equal). `None` for another scheme.
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Undoes percent-encoding; what is not valid stays as it came.
+/// Decodes percent-encoding. Invalid sequences stay as they are.
 fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
@@ -129,7 +129,7 @@ fn decode(text: &str) -> Cow<'_, str> {
     String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-// Every field may hold a token.
+// Shows no values, because every field may hold a token.
 impl std::fmt::Debug for Handshake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handshake")

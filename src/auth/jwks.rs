@@ -1,4 +1,4 @@
-//! A published key set (RFC 7517), fetched again and again; the last good one is kept.
+//! A published key set (RFC 7517): fetches it repeatedly, and keeps the last valid one.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,35 +18,35 @@ use super::key::{self, KeySet};
 use crate::config::{self, Algorithm};
 use crate::telemetry::metrics::Metrics;
 
-/// The largest answer.
+/// Maximum size of the fetched document, in bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
-/// More keys than any set has.
+/// Maximum number of keys in a set.
 const MAX_KEYS: usize = 64;
-/// A token with an unknown key asks for another fetch at most so often.
+/// The minimum time between two extra fetches that tokens with an unknown key trigger.
 const MIN_EXTRA_INTERVAL: Duration = Duration::from_secs(30);
-/// Before the first good answer, it is tried this often.
+/// The pause between fetches until the first one succeeds.
 const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A set that keeps itself fresh while this lives.
+/// Keeps a key set fresh as long as this value lives.
 pub(super) struct Jwks {
     extra: Arc<Extra>,
-    /// Counts the fetches that are done.
+    /// The number of fetches that have completed.
     fetched: watch::Receiver<u64>,
     patience: Duration,
     _task: AbortOnDropHandle<()>,
 }
 
-/// A fetch before its time, for a token whose key is not known yet.
+/// A request for an extra fetch, because of a token whose key is not known.
 #[derive(Default)]
 struct Extra {
     wanted: Notify,
-    /// Asked for, and not done yet.
+    /// Whether an extra fetch is requested and has not completed.
     pending: AtomicBool,
-    /// Not before.
+    /// The earliest time of the next extra fetch.
     next: Mutex<Option<Instant>>,
 }
 
-/// Why a set was not replaced.
+/// Why the set was not replaced.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("the request failed")]
@@ -62,7 +62,7 @@ enum FetchError {
 }
 
 impl Jwks {
-    /// Reads the set once, and keeps it fresh from then on.
+    /// Fetches the set once, then starts the task that keeps it fresh.
     pub(super) async fn start(
         config: &config::Jwks,
         set: Arc<ArcSwap<KeySet>>,
@@ -90,12 +90,12 @@ impl Jwks {
         Ok(Self { extra, fetched, patience, _task: task })
     }
 
-    /// How many fetches are done.
+    /// The number of fetches that have completed.
     pub(super) fn fetches(&self) -> u64 {
         *self.fetched.borrow()
     }
 
-    /// Asks for a fetch before its time, unless there was one just now.
+    /// Requests an extra fetch, unless one was requested within [`MIN_EXTRA_INTERVAL`].
     pub(super) fn ask_for_refresh(&self) {
         let mut next = self.extra.next.lock().expect("no panic while held");
         let now = Instant::now();
@@ -106,7 +106,8 @@ impl Jwks {
         }
     }
 
-    /// Whether there is a newer set than after `known` fetches; waits for one that was asked for.
+    /// Whether more than `known` fetches have completed. Waits for a requested fetch, at most as long as a fetch may
+    /// take.
     pub(super) async fn is_newer_than(&self, known: u64) -> bool {
         let mut fetched = self.fetched.clone();
         let is_pending = self.extra.pending.load(Ordering::Acquire);
@@ -118,7 +119,7 @@ impl Jwks {
     }
 }
 
-/// Where a set is.
+/// Where the set is read from.
 enum Origin {
     Url { client: reqwest::Client, url: String },
     File(PathBuf),
@@ -127,11 +128,11 @@ enum Origin {
 impl Origin {
     fn new(config: &config::Jwks) -> Result<Self, AuthSetupError> {
         let Some(url) = &config.url else { return Ok(Self::File(config.file.clone().unwrap_or_default())) };
-        // The first caller decides for the process; all of ours choose the same.
+        // The first call in a process decides. All parts of the node choose the same provider.
         _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(config.timeout.get())
-            // A redirect may not lead from https to http.
+            // Redirects may not lead from https to http.
             .https_only(url.scheme() == Some("https"))
             .redirect(reqwest::redirect::Policy::limited(3))
             .user_agent(concat!("roomcast/", env!("CARGO_PKG_VERSION")))
@@ -147,7 +148,7 @@ impl Origin {
                 if body.len() > MAX_BODY_BYTES { Err(FetchError::TooLarge) } else { Ok(body) }
             }
             Self::Url { client, url } => {
-                // The URL may hold a secret.
+                // The URL may hold a secret, so it stays out of the error.
                 let request = client.get(url).header("accept", "application/json");
                 let answer = request.send().await.and_then(reqwest::Response::error_for_status);
                 let mut answer = answer.map_err(reqwest::Error::without_url)?;
@@ -164,7 +165,7 @@ impl Origin {
     }
 }
 
-/// Keeps a set fresh.
+/// Refreshes a set.
 struct Keeper {
     origin: Origin,
     algorithms: Vec<Algorithm>,
@@ -187,7 +188,7 @@ impl Keeper {
                 Ok(keys) => self.replace(keys),
                 Err(error) => self.complain(&error),
             }
-            // In this order: whoever sees nothing pending sees the new count.
+            // The order matters: a caller that sees no pending fetch must also see the new count.
             self.done.send_modify(|count| *count += 1);
             self.extra.pending.store(false, Ordering::Release);
             next = Instant::now() + self.pause();
@@ -221,7 +222,7 @@ struct RawSet {
     keys: Vec<Value>,
 }
 
-/// Reads a set; a key that cannot be used is left out, as RFC 7517, 5 has it.
+/// Reads a key set. A key that cannot be used is skipped, as RFC 7517, section 5 requires.
 fn read_set(body: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, FetchError> {
     let raw: RawSet = serde_json::from_slice(body)?;
     let mut keys = Vec::new();
@@ -236,7 +237,7 @@ fn read_set(body: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, FetchError>
     if keys.is_empty() { Err(FetchError::Empty) } else { Ok(KeySet::published(keys)) }
 }
 
-/// An error with its causes.
+/// The text of an error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

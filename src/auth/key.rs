@@ -1,4 +1,4 @@
-//! Keys, each bound to one algorithm.
+//! Keys, each of which is bound to one algorithm.
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
@@ -6,22 +6,22 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, 
 use super::AuthSetupError;
 use crate::config::{Algorithm, AuthKey};
 
-/// RSA moduli below 2048 bits can be factored (RFC 7518, 3.3).
+/// Minimum size of an RSA modulus, in bytes. Shorter ones (below 2048 bits) can be factored (RFC 7518, 3.3).
 const MIN_RSA_BYTES: usize = 256;
 
-/// A key that verifies one algorithm, and nothing else.
+/// A key that verifies signatures of one algorithm only.
 pub(super) struct Key {
     pub(super) kid: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
 }
 
-/// Keys of one origin.
+/// The keys of one source.
 #[derive(Default)]
 pub(super) struct KeySet(Vec<Key>);
 
 impl KeySet {
-    /// The keys of the configuration.
+    /// Reads the keys of the configuration.
     pub(super) fn configured(keys: &[AuthKey]) -> Result<Self, AuthSetupError> {
         let read =
             |(index, key): (usize, &AuthKey)| configured(key).map_err(|problem| AuthSetupError::Key { index, problem });
@@ -62,7 +62,7 @@ fn configured(key: &AuthKey) -> Result<Key, String> {
     Ok(key)
 }
 
-/// The key of a published set; `Err` says why it is left out.
+/// Reads a key of a published set. `Err` says why the key is skipped.
 pub(super) fn published(jwk: &Jwk, accepted: &[Algorithm]) -> Result<Key, &'static str> {
     let common = &jwk.common;
     if matches!(&common.public_key_use, Some(other) if *other != PublicKeyUse::Signature) {
@@ -81,7 +81,8 @@ pub(super) fn published(jwk: &Jwk, accepted: &[Algorithm]) -> Result<Key, &'stat
     try_out(&key).map(|()| key)
 }
 
-/// Whether a key's type can have the algorithm. A shared secret can have none: a published one is no secret.
+/// Whether a key of this type can be used with the algorithm. Symmetric algorithms are refused: a published secret is
+/// no secret.
 fn suits(algorithm: Algorithm, parameters: &AlgorithmParameters) -> bool {
     match (algorithm, parameters) {
         (Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512, _) => false,
@@ -93,14 +94,14 @@ fn suits(algorithm: Algorithm, parameters: &AlgorithmParameters) -> bool {
     }
 }
 
-/// Finds keys that parse but could never verify anything.
+/// Finds keys that can be parsed but could never verify a signature.
 fn try_out(key: &Key) -> Result<(), &'static str> {
     jsonwebtoken::crypto::verify("", b"", &key.decoding, key.algorithm.into())
         .map_err(|_| "of another curve or type")?;
     if let AlgorithmParameters::RSA(rsa) =
         Jwk::from_decoding_key(&key.decoding, None).map_err(|_| "malformed")?.algorithm
     {
-        // Four characters of base64 are three bytes.
+        // Four characters of base64 encode three bytes.
         if rsa.n.len() * 3 / 4 < MIN_RSA_BYTES {
             return Err("shorter than 2048 bits");
         }

@@ -1,4 +1,4 @@
-//! Makes tokens, for development and tests. In production an identity service does.
+//! Creates tokens for development and tests. In production, an identity service does that.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,24 +8,24 @@ use serde_json::{Map, Value};
 use super::capability;
 use crate::config::Algorithm;
 
-/// What a token is to say.
+/// The claims of a token to be created.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
-    /// The user.
+    /// The user's id.
     pub subject: Option<String>,
     /// The user's roles.
     pub roles: Vec<String>,
-    /// The only room, of a capability.
+    /// The room that a one-room capability grants. `None`: the token is a user's token.
     pub room: Option<String>,
-    /// Accepted by nodes that ask for an issuer.
+    /// `iss`, which nodes with a configured issuer require.
     pub issuer: Option<String>,
-    /// Accepted by nodes that ask for an audience.
+    /// `aud`, which nodes with a configured audience require.
     pub audience: Option<String>,
-    /// Further claims, which replace those above.
+    /// Further claims. They replace those above.
     pub others: Map<String, Value>,
 }
 
-/// What signs.
+/// The key that signs a token.
 pub struct Signer<'k> {
     /// One of HS256, HS384 and HS512.
     pub algorithm: Algorithm,
@@ -35,21 +35,21 @@ pub struct Signer<'k> {
     pub secret: &'k str,
 }
 
-/// Why no token was made.
+/// Why no token was created.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    /// A public key signs nothing.
+    /// The algorithm needs a private key; a node has public keys only.
     #[error("{0:?} needs a private key, which a node does not have: sign with a key of HS256, HS384 or HS512")]
     Asymmetric(Algorithm),
-    /// The claims cannot be written.
+    /// The token cannot be encoded or signed.
     #[error("the token cannot be signed")]
     Sign(#[source] jsonwebtoken::errors::Error),
 }
 
-/// Signs a token that is valid from now on.
+/// Creates a signed token that is valid from now on for `ttl`.
 ///
 /// # Errors
-/// A key that cannot sign.
+/// The key cannot sign.
 pub fn mint(claims: &Claims, ttl: Duration, signer: &Signer<'_>) -> Result<String, MintError> {
     if !signer.algorithm.is_symmetric() {
         return Err(MintError::Asymmetric(signer.algorithm));

@@ -1,5 +1,5 @@
-//! What is revoked, as this node knows it. Asked for every token, and so in memory; who keeps it alike on all nodes stands
-//! in `cluster`.
+//! The revocations that this node knows. They are held in memory, because they are checked for every token. `cluster`
+//! keeps them equal on all nodes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use crate::directory::{MAX_REVOCATIONS, Revocation, RevocationInfo, Subject};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 
-/// The set. At most [`MAX_REVOCATIONS`]; what has ended is forgotten.
+/// The set of revocations: at most [`MAX_REVOCATIONS`]. Expired ones are removed.
 pub struct Revocations {
     entries: RwLock<HashMap<Subject, Revocation>>,
-    /// So that nodes on which nothing is revoked ask nothing.
+    /// The number of entries. Lets nodes without revocations skip the lock.
     count: AtomicUsize,
     metrics: Arc<Metrics>,
 }
@@ -24,7 +24,7 @@ impl Revocations {
         Self { entries: RwLock::default(), count: AtomicUsize::new(0), metrics }
     }
 
-    /// Whether a token is refused: it, or all tokens of its user.
+    /// Whether a token is revoked, either itself or with all tokens of its user.
     pub fn refuse(&self, user: Option<&str>, token: Option<&str>, issued_at: Option<u64>) -> bool {
         if self.is_empty() {
             return false;
@@ -33,7 +33,7 @@ impl Revocations {
         user || token.is_some_and(|id| self.find(&Subject::Token(id.into())).is_some())
     }
 
-    /// Whether the token that made a user is refused.
+    /// Whether the token that identified this user is revoked.
     pub fn refuse_user(&self, user: &User) -> bool {
         if self.is_empty() || user.anonymous {
             return false;
@@ -41,22 +41,22 @@ impl Revocations {
         self.refuse(Some(&user.id), user.token_id.as_deref(), issued_at(user.claims.get("iat").as_ref()))
     }
 
-    /// Whether a socket was revoked: whoever has its id is not let in as it.
+    /// Whether a socket is revoked. Its id then admits no client.
     pub fn refuse_socket(&self, id: &str) -> bool {
         !self.is_empty() && self.find(&Subject::Socket(id.into())).is_some()
     }
 
-    /// Whether nothing is revoked.
+    /// Whether no revocation is known.
     pub fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// How many are kept.
+    /// The number of revocations.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Whether so many more fit, once those that have ended are forgotten.
+    /// Whether `more` further revocations fit, after expired ones are removed.
     pub fn has_room_for(&self, more: usize) -> bool {
         if self.len() + more > MAX_REVOCATIONS {
             self.forget_ended(SystemTime::now());
@@ -64,7 +64,8 @@ impl Revocations {
         self.len() + more <= MAX_REVOCATIONS
     }
 
-    /// Adds one, or gives it another time. True when it is new, or reaches further.
+    /// Adds a revocation, or replaces the one of this subject. Returns false when nothing changes, because it is known
+    /// already or the set is full.
     pub fn add(&self, subject: &Subject, revocation: Revocation) -> bool {
         self.change(|entries| {
             if entries.len() >= MAX_REVOCATIONS && !entries.contains_key(subject) {
@@ -74,17 +75,17 @@ impl Revocations {
         })
     }
 
-    /// Takes one back. False when it was not there.
+    /// Removes a revocation. Returns false when there was none.
     pub fn remove(&self, subject: &Subject) -> bool {
         self.change(|entries| entries.remove(subject).is_some())
     }
 
-    /// Forgets what has ended.
+    /// Removes expired revocations.
     pub fn forget_ended(&self, now: SystemTime) {
         self.change(|entries| entries.retain(|_, revocation| !revocation.has_ended(now)));
     }
 
-    /// All of them.
+    /// All revocations that have not expired.
     pub fn all(&self) -> Vec<(Subject, Revocation)> {
         let now = SystemTime::now();
         let entries = self.entries.read().expect("no panic while held");

@@ -1,4 +1,4 @@
-//! Tokens of every kind, good and bad, as a gateway would present them.
+//! Tests authentication with valid and invalid tokens of every kind, as a gateway would present them.
 
 mod algorithms;
 mod capabilities;
@@ -46,7 +46,7 @@ const ALGORITHMS: [Algorithm; 12] = [
     Algorithm::EdDSA,
 ];
 
-/// What signs with an algorithm.
+/// The key that signs with an algorithm.
 fn signing(algorithm: Algorithm) -> EncodingKey {
     match algorithm {
         Algorithm::ES256 => EncodingKey::from_ec_pem(EC256.as_bytes()).unwrap(),
@@ -57,7 +57,7 @@ fn signing(algorithm: Algorithm) -> EncodingKey {
     }
 }
 
-/// What verifies it.
+/// The key that verifies an algorithm.
 fn verifying(algorithm: Algorithm, kid: Option<&str>) -> AuthKey {
     let public = match algorithm {
         Algorithm::ES256 => EC256_PUBLIC,
@@ -82,20 +82,20 @@ async fn authenticator(config: &Auth) -> Arc<Authenticator> {
     Authenticator::new(config, Arc::default()).await.unwrap()
 }
 
-/// Seconds from now, as JWTs count.
+/// A time in the future, in s of Unix time.
 fn soon(seconds: i64) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(now.as_secs()).unwrap() + seconds
 }
 
-/// A token, signed by an algorithm's key.
+/// A token signed with the key of an algorithm.
 fn token(algorithm: Algorithm, kid: Option<&str>, claims: &Value) -> String {
     let mut header = jsonwebtoken::Header::new(algorithm.into());
     header.kid = kid.map(str::to_owned);
     jsonwebtoken::encode(&header, claims, &signing(algorithm)).unwrap()
 }
 
-/// A token of the shared secret for an hour, with further claims; `null` takes one away.
+/// A token, signed with the shared secret and valid for an hour, with these claims added. `null` removes a claim.
 fn with(claims: Value) -> String {
     let mut all = json!({ "sub": "alice", "exp": soon(3600) });
     for (name, value) in claims.as_object().unwrap() {
@@ -107,7 +107,7 @@ fn with(claims: Value) -> String {
     token(Algorithm::HS256, None, &all)
 }
 
-/// Parts that are not JSON, or that nobody signed.
+/// A token with an arbitrary header, claims and signature.
 fn forged(header: &Value, claims: &Value, signature: &[u8]) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}.{}", part(header), part(claims), URL_SAFE_NO_PAD.encode(signature))
@@ -128,7 +128,7 @@ fn bearing(token: &str) -> Handshake {
     Handshake { auth: Some(json!({ "token": token })), ..Handshake::default() }
 }
 
-/// What a token of a required contract comes to.
+/// Authenticates with a token against a contract that requires one.
 fn result(authenticator: &Authenticator, token: &str) -> Result<User, AuthError> {
     authenticator.authenticate(&policy(AuthMode::Required), &bearing(token))
 }

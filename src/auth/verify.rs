@@ -1,4 +1,4 @@
-//! The signature and the times of a token.
+//! Verifies a token's signature and times.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use super::claim_set::ClaimSet;
 use super::key::{Key, KeySet};
 use crate::config::{self, Algorithm};
 
-/// Longer tokens are refused unread.
+/// Maximum length of a token, in bytes. Longer ones are refused without being decoded.
 pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
-/// So many keys are tried for a token that does not say which one signed it.
+/// Maximum number of keys tried for a token that does not name its key.
 const MAX_KEYS_TRIED: usize = 8;
 
-/// What a token's claims must say, for each algorithm: put together once, not for each token.
+/// The claims that a token must have, for each algorithm. Built once, not for each token.
 #[derive(Debug)]
 pub(super) struct Rules {
     validations: Vec<(Algorithm, Validation)>,
@@ -32,7 +32,7 @@ impl Rules {
         Self { validations: validations.into(), leeway: Duration::from_secs(config.leeway.as_secs()) }
     }
 
-    /// How far clocks may be apart.
+    /// How far the clocks of issuer and node may differ.
     pub(super) fn leeway(&self) -> Duration {
         self.leeway
     }
@@ -58,16 +58,16 @@ fn validation(config: &config::Auth, algorithm: Algorithm) -> Validation {
     validation
 }
 
-/// The part of a header that chooses among keys (RFC 7515, 4.1).
+/// The parts of a token's header that select a key (RFC 7515, 4.1).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
     kid: Option<String>,
-    /// Extensions that must be understood: none is.
+    /// Extensions that a verifier must understand. The node understands none.
     crit: Option<IgnoredAny>,
 }
 
-/// The claims of a token that one of the keys signed, and whose times, issuer and audience hold.
+/// The claims of a token that one of the keys signed, and whose times, issuer and audience are valid.
 pub(super) fn verify(token: &str, sets: &[&KeySet], rules: &Rules) -> Result<ClaimSet, AuthError> {
     let header = read_header(token)?;
     let algorithm = algorithm(&header.alg).ok_or(AuthError::Algorithm)?;
@@ -77,7 +77,7 @@ pub(super) fn verify(token: &str, sets: &[&KeySet], rules: &Rules) -> Result<Cla
         match jsonwebtoken::decode(token, &key.decoding, validation) {
             Ok(data) => return Ok(data.claims),
             Err(error) => match explain(error.kind()) {
-                // Another key may have signed it.
+                // Another key may have signed the token.
                 AuthError::SignatureInvalid => fault = Some(AuthError::SignatureInvalid),
                 other => return Err(other),
             },
@@ -99,13 +99,13 @@ fn read_header(token: &str) -> Result<Header, AuthError> {
     if header.crit.is_some() { Err(AuthError::TokenMalformed) } else { Ok(header) }
 }
 
-/// The algorithm of that very name; `none` is not one.
+/// The algorithm with exactly this name. `none` is not an algorithm.
 fn algorithm(name: &str) -> Option<Algorithm> {
     Algorithm::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name)).ok()
 }
 
-/// The keys that may have signed it: of its algorithm, and of its `kid` if it names one. A key without a name may
-/// have any.
+/// The keys of the token's algorithm that may have signed it: those with the `kid` that it names. If no key has this
+/// `kid`, those without a `kid`. If the token names none, all of them.
 fn candidates<'k>(header: &Header, algorithm: Algorithm, sets: &[&'k KeySet]) -> Result<Vec<&'k Key>, AuthError> {
     let keys = || sets.iter().flat_map(|set| set.iter());
     let is_named = |key: &&Key| header.kid.is_some() && key.kid == header.kid;
@@ -119,7 +119,7 @@ fn candidates<'k>(header: &Header, algorithm: Algorithm, sets: &[&'k KeySet]) ->
     found.retain(|key| key.algorithm == algorithm);
     match (found.is_empty(), &header.kid) {
         (false, _) => Ok(found),
-        // The one that it names may be published any moment.
+        // A key with this `kid` may be published soon.
         (true, Some(_)) if !keys().any(|key| is_named(&key)) => Err(AuthError::KeyUnknown),
         _ => Err(AuthError::Algorithm),
     }

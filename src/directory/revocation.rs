@@ -1,4 +1,4 @@
-//! What is no longer to hold before its time: users, tokens, sockets.
+//! Revocations: users, tokens and sockets that stop being accepted before their time.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answer, Page, PageRequest, Told, iso};
 
-/// At most so many revocations are kept at once, over the cluster.
+/// Maximum number of revocations at a time, over the whole cluster.
 pub const MAX_REVOCATIONS: usize = 100_000;
 
-/// How long a revocation lasts where the caller does not say: longer than most tokens.
+/// How long a revocation lasts if the caller does not say. Longer than most tokens are valid.
 pub const DEFAULT_REVOCATION: Duration = Duration::from_secs(24 * 3600);
 
-/// No revocation lasts longer.
+/// The longest time that a revocation may last.
 pub const MAX_REVOCATION: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What is revoked.
+/// What a revocation applies to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Subject {
     /// Every token of a user, by the user's id.
     User(Arc<str>),
-    /// One token, by its `jti`, or by its fingerprint where it has none.
+    /// One token, by its `jti`, or by its fingerprint if it has no `jti`.
     Token(Arc<str>),
     /// One socket, by its id.
     Socket(Arc<str>),
@@ -32,11 +32,11 @@ pub enum Subject {
 /// A revocation. Times are Unix time in ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
-    /// When it was made.
+    /// When the revocation was made.
     pub since: u64,
-    /// When it ends.
+    /// When the revocation ends.
     pub until: u64,
-    /// Of a user: tokens that were issued after `since` hold.
+    /// For a user only: tokens issued after `since` stay valid.
     #[serde(default)]
     pub spares_newer: bool,
 }
@@ -62,38 +62,38 @@ pub struct RevocationInfo {
     pub spares_newer: bool,
 }
 
-/// What became of revoking, or of taking it back.
+/// The result of making or lifting revocations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revoked {
-    /// Revocations made or taken back.
+    /// Revocations that were made or lifted.
     pub changed: usize,
     /// Sockets of this node that were disconnected.
     pub local: usize,
-    /// Whether the other nodes were told, and Redis keeps it.
+    /// Whether the other nodes were told, and Redis stores the change.
     pub remote: Told,
 }
 
 /// Revokes over the whole cluster.
 pub trait Revoker: Send + Sync {
-    /// Revokes: sockets that it concerns are disconnected, here at once, and what it names is refused until it ends.
+    /// Revokes the subjects until the revocation ends. Disconnects the sockets they concern, on this node at once.
     ///
-    /// While Redis is away it holds on this node at once, and for the others when Redis is back.
+    /// While Redis is unavailable, the revocation applies to this node at once, and to the others when Redis is back.
     ///
     /// # Errors
     /// [`super::DirectoryError::Full`] at [`MAX_REVOCATIONS`]; nothing was revoked then.
     fn revoke<'a>(&'a self, subjects: Vec<Subject>, revocation: Revocation) -> Answer<'a, Revoked>;
 
-    /// Takes revocations back.
+    /// Lifts revocations.
     fn lift<'a>(&'a self, subjects: Vec<Subject>) -> Answer<'a, Revoked>;
 
-    /// A page of what is revoked, as far as this node knows.
+    /// A page of the revocations that this node knows.
     fn revocations<'a>(&'a self, page: PageRequest) -> Answer<'a, Page<RevocationInfo>>;
 }
 
 // === impl Subject ===
 
 impl Subject {
-    /// The word for its kind.
+    /// The word for the kind of subject.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::User(_) => "user",
@@ -102,19 +102,19 @@ impl Subject {
         }
     }
 
-    /// Its id.
+    /// The subject's id.
     pub fn id(&self) -> &Arc<str> {
         match self {
             Self::User(id) | Self::Token(id) | Self::Socket(id) => id,
         }
     }
 
-    /// One text for both, for Redis and for cursors.
+    /// Kind and id as one text, for Redis and for cursors.
     pub fn key(&self) -> String {
         format!("{}:{}", self.kind(), self.id())
     }
 
-    /// The way back.
+    /// Parses a text that [`Subject::key`] made.
     pub fn of_key(key: &str) -> Option<Self> {
         let (kind, id) = key.split_once(':')?;
         match kind {
@@ -129,25 +129,26 @@ impl Subject {
 // === impl Revocation ===
 
 impl Revocation {
-    /// From now on, for so long.
+    /// A revocation from now on, for `ttl`.
     pub fn lasting(ttl: Duration) -> Self {
         let since = unix_ms(SystemTime::now());
         let ttl = ttl.clamp(Duration::from_secs(1), MAX_REVOCATION);
         Self { since, until: since + ttl.as_millis() as u64, spares_newer: false }
     }
 
-    /// Whether it has ended.
+    /// Whether the revocation has ended.
     pub fn has_ended(&self, now: SystemTime) -> bool {
         self.until <= unix_ms(now)
     }
 
-    /// Whether a token that was issued then (Unix time in s) is spared. One without a time is not, nor one of the same second.
+    /// Whether a token issued at this time (Unix time in s) stays valid. A token without `iat`, or issued in the same
+    /// second as the revocation, does not.
     pub fn spares(&self, issued_at: Option<u64>) -> bool {
         self.spares_newer && issued_at.is_some_and(|at| at > self.since / 1000)
     }
 }
 
-/// Unix time in ms; what lies before 1970 is 1970.
+/// Unix time in ms. Times before 1970 become 0.
 pub fn unix_ms(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,4 +1,4 @@
-//! What a backend may answer.
+//! Reads and checks the answers of backends.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use serde_json::{Map, Value};
 use super::Question;
 use super::error::{Denial, HookError};
 
-/// The largest answer that is read.
+/// Maximum size of an answer's body, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// At most so many entries in each list of an answer.
+/// Maximum number of entries in each list of an answer.
 pub const MAX_ANSWER_ENTRIES: usize = 256;
 
-/// An answer is remembered no longer than this, whatever the backend states.
+/// The longest time for which an answer is remembered, whatever the backend asks for.
 pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 const MAX_CODE_BYTES: usize = 64;
 const MAX_MESSAGE_BYTES: usize = 512;
 
-/// A backend's yes, and what it wants done besides.
+/// A backend's agreement, and what else it asks for.
 ///
 /// Values stay encoded: they pass through to clients as the backend wrote them.
 #[derive(Debug, Clone, Default)]
@@ -32,15 +32,16 @@ pub struct HookAnswer {
     pub reply: Vec<HookReply>,
     /// Rooms that the caller's socket is to join, by name.
     pub join: Vec<String>,
-    /// Rooms that it is to leave.
+    /// Rooms that the caller's socket is to leave, by name.
     pub leave: Vec<String>,
-    /// Server events of the contract.
+    /// Server events of the contract that are to be published.
     pub publish: Vec<HookPublish>,
     /// Members that are merged into the session's metadata.
     pub metadata: Map<String, Value>,
-    /// For how long the yes may be remembered; `None`: not at all.
+    /// How long the yes may be remembered; `None`: it may not.
     pub ttl: Option<Duration>,
-    /// A yes that is remembered only when what it asks for has been done ([`super::Hooks::remember`]).
+    /// Set when the yes may be remembered only after everything else it asks for has been performed
+    /// ([`super::Hooks::remember`]).
     pub(super) unremembered: Option<Box<(Question, Duration)>>,
 }
 
@@ -107,7 +108,7 @@ struct WireError {
     message: String,
 }
 
-/// Seconds, or a time with its unit.
+/// A time to live: a number of seconds, or a text with a unit.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Ttl {
@@ -116,11 +117,11 @@ enum Ttl {
 }
 
 impl HookAnswer {
-    /// Reads an answer of status 2xx. An empty body agrees.
+    /// Reads an answer of status 2xx. An empty body means yes.
     ///
     /// # Errors
-    /// [`HookError::Refused`] for `ok: false` or an `error`; [`HookError::BadAnswer`] for what is no answer: not JSON,
-    /// a member that is unknown, a list or text beyond its bound.
+    /// [`HookError::Refused`] for `ok: false` or an `error`. [`HookError::BadAnswer`] when the body is not JSON, has
+    /// an unknown member, or exceeds a limit.
     pub fn parse(body: &[u8]) -> Result<Self, HookError> {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
@@ -134,13 +135,14 @@ impl HookAnswer {
         Ok(Self { ack, reply, join, leave, publish, metadata, ttl, unremembered: None })
     }
 
-    /// Whether the answer is nothing but a yes.
+    /// Whether the answer is a yes that asks for nothing else.
     pub(super) fn is_bare(&self) -> bool {
         let lists = [self.reply.len(), self.join.len(), self.leave.len(), self.publish.len(), self.metadata.len()];
         lists.into_iter().all(|len| len == 0)
     }
 
-    /// Reads an answer of status 4xx. `None`: it holds no refusal, so the status itself is the fault.
+    /// Reads an answer of status 4xx. Returns `None` when the body holds no refusal; the status itself is then the
+    /// error.
     pub(super) fn parse_refusal(body: &[u8]) -> Option<Denial> {
         let wire = Wire::parse(body).ok()?;
         if wire.error.is_some() { wire.denial().ok() } else { None }
@@ -149,7 +151,7 @@ impl HookAnswer {
 
 impl Wire {
     fn parse(body: &[u8]) -> Result<Self, HookError> {
-        // serde would take an array for the members in their order.
+        // serde would also accept an array, with the members in their order.
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(bad("it is not a JSON object".into()));
         }

@@ -1,4 +1,4 @@
-//! One hook: its backend, and everything that stands between a call and it.
+//! One hook: its HTTP client, circuit breaker, concurrency limit and retries.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,7 @@ use crate::telemetry::log_gate::LogGate;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
-/// One hook.
+/// One hook of the configuration.
 pub(super) struct Backend {
     name: String,
     client: Client,
@@ -35,12 +35,13 @@ pub(super) struct Backend {
     metrics: Arc<Metrics>,
     seconds: Histogram,
     retried: IntCounter,
-    /// Of the log: each hook has its own, so that none hides another.
+    /// Limits how often failures are logged. Each hook has its own limit, so that one hook does not hide the failures
+    /// of another.
     failures: LogGate,
 }
 
 impl Backend {
-    /// Sets a hook up; nothing is connected yet.
+    /// Sets a hook up. Does not connect.
     pub(super) fn new(name: &str, hook: &config::Hook, metrics: Arc<Metrics>) -> Result<Self, HooksSetupError> {
         let (client, url) = client::build(name, hook)?;
         let secrets = [&hook.secret, &hook.previous_secret].into_iter().flatten();
@@ -65,8 +66,8 @@ impl Backend {
         })
     }
 
-    /// Calls the backend. Waiting for a slot, attempts and the pauses between them together last no longer than the
-    /// time-out.
+    /// Calls the backend. The time-out covers everything: waiting for a slot, all attempts, and the pauses between
+    /// them.
     pub(super) async fn call(
         &self,
         envelope: &Envelope,
@@ -81,12 +82,13 @@ impl Backend {
         answer
     }
 
-    /// Delivers a notice: one attempt, without a place in the queue, because one is under way at a time.
+    /// Delivers a notice with one attempt. Needs no slot of the gate, because only one notice of a hook is delivered
+    /// at a time.
     pub(super) async fn deliver(&self, envelope: &Envelope) -> Result<(), HookError> {
         let started = Instant::now();
         let outcome = self.attempt(envelope, started + self.timeout, self.timeout).await;
         self.seconds.observe(started.elapsed().as_secs_f64());
-        // Any 2xx is a receipt; what it says, and how much, does not matter.
+        // Any 2xx means that the notice was received, whatever the body says and however large it is.
         let outcome = match outcome {
             Ok(_) | Err(HookError::BadAnswer(_)) => Ok(()),
             Err(error) => Err(error),
@@ -185,7 +187,7 @@ impl Backend {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> HookError {
-        // The address may hold a secret in its query.
+        // The URL may hold a secret in its query, so it stays out of the log.
         let error = error.without_url();
         tracing::debug!(hook = self.name, error = &error as &dyn std::error::Error, "the backend cannot be reached");
         HookError::Unreachable
@@ -202,7 +204,7 @@ impl Backend {
     }
 }
 
-/// The body of a 2xx.
+/// The body of a 2xx response.
 struct Reply(Bytes);
 
 impl Reply {
@@ -213,7 +215,7 @@ impl Reply {
 
 fn failure(status: StatusCode, denial: Option<Denial>, retry_after: Option<Duration>) -> HookError {
     match denial {
-        // "Not now" is no answer to the question, whatever its body says.
+        // These statuses mean "not now", which is no refusal, whatever the body says.
         Some(denial) if !matches!(status.as_u16(), 408 | 425 | 429) => HookError::Refused(denial),
         _ => HookError::Status { status: status.as_u16(), retry_after },
     }

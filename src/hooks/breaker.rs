@@ -1,4 +1,4 @@
-//! The circuit breaker: a backend that fails again and again is left alone for a while.
+//! The circuit breaker: stops calling a backend that fails repeatedly, for a while.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 
-/// Closed while the backend works; open after so many failures in a row; then one attempt at a time finds out
-/// whether it works again.
+/// Closed while the backend works. Opens after `failures` failed attempts in a row. After that, one attempt at a time
+/// tests whether the backend works again.
 pub struct Breaker {
     failures: u32,
     open: Duration,
@@ -19,20 +19,21 @@ pub struct Breaker {
 enum State {
     Closed { failures: u32 },
     Open { until: Instant },
-    // The one attempt that decides is under way.
+    // The attempt that tests the backend is under way.
     HalfOpen,
 }
 
-/// What an attempt said about the backend.
+/// What the outcome of an attempt says about the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It answered.
+    /// The backend answered.
     Works,
-    /// It failed, or could not be reached in time.
+    /// The backend failed, or could not be reached in time.
     Fails,
 }
 
-/// The right to make one attempt. Dropped without a report (the caller went away), it changes nothing.
+/// Permission to make one attempt. Dropping it without a report (because the caller went away) leaves the breaker
+/// unchanged.
 pub struct Admission {
     breaker: Arc<Breaker>,
     deciding: bool,
@@ -40,15 +41,15 @@ pub struct Admission {
 }
 
 impl Breaker {
-    /// Opens after `failures` in a row (0: never), for `open`.
+    /// A breaker that opens after this many failures in a row (0: never) and stays open for `open`.
     pub fn new(failures: u32, open: Duration, gauge: IntGauge) -> Arc<Self> {
         Arc::new(Self { failures, open, state: Mutex::new(State::Closed { failures: 0 }), gauge })
     }
 
-    /// Whether an attempt may be made now.
+    /// Permits an attempt, if the breaker allows one now.
     ///
     /// # Errors
-    /// How long the breaker stays open, at least.
+    /// How long the caller should wait before it asks again.
     pub fn admit(self: &Arc<Self>) -> Result<Admission, Duration> {
         let mut state = self.lock();
         let deciding = match *state {
@@ -66,7 +67,7 @@ impl Breaker {
         Ok(Admission { breaker: self.clone(), deciding, reported: false })
     }
 
-    /// How long attempts are refused from now on, if they are.
+    /// How much longer attempts are refused. `None` when they are not.
     pub fn refuses(&self) -> Option<Duration> {
         match *self.lock() {
             State::Closed { .. } => None,
@@ -84,7 +85,7 @@ impl Breaker {
             (State::Closed { failures }, Health::Fails) => self.after_failures(failures.saturating_add(1)),
             (State::HalfOpen, Health::Works) if deciding => State::Closed { failures: 0 },
             (State::HalfOpen, Health::Fails) if deciding => self.opened(),
-            // A straggler from before the breaker opened decides nothing.
+            // The attempt began before the breaker opened, so it does not change the state.
             (state, _) => state,
         };
         self.gauge.set(i64::from(!matches!(*state, State::Closed { .. })));
@@ -111,7 +112,7 @@ impl Breaker {
 }
 
 impl Admission {
-    /// Tells the breaker what the attempt showed.
+    /// Tells the breaker the outcome of the attempt.
     pub fn report(mut self, health: Health) {
         self.reported = true;
         self.breaker.report(health, self.deciding);

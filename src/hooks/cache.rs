@@ -1,4 +1,4 @@
-//! What join hooks have said, for as long as they allow.
+//! Remembers the decisions of join hooks, for as long as the backend allows.
 
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard};
@@ -8,15 +8,15 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// At most so many decisions are remembered, over all hooks.
+/// Maximum number of remembered decisions, over all hooks.
 pub const MAX_DECISIONS: usize = 65_536;
 
-/// So many entries are looked at to find one that can go.
+/// How many random entries are compared to choose one to evict.
 const SAMPLE: usize = 8;
 
-/// A bounded map whose entries end by themselves.
+/// A bounded map whose entries expire.
 ///
-/// At the bound, one of a few entries picked at random makes room: the one that would end first.
+/// When the map is full, it evicts one of a few random entries: the one that would expire first.
 pub struct Cache<K, V> {
     entries: Mutex<IndexMap<K, Entry<V>>>,
     most: usize,
@@ -28,12 +28,12 @@ struct Entry<V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Cache<K, V> {
-    /// A cache of at most so many entries.
+    /// A cache of at most `most` entries.
     pub fn new(most: usize) -> Self {
         Self { entries: Mutex::default(), most }
     }
 
-    /// The value, if it is still to be believed.
+    /// The value, unless it has expired.
     pub fn get(&self, key: &K) -> Option<V> {
         let mut entries = self.lock();
         let entry = entries.get(key)?;
@@ -44,7 +44,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         None
     }
 
-    /// Remembers a value for so long.
+    /// Stores a value for `ttl`.
     pub fn put(&self, key: K, value: V, ttl: Duration) {
         let entry = Entry { value, until: Instant::now() + ttl };
         let mut entries = self.lock();
@@ -54,7 +54,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         entries.insert(key, entry);
     }
 
-    /// Forgets what the test does not keep.
+    /// Removes every entry whose key fails the test.
     pub fn retain(&self, keep: impl Fn(&K) -> bool) {
         self.lock().retain(|key, _| keep(key));
     }

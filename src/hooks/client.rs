@@ -10,24 +10,24 @@ use super::error::HooksSetupError;
 use super::request;
 use crate::config;
 
-/// Shorter than the 5 s after which Node.js closes an idle connection: a request on a connection that is just being
-/// closed fails, and may not be repeated.
+/// How long an idle connection is kept. Shorter than the 5 s after which Node.js closes one: a request on a connection
+/// that is just being closed fails, and may not be safe to repeat.
 const KEEP_IDLE: Duration = Duration::from_secs(4);
 
-/// How often an HTTP/2 connection with calls under way is asked whether it lives.
+/// How often a ping is sent on an HTTP/2 connection that has calls under way.
 const HTTP2_PING: Duration = Duration::from_secs(10);
 
-/// Builds the client of a hook, and reads its address.
+/// Builds the HTTP client of a hook, and parses the hook's URL.
 ///
-/// HTTP/1.1 with keep-alive, or HTTP/2 where TLS agrees on it. Redirects are not followed and no proxy is used: what
-/// is signed goes where the configuration says, or nowhere.
+/// HTTP/1.1 with keep-alive, or HTTP/2 where TLS negotiates it. The client follows no redirects and uses no proxy, so
+/// that a signed request goes only to the configured address.
 ///
 /// # Errors
 /// A [`HooksSetupError`] that names the key: an address that is no http(s) URL, files that cannot be read or used.
 pub(super) fn build(name: &str, hook: &config::Hook) -> Result<(Client, Url), HooksSetupError> {
     let setup = Setup { name, hook };
     let url = setup.url()?;
-    // Another part of the node may have chosen it already, which is just as well.
+    // Fails if another part of the node has installed a provider already. That one works as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = Client::builder()
         .default_headers(headers())
@@ -78,10 +78,10 @@ impl Setup<'_> {
         Ok(url)
     }
 
-    /// With `ca_file` only that authority is trusted, else those of the system.
+    /// Trusts only the authority in `ca_file`, if it is set; else those of the system.
     fn trust(&self, url: &Url, client: ClientBuilder) -> Result<ClientBuilder, HooksSetupError> {
         let Some(path) = &self.hook.ca_file else {
-            // Without TLS the system's authorities need not even be there.
+            // Without TLS, the system's certificates are not needed, and need not be installed.
             return Ok(if url.scheme() == "http" { client.tls_certs_only([]) } else { client });
         };
         let pem = self.read("ca_file", path)?;

@@ -1,17 +1,17 @@
-//! What can go wrong with a hook, and what a client is told of it.
+//! The errors of a hook, and what a client is told of them.
 
 use std::time::Duration;
 
 use super::request::HookKind;
 use crate::error::{Code, Refusal};
 
-/// Why a hook did not agree.
+/// Why a hook gave no yes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
     /// The configuration has no such hook.
     #[error("no hook is named {0}")]
     Unknown(String),
-    /// The backend says no.
+    /// The backend refused.
     #[error("the backend refused: {0}")]
     Refused(Denial),
     /// The backend did not answer in time.
@@ -25,36 +25,36 @@ pub enum HookError {
     Status {
         /// The HTTP status.
         status: u16,
-        /// The backend's `Retry-After`, where it is a number of seconds.
+        /// The backend's `Retry-After`, if it is a number of seconds.
         retry_after: Option<Duration>,
     },
-    /// The backend's answer is not one.
+    /// The backend's answer cannot be understood.
     #[error("the backend's answer cannot be used: {0}")]
     BadAnswer(String),
-    /// So many calls are under way and waiting that this one was not made.
+    /// The queue of waiting calls is full, so this call was not made.
     #[error("{waiting} calls of the hook wait already")]
     Overloaded {
-        /// The bound of the queue.
+        /// The bound of the queue, in calls.
         waiting: usize,
     },
-    /// The circuit breaker is open: the backend is not asked.
+    /// The circuit breaker is open, so the backend was not called.
     #[error("the backend has failed too often; it is asked again in {}", humantime::format_duration(*.0))]
     Open(Duration),
 }
 
-/// A backend's no.
+/// A backend's refusal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}{message}", .code.as_deref().unwrap_or_default(), if .code.is_some() { ": " } else { "" })]
 pub struct Denial {
-    /// The backend's code, where it gave one: letters, digits, `_`, `-`, `.`; at most 64 of them.
+    /// The backend's code, if it gave one: at most 64 letters, digits, `_`, `-` and `.`.
     pub code: Option<String>,
-    /// The backend's sentence for people, at most 512 bytes; may be empty.
+    /// The backend's message for people, at most 512 bytes; may be empty.
     pub message: String,
-    /// For how long the backend allows its no to be remembered.
+    /// How long the backend allows the refusal to be remembered.
     pub ttl: Option<Duration>,
 }
 
-/// Callers that were turned away at the queue's bound may try again after this time.
+/// How long callers that found the queue full are told to wait before they try again.
 const AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
 impl HookError {
@@ -72,7 +72,8 @@ impl HookError {
         }
     }
 
-    /// A no without a code says what was asked: to come in is a matter of permission.
+    /// Gives a refusal without a code the one that fits the question: a refused connection or join is a matter of
+    /// authorization.
     pub(super) fn about(self, kind: HookKind) -> Self {
         match (self, kind) {
             (Self::Refused(denial), HookKind::Connect | HookKind::Join) if denial.code.is_none() => {
@@ -82,7 +83,7 @@ impl HookError {
         }
     }
 
-    /// Whether the same request may be sent again at once: the backend failed, and may not the next time.
+    /// Whether the same request may be sent again: the backend failed, and may work the next time.
     pub(super) const fn is_repeatable(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::Unreachable => true,
@@ -91,7 +92,7 @@ impl HookError {
         }
     }
 
-    /// Whether the fault is the request's own, so that sending it again could never help.
+    /// Whether the backend will never accept this request, so that repeating it cannot help.
     pub(super) const fn is_final(&self) -> bool {
         match self {
             Self::Refused(_) => true,
@@ -100,7 +101,7 @@ impl HookError {
         }
     }
 
-    /// How long the backend asks to be left alone.
+    /// How long the backend asks callers to wait.
     pub(super) const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -108,7 +109,7 @@ impl HookError {
         }
     }
 
-    /// Whether it shows that the backend is ill.
+    /// Whether the error counts as a failure of the backend for the circuit breaker.
     pub(super) const fn is_illness(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::Unreachable => true,
@@ -118,7 +119,7 @@ impl HookError {
     }
 }
 
-// What clients see. Neither addresses nor status lines of backends are among it.
+// What clients see. It never contains addresses or status lines of backends.
 impl From<HookError> for Refusal {
     fn from(error: HookError) -> Self {
         match error {
@@ -159,17 +160,17 @@ impl From<Denial> for Refusal {
     }
 }
 
-/// Why the hooks of a configuration cannot be used.
+/// Why the hooks of a configuration cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("hooks.{hook}.{key}: {problem}")]
 pub struct HooksSetupError {
     /// The hook's name.
     pub hook: String,
-    /// The key of its section.
+    /// The key in the hook's section.
     pub key: &'static str,
-    /// What is wrong with it, and the remedy.
+    /// The problem and its remedy.
     pub problem: String,
-    /// The cause below.
+    /// The underlying error.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }

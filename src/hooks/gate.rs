@@ -1,11 +1,11 @@
-//! Bounded concurrency with a bounded queue before it.
+//! Limits the concurrency of calls, with a bounded queue in front.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus::IntGauge;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// At most `concurrency` callers are inside, at most `queue` wait; the next is turned away.
+/// Admits at most `concurrency` callers at a time. At most `queue` callers wait; further ones are turned away.
 pub struct Gate {
     slots: Semaphore,
     waiting: AtomicUsize,
@@ -13,10 +13,10 @@ pub struct Gate {
     gauge: IntGauge,
 }
 
-/// The queue is at its bound.
+/// The queue is full.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full {
-    /// The bound.
+    /// The bound of the queue, in callers.
     pub bound: usize,
 }
 
@@ -42,7 +42,7 @@ impl Gate {
     }
 }
 
-/// A place in the queue, given back even when the caller goes away.
+/// A place in the queue. It is given back when dropped, also when the caller goes away.
 struct Place<'a>(&'a Gate);
 
 impl<'a> Place<'a> {

@@ -1,8 +1,8 @@
-//! Notices: what backends are told without being asked, at least once and in order.
+//! Notices: messages to backends that need no answer, delivered at least once and in order.
 //!
-//! An [`Outbox`] keeps them until they are delivered; one courier for each hook takes the oldest, delivers it, and
-//! tries again until the backend takes it. A notice is given up only when the backend says that it can never be taken
-//! (400, 410, 413, 415, 422, or a refusal), or when newer ones have pushed it out of a full outbox; both are counted.
+//! An [`Outbox`] keeps notices until they are delivered. Each hook has one courier, which takes the oldest notice and
+//! repeats it until the backend accepts it. A notice is given up only when the backend says that it will never accept
+//! it (400, 410, 413, 415, 422, or a refusal), or when newer notices push it out of a full outbox. Both are counted.
 
 mod courier;
 mod memory;
@@ -25,35 +25,35 @@ pub use super::request::Envelope;
 pub use memory::MemoryOutbox;
 pub use redis::{Failed, OutboxKeys, RedisOutbox};
 
-/// At most so many notices of one hook wait in a node's memory.
+/// Maximum number of notices of one hook that wait in a node's memory.
 pub const MAX_WAITING: usize = 65_536;
 
-/// At most so many notices of one hook are kept in Redis.
+/// Maximum number of notices of one hook that are kept in Redis.
 pub const MAX_STORED: usize = 100_000;
 
-/// A notice that would be larger leaves out claims, metadata and rooms.
+/// Maximum size of a notice, in bytes. A larger one is sent without claims, metadata and rooms.
 pub const MAX_NOTICE_BYTES: usize = 16 * 1024;
 
-/// Where the notices of one hook are kept until they are delivered.
+/// Keeps the notices of one hook until they are delivered.
 pub trait Outbox: Send + Sync {
-    /// Keeps a notice. Never waits; at the bound the oldest is dropped and counted.
+    /// Stores a notice. Never waits. When the outbox is full, the oldest notice is dropped and counted.
     fn put(&self, notice: Envelope);
 
-    /// The oldest notice, once there is one that this node is to deliver. The same one again until it is
-    /// [done](Outbox::done).
+    /// Waits for the oldest notice that this node is to deliver. Returns the same notice again until [`Outbox::done`]
+    /// removes it.
     fn oldest(&self) -> BoxFuture<'_, Envelope>;
 
-    /// Forgets a notice.
+    /// Removes a notice that is delivered or given up.
     fn done<'a>(&'a self, notice: &'a Envelope) -> BoxFuture<'a, ()>;
 
-    /// How many would be lost if this node ended now.
+    /// How many notices would be lost if this node stopped now.
     fn at_risk(&self) -> usize;
 
-    /// Lets another node deliver at once what this one has not.
+    /// Lets another node deliver the remaining notices at once.
     fn release(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Delivers notices. Dropping it leaves the couriers running; see [`Notices::close`].
+/// Sends notices to all hooks. Dropping it leaves the couriers running; see [`Notices::close`].
 pub struct Notices {
     hooks: Arc<Hooks>,
     outboxes: HashMap<String, Arc<dyn Outbox>>,
@@ -62,8 +62,8 @@ pub struct Notices {
 }
 
 impl Notices {
-    /// Starts a courier for each hook; `outbox` makes the place where its notices are kept, given its name and the
-    /// longest time that one of its calls lasts.
+    /// Starts a courier for each hook. `outbox` creates the outbox of a hook, from the hook's name and the longest
+    /// time that one of its calls lasts.
     ///
     /// Must be called within a Tokio runtime.
     pub fn start(hooks: Arc<Hooks>, mut outbox: impl FnMut(&str, Duration) -> Arc<dyn Outbox>) -> Self {
@@ -79,14 +79,14 @@ impl Notices {
         Self { hooks, outboxes, tasks, stop }
     }
 
-    /// Starts couriers that keep everything in memory: what is not delivered when the node ends is lost.
+    /// Starts couriers that keep notices in memory only. Notices that are not delivered when the node stops are lost.
     pub fn in_memory(hooks: Arc<Hooks>) -> Self {
         let metrics = hooks.metrics.clone();
         Self::start(hooks, |hook, _| Arc::new(MemoryOutbox::new(hook, MAX_WAITING, &metrics)))
     }
 
-    /// Starts couriers that share the notices of all nodes in Redis. `keys` names what belongs to a hook; `failed` is told of
-    /// each error.
+    /// Starts couriers that keep the notices of all nodes in Redis. `keys` names the Redis keys of a hook. `failed` is
+    /// called with each error.
     pub fn in_redis<C>(hooks: Arc<Hooks>, client: &C, failed: Failed, keys: impl Fn(&str) -> OutboxKeys) -> Self
     where
         C: ClientLike + Clone + Send + Sync + 'static,
@@ -98,7 +98,7 @@ impl Notices {
         })
     }
 
-    /// Tells a hook, some time. False when there is no such hook.
+    /// Queues a notice for a hook. Returns false when there is no such hook.
     pub fn send(&self, hook: &str, request: HookRequest) -> bool {
         let Some(outbox) = self.outboxes.get(hook) else { return false };
         let notice = self.hooks.seal(&request);
@@ -107,12 +107,13 @@ impl Notices {
         true
     }
 
-    /// How many notices would be lost if this node ended now.
+    /// How many notices would be lost if this node stopped now.
     pub fn at_risk(&self) -> usize {
         self.outboxes.values().map(|outbox| outbox.at_risk()).sum()
     }
 
-    /// Waits until nothing would be lost, at most for so long, and ends the couriers. Returns how many notices are lost.
+    /// Waits at most `patience` until no notice would be lost, then stops the couriers. Returns how many notices are
+    /// lost.
     pub async fn close(&self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
         while self.at_risk() > 0 && Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! What a hook is told: one CloudEvents 1.0 event in structured JSON.
+//! The request to a hook: one CloudEvents 1.0 event in structured JSON.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub enum HookKind {
     Connect,
     /// A client wants to join a room.
     Join,
-    /// A client has gone. Nobody waits for the answer.
+    /// A client has disconnected. This is a notice: the answer is ignored.
     Disconnect,
 }
 
@@ -44,22 +44,22 @@ impl HookKind {
     }
 }
 
-/// On whose behalf a hook is called.
+/// The client on whose behalf a hook is called.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The contract that names the hook.
     pub contract: Arc<str>,
     /// The namespace's path.
     pub namespace: Arc<str>,
-    /// Who it is.
+    /// The client's user.
     pub user: Arc<User>,
-    /// The socket's id: what a backend emits to, or disconnects.
+    /// The socket's id, which a backend can emit to or disconnect.
     pub socket_id: String,
     /// The client's address.
     pub ip: IpAddr,
-    /// When it connected.
+    /// When the client connected.
     pub connected_at: SystemTime,
-    /// The rooms it is in (was in, for a disconnect); may be left empty.
+    /// The rooms that the client is in (for a disconnect: was in). May be left empty.
     pub rooms: Vec<Arc<str>>,
     /// The session's metadata; may be left empty.
     pub metadata: Map<String, Value>,
@@ -82,69 +82,69 @@ pub struct HookRequest {
 }
 
 impl HookRequest {
-    /// A client's event. Add what it carries with [`HookRequest::payload`] or [`HookRequest::args`].
+    /// A request about a client's event. Add the data with [`HookRequest::payload`] or [`HookRequest::args`].
     pub fn event(caller: Caller, event: impl Into<String>) -> Self {
         Self { event: Some(event.into()), ..Self::new(HookKind::Event, caller) }
     }
 
-    /// A client that wants to connect.
+    /// A request about a client that wants to connect.
     pub fn connect(caller: Caller) -> Self {
         Self::new(HookKind::Connect, caller)
     }
 
-    /// A client that wants to join a room.
+    /// A request about a client that wants to join a room.
     pub fn join(caller: Caller, room: Arc<str>) -> Self {
         Self { room: Some(room), ..Self::new(HookKind::Join, caller) }
     }
 
-    /// A client that has gone, and why.
+    /// A notice that a client has disconnected, and why.
     pub fn disconnect(caller: Caller, reason: impl Into<String>) -> Self {
         Self { reason: Some(reason.into()), ..Self::new(HookKind::Disconnect, caller) }
     }
 
-    /// The event's payload, as it came.
+    /// Adds the event's payload, as the client sent it.
     #[must_use]
     pub fn payload(mut self, payload: Option<Box<RawValue>>) -> Self {
         self.payload = payload;
         self
     }
 
-    /// All arguments of the event, where it has more than its payload.
+    /// Adds all arguments of the event. Used when it has more than its payload.
     #[must_use]
     pub fn args(mut self, args: Vec<Box<RawValue>>) -> Self {
         self.args = Some(args);
         self
     }
 
-    /// The binary attachments that placeholders in the payload name; they are sent as base64.
+    /// Adds the binary attachments that placeholders in the payload name. They are sent as base64.
     #[must_use]
     pub fn attachments(mut self, attachments: Vec<Bytes>) -> Self {
         self.attachments = attachments;
         self
     }
 
-    /// A failed attempt may be repeated.
+    /// Sets whether a failed attempt may be repeated.
     #[must_use]
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = idempotent;
         self
     }
 
-    /// How long the answer is waited for, instead of the hook's own time-out.
+    /// Sets how long the answer is waited for, instead of the hook's own time-out.
     #[must_use]
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The W3C `traceparent` that the call belongs to; without one, or with an invalid one, it starts a trace.
+    /// Sets the W3C `traceparent` that the call belongs to. Without a valid one, the call starts a new trace.
     #[must_use]
     pub fn traced(mut self, traceparent: Option<String>) -> Self {
         self.traceparent = traceparent;
         self
     }
 
-    /// The same request without what may be large.
+    /// The same request without the parts that may be large: claims, metadata and rooms.
     pub(super) fn shortened(mut self) -> Self {
         let short = User { claims: Claims::default(), ..(*self.caller.user).clone() };
         self.caller.user = Arc::new(short);
@@ -169,7 +169,7 @@ impl HookRequest {
         }
     }
 
-    /// The span of its call.
+    /// The tracing span of the call.
     pub(super) fn span(&self, hook: &str) -> Span {
         let Caller { contract, socket_id, .. } = &self.caller;
         let span = tracing::info_span!(
@@ -185,7 +185,7 @@ impl HookRequest {
         span
     }
 
-    /// The request as a part of what the span belongs to, if that goes anywhere.
+    /// Makes the request part of the span's trace, if spans are exported.
     pub(super) fn within(self, span: &Span) -> Self {
         Self { traceparent: trace::of(span).or(self.traceparent), ..self }
     }
@@ -196,7 +196,7 @@ impl HookRequest {
     }
 }
 
-/// A request as it is sent: what stays the same over all attempts.
+/// A request as it is sent. All attempts send the same envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// The CloudEvent's id, a UUID of version 7.
@@ -208,7 +208,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Encodes a request of this node.
+    /// Encodes a request of this node, and gives it an id.
     pub fn seal(node: &str, request: &HookRequest, now: SystemTime) -> Self {
         let id = Uuid::now_v7().to_string();
         let traceparent = trace::parent_or_new(request.traceparent.as_deref());
@@ -227,7 +227,7 @@ impl Envelope {
         Self { id, traceparent, body: body.into() }
     }
 
-    /// The request whose CloudEvent this is; `None`: it is none of ours.
+    /// Reads an envelope back from its CloudEvent. Returns `None` when the program did not write it.
     pub fn open(body: Bytes) -> Option<Self> {
         #[derive(Deserialize)]
         struct Head {
@@ -235,7 +235,7 @@ impl Envelope {
             traceparent: String,
         }
         let head: Head = serde_json::from_slice(&body).ok()?;
-        // Both go into headers.
+        // Both are sent as header values.
         let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         let ours = plain(&head.id) && plain(&head.traceparent);
         ours.then(|| Self { id: head.id, traceparent: head.traceparent, body })
@@ -326,7 +326,7 @@ impl<'a> Data<'a> {
     }
 }
 
-/// `/roomcast/<node>`, a URI reference: what may not stand in one is percent-encoded.
+/// `/roomcast/<node>`, a URI reference. Characters that a URI may not contain are percent-encoded.
 fn source(node: &str) -> String {
     let mut source = String::from("/roomcast/");
     for byte in node.bytes() {

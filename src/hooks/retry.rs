@@ -1,16 +1,16 @@
-//! How long to wait before another attempt.
+//! Computes the pause before the next attempt.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
-/// The first wait of a call that a client is waiting for.
+/// The pauses between attempts of a call, for which a client waits.
 pub const CALL: Backoff = Backoff { first: Duration::from_millis(50), most: Duration::from_secs(2) };
 
-/// The first wait of a notice that nobody is waiting for.
+/// The pauses between attempts of a notice, for which no client waits.
 pub const NOTICE: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(10) };
 
-/// Exponential backoff with full jitter above a half.
+/// Exponential backoff with jitter: each pause is between 50% and 100% of its nominal length.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     first: Duration,
@@ -18,8 +18,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait before the attempt that follows `failed` failed ones (from 1): between a half and the whole of
-    /// `first`, doubled each time, `most` at most.
+    /// The pause after `failed` failed attempts (from 1). Its nominal length is `first`, doubled with each further
+    /// failure, at most `most`; jitter shortens it by up to one half.
     pub fn after(self, failed: u32) -> Duration {
         self.at(failed, jitter())
     }
@@ -30,9 +30,9 @@ impl Backoff {
     }
 }
 
-/// From 0 to 1.
+/// A random number from 0 to 1.
 fn jitter() -> f64 {
-    // The low half of a UUID of version 4 has 62 random bits; two fixed ones above are cut off.
+    // The low 32 bits of a UUID of version 4 are random. Its fixed bits are among the higher ones.
     let bits = u32::try_from(Uuid::new_v4().as_u128() & u128::from(u32::MAX)).expect("masked");
     f64::from(bits) / f64::from(u32::MAX)
 }

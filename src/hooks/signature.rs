@@ -1,4 +1,4 @@
-//! The signature of a request: `t=<unix seconds>,v1=<hex>[,v1=<hex>]`.
+//! The signature of a request, in the form `t=<unix seconds>,v1=<hex>[,v1=<hex>]`.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,22 +9,22 @@ use sha2::Sha256;
 /// The header that carries the signature.
 pub const SIGNATURE_HEADER: &str = "roomcast-signature";
 
-/// The header that carries the request's id, which is also the CloudEvent's.
+/// The header that carries the request's id, which is also the id of the CloudEvent.
 pub const ID_HEADER: &str = "roomcast-id";
 
-/// Signs requests: with the secret and, while it is being replaced, with the previous one too.
+/// Signs requests with the secret and, while the secret is being replaced, also with the previous one.
 pub struct Signer {
     keys: Vec<Hmac<Sha256>>,
 }
 
 impl Signer {
-    /// A signer with one secret or two. Without any, [`Signer::sign`] gives nothing.
+    /// A signer with one or two secrets. Without secrets, [`Signer::sign`] returns `None`.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let keys = secrets.into_iter().map(|secret| Hmac::new_from_slice(secret).expect("any length is a key"));
         Self { keys: keys.collect() }
     }
 
-    /// The header's value for a body that is sent now: HMAC-SHA256 over `"<t>.<body>"` with each secret.
+    /// The header's value for a body that is sent at `now`: HMAC-SHA256 over `"<t>.<body>"` with each secret.
     pub fn sign(&self, body: &[u8], now: SystemTime) -> Option<String> {
         if self.keys.is_empty() {
             return None;
@@ -40,9 +40,9 @@ impl Signer {
         Some(header)
     }
 
-    /// Whether the header is ours for this body, and not older (or newer) than `tolerance`.
+    /// Whether the header is a valid signature of this body, and its time differs from `now` by at most `tolerance`.
     ///
-    /// This is what a receiver does; the node itself uses it in tests only.
+    /// A receiver does this. The node itself uses it in tests only.
     pub fn verify(&self, header: &str, body: &[u8], now: SystemTime, tolerance: Duration) -> bool {
         let Some((at, signatures)) = read_header(header) else { return false };
         if unix_seconds(now).abs_diff(at) > tolerance.as_secs() {
@@ -54,7 +54,7 @@ impl Signer {
     }
 }
 
-// Secrets stay out of logs.
+// Keeps the secrets out of logs.
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Signer").field("secrets", &self.keys.len()).finish_non_exhaustive()
@@ -80,7 +80,7 @@ fn read_header(header: &str) -> Option<(u64, Vec<Vec<u8>>)> {
         match part.trim().split_once('=')? {
             ("t", value) => at = value.parse().ok(),
             ("v1", value) => signatures.push(read_hex(value)?),
-            // Later schemes may stand beside this one.
+            // Ignored: later signature schemes may appear beside `v1`.
             _ => {}
         }
     }
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_signature_is_the_documented_one() {
-        // printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac secret
+        // The expected value comes from: printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac secret
         let expected = "t=1700000000,v1=49f24e537407743fa4a0242bb63b94b9a47ee99cbbe071ccd8a22550ae411686";
         let made = signer(&["secret"]).sign(br#"{"a":1}"#, at(1_700_000_000)).unwrap();
         assert_eq!(made, expected);

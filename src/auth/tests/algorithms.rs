@@ -1,4 +1,4 @@
-//! Every algorithm, alone and among others.
+//! Tests every algorithm, alone and together with others.
 
 use super::*;
 

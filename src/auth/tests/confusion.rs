@@ -1,4 +1,4 @@
-//! Attacks on the choice of key and algorithm. Each was a hole somewhere once.
+//! Tests attacks on the choice of key and algorithm. Each was a vulnerability of some JWT library.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Published key sets, from a server on loopback that changes its mind.
+//! Tests published key sets with a server on loopback whose answer changes.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +42,7 @@ impl Publisher {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// A node's keys, taken from here.
+    /// The configuration of a node that fetches its keys from this server.
     fn auth(&self, refresh: Duration) -> Auth {
         let jwks = Jwks {
             url: Some(Url::new(&*self.url)),
@@ -82,7 +82,7 @@ fn good(algorithm: Algorithm, kid: &str) -> String {
     token(algorithm, Some(kid), &json!({ "sub": "alice", "exp": soon(60) }))
 }
 
-/// Waits for something that will be, with a deadline.
+/// Waits until a condition holds, with a deadline.
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..400 {
         if holds() {
@@ -216,7 +216,7 @@ async fn token_of_a_key_that_was_just_published_can_wait_for_it() {
     );
     assert!(both.0.is_ok() && both.1.is_ok());
     assert_eq!(publisher.asked(), 2);
-    // Nothing is under way for this one: it is refused at once.
+    // No fetch is under way for this token, so it is refused at once.
     let never = waiting("never");
     let refused = authenticator.authenticate_or_refresh(&required, &never);
     let refused = tokio::time::timeout(Duration::from_millis(500), refused).await.expect("no wait");

@@ -1,4 +1,4 @@
-//! Times, claims, modes and shapes.
+//! Tests times, claims, modes and shapes of tokens.
 
 use super::*;
 
@@ -59,7 +59,7 @@ async fn times_are_checked_with_leeway() {
         (json!({ "exp": 1e300 }), "claim"),
     ] {
         let result = reason(&authenticator, &with(claims.clone()));
-        // A number without end is as good as one that is too large: either way it is no panic.
+        // The outcome for an infinite or too large number is open, but it must not panic.
         if claims != json!({ "exp": 1e300 }) {
             assert_eq!(result, expected, "{claims}");
         }

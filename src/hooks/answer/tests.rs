@@ -107,7 +107,7 @@ fn a_refusing_status_needs_an_error_in_its_body() {
     assert_eq!(denial.code.as_deref(), Some("NO"));
 }
 
-/// JSON that looks like an answer often enough to reach every branch.
+/// Generates JSON that resembles an answer often enough to reach every branch.
 fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -1,4 +1,4 @@
-//! Takes the notices of one hook to its backend, one after the other.
+//! Delivers the notices of one hook to its backend, one after the other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::telemetry::metrics::Metrics;
 /// The longest pause between two attempts, whatever the backend asks for.
 pub(super) const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// The courier of one hook.
+/// Delivers the notices of one hook.
 pub(super) struct Courier {
     backend: Arc<Backend>,
     outbox: Arc<dyn Outbox>,
@@ -32,7 +32,7 @@ impl Courier {
         Self { backend, outbox, delivered, refused, retried }
     }
 
-    /// Delivers for ever.
+    /// Delivers notices until the task is stopped.
     pub(super) async fn run(self) {
         let mut failed = 0;
         loop {

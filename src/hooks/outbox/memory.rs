@@ -1,4 +1,4 @@
-//! Notices kept in memory only: for a node that stands alone.
+//! Notices in memory only, for a node without Redis.
 
 use futures_util::future::BoxFuture;
 
@@ -6,13 +6,13 @@ use super::ring::Ring;
 use super::{Envelope, Outbox};
 use crate::telemetry::metrics::Metrics;
 
-/// Keeps the notices of one hook in memory; what is not delivered when the node ends is lost.
+/// Keeps the notices of one hook in memory. Notices that are not delivered when the node stops are lost.
 pub struct MemoryOutbox {
     ring: Ring,
 }
 
 impl MemoryOutbox {
-    /// At most so many notices of this hook.
+    /// An outbox of at most `most` notices.
     pub fn new(hook: &str, most: usize, metrics: &Metrics) -> Self {
         Self { ring: Ring::new(hook, most, metrics) }
     }

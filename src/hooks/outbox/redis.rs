@@ -1,12 +1,12 @@
-//! Notices kept in Redis: any node may deliver them, one at a time does.
+//! Notices in Redis: any node may deliver them, one node at a time does.
 //!
-//! A notice is put into this node's memory first, and a feeder moves it to Redis at once; when Redis is away, the
-//! courier delivers from memory instead, so that an outage of Redis delays nothing. A node that ends loses only what
-//! had not reached Redis.
+//! A notice goes to this node's memory first, and a task (the feeder) moves it to Redis at once. While Redis is away,
+//! the courier delivers from memory, so that an outage of Redis does not delay notices. A node that stops loses only
+//! the notices that had not reached Redis.
 //!
-//! The lease makes the order: only its holder delivers, the oldest first. A holder that dies is replaced when its lease
-//! ends. A holder that is slower than its lease may deliver a notice that another node delivers too; at least once is
-//! what is promised, and the CloudEvent's id tells copies apart.
+//! A lease keeps the order: only its holder delivers, the oldest notice first. If the holder dies, another node takes
+//! over when the lease expires. A holder that is slower than its lease may deliver a notice that another node delivers
+//! too. That is within the promise of at-least-once delivery; the id of the CloudEvent identifies duplicates.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -31,27 +31,27 @@ use crate::hooks::retry;
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
-/// At most so many notices go to Redis in one command.
+/// Maximum number of notices in one command to Redis.
 const BATCH: usize = 64;
 
-/// A list that nobody has touched for so long belongs to a hook that is gone.
+/// How long Redis keeps a list that no node touches. After that, the hook is assumed to be removed.
 const LIST_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How often a node that does not deliver looks whether it should.
+/// How often a node without the lease tries to get it.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long notices are delivered from memory before a Redis that has failed is asked again.
+/// How long notices are delivered from memory after Redis failed, before Redis is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// The longest that Redis is waited for, whatever its client is configured with.
+/// The longest wait for an answer of Redis, whatever time-outs the client is configured with.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The keys of one hook; both must live in one slot.
+/// The Redis keys of one hook. Both must hash to the same slot.
 #[derive(Debug, Clone)]
 pub struct OutboxKeys {
     /// LIST of CloudEvents, oldest first.
     pub notices: String,
-    /// STRING: the node that delivers now.
+    /// STRING: the lease. Its value is the id of the outbox, on some node, that delivers now.
     pub lease: String,
 }
 
@@ -61,7 +61,7 @@ pub struct RedisOutbox<C> {
     stop: CancellationToken,
 }
 
-/// Told of each error of Redis.
+/// Called with each error of Redis.
 pub type Failed = Arc<dyn Fn(&RedisError) + Send + Sync>;
 
 struct Shared<C> {
@@ -72,7 +72,7 @@ struct Shared<C> {
     lease: Duration,
     ring: Ring,
     scripts: Scripts,
-    // Something may have changed for the courier.
+    // Notified when the courier should look for notices again.
     wake: Notify,
     courier: Mutex<Courier>,
     hook: String,
@@ -80,24 +80,24 @@ struct Shared<C> {
     stored: IntCounter,
 }
 
-/// What the courier remembers from one notice to the next.
+/// The courier's state between two notices.
 #[derive(Default)]
 struct Courier {
-    // The notice under way is one that Redis has not taken yet.
+    // The notice being delivered came from memory: Redis has not taken it yet.
     from_memory: bool,
-    // A notice that was delivered, but could not be removed from Redis.
+    // A notice that was delivered but could not be removed from Redis.
     finished: Option<Bytes>,
-    // Redis has failed; it is not asked before then while memory has notices.
+    // Set when Redis has failed. Until then, Redis is not asked while memory holds notices.
     away_until: Option<Instant>,
 }
 
-/// A Lua script and its digest.
+/// A Lua script and its SHA-1 digest.
 struct Script {
     text: &'static str,
     digest: Str,
 }
 
-/// Where the first key stands among the arguments of EVAL and EVALSHA.
+/// The position of the first key among the arguments of EVAL and EVALSHA.
 const FIRST_KEY: usize = 2;
 
 struct Scripts {
@@ -107,12 +107,12 @@ struct Scripts {
     release: Script,
 }
 
-/// What Redis says of the oldest notice.
+/// The answer of Redis to the question for the oldest notice.
 enum Taken {
     Notice(Envelope),
     Empty,
     Busy,
-    // Nothing that this program wrote.
+    // An entry that this program did not write.
     Foreign(Bytes),
 }
 
@@ -125,7 +125,8 @@ impl<C: ClientLike + Send + Sync + 'static> RedisOutbox<C> {
             failed,
             keys,
             holder: Uuid::new_v4().to_string(),
-            // Renewed before each attempt, and an attempt is followed by a pause.
+            // The lease is renewed before each attempt, and a pause follows an attempt. So it must outlast an attempt,
+            // a pause and an answer of Redis.
             lease: call + MAX_PAUSE + PATIENCE,
             ring: Ring::new(hook, MAX_WAITING, metrics),
             scripts: Scripts {
@@ -172,14 +173,14 @@ impl<C: ClientLike + Send + Sync + 'static> Outbox for RedisOutbox<C> {
 
     fn release(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            // In vain, the lease ends by itself.
+            // If this fails, the lease expires by itself.
             let _ = self.shared.release().await;
         })
     }
 }
 
 impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
-    /// Moves notices to Redis as they come.
+    /// Moves notices from memory to Redis as they arrive.
     async fn feed(&self) {
         let mut failed = 0;
         loop {
@@ -217,7 +218,7 @@ impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
         }
     }
 
-    /// The oldest notice in Redis; in memory, when Redis is away.
+    /// The oldest notice in Redis, or in memory when Redis is away.
     async fn look(&self) -> Option<Envelope> {
         let away = self.courier().away_until.is_some_and(|until| until > Instant::now());
         if away && let Some(notice) = self.ring.oldest(1).pop() {
@@ -242,7 +243,7 @@ impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
     async fn done(&self, notice: &Envelope) {
         let from_memory = self.courier().from_memory;
         let was_in_memory = self.ring.remove(&notice.id);
-        // What the feeder has moved meanwhile is removed from Redis like any other.
+        // If the feeder has moved the notice to Redis meanwhile, it must be removed there.
         if from_memory && was_in_memory {
             return;
         }
@@ -306,7 +307,7 @@ impl Script {
         Self { text, digest: Digest::from_lua(text).sha1().clone() }
     }
 
-    // Not by `LuaInterface`: a client with options of its own has that only without them.
+    // Does not use `LuaInterface`: a client with its own options offers that trait only without these options.
     async fn run<C: ClientLike, R: FromValue>(
         &self,
         client: &C,

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::Envelope;
 use crate::telemetry::metrics::Metrics;
 
-/// A bounded queue that drops its oldest entry for a new one, and counts it.
+/// A bounded queue. When it is full, a new entry pushes out the oldest, which is counted.
 pub(super) struct Ring {
     notices: Mutex<VecDeque<Envelope>>,
     most: usize,
@@ -41,12 +41,12 @@ impl Ring {
         self.arrived.notify_one();
     }
 
-    /// The oldest ones, at most so many. They stay.
+    /// Copies of the oldest notices, at most `most`. They stay in the queue.
     pub(super) fn oldest(&self, most: usize) -> Vec<Envelope> {
         self.lock().iter().take(most).cloned().collect()
     }
 
-    /// Removes a notice that [`Ring::oldest`] gave. False when it is not there any more.
+    /// Removes a notice that [`Ring::oldest`] returned. Returns false when it is no longer there.
     pub(super) fn remove(&self, id: &str) -> bool {
         let mut notices = self.lock();
         let found = notices.iter().position(|notice| notice.id == id);
@@ -61,7 +61,7 @@ impl Ring {
         self.lock().len()
     }
 
-    /// Resolves after a push; one that happened before the call counts, if nobody has waited since.
+    /// Waits for a push. A push before the call also counts, unless an earlier call has returned for it.
     pub(super) async fn arrival(&self) {
         self.arrived.notified().await;
     }
