@@ -1,8 +1,8 @@
-//! `roomcast doctor`: looks at a deployment from outside, as a client, a backend and an operator would see it.
+//! `roomcast doctor`: checks a deployment from outside, as clients, backends and operators see it.
 //!
-//! Every check has a time-out of its own and all of them run at once, so that the whole takes no longer than
-//! [`Options::patience`]. What is found names its remedy. Nothing is changed but a key in Redis that lives for a
-//! second: sessions are opened and left.
+//! All checks run at once and each has its own time-out, so the whole takes no longer than [`Options::patience`].
+//! Every problem that it reports names its remedy. The doctor opens and closes sessions, and writes nothing but one key
+//! to Redis, which lives for a second.
 
 mod api;
 mod cors;
@@ -25,45 +25,46 @@ use crate::config::{Secret, Url};
 pub use report::{Finding, Level, Report};
 use sight::Sight;
 
-/// What is looked at.
+/// Which deployment is checked, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where clients connect: `https://rt.example.com`, with the path if it is not `/socket.io/`.
+    /// The URL at which clients connect: `https://rt.example.com`, with the path if it is not `/socket.io/`.
     pub target: reqwest::Url,
-    /// The API's listener of one node, or of a Service in front of several.
+    /// The URL of the API: the listener of one node, or a Service in front of several.
     pub api: Option<reqwest::Url>,
-    /// A key of the API.
+    /// An API key.
     pub key: Option<Secret>,
-    /// The Redis of the nodes.
+    /// The Redis that the nodes use.
     pub redis: Option<Url>,
     /// A client's token.
     pub token: Option<Secret>,
-    /// Where the token is to be taken.
+    /// The namespace in which the token is tried.
     pub namespace: String,
     /// A page's origin that should be able to connect.
     pub origin: Option<String>,
-    /// PEM file of an authority to trust beside those of the system, for the target and the API.
+    /// A PEM file with a certificate authority that is trusted besides those of the system, for the target and the
+    /// API.
     pub ca: Option<PathBuf>,
-    /// How often a long-polling session is asked whether it is still there.
+    /// How often a long-polling session is polled to see whether it is still known.
     pub polls: u32,
-    /// Checks that are not made, by name; a name stands also for those that begin with it and a dot.
+    /// The names of the checks to skip. A name also covers the checks whose names begin with it and a dot.
     pub skip: Vec<String>,
-    /// The longest that all of it may take.
+    /// The longest time that all checks together may take.
     pub patience: Duration,
 }
 
-/// Why nothing could be looked at.
+/// Why nothing could be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum DoctorError {
-    /// The file of the authority cannot be used.
+    /// The file with the certificate authority cannot be used.
     #[error("--ca {path}: {problem}")]
     Authority {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the file.
         problem: String,
     },
-    /// The HTTP client cannot be made.
+    /// The HTTP client cannot be built.
     #[error("the HTTP client cannot be made")]
     Client(#[source] reqwest::Error),
 }
@@ -95,18 +96,18 @@ pub const CHECKS: &[&str] = &[
     "redis.eviction",
 ];
 
-/// What all others need.
+/// The check without which no other check makes sense.
 const FIRST: &str = "handshake.polling";
 
 type Check<'a> = (&'static str, Pin<Box<dyn Future<Output = Vec<Finding>> + Send + 'a>>);
 
-/// Looks at everything at once.
+/// Runs all checks at once.
 ///
 /// # Errors
-/// Only what keeps it from looking; what it finds is in the report.
+/// Only errors that prevent the checks from running. What the checks find is in the report.
 pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
     let sight = Sight::new(options)?;
-    // With whoever does not answer at all, everything else would only say so again.
+    // If the deployment does not answer at all, the other checks would only repeat that.
     let (first, opened) = polling::handshake(&sight).await;
     let mut findings = first;
     let mut checks: Vec<Check<'_>> = Vec::new();
@@ -140,10 +141,10 @@ pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
     Ok(Report { target: options.target.to_string(), findings })
 }
 
-/// The checks that a name stands for are not to be made; an error says why it cannot be so.
+/// Checks that a name given to `--skip` names checks that can be skipped.
 ///
 /// # Errors
-/// In words: nothing has that name, or everything else needs it.
+/// A sentence that says why: no check has this name, or all others need it.
 pub fn may_skip(name: &str) -> Result<(), String> {
     if stands_for(name, FIRST) {
         return Err(format!("{FIRST} cannot be skipped: everything else begins with it"));

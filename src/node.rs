@@ -1,4 +1,4 @@
-//! Config in, running node out; knows every part.
+//! Composition root: builds a node from its configuration and runs it. This is the only module that knows every part.
 
 mod agree;
 mod build;
@@ -35,37 +35,38 @@ pub use agree::agree;
 use build::Parts;
 use signals::EndSignals;
 
-/// So many connections may wait to be taken, if the kernel permits it (`net.core.somaxconn`): all clients of a lost node
-/// come at once, and one that finds no place tries again a second later.
+/// Maximum number of connections that wait in the kernel to be accepted, if `net.core.somaxconn` permits it. When a
+/// node is lost, all its clients come at once, and a client that finds no place tries again a second later.
 const WAITING: u32 = 4096;
 
-/// How long a new connection to the API may take for its first request's head.
+/// How long a new connection to the API may take to send the head of its first request.
 const API_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many connections to the API may be without a first request; beyond it, the one that has waited longest is closed.
+/// Maximum number of connections to the API that have not sent a request yet. Beyond it, the one that has waited
+/// longest is closed.
 const API_PENDING: usize = 1024;
 
-/// A client of the API that takes nothing of its answer for this long is gone.
+/// A client of the API that reads nothing of its answer for this long is disconnected.
 const API_STALL: Duration = Duration::from_secs(30);
 
-/// What a node that listens is known by.
+/// The addresses and the name of a node that listens.
 pub struct Bound {
-    /// Where clients connect.
+    /// The address at which clients connect.
     pub server: SocketAddr,
-    /// Where backends and operators connect.
+    /// The address at which backends and operators connect.
     pub api: SocketAddr,
-    /// Where other nodes connect, if they do.
+    /// The address at which other nodes connect. `None`: the node does not listen for them.
     pub cluster: Option<SocketAddr>,
     /// The node's name within the cluster.
     pub node: String,
-    /// What it serves.
+    /// The namespaces that the node serves.
     pub namespaces: Vec<Arc<Namespace>>,
 }
 
-/// Runs a node until it is told to leave. `on_ready` is called once, when every listener is bound.
+/// Runs a node until it is told to stop. `on_ready` is called once, when every listener is bound.
 ///
 /// # Errors
-/// A wrong contract or key, or what kept it from starting.
+/// An error in a contract or key, or another reason why the node could not start.
 pub async fn serve(
     config: Config,
     logging: Arc<Logging>,
@@ -112,7 +113,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// The API of a node that listens nowhere and has no clients: what the fuzzers ask.
+/// The router of the API, for a node that does not listen and has no clients. The fuzzers call it.
 ///
 /// # Errors
 /// As [`serve`].
@@ -126,9 +127,9 @@ fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A node that was just here leaves connections behind that the kernel has not forgotten.
+    // Connections of a node that has just stopped may still be in the kernel's table. They must not block the address.
     socket.set_reuseaddr(true)?;
-    // Where the kernel has connections inherit it, it need not be asked for each of them.
+    // Where accepted connections inherit this option, it need not be set for each of them.
     socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(WAITING)
@@ -142,7 +143,7 @@ async fn serve_clients(parts: Arc<Parts>, listener: TcpListener, nodes: Option<N
 async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationToken) {
     let router = http::api_router(parts.api.clone());
     let service = service_fn(move |mut request: Request<Body>| {
-        // Whoever has sent a head is not waited for.
+        // The request's head has arrived, so its connection no longer counts as pending.
         if let Some(arrival) = request.extensions_mut().remove::<Arrival>() {
             arrival.guest.leave();
         }
@@ -176,7 +177,7 @@ mod tests {
         let listener = super::bind("127.0.0.1:0".parse().unwrap(), "server.listen").unwrap();
         let address = listener.local_addr().unwrap();
         let permitted = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
-        // Nobody takes them; a listener's usual 128 would not do.
+        // No task accepts these connections. The usual backlog of 128 would be too short.
         let waiting: Vec<_> = (0..500.min(permitted))
             .map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).unwrap())
             .collect();

@@ -1,4 +1,4 @@
-//! What operators see: metrics, logs, the audit log and traces.
+//! Everything that operators see: metrics, logs, the audit log and traces.
 
 pub mod audit;
 pub mod catalogue;

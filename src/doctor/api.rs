@@ -1,4 +1,4 @@
-//! A node from its inner side: readiness, the key, and open files.
+//! Checks of a node's API listener: readiness, the API key, and the limit of open files.
 
 use http::{HeaderValue, Method, header};
 use reqwest::Url;
@@ -8,10 +8,11 @@ use super::report::Finding;
 use super::sight::{PROMPT, Sight};
 use crate::config::Secret;
 
-/// Below so many a busy node runs out: each client is one, and so is each connection to a hook or to Redis.
+/// A busy node with a lower limit of open files may run out: each client needs one, and so does each connection to a
+/// hook or to Redis.
 const FEW_FILES: f64 = 65_536.0;
 
-/// Asks the API's listener.
+/// Runs the checks of the API's listener.
 pub(super) async fn check(sight: &Sight, api: &Url, key: Option<&Secret>) -> Vec<Finding> {
     let (ready, metrics) = futures_util::join!(ready(sight, api), metrics(sight, api));
     let mut findings = vec![ready, files(&metrics), clients(&metrics)];
@@ -60,7 +61,7 @@ async fn ready(sight: &Sight, api: &Url) -> Finding {
     }
 }
 
-/// The node's metrics; without them, why not, and what to do.
+/// The text of the node's metrics; or the reason why it could not be read, and the remedy.
 type Metrics = Result<String, (String, &'static str)>;
 
 async fn metrics(sight: &Sight, api: &Url) -> Metrics {
@@ -71,7 +72,7 @@ async fn metrics(sight: &Sight, api: &Url) -> Metrics {
     }
 }
 
-/// Clients that the node could not serve since it started.
+/// Reports clients that the node could not serve since it started.
 fn clients(metrics: &Metrics) -> Finding {
     let name = "api.clients";
     let text = match metrics {
@@ -118,7 +119,7 @@ fn files(metrics: &Metrics) -> Finding {
     }
 }
 
-/// A metric, by its name and its labels.
+/// The value of the metric with this name and these labels.
 fn metric(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
@@ -134,7 +135,7 @@ async fn accepts(sight: &Sight, api: &Url, key: &Secret) -> Finding {
     };
     value.set_sensitive(true);
     let asked = [(header::AUTHORIZATION, value)];
-    // A question that every key may ask: what is counted does not matter.
+    // Any valid key may ask for counts. The counts themselves are not used.
     match sight.ask(Method::GET, at(api, "/api/v1/counts"), &asked, "", PROMPT).await {
         Ok(answer) if answer.status == 401 => Finding::problem(
             name,

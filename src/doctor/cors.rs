@@ -1,14 +1,14 @@
-//! Whether web pages of another origin may connect.
+//! Checks whether web pages of other origins may connect.
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::report::Finding;
 use super::sight::{PROMPT, Sight};
 
-/// An origin that nobody has (RFC 2606).
+/// An origin that no page can have (RFC 2606).
 const STRANGER: &str = "https://roomcast-doctor.invalid";
 
-/// The page that should be able to, and a stranger's.
+/// Checks the origin that should be able to connect, and an unknown one.
 pub(super) async fn check(sight: &Sight, origin: Option<&str>) -> Vec<Finding> {
     let mut findings = vec![stranger(sight).await];
     match origin {
@@ -21,7 +21,7 @@ pub(super) async fn check(sight: &Sight, origin: Option<&str>) -> Vec<Finding> {
     findings
 }
 
-/// Says that both the node and something in front of it set the header.
+/// The finding that both the node and a proxy set the header.
 pub(super) fn doubled() -> Finding {
     let remedy = "leave CORS to the nodes (`server.cors_origins`): remove the proxy's own Access-Control headers";
     Finding::problem("cors", "Access-Control-Allow-Origin comes twice, which browsers refuse", remedy)

@@ -1,28 +1,28 @@
-//! As much of WebSocket as a client needs that sends and reads short texts.
+//! A minimal WebSocket client: sends and receives short text frames.
 
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// A longer frame is not for us.
+/// Maximum length of a frame, in bytes. A longer one is an error here.
 const LONGEST: u64 = 64 * 1024;
 const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 
-/// What came.
+/// What was received.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A text.
+    /// A text frame.
     Text(String),
-    /// The end, with the close code if there was one.
+    /// The connection ended, with the close code if there was one.
     End(Option<u16>),
-    /// Nothing in this time.
+    /// Nothing was received in time.
     Silence,
 }
 
-/// A connection whose upgrade is done.
+/// A WebSocket connection after its upgrade.
 pub(super) struct Frames<S> {
     stream: S,
     buffer: BytesMut,
@@ -33,7 +33,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         Self { stream, buffer: BytesMut::new() }
     }
 
-    /// Sends a text.
+    /// Sends a text frame.
     pub(super) async fn send(&mut self, text: &str) -> std::io::Result<()> {
         let mut frame = BytesMut::with_capacity(text.len() + 14);
         frame.put_u8(0x80 | TEXT);
@@ -48,21 +48,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
                 frame.put_u64(len as u64);
             }
         }
-        // A mask of zeros is a mask. It is there against caches that are confused by chosen bytes; ours are no secret.
+        // The mask is all zeros, which is permitted. Masks protect caches against chosen bytes; these bytes are
+        // harmless.
         frame.put_u32(0);
         frame.put_slice(text.as_bytes());
         self.stream.write_all(&frame).await?;
         self.stream.flush().await
     }
 
-    /// The next text or the end, if it comes within that time.
+    /// Waits at most `within` for the next text or the end of the connection.
     pub(super) async fn next(&mut self, within: Duration) -> Event {
         let until = Instant::now() + within;
         loop {
             match self.take() {
                 Some((TEXT, body)) => return Event::Text(String::from_utf8_lossy(&body).into_owned()),
                 Some((CLOSE, body)) => return Event::End(body.first_chunk().map(|code| u16::from_be_bytes(*code))),
-                // A ping of the transport's own; nobody here sends it, and nobody would miss the answer so soon.
+                // Ignores all other frames. A node sends no WebSocket pings; a proxy that does would not miss an
+                // answer within so short a time.
                 Some((PING, _)) | Some(_) => continue,
                 None => {}
             }
@@ -78,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// The length that the frame at the front declares, once it can be read.
+    /// The length that the first frame in the buffer declares, once it can be read.
     fn declared(&self) -> Option<u64> {
         match (self.buffer.get(1)? & 0x7f, self.buffer.get(2..)?) {
             (126, rest) => rest.first_chunk().map(|length| u64::from(u16::from_be_bytes(*length))),
@@ -87,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// A whole frame, if there is one.
+    /// Removes the first frame from the buffer, once it is complete.
     fn take(&mut self) -> Option<(u8, Vec<u8>)> {
         let length = usize::try_from(self.declared()?).ok()?;
         let head: usize = match self.buffer[1] & 0x7f {

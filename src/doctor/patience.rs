@@ -1,4 +1,4 @@
-//! Whether everything on the way is more patient than the node: it is the node that ends a silent session.
+//! Checks that every proxy on the way waits longer than the node, so that only the node ends a silent session.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,11 @@ use super::report::Finding;
 use super::sight::{Answer, Opened, Sight};
 use super::websocket;
 
-/// A ping may be so late.
+/// How late a ping may be.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// A WebSocket session that only listens: the first ping must come, and then nothing but the node's own end.
+/// Opens a WebSocket session that only listens. The first ping must arrive, and after that nothing may end the session
+/// before the node does.
 pub(super) async fn silent(sight: &Sight, known: &Opened) -> Vec<Finding> {
     let name = "patience.websocket";
     let (opened, mut frames) = match websocket::session(sight).await {
@@ -22,7 +23,7 @@ pub(super) async fn silent(sight: &Sight, known: &Opened) -> Vec<Finding> {
     let (began, interval, timeout) = (Instant::now(), opened.ping_interval(), known.ping_timeout());
     let first = loop {
         match frames.next((interval + SLACK).saturating_sub(began.elapsed())).await {
-            // One that comes at once says nothing of patience.
+            // A ping that comes at once shows nothing about time-outs, so it is answered and the next one is awaited.
             Event::Text(text) if text == "2" && is_early(began, interval) => _ = frames.send("3").await,
             other => break other,
         }
@@ -47,7 +48,8 @@ pub(super) async fn silent(sight: &Sight, known: &Opened) -> Vec<Finding> {
             other => break other,
         }
     };
-    // The node ends it when the time-out has passed; what ends it clearly earlier is something else.
+    // The node ends the session when its ping time-out has passed. If the end comes clearly earlier, something else
+    // closed the connection.
     let earlier = matches!(ended, Event::End(_)) && pinged.elapsed() + Duration::from_millis(500) < timeout;
     vec![if earlier {
         Finding::warning(
@@ -70,7 +72,7 @@ pub(super) async fn silent(sight: &Sight, known: &Opened) -> Vec<Finding> {
     }]
 }
 
-/// A poll with nothing to bring: it is answered by a ping, not by a proxy's time-out.
+/// Sends a poll when there is nothing to receive. It must be answered by the node's ping, not by a proxy's time-out.
 pub(super) async fn waiting(sight: &Sight, known: &Opened) -> Vec<Finding> {
     let name = "patience.polling";
     let opened = match sight.open(&[]).await {
@@ -91,7 +93,7 @@ pub(super) async fn waiting(sight: &Sight, known: &Opened) -> Vec<Finding> {
         Ok(answer) if is_ping(&answer) => {
             Finding::ok(name, format!("a poll waited {} s for its ping", secs(began.elapsed())))
         }
-        // Below the interval by much: not a matter of patience.
+        // An answer this early is not caused by a proxy's time-out.
         Ok(answer) if answer.status == 400 => Finding::unknown(name, answer.told(), "see stickiness"),
         Ok(answer) if answer.status == 200 => Finding::unknown(name, answer.told(), "try again"),
         Ok(answer) => {
@@ -110,7 +112,7 @@ pub(super) async fn waiting(sight: &Sight, known: &Opened) -> Vec<Finding> {
     vec![finding]
 }
 
-/// Whether a ping that comes now was not waited for.
+/// Whether a ping at this moment comes too early to show anything about time-outs.
 fn is_early(began: Instant, interval: Duration) -> bool {
     began.elapsed() < interval / 2
 }

@@ -1,11 +1,12 @@
-//! Long-polling: a session opens, and stays on its node.
+//! Checks of long-polling: a session can be opened, and its requests reach its node.
 
 use http::Method;
 
 use super::report::Finding;
 use super::sight::{Opened, PROMPT, Sight};
 
-/// A namespace that no contract has: each try to connect to it is answered in the session, and opens nothing.
+/// A CONNECT packet for a namespace that no contract has. The node answers each one within the session, and opens
+/// nothing.
 const NOWHERE: &str = "40/roomcast-doctor,";
 
 /// Opens a session by long-polling.
@@ -34,7 +35,7 @@ pub(super) async fn handshake(sight: &Sight) -> (Vec<Finding>, Option<Opened>) {
     }
 }
 
-/// Whether one session's requests all come to its node: with the cookies that it was given, and without.
+/// Checks whether all requests of a session reach its node, once with the session's cookies and once without.
 pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
     let (with, without) = futures_util::join!(session(sight, polls, true), session(sight, polls, false));
     let mut findings = Vec::new();
@@ -61,7 +62,7 @@ pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
     findings
 }
 
-/// One session, asked so often, on a connection of its own each time.
+/// Opens one session and polls it `polls` times, each time on a new connection.
 async fn session(sight: &Sight, polls: u32, keeps_cookies: bool) -> Result<(), String> {
     let (opened, _) = sight.open(&[]).await?;
     let cookies = if keeps_cookies { Sight::kept(&opened) } else { Vec::new() };
@@ -78,7 +79,7 @@ async fn session(sight: &Sight, polls: u32, keeps_cookies: bool) -> Result<(), S
             return Err(lost(poll, polls, &polled.told()));
         }
     }
-    // So that the node need not wait for it.
+    // Closes the session, so that the node need not wait for its ping time-out.
     _ = sight.ask(Method::POST, url(), &cookies, "1", PROMPT).await;
     Ok(())
 }

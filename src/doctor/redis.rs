@@ -1,4 +1,4 @@
-//! Redis: whether it can be what nodes need.
+//! Checks whether Redis meets the needs of the nodes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,17 +9,19 @@ use crate::config::{self, Url};
 use crate::redis::examine::{Facts, examine};
 use crate::redis::{Cause, RedisError};
 
-/// The least version, see docs/redis.md.
+/// The minimum version of Redis; see docs/redis.md.
 const LEAST: (u32, u32) = (7, 0);
-/// What Redis itself gives a pub/sub client; with less a short stall of a node loses messages.
+/// The minimum buffer of a pub/sub client, in bytes: the default of Redis. With less, a short stall of a node loses
+/// messages.
 const LEAST_BUFFER: u64 = 32 << 20;
-/// Every publish to other nodes takes so long at least.
+/// A round trip to Redis that takes this long is reported as slow. Every publish to other nodes takes at least a round
+/// trip.
 const SLOW: Duration = Duration::from_millis(20);
 
 const REMEDY: &str = "check the address, the password and the network; a Redis Cluster is `redis-cluster://`, sentinels are \
                       `redis-sentinel://`, TLS is `rediss://`; docs/redis.md lists the causes";
 
-/// Asks it.
+/// Runs the checks of Redis.
 pub(super) async fn check(url: &Url) -> Vec<Finding> {
     let config = config::Redis { url: Some(url.clone()), ..config::Redis::default() };
     let facts = match examine(&config).await {
@@ -112,7 +114,8 @@ fn buffers(settings: &HashMap<String, String>) -> Finding {
     Finding::ok(name, format!("pub/sub clients may have {hard} bytes waiting, {soft} for {seconds} s (0: no limit)"))
 }
 
-/// Hard limit, soft limit and seconds of `pubsub`, in `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`.
+/// Finds hard limit, soft limit and seconds of `pubsub` in a text like `normal 0 0 0 slave 268435456 67108864 60
+/// pubsub 33554432 8388608 60`.
 fn pubsub(text: &str) -> Option<[u64; 3]> {
     let mut words = text.split_whitespace().skip_while(|word| *word != "pubsub").skip(1).map(|word| word.parse().ok());
     Some([words.next()??, words.next()??, words.next()??])
@@ -122,7 +125,7 @@ fn eviction(settings: &HashMap<String, String>) -> Finding {
     let name = "redis.eviction";
     match settings.get("maxmemory-policy").map(String::as_str) {
         Some("noeviction") => Finding::ok(name, "nothing is evicted"),
-        // What has a time to live goes first, and everything of ours has one.
+        // Every other policy may evict keys of roomcast: all of them have a time to live.
         Some(policy) => Finding::warning(
             name,
             format!("when memory is full, keys are evicted ({policy})"),

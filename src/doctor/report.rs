@@ -1,75 +1,75 @@
-//! What was found, for people and for programs.
+//! The report of all findings, as text and as JSON.
 
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
+    /// The check found no problem.
     Ok,
-    /// Works, but not for everybody or not for ever.
+    /// It works, but not for all clients, or not forever.
     Warning,
-    /// Clients notice.
+    /// Clients notice the problem.
     Problem,
-    /// It could not be seen from here.
+    /// The check could not be done from here.
     Unknown,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its stable name.
+    /// The check's stable name.
     pub check: &'static str,
-    /// How bad it is.
+    /// The severity.
     pub level: Level,
-    /// What was seen.
+    /// What the check found.
     pub found: String,
-    /// What helps.
+    /// What helps against it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
 
 impl Finding {
-    /// As it should be.
+    /// A finding without a problem.
     pub fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self { check, level: Level::Ok, found: found.into(), remedy: None }
     }
 
-    /// Works, but not for everybody or not for ever.
+    /// A finding that affects only some clients, or only later.
     pub fn warning(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { check, level: Level::Warning, found: found.into(), remedy: Some(remedy.into()) }
     }
 
-    /// Clients notice.
+    /// A finding that clients notice.
     pub fn problem(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { check, level: Level::Problem, found: found.into(), remedy: Some(remedy.into()) }
     }
 
-    /// It could not be seen from here.
+    /// A finding that could not be checked from here.
     pub fn unknown(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { check, level: Level::Unknown, found: found.into(), remedy: Some(remedy.into()) }
     }
 }
 
-/// Everything that was looked at.
+/// All findings.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Where.
+    /// The URL that was checked.
     pub target: String,
-    /// In the order of the documentation.
+    /// The findings, in the order of the documentation.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether clients would notice nothing.
+    /// Whether no finding is a problem that clients notice.
     pub fn is_good(&self) -> bool {
         self.count(Level::Problem) == 0
     }
 
-    /// For programs.
+    /// The report as JSON, for programs.
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({ "ok": self.is_good(), "target": self.target, "findings": self.findings })
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What a stranger's server said may hold anything; a terminal is shown text alone.
+/// Escapes control characters: the text comes from an unknown server, and is shown on a terminal.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {

@@ -1,4 +1,4 @@
-//! How the doctor sees: an HTTP client that keeps no connection, and the deployment's addresses.
+//! The HTTP client of the doctor, which keeps no connections, and the deployment's URLs.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,19 +9,19 @@ use serde::Deserialize;
 
 use super::{DoctorError, Options};
 
-/// A server that has not begun to answer a request by then, which it could at once, does not.
+/// How long a server may take to begin an answer that it could give at once.
 pub(super) const PROMPT: Duration = Duration::from_secs(5);
-/// More of an answer is not read.
+/// Maximum size of an answer that is read, in bytes.
 const MOST: usize = 256 * 1024;
 
-/// The deployment, from here.
+/// Access to the deployment: an HTTP client and the Socket.IO URL.
 pub(super) struct Sight {
     pub(super) client: Client,
-    /// The Socket.IO path.
+    /// The URL with the Socket.IO path.
     pub(super) socket: Url,
 }
 
-/// A session, as its first packet describes it.
+/// A session, as its open packet describes it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Opened {
@@ -37,7 +37,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Reads an open packet.
+    /// Parses an open packet.
     pub(super) fn read(packet: &str) -> Option<Self> {
         serde_json::from_str(packet.strip_prefix('0')?).ok()
     }
@@ -51,17 +51,17 @@ impl Opened {
     }
 }
 
-/// An answer, read to its end.
+/// A complete HTTP answer.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
-    /// How long it took.
+    /// How long the request took.
     pub(super) took: Duration,
 }
 
 impl Answer {
-    /// A line about it.
+    /// A one-line description of the answer.
     pub(super) fn told(&self) -> String {
         let line = self.body.lines().next().unwrap_or_default();
         let start: String = line.chars().take(120).collect();
@@ -71,10 +71,10 @@ impl Answer {
 
 impl Sight {
     pub(super) fn new(options: &Options) -> Result<Self, DoctorError> {
-        // Another part may have chosen it already, which is just as well.
+        // Fails if another part of the program has installed a provider already. That one works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = Client::builder()
-            // A connection for each request: what balances connections is seen, too.
+            // Each request uses a new connection, so that the checks also see how connections are balanced.
             .pool_max_idle_per_host(0)
             .http1_only()
             .no_proxy()
@@ -86,7 +86,7 @@ impl Sight {
                 client = client.tls_certs_merge([certificate]);
             }
         } else if options.target.scheme() == "http" && options.api.as_ref().is_none_or(|api| api.scheme() == "http") {
-            // Without TLS the system's authorities need not even be there.
+            // Without TLS, the system's certificates are not needed, and need not be installed.
             client = client.tls_certs_only([]);
         }
         let mut socket = options.target.clone();
@@ -98,7 +98,7 @@ impl Sight {
         Ok(Self { client: client.build().map_err(DoctorError::Client)?, socket })
     }
 
-    /// A path beside the Socket.IO path.
+    /// The deployment's URL with another path.
     pub(super) fn beside(&self, path: &str) -> Url {
         let mut url = self.socket.clone();
         url.set_path(path);
@@ -106,7 +106,7 @@ impl Sight {
         url
     }
 
-    /// The Socket.IO path for a transport, and a session if there is one.
+    /// The Socket.IO URL for a transport, with the session's id if there is a session.
     pub(super) fn session(&self, transport: &str, sid: Option<&str>) -> Url {
         let mut url = self.socket.clone();
         url.query_pairs_mut().append_pair("EIO", "4").append_pair("transport", transport);
@@ -116,7 +116,7 @@ impl Sight {
         url
     }
 
-    /// Asks, and reads the whole answer.
+    /// Sends a request and reads the whole answer.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -142,7 +142,7 @@ impl Sight {
     /// Opens a long-polling session.
     pub(super) async fn open(&self, headers: &[(HeaderName, HeaderValue)]) -> Result<(Opened, Answer), String> {
         let answer = self.ask(Method::GET, self.session("polling", None), headers, "", PROMPT).await?;
-        // Nothing else may come with it, or after a separator.
+        // The open packet may be followed by a separator and further packets.
         let first = answer.body.split('\u{1e}').next().unwrap_or_default();
         let Some(mut opened) = (answer.status == 200).then(|| Opened::read(first)).flatten() else {
             return Err(format!("no session was opened: {}", answer.told()));
@@ -151,7 +151,7 @@ impl Sight {
         Ok((opened, answer))
     }
 
-    /// What a client that keeps cookies sends in this session.
+    /// The headers that a client which keeps cookies sends in this session.
     pub(super) fn kept(opened: &Opened) -> Vec<(HeaderName, HeaderValue)> {
         opened.cookies.iter().map(|cookies| (header::COOKIE, cookies.clone())).collect()
     }
@@ -166,7 +166,7 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, DoctorError> {
     }
 }
 
-/// The cookies that an answer sets, as they are sent back.
+/// The cookies that an answer sets, as a `Cookie` header.
 fn cookies(headers: &HeaderMap) -> Option<HeaderValue> {
     let set = headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
     let kept: Vec<&str> = set.filter_map(|value| value.split(';').next()).map(str::trim).collect();
@@ -185,7 +185,7 @@ async fn text(mut response: Response) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
-/// An error with its causes, in one line.
+/// The text of an error with its causes, in one line.
 pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -199,7 +199,7 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Seconds since 1970.
+/// The time in s of Unix time.
 pub(super) fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -1,4 +1,4 @@
-//! A client's token against the nodes' clock, and against a node.
+//! Checks a client's token: its times by the node's clock, and whether a node accepts it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,10 +11,10 @@ use super::sight::{PROMPT, Sight, now};
 use super::{Options, websocket};
 use crate::config::Auth;
 
-/// Clocks of machines that are kept by NTP differ by much less, in seconds.
+/// A clock difference above this, in s, is reported. Clocks that NTP keeps differ by much less.
 const ODD: f64 = 2.0;
 
-/// The clocks, and the token if there is one.
+/// Checks the clocks, and the token if there is one.
 pub(super) async fn check(sight: &Sight, options: &Options) -> Vec<Finding> {
     let ahead = skew(sight).await;
     let mut findings = vec![clock(&ahead)];
@@ -26,7 +26,7 @@ pub(super) async fn check(sight: &Sight, options: &Options) -> Vec<Finding> {
     findings
 }
 
-/// By how many seconds the node's clock is ahead of ours.
+/// By how many seconds the node's clock is ahead of this machine's.
 async fn skew(sight: &Sight) -> Result<f64, String> {
     let before = now();
     let answer = sight.ask(Method::GET, sight.beside("/ready"), &[], "", PROMPT).await?;
@@ -60,7 +60,7 @@ fn clock(ahead: &Result<f64, String>) -> Finding {
     }
 }
 
-/// The token's times, by the node's clock. Its signature is the node's to judge.
+/// Checks the token's times by the node's clock. Only the node can check its signature.
 fn claims(token: &str, there: f64) -> Vec<Finding> {
     let name = "token.times";
     let Some(claims) = payload(token) else {

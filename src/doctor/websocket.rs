@@ -1,4 +1,4 @@
-//! WebSocket: a session opens by it, and a long-polling session is upgraded to it.
+//! Checks of WebSocket: a session can be opened, and a long-polling session can be upgraded.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub(super) async fn open(sight: &Sight) -> Vec<Finding> {
     }]
 }
 
-/// Upgrades a long-polling session, as most clients begin.
+/// Upgrades a long-polling session to WebSocket, as most clients do.
 pub(super) async fn upgrade(sight: &Sight) -> Vec<Finding> {
     let name = "upgrade";
     let opened = match sight.open(&[]).await {
@@ -52,7 +52,7 @@ async fn probe(sight: &Sight, opened: &Opened) -> Result<Duration, String> {
     Ok(took)
 }
 
-/// A session of its own, and its connection.
+/// Opens a session by WebSocket, and returns it with its connection.
 pub(super) async fn session(sight: &Sight) -> Result<(Opened, Frames<Upgraded>), String> {
     let mut frames = connect(sight, None, &[]).await?;
     match frames.next(PROMPT).await {

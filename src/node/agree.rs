@@ -1,4 +1,4 @@
-//! Whether the configuration has what the contracts need.
+//! Checks that the configuration has everything that the contracts need.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::contract::model::{AuthMode, Contract};
 /// Stands for every contract in `api.keys[].contracts`.
 const ALL: &str = "*";
 
-/// Finds everything that contracts need and the configuration lacks, and the reverse. In development mode hooks may be missing:
-/// nobody tries everything at once.
+/// Finds what the contracts need and the configuration lacks, and the reverse. In development mode hooks may be
+/// missing, so that contracts can be tried without all their backends.
 ///
 /// # Errors
 /// Every mistake.

@@ -1,4 +1,4 @@
-//! Every part, in the order of the rows.
+//! Builds every part of a node, in the order of the rows in `lib.rs`.
 
 use std::sync::Arc;
 
@@ -38,10 +38,10 @@ use super::leaving;
 use super::measure::measure;
 use super::ready::NodeStatus;
 
-/// What nodes tell each other of sessions that have moved.
+/// The topic of the messages by which nodes tell each other that a session has moved.
 const MOVED: &str = "moved";
 
-/// A node, ready to listen.
+/// All parts of a node that is ready to listen.
 pub(super) struct Parts {
     pub(super) id: String,
     pub(super) namespaces: Vec<Arc<Namespace>>,
@@ -58,7 +58,7 @@ pub(super) struct Parts {
     pub(super) forwarding: Forwarding,
 }
 
-/// What most parts need.
+/// The parts that most other parts need.
 struct Ground<'a> {
     config: &'a Config,
     id: String,
@@ -68,7 +68,8 @@ struct Ground<'a> {
     metrics: Arc<Metrics>,
 }
 
-/// Builds a node that other nodes know by `address`, if they do. Nothing is served yet; Redis need not be there.
+/// Builds a node. `address` is where other nodes reach it, if they do. Serves nothing yet, and does not need Redis to
+/// be reachable.
 pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::Result<Arc<Parts>> {
     let ground = ground(config)?;
     let forwarding = Forwarding::new(config, address, &ground.metrics)?;
@@ -179,7 +180,7 @@ fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
     Ok(Ground { config, id, namespaces, contracts, redis, metrics })
 }
 
-/// The first record of a node's log.
+/// Logs the first record of a node: its id, version and contracts.
 fn introduce(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
     let contracts: Vec<&str> = contracts.iter().map(|contract| &*contract.name).collect();
     tracing::info!(
@@ -195,7 +196,7 @@ fn introduce(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
 }
 
 impl Ground<'_> {
-    /// The part that Redis keeps, or the one that this node keeps alone.
+    /// Builds the shared form of a part if the node has Redis, else the form for a single node.
     fn by_redis<T>(&self, shared: impl FnOnce(Redis, Arc<Metrics>) -> T, alone: impl FnOnce(Arc<Metrics>) -> T) -> T {
         match &self.redis {
             Some(redis) => shared(redis.clone(), self.metrics.clone()),
@@ -255,7 +256,7 @@ fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>, forwarding: &Forwarding) -> A
     Cluster::join((&ground.id, &digest), rooms, redis, peers, metrics, &ground.config.redis)
 }
 
-/// What nodes of one cluster must have in common. The order in which files are named does not matter.
+/// A digest of the contracts, which must be equal on all nodes of a cluster. The order of the files does not matter.
 fn digest(contracts: &[Arc<Contract>]) -> String {
     let mut all: Vec<_> = contracts.iter().map(|contract| format!("{} {}", contract.name, contract.digest)).collect();
     all.sort();
@@ -280,7 +281,8 @@ fn recovery(ground: &Ground<'_>, history: &Arc<History>) -> Arc<Recovery> {
     }
 }
 
-/// A session that has moved to another node has ended here.
+/// Ends the local session when another node reports that it has moved there. Tells the other nodes when a session has
+/// moved here.
 fn follow(recovery: &Recovery, cluster: &Arc<Cluster>, rooms: &Arc<Rooms>) {
     let rooms = rooms.clone();
     cluster.on(MOVED, move |_, data| {

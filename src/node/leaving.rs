@@ -1,4 +1,4 @@
-//! What the drain moves: the connections of this node, and what the others know of it.
+//! Connects the drain to the node: it closes this node's connections and knows the state of the other nodes.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -9,7 +9,7 @@ use crate::drain::{Drain, Neighbours, Sockets};
 use crate::engine::edge::{EngineSession, Hub};
 use crate::forward::tunnel::Tunnels;
 
-/// Has the drain move this node. Needs a Tokio runtime.
+/// Starts the drain's task for this node. Needs a Tokio runtime.
 pub(super) fn start(drain: &Arc<Drain>, hub: &Arc<Hub>, tunnels: &Tunnels, cluster: &Arc<Cluster>, most: u64) {
     let said = Arc::downgrade(drain);
     cluster.stand(move || said.upgrade().map_or_else(Standing::default, |drain| drain.standing()));
@@ -20,9 +20,9 @@ pub(super) fn start(drain: &Arc<Drain>, hub: &Arc<Hub>, tunnels: &Tunnels, clust
 /// The connections of this node.
 struct Connections {
     hub: Arc<Hub>,
-    /// Those of clients whose sessions are on other nodes.
+    /// The connections of clients whose sessions are on other nodes.
     tunnels: Tunnels,
-    /// In which they are asked to go: a map's own, which is as good as any.
+    /// The order in which the sessions are closed: that of a hash map. Any order will do.
     order: Mutex<Vec<Weak<EngineSession>>>,
 }
 
@@ -42,7 +42,7 @@ impl Sockets for Connections {
     fn close(&self, count: usize) -> usize {
         let mut order = self.order.lock().expect("no panic while held");
         if order.len() < count {
-            // Who came meanwhile, too.
+            // Includes the sessions that were opened meanwhile.
             let unasked = self.hub.sessions().into_iter().filter(|session| !session.is_closing());
             *order = unasked.map(|session| Arc::downgrade(&session)).collect();
         }
@@ -59,7 +59,7 @@ impl Sockets for Connections {
     }
 }
 
-/// The other nodes.
+/// The other nodes of the cluster.
 struct Others(Arc<Cluster>);
 
 impl Neighbours for Others {

@@ -1,4 +1,4 @@
-//! What is measured at every scrape: gauges are the truth of that moment.
+//! Measures the gauges. They are read at each scrape, so that they show the values of that moment.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::telemetry::metrics::{Metrics, count};
 use crate::telemetry::process;
 use crate::telemetry::version::VERSION;
 
-/// Says who the node is, and has its parts measured. Needs a Tokio runtime.
+/// Sets the metrics that identify the node, and registers the measurements of its parts. Needs a Tokio runtime.
 pub(super) fn measure(
     metrics: &Metrics,
     config: &Config,
@@ -43,7 +43,7 @@ pub(super) fn measure(
     });
 }
 
-/// Has the log measured, which is the process's own.
+/// Registers the measurements of the process's log.
 pub(super) fn log(metrics: &Metrics, logging: Arc<Logging>) {
     metrics.measure(move |metrics| {
         let lost = metrics.log_lost_total.with_label_values::<&str>(&[]);

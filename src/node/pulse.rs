@@ -1,4 +1,4 @@
-//! Whether the runtime turns, for `/live`.
+//! Checks whether the runtime still runs tasks, for `/live`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,25 +6,26 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-/// How often it is tried.
+/// How often the runtime is checked.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// A task that does nothing but wait for its timer, and notes when it ran.
+/// A task that starts a short timer task again and again, and records when one last finished.
 pub(super) struct Pulse {
     started: Instant,
-    /// Milliseconds after `started`.
+    /// When the runtime last finished a timer task, in ms after `started`.
     last: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
 impl Pulse {
-    /// Begins on the runtime of the caller.
+    /// Starts the task on the runtime of the caller.
     pub(super) fn start() -> Self {
         let (started, last) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let noted = last.clone();
         let task = tokio::spawn(async move {
             loop {
-                // A fresh task each time: one that is found, woken and run says more than one that goes on.
+                // A new task each time: scheduling, waking and running it tests more of the runtime than one that
+                // continues.
                 if tokio::spawn(tokio::time::sleep(BEAT)).await.is_err() {
                     return;
                 }
@@ -34,7 +35,7 @@ impl Pulse {
         Self { started, last, task }
     }
 
-    /// How long ago it last ran.
+    /// The time since the runtime last finished a timer task.
     pub(super) fn since(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(last)
@@ -70,7 +71,7 @@ mod tests {
             turns(&pulse).await;
             pulse
         });
-        // Nobody turns it.
+        // Nothing drives the runtime here.
         std::thread::sleep(BEAT * 3);
         assert!(pulse.since() >= BEAT * 3);
         runtime.block_on(turns(&pulse));

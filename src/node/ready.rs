@@ -1,4 +1,4 @@
-//! How the node is, for `/ready`.
+//! Determines the node's state, for `/ready`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::http::{ClusterStatus, ReadySource, RedisStatus, Status};
 use crate::redis::Redis;
 use crate::room::Rooms;
 
-/// Knows how the node is.
+/// Determines the node's state.
 pub(super) struct NodeStatus {
     id: String,
     started: Instant,
@@ -46,7 +46,8 @@ impl NodeStatus {
 
     fn redis_status(&self) -> Option<RedisStatus> {
         let health = self.redis.as_ref()?.health();
-        // What was never there is not away: its address or a right may be wrong, and a roll-out must stop at this node.
+        // A Redis that has never worked may have a wrong address or missing permissions. That is not an outage: the
+        // node stays not ready, so that a roll-out stops here.
         let mistaken = health.cause.as_ref().is_some_and(|cause| cause.kind.is_a_mistake());
         let joined = health.worked || (health.round_trip.is_some() && !mistaken);
         let may_be_away = self.when_away == WhenAway::Degraded && joined;

@@ -1,4 +1,4 @@
-//! Leaving: first not ready, then the clients, then what must not be lost.
+//! Stops a node: it becomes not ready, hands its clients over, and then saves what must not be lost.
 
 use std::time::Duration;
 
@@ -8,22 +8,24 @@ use tokio_util::task::TaskTracker;
 
 use super::build::Parts;
 
-/// Events that are held are said within this, or with the last words: a Redis that does not answer keeps nobody.
+/// How long the sending of held events may take. A Redis that does not answer must not delay the shutdown.
 const HELD: Duration = Duration::from_millis(500);
 
-/// How long a Redis that does not answer is given for all that is to be said to it.
+/// How long saying goodbye may take when Redis does not answer.
 const UNREACHABLE: Duration = Duration::from_millis(100);
 
-/// Hands the clients over to other nodes, says what must not be lost, and ends what `stop` and `tasks` hold.
+/// Hands the clients over to other nodes, sends what must not be lost, cancels `stop`, and waits for `tasks`.
 pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskTracker) {
     tracing::info!("leaving");
-    // While everybody is still here: without a delay, the first go at once. What comes later is said at the end.
+    // Send held events while all clients are still connected: without a delay, the first ones are closed at once.
+    // Events that are held later are sent at the end.
     let _ = timeout(HELD, parts.publisher.say_held()).await;
     parts.drain.begin(true);
     parts.drain.finished().await;
     let by = parts.drain.ends_by();
     let half = || by - by.saturating_duration_since(Instant::now()) / 2;
-    // Nobody is left, or it is time: whoever is, goes with the listeners. Requests that are being answered are waited for.
+    // All clients have left, or the time is over: close the remaining ones. Requests that are being answered may
+    // finish.
     parts.engine.close_all();
     parts.forwarding.forwarder.tunnels().close(usize::MAX);
     stop.cancel();
@@ -46,7 +48,7 @@ pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskT
     tracing::info!("the node has left");
 }
 
-/// Takes back what the node has in Redis, tells the other nodes, and closes the connections.
+/// Removes the node's data from Redis, tells the other nodes that it leaves, and closes the connections to Redis.
 async fn say_goodbye(parts: &Parts) {
     parts.presence.stop().await;
     parts.cluster.leave().await;

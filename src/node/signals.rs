@@ -1,4 +1,4 @@
-//! What the process does when it is signalled.
+//! Handles the signals of the process.
 
 use std::sync::Arc;
 
@@ -6,20 +6,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::telemetry::logging::Logging;
 
-/// SIGTERM and SIGINT. They are listened for from the start and by the same streams throughout: one that came while
-/// nobody listened would end the process at once, or be lost.
+/// SIGTERM and SIGINT. The same streams listen from the start to the end. Without a listener, a signal would end the
+/// process at once, or be lost.
 pub(super) struct EndSignals {
     terminate: Option<Signal>,
     interrupt: Option<Signal>,
 }
 
 impl EndSignals {
-    /// Listens from the call on, not from the first wait.
+    /// Starts listening at the call, not at the first wait.
     pub(super) fn listen() -> Self {
         Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> SignalKind {
         tokio::select! {
             () = received(&mut self.terminate) => SignalKind::terminate(),
@@ -27,7 +27,7 @@ impl EndSignals {
         }
     }
 
-    /// Ends the process at the next one, with the code by which a shell knows it.
+    /// Ends the process at the next signal, with the exit code that shells use for it.
     pub(super) async fn end_at_next(mut self, logging: Arc<Logging>) {
         let code = 128 + self.next().await.as_raw_value();
         tracing::warn!(code, "told to go a second time: ending at once");
@@ -36,8 +36,8 @@ impl EndSignals {
     }
 }
 
-/// Obeys the signals that do not end the node, from the call on: SIGUSR1 raises the log level, SIGUSR2 lowers it, and
-/// SIGHUP does nothing. Needs a Tokio runtime.
+/// Starts handling the signals that do not end the node: SIGUSR1 raises the log level, SIGUSR2 lowers it, and SIGHUP
+/// does nothing. Needs a Tokio runtime.
 pub(super) fn obey(logging: Arc<Logging>) {
     let mut raise = signal(SignalKind::user_defined1()).ok();
     let mut lower = signal(SignalKind::user_defined2()).ok();

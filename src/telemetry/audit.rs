@@ -1,7 +1,7 @@
-//! The audit log: what matters to security, on a target of its own, and never with a secret in it.
+//! The audit log: records of security events, under a target of their own. Records never hold secrets.
 //!
-//! Whoever attacks causes records: each kind has a rate of its own, and what is beyond is counted and not written. Records
-//! take names, codes and addresses only; there is no field for a token, a key or a payload.
+//! An attacker can cause records. So each kind has a rate limit; records beyond it are counted and not written. A
+//! record holds names, codes and addresses only. It has no field for a token, a key or a payload.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -10,26 +10,26 @@ use tracing::Level;
 
 use super::log_gate::LogGate;
 
-/// The target of every record.
+/// The log target of every audit record.
 pub const TARGET: &str = "roomcast::audit";
 
-/// At most so many records of a kind at once …
+/// Maximum number of records of one kind in a burst.
 pub const BURST: u32 = 200;
 
-/// … and so many a second after that.
+/// Number of records of one kind per second after a burst.
 pub const PER_SECOND: u32 = 20;
 
-/// At most so many characters of a name are written.
+/// Maximum length of a name in a record, in characters.
 const MAX_NAME: usize = 128;
 
 macro_rules! kinds {
     ($( #[doc = $doc:literal] $kind:ident = $name:literal $level:ident; )*) => {
-        /// What happened.
+        /// The kinds of events that are recorded.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Kind { $( #[doc = $doc] $kind, )* }
 
         impl Kind {
-            /// All of them, for documents and tests.
+            /// All kinds, for documents and tests.
             pub const ALL: &'static [Self] = &[$( Self::$kind, )*];
 
             /// The value of `audit.event`.
@@ -37,7 +37,7 @@ macro_rules! kinds {
                 match self { $( Self::$kind => $name, )* }
             }
 
-            /// The level of its records.
+            /// The log level of records of this kind.
             pub const fn level(self) -> Level {
                 match self { $( Self::$kind => kinds!(@level $level), )* }
             }
@@ -49,43 +49,43 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// A handshake's token does not hold, or is missing.
+    /// The token of a handshake is invalid or missing.
     TokenRejected = "token_rejected" warn;
     /// A handshake was refused for another reason.
     ConnectRefused = "connect_refused" warn;
-    /// A one-room capability does not hold.
+    /// A one-room capability is invalid.
     CapabilityRejected = "capability_rejected" warn;
-    /// A room's rule or hook said no.
+    /// The rule or the hook of a room refused a join.
     JoinRefused = "join_refused" warn;
-    /// A limit was hit.
+    /// A client exceeded a limit.
     LimitHit = "limit_hit" warn;
-    /// A page of this origin may not connect.
+    /// A page of this origin is not allowed to connect.
     OriginRefused = "origin_refused" warn;
-    /// A request came to `cluster.listen` that no node of the cluster sent now.
+    /// A request to `cluster.listen` was not sent by a node of the cluster, or not just now.
     ForwardRefused = "forward_refused" warn;
-    /// Somebody used the id of another client's session.
+    /// A client used the id of another client's session.
     BindingFailed = "binding_failed" warn;
-    /// A client that did not read was disconnected.
+    /// A client was disconnected because it did not read.
     SlowDisconnected = "slow_disconnected" warn;
-    /// A newer token was not taken.
+    /// A newer token from a client was refused.
     RefreshRefused = "refresh_refused" warn;
-    /// A newer token was taken.
+    /// A newer token from a client was accepted.
     TokenRefreshed = "token_refreshed" info;
-    /// A newer token cost a room.
+    /// A client left a room because its newer token does not permit it.
     RoomLost = "room_lost" info;
-    /// A socket was disconnected because its token no longer holds.
+    /// A socket was disconnected because its token is no longer valid.
     SessionEnded = "session_ended" info;
-    /// Users, tokens or sockets were revoked, or revocations taken back.
+    /// Users, tokens or sockets were revoked, or revocations were lifted.
     Revoked = "revoked" info;
-    /// A request of the API without a key for it.
+    /// A request to the API had no valid key for it.
     ApiDenied = "api_denied" warn;
-    /// A request of the API that changes something.
+    /// A request to the API that changes something.
     ApiCall = "api_call" info;
-    /// A publish, an emit or a question of the API. Backends send many: they are shown on request only.
+    /// A publish, emit or question through the API. At `debug`, because backends send many.
     ApiPublish = "api_publish" debug;
 }
 
-/// What a record says beside its kind; what is not known is left out.
+/// The fields of a record besides its kind. Unknown ones are left out.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Record<'a> {
     /// The namespace.
@@ -98,23 +98,23 @@ pub struct Record<'a> {
     pub ip: Option<IpAddr>,
     /// The room.
     pub room: Option<&'a str>,
-    /// The client's event, as the contract knows it.
+    /// The client's event, by its name in the contract.
     pub name: Option<&'a str>,
-    /// A code or reason: a word of the node's own.
+    /// A code or reason. Always one of the node's own words, never text from outside.
     pub reason: Option<&'a str>,
     /// The name of the API key.
     pub key: Option<&'a str>,
-    /// The API's route.
+    /// The route of the API request.
     pub route: Option<&'a str>,
-    /// The API's answer.
+    /// The HTTP status that the API answered.
     pub status: Option<u16>,
-    /// The id of a token (`jti`, or its fingerprint): no secret.
+    /// The id of a token (`jti`, or its fingerprint). It is not a secret.
     pub token: Option<&'a str>,
 }
 
-/// Writes a record, unless its level is not shown, or there were too many of its kind.
+/// Writes a record, unless its level is not shown or its kind has exceeded its rate.
 pub fn record(kind: Kind, record: Record<'_>) {
-    // Before the rate: a record that nobody wants to see is not a missing one.
+    // Checked before the rate: a record that is not shown must not count as suppressed.
     if !is_shown(kind.level()) {
         return;
     }
@@ -162,7 +162,7 @@ fn is_shown(level: Level) -> bool {
     }
 }
 
-/// How many records of a kind were not written since the process started.
+/// How many records of a kind exceeded the rate since the process started.
 pub fn suppressed(kind: Kind) -> u64 {
     GATES[kind as usize].suppressed()
 }
@@ -171,7 +171,7 @@ fn cut(name: &str) -> &str {
     name.char_indices().nth(MAX_NAME).map_or(name, |(end, _)| &name[..end])
 }
 
-/// Each kind's rate.
+/// The rate limit of each kind.
 static GATES: [LogGate; Kind::ALL.len()] = [const { LogGate::new(BURST, PER_SECOND) }; Kind::ALL.len()];
 
 #[cfg(test)]

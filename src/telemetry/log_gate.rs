@@ -1,13 +1,13 @@
-//! How often something may be said: a burst, and so many a second after that. The rest is counted.
+//! Limits how often a record is logged: a burst, and then a number per second. The rest is counted.
 //!
-//! Clients cause log records. Each record that one client can cause at will, at `info` or above, passes a gate of its own,
-//! so that nobody fills a disk or hides other records.
+//! Clients cause log records. Each record that a single client can cause at will, at `info` or above, passes a gate of
+//! its own. So no client can fill a disk or hide other records.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A gate for one kind of record. It belongs to the process, because the log does.
+/// A rate limit for one kind of record. It applies to the whole process, like the log.
 pub struct LogGate {
     burst: u32,
     per_second: u32,
@@ -19,17 +19,18 @@ pub struct LogGate {
 struct Bucket {
     tokens: f64,
     at: Instant,
-    /// How many were suppressed since the last that passed.
+    /// How many records were suppressed since the last one that passed.
     missed: u64,
 }
 
 impl LogGate {
-    /// Lets `burst` pass at once, and `per_second` after that.
+    /// A gate that lets `burst` records pass at once, and `per_second` after that.
     pub const fn new(burst: u32, per_second: u32) -> Self {
         Self { burst, per_second, state: Mutex::new(None), suppressed: AtomicU64::new(0) }
     }
 
-    /// Whether a record passes: `Some` with the number of those that were suppressed before it; `None` suppresses it, too.
+    /// Returns `Some` when a record may pass, with the number of records that were suppressed before it. Returns
+    /// `None` when the record is suppressed.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let (burst, per_second) = (f64::from(self.burst), f64::from(self.per_second));
         let mut state = self.state.lock().expect("no panic while held");
@@ -46,14 +47,14 @@ impl LogGate {
         None
     }
 
-    /// How many were suppressed since the process started.
+    /// How many records were suppressed since the process started.
     pub fn suppressed(&self) -> u64 {
         self.suppressed.load(Ordering::Relaxed)
     }
 }
 
-/// Logs a record at most once a second from this place of the code. The field `suppressed` says how many were left out
-/// since the one before. Takes a level (`error`, `warn`, `info`) and what the macros of `tracing` take.
+/// Logs a record at most once a second from each place in the code. The field `suppressed` says how many were left out
+/// since the one before. Takes a level (`error`, `warn`, `info`) and the arguments of the macros of `tracing`.
 macro_rules! log_seldom {
     ($level:ident, $($record:tt)+) => {{
         static GATE: $crate::telemetry::log_gate::LogGate = $crate::telemetry::log_gate::LogGate::new(1, 1);

@@ -1,8 +1,8 @@
-//! The way of log records to standard error.
+//! Writes log records to standard error on a thread of its own.
 //!
-//! A task that logs appends its record to a buffer and goes on; a thread writes the buffer. When the reader of standard
-//! error stalls, the thread waits and nothing else does: the buffer fills up to [`MAX_BYTES`], and records beyond that are
-//! lost and counted.
+//! A task that logs appends its record to a buffer and continues; the thread writes the buffer. When the reader of
+//! standard error stalls, only this thread waits. The buffer then fills up to [`MAX_BYTES`]; further records are lost
+//! and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The most bytes of records that wait to be written, those included that are being written.
+/// Maximum size of the records that wait or are being written, in bytes.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// A buffer that has grown beyond this is given back once it is written.
+/// A buffer that has grown beyond this size, in bytes, is shrunk once it is written.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// The pause before writing is tried again on a file that is not ready (somebody has made it non-blocking).
+/// The pause before writing is tried again, if standard error is non-blocking and not ready.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Takes log records. Clones share one buffer.
+/// Accepts log records. Clones share one buffer.
 #[derive(Clone)]
 pub struct LogWriter(Arc<Shared>);
 
@@ -34,17 +34,17 @@ struct Shared {
 #[derive(Default)]
 struct Buffer {
     waiting: Vec<u8>,
-    /// How many bytes the thread is writing.
+    /// How many bytes the thread is writing now.
     writing: usize,
-    /// The writing thread. Its own record, which says what was lost, is never lost itself.
+    /// The id of the writing thread. Its own record, which reports lost records, is always accepted.
     writer: Option<ThreadId>,
 }
 
 impl LogWriter {
-    /// Starts the thread, which writes to `out` until the process ends.
+    /// Starts the thread that writes to `out` until the process ends.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared { buffer: Mutex::default(), changed: Condvar::new(), lost: AtomicU64::new(0) });
         let writing = shared.clone();
@@ -53,7 +53,7 @@ impl LogWriter {
         Ok(Self(shared))
     }
 
-    /// Waits until everything is written, at most for `within`. False when something is left.
+    /// Waits at most `within` until all records are written. Returns false when some are left.
     pub fn flush(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         let mut buffer = self.0.buffer();
@@ -73,7 +73,7 @@ impl LogWriter {
     }
 }
 
-/// Each call writes one whole record.
+/// Each call must write exactly one record.
 impl Write for &LogWriter {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         self.0.push(record);
@@ -124,7 +124,7 @@ impl Shared {
         }
     }
 
-    /// Waits for records and exchanges the buffers.
+    /// Waits for records, then swaps the buffers.
     fn take(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
         bytes.shrink_to(KEPT_BYTES);
@@ -147,7 +147,7 @@ impl Buffer {
     }
 }
 
-/// Writes bytes, and returns how many of them could not be written.
+/// Writes the bytes. Returns how many of them could not be written.
 fn write(out: &mut impl Write, bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -170,7 +170,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Each write waits until the test says what becomes of it.
+    /// A writer in which each write waits until the test decides its outcome.
     struct Stalled {
         outcomes: Receiver<bool>,
         written: Arc<Mutex<Vec<u8>>>,

@@ -1,4 +1,4 @@
-//! What the node logs, to standard error: standard output is for what it says to programs and to newcomers.
+//! Sets up the log. It goes to standard error, because standard output is for the results of commands.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -17,7 +17,7 @@ use tracing_subscriber::{Layer as _, Registry, fmt, registry, reload};
 use super::log_gate::LogGate;
 use super::log_writer::LogWriter;
 
-/// What is not written by then, when the process ends, is lost.
+/// How long the process waits at its end for the log to be written. The rest is lost.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The levels, from none to all.
@@ -30,62 +30,64 @@ const LEVELS: [LevelFilter; 6] = [
     LevelFilter::TRACE,
 ];
 
-/// A request that panics each time must not fill the log.
+/// Limits the records of panics, so that a request that always panics cannot fill the log.
 static PANICS: LogGate = LogGate::new(10, 1);
 
-/// How a record looks.
+/// The format of log records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A line for people, in colours on a terminal.
+    /// One line for people, with colours on a terminal.
     Human,
-    /// A JSON object a line: `timestamp`, `level`, `target`, `message`, the fields, and in `span` those of what it happened in.
+    /// One JSON object per line: `timestamp`, `level`, `target`, `message`, the fields, and in `span` the fields of
+    /// the spans around it.
     Json,
 }
 
-/// Why logging cannot begin.
+/// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// Standard error cannot be used.
     #[error("standard error cannot be written to by a thread of its own")]
     Output(#[from] io::Error),
-    /// Something else has begun already.
+    /// Logging has been set up before.
     #[error("logging has begun already")]
     Begun(#[from] TryInitError),
 }
 
-/// The log of the process, as far as it can be changed while it runs.
+/// Controls the process's log while it runs.
 pub struct Logging {
     writer: LogWriter,
     levels: Mutex<Levels>,
     reload: Reload,
 }
 
-/// Replaces the levels.
+/// Replaces the filter of levels.
 type Reload = Box<dyn Fn(Targets) + Send + Sync>;
 
-/// Levels as they are configured, and how many steps all of them are raised.
+/// The configured levels, and by how many steps all of them are raised.
 struct Levels {
     configured: Targets,
     raised: isize,
 }
 
-/// At `trace`, libraries write down what is on the wire, tokens among it: such records are never taken.
+/// Hides the `trace` records of libraries: they contain what is sent over connections, including tokens.
 fn shows_no_wire(record: &Metadata<'_>) -> bool {
     *record.level() != Level::TRACE || record.target().starts_with("roomcast")
 }
 
-/// Begins logging for the whole process, with another layer beside it if there is one. Panics become records, too: the
-/// usual message would wait for whoever reads standard error.
+/// Sets up logging for the whole process, with another layer beside it if there is one. Panics are logged as records,
+/// because the standard message could block on whoever reads standard error.
 ///
 /// # Errors
-/// When something else has begun already, or standard error cannot be used.
+/// Logging has been set up before, or standard error cannot be used.
 pub fn init<L>(format: Format, targets: Targets, beside: Option<L>) -> Result<Logging, LoggingError>
 where
     L: tracing_subscriber::Layer<Registry> + Send + Sync + 'static,
 {
-    // Not the handle of the standard library: its lock would be held while a write waits.
+    // Does not use the standard library's handle, which holds its lock while a write waits.
     let writer = LogWriter::start(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
-    // Without a layer that takes everything, not even an absent one: it would have every record made that nobody sees.
+    // A layer without a filter, even an absent one, would make `tracing` create every record, also those that nothing
+    // shows. So it is added only if there is one.
     let reload = match beside {
         Some(beside) => install(registry().with(beside), format, targets.clone(), writer.clone()),
         None => install(registry(), format, targets.clone(), writer.clone()),
@@ -121,21 +123,21 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 // === impl Logging ===
 
 impl Logging {
-    /// Shows one level more of everything.
+    /// Raises the level of all targets by one step, so that more is logged.
     pub fn raise(&self) {
         let levels = self.shift(1);
         tracing::warn!(%levels, "the log level was raised");
     }
 
-    /// Shows one level less of everything; errors stay.
+    /// Lowers the level of all targets by one step, but never below `error`.
     pub fn lower(&self) {
-        // Said before it takes effect, because it may not be shown afterwards.
+        // Logged before the change, because it may not be shown afterwards.
         let levels = self.levels.lock().expect("no panic while held").shifted(-1).1;
         tracing::warn!(%levels, "the log level is lowered");
         self.shift(-1);
     }
 
-    /// Waits until everything is written, at most for a second.
+    /// Waits at most 1 s until all records are written.
     pub fn flush(&self) {
         self.writer.flush(LAST_WORDS);
     }
@@ -157,7 +159,7 @@ impl Logging {
 // === impl Levels ===
 
 impl Levels {
-    /// The levels after another shift, and how far they are raised then. A shift that would change nothing is not counted.
+    /// The levels after a further shift, and by how much they are raised then. A shift without effect is not counted.
     fn shifted(&self, by: isize) -> (isize, Targets) {
         let all = self.configured.iter().map(|(_, level)| level).chain(self.configured.default_level());
         let steps: Vec<_> = all.map(step).filter(|step| *step > 0).collect();

@@ -25,13 +25,13 @@ use tracing_subscriber::{Layer as _, Registry};
 use super::trace::HEADER;
 use super::version::VERSION;
 
-/// What is not sent by then, when the node ends, is lost.
+/// How long the node waits at its end for the remaining spans to be sent. The rest is lost.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
-    /// The exporter cannot be made of the variables.
+    /// The exporter cannot be built from the environment variables.
     #[error("the OTLP exporter cannot be set up by the OTEL_ variables")]
     Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
     /// The HTTP client cannot be made.
@@ -39,11 +39,11 @@ pub enum OtlpError {
     Client(#[source] reqwest::Error),
 }
 
-/// The export, to be ended before the runtime.
+/// The running export. It must be ended before the runtime stops.
 pub struct Export(SdkTracerProvider);
 
 impl Export {
-    /// Sends what is left. Waits, so not from a task.
+    /// Sends the remaining spans. Blocks, so it must not be called from a task.
     pub fn end(&self) {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_WORDS) {
             tracing::warn!(%error, "the last spans were not exported");
@@ -51,17 +51,17 @@ impl Export {
     }
 }
 
-/// Whether a collector is named.
+/// Whether the environment names a collector, and tracing is not disabled.
 pub fn is_wanted() -> bool {
     let named = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty());
     let off = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
     !off && (named("OTEL_EXPORTER_OTLP_ENDPOINT") || named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
 }
 
-/// The layer that takes spans, and the export behind it. The HTTP client works on the runtime.
+/// The tracing layer that takes spans, and the export behind it. The export's HTTP client runs on `runtime`.
 ///
 /// # Errors
-/// An [`OtlpError`] where the variables cannot be used.
+/// An [`OtlpError`] if the environment variables cannot be used.
 pub fn layer(
     node: Option<&str>,
     runtime: Handle,
@@ -84,20 +84,20 @@ pub fn layer(
     global::set_text_map_propagator(TraceContextPropagator::new());
     let layer: OpenTelemetryLayer<Registry, Tracer> =
         tracing_opentelemetry::layer().with_tracer(provider.tracer("roomcast"));
-    // Nobody else's: the exporter's own requests would be exported, too.
+    // Only the spans of roomcast: else the exporter's own requests would be exported, too.
     let ours = Targets::new().with_target("roomcast", LevelFilter::INFO);
     Ok((layer.with_filter(ours), Export(provider)))
 }
 
 fn client() -> Result<reqwest::Client, OtlpError> {
-    // Another part of the node may choose it, which is just as well.
+    // Fails if another part of the node has installed a provider already. That one works as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let is_tls = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
         .iter()
         .any(|name| std::env::var(name).is_ok_and(|value| value.starts_with("https")));
     if !is_tls {
-        // Without TLS the system's authorities need not even be there.
+        // Without TLS, the system's certificates are not needed, and need not be installed.
         client = client.tls_certs_only([]);
     }
     client.build().map_err(OtlpError::Client)
@@ -106,11 +106,11 @@ fn client() -> Result<reqwest::Client, OtlpError> {
 /// Makes a span the child of a valid `traceparent`.
 pub(super) fn adopt(span: &Span, traceparent: &str) {
     let carrier = HashMap::from([(HEADER.to_owned(), traceparent.to_owned())]);
-    // A span that no layer takes has no parent to be set.
+    // Fails for a span that no layer takes. Such a span needs no parent.
     let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
 }
 
-/// The `traceparent` within a span.
+/// The `traceparent` for requests within a span.
 pub(super) fn of(span: &Span) -> Option<String> {
     let context = span.context();
     let context = context.span().span_context().clone();
@@ -118,7 +118,7 @@ pub(super) fn of(span: &Span) -> Option<String> {
     context.is_valid().then(|| format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()))
 }
 
-/// Sends what the exporter, on a thread of its own, has encoded.
+/// Sends what the exporter has encoded on its own thread.
 #[derive(Debug)]
 struct Sender {
     client: reqwest::Client,

@@ -1,4 +1,4 @@
-//! What the operating system and the runtime say of this process.
+//! Metrics of the process, from the operating system and the Tokio runtime.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -7,10 +7,10 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 
 use super::metrics::{Metrics, count, raise};
 
-/// The kernel counts CPU time for programs in hundredths of a second, whatever its own tick is.
+/// The unit in which the kernel reports CPU time: hundredths of a second, whatever its own tick is.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Measures the process, and the runtime that this is called on, at every scrape.
+/// Measures the process, and the runtime of the caller, at every scrape.
 pub fn watch(metrics: &Metrics) {
     let runtime = Handle::current().metrics();
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -31,7 +31,7 @@ fn measure_runtime(metrics: &Metrics, runtime: &RuntimeMetrics) {
     metrics.runtime_queue.with_label_values::<&str>(&[]).set(count(runtime.global_queue_depth()));
 }
 
-/// What `/proc` does not say stays as it was: elsewhere than on Linux, 0.
+/// Values that `/proc` does not give are left unchanged. They are 0 on systems other than Linux.
 fn measure_process(metrics: &Metrics) {
     if let Some(status) = read("status") {
         let bytes = |key| field(&status, key).map(|kib| kib.saturating_mul(1024));
@@ -52,12 +52,12 @@ fn measure_process(metrics: &Metrics) {
         metrics.process_max_fds.with_label_values::<&str>(&[]).set(limit);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // One of them is the folder itself.
+        // One of the open descriptors is the folder that is being read.
         metrics.process_open_fds.with_label_values::<&str>(&[]).set(count(open.count().saturating_sub(1)));
     }
 }
 
-/// How many file descriptors the process may have open (its soft limit); `None` where it is not known, or there is no limit.
+/// The soft limit of open file descriptors. `None` when it is unknown or unlimited.
 pub fn max_open_files() -> Option<i64> {
     field(&read("limits")?, "Max open files")
 }
@@ -66,21 +66,21 @@ fn read(file: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/self/{file}")).ok()
 }
 
-/// The number that follows a key at the beginning of a line.
+/// The number after a key at the beginning of a line.
 fn field(text: &str, key: &str) -> Option<i64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time of `/proc/self/stat`: the 14th and 15th field. The second, the name, may hold anything but ends at
-/// the last parenthesis.
+/// User plus system time from `/proc/self/stat`, in s: the 14th and 15th field. The second field, the name, may hold
+/// any character, but ends at the last parenthesis.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let ticks: Vec<f64> = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
     (ticks.len() == 2).then(|| ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
 }
 
-/// When the process started, in Unix time: the 22nd field counts from the machine's start.
+/// When the process started, in s of Unix time. The 22nd field counts from the start of the machine.
 fn started(stat: &str) -> Option<i64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let ticks: i64 = rest.split_whitespace().nth(19)?.parse().ok()?;

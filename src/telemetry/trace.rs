@@ -1,14 +1,14 @@
-//! W3C Trace Context: the `traceparent` of a request, and how spans of ours take part in its trace.
+//! W3C Trace Context: the `traceparent` of a request, and how roomcast's spans take part in its trace.
 //!
-//! Spans go somewhere only with the feature `otlp`. Without it a `traceparent` is passed on as it came.
+//! Spans are exported only with the feature `otlp`. Without it, a `traceparent` is passed on unchanged.
 
 use tracing::Span;
 use uuid::Uuid;
 
-/// The header, and the CloudEvents extension of the same name.
+/// The name of the header, and of the CloudEvents extension.
 pub const HEADER: &str = "traceparent";
 
-/// The caller's `traceparent` where it is a valid one, else the root of a new, sampled trace.
+/// The caller's `traceparent` if it is valid, else that of a new, sampled trace.
 pub fn parent_or_new(given: Option<&str>) -> String {
     match given {
         Some(given) if is_valid(given) => given.to_owned(),
@@ -16,12 +16,12 @@ pub fn parent_or_new(given: Option<&str>) -> String {
     }
 }
 
-/// The id of the trace that a valid `traceparent` belongs to, for logs.
+/// The trace id in a valid `traceparent`, for logs.
 pub fn trace_id(given: Option<&str>) -> Option<&str> {
     given.filter(|given| is_valid(given))?.split('-').nth(1)
 }
 
-/// Makes a span, which nobody has entered yet, the child of whoever sent the `traceparent`.
+/// Makes a span the child of the span that the `traceparent` names. The span must not have been entered yet.
 pub fn adopt(span: &Span, traceparent: Option<&str>) {
     #[cfg(feature = "otlp")]
     if let Some(given) = traceparent.filter(|given| is_valid(given)) {
@@ -31,7 +31,7 @@ pub fn adopt(span: &Span, traceparent: Option<&str>) {
     let _ = (span, traceparent);
 }
 
-/// The `traceparent` of what is asked of others within a span; `None`: the span goes nowhere.
+/// The `traceparent` to send with requests made within a span. `None`: the span is not exported.
 pub fn of(span: &Span) -> Option<String> {
     #[cfg(feature = "otlp")]
     return super::otlp::of(span);
@@ -42,7 +42,8 @@ pub fn of(span: &Span) -> Option<String> {
     }
 }
 
-/// `00-<trace id>-<parent id>-<flags>`, lowercase, neither id all zeros (Trace Context, section 3.2).
+/// Whether the text is `00-<trace id>-<parent id>-<flags>` in lowercase, with neither id all zeros (Trace Context,
+/// section 3.2).
 fn is_valid(text: &str) -> bool {
     let parts: Vec<_> = text.split('-').collect();
     let [version, trace, parent, flags] = parts[..] else { return false };
@@ -54,7 +55,7 @@ fn is_valid(text: &str) -> bool {
 }
 
 fn fresh() -> String {
-    // A UUID has six fixed bits, so neither half can be all zeros.
+    // Each half of a UUID has a fixed bit that is 1, so neither id can be all zeros.
     let (trace, parent) = (Uuid::new_v4(), Uuid::new_v4());
     format!("00-{:032x}-{:016x}-01", trace.as_u128(), parent.as_u64_pair().1)
 }
