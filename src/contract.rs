@@ -1,6 +1,7 @@
-//! An application as data: what clients may send, what backends may publish, who may join which room.
+//! Contracts: applications as data. A contract says what clients may send, what backends may publish, and who may join
+//! which room.
 //!
-//! Knows neither Redis nor sockets, so that every rule is a plain unit test.
+//! Uses neither Redis nor sockets, so every rule can be tested in a plain unit test.
 
 pub mod embedded;
 pub mod file;

@@ -245,7 +245,7 @@ pub struct UserInfo {
     pub status: Option<String>,
 }
 
-/// What is counted.
+/// The namespace, room or user whose clients are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountOf<'a> {
     /// The namespace: connections, rooms, users.
@@ -308,7 +308,7 @@ pub struct Acknowledged {
     pub too_large: usize,
     /// The acknowledgements, in no order.
     pub said: Vec<Acknowledgement>,
-    /// Whether the other nodes were told.
+    /// Whether the question was sent to the other nodes.
     pub remote: Told,
     /// Known nodes that did not answer in time. The answers of their clients are missing.
     pub missing_nodes: Vec<String>,
@@ -341,11 +341,11 @@ impl Acknowledged {
 pub struct Done {
     /// Clients of this node that the action concerned.
     pub local: usize,
-    /// Whether the other nodes were told.
+    /// Whether the action was sent to the other nodes.
     pub remote: Told,
 }
 
-/// Whether the other nodes were told.
+/// Whether a message to the other nodes was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Told {
     /// There are no other nodes: this node runs on the in-memory adapter.

@@ -1,4 +1,4 @@
-//! Calls to backends: asks them what to do, and tells them what happened.
+//! Calls backends: asks them for decisions (calls), and informs them of events (notices).
 //!
 //! A hook is an HTTP address in the node's configuration. A call is a POST of one CloudEvents 1.0 event in structured
 //! JSON, signed; the answer agrees, refuses, or says what else is to be done. `docs/hooks.md` is the page for backends.

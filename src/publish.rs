@@ -107,7 +107,7 @@ impl Carried {
 
 /// The result of sending an event to the other nodes.
 pub enum Remote {
-    /// There are no other nodes: this node runs on the in-memory adapter.
+    /// The event was not sent to other nodes: there are none, or it was meant for clients of this node only.
     Alone,
     /// The event was handed to the Redis client. The receipt tells whether Redis took it.
     Handed(Receipt),
@@ -118,7 +118,7 @@ pub enum Remote {
 /// Resolves when Redis has taken the event, or when the wait for it has timed out.
 pub type Receipt = Pin<Box<dyn Future<Output = Result<(), NotCarried>> + Send>>;
 
-/// Why an event did not reach the other nodes.
+/// Why an event may not have reached every other node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum NotCarried {
     /// Redis is away.
@@ -181,7 +181,7 @@ pub trait Carrier: Send + Sync {
     }
 }
 
-/// Who published an event.
+/// The kind of publisher that sent an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// A client's relay.
@@ -229,11 +229,11 @@ pub struct Published {
 /// The result of a publish for the other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteOutcome {
-    /// There are no other nodes.
+    /// The event was not sent to other nodes: there are none, or it was meant for clients of this node only.
     Alone,
     /// Redis took the event.
     Carried,
-    /// The event did not reach the other nodes. This has been counted.
+    /// The event may not have reached every other node. This has been counted.
     NotCarried(NotCarried),
 }
 
@@ -326,7 +326,7 @@ fn label<'a>(outgoing: &'a Outgoing, contract: &str) -> &'a str {
 /// The contract label of events that no contract describes.
 const PLAIN: &str = "plain";
 
-/// Waits until it is known whether the other nodes got the event, for publishers that want to be told.
+/// Waits until it is known whether Redis took the event for the other nodes.
 async fn settle(event: &str, rooms: Vec<RoomName>, carried: Carried) -> Published {
     let remote = match carried.remote {
         Remote::Alone => RemoteOutcome::Alone,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::AuthError;
 use crate::contract::model::TokenSource;
 
-/// What a client sent when it connected, as far as it may hold a token.
+/// The parts of a client's handshake that may hold a token.
 #[derive(Clone, Default)]
 pub struct Handshake {
     /// The payload of the Socket.IO CONNECT packet (protocol v5, "Connection to a namespace").

@@ -1,5 +1,5 @@
-//! From a file's tree to a contract. Whatever is wrong is told with its place; what depends on it is then left out, so that
-//! one mistake is told once.
+//! Compiles a file's tree to a contract. Every mistake is reported with its key path. Whatever depends on a wrong part
+//! is left out, so that one mistake is reported once.
 
 mod client;
 mod expiry;
@@ -29,40 +29,40 @@ use super::suggest::one_of;
 use super::template::Template;
 use crate::error::Code;
 
-/// Mirrored keys live for a day unless the contract says.
+/// How long mirrored keys live, unless the contract says.
 const DEFAULT_MIRROR_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Who comes back later is new, unless the contract says.
+/// How long after a disconnect a client can recover its session, unless the contract says.
 const DEFAULT_RECOVERY_WINDOW: Duration = Duration::from_secs(120);
 
-/// Longer would be a history, which contracts have.
+/// The longest permitted recovery window. To keep events longer, a contract declares a history.
 const LONGEST_RECOVERY_WINDOW: Duration = Duration::from_secs(60 * 60);
 
-/// So many events of a room are kept for those who come back, unless the contract says.
+/// Number of events of a room that are kept for recovery, unless the contract says.
 const DEFAULT_RECOVERY_EVENTS: u32 = 256;
 
-/// As many as a history keeps at most.
+/// The largest permitted number of events kept for recovery; the same as for a history.
 const MOST_RECOVERY_EVENTS: u32 = 100_000;
 
-/// Keys as they stand in the file, whether or not what they hold is right.
+/// All keys that the file has, including those whose values are wrong.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    /// Of `[rooms]`.
+    /// The keys of `[rooms]`.
     pub rooms: Vec<String>,
-    /// Of `[client]`.
+    /// The keys of `[client]`.
     pub client: Vec<String>,
-    /// Of `[server]`.
+    /// The keys of `[server]`.
     pub server: Vec<String>,
 }
 
 impl Keys {
-    /// The keys of a document.
+    /// Collects the keys of a document.
     pub fn of(document: &Document) -> Self {
         Self { rooms: document.keys("rooms"), client: document.keys("client"), server: document.keys("server") }
     }
 }
 
-/// Compiles a document whose structure has been checked.
+/// Compiles a document. Its structure must have been checked.
 pub(super) fn compile(document: &Document, keys: &Keys, base: Option<PathBuf>, report: &mut Report) -> Contract {
     let mut compiler = Compiler { document, keys, base, report, rooms: IndexMap::new() };
     compiler.contract()
@@ -71,7 +71,7 @@ pub(super) fn compile(document: &Document, keys: &Keys, base: Option<PathBuf>, r
 struct Compiler<'c> {
     document: &'c Document,
     keys: &'c Keys,
-    /// Where paths of schemas start.
+    /// The directory that paths of schemas are relative to.
     base: Option<PathBuf>,
     report: &'c mut Report,
     rooms: IndexMap<String, Arc<RoomDef>>,
@@ -105,12 +105,13 @@ impl Compiler<'_> {
         }
     }
 
-    /// Notes a mistake.
+    /// Reports a mistake.
     fn blame(&mut self, place: &Place, problem: impl Into<String>, remedy: impl Into<String>) {
         self.report.push(self.document.mistake(place, problem, remedy));
     }
 
-    /// A part of the file by its struct. Its structure has been checked: what still fails is told as it is.
+    /// Reads a part of the file into its struct. The structure has been checked, so an error here is reported as serde
+    /// words it.
     fn read<T: DeserializeOwned>(&mut self, place: &Place, value: &Value) -> Option<T> {
         match T::deserialize(value) {
             Ok(part) => Some(part),
@@ -134,7 +135,7 @@ impl Compiler<'_> {
     fn name(&mut self) -> Arc<str> {
         let name = self.text("name").unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        // A name that is missing has been told.
+        // A missing name has been reported already.
         if self.document.tree.get("name").is_some() && (name.is_empty() || !name.chars().all(plain)) {
             self.blame(
                 &Place::top("name"),
@@ -231,7 +232,7 @@ impl Compiler<'_> {
             let remedy = "add `event = \"error\"`, or take it out";
             self.blame(&place.key("payload"), "there is no error event that would carry it", remedy);
         }
-        // A member without a value is left out: most errors know no time.
+        // A member without a value is left out: most errors have no retry time.
         let all =
             json!({ "code": "{error.code}", "message": "{error.message}", "retryAfterMs": "{error.retryAfterMs}" });
         let ack = raw.ack.unwrap_or_else(|| json!({ "success": false, "error": all.clone() }));
@@ -316,7 +317,7 @@ impl Compiler<'_> {
     }
 }
 
-/// What stands in for a template that is wrong: the contract is refused anyway.
+/// A placeholder for a wrong template. The contract is refused anyway.
 fn empty() -> Template {
     Template::compile(Value::Null).expect("null holds no placeholder")
 }

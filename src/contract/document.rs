@@ -1,4 +1,4 @@
-//! A contract file as a tree of values that know their lines.
+//! A contract file as a tree of values with the line of each value.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,48 +8,48 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Diagnostic, Report};
 
-/// A parsed file: its values as JSON, and where each of them stands.
+/// A parsed file: its values as JSON, and the line of each value.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// The file, or `embedded:<name>`.
+    /// The file's path, or `embedded:<name>`.
     pub file: String,
-    /// The values, in the order of the file.
+    /// The file's values, in the order of the file.
     pub tree: Value,
     lines: HashMap<Vec<String>, usize>,
 }
 
-/// A key of a document, from the top.
+/// A key path in a document, from the top level.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Place(Vec<String>);
 
 impl Place {
-    /// A key at the top.
+    /// The path of a key at the top level.
     pub fn top(key: &str) -> Self {
         Self::default().key(key)
     }
 
-    /// A key, or the index of a list, below this one.
+    /// The path of a key or list index below this path.
     pub fn key(&self, key: &str) -> Self {
         Self(self.0.iter().cloned().chain([key.to_owned()]).collect())
     }
 
-    /// A key below this one, where there is a list.
+    /// The path of a list element below this path. `None` means that there is no list.
     pub fn index(&self, index: Option<usize>) -> Self {
         index.map_or_else(|| self.clone(), |index| self.key(&index.to_string()))
     }
 
-    /// Several keys below this one.
+    /// The path of several nested keys below this path.
     pub fn keys(&self, keys: &[String]) -> Self {
         Self(self.0.iter().chain(keys).cloned().collect())
     }
 
-    /// The keys from the top.
+    /// The keys of the path, from the top level.
     pub fn segments(&self) -> &[String] {
         &self.0
     }
 }
 
-// As one would write it in the file: `client."room:join".relay[1].when`.
+// Written as in the file: `client."room:join".relay[1].when`.
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (at, segment) in self.0.iter().enumerate() {
@@ -67,11 +67,11 @@ impl std::fmt::Display for Place {
 }
 
 impl Document {
-    /// Parses TOML. What can be read despite mistakes is read, so that the rest of the file is checked, too.
+    /// Parses TOML. Recovers from mistakes where possible, so that the rest of the file is checked, too.
     pub fn parse(file: &str, text: &str, report: &mut Report) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
         let index = LineIndex::new(text);
-        // Of a line, the first mistake counts: the others follow from it.
+        // Keep only the first mistake of each line: the others follow from it.
         let mut lines = BTreeMap::new();
         for error in errors {
             let line = error.span().map(|span| index.line(span.start));
@@ -87,12 +87,12 @@ impl Document {
         Self { file: file.to_owned(), tree, lines }
     }
 
-    /// The line of a key, or of what it is part of.
+    /// The line of a key, or of the closest enclosing key whose line is known.
     pub fn line(&self, place: &Place) -> Option<usize> {
         (0..=place.0.len()).rev().find_map(|depth| self.lines.get(&place.0[..depth]).copied())
     }
 
-    /// A mistake at a place.
+    /// A mistake at a key path.
     pub fn mistake(&self, place: &Place, problem: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
         Diagnostic {
             file: self.file.clone(),
@@ -103,7 +103,7 @@ impl Document {
         }
     }
 
-    /// The keys of a table in their order.
+    /// The keys of a table, in the order of the file.
     pub fn keys(&self, table: &str) -> Vec<String> {
         let table = self.tree.get(table).and_then(Value::as_object);
         table.into_iter().flat_map(Map::keys).cloned().collect()

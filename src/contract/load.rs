@@ -15,19 +15,19 @@ use super::model::{Contract, Namespace};
 use super::report::{ContractSummary, Report, Summary};
 use super::structure;
 
-/// Made once: it is the same for every file.
+/// The JSON Schema of contract files. Built once, because it is the same for every file.
 static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(file::json_schema);
 
-/// The text of a contract and where it came from.
+/// The text of a contract and its origin.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The path, or `embedded:<name>`.
+    /// The file's path, or `embedded:<name>`.
     pub name: String,
-    /// TOML.
+    /// The text, in TOML.
     pub text: String,
 }
 
-/// A source and the directory where the paths of its schemas start.
+/// A source, and the directory that the paths of its schemas are relative to.
 struct Found {
     source: Source,
     base: Option<PathBuf>,
@@ -44,7 +44,7 @@ pub fn load(entries: &[String]) -> Result<Vec<Namespace>, Report> {
     finish(found, report)
 }
 
-/// The same for texts that are at hand. Their schemas stand in them.
+/// Loads contracts from texts in memory. Their schemas must be inline.
 ///
 /// # Errors
 /// Every mistake of every text.
@@ -53,7 +53,7 @@ pub fn load_sources(sources: Vec<Source>) -> Result<Vec<Namespace>, Report> {
     finish(found, Report::default())
 }
 
-/// Checks contracts and says what is in them.
+/// Checks contracts and returns a summary of them.
 ///
 /// # Errors
 /// Every mistake of every file.
@@ -104,7 +104,7 @@ fn read(
     structure::check(&mut document, schema, &mut found);
     let mut contract = compile(&document, &keys, base, &mut found);
     contract.digest = Sha256::digest(&source.text).iter().map(|byte| format!("{byte:02x}")).collect();
-    // What is found on a line that is not TOML follows from that.
+    // Mistakes on a line that is not valid TOML follow from that, so they are not reported.
     own.diagnostics.extend(found.diagnostics.into_iter().filter(|mistake| !misspelt.contains(&mistake.line)));
     report.diagnostics.extend(own.diagnostics);
     (contract, document)

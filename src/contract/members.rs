@@ -1,4 +1,5 @@
-//! A JSON object whose values stay text: adding members does not change how the other values are written.
+//! A JSON object whose values are kept as text, so that adding members does not change how the other values are
+//! written.
 
 use std::borrow::Cow;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// The members of a JSON object, in their order.
+/// The members of a JSON object, in order.
 #[derive(Default)]
 pub struct Members<'a>(IndexMap<Key<'a>, Cow<'a, RawValue>>);
 
@@ -15,8 +16,8 @@ pub struct Members<'a>(IndexMap<Key<'a>, Cow<'a, RawValue>>);
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Members<'a> {
-    /// Splits an object; `None` when the text is no object. `decoded` is the same object, and stands in where a name cannot
-    /// be read as it is, because it holds half an emoji.
+    /// Splits the text of an object into its members. `None` when the text is no object. `decoded` is the same object;
+    /// it is used when a name cannot be decoded because it holds half of a surrogate pair.
     pub fn read(text: &'a RawValue, decoded: &'a Value) -> Option<Self> {
         let split = serde_json::from_str(text.get()).ok();
         split.or_else(|| {
@@ -26,26 +27,26 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// Sets a member to the text of a value.
+    /// Sets a member to a value that is JSON text already.
     pub fn set_raw(&mut self, name: &'a str, value: &'a RawValue) {
         self.0.insert(Key(Cow::Borrowed(name)), Cow::Borrowed(value));
     }
 
-    /// Sets a member. It keeps its place where it was there before.
+    /// Sets a member. An existing member keeps its position.
     pub fn set(&mut self, name: &'a str, value: &Value) {
         if let Ok(value) = to_raw_value(value) {
             self.0.insert(Key(Cow::Borrowed(name)), Cow::Owned(value));
         }
     }
 
-    /// Sets a member that is missing.
+    /// Sets a member unless it exists.
     pub fn fill(&mut self, name: &'a str, value: &Value) {
         if !self.0.contains_key(&Key(Cow::Borrowed(name))) {
             self.set(name, value);
         }
     }
 
-    /// The object as text.
+    /// The object as JSON text.
     pub fn to_raw(&self) -> Option<Box<RawValue>> {
         to_raw_value(self).ok()
     }

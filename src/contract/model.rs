@@ -1,4 +1,4 @@
-//! A contract as the node uses it: compiled, checked, ready to be asked.
+//! A compiled and checked contract, as the node uses it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,45 +16,45 @@ use crate::error::Code;
 pub use crate::event::Slow;
 pub use crate::rate::Rate;
 
-/// One application.
+/// A contract: one application.
 #[derive(Debug)]
 pub struct Contract {
-    /// Unique among the loaded contracts.
+    /// The contract's name, unique among the loaded contracts.
     pub name: Arc<str>,
-    /// Starts with a slash.
+    /// The path of the namespace. Starts with a slash.
     pub namespace: Arc<str>,
-    /// One line for people.
+    /// A description for people, in one line.
     pub summary: String,
-    /// The file, or `embedded:<name>`.
+    /// The path of the file, or `embedded:<name>`.
     pub source: String,
-    /// The SHA-256 of the file's text, in hexadecimal.
+    /// SHA-256 of the file's text, in hexadecimal.
     pub digest: String,
-    /// Who may connect.
+    /// The authentication of clients.
     pub auth: AuthPolicy,
-    /// How errors look to clients.
+    /// How errors are sent to clients.
     pub errors: ErrorShape,
-    /// What is done for an event that nobody knows.
+    /// The reaction to an event that no contract knows.
     pub unknown: UnknownEvent,
-    /// What happens as a client connects.
+    /// The steps when a client connects.
     pub connect: Connect,
-    /// The hook that is told of a disconnect.
+    /// The hook that is notified of a disconnect.
     pub disconnect: Option<Call>,
     /// Limits on connections.
     pub limits: ConnectionLimits,
     /// Redis keys kept for other services.
     pub mirror: Option<Mirror>,
-    /// Clients that come back soon get their session back.
+    /// Whether and how disconnected clients recover their sessions.
     pub recovery: Option<RecoveryPolicy>,
-    /// Rooms by their key in the file.
+    /// The families of rooms, by their key in the file.
     pub rooms: IndexMap<String, Arc<RoomDef>>,
-    /// What clients may send, by event name.
+    /// The events that clients may send, by name.
     pub client: IndexMap<String, Arc<ClientEvent>>,
-    /// What backends may publish, by event name.
+    /// The events that backends may publish, by name.
     pub server: IndexMap<String, Arc<ServerEvent>>,
 }
 
 impl Contract {
-    /// The names of the hooks that it calls; one may come several times.
+    /// The names of the hooks that the contract calls. A name may occur several times.
     pub fn hooks(&self) -> impl Iterator<Item = &str> {
         let events = self.client.values().filter_map(|event| event.call.as_ref());
         let rooms = self.rooms.values().filter_map(|room| room.call.as_ref());
@@ -63,51 +63,51 @@ impl Contract {
     }
 }
 
-/// The contracts of one namespace, merged. They agree on authentication.
+/// The contracts of one namespace, merged. They all have the same authentication settings.
 #[derive(Debug)]
 pub struct Namespace {
-    /// Starts with a slash.
+    /// The path of the namespace. Starts with a slash.
     pub path: Arc<str>,
-    /// In the order of the configuration.
+    /// The contracts, in the order of the configuration.
     pub contracts: Vec<Arc<Contract>>,
-    /// What clients may send, over all contracts.
+    /// The events that clients may send, from all contracts.
     pub client: HashMap<String, (Arc<Contract>, Arc<ClientEvent>)>,
-    /// Which family a room's name belongs to.
+    /// Finds the family that a room's name belongs to.
     pub(super) families: Families,
 }
 
-/// Clients that come back soon get their session back.
+/// How clients that disconnected recover their sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecoveryPolicy {
-    /// How soon.
+    /// How long after a disconnect a session can be recovered.
     pub window: Duration,
-    /// How many events are kept for them of a room without a history of its own.
+    /// Number of events kept for recovery, for each room without a history of its own.
     pub events: u32,
 }
 
-/// Who may connect.
+/// The rules of authentication: which tokens are needed, and where they are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthPolicy {
     /// Whether a token is needed.
     pub mode: AuthMode,
-    /// Where a token is looked for, in this order.
+    /// Where tokens are looked for, in this order.
     pub tokens: Vec<TokenSource>,
-    /// How a client learns that its token does not hold.
+    /// How a client is told that its token is not valid.
     pub reject: Reject,
-    /// The claim that is the user's id.
+    /// The claim with the user's id.
     pub user: String,
-    /// The claim that lists the user's roles.
+    /// The claim with the user's roles.
     pub roles: String,
-    /// What happens as a token ends.
+    /// The handling of tokens that end while the client is connected.
     pub expiry: Expiry,
 }
 
-/// What happens as a token ends.
+/// The handling of tokens that end while the client is connected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expiry {
-    /// How long before, and by which event, a client is warned.
+    /// How long before the end a client is warned, and by which event.
     pub warn: Option<(Duration, String)>,
-    /// The client event that brings a newer token.
+    /// The client event that carries a newer token.
     pub refresh: Option<String>,
     /// How a client whose token has ended is disconnected.
     pub then: AtExpiry,
@@ -116,90 +116,91 @@ pub struct Expiry {
 /// How a client whose token has ended is disconnected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AtExpiry {
-    /// Out of the namespace: it does not return by itself.
+    /// Disconnects the namespace. The official client does not reconnect by itself.
     #[default]
     Disconnect,
-    /// The connection closes: it returns.
+    /// Closes the connection. The official client reconnects.
     Reconnect,
 }
 
 /// Whether a token is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMode {
-    /// No token: refused.
+    /// A client without a token is refused.
     Required,
-    /// No token: an anonymous user. A bad token: refused.
+    /// A client without a token is anonymous. A client with an invalid token is refused.
     Optional,
-    /// Tokens are not looked at.
+    /// Tokens are ignored, and every client is anonymous.
     None,
 }
 
 /// Where a token is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenSource {
-    /// A member of the handshake's `auth` object.
+    /// A member of the handshake's `auth` object, with this name.
     Auth(String),
-    /// `Authorization: Bearer …`.
+    /// The header `Authorization: Bearer …`.
     Header,
-    /// A query parameter.
+    /// A query parameter with this name.
     Query(String),
-    /// A cookie.
+    /// A cookie with this name.
     Cookie(String),
 }
 
-/// How a client learns that it was refused.
+/// How a client is told that it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reject {
-    /// A Socket.IO CONNECT_ERROR, whose message starts with the code.
+    /// By a Socket.IO CONNECT_ERROR, whose message starts with the code.
     ConnectError,
-    /// It is connected, gets the contract's error event, and is disconnected.
+    /// By the contract's error event: the client is connected, gets the event, and is disconnected.
     Event,
 }
 
-/// How errors look to the clients of a contract.
+/// How errors are sent to the clients of a contract.
 #[derive(Debug, Clone)]
 pub struct ErrorShape {
-    /// The event that carries an error where no ack was asked for. `None`: the error is only counted.
+    /// The event that carries an error when the client asked for no acknowledgement. `None`: the error is only
+    /// counted.
     pub event: Option<String>,
-    /// The event's payload.
+    /// The payload of the error event.
     pub payload: Template,
-    /// What a failed event's ack carries.
+    /// The acknowledgement of a failed event.
     pub ack: Template,
-    /// Other names for codes.
+    /// The contract's own names for error codes.
     pub codes: HashMap<Code, String>,
 }
 
 impl ErrorShape {
-    /// The code as this contract's clients know it.
+    /// The name that this contract's clients know for a code.
     pub fn code(&self, code: Code) -> &str {
         self.codes.get(&code).map_or(code.as_str(), String::as_str)
     }
 }
 
-/// What is done for an event that nobody knows.
+/// The reaction to an event that no contract knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownEvent {
-    /// An error.
+    /// The client gets an error.
     Refuse,
-    /// Nothing; it is counted.
+    /// The event is counted and otherwise ignored.
     Ignore,
 }
 
-/// What happens as a client connects.
+/// The steps when a client connects.
 #[derive(Debug, Default)]
 pub struct Connect {
-    /// Rooms joined by everyone whom the room's rule permits.
+    /// Rooms that each client joins, if the room's rule permits it.
     pub join: Vec<RoomRef>,
-    /// The first event a client gets.
+    /// The first event that a client gets.
     pub greet: Option<Reply>,
-    /// The hook that is asked before the client is let in.
+    /// The hook that is asked before the client is connected.
     pub call: Option<Call>,
 }
 
 /// Limits on connections.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionLimits {
-    /// New connections from one IP address.
+    /// The rate of new connections from one IP address.
     pub connections_per_ip: Option<Rate>,
 }
 
@@ -210,254 +211,254 @@ pub struct Mirror {
     pub client: Option<Template>,
     /// A SET of rooms for each socket.
     pub subscriptions: Option<Template>,
-    /// How long they live after the last change.
+    /// How long the keys live after the last change.
     pub ttl: Duration,
 }
 
-/// A family of rooms.
+/// A family of rooms, whose names one template makes.
 #[derive(Debug)]
 pub struct RoomDef {
-    /// Its key in the file.
+    /// The family's key in the file.
     pub key: String,
-    /// The contract it belongs to.
+    /// The name of the contract that declares it.
     pub contract: Arc<str>,
-    /// The room's name.
+    /// The template of the rooms' names.
     pub name: RoomTemplate,
-    /// Who may join; `None`: everyone who is connected.
+    /// The rule for joining; `None`: every connected client may join.
     pub join: Option<Rule>,
     /// The hook that is asked whether a user may join.
     pub call: Option<Call>,
-    /// What is kept for late joiners and readers.
+    /// Which events are kept, and how joining clients get them.
     pub history: Option<HistoryPolicy>,
-    /// Whether members are kept in the cluster's presence, and what is told of it.
+    /// Whether the room's members are tracked in the cluster's presence, and which events tell of changes.
     pub presence: Option<PresencePolicy>,
-    /// A room without events for so long is forgotten with its history.
+    /// A room without events for this long is forgotten, with its history.
     pub idle: Option<Duration>,
     /// How long a room's history is kept after a terminal event.
     pub linger: Option<Duration>,
 }
 
-/// What is kept of a room's events.
+/// The history of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryPolicy {
-    /// At most so many events.
+    /// Maximum number of events kept.
     pub events: u32,
-    /// For so long after the last one.
+    /// How long the history is kept after its last event.
     pub ttl: Duration,
-    /// What a joining client gets.
+    /// Which of the events a joining client gets.
     pub replay: Replay,
-    /// A LIST key that other services read (payloads as JSON, newest last).
+    /// The key of a Redis LIST for other services (payloads as JSON, newest last).
     pub key: Option<RoomTemplate>,
-    /// The event that tells a client that it was not shown everything.
+    /// The event that tells a client that it did not get all events it may expect.
     pub incomplete: Option<String>,
 }
 
-/// What a joining client gets.
+/// Which events of a history a joining client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replay {
     /// Nothing.
     None,
     /// The newest event.
     Last,
-    /// Everything that is kept.
+    /// All events that are kept.
     All,
-    /// Everything since the offset that the client names (`payload.since`), all without one.
+    /// All events after the offset that the client names (`payload.since`), or all events if it names none.
     Since,
 }
 
-/// What is told of a room's members.
+/// The events that tell a room's members of presence changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PresencePolicy {
-    /// The event for the first socket of a user in a room.
+    /// The event sent when a user's first socket joins the room.
     pub joined: Option<String>,
-    /// The event for the last socket of a user leaving it.
+    /// The event sent when a user's last socket leaves the room.
     pub left: Option<String>,
 }
 
-/// A room of the contract as an event names it.
+/// A reference to a room of the contract, as an event makes it.
 #[derive(Debug, Clone)]
 pub struct RoomRef {
-    /// The family.
+    /// The family of the room.
     pub room: Arc<RoomDef>,
-    /// Where the template's variables come from; a variable that is not named comes from the payload's member of its name.
-    /// The first path that has a value counts.
+    /// Where the values of the template's variables come from. The first path that has a value counts. A variable that
+    /// is not listed comes from the payload's member with its name.
     pub with: Vec<(String, Vec<Path>)>,
-    /// Only then.
+    /// The reference applies only if this rule holds.
     pub when: Option<Rule>,
-    /// A variable without a value means "not this room" instead of an error.
+    /// If a variable has no value, the reference is skipped instead of causing an error.
     pub optional: bool,
 }
 
-/// Something a client may send.
+/// An event that clients may send.
 #[derive(Debug)]
 pub struct ClientEvent {
-    /// Its name on the wire.
+    /// The event's name.
     pub name: String,
-    /// What the payload must be.
+    /// The form that the payload must have.
     pub payload: PayloadShape,
-    /// A rule that must hold, else AUTHORIZATION_FAILED.
+    /// A rule that must hold, or the event is refused with AUTHORIZATION_FAILED.
     pub require: Option<Rule>,
-    /// Rooms to join.
+    /// Rooms that the client joins.
     pub join: Vec<RoomRef>,
-    /// Rooms to leave.
+    /// Rooms that the client leaves.
     pub leave: Vec<RoomRef>,
-    /// What is sent on.
+    /// Events that are sent on to other clients.
     pub relay: Vec<Relay>,
-    /// What the caller is sent.
+    /// Events that the sender gets.
     pub reply: Vec<Reply>,
-    /// The hook that decides.
+    /// The hook that decides about the event.
     pub call: Option<Call>,
-    /// When the hook agreed.
+    /// The outcome when the hook agreed.
     pub on_ok: Option<Outcome>,
-    /// When anything failed; replaces the contract's error event.
+    /// The outcome when anything failed. Replaces the contract's error event.
     pub on_error: Option<Outcome>,
-    /// Where the user's new presence status is.
+    /// The path of the user's new presence status.
     pub presence: Option<Path>,
-    /// Where an object is that is merged into the session's metadata.
+    /// The path of an object that is merged into the session's metadata.
     pub metadata: Option<Path>,
-    /// The ack of a success; `None`: `{ success: true }`, with `room` where one was joined or left.
+    /// The acknowledgement of a success. `None`: `{ success: true }`, with `room` if one was joined or left.
     pub ack: Option<Ack>,
     /// How often a socket may send it.
     pub limit: Option<Rate>,
-    /// Repetitions within this time are acknowledged and not relayed.
+    /// Repetitions within this time are acknowledged but not relayed.
     pub throttle: Option<Duration>,
-    /// The event that is implied when the socket leaves the room or disconnects.
+    /// The event that is sent on the client's behalf when it leaves the room or disconnects.
     pub undo: Option<String>,
-    /// Whether anything above looks into the payload.
+    /// Whether anything of the above reads the payload.
     pub reads_payload: bool,
 }
 
-/// The ack of a success.
+/// The acknowledgement of a success.
 #[derive(Debug)]
 pub enum Ack {
     /// The event's own arguments, unchanged.
     Args,
-    /// A value.
+    /// A value that the contract defines.
     Value(Template),
 }
 
-/// What a payload must be.
+/// The form of a payload.
 #[derive(Debug, Default)]
 pub struct PayloadShape {
-    /// A bare value `x` is taken as `{ <shorthand>: x }`.
+    /// If set, a bare value `x` is read as `{ <shorthand>: x }`.
     pub shorthand: Option<String>,
-    /// The names of the arguments; empty: the first argument is the payload.
+    /// The names of the arguments. Empty: the first argument is the payload.
     pub args: Vec<String>,
-    /// What stands in for a payload that is missing.
+    /// The payload that is used if the client sends none.
     pub default: Option<serde_json::Value>,
-    /// What the payload must satisfy.
+    /// The JSON Schema that the payload must match.
     pub schema: Option<Schema>,
 }
 
-/// Something sent on by a client event.
+/// An event that is sent on to others because of a client event.
 #[derive(Debug)]
 pub struct Relay {
-    /// Whom it goes to.
+    /// The recipients.
     pub to: Target,
-    /// The event's name; the same as it came with unless the contract says.
+    /// The name of the event that is sent. The client event's own name, unless the contract says.
     pub event: String,
-    /// What is sent.
+    /// The data that is sent.
     pub data: RelayData,
-    /// Not to the sender's own socket.
+    /// Excludes the sender's own socket.
     pub others: bool,
-    /// The sender must be in the room.
+    /// Requires that the sender is in the room.
     pub member: bool,
-    /// Only then.
+    /// The relay applies only if this rule holds.
     pub when: Option<Rule>,
 }
 
-/// Whom a relay goes to.
+/// The recipients of a relay.
 #[derive(Debug)]
 pub enum Target {
-    /// A room.
+    /// The members of a room.
     Room(RoomRef),
-    /// A socket id or a user id found in the payload.
+    /// The socket or user whose id is at this path of the payload.
     Address(Path),
-    /// Everyone who shares a room with the user.
+    /// Everyone in a room that the user is in.
     Shared,
     /// Everyone in the namespace.
     Everyone,
 }
 
-/// What a relay sends.
+/// The data that a relay sends.
 #[derive(Debug)]
 pub enum RelayData {
-    /// The event's own arguments, unchanged: the bytes pass through.
+    /// The event's own arguments. Their bytes are passed on unchanged.
     Args,
-    /// The payload with members added.
+    /// The payload with these members added.
     Payload(Template),
-    /// A value of the contract's own.
+    /// A value that the contract defines.
     Value(Template),
 }
 
-/// An event for the caller alone.
+/// An event for the sender alone.
 #[derive(Debug)]
 pub struct Reply {
-    /// Its name.
+    /// The event's name.
     pub event: String,
-    /// Its payload; `None`: no argument. `Args`: all arguments of the event, unchanged.
+    /// The event's data. `None`: no argument. `Args`: all arguments of the client event, unchanged.
     pub data: Option<RelayData>,
 }
 
-/// What follows a hook's answer, or an error.
+/// The reaction to a hook's answer or to an error.
 #[derive(Debug)]
 pub struct Outcome {
-    /// A server event of this contract, published with this payload.
+    /// A server event of this contract to publish, with its payload.
     pub publish: Option<(String, Template)>,
-    /// An event for the caller.
+    /// An event for the sender.
     pub reply: Option<Reply>,
-    /// Of an error: the reply is sent even where an ack carries the error.
+    /// After an error: the reply is sent even if the acknowledgement carries the error.
     pub always: bool,
 }
 
-/// A call of an upstream hook.
+/// A call to a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The hook's name in the node's configuration (`hooks.<name>`).
     pub hook: String,
     /// Whether a failed call may be repeated.
     pub idempotent: bool,
-    /// How long an answer is waited for; `None`: the hook's own.
+    /// How long the answer is waited for; `None`: the hook's own time-out.
     pub timeout: Option<Duration>,
 }
 
-/// Something a backend may publish.
+/// An event that backends may publish.
 #[derive(Debug)]
 pub struct ServerEvent {
-    /// Its name on the wire.
+    /// The event's name.
     pub name: String,
-    /// Where it goes; a client in several rooms gets it once.
+    /// The rooms that it goes to. A client in several of them gets it once. Empty: everyone in the namespace.
     pub rooms: Vec<RoomRef>,
-    /// What the payload must satisfy, after fill-ins.
+    /// The JSON Schema that the payload must match after fill-ins.
     pub schema: Option<Schema>,
-    /// Members that are added where the backend left them out.
+    /// Members that are added if the backend left them out.
     pub fill: Option<Template>,
-    /// Conflation.
+    /// Limits how often the event is sent, by conflation: a newer event replaces one that waits.
     pub throttle: Option<Throttle>,
-    /// Sends what a throttle of its rooms holds back first.
+    /// Before this event, throttled events that wait for its rooms are sent.
     pub flush: bool,
-    /// Ends a room's story: flushes, and the room is forgotten after `linger`.
+    /// Ends its rooms' histories: sends what waits, and the rooms are forgotten after `linger`.
     pub terminal: bool,
-    /// Not for clients that take nothing now.
+    /// Skips clients that cannot be written to now.
     pub volatile: bool,
-    /// What becomes of it for a client whose queue is full.
+    /// The treatment of a client whose write queue is full.
     pub slow: Slow,
 }
 
-/// Conflation of a server event.
+/// How a server event is conflated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttle {
-    /// At most one in this time …
+    /// The minimum time between two events …
     pub every: Duration,
-    /// … for each of these.
+    /// … that share this key.
     pub per: ThrottleKey,
 }
 
-/// What a throttle counts by.
+/// The key by which a throttle counts events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThrottleKey {
-    /// The set of rooms it goes to.
+    /// Each set of rooms that the event goes to.
     Room,
-    /// The event alone.
+    /// The event, whatever its rooms.
     Event,
 }

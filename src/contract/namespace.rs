@@ -1,4 +1,4 @@
-//! Several contracts in one namespace: what they must agree on, and which family a room's name belongs to.
+//! Merges the contracts of one namespace: checks that they agree, and finds the family that a room's name belongs to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct Families(Vec<Family>);
 #[derive(Debug)]
 struct Family {
     def: Arc<RoomDef>,
-    /// Families whose rooms this one must not name.
+    /// Families whose room names this family must not make.
     rivals: Vec<Arc<RoomDef>>,
 }
 
@@ -23,7 +23,7 @@ impl Families {
     fn new(contracts: &[Arc<Contract>]) -> Self {
         let mut families: Vec<Family> = Vec::new();
         for def in contracts.iter().flat_map(|contract| contract.rooms.values()) {
-            // Contracts may share a family: they agree on its rules.
+            // Several contracts may declare the same family, if they agree on its rules.
             if !families.iter().any(|family| family.def.name.shape() == def.name.shape()) {
                 families.push(Family { def: def.clone(), rivals: Vec::new() });
             }
@@ -43,7 +43,8 @@ impl Families {
 }
 
 impl Namespace {
-    /// A namespace of contracts that agree with each other. [`super::load`] checks that; here the first one wins.
+    /// Merges contracts that agree with each other, as [`super::load`] checks. Where they do not, the first contract
+    /// wins.
     pub fn new(path: impl Into<Arc<str>>, contracts: Vec<Arc<Contract>>) -> Self {
         let mut client: HashMap<String, (Arc<Contract>, Arc<ClientEvent>)> = HashMap::new();
         for contract in &contracts {
@@ -54,13 +55,13 @@ impl Namespace {
         Self { path: path.into(), families: Families::new(&contracts), client, contracts }
     }
 
-    /// The authentication that all contracts of the namespace share.
+    /// The authentication settings, which all contracts of the namespace share.
     pub fn auth(&self) -> &AuthPolicy {
         &self.contracts[0].auth
     }
 
-    /// Refuses a name that a general template made and that belongs to rooms with rules of their own: whoever may join
-    /// `{room}` cannot name `job:1` if there is `job:{jobId}`.
+    /// Refuses a name that a general template made and that belongs to rooms with their own rules. For example, a
+    /// client that may join `{room}` cannot name `job:1` if there is a family `job:{jobId}`.
     ///
     /// # Errors
     /// [`RoomNameError::Taken`].
@@ -75,18 +76,18 @@ impl Namespace {
         }
     }
 
-    /// What its contracts say of clients that come back; of several, the longest window and the most events.
+    /// The recovery settings of the namespace: of its contracts' settings, the longest window and the most events.
     pub fn recovery(&self) -> Option<RecoveryPolicy> {
         let policies = self.contracts.iter().filter_map(|contract| contract.recovery);
         policies.reduce(|a, b| RecoveryPolicy { window: a.window.max(b.window), events: a.events.max(b.events) })
     }
 
-    /// The family that a room's name belongs to, the most specific one, and the variables of its template.
+    /// The most specific family that a room's name belongs to, and the values of its template's variables.
     pub fn room_of(&self, name: &str) -> Option<(&Arc<RoomDef>, Variables)> {
         self.families.0.iter().find_map(|family| Some((&family.def, family.def.name.matches(name)?)))
     }
 
-    /// Merges contracts of one namespace. What they do not agree on is told.
+    /// Merges the contracts of one namespace. Disagreements are reported.
     pub(super) fn merge(parts: Vec<(Arc<Contract>, Arc<Document>)>, report: &mut Report) -> Self {
         for (at, (contract, document)) in parts.iter().enumerate() {
             let earlier = &parts[..at];
@@ -101,7 +102,7 @@ impl Namespace {
 
 type Part = (Arc<Contract>, Arc<Document>);
 
-/// `other.toml:7`, where the earlier of two mistakes stands.
+/// The position of the earlier of two conflicting entries, as `other.toml:7`.
 fn there(document: &Document, place: &Place) -> String {
     match document.line(place) {
         Some(line) => format!("{}:{line}", document.file),
@@ -170,9 +171,9 @@ fn check_rooms(contract: &Contract, document: &Document, earlier: &[Part], repor
     }
 }
 
-/// Whether two families that make the same names treat them alike.
+/// Whether two families that make the same names have the same rules.
 fn same_rules(a: &RoomDef, b: &RoomDef) -> bool {
-    // Rules may name variables: those must be called alike, too.
+    // Rules may use the template's variables. Then the variables must have the same names.
     let named = |def: &RoomDef| def.join.as_ref().is_some_and(|rule| rule.room_variables().next().is_some());
     (a.name.text() == b.name.text() || !(named(a) || named(b)))
         && a.name.chars() == b.name.chars()

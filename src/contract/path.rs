@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use super::scope::Scope;
 
-/// `payload.job.id`, `user.id`, `user.claims.tenant`, `params.userId`, `socket.id`, `vars.room`, `room`, `rooms`, `now`,
-/// `now_ms`, `event.id`, `error.code`, `error.message`, `error.retryAfterMs`.
+/// A dotted path, such as `payload.job.id`. The roots are `payload`, `params`, `user.id`, `user.roles`, `user.claims`,
+/// `user.authenticated`, `user.anonymous`, `socket.id`, `vars`, `room`, `rooms`, `now`, `now_ms`, `event.id`,
+/// `error.code`, `error.message` and `error.retryAfterMs`.
 ///
-/// A number selects from an array: `payload.items.0.id`.
+/// A number selects an element of an array: `payload.items.0.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     text: Box<str>,
@@ -18,46 +19,46 @@ pub struct Path {
     rest: Box<[Box<str>]>,
 }
 
-/// What a path starts with; what is left is looked up in the JSON found there.
+/// The beginning of a path. The rest of the path is looked up in the JSON value found there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root {
     /// The payload.
     Payload,
-    /// Routing data of a backend.
+    /// The routing data that a backend sends.
     Params,
-    /// The user's id; none for anonymous users.
+    /// The user's id. Anonymous users have none.
     UserId,
     /// The user's roles.
     UserRoles,
     /// The token's claims.
     UserClaims,
-    /// Whether a token was verified.
+    /// Whether the user has a verified token.
     UserAuthenticated,
-    /// Whether there was no token.
+    /// Whether the user has no token.
     UserAnonymous,
     /// The socket's id.
     SocketId,
     /// The variables of the room's template.
     Vars,
-    /// The room in question.
+    /// The room that the rule or template is about.
     Room,
-    /// All rooms joined, left or sent to.
+    /// All rooms that the event joins, leaves or is sent to.
     Rooms,
-    /// The time, ISO 8601 in UTC with milliseconds.
+    /// The time, in ISO 8601 in UTC with milliseconds.
     Now,
-    /// The time in milliseconds since 1970.
+    /// The time in ms of Unix time.
     NowMs,
     /// The event's id.
     EventId,
-    /// How many milliseconds to wait before trying again, where that is known.
+    /// How many ms to wait before trying again, if that is known.
     ErrorRetryAfterMs,
-    /// The code of what went wrong.
+    /// The code of the error.
     ErrorCode,
-    /// The sentence that says what went wrong.
+    /// The message of the error.
     ErrorMessage,
 }
 
-/// Every root as it is written, and whether members of it can be named.
+/// The text of each root, and whether a path may continue after it.
 const ROOTS: &[(&str, Root, bool)] = &[
     ("payload", Root::Payload, true),
     ("params", Root::Params, true),
@@ -79,10 +80,10 @@ const ROOTS: &[(&str, Root, bool)] = &[
 ];
 
 impl Path {
-    /// Reads a path.
+    /// Parses a path.
     ///
     /// # Errors
-    /// What is wrong, for the author of the contract.
+    /// The problem, described for the author of the contract.
     pub fn parse(text: &str) -> Result<Self, String> {
         let segments: Vec<&str> = text.split('.').collect();
         if segments.iter().any(|segment| segment.is_empty()) {
@@ -101,7 +102,7 @@ impl Path {
         Ok(Self { text: text.into(), root: *root, rest })
     }
 
-    /// The payload's member of this name.
+    /// The path of the payload's member with this name.
     pub(super) fn payload_member(name: &str) -> Self {
         Self { text: format!("payload.{name}").into(), root: Root::Payload, rest: Box::new([name.into()]) }
     }
@@ -111,27 +112,27 @@ impl Path {
         &self.text
     }
 
-    /// What it starts with.
+    /// The root of the path.
     pub fn root(&self) -> Root {
         self.root
     }
 
-    /// The variable that a `vars.…` path names.
+    /// The variable that a path `vars.…` names.
     pub fn variable(&self) -> Option<&str> {
         (self.root == Root::Vars).then(|| self.rest.first().map(AsRef::as_ref)).flatten()
     }
 
-    /// Whether it leads into the payload.
+    /// Whether the path reads the payload.
     pub fn reads_payload(&self) -> bool {
         self.root == Root::Payload
     }
 
-    /// The value; `None` when there is none. An anonymous user has no id.
+    /// Looks the value up; `None` when there is none. An anonymous user has no id.
     pub fn find(&self, scope: &Scope<'_>) -> Option<Value> {
         self.find_in(scope).map(Cow::into_owned)
     }
 
-    /// The value, borrowed where it stands in the scope as JSON.
+    /// Looks the value up. Borrows it if the scope holds it as JSON.
     pub(super) fn find_in<'s>(&self, scope: &Scope<'s>) -> Option<Cow<'s, Value>> {
         let text = |text: &str| Some(Cow::Owned(Value::String(text.to_owned())));
         match self.root {

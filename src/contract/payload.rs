@@ -1,4 +1,4 @@
-//! From the arguments of an event to its payload, and from what a backend publishes to what clients get.
+//! Converts the arguments of an event to its payload, and the payload of a backend to what clients get.
 
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -9,11 +9,11 @@ use super::scope::Scope;
 use crate::error::{Code, Refusal};
 
 impl PayloadShape {
-    /// The payload: the arguments under their names, or the first argument; a bare value under its shorthand; the default
-    /// where there is none. `Null` when there is no payload and no default.
+    /// The payload of an event: the arguments under their names, or the first argument. A bare value becomes an object
+    /// with the shorthand's member. A missing payload becomes the default, or `Null`.
     ///
     /// # Errors
-    /// `INVALID_PAYLOAD`, with a sentence that names the place and never the value.
+    /// `INVALID_PAYLOAD`, with a message that names the position in the payload and never the value.
     pub fn payload(&self, args: &[&RawValue]) -> Result<Value, Refusal> {
         let payload = if self.args.is_empty() { self.first(args)? } else { self.named(args)? };
         if let Some(schema) = &self.schema {
@@ -22,8 +22,9 @@ impl PayloadShape {
         Ok(payload)
     }
 
-    /// The payload as JSON text: the same members as [`PayloadShape::payload`] has, the client's values as it wrote
-    /// them, so that numbers keep their digits. `payload` is the decoded payload, for where the client sent none.
+    /// The payload as JSON text, with the members that [`PayloadShape::payload`] returns. The client's values are
+    /// copied as text, so that numbers keep their digits. `payload` is the decoded payload, used if the client sent
+    /// none.
     pub fn raw(&self, args: &[&RawValue], payload: &Value) -> Option<Box<RawValue>> {
         let mut members = Members::default();
         if self.args.is_empty() {
@@ -69,7 +70,7 @@ impl PayloadShape {
 }
 
 fn decode(arg: &RawValue) -> Result<Value, Refusal> {
-    // The text is JSON already; what may still fail is its depth.
+    // The text is known to be JSON. Only its depth can still be an error.
     crate::json::read(arg.get())
         .map_err(|_| Refusal::new(Code::InvalidPayload, "the payload is nested too deeply or not JSON"))
 }
@@ -79,7 +80,8 @@ fn refuse(payload: &Value, problem: String) -> Refusal {
     Refusal::new(Code::InvalidPayload, problem)
 }
 
-/// The text of a backend's payload, as [`ServerEvent::accept`] has filled it in: what the backend wrote stays as it is.
+/// The text of a backend's payload after [`ServerEvent::accept`] has filled it in. The backend's own members are
+/// copied as text.
 pub fn filled_text(given: Option<&RawValue>, accepted: &Value) -> Option<Box<RawValue>> {
     let mut members = match given.filter(|given| given.get() != "null") {
         Some(given) => Members::read(given, accepted)?,
@@ -92,12 +94,12 @@ pub fn filled_text(given: Option<&RawValue>, accepted: &Value) -> Option<Box<Raw
 }
 
 impl ServerEvent {
-    /// The payload as clients get it: members that the backend left out are filled in, then the schema is checked.
+    /// The payload as clients get it: fills in the members that the backend left out, then checks the schema.
     ///
-    /// Placeholders of the fill-ins see `data` as the payload, and the scope otherwise.
+    /// Placeholders of the fill-ins see `data` as the payload. Everything else comes from `scope`.
     ///
     /// # Errors
-    /// `INVALID_PAYLOAD`, with a sentence that names the place and never the value.
+    /// `INVALID_PAYLOAD`, with a message that names the position in the payload and never the value.
     pub fn accept(&self, data: Value, scope: &Scope<'_>) -> Result<Value, Refusal> {
         let data = match &self.fill {
             Some(fill) => {
@@ -112,19 +114,19 @@ impl ServerEvent {
         Ok(data)
     }
 
-    /// Whether anything looks into the payload; if not, its bytes may pass through as they came.
+    /// Whether anything reads the payload. If not, its bytes may be passed on unchanged.
     pub fn reads_payload(&self) -> bool {
         self.schema.is_some() || self.fill.is_some() || self.rooms.iter().any(RoomRef::reads_payload)
     }
 
-    /// Whether it goes to everybody in the namespace. Such an event names no rooms; an event that names rooms of which
-    /// none is left (all were optional) goes to nobody.
+    /// Whether the event goes to everyone in the namespace. That is so only if the contract names no rooms. If it
+    /// names rooms and all of them were left out, the event is not sent to everyone.
     pub fn to_everyone(&self) -> bool {
         self.rooms.is_empty()
     }
 }
 
-/// Adds members that are missing at the top. What is not an object stays as it is; nothing becomes an object.
+/// Adds members that are missing at the top level of an object. Other values stay unchanged.
 fn fill_in(data: Value, filled: Map<String, Value>) -> Value {
     match data {
         Value::Object(mut members) => {

@@ -1,4 +1,4 @@
-//! Which parts of a contract look into a payload. What nobody looks into passes through as bytes.
+//! Finds out which parts of a contract read the payload. A payload that no part reads is passed on as bytes.
 
 use super::model::{Ack, ClientEvent, ErrorShape, Outcome, Relay, RelayData, Replay, Reply, RoomRef, Target};
 use super::path::Path;
@@ -6,7 +6,7 @@ use super::rule::Rule;
 use super::template::Template;
 
 impl RoomRef {
-    /// Whether making the room's name, or deciding whether it is meant, looks into the payload.
+    /// Whether resolving this reference reads the payload: for the room's name, or for `when`.
     pub fn reads_payload(&self) -> bool {
         let variable = |name: &str| match self.with.iter().find(|(variable, _)| variable == name) {
             Some((_, paths)) => paths.iter().any(Path::reads_payload),
@@ -15,8 +15,8 @@ impl RoomRef {
         self.room.name.variables().any(variable) || self.when.as_ref().is_some_and(Rule::reads_payload)
     }
 
-    /// Whether joining the room looks into the payload: to make its name, to ask its rule or its hook, or to find the
-    /// offset from which a client wants to be told.
+    /// Whether joining the room reads the payload: for its name, its rule, its hook, or the offset (`since`) from
+    /// which the client wants the history.
     pub fn join_reads_payload(&self) -> bool {
         self.reads_payload()
             || self.room.join.as_ref().is_some_and(Rule::reads_payload)
@@ -66,7 +66,7 @@ impl ErrorShape {
 }
 
 impl ClientEvent {
-    /// The truth about `reads_payload`, found when the contract is compiled.
+    /// Computes [`ClientEvent::reads_payload`] when the contract is compiled.
     pub(super) fn finds_payload_read(&self, errors: &ErrorShape) -> bool {
         self.payload.schema.is_some()
             || self.require.as_ref().is_some_and(Rule::reads_payload)

@@ -1,23 +1,23 @@
-//! What is wrong with contract files: every mistake at once, each with its place and its remedy.
+//! The report of all mistakes in contract files, each with its position and its remedy.
 
 use std::fmt;
 
-/// One mistake.
+/// One mistake in a contract file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The file, or `embedded:<name>`.
+    /// The file's path, or `embedded:<name>`.
     pub file: String,
-    /// The line, counted from 1; `None` when the file as a whole is meant.
+    /// The line, counted from 1; `None` when the mistake concerns the whole file.
     pub line: Option<usize>,
-    /// The dotted key, empty when the file as a whole is meant.
+    /// The dotted key path; empty when the mistake concerns the whole file.
     pub key: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What to write instead.
+    /// The remedy: what to write instead.
     pub remedy: String,
 }
 
-// `file:line: key: problem; remedy`, as compilers do, so that editors can jump to it.
+// `file:line: key: problem; remedy`, as compilers write it, so that editors can jump to the line.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
@@ -43,17 +43,17 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Whether no mistake was reported.
     pub fn is_empty(&self) -> bool {
         self.diagnostics.is_empty()
     }
 
-    /// Notes a mistake.
+    /// Adds a mistake.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.push(diagnostic);
     }
 
-    /// Notes a mistake that concerns a file as a whole.
+    /// Adds a mistake that concerns a whole file.
     pub fn push_file(&mut self, file: &str, problem: impl Into<String>, remedy: impl Into<String>) {
         self.push(Diagnostic {
             file: file.to_owned(),
@@ -64,7 +64,7 @@ impl Report {
         });
     }
 
-    /// Sorts by line within each file, files in the order in which they were first mentioned.
+    /// Sorts the mistakes by line within each file. Files keep the order in which they were first mentioned.
     pub fn sort(&mut self) {
         let mut files: Vec<String> = Vec::new();
         for diagnostic in &self.diagnostics {
@@ -76,7 +76,7 @@ impl Report {
         self.diagnostics.dedup();
     }
 
-    /// The report as a result.
+    /// Converts the report to a result.
     ///
     /// # Errors
     /// The report itself, unless it is empty.
@@ -101,14 +101,14 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// What was found in contract files that are without mistakes.
+/// A summary of contract files without mistakes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// One entry for each contract.
     pub contracts: Vec<ContractSummary>,
 }
 
-/// One contract in numbers.
+/// The numbers of one contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContractSummary {
     /// The contract's name.
@@ -117,11 +117,11 @@ pub struct ContractSummary {
     pub namespace: String,
     /// The file, or `embedded:<name>`.
     pub source: String,
-    /// How many families of rooms.
+    /// Number of families of rooms.
     pub rooms: usize,
-    /// How many events clients may send.
+    /// Number of events that clients may send.
     pub client_events: usize,
-    /// How many events backends may publish.
+    /// Number of events that backends may publish.
     pub server_events: usize,
 }
 

@@ -6,43 +6,45 @@ use super::path::Path;
 use super::scope::Scope;
 use super::template::{Piece, split};
 
-/// The longest variable of a room's name, in bytes: the longest id that an identity provider issues (OpenID Connect Core 1.0, 2, `sub`).
+/// Maximum length of a variable in a room's name, in bytes. Identity providers issue ids of at most this length
+/// (OpenID Connect Core 1.0, 2, `sub`).
 pub const MAX_VARIABLE_BYTES: usize = 255;
-/// No room's name is longer, in bytes.
+/// Maximum length of a room's name, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
-/// What a variable that another one follows may hold beside letters and digits. The last one may hold every visible character:
-/// the end of the template shows where it ends. Ids of users are such: `auth0|1234`, `urn:uuid:…`, `https://idp.example/users/7`.
+/// The characters besides letters and digits that a variable may hold if another variable follows it. The last
+/// variable may hold every visible character, because the end of the template shows where it ends. User ids need this:
+/// `auth0|1234`, `urn:uuid:…`, `https://idp.example/users/7`.
 pub const ALPHABET: &str = "_-.@+=~";
 
-/// The variables of a room's name with their values, in their order.
+/// The variables of a room's name with their values, in the order of the template.
 pub type Variables = Vec<(String, String)>;
 
-/// `job:{jobId}`: text and variables.
+/// A template of room names, such as `job:{jobId}`: fixed text and variables.
 ///
-/// Two different sets of values never make the same name: [`RoomTemplate::compile`] refuses templates for which they
+/// Two different sets of values never make the same name: [`RoomTemplate::compile`] refuses templates in which they
 /// could.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomTemplate {
     text: String,
-    /// What stands before the first variable.
+    /// The text before the first variable.
     prefix: String,
     variables: Vec<Variable>,
-    /// What variables may hold beside what all may.
+    /// Characters that the variables may hold besides the usual ones.
     chars: String,
-    /// The text without the variables' names.
+    /// The template's text without the names of its variables.
     shape: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Variable {
     name: String,
-    /// Where it comes from unless the contract says.
+    /// The path of the variable's value, unless the contract gives others.
     path: Path,
-    /// What stands between it and the next variable, or the end.
+    /// The text between this variable and the next one, or the end.
     after: String,
 }
 
-/// Why a room has no name.
+/// Why a room's name cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoomNameError {
     /// A variable has no value.
@@ -51,25 +53,25 @@ pub enum RoomNameError {
     /// A variable is not a string, a number or a boolean.
     #[error("{0} is not a plain value")]
     NotScalar(String),
-    /// Too long.
+    /// The name or a variable is too long.
     #[error("{0} is longer than {1} bytes")]
     TooLong(String, usize),
-    /// A character that a room may not have.
+    /// A variable holds a character that it may not hold.
     #[error("{0} holds a character that a room may not have: {1:?}")]
     BadCharacter(String, char),
-    /// The name is one that another family of rooms makes.
+    /// The name belongs to another family of rooms.
     #[error("the name belongs to other rooms")]
     Taken,
 }
 
-/// As `chars`: every character but control characters, spaces among them.
+/// A value of `chars` that permits every character except control characters. Spaces are permitted, too.
 const ANY: &str = "*";
 
 impl RoomTemplate {
-    /// Compiles a template. `chars` are characters that its variables may hold beside what all may.
+    /// Compiles a template. `chars` lists the characters that its variables may hold besides the usual ones.
     ///
     /// # Errors
-    /// What is wrong, for the author of the contract.
+    /// The problem, described for the author of the contract.
     pub fn compile(text: &str, chars: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("a room's name is not empty: write for example `job:{jobId}`".to_owned());
@@ -139,11 +141,11 @@ impl RoomTemplate {
         Ok(())
     }
 
-    /// The name, and the variables that made it. A variable comes from its paths in `with`, else from the payload's
-    /// member of its name.
+    /// Makes the name, and returns it with the values of its variables. A value comes from the variable's paths in
+    /// `with`, else from the payload's member with the variable's name.
     ///
     /// # Errors
-    /// A variable that is missing or unfit.
+    /// A variable is missing or not permitted.
     pub fn render(
         &self,
         with: &[(String, Vec<Path>)],
@@ -190,8 +192,8 @@ impl RoomTemplate {
         }
     }
 
-    /// The name that these variables make, where each is given. For names derived from a room's, such as keys; values are
-    /// taken as they are.
+    /// Makes the name from these values, if all variables are given. For names derived from a room's, such as Redis
+    /// keys. The values are not checked.
     pub fn fill(&self, vars: &[(String, String)]) -> Option<String> {
         let values: Option<Vec<&str>> = self
             .variables
@@ -210,7 +212,7 @@ impl RoomTemplate {
         name
     }
 
-    /// The variables, if this template can have made the name.
+    /// The values of the variables, if this template can have made the name.
     pub fn matches(&self, name: &str) -> Option<Variables> {
         if name.len() > MAX_NAME_BYTES || name.starts_with('$') {
             return None;
@@ -223,7 +225,7 @@ impl RoomTemplate {
                 value = rest.strip_suffix(variable.after.as_str())?;
                 rest = "";
             } else {
-                // The first character after a variable is one that it cannot hold, so the first match is the only one.
+                // A variable cannot hold the first character of the text after it, so the first match is the only one.
                 (value, rest) = rest.split_once(variable.after.as_str())?;
             }
             let fits = |c| self.permits(c, self.is_last(at));
@@ -239,7 +241,7 @@ impl RoomTemplate {
         at + 1 == self.variables.len()
     }
 
-    /// Whether a variable may hold the character; the last may hold more.
+    /// Whether a variable may hold the character. The last variable may hold more than the others.
     fn permits(&self, c: char, is_last: bool) -> bool {
         c.is_alphanumeric()
             || ALPHABET.contains(c)
@@ -252,29 +254,29 @@ impl RoomTemplate {
         &self.text
     }
 
-    /// The variables' names in their order.
+    /// The names of the variables, in order.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         self.variables.iter().map(|variable| variable.name.as_str())
     }
 
-    /// The template with its variables' names left out: two templates of one shape make the same names.
+    /// The template without the names of its variables. Two templates with the same shape make the same names.
     pub fn shape(&self) -> &str {
         &self.shape
     }
 
-    /// What its variables may hold beside what all may.
+    /// The characters that its variables may hold besides the usual ones.
     pub fn chars(&self) -> &str {
         &self.chars
     }
 
-    /// How much of it is fixed text, in bytes.
+    /// The length of the template's fixed text, in bytes.
     pub fn literal_bytes(&self) -> usize {
         self.prefix.len() + self.variables.iter().map(|variable| variable.after.len()).sum::<usize>()
     }
 
-    /// Whether it makes every name that the other makes, and more.
+    /// Whether this template makes every name that the other makes, and further ones.
     pub fn is_more_general_than(&self, other: &Self) -> bool {
-        // Two sets of sample values that no fixed text of a contract happens to hold.
+        // Sample values that are unlikely to occur in a contract's fixed text.
         let holds = |a: &Self, b: &Self| {
             ["q7Zk0", "0~Wq-Xv"].iter().all(|value| a.matches(&b.join(b.variables.iter().map(|_| *value))).is_some())
         };
@@ -282,7 +284,7 @@ impl RoomTemplate {
     }
 }
 
-/// Whether a reader sees the character: no space, and none that controls or reorders what is shown.
+/// Whether a reader can see the character. Spaces, control characters and formatting characters are not visible.
 fn is_visible(c: char) -> bool {
     let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !c.is_control() && !c.is_whitespace() && !is_format
@@ -344,7 +346,7 @@ mod tests {
             let error = render(&user_jobs, &json!({ "userId": value })).unwrap_err();
             assert!(matches!(error, RoomNameError::BadCharacter(..)), "{value}: {error}");
         }
-        // A name leads back to the value that made it, and to no other.
+        // A name can be parsed back to exactly the value that made it.
         for value in ["x:jobs", ":jobs", "x:jobs:jobs", "a/b", "*", "a,b", "{x}", "$x"] {
             let name = render(&user_jobs, &json!({ "userId": value })).unwrap();
             assert_eq!(user_jobs.matches(&name), Some(vec![("userId".to_owned(), value.to_owned())]));

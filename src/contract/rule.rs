@@ -25,9 +25,10 @@ struct Compiled {
     uses: check::Uses,
 }
 
-/// No rule is longer, in bytes.
+/// Maximum length of a rule, in bytes.
 pub const MAX_RULE_BYTES: usize = 4096;
-/// The parser takes about 10 kB of stack for each bracket; only what is used is ever allocated.
+/// The stack of the parser's thread, in bytes. The parser takes about 10 kB for each bracket. The system allocates
+/// only the part that is used.
 const PARSER_STACK_BYTES: usize = 128 * 1024 * 1024;
 
 /// CEL's standard library, shared by all rules.
@@ -37,10 +38,10 @@ impl Rule {
     /// Compiles a rule.
     ///
     /// # Errors
-    /// What is wrong, for the author of the contract.
+    /// The problem, described for the author of the contract.
     pub fn compile(text: &str) -> Result<Self, String> {
         check_size(text)?;
-        // The parser recurses, deeper than a thread of ours has room for. What it may hand out is bounded by `check`.
+        // The parser recurses deeper than the stack of other threads permits. `check` bounds the depth of its result.
         let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
         std::thread::scope(|scope| {
             let parser = thread.spawn_scoped(scope, || Self::parse(text)).map_err(|error| error.to_string())?;
@@ -64,22 +65,22 @@ impl Rule {
             .is_ok_and(|value| value.downcast_ref::<CelBool>().is_some_and(|answer| *answer.inner()))
     }
 
-    /// Whether it asks for `owner(room)`, so that the owner must be looked up first.
+    /// Whether the rule uses `owner(room)` or `owned(room)`, so that the owner must be looked up first.
     pub fn needs_owner(&self) -> bool {
         self.0.uses.owner
     }
 
-    /// Whether it looks at the payload.
+    /// Whether the rule reads the payload.
     pub fn reads_payload(&self) -> bool {
         self.0.uses.variables.contains("payload")
     }
 
-    /// Whether it uses this variable (`payload`, `params`, `room` …).
+    /// Whether the rule uses this variable (`payload`, `params`, `room` …).
     pub fn uses(&self, variable: &str) -> bool {
         self.0.uses.variables.contains(variable)
     }
 
-    /// The variables of the room's template that it names as `vars.<name>`.
+    /// The variables of the room's template that the rule uses as `vars.<name>`.
     pub fn room_variables(&self) -> impl Iterator<Item = &str> {
         self.0.uses.room_variables.iter().map(String::as_str)
     }
@@ -90,7 +91,7 @@ impl Rule {
     }
 }
 
-// Two rules are the same when they are written alike, spaces aside.
+// Two rules are equal when their texts are equal, apart from spaces.
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
         self.text().split_whitespace().eq(other.text().split_whitespace())
@@ -114,7 +115,7 @@ fn syntax(errors: &cel::ParseErrors) -> String {
         .errors
         .iter()
         .map(|error| {
-            // What the grammar would have taken instead is a list that helps nobody.
+            // The parser lists all tokens it expected instead. That list does not help, so it is cut off.
             let message = error.msg.split(" expecting {").next().unwrap_or_default();
             format!("line {}, column {} of the rule: {message}", error.pos.0, error.pos.1)
         })

@@ -1,4 +1,4 @@
-//! JSON Schema of payloads.
+//! Checks payloads against a JSON Schema.
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::paths::{Location, LocationSegment};
@@ -9,18 +9,18 @@ use super::suggest::nearest;
 
 /// A compiled JSON Schema (2020-12).
 ///
-/// Formats are checked, and patterns run on an engine whose time is linear in the payload's size.
+/// Formats are checked. Patterns run on an engine that takes linear time in the size of the payload.
 #[derive(Debug)]
 pub struct Schema(Validator);
 
-/// Longer names of members are cut in messages.
+/// Maximum length of a member's name in a message, in characters. Longer names are cut.
 const MAX_PLACE_CHARS: usize = 80;
 
 impl Schema {
-    /// Compiles a schema. References to other documents are refused, and so are keywords that look like misspelt ones.
+    /// Compiles a schema. Refuses references to other documents, and keywords that look like misspelt ones.
     ///
     /// # Errors
-    /// What is wrong, for the author of the contract.
+    /// The problem, described for the author of the contract.
     pub fn compile(schema: &Value) -> Result<Self, String> {
         if !schema.is_object() && !schema.is_boolean() {
             return Err("a schema is a table".to_owned());
@@ -39,7 +39,7 @@ impl Schema {
     /// Checks a payload.
     ///
     /// # Errors
-    /// The first violation, with its place in the payload; never the value itself.
+    /// The first violation, with its position in the payload. Never contains the value.
     pub fn check(&self, payload: &Value) -> Result<(), String> {
         self.0.validate(payload).map_err(|error| describe(&error))
     }
@@ -51,7 +51,7 @@ fn describe_schema_error(error: &ValidationError<'_>) -> String {
     format!("this is not a JSON Schema of 2020-12{place}: {error}")
 }
 
-/// `payload.job.id`, with what a client may have put there cut to a bounded length.
+/// The position as `payload.job.id`. Names that come from the client are cut to a bounded length.
 fn place(location: &Location) -> String {
     let mut place = String::from("payload");
     for segment in location.iter() {
@@ -73,7 +73,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// A sentence that never holds the value.
+/// A message for the violation. Never contains the value.
 fn describe(error: &ValidationError<'_>) -> String {
     use ValidationErrorKind as Kind;
     let at = place(error.instance_path());
@@ -107,7 +107,7 @@ fn describe(error: &ValidationError<'_>) -> String {
     }
 }
 
-/// "payload.room is missing, or payload.to is missing": what each alternative lacks.
+/// Says what each alternative lacks: "payload.room is missing, or payload.to is missing".
 fn describe_alternatives(at: &str, context: &[Vec<ValidationError<'static>>]) -> String {
     let mut lacks: Vec<String> = context.iter().filter_map(|errors| errors.first()).map(describe).collect();
     lacks.dedup();
@@ -135,7 +135,7 @@ const WITH_SCHEMA: &[&str] = &[
 const WITH_SCHEMAS: &[&str] = &["allOf", "anyOf", "oneOf", "prefixItems"];
 /// Keywords whose value is an object of schemas.
 const WITH_NAMED_SCHEMAS: &[&str] = &["properties", "patternProperties", "$defs", "dependentSchemas", "definitions"];
-/// All others.
+/// All other keywords.
 const PLAIN: &[&str] = &[
     "$schema",
     "$id",
@@ -177,7 +177,7 @@ const PLAIN: &[&str] = &[
     "examples",
 ];
 
-/// A misspelt keyword would silently permit everything.
+/// Checks for misspelt keywords: a validator ignores them, so everything would silently be permitted.
 fn check_keywords(schema: &Value) -> Result<(), String> {
     let Value::Object(keywords) = schema else {
         return Ok(());

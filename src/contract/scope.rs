@@ -1,4 +1,4 @@
-//! What templates and rules see.
+//! The data that templates and rules can read.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -14,46 +14,46 @@ pub trait Capabilities: Send + Sync {
     fn grants(&self, token: &str, room: &str, user_id: &str) -> bool;
 }
 
-/// The socket as rules and templates see it.
+/// The socket, as rules and templates see it.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketScope<'a> {
     /// The socket's id.
     pub id: &'a str,
-    /// When it connected.
+    /// When the socket connected.
     pub connected_at: SystemTime,
 }
 
-/// What templates and rules see while one event is handled.
+/// The data that templates and rules can read while one event is handled.
 #[derive(Clone)]
 pub struct Scope<'a> {
-    /// Who sent it; the anonymous user for backends.
+    /// The user who sent the event; the anonymous user for events of backends.
     pub user: &'a User,
-    /// The payload, `Null` when there is none.
+    /// The payload; `Null` when there is none.
     pub payload: &'a Value,
-    /// Routing data of a backend, `Null` for clients.
+    /// The routing data of a backend; `Null` for events of clients.
     pub params: &'a Value,
-    /// The socket, where there is one.
+    /// The client's socket, if there is one.
     pub socket: Option<SocketScope<'a>>,
-    /// One instant for the whole event.
+    /// The time. It is the same for the whole event.
     pub now: SystemTime,
-    /// The room in question, where there is one.
+    /// The room that the rule or template is about, if there is one.
     pub room: Option<&'a str>,
     /// The variables of the room's template.
     pub vars: &'a [(String, String)],
-    /// All rooms joined, left or sent to.
+    /// All rooms that the event joins, leaves or is sent to.
     pub rooms: &'a [String],
-    /// Who the backend said owns the room; looked up before the rule is asked.
+    /// The room's owner, as a backend recorded it. Looked up before the rule is evaluated.
     pub owner: Option<&'a str>,
-    /// What went wrong, where something did: the code as the contract's clients know it.
+    /// The error, if there is one, with its code as the contract's clients know it.
     pub error: Option<(&'a str, &'a Refusal)>,
-    /// Capability tokens.
+    /// Checks capability tokens.
     pub capabilities: Option<&'a dyn Capabilities>,
-    /// `{event.id}`, made at the first use; clones share it.
+    /// The value of `{event.id}`. Created at the first use; clones of the scope share it.
     pub event_id: Arc<OnceLock<String>>,
 }
 
 impl<'a> Scope<'a> {
-    /// A scope with a user and a payload, and nothing else.
+    /// A scope with a user, a payload and a time only.
     pub fn new(user: &'a User, payload: &'a Value, now: SystemTime) -> Self {
         Self {
             user,
@@ -71,7 +71,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The event's id: a UUID of version 7, the same wherever this scope is asked.
+    /// The event's id: a UUID of version 7. All clones of this scope return the same id.
     pub fn event_id(&self) -> &str {
         self.event_id.get_or_init(|| uuid::Uuid::now_v7().to_string())
     }

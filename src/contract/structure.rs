@@ -1,5 +1,5 @@
-//! Checks the shape of a contract file against its own JSON Schema: unknown keys, missing keys, wrong types. Whatever is
-//! wrong is told and taken out, so that the rest can be read and checked, too.
+//! Checks a contract file against the JSON Schema of contract files: unknown keys, missing keys, wrong types. Wrong
+//! parts are reported and removed from the tree, so that the rest can be read and checked, too.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,11 @@ use super::document::{Document, Place};
 use super::report::Report;
 use super::suggest::{nearest, one_of};
 
-/// Keys that the node knows but has no engine for yet, as `client.*.call`: using one is a mistake.
+/// Keys that the schema knows but the node does not implement yet, such as `client.*.call`. Using one is a mistake.
 pub const UNSUPPORTED: &[&str] = &[];
 
-/// Words that people bring from elsewhere, and the key that says it here. The first is a pattern of the table's place.
+/// Names that people know from elsewhere, and the key that has this meaning here. The first column is a pattern of the
+/// table's key path.
 const RENAMED: &[(&str, &str, &str)] = &[
     ("", "title", "name"),
     ("", "description", "summary"),
@@ -48,7 +49,7 @@ const RENAMED: &[(&str, &str, &str)] = &[
     ("server.*", "final", "terminal"),
 ];
 
-/// Checks a document; what is wrong is told, and taken out of its tree.
+/// Checks a document. Reports wrong parts and removes them from its tree.
 pub(super) fn check(document: &mut Document, schema: &Value, report: &mut Report) {
     let mut tree = std::mem::take(&mut document.tree);
     let mut walk = Walk { document, root: schema, report };
@@ -66,7 +67,7 @@ struct Walk<'w> {
 }
 
 impl<'w> Walk<'w> {
-    /// False when the value as a whole must go.
+    /// Checks a value. Returns false when the whole value must be removed.
     fn fits(&mut self, place: &Place, value: &mut Value, schema: &'w Value) -> bool {
         let choices = self.choices(schema);
         let Some(schema) = choices.iter().find(|choice| accepts_type(choice, value)) else {
@@ -127,7 +128,7 @@ impl<'w> Walk<'w> {
         for name in required.into_iter().flatten().filter_map(Value::as_str).filter(|name| !members.contains_key(*name))
         {
             complete = false;
-            // Taken out because it was wrong: that has been told.
+            // The key was removed because its value was wrong. That has been reported.
             let told = self
                 .report
                 .diagnostics
@@ -142,7 +143,7 @@ impl<'w> Walk<'w> {
         complete
     }
 
-    /// The schema with references followed and alternatives laid side by side.
+    /// The alternatives that the schema permits, with references resolved.
     fn choices(&self, schema: &'w Value) -> Vec<&'w Value> {
         if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
             let target = self.root.pointer(name.trim_start_matches('#'));
@@ -211,7 +212,7 @@ impl<'w> Walk<'w> {
     }
 }
 
-/// All places that a pattern names.
+/// Collects all key paths that match a pattern.
 fn find(tree: &Value, place: &Place, pattern: &str, found: &mut Vec<Place>) {
     if !place.segments().is_empty() && matches(pattern, place) {
         found.push(place.clone());
@@ -225,7 +226,7 @@ fn find(tree: &Value, place: &Place, pattern: &str, found: &mut Vec<Place>) {
     }
 }
 
-/// Whether a place is of the pattern's form; indices of lists do not count.
+/// Whether a key path matches a pattern. Indices of lists are ignored.
 fn matches(pattern: &str, place: &Place) -> bool {
     let segments = place.segments().iter().enumerate().filter(|(at, s)| *at < 2 || s.parse::<usize>().is_err());
     let words: Vec<&str> = pattern.split('.').filter(|word| !word.is_empty()).collect();

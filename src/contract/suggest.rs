@@ -1,12 +1,13 @@
-//! Near misses.
+//! Suggests the word that was probably meant.
 
-/// The known word that is nearest to a misspelt one, if any is near.
+/// The known word that is most similar to a misspelt one, if any is similar enough.
 pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let length = word.chars().count();
     let bound = (length / 3).max(1);
     known
         .into_iter()
-        // The lengths of words that are near are so, too: most are not compared letter by letter.
+        // The edit distance is at least the difference of the lengths. This skips most words without comparing
+        // letters.
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= bound)
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= bound && *candidate != word)
@@ -14,7 +15,7 @@ pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// The list as a sentence has it: "`a`, `b` or `c`".
+/// The list as a phrase: "`a`, `b` or `c`".
 pub(super) fn one_of<'w>(known: impl IntoIterator<Item = &'w str>) -> String {
     let words: Vec<String> = known.into_iter().map(|word| format!("`{word}`")).collect();
     match words.split_last() {
@@ -24,7 +25,7 @@ pub(super) fn one_of<'w>(known: impl IntoIterator<Item = &'w str>) -> String {
     }
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbours, case aside.
+/// The edit distance: insertions, deletions, substitutions and swaps of neighbours. Upper and lower case are equal.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.to_lowercase().chars().collect();
     let b: Vec<char> = b.to_lowercase().chars().collect();

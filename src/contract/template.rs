@@ -1,4 +1,4 @@
-//! JSON with `{path}` in its strings.
+//! Templates: JSON with `{path}` in its strings.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use super::path::Path;
 use super::scope::Scope;
 
-/// A JSON value whose strings may hold `{path}`: a string that is one placeholder alone becomes the value itself with its
-/// type, others are filled in as text. `{{` is a brace, and so is `}}`.
+/// A JSON value whose strings may hold placeholders `{path}`. A string that consists of one placeholder becomes the
+/// value itself, with its type; in other strings, values are filled in as text. `{{` and `}}` stand for braces.
 ///
-/// A string of which a placeholder has no value is left out of its object or array.
+/// If a placeholder has no value, its string is left out of the object or array.
 #[derive(Debug, Clone)]
 pub struct Template(Node);
 
@@ -30,20 +30,20 @@ enum Part {
     Path(Path),
 }
 
-/// A mistake in a template: where in the value it stands, and what is wrong.
+/// A mistake in a template: its key path in the value, and the problem.
 pub type Mistake = (Vec<String>, String);
 
 impl Template {
     /// Compiles a template.
     ///
     /// # Errors
-    /// What is wrong, for the author of the contract.
+    /// The problem, described for the author of the contract.
     pub fn compile(value: Value) -> Result<Self, String> {
         Self::compile_all(value)
             .map_err(|mistakes| mistakes.into_iter().map(|(_, problem)| problem).collect::<Vec<_>>().join("; "))
     }
 
-    /// Compiles a template, or tells every mistake with its place.
+    /// Compiles a template. Reports every mistake with its key path.
     ///
     /// # Errors
     /// All mistakes.
@@ -53,13 +53,13 @@ impl Template {
         if mistakes.is_empty() { Ok(Self(node)) } else { Err(mistakes) }
     }
 
-    /// The value. Strings of which a placeholder has no value are left out; a template that is nothing but such a string
-    /// is `null`.
+    /// Fills the template in. A string with a placeholder that has no value is left out. If the template is only such
+    /// a string, the result is `null`.
     pub fn render(&self, scope: &Scope<'_>) -> Value {
         render(&self.0, scope).unwrap_or(Value::Null)
     }
 
-    /// The members of the value, where the template is an object.
+    /// Fills the template in and returns the members of the object. Empty when the template is no object.
     pub fn render_members(&self, scope: &Scope<'_>) -> Map<String, Value> {
         match self.render(scope) {
             Value::Object(members) => members,
@@ -67,19 +67,19 @@ impl Template {
         }
     }
 
-    /// Every path in it, with the place of the string that holds it.
+    /// Every path in the template, with the key path of the string that holds it.
     pub fn paths(&self) -> Vec<(Vec<String>, &Path)> {
         let mut found = Vec::new();
         collect(&self.0, &mut Vec::new(), &mut found);
         found
     }
 
-    /// Whether it looks at the payload.
+    /// Whether the template reads the payload.
     pub fn reads_payload(&self) -> bool {
         self.paths().into_iter().any(|(_, path)| path.reads_payload())
     }
 
-    /// Whether it is an object.
+    /// Whether the template is an object.
     pub fn is_object(&self) -> bool {
         matches!(self.0, Node::Object(_) | Node::Fixed(Value::Object(_)))
     }
@@ -108,7 +108,7 @@ fn compile(value: Value, place: &mut Vec<String>, mistakes: &mut Vec<Mistake>) -
     fold(node)
 }
 
-/// Parts without placeholders are kept as values, so that rendering clones them in one piece.
+/// Combines parts without placeholders into one value, so that rendering clones it in one piece.
 fn fold(node: Node) -> Node {
     let fixed = |node: &Node| matches!(node, Node::Fixed(_));
     let value = |node: Node| match node {
@@ -145,13 +145,13 @@ fn compile_text(text: &str) -> Result<Node, String> {
 /// A piece of a text with placeholders.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// As it stands.
+    /// Literal text.
     Text(String),
-    /// What was between braces.
+    /// The text between braces.
     Name(String),
 }
 
-/// Splits a text at its placeholders; `{{` and `}}` are braces.
+/// Splits a text at its placeholders. `{{` and `}}` stand for braces.
 pub(super) fn split(text: &str) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut plain = String::new();

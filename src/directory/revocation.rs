@@ -17,7 +17,7 @@ pub const DEFAULT_REVOCATION: Duration = Duration::from_secs(24 * 3600);
 /// The longest time that a revocation may last.
 pub const MAX_REVOCATION: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What a revocation applies to.
+/// The user, token or socket that a revocation applies to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Subject {

@@ -11,7 +11,7 @@ const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 
-/// What was received.
+/// The next event on a WebSocket connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// A text frame.

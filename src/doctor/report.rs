@@ -25,9 +25,9 @@ pub struct Finding {
     pub check: &'static str,
     /// The severity.
     pub level: Level,
-    /// What the check found.
+    /// The result of the check, in words.
     pub found: String,
-    /// What helps against it.
+    /// The remedy, if there is a problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }

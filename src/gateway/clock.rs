@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::Client;
 
-/// What is due for a client at some time.
+/// The action that is due for a client at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// The client is warned that its token ends soon.

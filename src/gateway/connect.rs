@@ -38,7 +38,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Whether the client is connected only to be told why it may not stay.
+    /// Whether the client is let in only to get the contract's error event, and is then disconnected.
     pub fn is_rejection(&self) -> bool {
         self.rejected.is_some()
     }
@@ -63,7 +63,7 @@ impl Gateway {
     /// Contracts that say so (`auth.reject = "event"`) let a rejected client connect, so that it can be told by an event.
     ///
     /// # Errors
-    /// What the client gets as CONNECT_ERROR; the message begins with the code.
+    /// The refusal that the client gets as CONNECT_ERROR. Its message begins with the code.
     pub async fn admit(
         &self,
         namespace: &str,

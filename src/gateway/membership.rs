@@ -21,7 +21,7 @@ use crate::telemetry::audit::{self, Kind, Record};
 /// [`Gateway::permit_joins`] and [`Gateway::permit_join`] create one.
 pub(super) struct Permit {
     place: Place,
-    /// What the hook's answer asks for besides the join.
+    /// Everything that the hook's answer asks for besides the join.
     answer: Option<Box<AnswerPlan>>,
 }
 

@@ -84,7 +84,7 @@ rooms = ["thing", { room = "lobby", when = "has(payload.all)" }]
 fill = { kind = "plain" }
 "#;
 
-/// What a client was sent: `name args…`, `ack id args`, or how it was closed.
+/// Records everything that a client was sent: `name args…`, `ack id args`, or how it was closed.
 #[derive(Default)]
 struct Tape(Mutex<Vec<String>>);
 

@@ -26,7 +26,7 @@ const MAX_MESSAGE_BYTES: usize = 512;
 /// Values stay encoded: they pass through to clients as the backend wrote them.
 #[derive(Debug, Clone, Default)]
 pub struct HookAnswer {
-    /// What the client's acknowledgement carries.
+    /// The value for the client's acknowledgement.
     pub ack: Option<Box<RawValue>>,
     /// Events for the caller alone, in order.
     pub reply: Vec<HookReply>,

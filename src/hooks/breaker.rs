@@ -23,7 +23,7 @@ enum State {
     HalfOpen,
 }
 
-/// What the outcome of an attempt says about the backend.
+/// The state of the backend that the outcome of an attempt shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// The backend answered.

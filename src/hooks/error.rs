@@ -119,7 +119,7 @@ impl HookError {
     }
 }
 
-// What clients see. It never contains addresses or status lines of backends.
+// The refusal that clients see never contains addresses or status lines of backends.
 impl From<HookError> for Refusal {
     fn from(error: HookError) -> Self {
         match error {

@@ -7,7 +7,7 @@ use crate::history::Keeping;
 use crate::session::RoomName;
 use crate::session::trail::EVERYBODY;
 
-/// What a publish means for the histories of its rooms.
+/// The effect of a publish on the histories of its rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Story {
     /// The histories continue.

@@ -70,7 +70,7 @@ struct Levels {
     raised: isize,
 }
 
-/// Hides the `trace` records of libraries: they contain what is sent over connections, including tokens.
+/// Refuses the `trace` records of libraries: they contain the data of connections, including tokens.
 fn shows_no_wire(record: &Metadata<'_>) -> bool {
     *record.level() != Level::TRACE || record.target().starts_with("roomcast")
 }

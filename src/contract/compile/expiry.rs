@@ -1,4 +1,4 @@
-//! What happens as a token ends.
+//! Compiles what happens when a token expires.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::contract::document::Place;
 use crate::contract::file;
 use crate::contract::model::{AtExpiry, AuthMode, Expiry};
 
-/// How long before its end a client is warned unless the contract says.
+/// How long before its token ends a client is warned, unless the contract says.
 const DEFAULT_WARNING: Duration = Duration::from_secs(60);
 
 impl Compiler<'_> {

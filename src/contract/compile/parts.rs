@@ -1,4 +1,5 @@
-//! What several sections share: rules, paths, templates, schemas, times, rates, names of rooms and events.
+//! Compiles the parts that several sections share: rules, paths, templates, schemas, times, rates, and names of rooms
+//! and events.
 
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use crate::contract::suggest::{nearest, one_of};
 use crate::contract::template::Template;
 use crate::rate::Rate;
 
-/// Names that Socket.IO keeps for itself.
+/// Event names that Socket.IO reserves.
 const RESERVED_EVENTS: &[&str] =
     &["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
-/// No event's name is longer, in bytes.
+/// Maximum length of an event's name, in bytes.
 const MAX_EVENT_NAME_BYTES: usize = 128;
-/// No file of a schema is larger.
+/// Maximum size of a schema file, in bytes.
 const MAX_SCHEMA_BYTES: u64 = 1024 * 1024;
 
 impl Compiler<'_> {
@@ -50,7 +51,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// A problem that holds its remedy: "what is wrong: what to write".
+    /// Reports a problem whose text has the form "what is wrong: what to write".
     fn blame_in_two(&mut self, place: &Place, problem: &str) {
         let (problem, remedy) = problem.split_once(": ").unwrap_or((problem, ""));
         self.blame(place, problem, remedy);
@@ -95,7 +96,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Refuses a text that is taken as it stands but looks as if something were filled in or matched. False: it was refused.
+    /// Refuses a text that is used literally but looks like a placeholder or a pattern. Returns false when it was
+    /// refused.
     pub(super) fn check_literal(&mut self, place: &Place, text: &str, what: &str, remedy: &str) -> bool {
         let literal = !text.contains(['{', '}', '*']);
         if !literal {
@@ -105,7 +107,7 @@ impl Compiler<'_> {
         literal
     }
 
-    /// Members of a template have fixed names: only their values are filled in.
+    /// Checks that no member name of a template holds a placeholder: only values are filled in.
     fn check_member_names(&mut self, place: &Place, value: &Value) {
         match value {
             Value::Object(members) => {
@@ -127,7 +129,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// A value that clients send or leave out: nothing is filled in.
+    /// Checks that a value holds no placeholders, because nothing is filled in there.
     pub(super) fn check_fixed(&mut self, place: &Place, value: &Value) {
         let Ok(template) = Template::compile(value.clone()) else { return };
         for (inner, path) in template.paths() {
@@ -140,7 +142,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// A template that must be a table.
+    /// Compiles a template that must be a table.
     pub(super) fn members(&mut self, place: &Place, value: Value, sees: Sees) -> Option<Template> {
         if !value.is_object() {
             self.blame(place, "members are added from a table", "write { member = \"value\" }");
@@ -315,7 +317,7 @@ impl Compiler<'_> {
         Some(Reply { event: raw.event, data })
     }
 
-    /// `"*"` is all arguments, anything else a template.
+    /// Compiles the data of a relay: `"*"` means all arguments, anything else is a template.
     pub(super) fn data(&mut self, place: &Place, data: Value, sees: Sees) -> Option<RelayData> {
         if data != "*" {
             return self.template(place, data, sees).map(RelayData::Value);
@@ -327,7 +329,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The first path in braces of a text, if one stands there.
+/// The first path in braces in a text, if there is one.
 fn placeholder_in(text: &str) -> Option<String> {
     let pieces = text.split('{').skip(1).filter_map(|after| after.split_once('}'));
     pieces.map(|(inner, _)| inner.trim()).find(|inner| Path::parse(inner).is_ok()).map(str::to_owned)

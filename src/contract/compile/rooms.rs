@@ -1,4 +1,4 @@
-//! `[rooms]`.
+//! Compiles `[rooms]`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::contract::model::{HistoryPolicy, PresencePolicy, Replay, RoomDef};
 use crate::contract::room_name::RoomTemplate;
 use crate::contract::suggest::one_of;
 
-/// So many events are kept unless the contract says.
+/// Number of events that a history keeps, unless the contract says.
 const DEFAULT_EVENTS: u32 = 100;
-/// So long they are kept unless the contract says.
+/// How long a history is kept after its last event, unless the contract says.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Compiler<'_> {
@@ -39,7 +39,7 @@ impl Compiler<'_> {
         rooms
     }
 
-    /// The entries of a table, in their order.
+    /// The entries of a table, in the order of the file.
     pub(super) fn entries(&self, table: &str) -> Vec<(String, serde_json::Value)> {
         let table = self.document.tree.get(table).and_then(serde_json::Value::as_object);
         table.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()

@@ -1,27 +1,28 @@
-//! What a template, a path or a rule can see where it stands. Elsewhere it would silently find nothing.
+//! Which data a template, path or rule can use at its position in a contract. Anything else would silently be empty,
+//! so it is reported as a mistake.
 
 use crate::contract::path::Root;
 use crate::contract::rule::Rule;
 
-/// Where a template, a path or a rule stands.
+/// The position of a template, path or rule in a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sees {
-    /// In a client event: its payload, its user, and the rooms that it joined or left.
+    /// In a client event. Sees the payload, the user, and the rooms that the event joins or leaves.
     Client,
-    /// The same, and what went wrong.
+    /// In the error handling of a client event. Sees the same as [`Sees::Client`], and the error.
     Failure,
-    /// In `[connect]`: the user and the socket.
+    /// In `[connect]`. Sees the user and the socket.
     Connect,
-    /// In `[mirror]`: the same.
+    /// In `[mirror]`. Sees the user and the socket.
     Socket,
-    /// In a server event: what the backend gave.
+    /// In a server event. Sees what the backend gave.
     Server,
-    /// In a rule about a room: what a client event sees, and the room.
+    /// In a rule about a room. Sees the same as [`Sees::Client`], and the room.
     Room,
 }
 
 impl Sees {
-    /// Why a path finds nothing here.
+    /// Why a path with this root finds nothing at this position.
     pub fn objection(self, root: Root) -> Option<&'static str> {
         match root {
             Root::Payload => self.no_payload(),
@@ -41,7 +42,7 @@ impl Sees {
         }
     }
 
-    /// Why a rule finds nothing here.
+    /// Why a rule cannot work at this position.
     pub fn objection_to(self, rule: &Rule) -> Option<&'static str> {
         let room = (self != Self::Room).then_some("there is no room yet");
         let objections = [

@@ -1,4 +1,4 @@
-//! `[server]`.
+//! Compiles `[server]`.
 
 use std::sync::Arc;
 
@@ -49,7 +49,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// No rooms at all stand for everyone: only `"*"` says so.
+    /// Compiles the rooms of a server event. The result is empty only for `"*"`: an empty list of rooms means
+    /// everyone.
     fn server_rooms(&mut self, place: &Place, raw: OneOrMany<file::RoomRef>) -> Vec<RoomRef> {
         if matches!(&raw, OneOrMany::One(file::RoomRef::Key(key)) if key == "*") {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! From entries of the configuration to texts.
+//! Finds the contract files that the configuration's entries name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,10 +9,10 @@ use crate::contract::embedded;
 use crate::contract::report::Report;
 use crate::contract::suggest::{nearest, one_of};
 
-/// No contract file is larger.
+/// Maximum size of a contract file, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// What entries name, in their order, each file once. What cannot be read is told.
+/// The sources that the entries name, in their order, each file once. Files that cannot be read are reported.
 pub(super) fn find(entries: &[String], report: &mut Report) -> Vec<Found> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
@@ -63,7 +63,7 @@ fn paths(entry: &str, report: &mut Report) -> Vec<PathBuf> {
     }
 }
 
-/// The files of a directory that fit a pattern, in the order of their names.
+/// The files of a directory whose names match a pattern, sorted by name.
 fn list(directory: &Path, pattern: &str, entry: &str, report: &mut Report) -> Vec<PathBuf> {
     let files = match fs::read_dir(directory) {
         Ok(files) => files,
@@ -75,7 +75,7 @@ fn list(directory: &Path, pattern: &str, entry: &str, report: &mut Report) -> Ve
     let fits = |path: &PathBuf| {
         path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| glob(pattern, name))
     };
-    // `./` is left out of the names of files where nobody wrote it.
+    // `./` is removed from the names of files, unless the entry was written with it.
     let bare = |path: PathBuf| {
         if entry.starts_with('.') { path } else { path.strip_prefix(".").map(Path::to_owned).unwrap_or(path) }
     };
@@ -87,7 +87,7 @@ fn list(directory: &Path, pattern: &str, entry: &str, report: &mut Report) -> Ve
     paths
 }
 
-/// Whether a file's name fits a pattern in which `*` stands for any characters.
+/// Whether a file's name matches a pattern in which `*` stands for any characters.
 fn glob(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,

@@ -1,4 +1,4 @@
-//! Whole contracts: those that are shipped, bad ones, and several in one namespace.
+//! Tests whole contracts: the shipped ones, wrong ones, and several in one namespace.
 
 mod expiry;
 mod files;
@@ -7,14 +7,14 @@ mod namespaces;
 
 use super::*;
 
-/// Loads texts under the names `0.toml`, `1.toml` …
+/// Loads texts as files named `0.toml`, `1.toml` …
 fn load_texts(texts: &[&str]) -> Result<Vec<Namespace>, Vec<String>> {
     let source = |(at, text): (usize, &&str)| Source { name: format!("{at}.toml"), text: (*text).to_owned() };
     load_sources(texts.iter().enumerate().map(source).collect())
         .map_err(|report| report.diagnostics.iter().map(ToString::to_string).collect())
 }
 
-/// A contract with mistakes, each on a line that ends with `#!` and a part of what is said of it.
+/// A contract with mistakes. Each line with a mistake ends with `#!` and a part of the expected report.
 const BAD: &str = r##"
 name      = "bad contract"                                      #! name: "bad contract" is not a name
 namespace = "jobs"                                              #! write "/jobs"

@@ -1,5 +1,5 @@
-//! What a rule may name, found out when it is compiled; and the calls of our own, put into a form that CEL evaluates
-//! without a function that would have to know the scope.
+//! Checks at compile time which names a rule uses, and rewrites calls of roomcast's own functions. CEL can then
+//! evaluate them without functions that would need to know the scope.
 
 use std::collections::BTreeSet;
 
@@ -10,21 +10,21 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 use super::facts;
 use crate::contract::suggest::{nearest, one_of};
 
-/// What a rule looks at.
+/// The data that a rule uses.
 #[derive(Debug, Default)]
 pub(super) struct Uses {
-    /// It asks who owns the room.
+    /// The rule asks who owns the room.
     pub owner: bool,
-    /// Variables at the top, such as `payload`.
+    /// Top-level variables, such as `payload`.
     pub variables: BTreeSet<String>,
-    /// `<name>` of each `vars.<name>`.
+    /// The `<name>` of each `vars.<name>`.
     pub room_variables: BTreeSet<String>,
 }
 
-/// No expression is nested deeper: its evaluation recurses.
+/// Maximum nesting depth of an expression. Bounded because the evaluation recurses.
 pub(super) const MAX_DEPTH: usize = 48;
 
-/// Variables, and their members where those are known.
+/// The variables of rules, with their members if these are fixed.
 const VARIABLES: &[(&str, &[&str])] = &[
     ("user", &["id", "roles", "claims", "anonymous", "authenticated"]),
     ("payload", &[]),
@@ -35,7 +35,7 @@ const VARIABLES: &[(&str, &[&str])] = &[
     ("vars", &[]),
 ];
 
-/// Functions of our own, as they are called.
+/// The functions that roomcast adds to CEL, with an example of their call.
 const OWN_FUNCTIONS: &[(&str, &str)] = &[
     ("owner", "owner(room)"),
     ("owned", "owned(room)"),
@@ -43,7 +43,8 @@ const OWN_FUNCTIONS: &[(&str, &str)] = &[
     ("capability", "capability(room, token)"),
 ];
 
-/// CEL's functions. Macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) are gone when a rule is checked.
+/// CEL's functions. Macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) are expanded before a rule is
+/// checked.
 const CEL_FUNCTIONS: &[&str] = &[
     "size",
     "contains",
@@ -82,11 +83,11 @@ const CEL_FUNCTIONS: &[&str] = &[
     "ofNonZeroValue",
 ];
 
-/// Types, as in `type(x) == string`.
+/// CEL's type names, as in `type(x) == string`.
 const TYPES: &[&str] =
     &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint", "optional"];
 
-/// Checks an expression and rewrites the calls of our own.
+/// Checks an expression, and rewrites the calls of roomcast's own functions.
 pub(super) fn check(expression: &mut IdedExpr) -> Result<Uses, String> {
     match &expression.expr {
         Expr::Unspecified => return Err("the rule is empty".to_owned()),
@@ -105,9 +106,9 @@ pub(super) fn check(expression: &mut IdedExpr) -> Result<Uses, String> {
 
 struct Checker {
     uses: Uses,
-    /// Variables of the comprehensions around.
+    /// The variables that enclosing comprehensions define.
     bound: Vec<String>,
-    /// How deep the walk is.
+    /// The current nesting depth.
     depth: usize,
 }
 
@@ -132,7 +133,7 @@ impl Checker {
                 }
                 self.visit(&mut select.operand)?;
                 if select.test {
-                    // `has(a.b.c)` is false when `a.b` is missing, too.
+                    // `has(a.b.c)` is also false when `a.b` is missing.
                     soften(&mut select.operand);
                 }
                 Ok(())
@@ -261,13 +262,13 @@ fn unknown_function(name: &str) -> String {
     }
 }
 
-/// `table[key]`.
+/// Builds the expression `table[key]`.
 fn index(table: Expr, key: IdedExpr) -> Expr {
     let table = IdedExpr { id: key.id, expr: table };
     Expr::Call(CallExpr { func_name: INDEX.to_owned(), target: None, args: vec![table, key] })
 }
 
-/// Makes each selection optional, so that what is missing is an empty optional and not an error.
+/// Makes each selection optional, so that a missing member gives an empty optional instead of an error.
 fn soften(node: &mut IdedExpr) {
     match &mut node.expr {
         Expr::Select(select) if !select.test => {

@@ -1,4 +1,4 @@
-//! A scope as CEL sees it: nothing is converted before a rule asks for it.
+//! The scope in the form that CEL reads. A value is converted only when a rule asks for it.
 
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -15,19 +15,19 @@ use serde_json::{Map, Value};
 use crate::contract::scope::{Capabilities, Scope, SocketScope};
 use crate::user::User;
 
-/// Who owns the room.
+/// The variable with the room's owner.
 pub(super) const OWNER: &str = "@owner";
-/// Whether anybody does.
+/// The variable that says whether the room has an owner.
 pub(super) const OWNED: &str = "@owned";
-/// `@permitted[room][patterns]`.
+/// The table of the function `permitted`: `@permitted[room][patterns]`.
 pub(super) const PERMITTED: &str = "@permitted";
-/// `@capability[room][token]`.
+/// The table of the function `capability`: `@capability[room][token]`.
 pub(super) const CAPABILITY: &str = "@capability";
 
-/// What a rule can ask for.
+/// All values that a rule can ask for.
 pub(super) struct Facts<'a> {
     user: &'a User,
-    /// Read at the first question for them.
+    /// The token's claims. Decoded when a rule first asks for them.
     claims: OnceLock<Map<String, Value>>,
     payload: &'a Value,
     params: &'a Value,
@@ -50,7 +50,7 @@ impl<'a> Facts<'a> {
             now: scope.now,
             room: scope.room,
             vars: scope.vars,
-            // An owner without a name is no owner: it must not equal an anonymous user's empty id.
+            // An owner with an empty name is ignored: it must not equal an anonymous user's empty id.
             owner: scope.owner.filter(|owner| !owner.is_empty()),
             capabilities: scope.capabilities,
         }
@@ -79,7 +79,7 @@ impl VariableResolver for Facts<'_> {
     }
 }
 
-/// JSON as CEL has it; a payload that is missing has no members.
+/// Converts JSON to a CEL value. A missing payload becomes an object without members.
 fn or_empty(value: &Value) -> CowVal<'_, '_> {
     match value {
         Value::Null => CowVal::owned(Object::Empty),
@@ -108,7 +108,7 @@ fn timestamp(time: SystemTime) -> CelTimestamp {
     CelTimestamp::from(chrono::DateTime::from_timestamp_millis(millis).unwrap_or_default().fixed_offset())
 }
 
-/// The owner that nobody knows: equal to nothing, itself included.
+/// The owner of a room whose owner is not known. It equals nothing, not even itself.
 #[derive(Debug, Clone, Copy)]
 struct Nobody;
 
@@ -134,7 +134,7 @@ impl Val for Nobody {
 
 impl StaticVal for Nobody {}
 
-/// Whatever has members, borrowed from the scope.
+/// An object with members, borrowed from the scope.
 #[derive(Clone)]
 enum Object<'a> {
     Empty,
@@ -148,7 +148,7 @@ enum Object<'a> {
     CapabilityIn(Option<&'a dyn Capabilities>, &'a str, String),
 }
 
-// Payloads and claims stay out of whatever prints this.
+// Debug output shows no payloads or claims.
 impl std::fmt::Debug for Object<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Object")
@@ -186,7 +186,7 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// The answer of a question of our own, whatever it is asked with; `None` for other objects.
+    /// The answer of one of roomcast's own functions for this argument; `None` for other objects.
     fn answer(&self, index: &dyn Val) -> Option<bool> {
         let given = match index.downcast_ref::<CelOptional>() {
             Some(optional) => optional.option(),
@@ -235,7 +235,7 @@ impl Val for Object<'_> {
         Some(self)
     }
 
-    /// Member by member, so that a map written in the rule can be compared with.
+    /// Compares member by member, so that the object can be compared with a map written in a rule.
     fn equals(&self, other: &dyn Val) -> bool {
         let (Object::Json(members), Some(size), Some(indexer)) = (self, other.as_sizer(), other.as_indexer()) else {
             return false;
@@ -288,7 +288,7 @@ impl Sizer for Object<'_> {
     }
 }
 
-/// Whether a string, or a string of a list, is the room's name or a pattern for it.
+/// Whether a string, or a string in a list, equals the room's name or is a pattern that matches it.
 fn permits(patterns: &dyn Val, room: &str) -> bool {
     if let Some(pattern) = patterns.downcast_ref::<CelString>() {
         return glob(pattern.inner(), room);
@@ -297,7 +297,7 @@ fn permits(patterns: &dyn Val, room: &str) -> bool {
     list.iter().any(|item| item.downcast_ref::<CelString>().is_some_and(|pattern| glob(pattern.inner(), room)))
 }
 
-/// Whether a text fits a pattern in which `*` stands for any characters, or none.
+/// Whether a text matches a pattern in which each `*` stands for any characters, or none.
 fn glob(pattern: &str, text: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
@@ -308,7 +308,7 @@ fn glob(pattern: &str, text: &str) -> bool {
     let Some(last) = pieces.pop() else {
         return rest.is_empty();
     };
-    // The leftmost place is as good as any other: what follows has the most left to choose from.
+    // Taking the leftmost match is enough: it leaves the longest rest for the remaining pieces.
     for piece in pieces {
         match rest.find(piece) {
             Some(at) => rest = &rest[at + piece.len()..],

@@ -8,7 +8,7 @@ use super::{More, Plan};
 use crate::contract::scope::Scope;
 use crate::publish::Origin;
 
-/// What was performed, for the acknowledgement.
+/// The effects of a performed plan, for the acknowledgement.
 #[derive(Default)]
 pub(in crate::gateway) struct Done {
     /// The rooms joined or left, in the contract's order.

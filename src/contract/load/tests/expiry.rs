@@ -1,4 +1,4 @@
-//! `[auth.expiry]`.
+//! Tests `[auth.expiry]`.
 
 use std::time::Duration;
 

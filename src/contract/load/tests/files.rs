@@ -1,4 +1,4 @@
-//! Entries that name files.
+//! Tests entries that name files.
 
 use std::fs;
 use std::path::Path;

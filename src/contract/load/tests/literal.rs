@@ -1,4 +1,4 @@
-//! What looks like a placeholder or a wildcard where nothing is filled in or matched.
+//! Tests texts that look like placeholders or patterns where they are used literally.
 
 use super::load_texts;
 

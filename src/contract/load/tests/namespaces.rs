@@ -1,4 +1,4 @@
-//! Several contracts in one namespace.
+//! Tests several contracts in one namespace.
 
 use super::load_texts;
 use crate::contract::room_name::RoomNameError;
@@ -33,7 +33,7 @@ fn clash_names_both_files_and_lines() {
     for ((start, other), mistake) in expected.into_iter().zip(&told) {
         assert!(mistake.starts_with(start) && mistake.contains(other), "{mistake}");
     }
-    // In namespaces of their own they get along, their name aside.
+    // In different namespaces, contracts need only different names.
     let apart = b.replacen("'x'", "'y'\nnamespace = '/y'", 1);
     assert_eq!(load_texts(&[a, &apart]).unwrap().len(), 2);
 }
