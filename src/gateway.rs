@@ -153,7 +153,7 @@ impl Gateway {
     /// Handles an event that [`Gateway::permit`] accepted. Runs at once if no earlier event of the client is waiting,
     /// and in turn otherwise. Returns without waiting.
     ///
-    /// A client's events take effect in the order in which this is called. One that does not fit the client's lane is
+    /// A client's events take effect in the order of the calls. An event that does not fit the client's lane is
     /// answered with OVERLOADED.
     pub fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {
         let item = Item::Event(event, ack, Instant::now());

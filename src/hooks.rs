@@ -1,7 +1,8 @@
 //! Calls backends: asks them for decisions (calls), and informs them of events (notices).
 //!
-//! A hook is an HTTP address in the node's configuration. A call is a POST of one CloudEvents 1.0 event in structured
-//! JSON, signed; the answer agrees, refuses, or says what else is to be done. `docs/hooks.md` is the page for backends.
+//! A hook is an HTTP address in the node's configuration. A call is a signed POST of one CloudEvents 1.0 event in
+//! structured JSON. The answer agrees or refuses, and may ask the node for more. `docs/hooks.md` describes this for
+//! backends.
 //!
 //! ```text
 //! call → breaker → gate (concurrency, queue) → attempt → answer

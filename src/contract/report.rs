@@ -113,7 +113,7 @@ pub struct Summary {
 pub struct ContractSummary {
     /// The contract's name.
     pub name: String,
-    /// Its namespace.
+    /// The contract's namespace.
     pub namespace: String,
     /// The file, or `embedded:<name>`.
     pub source: String,

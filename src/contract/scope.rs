@@ -10,7 +10,7 @@ use crate::user::User;
 
 /// Answers whether a one-room capability token grants a room. `auth` implements it.
 pub trait Capabilities: Send + Sync {
-    /// True when the token is valid now and names this room (and this user, if it names one).
+    /// Returns true when the token is valid now and names this room. If it names a user, this must be the user.
     fn grants(&self, token: &str, room: &str, user_id: &str) -> bool;
 }
 

@@ -60,7 +60,7 @@ struct Checked {
 impl Gateway {
     /// Decides whether a client may connect, before CONNECT is acknowledged.
     ///
-    /// Contracts that say so (`auth.reject = "event"`) let a rejected client connect, so that it can be told by an event.
+    /// If the contract says `auth.reject = "event"`, a rejected client is let in and told the reason by an event.
     ///
     /// # Errors
     /// The refusal that the client gets as CONNECT_ERROR. Its message begins with the code.
@@ -142,7 +142,7 @@ impl Gateway {
         Ok(Checked { user, limits, answers, ticket })
     }
 
-    /// Makes the session of an admitted client, greets it, and puts it into the rooms that the contracts name.
+    /// Creates the session of an admitted client, greets it, and joins the rooms that the contracts name.
     ///
     /// Called after CONNECT was acknowledged and before the client's first event is dispatched.
     pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {

@@ -107,7 +107,7 @@ impl Lane {
     /// Handles an item: now, or after the items before it.
     ///
     /// # Errors
-    /// [`LaneFull`] when it would have to wait and a bound is reached.
+    /// [`LaneFull`] when the item would have to wait and a bound is reached.
     #[expect(
         clippy::result_large_err,
         reason = "it is given back as it came; a box would cost every event an allocation"

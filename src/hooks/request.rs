@@ -201,7 +201,7 @@ impl HookRequest {
 pub struct Envelope {
     /// The CloudEvent's id, a UUID of version 7.
     pub id: String,
-    /// Its trace context.
+    /// The `traceparent` that is sent with the request.
     pub traceparent: String,
     /// The CloudEvent.
     pub body: Bytes,

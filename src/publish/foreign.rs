@@ -88,7 +88,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// The server event whose rules apply: one of this name, whose contract has one of the rooms that the event goes to.
+    /// The server event whose rules apply: one of this name, whose contract has one of the event's rooms.
     /// For an event to the whole namespace, one that goes to everyone.
     fn rule_of(&self, outgoing: &Outgoing) -> Option<&Rule> {
         let rules = self.ruled.0.get(&outgoing.namespace)?.get(outgoing.event.name())?;

@@ -78,7 +78,7 @@ impl Publisher {
 /// Whether an event may have this name.
 ///
 /// # Errors
-/// [`Code::InvalidPayload`] for one that the official client refuses to emit and treats as its own.
+/// [`Code::InvalidPayload`] for a name that Socket.IO reserves.
 pub fn check_name(event: &str) -> Result<(), Refusal> {
     if event.is_empty() || RESERVED_EVENTS.contains(&event) {
         let text = format!("the event name {event:?} is reserved by Socket.IO; choose another");
