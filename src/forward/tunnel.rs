@@ -1,6 +1,6 @@
 //! Passes the bytes of a client's WebSocket through this node, in both directions, when the session is on another node.
 //!
-//! Each direction has one buffer of [`BUFFER`] bytes and reads only when that is empty, so a side that does not read
+//! Each direction has one buffer of `BUFFER` bytes and reads only when that is empty, so a side that does not read
 //! slows the other one down. When one direction ends, the end is passed on. The tunnel ends when both directions have.
 
 use std::collections::BTreeMap;

@@ -45,7 +45,7 @@ pub enum Response {
 }
 
 impl Question<'_> {
-    /// Writes the question in the format of Node's adapter, with [`OURS`] as an additional member.
+    /// Writes the question in the format of Node's adapter, with `OURS` as an additional member.
     ///
     /// # Errors
     /// [`Unusable::Malformed`] when the event's text is not JSON.
