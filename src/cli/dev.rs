@@ -1,4 +1,4 @@
-//! Development mode: keys of this run, and every contract of the binary.
+//! Development mode: keys of this run, every contract of the binary, and pages of every origin.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ pub(super) struct Development {
     pub(super) api_key: String,
 }
 
-/// Adds a signing key and an API key of this run, and the contracts of the binary where none are configured.
+/// Adds a signing key and an API key of this run. Where the settings name no contracts, adds those of the binary; where they
+/// name no origins, lets pages of every origin connect, because a page under development has a server of its own.
 pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
     let (secret, api_key) = (random(), random());
     let claims = Claims {
@@ -43,6 +44,9 @@ pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
     if config.contracts.files.is_empty() {
         config.contracts.files.push("embedded:*".into());
     }
+    if config.server.cors_origins.is_empty() {
+        config.server.cors_origins.push("*".into());
+    }
     Ok(Development { token, api_key })
 }
 
@@ -59,12 +63,16 @@ mod tests {
     fn keys_are_of_one_run_and_stand_beside_configured_ones() {
         let mut config = Config::default();
         config.contracts.files.push("mine.toml".into());
+        config.server.cors_origins.push("https://mine.example".into());
         config.auth.keys.push(AuthKey { secret: Some(Secret::new("configured")), ..AuthKey::default() });
         let first = prepare(&mut config).unwrap();
-        let second = prepare(&mut Config::default()).unwrap();
+        let mut plain = Config::default();
+        let second = prepare(&mut plain).unwrap();
+        assert_eq!(plain.server.cors_origins, ["*"]);
         assert_ne!(first.api_key, second.api_key);
         assert_eq!(config.auth.keys.len(), 2);
         assert_eq!(config.contracts.files, ["mine.toml"]);
+        assert_eq!(config.server.cors_origins, ["https://mine.example"]);
         assert_eq!(config.api.keys[0].secret.expose(), first.api_key);
     }
 }

@@ -39,6 +39,12 @@ test('the printed client sees the event of the printed curl', async () => {
   const client = start(process.execPath, ['client.mjs'], { cwd: folder });
   running.push(client);
 
+  // A page under development has an origin of its own, and opens with the client's defaults: by polling.
+  const [, clients] = /clients\s+(http\S+)/.exec(lines.join('\n'));
+  const page = await fetch(`${clients}/socket.io/?EIO=4&transport=polling`, { headers: { origin: 'http://127.0.0.1:5173' } });
+  assert.equal(page.status, 200);
+  assert.ok(['*', 'http://127.0.0.1:5173'].includes(page.headers.get('access-control-allow-origin')));
+
   const curl = block(lines, /^curl /, (_, before) => before.endsWith('\\'));
   const { event } = JSON.parse(/'(\{.*\})'/s.exec(curl)[1]);
   // The client says nothing until it is connected and subscribed, so the curl is repeated until it is heard.
