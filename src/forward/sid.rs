@@ -174,7 +174,11 @@ mod tests {
         // Parts of two ids do not make a valid third one.
         let other = one.mint();
         for cut in 1..LENGTH {
-            assert_eq!(two.other_node(&format!("{}{}", &id[..cut], &other[cut..])), None, "{cut}");
+            let spliced = format!("{}{}", &id[..cut], &other[cut..]);
+            // Two ids may end in the same character.
+            if spliced != id && spliced != other {
+                assert_eq!(two.other_node(&spliced), None, "{cut}");
+            }
         }
     }
 
