@@ -53,7 +53,7 @@ impl Store {
         let mut args: Vec<Value> =
             vec![unix_ms(SystemTime::now()).to_string().into(), MAX_REVOCATIONS.to_string().into()];
         for (subject, revocation) in changes {
-            // A revocation holds only numbers, so this cannot fail.
+            // A revocation holds only numbers and a flag, so this cannot fail.
             let json = revocation.and_then(|it| serde_json::to_string(&it).ok()).unwrap_or_default();
             let end = revocation.map_or(0, |it| it.until);
             args.extend([Value::from(subject.key()), json.into(), end.to_string().into()]);

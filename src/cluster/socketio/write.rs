@@ -13,7 +13,7 @@ const PLACEHOLDER: &str = "_placeholder";
 
 pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     match text.len() {
-        // The patterns ensure that each length fits the cast.
+        // Each pattern fits its cast; no text is longer than 4 GiB.
         length @ 0..=31 => out.put_u8(0xa0 | length as u8),
         length @ 32..=0xff => {
             out.put_u8(0xd9);
