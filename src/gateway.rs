@@ -9,6 +9,7 @@ mod clock;
 mod connect;
 mod event;
 mod expiry;
+mod handlers;
 mod lane;
 mod membership;
 mod pending;
@@ -41,6 +42,7 @@ use crate::telemetry::metrics::{Metrics, count};
 
 use clock::Clock;
 pub use connect::Admission;
+use handlers::{Counters, Handlers};
 use lane::{Bound, Bounds, Item, Lane, LaneFull, Refused, Work};
 use pending::{EVENT_BYTES, PendingBytes, Share};
 
@@ -92,7 +94,7 @@ pub struct Pending {
 /// Handles clients and their events. A node has one gateway, which its engines share.
 pub struct Gateway {
     parts: Parts,
-    namespaces: HashMap<Arc<str>, Arc<Namespace>>,
+    namespaces: HashMap<Arc<str>, (Arc<Namespace>, Arc<Handlers>)>,
     clock: Clock,
     pending_bytes: Arc<PendingBytes>,
 }
@@ -104,6 +106,8 @@ struct Asked<'a> {
     contract: &'a str,
     event: &'a str,
     result: &'static str,
+    /// The counters of an event that succeeded; else they are found by the labels.
+    counters: Option<&'a Counters>,
 }
 
 /// A client as the gateway keeps it: its session, and what handling its events needs.
@@ -111,6 +115,7 @@ pub struct Client {
     /// The session.
     pub session: Arc<Session>,
     namespace: Arc<Namespace>,
+    handlers: Arc<Handlers>,
     lane: Arc<Lane>,
     limits: SessionLimits,
     admitted: bool,
@@ -119,7 +124,11 @@ pub struct Client {
 impl Gateway {
     /// Builds a gateway from these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
+        let with_handlers = |namespace: &Arc<Namespace>| {
+            let handlers = Handlers::new(namespace, &parts.publisher, &parts.metrics);
+            (namespace.path.clone(), (namespace.clone(), Arc::new(handlers)))
+        };
+        let namespaces = parts.namespaces.iter().map(with_handlers).collect();
         let pending_bytes = PendingBytes::new(parts.pending.node_bytes);
         let waiting = Arc::downgrade(&pending_bytes);
         parts.metrics.measure(move |metrics| {
@@ -140,7 +149,7 @@ impl Gateway {
     /// answer.
     pub fn permit(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>) -> bool {
         let limits = &self.parts.limits;
-        let known = client.namespace.client.get(event.name()).map(|(_, def)| def);
+        let known = client.handlers.get(event.name()).map(|handler| &handler.def);
         match event::check_rate(client, known).and_then(|()| limits.shape().check(event)) {
             Ok(()) => true,
             Err(refusal) => {
@@ -238,9 +247,17 @@ impl Gateway {
     fn ack(&self, client: &Client, of: Asked<'_>, args: &Args) {
         let sent = client.session.ack(of.id, args);
         let metrics = &self.parts.metrics;
+        let taken = of.came.elapsed().as_secs_f64();
+        if let Some(counters) = of.counters
+            && sent.is_ok()
+        {
+            counters.acked.inc();
+            counters.ack_seconds.observe(taken);
+            return client.handlers.delivered.inc();
+        }
         let result = if sent.is_ok() { of.result } else { "lost" };
         metrics.acks_total.with_label_values(&[of.contract, of.event, result]).inc();
-        metrics.ack_seconds.with_label_values(&[of.contract]).observe(of.came.elapsed().as_secs_f64());
+        metrics.ack_seconds.with_label_values(&[of.contract]).observe(taken);
         self.count_send(&client.session, sent);
     }
 

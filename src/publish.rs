@@ -2,6 +2,8 @@
 
 mod conflate;
 pub mod contract_event;
+mod counters;
+#[cfg(test)]
 pub mod direct;
 mod foreign;
 pub mod plain;
@@ -15,11 +17,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use prometheus::HistogramTimer;
+use prometheus::{Histogram, HistogramTimer, IntCounter};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::contract::model::{Contract, Namespace, RecoveryPolicy};
+use crate::contract::model::{Contract, Namespace, RecoveryPolicy, ServerEvent};
 use crate::event::Event;
 use crate::history::History;
 use crate::order::Order;
@@ -30,6 +32,8 @@ use crate::throttle::{ThrottleKey, Throttles};
 pub use crate::event::Stamp;
 pub use contract_event::{ContractPublish, PlannedPublish};
 pub use plain::PlainEmit;
+
+use counters::ByOrigin;
 
 /// An event that is ready to be sent to rooms: permitted, filled in and encoded.
 #[derive(Debug, Clone)]
@@ -51,6 +55,23 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    /// An event for everyone in these rooms; for the whole namespace if there are none.
+    pub const fn new(namespace: Arc<str>, event: Event, rooms: Vec<RoomName>) -> Self {
+        Self { namespace, event, rooms, except: Vec::new(), volatile: false, stamps: Vec::new(), order: None }
+    }
+
+    /// The same event, not for the members of these rooms.
+    #[must_use]
+    pub fn except(self, except: Vec<RoomName>) -> Self {
+        Self { except, ..self }
+    }
+
+    /// The same event, volatile or not; see [`Outgoing::volatile`].
+    #[must_use]
+    pub fn volatile(self, volatile: bool) -> Self {
+        Self { volatile, ..self }
+    }
+
     /// Whether this client is skipped: the event is volatile, the client cannot be written to now, and no contract
     /// asks to keep the event for such a client.
     pub fn passes_over(&self, session: &Session) -> bool {
@@ -197,6 +218,9 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Client, Self::Api, Self::Hook, Self::Emitter, Self::Node];
+
     /// The label in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -224,6 +248,13 @@ pub struct Published {
     pub remote: RemoteOutcome,
     /// A throttle holds the event back. It is sent, or replaced by a newer one, within the throttle's time.
     pub held: bool,
+}
+
+impl Published {
+    /// The result of a publish that a throttle holds back.
+    fn held(event: &str, rooms: Vec<RoomName>) -> Self {
+        Self { event: event.to_owned(), rooms, local: 0, dropped: 0, remote: RemoteOutcome::Alone, held: true }
+    }
 }
 
 /// The result of a publish for the other nodes.
@@ -266,7 +297,7 @@ impl Parts {
 /// Publishes events. Shared by the gateway, the HTTP API and the hooks.
 pub struct Publisher {
     parts: Parts,
-    contracts: HashMap<String, (Arc<Namespace>, Arc<Contract>)>,
+    contracts: HashMap<String, Loaded>,
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
     /// Namespaces in which at least one room keeps a history.
     recorded: HashSet<Arc<str>>,
@@ -275,17 +306,34 @@ pub struct Publisher {
     /// Events that contracts have rules for, although a sender outside the contracts names them only.
     ruled: foreign::Ruled,
     timers: Mutex<HashSet<ThrottleKey>>,
+    /// The publishes of events that no contract describes.
+    plain: ByOrigin<IntCounter>,
+    seconds: ByOrigin<Histogram>,
+}
+
+/// A contract with its events, as the publisher keeps it.
+struct Loaded {
+    namespace: Arc<Namespace>,
+    contract: Arc<Contract>,
+    events: HashMap<String, Arc<Described>>,
+}
+
+/// An event that a contract describes, with the counters of its publishes.
+pub(crate) struct Described {
+    contract: Arc<Contract>,
+    def: Arc<ServerEvent>,
+    published: ByOrigin<IntCounter>,
 }
 
 impl Publisher {
     /// Builds a publisher from these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let contracts = parts
-            .namespaces
-            .iter()
-            .flat_map(|namespace| namespace.contracts.iter().map(move |contract| (namespace, contract)))
-            .map(|(namespace, contract)| (contract.name.to_string(), (namespace.clone(), contract.clone())))
-            .collect();
+        let loaded = parts.namespaces.iter().flat_map(|namespace| {
+            namespace.contracts.iter().map(|contract| Loaded::new(namespace, contract, &parts.metrics))
+        });
+        let loaded: Vec<Loaded> = loaded.collect();
+        let ruled = foreign::Ruled::new(&loaded);
+        let contracts = loaded.into_iter().map(|loaded| (loaded.contract.name.to_string(), loaded)).collect();
         let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
         let keeps = |namespace: &&Arc<Namespace>| {
             let mut rooms = namespace.contracts.iter().flat_map(|contract| contract.rooms.values());
@@ -295,36 +343,50 @@ impl Publisher {
         let policies =
             parts.namespaces.iter().filter_map(|namespace| Some((namespace.path.clone(), namespace.recovery()?)));
         let recovering = policies.collect();
-        let ruled = foreign::Ruled::new(&parts.namespaces);
-        Arc::new(Self { parts, contracts, namespaces, recorded, recovering, ruled, timers: Mutex::default() })
+        let (plain, seconds) = (counters::plain(&parts.metrics), counters::seconds(&parts.metrics));
+        let timers = Mutex::default();
+        Arc::new(Self { parts, contracts, namespaces, recorded, recovering, ruled, timers, plain, seconds })
     }
 
     /// The loaded contracts with their namespaces.
     pub fn contracts(&self) -> impl Iterator<Item = (&Arc<Namespace>, &Arc<Contract>)> {
-        self.contracts.values().map(|(namespace, contract)| (namespace, contract))
+        self.contracts.values().map(|loaded| (&loaded.namespace, &loaded.contract))
+    }
+
+    /// The counter of a contract's event for one kind of publisher.
+    pub fn counter(&self, contract: &str, event: &str, origin: Origin) -> IntCounter {
+        counters::one(&self.parts.metrics, contract, event, origin)
     }
 
     /// Sends an event and counts it. Synchronous, so that calls from one thread keep their order. The returned timer
     /// measures until the event is queued.
-    fn emit(&self, outgoing: &Outgoing, contract: &str, origin: Origin) -> (Carried, HistogramTimer) {
-        let metrics = &self.parts.metrics;
-        let timer = metrics.publish_seconds.with_label_values(&[origin.as_str()]).start_timer();
+    fn emit(&self, outgoing: &Outgoing, published: &IntCounter, origin: Origin) -> (Carried, HistogramTimer) {
+        let timer = self.seconds.of(origin).start_timer();
         let carried = match origin {
             Origin::Emitter => self.parts.carrier.carry_to_nodes(outgoing),
             _ => self.parts.carrier.carry(outgoing),
         };
-        metrics.events_published_total.with_label_values(&[contract, label(outgoing, contract), origin.as_str()]).inc();
+        published.inc();
         (carried, timer)
     }
 }
 
-/// The event label in metrics. Plain emits share one label, because anyone can choose their names.
-fn label<'a>(outgoing: &'a Outgoing, contract: &str) -> &'a str {
-    if contract == PLAIN { PLAIN } else { outgoing.event.name() }
+impl Loaded {
+    fn new(namespace: &Arc<Namespace>, contract: &Arc<Contract>, metrics: &Metrics) -> Self {
+        let describe = |(name, def): (&String, &Arc<ServerEvent>)| {
+            let published = counters::published(metrics, &contract.name, name);
+            (name.clone(), Arc::new(Described { contract: contract.clone(), def: def.clone(), published }))
+        };
+        let events = contract.server.iter().map(describe).collect();
+        Self { namespace: namespace.clone(), contract: contract.clone(), events }
+    }
 }
 
-/// The contract label of events that no contract describes.
-const PLAIN: &str = "plain";
+impl std::fmt::Debug for Described {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Described").field(&self.contract.name).field(&self.def.name).finish()
+    }
+}
 
 /// Waits until it is known whether Redis took the event for the other nodes.
 async fn settle(event: &str, rooms: Vec<RoomName>, carried: Carried) -> Published {

@@ -95,15 +95,8 @@ impl Node {
     }
 
     fn publish(&self, text: &str) -> Carried {
-        self.carrier.carry(&Outgoing {
-            namespace: "/".into(),
-            event: Event::from_wire(text.to_owned().into(), Vec::new()).unwrap(),
-            rooms: Vec::new(),
-            except: Vec::new(),
-            volatile: false,
-            stamps: Vec::new(),
-            order: None,
-        })
+        let event = Event::from_wire(text.to_owned().into(), Vec::new()).unwrap();
+        self.carrier.carry(&Outgoing::new("/".into(), event, Vec::new()))
     }
 }
 

@@ -57,7 +57,8 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
     let attachments = list(&mut bytes, 4, take)?;
     let event = Event::from_wire(text, attachments).map_err(|_| Malformed)?;
     let volatile = flags & VOLATILE != 0;
-    Ok(Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps, order })
+    let outgoing = Outgoing::new(namespace.clone(), event, rooms).except(except).volatile(volatile);
+    Ok(Outgoing { stamps, order, ..outgoing })
 }
 
 /// Whether this node wants one of the rooms that an event goes to, without reading the rest of the event. An event for
@@ -188,14 +189,12 @@ mod tests {
     fn outgoing() -> Outgoing {
         let event =
             Event::from_wire(r#"["e",{"_placeholder":true,"num":0},1.50]"#.into(), vec![Bytes::from_static(b"\0\x01")]);
+        let rooms = vec!["a".into(), "b:é".into()];
+        let outgoing = Outgoing::new("/n".into(), event.unwrap(), rooms);
         Outgoing {
-            namespace: "/n".into(),
-            event: event.unwrap(),
-            rooms: vec!["a".into(), "b:é".into()],
-            except: vec!["$sid:x".into()],
-            volatile: true,
             stamps: vec![Stamp { room: "a".into(), epoch: 3, offset: u64::MAX }],
             order: Some(Order { scope: "/n|a".into(), number: 7, closes: true }),
+            ..outgoing.except(vec!["$sid:x".into()]).volatile(true)
         }
     }
 

@@ -23,7 +23,7 @@ impl Gateway {
         let mut scope = scope.clone();
         scope.room = done.rooms.first().map(String::as_str);
         scope.rooms = &done.rooms;
-        self.count_received(&turn.contract.name, &turn.def.name, "ok");
+        turn.counters.received.inc();
         let follows = turn.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
         for reply in turn.def.reply.iter().chain(follows) {
             if let Some(event) = self.reply_event(reply, &scope, Some(turn)) {
@@ -38,7 +38,7 @@ impl Gateway {
             None => Args::encode(&[default_ack(done)]).ok(),
         };
         if let Some(args) = args {
-            self.ack(turn.client, turn.asked(id, "ok"), &args);
+            self.ack(turn.client, Asked { counters: Some(turn.counters), ..turn.asked(id, "ok") }, &args);
         }
     }
 
@@ -109,7 +109,7 @@ impl Gateway {
 
 impl<'a> Turn<'a> {
     fn asked(&self, id: AckId, result: &'static str) -> Asked<'a> {
-        Asked { id, came: self.came, contract: &self.contract.name, event: &self.def.name, result }
+        Asked { id, came: self.came, contract: &self.contract.name, event: &self.def.name, result, counters: None }
     }
 }
 

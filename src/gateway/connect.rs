@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::call::{caller, tuned};
+use super::handlers::Handlers;
 use super::lane::Item;
 use super::recover::{Ticket, may_return};
 use super::{Client, Gateway, spokesman};
@@ -23,9 +24,9 @@ use crate::telemetry::audit::{self, Kind, Record};
 use crate::user::User;
 
 /// The answer to a handshake.
-#[derive(Debug)]
 pub struct Admission {
     namespace: Arc<Namespace>,
+    handlers: Arc<Handlers>,
     user: Arc<User>,
     /// Also counts the socket among those of its user.
     limits: SessionLimits,
@@ -71,11 +72,11 @@ impl Gateway {
         handshake: &Handshake,
         peer: &Peer,
     ) -> Result<Admission, Refusal> {
-        let namespace =
-            self.namespaces.get(namespace).cloned().ok_or_else(|| Refusal::new(Code::NotFound, "no such namespace"))?;
+        let found = self.namespaces.get(namespace).cloned();
+        let (namespace, handlers) = found.ok_or_else(|| Refusal::new(Code::NotFound, "no such namespace"))?;
         match self.check_client(&namespace, id, handshake, peer).await {
             Ok(Checked { user, limits, answers, ticket }) => {
-                Ok(Admission { namespace, user, limits, answers, rejected: None, ticket })
+                Ok(Admission { namespace, handlers, user, limits, answers, rejected: None, ticket })
             }
             Err(refusal) => {
                 let code = refusal.code.as_str();
@@ -95,7 +96,7 @@ impl Gateway {
                         let user = User::nobody();
                         let limits = self.parts.limits.session(&user.id)?;
                         let (answers, rejected) = (Vec::new(), Some((contract, refusal)));
-                        Ok(Admission { namespace, user, limits, answers, rejected, ticket: Ticket::None })
+                        Ok(Admission { namespace, handlers, user, limits, answers, rejected, ticket: Ticket::None })
                     }
                 }
             }
@@ -146,7 +147,7 @@ impl Gateway {
     ///
     /// Called after CONNECT was acknowledged and before the client's first event is dispatched.
     pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {
-        let Admission { namespace, user, limits, answers, rejected, ticket } = admission;
+        let Admission { namespace, handlers, user, limits, answers, rejected, ticket } = admission;
         let transport = peer.transport;
         let session = Session::with_trail(
             id,
@@ -156,8 +157,8 @@ impl Gateway {
             link,
             ticket.trail(self.parts.recovery.hearing()),
         );
-        let client =
-            Arc::new(Client { session, lane: Arc::default(), limits, admitted: rejected.is_none(), namespace });
+        let admitted = rejected.is_none();
+        let client = Arc::new(Client { session, namespace, handlers, lane: Arc::default(), limits, admitted });
         if let Some((contract, refusal)) = rejected {
             self.send_error_event(&client.session, &contract, &Value::Null, &refusal);
             client.session.close(Close::Namespace);
@@ -270,15 +271,7 @@ impl Gateway {
     /// Publishes an undo event (such as "stopped typing") for a client that left without sending it.
     pub(super) fn say_undo(&self, session: &Session, room: RoomName, undo: Undo) {
         let except = if undo.others { vec![socket_room(session.id())] } else { Vec::new() };
-        let outgoing = Outgoing {
-            namespace: session.namespace().clone(),
-            rooms: vec![room],
-            except,
-            volatile: false,
-            stamps: Vec::new(),
-            order: None,
-            event: undo.event,
-        };
+        let outgoing = Outgoing::new(session.namespace().clone(), undo.event, vec![room]).except(except);
         self.parts.publisher.notice(&undo.contract, &outgoing);
     }
 }

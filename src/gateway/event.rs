@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::connect::scope_of;
+use super::handlers::{Counters, Handler};
 use super::lane::Refused;
 use super::{Asked, Client, Gateway, expiry, spokesman};
 use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
@@ -23,9 +24,17 @@ pub(super) struct Turn<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) contract: &'a Arc<Contract>,
     pub(super) def: &'a Arc<ClientEvent>,
+    pub(super) counters: &'a Counters,
     pub(super) event: &'a Event,
     pub(super) ack: Option<AckId>,
     pub(super) came: Instant,
+}
+
+impl<'a> Turn<'a> {
+    fn new(client: &'a Arc<Client>, handler: &'a Handler, event: &'a Event, ack: Option<AckId>, came: Instant) -> Self {
+        let Handler { contract, def, counters } = handler;
+        Self { client, contract, def, counters, event, ack, came }
+    }
 }
 
 impl Gateway {
@@ -36,13 +45,11 @@ impl Gateway {
         if client.namespace.auth().expiry.refresh.as_deref() == Some(event.name()) {
             return Box::pin(self.refresh(client, event, ack.map(|id| (id, came)))).await;
         }
-        let Some((contract, def)) = client.namespace.client.get(event.name()) else {
+        let Some(handler) = client.handlers.get(event.name()) else {
             return self.unknown(client, event, ack.map(|id| (id, came)));
         };
-        let turn = Turn { client, contract, def, event, ack, came };
-        self.take(&turn).await;
-        let labels = [&*contract.name, &*def.name];
-        self.parts.metrics.event_seconds.with_label_values(&labels).observe(came.elapsed().as_secs_f64());
+        self.take(&Turn::new(client, handler, event, ack, came)).await;
+        handler.counters.seconds.observe(came.elapsed().as_secs_f64());
     }
 
     async fn take(&self, turn: &Turn<'_>) {
@@ -71,7 +78,7 @@ impl Gateway {
         if !client.admitted {
             return;
         }
-        let Some((contract, def)) = client.namespace.client.get(event.name()) else {
+        let Some(handler) = client.handlers.get(event.name()) else {
             let refresh = client.namespace.auth().expiry.refresh.as_deref() == Some(event.name());
             if !refresh && client.ignores_unknown() {
                 self.count_received("unknown", "unknown", "ignored");
@@ -79,7 +86,7 @@ impl Gateway {
             }
             return self.refuse_now(client, event, ack.map(|id| (id, *came)), refusal);
         };
-        let turn = Turn { client, contract, def, event, ack: *ack, came: *came };
+        let turn = Turn::new(client, handler, event, *ack, *came);
         let user = client.session.user();
         self.fail(&turn, &scope_of(client, &user, &Value::Null), refusal).await;
     }
@@ -104,13 +111,13 @@ impl Gateway {
     ) {
         let user = client.session.user();
         let scope = scope_of(client, &user, &Value::Null);
-        let known = client.namespace.client.get(event.name());
-        let contract = known.map_or_else(|| spokesman(&client.namespace), |(contract, _)| contract);
-        let labels = known.map_or(("unknown", "unknown"), |(contract, def)| (&contract.name, &def.name));
+        let known = client.handlers.get(event.name());
+        let contract = known.map_or_else(|| spokesman(&client.namespace), |handler| &handler.contract);
+        let labels = known.map_or(("unknown", "unknown"), |handler| (&handler.contract.name, &handler.def.name));
         self.count_received(labels.0, labels.1, refusal.code.as_str());
         match ack {
             Some((id, came)) => {
-                let of = Asked { id, came, contract: labels.0, event: labels.1, result: "error" };
+                let of = Asked { id, came, contract: labels.0, event: labels.1, result: "error", counters: None };
                 self.ack_error(client, contract, of, &scope, refusal);
             }
             None => self.send_error_event(&client.session, contract, &Value::Null, refusal),

@@ -117,7 +117,7 @@ impl Gateway {
 
     /// Sends the session the contract's error event with this refusal, then disconnects it.
     pub(super) fn put_out(&self, session: &Session, refusal: &Refusal, reason: &'static str, close: Close) {
-        if let Some(namespace) = self.namespaces.get(session.namespace()) {
+        if let Some((namespace, _)) = self.namespaces.get(session.namespace()) {
             self.send_error_event(session, spokesman(namespace), &Value::Null, refusal);
         }
         let labels = [session.namespace().as_ref(), reason];
@@ -139,7 +139,8 @@ impl Gateway {
         let kind = if reason.is_some() { Kind::RefreshRefused } else { Kind::TokenRefreshed };
         audit::record(kind, Record { reason, ..of(&client.session, &client.session.user()) });
         let name = event.name();
-        let asked = |(id, came), result| Asked { id, came, contract: &contract.name, event: name, result };
+        let asked =
+            |(id, came), result| Asked { id, came, contract: &contract.name, event: name, result, counters: None };
         match (outcome, ack) {
             (Ok(done), Some(of)) => {
                 if let Ok(args) = Args::encode(&[done]) {

@@ -48,15 +48,7 @@ impl Gateway {
             RoomMember::Socket(id) => json!({ "userId": null, "socketId": &**id, "room": &*told.room }),
         };
         let Ok(event) = Event::encode(&told.event, &[payload]) else { return };
-        let outgoing = Outgoing {
-            namespace: told.namespace,
-            event,
-            rooms: vec![told.room],
-            except: Vec::new(),
-            volatile: false,
-            stamps: Vec::new(),
-            order: None,
-        };
+        let outgoing = Outgoing::new(told.namespace, event, vec![told.room]);
         self.parts.publisher.notice(&told.contract, &outgoing);
     }
 }

@@ -1,5 +1,6 @@
 //! Sends a client's event on to other clients.
 
+use prometheus::IntCounter;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -11,7 +12,7 @@ use crate::contract::model::{Relay, RelayData, Target};
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
-use crate::publish::{Origin, Outgoing};
+use crate::publish::Outgoing;
 use crate::room::{socket_room, user_room};
 use crate::session::{RoomName, Undo};
 
@@ -21,6 +22,7 @@ const MAX_ADDRESS_BYTES: usize = 256;
 /// A relay whose recipients are known, and to whom the client may send.
 pub(super) struct PlannedRelay<'a> {
     relay: &'a Relay,
+    published: &'a IntCounter,
     rooms: Option<Vec<RoomName>>,
     place: Option<Place>,
 }
@@ -33,9 +35,9 @@ impl Gateway {
         scope: &Scope<'_>,
     ) -> Result<Vec<PlannedRelay<'a>>, Refusal> {
         let mut planned = Vec::with_capacity(turn.def.relay.len());
-        for relay in &turn.def.relay {
+        for (relay, published) in turn.def.relay.iter().zip(&turn.counters.relayed) {
             if relay.when.as_ref().is_none_or(|rule| rule.holds(scope)) {
-                planned.extend(self.plan_relay(turn, relay, scope).await?);
+                planned.extend(self.plan_relay(turn, relay, published, scope).await?);
             }
         }
         Ok(planned)
@@ -45,28 +47,30 @@ impl Gateway {
         &self,
         turn: &Turn<'a>,
         relay: &'a Relay,
+        published: &'a IntCounter,
         scope: &Scope<'_>,
     ) -> Result<Option<PlannedRelay<'a>>, Refusal> {
         let session = &turn.client.session;
-        Ok(Some(match &relay.to {
+        let (rooms, place) = match &relay.to {
             Target::Room(of) => {
                 let Some(place) = self.place(turn.client, of, scope)? else { return Ok(None) };
                 if relay.member && !session.is_in(&place.name) {
                     let text = format!("you are not in {:?}; join it first", place.name);
                     return Err(Refusal::new(Code::AuthorizationFailed, text));
                 }
-                PlannedRelay { relay, rooms: Some(vec![place.name.clone()]), place: Some(place) }
+                (Some(vec![place.name.clone()]), Some(place))
             }
             Target::Address(path) => {
                 let address = match path.find(scope) {
                     Some(Value::String(address)) if address.len() <= MAX_ADDRESS_BYTES => address,
                     _ => return Err(Refusal::new(Code::InvalidPayload, "the recipient is not a user id or socket id")),
                 };
-                PlannedRelay { relay, rooms: Some(vec![socket_room(&address), user_room(&address)]), place: None }
+                (Some(vec![socket_room(&address), user_room(&address)]), None)
             }
-            Target::Shared => PlannedRelay { relay, rooms: Some(self.shared_rooms(turn).await), place: None },
-            Target::Everyone => PlannedRelay { relay, rooms: None, place: None },
-        }))
+            Target::Shared => (Some(self.shared_rooms(turn).await), None),
+            Target::Everyone => (None, None),
+        };
+        Ok(Some(PlannedRelay { relay, published, rooms, place }))
     }
 
     /// Sends a planned relay.
@@ -85,16 +89,10 @@ impl Gateway {
             self.note_undo(turn, &planned, place, scope);
         }
         let Some(event) = relay_event(planned.relay, turn, scope) else { return };
-        let mut outgoing = Outgoing {
-            namespace: turn.client.namespace.path.clone(),
-            event,
-            rooms: planned.rooms.unwrap_or_default(),
-            except: if planned.relay.others { vec![socket_room(session.id())] } else { Vec::new() },
-            volatile: false,
-            stamps: Vec::new(),
-            order: None,
-        };
-        self.parts.publisher.relay(&turn.contract.name, &mut outgoing, Origin::Client).await;
+        let except = if planned.relay.others { vec![socket_room(session.id())] } else { Vec::new() };
+        let namespace = turn.client.namespace.path.clone();
+        let mut outgoing = Outgoing::new(namespace, event, planned.rooms.unwrap_or_default()).except(except);
+        self.parts.publisher.relay(planned.published, &mut outgoing).await;
     }
 
     fn is_throttled(&self, turn: &Turn<'_>, place: &Place) -> bool {

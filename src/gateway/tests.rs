@@ -314,7 +314,7 @@ async fn a_plain_emit_goes_to_rooms_users_sockets_or_everyone() {
 async fn a_rejected_handshake_says_why() {
     let bench = Bench::new().await;
     let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "polling", user_agent: None };
-    let refusal = bench.gateway.admit("/nowhere", "s1", &Handshake::default(), &peer).await.unwrap_err();
+    let refusal = bench.gateway.admit("/nowhere", "s1", &Handshake::default(), &peer).await.err().unwrap();
     assert_eq!(refusal.to_string(), "NOT_FOUND: no such namespace");
 }
 

@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use super::record::Story;
-use super::{NotCarried, Origin, Outgoing, Published, Publisher, RemoteOutcome, settle};
+use super::{Carried, Described, NotCarried, Origin, Outgoing, Publisher};
 use crate::contract::model::{Contract, ServerEvent, Throttle, ThrottleKey as Per};
 use crate::event::Event;
 use crate::order::Order;
@@ -33,32 +33,26 @@ struct Held {
 }
 
 impl Publisher {
-    /// Sends the event now, or stores it as the newest one, which is sent when the throttle's time has passed.
+    /// Sends the event now, or stores it as the newest one, which is sent when the throttle's time has passed. Returns
+    /// nothing for a stored event.
     pub(super) async fn conflate(
         self: &Arc<Self>,
-        contract: &Contract,
+        of: &Described,
         throttle: &Throttle,
-        mut outgoing: Outgoing,
+        outgoing: &mut Outgoing,
         origin: Origin,
-    ) -> Published {
-        let key = key_of(throttle, &outgoing);
-        let name = outgoing.event.name().to_owned();
-        let Some(value) = Held::encode(contract, &outgoing, origin) else {
-            let carried = self.deliver(&contract.name, &mut outgoing, origin, Story::Goes).await;
-            return settle(&name, outgoing.rooms, carried).await;
-        };
-        match self.parts.throttles.offer(&key, throttle.every, &value).await {
-            Offer::Pass(number) => {
-                outgoing.order = Some(Order { scope: key.scope, number, closes: false });
-                let carried = self.deliver(&contract.name, &mut outgoing, origin, Story::Goes).await;
-                settle(&name, outgoing.rooms, carried).await
-            }
-            Offer::Held(wait) => {
-                self.schedule(key, throttle.every, wait);
-                let rooms = outgoing.rooms;
-                Published { event: name, rooms, local: 0, dropped: 0, remote: RemoteOutcome::Alone, held: true }
+    ) -> Option<Carried> {
+        let key = key_of(throttle, outgoing);
+        if let Some(value) = Held::encode(&of.contract, outgoing, origin) {
+            match self.parts.throttles.offer(&key, throttle.every, &value).await {
+                Offer::Pass(number) => outgoing.order = Some(Order { scope: key.scope, number, closes: false }),
+                Offer::Held(wait) => {
+                    self.schedule(key, throttle.every, wait);
+                    return None;
+                }
             }
         }
+        Some(self.deliver(of.published.of(origin), outgoing, origin, Story::Goes).await)
     }
 
     /// First sends the events that are held for the rooms of `outgoing`. Then `outgoing` ends them: none of them is
@@ -131,7 +125,8 @@ impl Publisher {
             return;
         };
         outgoing.order = Some(Order { scope: scope.clone(), number, closes: false });
-        self.deliver(&contract, &mut outgoing, origin, Story::Goes).await;
+        let published = self.counter(&contract, outgoing.event.name(), origin);
+        self.deliver(&published, &mut outgoing, origin, Story::Goes).await;
     }
 }
 
@@ -166,15 +161,8 @@ impl Held {
     fn decode(value: &[u8]) -> Option<(String, Outgoing, Origin)> {
         let held: Self = rmp_serde::from_slice(value).ok()?;
         let origin = if held.foreign { Origin::Emitter } else { Origin::Api };
-        let outgoing = Outgoing {
-            namespace: held.namespace.into(),
-            event: Event::from_wire(held.text, held.attachments).ok()?,
-            rooms: held.rooms,
-            except: Vec::new(),
-            volatile: held.volatile,
-            stamps: Vec::new(),
-            order: None,
-        };
+        let event = Event::from_wire(held.text, held.attachments).ok()?;
+        let outgoing = Outgoing::new(held.namespace.into(), event, held.rooms).volatile(held.volatile);
         Some((held.contract, outgoing, origin))
     }
 }

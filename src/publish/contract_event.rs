@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::record::Story;
-use super::{Origin, Outgoing, Published, Publisher, settle};
+use super::{Carried, Described, Origin, Outgoing, Published, Publisher, settle};
 use crate::contract::model::{Contract, Namespace, RoomRef, ServerEvent};
 use crate::contract::payload::filled_text;
 use crate::contract::room_name::RoomNameError;
@@ -33,8 +33,7 @@ pub struct ContractPublish {
 /// A publish that its contract has accepted: filled in, encoded, with its rooms. Only [`Publisher::plan`] creates one.
 #[derive(Debug)]
 pub struct PlannedPublish {
-    contract: Arc<Contract>,
-    def: Arc<ServerEvent>,
+    described: Arc<Described>,
     outgoing: Outgoing,
 }
 
@@ -59,29 +58,45 @@ impl Publisher {
     /// # Errors
     /// As [`Publisher::contract_event`].
     pub fn plan(&self, publish: &ContractPublish) -> Result<PlannedPublish, Refusal> {
-        let (namespace, contract) = self.contracts.get(&publish.contract).ok_or_else(|| {
+        let loaded = self.contracts.get(&publish.contract).ok_or_else(|| {
             Refusal::new(Code::NotFound, format!("no contract {:?} is loaded on this node", publish.contract))
         })?;
-        let def = contract.server.get(&publish.event).ok_or_else(|| {
+        let described = loaded.events.get(&publish.event).ok_or_else(|| {
             let text = format!("contract {:?} has no server event {:?}", publish.contract, publish.event);
             Refusal::new(Code::UnknownEvent, text)
         })?;
-        let outgoing = prepare(namespace, contract, def, publish)?;
-        Ok(PlannedPublish { contract: contract.clone(), def: def.clone(), outgoing })
+        let outgoing = prepare(&loaded.namespace, &described.contract, &described.def, publish)?;
+        Ok(PlannedPublish { described: described.clone(), outgoing })
     }
 
     /// Publishes a planned event, and waits for Redis to take it.
     pub async fn publish(self: &Arc<Self>, planned: PlannedPublish, origin: Origin) -> Published {
-        let PlannedPublish { contract, def, mut outgoing } = planned;
-        if let Some(throttle) = &def.throttle {
-            return self.conflate(&contract, throttle, outgoing, origin).await;
+        let PlannedPublish { described, mut outgoing } = planned;
+        let name = &described.def.name;
+        match self.send_described(&described, &mut outgoing, origin).await {
+            Some(carried) => settle(name, outgoing.rooms, carried).await,
+            None => Published::held(name, outgoing.rooms),
+        }
+    }
+
+    /// Sends an event that its contract has accepted, by the contract's rules for order, rate and history. Returns
+    /// nothing for an event that a throttle holds back.
+    pub(super) async fn send_described(
+        self: &Arc<Self>,
+        described: &Described,
+        outgoing: &mut Outgoing,
+        origin: Origin,
+    ) -> Option<Carried> {
+        let Described { contract, def, published } = described;
+        // A newer event cannot replace one that other clients get.
+        if let Some(throttle) = def.throttle.as_ref().filter(|_| outgoing.except.is_empty()) {
+            return self.conflate(described, throttle, outgoing, origin).await;
         }
         if def.flush || def.terminal {
-            self.flush(&contract, &mut outgoing).await;
+            self.flush(contract, outgoing).await;
         }
         let story = if def.terminal { Story::Ends } else { Story::Goes };
-        let carried = self.deliver(&contract.name, &mut outgoing, origin, story).await;
-        settle(&def.name, outgoing.rooms, carried).await
+        Some(self.deliver(published.of(origin), outgoing, origin, story).await)
     }
 }
 
@@ -113,15 +128,8 @@ fn prepare(
     };
     let mut scope = Scope::new(&user, &payload, now);
     scope.params = &publish.params;
-    Ok(Outgoing {
-        namespace: namespace.path.clone(),
-        event,
-        rooms: rooms_of(namespace, contract, &def.rooms, &scope)?,
-        except: Vec::new(),
-        volatile: def.volatile,
-        stamps: Vec::new(),
-        order: None,
-    })
+    let rooms = rooms_of(namespace, contract, &def.rooms, &scope)?;
+    Ok(Outgoing::new(namespace.path.clone(), event, rooms).volatile(def.volatile))
 }
 
 /// The number of top-level members. Comparing it before and after shows whether something was filled in, because

@@ -8,7 +8,7 @@ use crate::room::Rooms;
 use crate::session::SendError;
 use crate::telemetry::metrics::Metrics;
 
-/// A carrier for one node that uses no rooms of an engine. Tests and simple engines use it.
+/// A carrier for one node without an engine, for tests.
 pub struct Direct {
     rooms: Arc<Rooms>,
     guard: OrderGuard,

@@ -10,8 +10,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::record::Story;
-use super::{Carried, Origin, Outgoing, PLAIN, Publisher};
-use crate::contract::model::{Contract, Namespace, ServerEvent};
+use super::{Carried, Described, Loaded, Origin, Outgoing, Publisher};
+use crate::contract::model::ServerEvent;
 use crate::contract::payload::filled_text;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
@@ -19,19 +19,15 @@ use crate::event::Event;
 use crate::user::User;
 
 /// Events that contracts have rules for, by namespace and name.
-pub(super) struct Ruled(HashMap<Arc<str>, HashMap<String, Vec<Rule>>>);
-
-type Rule = (Arc<Contract>, Arc<ServerEvent>);
+pub(super) struct Ruled(HashMap<Arc<str>, HashMap<String, Vec<Arc<Described>>>>);
 
 impl Ruled {
-    pub(super) fn new(namespaces: &[Arc<Namespace>]) -> Self {
-        let mut ruled: HashMap<Arc<str>, HashMap<String, Vec<Rule>>> = HashMap::new();
-        for namespace in namespaces {
-            for contract in &namespace.contracts {
-                for def in contract.server.values().filter(|def| has_rules(def)) {
-                    let events = ruled.entry(namespace.path.clone()).or_default();
-                    events.entry(def.name.clone()).or_default().push((contract.clone(), def.clone()));
-                }
+    pub(super) fn new(contracts: &[Loaded]) -> Self {
+        let mut ruled: HashMap<Arc<str>, HashMap<String, Vec<Arc<Described>>>> = HashMap::new();
+        for Loaded { namespace, events, .. } in contracts {
+            for (name, described) in events.iter().filter(|(_, described)| has_rules(&described.def)) {
+                let of_namespace = ruled.entry(namespace.path.clone()).or_default();
+                of_namespace.entry(name.clone()).or_default().push(described.clone());
             }
         }
         Self(ruled)
@@ -57,7 +53,7 @@ impl Publisher {
 
     /// Delivers an event that every node has received to the clients of this node.
     pub fn deliver_foreign(&self, outgoing: &Outgoing) -> Carried {
-        self.parts.metrics.events_published_total.with_label_values(&[PLAIN, PLAIN, Origin::Emitter.as_str()]).inc();
+        self.plain.of(Origin::Emitter).inc();
         self.parts.carrier.deliver(outgoing)
     }
 
@@ -67,33 +63,25 @@ impl Publisher {
     /// # Errors
     /// [`Code::InvalidPayload`] when the contract refuses the payload. Nothing was sent then.
     pub async fn foreign_event(self: &Arc<Self>, mut outgoing: Outgoing) -> Result<(), Refusal> {
-        let Some((contract, def)) = self.rule_of(&outgoing).cloned() else {
-            self.deliver(PLAIN, &mut outgoing, Origin::Emitter, Story::Goes).await;
+        let origin = Origin::Emitter;
+        let Some(described) = self.rule_of(&outgoing).cloned() else {
+            self.deliver(self.plain.of(origin), &mut outgoing, origin, Story::Goes).await;
             return Ok(());
         };
         let fence = outgoing.event.fence();
-        outgoing.event = accept(&def, outgoing.event)?.with_fence(fence);
-        outgoing.volatile |= def.volatile;
-        if let Some(throttle) = &def.throttle
-            && outgoing.except.is_empty()
-        {
-            self.conflate(&contract, throttle, outgoing, Origin::Emitter).await;
-            return Ok(());
-        }
-        if def.flush || def.terminal {
-            self.flush(&contract, &mut outgoing).await;
-        }
-        let story = if def.terminal { Story::Ends } else { Story::Goes };
-        self.deliver(&contract.name, &mut outgoing, Origin::Emitter, story).await;
+        outgoing.event = accept(&described.def, outgoing.event)?.with_fence(fence);
+        outgoing.volatile |= described.def.volatile;
+        self.send_described(&described, &mut outgoing, origin).await;
         Ok(())
     }
 
     /// The server event whose rules apply: one of this name, whose contract has one of the event's rooms.
     /// For an event to the whole namespace, one that goes to everyone.
-    fn rule_of(&self, outgoing: &Outgoing) -> Option<&Rule> {
+    fn rule_of(&self, outgoing: &Outgoing) -> Option<&Arc<Described>> {
         let rules = self.ruled.0.get(&outgoing.namespace)?.get(outgoing.event.name())?;
         let namespace = self.namespaces.get(&outgoing.namespace)?;
-        rules.iter().find(|(contract, def)| {
+        rules.iter().find(|described| {
+            let Described { contract, def, .. } = &***described;
             if outgoing.rooms.is_empty() {
                 return def.to_everyone();
             }

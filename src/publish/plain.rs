@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::record::Story;
-use super::{Origin, Outgoing, PLAIN, Published, Publisher, settle};
+use super::{Origin, Outgoing, Published, Publisher, settle};
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::room::{RESERVED_PREFIX, socket_room, user_room};
@@ -47,7 +47,7 @@ impl Publisher {
     /// names, [`Code::InvalidPayload`] for an event name that clients reserve for themselves.
     pub async fn plain(&self, emit: PlainEmit, origin: Origin) -> Result<Published, Refusal> {
         let mut outgoing = self.prepare_plain(&emit)?;
-        let carried = self.deliver(PLAIN, &mut outgoing, origin, Story::Goes).await;
+        let carried = self.deliver(self.plain.of(origin), &mut outgoing, origin, Story::Goes).await;
         Ok(settle(&emit.event, outgoing.rooms, carried).await)
     }
 
@@ -63,15 +63,8 @@ impl Publisher {
         let mut seen = HashSet::new();
         let event = Event::encode(&emit.event, &emit.args)
             .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))?;
-        Ok(Outgoing {
-            namespace: namespace.clone(),
-            event,
-            rooms: rooms.chain(users).chain(sockets).filter(|room| seen.insert(room.clone())).collect(),
-            except: except.collect(),
-            volatile: emit.volatile,
-            stamps: Vec::new(),
-            order: None,
-        })
+        let rooms = rooms.chain(users).chain(sockets).filter(|room| seen.insert(room.clone())).collect();
+        Ok(Outgoing::new(namespace.clone(), event, rooms).except(except.collect()).volatile(emit.volatile))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The last step of every publish: records the event in the histories of its rooms, then sends it.
 
+use prometheus::IntCounter;
+
 use super::{Carried, NotCarried, Origin, Outgoing, Publisher, Remote};
 use crate::contract::model::RecoveryPolicy;
 use crate::event::Mark;
@@ -23,7 +25,7 @@ impl Publisher {
     /// without histories this completes at the first poll, unless very many clients get the event.
     pub(super) async fn deliver(
         &self,
-        contract: &str,
+        published: &IntCounter,
         outgoing: &mut Outgoing,
         origin: Origin,
         story: Story,
@@ -31,7 +33,7 @@ impl Publisher {
         let recovery = self.recovering.get(&outgoing.namespace).copied();
         let kept = self.kept(outgoing, story, recovery);
         if kept.is_empty() {
-            let (carried, _timer) = self.emit(outgoing, contract, origin);
+            let (carried, _timer) = self.emit(outgoing, published, origin);
             return carried.served().await;
         }
         if recovery.is_some() {
@@ -54,7 +56,7 @@ impl Publisher {
         {
             self.parts.history.note_unrecorded(&outgoing.namespace, policy.window);
         }
-        let (carried, _timer) = self.emit(outgoing, contract, origin);
+        let (carried, _timer) = self.emit(outgoing, published, origin);
         drop(recorded);
         // The publisher continues once all clients have the event queued. That bounds the number of waiting slices.
         carried.served().await

@@ -1,5 +1,7 @@
 //! Publishes the events that clients send on to others.
 
+use prometheus::IntCounter;
+
 use super::record::Story;
 use super::{Carried, Origin, Outgoing, Publisher};
 
@@ -8,13 +10,14 @@ impl Publisher {
     ///
     /// Completes at the first poll, unless a room keeps a history or very many clients get the event. So a client's
     /// relays are sent in the order of its events.
-    pub async fn relay(&self, contract: &str, outgoing: &mut Outgoing, origin: Origin) -> Carried {
-        self.deliver(contract, outgoing, origin, Story::Goes).await
+    pub async fn relay(&self, published: &IntCounter, outgoing: &mut Outgoing) -> Carried {
+        self.deliver(published, outgoing, Origin::Client, Story::Goes).await
     }
 
     /// Publishes an event on behalf of a client, such as an undo or presence event. These events are not kept in
     /// histories.
     pub fn notice(&self, contract: &str, outgoing: &Outgoing) -> Carried {
-        self.emit(outgoing, contract, Origin::Node).0
+        let published = self.counter(contract, outgoing.event.name(), Origin::Node);
+        self.emit(outgoing, &published, Origin::Node).0
     }
 }

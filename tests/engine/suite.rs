@@ -109,15 +109,7 @@ impl Gate for TestGate {
 }
 
 fn outgoing(namespace: &Arc<str>, event: Event, rooms: &[&str]) -> Outgoing {
-    Outgoing {
-        namespace: namespace.clone(),
-        event,
-        rooms: rooms.iter().map(|&room| room.into()).collect(),
-        except: Vec::new(),
-        volatile: false,
-        stamps: Vec::new(),
-        order: None,
-    }
+    Outgoing::new(namespace.clone(), event, rooms.iter().map(|&room| room.into()).collect())
 }
 
 pub struct Node {

@@ -200,7 +200,7 @@ impl Receiver<'_> {
 
 fn outgoing(namespace: &Arc<str>, broadcast: Broadcast, rooms: Vec<RoomName>, except: Vec<RoomName>) -> Outgoing {
     let Broadcast { event, volatile, .. } = broadcast;
-    Outgoing { namespace: namespace.clone(), event, rooms, except, volatile, stamps: Vec::new(), order: None }
+    Outgoing::new(namespace.clone(), event, rooms).except(except).volatile(volatile)
 }
 
 impl Wire {

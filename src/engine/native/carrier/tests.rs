@@ -8,14 +8,11 @@ use crate::session::trail::{Point, Position, Tail, Trail};
 const EPOCH: u64 = 7;
 
 fn progress(number: u64, offset: u64) -> Outgoing {
+    let event = Event::encode("progress", &[number]).unwrap();
     Outgoing {
-        namespace: "/".into(),
-        event: Event::encode("progress", &[number]).unwrap(),
-        rooms: vec!["r".into()],
-        except: Vec::new(),
-        volatile: false,
         stamps: vec![Stamp { room: "r".into(), epoch: EPOCH, offset }],
         order: Some(Order { scope: "/|r".into(), number, closes: false }),
+        ..Outgoing::new("/".into(), event, vec!["r".into()])
     }
 }
 

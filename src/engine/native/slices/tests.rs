@@ -36,8 +36,7 @@ impl Node {
     fn carry(&self, room: &str, number: usize) -> Carried {
         let rooms: Vec<RoomName> = vec![room.into()];
         let event = Event::encode("e", &[number]).unwrap();
-        let (namespace, except, stamps) = ("/".into(), Vec::new(), Vec::new());
-        self.carrier.carry(&Outgoing { namespace, event, rooms, except, volatile: false, stamps, order: None })
+        self.carrier.carry(&Outgoing::new("/".into(), event, rooms))
     }
 
     fn waiting(&self) -> i64 {
@@ -110,9 +109,7 @@ async fn the_line_is_bounded_in_events_and_bytes_and_what_is_refused_is_counted(
     let large = bytes::Bytes::from(vec![0; MAX_WAITING_BYTES / 2 + 1]);
     let publish = || {
         let event = Event::encode("e", &[0]).unwrap().with_attachments(vec![large.clone()]);
-        let (namespace, except, stamps) = ("/".into(), Vec::new(), Vec::new());
-        let rooms = vec!["crowd".into()];
-        node.carrier.carry(&Outgoing { namespace, event, rooms, except, volatile: false, stamps, order: None })
+        node.carrier.carry(&Outgoing::new("/".into(), event, vec!["crowd".into()]))
     };
     let first = publish();
     let second = publish();

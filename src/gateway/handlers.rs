@@ -1,0 +1,67 @@
+//! The events that clients of a namespace may send, each with the counters that it raises.
+//!
+//! The counters are looked up by their labels once, when the gateway is built, because an event raises several of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus::{Histogram, IntCounter};
+
+use crate::contract::model::{ClientEvent, Contract, Namespace};
+use crate::publish::{Origin, Publisher};
+use crate::telemetry::metrics::Metrics;
+
+/// An event that clients may send.
+pub(super) struct Handler {
+    pub(super) contract: Arc<Contract>,
+    pub(super) def: Arc<ClientEvent>,
+    pub(super) counters: Counters,
+}
+
+/// The counters of an event that succeeds.
+pub(super) struct Counters {
+    pub(super) received: IntCounter,
+    pub(super) acked: IntCounter,
+    pub(super) seconds: Histogram,
+    pub(super) ack_seconds: Histogram,
+    /// The publishes of the event's relays, in the contract's order.
+    pub(super) relayed: Vec<IntCounter>,
+}
+
+/// The handlers of a namespace.
+pub(super) struct Handlers {
+    by_name: HashMap<String, Handler>,
+    /// Events and acknowledgements that were queued for single clients.
+    pub(super) delivered: IntCounter,
+}
+
+impl Handlers {
+    pub(super) fn new(namespace: &Namespace, publisher: &Publisher, metrics: &Metrics) -> Self {
+        let handler = |(name, (contract, def)): (&String, &(Arc<Contract>, Arc<ClientEvent>))| {
+            let counters = Counters::new(contract, def, publisher, metrics);
+            (name.clone(), Handler { contract: contract.clone(), def: def.clone(), counters })
+        };
+        let by_name = namespace.client.iter().map(handler).collect();
+        Self { by_name, delivered: metrics.deliveries_total.with_label_values(&[&namespace.path]) }
+    }
+
+    /// The handler of an event, unless no contract knows the event.
+    pub(super) fn get(&self, event: &str) -> Option<&Handler> {
+        self.by_name.get(event)
+    }
+}
+
+impl Counters {
+    fn new(contract: &Contract, def: &ClientEvent, publisher: &Publisher, metrics: &Metrics) -> Self {
+        let labels = [&*contract.name, &*def.name];
+        let succeeded = [labels[0], labels[1], "ok"];
+        let relayed = def.relay.iter().map(|relay| publisher.counter(&contract.name, &relay.event, Origin::Client));
+        Self {
+            received: metrics.events_received_total.with_label_values(&succeeded),
+            acked: metrics.acks_total.with_label_values(&succeeded),
+            seconds: metrics.event_seconds.with_label_values(&labels),
+            ack_seconds: metrics.ack_seconds.with_label_values(&[labels[0]]),
+            relayed: relayed.collect(),
+        }
+    }
+}
