@@ -34,7 +34,6 @@ mod origin;
 pub mod reference;
 mod renamed;
 mod show;
-mod suggest;
 mod tree;
 
 use std::collections::BTreeMap;

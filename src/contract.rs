@@ -22,4 +22,3 @@ mod compile;
 mod document;
 mod reads;
 mod structure;
-mod suggest;

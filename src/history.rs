@@ -17,13 +17,14 @@ mod sequencer;
 mod unrecorded;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use crate::contract::model::RoomDef;
 use crate::event::Event;
 use crate::redis::{Budget, Redis};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
+use crate::time::unix_millis;
 
 pub use memory::{MAX_MEMORY_BYTES, MAX_MEMORY_ROOMS, Memory};
 pub use page::{Order, Page, Query, Since};
@@ -265,8 +266,7 @@ impl std::fmt::Debug for History {
 /// Creates an epoch: the time in ms and ten random bits, 51 bits in all. A later epoch is larger, unless clocks go
 /// back.
 fn new_epoch() -> u64 {
-    let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let ms = u64::try_from(ms).unwrap_or(0) & ((1 << 41) - 1);
+    let ms = unix_millis(SystemTime::now()) & ((1 << 41) - 1);
     let random = uuid::Uuid::new_v4().as_u128() as u64 & 0x3ff;
     (ms << 10 | random).max(1)
 }

@@ -3,7 +3,7 @@
 //! A module may use modules of earlier rows, never of its own row or of later ones (`tests/tidy.rs` enforces it):
 //!
 //! ```text
-//! json                        how JavaScript writes JSON
+//! json query suggest time     text and numbers
 //! event user error rate       values
 //! config contract telemetry directory   facts
 //! auth limits hooks redis drain forward   abilities
@@ -42,11 +42,14 @@ pub mod order;
 pub mod owners;
 pub mod presence;
 pub mod publish;
+pub mod query;
 pub mod rate;
 pub mod recovery;
 pub mod redis;
 pub mod room;
 pub mod session;
+pub mod suggest;
 pub mod telemetry;
 pub mod throttle;
+pub mod time;
 pub mod user;

@@ -17,12 +17,12 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::contract::model::{Contract, Mirror as Policy};
-use crate::contract::path::iso;
 use crate::contract::scope::{Scope, SocketScope};
 use crate::contract::template::Template;
 use crate::redis::Redis;
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
+use crate::time::iso8601;
 
 /// Maximum number of changes that wait to be written.
 pub const MAX_WAITING: usize = 16_384;
@@ -99,7 +99,7 @@ impl Mirror {
         let known = [
             ("socketId", Some(session.id().to_owned())),
             ("userId", Some(user.id.to_string()).filter(|_| !user.anonymous)),
-            ("connectedAt", Some(iso(session.connected_at()))),
+            ("connectedAt", Some(iso8601(session.connected_at()))),
             ("ip", Some(peer.ip.to_string())),
             ("userAgent", peer.user_agent.as_deref().map(str::to_owned)),
             ("transport", Some(peer.transport.to_owned())),

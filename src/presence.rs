@@ -84,19 +84,6 @@ pub struct SharedRooms {
     pub partial: bool,
 }
 
-/// Converts a time into milliseconds of Unix time.
-fn millis(at: std::time::SystemTime) -> u64 {
-    at.duration_since(std::time::SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// The reverse of [`millis`]. A time that the clock cannot represent becomes 1970.
-fn from_millis(ms: u64) -> std::time::SystemTime {
-    std::time::SystemTime::UNIX_EPOCH
-        .checked_add(std::time::Duration::from_millis(ms))
-        .unwrap_or(std::time::SystemTime::UNIX_EPOCH)
-}
-
 /// A status as lists show it: a string unchanged, any other value as JSON.
 fn shown(status: &Value) -> String {
     status.as_str().map_or_else(|| status.to_string(), str::to_owned)

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::AuthError;
 use crate::contract::model::TokenSource;
+use crate::query;
 
 /// The parts of a client's handshake that may hold a token.
 #[derive(Clone, Default)]
@@ -39,7 +40,7 @@ impl Handshake {
             let pairs = value.split(';').map(str::trim);
             cookies.extend(pairs.filter(|pair| is_cookie(name_of(pair))).map(str::to_owned));
         }
-        let params: Vec<_> = query.split('&').filter(|pair| is_param(&decode(name_of(pair)))).collect();
+        let params: Vec<_> = query.split('&').filter(|pair| is_param(&query::decode(name_of(pair)))).collect();
         Self {
             authorization: header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
             cookies: (!cookies.is_empty()).then(|| cookies.join("; ")),
@@ -79,9 +80,8 @@ impl Handshake {
     }
 
     fn of_query(&self, name: &str) -> Option<Cow<'_, str>> {
-        let pairs = self.query.as_deref()?.split('&').filter_map(|pair| pair.split_once('='));
-        let mut values = pairs.filter(|(key, _)| decode(key) == name).map(|(_, value)| decode(value));
-        values.next()
+        let mut pairs = query::pairs(self.query.as_deref()?);
+        pairs.find(|(key, _)| query::decode(key) == name).map(|(_, value)| query::decode(value))
     }
 
     fn of_cookies(&self, name: &str) -> Option<Cow<'_, str>> {
@@ -100,33 +100,6 @@ fn name_of(pair: &str) -> &str {
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Decodes percent-encoding. Invalid sequences stay as they are.
-fn decode(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match (first, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            (b'+', _) => {
-                bytes.push(b' ');
-                rest = tail;
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 // Shows no values, because every field may hold a token.

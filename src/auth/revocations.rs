@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use super::claims::issued_at;
 use crate::directory::{MAX_REVOCATIONS, Revocation, RevocationInfo, Subject};
 use crate::telemetry::metrics::Metrics;
+use crate::time::from_unix_millis;
 use crate::user::User;
 
 /// The set of revocations: at most [`MAX_REVOCATIONS`]. Expired ones are removed.
@@ -109,12 +110,11 @@ impl Revocations {
 
 impl From<(Subject, Revocation)> for RevocationInfo {
     fn from((subject, revocation): (Subject, Revocation)) -> Self {
-        let at = |ms| SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(ms));
         Self {
             kind: subject.kind(),
             id: subject.id().to_string(),
-            since: at(revocation.since).unwrap_or(SystemTime::UNIX_EPOCH),
-            until: at(revocation.until).unwrap_or(SystemTime::UNIX_EPOCH),
+            since: from_unix_millis(revocation.since),
+            until: from_unix_millis(revocation.until),
             spares_newer: revocation.spares_newer,
         }
     }

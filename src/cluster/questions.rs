@@ -162,7 +162,7 @@ impl Cluster {
             namespace: namespace.clone(),
             rooms: rooms.clone(),
             event: event.text().to_string(),
-            patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+            patience_ms: crate::time::millis(patience),
         };
         let elsewhere = async {
             let (remote, hearers) = self.tell_counted(ASK, &ask).await;

@@ -133,7 +133,7 @@ impl Check<'_> {
             url.expose().split_once("://").is_some_and(|(_, rest)| !rest.is_empty() && !rest.starts_with('/'));
         if !has_host || !scheme.is_some_and(|scheme| schemes.contains(&scheme.as_str())) {
             let schemes: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://HOST")).collect();
-            let schemes = super::suggest::one_of(schemes.iter().map(String::as_str));
+            let schemes = crate::suggest::one_of(schemes.iter().map(String::as_str));
             self.refuse(key, &format!("must start with {schemes}"), "write the whole URL");
         }
     }

@@ -8,7 +8,8 @@ use figment::error::{Actual, Kind as Fault};
 use super::keys::{self, Kind};
 use super::layer::{environment, file, merged, original};
 use super::mistake::{ConfigError, Mistake};
-use super::{Config, Origins, check, files, renamed, suggest, tree};
+use super::{Config, Origins, check, files, renamed, tree};
+use crate::suggest;
 
 /// The file that is read when no other is named and it exists.
 pub const DEFAULT_FILE: &str = "roomcast.toml";
@@ -190,7 +191,8 @@ fn expected(kind: Option<Kind>, fault: &Fault) -> String {
 }
 
 fn unknown(path: &[String], name: &str, known: &[&str]) -> (String, String) {
-    let remedy = match suggest::nearest(name, known.iter().copied()) {
+    let similar = suggest::nearest(name, known.iter().copied());
+    let remedy = match similar.or_else(|| suggest::longer_or_shorter(name, known.iter().copied())) {
         Some(near) => format!("did you mean `{near}`?"),
         None if path.len() <= 1 => format!("the sections are {}", suggest::list(known.iter().copied())),
         None => format!("`{}` has {}", dotted(&path[..path.len() - 1]), suggest::list(known.iter().copied())),

@@ -3,7 +3,7 @@
 //! `redis[s][-cluster|-sentinel]://[[user]:password@]host[:port][/database][?node=host:port&…]`
 
 use super::secret::Url;
-use super::suggest;
+use crate::suggest;
 
 /// What `redis.url` may start with.
 pub(super) const SCHEMES: [&str; 6] =
@@ -114,10 +114,12 @@ impl RedisAddress {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let known = parameters(self.kind);
         if !known.contains(&name) {
-            let remedy = match (suggest::nearest(name, known.iter().copied()), known) {
+            let words = || known.iter().copied();
+            let similar = suggest::nearest(name, words()).or_else(|| suggest::longer_or_shorter(name, words()));
+            let remedy = match (similar, known) {
                 (Some(near), _) => format!("did you mean {near}?"),
                 (None, []) => "remove it: such a URL has none".to_owned(),
-                (None, known) => format!("there are {}", suggest::list(known.iter().copied())),
+                (None, known) => format!("there are {}", suggest::list(words())),
             };
             return Err((format!("has the unknown parameter {name:?}"), remedy));
         }
@@ -171,24 +173,10 @@ fn some(bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 
-/// The bytes that a text stands for; a percent sign without two hexadecimal digits stands for itself.
+/// The bytes that a text stands for. A percent sign without two hexadecimal digits stands for itself. Unlike in a form,
+/// a plus sign stands for itself too.
 fn decode(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, behind)) = rest.split_first() {
-        let digit = |at: usize| behind.get(at).and_then(|digit| (*digit as char).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high * 16 + low) as u8);
-                rest = &behind[2..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = behind;
-            }
-        }
-    }
-    bytes
+    percent_encoding::percent_decode_str(text).collect()
 }
 
 #[cfg(test)]

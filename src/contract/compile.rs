@@ -25,9 +25,9 @@ use super::model::{
     TokenSource, UnknownEvent,
 };
 use super::report::Report;
-use super::suggest::one_of;
 use super::template::Template;
 use crate::error::Code;
+use crate::suggest::one_of_quoted;
 
 /// How long mirrored keys live, unless the contract says.
 const DEFAULT_MIRROR_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -246,7 +246,7 @@ impl Compiler<'_> {
                     codes.insert(code, alias);
                 }
                 None => {
-                    let known = one_of(Code::ALL.iter().map(|code| code.as_str()));
+                    let known = one_of_quoted(Code::ALL.iter().map(|code| code.as_str()));
                     self.blame(
                         &place.key("codes").key(&name),
                         format!("there is no code {name}"),

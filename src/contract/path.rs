@@ -1,11 +1,11 @@
 //! A dotted path to a value of a [`Scope`].
 
 use std::borrow::Cow;
-use std::time::SystemTime;
 
 use serde_json::Value;
 
 use super::scope::Scope;
+use crate::time::{iso8601, unix_millis};
 
 /// A dotted path, such as `payload.job.id`. The roots are `payload`, `params`, `user.id`, `user.roles`, `user.claims`,
 /// `user.authenticated`, `user.anonymous`, `socket.id`, `vars`, `room`, `rooms`, `now`, `now_ms`, `event.id`,
@@ -148,8 +148,8 @@ impl Path {
             Root::Vars => text(&scope.vars.iter().find(|(name, _)| self.variable() == Some(name))?.1),
             Root::Room => text(scope.room?),
             Root::Rooms => self.select(strings(scope.rooms)),
-            Root::Now => text(&iso(scope.now)),
-            Root::NowMs => Some(Cow::Owned(Value::from(millis(scope.now)))),
+            Root::Now => text(&iso8601(scope.now)),
+            Root::NowMs => Some(Cow::Owned(Value::from(unix_millis(scope.now)))),
             Root::EventId => text(scope.event_id()),
             Root::ErrorCode => text(scope.error?.0),
             Root::ErrorMessage => text(&scope.error?.1.message),
@@ -198,26 +198,16 @@ fn strings(list: &[String]) -> Value {
 
 fn unknown_root(text: &str) -> String {
     let names: Vec<&str> = ROOTS.iter().map(|(name, ..)| *name).collect();
-    match super::suggest::nearest(text, names.iter().copied()) {
+    match crate::suggest::nearest(text, names.iter().copied()) {
         Some(near) => format!("`{text}` leads nowhere: did you mean `{near}`?"),
         None => format!("`{text}` leads nowhere: a path starts with one of {}", names.join(", ")),
     }
 }
 
-/// ISO 8601 in UTC with milliseconds.
-pub fn iso(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
-}
-
-fn millis(time: SystemTime) -> u64 {
-    let elapsed = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use serde_json::json;
 

@@ -5,7 +5,7 @@ use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
-use super::suggest::nearest;
+use crate::suggest::nearest;
 
 /// A compiled JSON Schema (2020-12).
 ///

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::document::{Document, Place};
 use super::report::Report;
-use super::suggest::{nearest, one_of};
+use crate::suggest::{nearest, one_of_quoted};
 
 /// Keys that the schema knows but the node does not implement yet, such as `client.*.call`. Using one is a mistake.
 pub const UNSUPPORTED: &[&str] = &[];
@@ -180,7 +180,9 @@ impl<'w> Walk<'w> {
         let (problem, remedy) = match (renamed, nearest(name, known.iter().copied())) {
             (Some((_, _, new)), _) => (format!("`{name}` is called `{new}`"), format!("write `{new}`")),
             (None, Some(near)) => ("unknown key".to_owned(), format!("did you mean `{near}`?")),
-            (None, None) => ("unknown key".to_owned(), format!("known here are {}", one_of(known.iter().copied()))),
+            (None, None) => {
+                ("unknown key".to_owned(), format!("known here are {}", one_of_quoted(known.iter().copied())))
+            }
         };
         self.report.push(self.document.mistake(&here, problem, remedy));
     }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Page, PageRequest, Told, iso};
+use crate::time::{millis, unix_millis};
 
 /// Maximum number of revocations at a time, over the whole cluster.
 pub const MAX_REVOCATIONS: usize = 100_000;
@@ -131,14 +132,14 @@ impl Subject {
 impl Revocation {
     /// A revocation from now on, for `ttl`.
     pub fn lasting(ttl: Duration) -> Self {
-        let since = unix_ms(SystemTime::now());
+        let since = unix_millis(SystemTime::now());
         let ttl = ttl.clamp(Duration::from_secs(1), MAX_REVOCATION);
-        Self { since, until: since + ttl.as_millis() as u64, spares_newer: false }
+        Self { since, until: since + millis(ttl), spares_newer: false }
     }
 
     /// Whether the revocation has ended.
     pub fn has_ended(&self, now: SystemTime) -> bool {
-        self.until <= unix_ms(now)
+        self.until <= unix_millis(now)
     }
 
     /// Whether a token issued at this time (Unix time in s) stays valid. A token without `iat`, or issued in the same
@@ -146,11 +147,6 @@ impl Revocation {
     pub fn spares(&self, issued_at: Option<u64>) -> bool {
         self.spares_newer && issued_at.is_some_and(|at| at > self.since / 1000)
     }
-}
-
-/// Unix time in ms. Times before 1970 become 0.
-pub fn unix_ms(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

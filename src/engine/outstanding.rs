@@ -1,6 +1,7 @@
 //! Estimates how many bytes wait for a client of socketioxide. The library's own queue counts packets, not bytes, and
 //! does not say how many packets wait.
 
+use crate::time::unix_millis;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
@@ -113,20 +114,14 @@ impl Outstanding {
     /// Counts bytes that the node has written.
     pub fn left(&self, bytes: u64) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
-        self.left_at_ms.store(unix_millis(), Ordering::Relaxed);
+        self.left_at_ms.store(unix_millis(SystemTime::now()), Ordering::Relaxed);
     }
 
     /// Notes that everything has been written, as far as the node can know.
     pub fn drained(&self) {
         self.left.fetch_max(self.queued.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.left_at_ms.store(unix_millis(), Ordering::Relaxed);
+        self.left_at_ms.store(unix_millis(SystemTime::now()), Ordering::Relaxed);
     }
-}
-
-/// The current Unix time in ms.
-pub fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

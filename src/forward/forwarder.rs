@@ -19,12 +19,13 @@ use super::bodies::Bodies;
 use super::connect::NodeConnector;
 use super::counters::{Counters, Kind};
 use super::peers::{Peer, Peers};
-use super::stamp::{ANSWERED, CARRIED, STAMP, Signature, Stamp, digest, milliseconds};
+use super::stamp::{ANSWERED, CARRIED, STAMP, Signature, Stamp, digest};
 use super::tls::NodeTls;
 use super::tunnel::{Tunnel, Tunnels};
 use super::{ClusterKeys, NodeKey, SidMint};
 use crate::config;
 use crate::telemetry::metrics::{Metrics, count};
+use crate::time::unix_millis;
 
 /// How long a connection to another node may be idle. It must be shorter than the time for which that node keeps it
 /// open.
@@ -208,7 +209,7 @@ impl Forwarder {
             from: self.own,
             to: peer.key,
             number: self.number.fetch_add(1, Ordering::Relaxed),
-            at_ms: milliseconds(SystemTime::now()),
+            at_ms: unix_millis(SystemTime::now()),
             client,
             digest: digest(&body.bytes),
         };

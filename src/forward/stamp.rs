@@ -12,7 +12,7 @@
 //! fields, the method, the path with its query, and every forwarded header. DIGEST and SIGNATURE are base64.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::keys::{ClusterKeys, Keyed};
 use super::sid::NodeKey;
+use crate::time::{millis, unix_millis};
 
 /// The header of a forwarded request.
 pub const STAMP: HeaderName = HeaderName::from_static("roomcast-forwarded");
@@ -127,7 +128,7 @@ impl Stamp {
         if !keys.all().iter().any(holds) {
             return Err(Unproven::Signature);
         }
-        if milliseconds(now).abs_diff(stamp.at_ms) > u64::try_from(TOLERANCE.as_millis()).unwrap_or(u64::MAX) {
+        if unix_millis(now).abs_diff(stamp.at_ms) > millis(TOLERANCE) {
             return Err(Unproven::Stale);
         }
         Ok((stamp, Signature(signature)))
@@ -188,11 +189,6 @@ pub fn digest(body: &[u8]) -> [u8; 32] {
 }
 
 /// Milliseconds since 1970.
-pub fn milliseconds(at: SystemTime) -> u64 {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Everything that is signed. Each part is preceded by its length, so that two different requests are never signed
 /// alike.
 fn signed(key: &Keyed, said: &str, parts: &Parts) -> Keyed {
@@ -249,7 +245,7 @@ mod tests {
     }
 
     fn at(ms: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(ms)
+        SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
     }
 
     #[test]

@@ -11,12 +11,12 @@ use super::membership::Place;
 use super::{Asked, Client, Gateway, spokesman};
 use crate::auth::AuthError;
 use crate::contract::model::AtExpiry;
-use crate::directory::{iso8601, unix_ms};
 use crate::error::{Code, Refusal};
 use crate::event::{Args, Event};
 use crate::room::RESERVED_PREFIX;
 use crate::session::{AckId, Close, RoomName, Session};
 use crate::telemetry::audit::{self, Kind, Record};
+use crate::time::{iso8601, unix_millis};
 use crate::user::User;
 
 /// How often the node looks for tokens that have ended.
@@ -43,7 +43,7 @@ impl Gateway {
 
     /// Handles what is due at `now`. Returns true when more is due.
     pub(super) fn tick(&self, now: SystemTime) -> bool {
-        let due = self.clock.take(unix_ms(now), SLICE);
+        let due = self.clock.take(unix_millis(now), SLICE);
         for (client, what) in &due {
             match what {
                 Due::Warning => self.warn(client, now),
@@ -84,9 +84,9 @@ impl Gateway {
 
     /// When the client is warned (if the contract asks for a warning), and when its token ends. Unix time in ms.
     fn times(&self, client: &Client, user: &User) -> Option<(Option<u64>, u64)> {
-        let end = unix_ms(self.parts.auth.ends_at(user)?);
+        let end = unix_millis(self.parts.auth.ends_at(user)?);
         let warning = client.namespace.auth().expiry.warn.as_ref().map(|(before, _)| {
-            let at = user.expires_at.and_then(|at| at.checked_sub(*before)).map_or(0, unix_ms);
+            let at = user.expires_at.and_then(|at| at.checked_sub(*before)).map_or(0, unix_millis);
             // The warning is at least 1 ms before the end: a client can have only one entry for each ms.
             at.min(end.saturating_sub(1))
         });

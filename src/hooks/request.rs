@@ -14,6 +14,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::telemetry::trace;
+use crate::time::iso8601;
 use crate::user::{Claims, User};
 
 /// The media type of a request.
@@ -218,7 +219,7 @@ impl Envelope {
             source: &source(node),
             kind: request.kind.as_str(),
             subject: request.subject(),
-            time: iso(now),
+            time: iso8601(now),
             datacontenttype: "application/json",
             traceparent: &traceparent,
             data: Data::of(request),
@@ -318,7 +319,7 @@ impl<'a> Data<'a> {
             socket: SocketData {
                 id: &caller.socket_id,
                 ip: caller.ip,
-                connected_at: iso(caller.connected_at),
+                connected_at: iso8601(caller.connected_at),
                 rooms: &caller.rooms,
                 metadata: &caller.metadata,
             },
@@ -337,10 +338,6 @@ fn source(node: &str) -> String {
         }
     }
     source
-}
-
-fn iso(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::answer::{ApiError, Detail};
 use super::text;
 use crate::directory::{DEFAULT_PAGE, MAX_PAGE, PageRequest};
 use crate::error::Code;
+use crate::query;
 
 /// A parameter.
 #[derive(Debug, Clone, Copy)]
@@ -117,9 +118,8 @@ impl Params {
         for (name, value) in path {
             params.add(declared, &name, value, true, &mut mistakes);
         }
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(name), Some(value)) = (text::percent_decode(name), text::percent_decode(value)) else {
+        for (name, value) in query::pairs(query) {
+            let (Some(name), Some(value)) = (query::decode_strictly(name), query::decode_strictly(value)) else {
                 return Err(ApiError::new(Code::InvalidPayload, "the query is not percent-encoded UTF-8")
                     .with_status(http::StatusCode::BAD_REQUEST));
             };

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::answer::Answer;
-use crate::directory::iso8601;
 use crate::redis::Cause;
+use crate::time::{iso8601, millis};
 
 /// A runtime that has not turned for so long is stuck; a restart is the remedy. A starved machine stays far below.
 pub const STUCK: Duration = Duration::from_secs(15);
@@ -220,7 +220,7 @@ pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
         status: word,
         connections: status.connections,
         rooms: status.rooms,
-        uptime: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
+        uptime: millis(status.uptime),
         redis,
         timestamp: iso8601(now),
     };

@@ -100,29 +100,6 @@ fn parse_period(text: &str) -> Option<Duration> {
     count.checked_mul(unit).map(Duration::from_secs)
 }
 
-/// Decodes `%41`. `None`: what it encodes is not UTF-8, or a percent sign stands alone.
-pub fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        match first {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-                // `from_str_radix` takes a sign.
-                if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                    return None;
-                }
-                bytes.push(u8::from_str_radix(digits, 16).ok()?);
-                rest = &rest[2..];
-            }
-            other => bytes.push(*other),
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,14 +128,6 @@ mod tests {
             [0, 1, 9, 10, 29, 30, 31, 719, 720, 721, 9999, 43199, 43200, 43201, 99999, 2591999, 2592000, 2592001];
         for text in counts.iter().flat_map(|count| ["s", "m", "h", "d", "x", ""].map(|unit| format!("{count}{unit}"))) {
             assert_eq!(validator.is_valid(&serde_json::Value::from(text.as_str())), period(&text).is_ok(), "{text}");
-        }
-    }
-
-    #[test]
-    fn percent_signs_are_decoded_strictly() {
-        assert_eq!(percent_decode("a%20b+c%C3%A9"), Some("a b cé".into()));
-        for text in ["%", "%4", "%zz", "%+1", "%ff", "%c3"] {
-            assert_eq!(percent_decode(text), None, "{text}");
         }
     }
 

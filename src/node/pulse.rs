@@ -1,5 +1,6 @@
 //! Checks whether the runtime still runs tasks, for `/live`.
 
+use crate::time::millis;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -46,10 +47,6 @@ impl Drop for Pulse {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

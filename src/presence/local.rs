@@ -10,13 +10,14 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::page::{self, Cursor, Missing};
-use super::{MAX_SHARED_ROOMS, SharedRooms, UserStatus, from_millis, millis, shown};
+use super::{MAX_SHARED_ROOMS, SharedRooms, UserStatus, shown};
 use crate::directory::{
     ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Pace, Page, PageRequest, RoomInfo,
     Slowness, UserInfo,
 };
 use crate::room::{RESERVED_PREFIX, Rooms, user_of, user_room};
 use crate::session::{Backlog, RoomName, Session};
+use crate::time::{from_unix_millis, unix_millis};
 
 /// Maximum number of statuses of users without a socket that a node alone keeps in a namespace. The oldest are dropped
 /// first.
@@ -335,7 +336,7 @@ fn pace(session: &Session) -> Pace {
         queued_bytes: bytes as u64,
         queued_packets: packets.map(|packets| packets as u64),
         dropped: session.dropped().into(),
-        last_write_at: (written_at_ms > 0).then(|| from_millis(written_at_ms)),
+        last_write_at: (written_at_ms > 0).then(|| from_unix_millis(written_at_ms)),
     }
 }
 
@@ -387,7 +388,7 @@ fn user_info(namespace: &str, id: &str, user: &User) -> UserInfo {
 impl Status {
     /// A status that is set now.
     pub(super) fn now(value: &Value) -> Self {
-        Self { at_ms: millis(SystemTime::now()), value: value.clone() }
+        Self { at_ms: unix_millis(SystemTime::now()), value: value.clone() }
     }
 }
 

@@ -8,9 +8,10 @@ use fred::error::Error;
 use fred::interfaces::HashesInterface;
 use fred::types::{FromValue, Value};
 
-use crate::directory::{MAX_REVOCATIONS, Revocation, Subject, unix_ms};
+use crate::directory::{MAX_REVOCATIONS, Revocation, Subject};
 use crate::redis::Redis;
 use crate::redis::script::Script;
+use crate::time::unix_millis;
 
 /// A subject with its revocation, or with `None` if it is no longer revoked.
 pub(super) type Change = (Subject, Option<Revocation>);
@@ -51,7 +52,7 @@ impl Store {
     /// Stores changes, all or none.
     pub(super) async fn write(&self, changes: &[Change]) -> Result<Version, StoreError> {
         let mut args: Vec<Value> =
-            vec![unix_ms(SystemTime::now()).to_string().into(), MAX_REVOCATIONS.to_string().into()];
+            vec![unix_millis(SystemTime::now()).to_string().into(), MAX_REVOCATIONS.to_string().into()];
         for (subject, revocation) in changes {
             // A revocation holds only numbers and a flag, so this cannot fail.
             let json = revocation.and_then(|it| serde_json::to_string(&it).ok()).unwrap_or_default();

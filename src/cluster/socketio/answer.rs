@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::write::{put_json, put_text};
-use crate::directory::iso8601;
 use crate::event::Args;
 use crate::room::{RESERVED_PREFIX, is_socket_room};
 use crate::session::Session;
+use crate::time::{iso8601, unix_millis};
 
 /// An answer to a request. It carries the id of the request.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub fn outside(room: &str) -> &str {
 fn socket(session: &Session) -> Value {
     let peer = session.peer();
     let at = session.connected_at();
-    let issued = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let issued = unix_millis(at);
     let user = session.user();
     let rooms: Vec<_> = std::iter::once(session.id().to_owned())
         .chain(session.rooms().iter().filter(|room| !room.starts_with(RESERVED_PREFIX)).map(|room| room.to_string()))

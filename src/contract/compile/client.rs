@@ -11,7 +11,7 @@ use super::{Compiler, empty};
 use crate::contract::document::Place;
 use crate::contract::file;
 use crate::contract::model::{Ack, ClientEvent, ErrorShape, Outcome, PayloadShape, Relay, RelayData, Reply, Target};
-use crate::contract::suggest::{nearest, one_of};
+use crate::suggest::{nearest, one_of_quoted};
 
 impl Compiler<'_> {
     pub(super) fn compile_client(&mut self, errors: &ErrorShape) -> IndexMap<String, Arc<ClientEvent>> {
@@ -179,7 +179,7 @@ impl Compiler<'_> {
         let count = [room.is_some(), to.is_some(), shared, everyone].into_iter().filter(|given| *given).count();
         if count != 1 {
             let problem = if count == 0 { "it does not say whom it goes to" } else { "it goes to several at once" };
-            self.blame(place, problem, format!("write one of {}", one_of(["room", "to", "shared", "everyone"])));
+            self.blame(place, problem, format!("write one of {}", one_of_quoted(["room", "to", "shared", "everyone"])));
             return None;
         }
         if let Some(room) = room {
@@ -208,7 +208,7 @@ impl Compiler<'_> {
 
     fn outcome(&mut self, place: &Place, raw: file::Outcome, sees: Sees) -> Outcome {
         if raw.publish.is_none() && raw.reply.is_none() {
-            self.blame(place, "nothing follows", format!("write {}", one_of(["publish", "reply"])));
+            self.blame(place, "nothing follows", format!("write {}", one_of_quoted(["publish", "reply"])));
         }
         if raw.always.is_some() && sees != Sees::Failure {
             self.blame(&place.key("always"), "it belongs to `on_error`", "take it out");

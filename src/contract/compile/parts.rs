@@ -13,9 +13,9 @@ use crate::contract::model::{Call, RelayData, Reply, RoomRef};
 use crate::contract::path::Path;
 use crate::contract::rule::Rule;
 use crate::contract::schema::Schema;
-use crate::contract::suggest::{nearest, one_of};
 use crate::contract::template::Template;
 use crate::rate::Rate;
+use crate::suggest::{nearest, one_of_quoted};
 
 /// Event names that Socket.IO reserves.
 const RESERVED_EVENTS: &[&str] =
@@ -250,7 +250,7 @@ impl Compiler<'_> {
         if !self.keys.rooms.contains(&raw.room) {
             let remedy = match nearest(&raw.room, known.clone()) {
                 Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("write {}, or add [rooms.{}]", one_of(known), raw.room),
+                None => format!("write {}, or add [rooms.{}]", one_of_quoted(known), raw.room),
             };
             self.blame(&named_at, format!("there is no room \"{}\"", raw.room), remedy);
         }
@@ -279,7 +279,7 @@ impl Compiler<'_> {
             if !name.variables().any(|known| known == variable) {
                 let problem = format!("`{}` has no variable `{variable}`", name.text());
                 let known: Vec<&str> = name.variables().collect();
-                self.blame(&place.key("with").key(variable), problem, format!("write {}", one_of(known)));
+                self.blame(&place.key("with").key(variable), problem, format!("write {}", one_of_quoted(known)));
             } else if paths.is_empty() {
                 self.blame(&place.key("with").key(variable), "no path is given", "write for example \"payload.id\"");
             }

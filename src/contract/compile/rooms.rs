@@ -11,7 +11,7 @@ use crate::contract::document::Place;
 use crate::contract::file;
 use crate::contract::model::{HistoryPolicy, PresencePolicy, Replay, RoomDef};
 use crate::contract::room_name::RoomTemplate;
-use crate::contract::suggest::one_of;
+use crate::suggest::one_of_quoted;
 
 /// Number of events that a history keeps, unless the contract says.
 const DEFAULT_EVENTS: u32 = 100;
@@ -60,7 +60,7 @@ impl Compiler<'_> {
             if !name.variables().any(|known| known == variable) {
                 let known: Vec<&str> = name.variables().collect();
                 let problem = format!("`{}` has no variable `{variable}`", name.text());
-                self.blame(&place.key("join"), problem, format!("`vars` holds {}", one_of(known)));
+                self.blame(&place.key("join"), problem, format!("`vars` holds {}", one_of_quoted(known)));
             }
         }
         for (key, given) in [("idle", raw.idle.is_some()), ("linger", raw.linger.is_some())] {
@@ -117,7 +117,7 @@ impl Compiler<'_> {
         let known: Vec<&str> = name.variables().collect();
         for variable in template.variables().filter(|variable| !known.contains(variable)) {
             let problem = format!("`{}` has no variable `{variable}`", name.text());
-            self.blame(place, problem, format!("write {}", one_of(known.iter().copied())));
+            self.blame(place, problem, format!("write {}", one_of_quoted(known.iter().copied())));
         }
         for variable in known.iter().filter(|variable| !template.variables().any(|used| used == **variable)) {
             let problem = format!("without `{{{variable}}}` several rooms share one key");

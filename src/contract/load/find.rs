@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Found, Source};
 use crate::contract::embedded;
 use crate::contract::report::Report;
-use crate::contract::suggest::{nearest, one_of};
+use crate::suggest::{nearest, one_of_quoted};
 
 /// Maximum size of a contract file, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -36,7 +36,7 @@ fn find_embedded(entry: &str, name: &str, seen: &mut BTreeSet<PathBuf>, found: &
     if name != "*" && embedded::text(name).is_none() {
         let remedy = match nearest(name, known()) {
             Some(near) => format!("did you mean `embedded:{near}`?"),
-            None => format!("after `embedded:` write {} or `*`", one_of(known())),
+            None => format!("after `embedded:` write {} or `*`", one_of_quoted(known())),
         };
         return report.push_file(entry, "there is no such contract in the binary", remedy);
     }

@@ -8,7 +8,7 @@ use cel::common::ast::operators::{INDEX, OPT_INDEX, OPT_SELECT};
 use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 
 use super::facts;
-use crate::contract::suggest::{nearest, one_of};
+use crate::suggest::{nearest, one_of_quoted};
 
 /// The data that a rule uses.
 #[derive(Debug, Default)]
@@ -190,7 +190,7 @@ impl Checker {
         }
         Err(match nearest(name, known()) {
             Some(near) => format!("there is no variable `{name}`: did you mean `{near}`?"),
-            None => format!("there is no variable `{name}`: use {}", one_of(known())),
+            None => format!("there is no variable `{name}`: use {}", one_of_quoted(known())),
         })
     }
 
@@ -205,7 +205,7 @@ impl Checker {
         if members.is_empty() || members.contains(&member) {
             return Ok(());
         }
-        Err(format!("`{variable}` has no member `{member}`: use {}", one_of(members.iter().copied())))
+        Err(format!("`{variable}` has no member `{member}`: use {}", one_of_quoted(members.iter().copied())))
     }
 
     fn is_bound(&self, name: &str) -> bool {
@@ -257,7 +257,7 @@ fn unknown_function(name: &str) -> String {
         Some(near) => format!("there is no function `{name}`: did you mean `{near}`?"),
         None => format!(
             "there is no function `{name}`: use those of CEL, or {}",
-            one_of(OWN_FUNCTIONS.iter().map(|(_, usage)| *usage))
+            one_of_quoted(OWN_FUNCTIONS.iter().map(|(_, usage)| *usage))
         ),
     }
 }

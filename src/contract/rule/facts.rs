@@ -13,6 +13,7 @@ use cel::context::VariableResolver;
 use serde_json::{Map, Value};
 
 use crate::contract::scope::{Capabilities, Scope, SocketScope};
+use crate::time::unix_millis;
 use crate::user::User;
 
 /// The variable with the room's owner.
@@ -103,8 +104,7 @@ fn convert<'a>(value: &'a Value) -> Box<dyn Val + 'a> {
 }
 
 fn timestamp(time: SystemTime) -> CelTimestamp {
-    let elapsed = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let millis = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+    let millis = i64::try_from(unix_millis(time)).unwrap_or(i64::MAX);
     CelTimestamp::from(chrono::DateTime::from_timestamp_millis(millis).unwrap_or_default().fixed_offset())
 }
 

@@ -71,8 +71,7 @@ impl Mark {
 }
 
 fn param<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
-    let pairs = uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    crate::query::pairs(uri.query()?).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 /// The value of a cookie in bytes, because other cookies in the same header need not be text.

@@ -21,7 +21,7 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// Reads the parameters of a request's address.
     pub fn read(uri: &'a Uri) -> Self {
-        let pairs = || uri.query().unwrap_or("").split('&').filter_map(|pair| pair.split_once('='));
+        let pairs = || crate::query::pairs(uri.query().unwrap_or(""));
         let find = |name: &str| pairs().find(|(key, _)| *key == name).map(|(_, value)| value);
         let twice = |name: &str| pairs().filter(|(key, _)| *key == name).count() > 1;
         Self {

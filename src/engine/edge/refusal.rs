@@ -109,7 +109,7 @@ fn unavailable(code: Code, text: &str) -> Response<Body> {
 
 fn refuse(status: StatusCode, refusal: &Refusal) -> Response<Body> {
     let mut error = serde_json::json!({ "code": refusal.code, "message": refusal.message });
-    let wait = refusal.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    let wait = refusal.retry_after.map(|wait| crate::time::millis(wait));
     if let Some(wait) = wait {
         error["retryAfterMs"] = wait.into();
     }

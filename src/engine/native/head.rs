@@ -167,9 +167,8 @@ pub fn first_subprotocol(offered: &[u8]) -> Option<HeaderValue> {
 
 /// Whether the query opens a session: Engine.IO 4, a WebSocket, and no session id.
 fn is_handshake(query: &str) -> bool {
-    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let (mut version, mut transport) = (None, None);
-    let opens = pairs.all(|(key, value)| {
+    let opens = crate::query::pairs(query).all(|(key, value)| {
         match key {
             "EIO" => version = Some(value),
             "transport" => transport = Some(value),

@@ -1,7 +1,7 @@
 //! The outgoing queue of a client. A WebSocket writes it, or a poll fetches it.
 
 use std::io::{self, IoSlice};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::{Buf, Bytes};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -10,7 +10,7 @@ use super::frame;
 use super::packets::Packets;
 use super::payload;
 use super::polling::Polling;
-use crate::engine::outstanding::unix_millis;
+use crate::time::unix_millis;
 
 /// The maximum number of packets in one write.
 const MAX_SLICES: usize = 64;
@@ -144,7 +144,7 @@ impl Out {
 
     /// Removes and returns packets of at most `most` bytes together, but always one if there is one.
     pub(super) fn fetch(&mut self, most: usize) -> Vec<Bytes> {
-        self.written_at_ms = unix_millis();
+        self.written_at_ms = unix_millis(SystemTime::now());
         let mut taken = Vec::new();
         let mut bytes = 0;
         while let Some(front) = self.queue.first() {

@@ -272,7 +272,7 @@ pub fn disconnected(namespace: &str) -> Bytes {
 pub fn refused(namespace: &str, refusal: &Refusal) -> Bytes {
     let mut data = serde_json::json!({ "code": refusal.shown_code(), "message": refusal.message });
     if let Some(wait) = refusal.retry_after {
-        data["retryAfterMs"] = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).into();
+        data["retryAfterMs"] = crate::time::millis(wait).into();
     }
     let error = serde_json::json!({ "message": refusal.to_string(), "data": data });
     frames(('4', '4'), namespace, None, &error.to_string(), &[], None)

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -21,8 +21,9 @@ use super::out::Out;
 use super::turn::{Own, Turns};
 use crate::engine::conn::KillSwitch;
 use crate::engine::edge::{Connection, EngineSession};
-use crate::engine::outstanding::{Bounds, unix_millis};
+use crate::engine::outstanding::Bounds;
 use crate::session::{self, SendError};
+use crate::time::unix_millis;
 
 /// The maximum number of bytes that are written for one connection before other connections have their turn. That
 /// takes about 0.1 ms.
@@ -210,7 +211,7 @@ impl Wire {
                     out.advance(written);
                     out.blocked = None;
                     if total == 0 {
-                        out.written_at_ms = unix_millis();
+                        out.written_at_ms = unix_millis(SystemTime::now());
                     }
                     total += written;
                     if total >= MAX_TURN_BYTES && !out.queue.is_empty() {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use fred::types::Value;
 use tokio::sync::oneshot;
 
+use crate::presence::Policies;
 use crate::presence::local::{Status, is_kept, user_id};
 use crate::presence::policy::script_user;
-use crate::presence::{Policies, millis};
 use crate::room::RESERVED_PREFIX;
 use crate::session::{RoomName, Session};
+use crate::time::unix_millis;
 
 /// An entry in the queue of the writer.
 pub(super) enum Item {
@@ -43,7 +44,7 @@ impl Change {
             id: session.id().into(),
             user: user_text(session),
             transport: session.peer().transport,
-            at_ms: millis(session.connected_at()),
+            at_ms: unix_millis(session.connected_at()),
             metadata: metadata_text(session),
         }
     }
@@ -54,7 +55,7 @@ impl Change {
 
     /// `None` if presence does not record the room, or the session has left it again.
     pub(super) fn joined(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
-        let at_ms = millis(session.joined_at(room).filter(|_| is_kept(room))?);
+        let at_ms = unix_millis(session.joined_at(room).filter(|_| is_kept(room))?);
         let user = user_text(session);
         let told = is_told(session, room, policies);
         Some(Self::Joined { id: session.id().into(), user, room: room.clone(), at_ms, told })

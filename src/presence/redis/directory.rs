@@ -12,8 +12,9 @@ use crate::directory::{
 };
 use crate::presence::local::{count, room_info};
 use crate::presence::page::{Cursor, MAX_CONNECTIONS_BYTES, Missing, limit, mark};
-use crate::presence::{from_millis, shown};
+use crate::presence::shown;
 use crate::room::user_room;
+use crate::time::from_unix_millis;
 
 /// A page of a room's or user's connections, as the script returns it.
 struct Members {
@@ -95,7 +96,7 @@ impl Inner {
             namespace: self.spaces[space].path.to_string(),
             node: node_of(incarnation).to_owned(),
             transport: String::new(),
-            connected_at: from_millis(0),
+            connected_at: from_unix_millis(0),
             rooms: Vec::new(),
             metadata: Map::new(),
             pace: self.local.pace(&self.spaces[space].path, id),
@@ -105,7 +106,7 @@ impl Inner {
             match name.as_str() {
                 "u" => info.user_id = Some(value).filter(|id| !id.is_empty()),
                 "t" => info.transport = value,
-                "at" => info.connected_at = from_millis(value.parse().unwrap_or(0)),
+                "at" => info.connected_at = from_unix_millis(value.parse().unwrap_or(0)),
                 "md" => info.metadata = serde_json::from_str(&value).unwrap_or_default(),
                 _ => info.rooms.extend(name.strip_prefix('r').map(str::to_owned)),
             }
@@ -197,7 +198,7 @@ impl Inner {
             return if missing.partial { Err(DirectoryError::Unavailable) } else { Ok(None) };
         }
         let total = usize::try_from(members.total).unwrap_or(usize::MAX);
-        let info = room_info(&self.spaces[space].path, room, total, members.first_ms.map(from_millis));
+        let info = room_info(&self.spaces[space].path, room, total, members.first_ms.map(from_unix_millis));
         let members = members.rows.into_iter().map(member_info).collect();
         Ok(Some(RoomInfo { members, partial: missing.partial, missing_nodes: missing.nodes, ..info }))
     }
@@ -319,7 +320,7 @@ impl Directory for Cluster {
                     let items = rows.each(|mut row| {
                         let (name, members, first) = (row.text(), row.number(), row.text().parse().ok());
                         let members = usize::try_from(members).unwrap_or(usize::MAX);
-                        room_info(namespace, &name, members, first.map(from_millis))
+                        room_info(namespace, &name, members, first.map(from_unix_millis))
                     });
                     Ok(mark(Page { next, ..Page::complete(items) }, &missing))
                 }

@@ -33,7 +33,7 @@ pub fn run(bytes: &[u8]) {
         assert!(Stamp::check(&KEYS, own, &parts, now).is_err());
     }
     // The same request, signed: it holds until its target is another.
-    let at_ms = roomcast::forward::stamp::milliseconds(now);
+    let at_ms = roomcast::time::unix_millis(now);
     let (client, digest) = ([127, 0, 0, 1].into(), roomcast::forward::stamp::digest(cookie));
     let stamp = Stamp { from: own, to: own, number: bytes.len() as u64, at_ms, client, digest };
     stamp.sign(&KEYS, &mut parts).expect("there is a key");
