@@ -6,7 +6,8 @@
 //! json query suggest time     text and numbers
 //! event user error rate       values
 //! config contract telemetry directory   facts
-//! auth limits hooks redis drain forward   abilities
+//! redis                       the clients of Redis
+//! auth limits hooks drain forward   abilities
 //! session order               a client
 //! room                        the index of members
 //! history presence owners mirror idempotency throttle   shared state

@@ -119,7 +119,7 @@ impl RedisAddress {
             let remedy = match (similar, known) {
                 (Some(near), _) => format!("did you mean {near}?"),
                 (None, []) => "remove it: such a URL has none".to_owned(),
-                (None, known) => format!("there are {}", suggest::list(words())),
+                (None, _) => format!("there are {}", suggest::list(words())),
             };
             return Err((format!("has the unknown parameter {name:?}"), remedy));
         }

@@ -13,17 +13,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::interfaces::ClientLike;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{HookRequest, Hooks};
+use crate::redis::Redis;
 
 pub use super::request::Envelope;
 pub use memory::MemoryOutbox;
-pub use redis::{Failed, OutboxKeys, RedisOutbox};
+pub use redis::RedisOutbox;
 
 /// Maximum number of notices of one hook that wait in a node's memory.
 pub const MAX_WAITING: usize = 65_536;
@@ -85,17 +85,10 @@ impl Notices {
         Self::start(hooks, |hook, _| Arc::new(MemoryOutbox::new(hook, MAX_WAITING, &metrics)))
     }
 
-    /// Starts couriers that keep the notices of all nodes in Redis. `keys` names the Redis keys of a hook. `failed` is
-    /// called with each error.
-    pub fn in_redis<C>(hooks: Arc<Hooks>, client: &C, failed: Failed, keys: impl Fn(&str) -> OutboxKeys) -> Self
-    where
-        C: ClientLike + Clone + Send + Sync + 'static,
-    {
+    /// Starts couriers that keep the notices of all nodes in Redis.
+    pub fn in_redis(hooks: Arc<Hooks>, redis: &Redis) -> Self {
         let metrics = hooks.metrics.clone();
-        Self::start(hooks, |hook, call| {
-            let shared = (client.clone(), failed.clone());
-            Arc::new(RedisOutbox::new(shared, keys(hook), hook, call, &metrics))
-        })
+        Self::start(hooks, |hook, call| Arc::new(RedisOutbox::new(redis.clone(), hook, call, &metrics)))
     }
 
     /// Queues a notice for a hook. Returns false when there is no such hook.

@@ -15,7 +15,6 @@ use crate::engine::{Engine, EngineCarrier, Terms};
 use crate::forward::Forwarding;
 use crate::gateway::{self, Gateway};
 use crate::history::History;
-use crate::hooks::outbox::OutboxKeys;
 use crate::hooks::{Hooks, Notices};
 use crate::http::publisher::ApiPublisher;
 use crate::http::{self, Api, ApiLimits};
@@ -212,14 +211,7 @@ fn hooks(ground: &Ground<'_>) -> anyhow::Result<Hooks> {
 fn notices(ground: &Ground<'_>, hooks: &Arc<Hooks>) -> Notices {
     match &ground.redis {
         None => Notices::in_memory(hooks.clone()),
-        Some(redis) => {
-            let noticing = redis.clone();
-            let failed = Arc::new(move |error: &_| noticing.notice(error, "a hook's notices"));
-            Notices::in_redis(hooks.clone(), redis.client(), failed, |hook| OutboxKeys {
-                notices: redis.keys().hook_notices(hook),
-                lease: redis.keys().hook_lease(hook),
-            })
-        }
+        Some(redis) => Notices::in_redis(hooks.clone(), redis),
     }
 }
 

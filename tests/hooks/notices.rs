@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roomcast::config;
-use roomcast::hooks::outbox::{MAX_NOTICE_BYTES, MAX_STORED, MemoryOutbox, OutboxKeys};
+use roomcast::hooks::outbox::{MAX_NOTICE_BYTES, MAX_STORED, MemoryOutbox};
 use roomcast::hooks::{HookRequest, Hooks, Notices};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
@@ -54,9 +54,7 @@ async fn in_redis(server: &RedisServer, hooks: &Arc<Hooks>) -> Node {
     let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
     let redis = Redis::connect(&config, "node", Arc::new(Metrics::new())).unwrap();
     eventually("Redis is up", SOON, || redis.is_up()).await;
-    let keys = redis.keys().clone();
-    let keys = |hook: &str| OutboxKeys { notices: keys.hook_notices(hook), lease: keys.hook_lease(hook) };
-    Node { outbox: Notices::in_redis(hooks.clone(), redis.client(), Arc::new(|_| ()), keys), _redis: redis }
+    Node { outbox: Notices::in_redis(hooks.clone(), &redis), _redis: redis }
 }
 
 fn stored(server: &RedisServer) -> usize {

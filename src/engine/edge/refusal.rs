@@ -109,7 +109,7 @@ fn unavailable(code: Code, text: &str) -> Response<Body> {
 
 fn refuse(status: StatusCode, refusal: &Refusal) -> Response<Body> {
     let mut error = serde_json::json!({ "code": refusal.code, "message": refusal.message });
-    let wait = refusal.retry_after.map(|wait| crate::time::millis(wait));
+    let wait = refusal.retry_after.map(crate::time::millis);
     if let Some(wait) = wait {
         error["retryAfterMs"] = wait.into();
     }

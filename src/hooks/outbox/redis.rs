@@ -12,11 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::bytes_utils::Str;
 use fred::error::{Error as RedisError, ErrorKind};
-use fred::interfaces::ClientLike;
-use fred::types::scripts::Script as Digest;
-use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
+use fred::types::{FromValue, Value};
 use futures_util::future::BoxFuture;
 use prometheus::IntCounter;
 use tokio::sync::Notify;
@@ -28,8 +25,11 @@ use super::ring::Ring;
 use super::{Envelope, MAX_STORED, MAX_WAITING, Outbox};
 use crate::hooks::outbox::courier::MAX_PAUSE;
 use crate::hooks::retry;
+use crate::redis::Redis;
+use crate::redis::script::Script;
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
+use crate::time::millis;
 
 /// Maximum number of notices in one command to Redis.
 const BATCH: usize = 64;
@@ -46,27 +46,22 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// The longest wait for an answer of Redis, whatever time-outs the client is configured with.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The Redis keys of one hook. Both must hash to the same slot.
-#[derive(Debug, Clone)]
-pub struct OutboxKeys {
+/// The Redis keys of one hook. Both hash to the same slot.
+struct OutboxKeys {
     /// LIST of CloudEvents, oldest first.
-    pub notices: String,
+    notices: String,
     /// STRING: the lease. Its value is the id of the outbox, on some node, that delivers now.
-    pub lease: String,
+    lease: String,
 }
 
 /// Keeps the notices of one hook in Redis.
-pub struct RedisOutbox<C> {
-    shared: Arc<Shared<C>>,
+pub struct RedisOutbox {
+    shared: Arc<Shared>,
     stop: CancellationToken,
 }
 
-/// Called with each error of Redis.
-pub type Failed = Arc<dyn Fn(&RedisError) + Send + Sync>;
-
-struct Shared<C> {
-    client: C,
-    failed: Failed,
+struct Shared {
+    redis: Redis,
     keys: OutboxKeys,
     holder: String,
     lease: Duration,
@@ -91,15 +86,6 @@ struct Courier {
     away_until: Option<Instant>,
 }
 
-/// A Lua script and its SHA-1 digest.
-struct Script {
-    text: &'static str,
-    digest: Str,
-}
-
-/// The position of the first key among the arguments of EVAL and EVALSHA.
-const FIRST_KEY: usize = 2;
-
 struct Scripts {
     push: Script,
     take: Script,
@@ -116,13 +102,13 @@ enum Taken {
     Foreign(Bytes),
 }
 
-impl<C: ClientLike + Send + Sync + 'static> RedisOutbox<C> {
+impl RedisOutbox {
     /// An outbox for one hook, whose calls last at most `call`. Must be called within a Tokio runtime.
-    pub fn new((client, failed): (C, Failed), keys: OutboxKeys, hook: &str, call: Duration, metrics: &Metrics) -> Self {
+    pub fn new(redis: Redis, hook: &str, call: Duration, metrics: &Metrics) -> Self {
         let count = |result| metrics.hook_notices_total.with_label_values(&[hook, result]);
+        let keys = OutboxKeys { notices: redis.keys().hook_notices(hook), lease: redis.keys().hook_lease(hook) };
         let shared = Arc::new(Shared {
-            client,
-            failed,
+            redis,
             keys,
             holder: Uuid::new_v4().to_string(),
             // The lease is renewed before each attempt, and a pause follows an attempt. So it must outlast an attempt,
@@ -148,13 +134,13 @@ impl<C: ClientLike + Send + Sync + 'static> RedisOutbox<C> {
     }
 }
 
-impl<C> Drop for RedisOutbox<C> {
+impl Drop for RedisOutbox {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-impl<C: ClientLike + Send + Sync + 'static> Outbox for RedisOutbox<C> {
+impl Outbox for RedisOutbox {
     fn put(&self, notice: Envelope) {
         self.shared.ring.push(notice);
     }
@@ -179,7 +165,7 @@ impl<C: ClientLike + Send + Sync + 'static> Outbox for RedisOutbox<C> {
     }
 }
 
-impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
+impl Shared {
     /// Moves notices from memory to Redis as they arrive.
     async fn feed(&self) {
         let mut failed = 0;
@@ -266,14 +252,14 @@ impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
     }
 
     async fn push(&self, batch: &[Envelope]) -> Result<u64, RedisError> {
-        let mut args = vec![Value::from(MAX_STORED as i64), millis(LIST_LIFE)];
+        let mut args = vec![number(MAX_STORED as u64), number(millis(LIST_LIFE))];
         args.extend(batch.iter().map(|notice| Value::Bytes(notice.body.clone())));
         self.run(&self.scripts.push, vec![self.keys.notices.clone()], args).await
     }
 
     async fn take(&self) -> Result<Taken, RedisError> {
         let keys = vec![self.keys.notices.clone(), self.keys.lease.clone()];
-        let args = vec![Value::from(self.holder.as_str()), millis(self.lease), millis(LIST_LIFE)];
+        let args = vec![Value::from(self.holder.as_str()), number(millis(self.lease)), number(millis(LIST_LIFE))];
         let mut answer: Vec<Bytes> = self.run(&self.scripts.take, keys, args).await?;
         Ok(match (answer.first().map(|kind| &kind[..]), answer.len()) {
             (Some(b"notice"), 2) => {
@@ -297,39 +283,10 @@ impl<C: ClientLike + Send + Sync + 'static> Shared<C> {
 
     async fn run<R: FromValue>(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<R, RedisError> {
         let late = |_| RedisError::new(ErrorKind::Timeout, "Redis did not answer in time");
-        let answer = timeout(PATIENCE, script.run(&self.client, keys, args)).await.map_err(late)?;
-        answer.inspect_err(|error| (self.failed)(error))
+        timeout(PATIENCE, script.run(&self.redis, keys, args)).await.map_err(late)??.convert()
     }
 }
 
-impl Script {
-    fn new(text: &'static str) -> Self {
-        Self { text, digest: Digest::from_lua(text).sha1().clone() }
-    }
-
-    // Does not use `LuaInterface`: a client with its own options offers that trait only without these options.
-    async fn run<C: ClientLike, R: FromValue>(
-        &self,
-        client: &C,
-        keys: Vec<String>,
-        args: Vec<Value>,
-    ) -> Result<R, RedisError> {
-        let call = |command, script: Value| {
-            let count = i64::try_from(keys.len()).expect("a script has few keys");
-            let keys = keys.iter().map(|key| Value::from(key.as_str()));
-            let words = [script, Value::from(count)].into_iter().chain(keys).chain(args.iter().cloned());
-            let command = CustomCommand::new_static(command, ClusterHash::Offset(FIRST_KEY), false);
-            client.custom(command, words.collect())
-        };
-        match call("EVALSHA", Value::String(self.digest.clone())).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                call("EVAL", Value::from_static_str(self.text)).await
-            }
-            answer => answer,
-        }
-    }
-}
-
-fn millis(duration: Duration) -> Value {
-    Value::from(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+fn number(number: u64) -> Value {
+    Value::from(i64::try_from(number).unwrap_or(i64::MAX))
 }
