@@ -3,7 +3,7 @@
 //! A module may use modules of earlier rows, never of its own row or of later ones (`tests/tidy.rs` enforces it):
 //!
 //! ```text
-//! json query suggest time     text and numbers
+//! json protocol query suggest time   text and numbers
 //! event user error rate       values
 //! config contract telemetry directory   facts
 //! redis                       the clients of Redis
@@ -42,6 +42,7 @@ pub mod node;
 pub mod order;
 pub mod owners;
 pub mod presence;
+pub mod protocol;
 pub mod publish;
 pub mod query;
 pub mod rate;

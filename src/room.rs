@@ -16,34 +16,9 @@ use self::crowd::{ById, Crowd};
 use self::roster::Roster;
 use crate::contract::model::Contract;
 use crate::event::{Event, Slow};
+use crate::protocol::{is_reserved_room, socket_room, user_of, user_room};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
-
-/// Prefix of the rooms that belong to one socket or one user. Contracts cannot create such names.
-pub const RESERVED_PREFIX: char = '$';
-
-/// The name of the room that holds one socket alone.
-pub fn socket_room(id: &str) -> RoomName {
-    [SOCKET_PREFIX, id].concat().into()
-}
-
-/// Whether a room belongs to one socket.
-pub fn is_socket_room(room: &str) -> bool {
-    room.starts_with(SOCKET_PREFIX)
-}
-
-/// The name of the room that holds all sockets of one user.
-pub fn user_room(id: &str) -> RoomName {
-    [USER_PREFIX, id].concat().into()
-}
-
-/// The id of the user that a room belongs to, if it belongs to one.
-pub fn user_of(room: &str) -> Option<&str> {
-    room.strip_prefix(USER_PREFIX)
-}
-
-const SOCKET_PREFIX: &str = "$sid:";
-const USER_PREFIX: &str = "$user:";
 
 /// Observes which rooms have members on this node, in order. The room index calls it while it holds its lock, so an
 /// implementation must not wait and must not call the index.
@@ -247,7 +222,7 @@ impl Rooms {
 
     fn has_no_room_for(&self, session: &Session, room: &RoomName) -> bool {
         let Some((most, metrics)) = &self.bound else { return false };
-        if room.starts_with(RESERVED_PREFIX) || session.is_in(room) || session.joined_rooms() < *most {
+        if is_reserved_room(room) || session.is_in(room) || session.joined_rooms() < *most {
             return false;
         }
         metrics.joins_refused_total.with_label_values(&["max_rooms"]).inc();
@@ -329,7 +304,7 @@ impl Rooms {
             table
                 .rooms
                 .iter()
-                .filter(|(name, _)| !name.starts_with(RESERVED_PREFIX))
+                .filter(|(name, _)| !is_reserved_room(name))
                 .map(|(name, members)| members.info(name))
                 .collect()
         })
@@ -338,8 +313,7 @@ impl Rooms {
 
     /// The number of rooms that the namespace has on this node, without the rooms that belong to one socket or user.
     pub fn room_count(&self, namespace: &str) -> usize {
-        self.read(namespace, |table| table.rooms.keys().filter(|name| !name.starts_with(RESERVED_PREFIX)).count())
-            .unwrap_or(0)
+        self.read(namespace, |table| table.rooms.keys().filter(|name| !is_reserved_room(name)).count()).unwrap_or(0)
     }
 
     /// Finds a room by its name.
@@ -353,7 +327,7 @@ impl Rooms {
         let count = |table: &Table| {
             let mut census = Census { sessions: table.sessions.len(), ..Census::default() };
             for (name, members) in &table.rooms {
-                if !name.starts_with(RESERVED_PREFIX) {
+                if !is_reserved_room(name) {
                     census.rooms += 1;
                     census.memberships += members.sessions.len();
                 } else if user_of(name).is_some() {

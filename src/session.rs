@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use bytestring::ByteString;
 
 use crate::event::{Args, Event, Slow, Stamp};
+use crate::protocol::EVERYBODY;
 use crate::user::User;
 
 use held::Held;
@@ -27,7 +28,7 @@ use notes::Notes;
 pub use notes::{MAX_METADATA_BYTES, MAX_NOTES_PER_SESSION, Undo};
 pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed};
 use replay::{Out, Replays};
-use trail::{EVERYBODY, Trail};
+use trail::Trail;
 
 /// Prefix of the rooms that belong to one socket or one user.
 const OWN_ROOMS: char = '$';

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cluster, Leaver};
 use crate::directory::{Acknowledged, Actions, Answer, Done, Question, Selection};
-use crate::room::{socket_room, user_room};
+use crate::protocol::{socket_room, user_room};
 use crate::session::{Close, RoomName, Session};
 
 const TOPIC: &str = "act";

@@ -234,7 +234,7 @@ impl Cluster {
 
     /// Whether all selected clients are known to be connected to this node, so that no other node need be asked.
     fn has_all(&self, namespace: &str, rooms: &[RoomName]) -> bool {
-        rooms.iter().all(|room| crate::room::is_socket_room(room) && self.rooms.has_members(namespace, room))
+        rooms.iter().all(|room| crate::protocol::is_socket_room(room) && self.rooms.has_members(namespace, room))
     }
 }
 

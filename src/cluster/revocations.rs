@@ -24,8 +24,9 @@ use crate::directory::{
     Answer, DirectoryError, MAX_PAGE, MAX_REVOCATIONS, Page, PageRequest, Revocation, RevocationInfo, Revoked, Revoker,
     Subject, Told,
 };
+use crate::protocol::user_room;
 use crate::redis::Redis;
-use crate::room::{Rooms, user_room};
+use crate::room::Rooms;
 use crate::session::Session;
 
 const TOPIC: &str = "revoke";

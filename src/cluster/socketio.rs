@@ -17,11 +17,7 @@ pub use request::{Act, Request, Targets, parse};
 /// Maximum size of a message that is read, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// Maximum number of rooms and exceptions together.
-pub const MAX_TARGETS: usize = 4000;
-
-/// Maximum number of binary attachments in an event.
-pub const MAX_ATTACHMENTS: usize = 1024;
+pub use crate::protocol::{MAX_ATTACHMENTS, MAX_TARGETS};
 
 /// Maximum depth of nested values.
 pub const MAX_DEPTH: usize = 100;

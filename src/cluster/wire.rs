@@ -31,9 +31,10 @@ use super::scribe::Scribe;
 use super::socketio::{self, Broadcast};
 use super::{Leaver, PubSub, event};
 use crate::config;
+use crate::protocol::is_reserved_room;
 use crate::publish::{Carried, Outgoing, Publisher, Reach, Remote};
 use crate::redis::{Budget, Keys, Kind, MAX_RECEIVE_BYTES, Redis, SocketIoKeys};
-use crate::room::{Interest, RESERVED_PREFIX, Rooms};
+use crate::room::{Interest, Rooms};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
 use intake::{Intake, Item};
@@ -260,7 +261,7 @@ impl Wire {
 /// Returns false for clients' own rooms. There are too many of them for a channel each, and an event that goes to such
 /// rooms rarely goes to only one.
 fn has_channel(room: &str) -> bool {
-    !room.starts_with(RESERVED_PREFIX)
+    !is_reserved_room(room)
 }
 
 impl Interest for Wire {

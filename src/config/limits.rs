@@ -5,13 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Size;
 use super::check::Check;
+use crate::protocol::MAX_ATTACHMENTS;
 use crate::rate::Rate;
 
 /// Deeper JSON is read by no parser of the node.
 const DEEPEST: usize = 120;
-
-/// More attachments are taken by no engine.
-const MOST_ATTACHMENTS: usize = 1024;
 
 /// Longer names are made by no contract.
 const LONGEST_ROOM_NAME: usize = 256;
@@ -86,7 +84,7 @@ impl Limits {
         check.count("max_event_name", self.max_event_name);
         check.count("max_rooms_per_socket", self.max_rooms_per_socket);
         check.must((1..=DEEPEST).contains(&self.max_depth), "max_depth", "must be 1 to 120");
-        check.must(self.max_attachments <= MOST_ATTACHMENTS, "max_attachments", "must be 0 to 1024");
+        check.must(self.max_attachments <= MAX_ATTACHMENTS, "max_attachments", "must be 0 to 1024");
         check.must((1..=LONGEST_ROOM_NAME).contains(&self.max_room_name), "max_room_name", "must be 1 to 256");
     }
 }

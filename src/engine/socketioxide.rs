@@ -33,12 +33,10 @@ use super::nodes::{self, Nodes};
 use super::outstanding::Bounds;
 use super::{Gate, Terms};
 use crate::config;
+use crate::protocol::MAX_ATTACHMENTS;
 
 /// The size of a WebSocket's read buffer in bytes. It is small, because every idle connection keeps one.
 const WS_READ_BUFFER: usize = 1024;
-
-/// The maximum number of binary attachments of a packet.
-const MAX_ATTACHMENTS: usize = 1024;
 
 type Adapter = NodeAdapter<Emitter>;
 

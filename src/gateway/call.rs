@@ -14,9 +14,9 @@ use crate::contract::template::Template;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::hooks::{Caller, HookAnswer, HookPublish, HookRequest};
+use crate::protocol::is_reserved_room;
 use crate::publish::plain::check_name;
 use crate::publish::{ContractPublish, Origin, PlannedPublish};
-use crate::room::RESERVED_PREFIX;
 use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
 
@@ -66,7 +66,7 @@ impl Gateway {
     pub(super) fn plan_answer(&self, client: &Client, contract: &Arc<Contract>, mut answer: HookAnswer) -> AnswerPlan {
         let mut plan = AnswerPlan::default();
         for room in std::mem::take(&mut answer.join) {
-            if room.starts_with(RESERVED_PREFIX) {
+            if is_reserved_room(&room) {
                 let text = format!("the room {room:?} is reserved; name a room of a contract");
                 self.blame_answer(contract, "join", &Refusal::new(Code::InvalidRoom, text));
             } else {
@@ -172,7 +172,7 @@ pub(super) fn caller(client: &Client, contract: &Arc<str>) -> Caller {
         socket_id: session.id().to_owned(),
         ip: session.peer().ip,
         connected_at: session.connected_at(),
-        rooms: session.rooms().into_iter().filter(|room| !room.starts_with(RESERVED_PREFIX)).collect(),
+        rooms: session.rooms().into_iter().filter(|room| !is_reserved_room(room)).collect(),
         metadata: session.metadata(),
     }
 }

@@ -13,7 +13,7 @@ use crate::auth::AuthError;
 use crate::contract::model::AtExpiry;
 use crate::error::{Code, Refusal};
 use crate::event::{Args, Event};
-use crate::room::RESERVED_PREFIX;
+use crate::protocol::is_reserved_room;
 use crate::session::{AckId, Close, RoomName, Session};
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::time::{iso8601, unix_millis};
@@ -190,7 +190,7 @@ impl Gateway {
     async fn leave_closed_rooms(&self, client: &Arc<Client>, before: &User, now: &User) -> Vec<RoomName> {
         let mut left = Vec::new();
         for name in client.session.rooms() {
-            if name.starts_with(RESERVED_PREFIX) {
+            if is_reserved_room(&name) {
                 continue;
             }
             let Some((def, vars)) = client.namespace.room_of(&name) else { continue };

@@ -8,8 +8,8 @@ use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::presence::{MAX_STATUS_BYTES, RoomChange, RoomMember, may_have_status};
+use crate::protocol::is_reserved_room;
 use crate::publish::Outgoing;
-use crate::room::RESERVED_PREFIX;
 use crate::session::RoomName;
 
 impl Gateway {
@@ -27,7 +27,7 @@ impl Gateway {
     /// asked.
     pub(super) async fn shared_rooms(&self, turn: &Turn<'_>) -> Vec<RoomName> {
         let session = &turn.client.session;
-        let own = session.rooms().into_iter().filter(|room| !room.starts_with(RESERVED_PREFIX));
+        let own = session.rooms().into_iter().filter(|room| !is_reserved_room(room));
         let user = session.user();
         if user.anonymous {
             return own.collect();

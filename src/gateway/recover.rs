@@ -18,8 +18,8 @@ use super::replay::{PATIENCE, RETRY};
 use super::{Client, Gateway};
 use crate::auth::Handshake;
 use crate::contract::model::Namespace;
+use crate::protocol::is_reserved_room;
 use crate::recovery::{self, Missed, Pid, Returned};
-use crate::room::RESERVED_PREFIX;
 use crate::session::trail::{Hearing, Trail};
 use crate::session::{Close, Release, SendError, Session};
 use crate::user::User;
@@ -96,7 +96,7 @@ impl Gateway {
         session.begin_replay();
         rooms.add(session);
         rooms.merge_metadata(session, &returned.kept.metadata);
-        for cursor in returned.cursors.iter().filter(|cursor| !cursor.room.starts_with(RESERVED_PREFIX)) {
+        for cursor in returned.cursors.iter().filter(|cursor| !is_reserved_room(&cursor.room)) {
             rooms.join(session, &cursor.room);
         }
     }

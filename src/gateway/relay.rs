@@ -12,8 +12,8 @@ use crate::contract::model::{Relay, RelayData, Target};
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
+use crate::protocol::{socket_room, user_room};
 use crate::publish::Outgoing;
-use crate::room::{socket_room, user_room};
 use crate::session::{RoomName, Undo};
 
 /// Maximum length of a user or socket id that an event is addressed to, in bytes.

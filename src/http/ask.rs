@@ -11,13 +11,14 @@ use serde_json::value::RawValue;
 
 use super::actions::{named, selection};
 use super::answer::{Answer, ApiError};
-use super::emit::{Names, RESERVED, Rooms};
+use super::emit::{Names, Rooms};
 use super::events::RemoteWord;
 use super::route::Call;
 use super::{access, text};
 use crate::directory::{Acknowledged, Acknowledgement, Question, Told};
 use crate::error::Code;
 use crate::event::Event;
+use crate::protocol::RESERVED_EVENTS;
 use crate::publish::plain::check_name;
 
 /// How long clients have, where the request does not say it.
@@ -41,7 +42,7 @@ pub struct Ask {
     /// Everybody in these rooms.
     rooms: Option<Rooms>,
     /// The event's name; not one that Socket.IO reserves.
-    #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED }))]
+    #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED_EVENTS }))]
     event: String,
     /// Its arguments; their bytes reach the clients as they are.
     args: Option<Vec<Value>>,

@@ -7,6 +7,7 @@ use super::answer::{Answer, ApiError};
 use super::events::Accepted;
 use super::route::Call;
 use super::{access, text};
+use crate::protocol::RESERVED_EVENTS;
 use crate::publish::PlainEmit;
 
 /// An emit to rooms, users and sockets of a namespace; to all of it when none is named. A client that is named in several
@@ -27,17 +28,13 @@ pub struct Emit {
     /// Rooms, and sockets by id, that do not get it.
     except: Option<Rooms>,
     /// The event's name; not one that Socket.IO reserves.
-    #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED }))]
+    #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED_EVENTS }))]
     event: String,
     /// Its arguments; their bytes reach the clients as they are.
     args: Option<Vec<Value>>,
     /// Not for clients that take nothing now.
     volatile: Option<bool>,
 }
-
-/// Names that the official client takes for its own.
-pub(super) const RESERVED: [&str; 6] =
-    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// Names of users or sockets.
 #[derive(JsonSchema)]

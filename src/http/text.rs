@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::room::RESERVED_PREFIX;
+use crate::protocol::RESERVED_PREFIX;
 
 /// At most so many characters has a name: of a room, an event, a user, a socket, a namespace, a contract.
 pub const MAX_NAME: usize = 256;

@@ -15,7 +15,8 @@ use crate::directory::{
     ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Pace, Page, PageRequest, RoomInfo,
     Slowness, UserInfo,
 };
-use crate::room::{RESERVED_PREFIX, Rooms, user_of, user_room};
+use crate::protocol::{is_reserved_room, user_of, user_room};
+use crate::room::Rooms;
 use crate::session::{Backlog, RoomName, Session};
 use crate::time::{from_unix_millis, unix_millis};
 
@@ -348,12 +349,12 @@ pub(super) fn user_id(session: &Session) -> Option<Arc<str>> {
 
 /// The session's rooms, without clients' own and users' rooms.
 pub(super) fn own_rooms(session: &Session) -> impl Iterator<Item = RoomName> {
-    session.rooms().into_iter().filter(|room| !room.starts_with(RESERVED_PREFIX))
+    session.rooms().into_iter().filter(|room| !is_reserved_room(room))
 }
 
 /// Whether presence records the room: rooms of contracts, and users' rooms.
 pub(super) fn is_kept(room: &str) -> bool {
-    !room.starts_with(RESERVED_PREFIX) || user_of(room).is_some()
+    !is_reserved_room(room) || user_of(room).is_some()
 }
 
 /// Describes a room without listing its members.

@@ -14,7 +14,8 @@ use super::{Policies, Presence, RoomChange, RoomMember, SharedRooms, Tell, UserS
 use crate::directory::{
     Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, Slowness, UserInfo,
 };
-use crate::room::{RESERVED_PREFIX, Rooms, user_of};
+use crate::protocol::{is_reserved_room, user_of};
+use crate::room::Rooms;
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
@@ -57,7 +58,7 @@ impl Memory {
             }
             return;
         }
-        if room.starts_with(RESERVED_PREFIX) || !self.policies.has(session.namespace(), room) {
+        if is_reserved_room(room) || !self.policies.has(session.namespace(), room) {
             return;
         }
         let member = RoomMember::of(session);

@@ -34,9 +34,10 @@ use super::local::{Local, Status, user_id};
 use super::{MAX_SHARED_ROOMS, Policies, Presence, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status};
 use crate::config;
 use crate::directory::{Answer, DirectoryError};
+use crate::protocol::user_of;
 use crate::redis::Redis;
 use crate::redis::script::Script;
-use crate::room::{Rooms, user_of};
+use crate::room::Rooms;
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 

@@ -12,7 +12,7 @@ use super::{Carried, Described, NotCarried, Origin, Outgoing, Publisher};
 use crate::contract::model::{Contract, ServerEvent, Throttle, ThrottleKey as Per};
 use crate::event::Event;
 use crate::order::Order;
-use crate::room::is_socket_room;
+use crate::protocol::is_socket_room;
 use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
 use crate::throttle::{Due, Offer, ThrottleKey, scope};

@@ -9,14 +9,10 @@ use super::record::Story;
 use super::{Origin, Outgoing, Published, Publisher, settle};
 use crate::error::{Code, Refusal};
 use crate::event::Event;
-use crate::room::{RESERVED_PREFIX, socket_room, user_room};
+use crate::protocol::{RESERVED_EVENTS, is_reserved_room, socket_room, user_room};
 
 /// Maximum number of rooms, users, sockets and exceptions together in one emit.
 pub const MAX_TARGETS: usize = 4000;
-
-/// Event names that Socket.IO reserves: the official client refuses to emit them.
-const RESERVED_EVENTS: [&str; 6] =
-    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// An emit to rooms, users and sockets of a namespace. If none is named, the emit goes to the whole namespace.
 #[derive(Debug)]
@@ -87,7 +83,7 @@ fn check(emit: &PlainEmit) -> Result<(), Refusal> {
         let text = format!("{targets} rooms, users and sockets are more than {MAX_TARGETS} in one emit; split it");
         return Err(Refusal::new(Code::InvalidRoom, text));
     }
-    match emit.rooms.iter().chain(&emit.except).find(|room| room.starts_with(RESERVED_PREFIX)) {
+    match emit.rooms.iter().chain(&emit.except).find(|room| is_reserved_room(room)) {
         Some(room) => {
             let text = format!("the room {room:?} is reserved; name users and sockets by `users` and `sockets`");
             Err(Refusal::new(Code::InvalidRoom, text))

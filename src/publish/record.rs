@@ -6,8 +6,8 @@ use super::{Carried, NotCarried, Origin, Outgoing, Publisher, Remote};
 use crate::contract::model::RecoveryPolicy;
 use crate::event::Mark;
 use crate::history::Keeping;
+use crate::protocol::EVERYBODY;
 use crate::session::RoomName;
-use crate::session::trail::EVERYBODY;
 
 /// The effect of a publish on the histories of its rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

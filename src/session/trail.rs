@@ -20,9 +20,6 @@ pub use tail::{Claim, Tail};
 /// return with.
 pub const MAX_ROOMS: usize = 256;
 
-/// The room that stands for the whole namespace in trails and histories. The room index does not know it.
-pub const EVERYBODY: &str = "$all";
-
 /// Tells whether this node receives the other nodes' messages. The number changes each time messages may have been
 /// lost; it is `None` while they may be getting lost. A session's position is proven only over a time in which the
 /// number stays the same.

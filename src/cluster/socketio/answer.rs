@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::write::{put_json, put_text};
 use crate::event::Args;
-use crate::room::{RESERVED_PREFIX, is_socket_room};
+use crate::protocol::{is_reserved_room, socket_of};
 use crate::session::Session;
 use crate::time::{iso8601, unix_millis};
 
@@ -74,7 +74,7 @@ impl Answer {
 
 /// The name of a room as other servers know it: for a client's own room, the client's id.
 pub fn outside(room: &str) -> &str {
-    if is_socket_room(room) { &room["$sid:".len()..] } else { room }
+    socket_of(room).unwrap_or(room)
 }
 
 fn socket(session: &Session) -> Value {
@@ -83,7 +83,7 @@ fn socket(session: &Session) -> Value {
     let issued = unix_millis(at);
     let user = session.user();
     let rooms: Vec<_> = std::iter::once(session.id().to_owned())
-        .chain(session.rooms().iter().filter(|room| !room.starts_with(RESERVED_PREFIX)).map(|room| room.to_string()))
+        .chain(session.rooms().iter().filter(|room| !is_reserved_room(room)).map(|room| room.to_string()))
         .collect();
     let mut data = session.metadata();
     if !user.anonymous && !data.contains_key("user") {

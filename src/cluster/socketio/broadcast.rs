@@ -10,10 +10,7 @@ use super::msgpack::{Json, Reader, Token};
 use super::write::{put_binary, put_json, put_names, put_text};
 use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
 use crate::event::Event;
-
-/// Event names that Socket.IO's clients and servers use for themselves.
-const RESERVED_EVENTS: [&str; 6] =
-    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+use crate::protocol::RESERVED_EVENTS;
 
 /// The packet type of an event.
 const EVENT: u64 = 2;

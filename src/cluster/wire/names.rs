@@ -8,7 +8,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use crate::cluster::socketio::outside;
-use crate::room::{RESERVED_PREFIX, Rooms, is_socket_room, socket_room, user_of};
+use crate::protocol::{is_reserved_room, is_socket_room, socket_room, user_of};
+use crate::room::Rooms;
 use crate::session::RoomName;
 
 /// The name means a room.
@@ -86,7 +87,7 @@ pub(super) fn everywhere(names: &[String]) -> Vec<RoomName> {
 /// Returns the room with this name if a process outside the cluster may name it: reserved rooms may not be named,
 /// except those of users.
 fn named(name: &str) -> Option<RoomName> {
-    (!name.starts_with(RESERVED_PREFIX) || user_of(name).is_some()).then(|| name.into())
+    (!is_reserved_room(name) || user_of(name).is_some()).then(|| name.into())
 }
 
 #[cfg(test)]

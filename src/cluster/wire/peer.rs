@@ -10,8 +10,8 @@ use super::{Space, Wire, names};
 use crate::cluster::asked::Asked;
 use crate::cluster::socketio::{self, Act, Answer, Request, Targets};
 use crate::config;
+use crate::protocol::is_reserved_room;
 use crate::redis::Kind;
-use crate::room::RESERVED_PREFIX;
 use crate::session::{Close, RoomName, Session};
 
 /// Maximum number of questions from other servers that this node works on at once.
@@ -116,7 +116,7 @@ impl Wire {
     pub(super) fn act(&self, sessions: &[Arc<Session>], act: &Act) {
         let rooms: Vec<RoomName> = match act {
             Act::Join(names) | Act::Leave(names) => {
-                let free = names.iter().filter(|name| !name.is_empty() && !name.starts_with(RESERVED_PREFIX));
+                let free = names.iter().filter(|name| !name.is_empty() && !is_reserved_room(name));
                 free.map(|name| name.as_str().into()).collect()
             }
             Act::Disconnect { .. } => Vec::new(),

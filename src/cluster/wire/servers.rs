@@ -17,8 +17,8 @@ use crate::cluster::socketio::{Question, Response};
 use crate::config;
 use crate::directory::{Acknowledged, Acknowledgement, Told};
 use crate::event::Event;
+use crate::protocol::user_of;
 use crate::redis::Kind;
-use crate::room::user_of;
 use crate::session::RoomName;
 
 use super::names::Names;

@@ -14,12 +14,10 @@ use crate::contract::path::Path;
 use crate::contract::rule::Rule;
 use crate::contract::schema::Schema;
 use crate::contract::template::Template;
+use crate::protocol::RESERVED_EVENTS;
 use crate::rate::Rate;
 use crate::suggest::{nearest, one_of_quoted};
 
-/// Event names that Socket.IO reserves.
-const RESERVED_EVENTS: &[&str] =
-    &["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 /// Maximum length of an event's name, in bytes.
 const MAX_EVENT_NAME_BYTES: usize = 128;
 /// Maximum size of a schema file, in bytes.

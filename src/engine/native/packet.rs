@@ -12,8 +12,7 @@ use crate::error::Refusal;
 use crate::event::{Args, Event};
 use crate::session::AckId;
 
-/// The maximum number of binary attachments of a packet.
-pub const MAX_ATTACHMENTS: usize = 1024;
+use crate::protocol::MAX_ATTACHMENTS;
 
 /// The maximum length of a namespace's path in a packet, in bytes.
 const MAX_NAMESPACE: usize = 256;

@@ -17,9 +17,10 @@ use super::requests::LibraryRequests;
 use crate::cluster::Cluster;
 use crate::engine::delivery::{Deliveries, Handed, How, Tally};
 use crate::event::Event;
+use crate::protocol::socket_room;
 use crate::publish::{Carried, Carrier, Outgoing, Reach};
 use crate::redis::Keys;
-use crate::room::{Rooms, socket_room};
+use crate::room::Rooms;
 use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::Metrics;
 

@@ -126,7 +126,7 @@ impl Link for SocketLink {
             return;
         }
         let mut rooms = vec![room.to_string()];
-        if crate::room::is_socket_room(room) {
+        if crate::protocol::is_socket_room(room) {
             rooms.push(EVERYONE.to_owned());
         }
         self.port.join(self.sid, rooms);

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::presence::Policies;
 use crate::presence::local::{Status, is_kept, user_id};
 use crate::presence::policy::script_user;
-use crate::room::RESERVED_PREFIX;
+use crate::protocol::is_reserved_room;
 use crate::session::{RoomName, Session};
 use crate::time::unix_millis;
 
@@ -132,7 +132,7 @@ fn user_text(session: &Session) -> Arc<str> {
 
 /// Whether the join or leave is announced. It is not for the rooms of clients and users.
 fn is_told(session: &Session, room: &str, policies: &Policies) -> bool {
-    !room.starts_with(RESERVED_PREFIX) && policies.has(session.namespace(), room)
+    !is_reserved_room(room) && policies.has(session.namespace(), room)
 }
 
 fn metadata_text(session: &Session) -> String {

@@ -13,7 +13,7 @@ use crate::directory::{
 use crate::presence::local::{count, room_info};
 use crate::presence::page::{Cursor, MAX_CONNECTIONS_BYTES, Missing, limit, mark};
 use crate::presence::shown;
-use crate::room::user_room;
+use crate::protocol::user_room;
 use crate::time::from_unix_millis;
 
 /// A page of a room's or user's connections, as the script returns it.
