@@ -151,6 +151,8 @@ async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationT
     });
     let manners = Manners {
         stall: API_STALL,
+        // HTTP reads one request after the other, so no answers can pile up.
+        read_ahead: usize::MAX,
         traffic: Traffic::unmeasured(),
         balancers: None,
         max_head: listener::MAX_HEAD,

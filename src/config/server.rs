@@ -19,6 +19,8 @@ const LARGEST_QUEUE: u64 = 1 << 40;
 const LEAST_QUEUE_BYTES: usize = 4 << 20;
 /// Where it is not said, so many messages of the largest size may wait.
 const QUEUED_PAYLOADS: usize = 4;
+/// The bytes around a message: the heads of its frames, or of its request.
+const FRAMES: usize = 64 << 10;
 
 /// No client can be asked, or waited for, in a shorter time.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
@@ -131,6 +133,11 @@ impl Server {
     /// How long a client may take nothing of what is written to it.
     pub fn stall(&self) -> Duration {
         self.write_timeout.unwrap_or(self.ping_timeout).get()
+    }
+
+    /// How many bytes are read from a client while a write to it waits: a whole message and its frames.
+    pub fn read_ahead(&self) -> usize {
+        self.max_payload.as_usize().saturating_add(FRAMES)
     }
 
     /// How many bytes may wait for one client.

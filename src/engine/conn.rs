@@ -135,13 +135,56 @@ pub struct Conn<S> {
     stall: Duration,
     // Set only while a write waits, so that an idle connection has no timer.
     stalled: Option<Pin<Box<Sleep>>>,
+    ahead: ReadAhead,
+}
+
+/// Bounds how much is read from a client that does not read.
+///
+/// What a client sends can make the other side of this stream write: socketioxide answers every WebSocket PING and keeps
+/// the PONGs that it cannot write in a buffer without a bound. An answer is never longer than what it answers. So the
+/// bound on what is read while a write waits is also a bound on the answers that wait.
+///
+/// It does not stop reading at once, because a client may send a whole message before it reads, and a slow client, for
+/// which a write nearly always waits, must still answer heartbeats.
+#[derive(Debug)]
+struct ReadAhead {
+    /// The maximum number of bytes.
+    limit: usize,
+    /// The bytes that were read while a write waited, less those that were written since.
+    read: usize,
+    /// The last write waits for the client.
+    blocked: bool,
+    /// A read waits for the write.
+    held: bool,
+}
+
+impl ReadAhead {
+    fn is_used_up(&self) -> bool {
+        self.blocked && self.read >= self.limit
+    }
+
+    fn note_read(&mut self, bytes: usize) {
+        if self.blocked {
+            self.read += bytes;
+        }
+    }
+
+    /// Notes the outcome of a write of `given` bytes. Returns true if a waiting read must be woken.
+    fn note_write(&mut self, given: usize, outcome: &Poll<io::Result<usize>>) -> bool {
+        self.blocked = outcome.is_pending();
+        if let Poll::Ready(Ok(written)) = outcome {
+            self.read = if *written < given { self.read.saturating_sub(*written) } else { 0 };
+        }
+        !self.blocked && std::mem::take(&mut self.held)
+    }
 }
 
 impl<S> Conn<S> {
     /// Wraps a stream. A write that makes no progress for `stall` ends the connection. While the connection is
-    /// closing, the limit is at most 1 s.
-    pub fn new(stream: S, stall: Duration, traffic: Traffic) -> Self {
-        Self { stream, traffic, kill: Arc::default(), stall, stalled: None }
+    /// closing, the limit is at most 1 s. While a write waits, about `read_ahead` bytes are read at most.
+    pub fn new(stream: S, stall: Duration, read_ahead: usize, traffic: Traffic) -> Self {
+        let ahead = ReadAhead { limit: read_ahead, read: 0, blocked: false, held: false };
+        Self { stream, traffic, kill: Arc::default(), stall, stalled: None, ahead }
     }
 
     /// The stream itself.
@@ -154,7 +197,10 @@ impl<S> Conn<S> {
         self.kill.clone()
     }
 
-    fn count_sent(&self, outcome: &Poll<io::Result<usize>>) {
+    fn count_sent(&mut self, given: usize, outcome: &Poll<io::Result<usize>>) {
+        if self.ahead.note_write(given, outcome) {
+            self.kill.reader.wake();
+        }
         let outstanding = self.kill.outstanding.get();
         if let Poll::Ready(Ok(written)) = outcome {
             self.traffic.sent.inc_by(*written as u64);
@@ -197,10 +243,16 @@ fn dead() -> io::Error {
 impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let outcome = match self.kill.state() {
+            LIVE if self.ahead.is_used_up() => {
+                self.ahead.held = true;
+                Poll::Pending
+            }
             LIVE => {
                 let before = buffer.filled().len();
                 let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
-                self.traffic.received.inc_by((buffer.filled().len() - before) as u64);
+                let read = buffer.filled().len() - before;
+                self.ahead.note_read(read);
+                self.traffic.received.inc_by(read as u64);
                 outcome
             }
             // Reading nothing tells the caller that the stream has ended.
@@ -222,7 +274,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
             return Poll::Ready(Err(dead()));
         }
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.count_sent(&outcome);
+        self.count_sent(bytes.len(), &outcome);
         self.watch(cx, outcome)
     }
 
@@ -248,7 +300,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
             return Poll::Ready(Err(dead()));
         }
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.count_sent(&outcome);
+        self.count_sent(bytes.iter().map(|part| part.len()).sum(), &outcome);
         self.watch(cx, outcome)
     }
 
@@ -263,15 +315,95 @@ mod tests {
 
     use super::*;
 
+    /// The read-ahead limit of these tests, in bytes.
+    const AHEAD: usize = 100;
+
     fn traffic() -> Traffic {
         Traffic::new(&Metrics::new())
+    }
+
+    /// Polls once. Returns `None` if there is nothing yet.
+    async fn once<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+        std::future::poll_fn(|cx| match poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn client_that_does_not_read_is_read_from_up_to_the_limit_until_it_reads() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut conn = Conn::new(near, Duration::from_secs(60), AHEAD, traffic());
+        let mut buffer = [0; 64];
+        far.write_all(&[1; 64]).await.unwrap();
+        assert_eq!(conn.read(&mut buffer).await.unwrap(), 64, "no write waits");
+        conn.write_all(&[2; 64]).await.unwrap();
+        assert!(once(|cx| Pin::new(&mut conn).poll_write(cx, &[2; 8])).await.is_none());
+        for _ in 0..2 {
+            far.write_all(&[1; 64]).await.unwrap();
+            assert_eq!(conn.read(&mut buffer).await.unwrap(), 64, "the limit is not reached");
+        }
+        far.write_all(&[1; 64]).await.unwrap();
+        let (mut reading, mut writing) = tokio::io::split(conn);
+        let read = tokio::spawn(async move { reading.read(&mut [0; 64]).await });
+        tokio::task::yield_now().await;
+        assert!(!read.is_finished(), "the limit is reached");
+        far.read_exact(&mut [0; 64]).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!read.is_finished(), "nothing was written yet");
+        writing.write_all(&[2; 8]).await.unwrap();
+        assert_eq!(read.await.unwrap().unwrap(), 64);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_in_part_permits_as_much_to_be_read() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut conn = Conn::new(near, Duration::from_secs(60), AHEAD, traffic());
+        let mut read = 0;
+        let mut written = 0;
+        // The client sends without end, reads 8 bytes for every 64 that it sends, and all is answered.
+        for _ in 0..200 {
+            let sent = once(|cx| Pin::new(&mut far).poll_write(cx, &[1; 64])).await;
+            let _ = sent.map(Result::unwrap);
+            let got = once(|cx| {
+                let mut space = [0; 64];
+                let mut buffer = ReadBuf::new(&mut space);
+                Pin::new(&mut conn).poll_read(cx, &mut buffer).map(|end| end.map(|()| buffer.filled().len()))
+            });
+            read += got.await.map_or(0, Result::unwrap);
+            while read > written {
+                let answers = vec![2; read - written];
+                match once(|cx| Pin::new(&mut conn).poll_write(cx, &answers)).await {
+                    Some(count) => written += count.unwrap(),
+                    None => break,
+                }
+            }
+            assert!(read - written < AHEAD + 2 * 64, "{} bytes of answers wait", read - written);
+            far.read_exact(&mut [0; 8]).await.unwrap();
+        }
+        assert!(read > 1000);
+    }
+
+    #[tokio::test]
+    async fn closing_ends_a_read_that_waits_for_a_write() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut conn = Conn::new(near, Duration::from_secs(60), 0, traffic());
+        conn.write_all(&[2; 64]).await.unwrap();
+        assert!(once(|cx| Pin::new(&mut conn).poll_write(cx, &[2; 8])).await.is_none());
+        far.write_all(b"more").await.unwrap();
+        let kill = conn.kill_switch();
+        let reading = tokio::spawn(async move { conn.read(&mut [0; 8]).await.unwrap() });
+        tokio::task::yield_now().await;
+        kill.close();
+        assert_eq!(reading.await.unwrap(), 0);
     }
 
     #[tokio::test]
     async fn closing_ends_a_waiting_read_and_lets_writes_pass() {
         let (near, mut far) = tokio::io::duplex(64);
         let traffic = traffic();
-        let mut conn = Conn::new(near, Duration::from_secs(60), traffic.clone());
+        let mut conn = Conn::new(near, Duration::from_secs(60), AHEAD, traffic.clone());
         let kill = conn.kill_switch();
         let reading = tokio::spawn(async move {
             let read = conn.read(&mut [0; 8]).await.unwrap();
@@ -290,7 +422,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn client_that_stops_reading_is_given_up() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut conn = Conn::new(near, Duration::from_secs(20), traffic());
+        let mut conn = Conn::new(near, Duration::from_secs(20), AHEAD, traffic());
         let started = tokio::time::Instant::now();
         let error = conn.write_all(b"more than fits").await.unwrap_err();
         assert_eq!((error.kind(), started.elapsed().as_secs()), (io::ErrorKind::BrokenPipe, 20));
@@ -300,7 +432,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn closing_does_not_wait_long_for_a_client_that_stops_reading() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut conn = Conn::new(near, Duration::from_secs(20), traffic());
+        let mut conn = Conn::new(near, Duration::from_secs(20), AHEAD, traffic());
         let kill = conn.kill_switch();
         let started = tokio::time::Instant::now();
         let writing = tokio::spawn(async move { conn.write_all(b"more than fits").await });
@@ -313,7 +445,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_client_is_not_a_stalled_one() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut conn = Conn::new(near, Duration::from_secs(20), traffic());
+        let mut conn = Conn::new(near, Duration::from_secs(20), AHEAD, traffic());
         let writing = tokio::spawn(async move { conn.write_all(&[7; 16]).await });
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_secs(15)).await;
@@ -325,7 +457,7 @@ mod tests {
     #[tokio::test]
     async fn killing_wakes_a_waiting_write() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut conn = Conn::new(near, Duration::from_secs(60), traffic());
+        let mut conn = Conn::new(near, Duration::from_secs(60), AHEAD, traffic());
         let kill = conn.kill_switch();
         let writing = tokio::spawn(async move { conn.write_all(b"more than fits").await });
         tokio::task::yield_now().await;

@@ -309,6 +309,11 @@ impl<S: SessionService> Edge<S> {
             arrival.guest.leave();
         }
         let shared = self.shared.clone();
+        if websocket && !shared.hub.accepts() {
+            // The tunnel would be cut soon. The official client never polls again if its WebSocket breaks while it
+            // pauses polling for the upgrade. A refused upgrade is harmless: proxies ask another node.
+            return self.turn_away(TurnedAway::Leaving);
+        }
         Box::pin(async move {
             match shared.forwarder.forward(node, request, &sid, ip, websocket).await {
                 Ok(answer) => answer,

@@ -106,6 +106,9 @@ impl Intake for HttpOnly {
 pub struct Manners {
     /// How long a client may read nothing before it is disconnected.
     pub stall: Duration,
+    /// How many bytes are read from a client while a write to it waits. It must be larger than a message, because a
+    /// client may send a whole message before it reads.
+    pub read_ahead: usize,
     /// Counts the bytes that are read and written.
     pub traffic: Traffic,
     /// The load balancers whose connections begin with a PROXY header.
@@ -212,7 +215,8 @@ where
         let Poll::Ready(given_back) = Pin::new(&mut self.taken).poll(cx) else { return Poll::Pending };
         if let Some((stream, read, guest)) = given_back {
             let door = &*self.door;
-            let stream = Conn::new(Rewind::new(read, stream), door.manners.stall, door.manners.traffic.clone());
+            let Manners { stall, read_ahead, traffic, .. } = &door.manners;
+            let stream = Conn::new(Rewind::new(read, stream), *stall, *read_ahead, traffic.clone());
             let arrival = Arrival { address: self.address, kill: stream.kill_switch(), guest: Arc::new(guest) };
             // HTTP runs in a task of its own, because its future is large.
             door.connections.spawn(connection(stream, arrival, self.door.clone()));

@@ -62,6 +62,7 @@ impl Nodes {
         let manners = Manners {
             lobby: Lobby::of_nodes(self.most_pending, config.handshake_timeout.get(), metrics),
             stall: config.stall(),
+            read_ahead: config.read_ahead(),
             traffic: Traffic::with_nodes(metrics),
             balancers: None,
             max_head: listener::MAX_HEAD + MAX_STAMP,

@@ -22,6 +22,7 @@ pub fn manners(config: &config::Server, terms: &Terms) -> Manners {
     Manners {
         lobby: Lobby::new(terms.limits.most_pending(), config.handshake_timeout.get(), metrics),
         stall: config.stall(),
+        read_ahead: config.read_ahead(),
         max_head: listener::MAX_HEAD,
         traffic: Traffic::new(metrics),
         balancers: config.proxy_protocol.then(|| Balancers::new(&config.trusted_proxies)),

@@ -87,12 +87,14 @@ for (const name of ['oldest', 'latest']) {
     const { client, log } = await stalled(name);
     const before = await dropped('slow_replaced');
     let n = await publish(name, log, 2, async () => (await dropped('slow_replaced')) - before > 5);
-    const left = (await dropped('slow_replaced')) - before;
     client.socket.io.engine.transport.ws._socket.resume();
     n = await more(name, log, n + 1, 1);
     await eventually('the last has come', () => numbers(client.inbox, name).at(-1) === n);
     const shown = numbers(client.inbox, name);
-    assert.ok(shown.length < n && shown.length >= n - left - 1, `${shown.length} of ${n}, ${left} left out`);
+    // Events that were still on their way from the other node when the client began to read may have given way, too.
+    const left = (await dropped('slow_replaced')) - before;
+    assert.ok(left > 5, `${left}`);
+    assert.equal(shown.length, n - left, `${shown.length} of ${n}, ${left} left out`);
     await cut(client);
     n = await more(name, log, n + 1, 2);
     assert.equal(await comeBack(client), true);

@@ -1,11 +1,14 @@
-// What clients make a node keep is bounded in bytes: events that wait behind a slow hook, and metadata.
+// What clients make a node keep is bounded in bytes: events that wait behind a slow hook, metadata, and answers to PINGs.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
 import { Backend } from '../harness/backend.js';
 import { eventually } from '../harness/eventually.js';
+import { Node } from '../harness/node.js';
 import { temporary } from '../harness/process.js';
+import { frame, upgradeRequest } from '../harness/raw.js';
 import { world } from '../harness/world.js';
 
 const file = join(temporary('held'), 'held.toml');
@@ -31,8 +34,8 @@ const w = await world({ contracts: [file], toml: backend.toml('backend', 'timeou
 after(() => backend.stop());
 afterEach(() => w.clear());
 
-const resident = () => {
-  const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${w.b.process.child.pid}/status`, 'utf8'));
+const resident = (node = w.b) => {
+  const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${node.process.child.pid}/status`, 'utf8'));
   return Number(kib) * 1024;
 };
 const refused = (reason) => w.b.metric('roomcast_events_not_queued_total', { reason });
@@ -90,3 +93,46 @@ test('metadata of a client, and what the API tells of it', async () => {
   const bytes = JSON.stringify(body.metadata).length;
   assert.ok(bytes <= 16 * 1024 && bytes > 14_000, `${bytes}`);
 });
+
+/** A WebSocket by hand, upgraded from polling or not, whose client never enters a namespace. */
+async function websocket(node, upgraded) {
+  const { hostname, port } = new URL(node.url);
+  const path = '/socket.io/?EIO=4&transport=';
+  let sid = '';
+  if (upgraded) sid = `&sid=${JSON.parse((await (await fetch(`${node.url}${path}polling`)).text()).slice(1)).sid}`;
+  const socket = net.connect({ host: hostname, port });
+  let came = '';
+  const take = (part) => (came += part.toString('latin1'));
+  socket.on('data', take).on('error', () => {}).on('close', () => (socket.over = true));
+  socket.write(upgradeRequest(`${path}websocket${sid}`));
+  await eventually('the WebSocket is open', () => came.startsWith('HTTP/1.1 101 '));
+  if (upgraded) {
+    socket.write(frame({ payload: Buffer.from('2probe') }));
+    await eventually('the probe is answered', () => came.includes('3probe'));
+    await (await fetch(`${node.url}${path}polling${sid}`)).text();
+    socket.write(frame({ payload: Buffer.from('5') }));
+  }
+  socket.off('data', take).pause();
+  return socket;
+}
+
+for (const upgraded of [false, true]) {
+  test(`PINGs of a client that never reads, ${upgraded ? 'upgraded' : 'on a WebSocket'}`, async () => {
+    const node = await Node.start({ contracts: ['embedded:chat'], toml: '[server]\nwrite_timeout = "3s"\n' });
+    try {
+      const pings = Buffer.concat(Array(2_000).fill(frame({ opcode: 9, payload: Buffer.alloc(125) })));
+      const before = resident(node);
+      const client = await websocket(node, upgraded);
+      let sent = 0;
+      while (sent < 40 * MB && !client.over) {
+        if (!client.write(pings)) await eventually('more fits', () => client.over || !client.writableNeedDrain, 60_000);
+        sent += pings.length;
+      }
+      const grown = resident(node) - before;
+      client.destroy();
+      assert.ok(grown < 15 * MB, `${sent / MB} MB of PINGs, ${grown / MB} MB are kept`);
+    } finally {
+      await node.stop();
+    }
+  });
+}
