@@ -31,7 +31,8 @@ const PROBE: &str = "2probe";
 const ANSWER: &str = "3probe";
 const UPGRADE: &str = "5";
 
-/// Tries a WebSocket. If anything fails before the client has moved to it, the session continues to poll.
+/// Tries a WebSocket. If anything fails before the client has moved to it, the session continues to poll. The end of
+/// the session does not end the attempt: see [`super::polling`].
 pub(super) async fn attempt(claim: Claim, upgrade: OnUpgrade, deflates: bool, metrics: Arc<Metrics>) {
     let by = Instant::now() + UPGRADE_TIMEOUT;
     let moved = tokio::time::timeout_at(by, probe(&claim, upgrade, deflates)).await;
@@ -63,6 +64,8 @@ async fn probe(claim: &Claim, upgrade: OnUpgrade, deflates: bool) -> Option<(Tcp
                 read_more(&mut stream, &mut rest, &mut noop, claim).await?;
                 continue;
             }
+            // The client still polls, and learns by its next poll that the session has ended.
+            Step::Text(text) if text == PROBE && claim.wire().is_over() => return None,
             Step::Text(text) if text == PROBE => {
                 noop.begin(claim);
                 Some(frame::text(ANSWER))

@@ -173,10 +173,7 @@ impl<G: Gate> NativeService<G> {
         let Some((key, upgrade)) = upgrade_of(&mut request) else { return Bad::Request.answer() };
         let (extensions, deflates) = self.extensions(request.headers());
         match wire.claim() {
-            Some(claim) => {
-                let trying = tokio::spawn(attempt(claim, upgrade, deflates, self.0.metrics.clone()));
-                wire.try_by(trying.abort_handle());
-            }
+            Some(claim) => drop(tokio::spawn(attempt(claim, upgrade, deflates, self.0.metrics.clone()))),
             // Like the Node.js server, close the second WebSocket. The session goes on.
             None => drop(tokio::spawn(refuse(upgrade))),
         }

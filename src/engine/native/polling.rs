@@ -2,6 +2,10 @@
 //!
 //! An upgrade first tries a WebSocket as a *candidate*. The session moves to it only when the client says so on the
 //! candidate. A candidate that fails is dropped, and the session continues to poll.
+//!
+//! The end of a session does not close its candidate. The official client pauses its polling once the probe is
+//! answered, and if the candidate closes before its last poll is answered, it never polls again. So an ended session
+//! tells the client on the transport that the client uses: by the next poll, or by the candidate if the client moves.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,8 +17,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
+use super::frame;
 use super::out::Out;
 use super::payload::{self, NOOP};
 use super::wire::Wire;
@@ -25,7 +29,8 @@ pub(super) struct Polling {
     /// Answer the next poll at once, with a NOOP if nothing else is queued.
     release: bool,
     body: Option<Body>,
-    candidate: Candidate,
+    /// The client is trying a candidate.
+    tries: bool,
     arrived: Option<Box<Arrived>>,
     fault: Option<Fault>,
     /// The Socket.IO id of the client's first namespace, for the audit log.
@@ -40,14 +45,6 @@ enum Get {
     Waiting(Waker),
     /// The poll's task is about to answer.
     Answering,
-}
-
-/// The state of the client's upgrade.
-enum Candidate {
-    None,
-    /// The candidate's handshake is being answered, or the client is probing it. Holds the candidate's task once that
-    /// runs.
-    Trying(Option<AbortHandle>),
 }
 
 /// A body that the client has posted.
@@ -75,22 +72,7 @@ pub(super) enum Fault {
 
 impl Polling {
     pub(super) const fn new() -> Self {
-        Self {
-            get: Get::None,
-            release: false,
-            body: None,
-            candidate: Candidate::None,
-            arrived: None,
-            fault: None,
-            public_id: None,
-        }
-    }
-
-    /// Stops the candidate's task.
-    fn abort_candidate(&mut self) {
-        if let Candidate::Trying(Some(task)) = std::mem::replace(&mut self.candidate, Candidate::None) {
-            task.abort();
-        }
+        Self { get: Get::None, release: false, body: None, tries: false, arrived: None, fault: None, public_id: None }
     }
 
     /// Tells the waiting poll to answer. The caller must wake the returned task.
@@ -150,7 +132,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(polling) = self.0.out().polled_by() {
-            polling.candidate = Candidate::None;
+            polling.tries = false;
             polling.release = false;
         }
     }
@@ -301,7 +283,6 @@ impl Wire {
         }
         out.finished = true;
         let Some(polling) = out.polling.as_mut() else { return };
-        polling.abort_candidate();
         let waker = polling.wake();
         if matches!(polling.get, Get::None) {
             out.clear();
@@ -320,13 +301,6 @@ impl Wire {
         out.broken || out.queue.is_empty()
     }
 
-    /// Stops the candidate, because the session closes.
-    pub(super) fn drop_candidate(&self) {
-        if let Some(polling) = self.out().polling.as_mut() {
-            polling.abort_candidate();
-        }
-    }
-
     // === a candidate ===
 
     /// Claims the right to try a candidate; a session may have one. Returns `None` if there is one already, the
@@ -336,36 +310,29 @@ impl Wire {
         if out.is_over() {
             return None;
         }
-        let polling = out.polled_by().filter(|polling| matches!(polling.candidate, Candidate::None))?;
-        polling.candidate = Candidate::Trying(None);
+        let polling = out.polled_by().filter(|polling| !polling.tries)?;
+        polling.tries = true;
         Some(Claim(self.clone()))
     }
 
-    /// Notes the candidate's task, so that it stops when the session ends.
-    pub(super) fn try_by(&self, task: AbortHandle) {
-        let mut out = self.out();
-        let over = out.is_over();
-        match out.polled_by().map(|polling| &mut polling.candidate) {
-            Some(Candidate::Trying(tried)) if !over => *tried = Some(task),
-            Some(Candidate::None) | None if !over => {}
-            _ => task.abort(),
-        }
+    /// Whether the session has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.out().is_over()
     }
 
-    /// Moves the session to its candidate, which gets everything that is queued. Returns false if the session is
-    /// over.
+    /// Moves the session to its candidate, which gets everything that is queued. Returns false if the session has
+    /// ended: then the candidate gets a close frame after that.
     pub(super) fn change_over(self: &Arc<Self>, writer: OwnedWriteHalf, arrived: Arrived, deflates: bool) -> bool {
         let mut out = self.out();
-        if out.is_over() {
-            return false;
-        }
+        let over = out.is_over();
         let Some(polling) = out.polled_by() else { return false };
         polling.arrived = Some(Box::new(arrived));
-        // The move is complete, so the end of the session must not stop the candidate's task.
-        polling.candidate = Candidate::None;
         let waker = polling.wake();
         out.become_websocket(writer);
         self.set_websocket(deflates);
+        if over {
+            out.push(frame::close(None));
+        }
         if out.queue.is_empty() {
             drop(out);
         } else {
@@ -375,6 +342,6 @@ impl Wire {
         if let Some(waker) = waker {
             waker.wake();
         }
-        true
+        !over
     }
 }

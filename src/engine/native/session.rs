@@ -411,11 +411,18 @@ impl<G: Gate> Future for Session<G> {
                 Err(_) => {}
             }
         }
-        match session.ending {
-            Some(by) if matches!(session.transport, Transport::Polling { .. }) => session.poll_news(by, cx),
-            Some(by) => session.poll_farewell(by, cx),
-            None => Poll::Pending,
+        let Some(by) = session.ending else { return Poll::Pending };
+        if matches!(session.transport, Transport::WebSocket(_)) {
+            return session.poll_farewell(by, cx);
         }
+        session.move_over();
+        if matches!(session.transport, Transport::Polling { .. }) {
+            return session.poll_news(by, cx);
+        }
+        // The client has moved although its session has ended. Its WebSocket gets what it has not fetched.
+        let by = Instant::now() + FAREWELL;
+        session.ending = Some(by);
+        session.poll_farewell(by, cx)
     }
 }
 

@@ -4,10 +4,9 @@ import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
-import { WebSocket } from 'ws';
+import { byHand } from '../harness/by-hand.js';
 import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
-import { token } from '../harness/token.js';
 import { ENGINE } from '../harness/world.js';
 
 const NATIVE = ENGINE === 'native';
@@ -20,67 +19,9 @@ const node = await Node.start({
     ROOMCAST_SERVER__PING_TIMEOUT: '1s',
   },
 });
-const path = '/socket.io/?EIO=4&transport=';
-const open = new Set();
+const { path, get, post, session, fetchPacket, connected, websocket, comes, probed, terminateAll } = byHand(node);
 after(() => node.stop());
-afterEach(() => {
-  open.forEach((socket) => socket.terminate());
-  open.clear();
-});
-
-const get = async (url, init) => {
-  const response = await fetch(node.url + url, init);
-  return { status: response.status, text: await response.text(), headers: response.headers };
-};
-const post = async (url, body, headers) => await get(url, { method: 'POST', body, headers });
-
-/** A session that polls: its address, and what the handshake said. */
-async function session() {
-  const { status, text } = await get(`${path}polling`);
-  assert.equal(status, 200);
-  const said = JSON.parse(text.slice(1));
-  return { ...said, url: `${path}polling&sid=${said.sid}`, socket: `${path}websocket&sid=${said.sid}` };
-}
-
-/** Polls until a packet comes that begins so; the heartbeat is answered. */
-async function fetchPacket({ url }, wanted) {
-  for (;;) {
-    const { status, text } = await get(url);
-    assert.equal(status, 200, text);
-    const packets = text.split('\x1e');
-    if (packets.includes('2')) await post(url, '3');
-    const found = packets.find((packet) => packet.startsWith(wanted));
-    if (found !== undefined) return found;
-  }
-}
-
-async function connected(user = 'ada') {
-  const made = await session();
-  assert.equal((await post(made.url, `40${JSON.stringify({ token: token({ sub: user }) })}`)).text, 'ok');
-  await fetchPacket(made, '40{"sid"');
-  return made;
-}
-
-/** A WebSocket with what came on it. */
-async function websocket(url) {
-  const socket = new WebSocket(node.url.replace('http', 'ws') + url);
-  open.add(socket);
-  socket.got = [];
-  socket.on('message', (data, binary) => socket.got.push(binary ? data : data.toString())).on('error', () => {});
-  socket.on('close', () => (socket.gone = true));
-  await eventually('the WebSocket opens or is refused', () => socket.readyState === WebSocket.OPEN || socket.gone);
-  return socket;
-}
-
-const comes = async (socket, wanted) =>
-  await eventually(`${wanted} comes`, () => socket.got.find((packet) => packet.startsWith(wanted)));
-
-async function probed(made) {
-  const socket = await websocket(made.socket);
-  socket.send('2probe');
-  assert.equal(await comes(socket, '3probe'), '3probe');
-  return socket;
-}
+afterEach(terminateAll);
 
 test('a handshake says what Node says, and no answer may be kept by a cache', async () => {
   const { text, headers } = await get(`${path}polling`);

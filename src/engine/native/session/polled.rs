@@ -102,14 +102,13 @@ impl<G: Gate> Session<G> {
         match end {
             // The client must poll to learn of the end.
             End::ClosedByUs | End::Idle => {
-                self.wire.drop_candidate();
                 self.wire.hold();
                 self.wire.finish(packet::CLOSE);
                 self.wire.flush();
                 self.ending = Some(Instant::now() + NEWS);
                 return false;
             }
-            End::Lost => self.wire.drop_candidate(),
+            End::Lost => {}
             // Like the Node.js server, answer the poll of a client that has closed its session with NOOP.
             End::Closed(_) => self.wire.leave_polling(packet::NOOP),
             End::PingTimeout | End::Violation(_) | End::Malformed | End::Misused => {
@@ -119,7 +118,7 @@ impl<G: Gate> Session<G> {
         true
     }
 
-    /// Waits until the client has fetched the queued packets and the close packet.
+    /// Waits until the client has fetched the queued packets and the close packet, or has moved to its WebSocket.
     pub(super) fn poll_news(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.wire.register(cx);
         while let Some(body) = self.wire.take_body() {

@@ -1,0 +1,74 @@
+// Engine.IO 4 by hand: polling sessions, and WebSockets that are tried for them.
+import assert from 'node:assert/strict';
+import { WebSocket } from 'ws';
+import { eventually } from './eventually.js';
+import { token } from './token.js';
+
+/** What a test needs to speak with a node request by request. */
+export function byHand(node) {
+  const path = '/socket.io/?EIO=4&transport=';
+  const open = new Set();
+
+  const get = async (url, init) => {
+    const response = await fetch(node.url + url, init);
+    return { status: response.status, text: await response.text(), headers: response.headers };
+  };
+  const post = async (url, body, headers) => await get(url, { method: 'POST', body, headers });
+
+  /** A session that polls: its address, and what the handshake said. */
+  async function session() {
+    const { status, text } = await get(`${path}polling`);
+    assert.equal(status, 200);
+    const said = JSON.parse(text.slice(1));
+    return { ...said, url: `${path}polling&sid=${said.sid}`, socket: `${path}websocket&sid=${said.sid}` };
+  }
+
+  /** Polls until a packet comes that begins with `wanted`. Answers heartbeats. */
+  async function fetchPacket({ url }, wanted) {
+    for (;;) {
+      const { status, text } = await get(url);
+      assert.equal(status, 200, text);
+      const packets = text.split('\x1e');
+      if (packets.includes('2')) await post(url, '3');
+      const found = packets.find((packet) => packet.startsWith(wanted));
+      if (found !== undefined) return found;
+    }
+  }
+
+  /** A session that is connected to `/`; `id` is its Socket.IO id. */
+  async function connected(user = 'ada') {
+    const made = await session();
+    assert.equal((await post(made.url, `40${JSON.stringify({ token: token({ sub: user }) })}`)).text, 'ok');
+    const { sid: id } = JSON.parse((await fetchPacket(made, '40{"sid"')).slice(2));
+    return { ...made, id };
+  }
+
+  /** A WebSocket and the messages that came on it. `gone` says that it has closed. */
+  async function websocket(url) {
+    const socket = new WebSocket(node.url.replace('http', 'ws') + url);
+    open.add(socket);
+    socket.got = [];
+    socket.on('message', (data, binary) => socket.got.push(binary ? data : data.toString())).on('error', () => {});
+    socket.on('close', () => (socket.gone = true));
+    await eventually('the WebSocket opens or is refused', () => socket.readyState === WebSocket.OPEN || socket.gone);
+    return socket;
+  }
+
+  const comes = async (socket, wanted) =>
+    await eventually(`${wanted} comes`, () => socket.got.find((packet) => packet.startsWith(wanted)));
+
+  /** A WebSocket whose probe has been answered. */
+  async function probed(made) {
+    const socket = await websocket(made.socket);
+    socket.send('2probe');
+    assert.equal(await comes(socket, '3probe'), '3probe');
+    return socket;
+  }
+
+  function terminateAll() {
+    open.forEach((socket) => socket.terminate());
+    open.clear();
+  }
+
+  return { path, get, post, session, fetchPacket, connected, websocket, comes, probed, terminateAll };
+}
