@@ -32,6 +32,19 @@ pub struct Stamp {
     pub offset: u64,
 }
 
+impl Stamp {
+    /// A stamp for an event that the room's history may have at an offset that is not known, because Redis did not
+    /// answer the append. Its epoch is 0, which no history has, and its offset is the event's short id.
+    pub fn unsure(room: Arc<str>, mark: &Mark) -> Self {
+        Self { room, epoch: 0, offset: mark.short() }
+    }
+
+    /// The short id of an event whose offset is not known; see [`Stamp::unsure`].
+    pub fn unsure_id(&self) -> Option<u64> {
+        (self.epoch == 0).then_some(self.offset)
+    }
+}
+
 /// Data that a history stores with an event, so that a returning client can be given exactly the events it missed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -45,6 +58,12 @@ impl Mark {
     /// Creates a mark with a new id.
     pub fn new(except: Vec<Arc<str>>) -> Self {
         Self { id: uuid::Uuid::now_v7().as_u128(), except }
+    }
+
+    /// The random half of the id. It tells apart the events that one client can be shown.
+    pub fn short(&self) -> u64 {
+        // The cast keeps the lower half.
+        self.id as u64
     }
 }
 

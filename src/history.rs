@@ -99,11 +99,11 @@ pub struct Appended {
 /// Why the history could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
-    /// Redis is unavailable, or the connection to it broke. An append that was under way may have happened.
+    /// Redis is unavailable. Nothing was sent.
     #[error("the history is unavailable: Redis is away")]
     Unavailable,
-    /// Redis did not answer in time. An append may have happened. It does not happen later, unless this node had not
-    /// read Redis' clock before.
+    /// Redis did not answer in time, or the connection broke before the answer. An append may have happened. It does not
+    /// happen later, unless this node had not read Redis' clock before.
     #[error("the history did not answer in time")]
     Timeout,
     /// Another node holds the lease now; nothing was appended.
@@ -178,8 +178,7 @@ impl History {
     ///
     /// # Errors
     /// [`HistoryError`]; the event is then published live without a position in the history, unless it is
-    /// [`HistoryError::Fenced`]. After [`HistoryError::Timeout`] and [`HistoryError::Unavailable`] the append may have
-    /// happened.
+    /// [`HistoryError::Fenced`]. After [`HistoryError::Timeout`] the append may have happened.
     pub async fn append(
         &self,
         room: &RoomKey,

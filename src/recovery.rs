@@ -246,9 +246,9 @@ impl Recovery {
         let mut cursors = Vec::with_capacity(kept.rooms.len());
         for (room, base) in &kept.rooms {
             let position = tail.position(room, *base).ok_or(Failure::Incomplete)?;
-            cursors.push(Cursor::new(room.clone(), position));
+            cursors.push(Cursor::new(room.clone(), position, tail.unsure(room)));
         }
-        let mut shown = Shown::default();
+        let mut shown = Shown::had(&cursors);
         let missed = self.read_on(namespace, &mut cursors, &mut shown).await?;
         Ok(Returned { ticket, kept, cursors, missed, shown })
     }

@@ -26,7 +26,7 @@ use joined::Joined;
 pub use link::{AckId, Backlog, Close, Link, MAX_ASKED, Peer, Reply, SendError, Watcher};
 use notes::Notes;
 pub use notes::{MAX_METADATA_BYTES, MAX_NOTES_PER_SESSION, Undo};
-pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, Release, Replayed};
+pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, MAX_SHOWN_IDS, Release, Replayed};
 use replay::{Out, Replays};
 use trail::Trail;
 
@@ -311,6 +311,12 @@ impl Session {
             replays.end_one();
             replays.release(self, &|room| self.is_in(room))
         })
+    }
+
+    /// Notes that a replay has shown the events with these short ids, at most [`MAX_SHOWN_IDS`]. A live copy of one that
+    /// comes without an offset is not sent again. Call it before the replay ends.
+    pub fn note_shown(&self, ids: Vec<u64>) {
+        self.with_replays(|replays| replays.show_ids(ids));
     }
 
     /// Continues to send the held events after [`Release::Blocked`].

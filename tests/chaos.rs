@@ -6,11 +6,14 @@ mod support {
     pub mod redis;
 }
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use roomcast::cluster::socketio::{self, Broadcast};
+use roomcast::config;
 use roomcast::event::Event;
 use roomcast::history::{Order, Query, Retention, RoomKey};
 
@@ -61,6 +64,8 @@ impl Pair {
 }
 
 const LONG: Duration = Duration::from_secs(20);
+
+const NEWEST: Query = Query { limit: 1000, since: None, order: Order::Asc };
 
 fn range(from: u64, to: u64) -> Vec<u64> {
     (from..=to).collect()
@@ -153,6 +158,43 @@ async fn session_whose_last_joins_redis_does_not_know_is_not_given_back_without_
     assert!(!back.recovered);
 }
 
+/// A node is killed after Redis took an event and before its answer arrived: the event went live without an offset, and the
+/// node told nobody. Its client gets the event once.
+#[tokio::test(flavor = "multi_thread")]
+async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_killed() {
+    let pair = Pair::start().await;
+    let client = pair.near.connect("one").await;
+    client.follow(&pair.near, "l").await;
+    pair.far.publish("l", 1).await;
+    eventually("it hears", LONG, || client.numbers() == [1]).await;
+    pair.proxy.set(Way::NoAnswers);
+    let killed = async {
+        let log = RoomKey { namespace: "/".into(), room: "log:l".into() };
+        let until = Instant::now() + LONG;
+        while pair.far.history.read(&log, NEWEST).await.unwrap().last_offset < 2 {
+            assert!(Instant::now() < until, "Redis takes the event");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // From here on the node reaches Redis no more, so it is dead for the others.
+        pair.proxy.set(Way::Reset);
+    };
+    tokio::join!(pair.near.publish("l", 2), killed);
+    eventually("its own client gets it", LONG, || client.numbers() == [1, 2]).await;
+    client.cut(&pair.near);
+    let back = pair.far.come_back(&client, "two").await;
+    assert!(back.recovered);
+    pair.far.publish("l", 3).await;
+    eventually("it hears again", LONG, || back.numbers().contains(&3)).await;
+    assert_eq!(back.numbers(), [1, 2, 3]);
+    // The client keeps the event's id for as long as the history could bring it again.
+    back.cut(&pair.far);
+    let again = pair.far.come_back(&back, "three").await;
+    assert!(again.recovered);
+    pair.far.publish("l", 4).await;
+    eventually("it hears again", LONG, || again.numbers().contains(&4)).await;
+    assert_eq!(again.numbers(), [1, 2, 3, 4]);
+}
+
 /// Nothing passes and nothing is reset: the node must not wait until the operating system gives the connections up.
 #[tokio::test(flavor = "multi_thread")]
 async fn stuck_connection_is_replaced_after_two_time_outs() {
@@ -173,30 +215,39 @@ async fn stuck_connection_is_replaced_after_two_time_outs() {
 
 // === emitters ===
 
-/// An emitter in another process: it publishes numbers to a room with a history, one after the other.
+/// An emitter in another process: it publishes numbers to a room, one after the other.
 struct Emitter {
     port: u16,
+    namespace: &'static str,
+    room: &'static str,
+    event: &'static str,
     sent: u64,
 }
 
 impl Emitter {
+    /// Publishes to a room with a history.
     fn new(port: u16) -> Self {
-        Self { port, sent: 0 }
+        Self { port, namespace: "/", room: "kept:k", event: "line", sent: 0 }
+    }
+
+    /// Publishes events with a rule to a room without a history.
+    fn bare(port: u16) -> Self {
+        Self { port, namespace: "/bare", room: "board:b", event: "post", sent: 0 }
     }
 
     /// Publishes the next number, if Redis is there.
     fn emit(&mut self) {
         self.sent += 1;
         let broadcast = Broadcast {
-            namespace: "/".into(),
-            event: Event::encode("line", &[serde_json::json!({ "n": self.sent })]).unwrap(),
-            rooms: vec!["kept:k".into()],
+            namespace: self.namespace.into(),
+            event: Event::encode(self.event, &[serde_json::json!({ "n": self.sent })]).unwrap(),
+            rooms: vec![self.room.into()],
             except: Vec::new(),
             volatile: false,
             ours: None,
         };
         let body = socketio::encode("emitter", &broadcast).unwrap();
-        let channel = "socket.io#/#kept:k#";
+        let channel = format!("socket.io#{}#{}#", self.namespace, self.room);
         let mut command =
             format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{channel}\r\n${}\r\n", channel.len(), body.len()).into_bytes();
         command.extend_from_slice(&body);
@@ -224,7 +275,7 @@ fn kept() -> RoomKey {
 
 /// The numbers in the history of the emitter's room.
 async fn recorded(node: &Node) -> Vec<u64> {
-    let page = node.history.read(&kept(), Query { limit: 1000, since: None, order: Order::Asc }).await.unwrap();
+    let page = node.history.read(&kept(), NEWEST).await.unwrap();
     let number = |event: &Event| -> u64 {
         let args: Vec<serde_json::Value> = serde_json::from_str(event.text()).unwrap();
         args[1]["n"].as_u64().unwrap()
@@ -298,6 +349,131 @@ async fn appends_of_a_former_holder_and_late_ones_are_refused() {
     // Behind what was on the way.
     history.append(&kept(), keep, None, &line(7, None)).await.unwrap();
     assert_eq!(recorded(&pair.far).await, [1, 2, 4, 6, 7]);
+}
+
+/// What a former holder of the lease sent, and what was stuck on its way, must not come behind events of the next holder.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_former_holder_that_were_stuck_on_their_way_are_refused() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let near = Node::start(&proxy.url(), "near", |_| {}).await;
+    near.ready(1).await;
+    let mut emitter = Emitter::bare(server.port());
+    let first = near.connect_bare("one").await;
+    first.join(&near, "watch", "b").await;
+    let until = Instant::now() + LONG;
+    while first.numbers().is_empty() {
+        assert!(Instant::now() < until, "the node takes the lease");
+        emitter.emit_for(Duration::from_millis(50)).await;
+    }
+    let far = Node::start(&server.url(), "far", |_| {}).await;
+    far.ready(2).await;
+    let second = far.connect_bare("one").await;
+    second.join(&far, "watch", "b").await;
+    while second.numbers().is_empty() {
+        assert!(Instant::now() < until, "the other node hears it");
+        emitter.emit_for(Duration::from_millis(50)).await;
+    }
+    proxy.set(Way::NoCommands);
+    emitter.emit_for(Duration::from_millis(300)).await;
+    let stuck = emitter.sent;
+    eventually("the holder publishes", LONG, || first.numbers().last().is_some_and(|last| *last >= stuck - 10)).await;
+    let until = Instant::now() + LONG;
+    while second.numbers().last().is_none_or(|last| *last <= stuck) {
+        assert!(Instant::now() < until, "the other node takes the lease");
+        emitter.emit_for(Duration::from_millis(50)).await;
+    }
+    proxy.set(Way::Open);
+    let fenced = || far.metrics.socketio_dropped_total.with_label_values(&["fenced"]).get();
+    let until = Instant::now() + LONG;
+    while fenced() == 0 && second.numbers().is_sorted() {
+        assert!(Instant::now() < until, "what was stuck arrives");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_each_once_in_order("live", &second.numbers());
+    assert_each_once_in_order("live, at the former holder", &first.numbers());
+}
+
+// === both wires ===
+
+/// Events of the nodes themselves come once and in their order, on both wires, whatever happens to the way to Redis.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_nodes_come_once_and_in_order_on_both_wires_whatever_the_network_does() {
+    tokio::join!(own_events(config::Wire::Compact), own_events(config::Wire::Socketio));
+}
+
+async fn own_events(wire: config::Wire) {
+    let mut server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let near = Node::start(&proxy.url(), "near", |config| config.wire = wire).await;
+    let far = Node::start(&server.url(), "far", |config| config.wire = wire).await;
+    let nodes = [&near, &far];
+    let (mut staying, mut returning) = (Vec::new(), Vec::new());
+    for node in nodes {
+        node.ready(2).await;
+        for clients in [&mut staying, &mut returning] {
+            let client = node.connect(&format!("{}{}", node.cluster.node(), clients.len())).await;
+            client.follow(node, "l").await;
+            clients.push(client);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    // One publisher sends odd numbers, the other even ones.
+    let publisher = async |node: &Node, first: u64| {
+        for n in (first..).step_by(2) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            node.publish("l", n).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let faults = async {
+        for fault in 0..6 {
+            match fault {
+                4 => {
+                    server.kill();
+                    tokio::time::sleep(Duration::from_millis(150)).await;
+                    server.restart();
+                }
+                5 => {
+                    server.pause();
+                    tokio::time::sleep(Duration::from_millis(2500)).await;
+                    server.resume();
+                }
+                _ => {
+                    proxy.set([Way::NoCommands, Way::NoAnswers, Way::OldStuck, Way::Reset][fault]);
+                    tokio::time::sleep(Duration::from_millis(2500)).await;
+                    proxy.set(Way::Open);
+                }
+            }
+            for node in nodes {
+                eventually("the node hears again", LONG, || node.redis.health().is_good()).await;
+            }
+            // Each client that returns changes its node.
+            for (at, client) in returning.iter_mut().enumerate() {
+                client.cut(nodes[(at + fault) % 2]);
+                let node = nodes[(at + fault + 1) % 2];
+                *client = node.come_back(client, &format!("{at}-{fault}")).await;
+                if !client.recovered {
+                    client.follow(node, "l").await;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(publisher(&near, 2), publisher(&far, 1), faults);
+    for (node, client) in nodes.iter().zip(&staying) {
+        for parity in [0, 1] {
+            let of: Vec<u64> = client.numbers().into_iter().filter(|n| n % 2 == parity).collect();
+            assert_each_once_in_order(&format!("{wire:?} {} {parity}", node.cluster.node()), &of);
+        }
+    }
+    for client in &returning {
+        let numbers = client.numbers();
+        let different: HashSet<u64> = numbers.iter().copied().collect();
+        assert_eq!(different.len(), numbers.len(), "{wire:?}, a client that returned: {numbers:?}");
+    }
 }
 
 /// The first events of a node that was started while another did not hear are counted there.

@@ -1,9 +1,12 @@
 //! The format in which an event travels between nodes. It carries the text that clients get, unchanged.
 //!
 //! ```text
-//! flags:1 (1 = volatile, 2 = ordered, 4 = closes) | rooms | except | stamps | order, if ordered | text | attachments
+//! flags:1 (1 = volatile, 2 = ordered, 4 = closes, 16 = fenced) | rooms | except | stamps | order, if ordered
+//!     | text | attachments | fence:8, if fenced
 //! list: count:4 items       string, bytes: length:4 bytes       stamp: room epoch:8 offset:8       order: scope number:8
 //! ```
+//!
+//! Nodes ignore flags that they do not know and bytes behind the part that they know, so a later version may append more.
 
 use std::sync::Arc;
 
@@ -19,6 +22,7 @@ const VOLATILE: u8 = 1;
 const ORDERED: u8 = 2;
 const CLOSES: u8 = 4;
 const KINDS: u8 = 8;
+const FENCED: u8 = 16;
 
 /// The bytes are not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +36,8 @@ pub fn encode(outgoing: &Outgoing) -> BytesMut {
     let order = outgoing.order.as_ref();
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let closes = order.is_some_and(|order| order.closes);
-    out.put_u8(flag(outgoing.volatile, VOLATILE) | flag(order.is_some(), ORDERED) | flag(closes, CLOSES));
+    let fenced = flag(event.fence().is_some(), FENCED);
+    out.put_u8(flag(outgoing.volatile, VOLATILE) | flag(order.is_some(), ORDERED) | flag(closes, CLOSES) | fenced);
     for rooms in [&outgoing.rooms, &outgoing.except] {
         put_count(&mut out, rooms.len());
         rooms.iter().for_each(|room| put_bytes(&mut out, room.as_bytes()));
@@ -41,6 +46,7 @@ pub fn encode(outgoing: &Outgoing) -> BytesMut {
     put_bytes(&mut out, event.text().as_bytes());
     put_count(&mut out, event.attachments().len());
     event.attachments().iter().for_each(|bytes| put_bytes(&mut out, bytes));
+    event.fence().into_iter().for_each(|fence| out.put_u64(fence));
     out
 }
 
@@ -55,7 +61,8 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
     let (stamps, order) = take_marks(&mut bytes, flags)?;
     let text = ByteString::try_from(take(&mut bytes)?).map_err(|_| Malformed)?;
     let attachments = list(&mut bytes, 4, take)?;
-    let event = Event::from_wire(text, attachments).map_err(|_| Malformed)?;
+    let fence = (flags & FENCED != 0).then(|| bytes.try_get_u64()).transpose().map_err(|_| Malformed)?;
+    let event = Event::from_wire(text, attachments).map_err(|_| Malformed)?.with_fence(fence);
     let volatile = flags & VOLATILE != 0;
     let outgoing = Outgoing::new(namespace.clone(), event, rooms).except(except).volatile(volatile);
     Ok(Outgoing { stamps, order, ..outgoing })
@@ -190,7 +197,7 @@ mod tests {
         let event =
             Event::from_wire(r#"["e",{"_placeholder":true,"num":0},1.50]"#.into(), vec![Bytes::from_static(b"\0\x01")]);
         let rooms = vec!["a".into(), "b:é".into()];
-        let outgoing = Outgoing::new("/n".into(), event.unwrap(), rooms);
+        let outgoing = Outgoing::new("/n".into(), event.unwrap().with_fence(Some(u64::MAX)), rooms);
         Outgoing {
             stamps: vec![Stamp { room: "a".into(), epoch: 3, offset: u64::MAX }],
             order: Some(Order { scope: "/n|a".into(), number: 7, closes: true }),

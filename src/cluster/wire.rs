@@ -18,6 +18,7 @@ mod receive;
 mod servers;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use super::scribe::Scribe;
 use super::socketio::{self, Broadcast};
 use super::{Leaver, PubSub, event};
 use crate::config;
+use crate::event::Event;
 use crate::protocol::is_reserved_room;
 use crate::publish::{Carried, Outgoing, Publisher, Reach, Remote};
 use crate::redis::{Budget, Keys, Kind, MAX_RECEIVE_BYTES, Redis, SocketIoKeys};
@@ -59,6 +61,8 @@ pub struct Wire {
     answering: Arc<Semaphore>,
     asking: Asking,
     bridge: OnceLock<Arc<Bridge>>,
+    /// The newest number of a lease under which an event was published.
+    newest_lease: AtomicU64,
     leaver: OnceLock<Leaver>,
     /// Parses requests from processes that use another library.
     library: OnceLock<Arc<dyn Requests>>,
@@ -117,6 +121,7 @@ impl Wire {
             answering: Arc::new(Semaphore::new(peer::MAX_ASKING)),
             asking: Asking::default(),
             bridge: OnceLock::new(),
+            newest_lease: AtomicU64::new(0),
             leaver: OnceLock::new(),
             library: OnceLock::new(),
         })
@@ -125,6 +130,9 @@ impl Wire {
     /// Publishes an event to the other nodes and servers, without waiting for Redis.
     pub fn publish(&self, outgoing: &Outgoing, reach: Reach) -> Remote {
         let Some(space) = self.spaces.get(&outgoing.namespace) else { return Remote::Alone };
+        // Events that need a lease go to nodes only, so only our own format carries its number.
+        debug_assert!(outgoing.event.fence().is_none() || reach == Reach::Nodes);
+        self.is_outdated(&outgoing.event);
         let handed = match (self.speaks, &self.socketio, reach) {
             (config::Wire::Socketio, Some(keys), Reach::Everyone) => self.publish_socketio(space, keys, outgoing),
             _ => {
@@ -139,6 +147,12 @@ impl Wire {
             Ok(receipt) => Remote::Handed(receipt),
             Err(why) => Remote::NotCarried(why),
         }
+    }
+
+    /// Whether an event was published under a lease that another node has by now. Notes the number of its lease. Such an
+    /// event was stuck on its way, and would arrive after those of the next holder.
+    fn is_outdated(&self, event: &Event) -> bool {
+        event.fence().is_some_and(|fence| self.newest_lease.fetch_max(fence, Ordering::AcqRel) > fence)
     }
 
     fn publish_socketio(

@@ -61,7 +61,7 @@ impl Ticket {
             Self::Back(returned) => {
                 let trail = Trail::new(returned.ticket.key.clone(), returned.kept.generation, hearing.clone());
                 for cursor in &returned.cursors {
-                    trail.resume(&cursor.room, cursor.had.clone());
+                    trail.resume(&cursor.room, cursor.had.clone(), &cursor.unsure);
                 }
                 Some(trail)
             }
@@ -108,6 +108,7 @@ impl Gateway {
         let ((), whole) =
             tokio::join!(self.parts.recovery.settle(session), self.catch_up(session, &mut returned, until));
         let shown = returned.cursors.iter().filter_map(|cursor| Some((cursor.room.clone(), cursor.replayed()?)));
+        session.note_shown(returned.shown.newest());
         let mut release = session.end_replays(shown);
         while release == Release::Blocked && Instant::now() < until {
             tokio::time::sleep(RETRY).await;

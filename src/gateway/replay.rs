@@ -21,12 +21,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::contract::model::RoomDef;
-use crate::event::{Event, Stamp};
+use crate::event::{Event, Mark, Stamp};
 use crate::history::replay::{first_shown, plan};
 use crate::history::{History, MAX_PAGE, Order, Page, Query, RoomKey, Since};
 use crate::room::Rooms;
 use crate::session::trail::Point;
-use crate::session::{Release, Replayed, RoomName, SendError, Session};
+use crate::session::{MAX_SHOWN_IDS, Release, Replayed, RoomName, SendError, Session};
 
 /// How long a client may take for each page of a history. A client that takes longer is not sent the rest.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -100,9 +100,10 @@ pub async fn join_with_replay(
             outcome.offset = newest.last_offset;
             let first = first_shown(policy.replay, query, &newest);
             begin_trail(session, room, &newest, first);
-            let mut showing = Showing { session, history, key: &key, epoch: newest.epoch, sent: 0 };
+            let mut showing = Showing { session, history, key: &key, epoch: newest.epoch, sent: 0, ids: Vec::new() };
             let why = showing.show(query, &newest, first).await;
             outcome.replayed = showing.sent;
+            session.note_shown(showing.ids);
             let held_sent = hold.end(shown(&newest, first), Instant::now() + PATIENCE).await;
             match (heard, held_sent) {
                 // Live events of other nodes may be missing, because Redis has not confirmed the subscription.
@@ -134,6 +135,8 @@ struct Showing<'a> {
     key: &'a RoomKey,
     epoch: u64,
     sent: usize,
+    /// Short ids of the newest events that were sent.
+    ids: Vec<u64>,
 }
 
 impl Showing<'_> {
@@ -185,7 +188,9 @@ impl Showing<'_> {
             let stamp = Stamp { room: self.key.room.clone(), epoch: self.epoch, offset: *offset };
             send_patiently(self.session, event, &[stamp], until).await.map_err(|_| SLOW)?;
             self.sent += 1;
+            self.ids.extend(event.mark().map(Mark::short));
         }
+        self.ids.drain(..self.ids.len().saturating_sub(MAX_SHOWN_IDS));
         Ok(())
     }
 }

@@ -36,8 +36,10 @@ pub struct List {
 /// The result of recording an event: its stamps, and the turn in its rooms. Emit the event before this is dropped.
 #[must_use = "the event is to be emitted while the turn lasts"]
 pub struct Recorded {
-    /// The event's position in each history that took it.
+    /// The event's position in each history that took it, and a [`Stamp::unsure`] for each that may have taken it.
     pub stamps: Vec<Stamp>,
+    /// Whether every history is known to have taken the event.
+    pub is_whole: bool,
     /// Whether another node holds the lease for this event now. The event must not be emitted then.
     pub is_fenced: bool,
     /// Whether too many bytes wait to be recorded. The event must not be emitted then, because it would overtake the
@@ -79,11 +81,11 @@ impl Keeping {
 impl History {
     /// Waits for the turn in the rooms, and appends the event to the history of each. Without rooms it does not wait.
     ///
-    /// Errors are counted. After an error only the stamp is missing, and the event is still published live.
+    /// Errors are counted. After an error only the position is missing, and the event is still published live.
     pub async fn record(&self, keepings: &[Keeping], event: &Event) -> Recorded {
         let Some(_taken) = self.waiting.take(event.size_bytes()) else {
             self.metrics.history_errors_total.with_label_values(&["append", "full"]).inc();
-            return Recorded { stamps: Vec::new(), is_fenced: false, is_refused: true, _turn: None };
+            return Recorded { stamps: Vec::new(), is_whole: false, is_fenced: false, is_refused: true, _turn: None };
         };
         let rooms: Vec<_> = keepings.iter().map(|keeping| keeping.room.clone()).collect();
         let turn = self.sequencer.turn(&rooms).await;
@@ -94,7 +96,13 @@ impl History {
         let appends = keepings.iter().map(|keeping| self.append_one(keeping, payload.as_deref(), event));
         let appended = join_all(appends).await;
         let is_fenced = appended.iter().any(|appended| matches!(appended, Err(HistoryError::Fenced)));
-        Recorded { stamps: appended.into_iter().flatten().collect(), is_fenced, is_refused: false, _turn: Some(turn) }
+        let is_whole = appended.iter().all(Result::is_ok);
+        let stamps = keepings.iter().zip(appended).filter_map(|(keeping, appended)| match appended {
+            Ok(stamp) => Some(stamp),
+            Err(HistoryError::Timeout) => Some(Stamp::unsure(keeping.room.room.clone(), event.mark()?)),
+            Err(_) => None,
+        });
+        Recorded { stamps: stamps.collect(), is_whole, is_fenced, is_refused: false, _turn: Some(turn) }
     }
 
     async fn append_one(&self, keeping: &Keeping, payload: Option<&str>, event: &Event) -> Result<Stamp, HistoryError> {

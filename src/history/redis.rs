@@ -186,8 +186,9 @@ impl From<fred::error::Error> for HistoryError {
     fn from(error: fred::error::Error) -> Self {
         use fred::error::ErrorKind;
         match error.kind() {
-            ErrorKind::Timeout => Self::Timeout,
-            ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => Self::Unavailable,
+            // fred reports a lost connection by several kinds of error, also for commands that it has written.
+            ErrorKind::Timeout | ErrorKind::IO | ErrorKind::Canceled => Self::Timeout,
+            ErrorKind::Routing | ErrorKind::Backpressure => Self::Unavailable,
             _ => Self::Refused(error.to_string()),
         }
     }

@@ -52,7 +52,7 @@ impl Publisher {
         }
         outgoing.stamps.clone_from(&recorded.stamps);
         if let Some(policy) = recovery
-            && recorded.stamps.len() < kept.len()
+            && !recorded.is_whole
         {
             self.parts.history.note_unrecorded(&outgoing.namespace, policy.window);
         }

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Failure;
-use crate::event::{Event, Stamp};
+use crate::event::{Event, Mark, Stamp};
 use crate::history::{MAX_PAGE, Order, Page, Query, Since};
 use crate::session::trail::Position;
-use crate::session::{Replayed, RoomName};
+use crate::session::{MAX_SHOWN_IDS, Replayed, RoomName};
 
 /// How far a room's history was read for a returning client.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Cursor {
     pub room: RoomName,
     /// The client's position when it left.
     pub had: Position,
+    /// Short ids of events that the client had at offsets that are not known.
+    pub unsure: Vec<u64>,
     read: Position,
 }
 
@@ -29,13 +31,45 @@ pub struct Missed {
     pub wanted: bool,
 }
 
-/// The ids of the events that a client was shown, from their marks.
+/// The events that a client was shown, by their short ids.
 #[derive(Debug, Default)]
-pub struct Shown(HashSet<u128>);
+pub struct Shown {
+    ids: HashSet<u64>,
+    /// The newest of them.
+    newest: VecDeque<u64>,
+}
+
+impl Shown {
+    /// The events that the client had at offsets that are not known.
+    pub(super) fn had(cursors: &[Cursor]) -> Self {
+        let mut shown = Self::default();
+        for id in cursors.iter().flat_map(|cursor| &cursor.unsure) {
+            shown.add(*id);
+        }
+        shown
+    }
+
+    /// Adds an event. Returns false when the client was shown it before.
+    fn add(&mut self, id: u64) -> bool {
+        let is_new = self.ids.insert(id);
+        if is_new {
+            self.newest.push_back(id);
+            if self.newest.len() > MAX_SHOWN_IDS {
+                self.newest.pop_front();
+            }
+        }
+        is_new
+    }
+
+    /// The newest events, at most [`MAX_SHOWN_IDS`].
+    pub fn newest(&self) -> Vec<u64> {
+        self.newest.iter().copied().collect()
+    }
+}
 
 impl Cursor {
-    pub(super) fn new(room: RoomName, had: Position) -> Self {
-        Self { room, read: had.clone(), had }
+    pub(super) fn new(room: RoomName, had: Position, unsure: &[u64]) -> Self {
+        Self { room, read: had.clone(), had, unsure: unsure.to_vec() }
     }
 
     pub(super) fn query(&self) -> Query {
@@ -94,7 +128,7 @@ pub(super) fn merge(
         }
         let Some(event) = event else { break };
         let except = event.mark().map_or(&[][..], |mark| &mark.except);
-        let wanted = !except.iter().any(|room| rooms.contains(room)) && shown.0.insert(id);
+        let wanted = !except.iter().any(|room| rooms.contains(room)) && shown.add(event.mark().map_or(0, Mark::short));
         missed.push(Missed { event, stamps, wanted });
     }
     Ok(missed)
@@ -130,7 +164,6 @@ fn next(lists: &[VecDeque<Row>], copies: &HashMap<u128, usize>) -> Option<u128> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Mark;
 
     fn event(id: u128, except: &[&str]) -> Event {
         let except = except.iter().map(|&room| room.into()).collect();
@@ -144,7 +177,7 @@ mod tests {
     }
 
     fn cursor(room: &str, floor: u64, beyond: &[(u64, u64)]) -> Cursor {
-        Cursor::new(room.into(), Position { epoch: 7, floor, beyond: beyond.to_vec() })
+        Cursor::new(room.into(), Position { epoch: 7, floor, beyond: beyond.to_vec() }, &[])
     }
 
     fn names(missed: &[Missed]) -> Vec<&str> {
@@ -164,6 +197,17 @@ mod tests {
         let again = merge(&mut cursors, vec![page(6, &[]), page(4, &[event(9, &[])])], 10, &mut shown);
         let again = again.unwrap();
         assert_eq!((names(&again).len(), again.len()), (0, 1), "shown through the other room before");
+    }
+
+    #[test]
+    fn event_that_the_client_had_at_an_unknown_offset_does_not_come_again() {
+        let had = Position { epoch: 7, floor: 3, beyond: vec![(5, 5)] };
+        let mut cursors = [Cursor::new("a".into(), had, &[2])];
+        let mut shown = Shown::had(&cursors);
+        let missed = merge(&mut cursors, vec![page(4, &[event(2, &[]), event(3, &[]), event(4, &[])])], 10, &mut shown);
+        let missed = missed.unwrap();
+        assert_eq!((names(&missed), missed.len()), (vec!["4"], 2), "its offset is known now");
+        assert_eq!(shown.newest(), [2, 4]);
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub const MAX_REPLAY_BACKLOG: usize = 4096;
 /// again. The time is limited because a Redis that fails over to a replica can use the newest offsets again.
 pub const MAX_COPY_DELAY: Duration = Duration::from_secs(30);
 
+/// Maximum number of replayed events that are remembered by their ids, for copies that come without an offset. Those are
+/// of the newest events only: an append that was not answered is at most `redis.command_timeout` old.
+pub const MAX_SHOWN_IDS: usize = 256;
+
 /// The range of a room's history that was replayed to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replayed {
@@ -72,6 +76,8 @@ pub(super) struct Replays {
     held: VecDeque<Held>,
     lost: usize,
     shown: HashMap<RoomName, (Replayed, Instant)>,
+    /// Short ids of replayed events.
+    ids: Option<(Vec<u64>, Instant)>,
 }
 
 struct Held {
@@ -87,7 +93,7 @@ impl Replays {
 
     /// Whether live events can skip this type: no event is held back and no replay is remembered.
     pub(super) fn is_idle(&self) -> bool {
-        !self.holds() && self.shown.is_empty()
+        !self.holds() && self.shown.is_empty() && self.ids.is_none()
     }
 
     pub(super) fn holds(&self) -> bool {
@@ -97,10 +103,23 @@ impl Replays {
     /// Forgets replays that ended more than [`MAX_COPY_DELAY`] ago.
     fn expire(&mut self) {
         self.shown.retain(|_, (_, at)| at.elapsed() < MAX_COPY_DELAY);
+        self.ids.take_if(|(_, at)| at.elapsed() >= MAX_COPY_DELAY);
+    }
+
+    /// Remembers replayed events by their short ids, for copies that come without an offset.
+    pub(super) fn show_ids(&mut self, ids: Vec<u64>) {
+        if !ids.is_empty() {
+            self.ids = Some((ids, Instant::now()));
+        }
+    }
+
+    fn has_id(&self, id: u64) -> bool {
+        self.ids.as_ref().is_some_and(|(ids, _)| ids.contains(&id))
     }
 
     fn shown_of(&self, stamp: &Stamp) -> Option<Replayed> {
-        self.shown.get(&stamp.room).map(|(shown, _)| *shown).filter(|shown| shown.epoch == stamp.epoch)
+        let shown = self.shown.get(&stamp.room).map(|(shown, _)| *shown);
+        shown.filter(|shown| shown.epoch == stamp.epoch && stamp.unsure_id().is_none())
     }
 
     pub(super) fn deliver(
@@ -183,6 +202,9 @@ impl Replays {
     fn was_shown(&self, rooms: &[RoomName], stamps: &[Stamp], is_in: &dyn Fn(&str) -> bool) -> bool {
         let mut older = false;
         for stamp in stamps {
+            if stamp.unsure_id().is_some_and(|id| self.has_id(id)) {
+                return true;
+            }
             let Some(shown) = self.shown_of(stamp) else { continue };
             if stamp.offset > shown.last {
                 continue;
@@ -327,6 +349,18 @@ mod tests {
         assert_eq!(it.end("a", 1, 0), Release::Done { lost: 1 }, "and what was lost is told");
         assert_eq!(it.wire.sent().len(), MAX_REPLAY_BACKLOG);
         assert_eq!(it.release(), DONE, "once");
+    }
+
+    #[test]
+    fn copy_of_a_replayed_event_that_has_no_offset_is_recognised_by_its_id() {
+        let mut it = Fixture::new(&["a"]);
+        it.replays.begin();
+        assert_eq!(it.deliver("held copy", &["a"], &[("a", 0, 7)]), Delivery::Held);
+        it.replays.show_ids(vec![6, 7]);
+        assert_eq!(it.end("a", 1, 9), DONE);
+        assert_eq!(it.deliver("copy", &["a"], &[("a", 0, 6)]), Delivery::Replayed);
+        assert_eq!(it.deliver("another", &["a"], &[("a", 0, 8)]), Delivery::Sent);
+        assert_eq!(it.wire.sent(), ["another"]);
     }
 
     #[test]

@@ -105,9 +105,10 @@ impl Trail {
     }
 
     /// Adds a room of a recovered session, with the position that the client has reached.
-    pub fn resume(&self, room: &RoomName, position: Position) {
+    /// `unsure` are short ids of events that it has at offsets that are not known.
+    pub fn resume(&self, room: &RoomName, position: Position, unsure: &[u64]) {
         let mut state = self.state();
-        state.places.insert(room.clone(), Place::resumed(room, position, (self.hearing)()));
+        state.places.insert(room.clone(), Place::resumed(room, position, unsure, (self.hearing)()));
         state.version += 1;
         state.tail = None;
     }
@@ -209,7 +210,10 @@ impl State {
         for stamp in stamps {
             if let Some(place) = self.places.get_mut(&stamp.room) {
                 before.push((stamp.room.clone(), place.clone()));
-                place.note(stamp.epoch, stamp.offset, hearing);
+                match stamp.unsure_id() {
+                    Some(id) => place.note_unsure(id),
+                    None => place.note(stamp.epoch, stamp.offset, hearing),
+                }
                 self.tail = None;
             }
         }

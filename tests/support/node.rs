@@ -60,6 +60,27 @@ rooms = ["log"]
 rooms = ["kept"]
 "#;
 
+/// Rooms without a history, and an event with a rule.
+pub const BARE: &str = r#"
+name = "bare"
+namespace = "/bare"
+summary = "Rooms without a history"
+
+[auth]
+mode = "none"
+
+[rooms.board]
+name = "board:{board}"
+
+[client.watch]
+payload = { shorthand = "board", schema = { type = "object", required = ["board"] } }
+join = "board"
+
+[server.post]
+rooms = ["board"]
+schema = { type = "object", required = ["n"] }
+"#;
+
 /// A node of a cluster.
 pub struct Node {
     pub redis: Redis,
@@ -94,8 +115,9 @@ impl Node {
     pub async fn start(url: &str, name: &str, change: impl FnOnce(&mut config::Redis)) -> Self {
         let mut config = config::Redis { url: Some(config::Url::new(url)), ..config::Redis::default() };
         change(&mut config);
-        let source = Source { name: "test.toml".into(), text: CONTRACT.into() };
-        let namespaces: Vec<_> = load_sources(vec![source]).unwrap().into_iter().map(Arc::new).collect();
+        let source = |name: &str, text: &str| Source { name: name.into(), text: text.into() };
+        let sources = vec![source("test.toml", CONTRACT), source("bare.toml", BARE)];
+        let namespaces: Vec<_> = load_sources(sources).unwrap().into_iter().map(Arc::new).collect();
         let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.clone()).collect();
         let metrics = Arc::new(Metrics::new());
         let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
@@ -146,26 +168,31 @@ impl Node {
     }
 
     pub async fn connect(&self, id: &str) -> Someone {
-        self.open(id, json!({}), Arc::default()).await
+        self.open("/", id, json!({}), Arc::default()).await
+    }
+
+    /// Connects to the namespace without histories.
+    pub async fn connect_bare(&self, id: &str) -> Someone {
+        self.open("/bare", id, json!({}), Arc::default()).await
     }
 
     /// As the official client returns: with its secret, and the last place that it saw.
     pub async fn come_back(&self, earlier: &Someone, id: &str) -> Someone {
         let offset = earlier.tape.offset.lock().unwrap().clone();
         let tape = earlier.tape.clone();
-        self.open(id, json!({ "pid": earlier.pid, "offset": offset }), tape).await
+        self.open("/", id, json!({ "pid": earlier.pid, "offset": offset }), tape).await
     }
 
-    async fn open(&self, id: &str, auth: Value, tape: Arc<Tape>) -> Someone {
+    async fn open(&self, namespace: &str, id: &str, auth: Value, tape: Arc<Tape>) -> Someone {
         let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
         let handshake =
             Handshake { auth: Some(auth), authorization: None, query: None, cookies: None, recoverable: true };
-        let admission = self.gateway.admit("/", id, &handshake, &peer).await.unwrap();
+        let admission = self.gateway.admit(namespace, id, &handshake, &peer).await.unwrap();
         let (back, pid) = admission.pass();
         *tape.closed.lock().unwrap() = None;
         let id = back.clone().unwrap_or_else(|| id.to_owned());
         let client = self.gateway.open(admission, &id, peer, Box::new(TapeLink(tape.clone())));
-        let pid = pid.unwrap().expose().to_owned();
+        let pid = pid.map(|pid| pid.expose().to_owned()).unwrap_or_default();
         Someone { client, tape, pid, recovered: back.is_some() }
     }
 

@@ -16,6 +16,8 @@ pub enum Way {
     Open,
     /// A hole towards Redis: commands wait on the way, as TCP sends them again, answers and messages pass.
     NoCommands,
+    /// A hole towards the node: answers and messages wait on the way, commands pass.
+    NoAnswers,
     /// Every connection is reset, and so is every new one.
     Reset,
     /// Connections that are there stay stuck for good; new ones pass.
@@ -69,7 +71,7 @@ async fn pass(node: TcpStream, port: u16, way: watch::Receiver<Way>) {
     let (node_reads, node_writes) = node.into_split();
     let (redis_reads, redis_writes) = redis.into_split();
     let commands = pump(node_reads, redis_writes, way.clone(), move |way| {
-        way == Way::Open || (way == Way::OldStuck && began == Way::OldStuck)
+        matches!(way, Way::Open | Way::NoAnswers) || (way == Way::OldStuck && began == Way::OldStuck)
     });
     let answers = pump(redis_reads, node_writes, way, move |way| {
         matches!(way, Way::Open | Way::NoCommands) || (way == Way::OldStuck && began == Way::OldStuck)

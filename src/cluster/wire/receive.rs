@@ -63,6 +63,7 @@ impl Receiver<'_> {
         let outgoing = event::concerns(&frame.body, |room| self.wire.rooms.has_members(namespace, room))
             .and_then(|concerns| concerns.then(|| event::decode(namespace, frame.body.clone())).transpose());
         match outgoing {
+            Ok(Some(outgoing)) if self.wire.is_outdated(&outgoing.event) => self.wire.drop_foreign("fenced"),
             Ok(Some(outgoing)) => self.sibling(&outgoing, age).await,
             Ok(None) => self.wire.metrics.cluster_unneeded_total.with_label_values(&[namespace]).inc(),
             Err(error) => {

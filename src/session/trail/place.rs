@@ -2,6 +2,10 @@
 
 use sha2::{Digest, Sha256};
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::Hearing;
 
 use base64::Engine as _;
@@ -9,6 +13,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// Maximum number of runs after a missing event that are remembered. With more, the room is given up.
 const MAX_RUNS: usize = 8;
+
+/// Maximum number of events of a room that are remembered because their offsets are not known. With more, the room is
+/// given up.
+pub(super) const MAX_UNSURE: usize = 8;
+
+/// How long after an event without a known offset its append can at most be followed by others that arrive before it.
+/// An append is not carried out later than `redis.command_timeout`, so this is ample.
+const UNSURE_FOR: Duration = Duration::from_secs(60);
 
 /// A point in a room's history; `(0, 0)` stands for the start, before any event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -44,6 +56,17 @@ pub(super) struct Place {
     at: Position,
     /// The room is given up: the beginning, the position, or the end of an earlier epoch is not known.
     lost: bool,
+    /// Nearly all places have none, so they pay for a pointer only.
+    unsure: Option<Box<Unsure>>,
+}
+
+/// Events that the session has, and that the history may have at offsets that are not known.
+#[derive(Debug, Clone)]
+struct Unsure {
+    /// Their short ids, oldest first.
+    ids: Vec<u64>,
+    /// When the newest one arrived.
+    newest: Instant,
 }
 
 /// The mark that stands for a room in a tail: eight characters of its hash.
@@ -53,12 +76,13 @@ pub(super) fn mark_of(room: &str) -> String {
 
 impl Place {
     pub(super) fn new(room: &str, heard: Option<u64>) -> Self {
-        Self { mark: mark_of(room), heard, base: None, at: Position::default(), lost: false }
+        Self { mark: mark_of(room), heard, base: None, at: Position::default(), lost: false, unsure: None }
     }
 
-    pub(super) fn resumed(room: &str, position: Position, heard: Option<u64>) -> Self {
+    pub(super) fn resumed(room: &str, position: Position, unsure: &[u64], heard: Option<u64>) -> Self {
         let base = Some(Point { epoch: position.epoch, offset: position.floor });
-        Self { mark: mark_of(room), heard, base, at: position, lost: false }
+        let unsure = (!unsure.is_empty()).then(|| Box::new(Unsure { ids: unsure.to_vec(), newest: Instant::now() }));
+        Self { mark: mark_of(room), heard, base, at: position, lost: false, unsure }
     }
 
     pub(super) fn mark(&self) -> &str {
@@ -77,10 +101,16 @@ impl Place {
         self.lost
     }
 
+    /// The short ids of the events whose offsets are not known.
+    pub(super) fn unsure(&self) -> &[u64] {
+        self.unsure.as_ref().map_or(&[], |unsure| &unsure.ids)
+    }
+
     /// Whether the position has changed since the session began.
     pub(super) fn has_moved(&self) -> bool {
         let began = self.base.unwrap_or(Point { epoch: 0, offset: 0 });
-        self.lost || self.at.epoch != began.epoch || self.at.floor != began.offset || !self.at.beyond.is_empty()
+        let is_there = self.at.epoch == began.epoch && self.at.floor == began.offset && self.at.beyond.is_empty();
+        self.lost || !is_there || self.unsure.is_some()
     }
 
     /// Sets the point at which the session began. `heard` is the value of [`Hearing`] after the point was read. Returns
@@ -106,6 +136,7 @@ impl Place {
     /// Gives the room up. Returns false when it was given up before.
     pub(super) fn give_up(&mut self) -> bool {
         self.at.beyond.clear();
+        self.unsure = None;
         !std::mem::replace(&mut self.lost, true)
     }
 
@@ -129,6 +160,32 @@ impl Place {
             if self.at.beyond.len() > MAX_RUNS {
                 self.give_up();
             }
+        }
+        self.forget_unsure();
+    }
+
+    /// Notes an event that the history may have at an offset that is not known.
+    pub(super) fn note_unsure(&mut self, id: u64) {
+        if self.lost {
+            return;
+        }
+        let now = Instant::now();
+        let unsure = self.unsure.get_or_insert_with(|| Box::new(Unsure { ids: Vec::new(), newest: now }));
+        unsure.newest = now;
+        if !unsure.ids.contains(&id) {
+            unsure.ids.push(id);
+        }
+        if unsure.ids.len() > MAX_UNSURE {
+            self.give_up();
+        }
+    }
+
+    /// Forgets the events without a known offset once the history cannot bring them again: the session has everything
+    /// up to an event that was appended after all of them.
+    fn forget_unsure(&mut self) {
+        let is_over = |unsure: &Unsure| unsure.newest.elapsed() >= UNSURE_FOR;
+        if self.base.is_some() && self.at.beyond.is_empty() && self.unsure.as_deref().is_some_and(is_over) {
+            self.unsure = None;
         }
     }
 

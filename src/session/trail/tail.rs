@@ -4,13 +4,14 @@
 //! r1:                                  nothing since the session began
 //! r1:<mark><epoch>.<floor>             one room, numbers in hexadecimal; more follow, with commas between
 //! r1:<mark><epoch>.-+<from>-<to>       where the session began in the room is not known yet
+//! r1:<mark><epoch>.<floor>~<id>        also the event with this short id, whose offset is not known
 //! r1:<mark>!                           of this room nothing can be told
 //! r1!                                  nothing can be told: the client cannot return with this
 //! ```
 
 use std::fmt::Write as _;
 
-use super::place::{Place, Point, Position, mark_of};
+use super::place::{MAX_UNSURE, Place, Point, Position, mark_of};
 
 const HEAD: &str = "r1";
 
@@ -35,6 +36,7 @@ pub struct Claim {
     epoch: u64,
     floor: Option<u64>,
     beyond: Vec<(u64, u64)>,
+    unsure: Vec<u64>,
 }
 
 impl Tail {
@@ -66,6 +68,13 @@ impl Tail {
         let list = text.strip_prefix(HEAD)?.strip_prefix(':').filter(|_| text.len() <= MAX_BYTES)?;
         let rooms = list.split(',').filter(|item| !item.is_empty()).map(read_place).collect::<Option<Vec<_>>>()?;
         (rooms.len() <= MAX_TOLD).then_some(Self { rooms })
+    }
+
+    /// The short ids of the room's events that the session has at offsets that are not known.
+    pub fn unsure(&self, room: &str) -> &[u64] {
+        let mark = mark_of(room);
+        let claim = self.rooms.iter().find(|(of, _)| *of == mark).and_then(|(_, claim)| claim.as_ref());
+        claim.map_or(&[], |claim| &claim.unsure)
     }
 
     /// The session's position in a room in which it began at `base`. `None` when it is not known.
@@ -107,6 +116,9 @@ fn write_place(tail: &mut String, place: &Place) {
     for (from, to) in &at.beyond {
         let _ = write!(tail, "+{from:x}-{to:x}");
     }
+    for id in place.unsure() {
+        let _ = write!(tail, "~{id:x}");
+    }
 }
 
 fn read_place(item: &str) -> Option<(String, Option<Claim>)> {
@@ -115,7 +127,9 @@ fn read_place(item: &str) -> Option<(String, Option<Claim>)> {
         return Some((mark.to_owned(), None));
     }
     let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    let (epoch, rest) = rest.split_once('.')?;
+    let mut ids = rest.split('~');
+    let (epoch, rest) = ids.next()?.split_once('.')?;
+    let unsure = ids.map(number).collect::<Option<Vec<_>>>().filter(|ids| ids.len() <= MAX_UNSURE)?;
     let mut parts = rest.split('+');
     let floor = match parts.next()? {
         "-" => None,
@@ -126,5 +140,5 @@ fn read_place(item: &str) -> Option<(String, Option<Claim>)> {
         Some((number(from)?, number(to)?)).filter(|(from, to)| from <= to)
     };
     let beyond = parts.map(run).collect::<Option<Vec<_>>>()?;
-    Some((mark.to_owned(), Some(Claim { epoch: number(epoch)?, floor, beyond })))
+    Some((mark.to_owned(), Some(Claim { epoch: number(epoch)?, floor, beyond, unsure })))
 }

@@ -80,6 +80,46 @@ fn what_came_before_the_beginning_was_known_counts() {
 }
 
 #[test]
+fn event_without_a_known_offset_is_told_by_its_id() {
+    let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5), ("b", 9, 5)]));
+    trail.send(&wire, &event(), &[stamp("a", 0, 0xfe)]).unwrap();
+    trail.send(&wire, &event(), &[stamp("a", 9, 7)]).unwrap();
+    wire.be_full(true);
+    assert!(trail.send(&wire, &event(), &[stamp("b", 0, 3)]).is_err());
+    wire.be_full(false);
+    trail.send(&wire, &event(), &[stamp("b", 0, 4)]).unwrap();
+    let tail = Tail::read(Some(&tail(&wire))).unwrap();
+    assert_eq!((tail.unsure("a"), tail.unsure("b"), tail.unsure("c")), (&[0xfe][..], &[4][..], &[][..]));
+    assert_eq!(tail.position("a", Some(Point { epoch: 9, offset: 5 })), at(9, 5, &[(7, 7)]));
+    assert_eq!(tail.position("b", Some(Point { epoch: 9, offset: 5 })), at(9, 5, &[]));
+}
+
+#[test]
+fn too_many_events_without_a_known_offset_give_the_room_up() {
+    let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5)]));
+    for id in 0..8 {
+        trail.send(&wire, &event(), &[stamp("a", 0, id)]).unwrap();
+    }
+    assert!(position(&tail(&wire), "a", 9, 5).is_some());
+    trail.send(&wire, &event(), &[stamp("a", 0, 8)]).unwrap();
+    assert_eq!(position(&tail(&wire), "a", 9, 5), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_without_a_known_offset_is_forgotten_once_the_history_cannot_bring_it() {
+    let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5)]));
+    let unsure = |wire: &Recorder| Tail::read(Some(&tail(wire))).unwrap().unsure("a").len();
+    trail.send(&wire, &event(), &[stamp("a", 0, 1)]).unwrap();
+    trail.send(&wire, &event(), &[stamp("a", 9, 6)]).unwrap();
+    assert_eq!(unsure(&wire), 1, "its append may follow the other");
+    tokio::time::advance(std::time::Duration::from_secs(61)).await;
+    trail.send(&wire, &event(), &[stamp("a", 9, 8)]).unwrap();
+    assert_eq!(unsure(&wire), 1, "it may be the one that is missing");
+    trail.send(&wire, &event(), &[stamp("a", 9, 7)]).unwrap();
+    assert_eq!(unsure(&wire), 0);
+}
+
+#[test]
 fn newer_epoch_is_owed_from_its_start() {
     let (wire, trail) = (Recorder::default(), trail(&[("a", 9, 5)]));
     trail.send(&wire, &event(), &[stamp("a", 10, 2)]).unwrap();
