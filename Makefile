@@ -1,7 +1,7 @@
 # roomcast: what a newcomer and the continuous integration type. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test charts observe cluster bench fuzz properties soak bench-restart lint deny
+.PHONY: help run test docs charts observe cluster bench fuzz properties soak bench-restart lint deny
 
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ run: ## Builds and serves on loopback, in memory, with a key of this run; prints
 
 test: ## Installs what is missing by name, then runs every test.
 	@scripts/test
+
+docs: ## Builds the documentation as a static site and checks its links.
+	@scripts/docs
 
 charts: ## Only the tests of charts/ and k8s/.
 	@scripts/charts

@@ -247,8 +247,10 @@ fn no_registry_host_and_no_path_of_a_workplace_is_named() {
 #[test]
 fn lock_files_name_no_host_and_are_there() {
     assert!(root().join("Cargo.lock").exists());
-    let lock = read(&root().join("tests/js/package-lock.json"));
-    assert!(!lock.contains("\"resolved\""), "tests/js/package-lock.json: remove the `resolved` members (see .npmrc)");
+    for path in ["tests/js/package-lock.json", "docs/site/package-lock.json"] {
+        let lock = read(&root().join(path));
+        assert!(!lock.contains("\"resolved\""), "{path}: remove the `resolved` members (see .npmrc)");
+    }
 }
 
 #[test]
@@ -289,29 +291,6 @@ fn every_test_that_the_security_paper_names_is_there() {
     };
     let missing = files.into_iter().filter(tests_nothing).map(str::to_owned);
     none("docs/security.md names tests that exist", &unknown.chain(missing).collect::<Vec<_>>());
-}
-
-#[test]
-fn links_between_papers_lead_somewhere() {
-    let mut papers = files("docs", &[".md"]);
-    papers.extend(
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "nginx/README.md"]
-            .map(|paper| root().join(paper)),
-    );
-    let mut findings = Vec::new();
-    for paper in papers {
-        let text = read(&paper);
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let file = link.split('#').next().unwrap_or("");
-            if file.is_empty() || file.contains("://") {
-                continue;
-            }
-            if !paper.parent().unwrap().join(file).exists() {
-                findings.push(format!("{}: {link}", name(&paper)));
-            }
-        }
-    }
-    none("links that lead nowhere", &findings);
 }
 
 /// The commands that a Lua script calls, in small letters.
