@@ -75,9 +75,8 @@ async function dropped(soak) {
 }
 
 async function dive(soak, place, pit) {
-  const client = new Client(place.node, { namespace: '/soak', transport: place.transport });
+  const client = await Client.connect(place.node, { namespace: '/soak', transport: place.transport });
   client.inbox.push = () => 0;
-  await client.connected();
   const answer = await client.ask('dive', { pit });
   if (answer.success !== true) soak.fail(`dive: ${JSON.stringify(answer)}`);
   const seen = new Map();

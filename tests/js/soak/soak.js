@@ -15,12 +15,14 @@ const MAX_FAILURES = 40;
 const PACE_MS = 4;
 // A client's queue holds more.
 const MAX_BACKLOG = 300;
+// The kinds of clients: those that begin by polling and upgrade, as the official client does by itself, come most often.
+const CLIENTS = ['upgrade', 'upgrade', 'upgrade', 'websocket', 'websocket', 'polling'];
 
 export class Soak {
   streams = new Streams();
   failures = [];
   halls = Array.from({ length: HALLS }, (_, n) => `${n}`);
-  count = { events: 0, checks: 0, published: 0, said: 0, echoes: 0, joins: 0, connects: 0, pauses: 0, floods: 0, dropped: 0 };
+  count = { events: 0, checks: 0, published: 0, said: 0, echoes: 0, joins: 0, connects: 0, upgrades: 0, pauses: 0, floods: 0, dropped: 0 };
 
   constructor({ engines, walkers = 24, seed }) {
     Object.assign(this, { engines, walkers, chance: new Chance(seed) });
@@ -69,8 +71,7 @@ export class Soak {
   /** A node, a transport, and buffers of the usual size or small ones. */
   place() {
     const { chance } = this;
-    const transport = chance.pick(['websocket', 'websocket', 'websocket', 'polling', 'upgrade']);
-    return this.#at(chance.int(0, 1), transport, chance.next() < 0.5);
+    return this.#at(chance.int(0, 1), chance.pick(CLIENTS), chance.next() < 0.5);
   }
 
   #at(index, transport, narrow) {
@@ -79,11 +80,12 @@ export class Soak {
     return { node: narrow ? { url: this.narrow[index].url } : node, transport, label, index };
   }
 
-  /** For floods: on each node one that reads and one that does not, through small buffers. */
+  /** For floods: on each node one that reads and one that does not, through small buffers. Both are on a WebSocket by then. */
   wets() {
+    const transport = () => this.chance.pick(CLIENTS.filter((kind) => kind !== 'polling'));
     return [0, 1].flatMap((index) => [
-      { ...this.#at(index, 'websocket', false), awake: true },
-      { ...this.#at(index, 'websocket', true), awake: false },
+      { ...this.#at(index, transport(), false), awake: true },
+      { ...this.#at(index, transport(), true), awake: false },
     ]);
   }
 

@@ -26,6 +26,7 @@ export class Walker {
     });
     // Nothing may wait in the harness' own inbox.
     client.inbox.push = () => 0;
+    client.socket.io.engine.on('upgrade', () => (this.soak.count.upgrades += 1));
     await client.connected();
     this.soak.count.connects += 1;
   }
