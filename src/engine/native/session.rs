@@ -176,7 +176,6 @@ impl<G: Gate> Session<G> {
             Turned::Dead => return Err(End::Lost),
         }
         self.inbox.settle_requests();
-        self.keep_time(cx)?;
         if matches!(self.transport, Transport::Polling { .. }) {
             self.take_posted(cx)?;
             self.await_poll(cx)?;
@@ -186,7 +185,8 @@ impl<G: Gate> Session<G> {
             self.write(cx)?;
             self.read(cx)?;
         }
-        Ok(())
+        // Only now, so that an answer to a ping that has come counts, and the next ping is scheduled.
+        self.keep_time(cx)
     }
 
     // === reading ===
