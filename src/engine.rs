@@ -78,6 +78,15 @@ pub struct Pass {
     pub pid: Option<Pid>,
 }
 
+/// The content of an Engine.IO message.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    /// A text message, without Engine.IO's type.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
 /// The decisions that an engine asks for about each client. The gateway implements it.
 pub trait Gate: Send + Sync + 'static {
     /// The decision that lets a client in, with everything that [`Gate::open`] needs.
@@ -85,6 +94,12 @@ pub trait Gate: Send + Sync + 'static {
 
     /// A client that has joined a namespace.
     type Client: Send + Sync + 'static;
+
+    /// Handles a message of a client of the native engine in a protocol other than Socket.IO; `answer` queues a
+    /// message for the client. Returns false, as the gateway always does, to have the message read as Socket.IO.
+    fn message(&self, _: Content<'_>, _answer: &mut dyn FnMut(Content<'_>)) -> bool {
+        false
+    }
 
     /// Decides whether a client may connect to a namespace, before CONNECT is acknowledged. An error becomes a
     /// CONNECT_ERROR with the message `CODE: text`.

@@ -11,11 +11,11 @@ use super::Shared;
 use super::member::{Membership, NativeLink, Place, Request, Requests, new_id};
 use super::packet::{self, Assembly, Kind, Malformed, Message, Packet};
 use super::wire::Wire;
-use crate::engine::Gate;
 use crate::engine::edge::EngineSession;
 use crate::engine::incompatible::{self, Incompatible};
 use crate::engine::slot::{Slot, Unfit};
 use crate::engine::validate::validate;
+use crate::engine::{Content, Gate};
 use crate::error::{Code, Refusal};
 use crate::event::{Args, Event};
 use crate::recovery::Pid;
@@ -89,7 +89,15 @@ impl<G: Gate> Inbox<G> {
         self.attachment(bytes).inspect_err(|bad| self.count(*bad))
     }
 
+    /// Offers a message to the gate. Returns true if the gate has handled it, because its protocol is not Socket.IO.
+    fn is_foreign(&self, content: Content<'_>) -> bool {
+        self.shared.gate.message(content, &mut |answer| self.wire.control(packet::message(answer)))
+    }
+
     fn attachment(&mut self, bytes: &[u8]) -> Result<(), Bad> {
+        if self.is_foreign(Content::Binary(bytes)) {
+            return Ok(());
+        }
         let Some(assembly) = self.assembly.as_mut() else {
             if let Some(client) = self.client.as_ref().filter(|_| packet::is_messagepack(bytes)) {
                 incompatible::note(Incompatible::Parser, client.peer(), &self.shared.metrics);
@@ -105,6 +113,9 @@ impl<G: Gate> Inbox<G> {
     }
 
     fn packet(&mut self, text: &str) -> Result<(), Bad> {
+        if self.is_foreign(Content::Text(text)) {
+            return Ok(());
+        }
         if self.assembly.is_some() {
             return Err(Malformed::OutOfPlace.into());
         }

@@ -8,6 +8,7 @@ use bytestring::ByteString;
 
 use super::deflate::Deflate;
 use super::frame;
+use crate::engine::Content;
 use crate::error::Refusal;
 use crate::event::{Args, Event};
 use crate::session::AckId;
@@ -247,6 +248,16 @@ pub fn question(namespace: &str, id: AckId, event: &Event, deflate: Option<&Defl
 /// The frames of an acknowledgement.
 pub fn acknowledgement(namespace: &str, id: AckId, args: &Args, deflate: Option<&Deflate>) -> Bytes {
     frames(('3', '6'), namespace, Some(id), args.text(), args.attachments(), deflate)
+}
+
+/// Frames a message of a protocol other than Socket.IO.
+pub fn message(content: Content<'_>) -> Bytes {
+    let mut out = BytesMut::new();
+    match content {
+        Content::Text(text) => frame::put_message(&mut out, true, &[b"4", text.as_bytes()], None),
+        Content::Binary(bytes) => frame::put_message(&mut out, false, &[bytes], None),
+    }
+    out.freeze()
 }
 
 /// CONNECT: tells the client its id, and the secret with which it can recover its session.

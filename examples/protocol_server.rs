@@ -1,0 +1,130 @@
+//! Answers clients of the native engine as the reference servers of the protocols do, for `tests/js/edge/protocol.test.js`
+//! and for the official test suites (`scripts/conformance`).
+//!
+//! Arguments: the ping interval, the ping timeout, and the time to connect to a namespace, in milliseconds. Without them
+//! they are those that the official suites expect.
+//!
+//! Prints `{"engine":"<address>","socket":"<address>"}` and serves until it is killed. The first address echoes every
+//! message of Engine.IO on `/engine.io/`. The second speaks Socket.IO on `/socket.io/`: it emits `auth` with the payload of
+//! CONNECT, answers `message` with `message-back`, and acknowledges `message-with-ack`, all with the arguments that came.
+
+use std::error::Error;
+use std::future::pending;
+use std::sync::Arc;
+
+use roomcast::auth::Handshake;
+use roomcast::cluster::Cluster;
+use roomcast::config;
+use roomcast::engine::{Content, Engine, EngineCarrier, Gate, Terms};
+use roomcast::error::{Code, Refusal};
+use roomcast::event::{Args, Event};
+use roomcast::forward::Forwarder;
+use roomcast::limits::Limits;
+use roomcast::room::Rooms;
+use roomcast::session::{AckId, Link, Peer, Session};
+use roomcast::telemetry::metrics::Metrics;
+use roomcast::user::User;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Echoes messages of Engine.IO.
+struct EngineEcho;
+
+impl Gate for EngineEcho {
+    type Admission = ();
+    type Client = Session;
+
+    fn message(&self, message: Content<'_>, answer: &mut dyn FnMut(Content<'_>)) -> bool {
+        answer(message);
+        true
+    }
+
+    async fn admit(&self, _: &Arc<str>, _: &str, _: Handshake, _: &Peer) -> Result<(), Refusal> {
+        Err(Refusal::new(Code::NotFound, "this server does not speak Socket.IO"))
+    }
+
+    fn open(self: &Arc<Self>, (): (), _: &str, _: Peer, _: Box<dyn Link>) -> Option<Arc<Session>> {
+        None
+    }
+
+    fn dispatch(self: &Arc<Self>, _: &Arc<Session>, _: Event, _: Option<AckId>) {}
+
+    fn closed(self: &Arc<Self>, _: &Arc<Session>, _: &'static str) {}
+}
+
+/// Echoes events of Socket.IO.
+struct SocketEcho;
+
+impl Gate for SocketEcho {
+    type Admission = (Arc<str>, Value);
+    type Client = Session;
+
+    async fn admit(
+        &self,
+        namespace: &Arc<str>,
+        _: &str,
+        handshake: Handshake,
+        _: &Peer,
+    ) -> Result<Self::Admission, Refusal> {
+        Ok((namespace.clone(), handshake.auth.unwrap_or_else(|| json!({}))))
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        (namespace, auth): Self::Admission,
+        id: &str,
+        peer: Peer,
+        link: Box<dyn Link>,
+    ) -> Option<Arc<Session>> {
+        let session = Session::new(id, namespace, Arc::new(User::named("anybody")), peer, link);
+        let event = Event::encode("auth", &[auth]).ok()?;
+        session.send(&event).ok()?;
+        Some(session)
+    }
+
+    fn dispatch(self: &Arc<Self>, session: &Arc<Session>, event: Event, ack: Option<AckId>) {
+        // Neither fails unless the client is gone.
+        let _ = match (event.name(), ack) {
+            ("message", _) => session.send(&event.renamed("message-back")),
+            ("message-with-ack", Some(ack)) => session.ack(ack, &Args::of(&event)),
+            _ => Ok(()),
+        };
+    }
+
+    fn closed(self: &Arc<Self>, _: &Arc<Session>, _: &'static str) {}
+}
+
+/// Serves clients on a port that is free. Returns its address.
+async fn serve<G: Gate>(gate: G, server: config::Server) -> Result<String, Box<dyn Error>> {
+    let metrics = Arc::new(Metrics::new());
+    let rooms = Arc::new(Rooms::new(["/".into(), "/custom".into()]));
+    let cluster = Cluster::alone("alone", rooms.clone());
+    let carrier = EngineCarrier::new(config::Engine::Native, rooms, &cluster, None, metrics.clone());
+    let limits = Arc::new(Limits::new(&config::Limits::default(), &[], metrics.clone()));
+    let terms = Terms::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
+    let engine = Engine::new(&server, &terms, &carrier, &Arc::new(gate));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let never = CancellationToken::new();
+    tokio::spawn(async move { engine.serve(listener, None, axum::Router::new(), never).await });
+    Ok(address)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut times = [300, 200, 1000];
+    for (time, argument) in times.iter_mut().zip(std::env::args().skip(1)) {
+        *time = argument.parse()?;
+    }
+    let [ping_interval, ping_timeout, connect_timeout] = times.map(config::Period::from_millis);
+    let server = config::Server { ping_interval, ping_timeout, connect_timeout, ..config::Server::default() };
+    let echo = config::Server {
+        path: "/engine.io/".to_owned(),
+        // A client of the echo never connects to a namespace.
+        connect_timeout: config::Period::from_secs(24 * 3600),
+        ..server.clone()
+    };
+    println!("{}", json!({ "engine": serve(EngineEcho, echo).await?, "socket": serve(SocketEcho, server).await? }));
+    pending().await
+}
