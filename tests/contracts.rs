@@ -1,4 +1,4 @@
-//! The contracts of the binary mean what they say, and the examples of `docs/contracts.md` load.
+//! The contracts of the binary mean what they say, and the examples of `docs/` load.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -185,12 +185,11 @@ fn anonymous_greeting_has_no_user() {
     }
 }
 
-/// Every block of the reference that is marked as a whole file, with its line.
-fn examples() -> Vec<(usize, String)> {
-    let text = include_str!("../docs/contracts.md");
+/// Every block of a page that is marked as a whole contract, with its line.
+fn examples(page: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut open: Option<(usize, String)> = None;
-    for (at, line) in text.lines().enumerate() {
+    for (at, line) in page.lines().enumerate() {
         match &mut open {
             None if line.trim() == "```toml file" => open = Some((at + 2, String::new())),
             Some(_) if line.trim() == "```" => found.extend(open.take()),
@@ -205,11 +204,21 @@ fn examples() -> Vec<(usize, String)> {
 }
 
 #[test]
-fn every_example_of_the_reference_loads() {
-    let examples = examples();
-    assert!(examples.len() > 10);
-    for (line, text) in examples {
-        let source = Source { name: format!("docs/contracts.md, example at line {line}"), text };
+fn every_example_of_the_documents_loads() {
+    let mut pages = Vec::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "md") {
+            pages.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    let examples: Vec<_> = pages
+        .iter()
+        .flat_map(|(page, text)| examples(text).into_iter().map(move |(line, text)| (page, line, text)))
+        .collect();
+    assert!(examples.len() > 14, "{} examples", examples.len());
+    for (page, line, text) in examples {
+        let source = Source { name: format!("{page}, example at line {line}"), text };
         load_sources(vec![source]).map_err(|report| report.to_string()).unwrap();
     }
 }
