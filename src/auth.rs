@@ -85,11 +85,6 @@ impl Authenticator {
         }))
     }
 
-    /// Whether any key exists or may be published. Without one, every token is refused.
-    pub fn has_keys(&self) -> bool {
-        self.jwks.is_some() || !self.configured.is_empty()
-    }
-
     /// Authenticates a client. The first source of the contract that has a token decides: a client with an invalid
     /// token is never anonymous, and later sources are not read.
     ///

@@ -31,7 +31,8 @@ mod layer;
 mod load;
 mod mistake;
 mod origin;
-pub mod reference;
+#[cfg(test)]
+mod reference;
 mod renamed;
 mod show;
 mod tree;

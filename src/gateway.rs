@@ -139,11 +139,6 @@ impl Gateway {
         Arc::new(Self { parts, namespaces, clock: Clock::default(), pending_bytes })
     }
 
-    /// The namespaces that clients may connect to.
-    pub fn namespaces(&self) -> &[Arc<Namespace>] {
-        &self.parts.namespaces
-    }
-
     /// Counts an event of a client against the rate limits, and checks its size and shape. Only the event's name has
     /// been parsed at this point. Returns false when the event is refused; the refusal is then already queued as its
     /// answer.

@@ -209,21 +209,6 @@ impl History {
         page.inspect_err(|error| self.count("read", error))
     }
 
-    /// Makes a room's history expire `after` this time, unless it expires earlier. A later append extends it again.
-    ///
-    /// # Errors
-    /// [`HistoryError`]; the history then expires with its retention.
-    pub async fn forget(&self, room: &RoomKey, after: Duration) -> Result<(), HistoryError> {
-        let forgotten = match &self.backend {
-            Backend::Memory(memory) => {
-                memory.forget(room, after);
-                Ok(())
-            }
-            Backend::Redis(redis) => redis.forget(room, after).await,
-        };
-        forgotten.inspect_err(|error| self.count("forget", error))
-    }
-
     /// Notes that an event was published live and is perhaps missing in the histories. For `window` and 60 s longer, no
     /// client of the namespace can prove what it missed. The other nodes are told as soon as Redis takes it.
     pub fn note_unrecorded(&self, namespace: &Arc<str>, window: Duration) {

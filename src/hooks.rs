@@ -155,11 +155,6 @@ impl Hooks {
         }
     }
 
-    /// Forgets all remembered join decisions about this user, so that the hooks are asked again.
-    pub fn forget(&self, user_id: &str) {
-        self.decisions.retain(|question| !matches!(&question.who, Who::User(id) if **id == *user_id));
-    }
-
     fn seal(&self, request: &HookRequest) -> request::Envelope {
         request::Envelope::seal(&self.node, request, SystemTime::now())
     }

@@ -285,6 +285,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
+#[cfg(test)]
 impl Parts {
     /// The parts for a node without Redis.
     pub fn alone(namespaces: &[Arc<Namespace>], carrier: Arc<dyn Carrier>, metrics: Arc<Metrics>) -> Self {
@@ -346,11 +347,6 @@ impl Publisher {
         let (plain, seconds) = (counters::plain(&parts.metrics), counters::seconds(&parts.metrics));
         let timers = Mutex::default();
         Arc::new(Self { parts, contracts, namespaces, recorded, recovering, ruled, timers, plain, seconds })
-    }
-
-    /// The loaded contracts with their namespaces.
-    pub fn contracts(&self) -> impl Iterator<Item = (&Arc<Namespace>, &Arc<Contract>)> {
-        self.contracts.values().map(|loaded| (&loaded.namespace, &loaded.contract))
     }
 
     /// The counter of a contract's event for one kind of publisher.

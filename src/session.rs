@@ -288,11 +288,6 @@ impl Session {
         self.with_replays(Replays::begin);
     }
 
-    /// Whether live events are held back.
-    pub fn is_replaying(&self) -> bool {
-        self.replays_used.load(Ordering::Acquire) && self.with_replays(|replays| replays.holds())
-    }
-
     /// Ends the replay that [`Session::begin_replay`] began, and sends the held events that the replay has not shown.
     /// `shown` is `None` when no history was read.
     ///

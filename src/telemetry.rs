@@ -1,7 +1,8 @@
 //! Everything that operators see: metrics, logs, the audit log and traces.
 
 pub mod audit;
-pub mod catalogue;
+#[cfg(test)]
+mod catalogue;
 pub mod log_gate;
 pub mod log_writer;
 pub mod logging;

@@ -6,7 +6,6 @@ mod redis;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::order::Order;
 use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 use memory::Memory;
@@ -108,11 +107,6 @@ impl Throttles {
             closing.number = shared.number;
         }
         closing
-    }
-
-    /// Creates the order of an event from its number.
-    pub fn order(scope: &Arc<str>, number: u64, closes: bool) -> Order {
-        Order { scope: scope.clone(), number, closes }
     }
 
     fn up(&self) -> Option<&Redis> {

@@ -65,7 +65,6 @@ on_both! {
     concurrent_appends_have_no_gap_and_no_copy
     forgotten_room_begins_a_new_epoch
     idle_room_is_forgotten_and_an_append_keeps_it
-    forgetting_never_lengthens_a_life
     any_time_to_live_is_taken
     page_is_bounded
 }
@@ -199,14 +198,14 @@ async fn concurrent_appends_have_no_gap_and_no_copy(history: Arc<History>) {
 }
 
 async fn forgotten_room_begins_a_new_epoch(history: Arc<History>) {
-    let epoch = fill(&history, "r", 3).await;
-    history.forget(&room("r"), Duration::ZERO).await.unwrap();
+    let brief = Retention { events: 5, ttl: Duration::from_millis(100) };
+    let epoch = history.append(&room("r"), brief, None, &numbered(1)).await.unwrap().epoch;
+    tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(offsets(&history, "r", 9, None, Order::Asc).await.0, Vec::<u64>::new());
     let again = history.append(&room("r"), KEEP, None, &numbered(1)).await.unwrap();
     assert_eq!(again.offset, 1);
     assert_ne!(again.epoch, epoch);
-    assert_eq!(offsets(&history, "r", 9, since(epoch, 3), Order::Asc).await, (vec![1], false));
-    history.forget(&room("never was"), Duration::ZERO).await.unwrap();
+    assert_eq!(offsets(&history, "r", 9, since(epoch, 1), Order::Asc).await, (vec![1], false));
 }
 
 async fn idle_room_is_forgotten_and_an_append_keeps_it(history: Arc<History>) {
@@ -220,18 +219,9 @@ async fn idle_room_is_forgotten_and_an_append_keeps_it(history: Arc<History>) {
     assert_eq!(history.read(&room("r"), NEWEST).await.unwrap().epoch, 0);
 }
 
-async fn forgetting_never_lengthens_a_life(history: Arc<History>) {
-    let keep = Retention { events: 5, ttl: Duration::from_millis(200) };
-    history.append(&room("r"), keep, None, &numbered(1)).await.unwrap();
-    history.forget(&room("r"), Duration::from_secs(60)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(350)).await;
-    assert_eq!(history.read(&room("r"), NEWEST).await.unwrap().epoch, 0);
-}
-
 async fn any_time_to_live_is_taken(history: Arc<History>) {
     let keep = Retention { events: 5, ttl: Duration::MAX };
     history.append(&room("r"), keep, None, &numbered(1)).await.unwrap();
-    history.forget(&room("r"), Duration::MAX).await.unwrap();
     assert_eq!(history.read(&room("r"), NEWEST).await.unwrap().events.len(), 1);
 }
 
@@ -322,10 +312,9 @@ async fn redis_away_is_said_at_once_and_counted() {
     for _ in 0..100 {
         assert_eq!(it.history.append(&room("r"), KEEP, None, &numbered(1)).await, Err(HistoryError::Unavailable));
         assert_eq!(it.history.read(&room("r"), NEWEST).await, Err(HistoryError::Unavailable));
-        assert_eq!(it.history.forget(&room("r"), Duration::ZERO).await, Err(HistoryError::Unavailable));
     }
     assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
-    for op in ["append", "read", "forget"] {
+    for op in ["append", "read"] {
         assert_eq!(it.metrics.history_errors_total.with_label_values(&[op, "unavailable"]).get(), 100);
     }
     it.server.restart();

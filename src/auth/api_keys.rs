@@ -61,11 +61,6 @@ impl ApiKeys {
         }
         bool::from(found).then(|| &self.0[usize::try_from(place).unwrap_or_default()].1)
     }
-
-    /// Whether no key is configured.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 fn hash(secret: &str) -> [u8; 32] {

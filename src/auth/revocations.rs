@@ -42,11 +42,6 @@ impl Revocations {
         self.refuse(Some(&user.id), user.token_id.as_deref(), issued_at(user.claims.get("iat").as_ref()))
     }
 
-    /// Whether a socket is revoked. Its id then admits no client.
-    pub fn refuse_socket(&self, id: &str) -> bool {
-        !self.is_empty() && self.find(&Subject::Socket(id.into())).is_some()
-    }
-
     /// Whether no revocation is known.
     pub fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
@@ -149,7 +144,6 @@ mod tests {
         assert!(set.refuse_user(&user("ada", "t9", 5)) && set.refuse_user(&user("bob", "t1", 5)));
         assert!(!set.refuse_user(&user("bob", "t2", 5)) && !set.refuse_user(&user("t1", "ada", 5)));
         assert!(!set.refuse_user(&User::anonymous()));
-        assert!(set.refuse_socket("s1") && !set.refuse_socket("ada"));
         assert!(set.remove(&Subject::User("ada".into())) && !set.remove(&Subject::User("ada".into())));
         assert!(!set.refuse_user(&user("ada", "t9", 5)));
         assert_eq!(set.len(), 2);

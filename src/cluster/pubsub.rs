@@ -76,8 +76,6 @@ type Heard = oneshot::Receiver<Result<usize, NotCarried>>;
 /// A message from another node.
 #[derive(Debug)]
 pub struct Incoming {
-    /// The channel on which it was published.
-    pub channel: Arc<str>,
     /// The sender, the time and the content.
     pub frame: Frame,
 }
@@ -187,7 +185,7 @@ impl PubSub {
         let reader = self.reader();
         self.redis.subscriber().subscribe(channel.clone(), move |message| {
             let Some(frame) = reader.read(&message) else { return };
-            if let Err(TrySendError::Full(_)) = queue.try_send(Incoming { channel: message.channel, frame }) {
+            if let Err(TrySendError::Full(_)) = queue.try_send(Incoming { frame }) {
                 reader.metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
             }
         });

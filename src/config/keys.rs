@@ -42,6 +42,7 @@ pub enum Kind {
 
 impl Kind {
     /// The type as the reference has it.
+    #[cfg(test)]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -95,20 +96,6 @@ pub fn all() -> &'static [Key] {
 /// The key at a path such as `["auth", "keys", "0", "kid"]`.
 pub fn find(path: &[String]) -> Option<&'static Key> {
     all().iter().find(|key| matches(&key.path, path))
-}
-
-/// The names that a table may hold.
-pub fn children(path: &[String]) -> Vec<&'static str> {
-    let depth = path.len();
-    all()
-        .iter()
-        .filter(|key| {
-            let segments: Vec<&str> = key.path.split('.').collect();
-            segments.len() == depth + 1 && matches(&segments[..depth].join("."), path)
-        })
-        .filter_map(|key| key.path.rsplit('.').next())
-        .filter(|name| !matches!(*name, "*" | "[]"))
-        .collect()
 }
 
 fn matches(pattern: &str, path: &[String]) -> bool {
@@ -290,11 +277,5 @@ mod tests {
         }
         assert_eq!(find(&path("server.ping_interval")).unwrap().default, Some(json!("25s")));
         assert_eq!(find(&path("hooks.any.timeout")).unwrap().default, Some(json!("5s")));
-    }
-
-    #[test]
-    fn children_are_the_names_a_table_may_hold() {
-        assert_eq!(children(&path("log")), ["format", "level"]);
-        assert!(children(&path("auth.keys.3")).contains(&"kid"));
     }
 }

@@ -9,9 +9,6 @@ use super::document::{Document, Place};
 use super::report::Report;
 use crate::suggest::{nearest, one_of_quoted};
 
-/// Keys that the schema knows but the node does not implement yet, such as `client.*.call`. Using one is a mistake.
-pub const UNSUPPORTED: &[&str] = &[];
-
 /// Names that people know from elsewhere, and the key that has this meaning here. The first column is a pattern of the
 /// table's key path.
 const RENAMED: &[(&str, &str, &str)] = &[
@@ -53,7 +50,6 @@ const RENAMED: &[(&str, &str, &str)] = &[
 pub(super) fn check(document: &mut Document, schema: &Value, report: &mut Report) {
     let mut tree = std::mem::take(&mut document.tree);
     let mut walk = Walk { document, root: schema, report };
-    walk.unsupported(&tree);
     if !walk.fits(&Place::default(), &mut tree, schema) && !tree.is_object() {
         tree = Value::Object(Map::new());
     }
@@ -202,30 +198,6 @@ impl<'w> Walk<'w> {
         self.report.push(self.document.mistake(place, format!("{number} is out of range"), remedy));
         false
     }
-
-    fn unsupported(&mut self, tree: &Value) {
-        for pattern in UNSUPPORTED {
-            let mut found = Vec::new();
-            find(tree, &Place::default(), pattern, &mut found);
-            for place in found {
-                self.report.push(self.document.mistake(&place, "not supported yet", "take it out"));
-            }
-        }
-    }
-}
-
-/// Collects all key paths that match a pattern.
-fn find(tree: &Value, place: &Place, pattern: &str, found: &mut Vec<Place>) {
-    if !place.segments().is_empty() && matches(pattern, place) {
-        found.push(place.clone());
-    }
-    match tree {
-        Value::Object(members) => members.iter().for_each(|(key, value)| find(value, &place.key(key), pattern, found)),
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(at, value)| find(value, &place.index(Some(at)), pattern, found));
-        }
-        _ => {}
-    }
 }
 
 /// Whether a key path matches a pattern. Indices of lists are ignored.
@@ -323,13 +295,5 @@ mod tests {
             let first = new.split('.').next().unwrap();
             assert!(schema.to_string().contains(&format!("\"{first}\":")), "{new}");
         }
-    }
-
-    #[test]
-    fn keys_without_an_engine_are_found_by_their_pattern() {
-        let tree = serde_json::json!({ "client": { "a": { "call": "x" }, "b": {} }, "connect": { "call": "y" } });
-        let mut found = Vec::new();
-        find(&tree, &Place::default(), "client.*.call", &mut found);
-        assert_eq!(found, [Place::top("client").key("a").key("call")]);
     }
 }

@@ -46,11 +46,6 @@ use crate::session::Peer;
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::telemetry::metrics::Metrics;
 
-/// The client's address, as far as trusted proxies report it. It is among the extensions of requests that go to the
-/// routes.
-#[derive(Debug, Clone, Copy)]
-pub struct ClientIp(pub IpAddr);
-
 /// The client's address in a request that another node forwarded, as that node determined it. It is among the
 /// request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -345,7 +340,6 @@ impl<S: SessionService> Service<Request<Body>> for Edge<S> {
             None => self.shared.proxies.client(address, request.headers()),
         };
         if !request.uri().path().starts_with(&self.shared.path) {
-            request.extensions_mut().insert(ClientIp(ip));
             return Box::pin(self.routes.clone().oneshot(request));
         }
         let answering = self.answer(request, arrival, ip, from_node.is_some());

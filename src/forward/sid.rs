@@ -65,11 +65,6 @@ pub struct SidMint {
 }
 
 impl SidMint {
-    /// Whether ids name their node. They do not without a cluster secret.
-    pub fn names_nodes(&self) -> bool {
-        self.keys.newest().is_some()
-    }
-
     /// Makes ids that name `own`. Without keys they name no node.
     pub fn new(keys: ClusterKeys, own: NodeKey) -> Self {
         Self { keys, own }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -79,19 +78,8 @@ impl Memory {
         })
     }
 
-    /// See [`super::History::forget`].
-    pub fn forget(&self, key: &RoomKey, after: Duration) {
-        let now = Instant::now();
-        self.with(now, |table| {
-            let ends_at = now + after.min(MAX_LIFE);
-            if table.rooms.get(key).is_some_and(|room| ends_at < room.ends_at) {
-                table.end_at(key, ends_at);
-            }
-            table.expire(now);
-        });
-    }
-
     /// The number of rooms that have a history.
+    #[cfg(test)]
     pub fn room_count(&self) -> usize {
         self.with(Instant::now(), |table| table.rooms.len())
     }
@@ -182,6 +170,8 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn key(room: &str) -> RoomKey {

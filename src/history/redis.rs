@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::types::Value;
 
 use super::holes::{Holes, Place};
 use super::page::Query;
@@ -121,20 +120,6 @@ impl RedisHistory {
         let (hole, mut page) = read_page(reply, query, oldest_first)?;
         page.complete &= !self.holes.may_miss(room) && !hole.is_some_and(|hole| hole.is_in(&page, query));
         Ok(page)
-    }
-
-    /// See [`super::History::forget`].
-    ///
-    /// # Errors
-    /// [`HistoryError`]
-    pub async fn forget(&self, room: &RoomKey, after: Duration) -> Result<(), HistoryError> {
-        if !self.redis.is_up() {
-            return Err(HistoryError::Unavailable);
-        }
-        let command = CustomCommand::new_static("PEXPIRE", ClusterHash::FirstKey, false);
-        let args: Vec<Value> = vec![self.key(room).into(), millis(after).into(), "LT".into()];
-        let about = || format!("PEXPIRE {}", self.key(room));
-        self.redis.noticed(about, self.redis.client().custom::<(), _>(command, args)).await.map_err(HistoryError::from)
     }
 
     /// Appends, unless Redis runs the script only after the caller has given up: an event that was reported as failed

@@ -54,11 +54,6 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         entries.insert(key, entry);
     }
 
-    /// Removes every entry whose key fails the test.
-    pub fn retain(&self, keep: impl Fn(&K) -> bool) {
-        self.lock().retain(|key, _| keep(key));
-    }
-
     fn lock(&self) -> MutexGuard<'_, IndexMap<K, Entry<V>>> {
         self.entries.lock().expect("no panic while held")
     }
@@ -102,14 +97,5 @@ mod tests {
         assert_eq!(cache.lock().len(), 100);
         cache.put(999, 1, MINUTE);
         assert_eq!((cache.get(&999), cache.lock().len()), (Some(1), 100));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn entries_can_be_forgotten() {
-        let cache = Cache::new(10);
-        cache.put(1, (), MINUTE);
-        cache.put(2, (), MINUTE);
-        cache.retain(|key| *key != 1);
-        assert_eq!((cache.get(&1), cache.get(&2)), (None, Some(())));
     }
 }

@@ -138,13 +138,6 @@ impl HookRequest {
         self
     }
 
-    /// Sets the W3C `traceparent` that the call belongs to. Without a valid one, the call starts a new trace.
-    #[must_use]
-    pub fn traced(mut self, traceparent: Option<String>) -> Self {
-        self.traceparent = traceparent;
-        self
-    }
-
     /// The same request without the parts that may be large: claims, metadata and rooms.
     pub(super) fn shortened(mut self) -> Self {
         let short = User { claims: Claims::default(), ..(*self.caller.user).clone() };
@@ -432,12 +425,5 @@ mod tests {
         for rubbish in ["", "{}", r#"{"id":"a\r\nb","traceparent":"x"}"#, r#"{"id":"","traceparent":"x"}"#] {
             assert_eq!(Envelope::open(Bytes::from_static(rubbish.as_bytes())), None, "{rubbish}");
         }
-    }
-
-    #[test]
-    fn a_given_trace_goes_on() {
-        let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let (envelope, _) = seal(&HookRequest::connect(caller()).traced(Some(given.into())));
-        assert_eq!(envelope.traceparent, given);
     }
 }

@@ -163,6 +163,7 @@ impl ApiError {
     }
 
     /// The status.
+    #[cfg(test)]
     pub fn status(&self) -> StatusCode {
         self.status
     }

@@ -48,12 +48,6 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A string of 1 to `max` characters.
-    pub fn optional_string(&mut self, name: &str, max: usize) -> Option<String> {
-        let raw = self.take(name)?;
-        self.checked(name, text::read(raw, max))
-    }
-
     /// An id of printable ASCII.
     pub fn id(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
@@ -258,8 +252,7 @@ mod tests {
 
     #[test]
     fn null_stands_for_a_member_that_is_not_there() {
-        let mut object = Object::read(raw(r#"{"id":null,"volatile":null,"data":null}"#), "").unwrap();
-        assert_eq!(object.optional_string("id", 8), None);
+        let mut object = Object::read(raw(r#"{"volatile":null,"data":null}"#), "").unwrap();
         assert!(!object.flag("volatile"));
         assert_eq!(object.raw("data").get(), "null");
         object.finish().unwrap();

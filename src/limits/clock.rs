@@ -1,8 +1,12 @@
 //! The clock of the limits.
 
-use std::time::{Duration, Instant};
+#[cfg(test)]
+use std::time::Duration;
+use std::time::Instant;
 
-use governor::clock::{Clock as GovernorClock, FakeRelativeClock};
+use governor::clock::Clock as GovernorClock;
+#[cfg(test)]
+use governor::clock::FakeRelativeClock;
 use governor::nanos::Nanos;
 
 /// Measures the time since the limits were created. It is real, or moved by a test.
@@ -12,6 +16,7 @@ pub struct Clock(Source);
 #[derive(Debug, Clone)]
 enum Source {
     Monotonic(Instant),
+    #[cfg(test)]
     Fake(FakeRelativeClock),
 }
 
@@ -22,11 +27,13 @@ impl Clock {
     }
 
     /// A clock that stands still until [`Clock::advance`].
+    #[cfg(test)]
     pub fn fake() -> Self {
         Self(Source::Fake(FakeRelativeClock::default()))
     }
 
     /// Moves a fake clock and all its clones. Does nothing for real time.
+    #[cfg(test)]
     pub fn advance(&self, by: Duration) {
         if let Source::Fake(clock) = &self.0 {
             clock.advance(by);
@@ -40,6 +47,7 @@ impl GovernorClock for Clock {
     fn now(&self) -> Nanos {
         match &self.0 {
             Source::Monotonic(start) => start.elapsed().into(),
+            #[cfg(test)]
             Source::Fake(clock) => clock.now(),
         }
     }

@@ -32,6 +32,7 @@ impl Budget {
     }
 
     /// How many bytes are taken.
+    #[cfg(test)]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Acquire)
     }

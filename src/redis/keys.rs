@@ -17,11 +17,6 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// The prefix itself.
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     // --- owners (written by `owners`) ---
 
     /// STRING: the id of the user who owns a room. The backend gives the owner and the time to live.

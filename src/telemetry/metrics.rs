@@ -56,7 +56,8 @@ macro_rules! metrics {
             ), )*];
 
             /// Name, kind, labels and help of every metric, for `docs/metrics.md`.
-            pub const CATALOGUE: &'static [(&'static str, &'static str, &'static [&'static str], &'static str)] =
+            #[cfg(test)]
+            pub(super) const CATALOGUE: &'static [(&'static str, &'static str, &'static [&'static str], &'static str)] =
                 &[$( (metrics!(@name $name $($full)?), metrics!(@kind $kind), &[$($label),*], $help), )*];
         }
     };
@@ -250,7 +251,7 @@ metrics! {
     /// Events appended to histories.
     history_appends_total: counter ["nsp"];
     /// Uses of a history that failed, by operation (append, copy, read, forget) and reason. The events went on live, unless the reason is full or fenced.
-    history_errors_total: counter ["op", "reason"] each ["append", "copy", "read", "forget"] from ["unavailable", "timeout", "refused", "fenced", "full"];
+    history_errors_total: counter ["op", "reason"] each ["append", "copy", "read"] from ["unavailable", "timeout", "refused", "fenced", "full"];
     /// Rooms whose history was forgotten early, because histories in memory are bounded.
     history_evicted_total: counter [];
     /// Rooms whose history is in the memory of this node now; 0 with Redis, where histories are then.

@@ -31,6 +31,7 @@ pub(in crate::config) const VARIABLES: [(&str, &str, Read); 9] = [
 ];
 
 /// What a variable's value is, for the reference.
+#[cfg(test)]
 pub(in crate::config) fn meaning(name: &str) -> &'static str {
     match name {
         "REDIS_URL" => "a URL",
