@@ -19,39 +19,43 @@ pub fn page() -> String {
 const HEAD: &str = "\
 # Metrics
 
-`GET /metrics` on the API's listener answers in Prometheus' text format; it needs no key. This page is made of the
-declarations in `src/telemetry/metrics.rs`: after a change there, `UPDATE_DOCS=1 cargo test --lib catalogue` writes it again.
+This page is for operators: it lists every metric of a node. `GET /metrics` on the API's listener answers in Prometheus' text format, and needs no key.
 
-Names end in their unit: `_seconds`, `_bytes`; what only grows ends in `_total`. Labels come from contracts and from
-the node's own words, never from a client: no socket, user, room or address is a label, so their number is bounded by the
-configuration. `nsp` is the path of a Socket.IO namespace (`namespace` would be Kubernetes'), `contract` and `event` are
-those of the contract files (events that no contract knows are `unknown`). Every number is this node's; sums over the
-nodes are the cluster's.
+```console run
+$ curl http://127.0.0.1:3001/metrics
+…
+```
+
+Names end in their unit: `_seconds`, `_bytes`; counters end in `_total`. Labels come from contracts and from the node's own words, never from a client: no
+socket, user, room or address is a label, so the configuration bounds the number of series. `nsp` is the path of a Socket.IO namespace (Kubernetes uses
+`namespace`). `contract` and `event` are names in contract files; events that no contract knows are `unknown`. Every value is of one node; add the nodes'
+values for the cluster.
+
+The page is generated from the declarations in `src/telemetry/metrics.rs`: after a change there, run `UPDATE_DOCS=1 cargo test --lib catalogue`.
 
 | metric | kind | labels | meaning |
 | --- | --- | --- | --- |
 ";
 
 const TAIL: &str = "
-Gauges are taken from the truth at the scrape. Counters of a reason begin at 0, so that the first of its kind is an increase: every reason, result,
-code and kind is there from the start, for every namespace and every configured hook. Left out are the results of single events
+Gauges are read at the scrape. Counters exist from the start with the value 0, for every reason, result, code and kind, every namespace and every configured hook,
+so that the first occurrence is an increase. The exceptions are the results of single events
 (`roomcast_events_received_total`, `roomcast_acks_total`, `roomcast_throttled_total`), which would be too many, and HTTP statuses.
 
 ## Canaries
 
 Every node sends the others a numbered message each `redis.canary_interval`, through the same queues, connections and Redis as
-events. The others count each number once: `roomcast_canaries_received_total{from}`, or `roomcast_canaries_lost_total{from}` when it
-is not there five seconds after a later one. A number that could not be handed to Redis is given as well, and so is lost to the
-others: sent is received and lost, at every other node, from the first canary of a run that it hears. `from` is a node's id: a node
-follows at most 128 others, and forgets one that said goodbye, or was silent for five minutes, with its metrics. What canaries do not
-measure is the way from a node's receiving queue to its clients.
+events. The others count each number once: `roomcast_canaries_received_total{from}`, or `roomcast_canaries_lost_total{from}` if it has not
+arrived five seconds after a later one. A canary that Redis did not accept uses up a number too, so the other nodes count it as lost. Therefore, at every other
+node, sent = received + lost, from the first canary of a run that it receives. `from` is a node's id. A node follows at most 128 others; it removes a node that
+has left, or was silent for five minutes, with its metrics. Canaries do not measure the way from a node's receiving queue to its clients.
 
 ## Dashboards and alerts
 
 `charts/roomcast/files/dashboards/*.json` are dashboards for Grafana 10 or later (import them, or let the chart make ConfigMaps): the
 fleet, a node, a contract. `charts/roomcast/files/rules.yaml` has recording and alert rules, for `rule_files` of Prometheus 2.42 or
-later and in the chart's PrometheusRule; each alert has its section in [runbook.md](runbook.md). `scripts/observe` asks a real
-Prometheus that has scraped a cluster under load everything that they ask, and tries every alert.
+later and in the chart's PrometheusRule; each alert has its section in [runbook.md](runbook.md). `scripts/observe` runs all their queries
+against a real Prometheus that has scraped a cluster under load, and tests every alert.
 
 ## Cost
 
