@@ -1,4 +1,6 @@
-//! The load generator: many connections on one thread, one buffer for all of them, no copy of what they hear.
+//! The load generator: many clients on one thread, one read buffer for all of them, and no copy of what they receive.
+
+mod polling;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -8,6 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use self::polling::{Next, Polling};
 use crate::wire;
 
 /// Connections that are opened at once: fewer than a listener's backlog.
@@ -33,9 +36,23 @@ impl<F: FnMut(usize, &[u8])> Sink for F {
     }
 }
 
+/// How a client connects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// It opens with a WebSocket.
+    #[default]
+    WebSocket,
+    /// It opens with long-polling and upgrades to a WebSocket, as the official client does by default.
+    Upgrade,
+    /// It only polls.
+    Polling,
+}
+
 /// How a connection is opened.
 #[derive(Clone, Default)]
 pub struct Entry {
+    /// How the client connects.
+    pub transport: Transport,
     /// The namespace with its slash; empty: the main one.
     pub namespace: String,
     /// What CONNECT carries; empty: nothing.
@@ -45,6 +62,8 @@ pub struct Entry {
 struct Connection {
     stream: TcpStream,
     upgraded: bool,
+    /// Set while the client polls.
+    polling: Option<Box<Polling>>,
     entry: Entry,
     /// The part of a frame that has come.
     held: Vec<u8>,
@@ -100,21 +119,23 @@ impl Load {
     }
 
     fn connect(&mut self, index: usize, address: SocketAddr, entry: Entry) -> anyhow::Result<()> {
+        let stream = self.stream(address, index * 2)?;
+        let polling = (entry.transport != Transport::WebSocket).then(|| Box::new(Polling::new(address)));
+        let open = polling.as_ref().map_or_else(|| wire::websocket(address, None), |polling| polling.open());
+        let mut connection =
+            Connection { stream, upgraded: false, polling, entry, held: Vec::new(), unsent: Vec::new() };
+        connection.put(open.as_bytes())?;
+        self.connections.push(Some(connection));
+        Ok(())
+    }
+
+    fn stream(&self, address: SocketAddr, token: usize) -> anyhow::Result<TcpStream> {
         let stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
-        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        let mut connection = Connection { stream, upgraded: false, entry, held: Vec::new(), unsent: Vec::new() };
-        connection.put(
-            format!(
-                "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
-                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
-            .as_bytes(),
-        )?;
-        self.connections.push(Some(connection));
-        Ok(())
+        self.poll.registry().register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(stream)
     }
 
     /// How many connections were closed by the server.
@@ -128,8 +149,8 @@ impl Load {
     }
 
     /// Sends an event: `["name",…]`, with an acknowledgement asked for if there is an id.
-    pub fn emit(&mut self, connection: usize, ack: Option<u32>, event: &str) -> anyhow::Result<()> {
-        let Some(connection) = &mut self.connections[connection] else { return Ok(()) };
+    pub fn emit(&mut self, index: usize, ack: Option<u32>, event: &str) -> anyhow::Result<()> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
         let mut text = String::with_capacity(event.len() + 32);
         text.push_str("42");
         if !connection.entry.namespace.is_empty() {
@@ -140,7 +161,21 @@ impl Load {
             text.push_str(&ack.to_string());
         }
         text.push_str(event);
-        connection.say(text.as_bytes())
+        connection.say(text.as_bytes())?;
+        self.open_side(index)
+    }
+
+    /// Opens the second stream of a polling client, if it needs one.
+    fn open_side(&mut self, index: usize) -> anyhow::Result<()> {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return Ok(()) };
+        let Some((address, request)) = connection.polling.as_mut().and_then(|polling| polling.wanted()) else {
+            return Ok(());
+        };
+        let stream = self.stream(address, index * 2 + 1)?;
+        match &mut self.connections[index] {
+            Some(Connection { polling: Some(polling), .. }) => polling.begin(stream, request),
+            _ => Ok(()),
+        }
     }
 
     /// Lets every connection into a room of its own choice, and waits for the answers.
@@ -173,13 +208,19 @@ impl Load {
         }
         let ready: Vec<(usize, bool)> =
             self.events.iter().map(|event| (event.token().0, event.is_writable())).collect();
-        for (index, writable) in ready {
-            if let Some(Some(connection)) = self.connections.get_mut(index) {
+        for (token, writable) in ready {
+            let index = token / 2;
+            let Some(Some(connection)) = self.connections.get_mut(index) else { continue };
+            // A client that has moved to the WebSocket on its second stream has no other stream.
+            if token % 2 == 1 && connection.polling.is_some() {
+                connection.read_side(&mut self.buffer, writable, &mut self.entered)?;
+            } else {
                 if writable {
                     connection.flush()?;
                 }
                 self.read(index, sink)?;
             }
+            self.open_side(index)?;
         }
         Ok(())
     }
@@ -230,6 +271,17 @@ impl Load {
     }
 }
 
+/// The packet that connects a client to its namespace.
+fn connect_packet(entry: &Entry) -> String {
+    let mut connect = String::from("40");
+    if !entry.namespace.is_empty() {
+        connect.push_str(&entry.namespace);
+        connect.push(',');
+    }
+    connect.push_str(entry.auth.as_deref().unwrap_or_default());
+    connect
+}
+
 /// Where a connection's packets go.
 struct Heard<'a, S> {
     entered: &'a mut usize,
@@ -239,6 +291,39 @@ struct Heard<'a, S> {
 }
 
 impl Connection {
+    /// Reads the second stream of a polling client.
+    fn read_side(&mut self, buffer: &mut [u8], writable: bool, entered: &mut usize) -> anyhow::Result<()> {
+        let Some(polling) = &mut self.polling else { return Ok(()) };
+        polling.read_side(buffer, writable)?;
+        self.move_over(entered)
+    }
+
+    /// Continues on the WebSocket, if the client has said there that it upgrades.
+    fn move_over(&mut self, entered: &mut usize) -> anyhow::Result<()> {
+        let Some(stream) = self.polling.as_mut().and_then(|polling| polling.moved()) else { return Ok(()) };
+        (self.stream, self.upgraded, self.polling) = (stream, true, None);
+        *entered += 1;
+        Ok(())
+    }
+
+    /// Handles the whole answers to requests on the first stream. Returns the length of what was handled.
+    fn answers<S: Sink>(&mut self, bytes: &[u8], heard: &mut Heard<'_, S>) -> anyhow::Result<usize> {
+        let mut used = 0;
+        while let Some((body, length)) = wire::answer(&bytes[used..])? {
+            used += length;
+            for packet in body.split(|byte| *byte == 0x1e) {
+                self.packet(packet, heard)?;
+            }
+            let Some(polling) = &mut self.polling else { break };
+            let connect = connect_packet(&self.entry);
+            match polling.answered(body, &connect)? {
+                Next::Send(request) => self.put(request.as_bytes())?,
+                Next::Moves => return self.move_over(heard.entered).map(|()| used),
+            }
+        }
+        Ok(used)
+    }
+
     fn take<S: Sink>(&mut self, bytes: &[u8], heard: &mut Heard<'_, S>) -> anyhow::Result<()> {
         if self.held.is_empty() {
             let used = self.frames(bytes, heard)?;
@@ -254,6 +339,9 @@ impl Connection {
     }
 
     fn frames<S: Sink>(&mut self, bytes: &[u8], heard: &mut Heard<'_, S>) -> anyhow::Result<usize> {
+        if self.polling.is_some() {
+            return self.answers(bytes, heard);
+        }
         let mut used = 0;
         if !self.upgraded {
             let Some(head) = wire::head(bytes) else { return Ok(0) };
@@ -262,12 +350,7 @@ impl Connection {
             }
             used = head;
             self.upgraded = true;
-            let mut connect = String::from("40");
-            if !self.entry.namespace.is_empty() {
-                connect.push_str(&self.entry.namespace);
-                connect.push(',');
-            }
-            connect.push_str(self.entry.auth.as_deref().unwrap_or_default());
+            let connect = connect_packet(&self.entry);
             self.say(connect.as_bytes())?;
         }
         while let Some((payload, length)) = wire::frame(&bytes[used..]) {
@@ -280,6 +363,12 @@ impl Connection {
     fn packet<S: Sink>(&mut self, packet: &[u8], heard: &mut Heard<'_, S>) -> anyhow::Result<()> {
         match packet {
             [b'2', ..] => return self.say(b"3"),
+            // A client that upgrades has entered when it has moved.
+            [b'4', b'0', ..] if self.entry.transport == Transport::Upgrade => {
+                if let Some(polling) = &mut self.polling {
+                    polling.upgrade();
+                }
+            }
             [b'4', b'0', ..] => *heard.entered += 1,
             [b'4', b'2', rest @ ..] => {
                 let start = rest.iter().position(|byte| *byte == b'[').unwrap_or(0);
@@ -293,6 +382,10 @@ impl Connection {
     }
 
     fn say(&mut self, text: &[u8]) -> anyhow::Result<()> {
+        if let Some(polling) = &mut self.polling {
+            polling.post(text);
+            return Ok(());
+        }
         let mut frame = Vec::with_capacity(text.len() + 14);
         wire::put_client_frame(&mut frame, text);
         self.put(&frame)

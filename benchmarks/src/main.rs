@@ -1,5 +1,5 @@
 //! Runs the scenarios in alternation, and writes what was measured. Arguments pick scenarios and servers by a part of
-//! their names; `BENCH_REPEAT`, `BENCH_IDLE` and `BENCH_SECONDS` change a run.
+//! their names; `BENCH_REPEAT`, `BENCH_IDLE`, `BENCH_SECONDS` and `BENCH_RESULTS` change a run.
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use crate::load::{Entry, Load, Sink};
+use crate::load::{Entry, Load, Sink, Transport};
 use crate::server::{Peer, Redis, Server, cpu_us};
 
 /// Figures by their names, in the order of the table's columns.
@@ -23,6 +23,14 @@ pub struct Size {
     pub idle: usize,
     /// Seconds of each run at a rate.
     pub seconds: u32,
+}
+
+impl Size {
+    /// Idle clients that open with long-polling: fewer, because each uses several ports, and the kernel keeps a port
+    /// for a minute after its connection is closed.
+    const fn idle_over_http(self) -> usize {
+        self.idle / 4
+    }
 }
 
 /// A measurement.
@@ -42,7 +50,13 @@ pub struct Scenario {
 
 const ALONE: &[Peer] = &[Peer::Native, Peer::Socketioxide, Peer::Minimal, Peer::Node];
 const ALONE_AND_FLOOR: &[Peer] = &[Peer::Native, Peer::Socketioxide, Peer::Minimal, Peer::Node, Peer::Floor];
+const WITH_POLLING: &[Peer] = &[Peer::Native, Peer::Socketioxide, Peer::Node];
 const PAIRS: &[Peer] = &[Peer::Native, Peer::Socketioxide, Peer::Node, Peer::NodeSharded];
+
+/// Events to rooms whose members have WebSockets.
+const fn websockets(rooms: usize, members: usize, rate: u32) -> rooms::Paced {
+    rooms::Paced { rooms, members, rate, transport: Transport::WebSocket }
+}
 
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
@@ -52,7 +66,34 @@ pub const SCENARIOS: &[Scenario] = &[
         peers: ALONE,
         nodes: 1,
         plot: "idle_kib",
-        run: idle::run,
+        run: |stage, size| idle::run(stage, size.idle, Transport::WebSocket),
+    },
+    Scenario {
+        name: "idle, upgraded",
+        about: "The same for clients that open with long-polling and upgrade to a WebSocket, as the official client does by default.",
+        peers: WITH_POLLING,
+        nodes: 1,
+        plot: "idle_kib",
+        run: |stage, size| idle::run(stage, size.idle_over_http(), Transport::Upgrade),
+    },
+    Scenario {
+        name: "idle, polling",
+        about: "The same for clients that only poll, measured while each has a poll that waits.",
+        peers: WITH_POLLING,
+        nodes: 1,
+        plot: "idle_kib",
+        run: |stage, size| idle::run(stage, size.idle_over_http(), Transport::Polling),
+    },
+    Scenario {
+        name: "room of 100 that polls, 20/s",
+        about: "One member with a WebSocket says something that the server relays to all; the others poll. A delivery is the answer to a poll and the next poll.",
+        peers: WITH_POLLING,
+        nodes: 1,
+        plot: "delivery_us",
+        run: |stage, size| {
+            let how = rooms::Paced { rooms: 1, members: 100, rate: 20, transport: Transport::Polling };
+            rooms::paced(stage, size, &how)
+        },
     },
     Scenario {
         name: "room of 1,000, 50/s",
@@ -60,7 +101,7 @@ pub const SCENARIOS: &[Scenario] = &[
         peers: ALONE_AND_FLOOR,
         nodes: 1,
         plot: "delivery_us",
-        run: |stage, size| rooms::paced(stage, size, &rooms::Paced { rooms: 1, members: 1000, rate: 50 }),
+        run: |stage, size| rooms::paced(stage, size, &websockets(1, 1000, 50)),
     },
     Scenario {
         name: "200 rooms of 10, 2,000/s",
@@ -68,7 +109,7 @@ pub const SCENARIOS: &[Scenario] = &[
         peers: ALONE_AND_FLOOR,
         nodes: 1,
         plot: "delivery_us",
-        run: |stage, size| rooms::paced(stage, size, &rooms::Paced { rooms: 200, members: 10, rate: 2000 }),
+        run: |stage, size| rooms::paced(stage, size, &websockets(200, 10, 2000)),
     },
     Scenario {
         name: "room of 1,000, saturated",
@@ -108,7 +149,7 @@ pub const SCENARIOS: &[Scenario] = &[
         peers: PAIRS,
         nodes: 2,
         plot: "delivery_us",
-        run: |stage, size| rooms::paced(stage, size, &rooms::Paced { rooms: 1, members: 1000, rate: 50 }),
+        run: |stage, size| rooms::paced(stage, size, &websockets(1, 1000, 50)),
     },
     Scenario {
         name: "two nodes, 200 rooms of 10, 2,000/s",
@@ -116,7 +157,7 @@ pub const SCENARIOS: &[Scenario] = &[
         peers: PAIRS,
         nodes: 2,
         plot: "delivery_us",
-        run: |stage, size| rooms::paced(stage, size, &rooms::Paced { rooms: 200, members: 10, rate: 2000 }),
+        run: |stage, size| rooms::paced(stage, size, &websockets(200, 10, 2000)),
     },
     Scenario {
         name: "two nodes, one without members",
@@ -150,8 +191,15 @@ impl Stage {
         self.nodes[connection % self.nodes.len()].address
     }
 
-    fn open(&self, load: &mut Load, count: usize, sink: &mut impl Sink) -> anyhow::Result<()> {
-        load.open(count, |at| self.address(at), |_| Entry::default(), sink)
+    fn open(
+        &self,
+        load: &mut Load,
+        count: usize,
+        transport: impl Fn(usize) -> Transport,
+        sink: &mut impl Sink,
+    ) -> anyhow::Result<()> {
+        let entry = |at| Entry { transport: transport(at), ..Entry::default() };
+        load.open(count, |at| self.address(at), entry, sink)
     }
 
     /// What everything has cost so far.

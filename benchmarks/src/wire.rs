@@ -1,6 +1,10 @@
 //! As much of WebSocket, Engine.IO and Socket.IO as a load generator and a floor need. Nothing is checked that a correct
 //! peer would not get wrong.
 
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, ensure};
+
 /// The client's frame around a text. A mask of zeroes leaves the payload as it is, which is cheapest for the generator and
 /// changes nothing for the server.
 pub fn put_client_frame(out: &mut Vec<u8>, text: &[u8]) {
@@ -48,6 +52,49 @@ pub fn frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
 /// The length of a request's or an answer's head, once it is whole.
 pub fn head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// A poll, or the request that opens a polling session if `sid` is empty.
+pub fn get(address: SocketAddr, sid: &str) -> String {
+    format!("GET {}{} HTTP/1.1\r\nHost: {address}\r\n\r\n", path("polling"), with(sid))
+}
+
+/// A posted body. `last`: the connection closes after the answer.
+pub fn post(address: SocketAddr, sid: &str, body: &[u8], last: bool) -> String {
+    let (path, sid, close) = (path("polling"), with(sid), if last { "Connection: close\r\n" } else { "" });
+    format!(
+        "POST {path}{sid} HTTP/1.1\r\nHost: {address}\r\n{close}Content-Type: text/plain;charset=UTF-8\r\nContent-Length: {}\r\n\r\n{}",
+        body.len(),
+        String::from_utf8_lossy(body)
+    )
+}
+
+/// The handshake of a WebSocket, which opens a session or upgrades one.
+pub fn websocket(address: SocketAddr, sid: Option<&str>) -> String {
+    format!(
+        "GET {}{} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        path("websocket"),
+        with(sid.unwrap_or_default())
+    )
+}
+
+fn path(transport: &str) -> String {
+    format!("/socket.io/?EIO=4&transport={transport}")
+}
+
+fn with(sid: &str) -> String {
+    if sid.is_empty() { String::new() } else { format!("&sid={sid}") }
+}
+
+/// The body of the first whole answer and the bytes that the answer took. It must be a 200 with a known length.
+pub fn answer(bytes: &[u8]) -> anyhow::Result<Option<(&[u8], usize)>> {
+    let Some(head) = head(bytes) else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
+    ensure!(text.starts_with("http/1.1 200"), "refused: {}", String::from_utf8_lossy(bytes));
+    let length = text.split_once("content-length: ").and_then(|(_, rest)| number(rest.as_bytes()));
+    let end = head + length.context("an answer without a length")? as usize;
+    Ok(bytes.get(head..end).map(|body| (body, end)))
 }
 
 /// What a scenario reads of `["said","<room>",<number>,<time>,…]`: the number and the time.

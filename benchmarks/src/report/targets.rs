@@ -22,6 +22,7 @@ const fn part(scenario: &'static str, of: Peer, most: f64) -> Target {
     Target { scenario, figure: "delivery_us", of: Some(of), most, unit: "×" }
 }
 
+const UPGRADED: &str = "idle, upgraded";
 const FAN_OUT: &str = "room of 1,000, 50/s";
 const SMALL_ROOMS: &str = "200 rooms of 10, 2,000/s";
 const SATURATED: &str = "room of 1,000, saturated";
@@ -32,6 +33,12 @@ const TARGETS: &[Target] = &[
     alone("idle", "after_64_packets_kib", 4.0, "KiB"),
     alone("idle", "after_30_kB_kib", 4.0, "KiB"),
     alone("idle", "after_return_kib", 4.0, "KiB"),
+    alone(UPGRADED, "idle_kib", 4.0, "KiB"),
+    alone(UPGRADED, "after_64_packets_kib", 4.0, "KiB"),
+    alone(UPGRADED, "after_30_kB_kib", 4.0, "KiB"),
+    alone(UPGRADED, "after_return_kib", 4.0, "KiB"),
+    alone("idle, polling", "idle_kib", 6.0, "KiB"),
+    part("room of 100 that polls, 20/s", Peer::Node, 0.5),
     part(FAN_OUT, Peer::Node, 0.45),
     part(FAN_OUT, Peer::Floor, 1.3),
     part(SMALL_ROOMS, Peer::Node, 0.4),

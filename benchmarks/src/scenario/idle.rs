@@ -6,8 +6,8 @@ use anyhow::ensure;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 
-use super::{Figures, Size, Stage};
-use crate::load::{Deaf, Entry, Load};
+use super::{Figures, Stage};
+use crate::load::{Deaf, Entry, Load, Transport};
 use crate::server::SECRET;
 
 /// Before memory is read, so that what is freed in the background is.
@@ -15,33 +15,33 @@ const SETTLE: Duration = Duration::from_secs(2);
 const PACKETS: usize = 64;
 const LARGE: usize = 30_000;
 
-pub(super) fn run(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
+pub(super) fn run(stage: &Stage, clients: usize, transport: Transport) -> anyhow::Result<Figures> {
     let server = &stage.nodes[0].process;
     let mut load = Load::new()?;
     // Whatever is made once is made before memory is read.
-    enter(stage, &mut load, 50)?;
+    enter(stage, &mut load, 50, transport)?;
     load.close_all();
     std::thread::sleep(Duration::from_secs(1));
 
-    let count = size.idle as f64;
+    let count = clients as f64;
     let before = server.rss_kib()?;
     let each = |load: &mut Load| -> anyhow::Result<f64> {
         load.rest(SETTLE, &mut Deaf)?;
         Ok((server.rss_kib()? - before) / count)
     };
     let cpu = server.cpu_us()?;
-    enter(stage, &mut load, size.idle)?;
+    enter(stage, &mut load, clients, transport)?;
     let connect_us = (server.cpu_us()? - cpu) / count;
     let idle_kib = each(&mut load)?;
     load.join(|index| format!("own-{index}"), &mut Deaf)?;
-    talk(&mut load, size.idle, PACKETS, 16)?;
+    talk(&mut load, clients, PACKETS, 16)?;
     let packets_kib = each(&mut load)?;
-    talk(&mut load, size.idle, 1, LARGE)?;
+    talk(&mut load, clients, 1, LARGE)?;
     let large_kib = each(&mut load)?;
     load.close_all();
     std::thread::sleep(Duration::from_secs(3));
     let left_kib = each(&mut load)?;
-    enter(stage, &mut load, size.idle)?;
+    enter(stage, &mut load, clients, transport)?;
     let returned_kib = each(&mut load)?;
     Ok(Figures::from_iter([
         ("connect_us", connect_us),
@@ -53,15 +53,17 @@ pub(super) fn run(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
     ]))
 }
 
-fn enter(stage: &Stage, load: &mut Load, count: usize) -> anyhow::Result<()> {
+fn enter(stage: &Stage, load: &mut Load, count: usize, transport: Transport) -> anyhow::Result<()> {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let tokens = (0..count).map(|user| {
         let claims = json!({ "sub": format!("user-{user}"), "exp": 4_102_444_800u64, "roles": ["member"] });
         encode(&Header::default(), &claims, &key)
     });
     let tokens: Vec<String> = tokens.collect::<Result<_, _>>()?;
-    let entry =
-        |at: usize| Entry { namespace: "/secure".into(), auth: Some(json!({ "token": tokens[at] }).to_string()) };
+    let entry = |at: usize| {
+        let auth = Some(json!({ "token": tokens[at] }).to_string());
+        Entry { transport, namespace: "/secure".into(), auth }
+    };
     load.open(count, |at| stage.address(at), entry, &mut Deaf)
 }
 

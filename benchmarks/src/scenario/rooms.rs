@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Clock, Figures, Size, Stage};
-use crate::load::{Load, Sink};
+use crate::load::{Load, Sink, Transport};
 use crate::wire;
 
 const PAD: usize = 64;
@@ -94,12 +94,15 @@ pub(super) struct Paced {
     pub(super) members: usize,
     /// Events a second, over all rooms.
     pub(super) rate: u32,
+    /// How the members connect, except for the first one, which opens with a WebSocket.
+    pub(super) transport: Transport,
 }
 
-fn gathered(stage: &Stage, rooms: usize, members: usize) -> anyhow::Result<(Load, Ledger)> {
+fn gathered(stage: &Stage, rooms: usize, members: usize, transport: Transport) -> anyhow::Result<(Load, Ledger)> {
     let mut load = Load::new()?;
     let mut ledger = Ledger::new(rooms * members);
-    stage.open(&mut load, rooms * members, &mut ledger)?;
+    let of = |index| if index == 0 { Transport::WebSocket } else { transport };
+    stage.open(&mut load, rooms * members, of, &mut ledger)?;
     // Neighbours are on different nodes, and a room has every `rooms`-th pair of them.
     load.join(|index| format!("r{}", index / 2 % rooms), &mut ledger)?;
     load.rest(Duration::from_millis(500), &mut ledger)?;
@@ -107,7 +110,7 @@ fn gathered(stage: &Stage, rooms: usize, members: usize) -> anyhow::Result<(Load
 }
 
 pub(super) fn paced(stage: &Stage, size: Size, how: &Paced) -> anyhow::Result<Figures> {
-    let (mut load, mut ledger) = gathered(stage, how.rooms, how.members)?;
+    let (mut load, mut ledger) = gathered(stage, how.rooms, how.members, how.transport)?;
     let pad = "x".repeat(PAD);
     let start = stage.clock()?;
     let (total, mut said) = (how.rate * size.seconds, 0);
@@ -139,7 +142,7 @@ fn arrive(load: &mut Load, ledger: &mut Ledger, expected: u64) -> anyhow::Result
 }
 
 pub(super) fn saturated(stage: &Stage, members: usize, events: u32, window: u32) -> anyhow::Result<Figures> {
-    let (mut load, mut ledger) = gathered(stage, 1, members)?;
+    let (mut load, mut ledger) = gathered(stage, 1, members, Transport::WebSocket)?;
     // The last to join hears an event last, in most servers.
     ledger.speaker = members - 1;
     let pad = "x".repeat(PAD);
@@ -162,7 +165,7 @@ pub(super) fn saturated(stage: &Stage, members: usize, events: u32, window: u32)
 
 pub(super) fn overload(stage: &Stage, _: Size) -> anyhow::Result<Figures> {
     let (members, rate) = (1000, 2000.0);
-    let (mut load, mut ledger) = gathered(stage, 1, members)?;
+    let (mut load, mut ledger) = gathered(stage, 1, members, Transport::WebSocket)?;
     let pad = "x".repeat(PAD);
     let before_kib = stage.nodes[0].process.rss_kib()?;
     let start = stage.clock()?;
@@ -191,7 +194,7 @@ pub(super) fn overload(stage: &Stage, _: Size) -> anyhow::Result<Figures> {
 pub(super) fn echo(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
     let mut load = Load::new()?;
     let mut nothing = |_: usize, _: &[u8]| {};
-    stage.open(&mut load, ECHOES, &mut nothing)?;
+    stage.open(&mut load, ECHOES, |_| Transport::WebSocket, &mut nothing)?;
     let event = format!(r#"["echo","{}"]"#, "x".repeat(PAD));
     let start = stage.clock()?;
     let mut asked = 0;

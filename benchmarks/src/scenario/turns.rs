@@ -1,6 +1,6 @@
 //! How long a large room holds a thread.
 
-use super::rooms::{Paced, paced};
+use super::rooms::paced;
 use super::{Figures, Size, Stage};
 
 /// What the native engine promises of a turn.
@@ -8,7 +8,7 @@ const PROMISED: &str = "0.001";
 
 /// Ten thousand members hear five events a second.
 pub(super) fn large_room(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
-    let mut figures = paced(stage, size, &Paced { rooms: 1, members: 10_000, rate: 5 })?;
+    let mut figures = paced(stage, size, &super::websockets(1, 10_000, 5))?;
     // Nothing else was published, and what was written before is little beside it.
     if let Some(metrics) = stage.nodes[0].metrics()? {
         let of = |histogram| ["_count", "_sum", "_bucket"].map(|part| total(&metrics, histogram, part));
