@@ -273,6 +273,7 @@ impl<S: SessionService> Edge<S> {
         };
         if let Some(arrival) = &arrival {
             arrival.guest.leave();
+            arrival.note_poll(&request, websocket);
         }
         if websocket || request.method() != Method::POST {
             return self.service.serve(request, session, arrival);
@@ -302,6 +303,7 @@ impl<S: SessionService> Edge<S> {
         // Only a client with a session learns an id with the key of a node, so the connection is no longer pending.
         if let Some(arrival) = &arrival {
             arrival.guest.leave();
+            arrival.note_poll(&request, websocket);
         }
         let shared = self.shared.clone();
         if websocket && !shared.hub.accepts() {

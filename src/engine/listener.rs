@@ -1,5 +1,7 @@
 //! Accepts connections and serves HTTP on them.
 
+mod connection;
+
 use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -10,16 +12,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{Method, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
+use self::connection::Waiting;
 use super::conn::{Conn, KillSwitch, Traffic};
 use super::lobby::{Guest, Lobby};
 use super::proxy::Balancers;
@@ -51,7 +50,20 @@ pub struct Arrival {
     pub kill: Arc<KillSwitch>,
     /// The connection's entry in the lobby, which it leaves when it has a session.
     pub guest: Arc<Guest>,
+    waiting: Arc<Waiting>,
 }
+
+impl Arrival {
+    /// Notes that a request is a poll, if it is one. Its answer then waits at little cost.
+    pub(super) fn note_poll(&self, request: &Request<Body>, websocket: bool) {
+        if !websocket && request.method() == Method::GET {
+            self.waiting.note_poll();
+        }
+    }
+}
+
+/// A client's stream as HTTP reads it.
+pub(super) type ClientStream = Rewind<Conn<TcpStream>>;
 
 /// A service for the requests of a listener. Each request has an [`Arrival`] among its extensions.
 pub trait Serve:
@@ -216,10 +228,12 @@ where
         if let Some((stream, read, guest)) = given_back {
             let door = &*self.door;
             let Manners { stall, read_ahead, traffic, .. } = &door.manners;
-            let stream = Conn::new(Rewind::new(read, stream), *stall, *read_ahead, traffic.clone());
-            let arrival = Arrival { address: self.address, kill: stream.kill_switch(), guest: Arc::new(guest) };
-            // HTTP runs in a task of its own, because its future is large.
-            door.connections.spawn(connection(stream, arrival, self.door.clone()));
+            traffic.received.inc_by(read.len() as u64);
+            let conn = Conn::new(stream, *stall, *read_ahead, traffic.clone());
+            let (kill, guest) = (conn.kill_switch(), Arc::new(guest));
+            let arrival = Arrival { address: self.address, kill, guest, waiting: Arc::default() };
+            // HTTP runs in a task of its own, because its future is larger than a session's.
+            door.connections.spawn(connection::serve(Rewind::new(read, conn), arrival, self.door.clone()));
         }
         Poll::Ready(())
     }
@@ -240,37 +254,5 @@ async fn announced(
             log_seldom!(warn, %address, %error, "a trusted proxy's connection had no PROXY header; it is closed");
             None
         }
-    }
-}
-
-async fn connection<S: Serve>(conn: Conn<Rewind<TcpStream>>, arrival: Arrival, door: Arc<Door<S>>) {
-    let (service, stop, max_head) = (door.service.clone(), door.stop.clone(), door.manners.max_head);
-    drop(door);
-    let guest = arrival.guest.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        arrival.guest.spoke();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(arrival.clone());
-        service.clone().oneshot(request)
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(max_head);
-    let serving = http.serve_connection(TokioIo::new(conn), service).with_upgrades();
-    let shown_out = guest.shown_out();
-    tokio::pin!(serving, shown_out);
-    let mut stopping = false;
-    let outcome = loop {
-        tokio::select! {
-            biased;
-            outcome = serving.as_mut() => break outcome,
-            () = stop.cancelled(), if !stopping => {
-                serving.as_mut().graceful_shutdown();
-                stopping = true;
-            }
-            () = shown_out.as_mut() => return,
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "a connection ended with an error");
     }
 }

@@ -18,6 +18,11 @@ impl<S> Rewind<S> {
         Self { read, stream }
     }
 
+    /// Has these bytes read next, before those that have not been read again yet.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.read = if self.read.is_empty() { bytes } else { [bytes, self.read.clone()].concat().into() };
+    }
+
     /// Returns the bytes that have not been read again yet, and the stream.
     pub(super) fn into_parts(self) -> (Bytes, S) {
         (self.read, self.stream)

@@ -11,8 +11,7 @@ use tokio::time::Instant;
 
 use super::frame::{self, Reader, Step};
 use super::polling::{Arrived, Claim};
-use crate::engine::conn::Conn;
-use crate::engine::rewind::Rewind;
+use crate::engine::listener::ClientStream;
 use crate::telemetry::metrics::Metrics;
 
 /// How long an upgrade may take. Node.js has the same limit.
@@ -123,7 +122,7 @@ async fn read_more(stream: &mut TcpStream, rest: &mut Vec<u8>, noop: &mut Noop, 
 /// The TCP stream of a request that was answered with 101, and the bytes that were already read from it.
 pub(super) async fn tcp_of(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Conn<Rewind<TcpStream>>>>().ok()?;
-    let (read, stream) = parts.io.into_inner().into_inner().into_parts();
-    Some((stream, [&read[..], &parts.read_buf].concat()))
+    let parts = upgraded.downcast::<TokioIo<ClientStream>>().ok()?;
+    let (read, conn) = parts.io.into_inner().into_parts();
+    Some((conn.into_inner(), [&parts.read_buf[..], &read].concat()))
 }
