@@ -5,20 +5,31 @@ import { io } from 'socket.io-client';
 const { url, from, count, rate } = JSON.parse(process.argv[2]);
 const PAUSE = 100;
 
-/** Of ten clients one polls, one begins by polling, and the others open with a WebSocket. */
-const transports = (at) => [['polling'], ['polling', 'websocket']][at % 10] ?? ['websocket'];
+/** Of ten clients one polls, one opens with a WebSocket, and the others begin by polling and upgrade, which is the default. */
+const transports = (at) => [['polling'], ['websocket']][at % 10] ?? ['polling', 'websocket'];
 
-let phase = { connects: [], absences: [], reasons: {} };
+const fresh = () => ({ connects: [], absences: [], reasons: {}, recovered: 0, anew: 0, missed: 0, repeated: 0 });
+let phase = fresh();
 
 function open(at) {
   const agent = new http.Agent({ localAddress: `127.${1 + (at >> 14)}.${(at >> 7) & 127}.${1 + (at & 127)}`, keepAlive: true });
   // Everything else is the client's default: back after 1 s, twice as long each time, at most 5 s, half of it random.
   const socket = io(url, { transports: transports(at), forceNew: true, withCredentials: true, agent });
-  let [left, here] = [undefined, false];
+  let [left, here, last] = [undefined, false, undefined];
   socket.on('connect', () => {
     here = true;
     phase.connects.push(Date.now());
-    if (left !== undefined) phase.absences.push(Date.now() - left);
+    if (left === undefined) return;
+    phase.absences.push(Date.now() - left);
+    if (socket.recovered) phase.recovered += 1;
+    else phase.anew += 1;
+    // A new session begins anywhere.
+    if (!socket.recovered) last = undefined;
+  });
+  socket.on('tick', ({ n }) => {
+    if (n <= last) phase.repeated += 1;
+    if (n > last + 1) phase.missed += n - last - 1;
+    last = n;
   });
   socket.on('disconnect', (reason) => {
     // Told, too, of a connection that ended before it was one.
@@ -43,7 +54,7 @@ process.on('message', (what) => {
   }
   if (what === 'phase') {
     process.send(phase);
-    phase = { connects: [], absences: [], reasons: {} };
+    phase = fresh();
   }
   if (what === 'end') process.exit(0);
 });

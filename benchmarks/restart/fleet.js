@@ -9,8 +9,12 @@ import { fileURLToPath } from 'node:url';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const ROOMCAST = process.env.BENCH_BIN ?? join(here, '../../target/release/roomcast');
+const API_KEY = 'the-api-key-of-the-benchmark-0123456789';
 const children = new Set();
 process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
+
+const TICK = 2_000;
 
 export const sleep = (time) => new Promise((resolve) => setTimeout(resolve, time));
 
@@ -46,8 +50,9 @@ const roomcast = (engine) => ({
       ROOMCAST_SERVER__ENGINE: engine,
       ROOMCAST_SERVER__LISTEN: `127.0.0.1:${port}`,
       ROOMCAST_API__LISTEN: `127.0.0.1:${api}`,
+      ROOMCAST_API__KEYS: `[{name="bench",secret="${API_KEY}"}]`,
       ROOMCAST_REDIS__URL: redis,
-      ROOMCAST_CONTRACTS__FILES: JSON.stringify([join(here, '../contracts/bench.toml')]),
+      ROOMCAST_CONTRACTS__FILES: JSON.stringify([join(here, '../contracts/restart.toml')]),
       ROOMCAST_LOG__LEVEL: 'warn',
       ROOMCAST_ANNOUNCE: '1',
       // nginx does not look at /ready.
@@ -57,6 +62,12 @@ const roomcast = (engine) => ({
   count: async (port, api) => {
     const text = await (await fetch(`http://127.0.0.1:${api}/metrics`)).text();
     return Number(/^roomcast_connections\{.*\} (\d+)$/m.exec(text)?.[1]);
+  },
+  publish: async (api, n) => {
+    const headers = { authorization: `Bearer ${API_KEY}`, 'content-type': 'application/json' };
+    const body = JSON.stringify({ contract: 'restart', event: 'tick', data: { n } });
+    const answer = await fetch(`http://127.0.0.1:${api}/api/v1/events`, { method: 'POST', headers, body });
+    if (answer.status !== 202) throw new Error(`a publish is answered ${answer.status}: ${await answer.text()}`);
   },
 });
 
@@ -111,17 +122,33 @@ export class Fleet {
     return this.kind.count(this.nodes[at].port, this.nodes[at].api);
   }
 
+  /** Publishes numbered events for everybody, every two seconds, on a node that stays; Node's socket.io gets none. */
+  tick() {
+    if (!this.kind.publish) return;
+    let n = 0;
+    const publish = async () => {
+      const node = this.nodes.find((_, at) => at !== this.leaving);
+      n += 1;
+      await this.kind.publish(node.api, n);
+      this.ticking = setTimeout(publish, TICK);
+    };
+    this.ticking = setTimeout(publish, TICK);
+  }
+
   /** SIGTERM, and again on the same port. Returns how long it took to leave, and the exit code. */
   async restart(at) {
     const began = Date.now();
+    this.leaving = at;
     this.nodes[at].process.kill('SIGTERM');
     const code = await this.nodes[at].process.ended;
     const took = Date.now() - began;
     await this.boot(at);
+    this.leaving = undefined;
     return { took, code };
   }
 
   async stop() {
+    clearTimeout(this.ticking);
     for (const child of [this.nginx, ...this.nodes.map(({ process }) => process), this.redis]) {
       child.kill('SIGKILL');
       await child.ended;

@@ -66,6 +66,7 @@ async function measure(kind) {
   const restarts = [];
   try {
     await crowd.everybody();
+    fleet.tick();
     await sleep(CALM);
     for (let at = 0; at < fleet.nodes.length; at += 1) {
       await crowd.ask('phase');
@@ -84,8 +85,13 @@ async function measure(kind) {
         for (const [reason, count] of Object.entries(phase.reasons)) reasons[reason] = (reasons[reason] ?? 0) + count;
       }
       const closed = Object.values(reasons).reduce((sum, count) => sum + count, 0);
+      const total = (what) => phases.reduce((sum, phase) => sum + phase[what], 0);
       restarts.push({
         there,
+        recovered: total('recovered'),
+        anew: total('anew'),
+        missed: total('missed'),
+        repeated: total('repeated'),
         code,
         leave_ms: took,
         everybody_back_ms: back,

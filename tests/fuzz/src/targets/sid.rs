@@ -22,7 +22,8 @@ pub fn run(bytes: &[u8]) {
     let [at, byte, ..] = bytes else { return };
     let mut forged = id.clone().into_bytes();
     let at = usize::from(*at) % forged.len();
-    forged[at] = *byte;
+    // libFuzzer would learn the id if the target compared all of it, and then hand it in as its own.
+    let is_same = std::mem::replace(&mut forged[at], *byte) == *byte;
     let forged = String::from_utf8_lossy(&forged);
-    assert_eq!(two.other_node(&forged), named.filter(|_| forged == id));
+    assert_eq!(two.other_node(&forged), named.filter(|_| is_same));
 }
