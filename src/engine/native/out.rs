@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::frame;
+use super::packet;
 use super::packets::Packets;
 use super::payload;
 use super::polling::Polling;
@@ -142,14 +143,16 @@ impl Out {
         }
     }
 
-    /// Removes and returns packets of at most `most` bytes together, but always one if there is one.
+    /// Removes and returns packets of at most `most` bytes together, but always one if there is one. A close packet is
+    /// returned alone: the official client handles it before the events of the same payload, shows these events only
+    /// after it has reconnected, and asks for them again when it recovers its session.
     pub(super) fn fetch(&mut self, most: usize) -> Vec<Bytes> {
         self.written_at_ms = unix_millis(SystemTime::now());
         let mut taken = Vec::new();
         let mut bytes = 0;
         while let Some(front) = self.queue.first() {
             bytes += front.len();
-            if bytes > most && !taken.is_empty() {
+            if !taken.is_empty() && (bytes > most || packet::is_close(front)) {
                 return taken;
             }
             let front = front.clone();

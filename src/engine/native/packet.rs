@@ -230,7 +230,14 @@ impl Assembly {
 pub const PING: Bytes = Bytes::from_static(b"\x81\x012");
 
 /// The packet that tells a polling client that its session is closed.
-pub const CLOSE: Bytes = Bytes::from_static(b"\x81\x011");
+pub const CLOSE: Bytes = Bytes::from_static(CLOSE_FRAME);
+
+const CLOSE_FRAME: &[u8] = b"\x81\x011";
+
+/// Whether a framed packet is [`CLOSE`].
+pub fn is_close(frame: &[u8]) -> bool {
+    frame == CLOSE_FRAME
+}
 
 /// A packet without meaning, which ends a poll.
 pub const NOOP: Bytes = Bytes::from_static(b"\x81\x016");
