@@ -132,6 +132,10 @@ pub trait Gate: Send + Sync + 'static {
         true
     }
 
+    /// Refuses an event that is permitted and that the node cannot convert to JSON. The engine calls this in the order in
+    /// which the client sent its events. The event has a name and no arguments.
+    fn refuse(self: &Arc<Self>, _client: &Arc<Self::Client>, _event: &Event, _ack: Option<AckId>, _: Refusal) {}
+
     /// Handles one event that is permitted and valid. The engine calls this in the order in which the client sent its
     /// events. Returns without waiting.
     fn dispatch(self: &Arc<Self>, client: &Arc<Self::Client>, event: Event, ack: Option<AckId>);
@@ -168,6 +172,10 @@ impl Gate for Gateway {
 
     fn permit(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>) -> bool {
         Self::permit(self, client, event, ack)
+    }
+
+    fn refuse(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
+        Self::refuse_event(self, client, event, ack, refusal);
     }
 
     fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {

@@ -78,8 +78,7 @@ pub struct Event {
     mark: Option<Arc<Mark>>,
     fence: Option<u64>,
     framed: Framed,
-    deflated: Framed,
-    polled: Framed,
+    rare: RareForms,
     slow: Slow,
     lane: u64,
     tailed: Tailed,
@@ -153,9 +152,8 @@ impl Event {
     pub fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
         self.attachments = attachments;
         self.framed = Framed::default();
+        self.rare = RareForms::default();
         self.tailed = Tailed::default();
-        self.deflated = Framed::default();
-        self.polled = Framed::default();
         self
     }
 
@@ -211,8 +209,7 @@ impl Event {
             mark: None,
             fence: None,
             framed: Framed::default(),
-            deflated: Framed::default(),
-            polled: Framed::default(),
+            rare: RareForms::default(),
             slow: Slow::Drop,
             lane: 0,
             tailed: Tailed::default(),
@@ -262,22 +259,15 @@ impl Event {
         &self.attachments
     }
 
-    /// The event as a packet of this namespace. The packet is made on the first call and shared by later calls.
+    /// The event as a packet of this namespace in one of its forms. The packet is made on the first call for the form
+    /// and shared by later calls.
     ///
-    /// All calls for one event must frame it in the same way.
-    pub fn framed(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
-        self.framed.get(namespace, frame)
-    }
-
-    /// Like [`Event::framed`], for connections that agreed on compression. The packet is compressed on the first call.
-    pub fn deflated(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
-        self.deflated.get(namespace, frame)
-    }
-
-    /// Like [`Event::framed`], for polling clients and events with attachments. The packet is encoded as base64 on the
-    /// first call.
-    pub fn polled(&self, namespace: &Arc<str>, encode: impl FnOnce() -> Bytes) -> Bytes {
-        self.polled.get(namespace, encode)
+    /// All calls for one event and form must make the packet in the same way.
+    pub fn framed(&self, form: Form, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
+        match form {
+            Form::Json => self.framed.get(namespace, frame),
+            rare => self.rare.get(rare).get(namespace, frame),
+        }
     }
 
     /// The size of the text and the attachments together, in bytes.
@@ -299,6 +289,42 @@ impl Event {
         Ok(all)
     }
 }
+
+/// The form of an event's packet. A client gets one of them, depending on its parser and its transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// JSON, as most clients get it.
+    Json,
+    /// JSON, compressed for connections that agreed on compression.
+    JsonDeflated,
+    /// JSON with attachments, as base64 for polling clients.
+    JsonPolled,
+    /// MessagePack.
+    Packed,
+    /// MessagePack, compressed for connections that agreed on compression.
+    PackedDeflated,
+    /// MessagePack as base64, for polling clients.
+    PackedPolled,
+}
+
+/// The cached packets of every form but [`Form::Json`]. Most events never need them. They do not take part in
+/// comparisons.
+#[derive(Clone, Default)]
+struct RareForms(OnceLock<Box<[Framed; 5]>>);
+
+impl RareForms {
+    fn get(&self, form: Form) -> &Framed {
+        &self.0.get_or_init(Box::default)[form as usize - 1]
+    }
+}
+
+impl PartialEq for RareForms {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for RareForms {}
 
 /// A cached packet of the event. It does not take part in comparisons.
 #[derive(Clone, Default)]
@@ -510,10 +536,13 @@ mod tests {
     fn event_is_framed_once_for_a_namespace() {
         let event = wire(r#"["a"]"#).unwrap();
         let frame = |text: &'static str| move || Bytes::from_static(text.as_bytes());
-        assert_eq!(event.framed(&"/".into(), frame("1")), "1");
-        assert_eq!(event.clone().framed(&"/".into(), frame("2")), "1");
-        assert_eq!(event.framed(&"/other".into(), frame("3")), "3");
-        assert_eq!(event.renamed("b").framed(&"/".into(), frame("4")), "4");
+        for form in [Form::Json, Form::JsonDeflated, Form::PackedPolled] {
+            assert_eq!(event.framed(form, &"/".into(), frame("1")), "1");
+            assert_eq!(event.clone().framed(form, &"/".into(), frame("2")), "1");
+            assert_eq!(event.framed(form, &"/other".into(), frame("3")), "3");
+            assert_eq!(event.renamed("b").framed(form, &"/".into(), frame("4")), "4");
+        }
+        assert_eq!(event.framed(Form::Packed, &"/".into(), frame("5")), "5", "each form is a packet of its own");
         assert_eq!(event, wire(r#"["a"]"#).unwrap());
     }
 

@@ -154,6 +154,11 @@ impl Gateway {
         }
     }
 
+    /// Answers an event that [`Gateway::permit`] accepted with a refusal, in turn. Only the event's name is used.
+    pub fn refuse_event(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
+        self.enqueue_refusal(client, event, ack, refusal);
+    }
+
     /// Handles an event that [`Gateway::permit`] accepted. Runs at once if no earlier event of the client is waiting,
     /// and in turn otherwise. Returns without waiting.
     ///

@@ -41,6 +41,35 @@ pub fn with_whole_strings<T, E>(text: &str, mut work: impl FnMut(&str) -> Result
     })
 }
 
+/// The text with `null` in place of each number that is larger than every float, which JavaScript reads as infinity and
+/// writes as null; `None` when the text has none.
+pub fn without_infinities(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let mut whole: Option<String> = None;
+    let (mut at, mut kept, mut quoted) = (0, 0, false);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            b'-' | b'0'..=b'9' if !quoted => {
+                let rest = &bytes[at..];
+                let number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                let end = at + rest.iter().take_while(number).count();
+                if text[at..end].parse::<f64>().is_ok_and(f64::is_infinite) {
+                    let whole = whole.get_or_insert_default();
+                    whole.push_str(&text[kept..at]);
+                    whole.push_str("null");
+                    kept = end;
+                }
+                at = end - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    whole.map(|whole| whole + &text[kept..])
+}
+
 /// The text with `\ufffd` in place of each lone surrogate; `None` when it has none.
 fn replace_lone_surrogates(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
@@ -97,6 +126,14 @@ mod tests {
             assert_eq!(read::<String>(text).unwrap(), whole, "{text}");
             assert_eq!(read_slice::<String>(text.as_bytes()).unwrap(), whole, "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_beyond_all_floats_become_null() {
+        let text = r#"[1e999,-1E+400,"1e999\"-1e999",12.5,{"a":1e308}]"#;
+        assert_eq!(without_infinities(text).unwrap(), r#"[null,null,"1e999\"-1e999",12.5,{"a":1e308}]"#);
+        assert_eq!(without_infinities(&"9".repeat(400)).unwrap(), "null");
+        assert_eq!(without_infinities(r#"["1e999",1]"#), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! json protocol query suggest time   text and numbers
+//! msgpack                     JSON as MessagePack
 //! event user error rate       values
 //! config contract telemetry directory   facts
 //! redis                       the clients of Redis
@@ -38,6 +39,7 @@ pub mod idempotency;
 pub mod json;
 pub mod limits;
 pub mod mirror;
+pub mod msgpack;
 pub mod node;
 pub mod order;
 pub mod owners;

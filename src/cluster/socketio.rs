@@ -4,11 +4,12 @@
 
 mod answer;
 mod broadcast;
-mod msgpack;
 mod question;
 mod request;
-mod write;
 
+use crate::msgpack::Unreadable;
+pub use crate::msgpack::MAX_DEPTH;
+pub use crate::protocol::{MAX_ATTACHMENTS, MAX_TARGETS};
 pub use answer::{Answer, outside};
 pub use broadcast::{Broadcast, Envelope, close, decode, encode, is_reserved, open, packed_event};
 pub use question::{Question, Response};
@@ -17,10 +18,6 @@ pub use request::{Act, Request, Targets, parse};
 /// Maximum size of a message that is read, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-pub use crate::protocol::{MAX_ATTACHMENTS, MAX_TARGETS};
-
-/// Maximum depth of nested values.
-pub const MAX_DEPTH: usize = 100;
 
 /// Why a message is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +34,15 @@ pub enum Unusable {
     /// The type of the request is unknown to this node.
     #[error("the request is of an unknown type")]
     UnknownType,
+}
+
+impl From<Unreadable> for Unusable {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::TooLarge => Self::TooLarge,
+            Unreadable::Malformed | Unreadable::Extension | Unreadable::NotANumber => Self::Malformed,
+        }
+    }
 }
 
 impl Unusable {

@@ -91,10 +91,10 @@ fn clients(metrics: &Metrics) -> Finding {
         (protocol, parser) => Finding::warning(
             name,
             format!(
-                "clients with another parser connected {parser} times, those of another version of the protocol {protocol} times"
+                "clients with an unknown parser connected {parser} times, those of another version of the protocol {protocol} times"
             ),
-            "leave `parser` (socket.io-msgpack-parser) out of the clients' options, and use socket.io-client 3 or 4; the node's log has \
-             their addresses",
+            "leave `parser` out of the clients' options (the native engine also has socket.io-msgpack-parser), and use \
+             socket.io-client 3 or 4; the node's log has their addresses",
         ),
     }
 }

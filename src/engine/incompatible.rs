@@ -10,7 +10,7 @@ use crate::telemetry::metrics::Metrics;
 pub(super) enum Incompatible {
     /// The client speaks another version of Engine.IO than 4.
     Protocol,
-    /// The client encodes packets with MessagePack.
+    /// The client encodes packets with a parser that the engine does not have.
     Parser,
 }
 
@@ -33,7 +33,8 @@ pub(super) fn note(what: Incompatible, peer: &Peer, metrics: &Metrics) {
                 warn,
                 %client,
                 user_agent,
-                "a client encodes packets with MessagePack and is disconnected; leave the client's option `parser` out"
+                "a client encodes packets with an unknown parser and is disconnected; leave the client's option `parser` out, or use \
+                 socket.io-msgpack-parser with the native engine"
             );
         }
     }

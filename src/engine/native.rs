@@ -18,6 +18,7 @@ mod inbox;
 mod intake;
 mod member;
 mod out;
+pub mod packed;
 pub mod packet;
 mod packets;
 pub mod payload;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::engine::Gate;
 use crate::engine::validate::validate;
+use crate::error::Refusal;
 use crate::event::Event;
 use crate::session::AckId;
 
@@ -19,7 +20,14 @@ pub(super) struct Slot<G: Gate> {
     state: Mutex<State<G::Client>>,
 }
 
-type Early = VecDeque<(Event, Option<AckId>)>;
+type Early = VecDeque<Heard>;
+
+/// What a client has sent: an event, or one that is refused.
+struct Heard {
+    event: Event,
+    ack: Option<AckId>,
+    refusal: Option<Box<Refusal>>,
+}
 
 enum State<C> {
     /// CONNECT is not queued yet, or the session is just being opened.
@@ -53,6 +61,15 @@ impl<G: Gate> Slot<G> {
     /// Takes an event. An event of an open session is counted before it is parsed. An event that comes earlier is
     /// parsed at once and counted when the session is open; there are at most [`MAX_EARLY`] of these.
     pub(super) fn event(&self, event: Event, ack: Option<AckId>) -> Result<(), Unfit> {
+        self.hear(Heard { event, ack, refusal: None })
+    }
+
+    /// Takes an event that the node cannot convert to JSON. It is counted like other events, and refused in turn.
+    pub(super) fn refuse(&self, event: Event, ack: Option<AckId>, refusal: Refusal) -> Result<(), Unfit> {
+        self.hear(Heard { event, ack, refusal: Some(Box::new(refusal)) })
+    }
+
+    fn hear(&self, heard: Heard) -> Result<(), Unfit> {
         let session = {
             let mut state = self.state.lock().expect("no panic while held");
             match &mut *state {
@@ -60,19 +77,28 @@ impl<G: Gate> Slot<G> {
                     return Err(Unfit::TooEarly);
                 }
                 State::Waiting(early) | State::Draining(early) => {
-                    readable(&event)?;
-                    early.push_back((event, ack));
+                    readable(&heard.event)?;
+                    early.push_back(heard);
                     return Ok(());
                 }
                 State::Open(session) => session.clone(),
                 State::Ended(..) => return Ok(()),
             }
         };
-        if self.gate.permit(&session, &event, ack) {
-            readable(&event)?;
-            self.gate.dispatch(&session, event, ack);
+        if self.gate.permit(&session, &heard.event, heard.ack) {
+            readable(&heard.event)?;
+            self.handle(&session, heard);
         }
         Ok(())
+    }
+
+    /// Handles what the client has sent, or refuses it.
+    fn handle(&self, session: &Arc<G::Client>, heard: Heard) {
+        let Heard { event, ack, refusal } = heard;
+        match refusal {
+            None => self.gate.dispatch(session, event, ack),
+            Some(refusal) => self.gate.refuse(session, &event, ack, *refusal),
+        }
     }
 
     /// Opens the session, unless the client has already disconnected. `make` returns `None` if the client is refused
@@ -85,16 +111,16 @@ impl<G: Gate> Slot<G> {
             *self.state.lock().expect("no panic while held") = State::Ended("refused", Early::new());
             return;
         };
-        while let Some((event, ack)) = self.next_early(&session) {
-            if self.gate.permit(&session, &event, ack) {
-                self.gate.dispatch(&session, event, ack);
+        while let Some(heard) = self.next_early(&session) {
+            if self.gate.permit(&session, &heard.event, heard.ack) {
+                self.handle(&session, heard);
             }
         }
     }
 
     /// The next event that came early. When there are none left, the session becomes open, or its end is reported,
     /// and `None` is returned.
-    fn next_early(&self, session: &Arc<G::Client>) -> Option<(Event, Option<AckId>)> {
+    fn next_early(&self, session: &Arc<G::Client>) -> Option<Heard> {
         let mut state = self.state.lock().expect("no panic while held");
         if let State::Waiting(early) = &mut *state {
             *state = State::Draining(std::mem::take(early));
@@ -143,7 +169,7 @@ impl<G: Gate> Slot<G> {
 mod tests {
     use super::*;
     use crate::auth::Handshake;
-    use crate::error::Refusal;
+    use crate::error::Code;
     use crate::session::{Link, Peer};
 
     /// Records what happens to a client.
@@ -170,6 +196,10 @@ mod tests {
 
         fn open(self: &Arc<Self>, (): (), _: &str, _: Peer, _: Box<dyn Link>) -> Option<Arc<()>> {
             None
+        }
+
+        fn refuse(self: &Arc<Self>, _: &Arc<()>, event: &Event, _: Option<AckId>, refusal: Refusal) {
+            self.add(&format!("{}:{}", event.name(), refusal.code));
         }
 
         fn dispatch(self: &Arc<Self>, _: &Arc<()>, event: Event, _: Option<AckId>) {
@@ -199,6 +229,23 @@ mod tests {
         });
         slot.end("again");
         assert_eq!(notes.all(), "early next gone");
+    }
+
+    #[test]
+    fn refused_events_keep_their_place_among_the_others() {
+        let notes = Arc::<Notes>::default();
+        let slot = Slot::new(notes.clone());
+        let refuse = |name: &str| {
+            let event = Event::encode::<u8>(name, &[]).unwrap();
+            slot.refuse(event, None, Refusal::new(Code::InvalidPayload, "no JSON")).unwrap();
+        };
+        say(&slot, "a");
+        refuse("b");
+        say(&slot, "c");
+        slot.open(|| Some(Arc::new(())));
+        refuse("d");
+        say(&slot, "e");
+        assert_eq!(notes.all(), "a b:INVALID_PAYLOAD c d:INVALID_PAYLOAD e");
     }
 
     #[test]

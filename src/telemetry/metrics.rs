@@ -124,7 +124,7 @@ metrics! {
     transport_upgrades_total: counter [];
     /// Requests of clients that were turned away at the door, by reason: origin (not permitted), leaving (the node goes), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed (an unknown transport, another version of the protocol, a parameter twice), unknown_session (ended, or somebody else's), overlap (a body before the one before it has come), slow_body (not within ping_interval and ping_timeout), too_large (a body for another node beyond server.max_payload); and connections that were closed before they had a session: silent (server.handshake_timeout), pending (limits.max_pending_connections), files (the process has nearly as many files open as it may have).
     handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded", "ip_connections", "ip_rate", "malformed", "unknown_session", "overlap", "slow_body", "too_large", "silent", "pending", "files"];
-    /// Clients that the node cannot serve, each time that they try, by reason: protocol (Engine.IO 3, of socket.io-client 1 and 2), parser (socket.io-msgpack-parser).
+    /// Clients that the node cannot serve, each time that they try, by reason: protocol (Engine.IO 3, of socket.io-client 1 and 2), parser (one that the engine does not have: the native engine has JSON and socket.io-msgpack-parser).
     incompatible_clients_total: counter ["reason"] from ["protocol", "parser"];
     /// Bytes of the public listener's connections, by direction: received, sent. Below TLS and above TCP.
     network_bytes_total: counter ["direction"] from ["received", "sent"];

@@ -4,7 +4,7 @@ use std::sync::{LazyLock, Mutex};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use roomcast::engine::native::packet::{self, Malformed};
+use roomcast::engine::native::packet::{self, Malformed, Parser};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
 use serde_json::{Value, json};
@@ -129,10 +129,10 @@ proptest! {
         let mut whole = args.clone();
         whole.insert(0, name.clone().into());
         let wanted = meant(&json!({ "type": 2, "nsp": nsp, "data": whole }));
-        let theirs = decoded(&messages(&packet::event(&nsp, &event, None)));
+        let theirs = decoded(&messages(&packet::event(Parser::Json, &nsp, &event, None)));
         prop_assert_eq!(&theirs.error, &None);
         prop_assert_eq!(theirs.packets.iter().map(meant).collect::<Vec<_>>(), [wanted]);
-        let theirs = decoded(&messages(&packet::acknowledgement(&nsp, id, &Args::of(&event), None)));
+        let theirs = decoded(&messages(&packet::acknowledgement(Parser::Json, &nsp, id, &Args::of(&event), None)));
         let wanted = meant(&json!({ "type": 3, "nsp": nsp, "id": id, "data": args }));
         prop_assert_eq!(theirs.packets.iter().map(meant).collect::<Vec<_>>(), [wanted]);
         prop_assert_eq!((theirs.error, theirs.waits), (None, false));
@@ -147,10 +147,10 @@ proptest! {
     ) {
         let refusal = Refusal::new(Code::Overloaded, words.clone());
         let frames = [
-            packet::connected(&nsp, &sid, pid.as_deref()),
-            packet::disconnected(&nsp),
-            packet::refused(&nsp, &refusal),
-            packet::invalid_namespace(&nsp),
+            packet::connected(Parser::Json, &nsp, &sid, pid.as_deref()),
+            packet::disconnected(Parser::Json, &nsp),
+            packet::refused(Parser::Json, &nsp, &refusal),
+            packet::invalid_namespace(Parser::Json, &nsp),
         ];
         let theirs = decoded(&messages(&frames.concat()));
         prop_assert_eq!(&theirs.error, &None);

@@ -1,4 +1,4 @@
-// Writes the seeds that Socket.IO's own emitter and adapter make: `node seeds.cjs`, with the packages of tests/js installed.
+// Writes the seeds that Socket.IO's own emitter, adapter and MessagePack parser make: `node seeds.cjs`, with the packages of tests/js installed.
 const fs = require('node:fs');
 const path = require('node:path');
 const { createRequire } = require('node:module');
@@ -32,3 +32,22 @@ const packet = { type: 2, data: ['e', 1], nsp: '/' };
 const opts = { rooms: ['r'], except: [], flags: { volatile: true } };
 ask('with_ack', msgpack.encode({ uid: 'abcdef', requestId: 'q', type: 7, packet, opts }));
 ask('ours', msgpack.encode(['abcdef', packet, opts, Buffer.from('ours')]));
+
+// Packets of clients, as socket.io-msgpack-parser writes them.
+const packets = path.join(__dirname, 'corpus', 'msgpack_packet');
+fs.mkdirSync(packets, { recursive: true });
+const { Encoder } = packages('socket.io-msgpack-parser');
+const save = (file, message) => fs.writeFileSync(path.join(packets, file), message);
+const say = (file, members) => save(file, new Encoder().encode({ nsp: '/', ...members })[0]);
+say('connect', { type: 0, nsp: '/admin', data: { token: 'x' } });
+say('disconnect', { type: 1, nsp: '/a?b=c' });
+say('event', { type: 2, data: ['a', 1, -2.5, { a: [true, null, 'ü'] }, 2 ** 53 - 1, -(2 ** 40)], options: { compress: true }, id: 7 });
+say('binary', { type: 2, data: ['a', Buffer.from([0, 255]), { b: [Buffer.alloc(300)] }] });
+say('placeholder', { type: 2, data: ['a', { _placeholder: true, num: 0 }, Buffer.from('x')] });
+say('dates', { type: 2, data: ['a', new Date(0), new Date(1764590400123), new Date(-1)] });
+say('nan', { type: 2, data: ['a', NaN, Infinity] });
+say('long', { type: 2, data: ['a', ...Array(40).fill(0), 'x'.repeat(70_000)] });
+say('ack', { type: 3, data: [1, 'two'], id: 0 });
+const head = Buffer.from('83a47479706502a36e7370a12fa464617461', 'hex');
+save('extension', Buffer.concat([head, Buffer.from('92a161d40701', 'hex')]));
+save('deep', Buffer.concat([head, Buffer.from('92a161', 'hex'), Buffer.alloc(200, 0x91), Buffer.from([0])]));

@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::write::{put_json, put_text};
 use crate::event::Args;
+use crate::msgpack::{put_json, put_text};
 use crate::protocol::{is_reserved_room, socket_of};
 use crate::session::Session;
 use crate::time::{iso8601, unix_millis};

@@ -4,12 +4,10 @@
 //! The fourth element is binary. Node's adapter reads the first three elements and ignores the rest.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use bytestring::ByteString;
 
-use super::msgpack::{Json, Reader, Token};
-use super::write::{put_binary, put_json, put_names, put_text};
 use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
 use crate::event::Event;
+use crate::msgpack::{Json, Reader, Token, put_binary, put_json, put_names, put_text};
 use crate::protocol::RESERVED_EVENTS;
 
 /// The packet type of an event.
@@ -85,7 +83,7 @@ impl Envelope {
                 let Token::Bin(bytes) = reader.token()? else { return Err(Unusable::Malformed) };
                 broadcast.ours = Some(bytes);
             } else {
-                reader.skip(0)?;
+                reader.skip()?;
             }
         }
         if !reader.is_at_end() {
@@ -107,7 +105,7 @@ pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
                 Token::Uint(EVENT | BINARY_EVENT) => {}
                 _ => return Err(Unusable::Malformed),
             },
-            _ => reader.skip(1)?,
+            _ => reader.skip()?,
         }
     }
     Ok((event.ok_or(Unusable::Malformed)?, namespace.unwrap_or_else(|| "/".to_owned())))
@@ -145,7 +143,8 @@ fn data(reader: &mut Reader) -> Result<Event, Unusable> {
         reader.json(&mut out, 1)?;
     }
     out.raw("]");
-    Event::from_wire(ByteString::from(out.text), out.attachments).map_err(|_| Unusable::Malformed)
+    let (text, attachments) = out.finish();
+    Event::from_wire(text, attachments).map_err(|_| Unusable::Malformed)
 }
 
 /// The recipients of a broadcast, and its flags.
@@ -167,7 +166,7 @@ pub(super) fn options(reader: &mut Reader) -> Result<Options, Unusable> {
             "rooms" => options.rooms = names(reader)?,
             "except" => options.except = names(reader)?,
             "flags" => options.flags(reader)?,
-            _ => reader.skip(1)?,
+            _ => reader.skip()?,
         }
     }
     if options.rooms.len() + options.except.len() > MAX_TARGETS {
@@ -206,7 +205,7 @@ impl Options {
         };
         for _ in 0..members {
             match reader.key()?.as_str() {
-                "volatile" => self.volatile = reader.flag(2)?,
+                "volatile" => self.volatile = reader.flag()?,
                 "timeout" => {
                     self.timeout = match reader.token()? {
                         Token::Uint(milliseconds) => Some(milliseconds),
@@ -215,7 +214,7 @@ impl Options {
                         _ => None,
                     }
                 }
-                _ => reader.skip(1)?,
+                _ => reader.skip()?,
             }
         }
         Ok(())

@@ -5,10 +5,9 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::msgpack::{Json, Reader, Token};
-use super::write::{put_json, put_names, put_text};
 use super::{MAX_MESSAGE_BYTES, Unusable};
 use crate::event::{Args, Event};
+use crate::msgpack::{Json, Reader, Token, put_json, put_names, put_text};
 
 /// The member of a question that tells nodes that another node has asked. Servers of Node.js ignore it.
 pub(super) const OURS: &str = "roomcast";
@@ -126,11 +125,12 @@ fn said(bytes: Bytes) -> Result<Option<(String, Response)>, Unusable> {
             }
             "requestId" => request_id = Some(reader.text()?),
             "packet" => reader.json(&mut out, 1)?,
-            _ => reader.skip(1)?,
+            _ => reader.skip()?,
         }
     }
     out.raw("]");
-    let answer = Response::Said(Args::from_wire(out.text.into(), out.attachments));
+    let (text, attachments) = out.finish();
+    let answer = Response::Said(Args::from_wire(text, attachments));
     Ok(request_id.filter(|_| kind == Some(ACKNOWLEDGED)).map(|id| (id, answer)))
 }
 

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::broadcast::{Options, options, packet};
-use super::msgpack::{Reader, Token};
 use super::question::OURS;
 use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
 use crate::event::Event;
+use crate::msgpack::{Reader, Token};
 
 /// A request from another process.
 #[derive(Debug, PartialEq, Eq)]
@@ -208,8 +208,8 @@ fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
             },
             "packet" => broadcast = Some(packet(&mut reader)?),
             "opts" => to = options(&mut reader)?,
-            OURS => ours = reader.flag(1)?,
-            _ => reader.skip(1)?,
+            OURS => ours = reader.flag()?,
+            _ => reader.skip()?,
         }
     }
     match kind {

@@ -9,7 +9,8 @@ use bytestring::ByteString;
 
 use super::Shared;
 use super::member::{Membership, NativeLink, Place, Request, Requests, new_id};
-use super::packet::{self, Assembly, Kind, Malformed, Message, Packet};
+use super::packed::{self, Packed};
+use super::packet::{self, Assembly, Kind, Malformed, Message, Packet, Parser};
 use super::wire::Wire;
 use crate::engine::edge::EngineSession;
 use crate::engine::incompatible::{self, Incompatible};
@@ -38,6 +39,15 @@ impl From<Malformed> for Bad {
     }
 }
 
+impl From<Unfit> for Bad {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::TooEarly => Self::Overloaded,
+            Unfit::Malformed => Self::Malformed,
+        }
+    }
+}
+
 /// The namespaces of a client, and the packet that waits for its attachments.
 pub(super) struct Inbox<G: Gate> {
     shared: Arc<Shared<G>>,
@@ -46,6 +56,8 @@ pub(super) struct Inbox<G: Gate> {
     client: Option<Arc<EngineSession>>,
     requests: Arc<Requests>,
     places: Vec<Place<G>>,
+    /// `None` until the first packet.
+    parser: Option<Parser>,
     assembly: Option<Box<Assembly>>,
     pong: bool,
 }
@@ -53,7 +65,16 @@ pub(super) struct Inbox<G: Gate> {
 impl<G: Gate> Inbox<G> {
     pub(super) fn new(shared: Arc<Shared<G>>, wire: Arc<Wire>, client: Arc<EngineSession>) -> Self {
         let requests = Arc::default();
-        Self { shared, wire, client: Some(client), requests, places: Vec::new(), assembly: None, pong: false }
+        Self {
+            shared,
+            wire,
+            client: Some(client),
+            requests,
+            places: Vec::new(),
+            parser: None,
+            assembly: None,
+            pong: false,
+        }
     }
 
     /// Whether the client has answered a ping since the last call.
@@ -80,13 +101,73 @@ impl<G: Gate> Inbox<G> {
             }
             Message::Close => Err(Bad::Closed),
             Message::Noop => Ok(()),
-            Message::Binary(bytes) => self.attachment(&bytes),
+            Message::Binary(bytes) => self.binary_message(&bytes),
         }
     }
 
-    /// Handles a binary message, which must be an attachment.
+    /// Handles a binary message: an attachment, or a packet in MessagePack.
     pub(super) fn binary(&mut self, bytes: &[u8]) -> Result<(), Bad> {
-        self.attachment(bytes).inspect_err(|bad| self.count(*bad))
+        self.binary_message(bytes).inspect_err(|bad| self.count(*bad))
+    }
+
+    fn binary_message(&mut self, bytes: &[u8]) -> Result<(), Bad> {
+        if self.is_foreign(Content::Binary(bytes)) {
+            return Ok(());
+        }
+        match self.parser {
+            Some(Parser::Json) => self.attachment(bytes),
+            Some(Parser::MessagePack) => self.packed(&Packed::read(Bytes::copy_from_slice(bytes))?),
+            None => match Packed::read(Bytes::copy_from_slice(bytes)) {
+                Ok(packet) if packet.kind == Kind::Connect => {
+                    self.parser = Some(Parser::MessagePack);
+                    self.packed(&packet)
+                }
+                _ => {
+                    self.note_foreign_parser();
+                    Err(Malformed::OutOfPlace.into())
+                }
+            },
+        }
+    }
+
+    fn note_foreign_parser(&self) {
+        if let Some(client) = &self.client {
+            incompatible::note(Incompatible::Parser, client.peer(), &self.shared.metrics);
+        }
+    }
+
+    /// Handles a packet in MessagePack. From here on, its payload is JSON like that of other clients.
+    fn packed(&mut self, packet: &Packed) -> Result<(), Bad> {
+        let Packed { kind, namespace, ack, .. } = packet;
+        let max_payload = self.shared.max_payload;
+        let json = packet.json(max_payload).map_err(|unreadable| packed::refusal(unreadable, max_payload));
+        match (kind, json) {
+            (Kind::Connect, Ok((data, attachments))) if attachments.is_empty() => self.connect(namespace, &data),
+            (Kind::Connect, json) => {
+                let text = "the payload of CONNECT has binary values";
+                let refusal = json.err().unwrap_or_else(|| Refusal::new(Code::InvalidPayload, text));
+                self.wire.control(packet::refused(Parser::MessagePack, namespace, &refusal));
+                Ok(())
+            }
+            (Kind::Disconnect, _) => {
+                self.leave(namespace);
+                Ok(())
+            }
+            (kind, Ok((data, attachments))) => self.deliver(*kind, namespace, *ack, data, attachments),
+            (Kind::Event, Err(refusal)) => self.refuse(packet, refusal),
+            // An acknowledgement cannot be answered. The caller gets none.
+            (Kind::Ack, Err(_)) => {
+                self.count(Bad::Malformed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses an event whose payload cannot be JSON.
+    fn refuse(&self, packet: &Packed, refusal: Refusal) -> Result<(), Bad> {
+        let place = self.place(&packet.namespace).ok_or(Bad::Malformed)?;
+        let Some(slot) = &place.slot else { return Ok(()) };
+        Ok(slot.refuse(packet.bare_event()?, packet.ack, refusal)?)
     }
 
     /// Offers a message to the gate. Returns true if the gate has handled it, because its protocol is not Socket.IO.
@@ -95,15 +176,7 @@ impl<G: Gate> Inbox<G> {
     }
 
     fn attachment(&mut self, bytes: &[u8]) -> Result<(), Bad> {
-        if self.is_foreign(Content::Binary(bytes)) {
-            return Ok(());
-        }
-        let Some(assembly) = self.assembly.as_mut() else {
-            if let Some(client) = self.client.as_ref().filter(|_| packet::is_messagepack(bytes)) {
-                incompatible::note(Incompatible::Parser, client.peer(), &self.shared.metrics);
-            }
-            return Err(Malformed::OutOfPlace.into());
-        };
+        let assembly = self.assembly.as_mut().ok_or(Malformed::OutOfPlace)?;
         if !assembly.take(bytes, self.shared.max_payload)? {
             return Ok(());
         }
@@ -116,12 +189,18 @@ impl<G: Gate> Inbox<G> {
         if self.is_foreign(Content::Text(text)) {
             return Ok(());
         }
-        if self.assembly.is_some() {
+        if self.assembly.is_some() || self.parser == Some(Parser::MessagePack) {
             return Err(Malformed::OutOfPlace.into());
         }
-        let packet = Packet::read(text)?;
+        let packet = Packet::read(text).inspect_err(|_| {
+            // `socket.io-json-parser` and its like write a packet as an object.
+            if self.parser.is_none() && text.starts_with('{') {
+                self.note_foreign_parser();
+            }
+        })?;
+        self.parser = Some(Parser::Json);
         match packet.kind {
-            Kind::Connect => self.connect(&packet),
+            Kind::Connect => self.connect(packet.namespace, packet.data),
             Kind::Disconnect => {
                 self.leave(packet.namespace);
                 Ok(())
@@ -154,10 +233,7 @@ impl<G: Gate> Inbox<G> {
             return Ok(());
         }
         let event = Event::from_wire(data, attachments).map_err(|_| Bad::Malformed)?;
-        slot.event(event, ack).map_err(|unfit| match unfit {
-            Unfit::TooEarly => Bad::Overloaded,
-            Unfit::Malformed => Bad::Malformed,
-        })
+        Ok(slot.event(event, ack)?)
     }
 
     fn place(&self, namespace: &str) -> Option<&Place<G>> {
@@ -166,9 +242,11 @@ impl<G: Gate> Inbox<G> {
 
     // === coming and going ===
 
-    fn connect(&mut self, packet: &Packet<'_>) -> Result<(), Bad> {
-        let Some(namespace) = self.shared.namespaces.get(packet.namespace).cloned() else {
-            self.wire.control(packet::invalid_namespace(packet.namespace));
+    /// Joins a namespace. `data` is the JSON of the credentials, and may be empty.
+    fn connect(&mut self, namespace: &str, data: &str) -> Result<(), Bad> {
+        let parser = self.parser.unwrap_or_default();
+        let Some(namespace) = self.shared.namespaces.get(namespace).cloned() else {
+            self.wire.control(packet::invalid_namespace(parser, namespace));
             return Ok(());
         };
         match self.place(&namespace) {
@@ -176,19 +254,19 @@ impl<G: Gate> Inbox<G> {
             Some(_) => self.places.retain(|place| place.membership.namespace != namespace),
             None => {}
         }
-        let auth = match packet.data {
+        let auth = match data {
             "" => None,
             text => match crate::json::read(text) {
                 Ok(auth) => Some(serde_json::Value::Object(auth)),
                 Err(_) => {
                     let refusal = Refusal::new(Code::InvalidPayload, "the payload of CONNECT is no JSON object");
-                    self.wire.control(packet::refused(&namespace, &refusal));
+                    self.wire.control(packet::refused(parser, &namespace, &refusal));
                     return Ok(());
                 }
             },
         };
         let Some(client) = self.client.clone() else { return Ok(()) };
-        let (membership, slot) = (Membership::new(namespace), Slot::new(self.shared.gate.clone()));
+        let (membership, slot) = (Membership::new(namespace, parser), Slot::new(self.shared.gate.clone()));
         // Most clients are in one namespace only, so reserve no more.
         self.places.reserve_exact(1);
         self.places.push(Place { membership: membership.clone(), slot: Some(slot.clone()) });
@@ -263,7 +341,7 @@ struct Guest<G: Gate> {
 
 impl<G: Gate> Guest<G> {
     async fn let_in(self, gate: Arc<G>, client: Arc<EngineSession>, auth: Option<serde_json::Value>) {
-        let namespace = self.membership.namespace.clone();
+        let (namespace, parser) = (self.membership.namespace.clone(), self.membership.parser);
         let handshake = client.handshake(auth, true);
         let peer = client.peer();
         let id = new_id();
@@ -271,7 +349,7 @@ impl<G: Gate> Guest<G> {
             Ok(admission) => admission,
             Err(refusal) => {
                 self.requests.put(Request::Forget(self.membership));
-                self.wire.control(packet::refused(&namespace, &refusal));
+                self.wire.control(packet::refused(parser, &namespace, &refusal));
                 self.wire.wake_session();
                 return;
             }
@@ -285,7 +363,7 @@ impl<G: Gate> Guest<G> {
         // CONNECT is written only when the session is open, so that the client's next packets find the session.
         let own = connection.own();
         slot.open(|| {
-            wire.control(packet::connected(&namespace, &id, pass.pid.as_ref().map(Pid::expose)));
+            wire.control(packet::connected(parser, &namespace, &id, pass.pid.as_ref().map(Pid::expose)));
             let link = Box::new(NativeLink { wire, requests, membership });
             gate.open(admission, &id, peer, link)
         });

@@ -10,12 +10,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::packet::{self, Parser};
+use super::payload;
 use super::wire::Wire;
-use super::{packet, payload};
 use crate::engine::Gate;
 use crate::engine::slot::Slot;
-use crate::event::{Args, Event};
+use crate::event::{Args, Event, Form};
 use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
+use crate::telemetry::log_gate::log_seldom;
 
 /// Makes a random id of 20 characters, like the ids of Socket.IO's own server. It cannot be guessed.
 pub(super) fn new_id() -> ByteString {
@@ -30,6 +32,7 @@ pub(super) fn new_id() -> ByteString {
 /// One connection in one namespace. The connection's task and the session's link share it.
 pub(super) struct Membership {
     pub(super) namespace: Arc<str>,
+    pub(super) parser: Parser,
     gone: AtomicBool,
     // Allocated when the client is first asked to acknowledge an event. Most clients never are.
     asked: Mutex<Option<Box<Asked>>>,
@@ -74,8 +77,8 @@ pub(super) struct Place<G: Gate> {
 }
 
 impl Membership {
-    pub(super) fn new(namespace: Arc<str>) -> Arc<Self> {
-        Arc::new(Self { namespace, gone: AtomicBool::new(false), asked: Mutex::default() })
+    pub(super) fn new(namespace: Arc<str>, parser: Parser) -> Arc<Self> {
+        Arc::new(Self { namespace, parser, gone: AtomicBool::new(false), asked: Mutex::default() })
     }
 
     /// Ends the membership: senders get an error, and awaited acknowledgements are given up. Returns true the first
@@ -127,25 +130,46 @@ pub(super) struct NativeLink {
 }
 
 impl NativeLink {
-    /// Encodes an event for the client's transport. Each encoding is made once and shared by all clients that need
-    /// it.
+    /// Encodes an event for the client's parser and transport. Each form is made once and shared by all clients that
+    /// need it.
     fn packet(&self, event: &Event) -> Bytes {
-        let namespace = &self.membership.namespace;
-        let plain = || event.framed(namespace, || packet::event(namespace, event, None));
+        let Membership { namespace, parser, .. } = &*self.membership;
+        let frame = |deflate| packet::event(*parser, namespace, event, deflate);
+        let (plain, deflated, polled) = match parser {
+            Parser::Json => (Form::Json, Form::JsonDeflated, Form::JsonPolled),
+            Parser::MessagePack => (Form::Packed, Form::PackedDeflated, Form::PackedPolled),
+        };
+        let plain = || event.framed(plain, namespace, || frame(None));
         match self.wire.deflate() {
             Some(deflate) if event.size_bytes() >= deflate.threshold => {
-                event.deflated(namespace, || packet::event(namespace, event, Some(deflate)))
+                event.framed(deflated, namespace, || frame(Some(deflate)))
             }
-            None if self.wire.polls() && !event.attachments().is_empty() => {
-                event.polled(namespace, || payload::polled(&plain()))
+            None if self.is_polled_as_base64(event.attachments()) => {
+                event.framed(polled, namespace, || payload::polled(&plain()))
             }
             _ => plain(),
         }
     }
 
+    /// Whether a packet with these attachments is binary, and the client polls.
+    fn is_polled_as_base64(&self, attachments: &[Bytes]) -> bool {
+        self.wire.polls() && (self.membership.parser == Parser::MessagePack || !attachments.is_empty())
+    }
+
     /// Encodes a packet that only this client gets for its transport.
     fn own(&self, packet: Bytes, attachments: &[Bytes]) -> Bytes {
-        if self.wire.polls() && !attachments.is_empty() { payload::polled(&packet) } else { packet }
+        if self.is_polled_as_base64(attachments) { payload::polled(&packet) } else { packet }
+    }
+
+    /// Queues a packet. An empty one could not be encoded, because its payload is not JSON. A client that gets JSON would
+    /// end the connection for it, so the connection ends here, too.
+    fn queue(&self, packet: Bytes) -> Result<(), SendError> {
+        if packet.is_empty() {
+            log_seldom!(warn, namespace = %self.membership.namespace, "an event is not JSON; its client is disconnected");
+            self.close(Close::Transport);
+            return Err(SendError::Closed);
+        }
+        self.wire.send(packet)
     }
 }
 
@@ -154,7 +178,7 @@ impl Link for NativeLink {
         if self.membership.is_gone() {
             return Err(SendError::Closed);
         }
-        self.wire.send(self.packet(event))
+        self.queue(self.packet(event))
     }
 
     fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError> {
@@ -162,9 +186,9 @@ impl Link for NativeLink {
             return Err(SendError::Closed);
         }
         let id = self.membership.expect(reply).ok_or(SendError::Full)?;
-        let packet =
-            self.own(packet::question(&self.membership.namespace, id, event, self.wire.deflate()), event.attachments());
-        self.wire.send(packet).inspect_err(|_| {
+        let Membership { namespace, parser, .. } = &*self.membership;
+        let packet = packet::question(*parser, namespace, id, event, self.wire.deflate());
+        self.queue(self.own(packet, event.attachments())).inspect_err(|_| {
             if let Some(asked) = &mut *self.membership.asked() {
                 asked.waiting.remove(&id);
             }
@@ -188,8 +212,9 @@ impl Link for NativeLink {
         if self.membership.is_gone() {
             return Err(SendError::Closed);
         }
-        let packet = packet::acknowledgement(&self.membership.namespace, id, args, self.wire.deflate());
-        self.wire.send(self.own(packet, args.attachments()))
+        let Membership { namespace, parser, .. } = &*self.membership;
+        let packet = packet::acknowledgement(*parser, namespace, id, args, self.wire.deflate());
+        self.queue(self.own(packet, args.attachments()))
     }
 
     // Nothing to do: the native engine has no rooms besides the index.
@@ -204,7 +229,8 @@ impl Link for NativeLink {
                     // Ask for this before the client can know of the end, so that its next CONNECT can join the
                     // namespace again.
                     self.requests.put(Request::SentOut(self.membership.clone()));
-                    self.wire.control(packet::disconnected(&self.membership.namespace));
+                    let Membership { namespace, parser, .. } = &*self.membership;
+                    self.wire.control(packet::disconnected(*parser, namespace));
                     self.wire.wake_session();
                 }
             }

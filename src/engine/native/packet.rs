@@ -1,4 +1,5 @@
-//! Socket.IO v5 packets in Engine.IO v4 messages, as text.
+//! Socket.IO v5 packets in Engine.IO v4 messages. Clients send them as text here; `packed` has those of
+//! `socket.io-msgpack-parser`. Outgoing packets are built here for both.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -7,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 use super::deflate::Deflate;
-use super::frame;
+use super::{frame, packed};
 use crate::engine::Content;
 use crate::error::Refusal;
 use crate::event::{Args, Event};
@@ -16,7 +17,17 @@ use crate::session::AckId;
 use crate::protocol::MAX_ATTACHMENTS;
 
 /// The maximum length of a namespace's path in a packet, in bytes.
-const MAX_NAMESPACE: usize = 256;
+pub(super) const MAX_NAMESPACE: usize = 256;
+
+/// How a client encodes its packets. Its first packet decides it for the whole connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Parser {
+    /// JSON text, and a message for each attachment.
+    #[default]
+    Json,
+    /// `socket.io-msgpack-parser`: one binary message.
+    MessagePack,
+}
 
 /// Why bytes are not a valid packet. As in Node.js, the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,9 +50,13 @@ pub enum Malformed {
     /// A binary message in text form is not base64.
     #[error("the attachment is not base64")]
     Base64,
-    /// An attachment came without a packet that waits for it, or text came while one waits.
+    /// An attachment came without a packet that waits for it, or text came while one waits, or a packet of another
+    /// parser than the first.
     #[error("an attachment is out of place")]
     OutOfPlace,
+    /// A packet of the other parser is not MessagePack, or not a map with the members of a packet.
+    #[error("the packet is not a map in MessagePack")]
+    MessagePack,
     /// A packet and its attachments are together longer than a message may be.
     #[error("the attachments are longer than a message may be")]
     TooLarge,
@@ -143,11 +158,6 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Whether a binary message is a packet of `socket.io-msgpack-parser`: a map that begins with the packet's type.
-pub fn is_messagepack(message: &[u8]) -> bool {
-    matches!(message, [0x80..=0x8f, rest @ ..] if rest.starts_with(b"\xa4type"))
-}
-
 fn attachments(text: &str) -> Result<(usize, &str), Malformed> {
     let (count, rest) = text.split_once('-').ok_or(Malformed::Attachments)?;
     let plain = !count.is_empty() && count.len() <= 4 && count.bytes().all(|byte| byte.is_ascii_digit());
@@ -164,8 +174,12 @@ fn namespace(text: &str) -> Result<(&str, &str), Malformed> {
     if name.len() > MAX_NAMESPACE {
         return Err(Malformed::Namespace);
     }
-    // Clients of protocol version 3 append a query to the namespace.
-    Ok((name.split_once('?').map_or(name, |(path, _)| path), rest))
+    Ok((path(name), rest))
+}
+
+/// A namespace without the query that clients of protocol version 3 append to it.
+pub(super) fn path(namespace: &str) -> &str {
+    namespace.split_once('?').map_or(namespace, |(path, _)| path)
 }
 
 fn ack(text: &str) -> Result<(Option<AckId>, &str), Malformed> {
@@ -243,18 +257,18 @@ pub fn is_close(frame: &[u8]) -> bool {
 pub const NOOP: Bytes = Bytes::from_static(b"\x81\x016");
 
 /// The frames of an event in a namespace: its text, and then its attachments.
-pub fn event(namespace: &str, event: &Event, deflate: Option<&Deflate>) -> Bytes {
-    frames(('2', '5'), namespace, None, event.text(), event.attachments(), deflate)
+pub fn event(parser: Parser, namespace: &str, event: &Event, deflate: Option<&Deflate>) -> Bytes {
+    frames(parser, ('2', '5'), namespace, None, event.text(), event.attachments(), deflate)
 }
 
 /// The frames of an event that the client must acknowledge with the number `id`.
-pub fn question(namespace: &str, id: AckId, event: &Event, deflate: Option<&Deflate>) -> Bytes {
-    frames(('2', '5'), namespace, Some(id), event.text(), event.attachments(), deflate)
+pub fn question(parser: Parser, namespace: &str, id: AckId, event: &Event, deflate: Option<&Deflate>) -> Bytes {
+    frames(parser, ('2', '5'), namespace, Some(id), event.text(), event.attachments(), deflate)
 }
 
 /// The frames of an acknowledgement.
-pub fn acknowledgement(namespace: &str, id: AckId, args: &Args, deflate: Option<&Deflate>) -> Bytes {
-    frames(('3', '6'), namespace, Some(id), args.text(), args.attachments(), deflate)
+pub fn acknowledgement(parser: Parser, namespace: &str, id: AckId, args: &Args, deflate: Option<&Deflate>) -> Bytes {
+    frames(parser, ('3', '6'), namespace, Some(id), args.text(), args.attachments(), deflate)
 }
 
 /// Frames a message of a protocol other than Socket.IO.
@@ -268,7 +282,7 @@ pub fn message(content: Content<'_>) -> Bytes {
 }
 
 /// CONNECT: tells the client its id, and the secret with which it can recover its session.
-pub fn connected(namespace: &str, id: &str, pid: Option<&str>) -> Bytes {
+pub fn connected(parser: Parser, namespace: &str, id: &str, pid: Option<&str>) -> Bytes {
     let mut data = String::with_capacity(64 + id.len());
     data.push_str(r#"{"sid":""#);
     data.push_str(id);
@@ -277,27 +291,27 @@ pub fn connected(namespace: &str, id: &str, pid: Option<&str>) -> Bytes {
         data.push_str(pid);
     }
     data.push_str(r#""}"#);
-    frames(('0', '0'), namespace, None, &data, &[], None)
+    frames(parser, ('0', '0'), namespace, None, &data, &[], None)
 }
 
 /// DISCONNECT of a namespace.
-pub fn disconnected(namespace: &str) -> Bytes {
-    frames(('1', '1'), namespace, None, "", &[], None)
+pub fn disconnected(parser: Parser, namespace: &str) -> Bytes {
+    frames(parser, ('1', '1'), namespace, None, "", &[], None)
 }
 
 /// CONNECT_ERROR. `err.message` is the same text as on the other engine; `err.data` is for programs.
-pub fn refused(namespace: &str, refusal: &Refusal) -> Bytes {
+pub fn refused(parser: Parser, namespace: &str, refusal: &Refusal) -> Bytes {
     let mut data = serde_json::json!({ "code": refusal.shown_code(), "message": refusal.message });
     if let Some(wait) = refusal.retry_after {
         data["retryAfterMs"] = crate::time::millis(wait).into();
     }
     let error = serde_json::json!({ "message": refusal.to_string(), "data": data });
-    frames(('4', '4'), namespace, None, &error.to_string(), &[], None)
+    frames(parser, ('4', '4'), namespace, None, &error.to_string(), &[], None)
 }
 
 /// CONNECT_ERROR for a namespace that does not exist, in the words of the Node.js server.
-pub fn invalid_namespace(namespace: &str) -> Bytes {
-    frames(('4', '4'), namespace, None, r#"{"message":"Invalid namespace"}"#, &[], None)
+pub fn invalid_namespace(parser: Parser, namespace: &str) -> Bytes {
+    frames(parser, ('4', '4'), namespace, None, r#"{"message":"Invalid namespace"}"#, &[], None)
 }
 
 /// The first message on a connection. Only the session id differs between connections.
@@ -323,8 +337,10 @@ impl Greeting {
     }
 }
 
-/// Builds a packet's frames. `types` has the packet type without and with attachments.
+/// Builds a packet's frames. `types` has the packet type without and with attachments. Empty if a client with this
+/// parser cannot be told, because the data is not JSON.
 fn frames(
+    parser: Parser,
     types: (char, char),
     namespace: &str,
     id: Option<AckId>,
@@ -332,6 +348,9 @@ fn frames(
     attachments: &[Bytes],
     deflate: Option<&Deflate>,
 ) -> Bytes {
+    if parser == Parser::MessagePack {
+        return packed::frame(types.0 as u8 - b'0', namespace, id, data, attachments, deflate);
+    }
     let mut head = String::with_capacity(8 + namespace.len());
     head.push('4');
     if attachments.is_empty() {
@@ -365,15 +384,6 @@ mod tests {
 
     fn read(text: &str) -> Result<Packet<'_>, Malformed> {
         Packet::read(text)
-    }
-
-    #[test]
-    fn packets_of_another_parser_are_known() {
-        // The CONNECT packet of socket.io-msgpack-parser 3.0.2.
-        assert!(is_messagepack(b"\x83\xa4type\x00\xa4data\x80\xa3nsp\xa1/"));
-        for other in [&b""[..], b"\x83", b"\x83\xa4typ", b"type", b"\x04\xa4type", b"\x93\xa4type"] {
-            assert!(!is_messagepack(other), "{other:?}");
-        }
     }
 
     #[test]
@@ -424,14 +434,17 @@ mod tests {
     #[test]
     fn frames_are_those_of_the_protocol() {
         let plain = Event::encode("e", &[1]).unwrap();
-        assert_eq!(&event("/", &plain, None)[..], b"\x81\x0942[\"e\",1]");
-        assert_eq!(&event("/a", &plain, None)[..], b"\x81\x0c42/a,[\"e\",1]");
+        assert_eq!(&event(Parser::Json, "/", &plain, None)[..], b"\x81\x0942[\"e\",1]");
+        assert_eq!(&event(Parser::Json, "/a", &plain, None)[..], b"\x81\x0c42/a,[\"e\",1]");
         let binary = plain.with_attachments(vec![Bytes::from_static(b"\x01")]);
-        assert_eq!(&event("/", &binary, None)[..], b"\x81\x0b451-[\"e\",1]\x82\x01\x01");
-        assert_eq!(&acknowledgement("/a", 7, &Args::encode(&[true]).unwrap(), None)[..], b"\x81\x0c43/a,7[true]");
-        assert_eq!(&disconnected("/")[..], b"\x81\x0241");
-        assert_eq!(&connected("/a", "x", None)[..], b"\x81\x1040/a,{\"sid\":\"x\"}");
-        assert_eq!(&connected("/", "x", Some("y"))[2..], br#"40{"sid":"x","pid":"y"}"#);
+        assert_eq!(&event(Parser::Json, "/", &binary, None)[..], b"\x81\x0b451-[\"e\",1]\x82\x01\x01");
+        assert_eq!(
+            &acknowledgement(Parser::Json, "/a", 7, &Args::encode(&[true]).unwrap(), None)[..],
+            b"\x81\x0c43/a,7[true]"
+        );
+        assert_eq!(&disconnected(Parser::Json, "/")[..], b"\x81\x0241");
+        assert_eq!(&connected(Parser::Json, "/a", "x", None)[..], b"\x81\x1040/a,{\"sid\":\"x\"}");
+        assert_eq!(&connected(Parser::Json, "/", "x", Some("y"))[2..], br#"40{"sid":"x","pid":"y"}"#);
         let mut open = BytesMut::new();
         Greeting::new(25_000, 20_000, 1_000_000).put(&mut open, "x");
         let wanted = br#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#;
@@ -439,7 +452,7 @@ mod tests {
         let refusal = Refusal::new(Code::Overloaded, "x").retry_after(std::time::Duration::from_millis(1500));
         let wanted =
             br#"44/a,{"message":"OVERLOADED: x","data":{"code":"OVERLOADED","message":"x","retryAfterMs":1500}}"#;
-        assert_eq!(&refused("/a", &refusal)[2..], wanted);
+        assert_eq!(&refused(Parser::Json, "/a", &refusal)[2..], wanted);
     }
 
     proptest! {
@@ -454,7 +467,7 @@ mod tests {
         #[test]
         fn what_we_send_could_be_read(name in "[a-z]{1,8}", namespace in "/[a-z]{0,8}", id in 0i64..) {
             let event = Event::encode(&name, &[1]).unwrap();
-            let bytes = frames(('2', '5'), &namespace, Some(id), event.text(), &[], None);
+            let bytes = frames(Parser::Json, ('2', '5'), &namespace, Some(id), event.text(), &[], None);
             let text = std::str::from_utf8(&bytes[2..]).unwrap();
             let Ok(Message::Packet(text)) = Message::read(text) else { panic!() };
             let packet = read(text).unwrap();

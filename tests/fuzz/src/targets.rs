@@ -8,6 +8,7 @@ pub mod forwarding_headers;
 pub mod frame;
 pub mod handshake;
 pub mod http_api;
+pub mod msgpack_packet;
 pub mod packet;
 pub mod polling_payload;
 pub mod proxy_header;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("frame", frame::run),
     ("handshake", handshake::run),
     ("http_api", http_api::run),
+    ("msgpack_packet", msgpack_packet::run),
     ("packet", packet::run),
     ("polling_payload", polling_payload::run),
     ("proxy_header", proxy_header::run),

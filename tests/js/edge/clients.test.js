@@ -14,7 +14,15 @@ import { ENGINE, world } from '../harness/world.js';
 
 const require = createRequire(import.meta.url);
 const clientOfProtocol3 = require('socket.io-client-v2');
-const parser = require('socket.io-msgpack-parser');
+
+/** A parser that no engine has: packets as JSON objects, in text or binary messages. */
+const foreign = (write) => {
+  const { Decoder, ...parser } = require('socket.io-msgpack-parser');
+  function Encoder() {}
+  Encoder.prototype.encode = (packet) => [write(JSON.stringify(packet))];
+  return { ...parser, Decoder, Encoder };
+};
+const FOREIGN = { text: foreign(String), binary: foreign(Buffer.from) };
 
 const NAMED = 'https://app.example.com';
 const w = await world({
@@ -203,13 +211,15 @@ describe('clients that cannot be served', () => {
 
   // The library ends them without a word.
   for (const transport of ENGINE === 'native' ? ['websocket', 'polling'] : []) {
-    test(`${transport}: a client with socket.io-msgpack-parser is disconnected, and the node says why`, async () => {
-      const before = await tried('parser');
-      const client = w.open({ transport, parser });
-      await eventually('it is counted', async () => (await tried('parser')) > before);
-      assert.equal(client.socket.connected, false);
-      await eventually('the log says so', () => logged(/encodes packets with MessagePack.*`parser`/));
-    });
+    for (const [kind, parser] of Object.entries(FOREIGN)) {
+      test(`${transport}: a client with a parser of its own, as ${kind}, is disconnected, and the node says why`, async () => {
+        const before = await tried('parser');
+        const client = w.open({ transport, parser });
+        await eventually('it is counted', async () => (await tried('parser')) > before);
+        assert.equal(client.socket.connected, false);
+        await eventually('the log says so', () => logged(/unknown parser.*`parser`/));
+      });
+    }
   }
 
   test('the doctor finds them', async () => {

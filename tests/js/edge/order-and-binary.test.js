@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';
-import { TRANSPORTS } from '../harness/client.js';
+import { PARSER, TRANSPORTS } from '../harness/client.js';
 import { eventually, like, text, timestamp } from '../harness/eventually.js';
 import { ROOT } from '../harness/node.js';
 import { ENGINE, world } from '../harness/world.js';
@@ -79,7 +79,8 @@ for (const transport of Object.keys(TRANSPORTS)) {
       const lists = [
         [],
         [null],
-        [1, 'two', { three: [3.25, -0.5, 1e21] }, true, null],
+        // socket.io-msgpack-parser writes integers beyond 2^64 as other numbers.
+        [1, 'two', { three: [3.25, -0.5, PARSER === 'msgpack' ? 2 ** 60 : 1e21] }, true, null],
         ['\u0000\u2028\ud83d\ude00"\\'],
         [blob, { b: blob, n: [Buffer.from('x')] }, 'last'],
         [{ _placeholder: false, num: 0 }],

@@ -1,6 +1,7 @@
 // The official client, with an inbox.
 import assert from 'node:assert/strict';
 import http from 'node:http';
+import { createRequire } from 'node:module';
 import { io } from 'socket.io-client';
 import { eventually } from './eventually.js';
 import { token as sign } from './token.js';
@@ -14,6 +15,13 @@ export const TRANSPORTS = {
 /** Which of them a suite's clients have that ask for none. */
 const DEFAULT = process.env.JS_TEST_TRANSPORT ?? 'websocket';
 
+/** The options of clients with a parser; a suite's clients have the parser that JS_TEST_PARSER names unless they ask for another. */
+export const PARSERS = {
+  json: {},
+  msgpack: { parser: createRequire(import.meta.url)('socket.io-msgpack-parser') },
+};
+export const PARSER = process.env.JS_TEST_PARSER ?? 'json';
+
 const MARKER = 'test:marker';
 let markers = 0;
 let addresses = 0;
@@ -26,7 +34,7 @@ export function strangeAddress() {
 
 export class Client {
   /** Opens a connection without waiting for anything. */
-  constructor(node, { namespace = '/', transport = DEFAULT, user, claims, token, auth, address, ...options } = {}) {
+  constructor(node, { namespace = '/', transport = DEFAULT, encoding = PARSER, user, claims, token, auth, address, ...options } = {}) {
     const credential = token ?? (user || claims ? sign({ sub: user, ...claims }) : undefined);
     this.node = node;
     this.user = user;
@@ -41,6 +49,7 @@ export class Client {
       reconnection: false,
       agent: this.agent,
       auth: auth ?? (credential === undefined ? undefined : { token: credential }),
+      ...PARSERS[encoding],
       ...options,
     });
     this.socket.onAny((...event) => this.inbox.push(event));

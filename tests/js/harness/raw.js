@@ -7,6 +7,14 @@ import { token } from './token.js';
 /** A WebSocket session that is connected to `/` as a user, packet by packet. */
 export class RawSession {
   static async open(node, user = 'mallory') {
+    const session = await RawSession.unconnected(node);
+    session.send(`40${JSON.stringify({ token: token({ sub: user }) })}`);
+    await session.until('the namespace is connected', (packet) => packet.startsWith('40'));
+    return session;
+  }
+
+  /** A session that is in no namespace yet. */
+  static async unconnected(node) {
     const session = new RawSession();
     session.packets = [];
     session.closed = undefined;
@@ -15,8 +23,6 @@ export class RawSession {
     session.socket.on('close', (code) => (session.closed = code));
     session.socket.on('message', (data, binary) => session.take(binary ? data : data.toString()));
     await session.until('the session opens', (packet) => packet[0] === '0');
-    session.send(`40${JSON.stringify({ token: token({ sub: user }) })}`);
-    await session.until('the namespace is connected', (packet) => packet.startsWith('40'));
     return session;
   }
 

@@ -1,0 +1,127 @@
+//! JSON with binary attachments as MessagePack, and back.
+//!
+//! Clients with `socket.io-msgpack-parser` and Socket.IO's messages over Redis use it. Inside the node, a payload is
+//! always JSON text with attachments.
+
+mod read;
+mod write;
+
+pub use read::{Json, Reader, Token};
+pub use write::{put_binary, put_count, put_json, put_map, put_names, put_text};
+
+/// Maximum depth of nested arrays and maps that are read.
+pub const MAX_DEPTH: usize = 120;
+
+/// Why MessagePack or JSON cannot be converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// The bytes are not MessagePack, or the text is not JSON.
+    #[error("the message is malformed")]
+    Malformed,
+    /// The value is deeper than [`MAX_DEPTH`], has more than [`crate::protocol::MAX_ATTACHMENTS`] binary values, or its JSON is too long.
+    #[error("the message is larger than what is read")]
+    TooLarge,
+    /// An extension type that is neither a point in time nor `undefined`.
+    #[error("the message has an extension type that JSON does not have")]
+    Extension,
+    /// NaN or infinity.
+    #[error("the message has a number that JSON does not have (NaN or infinity)")]
+    NotANumber,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Any JSON, and placeholders of two attachments.
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-100i64..100).prop_map(Value::from),
+            any::<f64>().prop_filter("JSON has no such number", |number| number.is_finite()).prop_map(Value::from),
+            ".{0,40}".prop_map(Value::from),
+            (0..2).prop_map(|number| serde_json::json!({ "_placeholder": true, "num": number })),
+        ];
+        leaf.prop_recursive(4, 40, 20, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..20).prop_map(Value::from),
+                proptest::collection::vec((".{0,12}", inner), 0..20).prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+
+    fn attachments() -> Vec<Bytes> {
+        vec![Bytes::from_static(b"a"), Bytes::from(vec![7; 300])]
+    }
+
+    /// The value with the binary in place of its placeholders, and numbers as floats unless they are exact integers.
+    fn meant(value: &Value, attachments: &[Bytes]) -> Value {
+        match value {
+            Value::Object(map) if map.get("_placeholder") == Some(&Value::Bool(true)) => {
+                let number = map["num"].as_u64().unwrap() as usize;
+                Value::from(attachments[number].to_vec())
+            }
+            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), meant(value, attachments))).collect(),
+            Value::Array(items) => items.iter().map(|value| meant(value, attachments)).collect(),
+            Value::Number(number) if number.is_f64() => {
+                let float = number.as_f64().unwrap();
+                // JavaScript writes an integer without a fraction.
+                if float.fract() == 0.0 && float.abs() < 9e15 { Value::from(float as i64) } else { value.clone() }
+            }
+            other => other.clone(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(value in value()) {
+            let sent = attachments();
+            let mut out = BytesMut::new();
+            put_json(&mut out, &value.to_string(), &sent).unwrap();
+            let mut reader = Reader::new(out.freeze());
+            let mut json = Json::exact(usize::MAX);
+            reader.json(&mut json, 0).unwrap();
+            prop_assert!(reader.is_at_end());
+            let (text, got) = json.finish();
+            let read: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(meant(&read, &got), meant(&value, &sent));
+        }
+
+        #[test]
+        fn what_is_written_is_read_by_the_reference(value in value()) {
+            let mut out = BytesMut::new();
+            put_json(&mut out, &value.to_string(), &attachments()).unwrap();
+            // serde_json cannot hold binary, so it is read as a list of numbers.
+            let read: Value = rmp_serde::from_slice(&out).unwrap();
+            prop_assert_eq!(meant(&read, &[]), meant(&value, &attachments()));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = Bytes::from(bytes);
+            let skipped = Reader::new(bytes.clone()).skip();
+            let mut json = Json::default();
+            if Reader::new(bytes).json(&mut json, 0).is_ok() {
+                prop_assert_eq!(skipped, Ok(()));
+                prop_assert!(serde_json::from_str::<Value>(&json.finish().0).is_ok());
+            }
+        }
+
+        #[test]
+        fn any_text_is_written_or_refused(text in r#"[\[\]{}":,0-9e.\\uda-]{0,40}"#) {
+            let mut out = BytesMut::new();
+            if put_json(&mut out, &text, &[]).is_ok() {
+                let mut reader = Reader::new(out.freeze());
+                prop_assert_eq!(reader.skip(), Ok(()));
+                prop_assert!(reader.is_at_end());
+            }
+        }
+    }
+}
