@@ -7,8 +7,8 @@ mod broadcast;
 mod question;
 mod request;
 
-use crate::msgpack::Unreadable;
 pub use crate::msgpack::MAX_DEPTH;
+use crate::msgpack::Unreadable;
 pub use crate::protocol::{MAX_ATTACHMENTS, MAX_TARGETS};
 pub use answer::{Answer, outside};
 pub use broadcast::{Broadcast, Envelope, close, decode, encode, is_reserved, open, packed_event};
@@ -17,7 +17,6 @@ pub use request::{Act, Request, Targets, parse};
 
 /// Maximum size of a message that is read, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
-
 
 /// Why a message is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

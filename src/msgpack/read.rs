@@ -19,6 +19,9 @@ const TIMESTAMP: i8 = -1;
 /// The extension type of notepack's own extensions.
 const NOTEPACK: i8 = 0;
 
+/// The first two bytes of `undefined`.
+const UNDEFINED: &[u8] = b"\xd4\0";
+
 /// The largest date that JavaScript can represent, in milliseconds before or after 1970.
 const MAX_DATE_MS: i64 = 8_640_000_000_000_000;
 
@@ -236,17 +239,28 @@ impl Reader {
                 }
                 out.raw("]");
             }
-            Token::Map(count) => {
-                out.raw("{");
-                for at in 0..count {
-                    out.comma(at);
-                    out.string(&self.key()?);
-                    out.raw(":");
-                    self.json(out, depth + 1)?;
-                }
-                out.raw("}");
-            }
+            Token::Map(count) => self.members(count, out, depth)?,
         }
+        Ok(())
+    }
+
+    /// Writes the members of a map as an object. Like `JSON.stringify`, it leaves out members that are `undefined`.
+    fn members(&mut self, count: usize, out: &mut Json, depth: usize) -> Result<(), Unreadable> {
+        let mut written = 0;
+        out.raw("{");
+        for _ in 0..count {
+            let key = self.key()?;
+            if self.bytes.starts_with(UNDEFINED) {
+                self.skip()?;
+                continue;
+            }
+            out.comma(written);
+            out.string(&key);
+            out.raw(":");
+            self.json(out, depth + 1)?;
+            written += 1;
+        }
+        out.raw("}");
         Ok(())
     }
 
@@ -453,6 +467,7 @@ mod tests {
             (b"\xc7\x0c\xff\x3b\x8b\x87\xc0\xff\xff\xff\xff\xff\xff\xff\xff", r#""1969-12-31T23:59:59.999Z""#),
             (b"\xc7\x0c\xff\0\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", "null"),
             (b"\xd4\0\0", "null"),
+            (b"\x92\xd4\0\0\x83\xa1a\xd4\0\0\xa1b\x01\xa1c\xd4\0\0", r#"[null,{"b":1}]"#),
             (b"\xd7\0\0\0\x01\x9b\x76\xda\xa8\x7b", r#""2026-01-01T00:00:00.123Z""#),
             (b"\xd7\0\xff\xff\xff\xff\xff\xff\xff\xff", r#""1969-12-31T23:59:59.999Z""#),
             (b"\xd7\0\x7f\xff\xff\xff\xff\xff\xff\xff", "null"),
