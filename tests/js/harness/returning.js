@@ -7,7 +7,9 @@ import { eventually } from './eventually.js';
  * its last poll brought for events of its next connection, and has them twice.
  */
 export async function cut(client) {
-  await eventually('no upgrade is under way', () => !client.socket.io.engine.upgrading);
+  // The client closes only when what it writes is sent, and may begin to upgrade until then.
+  const idle = ({ upgrading, writeBuffer }) => !upgrading && writeBuffer.length === 0;
+  await eventually('no upgrade is under way', () => idle(client.socket.io.engine));
   client.disconnected = undefined;
   client.socket.io.engine.close();
   await client.ended();
