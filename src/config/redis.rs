@@ -33,8 +33,9 @@ pub struct Redis {
     pub sentinel: Sentinel,
     /// What every key and channel of ours starts with. All nodes of a cluster share it.
     pub prefix: String,
-    /// What the channels of Socket.IO's own Redis adapter and emitter start with: what they send there reaches our clients
-    /// (`docs/emitter.md`). Empty: nobody listens there.
+    /// What the Redis channels of other Socket.IO programs start with: the emitters for Node.js, Python, Rust and other
+    /// languages, and the Redis adapters of Node.js and socketioxide servers. What they send there reaches our clients
+    /// (`docs/emitter.md`). Empty: the node does not listen there.
     pub socketio_key: String,
     /// How nodes send each other events. Nodes understand both.
     pub wire: Wire,
