@@ -13,6 +13,7 @@ mod connect;
 mod counters;
 mod forwarder;
 mod keys;
+mod liveness;
 pub mod peers;
 mod replay;
 pub mod sid;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
-use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::bodies::Bodies;
 use super::connect::NodeConnector;
 use super::counters::{Counters, Kind};
+use super::liveness::{LOOK, PROBE, QUIET};
 use super::peers::{Peer, Peers};
 use super::stamp::{ANSWERED, CARRIED, STAMP, Signature, Stamp, digest};
 use super::tls::NodeTls;
@@ -40,7 +42,7 @@ pub struct Forwarder {
     keys: ClusterKeys,
     mint: SidMint,
     peers: Arc<Peers>,
-    client: Client<NodeConnector, Full<bytes::Bytes>>,
+    client: Client<NodeConnector, Full<Bytes>>,
     /// The number of the next request. No number is used twice.
     number: AtomicU64,
     places: Arc<Semaphore>,
@@ -63,6 +65,8 @@ pub enum NotForwarded {
     Cut,
     /// The answer did not arrive in time.
     Timeout,
+    /// The node gives no sign of life: no heartbeat, and no answer to a probe.
+    Silent,
     /// The answer is not signed: the node refused the request, or another process has its address.
     Refused,
     /// Too many requests are being forwarded.
@@ -83,6 +87,7 @@ impl NotForwarded {
             Self::Unreachable => "unreachable",
             Self::Cut => "cut",
             Self::Timeout => "timeout",
+            Self::Silent => "silent",
             Self::Refused => "refused",
             Self::Busy => "busy",
             Self::TooLarge => "too_large",
@@ -204,23 +209,17 @@ impl Forwarder {
         let (mut parts, body) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let body = self.bodies.read(body).await?;
-        let mut head = carried(&parts, peer, kind)?;
-        let stamp = Stamp {
-            from: self.own,
-            to: peer.key,
-            number: self.number.fetch_add(1, Ordering::Relaxed),
-            at_ms: unix_millis(SystemTime::now()),
-            client,
-            digest: digest(&body.bytes),
-        };
-        let signature = stamp.sign(&self.keys, &mut head).ok_or(NotForwarded::Refused)?;
-        let sent = Request::from_parts(head, Full::new(body.bytes.clone()));
+        let (sent, signature) = self.signed(peer, carried(&parts, peer, kind)?, body.bytes.clone(), client)?;
         let began = Instant::now();
-        let answer = tokio::time::timeout(self.patience, self.client.request(sent)).await;
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(self.patience, self.client.request(sent)) => answer,
+            () = self.silence(peer) => return Err(NotForwarded::Silent),
+        };
         let mut answer = answer
             .map_err(|_| NotForwarded::Timeout)?
             .map_err(|error| if error.is_connect() { NotForwarded::Unreachable } else { NotForwarded::Cut })?;
         self.judge(signature, &mut answer)?;
+        peer.liveness.note(Instant::now());
         self.counters.answered(kind, began.elapsed());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let node = hyper::upgrade::on(&mut answer);
@@ -230,6 +229,64 @@ impl Forwarder {
         answer.headers_mut().remove(CONNECTION);
         answer.headers_mut().remove(TRANSFER_ENCODING);
         Ok(answer.map(|body| Body::new(Held { body, _places: places })))
+    }
+
+    /// Signs a request to another node.
+    fn signed(
+        &self,
+        peer: &Peer,
+        mut head: Parts,
+        body: Bytes,
+        client: IpAddr,
+    ) -> Result<(Request<Full<Bytes>>, Signature), NotForwarded> {
+        let stamp = Stamp {
+            from: self.own,
+            to: peer.key,
+            number: self.number.fetch_add(1, Ordering::Relaxed),
+            at_ms: unix_millis(SystemTime::now()),
+            client,
+            digest: digest(&body),
+        };
+        let signature = stamp.sign(&self.keys, &mut head).ok_or(NotForwarded::Refused)?;
+        Ok((Request::from_parts(head, Full::new(body)), signature))
+    }
+
+    /// Returns when the node gives no sign of life any more. All requests to a node share its probes.
+    async fn silence(&self, peer: &Peer) {
+        let since = Instant::now();
+        let liveness = &peer.liveness;
+        loop {
+            let quiet = liveness.quiet(Instant::now());
+            if quiet < QUIET {
+                tokio::time::sleep(QUIET - quiet).await;
+            } else if let Some(_probing) = liveness.probe() {
+                if !self.probe(peer).await {
+                    liveness.note_failed(Instant::now());
+                    return;
+                }
+                liveness.note(Instant::now());
+            } else {
+                tokio::time::sleep(LOOK).await;
+                if liveness.has_failed_since(since) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks a node for a page that does not exist. Returns whether it has answered.
+    async fn probe(&self, peer: &Peer) -> bool {
+        // The host is signed, so it must be there before the client would add it.
+        let request = Request::get(format!("http://{}/", peer.address)).header(HOST, &peer.address).body(());
+        let Ok(request) = request else { return false };
+        let own = IpAddr::from([0, 0, 0, 0]);
+        let Ok((request, signature)) = self.signed(peer, request.into_parts().0, Bytes::new(), own) else {
+            return false;
+        };
+        match tokio::time::timeout(PROBE, self.client.request(request)).await {
+            Ok(Ok(answer)) => signature.is_answered(&self.keys, answer.headers()),
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 
     /// Checks that the answer comes from the node that was asked. Its address may belong to another process by now.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use super::liveness::Liveness;
 use super::sid::NodeKey;
 
 /// How long requests are still forwarded to a node after its last heartbeat: it may have lost its Redis, but not its
@@ -52,6 +53,7 @@ pub struct Peer {
     pub address: String,
     /// One permit for each request that may be forwarded to it at once.
     pub(super) places: Arc<Semaphore>,
+    pub(super) liveness: Liveness,
 }
 
 impl Peers {
@@ -78,13 +80,15 @@ impl Peers {
             && known.peer.address == announced.address
         {
             known.heard = now;
+            known.peer.liveness.note(now);
             return;
         }
         // A node that was started again has another key, and its earlier sessions are gone.
         others.retain(|_, known| known.node != *node && now.saturating_duration_since(known.heard) < KEEP);
         if others.len() < MAX_PEERS {
             let Announced { key, address } = announced;
-            let peer = Arc::new(Peer { key, address, places: Arc::new(Semaphore::new(self.most)) });
+            let (places, liveness) = (Arc::new(Semaphore::new(self.most)), Liveness::new(now));
+            let peer = Arc::new(Peer { key, address, places, liveness });
             others.insert(key, Known { node: node.clone(), heard: now, peer });
         }
     }

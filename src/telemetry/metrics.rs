@@ -198,8 +198,8 @@ metrics! {
     cluster_nodes: gauge [];
     /// Nodes that cannot be in one cluster with others, as this node hears them now, by what is wrong: same_id (two have one node.id), other_contracts (other contract files on one redis.prefix).
     cluster_conflicts: gauge ["kind"] from ["same_id", "other_contracts"];
-    /// Requests of clients whose session is on another node, by what they are (poll, post, upgrade) and by result: answered (by that node, whatever it says), or not: gone (the node is not known), unreachable, cut (the connection broke), timeout, refused (the secrets differ), busy (cluster.max_forwarded), too_large, slow_body, overlap (a body before the one before it has come).
-    forwarded_total: counter ["kind", "result"] each ["poll", "post", "upgrade"] from ["answered", "gone", "unreachable", "cut", "timeout", "refused", "busy", "too_large", "slow_body", "overlap"];
+    /// Requests of clients whose session is on another node, by what they are (poll, post, upgrade) and by result: answered (by that node, whatever it says), or not: gone (the node is not known), unreachable, cut (the connection broke), timeout, silent (the node sends no heartbeat and answers no probe), refused (the secrets differ), busy (cluster.max_forwarded), too_large, slow_body, overlap (a body before the one before it has come).
+    forwarded_total: counter ["kind", "result"] each ["poll", "post", "upgrade"] from ["answered", "gone", "unreachable", "cut", "timeout", "silent", "refused", "busy", "too_large", "slow_body", "overlap"];
     /// Seconds from the sending of a request to another node to the head of its answer, by what it is; a poll waits for an event or a ping.
     forward_seconds: histogram ["kind"] from ["poll", "post", "upgrade"] buckets COARSE;
     /// Requests (request) and WebSockets (tunnel) of clients that are on their way to other nodes now (together at most cluster.max_forwarded).

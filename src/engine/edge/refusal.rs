@@ -45,6 +45,7 @@ impl From<NotForwarded> for TurnedAway {
             | NotForwarded::Unreachable
             | NotForwarded::Cut
             | NotForwarded::Timeout
+            | NotForwarded::Silent
             | NotForwarded::Refused => Self::UnknownSession,
             NotForwarded::Busy => Self::Crowded,
             NotForwarded::TooLarge => Self::TooLarge,

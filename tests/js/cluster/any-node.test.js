@@ -12,7 +12,7 @@ import { WebSocket } from 'ws';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
 import { Node, ROOT, binary } from '../harness/node.js';
-import { start, stop, temporary } from '../harness/process.js';
+import { freeze, start, stop, temporary } from '../harness/process.js';
 import { Redis, freePort } from '../harness/redis.js';
 import { token } from '../harness/token.js';
 
@@ -257,6 +257,42 @@ test('nodes that show certificates pass on what they get, and take nothing from 
   await assert.rejects(fetch(owner.clusterUrl + path), 'without TLS');
   const bare = https.get({ port, host: '127.0.0.1', path, rejectUnauthorized: false });
   await assert.rejects(once(bare, 'response'), 'without a certificate');
+  await Promise.all([owner, passer].map((node) => node.stop('SIGKILL')));
+  await own.stop();
+});
+
+test('a node that is stopped is given up soon, and one that has lost only Redis is not', async () => {
+  const own = await Redis.start();
+  // With the usual heartbeat of clients, an answer to a poll may take 45 s.
+  const { ROOMCAST_SERVER__PING_INTERVAL, ROOMCAST_SERVER__PING_TIMEOUT, ...usual } = env;
+  const [owner, passer] = await Promise.all([1, 2].map(() => Node.start({ contracts, redis: own, env: usual })));
+  await eventually('they know each other', async () => (await passer.metric('roomcast_cluster_nodes')) === 2);
+  const silent = (kind) => passer.metric('roomcast_forwarded_total', { kind, result: 'silent' });
+  const probes = () => owner.metric('roomcast_forward_received_total', { result: 'served' });
+  const waiting = async () => {
+    const { path } = await session(owner);
+    assert.equal((await ask(passer, path, { method: 'POST', body: `40${JSON.stringify({ token: token({ sub: 'ada' }) })}` })).status, 200);
+    await eventually('it is connected', async () => (await ask(passer, path)).body.includes('40{'));
+    return { path, poll: ask(passer, path) };
+  };
+  const first = await waiting();
+  await freeze(own.process);
+  const before = await probes();
+  await eventually('the node is probed, because no heartbeat comes', async () => (await probes()) > before, 30_000);
+  own.process.child.kill('SIGCONT');
+  assert.equal((await ask(passer, first.path, { method: 'POST', body: '420["ping"]' })).status, 200);
+  assert.match((await first.poll).body, /430/, 'the session goes on');
+
+  const second = await waiting();
+  await freeze(owner.process);
+  const since = Date.now();
+  const post = ask(passer, second.path, { method: 'POST', body: '420["ping"]' });
+  assert.deepEqual(await Promise.all([second.poll, post]), [UNKNOWN, UNKNOWN]);
+  assert.ok(Date.now() - since < 30_000, `${Date.now() - since} ms`);
+  assert.deepEqual([await silent('poll'), await silent('post')], [1, 1]);
+  owner.process.child.kill('SIGCONT');
+  const { path } = await session(owner);
+  assert.equal((await ask(passer, path, { method: 'POST', body: '1' })).status, 200, 'it is asked again');
   await Promise.all([owner, passer].map((node) => node.stop('SIGKILL')));
   await own.stop();
 });
