@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::auth::Authenticator;
 use crate::auth::api_keys::ApiKeys;
 use crate::cluster::{Cluster, ClusterRevoker, EndSession};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
 use crate::drain::Drain;
@@ -192,6 +192,12 @@ fn introduce(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
         contracts = contracts.join(","),
         "the node starts"
     );
+    if config.server.engine == config::Engine::Socketioxide {
+        tracing::info!(
+            "socketioxide disconnects clients whose event names are numbers or need JSON escapes, and clients with socket.io-msgpack-parser, \
+             and the node cannot count them; use server.engine = \"native\" for such clients (docs/engines.md)"
+        );
+    }
 }
 
 impl Ground<'_> {
