@@ -13,14 +13,12 @@ use std::future::pending;
 use std::sync::Arc;
 
 use roomcast::auth::Handshake;
-use roomcast::cluster::Cluster;
 use roomcast::config;
-use roomcast::engine::{Content, Engine, EngineCarrier, Gate, Terms};
+use roomcast::engine::{Content, Engine, Gate, Terms};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
 use roomcast::forward::Forwarder;
 use roomcast::limits::Limits;
-use roomcast::room::Rooms;
 use roomcast::session::{AckId, Link, Peer, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
@@ -98,12 +96,10 @@ impl Gate for SocketEcho {
 /// Serves clients on a port that is free. Returns its address.
 async fn serve<G: Gate>(gate: G, server: config::Server) -> Result<String, Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
-    let rooms = Arc::new(Rooms::new(["/".into(), "/custom".into()]));
-    let cluster = Cluster::alone("alone", rooms.clone());
-    let carrier = EngineCarrier::new(config::Engine::Native, rooms, &cluster, None, metrics.clone());
+    let namespaces: [Arc<str>; 2] = ["/".into(), "/custom".into()];
     let limits = Arc::new(Limits::new(&config::Limits::default(), &[], metrics.clone()));
     let terms = Terms::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
-    let engine = Engine::new(&server, &terms, &carrier, &Arc::new(gate));
+    let engine = Engine::new(&server, &terms, &namespaces, &Arc::new(gate));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     let never = CancellationToken::new();

@@ -35,7 +35,7 @@ pub use conflicts::{Conflict, ConflictKind};
 pub use members::{Member, View};
 pub use pubsub::PubSub;
 pub use revocations::{ClusterRevoker, EndSession};
-pub use wire::{Foreign, Requests, Wire};
+pub use wire::{AnswerFormat, Finding, Foreign, Inquiry, Requests, Wire};
 
 use crate::config;
 use crate::directory::Told;

@@ -3,7 +3,6 @@
 //! Only this module depends on the library that implements Socket.IO. The modules above it decide, through [`Gate`],
 //! which clients may connect and what happens to their events.
 
-mod choice;
 pub mod conn;
 mod delivery;
 pub mod edge;
@@ -15,11 +14,16 @@ pub mod nodes;
 mod outstanding;
 pub mod proxy;
 mod rewind;
+mod server;
+mod slices;
 mod slot;
 pub mod socketioxide;
+mod tally;
+mod turn;
 pub mod validate;
 
-pub use choice::{Engine, EngineCarrier};
+pub use delivery::Broadcaster;
+pub use server::Engine;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -241,22 +241,6 @@ impl Session {
         self.link.warm();
     }
 
-    /// Whether a live event may be queued for this session as part of a batch, without [`Session::deliver`]: no replay
-    /// is active or remembered, and no events are kept for a slow client.
-    pub fn is_plain(&self) -> bool {
-        !self.replays_used.load(Ordering::Acquire) && !self.holds()
-    }
-
-    /// Whether an event of this many bytes may be queued for this session as part of a batch (see [`Link::share`]).
-    pub fn shares(&self, bytes: usize) -> bool {
-        self.is_plain() && self.link.share(bytes)
-    }
-
-    /// Takes back [`Session::shares`] for an event that may not have been queued (see [`Link::unshare`]).
-    pub fn unshare(&self, bytes: usize) {
-        self.link.unshare(bytes);
-    }
-
     /// The data that waits to be written to the client; see [`Link::backlog`].
     pub fn backlog(&self) -> Backlog {
         self.link.backlog()
@@ -337,7 +321,6 @@ impl Session {
             if let Some(trail) = &self.trail {
                 trail.enter(room);
             }
-            self.link.joined(room);
         }
         new
     }
@@ -351,7 +334,6 @@ impl Session {
             if let Some(trail) = &self.trail {
                 trail.leave(room);
             }
-            self.link.left(room);
         }
         was
     }

@@ -18,7 +18,7 @@ use roomcast::event::{Args, Event};
 use roomcast::mirror::Mirror;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
+use roomcast::session::{AckId, Close, Link, Peer, Reply, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::json;
@@ -36,8 +36,6 @@ impl Link for Nowhere {
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
         Ok(())
     }
-    fn joined(&self, _: &RoomName) {}
-    fn left(&self, _: &RoomName) {}
     fn close(&self, _: Close) {}
 }
 

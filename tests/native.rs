@@ -13,8 +13,7 @@ use client::{Client, Frame};
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
 use roomcast::config::{self, Period};
-use roomcast::engine::native::{NativeCarrier, NativeEngine};
-use roomcast::engine::{Gate, Terms};
+use roomcast::engine::{Broadcaster, Engine, Gate, Terms};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
 use roomcast::forward::Forwarder;
@@ -66,8 +65,8 @@ impl Gate for Echo {
 struct Node {
     address: String,
     gate: Arc<Echo>,
-    carrier: Arc<NativeCarrier>,
-    engine: Arc<NativeEngine<Echo>>,
+    carrier: Arc<Broadcaster>,
+    engine: Arc<Engine<Echo>>,
     stop: CancellationToken,
 }
 
@@ -76,11 +75,12 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]));
         let cluster = Cluster::alone("n", rooms.clone());
-        let carrier = NativeCarrier::new(rooms.clone(), &cluster, None, metrics.clone());
+        let carrier = Broadcaster::new(rooms.clone(), &cluster, &metrics);
         let limits = Arc::new(Limits::new(&config::Limits::default(), &[], metrics.clone()));
         let terms = Terms::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
+        let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let gate = Arc::new(Echo { rooms, ended: std::sync::Mutex::default() });
-        let engine = Arc::new(NativeEngine::new(&server, &terms, &carrier, &gate));
+        let engine = Arc::new(Engine::new(&server, &terms, &namespaces, &gate));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, serving) = (CancellationToken::new(), engine.clone());
@@ -149,7 +149,7 @@ async fn namespaces_have_ids_of_their_own_and_none_is_the_connections() {
     let ids = [client.join("/", "").await, client.join("/other", "").await];
     let ids: Vec<_> = ids.iter().map(|packet| packet.split('"').nth(3).unwrap().to_owned()).collect();
     assert!(ids[0] != ids[1] && !ids.contains(&client.sid), "{ids:?}");
-    assert!(ids.iter().all(|id| id.len() == 20 && node.gate.rooms.session("/", id).is_some() == (*id == ids[0])));
+    assert!(ids.iter().all(|id| id.len() == 16 && node.gate.rooms.session("/", id).is_some() == (*id == ids[0])));
     // A second CONNECT to a namespace is a mistake of the client.
     client.send("40").await;
     client.until_closed().await;

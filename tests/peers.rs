@@ -16,6 +16,7 @@ use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
 use fred::types::config::Config;
 use fred::types::{Builder, RespVersion};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
 use socketioxide_emitter::IoEmitter;
@@ -358,7 +359,7 @@ async fn rules_hold(redis: RedisServer) {
 }
 
 #[tokio::test]
-async fn a_server_of_socketioxide_reaches_clients_and_never_waits_for_nodes() {
+async fn a_server_of_socketioxide_reaches_the_clients_of_nodes_and_asks_about_them() {
     let (redis, nodes) = cluster(RedisServer::start()).await;
     let [mut a, mut b] = pair(&nodes, &["r1"]).await;
     for is_sharded in [false, true] {
@@ -371,13 +372,44 @@ async fn a_server_of_socketioxide_reaches_clients_and_never_waits_for_nodes() {
             assert_eq!(client.next().await, ("news".to_owned(), json!(is_sharded)));
         }
         let asked = Instant::now();
-        io.fetch_sockets().await.unwrap();
-        io.rooms().await.unwrap();
+        let sockets = io.to("r1").fetch_sockets().await.unwrap();
+        let mut ids: Vec<_> = sockets.iter().map(|socket| socket.data().id.to_string()).collect();
+        ids.sort();
+        // Without sharded pub/sub, the server does not count a node with `wire = "compact"` among the servers.
+        let mut counted = if is_sharded { vec![a.id.clone(), b.id.clone()] } else { vec![b.id.clone()] };
+        counted.sort();
+        assert_eq!(ids, counted, "{is_sharded}");
+        assert_eq!(io.rooms().await.unwrap(), ["r1"], "{is_sharded}");
         let waited = asked.elapsed();
         assert!(waited < Duration::from_secs(5), "the library's own time-out is 5 s: {waited:?}");
+        for socket in sockets {
+            socket.emit("direct", &1).await.unwrap();
+            socket.join("r2").await.unwrap();
+        }
+        io.to("r2").emit("second", &2).await.unwrap();
+        let answers = io.to("r1").emit_with_ack::<_, Value>("ask", &3).await.unwrap();
+        let answers = tokio::spawn(answers.collect::<Vec<_>>());
+        for client in [&mut a, &mut b] {
+            if !counted.contains(&client.id) {
+                continue;
+            }
+            assert_eq!(client.next().await, ("direct".to_owned(), json!(1)));
+            assert_eq!(client.next().await, ("second".to_owned(), json!(2)));
+            let question = client.client.text().await;
+            let id: String = question[2..].chars().take_while(char::is_ascii_digit).collect();
+            assert_eq!(question, format!(r#"42{id}["ask",3]"#));
+            client.client.send(&format!("43{id}{}", json!([{ "from": client.id }]))).await;
+        }
+        let answers = answers.await.unwrap().into_iter();
+        let mut said: Vec<_> = answers.map(|(id, answer)| (id.to_string(), answer.unwrap()["from"].clone())).collect();
+        said.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(said, counted.iter().map(|id| (id.clone(), json!(id))).collect::<Vec<_>>());
+        for client in [&mut a, &mut b] {
+            client.ask("leave", "r2").await;
+        }
     }
     for node in &nodes {
-        assert!(node.metric("roomcast_socketio_received_total", r#"kind="question""#).await >= 2.0);
+        assert!(node.metric("roomcast_socketio_received_total", r#"kind="question""#).await >= 3.0);
     }
 }
 

@@ -51,8 +51,6 @@ impl Link for Wire {
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
         Ok(())
     }
-    fn joined(&self, _: &RoomName) {}
-    fn left(&self, _: &RoomName) {}
     fn close(&self, _: Close) {}
 }
 

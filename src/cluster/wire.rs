@@ -40,7 +40,7 @@ use crate::room::{Interest, Rooms};
 use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
 use intake::{Intake, Item};
-pub use library::{Foreign, Requests};
+pub use library::{AnswerFormat, Finding, Foreign, Inquiry, Requests};
 use names::Names;
 use servers::Asking;
 
@@ -196,6 +196,11 @@ impl Wire {
                 subscriber.listen(Kind::Plain, space.broadcasts.clone(), space.intake.clone());
                 for (kind, channel) in self.request_channels(space) {
                     subscriber.listen(kind, channel.clone(), space.intake.clone());
+                }
+                for channel in self.own_request_channels(space) {
+                    for kind in [Kind::Plain, Kind::Sharded] {
+                        subscriber.listen(kind, channel.clone(), space.intake.clone());
+                    }
                 }
                 if self.speaks == config::Wire::Socketio {
                     subscriber.listen(Kind::Plain, space.requests.clone(), space.intake.clone());

@@ -61,7 +61,7 @@ const MAX_USER_AGENT: usize = 256;
 
 /// An engine behind the edge. It opens a session for each client that the edge has admitted, and serves the requests
 /// of these sessions.
-pub trait SessionService: Clone + Send + Sync + 'static {
+pub trait SessionService: Send + Sync {
     /// Opens a session, and answers the handshake.
     fn open(&self, request: Request<Body>, opening: Opening) -> Answering;
 
@@ -84,9 +84,9 @@ pub struct Opening {
 
 /// Checks the requests to an engine, and passes all other requests of the public listener to their routes.
 #[derive(Clone)]
-pub struct Edge<S> {
+pub struct Edge {
     shared: Arc<Shared>,
-    service: S,
+    service: Arc<dyn SessionService>,
     routes: Router,
 }
 
@@ -168,9 +168,15 @@ impl Entrance {
     }
 }
 
-impl<S: SessionService> Edge<S> {
+impl Edge {
     /// Checks the requests to `server.path`. All others go to `routes`.
-    pub fn new(config: &config::Server, terms: &Terms, hub: Arc<Hub>, service: S, routes: Router) -> Self {
+    pub fn new(
+        config: &config::Server,
+        terms: &Terms,
+        hub: Arc<Hub>,
+        service: Arc<dyn SessionService>,
+        routes: Router,
+    ) -> Self {
         let shared = Shared {
             path: config.path.clone(),
             origins: Origins::new(&config.cors_origins),
@@ -324,7 +330,7 @@ impl<S: SessionService> Edge<S> {
     }
 }
 
-impl<S: SessionService> Service<Request<Body>> for Edge<S> {
+impl Service<Request<Body>> for Edge {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;

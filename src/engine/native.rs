@@ -4,12 +4,8 @@
 //! `intake` takes a client that opens with a WebSocket before HTTP sees it. All other requests come through HTTP and
 //! the edge to `http`: long-polling, upgrades from it, and WebSocket handshakes on connections that have already
 //! carried other requests.
-//!
-//! It is built in two steps, like the other engine: [`NativeCarrier`] delivers events to clients, [`NativeEngine`]
-//! lets clients in.
 
 mod candidate;
-mod carrier;
 pub mod deflate;
 pub mod frame;
 pub mod head;
@@ -24,7 +20,6 @@ mod packets;
 pub mod payload;
 mod polling;
 mod session;
-mod slices;
 mod turn;
 mod wire;
 
@@ -32,23 +27,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-pub use carrier::NativeCarrier;
 
 use self::deflate::Deflate;
 use self::http::NativeService;
 use self::intake::NativeIntake;
 use self::packet::Greeting;
 use self::turn::Turns;
+use super::Gate;
 use super::conn::Traffic;
-use super::edge::{self, Edge, Hub};
-use super::listener;
-use super::nodes::{self, Nodes};
+use super::edge::{Entrance, SessionService};
+use super::listener::Intake;
 use super::outstanding::Bounds;
-use super::{Gate, Terms};
 use crate::config;
 use crate::telemetry::metrics::Metrics;
 
@@ -71,26 +61,23 @@ struct Shared<G> {
     traffic: Traffic,
 }
 
-/// Serves Socket.IO clients.
+/// Serves Socket.IO clients with sessions of our own.
 pub struct NativeEngine<G: Gate> {
     shared: Arc<Shared<G>>,
-    hub: Arc<Hub>,
-    config: config::Server,
-    terms: Terms,
 }
 
 impl<G: Gate> NativeEngine<G> {
-    /// Builds an engine for the carrier's namespaces. `gate` decides which clients may connect. Must be called within
-    /// a Tokio runtime.
-    pub fn new(config: &config::Server, terms: &Terms, carrier: &Arc<NativeCarrier>, gate: &Arc<G>) -> Self {
+    /// Builds an engine for these namespaces. `gate` decides which clients may connect. Must be called within a Tokio
+    /// runtime.
+    pub(super) fn new(config: &config::Server, metrics: &Arc<Metrics>, namespaces: &[Arc<str>], gate: &Arc<G>) -> Self {
         let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
         let (ping_interval, ping_timeout) = (config.ping_interval.get(), config.ping_timeout.get());
-        let traffic = Traffic::new(carrier.metrics());
+        let traffic = Traffic::new(metrics);
         let writers = tokio::runtime::Handle::current().metrics().num_workers();
         let shared = Shared {
             gate: gate.clone(),
-            namespaces: carrier.namespaces().cloned().collect(),
-            metrics: carrier.metrics().clone(),
+            namespaces: namespaces.iter().cloned().collect(),
+            metrics: metrics.clone(),
             path: config.path.clone(),
             greeting: Greeting::new(ping_interval.as_millis(), ping_timeout.as_millis(), max_payload),
             max_payload,
@@ -99,38 +86,24 @@ impl<G: Gate> NativeEngine<G> {
             connect_timeout: config.connect_timeout.get(),
             stall: config.stall(),
             bounds: Bounds { packets: config.queue, bytes: config.queued_bytes() },
-            turns: Turns::start(writers, traffic.sent.clone(), carrier.metrics()),
+            turns: Turns::start(writers, traffic.sent.clone(), metrics),
             traffic,
             deflate: config
                 .compression
                 .as_ref()
                 .map(|compression| Deflate { threshold: compression.threshold.as_usize(), level: compression.level }),
         };
-        let hub = Arc::new(Hub::new(terms.limits.clone(), terms.forwarder.clone()));
-        Self { shared: Arc::new(shared), hub, config: config.clone(), terms: terms.clone() }
+        Self { shared: Arc::new(shared) }
     }
 
-    /// The connections of this node.
-    pub fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+    /// Serves the requests that come through HTTP.
+    pub(super) fn service(&self) -> Arc<dyn SessionService> {
+        Arc::new(NativeService(self.shared.clone()))
     }
 
-    /// Serves the public listener and the listener for other nodes. Returns when `stop` is cancelled and every
-    /// connection is closed.
-    pub async fn serve(&self, listener: TcpListener, nodes: Option<Nodes>, routes: Router, stop: CancellationToken) {
-        let service = NativeService(self.shared.clone());
-        let edge = Edge::new(&self.config, &self.terms, self.hub.clone(), service, routes);
-        let intake = NativeIntake::new(self.shared.clone(), edge.entrance(), stop.clone());
-        let manners = edge::manners(&self.config, &self.terms);
-        let nodes = nodes::serve(nodes, edge.for_nodes(), &self.config, &self.terms, stop.clone());
-        let clients = listener::serve(listener, intake, edge::around(&self.config, edge), manners, stop);
-        tokio::join!(nodes, clients);
-        self.hub.emptied().await;
-    }
-
-    /// Closes every connection. The official client then reconnects, as a rule to another node.
-    pub fn close_all(&self) {
-        self.hub.close_all();
+    /// Takes the clients that open with a WebSocket.
+    pub(super) fn intake(&self, entrance: Entrance, stop: CancellationToken) -> impl Intake + use<G> {
+        NativeIntake::new(self.shared.clone(), entrance, stop)
     }
 }
 

@@ -2,7 +2,7 @@
 //! does not say how many packets wait.
 
 use crate::time::unix_millis;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 /// The limits of one client's queue.
@@ -27,8 +27,6 @@ pub struct Outstanding {
     left: AtomicU64,
     /// When bytes were last written, as Unix time in ms. 0: never.
     left_at_ms: AtomicU64,
-    /// For how many more events this client is served separately from the broadcast.
-    alone: AtomicUsize,
     /// The kernel's send buffer is full.
     blocked: AtomicBool,
 }
@@ -41,7 +39,6 @@ impl Outstanding {
             queued: AtomicU64::new(0),
             left: AtomicU64::new(0),
             left_at_ms: AtomicU64::new(0),
-            alone: AtomicUsize::new(0),
             blocked: AtomicBool::new(false),
         }
     }
@@ -61,26 +58,6 @@ impl Outstanding {
     pub fn give_back(&self, bytes: usize) {
         let count = |queued: u64| Some(queued.saturating_sub(bytes as u64));
         let _ = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
-    }
-
-    /// Counts an event that is about to be broadcast. Returns false if this client must be served separately.
-    pub fn share(&self, bytes: usize) -> bool {
-        let less = |left: usize| left.checked_sub(1);
-        self.alone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() && self.take(bytes)
-    }
-
-    /// Takes back an event of a broadcast that found a full queue. The library does not say whose queue was full, so
-    /// it may be this client's. The client is then served separately for as many events as its queue has places, so
-    /// that at most two uncounted events can wait.
-    pub fn unshare(&self, bytes: usize) {
-        self.give_back(bytes);
-        self.stay_alone();
-    }
-
-    /// Serves the client separately for as many events as its queue has places, because its queue is full. A broadcast
-    /// that finds one full queue causes all of its clients to be served separately for a while.
-    pub fn stay_alone(&self) {
-        self.alone.store(self.bounds.packets, Ordering::Relaxed);
     }
 
     /// Notes whether the kernel's send buffer is full.
@@ -152,15 +129,5 @@ mod tests {
         assert!(client.take(60) && client.take(40) && !client.take(1));
         client.give_back(40);
         assert!(client.take(40) && !client.take(1));
-    }
-
-    #[test]
-    fn client_whose_share_is_doubtful_is_asked_by_itself_for_a_queue_of_events() {
-        let client = outstanding();
-        assert!(client.share(90));
-        client.unshare(90);
-        assert!((0..3).all(|_| !client.share(1)), "as many as its queue has places");
-        assert!(client.share(100), "the doubtful one is not counted");
-        assert!(!client.share(1), "it does not fit");
     }
 }

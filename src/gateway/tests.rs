@@ -20,7 +20,7 @@ use crate::presence::{self, Policies, Presence};
 use crate::publish::direct::Direct;
 use crate::publish::{ContractPublish, Origin, PlainEmit, Publisher, RemoteOutcome};
 use crate::room::Rooms;
-use crate::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError};
+use crate::session::{AckId, Close, Link, Peer, Reply, SendError};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 
@@ -104,8 +104,6 @@ impl Link for TapeLink {
         self.0.0.lock().unwrap().push(format!("ack {id} {}", args.text()));
         Ok(())
     }
-    fn joined(&self, _: &RoomName) {}
-    fn left(&self, _: &RoomName) {}
     fn close(&self, how: Close) {
         self.0.0.lock().unwrap().push(format!("{how:?}"));
     }

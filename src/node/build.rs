@@ -11,7 +11,7 @@ use crate::config::{self, Config};
 use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
 use crate::drain::Drain;
-use crate::engine::{Engine, EngineCarrier, Terms};
+use crate::engine::{Broadcaster, Engine, Terms};
 use crate::forward::Forwarding;
 use crate::gateway::{self, Gateway};
 use crate::history::History;
@@ -77,12 +77,12 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
     let presence = presence_of(&ground);
     let rooms = rooms(&ground, &presence);
     let cluster = cluster(&ground, rooms.clone(), &forwarding);
-    let carrier = carrier(&ground, &cluster, rooms.clone());
+    let broadcaster = Broadcaster::new(rooms.clone(), &cluster, &ground.metrics);
     let history = Arc::new(ground.by_redis(History::in_redis, History::in_memory));
     let owners = Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory));
     let publisher = Publisher::new(publish::Parts {
         namespaces: ground.namespaces.clone(),
-        carrier: carrier.carrier(),
+        carrier: broadcaster,
         throttles: Throttles::new(ground.redis.clone(), ground.metrics.clone()),
         history: history.clone(),
         metrics: ground.metrics.clone(),
@@ -123,7 +123,8 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
     let end: EndSession = Arc::new(move |session| ending.end_revoked(session));
     let revoker = ClusterRevoker::start(&cluster, auth.revocations(), &rooms, ground.redis.clone(), end);
     let terms = Terms::new(limits.clone(), &ground.namespaces, forwarding.forwarder.clone(), ground.metrics.clone());
-    let engine = Engine::new(&config.server, &terms, &carrier, &gateway);
+    let paths = ground.namespaces.iter().map(|namespace| &namespace.path);
+    let engine = Engine::new(&config.server, &terms, paths, &gateway);
     engine.hub().measured_by(&ground.metrics);
     let drain = Drain::new(&config.drain, ground.metrics.clone());
     leaving::start(&drain, engine.hub(), forwarding.forwarder.tunnels(), &cluster, config.server.max_connections);
@@ -260,11 +261,6 @@ fn digest(contracts: &[Arc<Contract>]) -> String {
     all.sort();
     let digest = Sha256::digest(all.join("\n"));
     digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn carrier(ground: &Ground<'_>, cluster: &Cluster, rooms: Arc<Rooms>) -> EngineCarrier {
-    let keys = ground.redis.as_ref().map(|redis| redis.keys().clone());
-    EngineCarrier::new(ground.config.server.engine, rooms, cluster, keys, ground.metrics.clone())
 }
 
 fn recovery(ground: &Ground<'_>, history: &Arc<History>) -> Arc<Recovery> {

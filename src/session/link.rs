@@ -43,21 +43,6 @@ pub trait Link: Send + Sync {
     /// As [`Link::send`].
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError>;
 
-    /// Whether an event of this many bytes may be queued for this client as part of a batch. If it returns true, the
-    /// event is already counted as queued.
-    fn share(&self, _bytes: usize) -> bool {
-        true
-    }
-
-    /// Takes back a [`Link::share`]: the event may not have been queued for this client after all.
-    fn unshare(&self, _bytes: usize) {}
-
-    /// Tells the engine that the session joined a room. Engines that keep rooms of their own need it.
-    fn joined(&self, room: &RoomName);
-
-    /// Tells the engine that the session left a room.
-    fn left(&self, room: &RoomName);
-
     /// Closes the session.
     fn close(&self, how: Close);
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::trail::Trail;
-use super::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
+use super::{AckId, Close, Link, Peer, Reply, SendError, Session};
 use crate::event::{Args, Event};
 use crate::user::User;
 
@@ -48,7 +48,5 @@ impl Link for Recorder {
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
         Ok(())
     }
-    fn joined(&self, _: &RoomName) {}
-    fn left(&self, _: &RoomName) {}
     fn close(&self, _: Close) {}
 }

@@ -17,7 +17,7 @@ use client::{Client, Frame, http};
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
 use roomcast::config;
-use roomcast::engine::{Engine, EngineCarrier, Gate, Terms};
+use roomcast::engine::{Broadcaster, Engine, Gate, Terms};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
 use roomcast::forward::{Forwarder, Peers};
@@ -133,6 +133,7 @@ impl Node {
     }
 
     pub async fn limited(server: config::Server, limits: config::Limits, redis: Option<(&RedisServer, &str)>) -> Self {
+        let server = config::Server { engine: ENGINE, ..server };
         let metrics = Arc::new(Metrics::new());
         let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]).minding(&slow::contracts()));
         let redis = redis.map(|(server, name)| {
@@ -150,9 +151,8 @@ impl Node {
             (redis, cluster)
         });
         let cluster = redis.as_ref().map_or_else(|| Cluster::alone("n", rooms.clone()), |(_, cluster)| cluster.clone());
-        let names = redis.as_ref().map(|(redis, _)| redis.keys().clone());
-        let chosen = EngineCarrier::new(ENGINE, rooms.clone(), &cluster, names, metrics.clone());
-        let carrier = chosen.carrier();
+        let carrier: Arc<dyn Carrier> = Broadcaster::new(rooms.clone(), &cluster, &metrics);
+        let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let gate = Arc::new(TestGate {
             rooms,
             carrier: carrier.clone(),
@@ -162,7 +162,7 @@ impl Node {
         });
         let limits = Arc::new(Limits::new(&limits, &[], metrics.clone()));
         let terms = Terms::new(limits.clone(), &[], Forwarder::alone(metrics.clone()), metrics.clone());
-        let engine = Arc::new(Engine::new(&server, &terms, &chosen, &gate));
+        let engine = Arc::new(Engine::new(&server, &terms, &namespaces, &gate));
         engine.hub().measured_by(&metrics);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -7,7 +7,7 @@ use roomcast::auth::{Authenticator, Handshake};
 use roomcast::cluster::Cluster;
 use roomcast::config;
 use roomcast::contract::load::{Source, load_sources};
-use roomcast::engine::EngineCarrier;
+use roomcast::engine::Broadcaster;
 use roomcast::event::{Args, Event};
 use roomcast::forward::Peers;
 use roomcast::gateway::{self, Client, Gateway};
@@ -20,7 +20,7 @@ use roomcast::publish::{self, ContractPublish, Origin, Published, Publisher};
 use roomcast::recovery::Recovery;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError};
+use roomcast::session::{AckId, Close, Link, Peer, Reply, SendError};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::throttle::Throttles;
 use serde_json::{Value, json};
@@ -128,12 +128,11 @@ impl Node {
         presence.start(&rooms, Arc::new(|_| {}));
         let cluster =
             Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), Peers::none(), metrics.clone(), &config);
-        let keys = Some(redis.keys().clone());
-        let carrier = EngineCarrier::new(config::Engine::Native, rooms.clone(), &cluster, keys, metrics.clone());
+        let carrier = Broadcaster::new(rooms.clone(), &cluster, &metrics);
         let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));
         let publisher = Publisher::new(publish::Parts {
             namespaces: namespaces.clone(),
-            carrier: carrier.carrier(),
+            carrier,
             throttles: Throttles::new(Some(redis.clone()), metrics.clone()),
             history: history.clone(),
             metrics: metrics.clone(),
@@ -247,11 +246,6 @@ impl Link for TapeLink {
         self.0.acks.lock().unwrap().push(serde_json::from_str(args.text()).unwrap());
         Ok(())
     }
-    fn share(&self, _: usize) -> bool {
-        false
-    }
-    fn joined(&self, _: &RoomName) {}
-    fn left(&self, _: &RoomName) {}
     fn close(&self, how: Close) {
         *self.0.closed.lock().unwrap() = Some(how);
     }

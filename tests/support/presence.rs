@@ -15,7 +15,7 @@ use roomcast::event::{Args, Event};
 use roomcast::presence::{Cluster, Memory, Policies, Presence, RoomChange, RoomMember, What};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
+use roomcast::session::{AckId, Close, Link, Peer, Reply, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::Value;
@@ -37,8 +37,6 @@ impl Link for Silent {
     fn ack(&self, _id: AckId, _args: &Args) -> Result<(), SendError> {
         Ok(())
     }
-    fn joined(&self, _room: &RoomName) {}
-    fn left(&self, _room: &RoomName) {}
     fn close(&self, _how: Close) {}
 }
 

@@ -2,31 +2,71 @@
 //! types stay there.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Space, Wire};
+use crate::cluster::asked::Asked;
 use crate::cluster::socketio::{Act, Broadcast, Targets, Unusable};
 use crate::config;
+use crate::event::{Args, Event};
+use crate::protocol::is_reserved_room;
 use crate::redis::{Kind, Message};
+use crate::session::RoomName;
 
 /// The first byte of a list of up to 15 items in MessagePack. The requests of Node.js on the same channel are JSON or
 /// maps.
 const LIST: std::ops::RangeInclusive<u8> = 0x90..=0x9f;
 
 /// A request from another process that uses the library.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Foreign {
     /// Send an event to clients.
     Broadcast(Box<Broadcast>),
     /// Act on clients.
     Act(Targets, Act),
-    /// A question. The reader that returned this has answered it.
-    Question,
-    /// This node sent the request itself. Nothing is to be done.
-    Own,
+    /// Answer a question about clients.
+    Inquiry(Targets, Inquiry, Box<dyn AnswerFormat>),
 }
 
-/// Parses requests of the library, and answers those that are questions.
+/// A question about clients, which the library's servers send to every server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Inquiry {
+    /// The rooms that the clients are in.
+    Rooms,
+    /// The ids of the clients.
+    Ids,
+    /// What the clients acknowledge to this event within this time.
+    Acknowledge(Event, Duration),
+}
+
+/// An answer to an [`Inquiry`], or one client's part of it.
+pub enum Finding<'a> {
+    /// The names of rooms.
+    Rooms(Vec<String>),
+    /// The ids of clients.
+    Ids(Vec<&'a str>),
+    /// The number of clients that were asked.
+    Asked(usize),
+    /// A client's id, and the arguments of its acknowledgement.
+    Acknowledged(&'a str, &'a Args),
+}
+
+/// Writes the answers to one question.
+pub trait AnswerFormat: Send + Sync {
+    /// The channel on which the asker waits for answers.
+    fn channel(&self) -> Arc<str>;
+
+    /// An answer as the library writes it. `None`: the library cannot say this.
+    fn write(&self, said: &Finding<'_>) -> Option<Bytes>;
+}
+
+/// Reads and writes the library's format.
 pub trait Requests: Send + Sync {
+    /// The id of this node among the library's servers. Requests to this node alone come on channels that end in it.
+    fn own_id(&self) -> String;
+
     /// Reads a request.
     ///
     /// # Errors
@@ -35,14 +75,64 @@ pub trait Requests: Send + Sync {
 }
 
 impl Wire {
-    /// Sets the parser of the library's requests. To be called once, before [`Wire::receive`].
+    /// Sets the reader of the library's requests. To be called once, before [`Wire::receive`].
     pub fn read_requests_by(&self, requests: Arc<dyn Requests>) {
         let _ = self.library.set(requests);
     }
 
-    /// The prefix of the library's channels. `None` if this node does not listen to other servers.
-    pub fn library_prefix(&self) -> Option<&str> {
-        self.socketio.as_ref().map(|keys| keys.key())
+    /// The channels of requests that the library sends to this node alone.
+    pub(super) fn own_request_channels(&self, space: &Space) -> Vec<Arc<str>> {
+        let Some(requests) = self.library.get() else { return Vec::new() };
+        space.library.iter().map(|channel| format!("{channel}{}#", requests.own_id()).into()).collect()
+    }
+
+    /// Answers a question of another server, if that server waits for this node's answer.
+    pub(super) fn answer_library(
+        self: &Arc<Self>,
+        space: &Space,
+        message: &Message,
+        (targets, question): (&Targets, Inquiry),
+        answers: Box<dyn AnswerFormat>,
+    ) {
+        // A server counts the subscribers of its channel and takes as many answers. It does not count a subscription
+        // by a pattern, so an answer of this node would take the place of another server's.
+        if self.speaks == config::Wire::Compact && message.kind == Kind::Unseen {
+            return;
+        }
+        // Servers subscribe to answers in the same way as to requests.
+        let kind = if message.kind == Kind::Sharded { Kind::Sharded } else { Kind::Plain };
+        let channel = answers.channel();
+        let wire = self.clone();
+        let say = move |said: Finding<'_>| {
+            let Some(answer) = answers.write(&said) else { return };
+            if let Err(why) = wire.pubsub.send_as(kind, &channel, answer) {
+                tracing::debug!(reason = why.as_str(), "an answer to another server was not carried");
+            }
+        };
+        let members = self.members(space, targets);
+        match question {
+            Inquiry::Rooms => {
+                let all = members.iter().flat_map(|session| session.rooms());
+                let rooms: std::collections::BTreeSet<RoomName> = all.filter(|room| !is_reserved_room(room)).collect();
+                say(Finding::Rooms(rooms.iter().map(|room| room.to_string()).collect()));
+            }
+            Inquiry::Ids => say(Finding::Ids(members.iter().map(|session| session.id()).collect())),
+            Inquiry::Acknowledge(event, patience) => {
+                let Ok(permit) = self.answering.clone().try_acquire_owned() else {
+                    self.drop_foreign("full");
+                    return say(Finding::Asked(0));
+                };
+                let mut asked = Asked::of(&members, &event);
+                say(Finding::Asked(asked.count()));
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    let until = Instant::now() + patience;
+                    while let Ok(Some(said)) = tokio::time::timeout_at(until, asked.next()).await {
+                        say(Finding::Acknowledged(said.socket_id.as_deref().unwrap_or_default(), &said.args));
+                    }
+                });
+            }
+        }
     }
 
     /// Whether this copy of a request is to be ignored because it arrives through a second subscription, too. With
@@ -51,17 +141,6 @@ impl Wire {
     pub(super) fn hears_again(&self, space: &Space, message: &Message) -> bool {
         let twice = self.speaks == config::Wire::Socketio && message.channel == space.requests;
         twice && message.kind == if is_list(message) { Kind::Plain } else { Kind::Unseen }
-    }
-
-    /// Subscribes to one more channel of requests: the one for requests to this node alone.
-    pub fn hear_requests(&self, channel: &Arc<str>) {
-        let is_of = |space: &&Space| self.socketio.is_some() && space.is_library(channel);
-        let Some(space) = self.spaces.values().find(is_of).filter(|space| !space.library.contains(channel)) else {
-            return;
-        };
-        for kind in [Kind::Plain, Kind::Sharded] {
-            self.redis.subscriber().listen(kind, channel.clone(), space.intake.clone());
-        }
     }
 }
 

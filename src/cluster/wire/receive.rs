@@ -48,7 +48,7 @@ pub(super) async fn run(
 }
 
 struct Receiver<'a> {
-    wire: &'a Wire,
+    wire: &'a Arc<Wire>,
     space: &'a Space,
     reader: Reader,
     deliver: &'a Deliver,
@@ -158,8 +158,10 @@ impl Receiver<'_> {
                 self.count("act");
                 self.wire.act(&self.wire.members(self.space, &targets), &act);
             }
-            Ok(Foreign::Question) => self.count("question"),
-            Ok(Foreign::Own) => {}
+            Ok(Foreign::Inquiry(targets, question, answers)) => {
+                self.count("question");
+                self.wire.answer_library(self.space, message, (&targets, question), answers);
+            }
             Err(why) => self.wire.drop_foreign(why.as_str()),
         }
     }

@@ -2,8 +2,8 @@
 
 use tower::Layer;
 
+use super::Edge;
 use super::origin::Origins;
-use super::{Edge, SessionService};
 use crate::config;
 use crate::engine::Terms;
 use crate::engine::conn::Traffic;
@@ -12,7 +12,7 @@ use crate::engine::lobby::Lobby;
 use crate::engine::proxy::Balancers;
 
 /// Wraps the edge with CORS, because the engines do not answer OPTIONS requests.
-pub fn around<S: SessionService>(config: &config::Server, edge: Edge<S>) -> impl Serve + use<S> {
+pub fn around(config: &config::Server, edge: Edge) -> impl Serve + use<> {
     Origins::new(&config.cors_origins).cors().layer(edge)
 }
 

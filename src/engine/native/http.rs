@@ -25,12 +25,6 @@ use crate::engine::listener::Arrival;
 /// The native engine as a [`SessionService`].
 pub(super) struct NativeService<G>(pub(super) Arc<Shared<G>>);
 
-impl<G> Clone for NativeService<G> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
 /// Why a request cannot be served. The answers have the error codes of Engine.IO's own server.
 #[derive(Clone, Copy)]
 enum Bad {

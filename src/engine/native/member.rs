@@ -16,16 +16,17 @@ use super::wire::Wire;
 use crate::engine::Gate;
 use crate::engine::slot::Slot;
 use crate::event::{Args, Event, Form};
-use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
+use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, SendError};
 use crate::telemetry::log_gate::log_seldom;
 
-/// Makes a random id of 20 characters, like the ids of Socket.IO's own server. It cannot be guessed.
+/// Makes a random id of 16 characters, like the ids of socketioxide, so that its servers can name every client. It
+/// cannot be guessed.
 pub(super) fn new_id() -> ByteString {
     let random = uuid::Uuid::new_v4().into_bytes();
-    let mut bytes = [0; 15];
+    let mut bytes = [0; 12];
     bytes[..6].copy_from_slice(&random[..6]);
-    // Skip byte 6, because half of it is the UUID's version and is not random.
-    bytes[6..].copy_from_slice(&random[7..]);
+    // Skip the bytes in between, because parts of them are the UUID's version and variant and are not random.
+    bytes[6..].copy_from_slice(&random[10..]);
     URL_SAFE_NO_PAD.encode(bytes).into()
 }
 
@@ -217,11 +218,6 @@ impl Link for NativeLink {
         self.queue(self.own(packet, args.attachments()))
     }
 
-    // Nothing to do: the native engine has no rooms besides the index.
-    fn joined(&self, _: &RoomName) {}
-
-    fn left(&self, _: &RoomName) {}
-
     fn close(&self, how: Close) {
         match how {
             Close::Namespace => {
@@ -251,7 +247,7 @@ mod tests {
         let ids: std::collections::HashSet<_> = (0..1000).map(|_| new_id()).collect();
         assert_eq!(ids.len(), 1000);
         assert!(
-            ids.iter().all(|id| id.len() == 20 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)))
+            ids.iter().all(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)))
         );
     }
 }

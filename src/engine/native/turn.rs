@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::poll;
 use prometheus::{Histogram, IntCounter};
@@ -18,14 +18,11 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::wire::{Flushed, Wire};
+use crate::engine::turn::Turn;
 use crate::telemetry::metrics::Metrics;
 
 /// The maximum number of connections that a writer takes at once, so that the other writers get some, too.
 const SLICE: usize = 128;
-
-/// How long a writer may hold its thread. It is half of the promised 1 ms, because system calls between two looks at
-/// the clock take time, too.
-const MOST: Duration = Duration::from_micros(500);
 
 /// A writer looks at the clock after this many connections. A write takes 3 to 10 µs, so that is every 12 to 40 µs.
 const LOOK: usize = 4;
@@ -195,28 +192,6 @@ async fn write(turns: Arc<Turns>) {
     }
 }
 
-/// How long a task has held its thread in this turn.
-#[derive(Default)]
-pub(super) struct Turn(Duration);
-
-impl Turn {
-    /// Adds the time since `since`, and sets `since` to now. Returns true when the task should yield its thread.
-    pub(super) fn is_over(&mut self, since: &mut Instant) -> bool {
-        let now = Instant::now();
-        self.0 += now.duration_since(*since);
-        *since = now;
-        self.0 >= MOST
-    }
-
-    /// Ends the turn, because the task yields its thread, and records its length.
-    pub(super) fn end(&mut self, held: &Histogram) {
-        if !self.0.is_zero() {
-            held.observe(self.0.as_secs_f64());
-        }
-        self.0 = Duration::ZERO;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -247,7 +222,7 @@ mod tests {
         assert_eq!(turns.waiting.lock().unwrap().len(), 2, "what is more than little");
         own.write();
         assert_eq!(turns.sent.get(), OWN as u64, "no writer has run yet");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         let own = turns.own();
         turns.own().write();
         send_all();
@@ -257,22 +232,5 @@ mod tests {
         for (_, client) in &mut wires {
             client.read_exact(&mut got).await.unwrap();
         }
-    }
-
-    #[test]
-    fn turn_ends_by_its_length_and_is_noted_once() {
-        let metrics = Metrics::default();
-        let held = metrics.delivery_turn_seconds.with_label_values::<&str>(&[]);
-        let mut turn = Turn::default();
-        turn.end(&held);
-        assert_eq!(held.get_sample_count(), 0, "nothing was written");
-        let mut since = Instant::now();
-        assert!(!turn.is_over(&mut since));
-        since -= MOST;
-        assert!(turn.is_over(&mut since) && since.elapsed() < MOST);
-        turn.end(&held);
-        turn.end(&held);
-        assert_eq!(held.get_sample_count(), 1);
-        assert!(held.get_sample_sum() >= MOST.as_secs_f64());
     }
 }

@@ -13,8 +13,9 @@ use socketioxide::handler::{ConnectHandler, DisconnectHandler, MessageHandler};
 use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide_core::Value;
 
+use super::Adapter;
+use super::adapter::Ports;
 use super::link::SocketLink;
-use super::{Adapter, SocketioxideCarrier};
 use crate::auth::Handshake;
 use crate::engine::edge::EngineSession;
 use crate::engine::slot::{Slot, Unfit};
@@ -22,6 +23,7 @@ use crate::engine::{CLOSED_BY_US, Gate};
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::session::Peer;
+use crate::telemetry::metrics::Metrics;
 
 /// A marker type by which the library distinguishes handlers.
 pub(super) struct Ours;
@@ -30,7 +32,8 @@ pub(super) struct Ours;
 pub(super) struct Door<G> {
     namespace: Arc<str>,
     gate: Arc<G>,
-    carrier: Arc<SocketioxideCarrier>,
+    ports: Arc<Ports>,
+    metrics: Arc<Metrics>,
 }
 
 /// An admitted client whose CONNECT is not queued yet.
@@ -39,16 +42,18 @@ struct Pending<G: Gate> {
     slot: Arc<Slot<G>>,
 }
 
-impl<G: Gate> Door<G> {
-    pub(super) fn new(namespace: Arc<str>, gate: Arc<G>, carrier: Arc<SocketioxideCarrier>) -> Self {
-        Self { namespace, gate, carrier }
+impl<G> Door<G> {
+    pub(super) fn new(namespace: Arc<str>, gate: Arc<G>, ports: Arc<Ports>, metrics: Arc<Metrics>) -> Self {
+        Self { namespace, gate, ports, metrics }
     }
+}
 
+impl<G: Gate> Door<G> {
     async fn admit(&self, socket: &Arc<Socket<Adapter>>, auth: Option<&Value>) -> Result<(), Refusal> {
         let handshake = handshake(socket, auth)?;
         let admission = self.gate.admit(&self.namespace, socket.id.as_str(), handshake, &peer(socket)).await?;
         let slot = Slot::new(self.gate.clone());
-        let events = Events { slot: slot.clone(), carrier: self.carrier.clone() };
+        let events = Events { slot: slot.clone(), metrics: self.metrics.clone() };
         socket.on_fallback(events);
         socket.on_disconnect(Gone { slot: slot.clone() });
         socket.extensions.insert(Arc::new(Pending::<G> { admission: Mutex::new(Some(admission)), slot }));
@@ -58,7 +63,7 @@ impl<G: Gate> Door<G> {
     fn open(&self, socket: &Arc<Socket<Adapter>>) {
         let Some(pending) = socket.extensions.remove::<Arc<Pending<G>>>() else { return };
         let admission = pending.admission.lock().expect("no panic while held").take();
-        let (Some(admission), Some(port)) = (admission, self.carrier.port(&self.namespace)) else { return };
+        let (Some(admission), Some(port)) = (admission, self.ports.get(&self.namespace)) else { return };
         let link = Box::new(SocketLink::new(socket, port, connection(socket)));
         pending.slot.open(|| self.gate.open(admission, socket.id.as_str(), peer(socket), link));
     }
@@ -66,7 +71,8 @@ impl<G: Gate> Door<G> {
 
 impl<G> Clone for Door<G> {
     fn clone(&self) -> Self {
-        Self { namespace: self.namespace.clone(), gate: self.gate.clone(), carrier: self.carrier.clone() }
+        let Self { namespace, gate, ports, metrics } = self;
+        Self::new(namespace.clone(), gate.clone(), ports.clone(), metrics.clone())
     }
 }
 
@@ -91,14 +97,14 @@ impl<G: Gate> ConnectHandler<Adapter, Ours> for Door<G> {
 /// Handles every event of a socket, because the names of a contract's events are known only at run time.
 struct Events<G: Gate> {
     slot: Arc<Slot<G>>,
-    carrier: Arc<SocketioxideCarrier>,
+    metrics: Arc<Metrics>,
 }
 
 impl<G: Gate> Events<G> {
     /// Closes the connection of a client that breaks the protocol, as the Node.js server does.
     fn give_up(&self, socket: &Arc<Socket<Adapter>>, code: Code) {
         let labels = ["unknown", "unknown", code.as_str()];
-        self.carrier.metrics.events_received_total.with_label_values(&labels).inc();
+        self.metrics.events_received_total.with_label_values(&labels).inc();
         if let Some(connection) = connection(socket) {
             connection.close();
         }

@@ -1,21 +1,22 @@
 //! The link from a session to its socket.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
+use bytestring::ByteString;
 use socketioxide::socket::Socket;
 use socketioxide_core::packet::Packet;
-use socketioxide_core::{Sid, Value};
+use socketioxide_core::{Sid, Str, Value};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::Adapter;
 use super::adapter::Port;
-use super::carrier::{EVERYONE, attachments, text, value};
 use super::connection::LibraryConnection;
 use crate::engine::edge::EngineSession;
 use crate::engine::outstanding::Outstanding;
 use crate::event::{Args, Event};
-use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, RoomName, SendError};
+use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, SendError};
 
 /// The link from a session to its socket. References are weak, because the socket's handlers hold the session, and
 /// the session holds this link.
@@ -59,16 +60,11 @@ impl SocketLink {
         if !outstanding.take(bytes) {
             return Err(SendError::Full);
         }
-        send().inspect_err(|error| {
-            outstanding.give_back(bytes);
-            if *error == SendError::Full {
-                outstanding.stay_alone();
-            }
-        })
+        send().inspect_err(|_| outstanding.give_back(bytes))
     }
 
     fn event(&self, event: &Event) -> Packet {
-        Packet::event(self.port.path(), value(event))
+        Packet::event(self.port.path(), value(event.text(), event.attachments()))
     }
 
     fn close_connection(connection: &Weak<EngineSession>) {
@@ -95,7 +91,7 @@ impl Link for SocketLink {
     }
 
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
-        let value = Value::Str(text(args.text()), attachments(args.attachments()));
+        let value = value(args.text(), args.attachments());
         self.queue(args.size_bytes(), || self.port.send(self.sid, Packet::ack(self.port.path(), value, id)))
     }
 
@@ -109,37 +105,6 @@ impl Link for SocketLink {
 
     fn is_writable(&self) -> bool {
         self.outstanding.as_ref().is_none_or(|outstanding| !outstanding.is_blocked())
-    }
-
-    fn share(&self, bytes: usize) -> bool {
-        self.outstanding.as_ref().is_none_or(|outstanding| outstanding.share(bytes))
-    }
-
-    fn unshare(&self, bytes: usize) {
-        if let Some(outstanding) = &self.outstanding {
-            outstanding.unshare(bytes);
-        }
-    }
-
-    fn joined(&self, room: &RoomName) {
-        if self.connected().is_none() {
-            return;
-        }
-        let mut rooms = vec![room.to_string()];
-        if crate::protocol::is_socket_room(room) {
-            rooms.push(EVERYONE.to_owned());
-        }
-        self.port.join(self.sid, rooms);
-        // The library forgets a socket's rooms when it closes. If that happened meanwhile, leave them again, or the
-        // socket would stay in them for ever.
-        if self.connected().is_none() {
-            self.left(room);
-            self.left(&EVERYONE.into());
-        }
-    }
-
-    fn left(&self, room: &RoomName) {
-        self.port.leave(self.sid, room);
     }
 
     fn close(&self, how: Close) {
@@ -158,4 +123,13 @@ impl Link for SocketLink {
             }
         });
     }
+}
+
+/// Converts arguments to the library's type. The bytes are shared, not copied.
+#[expect(unsafe_code, reason = "the type has no other constructor that shares bytes")]
+fn value(text: &ByteString, attachments: &[bytes::Bytes]) -> Value {
+    // SAFETY: a ByteString is UTF-8.
+    let text = unsafe { Str::from_bytes_unchecked(text.clone().into_bytes()) };
+    let attachments: VecDeque<_> = attachments.iter().cloned().collect();
+    Value::Str(text, (!attachments.is_empty()).then_some(attachments))
 }

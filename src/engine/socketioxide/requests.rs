@@ -1,115 +1,118 @@
-//! Reads the requests that socketioxide's servers and the emitter for Rust send to every server, in the protocol of
-//! the library's Redis adapter.
+//! Reads the requests that socketioxide's servers and the emitter for Rust send to every server, and writes the answers
+//! to their questions, in the protocol of the library's Redis adapter.
 //!
-//! Broadcasts and commands are handled like those of the emitter for JavaScript. They do not go through the library's
-//! adapter, which knows no contracts. Questions go to that adapter, if this node has one. Otherwise this node answers
-//! that it has nothing, so that no server waits for it.
+//! Broadcasts and commands are handled like those of the emitter for JavaScript. Questions are answered from the node's
+//! own index of rooms, so it does not matter which engine serves a client.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::collections::VecDeque;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Deserialize as _;
 use socketioxide_core::adapter::remote_packet::{RequestIn, RequestTypeIn, Response, ResponseType};
-use socketioxide_core::adapter::{BroadcastFlags, BroadcastOptions, Room};
+use socketioxide_core::adapter::{BroadcastFlags, BroadcastOptions, RemoteSocketData, Room};
 use socketioxide_core::packet::{Packet, PacketData};
-use socketioxide_core::{Uid, Value};
-use socketioxide_redis::drivers::ChanItem;
-use tokio::sync::mpsc;
+use socketioxide_core::{Sid, Str, Uid, Value};
 
 use crate::cluster::socketio::{
-    Act, Broadcast, MAX_ATTACHMENTS, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TARGETS, Targets, Unusable, is_reserved,
-    packed_event,
+    Act, Broadcast, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TARGETS, Targets, Unusable, is_reserved, packed_event,
 };
-use crate::cluster::{Cluster, Foreign, PubSub, Requests, Wire};
+use crate::cluster::{AnswerFormat, Finding, Foreign, Inquiry, Requests};
 use crate::engine::validate::validate;
 use crate::event::Event;
 use crate::limits::deeper_than;
-use crate::redis::{Kind, Message};
+use crate::protocol::MAX_ATTACHMENTS;
+use crate::redis::Message;
 
 /// The part of a request channel's name between the prefix and the namespace.
 const REQUEST: &str = "-request#";
 
-/// Reads the library's requests, and has its questions answered.
+/// How long the clients have for their acknowledgements if the asking server does not say. The library's default.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The maximum time for acknowledgements.
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Reads the library's requests.
+#[derive(Default)]
 pub struct LibraryRequests {
-    pubsub: Arc<PubSub>,
-    /// The id of this server in answers. It is the id of the library's adapter, if that runs.
-    own: OnceLock<Uid>,
-    /// The channels that the library's adapter has subscribed to, with the queue of each.
-    streams: Mutex<HashMap<String, mpsc::Sender<ChanItem>>>,
-}
-
-impl LibraryRequests {
-    /// Begins to read requests. Must be called before the wire receives. Returns `None` on a node without a cluster.
-    pub fn start(cluster: &Cluster) -> Option<Arc<Self>> {
-        let (pubsub, wire) = (cluster.pubsub()?.clone(), cluster.wire()?);
-        let requests = Arc::new(Self { pubsub, own: OnceLock::new(), streams: Mutex::default() });
-        wire.read_requests_by(requests.clone());
-        Some(requests)
-    }
-
-    /// Whether requests come on this channel.
-    pub(super) fn are_on(channel: &str) -> bool {
-        channel.contains(REQUEST)
-    }
-
-    /// Sets the id that the library's adapter uses for this server.
-    pub(super) fn name(&self, own: Uid) {
-        let _ = self.own.set(own);
-    }
-
-    /// Subscribes the library's adapter to the questions of a channel. At most `buffer` questions wait.
-    pub(super) fn questions(&self, wire: &Wire, channel: String, buffer: usize) -> mpsc::Receiver<ChanItem> {
-        let (stream, questions) = mpsc::channel(buffer);
-        wire.hear_requests(&channel.as_str().into());
-        self.streams.lock().expect("no panic while held").insert(channel, stream);
-        questions
-    }
-
-    /// Ends the subscription of the library's adapter.
-    pub(super) fn forget(&self, channel: &str) {
-        self.streams.lock().expect("no panic while held").remove(channel);
-    }
-
-    /// Passes a question to the library's adapter. Returns false if the adapter does not take it.
-    fn hand_over(&self, message: &Message) -> bool {
-        let streams = self.streams.lock().expect("no panic while held");
-        let question = || (message.channel.to_string(), message.body.to_vec());
-        streams.get(&*message.channel).is_some_and(|stream| stream.try_send(question()).is_ok())
-    }
-
-    fn answer(&self, message: &Message, request: &RequestIn) {
-        let own = *self.own.get_or_init(Uid::new);
-        let Some((channel, answer)) = nothing(&message.channel, request, own) else { return };
-        // Servers subscribe to answers in the same way as to requests.
-        let kind = if message.kind == Kind::Sharded { Kind::Sharded } else { Kind::Plain };
-        if let Err(why) = self.pubsub.send_as(kind, &channel.into(), answer) {
-            tracing::debug!(reason = why.as_str(), "an answer to another server was not carried");
-        }
-    }
+    own: Uid,
 }
 
 impl Requests for LibraryRequests {
+    fn own_id(&self) -> String {
+        self.own.to_string()
+    }
+
     fn read(&self, message: &Message) -> Result<Foreign, Unusable> {
-        let request = decode(&message.body)?;
-        if self.own.get() == Some(&request.node_id) {
-            return Ok(Foreign::Own);
-        }
-        let options = request.opts.as_ref();
-        match &request.r#type {
-            RequestTypeIn::Broadcast(packet) => broadcast(packet, targets(options)?),
+        let RequestIn { node_id, id, r#type, opts, ack_timeout } = decode(&message.body)?;
+        let options = opts.as_ref();
+        let ask = |question: Inquiry| {
+            let answers = LibraryAnswers::new(&message.channel, (self.own, node_id, id)).ok_or(Unusable::Malformed)?;
+            let (targets, _) = targets(options)?;
+            Ok(Foreign::Inquiry(targets, question, Box::new(answers)))
+        };
+        match r#type {
+            RequestTypeIn::Broadcast(packet) => broadcast(&packet, targets(options)?),
             RequestTypeIn::DisconnectSockets => act(options, Act::Disconnect { close: false }),
-            RequestTypeIn::AddSockets(rooms) => act(options, Act::Join(names(rooms))),
-            RequestTypeIn::DelSockets(rooms) => act(options, Act::Leave(names(rooms))),
-            RequestTypeIn::AllRooms | RequestTypeIn::FetchSockets | RequestTypeIn::BroadcastWithAck(_) => {
-                if !self.hand_over(message) {
-                    self.answer(message, &request);
-                }
-                Ok(Foreign::Question)
+            RequestTypeIn::AddSockets(rooms) => act(options, Act::Join(names(&rooms))),
+            RequestTypeIn::DelSockets(rooms) => act(options, Act::Leave(names(&rooms))),
+            RequestTypeIn::AllRooms => ask(Inquiry::Rooms),
+            RequestTypeIn::FetchSockets => ask(Inquiry::Ids),
+            RequestTypeIn::BroadcastWithAck(packet) => {
+                let patience = ack_timeout.unwrap_or(PATIENCE).min(MAX_PATIENCE);
+                ask(Inquiry::Acknowledge(event(content(&packet)?)?, patience))
             }
             _ => Err(Unusable::UnknownType),
         }
+    }
+}
+
+/// Writes the answers to one question.
+struct LibraryAnswers {
+    own: Uid,
+    request: Sid,
+    namespace: Str,
+    channel: Arc<str>,
+}
+
+impl LibraryAnswers {
+    /// The answers to the request `id` of the server `asker`, which came on this channel.
+    fn new(channel: &str, (own, asker, id): (Uid, Uid, Sid)) -> Option<Self> {
+        let (prefix, rest) = channel.rsplit_once(REQUEST)?;
+        let namespace = rest.split('#').next()?;
+        let channel = format!("{prefix}-response#{namespace}#{asker}#").into();
+        Some(Self { own, request: id, namespace: Str::copy_from_slice(namespace), channel })
+    }
+
+    /// A client as the library describes it. `None` if the client's id is not one of the library's.
+    fn socket(&self, id: &str) -> Option<RemoteSocketData> {
+        Some(RemoteSocketData { id: Sid::from_str(id).ok()?, server_id: self.own, ns: self.namespace.clone() })
+    }
+}
+
+impl AnswerFormat for LibraryAnswers {
+    fn channel(&self) -> Arc<str> {
+        self.channel.clone()
+    }
+
+    fn write(&self, said: &Finding<'_>) -> Option<Bytes> {
+        let r#type = match said {
+            Finding::Rooms(rooms) => ResponseType::AllRooms(rooms.iter().cloned().map(Room::Owned).collect()),
+            Finding::Ids(ids) => ResponseType::FetchSockets(ids.iter().filter_map(|id| self.socket(id)).collect()),
+            Finding::Asked(count) => ResponseType::BroadcastAckCount(u32::try_from(*count).unwrap_or(u32::MAX)),
+            Finding::Acknowledged(id, args) => {
+                let attachments: VecDeque<_> = args.attachments().iter().cloned().collect();
+                let attachments = (!attachments.is_empty()).then_some(attachments);
+                let value = Value::Str(Str::copy_from_slice(args.text()), attachments);
+                ResponseType::BroadcastAck((Sid::from_str(id).unwrap_or(Sid::ZERO), Ok(value)))
+            }
+        };
+        let answer = rmp_serde::to_vec(&(self.request, Response { node_id: self.own, r#type })).ok()?;
+        Some(answer.into())
     }
 }
 
@@ -155,13 +158,18 @@ fn names(rooms: &[Room]) -> Vec<String> {
 }
 
 fn broadcast(packet: &Packet, (targets, volatile): (Targets, bool)) -> Result<Foreign, Unusable> {
-    let (PacketData::Event(value, _) | PacketData::BinaryEvent(value, _)) = &packet.inner else {
-        return Err(Unusable::Malformed);
-    };
     let Targets { rooms, except } = targets;
     let namespace = packet.ns.to_string();
-    let broadcast = Broadcast { namespace, event: event(value)?, rooms, except, volatile, ours: None };
+    let broadcast = Broadcast { namespace, event: event(content(packet)?)?, rooms, except, volatile, ours: None };
     Ok(Foreign::Broadcast(Box::new(broadcast)))
+}
+
+/// The event in a packet.
+fn content(packet: &Packet) -> Result<&Value, Unusable> {
+    match &packet.inner {
+        PacketData::Event(value, _) | PacketData::BinaryEvent(value, _) => Ok(value),
+        _ => Err(Unusable::Malformed),
+    }
 }
 
 /// Reads the event of a broadcast. Its sender may not have checked that clients can parse it.
@@ -183,26 +191,13 @@ fn event(value: &Value) -> Result<Event, Unusable> {
     if is_reserved(event.name()) { Err(Unusable::ReservedEvent) } else { Ok(event) }
 }
 
-/// The channel for the answer to a question, and an answer which says that this server has nothing.
-fn nothing(channel: &str, request: &RequestIn, own: Uid) -> Option<(String, Bytes)> {
-    let r#type = match request.r#type {
-        RequestTypeIn::AllRooms => ResponseType::<()>::AllRooms(HashSet::new()),
-        RequestTypeIn::FetchSockets => ResponseType::FetchSockets(Vec::new()),
-        RequestTypeIn::BroadcastWithAck(_) => ResponseType::BroadcastAckCount(0),
-        _ => return None,
-    };
-    let (prefix, rest) = channel.rsplit_once(REQUEST)?;
-    let namespace = rest.split('#').next()?;
-    let answer = rmp_serde::to_vec(&(request.id, Response { node_id: own, r#type })).ok()?;
-    Some((format!("{prefix}-response#{namespace}#{}#", request.node_id), answer.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use socketioxide_core::Sid;
     use socketioxide_core::adapter::remote_packet::{RequestOut, RequestTypeOut};
 
     use super::*;
+    use crate::event::Args;
 
     fn everybody() -> BroadcastOptions {
         let mut options = BroadcastOptions::default();
@@ -274,15 +269,27 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_answered_with_nothing() {
-        let own = Uid::new();
+    fn answers_are_what_the_library_reads() {
+        let (own, id) = (Uid::new(), Sid::new());
         let request = decode(&written(RequestTypeOut::FetchSockets, &everybody()).into()).unwrap();
-        let (channel, answer) = nothing("socket.io-request#/chat#", &request, own).unwrap();
-        assert_eq!(channel, format!("socket.io-response#/chat#{}#", request.node_id));
-        let (id, response): (Sid, Response<Sid>) = rmp_serde::from_slice(&answer).unwrap();
-        assert_eq!((id, response.node_id), (request.id, own));
-        assert_eq!(response.into_fetch_sockets().unwrap(), []);
-        let act = decode(&written(RequestTypeOut::DisconnectSockets, &everybody()).into()).unwrap();
-        assert!(nothing("socket.io-request#/#", &act, own).is_none());
+        let of = |channel| LibraryAnswers::new(channel, (own, request.node_id, request.id));
+        let answers = of("socket.io-request#/chat#").unwrap();
+        assert_eq!(&*answers.channel(), format!("socket.io-response#/chat#{}#", request.node_id));
+        assert!(of("socket.io#/chat#").is_none());
+        let read = |said: &Finding<'_>| -> Response<RemoteSocketData> {
+            let (request_id, response): (Sid, _) = rmp_serde::from_slice(&answers.write(said).unwrap()).unwrap();
+            assert_eq!(request_id, request.id);
+            response
+        };
+        let sockets = read(&Finding::Ids(vec![id.as_str(), "not of the library"])).into_fetch_sockets().unwrap();
+        assert_eq!(sockets, [RemoteSocketData { id, server_id: own, ns: "/chat".into() }]);
+        assert_eq!(read(&Finding::Rooms(vec!["r".into()])).into_rooms().unwrap(), ["r".into()].into());
+        assert_eq!(read(&Finding::Asked(7)).r#type, ResponseType::BroadcastAckCount(7));
+        let args = Args::from_wire("[1]".into(), vec![Bytes::from_static(b"x")]);
+        let value = Value::Str("[1]".into(), Some([Bytes::from_static(b"x")].into()));
+        assert_eq!(
+            read(&Finding::Acknowledged(id.as_str(), &args)).r#type,
+            ResponseType::BroadcastAck((id, Ok(value)))
+        );
     }
 }

@@ -32,7 +32,9 @@ test('everybody hears everything in its order, also what is sent to few behind i
   const [alice, bob] = [members[0], members.at(-1)];
   const asked = range(0, 40).map((content) => {
     const to = content % 2 === 0 ? { room: 'crowd' } : { to: bob.user };
-    return alice.ask('message', { from: alice.user, type: 'n', content, ...to });
+    // All are asked at once, so the last answer waits for every delivery before it.
+    const event = { from: alice.user, type: 'n', content, ...to };
+    return alice.socket.timeout(20_000).emitWithAck('message', event);
   });
   for (const ack of await Promise.all(asked)) assert.equal(ack.success, true);
   await eventually('all arrive', () => members.every((client) => numbers(client).length >= 20), 20_000);

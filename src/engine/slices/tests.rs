@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::cluster::Cluster;
-use crate::engine::native::NativeCarrier;
+use crate::engine::Broadcaster;
 use crate::event::Event;
 use crate::publish::{Carried, Carrier};
 use crate::session::recorder::Recorder;
@@ -10,7 +10,7 @@ use crate::session::{RoomName, Session};
 
 struct Node {
     rooms: Arc<Rooms>,
-    carrier: Arc<NativeCarrier>,
+    carrier: Arc<Broadcaster>,
     metrics: Arc<Metrics>,
     clients: Vec<(Recorder, Arc<Session>)>,
 }
@@ -18,7 +18,7 @@ struct Node {
 /// A node with `clients` clients in the room "crowd". The last of them is also in the room "few".
 fn node(clients: usize) -> Node {
     let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
-    let carrier = NativeCarrier::new(rooms.clone(), &Cluster::alone("n", rooms.clone()), None, metrics.clone());
+    let carrier = Broadcaster::new(rooms.clone(), &Cluster::alone("n", rooms.clone()), &metrics);
     let clients: Vec<_> = (0..clients)
         .map(|n| {
             let recorder = Recorder::default();

@@ -20,7 +20,7 @@ fn progress(number: u64, offset: u64) -> Outgoing {
 async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
     let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
     let cluster = Cluster::alone("n", rooms.clone());
-    let carrier = NativeCarrier::new(rooms.clone(), &cluster, None, metrics.clone());
+    let carrier = Broadcaster::new(rooms.clone(), &cluster, &metrics);
     let kept = Recorder::default();
     let trail = Trail::new("key".into(), 0, Arc::new(|| Some(0)));
     let session = kept.session("s", Some(trail));

@@ -12,8 +12,9 @@ use std::time::Instant;
 use prometheus::{Histogram, IntGauge};
 use tokio::sync::oneshot;
 
+use super::delivery::Handed;
+use super::tally::{Books, How, Tally};
 use super::turn::Turn;
-use crate::engine::delivery::{Books, Handed, How, Tally};
 use crate::publish::{Outgoing, Served};
 use crate::room::{Audience, Rooms};
 use crate::telemetry::metrics::Metrics;
@@ -30,7 +31,7 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 /// The waiting events of one namespace.
 pub(super) struct Line {
     rooms: Arc<Rooms>,
-    books: Arc<Books>,
+    books: Books,
     line: Mutex<Waiting>,
     /// Whether an event is under way. It can be read without taking the lock.
     busy: AtomicBool,
@@ -51,15 +52,20 @@ struct Job {
 }
 
 impl Line {
-    pub(super) fn new(rooms: &Arc<Rooms>, namespace: &Arc<str>, books: &Arc<Books>, metrics: &Metrics) -> Arc<Self> {
+    pub(super) fn new(rooms: &Arc<Rooms>, namespace: &Arc<str>, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             rooms: rooms.clone(),
-            books: books.clone(),
+            books: Books::new(rooms, namespace, metrics),
             line: Mutex::default(),
             busy: AtomicBool::new(false),
             length: metrics.publish_waiting.with_label_values(&[namespace]),
             held: metrics.delivery_turn_seconds.with_label_values::<&str>(&[]),
         })
+    }
+
+    /// The counters of the namespace.
+    pub(super) fn books(&self) -> &Books {
+        &self.books
     }
 
     /// Queues an event for its clients. It does so at once if they are few and no event waits; otherwise the event
