@@ -339,6 +339,7 @@ impl Greeting {
 
 /// Builds a packet's frames. `types` has the packet type without and with attachments. Empty if a client with this
 /// parser cannot be told, because the data is not JSON.
+#[expect(clippy::too_many_arguments, reason = "the parts of a packet, which every caller has at hand")]
 fn frames(
     parser: Parser,
     types: (char, char),
