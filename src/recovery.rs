@@ -7,6 +7,7 @@
 //! A single node stores sessions in memory, when they end. A cluster stores them in Redis, from their beginning, so
 //! that another node finds them after this one was killed.
 
+mod claim;
 mod kept;
 mod memory;
 mod missed;
@@ -30,6 +31,7 @@ use crate::session::{Close, Session};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 
+pub use claim::Claim;
 pub use kept::Kept;
 pub use missed::{Cursor, Missed, Shown};
 pub use secret::{Pid, Ticket};
@@ -109,6 +111,8 @@ pub struct Taken {
 pub struct Returned {
     /// The client's secret, unchanged.
     pub ticket: Ticket,
+    /// Gives the session back if the client does not get it.
+    pub claim: Claim,
     /// The stored state of the session.
     pub kept: Kept,
     /// The session's rooms: the client's position in each when it left, and how far each was read.
@@ -201,29 +205,30 @@ impl Recovery {
 
     // === coming back ===
 
-    /// Recovers a client's session, if every event that it missed is known. The result is counted.
+    /// Recovers a client's session, if every event that it missed is known. The result is counted. `window` is how long
+    /// the session is stored again if the client does not get it (see [`Claim`]).
     ///
     /// # Errors
     /// [`Failure`]; the client gets a new session then.
     pub async fn claim(
-        &self,
+        self: &Arc<Self>,
         namespace: &Arc<str>,
-        pid: &str,
-        offset: Option<&str>,
+        (pid, offset): (&str, Option<&str>),
         user: &User,
+        window: Duration,
     ) -> Result<Returned, Failure> {
-        let claimed = self.try_claim(namespace, pid, offset, user).await;
+        let claimed = self.try_claim(namespace, (pid, offset), user, window).await;
         let result = claimed.as_ref().map_or_else(|failure| failure.as_str(), |_| "recovered");
         self.metrics.recoveries_total.with_label_values(&[&**namespace, result]).inc();
         claimed
     }
 
     async fn try_claim(
-        &self,
+        self: &Arc<Self>,
         namespace: &Arc<str>,
-        pid: &str,
-        offset: Option<&str>,
+        (pid, offset): (&str, Option<&str>),
         user: &User,
+        window: Duration,
     ) -> Result<Returned, Failure> {
         let pid = Pid::read(pid).ok_or(Failure::Unknown)?;
         let ticket = Ticket::of(pid, namespace);
@@ -250,7 +255,8 @@ impl Recovery {
         }
         let mut shown = Shown::had(&cursors);
         let missed = self.read_on(namespace, &mut cursors, &mut shown).await?;
-        Ok(Returned { ticket, kept, cursors, missed, shown })
+        let claim = Claim::new(self, &ticket.key, digest, &kept, window);
+        Ok(Returned { ticket, claim, kept, cursors, missed, shown })
     }
 
     /// Reads the events of the rooms since they were last read: each event once, in the order of each room.

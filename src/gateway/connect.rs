@@ -137,8 +137,14 @@ impl Gateway {
             };
             // Boxed, because only some clients have a connect hook: inline, this future would enlarge the future of
             // every handshake.
-            let answer = Box::pin(self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call))).await?;
-            answers.push((contract.clone(), answer));
+            match Box::pin(self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call))).await {
+                Ok(answer) => answers.push((contract.clone(), answer)),
+                Err(refusal) => {
+                    // The client may be let in the next time, and then gets its session back.
+                    Box::pin(ticket.give_back()).await;
+                    return Err(refusal.into());
+                }
+            }
         }
         Ok(Checked { user, limits, answers, ticket })
     }
@@ -147,7 +153,7 @@ impl Gateway {
     ///
     /// Called after CONNECT was acknowledged and before the client's first event is dispatched.
     pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {
-        let Admission { namespace, handlers, user, limits, answers, rejected, ticket } = admission;
+        let Admission { namespace, handlers, user, limits, answers, rejected, mut ticket } = admission;
         let transport = peer.transport;
         let session = Session::with_trail(
             id,
@@ -166,8 +172,11 @@ impl Gateway {
         }
         let path = client.namespace.path.as_ref();
         self.parts.metrics.connections_opened_total.with_label_values(&[path, transport]).inc();
-        match &ticket {
-            Ticket::Back(returned) => self.restore(&client, returned),
+        match &mut ticket {
+            Ticket::Back(returned) => {
+                returned.claim.accept();
+                self.restore(&client, returned);
+            }
             Ticket::None | Ticket::New(_) => self.parts.rooms.add(&client.session),
         }
         // The token may have been revoked after it was verified and before the room index knew the session.

@@ -53,6 +53,13 @@ impl Ticket {
         }
     }
 
+    /// Gives back the session that was recovered, because the client does not get it.
+    pub(super) async fn give_back(self) {
+        if let Self::Back(returned) = self {
+            returned.claim.give_back().await;
+        }
+    }
+
     /// The record of what the session has received from each of its rooms.
     pub(super) fn trail(&self, hearing: &Hearing) -> Option<Box<Trail>> {
         match self {
@@ -72,12 +79,11 @@ impl Ticket {
 impl Gateway {
     /// Looks up the session that a client wants to recover. The client has been authenticated again before.
     pub(super) async fn ticket(&self, namespace: &Namespace, handshake: &Handshake, user: &User) -> Ticket {
-        if !handshake.recoverable || namespace.recovery().is_none() {
-            return Ticket::None;
-        }
+        let Some(policy) = namespace.recovery().filter(|_| handshake.recoverable) else { return Ticket::None };
         let member = |name| handshake.auth.as_ref()?.get(name)?.as_str();
         if let Some(pid) = member("pid") {
-            match Box::pin(self.parts.recovery.claim(&namespace.path, pid, member("offset"), user)).await {
+            let secret = (pid, member("offset"));
+            match Box::pin(self.parts.recovery.claim(&namespace.path, secret, user, policy.window)).await {
                 Ok(returned) => return Ticket::Back(Box::new(returned)),
                 Err(failure) => tracing::debug!(namespace = %namespace.path, %failure, "a client was not recovered"),
             }

@@ -47,6 +47,11 @@ impl Writing {
     pub(super) fn of(trail: &Trail, digest: String, end: Option<Duration>) -> Self {
         Self { key: trail.key().clone(), digest, saved: trail.was_saved(), end }
     }
+
+    /// Describes how a session is written again that was taken from Redis.
+    pub(super) fn again(key: Arc<str>, digest: String, window: Duration) -> Self {
+        Self { key, digest, saved: false, end: Some(window) }
+    }
 }
 
 impl RedisStore {

@@ -2,7 +2,8 @@
 // session that is not whole.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { afterEach, test } from 'node:test';
+import { after, afterEach, test } from 'node:test';
+import { Backend } from '../harness/backend.js';
 import { Chance } from '../harness/prng.js';
 import { eventually } from '../harness/eventually.js';
 import { ROOT } from '../harness/node.js';
@@ -11,7 +12,9 @@ import { ENGINE, world } from '../harness/world.js';
 
 const fixture = (name) => join(ROOT, `tests/js/fixtures/${name}.toml`);
 const namespace = '/back';
-const w = await world({ contracts: [fixture('back'), fixture('brief')] });
+const backend = await Backend.start();
+const w = await world({ contracts: ['back', 'brief', 'asked'].map(fixture), toml: backend.toml('backend') });
+after(() => backend.stop());
 const [first, last] = [w.nodes.at(0), w.nodes.at(-1)];
 const PEOPLE = 200;
 let logs = 0;
@@ -153,6 +156,23 @@ if (ENGINE === 'native') {
     const back = await impostor(last, again, { namespace, user: 'alice' });
     assert.equal(back.socket.recovered, false);
     back.close();
+  });
+
+  test('a client that a connect hook refuses as it comes back gets its session the next time', async () => {
+    const log = newLog();
+    const client = await w.connect({ namespace: '/asked', user: 'alice' }, last);
+    const { id } = client;
+    assert.equal((await client.ask('follow', log)).success, true);
+    await first.publish('asked', 'entry', { log, n: 1 });
+    await had(client, 1);
+    await cut(client);
+    backend.answer = () => ({ ok: false, error: { code: 'NOT_NOW', message: 'come back later' } });
+    await assert.rejects(comeBack(client), /NOT_NOW|later/);
+    await first.publish('asked', 'entry', { log, n: 2 });
+    backend.answer = () => ({ ok: true });
+    assert.equal(await comeBack(client, first), true);
+    assert.equal(client.id, id);
+    assert.deepEqual(await had(client, 2), [1, 2]);
   });
 
   test('a secret is good for its user only, once, and while the token holds', async () => {

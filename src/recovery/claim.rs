@@ -1,0 +1,71 @@
+//! A session that was taken for a client that is not connected yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::redis::Writing;
+use super::{Kept, Recovery, Store};
+
+/// A session that was taken from the store. It is stored again when this is dropped, unless the client got it: a connect
+/// hook may refuse the client, or the client may go while the hook is asked.
+pub struct Claim {
+    recovery: Arc<Recovery>,
+    session: Option<Taking>,
+}
+
+/// Everything that is needed to store the session again.
+struct Taking {
+    key: Arc<str>,
+    digest: String,
+    kept: Kept,
+    window: Duration,
+}
+
+impl Claim {
+    pub(super) fn new(recovery: &Arc<Recovery>, key: &Arc<str>, digest: String, kept: &Kept, window: Duration) -> Self {
+        let session = Taking { key: key.clone(), digest, kept: kept.clone(), window };
+        Self { recovery: recovery.clone(), session: Some(session) }
+    }
+
+    /// Notes that the client got the session.
+    pub fn accept(&mut self) {
+        self.session = None;
+    }
+
+    /// Stores the session again, for its window from now on. Waits until it is stored, so that the client can come back
+    /// at once.
+    pub async fn give_back(mut self) {
+        if let Some(session) = self.session.take() {
+            self.recovery.keep_again(session).await;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            let recovery = self.recovery.clone();
+            self.recovery.tasks.spawn(async move { recovery.keep_again(session).await });
+        }
+    }
+}
+
+impl Recovery {
+    async fn keep_again(&self, session: Taking) {
+        let Taking { key, digest, kept, window } = session;
+        match &self.store {
+            Store::Memory(memory) => memory.keep(key, digest, kept, window),
+            Store::Redis(redis) => {
+                if redis.save(&Writing::again(key, digest, window), &kept).await.is_err() {
+                    self.metrics.recovery_errors_total.with_label_values(&["end"]).inc();
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("accepted", &self.session.is_none()).finish_non_exhaustive()
+    }
+}
