@@ -61,14 +61,20 @@ impl Revocations {
     }
 
     /// Adds a revocation, or replaces the one of this subject. Returns false when nothing changes, because it is known
-    /// already or the set is full.
+    /// already or the set is full. The latter is counted.
     pub fn add(&self, subject: &Subject, revocation: Revocation) -> bool {
         self.change(|entries| {
             if entries.len() >= MAX_REVOCATIONS && !entries.contains_key(subject) {
+                self.count_dropped("full", 1);
                 return false;
             }
             entries.insert(subject.clone(), revocation) != Some(revocation)
         })
+    }
+
+    /// Counts revocations that were dropped: `full` when no more are kept, `unsaved` when too many wait for Redis.
+    pub fn count_dropped(&self, reason: &str, number: usize) {
+        self.metrics.revocations_dropped_total.with_label_values(&[reason]).inc_by(number as u64);
     }
 
     /// Removes a revocation. Returns false when there was none.

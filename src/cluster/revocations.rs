@@ -9,6 +9,7 @@
 //! lost revocations, the nodes that know them store them again.
 
 mod store;
+mod unsaved;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -18,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use self::store::{Change, Store, StoreError, Version};
+use self::unsaved::Unsaved;
 use super::Cluster;
 use crate::auth::Revocations;
 use crate::directory::{
-    Answer, DirectoryError, MAX_PAGE, MAX_REVOCATIONS, Page, PageRequest, Revocation, RevocationInfo, Revoked, Revoker,
-    Subject, Told,
+    Answer, DirectoryError, MAX_PAGE, Page, PageRequest, Revocation, RevocationInfo, Revoked, Revoker, Subject, Told,
 };
 use crate::protocol::user_room;
 use crate::redis::Redis;
@@ -59,8 +60,8 @@ pub struct ClusterRevoker {
 struct State {
     /// The newest version of the store that this node knows.
     version: Option<Version>,
-    /// Changes that the store does not have yet. A failed write adds none beyond [`MAX_REVOCATIONS`].
-    unsaved: HashMap<Subject, Option<Revocation>>,
+    /// Changes that the store does not have yet.
+    unsaved: Unsaved,
     /// Subjects that changed while the store was being read. What was read of them may be out of date, and is ignored.
     touched: Option<HashSet<Subject>>,
 }
@@ -143,17 +144,17 @@ impl ClusterRevoker {
             // The change holds on this node. The other nodes and Redis do not learn of it.
             Err(StoreError::Full) => Told::NotCarried("full"),
             Err(StoreError::Away) => {
-                self.with(|state| {
-                    for (subject, revocation) in changes {
-                        if state.unsaved.len() < MAX_REVOCATIONS {
-                            state.unsaved.insert(subject.clone(), *revocation);
-                        }
-                    }
-                });
+                self.save_later(changes);
                 self.behind.notify_one();
                 Told::NotCarried("away")
             }
         }
+    }
+
+    /// Keeps changes until they can be stored. Counts those that do not fit.
+    fn save_later(&self, changes: &[Change]) {
+        let dropped = self.with(|state| state.unsaved.add(changes));
+        self.set.count_dropped("unsaved", dropped);
     }
 
     fn hear(self: &Arc<Self>, message: Message) {
@@ -166,7 +167,12 @@ impl ClusterRevoker {
         self.advance(Version { epoch: message.epoch, number: message.number });
         if !tokens.is_empty() {
             let revoker = self.clone();
-            tokio::spawn(async move { revoker.change(tokens).await });
+            tokio::spawn(async move {
+                let number = tokens.len();
+                if revoker.change(tokens).await.is_err() {
+                    revoker.set.count_dropped("full", number);
+                }
+            });
         }
     }
 
@@ -294,23 +300,33 @@ impl ClusterRevoker {
     /// Stores the changes that could not be stored before, and tells the other nodes.
     async fn save(&self, store: &Store) -> Result<(), StoreError> {
         loop {
-            let batch: Vec<Change> = self.with(|state| {
-                state.unsaved.iter().take(BATCH).map(|(subject, revocation)| (subject.clone(), *revocation)).collect()
-            });
+            let batch = self.with(|state| state.unsaved.batch(BATCH));
             if batch.is_empty() {
                 return Ok(());
             }
-            let version = store.write(&batch).await?;
-            self.with(|state| {
-                for (subject, revocation) in &batch {
-                    if state.unsaved.get(subject) == Some(revocation) {
-                        state.unsaved.remove(subject);
-                    }
+            let version = match store.write(&batch).await {
+                Ok(version) => version,
+                // They would never fit, and keep the node from catching up.
+                Err(StoreError::Full) => {
+                    self.give_up(&batch);
+                    continue;
                 }
-            });
+                Err(StoreError::Away) => return Err(StoreError::Away),
+            };
+            self.with(|state| state.unsaved.remove(&batch));
             let message = Message { epoch: version.epoch, number: version.number, changes: batch };
             self.cluster.tell(TOPIC, &message).await;
         }
+    }
+
+    /// Drops the revocations of a batch that does not fit into the store, and counts them. What the batch lifts is
+    /// written by the next round.
+    fn give_up(&self, batch: &[Change]) {
+        let made: Vec<Change> = batch.iter().filter(|(_, revocation)| revocation.is_some()).cloned().collect();
+        // Redis never refuses a batch that only lifts revocations. If it did, the batch would be tried for ever.
+        let dropped = if made.is_empty() { batch } else { &made };
+        self.with(|state| state.unsaved.remove(dropped));
+        self.set.count_dropped("full", dropped.len());
     }
 
     /// Makes this node's set equal to the store, except for subjects that change during the read.
@@ -330,10 +346,8 @@ impl ClusterRevoker {
         let ending = self.ending(&news);
         let tokens = self.tokens_of(&ending, &news);
         self.end_sessions(ending);
-        self.with(|state| {
-            state.unsaved.extend(tokens);
-            state.version = Some(stored.version);
-        });
+        self.save_later(&tokens);
+        self.with(|state| state.version = Some(stored.version));
         Ok(())
     }
 

@@ -314,6 +314,8 @@ metrics! {
     log_lost_total: counter [];
     /// Revocations that hold now.
     revocations: gauge [];
+    /// Revocations that this node dropped, by reason: full (as many are kept as may be), unsaved (as many wait for Redis as may be, so Redis and later nodes do not learn of it).
+    revocations_dropped_total: counter ["reason"] from ["full", "unsaved"];
     /// Sockets that the node disconnected because their token no longer holds, by reason: expired, revoked.
     sessions_ended_total: counter ["nsp", "reason"] from ["expired", "revoked"];
     /// Tokens that replaced an ending one in-band, by what became of them: ok, or why they were refused.

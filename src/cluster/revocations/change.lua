@@ -8,7 +8,13 @@ if #ended > 0 then
   redis.call('HDEL', KEYS[1], unpack(ended))
   redis.call('ZREM', KEYS[2], unpack(ended))
 end
-if redis.call('ZCARD', KEYS[2]) + (#ARGV - 2) / 3 > tonumber(ARGV[2]) then
+local more = 0
+for at = 3, #ARGV, 3 do
+  if ARGV[at + 1] ~= '' and not redis.call('HGET', KEYS[1], ARGV[at]) then
+    more = more + 1
+  end
+end
+if more > 0 and redis.call('ZCARD', KEYS[2]) + more > tonumber(ARGV[2]) then
   return {}
 end
 for at = 3, #ARGV, 3 do
