@@ -20,6 +20,7 @@ mod pauses;
 mod questions;
 mod revocations;
 mod scribe;
+mod slowest;
 mod wire;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ pub use conflicts::{Conflict, ConflictKind};
 pub use members::{Member, View};
 pub use pubsub::PubSub;
 pub use revocations::{ClusterRevoker, EndSession};
+pub use slowest::SlowestConnections;
 pub use wire::{AnswerFormat, Finding, Foreign, Inquiry, Requests, Wire};
 
 use crate::config;

@@ -28,14 +28,8 @@ pub trait Directory: Send + Sync {
     /// A page of the namespace's connections, in a stable order.
     fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>>;
 
-    /// The slowest connections of this node, at most `limit`. Connections of other nodes are not included, and the
-    /// page says so.
-    fn slowest_connections<'a>(
-        &'a self,
-        namespace: &'a str,
-        by: Slowness,
-        limit: usize,
-    ) -> Answer<'a, Page<ConnectionInfo>>;
+    /// The slowest connections of this node, the slowest first, at most `limit`. [`Survey`] asks every node.
+    fn slowest_here(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo>;
 
     /// One connection; `None` when no node that answers has it.
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>>;
@@ -65,6 +59,18 @@ pub trait Directory: Send + Sync {
 
     /// Counts the connections, rooms and users of the cluster, in constant time.
     fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count>;
+}
+
+/// Questions that each node answers for its own connections, because nothing of it is in Redis.
+pub trait Survey: Send + Sync {
+    /// The slowest connections of the cluster, the slowest first, at most `limit`. The page names the nodes that did not
+    /// answer in time.
+    fn slowest_connections<'a>(
+        &'a self,
+        namespace: &'a str,
+        by: Slowness,
+        limit: usize,
+    ) -> Answer<'a, Page<ConnectionInfo>>;
 }
 
 /// Actions on clients of the whole cluster. They take effect on this node at once, and on the other nodes when they
@@ -147,7 +153,8 @@ pub struct ConnectionInfo {
     pub rooms: Vec<String>,
     /// What events and hooks have set.
     pub metadata: Map<String, Value>,
-    /// How fast it reads. Only the node that serves the connection knows it: not there when another node answers.
+    /// How fast it reads. Only the node that serves the connection knows it: not there when another node answers, except
+    /// in a list that is sorted by it.
     #[serde(flatten)]
     pub pace: Option<Pace>,
 }
@@ -186,15 +193,33 @@ impl Slowness {
     /// The words of the API. The first one means that the list is not sorted by slowness.
     pub const WORDS: &'static [&'static str] = &["none", "queuedBytes", "queuedPackets", "dropped", "lastWriteAt"];
 
+    /// How slow a connection is by this measure; a larger number is slower. `written_at_ms` is the Unix time of the last
+    /// write, 0 before the first.
+    pub fn degree(self, queued_bytes: u64, queued_packets: u64, dropped: u64, written_at_ms: u64) -> u64 {
+        match self {
+            Self::QueuedBytes => queued_bytes,
+            Self::QueuedPackets => queued_packets,
+            Self::Dropped => dropped,
+            // A client with an empty write queue is idle, not slow.
+            Self::LastWriteAt if queued_bytes == 0 => 0,
+            Self::LastWriteAt => u64::MAX - written_at_ms,
+        }
+    }
+
+    /// The word of the API for this measure.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueuedBytes => "queuedBytes",
+            Self::QueuedPackets => "queuedPackets",
+            Self::Dropped => "dropped",
+            Self::LastWriteAt => "lastWriteAt",
+        }
+    }
+
     /// The measure that a word of the API names.
     pub fn parse(word: &str) -> Option<Self> {
-        match word {
-            "queuedBytes" => Some(Self::QueuedBytes),
-            "queuedPackets" => Some(Self::QueuedPackets),
-            "dropped" => Some(Self::Dropped),
-            "lastWriteAt" => Some(Self::LastWriteAt),
-            _ => None,
-        }
+        let all = [Self::QueuedBytes, Self::QueuedPackets, Self::Dropped, Self::LastWriteAt];
+        all.into_iter().find(|measure| measure.as_str() == word)
     }
 }
 

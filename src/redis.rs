@@ -26,7 +26,7 @@ use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand};
 use tokio_util::task::TaskTracker;
 
-pub use budget::{Budget, Taken};
+pub use budget::{Budget, Metered, Taken};
 pub use cause::{Cause, CauseKind};
 pub use health::Health;
 pub use keys::{Keys, SocketIoKeys};

@@ -21,7 +21,7 @@ use super::frame::{Frame, Origin, now_us};
 use super::gaps::{Came, Gaps, Sent};
 use super::numbers::Numbers;
 use crate::publish::{NotCarried, Receipt};
-use crate::redis::{Budget, Kind, Losses, MAX_PUBLISH_BYTES, Message, Redis, Taken};
+use crate::redis::{Budget, Kind, Losses, MAX_PUBLISH_BYTES, MAX_RECEIVE_BYTES, Message, Redis, Taken};
 use crate::telemetry::metrics::Metrics;
 
 /// Maximum number of publishes that were sent to Redis and are not answered yet.
@@ -47,6 +47,8 @@ pub struct PubSub {
     listeners: Listeners,
     /// The queues of the subscriptions: received messages wait there to be handled.
     incoming: Mutex<Vec<mpsc::WeakSender<Incoming>>>,
+    /// Limits the bytes of what waits in all these queues.
+    received: Budget,
 }
 
 /// For each channel, how many nodes are known to listen to it, this node included.
@@ -78,6 +80,8 @@ type Heard = oneshot::Receiver<Result<usize, NotCarried>>;
 pub struct Incoming {
     /// The sender, the time and the content.
     pub frame: Frame,
+    /// Released when the message has been handled.
+    _taken: Taken,
 }
 
 impl PubSub {
@@ -92,7 +96,16 @@ impl PubSub {
         let origin = Origin { node: node.into(), incarnation: now_us() };
         let outgoing =
             Mutex::new(Outgoing { numbers: Numbers::default(), budget: Budget::new(MAX_PUBLISH_BYTES), queue });
-        Arc::new(Self { redis, origin, metrics, outgoing, gaps: Arc::default(), listeners, incoming: Mutex::default() })
+        Arc::new(Self {
+            redis,
+            origin,
+            metrics,
+            outgoing,
+            gaps: Arc::default(),
+            listeners,
+            incoming: Mutex::default(),
+            received: Budget::new(MAX_RECEIVE_BYTES),
+        })
     }
 
     /// This node's id and run, which are in every message that it publishes.
@@ -175,17 +188,20 @@ impl PubSub {
         self.outgoing.lock().expect("no panic while held").send(kind, channel, bytes, false)
     }
 
-    /// Subscribes to the messages of other nodes on a channel; they arrive in order. At most `buffer` messages wait;
-    /// further
-    /// ones are dropped and counted. A subscription that is made while Redis is away begins when Redis is back.
+    /// Subscribes to the messages of other nodes on a channel; they arrive in order. At most `buffer` messages wait, and
+    /// [`MAX_RECEIVE_BYTES`] in all such queues; further ones are dropped and counted. A subscription that is made while Redis is away begins when Redis is back.
     pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
         let (queue, incoming) = mpsc::channel(buffer);
         self.incoming.lock().expect("no panic while held").push(queue.downgrade());
         self.gaps.lock().expect("no panic while held").listen(channel);
-        let reader = self.reader();
+        let (reader, received) = (self.reader(), self.received.clone());
         self.redis.subscriber().subscribe(channel.clone(), move |message| {
             let Some(frame) = reader.read(&message) else { return };
-            if let Err(TrySendError::Full(_)) = queue.try_send(Incoming { frame }) {
+            let queued = received.take(message.body.len()).map(|taken| {
+                let entry = Incoming { frame, _taken: taken };
+                !matches!(queue.try_send(entry), Err(TrySendError::Full(_)))
+            });
+            if queued != Some(true) {
                 reader.metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
             }
         });
@@ -201,24 +217,6 @@ impl PubSub {
     /// The record from which messages that never arrived are counted.
     pub(super) fn gaps(&self) -> &Arc<Mutex<Gaps>> {
         &self.gaps
-    }
-
-    /// Subscribes to a channel of another protocol, and turns each message into a `T`. This node's own messages arrive
-    /// as well.
-    pub fn subscribe_plain<T: Send + 'static>(
-        &self,
-        channel: &Arc<str>,
-        buffer: usize,
-        turn: impl Fn(Message) -> T + Send + Sync + 'static,
-    ) -> mpsc::Receiver<T> {
-        let (queue, incoming) = mpsc::channel(buffer);
-        let metrics = self.metrics.clone();
-        self.redis.subscriber().subscribe(channel.clone(), move |message| {
-            if let Err(TrySendError::Full(_)) = queue.try_send(turn(message)) {
-                metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
-            }
-        });
-        incoming
     }
 
     /// Ends a subscription.

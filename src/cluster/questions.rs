@@ -21,6 +21,7 @@ use super::asked::Asked;
 use super::{Cluster, WHO};
 use crate::directory::{Acknowledged, Acknowledgement, Question, Told};
 use crate::event::{Args, Event};
+use crate::redis::{Budget, MAX_RECEIVE_BYTES, Metered, Taken};
 use crate::room::Rooms;
 use crate::session::RoomName;
 
@@ -29,6 +30,9 @@ const TOLD: &str = "acknowledged";
 
 /// Maximum size of the acknowledgements that a node collects for one question, in bytes.
 const MAX_BYTES: usize = 8 << 20;
+
+/// Maximum size of the acknowledgements of other nodes that are added up for one question, in bytes.
+const MAX_TOTAL_BYTES: usize = 64 << 20;
 
 /// How long the answers of other nodes may arrive after the clients' deadline.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -70,12 +74,17 @@ struct Tell {
 }
 
 /// Takes the answers of nodes, each with the node's id.
-type Asker = mpsc::Sender<(Arc<str>, Tell)>;
+type Asker = Metered<(Arc<str>, Tell)>;
+
+/// The receiving end of an [`Asker`].
+type Answers = mpsc::Receiver<((Arc<str>, Tell), Taken)>;
 
 /// The questions that this node works on.
 pub(super) struct Pending {
     /// Callers that wait for answers of other nodes, by the question's id.
     waiting: Mutex<HashMap<String, Asker>>,
+    /// Limits the bytes of the answers that wait to be added up, for all questions.
+    budget: Budget,
     /// Permits to work on questions of other nodes.
     foreign: Arc<Semaphore>,
     /// When a question last made this node ask which nodes there are.
@@ -84,7 +93,12 @@ pub(super) struct Pending {
 
 impl Default for Pending {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), foreign: Arc::new(Semaphore::new(MAX_FOREIGN)), asked_who: Mutex::default() }
+        Self {
+            waiting: Mutex::default(),
+            budget: Budget::new(MAX_RECEIVE_BYTES),
+            foreign: Arc::new(Semaphore::new(MAX_FOREIGN)),
+            asked_who: Mutex::default(),
+        }
     }
 }
 
@@ -120,7 +134,8 @@ impl Cluster {
             // Every node receives the answer. Only the node that asked has an entry for it.
             let waiting = cluster.pending.waiting.lock().expect("no panic while held");
             if let Some(asker) = waiting.get(&tell.id) {
-                let _ = asker.try_send((node.into(), tell));
+                // The asking node reports a node whose answer does not fit as missing.
+                asker.offer(tell.size_bytes(), || (node.into(), tell));
             }
         });
     }
@@ -154,7 +169,7 @@ impl Cluster {
         }
         let id = uuid::Uuid::new_v4().to_string();
         // Each known node answers once; a few nodes that are not known yet may answer as well.
-        let (asker, told) = mpsc::channel(self.others().count() + MARGIN_NODES);
+        let (asker, told) = Metered::new(self.others().count() + MARGIN_NODES, self.pending.budget.clone());
         // The entry must exist before the question is sent: a node may answer at once.
         let _entry = Entry::new(&self.pending, &id, asker);
         let ask = Ask {
@@ -196,11 +211,12 @@ impl Cluster {
     async fn collect(
         &self,
         total: &mut Acknowledged,
-        mut told: mpsc::Receiver<(Arc<str>, Tell)>,
+        mut told: Answers,
         hearers: usize,
         until: Instant,
     ) -> Vec<String> {
         let introduction = Instant::now() + INTRODUCTION;
+        let mut bytes = 0;
         let mut known: HashSet<Arc<str>> = self.others().collect();
         let mut heard: HashSet<Arc<str>> = HashSet::new();
         if known.len() < hearers && self.pending.may_ask_who() {
@@ -213,9 +229,10 @@ impl Cluster {
             }
             let patience = if strangers { Instant::now() + super::LOOK } else { until + MARGIN };
             match tokio::time::timeout_at(patience, told.recv()).await {
-                Ok(Some((node, tell))) => {
+                Ok(Some(((node, tell), _taken))) => {
                     if heard.insert(node) {
-                        total.add(tell.read());
+                        bytes += tell.size_bytes();
+                        total.add(tell.read(bytes <= MAX_TOTAL_BYTES));
                     }
                 }
                 Err(_) if strangers => known.extend(self.others()),
@@ -228,7 +245,7 @@ impl Cluster {
     }
 
     /// The other nodes that are known.
-    fn others(&self) -> impl Iterator<Item = Arc<str>> {
+    pub(super) fn others(&self) -> impl Iterator<Item = Arc<str>> {
         self.view().nodes.into_iter().skip(1).map(|member| member.node.into())
     }
 
@@ -294,8 +311,21 @@ impl Tell {
         Self { id, asked, not_asked, too_large, said: said.collect() }
     }
 
-    fn read(self) -> Acknowledged {
-        let Self { asked, not_asked, too_large, said, .. } = self;
+    /// The size of what the clients said, in bytes.
+    fn size_bytes(&self) -> usize {
+        let size = |(_, text, attachments): &(_, String, Vec<String>)| {
+            text.len() + attachments.iter().map(String::len).sum::<usize>()
+        };
+        self.said.iter().map(size).sum()
+    }
+
+    /// The answer as it is added up. Without `fits`, what the clients said counts as too large.
+    fn read(self, fits: bool) -> Acknowledged {
+        let Self { asked, not_asked, mut too_large, mut said, .. } = self;
+        if !fits {
+            too_large += said.len();
+            said.clear();
+        }
         let said = said.into_iter().filter_map(|(socket_id, text, attachments)| {
             let attachments = attachments.iter().map(|text| STANDARD.decode(text).map(Bytes::from));
             let args = Args::from_wire(text.into(), attachments.collect::<Result<_, _>>().ok()?);

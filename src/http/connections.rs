@@ -17,7 +17,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
             let error = ApiError::new(Code::InvalidPayload, "a parameter cannot be used; see details");
             Err(error.at("?cursor", "cannot be combined with ?sort, which has one page"))
         }
-        Some(by) => Answer::ok(&directory.slowest_connections(namespace, by, call.params.limit()).await?),
+        Some(by) => Answer::ok(&call.api.survey.slowest_connections(namespace, by, call.params.limit()).await?),
     }
 }
 

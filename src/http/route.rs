@@ -104,7 +104,7 @@ const COUNT_USER: Param = Param { name: "user", kind: Kind::Name, doc: "Counts t
 const SORT: Param = Param {
     name: "sort",
     kind: Kind::Choice(Slowness::WORDS),
-    doc: "The slowest connections of this node first, in one page: by what waits, by what was dropped, by the last write.",
+    doc: "The slowest connections first, in one page: by what waits, by what was dropped, by the last write.",
 };
 const SINCE: Param =
     Param { name: "since", kind: Kind::Offset, doc: "Only events after this offset; without it the newest are meant." };

@@ -12,7 +12,7 @@ use super::{openapi, route};
 use crate::auth::api_keys::ApiKeys;
 use crate::config;
 use crate::contract::model::Namespace;
-use crate::directory::{Actions, Directory, Revoker};
+use crate::directory::{Actions, Directory, Revoker, Survey};
 use crate::drain::Drain;
 use crate::history::History;
 use crate::owners::Owners;
@@ -30,6 +30,8 @@ pub struct Parts {
     pub owners: Arc<Owners>,
     /// Who is connected, over the cluster.
     pub directory: Arc<dyn Directory>,
+    /// Asks every node about its own connections.
+    pub survey: Arc<dyn Survey>,
     /// Acts on clients, over the cluster.
     pub actions: Arc<dyn Actions>,
     /// Revokes users, tokens and sockets, over the cluster.

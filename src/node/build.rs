@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::auth::Authenticator;
 use crate::auth::api_keys::ApiKeys;
-use crate::cluster::{Cluster, ClusterRevoker, EndSession};
+use crate::cluster::{Cluster, ClusterRevoker, EndSession, SlowestConnections};
 use crate::config::{self, Config};
 use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
@@ -135,6 +135,7 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
         publisher: Arc::new(ApiPublisher::new(publisher.clone(), ids(&ground))),
         owners,
         directory: presence.clone(),
+        survey: SlowestConnections::start(&cluster, presence.clone()),
         actions: cluster.clone(),
         revoker,
         history,

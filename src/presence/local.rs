@@ -159,15 +159,8 @@ impl Local {
     pub(super) fn slowest(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo> {
         let sessions = self.rooms().map(|rooms| rooms.sessions(namespace)).unwrap_or_default();
         let slowness = |session: &Session| {
-            let backlog = session.backlog();
-            match by {
-                Slowness::QueuedBytes => backlog.bytes as u64,
-                Slowness::QueuedPackets => backlog.packets.unwrap_or_default() as u64,
-                Slowness::Dropped => session.dropped().into(),
-                // A client with an empty write queue is idle, not slow.
-                Slowness::LastWriteAt if backlog.bytes == 0 => 0,
-                Slowness::LastWriteAt => u64::MAX - backlog.written_at_ms,
-            }
+            let Backlog { bytes, packets, written_at_ms, .. } = session.backlog();
+            by.degree(bytes as u64, packets.unwrap_or_default() as u64, session.dropped().into(), written_at_ms)
         };
         let mut slowest: Vec<_> = sessions.into_iter().map(|session| (Reverse(slowness(&session)), session)).collect();
         if slowest.len() > limit {

@@ -147,13 +147,8 @@ impl Directory for Memory {
         ready(self.local.connections(namespace, &page)).boxed()
     }
 
-    fn slowest_connections<'a>(
-        &'a self,
-        namespace: &'a str,
-        by: Slowness,
-        limit: usize,
-    ) -> Answer<'a, Page<ConnectionInfo>> {
-        ready(Ok(Page::complete(self.local.slowest(namespace, by, limit)))).boxed()
+    fn slowest_here(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo> {
+        self.local.slowest(namespace, by, limit)
     }
 
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {

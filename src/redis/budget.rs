@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::mpsc;
+
 /// A limit in bytes that several queues can share.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -38,6 +40,30 @@ impl Budget {
     }
 }
 
+/// The sending end of a queue that is limited by the number of its entries and by their bytes.
+#[derive(Debug, Clone)]
+pub struct Metered<T> {
+    queue: mpsc::Sender<(T, Taken)>,
+    budget: Budget,
+}
+
+impl<T> Metered<T> {
+    /// Creates a queue of at most `buffer` entries. Several queues can share the budget.
+    pub fn new(buffer: usize, budget: Budget) -> (Self, mpsc::Receiver<(T, Taken)>) {
+        let (queue, entries) = mpsc::channel(buffer);
+        (Self { queue, budget }, entries)
+    }
+
+    /// Adds an entry of this many bytes. Does not make the entry, and returns false, if it does not fit or the receiver
+    /// is gone.
+    pub fn offer(&self, bytes: usize, entry: impl FnOnce() -> T) -> bool {
+        let Ok(place) = self.queue.try_reserve() else { return false };
+        let Some(taken) = self.budget.take(bytes) else { return false };
+        place.send((entry(), taken));
+        true
+    }
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
         self.used.fetch_sub(self.bytes, Ordering::AcqRel);
@@ -57,6 +83,16 @@ mod tests {
         let some = [budget.take(4), budget.take(6)];
         assert!(some.iter().all(Option::is_some) && budget.take(1).is_none());
         drop(some);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn queue_is_bounded_by_number_and_by_bytes() {
+        let budget = Budget::new(10);
+        let (queue, mut entries) = Metered::new(3, budget.clone());
+        let fits = |bytes| queue.offer(bytes, || bytes);
+        assert_eq!([6, 6, 4, 0, 0].map(fits), [true, false, true, true, false]);
+        while entries.try_recv().is_ok() {}
         assert_eq!(budget.used(), 0);
     }
 }

@@ -18,7 +18,7 @@ use crate::config;
 use crate::directory::{Acknowledged, Acknowledgement, Told};
 use crate::event::Event;
 use crate::protocol::user_of;
-use crate::redis::Kind;
+use crate::redis::{Budget, Kind, MAX_RECEIVE_BYTES, Metered, Taken};
 use crate::session::RoomName;
 
 use super::names::Names;
@@ -29,9 +29,19 @@ const WAITING: usize = 4096;
 /// Maximum size of the answers to a question that are kept, in bytes.
 const MAX_BYTES: usize = 8 << 20;
 
-/// Questions to other servers that are still open, by request id.
-#[derive(Default)]
-pub(super) struct Asking(Mutex<HashMap<String, mpsc::Sender<Response>>>);
+/// Questions to other servers that are still open.
+pub(super) struct Asking {
+    /// Where the answers to a question wait to be added up, by its request id.
+    open: Mutex<HashMap<String, Metered<Response>>>,
+    /// Limits the bytes of all answers that wait.
+    budget: Budget,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self { open: Mutex::default(), budget: Budget::new(MAX_RECEIVE_BYTES) }
+    }
+}
 
 /// An open question, which is removed when this is dropped.
 struct Entry<'a> {
@@ -82,7 +92,7 @@ impl Wire {
 
     /// Takes a server's answer to a question of this node.
     pub(super) fn response(&self, body: &Bytes) {
-        if self.asking.0.lock().expect("no panic while held").is_empty() {
+        if self.asking.open.lock().expect("no panic while held").is_empty() {
             return;
         }
         let (request_id, response) = match Response::read(body) {
@@ -90,9 +100,9 @@ impl Wire {
             Ok(None) => return,
             Err(why) => return self.drop_foreign(why.as_str()),
         };
-        let asking = self.asking.0.lock().expect("no panic while held");
+        let asking = self.asking.open.lock().expect("no panic while held");
         // Every server receives the answer. Only the one that asked has an entry for it.
-        if asking.get(&request_id).is_some_and(|asker| asker.try_send(response).is_err()) {
+        if asking.get(&request_id).is_some_and(|asker| !asker.offer(body.len(), || response)) {
             self.drop_foreign("full");
         }
     }
@@ -119,16 +129,16 @@ impl Wire {
 }
 
 /// Adds up the answers until each server has said how many clients it has asked, and all of these have answered.
-async fn collect(mut answers: mpsc::Receiver<Response>, servers: usize, until: Instant) -> Acknowledged {
+async fn collect(mut answers: mpsc::Receiver<(Response, Taken)>, servers: usize, until: Instant) -> Acknowledged {
     let mut total = Acknowledged { remote: Told::Carried, ..Acknowledged::default() };
     let (mut told, mut bytes) = (0, 0);
     while told < servers || total.said.len() + total.too_large < total.asked {
         match tokio::time::timeout_at(until, answers.recv()).await {
-            Ok(Some(Response::Asked(clients))) => {
+            Ok(Some((Response::Asked(clients), _))) => {
                 told += 1;
                 total.asked = total.asked.saturating_add(clients);
             }
-            Ok(Some(Response::Said(args))) => {
+            Ok(Some((Response::Said(args), _))) => {
                 bytes += args.size_bytes();
                 if bytes > MAX_BYTES {
                     total.too_large += 1;
@@ -144,15 +154,15 @@ async fn collect(mut answers: mpsc::Receiver<Response>, servers: usize, until: I
 }
 
 impl<'a> Entry<'a> {
-    fn new(asking: &'a Asking, request_id: String) -> (Self, mpsc::Receiver<Response>) {
-        let (asker, answers) = mpsc::channel(WAITING);
-        asking.0.lock().expect("no panic while held").insert(request_id.clone(), asker);
+    fn new(asking: &'a Asking, request_id: String) -> (Self, mpsc::Receiver<(Response, Taken)>) {
+        let (asker, answers) = Metered::new(WAITING, asking.budget.clone());
+        asking.open.lock().expect("no panic while held").insert(request_id.clone(), asker);
         (Self { asking, request_id }, answers)
     }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.asking.0.lock().expect("no panic while held").remove(&self.request_id);
+        self.asking.open.lock().expect("no panic while held").remove(&self.request_id);
     }
 }

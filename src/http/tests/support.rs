@@ -126,13 +126,19 @@ fn ready<'a, T: Send + 'a>(answer: Result<T, DirectoryError>) -> Answer<'a, T> {
     async move { answer }.boxed()
 }
 
+impl Survey for FakeDirectory {
+    fn slowest_connections<'a>(&'a self, _: &'a str, _: Slowness, _: usize) -> Answer<'a, Page<ConnectionInfo>> {
+        ready(Ok(Page::complete(vec![connection()])))
+    }
+}
+
 impl Directory for FakeDirectory {
     fn connections<'a>(&'a self, _: &'a str, asked: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
         ready(page(connection(), asked))
     }
 
-    fn slowest_connections<'a>(&'a self, _: &'a str, _: Slowness, _: usize) -> Answer<'a, Page<ConnectionInfo>> {
-        ready(Ok(Page::complete(vec![connection()])))
+    fn slowest_here(&self, _: &str, _: Slowness, _: usize) -> Vec<ConnectionInfo> {
+        vec![connection()]
     }
 
     fn connection<'a>(&'a self, _: &'a str, id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {
@@ -309,6 +315,7 @@ impl Fixture {
             publisher: publisher.clone(),
             owners: Arc::new(Owners::in_memory(metrics.clone())),
             directory: Arc::new(FakeDirectory),
+            survey: Arc::new(FakeDirectory),
             actions: Arc::new(FakeActions),
             revoker: Arc::new(FakeRevoker),
             history: Arc::new(History::in_memory(metrics.clone())),

@@ -286,16 +286,8 @@ impl Directory for Cluster {
         )
     }
 
-    fn slowest_connections<'a>(
-        &'a self,
-        namespace: &'a str,
-        by: Slowness,
-        limit: usize,
-    ) -> Answer<'a, Page<ConnectionInfo>> {
-        let others = self.inner.leases.known(&self.inner.node);
-        let missing = Missing { partial: !others.is_empty(), nodes: others };
-        let page = Page::complete(self.inner.local.slowest(namespace, by, limit));
-        std::future::ready(Ok(mark(page, &missing))).boxed()
+    fn slowest_here(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo> {
+        self.inner.local.slowest(namespace, by, limit)
     }
 
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {

@@ -45,6 +45,30 @@ test('one connection: id, user, since when, rooms, metadata', async () => {
   assert.equal((await first.api('GET', '/api/v1/connections/nobody?namespace=/')).status, 404);
 });
 
+test('every node finds the slowest client, wherever it is connected', async () => {
+  const [swift, slow] = [await member('swift', [], first), await w.connect({ user: 'slow', transport: 'websocket' }, last)];
+  const { _socket: tcp } = slow.socket.io.engine.transport.ws;
+  tcp.pause();
+  const args = ['x'.repeat(500_000)];
+  await eventually('an event is dropped', async () => {
+    await last.emit({ namespace: '/', sockets: [slow.id], event: 'large', args });
+    return (await get(last, `/connections/${slow.id}?namespace=/`)).dropped > 0;
+  });
+  for (const node of w.nodes) {
+    for (const sort of ['queuedBytes', 'dropped', 'lastWriteAt']) {
+      const page = await get(node, `/connections?namespace=/&sort=${sort}`);
+      assert.deepEqual([page.partial, page.missingNodes, page.next], [false, [], null]);
+      assert.equal(page.items[0].socketId, slow.id, sort);
+      assert.ok(page.items.some(({ socketId, queuedBytes }) => socketId === swift.id && queuedBytes === 0), sort);
+      const [{ node: of, userId, queuedBytes, dropped }] = page.items;
+      assert.deepEqual([of, userId], [(await get(last, `/connections/${slow.id}?namespace=/`)).node, 'slow']);
+      assert.ok(queuedBytes > 100_000 && dropped > 0, `${queuedBytes} bytes, ${dropped} dropped`);
+    }
+    assert.equal((await get(node, '/connections?namespace=/&sort=dropped&limit=1')).items.length, 1);
+  }
+  tcp.resume();
+});
+
 test('one room: name, members, count, since when', async () => {
   const [alice, bob] = [await member('alice', ['den']), await member('bob', ['den'], first)];
   for (const node of w.nodes) {

@@ -1,0 +1,301 @@
+//! The slowest connections of the cluster: every node is asked for its own, and the answers are merged.
+//!
+//! How fast a client reads is known only to the node that serves it, and changes all the time, so it is not in Redis.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::Cluster;
+use crate::directory::{Answer, ConnectionInfo, Directory, MAX_PAGE, Pace, Page, Slowness, Survey, Told};
+use crate::redis::{Budget, MAX_RECEIVE_BYTES, Metered, Taken};
+use crate::time::{from_unix_millis, unix_millis};
+
+const ASK: &str = "slowest";
+const TELL: &str = "slowest_are";
+
+/// How long the other nodes may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Maximum size of the connections in one node's answer, in bytes. Connections that do not fit are left out, and the
+/// page is partial.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Maximum number of such questions that this node answers at once. A node that does not answer counts as missing.
+const MAX_ANSWERING: usize = 4;
+
+/// Takes the answers of nodes, each with the node's id.
+type Asker = Metered<(Arc<str>, Tell)>;
+
+/// Asks every node for its slowest connections.
+pub struct SlowestConnections {
+    cluster: Arc<Cluster>,
+    own: Arc<dyn Directory>,
+    /// Where the answers to a question wait to be merged, by the question's id.
+    waiting: Mutex<HashMap<String, Asker>>,
+    budget: Budget,
+    answering: Arc<Semaphore>,
+}
+
+/// The question as the other nodes receive it.
+#[derive(Serialize, Deserialize)]
+struct Ask {
+    id: String,
+    namespace: String,
+    by: String,
+    limit: usize,
+}
+
+/// A node's answer.
+#[derive(Serialize, Deserialize)]
+struct Tell {
+    id: String,
+    /// Each is an [`Item`].
+    items: Vec<Box<RawValue>>,
+    /// Whether some connections were left out.
+    cut: bool,
+}
+
+/// A connection as nodes tell it to each other. Times are Unix times in milliseconds.
+#[derive(Serialize, Deserialize)]
+struct Item {
+    socket_id: String,
+    user_id: Option<String>,
+    transport: String,
+    connected_at_ms: u64,
+    rooms: Vec<String>,
+    metadata: Map<String, Value>,
+    queued_bytes: u64,
+    queued_packets: Option<u64>,
+    dropped: u64,
+    last_write_at_ms: Option<u64>,
+}
+
+impl SlowestConnections {
+    /// Lets this node answer for its connections. `own` knows them.
+    pub fn start(cluster: &Arc<Cluster>, own: Arc<dyn Directory>) -> Arc<Self> {
+        let survey = Arc::new(Self {
+            cluster: cluster.clone(),
+            own,
+            waiting: Mutex::default(),
+            budget: Budget::new(MAX_RECEIVE_BYTES),
+            answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
+        });
+        let asked = Arc::downgrade(&survey);
+        cluster.on(ASK, move |node, data| match (serde_json::from_value::<Ask>(data), asked.upgrade()) {
+            (Ok(ask), Some(survey)) => survey.answer(ask),
+            (Ok(_), None) => {}
+            (Err(error), _) => tracing::debug!(node, %error, "ignored a question of another node"),
+        });
+        let told = Arc::downgrade(&survey);
+        cluster.on(TELL, move |node, data| {
+            let (Some(survey), Ok(tell)) = (told.upgrade(), serde_json::from_value::<Tell>(data)) else { return };
+            // Every node receives the answer. Only the node that asked has an entry for it.
+            if let Some(asker) = survey.waiting.lock().expect("no panic while held").get(&tell.id) {
+                // A node whose answer does not fit counts as missing.
+                asker.offer(tell.size_bytes(), || (node.into(), tell));
+            }
+        });
+        survey
+    }
+
+    fn answer(self: &Arc<Self>, ask: Ask) {
+        let (Some(by), Ok(permit)) = (Slowness::parse(&ask.by), self.answering.clone().try_acquire_owned()) else {
+            return;
+        };
+        let survey = self.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let here = survey.own.slowest_here(&ask.namespace, by, ask.limit.min(MAX_PAGE));
+            survey.cluster.tell(TELL, &Tell::of(ask.id, here)).await;
+        });
+    }
+
+    async fn everywhere(&self, namespace: &str, by: Slowness, limit: usize) -> Page<ConnectionInfo> {
+        let mut page = Page::complete(self.own.slowest_here(namespace, by, limit));
+        let mut missing: HashSet<Arc<str>> = self.cluster.others().collect();
+        if !missing.is_empty() {
+            let (asker, mut answers) = Metered::new(missing.len(), self.budget.clone());
+            let entry = Entry::new(self, asker);
+            let ask = Ask { id: entry.id.clone(), namespace: namespace.into(), by: by.as_str().into(), limit };
+            if self.cluster.tell(ASK, &ask).await == Told::Carried {
+                let until = Instant::now() + PATIENCE;
+                collect(&mut page, &mut missing, &mut answers, (namespace, until)).await;
+            }
+            page.partial |= !missing.is_empty();
+            page.missing_nodes = missing.iter().map(ToString::to_string).collect();
+            page.missing_nodes.sort_unstable();
+        }
+        page.items.sort_by_cached_key(|item| (Reverse(degree(by, item)), item.socket_id.clone()));
+        page.items.truncate(limit);
+        page
+    }
+}
+
+impl Survey for SlowestConnections {
+    fn slowest_connections<'a>(
+        &'a self,
+        namespace: &'a str,
+        by: Slowness,
+        limit: usize,
+    ) -> Answer<'a, Page<ConnectionInfo>> {
+        Box::pin(async move { Ok(self.everywhere(namespace, by, limit).await) })
+    }
+}
+
+/// Adds the answers of other nodes to the page until each has answered or the time is over.
+async fn collect(
+    page: &mut Page<ConnectionInfo>,
+    missing: &mut HashSet<Arc<str>>,
+    answers: &mut mpsc::Receiver<((Arc<str>, Tell), Taken)>,
+    (namespace, until): (&str, Instant),
+) {
+    while !missing.is_empty() {
+        let Ok(Some(((node, tell), _taken))) = tokio::time::timeout_at(until, answers.recv()).await else { return };
+        if missing.remove(&node) {
+            page.partial |= tell.cut;
+            page.items.extend(tell.read(namespace, &node));
+        }
+    }
+}
+
+fn degree(by: Slowness, connection: &ConnectionInfo) -> u64 {
+    connection.pace.as_ref().map_or(0, |pace| {
+        let written_at_ms = pace.last_write_at.map_or(0, unix_millis);
+        by.degree(pace.queued_bytes, pace.queued_packets.unwrap_or_default(), pace.dropped, written_at_ms)
+    })
+}
+
+/// An entry in `SlowestConnections::waiting`, which is removed when this is dropped.
+struct Entry<'a> {
+    survey: &'a SlowestConnections,
+    id: String,
+}
+
+impl<'a> Entry<'a> {
+    fn new(survey: &'a SlowestConnections, asker: Asker) -> Self {
+        let id = uuid::Uuid::new_v4().to_string();
+        survey.waiting.lock().expect("no panic while held").insert(id.clone(), asker);
+        Self { survey, id }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.survey.waiting.lock().expect("no panic while held").remove(&self.id);
+    }
+}
+
+// === impl Tell ===
+
+impl Tell {
+    fn of(id: String, connections: Vec<ConnectionInfo>) -> Self {
+        let (mut items, mut bytes, mut cut) = (Vec::with_capacity(connections.len()), 0, false);
+        for connection in connections {
+            // A connection has only texts, numbers and JSON, so this cannot fail.
+            let Ok(item) = serde_json::value::to_raw_value(&Item::of(connection)) else { continue };
+            bytes += item.get().len();
+            if bytes > MAX_BYTES {
+                cut = true;
+                break;
+            }
+            items.push(item);
+        }
+        Self { id, items, cut }
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.items.iter().map(|item| item.get().len()).sum()
+    }
+
+    fn read(self, namespace: &str, node: &str) -> impl Iterator<Item = ConnectionInfo> {
+        let items = self.items.into_iter().filter_map(|item| serde_json::from_str::<Item>(item.get()).ok());
+        items.map(move |item| item.read(namespace, node))
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    fn of(connection: ConnectionInfo) -> Self {
+        let ConnectionInfo { socket_id, user_id, transport, connected_at, rooms, metadata, pace, .. } = connection;
+        let pace = pace.unwrap_or(Pace { queued_bytes: 0, queued_packets: None, dropped: 0, last_write_at: None });
+        Self {
+            socket_id,
+            user_id,
+            transport,
+            connected_at_ms: unix_millis(connected_at),
+            rooms,
+            metadata,
+            queued_bytes: pace.queued_bytes,
+            queued_packets: pace.queued_packets,
+            dropped: pace.dropped,
+            last_write_at_ms: pace.last_write_at.map(unix_millis),
+        }
+    }
+
+    fn read(self, namespace: &str, node: &str) -> ConnectionInfo {
+        let pace = Pace {
+            queued_bytes: self.queued_bytes,
+            queued_packets: self.queued_packets,
+            dropped: self.dropped,
+            last_write_at: self.last_write_at_ms.map(from_unix_millis),
+        };
+        ConnectionInfo {
+            socket_id: self.socket_id,
+            user_id: self.user_id,
+            namespace: namespace.to_owned(),
+            node: node.to_owned(),
+            transport: self.transport,
+            connected_at: from_unix_millis(self.connected_at_ms),
+            rooms: self.rooms,
+            metadata: self.metadata,
+            pace: Some(pace),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(metadata: usize) -> ConnectionInfo {
+        ConnectionInfo {
+            socket_id: "s".into(),
+            user_id: Some("ada".into()),
+            namespace: "/".into(),
+            node: "b".into(),
+            transport: "websocket".into(),
+            connected_at: from_unix_millis(1500),
+            rooms: vec!["r".into()],
+            metadata: Map::from_iter([("k".to_owned(), Value::from("x".repeat(metadata)))]),
+            pace: Some(Pace {
+                queued_bytes: 7,
+                queued_packets: None,
+                dropped: 2,
+                last_write_at: Some(from_unix_millis(9)),
+            }),
+        }
+    }
+
+    #[test]
+    fn connection_survives_the_way_between_nodes() {
+        let tell = serde_json::to_string(&Tell::of("id".into(), vec![connection(3)])).unwrap();
+        let tell: Tell = serde_json::from_str(&tell).unwrap();
+        assert_eq!((&*tell.id, tell.cut), ("id", false));
+        assert_eq!(tell.read("/", "b").collect::<Vec<_>>(), [connection(3)]);
+    }
+
+    #[test]
+    fn an_answer_is_bounded_and_says_that_it_was_cut() {
+        let tell = Tell::of("id".into(), vec![connection(MAX_BYTES / 3); 4]);
+        assert!(tell.cut && tell.items.len() == 2 && tell.size_bytes() <= MAX_BYTES);
+    }
+}
