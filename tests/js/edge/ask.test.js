@@ -77,7 +77,7 @@ test('beyond its bounds an API, a client, and a node for others, is not asked, a
   const silent = [];
   for (let n = 0; n < 10; n += 1) silent.push(await reachable(`silent-${n}`));
   const put = (count, node, whom) => {
-    const one = (_, n) => ask({ sockets: [whom(n).id], timeout: '3s' }, node);
+    const one = (_, n) => ask({ sockets: [whom(n).id], timeout: '6s' }, node);
     return Promise.all(Array.from({ length: count }, one));
   };
   const one = () => silent[0];
