@@ -8,23 +8,24 @@ use serde::{Deserialize, Serialize};
 use super::check::{Check, is_name};
 use super::{Period, Secret, Size};
 
-/// In bytes; a longer one cannot be guessed.
+/// Minimum length of a secret, in bytes. A shorter one could be guessed.
 const SHORTEST_SECRET: usize = 16;
 
 /// The listener for backends and operators.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// Where backends and operators connect, as `ADDRESS:PORT`. Port 0 takes any free one.
+    /// The address where backends and operators connect, as `ADDRESS:PORT`. Port 0 takes any free port.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
-    /// Who may use it. Without a key nobody may, and only `/live`, `/ready` and `/metrics` answer.
+    /// The keys that permit requests. Without a key, the API refuses every request, and only `/live`, `/ready` and
+    /// `/metrics` answer.
     pub keys: Vec<ApiKey>,
     /// How long the `id` of a publish is remembered: within this time the same id publishes once.
     pub idempotency_ttl: Period,
-    /// No request's body is larger; 1kB to 100MB.
+    /// Maximum size of a request's body; 1kB to 100MB.
     pub max_body: Size,
-    /// At most so many events are in one batch; 1 to 10000.
+    /// Maximum number of events in one batch; 1 to 10000.
     pub max_batch: usize,
 }
 
@@ -40,15 +41,16 @@ impl Default for Api {
     }
 }
 
-/// A backend's key. Two with the same name can be valid at once, so that keys can be rotated.
+/// The key of one backend. Two keys may have the same name, so that a key can be replaced without a gap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiKey {
-    /// Who holds it; appears in logs.
+    /// The name of the backend that holds the key; appears in logs.
     pub name: String,
-    /// What is sent as `Authorization: Bearer …`; at least 16 characters.
+    /// The secret that the backend sends as `Authorization: Bearer …`; at least 16 characters.
     pub secret: Secret,
-    /// The contracts that it may publish to and read of; `*`: all, and plain emits.
+    /// The contracts that the key may publish to and read. `*` means all contracts, and events that no contract
+    /// declares.
     pub contracts: Vec<String>,
 }
 
@@ -72,8 +74,8 @@ impl Api {
                 if key.contracts.is_empty() {
                     check.refuse(
                         "contracts",
-                        "a key without contracts may do nothing",
-                        "name them, or write [\"*\"] for all",
+                        "a key without contracts permits nothing",
+                        "name the contracts, or write [\"*\"] for all",
                     );
                 }
                 if self.keys[..index].iter().any(|earlier| earlier.secret == key.secret) && !key.secret.is_empty() {

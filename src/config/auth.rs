@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 use super::check::Check;
 use super::{Period, Secret, Url};
 
-/// In bytes; RFC 7518 asks for as many as the hash has, which the documentation advises.
+/// Minimum length of a secret, in bytes. RFC 7518 asks for the length of the hash; the documentation advises that.
 const SHORTEST_SECRET: usize = 16;
-/// Clocks that are further apart should be set.
+/// Maximum of `leeway`. Clocks that differ by more should be corrected instead.
 const LONGEST_LEEWAY: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Keys that tokens are verified with. Contracts say whether a token is needed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// Keys, several at once so that they can be rotated.
+    /// The keys. Several may be valid at once, so that a key can be replaced without a gap.
     pub keys: Vec<AuthKey>,
-    /// A published key set (RFC 7517).
+    /// A published key set (RFC 7517), from which further keys come.
     pub jwks: Option<Jwks>,
-    /// Accepted values of `iss`; empty: any, and none is needed.
+    /// Accepted values of `iss`. Empty: every value is accepted, and `iss` may be absent.
     pub issuer: Vec<String>,
-    /// Accepted values of `aud`; empty: `aud` is not looked at.
+    /// Accepted values of `aud`. Empty: `aud` is not checked.
     pub audience: Vec<String>,
-    /// How far the clocks of issuer and node may be apart, for `exp` and `nbf`.
+    /// How far the clocks of the issuer and the node may differ, for `exp` and `nbf`.
     pub leeway: Period,
 }
 
@@ -41,11 +41,12 @@ impl Default for Auth {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthKey {
-    /// The name that a token's header gives; a token that names one is only tried with keys of that name, or without a name.
+    /// The name of the key. A token whose header names a key is checked only with keys of that name and keys without a
+    /// name.
     pub kid: Option<String>,
     /// The only algorithm that this key verifies.
     pub algorithm: Algorithm,
-    /// The shared secret of HS256, HS384 and HS512; at least 32, 48 or 64 bytes are advised, 16 are needed.
+    /// The shared secret of HS256, HS384 and HS512: at least 16 bytes; 32, 48 and 64 bytes are advised.
     pub secret: Option<Secret>,
     /// The public key of the other algorithms, as PEM.
     #[schemars(extend("format" = "pem"))]
@@ -56,16 +57,16 @@ pub struct AuthKey {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwks {
-    /// Where it is fetched; `https`, or `http` on loopback.
+    /// The URL from which it is fetched: `https`, or `http` on loopback only.
     pub url: Option<Url>,
-    /// Or the file that it is read from.
+    /// The file from which it is read, instead of `url`.
     #[schemars(with = "Option<String>")]
     pub file: Option<PathBuf>,
-    /// How often it is fetched again. The last good set is kept when that fails.
+    /// How often it is fetched again. If that fails, the node keeps the last valid set.
     pub refresh: Period,
-    /// How long an answer is waited for.
+    /// How long the node waits for an answer.
     pub timeout: Period,
-    /// The algorithms that keys of the set may have; a key that names none has the first of these that fits it.
+    /// The algorithms that keys of the set may use. A key that names none uses the first of these that fits its type.
     pub algorithms: Vec<Algorithm>,
 }
 
@@ -101,7 +102,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them.
+    /// All algorithms.
     pub const ALL: [Self; 12] = [
         Self::HS256,
         Self::HS384,
@@ -117,7 +118,7 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    /// Whether it signs with a shared secret.
+    /// Whether the algorithm signs with a shared secret.
     pub const fn is_symmetric(self) -> bool {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
     }
@@ -138,7 +139,7 @@ impl Auth {
         if let Some(jwks) = &self.jwks {
             check.within("jwks", |check| jwks.check(check));
         }
-        check.must(*self.leeway <= LONGEST_LEEWAY, "leeway", "must be 10m at most");
+        check.must(*self.leeway <= LONGEST_LEEWAY, "leeway", "must be at most 10m");
     }
 }
 
@@ -149,13 +150,13 @@ impl AuthKey {
             (true, Some(secret), None) => check.secret("secret", secret, SHORTEST_SECRET),
             (true, ..) if public_key.is_some() => {
                 let remedy = "set `secret`, or an algorithm such as RS256, ES256 or EdDSA";
-                check.refuse("public_key", &format!("{algorithm:?} has a shared secret, no public key"), remedy);
+                check.refuse("public_key", &format!("{algorithm:?} uses a shared secret, not a public key"), remedy);
             }
             (true, ..) => check.refuse("secret", "is missing", "set `secret` or `secret_file`"),
             (false, None, Some(pem)) => check_pem(pem, check),
             (false, Some(_), _) => {
                 let remedy = "set `public_key`, or the algorithm HS256, HS384 or HS512";
-                check.refuse("secret", &format!("{algorithm:?} has a public key, no shared secret"), remedy);
+                check.refuse("secret", &format!("{algorithm:?} uses a public key, not a shared secret"), remedy);
             }
             (false, None, None) => check.refuse("public_key", "is missing", "set `public_key` or `public_key_file`"),
         }
@@ -164,7 +165,7 @@ impl AuthKey {
 
 fn check_pem(pem: &str, check: &mut Check<'_>) {
     if pem.contains("PRIVATE KEY") {
-        check.refuse("public_key", "is a private key: a node must not have it", "give it the public key alone");
+        check.refuse("public_key", "is a private key: a node must not have it", "give it only the public key");
     } else if !pem.contains("-----BEGIN ") {
         let remedy = "write what lies between -----BEGIN PUBLIC KEY----- and -----END PUBLIC KEY-----, both included";
         check.refuse("public_key", "is not PEM", remedy);
@@ -175,8 +176,8 @@ impl Jwks {
     fn check(&self, check: &mut Check<'_>) {
         match (&self.url, &self.file) {
             (Some(url), None) if url.scheme() == Some("http") && !is_loopback(url) => {
-                let problem = "keys that are fetched over http can be replaced on the way";
-                check.refuse("url", problem, "use https; http is for loopback alone");
+                let problem = "keys that are fetched over http can be replaced by an attacker";
+                check.refuse("url", problem, "use https; http is permitted on loopback only");
             }
             (Some(url), None) => check.url("url", url, &["https", "http"]),
             (None, Some(file)) => check.readable("file", Some(file)),
@@ -186,7 +187,7 @@ impl Jwks {
         check.at_least("refresh", *self.refresh, Duration::from_secs(1));
         check.at_least("timeout", *self.timeout, Duration::from_millis(10));
         if self.algorithms.is_empty() {
-            check.refuse("algorithms", "no key could be used", "");
+            check.refuse("algorithms", "without an algorithm no key could be used", "");
         }
         for (index, algorithm) in self.algorithms.iter().enumerate() {
             let problem = "a published key cannot be a shared secret";

@@ -1,11 +1,11 @@
-//! What types cannot say: each section checks itself, and notes every mistake.
+//! Checks that types cannot express. Each section checks itself and notes every mistake.
 
 use std::time::Duration;
 
 use super::Config;
 use super::load::{Draft, default_of};
 
-/// The shortest time that makes sense anywhere.
+/// The shortest time that any setting may have.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Checks every section.
@@ -74,30 +74,30 @@ impl Check<'_> {
         self.draft.refuse(&path, problem, &remedy);
     }
 
-    /// A mistake unless it holds; the remedy is the default.
+    /// Notes a mistake unless `holds`. The remedy is to use the default.
     pub(super) fn must(&mut self, holds: bool, key: &str, problem: &str) {
         if !holds {
             self.refuse(key, problem, "");
         }
     }
 
-    /// A time that is not nothing.
+    /// Requires a time of at least 1 ms.
     pub(super) fn time(&mut self, key: &str, time: Duration) {
         self.must(time >= SHORTEST, key, "must be at least 1ms");
     }
 
-    /// A time below which what it is for cannot work.
+    /// Requires a time of at least `least`.
     pub(super) fn at_least(&mut self, key: &str, time: Duration, least: Duration) {
         let problem = format!("must be at least {}", humantime::format_duration(least));
         self.must(time >= least, key, &problem);
     }
 
-    /// A number that is not nothing.
+    /// Requires a number of at least 1.
     pub(super) fn count(&mut self, key: &str, count: usize) {
         self.must(count >= 1, key, "must be at least 1");
     }
 
-    /// A secret of which one cannot try all.
+    /// Requires a secret of at least `fewest` bytes, so that it cannot be guessed.
     pub(super) fn secret(&mut self, key: &str, secret: &super::Secret, fewest: usize) {
         let length = secret.expose().len();
         if length < fewest {
@@ -106,7 +106,7 @@ impl Check<'_> {
         }
     }
 
-    /// A certificate and its key come together, and the files of this part are there.
+    /// Requires that a certificate and its key are set together, and that the files of this part can be read.
     pub(super) fn tls_files(&mut self, set: [(&str, Option<&std::path::PathBuf>); 3]) {
         let [_, (cert, cert_file), (key, key_file)] = set;
         match (cert_file, key_file) {
@@ -119,14 +119,14 @@ impl Check<'_> {
         }
     }
 
-    /// A file that can be opened.
+    /// Requires that the file can be opened.
     pub(super) fn readable(&mut self, key: &str, file: Option<&std::path::Path>) {
         if let Some(Err(error)) = file.map(std::fs::File::open) {
             self.refuse(key, &format!("cannot be read: {error}"), "name a readable file");
         }
     }
 
-    /// A URL of one of these schemes.
+    /// Requires a URL of one of these schemes.
     pub(super) fn url(&mut self, key: &str, url: &super::Url, schemes: &[&str]) {
         let scheme = url.scheme().map(str::to_ascii_lowercase);
         let has_host =
@@ -139,7 +139,7 @@ impl Check<'_> {
     }
 }
 
-/// Letters, digits, and what looks well in logs.
+/// Whether the text is a name: at most `most` letters, digits, dots, hyphens and underscores.
 pub(super) fn is_name(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }

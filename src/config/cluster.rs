@@ -9,36 +9,43 @@ use serde::{Deserialize, Serialize};
 use super::check::Check;
 use super::{Period, Secret};
 
-/// In bytes.
+/// Minimum length of a secret, in bytes.
 const SHORTEST_SECRET: usize = 32;
 
-/// The most requests that may be on their way to other nodes.
+/// Maximum of `max_forwarded` and `max_forwarded_per_node`.
 const MOST_FORWARDED: usize = 1_000_000;
 
-/// How nodes pass requests of long-polling sessions to the node that has the session, so that no proxy must be sticky.
+/// How nodes forward requests of long-polling sessions to the node that has the session, so that no proxy must be
+/// sticky.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// Where other nodes bring requests of this node's sessions, as `ADDRESS:PORT`; for nodes only. Port 0 takes any free one. Not set: nothing is passed on, and a proxy must be sticky.
+    /// The address where this node receives forwarded requests of its sessions from other nodes, as `ADDRESS:PORT`.
+    /// Only nodes may reach it. Port 0 takes any free port. Not set: nothing is forwarded, and the proxy must be
+    /// sticky.
     #[schemars(with = "Option<String>")]
     pub listen: Option<SocketAddr>,
-    /// What the other nodes know this listener by, as `HOST:PORT`. Not set: `cluster.listen`, or, where that is `0.0.0.0` or `[::]`, the address that the machine's own host name resolves to.
+    /// The address of this listener that the node tells the other nodes, as `HOST:PORT`. Not set: `cluster.listen`, or,
+    /// if that is `0.0.0.0` or `[::]`, the address to which the machine's own host name resolves.
     pub advertise: Option<String>,
-    /// What nodes know each other by, the same on all of them; at least 32 characters.
+    /// The shared secret with which nodes sign requests to each other. It is the same on all nodes; at least 32
+    /// characters.
     pub secret: Option<Secret>,
-    /// The secret before the last rotation, still taken.
+    /// The secret before the last rotation. Requests that are signed with it are still accepted.
     pub previous_secret: Option<Secret>,
-    /// How long a connection to another node may take to be made.
+    /// How long the node may take to connect to another node.
     pub connect_timeout: Period,
-    /// How many requests and tunnels may be on their way to all other nodes, and as many from them; each waiting poll is one.
+    /// How many forwarded requests and tunnels may be open to all other nodes, and how many from them. Each waiting
+    /// poll counts as one.
     pub max_forwarded: usize,
-    /// How many of these to one node.
+    /// How many of these may be open to one node.
     pub max_forwarded_per_node: usize,
-    /// Certificates of the nodes, each checked by the other side; without it, requests between nodes are signed but not encrypted.
+    /// Certificates with which the nodes check each other. Without them, requests between nodes are signed but not
+    /// encrypted.
     pub tls: Option<ClusterTls>,
 }
 
-/// Certificates with which nodes know each other.
+/// Certificates with which the nodes check each other.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterTls {
@@ -51,7 +58,7 @@ pub struct ClusterTls {
     /// PEM file of its private key.
     #[schemars(with = "String")]
     pub key_file: PathBuf,
-    /// The name that every node's certificate has. Not set: the host of its `cluster.advertise`.
+    /// The name that every node's certificate contains. Not set: the host of that node's `cluster.advertise`.
     pub server_name: Option<String>,
 }
 
@@ -76,18 +83,18 @@ impl Cluster {
             check.refuse(
                 "secret",
                 "is missing",
-                "nodes that pass on requests must share a secret: set it beside `listen`",
+                "nodes that forward requests must share a secret: set it beside `listen`",
             );
         }
         for (key, secret) in [("secret", &self.secret), ("previous_secret", &self.previous_secret)] {
             let Some(secret) = secret else { continue };
             check.secret(key, secret, SHORTEST_SECRET);
             if self.listen.is_none() {
-                check.refuse(key, "does nothing without `listen`", "set `listen`, or remove the secret");
+                check.refuse(key, "has no effect without `listen`", "set `listen`, or remove the secret");
             }
         }
         if self.previous_secret.is_some() && self.secret.is_none() {
-            check.refuse("previous_secret", "there is no newer one", "set `secret`");
+            check.refuse("previous_secret", "is set, but `secret` is not", "set `secret`");
         }
         if let Some(address) = &self.advertise
             && !is_address(address)
@@ -95,7 +102,7 @@ impl Cluster {
             check.refuse(
                 "advertise",
                 "must be HOST:PORT",
-                "write an address or a name of this node that the others reach",
+                "write an address or a name of this node that the other nodes can reach",
             );
         }
         check.time("connect_timeout", *self.connect_timeout);

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::Size;
 use super::check::Check;
 
-/// Compression of WebSocket messages (permessage-deflate) for clients that offer it, on the native engine. Each message is
-/// compressed for itself, so that an idle connection keeps nothing.
+/// Compression of WebSocket messages (permessage-deflate) for clients that offer it; native engine only. Each message
+/// is compressed on its own, so that an idle connection keeps no compression state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Compression {
-    /// Shorter messages are sent as they are; so are those longer than 64 KiB.
+    /// Messages shorter than this, or longer than 64 KiB, are sent uncompressed.
     pub threshold: Size,
-    /// 1 (fast) to 9 (small).
+    /// Compression level: 1 (fastest) to 9 (smallest).
     pub level: u32,
 }
 

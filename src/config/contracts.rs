@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Check;
 
-/// The applications.
+/// The contracts that the node serves.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Contracts {
-    /// Contract files: paths, globs or directories, and `embedded:NAME` or `embedded:*` for those inside the binary.
+    /// Contract files: paths, globs or directories, and `embedded:NAME` or `embedded:*` for contracts inside the
+    /// binary.
     pub files: Vec<String>,
 }
 

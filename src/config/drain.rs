@@ -8,26 +8,30 @@ use serde::{Deserialize, Serialize};
 use super::Period;
 use super::check::Check;
 
-/// What remains for the sockets must be worth it.
+/// Minimum time that `delay` and `last_words` must leave of the deadline for closing sockets.
 const SHORTEST_WAVES: Duration = Duration::from_millis(100);
 
-/// How a node leaves: see `docs/drain.md`.
+/// How a node hands over its clients before it ends: see `docs/drain.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
-    /// How long a node that leaves keeps its clients while load balancers find out from `/ready`: a little more than their
-    /// probe's interval times the failures that it wants. Not waited where no other node could take them.
+    /// How long a draining node keeps its clients while load balancers learn from `/ready` that it leaves. Set it a
+    /// little above the probe's interval times its failure threshold. The node does not wait if no other node could
+    /// take its clients.
     pub delay: Period,
-    /// By then, counted from the decision, the process has ended (or, if it stays, every socket is closed). Must be below what
-    /// stops it waits for: Kubernetes' grace period, systemd's TimeoutStopSec.
+    /// Maximum time from the start of the drain until the process has ended (or, if it stays, until every socket is
+    /// closed). Must be shorter than the supervisor's limit: Kubernetes' grace period, systemd's TimeoutStopSec.
     pub deadline: Period,
-    /// Of the deadline, what is kept for the last words: notices to backends, what is written to Redis, answers under way.
+    /// The part of the deadline that is reserved for the end: notices to backends, writes to Redis, and answers to
+    /// requests that are under way.
     pub last_words: Period,
-    /// New connections a second that this node says it can take while others leave. It says less while it is busy.
+    /// How many new connections per second this node offers to take while other nodes drain. It offers fewer while it
+    /// is busy.
     pub accepts: u32,
-    /// At most so many sockets are closed a second, unless the deadline needs more; 0: as many as the other nodes can take.
+    /// Maximum number of sockets that are closed per second, unless the deadline needs more. 0: as many as the other
+    /// nodes can take.
     pub pace: u32,
-    /// How far a wave may be from its time, in percent of the time between two.
+    /// How far the time of a wave may be shifted at random, in percent of the time between two waves.
     pub jitter: u8,
 }
 

@@ -1,4 +1,4 @@
-//! Values that stand in files of their own (`<key>_file`), and paths that are relative to the file that names them.
+//! Reads values from files (`<key>_file`), and resolves paths that are relative to the configuration file.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,10 +10,10 @@ use super::keys::{self, Key};
 use super::load::Draft;
 use super::tree;
 
-/// The largest file that holds one value.
+/// Maximum size of a file that holds one value, in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Puts the contents of files in the place of the keys that name them.
+/// Replaces each key `<key>_file` by `<key>` with the file's contents.
 pub(super) fn read_all(draft: &mut Draft, base: &Path) {
     for path in tables(&draft.origins.values) {
         for name in file_keys(&draft.origins.values, &path) {
@@ -55,12 +55,12 @@ fn read(path: &Path) -> std::io::Result<String> {
     if read as u64 > MAX_FILE_BYTES {
         return Err(std::io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
     }
-    // Editors and `echo` end a file with a newline that nobody means.
+    // Editors and `echo` end a file with a newline that is not part of the value.
     let trimmed = text.strip_suffix('\n').unwrap_or(&text);
     Ok(trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned())
 }
 
-/// Makes paths in the configuration file relative to it.
+/// Makes relative paths in the configuration file relative to its directory.
 pub(super) fn anchor_all(draft: &mut Draft, base: &Path) {
     let keys: Vec<&Key> = keys::all().iter().filter(|key| names_files(&key.path)).collect();
     for table in tables(&draft.origins.values) {
@@ -97,12 +97,12 @@ fn joined(base: &Path, text: &str) -> String {
     if text.starts_with("embedded:") { text.to_owned() } else { base.join(text).to_string_lossy().into_owned() }
 }
 
-/// Keys whose values are paths and are kept.
+/// Whether the value of a key is a path that stays a path.
 pub(super) fn names_files(path: &str) -> bool {
     path == "contracts.files" || path == "auth.jwks.file" || path.ends_with("_file")
 }
 
-/// The names, in a table, of which there is a `<name>_file` that stands for them.
+/// The keys of a table that may be given as `<name>_file`.
 fn file_keys(root: &Value, path: &[String]) -> Vec<String> {
     let Some(Value::Dict(_, members)) = tree::get(root, path) else { return Vec::new() };
     let stems = members.keys().filter_map(|name| name.strip_suffix("_file"));
@@ -114,7 +114,7 @@ fn file_keys(root: &Value, path: &[String]) -> Vec<String> {
     stems.filter(may).map(str::to_owned).collect()
 }
 
-/// The paths of all tables, the outermost first.
+/// The paths of all tables, outer tables first.
 fn tables(root: &Value) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut rest = vec![(Vec::new(), root)];
@@ -135,7 +135,7 @@ fn tables(root: &Value) -> Vec<Vec<String>> {
 }
 
 impl super::Origins {
-    /// Whether a value is of the configuration file.
+    /// Whether a value was set in the configuration file.
     fn is_of_file(&self, tag: Tag) -> bool {
         let name = self.figment.get_metadata(tag).map(|metadata| metadata.name.as_ref());
         self.file.as_ref().is_some_and(|(file, _)| Some(file.as_str()) == name)

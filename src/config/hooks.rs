@@ -10,35 +10,35 @@ use serde::{Deserialize, Serialize};
 use super::check::{Check, is_name};
 use super::{Period, Secret, Url};
 
-/// In bytes; a longer one cannot be guessed.
+/// Minimum length of a secret, in bytes. A shorter one could be guessed.
 const SHORTEST_SECRET: usize = 16;
-/// A backend that failed so often will not answer the next one.
+/// Maximum of `retries`. After this many failures another try is of no use.
 const MOST_RETRIES: u32 = 10;
 
 /// A backend that contracts may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hook {
-    /// Where it is called.
+    /// The URL that the node calls.
     pub url: Url,
-    /// What requests are signed with; not set: they are not signed.
+    /// The secret that signs requests. Not set: requests are not signed.
     pub secret: Option<Secret>,
-    /// The secret before the last rotation: requests carry a signature of each.
+    /// The secret before the last rotation. Requests carry a signature with each of the two.
     pub previous_secret: Option<Secret>,
-    /// How long an answer is waited for.
+    /// How long the node waits for an answer.
     pub timeout: Period,
     /// How many calls may be under way at once.
     pub concurrency: usize,
-    /// How many more may wait; beyond that, calls fail at once.
+    /// How many further calls may wait. Beyond that, calls fail at once.
     pub queue: usize,
-    /// How often a call that the contract calls idempotent is repeated.
+    /// How often a failed call is repeated, if the contract declares it idempotent.
     pub retries: u32,
-    /// When calls are no longer tried.
+    /// The circuit breaker: when the node stops calling a backend that fails.
     pub breaker: Breaker,
-    /// PEM file of the authority that signed the backend's certificate; not set: those of the system.
+    /// PEM file of the authority that signed the backend's certificate. Not set: the system's authorities.
     #[schemars(with = "Option<String>")]
     pub ca_file: Option<PathBuf>,
-    /// PEM file of our own certificate, where the backend asks for one.
+    /// PEM file of the node's own certificate, if the backend asks for one.
     #[schemars(with = "Option<String>")]
     pub cert_file: Option<PathBuf>,
     /// PEM file of its private key.
@@ -64,13 +64,13 @@ impl Default for Hook {
     }
 }
 
-/// When calls are no longer tried.
+/// The circuit breaker: when the node stops calling a backend that fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Breaker {
-    /// After so many failures in a row …
+    /// Number of failures in a row after which the node stops calling.
     pub failures: u32,
-    /// … for so long; then one call tries again.
+    /// How long it stops. After that, one call tries again.
     pub open: Period,
 }
 
@@ -87,7 +87,7 @@ impl Hook {
             check.refuse("", problem, "choose another, here and in the contracts");
         }
         if self.url.is_empty() {
-            check.refuse("url", "is missing", "set where the backend is called");
+            check.refuse("url", "is missing", "set the URL of the backend");
         } else {
             check.url("url", &self.url, &["https", "http"]);
         }
@@ -97,11 +97,11 @@ impl Hook {
             }
         }
         if self.previous_secret.is_some() && self.secret.is_none() {
-            check.refuse("previous_secret", "there is no newer one", "set `secret`");
+            check.refuse("previous_secret", "is set, but `secret` is not", "set `secret`");
         }
         check.at_least("timeout", *self.timeout, Duration::from_millis(10));
         check.count("concurrency", self.concurrency);
-        check.must(self.retries <= MOST_RETRIES, "retries", "must be 10 at most");
+        check.must(self.retries <= MOST_RETRIES, "retries", "must be at most 10");
         check.must(self.breaker.failures >= 1, "breaker.failures", "must be at least 1");
         check.time("breaker.open", *self.breaker.open);
         check.tls_files([

@@ -1,7 +1,7 @@
-//! Every key of the configuration, as its schema has it.
+//! Every key of the configuration, as its JSON schema describes it.
 //!
-//! The structs say it once: the environment is read by the types found here, mistakes name the defaults found here, and
-//! `docs/configuration.md` is checked against it.
+//! The structs are the only source: types for environment variables and defaults in messages come from here, and
+//! `docs/configuration.md` is generated from it.
 
 use std::sync::LazyLock;
 
@@ -9,22 +9,22 @@ use serde_json::{Map, Value, json};
 
 use super::Config;
 
-/// What a key's value is.
+/// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Any text.
     Text,
     /// A text that is never shown.
     Secret,
-    /// A URL, of which what authenticates is never shown.
+    /// A URL. Its user information is never shown.
     Url,
     /// A public key, as PEM.
     Pem,
-    /// A number of bytes with its unit.
+    /// A number of bytes, with or without a unit.
     Size,
     /// A time with its unit.
     Time,
-    /// So many in such a time.
+    /// A number of events per time, such as `10/s`.
     Rate,
     /// A whole number.
     Number,
@@ -41,7 +41,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The type as the reference has it.
+    /// The name of the type in the reference.
     #[cfg(test)]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// Whether a value may stand in a file of its own, named by `<key>_file`.
+    /// Whether the value may be read from a file, named by `<key>_file`.
     pub const fn may_be_in_a_file(self) -> bool {
         matches!(self, Self::Secret | Self::Url | Self::Pem)
     }
@@ -70,15 +70,15 @@ impl Kind {
 /// One key.
 #[derive(Debug, Clone)]
 pub struct Key {
-    /// Dotted; `*` stands for a name that the operator chooses, `[]` for an entry of a list.
+    /// The dotted path. `*` stands for a name that the operator chooses, `[]` for an entry of a list.
     pub path: String,
-    /// What its value is.
+    /// The type of the value.
     pub kind: Kind,
-    /// The only values, where there are only some.
+    /// The permitted values, if there are only some.
     pub choices: Vec<String>,
-    /// The default; `None` when there is none.
+    /// The default; `None` if there is none.
     pub default: Option<Value>,
-    /// What it means.
+    /// The description.
     pub doc: String,
 }
 
@@ -110,7 +110,7 @@ fn matches(pattern: &str, path: &[String]) -> bool {
     all && segments.next().is_none()
 }
 
-/// Values first, tables after them, as TOML has it.
+/// Collects values first and tables after them, as TOML requires.
 fn collect(root: &Value, schema: &Value, path: &mut Vec<String>, keys: &mut Vec<Key>) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
     let is_table =
@@ -153,7 +153,7 @@ fn collect_key(root: &Value, property: &Value, path: &mut Vec<String>, keys: &mu
     path.pop();
 }
 
-/// Follows references, and takes the part of an alternative that is not null.
+/// Follows references, and picks the alternative that is not null.
 fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
         return root.pointer(target.trim_start_matches('#')).unwrap_or(schema);

@@ -1,4 +1,4 @@
-//! Layers of a configuration, each with the name that mistakes and `roomcast config` call it by.
+//! Layers of a configuration. Messages and `roomcast config` name the layer from which a value came.
 
 pub(super) mod environment;
 pub(super) mod file;
@@ -7,11 +7,11 @@ pub(super) mod original;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-/// Values with the name of where they came from.
+/// Values and the name of their source.
 pub(super) struct Layer {
-    /// Such as `roomcast.toml`, or `environment ROOMCAST_LOG__LEVEL`.
+    /// The name, such as `roomcast.toml`, or `environment ROOMCAST_LOG__LEVEL`.
     pub(super) name: String,
-    /// A table.
+    /// The values, as a table.
     pub(super) values: Value,
 }
 
@@ -26,7 +26,7 @@ impl Provider for Layer {
     }
 }
 
-/// Everything that the layers so far say.
+/// The merged values of all layers so far.
 pub(super) fn merged(figment: &Figment) -> Value {
     figment.find_value("").unwrap_or_else(|_| Value::from(Dict::new()))
 }

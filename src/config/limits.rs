@@ -8,49 +8,52 @@ use super::check::Check;
 use crate::protocol::MAX_ATTACHMENTS;
 use crate::rate::Rate;
 
-/// Deeper JSON is read by no parser of the node.
+/// Maximum of `max_depth`. The node's parsers reject deeper JSON.
 const DEEPEST: usize = 120;
 
-/// Longer names are made by no contract.
+/// Maximum of `max_room_name`. Contracts make no longer names.
 const LONGEST_ROOM_NAME: usize = 256;
 
-/// How often, and how much, beyond what contracts say. Rates are counted on each node alone.
+/// Limits on rates and sizes, besides those of contracts. Each node counts for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// New connections from one IP address (IPv6: one /64).
+    /// Rate of new connections from one IP address (IPv6: one /64).
     pub connections_per_ip: Option<Rate>,
-    /// How many connections one IP address (IPv6: one /64) may have at a time; 0: no limit.
+    /// How many connections one IP address (IPv6: one /64) may have at a time. 0: no limit.
     pub max_connections_per_ip: u32,
-    /// How many TCP connections may be without a session at a time; beyond it, the one that has waited longest is closed. 0: no limit.
+    /// How many TCP connections may be without a session at a time. Beyond that, the one that has waited longest is
+    /// closed. 0: no limit.
     pub max_pending_connections: usize,
-    /// How many sockets one user may have at a time, over all namespaces; 0: no limit. Not for anonymous users.
+    /// How many sockets one user may have at a time, over all namespaces. 0: no limit. Anonymous users are not counted.
     pub max_sockets_per_user: u32,
-    /// Events of one socket, all names together, those that no contract knows among them.
+    /// Rate of events from one socket, over all event names, including events that no contract declares.
     pub events_per_socket: Option<Rate>,
-    /// Events of all sockets of one user.
+    /// Rate of events from all sockets of one user.
     pub events_per_user: Option<Rate>,
-    /// Events of all sockets of the node.
+    /// Rate of events from all sockets of the node.
     pub events_per_node: Option<Rate>,
-    /// A socket that is refused so often in a row is disconnected; 0: never.
+    /// A socket is disconnected after this number of refused events in a row. 0: never.
     pub strikes: u32,
-    /// Events of one socket that wait for an earlier one of it.
+    /// How many events of one socket may wait until an earlier event of the socket is handled.
     pub max_pending_events: usize,
-    /// Bytes of the events of one socket that wait for an earlier one of it; one event may always wait.
+    /// How many bytes of events of one socket may wait until an earlier event is handled. One event may always wait.
     pub max_pending_bytes: Size,
-    /// Bytes of the events of all sockets of the node that wait for an earlier one, or that a hook is asked about (those count four times).
+    /// How many bytes of events of all sockets of the node may wait, for an earlier event or for a hook's answer (the
+    /// latter count four times).
     pub max_pending_bytes_per_node: Size,
-    /// The longest name of an event of a client, in bytes.
+    /// Maximum length of the name of a client's event, in bytes.
     pub max_event_name: usize,
-    /// How deep the JSON of an event of a client may be: arrays and objects within one another, the event's own array among them.
+    /// Maximum depth of the JSON of a client's event: nested arrays and objects, including the event's own array.
     pub max_depth: usize,
     /// How many binary attachments an event of a client may have.
     pub max_attachments: usize,
-    /// The largest attachment of an event of a client; all of them together, with the text, are bounded by `server.max_payload`.
+    /// Maximum size of one attachment of a client's event. `server.max_payload` limits the text and all attachments
+    /// together.
     pub max_attachment: Size,
-    /// How many rooms a socket may be in, its own and its user's not counted.
+    /// How many rooms a socket may be in, not counting its own and its user's.
     pub max_rooms_per_socket: usize,
-    /// The longest name of a room that a client may join, in bytes.
+    /// Maximum length of the name of a room that a client may join, in bytes.
     pub max_room_name: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Merges the layers, and finds every mistake of them.
+//! Merges the layers, and finds every mistake in them.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,17 @@ use crate::suggest;
 /// The file that is read when no other is named and it exists.
 pub const DEFAULT_FILE: &str = "roomcast.toml";
 
-/// More mistakes than anybody reads: looking for others ends here.
+/// Maximum number of values whose types are reported as wrong. The search ends there.
 const MAX_MISTAKES: usize = 200;
 
-/// What a configuration is made of.
+/// The sources of a configuration.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// The file that must be there; without one, `roomcast.toml` is read if it exists.
+    /// The file, which must exist. `None`: `roomcast.toml`, if it exists.
     pub file: Option<PathBuf>,
-    /// Variables of the environment; those that are not ours are not looked at.
+    /// Variables of the environment. Variables of other programs are ignored.
     pub variables: Vec<(String, String)>,
-    /// What the command line says, above everything else: the flag, the dotted key, and the value as in a variable.
+    /// Values of the command line, above all others: the flag, the dotted key, and the value as in a variable.
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
@@ -44,7 +44,7 @@ impl Sources {
 pub struct Loaded {
     /// The effective values.
     pub config: Config,
-    /// Where they came from.
+    /// Where each value came from.
     pub origins: Origins,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Draft {
 /// Merges defaults, file, the original variables, `ROOMCAST_…`, and the command line, in this order.
 ///
 /// # Errors
-/// Every mistake of every layer.
+/// All mistakes of all layers.
 pub fn load(mut sources: Sources) -> Result<Loaded, ConfigError> {
     sources.variables.sort();
     let mut mistakes = Vec::new();
@@ -108,7 +108,7 @@ fn read_file(sources: &Sources, mistakes: &mut Vec<Mistake>) -> FileLayer {
 // === impl Draft ===
 
 impl Draft {
-    /// Notes a mistake of a key, with its value and layer. A key that is wrong already is not told of twice.
+    /// Notes a mistake of a key, with its value and layer. Each key is reported once.
     pub(super) fn refuse(&mut self, path: &[String], problem: &str, remedy: &str) {
         let key = dotted(path);
         let told =
@@ -125,7 +125,7 @@ impl Draft {
         });
     }
 
-    /// Takes wrong values out one after the other, until what is left holds.
+    /// Removes wrong values one after the other, until the rest can be deserialized.
     fn deserialize(&mut self) -> Config {
         for _ in 0..MAX_MISTAKES {
             let error = match self.origins.values.deserialize::<Config>() {
@@ -156,7 +156,7 @@ pub(super) fn dotted(path: &[String]) -> String {
     text
 }
 
-/// What is wrong with a value that its type refuses, and what to do about it.
+/// The problem and the remedy of a value that its type refuses.
 fn explain(path: &[String], fault: &Fault) -> (String, String) {
     let key = keys::find(path);
     let problem = match fault {
@@ -200,7 +200,7 @@ fn unknown(path: &[String], name: &str, known: &[&str]) -> (String, String) {
     ("unknown key".into(), remedy)
 }
 
-/// "remove it for the default, 25s"
+/// Such as "remove it for the default, 25s".
 pub(super) fn default_of(path: &[String]) -> String {
     match keys::find(path).and_then(|key| key.default.as_ref()) {
         Some(serde_json::Value::String(text)) if text.is_empty() => String::new(),

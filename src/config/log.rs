@@ -6,13 +6,14 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::check::Check;
 
-/// What is logged, and how. Logs go to standard error.
+/// The log's format and levels. Logs go to standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `human` for terminals, `json` for collectors.
     pub format: LogFormat,
-    /// A level (error, warn, info, debug, trace), and others for targets: `info,roomcast::auth=debug`. SIGUSR1 raises and SIGUSR2 lowers them.
+    /// A level (error, warn, info, debug, trace), and levels of single targets: `info,roomcast::auth=debug`. SIGUSR1
+    /// raises and SIGUSR2 lowers all of them.
     pub level: String,
 }
 
@@ -22,14 +23,14 @@ impl Default for Log {
     }
 }
 
-/// How a log record looks.
+/// The format of a log record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// A line for people.
+    /// One line for people.
     #[default]
     Human,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -42,10 +43,10 @@ impl Log {
         }
     }
 
-    /// The levels, by target.
+    /// The levels by target.
     ///
     /// # Errors
-    /// The part that is not one.
+    /// The text of the first part that is neither a level nor `TARGET=LEVEL`.
     pub fn targets(&self) -> Result<Targets, String> {
         let mut parts = self.level.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.try_fold(Targets::new(), |targets, part| {

@@ -1,19 +1,19 @@
-//! What is wrong with a configuration: all of it at once.
+//! Mistakes of a configuration, all reported at once.
 
 use std::fmt;
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// The dotted key, or the name of a variable; empty when a file as a whole is meant.
+    /// The dotted key, or the name of a variable. Empty if the mistake concerns a whole file.
     pub key: String,
-    /// The value, unless it is a secret or there is none.
+    /// The value. `None` if it is a secret or absent.
     pub value: Option<String>,
-    /// Where it was set: a file and line, or a variable. `None`: nowhere.
+    /// Where the key was set: a file and line, or a variable. `None` if it was not set.
     pub layer: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: String,
 }
 

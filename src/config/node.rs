@@ -5,18 +5,19 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, is_name};
 
-/// This process.
+/// This process: its id and its mode.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Node {
     /// The node's name within the cluster; random for each run unless set. Two nodes must not share one.
     pub id: Option<String>,
-    /// Development mode, as `roomcast serve --dev` sets it. Never in production: it accepts keys that it prints.
+    /// Development mode, as `roomcast serve --dev` sets it. Never use it in production: it prints keys, and then
+    /// accepts them.
     pub dev: bool,
 }
 
 impl Node {
-    /// The configured id, else a new random one: ask once, and keep it.
+    /// The configured id, or a new random one. Call it once and keep the result.
     pub fn id_or_random(&self) -> String {
         self.id.clone().unwrap_or_else(|| {
             let id = uuid::Uuid::new_v4().simple().to_string();

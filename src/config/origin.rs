@@ -6,7 +6,7 @@ use figment::value::{Tag, Value};
 use super::layer::file::Lines;
 use super::{keys, tree};
 
-/// The merged values, and the layer of each.
+/// The merged values and the layer of each.
 #[derive(Debug)]
 pub struct Origins {
     pub(super) figment: Figment,
@@ -15,7 +15,7 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// The layer that sets a key, with the line where it is a file; `None` for a default.
+    /// The layer that sets a key, with the line if it is a file. `None` for a default.
     pub fn layer_of(&self, path: &[String]) -> Option<String> {
         let value = tree::get(&self.values, path)?;
         self.layer(value.tag(), path)
@@ -28,14 +28,14 @@ impl Origins {
         Some(line.map_or_else(|| name.to_string(), |line| format!("{name}:{line}")))
     }
 
-    /// A value as mistakes may show it.
+    /// The value as messages may show it.
     pub(super) fn shown(&self, path: &[String]) -> Option<String> {
         let value = tree::get(&self.values, path)?;
         match keys::find(path).map(|key| key.kind) {
             Some(keys::Kind::Secret | keys::Kind::Pem) => None,
             Some(keys::Kind::Url) => value.as_str().map(|url| format!("{:?}", super::Url::new(url).masked())),
             _ if holds_tables(value) => None,
-            // What is under a key that nobody knows may be a misspelt secret.
+            // The value of an unknown key may be a secret under a misspelt name.
             None if !names_file_of_key(path) => None,
             None => Some(tree::show(value)),
             Some(_) => Some(tree::show(value)),

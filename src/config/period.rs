@@ -10,25 +10,25 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A time with its unit: `"25s"`, `"100ms"`, `"1h 30m"`. A bare number is refused: nobody can tell what it counts.
+/// A time with its unit: `"25s"`, `"100ms"`, `"1h 30m"`. A bare number is refused, because its unit would be unclear.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(Duration);
 
-/// What a time looks like, for mistakes.
+/// The format, for messages.
 const EXPECTED: &str = "a time with its unit, such as \"25s\", \"100ms\" or \"5m\"";
 
 impl Period {
-    /// So many seconds.
+    /// A time in seconds.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// So many milliseconds.
+    /// A time in milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 
-    /// As the standard library has it.
+    /// The time as a `Duration`.
     pub const fn get(self) -> Duration {
         self.0
     }
@@ -58,7 +58,7 @@ impl FromStr for Period {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // humantime takes a bare "0" for a time.
+        // humantime accepts a bare "0".
         if text.trim().parse::<u64>().is_ok() {
             return Err(EXPECTED);
         }

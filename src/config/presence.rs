@@ -8,18 +8,19 @@ use serde::{Deserialize, Serialize};
 use super::Period;
 use super::check::Check;
 
-/// A shorter heartbeat would be load without use; tests have it.
+/// Minimum heartbeat. A shorter one would only add load; tests use short ones.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
-/// Who is where, over the cluster.
+/// Presence: which users are in which rooms, over all nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Presence {
-    /// A node that has died is gone from every answer within two of these.
+    /// How often a node confirms its presence entries in Redis. Entries of a node that has died disappear within two
+    /// heartbeats.
     pub heartbeat: Period,
-    /// How long a user's status is kept after the last socket is gone.
+    /// How long a user's status is kept after the user's last socket is gone.
     pub status_ttl: Period,
-    /// How many joins and leaves may wait for Redis; beyond it everything is written anew.
+    /// How many joins and leaves may wait for Redis. Beyond that, the node writes all of its presence again.
     pub queue: usize,
 }
 

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Check;
 
-/// As many as one history's page holds.
+/// Maximum of `events`: the size of one page of a history.
 const MOST_EVENTS: usize = 1000;
 
-/// Bounds on the sessions of clients that come back. Whether and how soon they may is said by contracts.
+/// Limits on recovery. Contracts say which sessions are kept, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recovery {
-    /// How many sessions of clients that left a node without Redis keeps; beyond it the oldest go.
+    /// How many sessions a node without Redis keeps for clients that left. Beyond that, it forgets the oldest.
     pub sessions: usize,
     /// A client that has missed more events than this is not recovered.
     pub events: usize,

@@ -9,62 +9,63 @@ use serde::{Deserialize, Serialize};
 use super::check::Check;
 use super::{Period, RedisAddress, RedisKind, Secret, Url};
 
-/// The shortest time that a command or a connection attempt may be given.
+/// Minimum time limit of a command or a connection attempt.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// The shortest time between two probes, canaries or attempts to connect.
+/// Minimum time between two probes, canaries or connection attempts.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// What the nodes share.
+/// The Redis that connects the nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`, `redis-sentinel://` or `rediss-sentinel://`. In a password `%`, `/`, `?`, `#` and `@` are percent-encoded. Not set: the node stands alone.
+    /// `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`, `redis-sentinel://` or `rediss-sentinel://`. In a password `%`, `/`, `?`, `#` and `@` are percent-encoded. Not set: the node works alone.
     pub url: Option<Url>,
-    /// The ACL user; replaces the URL's.
+    /// The ACL user. It replaces the user in the URL.
     pub username: Option<String>,
-    /// Its password; replaces the URL's.
+    /// The ACL user's password. It replaces the password in the URL.
     pub password: Option<Secret>,
-    /// The database's number; replaces the URL's. A Redis Cluster has only 0.
+    /// The number of the database. It replaces the number in the URL. A Redis Cluster has only database 0.
     pub database: Option<u8>,
-    /// TLS beyond what `rediss://` means.
+    /// Certificates for TLS, if `rediss://` alone is not enough.
     pub tls: RedisTls,
-    /// Sentinel.
+    /// Settings for Redis Sentinel.
     pub sentinel: Sentinel,
-    /// What every key and channel of ours starts with. All nodes of a cluster share it.
+    /// The prefix of every key and channel of roomcast. All nodes of a cluster use the same prefix.
     pub prefix: String,
-    /// What the Redis channels of other Socket.IO programs start with: the emitters for Node.js, Python, Rust and other
-    /// languages, and the Redis adapters of Node.js and socketioxide servers. What they send there reaches our clients
-    /// (`docs/emitter.md`). Empty: the node does not listen there.
+    /// The prefix of the Redis channels of other Socket.IO programs: the emitters for Node.js, Python, Rust and other
+    /// languages, and the Redis adapters of Node.js and socketioxide servers. Events that they send there reach the node's
+    /// clients (`docs/emitter.md`). Empty: the node does not listen to them.
     pub socketio_key: String,
-    /// How nodes send each other events. Nodes understand both.
+    /// The format in which nodes send each other events. Every node understands both formats.
     pub wire: Wire,
     /// How long a command may take.
     pub command_timeout: Period,
     /// How long a connection attempt may take.
     pub connect_timeout: Period,
-    /// How soon a lost connection is tried again.
+    /// How soon the node tries again after it loses a connection.
     pub reconnect: Reconnect,
-    /// How many events may wait to be carried to the other nodes.
+    /// How many events may wait to be sent to the other nodes.
     pub publish_buffer: usize,
-    /// How many messages of other nodes may wait to be delivered.
+    /// How many messages from other nodes may wait to be delivered.
     pub receive_buffer: usize,
-    /// How often the node sends itself a message through Redis.
+    /// How often the node checks Redis by sending itself a message through it.
     pub probe_interval: Period,
-    /// How often the node sends the others a canary, by which they measure loss and delay.
+    /// How often the node sends the other nodes a canary, a message by which they measure loss and delay.
     pub canary_interval: Period,
-    /// Whether a node takes new clients while Redis is away, or refuses writes: `degraded`, it does; `not_ready`, `/ready` answers 503.
+    /// The node's answer on `/ready` while Redis is away, even if only writes fail: `degraded` stays ready and takes
+    /// new clients; `not_ready` answers 503.
     pub when_away: WhenAway,
 }
 
-/// What a node that has worked with Redis is while Redis is away.
+/// The node's answer on `/ready` while Redis is away, once it has worked with Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenAway {
-    /// Ready, for its own clients: all nodes share one Redis, so that otherwise none would be left.
+    /// Ready, for its own clients. All nodes share one Redis, so otherwise no node would be ready.
     #[default]
     Degraded,
-    /// Not ready: whoever stands in front sends new clients elsewhere, or nowhere.
+    /// Not ready: a load balancer sends new clients to other nodes, if any are ready.
     NotReady,
 }
 
@@ -92,25 +93,27 @@ impl Default for Redis {
     }
 }
 
-/// How nodes send each other events.
+/// The format in which nodes send each other events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Wire {
-    /// By a frame of our own over sharded pub/sub: payloads travel as they are. Node.js servers do not hear it.
+    /// Roomcast's own frames over sharded pub/sub, which carry payloads unchanged. Node.js servers do not understand
+    /// them.
     #[default]
     Compact,
-    /// As `@socket.io/redis-adapter` does, so that Node.js servers on the same Redis hear us, and we answer their requests.
+    /// The format of `@socket.io/redis-adapter`: Node.js servers on the same Redis receive the node's events, and the
+    /// node answers their requests.
     Socketio,
 }
 
-/// TLS beyond what `rediss://` means.
+/// Certificates for TLS, if `rediss://` alone is not enough.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisTls {
-    /// PEM file of the authority that signed Redis' certificate; not set: those of the system.
+    /// PEM file of the authority that signed Redis' certificate. Not set: the system's authorities.
     #[schemars(with = "Option<String>")]
     pub ca_file: Option<PathBuf>,
-    /// PEM file of our own certificate, where Redis asks for one.
+    /// PEM file of the node's own certificate, if Redis asks for one.
     #[schemars(with = "Option<String>")]
     pub cert_file: Option<PathBuf>,
     /// PEM file of its private key.
@@ -118,25 +121,25 @@ pub struct RedisTls {
     pub key_file: Option<PathBuf>,
 }
 
-/// Sentinel.
+/// Settings for Redis Sentinel.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sentinel {
-    /// The name of the primary that the sentinels watch; replaces the URL's.
+    /// The name of the primary that the sentinels watch. It replaces the name in the URL.
     pub service: Option<String>,
-    /// The user towards the sentinels.
+    /// The user for the sentinels.
     pub username: Option<String>,
-    /// The password towards the sentinels.
+    /// The password for the sentinels.
     pub password: Option<Secret>,
 }
 
-/// How soon a lost connection is tried again.
+/// How soon the node tries again after it loses a connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reconnect {
-    /// The first pause; doubles with every failure.
+    /// The first pause between two attempts. It doubles with every failure.
     pub min: Period,
-    /// The longest pause.
+    /// The longest pause between two attempts.
     pub max: Period,
 }
 
@@ -147,7 +150,7 @@ impl Default for Reconnect {
 }
 
 impl Redis {
-    /// How Redis is set up, as the log says it: `memory` (there is none), `single`, `sentinel` or `cluster`.
+    /// The kind of Redis, for the log: `memory` (none is configured), `single`, `sentinel` or `cluster`.
     pub fn mode(&self) -> &'static str {
         match self.url.as_ref().map(|url| url.scheme().unwrap_or_default()) {
             None => "memory",
@@ -193,14 +196,14 @@ impl Redis {
         });
     }
 
-    /// What must fit the kind of the address.
+    /// Checks the settings that depend on the kind of address.
     fn check_address(&self, address: &RedisAddress, check: &mut Check<'_>) {
         let holds = address.kind != RedisKind::Cluster || self.database.is_none_or(|database| database == 0);
         check.must(holds, "database", "a Redis Cluster has only the database 0");
         if !address.tls {
             for (key, file) in self.tls.files() {
                 if file.is_some() {
-                    let problem = "has no effect: redis.url is plain text, and nothing would be encrypted";
+                    let problem = "has no effect: redis.url does not use TLS, so nothing would be encrypted";
                     check.refuse(&format!("tls.{key}"), problem, "write rediss://… in redis.url, or remove redis.tls");
                 }
             }
@@ -223,7 +226,7 @@ impl Redis {
         let has_user = self.username.is_some() || address.username.is_some();
         let has_password = self.password.is_some() || address.password.is_some();
         if has_user && !has_password {
-            check.refuse("password", "is missing: a user has one", "set redis.password or redis.password_file");
+            check.refuse("password", "is missing: a user needs one", "set redis.password or redis.password_file");
         }
         for (key, is_empty) in [
             ("username", self.username.as_ref().is_some_and(String::is_empty)),

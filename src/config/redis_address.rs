@@ -1,11 +1,11 @@
-//! What `redis.url` says.
+//! Parses `redis.url`.
 //!
 //! `redis[s][-cluster|-sentinel]://[[user]:password@]host[:port][/database][?node=host:port&…]`
 
 use super::secret::Url;
 use crate::suggest;
 
-/// What `redis.url` may start with.
+/// The schemes that `redis.url` may have.
 pub(super) const SCHEMES: [&str; 6] =
     ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
 
@@ -14,7 +14,7 @@ const SERVICE: &str = "sentinelServiceName";
 const SENTINEL_USER: &str = "sentinelUsername";
 const SENTINEL_PASSWORD: &str = "sentinelPassword";
 
-/// What stands behind the address.
+/// The kind of Redis at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisKind {
     /// One server.
@@ -25,34 +25,34 @@ pub enum RedisKind {
     Sentinel,
 }
 
-/// A `redis.url`, read. User and password are the bytes that the percent signs stand for.
+/// A parsed `redis.url`. User and password are percent-decoded bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisAddress {
-    /// What stands behind it.
+    /// The kind of Redis.
     pub kind: RedisKind,
-    /// `rediss`.
+    /// Whether the scheme asks for TLS (`rediss`).
     pub tls: bool,
     /// The ACL user.
     pub username: Option<Vec<u8>>,
     /// Its password.
     pub password: Option<Vec<u8>>,
-    /// The hosts and ports: of the server, of nodes of the cluster, of sentinels.
+    /// Hosts and ports: of the server, of nodes of the cluster, or of sentinels.
     pub hosts: Vec<(String, u16)>,
     /// The database's number.
     pub database: Option<u8>,
     /// The name of the primary that the sentinels watch.
     pub service: Option<String>,
-    /// The user towards the sentinels.
+    /// The user for the sentinels.
     pub sentinel_username: Option<String>,
-    /// The password towards the sentinels.
+    /// The password for the sentinels.
     pub sentinel_password: Option<String>,
 }
 
 impl RedisAddress {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// What is wrong, and what to do about it; neither holds a secret.
+    /// The problem and the remedy. Neither contains a secret.
     pub fn read(url: &Url) -> Result<Self, (String, String)> {
         let (scheme, rest) = url.expose().split_once("://").unwrap_or_default();
         let scheme = scheme.to_ascii_lowercase();
@@ -70,7 +70,7 @@ impl RedisAddress {
         let (authority, tail) = rest.split_at(end);
         if tail.contains(['@', '#']) {
             let remedy = "write %2F for /, %3F for ?, %23 for # and %40 for @, or set redis.password";
-            return Err(("has a character that cannot stand there as it is".to_owned(), remedy.to_owned()));
+            return Err(("has a character that must be percent-encoded".to_owned(), remedy.to_owned()));
         }
         let (credentials, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (username, password) = credentials.split_once(':').unwrap_or((credentials, ""));
@@ -100,7 +100,7 @@ impl RedisAddress {
             return Ok(());
         }
         let Ok(database) = path.parse() else {
-            let problem = format!("names the database {path:?}, which is no number from 0 to 255");
+            let problem = format!("names the database {path:?}, which is not a number from 0 to 255");
             return Err((problem, "write redis://HOST:PORT/NUMBER, or nothing behind the port".to_owned()));
         };
         if self.kind == RedisKind::Cluster && database != 0 {
@@ -155,7 +155,7 @@ fn parameters(kind: RedisKind) -> &'static [&'static str] {
 }
 
 fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), (String, String)> {
-    // The colons of an IPv6 address stand in brackets.
+    // An IPv6 address is in brackets, because it contains colons.
     let (host, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
         Some((host, rest)) => (host, rest.strip_prefix(':')),
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
@@ -173,8 +173,7 @@ fn some(bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 
-/// The bytes that a text stands for. A percent sign without two hexadecimal digits stands for itself. Unlike in a form,
-/// a plus sign stands for itself too.
+/// Percent-decodes a text. A percent sign without two hexadecimal digits stays, and so does a plus sign.
 fn decode(text: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(text).collect()
 }
@@ -234,8 +233,8 @@ mod tests {
             ("redis://h?timeout=5", "unknown parameter \"timeout\""),
             ("redis://h?node=b:1", "unknown parameter \"node\""),
             ("redis-sentinel://h?sentinelServicename=main", "unknown parameter"),
-            ("redis://:a#b@h", "cannot stand there"),
-            ("redis://:a/b@h", "cannot stand there"),
+            ("redis://:a#b@h", "must be percent-encoded"),
+            ("redis://:a/b@h", "must be percent-encoded"),
         ] {
             let told = read(url).unwrap_err();
             assert!(told.contains(problem), "{url}: {told}");

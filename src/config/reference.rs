@@ -1,4 +1,4 @@
-//! `docs/configuration.md` and `roomcast.example.toml`, made of the structs.
+//! Generates `docs/configuration.md` and `roomcast.example.toml` from the structs.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::keys::{self, Key, Kind};
 use super::layer::original;
 use super::{files, secret};
 
-/// The page. It is current when it is what this returns.
+/// The page `docs/configuration.md`.
 pub fn page() -> String {
     let mut page = String::from(include_str!("reference/head.md"));
     for key in keys::all().iter().filter(|key| !key.path.contains('.')) {
@@ -27,7 +27,7 @@ pub fn page() -> String {
     page
 }
 
-/// Every key as a comment, with its default.
+/// The file `roomcast.example.toml`: every key as a comment, with its default.
 pub fn example() -> String {
     let mut text = String::from(include_str!("reference/example.head.toml"));
     for key in keys::all() {
@@ -58,32 +58,32 @@ fn section_name(key: &Key) -> String {
     if key.kind == Kind::Map { format!("{}.NAME", key.path) } else { key.path.clone() }
 }
 
-/// Whether the key has a value of its own: tables and entries of lists have not.
+/// Whether the key has a value of its own. Tables and entries of lists have none.
 fn is_value(key: &Key) -> bool {
     !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Map)
 }
 
-/// Whether a table is within one that the operator has to add.
+/// Whether a table is inside one whose name the operator chooses.
 fn is_chosen(path: &str) -> bool {
     path.split('.').any(|segment| matches!(segment, "*" | "[]"))
 }
 
-/// Whether a table is nothing unless it is written.
+/// Whether a table has no effect unless it is written.
 fn is_optional(key: &Key) -> bool {
     key.default.is_none()
 }
 
-/// `auth.keys` of `auth.keys.[]`.
+/// The name for `auth.keys.[]`: `auth.keys`.
 fn table_name(path: &str) -> String {
     path.split('.').filter(|segment| *segment != "[]").collect::<Vec<_>>().join(".")
 }
 
-/// `hooks.NAME.url`, `auth.keys[].kid`.
+/// The name of a key, such as `hooks.NAME.url` or `auth.keys[].kid`.
 fn key_name(path: &str) -> String {
     path.replace(".[]", "[]").replace('*', "NAME")
 }
 
-/// `ROOMCAST_AUTH__KEYS__<N>__KID`
+/// The variable of a key, such as `ROOMCAST_AUTH__KEYS__<N>__KID`.
 fn variable(path: &str) -> String {
     let segments = path.split('.').map(|segment| match segment {
         "*" => "<NAME>".to_owned(),
@@ -112,7 +112,7 @@ fn row(key: &Key) -> String {
     format!("| `{}` | {kind} | {default} | `{}` | {doc} |\n", key_name(&key.path), variable(&key.path))
 }
 
-/// The default, or something of the type.
+/// The default, or an example value of the type.
 fn sample(key: &Key) -> String {
     match (&key.default, key.kind) {
         (Some(Value::Array(items)), _) if items.is_empty() => "[]".to_owned(),
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_example_is_right_without_its_hashes() {
-        // What starts with a lower-case key or a table is TOML; the rest are sentences.
+        // Lines that start with a lower-case key or a table are TOML. The rest are sentences.
         let is_toml = |line: &str| {
             let key = line.split(" = ").next().unwrap_or("");
             let is_key = line.contains(" = ") && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
@@ -181,7 +181,7 @@ mod tests {
         };
         let text = example().lines().map(open).collect::<Vec<_>>().join("\n");
         let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        // Without a value they follow another one, or are off.
+        // Without a value, these keys follow another key or are off.
         let write_timeout = Some(crate::config::Period::from_secs(20));
         let queue_bytes = Some(crate::config::Size::from_bytes(4 << 20));
         let compression = Some(crate::config::Compression::default());

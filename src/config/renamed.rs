@@ -1,11 +1,11 @@
-//! Keys that other Socket.IO servers, or earlier versions, call otherwise: each is answered with its name here.
+//! Names of settings in other Socket.IO servers and earlier versions. The error for each one gives its name here.
 
 use figment::value::Value;
 
 use super::load::Draft;
 use super::tree;
 
-/// The name that is not ours, and what to write instead.
+/// The other name, and what to write instead.
 const RENAMED: [(&str, &str); 21] = [
     ("api.host", "write the address and the port as `api.listen`"),
     ("api.port", "write the address and the port as `api.listen`"),
@@ -30,7 +30,7 @@ const RENAMED: [(&str, &str); 21] = [
     ("server.port", "write the address and the port as `server.listen`"),
 ];
 
-/// Refuses each, and takes it out.
+/// Refuses each of these keys, and removes it.
 pub(super) fn refuse(draft: &mut Draft) {
     for (key, remedy) in RENAMED {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();

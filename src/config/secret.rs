@@ -1,4 +1,4 @@
-//! Values that must not be seen.
+//! Secret values, which are never shown.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What a secret looks like wherever it is shown.
+/// The text that is shown instead of a secret.
 pub(super) const HIDDEN: &str = "***";
 
 /// A secret. Neither `Debug` nor `Serialize` shows it.
@@ -20,18 +20,18 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The value itself: for the one place that needs it.
+    /// The value itself. Only the code that needs it may call this.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether nothing was set.
+    /// Whether the value is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// A URL, whose user information and parameters that name a password or token are never shown.
+/// A URL. Its user information, and parameters that name a password or token, are never shown.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Url(String);
@@ -42,12 +42,12 @@ impl Url {
         Self(value.into())
     }
 
-    /// The URL itself: for the one place that connects.
+    /// The URL itself. Only the code that connects may call this.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether nothing was set.
+    /// Whether the URL is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -57,13 +57,14 @@ impl Url {
         self.0.split_once("://").map(|(scheme, _)| scheme)
     }
 
-    /// What may be shown.
+    /// The URL without its secrets.
     pub fn masked(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else { return HIDDEN.into() };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, tail) = rest.split_at(end);
         let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
-        // A password with a slash or a question mark in it would be taken for a path: then nothing is shown.
+        // An unescaped slash or question mark in a password makes the rest look like a path. Then nothing more is
+        // shown.
         if tail.contains('@') {
             return format!("{scheme}://{HIDDEN}");
         }

@@ -9,80 +9,83 @@ use serde::{Deserialize, Serialize};
 use super::check::Check;
 use super::{Compression, Network, Period, Size};
 
-/// More than any message should be.
+/// Maximum of `max_payload`, in bytes.
 const LARGEST_PAYLOAD: u64 = 1 << 30;
-/// More than any client should be behind.
+/// Maximum of `queue`, in packets.
 const LONGEST_QUEUE: usize = 1_000_000;
-/// More than any node should keep for one client.
+/// Maximum of `queue_bytes`, in bytes.
 const LARGEST_QUEUE: u64 = 1 << 40;
-/// Where it is not said how many bytes may wait for a client, at least so many may.
+/// Minimum of the default of `queue_bytes`, in bytes.
 const LEAST_QUEUE_BYTES: usize = 4 << 20;
-/// Where it is not said, so many messages of the largest size may wait.
+/// How many messages of `max_payload` bytes the default of `queue_bytes` holds.
 const QUEUED_PAYLOADS: usize = 4;
-/// The bytes around a message: the heads of its frames, or of its request.
+/// Allowance for what surrounds a message, in bytes: the headers of its frames, or of its request.
 const FRAMES: usize = 64 << 10;
 
-/// No client can be asked, or waited for, in a shorter time.
+/// Minimum of the intervals and time limits that concern a client's answers.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// The public listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Where clients connect, as `ADDRESS:PORT`. Port 0 takes any free one.
+    /// The address where clients connect, as `ADDRESS:PORT`. Port 0 takes any free port.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
-    /// The path of Socket.IO; starts and ends with a slash.
+    /// The path of Socket.IO. It starts and ends with a slash.
     pub path: String,
     /// Origins of web pages that may connect, such as `https://app.example.com`, or `capacitor://localhost`, `file://` and `null` for apps; `*` permits all. Empty: the same origin only.
     pub cors_origins: Vec<String>,
-    /// Proxies in front of the node, as addresses or networks (`10.0.0.0/8`): only they are believed about who a client
-    /// is.
+    /// Proxies in front of the node, as addresses or networks (`10.0.0.0/8`). The node believes only these about a
+    /// client's address.
     pub trusted_proxies: Vec<Network>,
-    /// The header in which trusted proxies say who a client is. They must set it, or append to it; the other one is not read.
+    /// The header in which trusted proxies give the client's address. They must set it or append to it. The node
+    /// ignores the other header.
     pub forwarded_header: ForwardedHeader,
-    /// Whether connections of trusted proxies begin with a header of the PROXY protocol (version 1 or 2). Without one they
-    /// are closed; connections of others begin as always.
+    /// Whether connections of trusted proxies begin with a header of the PROXY protocol (version 1 or 2). Trusted
+    /// connections without the header are closed; connections of others need none.
     pub proxy_protocol: bool,
-    /// Whether a long-polling session can be used from the address that opened it only (IPv6: its /64).
+    /// Whether a long-polling session can be used only from the address that opened it (IPv6: its /64).
     pub bind_sessions_to_ip: bool,
-    /// How often a client is asked whether it is there.
+    /// How often the node pings a client.
     pub ping_interval: Period,
-    /// How long its answer is waited for.
+    /// How long the node waits for a client's pong.
     pub ping_timeout: Period,
-    /// A client that takes nothing of what is written to it for so long is gone; without it, `ping_timeout`.
+    /// How long a client may accept no bytes while some are being written to it. After that it is disconnected. Not
+    /// set: `ping_timeout`.
     pub write_timeout: Option<Period>,
-    /// How long a new TCP connection may take for its first request's head.
+    /// How long a new TCP connection may take to send the head of its first request.
     pub handshake_timeout: Period,
     /// How long a client may take to connect to a namespace.
     pub connect_timeout: Period,
-    /// The largest message of a client, over every transport.
+    /// Maximum size of a client's message, on every transport.
     pub max_payload: Size,
-    /// How many clients may be connected to this node; 0: no limit.
+    /// How many clients may be connected to this node. 0: no limit.
     pub max_connections: u64,
-    /// How many packets may wait for one client.
+    /// How many packets may wait in the write queue of one client.
     pub queue: usize,
-    /// How many bytes of packets may wait for one client; without it, four messages of `max_payload`, at least 4 MiB.
+    /// How many bytes of packets may wait in the write queue of one client. Not set: four messages of `max_payload`,
+    /// but at least 4 MiB.
     pub queue_bytes: Option<Size>,
-    /// Who serves the clients: sessions of our own, or the library of this name.
+    /// The engine that speaks Socket.IO: `native`, roomcast's own, or `socketioxide`, the library.
     pub engine: Engine,
-    /// Compression of WebSocket messages; none unless set (`{}` takes its defaults).
+    /// Compression of WebSocket messages. Off unless set (`{}` uses the defaults).
     pub compression: Option<Compression>,
 }
 
-/// What speaks Socket.IO.
+/// The engine that speaks Socket.IO.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The library of this name.
+    /// The library socketioxide.
     Socketioxide,
-    /// The lean engine of our own.
+    /// Roomcast's own engine.
     #[default]
     Native,
 }
 
 impl Engine {
-    /// As configured, and as metrics and the log name it.
+    /// The name in the configuration, in metrics and in the log.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Socketioxide => "socketioxide",
@@ -91,7 +94,7 @@ impl Engine {
     }
 }
 
-/// Where a trusted proxy says who a client is.
+/// The header in which a trusted proxy gives the client's address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardedHeader {
@@ -100,7 +103,7 @@ pub enum ForwardedHeader {
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,
-    /// In none.
+    /// No header.
     None,
 }
 
@@ -130,17 +133,17 @@ impl Default for Server {
 }
 
 impl Server {
-    /// How long a client may take nothing of what is written to it.
+    /// How long a client may accept no bytes while some are being written to it.
     pub fn stall(&self) -> Duration {
         self.write_timeout.unwrap_or(self.ping_timeout).get()
     }
 
-    /// How many bytes are read from a client while a write to it waits: a whole message and its frames.
+    /// How many bytes the node reads from a client while a write to it waits: one whole message and its frames.
     pub fn read_ahead(&self) -> usize {
         self.max_payload.as_usize().saturating_add(FRAMES)
     }
 
-    /// How many bytes may wait for one client.
+    /// How many bytes may wait in the write queue of one client.
     pub fn queued_bytes(&self) -> usize {
         let usual = || self.max_payload.as_usize().saturating_mul(QUEUED_PAYLOADS).max(LEAST_QUEUE_BYTES);
         self.queue_bytes.map_or_else(usual, Size::as_usize)
@@ -159,7 +162,11 @@ impl Server {
             );
         }
         let spoken = !self.proxy_protocol || !self.trusted_proxies.is_empty();
-        check.must(spoken, "proxy_protocol", "needs server.trusted_proxies: only they are believed");
+        check.must(
+            spoken,
+            "proxy_protocol",
+            "needs server.trusted_proxies: only connections of trusted proxies carry the header",
+        );
         check.at_least("ping_interval", *self.ping_interval, SHORTEST_WAIT);
         check.at_least("ping_timeout", *self.ping_timeout, SHORTEST_WAIT);
         if let Some(write_timeout) = self.write_timeout {
@@ -177,7 +184,7 @@ impl Server {
     }
 }
 
-/// `*`, `null`, or a scheme and a host, perhaps with a port. Files have no host.
+/// Whether the text is `*`, `null`, or a scheme and a host, perhaps with a port. `file://` has no host.
 fn is_origin(text: &str) -> bool {
     let plain = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' ', ',']);
     let port = |host: &str| match host.rsplit_once(':') {

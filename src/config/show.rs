@@ -1,4 +1,4 @@
-//! The effective values as TOML, each with the layer that it came from. Secrets stay hidden.
+//! Shows the effective values as TOML, each with the layer from which it came. Secrets stay hidden.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Loaded;
 
-/// Comments stand in this column, where lines are shorter.
+/// The column in which comments begin, if the line is shorter.
 const COMMENT_COLUMN: usize = 44;
 
 impl Loaded {
@@ -30,10 +30,10 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// `path` finds the layer, and has places in lists; `head` is the same without them.
+    /// Writes a table. `path` finds the layer and contains list indexes; `head` is the same path without them.
     fn table(&mut self, path: &[String], head: &[String], value: &Value) {
         let Value::Object(members) = value else { return };
-        // A table of tables alone, such as `[hooks]`, needs no head.
+        // A table that holds only tables, such as `[hooks]`, needs no header.
         if members.values().any(|member| !is_table(member)) {
             self.head(&format!("[{}]", header(head)));
         } else if members.is_empty() {
@@ -78,7 +78,7 @@ impl Page<'_> {
     }
 }
 
-/// Tables, and lists that hold some.
+/// Whether the value is a table, or a list of tables.
 fn is_table(value: &Value) -> bool {
     match value {
         Value::Object(_) => true,

@@ -1,4 +1,4 @@
-//! Layers and mistakes, from the outside.
+//! Tests of layers and mistakes through the public interface.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Setting {
         self.load().unwrap_or_else(|error| panic!("{error}")).config
     }
 
-    /// Every mistake, with the file's directory taken out.
+    /// All mistakes, with the file's directory removed.
     fn mistakes(&self) -> Vec<String> {
         let dir = format!("{}/", self.dir.path().display());
         self.load().unwrap_err().mistakes.iter().map(|mistake| mistake.to_string().replace(&dir, "")).collect()
@@ -243,10 +243,10 @@ red = true
         "log.format = \"xml\" (from roomcast.toml:10): must be human or json; remove it for the default, \"human\"",
         "auth.keys[0].algorithm = \"none\" (from roomcast.toml:14): must be HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA; remove it for the default, \"HS256\"",
         "auth.keys[1].secret (from roomcast.toml:18): has 5 bytes: a secret needs at least 16; make one with `openssl rand -base64 48`",
-        "auth.keys[2].secret (from roomcast.toml:22): RS256 has a public key, no shared secret; set `public_key`, or the algorithm HS256, HS384 or HS512",
+        "auth.keys[2].secret (from roomcast.toml:22): RS256 uses a public key, not a shared secret; set `public_key`, or the algorithm HS256, HS384 or HS512",
         "redis.pasword (from roomcast.toml:26): unknown key; did you mean `password`?",
         "redis.url = \"***\" (from roomcast.toml:25): must start with redis://HOST, rediss://HOST, redis-cluster://HOST, rediss-cluster://HOST, redis-sentinel://HOST or rediss-sentinel://HOST; write the whole URL",
-        "hooks.songs.url: is missing; set where the backend is called",
+        "hooks.songs.url: is missing; set the URL of the backend",
         "hooks.songs.timeout = \"0s\" (from roomcast.toml:29): must be at least 10ms; remove it for the default, \"5s\"",
         "colours (from roomcast.toml:31): unknown key; the sections are node, server, contracts, api, auth, redis, cluster, presence, recovery, limits, drain, hooks and log",
         "limits.max_pending_events = 0 (from environment ROOMCAST_LIMITS__MAX_PENDING_EVENTS): must be at least 1; remove it for the default, 256",
@@ -342,9 +342,9 @@ fn a_cluster_that_passes_on_requests_needs_a_secret_and_a_redis() {
     let mistakes = wrong.mistakes();
     for expected in [
         "cluster.listen = \"0.0.0.0:3002\" (from roomcast.toml:4): is also `server.listen` or `api.listen`: nodes need a listener of their own; choose another port",
-        "cluster.secret: is missing; nodes that pass on requests must share a secret: set it beside `listen`",
+        "cluster.secret: is missing; nodes that forward requests must share a secret: set it beside `listen`",
         "cluster.previous_secret (from roomcast.toml:6): has 5 bytes: a secret needs at least 32; make one with `openssl rand -base64 48`",
-        "cluster.advertise = \"node-1\" (from roomcast.toml:5): must be HOST:PORT; write an address or a name of this node that the others reach",
+        "cluster.advertise = \"node-1\" (from roomcast.toml:5): must be HOST:PORT; write an address or a name of this node that the other nodes can reach",
         "cluster.max_forwarded = 0 (from roomcast.toml:7): must be 1 to 1000000; remove it for the default, 20000",
         "cluster.tls.ca_file: is missing; name a PEM file: nodes check each other's certificates",
     ] {
@@ -361,7 +361,7 @@ fn a_cluster_that_passes_on_requests_needs_a_secret_and_a_redis() {
     let useless = Setting::new(&format!("[cluster]\nsecret = \"{secret}\""));
     assert_eq!(
         useless.mistakes(),
-        ["cluster.secret (from roomcast.toml:2): does nothing without `listen`; set `listen`, or remove the secret"]
+        ["cluster.secret (from roomcast.toml:2): has no effect without `listen`; set `listen`, or remove the secret"]
     );
 }
 
@@ -381,7 +381,7 @@ fn what_does_not_fit_the_address_of_redis_is_found() {
         ),
         (
             "url = \"redis://h\"\n[redis.tls]\nca_file = \"/dev/null\"",
-            "redis.tls.ca_file = \"/dev/null\" (from roomcast.toml:4): has no effect: redis.url is plain text, and nothing \
+            "redis.tls.ca_file = \"/dev/null\" (from roomcast.toml:4): has no effect: redis.url does not use TLS, so nothing \
              would be encrypted; write rediss://… in redis.url, or remove redis.tls",
         ),
         (
@@ -391,7 +391,7 @@ fn what_does_not_fit_the_address_of_redis_is_found() {
         ),
         (
             "url = \"redis://u@h\"",
-            "redis.password: is missing: a user has one; set redis.password or redis.password_file",
+            "redis.password: is missing: a user needs one; set redis.password or redis.password_file",
         ),
         (
             "url = \"redis://h\"\nprobe_interval = \"1ms\"",

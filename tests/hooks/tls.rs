@@ -1,4 +1,4 @@
-//! TLS: whom the node trusts, and how it shows who it is.
+//! TLS: which backends the node trusts, and the certificate with which it identifies itself.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -65,7 +65,7 @@ fn a_mistake_in_a_section_names_its_key() {
         (section("https://user:hunter2@backend.example/"), "hooks.songs.url: holds a user name or password"),
         (section("https://backend.example/#x"), "hooks.songs.url: has a fragment"),
         (config::Hook { ca_file: Some(PathBuf::from("/nowhere.pem")), ..fine() }, "hooks.songs.ca_file: /nowhere.pem"),
-        (config::Hook { ca_file: Some(key_file("make.sh")), ..fine() }, "hooks.songs.ca_file: holds no certificate"),
+        (config::Hook { ca_file: Some(key_file("make.sh")), ..fine() }, "hooks.songs.ca_file: contains no certificate"),
         (config::Hook { cert_file: Some(key_file("client.pem")), ..fine() }, "hooks.songs.key_file: missing"),
         (config::Hook { key_file: Some(key_file("client-key.pem")), ..fine() }, "hooks.songs.cert_file: missing"),
         (

@@ -9,13 +9,13 @@ use crate::config::keys::{self, Kind};
 use crate::config::mistake::Mistake;
 use crate::config::tree;
 
-/// What every variable of ours starts with.
+/// The prefix of every variable of roomcast.
 const PREFIX: &str = "ROOMCAST_";
 
-/// Variables of ours that are not settings.
+/// Variables with the prefix that are not settings.
 pub(in crate::config) const OTHERS: [&str; 2] = ["ROOMCAST_CONFIG", "ROOMCAST_ANNOUNCE"];
 
-/// Puts each variable over what the layers below it say. An empty one counts as not set.
+/// Adds each variable above the layers so far. An empty variable counts as not set.
 pub(in crate::config) fn add(
     mut figment: Figment,
     variables: &[(String, String)],
@@ -37,7 +37,7 @@ pub(in crate::config) fn add(
     figment
 }
 
-/// Puts what the command line says over everything else.
+/// Adds the command line's values above all other layers.
 pub(in crate::config) fn add_flags(
     mut figment: Figment,
     flags: &[(&'static str, &'static str, String)],
@@ -59,7 +59,7 @@ pub(in crate::config) fn add_flags(
     figment
 }
 
-/// What is wrong, and what to do about it.
+/// The problem and the remedy.
 type Fault = (String, String);
 
 fn read(below: &Value, rest: &str, text: &str) -> Result<Value, Fault> {
@@ -81,8 +81,8 @@ fn not_a_setting(rest: &str) -> Fault {
     ("not a setting".to_owned(), remedy.to_owned())
 }
 
-/// The path that a variable means. Names that operators choose are found in the layers below whatever their case,
-/// and with `_` for `-`.
+/// The path that a variable means. Names that operators choose are matched with the layers below, ignoring case, and
+/// with `_` for `-`.
 fn path_of(below: &Value, rest: &str) -> Vec<String> {
     let mut path: Vec<String> = Vec::new();
     for segment in rest.split("__") {
@@ -99,7 +99,7 @@ fn path_of(below: &Value, rest: &str) -> Vec<String> {
     path
 }
 
-/// The text as the key's type has it.
+/// Parses the text as the key's type.
 fn value_of(path: &[String], text: &str) -> Result<Value, String> {
     let toml = || read_value(text).map_err(|error| format!("not a TOML value: {error}"));
     match keys::find(path).map(|key| key.kind) {

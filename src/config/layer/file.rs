@@ -14,13 +14,13 @@ use crate::config::mistake::Mistake;
 pub(in crate::config) struct Lines(HashMap<String, usize>);
 
 impl Lines {
-    /// The line of a path, or of the nearest table around it.
+    /// The line of a path, or of the nearest enclosing table.
     pub(in crate::config) fn find(&self, path: &[String]) -> Option<usize> {
         (1..=path.len()).rev().find_map(|length| self.0.get(&path[..length].join(".")).copied())
     }
 }
 
-/// Reads TOML, and remembers where each key stands.
+/// Parses TOML, and records the line of each key.
 pub(in crate::config) fn read(name: &str, text: &str, mistakes: &mut Vec<Mistake>) -> (Layer, Lines) {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -60,7 +60,7 @@ fn convert(text: &str, value: &Spanned<DeValue<'_>>, path: &mut Vec<String>, lin
         DeValue::Boolean(truth) => (*truth).into(),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => number.into(),
-            // Too large for TOML: the type's own message tells.
+            // Too large for TOML: deserializing reports the range.
             Err(_) => number.as_str().into(),
         },
         DeValue::Float(number) => match number.as_str().parse::<f64>() {

@@ -11,13 +11,13 @@ use crate::config::mistake::Mistake;
 use crate::config::{Config, Period, tree};
 use crate::rate::Rate;
 
-/// How many events a window has, where only the window is set.
+/// How many events a window has if only the window is set.
 const EVENTS_PER_WINDOW: u32 = 100;
 
-/// Reads one variable: what the layers below say, and the text.
+/// Parses one variable, from the values of the layers below and its text.
 type Read = fn(&Value, &str) -> Result<Value, String>;
 
-/// The variables, the keys that they set, and how they are read.
+/// The variables, the keys that they set, and how they are parsed.
 pub(in crate::config) const VARIABLES: [(&str, &str, Read); 9] = [
     ("REDIS_URL", "redis.url", |_, text| Ok(text.into())),
     ("WEBSOCKET_CORS_ORIGIN", "server.cors_origins", origins),
@@ -30,7 +30,7 @@ pub(in crate::config) const VARIABLES: [(&str, &str, Read); 9] = [
     ("WEBSOCKET_RATE_LIMIT_WINDOW", "limits.events_per_socket", window),
 ];
 
-/// What a variable's value is, for the reference.
+/// What a variable means, for the reference.
 #[cfg(test)]
 pub(in crate::config) fn meaning(name: &str) -> &'static str {
     match name {
@@ -39,13 +39,13 @@ pub(in crate::config) fn meaning(name: &str) -> &'static str {
         "WEBSOCKET_MAX_BUFFER_SIZE" => "bytes",
         "WEBSOCKET_MAX_CONNECTIONS" => "a number; 0: no limit",
         "WEBSOCKET_PATH" => "a path, with or without slashes at its ends",
-        "WEBSOCKET_PORT" => "a port; the address stays what the file says, or 127.0.0.1",
-        "WEBSOCKET_RATE_LIMIT_WINDOW" => "milliseconds: the window; the count stays what the file says, or 100",
+        "WEBSOCKET_PORT" => "a port; the address stays as configured, or 127.0.0.1",
+        "WEBSOCKET_RATE_LIMIT_WINDOW" => "the window, in milliseconds; the count stays as configured, or 100",
         _ => "milliseconds",
     }
 }
 
-/// Puts each variable over what the layers below it say. An empty one counts as not set.
+/// Adds each variable above the layers so far. An empty variable counts as not set.
 pub(in crate::config) fn add(
     mut figment: Figment,
     variables: &[(String, String)],
@@ -85,7 +85,7 @@ fn origins(_: &Value, text: &str) -> Result<Value, String> {
     Ok(Value::Array(Tag::Default, items))
 }
 
-/// The port alone: the address stays what the layers below say.
+/// Sets only the port. The address stays as in the layers below.
 fn port(below: &Value, text: &str) -> Result<Value, String> {
     let port: u16 = text.parse().map_err(|_| "must be a port number, 0 to 65535".to_owned())?;
     let listen = below.find_ref("server.listen").and_then(Value::as_str).and_then(|text| text.parse().ok());
@@ -94,7 +94,7 @@ fn port(below: &Value, text: &str) -> Result<Value, String> {
     Ok(listen.to_string().into())
 }
 
-/// The window alone: the count stays what the layers below say.
+/// Sets only the window. The count stays as in the layers below.
 fn window(below: &Value, text: &str) -> Result<Value, String> {
     let millis = text.parse::<u64>().ok().filter(|millis| *millis > 0);
     let per = Duration::from_millis(millis.ok_or("must be a whole number of milliseconds, at least 1")?);
