@@ -18,12 +18,12 @@ pub use failure::Failure;
 use crate::config::{self, Loaded, Sources};
 use crate::telemetry::version::LINE;
 
-/// A Socket.IO server that is configured, not coded, and scales out through Redis.
+/// A Socket.IO server that is configured by contracts and scales out through Redis.
 ///
-/// Settings come from roomcast.toml and from variables ROOMCAST_SECTION__KEY, which win.
+/// Settings come from roomcast.toml, and from variables ROOMCAST_SECTION__KEY, which override the file.
 ///
-/// Exit codes: 0 done; 1 it could not start, or ended with an error; 64 wrong usage, configuration or contracts; 143 or 130
-/// a second SIGTERM or SIGINT came while a node was leaving.
+/// Exit codes: 0 success; 1 the command failed; 64 wrong usage, configuration or contracts; 143 or 130 a second SIGTERM
+/// or SIGINT stopped a node that was draining.
 #[derive(Debug, Parser)]
 #[command(version = LINE, max_term_width = 100)]
 pub struct Cli {
@@ -35,7 +35,7 @@ pub struct Cli {
 enum Command {
     /// Runs a node.
     Serve(serve::ServeArgs),
-    /// Has a running node hand its clients over to the others, and stay; or serve again.
+    /// Tells a running node to hand its clients over to other nodes, and to keep running; or to serve again.
     Drain(drain::DrainArgs),
     /// Checks contract files, or the configuration and the contracts that it names. Reports every mistake at once.
     Check(check::CheckArgs),
@@ -43,11 +43,12 @@ enum Command {
     Config(ConfigFile),
     /// Prints the JSON Schema of contract files, or of roomcast.toml, for editors.
     Schema {
-        /// Of which file.
+        /// The file that the schema describes.
         #[arg(value_enum, default_value = "contract")]
         of: SchemaOf,
     },
-    /// Looks at a deployment from outside, as clients see it: handshakes, stickiness, proxies' patience, CORS, tokens, Redis.
+    /// Checks a deployment from outside, as clients see it: handshakes, sticky sessions, proxy time-outs, CORS, tokens,
+    /// Redis.
     Doctor(doctor::DoctorArgs),
     /// Makes a token for development, signed with a shared secret.
     Token(token::TokenArgs),
@@ -61,10 +62,10 @@ enum SchemaOf {
     Config,
 }
 
-/// Which configuration file is read.
+/// The configuration file.
 #[derive(Debug, Args)]
 struct ConfigFile {
-    /// The configuration file; roomcast.toml, if it exists, when none is named. ROOMCAST_CONFIG names it too.
+    /// The configuration file. Default: the file that ROOMCAST_CONFIG names, else roomcast.toml, if it exists.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -76,10 +77,10 @@ impl ConfigFile {
 }
 
 impl Cli {
-    /// Does what was asked for.
+    /// Runs the command.
     ///
     /// # Errors
-    /// What went wrong, with its exit code.
+    /// The failure, with its exit code.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(args) => serve::run(&args),
@@ -99,7 +100,7 @@ impl Cli {
     }
 }
 
-/// Writes to standard output; whoever stops reading ends the writing, which is no error.
+/// Writes to standard output. If the reader has closed it, the writing ends without an error.
 fn say(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();

@@ -7,11 +7,11 @@ use crate::config::Config;
 use crate::contract::load;
 use crate::{auth, node};
 
-/// What is checked.
+/// The contracts to check.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// Contract files, globs, directories, or embedded:NAME. Without any: the configuration, the contracts that it names, and
-    /// whether the one has what the others need.
+    /// Contract files, globs, directories, or embedded:NAME. Default: the configuration and the contracts that it
+    /// names, also against each other.
     files: Vec<String>,
     #[command(flatten)]
     config: ConfigFile,
@@ -25,12 +25,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     say(&format!("{summary}\n"))
 }
 
-/// What a node would refuse at its start.
+/// Checks that a node would start with this configuration.
 fn deployment(config: &Config) -> Result<(), Failure> {
     auth::check_keys(&config.auth).map_err(Failure::configuration)?;
     let namespaces = load::load(&config.contracts.files).map_err(Failure::configuration)?;
     let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
     node::agree(config, &contracts).map_err(Failure::configuration)?;
     let summary = load::check(&config.contracts.files).map_err(Failure::configuration)?;
-    say(&format!("the configuration is without mistakes\n{summary}\n"))
+    say(&format!("the configuration has no mistakes\n{summary}\n"))
 }

@@ -1,4 +1,4 @@
-//! Development mode: keys of this run, every contract of the binary, and pages of every origin.
+//! Development mode: keys for one run, every contract of the binary, and pages of every origin.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use super::welcome::{TRYING_ROLES, TRYING_USER};
 use crate::auth::mint::{Claims, MintError, Signer, mint};
 use crate::config::{Algorithm, ApiKey, AuthKey, Config, Secret};
 
-/// The names of keys that are made for one run.
+/// The name of the keys that are made for one run.
 const NAME: &str = "dev";
-/// Long enough for a day of trying things.
+/// How long the printed token is valid.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Keys of one run, to be shown.
+/// The keys of one run, which are printed.
 pub(super) struct Development {
     /// A user's token.
     pub(super) token: String,
@@ -19,8 +19,8 @@ pub(super) struct Development {
     pub(super) api_key: String,
 }
 
-/// Adds a signing key and an API key of this run. Where the settings name no contracts, adds those of the binary; where they
-/// name no origins, lets pages of every origin connect, because a page under development has a server of its own.
+/// Adds a signing key and an API key for this run. If the settings name no contracts, adds those of the binary. If they
+/// name no origins, permits all origins, because a page under development has a server of its own.
 pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
     let (secret, api_key) = (random(), random());
     let claims = Claims {
@@ -30,7 +30,7 @@ pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
         audience: config.auth.audience.first().cloned(),
         ..Claims::default()
     };
-    // A name of its own, so that it stands beside keys that are configured.
+    // A unique name, so that it does not clash with configured keys.
     let kid = format!("{NAME}-{}", &random()[..8]);
     let signer = Signer { algorithm: Algorithm::HS256, kid: Some(&kid), secret: &secret };
     let token = mint(&claims, TOKEN_TTL, &signer)?;
@@ -50,7 +50,7 @@ pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
     Ok(Development { token, api_key })
 }
 
-/// 244 random bits of the operating system, in hexadecimal.
+/// Returns 244 random bits from the operating system, in hexadecimal.
 fn random() -> String {
     [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(|id| id.simple().to_string()).concat()
 }

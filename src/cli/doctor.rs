@@ -9,42 +9,42 @@ use super::{Failure, say};
 use crate::config::{Period, Secret, Url};
 use crate::doctor::{self, Options};
 
-/// What is looked at.
+/// The deployment to check.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
-    /// Where clients connect, with the path if it is not `/socket.io/`: `https://rt.example.com`
+    /// The URL of the clients, with the path if it is not `/socket.io/`: `https://rt.example.com`
     url: String,
-    /// The API's listener: http://10.0.0.7:3001
+    /// The URL of the API's listener: http://10.0.0.7:3001
     #[arg(long, value_name = "URL")]
     api: Option<String>,
-    /// A key of the API. Better by the variable: arguments are seen by other users of the machine.
+    /// A key of the API. Prefer the variable: other users of the machine can see arguments.
     #[arg(long, value_name = "SECRET", env = "DOCTOR_KEY", hide_env_values = true, requires = "api")]
     key: Option<String>,
     /// The Redis of the nodes, as in redis.url.
     #[arg(long, value_name = "URL", env = "DOCTOR_REDIS", hide_env_values = true)]
     redis: Option<String>,
-    /// A client's token, to be tried.
+    /// A client's token to check.
     #[arg(long, value_name = "TOKEN", env = "DOCTOR_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Where the token is tried.
+    /// The namespace in which the token is checked.
     #[arg(long, value_name = "NAMESPACE", default_value = "/")]
     namespace: String,
     /// The origin of a page that should be able to connect, such as `https://app.example.com`
     #[arg(long, value_name = "ORIGIN")]
     origin: Option<String>,
-    /// PEM file of an authority to trust.
+    /// PEM file of a certificate authority to trust.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// How often a long-polling session is asked whether it is still there.
+    /// Number of polls that check whether a long-polling session is still known.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     polls: u32,
-    /// A check that is not made, by its name or the part before a dot (redis); may come several times.
+    /// A check to skip: its name, or the part before the dot (redis). May be given several times.
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = skip)]
     skip: Vec<String>,
-    /// The longest that it may take. Time-outs on the way are seen only if it is longer than ping_interval + ping_timeout.
+    /// The maximum duration. Time-outs of proxies are found only if it is longer than ping_interval + ping_timeout.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     patience: String,
-    /// Prints JSON.
+    /// Prints the report as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -52,9 +52,9 @@ pub(super) struct DoctorArgs {
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let options = options(args).map_err(Failure::configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.context("no runtime can be made").map_err(Failure::run)?;
+    let runtime = runtime.context("the runtime cannot start").map_err(Failure::run)?;
     let report = runtime.block_on(doctor::examine(&options)).map_err(Failure::configuration)?;
-    // Not waited for: a name that is still looked up.
+    // Does not wait for a name that is still being resolved.
     runtime.shutdown_background();
     if args.json {
         say(&format!("{:#}\n", report.json()))?

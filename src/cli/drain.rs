@@ -10,29 +10,29 @@ use serde_json::Value;
 use super::{ConfigFile, Failure, say};
 use crate::config::{Api, Config};
 
-/// How often a node that drains is asked how far it is.
+/// How often `--wait` asks a draining node for its progress.
 const ASK: Duration = Duration::from_millis(500);
 
-/// The API answers within this, or is not there.
+/// How long the API may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Which node, and what it is told.
+/// The node, and what it has to do.
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
-    /// The API of the node, as http://ADDRESS:PORT; without it, api.listen of the configuration.
+    /// The URL of the node's API, as http://ADDRESS:PORT. Default: api.listen of the configuration.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The secret of an API key for everything; without it, the first such key of the configuration. Other users of the
-    /// machine can see it here.
+    /// The secret of an API key that permits everything. Default: the first such key of the configuration. Other users
+    /// of the machine can see this argument.
     #[arg(long, value_name = "SECRET")]
     key: Option<String>,
-    /// Waits until the node has no clients any more.
+    /// Waits until the node has no clients.
     #[arg(long)]
     wait: bool,
-    /// Has the node serve again.
+    /// Tells the node to serve again.
     #[arg(long, conflicts_with = "wait")]
     undo: bool,
-    /// Changes nothing, only tells how far the node is.
+    /// Only shows the node's progress.
     #[arg(long, conflicts_with = "undo")]
     status: bool,
     #[command(flatten)]
@@ -40,14 +40,14 @@ pub(super) struct DrainArgs {
 }
 
 pub(super) fn run(args: &DrainArgs) -> Result<(), Failure> {
-    // Whoever says where and who needs no configuration.
+    // With both URL and key on the command line, no configuration is needed.
     let config = match (&args.url, &args.key) {
         (Some(_), Some(_)) => Config::default(),
         _ => args.config.load(Vec::new())?.config,
     };
     let node = NodeApi::new(args, &config.api).map_err(Failure::configuration)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("no runtime can be made").map_err(Failure::run)?;
+    let runtime = runtime.context("the runtime cannot start").map_err(Failure::run)?;
     runtime.block_on(drain(args, &node))
 }
 
@@ -61,7 +61,7 @@ async fn drain(args: &DrainArgs, node: &NodeApi) -> Result<(), Failure> {
     say(&format!("{status}\n"))?;
     while args.wait && status["state"] != "drained" {
         if status["state"] == "serving" {
-            return Err(Failure::run(anyhow!("the node serves: somebody has undone it, or it was not told to drain")));
+            return Err(Failure::run(anyhow!("the node is not draining: the drain was undone, or never started")));
         }
         tokio::time::sleep(ASK).await;
         let next = node.ask(Method::GET).await.map_err(Failure::run)?;
@@ -73,7 +73,7 @@ async fn drain(args: &DrainArgs, node: &NodeApi) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A node's API.
+/// The API of one node.
 struct NodeApi {
     client: Client,
     url: String,
@@ -88,10 +88,11 @@ impl NodeApi {
         };
         let configured = || api.keys.iter().find(|key| key.contracts.iter().any(|name| name == "*"));
         let key = args.key.clone().or_else(|| Some(configured()?.secret.expose().to_owned()));
-        let key = key.context("no key: give --key, or configure one for everything under api.keys")?;
-        // Another part may have chosen it already, which is just as well.
+        let key = key.context("no API key: give --key, or configure a key with contracts = [\"*\"] under api.keys")?;
+        // Fails if another part of the program has installed a provider already. That one works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().no_proxy().timeout(PATIENCE).build().context("no client can be made")?;
+        let client =
+            Client::builder().no_proxy().timeout(PATIENCE).build().context("the HTTP client cannot be made")?;
         Ok(Self { client, url: format!("{url}/api/v1/drain"), key })
     }
 
@@ -109,7 +110,7 @@ impl NodeApi {
     }
 }
 
-/// Where a listener on all addresses can be reached from this machine.
+/// The address at which this machine reaches the listener: loopback if it listens on all addresses.
 fn reachable(mut listen: std::net::SocketAddr) -> std::net::SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(if listen.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });

@@ -1,4 +1,4 @@
-//! What went wrong, and the exit code that says it to scripts.
+//! Failures of commands, and their exit codes for scripts.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -7,10 +7,10 @@ use crate::auth::AuthSetupError;
 use crate::config::ConfigError;
 use crate::contract::report::Report;
 
-/// Everything else.
+/// The exit code of all other failures.
 const RUN: u8 = 1;
 
-/// What went wrong.
+/// A failure and its exit code.
 #[derive(Debug)]
 pub struct Failure {
     error: anyhow::Error,
@@ -18,7 +18,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The exit code of `EX_USAGE` in sysexits.h: somebody has to write something else.
+    /// The exit code of `EX_USAGE` in sysexits.h: the command line, the configuration or a contract has to be
+    /// corrected.
     pub const USAGE: u8 = 64;
 
     /// The configuration or a contract is wrong.
@@ -26,7 +27,8 @@ impl Failure {
         Self { error: error.into(), code: Self::USAGE }
     }
 
-    /// The node could not start, or ended with an error. What is wrong with the configuration is found among the causes.
+    /// The node could not start, or ended with an error. If a mistake of the configuration is among the causes, the
+    /// exit code says so.
     pub fn run(error: anyhow::Error) -> Self {
         let is_configuration = error
             .chain()
@@ -40,7 +42,7 @@ impl Failure {
     }
 }
 
-// With its causes, in one line each time.
+// Writes the error and its causes on one line each.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.error)

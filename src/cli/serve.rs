@@ -19,26 +19,26 @@ use crate::telemetry::logging::{self, Logging};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp;
 
-/// How the node runs.
+/// Options of the node.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// Development mode: signs with a key of this run, loads the contracts of the binary unless others are configured, and
-    /// prints a token, a client and a curl to try it with.
+    /// Development mode: signs with a key for this run, loads the contracts of the binary unless others are configured,
+    /// and prints a token, a client and a curl command to try.
     #[arg(long)]
     dev: bool,
-    /// How log records look; replaces log.format.
+    /// The format of log records. It overrides log.format.
     #[arg(long, value_name = "FORMAT")]
     log: Option<Format>,
 }
 
-/// How log records look.
+/// The format of log records.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// A line for people.
+    /// One line for people.
     Human,
-    /// A JSON object a line; the node also prints one to standard output when it listens.
+    /// One JSON object per line. The node also prints one to standard output when it listens.
     Json,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     };
     let targets = config.log.targets().map_err(|part| Failure::run(anyhow::anyhow!("log.level: {part}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.context("no runtime can be made").map_err(Failure::run)?;
+    let runtime = runtime.context("the runtime cannot start").map_err(Failure::run)?;
     let (logging, export) = begin_telemetry(&config, format, targets, &runtime).map_err(Failure::run)?;
     let logging = Arc::new(logging);
     let ended = on_ready(&mut config)
@@ -67,7 +67,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     ended
 }
 
-/// Begins logging, and the export of spans where there is one; gives what ends the export.
+/// Starts logging, and the export of spans if it is configured. Returns the export, which must be ended.
 #[cfg(feature = "otlp")]
 fn begin_telemetry(
     config: &Config,
@@ -81,7 +81,7 @@ fn begin_telemetry(
     } else {
         (None, None)
     };
-    let logging = logging::init(format, targets, layer).context("logging cannot begin")?;
+    let logging = logging::init(format, targets, layer).context("logging cannot start")?;
     let end = move || {
         if let Some(export) = export {
             export.end();
@@ -90,7 +90,7 @@ fn begin_telemetry(
     Ok((logging, end))
 }
 
-/// Begins logging; this build exports no spans.
+/// Starts logging. This build does not export spans.
 #[cfg(not(feature = "otlp"))]
 fn begin_telemetry(
     _: &Config,
@@ -98,14 +98,14 @@ fn begin_telemetry(
     targets: Targets,
     _: &Runtime,
 ) -> Result<(Logging, impl FnOnce() + use<>), anyhow::Error> {
-    let logging = logging::init::<Identity>(format, targets, None).context("logging cannot begin")?;
+    let logging = logging::init::<Identity>(format, targets, None).context("logging cannot start")?;
     if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
         tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this binary is built without the feature otlp");
     }
     Ok((logging, || ()))
 }
 
-/// What is said to standard output once the node listens: a line for programs, or a page for newcomers.
+/// What the node prints to standard output once it listens: a line for programs, or a page for newcomers.
 fn on_ready(config: &mut Config) -> Result<impl FnOnce(&Bound) + Send + 'static, Failure> {
     let development =
         if config.node.dev { Some(dev::prepare(config).map_err(|e| Failure::run(e.into()))?) } else { None };

@@ -8,25 +8,27 @@ use super::{ConfigFile, Failure};
 use crate::auth::mint::{Claims, Signer, mint};
 use crate::config::{Algorithm, Auth, Period};
 
-/// What the token says, and what signs it.
+/// The token's claims and its key.
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
-    /// The user's id; needed, except for a capability.
+    /// The user's id. Required, except for a capability.
     #[arg(long, value_name = "ID", required_unless_present = "capability")]
     sub: Option<String>,
     /// A role of the user; may be given several times.
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
-    /// A further claim; the value is JSON, or else a text. May be given several times.
+    /// A further claim. The value is JSON, or else a text. May be given several times.
     #[arg(long = "claim", value_name = "NAME=VALUE")]
     claims: Vec<String>,
-    /// How long it is valid.
+    /// How long the token is valid.
     #[arg(long, value_name = "TIME", default_value = "1h")]
     ttl: String,
-    /// Makes a capability for this room instead of a user's token: sent in a payload, it lets its holder join the room.
+    /// Makes a capability for this room instead of a user's token. A client that sends it in a payload may join the
+    /// room.
     #[arg(long, value_name = "ROOM")]
     capability: Option<String>,
-    /// Signs with this secret and HS256 instead of the configured key. Other users of the machine can see it: for development alone.
+    /// Signs with this secret and HS256 instead of the configured key. For development only: other users of the machine
+    /// can see it.
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
     /// Signs with the configured key of this name.
@@ -38,7 +40,7 @@ pub(super) struct TokenArgs {
 
 pub(super) fn run(args: &TokenArgs) -> Result<String, Failure> {
     let auth = match &args.secret {
-        // Whoever brings a secret needs no configuration.
+        // With a secret on the command line, no configuration is needed.
         Some(_) if args.config.config.is_none() => Auth::default(),
         _ => args.config.load(Vec::new())?.config.auth,
     };
@@ -56,7 +58,7 @@ fn sign(args: &TokenArgs, auth: &Auth) -> anyhow::Result<String> {
         others: claims(&args.claims)?,
     };
     let signer = signer(args, auth)?;
-    mint(&claims, ttl.get(), &signer).context("no token was made")
+    mint(&claims, ttl.get(), &signer).context("the token cannot be made")
 }
 
 fn claims(texts: &[String]) -> anyhow::Result<Map<String, Value>> {
@@ -79,7 +81,7 @@ fn signer<'a>(args: &'a TokenArgs, auth: &'a Auth) -> anyhow::Result<Signer<'a>>
         Some((key, secret)) => {
             Ok(Signer { algorithm: key.algorithm, kid: key.kid.as_deref(), secret: secret.expose() })
         }
-        None => bail!("no key of HS256, HS384 or HS512 is configured under auth.keys: configure one, or give --secret"),
+        None => bail!("auth.keys has no key for HS256, HS384 or HS512: configure one, or give --secret"),
     }
 }
 

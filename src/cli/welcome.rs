@@ -1,4 +1,4 @@
-//! What a newcomer needs, printed when a node of development mode listens: an address, a token, a client, and a `curl`
+//! The page that development mode prints when the node listens: an address, a token, a client, and a `curl` command
 //! that makes an event appear.
 
 mod example;
@@ -10,16 +10,16 @@ use serde_json::Value;
 
 pub use example::example;
 
-/// The user of development mode's token.
+/// The user in development mode's token.
 pub(super) const TRYING_USER: &str = "dev";
-/// It may join what contracts leave to administrators.
+/// The user's roles, which permit what contracts reserve for administrators.
 pub(super) const TRYING_ROLES: [&str; 1] = ["admin"];
 
-/// What the page is made of.
+/// The contents of the page.
 pub struct WelcomeInfo {
-    /// Where clients connect.
+    /// The address for clients.
     pub server: SocketAddr,
-    /// Where backends connect.
+    /// The address for backends.
     pub api: SocketAddr,
     /// The path of Socket.IO.
     pub path: String,
@@ -27,24 +27,24 @@ pub struct WelcomeInfo {
     pub token: String,
     /// An API key.
     pub api_key: String,
-    /// What the contracts offer to try.
+    /// An example that the contracts permit.
     pub example: Example,
 }
 
-/// Something to try: what the client sends, and what the backend publishes.
+/// An example: an event of the client, and a publish of the backend.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// Where the client connects.
+    /// The namespace to which the client connects.
     pub namespace: String,
-    /// The event and payload with which it subscribes, where it must.
+    /// The event and payload with which the client joins the room, if it must.
     pub subscribe: Option<(String, Value)>,
     /// The API's route.
     pub route: &'static str,
-    /// What the backend sends to it.
+    /// The body of the backend's request.
     pub request: Value,
 }
 
-/// The page.
+/// Writes the page.
 pub fn text(info: &WelcomeInfo) -> String {
     let WelcomeInfo { server, api, token, api_key, example, .. } = info;
     let (server, api) = (reachable(*server), reachable(*api));
@@ -96,7 +96,7 @@ fn program(info: &WelcomeInfo, url: &str) -> String {
     lines.iter().map(|line| format!("  {line}\n")).collect()
 }
 
-/// An address that can be connected to: "every address" is this machine's own.
+/// The address to connect to: loopback if the node listens on all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         return SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());

@@ -67,7 +67,7 @@ type Metrics = Result<String, (String, &'static str)>;
 async fn metrics(sight: &Sight, api: &Url) -> Metrics {
     match sight.ask(Method::GET, at(api, "/metrics"), &[], "", PROMPT).await {
         Ok(answer) if answer.status == 200 => Ok(answer.body),
-        Ok(answer) => Err((answer.told(), "let /metrics of the API's listener be asked from here")),
+        Ok(answer) => Err((answer.told(), "permit requests for /metrics of the API's listener from here")),
         Err(problem) => Err((problem, "see api.ready")),
     }
 }
@@ -91,7 +91,7 @@ fn clients(metrics: &Metrics) -> Finding {
         (protocol, parser) => Finding::warning(
             name,
             format!(
-                "clients with an unknown parser connected {parser} times, those of another version of the protocol {protocol} times"
+                "clients with an unknown parser connected {parser} times, clients of another version of the protocol {protocol} times"
             ),
             "leave `parser` out of the clients' options (the native engine also has socket.io-msgpack-parser), and use \
              socket.io-client 3 or 4; the node's log has their addresses",
@@ -106,7 +106,7 @@ fn files(metrics: &Metrics) -> Finding {
         Err((problem, remedy)) => return Finding::unknown(name, problem.clone(), *remedy),
     };
     let (Some(most), Some(open)) = (metric(text, "process_max_fds"), metric(text, "process_open_fds")) else {
-        return Finding::unknown(name, "the metrics do not say it", "see `ulimit -n` of the node's process");
+        return Finding::unknown(name, "the metrics do not contain it", "see `ulimit -n` of the node's process");
     };
     let found = format!("{open} of {most} files are open");
     let remedy = "raise the limit: LimitNOFILE in systemd, ulimits.nofile in compose, the container runtime's default in Kubernetes";
@@ -129,7 +129,7 @@ async fn accepts(sight: &Sight, api: &Url, key: &Secret) -> Finding {
     let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose())) else {
         return Finding::problem(
             name,
-            "the key holds characters that no header may have",
+            "the key contains characters that are not permitted in a header",
             "see api.keys in roomcast.toml",
         );
     };
@@ -140,7 +140,7 @@ async fn accepts(sight: &Sight, api: &Url, key: &Secret) -> Finding {
         Ok(answer) if answer.status == 401 => Finding::problem(
             name,
             "the key is not accepted",
-            "see `api.keys` in roomcast.toml, and that every node has them",
+            "see `api.keys` in roomcast.toml, and check that every node has the same keys",
         ),
         Ok(answer) if answer.status < 500 => Finding::ok(name, "the key is accepted"),
         Ok(answer) => Finding::unknown(name, answer.told(), "see the node's log"),

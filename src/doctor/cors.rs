@@ -15,7 +15,7 @@ pub(super) async fn check(sight: &Sight, origin: Option<&str>) -> Vec<Finding> {
         Some(origin) => findings.push(page(sight, origin).await),
         None => {
             let remedy = "name the page's origin: --origin https://app.example.com";
-            findings.push(Finding::unknown("cors", "no origin was named to be tried", remedy));
+            findings.push(Finding::unknown("cors", "no origin was given", remedy));
         }
     }
     findings
@@ -30,7 +30,7 @@ pub(super) fn doubled() -> Finding {
 async fn page(sight: &Sight, origin: &str) -> Finding {
     let name = "cors";
     let Ok(value) = HeaderValue::from_str(origin) else {
-        return Finding::unknown(name, format!("{origin} is not an origin"), "write it as https://app.example.com");
+        return Finding::unknown(name, format!("{origin} is not an origin"), "write it like https://app.example.com");
     };
     let asked = [(header::ORIGIN, value.clone())];
     let answer = match sight.ask(Method::GET, sight.session("polling", None), &asked, "", PROMPT).await {
@@ -72,7 +72,7 @@ async fn stranger(sight: &Sight) -> Finding {
     let asked = [(header::ORIGIN, HeaderValue::from_static(STRANGER))];
     match sight.ask(Method::GET, sight.session("polling", None), &asked, "", PROMPT).await {
         Ok(answer) if answer.status == 200 && permits(&answer.headers, STRANGER) => {
-            let remedy = "name the pages that you know in `server.cors_origins`, unless the namespace is public";
+            let remedy = "list the permitted origins in `server.cors_origins`, unless the namespace is public";
             Finding::warning(name, "pages of any origin may connect", remedy)
         }
         Ok(_) => Finding::ok(name, "pages of an unknown origin may not connect"),

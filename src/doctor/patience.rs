@@ -32,8 +32,7 @@ pub(super) async fn silent(sight: &Sight, known: &Opened) -> Vec<Finding> {
         Event::Text(text) if text == "2" => {}
         Event::End(_) => return vec![impatient(name, "a silent WebSocket", began.elapsed(), interval)],
         other => {
-            let remedy =
-                "nodes ping every `server.ping_interval`: see what holds messages back on the way (buffering?)";
+            let remedy = "nodes ping every `server.ping_interval`: check whether a proxy delays messages (buffering?)";
             return vec![Finding::problem(
                 name,
                 format!("no ping came within {} s ({other:?})", interval.as_secs_f64()),

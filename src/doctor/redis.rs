@@ -48,7 +48,7 @@ fn writes(facts: &Facts) -> Finding {
         None => Finding::ok(name, "a write was accepted"),
         Some(cause) => {
             let remedy =
-                "docs/redis.md says what helps; until then histories, presence, owners and sessions are not kept";
+                "docs/redis.md lists the remedies; until then histories, presence, owners and sessions are not kept";
             Finding::problem(name, format!("{}: {cause}", cause.kind.as_str()), remedy)
         }
     }
@@ -129,7 +129,7 @@ fn eviction(settings: &HashMap<String, String>) -> Finding {
         Some(policy) => Finding::warning(
             name,
             format!("when memory is full, keys are evicted ({policy})"),
-            "set maxmemory-policy to noeviction, and maxmemory above what histories need: an evicted history begins anew",
+            "set maxmemory-policy to noeviction, and maxmemory above what histories need: an evicted history starts again without its events",
         ),
         None => Finding::unknown(name, "maxmemory-policy may not be asked", "it should be noeviction"),
     }

@@ -162,7 +162,7 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, DoctorError> {
     let pem = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(fault("holds no certificate in PEM".into())),
+        _ => Err(fault("contains no certificate in PEM format".into())),
     }
 }
 

@@ -34,7 +34,7 @@ async fn skew(sight: &Sight) -> Result<f64, String> {
     let said: Option<Value> = serde_json::from_str(&answer.body).ok();
     let at =
         said.as_ref().and_then(|ready| ready["websocket"]["timestamp"].as_str()?.parse::<humantime::Timestamp>().ok());
-    let at = at.ok_or_else(|| format!("/ready is not to be seen here ({})", answer.status))?;
+    let at = at.ok_or_else(|| format!("/ready cannot be reached from here ({})", answer.status))?;
     let at = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     Ok(at - middle)
 }
@@ -48,7 +48,7 @@ fn clock(ahead: &Result<f64, String>) -> Finding {
         Ok(ahead) => {
             let (found, remedy) = (
                 format!("the node's clock is {ahead:+.1} s from this machine's"),
-                "keep all machines' clocks by NTP: tokens are refused when the difference passes `auth.leeway`",
+                "synchronize all machines' clocks by NTP: tokens are refused when the difference passes `auth.leeway`",
             );
             if ahead.abs() < Auth::default().leeway.as_secs_f64() {
                 Finding::warning(name, found, remedy)
@@ -74,7 +74,7 @@ fn claims(token: &str, there: f64) -> Vec<Finding> {
             findings.push(Finding::problem(
                 name,
                 format!("`{claim}` is {ahead:.0} s in the node's future"),
-                "the clock of whoever signs the tokens is ahead: keep it by NTP, or raise `auth.leeway`",
+                "the clock of the issuer of the tokens is ahead: synchronize it by NTP, or raise `auth.leeway`",
             ));
         }
     }
@@ -83,7 +83,7 @@ fn claims(token: &str, there: f64) -> Vec<Finding> {
         Some(exp) if exp <= there => findings.push(Finding::problem(
             name,
             format!("the token expired {:.0} s ago by the node's clock", there - exp),
-            "sign a fresh one; if it is fresh, the clock of whoever signs is behind",
+            "use a fresh token; if it is fresh, the issuer's clock is behind",
         )),
         Some(exp) if exp - there < 60.0 => findings.push(Finding::warning(
             name,

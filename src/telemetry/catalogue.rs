@@ -1,10 +1,10 @@
-//! `docs/metrics.md`, made of the metrics' declarations.
+//! Generates `docs/metrics.md` from the declarations of the metrics.
 
 use std::fmt::Write;
 
 use super::metrics::Metrics;
 
-/// The page. It is current when it is what this returns.
+/// The page `docs/metrics.md`.
 pub fn page() -> String {
     let mut page = String::from(HEAD);
     for (name, kind, labels, help) in Metrics::CATALOGUE {

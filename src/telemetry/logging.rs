@@ -47,10 +47,10 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// Standard error cannot be used.
-    #[error("standard error cannot be written to by a thread of its own")]
+    #[error("the thread that writes to standard error cannot be started")]
     Output(#[from] io::Error),
     /// Logging has been set up before.
-    #[error("logging has begun already")]
+    #[error("logging has been set up already")]
     Begun(#[from] TryInitError),
 }
 

@@ -32,7 +32,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
     /// The exporter cannot be built from the environment variables.
-    #[error("the OTLP exporter cannot be set up by the OTEL_ variables")]
+    #[error("the OTLP exporter cannot be set up from the OTEL_ variables")]
     Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
     /// The HTTP client cannot be made.
     #[error("the HTTP client for OTLP cannot be made")]

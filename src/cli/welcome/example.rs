@@ -1,4 +1,4 @@
-//! Finds something to try in contracts: an event with which a client joins a room, and an event for that room.
+//! Finds an example in the contracts: an event with which a client joins a room, and an event for that room.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use crate::contract::model::{ClientEvent, Contract, Namespace, RoomRef, ServerEv
 use crate::contract::scope::Scope;
 use crate::user::User;
 
-/// The first example that the contracts would accept from the user of development mode; a plain emit where there is none.
+/// The first example that the contracts accept from development mode's user. A plain emit if there is none.
 pub fn example(namespaces: &[Arc<Namespace>]) -> Example {
     let found = namespaces.iter().find_map(|namespace| {
         namespace.contracts.iter().find_map(|contract| Trial::new(namespace, contract).example())
@@ -25,11 +25,11 @@ pub fn example(namespaces: &[Arc<Namespace>]) -> Example {
     })
 }
 
-/// One contract, and the user who tries it.
+/// One contract, and the user of the example.
 struct Trial<'c> {
     namespace: &'c Namespace,
     contract: &'c Contract,
-    /// The file as it is written: compiled schemas do not say what they want.
+    /// The file as written, because compiled schemas do not contain their source.
     file: Value,
     user: User,
     now: SystemTime,
@@ -60,7 +60,7 @@ impl<'c> Trial<'c> {
         Scope::new(&self.user, payload, self.now)
     }
 
-    /// The room that an event alone lets the user join, and the payload that does it.
+    /// The room that the user joins with this event alone, and the payload for it.
     fn joins(&self, event: &ClientEvent) -> Option<(String, Value)> {
         if event.call.is_some() || !event.payload.args.is_empty() {
             return None;
@@ -77,7 +77,7 @@ impl<'c> Trial<'c> {
         permits.then_some((name, sent))
     }
 
-    /// What a backend publishes so that an event goes to the room.
+    /// The payload with which a backend's event reaches the room.
     fn reaches(&self, event: &ServerEvent, room: &str) -> Option<Value> {
         let data = self.sample(&["server", &event.name, "schema"])?;
         let filled = event.accept(data.clone(), &self.scope(&data)).ok()?;
@@ -94,7 +94,7 @@ impl<'c> Trial<'c> {
         Some((name, vars))
     }
 
-    /// A value that the schema at this place of the file asks for; `None` without a schema.
+    /// A value for the schema at this key path of the file. `None` without a schema.
     fn sample(&self, place: &[&str]) -> Option<Value> {
         place.iter().try_fold(&self.file, |value, key| value.get(key)).map(sample)
     }

@@ -1,13 +1,13 @@
-//! A value that a JSON Schema asks for: what it needs, and no more.
+//! Makes a minimal value for a JSON Schema.
 
 use serde_json::{Map, Value, json};
 
-/// Deeper schemas are not followed.
+/// How many levels of a schema are followed.
 const MAX_DEPTH: usize = 8;
-/// Stands for every text, so that ids of one example are equal.
+/// The value of every text, so that all ids in one example are equal.
 const TEXT: &str = "demo";
 
-/// A small value of the schema. A guess: whoever uses it asks the schema whether it holds.
+/// A small value for the schema. It is a guess: the caller must validate it.
 pub(super) fn sample(schema: &Value) -> Value {
     at(schema, MAX_DEPTH)
 }
@@ -33,7 +33,7 @@ fn at(schema: &Value, depth: usize) -> Value {
 
 fn object(schema: &Value, depth: usize) -> Value {
     let mut members = Map::new();
-    // Of alternatives the first will do.
+    // Of several alternatives, takes the first.
     let first = ["anyOf", "oneOf", "allOf"].iter().filter_map(|key| schema.get(key)?.get(0)).collect::<Vec<_>>();
     let required = std::iter::once(schema).chain(first).filter_map(|schema| schema.get("required")?.as_array());
     for name in required.flatten().filter_map(Value::as_str) {

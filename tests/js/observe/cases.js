@@ -1,4 +1,4 @@
-// For every alert: series with which it fires, series with which it does not, and when. A sample a minute.
+// For every alert: series for which it fires, series for which it does not, and when. One sample per minute.
 
 export const NODE = { job: 'roomcast', instance: 'n1' };
 const FLEET = { job: 'roomcast' };
@@ -16,7 +16,7 @@ const counter = (name, labels, at = '15m', more = {}) => ({
   ...more,
 });
 
-/** A share of one counter in it and others. */
+/** Counters with one label value's share of the total. */
 const shareOf = ([name, labels], [whole, wholeLabels], at, more) => ({
   fires: { [of(name, labels)]: grows(60), [of(whole, wholeLabels)]: grows(60) },
   quiet: { [of(name, labels)]: grows(0), [of(whole, wholeLabels)]: grows(60) },
@@ -35,7 +35,7 @@ const slow = (name, labels, fast, at) => {
   };
 };
 
-/** A gauge that is one thing or another. */
+/** A gauge with one of two values. */
 const gauge = (name, bad, good, at, more = {}) => ({
   fires: { [of(name)]: still(bad), ...more },
   quiet: { [of(name)]: still(good), ...more },
@@ -54,7 +54,7 @@ export const CASES = {
   },
   RoomcastNodeNotReady: {
     fires: { [of('roomcast_ready')]: still(0), [of('roomcast_drain_state', { state: 'leaving' })]: still(0) },
-    // One that leaves is not ready, and should not be.
+    // A draining node is not ready, and should not be.
     quiet: { [of('roomcast_ready')]: still(0), [of('roomcast_drain_state', { state: 'leaving' })]: still(1) },
     at: '6m',
   },
@@ -70,7 +70,7 @@ export const CASES = {
   },
   RoomcastFileDescriptors: {
     fires: { [of('process_open_fds')]: still(900), [of('process_max_fds')]: still(1000), ...build },
-    // Another program of the same job is nothing to us.
+    // A series of another program with the same job does not count.
     quiet: { [of('process_open_fds')]: still(900), [of('process_max_fds')]: still(1000), [other('roomcast_build_info')]: still(1) },
     at: '6m',
   },
@@ -84,7 +84,7 @@ export const CASES = {
   RoomcastClientsRefused: shareOf(['roomcast_connections_refused_total', { code: 'c' }], ['roomcast_connections_opened_total'], '15m', { labels: FLEET }),
   RoomcastReconnectStorm: {
     fires: { [of('roomcast_connections_opened_total')]: grows(6000), [of('roomcast_connections')]: still(3000) },
-    // A small fleet that restarts is no storm.
+    // A restart of a small fleet does not count as a storm.
     quiet: { [of('roomcast_connections_opened_total')]: grows(600), [of('roomcast_connections')]: still(10) },
     at: '15m',
     labels: FLEET,
@@ -134,7 +134,7 @@ export const CASES = {
   RoomcastSessionsUnknown: shareOf(['roomcast_handshakes_refused_total', { reason: 'unknown_session' }], ['roomcast_connections_opened_total'], '20m', { labels: FLEET }),
   RoomcastNotRecovered: {
     fires: { [of('roomcast_recoveries_total', { result: 'incomplete' })]: grows(60), [of('roomcast_recoveries_total', { result: 'recovered' })]: grows(60) },
-    // Those who were away for too long are no fault of ours.
+    // Clients that were away for too long are not a fault.
     quiet: { [of('roomcast_recoveries_total', { result: 'unknown' })]: grows(60), [of('roomcast_recoveries_total', { result: 'recovered' })]: grows(60) },
     at: '20m',
     labels: FLEET,
@@ -158,7 +158,7 @@ export const CASES = {
   RoomcastJoinsUnconfirmed: counter('roomcast_cluster_unconfirmed_joins_total', {}, '10m'),
   RoomcastEmittersNotHeard: {
     fires: { [of('roomcast_socketio_dropped_total', { reason: 'refused' })]: grows(6) },
-    // Every node hears requests, and one of them publishes.
+    // Every node receives requests, and one of them publishes.
     quiet: { [of('roomcast_socketio_dropped_total', { reason: 'nobody' })]: grows(6), [of('roomcast_socketio_dropped_total', { reason: 'refused' })]: still(6) },
     at: '20m',
     labels: { ...FLEET, reason: 'refused' },

@@ -17,7 +17,7 @@ const perSecond = (by, metric, labels) => `sum by (${by}) (${rate(metric, labels
 const quantile = (q, by, metric, labels) =>
   `histogram_quantile(${q}, sum by (${['le', ...by].join(', ')}) (${rate(`${metric}_bucket`, labels)}))`;
 const share = (part, whole) => `(${part}) / (${whole})`;
-/** What seldom comes, as 0 where it has not come. */
+/** A metric that is 0 where its series does not exist yet. */
 const orNone = (expr, labels) => `${expr} or on () (0 * count(roomcast_build_info{${labels}}))`;
 const total = (metric, labels) => orNone(`sum(${rate(metric, labels)})`, labels);
 
@@ -35,30 +35,30 @@ const fleet = dashboard({
     stat('Clients', 'Clients connected now, over all namespaces.', 'short', `sum(roomcast_connections{${JOB}})`),
     stat('Messages lost', 'Of the canaries between all nodes, the share that did not arrive.', 'percentunit', share(`sum(${rate('roomcast_canaries_lost_total', JOB)})`, `sum(${rate('roomcast_canaries_lost_total', JOB)}) + sum(${rate('roomcast_canaries_received_total', JOB)})`), [[null, 'green'], [0.001, 'orange'], [0.01, 'red']]),
     stat('Between nodes, 99 %', 'Seconds that 99 % of the canaries between nodes take at most.', 's', quantile(0.99, [], 'roomcast_canary_delay_seconds', JOB), [[null, 'green'], [0.1, 'orange'], [0.5, 'red']]),
-    stat('Redis', 'Nodes that reach Redis, and whose writes it takes.', 'none', `sum(roomcast_redis_up{${JOB}})`, [[null, 'red'], [1, 'green']]),
+    stat('Redis', 'Nodes that reach Redis and whose writes it accepts.', 'none', `sum(roomcast_redis_up{${JOB}})`, [[null, 'red'], [1, 'green']]),
 
     row('Can they connect?'),
     graph('Clients by node', 'Clients connected to each node, over all namespaces.', 'short', [[`sum by (instance) (roomcast_connections{${JOB}})`, '{{instance}}']], { links: toNode }),
     graph('Connect', 'Clients that connect each second, by namespace and the transport that they began with.', 'cps', [[perSecond('nsp, transport', 'roomcast_connections_opened_total', JOB), '{{nsp}} {{transport}}']], { stack: true }),
     graph('Leave', 'Clients that leave each second, by reason.', 'cps', [[perSecond('reason', 'roomcast_connections_closed_total', JOB), '{{reason}}']], { stack: true }),
     graph('Are refused', 'Clients refused each second with a CONNECT_ERROR, by its code.', 'cps', [[orNone(perSecond('code', 'roomcast_connections_refused_total', JOB), JOB), '{{code}}']]),
-    graph('Turned away at the door', 'Requests turned away each second before they were a session, or of no session that is here, by reason.', 'reqps', [[perSecond('reason', 'roomcast_handshakes_refused_total', JOB), '{{reason}}']]),
+    graph('Turned away at the door', 'Requests refused each second, because no session may be opened or the session is not here, by reason.', 'reqps', [[perSecond('reason', 'roomcast_handshakes_refused_total', JOB), '{{reason}}']]),
     graph('Clients that cannot be served', 'Tries each second of clients that speak another protocol or use another parser, by reason.', 'cps', [[perSecond('reason', 'roomcast_incompatible_clients_total', JOB), '{{reason}}']]),
-    graph('Tokens', 'Handshakes each second by what became of their token, and one-room capabilities.', 'cps', [[perSecond('result', 'roomcast_authentications_total', JOB), '{{result}}'], [orNone(perSecond('result', 'roomcast_capabilities_total', JOB), JOB), 'capability: {{result}}']]),
-    graph('Ends of tokens', 'Sockets that were disconnected each second because their token no longer holds, and tokens that were replaced in-band, by what became of them.', 'cps', [[orNone(perSecond('reason', 'roomcast_sessions_ended_total', JOB), JOB), 'ended: {{reason}}'], [orNone(perSecond('result', 'roomcast_refreshes_total', JOB), JOB), 'replaced: {{result}}']]),
-    graph('Revocations', 'Revocations that hold now, by node; all should know the same number.', 'short', [[`sum by (instance) (roomcast_revocations{${JOB}})`, '{{instance}}']]),
+    graph('Tokens', 'Handshakes each second by the result for their token, and one-room capabilities.', 'cps', [[perSecond('result', 'roomcast_authentications_total', JOB), '{{result}}'], [orNone(perSecond('result', 'roomcast_capabilities_total', JOB), JOB), 'capability: {{result}}']]),
+    graph('Ends of tokens', 'Sockets that were disconnected each second because their token is no longer valid, and tokens that clients replaced, by result.', 'cps', [[orNone(perSecond('reason', 'roomcast_sessions_ended_total', JOB), JOB), 'ended: {{reason}}'], [orNone(perSecond('result', 'roomcast_refreshes_total', JOB), JOB), 'replaced: {{result}}']]),
+    graph('Revocations', 'Revocations that apply now, by node; all should have the same number.', 'short', [[`sum by (instance) (roomcast_revocations{${JOB}})`, '{{instance}}']]),
 
     graph('Key set', 'Keys of the published key set that are in use, by node, and fetches of it each second.', 'short', [[`sum by (instance) (roomcast_jwks_keys{${JOB}})`, '{{instance}}: keys'], [orNone(perSecond('result', 'roomcast_jwks_refreshes_total', JOB), JOB), 'fetched: {{result}}']]),
 
     row('Do requests find their session?'),
-    graph('Passed on', 'Requests each second of clients whose session is on another node, by what they are and what became of them. A sticky proxy leaves none.', 'reqps', [[orNone(perSecond('kind, result', 'roomcast_forwarded_total', JOB), JOB), '{{kind}}: {{result}}']]),
+    graph('Passed on', 'Requests each second of clients whose session is on another node, by kind and result. With a sticky proxy there are none.', 'reqps', [[orNone(perSecond('kind, result', 'roomcast_forwarded_total', JOB), JOB), '{{kind}}: {{result}}']]),
     graph('Answered after', 'Seconds until the other node answered, by what the request is; a poll waits for an event or a ping.', 's', [[quantile(0.99, ['kind'], 'roomcast_forward_seconds', JOB), '{{kind}}, 99 %']]),
     graph('On their way', 'Requests and WebSockets that are on their way to other nodes, by node.', 'short', [[`sum by (instance, what) (roomcast_forward_in_flight{${JOB}})`, '{{instance}}: {{what}}']]),
     graph('Taken from nodes', 'Requests each second that came to cluster.listen, by result, and bytes of its connections.', 'reqps', [[perSecond('result', 'roomcast_forward_received_total', JOB), '{{result}}'], [perSecond('direction', 'roomcast_forward_bytes_total', JOB), 'bytes {{direction}}']]),
 
     row('Do they come back?'),
-    graph('Sessions recovered', 'Clients each second that came back and asked for their session, by what they got.', 'cps', [[orNone(perSecond('result', 'roomcast_recoveries_total', JOB), JOB), '{{result}}']], { stack: true }),
-    graph('Shown what was missed', 'Events each second given to recovered clients, and shown to those that joined a room.', 'eps', [[total('roomcast_recovery_events_total', JOB), 'recovered'], [total('roomcast_history_replayed_total', JOB), 'joined']]),
+    graph('Sessions recovered', 'Clients each second that asked for recovery, by result.', 'cps', [[orNone(perSecond('result', 'roomcast_recoveries_total', JOB), JOB), '{{result}}']], { stack: true }),
+    graph('Shown what was missed', 'Missed events each second that recovered clients received, and events that were replayed to clients that joined a room.', 'eps', [[total('roomcast_recovery_events_total', JOB), 'recovered'], [total('roomcast_history_replayed_total', JOB), 'joined']]),
     graph('Not shown whole', 'Joins each second whose replay could not be proven complete, by reason.', 'ops', [[perSecond('reason', 'roomcast_history_incomplete_total', JOB), '{{reason}}']]),
     graph('Sessions kept', 'Sessions of clients that left, in the memory of nodes without Redis.', 'short', [[`sum by (instance) (roomcast_recovery_sessions{${JOB}})`, '{{instance}}']]),
     graph('Sessions not kept', 'Sessions each second that were forgotten early, or whose rooms could not be kept, by operation.', 'ops', [[`sum(${rate('roomcast_recovery_evicted_total', JOB)})`, 'evicted'], [perSecond('op', 'roomcast_recovery_errors_total', JOB), 'failed: {{op}}']]),
@@ -66,44 +66,44 @@ const fleet = dashboard({
 
     row('Who is limited?'),
     graph('Come too soon', 'Connections and events each second that a rate refuses, by what was counted.', 'cps', [[perSecond('scope', 'roomcast_rate_limited_total', JOB), '{{scope}}']]),
-    graph('Joins not done', 'Joins each second that were refused because the socket is in as many rooms as it may be in.', 'ops', [[perSecond('reason', 'roomcast_joins_refused_total', JOB), '{{reason}}']]),
-    graph('Counted', 'Addresses and users that are connected now, as far as a limit counts them.', 'short', [[`sum by (what) (roomcast_limits_present{${JOB}})`, '{{what}}']]),
+    graph('Joins not done', 'Joins each second that were refused because the socket is in the maximum number of rooms.', 'ops', [[perSecond('reason', 'roomcast_joins_refused_total', JOB), '{{reason}}']]),
+    graph('Counted', 'Addresses and users that limits count now.', 'short', [[`sum by (what) (roomcast_limits_present{${JOB}})`, '{{what}}']]),
 
     row('Do messages arrive?'),
-    graph('Events of clients', 'Events each second, by what became of them: ok, or the code of the error.', 'eps', [[perSecond('result', 'roomcast_events_received_total', JOB), '{{result}}']], { stack: true }),
-    graph('Events published', 'Events published each second, by who did.', 'eps', [[perSecond('origin', 'roomcast_events_published_total', JOB), '{{origin}}']], { stack: true }),
-    graph('Copies', 'Copies of events queued for clients each second, and those that were not, by reason.', 'eps', [[`sum(${rate('roomcast_deliveries_total', JOB)})`, 'queued'], [perSecond('reason', 'roomcast_deliveries_dropped_total', JOB), 'not queued: {{reason}}']]),
+    graph('Events of clients', 'Events each second, by result: ok, or the code of the error.', 'eps', [[perSecond('result', 'roomcast_events_received_total', JOB), '{{result}}']], { stack: true }),
+    graph('Events published', 'Events published each second, by origin.', 'eps', [[perSecond('origin', 'roomcast_events_published_total', JOB), '{{origin}}']], { stack: true }),
+    graph('Copies', 'Copies of events put into write queues of clients each second, and dropped copies, by reason.', 'eps', [[`sum(${rate('roomcast_deliveries_total', JOB)})`, 'queued'], [perSecond('reason', 'roomcast_deliveries_dropped_total', JOB), 'not queued: {{reason}}']]),
     graph('Lost between nodes', 'Of the canaries from one node to another, the share that did not arrive.', 'percentunit', [[share(perSecond('from, instance', 'roomcast_canaries_lost_total', JOB), `${perSecond('from, instance', 'roomcast_canaries_lost_total', JOB)} + ${perSecond('from, instance', 'roomcast_canaries_received_total', JOB)}`), '{{from}} → {{instance}}']]),
     graph('Not carried', 'Events each second that did not reach the other nodes, by reason; and those that a node knows it missed, or dropped.', 'eps', [[perSecond('reason', 'roomcast_cluster_not_carried_total', JOB), 'not carried: {{reason}}'], [`sum(${rate('roomcast_cluster_missed_total', JOB)})`, 'missed'], [perSecond('reason', 'roomcast_cluster_dropped_total', JOB), 'dropped: {{reason}}']]),
-    graph('Not needed', 'Events of other nodes each second that concerned a client of the node that heard them, and that did not; and joins whose room was perhaps not heard yet.', 'eps', [[`sum(${rate('roomcast_cluster_received_total', JOB)})`, 'needed'], [total('roomcast_cluster_unneeded_total', JOB), 'not needed'], [`sum(${rate('roomcast_cluster_unconfirmed_joins_total', JOB)})`, 'joins not confirmed']]),
-    graph('Emitters', 'Messages of Socket.IO emitters and of servers of Node.js each second, over the nodes that heard them, by kind.', 'eps', [[orNone(perSecond('kind', 'roomcast_socketio_received_total', JOB), JOB), '{{kind}}']]),
-    graph('Emitters, not used', 'Such messages that were not used, by reason; nobody and left are as it should be.', 'eps', [[perSecond('reason', 'roomcast_socketio_dropped_total', JOB), '{{reason}}']]),
+    graph('Not needed', 'Events of other nodes each second that were for a client of the receiving node, and that were not; and joins that were answered before the room was subscribed.', 'eps', [[`sum(${rate('roomcast_cluster_received_total', JOB)})`, 'needed'], [total('roomcast_cluster_unneeded_total', JOB), 'not needed'], [`sum(${rate('roomcast_cluster_unconfirmed_joins_total', JOB)})`, 'joins not confirmed']]),
+    graph('Emitters', 'Messages of Socket.IO emitters and of servers of Node.js each second, summed over the receiving nodes, by kind.', 'eps', [[orNone(perSecond('kind', 'roomcast_socketio_received_total', JOB), JOB), '{{kind}}']]),
+    graph('Emitters, not used', 'Messages of emitters and Node.js servers that were dropped, by reason; nobody and left are normal.', 'eps', [[perSecond('reason', 'roomcast_socketio_dropped_total', JOB), '{{reason}}']]),
     graph('API', 'Requests of backends each second, by status.', 'reqps', [[perSecond('status', 'roomcast_api_requests_total', JOB), '{{status}}']], { stack: true }),
 
     row('How late?'),
     graph('Between nodes', 'Seconds that 99 % of the canaries from one node to another take at most; needs clocks that agree.', 's', [[quantile(0.99, ['from', 'instance'], 'roomcast_canary_delay_seconds', JOB), '{{from}} → {{instance}}']]),
     graph('Events of other nodes', 'Seconds from a publish on another node to the queues of the clients here.', 's', [[quantile(0.5, [], 'roomcast_cluster_delay_seconds', JOB), '50 %'], [quantile(0.99, [], 'roomcast_cluster_delay_seconds', JOB), '99 %']]),
-    graph('Handling and acks', 'Seconds from the arrival of a client event to its last effect, and to its ack.', 's', [[quantile(0.99, [], 'roomcast_event_seconds', JOB), 'handled, 99 %'], [quantile(0.99, [], 'roomcast_ack_seconds', JOB), 'acknowledged, 99 %']]),
-    graph('Turns', 'Seconds for which a writer of the native engine, or who queues an event for a large room, holds a thread; it lets others run after half a millisecond.', 's', [[quantile(0.5, [], 'roomcast_delivery_turn_seconds', JOB), '50 %'], [quantile(0.99, [], 'roomcast_delivery_turn_seconds', JOB), '99 %']]),
-    graph('Publish', 'Seconds to queue an event for all its clients of the node, by who published.', 's', [[quantile(0.99, ['origin'], 'roomcast_publish_seconds', JOB), '{{origin}}, 99 %']]),
+    graph('Handling and acks', 'Seconds from the arrival of a client event until it is handled, and until it is acknowledged.', 's', [[quantile(0.99, [], 'roomcast_event_seconds', JOB), 'handled, 99 %'], [quantile(0.99, [], 'roomcast_ack_seconds', JOB), 'acknowledged, 99 %']]),
+    graph('Turns', 'Seconds that a task held its thread while it wrote to clients or delivered to a large room; it yields after half a millisecond.', 's', [[quantile(0.5, [], 'roomcast_delivery_turn_seconds', JOB), '50 %'], [quantile(0.99, [], 'roomcast_delivery_turn_seconds', JOB), '99 %']]),
+    graph('Publish', 'Seconds to put an event into the write queues of all its clients on the node, by origin.', 's', [[quantile(0.99, ['origin'], 'roomcast_publish_seconds', JOB), '{{origin}}, 99 %']]),
     graph('API', 'Seconds from a request to its answer, by route.', 's', [[quantile(0.99, ['route'], 'roomcast_api_request_seconds', JOB), '{{route}}, 99 %']]),
     graph('Hooks', 'Seconds from a call of a backend to its answer, waiting and retries included.', 's', [[quantile(0.99, ['hook'], 'roomcast_hook_seconds', JOB), '{{hook}}, 99 %']]),
 
     row('Is Redis well?'),
-    graph('Reached', '1 while a node reaches Redis, hears itself through it, and its writes are taken.', 'none', [[`roomcast_redis_up{${JOB}}`, '{{instance}}']], { links: toNode }),
+    graph('Reached', '1 while a node reaches Redis, gets its own messages back, and its writes are accepted.', 'none', [[`roomcast_redis_up{${JOB}}`, '{{instance}}']], { links: toNode }),
     graph('Why not', 'Nodes for which Redis does not work, by cause.', 'none', [[`sum by (cause) (roomcast_redis_failure{${JOB}})`, '{{cause}}']], { stack: true }),
     graph('Refused by Redis', 'Commands that Redis refuses each second, by cause.', 'ops', [[perSecond('cause', 'roomcast_redis_refused_total', JOB), '{{cause}}']]),
-    graph('Round trip', 'Seconds of a message to ourselves through pub/sub, and of the answer to its publish.', 's', [[quantile(0.99, ['instance'], 'roomcast_redis_round_trip_seconds', JOB), '{{instance}}: back, 99 %'], [quantile(0.99, ['instance'], 'roomcast_redis_command_seconds', JOB), '{{instance}}: answered, 99 %']]),
+    graph('Round trip', 'Seconds until a message of a node to itself comes back through pub/sub, and until its publish is answered.', 's', [[quantile(0.99, ['instance'], 'roomcast_redis_round_trip_seconds', JOB), '{{instance}}: back, 99 %'], [quantile(0.99, ['instance'], 'roomcast_redis_command_seconds', JOB), '{{instance}}: answered, 99 %']]),
     graph('Wait for Redis', 'Messages that wait to be written to Redis, and of other nodes to be handled.', 'short', [[`roomcast_cluster_publish_queue{${JOB}}`, '{{instance}}: out'], [`roomcast_cluster_receive_queue{${JOB}}`, '{{instance}}: in']]),
-    graph('Reconnections', 'Connections to Redis that were made anew, each second.', 'cps', [[perSecond('instance', 'roomcast_redis_reconnects_total', JOB), '{{instance}}']]),
+    graph('Reconnections', 'Reconnections to Redis each second.', 'cps', [[perSecond('instance', 'roomcast_redis_reconnects_total', JOB), '{{instance}}']]),
     graph('Owners', 'Questions each second for the owner of a room, by answer.', 'ops', [[perSecond('result', 'roomcast_owner_lookups_total', JOB), '{{result}}']]),
     graph('Not kept', 'What could not be written each second: ids of publishes, mirrored keys, and presence one by one, by reason. Presence is made good.', 'ops', [[perSecond('op', 'roomcast_idempotent_errors_total', JOB), 'ids: {{op}}'], [perSecond('reason', 'roomcast_mirror_dropped_total', JOB), 'mirrored keys: {{reason}}'], [perSecond('reason', 'roomcast_presence_queue_dropped_total', JOB), 'presence: {{reason}}']]),
     graph('Histories that failed', 'Uses of histories that failed each second; the events went on live.', 'ops', [[orNone(perSecond('op, reason', 'roomcast_history_errors_total', JOB), JOB), '{{op}} {{reason}}']]),
-    graph('Presence', 'Presence written to Redis each second, and times that a node wrote all of it anew.', 'ops', [[`sum(${rate('roomcast_presence_writes_total', JOB)})`, 'written'], [perSecond('reason', 'roomcast_presence_resyncs_total', JOB), 'anew: {{reason}}']]),
+    graph('Presence', 'Presence written to Redis each second, and times that a node wrote all of it again.', 'ops', [[`sum(${rate('roomcast_presence_writes_total', JOB)})`, 'written'], [perSecond('reason', 'roomcast_presence_resyncs_total', JOB), 'anew: {{reason}}']]),
 
     row('Who is drained?'),
     graph('Ready', '1 while a node takes new clients.', 'none', [[`roomcast_ready{${JOB}}`, '{{instance}}']], { links: toNode }),
-    graph('Do not fit', 'Nodes of one id, and nodes of other contracts on the same prefix, as each node sees them.', 'none', [[`roomcast_cluster_conflicts{${JOB}}`, '{{instance}}: {{kind}}']], { links: toNode }),
+    graph('Do not fit', 'Nodes that share an id, and nodes with other contracts on the same prefix, as each node sees them.', 'none', [[`roomcast_cluster_conflicts{${JOB}}`, '{{instance}}: {{kind}}']], { links: toNode }),
     graph('Known nodes', 'Nodes that each node knows to live; all should know the same number.', 'none', [[`roomcast_cluster_nodes{${JOB}}`, '{{instance}}']]),
     graph('Turned away', 'Handshakes each second that a leaving node sent elsewhere.', 'cps', [[perSecond('instance', 'roomcast_handshakes_refused_total', `${JOB}, reason="leaving"`), '{{instance}}']]),
     graph('Drain', '1 for the state that a node is in, while it is not serving.', 'none', [[`max by (instance, state) (roomcast_drain_state{${JOB}, state!="serving"})`, '{{instance}}: {{state}}']]),
@@ -113,10 +113,10 @@ const fleet = dashboard({
     table('Nodes', 'Version, engine and id of every node.', `roomcast_build_info{${JOB}}`, ['Value']),
 
     row('Are backends well?'),
-    graph('Hooks', 'Calls of backends each second, by what became of them.', 'reqps', [[perSecond('hook, result', 'roomcast_hook_requests_total', JOB), '{{hook}}: {{result}}']]),
+    graph('Hooks', 'Calls of backends each second, by result.', 'reqps', [[perSecond('hook, result', 'roomcast_hook_requests_total', JOB), '{{hook}}: {{result}}']]),
     graph('Events refused while others wait', 'Events of clients each second that were refused because too many, or too many bytes, waited to be handled, by reason.', 'eps', [[perSecond('reason', 'roomcast_events_not_queued_total', JOB), '{{reason}}']]),
-    graph('Not asked', '1 while so many calls failed that a backend is not asked.', 'none', [[`max by (hook) (roomcast_hook_breaker_open{${JOB}})`, '{{hook}}']]),
-    graph('Notices', 'Notices to backends each second, by what became of them; and those that wait.', 'short', [[perSecond('hook, result', 'roomcast_hook_notices_total', JOB), '{{hook}}: {{result}}'], [`sum by (hook) (roomcast_hook_notices_waiting{${JOB}})`, '{{hook}}: waiting']]),
+    graph('Not asked', '1 while the circuit breaker of a hook is open, so that its backend is not called.', 'none', [[`max by (hook) (roomcast_hook_breaker_open{${JOB}})`, '{{hook}}']]),
+    graph('Notices', 'Notices to backends each second, by result; and waiting notices.', 'short', [[perSecond('hook, result', 'roomcast_hook_notices_total', JOB), '{{hook}}: {{result}}'], [`sum by (hook) (roomcast_hook_notices_waiting{${JOB}})`, '{{hook}}: waiting']]),
     graph('Tried again', 'Attempts each second that repeated a failed one.', 'reqps', [[orNone(perSecond('hook', 'roomcast_hook_retries_total', JOB), JOB), '{{hook}}']]),
     graph('Joins remembered', 'Questions to join hooks each second, by where the answer came from.', 'reqps', [[orNone(perSecond('hook, result', 'roomcast_hook_cache_total', JOB), JOB), '{{hook}}: {{result}}']]),
     graph('Audit log', 'Records each second that were not written, because there were too many of their kind.', 'ops', [[perSecond('event', 'roomcast_audit_suppressed_total', JOB), '{{event}}']]),
@@ -158,14 +158,14 @@ const node = dashboard({
     row('Other nodes'),
     graph('Events', 'Events each second that Redis took of this node, and that came from others.', 'eps', [[`sum(${rate('roomcast_cluster_carried_total', NODE)})`, 'carried'], [`sum(${rate('roomcast_cluster_received_total', NODE)})`, 'received']]),
     graph('Canaries', 'Canaries each second that were sent, arrived from each node, and did not.', 'eps', [[`sum(${rate('roomcast_canaries_sent_total', NODE)})`, 'sent'], [perSecond('from', 'roomcast_canaries_received_total', NODE), 'from {{from}}'], [perSecond('from', 'roomcast_canaries_lost_total', NODE), 'lost from {{from}}'], [perSecond('reason', 'roomcast_canaries_not_carried_total', NODE), 'not carried: {{reason}}']]),
-    graph('Messages to ourselves', 'Messages to ourselves through Redis each second, by what became of them.', 'eps', [[perSecond('result', 'roomcast_redis_probes_total', NODE), '{{result}}']]),
+    graph('Messages to ourselves', 'Messages that the node sent itself through Redis each second, by result.', 'eps', [[perSecond('result', 'roomcast_redis_probes_total', NODE), '{{result}}']]),
 
     row('Process'),
     graph('Processor', 'CPU time and busy time of the workers, in processors.', 'none', [[`sum(${rate('process_cpu_seconds_total', NODE)})`, 'CPU'], [`sum(${rate('roomcast_runtime_busy_seconds_total', NODE)})`, 'busy'], [`sum(roomcast_runtime_workers{${NODE}})`, 'workers']]),
     graph('Tasks', 'Tasks that live, and those that are ready and wait in the shared queue.', 'short', [[`sum(roomcast_runtime_tasks{${NODE}})`, 'tasks'], [`sum(roomcast_runtime_queue{${NODE}})`, 'ready']]),
     graph('Memory', 'Resident memory, and the histories in it.', 'bytes', [[`sum(process_resident_memory_bytes{${NODE}})`, 'resident'], [`sum(roomcast_history_bytes{${NODE}})`, 'histories']]),
     graph('Histories in memory', 'Rooms whose history is in the memory of the node, and sessions that may come back.', 'short', [[`sum(roomcast_history_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_recovery_sessions{${NODE}})`, 'sessions']]),
-    graph('Clients asked', 'Clients that backends asked each second, by namespace and what came of it.', 'ops', [[perSecond('nsp, result', 'roomcast_clients_asked_total', NODE), '{{nsp}} {{result}}']]),
+    graph('Clients asked', 'Clients that backends asked each second, by namespace and result.', 'ops', [[perSecond('nsp, result', 'roomcast_clients_asked_total', NODE), '{{nsp}} {{result}}']]),
     graph('API', 'Requests each second, by route and status.', 'reqps', [[perSecond('route, status', 'roomcast_api_requests_total', NODE), '{{route}} {{status}}']]),
     graph('API connections refused', 'Connections to the API listener that were closed before a request, each second, by reason.', 'cps', [[perSecond('reason', 'roomcast_api_connections_refused_total', NODE), '{{reason}}']]),
     graph('Files and threads', 'Open file descriptors, their limit, and threads.', 'short', [[`sum(process_open_fds{${NODE}})`, 'open'], [`sum(process_max_fds{${NODE}})`, 'limit'], [`sum(process_threads{${NODE}})`, 'threads']]),
@@ -195,16 +195,16 @@ const contract = dashboard({
     graph('Acks take', 'Seconds from an event\'s arrival to its ack, over the contract.', 's', [[quantile(0.5, ['contract'], 'roomcast_ack_seconds', CONTRACT), '{{contract}}, 50 %'], [quantile(0.99, ['contract'], 'roomcast_ack_seconds', CONTRACT), '{{contract}}, 99 %']]),
 
     row('What is published'),
-    graph('Events', 'Published each second, by event and who did.', 'eps', [[perSecond('event, origin', 'roomcast_events_published_total', EVENT), '{{event}} ({{origin}})']]),
+    graph('Events', 'Published each second, by event and origin.', 'eps', [[perSecond('event, origin', 'roomcast_events_published_total', EVENT), '{{event}} ({{origin}})']]),
     graph('Conflated', 'Events each second that a throttle let pass or held, by event.', 'eps', [[perSecond('event, result', 'roomcast_throttled_total', 'job=~"$job", event=~"$event"'), '{{event}}: {{result}}']]),
     graph('Sent twice', 'Publishes each second whose id was used before: nothing was sent again.', 'eps', [[perSecond('contract', 'roomcast_idempotent_duplicates_total', CONTRACT), '{{contract}}']]),
   ],
 });
 
-/** Every dashboard by its file. */
+/** All dashboards, by file name. */
 export const dashboards = { 'fleet.json': fleet, 'node.json': node, 'contract.json': contract };
 
-/** A file as it should be. */
+/** The contents of a file. */
 export const written = (name) => `${JSON.stringify(dashboards[name], null, 2)}\n`;
 
 if (process.argv[1] === fileURLToPath(import.meta.url) && process.argv.includes('--write')) {

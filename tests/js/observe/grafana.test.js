@@ -1,4 +1,4 @@
-// The dashboards are what Grafana's own schema says. Grafana itself does not run here.
+// The dashboards follow Grafana's own schema. Grafana itself does not run here.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ const OPTIONS = {
   paths: { '@grafana/schema': [join(ROOT, 'tests/js/node_modules/@grafana/schema/dist/types/index.d.ts')] },
 };
 
-/** The schema leaves to data sources what an annotation asks; an enumeration's members are not texts to the compiler. */
+/** The schema leaves an annotation's query to the data source. To the compiler, members of an enumeration are not strings. */
 function literal(dashboard) {
   const list = dashboard.annotations.list.map(({ target, titleFormat, textFormat, ...rest }) => {
     assert.ok(target.expr && titleFormat && textFormat);

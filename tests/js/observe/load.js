@@ -1,4 +1,4 @@
-// Everything that nodes count, on two nodes of both engines that share a Redis.
+// Makes two nodes, with both engines and one Redis, count everything that nodes can count.
 import { join } from 'node:path';
 import { Emitter } from '@socket.io/redis-emitter';
 import { createClient } from 'redis';
@@ -11,7 +11,7 @@ import { comeBack, cut } from '../harness/returning.js';
 import { capability, seconds, token } from '../harness/token.js';
 
 const PAUSE_MS = 100;
-/** Narrow enough that the load meets all of them. */
+/** Limits so low that the load reaches all of them. */
 const LIMITS = {
   ROOMCAST_AUTH__LEEWAY: '500ms',
   ROOMCAST_LIMITS__EVENTS_PER_SOCKET: '60/1s burst 60',
@@ -20,10 +20,10 @@ const LIMITS = {
   ROOMCAST_LIMITS__MAX_SOCKETS_PER_USER: '1000',
   ROOMCAST_SERVER__CORS_ORIGINS: '["https://app.example.com"]',
   ROOMCAST_SERVER__QUEUE: '64',
-  // Requests that come to the other node are passed on.
+  // Requests that reach the other node are forwarded.
   ROOMCAST_CLUSTER__LISTEN: '127.0.0.1:0',
   ROOMCAST_CLUSTER__SECRET: 'a secret of the cluster, of the tests 0123456789',
-  // Those who do not poll stay.
+  // Keeps the sessions of clients that do not poll.
   ROOMCAST_SERVER__PING_TIMEOUT: '2m',
 };
 const fixture = (name) => join(ROOT, `tests/js/fixtures/${name}.toml`);
@@ -35,7 +35,7 @@ export class Load {
     load.redis = await Redis.start();
     load.backend = await Backend.start();
     const contracts = ['embedded:chat', 'embedded:jobs-feed', 'embedded:harmonia-songs'];
-    // Nobody is there: every fetch of the key set fails.
+    // No server listens there, so every fetch of the key set fails.
     const toml = [
       load.backend.toml('backend', 'retries = 1\ntimeout = "500ms"\n'),
       load.backend.toml('songs'),
@@ -53,7 +53,7 @@ export class Load {
     load.publisher = createClient({ url: load.redis.url, disableOfflineQueue: true });
     load.publisher.on('error', () => {});
     await load.publisher.connect();
-    // While Redis is away nobody waits for it.
+    // While Redis is away, nothing waits for it.
     load.emitter = new Emitter({ publish: (...message) => load.publisher.publish(...message).catch(() => 0) });
     load.stalled = 0;
     load.stopped = false;
@@ -67,7 +67,7 @@ export class Load {
     return client;
   }
 
-  /** Clients of every transport and of every contract, on both nodes. */
+  /** Clients with every transport and every contract, on both nodes. */
   async populate() {
     for (const node of this.nodes) {
       for (const transport of ['websocket', 'polling', 'upgrade']) {
@@ -89,14 +89,14 @@ export class Load {
     this.spammer = await this.connect(this.nodes[1], { user: 'spammer' });
   }
 
-  /** A client that no longer polls: what waits for it is bounded. */
+  /** A client that no longer polls, so that its write queue fills up to the limit. */
   async stall(node) {
     const url = await openPolling(node, 'stalled');
     await (await fetch(url, { method: 'POST', body: '42["room:join",{"room":"hall"}]' })).text();
     this.stalled += 1;
   }
 
-  /** Goes on until told to stop; an answer that does not come is an answer as well. */
+  /** Repeats until told to stop. A missing answer counts as an answer. */
   run() {
     const work = [this.chatting(), this.publishing(), this.asking(), this.hooking(), this.coming(), this.returns(), this.tokens(), this.limits(), this.passing()];
     this.done = Promise.all([...work, this.emitting()]);
@@ -141,15 +141,15 @@ export class Load {
         await node.api('POST', '/api/v1/events', { contract: 'jobs-feed', event: 'job:update', data: { jobId: 'j', status: 's' }, id: `id-${round >> 2}` });
         await node.api('POST', '/api/v1/events', { contract: 'harmonia-songs', event: 'metadata-generation-progress', data: progress(round) });
         await node.api('POST', '/api/v1/emit', { namespace: '/', rooms: ['hall'], event: 'news', args: [round] });
-        // To several rooms goes to every node, and here concerns none.
+        // An event for several rooms goes to every node. Here no client of the other node is in them.
         await node.api('POST', '/api/v1/emit', { namespace: '/', rooms: ['nobody', 'nowhere'], event: 'news', args: [round] });
-        // Unavailable while Redis is away.
+        // It fails while Redis is away.
         await node.api('PUT', '/api/v1/owners', { namespace: '/', room: 'generation-g', owner: 'singer', ttl: '1h' });
       }
     });
   }
 
-  /** None of them listens for it. */
+  /** None of the clients listens to it. */
   async asking() {
     const question = { namespace: '/', users: ['singer'], event: 'confirm', timeout: '1s' };
     await this.again(async () => {
@@ -165,7 +165,7 @@ export class Load {
     });
   }
 
-  /** Clients come and go, some with tokens that do not hold. */
+  /** Clients connect and disconnect, some with invalid tokens. */
   async coming() {
     await this.again(async (round) => {
       const node = this.nodes[round % 2];
@@ -177,7 +177,7 @@ export class Load {
     });
   }
 
-  /** One that loses its connection. */
+  /** A client that loses its connection. */
   async returns() {
     await this.again(async (round) => {
       await this.nodes[1].api('POST', '/api/v1/events', { contract: 'back', event: 'told', data: { log: 'l', n: round } });
@@ -188,7 +188,7 @@ export class Load {
     if (!this.returning.socket.connected) await comeBack(this.returning);
   }
 
-  /** Tokens that end, are replaced and revoked, and capabilities. */
+  /** Tokens that expire, are replaced and are revoked; and capabilities. */
   async tokens() {
     const options = (user, exp) => ({ namespace: '/tokens', token: token({ sub: user, exp }) });
     await this.again(async (round) => {
@@ -208,7 +208,7 @@ export class Load {
     });
   }
 
-  /** Whatever is refused at the door, and a client that wants too much. */
+  /** Requests that are refused before a session exists, and a client that exceeds limits. */
   async limits() {
     const ask = async (node, query, headers) => await (await fetch(`${node.url}/socket.io/?EIO=4&${query}`, { headers })).text();
     await this.again(async (round) => {
@@ -221,7 +221,7 @@ export class Load {
     });
   }
 
-  /** A session whose requests come to the other node, in front of which nothing is sticky. */
+  /** A session whose requests reach the other node, because nothing in front is sticky. */
   async passing() {
     const [one, two] = this.nodes.map(({ url }) => url);
     await this.again(async () => {
@@ -233,7 +233,7 @@ export class Load {
     });
   }
 
-  /** Programs that know nothing of nodes. */
+  /** Programs that publish through Redis and do not know the nodes. */
   async emitting() {
     await this.again(async (round) => {
       this.emitter.to('hall').emit('news', round);

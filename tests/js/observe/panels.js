@@ -1,4 +1,4 @@
-// The pieces that dashboards are made of, as Grafana reads them.
+// The parts of dashboards, in Grafana's format.
 
 const DATASOURCE = { type: 'prometheus', uid: '${datasource}' };
 const WIDTH = 24;
@@ -47,7 +47,7 @@ export const stat = (title, description, unit, query, steps = [[null, 'green']])
   targets: targets([[query, '']]),
 });
 
-/** What is now, one line for each series. */
+/** The current values, one line per series. */
 export const table = (title, description, query, hidden = []) => ({
   type: 'table',
   title,
@@ -82,7 +82,7 @@ export const variable = (name, label, query, description) => ({
   sort: 1,
 });
 
-/** A dashboard; panels are placed from the left to the right. */
+/** A dashboard. Panels are placed from left to right. */
 export function dashboard({ uid, title, description, variables, panels }) {
   return {
     uid,

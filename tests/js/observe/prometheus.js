@@ -1,4 +1,4 @@
-// A Prometheus of the test's own, and promtool.
+// A Prometheus for one test, and promtool.
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,13 +10,13 @@ import { freePort } from '../harness/redis.js';
 export const RULES = join(ROOT, 'charts/roomcast/files/rules.yaml');
 
 export class Prometheus {
-  /** Scrapes the nodes' API listeners each second, and evaluates the rules as often. */
+  /** Scrapes the nodes' API listeners and evaluates the rules, both once per second. */
   static async start(nodes) {
     const prometheus = new Prometheus();
     const dir = temporary('prometheus');
     const file = join(dir, 'prometheus.yml');
     const targets = nodes.map((node) => new URL(node.apiUrl).host);
-    // JSON is YAML.
+    // Every JSON text is valid YAML.
     const config = {
       global: { scrape_interval: '1s', scrape_timeout: '1s', evaluation_interval: '1s' },
       rule_files: [RULES],
@@ -38,7 +38,7 @@ export class Prometheus {
     await stop(this.process);
   }
 
-  /** A request of its API; throws what it has to say against it. */
+  /** A request to its API. Throws its error message. */
   async api(path, params = {}) {
     const response = await fetch(`${this.url}/api/v1/${path}?${new URLSearchParams(params)}`);
     const body = await response.json();
@@ -46,26 +46,26 @@ export class Prometheus {
     return body.data;
   }
 
-  /** The values that an expression has now. */
+  /** The current values of an expression. */
   async now(query) {
     const { result } = await this.api('query', { query });
     return result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
   }
 
-  /** Every number that an expression had in the last seconds. */
+  /** All values of an expression in the last seconds. */
   async numbers(query, seconds) {
     const end = Date.now() / 1000;
     const { result } = await this.api('query_range', { query, start: end - seconds, end, step: 1 });
     return result.flatMap(({ values }) => values.map(([, value]) => Number(value))).filter((value) => !Number.isNaN(value));
   }
 
-  /** Every rule, as Prometheus has read it. */
+  /** Every rule, as Prometheus has parsed it. */
   async rules() {
     return (await this.api('rules')).groups.flatMap(({ rules }) => rules);
   }
 }
 
-/** Runs promtool; returns what it said, which is an error unless it is content. */
+/** Runs promtool and returns its output. Throws if promtool fails. */
 export function promtool(args, input) {
   const { status, stdout, stderr, error } = spawnSync('promtool', args, { input, encoding: 'utf8' });
   const said = `${stdout ?? ''}${stderr ?? ''}`;

@@ -1,4 +1,4 @@
-// A real Prometheus scrapes two real nodes under load: whatever dashboards and rules ask, it has an answer.
+// A real Prometheus scrapes two real nodes under load: every query of dashboards and rules has a result.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Client } from '../harness/client.js';
@@ -11,7 +11,7 @@ import { compared, queriesOf, variablesOf } from './queries.js';
 const CALM_MS = 6_000;
 const AWAY_MS = 2_500;
 const AFTER_MS = 9_000;
-/** What these queries ask for was there within so many seconds. */
+/** Waits until these queries had a result within this number of seconds. */
 const WINDOW = 40;
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -127,7 +127,7 @@ describe('the numbers', () => {
         const labels = { from: there.id };
         const received = await here.metric('roomcast_canaries_received_total', labels);
         const lost = await here.metric('roomcast_canaries_lost_total', labels);
-        // Not counted: those before the first that was heard, at most two.
+        // Without the missed events before the first one that arrived: at most two.
         const missing = before - received - lost;
         assert.ok(missing >= -1 && missing <= 2, `${before} sent, ${received} received, ${lost} lost`);
         assert.ok(lost >= 1, 'while Redis was away, some were lost');
@@ -156,7 +156,7 @@ describe('the numbers', () => {
         await fetch(`${node.url}/socket.io/?EIO=${word}&transport=${word}&sid=${word}`, { method: 'PUT', headers: { origin: `http://${word}` } });
         await fetch(`${node.url}/${word}`);
       };
-      // Once, so that each kind of mistake has been made.
+      // Once, so that every kind of mistake has been made.
       await odd('first');
       const before = await series(node);
       for (let at = 0; at < 5; at += 1) await odd(`made-up-${at}`);
@@ -169,7 +169,7 @@ describe('the numbers', () => {
     await eventually('the guests are gone', async () => {
       const stay = load.clients.length + load.stalled;
       assert.equal(await sum('roomcast_connections'), stay);
-      // The connection of one that was refused may live on until server.connect_timeout.
+      // The connection of a refused client may live until server.connect_timeout.
       assert.ok((await sum('roomcast_transports')) >= stay);
       return true;
     });

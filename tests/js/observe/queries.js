@@ -1,6 +1,6 @@
-// What dashboards and rules ask of Prometheus, ready to be asked.
+// The queries of dashboards and rules, ready for Prometheus.
 
-/** What Grafana puts in for variables: everything. */
+/** The values that Grafana uses for variables: everything. */
 const VARIABLES = { job: '.*', instance: '.*', contract: '.*', event: '.*' };
 const INTERVAL = '10s';
 
@@ -12,11 +12,11 @@ export function filled(expr) {
   });
 }
 
-/** Every query of a dashboard: [where, expression]. */
+/** All queries of a dashboard: [where, expression]. */
 export const queriesOf = (dashboard) =>
   dashboard.panels.flatMap((panel) => (panel.targets ?? []).map(({ expr, refId }) => [`${panel.title} ${refId}`, filled(expr)]));
 
-/** The variables of a dashboard that ask for a label's values: [name, label, series]. */
+/** The variables of a dashboard that list a label's values: [name, label, series]. */
 export const variablesOf = (dashboard) =>
   dashboard.templating.list
     .filter(({ type }) => type === 'query')
@@ -25,7 +25,7 @@ export const variablesOf = (dashboard) =>
       return [name, label, filled(series)];
     });
 
-/** What an alert compares with a number. */
+/** The expression that an alert compares with a number. */
 export function compared(expr) {
   const [, left] = /^([\s\S]*\S)\s*(?:>|<|==)\s*[\d.]+$/.exec(expr) ?? [];
   if (!left) throw new Error(`does not compare with a number: ${expr}`);

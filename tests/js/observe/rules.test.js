@@ -1,4 +1,5 @@
-// The rules by themselves: every alert fires when it should, does not when it should not, and has its page.
+// Tests of the alert rules: every alert fires when it should, does not fire when it should not, and has its section in
+// the runbook.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +12,7 @@ import { promtool, RULES } from './prometheus.js';
 
 const MANUAL = readFileSync(join(ROOT, 'docs/runbook.md'), 'utf8');
 
-/** Every alert of the file: name, labels, annotations. The file's form is ours, so that lines are enough. */
+/** All alerts of the file: name, labels, annotations. The file has a fixed form, so it can be parsed line by line. */
 const ALERTS = readFileSync(RULES, 'utf8').split('- alert: ').slice(1).map((text) => {
   const line = (key) => new RegExp(`^ *${key}: "?(.*?)"?$`, 'm').exec(text)?.[1];
   return {
@@ -29,7 +30,7 @@ test('every alert is tried, and nothing else is', () => {
   assert.deepEqual(Object.keys(CASES).sort(), ALERTS.map(({ name }) => name).sort());
 });
 
-/** `{{ $labels.x }}` as Prometheus fills it in. */
+/** Replaces `{{ $labels.x }}` as Prometheus does. */
 const expand = (text, labels) => text.replace(/\{\{ \$labels\.(\w+) \}\}/g, (_, name) => labels[name] ?? '');
 
 function unit({ name, severity, annotations }) {
@@ -74,7 +75,7 @@ test('every metric that rules, dashboards and the runbook name is one of the nod
 });
 
 test('every metric of the node is on a dashboard', () => {
-  // Memory that is only addressed says nothing.
+  // Virtual memory is not memory in use.
   const left = ['process_virtual_memory_bytes'];
   const page = readFileSync(join(ROOT, 'docs/metrics.md'), 'utf8');
   const shown = Object.values(dashboards).flatMap(({ panels }) => panels).flatMap(({ targets = [] }) => targets).map(({ expr }) => expr).join('\n');
