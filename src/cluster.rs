@@ -260,7 +260,7 @@ impl Cluster {
         while let Some(request) = requests.recv().await {
             match serde_json::from_slice::<Control<'_, Value>>(&request.frame.body) {
                 Ok(control) => self.handle(&request.frame, control.topic, control.data).await,
-                Err(error) => tracing::debug!(%error, "ignored what another node told"),
+                Err(error) => tracing::debug!(%error, "ignored an unreadable message of another node"),
             }
         }
     }
@@ -297,7 +297,7 @@ impl Cluster {
                 let handler = self.handlers.read().expect("no panic while held").get(topic).cloned();
                 match handler {
                     Some(handler) => handler(node, data),
-                    None => tracing::debug!(topic, "ignored what another node told: nobody handles it"),
+                    None => tracing::debug!(topic, "ignored a message of another node: its topic is unknown"),
                 }
             }
         }
@@ -319,7 +319,7 @@ impl Cluster {
             }
             self.say_once().await;
             for silent in self.members.expire(health.since, Instant::now()) {
-                tracing::warn!(node = %silent, "a node of the cluster is silent and counts as gone");
+                tracing::warn!(node = %silent, "a node of the cluster has stopped sending heartbeats and counts as gone");
             }
             self.expect_listeners();
             tokio::time::sleep(HEARTBEAT).await;

@@ -69,7 +69,7 @@ pub use size::Size;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// This process.
+    /// This process: its id and its mode.
     pub node: Node,
     /// The public listener: Socket.IO, `/live`, `/ready`.
     pub server: Server,
@@ -79,21 +79,21 @@ pub struct Config {
     pub api: Api,
     /// Keys that tokens are verified with.
     pub auth: Auth,
-    /// What the nodes share. Without `redis.url` a node stands alone and keeps everything in memory.
+    /// The Redis that connects the nodes. Without `redis.url` a node works alone and keeps everything in memory.
     pub redis: Redis,
-    /// How nodes pass requests of long-polling sessions to each other.
+    /// How nodes forward requests of long-polling sessions to each other.
     pub cluster: Cluster,
-    /// Who is where, over the cluster.
+    /// Presence: which users are in which rooms, over all nodes.
     pub presence: Presence,
-    /// Bounds on the sessions of clients that come back.
+    /// Limits on recovery, which gives a returning client its session and the events that it missed.
     pub recovery: Recovery,
-    /// Bounds that no contract sets.
+    /// Limits that apply to every contract.
     pub limits: Limits,
-    /// How a node leaves.
+    /// How a node hands over its clients before it ends.
     pub drain: Drain,
     /// Backends that contracts may call, by the name that contracts use.
     pub hooks: BTreeMap<String, Hook>,
-    /// What is logged, and how. Logs go to standard error.
+    /// The log's format and levels. Logs go to standard error.
     pub log: Log,
 }
 

@@ -98,13 +98,13 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
     /// Redis is unavailable, and so is what the other nodes wrote there.
-    #[error("Redis is away, or refuses writes; what the other nodes know cannot be read")]
+    #[error("Redis is away, or refuses writes; the data of the other nodes cannot be read")]
     Unavailable,
     /// The cursor was not issued for this list.
-    #[error("the cursor is not one of this list")]
+    #[error("the cursor does not belong to this list")]
     Cursor,
     /// The maximum number of revocations is reached.
-    #[error("{MAX_REVOCATIONS} revocations are kept already; take some back, or give them less time")]
+    #[error("there are {MAX_REVOCATIONS} revocations already; lift some, or use a shorter ttl")]
     Full,
 }
 

@@ -107,7 +107,7 @@ pub enum HistoryError {
     #[error("the history did not answer in time")]
     Timeout,
     /// Another node holds the lease now; nothing was appended.
-    #[error("another node publishes for emitters by now")]
+    #[error("another node has taken the lease to publish for emitters")]
     Fenced,
     /// Redis refused the command, or the key does not hold a history.
     #[error("the history cannot be used: {0}")]
@@ -233,7 +233,7 @@ impl History {
 
     fn count(&self, op: &str, error: &HistoryError) {
         self.metrics.history_errors_total.with_label_values(&[op, error.as_str()]).inc();
-        tracing::debug!(history.op = op, error = %error, "the history could not be used");
+        tracing::debug!(history.op = op, error = %error, "an operation on a history failed");
     }
 }
 

@@ -1,8 +1,8 @@
-//! The HTTP edges: health on both listeners, and the API for backends and operators on its own.
+//! The HTTP routers: health on both listeners, and the API for backends and operators on its own listener.
 //!
-//! Every answer of the API is JSON, every failure is in one envelope (`answer::Envelope`), whatever a client sends.
-//! The routes stand in one table (`route::table`), of which the router and the OpenAPI document are made.
-//! Events leave only through `publish`. `docs/api.md` is the page for users.
+//! Every answer of the API is JSON, and every failure uses one envelope (`answer::Envelope`). The router and the
+//! OpenAPI document are generated from one table of routes (`route::table`). Events are published only through
+//! `publish`. `docs/api.md` is the page for users.
 
 pub mod access;
 pub mod actions;
@@ -46,7 +46,7 @@ pub use state::{Api, ApiLimits, Parts};
 use crate::error::Code;
 use answer::ApiError;
 
-/// `/live` and `/ready`, for the listener that clients come to. The Socket.IO path is added around it.
+/// `/live` and `/ready`, for the public listener. The node adds the Socket.IO path.
 pub fn public_router(source: Arc<dyn ReadySource>) -> Router {
     let router = Router::new().route("/live", get(ready::live)).route("/ready", get(ready::ready)).with_state(source);
     in_envelope(router)
@@ -66,7 +66,7 @@ pub fn api_router(api: Arc<Api>) -> Router {
     in_envelope(router)
 }
 
-/// Unknown paths and methods are answered in the envelope, too.
+/// Answers unknown paths and methods with the envelope, too.
 fn in_envelope(router: Router) -> Router {
     router.fallback(no_route).method_not_allowed_fallback(no_method)
 }
@@ -81,6 +81,6 @@ async fn no_method(request: Request) -> ApiError {
     let (head, body) = request.into_parts();
     body::discard(&head.headers, body).await;
     let shown = if head.method.as_str().len() <= 16 { head.method.as_str() } else { "this" };
-    ApiError::new(Code::NotFound, format!("the path does not take the method {shown}; see the header Allow"))
+    ApiError::new(Code::NotFound, format!("the path does not accept the method {shown}; see the header Allow"))
         .with_status(StatusCode::METHOD_NOT_ALLOWED)
 }

@@ -61,7 +61,7 @@ pub enum IdempotencyError {
     #[error("Redis did not answer; whether the id was used is not known")]
     Unavailable,
     /// The id is empty or longer than [`MAX_ID_BYTES`].
-    #[error("an id has 1 to {MAX_ID_BYTES} bytes, this one has {0}")]
+    #[error("an id must have 1 to {MAX_ID_BYTES} bytes; this one has {0}")]
     Length(usize),
 }
 
@@ -147,7 +147,7 @@ impl Idempotency {
 
     fn failed(&self, op: &str, error: &IdempotencyError) {
         self.metrics.idempotent_errors_total.with_label_values(&[op]).inc();
-        tracing::debug!(idempotency.op = op, error = %error, "an id could not be looked up or kept");
+        tracing::debug!(idempotency.op = op, error = %error, "an id of a publish could not be checked or recorded");
     }
 }
 

@@ -139,7 +139,7 @@ fn quota(rate: Rate) -> Quota {
 
 /// A `RATE_LIMIT_EXCEEDED` refusal with the limit and the time to wait.
 fn refusal(subject: &str, rate: Rate, wait: Duration) -> Refusal {
-    let message = format!("{subject}: more than {rate}; try again in {} ms", wait.as_millis().max(1));
+    let message = format!("{subject}: the rate limit is {rate}; try again in {} ms", wait.as_millis().max(1));
     Refusal { retry_after: Some(wait.max(Duration::from_millis(1))), ..Refusal::new(Code::RateLimitExceeded, message) }
 }
 

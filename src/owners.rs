@@ -23,14 +23,14 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Maximum time for which an owner is known.
 pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Why owners could not be used.
+/// Why an operation on owners failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OwnersError {
     /// Redis is unavailable, or did not answer in time. A change may or may not have happened.
     #[error("owners cannot be used: Redis is away, or refuses writes")]
     Unavailable,
     /// The node has the maximum number of owners in memory.
-    #[error("{MAX_MEMORY_OWNERS} rooms have owners already; this node keeps no more without Redis")]
+    #[error("{MAX_MEMORY_OWNERS} rooms have owners already, which is the limit of a node without Redis")]
     Full,
 }
 

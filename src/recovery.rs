@@ -65,10 +65,10 @@ pub enum Failure {
     #[error("the session is another user's")]
     Refused,
     /// It cannot be proven which events the client missed.
-    #[error("what was missed is not known")]
+    #[error("the missed events are not known")]
     Incomplete,
     /// The client missed more events than the limit.
-    #[error("too much was missed")]
+    #[error("too many events were missed")]
     TooMuch,
     /// Redis or a history is unavailable, or this node does not receive the other nodes' messages.
     #[error("the session cannot be looked up")]

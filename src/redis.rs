@@ -53,7 +53,7 @@ pub enum RedisError {
         remedy: String,
     },
     /// An option cannot be used.
-    #[error("the Redis configuration is not usable: {0}")]
+    #[error("the Redis configuration is invalid: {0}")]
     Config(#[from] fred::error::Error),
     /// A certificate or key cannot be used.
     #[error("redis.tls: {0}")]

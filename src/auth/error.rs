@@ -21,7 +21,7 @@ pub enum AuthError {
     #[error("the token is not valid yet")]
     TokenNotYetValid,
     /// No key that could have signed the token has signed it.
-    #[error("the signature of the token does not hold")]
+    #[error("the signature of the token is invalid")]
     SignatureInvalid,
     /// `iss` is missing or not accepted.
     #[error("the issuer of the token is not accepted")]
@@ -36,7 +36,7 @@ pub enum AuthError {
     #[error("the algorithm of the token is not accepted")]
     Algorithm,
     /// `exp`, the claim with the user's id, or another required claim is missing or of the wrong type.
-    #[error("a claim of the token is missing or malformed: exp and the user's id are needed")]
+    #[error("a claim of the token is missing or malformed: exp and the user's id are required")]
     Claim,
     /// The token is a one-room capability where a user's token is required, or the reverse.
     #[error("the token was made for another use")]
@@ -105,6 +105,6 @@ pub enum AuthSetupError {
     #[error("auth.jwks.file: {0}")]
     File(String),
     /// The HTTP client that fetches a key set cannot be built.
-    #[error("auth.jwks.url: no client can be made")]
+    #[error("auth.jwks.url: the HTTP client cannot be made")]
     Client(#[source] reqwest::Error),
 }

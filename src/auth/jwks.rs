@@ -57,7 +57,7 @@ enum FetchError {
     TooLarge,
     #[error("the answer is not a key set")]
     NotASet(#[from] serde_json::Error),
-    #[error("the set has no key that can be used")]
+    #[error("the set has no usable key")]
     Empty,
 }
 
@@ -206,14 +206,18 @@ impl Keeper {
     fn replace(&self, keys: KeySet) {
         self.metrics.jwks_refreshes_total.with_label_values(&["ok"]).inc();
         self.metrics.jwks_keys.with_label_values::<&str>(&[]).set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
-        tracing::debug!(keys = keys.len(), "the published key set was read");
+        tracing::debug!(keys = keys.len(), "the published key set was loaded");
         self.set.store(Arc::new(keys));
     }
 
     fn complain(&self, error: &FetchError) {
         self.metrics.jwks_refreshes_total.with_label_values(&["failed"]).inc();
         let kept = self.set.load().len();
-        tracing::warn!(kept, error = chain(error), "the published key set cannot be read; the last good one is kept");
+        tracing::warn!(
+            kept,
+            error = chain(error),
+            "the published key set cannot be loaded; the last valid one stays in use"
+        );
     }
 }
 
@@ -231,7 +235,7 @@ fn read_set(body: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, FetchError>
         let jwk = serde_json::from_value::<Jwk>(value).map_err(|_| "malformed");
         match jwk.and_then(|jwk| key::published(&jwk, algorithms)) {
             Ok(key) => keys.push(key),
-            Err(problem) => tracing::debug!(kid, problem, "a key of the published set is left out"),
+            Err(problem) => tracing::debug!(kid, problem, "a key of the published set is not used"),
         }
     }
     if keys.is_empty() { Err(FetchError::Empty) } else { Ok(KeySet::published(keys)) }

@@ -46,10 +46,10 @@ pub struct Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Another program publishes on our channels.
-    #[error("the message is not one of a node")]
+    #[error("the message was not sent by a node")]
     Foreign,
     /// A node of another version sent it.
-    #[error("the message is of version {0}, this node knows {VERSION}")]
+    #[error("the message has version {0}, but this node understands only {VERSION}")]
     Version(u8),
     /// The frame is cut off, or its content is invalid.
     #[error("the message is malformed")]

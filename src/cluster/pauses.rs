@@ -33,7 +33,7 @@ pub(super) async fn watch(redis: Redis, metrics: Arc<Metrics>) {
             let paused_seconds = paused.as_secs();
             tracing::warn!(
                 paused_seconds,
-                "this node did not run for a while: it was stopped, or its machine stood still"
+                "this node did not run for a while: the process or its machine was suspended"
             );
             hears_again(&redis).await;
             let missed = lost(&metrics) - lost_before;

@@ -25,7 +25,7 @@ pub enum Unusable {
     #[error("the message is malformed")]
     Malformed,
     /// More than [`MAX_MESSAGE_BYTES`], [`MAX_TARGETS`], [`MAX_ATTACHMENTS`] or [`MAX_DEPTH`].
-    #[error("the message is larger than what is read")]
+    #[error("the message is larger than the limit")]
     TooLarge,
     /// The event has a name that Socket.IO's clients use for themselves, such as `connect`.
     #[error("the event's name is reserved by Socket.IO")]

@@ -152,7 +152,7 @@ impl Compiler<'_> {
         if !path.starts_with('/') {
             self.blame(&Place::top("namespace"), "a namespace starts with a slash", format!("write \"/{path}\""));
         } else if path.contains(odd) {
-            let problem = "a namespace holds no spaces and none of , ? # \" \\";
+            let problem = "a namespace contains no spaces and none of , ? # \" \\";
             self.blame(&Place::top("namespace"), problem, "write for example \"/jobs\"");
         } else {
             self.check_literal(&Place::top("namespace"), &path, "a namespace", "write the path of one namespace");
@@ -167,7 +167,7 @@ impl Compiler<'_> {
         if given.is_empty() {
             self.blame(
                 &place.key("tokens"),
-                "a token is looked for nowhere",
+                "the list of sources of tokens is empty",
                 "write for example [\"auth.token\", \"header\"]",
             );
         }
@@ -181,7 +181,7 @@ impl Compiler<'_> {
                 }
                 None => self.blame(
                     &place.key("tokens").index(Some(at)),
-                    format!("\"{text}\" is no place for a token"),
+                    format!("\"{text}\" is not a source of tokens"),
                     "write \"auth.<member>\", \"header\", \"query.<parameter>\" or \"cookie.<name>\"",
                 ),
             }
@@ -192,7 +192,7 @@ impl Compiler<'_> {
         };
         if reject == Reject::Event && errors.event.is_none() {
             let remedy = "add `event = \"error\"` to [errors], or take `reject` out";
-            self.blame(&place.key("reject"), "there is no error event to send", remedy);
+            self.blame(&place.key("reject"), "no error event is set", remedy);
         }
         let mode = match raw.mode {
             None | Some(file::AuthMode::Required) => AuthMode::Required,
@@ -230,7 +230,7 @@ impl Compiler<'_> {
         }
         if raw.payload.is_some() && raw.event.is_none() {
             let remedy = "add `event = \"error\"`, or take it out";
-            self.blame(&place.key("payload"), "there is no error event that would carry it", remedy);
+            self.blame(&place.key("payload"), "no error event is set that could carry it", remedy);
         }
         // A member without a value is left out: most errors have no retry time.
         let all =
@@ -306,7 +306,7 @@ impl Compiler<'_> {
         let place = Place::top("recovery").key("window");
         let window = self.duration(&place, raw.window).unwrap_or(DEFAULT_RECOVERY_WINDOW);
         if window > LONGEST_RECOVERY_WINDOW {
-            self.blame(&place, "nobody comes back so late", "write 1h or less");
+            self.blame(&place, "the window is longer than 1h", "write 1h or less");
         }
         let events = raw.events.unwrap_or(DEFAULT_RECOVERY_EVENTS);
         if !(1..=MOST_RECOVERY_EVENTS).contains(&events) {

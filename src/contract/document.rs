@@ -153,13 +153,11 @@ impl Reader<'_> {
             }
             DeValue::Float(float) => {
                 let number = float.as_str().replace('_', "").parse().ok().and_then(Number::from_f64);
-                number.map_or_else(
-                    || self.refuse(place, "this is not a number that JSON has", "write a finite one"),
-                    Value::Number,
-                )
+                number
+                    .map_or_else(|| self.refuse(place, "JSON has no such number", "write a finite one"), Value::Number)
             }
             DeValue::Boolean(flag) => Value::Bool(*flag),
-            DeValue::Datetime(_) => self.refuse(place, "contracts hold no dates", "write it as a string, in quotes"),
+            DeValue::Datetime(_) => self.refuse(place, "contracts contain no dates", "write it as a string, in quotes"),
             DeValue::Array(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for (at, item) in items.iter().enumerate() {

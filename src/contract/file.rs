@@ -1,5 +1,5 @@
-//! The contract file as it is written: every key, its type and its meaning, once. The JSON Schema for editors, the check for
-//! unknown keys and the reading of files all come from here.
+//! The contract file as it is written: every key with its type and meaning. The JSON Schema for editors, the check for
+//! unknown keys and the parser all use these types.
 
 mod events;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub use events::*;
 
-/// One application: what its clients may send, what its backends may publish, which rooms exist and who may join them.
+/// One application: the events that its clients and backends may send, and its rooms with the rules of who may join.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "roomcast contract")]
@@ -27,28 +27,28 @@ pub struct File {
     /// Who may connect.
     #[serde(default)]
     pub auth: Auth,
-    /// How errors look to clients.
+    /// The shape of errors that clients receive.
     #[serde(default)]
     pub errors: Errors,
-    /// What is done for an event that no contract of the namespace knows. Default: refuse.
+    /// What happens with an event that no contract of the namespace declares. Default: refuse.
     #[serde(default)]
     pub unknown: Option<Unknown>,
-    /// What happens as a client connects.
+    /// What happens when a client connects.
     #[serde(default)]
     pub connect: Connect,
-    /// What happens as a client disconnects.
+    /// What happens when a client disconnects.
     #[serde(default)]
     pub disconnect: Disconnect,
     /// Limits on connections.
     #[serde(default)]
     pub limits: Limits,
-    /// Redis keys kept for the application's other services.
+    /// Redis keys that the node writes for the application's other services.
     #[serde(default)]
     pub mirror: Option<Mirror>,
-    /// Clients that come back soon get their session back, with what they missed. Default: they do not.
+    /// Recovery: clients that return soon get their session and the events that they missed. Default: no recovery.
     #[serde(default)]
     pub recovery: Option<Recovery>,
-    /// Families of rooms, by a key of your own that the rest of the file uses.
+    /// Families of rooms. The rest of the file refers to each by its key.
     #[serde(default)]
     pub rooms: BTreeMap<String, Room>,
     /// What clients may send, by event name.
@@ -61,18 +61,18 @@ pub struct File {
     pub server: BTreeMap<String, Server>,
 }
 
-/// One or several.
+/// One item or a list.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
-    /// Several. Tried first: serde would read a list as the fields of a struct.
+    /// A list. It is tried first, because serde would read a list as the fields of a struct.
     Many(Vec<T>),
-    /// One.
+    /// One item.
     One(T),
 }
 
 impl<T> OneOrMany<T> {
-    /// All of them.
+    /// All items.
     pub fn items(&self) -> &[T] {
         match self {
             Self::One(item) => std::slice::from_ref(item),
@@ -80,7 +80,7 @@ impl<T> OneOrMany<T> {
         }
     }
 
-    /// All of them, with their place in the list where it is one.
+    /// All items, each with its index if they were written as a list.
     pub fn into_items(self) -> Vec<(Option<usize>, T)> {
         match self {
             Self::One(item) => vec![(None, item)],
@@ -93,56 +93,56 @@ impl<T> OneOrMany<T> {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
-    /// Whether a token is needed. Default: required.
+    /// Whether a client needs a token. Default: required.
     pub mode: Option<AuthMode>,
-    /// Where a token is looked for, in this order: "auth.<member>", "header", "query.<parameter>", "cookie.<name>".
-    /// Default: ["auth.token", "header"].
+    /// Where the node looks for a token, in this order: "auth.<member>", "header", "query.<parameter>",
+    /// "cookie.<name>". Default: ["auth.token", "header"].
     pub tokens: Option<Vec<String>>,
-    /// How a client learns that its token does not hold. Default: connect_error.
+    /// How a client learns that its token is invalid. Default: connect_error.
     pub reject: Option<Reject>,
     /// The claim that is the user's id. Default: "sub".
     pub user: Option<String>,
     /// The claim that lists the user's roles. Default: "roles".
     pub roles: Option<String>,
-    /// What happens as a token ends. Default: the client is disconnected.
+    /// What happens when a token expires. Default: the client is disconnected.
     pub expiry: Option<Expiry>,
 }
 
-/// What happens as a token ends.
+/// What happens when a token expires.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expiry {
-    /// How long before the end a client is warned. Default: 60s, where there is a `warn_event`.
+    /// How long before the expiry a client is warned. Default: 60s, if there is a `warn_event`.
     pub warn: Option<String>,
-    /// The event that warns. Default: none, and no warning.
+    /// The event that warns the client. Default: no event, and no warning.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub warn_event: Option<String>,
-    /// The client event that brings a newer token of the same user. Default: none; tokens cannot be replaced.
+    /// The client event that brings a newer token of the same user. Default: none, so that tokens cannot be replaced.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub refresh: Option<String>,
-    /// How a client whose token has ended is disconnected. Default: disconnect.
+    /// How a client is disconnected when its token has expired. Default: disconnect.
     pub then: Option<AtExpiry>,
 }
 
-/// How a client whose token has ended is disconnected.
+/// How a client is disconnected when its token has expired.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AtExpiry {
-    /// Out of the namespace: the official client does not return by itself.
+    /// The client leaves the namespace. The official client does not reconnect by itself.
     Disconnect,
-    /// The whole connection closes: the official client returns, and needs a newer token then.
+    /// The whole connection closes. The official client reconnects, and then needs a newer token.
     Reconnect,
 }
 
-/// Whether a token is needed.
+/// Whether a client needs a token.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMode {
-    /// No token: refused.
+    /// A client without a token is refused.
     Required,
-    /// No token: an anonymous user. A bad token: refused.
+    /// A client without a token is an anonymous user. A client with an invalid token is refused.
     Optional,
-    /// Tokens are not looked at; everybody is anonymous.
+    /// Tokens are ignored. Every client is an anonymous user.
     None,
 }
 
@@ -152,53 +152,54 @@ pub enum AuthMode {
 pub enum Reject {
     /// A Socket.IO CONNECT_ERROR, whose message starts with the code.
     ConnectError,
-    /// It is connected, gets the contract's error event, and is disconnected.
+    /// The client is connected, receives the contract's error event, and is disconnected.
     Event,
 }
 
-/// How errors look to clients.
+/// The shape of errors that clients receive.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Errors {
-    /// The event that carries an error where no ack was asked for. Without it such errors are only counted.
+    /// The event that reports an error if the client asked for no acknowledgement. Default: none; such errors are only
+    /// counted.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub event: Option<String>,
     /// The event's payload. Default: { code = "{error.code}", message = "{error.message}" }.
     pub payload: Option<Value>,
-    /// What a failed event's ack carries. Default: { success = false, error = { code = "{error.code}", message =
+    /// The acknowledgement of a failed event. Default: { success = false, error = { code = "{error.code}", message =
     /// "{error.message}" } }.
     pub ack: Option<Value>,
-    /// Other names for codes: { INVALID_PAYLOAD = "INVALID_MESSAGE" }.
+    /// Other names for error codes: { INVALID_PAYLOAD = "INVALID_MESSAGE" }.
     pub codes: BTreeMap<String, String>,
 }
 
-/// What is done for an event that nobody knows.
+/// What happens with an event that no contract of the namespace declares.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unknown {
-    /// An error.
+    /// The client gets an error.
     Refuse,
-    /// Nothing; it is counted.
+    /// Nothing happens. The event is counted.
     Ignore,
 }
 
-/// What happens as a client connects.
+/// What happens when a client connects.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Connect {
-    /// Rooms joined by everyone whom the room's rule permits.
+    /// Rooms that the client joins, if the room's rule permits it.
     pub join: Option<OneOrMany<RoomRef>>,
-    /// The first event a client gets.
+    /// The first event that the client receives.
     pub greet: Option<Reply>,
-    /// The hook that is asked before the client is let in.
+    /// The hook that decides whether the client may connect.
     pub call: Option<Call>,
 }
 
-/// What happens as a client disconnects.
+/// What happens when a client disconnects.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Disconnect {
-    /// The hook that is told.
+    /// The hook that is notified.
     pub call: Option<Call>,
 }
 
@@ -210,25 +211,25 @@ pub struct Limits {
     pub connections_per_ip: Option<String>,
 }
 
-/// Redis keys kept for the application's other services.
+/// Redis keys that the node writes for the application's other services.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mirror {
-    /// A HASH of connection metadata for each socket, such as "client:{socket.id}".
+    /// A HASH with connection metadata for each socket, such as "client:{socket.id}".
     pub client: Option<String>,
-    /// A SET of rooms for each socket, such as "subscriptions:{socket.id}".
+    /// A SET with the rooms of each socket, such as "subscriptions:{socket.id}".
     pub subscriptions: Option<String>,
-    /// How long they live after the last change. Default: 24h.
+    /// How long the keys live after the last change. Default: 24h.
     pub ttl: Option<String>,
 }
 
-/// Clients that come back soon get their session back.
+/// Recovery of sessions.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recovery {
-    /// How soon, at most. Default: 2m.
+    /// How soon a client must return. Default: 2m.
     pub window: Option<String>,
-    /// How many events are kept for them of rooms without a history of their own. Default: 256.
+    /// How many events are kept for returning clients in each room that has no history of its own. Default: 256.
     #[schemars(range(min = 1, max = 100_000))]
     pub events: Option<u32>,
 }
@@ -237,82 +238,82 @@ pub struct Recovery {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Room {
-    /// The rooms' names: text and variables, such as "job:{jobId}".
+    /// The pattern of the rooms' names: text and variables, such as "job:{jobId}".
     pub name: String,
-    /// Characters that variables may hold beside letters, digits and _-.@+=~ (none by default).
+    /// Characters that variables may contain besides letters, digits and _-.@+=~. Default: none.
     #[serde(default)]
     pub chars: Option<String>,
-    /// A CEL rule that says who may join. Default: everyone who is connected.
+    /// A CEL rule that decides who may join. Default: every connected client.
     #[serde(default)]
     pub join: Option<String>,
-    /// The hook that is asked whether a user may join.
+    /// The hook that decides whether a user may join.
     #[serde(default)]
     pub call: Option<Call>,
-    /// What is kept for late joiners and readers. Default: nothing.
+    /// The room's history, for late joiners and readers. Default: none.
     #[serde(default)]
     pub history: Option<History>,
-    /// Whether members are kept in the cluster's presence, and which events tell of it. Default: false.
+    /// Whether the presence of members is recorded for all nodes, and which events announce it. Default: false.
     #[serde(default)]
     pub presence: Option<Presence>,
-    /// A room without events for so long is forgotten with its history. Default: never.
+    /// How long a room may be without events before its history is deleted. Default: no limit.
     #[serde(default)]
     pub idle: Option<String>,
-    /// How long a room's history is kept after a terminal event. Default: as long as without one.
+    /// How long a room's history is kept after a terminal event. Default: as long as any other history.
     #[serde(default)]
     pub linger: Option<String>,
 }
 
-/// What is kept of a room's events.
+/// A room's history.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct History {
-    /// At most so many events. Default: 100.
+    /// Maximum number of events. Default: 100.
     #[schemars(range(min = 1, max = 100_000))]
     pub events: Option<u32>,
-    /// For so long after the last one. Default: 24h.
+    /// How long the history is kept after its last event. Default: 24h.
     pub ttl: Option<String>,
-    /// What a joining client gets. Default: none.
+    /// The events that a joining client receives. Default: none.
     pub replay: Option<Replay>,
-    /// A LIST key that other services read (payloads as JSON, newest last), such as "job-history:{jobId}".
+    /// A LIST key for other services (payloads as JSON, newest last), such as "job-history:{jobId}".
     pub key: Option<String>,
-    /// The event that tells a joining client that it was not shown everything, and how far. Default: none; the default ack
-    /// of an event that joins tells it.
+    /// The event that tells a joining client that its replay is incomplete, and up to which offset. Default: none; the
+    /// default acknowledgement of an event that joins a room contains it.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub incomplete: Option<String>,
 }
 
-/// What a joining client gets.
+/// The events that a joining client receives.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Replay {
-    /// Nothing.
+    /// None.
     None,
     /// The newest event.
     Last,
-    /// Everything that is kept.
+    /// All events of the history.
     All,
-    /// Everything since the offset in the payload's member `since`, all without one.
+    /// All events after the offset in the payload's member `since`; without that member, all events.
     Since,
 }
 
-/// Whether members are kept in the cluster's presence.
+/// Whether the presence of members is recorded for all nodes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Presence {
-    /// Kept, and nobody is told; or not kept.
+    /// `true`: presence is recorded, and no event announces it. `false`: it is not recorded.
     Kept(bool),
-    /// Kept, and the room is told.
+    /// Presence is recorded, and events announce it to the room.
     Told(PresenceEvents),
 }
 
-/// Events that tell a room of its members.
+/// Events that announce a room's members.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PresenceEvents {
-    /// The event for the first socket of a user in a room.
+    /// The event when a user's first socket joins the room.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub joined: Option<String>,
-    /// The event for the last socket of a user leaving it.
+    /// The event when a user's last socket leaves the room.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub left: Option<String>,
 }
@@ -321,9 +322,9 @@ pub struct PresenceEvents {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RoomRef {
-    /// Its key under `rooms`.
+    /// The room's key under `rooms`.
     Key(String),
-    /// Its key and more.
+    /// The room's key with further settings.
     Table(RoomRefTable),
 }
 
@@ -331,16 +332,16 @@ pub enum RoomRef {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoomRefTable {
-    /// Its key under `rooms`.
+    /// The room's key under `rooms`.
     pub room: String,
-    /// Where the name's variables come from, such as { jobId = "payload.id" }; the first path of a list that has a value
-    /// counts. Default: the payload's member of the variable's name.
+    /// The values of the name's variables, such as { jobId = "payload.id" }. Of a list of paths, the first that has a
+    /// value counts. Default: the payload's member with the variable's name.
     #[serde(default)]
     pub with: BTreeMap<String, OneOrMany<String>>,
-    /// A CEL rule: only then.
+    /// A CEL rule. The room is used only if it is true.
     #[serde(default)]
     pub when: Option<String>,
-    /// A variable without a value means "not this room" instead of an error. Default: false.
+    /// Whether a variable without a value means that the room is not used, instead of an error. Default: false.
     #[serde(default)]
     pub optional: Option<bool>,
 }
@@ -352,7 +353,7 @@ pub fn json_schema() -> Value {
     schema
 }
 
-/// Takes out what TOML does not have: null, and the formats of Rust's integers.
+/// Removes from the schema what TOML does not have: null, and the formats of Rust's integers.
 fn tidy(schema: &mut Value) {
     let is_null = |kind: &Value| *kind == "null" || kind.get("type").is_some_and(|kind| kind == "null");
     match schema {

@@ -126,7 +126,7 @@ fn check_auth(contract: &Contract, document: &Document, earlier: &[Part], report
     for (key, _) in differs.into_iter().filter(|(_, differs)| *differs) {
         let place = Place::top("auth").key(key);
         let problem = format!(
-            "contracts of one namespace agree on authentication, and {} says otherwise in namespace \"{}\"",
+            "contracts of one namespace must have the same authentication, but {} has another one in namespace \"{}\"",
             there(other, &place),
             contract.namespace
         );

@@ -97,7 +97,7 @@ impl Path {
         };
         let rest: Box<[Box<str>]> = segments[name.split('.').count()..].iter().map(|s| Box::from(*s)).collect();
         if *root == Root::Vars && rest.len() != 1 {
-            return Err(format!("`{text}` names no variable: write `vars.<variable of the room's name>`"));
+            return Err(format!("`{text}` has no variable: write `vars.<variable of the room's name>`"));
         }
         Ok(Self { text: text.into(), root: *root, rest })
     }
@@ -199,8 +199,8 @@ fn strings(list: &[String]) -> Value {
 fn unknown_root(text: &str) -> String {
     let names: Vec<&str> = ROOTS.iter().map(|(name, ..)| *name).collect();
     match crate::suggest::nearest(text, names.iter().copied()) {
-        Some(near) => format!("`{text}` leads nowhere: did you mean `{near}`?"),
-        None => format!("`{text}` leads nowhere: a path starts with one of {}", names.join(", ")),
+        Some(near) => format!("`{text}` is an unknown path: did you mean `{near}`?"),
+        None => format!("`{text}` is an unknown path: a path starts with one of {}", names.join(", ")),
     }
 }
 

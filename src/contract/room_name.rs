@@ -57,10 +57,10 @@ pub enum RoomNameError {
     #[error("{0} is longer than {1} bytes")]
     TooLong(String, usize),
     /// A variable holds a character that it may not hold.
-    #[error("{0} holds a character that a room may not have: {1:?}")]
+    #[error("{0} contains a character that is not permitted in a room's name: {1:?}")]
     BadCharacter(String, char),
     /// The name belongs to another family of rooms.
-    #[error("the name belongs to other rooms")]
+    #[error("the name belongs to another family of rooms")]
     Taken,
 }
 
@@ -74,10 +74,10 @@ impl RoomTemplate {
     /// The problem, described for the author of the contract.
     pub fn compile(text: &str, chars: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("a room's name is not empty: write for example `job:{jobId}`".to_owned());
+            return Err("a room's name must not be empty: write for example `job:{jobId}`".to_owned());
         }
         if text.starts_with('$') {
-            return Err("names that start with `$` are the node's own: begin with something else".to_owned());
+            return Err("names that start with `$` are reserved: choose another first character".to_owned());
         }
         if let Some(bad) = text.chars().chain(chars.chars()).find(|c| c.is_control()) {
             return Err(format!("{bad:?} is a control character: leave it out"));
@@ -118,7 +118,7 @@ impl RoomTemplate {
                 }
                 if self.variables.iter().any(|variable| variable.name == name) {
                     return Err(format!(
-                        "`{{{name}}}` stands twice in `{}`: give each variable its own name",
+                        "`{{{name}}}` occurs twice in `{}`: give each variable its own name",
                         self.text
                     ));
                 }

@@ -45,7 +45,7 @@ impl Rule {
         let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
         std::thread::scope(|scope| {
             let parser = thread.spawn_scoped(scope, || Self::parse(text)).map_err(|error| error.to_string())?;
-            parser.join().map_err(|_| "this is not CEL that can be read".to_owned())?
+            parser.join().map_err(|_| "this is not valid CEL".to_owned())?
         })
     }
 
@@ -105,7 +105,7 @@ fn check_size(text: &str) -> Result<(), String> {
         return Err("the rule is empty".to_owned());
     }
     if text.len() > MAX_RULE_BYTES {
-        return Err(format!("a rule has at most {MAX_RULE_BYTES} bytes"));
+        return Err(format!("a rule may have at most {MAX_RULE_BYTES} bytes"));
     }
     Ok(())
 }
@@ -287,7 +287,7 @@ mod tests {
             ("capability(room, 't', 1)", "capability(room, token)"),
             ("room.owner()", "no function"),
             ("[1].exists(x, y == 1)", "`y`"),
-            ("'yes'", "yes or no"),
+            ("'yes'", "true or false"),
             ("", "empty"),
         ] {
             let error = Rule::compile(rule).unwrap_err();

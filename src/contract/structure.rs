@@ -238,7 +238,7 @@ fn toml_type(kind: &str) -> &'static str {
         "string" => "a string",
         "array" => "a list",
         "object" => "a table",
-        _ => "nothing that can be read",
+        _ => "a value of another type",
     }
 }
 
@@ -270,7 +270,11 @@ mod tests {
         assert!(told[1].starts_with("f:3: colour: unknown key; known here are `auth`, "));
         assert_eq!(told[2], "f:4: unknown: \"ignor\" is not known here; did you mean \"ignore\"?");
         assert_eq!(told[3], "f:6: auth.mode: this is a whole number; write a string");
-        assert!(told[4].starts_with("f:7: rooms.a: `name` is missing; add `name`: The rooms' names"), "{}", told[4]);
+        assert!(
+            told[4].starts_with("f:7: rooms.a: `name` is missing; add `name`: The pattern of the rooms' names"),
+            "{}",
+            told[4]
+        );
         assert_eq!(told[5], "f:11: rooms.b.allow: `allow` is called `join`; write `join`");
         assert_eq!(told[6], "f:12: rooms.b.history.events: 0 is out of range; write a number from 1 to 100000");
         assert_eq!(told[7], "f:14: server.e.rooms[0]: this is a whole number; write a string or a table");

@@ -166,7 +166,7 @@ pub(super) fn split(text: &str) -> Result<Vec<Piece>, String> {
         }
         let name = after.find('}').filter(|_| brace == "{").map(|end| &after[..end]);
         let Some(name) = name.filter(|name| !name.contains('{')) else {
-            return Err(format!("`{text}` has a `{brace}` without its partner: write `{brace}{brace}` for a brace"));
+            return Err(format!("`{text}` has an unmatched `{brace}`: write `{brace}{brace}` for a brace"));
         };
         if !plain.is_empty() {
             pieces.push(Piece::Text(std::mem::take(&mut plain)));

@@ -46,7 +46,7 @@ pub struct Revocation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevocationInfo {
-    /// What is revoked.
+    /// The user, token or socket.
     #[schemars(extend("enum" = ["user", "token", "socket"]))]
     pub kind: &'static str,
     /// The id of the user, token or socket.

@@ -71,7 +71,7 @@ pub struct Left {
 
 /// Error of [`Course::undo`]: the process was told to end, so the drain cannot be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the process has been told to end")]
+#[error("the process is ending")]
 pub struct ForGood;
 
 /// The state of a node's drain.

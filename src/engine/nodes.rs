@@ -133,7 +133,7 @@ impl Intake for TlsIntake {
             let (mut tls, (mut near, far)) = match taken {
                 Ok(taken) => taken,
                 Err(error) => {
-                    tracing::warn!(%address, %error, "a connection to cluster.listen is not of a node");
+                    tracing::warn!(%address, %error, "a connection to cluster.listen did not come from a node");
                     return None;
                 }
             };

@@ -8,7 +8,7 @@ use crate::config;
 /// There is no address that can be announced to the other nodes.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cluster.listen binds every address, and the host name {host:?} resolves to none that other nodes could reach; set cluster.advertise"
+    "cluster.listen is on all addresses, and the host name {host:?} resolves to no address that other nodes can reach; set cluster.advertise"
 )]
 pub struct AdvertiseError {
     host: String,

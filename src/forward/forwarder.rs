@@ -188,7 +188,7 @@ impl Forwarder {
             self.exchange(&peer, places, request, client, kind).await
         };
         forwarding.await.inspect_err(|why| {
-            tracing::debug!(%node, kind = ?kind, why = why.as_str(), "a request was not passed on");
+            tracing::debug!(%node, kind = ?kind, why = why.as_str(), "a request was not forwarded");
             self.counters.failed(kind, *why);
         })
     }

@@ -67,7 +67,7 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = read.map_err(|error| fault(key, &error))?;
     if certificates.is_empty() {
-        return Err(TlsError { key, problem: format!("{} holds no certificate in PEM", path.display()) });
+        return Err(TlsError { key, problem: format!("{} contains no certificate in PEM format", path.display()) });
     }
     Ok(certificates)
 }

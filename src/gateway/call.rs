@@ -153,7 +153,7 @@ impl Gateway {
     /// Counts and logs an entry of an answer that could not be performed.
     fn blame_answer(&self, contract: &Contract, member: &str, refusal: &Refusal) {
         self.count_received(&contract.name, "hook answer", refusal.code.as_str());
-        log_seldom!(warn, contract = %contract.name, member, %refusal, "a part of a hook's answer could not be done");
+        log_seldom!(warn, contract = %contract.name, member, %refusal, "a part of a hook's answer could not be performed");
     }
 }
 

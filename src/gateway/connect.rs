@@ -80,7 +80,7 @@ impl Gateway {
             }
             Err(refusal) => {
                 let code = refusal.code.as_str();
-                tracing::debug!(socket.id = id, nsp = %namespace.path, code, "a client may not connect");
+                tracing::debug!(socket.id = id, nsp = %namespace.path, code, "a client was refused");
                 let labels = [namespace.path.as_ref(), code];
                 self.parts.metrics.connections_refused_total.with_label_values(&labels).inc();
                 if refusal.code != Code::AuthenticationFailed {
@@ -256,7 +256,7 @@ impl Gateway {
         if !client.admitted || client.session.is_closed() {
             return;
         }
-        tracing::debug!(socket.id = client.session.id(), nsp = %client.namespace.path, reason, "a client is gone");
+        tracing::debug!(socket.id = client.session.id(), nsp = %client.namespace.path, reason, "a client disconnected");
         let undone = client.session.take_undo(None);
         self.notify_disconnect(client, reason);
         self.forget_end(client, &client.session.user());

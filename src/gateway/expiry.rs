@@ -162,7 +162,7 @@ impl Gateway {
         let user = self.parts.auth.user_or_refresh(&token, client.namespace.auth()).await?;
         let before = client.session.user();
         if before.anonymous || user.anonymous || user.id != before.id {
-            let text = "the token is another user's; connect anew to be somebody else";
+            let text = "the token belongs to another user; reconnect to use it";
             return Err(Refusal::new(Code::AuthorizationFailed, text));
         }
         let user = Arc::new(user);

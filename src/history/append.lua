@@ -4,11 +4,11 @@
 -- KEYS[2]  STRING: the place of a hole (hole.lua), which lives as long as the history.
 -- KEYS[3]  STRING: the number of the newest lease under which an event was appended
 -- KEYS[4]  LIST of payloads, newest last; absent when there is none, or when it lives in another slot.
--- ARGV[1]  the epoch of a history that begins now
--- ARGV[2]  how many events are kept
--- ARGV[3]  ms until the history is forgotten
--- ARGV[4]  payload for the list, ARGV[5] how many are kept there, ARGV[6] ms until it is forgotten
--- ARGV[7]  until when this may be done, in ms of this server's time: its sender has given up by then. '' for ever
+-- ARGV[1]  the epoch, if the history begins now
+-- ARGV[2]  the maximum number of events
+-- ARGV[3]  ms until the history expires
+-- ARGV[4]  payload for the list, ARGV[5] its maximum length, ARGV[6] ms until it expires
+-- ARGV[7]  the deadline in ms of this server's time, after which the sender has given up; '' for none
 -- ARGV[8]  the number of the lease under which the event is published; '' when it needs none
 -- ARGV[9…] fields and values of the entry
 --
@@ -41,7 +41,7 @@ redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[2], epoch .. '-' .. offset, unpack(AR
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 
--- The list belongs to the application: if it is no list, that is no reason to lose the history.
+-- The list belongs to the application. If it is not a list, the history is written all the same.
 local copied = 1
 if KEYS[4] then
   local pushed = redis.pcall('RPUSH', KEYS[4], ARGV[4])

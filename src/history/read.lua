@@ -2,14 +2,14 @@
 --
 -- KEYS[1]  STREAM: the history
 -- KEYS[2]  STRING: the place of a hole (hole.lua)
--- ARGV[1]  how many events at most
--- ARGV[2]  'newest', or 'oldest': which events when there are more
--- ARGV[3]  the offset after which events are wanted, '' for any
--- ARGV[4]  the epoch of that offset, '' when it is not known
+-- ARGV[1]  the maximum number of events
+-- ARGV[2]  'newest' or 'oldest': which events to return if there are more
+-- ARGV[3]  the offset after which events are wanted; '' for all
+-- ARGV[4]  the epoch of that offset; '' if it is not known
 --
 -- Returns the place of the hole or '', and, unless the room has no history, the newest id, the number of events kept, and
 -- the entries.
--- An offset of another epoch, or ahead of the history, is no place in it: then all that is kept counts.
+-- An offset of another epoch, or beyond the newest event, is ignored: then all events are returned.
 
 local hole = redis.call('GET', KEYS[2]) or ''
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]

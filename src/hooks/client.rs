@@ -88,7 +88,7 @@ impl Setup<'_> {
         let authorities = Certificate::from_pem_bundle(&pem)
             .map_err(|error| self.fault("ca_file", "not certificates in PEM", Some(error.into())))?;
         if authorities.is_empty() {
-            return Err(self.fault("ca_file", "holds no certificate in PEM", None));
+            return Err(self.fault("ca_file", "contains no certificate in PEM format", None));
         }
         Ok(client.tls_certs_only(authorities))
     }

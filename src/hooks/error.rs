@@ -9,7 +9,7 @@ use crate::error::{Code, Refusal};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
     /// The configuration has no such hook.
-    #[error("no hook is named {0}")]
+    #[error("the node has no hook with the name {0}")]
     Unknown(String),
     /// The backend refused.
     #[error("the backend refused: {0}")]
@@ -29,16 +29,16 @@ pub enum HookError {
         retry_after: Option<Duration>,
     },
     /// The backend's answer cannot be understood.
-    #[error("the backend's answer cannot be used: {0}")]
+    #[error("the backend's answer is invalid: {0}")]
     BadAnswer(String),
     /// The queue of waiting calls is full, so this call was not made.
-    #[error("{waiting} calls of the hook wait already")]
+    #[error("the hook's queue is full: {waiting} calls wait")]
     Overloaded {
         /// The bound of the queue, in calls.
         waiting: usize,
     },
     /// The circuit breaker is open, so the backend was not called.
-    #[error("the backend has failed too often; it is asked again in {}", humantime::format_duration(*.0))]
+    #[error("the backend has failed too often; the next call is possible in {}", humantime::format_duration(*.0))]
     Open(Duration),
 }
 

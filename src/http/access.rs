@@ -1,4 +1,4 @@
-//! Who may do what: keys, and the contracts that they are for.
+//! Checks API keys and the contracts that they permit.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::auth::api_keys::ApiKey;
 use crate::contract::model::RoomDef;
 use crate::error::Code;
 
-/// Finds the key of a request, and whether it is for the route.
+/// Finds the key of a request, and checks that it permits the route.
 ///
 /// # Errors
-/// 401 and 403.
+/// 401 without a valid key, 403 if the key does not permit the route.
 pub fn check(api: &Api, access: Access, headers: &HeaderMap) -> Result<ApiKey, ApiError> {
     if access == Access::Open {
         return Ok(ApiKey { name: String::new(), contracts: Vec::new() });
@@ -33,10 +33,10 @@ pub fn check(api: &Api, access: Access, headers: &HeaderMap) -> Result<ApiKey, A
     Ok(caller)
 }
 
-/// A namespace that is served.
+/// Checks that the node serves the namespace.
 ///
 /// # Errors
-/// 404 when it is not.
+/// 404 if it does not.
 pub fn namespace<'a>(api: &Api, path: &'a str) -> Result<&'a str, ApiError> {
     if api.contracts.iter().any(|known| *known.path == *path) {
         return Ok(path);
@@ -44,10 +44,10 @@ pub fn namespace<'a>(api: &Api, path: &'a str) -> Result<&'a str, ApiError> {
     Err(ApiError::not_found("no contract of this node has the namespace"))
 }
 
-/// Whether the key is for a room: one of its contracts has such rooms.
+/// Checks that one of the key's contracts has rooms of this name.
 ///
 /// # Errors
-/// 403 when none has.
+/// 403 if none has.
 pub fn room(call: &Call, namespace: &str, room: &str) -> Result<(), ApiError> {
     let caller = &call.caller;
     if rooms_like(&call.api, namespace, room).any(|def| caller.permits(&def.contract)) || caller.permits_everything() {
@@ -56,14 +56,14 @@ pub fn room(call: &Call, namespace: &str, room: &str) -> Result<(), ApiError> {
     Err(forbidden(caller, "the room"))
 }
 
-/// The families of rooms of a namespace that can have made a name.
+/// The families of rooms in a namespace whose pattern matches the name.
 pub fn rooms_like<'a>(api: &'a Api, namespace: &str, room: &'a str) -> impl Iterator<Item = &'a Arc<RoomDef>> {
     let namespace = api.contracts.iter().find(|known| *known.path == *namespace);
     let contracts = namespace.into_iter().flat_map(|namespace| &namespace.contracts);
     contracts.flat_map(|contract| contract.rooms.values()).filter(move |def| def.name.matches(room).is_some())
 }
 
-/// 403 for a key that is for other contracts.
+/// 403: the key is for other contracts.
 pub fn forbidden(caller: &ApiKey, what: &str) -> ApiError {
     let message = format!("the API key {:?} is limited to contracts that do not include {what}", caller.name);
     ApiError::new(Code::AuthorizationFailed, message)

@@ -1,4 +1,4 @@
-//! `POST /api/v1/join`, `leave`, `disconnect`: acts on clients of the whole cluster.
+//! `POST /api/v1/join`, `leave`, `disconnect`: changes clients on all nodes.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::route::Call;
 use super::{access, text};
 use crate::directory::{Done, Selection, Told};
 
-/// Clients, named in at least one way, and the room they are put into or taken out of.
+/// Clients, selected in at least one way, and the room that they join or leave.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("anyOf" = named()))]
 #[expect(dead_code, reason = "describes what `join` and `leave` take")]
@@ -23,14 +23,14 @@ pub struct Membership {
     users: Option<Names>,
     /// Sockets by id.
     sockets: Option<Names>,
-    /// Everybody in these rooms.
+    /// All clients in these rooms.
     rooms: Option<Rooms>,
     /// The room.
     #[schemars(length(min = 1, max = text::MAX_NAME), regex(pattern = r"^[^$]"))]
     room: String,
 }
 
-/// Clients, named in at least one way.
+/// Clients, selected in at least one way.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("anyOf" = named()))]
 #[expect(dead_code, reason = "describes what `disconnect` takes")]
@@ -42,30 +42,30 @@ pub struct Disconnect {
     users: Option<Names>,
     /// Sockets by id.
     sockets: Option<Names>,
-    /// Everybody in these rooms.
+    /// All clients in these rooms.
     rooms: Option<Rooms>,
-    /// `true` closes the whole connection, and the official client comes back by itself; `false` ends the namespace, and it
-    /// does not.
+    /// `true` closes the whole connection, and the official client reconnects by itself; `false` ends only the
+    /// namespace, and the official client does not reconnect.
     close: Option<bool>,
 }
 
-/// One of the lists must name somebody.
+/// Requires that at least one of the lists is not empty.
 pub(super) fn named() -> serde_json::Value {
     let named = |list: &str| serde_json::json!({ "required": [list], "properties": { list: { "type": "array", "minItems": 1 } } });
     [named("users"), named("sockets"), named("rooms")].into_iter().collect()
 }
 
-/// What happened to an action.
+/// The result of an action.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Acted {
-    /// It was valid, and done on this node.
+    /// The action was valid and is done on this node.
     #[schemars(extend("const" = true))]
     accepted: bool,
-    /// Clients of this node that it concerned.
+    /// Number of clients of this node that were selected.
     local: usize,
-    /// Whether the other nodes were told.
+    /// Whether the other nodes received the action.
     remote: RemoteWord,
-    /// Why they were not.
+    /// The reason why they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
@@ -101,7 +101,7 @@ fn membership(call: &Call) -> Result<(Selection, String), ApiError> {
     Ok((selection, room))
 }
 
-/// Whoever is named. Nobody is a mistake, and never everybody.
+/// Reads the selected clients. An empty selection is a mistake; it never means all clients.
 pub(super) fn selection(object: &mut Object<'_>) -> Selection {
     let selection = Selection {
         namespace: object.namespace(),
@@ -110,7 +110,7 @@ pub(super) fn selection(object: &mut Object<'_>) -> Selection {
         rooms: object.rooms("rooms"),
     };
     if selection.users.is_empty() && selection.sockets.is_empty() && selection.rooms.is_empty() {
-        object.note("users", "names nobody, and neither do sockets or rooms");
+        object.note("users", "is empty, and so are sockets and rooms");
     }
     selection
 }

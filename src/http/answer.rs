@@ -1,4 +1,4 @@
-//! What a request is answered with: JSON, or an error in the one envelope.
+//! Answers to API requests: JSON, or an error in the common envelope.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::directory::DirectoryError;
 use crate::error::{Code, Refusal};
 use crate::telemetry::log_gate::log_seldom;
 
-/// At most so many details are in an error; the rest is cut.
+/// Maximum number of details in an error. Further details are left out.
 pub const MAX_DETAILS: usize = 20;
 
 /// A success.
@@ -24,7 +24,7 @@ pub struct Answer {
     body: Bytes,
 }
 
-/// A failure, for the envelope.
+/// A failure, which is answered in the envelope.
 #[derive(Debug, Clone)]
 pub struct ApiError {
     status: StatusCode,
@@ -34,7 +34,7 @@ pub struct ApiError {
     retry_after: Option<Duration>,
 }
 
-/// `{ "error": { … } }`: what every failed request is answered with.
+/// `{ "error": { … } }`: the answer to every failed request.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
 pub struct Envelope {
@@ -59,9 +59,10 @@ pub struct ErrorBody {
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Detail {
-    /// Where: a member (`rooms[2]`), a parameter (`?limit`), or a place in the text (`line 3, column 7`).
+    /// Where the mistake is: a member (`rooms[2]`), a parameter (`?limit`), or a position in the text (`line 3, column
+    /// 7`).
     pub at: String,
-    /// What is wrong, without the value itself.
+    /// The problem, without the value itself.
     pub problem: String,
 }
 
@@ -105,7 +106,7 @@ impl Answer {
         Ok(Self { status, content_type: "application/json", body: body.into() })
     }
 
-    /// Text of a type.
+    /// An answer with this content type.
     pub fn text(content_type: &'static str, text: String) -> Self {
         Self { status: StatusCode::OK, content_type, body: text.into() }
     }
@@ -136,14 +137,14 @@ impl ApiError {
         Self { status: status(code), code, message: message.into(), details: Vec::new(), retry_after: None }
     }
 
-    /// With another status.
+    /// Replaces the status.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
 
-    /// With mistakes.
+    /// Adds mistakes.
     #[must_use]
     pub fn with_details(mut self, details: Vec<Detail>) -> Self {
         self.details = details;
@@ -151,31 +152,31 @@ impl ApiError {
         self
     }
 
-    /// With one mistake.
+    /// Adds one mistake.
     #[must_use]
     pub fn at(self, at: impl Into<String>, problem: impl Into<String>) -> Self {
         self.with_details(vec![Detail { at: at.into(), problem: problem.into() }])
     }
 
-    /// Something asked for does not exist.
+    /// 404: the requested thing does not exist.
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(Code::NotFound, what)
     }
 
-    /// The status.
+    /// The HTTP status.
     #[cfg(test)]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What goes into the envelope.
+    /// The contents of the envelope.
     pub fn body(self) -> ErrorBody {
         ErrorBody { code: self.code.as_str(), message: self.message, details: self.details }
     }
 }
 
 impl From<Refusal> for ApiError {
-    // A backend gets the stable code: other names (`errors.codes`) are for a contract's clients.
+    // A backend gets the stable code. Other names (`errors.codes`) are for the contract's clients.
     fn from(refusal: Refusal) -> Self {
         Self { retry_after: refusal.retry_after, ..Self::new(refusal.code, refusal.message) }
     }
@@ -197,7 +198,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, retry_after, refused) = (self.status, self.retry_after, self.code == Code::AuthenticationFailed);
         let envelope = Envelope { error: self.body() };
-        // Strings alone: this cannot fail.
+        // The envelope holds only strings, so this cannot fail.
         let body = serde_json::to_vec(&envelope).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
@@ -213,7 +214,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Whole seconds, at least one.
+/// Rounded up to whole seconds, at least 1.
 fn seconds(wait: Option<Duration>) -> u64 {
     wait.map_or(1, |wait| wait.as_millis().div_ceil(1000).clamp(1, 3600) as u64)
 }

@@ -1,4 +1,4 @@
-//! `POST /api/v1/ask`: sends clients an event and answers with what they say to it.
+//! `POST /api/v1/ask`: sends clients an event and answers with their acknowledgements.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ use crate::event::Event;
 use crate::protocol::RESERVED_EVENTS;
 use crate::publish::plain::check_name;
 
-/// How long clients have, where the request does not say it.
+/// How long clients have, if the request does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest that they can be given: a request is worked on for a minute at most.
+/// The longest time that clients may have, well below [`super::serve::WORK_TIME`].
 const MAX_PATIENCE: Duration = Duration::from_secs(30);
 
-/// An event for clients, named in at least one way, that they are to acknowledge.
+/// An event for clients that have to acknowledge it. Clients are selected in at least one way.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("anyOf" = named()))]
 #[expect(dead_code, reason = "describes what `ask` takes")]
@@ -39,51 +39,51 @@ pub struct Ask {
     users: Option<Names>,
     /// Sockets by id.
     sockets: Option<Names>,
-    /// Everybody in these rooms.
+    /// All clients in these rooms.
     rooms: Option<Rooms>,
     /// The event's name; not one that Socket.IO reserves.
     #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED_EVENTS }))]
     event: String,
-    /// Its arguments; their bytes reach the clients as they are.
+    /// The event's arguments. Clients receive the same bytes.
     args: Option<Vec<Value>>,
-    /// How long the clients have, up to 30 seconds; 5 seconds where it is not said.
+    /// How long the clients have: at most 30 seconds, 5 seconds by default.
     #[schemars(regex(pattern = text::PERIOD_PATTERN))]
     timeout: Option<String>,
 }
 
-/// What clients have said.
+/// The acknowledgements of the clients.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answers {
-    /// Clients that the event was queued for.
+    /// Number of clients for which the event was queued.
     asked: usize,
-    /// Clients that were meant and not asked: beyond 1,000 on a node, gone, or with a full queue.
+    /// Number of selected clients that were not asked: beyond 1,000 per node, gone, or with a full write queue.
     not_asked: usize,
-    /// Clients that said nothing in time.
+    /// Number of clients that did not answer in time.
     unanswered: usize,
-    /// Clients whose answers did not fit into 8 MiB on their node, together with the others'.
+    /// Number of clients whose answers exceeded the limit of 8 MiB for all answers of a node.
     too_large: usize,
-    /// What the others said, in no order.
+    /// The answers of the other clients, in any order.
     answers: Vec<Said>,
-    /// What became of the question for the other nodes.
+    /// Whether the other nodes received the event.
     remote: RemoteWord,
-    /// Why it was not carried.
+    /// The reason why they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// Nodes that did not tell in time what their clients said.
+    /// Nodes that did not report their clients' answers in time.
     missing_nodes: Vec<String>,
-    /// Servers of Node.js that did not tell in time how many clients they asked.
+    /// Number of Node.js servers that did not report in time how many clients they asked.
     missing_servers: usize,
 }
 
-/// What a client has said.
+/// The acknowledgement of one client.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Said {
-    /// Its Socket.IO id. Absent for a client of a server of Node.js, which does not tell it.
+    /// The client's Socket.IO id. Absent for clients of Node.js servers, which do not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     socket_id: Option<String>,
-    /// The arguments of its acknowledgement. Binary ones are placeholders: `{"_placeholder": true, "num": 0}`.
+    /// The arguments of the acknowledgement. Binary arguments are placeholders: `{"_placeholder": true, "num": 0}`.
     #[schemars(with = "Vec<Value>")]
     args: Box<RawValue>,
     /// The binary arguments in base64, by the numbers of their placeholders.
@@ -91,7 +91,7 @@ pub struct Said {
     attachments: Vec<String>,
 }
 
-/// Asks.
+/// Sends the event and waits for the acknowledgements.
 pub async fn ask(call: Call) -> Result<Answer, ApiError> {
     let mut object = call.object()?;
     let (name, args) = (object.string("event", text::MAX_NAME), object.raws("args"));
@@ -137,7 +137,7 @@ impl From<Acknowledged> for Answers {
 }
 
 impl Said {
-    /// `None` for what is no JSON, which engines do not let pass.
+    /// `None` if the acknowledgement is not JSON, which engines do not let pass.
     fn read(said: Acknowledgement) -> Option<Self> {
         let Acknowledgement { socket_id, args } = said;
         let attachments = args.attachments().iter().map(|bytes| STANDARD.encode(bytes)).collect();

@@ -1,4 +1,4 @@
-//! Reads a request's body: bounded in size, time and depth, and JSON before anybody else sees it.
+//! Reads a request's body: limited in size, time and depth, and checked to be JSON.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use serde_json::value::RawValue;
 use super::answer::ApiError;
 use crate::error::Code;
 
-/// A body that has not arrived whole after so long is given up.
+/// Maximum time until a body has arrived completely.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Of a body that is not wanted, so much is read.
+/// Maximum number of bytes that are read of an unwanted body.
 pub const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 
-/// A body that is not wanted is read for so long.
+/// Maximum time for which an unwanted body is read.
 pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// JSON may be nested so deep, payloads included: what serde_json reads.
+/// Maximum depth of nested JSON, payloads included. It is the limit of serde_json.
 pub const MAX_DEPTH: usize = 127;
 
 /// Reads the whole body.
 ///
 /// # Errors
-/// 415 when it is declared to be something else than JSON, 413 above `max` bytes, 408 after [`BODY_TIMEOUT`], 400 when
-/// the connection breaks off.
+/// 415 if its declared type is not JSON, 413 above `max` bytes, 408 after [`BODY_TIMEOUT`], 400 if the connection
+/// breaks.
 pub async fn read(headers: &HeaderMap, body: &mut Body, max: usize) -> Result<Bytes, ApiError> {
     check_type(headers)?;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -44,9 +44,9 @@ pub async fn read(headers: &HeaderMap, body: &mut Body, max: usize) -> Result<By
     }
 }
 
-/// Reads what is left of a body, and forgets it. Closing on a client that still sends would make it see a reset
-/// connection in place of the answer. At most [`MAX_DISCARDED`] bytes for at most [`DISCARD_TIMEOUT`]; nothing when the client asked
-/// first whether to send at all.
+/// Reads and drops the rest of a body, because a client that still sends would see a reset connection instead of the
+/// answer. Reads at most [`MAX_DISCARDED`] bytes for at most [`DISCARD_TIMEOUT`], and nothing if the client asked first
+/// whether to send (`Expect: 100-continue`).
 pub async fn discard(headers: &HeaderMap, mut body: Body) {
     if headers.contains_key(header::EXPECT) {
         return;
@@ -63,10 +63,10 @@ pub async fn discard(headers: &HeaderMap, mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_TIMEOUT, all).await;
 }
 
-/// Takes the bytes for JSON, without decoding them.
+/// Checks that the bytes are JSON, without decoding them.
 ///
 /// # Errors
-/// 400 with the place of the first mistake, never with the text itself.
+/// 400 with the position of the first mistake, never with the text itself.
 pub fn parse(body: &[u8]) -> Result<&RawValue, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         malformed("the body is not UTF-8").at(format!("byte {}", error.valid_up_to()), "is not UTF-8")
@@ -76,7 +76,8 @@ pub fn parse(body: &[u8]) -> Result<&RawValue, ApiError> {
             .at(format!("byte {at}"), format!("is nested deeper than {MAX_DEPTH}")));
     }
     serde_json::from_str(text).map_err(|error| {
-        // serde_json's own messages for broken syntax quote nothing; they end with the place, which is told apart.
+        // serde_json's messages for broken syntax quote no input. They end with the position, which is reported
+        // separately.
         let place = format!("line {}, column {}", error.line(), error.column());
         let problem = error.to_string();
         let problem = problem.strip_suffix(&format!(" at {}", place.replace(',', ""))).unwrap_or(&problem);
@@ -97,7 +98,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
         .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
-/// The first byte that is deeper than [`MAX_DEPTH`].
+/// The position of the first byte that is nested deeper than [`MAX_DEPTH`].
 fn too_deep(text: &[u8]) -> Option<usize> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.iter().enumerate() {

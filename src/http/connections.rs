@@ -1,4 +1,4 @@
-//! `GET /api/v1/connections`: who is connected, over the cluster.
+//! `GET /api/v1/connections`: the connections of all nodes.
 
 use super::answer::{Answer, ApiError};
 use super::route::Call;
@@ -14,14 +14,14 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
     match call.params.get("sort").and_then(Slowness::parse) {
         None => Answer::ok(&directory.connections(namespace, call.params.page()).await?),
         Some(_) if call.params.get("cursor").is_some() => {
-            let error = ApiError::new(Code::InvalidPayload, "a parameter cannot be used; see details");
-            Err(error.at("?cursor", "cannot be combined with ?sort, which has one page"))
+            let error = ApiError::new(Code::InvalidPayload, "a parameter is invalid; see details");
+            Err(error.at("?cursor", "cannot be combined with ?sort, whose result has only one page"))
         }
         Some(by) => Answer::ok(&call.api.survey.slowest_connections(namespace, by, call.params.limit()).await?),
     }
 }
 
-/// Tells of one connection.
+/// Describes one connection.
 pub async fn one(call: Call) -> Result<Answer, ApiError> {
     match call.api.directory.connection(call.namespace()?, call.segment("socketId")).await? {
         Some(connection) => Answer::ok(&connection),

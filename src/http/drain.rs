@@ -1,28 +1,27 @@
-//! `/api/v1/drain`: has this node hand its clients over and stay, or serve again.
+//! `/api/v1/drain`: starts, shows and undoes the drain of this node.
 
 use super::answer::{Answer, ApiError};
 use super::route::Call;
 use crate::drain::course::ForGood;
 use crate::error::Code;
 
-/// Begins to leave, or goes on.
+/// Starts a drain, or continues one.
 pub async fn begin(call: Call) -> Result<Answer, ApiError> {
-    tracing::info!(api.key = call.caller.name, "told to drain");
+    tracing::info!(api.key = call.caller.name, "the API started a drain");
     call.api.drain.begin(false);
     Answer::accepted(&call.api.drain.status())
 }
 
-/// Tells how far the node is.
+/// Shows the progress of the drain.
 pub async fn status(call: Call) -> Result<Answer, ApiError> {
     Answer::ok(&call.api.drain.status())
 }
 
-/// Serves again.
+/// Undoes the drain: the node serves again.
 pub async fn undo(call: Call) -> Result<Answer, ApiError> {
     let undone = call.api.drain.undo();
-    undone.map_err(|ForGood| {
-        ApiError::new(Code::Unavailable, "the process has been told to end: it will not serve again")
-    })?;
-    tracing::info!(api.key = call.caller.name, "told to serve again");
+    undone
+        .map_err(|ForGood| ApiError::new(Code::Unavailable, "the process is ending, so the drain cannot be undone"))?;
+    tracing::info!(api.key = call.caller.name, "the API undid the drain");
     Answer::ok(&call.api.drain.status())
 }

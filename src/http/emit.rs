@@ -1,4 +1,4 @@
-//! `POST /api/v1/emit`: the plain Socket.IO operators.
+//! `POST /api/v1/emit`: sends events that no contract declares.
 
 use schemars::JsonSchema;
 use serde_json::Value;
@@ -10,8 +10,8 @@ use super::{access, text};
 use crate::protocol::RESERVED_EVENTS;
 use crate::publish::PlainEmit;
 
-/// An emit to rooms, users and sockets of a namespace; to all of it when none is named. A client that is named in several
-/// ways gets one copy.
+/// An event for rooms, users and sockets of a namespace, or for the whole namespace if none is given. A client that
+/// matches several times gets one copy.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `emit` takes")]
@@ -19,20 +19,20 @@ pub struct Emit {
     /// The namespace's path.
     #[schemars(length(max = text::MAX_NAME), regex(pattern = r"^/"))]
     namespace: String,
-    /// Rooms.
+    /// Rooms by name.
     rooms: Option<Rooms>,
     /// Users by id.
     users: Option<Names>,
     /// Sockets by id.
     sockets: Option<Names>,
-    /// Rooms, and sockets by id, that do not get it.
+    /// Rooms, and sockets by id, that do not receive it.
     except: Option<Rooms>,
     /// The event's name; not one that Socket.IO reserves.
     #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED_EVENTS }))]
     event: String,
-    /// Its arguments; their bytes reach the clients as they are.
+    /// The event's arguments. Clients receive the same bytes.
     args: Option<Vec<Value>>,
-    /// Not for clients that take nothing now.
+    /// Whether only clients that can be written to at once get it.
     volatile: Option<bool>,
 }
 
@@ -51,7 +51,7 @@ pub struct Rooms(
     Vec<String>,
 );
 
-/// Emits.
+/// Sends the event.
 pub async fn emit(call: Call) -> Result<Answer, ApiError> {
     let mut object = call.object()?;
     let emit = PlainEmit {

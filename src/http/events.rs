@@ -15,7 +15,7 @@ use super::route::Call;
 use super::{access, body, text};
 use crate::error::Code;
 
-/// What a batch has not begun after so long is not tried.
+/// Time limit of a batch. Events that have not begun by then are refused.
 pub const BATCH_TIME: Duration = Duration::from_secs(30);
 
 /// An event of a contract.
@@ -26,61 +26,62 @@ pub struct EventRequest {
     /// The contract's name.
     #[schemars(length(min = 1, max = text::MAX_NAME))]
     contract: String,
-    /// One of its server events.
+    /// The name of one of the contract's server events.
     #[schemars(length(min = 1, max = text::MAX_NAME))]
     event: String,
-    /// The payload. Its bytes reach the clients as they are, unless the contract fills something in. Without it the
-    /// event has no argument.
+    /// The payload. Clients receive the same bytes, unless the contract fills in members. Without it the event has no
+    /// argument.
     #[schemars(default)]
     data: Value,
-    /// Routing data for the contract's rooms; clients never see it.
+    /// Values for the names of the contract's rooms. Clients never receive them.
     params: Option<serde_json::Map<String, Value>>,
-    /// Makes the publish idempotent: for `api.idempotency_ttl` the same id for the same contract and content gets the first
-    /// answer again, with `duplicate`, and sends nothing. Printable ASCII without spaces.
+    /// Makes the publish idempotent: within `api.idempotency_ttl`, a request with the same id, contract and content
+    /// gets the first answer again, with `duplicate`, and sends nothing. Printable ASCII without spaces.
     #[schemars(regex(pattern = text::ID_PATTERN))]
     id: Option<String>,
 }
 
-/// What happened to a publish.
+/// The result of a publish.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Accepted {
-    /// The event was valid and went out, or waits for its throttle.
+    /// The event was valid, and was sent or waits for its throttle.
     #[schemars(extend("const" = true))]
     accepted: bool,
     /// The event's name.
     event: String,
-    /// The rooms it went to; empty: the whole namespace.
+    /// The rooms that received it. Empty: the whole namespace.
     rooms: Vec<String>,
-    /// Clients of this node that it was queued for.
+    /// Number of clients of this node for which it was queued.
     local: usize,
-    /// Clients of this node whose queue was full: they do not get it.
+    /// Number of clients of this node that do not get it, because their write queue was full.
     dropped: usize,
-    /// What became of it for the other nodes.
+    /// Whether the other nodes received it.
     remote: RemoteWord,
-    /// Why it was not carried.
+    /// The reason why they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// The id was published before: nothing was sent now, and the rest is the answer of that time.
+    /// The id was published before. Nothing was sent now; the rest is the first answer.
     duplicate: bool,
-    /// Whether the promise of an `id` is kept; not there without an id. False: Redis was away, and the event went out
-    /// without anybody knowing whether it is the first of its id.
+    /// Whether an `id` is checked. Absent without an id. False: Redis was away, and the event was sent although it may
+    /// be a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotent: Option<bool>,
-    /// A throttle holds it back: it, or a newer one in its place, goes out within the throttle's time.
+    /// A throttle holds the event back. It, or a newer event in its place, is sent within the throttle's time.
     held: bool,
 }
 
-/// What became of a publish or an action for the other nodes.
+/// Whether the other nodes received a publish or an action.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RemoteWord {
-    /// There are no other nodes: this one runs on the in-memory adapter.
+    /// There are no other nodes: this node runs without Redis.
     Alone,
-    /// Redis took it; other nodes get it at most once.
+    /// Redis accepted it. Other nodes get it at most once.
     Carried,
-    /// It did not reach them, and was counted; `reason` says why.
+    /// The other nodes do not get it. This was counted; `reason` gives the reason.
     NotCarried,
-    /// Only for a duplicate whose first publish is still worked on, or had too long an answer to be kept.
+    /// The answer of the first publish is not known, because it is not complete yet or was too long to keep. Only for
+    /// duplicates.
     Unknown,
 }
 
@@ -92,24 +93,24 @@ pub struct Refused {
     error: ErrorBody,
 }
 
-/// What happened to one event of a batch.
+/// The result of one event of a batch.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Outcome {
-    /// It went out.
+    /// The event was sent.
     Accepted(Accepted),
-    /// It did not.
+    /// The event was refused.
     Refused(Refused),
 }
 
-/// What happened to a batch.
+/// The results of a batch.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Batch {
-    /// In the order of the events.
+    /// One result per event, in the order of the events.
     results: Vec<Outcome>,
 }
 
-/// One event, an array of them, or `{ "events": […] }`.
+/// The schema of the body: one event, an array of events, or `{ "events": […] }`.
 pub fn request(generator: &mut SchemaGenerator) -> Schema {
     let one = generator.subschema_for::<EventRequest>();
     let many = json_schema!({ "type": "array", "items": one.clone(), "minItems": 1, "maxItems": MAX_ITEMS });
@@ -118,15 +119,15 @@ pub fn request(generator: &mut SchemaGenerator) -> Schema {
     }] })
 }
 
-/// Stands for `api.max_batch` until the document is served.
+/// Placeholder in the schema, which is replaced by `api.max_batch` when the document is served.
 pub const MAX_ITEMS: usize = 1000;
 
-/// One outcome, or those of a batch.
+/// The schema of the answer: one result, or the results of a batch.
 pub fn response(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [generator.subschema_for::<Accepted>(), generator.subschema_for::<Batch>()] })
 }
 
-/// Publishes.
+/// Publishes one event or a batch.
 pub async fn publish(call: Call) -> Result<Answer, ApiError> {
     let raw = body::parse(&call.body)?;
     if raw.get().starts_with('[') {
@@ -142,16 +143,18 @@ pub async fn publish(call: Call) -> Result<Answer, ApiError> {
     Answer::accepted(&one(&call, read(object)?).await?)
 }
 
-/// Publishes in order. What is refused does not keep the others from going out.
+/// Publishes events in order. A refused event does not stop the later ones.
 async fn batch(call: &Call, items: &[&RawValue]) -> Result<Answer, ApiError> {
     let max = call.api.limits.max_batch;
     if items.is_empty() {
         return Err(fields::invalid(Vec::new()).at("events", "must not be empty"));
     }
     if items.len() > max {
-        let message =
-            format!("{} events are more than {max}; send fewer at a time, or raise api.max_batch", items.len());
-        // 413 is for bytes; a list that is too long is JSON that the request does not take.
+        let message = format!(
+            "the batch has {} events; at most {max} are permitted; send fewer at a time, or raise api.max_batch",
+            items.len()
+        );
+        // 413 is for bytes. A list that is too long is JSON with an invalid value.
         return Err(ApiError::new(Code::TooLarge, message).with_status(StatusCode::UNPROCESSABLE_ENTITY));
     }
     let until = Instant::now() + BATCH_TIME;

@@ -1,7 +1,7 @@
-//! Reads JSON bodies member by member: every mistake at once, no value echoed, payloads left encoded.
+//! Parses JSON bodies member by member: reports all mistakes at once, shows no value, and leaves payloads encoded.
 //!
-//! serde's derived readers stop at the first mistake and quote the value in their message; a backend should see
-//! all mistakes, and a log should see no payload.
+//! serde's derived parsers stop at the first mistake and quote the value in their message. A backend should see all
+//! mistakes, and a log should see no payload.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,8 +16,8 @@ use super::answer::{ApiError, Detail, MAX_DETAILS};
 use super::text;
 use crate::error::Code;
 
-/// A JSON object that is being read. A reader of a member notes what is wrong and gives a stand-in;
-/// [`Object::finish`] then refuses the whole.
+/// A JSON object that is being parsed. A method that reads a member notes mistakes and returns a default;
+/// [`Object::finish`] then refuses the whole object.
 pub struct Object<'a> {
     place: String,
     members: IndexMap<String, &'a RawValue>,
@@ -25,10 +25,10 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Begins with an object; `place` is where it stands in the body, empty for the body itself.
+    /// Begins to parse an object. `place` is its key path in the body, empty for the body itself.
     ///
     /// # Errors
-    /// When it is something else, or has a member twice.
+    /// The value is not an object, or has a member twice.
     pub fn read(raw: &'a RawValue, place: &str) -> Result<Self, ApiError> {
         let at = if place.is_empty() { "body" } else { place };
         let Members { members, twice } = serde_json::from_str(raw.get())
@@ -40,7 +40,7 @@ impl<'a> Object<'a> {
         Ok(object)
     }
 
-    /// A string of 1 to `max` characters that must be there.
+    /// A required string of 1 to `max` characters.
     pub fn string(&mut self, name: &str, max: usize) -> String {
         match self.required(name) {
             Some(raw) => self.checked(name, text::read(raw, max)).unwrap_or_default(),
@@ -48,13 +48,13 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// An id of printable ASCII.
+    /// An optional id of printable ASCII.
     pub fn id(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
         self.checked(name, text::read_id(raw))
     }
 
-    /// A namespace's path that must be there.
+    /// A required path of a namespace.
     pub fn namespace(&mut self) -> String {
         let path = self.string("namespace", text::MAX_NAME);
         if !path.is_empty() && !path.starts_with('/') {
@@ -63,7 +63,7 @@ impl<'a> Object<'a> {
         path
     }
 
-    /// A room's name that must be there.
+    /// A required room name.
     pub fn room(&mut self, name: &str) -> String {
         match self.required(name) {
             Some(raw) => self.checked(name, text::read_room(raw)).unwrap_or_default(),
@@ -71,30 +71,30 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// An array of strings, at most [`text::MAX_LIST`]; empty when it is not there.
+    /// An array of strings, at most [`text::MAX_LIST`]. Empty if absent.
     pub fn strings(&mut self, name: &str) -> Vec<String> {
         self.list(name, |raw| text::read(raw, text::MAX_NAME))
     }
 
-    /// An array of rooms, at most [`text::MAX_LIST`]; empty when it is not there.
+    /// An array of rooms, at most [`text::MAX_LIST`]. Empty if absent.
     pub fn rooms(&mut self, name: &str) -> Vec<String> {
         self.list(name, text::read_room)
     }
 
-    /// `true` or `false`; false when it is not there.
+    /// `true` or `false`. False if absent.
     pub fn flag(&mut self, name: &str) -> bool {
         let Some(raw) = self.take(name) else { return false };
         self.checked(name, serde_json::from_str(raw.get()).map_err(|_| "must be true or false".into()))
             .unwrap_or_default()
     }
 
-    /// A time with its unit.
+    /// A time with its unit, at most `max`.
     pub fn period(&mut self, name: &str, default: Duration, max: Duration) -> Duration {
         let Some(raw) = self.take(name) else { return default };
         self.checked(name, text::read_period(raw, max)).unwrap_or(default)
     }
 
-    /// Any JSON that must be there, undecoded.
+    /// A required JSON value, undecoded.
     pub fn raw(&mut self, name: &str) -> Box<RawValue> {
         match self.members.shift_remove(name) {
             Some(raw) => raw.to_owned(),
@@ -105,31 +105,31 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// An array of any JSON, undecoded; empty when it is not there.
+    /// An array of JSON values, undecoded. Empty if absent.
     pub fn raws(&mut self, name: &str) -> Vec<Box<RawValue>> {
         let Some(raw) = self.take(name) else { return Vec::new() };
         self.checked(name, serde_json::from_str(raw.get()).map_err(|_| "must be an array".into())).unwrap_or_default()
     }
 
-    /// An object, decoded.
+    /// An optional object, decoded.
     pub fn object(&mut self, name: &str) -> Option<Value> {
         let raw = self.take(name)?;
         let read = crate::json::read(raw.get()).map(Value::Object).map_err(|_| "must be an object".into());
         self.checked(name, read)
     }
 
-    /// The elements of an array, undecoded, or `None` when it is not there.
+    /// The elements of an array, undecoded. `None` if absent.
     pub fn array(&mut self, name: &str) -> Option<Vec<&'a RawValue>> {
         let raw = self.take(name)?;
         self.checked(name, serde_json::from_str(raw.get()).map_err(|_| "must be an array".into()))
     }
 
-    /// Whether the member is there.
+    /// Whether the member is present.
     pub fn has(&self, name: &str) -> bool {
         self.members.contains_key(name)
     }
 
-    /// Notes a mistake that only the caller can see.
+    /// Notes a mistake that the caller found.
     pub fn note(&mut self, name: &str, problem: &str) {
         if self.mistakes.len() < MAX_DETAILS {
             let name = text::cut(name);
@@ -138,13 +138,13 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Ends reading.
+    /// Ends the parsing.
     ///
     /// # Errors
-    /// Everything that was wrong, and every member that nobody asked for.
+    /// All mistakes, including members that no method read.
     pub fn finish(mut self) -> Result<(), ApiError> {
         for name in std::mem::take(&mut self.members).into_keys() {
-            self.note(&name, "is not a member that is known here");
+            self.note(&name, "is not a known member");
         }
         if self.mistakes.is_empty() { Ok(()) } else { Err(invalid(self.mistakes)) }
     }
@@ -178,14 +178,14 @@ impl<'a> Object<'a> {
 
 /// 422 with these mistakes.
 pub fn invalid(mistakes: Vec<Detail>) -> ApiError {
-    ApiError::new(Code::InvalidPayload, "the body is not what this request takes; see details").with_details(mistakes)
+    ApiError::new(Code::InvalidPayload, "the body is invalid; see details").with_details(mistakes)
 }
 
 fn mistake(at: &str, problem: &str) -> Detail {
     Detail { at: at.to_owned(), problem: problem.to_owned() }
 }
 
-/// An object's members, undecoded, and the names that come twice.
+/// An object's members, undecoded, and the names that occur twice.
 struct Members<'a> {
     members: IndexMap<String, &'a RawValue>,
     twice: HashSet<String>,
@@ -204,7 +204,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let (mut members, mut twice) = (IndexMap::new(), HashSet::new());
                 while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
-                    // More would be refused anyway: nothing here has so many members.
+                    // No request has this many members.
                     if members.len() > MAX_DETAILS * 4 {
                         return Err(de::Error::custom("too many members"));
                     }

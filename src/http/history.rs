@@ -1,4 +1,4 @@
-//! `GET /api/v1/rooms/{room}/history`: what a room keeps.
+//! `GET /api/v1/rooms/{room}/history`: reads a room's history.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -21,16 +21,17 @@ pub struct History {
     namespace: String,
     /// The room.
     room: String,
-    /// Changes when the history was forgotten: offsets of another epoch say nothing. 0: there is no history now.
+    /// Changes when the history was deleted and begins again: offsets of different epochs cannot be compared. 0: there
+    /// is no history now.
     epoch: u64,
-    /// The oldest event that is kept; 0: none.
+    /// The offset of the oldest event in the history. 0: there is none.
     first_offset: u64,
-    /// The newest event; 0: none.
+    /// The offset of the newest event. 0: there is none.
     last_offset: u64,
-    /// It is proven that nothing is missing between `since` and the oldest of the items; an offset without its epoch
-    /// proves nothing. Where no offset was named: no event is known to be missing between the items.
+    /// With `since` and its epoch: it is proven that no event is missing between `since` and the oldest of the items.
+    /// Without `since`: no event is known to be missing between the items.
     complete: bool,
-    /// The events, in the order asked for.
+    /// The events, in the requested order.
     items: Vec<Item>,
 }
 
@@ -38,11 +39,11 @@ pub struct History {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "HistoryItem")]
 struct Item {
-    /// Its place, without gaps within the epoch; the first is 1.
+    /// The event's number in the history, without gaps within the epoch. The first is 1.
     offset: u64,
-    /// Its name.
+    /// The event's name.
     event: String,
-    /// Its arguments as clients got them.
+    /// The event's arguments, as clients received them.
     #[schemars(with = "Vec<Value>")]
     args: Vec<Box<RawValue>>,
 }
@@ -65,8 +66,8 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 fn query(call: &Call) -> Result<Query, ApiError> {
     let (since, epoch) = (call.params.number("since"), call.params.number("epoch"));
     if since.is_none() && epoch.is_some() {
-        let error = ApiError::new(Code::InvalidPayload, "a parameter cannot be used; see details");
-        return Err(error.at("?epoch", "says nothing without ?since"));
+        let error = ApiError::new(Code::InvalidPayload, "a parameter is invalid; see details");
+        return Err(error.at("?epoch", "has no effect without ?since"));
     }
     let order = if call.params.get("order") == Some("desc") { Order::Desc } else { Order::Asc };
     Ok(Query { limit: call.params.limit(), since: since.map(|offset| Since { epoch, offset }), order })
@@ -75,7 +76,7 @@ fn query(call: &Call) -> Result<Query, ApiError> {
 fn item((offset, event): &(u64, Event)) -> Result<Item, ApiError> {
     let args = event.args().map_err(|error| {
         log_seldom!(error, %error, "a history holds an event that is not JSON");
-        ApiError::new(Code::InternalError, "the history holds an event that cannot be read")
+        ApiError::new(Code::InternalError, "the history contains an event that cannot be read")
     })?;
     let args = args.into_iter().map(ToOwned::to_owned).collect();
     Ok(Item { offset: *offset, event: event.name().to_owned(), args })

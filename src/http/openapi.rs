@@ -1,4 +1,4 @@
-//! `GET /api/v1/openapi.json`: the API as an OpenAPI 3.1 document, made of the table of routes.
+//! `GET /api/v1/openapi.json`: the API as an OpenAPI 3.1 document, generated from the table of routes.
 
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -14,7 +14,7 @@ pub async fn answer(call: Call) -> Result<Answer, ApiError> {
     Answer::ok(call.api.document())
 }
 
-/// The document.
+/// The OpenAPI document of the routes, with the configured limits.
 pub fn document(routes: &[Route], limits: ApiLimits) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
@@ -34,7 +34,7 @@ pub fn document(routes: &[Route], limits: ApiLimits) -> Value {
         "info": {
             "title": "roomcast",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Publishes events to the clients of a roomcast cluster, and tells who is connected.",
+            "description": "Publishes events to the clients of a roomcast cluster, and shows which clients are connected.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
@@ -104,7 +104,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Value) -> V
     Value::Object(responses)
 }
 
-/// What can go wrong on a route.
+/// The failures that a route can answer.
 fn failures(route: &Route) -> Vec<(u16, &'static str)> {
     let has_input = route.request.is_some() || !route.params.is_empty();
     let body = route.request.is_some();
@@ -112,22 +112,22 @@ fn failures(route: &Route) -> Vec<(u16, &'static str)> {
         (400, "Malformed: not JSON, or not percent-encoded UTF-8.", true),
         (401, "No key, or not a valid one.", route.access != Access::Open),
         (403, "The key is limited to other contracts.", route.access != Access::Open),
-        (404, "What was asked for does not exist.", route.may_miss),
+        (404, "The requested thing does not exist.", route.may_miss),
         (408, "The body did not arrive in time.", body),
-        (413, "Larger than `api.max_body`.", body),
-        (415, "The body is declared to be something else than JSON.", body),
+        (413, "The body is larger than `api.max_body`.", body),
+        (415, "The declared type of the body is not JSON.", body),
         (
             422,
-            "JSON that this request does not take; `details` names every mistake.",
+            "The body or a parameter is invalid; `details` names every mistake.",
             has_input || route.access == Access::Open,
         ),
         (429, "Too often.", body),
-        (503, "The node has too much to do, or Redis is away; try again later.", true),
+        (503, "The node is overloaded, or Redis is away; try again later.", true),
     ];
     all.into_iter().filter(|(.., may)| *may).map(|(status, means, _)| (status, means)).collect()
 }
 
-/// Tells the configured bound of a batch.
+/// Puts the configured maximum size of a batch into the schema.
 fn bound_batches(schema: &mut Value, max: usize) {
     match schema {
         Value::Object(members) => {

@@ -1,4 +1,4 @@
-//! `PUT` and `DELETE /api/v1/owners`: who owns a room, as backends say.
+//! `PUT` and `DELETE /api/v1/owners`: records the owner of a room.
 
 use schemars::JsonSchema;
 
@@ -8,7 +8,7 @@ use super::{access, text};
 use crate::error::Code;
 use crate::owners::{DEFAULT_TTL, MAX_TTL, OwnersError};
 
-/// Who owns a room. Join rules ask it as `owner(room)`.
+/// The owner of a room. Join rules read it as `owner(room)`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `set` takes")]
@@ -22,12 +22,12 @@ pub struct SetOwner {
     /// The user's id.
     #[schemars(length(min = 1, max = text::MAX_NAME))]
     owner: String,
-    /// How long it is known, such as `90s`, `15m`, `24h`, `7d`; at most 30 days. 24 hours where it is not there.
+    /// How long the owner is recorded, such as `90s`, `15m`, `24h`, `7d`: at most 30 days, 24 hours by default.
     #[schemars(regex(pattern = text::PERIOD_PATTERN))]
     ttl: Option<String>,
 }
 
-/// The room whose owner is to be forgotten.
+/// The room whose owner is deleted.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `remove` takes")]
@@ -53,7 +53,7 @@ pub async fn set(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::nothing())
 }
 
-/// Forgets an owner; one that is not there is forgotten already.
+/// Deletes an owner. It is no error if there is none.
 pub async fn remove(call: Call) -> Result<Answer, ApiError> {
     let mut object = call.object()?;
     let (namespace, room) = (object.namespace(), object.room("room"));

@@ -1,4 +1,5 @@
-//! The parameters of a route, in its path and its query: declared once, for reading and for the document.
+//! The parameters of a route, in its path and its query. They are declared once, for parsing and for the OpenAPI
+//! document.
 
 use std::collections::HashMap;
 
@@ -13,34 +14,34 @@ use crate::query;
 /// A parameter.
 #[derive(Debug, Clone, Copy)]
 pub struct Param {
-    /// Its name.
+    /// The parameter's name.
     pub name: &'static str,
-    /// What it may be.
+    /// The kind of its value.
     pub kind: Kind,
     /// One line for people.
     pub doc: &'static str,
 }
 
-/// What a parameter may be.
+/// The kind of a parameter's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A part of the path: a name.
+    /// A name that is part of the path.
     PathName,
-    /// A part of the path: a room.
+    /// A room that is part of the path.
     PathRoom,
     /// A name.
     Name,
     /// A room.
     Room,
-    /// A namespace's path; `/` where it is not there.
+    /// A namespace's path. Default: `/`.
     Namespace,
-    /// How many items.
+    /// The maximum number of items.
     Limit,
-    /// Where a page begins.
+    /// The position where a page begins.
     Cursor,
-    /// A place in a history.
+    /// An offset in a history.
     Offset,
-    /// One of these words; the first where it is not there.
+    /// One of these words. Default: the first.
     Choice(&'static [&'static str]),
 }
 
@@ -51,12 +52,12 @@ pub struct Params(HashMap<&'static str, String>);
 // === impl Kind ===
 
 impl Kind {
-    /// Whether it is in the path.
+    /// Whether the parameter is in the path.
     pub const fn in_path(self) -> bool {
         matches!(self, Self::PathName | Self::PathRoom)
     }
 
-    /// Its JSON Schema.
+    /// The JSON Schema of the value.
     pub fn schema(self) -> Value {
         let room = r"^[^$]";
         match self {
@@ -89,10 +90,10 @@ impl Kind {
     }
 }
 
-/// A cursor is no longer than this.
+/// Maximum length of a cursor, in characters.
 const MAX_CURSOR: usize = 1024;
 
-/// What every JSON reader can hold exactly.
+/// The largest integer that every JSON parser reads exactly.
 const MAX_OFFSET: u64 = (1 << 53) - 1;
 
 fn number(value: &str, min: u64, max: u64) -> Result<u64, String> {
@@ -104,10 +105,10 @@ fn number(value: &str, min: u64, max: u64) -> Result<u64, String> {
 // === impl Params ===
 
 impl Params {
-    /// Reads path and query by the route's declarations.
+    /// Parses path and query by the route's declarations.
     ///
     /// # Errors
-    /// 400 for a query that is not percent-encoded UTF-8, 422 for everything that is wrong, all at once.
+    /// 400 if the query is not percent-encoded UTF-8, 422 with all other mistakes.
     pub fn read(
         declared: &'static [Param],
         path: impl IntoIterator<Item = (String, String)>,
@@ -128,7 +129,7 @@ impl Params {
         if mistakes.is_empty() {
             return Ok(params);
         }
-        Err(ApiError::new(Code::InvalidPayload, "a parameter cannot be used; see details").with_details(mistakes))
+        Err(ApiError::new(Code::InvalidPayload, "a parameter is invalid; see details").with_details(mistakes))
     }
 
     fn add(
@@ -141,7 +142,7 @@ impl Params {
     ) {
         let found = declared.iter().find(|param| param.name == name && param.kind.in_path() == in_path);
         let problem = match found {
-            None => "is not a parameter that is known here".to_owned(),
+            None => "is not a known parameter".to_owned(),
             Some(param) => match param.kind.check(&value) {
                 Err(problem) => problem,
                 Ok(()) if self.0.insert(param.name, value).is_some() => "is there twice".to_owned(),
@@ -152,27 +153,27 @@ impl Params {
         mistakes.push(Detail { at: format!("{mark}{}", text::cut(name)), problem });
     }
 
-    /// A parameter's value.
+    /// The value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The namespace that is asked of.
+    /// The requested namespace.
     pub fn namespace(&self) -> &str {
         self.get("namespace").unwrap_or("/")
     }
 
-    /// A number.
+    /// The value of a parameter, as a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
     }
 
-    /// How many items are wanted.
+    /// The requested number of items.
     pub fn limit(&self) -> usize {
         self.number("limit").map_or(DEFAULT_PAGE, |limit| limit as usize)
     }
 
-    /// The page that is asked for.
+    /// The requested page.
     pub fn page(&self) -> PageRequest {
         PageRequest { limit: self.limit(), cursor: self.get("cursor").map(str::to_owned) }
     }

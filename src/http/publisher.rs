@@ -1,4 +1,4 @@
-//! The API's way to the publisher: a publish with an id happens once.
+//! Publishes for the API. A publish with an id happens once.
 
 use std::sync::Arc;
 
@@ -14,16 +14,15 @@ use crate::publish::{self, Origin, PlainEmit, Publisher};
 use crate::telemetry::log_gate::log_seldom;
 
 /// Publishes for backends.
-///
-/// What has begun is done to its end, also when the backend hangs up: an event must not be in a history and go to nobody,
-/// and an id must not be taken for an event that was never sent.
+/// A publish that has begun is completed even if the backend disconnects. Otherwise an event could be in a history
+/// without being delivered, and an id could be claimed for an event that was never sent.
 #[derive(Clone)]
 pub struct ApiPublisher {
     publisher: Arc<Publisher>,
     ids: Arc<Idempotency>,
 }
 
-/// What is remembered of a publish, for those who send its id again.
+/// The result of a publish that is kept for requests that repeat its id.
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     rooms: Vec<String>,
@@ -34,7 +33,7 @@ struct Remembered {
 }
 
 impl ApiPublisher {
-    /// Publishes through this publisher, and remembers ids here.
+    /// Publishes through `publisher`, and keeps ids in `ids`.
     pub fn new(publisher: Arc<Publisher>, ids: Idempotency) -> Self {
         Self { publisher, ids: Arc::new(ids) }
     }
@@ -45,7 +44,7 @@ impl ApiPublisher {
             Ok(Claim::New(claimed)) => claimed,
             Ok(Claim::Seen(result)) => return Ok(duplicate(event, result.as_deref())),
             Ok(Claim::Conflict) => {
-                let text = format!("the id {id:?} was used for another publish; an id names one publish");
+                let text = format!("the id {id:?} was used for another publish; use a new id for each publish");
                 return Err(Refusal::new(Code::InvalidPayload, text));
             }
             Err(error @ IdempotencyError::Length(_)) => {
@@ -93,7 +92,7 @@ impl Publishing for ApiPublisher {
     }
 }
 
-/// Runs in a task of its own, which nobody can drop half-way.
+/// Runs the work in a task of its own, so that it cannot be dropped half-way.
 fn to_the_end<'a>(
     publish: impl Future<Output = Result<Published, Refusal>> + Send + 'static,
 ) -> BoxFuture<'a, Result<Published, Refusal>> {
@@ -119,7 +118,7 @@ impl From<publish::Published> for Published {
     }
 }
 
-/// What makes two publishes the same.
+/// The bytes that must be equal for two publishes to be the same.
 fn fingerprint(publish: &ContractPublish) -> Vec<u8> {
     let data = publish.data.as_ref().map_or("", |data| data.get());
     format!("{}\0{}\0{data}", publish.event, publish.params).into_bytes()
@@ -136,7 +135,8 @@ fn remember(published: &Published) -> String {
     serde_json::to_string(&remembered).unwrap_or_default()
 }
 
-/// The first publish's answer. Without one, because it is under way or was too long to keep, nothing is known but that.
+/// The answer to a duplicate: the first publish's answer, or an unknown result if the first is not complete yet or had
+/// too long an answer.
 fn duplicate(event: String, result: Option<&str>) -> Published {
     let first = result.and_then(|result| serde_json::from_str::<Remembered>(result).ok());
     let first = first.unwrap_or(Remembered {
@@ -171,7 +171,7 @@ name = "all"
 rooms = ["all"]
 "#;
 
-    /// Confirms after a while.
+    /// Confirms after a delay.
     #[derive(Default)]
     struct Slow(AtomicUsize);
 

@@ -1,4 +1,4 @@
-//! What the API publishes through.
+//! The interface through which the API publishes.
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -14,55 +14,55 @@ use crate::session::RoomName;
 pub struct ContractPublish {
     /// The contract's name.
     pub contract: String,
-    /// One of its server events.
+    /// The name of one of the contract's server events.
     pub event: String,
     /// The payload, undecoded. `None`: the event has no argument.
     pub data: Option<Box<RawValue>>,
-    /// Routing data that clients never see.
+    /// Values for the names of rooms. Clients never receive them.
     pub params: Value,
     /// Makes the publish idempotent.
     pub id: Option<String>,
 }
 
-/// What happened to a publish.
+/// The result of a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// The event's name.
     pub event: String,
-    /// The rooms it went to; empty: the whole namespace.
+    /// The rooms that received it. Empty: the whole namespace.
     pub rooms: Vec<RoomName>,
-    /// Clients of this node that it was queued for.
+    /// Number of clients of this node for which it was queued.
     pub local: usize,
-    /// Clients of this node whose queue was full.
+    /// Number of clients of this node whose write queue was full.
     pub dropped: usize,
-    /// What became of it for the other nodes.
+    /// Whether the other nodes received it.
     pub remote: RemoteOutcome,
     /// A throttle holds it back.
     pub held: bool,
-    /// The id was published before: nothing was sent now.
+    /// The id was published before. Nothing was sent now.
     pub duplicate: bool,
-    /// Whether the promise of an id could be kept; `None`: there was no id.
+    /// Whether the id could be checked. `None`: there was no id.
     pub idempotent: Option<bool>,
 }
 
-/// What became of a publish for the other nodes.
+/// Whether the other nodes received a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteOutcome {
-    /// There are none.
+    /// There are no other nodes.
     Alone,
-    /// Redis took it.
+    /// Redis accepted it.
     Carried,
-    /// It did not reach them, and was counted.
+    /// The other nodes do not get it. This was counted.
     NotCarried(NotCarried),
-    /// The answer of a duplicate's first publish is not at hand.
+    /// The answer of the duplicate's first publish is not available.
     Unknown,
 }
 
-/// The one way out, as far as the API needs it.
+/// The part of the publisher that the API uses.
 pub trait Publishing: Send + Sync {
-    /// Publishes an event of a contract.
+    /// Publishes a server event of a contract.
     fn contract_event(&self, publish: ContractPublish) -> BoxFuture<'_, Result<Published, Refusal>>;
 
-    /// Publishes what no contract describes.
+    /// Publishes an event that no contract declares.
     fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<Published, Refusal>>;
 }

@@ -1,4 +1,4 @@
-//! `/live` and `/ready`: whether the process turns, and whether it can take new sockets now.
+//! `/live` and `/ready`: whether the runtime works, and whether the node can take new sockets now.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,19 +14,20 @@ use super::answer::Answer;
 use crate::redis::Cause;
 use crate::time::{iso8601, millis};
 
-/// A runtime that has not turned for so long is stuck; a restart is the remedy. A starved machine stays far below.
+/// How long the runtime may run no timer task before it counts as stuck, so that the process should be restarted. It is
+/// long enough for a starved machine.
 pub const STUCK: Duration = Duration::from_secs(15);
 
-/// Knows how the node is, without waiting for anything. `node` implements it.
+/// Reports the node's status without waiting. `node` implements it.
 pub trait ReadySource: Send + Sync {
-    /// How long ago the runtime last turned: ran a task that waited for its timer.
+    /// The time since the runtime last ran a task that waited for its timer.
     fn since_turn(&self) -> Duration;
 
-    /// The truth of this moment, or of the last heartbeat where it is the other nodes'.
+    /// The status at this moment. Numbers of other nodes are those of the last heartbeat.
     fn status(&self) -> Status;
 }
 
-/// How the node is.
+/// The status of the node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     /// The node's id.
@@ -35,58 +36,58 @@ pub struct Status {
     pub connections: u64,
     /// Rooms with members on this node, over all namespaces.
     pub rooms: u64,
-    /// Since the node started.
+    /// Time since the node started.
     pub uptime: Duration,
-    /// Redis; `None`: the node runs on the in-memory adapter.
+    /// The status of Redis. `None`: the node runs without Redis.
     pub redis: Option<RedisStatus>,
-    /// All nodes; `None`: not known.
+    /// The status of all nodes. `None`: not known.
     pub cluster: Option<ClusterStatus>,
-    /// The node was told to go.
+    /// The node is draining.
     pub draining: bool,
-    /// Whatever else keeps the node from taking sockets.
+    /// Other reasons why the node takes no new sockets.
     pub reasons: Vec<String>,
-    /// Whatever else is wrong, and does not keep it from taking sockets.
+    /// Other problems, which do not keep the node from taking new sockets.
     pub warnings: Vec<String>,
 }
 
-/// How Redis is.
+/// The status of Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisStatus {
-    /// A message that the node sent to itself came back, and commands are answered.
+    /// Redis returned the node's own message and answers commands.
     pub connected: bool,
-    /// Writes are accepted.
+    /// Redis accepts writes.
     pub writable: bool,
-    /// Why not everything works.
+    /// The cause of the failure, if there is one.
     pub cause: Option<Cause>,
-    /// Of the last message to ourselves.
+    /// The round-trip time of the last message that the node sent itself.
     pub latency: Option<Duration>,
-    /// Whether the node is ready all the same while Redis is away.
+    /// Whether the node is ready even while Redis is away.
     pub may_be_away: bool,
 }
 
-/// How the cluster is.
+/// The status of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterStatus {
-    /// Nodes that are known to live, this one among them.
+    /// Number of live nodes, including this node.
     pub nodes: u64,
-    /// Their clients.
+    /// Number of clients on these nodes.
     pub connections: u64,
-    /// Their rooms.
+    /// Number of rooms on these nodes.
     pub rooms: u64,
-    /// The numbers are older than two heartbeats.
+    /// Whether the numbers are older than two heartbeats.
     pub stale: bool,
 }
 
 /// The answer of `/ready`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Ready {
-    /// How the node is, in a word.
+    /// The node's readiness, as a word.
     status: ReadyWord,
     /// This node's sockets.
     websocket: Websocket,
     /// This node.
     node: NodeReport,
-    /// All nodes; null where it is not known.
+    /// All nodes; null if not known.
     cluster: Option<ClusterReport>,
     /// Why the node is not `ready`; empty when it is.
     reasons: Vec<String>,
@@ -96,13 +97,13 @@ pub struct Ready {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadyWord {
-    /// It can.
+    /// The node takes new sockets.
     Ready,
-    /// It can, but something is missing; `reasons` says what.
+    /// The node takes new sockets, but something does not work; `reasons` says what.
     Degraded,
-    /// It cannot; `reasons` says why.
+    /// The node takes no new sockets; `reasons` says why.
     NotReady,
-    /// It was told to go.
+    /// The node is draining.
     Draining,
 }
 
@@ -116,31 +117,31 @@ struct Websocket {
     /// Milliseconds since the node started.
     uptime: u64,
     redis: RedisReport,
-    /// ISO 8601 in UTC with milliseconds.
+    /// The current time: ISO 8601 in UTC, with milliseconds.
     timestamp: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct RedisReport {
-    /// Whether Redis answers, and brings the messages of the nodes; false on the in-memory adapter, which needs none.
+    /// Whether Redis answers and delivers the nodes' messages. False on a node without Redis, which needs none.
     connected: bool,
-    /// Whether Redis takes writes. False: what nodes keep there (histories, presence, owners, sessions to be recovered) is not
-    /// kept, and answers about it are partial; events still reach the other nodes.
+    /// Whether Redis accepts writes. If false, what nodes keep there (histories, presence, owners, sessions for
+    /// recovery) is not kept, and answers about it are incomplete; events still reach the other nodes.
     writable: bool,
-    /// Why not, in a word that `docs/redis.md` explains; null while everything works.
+    /// The cause of the failure, as a word that `docs/redis.md` explains; null while everything works.
     cause: Option<&'static str>,
-    /// Milliseconds of the last round trip through pub/sub to ourselves; null where there was none.
+    /// Milliseconds of the last round trip of a message to the node itself through pub/sub; null if there was none.
     latency: Option<f64>,
     mode: RedisMode,
 }
 
-/// What joins the nodes.
+/// How the nodes are connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RedisMode {
-    /// Nothing: there is one node.
+    /// Not at all: there is one node.
     Memory,
-    /// Redis.
+    /// Through Redis.
     Redis,
 }
 
@@ -152,17 +153,17 @@ struct NodeReport {
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct ClusterReport {
-    /// Nodes that are known to live, this one among them.
+    /// Number of live nodes, including this node.
     nodes: u64,
-    /// Their clients.
+    /// Number of clients on these nodes.
     connections: u64,
-    /// Their rooms; one with members on several nodes may count once for each.
+    /// Number of rooms on these nodes. A room with members on several nodes may count once for each.
     rooms: u64,
-    /// The numbers are older than two heartbeats.
+    /// Whether the numbers are older than two heartbeats.
     stale: bool,
 }
 
-/// Answers `/live`: 200, or 503 where the runtime has not turned for [`STUCK`].
+/// Answers `/live`: 200, or 503 if the runtime is stuck for [`STUCK`].
 pub async fn live(State(source): State<Arc<dyn ReadySource>>) -> Response {
     let since = source.since_turn();
     let (status, word) =
@@ -187,7 +188,7 @@ fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Response {
     response
 }
 
-/// What is told of a node that is so.
+/// The answer of `/ready` for a status.
 pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
     let mut reasons = status.reasons;
     let failed = status.redis.as_ref().filter(|redis| !redis.connected || !redis.writable || redis.cause.is_some());
@@ -236,7 +237,7 @@ pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
     (code, Ready { status: word, websocket, node, cluster, reasons })
 }
 
-/// Why a node is not ready because of its Redis, in a sentence.
+/// The sentence that says why a node is not ready because of its Redis.
 fn reason(redis: &RedisStatus) -> String {
     let effect = match (redis.connected, redis.writable) {
         (false, _) => "Redis is away: events do not reach the other nodes",
@@ -249,7 +250,7 @@ fn reason(redis: &RedisStatus) -> String {
     }
 }
 
-/// Milliseconds with microseconds behind the point.
+/// Milliseconds with three decimal places.
 fn milliseconds(latency: Duration) -> f64 {
     (latency.as_secs_f64() * 1_000_000.0).round() / 1000.0
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/revocations`: what is no longer to hold before its time.
+//! `/api/v1/revocations`: revokes tokens, users and sockets.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,25 +12,25 @@ use super::text;
 use crate::directory::{DEFAULT_REVOCATION, MAX_REVOCATION, Page, Revocation, RevocationInfo, Revoked, Subject, Told};
 use crate::telemetry::audit::{self, Kind, Record};
 
-/// What is revoked, named in at least one way, and for how long.
+/// The users, tokens and sockets to revoke, named in at least one way, and for how long.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("anyOf" = named()))]
 #[expect(dead_code, reason = "describes what `revoke` takes")]
 pub struct Revoke {
-    /// Users by id: all their tokens.
+    /// Users by id: all of their tokens are revoked.
     users: Option<Names>,
     /// Tokens by their `jti`, or by their fingerprint.
     tokens: Option<Names>,
-    /// Sockets by id, each with the token that it has now.
+    /// Sockets by id: the token of each is revoked.
     sockets: Option<Names>,
-    /// How long, such as `90s`, `15m`, `24h`, `7d`; at most 30 days. 24 hours where it is not there.
+    /// How long the revocation applies, such as `90s`, `15m`, `24h`, `7d`: at most 30 days, 24 hours by default.
     #[schemars(regex(pattern = text::PERIOD_PATTERN))]
     ttl: Option<String>,
-    /// Of users: tokens that are issued from now on hold.
+    /// Only for users: whether tokens that are issued from now on stay valid.
     spare_newer: Option<bool>,
 }
 
-/// What is to hold again, named in at least one way.
+/// The users, tokens and sockets whose revocation is lifted, named in at least one way.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("anyOf" = named()))]
 #[expect(dead_code, reason = "describes what `lift` takes")]
@@ -51,19 +51,19 @@ fn named() -> serde_json::Value {
     [named("users"), named("tokens"), named("sockets")].into_iter().collect()
 }
 
-/// What became of it.
+/// The result.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Outcome {
-    /// It was valid, and holds on this node.
+    /// The request was valid and is applied on this node.
     #[schemars(extend("const" = true))]
     accepted: bool,
-    /// Revocations that were made, changed or taken back.
+    /// Number of revocations that were made, changed or lifted.
     changed: usize,
-    /// Sockets of this node that were disconnected.
+    /// Number of sockets of this node that were disconnected.
     local: usize,
-    /// Whether Redis keeps it and the other nodes were told.
+    /// Whether Redis has recorded it and the other nodes received it.
     remote: RemoteWord,
-    /// Why not. This node tries again until it is.
+    /// The reason why not. This node tries again until it succeeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
@@ -80,7 +80,7 @@ pub async fn revoke(call: Call) -> Result<Answer, ApiError> {
     outcome(call.api.revoker.revoke(subjects, revocation).await?)
 }
 
-/// Takes revocations back; what was not revoked is not an error.
+/// Lifts revocations. It is no error if there was none.
 pub async fn lift(call: Call) -> Result<Answer, ApiError> {
     let mut object = call.object()?;
     let subjects = subjects(&mut object);
@@ -100,12 +100,12 @@ fn subjects(object: &mut Object<'_>) -> Vec<Subject> {
     let sockets = object.strings("sockets").into_iter().map(|id| Subject::Socket(id.into()));
     let subjects: Vec<_> = users.chain(tokens).chain(sockets).collect();
     if subjects.is_empty() {
-        object.note("users", "names nobody, and neither do tokens or sockets");
+        object.note("users", "is empty, and so are tokens and sockets");
     }
     subjects
 }
 
-/// Who did what to whom, for the audit log. Ids of tokens are no secrets: nobody can make a token of one.
+/// Writes the request to the audit log. Ids of tokens are not secret: they do not suffice to make a token.
 fn note(call: &Call, subjects: &[Subject], reason: &'static str) {
     let key = Some(call.caller.name.as_str());
     for subject in subjects {

@@ -1,4 +1,4 @@
-//! `GET /api/v1/rooms`: rooms and who is in them, over the cluster.
+//! `GET /api/v1/rooms`: rooms and their members on all nodes.
 
 use super::access;
 use super::answer::{Answer, ApiError};
@@ -16,13 +16,13 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
     Answer::ok(&call.api.directory.rooms(call.namespace()?, call.params.page()).await?)
 }
 
-/// Tells of one room.
+/// Describes one room.
 pub async fn one(call: Call) -> Result<Answer, ApiError> {
     let (namespace, room) = (call.namespace()?, call.segment("room"));
     access::room(&call, namespace, room)?;
     match call.api.directory.room(namespace, room).await? {
         Some(room) => Answer::ok(&room),
-        None => Err(ApiError::not_found("nobody is in such a room of the namespace")),
+        None => Err(ApiError::not_found("the namespace has no room of this name with members")),
     }
 }
 

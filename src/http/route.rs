@@ -1,4 +1,4 @@
-//! The routes of the API in one table: the router and the OpenAPI document are both made of it.
+//! The table of the API's routes. The router and the OpenAPI document are generated from it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::{
 use crate::auth::api_keys::ApiKey;
 use crate::directory::Slowness;
 
-/// A route.
+/// One row of the table.
 pub struct Route {
     /// The method.
     pub method: Method,
@@ -28,74 +28,74 @@ pub struct Route {
     pub name: &'static str,
     /// One line for people.
     pub summary: &'static str,
-    /// Who may use it.
+    /// The access that a request needs.
     pub access: Access,
-    /// Its parameters.
+    /// The parameters.
     pub params: &'static [Param],
-    /// Its body; `None`: it has none.
+    /// The schema of the body. `None`: the route has no body.
     pub request: Option<SchemaOf>,
-    /// A body, for the document.
+    /// An example of the body, for the document.
     pub example: Option<&'static str>,
-    /// The success: status, what it means, and its body.
+    /// The success: its status, its meaning and the schema of its body.
     pub success: (u16, &'static str, Option<SchemaOf>),
-    /// Whether 404 is an answer.
+    /// Whether the route can answer 404.
     pub may_miss: bool,
-    /// Answers it.
+    /// Answers a request.
     pub call: fn(Call) -> BoxFuture<'static, Result<Answer, ApiError>>,
 }
 
 /// Makes the JSON Schema of a type.
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
-/// Who may use a route.
+/// The access that a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
+    /// No key is needed.
     Open,
-    /// Every key; the route looks at the key's contracts itself.
+    /// Any key. The route itself checks the key's contracts.
     Key,
-    /// Keys for everything (`*`).
+    /// A key that permits everything (`*`).
     Admin,
 }
 
 /// A request on its way to its route.
 pub struct Call {
-    /// What the API is made of.
+    /// The API's shared state.
     pub api: Arc<Api>,
-    /// The key.
+    /// The caller's key.
     pub caller: ApiKey,
-    /// Path and query.
+    /// The parameters of path and query.
     pub params: Params,
-    /// The body, empty where the route has none.
+    /// The body. Empty if the route has none.
     pub body: Bytes,
 }
 
 impl Call {
-    /// The body's object, for reading.
+    /// Parses the body as an object.
     ///
     /// # Errors
-    /// 400 and 422.
+    /// 400 if it is not JSON, 422 if it is not an object.
     pub fn object(&self) -> Result<fields::Object<'_>, ApiError> {
         fields::Object::read(body::parse(&self.body)?, "")
     }
 
-    /// The namespace that is asked of.
+    /// The requested namespace.
     ///
     /// # Errors
-    /// 404 when the node does not serve it.
+    /// 404 if the node does not serve it.
     pub fn namespace(&self) -> Result<&str, ApiError> {
         access::namespace(&self.api, self.params.namespace())
     }
 
-    /// A parameter of the path.
+    /// The value of a parameter of the path.
     pub fn segment(&self, name: &str) -> &str {
         self.params.get(name).unwrap_or_default()
     }
 }
 
 const NAMESPACE: Param = Param { name: "namespace", kind: Kind::Namespace, doc: "The namespace's path." };
-const LIMIT: Param = Param { name: "limit", kind: Kind::Limit, doc: "At most so many items." };
-const CURSOR: Param = Param { name: "cursor", kind: Kind::Cursor, doc: "`next` of the page before." };
+const LIMIT: Param = Param { name: "limit", kind: Kind::Limit, doc: "Maximum number of items." };
+const CURSOR: Param = Param { name: "cursor", kind: Kind::Cursor, doc: "The value of `next` in the previous page." };
 const SOCKET: Param = Param { name: "socketId", kind: Kind::PathName, doc: "The Socket.IO id." };
 const ROOM: Param = Param { name: "room", kind: Kind::PathRoom, doc: "The room's name, percent-encoded." };
 const USER: Param = Param { name: "userId", kind: Kind::PathName, doc: "The user's id, percent-encoded." };
@@ -104,14 +104,14 @@ const COUNT_USER: Param = Param { name: "user", kind: Kind::Name, doc: "Counts t
 const SORT: Param = Param {
     name: "sort",
     kind: Kind::Choice(Slowness::WORDS),
-    doc: "The slowest connections first, in one page: by what waits, by what was dropped, by the last write.",
+    doc: "Lists the slowest connections of all nodes first, on one page: by waiting packets or bytes, by dropped events, or by the last write.",
 };
 const SINCE: Param =
-    Param { name: "since", kind: Kind::Offset, doc: "Only events after this offset; without it the newest are meant." };
+    Param { name: "since", kind: Kind::Offset, doc: "Only events after this offset; without it, the newest events." };
 const EPOCH: Param = Param {
     name: "epoch",
     kind: Kind::Offset,
-    doc: "The epoch that the offset is of; without it nothing is proven complete.",
+    doc: "The epoch of the offset. Without it, no result is proven complete.",
 };
 const ORDER: Param =
     Param { name: "order", kind: Kind::Choice(&["asc", "desc"]), doc: "`asc`: newest last; `desc`: newest first." };
@@ -129,7 +129,7 @@ pub fn table() -> Vec<Route> {
     table.extend(revoking());
     table.extend(draining());
     table.push(
-        get("/api/v1/openapi.json", "openapi", "Describes this API.", &[], |call| Box::pin(openapi::answer(call)))
+        get("/api/v1/openapi.json", "openapi", "Returns this document.", &[], |call| Box::pin(openapi::answer(call)))
             .open()
             .answers("This document.", |_| schemars::json_schema!({ "type": "object" })),
     );
@@ -146,25 +146,27 @@ fn publishing() -> Vec<Route> {
             |call| Box::pin(events::publish(call)),
         )
         .takes(events::request, r#"{"contract":"orders","event":"order:status","data":{"id":"42","status":"paid"}}"#)
-        .accepts("What happened, for the event or for each of the batch.", events::response)
+        .accepts("The result of the event, or of each event of the batch.", events::response)
         .key()
         .misses(),
-        send(Method::POST, "/api/v1/emit", "emit", "Emits what no contract describes.", |call| {
+        send(Method::POST, "/api/v1/emit", "emit", "Sends an event that no contract declares.", |call| {
             Box::pin(emit::emit(call))
         })
         .takes(schema::<emit::Emit>, r#"{"namespace":"/","rooms":["lobby"],"event":"notice","args":["hello"]}"#)
         .accepts("What happened.", schema::<events::Accepted>)
         .misses(),
-        send(Method::PUT, "/api/v1/owners", "setOwner", "Records who owns a room.", |call| Box::pin(owners::set(call)))
-            .takes(schema::<owners::SetOwner>, r#"{"namespace":"/","room":"order:42","owner":"ada","ttl":"24h"}"#)
-            .succeeds(204, "Every node knows it.")
-            .key()
-            .misses(),
-        send(Method::DELETE, "/api/v1/owners", "removeOwner", "Forgets who owns a room.", |call| {
+        send(Method::PUT, "/api/v1/owners", "setOwner", "Records the owner of a room.", |call| {
+            Box::pin(owners::set(call))
+        })
+        .takes(schema::<owners::SetOwner>, r#"{"namespace":"/","room":"order:42","owner":"ada","ttl":"24h"}"#)
+        .succeeds(204, "The owner is recorded for all nodes.")
+        .key()
+        .misses(),
+        send(Method::DELETE, "/api/v1/owners", "removeOwner", "Deletes the owner of a room.", |call| {
             Box::pin(owners::remove(call))
         })
         .takes(schema::<owners::RemoveOwner>, r#"{"namespace":"/","room":"order:42"}"#)
-        .succeeds(204, "Nobody owns it now.")
+        .succeeds(204, "The room has no owner now.")
         .key()
         .misses(),
     ]
@@ -183,7 +185,7 @@ fn reading() -> Vec<Route> {
         get(
             "/api/v1/connections/{socketId}",
             "getConnection",
-            "Tells of one connection.",
+            "Describes one connection.",
             &[SOCKET, NAMESPACE],
             |call| Box::pin(connections::one(call)),
         )
@@ -192,7 +194,7 @@ fn reading() -> Vec<Route> {
             Box::pin(rooms::list(call))
         })
         .answers("A page.", schema::<rooms::RoomPage>),
-        get("/api/v1/rooms/{room}", "getRoom", "Tells of one room.", &[ROOM, NAMESPACE], |call| {
+        get("/api/v1/rooms/{room}", "getRoom", "Describes one room.", &[ROOM, NAMESPACE], |call| {
             Box::pin(rooms::one(call))
         })
         .answers("The room.", schema::<crate::directory::RoomInfo>)
@@ -204,7 +206,7 @@ fn reading() -> Vec<Route> {
             &[ROOM, NAMESPACE, LIMIT, CURSOR],
             |call| Box::pin(rooms::members(call)),
         )
-        .answers("A page; empty when nobody is in the room.", schema::<rooms::MemberPage>)
+        .answers("A page; empty if the room has no members.", schema::<rooms::MemberPage>)
         .key(),
         get(
             "/api/v1/rooms/{room}/history",
@@ -213,7 +215,7 @@ fn reading() -> Vec<Route> {
             &[ROOM, NAMESPACE, LIMIT, SINCE, EPOCH, ORDER],
             |call| Box::pin(history::read(call)),
         )
-        .answers("The part that was asked for.", schema::<history::History>)
+        .answers("The requested part of the history.", schema::<history::History>)
         .key(),
         get(
             "/api/v1/users",
@@ -226,7 +228,7 @@ fn reading() -> Vec<Route> {
         get(
             "/api/v1/users/{userId}",
             "getUser",
-            "Tells of one user and lists the user's connections.",
+            "Describes one user and lists the user's connections.",
             &[USER, NAMESPACE, LIMIT, CURSOR],
             |call| Box::pin(users::one(call)),
         )
@@ -266,14 +268,14 @@ fn acting() -> Vec<Route> {
             Method::POST,
             "/api/v1/ask",
             "ask",
-            "Sends clients an event and answers with what they say to it.",
+            "Sends clients an event and returns their acknowledgements.",
             |call| Box::pin(ask::ask(call)),
         )
         .takes(
             schema::<ask::Ask>,
             r#"{"namespace":"/","users":["ada"],"event":"confirm","args":["delete?"],"timeout":"2s"}"#,
         )
-        .answers("What they have said.", schema::<ask::Answers>)
+        .answers("The acknowledgements.", schema::<ask::Answers>)
         .misses(),
     ]
 }
@@ -286,27 +288,29 @@ fn revoking() -> Vec<Route> {
         })
         .takes(schema::<revocations::Revoke>, r#"{"users":["ada"],"ttl":"24h"}"#)
         .accepts("What happened.", schema::<revocations::Outcome>),
-        get(path, "listRevocations", "Lists what is revoked.", &[LIMIT, CURSOR], |call| {
+        get(path, "listRevocations", "Lists the revocations.", &[LIMIT, CURSOR], |call| {
             Box::pin(revocations::list(call))
         })
         .answers("A page.", schema::<revocations::RevocationPage>),
-        send(Method::DELETE, path, "liftRevocations", "Takes revocations back.", |call| {
-            Box::pin(revocations::lift(call))
-        })
-        .takes(schema::<revocations::Lift>, r#"{"users":["ada"]}"#)
-        .accepts("What happened.", schema::<revocations::Outcome>),
+        send(Method::DELETE, path, "liftRevocations", "Lifts revocations.", |call| Box::pin(revocations::lift(call)))
+            .takes(schema::<revocations::Lift>, r#"{"users":["ada"]}"#)
+            .accepts("What happened.", schema::<revocations::Outcome>),
     ]
 }
 
 fn draining() -> Vec<Route> {
     const PATH: &str = "/api/v1/drain";
     vec![
-        send(Method::POST, PATH, "drain", "Has this node hand its clients over.", |call| Box::pin(drain::begin(call)))
-            .accepts("It has begun, or had before.", schema::<crate::drain::Status>),
-        get(PATH, "drainStatus", "Tells how far this node is.", &[], |call| Box::pin(drain::status(call)))
+        send(Method::POST, PATH, "drain", "Starts the drain of this node, which hands its clients over.", |call| {
+            Box::pin(drain::begin(call))
+        })
+        .accepts("The drain has begun, now or earlier.", schema::<crate::drain::Status>),
+        get(PATH, "drainStatus", "Shows the progress of this node's drain.", &[], |call| Box::pin(drain::status(call)))
             .answers("The state.", schema::<crate::drain::Status>),
-        send(Method::DELETE, PATH, "undoDrain", "Has this node serve again.", |call| Box::pin(drain::undo(call)))
-            .answers("It serves.", schema::<crate::drain::Status>),
+        send(Method::DELETE, PATH, "undoDrain", "Undoes the drain: this node serves again.", |call| {
+            Box::pin(drain::undo(call))
+        })
+        .answers("It serves.", schema::<crate::drain::Status>),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! `/metrics`: Prometheus' text format, with gauges taken from the truth as they are asked for.
+//! `/metrics`: Prometheus' text format. Gauges are measured at each request.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::error::Code;
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::count;
 
-/// What Prometheus calls its text format.
+/// The content type of Prometheus' text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers `/metrics`, compressed where that is asked for: Prometheus does.
+/// Answers `/metrics`, compressed if the client accepts gzip, as Prometheus does.
 pub async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     measure(&api);
     api.drain.report();
@@ -44,7 +44,7 @@ pub async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Respons
     }
 }
 
-/// Whether the client takes gzip (RFC 9110, 12.5.3).
+/// Whether the client accepts gzip (RFC 9110, 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let quality = |wanted: &str| {
         let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());

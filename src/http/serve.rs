@@ -1,4 +1,4 @@
-//! What happens to every API request: key, turn, parameters, body, route, answer.
+//! The steps of every API request: key, work permit, parameters, body, route, answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,16 +23,17 @@ use crate::telemetry::audit::{self, Kind, Record};
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::trace;
 
-/// No request is worked on longer: everything on the way has a bound of its own, so only a fault gets here.
+/// Maximum time for which a request is worked on. Every step has a limit of its own, so only a bug exceeds it.
 pub const WORK_TIME: Duration = Duration::from_secs(60);
 
-/// Names a request in logs, from the request or made here, and comes back with the answer.
+/// The header with the request's id, for logs. The id comes from the caller or is made here, and is returned with the
+/// answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A longer id is not taken.
+/// Maximum length of a caller's id, in bytes. A longer one is replaced.
 const LONGEST_ID: usize = 128;
 
-/// Answers a request of a route, whatever happens on the way.
+/// Answers a request to a route. It always answers, even if the route panics.
 pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response {
     let id = request_id(request.headers());
     let span = span(route.name, request.headers(), &id);
@@ -41,7 +42,7 @@ pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Respon
     response
 }
 
-/// The span of a request, in the trace of whoever sent it.
+/// The span of a request, in the caller's trace.
 fn span(route: &'static str, headers: &HeaderMap, id: &HeaderValue) -> Span {
     let traceparent = headers.get(trace::HEADER).and_then(|value| value.to_str().ok());
     let span = tracing::info_span!(
@@ -57,7 +58,7 @@ fn span(route: &'static str, headers: &HeaderMap, id: &HeaderValue) -> Span {
     span
 }
 
-/// The caller's id of the request where it is fit for logs, else a new one.
+/// The caller's id of the request if it is fit for logs, else a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let fit = |value: &&HeaderValue| {
         !value.is_empty() && value.len() <= LONGEST_ID && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -85,12 +86,12 @@ async fn answer(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response 
     response
 }
 
-/// What changes something, and what was not permitted, is in the audit log.
+/// Writes requests that change something, and requests that were not permitted, to the audit log.
 fn audit(route: &Route, key: Option<&str>, status: u16) {
     let kind = match status {
         401 | 403 => Kind::ApiDenied,
         _ if route.method == http::Method::GET => return,
-        // There are many: they have a level and a rate of their own.
+        // These are frequent, so they have a level and a rate limit of their own.
         _ if matches!(route.name, "publishEvents" | "emit" | "ask") => Kind::ApiPublish,
         _ => Kind::ApiCall,
     };
@@ -108,7 +109,7 @@ async fn handle(
     let caller = access::check(&api, route.access, &head.headers)?;
     *key = Some(caller.name.clone());
     let turn = api.turn().ok_or_else(|| {
-        ApiError::new(Code::Overloaded, format!("{MAX_REQUESTS} requests are worked on already; try again"))
+        ApiError::new(Code::Overloaded, format!("{MAX_REQUESTS} requests are being worked on already; try again"))
     })?;
     let path = path_params(head).await?;
     let params = Params::read(route.params, path, head.uri.query().unwrap_or_default())?;
@@ -117,7 +118,7 @@ async fn handle(
         Some(_) => body::read(&head.headers, body, api.limits.max_body).await?,
     };
     let work = (route.call)(Call { api, caller, params, body });
-    // A task of its own: what was begun is ended, even if whoever asked hangs up.
+    // A task of its own completes what was begun, even if the caller disconnects.
     let work = async move {
         let _turn = turn;
         tokio::time::timeout(WORK_TIME, work).await.unwrap_or_else(|_| Err(too_slow()))

@@ -1,4 +1,4 @@
-//! What the API is made of.
+//! The API's shared state.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -19,54 +19,54 @@ use crate::owners::Owners;
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
-/// At most so many API requests are worked on at once; more are answered 503.
+/// Maximum number of API requests that are worked on at once. Further requests are answered with 503.
 pub const MAX_REQUESTS: usize = 256;
 
-/// Everything that the API's routes use.
+/// The components that the API's routes use.
 pub struct Parts {
-    /// The one way out.
+    /// Publishes events.
     pub publisher: Arc<dyn Publishing>,
-    /// Who owns which room.
+    /// The owners of rooms.
     pub owners: Arc<Owners>,
-    /// Who is connected, over the cluster.
+    /// The connections of all nodes.
     pub directory: Arc<dyn Directory>,
     /// Asks every node about its own connections.
     pub survey: Arc<dyn Survey>,
-    /// Acts on clients, over the cluster.
+    /// Changes clients on all nodes.
     pub actions: Arc<dyn Actions>,
-    /// Revokes users, tokens and sockets, over the cluster.
+    /// Revokes users, tokens and sockets on all nodes.
     pub revoker: Arc<dyn Revoker>,
-    /// What rooms keep.
+    /// The histories of rooms.
     pub history: Arc<History>,
     /// The contracts, by namespace.
     pub contracts: Vec<Arc<Namespace>>,
-    /// Who may use the API.
+    /// The API keys.
     pub keys: Arc<ApiKeys>,
-    /// How the node is.
+    /// The node's status.
     pub ready: Arc<dyn ReadySource>,
-    /// The node's way out.
+    /// The node's drain.
     pub drain: Arc<Drain>,
-    /// The rooms of this node.
+    /// The members of rooms on this node.
     pub rooms: Arc<Rooms>,
-    /// Everything that is counted.
+    /// The node's metrics.
     pub metrics: Arc<Metrics>,
-    /// How much at once.
+    /// The API's limits.
     pub limits: ApiLimits,
 }
 
-/// The API, ready to be asked.
+/// The API's shared state, complete.
 pub struct Api {
     parts: Parts,
     turns: Arc<Semaphore>,
     document: Value,
 }
 
-/// How much the API takes at once.
+/// The limits of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiLimits {
-    /// A body, in bytes (`api.max_body`).
+    /// Maximum size of a body, in bytes (`api.max_body`).
     pub max_body: usize,
-    /// Events in a batch (`api.max_batch`).
+    /// Maximum number of events in a batch (`api.max_batch`).
     pub max_batch: usize,
 }
 
@@ -85,7 +85,7 @@ impl Default for ApiLimits {
 // === impl Api ===
 
 impl Api {
-    /// An API of these parts.
+    /// Completes the state.
     pub fn new(parts: Parts) -> Arc<Self> {
         let document = openapi::document(&route::table(), parts.limits);
         Arc::new(Self { parts, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), document })

@@ -1,4 +1,4 @@
-//! The routers as a whole, with stand-ins for what is behind them.
+//! Tests of the whole routers, with stand-ins for the components behind them.
 
 mod document;
 mod drain;

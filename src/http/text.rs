@@ -1,4 +1,4 @@
-//! Names and times as requests give them, with their bounds.
+//! Names and times in requests, with their limits.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use serde_json::value::RawValue;
 
 use crate::protocol::RESERVED_PREFIX;
 
-/// At most so many characters has a name: of a room, an event, a user, a socket, a namespace, a contract.
+/// Maximum length of a name, in characters: of a room, an event, a user, a socket, a namespace, a contract.
 pub const MAX_NAME: usize = 256;
 
-/// At most so many elements has a list of names in a request.
+/// Maximum number of elements in a list of names.
 pub const MAX_LIST: usize = 1000;
 
-/// At most so many characters has an id.
+/// Maximum length of an id, in characters.
 const MAX_ID: usize = 128;
 
-/// What an id looks like.
+/// The pattern of an id.
 pub const ID_PATTERN: &str = "^[!-~]{1,128}$";
 
-/// What a time looks like. Each unit goes up to 30 days.
+/// The pattern of a time. Each unit goes up to 30 days.
 pub const PERIOD_PATTERN: &str = concat!(
     r"^(([1-9][0-9]{0,5}|1[0-9]{6}|2[0-4][0-9]{5}|25[0-8][0-9]{4}|259[01][0-9]{3}|2592000)s",
     r"|([1-9][0-9]{0,3}|[1-3][0-9]{4}|4[0-2][0-9]{3}|43[01][0-9]{2}|43200)m",
@@ -26,7 +26,7 @@ pub const PERIOD_PATTERN: &str = concat!(
     r"|([1-9]|[12][0-9]|30)d)$"
 );
 
-/// The same name, cut to what an error can show.
+/// The name, cut to a length that an error can show.
 pub fn cut(name: &str) -> String {
     const SHOWN: usize = 64;
     match name.char_indices().nth(SHOWN) {
@@ -48,26 +48,26 @@ pub fn check(name: &str, max: usize) -> Result<(), String> {
 pub fn check_room(name: &str) -> Result<(), String> {
     check(name, MAX_NAME)?;
     if name.starts_with(RESERVED_PREFIX) {
-        return Err(format!("must not start with {RESERVED_PREFIX}: such rooms are the node's own"));
+        return Err(format!("must not start with {RESERVED_PREFIX}: the node uses such rooms itself"));
     }
     Ok(())
 }
 
-/// Reads a JSON string of 1 to `max` characters.
+/// Parses a JSON string of 1 to `max` characters.
 pub fn read(raw: &RawValue, max: usize) -> Result<String, String> {
     let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
     check(&text, max)?;
     Ok(text)
 }
 
-/// Reads a JSON string that is a room's name.
+/// Parses a JSON string that is a room's name.
 pub fn read_room(raw: &RawValue) -> Result<String, String> {
     let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
     check_room(&text)?;
     Ok(text)
 }
 
-/// Reads a JSON string that is an id.
+/// Parses a JSON string that is an id.
 pub fn read_id(raw: &RawValue) -> Result<String, String> {
     let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
     if (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -76,7 +76,7 @@ pub fn read_id(raw: &RawValue) -> Result<String, String> {
     Err(format!("must be 1 to {MAX_ID} printable ASCII characters without spaces"))
 }
 
-/// Reads a JSON string such as `"90s"`, `"15m"`, `"24h"`, `"7d"`.
+/// Parses a JSON string such as `"90s"`, `"15m"`, `"24h"`, `"7d"`.
 pub fn read_period(raw: &RawValue, max: Duration) -> Result<Duration, String> {
     let text: String = crate::json::read(raw.get()).unwrap_or_default();
     let period = parse_period(&text).ok_or(r#"must be a time with its unit, such as "90s", "15m", "24h" or "7d""#)?;

@@ -26,7 +26,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
     Answer::ok(&call.api.directory.users(call.namespace()?, call.params.page()).await?)
 }
 
-/// Tells of one user.
+/// Describes one user.
 pub async fn one(call: Call) -> Result<Answer, ApiError> {
     let (namespace, id) = (call.namespace()?, call.segment("userId"));
     let Some(user) = call.api.directory.user(namespace, id).await? else {
@@ -36,12 +36,12 @@ pub async fn one(call: Call) -> Result<Answer, ApiError> {
     Answer::ok(&User { user, page })
 }
 
-/// Counts.
+/// Counts connections.
 pub async fn count(call: Call) -> Result<Answer, ApiError> {
     let namespace = call.namespace()?;
     let of = match (call.params.get("room"), call.params.get("user")) {
         (Some(_), Some(_)) => {
-            let error = ApiError::new(Code::InvalidPayload, "a parameter cannot be used; see details");
+            let error = ApiError::new(Code::InvalidPayload, "a parameter is invalid; see details");
             return Err(error.at("?user", "cannot be combined with ?room"));
         }
         (Some(room), None) => CountOf::Room(room),

@@ -36,7 +36,7 @@ async fn run(redis: &Redis, command: &'static str, args: Vec<Value>) -> Result<V
     let about = || format!("{command} {}", args[0].as_string().unwrap_or_default());
     let call = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
     redis.noticed(about, redis.client().custom(call, args.clone())).await.map_err(|error: fred::error::Error| {
-        tracing::debug!(redis.error = %error, "an id could not be looked up or kept");
+        tracing::debug!(redis.error = %error, "an id of a publish could not be checked or recorded");
         IdempotencyError::Unavailable
     })
 }

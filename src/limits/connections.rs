@@ -84,7 +84,7 @@ impl ConnectionLimits {
 
 /// A `TOO_MANY_CONNECTIONS` refusal with the limit.
 pub(super) fn too_many(who: &str, most: u32) -> Refusal {
-    let message = format!("{who} has {most} connections, as many as it may have; close one, or try again later");
+    let message = format!("{who} has {most} connections, which is the limit; close one, or try again later");
     Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_AFTER)
 }
 

@@ -3,7 +3,7 @@
 -- KEYS[1]  HASH of metadata, or SET of rooms
 -- ARGV[1]  ms until the key is forgotten
 -- ARGV[2]  HSET, SADD or SREM
--- ARGV[3…] what it takes
+-- ARGV[3…] its arguments
 
 redis.call(ARGV[2], KEYS[1], unpack(ARGV, 3))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])

@@ -44,9 +44,9 @@ fn hooks(config: &Config, contract: &Contract, mistakes: &mut Vec<Mistake>) {
         told.push(hook);
         let problem = format!("is missing, and the contract {:?} calls the hook {hook:?}", contract.name);
         if config.node.dev {
-            tracing::warn!("hooks.{hook}.url {problem}; until it is set such calls fail");
+            tracing::warn!("hooks.{hook}.url {problem}; until it is set, calls of this hook fail");
         } else {
-            mistakes.push(mistake(&format!("hooks.{hook}.url"), problem, "set where the backend is called"));
+            mistakes.push(mistake(&format!("hooks.{hook}.url"), problem, "set the URL of the backend"));
         }
     }
 }
@@ -55,7 +55,7 @@ fn api_keys(config: &Config, contracts: &[Arc<Contract>], mistakes: &mut Vec<Mis
     let is_known = |name: &str| name == ALL || contracts.iter().any(|contract| &*contract.name == name);
     for (index, key) in config.api.keys.iter().enumerate() {
         for name in key.contracts.iter().filter(|name| !is_known(name)) {
-            let problem = format!("names {name:?}, which is no contract of this node");
+            let problem = format!("names {name:?}, which is not a contract of this node");
             let remedy = "write the contract's `name`, or \"*\" for all";
             mistakes.push(mistake(&format!("api.keys[{index}].contracts"), problem, remedy));
         }
@@ -95,8 +95,8 @@ mod tests {
             told(&config),
             [
                 "auth.keys: is empty, and the contract \"c\" needs tokens: nobody could connect; add a key, or set auth.jwks.url",
-                "hooks.h.url: is missing, and the contract \"c\" calls the hook \"h\"; set where the backend is called",
-                "api.keys[0].contracts: names \"d\", which is no contract of this node; write the contract's `name`, or \"*\" for all",
+                "hooks.h.url: is missing, and the contract \"c\" calls the hook \"h\"; set the URL of the backend",
+                "api.keys[0].contracts: names \"d\", which is not a contract of this node; write the contract's `name`, or \"*\" for all",
             ]
         );
         config.api.keys.clear();

@@ -43,7 +43,9 @@ pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskT
     if reachable {
         goodbye.await;
     } else if timeout(UNREACHABLE, goodbye).await.is_err() {
-        tracing::info!("the other nodes are not told, because Redis does not answer: they will see it within seconds");
+        tracing::info!(
+            "the node's end is not announced, because Redis does not answer; the other nodes will notice within seconds"
+        );
     }
     tracing::info!("the node has left");
 }

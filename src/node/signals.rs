@@ -30,7 +30,7 @@ impl EndSignals {
     /// Ends the process at the next signal, with the exit code that shells use for it.
     pub(super) async fn end_at_next(mut self, logging: Arc<Logging>) {
         let code = 128 + self.next().await.as_raw_value();
-        tracing::warn!(code, "told to go a second time: ending at once");
+        tracing::warn!(code, "received a second signal to end: ending at once");
         logging.flush();
         std::process::exit(code);
     }
@@ -48,7 +48,7 @@ pub(super) fn obey(logging: Arc<Logging>) {
                 () = received(&mut raise) => logging.raise(),
                 () = received(&mut lower) => logging.lower(),
                 () = received(&mut hang_up) => {
-                    tracing::warn!("SIGHUP is ignored: a node reads its files once; restart it to have them read again");
+                    tracing::warn!("SIGHUP is ignored: a node reads its files only at its start; restart it to apply changes");
                 }
             }
         }

@@ -66,7 +66,7 @@ impl RedisOwners {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 self.redis.notice(&error, "an owner");
-                tracing::debug!(redis.error = %error, "owners could not be used");
+                tracing::debug!(redis.error = %error, "an operation on owners failed");
                 Err(OwnersError::Unavailable)
             }
             Err(_) => Err(OwnersError::Unavailable),

@@ -171,7 +171,7 @@ fn rooms_of(
 
 /// The refusal that a client or backend gets when a room's name cannot be made.
 pub fn room_refusal(key: &str, error: &RoomNameError) -> Refusal {
-    Refusal::new(Code::InvalidRoom, format!("the room {key:?} cannot be named: {error}"))
+    Refusal::new(Code::InvalidRoom, format!("the name of the room {key:?} cannot be made: {error}"))
 }
 
 fn encode<T: serde::Serialize>(name: &str, args: &[T]) -> Result<Event, Refusal> {

@@ -108,8 +108,8 @@ fn accept(def: &ServerEvent, event: Event) -> Result<Event, Refusal> {
     if payload.as_object().map(serde_json::Map::len) == members {
         return Ok(event);
     }
-    let payload =
-        filled_text(args.first().copied(), &payload).ok_or_else(|| refuse("the payload is no object".to_owned()))?;
+    let payload = filled_text(args.first().copied(), &payload)
+        .ok_or_else(|| refuse("the payload is not an object".to_owned()))?;
     let all: Vec<&RawValue> = std::iter::once(&*payload).chain(args.into_iter().skip(1)).collect();
     let filled = Event::encode(event.name(), &all).map_err(|error| refuse(error.to_string()))?;
     Ok(filled.with_attachments(event.attachments().to_vec()))

@@ -113,7 +113,7 @@ impl CauseKind {
                  redis-cluster://, a sentinel is redis-sentinel://)"
             }
             Self::Sentinel => "no sentinel could be asked for the primary, or none knows redis.sentinel.service",
-            Self::Deaf => "a message of the node to itself did not come back",
+            Self::Deaf => "a message of this node to itself did not come back",
             Self::Other => "Redis answered with an error",
         }
     }

@@ -181,7 +181,7 @@ async fn follow_primary(redis: Redis, renewing: Arc<AtomicBool>) {
             () = state.stopped() => return,
             () = state.demoted() => {}
         }
-        tracing::debug!("Redis is a replica: connecting anew, to find the primary");
+        tracing::debug!("Redis is a replica: reconnecting to find the primary");
         renew(&redis, true, &renewing);
         tokio::select! {
             () = state.stopped() => return,

@@ -37,7 +37,7 @@ impl Report {
             None if self.told != Told::Good => {
                 self.told = Told::Good;
                 self.last.clear();
-                tracing::info!("Redis is up: a message to ourselves came back, and a write was accepted");
+                tracing::info!("Redis is up: it returned a message of this node to itself, and accepted a write");
             }
             None => {}
             // At the start nothing has failed yet. A lasting failure gets another kind, or is logged after a minute.
@@ -75,7 +75,7 @@ fn tell(health: &Health, kind: CauseKind, is_new: bool) {
         (true, false) => {
             tracing::warn!(
                 redis.cause = kind,
-                "{still}Redis refuses writes: {cause}; what nodes keep there is not kept"
+                "{still}Redis refuses writes: {cause}; histories, presence, owners and sessions are not stored"
             );
         }
         (true, true) => {

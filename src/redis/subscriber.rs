@@ -389,7 +389,7 @@ impl Shared {
             }
         };
         if tokio::time::timeout(CATCH_UP, all).await.is_err() {
-            log_seldom!(warn, "messages from Redis wait for long to be delivered: this node has too much to do");
+            log_seldom!(warn, "messages from Redis wait for a long time to be delivered: this node is overloaded");
         }
     }
 

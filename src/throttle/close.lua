@@ -1,4 +1,4 @@
--- Takes everything that is held in a room before something that ends it is sent. One call is atomic.
+-- Removes all held events of a room, before an event that ends it is sent. One call is atomic.
 -- KEYS: number, then gate and held of each event (all of one room: one hash slot)
 -- Answers: {number, value, number, value, number, …}: the completion's own number first, which is the greatest.
 local time = redis.call("TIME")

@@ -1,7 +1,8 @@
--- Makes and takes back revocations, at once for all nodes.
+-- Makes and lifts revocations, at once for all nodes.
 -- KEYS: entries (HASH), ends (ZSET)
--- ARGV: now in ms, the most that are kept, then for each: key, revocation as JSON (empty: it is taken back), end in ms
--- Answers epoch and number of the change; nothing when there is no room.
+-- ARGV: now in ms, the maximum number of revocations, then for each: key, revocation as JSON (empty: lift it), end in
+-- ms
+-- Returns epoch and number of the change; nothing if the maximum is reached.
 local now = ARGV[1]
 local ended = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 1000)
 if #ended > 0 then
@@ -28,7 +29,7 @@ for at = 3, #ARGV, 3 do
 end
 redis.call('HSETNX', KEYS[1], '#epoch', now)
 local number = redis.call('HINCRBY', KEYS[1], '#number', 1)
--- A day longer than the last, so that nodes which were away learn what was taken back.
+-- A day longer than the last revocation, so that nodes which were away learn of lifted ones.
 local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 local until_ms = math.max(tonumber(last[2] or now), tonumber(now)) + 86400000
 redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', until_ms))

@@ -85,14 +85,14 @@ impl Wire {
         while let Ok(Some(said)) = tokio::time::timeout_at(until, asked.next()).await {
             let Some(answer) = Answer::acknowledged(&request_id, &said.args) else { continue };
             if let Err(why) = self.pubsub.send_as(Kind::Plain, &responses, answer) {
-                tracing::debug!(reason = why.as_str(), "a client's answer to another server was not carried");
+                tracing::debug!(reason = why.as_str(), "a client's answer was not sent to another server");
             }
         }
     }
 
     fn answer(&self, space: &Space, answer: &Answer) {
         if let Err(why) = self.pubsub.send_as(Kind::Plain, &space.responses, answer.to_text().into()) {
-            tracing::debug!(reason = why.as_str(), "an answer to another server was not carried");
+            tracing::debug!(reason = why.as_str(), "an answer was not sent to another server");
         }
     }
 

@@ -35,7 +35,7 @@ impl Compiler<'_> {
             let undone = event.undo.as_ref().and_then(|undo| events.get(undo));
             if undone.is_some_and(|undone| undone.relay.is_empty()) {
                 let place = Place::top("client").key(&event.name).key("undo");
-                self.blame(&place, "the event that is implied relays nothing", "name an event that has a `relay`");
+                self.blame(&place, "the event that `undo` names has no `relay`", "name an event that has a `relay`");
             }
         }
     }
@@ -43,13 +43,13 @@ impl Compiler<'_> {
     fn client_event(&mut self, place: &Place, name: &str, raw: file::Client) -> ClientEvent {
         if raw.on_ok.is_some() && raw.call.is_none() {
             let remedy = "add `call`, or say it with `relay`, `reply` and `ack`";
-            self.blame(&place.key("on_ok"), "no hook is called that could agree", remedy);
+            self.blame(&place.key("on_ok"), "`on_ok` needs a hook's answer, and no hook is called", remedy);
         }
         self.check_undo(&place.key("undo"), raw.undo.as_deref());
         let to_rooms = raw.relay.as_ref().is_some_and(|relay| relay.items().iter().any(|relay| relay.room.is_some()));
         for (key, given) in [("throttle", raw.throttle.is_some()), ("undo", raw.undo.is_some())] {
             if given && !to_rooms {
-                let problem = format!("`{key}` counts for relays to a room, and there is none");
+                let problem = format!("`{key}` applies only to relays to a room, and there is none");
                 self.blame(&place.key(key), problem, "relay to a `room`, or take it out");
             }
         }
@@ -83,14 +83,14 @@ impl Compiler<'_> {
         let args = raw.args.unwrap_or_default();
         if !args.is_empty() {
             if raw.shorthand.is_some() {
-                let problem = "arguments with names have no shorthand";
+                let problem = "`shorthand` cannot be combined with `args`";
                 self.blame(&place.key("shorthand"), problem, "take `shorthand` or `args` out");
             }
             if args.iter().collect::<BTreeSet<_>>().len() < args.len() {
-                self.blame(&place.key("args"), "a name stands twice", "give each argument its own");
+                self.blame(&place.key("args"), "a name occurs twice", "give each argument its own");
             }
             if raw.default.as_ref().is_some_and(|default| !default.is_object()) {
-                let problem = "the default of arguments with names is a table";
+                let problem = "with `args`, the default must be a table";
                 self.blame(&place.key("default"), problem, "write { name = value }");
             }
         }
@@ -161,7 +161,7 @@ impl Compiler<'_> {
             (None, Some(add)) => self.members(&place.key("add"), add, Sees::Client).map(RelayData::Payload),
             (Some(_), Some(_)) => {
                 let remedy = "take out `data` to add to the payload, or `add` to send a value of its own";
-                self.blame(&place.key("add"), "`data` and `add` exclude each other", remedy);
+                self.blame(&place.key("add"), "`data` and `add` cannot be combined", remedy);
                 None
             }
         }
@@ -178,7 +178,7 @@ impl Compiler<'_> {
         let (shared, everyone) = (shared == Some(true), everyone == Some(true));
         let count = [room.is_some(), to.is_some(), shared, everyone].into_iter().filter(|given| *given).count();
         if count != 1 {
-            let problem = if count == 0 { "it does not say whom it goes to" } else { "it goes to several at once" };
+            let problem = if count == 0 { "it has no recipient" } else { "it has several recipients" };
             self.blame(place, problem, format!("write one of {}", one_of_quoted(["room", "to", "shared", "everyone"])));
             return None;
         }
@@ -208,7 +208,7 @@ impl Compiler<'_> {
 
     fn outcome(&mut self, place: &Place, raw: file::Outcome, sees: Sees) -> Outcome {
         if raw.publish.is_none() && raw.reply.is_none() {
-            self.blame(place, "nothing follows", format!("write {}", one_of_quoted(["publish", "reply"])));
+            self.blame(place, "it has no effect", format!("write {}", one_of_quoted(["publish", "reply"])));
         }
         if raw.always.is_some() && sees != Sees::Failure {
             self.blame(&place.key("always"), "it belongs to `on_error`", "take it out");
@@ -218,7 +218,7 @@ impl Compiler<'_> {
             let known = self.keys.server.iter().map(String::as_str);
             let remedy = match nearest(event, known.clone()) {
                 Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("add [server.\"{event}\"], which says where it goes"),
+                None => format!("add [server.\"{event}\"] with its rooms"),
             };
             self.blame(&place.key("publish"), format!("there is no server event \"{event}\""), remedy);
         }
@@ -226,7 +226,7 @@ impl Compiler<'_> {
             self.check_event_name(&place.key("reply"), event);
         }
         if raw.publish.is_some() && raw.data.is_none() {
-            self.blame(place, "it is not said what is published", "add `data`");
+            self.blame(place, "the published event has no `data`", "add `data`");
         }
         let data_place = place.key("data");
         let reply_data = raw.data.clone().and_then(|data| self.data(&data_place, data, sees));

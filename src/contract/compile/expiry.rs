@@ -14,12 +14,12 @@ impl Compiler<'_> {
     pub(super) fn expiry(&mut self, place: &Place, raw: Option<file::Expiry>, mode: AuthMode) -> Expiry {
         let Some(raw) = raw else { return Expiry::default() };
         if mode == AuthMode::None {
-            self.blame(place, "tokens are not looked at, so none ends", "take it out, or give `mode` another value");
+            self.blame(place, "tokens are not checked, so none expires", "take it out, or give `mode` another value");
         }
         let before = self.duration(&place.key("warn"), raw.warn.clone());
         if raw.warn.is_some() && raw.warn_event.is_none() {
             let remedy = "add `warn_event = \"token:expiring\"`, or take it out";
-            self.blame(&place.key("warn"), "there is no event that would warn", remedy);
+            self.blame(&place.key("warn"), "no event is set that could warn", remedy);
         }
         if let Some(event) = &raw.warn_event {
             self.check_event_name(&place.key("warn_event"), event);

@@ -27,7 +27,7 @@ impl Compiler<'_> {
     pub(super) fn rule(&mut self, place: &Place, text: Option<String>, sees: Sees) -> Option<Rule> {
         let text = text?;
         if let Some(path) = placeholder_in(&text) {
-            let problem = format!("`{{{path}}}` is not filled in: a rule is no template");
+            let problem = format!("`{{{path}}}` is not replaced: a rule is not a template");
             self.blame(place, problem, format!("join texts with `+`, such as \"job:\" + {path}"));
             return None;
         }
@@ -36,8 +36,8 @@ impl Compiler<'_> {
                 if let Some(why) = sees.objection_to(&rule) {
                     self.blame(
                         place,
-                        format!("this rule asks for what it cannot know: {why}"),
-                        "ask for something else",
+                        format!("this rule uses a value that it cannot have: {why}"),
+                        "use another value",
                     );
                 }
                 Some(rule)
@@ -62,7 +62,7 @@ impl Compiler<'_> {
         match Path::parse(text) {
             Ok(path) => {
                 if let Some(why) = sees.objection(path.root()) {
-                    self.blame(place, format!("`{text}` finds nothing here: {why}"), "name something else");
+                    self.blame(place, format!("`{text}` has no value here: {why}"), "name something else");
                 }
                 Some(path)
             }
@@ -79,7 +79,7 @@ impl Compiler<'_> {
             Ok(template) => {
                 for (inner, path) in template.paths() {
                     if let Some(why) = sees.objection(path.root()) {
-                        let problem = format!("`{{{}}}` finds nothing here: {why}", path.text());
+                        let problem = format!("`{{{}}}` has no value here: {why}", path.text());
                         self.blame(&place.keys(&inner), problem, "name something else");
                     }
                 }
@@ -131,7 +131,7 @@ impl Compiler<'_> {
     pub(super) fn check_fixed(&mut self, place: &Place, value: &Value) {
         let Ok(template) = Template::compile(value.clone()) else { return };
         for (inner, path) in template.paths() {
-            let problem = format!("`{{{}}}` is not filled in: a default is taken as it stands", path.text());
+            let problem = format!("`{{{}}}` is not replaced: a default is used as written", path.text());
             self.blame(
                 &place.keys(&inner),
                 problem,
@@ -214,11 +214,11 @@ impl Compiler<'_> {
 
     pub(super) fn check_event_name(&mut self, place: &Place, name: &str) {
         let problem = if RESERVED_EVENTS.contains(&name) {
-            format!("\"{name}\" is an event of Socket.IO's own")
+            format!("\"{name}\" is an event that Socket.IO reserves")
         } else if name.is_empty() || name.len() > MAX_EVENT_NAME_BYTES {
             format!("an event's name has 1 to {MAX_EVENT_NAME_BYTES} bytes")
         } else if name.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
-            "an event's name holds no quotes, backslashes or control characters".to_owned()
+            "an event's name contains no quotes, backslashes or control characters".to_owned()
         } else {
             self.check_literal(place, name, "an event's name", "write the whole name of each event");
             return;
@@ -284,7 +284,7 @@ impl Compiler<'_> {
         }
         if sees == Sees::Connect {
             for variable in name.variables().filter(|name| !with.iter().any(|(given, _)| given == name)) {
-                let problem = format!("`{variable}` would come from a payload, and there is none here");
+                let problem = format!("`{variable}` would come from the payload, but there is no payload here");
                 self.blame(place, problem, format!("write with = {{ {variable} = \"user.id\" }}"));
             }
         }
@@ -321,7 +321,7 @@ impl Compiler<'_> {
             return self.template(place, data, sees).map(RelayData::Value);
         }
         if sees == Sees::Connect {
-            self.blame(place, "there are no arguments here", "write a value");
+            self.blame(place, "the sender's arguments are not available here", "write a value");
         }
         Some(RelayData::Args)
     }

@@ -31,7 +31,7 @@ impl Compiler<'_> {
             };
             if let Some(twin) = rooms.values().find(|twin| twin.name.shape() == def.name.shape()) {
                 let line = self.document.line(&Place::top("rooms").key(&twin.key)).unwrap_or_default();
-                let problem = format!("rooms.{} on line {line} makes the same names", twin.key);
+                let problem = format!("rooms.{} on line {line} has the same names", twin.key);
                 self.blame(&place.key("name"), problem, "make them one, or give them other names");
             }
             rooms.insert(key, Arc::new(def));
@@ -87,7 +87,7 @@ impl Compiler<'_> {
         if let Some(event) = &raw.incomplete {
             self.check_event_name(&place.key("incomplete"), event);
             if matches!(raw.replay, None | Some(file::Replay::None)) {
-                let problem = "nothing is shown, so nothing can be missing";
+                let problem = "`incomplete` needs a replay, and this room has none";
                 self.blame(&place.key("incomplete"), problem, "add `replay`, or take it out");
             }
         }

@@ -28,7 +28,7 @@ impl Sees {
             Root::Payload => self.no_payload(),
             Root::Params => self.no_params(),
             Root::UserId | Root::UserRoles | Root::UserClaims | Root::UserAuthenticated | Root::UserAnonymous => {
-                self.no_client("a backend is no user")
+                self.no_client("a backend has no user")
             }
             Root::SocketId => self.no_client("a backend has no socket"),
             Root::Room | Root::Rooms | Root::Vars => match self {
@@ -48,7 +48,7 @@ impl Sees {
         let objections = [
             ("payload", self.no_payload()),
             ("params", self.no_params()),
-            ("user", self.no_client("a backend is no user")),
+            ("user", self.no_client("a backend has no user")),
             ("socket", self.no_client("a backend has no socket")),
             ("room", room),
             ("vars", room),

@@ -28,7 +28,7 @@ impl Compiler<'_> {
         let terminal = raw.terminal.unwrap_or_default();
         let throttle = raw.throttle.and_then(|throttle| self.server_throttle(&place.key("throttle"), throttle));
         if terminal && throttle.is_some() {
-            let problem = "an event that ends a story is never held back";
+            let problem = "a terminal event is never throttled";
             self.blame(&place.key("throttle"), problem, "take `throttle` or `terminal` out");
         }
         ServerEvent {

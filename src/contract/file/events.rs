@@ -1,4 +1,4 @@
-//! `[client]` and `[server]`, as they are written.
+//! The tables `[client]` and `[server]`, as they are written.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,54 +6,54 @@ use serde_json::{Map, Value};
 
 use super::{OneOrMany, RoomRef};
 
-/// Something a client may send.
+/// An event that a client may send.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Client {
-    /// What the payload must be.
+    /// The shape of the payload.
     pub payload: Payload,
-    /// A CEL rule that must hold.
+    /// A CEL rule that must be true.
     pub require: Option<String>,
-    /// Rooms to join.
+    /// Rooms that the sender joins.
     pub join: Option<OneOrMany<RoomRef>>,
-    /// Rooms to leave.
+    /// Rooms that the sender leaves.
     pub leave: Option<OneOrMany<RoomRef>>,
-    /// What is sent on.
+    /// Events that are sent to other clients.
     pub relay: Option<OneOrMany<Relay>>,
-    /// What the caller is sent.
+    /// Events that are sent to the sender.
     pub reply: Option<OneOrMany<ReplyRef>>,
-    /// The hook that decides.
+    /// The hook that decides about the event.
     pub call: Option<Call>,
-    /// When the hook agreed.
+    /// What happens when the hook has agreed.
     pub on_ok: Option<Outcome>,
-    /// When anything failed; replaces the contract's error event.
+    /// What happens when the event has failed. It replaces the contract's error event.
     pub on_error: Option<Outcome>,
     /// The path of the user's new presence status, such as "payload.status".
     pub presence: Option<String>,
     /// The path of an object that is merged into the session's metadata, such as "payload.metadata".
     pub metadata: Option<String>,
-    /// The ack of a success: a value with placeholders, or "*" for the event's own arguments. Default: { success = true },
-    /// with the room where one was joined or left.
+    /// The acknowledgement of success: a value with placeholders, or "*" for the event's own arguments. Default: {
+    /// success = true }, with the room if one was joined or left.
     pub ack: Option<Value>,
-    /// How often a socket may send it, such as "10/s burst 20". Default: no limit.
+    /// The rate limit per socket, such as "10/s burst 20". Default: no limit.
     pub limit: Option<String>,
     /// Repetitions within this time are acknowledged and not relayed.
     pub throttle: Option<ClientThrottle>,
-    /// The event that is implied when the socket leaves the room or disconnects.
+    /// The event that is published for the sender when the socket leaves the room or disconnects without having sent it.
     pub undo: Option<String>,
 }
 
-/// What a payload must be.
+/// The shape of a payload.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Payload {
-    /// A bare value x is taken as { <shorthand>: x }.
+    /// If the payload is a bare value x, it is read as { <shorthand>: x }.
     pub shorthand: Option<String>,
     /// The names of the arguments. Default: the first argument is the payload.
     pub args: Option<Vec<String>>,
-    /// What stands in for a payload that is missing.
+    /// The payload that is used if none was sent.
     pub default: Option<Value>,
-    /// What the payload must satisfy.
+    /// The JSON Schema of the payload.
     pub schema: Option<SchemaRef>,
 }
 
@@ -61,46 +61,46 @@ pub struct Payload {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum SchemaRef {
-    /// A path, relative to the contract file.
+    /// The path of a file, relative to the contract file.
     File(String),
     /// The schema itself.
     Inline(Map<String, Value>),
 }
 
-/// Something sent on by a client event: to exactly one of room, to, shared, everyone.
+/// An event that a client event sends to others: to exactly one of room, to, shared, everyone.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Relay {
-    /// To a room.
+    /// A room.
     pub room: Option<RoomRef>,
-    /// To a socket id or a user id found at this path.
+    /// The path of a socket id or a user id.
     pub to: Option<String>,
-    /// To everyone who shares a room with the user.
+    /// All clients that share a room with the user.
     pub shared: Option<bool>,
-    /// To everyone in the namespace.
+    /// All clients in the namespace.
     pub everyone: Option<bool>,
-    /// The event's name. Default: as it came.
+    /// The event's name. Default: the name of the client's event.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub event: Option<String>,
-    /// A value of the contract's own, or "*" for the event's arguments, unchanged. Default: "*".
+    /// The payload: a value with placeholders, or "*" for the event's own arguments, unchanged. Default: "*".
     pub data: Option<Value>,
-    /// The payload with these members added.
+    /// Members that are added to the payload.
     pub add: Option<Value>,
-    /// Not to the sender's own socket. Default: false.
+    /// Whether the sender's own socket does not receive it. Default: false.
     pub others: Option<bool>,
-    /// The sender must be in the room. Default: false.
+    /// Whether the sender must be in the room. Default: false.
     pub member: Option<bool>,
-    /// A CEL rule: only then.
+    /// A CEL rule. The event is sent only if it is true.
     pub when: Option<String>,
 }
 
-/// An event for the caller alone: its name, or a table.
+/// An event for the sender alone: its name, or a table.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ReplyRef {
-    /// Its name; no payload.
+    /// The event's name. It has no payload.
     Event(String),
-    /// Its name and payload.
+    /// The event's name and payload.
     Table(Reply),
 }
 
@@ -108,48 +108,48 @@ pub enum ReplyRef {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reply {
-    /// Its name.
+    /// The event's name.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub event: String,
-    /// Its payload, or "*" for the event's arguments, unchanged. Default: none.
+    /// The event's payload, or "*" for the client event's own arguments, unchanged. Default: none.
     #[serde(default)]
     pub data: Option<Value>,
 }
 
-/// What follows a hook's answer, or an error.
+/// What happens after a hook's answer, or after an error.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Outcome {
-    /// A server event of this contract, published with the data.
+    /// A server event of this contract that is published with `data`.
     pub publish: Option<String>,
-    /// An event for the caller.
+    /// An event that is sent to the sender with `data`.
     pub reply: Option<String>,
-    /// The payload of both.
+    /// The payload of both events.
     pub data: Option<Value>,
-    /// Of on_error: the reply is sent even where an ack carries the error. Default: false.
+    /// Only in on_error: the reply is sent even if an acknowledgement reports the error. Default: false.
     pub always: Option<bool>,
 }
 
-/// A call of an upstream hook: its name in the node's configuration, or a table.
+/// A call of a hook: the hook's name in the node's configuration, or a table.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Call {
-    /// Its name.
+    /// The hook's name.
     Hook(String),
-    /// Its name and more.
+    /// The hook's name with further settings.
     Table(CallTable),
 }
 
-/// A call of an upstream hook.
+/// A call of a hook.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallTable {
     /// The hook's name in the node's configuration (hooks.<name>).
     pub hook: String,
-    /// Whether a failed call may be repeated. Default: false.
+    /// Whether the call may be repeated if it fails. Default: false.
     #[serde(default)]
     pub idempotent: Option<bool>,
-    /// How long an answer is waited for. Default: the hook's own.
+    /// How long the node waits for an answer. Default: the hook's own timeout.
     #[serde(default)]
     pub timeout: Option<String>,
 }
@@ -158,9 +158,9 @@ pub struct CallTable {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ClientThrottle {
-    /// At most one in this time.
+    /// At most one event per time.
     Every(String),
-    /// The same, spelled out.
+    /// The same as a table.
     Table(ClientThrottleTable),
 }
 
@@ -168,9 +168,9 @@ pub enum ClientThrottle {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientThrottleTable {
-    /// At most one in this time.
+    /// At most one event per time.
     pub every: String,
-    /// The first is relayed, the repetitions are not. Default, and the only choice: first.
+    /// Which event is relayed: the first, and not its repetitions. Default, and the only choice: first.
     #[serde(default)]
     pub keep: Option<KeepFirst>,
 }
@@ -183,46 +183,48 @@ pub enum KeepFirst {
     First,
 }
 
-/// Something a backend may publish.
+/// An event that a backend may publish.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// Where it goes, "*" for everyone in the namespace; a client in several rooms gets it once.
+    /// The rooms that receive it, or "*" for all clients in the namespace. A client in several of the rooms gets one
+    /// copy.
     pub rooms: OneOrMany<RoomRef>,
-    /// What the payload must satisfy, after fill-ins.
+    /// The JSON Schema of the payload, after `fill`.
     #[serde(default)]
     pub schema: Option<SchemaRef>,
-    /// Members that are added where the backend left them out.
+    /// Members that are added to the payload if the backend left them out.
     #[serde(default)]
     pub fill: Option<Value>,
-    /// Conflation: at most one in this time, and the newest always arrives.
+    /// Conflation: at most one event per time. The newest event always arrives.
     #[serde(default)]
     pub throttle: Option<ServerThrottle>,
-    /// Sends what a throttle of its rooms holds back first. Default: false.
+    /// Whether events that a throttle of the same rooms holds back are sent first. Default: false.
     #[serde(default)]
     pub flush: Option<bool>,
-    /// Ends a room's story: flushes, and the room is forgotten after `linger`. Default: false.
+    /// Whether the event is the last of its rooms: held events are sent first, and the history is deleted after
+    /// `linger`. Default: false.
     #[serde(default)]
     pub terminal: Option<bool>,
-    /// Only for clients that take what they are sent at that moment. Default: false.
+    /// Whether only clients that can be written to at once get it. Default: false.
     #[serde(default)]
     pub volatile: Option<bool>,
-    /// What becomes of it for a client whose queue is full. Default: drop.
+    /// What happens to a client whose write queue is full. Default: drop.
     #[serde(default)]
     pub slow: Option<Slow>,
 }
 
-/// What becomes of an event for a client whose queue is full.
+/// What happens to a client whose write queue is full.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Slow {
-    /// This client does not get it.
+    /// The client does not get the event.
     Drop,
-    /// The client's connection closes: it returns, and joins anew.
+    /// The client's connection closes. The client reconnects and joins again.
     Disconnect,
-    /// It is kept until the client reads; of many, the oldest give way.
+    /// The event is kept until the client reads. If too many wait, the oldest are dropped.
     DropOldest,
-    /// Only the latest of the event and its rooms is kept until the client reads.
+    /// The event is kept until the client reads, and replaces an earlier one with the same name and rooms.
     KeepLatest,
 }
 
@@ -230,9 +232,9 @@ pub enum Slow {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ServerThrottle {
-    /// At most one in this time for each set of rooms.
+    /// At most one event per time for each set of rooms.
     Every(String),
-    /// The same, spelled out.
+    /// The same as a table.
     Table(ServerThrottleTable),
 }
 
@@ -240,23 +242,23 @@ pub enum ServerThrottle {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerThrottleTable {
-    /// At most one in this time.
+    /// At most one event per time.
     pub every: String,
-    /// For each of these. Default: room.
+    /// For each set of rooms, or for the event alone. Default: room.
     #[serde(default)]
     pub per: Option<ThrottleKey>,
-    /// The newest is sent when the time is over. Default, and the only choice: last.
+    /// Which event is sent when the time is over: the newest. Default, and the only choice: last.
     #[serde(default)]
     pub keep: Option<KeepLast>,
 }
 
-/// What a throttle counts by.
+/// What a throttle is counted by.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ThrottleKey {
-    /// The set of rooms it goes to.
+    /// The set of rooms that receive the event.
     Room,
-    /// The event alone.
+    /// The event's name alone.
     Event,
 }
 

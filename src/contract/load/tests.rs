@@ -22,11 +22,11 @@ sumary    = "misspelt"                                          #! did you mean 
 
 [auth]
 mode   = "requird"                                              #! did you mean "required"?
-tokens = ["auth.token", "cookies.x"]                            #! "cookies.x" is no place for a token
-reject = "event"                                                #! auth.reject: there is no error event
+tokens = ["auth.token", "cookies.x"]                            #! "cookies.x" is not a source of tokens
+reject = "event"                                                #! auth.reject: no error event is set
 
 [errors]
-payload = { text = "{error.text}" }                             #! errors.payload.text: `error.text` leads nowhere #! there is no error event that would carry it
+payload = { text = "{error.text}" }                             #! errors.payload.text: `error.text` is an unknown path #! no error event is set that could carry it
 codes   = { INVALID_PAYLOD = "X" }                              #! there is no code INVALID_PAYLOD
 
 [connect]
@@ -36,7 +36,7 @@ join = "user"                                                   #! write with = 
 connections_per_ip = "10 a minute"                              #! is not a rate; write for example
 
 [rooms.job]
-name  = "job:{jobId"                                            #! without its partner
+name  = "job:{jobId"                                            #! an unmatched `{`
 allow = "true"                                                  #! `allow` is called `join`
 
 [rooms.user]
@@ -50,34 +50,34 @@ name = "idle"
 idle = "5m"                                                     #! `idle` ends a history, and this room has none
 
 [rooms.twin]
-name = "user:{id}"                                              #! rooms.user on line 25 makes the same names
+name = "user:{id}"                                              #! rooms.user on line 25 has the same names
 join = "vars.idd == user.id && owner(room) =="                  #! this is not CEL
 
 [client."a:b"]
 payload = { schema = { type = "objekt" } }                      #! this is not a JSON Schema
 join    = "jobs"                                                #! there is no room "jobs"; did you mean "job"?
 relay   = [
-  { room = "user", to = "payload.to" },                         #! client."a:b".relay[0]: it goes to several at once
-  { everyone = true, data = "{params.x}", add = { a = 1 } },    #! `data` and `add` exclude each other
-  { shared = true, member = true, data = "{params.x}" },        #! only a room has members #! `{params.x}` finds nothing here: only backends give params
+  { room = "user", to = "payload.to" },                         #! client."a:b".relay[0]: it has several recipients
+  { everyone = true, data = "{params.x}", add = { a = 1 } },    #! `data` and `add` cannot be combined
+  { shared = true, member = true, data = "{params.x}" },        #! only a room has members #! `{params.x}` has no value here: only backends give params
 ]
-on_ok    = { publish = "a:c" }                                  #! no hook is called #! did you mean "a:d"? #! it is not said what is published
+on_ok    = { publish = "a:c" }                                  #! no hook is called #! did you mean "a:d"? #! the published event has no `data`
 undo     = "a:x"                                                #! there is no client event "a:x"; did you mean "a:b"?
 throttle = { every = "1s", keep = "last" }                      #! write "first"
 
 [client."a:c"]
-undo     = "a:d"                                                #! there is no client event "a:d" #! `undo` counts for relays to a room
-throttle = "1s"                                                 #! `throttle` counts for relays to a room
+undo     = "a:d"                                                #! there is no client event "a:d" #! `undo` applies only to relays to a room
+throttle = "1s"                                                 #! `throttle` applies only to relays to a room
 
 [client."a:e"]
 relay = { room = "user" }
-undo  = "a:c"                                                   #! the event that is implied relays nothing
+undo  = "a:c"                                                   #! the event that `undo` names has no `relay`
 
-[client.disconnect]                                             #! an event of Socket.IO's own
+[client.disconnect]                                             #! an event that Socket.IO reserves
 
 [server."a:d"]
 rooms    = [{ room = "user", with = { user = "params.u" } }]    #! `user:{userId}` has no variable `user`; write `userId`
-fill     = { by = "{user.id}", n = 1 }                          #! server."a:d".fill.by: `{user.id}` finds nothing here
+fill     = { by = "{user.id}", n = 1 }                          #! server."a:d".fill.by: `{user.id}` has no value here
 throttle = "0s"                                                 #! "0s" is not a time
 terminal = "yes"                                                #! write true or false
 

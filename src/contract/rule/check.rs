@@ -92,10 +92,10 @@ pub(super) fn check(expression: &mut IdedExpr) -> Result<Uses, String> {
     match &expression.expr {
         Expr::Unspecified => return Err("the rule is empty".to_owned()),
         Expr::Literal(literal) if !matches!(literal, LiteralValue::Boolean(_)) => {
-            return Err("a rule answers yes or no: write a comparison".to_owned());
+            return Err("the result of a rule is true or false: write a comparison".to_owned());
         }
         Expr::List(_) | Expr::Map(_) | Expr::Struct(_) => {
-            return Err("a rule answers yes or no: write a comparison".to_owned());
+            return Err("the result of a rule is true or false: write a comparison".to_owned());
         }
         _ => {}
     }
@@ -116,7 +116,7 @@ impl Checker {
     fn visit(&mut self, node: &mut IdedExpr) -> Result<(), String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(format!("a rule is at most {MAX_DEPTH} steps deep: say it in fewer"));
+            return Err(format!("a rule is at most {MAX_DEPTH} steps deep: simplify the rule"));
         }
         self.visit_inner(node)?;
         self.depth -= 1;
@@ -147,7 +147,7 @@ impl Checker {
             }
             Expr::List(list) => list.elements.iter_mut().try_for_each(|element| self.visit(element)),
             Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| self.entry(&mut entry.expr)),
-            Expr::Struct(_) => Err("rules make no structures: write a map, `{'a': 1}`".to_owned()),
+            Expr::Struct(_) => Err("rules cannot make structures: write a map, `{'a': 1}`".to_owned()),
             Expr::Comprehension(_) => self.comprehension(node),
         }
     }

@@ -79,7 +79,7 @@ impl TurnedAway {
                 refuse(StatusCode::FORBIDDEN, &Refusal::new(Code::AuthorizationFailed, text))
             }
             Self::Leaving => unavailable(Code::Unavailable, "the node is draining; another one will answer"),
-            Self::Crowded => unavailable(Code::Overloaded, "the node has as many connections as it may have"),
+            Self::Crowded => unavailable(Code::Overloaded, "the node has reached its maximum number of connections"),
             Self::Limited(refusal) => refuse(StatusCode::TOO_MANY_REQUESTS, &refusal),
             Self::Malformed => {
                 let text = "the request's address or method cannot be served";

@@ -41,10 +41,10 @@ pub enum Violation {
     #[error("the fragments of a message are out of order")]
     Fragments,
     /// A length has its highest bit set, or is not written in the shortest form.
-    #[error("the length is not written as it should be")]
+    #[error("the length is not encoded in the shortest form")]
     Length,
     /// A close frame has half a code, or a code that may not be sent.
-    #[error("the close code may not be used")]
+    #[error("the close code is not permitted")]
     CloseCode,
     /// A text message or the reason of a close frame is not UTF-8.
     #[error("text is not UTF-8")]
@@ -53,7 +53,7 @@ pub enum Violation {
     #[error("the message is not compressed as agreed on")]
     Deflate,
     /// A message is longer than `server.max_payload`.
-    #[error("the message is longer than it may be")]
+    #[error("the message is longer than the limit")]
     TooLarge,
 }
 

@@ -259,7 +259,7 @@ impl<G: Gate> Inbox<G> {
             text => match crate::json::read(text) {
                 Ok(auth) => Some(serde_json::Value::Object(auth)),
                 Err(_) => {
-                    let refusal = Refusal::new(Code::InvalidPayload, "the payload of CONNECT is no JSON object");
+                    let refusal = Refusal::new(Code::InvalidPayload, "the payload of CONNECT is not a JSON object");
                     self.wire.control(packet::refused(parser, &namespace, &refusal));
                     return Ok(());
                 }

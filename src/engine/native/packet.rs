@@ -33,10 +33,10 @@ pub enum Parser {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The message is empty, or its type does not exist or is sent by servers only.
-    #[error("the packet has no type that a client may send")]
+    #[error("a client may not send a packet of this type")]
     Type,
     /// The number of attachments is missing or malformed, or larger than [`MAX_ATTACHMENTS`].
-    #[error("the number of attachments is not one")]
+    #[error("the number of attachments is malformed")]
     Attachments,
     /// The namespace's path is longer than 256 bytes.
     #[error("the namespace is malformed")]
@@ -45,7 +45,7 @@ pub enum Malformed {
     #[error("the number of the acknowledgement is malformed")]
     Ack,
     /// A DISCONNECT packet has a payload.
-    #[error("the packet says more than it may")]
+    #[error("the packet has an unexpected part")]
     Payload,
     /// A binary message in text form is not base64.
     #[error("the attachment is not base64")]
@@ -58,7 +58,7 @@ pub enum Malformed {
     #[error("the packet is not a map in MessagePack")]
     MessagePack,
     /// A packet and its attachments are together longer than a message may be.
-    #[error("the attachments are longer than a message may be")]
+    #[error("the attachments together are longer than the limit")]
     TooLarge,
 }
 

@@ -40,7 +40,7 @@ impl Courier {
             match self.backend.deliver(&notice).await {
                 Ok(()) => self.delivered.inc(),
                 Err(error) if error.is_final() => {
-                    log_seldom!(warn, hook = self.backend.name(), notice.id, %error, "the backend will never take a notice");
+                    log_seldom!(warn, hook = self.backend.name(), notice.id, %error, "the backend refused a notice; it is dropped");
                     self.refused.inc();
                 }
                 Err(error) => {

@@ -187,7 +187,7 @@ impl Shared {
                 }
                 Err(error) => {
                     failed += 1;
-                    tracing::debug!(hook = self.hook, %error, "notices wait in memory: Redis does not take them");
+                    tracing::debug!(hook = self.hook, %error, "notices wait in memory: Redis does not accept them");
                     self.wake.notify_one();
                     sleep(retry::CALL.after(failed)).await;
                 }
@@ -217,7 +217,12 @@ impl Shared {
                 Ok(Taken::Notice(notice)) if !self.is_finished(&notice) => return Some(notice),
                 Ok(Taken::Notice(notice)) => self.remove(&notice.body).await.ok()?,
                 Ok(Taken::Foreign(text)) => {
-                    log_seldom!(warn, hook = self.hook, key = self.keys.notices, "the list holds what is no notice");
+                    log_seldom!(
+                        warn,
+                        hook = self.hook,
+                        key = self.keys.notices,
+                        "the list contains an entry that is not a notice"
+                    );
                     self.remove(&text).await.ok()?;
                 }
                 Ok(Taken::Empty | Taken::Busy) => return None,

@@ -1,5 +1,5 @@
--- Shows the oldest notice to the one node that holds the lease, and takes or renews the lease for it.
--- An empty list gives the lease back, so that whoever puts the next notice delivers it.
+-- Returns the oldest notice to the one node that holds the lease, and takes or renews the lease for it.
+-- An empty list releases the lease, so that the node that puts the next notice delivers it.
 -- KEYS: notices, lease. ARGV: holder, life of the lease in ms, life of the list in ms.
 -- Returns {'busy'}, {'empty'} or {'notice', text}.
 local holder = redis.call('GET', KEYS[2])

@@ -1,4 +1,4 @@
-//! The OpenAPI document agrees with the routes, and with what they take and answer.
+//! The OpenAPI document agrees with the routes, their inputs and their answers.
 
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ async fn examples_are_taken_and_answers_are_as_described() {
         let described = &operation["responses"][reply.status.to_string()];
         assert!(!described.is_null(), "{} answered {reply:?}", route.name);
         if reply.status == 404 {
-            // The room of this name keeps none.
+            // The room of this name has no history.
             assert_eq!(route.name, "getHistory");
         } else {
             assert_eq!(reply.status, route.success.0, "{}: {reply:?}", route.name);

@@ -1,4 +1,4 @@
-//! Draining, by the API.
+//! Draining through the API.
 
 use serde_json::json;
 

@@ -1,4 +1,5 @@
-//! Requests that nobody sane sends: each is answered in the envelope, and none with a fault of the node.
+//! Requests with mistakes that no correct client makes: each is answered in the envelope, and none with a fault of the
+//! node.
 
 use std::sync::LazyLock;
 
@@ -96,7 +97,7 @@ async fn a_body_that_never_ends_is_given_up() {
 
 const LIMITS: ApiLimits = ApiLimits { max_body: 100_000, max_batch: 3 };
 
-/// One node that gets all the requests.
+/// One node that gets all requests.
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| Fixture::with_limits(LIMITS));
 static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(table);
 static VALIDATORS: LazyLock<Vec<Option<jsonschema::Validator>>> = LazyLock::new(|| {
@@ -143,7 +144,7 @@ fn member() -> impl Strategy<Value = String> {
     prop::sample::select([&names[..], &more[..]].concat()).prop_map(str::to_owned)
 }
 
-/// A route that takes a body, and a body made of its example by a few changes.
+/// A route with a body, and a body made from its example by a few changes.
 fn nearly_right() -> impl Strategy<Value = (usize, Value)> {
     let with_body: Vec<usize> =
         ROUTES.iter().enumerate().filter(|(_, route)| route.request.is_some()).map(|(at, _)| at).collect();
@@ -219,7 +220,7 @@ proptest! {
         for (name, value) in &headers {
             request = request.header(name, value.as_slice());
         }
-        // What hyper would not let in does not count.
+        // A request that hyper rejects does not count.
         let Ok(request) = request.body(Body::from(body)) else { return Ok(()) };
         let reply = ask(request);
         prop_assert!(reply.status < 500 || reply.status == 503, "{reply:?}");
@@ -228,7 +229,7 @@ proptest! {
         }
     }
 
-    /// What the document says of a body is what the reader takes, both ways.
+    /// The parser accepts exactly the bodies that the document describes.
     #[test]
     fn a_body_is_taken_exactly_when_its_schema_says_so((at, body) in nearly_right()) {
         let route = &ROUTES[at];

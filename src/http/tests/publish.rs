@@ -1,4 +1,4 @@
-//! Publishing, acting, and owners.
+//! Publishing, actions on clients, and owners.
 
 use std::time::Duration;
 

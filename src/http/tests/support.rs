@@ -1,4 +1,4 @@
-//! An API whose parts are stand-ins that remember what they were asked.
+//! An API with stand-ins for its components, which record their calls.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -30,7 +30,7 @@ use crate::publish::{NotCarried, PlainEmit};
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
-/// Remembers what was published. Some event names make it fail.
+/// Records publishes. Some event names make it fail.
 #[derive(Default)]
 pub struct FakePublisher(pub Mutex<Vec<String>>);
 
@@ -76,7 +76,7 @@ fn published(event: String, remote: RemoteOutcome) -> Published {
     }
 }
 
-/// Knows one connection, one room and one user; `away` stands for Redis being away.
+/// Has one connection, one room and one user; `away` stands for Redis being away.
 pub struct FakeDirectory;
 
 fn connection() -> ConnectionInfo {
@@ -175,7 +175,7 @@ impl Directory for FakeDirectory {
     }
 }
 
-/// Does nothing, on one client here; sockets named `away` stand for Redis being away.
+/// Acts on one client of this node, without effect; sockets named `away` stand for Redis being away.
 pub struct FakeActions;
 
 impl FakeActions {
@@ -350,13 +350,13 @@ impl Fixture {
         Reply::of(self.router.clone().oneshot(request).await.unwrap()).await
     }
 
-    /// What was published so far.
+    /// The publishes so far.
     pub fn published(&self) -> Vec<String> {
         std::mem::take(&mut self.publisher.0.lock().unwrap())
     }
 }
 
-/// An answer, read whole.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -383,7 +383,7 @@ impl Reply {
         self.json()["error"]["code"].as_str().unwrap().to_owned()
     }
 
-    /// Every failure is in the envelope, and says when to come back where that helps.
+    /// Checks that a failure is in the envelope, and says when to try again if that helps.
     #[track_caller]
     pub fn assert_envelope(&self) {
         assert!(self.status >= 400, "{self:?}");

@@ -1,5 +1,6 @@
--- What every presence script begins with. KEYS[1] is the namespace's base, such as "roomcast:presence:{/chat}";
--- every other key begins with it, and so is in its slot. Times are Redis' own, so that clocks of nodes do not matter.
+-- The beginning of every presence script. KEYS[1] is the namespace's base, such as "roomcast:presence:{/chat}". All
+-- other keys begin with it, so they are in the same slot. Times are Redis' own, so that the nodes' clocks do not
+-- matter.
 local base = KEYS[1]
 
 local function now_ms()
@@ -50,7 +51,7 @@ local function held_elsewhere(group, except)
   return false
 end
 
--- Takes the group out of the namespace's lists when nobody is left in it.
+-- Removes the group from the namespace's lists when it has no members.
 local function forget_group(incarnation, group, status_ttl)
   local kind, name = kind_of(group)
   redis.call('ZREM', base .. ':' .. kind .. ':' .. incarnation, name)
@@ -59,7 +60,7 @@ local function forget_group(incarnation, group, status_ttl)
   if kind == 'users' then redis.call('PEXPIRE', base .. ':status:' .. name, status_ttl) end
 end
 
--- Who is told of: a user, or each socket of an anonymous user by itself. No user id begins with the character 1.
+-- The member in announcements: a user, or each socket of an anonymous user. No user id begins with the character 1.
 local function member_of(id, user) return user ~= '' and user or '\1' .. id end
 
 -- Sockets of members of rooms whose joins and leaves are told: member, incarnation, socket.
@@ -69,7 +70,8 @@ local function told(room, user)
 end
 local function told_member(incarnation, id, user) return user .. '\0' .. incarnation .. '\0' .. id end
 
--- What reads begin their answer with: live incarnations, those that are being rewritten, and how many wait to be reaped.
+-- The header of every answer to a read: live incarnations, those that are being rewritten, and the number that wait to
+-- be reaped.
 local function header()
   local expired = redis.call('ZCOUNT', base .. ':nodes', '-inf', now) + redis.call('ZCOUNT', base .. ':staging', '-inf', now)
   return { live(), redis.call('ZRANGEBYSCORE', base .. ':staging', '(' .. now, '+inf'), expired }

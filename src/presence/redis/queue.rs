@@ -72,7 +72,7 @@ impl Queue {
     pub(super) fn shut(&self, reason: Reason) {
         if self.open.swap(false, Ordering::SeqCst) {
             *self.reason.lock().expect("no panic while held") = reason;
-            tracing::debug!(reason = reason.as_str(), "presence will be written anew");
+            tracing::debug!(reason = reason.as_str(), "presence will be written again completely");
             self.shut.notify_one();
         }
     }

@@ -1,9 +1,10 @@
--- Removes a part of what an incarnation left behind whose lease has ended. Any node may do it, several may at once.
+-- Removes a part of the data of an incarnation whose lease has ended. Several nodes may run it at once.
 -- ARGV: how much, ttl of an absent user's status (ms), who asks ('' for a node that goes).
 -- Answers { how many are not done, ('left', room, member) … }.
 local budget, status_ttl, asks = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 
--- After a stall of Redis every lease has ended, and requests from before it run first: nobody is dead because of that.
+-- After a stall of Redis every lease has ended, and older requests run first. That alone does not mean that a node is
+-- dead.
 if asks ~= '' and not leased(':nodes', asks) and not leased(':staging', asks) then return { 0 } end
 
 local set, incarnation

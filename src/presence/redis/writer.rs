@@ -142,7 +142,7 @@ impl Inner {
                 }
                 Err(failure) => {
                     if let Failure::Redis(error) = failure {
-                        tracing::debug!(redis.error = %error, "presence was not written anew");
+                        tracing::debug!(redis.error = %error, "presence was not written again completely");
                     }
                     self.leases.unstage();
                     self.queue.shut(Reason::Failed);
@@ -172,7 +172,7 @@ impl Inner {
                 return Err(Failure::Gone);
             }
         }
-        tracing::debug!(reason = reason.as_str(), "presence was written anew");
+        tracing::debug!(reason = reason.as_str(), "presence was written again completely");
         Ok(reason)
     }
 

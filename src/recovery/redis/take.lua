@@ -1,4 +1,4 @@
--- Takes a session for its client, so that nobody else gets it.
+-- Takes a session for its client, so that no other node can take it.
 --
 -- KEYS[1]  HASH: the session
 -- ARGV[1]  digest of the user who asks
