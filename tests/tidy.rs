@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const MAX_LINES: usize = 600;
 
-/// Modules that are no row of their own: they compose, and may use everything.
+/// Modules without a row: they compose the others, and may use everything.
 const CROWN: [&str; 2] = ["lib", "main"];
 
 fn root() -> &'static Path {
@@ -51,12 +51,12 @@ fn module(path: &Path) -> String {
     first.to_string_lossy().trim_end_matches(".rs").to_owned()
 }
 
-/// Lines with their numbers, comments left out.
+/// Lines with their numbers, without comments.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// The modules of the crate's root that a line names, outside of text in quotes.
+/// The modules of the crate's root that a line names, outside of quoted text.
 fn imports(line: &str) -> impl Iterator<Item = &str> {
     line.split('"').step_by(2).flat_map(|code| {
         let named = code.split("crate::").skip(1);
@@ -143,7 +143,7 @@ fn modules_are_files_beside_their_folders() {
 
 #[test]
 fn nothing_is_left_open_or_switched_off() {
-    // Spelled so that this file does not find itself.
+    // Spelled so that this file does not match itself.
     let marks = [
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
@@ -160,7 +160,7 @@ fn nothing_is_left_open_or_switched_off() {
     let mut findings = Vec::new();
     for path in all {
         for (at, line) in read(&path).lines().enumerate() {
-            // Iterators and serde skip too, in Rust.
+            // In Rust, iterators and serde also have `skip`.
             let rust = path.extension().is_some_and(|end| end == "rs");
             for mark in marks.iter().filter(|mark| line.contains(**mark) && !(rust && mark.starts_with('.'))) {
                 findings.push(format!("{}:{}: {mark}", name(&path), at + 1));
@@ -179,7 +179,7 @@ fn rust_knows_no_application() {
         words.extend([format!("\"{app}\""), format!("{app}.toml"), format!("embedded:{app}")]);
         for part in ["client", "server"] {
             let Some(events) = contract.get(part).and_then(toml::Value::as_table) else { continue };
-            // Plain words such as "message" are the field's own.
+            // Names without these characters, such as "message", are general words.
             words.extend(events.keys().filter(|event| event.contains([':', '-'])).map(|event| format!("\"{event}\"")));
         }
     }
@@ -203,7 +203,7 @@ fn the_library_of_an_engine_stays_in_it() {
             continue;
         }
         for (number, line) in code(&read(&path)) {
-            // Our own module of that name is no secret.
+            // Our own module of that name may be used.
             let line = line.replace("engine::socketioxide::", "").replace("super::socketioxide::", "");
             if line.contains("socketioxide::") || line.contains("socketioxide_") || line.contains("engineioxide::") {
                 findings.push(format!("{file}:{number}: {}", line.trim()));
@@ -215,7 +215,7 @@ fn the_library_of_an_engine_stays_in_it() {
 
 #[test]
 fn no_registry_host_and_no_path_of_a_workplace_is_named() {
-    // Spelled so that this file does not find itself.
+    // Spelled so that this file does not match itself.
     let hosts = [
         concat!("index.", "crates.io"),
         concat!("static.", "crates.io"),
@@ -267,14 +267,14 @@ fn the_papers_are_there_and_show_the_two_commands() {
     assert!(changelog.contains("## [Unreleased]"), "CHANGELOG.md follows Keep a Changelog");
 }
 
-/// What `docs/security.md` names between backticks as a test: a file, or a sentence, perhaps cut short by `…`.
+/// The names between backticks in `docs/security.md` that are tests: a file, or a sentence, perhaps shortened by `…`.
 #[test]
 fn every_test_that_the_security_paper_names_is_there() {
     let paper = read(&root().join("docs/security.md"));
     let tests: Vec<PathBuf> = [files("src", &[".rs"]), files("tests", &[".rs", ".test.js"])].concat();
     let sentences: String = tests.iter().map(|path| read(path)).collect();
     let named: Vec<&str> = paper.split('`').skip(1).step_by(2).collect();
-    // A function of a test in Rust, or the title of one in JavaScript.
+    // A test function in Rust, or the title of a test in JavaScript.
     let function = |name: &&&str| name.matches('_').count() >= 3 && !name.contains(['/', '.', '{', ' ']);
     let title = |name: &&&str| name.matches(' ').count() >= 4 && !name.contains("= ");
     let file = |name: &&&str| name.starts_with("tests/") || name.starts_with("src/");
@@ -313,4 +313,121 @@ fn every_command_of_a_script_is_among_the_rights_that_the_manual_lists() {
         findings.extend(missing.map(|command| format!("{}: +{command}", name(&path))));
     }
     none("nodes need these rights too: add them to docs/redis.md", &findings.into_iter().collect::<Vec<_>>());
+}
+
+/// Openings that leave the subject or the thing unnamed.
+const RIDDLES: [&str; 10] = [
+    "So many",
+    "So long",
+    "At most so many",
+    "For so long",
+    "Whoever",
+    "Nobody",
+    "What is",
+    "Theirs",
+    "Those of",
+    "Those who",
+];
+
+/// The text of a comment that fills a line. `None` for other lines.
+fn comment<'a>(path: &Path, line: &'a str) -> Option<&'a str> {
+    let marks: &[&str] = match path.extension().and_then(|end| end.to_str()) {
+        Some("rs") => &["///", "//!", "//"],
+        Some("js" | "mjs" | "ts") => &["/**", "//", "* "],
+        Some("lua") => &["--"],
+        _ => &["#", "{{- /*"],
+    };
+    let line = line.trim_start();
+    marks.iter().find_map(|mark| line.strip_prefix(mark)).map(str::trim)
+}
+
+/// Every file of ours that has comments.
+fn commented() -> Vec<PathBuf> {
+    let endings = [
+        ".rs",
+        ".js",
+        ".mjs",
+        ".ts",
+        ".lua",
+        ".toml",
+        ".yaml",
+        ".tpl",
+        ".conf",
+        ".sh",
+        ".py",
+        "Makefile",
+        "Dockerfile",
+    ];
+    let folders =
+        ["src", "tests", "benchmarks", "charts", "contracts", "docs", "examples", "k8s", "nginx", "packaging"];
+    let mut all: Vec<PathBuf> = folders.into_iter().flat_map(|folder| files(folder, &endings)).collect();
+    all.extend(files("scripts", &[""]));
+    all.extend(files(".ci", &[""]));
+    let single = ["Makefile", "Dockerfile", "build.rs", "compose.yaml", "roomcast.example.toml", "Cargo.toml"];
+    all.extend(single.map(|file| root().join(file)));
+    // Inputs of fuzzers, and what builds leave behind.
+    let is_ours = |path: &PathBuf| {
+        !path.components().any(|part| ["corpus", "found", "target"].map(AsRef::as_ref).contains(&part.as_os_str()))
+    };
+    all.into_iter().filter(is_ours).collect()
+}
+
+#[test]
+fn sentences_of_comments_name_their_subject() {
+    let mut findings = Vec::new();
+    for path in commented() {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for (at, line) in text.lines().enumerate() {
+            let Some(comment) = comment(&path, line) else { continue };
+            let begins = |opening: &str| {
+                let after = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+                let sentences = comment.split(". ").chain(comment.split("! "));
+                sentences.filter_map(|sentence| sentence.strip_prefix(opening)).any(after)
+            };
+            if let Some(opening) = RIDDLES.into_iter().find(|opening| begins(opening)) {
+                findings.push(format!("{}:{}: a sentence begins with \"{opening}\"", name(&path), at + 1));
+            }
+        }
+    }
+    none("name the subject: who or what does the thing, and how many", &findings);
+}
+
+/// The name of the type or function that a line declares.
+fn declared(line: &str) -> Option<&str> {
+    let words = ["fn ", "struct ", "enum ", "trait ", "type ", "const ", "static ", "mod "];
+    let is_before = |before: &str| before.is_empty() || before.starts_with("pub");
+    let rest = words.iter().find_map(|word| line.split_once(word).filter(|(before, _)| is_before(before)))?.1;
+    rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()
+}
+
+/// The letters of a text, small, without articles.
+fn letters(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !["The", "A", "An", "the"].contains(word));
+    words.collect::<String>().to_lowercase()
+}
+
+#[test]
+fn first_lines_of_doc_comments_say_something() {
+    let mut findings = Vec::new();
+    for path in sources() {
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let Some(first) = line.strip_prefix("///").or(line.strip_prefix("//!")).map(str::trim) else { continue };
+            if at > 0 && lines[at - 1].starts_with(&line[..3]) {
+                continue;
+            }
+            let is_sentence = first.starts_with(|c: char| !c.is_lowercase()) || first.starts_with("socketioxide");
+            // `roomcast` is the program's name.
+            if !is_sentence && !first.starts_with("roomcast") {
+                findings.push(format!("{}:{}: begins in the middle of a sentence", name(&path), at + 1));
+            }
+            let item = lines[at..].iter().find(|line| !line.starts_with("///") && !line.starts_with("#["));
+            let item = item.filter(|_| line.starts_with("///")).and_then(|line| declared(line));
+            if item.is_some_and(|item| letters(item) == letters(first)) {
+                findings.push(format!("{}:{}: says no more than the name", name(&path), at + 1));
+            }
+        }
+    }
+    none("the first line of a doc comment says what the item promises", &findings);
 }
