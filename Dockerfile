@@ -3,9 +3,10 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends busybox-static ca-certificates \
  && rm -rf /var/lib/apt/lists/*
-# Such as otlp.
+# Cargo features, such as otlp.
 ARG FEATURES=""
-# For `roomcast --version`; the repository is not copied: --build-arg COMMIT=$(git rev-parse --short=12 HEAD).
+# The commit that `roomcast --version` shows; the repository is not copied: --build-arg COMMIT=$(git rev-parse
+# --short=12 HEAD).
 ARG COMMIT=""
 WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
@@ -22,7 +23,7 @@ LABEL org.opencontainers.image.title="roomcast" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /rootfs /
-# As numbers: Kubernetes checks runAsNonRoot by them.
+# Numeric ids, because Kubernetes' runAsNonRoot needs them.
 USER 65532:65532
 EXPOSE 3000 3001
 STOPSIGNAL SIGTERM

@@ -1,4 +1,4 @@
-# roomcast: what a newcomer and the continuous integration type. `make help` lists it.
+# The commands of roomcast, for people and for continuous integration. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help run test docs charts observe cluster bench fuzz properties soak bench-restart lint deny
@@ -6,41 +6,41 @@ SHELL := /bin/bash
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Builds and serves on loopback, in memory, with a key of this run; prints how to try it.
+run: ## Builds a node and runs it on loopback in development mode; prints how to try it.
 	@scripts/run
 
-test: ## Installs what is missing by name, then runs every test.
+test: ## Installs missing packages by name, then runs all tests.
 	@scripts/test
 
 docs: ## Builds the documentation as a static site and checks its links.
 	@scripts/docs
 
-charts: ## Only the tests of charts/ and k8s/.
+charts: ## Runs only the tests of charts/ and k8s/.
 	@scripts/charts
 
-observe: ## Only the tests of metrics, dashboards and alert rules, with a real Prometheus.
+observe: ## Runs only the tests of metrics, dashboards and alert rules, with a real Prometheus.
 	@scripts/observe
 
-cluster: ## Serves with redis-server, three nodes and nginx in front, on loopback, until Ctrl-C.
+cluster: ## Runs redis-server, three nodes and nginx in front, on loopback, until Ctrl-C.
 	@scripts/cluster
 
-bench: ## Measures both engines beside Node's socket.io and others, in a release build; 20 to 25 minutes after it.
+bench: ## Measures both engines beside Node's socket.io and others, in a release build; takes 20 to 25 minutes after the build.
 	@scripts/bench
 
 bench-restart: ## Restarts three nodes one after the other under 5,000 clients, beside Node's socket.io.
 	@scripts/bench-restart
 
-fuzz: ## Every fuzz target for long, guided by coverage; FUZZ_RUNS and FUZZ_SECONDS bound it.
+fuzz: ## Runs every fuzz target for long, guided by coverage; FUZZ_RUNS and FUZZ_SECONDS limit it.
 	@scripts/fuzz
 
-properties: ## The codecs beside their references in 20,000 random cases each; PROPTEST_CASES bounds them.
+properties: ## Compares the codecs with their references in 20,000 random cases each; PROPTEST_CASES sets the number.
 	@scripts/properties
 
-soak: ## Mixed traffic of which every event is checked, for ten minutes; SOAK_SECONDS bounds it.
+soak: ## Sends mixed traffic for ten minutes and checks every event; SOAK_SECONDS sets the duration.
 	@scripts/soak
 
-lint: ## Formatting, clippy and rustdoc with warnings denied, licences and bans of dependencies.
+lint: ## Checks formatting, clippy and rustdoc (no warnings), and licences and bans of dependencies.
 	@scripts/lint
 
-deny: ## Only the licences and bans of dependencies.
+deny: ## Checks only licences and bans of dependencies.
 	@scripts/deny
