@@ -1,11 +1,11 @@
-//! Embeds the contracts of `contracts/*.toml`, so that no file of the crate has to name them, and which build this is.
+//! Embeds the contracts of `contracts/*.toml`, so that no Rust file has to name them, and the identity of the build.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, io};
 
-/// Names the commit where there is no repository, as in a container's build.
+/// The variable that gives the commit if there is no repository, as in a container's build.
 const COMMIT: &str = "ROOMCAST_COMMIT";
 
 fn main() -> io::Result<()> {
@@ -16,7 +16,7 @@ fn main() -> io::Result<()> {
     embed_contracts(&root.join("contracts"))
 }
 
-/// The commit as the variable or git says it; `unknown` without both.
+/// The commit from the variable or from git. `unknown` without both.
 fn commit(root: &Path) -> String {
     println!("cargo::rerun-if-env-changed={COMMIT}");
     let given = env::var(COMMIT).ok().filter(|given| !given.is_empty() && given.bytes().all(|b| b.is_ascii_graphic()));
@@ -24,11 +24,11 @@ fn commit(root: &Path) -> String {
 }
 
 fn commit_of_repository(root: &Path) -> Option<String> {
-    // Not a repository that merely contains this folder.
+    // Checks that the repository is this folder's, and not one that only contains the folder.
     if !root.join(".git").exists() {
         return None;
     }
-    // The second changes with every commit.
+    // The second file changes with every commit.
     for file in ["HEAD", "logs/HEAD"] {
         let path = root.join(git(root, &["rev-parse", "--git-path", file])?);
         if path.exists() {
@@ -44,7 +44,7 @@ fn git(root: &Path, args: &[&str]) -> Option<String> {
     (output.status.success() && !text.is_empty()).then_some(text)
 }
 
-/// The features, as cargo tells them to build scripts.
+/// The Cargo features, as Cargo gives them to build scripts.
 fn features() -> String {
     let set = env::vars().filter_map(|(name, _)| Some(name.strip_prefix("CARGO_FEATURE_")?.to_lowercase()));
     let mut features: Vec<_> = set.filter(|feature| feature != "default").collect();

@@ -1,5 +1,5 @@
-// The same as contracts/*.toml, by Node's socket.io: alone with its memory adapter, or on Redis with the classic or the
-// sharded one (REDIS_URL, ADAPTER).
+// The same as contracts/*.toml, with Node's socket.io: with its memory adapter, or on Redis with the classic or the
+// sharded adapter (REDIS_URL, ADAPTER).
 import { createServer } from 'node:http';
 import jwt from 'jsonwebtoken';
 import { createClient } from 'redis';

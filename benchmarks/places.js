@@ -1,5 +1,6 @@
-// What places cost (docs/recovery.md): `node benchmarks/places.js` lets members of rooms speak, in a namespace whose clients can come
-// back to their session and in one whose clients cannot, in alternation. BENCH_BIN is the node's binary, BENCH_REPEAT (3) how often.
+// Measures the cost of recovery (docs/recovery.md): `node benchmarks/places.js` sends events to rooms, alternating
+// between a namespace with recovery and one without. BENCH_BIN is the node's binary, BENCH_REPEAT (3) the number of
+// runs.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -11,7 +12,7 @@ const WebSocket = createRequire(new URL('../tests/js/package.json', import.meta.
 const REPEAT = Number(process.env.BENCH_REPEAT ?? 3);
 const EVENTS = 400;
 const PAD = 'x'.repeat(64);
-// Each client is in `each` rooms; in every room one member speaks, `rate` times a second over all rooms.
+// Each client is in `each` rooms. One member of each room sends events, `rate` per second over all rooms.
 const SHAPES = [
   { name: 'a room of 500', clients: 500, rooms: 1, each: 1, rate: 50 },
   { name: '50 rooms of 10', clients: 500, rooms: 50, each: 1, rate: 500 },
@@ -47,7 +48,7 @@ async function member(node, rooms, heard) {
   return socket;
 }
 
-/** Microseconds of the node's processor time for each delivery. */
+/** Microseconds of the node's processor time per delivery. */
 async function measure(file, { clients, rooms, each, rate }) {
   const node = await Node.start({ contracts: [file], env: { ROOMCAST_SERVER__ENGINE: 'native', ROOMCAST_SERVER__QUEUE: '4096' } });
   const heard = { count: 0 };

@@ -1,5 +1,5 @@
-// What a scrape costs: `node benchmarks/scrape.js [CLIENTS]` opens so many WebSockets, each in a room of its own and in one of
-// all, and asks for /metrics again and again. BENCH_BIN is the node's binary.
+// Measures the cost of a scrape: `node benchmarks/scrape.js [CLIENTS]` opens this number of WebSockets, each in a room
+// of its own and in one common room, and requests /metrics repeatedly. BENCH_BIN is the node's binary.
 import { performance } from 'node:perf_hooks';
 import { Node } from '../tests/js/harness/node.js';
 import { createRequire } from 'node:module';

@@ -1,4 +1,5 @@
-// Writes what results/results.json says of sizes into docs/operations.md, between its two marks. `scripts/bench` runs it at its end.
+// Writes the sizes in results/results.json into docs/operations.md, between its two marks. `scripts/bench` runs it at
+// its end.
 import { readFileSync, writeFileSync } from 'node:fs';
 
 const results = new URL('results/results.json', import.meta.url);

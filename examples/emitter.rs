@@ -1,4 +1,4 @@
-//! A backend that reaches clients of the nodes.
+//! A backend that publishes to the nodes' clients through Redis.
 
 use fred::prelude::*;
 use socketioxide_emitter::{Driver, IoEmitter};
@@ -9,7 +9,7 @@ impl Driver for Redis {
     type Error = Error;
 
     async fn emit(&self, channel: String, data: Vec<u8>) -> Result<(), Error> {
-        // In a Redis Cluster, `spublish` costs less: only one shard gets the message.
+        // In a Redis Cluster, `spublish` costs less, because only one shard gets the message.
         self.0.publish(channel, data.as_slice()).await
     }
 }

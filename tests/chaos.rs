@@ -1,4 +1,4 @@
-//! A cluster whose way to Redis breaks: every situation is made by hand, with a real redis-server and a proxy before it.
+//! A cluster whose connections to Redis fail: each failure is made by a proxy in front of a real redis-server.
 
 mod support {
     pub mod node;
@@ -71,8 +71,8 @@ fn range(from: u64, to: u64) -> Vec<u64> {
     (from..=to).collect()
 }
 
-/// A client that joined while its node was cut off has missed what others published since, and nothing that is read later can
-/// say what that was.
+/// A client that joined while its node was cut off has missed events that others published. No later event tells which
+/// ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_joined_while_its_node_was_cut_off_is_not_recovered_with_a_gap() {
     for way in [Way::Reset, Way::NoCommands] {
@@ -102,7 +102,8 @@ async fn client_that_joined_while_its_node_was_cut_off_is_not_recovered_with_a_g
     }
 }
 
-/// What a node could not hear, the histories have: a client whose rooms were known before gets it as it comes back.
+/// Histories hold what a node could not receive: a client whose rooms were known before gets the missed events when it
+/// returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_of_a_node_that_was_deaf_gets_what_it_missed_as_it_comes_back() {
     let pair = Pair::start().await;
@@ -126,7 +127,8 @@ async fn client_of_a_node_that_was_deaf_gets_what_it_missed_as_it_comes_back() {
     assert_eq!(back.numbers(), [1, 6, 2, 3, 4, 5]);
 }
 
-/// A node that reaches Redis for commands and hears nothing must not show what was missed as if nothing followed.
+/// A node that reaches Redis for commands, but receives no messages, must not replay missed events as if nothing
+/// followed.
 #[tokio::test(flavor = "multi_thread")]
 async fn node_that_does_not_hear_gives_nobody_back() {
     let pair = Pair::start().await;
@@ -142,7 +144,7 @@ async fn node_that_does_not_hear_gives_nobody_back() {
     assert!(back.recovered, "nothing was taken by the one that could not");
 }
 
-/// A session that changed its rooms while Redis could not be told is not given back without the change.
+/// A session that changed its rooms while Redis could not be told is not recovered without the change.
 #[tokio::test(flavor = "multi_thread")]
 async fn session_whose_last_joins_redis_does_not_know_is_not_given_back_without_them() {
     let pair = Pair::start().await;
@@ -175,7 +177,7 @@ async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_kille
             assert!(Instant::now() < until, "Redis takes the event");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // From here on the node reaches Redis no more, so it is dead for the others.
+        // From here on the node cannot reach Redis, so the other nodes treat it as dead.
         pair.proxy.set(Way::Reset);
     };
     tokio::join!(pair.near.publish("l", 2), killed);
@@ -186,7 +188,7 @@ async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_kille
     pair.far.publish("l", 3).await;
     eventually("it hears again", LONG, || back.numbers().contains(&3)).await;
     assert_eq!(back.numbers(), [1, 2, 3]);
-    // The client keeps the event's id for as long as the history could bring it again.
+    // The client keeps the event's id as long as the history could replay the event.
     back.cut(&pair.far);
     let again = pair.far.come_back(&back, "three").await;
     assert!(again.recovered);
@@ -195,7 +197,7 @@ async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_kille
     assert_eq!(again.numbers(), [1, 2, 3, 4]);
 }
 
-/// Nothing passes and nothing is reset: the node must not wait until the operating system gives the connections up.
+/// Nothing passes and nothing is reset. The node must not wait until the operating system gives up the connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn stuck_connection_is_replaced_after_two_time_outs() {
     let pair = Pair::start().await;
@@ -215,7 +217,7 @@ async fn stuck_connection_is_replaced_after_two_time_outs() {
 
 // === emitters ===
 
-/// An emitter in another process: it publishes numbers to a room, one after the other.
+/// An emitter in another process. It publishes numbers to a room, in order.
 struct Emitter {
     port: u16,
     namespace: &'static str,
@@ -235,7 +237,7 @@ impl Emitter {
         Self { port, namespace: "/bare", room: "board:b", event: "post", sent: 0 }
     }
 
-    /// Publishes the next number, if Redis is there.
+    /// Publishes the next number, if Redis is reachable.
     fn emit(&mut self) {
         self.sent += 1;
         let broadcast = Broadcast {
@@ -254,7 +256,7 @@ impl Emitter {
         command.extend_from_slice(b"\r\n");
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return };
         if stream.write_all(&command).is_ok() {
-            // It was published when Redis has answered.
+            // The event is published once Redis has answered.
             let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
             let _ = stream.read(&mut [0; 64]);
         }
@@ -288,7 +290,7 @@ fn assert_each_once_in_order(what: &str, numbers: &[u64]) {
     assert_eq!(wrong, 0, "{what}: {numbers:?}");
 }
 
-/// A Redis that comes back without its keys has lost the lease: two nodes must not publish for emitters at once.
+/// A Redis that restarts without its keys has lost the lease. Two nodes must not publish for emitters at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn emitters_events_come_once_and_in_order_around_restarts_and_stalls_of_redis() {
     let mut server = RedisServer::start();
@@ -317,7 +319,8 @@ async fn emitters_events_come_once_and_in_order_around_restarts_and_stalls_of_re
             server.restart();
         }
         let before = emitter.sent;
-        // For as long as a former holder could believe that the lease is still its own, and then until it is published again.
+        // Waits as long as a former holder could believe that it has the lease, and then until events are published
+        // again.
         emitter.emit_for(Duration::from_millis(3500)).await;
         let until = Instant::now() + LONG;
         while clients.iter().any(|client| client.numbers().last().is_none_or(|last| *last <= before)) {
@@ -331,7 +334,7 @@ async fn emitters_events_come_once_and_in_order_around_restarts_and_stalls_of_re
     }
 }
 
-/// What a former holder of the lease still appends is refused, and so is what Redis comes to only when nobody waits any more.
+/// Redis refuses appends of a former holder of the lease, also if it runs them after the holder has stopped waiting.
 #[tokio::test(flavor = "multi_thread")]
 async fn appends_of_a_former_holder_and_late_ones_are_refused() {
     let pair = Pair::start().await;
@@ -346,12 +349,12 @@ async fn appends_of_a_former_holder_and_late_ones_are_refused() {
     pair.far.history.append(&kept(), keep, None, &line(6, None)).await.unwrap();
     pair.proxy.set(Way::Open);
     pair.near_is_back().await;
-    // Behind what was on the way.
+    // Sent after the events that were on the way.
     history.append(&kept(), keep, None, &line(7, None)).await.unwrap();
     assert_eq!(recorded(&pair.far).await, [1, 2, 4, 6, 7]);
 }
 
-/// What a former holder of the lease sent, and what was stuck on its way, must not come behind events of the next holder.
+/// Events that a former holder of the lease sent late must not arrive after events of the next holder.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_a_former_holder_that_were_stuck_on_their_way_are_refused() {
     let server = RedisServer::start();
@@ -396,7 +399,7 @@ async fn events_of_a_former_holder_that_were_stuck_on_their_way_are_refused() {
 
 // === both wires ===
 
-/// Events of the nodes themselves come once and in their order, on both wires, whatever happens to the way to Redis.
+/// The nodes' own events arrive once and in order, in both wire formats, whatever happens to the connections to Redis.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_nodes_come_once_and_in_order_on_both_wires_whatever_the_network_does() {
     tokio::join!(own_events(config::Wire::Compact), own_events(config::Wire::Socketio));
@@ -450,7 +453,7 @@ async fn own_events(wire: config::Wire) {
             for node in nodes {
                 eventually("the node hears again", LONG, || node.redis.health().is_good()).await;
             }
-            // Each client that returns changes its node.
+            // Each client that returns moves to another node.
             for (at, client) in returning.iter_mut().enumerate() {
                 client.cut(nodes[(at + fault) % 2]);
                 let node = nodes[(at + fault + 1) % 2];
@@ -476,7 +479,7 @@ async fn own_events(wire: config::Wire) {
     }
 }
 
-/// The first events of a node that was started while another did not hear are counted there.
+/// A node counts missed events from the start, also if it was started while another node could not receive.
 #[tokio::test(flavor = "multi_thread")]
 async fn first_events_of_a_new_node_that_another_could_not_hear_are_counted() {
     let pair = Pair::start().await;

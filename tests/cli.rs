@@ -1,9 +1,9 @@
-//! The binary from the outside: what it prints, and its exit codes.
+//! The command line from the outside: its output and its exit codes.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs roomcast in a directory of its own, with these variables and no others of ours.
+/// Runs roomcast in a directory of its own, with these variables and no other ROOMCAST variables.
 fn roomcast(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
     command.current_dir(dir).args(args).env_clear().envs(variables.iter().copied());
@@ -44,7 +44,7 @@ fn version_names_the_commit_and_the_features() {
     let rest = said.trim().strip_prefix(concat!("roomcast ", env!("CARGO_PKG_VERSION"), " (commit ")).unwrap();
     let (commit, features) = rest.split_once(", features: ").unwrap();
     let git = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(["rev-parse", "HEAD"]).output();
-    // A source without its repository knows no commit.
+    // A source tree without its repository has no commit.
     let known = git.is_ok_and(|git| String::from_utf8_lossy(&git.stdout).starts_with(commit));
     assert!(known || commit == "unknown" || std::env::var("ROOMCAST_COMMIT").is_ok_and(|c| c == commit), "{said}");
     assert_eq!(features, if cfg!(feature = "otlp") { "otlp)" } else { "none)" });

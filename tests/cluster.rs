@@ -72,7 +72,7 @@ async fn killed_listener_alone_comes_back() {
     redis.close().await;
 }
 
-/// What a node of the cluster needs of Redis.
+/// The parts of a node that use the cluster.
 struct Node {
     redis: Redis,
     pubsub: Arc<PubSub>,
@@ -91,7 +91,7 @@ impl Node {
         Self { redis, pubsub, metrics, cluster }
     }
 
-    /// Waits until this node hears, and knows so many nodes.
+    /// Waits until this node receives messages, and knows this number of nodes.
     async fn ready(&self, nodes: usize) {
         let good = || self.redis.health().is_good() && self.cluster.view().nodes.len() == nodes;
         eventually("the nodes know each other", Duration::from_secs(5), good).await;
@@ -131,7 +131,7 @@ fn number(incoming: &Incoming) -> u64 {
     u64::from_be_bytes(incoming.frame.body[..].try_into().unwrap())
 }
 
-/// Counts what arrives, and checks the order.
+/// Counts the events that arrive, and checks their order.
 fn count_arrivals(mut incoming: mpsc::Receiver<Incoming>) -> Arc<AtomicU64> {
     let arrived = Arc::new(AtomicU64::new(0));
     let counter = arrived.clone();
@@ -208,7 +208,7 @@ async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
     for receipt in receipts {
         failed += u64::from(receipt.await.is_err());
     }
-    // Everything is accounted for, on both sides.
+    // Every event is accounted for, on both sides.
     assert_eq!(a.not_carried(), refused + failed);
     assert_eq!(a.carried(), published - refused - failed);
     a.ready(2).await;
@@ -219,7 +219,8 @@ async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
     println!("published {published}, arrived {}, missed {}, not carried {}", got(), b.missed(), a.not_carried());
     assert_eq!(b.dropped(), 0);
     assert!(refused > 0);
-    // What was not carried is what did not arrive; only of what was in flight as Redis died nobody can know.
+    // Events that were counted as not carried did not arrive. For events that were in flight when Redis died, nothing
+    // is known.
     let lost = published + 1 - got();
     assert!((a.not_carried() - a.ambiguous()..=a.not_carried()).contains(&lost), "{lost} lost");
 }
@@ -247,7 +248,7 @@ async fn nodes_know_each_other_and_notice_who_goes() {
     b.cluster.leave().await;
     b.redis.close().await;
     eventually("b has left", Duration::from_secs(1), || a.cluster.view().nodes.len() == 2).await;
-    // As a killed node: without a word.
+    // Like a killed node: without announcing its end.
     c.redis.close().await;
     eventually("c is silent", Duration::from_secs(6), || a.cluster.view().nodes.len() == 1).await;
     let (told, channel) = (a.cluster.tell("nobody", &1).await, Arc::from("roomcast:test"));
@@ -282,7 +283,7 @@ async fn a_script_fails_at_once_while_redis_is_away() {
     assert!(script.run(&redis, Vec::new(), Vec::new()).await.is_ok());
     server.kill();
     eventually("Redis is away", Duration::from_secs(2), || !redis.is_up()).await;
-    // fred itself notices when its first attempt to reconnect begins: until then a command lasts its time-out.
+    // fred notices only when its first reconnection attempt begins. Until then a command takes its whole time-out.
     for attempt in 1.. {
         let started = std::time::Instant::now();
         assert!(script.run(&redis, Vec::new(), Vec::new()).await.is_err());
@@ -349,7 +350,7 @@ async fn subscriptions_are_renewed_without_a_flicker() {
     assert_eq!(flickers, 0);
 }
 
-/// Stands for a node that listens, and has not yet said that it is there.
+/// Stands for a node that listens, but has not announced itself yet.
 fn stranger(redis: &Redis, answers: bool) -> Arc<PubSub> {
     let control = Arc::from(redis.keys().control_channel());
     let pubsub = PubSub::start(redis.clone(), "stranger", Arc::new(Metrics::new()), 64);
@@ -401,7 +402,7 @@ async fn a_question_waits_for_a_node_that_listens_and_is_not_known_yet() {
     drop(pubsub);
     redis.close().await;
 
-    // What hears and never says that it is there, such as the connection of a node that is gone, is not waited for for long.
+    // Does not wait long for a subscriber that never announces itself, such as the connection of a node that is gone.
     let redis = connect(&server, "mute");
     let _pubsub = stranger(&redis, false);
     let listens = || redis.health().is_good() && redis.subscriber().is_complete();

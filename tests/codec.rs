@@ -1,7 +1,7 @@
-//! The codecs against references: frames against tungstenite's, packets against the official parsers of JavaScript.
+//! Compares the codecs with references: frames with tungstenite's, packets with the official JavaScript parsers.
 //!
-//! `PROPTEST_CASES` says how many cases each property has; without it they are few enough for every run of the tests.
-//! `make properties` tries many, and others each time.
+//! `PROPTEST_CASES` sets the number of cases per property. Without it there are few, so that every test run can afford
+//! them. `make properties` tries many new cases.
 
 #[path = "codec/frames.rs"]
 mod frames;
@@ -12,12 +12,12 @@ mod packets;
 #[path = "codec/values.rs"]
 mod values;
 
-/// So many cases, unless the environment says otherwise.
+/// Number of cases, unless the environment sets it.
 fn cases(usual: u32) -> proptest::test_runner::Config {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     proptest::test_runner::Config {
         cases: asked.unwrap_or(usual),
-        // What was found becomes a test with a name.
+        // A found failure becomes a test with a name, so nothing is stored here.
         failure_persistence: None,
         ..proptest::test_runner::Config::default()
     }

@@ -1,4 +1,4 @@
-//! The tests of engines, on the library's.
+//! Runs the engine tests on the socketioxide engine.
 
 #[path = "engine/doors.rs"]
 mod doors;

@@ -1,4 +1,4 @@
-//! The tests of engines, on our own.
+//! Runs the engine tests on the native engine.
 
 #[path = "engine/doors.rs"]
 mod doors;

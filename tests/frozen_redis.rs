@@ -1,4 +1,5 @@
-//! What waits for a Redis that does not answer is bounded in bytes. A suite of its own: it measures the memory of its process.
+//! What waits for a Redis that does not answer is bounded in bytes. This suite runs alone, because it measures the
+//! memory of its process.
 
 mod support {
     #[expect(dead_code, reason = "other suites use the rest")]
@@ -16,8 +17,8 @@ use support::redis::{RedisServer, eventually};
 
 const MEBIBYTE: usize = 1 << 20;
 
-/// The named bounds are 64 MiB each: what waits to be published, what waits to be recorded, and scripts that are not answered. An
-/// event is kept in a few forms on its way.
+/// The limits are 64 MiB each: events that wait to be published, events that wait for their history, and scripts
+/// without an answer. Each event exists in a few forms on its way.
 const MOST: usize = 700 * MEBIBYTE;
 
 /// The resident memory of this process.
@@ -36,7 +37,7 @@ async fn large_events_that_wait_for_a_frozen_redis_are_bounded_and_every_loss_is
     let (mut most, mut publishes, mut direct) = (0, Vec::new(), Vec::new());
     let text = "x".repeat(MEBIBYTE);
     let channel: Arc<str> = "frozen".into();
-    // At most 3 GiB, of events with and without a history.
+    // At most 3 GiB of events, with and without a history.
     while Instant::now() < until && publishes.len() + direct.len() < 3000 {
         let data = serde_json::value::to_raw_value(&json!({ "log": publishes.len() % 8, "pad": text })).unwrap();
         let publish =

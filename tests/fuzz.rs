@@ -1,5 +1,5 @@
-//! The fuzz targets (`tests/fuzz`) on their seeds, and on seeds that were damaged: a short run with every test run. `make fuzz`
-//! runs them for long and guided by coverage.
+//! Runs the fuzz targets (`tests/fuzz`) briefly on their seeds and on damaged seeds, in every test run. `make fuzz`
+//! runs them for longer, guided by coverage.
 
 #[path = "fuzz/src"]
 mod library {
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use library::targets::TARGETS;
 
-/// For each target. Counted in time, since a round of one costs a thousand times as much as one of another.
+/// The time per target. Rounds are not counted, because some targets are a thousand times as fast as others.
 const ROUNDS_TIME: Duration = Duration::from_millis(1500);
-/// No target does less, however slow the machine is.
+/// Minimum number of rounds per target, even on a slow machine.
 const LEAST_ROUNDS: u32 = 200;
 
-/// Numbers without chance: what fails, fails again.
+/// A deterministic generator, so that a failure is repeatable.
 struct Numbers(u64);
 
 impl Numbers {
@@ -28,7 +28,7 @@ impl Numbers {
         (self.0 % bound.max(1) as u64) as usize
     }
 
-    /// A seed with some of its bytes changed, doubled, moved, cut off, or taken from another.
+    /// A seed with some bytes changed, doubled, moved, cut off, or taken from another seed.
     fn damaged(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = seeds[self.below(seeds.len())].clone();
         for _ in 0..=self.below(4) {

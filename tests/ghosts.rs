@@ -1,5 +1,5 @@
-//! Nodes that die without a word are in no answer later than two heartbeats after. A suite of its own, so that nothing else
-//! takes the processor from it.
+//! Nodes that die without announcing it disappear from every answer within two heartbeats. This suite runs alone, so
+//! that no other test takes its processor time.
 
 mod support {
     #[expect(dead_code, reason = "other suites use the rest")]
@@ -19,7 +19,7 @@ const KILLS: usize = 100;
 const AT_ONCE: usize = 10;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The process that `no_ghost_is_seen_after_two_heartbeats` kills; by itself it does nothing.
+/// The process that `no_ghost_is_seen_after_two_heartbeats` kills. By itself it does nothing.
 #[tokio::test]
 async fn node_in_a_process_of_its_own() {
     let Ok(url) = std::env::var("PRESENCE_TEST_REDIS") else { return };
@@ -49,14 +49,15 @@ async fn no_ghost_is_seen_after_two_heartbeats() {
             .await;
         }
         for (n, child) in children.iter_mut().enumerate() {
-            // Somewhere in the interval of its heartbeats, and all before the first lease ends: the observer sees it alone.
+            // The kills are spread over the interval of heartbeats, and all before the first lease ends: only the
+            // observer notices them.
             tokio::time::sleep(HEARTBEAT * u32::try_from(n).unwrap() / 100).await;
             child.kill();
         }
         for child in &children {
             no_ghost_of(&observer, &child.id, child.killed_at.unwrap()).await;
         }
-        // Totals and leaves follow when what the dead left is removed: a moment later when this machine is slow.
+        // Totals and leaves follow when the dead node's data is removed, which takes a moment longer on a slow machine.
         eventually_async("nothing is left", Duration::from_secs(10), || async {
             let all = observer.presence.count(NS, CountOf::Namespace).await.unwrap();
             (all.connections, all.rooms, all.users, all.partial) == (0, Some(0), Some(0), false)

@@ -1,4 +1,4 @@
-//! One suite for both backends of the history, then what is Redis' alone.
+//! One suite for both implementations of the history, then tests of the Redis one alone.
 
 #[path = "support/redis.rs"]
 mod support;
@@ -36,7 +36,7 @@ async fn cluster() -> Cluster {
     Cluster { server, redis, history, metrics }
 }
 
-/// Runs a test against both backends.
+/// Runs a test against both implementations.
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod in_memory {
@@ -235,7 +235,7 @@ async fn page_is_bounded(history: Arc<History>) {
     assert_eq!((page.first_offset, page.oldest()), (1, Some(6)));
 }
 
-// --- Redis alone ---
+// --- Redis only ---
 
 /// The bulk strings of a Redis answer to an inline command.
 fn bulks(answer: &str) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! One suite for both backends of idempotent publishing, then what is Redis' alone.
+//! One suite for both implementations of idempotent publishing, then tests of the Redis one alone.
 
 #[path = "support/redis.rs"]
 mod support;
@@ -22,7 +22,7 @@ async fn connect(server: &RedisServer, metrics: &Arc<Metrics>) -> Redis {
     redis
 }
 
-/// Runs a test against both backends.
+/// Runs a test against both implementations.
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod in_memory {
@@ -126,7 +126,7 @@ async fn absurd_ids_are_refused(make: Make<'_>, _: &Arc<Metrics>) {
     }
 }
 
-// --- Redis alone ---
+// --- Redis only ---
 
 #[tokio::test]
 async fn every_id_has_a_life_and_a_dead_nodes_claim_is_short() {

@@ -1,4 +1,5 @@
-//! Limits of a real node: nothing is counted that has ended, and every bound is told at one above.
+//! Limits of a real node: connections that have ended do not count, and each limit is tested at its value and at one
+//! more.
 
 #[path = "support/client.rs"]
 mod client;
@@ -114,7 +115,7 @@ impl Node {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// The sum of a metric's series that hold this text.
+    /// The sum of a metric's series that contain this text.
     async fn metric(&self, name: &str, labels: &str) -> f64 {
         let (_, body) = http(&self.api, "GET /metrics", "").await;
         let lines = body.lines().filter(|line| line.starts_with(name) && line.contains(labels));
@@ -141,7 +142,7 @@ impl Drop for Node {
     }
 }
 
-/// More of a request's head, from an address that only a proxy can tell.
+/// Further headers of a request, with an address as a proxy sends it.
 fn from(ip: &str, more: &str) -> String {
     format!(" HTTP/1.1\r\nX-Forwarded-For: {ip}\r\n{more}X-Rest:")
 }
@@ -181,19 +182,19 @@ impl Storm {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One connection, from its beginning to whatever end it finds.
+    /// One connection, from its start to one of its possible ends.
     async fn one(self: Arc<Self>, at: usize) {
-        // At most a few of an address are there at a time.
+        // At most a few connections of an address exist at a time.
         let ip = format!("10.{}.{}.{}", at % 13, at >> 8, at & 255);
         match at % 13 {
             0 => self.refuse("EIO=4&transport=polling", &ip, "Origin: https://evil.example\r\n", 403).await,
-            // This address has all that it may have.
+            // This address has its maximum number of connections.
             1 => self.refuse("EIO=4&transport=polling", "192.0.2.1", "", 429).await,
             2 => self.refuse("EIO=3&transport=polling", &ip, "", 400).await,
             3 => drop(self.websocket(&ip).await),
             4 => {
                 let mut client = self.websocket(&ip).await;
-                // Some find that the user has all the sockets that it may have.
+                // Some are refused because the user has the maximum number of sockets.
                 let told = client.join("/", &format!(r#"{{"token":"{}"}}"#, self.token)).await;
                 assert!(told.starts_with("40{") || told.contains("TOO_MANY_CONNECTIONS"), "{told}");
                 client.send("1").await;
@@ -204,7 +205,7 @@ impl Storm {
                 client.send("9 is no packet").await;
                 client.until_closed().await;
             }
-            // It never comes into a namespace.
+            // It never connects to a namespace.
             6 => {
                 let mut client = self.websocket(&ip).await;
                 self.waiting.lock().await.spawn(async move {
@@ -216,7 +217,7 @@ impl Storm {
             8 => {
                 let own = self.polling(&ip).await;
                 assert_eq!(http(&self.server, &format!("POST {own}"), "40").await.1, "ok");
-                // Its poll is left hanging.
+                // Its poll is left waiting.
                 let mut stream = TcpStream::connect(&self.server).await.unwrap();
                 stream.write_all(format!("GET {own} 1\r\n\r\n").as_bytes()).await.unwrap();
             }
@@ -225,7 +226,7 @@ impl Storm {
                 assert_eq!(http(&self.server, &format!("POST {own}"), "40").await.1, "ok");
                 assert_eq!(http(&self.server, &format!("POST {own}"), "1").await.1, "ok");
             }
-            // It is upgraded, and lost.
+            // It upgrades, and loses its connection.
             10 => {
                 let own = self.polling(&ip).await;
                 let query = own.split_once("polling").unwrap().1.to_owned();
@@ -235,7 +236,7 @@ impl Storm {
                 client.send("5").await;
                 assert!(client.join("/", "").await.starts_with("40{"));
             }
-            // An operator ends it.
+            // An operator disconnects it.
             11 => {
                 let mut client = self.websocket(&ip).await;
                 let connected = client.join("/", "").await;
@@ -247,7 +248,7 @@ impl Storm {
                 assert_eq!(status, 202, "{body}");
                 client.until_closed().await;
             }
-            // It says nothing, or half of something.
+            // It sends nothing, or half of a request.
             _ => {
                 let mut stream = TcpStream::connect(&self.server).await.unwrap();
                 stream
@@ -271,7 +272,7 @@ async fn storm(engine: &str) {
         opened: AtomicUsize::default(),
         waiting: tokio::sync::Mutex::default(),
     });
-    // Of one address as many as it may have, for as long as the storm lasts; they answer pings.
+    // One address keeps its maximum number of connections during the whole storm. They answer pings.
     let mut held = JoinSet::new();
     for _ in 0..20 {
         let mut client = storm.websocket("192.0.2.1").await;
@@ -308,7 +309,7 @@ async fn storm(engine: &str) {
     let closed = node.metric("roomcast_connections_closed_total", "").await;
     assert_eq!(opened, closed);
     assert!(storm.refused.load(Ordering::Relaxed) >= 2_300 && storm.opened.load(Ordering::Relaxed) >= 6_900);
-    // The limits hold as on the first day.
+    // The limits work as at the start.
     let mut fresh = Vec::new();
     for _ in 0..20 {
         fresh.push(storm.websocket("192.0.2.1").await);
@@ -336,7 +337,7 @@ async fn nothing_is_counted_after_ten_thousand_connections_of_every_fate() {
     }
 }
 
-/// Emits, and returns the ack.
+/// Emits, and returns the acknowledgement.
 async fn ask(client: &mut Client, id: u32, event: &str, attachments: &[usize]) -> String {
     let (kind, count) =
         if attachments.is_empty() { ('2', String::new()) } else { ('5', format!("{}-", attachments.len())) };
@@ -362,7 +363,7 @@ async fn bounds(engine: &str) {
     let node = Node::start(engine);
     let (mut client, _) = Client::connect(&node.server, "/", "").await;
     let client = &mut client;
-    // 20 bytes of a name that no contract knows, and 21.
+    // 20 bytes of a name that no contract declares, and 21.
     let named = |length: usize| format!(r#"["{}"]"#, "n".repeat(length));
     assert!(ask(client, 1, &named(20), &[]).await.contains("UNKNOWN_EVENT"));
     assert!(refused(&ask(client, 2, &named(21), &[]).await));
@@ -370,7 +371,7 @@ async fn bounds(engine: &str) {
     let deep = |levels: usize| format!(r#"["say",{}{}]"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
     assert_eq!(ask(client, 3, &deep(6), &[]).await, "433[[[[[[]]]]]]");
     assert!(refused(&ask(client, 4, &deep(7), &[]).await));
-    // Deeper than any parser: still an answer.
+    // Deeper than any parser accepts: it is still answered.
     assert!(refused(&ask(client, 5, &deep(5000), &[]).await));
     let with = |count: usize| {
         let of = |num: usize| format!(r#",{{"_placeholder":true,"num":{num}}}"#);
@@ -392,12 +393,12 @@ async fn bounds(engine: &str) {
     assert!(ask(client, 17, &join("d"), &[]).await.contains("true"), "it is in it already");
     assert!(ask(client, 18, r#"["leave","d"]"#, &[]).await.contains("true"));
     assert!(ask(client, 19, &join("e"), &[]).await.contains("true"));
-    // Too often: told how long to wait, before anything is parsed; and whoever goes on is sent away.
+    // Too often: the client is told how long to wait, before anything is parsed. If it goes on, it is disconnected.
     for id in [20, 21] {
         assert!(!ask(client, id, r#"["seldom"]"#, &[]).await.contains("error"));
     }
     for id in 22..26 {
-        // The library reads a packet before we can count it.
+        // The library parses a packet before the node can count it.
         let event = if engine == "native" { r#"["seldom",{this is no JSON]"# } else { r#"["seldom",{}]"# };
         let ack = ask(client, id, event, &[]).await;
         assert!(ack.contains(r#""code":"RATE_LIMIT_EXCEEDED""#) && ack.contains(r#""retryAfterMs":"#), "{ack}");

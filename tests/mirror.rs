@@ -1,4 +1,4 @@
-//! The keys that a contract keeps for the application's other services.
+//! Tests of the Redis keys that a contract writes for the application's other services.
 
 #[path = "support/redis.rs"]
 mod support;
@@ -120,7 +120,7 @@ impl Fixture {
         Self { server, redis, metrics, rooms }
     }
 
-    /// What is between the lines of an answer's lengths, sorted.
+    /// The values in an answer, without the lines of their lengths, sorted.
     fn members(&self, command: &str) -> Vec<String> {
         let answer = self.server.command(command);
         let mut found: Vec<_> =

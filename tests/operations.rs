@@ -1,4 +1,4 @@
-//! A node as its operators meet it: its log, its signals, its version.
+//! A node as operators see it: its log, its signals, its version.
 
 #[path = "support/client.rs"]
 mod client;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Tests run beside others on busy machines.
+/// An allowance for busy machines, because tests run beside each other.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONTRACT: &str = r#"
@@ -52,7 +52,7 @@ struct Node {
 }
 
 impl Node {
-    /// Starts a node, whose standard error nobody reads yet.
+    /// Starts a node whose standard error is not read yet.
     fn start(level: &str, engine: &str) -> (Self, ChildStderr) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("operations.contract.toml"), CONTRACT).unwrap();
@@ -91,7 +91,7 @@ impl Node {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Has the node write so many log records: one for each request, at `debug`.
+    /// Makes the node write this number of log records: one per request, at `debug`.
     async fn chatter(&self, requests: usize) {
         let mut stream = TcpStream::connect(&self.api).await.unwrap();
         let name = "n".repeat(120);
@@ -105,7 +105,7 @@ impl Node {
         read.unwrap();
     }
 
-    /// That the node does its work.
+    /// Checks that the node works.
     async fn works(&self) {
         assert_eq!(http(&self.server, "GET /live", "").await.0, 200);
         assert_eq!(http(&self.api, "GET /metrics", "").await.0, 200);
@@ -133,7 +133,7 @@ impl Drop for Node {
     }
 }
 
-/// Reads records until one is found, and returns it with the reader.
+/// Reads records until one matches, and returns it with the reader.
 async fn find(
     lines: Lines<BufReader<ChildStderr>>,
     found: impl Fn(&Value) -> bool + Send + 'static,
@@ -161,12 +161,12 @@ async fn stalled_reader_of_the_log_holds_nothing_up() {
     }
     node.works().await;
     let lost = node.lost().await;
-    // The reader comes back, and is told.
+    // The reader continues, and learns how many records were lost.
     let says_lost = |record: &Value| record["lost"].as_u64().is_some();
     let (record, lines) = find(BufReader::new(stderr).lines(), says_lost).await;
     assert_eq!(record["level"], "WARN");
     assert!(record["lost"].as_f64().unwrap() >= lost, "{record} {lost}");
-    // It stalls again: the pipe is full, and the node ends all the same.
+    // It stalls again: the pipe is full, and the node still ends.
     node.chatter(1000).await;
     node.works().await;
     node.signal("-TERM");
@@ -174,7 +174,7 @@ async fn stalled_reader_of_the_log_holds_nothing_up() {
     drop(lines);
 }
 
-/// The records of a node that is read.
+/// The records of a node whose log is read.
 struct Records {
     records: Receiver<Value>,
 }
@@ -190,7 +190,7 @@ impl Records {
         Self { records }
     }
 
-    /// The next record with this message; those before it are passed to `others`.
+    /// The next record with this message. Records before it are passed to `others`.
     fn next(&self, message: &str, mut others: impl FnMut(&Value)) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -224,7 +224,7 @@ async fn first_record_introduces_the_node_and_signals_are_obeyed() {
     records.next("SIGHUP is ignored", |_| {});
     node.works().await;
 
-    // Publishes are audit records at `debug`, what acts on clients is one at `info`.
+    // Publishes are audit records at `debug`; an action on clients is one at `info`.
     let publish = || async {
         let body = r#"{"namespace":"/","event":"x","args":[1]}"#;
         let status = http(&node.api, &format!("POST /api/v1/emit HTTP/1.1\r\n{KEY}\r\nX-Rest:"), body).await.0;
@@ -284,7 +284,7 @@ async fn slow_client_is_found_by_what_waits_for_it() {
         assert_eq!(number(&idle, "dropped"), 0);
         assert!(idle["lastWriteAt"].is_string(), "{idle}");
 
-        // The client does not read: its queue fills, and then events are dropped.
+        // The client does not read: its write queue fills up, and then events are dropped.
         let text = "x".repeat(500_000);
         let body = serde_json::json!({ "namespace": "/", "sockets": [id], "event": "e", "args": [text] }).to_string();
         let until = Instant::now() + PATIENCE;
@@ -305,7 +305,7 @@ async fn slow_client_is_found_by_what_waits_for_it() {
             );
             let first = &page["items"][0];
             if sort == "queuedPackets" && engine == "socketioxide" {
-                // The library does not tell.
+                // The library does not report it.
                 assert_eq!(first.get("queuedPackets"), None);
                 continue;
             }

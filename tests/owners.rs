@@ -1,4 +1,4 @@
-//! Who owns a room: one suite for both backends, then what is Redis' alone.
+//! Owners of rooms: one suite for both implementations, then tests of the Redis one alone.
 
 #[path = "support/redis.rs"]
 mod support;

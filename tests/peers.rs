@@ -1,4 +1,4 @@
-//! Backends in Rust with the crate `socketioxide-emitter`, and servers of socketioxide, beside nodes of both engines.
+//! Rust backends with the crate `socketioxide-emitter`, and servers of socketioxide, beside nodes of both engines.
 
 #[path = "support/client.rs"]
 mod client;
@@ -24,7 +24,7 @@ use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 use socketioxide_redis::{CustomRedisAdapter, RedisAdapterConfig, RedisAdapterCtr};
 use support::RedisServer;
 
-/// Tests run beside others on busy machines.
+/// An allowance for busy machines, because tests run beside each other.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process of the binary.
@@ -74,7 +74,7 @@ impl Node {
         }
     }
 
-    /// The sum of the series whose labels hold `labels`.
+    /// The sum of the series whose labels contain `labels`.
     async fn metric(&self, name: &str, labels: &str) -> f64 {
         let (status, body) = http(&self.api, "GET /metrics", "").await;
         assert_eq!(status, 200);
@@ -90,7 +90,7 @@ impl Drop for Node {
     }
 }
 
-/// A client, its id and what it has been sent.
+/// A client, its id and the events that it received.
 struct Someone {
     client: Client,
     id: String,
@@ -126,7 +126,7 @@ impl Someone {
         (event[0].as_str().unwrap().to_owned(), argument)
     }
 
-    /// Everything before an event of this name.
+    /// All events before the next one of this name.
     async fn until(&mut self, mark: &str) -> Vec<(String, Value)> {
         let mut all = Vec::new();
         loop {
@@ -143,7 +143,7 @@ fn events(all: &[(&str, Value)]) -> Vec<(String, Value)> {
     all.iter().map(|(name, argument)| ((*name).to_owned(), argument.clone())).collect()
 }
 
-/// A connection of a process beside the nodes, which uses sharded pub/sub or not.
+/// A connection of a process beside the nodes, with or without sharded pub/sub.
 #[derive(Clone)]
 struct Bus {
     client: SubscriberClient,
@@ -154,7 +154,7 @@ struct Bus {
 impl Bus {
     async fn connect(url: &str, is_sharded: bool) -> Self {
         let mut config = Config::from_url(url).unwrap();
-        // A connection that subscribes may publish, too.
+        // A connection that subscribes may also publish.
         config.version = RespVersion::RESP3;
         let client = Builder::from_config(config).build_subscriber_client().unwrap();
         client.init().await.unwrap();
@@ -218,7 +218,7 @@ impl Driver for Bus {
     }
 }
 
-/// Nodes of both engines, and of both wires, on one Redis.
+/// Nodes of both engines and both wire formats, on one Redis.
 async fn cluster(redis: RedisServer) -> (RedisServer, [Node; 2]) {
     let nodes = [("native", "compact"), ("socketioxide", "socketio")]
         .map(|(engine, wire)| Node::start(&redis.url(), engine, wire));
@@ -309,7 +309,7 @@ async fn rules_hold(redis: RedisServer) {
             client.ask("story", "s").await;
             client.ask("keep", &is_sharded.to_string()).await;
         }
-        // The node that publishes is found within a second.
+        // The nodes agree on the publishing node within a second.
         let until = Instant::now() + PATIENCE;
         let served = || async { nodes[0].metric("roomcast_deliveries_total", r#""/""#).await };
         let before = served().await;

@@ -1,4 +1,4 @@
-//! Presence: one suite for memory and Redis, and what only several nodes can show.
+//! Presence: one suite for memory and Redis, and tests that need several nodes.
 
 mod support {
     #[expect(dead_code, reason = "other suites use the rest")]
@@ -15,7 +15,7 @@ use support::presence::{World, all_pages, eventually_async};
 
 const NS: &str = "/";
 
-/// Runs a test on a node alone, on one node with Redis, on two with a Redis Cluster, and on three.
+/// Runs a test on a node without Redis, on one node with Redis, on two nodes with a Redis Cluster, and on three nodes.
 macro_rules! everywhere {
     ($($name:ident),* $(,)?) => {
         mod memory { $( #[tokio::test] async fn $name() { super::$name(super::World::memory()).await } )* }
@@ -87,7 +87,7 @@ async fn members_come_in_pages_once_each(world: World) {
     for node in &world.nodes {
         assert!(members.iter().any(|member| member.node == node.id));
     }
-    // A member that leaves between two pages costs nobody a place.
+    // A member that leaves between two pages does not shift the others.
     let first = presence.members(NS, "r", PageRequest { limit: 10, cursor: None }).await.unwrap();
     world.session(&first.items.last().unwrap().socket_id).leave("r");
     world.settle().await;
@@ -184,7 +184,7 @@ async fn anonymous_users_are_members_but_not_users(world: World) {
     assert_eq!((all.connections, all.rooms, all.users), (2, Some(1), Some(0)));
     let room = presence.room(NS, "told:1").await.unwrap().unwrap();
     assert_eq!(room.members[0].user_id, None);
-    // Each socket counts as itself.
+    // Each socket of an anonymous user counts separately.
     let mut keys = [format!("socket:{}", one.id()), format!("socket:{}", two.id())];
     two.join("told:1");
     world.settle().await;
@@ -364,7 +364,7 @@ async fn outage_tells_nobody_left_and_joined() {
     }
     world.settle().await;
     let before = world.told().len();
-    // Redis keeps its data, but longer than a lease nobody can reach it.
+    // Redis keeps its data, but is unreachable for longer than a lease.
     world.server_mut().pause();
     tokio::time::sleep(world.heartbeat * 3).await;
     world.server_mut().resume();

@@ -1,4 +1,4 @@
-//! Every way to reach Redis: passwords and users, TLS, Sentinel, Cluster. Each carries commands and events.
+//! All ways to reach Redis: passwords and users, TLS, Sentinel, Cluster. Each is tested with commands and events.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -39,7 +39,7 @@ impl Server {
         Self { port, child, dir }
     }
 
-    /// Watches a primary; one sentinel is enough to agree with itself.
+    /// A sentinel that watches a primary. One sentinel is enough for a decision.
     fn sentinel(primary: u16) -> Self {
         let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
         let text = format!(
@@ -61,7 +61,7 @@ impl Server {
 
     fn command(&self, line: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        // A sentinel does not know QUIT.
+        // Sentinels do not know QUIT.
         stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
         stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).ok()?;
         let mut answer = Vec::new();
@@ -69,7 +69,7 @@ impl Server {
         Some(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// A command of any bytes; what comes back at once.
+    /// Sends a command with any bytes. Returns what arrives at once.
     fn send(&self, words: &[&[u8]]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
@@ -124,7 +124,7 @@ async fn is_good(redis: &Redis, within: Duration) {
     }
 }
 
-/// Two nodes reach each other and the same keys.
+/// Two nodes reach each other, and the same keys.
 async fn works(config: &config::Redis) {
     let (a, b) = (connect(config, "a"), connect(config, "b"));
     is_good(&a, Duration::from_secs(10)).await;
@@ -159,7 +159,7 @@ async fn by_password_user_and_database() {
     let server = Server::start(&acl);
     server.says("AUTH node secret", "+OK").await;
     works(&config(format!("redis://node:secret@127.0.0.1:{}/3", server.port))).await;
-    // The options stand for, and replace, what a URL says.
+    // The settings override the URL.
     works(&config::Redis {
         username: Some("node".into()),
         password: Some(Secret::new("secret")),
@@ -185,7 +185,7 @@ async fn wrong_password_is_told_without_it_and_mended_by_the_server() {
     is_good(&redis, Duration::from_secs(5)).await;
 }
 
-/// What a password may be made of, and how it stands in a URL.
+/// Characters of a password, and how a URL must contain them.
 const PASSWORDS: [(&[u8], &str); 8] = [
     (b"with space", "with space"),
     (b"100%", "100%25"),
@@ -225,7 +225,7 @@ async fn the_cause_of_a_failure_is_told() {
     server.says("AUTH hunter2", "+OK").await;
     let sentinel = Server::sentinel(server.port);
     sentinel.says("PING", "PONG").await;
-    // No DNS server is asked for a label that is too long.
+    // No DNS server is asked about a label that is too long.
     let nowhere = "x".repeat(70);
     let (port, free, sentinels) = (server.port, free_port(), sentinel.port);
     let named = |service: &str| config::Redis {
@@ -274,7 +274,7 @@ async fn a_right_that_is_missing_is_named_and_what_is_allowed_goes_on() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    // A channel among many: the others are heard, and the node keeps its connection.
+    // One of many channels is refused: messages on the others arrive, and the node keeps its connection.
     let heard = Arc::new(AtomicU64::new(0));
     for n in 0..40 {
         let name = if n == 17 { "other:channel".to_owned() } else { format!("roomcast:channel:{n}") };
@@ -294,10 +294,10 @@ async fn a_right_that_is_missing_is_named_and_what_is_allowed_goes_on() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(redis.health().hears() && !redis.health().is_good());
-    // What was refused is asked for again, when the right is there.
+    // The refused channel is subscribed when the right is there.
     assert!(allow("~roomcast:* &roomcast:* &other:* +@all").contains("+OK"));
     is_good(&redis, Duration::from_secs(20)).await;
-    // A command, and a key.
+    // A command, and a key, are refused.
     assert!(allow("~roomcast:* &roomcast:* &other:* +@all -set").contains("+OK"));
     cause(&redis, &["SET roomcast:probe:a", "NOPERM"]).await;
     assert!(redis.health().hears());
@@ -323,11 +323,11 @@ async fn by_tls_with_a_certificate_of_our_own() {
     };
     let url = format!("rediss://127.0.0.1:{port}");
     works(&config::Redis { tls: tls(Some("client.pem"), Some("client-key.pem")), ..config(&url) }).await;
-    // The server asks for a certificate, and a node without one stays outside.
+    // The server requires a certificate, so a node without one cannot connect.
     let stranger = connect(&config::Redis { tls: tls(None, None), ..config(&url) }, "stranger");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!stranger.is_up());
-    // A server whose authority we do not trust is not spoken to.
+    // The node does not connect to a server whose authority it does not trust.
     let untrusted = connect(&config(&url), "untrusted");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!untrusted.is_up());
@@ -382,7 +382,7 @@ async fn by_cluster_and_after_every_connection_was_broken() {
     }
     let config = config(format!("redis-cluster://127.0.0.1:{}", nodes[0].port));
     works(&config).await;
-    // Every connection is broken once; each subscription must come back.
+    // Every connection is broken once, and each subscription must be restored.
     let metrics = Arc::new(Metrics::new());
     let redis = Redis::connect(&config, "a", metrics).unwrap();
     let other = connect(&config, "b");
@@ -401,11 +401,11 @@ async fn by_cluster_and_after_every_connection_was_broken() {
     nodes.clear();
 }
 
-/// The bus of a cluster node is so far from its port.
+/// The distance between the port of a cluster node and its bus port.
 const BUS: u16 = 10_000;
 
 fn cluster_node(port: u16) -> Server {
-    // The bus needs a port below 65536 too.
+    // The bus port must be below 65536, too.
     let port = if port > u16::MAX - BUS { port - BUS } else { port };
     Server::start_on(port, &["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"])
 }

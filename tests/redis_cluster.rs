@@ -1,4 +1,4 @@
-//! What is kept in a Redis Cluster: no command touches two slots.
+//! All data works in a Redis Cluster: no command uses keys of two slots.
 
 #[path = "support/redis_cluster.rs"]
 mod support;

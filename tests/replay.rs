@@ -1,4 +1,5 @@
-//! Joins race a publisher: no gap, no copy, and history before what is newer, in memory and in Redis.
+//! Clients join while events are published: no event is missing or repeated, and history precedes newer events, in
+//! memory and in Redis.
 
 #[path = "support/redis.rs"]
 mod support;
@@ -23,12 +24,12 @@ use support::{RedisServer, eventually};
 const JOINS: usize = 10_000;
 const CLIENTS: usize = 10;
 
-/// What a client received: the number that each event carries.
+/// The numbers of the events that a client received.
 #[derive(Clone, Default)]
 struct Wire {
     received: Arc<Mutex<Vec<u64>>>,
     capacity: Arc<AtomicUsize>,
-    /// Events that carry no number.
+    /// Events without a number.
     told: Arc<Mutex<Vec<String>>>,
 }
 
@@ -70,7 +71,7 @@ struct Node {
     def: RoomDef,
     room: RoomName,
     namespace: Arc<str>,
-    /// The last event that has been delivered to every member.
+    /// The last event that has been delivered to all members.
     delivered: AtomicU64,
     serial: AtomicU64,
 }
@@ -110,7 +111,7 @@ impl Node {
         (session, wire)
     }
 
-    /// As a publisher does it: turn, append, deliver.
+    /// Publishes as the publisher does: waits for its turn, appends, delivers.
     async fn publish(&self, number: u64) {
         let event = Event::encode("e", &[number]).unwrap();
         let keeping = Keeping::of(&self.def, &self.namespace, &self.room, &[], false).unwrap();
@@ -146,8 +147,8 @@ fn in_memory() -> History {
     History::in_memory(Arc::new(Metrics::new()))
 }
 
-/// Publishes without a pause until `JOINS` clients have joined, stayed a moment and left; each must have got every event from
-/// the one that its replay begins with up to the last before it left, once, in order.
+/// Publishes without a pause until `JOINS` clients have joined, stayed a moment and left. Each must have received every
+/// event from the first of its replay to the last before it left, once and in order.
 async fn race(node: Arc<Node>) {
     let publisher = tokio::spawn({
         let node = node.clone();
@@ -183,7 +184,7 @@ async fn join_once(node: &Node, seed: usize) {
     let policy = node.def.history.as_ref().unwrap();
     let (session, wire) = node.client();
     let before = node.delivered.load(Ordering::SeqCst);
-    // Offsets are the events' numbers here. Some ask for what is long gone.
+    // Here offsets are the events' numbers. Some clients ask for events that are no longer in the history.
     let since = (policy.replay == Replay::Since).then(|| before.saturating_sub([3, 20, 1000][seed % 3]));
     let epoch = node.history.read(&key(node), newest()).await.unwrap().epoch;
     let outcome = node.join(&session, since.map(|offset| Since { epoch: Some(epoch), offset })).await;
@@ -248,7 +249,7 @@ async fn ten_thousand_joins_with_redis_show_the_last() {
     redis.close().await;
 }
 
-/// Another node's events arrive late and in disorder: still each once.
+/// Events of another node arrive late and out of order: still each once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn late_copies_of_another_node_come_once() {
     let node = Node::new(in_memory(), Replay::All, 200);
@@ -324,7 +325,7 @@ async fn joining_again_shows_it_again_and_a_room_without_history_shows_nothing()
     assert!(joined.new && joined.replay.is_none());
 }
 
-/// Everything that is kept is shown, also where it is more than one page holds.
+/// The whole history is replayed, even if it is longer than one page.
 async fn long_history(history: History) {
     let node = Node::new(history, Replay::Since, 2500);
     for number in 1..=2600 {

@@ -1,4 +1,5 @@
-// Official clients, as many as the parent says, each from a loopback address of its own; tells what each second was like.
+// Runs official clients, as many as the parent process says, each from a loopback address of its own, and reports each
+// second.
 import http from 'node:http';
 import { io } from 'socket.io-client';
 
@@ -13,7 +14,8 @@ let phase = fresh();
 
 function open(at) {
   const agent = new http.Agent({ localAddress: `127.${1 + (at >> 14)}.${(at >> 7) & 127}.${1 + (at & 127)}`, keepAlive: true });
-  // Everything else is the client's default: back after 1 s, twice as long each time, at most 5 s, half of it random.
+  // All other settings are the client's defaults: it reconnects after 1 s, doubles the pause each time up to 5 s, and
+  // half of it is random.
   const socket = io(url, { transports: transports(at), forceNew: true, withCredentials: true, agent });
   let [left, here, last] = [undefined, false, undefined];
   socket.on('connect', () => {
@@ -32,7 +34,7 @@ function open(at) {
     last = n;
   });
   socket.on('disconnect', (reason) => {
-    // Told, too, of a connection that ended before it was one.
+    // Also reports a connection that ended before it was established.
     if (!here) return;
     here = false;
     left = Date.now();

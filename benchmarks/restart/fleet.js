@@ -1,4 +1,4 @@
-// Three nodes behind nginx, of roomcast or of Node's socket.io.
+// Starts three nodes behind nginx, of roomcast or of Node's socket.io.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
@@ -55,7 +55,7 @@ const roomcast = (engine) => ({
       ROOMCAST_CONTRACTS__FILES: JSON.stringify([join(here, '../contracts/restart.toml')]),
       ROOMCAST_LOG__LEVEL: 'warn',
       ROOMCAST_ANNOUNCE: '1',
-      // nginx does not look at /ready.
+      // nginx does not check /ready.
       ROOMCAST_DRAIN__DELAY: '0s',
     },
   }),

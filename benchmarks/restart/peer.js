@@ -1,4 +1,4 @@
-// A node of a fleet as Socket.IO's documentation has it: the Redis adapter, and io.close() at SIGTERM.
+// A node of a fleet, written as Socket.IO's documentation shows: the Redis adapter, and io.close() at SIGTERM.
 import { createServer } from 'node:http';
 import { createAdapter } from '@socket.io/redis-adapter';
 import { createClient } from 'redis';

@@ -1,5 +1,6 @@
-// A rolling restart of three nodes behind nginx under thousands of official clients: `make bench-restart`. Arguments pick
-// fleets by a part of their names. BENCH_CLIENTS (5000), BENCH_PROCESSES (4), BENCH_RATE (400 a second to begin with).
+// Measures a rolling restart of three nodes behind nginx under thousands of official clients: `make bench-restart`.
+// Arguments select fleets by a part of their names. BENCH_CLIENTS (5000), BENCH_PROCESSES (4), BENCH_RATE (400 connects
+// per second at the start).
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -13,7 +14,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const CLIENTS = Number(process.env.BENCH_CLIENTS ?? 5000);
 const PROCESSES = Number(process.env.BENCH_PROCESSES ?? 4);
 const RATE = Number(process.env.BENCH_RATE ?? 400);
-// How long nothing may happen before the next restart, and how long a run may take to settle.
+// How long nothing must happen before the next restart, and how long a run may take to settle.
 const CALM = 3_000;
 
 class Crowd {
@@ -47,7 +48,7 @@ class Crowd {
   }
 }
 
-/** The most that happened within any second. */
+/** The highest number of events within any second. */
 function peak(times) {
   times.sort((a, b) => a - b);
   let [most, first] = [0, 0];
@@ -75,7 +76,7 @@ async function measure(kind) {
       const { took, code } = await fleet.restart(at);
       const counts = await crowd.everybody();
       const back = Date.now() - began;
-      // Whoever is moved by the node's return shows up within this.
+      // Clients that move because the node returned do so within this time.
       await sleep(CALM);
       await crowd.everybody();
       const phases = await crowd.ask('phase');

@@ -1,4 +1,4 @@
-//! Measures roomcast beside its peers. `README.md` says what and how.
+//! Measures roomcast beside other servers. `README.md` explains how.
 
 pub mod load;
 pub mod report;

@@ -13,17 +13,17 @@ use mio::{Events, Interest, Poll, Token};
 use self::polling::{Next, Polling};
 use crate::wire;
 
-/// Connections that are opened at once: fewer than a listener's backlog.
+/// Number of connections that are opened at once: fewer than a listener's backlog.
 const OPENING: usize = 100;
 const READ_BUFFER: usize = 256 * 1024;
 
-/// Who hears what a server says.
+/// The receiver of a server's packets.
 pub trait Sink {
     /// An event for a connection: `["name",…]`.
     fn event(&mut self, connection: usize, text: &[u8]);
 }
 
-/// Nobody.
+/// Ignores all packets.
 pub struct Deaf;
 
 impl Sink for Deaf {
@@ -55,7 +55,7 @@ pub struct Entry {
     pub transport: Transport,
     /// The namespace with its slash; empty: the main one.
     pub namespace: String,
-    /// What CONNECT carries; empty: nothing.
+    /// The payload of CONNECT. Empty: none.
     pub auth: Option<String>,
 }
 
@@ -65,9 +65,9 @@ struct Connection {
     /// Set while the client polls.
     polling: Option<Box<Polling>>,
     entry: Entry,
-    /// The part of a frame that has come.
+    /// The received part of an incomplete frame.
     held: Vec<u8>,
-    /// What the kernel did not take yet.
+    /// Bytes that the kernel has not accepted yet.
     unsent: Vec<u8>,
 }
 
@@ -96,7 +96,7 @@ impl Load {
         })
     }
 
-    /// Opens connections and waits until each is in its namespace. The address of each is `to(index)`.
+    /// Opens connections and waits until each is in its namespace. `to(index)` is the address of each.
     pub fn open(
         &mut self,
         count: usize,
@@ -138,12 +138,12 @@ impl Load {
         Ok(stream)
     }
 
-    /// How many connections were closed by the server.
+    /// Number of connections that the server closed.
     pub fn closed(&self) -> usize {
         self.closed
     }
 
-    /// How many acknowledgements have come.
+    /// Number of acknowledgements that were received.
     pub fn acknowledged(&self) -> usize {
         self.acknowledged
     }
@@ -178,12 +178,12 @@ impl Load {
         }
     }
 
-    /// Lets every connection into a room of its own choice, and waits for the answers.
+    /// Makes every connection join a room, and waits for the answers.
     pub fn join(&mut self, room: impl Fn(usize) -> String, sink: &mut impl Sink) -> anyhow::Result<()> {
         let before = self.acknowledged;
         for index in 0..self.connections.len() {
             self.emit(index, Some(1), &format!(r#"["join","{}"]"#, room(index)))?;
-            // In groups, so that neither side has everything to answer at once.
+            // Joins in groups, so that neither side has to answer everything at once.
             if index % OPENING == OPENING - 1 || index + 1 == self.connections.len() {
                 let wanted = before + index + 1;
                 self.until(Duration::from_secs(30), sink, |load| load.acknowledged >= wanted)
@@ -193,14 +193,14 @@ impl Load {
         Ok(())
     }
 
-    /// Closes every connection, at once and without a word.
+    /// Closes all connections at once, without a close packet.
     pub fn close_all(&mut self) {
         self.connections.clear();
         self.entered = 0;
         self.acknowledged = 0;
     }
 
-    /// Reads what has come within the time; returns as soon as anything has.
+    /// Reads for at most this time. Returns as soon as anything was received.
     pub fn turn(&mut self, patience: Duration, sink: &mut impl Sink) -> anyhow::Result<()> {
         match self.poll.poll(&mut self.events, Some(patience)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
@@ -225,7 +225,7 @@ impl Load {
         Ok(())
     }
 
-    /// Turns until it is so.
+    /// Reads until the condition is true.
     pub fn until(&mut self, limit: Duration, sink: &mut impl Sink, done: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         while !done(self) {
@@ -235,7 +235,7 @@ impl Load {
         Ok(())
     }
 
-    /// Turns for a while.
+    /// Reads for a while.
     pub fn rest(&mut self, time: Duration, sink: &mut impl Sink) -> anyhow::Result<()> {
         let deadline = Instant::now() + time;
         while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
@@ -400,7 +400,7 @@ impl Connection {
             Ok(count) if count == bytes.len() => {}
             Ok(count) => self.unsent.extend_from_slice(&bytes[count..]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.unsent.extend_from_slice(bytes),
-            // That it is gone is noticed as it is read.
+            // A closed connection is noticed by the next read.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
             Err(error) => return Err(error.into()),
         }

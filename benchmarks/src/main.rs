@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<ExitCode> {
                         println!("{}/{repeat} {}: {}", turn + 1, told(), serde_json::to_string(&figures)?);
                         report.runs.push(Run { turn, scenario: scenario.name, peer: *peer, figures });
                     }
-                    // One that cannot be measured is told, and does not cost the others.
+                    // A failure is reported, and the other measurements go on.
                     Err(error) => {
                         println!("{}/{repeat} not measured: {error:#}", turn + 1);
                         report.failures.push(format!("{error:#}"));

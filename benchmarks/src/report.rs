@@ -1,4 +1,4 @@
-//! Medians and ranges: JSON, a page of tables, and a drawing of each scenario.
+//! Medians and ranges: as JSON, as tables, and as one plot per scenario.
 
 mod plot;
 mod targets;
@@ -17,27 +17,27 @@ use crate::server::Peer;
 /// One measurement.
 #[derive(Debug, Serialize)]
 pub struct Run {
-    /// Which repetition.
+    /// The number of the repetition.
     pub turn: u32,
     /// The scenario's name.
     pub scenario: &'static str,
-    /// What was measured.
+    /// The server.
     pub peer: Peer,
-    /// What came of it.
+    /// The figures.
     pub figures: Figures,
 }
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Debug, Serialize)]
 pub struct Report {
     machine: IndexMap<&'static str, String>,
-    /// What could not be measured.
+    /// The measurements that failed.
     pub failures: Vec<String>,
     /// The measurements.
     pub runs: Vec<Run>,
 }
 
-/// The middle, the least and the most of several runs.
+/// The median, minimum and maximum of several runs.
 #[derive(Debug, Clone, Copy)]
 struct Range {
     median: f64,
@@ -55,7 +55,7 @@ impl Range {
 }
 
 impl Report {
-    /// Nothing yet, on this machine.
+    /// An empty report for this machine.
     pub fn new(repeat: u32, size: Size) -> Self {
         let Size { idle, seconds } = size;
         let run = format!("BENCH_REPEAT={repeat} BENCH_IDLE={idle} BENCH_SECONDS={seconds} make bench");
@@ -67,7 +67,7 @@ impl Report {
     /// Writes `results/`, or the folder that `BENCH_RESULTS` names.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file cannot be written.
     pub fn write(&self) -> anyhow::Result<()> {
         let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
         let out = std::env::var_os("BENCH_RESULTS").map_or_else(usual, PathBuf::from);

@@ -1,4 +1,4 @@
-//! What is measured: each scenario on each of its servers, on a machine that does nothing else.
+//! The scenarios, each with its servers. They run on a machine that does nothing else.
 
 mod cluster;
 mod idle;
@@ -16,12 +16,12 @@ use crate::server::{Peer, Redis, Server, cpu_us};
 /// Figures by their names, in the order of the table's columns.
 pub type Figures = IndexMap<&'static str, f64>;
 
-/// How long and how large.
+/// The duration and the size of runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
-    /// Idle connections.
+    /// Number of idle connections.
     pub idle: usize,
-    /// Seconds of each run at a rate.
+    /// Seconds of each run at a fixed rate.
     pub seconds: u32,
 }
 
@@ -35,15 +35,15 @@ impl Size {
 
 /// A measurement.
 pub struct Scenario {
-    /// As the tables call it.
+    /// The name in the tables.
     pub name: &'static str,
-    /// One line for the reader.
+    /// A description in one line.
     pub about: &'static str,
-    /// Who takes part.
+    /// The servers that take part.
     pub peers: &'static [Peer],
-    /// How many nodes of it, with a Redis if there are several.
+    /// The number of nodes. Several nodes share a Redis.
     pub nodes: usize,
-    /// The figure that is drawn.
+    /// The figure that is plotted.
     pub plot: &'static str,
     run: fn(&Stage, Size) -> anyhow::Result<Figures>,
 }
@@ -181,7 +181,7 @@ impl Stage {
         let redis = if nodes > 1 { Some(Redis::start()?) } else { None };
         let address = redis.as_ref().map(|redis| redis.address);
         let nodes = (0..nodes).map(|_| Server::start(peer, address)).collect::<anyhow::Result<_>>()?;
-        // Nodes of a cluster have to find each other.
+        // Waits until the nodes of a cluster know each other.
         std::thread::sleep(Duration::from_millis(if redis.is_some() { 2500 } else { 500 }));
         Ok(Self { nodes, redis })
     }
@@ -202,7 +202,7 @@ impl Stage {
         load.open(count, |at| self.address(at), entry, sink)
     }
 
-    /// What everything has cost so far.
+    /// The processor time that all nodes have used so far.
     fn clock(&self) -> anyhow::Result<Clock> {
         let mut servers_us = 0.0;
         for node in &self.nodes {
@@ -213,7 +213,7 @@ impl Stage {
     }
 }
 
-/// Processor time at an instant.
+/// The processor time at one instant.
 struct Clock {
     at: Instant,
     servers_us: f64,
@@ -222,10 +222,10 @@ struct Clock {
 }
 
 impl Scenario {
-    /// Runs it once.
+    /// Runs the scenario once.
     ///
     /// # Errors
-    /// What kept it from being measured.
+    /// The reason why it could not be measured.
     pub fn measure(&self, peer: Peer, size: Size) -> anyhow::Result<Figures> {
         let stage = Stage::start(peer, self.nodes)?;
         (self.run)(&stage, size)

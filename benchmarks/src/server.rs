@@ -1,4 +1,4 @@
-//! Servers that are measured: their processor time and memory, as the kernel counts them.
+//! Servers under measurement: their processor time and memory, as the kernel counts them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,28 +9,28 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 
-/// Signs the tokens of those who come in with one.
+/// The key that signs the tokens of clients.
 pub const SECRET: &str = "of the benchmark, 32 bytes long..";
 
-/// What is measured.
+/// The kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum Peer {
-    /// This project, sessions of its own.
+    /// This project with the native engine.
     Native,
-    /// This project, the library's sessions.
+    /// This project with the socketioxide engine.
     Socketioxide,
-    /// Node's socket.io; between two nodes with the adapter on `PUBLISH`.
+    /// Node's socket.io; two nodes use the adapter on `PUBLISH`.
     Node,
-    /// Node's socket.io with the adapter on `SPUBLISH`.
+    /// Node's socket.io; two nodes use the adapter on `SPUBLISH`.
     NodeSharded,
     /// socketioxide as its documentation sets it up, one node.
     Minimal,
-    /// One write a recipient and nothing else, one node.
+    /// One write per recipient and nothing else; one node.
     Floor,
 }
 
 impl Peer {
-    /// As the tables call it.
+    /// The name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "roomcast, native",
@@ -89,7 +89,7 @@ fn roomcast(peer: Peer, here: &Path, redis: Option<&str>) -> anyhow::Result<Comm
     Ok(command)
 }
 
-/// A process that ends with us.
+/// A process that ends with this one.
 pub struct Process(Child);
 
 impl Drop for Process {
@@ -113,11 +113,11 @@ impl Process {
     }
 }
 
-/// Processor time of a process and of threads that it has ended, in microseconds, to the nanosecond: `/proc` has ticks of 10 ms.
+/// Processor time of a process and its ended threads, in microseconds. Not from `/proc`, whose ticks are 10 ms long.
 pub fn cpu_us(pid: u32) -> anyhow::Result<f64> {
     let mut clock = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both write what they are given a place for.
+    // SAFETY: both calls write only to the memory that they are given.
     let failed = unsafe {
         libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) != 0
             || libc::clock_gettime(clock, &raw mut time) != 0
@@ -132,12 +132,12 @@ pub struct Server {
     pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where it tells of itself, if it does.
+    /// The address of its metrics, if it has any.
     pub api: Option<SocketAddr>,
 }
 
 impl Server {
-    /// Starts one and waits until it listens.
+    /// Starts a server and waits until it listens.
     pub fn start(peer: Peer, redis: Option<SocketAddr>) -> anyhow::Result<Self> {
         let mut child = peer.command(redis)?.spawn().with_context(|| format!("{} cannot be started", peer.name()))?;
         let out = child.stdout.take().context("no output")?;
@@ -149,7 +149,7 @@ impl Server {
                 let ready: serde_json::Value = serde_json::from_str(&line)?;
                 let address = ready["server"].as_str().context("no address")?.parse()?;
                 let api = ready["api"].as_str().and_then(|api| api.parse().ok());
-                // What else it says is read, so that it never waits for us.
+                // Reads the rest of its output, so that it never blocks on a full pipe.
                 std::thread::spawn(move || lines.for_each(drop));
                 return Ok(Self { process, address, api });
             }
@@ -157,7 +157,7 @@ impl Server {
         bail!("{} did not start", peer.name())
     }
 
-    /// Its metrics in Prometheus' text format, where it has any.
+    /// Its metrics in Prometheus' text format, if it has any.
     pub fn metrics(&self) -> anyhow::Result<Option<String>> {
         let Some(api) = self.api else { return Ok(None) };
         let mut stream = TcpStream::connect(api)?;
@@ -168,7 +168,7 @@ impl Server {
     }
 }
 
-/// A Redis of a run's own.
+/// A redis-server for one run.
 pub struct Redis {
     /// Its process.
     pub process: Process,

@@ -1,5 +1,5 @@
-//! As much of WebSocket, Engine.IO and Socket.IO as a load generator and a floor need. Nothing is checked that a correct
-//! peer would not get wrong.
+//! The part of WebSocket, Engine.IO and Socket.IO that the load generator and the floor need. It does not check for
+//! mistakes that a correct peer does not make.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,7 @@ fn put_frame(out: &mut Vec<u8>, text: &[u8], mask: u8) {
     out.extend_from_slice(text);
 }
 
-/// The payload of the first whole frame and the bytes it took.
+/// The payload of the first complete frame, and the frame's length.
 pub fn frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let second = *bytes.get(1)?;
     let (length, mut head) = match second & 0x7f {
@@ -49,7 +49,7 @@ pub fn frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
     Some((bytes.get(head..head + length)?, head + length))
 }
 
-/// The length of a request's or an answer's head, once it is whole.
+/// The length of the head of a request or an answer, once it is complete.
 pub fn head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
@@ -103,7 +103,7 @@ pub fn said(text: &[u8]) -> Option<(u32, u64)> {
     Some((number(members.next()?)? as u32, number(members.next()?)?))
 }
 
-/// The digits at the front.
+/// The digits at the start.
 pub fn number(digits: &[u8]) -> Option<u64> {
     let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
     let mut any = false;

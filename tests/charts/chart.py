@@ -9,7 +9,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "roomcast"
-# What the smallest installation says.
+# The values of the smallest installation.
 SMALL = {
     "contracts": {"embedded": ["chat"]},
     "secrets": {"auth.keys.0.secret": {"existingSecret": {"name": "roomcast-secrets", "key": "auth-secret"}}},
@@ -31,7 +31,7 @@ def render(values, name="roomcast", namespace="realtime"):
 
 
 def _render(values, name, namespace):
-    # Rendering alone does not look at the schema; installing does.
+    # Rendering alone does not check the schema; installing does.
     _chart().validate_schema(values)
     for path, text in _chart().render(values, name=name, namespace=namespace, is_install=True).items():
         if path.endswith(".yaml"):

@@ -98,7 +98,7 @@ MATRIX = {
     "no secrets": {"contracts": {"embedded": ["*"]}},
     "off": {**SMALL, "replicaCount": 0},
 }
-# Values that are refused, with a word of the refusal.
+# Values that are refused, with a word from the error.
 REFUSED = {
     "an unknown value": ({"replicas": 2}, "replicas"),
     "an unknown value inside": ({"image": {"name": "x"}}, "name"),
@@ -194,7 +194,7 @@ class Renders(unittest.TestCase):
         for case, values in MATRIX.items():
             with self.subTest(case):
                 said = helm.lint(str(CHART), values, strict=True)
-                # Its first level is advice, such as to have an icon.
+                # The first level is advice, such as a missing icon.
                 self.assertEqual([found for found in said["messages"] if found["severity"] > 1], [])
 
     def test_values_that_would_not_run_are_refused(self):
@@ -240,7 +240,7 @@ class Renders(unittest.TestCase):
         self.assertEqual(env["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"], "status.podIP")
         self.assertEqual(env["ROOMCAST_CLUSTER__ADVERTISE"]["value"], "$(POD_IP):3002")
         self.assertEqual(env["ROOMCAST_CLUSTER__SECRET_FILE"]["value"], "/run/secrets/roomcast/cluster.secret")
-        # POD_IP must stand before the variable that uses it.
+        # POD_IP must be defined before the variable that uses it.
         names = [entry["name"] for entry in container["env"]]
         self.assertLess(names.index("POD_IP"), names.index("ROOMCAST_CLUSTER__ADVERTISE"))
         policy = named(objects, "NetworkPolicy")["spec"]

@@ -42,7 +42,7 @@ class Image(unittest.TestCase):
         text = settings.read_text()
         for port, free in ports.items():
             text = text.replace(f'"0.0.0.0:{port}"', f'"127.0.0.1:{free}"')
-        # A node does not start without a contract; this one is mounted beside the settings.
+        # A node does not start without a contract, so one is mounted beside the settings.
         (self.root / "etc/roomcast/open.toml").write_text('name = "open"\n[auth]\nmode = "none"\n')
         settings.write_text(f'{text}\n[contracts]\nfiles = ["/etc/roomcast/open.toml"]\n')
         entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.M)[1])
@@ -78,7 +78,7 @@ class Image(unittest.TestCase):
         made_of = Path(f"{node.BIN}.d").read_text().split(":", 1)[1].split()
         self.assertGreater(len(made_of), 50)
         for path in map(Path, made_of):
-            # The embedded contracts are made by build.rs; the commit of an image is a build argument, since it has no .git.
+            # build.rs embeds the contracts. The commit of an image is a build argument, because the image has no .git.
             if path.name == "embedded.rs" or ".git" in path.parts:
                 continue
             self.assertTrue(any(path == source or source in path.parents for source in sources), f"{path} is not copied")
@@ -130,13 +130,13 @@ class Compose(unittest.TestCase):
                 source, target, _ = volume.split(":")
                 shutil.copy(ROOT / source, conf / Path(target).relative_to("/etc/nginx"))
             for config in service["configs"]:
-                # Names that only the engine's own DNS knows.
+                # Names that only the engine's own DNS resolves.
                 text = re.sub(r"server node\d:", "server 127.0.0.1:", COMPOSE["configs"][config["source"]]["content"])
                 (conf / Path(config["target"]).relative_to("/etc/nginx")).write_text(text)
             port = free_port()
             listen = conf / "roomcast-listen.conf"
             listen.write_text(listen.read_text().replace("listen 80;", f"listen 127.0.0.1:{port};"))
-            # As the image has it.
+            # As in the image.
             (conf / "nginx.conf").write_text(f"pid {folder}/pid; events {{}} http {{ include conf.d/*.conf; }}")
             args = ["nginx", "-t", "-q", "-p", folder, "-c", str(conf / "nginx.conf"), "-e", "stderr"]
             done = subprocess.run(args, capture_output=True, text=True)
@@ -162,7 +162,7 @@ class Unit(unittest.TestCase):
     def test_systemd_reads_it_without_a_complaint(self):
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "roomcast.service"
-            # The binary is not installed where the unit expects it.
+            # The binary is not installed at the path in the unit.
             copy.write_text(self.unit.read_text().replace("/usr/local/bin/roomcast", node.BIN))
             done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True)
             told = [line for line in done.stderr.splitlines() if "roomcast.service" in line]

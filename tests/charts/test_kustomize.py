@@ -53,7 +53,7 @@ def comparable(found):
     """An object whose lists with names have no order."""
     found = yaml.safe_load(unhashed(yaml.safe_dump(found)))
     if found["kind"] == "ConfigMap":
-        # What a generator adds to it differs between the versions.
+        # The suffixes that a generator adds differ between versions.
         found["metadata"] = {"name": found["metadata"]["name"]}
     pod = found.get("spec", {}).get("template", {}).get("spec", {})
     if "volumes" in pod:
@@ -70,7 +70,7 @@ class Overlays(unittest.TestCase):
             values = values_of(ROOT / "k8s" / "overlays" / overlay / "values.yaml")
             chart = [plain(found) for found in render(values, namespace="default")]
             expected = {(found["kind"], found["metadata"]["name"]): comparable(found) for found in chart}
-            # `helm test` has no counterpart.
+            # kustomize has no counterpart of `helm test`.
             del expected[("Pod", "roomcast-test")]
             said = {(found["kind"], found["metadata"]["name"]): found for found in map(comparable, kustomize(overlay))}
             with self.subTest(overlay):

@@ -150,7 +150,7 @@ class Starts(unittest.TestCase):
     def test_single(self):
         ready, log = self.run_node(values_of(ROOT / "k8s/overlays/single/values.yaml"))
         self.assertEqual(ready["websocket"]["redis"]["mode"], "memory")
-        # JSON lines, as the chart's default says.
+        # JSON lines, which are the chart's default.
         self.assertTrue(all(json.loads(line) for line in log.splitlines()))
 
     def test_helm_test_finds_nothing_wrong_with_a_node_that_is_right(self):
@@ -161,7 +161,7 @@ class Starts(unittest.TestCase):
             self.assertEqual(said.returncode, 0, said.stdout)
             for check in ("stickiness:", "upgrade:", "patience.polling:", "api.ready:", "api.open_files:"):
                 self.assertIn(check, said.stdout)
-            # The node's API stands for a Service that leads elsewhere.
+            # The node's API stands for a Service that leads to another server.
             self.assertEqual(self.doctor(values, {**ports, "public": ports["api"]}).returncode, 1)
 
         self.run_node(values, helm_test=helm_test)

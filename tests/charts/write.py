@@ -41,7 +41,7 @@ SECRET = {
         },
     ]
 }
-# Where a value's type alone says too little.
+# Values whose default gives too little information about their type.
 PRECISE = {
     "replicaCount": NUMBER,
     "image.repository": {"type": "string", "minLength": 1},
@@ -103,9 +103,9 @@ PRECISE = {
     "test.url": {"type": "string", "pattern": "^(https?://.+)?$"},
     "test.args": {"type": "array", "items": {"type": "string", "pattern": "^--[a-z-]+(=.*)?$"}},
 }
-# What a switched-on part cannot do without.
+# Values that are required when a part is enabled.
 NEEDS = {"ingress": ("hosts", {"minItems": 1}), "httpRoute": ("parentRefs", {"minItems": 1})}
-# What the chart itself says.
+# Values that the chart itself sets.
 OURS = {"Node": ["id", "dev"], "Server": ["listen"], "Api": ["listen"], "Contracts": ["files"], "Cluster": ["listen", "advertise"], "Drain": ["delay", "deadline"]}
 
 
@@ -171,7 +171,7 @@ def values_schema(node):
         "patternProperties": {f"^({'|'.join(secret_keys(node))})$": SECRET},
     }
     shape = typed(values_of(CHART / "values.yaml"))
-    # Helm hands these to every chart.
+    # Helm passes these to every chart.
     shape["properties"]["global"] = MAP
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Values of the chart roomcast"}
     return json.dumps({**head, **shape, "$defs": config_schema(node)}, indent=2, ensure_ascii=False) + "\n"

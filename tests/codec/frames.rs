@@ -1,4 +1,4 @@
-//! WebSocket frames: what the reference writes is read, what we write is read by it, and of anything else both think the same.
+//! WebSocket frames: we read what the reference writes, it reads what we write, and both judge all other bytes alike.
 
 use std::io::{self, Read, Write};
 
@@ -14,7 +14,7 @@ use super::cases;
 
 const MAX_PAYLOAD: usize = 1 << 17;
 
-/// What has come, in words of both.
+/// What was read, in words common to both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     Text(String),
@@ -26,16 +26,16 @@ enum Seen {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The bytes end; more could follow.
+    /// The bytes end, and more could follow.
     Open,
-    /// A close frame has come.
+    /// A close frame was read.
     Closed,
     Refused(Option<Violation>),
 }
 
 // === both readers ===
 
-/// Everything that we read, when the bytes come in these pieces.
+/// Everything that our reader reads, if the bytes arrive in these pieces.
 fn ours(bytes: &[u8], pieces: &[usize]) -> (Vec<Seen>, End) {
     let (mut reader, mut held, mut seen) = (Reader::new(MAX_PAYLOAD), Vec::new(), Vec::new());
     for piece in cut(bytes, pieces) {
@@ -89,7 +89,7 @@ fn theirs(bytes: &[u8], role: Role) -> (Vec<Seen>, End) {
     }
 }
 
-/// Bytes to read, with nothing after them; what is written is kept.
+/// Bytes to read, with nothing after them. Written bytes are kept.
 #[derive(Default)]
 struct Pipe {
     input: io::Cursor<Vec<u8>>,
@@ -121,7 +121,7 @@ impl Write for Pipe {
     }
 }
 
-/// Pieces of these lengths, over and over.
+/// Pieces of these lengths, in a cycle.
 fn cut<'a>(bytes: &'a [u8], pieces: &[usize]) -> Vec<&'a [u8]> {
     let (mut rest, mut out) = (bytes, Vec::new());
     for length in pieces.iter().cycle() {
@@ -159,7 +159,7 @@ fn pieces() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![Just(vec![usize::MAX]), Just(vec![1]), proptest::collection::vec(1usize..200, 1..8)]
 }
 
-/// What the reference, as a client, writes: every message masked by a key of its own, data in fragments.
+/// The output of the reference as a client: every message has its own mask, and data is fragmented.
 fn written(messages: &[Message], fragments: &[usize]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut sizes = fragments.iter().cycle();
@@ -204,7 +204,7 @@ fn wanted(messages: &[Message]) -> Vec<Seen> {
 
 // === the same judgement ===
 
-/// Whether the two have come to the same; differences that are meant are named here, and nowhere else.
+/// Whether both came to the same result. Intended differences are listed only here.
 fn agree(bytes: &[u8], ours: &(Vec<Seen>, End), theirs: &(Vec<Seen>, End)) -> Result<(), String> {
     let told = || Err(format!("{ours:?}, but the reference {theirs:?}: {bytes:02x?}"));
     match (ours.1, theirs.1) {
@@ -215,18 +215,19 @@ fn agree(bytes: &[u8], ours: &(Vec<Seen>, End), theirs: &(Vec<Seen>, End)) -> Re
                 _ => None,
             };
             let (mine, other) = (code(&ours.0), code(&theirs.0));
-            // It makes 1002 of a code that may not be sent, among them 1014, and goes on; of such a code there is no more to say.
+            // The reference answers a forbidden code (1014 among them) with 1002 and goes on. There is nothing more to
+            // compare then.
             let same = mine == other || (mine == Some(1014) && other == Some(1002));
             let before = ours.0[..ours.0.len() - 1] == theirs.0[..theirs.0.len() - 1];
             if same && before { Ok(()) } else { told() }
         }
-        // A code that may not be sent: refused here, answered by 1002 there.
+        // A forbidden code: refused here, answered with 1002 by the reference.
         (End::Refused(Some(Violation::CloseCode)), End::Closed)
             if theirs.0.last() == Some(&Seen::Close(Some(1002))) && theirs.0.starts_with(&ours.0) =>
         {
             Ok(())
         }
-        // What can be seen from less than a frame; and lengths that are not in their shortest form.
+        // Mistakes that are visible before the frame is complete, and lengths that are not in their shortest form.
         (End::Refused(Some(violation)), _) if theirs.0.starts_with(&ours.0) => match violation {
             Violation::Length => Ok(()),
             _ if theirs.1 == End::Open && theirs.0 == ours.0 => Ok(()),
@@ -269,7 +270,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(1000))]
 
-    /// Bytes that were changed, lost, doubled or put in between, and an end that came too early.
+    /// Bytes that were changed, lost, doubled or inserted, and an early end.
     #[test]
     fn of_what_was_spoiled_both_think_the_same(
         messages in proptest::collection::vec(message(), 1..5),
@@ -282,7 +283,7 @@ proptest! {
             if bytes.is_empty() {
                 continue;
             }
-            // Most bytes are payload: prefer heads, which are at the front of small messages.
+            // Most bytes are payload, so prefer heads, which are at the start of small messages.
             let at = at.index(if byte % 2 == 0 { bytes.len().min(12) } else { bytes.len() });
             match how {
                 0 => bytes[at] = byte,
@@ -307,7 +308,7 @@ proptest! {
     ) {
         let mut bytes = Vec::new();
         for (first, payload, odd) in &frames {
-            // Mostly what exists; text mostly readable.
+            // Mostly valid opcodes, and mostly readable text.
             let first = if *odd < 16 { *first } else { first & 0x8B };
             let payload: Vec<u8> = payload.iter().map(|byte| if text && *odd > 64 { byte & 0x7F } else { *byte }).collect();
             bytes.extend([first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0]);
@@ -320,7 +321,7 @@ proptest! {
         }
     }
 
-    /// A text in fragments that are cut anywhere, of bytes that are mostly UTF-8.
+    /// A text in fragments that are cut anywhere, of mostly valid UTF-8.
     #[test]
     fn of_text_that_may_be_none_both_think_the_same(
         text in "[aä€😀]{1,12}",

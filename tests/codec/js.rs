@@ -1,25 +1,25 @@
-//! The official parsers in a Node.js of their own, asked by lines.
+//! Runs the official parsers in a Node.js process, and asks them line by line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// The parsers; they end with it.
+/// The process with the parsers. It ends when this is dropped.
 pub struct Reference {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-/// What the reference thinks of messages.
+/// The reference's judgement of messages.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The packets that were complete.
+    /// The complete packets.
     pub packets: Vec<Value>,
-    /// Why the rest was refused.
+    /// The reason why the rest was refused.
     pub error: Option<String>,
-    /// Attachments are missing.
+    /// Whether attachments are missing.
     pub waits: bool,
 }
 

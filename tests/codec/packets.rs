@@ -1,4 +1,4 @@
-//! Packets: what the official client writes is read, what we write is read by it, and of anything else both think the same.
+//! Packets: we read what the official client writes, it reads what we write, and both judge all other text alike.
 
 use std::sync::{LazyLock, Mutex};
 
@@ -35,12 +35,12 @@ fn namespace() -> impl Strategy<Value = String> {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    // Some are the protocol's own.
+    // Some are names that the protocol reserves.
     let reserved = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
     text().prop_filter("a reserved name", move |name| !reserved.contains(&&**name))
 }
 
-/// A packet of a client, as the official encoder wants it.
+/// A packet of a client, in the form of the official encoder.
 fn client_packet() -> impl Strategy<Value = Value> {
     let id = || proptest::option::of(prop_oneof![0i64..20, 0i64..1 << 53]);
     let args = || proptest::collection::vec(value(true), 0..4);
@@ -59,7 +59,7 @@ fn client_packet() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// As our codec tells it: the query of a namespace is for nobody.
+/// The packet as our codec reports it. Nothing uses the query of a namespace.
 fn meant(packet: &Value) -> Value {
     let mut packet = packet.clone();
     let nsp = packet["nsp"].as_str().unwrap_or("/").split('?').next().unwrap_or("/").to_owned();
@@ -75,7 +75,7 @@ fn meant(packet: &Value) -> Value {
     numbers(&packet)
 }
 
-/// A frame's payloads, as messages.
+/// The payloads of frames, as messages.
 fn messages(mut frames: &[u8]) -> Vec<Value> {
     let mut out = Vec::new();
     while let [first, second, ..] = *frames {
@@ -111,7 +111,7 @@ proptest! {
         prop_assert!(!read.waits);
         let wanted: Vec<Value> = packets.iter().map(meant).collect();
         prop_assert_eq!(&read.packets, &wanted, "{:?}", written);
-        // And the official decoder reads the same of it.
+        // The official decoder reads the same.
         let theirs = decoded(&written);
         prop_assert_eq!(theirs.packets.iter().map(meant).collect::<Vec<_>>(), wanted);
     }
@@ -169,7 +169,7 @@ proptest! {
     }
 }
 
-/// A client that was told to send no binary frames.
+/// A client that must not receive binary frames.
 fn as_base64(message: &mut Value) {
     use base64::Engine as _;
     if let Some(hex) = message["$b"].as_str() {
@@ -181,7 +181,7 @@ fn as_base64(message: &mut Value) {
 
 #[test]
 fn packets_with_a_number_beyond_all_floats_are_refused() {
-    // Events without binary pass as they are: nobody here reads their numbers.
+    // Events without binary pass unchanged, because nothing here reads their numbers.
     let credentials = vec!["40{\"token\":3e2944}".into()];
     let event = vec!["451-[\"e\",-1e309,{\"_placeholder\":true,\"num\":0}]".into(), binary(b"x")];
     for (messages, refused) in [(credentials, Refused::Connect), (event, Refused::Event)] {
@@ -193,7 +193,7 @@ fn packets_with_a_number_beyond_all_floats_are_refused() {
 
 // === what no client writes ===
 
-/// Whether the two have come to the same; differences that are meant are named here, and nowhere else.
+/// Whether both came to the same result. Intended differences are listed only here.
 fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String> {
     let read: Vec<Value> = theirs.packets.iter().map(meant).collect();
     let same = ours.error.is_some() == theirs.error.is_some() && ours.waits == theirs.waits;
@@ -201,7 +201,7 @@ fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String
         return Ok(());
     }
     if ours.waits && theirs.error.is_some() {
-        // We judge an event when it is whole.
+        // Our codec judges an event only when it is complete.
         let mut completed = messages.to_vec();
         while super::values::ours(&completed).waits {
             completed.push(binary(b""));
@@ -215,17 +215,17 @@ fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String
             Err(format!("{whole:?} at last, but the reference {theirs:?}: {completed:?}"))
         };
     }
-    // It reads a space before an event as the number 0, and one after digits as a digit more.
+    // The reference reads a space before an event as the number 0, and a space after digits as another digit.
     if messages.iter().filter_map(Value::as_str).any(spaced) {
         return Ok(());
     }
-    // Only the first that is judged differently counts: after it, one of them has left.
+    // Only the first difference counts: after it, one of the two has stopped.
     let at = in_common(&ours.packets, &read);
     let why = why_stricter(ours, at, read.get(at), messages).or_else(|| why_milder(ours.packets.get(at), messages));
     why.map(|_| ()).ok_or_else(|| format!("{ours:?}, but the reference {theirs:?}: {messages:?}"))
 }
 
-/// How many packets both have read alike before the first that differs.
+/// Number of packets that both read alike before the first difference.
 fn in_common(ours: &[Value], theirs: &[Value]) -> usize {
     ours.iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count()
 }
@@ -238,7 +238,7 @@ fn spaced(text: &str) -> bool {
     head.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(char::is_whitespace)
 }
 
-/// What we refuse and the reference takes.
+/// What our codec refuses and the reference accepts.
 fn why_stricter(ours: &Ours, at: usize, theirs: Option<&Value>, messages: &[Value]) -> Option<&'static str> {
     if at < ours.packets.len() {
         return None;
@@ -270,16 +270,16 @@ fn why_stricter(ours: &Ours, at: usize, theirs: Option<&Value>, messages: &[Valu
     }
 }
 
-/// Whether the text would be JSON but for a number that no float can hold.
+/// Whether the text is JSON except for a number that no float can hold.
 fn beyond_numbers(text: &str) -> bool {
-    // A namespace may have brackets, too.
+    // A namespace may also contain brackets.
     text.match_indices(['{', '[']).any(|(at, _)| {
         let wrong = serde_json::from_str::<Value>(&text[at..]).err();
         wrong.is_some_and(|wrong| wrong.to_string().starts_with("number out of range"))
     })
 }
 
-/// What we take and the reference refuses, or takes for something else.
+/// What our codec accepts and the reference refuses or reads differently.
 fn why_milder(ours: Option<&Value>, messages: &[Value]) -> Option<&'static str> {
     let packet = ours?;
     let named = |names: &[&str]| packet["data"][0].as_str().is_some_and(|name| names.contains(&name));
@@ -299,7 +299,7 @@ fn why_milder(ours: Option<&Value>, messages: &[Value]) -> Option<&'static str> 
     None
 }
 
-/// Text that is nearly a packet.
+/// Text that is almost a packet.
 fn spoiled(packet: &Value, spoils: &[(u8, prop::sample::Index, char)]) -> Vec<Value> {
     let mut written = encoded(packet);
     for (how, at, letter) in spoils {
@@ -311,7 +311,7 @@ fn spoiled(packet: &Value, spoils: &[(u8, prop::sample::Index, char)]) -> Vec<Va
             _ => {
                 let Some(Value::String(text)) = written.first_mut() else { continue };
                 let letters: Vec<char> = text.chars().collect();
-                // Heads are short, and most of what matters.
+                // Heads are short and matter most.
                 let at = at.index(if how % 2 == 0 { letters.len().min(12) } else { letters.len() }.max(1));
                 let (before, after) = letters.split_at(at.min(letters.len()));
                 let (before, after): (String, String) = (before.iter().collect(), after.iter().collect());
@@ -347,7 +347,7 @@ proptest! {
         }
     }
 
-    /// Made of what packets are made of.
+    /// Text made of the parts of packets.
     #[test]
     fn of_pieces_in_any_order_both_think_the_same(
         texts in proptest::collection::vec(
@@ -404,7 +404,7 @@ const PIECES: [&str; 34] = [
 #[test]
 fn messages_of_engine_io_are_of_the_same_types() {
     use roomcast::engine::native::packet::Message;
-    // A client sends neither the first packet nor pings.
+    // A client sends neither the open packet nor pings.
     for (text, wanted) in [
         ("0{}", Err(Malformed::Type)),
         ("1", Ok(Message::Close)),

@@ -1,11 +1,11 @@
-// The official parsers, by lines: each request is one line of JSON, and so is its answer. Binary is {"$b":"<hex>"}.
+// The official parsers: each request is one line of JSON, and so is its answer. Binary is {"$b":"<hex>"}.
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
 const { Decoder, Encoder } = createRequire(process.argv[2])('socket.io-parser');
 const engine = createRequire(createRequire(process.argv[2]).resolve('engine.io-client'))('engine.io-parser');
 
-// As many attachments as we take.
+// The same maximum number of attachments as ours.
 const MAX_ATTACHMENTS = 1024;
 
 const mapped = (value, leaf) => {
@@ -18,13 +18,13 @@ const mapped = (value, leaf) => {
 const shown = (value) =>
   mapped(value, (leaf) => {
     if (Buffer.isBuffer(leaf)) return { $b: leaf.toString('hex') };
-    // What cannot be told in UTF-8.
+    // Text that cannot be encoded in UTF-8.
     return typeof leaf === 'string' ? leaf.toWellFormed() : undefined;
   });
 const real = (value) =>
   mapped(value, (leaf) => (typeof leaf?.$b === 'string' ? Buffer.from(leaf.$b, 'hex') : undefined));
 
-/** Engine.IO messages, as a WebSocket brings them, to packets, or to why not. */
+/** Decodes Engine.IO messages from a WebSocket to packets, or gives the reason of the refusal. */
 function decode(messages) {
   const decoder = new Decoder({ maxAttachments: MAX_ATTACHMENTS });
   const packets = [];
@@ -34,7 +34,7 @@ function decode(messages) {
     for (const message of messages.map(real)) {
       const { type, data } = engine.decodePacket(message, 'nodebuffer');
       kinds.push(type);
-      // Servers open and ping.
+      // Only servers send open packets and pings.
       if (['error', 'open', 'ping'].includes(type)) throw new Error('no packet of a client');
       if (type === 'message') decoder.add(data ?? '');
     }
@@ -44,7 +44,7 @@ function decode(messages) {
   return { packets, kinds, waits: Boolean(decoder.reconstructor) };
 }
 
-/** A packet to Engine.IO messages. */
+/** Encodes a packet as Engine.IO messages. */
 function encode(packet) {
   const parts = new Encoder().encode(real(packet));
   return parts.map((part) => (typeof part === 'string' ? `4${part}` : shown(part)));

@@ -1,4 +1,4 @@
-//! Values of JSON with binary in them, and how our codec's results look as such.
+//! JSON values with binary in them, and our codec's results in the same form.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -7,13 +7,13 @@ use roomcast::engine::validate::validate;
 use roomcast::event::Event;
 use serde_json::{Map, Value, json};
 
-/// What a WebSocket's messages may be together.
+/// Maximum size of the messages of a packet together.
 const MAX_PAYLOAD: usize = 1 << 20;
 
-/// For what our own reader of JSON cannot hold.
+/// Stands for a value that our JSON reader cannot hold.
 pub const UNREAD: &str = "unread";
 
-/// Any value that JavaScript tells as it is told to it.
+/// Any value that survives encoding and decoding in JavaScript.
 pub fn value(binary: bool) -> BoxedStrategy<Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -36,7 +36,7 @@ fn key() -> impl Strategy<Value = String> {
     prop_oneof![4 => "[a-z]{1,5}".boxed(), 1 => Just("num".to_owned()).boxed(), 1 => "[A-ZäöÜ€😀 \"\\\\/.-]{1,4}".boxed()]
 }
 
-/// Letters of every length, what must be escaped, and what separates.
+/// Texts of all lengths, with characters that need escapes, and separators.
 pub fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "[a-z0-9/,?\\-\\[\\]{}\":\\\\]{0,12}".boxed(),
@@ -61,7 +61,7 @@ fn unhex(value: &Value) -> Option<Vec<u8>> {
     (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()).collect()
 }
 
-/// Takes binary out, as packets have it: a placeholder for each in the order of the text.
+/// Replaces binary by placeholders, in the order of the text, as packets do.
 pub fn take_binary(value: &Value, out: &mut Vec<Bytes>) -> Value {
     if let Some(bytes) = unhex(value) {
         out.push(bytes.into());
@@ -74,7 +74,7 @@ pub fn take_binary(value: &Value, out: &mut Vec<Bytes>) -> Value {
     }
 }
 
-/// Puts it back.
+/// Replaces placeholders by binary.
 fn put_binary(value: &Value, attachments: &[Bytes]) -> Value {
     match value {
         Value::Object(map) if map.get("_placeholder") == Some(&Value::Bool(true)) && !attachments.is_empty() => {
@@ -87,7 +87,7 @@ fn put_binary(value: &Value, attachments: &[Bytes]) -> Value {
     }
 }
 
-/// Numbers as JavaScript has them.
+/// Numbers as JavaScript prints them.
 pub fn numbers(value: &Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64()),
@@ -97,7 +97,7 @@ pub fn numbers(value: &Value) -> Value {
     }
 }
 
-/// What our codec makes of a connection's messages, as the native engine does.
+/// What our codec makes of a connection's messages, used as in the native engine.
 #[derive(Debug, Default)]
 pub struct Ours {
     pub packets: Vec<Value>,
@@ -108,9 +108,9 @@ pub struct Ours {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     Malformed(Malformed),
-    /// No event, or one that clients could not read.
+    /// Not an event, or one that clients could not read.
     Event,
-    /// The payload of CONNECT: the client is told so.
+    /// The payload of CONNECT is invalid, and the client is told.
     Connect,
 }
 
@@ -180,12 +180,13 @@ fn whole(kind: Kind, nsp: &str, id: Option<i64>, data: &str, attachments: Vec<By
         Kind::Event => {
             let event = Event::from_wire(data.into(), attachments.clone()).map_err(|_| Refused::Event)?;
             validate(event.text(), event.attachments().len()).map_err(|_| Refused::Event)?;
-            // Numbers beyond 64 bits and halves of surrogate pairs pass: JavaScript reads them, and nobody here has to.
+            // Numbers beyond 64 bits and halves of surrogate pairs pass: JavaScript reads them, and this server need
+            // not.
             let Ok(value) = parsed() else { return Ok(packet(2, UNREAD.into())) };
             assert_eq!(value[0].as_str(), Some(event.name()), "{data}");
             Ok(packet(2, value))
         }
-        // Nothing of ours asks for any, so nobody looks at what they say.
+        // No sender here asks for acknowledgements, so their contents do not matter.
         Kind::Ack => Ok(packet(3, parsed().unwrap_or(Value::Null))),
     }
 }

@@ -1,4 +1,4 @@
-//! Who is let in at the door, before any session exists, and whose a session is.
+//! Which requests the engine refuses before a session exists, and who may use a session.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn upgrade(path: &str, headers: &str) -> String {
     with(path, &format!("{upgrade}{headers}"))
 }
 
-/// What comes back for these bytes until the connection ends, or nothing more comes.
+/// Returns the bytes that arrive until the connection ends or nothing more arrives.
 async fn answer(address: &str, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -48,7 +48,7 @@ fn sid_of(open: &str) -> &str {
     open.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap()
 }
 
-/// Polls until a packet comes that begins so.
+/// Polls until a packet with this prefix arrives.
 async fn poll_for(node: &Node, path: &str, wanted: &str) -> String {
     loop {
         let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
@@ -101,7 +101,7 @@ async fn address_that_comes_too_often_is_told_how_long_to_wait() {
     assert!(text.contains("\r\nretry-after: 30\r\n") && text.contains(r#""code":"RATE_LIMIT_EXCEEDED""#), "{text}");
     assert_eq!(http(&node.address, &upgrade(WEBSOCKET, ""), "").await.0, 429);
     assert_eq!(node.metrics.rate_limited_total.with_label_values(&["ip"]).get(), 2);
-    // A strange path is no connection.
+    // A request for a strange path is not a connection of a client.
     assert_eq!(http(&node.address, "GET /nowhere", "").await.0, 404);
 }
 
@@ -124,17 +124,17 @@ async fn id_of_another_client_is_useless() {
         assert_eq!(http(&node.address, &format!("GET {polling}"), "").await.0, 400);
         assert_eq!(http(&node.address, &upgrade(&websocket, ""), "").await.0, 400);
     }
-    // Who learns the secret itself, from a log perhaps, is somewhere else.
+    // An attacker who learns the session id, for example from a log, has another address.
     let strange = "X-Forwarded-For: 192.0.2.66\r\n";
     assert_eq!(http(&node.address, &with(&own, strange), "").await.0, 400);
     let websocket = format!("{WEBSOCKET}&sid={secret}");
     assert_eq!(http(&node.address, &upgrade(&websocket, strange), "").await.0, 400);
-    // Or sits on another web page.
+    // Or the attacker is another web page.
     assert_eq!(http(&node.address, &upgrade(&websocket, "Origin: https://evil.example\r\n"), "").await.0, 400);
-    // Two ids: which one counts is not left to chance.
+    // Two ids: refused, so that it does not depend on chance which one counts.
     assert_eq!(http(&node.address, &format!("GET {own}&sid={public}"), "").await.0, 400);
 
-    // Both live on, and nothing was injected.
+    // Both sessions live on, and nothing was injected.
     assert_eq!(http(&node.address, &format!("POST {own}"), r#"421["mine"]"#).await.1, "ok");
     poll_for(&node, &own, "431[").await;
     assert_eq!(*node.gate.seen.lock().unwrap(), [r#"["mine"]"#]);
@@ -192,7 +192,7 @@ async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
         let (mut server, limits) = behind_proxy(one_each());
         server.forwarded_header = header;
         let node = Node::limited(server, limits, None).await;
-        // One connection for each address: whoever is taken for another gets no place.
+        // One connection per address: a client that counts as another address is refused.
         for (ip, wanted) in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)] {
             let spoof = format!("{other}198.51.100.{}\r\n", ip.len());
             assert_eq!(http(&node.address, &with(POLLING, &format!("{name}{ip}\r\n{spoof}")), "").await.0, wanted);
@@ -200,7 +200,7 @@ async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
             assert_eq!(http(&node.address, &upgrade(WEBSOCKET, &spoofed), "").await.0, 429, "{header:?} {ip}");
         }
     }
-    // Nobody is trusted.
+    // No proxy is trusted.
     let node = Node::limited(config::Server::default(), one_each(), None).await;
     let claim = |ip: &str| with(POLLING, &format!("X-Forwarded-For: {ip}\r\nForwarded: for={ip}\r\n"));
     assert_eq!(http(&node.address, &claim("192.0.2.1"), "").await.0, 200);
@@ -211,7 +211,7 @@ async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
 async fn balancers_announce_their_clients() {
     let (mut server, limits) = behind_proxy(one_each());
     server.proxy_protocol = true;
-    // The library forgets a client that was lost before the open packet only then.
+    // Only after this time does the library forget a client that was lost before the open packet.
     server.connect_timeout = config::Period::from_secs(1);
     let node = Node::limited(server, limits, None).await;
     let handshake = upgrade(WEBSOCKET, "X-Forwarded-For: 203.0.113.1\r\nHost: x\r\n") + "1\r\n\r\n";
@@ -228,7 +228,7 @@ async fn balancers_announce_their_clients() {
         (v2("192.0.2.2"), 101),
         (v2("192.0.2.1"), 429),
         (v1("192.0.2.2"), 429),
-        // No header, or a wrong one: not served at all.
+        // Without a header, or with a wrong one, the connection is not served.
         (handshake.clone().into_bytes(), 0),
         (b"PROXY TCP4 192.0.2.3\r\n".to_vec(), 0),
     ] {
@@ -303,7 +303,7 @@ async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more() {
     let _ = Client::open(&node.address).await;
 }
 
-/// What a gate of the real node would be told: this one permits everything, so only what the engine bounds is seen here.
+/// The events that a real gateway would get. This gate permits everything, so only the engine's limits take effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn namespace_and_ack_numbers_are_bounded() {
     let node = Node::alone().await;
@@ -316,7 +316,7 @@ async fn namespace_and_ack_numbers_are_bounded() {
     }
 }
 
-/// Everything that is still open: `true` for each.
+/// Whether each connection is still open: `true` if it is.
 async fn still_open(streams: &mut [TcpStream]) -> Vec<bool> {
     let mut open = Vec::new();
     for stream in streams {
@@ -351,11 +351,11 @@ async fn head_that_comes_byte_by_byte_is_cut_off_in_time() {
                     return;
                 }
             }
-            // It was closed, or will be.
+            // The connection is closed, or will be.
             let _ = stream.read(&mut [0; 512]).await;
         });
     }
-    // Meanwhile the door is open, and whoever has said what it wants has time.
+    // Meanwhile new connections are accepted, and a client that has sent its request has time.
     let mut client = node.client().await;
     while let Some(done) = dripping.join_next().await {
         done.unwrap();
@@ -363,7 +363,7 @@ async fn head_that_comes_byte_by_byte_is_cut_off_in_time() {
     }
     assert!(began.elapsed() >= Duration::from_millis(700));
     let silent = node.metrics.handshakes_refused_total.with_label_values(&["silent"]).get();
-    // What can be no HTTP is answered at once.
+    // Bytes that cannot be HTTP are answered at once.
     assert!(silent >= heads.len() as u64 - 1, "{silent}");
     client.send(r#"421["still"]"#).await;
     assert_eq!(client.text().await, "431[]");
@@ -380,7 +380,7 @@ async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room() {
     }
     eventually("those beyond the bound are closed", Duration::from_secs(5), || pending() == 7).await;
     assert_eq!(still_open(&mut idle).await, [vec![false; 7], vec![true; 3]].concat());
-    // Who has a session is none of them: it comes in, and stays.
+    // A connection with a session does not count as pending: it stays open.
     let mut client = node.client().await;
     let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
     assert!(open.contains("sid"), "{open}");
@@ -391,7 +391,7 @@ async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room() {
     eventually("the oldest are closed", Duration::from_secs(5), || pending() == 10).await;
     client.send(r#"421["still"]"#).await;
     assert_eq!(client.text().await, "431[]");
-    // Neither helps it to have asked for something else, or for a session of another kind.
+    // A request for another path, or for a session of another kind, does not help the connection.
     let mut asked = TcpStream::connect(&node.address).await.unwrap();
     asked.write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = [0; 12];
@@ -415,20 +415,20 @@ async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused
     const MOST: usize = 2_000;
     let server = config::Server { max_payload: config::Size::from_bytes(MOST as u64), ..config::Server::default() };
     let node = Node::start(server, None).await;
-    // A fragment that fills the message, and an end without anything in it.
+    // A fragment that fills the message, and an empty last fragment.
     let event = format!(r#"421["big","{}"]"#, "x".repeat(MOST - 13));
     let mut client = node.client().await;
     client.write(0x01, event.as_bytes()).await;
     client.write(0x80, b"").await;
     assert!(client.text().await.starts_with("431["));
-    // One more byte: nothing of it has to come.
+    // One byte more is refused before any of it arrives.
     for first in [0x81, 0x01, 0x82] {
         let mut client = node.client().await;
         let length = u16::try_from(MOST + 1).unwrap().to_be_bytes();
         client.stream.write_all(&[first, 0x80 | 126, length[0], length[1], 0, 0, 0, 0]).await.unwrap();
         client.until_closed().await;
     }
-    // Fragments without anything in them do not add up to anything.
+    // Empty fragments do not add up to anything.
     let mut client = node.client().await;
     client.write(0x01, b"").await;
     for _ in 0..5_000 {
@@ -454,7 +454,7 @@ async fn client_has_one_body_on_its_way_and_it_comes_in_time() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (status, body) = http(&node.address, &format!("POST {own}"), "40").await;
     assert_eq!((status, body.as_str(), refused("overlap")), (400, r#"{"code":3,"message":"Bad request"}"#, 1));
-    // It goes on, byte by byte, and is not waited for.
+    // The body arrives byte by byte; the server does not wait for it.
     let mut answer = Vec::new();
     while began.elapsed() < Duration::from_secs(5) {
         let _ = slow.write_all(b"x").await;

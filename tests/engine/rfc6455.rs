@@ -1,7 +1,8 @@
-//! WebSocket as RFC 6455 has it, case by case: what a client sends, in which pieces, and what must come back, to the byte.
+//! WebSocket according to RFC 6455, case by case: what a client sends, in which pieces, and the exact bytes of the
+//! answer.
 //!
-//! The cases are numbered as in the list that WebSocket implementers test with. Where an echo is asked for, the answer is
-//! the acknowledgement of a Socket.IO event, so that every case crosses the whole engine.
+//! The cases have the numbers of the list that WebSocket implementers test with. Where a case needs an echo, the answer
+//! is the acknowledgement of a Socket.IO event, so that every case crosses the whole engine.
 
 #[path = "rfc6455/case.rs"]
 mod case;
@@ -25,18 +26,18 @@ use super::suite::Node;
 
 const NATIVE: bool = matches!(ENGINE, config::Engine::Native);
 
-/// So many cases run beside each other.
+/// Number of cases that run at the same time.
 const ABREAST: usize = 16;
 
-/// Longer cases are not sent byte by byte.
+/// Cases longer than this, in bytes, are not sent byte by byte.
 const BYTEWISE: usize = 600;
 
-/// An odd length, so that heads, masks and payloads are cut everywhere.
+/// An odd length, so that the cuts fall into heads, masks and payloads.
 const PIECE: usize = 997;
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// In which pieces the bytes of a case are sent.
+/// The pieces in which the bytes of a case are sent.
 #[derive(Debug, Clone, Copy)]
 enum Chop {
     Whole,
@@ -60,7 +61,7 @@ async fn every_case_of_compression_is_answered_to_the_byte() {
     let node = Node::start(config::Server { compression: Some(compression), ..config::Server::default() }, None).await;
     if NATIVE {
         assert!(run(&node, &deflate::cases(), true).await > 100);
-        // What is agreed on need not be used.
+        // Compression that was agreed on need not be used.
         assert!(run(&node, &closing::cases(), true).await > 100);
         assert!(!node.gate.seen.lock().unwrap().iter().any(|text| text.contains(case::FORBIDDEN)));
     } else {
@@ -69,7 +70,7 @@ async fn every_case_of_compression_is_answered_to_the_byte() {
     }
 }
 
-/// Runs each of them in every chop, and tells all that are wrong.
+/// Runs each case with every way of cutting, and reports all failures.
 async fn run(node: &Node, cases: &[Case], deflated: bool) -> usize {
     let chops = [Chop::Whole, Chop::Frames, Chop::Pieces];
     let cases = cases.iter().filter(|case| NATIVE || case.library != Library::Patient);
@@ -88,7 +89,7 @@ async fn run(node: &Node, cases: &[Case], deflated: bool) -> usize {
     outcomes.len()
 }
 
-/// Everything that comes back. A case that does not end the connection ends with a close of the client's.
+/// Everything that arrives. If the case does not end the connection, the client closes it.
 async fn answers(node: &Node, case: &Case, chop: Chop, deflated: bool) -> Vec<Want> {
     let (stream, read) =
         if deflated { (deflate::client(&node.address).await, Vec::new()) } else { node.client().await.into_stream() };
@@ -98,7 +99,7 @@ async fn answers(node: &Node, case: &Case, chop: Chop, deflated: bool) -> Vec<Wa
     let closes = matches!(case.want.last(), Some(Want::Close(_)));
     let sending = async {
         for piece in pieces(&case.frames, chop) {
-            // The other side may have had enough.
+            // The server may have closed the connection already.
             if writer.write_all(&piece).await.is_err() {
                 break;
             }
@@ -121,7 +122,7 @@ async fn answers(node: &Node, case: &Case, chop: Chop, deflated: bool) -> Vec<Wa
     got
 }
 
-/// Until the end of the connection, or so many; heartbeats aside.
+/// Reads until the end of the connection or this number of frames, without heartbeats.
 async fn read_answers(
     mut reader: OwnedReadHalf,
     mut bytes: Vec<u8>,
@@ -155,7 +156,7 @@ fn pieces(frames: &[Vec<u8>], chop: Chop) -> Vec<Vec<u8>> {
     }
 }
 
-/// Messages in their order, pongs in theirs (they may pass messages), and then the end.
+/// Checks messages in order, pongs in order (a pong may pass a message), and the end.
 fn judge(case: &Case, got: &[Want]) -> Result<(), String> {
     let mut want = case.want.clone();
     if !matches!(want.last(), Some(Want::Close(_))) {
@@ -179,7 +180,7 @@ fn as_the_library_does(case: &Case, got: &[Want], want: &[Want]) -> bool {
             as_meant(got, want) || as_meant(got, &end(None))
         }
         Library::Same => as_meant(got, want),
-        // Or resets it.
+        // Or the connection is reset.
         Library::Ends => got.is_empty() || (got.last() == want.last() && got.len() <= want.len()),
         Library::Waits | Library::Patient => got.is_empty() || as_meant(got, &end(None)),
         Library::Refuses => as_meant(got, &end(Some(1002))),

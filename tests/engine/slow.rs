@@ -1,4 +1,4 @@
-//! Clients that stop reading: gone in time, bounded while they last, and nobody waits for them.
+//! Clients that stop reading: they are disconnected in time, their queues are bounded, and they delay no other client.
 
 use std::time::Instant;
 
@@ -7,14 +7,14 @@ use roomcast::contract::model::Contract;
 
 use super::*;
 
-/// Of a thousand, one does not read.
+/// The size of the room: one of a thousand members does not read.
 const OTHERS: usize = 999;
 const EVENTS: usize = 100;
-/// A client that takes nothing for so long is gone.
+/// The time after which a client that accepts no bytes is disconnected.
 const STALL: Duration = Duration::from_secs(3);
-/// Of a busy machine.
+/// An allowance for a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
-/// More than a queue holds, and more than the kernel takes.
+/// More bytes than a queue holds, and than the kernel buffers.
 const LARGE: usize = 2 * EVENTS;
 
 fn server() -> config::Server {
@@ -31,13 +31,13 @@ fn members(node: &Node, room: &str) -> usize {
     node.gate.rooms.count("/", &[room.into()], &[])
 }
 
-/// Reads everything that is sent to the room, in order.
+/// Reads everything that is sent to the room, and checks the order.
 async fn reads_all(mut client: Client) {
     for n in 0..EVENTS {
         let text = client.text().await;
         assert!(text.starts_with(&format!(r#"42["n",{n},"#)), "{n}: {}", &text[..text.len().min(40)]);
     }
-    // It stays as long as the others.
+    // Stays connected as long as the others.
     std::mem::forget(client);
 }
 
@@ -52,7 +52,7 @@ async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_i
         let more = (clients.len()..OTHERS).take(64).map(|_| node.member("r"));
         clients.extend(futures_util::future::join_all(more).await);
     }
-    // The library's heartbeat begins at once: answered by those who read.
+    // The library's heartbeat begins at once. Clients that read answer it.
     let before = members(&node, "r");
     assert!(before >= OTHERS, "{before}");
     let began = Instant::now();
@@ -77,7 +77,7 @@ async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_i
     drop(stalled);
 }
 
-/// A client in the room `r` that fetched everything, at the address where it polls.
+/// A client in the room `r` that has fetched everything, and the URL for its polls.
 async fn poller(node: &Node) -> String {
     let open = "/socket.io/?EIO=4&transport=polling";
     let (_, body) = http(&node.address, &format!("GET {open}"), "").await;
@@ -91,7 +91,7 @@ async fn poller(node: &Node) -> String {
     path
 }
 
-/// Polls until this comes.
+/// Polls until this text arrives.
 async fn fetch(node: &Node, path: &str, wanted: &str) {
     loop {
         let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
@@ -103,7 +103,7 @@ async fn fetch(node: &Node, path: &str, wanted: &str) {
     }
 }
 
-/// Bytes that wait for all clients, and for one at most, as a scrape shows them.
+/// Bytes that wait for all clients together, and the most for one client, as a scrape shows them.
 fn waiting(node: &Node) -> (i64, i64) {
     node.metrics.encode().unwrap();
     let gauge = |gauge: &prometheus::IntGaugeVec| gauge.with_label_values::<&str>(&[]).get();
@@ -119,7 +119,7 @@ fn few_bytes() -> config::Server {
 async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_get_everything() {
     const SIZE: usize = 256 * 1024;
     const SENT: usize = 120;
-    // What the kernel takes for a connection, of both ends.
+    // An allowance for the kernel's buffers of a connection, at both ends.
     const KERNEL: usize = 12 << 20;
     let node = Node::start(few_bytes(), None).await;
     let stalled = node.member("r").await;
@@ -142,7 +142,7 @@ async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_
     assert_eq!(counter.get(), dropped as u64);
     eventually("those who read have everything", SLACK, || waiting(&node).0 == waiting(&node).1).await;
     let longest = waiting(&node).1;
-    // Full, but for one that did not fit.
+    // Full, except that the next event did not fit.
     assert!(
         (1 << 20) - 2 * SIZE as i64 <= longest && longest <= 1 << 20,
         "{longest} bytes wait for the one that does not"
@@ -155,7 +155,7 @@ async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_po
     let node = Node::start(few_bytes(), None).await;
     let path = poller(&node).await;
     let publish = |n: usize| node.publish(&format!(r#"["n",{n},"{}"]"#, "x".repeat(128 * 1024)), &["r"]);
-    // Seven and their names are a little less than the bound; eight are more.
+    // Seven events with their names are a little less than the limit; eight are more.
     let fits = (0..20).map(|n| publish(n).local).sum::<usize>();
     assert_eq!(fits, 7);
     let counter = node.metrics.deliveries_dropped_total.with_label_values(&["/", "queue_full"]);
@@ -171,13 +171,13 @@ async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_po
 async fn a_client_that_no_longer_polls_is_gone_in_time() {
     let node = Node::start(config::Server { ping_timeout: STALL.into(), ..server() }, None).await;
     poller(&node).await;
-    // Nobody fetches these: the queue is bounded in packets.
+    // The client does not poll: the queue is limited in packets.
     let results = (0..200).map(|n| node.publish(&format!(r#"["n",{n}]"#), &["r"]).dropped);
     assert!(results.sum::<usize>() > 0);
     eventually("it is in no room", STALL + SLACK, || members(&node, "r") == 0).await;
 }
 
-/// What the nodes of these tests know of slow clients.
+/// The contract of these tests, with every policy for slow clients.
 pub(super) fn contracts() -> Vec<Arc<Contract>> {
     let text = "name = 'slow'\n[auth]\nmode = 'none'\n[server.latest]\nrooms = '*'\nslow = 'keep_latest'\n\
                 [server.oldest]\nrooms = '*'\nslow = 'drop_oldest'\n[server.fatal]\nrooms = '*'\nslow = 'disconnect'\n";
@@ -202,7 +202,7 @@ async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_ov
     assert!(dropped > 0 && dropped < LARGE, "{dropped}");
     let count = |reason| node.metrics.deliveries_dropped_total.with_label_values(&["/", reason]).get() as usize;
     assert_eq!((count("volatile"), count("queue_full")), (dropped, 0), "passed over before the queue is full");
-    // What a contract keeps is kept, volatile or not; what is not volatile waits in the queue.
+    // Events that the contract keeps are kept, volatile or not. Events that are not volatile wait in the queue.
     assert_eq!(publish("latest", 1).local, 2);
     assert_eq!(node.publish(r#"["firm",0]"#, &["v"]).local, 2);
     let (mut numbers, mut latest) = (Vec::new(), 0);
@@ -215,14 +215,14 @@ async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_ov
         }
     }
     assert!(numbers.is_sorted() && numbers.len() == LARGE - dropped && latest == 1, "{numbers:?}, {latest}");
-    // It takes what it is sent again.
+    // The client accepts bytes again.
     let again = || publish("again", 0).dropped == 0;
     eventually("it is no longer passed over", SLACK, again).await;
 }
 
 /// Publishes until the room's only member, who does not read, has a full queue.
 async fn fill(node: &Node, room: &str) {
-    // Large ones until the kernel takes no more, then small ones into what is left.
+    // Large events until the kernel accepts no more, then small ones for the rest of the queue.
     for text in [format!(r#"["large","{}"]"#, "x".repeat(128 * 1024)), r#"["small"]"#.to_owned()] {
         let mut sent = 0;
         while node.publish(&text, &[room]).dropped == 0 {
@@ -253,7 +253,7 @@ async fn what_a_slow_client_gets_is_the_contracts_to_say() {
         latest.extend(number(r#"42["latest","#));
         oldest.extend(number(r#"42["oldest","#));
     }
-    // A few fitted before the queue was full to the byte, and a few in between.
+    // A few events fitted before the queue was full to the byte, and a few in between.
     assert!(latest.len() < 20 && latest.is_sorted(), "{latest:?}");
     assert!(oldest.len() < 100 && oldest.len() >= 60 && oldest.is_sorted(), "{oldest:?}");
     let dropped = node.metrics.deliveries_dropped_total.with_label_values(&["/", "slow_replaced"]).get();

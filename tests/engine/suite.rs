@@ -1,4 +1,4 @@
-//! The engine with a gate of the test's own: real sockets, one or several nodes.
+//! Tests of an engine with a gate of their own: real sockets, one or several nodes.
 
 #[path = "../support/client.rs"]
 pub mod client;
@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 const NATIVE: bool = matches!(ENGINE, config::Engine::Native);
 
-/// Lets everybody in who does not say `"refuse"`, and does what events say.
+/// A gate that permits every client unless its payload is `"refuse"`, and does what events ask.
 pub struct TestGate {
     rooms: Arc<Rooms>,
     carrier: Arc<dyn Carrier>,
@@ -183,7 +183,7 @@ impl Node {
         let mut client = self.client().await;
         client.send(&format!(r#"421["join","{room}"]"#)).await;
         assert_eq!(client.text().await, format!(r#"431["{room}"]"#));
-        // As the gateway does before it answers: what the others send to the room is heard from now on.
+        // Like the gateway, subscribes before it answers, so that events of other nodes arrive from now on.
         self.gate.rooms.settled(&"/".into(), &room.into()).await;
         client
     }
@@ -230,7 +230,7 @@ async fn greeting_follows_connect_and_events_keep_their_order() {
 async fn refusal_is_a_connect_error_or_an_event_and_a_disconnect() {
     let node = Node::alone().await;
     let (_, answer) = Client::connect(&node.address, "/", r#"{"say":"refuse"}"#).await;
-    // The library cannot say more.
+    // The library cannot report more.
     let data = if NATIVE { r#","data":{"code":"AUTHENTICATION_FAILED","message":"no"}"# } else { "" };
     assert_eq!(answer, format!(r#"44{{"message":"AUTHENTICATION_FAILED: no"{data}}}"#));
     let (_, answer) = Client::connect(&node.address, "/", "{bad").await;
@@ -276,7 +276,7 @@ async fn a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_orde
         numbers.push(number.unwrap_or_else(|| panic!("{text}")).to_owned());
     }
     assert_ne!(numbers[0], numbers[1]);
-    // To what nobody asked, and twice to the same: for nobody.
+    // An acknowledgement that nothing asked for, and a second one with the same id: both are ignored.
     client.send(r#"43999999["?"]"#).await;
     client.send(&format!(r#"461-{}[{{"_placeholder":true,"num":0}},"b"]"#, numbers[1])).await;
     client.send_binary(&[0, 255]).await;
@@ -286,7 +286,7 @@ async fn a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_orde
     assert_eq!(said.text().to_string(), r#"[{"_placeholder":true,"num":0},"b"]"#);
     assert_eq!(said.attachments(), [&[0, 255][..]]);
     assert_eq!(first.await.unwrap().text().to_string(), "[]");
-    // It goes, and whoever waits hears of it.
+    // The client disconnects, and the caller that waits learns of it.
     let unanswered = ask(r#"["q",3]"#).unwrap();
     drop(client);
     assert!(unanswered.await.is_err());
@@ -320,7 +320,7 @@ async fn packet_that_others_could_not_read_ends_its_sender_alone() {
     node.publish(r#"["fine"]"#, &["r"]);
     assert_eq!(other.text().await, r#"42["fine"]"#);
     let malformed = node.metrics.events_received_total.with_label_values(&["unknown", "unknown", "INVALID_PAYLOAD"]);
-    // The library itself refuses what follows the array.
+    // The library itself refuses text after the array.
     assert_eq!(malformed.get(), if NATIVE { 3 } else { 2 });
 }
 
@@ -371,7 +371,7 @@ async fn both_ways_of_closing_end_the_session_once() {
     let mut client = node.client().await;
     client.send(r#"42["bye"]"#).await;
     assert_eq!(client.text().await, "41");
-    // The connection stays, and the client may come again on it, under the same id.
+    // The connection stays, and the client may connect again on it, with the same id.
     assert!(client.join("/", "").await.starts_with("40{"));
     assert_eq!(client.text().await, r#"42["hello","websocket"]"#);
     client.send(r#"421["join","r"]"#).await;
@@ -412,7 +412,7 @@ async fn connections_are_limited_and_given_back() {
     let (status, body) = http(&node.address, "GET /socket.io/?EIO=4&transport=polling", "").await;
     assert_eq!(status, 503);
     assert!(body.starts_with(r#"{"error":{"code":"OVERLOADED""#), "{body}");
-    // A client of another version of the protocol is told so, and takes no place.
+    // A client of another protocol version is told so, and does not count as a connection.
     assert_eq!(http(&node.address, "GET /socket.io/?EIO=3&transport=polling", "").await.0, 400);
     drop(first);
     eventually("a place is free", Duration::from_secs(2), || node.engine.hub().open() == 1).await;
@@ -513,7 +513,7 @@ async fn local_clients_lose_nothing_while_redis_is_away() {
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.member("r").await, b.member("r").await);
-    // What is missed on a room's channel is counted from the first event that was heard there.
+    // Missed events on a room's channel are counted from the first event that arrived there.
     a.publish(r#"["first"]"#, &["r"]);
     assert_eq!(near.text().await, r#"42["first"]"#);
     assert_eq!(far.text().await, r#"42["first"]"#);
@@ -548,7 +548,7 @@ async fn actions_reach_clients_of_both_nodes() {
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.client().await, b.client().await);
-    // The gate greets a client before it is in its rooms.
+    // The gate greets a client before it has joined its rooms.
     let there = |node: &Node| node.gate.rooms.count("/", &["$user:u".into()], &[]) == 1;
     eventually("both are in their rooms", Duration::from_secs(2), || there(&a) && there(&b)).await;
     let everyone = Selection { namespace: "/".into(), users: vec!["u".into()], ..Selection::default() };

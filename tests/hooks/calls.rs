@@ -1,4 +1,4 @@
-//! What is sent, and what is made of answers.
+//! The contents of requests, and the handling of answers.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! The samples of `docs/hooks.md` do what they say.
+//! The examples of `docs/hooks.md` work.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -31,7 +31,7 @@ fn run(program: &str, args: &[&str], input: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Requests, and whether each is the node's.
+/// Requests, and whether each was signed by the node.
 fn cases() -> (Value, Vec<bool>) {
     let now = SystemTime::now();
     let body = r#"{"id":"é"}"#;

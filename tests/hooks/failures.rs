@@ -1,4 +1,4 @@
-//! Backends that are slow, ill, or away.
+//! Backends that are slow, fail, or are away.
 
 use std::time::{Duration, Instant};
 

@@ -27,7 +27,7 @@ fn send(outbox: &Notices, numbers: std::ops::RangeInclusive<usize>) {
     }
 }
 
-/// The numbers of the notices that the backend has taken, in their order, copies left out.
+/// The numbers of the notices that the backend has accepted, in order, without repetitions.
 fn taken(backend: &Backend) -> Vec<usize> {
     let mut known = HashSet::new();
     let requests = backend.seen();
@@ -36,7 +36,7 @@ fn taken(backend: &Backend) -> Vec<usize> {
     fresh.map(|event| event["data"]["reason"].as_str().unwrap()["reason ".len()..].parse().unwrap()).collect()
 }
 
-/// A node's outbox, and the connection that it needs.
+/// A node's outbox, and its connection to Redis.
 struct Node {
     outbox: Notices,
     _redis: Redis,
@@ -207,7 +207,7 @@ async fn the_list_in_redis_is_bounded_and_drops_are_counted() {
     let (hooks, metrics) = hooks(&backend.url());
     let fill = format!("for i = 1, {MAX_STORED} do redis.call('RPUSH', '{LIST}', 'old') end");
     server.command(&format!("EVAL \"{fill}\" 0"));
-    // Another node delivers, so that nothing is removed here.
+    // Another node delivers, so nothing is removed here.
     server.command(&format!("SET {LEASE} another PX 60000"));
     let outbox = in_redis(&server, &hooks).await;
     send(&outbox, 1..=10);

@@ -1,5 +1,5 @@
-// Runs the suites that suites.json lists, in their modes, on every engine; arguments pick files by a part of their path,
-// JS_TEST_ENGINES picks engines. A suite of what one engine alone can do names its `engines`.
+// Runs the suites in suites.json, in their modes, on every engine. Arguments select files by a part of their path, and
+// JS_TEST_ENGINES selects engines. A suite for one engine only names it in `engines`.
 //
 // Clients for which a suite asks no transport begin by polling and upgrade, as the official client does; those of suites that run in
 // both modes open with a WebSocket in the second, and so do all clients of the library. JS_TEST_TRANSPORT decides for all.

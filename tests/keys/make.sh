@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the certificates of the tests anew: an authority, a server for 127.0.0.1 and localhost, a client, an authority of
-# nodes and a node (cluster.tls), and a stranger's authority that nobody trusts. None of them protects anything.
+# Makes the certificates of the tests again: an authority, a server for 127.0.0.1 and localhost, a client, an authority
+# of nodes and a node (cluster.tls), and an authority that is not trusted. None of them protects anything.
 set -eu
 cd "$(dirname "$0")"
 DAYS=7300

@@ -1,4 +1,4 @@
-//! A backend of a test's own: a real HTTP server on loopback that answers as the test says.
+//! A backend for one test: a real HTTP server on loopback that answers as the test says.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ impl Seen {
     }
 }
 
-/// What is answered, and when.
+/// An answer, and when it is sent.
 #[derive(Clone)]
 pub struct Reply {
     pub status: u16,
@@ -79,14 +79,14 @@ struct Shared {
     connections: AtomicUsize,
 }
 
-/// The server. Stops when it is dropped.
+/// The server. It stops when it is dropped.
 pub struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
 
-/// Which certificates a backend has and asks for.
+/// The certificates that a backend has and requires.
 pub enum Tls {
     None,
     Server,
@@ -116,7 +116,7 @@ impl Backend {
         backend
     }
 
-    /// Listens (again, on the same port).
+    /// Listens (again) on the same port.
     pub async fn restart(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
@@ -158,7 +158,7 @@ impl Drop for Backend {
     }
 }
 
-/// A file of `tests/keys`.
+/// The path of a file in `tests/keys`.
 pub fn key_file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/keys").join(name)
 }
@@ -177,7 +177,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let app = Router::new().fallback(answer).with_state(shared.clone());
     let service = TowerToHyperService::new(app);
     let server = auto::Builder::new(TokioExecutor::new());
-    // A client that goes away is nothing to report.
+    // A client that disconnects is not reported.
     let _ = match &shared.tls {
         None => server.serve_connection(TokioIo::new(stream), service).await,
         Some(tls) => match tls.accept(stream).await {

@@ -1,4 +1,4 @@
-//! A Socket.IO client of the bare protocol, for what the official one would not do.
+//! A minimal Socket.IO client, for behaviour that the official client does not have.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Client {
     pub sid: String,
 }
 
-/// What a WebSocket frame carries.
+/// The payload of a WebSocket frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
     Text(String),
@@ -23,7 +23,7 @@ pub enum Frame {
     Closed,
 }
 
-// Not every suite wants all of it.
+// Not every suite uses all functions.
 const _: fn(Client) -> (TcpStream, Vec<u8>) = Client::into_stream;
 const _: fn() = || {
     let _ = (Client::send_binary, Client::until_closed);
@@ -67,7 +67,7 @@ impl Client {
         self.text().await
     }
 
-    /// The connection itself, and what came and is not read.
+    /// The connection itself, and the received bytes that were not read.
     pub fn into_stream(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.buffer)
     }
@@ -94,7 +94,7 @@ impl Client {
                 frame.extend(u64::try_from(length).unwrap().to_be_bytes());
             }
         }
-        // A mask of zeroes leaves the payload as it is.
+        // The mask is all zeros, so the payload stays as it is.
         frame.extend([0; 4]);
         frame.extend(payload);
         let _ = self.stream.write_all(&frame).await;
@@ -147,7 +147,7 @@ impl Client {
     }
 }
 
-/// An unmasked frame at the front: opcode, payload, length of all.
+/// The unmasked frame at the start: opcode, payload and total length.
 fn parse(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, head) = match second & 0x7f {
@@ -159,7 +159,7 @@ fn parse(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     Some((first & 0x0f, payload, head + length))
 }
 
-/// One HTTP/1.1 request on a connection of its own: status and body.
+/// One HTTP/1.1 request on a connection of its own. Returns status and body.
 pub async fn http(address: &str, head: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();

@@ -1,4 +1,5 @@
-//! A whole node without sockets: its clients are links that write down what they are sent, and return as the official client does.
+//! A whole node without sockets: its clients are links that record what they are sent, and return like the official
+//! client.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -96,13 +97,13 @@ pub struct Someone {
     client: Arc<Client>,
     tape: Arc<Tape>,
     pid: String,
-    /// Whether it got its session back.
+    /// Whether its session was recovered.
     pub recovered: bool,
 }
 
 #[derive(Default)]
 struct Tape {
-    /// The first argument of each event, without the place at its end.
+    /// The first argument of each event, without the offset string at its end.
     events: Mutex<Vec<Value>>,
     offset: Mutex<Option<String>>,
     acks: Mutex<Vec<Value>>,
@@ -160,7 +161,7 @@ impl Node {
         Self { redis, history, cluster, publisher, gateway, metrics }
     }
 
-    /// Waits until this node hears, and knows so many nodes.
+    /// Waits until this node receives messages, and knows this number of nodes.
     pub async fn ready(&self, nodes: usize) {
         let good = || self.redis.health().is_good() && self.cluster.view().nodes.len() == nodes;
         eventually("the nodes know each other", Duration::from_secs(20), good).await;
@@ -175,7 +176,7 @@ impl Node {
         self.open("/bare", id, json!({}), Arc::default()).await
     }
 
-    /// As the official client returns: with its secret, and the last place that it saw.
+    /// Returns like the official client: with its secret, and the last offset string that it saw.
     pub async fn come_back(&self, earlier: &Someone, id: &str) -> Someone {
         let offset = earlier.tape.offset.lock().unwrap().clone();
         let tape = earlier.tape.clone();
@@ -210,7 +211,7 @@ impl Someone {
         self.join(node, "follow", log).await;
     }
 
-    /// Joins the room of an event's own, and waits for the answer.
+    /// Joins the room whose event has a rule, and waits for the answer.
     pub async fn join(&self, node: &Node, event: &str, name: &str) {
         let before = self.tape.acks.lock().unwrap().len();
         node.gateway.dispatch(&self.client, Event::encode(event, &[name]).unwrap(), Some(1));
@@ -219,7 +220,7 @@ impl Someone {
         assert_eq!(self.tape.acks.lock().unwrap().last().unwrap()[0]["success"], true);
     }
 
-    /// The numbers of the events that it got, over all its connections.
+    /// The numbers of the events that it received, over all its connections.
     pub fn numbers(&self) -> Vec<u64> {
         self.tape.events.lock().unwrap().iter().filter_map(|data| data["n"].as_u64()).collect()
     }

@@ -1,4 +1,4 @@
-//! Nodes that have nothing but rooms and presence.
+//! Nodes that have only rooms and presence.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -24,7 +24,7 @@ use super::redis::RedisServer;
 
 const NS: &str = "/";
 
-/// A client that takes everything and says nothing.
+/// A client that accepts every event and sends nothing.
 struct Silent;
 
 impl Link for Silent {
@@ -40,7 +40,7 @@ impl Link for Silent {
     fn close(&self, _how: Close) {}
 }
 
-/// Rooms named `told:…` tell of joins and leaves.
+/// Rooms named `told:…` announce joins and leaves.
 fn policies() -> Policies {
     let room = RoomDef {
         key: "told".into(),
@@ -192,14 +192,14 @@ impl World {
         self.clients.lock().unwrap()[id].clone()
     }
 
-    /// Waits until every node has written what has happened.
+    /// Waits until every node has written all changes.
     pub async fn settle(&self) {
         for node in &self.nodes {
             assert!(node.settled_within(Duration::from_secs(10)).await, "{} does not settle", node.id);
         }
     }
 
-    /// What has been told, over all nodes, sorted.
+    /// The announced joins and leaves of all nodes, sorted.
     pub fn told(&self) -> Vec<(String, String, What)> {
         let mut told: Vec<_> =
             self.all_told().iter().map(|told| (told.room.to_string(), member_text(&told.member), told.what)).collect();
@@ -241,7 +241,7 @@ impl World {
     }
 }
 
-/// Every key and its TTL in ms, sorted; without the keys by which nodes prove for a few seconds that Redis takes writes.
+/// Every key and its TTL in ms, sorted, without the keys by which nodes prove that Redis accepts writes.
 pub fn keys(server: &RedisServer) -> Vec<(String, i64)> {
     let line = |answer: String| answer.lines().map(str::to_owned).collect::<Vec<_>>();
     let kept = |key: &String| key.starts_with("test:") && !key.starts_with("test:probe:");
@@ -274,7 +274,7 @@ where
     }
 }
 
-/// Waits for a fact that has to be asked for.
+/// Waits for a condition that needs a request.
 pub async fn eventually_async<F: Future<Output = bool>>(what: &str, within: Duration, mut fact: impl FnMut() -> F) {
     let until = Instant::now() + within;
     while !fact().await {
@@ -303,7 +303,7 @@ impl Child {
         Self { id: id.to_owned(), killed_at: None, process }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

@@ -1,4 +1,5 @@
-//! A TCP proxy between a node and its Redis that does what networks do: passes, loses one direction, stalls, resets.
+//! A TCP proxy between a node and its Redis that simulates network failures: it passes, loses one direction, stalls or
+//! resets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,22 +10,22 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the way between a node and Redis is like.
+/// The state of the connection between a node and Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// Everything passes.
     Open,
-    /// A hole towards Redis: commands wait on the way, as TCP sends them again, answers and messages pass.
+    /// Nothing passes to Redis: commands wait, as with TCP's retransmission; answers and messages pass.
     NoCommands,
-    /// A hole towards the node: answers and messages wait on the way, commands pass.
+    /// Nothing passes to the node: answers and messages wait, commands pass.
     NoAnswers,
     /// Every connection is reset, and so is every new one.
     Reset,
-    /// Connections that are there stay stuck for good; new ones pass.
+    /// Existing connections stay stuck for good; new ones pass.
     OldStuck,
 }
 
-/// The proxy. Connections that are open when the way is reset are gone; what waited for another way arrives when it opens.
+/// The proxy. Connections that are open at a reset are closed. Waiting bytes arrive when the state permits it again.
 pub struct Proxy {
     address: SocketAddr,
     way: Arc<watch::Sender<Way>>,
@@ -32,7 +33,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Begins to pass connections on to a server on this machine.
+    /// Starts to pass connections on to a server on this machine.
     pub async fn start(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -82,7 +83,7 @@ async fn pass(node: TcpStream, port: u16, way: watch::Receiver<Way>) {
     }
 }
 
-/// Copies one direction while the way lets it pass.
+/// Copies one direction while the state permits it.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -95,7 +96,7 @@ async fn pump(
             break;
         }
     }
-    // An end must not arrive before what was written.
+    // The end must not arrive before the bytes that were written earlier.
     if way.wait_for(|way| passes(*way)).await.is_ok() {
         let _ = to.shutdown().await;
     }

@@ -1,4 +1,4 @@
-//! A redis-server of a test's own: free port, own directory, killed on drop.
+//! A redis-server for one test: on a free port, in a directory of its own, and killed on drop.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,13 +10,13 @@ use tempfile::TempDir;
 /// A running, or stopped, redis-server.
 pub struct RedisServer {
     port: u16,
-    /// The cluster's bus, when it is a Redis Cluster of one.
+    /// The port of the cluster's bus, if it is a Redis Cluster of one node.
     bus: Option<u16>,
     dir: TempDir,
     child: Option<Child>,
 }
 
-// Each suite uses its part of this, and none is unused.
+// Each suite uses a part of these functions, and each function is used.
 const _: fn() = || {
     let _ = (RedisServer::start, RedisServer::cluster, RedisServer::stopped, RedisServer::restart);
     let _ = (RedisServer::kill, RedisServer::pause, RedisServer::resume, RedisServer::url, RedisServer::command);
@@ -24,18 +24,18 @@ const _: fn() = || {
 };
 
 impl RedisServer {
-    /// Starts one and waits until it answers.
+    /// Starts a server and waits until it answers.
     pub fn start() -> Self {
         loop {
             let mut server = Self::stopped();
-            // Somebody else may have taken the port meanwhile.
+            // Another process may have taken the port meanwhile.
             if server.try_restart() {
                 return server;
             }
         }
     }
 
-    /// A Redis Cluster of one node, which refuses what a larger one would.
+    /// A Redis Cluster of one node, which refuses what a larger one would refuse.
     pub fn cluster() -> Self {
         let mut server = Self::stopped();
         server.bus = Some(free_port());
@@ -49,17 +49,17 @@ impl RedisServer {
         server
     }
 
-    /// Reserves a port; nothing listens yet.
+    /// Reserves a port without listening yet.
     pub fn stopped() -> Self {
         Self { port: free_port(), bus: None, dir: tempfile::tempdir().unwrap(), child: None }
     }
 
-    /// Starts it on the same port again.
+    /// Starts it again on the same port.
     pub fn restart(&mut self) {
         assert!(self.try_restart(), "its port is free");
     }
 
-    /// False when it has ended at once.
+    /// Returns false if it has ended at once.
     fn try_restart(&mut self) -> bool {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -75,7 +75,7 @@ impl RedisServer {
             .spawn()
             .expect("redis-server is installed");
         let child = self.child.insert(child);
-        // Another server on the port would answer, too, and end with the test that it belongs to.
+        // Another test's server on this port would also answer, and then end with that test.
         let own = format!("process_id:{}\r", child.id());
         let until = Instant::now() + Duration::from_secs(10);
         while self.try_command("INFO server").is_none_or(|answer| !answer.contains(&own)) {
@@ -88,7 +88,7 @@ impl RedisServer {
         true
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -96,12 +96,12 @@ impl RedisServer {
         }
     }
 
-    /// SIGSTOP: connections stay, and nobody answers.
+    /// Sends SIGSTOP: connections stay, and nothing is answered.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&self) {
         self.signal("-CONT");
     }
@@ -111,7 +111,7 @@ impl RedisServer {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -151,7 +151,7 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
-/// Waits for a fact, with a deadline.
+/// Waits for a condition, with a deadline.
 pub async fn eventually<F: FnMut() -> bool>(what: &str, within: Duration, mut fact: F) -> Duration {
     let started = Instant::now();
     while !fact() {

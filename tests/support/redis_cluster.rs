@@ -1,4 +1,5 @@
-//! A Redis Cluster of one node, which holds every slot: keys of different slots are refused together, as in a large one.
+//! A Redis Cluster of one node, which holds every slot. It refuses commands with keys of different slots, like a large
+//! cluster.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! The floor: a server that does nothing but what the kernel asks for, one write a recipient. No queue, no limits, no
-//! pings, no checks; what any server of rooms costs at least when it writes each event by itself.
+//! The floor: a server that only makes the necessary system calls, one write per recipient. It has no queue, limits,
+//! pings or checks. Any server of rooms that writes each event separately costs at least this much.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -66,7 +66,7 @@ impl Floor {
             };
             used = head;
             client.upgraded = true;
-            // The accept value belongs to the one key that the load generator sends.
+            // The accept value fits the one key that the load generator sends.
             let _ = client.stream.write_all(
                 b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",

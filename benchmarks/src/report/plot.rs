@@ -1,4 +1,4 @@
-//! A scenario's main figure as bars: the median, with a line from the least to the most.
+//! Draws a scenario's main figure as bars: the median, with a line from minimum to maximum.
 
 use std::path::Path;
 

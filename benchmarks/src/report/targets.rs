@@ -1,11 +1,11 @@
-//! What the native engine has to reach, and whether it does.
+//! The targets of the native engine, and whether it reaches them.
 
 use std::fmt::Write as _;
 
 use super::{Report, shown};
 use crate::server::Peer;
 
-/// A bound on a figure of the native engine, alone or as a part of another's in the same repetition.
+/// A target for a figure of the native engine: absolute, or relative to another server's figure.
 struct Target {
     scenario: &'static str,
     figure: &'static str,
@@ -53,7 +53,7 @@ const TARGETS: &[Target] = &[
 ];
 
 impl Target {
-    /// Ratios are those of the medians: each repetition ran all servers in turn.
+    /// Ratios compare medians, because each repetition ran all servers in turn.
     fn measured(&self, report: &Report) -> Option<f64> {
         let own = report.range(self.scenario, Peer::Native, self.figure)?.median;
         match self.of {

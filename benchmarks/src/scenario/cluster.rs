@@ -1,4 +1,4 @@
-//! What a node spends on what does not concern it.
+//! Measures what a node spends on events that have no recipient on it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::load::{Deaf, Entry, Load};
 const ROOMS: usize = 20;
 const RATE: u32 = 2000;
 
-/// All members are on the first node; the second has one client, in a room of its own.
+/// All members are on the first node. The second node has one client, in a room of its own.
 pub(super) fn uninterested(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
     let (busy, other) = (&stage.nodes[0], &stage.nodes[1]);
     let mut load = Load::new()?;
@@ -16,7 +16,7 @@ pub(super) fn uninterested(stage: &Stage, size: Size) -> anyhow::Result<Figures>
     load.open(1, |_| other.address, |_| Entry::default(), &mut Deaf)?;
     load.join(|index| format!("r{index}"), &mut Deaf)?;
     load.rest(Duration::from_secs(1), &mut Deaf)?;
-    // What the node spends while nothing is said is not the price of a publish.
+    // Subtracts what the node spends while nothing is published.
     let quiet = other.process.cpu_us()?;
     load.rest(Duration::from_secs(size.seconds.into()), &mut Deaf)?;
     let quiet = other.process.cpu_us()? - quiet;

@@ -1,4 +1,4 @@
-//! Memory of connections in four states, and what a connect costs.
+//! Measures the memory of connections in four states, and the cost of a connect.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::{Figures, Stage};
 use crate::load::{Deaf, Entry, Load, Transport};
 use crate::server::SECRET;
 
-/// Before memory is read, so that what is freed in the background is.
+/// The pause before memory is read, in which background work frees memory.
 const SETTLE: Duration = Duration::from_secs(2);
 const PACKETS: usize = 64;
 const LARGE: usize = 30_000;
@@ -67,7 +67,7 @@ fn enter(stage: &Stage, load: &mut Load, count: usize, transport: Transport) -> 
     load.open(count, |at| stage.address(at), entry, &mut Deaf)
 }
 
-/// Each connection says something to its own room and hears it.
+/// Each connection sends an event to its own room and receives it.
 fn talk(load: &mut Load, count: usize, times: usize, bytes: usize) -> anyhow::Result<()> {
     let pad = "x".repeat(bytes);
     let mut heard = 0;

@@ -1,4 +1,4 @@
-//! Events to rooms: paced, saturated, too many; and echoes.
+//! Measures events to rooms: at a fixed rate, at saturation, and beyond; and echoes.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,14 @@ use crate::load::{Load, Sink, Transport};
 use crate::wire;
 
 const PAD: usize = 64;
-/// One arrival of so many has its delay noted.
+/// One of this number of deliveries has its delay recorded.
 const SAMPLE: u64 = 16;
-/// Nothing more is on its way.
+/// How long nothing must arrive before the run counts as complete.
 const QUIET: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 const ECHOES: usize = 100;
 
-/// What all connections hear: counted, in order, and how late.
+/// Counts what all connections receive, checks the order, and records delays.
 pub(super) struct Ledger {
     started: Instant,
     next: Vec<u32>,
@@ -42,7 +42,7 @@ impl Ledger {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// One event of a room: a number that grows, and when it was sent.
+    /// One event of a room: a growing number, and the time when it was sent.
     pub(super) fn say(&self, load: &mut Load, speaker: usize, room: usize, n: u32, pad: &str) -> anyhow::Result<()> {
         load.emit(speaker, None, &format!(r#"["say","r{room}",{n},{},"{pad}"]"#, self.now_us()))
     }
@@ -74,7 +74,7 @@ impl Ledger {
 impl Sink for Ledger {
     fn event(&mut self, connection: usize, text: &[u8]) {
         let Some((n, sent_us)) = wire::said(text) else { return };
-        // What is missing is counted as lost; here only what comes after something newer, or twice.
+        // Missing events are counted as lost. Here only late and repeated events are counted.
         if n < self.next[connection] {
             self.disordered += 1;
         }
@@ -128,7 +128,7 @@ pub(super) fn paced(stage: &Stage, size: Size, how: &Paced) -> anyhow::Result<Fi
     ledger.figures(stage, &start, expected)
 }
 
-/// Waits for what is still on its way; what has not come when it is quiet, or after a minute, is lost.
+/// Waits for events on their way. An event that has not arrived when it is quiet, or after a minute, is lost.
 fn arrive(load: &mut Load, ledger: &mut Ledger, expected: u64) -> anyhow::Result<()> {
     let (begun, mut quiet) = (Instant::now(), Instant::now());
     while ledger.heard < expected && quiet.elapsed() < QUIET && begun.elapsed() < PATIENCE {
@@ -198,7 +198,7 @@ pub(super) fn echo(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
     let event = format!(r#"["echo","{}"]"#, "x".repeat(PAD));
     let start = stage.clock()?;
     let mut asked = 0;
-    // Each round waits for all: the connections are asked in turn, so one is never far ahead of the others.
+    // Each round waits for all connections, so that none gets far ahead of the others.
     while start.at.elapsed() < Duration::from_secs(size.seconds.into()) {
         for connection in 0..ECHOES {
             load.emit(connection, Some(1), &event)?;

@@ -1,9 +1,9 @@
-//! How long a large room holds a thread.
+//! Measures how long delivery to a large room holds a thread.
 
 use super::rooms::paced;
 use super::{Figures, Size, Stage};
 
-/// What the native engine promises of a turn.
+/// The limit of a write turn that the native engine promises.
 const PROMISED: &str = "0.001";
 
 /// Ten thousand members hear five events a second.
@@ -25,7 +25,7 @@ pub(super) fn large_room(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
     Ok(figures)
 }
 
-/// The sum of a histogram's series; of its buckets that of [`PROMISED`].
+/// The sum of a histogram's series, and of its buckets up to [`PROMISED`].
 fn total(metrics: &str, histogram: &str, part: &str) -> f64 {
     let bucket = format!("le=\"{PROMISED}\"");
     let values = metrics.lines().filter_map(|line| {

@@ -1,5 +1,5 @@
-// Checks custom resources (a JSON list on standard input) against what their definitions were made into: validators for
-// values, and types for names, by which TypeScript finds every field that a definition does not have.
+// Checks custom resources (a JSON list on standard input) against their definitions: validators check the values, and
+// TypeScript types find fields that a definition does not have.
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -22,7 +22,7 @@ for (const object of objects) {
   }
 }
 
-// A program that says each object, as a literal of its type.
+// A program with each object as a literal of its type.
 const lines = objects.map(
   (object, at) =>
     `export const o${at}: import('${MODELS[object.apiVersion]}/${object.kind}').I${object.kind} = ${JSON.stringify(object)};`,

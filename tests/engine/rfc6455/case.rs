@@ -1,32 +1,32 @@
-//! What a case consists of.
+//! The parts of a case.
 
-/// In an event that may not arrive any more.
+/// The payload of an event that must not be answered, because the connection has ended.
 pub const FORBIDDEN: &str = "must not arrive";
 
-/// What comes back.
+/// An expected answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
     Text(String),
     Binary(Vec<u8>),
     Pong(Vec<u8>),
-    /// The last frame, and with it the connection's end.
+    /// A close frame, and the end of the connection.
     Close(Option<u16>),
-    /// No frame that a server may send.
+    /// The end of the connection without a close frame.
     Wrong(u8),
 }
 
 /// How the library's WebSocket differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
-    /// Not, but for this: what ends the connection is answered by a close frame without a code.
+    /// It does not differ, except that it ends the connection with a close frame without a code.
     Same,
-    /// It ends the connection before it answers what came with the end.
+    /// It ends the connection before it answers earlier messages in the same read.
     Ends,
-    /// It waits for the rest of the head, or lets it pass.
+    /// It waits for the rest of the head, or accepts the mistake.
     Waits,
-    /// It waits for the whole frame: not run.
+    /// It waits for the whole frame, so the case is not run.
     Patient,
-    /// It takes the code for one that may not be sent.
+    /// It treats the code as one that may not be sent.
     Refuses,
 }
 
@@ -89,31 +89,31 @@ pub fn fragments<'a>(opcode: u8, parts: impl IntoIterator<Item = &'a [u8]>) -> V
     parts.iter().enumerate().map(|(at, part)| frame(first(at), part)).collect()
 }
 
-/// An event that asks for its argument.
+/// An event that asks for its argument as the answer.
 pub fn ask(argument: &str) -> String {
     format!(r#"421["e","{argument}"]"#)
 }
 
-/// The answer to it.
+/// The answer to the event.
 pub fn told(argument: &str) -> Want {
     Want::Text(format!(r#"431["{argument}"]"#))
 }
 
-/// An event with an attachment: its text.
+/// An event with an attachment: its text frame.
 pub const ASK_BINARY: &str = r#"451-1["e",{"_placeholder":true,"num":0}]"#;
 
-/// The answer to it.
+/// The answer to the event with an attachment.
 pub fn told_binary(payload: &[u8]) -> [Want; 2] {
     let text = r#"461-1[{"_placeholder":true,"num":0}]"#;
     [Want::Text(text.into()), Want::Binary(payload.to_vec())]
 }
 
-/// An event that comes after the connection's end.
+/// An event that is sent after the connection's end.
 pub fn too_late() -> Vec<u8> {
     text(&ask(FORBIDDEN))
 }
 
-/// A server's frame at the front, and its length.
+/// The first frame of a server, and its length.
 pub fn read(bytes: &[u8]) -> Option<(Want, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, at) = match second {
@@ -135,7 +135,7 @@ pub fn read(bytes: &[u8]) -> Option<(Want, usize)> {
     Some((want, at + length))
 }
 
-/// A compressed message as it was (RFC 7692, 7.2.2).
+/// The original of a compressed message (RFC 7692, 7.2.2).
 fn inflate(payload: &[u8]) -> Vec<u8> {
     let mut inflate = flate2::Decompress::new(false);
     let mut out = Vec::with_capacity(2 << 20);

@@ -1,4 +1,4 @@
-//! Compression (12, 13): RFC 7692, each message by itself.
+//! Compression (sections 12 and 13): RFC 7692, each message compressed separately.
 
 use flate2::{Compress, Compression, FlushCompress};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,10 +11,10 @@ const UNREADABLE: Want = Want::Close(Some(1007));
 const TOO_LARGE: Want = Want::Close(Some(1009));
 const MAX_PAYLOAD: usize = 1_000_000;
 
-/// Says that a message is compressed.
+/// The bit that marks a message as compressed.
 const RSV1: u8 = 0x40;
 
-/// Opens a WebSocket that offers compression, and whether that was agreed on.
+/// Opens a WebSocket that offers compression. Returns it, and whether compression was agreed on.
 pub async fn upgrade(address: &str) -> (TcpStream, bool) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
@@ -32,7 +32,7 @@ pub async fn upgrade(address: &str) -> (TcpStream, bool) {
     (stream, answer.contains("sec-websocket-extensions: permessage-deflate; server_no_context_takeover"))
 }
 
-/// A client that has agreed on it, in the namespace of everybody, and was greeted.
+/// A client that has agreed on compression, is connected to `/` and has been greeted.
 pub async fn client(address: &str) -> TcpStream {
     let (mut stream, agreed) = upgrade(address).await;
     assert!(agreed);
@@ -61,7 +61,7 @@ fn deflate(payload: &[u8], level: u32) -> Vec<u8> {
     out
 }
 
-/// A block that is not compressed.
+/// A block that is stored without compression.
 fn stored(payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     let mut out = vec![0];
@@ -77,7 +77,7 @@ fn packed(payload: &str) -> Vec<u8> {
     frame(0x81 | RSV1, &deflate(payload.as_bytes(), 6))
 }
 
-/// Fragments of a compressed message: the first says that it is.
+/// Fragments of a compressed message. Only the first has the bit.
 fn pieces(opcode: u8, payload: &[u8], size: usize) -> Vec<Vec<u8>> {
     let small = deflate(payload, 6);
     let mut parts: Vec<&[u8]> = small.chunks(size).collect();
@@ -93,7 +93,7 @@ pub fn cases() -> Vec<Case> {
     [sizes(), forms(), broken()].into_iter().flatten().collect()
 }
 
-/// Words that repeat, or hardly.
+/// Words that repeat often, or hardly ever.
 fn words(length: usize, odd: bool) -> String {
     let step = if odd { 40_503u32 } else { 1 };
     (0u32..).map(|n| char::from(b'a' + u8::try_from((n.wrapping_mul(step) >> 5) % 26).unwrap())).take(length).collect()
@@ -124,7 +124,7 @@ fn sizes() -> Vec<Case> {
     cases
 }
 
-/// Everything that RFC 7692, 7.2.3, has examples of.
+/// All examples of RFC 7692, 7.2.3.
 fn forms() -> Vec<Case> {
     let packet = ask("form");
     let (one, two) = packet.as_bytes().split_at(9);

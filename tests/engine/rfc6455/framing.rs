@@ -5,7 +5,7 @@ use super::case::{ASK_BINARY, Case, Library, Want, ask, fragments, frame, head, 
 const PROTOCOL: Want = Want::Close(Some(1002));
 const TOO_LARGE: Want = Want::Close(Some(1009));
 
-/// `server.max_payload` of a node that is configured with nothing.
+/// The default of `server.max_payload`.
 const MAX_PAYLOAD: usize = 1_000_000;
 
 pub fn cases() -> Vec<Case> {
@@ -202,7 +202,7 @@ fn out_of_place() -> Vec<Case> {
     ]
 }
 
-/// What can be told from the first bytes is told before the rest comes.
+/// A mistake in the first bytes is answered before the rest arrives.
 fn heads() -> Vec<Case> {
     let mut unmasked = text(&ask("x"));
     unmasked[1] &= 0x7F;

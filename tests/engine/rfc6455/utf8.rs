@@ -1,4 +1,4 @@
-//! Text is UTF-8 (6): whole, cut anywhere between fragments, and refused as soon as it can be none.
+//! Text must be UTF-8 (section 6): complete, cut anywhere between fragments, and refused as soon as it is invalid.
 
 use super::case::{Case, Want, fragments, frame, too_late};
 
@@ -7,7 +7,7 @@ const NOT_UTF8: Want = Want::Close(Some(1007));
 const BEFORE: &[u8] = br#"421["e",""#;
 const AFTER: &[u8] = br#""]"#;
 
-/// Text that must pass: what each is, and its bytes.
+/// Valid texts: a description of each, and its bytes.
 const GOOD: [(&str, &[u8]); 23] = [
     ("Greek words", "κόσμε".as_bytes()),
     ("several scripts", "Hello-µ@ßöäüàá-UTF-8!!".as_bytes()),
@@ -34,7 +34,7 @@ const GOOD: [(&str, &[u8]); 23] = [
     ("a combining mark", "e\u{301}".as_bytes()),
 ];
 
-/// Bytes that are no text.
+/// Bytes that are not valid text.
 const BAD: [(&str, &[u8]); 48] = [
     ("five bytes", b"\xf8\x88\x80\x80\x80"),
     ("six bytes", b"\xfc\x84\x80\x80\x80\x80"),
@@ -93,7 +93,7 @@ pub fn cases() -> Vec<Case> {
         let answer = || vec![Want::Text(format!(r#"431["{}"]"#, std::str::from_utf8(bytes).unwrap()))];
         cases.push(Case::new(format!("6.good.{at}a"), about, vec![frame(0x81, &whole)], answer()));
         cases.push(Case::new(format!("6.good.{at}b"), about, fragments(0x1, whole.chunks(1)), answer()));
-        // Cut once, at every place within.
+        // Cut once, at every position.
         for cut in BEFORE.len()..=whole.len() - AFTER.len() {
             let (head, tail) = whole.split_at(cut);
             cases.push(Case::new(format!("6.good.{at}c{cut}"), about, fragments(0x1, [head, tail]), answer()));
@@ -105,7 +105,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("6.bad.{at}a"), about, frames.clone(), vec![NOT_UTF8]));
         frames = fragments(0x1, whole.chunks(1));
         cases.push(Case::new(format!("6.bad.{at}b"), about, frames, vec![NOT_UTF8]));
-        // The message does not end: its fragments are enough to know.
+        // The message does not end: its fragments suffice to find the mistake.
         let begun = [BEFORE, bytes].concat();
         frames = begun.chunks(1).enumerate().map(|(at, byte)| frame(u8::from(at == 0), byte)).collect();
         cases.push(Case::new(format!("6.bad.{at}c"), about, frames, vec![NOT_UTF8]));
@@ -116,7 +116,7 @@ pub fn cases() -> Vec<Case> {
         fragments(0x1, [&br#"421["e","x"#[..], b"\xe2\x82"]),
         vec![NOT_UTF8],
     ));
-    // What is no text need not be UTF-8.
+    // A binary message need not be UTF-8.
     let text = super::case::text(super::case::ASK_BINARY);
     for &(about, bytes) in &BAD {
         let answer = super::case::told_binary(bytes).to_vec();

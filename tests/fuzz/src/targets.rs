@@ -1,4 +1,5 @@
-//! Every fuzz target, and what they share. `cargo fuzz` runs them for long, `tests/fuzz.rs` shortly with every test run.
+//! All fuzz targets and their shared helpers. `cargo fuzz` runs them for long, `tests/fuzz.rs` briefly in every test
+//! run.
 
 pub mod cluster_message;
 pub mod contract_file;
@@ -19,10 +20,10 @@ pub mod sid;
 pub mod template;
 pub mod token;
 
-/// A target's name and what it does with an input: panics, if it finds something.
+/// A target's name, and its function, which panics if it finds a fault.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     ("cluster_message", cluster_message::run),
     ("contract_file", contract_file::run),
@@ -44,10 +45,10 @@ pub const TARGETS: &[Target] = &[
     ("token", token::run),
 ];
 
-/// Between the parts of an input, so that corpora can be read and written by hand.
+/// The separator between the parts of an input, so that corpora can be read and written by hand.
 const SEPARATOR: &[u8] = b"\n====\n";
 
-/// An input's parts; those that are missing are empty, and the last has all that is left.
+/// The parts of an input. Missing parts are empty, and the last part contains the rest.
 pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     let mut rest = input;
     let mut parts = [&input[..0]; N];
@@ -61,7 +62,7 @@ pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     parts
 }
 
-/// The same for text; `None` if it is none.
+/// The same for text. `None` if the input is not UTF-8.
 pub fn texts<const N: usize>(input: &[u8]) -> Option<[&str; N]> {
     let parts = parts::<N>(input).map(|part| std::str::from_utf8(part).ok());
     parts.iter().all(Option::is_some).then(|| parts.map(Option::unwrap_or_default))

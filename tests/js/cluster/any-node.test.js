@@ -1,5 +1,5 @@
-// No sticky sessions: nginx gives each request to the next of three nodes, without a cookie or a hash, and the nodes pass on what
-// is of another node's session.
+// Without sticky sessions: nginx gives each request to the next of three nodes, without a cookie or a hash, and the
+// nodes forward requests of each other's sessions.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -21,7 +21,7 @@ const env = {
   ROOMCAST_CLUSTER__LISTEN: '127.0.0.1:0',
   ROOMCAST_CLUSTER__SECRET: 'a secret of the cluster, of the tests 0123456789',
   ROOMCAST_SERVER__TRUSTED_PROXIES: '127.0.0.1',
-  // A poll that waits is answered soon, so that a node that stops need not wait for long.
+  // Waiting polls are answered soon, so that a node that stops does not wait long.
   ROOMCAST_SERVER__PING_INTERVAL: '3s',
   ROOMCAST_SERVER__PING_TIMEOUT: '5s',
 };
@@ -61,7 +61,7 @@ const forwarded = (kind, result = 'answered') => sum('roomcast_forwarded_total',
 const opened = (node) => node.metric('roomcast_connections', { nsp: '/' });
 const back = { reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 200 };
 
-/** Opens a session by hand on a node; returns its address there, without the node's own. */
+/** Opens a session with single requests on a node. Returns its path and query, without the node's address. */
 async function session(node, headers = {}) {
   const path = '/socket.io/?EIO=4&transport=polling';
   const { sid } = JSON.parse((await (await fetch(node.url + path, { headers })).text()).slice(1));
@@ -76,7 +76,7 @@ async function ask(node, path, init) {
 const UNKNOWN = { status: 400, body: '{"code":1,"message":"Session ID unknown"}' };
 
 
-/** Writes bytes to a listener; returns the first line that comes back. */
+/** Writes bytes to a listener, and returns the first line of the answer. */
 async function firstLine(url, text) {
   const socket = net.connect(Number(new URL(url).port), '127.0.0.1');
   socket.write(text, 'latin1');
@@ -93,7 +93,7 @@ for (const transport of ['polling', 'upgrade', 'websocket']) {
   describe(`over ${transport}`, () => {
     test('a session goes on wherever its requests come', async () => {
       const [before, failed] = [await counts(), await failures()];
-      // Several, one after the other: an upgrade may by chance come to the session's own node.
+      // Several in a row, because an upgrade may happen to reach the session's own node.
       for (const user of ['alice', 'bob', 'carol', 'dave']) {
         const client = await connect({ user, transport });
         assert.equal(client.socket.io.engine.transport.name, transport === 'polling' ? 'polling' : 'websocket');
@@ -143,7 +143,7 @@ test('a session is bound to its address, and its address is counted once', async
   assert.equal((await ask(two, path, { ...from('192.0.2.1'), method: 'POST', body: '40' })).status, 200);
   assert.deepEqual(await ask(two, path, from('192.0.2.2')), UNKNOWN);
   assert.deepEqual(await ask(two, path, {}), UNKNOWN);
-  // The claim of a proxy that nobody trusts counts for nothing.
+  // A header of an untrusted proxy is ignored.
   assert.equal((await ask(two, path, from('192.0.2.1'))).status, 200);
   await ask(two, path, { ...from('192.0.2.1'), method: 'POST', body: '1' });
 });
@@ -301,7 +301,7 @@ test('what is on its way to other nodes is bounded, and what is beyond costs no 
   const narrow = await Node.start({ contracts, redis, env: { ...env, ROOMCAST_CLUSTER__MAX_FORWARDED: '1' } });
   await eventually('it knows the others', async () => (await narrow.metric('roomcast_cluster_nodes')) === 4);
   const [first, second] = [await session(nodes[0]), await session(nodes[0])];
-  // Its body does not come yet.
+  // The body of the request has not arrived yet.
   const slow = http.request(narrow.url + first.path, { method: 'POST', headers: { 'content-type': 'text/plain', 'content-length': 2 } });
   slow.flushHeaders();
   await eventually('a request is on its way', async () => (await narrow.metric('roomcast_forward_in_flight', { what: 'request' })) === 1);

@@ -1,4 +1,5 @@
-// Who leaves a room as others come: the node ends its subscription and begins it anew, under traffic from the other node.
+// The last member leaves a room while others join: the node ends its subscription and starts it again, under traffic
+// from the other node.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +15,7 @@ for (const wire of ['compact', 'socketio']) {
   worlds.set(wire, await world({ contracts: [contract], mode: 'cluster', env: { ROOMCAST_REDIS__WIRE: wire } }));
 }
 
-/** Speaks on the other node, up to a thousand times a second, until told to stop. */
+/** Sends events on the other node, up to a thousand per second, until told to stop. */
 async function speak(w) {
   const client = await w.connect({ namespace }, w.a);
   const state = { sent: 0, stop: false };
@@ -27,7 +28,7 @@ async function speak(w) {
   return state;
 }
 
-/** Enters; resolves to how much it had got when it was told that it is in. */
+/** Joins. Resolves to the number of events that had arrived when the join was acknowledged. */
 function enter(client) {
   return new Promise((resolve) => client.socket.emit('enter', room, () => resolve(client.inbox.length)));
 }

@@ -1,4 +1,4 @@
-// Nodes that cannot be in one cluster say so, wherever an operator looks.
+// Nodes that cannot be in one cluster report it in their readiness, metrics and log.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -22,7 +22,7 @@ async function node(contracts, env = {}) {
   return started;
 }
 
-/** Waits until a node tells a conflict in its readiness, its metrics and its log. */
+/** Waits until a node reports a conflict in its readiness, its metrics and its log. */
 async function tells(node, kind, words) {
   const body = await eventually(`${kind} is told`, async () => {
     const { status, body } = await node.get('/ready');

@@ -1,4 +1,4 @@
-// `roomcast doctor` against deployments that are right, and against such as strangers build.
+// `roomcast doctor` against correct deployments, and against common mistakes.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { Redis, freePort } from '../harness/redis.js';
 import { seconds, token } from '../harness/token.js';
 
 const ORIGIN = 'https://app.example.com';
-// Impatient proxies are found sooner when pings come sooner.
+// Short ping intervals, so that proxies with short time-outs are found sooner.
 const env = {
   ROOMCAST_SERVER__PING_INTERVAL: '1s',
   ROOMCAST_SERVER__PING_TIMEOUT: '1s',
@@ -27,7 +27,7 @@ after(async () => {
   await redis.stop();
 });
 
-/** What the doctor finds: { code, ok, findings } with findings by check. */
+/** Runs the doctor. Returns { code, ok, findings }, with the findings by check. */
 async function doctor(url, ...args) {
   const running = start(binary(), ['doctor', url, '--json', '--polls', '6', ...args]);
   const { code } = await running.done;
@@ -41,7 +41,7 @@ async function doctor(url, ...args) {
 
 const levels = ({ findings }) => Object.fromEntries(Object.values(findings).map(({ check, level }) => [check, level]));
 
-/** An nginx of somebody who has read half of a tutorial. */
+/** An nginx with common mistakes in its configuration. */
 async function front({ nodes: list = [one], location = '', upgrades = true, server = '', http = '', target = 'nodes' }) {
   const [folder, port] = [temporary('doctor'), await freePort()];
   const headers = 'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";';
@@ -66,9 +66,9 @@ describe('a deployment that is right', { concurrency: true }, () => {
     started.push(start(join(ROOT, 'scripts/nginx-front'), [temporary('front'), address, one, two]));
     await eventually('nginx answers', async () => (await fetch(`http://${address}/ready`)).status === 200);
     const args = ['--api', nodes[0].apiUrl, '--key', API_KEY, '--redis', redis.url, '--origin', ORIGIN];
-    // As this machine has it.
+    // The module path of this machine.
     const rest = { 'api.open_files': 'any', 'redis.delay': 'any' };
-    // Every check of the page, but for the one that is made only when Redis does not answer.
+    // Every check of the page, except the one that runs only when Redis does not answer.
     const page = readFileSync(join(ROOT, 'docs/doctor.md'), 'utf8');
     const documented = [...page.matchAll(/^\| `.*?\|/gm)].flatMap(([cell]) => [...cell.matchAll(/`([\w.]+)`/g)].map(([, name]) => name));
     const report = await doctor(`http://${address}`, ...args, '--token', token({ sub: 'ada' }));
@@ -142,7 +142,7 @@ describe('deployments that are wrong', { concurrency: 3 }, () => {
   });
 
   test('a proxy that sticks by a cookie alone is a warning for those who keep none', async () => {
-    // Those without the cookie go to the other node as soon as they have a session.
+    // Clients without the cookie change to the other node as soon as they have a session.
     const http = `map "$arg_sid|$cookie_node" $chosen { default ${one}; "~^.+[|]$" ${two}; }`;
     const server = 'add_header Set-Cookie "node=one; Path=/" always;';
     const report = await doctor(await front({ http, server, target: '$chosen' }));

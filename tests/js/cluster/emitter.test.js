@@ -28,7 +28,7 @@ async function pair(...rooms) {
   return clients;
 }
 
-/** Everything that came until the emitter's marker did. */
+/** All events before the emitter's marker. */
 let marks = 0;
 async function drain(client, from = emitter) {
   const mark = ++marks;
@@ -134,7 +134,7 @@ test('socketsJoin, socketsLeave and disconnectSockets', async () => {
 test('a node without members hears nothing of a room, and rooms come and go with their members', async () => {
   const [a, b] = [await w.connect({}, w.a), await w.connect({}, w.b)];
   await a.ask('join', 'lonely');
-  // Confirmed before the join was answered.
+  // Redis confirmed the subscription before the join was answered.
   assert.equal(await numsub('socket.io#/#lonely#'), 1);
   assert.equal((await w.redis.call('PUBSUB', 'SHARDNUMSUB', 'roomcast:events:/#lonely'))[1], 1);
   const heard = async (node) => [await node.metric('roomcast_socketio_received_total', { kind: 'broadcast' }), await node.metric('roomcast_cluster_received_total'), await node.metric('roomcast_cluster_unneeded_total')];
@@ -159,7 +159,7 @@ test('what a contract has rules for is published once, by them', async () => {
     await client.ask('keep', 'h');
     await client.ask('story', 's');
   }
-  // The node that publishes is found within a second.
+  // The nodes agree on the publishing node within a second.
   await eventually('one node publishes', async () => {
     emitter.to('story-s').emit('step', { n: 0 });
     return a.inbox.length > 0 && b.inbox.length > 0;

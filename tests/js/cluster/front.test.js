@@ -1,4 +1,4 @@
-// The front door: limits, TLS, who a client is, and nodes that are taken out.
+// nginx in front of nodes: limits, TLS, client addresses, and nodes that are taken out.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
@@ -18,11 +18,11 @@ after(async () => {
   await Promise.all(ending.reverse().map((end) => end()));
 });
 
-/** The front door before these nodes. */
+/** nginx in front of these nodes. */
 async function front(nodes, env = {}) {
   const [address, folder] = [`127.0.0.1:${await freePort()}`, temporary('front')];
   const nginx = start(join(ROOT, 'scripts/nginx-front'), [folder, address, ...nodes], { env });
-  // At once, with its worker.
+  // Ends nginx at once, with its worker.
   ending.push(() => stop(nginx, 'SIGTERM', 5_000));
   await eventually('nginx listens', async () => {
     const socket = tls.connect({ host: '127.0.0.1', port: address.split(':')[1] });
@@ -33,7 +33,7 @@ async function front(nodes, env = {}) {
   return { url: `${env.FRONT_TLS ? 'https' : 'http'}://${address}`, port: Number(address.split(':')[1]), folder, nginx };
 }
 
-/** What stands where a node would, and tells the headers that it gets. */
+/** A server in the place of a node that reports the headers that it receives. */
 async function mirror() {
   const server = http.createServer((request, response) => response.end(JSON.stringify(request.headers)));
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -119,7 +119,7 @@ test('TLS is 1.2 or 1.3 with forward secrecy, and the cookie is for other origin
 test("a node that is taken out keeps its WebSockets, gets nobody new, and the others' clients notice nothing", async () => {
   const redis = await Redis.start();
   ending.push(() => redis.stop());
-  // Who left without a word is noticed soon.
+  // A client that left without closing its connection is noticed soon.
   const env = { ROOMCAST_SERVER__PING_INTERVAL: '2s', ROOMCAST_SERVER__PING_TIMEOUT: '2s' };
   const nodes = await Promise.all([1, 2, 3].map(() => Node.start({ contracts, redis, env })));
   nodes.forEach((node) => ending.push(() => node.stop()));

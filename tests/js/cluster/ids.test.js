@@ -1,4 +1,5 @@
-// A name may be that of a room and the id of a client. Strangers who name it mean both; whoever says which means that one.
+// One name may be a room and the id of a client. Emitters and Node.js servers mean both; requests that say which one
+// mean only that one.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
@@ -9,7 +10,7 @@ import { ROOT } from '../harness/node.js';
 import { comeBack, cut } from '../harness/returning.js';
 import { ENGINE, world } from '../harness/world.js';
 
-// Every name is that of a room in both contracts.
+// Every name is the name of a room in both contracts.
 const contracts = ['embedded:chat', join(ROOT, 'tests/js/fixtures/alone/ids.toml')];
 const namespace = '/ids';
 
@@ -24,7 +25,7 @@ for (const wire of ['compact', 'socketio']) {
     const emitter = new Emitter(publisher);
     const strangers = emitter.of(namespace);
 
-    /** Clients on different nodes, each in these rooms; one node publishes what has a rule. */
+    /** Clients on different nodes, each in these rooms. One node publishes events with rules. */
     async function pair(...rooms) {
       const clients = [await w.connect({ namespace, user: 'ada' }, w.b), await w.connect({ namespace, user: 'bob' }, w.a)];
       for (const client of clients) for (const room of rooms) assert.equal((await client.ask('join', room)).success, true);
@@ -36,7 +37,7 @@ for (const wire of ['compact', 'socketio']) {
       return clients;
     }
 
-    /** What came until a marker of the one node that publishes did: it keeps the order of what it publishes. */
+    /** All events before a marker of the one publishing node, which keeps the order of its events. */
     let marks = 0;
     async function drain(client) {
       const mark = ++marks;

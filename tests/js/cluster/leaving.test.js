@@ -1,4 +1,4 @@
-// Leaving takes as long as it must, whether Redis is there or not.
+// A node takes no longer to end than necessary, whether Redis is reachable or not.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -14,7 +14,7 @@ after(async () => {
   for (const end of ending.reverse()) await end();
 });
 
-/** Milliseconds from SIGTERM to the end of a node with a client, whose Redis was treated so. */
+/** Milliseconds from SIGTERM to the end of a node with a client, after its Redis was treated in this way. */
 async function leave(treat) {
   const redis = await Redis.start();
   const node = await Node.start({ contracts, redis });

@@ -1,5 +1,5 @@
-// What a cluster leaves behind in Redis after everything was used, and every node has ended or was killed: only what
-// docs/redis.md names, and nothing of it for ever.
+// After everything was used, and all nodes have ended or were killed, Redis contains only keys that docs/redis.md
+// names, and all of them expire.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,11 +8,11 @@ import { eventually } from '../harness/eventually.js';
 import { ROOT } from '../harness/node.js';
 import { world } from '../harness/world.js';
 
-// Hooks go to a port where nobody listens: notices and calls fail, and leave what they leave.
+// Hooks go to a port without a listener, so that notices and calls fail and leave their data.
 const toml = '\n[presence]\nheartbeat = "500ms"\n\n[hooks.songs]\nurl = "http://127.0.0.1:9/"\nsecret = "a-hook-secret-of-the-tests-0123456789"\n';
 const w = await world({ contracts: ['embedded:*'], toml, mode: 'cluster' });
 
-/** The first column of the page's tables of keys, as patterns; a variable is any text. */
+/** The first column of the page's tables of keys, as patterns. A variable matches any text. */
 function documented() {
   const page = readFileSync(join(ROOT, 'docs/redis.md'), 'utf8');
   const rows = page.split('\n').filter((row) => /^\| .*`/.test(row) && /STREAM|STRING|HASH|SET|LIST|several/.test(row.split('|')[2]));
@@ -24,7 +24,7 @@ function documented() {
     name
       .replaceAll('<prefix>', 'roomcast')
       .replaceAll(/<[^>]+>|…/g, any)
-      // The contract's own names are templates: `{jobId}` is a variable there, and a hash tag in ours.
+      // The contract's own names are templates: `{jobId}` is a variable there, and a hash tag in the node's keys.
       .replaceAll(/\{([\w.]+)\}/g, any)
       .replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
       .replaceAll(any, '.+');

@@ -1,4 +1,5 @@
-// The front door: a long-polling session stays on its node, an upgrade works, a dead node's clients come back.
+// nginx in front of nodes: a long-polling session stays on its node, an upgrade works, and clients of a dead node
+// reconnect.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
@@ -96,7 +97,7 @@ test("a dead node's clients come back on the others, and the others' clients not
         reconnection: true,
         reconnectionDelay: 50,
         reconnectionDelayMax: 200,
-        // Told apart by nginx, though they share an address and keep no cookies.
+        // nginx can tell these clients apart, although they share an address and keep no cookies.
         extraHeaders: { authorization: `Bearer ${at}` },
       }),
     ),

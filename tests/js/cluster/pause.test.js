@@ -1,4 +1,4 @@
-// A node that did not run for a while says so when it runs again, and what it missed.
+// A node that was suspended reports it when it runs again, with the number of missed messages.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -18,13 +18,13 @@ test('the log of a node that was stopped tells for how long, and how many messag
   after(() => Promise.all([stopped.stop(), other.stop()]));
   const knows = async (node) => (await node.get('/ready')).body.cluster.nodes === 2;
   await eventually('both know each other', async () => (await knows(stopped)) && (await knows(other)));
-  // What comes before anything is missed has to be heard, so that the numbers are known.
+  // An event before the pause must arrive, so that the numbers are known.
   const emit = () => other.emit({ namespace: '/', event: 'news', args: [1] });
   await emit();
 
   await freeze(stopped.process);
   const since = Date.now();
-  // Redis gives up a listener that reads nothing; here it is told to, so that the messages are lost.
+  // Redis drops a subscriber that does not read. Here it is told to, so that the messages are lost.
   await redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
   await eventually('the other node hears again', async () => (await other.get('/ready')).body.status === 'ready');
   for (let n = 0; n < EVENTS; n += 1) await emit();

@@ -1,4 +1,5 @@
-// What ports of the emitter in other languages send reaches clients, on nodes of both wires: one of PyPI, and bytes as others write them.
+// Emitters in other languages reach clients, on nodes with both wire formats: one from PyPI, and recorded bytes of
+// others.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,7 +11,7 @@ import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
 import { world } from '../harness/world.js';
 
-// As scripts/test installs it.
+// Where scripts/test installs it.
 const PYTHON = join(ROOT, '.cache/emitter-0.1.5/bin/python');
 const fixture = (name) => join(ROOT, 'tests/js/fixtures', name);
 const contracts = [fixture('alone/emitter.toml'), fixture('alone/emitter-other.toml')];
@@ -25,7 +26,7 @@ after(async () => {
 });
 afterEach(() => w.clear());
 
-/** Sends events with `socket.io-emitter` of PyPI, as it is. */
+/** Sends events with the unmodified `socket.io-emitter` from PyPI. */
 async function python(events) {
   assert.ok(existsSync(PYTHON), `${PYTHON} is missing: run \`scripts/test cluster/ports\`, which installs the emitter of PyPI`);
   const child = spawn(PYTHON, [fixture('emit.py'), String(w.redis.port)], { stdio: ['pipe', 'inherit', 'inherit'] });

@@ -1,4 +1,4 @@
-// Clients come back to another node: after theirs was killed, after it was drained, and while Redis is away.
+// Clients are recovered on another node: after their node was killed, after it was drained, and while Redis is away.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -58,7 +58,7 @@ if (ENGINE === 'native') {
     const redis = createClient({ url: w.redis.url });
     await redis.connect();
     const emitter = new Emitter(redis).of(namespace);
-    // The node that publishes may have been the one that was killed; another takes its place within seconds.
+    // The publishing node may have been the one that was killed. Another node replaces it within seconds.
     const probe = await follower('probed', w.b, { user: 'carol' });
     await eventually('somebody publishes for emitters', () => {
       emitter.to('log:probed').emit('entry', { n: 0 });
@@ -105,7 +105,7 @@ if (ENGINE === 'native') {
     await client.ask('follow', 'l');
     await doomed.stop('SIGKILL');
     await client.ended();
-    // The sign of life of a node is good for the longest window: that of the other contract.
+    // The liveness key of a node lasts as long as the longest window, which is that of the other contract.
     await w.redis.call('DEL', ...(await w.redis.keys('roomcast:recovery:node:*')));
     await eventually('the living say so again', async () => (await w.redis.keys('roomcast:recovery:node:*')).length === 2);
     assert.equal(await comeBack(client, w.b), false);
@@ -136,7 +136,7 @@ if (ENGINE === 'native') {
     await Promise.all([cut(client), cut(late)]);
     const pause = await w.redis.call('CONFIG', 'SET', 'appendonly', 'no');
     assert.equal(pause, 'OK');
-    // Frozen, so that it comes back with everything it had.
+    // The node is suspended, so that it continues later with everything it had.
     await freeze(w.redis.process);
     await eventually('the node says that Redis is away', async () => {
       const { body } = await w.a.get('/ready');

@@ -1,4 +1,4 @@
-// A Redis that answers and refuses to write: nothing that a node says may hide it.
+// A Redis that answers but refuses writes: the node reports it everywhere.
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import net from 'node:net';
@@ -93,7 +93,7 @@ for (const [cause, fault] of Object.entries(faults)) {
       assert.equal((await ready(node)).cluster.nodes, 2, 'nodes go on hearing each other');
     }
 
-    // Events reach the other node, also in a room that is joined meanwhile, and joining it takes no longer than before.
+    // Events reach the other node, also in a room that is joined meanwhile, and joining takes no longer than before.
     const began = Date.now();
     await far.ask('join', 'during');
     const took = Date.now() - began;
@@ -105,7 +105,7 @@ for (const [cause, fault] of Object.entries(faults)) {
       await eventually('the event is there', () => far.inbox.some(([, data]) => data?.k === k));
     }
 
-    // What is kept in Redis is not whole, and no answer says that it is.
+    // The data in Redis is incomplete, and no answer claims that it is complete.
     const counts = await get(a, 'counts?namespace=/');
     assert.deepEqual([counts.status, counts.body.partial, counts.body.missingNodes], [200, true, [b.id]]);
     assert.equal(counts.body.connections, 1, 'those of this node');
@@ -132,7 +132,8 @@ for (const [cause, fault] of Object.entries(faults)) {
       const { body } = await get(a, 'counts?namespace=/');
       return !body.partial && body.connections === 2;
     }, 30_000);
-    // What went live meanwhile is missing in the history for good: from before it nothing is whole, from behind it, it is.
+    // Events that were delivered meanwhile are missing in the history for good: it is incomplete from before them, and
+    // complete from after them.
     const since = async (node, offset) => {
       const all = (await get(node, 'rooms/r/history?namespace=/')).body;
       const from = offset < 0 ? all.lastOffset + offset : offset;
@@ -150,7 +151,7 @@ test('a demoted primary whose connections stay: nodes find the new one, and noth
   const [first, second] = [await server(['--repl-diskless-sync-delay', '0']), await server(['--repl-diskless-sync-delay', '0'])];
   await second.call('REPLICAOF', '127.0.0.1', first.port);
   await eventually('it follows', async () => (await second.call('INFO', 'replication')).includes('master_link_status:up'), 30_000);
-  // One name that leads to whichever is the primary; connections that are there stay where they are.
+  // One name that leads to the current primary. Existing connections stay where they are.
   let target = first.port;
   const proxy = net.createServer((near) => {
     const far = net.connect(target, '127.0.0.1');
@@ -162,7 +163,7 @@ test('a demoted primary whose connections stay: nodes find the new one, and noth
   ending.push(() => proxy.close());
   const { nodes: [a, b], clients: [, far] } = await pair(`redis://127.0.0.1:${port}`);
 
-  // Between the failover and the change of the name everybody is still at the old primary.
+  // Between the failover and the change of the name, all nodes are still connected to the old primary.
   await second.call('REPLICAOF', 'NO', 'ONE');
   await first.call('REPLICAOF', '127.0.0.1', second.port);
   const published = await a.publish('open', 'news', { room: 'r', k: 1 });

@@ -1,4 +1,4 @@
-// Redis dies and comes back under traffic.
+// Redis dies and restarts under traffic.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { eventually } from '../harness/eventually.js';
@@ -13,7 +13,7 @@ const w = await world({ contracts: ['embedded:jobs-feed'], mode: 'cluster' });
 const notCarried = () => w.a.metric('roomcast_cluster_not_carried_total');
 const missed = () => w.b.metric('roomcast_cluster_missed_total');
 
-/** Publishes numbers to everybody, as fast as they are answered, until told to stop. */
+/** Publishes numbers to all clients, each as soon as the previous one is answered, until told to stop. */
 function traffic() {
   const state = { sent: 0, remote: new Map(), slowest: 0, stop: false };
   state.done = (async () => {
@@ -64,7 +64,7 @@ test('local clients lose nothing, remote ones are back in time, and what they la
     }
     sending.stop = true;
     await sending.done;
-    // The markers of these came behind everything else: nothing is under way any more.
+    // The markers were sent after everything else, so nothing is on its way any more.
     const [toNear, toRemote] = await Promise.all([near, remote].map(async (client) => numbers(await client.drain(w.a))));
     assert.deepEqual(toNear, Array.from({ length: sending.sent }, (_, at) => at), 'all, in order, once');
     const unordered = toRemote.findIndex((number, at) => at > 0 && number <= toRemote[at - 1]);
@@ -75,8 +75,8 @@ test('local clients lose nothing, remote ones are back in time, and what they la
     const received = new Set(toRemote);
     const answers = [...sending.remote];
     const lost = answers.filter(([number, told]) => told === 'carried' && !received.has(number));
-    // Redis answers whoever publishes before it writes to those who listen, so the answer may be its last word. One at a
-    // time was published: that is one event at most, the last before it was away.
+    // Redis answers the publisher before it writes to subscribers, so the answer may be the last thing it sends. One
+    // event is published at a time, so at most one event is affected: the last one before Redis died.
     const last = answers.findIndex(([, told]) => told !== 'carried') - 1;
     assert.deepEqual(lost, lost.length ? [answers[last]] : [], 'what was told to be carried has arrived');
     const kept = answers.filter(([number, told]) => told === 'away' && received.has(number));

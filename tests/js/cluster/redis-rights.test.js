@@ -1,4 +1,4 @@
-// Nodes whose Redis user has exactly the rights of docs/redis.md do everything that nodes do.
+// Nodes whose Redis user has exactly the rights in docs/redis.md can do everything.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -60,7 +60,7 @@ for (const wire of ['compact', 'socketio']) {
 
     await denied();
 
-    // What is asked of presence, and what acts on clients.
+    // Requests about presence, and actions on clients.
     const get = async (path) => {
       const { status, body } = await a.api('GET', `/api/v1/${path}`);
       assert.deepEqual([path, status, body.partial ?? false], [path, 200, false]);
@@ -77,7 +77,7 @@ for (const wire of ['compact', 'socketio']) {
     await a.own('/', 'room:r', 'ada');
     assert.ok((await b.api('DELETE', '/api/v1/owners', { namespace: '/', room: 'room:r' })).status < 300);
 
-    // Clients that are cut off and come back, here and elsewhere.
+    // Clients that lose their connection and are recovered, on this node and on another.
     await cut(ben);
     await a.publish('rights', 'news', { name: 'r', n: 6 });
     assert.equal(await comeBack(ben, a), true);
@@ -85,7 +85,7 @@ for (const wire of ['compact', 'socketio']) {
     const joined = await a.api('POST', '/api/v1/join', { namespace: '/', sockets: [ben.id], room: 'room:api' });
     assert.deepEqual([joined.status, joined.body.remote], [202, 'carried']);
 
-    // Emitters: plain, and to a room with rules.
+    // Emitters: to clients in general, and to a room with rules.
     const publisher = createClient({ url: redis.url });
     publisher.on('error', () => {});
     await publisher.connect();
@@ -97,7 +97,7 @@ for (const wire of ['compact', 'socketio']) {
       return ben.inbox.some(([event, data]) => event === 'news' && data?.n === 8);
     });
 
-    // Revocations, notices, the end of a story, and nodes that leave or die.
+    // Revocations, notices, a terminal event, and nodes that end or die.
     const revoked = await a.api('POST', '/api/v1/revocations', { users: ['eve'], ttl: '1h' });
     assert.deepEqual([revoked.body.accepted, revoked.body.remote], [true, 'carried']);
     await a.publish('rights', 'done', { name: 'r', n: 9 });

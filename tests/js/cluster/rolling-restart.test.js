@@ -1,5 +1,6 @@
-// Three nodes behind nginx are restarted one after the other, under official clients of every transport: each is back in
-// time, none is told to stay away, and none of another node notices. `make bench-restart` does the same with thousands.
+// Three nodes behind nginx are restarted one after the other, with official clients on every transport: each client is
+// back in time, none is told to stay away, and clients of other nodes notice nothing. `make bench-restart` does the
+// same with thousands.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -11,7 +12,8 @@ import { Redis, freePort } from '../harness/redis.js';
 
 const CLIENTS = 240;
 const TRANSPORTS = ['websocket', 'polling', 'upgrade'];
-// The official client comes back 0.5 to 1.5 s after it was closed; the rest is for a slow machine.
+// The official client reconnects 0.5 to 1.5 s after its connection was closed. The rest is an allowance for a slow
+// machine.
 const WINDOW = 15_000;
 const contracts = ['embedded:chat'];
 const env = {
@@ -47,17 +49,17 @@ const everybody = () => eventually(
   30_000,
 );
 
-/** A client with a record of every time that it was away. */
+/** A client with a record of all times when it was disconnected. */
 async function watched(at) {
   const transport = TRANSPORTS[at % TRANSPORTS.length];
-  // Told apart by nginx, though they share an address.
+  // nginx can tell these clients apart, although they share an address.
   const extraHeaders = { authorization: `Bearer ${at}` };
   const options = { user: `u${at}`, transport, reconnection: true, withCredentials: true, extraHeaders };
   const client = await Client.connect(front, options);
   const seen = { client, transport, reasons: [], absences: [], marks: new Set(), left: 0, here: true };
   client.socket
     .on('disconnect', (reason) => {
-      // Told, too, of a connection that ended before it was one.
+      // Also reports a connection that ended before it was established.
       if (!seen.here) return;
       seen.reasons.push(reason);
       Object.assign(seen, { left: performance.now(), here: false });
@@ -80,7 +82,7 @@ test(`a rolling restart under ${CLIENTS} clients`, async () => {
     clients.forEach((seen) => Object.assign(seen, { reasons: [], absences: [] }));
     const there = await opened(nodes[at]);
     assert.ok(there > 0);
-    // Last words: queued before the node is told to go.
+    // Events that are queued just before the node is told to end.
     assert.equal((await nodes[at].emit({ namespace: '/', event: 'mark', args: [at] })).remote, 'carried');
     const began = performance.now();
     assert.deepEqual(await stop(nodes[at].process, 'SIGTERM', 20_000), { code: 0, signal: null });

@@ -1,4 +1,4 @@
-// What matters to security is written down, and no secret is.
+// Security events are in the audit log, and secrets are not.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -171,7 +171,7 @@ test('no token, key or secret is in any log at any level, nor in the metrics', a
   await new Promise((resolve) => setTimeout(resolve, 200));
   const everything = log() + metrics;
   assert.ok(everything.includes('roomcast_connections_opened_total') && log().length > 1000);
-  // Of a token, the signature alone is the secret; a prefix of it would do harm, too.
+  // Only the signature of a token is secret, but a part of it would do harm, too.
   const secrets = { bearer, cookie, query, caps, forged };
   for (const [name, value] of Object.entries(secrets)) {
     const signature = value.split('.')[2];

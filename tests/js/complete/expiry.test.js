@@ -1,4 +1,4 @@
-// Tokens that end at their time, unless a newer one comes in-band.
+// A client is disconnected when its token expires, unless it sends a newer one.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';

@@ -1,4 +1,4 @@
-// Upstream hooks: what the backend is asked, what its answers do, and what happens when it is slow or away.
+// Hooks: the requests to the backend, the effects of its answers, and its failures.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
@@ -16,7 +16,7 @@ after(() => backend.stop());
 
 const agree = () => ({ ok: true });
 const failure = (code) => ({ success: false, error: { code, message: text } });
-/** Answers by the type of the call; the others are agreed to. */
+/** Answers by the type of the call. All other calls get a success. */
 const on = (type, answer) => (event) => (event.type === `io.roomcast.${type}` ? answer(event) : agree());
 const connect = (options = {}, node = w.b) => w.connect({ namespace, user: 'alice', ...options }, node);
 
@@ -24,7 +24,7 @@ afterEach(async () => {
   backend.answer = agree;
   w.clear();
   assert.deepEqual(backend.faults, [], 'every request was signed, fresh, and a CloudEvent with its trace');
-  // A breaker that a test has opened closes again with the first good call.
+  // A circuit breaker that a test has opened closes again with the first success.
   await eventually('the backend is asked again', async () => {
     const client = await connect().catch(() => undefined);
     const ok = client && (await client.ask('do', {})).success;

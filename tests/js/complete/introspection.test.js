@@ -1,4 +1,4 @@
-// What backends and operators can ask and do, over the whole cluster, through any node.
+// Requests and actions of backends and operators, for the whole cluster, through any node.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { eventually, like, text, timestamp } from '../harness/eventually.js';
@@ -23,7 +23,7 @@ async function member(user, rooms, node = last, metadata = undefined) {
   return client;
 }
 
-/** Asks every node until all of them give this answer. */
+/** Sends the request to every node until all of them give this answer. */
 async function everywhere(path, right) {
   for (const node of w.nodes) {
     await eventually(`${path} is right`, async () => right(await get(node, path)));

@@ -1,4 +1,4 @@
-// Joins and leaves as events, and no ghosts.
+// Presence: joins and leaves as events, and no members that are gone.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';

@@ -1,5 +1,5 @@
-// Connection state recovery with the official client: same id, same rooms, what was missed once and in order; and never a
-// session that is not whole.
+// Recovery with the official client: the same id, the same rooms, and the missed events once and in order. A session
+// that is incomplete is never recovered.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
@@ -194,7 +194,7 @@ if (ENGINE === 'native') {
     assert.ok((await results('refused')) >= 2);
 
     const twins = await Promise.all([1, 2].map(() => impostor(last, stolen, { namespace, user: 'alice' })));
-    // Who comes later while the other is there already takes over.
+    // A later connection takes the session over while the other one still exists.
     await eventually('one of both has the session', () => {
       return twins.filter(({ socket }) => socket.connected && socket.recovered).length === 1;
     });
@@ -261,7 +261,7 @@ if (ENGINE === 'native') {
     const sent = new Map(rooms.map((log) => [log, 0]));
     let stop = false;
     const traffic = rooms.map(async (log, at) => {
-      // One publisher a room, so that its order is known.
+      // One publisher per room, so that the order is known.
       while (!stop) {
         await publish(log, sent.get(log) + 1, w.nodes[at % w.nodes.length]);
         sent.set(log, sent.get(log) + 1);

@@ -1,4 +1,4 @@
-// An event that is refused has done nothing: every feature of a client event, with every refusal that can come after it.
+// A refused event has no effect: every feature of a client event is combined with every refusal that can follow it.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { eventually } from '../harness/eventually.js';
 import { temporary } from '../harness/process.js';
 import { world } from '../harness/world.js';
 
-// What an event does, as lines of its contract: each leaves a trace.
+// Effects of an event, as lines of its contract. Each leaves a trace.
 const DOES = {
   join: { join: ['"open"'] },
   'join hook': { join: ['"asked"'] },
@@ -19,7 +19,7 @@ const DOES = {
   reply: { reply: ['"replied"'] },
   call: { call: '"backend"' },
 };
-// What refuses it, and what the payload must be for that.
+// The reasons for a refusal, each with the payload that triggers it.
 const REFUSES = {
   'a room without a name': { lines: { join: ['"unnamed"'] }, code: 'INVALID_ROOM' },
   'the rule of a room': { lines: { join: ['"closed"'] }, code: 'AUTHORIZATION_FAILED' },
@@ -112,7 +112,7 @@ backend.answer = ({ type, data }) => {
 const w = await world({ contracts: [file], toml: backend.toml('backend') });
 after(() => backend.stop());
 
-/** Everything about a client that an event could have changed. */
+/** All state of a client that an event could have changed. */
 const state = async ({ id, user }) => {
   const { body } = await w.b.api('GET', `/api/v1/connections/${id}?namespace=/`);
   const { body: one } = await w.b.api('GET', `/api/v1/users/${user}?namespace=/`);

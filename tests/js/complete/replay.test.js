@@ -1,4 +1,4 @@
-// Coming back: everything since the offset that a client names, nothing twice, and what is forgotten.
+// Replay: all events since the offset that a client names, none twice, and what happens after a history was deleted.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';

@@ -1,4 +1,4 @@
-// Tokens that are revoked before their time.
+// Tokens that are revoked before they expire.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';
@@ -103,7 +103,7 @@ test('who is revoked between the look at its token and its session does not stay
   const node = await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend') });
   t.after(async () => await Promise.all([node.stop(), backend.stop()]));
   backend.answer = async ({ type }) => {
-    // The token has been looked at by then.
+    // The token has been checked by then.
     if (type === 'io.roomcast.connect') await revoke({ users: ['late'] }, node);
     return { ok: true };
   };
@@ -156,7 +156,7 @@ if (w.redis) {
       return fields.includes('user:before') && fields.includes('user:during');
     });
     assert.ok((await w.redis.call('PTTL', (await w.redis.keys('*:revocations:*:entries'))[0])) > 0);
-    // What follows needs both nodes to hear each other again.
+    // The next steps need both nodes to receive each other's messages again.
     for (const node of w.nodes) await eventually('it is whole', async () => (await node.get('/ready')).body.status === 'ready');
   });
 }

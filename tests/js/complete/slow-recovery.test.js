@@ -1,4 +1,5 @@
-// What a client gets that was too slow, by every policy, when it comes back to its session. Only native sessions can be recovered.
+// Which events a client that was too slow gets when it is recovered, for every policy. Only native sessions can be
+// recovered.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { afterEach, test } from 'node:test';
@@ -13,7 +14,7 @@ const w = await world({
   env: { ROOMCAST_SERVER__QUEUE_BYTES: '1MB', ROOMCAST_REDIS__RECEIVE_BUFFER: '65536' },
 });
 const [first, last] = [w.nodes.at(0), w.nodes.at(-1)];
-// More than the kernel takes for one connection, in few events.
+// More than the kernel buffers for one connection, in few events.
 const FILLING = 'f'.repeat(200_000);
 const MOST = 200;
 let logs = 0;
@@ -23,7 +24,7 @@ afterEach(() => w.clear());
 const dropped = async (reason) => await last.metric('roomcast_deliveries_dropped_total', { nsp: namespace, reason });
 const sessions = async () => await last.metric('roomcast_connections', { nsp: namespace });
 
-/** A client that has had the first event of a room, and reads no more. */
+/** A client that has received the first event of a room, and then stops reading. */
 async function stalled(name) {
   const log = `l${(logs += 1)}`;
   const client = await w.connect({ namespace }, last);
@@ -34,7 +35,7 @@ async function stalled(name) {
   return { client, log };
 }
 
-/** Publishes until that is so, and a few more; returns the number of the last. */
+/** Publishes until the condition is true, and a few more events. Returns the number of the last one. */
 async function publish(name, log, from, enough) {
   for (let n = from; n < MOST; n += 1) {
     await first.publish('slow-back', name, { log, n, filling: FILLING });
@@ -91,7 +92,7 @@ for (const name of ['oldest', 'latest']) {
     n = await more(name, log, n + 1, 1);
     await eventually('the last has come', () => numbers(client.inbox, name).at(-1) === n);
     const shown = numbers(client.inbox, name);
-    // Events that were still on their way from the other node when the client began to read may have given way, too.
+    // Events that were on their way from the other node when the client began to read may have been dropped, too.
     const left = (await dropped('slow_replaced')) - before;
     assert.ok(left > 5, `${left}`);
     assert.equal(shown.length, n - left, `${shown.length} of ${n}, ${left} left out`);

@@ -1,4 +1,4 @@
-// Contract 3, whole: the keys that other services read, and the history for backends.
+// Contract 3, complete: the keys that other services read, and the history for backends.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { eventually, like, timestamp } from '../harness/eventually.js';

@@ -19,7 +19,7 @@ async function jobOf(owner) {
   return id;
 }
 
-/** What each of these clients got, in one look. */
+/** The events that each of these clients has received until now. */
 async function got(...clients) {
   return await Promise.all(clients.map((client) => client.drain(w.a)));
 }
@@ -95,7 +95,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
       assert.deepEqual(await alice.ask('job:unsubscribe', { jobId: id }), { success: true, room: `job:${id}` });
       await publish('job:status', { id, status: 'one' });
       await publish('job:status', { id, status: 'two' }, { userId: 'alice' });
-      // It may be on its way from the other node still, and would find nobody there.
+      // It may still be on its way from the other node, and would find no member there.
       await eventually('it arrives', () => alice.inbox.length === 1);
       assert.deepEqual(await alice.ask('jobs:unsubscribe:user'), { success: true, room: 'user:alice:jobs' });
       await publish('job:status', { id, status: 'three' }, { userId: 'alice' });
@@ -113,7 +113,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
     test('an administrator gets everything without asking, and may see any job', async () => {
       const [admin, user] = await Promise.all([connect('root', { roles: ['admin'] }), connect('alice')]);
       const id = await jobOf('somebody');
-      // Its first event waits until its rooms are heard from every node.
+      // Its first event waits until events of all nodes reach its rooms.
       await admin.ask('job:unsubscribe', { jobId: id });
       await publish('job:status', { id, status: 'queued' }, { userId: 'somebody' });
       await publish('job:progress', { id, progress: { current: 1, total: 2, percentage: 50, message: 'm' } });

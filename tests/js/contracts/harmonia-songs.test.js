@@ -1,4 +1,5 @@
-// Contract 2: two-stage song generation. Cancelling, late joiners, conflation and clean-up: see songs-complete.test.js.
+// Contract 2: two-stage song generation. For cancelling, late joiners, conflation and deletion see
+// songs-complete.test.js.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { TRANSPORTS } from '../harness/client.js';
@@ -20,7 +21,7 @@ async function generationOf(owner) {
   return id;
 }
 
-/** One of each server event, in the order of the table. */
+/** One server event of each kind, in the order of the table. */
 const story = (generationId) => [
   ['metadata-generation-started', { userId: 'alice', narrative: 'a sea', timestamp: '2026-01-01T00:00:00.000Z', model: 'm1' }],
   ['metadata-generation-progress', { progress: 40, status: 'running', currentStep: 'lyrics', tokensGenerated: 12 }],

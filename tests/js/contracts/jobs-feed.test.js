@@ -1,4 +1,4 @@
-// Contract 3: job updates with history in Redis. The keys and the history: see feed-history.test.js.
+// Contract 3: job updates with history in Redis. For the keys and the history see feed-history.test.js.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { TRANSPORTS } from '../harness/client.js';

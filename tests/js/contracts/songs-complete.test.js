@@ -1,4 +1,4 @@
-// Contract 2, whole: cancelling, late joiners, bursts, and what is forgotten.
+// Contract 2, complete: cancelling, late joiners, bursts, and deleted histories.
 import assert from 'node:assert/strict';
 import { after, afterEach, describe, test } from 'node:test';
 import { Backend } from '../harness/backend.js';

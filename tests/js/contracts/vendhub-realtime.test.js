@@ -10,7 +10,7 @@ const namespace = '/realtime';
 const w = await world({ contracts: ['embedded:vendhub-realtime'] });
 const publish = (event, data) => w.a.publish('vendhub-realtime', event, data);
 
-// Ten connections a minute from one address: each client has an address of its own.
+// The limit is ten connections per minute from one address, so each client has an address of its own.
 const open = (options) => w.open({ namespace, address: strangeAddress(), ...options });
 async function connect(options) {
   const client = await w.connect({ namespace, address: strangeAddress(), ...options });

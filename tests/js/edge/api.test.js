@@ -1,4 +1,4 @@
-// The HTTP API: keys, answers, errors, batches. What each contract's events do is told in contracts/.
+// The HTTP API: keys, answers, errors, batches. The tests in contracts/ cover the events of each contract.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { like, text } from '../harness/eventually.js';
@@ -15,7 +15,7 @@ const post = (body, options) => w.a.api('POST', '/api/v1/events', body, options)
 
 afterEach(() => w.clear());
 
-/** The answer's status, and its code as the only thing asserted of an error beside its message. */
+/** The answer's status and error code. Tests assert nothing else of an error besides its message. */
 function refused(reply, status, code) {
   assert.equal(reply.status, status, JSON.stringify(reply.body));
   const { details, ...rest } = reply.body.error;

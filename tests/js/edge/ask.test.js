@@ -1,4 +1,4 @@
-// Backends ask clients, on whatever node they are, and get what the official client's listeners acknowledge.
+// Backends ask clients on any node, and get the acknowledgements of the official client's listeners.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { TRANSPORTS } from '../harness/client.js';
@@ -16,14 +16,14 @@ async function ask(body, node = far) {
   return { status: reply.status, ...reply.body };
 }
 
-/** A client that can be reached from every node: its first event is answered. That it is connected is not enough. */
+/** A client that can be reached from every node, because its first event was answered. Being connected is not enough. */
 async function reachable(user, options = {}, node = w.b) {
   const client = await w.connect({ user, ...options }, node);
   assert.equal((await client.ask('room:join', { room: 'all' })).success, true);
   return client;
 }
 
-/** A client that answers with its name and what it was asked. */
+/** A client that answers with its name and the question. */
 async function polite(user, options = {}, node = w.b) {
   const client = await reachable(user, options, node);
   client.socket.on('confirm', (...args) => args.pop()(user, ...args));
@@ -117,7 +117,7 @@ test('while another node is gone without a word, what the others say is told, an
     assert.deepEqual([said.remote, said.answers.length], ['alone', 1]);
     return;
   }
-  // Stopped, it answers nothing, and is not yet known to be gone.
+  // A suspended node answers nothing, and is not yet known to be gone.
   await freeze(far.process);
   try {
     const said = await ask({ users: ['ada'], timeout: '1s' }, w.b);

@@ -1,4 +1,4 @@
-// What official clients, browsers and proxies send that is not the usual, as Node's Socket.IO server takes it.
+// Unusual messages of official clients, browsers and proxies, which Node's Socket.IO server accepts.
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { createRequire } from 'node:module';
@@ -35,7 +35,7 @@ const HANDSHAKE = '/socket.io/?EIO=4&transport=polling';
 
 afterEach(() => w.clear());
 
-// The library ends connections that send such names; nothing outside of it can help.
+// The library closes connections that send such names. This cannot be changed from outside.
 for (const transport of ENGINE === 'native' ? Object.keys(TRANSPORTS) : []) {
   describe(`over ${transport}`, () => {
     test('an event may have any name', async () => {
@@ -87,7 +87,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
 
 test('half an emoji in a publish passes as it was sent, and only the name of an event is a string that must be made', async () => {
   const client = await w.connect();
-  // JSON.stringify writes the half as an escape.
+  // JSON.stringify writes half of a surrogate pair as an escape.
   assert.match(JSON.stringify(HALF), /\\ud83d/);
   await w.a.publish('clients', 'looked', { text: HALF });
   await w.a.publish('clients', 'filled', { text: HALF });
@@ -121,7 +121,7 @@ describe('a token in a cookie', () => {
   }
 });
 
-/** A request to the public listener, whose headers may be any; the answer with its text. */
+/** A request to the public listener with any headers. Returns the answer with its text. */
 async function request(path, { method = 'GET', headers = {}, body } = {}) {
   return await new Promise((resolve, reject) => {
     const asked = http.request(w.a.url + path, { method, headers, agent: false }, (answer) => {
@@ -209,7 +209,7 @@ describe('clients that cannot be served', () => {
     });
   }
 
-  // The library ends them without a word.
+  // The library closes them without an answer.
   for (const transport of ENGINE === 'native' ? ['websocket', 'polling'] : []) {
     for (const [kind, parser] of Object.entries(FOREIGN)) {
       test(`${transport}: a client with a parser of its own, as ${kind}, is disconnected, and the node says why`, async () => {
@@ -236,7 +236,7 @@ describe('a client that was refused and goes away', () => {
   const contracts = ['embedded:chat'];
   for (const transport of Object.keys(TRANSPORTS)) {
     test(`${transport}: gives its place back at once`, async () => {
-      // There is one place. Long after it is free the node would give it back by itself: server.connect_timeout is 45 s.
+      // There is one free connection. By itself the node would give it back only after server.connect_timeout, 45 s.
       const node = await Node.start({ contracts, toml: '[server]\nmax_connections = 1\n' });
       try {
         const refused = new Client(node, { transport, token: 'no token' });

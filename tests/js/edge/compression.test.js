@@ -1,4 +1,4 @@
-// permessage-deflate: agreed on where it is declared, with the official client and with ws alone; what it cannot be is refused.
+// permessage-deflate: agreed on if configured, with the official client and with plain ws. Invalid offers are refused.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -22,11 +22,11 @@ const compressed = ENGINE === 'native';
 
 afterEach(() => w.clear());
 
-/** A client of the bare protocol, in the namespace of the fixture. */
+/** A client of the bare protocol, connected to the fixture's namespace. */
 async function bare(options) {
   const ws = new WebSocket(`ws${w.b.url.slice(4)}${PATH}`, options);
   const inbox = [];
-  // Heartbeats aside.
+  // Without heartbeats.
   ws.on('message', (data) => data.toString() === '2' || inbox.push(data.toString()));
   await once(ws, 'open');
   return { ws, inbox };

@@ -1,4 +1,4 @@
-// Leaving: refused handshakes, closed sockets of every kind, the API and the command line, signals.
+// Drain: refused handshakes, closed sockets of every kind, the API and the command line, signals.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ const roomcast = async (...args) => {
   return (await run).stdout.trim().split('\n').map((line) => JSON.parse(line));
 };
 
-// Clients that are just coming back must not be let in after they were cleared away.
+// Clients that reconnect at this moment must not be accepted after the others were closed.
 afterEach(async () => {
   await drain();
   w.clear();
@@ -62,7 +62,7 @@ test('clients of every kind see a transport close, and come back by themselves',
   for (const transport of ['websocket', 'polling', 'upgrade']) {
     clients.push(await w.connect({ user: transport, transport, ...returns }));
   }
-  // Neither has sent CONNECT; the second is just upgrading.
+  // Neither has sent CONNECT. The second is upgrading.
   const silent = JSON.parse((await w.b.get(`${path}polling`)).body.slice(1)).sid;
   const upgrading = JSON.parse((await w.b.get(`${path}polling`)).body.slice(1)).sid;
   const probe = new WebSocket(`${w.b.url.replace('http', 'ws')}${path}websocket&sid=${upgrading}`);
@@ -125,7 +125,7 @@ test('a signal closes everybody, has the backends told of it, and ends the proce
   const hooked = [join(ROOT, 'tests/js/fixtures/hooked.toml')];
   const env = { ROOMCAST_DRAIN__DEADLINE: '15s' };
   const node = await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend'), env });
-  // What the node has put into Redis, and not delivered, is another node's to deliver.
+  // Another node delivers what the node has put into Redis and not delivered.
   const other = w.redis && (await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend') }));
   t.after(() => other?.stop());
   const there = ['websocket', 'polling', 'upgrade'].map((transport) =>
@@ -140,7 +140,7 @@ test('a signal closes everybody, has the backends told of it, and ends the proce
     assert.ok(client.inbox.some(([name]) => name === 'last'), client.transport);
   }
   assert.deepEqual(await end, { code: 0, signal: null });
-  // At least once: with Redis, another node may tell again what it could not know was told.
+  // At least once: with Redis, another node may repeat a notice if it cannot know that it was delivered.
   await eventually('the backend is told', () => {
     const once = new Map(backend.of('disconnect').map((event) => [event.id, event]));
     const told = [...once.values()].map(({ data }) => [data.user.id, data.reason]);

@@ -1,6 +1,7 @@
-// The node closes a session while its client upgrades. The client must learn of it whatever it does next: by its next poll, or by
-// the WebSocket if it moves. Once the probe is answered, the official client pauses its polling. If the WebSocket closes before the
-// last poll is answered, that client never polls again, so the node may not close the WebSocket then.
+// The node closes a session while its client upgrades. The client must learn of it whatever it does next: by its next
+// poll, or by the WebSocket if it upgrades. Once the probe is answered, the official client pauses its polling. If the
+// WebSocket closes before the last poll is answered, that client never polls again, so the node may not close the
+// WebSocket then.
 import assert from 'node:assert/strict';
 import { after, afterEach, test } from 'node:test';
 import { byHand } from '../harness/by-hand.js';
@@ -17,14 +18,14 @@ const emit = async (id, n) => await node.emit({ namespace: '/', sockets: [id], e
 const moves = async () => await node.metric('roomcast_transport_upgrades_total');
 const gone = async (socket) => await eventually('the WebSocket closes', () => socket.gone);
 
-/** Has the node close the connection, and waits until the client is in no namespace any more. */
+/** Makes the node close the connection, and waits until the client is in no namespace. */
 async function close({ id }) {
   const { status } = await node.api('POST', '/api/v1/disconnect', { namespace: '/', sockets: [id], close: true });
   assert.equal(status, 202);
   await eventually('the session ends', async () => (await node.metric('roomcast_connections', { nsp: '/' })) === 0);
 }
 
-/** Polls until the close packet comes; returns the packets before it. */
+/** Polls until the close packet arrives. Returns the packets before it. */
 async function fetchClose({ url }) {
   const seen = [];
   while (!seen.includes('1')) {

@@ -1,4 +1,4 @@
-// The settings that the operators of contract 5 already have in their environment.
+// The environment variables that the operators of contract 5 already use.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { Client } from '../harness/client.js';
@@ -30,7 +30,7 @@ after(async () => {
   await redis.stop();
 });
 
-/** A bare handshake: the response and what the session opens with. The session connects and is closed again. */
+/** A bare handshake: the response and the open packet. The session connects and is closed again. */
 async function handshake(headers = {}) {
   const url = `${node.url}/ws/?EIO=4&transport=polling`;
   const response = await fetch(url, { headers });

@@ -1,4 +1,4 @@
-// What clients make a node keep is bounded in bytes: events that wait behind a slow hook, metadata, and answers to PINGs.
+// What a node keeps for clients is limited in bytes: events that wait for a slow hook, metadata, and answers to PINGs.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
@@ -65,7 +65,7 @@ test('events behind a slow hook: for each client and for the node', async () => 
   await eventually('the rest of the first client is refused', () => acks >= EACH - 6, 30_000);
   assert.ok((await refused('client_bytes')) > 0, 'a client');
   clients.slice(1).forEach(flood);
-  // All but what waits has been refused at once.
+  // All events except the waiting ones have been refused at once.
   await eventually('the rest is refused', () => acks >= clients.length * (EACH - 6), 60_000);
   assert.deepEqual([...codes.keys()], ['OVERLOADED']);
   assert.ok((await refused('node_bytes')) > 0, 'the node');
@@ -74,7 +74,7 @@ test('events behind a slow hook: for each client and for the node', async () => 
   assert.ok(held > 4 * MB && held <= NODE_BYTES, `${held}`);
   const grown = resident() - before;
   assert.ok(grown < 150 * MB, `${clients.length * EACH * 0.9} MB were sent, ${grown / MB} MB are kept`);
-  // A client that waits for nothing is not concerned.
+  // A client without waiting events is not affected.
   assert.equal((await (await w.connect({ user: 'other' })).ask('now')).success, true);
   release = true;
   await eventually('all are answered', () => acks === clients.length * EACH, 60_000);
@@ -94,7 +94,7 @@ test('metadata of a client, and what the API tells of it', async () => {
   assert.ok(bytes <= 16 * 1024 && bytes > 14_000, `${bytes}`);
 });
 
-/** A WebSocket by hand, upgraded from polling or not, whose client never enters a namespace. */
+/** A WebSocket with single packets, upgraded from polling or not, whose client never connects to a namespace. */
 async function websocket(node, upgraded) {
   const { hostname, port } = new URL(node.url);
   const path = '/socket.io/?EIO=4&transport=';

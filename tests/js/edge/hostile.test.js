@@ -1,4 +1,4 @@
-// A thousand and more things that no good client sends: each is answered by an error or a clean end, and the node lives.
+// More than a thousand things that no correct client sends: each gets an error or a clean end, and the node goes on.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { eventually } from '../harness/eventually.js';
@@ -16,10 +16,10 @@ const good = { from: 'mallory', to: 'nobody', content: 'c', type: 't' };
 const EVENTS = ['room:join', 'room:leave', 'message', 'typing:start', 'typing:stop', 'presence:update'];
 const cut = (text) => text.slice(0, chance.int(2, text.length - 1));
 
-/** A name that is none of the contract's: plain ones, long ones, and ones that JSON must escape. */
+/** A name that the contract does not have: a plain one, a long one, or one that JSON must escape. */
 const strangeName = () => JSON.stringify(chance.pick(['x', 'y'.repeat(3000), 'é', `x${chance.text(chance.pick([3, 40]))}`]));
 
-/** Text packets of a connected session, each wrong in one way. */
+/** Text packets of a connected session, each with one mistake. */
 const TEXTS = {
   'an Engine.IO type that does not exist': () => chance.pick('789abcxyz{[" ') + chance.text(chance.int(0, 20)),
   'an empty packet': () => '',
@@ -49,14 +49,14 @@ const TEXTS = {
 /** The library drops packets for namespaces that are not connected (Node's server would end the connection). */
 const DROPPED = new Set(['an event for a namespace that is not connected', 'an event without a body']);
 
-/** What answers: an error event, an error in an ack, a refused namespace, or the end. */
+/** The possible answers: an error event, an error in an acknowledgement, a refused namespace, or the end. */
 const answers = (packet) => /^42\["(error|room:error)",/.test(packet) || /^43\d*\[\{"code"/.test(packet) || packet.startsWith('44');
 
-/** Sends a packet; answered is an error or the end. Silence is permitted only where the library drops packets. */
+/** Sends a packet. The answer must be an error or the end; silence is permitted only where the library drops packets. */
 async function offer(session, packet, what) {
   sent += 1;
   session.send(packet);
-  // After a binary header, something that is not binary.
+  // After a binary header, a packet that is not binary.
   if (what.includes('binary')) session.send('42["ping"]');
   const shown = `${what}: ${JSON.stringify(String(packet).slice(0, 120))} (seed ${SEED}) is answered`;
   if (!DROPPED.has(what)) return await session.until(shown, answers);
@@ -184,7 +184,7 @@ for (const [what, make] of Object.entries(BODIES)) {
       await answer.text();
       assert.ok(answer.status < 500, String(answer.status));
       if (answer.status >= 400) continue;
-      // Accepted: the next poll tells the error, or that the session is no more.
+      // Accepted: the next poll reports the error, or that the session has ended.
       const poll = await fetch(url, { signal: AbortSignal.timeout(5_000) });
       const packets = (await poll.text()).split('\x1e');
       const told = poll.status >= 400 || packets.some((packet) => answers(packet) || packet === '1' || packet.startsWith('41'));
@@ -211,7 +211,7 @@ test('requests to the API that make no sense are answered by 4xx with an error',
     const body = makes[at % makes.length]();
     const reply = await node.api(method, path, body, { headers: { 'content-type': 'application/json' } });
     const shown = `${path} ${String(body).slice(0, 100)}: ${reply.status} ${JSON.stringify(reply.body)}`;
-    // A batch may be empty or hold refusals: those are told one by one.
+    // A batch may be empty or contain refusals, which are reported one by one.
     if (reply.status === 202) assert.ok(reply.body.results?.every(({ accepted }) => !accepted), shown);
     else {
       assert.ok(reply.status >= 400 && reply.status < 500, shown);

@@ -1,4 +1,4 @@
-// Rooms with so many members that an event is queued for them in slices.
+// Rooms with so many members that an event is delivered to them in slices.
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import { eventually } from '../harness/eventually.js';
@@ -10,7 +10,7 @@ const far = w.nodes.at(0);
 
 afterEach(() => w.clear());
 
-/** So many members of a room, each with a name of its own, on one node. */
+/** This number of members of a room, each with a name of its own, on one node. */
 async function crowd(room, members = MEMBERS) {
   const clients = [];
   while (clients.length < members) {
@@ -41,7 +41,7 @@ test('everybody hears everything in its order, also what is sent to few behind i
   await eventually('bob has all', () => numbers(bob).length >= 40);
   assert.deepEqual(numbers(bob), range(0, 40));
   for (const client of members.slice(0, -1)) assert.deepEqual(numbers(client), range(0, 40, 2));
-  // What is asked for afterwards is answered afterwards: nothing is left in line.
+  // Later requests are answered later: nothing stays in the queue.
   for (const content of range(40, 60)) {
     const answer = await far.publish('chat', 'message', { from: 'b', room: 'crowd', type: 'n', content });
     if (w.mode === 'memory') assert.equal(answer.local, MEMBERS);

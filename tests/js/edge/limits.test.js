@@ -1,4 +1,4 @@
-// What the official client makes of each rejection: docs/limits.md has the same table.
+// How the official client reports each rejection. docs/limits.md has the same table.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
@@ -20,7 +20,7 @@ async function start(server, limits) {
   return node;
 }
 
-/** Headers of a client from an address that nobody had before, as a trusted proxy tells it. */
+/** Headers of a client with a new address, as a trusted proxy sends them. */
 const stranger = () => ({ 'x-forwarded-for': `192.0.2.${(addresses += 1)}` });
 
 function open(node, extraHeaders, options = {}) {

@@ -1,4 +1,4 @@
-// What `make run` prints works: the client, the curl, and the event that it makes appear.
+// The output of `make run` works: the client, the curl command, and the event that it causes.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { symlinkSync, writeFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ after(async () => {
   await Promise.all(running.map((process) => stop(process)));
 });
 
-/** Lines without their indentation from the first that matches, up to the first that does not belong. */
+/** Lines without their indentation, from the first that matches to the last that belongs to it. */
 function block(lines, first, belongs) {
   const at = lines.findIndex((text) => first.test(text));
   assert.ok(at >= 0, `nothing like ${first} in:\n${lines.join('\n')}`);
@@ -39,7 +39,7 @@ test('the printed client sees the event of the printed curl', async () => {
   const client = start(process.execPath, ['client.mjs'], { cwd: folder });
   running.push(client);
 
-  // A page under development has an origin of its own, and opens with the client's defaults: by polling.
+  // A page under development has an origin of its own, and begins with the client's default, polling.
   const [, clients] = /clients\s+(http\S+)/.exec(lines.join('\n'));
   const page = await fetch(`${clients}/socket.io/?EIO=4&transport=polling`, { headers: { origin: 'http://127.0.0.1:5173' } });
   assert.equal(page.status, 200);
@@ -47,7 +47,8 @@ test('the printed client sees the event of the printed curl', async () => {
 
   const curl = block(lines, /^curl /, (_, before) => before.endsWith('\\'));
   const { event } = JSON.parse(/'(\{.*\})'/s.exec(curl)[1]);
-  // The client says nothing until it is connected and subscribed, so the curl is repeated until it is heard.
+  // The client prints nothing until it is connected and subscribed, so the curl command is repeated until the event
+  // arrives.
   const heard = line(client, (text) => text.includes(event), 20_000);
   let over = false;
   const calling = (async () => {

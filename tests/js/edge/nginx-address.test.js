@@ -1,5 +1,6 @@
-// Behind a real nginx, in each way that it can say who a client is: the node sees the client's own address, and nothing that the
-// client claims. One connection for each address: whoever is taken for somebody else gets another's place, or none.
+// Behind a real nginx, with each way to send the client's address: the node sees the client's own address, and ignores
+// what the client claims. Each address may have one connection, so a client that is taken for another one uses the
+// other's place, or is refused.
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import { join } from 'node:path';
@@ -14,7 +15,7 @@ const contracts = ['embedded:chat'];
 const running = [];
 let clients = [];
 
-/** A node that trusts nginx alone, and nginx in front of it; `balancer`: a second nginx before that one, believed under this address. */
+/** A node that trusts only nginx, and nginx in front of it. `balancer`: a second nginx in front, trusted at this address. */
 async function world({ front, server = '', balancer = '' }) {
   const toml = `[server]\ntrusted_proxies = ["127.0.0.1"]\nping_interval = "1s"\nping_timeout = "1s"\n${server}\n[limits]\nmax_connections_per_ip = 1\n`;
   const node = await Node.start({ contracts, toml, ready: false });
@@ -24,7 +25,7 @@ async function world({ front, server = '', balancer = '' }) {
   return { node, inner, front: { url: `http://${address}`, address } };
 }
 
-/** A front door before this; returns its address. */
+/** Starts an nginx in front. Returns its address. */
 async function nginx(behind, env) {
   const address = `127.0.0.1:${await freePort()}`;
   const process = start(join(ROOT, 'scripts/nginx-front'), [temporary('nginx'), address, behind], { env });
@@ -86,7 +87,7 @@ for (const [way, given] of [
         await refused(connect(door, { transport, address, extraHeaders: CLAIMS }));
         const [second, third] = [strangeAddress(), strangeAddress()];
         await connect(door, { transport, address: second }).connected();
-        // Nobody can use up somebody else's place.
+        // A client cannot use up the connections of another address.
         await connect(door, { transport, address: third, extraHeaders: { ...CLAIMS, 'x-forwarded-for': address } }).connected();
         assert.equal((await first.ask('ping')).success, true);
         clients.forEach((client) => client.close());

@@ -1,4 +1,4 @@
-// Order, binary attachments and acks: what the protocol promises, whatever the contract.
+// Order, binary attachments and acknowledgements: promises of the protocol for every contract.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
@@ -28,7 +28,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
       const [near, remote] = [await chatter('bob', 'order'), await chatter('carol', 'order', {}, far)];
       for (let at = 0; at < EVENTS; at += 1) {
         alice.send('message', { from: 'alice', room: 'order', type: 'n', content: at });
-        // A client's queue on the node is bounded: a burst is paced by an ack now and then.
+        // A client's write queue is limited, so the sender of a burst waits for an acknowledgement now and then.
         if (at % 200 === 199) await alice.ask('ping');
       }
       for (const client of [near, remote]) {
@@ -64,7 +64,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
 
     test('binary of a client that was told to send it as text arrives, too', async () => {
       const alice = await w.connect({ namespace: '/mirror', transport, forceBase64: true });
-      // The library reads such text in polling bodies only, and ends other sessions.
+      // The library accepts such text only in polling bodies, and closes other sessions.
       if (ENGINE !== 'native' && transport !== 'polling') return await assert.rejects(alice.ask('echo', Buffer.from([0, 255])));
       for (const sent of [Buffer.alloc(0), Buffer.from([0, 255]), randomBytes(50_000)]) {
         assert.ok(Buffer.from(await alice.ask('echo', sent)).equals(sent));

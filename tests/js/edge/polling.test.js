@@ -1,4 +1,5 @@
-// Engine.IO 4 by hand, over long-polling and the upgrade from it: packets, payloads, refusals, and who is told of the end.
+// Engine.IO 4 with single requests, over long-polling and the upgrade from it: packets, payloads, refusals, and how
+// each side learns of the end.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
@@ -113,7 +114,7 @@ if (NATIVE) {
     assert.equal((await waiting).text, '6', 'the poll that waits is let go');
     assert.equal((await get(made.url)).text, '6', 'and so is the next one');
     assert.deepEqual([await upgrades(), await websockets()], [before, 0], 'nothing is counted yet');
-    // What is said now goes the old way.
+    // What the server sends now still goes over polling.
     await post(made.url, '421["room:join",{"room":"a"}]');
     assert.ok((await fetchPacket(made, '431[')).startsWith('431['));
     assert.deepEqual(socket.got, ['3probe']);

@@ -1,4 +1,4 @@
-// What clients cannot take from a node: its file descriptors, its memory, its time.
+// Clients cannot exhaust a node's file descriptors, its memory or its time.
 import assert from 'node:assert/strict';
 import { chmodSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
@@ -12,7 +12,7 @@ import { ENGINE } from '../harness/world.js';
 
 const FILES = 256;
 
-/** The binary with few file descriptors. */
+/** Runs the binary with few file descriptors. */
 function narrow() {
   const script = join(temporary('narrow'), 'roomcast');
   writeFileSync(script, `#!/bin/sh\nulimit -n ${FILES}\nexec ${binary()} "$@"\n`);
@@ -31,7 +31,7 @@ after(async () => {
   await node.stop();
 });
 
-/** A connection; what came of it, and whether it has ended. */
+/** A connection: what was received on it, and whether it has ended. */
 function connect(url, data = '') {
   const { hostname, port } = new URL(url);
   const socket = net.connect({ host: hostname, port });
@@ -43,7 +43,7 @@ function connect(url, data = '') {
   return socket;
 }
 
-// They wait while the other tests run.
+// These wait while the other tests run.
 const began = Date.now();
 const silent = connect(node.apiUrl);
 const slow = connect(node.apiUrl, 'GET /live HTTP/1.1\r\nHost: x\r\n');
@@ -111,7 +111,7 @@ test('with no file descriptor left for clients the API answers, and the log stay
 
 test('of what handshakes say, no more is kept than may hold a token', async () => {
   const resident = async () => await node.metric('process_resident_memory_bytes');
-  // In pieces: each is a polling session that never comes into a namespace, and is kept for a while.
+  // In groups: each is a polling session that never connects to a namespace, and is kept for a while.
   const cookie = `a=${'c'.repeat(15_000)}`;
   const handshake = async () => {
     const query = `EIO=4&transport=polling&t=${'q'.repeat(500)}`;
@@ -127,7 +127,7 @@ test('of what handshakes say, no more is kept than may hold a token', async () =
   const before = await resident();
   await many(2_000);
   const grown = (await resident()) - before;
-  // All of their cookies are 30 MB. A session of the library takes 11 kB itself.
+  // All cookies together are 30 MB. A session of the library itself takes 11 kB.
   const most = ENGINE === 'native' ? 12_000_000 : 28_000_000;
   assert.ok(grown < most, `${grown} bytes for 2,000 handshakes`);
 });

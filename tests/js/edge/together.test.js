@@ -1,4 +1,4 @@
-// All five contracts on one cluster: three of them share a namespace, and none opens the rooms of another.
+// All five contracts on one cluster: three share a namespace, and none gives access to the rooms of another.
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import { strangeAddress } from '../harness/client.js';

@@ -1,5 +1,5 @@
-// Upgrades that fail on the way: the official client with its defaults behind proxies that break WebSockets. Its session goes on
-// by polling, and nothing is counted that was only tried.
+// Upgrades that fail: the official client with its defaults behind proxies that break WebSockets. Its session continues
+// by polling, and failed attempts are not counted as upgrades.
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import net from 'node:net';
@@ -14,7 +14,7 @@ const node = await Node.start({ contracts: [join(ROOT, 'tests/js/fixtures/mirror
 const target = Number(new URL(node.url).port);
 after(() => node.stop());
 
-/** A proxy that passes HTTP on; `upgrade(client, server, head)` decides about WebSockets. */
+/** A proxy that forwards HTTP. `upgrade(client, server, head)` handles WebSockets. */
 async function proxy(t, upgrade) {
   const seen = { polls: 0 };
   const sockets = new Set();
@@ -108,7 +108,7 @@ test('an upgrade that was refused ties nothing to a pooled connection', async ()
   await eventually('the upgrade is refused', () => got.includes('HTTP/1.1 400'));
   pooled.write(`GET ${path}polling&sid=${second} HTTP/1.1\r\nHost: x\r\n\r\n`);
   assert.equal(await node.metric('roomcast_transports', { transport: 'websocket' }), 0);
-  // The first goes; the second polls on the same connection.
+  // The first session ends; the second polls on the same connection.
   await (await fetch(`${node.url}${path}polling&sid=${first}`, { method: 'POST', body: '1' })).text();
   await eventually('the first is gone', async () => (await node.metric('roomcast_transports', { transport: 'polling' })) === 1);
   assert.equal(closed, false);

@@ -1,4 +1,4 @@
-// Volatile events are for clients that take them: the official client, its socket paused.
+// Volatile events reach only clients that can be written to: the official client with a paused socket.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';

@@ -1,4 +1,4 @@
-// A backend that the node calls: it checks every request's signature and form, and answers as the test says.
+// A backend that the node calls. It checks the signature and form of every request, and answers as the test says.
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import http from 'node:http';
 import { eventually } from './eventually.js';
@@ -20,7 +20,7 @@ export class Backend {
     return backend;
   }
 
-  /** What the node's configuration says of it. */
+  /** The hook's section in the node's configuration. */
   toml(name, more = '') {
     return `[hooks.${name}]\nurl = "http://127.0.0.1:${this.port}/hooks/${name}"\nsecret = "${HOOK_SECRET}"\n${more}`;
   }
@@ -30,17 +30,17 @@ export class Backend {
     await new Promise((resolve) => this.server.close(resolve));
   }
 
-  /** Comes back on its port. */
+  /** Listens again on its port. */
   async up() {
     await new Promise((resolve) => this.server.listen(this.port, '127.0.0.1', resolve));
   }
 
-  /** The CloudEvents of a type that have come. */
+  /** The CloudEvents of a type that were received. */
   of(type) {
     return this.requests.map(({ event }) => event).filter((event) => event.type === `io.roomcast.${type}`);
   }
 
-  /** Waits until so many of a type have come; returns them. */
+  /** Waits until this number of CloudEvents of a type were received, and returns them. */
   async expect(type, count = 1) {
     return await eventually(`${count} × ${type}`, () => this.of(type).length >= count && this.of(type));
   }
@@ -69,7 +69,7 @@ export class Backend {
   }
 }
 
-/** What is wrong with a request, if anything: form of the CloudEvent, signature, age. */
+/** The mistake of a request, if there is one: in the form of the CloudEvent, the signature, or the age. */
 function wrong(request, body) {
   if (request.method !== 'POST') return `method ${request.method}`;
   if (!request.headers['content-type']?.startsWith('application/cloudevents+json')) return 'content-type';

@@ -1,10 +1,10 @@
-// Engine.IO 4 by hand: polling sessions, and WebSockets that are tried for them.
+// Engine.IO 4 with single requests: polling sessions, and WebSockets that probe an upgrade for them.
 import assert from 'node:assert/strict';
 import { WebSocket } from 'ws';
 import { eventually } from './eventually.js';
 import { token } from './token.js';
 
-/** What a test needs to speak with a node request by request. */
+/** Helpers to talk to a node request by request. */
 export function byHand(node) {
   const path = '/socket.io/?EIO=4&transport=';
   const open = new Set();
@@ -15,7 +15,7 @@ export function byHand(node) {
   };
   const post = async (url, body, headers) => await get(url, { method: 'POST', body, headers });
 
-  /** A session that polls: its address, and what the handshake said. */
+  /** A polling session: its URL, and the contents of the open packet. */
   async function session() {
     const { status, text } = await get(`${path}polling`);
     assert.equal(status, 200);
@@ -23,7 +23,7 @@ export function byHand(node) {
     return { ...said, url: `${path}polling&sid=${said.sid}`, socket: `${path}websocket&sid=${said.sid}` };
   }
 
-  /** Polls until a packet comes that begins with `wanted`. Answers heartbeats. */
+  /** Polls until a packet with the prefix `wanted` arrives. Answers heartbeats. */
   async function fetchPacket({ url }, wanted) {
     for (;;) {
       const { status, text } = await get(url);
@@ -43,7 +43,7 @@ export function byHand(node) {
     return { ...made, id };
   }
 
-  /** A WebSocket and the messages that came on it. `gone` says that it has closed. */
+  /** A WebSocket and the messages that arrived on it. `gone` is true once it has closed. */
   async function websocket(url) {
     const socket = new WebSocket(node.url.replace('http', 'ws') + url);
     open.add(socket);

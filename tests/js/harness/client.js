@@ -12,7 +12,7 @@ export const TRANSPORTS = {
   upgrade: ['polling', 'websocket'],
 };
 
-/** Which of them a suite's clients have that ask for none. */
+/** The transport of a suite's clients, unless a client names its own. */
 const DEFAULT = process.env.JS_TEST_TRANSPORT ?? 'websocket';
 
 /** The options of clients with a parser; a suite's clients have the parser that JS_TEST_PARSER names unless they ask for another. */
@@ -26,7 +26,7 @@ const MARKER = 'test:marker';
 let markers = 0;
 let addresses = 0;
 
-/** A loopback address that no other client of this process has: limits for each IP see strangers. */
+/** A loopback address that no other client of this process has, so that limits per IP address do not add up. */
 export function strangeAddress() {
   addresses += 1;
   return `127.${(process.pid % 200) + 1}.${addresses >> 8}.${addresses & 255}`;
@@ -56,7 +56,7 @@ export class Client {
     this.socket.on('disconnect', (reason) => (this.disconnected = reason));
   }
 
-  /** Connects, and upgrades if that is the transport; rejects with the client's `connect_error`. */
+  /** Connects, and upgrades if the transport asks for it. Rejects with the client's `connect_error`. */
   static async connect(node, options) {
     const client = new Client(node, options);
     await client.connected();
@@ -88,24 +88,24 @@ export class Client {
     this.agent?.destroy();
   }
 
-  /** Emits without asking for an ack. */
+  /** Emits without an acknowledgement. */
   send(...event) {
     this.socket.emit(...event);
   }
 
-  /** Emits and returns the ack. */
+  /** Emits, and returns the acknowledgement. */
   async ask(...event) {
     return await this.socket.timeout(5_000).emitWithAck(...event);
   }
 
-  /** Waits for the next event, whatever it is. */
+  /** Waits for the next event of any name. */
   async next(deadline = 5_000) {
     return await eventually('an event arrives', () => this.inbox.shift(), deadline);
   }
 
   /**
-   * Everything that came until now, and nothing that is still on its way is missed: a marker is sent
-   * the same way (from the node `via`), and what came before it is returned.
+   * Returns everything that has arrived, and misses nothing that is still on its way: a marker is sent the same way
+   * (from the node `via`), and everything before the marker is returned.
    */
   async drain(via = this.node) {
     markers += 1;
@@ -118,7 +118,7 @@ export class Client {
     return before.filter(([name]) => name !== MARKER);
   }
 
-  /** Waits until the server or the network has ended it; returns the reason. */
+  /** Waits until the server or the network has closed it. Returns the reason. */
   async ended(deadline = 10_000) {
     return await eventually('the client is disconnected', () => this.disconnected, deadline);
   }

@@ -1,7 +1,7 @@
-// Waiting for facts, with a deadline.
+// Waits for conditions, with a deadline.
 import assert from 'node:assert/strict';
 
-/** Asks until the answer is truthy (or no assertion fails), and returns it. */
+/** Repeats the question until the answer is truthy (or no assertion fails), and returns it. */
 export async function eventually(what, ask, deadline = 10_000) {
   const end = Date.now() + deadline;
   for (let pause = 5; ; pause = Math.min(pause * 1.5, 100)) {
@@ -20,7 +20,7 @@ export async function eventually(what, ask, deadline = 10_000) {
   }
 }
 
-/** Deep equality in which a function stands for "a value of which this is true". */
+/** Deep equality in which a function stands for any value for which it returns true. */
 export function like(actual, expected, message) {
   assert.deepStrictEqual(actual, settle(actual, expected), message);
 }
@@ -34,7 +34,7 @@ function settle(actual, expected) {
   return expected;
 }
 
-/** An ISO 8601 time in UTC with milliseconds, of the last minute. */
+/** Whether it is an ISO 8601 time in UTC with milliseconds, within the last minute. */
 export function timestamp(value) {
   const shape = typeof value === 'string' && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/.test(value);
   return shape && Math.abs(Date.now() - Date.parse(value)) < 60_000;

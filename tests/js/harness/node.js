@@ -20,7 +20,7 @@ export class Node {
   /**
    * Starts a node on free ports and waits until it is ready.
    *
-   * `toml` is appended to the configuration file, `env` wins over it; `ready: false` waits only for its listeners.
+   * `toml` is appended to the configuration file, and `env` overrides it. `ready: false` waits only for the listeners.
    */
   static async start({ contracts, redis, toml = '', env = {}, ready = true }) {
     const node = new Node();
@@ -33,7 +33,7 @@ export class Node {
         ROOMCAST_SERVER__LISTEN: '127.0.0.1:0',
         ROOMCAST_API__LISTEN: '127.0.0.1:0',
         ROOMCAST_ANNOUNCE: '1',
-        // No load balancer watches.
+        // No load balancer has to notice the drain.
         ROOMCAST_DRAIN__DELAY: '0s',
         ...env,
       },
@@ -42,7 +42,7 @@ export class Node {
     node.id = said.node;
     node.url = `http://${said.server}`;
     node.apiUrl = `http://${said.api}`;
-    // Where other nodes bring requests, if they do.
+    // The address for forwarded requests, if it is set.
     node.clusterUrl = said.cluster && `http://${said.cluster}`;
     if (ready) await eventually('the node is ready', async () => (await node.get('/ready')).status === 200);
     return node;
@@ -75,7 +75,7 @@ export class Node {
     return await answer(response);
   }
 
-  /** Publishes a contract's event, which must be accepted; returns the answer. */
+  /** Publishes a contract's event, which must be accepted. Returns the answer. */
   async publish(contract, event, data, params) {
     const { status, body } = await this.api('POST', '/api/v1/events', { contract, event, data, params });
     assert.equal(status, 202, JSON.stringify(body));
@@ -83,7 +83,7 @@ export class Node {
     return body;
   }
 
-  /** Emits as plain Socket.IO does. */
+  /** Emits an event without a contract. */
   async emit(body) {
     const reply = await this.api('POST', '/api/v1/emit', body);
     assert.equal(reply.status, 202, JSON.stringify(reply.body));

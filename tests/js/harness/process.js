@@ -1,4 +1,4 @@
-// Child processes that end with the test process, however it ends.
+// Child processes that end with the test process, however that ends.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
@@ -10,8 +10,8 @@ const children = new Set();
 const folders = new Set();
 const KEPT_LINES = 400;
 
-// The kernel ends children too when this process is killed and can do nothing itself (util-linux; elsewhere they are
-// ended below only).
+// The kernel also ends children when this process is killed and can do nothing itself (with util-linux). On other
+// systems they are ended only by the code below.
 const LEASH = ['/usr/bin/setpriv', '--pdeathsig', 'KILL', '--'];
 const leash = existsSync(LEASH[0]) ? LEASH : [];
 
@@ -21,21 +21,21 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
 
-/** A folder that ends with the test process. */
+/** A folder that is deleted at the end of the test process. */
 export function temporary(name) {
   const folder = mkdtempSync(join(tmpdir(), `roomcast-${name}-`));
   folders.add(folder);
   return folder;
 }
 
-/** Stops a program where it is (SIGSTOP); resolves when all of its threads stand. */
+/** Suspends a program (SIGSTOP). Resolves when all of its threads have stopped. */
 export async function freeze({ child: { pid } }) {
   process.kill(pid, 'SIGSTOP');
   const stands = (thread) => /^State:\s*T/m.test(readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8'));
   await eventually('all threads stand', () => readdirSync(`/proc/${pid}/task`).every(stands));
 }
 
-/** Starts a program and keeps its last lines; `lines` of the result are { from, text }. */
+/** Starts a program and keeps its last lines. `lines` of the result are { from, text }. */
 export function start(command, args, { env = {}, cwd } = {}) {
   const [program, ...rest] = [...leash, command, ...args];
   const child = spawn(program, rest, { cwd, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -59,7 +59,7 @@ export function start(command, args, { env = {}, cwd } = {}) {
   return running;
 }
 
-// Settings of roomcast in our own environment are not for the nodes of the tests, but for the engine, which run.js sets.
+// ROOMCAST variables of this process are not for the tests' nodes, except the engine, which run.js sets.
 const SETTING = /^(ROOMCAST|WEBSOCKET)_|^REDIS_URL$/;
 const ENGINE = 'ROOMCAST_SERVER__ENGINE';
 
@@ -67,7 +67,7 @@ function inherited() {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => name === ENGINE || !SETTING.test(name)));
 }
 
-/** The first line that `pick` turns into something; fails when the program ends or the deadline passes. */
+/** The first line for which `pick` returns something. Fails when the program ends or the deadline passes. */
 export async function line(running, pick, deadline = 30_000) {
   return await new Promise((resolve, reject) => {
     let at = 0;
@@ -92,7 +92,7 @@ export async function line(running, pick, deadline = 30_000) {
   });
 }
 
-/** Ends a program, and waits for it. */
+/** Ends a program, and waits for its end. */
 export async function stop(running, signal = 'SIGTERM', deadline = 10_000) {
   if (running.exited) return running.end;
   running.child.kill(signal);
@@ -102,7 +102,7 @@ export async function stop(running, signal = 'SIGTERM', deadline = 10_000) {
   return end;
 }
 
-/** What the program said last. */
+/** The last output of the program. */
 export function tail(running, count = 40) {
   return running.lines.slice(-count).map(({ text }) => `  | ${text}`).join('\n');
 }
@@ -122,7 +122,7 @@ function read(running, from) {
 function keep(running, from, text) {
   if (process.env.JS_TEST_LOG) process.stderr.write(`${running.name} | ${text}\n`);
   running.lines.push({ from, text });
-  // Readers that wait keep their place, so lines are only dropped while nobody waits.
+  // A waiting reader keeps its position, so lines are dropped only when none waits.
   if (running.waiting.size === 0 && running.lines.length > KEPT_LINES) running.lines.splice(0, KEPT_LINES / 2);
 }
 

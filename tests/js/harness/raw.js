@@ -1,4 +1,4 @@
-// Engine.IO by hand, for packets that no client would send.
+// Engine.IO with single packets, for packets that no client would send.
 import net from 'node:net';
 import WebSocket from 'ws';
 import { eventually } from './eventually.js';
@@ -35,7 +35,7 @@ export class RawSession {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(packet);
   }
 
-  /** Waits for a packet; undefined when the session was closed instead. */
+  /** Waits for a packet. Undefined if the session was closed instead. */
   async until(what, wanted, deadline = 5_000) {
     const found = await eventually(
       what,
@@ -54,7 +54,7 @@ export class RawSession {
   }
 }
 
-/** Opens a polling session that is connected to `/`; returns its address. */
+/** Opens a polling session that is connected to `/`, and returns its URL. */
 export async function openPolling(node, user = 'mallory') {
   const base = `${node.url}/socket.io/?EIO=4&transport=polling`;
   const { sid } = JSON.parse((await (await fetch(base)).text()).slice(1));
@@ -68,8 +68,8 @@ export async function openPolling(node, user = 'mallory') {
 }
 
 /**
- * Writes bytes to the public listener and returns what came back before the server closed the connection;
- * `ended` is false when it did not close in time.
+ * Writes bytes to the public listener, and returns what arrived before the server closed the connection. `ended` is
+ * false if the server did not close it in time.
  */
 export async function bytes(node, data, { deadline = 3_000, half = false } = {}) {
   const { hostname, port } = new URL(node.url);
@@ -89,7 +89,7 @@ export async function bytes(node, data, { deadline = 3_000, half = false } = {})
   });
 }
 
-/** One WebSocket frame, with whatever is wrong with it. */
+/** One WebSocket frame, with any mistake in it. */
 export function frame({ opcode = 1, payload = Buffer.alloc(0), fin = true, reserved = 0, masked = true, length } = {}) {
   const size = length ?? payload.length;
   const head = [(fin ? 0x80 : 0) | (reserved << 4) | opcode];

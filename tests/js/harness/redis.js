@@ -1,10 +1,10 @@
-// A redis-server of the test's own, and just enough of its protocol to look into it.
+// A redis-server for one test, and a minimal client to inspect it.
 import net from 'node:net';
 import { eventually } from './eventually.js';
 import { start, stop, temporary } from './process.js';
 
 export class Redis {
-  /** `args` are more options of redis-server. */
+  /** `args` are further options of redis-server. */
   static async start(args = []) {
     const redis = new Redis();
     redis.args = args;
@@ -18,18 +18,18 @@ export class Redis {
     return `redis://127.0.0.1:${this.port}`;
   }
 
-  /** Starts it (again) on its port, empty. */
+  /** Starts it on its port, without data. */
   async up() {
     const options = ['--port', this.port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', this.dir];
     this.process = start('redis-server', [...options, ...this.args].map(String));
     await eventually('redis-server answers', async () => {
       if (this.process.exited) throw new Error('redis-server ended');
-      // Another server on the port would answer, too, and end with whoever started it.
+      // Another test's server on this port would also answer, and then end with that test.
       return String(await this.call('INFO', 'server')).includes(`process_id:${this.process.child.pid}\r`);
     });
   }
 
-  /** As a power cut would. */
+  /** Kills it, like a power cut. */
   async kill() {
     await stop(this.process, 'SIGKILL');
   }
@@ -60,7 +60,7 @@ export class Redis {
     }
   }
 
-  /** Every key, sorted. */
+  /** All keys, sorted. */
   async keys(pattern = '*') {
     return (await this.call('KEYS', pattern)).sort();
   }
@@ -79,7 +79,7 @@ function bulk(part) {
   return [Buffer.from(`$${part.length}\r\n`), part, Buffer.from('\r\n')];
 }
 
-/** RESP 2: { value, next }, or undefined when more bytes are needed. */
+/** Parses RESP 2: { value, next }, or undefined if more bytes are needed. */
 function parse(data, at) {
   const end = data.indexOf('\r\n', at);
   if (end < 0) return undefined;

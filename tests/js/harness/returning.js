@@ -1,10 +1,11 @@
-// A client of the official kind that loses its connection and comes back.
+// An official client that loses its connection and returns.
 import { Client } from './client.js';
 import { eventually } from './eventually.js';
 
 /**
- * Ends the transport, as a lost network does; the server sees it at once. Not while the client upgrades: closed then, it takes what
- * its last poll brought for events of its next connection, and has them twice.
+ * Ends the transport, as a lost network does; the server notices at once. Do not use it while the client upgrades: a
+ * client whose connection closes then treats the events of its last poll as events of its next connection, and has them
+ * twice.
  */
 export async function cut(client) {
   // The client closes only when what it writes is sent, and may begin to upgrade until then.
@@ -15,7 +16,7 @@ export async function cut(client) {
   await client.ended();
 }
 
-/** The client takes its connection for lost, and the server does not know: returns what really ends it. */
+/** Makes the client treat its connection as lost, without the server's knowledge. Returns a function that really closes it. */
 export async function vanish(client) {
   client.disconnected = undefined;
   const { engine } = client.socket.io;
@@ -28,7 +29,7 @@ export async function vanish(client) {
   return () => ws.terminate();
 }
 
-/** Connects the same client again, to a node. */
+/** Connects the same client again, to any node. */
 export async function comeBack(client, node = client.node) {
   client.node = node;
   client.socket.io.uri = node.url;
@@ -37,12 +38,12 @@ export async function comeBack(client, node = client.node) {
   return client.socket.recovered;
 }
 
-/** What a client hands back: its secret and the last place. */
+/** What a client sends to be recovered: its secret and the last offset string. */
 export function credentials(client) {
   return { pid: client.socket._pid, offset: client.socket._lastOffset };
 }
 
-/** A client that returns with another's secret. */
+/** A client that uses another client's secret. */
 export async function impostor(node, { pid, offset }, options) {
   const client = new Client(node, { ...options, autoConnect: false });
   client.socket._pid = pid;
@@ -52,7 +53,7 @@ export async function impostor(node, { pid, offset }, options) {
   return client;
 }
 
-/** The numbers that events of a name carry, in the order in which they came. */
+/** The numbers in the events of a name, in order of arrival. */
 export function numbers(events, name = 'entry') {
   return events.filter(([event]) => event === name).map(([, { n }]) => n);
 }
@@ -61,7 +62,7 @@ export function range(from, to) {
   return Array.from({ length: to - from + 1 }, (_, at) => from + at);
 }
 
-/** Waits until a client has had so many events of a name; returns their numbers. */
+/** Waits until a client has received this number of events of a name, and returns their numbers. */
 export async function had(client, count, name = 'entry') {
   return await eventually(`${count} × ${name}`, () => {
     const got = numbers(client.inbox, name);

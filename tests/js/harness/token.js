@@ -1,10 +1,10 @@
-// Tokens as the applications' identity services would sign them.
+// Tokens as the applications' identity services sign them.
 import { createHmac } from 'node:crypto';
 
 export const SECRET = 'a-secret-of-the-tests-with-more-than-32-bytes';
 export const HOUR = 3600;
 
-/** A JWT. `exp` is an hour from now unless the claims say; `undefined` leaves it out. */
+/** A JWT. `exp` is an hour from now, unless the claims set it; `undefined` leaves it out. */
 export function token(claims, { secret = SECRET, header = {}, algorithm = 'HS256' } = {}) {
   const now = Math.floor(Date.now() / 1000);
   const head = encode({ alg: algorithm, typ: 'JWT', ...header });
@@ -12,12 +12,12 @@ export function token(claims, { secret = SECRET, header = {}, algorithm = 'HS256
   return `${head}.${body}.${sign(algorithm, secret, `${head}.${body}`)}`;
 }
 
-/** A second, short-lived token that opens one room. */
+/** A second, short-lived token that permits joining one room. */
 export function capability(room, claims = {}, options) {
   return token({ use: 'room', room, exp: seconds(60), ...claims }, options);
 }
 
-/** So many seconds from now, as JWTs count. */
+/** The time in this number of seconds, in Unix seconds as in JWTs. */
 export function seconds(fromNow) {
   return Math.floor(Date.now() / 1000) + fromNow;
 }

@@ -1,4 +1,4 @@
-// What a suite runs against: one node in memory, or two nodes and a Redis. The suites do not know which.
+// The nodes that a suite runs against: one node in memory, or two nodes and a Redis. Suites do not know which.
 import { after } from 'node:test';
 import { Client } from './client.js';
 import { Node } from './node.js';
@@ -8,9 +8,9 @@ export const MODE = process.env.JS_TEST_MODE ?? 'memory';
 export const ENGINE = process.env.ROOMCAST_SERVER__ENGINE ?? 'native';
 
 /**
- * Starts the nodes. Backends publish to `a`, clients connect to `b`; in memory they are one.
+ * Starts the nodes. Backends publish to `a`, and clients connect to `b`; in memory both are the same node.
  *
- * Everything ends with the file.
+ * Everything ends with the test file.
  */
 export async function world({ contracts, toml, env, mode = MODE }) {
   const redis = mode === 'cluster' ? await Redis.start() : undefined;
@@ -33,11 +33,11 @@ export async function world({ contracts, toml, env, mode = MODE }) {
     a,
     b,
     nodes: [...all],
-    /** A connected client, on `b` unless told. */
+    /** A connected client, on `b` by default. */
     connect: async (options = {}, node = b) => keep(await Client.connect(node, options)),
-    /** A client that may never connect. */
+    /** A client whose connection may be refused. */
     open: (options = {}, node = b) => keep(new Client(node, options)),
-    /** Closes every client that was made. */
+    /** Closes all clients that were made. */
     clear: () => {
       clients.forEach((client) => client.close());
       clients.clear();

@@ -34,7 +34,7 @@ async def main(host, port):
         except OSError:
             writer.close()
             return
-        # The streams' own buffers are small, too.
+        # The buffers of the streams are small, too.
         there, back = await asyncio.open_connection(sock=upstream, limit=PIECE)
         for side in (writer, back):
             side.transport.set_write_buffer_limits(high=PIECE)

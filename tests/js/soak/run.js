@@ -1,5 +1,5 @@
-// The soak for long: SOAK_SECONDS (600), SOAK_WALKERS (24), SOAK_SEED; each pair of engines for a third of the time, or the
-// whole time for the pair that SOAK_ENGINES names.
+// A long soak: SOAK_SECONDS (600), SOAK_WALKERS (24), SOAK_SEED. Each pair of engines runs for a third of the time, or
+// the pair in SOAK_ENGINES for all of it.
 import { Soak } from './soak.js';
 
 const seconds = Number(process.env.SOAK_SECONDS ?? 600);

@@ -1,4 +1,4 @@
-// Mixed traffic over two nodes with a Redis, in which every event of every client is checked: order, loss, content.
+// Mixed traffic over two nodes with a Redis. Every event of every client is checked: order, loss, content.
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Node } from '../harness/node.js';
@@ -13,7 +13,7 @@ const HERE = fileURLToPath(new URL('.', import.meta.url));
 const HALLS = 6;
 const MAX_FAILURES = 40;
 const PACE_MS = 4;
-// A client's queue holds more.
+// Less than a client's write queue holds.
 const MAX_BACKLOG = 300;
 // The kinds of clients: those that begin by polling and upgrade, as the official client does by itself, come most often.
 const CLIENTS = ['upgrade', 'upgrade', 'upgrade', 'websocket', 'websocket', 'polling'];
@@ -29,7 +29,7 @@ export class Soak {
     this.fillings = new Fillings(this.chance);
   }
 
-  /** Runs for so long; returns what was wrong. */
+  /** Runs for this number of seconds. Returns the failures. */
   async run(seconds) {
     await this.#start();
     try {
@@ -48,7 +48,7 @@ export class Soak {
 
   fail(text) {
     if (this.failures.length < MAX_FAILURES) this.failures.push(text);
-    // The rest would follow from it.
+    // Further failures would only follow from this one.
     if (!this.closing) this.until = 0;
   }
 
@@ -61,7 +61,10 @@ export class Soak {
     return this.fillings.next({ large: !someone, binary });
   }
 
-  /** Waits until nobody in a room is far behind: what a queue does not hold is dropped, as it should be. */
+  /**
+   * Waits until no client in a room is far behind, because events that do not fit into its write queue are dropped, as
+   * they should be.
+   */
   async room(hall) {
     while (this.crowd.some((walker) => walker.backlog(hall) > MAX_BACKLOG)) await new Promise((resolve) => setTimeout(resolve, 5));
   }
@@ -80,7 +83,7 @@ export class Soak {
     return { node: narrow ? { url: this.narrow[index].url } : node, transport, label, index };
   }
 
-  /** For floods: on each node one that reads and one that does not, through small buffers. Both are on a WebSocket by then. */
+  /** For floods: on each node one client that reads and one that does not, through small buffers. Both are on a WebSocket by then. */
   wets() {
     const transport = () => this.chance.pick(CLIENTS.filter((kind) => kind !== 'polling'));
     return [0, 1].flatMap((index) => [
@@ -104,7 +107,7 @@ export class Soak {
     }
   }
 
-  /** A backend of a node: one stream to each room. */
+  /** A backend of a node, with one stream to each room. */
   async #publish(index) {
     const streams = this.halls.map((hall) => this.open(`api@${index}>${hall}`, hall));
     while (this.going) {
@@ -129,7 +132,10 @@ export class Soak {
     }
   }
 
-  /** Whoever reads loses nothing: every drop was a flood's. (`closed`: who goes may be sent something at that moment.) */
+  /**
+   * Clients that read lose nothing: every drop belongs to a flood. (`closed`: an event may be sent to a client that
+   * just leaves.)
+   */
   async #nothingDropped() {
     const drops = {};
     for (const node of this.nodes) {

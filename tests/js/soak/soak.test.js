@@ -1,4 +1,4 @@
-// The soak, shortly: see README.md.
+// A short soak; see README.md.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ENGINE } from '../harness/world.js';

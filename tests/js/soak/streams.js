@@ -1,7 +1,7 @@
-// Who sends what: streams of numbered events, each with a checksum of what fills it.
+// Streams of numbered events by sender and room. Each event has a checksum of its filling.
 import { createHash } from 'node:crypto';
 
-/** A few bytes that tell whether a filling came as it was sent. */
+/** A short checksum of a filling. */
 function checksum(filling) {
   const hash = createHash('md5');
   if (filling !== null) hash.update(Buffer.isBuffer(filling) ? 'b' : 's').update(filling);
@@ -10,16 +10,16 @@ function checksum(filling) {
 
 /** One sender's events to one room. */
 export class Stream {
-  /** Events of it that anybody may have been sent. */
+  /** Number of events that a client may have been sent. */
   started = 0;
-  /** Those that the node has taken. */
+  /** Number of events that the node has accepted. */
   completed = 0;
 
   constructor(id, room, totals) {
     Object.assign(this, { id, room, totals });
   }
 
-  /** The next event. */
+  /** The next event of the stream. */
   next(filling) {
     this.started += 1;
     this.totals.set(this.room, (this.totals.get(this.room) ?? 0) + 1);
@@ -32,7 +32,7 @@ export class Streams {
   #rooms = new Map();
   #totals = new Map();
 
-  /** The same whenever it is asked for by the same name. */
+  /** The stream of this name. The same name gives the same stream. */
   open(id, room) {
     if (this.#all.has(id)) return this.#all.get(id);
     const stream = new Stream(id, room, this.#totals);
@@ -46,18 +46,18 @@ export class Streams {
     return this.#all.get(id);
   }
 
-  /** So many events were begun for a room. */
+  /** Number of events that were begun for a room. */
   total(room) {
     return this.#totals.get(room) ?? 0;
   }
 
-  /** Every stream that goes to a room. */
+  /** All streams to a room. */
   of(room) {
     return this.#rooms.get(room) ?? [];
   }
 }
 
-/** Why an event is not what was sent; undefined: it is. */
+/** The reason why an event is not as it was sent. Undefined if it is. */
 export function damage(event) {
   const { sum, filling } = event ?? {};
   if (filling === undefined) return 'it has no filling';
@@ -76,7 +76,7 @@ export class Fillings {
     this.text = this.block.toString('latin1').replaceAll('\u0000', '\u20ac');
   }
 
-  /** Mostly short; `large` ones are rare. */
+  /** Mostly short fillings; `large` makes long ones, which are rare. */
   next({ large = false, binary = false } = {}) {
     const { chance } = this;
     if (chance.next() < 0.1) return null;

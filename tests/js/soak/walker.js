@@ -1,4 +1,4 @@
-// A client that does anything that clients do, and knows exactly what it must have got.
+// A client that does everything that clients do, and knows exactly which events it must have received.
 import { isDeepStrictEqual } from 'node:util';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
@@ -8,7 +8,7 @@ const CAUGHT_UP_MS = 30_000;
 const MAX_PAUSE_MS = 400;
 
 export class Walker {
-  /** Rooms that it is in: the number of each stream that is expected next, or where it may begin. */
+  /** The rooms that it is in: for each stream the next expected number, or where it may begin. */
   rooms = new Map();
   #paused = false;
 
@@ -40,7 +40,7 @@ export class Walker {
     if (wrong) soak.fail(`${this.name} (${this.place.label}): ${name} ${event?.stream} ${event?.n}: ${wrong}`);
   }
 
-  /** Whether it is the next of its stream. */
+  /** Whether the event is the next one of its stream. */
   #place({ stream: id, room, n }) {
     const stream = this.soak.streams.get(id);
     if (!stream || stream.room !== room || n > stream.started) return 'nobody has sent it';
@@ -48,7 +48,8 @@ export class Walker {
     if (!here) return 'it is not in that room';
     here.got += 1;
     const place = here.seen.get(id) ?? { after: 0, first: here.confirmed ? 1 : Infinity };
-    // Until its join is acknowledged nothing is promised but order: the node may not hear the others yet.
+    // Until its join is acknowledged, only the order is promised, because the node may not receive the other nodes'
+    // events yet.
     here.seen.set(id, here.confirmed ? n : { after: n, first: Infinity });
     if (place.first === undefined) {
       return n === place + 1 ? undefined : `${place + 1} should have come, of ${stream.completed} that were taken and ${stream.started} begun`;
@@ -57,21 +58,24 @@ export class Walker {
     return n <= place.first ? undefined : `all from ${place.first} should have come`;
   }
 
-  /** So many events may still be on their way, or wait for it in the node: of all its rooms, if it is in this one. */
+  /**
+   * Maximum number of events that may be on their way to it, or wait for it in the node: over all its rooms, if it is
+   * in this one.
+   */
   backlog(room) {
     if (!this.rooms.has(room)) return 0;
     const behind = ([name, { base, got }]) => this.soak.streams.total(name) - base - got;
     return [...this.rooms].map(behind).reduce((sum, one) => sum + one);
   }
 
-  /** Everything that the node had taken until now has come. */
+  /** Waits until everything has arrived that the node had accepted until now. */
   async caughtUp(room) {
     const targets = this.soak.streams.of(room).map((stream) => [stream.id, stream.completed]);
     const { seen } = this.rooms.get(room);
     const missing = () =>
       targets.filter(([id, target]) => {
         const place = seen.get(id) ?? 0;
-        // What was sent while it came in may be behind it.
+        // Events that were sent while it joined may follow later.
         return place.first === undefined ? place < target : place.first <= target;
       });
     try {
@@ -85,7 +89,7 @@ export class Walker {
 
   // === what it does ===
 
-  /** A step of any kind. */
+  /** One step of any kind. */
   async step() {
     const { chance } = this;
     const dice = chance.next();
@@ -99,16 +103,16 @@ export class Walker {
 
   async #enter(hall) {
     if (this.rooms.has(hall)) return;
-    // Events may come before the answer does; the first of a stream may be any.
+    // Events may arrive before the answer does. The first event of a stream may have any number.
     const here = { seen: new Map(), confirmed: false, got: 0, base: this.soak.streams.total(hall) };
     this.rooms.set(hall, here);
     await this.#ask('enter', { hall });
-    // From now on nothing may be missing: what is sent next, at the latest, is the first to come.
+    // From now on nothing may be missing: the next sent event, at the latest, is the first to arrive.
     for (const { id, started } of this.soak.streams.of(hall)) {
       here.seen.set(id, { after: here.seen.get(id)?.after ?? 0, first: started + 1 });
     }
     here.confirmed = true;
-    // What was sent before it was in does not come; what waited for it came before the answer.
+    // Events from before its join do not arrive. Events that waited for it arrived before the answer.
     here.base = this.soak.streams.total(hall) - here.got;
     this.soak.count.joins += 1;
   }
@@ -128,7 +132,10 @@ export class Walker {
     this.soak.count.echoes += 1;
   }
 
-  /** A few events in a row, in a room that it is in or not. One stream for each room and node: between nodes there is no order. */
+  /**
+   * Sends a few events in a row to a room that it may or may not be in. There is one stream per room and node, because
+   * there is no order between nodes.
+   */
   async #say() {
     const hall = this.chance.pick(this.soak.halls);
     await this.soak.room(hall);
@@ -142,7 +149,7 @@ export class Walker {
     this.soak.count.said += asked.length;
   }
 
-  /** Does not read for a while. Small buffers are full soon; what comes meanwhile waits in the node. */
+  /** Stops reading for a while. Small buffers are soon full, and further events wait in the node. */
   async #pause() {
     const socket = this.client.socket.io.engine.transport.ws?._socket;
     if (!socket) return;
@@ -164,7 +171,7 @@ export class Walker {
     await this.connect();
   }
 
-  /** Leaves when everything has come. */
+  /** Leaves when everything has arrived. */
   async close() {
     for (const hall of this.rooms.keys()) await this.caughtUp(hall);
     const { client } = this;

@@ -1,4 +1,4 @@
-//! What another node, or something that pretends to be one, publishes on our channels.
+//! Messages on the nodes' channels, from another node or from a program that pretends to be one.
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! A contract file is accepted or its mistakes are told; and what was accepted once is accepted again.
+//! A contract file is accepted, or its mistakes are reported. A file that was accepted once is accepted again.
 use roomcast::contract::load::{Source, load_sources};
 
 /// Runs the target.
@@ -9,7 +9,7 @@ pub fn run(input: &[u8]) {
     if let Err(report) = &first {
         assert!(!report.is_empty(), "a refusal without a reason");
     }
-    // What is refused is looked at again now and then only: most inputs are, and it is half of the time.
+    // Most inputs are refused, and a second parse takes half of the time, so only some refused inputs are parsed again.
     if first.is_ok() || input.len().is_multiple_of(8) {
         assert_eq!(first.is_ok(), load().is_ok());
     }

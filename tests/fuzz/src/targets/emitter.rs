@@ -1,4 +1,5 @@
-//! What Socket.IO's emitters and servers send over Redis: broadcasts and requests, read within bounds or refused.
+//! Messages of Socket.IO's emitters and servers over Redis: broadcasts and requests are parsed within limits, or
+//! refused.
 
 use bytes::Bytes;
 use roomcast::cluster::socketio::{Envelope, MAX_ATTACHMENTS, MAX_TARGETS, Unusable, decode, encode, parse};
@@ -11,16 +12,16 @@ pub fn run(bytes: &[u8]) {
     assert!(sent.rooms.len() + sent.except.len() <= MAX_TARGETS);
     assert!(sent.event.attachments().len() <= MAX_ATTACHMENTS);
     serde_json::from_str::<Vec<&serde_json::value::RawValue>>(sent.event.text()).expect("an array for clients");
-    // What was read can be told to another server, which reads the same.
+    // A parsed message can be written for another server, which parses the same.
     let uid = Envelope::open(bytes).expect("the same message").uid;
     let again = match encode(&uid, &sent) {
         Ok(again) => decode(again).expect("what a node writes"),
-        // A placeholder that the sender made up names an attachment that is not there.
+        // A placeholder that the sender invented refers to an attachment that does not exist.
         Err(refused) => return assert_eq!(refused, Unusable::Malformed),
     };
     assert_eq!((&again.namespace, &again.rooms, &again.except), (&sent.namespace, &sent.rooms, &sent.except));
     assert_eq!((again.event.name(), again.volatile, &again.ours), (sent.event.name(), sent.volatile, &sent.ours));
-    // Fractions may differ in their last digit, and made up placeholders in what they stand for.
+    // Fractions may differ in their last digit, and invented placeholders in their value.
     if !sent.event.text().contains(['.', 'e']) {
         assert_eq!(again.event.text(), sent.event.text());
     }

@@ -1,4 +1,4 @@
-//! Requests that come to `cluster.listen`: none holds that no node has signed, and a stamp that is read is written the same.
+//! Requests to `cluster.listen`: none is accepted without a node's signature, and a parsed stamp is written unchanged.
 
 use std::sync::LazyLock;
 use std::time::SystemTime;
@@ -32,7 +32,7 @@ pub fn run(bytes: &[u8]) {
         parts.headers.insert(STAMP, value);
         assert!(Stamp::check(&KEYS, own, &parts, now).is_err());
     }
-    // The same request, signed: it holds until its target is another.
+    // The same request with a signature is accepted, unless its target is changed.
     let at_ms = roomcast::time::unix_millis(now);
     let (client, digest) = ([127, 0, 0, 1].into(), roomcast::forward::stamp::digest(cookie));
     let stamp = Stamp { from: own, to: own, number: bytes.len() as u64, at_ms, client, digest };

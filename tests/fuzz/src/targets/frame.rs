@@ -1,9 +1,9 @@
-//! WebSocket frames: the same messages and the same end, however the bytes are cut.
+//! WebSocket frames: the same messages and the same end, wherever the bytes are cut.
 use roomcast::engine::native::frame::{Reader, Step};
 
 const MAX_PAYLOAD: usize = 4096;
 
-/// Everything that was read, and how it ended.
+/// Everything that was read, and the end.
 fn read(bytes: &[u8], cut: usize) -> (Vec<String>, Option<String>) {
     let mut reader = Reader::new(MAX_PAYLOAD);
     let (mut seen, mut held) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! The head of a request: the same verdict for the same bytes, and no verdict is taken back when more come.
+//! The head of a request: the same bytes give the same result, and a result does not change when more bytes arrive.
 use roomcast::engine::native::head::Head;
 
 fn verdict(bytes: &[u8]) -> &'static str {

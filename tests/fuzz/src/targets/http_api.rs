@@ -1,4 +1,4 @@
-//! The HTTP API of a node: whatever is asked, the answer is one, and never a 500.
+//! The HTTP API of a node answers every request, and never with 500.
 use std::sync::LazyLock;
 
 use super::parts;

@@ -1,4 +1,4 @@
-//! Engine.IO messages and Socket.IO packets: read or refused, with their events and attachments.
+//! Engine.IO messages and Socket.IO packets are parsed or refused, with their events and attachments.
 use super::parts;
 use roomcast::engine::native::packet::{Assembly, Message, Packet};
 use roomcast::event::Event;
@@ -24,7 +24,7 @@ pub fn run(input: &[u8]) {
         assert!(event.size_bytes() >= event.text().len());
         let renamed = event.renamed("another");
         assert_eq!(renamed.name(), "another");
-        // A name may hold what JSON forbids until somebody reads the arguments; then it is refused.
+        // A name may contain text that is not valid JSON until the arguments are parsed. Then it is refused.
         if let Ok(args) = event.args() {
             assert_eq!(renamed.args().map(|args| args.len()).ok(), Some(args.len()));
         }

@@ -1,4 +1,4 @@
-//! Bodies that clients post, and payloads that polls are answered with: nothing is lost, whatever the bytes are.
+//! Bodies of posts and payloads of polls: nothing is lost, whatever the bytes are.
 
 use bytes::{Bytes, BytesMut};
 use roomcast::engine::native::frame;
@@ -16,7 +16,7 @@ pub fn run(bytes: &[u8]) {
             let _ = Packet::read(text);
         }
     }
-    // The same messages as a packet of ours with attachments.
+    // The same messages as a packet of the node with attachments.
     let mut packet = BytesMut::new();
     frame::put_message(&mut packet, true, &[b"451-[]"], None);
     messages.iter().for_each(|message| frame::put_message(&mut packet, false, &[message], None));
@@ -30,7 +30,7 @@ pub fn run(bytes: &[u8]) {
         let text = std::str::from_utf8(text).expect("base64 is text");
         assert_eq!(Message::read(text), Ok(Message::Binary(message.to_vec())));
     }
-    // What no node has framed is walked, too.
+    // Bytes that no node has framed are walked, too.
     frame::messages(bytes).count();
     let _ = frame::only_text(&Bytes::copy_from_slice(bytes));
 }

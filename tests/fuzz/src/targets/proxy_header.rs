@@ -1,4 +1,4 @@
-//! PROXY protocol headers: one verdict for the same bytes, and none is taken back when more come.
+//! PROXY protocol headers: the same bytes give the same result, and a result does not change when more bytes arrive.
 
 use roomcast::engine::proxy::{Header, MAX_V2};
 

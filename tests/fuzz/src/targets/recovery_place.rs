@@ -1,4 +1,4 @@
-//! What a client hands back to have its session recovered: read or refused.
+//! The data with which a client asks for recovery: parsed or refused.
 
 use roomcast::session::trail::{Point, Tail};
 
@@ -12,7 +12,7 @@ fn check(tail: Option<Tail>) {
     let Some(tail) = tail else { return };
     for room in ["room", ""] {
         let Some(position) = tail.position(room, Some(Point { epoch: 1, offset: 7 })) else { continue };
-        // Never from before the session began.
+        // Never an offset from before the session began.
         assert!(position.has(position.floor) && (position.epoch != 1 || position.has(7)), "{position:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Room names: what a template makes, it recognises, with the same variables.
+//! Room names: a template recognises every name that it makes, with the same variables.
 use std::time::SystemTime;
 
 use super::texts;

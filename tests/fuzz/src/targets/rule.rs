@@ -1,4 +1,4 @@
-//! CEL rules: compiled or refused, and answered for any payload.
+//! CEL rules: a rule is compiled or refused, and gives a result for every payload.
 use std::time::SystemTime;
 
 use super::texts;

@@ -1,4 +1,4 @@
-//! Session ids: a text that no node made names no node, and one that a node made does until any bit of it is another.
+//! Session ids: only an id that a node made gives a node's name, and changing any bit of it makes it invalid.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ pub fn run(bytes: &[u8]) {
     let id = one.mint();
     let named = two.other_node(&id);
     assert!(named.is_some() && one.other_node(&id).is_none());
-    // The input says where an id is changed, and to what.
+    // The input gives the position and the value of a change in the id.
     let [at, byte, ..] = bytes else { return };
     let mut forged = id.clone().into_bytes();
     let at = usize::from(*at) % forged.len();

@@ -1,4 +1,4 @@
-//! JSON templates: compile whatever is compiled, and fill in whatever comes.
+//! JSON templates: compiling any template, and filling it from any values, never panics.
 use std::time::SystemTime;
 
 use super::texts;

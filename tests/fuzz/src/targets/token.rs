@@ -1,4 +1,4 @@
-//! Tokens: arbitrary text is refused, arbitrary claims under a good signature become a user or are refused.
+//! Tokens: arbitrary text is refused; arbitrary claims with a valid signature give a user or are refused.
 use std::sync::{Arc, LazyLock};
 
 use super::texts;
@@ -28,7 +28,7 @@ pub fn run(input: &[u8]) {
     let claims: Value = serde_json::from_str(claims).unwrap_or(Value::Null);
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let signed = encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap_or_default();
-    // One policy for each input: most of the time goes into signatures.
+    // One policy per input, because signatures take most of the time.
     let Some(namespace) = NAMESPACES.get(input.len() % NAMESPACES.len()) else { return };
     let policy = namespace.auth();
     assert!(AUTH.user(token, policy).is_err(), "a token that nobody signed");
