@@ -5,7 +5,13 @@
 //! `serde_json` refuses to decode it into a string. Text that is passed on unchanged keeps it. Where a string must be
 //! decoded, U+FFFD replaces it, as in a browser.
 
-use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+
+use serde::de::{DeserializeOwned, Error as _};
+
+/// A key that `serde_json` gives a meaning of its own: it decodes an object with this key into what the key's value
+/// holds. A client could so show the contract's rules another value than the one that is passed on.
+const RAW_VALUE_KEY: &str = "$serde_json::private::RawValue";
 
 /// The escape that replaces a lone surrogate. It is exactly as long as the escape that it replaces.
 const REPLACEMENT: &[u8; 6] = br"\ufffd";
@@ -13,20 +19,56 @@ const REPLACEMENT: &[u8; 6] = br"\ufffd";
 /// Reads a value. Lone surrogates become U+FFFD.
 ///
 /// # Errors
-/// When the text is not JSON, or does not fit `T`.
+/// When the text is not JSON, does not fit `T`, or has a key that only `serde_json` itself may use.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    if has_reserved_key(text) {
+        return Err(serde_json::Error::custom(format!("the key {RAW_VALUE_KEY:?} is reserved")));
+    }
     with_whole_strings(text, |text| serde_json::from_str(text))
 }
 
 /// Reads a value from bytes. Lone surrogates become U+FFFD.
 ///
 /// # Errors
-/// When the bytes are not JSON in UTF-8, or do not fit `T`.
+/// As for [`read`], and when the bytes are not UTF-8.
 pub fn read_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice(bytes).or_else(|error| match std::str::from_utf8(bytes) {
-        Ok(text) => read(text),
-        Err(_) => Err(error),
+    read(std::str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
+}
+
+/// Whether an object in the text has the key [`RAW_VALUE_KEY`]. In a string that is a value, the quotes would be
+/// escaped, or no colon would follow.
+fn has_reserved_key(text: &str) -> bool {
+    let text = with_plain_ascii(text);
+    memchr::memmem::find_iter(text.as_bytes(), RAW_VALUE_KEY).any(|at| {
+        let behind = text[at + RAW_VALUE_KEY.len()..].strip_prefix('"');
+        text[..at].ends_with('"') && behind.is_some_and(|rest| rest.trim_start().starts_with(':'))
     })
+}
+
+/// The text with ASCII characters in place of their long escapes, such as `$` for `\u0024`. Quotes and backslashes stay
+/// escaped.
+fn with_plain_ascii(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    if memchr::memmem::find(bytes, br"\u00").is_none() {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let (mut at, mut kept) = (0, 0);
+    while let Some(next) = memchr::memchr(b'\\', &bytes[at..]) {
+        at += next;
+        match unit(&bytes[at..]).and_then(|unit| u8::try_from(unit).ok()) {
+            Some(ascii @ 0x20..0x7f) if !matches!(ascii, b'"' | b'\\') => {
+                plain.push_str(&text[kept..at]);
+                plain.push(char::from(ascii));
+                at += 6;
+                kept = at;
+            }
+            // Any other escape: the character after the backslash is no beginning of another one.
+            _ => at = (at + 2).min(bytes.len()),
+        }
+    }
+    plain.push_str(&text[kept..]);
+    Cow::Owned(plain)
 }
 
 /// Runs `work` on a JSON text. If it fails and the text has lone surrogates, runs it again on a copy without them. Text
@@ -125,6 +167,29 @@ mod tests {
         ] {
             assert_eq!(read::<String>(text).unwrap(), whole, "{text}");
             assert_eq!(read_slice::<String>(text.as_bytes()).unwrap(), whole, "{text}");
+        }
+    }
+
+    #[test]
+    fn objects_with_a_key_of_the_library_are_refused() {
+        for text in [
+            r#"{"$serde_json::private::RawValue":"[1]"}"#,
+            r#"[{"a":{"$serde_json::private::RawValue" : "[1]"}}]"#,
+            r#"{"\u0024serde_json::private::RawValue":"1"}"#,
+            r#"{"$serde\u005fjson::private::Ra\u0077Value"
+            :"1"}"#,
+        ] {
+            assert!(read::<serde_json::Value>(text).is_err(), "{text}");
+            assert!(read_slice::<serde_json::Value>(text.as_bytes()).is_err(), "{text}");
+        }
+        for text in [
+            r#"{"a":"$serde_json::private::RawValue"}"#,
+            r#"{"a":"\"$serde_json::private::RawValue\":1","b":"\\u0024serde_json::private::RawValue"}"#,
+            r#"{"a $serde_json::private::RawValue":1,"\u00e9\u0024":2}"#,
+        ] {
+            let value: serde_json::Value = read(text).unwrap();
+            assert_eq!(value, serde_json::from_str::<serde_json::Value>(text).unwrap(), "{text}");
+            assert!(value.is_object());
         }
     }
 

@@ -16,6 +16,7 @@ use socketioxide_core::adapter::remote_packet::{RequestIn, RequestTypeIn, Respon
 use socketioxide_core::adapter::{BroadcastFlags, BroadcastOptions, RemoteSocketData, Room};
 use socketioxide_core::packet::{Packet, PacketData};
 use socketioxide_core::{Sid, Str, Uid, Value};
+use socketioxide_redis::RedisAdapterConfig;
 
 use crate::cluster::socketio::{
     Act, Broadcast, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TARGETS, Targets, Unusable, is_reserved, packed_event,
@@ -29,9 +30,6 @@ use crate::redis::Message;
 
 /// The part of a request channel's name between the prefix and the namespace.
 const REQUEST: &str = "-request#";
-
-/// How long the clients have for their acknowledgements if the asking server does not say. The library's default.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The maximum time for acknowledgements.
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
@@ -63,7 +61,9 @@ impl Requests for LibraryRequests {
             RequestTypeIn::AllRooms => ask(Inquiry::Rooms),
             RequestTypeIn::FetchSockets => ask(Inquiry::Ids),
             RequestTypeIn::BroadcastWithAck(packet) => {
-                let patience = ack_timeout.unwrap_or(PATIENCE).min(MAX_PATIENCE);
+                // A server that does not say how long it waits uses the adapter's default.
+                let default = || RedisAdapterConfig::new().request_timeout;
+                let patience = ack_timeout.unwrap_or_else(default).min(MAX_PATIENCE);
                 ask(Inquiry::Acknowledge(event(content(&packet)?)?, patience))
             }
             _ => Err(Unusable::UnknownType),
