@@ -262,7 +262,7 @@ impl Event {
     /// The event as a packet of this namespace in one of its forms. The packet is made on the first call for the form
     /// and shared by later calls.
     ///
-    /// All calls for one event and form must make the packet in the same way.
+    /// For one event, form and namespace, every caller must make the same packet, because the first one is kept.
     pub fn framed(&self, form: Form, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
         match form {
             Form::Json => self.framed.get(namespace, frame),

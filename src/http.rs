@@ -66,7 +66,7 @@ pub fn api_router(api: Arc<Api>) -> Router {
     in_envelope(router)
 }
 
-/// Answers unknown paths and methods with the envelope, too.
+/// Answers requests for unknown paths and methods with the error body that all errors of the API have.
 fn in_envelope(router: Router) -> Router {
     router.fallback(no_route).method_not_allowed_fallback(no_method)
 }

@@ -19,7 +19,7 @@ pub enum Unreadable {
     #[error("the message is malformed")]
     Malformed,
     /// The value is deeper than [`MAX_DEPTH`], has more than 1024 binary values, or its JSON is too long.
-    #[error("the message is larger than what is read")]
+    #[error("the message is too long, is nested too deeply, or has too many attachments")]
     TooLarge,
     /// An extension type that is neither a point in time nor `undefined`.
     #[error("the message has an extension type that JSON does not have")]

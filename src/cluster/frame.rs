@@ -18,12 +18,12 @@ const FIXED: usize = MAGIC.len() + 1 + 3 * 8 + 1;
 /// Maximum length of a node's id, in bytes.
 pub const MAX_NODE_ID: usize = 255;
 
-/// The node, and the run of it, that sent a message.
+/// The sender of a message: the node's id, and a number that changes each time the node starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The node's id.
     pub node: Arc<str>,
-    /// Differs for each run of the node, in which the numbers begin again. It is the start time in microseconds of Unix
+    /// Changes at each start of the node, because its message numbers begin again then. It is the start time in microseconds of Unix
     /// time.
     pub incarnation: u64,
 }

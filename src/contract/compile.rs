@@ -310,7 +310,7 @@ impl Compiler<'_> {
         }
         let events = raw.events.unwrap_or(DEFAULT_RECOVERY_EVENTS);
         if !(1..=MOST_RECOVERY_EVENTS).contains(&events) {
-            let problem = format!("{events} events cannot be kept");
+            let problem = format!("recovery cannot keep {events} events for a room");
             self.blame(&Place::top("recovery").key("events"), problem, format!("write 1 to {MOST_RECOVERY_EVENTS}"));
         }
         Some(RecoveryPolicy { window, events })

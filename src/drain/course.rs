@@ -108,7 +108,7 @@ impl Course {
         if self.phase == Phase::Closing { self.pace } else { 0.0 }
     }
 
-    /// The deadline for the sockets.
+    /// The time by which all sockets must be closed.
     pub fn sockets_by(&self) -> Instant {
         self.began + self.config.deadline.saturating_sub(*self.config.last_words)
     }

@@ -53,7 +53,7 @@ struct Shared<G> {
     ping_interval: Duration,
     ping_timeout: Duration,
     connect_timeout: Duration,
-    /// How long a client may take nothing of what is sent before it is disconnected.
+    /// A client that reads none of the bytes sent to it for this long is disconnected.
     stall: Duration,
     bounds: Bounds,
     deflate: Option<Deflate>,

@@ -235,8 +235,8 @@ impl<'a> Hold<'a> {
         Self { session, room, ended: false }
     }
 
-    /// Releases the live events, the held ones first. Returns false when some were dropped, because the client was too
-    /// slow or too many were held.
+    /// Ends the replay: sends the live events that were held back during it, and lets later ones pass. Returns false
+    /// when some were dropped, because the client was too slow or too many were held.
     async fn end(mut self, shown: Option<Replayed>, until: Instant) -> bool {
         self.ended = true;
         let mut release = self.session.end_replay(self.room, shown);

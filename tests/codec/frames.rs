@@ -26,7 +26,7 @@ enum Seen {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The bytes end, and more could follow.
+    /// The input ends in the middle of a frame; more bytes could complete it.
     Open,
     /// A close frame was read.
     Closed,

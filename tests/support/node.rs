@@ -1,5 +1,5 @@
-//! A whole node without sockets: its clients are links that record what they are sent, and return like the official
-//! client.
+//! A whole node without network sockets: its clients are connections in memory that record the packets that they
+//! receive, and that reconnect like the official client.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

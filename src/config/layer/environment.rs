@@ -81,7 +81,7 @@ fn not_a_setting(rest: &str) -> Fault {
     ("not a setting".to_owned(), remedy.to_owned())
 }
 
-/// The path that a variable means. Names that operators choose are matched with the layers below, ignoring case, and
+/// The path of the setting that an environment variable sets, such as `server.listen`. Names that operators choose are matched with the layers below, ignoring case, and
 /// with `_` for `-`.
 fn path_of(below: &Value, rest: &str) -> Vec<String> {
     let mut path: Vec<String> = Vec::new();

@@ -73,7 +73,7 @@ pub enum SchemaRef {
 pub struct Relay {
     /// A room.
     pub room: Option<RoomRef>,
-    /// The path of a socket id or a user id.
+    /// The path, such as `payload.to`, where the event holds the id of the recipient: a socket id or a user id.
     pub to: Option<String>,
     /// All clients that share a room with the user.
     pub shared: Option<bool>,
@@ -196,7 +196,7 @@ pub struct Server {
     /// Members that are added to the payload if the backend left them out.
     #[serde(default)]
     pub fill: Option<Value>,
-    /// Conflation: at most one event per time. The newest event always arrives.
+    /// Conflation: sends at most one event in each interval. The newest event always arrives.
     #[serde(default)]
     pub throttle: Option<ServerThrottle>,
     /// Whether events that a throttle of the same rooms holds back are sent first. Default: false.

@@ -18,13 +18,13 @@ pub enum Want {
 /// How the library's WebSocket differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
-    /// It does not differ, except that it ends the connection with a close frame without a code.
+    /// The library behaves as the case says, except that it ends the connection with a close frame without a code.
     Same,
-    /// It ends the connection before it answers earlier messages in the same read.
+    /// The library ends the connection before it answers the messages that arrived in the same read.
     Ends,
-    /// It waits for the rest of the head, or accepts the mistake.
+    /// The library waits for the rest of the frame's head, or accepts the mistake.
     Waits,
-    /// It waits for the whole frame, so the case is not run.
+    /// The library waits for the whole frame, so the case is not run.
     Patient,
     /// It treats the code as one that may not be sent.
     Refuses,
@@ -89,12 +89,12 @@ pub fn fragments<'a>(opcode: u8, parts: impl IntoIterator<Item = &'a [u8]>) -> V
     parts.iter().enumerate().map(|(at, part)| frame(first(at), part)).collect()
 }
 
-/// An event that asks for its argument as the answer.
+/// An event that the server must acknowledge with the event's own argument.
 pub fn ask(argument: &str) -> String {
     format!(r#"421["e","{argument}"]"#)
 }
 
-/// The answer to the event.
+/// The acknowledgement of that event.
 pub fn told(argument: &str) -> Want {
     Want::Text(format!(r#"431["{argument}"]"#))
 }

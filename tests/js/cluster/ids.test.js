@@ -83,7 +83,7 @@ for (const wire of ['compact', 'socketio']) {
 
     test('what is for one client does not reach the members of a room that has the name of its id', async () => {
       const [ada, bob] = await pair();
-      // On the node of `ada`, and on the other one.
+      // One of these clients is connected to the node of `ada`, and one to the other node.
       const others = [bob, await w.connect({ namespace, user: 'carol' }, w.b)];
       for (const other of others) await other.ask('join', ada.id);
       bob.send('tell', { to: ada.id, n: 1 });

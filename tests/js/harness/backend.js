@@ -6,7 +6,10 @@ import { eventually } from './eventually.js';
 export const HOOK_SECRET = 'a-hook-secret-of-the-tests-0123456789';
 
 export class Backend {
-  /** `answer(event, request)` returns { status, body }, a body, or { raw }, its text; it may be replaced at any time. */
+  /**
+   * `answer(event, request)` returns { status, body }, or only a body, or { raw } with the text of the body. A test may
+   * replace this function at any time.
+   */
   static async start(answer = () => ({ ok: true })) {
     const backend = new Backend();
     backend.answer = answer;
