@@ -317,10 +317,8 @@ impl Session {
 
     pub(crate) fn note_joined(&self, room: &RoomName, then: SystemTime) -> bool {
         let new = self.with(|state| !state.closed && state.rooms.insert(room, then));
-        if new {
-            if let Some(trail) = &self.trail {
-                trail.enter(room);
-            }
+        if new && let Some(trail) = &self.trail {
+            trail.enter(room);
         }
         new
     }

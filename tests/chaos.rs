@@ -405,6 +405,27 @@ async fn events_of_nodes_come_once_and_in_order_on_both_wires_whatever_the_netwo
     tokio::join!(own_events(config::Wire::Compact), own_events(config::Wire::Socketio));
 }
 
+/// Causes one of six faults between the nodes and Redis, and ends it again.
+async fn disturb(fault: usize, proxy: &Proxy, server: &mut RedisServer) {
+    match fault {
+        4 => {
+            server.kill();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            server.restart();
+        }
+        5 => {
+            server.pause();
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            server.resume();
+        }
+        _ => {
+            proxy.set([Way::NoCommands, Way::NoAnswers, Way::OldStuck, Way::Reset][fault]);
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            proxy.set(Way::Open);
+        }
+    }
+}
+
 async fn own_events(wire: config::Wire) {
     let mut server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
@@ -433,23 +454,7 @@ async fn own_events(wire: config::Wire) {
     };
     let faults = async {
         for fault in 0..6 {
-            match fault {
-                4 => {
-                    server.kill();
-                    tokio::time::sleep(Duration::from_millis(150)).await;
-                    server.restart();
-                }
-                5 => {
-                    server.pause();
-                    tokio::time::sleep(Duration::from_millis(2500)).await;
-                    server.resume();
-                }
-                _ => {
-                    proxy.set([Way::NoCommands, Way::NoAnswers, Way::OldStuck, Way::Reset][fault]);
-                    tokio::time::sleep(Duration::from_millis(2500)).await;
-                    proxy.set(Way::Open);
-                }
-            }
+            disturb(fault, &proxy, &mut server).await;
             for node in nodes {
                 eventually("the node hears again", LONG, || node.redis.health().is_good()).await;
             }

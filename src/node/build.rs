@@ -77,76 +77,37 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
     let presence = presence_of(&ground);
     let rooms = rooms(&ground, &presence);
     let cluster = cluster(&ground, rooms.clone(), &forwarding);
-    let broadcaster = Broadcaster::new(rooms.clone(), &cluster, &ground.metrics);
     let history = Arc::new(ground.by_redis(History::in_redis, History::in_memory));
-    let owners = Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory));
-    let publisher = Publisher::new(publish::Parts {
-        namespaces: ground.namespaces.clone(),
-        carrier: broadcaster,
-        throttles: Throttles::new(ground.redis.clone(), ground.metrics.clone()),
-        history: history.clone(),
-        metrics: ground.metrics.clone(),
-    });
-    let limits = Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone()));
-    measure(&ground.metrics, config, &cluster, &history, &limits);
-    let recovery = recovery(&ground, &history);
-    follow(&recovery, &cluster, &rooms);
-    let gateway = Gateway::new(gateway::Parts {
-        namespaces: ground.namespaces.clone(),
-        rooms: rooms.clone(),
-        publisher: publisher.clone(),
-        auth: auth.clone(),
-        limits: limits.clone(),
-        history: history.clone(),
-        notices: notices(&ground, &hooks),
-        hooks,
-        owners: owners.clone(),
-        presence: presence.clone(),
-        recovery,
-        metrics: ground.metrics.clone(),
-        pending: gateway::Pending {
-            events: config.limits.max_pending_events,
-            bytes: config.limits.max_pending_bytes.as_usize(),
-            node_bytes: config.limits.max_pending_bytes_per_node.as_usize(),
-        },
-    });
-    gateway.keep_time();
-    let telling = gateway.clone();
-    presence.start(&rooms, Arc::new(move |told: RoomChange| telling.tell_presence(told)));
-    let leaving = gateway.clone();
-    cluster.leave_by(move |session, room| leaving.take_out(session, room));
-    cluster.obey();
-    if let Some(wire) = cluster.wire() {
-        wire.bridge(publisher.clone());
-    }
+    let shared = Shared {
+        publisher: publisher(&ground, Broadcaster::new(rooms.clone(), &cluster, &ground.metrics), &history),
+        owners: Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory)),
+        limits: Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone())),
+        auth,
+        presence,
+        rooms,
+        history,
+    };
+    measure(&ground.metrics, config, &cluster, &shared.history, &shared.limits);
+    let recovery = recovery(&ground, &shared.history);
+    follow(&recovery, &cluster, &shared.rooms);
+    let gateway = gateway(&ground, &shared, hooks, recovery);
+    attach(&gateway, &cluster, &shared);
     let ending = gateway.clone();
     let end: EndSession = Arc::new(move |session| ending.end_revoked(session));
-    let revoker = ClusterRevoker::start(&cluster, auth.revocations(), &rooms, ground.redis.clone(), end);
-    let terms = Terms::new(limits.clone(), &ground.namespaces, forwarding.forwarder.clone(), ground.metrics.clone());
+    let redis = ground.redis.clone();
+    let revoker = ClusterRevoker::start(&cluster, shared.auth.revocations(), &shared.rooms, redis.clone(), end);
+    let forwarder = &forwarding.forwarder;
+    let terms = Terms::new(shared.limits.clone(), &ground.namespaces, forwarder.clone(), ground.metrics.clone());
     let paths = ground.namespaces.iter().map(|namespace| &namespace.path);
     let engine = Engine::new(&config.server, &terms, paths, &gateway);
     engine.hub().measured_by(&ground.metrics);
     let drain = Drain::new(&config.drain, ground.metrics.clone());
-    leaving::start(&drain, engine.hub(), forwarding.forwarder.tunnels(), &cluster, config.server.max_connections);
+    leaving::start(&drain, engine.hub(), forwarder.tunnels(), &cluster, config.server.max_connections);
     let when_away = config.redis.when_away;
-    let redis = ground.redis.clone();
-    let ready = Arc::new(NodeStatus::new(&ground.id, rooms.clone(), cluster.clone(), redis, drain.clone(), when_away));
-    let api = Api::new(http::Parts {
-        publisher: Arc::new(ApiPublisher::new(publisher.clone(), ids(&ground))),
-        owners,
-        directory: presence.clone(),
-        survey: SlowestConnections::start(&cluster, presence.clone()),
-        actions: cluster.clone(),
-        revoker,
-        history,
-        contracts: ground.namespaces.clone(),
-        keys: Arc::new(ApiKeys::new(&config.api.keys)),
-        ready: ready.clone(),
-        drain: drain.clone(),
-        rooms,
-        metrics: ground.metrics.clone(),
-        limits: ApiLimits::from(&config.api),
-    });
+    let (rooms, of_drain) = (shared.rooms.clone(), drain.clone());
+    let ready = Arc::new(NodeStatus::new(&ground.id, rooms, cluster.clone(), redis, of_drain, when_away));
+    let api = api(&ground, &shared, &cluster, revoker, (ready.clone(), drain.clone()));
+    let Shared { presence, publisher, .. } = shared;
     let Ground { id, namespaces, redis, metrics, .. } = ground;
     Ok(Arc::new(Parts {
         id,
@@ -163,6 +124,88 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
         metrics,
         forwarding,
     }))
+}
+
+/// The parts that both the gateway and the API use.
+struct Shared {
+    publisher: Arc<Publisher>,
+    owners: Arc<Owners>,
+    limits: Arc<Limits>,
+    auth: Arc<Authenticator>,
+    presence: Arc<dyn Presence>,
+    rooms: Arc<Rooms>,
+    history: Arc<History>,
+}
+
+fn publisher(ground: &Ground<'_>, broadcaster: Arc<Broadcaster>, history: &Arc<History>) -> Arc<Publisher> {
+    Publisher::new(publish::Parts {
+        namespaces: ground.namespaces.clone(),
+        carrier: broadcaster,
+        throttles: Throttles::new(ground.redis.clone(), ground.metrics.clone()),
+        history: history.clone(),
+        metrics: ground.metrics.clone(),
+    })
+}
+
+fn gateway(ground: &Ground<'_>, shared: &Shared, hooks: Arc<Hooks>, recovery: Arc<Recovery>) -> Arc<Gateway> {
+    let limits = &ground.config.limits;
+    Gateway::new(gateway::Parts {
+        namespaces: ground.namespaces.clone(),
+        rooms: shared.rooms.clone(),
+        publisher: shared.publisher.clone(),
+        auth: shared.auth.clone(),
+        limits: shared.limits.clone(),
+        history: shared.history.clone(),
+        notices: notices(ground, &hooks),
+        hooks,
+        owners: shared.owners.clone(),
+        presence: shared.presence.clone(),
+        recovery,
+        metrics: ground.metrics.clone(),
+        pending: gateway::Pending {
+            events: limits.max_pending_events,
+            bytes: limits.max_pending_bytes.as_usize(),
+            node_bytes: limits.max_pending_bytes_per_node.as_usize(),
+        },
+    })
+}
+
+/// Lets presence and the cluster call the gateway, and begins to obey requests of other nodes.
+fn attach(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &Shared) {
+    gateway.keep_time();
+    let telling = gateway.clone();
+    shared.presence.start(&shared.rooms, Arc::new(move |told: RoomChange| telling.tell_presence(told)));
+    let leaving = gateway.clone();
+    cluster.leave_by(move |session, room| leaving.take_out(session, room));
+    cluster.obey();
+    if let Some(wire) = cluster.wire() {
+        wire.bridge(shared.publisher.clone());
+    }
+}
+
+fn api(
+    ground: &Ground<'_>,
+    shared: &Shared,
+    cluster: &Arc<Cluster>,
+    revoker: Arc<ClusterRevoker>,
+    (ready, drain): (Arc<NodeStatus>, Arc<Drain>),
+) -> Arc<Api> {
+    Api::new(http::Parts {
+        publisher: Arc::new(ApiPublisher::new(shared.publisher.clone(), ids(ground))),
+        owners: shared.owners.clone(),
+        directory: shared.presence.clone(),
+        survey: SlowestConnections::start(cluster, shared.presence.clone()),
+        actions: cluster.clone(),
+        revoker,
+        history: shared.history.clone(),
+        contracts: ground.namespaces.clone(),
+        keys: Arc::new(ApiKeys::new(&ground.config.api.keys)),
+        ready,
+        drain,
+        rooms: shared.rooms.clone(),
+        metrics: ground.metrics.clone(),
+        limits: ApiLimits::from(&ground.config.api),
+    })
 }
 
 fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {

@@ -60,7 +60,11 @@ impl Compiler<'_> {
             if !name.variables().any(|known| known == variable) {
                 let known: Vec<&str> = name.variables().collect();
                 let problem = format!("`{}` has no variable `{variable}`", name.text());
-                self.blame(&place.key("join"), problem, format!("use one of the variables of the room's name: {}", one_of_quoted(known)));
+                self.blame(
+                    &place.key("join"),
+                    problem,
+                    format!("use one of the variables of the room's name: {}", one_of_quoted(known)),
+                );
             }
         }
         for (key, given) in [("idle", raw.idle.is_some()), ("linger", raw.linger.is_some())] {
