@@ -47,6 +47,7 @@ const fleet = dashboard({
     graph('Tokens', 'Handshakes each second by the result for their token, and one-room capabilities.', 'cps', [[perSecond('result', 'roomcast_authentications_total', JOB), '{{result}}'], [orNone(perSecond('result', 'roomcast_capabilities_total', JOB), JOB), 'capability: {{result}}']]),
     graph('Ends of tokens', 'Sockets that were disconnected each second because their token is no longer valid, and tokens that clients replaced, by result.', 'cps', [[orNone(perSecond('reason', 'roomcast_sessions_ended_total', JOB), JOB), 'ended: {{reason}}'], [orNone(perSecond('result', 'roomcast_refreshes_total', JOB), JOB), 'replaced: {{result}}']]),
     graph('Revocations', 'Revocations that apply now, by node; all should have the same number.', 'short', [[`sum by (instance) (roomcast_revocations{${JOB}})`, '{{instance}}']]),
+    graph('Revocations dropped', 'Revocations that nodes dropped each second, by reason.', 'cps', [[perSecond('reason', 'roomcast_revocations_dropped_total', JOB), '{{reason}}']]),
 
     graph('Key set', 'Keys of the published key set that are in use, by node, and fetches of it each second.', 'short', [[`sum by (instance) (roomcast_jwks_keys{${JOB}})`, '{{instance}}: keys'], [orNone(perSecond('result', 'roomcast_jwks_refreshes_total', JOB), JOB), 'fetched: {{result}}']]),
 
