@@ -281,7 +281,8 @@ test('a node that is stopped is given up soon, and one that has lost only Redis 
   await eventually('the node is probed, because no heartbeat comes', async () => (await probes()) > before, 30_000);
   own.process.child.kill('SIGCONT');
   assert.equal((await ask(passer, first.path, { method: 'POST', body: '420["ping"]' })).status, 200);
-  assert.match((await first.poll).body, /430/, 'the session goes on');
+  // The reply comes before the acknowledgement, which may come with it or in the next answer.
+  assert.match((await first.poll).body, /"pong"/, 'the session goes on');
 
   const second = await waiting();
   await freeze(owner.process);
