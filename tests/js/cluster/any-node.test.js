@@ -261,11 +261,13 @@ test('nodes that show certificates pass on what they get, and take nothing from 
   await own.stop();
 });
 
-test('a node that is stopped is given up soon, and one that has lost only Redis is not', async () => {
+test('a node that is stopped is given up soon, and one that has lost only Redis is not', async (t) => {
   const own = await Redis.start();
+  t.after(() => own.stop());
   // With the usual heartbeat of clients, an answer to a poll may take 45 s.
   const { ROOMCAST_SERVER__PING_INTERVAL, ROOMCAST_SERVER__PING_TIMEOUT, ...usual } = env;
   const [owner, passer] = await Promise.all([1, 2].map(() => Node.start({ contracts, redis: own, env: usual })));
+  t.after(() => Promise.all([owner, passer].map((node) => node.stop('SIGKILL'))));
   await eventually('they know each other', async () => (await passer.metric('roomcast_cluster_nodes')) === 2);
   const silent = (kind) => passer.metric('roomcast_forwarded_total', { kind, result: 'silent' });
   const probes = () => owner.metric('roomcast_forward_received_total', { result: 'served' });
@@ -294,8 +296,6 @@ test('a node that is stopped is given up soon, and one that has lost only Redis 
   owner.process.child.kill('SIGCONT');
   const { path } = await session(owner);
   assert.equal((await ask(passer, path, { method: 'POST', body: '1' })).status, 200, 'it is asked again');
-  await Promise.all([owner, passer].map((node) => node.stop('SIGKILL')));
-  await own.stop();
 });
 
 test('what is on its way to other nodes is bounded, and what is beyond costs no session', async () => {
