@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
 
-/// The client's frame around a text. A mask of zeroes leaves the payload as it is, which is cheapest for the generator and
+/// Writes the WebSocket text frame in which a client sends the text. A mask of zeroes leaves the payload as it is, which is cheapest for the generator and
 /// changes nothing for the server.
 pub fn put_client_frame(out: &mut Vec<u8>, text: &[u8]) {
     put_frame(out, text, 0x80);

@@ -46,7 +46,7 @@ impl Bridge {
         Arc::new(Self { publisher, scribe, queues, budget, metrics })
     }
 
-    /// Delivers an event to the clients of this node, unless the holder of the lease has to publish it: see
+    /// Delivers an event to the clients of this node, unless one node has to publish it for all nodes: see
     /// [`Bridge::publish`].
     pub(super) async fn take(&self, outgoing: &Outgoing) {
         if self.publisher.is_for_one(outgoing) {

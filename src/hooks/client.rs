@@ -27,7 +27,8 @@ const HTTP2_PING: Duration = Duration::from_secs(10);
 pub(super) fn build(name: &str, hook: &config::Hook) -> Result<(Client, Url), HooksSetupError> {
     let setup = Setup { name, hook };
     let url = setup.url()?;
-    // Fails if another part of the node has installed a provider already. That one works as well.
+    // Fails if another part of the process has already installed a provider of cryptography for rustls. Any provider
+    // serves.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = Client::builder()
         .default_headers(headers())

@@ -47,7 +47,7 @@ pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskT
             "the node's end is not announced, because Redis does not answer; the other nodes will notice within seconds"
         );
     }
-    tracing::info!("the node has left");
+    tracing::info!("the node has left the cluster");
 }
 
 /// Removes the node's data from Redis, tells the other nodes that it leaves, and closes the connections to Redis.

@@ -21,8 +21,8 @@ pub(super) enum Story {
 impl Publisher {
     /// Records an event in its rooms' histories, then sends it.
     ///
-    /// An event that cannot be recorded is counted by the history and sent live without an offset. In a namespace
-    /// without histories this completes at the first poll, unless very many clients get the event.
+    /// If an event cannot be recorded, the history counts a failure, and clients get the event without an offset. In a
+    /// namespace without histories this completes at the first poll, unless very many clients get the event.
     pub(super) async fn deliver(
         &self,
         published: &IntCounter,

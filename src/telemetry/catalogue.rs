@@ -46,8 +46,8 @@ so that the first occurrence is an increase. The exceptions are the results of s
 
 Every node sends the others a numbered message each `redis.canary_interval`, through the same queues, connections and Redis as
 events. The others count each number once: `roomcast_canaries_received_total{from}`, or `roomcast_canaries_lost_total{from}` if it has not
-arrived five seconds after a later one. A canary that Redis did not accept uses up a number too, so the other nodes count it as lost. Therefore, at every other
-node, sent = received + lost, from the first canary of a run that it receives. `from` is a node's id. A node follows at most 128 others; it removes a node that
+arrived five seconds after a later one. A canary that Redis did not accept uses up a number too, so the other nodes count it as lost. For each pair of
+nodes, the number sent equals the number received plus the number lost, counted from the first canary that the receiver gets after a start of the sender. `from` is a node's id. A node follows at most 128 others; it removes a node that
 has left, or was silent for five minutes, with its metrics. Canaries do not measure the way from a node's receiving queue to its clients.
 
 ## Dashboards and alerts

@@ -426,7 +426,8 @@ mod tests {
 
     #[test]
     fn counters_of_a_reason_begin_at_0() {
-        // Declared values would make events × codes series; an API request may have any HTTP status.
+        // The values of these labels are not declared: that would create a series for each pair of an event and a code,
+        // and an API request may have any HTTP status.
         let left = ["events_received_total", "acks_total", "throttled_total", "api_requests_total"];
         let enumerated = ["reason", "result", "code", "op", "kind", "scope", "transport", "direction", "state"];
         let missing = Metrics::UNDECLARED

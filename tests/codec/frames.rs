@@ -215,8 +215,8 @@ fn agree(bytes: &[u8], ours: &(Vec<Seen>, End), theirs: &(Vec<Seen>, End)) -> Re
                 _ => None,
             };
             let (mine, other) = (code(&ours.0), code(&theirs.0));
-            // The reference answers a forbidden code (1014 among them) with 1002 and goes on. There is nothing more to
-            // compare then.
+            // The reference answers a close frame with a forbidden code, such as 1014, with the code 1002 and reads on.
+            // There is nothing more to compare then.
             let same = mine == other || (mine == Some(1014) && other == Some(1002));
             let before = ours.0[..ours.0.len() - 1] == theirs.0[..theirs.0.len() - 1];
             if same && before { Ok(()) } else { told() }

@@ -16,7 +16,7 @@ pub(super) fn uninterested(stage: &Stage, size: Size) -> anyhow::Result<Figures>
     load.open(1, |_| other.address, |_| Entry::default(), &mut Deaf)?;
     load.join(|index| format!("r{index}"), &mut Deaf)?;
     load.rest(Duration::from_secs(1), &mut Deaf)?;
-    // Subtracts what the node spends while nothing is published.
+    // The processor time that the node uses while nothing is published is subtracted from the measured time.
     let quiet = other.process.cpu_us()?;
     load.rest(Duration::from_secs(size.seconds.into()), &mut Deaf)?;
     let quiet = other.process.cpu_us()? - quiet;

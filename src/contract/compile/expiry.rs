@@ -28,7 +28,7 @@ impl Compiler<'_> {
             self.check_event_name(&place.key("refresh"), event);
             if self.keys.client.contains(event) {
                 let problem = format!("[client.\"{event}\"] is the same event");
-                self.blame(&place.key("refresh"), problem, "rename one of them");
+                self.blame(&place.key("refresh"), problem, "rename the client event or the refresh event");
             }
         }
         Expiry {

@@ -56,7 +56,7 @@ pub(super) struct Place {
     at: Position,
     /// The room is given up: the beginning, the position, or the end of an earlier epoch is not known.
     lost: bool,
-    /// Nearly all places have none, so they pay for a pointer only.
+    /// Boxed, because nearly all rooms have no such events: then only a pointer takes memory.
     unsure: Option<Box<Unsure>>,
 }
 

@@ -11,7 +11,7 @@ import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
 import { world } from '../harness/world.js';
 
-// Where scripts/test installs it.
+// The Python with the emitter, which scripts/test installs.
 const PYTHON = join(ROOT, '.cache/emitter-0.1.5/bin/python');
 const fixture = (name) => join(ROOT, 'tests/js/fixtures', name);
 const contracts = [fixture('alone/emitter.toml'), fixture('alone/emitter-other.toml')];
