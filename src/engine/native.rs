@@ -1,9 +1,9 @@
 //! The native engine. Its Engine.IO 4 sessions need little memory while they are idle, and little work for each
 //! delivery.
 //!
-//! `intake` takes a client that opens with a WebSocket before HTTP sees it. All other requests come through HTTP and
-//! the edge to `http`: long-polling, upgrades from it, and WebSocket handshakes on connections that have already
-//! carried other requests.
+//! `intake` serves a client that opens with a WebSocket, before the HTTP server reads from the connection. All other
+//! requests come through HTTP and the edge to `http`: long-polling, upgrades from it, and WebSocket handshakes on
+//! connections that have already carried other requests.
 
 mod candidate;
 pub mod deflate;
@@ -61,7 +61,7 @@ struct Shared<G> {
     traffic: Traffic,
 }
 
-/// Serves Socket.IO clients with sessions of our own.
+/// Serves Socket.IO clients with roomcast's own implementation of the protocol.
 pub struct NativeEngine<G: Gate> {
     shared: Arc<Shared<G>>,
 }
@@ -96,12 +96,12 @@ impl<G: Gate> NativeEngine<G> {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Serves the requests that come through HTTP.
+    /// Returns the service for the requests that come through HTTP.
     pub(super) fn service(&self) -> Arc<dyn SessionService> {
         Arc::new(NativeService(self.shared.clone()))
     }
 
-    /// Takes the clients that open with a WebSocket.
+    /// Returns the intake for the clients that open with a WebSocket.
     pub(super) fn intake(&self, entrance: Entrance, stop: CancellationToken) -> impl Intake + use<G> {
         NativeIntake::new(self.shared.clone(), entrance, stop)
     }

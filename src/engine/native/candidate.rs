@@ -30,8 +30,8 @@ const PROBE: &str = "2probe";
 const ANSWER: &str = "3probe";
 const UPGRADE: &str = "5";
 
-/// Tries a WebSocket. If anything fails before the client has moved to it, the session continues to poll. The end of
-/// the session does not end the attempt: see [`super::polling`].
+/// Tries to move a polling session to a WebSocket. If anything fails before the client has moved to the WebSocket, the
+/// session continues to poll. The end of the session does not end the attempt: see [`super::polling`].
 pub(super) async fn attempt(claim: Claim, upgrade: OnUpgrade, deflates: bool, metrics: Arc<Metrics>) {
     let by = Instant::now() + UPGRADE_TIMEOUT;
     let moved = tokio::time::timeout_at(by, probe(&claim, upgrade, deflates)).await;
@@ -51,7 +51,8 @@ pub(super) async fn refuse(upgrade: OnUpgrade) {
     let _ = tokio::time::timeout(UPGRADE_TIMEOUT, closing).await;
 }
 
-/// Talks to the client until it says that it moves to the WebSocket. Returns `None` if it does anything else.
+/// Answers the client's probe, and waits until the client sends the upgrade packet. Returns `None` if the client sends
+/// anything else.
 async fn probe(claim: &Claim, upgrade: OnUpgrade, deflates: bool) -> Option<(TcpStream, Vec<u8>)> {
     let (mut stream, mut rest) = tcp_of(upgrade).await?;
     let mut reader = Reader::new(MAX_MESSAGE).inflating(deflates);
@@ -104,7 +105,7 @@ impl Noop {
     }
 }
 
-/// Reads the next bytes, and has polls answered meanwhile.
+/// Reads the next bytes of the WebSocket, and meanwhile makes waiting polls answer.
 async fn read_more(stream: &mut TcpStream, rest: &mut Vec<u8>, noop: &mut Noop, claim: &Claim) -> Option<()> {
     let mut buffer = [0; READ];
     loop {

@@ -112,7 +112,7 @@ fn difference(after: u64, before: u64) -> usize {
     usize::try_from(after - before).unwrap_or(usize::MAX)
 }
 
-/// Answers the extensions that a client offers, in the client's order of preference. Returns `None` if none is
+/// Answers the extensions that a client offers, in the client's order of preference. Returns `None` if no offer is
 /// accepted.
 pub fn negotiate<'a>(offers: impl IntoIterator<Item = &'a str>) -> Option<String> {
     offers.into_iter().flat_map(|header| header.split(',')).find_map(accept)
@@ -200,8 +200,8 @@ mod tests {
     #[test]
     fn examples_of_the_standard_are_read() {
         let hello = |bytes: &[u8]| inflate(bytes, 5).map(|bytes| String::from_utf8(bytes).unwrap());
-        // RFC 7692, 7.2.3.1: one block; 7.2.3.3: no compression; 7.2.3.4: the last block, and an empty one; 7.2.3.5:
-        // two.
+        // The examples of RFC 7692: one block (7.2.3.1), no compression (7.2.3.3), a last block and an empty block
+        // (7.2.3.4), and two blocks (7.2.3.5).
         for bytes in [
             &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
             &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],

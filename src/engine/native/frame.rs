@@ -1,4 +1,4 @@
-//! WebSocket frames (RFC 6455): reading those of clients, and writing our own.
+//! WebSocket frames (RFC 6455): reads the frames of clients, and writes the frames of this node.
 
 use std::borrow::Cow;
 
@@ -297,8 +297,8 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
 
 // === outgoing frames: never masked, never fragmented ===
 
-/// Writes a message whose payload is these parts together. It is compressed if `deflate` is set and compression makes
-/// it shorter.
+/// Writes a message whose payload is the concatenation of `parts`. The message is compressed if `deflate` is set and
+/// compression makes it shorter.
 pub fn put_message(out: &mut BytesMut, text: bool, parts: &[&[u8]], deflate: Option<&Deflate>) {
     let opcode = if text { TEXT } else { BINARY };
     if let Some(small) = deflate.and_then(|deflate| deflate.compress(parts)) {

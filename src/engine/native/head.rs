@@ -1,5 +1,5 @@
-//! The head of a request on a new connection. It decides whether the request opens a WebSocket session of the native
-//! engine, and builds the answer.
+//! Reads the head of the first request on a new connection, decides whether the request opens a WebSocket session of
+//! the native engine, and builds the answer.
 
 use std::mem::MaybeUninit;
 
@@ -11,7 +11,7 @@ use sha1::{Digest, Sha1};
 
 use super::deflate;
 
-/// The maximum length of a head in bytes. A longer head is left to HTTP.
+/// The maximum length of a head in bytes. A longer head is left to the HTTP server.
 pub use crate::engine::listener::MAX_HEAD;
 
 const MAX_HEADERS: usize = 64;
@@ -32,7 +32,7 @@ const KEY: usize = 24;
 pub enum Head {
     /// The head is not complete yet.
     Partial,
-    /// The request is not a handshake for the native engine. HTTP answers it.
+    /// The request is not a handshake for the native engine. The HTTP server answers the request.
     Other,
     /// A handshake that opens a WebSocket session.
     Open(Box<Opening>),
@@ -57,14 +57,14 @@ pub struct Opening {
 impl Head {
     /// Reads the head of a request from the first bytes of a connection. `path` is `server.path`.
     pub fn read(bytes: &[u8], path: &str) -> Self {
-        // Left uninitialized, because most heads have only about a dozen headers.
+        // Leave the array uninitialized, because most heads have only about a dozen headers.
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(httparse::Status::Complete(length)) => {
                 opening(&request, length, path).map_or(Self::Other, |opening| Self::Open(Box::new(opening)))
             }
-            // Only a GET can be a handshake, so the rest of other requests is not waited for.
+            // Only a GET can be a handshake, so do not wait for the rest of other requests.
             Ok(httparse::Status::Partial) if request.method.is_none_or(|method| method == "GET") => Self::Partial,
             _ => Self::Other,
         }
@@ -101,11 +101,11 @@ struct Fields {
 }
 
 impl Fields {
-    /// Takes a header. Returns `None` if a handshake cannot have such a header.
+    /// Reads one header. Returns `None` if a handshake cannot have such a header.
     fn take(&mut self, header: &httparse::Header<'_>) -> Option<()> {
         let mut name = [0; MAX_NAME];
         let name = name.get_mut(..header.name.len());
-        // A longer name is none of those below.
+        // A longer name is equal to no name below.
         let Some(name) = name else { return Some(()) };
         name.copy_from_slice(header.name.as_bytes());
         name.make_ascii_lowercase();

@@ -117,7 +117,7 @@ impl<G: Gate> NativeService<G> {
             shared.greeting.put(&mut open, &new_id());
             wire.control(open.freeze());
             let inbox = Inbox::new(shared.clone(), wire.clone(), session);
-            // Start a new task, so that it is no larger than the session.
+            // Run the session in a new task, so that the task that lives on is no larger than the session.
             tokio::spawn(Session::new(shared, reader, wire, inbox, read));
         });
         answer
@@ -183,7 +183,8 @@ impl<G: Gate> NativeService<G> {
     }
 }
 
-/// A body that is being received. If this is dropped before the body is complete, the client is gone.
+/// A guard that lives while a body is being received. If the guard is dropped before the body is complete, the session
+/// ends, because the client is gone.
 struct Posting {
     wire: Arc<Wire>,
     whole: bool,

@@ -52,7 +52,8 @@ impl From<Unfit> for Bad {
 pub(super) struct Inbox<G: Gate> {
     shared: Arc<Shared<G>>,
     wire: Arc<Wire>,
-    /// Dropped when the connection ends, so that it no longer counts among the node's connections.
+    /// The client's connection. Dropped when the connection ends, so that it no longer counts among the node's
+    /// connections.
     client: Option<Arc<EngineSession>>,
     requests: Arc<Requests>,
     places: Vec<Place<G>>,
@@ -155,7 +156,8 @@ impl<G: Gate> Inbox<G> {
             }
             (kind, Ok((data, attachments))) => self.deliver(*kind, namespace, *ack, data, attachments),
             (Kind::Event, Err(refusal)) => self.refuse(packet, refusal),
-            // An acknowledgement cannot be answered. The caller gets none.
+            // The node cannot answer an acknowledgement with an error. The caller that waits for the acknowledgement
+            // gets nothing.
             (Kind::Ack, Err(_)) => {
                 self.count(Bad::Malformed);
                 Ok(())
@@ -163,7 +165,7 @@ impl<G: Gate> Inbox<G> {
         }
     }
 
-    /// Refuses an event whose payload cannot be JSON.
+    /// Refuses an event whose payload cannot be converted to JSON.
     fn refuse(&self, packet: &Packed, refusal: Refusal) -> Result<(), Bad> {
         let place = self.place(&packet.namespace).ok_or(Bad::Malformed)?;
         let Some(slot) = &place.slot else { return Ok(()) };
@@ -193,7 +195,7 @@ impl<G: Gate> Inbox<G> {
             return Err(Malformed::OutOfPlace.into());
         }
         let packet = Packet::read(text).inspect_err(|_| {
-            // `socket.io-json-parser` and its like write a packet as an object.
+            // `socket.io-json-parser` and similar parsers write a packet as an object.
             if self.parser.is_none() && text.starts_with('{') {
                 self.note_foreign_parser();
             }
@@ -223,7 +225,7 @@ impl<G: Gate> Inbox<G> {
     ) -> Result<(), Bad> {
         // Like the Node.js server, reject packets for a namespace the client has not joined.
         let place = self.place(namespace).ok_or(Bad::Malformed)?;
-        // A client that was sent out of the namespace may not know it yet, so ignore its packets.
+        // A client that this node has disconnected from the namespace may not know that yet, so ignore its packets.
         let Some(slot) = &place.slot else { return Ok(()) };
         if kind == Kind::Ack {
             if let Some(id) = ack {
@@ -267,7 +269,7 @@ impl<G: Gate> Inbox<G> {
         };
         let Some(client) = self.client.clone() else { return Ok(()) };
         let (membership, slot) = (Membership::new(namespace, parser), Slot::new(self.shared.gate.clone()));
-        // Most clients are in one namespace only, so reserve no more.
+        // Most clients are in one namespace only, so reserve space for only one more.
         self.places.reserve_exact(1);
         self.places.push(Place { membership: membership.clone(), slot: Some(slot.clone()) });
         let guest = Guest { wire: self.wire.clone(), requests: self.requests.clone(), membership, slot };

@@ -1,5 +1,5 @@
-//! Takes new connections. It answers handshakes of WebSocket sessions itself, and returns all other connections to
-//! HTTP.
+//! Reads the first request of new connections. Handshakes of WebSocket sessions are answered here, and all other
+//! connections are returned to the HTTP server.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -30,7 +30,8 @@ use crate::engine::lobby::Guest;
 /// The size of one read in bytes. The head of a handshake usually fits; if it does not, more is read.
 const FIRST_READ: usize = 2048;
 
-/// Takes the connections that open WebSocket sessions. Every connection has a clone, which costs one reference count.
+/// Serves the connections that open WebSocket sessions. Every connection has a clone, which only increments a reference
+/// count.
 pub(super) struct NativeIntake<G>(Arc<House<G>>);
 
 struct House<G> {
@@ -40,7 +41,7 @@ struct House<G> {
 }
 
 impl<G> NativeIntake<G> {
-    /// After `stop` is cancelled, connections that have not sent a request are closed.
+    /// Builds an intake. After `stop` is cancelled, connections that have not sent a request are closed.
     pub(super) fn new(shared: Arc<Shared<G>>, entrance: Entrance, stop: CancellationToken) -> Self {
         Self(Arc::new(House { shared, entrance, stop }))
     }
@@ -106,7 +107,7 @@ impl<G: Gate> NativeIntake<G> {
             (None, read) => return Some(Arrived::Http((stream, read.freeze(), guest))),
         };
         let Some(connection) = entrance.admit(address.ip(), &opening.headers, &opening.query) else {
-            // HTTP answers with the reason.
+            // The edge has refused the handshake. The HTTP server answers the client with the reason.
             return Some(Arrived::Http((stream, read.freeze(), guest)));
         };
         drop(guest);
@@ -153,7 +154,7 @@ async fn begin<G: Gate>(
     let deflate = shared.deflate.filter(|_| extensions.is_some());
     let mut answer = opening.answer(extensions.as_deref());
     shared.greeting.put(&mut answer, &new_id());
-    // A new connection's empty send buffer normally takes all of it at once, so no timer is needed.
+    // A new connection's empty send buffer normally takes the whole answer at once, so no timer is needed.
     let written = stream.try_write(&answer).unwrap_or(0);
     if written < answer.len() {
         tokio::time::timeout(shared.stall, stream.write_all(&answer[written..])).await.ok()?.ok()?;

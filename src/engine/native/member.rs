@@ -1,4 +1,4 @@
-//! A connection's membership in namespaces. In each of them, it is a session of its own.
+//! A connection's membership in namespaces. A connection has one session in each namespace that it has joined.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -50,7 +50,7 @@ struct Asked {
 pub(super) enum Request {
     /// The client was refused. Forget the namespace, so that the client may try again.
     Forget(Arc<Membership>),
-    /// This node has sent the client out of the namespace.
+    /// This node has disconnected the client from the namespace.
     SentOut(Arc<Membership>),
 }
 
@@ -70,10 +70,10 @@ impl Requests {
     }
 }
 
-/// A namespace that the client is in or was sent out of.
+/// A namespace that the client has joined, or from which this node has disconnected the client.
 pub(super) struct Place<G: Gate> {
     pub(super) membership: Arc<Membership>,
-    /// `None`: the client was sent out of the namespace and may not know it yet.
+    /// `None`: this node has disconnected the client from the namespace, and the client may not know that yet.
     pub(super) slot: Option<Arc<Slot<G>>>,
 }
 
@@ -92,7 +92,8 @@ impl Membership {
         first
     }
 
-    /// Passes on the client's acknowledgement. Drops acknowledgements that no caller is waiting for.
+    /// Passes the client's acknowledgement to the caller that waits for it. Drops acknowledgements that no caller is
+    /// waiting for.
     pub(super) fn acknowledge(&self, id: AckId, args: Args) {
         let reply = self.asked().as_mut().and_then(|asked| asked.waiting.remove(&id));
         if let Some(reply) = reply {
@@ -131,8 +132,8 @@ pub(super) struct NativeLink {
 }
 
 impl NativeLink {
-    /// Encodes an event for the client's parser and transport. Each form is made once and shared by all clients that
-    /// need it.
+    /// Encodes an event for the client's parser and transport. Each encoding is made once and shared by all clients
+    /// that need it.
     fn packet(&self, event: &Event) -> Bytes {
         let Membership { namespace, parser, .. } = &*self.membership;
         let frame = |deflate| packet::event(*parser, namespace, event, deflate);
@@ -157,13 +158,13 @@ impl NativeLink {
         self.wire.polls() && (self.membership.parser == Parser::MessagePack || !attachments.is_empty())
     }
 
-    /// Encodes a packet that only this client gets for its transport.
+    /// Encodes a packet for the client's transport. No other client gets this packet.
     fn own(&self, packet: Bytes, attachments: &[Bytes]) -> Bytes {
         if self.is_polled_as_base64(attachments) { payload::polled(&packet) } else { packet }
     }
 
-    /// Queues a packet. An empty one could not be encoded, because its payload is not JSON. A client that gets JSON would
-    /// end the connection for it, so the connection ends here, too.
+    /// Queues a packet. An empty packet could not be encoded, because its payload is not JSON. A client that gets JSON
+    /// would end the connection if it got such a payload, so this node closes the connection, too.
     fn queue(&self, packet: Bytes) -> Result<(), SendError> {
         if packet.is_empty() {
             log_seldom!(warn, namespace = %self.membership.namespace, "an event is not JSON; its client is disconnected");
@@ -222,8 +223,8 @@ impl Link for NativeLink {
         match how {
             Close::Namespace => {
                 if self.membership.end() {
-                    // Ask for this before the client can know of the end, so that its next CONNECT can join the
-                    // namespace again.
+                    // Make this request before the client can learn that it has left the namespace, so that its next
+                    // CONNECT can join the namespace again.
                     self.requests.put(Request::SentOut(self.membership.clone()));
                     let Membership { namespace, parser, .. } = &*self.membership;
                     self.wire.control(packet::disconnected(*parser, namespace));

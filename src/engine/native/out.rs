@@ -1,4 +1,4 @@
-//! The outgoing queue of a client. A WebSocket writes it, or a poll fetches it.
+//! The outgoing queue of a client. Its packets are written to a WebSocket, or fetched by a poll.
 
 use std::io::{self, IoSlice};
 use std::time::{Instant, SystemTime};
@@ -32,9 +32,10 @@ pub(super) struct Out {
     begun: bool,
     /// The number of heartbeats and pongs that have been queued ahead of the other packets.
     urgent: usize,
-    /// A writer will serve the connection: in the next turn, or the session's task at the end of its step.
+    /// Whether the connection will be written without another request: by a writer in the next turn, or by the
+    /// session's task at the end of its step.
     pub(super) awaits_turn: bool,
-    /// The time since which the client has taken nothing of what waits.
+    /// The time since which the client has taken none of the waiting packets. `None`: the client is not blocked.
     pub(super) blocked: Option<Instant>,
     /// When the client last took packets, as Unix time in ms. 0: never.
     pub(super) written_at_ms: u64,
@@ -97,10 +98,11 @@ impl Out {
         self.urgent += 1;
     }
 
-    /// Queues a pong like [`Out::overtake`]. If there are too many urgent packets, it replaces the latest pong.
+    /// Queues a pong like [`Out::overtake`]. If there are too many urgent packets, the pong replaces the latest waiting
+    /// pong.
     pub(super) fn answer(&mut self, pong: Bytes) {
         if self.urgent >= MAX_PONGS {
-            // The latest one is not the first of the queue, which may be partly written.
+            // The latest urgent packet is not the first packet of the queue, which may be partly written.
             if let Some(latest) = self.queue.get_mut(usize::from(self.begun) + self.urgent - 1)
                 && frame::is_pong(latest)
             {
@@ -143,9 +145,9 @@ impl Out {
         }
     }
 
-    /// Removes and returns packets of at most `most` bytes together, but always one if there is one. A close packet is
-    /// returned alone: the official client handles it before the events of the same payload, shows these events only
-    /// after it has reconnected, and asks for them again when it recovers its session.
+    /// Removes and returns packets of at most `most` bytes in total, but at least one packet if the queue is not empty.
+    /// A close packet is returned alone: the official client handles it before the events of the same payload, shows
+    /// these events only after it has reconnected, and asks for them again when it recovers its session.
     pub(super) fn fetch(&mut self, most: usize) -> Vec<Bytes> {
         self.written_at_ms = unix_millis(SystemTime::now());
         let mut taken = Vec::new();

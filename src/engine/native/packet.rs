@@ -1,5 +1,5 @@
-//! Socket.IO v5 packets in Engine.IO v4 messages. Clients send them as text here; `packed` has those of
-//! `socket.io-msgpack-parser`. Outgoing packets are built here for both.
+//! Socket.IO v5 packets in Engine.IO v4 messages. This module reads the packets that clients send as text, and builds
+//! outgoing packets for both parsers; `packed` reads the packets of `socket.io-msgpack-parser`.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -32,16 +32,16 @@ pub enum Parser {
 /// Why bytes are not a valid packet. As in Node.js, the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// The message is empty, or its type does not exist or is sent by servers only.
+    /// The message is empty, or its type is missing, does not exist, or is sent by servers only.
     #[error("a client may not send a packet of this type")]
     Type,
     /// The number of attachments is missing or malformed, or larger than [`MAX_ATTACHMENTS`].
     #[error("the number of attachments is malformed")]
     Attachments,
-    /// The namespace's path is longer than 256 bytes.
+    /// The namespace's path is longer than 256 bytes, or a packet in MessagePack has no namespace.
     #[error("the namespace is malformed")]
     Namespace,
-    /// An acknowledgement has no number, or a number is too large.
+    /// An acknowledgement has no number, or a number is too large or not an integer.
     #[error("the number of the acknowledgement is malformed")]
     Ack,
     /// A DISCONNECT packet has a payload.
@@ -50,11 +50,11 @@ pub enum Malformed {
     /// A binary message in text form is not base64.
     #[error("the attachment is not base64")]
     Base64,
-    /// An attachment came without a packet that waits for it, or text came while one waits, or a packet of another
-    /// parser than the first.
+    /// An attachment came without a packet that waits for it, or text came while a packet waits for its attachments, or
+    /// a packet was encoded by another parser than the client's first packet.
     #[error("an attachment is out of place")]
     OutOfPlace,
-    /// A packet of the other parser is not MessagePack, or not a map with the members of a packet.
+    /// A packet of `socket.io-msgpack-parser` is not MessagePack, or not a map with the members of a packet.
     #[error("the packet is not a map in MessagePack")]
     MessagePack,
     /// A packet and its attachments are together longer than a message may be.
@@ -337,8 +337,8 @@ impl Greeting {
     }
 }
 
-/// Builds a packet's frames. `types` has the packet type without and with attachments. Empty if a client with this
-/// parser cannot be told, because the data is not JSON.
+/// Builds a packet's frames. `types` has the packet type without and with attachments. The result is empty if the
+/// client uses MessagePack and the data is not JSON, because such data cannot be converted.
 #[expect(clippy::too_many_arguments, reason = "the parts of a packet, which every caller has at hand")]
 fn frames(
     parser: Parser,

@@ -1,7 +1,7 @@
 //! The queue of packets that wait for a connection.
 //!
-//! Usually it holds one packet, which is written in the next turn. That one is stored inline; only more packets need
-//! an allocation.
+//! Usually the queue has only one packet, which is written in the next turn. This packet is stored inline; only more
+//! packets need an allocation.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
-//! The state of a connection whose client polls. A waiting GET is its transport, and between two polls it has none.
+//! The state of a connection whose client polls. The node can send to the client only while a GET waits.
 //!
-//! An upgrade first tries a WebSocket as a *candidate*. The session moves to it only when the client says so on the
-//! candidate. A candidate that fails is dropped, and the session continues to poll.
+//! An upgrade first tries a WebSocket as a *candidate*. The session moves to it only when the client sends the upgrade
+//! packet on the candidate. A candidate that fails is dropped, and the session continues to poll.
 //!
 //! The end of a session does not close its candidate. The official client pauses its polling once the probe is
 //! answered, and if the candidate closes before its last poll is answered, it never polls again. So an ended session
@@ -26,7 +26,7 @@ use super::wire::Wire;
 /// The requests of a polling client, and the WebSocket that it is trying.
 pub(super) struct Polling {
     get: Get,
-    /// Answer the next poll at once, with a NOOP if nothing else is queued.
+    /// Whether to answer the next poll at once, with a NOOP if nothing else is queued.
     release: bool,
     body: Option<Body>,
     /// The client is trying a candidate.
@@ -50,7 +50,7 @@ enum Get {
 /// A body that the client has posted.
 pub(super) struct Body {
     pub(super) bytes: Bytes,
-    /// Tells the request when the body has been handled, and whether it was well formed.
+    /// Reports to the request that the body has been handled, and whether the body was well formed.
     pub(super) taken: oneshot::Sender<bool>,
 }
 
@@ -75,7 +75,7 @@ impl Polling {
         Self { get: Get::None, release: false, body: None, tries: false, arrived: None, fault: None, public_id: None }
     }
 
-    /// Tells the waiting poll to answer. The caller must wake the returned task.
+    /// Makes the waiting poll answer. The caller must wake the returned task.
     fn wake(&mut self) -> Option<Waker> {
         match std::mem::replace(&mut self.get, Get::Answering) {
             Get::Waiting(waker) => Some(waker),
@@ -91,11 +91,11 @@ impl Polling {
 pub(super) enum Fetched {
     /// A payload.
     Payload(Bytes),
-    /// The session is over, and its client has been told.
+    /// The session has ended, and no packet is left for its client.
     Gone,
 }
 
-/// A poll that waits for its answer. If this is dropped before, the client is gone.
+/// A poll that waits for its answer. If this value is dropped before the poll is answered, the client is gone.
 pub(super) struct Fetch {
     wire: Arc<Wire>,
     most: usize,
@@ -185,7 +185,7 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Has the waiting poll answered with what is queued.
+    /// Makes the waiting poll answer with the queued packets.
     pub(super) fn answer_poll(&self, mut out: MutexGuard<'_, Out>) {
         if out.queue.is_empty() {
             return;
@@ -200,12 +200,12 @@ impl Wire {
         if let Some(waker) = waker {
             waker.wake();
         } else if is_new {
-            // The session's task enforces how long the client may take nothing.
+            // The session's task enforces how long queued packets may wait for the client's next poll.
             self.wake_session();
         }
     }
 
-    /// Has the waiting poll, or else the next one, answered at once.
+    /// Makes the waiting poll, or otherwise the client's next poll, answer at once.
     pub(super) fn release_poll(&self) {
         let mut out = self.out();
         let Some(polling) = out.polled_by() else { return };
@@ -273,8 +273,8 @@ impl Wire {
         Some(*arrived)
     }
 
-    /// Ends the session, and answers the waiting poll with the packet `words`. Without a waiting poll, the packet is
-    /// dropped.
+    /// Ends the session, and answers the waiting poll with the queued packets and the packet `words`. Without a waiting
+    /// poll, all these packets are dropped.
     pub(super) fn leave_polling(&self, words: Bytes) {
         let mut out = self.out();
         // The session has already been ended, and its last packet waits to be fetched.
@@ -320,8 +320,8 @@ impl Wire {
         self.out().is_over()
     }
 
-    /// Moves the session to its candidate, which gets everything that is queued. Returns false if the session has
-    /// ended: then the candidate gets a close frame after that.
+    /// Moves the session to its candidate, on which all queued packets are then written. Returns false if the session
+    /// has ended; a close frame then follows the queued packets. Also returns false if the client no longer polls.
     pub(super) fn change_over(self: &Arc<Self>, writer: OwnedWriteHalf, arrived: Arrived, deflates: bool) -> bool {
         let mut out = self.out();
         let over = out.is_over();

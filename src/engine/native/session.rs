@@ -1,8 +1,8 @@
 //! The task of one client. It handles what the client sends, sends heartbeats, and ends the session. It lives as long
 //! as the session, on any transport.
 //!
-//! It is a hand-written future, so that an idle connection is this struct and nothing else. Bytes are read into a
-//! buffer that all connections of a thread share; only an incomplete frame is kept.
+//! The task is a hand-written future, so that an idle connection needs no memory beside this struct. Bytes are read
+//! into a buffer that all connections of a thread share; only an incomplete frame is kept.
 
 mod polled;
 
@@ -51,9 +51,9 @@ enum End {
     ClosedByUs,
     /// The stream has ended, or could not be written.
     Lost,
-    /// The client has not answered a ping in time.
+    /// The client has not answered a ping within `server.ping_timeout`.
     PingTimeout,
-    /// The client has not connected to a namespace in time.
+    /// The client has not connected to a namespace within `server.connect_timeout`.
     Idle,
     /// The bytes are not valid WebSocket frames.
     Violation(Violation),
@@ -113,7 +113,7 @@ pub(super) struct Session<G: Gate> {
     heart: Heart,
     connect_by: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
-    /// Set when the session has ended: how long the task waits for the client to read the end.
+    /// Set when the session has ended: the time until which the task waits for the client to receive the last packet.
     ending: Option<Instant>,
 }
 
@@ -185,7 +185,8 @@ impl<G: Gate> Session<G> {
             self.write(cx)?;
             self.read(cx)?;
         }
-        // Only now, so that an answer to a ping that has come counts, and the next ping is scheduled.
+        // Check the timers only after reading, so that a pong that has already arrived counts, and the next ping is
+        // scheduled.
         self.keep_time(cx)
     }
 
@@ -199,7 +200,7 @@ impl<G: Gate> Session<G> {
         let own = turns.own();
         let outcome = self.read_into(&mut buffer, cx);
         BUFFER.set(buffer);
-        // Write the answers to everything that was read together.
+        // Write the answers to all messages of this read together.
         if self.wire.flush() == Flushed::More {
             cx.waker().wake_by_ref();
         }
@@ -209,7 +210,7 @@ impl<G: Gate> Session<G> {
 
     fn read_into(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Result<(), End> {
         if !self.rest.is_empty() {
-            // At first, these are the bytes that came after the handshake.
+            // In the first read, `rest` has the bytes that came after the handshake.
             self.take_rest()?;
         }
         for _ in 0..MAX_READS {
@@ -322,8 +323,8 @@ impl<G: Gate> Session<G> {
         self.wait_until(next, now, End::PingTimeout, cx)
     }
 
-    /// Has the task woken at `at` or earlier. Returns the error `late` if `at` has passed. The caller must check
-    /// again when the task runs.
+    /// Makes the runtime wake the task at `at` or earlier. Returns the error `late` if `at` has passed. The caller must
+    /// check again when the task runs.
     fn wait_until(&mut self, at: Instant, now: Instant, late: End, cx: &mut Context<'_>) -> Result<(), End> {
         if at <= now {
             return Err(late);
@@ -339,7 +340,8 @@ impl<G: Gate> Session<G> {
 
     // === the end ===
 
-    /// Ends the client's sessions, and tells the client if it can still hear it. Returns true when the task is done.
+    /// Ends the client's sessions, and sends a close frame or a close packet if the client can still receive it.
+    /// Returns true when the task is done.
     fn end(&mut self, end: End) -> bool {
         self.inbox.end(end.reason());
         if let Transport::Polling { posted, .. } = &mut self.transport {
@@ -419,7 +421,8 @@ impl<G: Gate> Future for Session<G> {
         if matches!(session.transport, Transport::Polling { .. }) {
             return session.poll_news(by, cx);
         }
-        // The client has moved although its session has ended. Its WebSocket gets what it has not fetched.
+        // The client has moved to a WebSocket although its session has ended. The WebSocket gets the packets that the
+        // client has not fetched.
         let by = Instant::now() + FAREWELL;
         session.ending = Some(by);
         session.poll_farewell(by, cx)

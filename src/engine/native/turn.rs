@@ -21,7 +21,7 @@ use super::wire::{Flushed, Wire};
 use crate::engine::turn::Turn;
 use crate::telemetry::metrics::Metrics;
 
-/// The maximum number of connections that a writer takes at once, so that the other writers get some, too.
+/// The maximum number of connections that a writer takes at once, so that the other writers also get connections.
 const SLICE: usize = 128;
 
 /// A writer looks at the clock after this many connections. A write takes 3 to 10 µs, so that is every 12 to 40 µs.
@@ -121,8 +121,8 @@ impl Turns {
     }
 }
 
-/// A task that writes the connections which it adds. If this is dropped without [`Own::write`], the connections are
-/// left to the writers.
+/// A guard for a task that itself writes the connections that it adds. If the guard is dropped without [`Own::write`],
+/// the connections are left to the writers.
 pub(super) struct Own<'a> {
     turns: &'a Turns,
     /// False if another [`Own`] is already active on this thread. Then that one writes the connections.

@@ -37,7 +37,7 @@ const POLLING: u8 = 0;
 const PLAIN_WEBSOCKET: u8 = 1;
 const DEFLATED_WEBSOCKET: u8 = 2;
 
-/// A connection as its senders see it.
+/// The sending side of a connection. All senders share it.
 pub(super) struct Wire {
     bounds: Bounds,
     transport: AtomicU8,
@@ -133,13 +133,13 @@ impl Wire {
         Ok(())
     }
 
-    /// Has the calling task write the connections that it adds from now on: see [`Turns::own`].
+    /// Makes the calling task itself write the connections that it adds from now on: see [`Turns::own`].
     pub(super) fn own(&self) -> Own<'_> {
         self.turns.own()
     }
 
-    /// Queues a packet of the protocol itself. Closes the connection if even these pile up, to twice the maximum
-    /// number of packets.
+    /// Queues a packet of the protocol itself. Closes the connection if twice the maximum number of packets already
+    /// wait.
     pub(super) fn control(self: &Arc<Self>, packet: Bytes) {
         let mut out = self.out();
         if out.is_over() {
@@ -249,21 +249,21 @@ impl Wire {
         session::Backlog { bytes: out.bytes, packets: Some(out.queue.len()), written_at_ms: out.written_at_ms }
     }
 
-    /// The time since which the client has taken nothing of what waits. `None`: it is not blocked.
+    /// The time since which the client has taken none of the waiting packets. `None`: the client is not blocked.
     pub(super) fn blocked_since(&self) -> Option<Instant> {
         self.out().blocked
     }
 
-    /// Whether the client takes what it is sent. Packets that wait for the next turn do not count against it, nor
-    /// does the short time between two polls.
+    /// Whether the client reads the packets that are sent to it. A client also counts as reading while its packets wait
+    /// for the next turn, and for at most 1 s between two polls.
     pub(super) fn is_writable(&self) -> bool {
         let mut out = self.out();
         let polls = out.polled_by().is_some();
         out.blocked.is_none_or(|since| polls && since.elapsed() < BETWEEN_POLLS)
     }
 
-    /// Closes the sending side once everything has been written. Returns true if it has been, or if nothing can be
-    /// written any more.
+    /// Closes the sending side once everything has been written. Returns true if everything has been written, or if
+    /// writing has failed.
     pub(super) fn end_when_drained(&self) -> bool {
         let mut out = self.out();
         let drained = out.broken || out.queue.is_empty();
@@ -286,7 +286,7 @@ impl Wire {
         }
     }
 
-    /// Has the session's task woken when this connection needs it.
+    /// Registers the session's task, so that this connection can wake the task.
     pub(super) fn register(&self, cx: &Context<'_>) {
         self.session.register(cx.waker());
     }

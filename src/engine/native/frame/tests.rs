@@ -112,8 +112,8 @@ fn a_violation_is_seen_before_the_payload_comes() {
 }
 
 proptest! {
-    /// However the bytes are cut, the same messages come out, and the reader asks for at least one more byte when it
-    /// needs some.
+    /// The reader returns the same messages however the bytes are cut, and asks for at least one more byte when a frame
+    /// is not complete.
     #[test]
     fn frames_are_read_in_any_pieces(
         payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..6),
@@ -151,7 +151,7 @@ proptest! {
         prop_assert_eq!(&second.into_data()[..], &binary[..]);
     }
 
-    /// For any frames, our reader and the reference agree on the messages, or both refuse them.
+    /// For any frames, our reader and the reference implementation agree on the messages, or both refuse the frames.
     #[test]
     fn any_frames_are_judged_as_the_reference_judges_them(
         frames in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..6)), 1..5),
@@ -180,7 +180,7 @@ proptest! {
         };
         match (ours, refused) {
             (Ok(ours), Some(false)) => prop_assert_eq!(ours, theirs),
-            // The reference stops after a close frame, and does not check its code as we do.
+            // The reference implementation stops after a close frame, and does not check the frame's code as we do.
             (_, None) => {}
             (ours, refused) => prop_assert_eq!(ours.is_err(), refused == Some(true)),
         }

@@ -20,7 +20,7 @@ fn event(data: &[u8]) -> Packed {
 
 #[test]
 fn packets_of_the_official_client_are_read() {
-    // Written by socket.io-msgpack-parser 3.0.2 with socket.io-client 4.8.4.
+    // These packets were written by socket.io-msgpack-parser 3.0.2 with socket.io-client 4.8.4.
     let connect = read(b"\x83\xa4type\x00\xa4data\x81\xa5token\xa1x\xa3nsp\xa6/admin").unwrap();
     assert_eq!((connect.kind, &*connect.namespace, connect.ack), (Kind::Connect, "/admin", None));
     assert_eq!(json(&connect), (r#"{"token":"x"}"#.to_owned(), Vec::new()));
