@@ -1,5 +1,5 @@
-//! Wraps a client's TCP stream. The connection can be closed from elsewhere, and it ends when the client stops
-//! reading.
+//! Wraps a client's TCP stream, so that another task can close the connection. The wrapper also ends the connection of
+//! a client that stops reading.
 
 use std::io;
 use std::pin::Pin;
@@ -41,9 +41,9 @@ pub struct KillSwitch {
     state: AtomicU8,
     reader: AtomicWaker,
     writer: AtomicWaker,
-    /// Counts the bytes that are written, if an engine asked for it.
+    /// Counts the bytes that are written to the connection. Unset unless an engine needs the count.
     outstanding: OnceLock<Arc<Outstanding>>,
-    /// Cancelled when the connection is gone, if an engine asked for it.
+    /// A token that is cancelled when the connection is gone. Unset unless an engine waits for this.
     gone: OnceLock<CancellationToken>,
 }
 
@@ -61,12 +61,13 @@ impl KillSwitch {
         self.turn(CLOSING);
     }
 
-    /// Ends reading and writing at once.
+    /// Closes the connection at once, without writing the queued bytes.
     pub fn kill(&self) {
         self.turn(DEAD);
     }
 
-    /// Returns the state, and wakes the task when it changes. Only the connection's own task may call this.
+    /// Returns the switch's state, and wakes the calling task when the state changes. Only the connection's own task
+    /// may call this.
     pub fn poll_turned(&self, cx: &Context<'_>) -> Turned {
         self.reader.register(cx.waker());
         match self.state() {
@@ -76,7 +77,7 @@ impl KillSwitch {
         }
     }
 
-    /// Counts the bytes that are written from now on in `outstanding`.
+    /// From now on, adds the bytes that are written to the connection to the count in `outstanding`.
     pub(super) fn count_for(&self, outstanding: &Arc<Outstanding>) {
         let _ = self.outstanding.set(outstanding.clone());
     }
@@ -98,7 +99,7 @@ impl KillSwitch {
     }
 }
 
-/// Counts the bytes of connections.
+/// Counts the bytes that connections receive and send.
 #[derive(Debug, Clone)]
 pub struct Traffic {
     /// Bytes received from clients.
@@ -108,7 +109,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// The node's counters.
+    /// The exported counters of the node's connections with clients.
     pub fn new(metrics: &Metrics) -> Self {
         let count = |direction| metrics.network_bytes_total.with_label_values(&[direction]);
         Self { received: count("received"), sent: count("sent") }
@@ -127,34 +128,34 @@ impl Traffic {
     }
 }
 
-/// A client's stream that can be closed from elsewhere.
+/// A client's stream that another task can close.
 pub struct Conn<S> {
     stream: S,
     traffic: Traffic,
     kill: Arc<KillSwitch>,
     stall: Duration,
-    // Set only while a write waits, so that an idle connection has no timer.
+    // The timer of a write that waits for the client. An idle connection has no timer.
     stalled: Option<Pin<Box<Sleep>>>,
     ahead: ReadAhead,
 }
 
-/// Bounds how much is read from a client that does not read.
+/// Limits how many bytes the node reads from a client that reads nothing itself.
 ///
-/// What a client sends can make the other side of this stream write: socketioxide answers every WebSocket PING and keeps
-/// the PONGs that it cannot write in a buffer without a bound. An answer is never longer than what it answers. So the
-/// bound on what is read while a write waits is also a bound on the answers that wait.
+/// A client's messages can make the other side of this stream write: socketioxide answers every WebSocket PING and
+/// keeps the PONGs that it cannot write in a buffer without a bound. An answer is never longer than the message that it
+/// answers. So the limit on the bytes that are read while a write waits also limits the answers that wait.
 ///
-/// It does not stop reading at once, because a client may send a whole message before it reads, and a slow client, for
-/// which a write nearly always waits, must still answer heartbeats.
+/// Reading does not stop at once when a write waits, because a client may send a whole message before it reads, and a
+/// slow client, for which a write nearly always waits, must still answer heartbeats.
 #[derive(Debug)]
 struct ReadAhead {
-    /// The maximum number of bytes.
+    /// The maximum number of bytes to read while a write waits.
     limit: usize,
     /// The bytes that were read while a write waited, less those that were written since.
     read: usize,
-    /// The last write waits for the client.
+    /// Whether the last write is waiting for the client to read.
     blocked: bool,
-    /// A read waits for the write.
+    /// Whether a read is waiting for this write to make progress.
     held: bool,
 }
 
@@ -187,7 +188,7 @@ impl<S> Conn<S> {
         Self { stream, traffic, kill: Arc::default(), stall, stalled: None, ahead }
     }
 
-    /// The stream itself.
+    /// Returns the wrapped stream.
     pub fn into_inner(self) -> S {
         self.stream
     }
@@ -322,7 +323,7 @@ mod tests {
         Traffic::new(&Metrics::new())
     }
 
-    /// Polls once. Returns `None` if there is nothing yet.
+    /// Polls once. Returns `None` if the result is not ready.
     async fn once<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
         std::future::poll_fn(|cx| match poll(cx) {
             Poll::Ready(value) => Poll::Ready(Some(value)),

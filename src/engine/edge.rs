@@ -78,7 +78,7 @@ pub struct Opening {
     pub session: Arc<EngineSession>,
     /// The fingerprint that all later requests of the session must have.
     pub mark: Mark,
-    /// The connection that the handshake came on.
+    /// The TCP connection on which the handshake arrived.
     pub arrival: Option<Arrival>,
 }
 
@@ -155,7 +155,7 @@ impl Shared {
     }
 }
 
-/// The same checks for WebSocket handshakes that the native engine reads itself, without HTTP.
+/// Applies the checks of [`Edge`] to WebSocket handshakes that the native engine reads itself, without HTTP.
 #[derive(Clone)]
 pub struct Entrance(Arc<Shared>);
 
@@ -169,7 +169,7 @@ impl Entrance {
 }
 
 impl Edge {
-    /// Checks the requests to `server.path`. All others go to `routes`.
+    /// Builds an edge that checks the requests to `server.path`, and passes all other requests to `routes`.
     pub fn new(
         config: &config::Server,
         terms: &Terms,
@@ -192,18 +192,18 @@ impl Edge {
         Self { shared: Arc::new(shared), service, routes }
     }
 
-    /// The same edge for requests that other nodes forward. It has no other routes.
+    /// Returns a copy of this edge for requests that other nodes forward. The copy has no other routes.
     pub fn for_nodes(&self) -> Self {
         Self { routes: Router::new(), ..self.clone() }
     }
 
-    /// The same checks for handshakes that are read without HTTP.
+    /// Returns this edge's checks, for handshakes that are read without HTTP.
     pub fn entrance(&self) -> Entrance {
         Entrance(self.shared.clone())
     }
 
-    /// Checks a request and has it answered. A poll may wait for a long time, so the returned future keeps no copy of
-    /// the request.
+    /// Checks a request, and returns the future of its answer. A poll may wait for a long time, so the returned future
+    /// keeps no copy of the request.
     fn answer(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, from_node: bool) -> Answering {
         let query = Query::read(request.uri());
         if query.ambiguous {
@@ -228,7 +228,7 @@ impl Edge {
         }
     }
 
-    /// Opens a session for a request that names none.
+    /// Opens a session for a request without a session id.
     fn handshake(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, websocket: bool) -> Answering {
         let query = request.uri().query().unwrap_or("");
         let session = match self.shared.admit(request.headers(), query, ip, websocket) {
@@ -256,8 +256,8 @@ impl Edge {
         })
     }
 
-    /// Serves a request that names a session of this node. The engine gets it only if the session's own client sent
-    /// it.
+    /// Serves a request that names a session of this node. The engine gets the request only if the session's own client
+    /// sent it.
     fn go_on(
         &self,
         request: Request<Body>,
@@ -296,7 +296,8 @@ impl Edge {
         })
     }
 
-    /// Forwards a request to the node that has its session. If that is not possible, the session is unknown.
+    /// Forwards a request to the node that has its session. If the other node gives no valid answer, the client
+    /// is told that the session is unknown. A request that exceeds a limit gets the answer for this limit.
     fn forward(
         &self,
         request: Request<Body>,
@@ -313,8 +314,9 @@ impl Edge {
         }
         let shared = self.shared.clone();
         if websocket && !shared.hub.accepts() {
-            // The tunnel would be cut soon. The official client never polls again if its WebSocket breaks while it
-            // pauses polling for the upgrade. A refused upgrade is harmless: proxies ask another node.
+            // This node takes no new clients, so it will soon cut the tunnel to the other node. The official client
+            // never polls again if its WebSocket breaks while it pauses polling for the upgrade. A refused upgrade is
+            // harmless: proxies ask another node.
             return self.turn_away(TurnedAway::Leaving);
         }
         Box::pin(async move {

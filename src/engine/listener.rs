@@ -33,8 +33,8 @@ pub const MAX_HEAD: usize = 16 * 1024;
 /// closed. The first request has the time that [`Lobby`] allows.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// How long the listener pauses after accepting failed. Without free file descriptors, trying again at once would
-/// only use up a processor.
+/// How long the listener pauses after it failed to accept a connection. Without free file descriptors, trying again at
+/// once would only use up a processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The answer to a connection when too few file descriptors are left. The client may retry, perhaps on another node.
@@ -48,13 +48,14 @@ pub struct Arrival {
     pub address: SocketAddr,
     /// Closes the connection.
     pub kill: Arc<KillSwitch>,
-    /// The connection's entry in the lobby, which it leaves when it has a session.
+    /// The connection's entry in the list of pending connections. Removed when the connection has a session.
     pub guest: Arc<Guest>,
     waiting: Arc<Waiting>,
 }
 
 impl Arrival {
-    /// Notes that a request is a poll, if it is one. Its answer then waits at little cost.
+    /// Marks the current request as a poll if it is a GET and not a WebSocket handshake. The answer to a poll waits
+    /// outside of hyper, which needs less memory.
     pub(super) fn note_poll(&self, request: &Request<Body>, websocket: bool) {
         if !websocket && request.method() == Method::GET {
             self.waiting.note_poll();
@@ -62,7 +63,7 @@ impl Arrival {
     }
 }
 
-/// A client's stream as HTTP reads it.
+/// A client's stream as the HTTP server reads it.
 pub(super) type ClientStream = Rewind<Conn<TcpStream>>;
 
 /// A service for the requests of a listener. Each request has an [`Arrival`] among its extensions.
@@ -84,12 +85,13 @@ impl<S> Serve for S where
 {
 }
 
-/// A connection that HTTP must serve, with the bytes that were already read from it.
+/// A connection that the HTTP server must serve, with the bytes that were already read from it.
 pub type GivenBack = (TcpStream, Bytes, Guest);
 
-/// Inspects a connection before HTTP does.
+/// Inspects a new connection before the HTTP server reads from it.
 pub trait Intake: Clone + Send + 'static {
-    /// Serves a connection to its end and returns `None`, or returns it for HTTP with the bytes that were read.
+    /// Serves a connection to its end and returns `None`, or returns the connection for the HTTP server with the bytes
+    /// that were read.
     fn take(
         self,
         stream: TcpStream,
@@ -98,7 +100,7 @@ pub trait Intake: Clone + Send + 'static {
     ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin;
 }
 
-/// Leaves every connection to HTTP.
+/// An intake that leaves every connection to the HTTP server.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpOnly;
 
@@ -113,7 +115,7 @@ impl Intake for HttpOnly {
     }
 }
 
-/// How a listener treats connections.
+/// The settings of a listener for its connections.
 #[derive(Clone)]
 pub struct Manners {
     /// How long a client may read nothing before it is disconnected.
@@ -131,7 +133,8 @@ pub struct Manners {
     pub max_head: usize,
 }
 
-/// Serves until `stop` is cancelled. Then it accepts no more connections and closes idle ones.
+/// Serves connections until `stop` is cancelled. After that, the listener accepts no more connections and closes idle
+/// ones.
 ///
 /// Returns when the last connection is closed.
 pub async fn serve(
@@ -187,7 +190,7 @@ pub async fn serve(
     door.connections.wait().await;
 }
 
-/// Tells a client to retry later, if the kernel takes the answer at once.
+/// Answers a client with 503 if the kernel takes the answer at once, and closes the connection.
 fn refuse_for_files(stream: TcpStream) {
     // An error does not matter: the connection ends either way.
     let _ = stream.into_std().and_then(|mut stream| stream.write(NO_FILES));

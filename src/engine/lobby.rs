@@ -126,8 +126,8 @@ impl Files {
         Some(Self { end: most - SPARE_FILES.min(most / 4), refused })
     }
 
-    /// A new descriptor always gets the lowest free number, so its number says how many descriptors are in use,
-    /// whatever they are used for.
+    /// Whether a connection with the descriptor `new` leaves enough descriptors. A new descriptor always gets the
+    /// lowest free number, so its number shows how many descriptors are in use, whatever they are used for.
     fn permit(&self, new: RawFd) -> bool {
         if new >= self.end {
             self.refused.inc();
@@ -148,8 +148,8 @@ impl Guest {
         self.spoke();
     }
 
-    /// Resolves when the connection must be closed, because it sent no request in time or has to make room. The
-    /// reason is counted.
+    /// Resolves when the connection must be closed, because the client sent no request within the time limit, or
+    /// because too many connections are pending. The reason is counted.
     pub async fn shown_out(&self) {
         tokio::select! {
             biased;
@@ -164,7 +164,7 @@ impl Guest {
         self.lobby.crowded.inc();
     }
 
-    /// Waits for `said`. Returns `None` if the connection must be closed before.
+    /// Waits for `said`. Returns `None` if the connection must be closed before `said` completes.
     pub async fn hear<T>(&self, said: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -215,7 +215,7 @@ mod tests {
         assert!(!first.out.is_cancelled(), "two fit");
         let third = lobby.enter();
         assert_eq!(first.hear(pending::<()>()).await, None);
-        // A request that is already there is read before the connection has to make room.
+        // A request that has already arrived is read before the connection is closed to make room.
         let fourth = lobby.enter();
         assert_eq!(second.hear(async { 1 }).await, Some(1));
         assert!(!third.out.is_cancelled() && !fourth.out.is_cancelled());

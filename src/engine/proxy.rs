@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2. With it a TCP load balancer says which client a connection comes from.
+//! The PROXY protocol, versions 1 and 2. A TCP load balancer uses this protocol to report a connection's client.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -60,7 +60,7 @@ fn version_1(bytes: &[u8]) -> Header {
 }
 
 /// Reads a version 1 line such as `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443`. The outer `None` means that the line is
-/// wrong, the inner one that it names no client.
+/// wrong, the inner `None` that the line names no client.
 fn line_1(line: &str) -> Option<Option<SocketAddr>> {
     let mut words = line.strip_prefix("PROXY ")?.split(' ');
     let family = words.next()?;
@@ -90,7 +90,7 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| plain)
 }
 
-/// Reads a version 2 header. `None`: it is wrong.
+/// Reads a version 2 header. Returns `None` if the header is not valid.
 fn version_2(bytes: &[u8]) -> Option<Header> {
     let known = bytes.len().min(SIGNATURE.len());
     if bytes[..known] != SIGNATURE[..known] {

@@ -18,7 +18,7 @@ impl<S> Rewind<S> {
         Self { read, stream }
     }
 
-    /// Has these bytes read next, before those that have not been read again yet.
+    /// Makes the next read return these bytes, before the bytes that have not been read again yet.
     pub(super) fn put_back(&mut self, bytes: Bytes) {
         self.read = if self.read.is_empty() { bytes } else { [bytes, self.read.clone()].concat().into() };
     }
@@ -38,7 +38,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
         buffer.put_slice(&self.read[..length]);
         self.read.advance(length);
         if self.read.is_empty() {
-            // Frees the buffer.
+            // All bytes have been read again, so free the buffer.
             self.read = Bytes::new();
         }
         Poll::Ready(Ok(()))

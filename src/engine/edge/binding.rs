@@ -62,7 +62,7 @@ impl Binding {
 }
 
 impl Mark {
-    /// Whether a request with the mark `request` may use the session that has this one.
+    /// Whether a request with the mark `request` may use the session with the mark `self`.
     pub(in crate::engine) fn permits(self, request: Self, websocket: bool) -> bool {
         // Browsers cannot send an Authorization header with a WebSocket.
         let header = self.header == request.header || (websocket && request.header == 0);

@@ -1,6 +1,6 @@
 //! Determines a client's address from what trusted proxies report in `X-Forwarded-For` or in `Forwarded` (RFC 7239).
 //!
-//! Only the one header is read that the proxies are configured to set. The client may have set the other one itself.
+//! Only the header that the proxies are configured to set is read. The client may have set the other header itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use http::HeaderMap;
 
 use crate::config::{ForwardedHeader, Network};
 
-/// The maximum number of hops that are read from a header, counted from the nearest.
+/// The maximum number of hops that are read from a header, counted from the hop nearest to this node.
 pub const MAX_HOPS: usize = 64;
 
 /// A function that reads a header's value. Its result has the farthest hop first.

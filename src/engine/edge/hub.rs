@@ -1,4 +1,4 @@
-//! The connections of this node below Socket.IO. A client has one connection, in any number of namespaces.
+//! The Engine.IO connections of this node. A client has one connection, and may use it for any number of namespaces.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::forward::Forwarder;
 use crate::limits::Limits;
 use crate::telemetry::metrics::{Metrics, count};
 
-/// Counts connections, and finds the sessions that requests name.
+/// Counts the connections of this node, and finds the sessions that requests name.
 pub struct Hub {
     limits: Arc<Limits>,
     forwarder: Arc<Forwarder>,
@@ -27,9 +27,9 @@ pub struct Hub {
     sids: Sids,
 }
 
-/// Reserves one of the connections that the node may have.
+/// A reservation for one of the connections that the node may have.
 pub struct Place {
-    /// `None`: the place is kept, and [`Hub::leave`] gives it back.
+    /// `None`: the connection has been opened, and [`Hub::leave`] ends the reservation.
     hub: Option<Arc<Hub>>,
     ip: IpAddr,
 }
@@ -92,7 +92,7 @@ impl Hub {
         self.open().saturating_sub(self.closing.load(Ordering::Relaxed))
     }
 
-    /// How many polling clients have not been told yet that their sessions are closed.
+    /// How many polling clients have not yet been told that their sessions are closed.
     pub fn untold(&self) -> usize {
         self.sids.untold()
     }
@@ -134,7 +134,8 @@ impl Hub {
         metrics.transports.with_label_values(&["polling"]).set(count(sessions.len() - websockets));
     }
 
-    /// Reserves a place for one more client with this address. `max` is the node's limit; 0 means no limit.
+    /// Reserves a connection for one more client with this address. `max` is the node's limit on connections; 0 means
+    /// no limit.
     pub(super) fn take_place(self: &Arc<Self>, ip: IpAddr, max: u64) -> Result<Place, TurnedAway> {
         let fits = |open| (max == 0 || open < max).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| TurnedAway::Crowded)?;
@@ -185,7 +186,7 @@ impl Hub {
 }
 
 impl Place {
-    /// Keeps the place until [`Hub::leave`] gives it back.
+    /// Keeps the reservation until [`Hub::leave`] ends it.
     pub(super) fn keep(mut self) -> Arc<Hub> {
         self.hub.take().expect("a place is kept once")
     }

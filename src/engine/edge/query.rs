@@ -19,7 +19,7 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads the parameters of a request's address.
+    /// Reads the query parameters of a request's URI.
     pub fn read(uri: &'a Uri) -> Self {
         let pairs = || crate::query::pairs(uri.query().unwrap_or(""));
         let find = |name: &str| pairs().find(|(key, _)| *key == name).map(|(_, value)| value);

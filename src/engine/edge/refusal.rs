@@ -32,7 +32,7 @@ pub enum TurnedAway {
     UnknownSession,
     /// The client is still sending another body.
     Overlap,
-    /// The body did not arrive in time.
+    /// The client did not send the body within the time limit for bodies.
     SlowBody,
     /// The body is larger than `server.max_payload`.
     TooLarge,
@@ -92,8 +92,8 @@ impl TurnedAway {
             Self::OtherVersion => {
                 json(StatusCode::BAD_REQUEST, r#"{"code":5,"message":"Unsupported protocol version"}"#.into())
             }
-            // The same answer as Engine.IO's own server gives. It does not say whether the id belongs to another
-            // client.
+            // Give the same answer as Engine.IO's own server. The answer does not show whether the id belongs to
+            // another client.
             Self::UnknownSession => {
                 json(StatusCode::BAD_REQUEST, r#"{"code":1,"message":"Session ID unknown"}"#.into())
             }

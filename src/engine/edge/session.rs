@@ -1,4 +1,4 @@
-//! A client's connection below Socket.IO, from its handshake to its end, on any transport.
+//! A client's Engine.IO connection, from its handshake to its end, on any transport.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crate::session::Peer;
 
 /// The engine's side of a client's connection.
 pub trait Connection: Any + Send + Sync {
-    /// The number of packets that wait for the client, as far as the engine knows it, and their bytes.
+    /// The number of packets that wait for the client, and their total size in bytes, as far as the engine knows.
     fn waiting(&self) -> (usize, usize);
 
     /// Whether messages to the client may be compressed.
@@ -22,7 +22,7 @@ pub trait Connection: Any + Send + Sync {
     /// Whether the client uses a WebSocket. A WebSocket whose upgrade is not complete does not count.
     fn is_websocket(&self) -> bool;
 
-    /// Sends what is queued, and then closes the connection. The official client sees `transport close` and
+    /// Sends the queued packets, and then closes the connection. The official client sees `transport close` and
     /// reconnects.
     fn close(self: Arc<Self>, session: &Arc<EngineSession>);
 
@@ -129,7 +129,7 @@ impl EngineSession {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Sends what is queued, and then closes the connection. The official client sees `transport close` and
+    /// Sends the queued packets, and then closes the connection. The official client sees `transport close` and
     /// reconnects. Must be called within a Tokio runtime.
     pub fn close(self: &Arc<Self>) {
         if self.closing.swap(true, Ordering::AcqRel) {

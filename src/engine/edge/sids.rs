@@ -39,7 +39,7 @@ pub(super) enum Named {
 /// A polling session that the node has closed.
 struct Closed {
     at: Instant,
-    /// The client polls and has not been told yet.
+    /// Whether the client polls and has not yet been told that its session is closed.
     untold: bool,
 }
 
@@ -64,7 +64,7 @@ impl Sids {
         self.open().remove(sid);
     }
 
-    /// Remembers that the node closed a session. `untold`: its client has not been told yet.
+    /// Remembers that the node closed a session. `untold`: the client has not yet been told that its session is closed.
     pub(super) fn close(&self, sid: &str, untold: bool) {
         self.remove(sid);
         let mut closed = self.closed();
@@ -76,7 +76,7 @@ impl Sids {
         }
     }
 
-    /// Notes that the client of a closed session has been told.
+    /// Notes that the client of a closed session has been told that its session is closed.
     pub(super) fn told(&self, sid: &str) {
         if let Some(closed) = self.closed().get_mut(sid) {
             closed.untold = false;

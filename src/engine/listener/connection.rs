@@ -25,18 +25,18 @@ use tower::ServiceExt as _;
 
 use super::{Arrival, ClientStream, Door, HEAD_TIMEOUT, Serve};
 
-/// The request that stands for a poll that has waited.
+/// The placeholder request that hyper reads when the answer to a poll that has waited is ready.
 const RESUMED: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 
-/// The same for a connection that closes after the answer.
+/// The placeholder request for a connection that closes after the answer.
 const RESUMED_LAST: &[u8] = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
 
-/// The size of one read while an answer waits. Clients normally send nothing then.
+/// The size of one read in bytes while an answer waits. Clients normally send nothing while they wait for an answer.
 const READ: usize = 512;
 
 type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-/// What a connection and its requests tell each other about answers that wait.
+/// The state that a connection and its requests share about answers that wait.
 #[derive(Default)]
 pub struct Waiting {
     /// The current request is a poll, so its answer may take long.
@@ -97,7 +97,7 @@ impl Waiting {
 /// Serves a connection to its end.
 pub(super) async fn serve<S: Serve>(mut stream: ClientStream, arrival: Arrival, door: Arc<Door<S>>) {
     loop {
-        // In a box, so that this task is small while an answer waits.
+        // Box this future, so that this task is small while an answer waits.
         let serving = Box::pin(serve_until_parked(stream, arrival.clone(), door.clone()));
         let Some((Parked { answer, last }, resumed, mut rest)) = serving.await else { return };
         stream = resumed;
@@ -142,7 +142,7 @@ async fn serve_until_parked<S: Serve>(
     match step {
         Ok(parked) => {
             let parts = serving.into_parts()?;
-            // A copy, because these bytes are a part of hyper's buffer, and would keep all of it.
+            // Copy these bytes, because they are a part of hyper's buffer, and would keep the whole buffer in memory.
             Some((parked, parts.io.into_inner(), parts.read_buf.to_vec()))
         }
         Err(Ok(())) => None,
@@ -179,7 +179,7 @@ async fn wait(
     .await
 }
 
-/// The answer to a request, as hyper waits for it.
+/// The future of an answer, which hyper polls.
 struct Answering {
     /// `None`: the answer waits outside of hyper.
     answer: Option<Answer>,
@@ -199,7 +199,7 @@ impl Answering {
         let last = is_last(&request);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(arrival);
-        // A service is nearly always ready. Then keep only the future of its answer, because it may wait for long.
+        // If the service is ready, as it nearly always is, keep only the future of its answer, which may wait for long.
         let answer: Answer = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Box::pin(service.call(request)),
             _ => Box::pin(service.oneshot(request)),
@@ -226,7 +226,7 @@ impl Future for Answering {
     }
 }
 
-/// Whether the connection closes after a request. `None`: the request has a body or an older version, so that its
+/// Whether the connection closes after a request. `None`: the request has a body or an older HTTP version, so that its
 /// answer must wait in hyper.
 fn is_last(request: &Request<Incoming>) -> Option<bool> {
     if request.version() != Version::HTTP_11 || !request.body().is_end_stream() {
