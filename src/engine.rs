@@ -93,7 +93,7 @@ pub enum Content<'a> {
 
 /// The decisions that an engine asks for about each client. The gateway implements it.
 pub trait Gate: Send + Sync + 'static {
-    /// The decision that lets a client in, with everything that [`Gate::open`] needs.
+    /// The decision to admit a client, with everything that [`Gate::open`] needs.
     type Admission: Send + 'static;
 
     /// A client that has joined a namespace.
@@ -136,8 +136,8 @@ pub trait Gate: Send + Sync + 'static {
         true
     }
 
-    /// Refuses an event that is permitted and that the node cannot convert to JSON. The engine calls this in the order in
-    /// which the client sent its events. The event has a name and no arguments.
+    /// Refuses an event that [`Gate::permit`] has permitted, but that the node cannot convert to JSON. The engine calls
+    /// this in the order in which the client sent its events. The event has a name and no arguments.
     fn refuse(self: &Arc<Self>, _client: &Arc<Self::Client>, _event: &Event, _ack: Option<AckId>, _: Refusal) {}
 
     /// Handles one event that is permitted and valid. The engine calls this in the order in which the client sent its

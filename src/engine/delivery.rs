@@ -33,9 +33,9 @@ pub struct Broadcaster {
 pub(super) enum Handed {
     /// The event has been delivered.
     Now(Tally),
-    /// The event waits for its turn.
+    /// Another task delivers the event later.
     Later {
-        /// Upper bound of the number of clients that will get it.
+        /// The maximum number of clients that will get the event.
         local: usize,
         /// Receives the result when the event has been delivered.
         served: oneshot::Receiver<Served>,
@@ -43,8 +43,8 @@ pub(super) enum Handed {
 }
 
 impl Broadcaster {
-    /// Covers every namespace of `rooms`. In a cluster, it also begins to receive events from other nodes, servers and
-    /// emitters. Must be called within a Tokio runtime.
+    /// Creates a broadcaster for every namespace of `rooms`. In a cluster, the broadcaster also begins to receive
+    /// events from other nodes, servers and emitters. Must be called within a Tokio runtime.
     pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, metrics: &Metrics) -> Arc<Self> {
         tokio::spawn(release_laggards(Arc::downgrade(&rooms)));
         let line = |path: &Arc<str>| (path.clone(), Line::new(&rooms, path, metrics));
@@ -59,7 +59,7 @@ impl Broadcaster {
         broadcaster
     }
 
-    /// Publishes an event to other processes after it was delivered here.
+    /// Delivers an event to the clients of this node, and then publishes the event to other processes.
     fn carry_to(&self, outgoing: &Outgoing, reach: Reach) -> Carried {
         let carried = self.deliver(outgoing);
         let wire = self.wire.as_ref().filter(|_| self.lines.contains_key(&outgoing.namespace));

@@ -54,7 +54,7 @@ impl Outstanding {
         self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
     }
 
-    /// Takes back a packet that could not be queued.
+    /// Subtracts a packet that could not be queued.
     pub fn give_back(&self, bytes: usize) {
         let count = |queued: u64| Some(queued.saturating_sub(bytes as u64));
         let _ = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);

@@ -68,8 +68,8 @@ impl Line {
         &self.books
     }
 
-    /// Queues an event for its clients. It does so at once if they are few and no event waits; otherwise the event
-    /// waits. Must be called within a Tokio runtime.
+    /// Queues an event for its clients: at once if there are at most [`ONE_STEP`] clients and no event waits; otherwise
+    /// another task does it later. Must be called within a Tokio runtime.
     pub(super) fn hand_out(self: &Arc<Self>, outgoing: &Outgoing, how: How) -> Handed {
         let at_once = if self.busy.load(Ordering::Acquire) { 0 } else { ONE_STEP };
         match self.hand_few(outgoing, how, at_once) {
@@ -78,7 +78,7 @@ impl Line {
         }
     }
 
-    /// Queues an event for its clients if they are at most `most`. Otherwise returns how many they are.
+    /// Queues an event for its clients if there are at most `most` clients. Otherwise returns the number of clients.
     fn hand_few(&self, outgoing: &Outgoing, how: How, most: usize) -> Result<Tally, usize> {
         let Outgoing { namespace, rooms, except, .. } = outgoing;
         self.rooms
@@ -86,7 +86,7 @@ impl Line {
             .unwrap_or_else(|| Ok(Tally::default()))
     }
 
-    /// Queues an event for the next slice of its audience. Returns `None` if the audience has been served.
+    /// Queues an event for the next slice of its recipients. Returns `None` if all recipients have been served.
     fn hand_next(&self, outgoing: &Outgoing, how: How, audience: &mut Audience) -> Option<Tally> {
         let Outgoing { namespace, except, .. } = outgoing;
         self.rooms.visit_next(namespace, except, audience, |sessions| Tally::of(sessions, outgoing, how))
@@ -128,7 +128,7 @@ fn gauge(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
 
-/// Delivers the waiting events until there are none left.
+/// Delivers the waiting events until the queue is empty.
 async fn run(line: Arc<Line>) {
     let mut turn = Turn::default();
     let mut since = Instant::now();

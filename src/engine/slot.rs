@@ -22,7 +22,7 @@ pub(super) struct Slot<G: Gate> {
 
 type Early = VecDeque<Heard>;
 
-/// What a client has sent: an event, or one that is refused.
+/// An event that a client has sent. If `refusal` is set, the node refuses the event.
 struct Heard {
     event: Event,
     ack: Option<AckId>,
@@ -58,13 +58,15 @@ impl<G: Gate> Slot<G> {
         Arc::new(Self { gate, state: Mutex::new(State::Waiting(VecDeque::new())) })
     }
 
-    /// Takes an event. An event of an open session is counted before it is parsed. An event that comes earlier is
-    /// parsed at once and counted when the session is open; there are at most [`MAX_EARLY`] of these.
+    /// Handles an event, or keeps it until the session is open. An event of an open session is counted before it is
+    /// parsed. An event that comes earlier is parsed at once and counted when the session is open; at most
+    /// [`MAX_EARLY`] such events are kept.
     pub(super) fn event(&self, event: Event, ack: Option<AckId>) -> Result<(), Unfit> {
         self.hear(Heard { event, ack, refusal: None })
     }
 
-    /// Takes an event that the node cannot convert to JSON. It is counted like other events, and refused in turn.
+    /// Refuses an event that the node cannot convert to JSON. Such an event is counted like other events, and refused
+    /// in the order in which the client sent its events.
     pub(super) fn refuse(&self, event: Event, ack: Option<AckId>, refusal: Refusal) -> Result<(), Unfit> {
         self.hear(Heard { event, ack, refusal: Some(Box::new(refusal)) })
     }
@@ -92,7 +94,7 @@ impl<G: Gate> Slot<G> {
         Ok(())
     }
 
-    /// Handles what the client has sent, or refuses it.
+    /// Passes an event to the gate, which handles or refuses the event.
     fn handle(&self, session: &Arc<G::Client>, heard: Heard) {
         let Heard { event, ack, refusal } = heard;
         match refusal {
@@ -118,8 +120,8 @@ impl<G: Gate> Slot<G> {
         }
     }
 
-    /// The next event that came early. When there are none left, the session becomes open, or its end is reported,
-    /// and `None` is returned.
+    /// Returns the next event that came before the session was open. When no such event is left, the session becomes
+    /// open, or its end is reported, and `None` is returned.
     fn next_early(&self, session: &Arc<G::Client>) -> Option<Heard> {
         let mut state = self.state.lock().expect("no panic while held");
         if let State::Waiting(early) = &mut *state {

@@ -31,7 +31,7 @@ const WS_READ_BUFFER: usize = 1024;
 
 type Adapter = NodeAdapter<Emitter>;
 
-/// Serves Socket.IO clients with the library.
+/// Serves Socket.IO clients with the library socketioxide.
 pub struct LibraryEngine {
     service: LibraryService,
     // Keeps the library's namespaces alive.
@@ -73,7 +73,7 @@ impl LibraryEngine {
         Self { service: LibraryService::new(service, &config.path, bounds, metrics.clone()), _io: io }
     }
 
-    /// The library behind the edge.
+    /// Returns the library's service, to which the edge passes requests.
     pub(super) fn service(&self) -> Arc<dyn SessionService> {
         Arc::new(self.service.clone())
     }

@@ -22,7 +22,7 @@ pub(super) enum How {
     Overtaken,
 }
 
-/// Records what became of the events of one namespace.
+/// Records the results of delivering the events of one namespace.
 pub(super) struct Books {
     rooms: Arc<Rooms>,
     counters: Counters,
@@ -44,7 +44,7 @@ struct Counters {
 pub(super) struct Tally {
     queued: usize,
     full: usize,
-    /// Clients that were skipped, because the event is volatile and they take nothing now.
+    /// Clients that were skipped, because the event is volatile and these clients do not read now.
     volatile: usize,
     closed: usize,
     replaced: usize,
@@ -111,7 +111,8 @@ impl Tally {
         tally
     }
 
-    /// The result of an event that none of `clients` gets, because too many events wait before it.
+    /// The result of an event that no client gets, because too many events wait before it. `clients` is the number of
+    /// its recipients.
     pub(super) fn refused(clients: usize) -> Self {
         Self { refused: clients, ..Self::default() }
     }

@@ -47,7 +47,7 @@ impl<'de> Visitor<'de> for Array {
     }
 }
 
-/// Checks a value, and tells the object around it what it needs to recognize a placeholder.
+/// Checks a value. The result lets the object around the value recognize a placeholder.
 #[derive(Clone, Copy)]
 struct Check {
     attachments: usize,

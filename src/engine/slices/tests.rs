@@ -44,7 +44,7 @@ impl Node {
     }
 }
 
-/// Lets the task that serves slices end: it may have given way after its last event.
+/// Lets the task that serves slices end, because this task may have yielded after its last event.
 async fn let_it_end() {
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
@@ -89,7 +89,7 @@ async fn who_leaves_before_its_slice_gets_nothing_more_of_the_room() {
 
 #[tokio::test]
 async fn others_run_between_the_slices() {
-    // This takes much longer than half a millisecond.
+    // Delivering an event to 60,000 clients takes much longer than 0.5 ms.
     let node = node(60_000);
     let carried = node.carry("crowd", 1);
     let mut turns = 0;

@@ -1,6 +1,6 @@
 //! The adapter of a namespace in socketioxide. Through it, links send packets to the namespace's sockets.
 //!
-//! Rooms and other nodes are not the adapter's business: the node's own index and cluster serve both engines.
+//! The adapter does not handle rooms or other nodes: the node's own index and cluster serve both engines.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};

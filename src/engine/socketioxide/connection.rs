@@ -1,5 +1,5 @@
-//! The connection of a client that the library serves. It counts the bytes that wait and closes the connection,
-//! because the library has no functions for either.
+//! The connection of a client that the library serves. This module counts the bytes that wait and closes the
+//! connection, because the library has no functions for these two tasks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
@@ -18,7 +18,7 @@ const LAST_POLL: Duration = Duration::from_secs(2);
 /// The maximum time until a poll is answered if packets are queued. A closing session is checked this often.
 const ANSWERED: Duration = Duration::from_millis(50);
 
-/// The time that the packets queued for a WebSocket have to leave when it is closed.
+/// The time within which the packets queued for a WebSocket must be written when the WebSocket is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A writable connection that has written nothing for this long has flushed its queue.
@@ -29,12 +29,12 @@ const WRITTEN: Duration = Duration::from_millis(10);
 pub(super) struct LibraryConnection {
     closer: Closer,
     bounds: Bounds,
-    // Weak, so that it shows whether the connection is still there: the connection holds the switch.
+    // A weak reference, which shows whether the connection still exists, because the connection owns the switch.
     websocket: Mutex<Option<Weak<KillSwitch>>>,
     outstanding: OnceLock<Arc<Outstanding>>,
     /// The id that the library gave a session which began with polling. It is also the session's Socket.IO id.
     inner: OnceLock<Box<str>>,
-    /// The number of polls that wait now, and of all polls so far.
+    /// The number of polls that wait now. `polled` is the number of all polls so far.
     polls: AtomicU64,
     polled: AtomicU64,
 }
@@ -101,8 +101,8 @@ impl LibraryConnection {
         Poll(self.clone())
     }
 
-    /// Whether a poll waits now, or one has come since `polled` polls had come. In both cases the queued packets are
-    /// on their way.
+    /// Whether a poll waits now, or another poll has come since there were `polled` polls. In both cases the queued
+    /// packets are on their way.
     fn is_fetched(&self, polled: u64) -> bool {
         self.polls.load(Ordering::Acquire) > 0 || self.polled.load(Ordering::Acquire) > polled
     }
@@ -136,7 +136,7 @@ impl Connection for LibraryConnection {
             (None, _) => {}
         }
         let websocket = websocket.filter(|_| kill.is_some());
-        // Weak references, so that this task does not keep a session that ends by itself.
+        // Pass weak references, so that this task does not keep alive a session that ends by itself.
         tokio::spawn(see_off(Arc::downgrade(session), Arc::downgrade(&self), websocket));
     }
 
@@ -186,8 +186,8 @@ async fn see_off(
     }
 }
 
-/// Closes a client's WebSocket when the queued packets have left, or cannot leave. The library stops writing as soon
-/// as it sees the end of the stream, so this must wait.
+/// Closes a client's WebSocket when the queued packets have been written, or cannot be written. The library stops
+/// writing as soon as it sees the end of the stream, so this must wait.
 async fn close_after(outstanding: Arc<Outstanding>, websocket: Weak<KillSwitch>) {
     let by = Instant::now() + LAST_WORDS;
     let mut left = None;

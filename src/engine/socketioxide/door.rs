@@ -1,5 +1,5 @@
-//! Lets sockets in, and passes on their events. All handlers are synchronous, which keeps the order of events, and
-//! are registered before CONNECT is acknowledged, so that no event is lost.
+//! Admits sockets to a namespace, and passes their events to the gate. All handlers are synchronous, which keeps the
+//! order of events, and are registered before CONNECT is acknowledged, so that no event is lost.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -28,7 +28,7 @@ use crate::telemetry::metrics::Metrics;
 /// A marker type by which the library distinguishes handlers.
 pub(super) struct Ours;
 
-/// Lets clients into one namespace.
+/// Admits clients to one namespace.
 pub(super) struct Door<G> {
     namespace: Arc<str>,
     gate: Arc<G>,
@@ -148,7 +148,7 @@ impl<G: Gate> DisconnectHandler<Adapter, Ours> for Gone<G> {
     }
 }
 
-/// The names that Socket.IO's own server uses.
+/// The disconnect reason, in the words of Socket.IO's own server.
 fn reason_text(reason: DisconnectReason) -> &'static str {
     match reason {
         DisconnectReason::TransportClose => "transport close",
@@ -177,7 +177,7 @@ fn connection(socket: &Socket<Adapter>) -> Option<&Arc<EngineSession>> {
 fn peer(socket: &Socket<Adapter>) -> Peer {
     match connection(socket) {
         Some(connection) => connection.peer().clone(),
-        // This happens only if the engine is served without the edge.
+        // A socket has no connection only if the engine is served without the edge.
         None => Peer { ip: IpAddr::from([0, 0, 0, 0]), transport: "unknown", user_agent: None },
     }
 }

@@ -169,7 +169,7 @@ fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<
     (slim.method() == Method::GET || slim.method() == Method::POST).then_some(slim)
 }
 
-/// The same address with the library's session id.
+/// Returns the URI with the session id replaced by the library's session id.
 fn with_sid(uri: &Uri, sid: &str) -> Option<Uri> {
     let pairs = uri.query()?.split('&').map(|pair| match pair.split_once('=') {
         Some(("sid", _)) => format!("sid={sid}"),

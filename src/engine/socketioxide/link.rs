@@ -32,7 +32,7 @@ pub(super) struct SocketLink {
 }
 
 impl SocketLink {
-    /// Must be called within a Tokio runtime.
+    /// Creates the link to a socket. Must be called within a Tokio runtime.
     pub(super) fn new(
         socket: &Arc<Socket<Adapter>>,
         port: Arc<dyn Port>,
@@ -113,7 +113,7 @@ impl Link for SocketLink {
         self.runtime.spawn(async move {
             match (how, socket) {
                 (Close::Namespace, Some(socket)) => {
-                    // With a full queue the client cannot be told, so its connection is closed.
+                    // If the client's queue is full, DISCONNECT cannot be queued, so close the connection.
                     if socket.disconnect().is_err() {
                         Self::close_connection(&connection);
                     }

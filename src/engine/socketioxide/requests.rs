@@ -31,10 +31,10 @@ use crate::redis::Message;
 /// The part of a request channel's name between the prefix and the namespace.
 const REQUEST: &str = "-request#";
 
-/// The maximum time for acknowledgements.
+/// The maximum time for which a server's request waits for acknowledgements.
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Reads the library's requests.
+/// Reads the requests of socketioxide's Redis adapter.
 #[derive(Default)]
 pub struct LibraryRequests {
     own: Uid,
@@ -144,7 +144,7 @@ fn targets(options: Option<&BroadcastOptions>) -> Result<(Targets, bool), Unusab
     if options.has_flag(BroadcastFlags::Broadcast) {
         except.extend(sender);
     } else if rooms.is_empty() {
-        // With an empty list, the event would go to every client.
+        // If the list of rooms were empty, the event would go to every client.
         rooms.push(sender.ok_or(Unusable::Malformed)?);
     }
     if rooms.len() + except.len() > MAX_TARGETS {
