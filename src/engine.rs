@@ -130,8 +130,8 @@ pub trait Gate: Send + Sync + 'static {
         link: Box<dyn Link>,
     ) -> Option<Arc<Self::Client>>;
 
-    /// Counts an event and checks its size and shape. Only the event's name has been parsed by then. Returns false
-    /// when the event must be dropped; the client has then been told what it needs to know.
+    /// Counts an event and checks its size and shape. At this time only the event's name has been parsed. Returns false
+    /// when the event must be dropped; the gate has then already sent the client any error that it needs.
     fn permit(self: &Arc<Self>, _client: &Arc<Self::Client>, _event: &Event, _ack: Option<AckId>) -> bool {
         true
     }

@@ -18,7 +18,7 @@ use crate::publish::{Carried, Carrier, Outgoing, Reach, Remote, Served};
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
-/// How often events that are kept for slow clients are offered to them again.
+/// How often the node tries again to send the events that it keeps for slow clients.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Delivers events to the clients of this node and to the other nodes. The publish path sends everything through it.

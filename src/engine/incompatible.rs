@@ -8,7 +8,7 @@ use crate::telemetry::metrics::Metrics;
 /// Why a client cannot be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Incompatible {
-    /// The client speaks another version of Engine.IO than 4.
+    /// The client uses a version of Engine.IO other than 4.
     Protocol,
     /// The client encodes packets with a parser that the engine does not have.
     Parser,

@@ -115,7 +115,7 @@ impl<S: Serve> Service<Request<Body>> for NodeService<S> {
 
 /// Accepts TLS connections of nodes that present a certificate.
 ///
-/// HTTP and the engines know one type of stream only, [`TcpStream`]. They get one end of a socket pair, and a task
+/// HTTP and the engines handle only one type of stream, [`TcpStream`]. So they get one end of a socket pair, and a task
 /// copies between the other end and the TLS stream.
 #[derive(Clone)]
 struct TlsIntake(NodeTls);

@@ -65,7 +65,7 @@ fn line_1(line: &str) -> Option<Option<SocketAddr>> {
     let mut words = line.strip_prefix("PROXY ")?.split(' ');
     let family = words.next()?;
     if family == "UNKNOWN" {
-        // The specification says to ignore the rest of the line.
+        // The specification requires a receiver to ignore the rest of the line.
         return Some(None);
     }
     let ips: [&str; 2] = [words.next()?, words.next()?];

@@ -1,8 +1,8 @@
 //! Queues an event for very many clients in slices, so that no thread is held for long.
 //!
-//! While such an event is under way, later events of its namespace wait behind it, so that their order is kept. A
-//! publisher also waits until its event is delivered before it publishes the next one, so the number of waiting
-//! events is limited by the number of publishers.
+//! While such an event is being delivered, later events of its namespace wait, so that their order is kept. A publisher
+//! also waits until its event is delivered before it publishes the next one, so the number of waiting events is limited
+//! by the number of publishers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +33,7 @@ pub(super) struct Line {
     rooms: Arc<Rooms>,
     books: Books,
     line: Mutex<Waiting>,
-    /// Whether an event is under way. It can be read without taking the lock.
+    /// Whether an event is being delivered in slices. This flag can be read without taking the lock.
     busy: AtomicBool,
     length: IntGauge,
     held: Histogram,

@@ -32,7 +32,8 @@ struct Heard {
 enum State<C> {
     /// CONNECT is not queued yet, or the session is just being opened.
     Waiting(Early),
-    /// The session is open, and the events that came before are being handled. New events queue behind them.
+    /// The session is open, and the events that arrived before it was open are being handled. New events queue behind
+    /// them.
     Draining(Early),
     Open(Arc<C>),
     /// The client has disconnected, or was refused. Events that it sent before the session was open are still handled

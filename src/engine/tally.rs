@@ -1,4 +1,4 @@
-//! Queues an event for the clients of this node one after the other, and counts what became of it.
+//! Queues an event for the clients of this node one after the other, and counts the results.
 
 use std::sync::{Arc, Weak};
 
@@ -50,7 +50,7 @@ pub(super) struct Tally {
     replaced: usize,
     /// Clients that did not get the event, because too many events wait to be delivered.
     refused: usize,
-    /// Clients for which this event is the first that is kept until they read again.
+    /// Clients for which no earlier event was kept until they read again, and for which this event is kept.
     laggards: Vec<Weak<Session>>,
 }
 

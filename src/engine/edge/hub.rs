@@ -64,7 +64,7 @@ impl Hub {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Resolves when no client is connected. The listener cannot know this, because it hands its WebSockets to the
+    /// Resolves when no client is connected. The listener cannot detect this, because it passes its WebSockets to the
     /// engine.
     pub async fn emptied(&self) {
         while self.open() > 0 {

@@ -26,7 +26,7 @@ pub enum TurnedAway {
     Malformed,
     /// A WebSocket handshake over HTTP/1.0, which has no upgrades (RFC 9110, 7.8).
     OldHttp,
-    /// The client speaks another version of Engine.IO.
+    /// The client uses a version of Engine.IO that this node does not support.
     OtherVersion,
     /// No session has this id, or the session belongs to another client.
     UnknownSession,

@@ -169,7 +169,7 @@ impl Drop for EngineSession {
     }
 }
 
-/// A guard that lives while the client sends a body.
+/// A guard that exists while the client sends a body.
 pub(super) struct Posting(Arc<EngineSession>);
 
 /// The client is already sending a body.

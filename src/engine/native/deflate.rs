@@ -8,7 +8,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::frame::Violation;
 
-/// The bytes that end every compressed message. They are not sent (RFC 7692, 7.2.1).
+/// The bytes that end every compressed message, and that are not sent (RFC 7692, 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
 /// The maximum length of a message that is compressed, in bytes. Compressing a longer one would hold a thread for
@@ -93,7 +93,7 @@ pub fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, Violation> {
                 out.extend_from_slice(&chunk[..written]);
                 rest = &rest[read..];
                 match status {
-                    // More blocks may follow one that is marked as the last (RFC 7692, 7.2.3.4).
+                    // More blocks may follow a block that is marked as the last (RFC 7692, 7.2.3.4).
                     Status::StreamEnd => inflate.reset(false),
                     _ if written == CHUNK => continue,
                     _ if read == 0 && !rest.is_empty() => return Err(Violation::Deflate),

@@ -183,7 +183,7 @@ impl<G: Gate> NativeService<G> {
     }
 }
 
-/// A guard that lives while a body is being received. If the guard is dropped before the body is complete, the session
+/// A guard that exists while a body is being received. If the guard is dropped before the body is complete, the session
 /// ends, because the client is gone.
 struct Posting {
     wire: Arc<Wire>,

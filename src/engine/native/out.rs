@@ -91,7 +91,7 @@ impl Out {
         self.queue.push(packet);
     }
 
-    /// Queues a packet ahead of the others, but behind one that is partly written and behind earlier urgent packets.
+    /// Queues a packet ahead of the others, but behind a partly written packet and behind earlier urgent packets.
     pub(super) fn overtake(&mut self, packet: Bytes) {
         self.bytes += packet.len();
         self.queue.insert(usize::from(self.begun) + self.urgent, packet);

@@ -240,7 +240,7 @@ impl<G: Gate> Session<G> {
         let mut rest = std::mem::take(&mut self.rest);
         let used = self.take(&mut rest)?;
         if used < rest.len() {
-            // Keep only the unread bytes, so that a large message does not leave its buffer behind.
+            // Keep only the unread bytes, so that the buffer of a large message is freed.
             self.rest = if used == 0 { rest } else { rest[used..].to_vec() };
         }
         Ok(())

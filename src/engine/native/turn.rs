@@ -167,7 +167,8 @@ async fn write(turns: Arc<Turns>) {
         turns.take(&mut slice);
         if slice.is_empty() {
             let mut woken = pin!(turns.wake.notified());
-            // If the writer has already been woken, it continues the same turn, because it does not yield its thread.
+            // If another task has already woken this writer, the writer continues the same turn, because it does not
+            // yield its thread.
             if poll!(woken.as_mut()).is_pending() {
                 turn.end(&turns.held);
                 woken.await;

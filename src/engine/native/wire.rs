@@ -189,8 +189,8 @@ impl Wire {
         out.broken = true;
     }
 
-    /// Announces that the session's task will call [`Wire::flush`] when it has handled the client's packets. Until
-    /// then no writer needs to come.
+    /// Announces that the session's task will call [`Wire::flush`] when it has handled the client's packets. No writer
+    /// has to write the connection before this call.
     pub(super) fn hold(&self) {
         self.out().awaits_turn = true;
     }

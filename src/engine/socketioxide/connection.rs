@@ -206,7 +206,7 @@ async fn close_after(outstanding: Arc<Outstanding>, websocket: Weak<KillSwitch>)
     }
 }
 
-/// A guard that lives while a poll waits.
+/// A guard that exists while a poll waits.
 pub(super) struct Poll(Arc<LibraryConnection>);
 
 impl Drop for Poll {

@@ -61,7 +61,7 @@ impl Requests for LibraryRequests {
             RequestTypeIn::AllRooms => ask(Inquiry::Rooms),
             RequestTypeIn::FetchSockets => ask(Inquiry::Ids),
             RequestTypeIn::BroadcastWithAck(packet) => {
-                // A server that does not say how long it waits uses the adapter's default.
+                // If a server does not specify how long it waits, use the adapter's default.
                 let default = || RedisAdapterConfig::new().request_timeout;
                 let patience = ack_timeout.unwrap_or_else(default).min(MAX_PATIENCE);
                 ask(Inquiry::Acknowledge(event(content(&packet)?)?, patience))

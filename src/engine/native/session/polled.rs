@@ -122,7 +122,7 @@ impl<G: Gate> Session<G> {
     pub(super) fn poll_news(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.wire.register(cx);
         while let Some(body) = self.wire.take_body() {
-            // The client does not know of the end yet, so accept the body and discard it.
+            // The client has not yet been told that its session has ended, so accept the body and discard it.
             let _ = body.taken.send(true);
         }
         let is_over = self.wire.kill_switch().poll_turned(cx) == Turned::Dead || self.wire.is_fetched();
