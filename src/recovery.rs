@@ -4,8 +4,8 @@
 //! events carry a position as their last argument; the client sends both back when it returns. A session is recovered
 //! only if the histories of all its rooms prove that no event is missing: `docs/recovery.md`.
 //!
-//! A single node stores sessions in memory, when they end. A cluster stores them in Redis, from their beginning, so
-//! that another node finds them after this one was killed.
+//! A single node stores a session in memory when the session ends. A cluster stores a session in Redis when the session
+//! begins, so that another node finds the session after its own node was killed.
 
 mod claim;
 mod kept;
@@ -43,13 +43,13 @@ use redis::{RedisStore, Writing};
 /// How often the node stores sessions whose rooms have changed, and reports that it is alive.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often the node tries to report that it is alive, until the first report succeeds.
+/// How often the node tries to report that it is alive, before the first report has succeeded.
 const SOON: Duration = Duration::from_millis(20);
 
 /// How long a returning client waits for its earlier session on this node to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often the state of a connected session is stored again.
+/// How often the stored state of a connected session is renewed.
 const RENEW: Duration = Duration::from_secs(20 * 60);
 
 /// Why a client gets a new session.
@@ -58,7 +58,7 @@ pub enum Failure {
     /// The session never existed, was removed, or was recovered already.
     #[error("the session is not known")]
     Unknown,
-    /// The session's node has not reported for longer than the window.
+    /// The session's node has not reported that it is alive for longer than the recovery window.
     #[error("the session has expired")]
     Expired,
     /// The session belongs to another user, or the user's claims have changed.
@@ -95,7 +95,7 @@ impl From<HistoryError> for Failure {
     }
 }
 
-/// A session that moved here from another node, which may still take it for connected.
+/// A session that moved to this node from another node, which may still regard the session as connected.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Taken {
     /// The namespace's path.
@@ -111,13 +111,13 @@ pub struct Taken {
 pub struct Returned {
     /// The client's secret, unchanged.
     pub ticket: Ticket,
-    /// Gives the session back if the client does not get it.
+    /// Stores the session again if the client does not get it.
     pub claim: Claim,
     /// The stored state of the session.
     pub kept: Kept,
-    /// The session's rooms: the client's position in each when it left, and how far each was read.
+    /// The session's rooms, each with the client's position when it left and how far the history was read.
     pub cursors: Vec<Cursor>,
-    /// The events that the client missed up to there.
+    /// The events that the client missed, up to the point that `cursors` name.
     pub missed: Vec<Missed>,
     /// The events that the client was shown.
     pub shown: Shown,
@@ -192,24 +192,24 @@ impl Recovery {
         recovery
     }
 
-    /// Sets the function that tells other nodes of sessions that have moved here.
+    /// Sets the function that notifies other nodes of sessions that have moved to this node.
     pub fn tell_with(&self, tell: impl Fn(Taken) + Send + Sync + 'static) {
         // A second call changes nothing.
         let _ = self.tell.set(Box::new(tell));
     }
 
-    /// Tells whether this node receives the other nodes' messages; see [`Hearing`].
+    /// Returns whether this node receives the other nodes' messages; see [`Hearing`].
     pub fn hearing(&self) -> &Hearing {
         &self.hearing
     }
 
-    // === coming back ===
+    // === when a client returns ===
 
-    /// Recovers a client's session, if every event that it missed is known. The result is counted. `window` is how long
-    /// the session is stored again if the client does not get it (see [`Claim`]).
+    /// Recovers a client's session, if every event that the client missed is known. The result is counted. `window` is
+    /// how long the session is stored again if the client does not get it (see [`Claim`]).
     ///
     /// # Errors
-    /// [`Failure`]; the client gets a new session then.
+    /// [`Failure`]. The client then gets a new session.
     pub async fn claim(
         self: &Arc<Self>,
         namespace: &Arc<str>,
@@ -259,7 +259,7 @@ impl Recovery {
         Ok(Returned { ticket, claim, kept, cursors, missed, shown })
     }
 
-    /// Reads the events of the rooms since they were last read: each event once, in the order of each room.
+    /// Reads the events that were added to the rooms since the last read: each event once, in the order of each room.
     ///
     /// # Errors
     /// [`Failure`], when the events cannot be proven complete.
@@ -274,7 +274,7 @@ impl Recovery {
             self.history.read(&room, cursor.query()).await
         }));
         let pages = pages.await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        // Asked last, because an event that no history has is noted before it is published live.
+        // `lacks_events` is asked last, because an event that no history has is noted before it is published live.
         if self.history.lacks_events(namespace).await? {
             return Err(Failure::Incomplete);
         }
@@ -301,17 +301,17 @@ impl Recovery {
         }
     }
 
-    /// Counts a recovered client that could not be given the last of its missed events.
+    /// Counts a recovered client that could not be sent the last of its missed events.
     pub fn note_failed(&self, namespace: &str) {
         self.metrics.recoveries_total.with_label_values(&[namespace, "failed"]).inc();
     }
 
-    /// Counts the missed events that a recovered client was given.
+    /// Counts the missed events that a recovered client was sent.
     pub fn note_given(&self, namespace: &str, events: usize) {
         self.metrics.recovery_events_total.with_label_values(&[namespace]).inc_by(events as u64);
     }
 
-    // === being there, and going ===
+    // === while a session is connected, and when it ends ===
 
     /// Registers a connected session that can be recovered.
     pub fn opened(&self, session: &Arc<Session>, policy: &RecoveryPolicy) {
@@ -321,7 +321,7 @@ impl Recovery {
     }
 
     /// Reads the point at which the session began in new rooms, and stores the session's rooms. Wait for this before
-    /// telling the client of its rooms.
+    /// the client is sent the names of its rooms.
     pub async fn settle(&self, session: &Session) {
         let Some(trail) = session.trail() else { return };
         let heads = trail.unknown().into_iter().map(|room| async move {
@@ -382,13 +382,14 @@ impl Recovery {
         self.live().remove(&key);
     }
 
-    /// Waits until the ended sessions are stored, at most for `patience`.
+    /// Waits until the ended sessions are stored, for at most `patience`.
     pub async fn close(&self, patience: Duration) {
         self.tasks.close();
         let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
     }
 
-    /// The sessions that must be stored: their rooms have changed outside the gateway, or they were stored long ago.
+    /// The sessions that must be stored now: their rooms have changed outside the gateway, or the stored state is older
+    /// than [`RENEW`].
     fn neglected(&self) -> Vec<Arc<Session>> {
         let now = Instant::now();
         let mut live = self.live();
@@ -429,7 +430,7 @@ async fn care(recovery: Weak<Recovery>, longest: Duration) {
             recovery.settle(&session).await;
         }
         drop(recovery);
-        // Until the first report, other nodes would take this node for dead and its sessions for expired.
+        // Before the first report, other nodes regard this node as dead and its sessions as expired.
         tokio::time::sleep(if known { TICK } else { SOON }).await;
     }
 }

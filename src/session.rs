@@ -45,7 +45,8 @@ pub struct Session {
     connected_at: SystemTime,
     link: Box<dyn Link>,
     state: Mutex<State>,
-    // Not in `state`, because events are sent while this lock is held. `None` while no replay is active or remembered.
+    // Not in `state`, because events are sent while `replays` is locked. `None` while no replay is active or
+    // remembered.
     replays: Mutex<Option<Box<Replays>>>,
     replays_used: AtomicBool,
     // Events kept for the client while its queue is full. `None` when nothing is kept.
@@ -59,7 +60,7 @@ pub struct Session {
 #[derive(Default)]
 struct State {
     rooms: Joined,
-    // Most sessions have none.
+    // Boxed, because most sessions have no notes.
     notes: Option<Box<Notes>>,
     closed: bool,
 }
@@ -184,8 +185,8 @@ impl Session {
         self.link.ask(event, reply)
     }
 
-    /// Notes in the trail that the event with these stamps needs no sending: it is not for this client, or the client
-    /// has it already.
+    /// Notes in the trail that the event with these stamps needs no sending: the event is not for this client, or the
+    /// client has it already.
     pub fn pass_over(&self, stamps: &[Stamp]) {
         if let Some(trail) = &self.trail {
             trail.pass_over(stamps);
@@ -197,7 +198,7 @@ impl Session {
         self.trail.as_deref()
     }
 
-    /// Whether the client reads what is written to it; see [`Link::is_writable`].
+    /// Whether the client currently reads the data that is written to its connection; see [`Link::is_writable`].
     pub fn is_writable(&self) -> bool {
         self.link.is_writable()
     }
@@ -283,7 +284,8 @@ impl Session {
         })
     }
 
-    /// Like [`Session::end_replay`], for a recovered session with several rooms and a single [`Session::begin_replay`].
+    /// Like [`Session::end_replay`], for a recovered session that replays several rooms after a single
+    /// [`Session::begin_replay`].
     pub fn end_replays(&self, shown: impl IntoIterator<Item = (RoomName, Replayed)>) -> Release {
         self.with_replays(|replays| {
             shown.into_iter().for_each(|(room, shown)| replays.show(&room, shown));
@@ -292,8 +294,8 @@ impl Session {
         })
     }
 
-    /// Notes that a replay has shown the events with these short ids, at most [`MAX_SHOWN_IDS`]. A live copy of one that
-    /// comes without an offset is not sent again. Call it before the replay ends.
+    /// Notes that a replay has shown the events with these short ids, at most [`MAX_SHOWN_IDS`]. A live copy of such an
+    /// event that comes without an offset is then not sent again. Call this before the replay ends.
     pub fn note_shown(&self, ids: Vec<u64>) {
         self.with_replays(|replays| replays.show_ids(ids));
     }

@@ -1,4 +1,4 @@
-//! A session that was taken for a client that is not connected yet.
+//! A session that was taken from the store for a client whose handshake is not complete yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::redis::Writing;
 use super::{Kept, Recovery, Store};
 
-/// A session that was taken from the store. It is stored again when this is dropped, unless the client got it: a connect
-/// hook may refuse the client, or the client may go while the hook is asked.
+/// A session that was taken from the store. Dropping this value stores the session again, unless the client got the
+/// session: a connect hook may refuse the client, or the client may disconnect while the hook is asked.
 pub struct Claim {
     recovery: Arc<Recovery>,
     session: Option<Taking>,
@@ -32,8 +32,8 @@ impl Claim {
         self.session = None;
     }
 
-    /// Stores the session again, for its window from now on. Waits until it is stored, so that the client can come back
-    /// at once.
+    /// Stores the session again, for its whole recovery window from now on. Waits until the session is stored, so that
+    /// the client can return at once.
     pub async fn give_back(mut self) {
         if let Some(session) = self.session.take() {
             self.recovery.keep_again(session).await;

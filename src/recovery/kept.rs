@@ -1,4 +1,4 @@
-//! The stored state of a session, for its client's return.
+//! The stored state of a session, from which it is recovered when its client returns.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,7 +11,8 @@ use crate::session::{RoomName, Session};
 pub struct Kept {
     /// The session's id.
     pub id: String,
-    /// The session's rooms, and the point at which it began in each; `None` while that is not known.
+    /// The session's rooms, each with the point at which the session began in it (`None` while that point is not
+    /// known).
     #[serde(with = "rooms")]
     pub rooms: Vec<(RoomName, Option<Point>)>,
     /// The session's metadata.
@@ -23,7 +24,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The present state of a session.
+    /// Reads the current state of a session.
     pub(super) fn of(session: &Session, snapshot: Snapshot) -> Self {
         Self {
             id: session.id().to_owned(),

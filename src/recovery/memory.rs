@@ -1,4 +1,4 @@
-//! The sessions of clients that left a node without Redis.
+//! The sessions of clients that disconnected from a node without Redis.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Failure, Kept};
 use crate::telemetry::metrics::Metrics;
 
-/// Stores sessions until their clients return or their window is over.
+/// Stores sessions until their clients return or their recovery window is over.
 pub(super) struct Memory {
     table: Mutex<Table>,
     most: usize,
@@ -19,7 +19,8 @@ pub(super) struct Memory {
 #[derive(Default)]
 struct Table {
     sessions: HashMap<Arc<str>, Entry>,
-    /// The keys and expiry times in the order of storing. A session that was taken stays listed until its time.
+    /// The keys and expiry times in the order of storing. A session that was taken stays in this list until its expiry
+    /// time.
     order: VecDeque<(Arc<str>, Instant)>,
 }
 
@@ -45,7 +46,7 @@ impl Memory {
         self.note(&table);
     }
 
-    /// Takes the session. It can be taken only once.
+    /// Removes and returns the session. A session can be taken only once.
     pub(super) fn take(&self, key: &Arc<str>, digest: &str) -> Result<Kept, Failure> {
         let now = Instant::now();
         let mut table = self.table.lock().expect("no panic while held");
@@ -74,7 +75,8 @@ impl Table {
     fn prune(&mut self, now: Instant, most: usize) -> u64 {
         let sessions = &self.sessions;
         let is_kept = |(key, until): &(Arc<str>, Instant)| sessions.get(key).is_some_and(|entry| entry.until == *until);
-        // Most entries are of sessions that were taken: they are removed all at once, so that the list stays bounded.
+        // Most entries belong to sessions that were taken. They are removed all at once, so that the list stays
+        // bounded.
         if self.order.len() > most.saturating_mul(2) {
             self.order.retain(is_kept);
         }

@@ -15,7 +15,7 @@ pub struct Cursor {
     pub room: RoomName,
     /// The client's position when it left.
     pub had: Position,
-    /// Short ids of events that the client had at offsets that are not known.
+    /// The short ids of events that the client has received and whose offsets are not known.
     pub unsure: Vec<u64>,
     read: Position,
 }
@@ -31,16 +31,16 @@ pub struct Missed {
     pub wanted: bool,
 }
 
-/// The events that a client was shown, by their short ids.
+/// The short ids of the events that a client was shown.
 #[derive(Debug, Default)]
 pub struct Shown {
     ids: HashSet<u64>,
-    /// The newest of them.
+    /// The newest of these ids.
     newest: VecDeque<u64>,
 }
 
 impl Shown {
-    /// The events that the client had at offsets that are not known.
+    /// Creates the set from the events that the client had received and whose offsets are not known.
     pub(super) fn had(cursors: &[Cursor]) -> Self {
         let mut shown = Self::default();
         for id in cursors.iter().flat_map(|cursor| &cursor.unsure) {
@@ -61,7 +61,7 @@ impl Shown {
         is_new
     }
 
-    /// The newest events, at most [`MAX_SHOWN_IDS`].
+    /// The short ids of the newest events, at most [`MAX_SHOWN_IDS`].
     pub fn newest(&self) -> Vec<u64> {
         self.newest.iter().copied().collect()
     }
@@ -77,7 +77,7 @@ impl Cursor {
         Query { limit: MAX_PAGE, since: Some(since), order: Order::Asc }
     }
 
-    /// The range that was read, and that need not be sent live; `None` when the room has no history.
+    /// The range that was read and does not have to be sent live; `None` when the room has no history.
     pub fn replayed(&self) -> Option<Replayed> {
         let Position { epoch, floor, .. } = self.read;
         (epoch != 0).then_some(Replayed { epoch, first: 1, last: floor })
@@ -118,7 +118,8 @@ pub(super) fn merge(
         let mut stamps = Vec::new();
         let mut event = None;
         for list in &mut lists {
-            // Two nodes can append two events to two rooms in different orders. One of the events then moves up.
+            // Two nodes can append two events to two rooms in different orders. One of the two events is then sent
+            // earlier.
             if let Some(at) = list.iter().position(|row| row.id == id)
                 && let Some(row) = list.remove(at)
             {
@@ -153,7 +154,8 @@ fn take(cursor: &mut Cursor, page: Page) -> Result<VecDeque<Row>, Failure> {
     rows.collect()
 }
 
-/// The oldest event that comes next in all its rooms, or else the oldest that comes next in one of them.
+/// The oldest event that is first in the lists of all its rooms. If there is no such event, the oldest event that is
+/// first in any list.
 fn next(lists: &[VecDeque<Row>], copies: &HashMap<u128, usize>) -> Option<u128> {
     let mut heads: HashMap<u128, usize> = HashMap::new();
     lists.iter().filter_map(VecDeque::front).for_each(|row| *heads.entry(row.id).or_default() += 1);
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn events_of_several_rooms_come_once_and_in_each_rooms_order() {
         let mut cursors = [cursor("a", 3, &[]), cursor("b", 0, &[])];
-        // The clocks of two nodes differ: in the first room 9 comes before 5.
+        // The clocks of two nodes differ: in the first room event 9 comes before event 5.
         let pages =
             vec![page(4, &[event(9, &[]), event(5, &[])]), page(1, &[event(2, &[]), event(5, &[]), event(6, &[])])];
         let mut shown = Shown::default();

@@ -1,4 +1,4 @@
-//! Sessions in Redis: written when they begin and change, and readable by every node.
+//! Sessions in Redis: written when a session begins and changes, and readable by every node.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,12 +23,12 @@ const MAX_FORBIDDEN: usize = 10_000;
 /// Stores sessions in Redis.
 pub(super) struct RedisStore {
     redis: Redis,
-    /// The id of this process. It differs from that of an earlier process on a node with the same name.
+    /// The id of this process, which is different after each start of the node.
     incarnation: String,
     save: Script,
     take: Script,
-    /// Ended sessions that must not be recovered, each with the time at which it was added. They are remembered until
-    /// Redis has removed them.
+    /// Ended sessions that must not be recovered, each with the time at which it was added. A session is remembered
+    /// here until Redis has removed it.
     forbidden: Mutex<HashMap<Arc<str>, Instant>>,
     forget: Script,
 }
@@ -48,7 +48,7 @@ impl Writing {
         Self { key: trail.key().clone(), digest, saved: trail.was_saved(), end }
     }
 
-    /// Describes how a session is written again that was taken from Redis.
+    /// Describes how a session that was taken from Redis is written again.
     pub(super) fn again(key: Arc<str>, digest: String, window: Duration) -> Self {
         Self { key, digest, saved: false, end: Some(window) }
     }
@@ -66,7 +66,7 @@ impl RedisStore {
         }
     }
 
-    /// Writes a session, unless the client has recovered it elsewhere.
+    /// Writes a session, unless the client has recovered it on another node.
     pub(super) async fn save(&self, what: &Writing, kept: &Kept) -> Result<(), HistoryError> {
         let state = serde_json::to_string(kept).map_err(|error| HistoryError::Refused(error.to_string()))?;
         let ttl = what.end.unwrap_or(CONNECTED).as_millis().to_string();
@@ -83,8 +83,8 @@ impl RedisStore {
         self.run(&self.save, &what.key, args).await.map(drop)
     }
 
-    /// Takes the session, which can be taken only once. Also returns whether another node may still take it for
-    /// connected.
+    /// Takes the session, which can be taken only once. The second value tells whether another node may still regard
+    /// the session as connected.
     pub(super) async fn take(&self, key: &Arc<str>, digest: &str) -> Result<(Kept, bool), Failure> {
         if self.forbidden().contains_key(key) {
             return Err(Failure::Unknown);
@@ -107,8 +107,8 @@ impl RedisStore {
         Ok((kept, connected && incarnation != self.incarnation))
     }
 
-    /// Forbids that a session is recovered: its client left or was disconnected by the server, or Redis does not know
-    /// its last rooms. Remembered until Redis has removed the session.
+    /// Forbids that a session is recovered, because its client left, the server disconnected it, or Redis does not have
+    /// its last rooms. The session is remembered until Redis has removed it.
     pub(super) fn forbid(&self, key: &Arc<str>) {
         let mut forbidden = self.forbidden();
         if forbidden.len() < MAX_FORBIDDEN {
@@ -116,12 +116,12 @@ impl RedisStore {
         }
     }
 
-    /// Lifts [`RedisStore::forbid`], because Redis knows how the session has ended.
+    /// Lifts [`RedisStore::forbid`], because Redis has stored how the session has ended.
     pub(super) fn allow(&self, key: &Arc<str>) {
         self.forbidden().remove(key);
     }
 
-    /// Removes the forbidden sessions from Redis, as far as Redis can be reached.
+    /// Removes the forbidden sessions from Redis. Stops at the first error and keeps the rest for the next call.
     pub(super) async fn forget_forbidden(&self) {
         let keys: Vec<_> = {
             let mut forbidden = self.forbidden();
@@ -141,7 +141,8 @@ impl RedisStore {
         self.forbidden.lock().expect("no panic while held")
     }
 
-    /// Reports that this node is alive, for nodes that find its sessions later. Returns whether Redis took the report.
+    /// Reports in Redis that this node is alive. Nodes that find its sessions later read the report. Returns whether
+    /// Redis took it.
     pub(super) async fn say_there(&self, window: Duration) -> bool {
         if !self.redis.is_up() {
             return false;

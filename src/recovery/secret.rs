@@ -1,4 +1,4 @@
-//! The secret that a client returns with, and the digest of its user.
+//! The secret with which a client recovers its session, and the digest of its user.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ const LENGTH: usize = 43;
 /// Claims that describe the token and not its user.
 const OF_THE_TOKEN: [&str; 4] = ["iat", "exp", "nbf", "jti"];
 
-/// A client's secret. A client that has it, and is the same user, gets the session.
+/// A client's secret. A client that presents the secret, and is the same user, gets the session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pid(Arc<str>);
 
 /// A secret, and the key under which its session is stored.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// The secret, which only the client is told.
+    /// The secret, which is sent to the client only.
     pub pid: Pid,
     /// The key: a digest of the namespace and the secret.
     pub key: Arc<str>,

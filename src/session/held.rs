@@ -66,7 +66,7 @@ impl Session {
                     Slow::DropOldest | Slow::KeepLatest => {
                         let stamps = if self.trail.is_some() { stamps } else { &[] };
                         let dropped = held.hold(event.clone(), stamps);
-                        // The dropped event is not owed to a returning client either.
+                        // A client that recovers its session later is not sent the dropped event either.
                         dropped.iter().for_each(|stamps| self.pass_over(stamps));
                         Ok(if dropped.is_some() { Delivery::Replaced } else { Delivery::Held })
                     }

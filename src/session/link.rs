@@ -10,7 +10,7 @@ use crate::event::{Args, Event};
 
 /// The engine's side of a session. A session reaches its connection only through this trait.
 ///
-/// Calls are synchronous and keep their order. No call waits for the client.
+/// Every call returns at once, without waiting for the client, and the order of the calls is kept.
 pub trait Link: Send + Sync {
     /// Queues an event for the client.
     ///
@@ -29,7 +29,8 @@ pub trait Link: Send + Sync {
         Backlog::default()
     }
 
-    /// Whether the client reads what is written to it. Volatile events are not sent to a client that does not.
+    /// Whether the client currently reads the data that is written to its connection. Volatile events skip a client
+    /// that does not read.
     fn is_writable(&self) -> bool {
         true
     }
@@ -65,7 +66,8 @@ pub trait Watcher: Send + Sync {
 /// The id of an acknowledgement that the client asked for.
 pub type AckId = i64;
 
-/// Receives the arguments of a client's acknowledgement. It is dropped when none will come because the client is gone.
+/// Receives the arguments of a client's acknowledgement. The engine drops the sender when the client has gone and no
+/// acknowledgement will come.
 pub type Reply = oneshot::Sender<Args>;
 
 /// Maximum number of outstanding acknowledgements of one client.
@@ -82,7 +84,7 @@ pub enum SendError {
     Closed,
 }
 
-/// How the server closes a session. It decides whether the official client reconnects by itself.
+/// How the server closes a session. The way decides whether the official client reconnects by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
     /// The client reports `io server disconnect` and does not reconnect.
@@ -94,11 +96,11 @@ pub enum Close {
 /// The data that waits to be written to a connection. All namespaces of a connection share it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Bytes that wait.
+    /// The number of bytes that wait.
     pub bytes: usize,
-    /// Packets that wait; `None` where the engine cannot tell.
+    /// The number of packets that wait; `None` where the engine does not count packets.
     pub packets: Option<usize>,
-    /// When the kernel last accepted bytes for the client, as Unix time in ms; 0 if never.
+    /// When the kernel last accepted bytes for the client, as Unix time in ms; 0 if it never has.
     pub written_at_ms: u64,
 }
 

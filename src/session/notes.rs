@@ -1,4 +1,4 @@
-//! Data that only few sessions have: metadata, events to send when they leave, and throttles. All are bounded.
+//! Data that only few sessions have: metadata, events to send when the client leaves, and throttles. All are bounded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Undo {
 /// Maximum number of entries of each kind (undo events, throttles, metadata members) in one session.
 pub const MAX_NOTES_PER_SESSION: usize = 256;
 
-/// Maximum size of a session's metadata as JSON, in bytes. Presence and recovery store metadata of this size.
+/// Maximum size of a session's metadata as JSON, in bytes. Presence and recovery store metadata up to this size.
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl State {
 
     /// The metadata with these members merged in; `None` when the result exceeds a limit.
     fn merged_metadata(&self, members: &Map<String, Value>) -> Option<Map<String, Value>> {
-        // Measures the new members first, so that large ones are never copied.
+        // Measures the new members first, so that members beyond the limit are never copied.
         if !is_within(members, MAX_METADATA_BYTES) {
             return None;
         }
@@ -96,7 +96,7 @@ impl Session {
         });
     }
 
-    /// Removes and returns the events to send now that the client leaves this room (`None`: every room).
+    /// Removes and returns the events that are to be sent because the client leaves this room (`None`: every room).
     pub fn take_undo(&self, room: Option<&str>) -> Vec<(RoomName, Undo)> {
         self.with(|state| {
             let Some(Notes { undo, .. }) = state.notes.as_deref_mut() else { return Vec::new() };
@@ -105,7 +105,8 @@ impl Session {
         })
     }
 
-    /// Whether this event may be sent to this room now. It may be sent at most once in `every`.
+    /// Whether this event may be sent to this room now. The event may be sent at most once in each period of length
+    /// `every`.
     pub fn pass_throttle(&self, name: &str, room: &RoomName, every: Duration, now: SystemTime) -> bool {
         self.with(|state| {
             let throttled = &mut state.notes().throttled;

@@ -1,4 +1,4 @@
-//! A client for tests that records the events it is sent.
+//! A fake client for tests that records the events that are sent to it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

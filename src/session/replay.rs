@@ -3,8 +3,8 @@
 //!
 //! A room is joined in this order: `begin_replay`, join, read the history, send the events that were read,
 //! `end_replay`. Between the first and the last step every live event of the session waits in one queue. So no live
-//! event overtakes the replay, and no event of another room overtakes one that was held back before it. The range that
-//! the replay has shown is remembered for [`MAX_COPY_DELAY`], because another node's copy of a replayed event can
+//! event overtakes the replay, and no event of another room overtakes an event that was held back earlier. The range
+//! that the replay has shown is remembered for [`MAX_COPY_DELAY`], because another node's copy of a replayed event can
 //! arrive after the replay.
 
 use std::collections::{HashMap, VecDeque};
@@ -16,12 +16,12 @@ use crate::event::{Event, Stamp};
 /// Maximum number of live events that wait while history is replayed to a session.
 pub const MAX_REPLAY_BACKLOG: usize = 4096;
 
-/// How long after a replay a copy of a replayed event from another node is recognised. A copy that comes later is sent
-/// again. The time is limited because a Redis that fails over to a replica can use the newest offsets again.
+/// How long after a replay a copy of a replayed event from another node is recognised. A later copy is sent to the
+/// client again. The time is limited because a Redis that fails over to a replica can use the newest offsets again.
 pub const MAX_COPY_DELAY: Duration = Duration::from_secs(30);
 
-/// Maximum number of replayed events that are remembered by their ids, for copies that come without an offset. Those are
-/// of the newest events only: an append that was not answered is at most `redis.command_timeout` old.
+/// Maximum number of replayed events that are remembered by their ids, for copies that come without an offset. Only the
+/// newest events need this: an append that was not answered is at most `redis.command_timeout` old.
 pub const MAX_SHOWN_IDS: usize = 256;
 
 /// The range of a room's history that was replayed to a session.
@@ -29,7 +29,7 @@ pub const MAX_SHOWN_IDS: usize = 256;
 pub struct Replayed {
     /// The history's epoch.
     pub epoch: u64,
-    /// The first offset that was sent; `last + 1` when none was.
+    /// The first offset that was sent; `last + 1` when no event was sent.
     pub first: u64,
     /// The newest offset when the history was read. The join took effect at this offset.
     pub last: u64,
@@ -40,9 +40,9 @@ pub struct Replayed {
 pub enum Delivery {
     /// The event was queued for the client.
     Sent,
-    /// The event is held back until the replay has ended, or until the client's full queue has space.
+    /// The event is held back until the replay has ended, or until the client's full write queue has space.
     Held,
-    /// The event was not sent: a replay has shown it, or the replay begins after it.
+    /// The event was not sent: a replay has shown it, or the event is older than the start of the replay.
     Replayed,
     /// The event is kept because the client's queue is full, and another kept event was dropped for it.
     Replaced,
@@ -56,7 +56,7 @@ pub enum Release {
         /// Live events that were dropped because [`MAX_REPLAY_BACKLOG`] events waited already.
         lost: usize,
     },
-    /// The client's queue is full: try again soon. Live events still wait, in order.
+    /// The client's write queue is full, so try again soon. Live events still wait, in order.
     Blocked,
     /// The client is gone.
     Closed,
@@ -66,7 +66,7 @@ pub enum Release {
 pub(super) trait Out {
     /// Queues an event with its stamps.
     fn send(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError>;
-    /// Notes that the event with these stamps need not be sent.
+    /// Notes that the event with these stamps does not have to be sent.
     fn pass_over(&self, stamps: &[Stamp]);
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Replays {
     held: VecDeque<Held>,
     lost: usize,
     shown: HashMap<RoomName, (Replayed, Instant)>,
-    /// Short ids of replayed events.
+    /// The short ids of replayed events, and when they were last added.
     ids: Option<(Vec<u64>, Instant)>,
 }
 
@@ -91,7 +91,7 @@ impl Replays {
         self.active += 1;
     }
 
-    /// Whether live events can skip this type: no event is held back and no replay is remembered.
+    /// Whether live events can be sent without asking [`Replays`]: no event is held back and no replay is remembered.
     pub(super) fn is_idle(&self) -> bool {
         !self.holds() && self.shown.is_empty() && self.ids.is_none()
     }
@@ -196,9 +196,9 @@ impl Replays {
         self.shown.remove(room);
     }
 
-    /// Whether the event must not be sent again. A client in several of the event's rooms gets it once: an event that
-    /// one room's replay has shown is not sent for another room. An event older than one room's replay is sent only if
-    /// another of the client's rooms brings it.
+    /// Whether the event must not be sent, because a replay has shown it or began after it. A client in several of the
+    /// event's rooms gets the event once: an event that one room's replay has shown is not sent for another room. An
+    /// event older than one room's replay is sent only if another of the client's rooms brings it.
     fn was_shown(&self, rooms: &[RoomName], stamps: &[Stamp], is_in: &dyn Fn(&str) -> bool) -> bool {
         let mut older = false;
         for stamp in stamps {

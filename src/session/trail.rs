@@ -1,7 +1,8 @@
 //! Records which events a client has received in each of its rooms, so that a returning client can be given the rest.
 //!
-//! Only sessions that can be recovered have a trail. Its short form goes to the client with the events, as their last
-//! argument. The official client remembers the last one that it saw, and sends it back when it reconnects.
+//! Only sessions that can be recovered have a trail. The tail, a short text form of the trail, goes to the client with
+//! the events, as their last argument. The official client remembers the last tail that it received, and sends it back
+//! when it reconnects.
 
 mod place;
 mod tail;
@@ -16,18 +17,19 @@ use place::Place;
 pub use place::{Point, Position};
 pub use tail::{Claim, Tail};
 
-/// Maximum number of rooms of a session that can be recovered. With more, its client is sent a tail that it cannot
-/// return with.
+/// Maximum number of rooms of a session that can be recovered. A client in more rooms is sent a tail that does not
+/// permit recovery.
 pub const MAX_ROOMS: usize = 256;
 
-/// Tells whether this node receives the other nodes' messages. The number changes each time messages may have been
-/// lost; it is `None` while they may be getting lost. A session's position is proven only over a time in which the
-/// number stays the same.
+/// Returns a number while this node receives the other nodes' messages, and `None` while messages may be getting lost.
+/// The number changes each time messages may have been lost. A session's position is proven only over a time in which
+/// the number stays the same.
 pub type Hearing = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 
 /// The trail of one session.
 pub struct Trail {
-    /// The name under which the session is stored. It is derived from the session's secret and does not reveal it.
+    /// The key under which the session is stored. The key is derived from the session's secret and does not reveal the
+    /// secret.
     key: Arc<str>,
     /// The number of times that the session was recovered.
     generation: u64,
@@ -42,13 +44,14 @@ struct State {
     version: u64,
     /// The newest version that was stored.
     saved: u64,
-    /// The stored state may be incomplete. While it is, the client is sent a tail that it cannot return with.
+    /// Whether the stored state may be incomplete. While it may be, the client is sent a tail that does not permit
+    /// recovery.
     unsaved: bool,
     tail: Option<Arc<str>>,
 }
 
-/// A trail as it is stored: the rooms, and the point at which the session began in each. `None` while that point is not
-/// known.
+/// A trail as it is stored: the rooms, each with the point at which the session began in it (`None` while that point is
+/// not known).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// The version of the trail.
@@ -58,12 +61,12 @@ pub struct Snapshot {
 }
 
 impl Trail {
-    /// A trail without rooms.
+    /// Creates a trail without rooms.
     pub fn new(key: Arc<str>, generation: u64, hearing: Hearing) -> Box<Self> {
         Box::new(Self { key, generation, hearing, state: Mutex::default() })
     }
 
-    /// The name under which the session is stored.
+    /// The key under which the session is stored.
     pub fn key(&self) -> &Arc<str> {
         &self.key
     }
@@ -73,7 +76,8 @@ impl Trail {
         self.generation
     }
 
-    /// Adds a room that the session joined. Its beginning is not known until [`Trail::begin`].
+    /// Adds a room that the session joined. The point at which the session began in the room is not known until
+    /// [`Trail::begin`].
     pub fn enter(&self, room: &RoomName) {
         let mut state = self.state();
         if !state.places.contains_key(room) {
@@ -82,16 +86,17 @@ impl Trail {
         }
     }
 
-    /// Sets the point at which the session began in a room: earlier events it has, or is not owed. The point is valid
-    /// only if this node has received the other nodes' messages without a loss since the join; otherwise the room is
-    /// given up.
+    /// Sets the point at which the session began in a room; the client is not sent events before this point when it
+    /// returns. The point is valid only if this node has received the other nodes' messages without a loss since the
+    /// join; otherwise the session can no longer be recovered with this room.
     pub fn begin(&self, room: &RoomName, point: Point) {
         let heard = (self.hearing)();
         self.change(room, |place| place.begin(point, heard));
     }
 
-    /// Gives up a room, because the point at which the session began in it could not be read at the join. A point read
-    /// later would skip events published in between, so the session cannot be recovered with this room.
+    /// Marks a room as not recoverable, because the point at which the session began in it could not be read at the
+    /// join. A point read later would skip events published in between, so the session cannot be recovered with this
+    /// room.
     pub fn give_up(&self, room: &RoomName) {
         self.change(room, Place::give_up);
     }
@@ -104,8 +109,8 @@ impl Trail {
         }
     }
 
-    /// Adds a room of a recovered session, with the position that the client has reached.
-    /// `unsure` are short ids of events that it has at offsets that are not known.
+    /// Adds a room of a recovered session, with the position that the client has reached. `unsure` are short ids of
+    /// events that the client has received, but whose offsets are not known.
     pub fn resume(&self, room: &RoomName, position: Position, unsure: &[u64]) {
         let mut state = self.state();
         state.places.insert(room.clone(), Place::resumed(room, position, unsure, (self.hearing)()));
@@ -122,7 +127,7 @@ impl Trail {
         }
     }
 
-    /// The rooms whose beginning is not known yet.
+    /// The rooms in which the point where the session began is not known yet.
     pub fn unknown(&self) -> Vec<RoomName> {
         let state = self.state();
         state
@@ -144,7 +149,7 @@ impl Trail {
         self.state().snapshot()
     }
 
-    /// Notes that this version was stored, or that storing it failed.
+    /// Notes that this version was stored (`kept`), or that storing it failed.
     pub fn note_saved(&self, version: u64, kept: bool) {
         let mut state = self.state();
         if kept {
@@ -171,11 +176,12 @@ impl Trail {
     /// one of the client's rooms, or when its last argument is a string.
     ///
     /// # Errors
-    /// As [`Link::send`]; the trail does not change then.
+    /// As [`Link::send`]. After an error the trail is unchanged.
     pub(super) fn send(&self, link: &dyn Link, event: &Event, stamps: &[Stamp]) -> Result<(), SendError> {
         let mut state = self.state();
         let before = state.note(stamps, &self.hearing);
-        // The official client takes any string at the end for an offset, even the event's name, so a tail follows it.
+        // The official client takes any string in the last argument for an offset, even the event's name. So a tail
+        // follows an event that ends with a string, even an event without stamps.
         if before.is_empty() && !event.ends_with_string() {
             drop(state);
             return link.send(event);
@@ -188,7 +194,7 @@ impl Trail {
         sent
     }
 
-    /// Notes that the event with these stamps is not for the session, or that the session has it.
+    /// Notes that the event with these stamps is not for this session, or that the session has received it already.
     pub(super) fn pass_over(&self, stamps: &[Stamp]) {
         self.state().note(stamps, &self.hearing);
     }
@@ -204,7 +210,7 @@ impl State {
         Snapshot { version: self.version, rooms }
     }
 
-    /// Notes an event, and returns the previous state of the rooms that it changed.
+    /// Notes an event in its rooms, and returns the previous state of the rooms that it changed.
     fn note(&mut self, stamps: &[Stamp], hearing: &Hearing) -> Vec<(RoomName, Place)> {
         let mut before = Vec::new();
         for stamp in stamps {

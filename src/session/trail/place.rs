@@ -11,15 +11,16 @@ use super::Hearing;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Maximum number of runs after a missing event that are remembered. With more, the room is given up.
+/// Maximum number of separate runs of received events after a missing event. With more runs, the room can no longer be
+/// recovered.
 const MAX_RUNS: usize = 8;
 
-/// Maximum number of events of a room that are remembered because their offsets are not known. With more, the room is
-/// given up.
+/// Maximum number of events of a room that are remembered because their offsets are not known. With more such events,
+/// the room can no longer be recovered.
 pub(super) const MAX_UNSURE: usize = 8;
 
-/// How long after an event without a known offset its append can at most be followed by others that arrive before it.
-/// An append is not carried out later than `redis.command_timeout`, so this is ample.
+/// How long after an event without a known offset later events can still arrive before that event's append. Redis
+/// carries out an append within `redis.command_timeout` or not at all, so this time is long enough.
 const UNSURE_FOR: Duration = Duration::from_secs(60);
 
 /// A point in a room's history; `(0, 0)` stands for the start, before any event.
@@ -48,28 +49,30 @@ pub struct Position {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     mark: String,
-    /// The value of [`Hearing`] when the session joined.
+    /// The value of [`Hearing`] when the session joined the room.
     heard: Option<u64>,
-    /// The point at which the session began; `None` while it is not known.
+    /// The point at which the session began in the room; `None` while it is not known.
     base: Option<Point>,
-    /// The position reached. The floor is 0 while there is no base.
+    /// The position that the session has reached. Its floor is 0 while `base` is `None`.
     at: Position,
-    /// The room is given up: the beginning, the position, or the end of an earlier epoch is not known.
+    /// Whether the room is given up: the session's beginning, its position, or the end of an earlier epoch is not
+    /// known.
     lost: bool,
-    /// Boxed, because nearly all rooms have no such events: then only a pointer takes memory.
+    /// Events whose offsets are not known. Boxed, because nearly all rooms have no such events: then only a pointer
+    /// takes memory.
     unsure: Option<Box<Unsure>>,
 }
 
-/// Events that the session has, and that the history may have at offsets that are not known.
+/// Events that the session has received, and that the history may have stored at offsets that are not known.
 #[derive(Debug, Clone)]
 struct Unsure {
     /// Their short ids, oldest first.
     ids: Vec<u64>,
-    /// When the newest one arrived.
+    /// When the newest of these events arrived.
     newest: Instant,
 }
 
-/// The mark that stands for a room in a tail: eight characters of its hash.
+/// The mark of a room: eight characters of a hash of its name, which stand for the room in a tail.
 pub(super) fn mark_of(room: &str) -> String {
     URL_SAFE_NO_PAD.encode(&Sha256::digest(room.as_bytes())[..6])
 }
@@ -106,7 +109,7 @@ impl Place {
         self.unsure.as_ref().map_or(&[], |unsure| &unsure.ids)
     }
 
-    /// Whether the position has changed since the session began.
+    /// Whether the position differs from the point at which the session began.
     pub(super) fn has_moved(&self) -> bool {
         let began = self.base.unwrap_or(Point { epoch: 0, offset: 0 });
         let is_there = self.at.epoch == began.epoch && self.at.floor == began.offset && self.at.beyond.is_empty();
@@ -128,12 +131,12 @@ impl Place {
         } else if self.at.epoch == point.epoch {
             self.at.floor = point.offset;
         }
-        // If the position is in a newer epoch than the point, the session is owed that epoch from its start.
+        // If the position is in a newer epoch than the point, the client must get all events of that epoch.
         self.absorb();
         true
     }
 
-    /// Gives the room up. Returns false when it was given up before.
+    /// Marks the room as not recoverable. Returns false when it was marked already.
     pub(super) fn give_up(&mut self) -> bool {
         self.at.beyond.clear();
         self.unsure = None;
@@ -145,7 +148,7 @@ impl Place {
             return;
         }
         if epoch > self.at.epoch {
-            // The last events of the previous epoch may be among the lost messages, and nothing can show it.
+            // The last events of the previous epoch may be among the lost messages, and no offset could show that.
             if self.at.epoch != 0 && (self.heard.is_none() || hearing() != self.heard) {
                 self.give_up();
                 return;
@@ -164,7 +167,7 @@ impl Place {
         self.forget_unsure();
     }
 
-    /// Notes an event that the history may have at an offset that is not known.
+    /// Notes an event that the history may have stored at an offset that is not known.
     pub(super) fn note_unsure(&mut self, id: u64) {
         if self.lost {
             return;
@@ -180,8 +183,8 @@ impl Place {
         }
     }
 
-    /// Forgets the events without a known offset once the history cannot bring them again: the session has everything
-    /// up to an event that was appended after all of them.
+    /// Forgets the events without a known offset once no later read of the history can return them: the session has
+    /// everything up to an event that was appended after all of them.
     fn forget_unsure(&mut self) {
         let is_over = |unsure: &Unsure| unsure.newest.elapsed() >= UNSURE_FOR;
         if self.base.is_some() && self.at.beyond.is_empty() && self.unsure.as_deref().is_some_and(is_over) {

@@ -1,12 +1,12 @@
-//! The short form of a trail, which goes to the client with each event that changes it.
+//! The short text form of a trail, called the tail, which goes to the client with each event that changes the trail.
 //!
 //! ```text
 //! r1:                                  nothing since the session began
 //! r1:<mark><epoch>.<floor>             one room, numbers in hexadecimal; more follow, with commas between
 //! r1:<mark><epoch>.-+<from>-<to>       where the session began in the room is not known yet
 //! r1:<mark><epoch>.<floor>~<id>        also the event with this short id, whose offset is not known
-//! r1:<mark>!                           of this room nothing can be told
-//! r1!                                  nothing can be told: the client cannot return with this
+//! r1:<mark>!                           the session's position in this room is not known
+//! r1!                                  no position is known: the client cannot recover its session
 //! ```
 
 use std::fmt::Write as _;
@@ -40,8 +40,8 @@ pub struct Claim {
 }
 
 impl Tail {
-    /// Writes the positions that have changed since the session began. `None` writes a tail that the client cannot
-    /// return with; so do more than 32 changed rooms.
+    /// Writes the positions that have changed since the session began. `None`, or more than 32 changed rooms, gives a
+    /// tail that does not permit recovery.
     pub(super) fn write<'a>(places: Option<impl Iterator<Item = &'a Place>>) -> String {
         let mut tail = String::from(HEAD);
         let moved = places.map(|places| places.filter(|place| place.has_moved()).collect::<Vec<_>>());
@@ -61,8 +61,8 @@ impl Tail {
         tail
     }
 
-    /// Reads the tail that a client sends back. `text` is `None` when the client sends none: the tail is empty then.
-    /// Returns `None` when the text is not a tail, or says that the client cannot return.
+    /// Reads the tail that a client sends back. When the client sends no tail (`text` is `None`), the result is an
+    /// empty tail. Returns `None` when the text is not a tail, or is a tail that does not permit recovery.
     pub fn read(text: Option<&str>) -> Option<Self> {
         let Some(text) = text else { return Some(Self::default()) };
         let list = text.strip_prefix(HEAD)?.strip_prefix(':').filter(|_| text.len() <= MAX_BYTES)?;
@@ -70,7 +70,7 @@ impl Tail {
         (rooms.len() <= MAX_TOLD).then_some(Self { rooms })
     }
 
-    /// The short ids of the room's events that the session has at offsets that are not known.
+    /// The short ids of the room's events that the client has received and whose offsets are not known.
     pub fn unsure(&self, room: &str) -> &[u64] {
         let mark = mark_of(room);
         let claim = self.rooms.iter().find(|(of, _)| *of == mark).and_then(|(_, claim)| claim.as_ref());
@@ -91,7 +91,7 @@ impl Tail {
             Some(None) => None,
             // The claim is from an earlier epoch, before the session left the room and joined it again.
             Some(Some(claim)) if claim.epoch < base.epoch => began(),
-            // Never before the base: earlier events are not for this session.
+            // The position is never before the base, because earlier events are not for this session.
             Some(Some(claim)) => {
                 let least = if claim.epoch == base.epoch { base.offset } else { 0 };
                 let floor = claim.floor.unwrap_or(least).max(least);
