@@ -1,4 +1,5 @@
-//! Handles everything that a client does: admits it, handles its events, answers them, and cleans up after it.
+//! Handles everything that a client does: admits the client, handles and answers its events, and cleans up after it
+//! disconnects.
 //!
 //! Engines call [`Gateway::admit`], [`Gateway::open`], [`Gateway::dispatch`] and [`Gateway::closed`]; everything that a
 //! client causes leaves through [`Publisher`].
@@ -66,7 +67,7 @@ pub struct Parts {
     pub history: Arc<History>,
     /// Calls to backends that decide something.
     pub hooks: Arc<Hooks>,
-    /// Notices to backends, which need no answer.
+    /// Notices to backends, which do not have to be answered.
     pub notices: Notices,
     /// Owners of rooms, as backends recorded them.
     pub owners: Arc<Owners>,
@@ -80,14 +81,14 @@ pub struct Parts {
     pub pending: Pending,
 }
 
-/// Bounds on the events that wait.
+/// Bounds on the events that wait while an earlier event of the same client is handled.
 #[derive(Debug, Clone, Copy)]
 pub struct Pending {
     /// Maximum number of waiting events of one client.
     pub events: usize,
     /// Maximum size of the waiting events of one client, in bytes.
     pub bytes: usize,
-    /// Maximum size of all events on this node that wait in a lane or for a backend's answer, in bytes.
+    /// Maximum size of all events on this node that wait behind an earlier event or for a backend's answer, in bytes.
     pub node_bytes: usize,
 }
 
@@ -106,11 +107,11 @@ struct Asked<'a> {
     contract: &'a str,
     event: &'a str,
     result: &'static str,
-    /// The counters of an event that succeeded; else they are found by the labels.
+    /// The counters of an event that succeeded; without them, the counters are looked up by their labels.
     counters: Option<&'a Counters>,
 }
 
-/// A client as the gateway keeps it: its session, and what handling its events needs.
+/// A client in the gateway: its session, and what is needed to handle its events.
 pub struct Client {
     /// The session.
     pub session: Arc<Session>,
@@ -139,9 +140,9 @@ impl Gateway {
         Arc::new(Self { parts, namespaces, clock: Clock::default(), pending_bytes })
     }
 
-    /// Counts an event of a client against the rate limits, and checks its size and shape. Only the event's name has
-    /// been parsed at this point. Returns false when the event is refused; the refusal is then already queued as its
-    /// answer.
+    /// Counts an event of a client against the rate limits, and checks the event's size and shape. Only the event's
+    /// name has been parsed at this point. Returns false when the event is refused; the refusal is then already queued
+    /// as the event's answer.
     pub fn permit(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>) -> bool {
         let limits = &self.parts.limits;
         let known = client.handlers.get(event.name()).map(|handler| &handler.def);
@@ -154,15 +155,16 @@ impl Gateway {
         }
     }
 
-    /// Answers an event that [`Gateway::permit`] accepted with a refusal, in turn. Only the event's name is used.
+    /// Answers an event that [`Gateway::permit`] accepted with a refusal, after the client's earlier events. Only the
+    /// event's name is used.
     pub fn refuse_event(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
         self.enqueue_refusal(client, event, ack, refusal);
     }
 
-    /// Handles an event that [`Gateway::permit`] accepted. Runs at once if no earlier event of the client is waiting,
-    /// and in turn otherwise. Returns without waiting.
+    /// Handles an event that [`Gateway::permit`] accepted: at once if no earlier event of the client is waiting, and
+    /// otherwise after the earlier events. Returns without waiting.
     ///
-    /// A client's events take effect in the order of the calls. An event that does not fit the client's lane is
+    /// A client's events take effect in the order of the calls. An event for which the client's queue has no space is
     /// answered with OVERLOADED.
     pub fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {
         let item = Item::Event(event, ack, Instant::now());
@@ -187,7 +189,7 @@ impl Gateway {
         Refusal::new(Code::Overloaded, text)
     }
 
-    /// Reserves memory for an event while a backend is asked about it. Dropping the share gives the memory back.
+    /// Reserves memory for an event while a backend is asked about it. Dropping the share releases the memory.
     ///
     /// # Errors
     /// `OVERLOADED`.
@@ -196,8 +198,8 @@ impl Gateway {
         self.pending_bytes.take(bytes).ok_or_else(|| self.overloaded(Bound::Node))
     }
 
-    /// Queues a refusal in the client's lane, so that answers keep the order of the events. When the lane is full, the
-    /// refusal is answered at once.
+    /// Queues a refusal behind the client's earlier events, so that answers keep the order of the events. When the
+    /// client's queue is full, the refusal is sent at once.
     fn enqueue_refusal(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
         let refused = Refused { event: event.clone(), ack, came: Instant::now(), refusal };
         if let Err(LaneFull(Item::Refused(refused), _)) = self.enqueue(client, Item::Refused(Box::new(refused))) {
@@ -207,7 +209,7 @@ impl Gateway {
     }
 
     /// Waits at most `sessions` until the sessions of disconnected clients are stored, and then at most `patience`
-    /// until backends have their notices. Returns how many notices are lost.
+    /// until backends have received their notices. Returns how many notices are lost.
     pub async fn close(&self, sessions: Duration, patience: Duration) -> usize {
         self.parts.recovery.close(sessions).await;
         self.parts.notices.close(patience).await
@@ -238,12 +240,12 @@ impl Gateway {
         &self.parts.rooms
     }
 
-    /// Queues an event for one client, and counts the event as dropped when it does not fit.
+    /// Queues an event for one client, and counts the event as dropped when the client's write queue has no space.
     fn send(&self, session: &Session, event: &Event) {
         self.count_send(session, session.send(event));
     }
 
-    /// Acknowledges an event, and measures the time since it came.
+    /// Acknowledges an event, and measures the time since the event arrived.
     fn ack(&self, client: &Client, of: Asked<'_>, args: &Args) {
         let sent = client.session.ack(of.id, args);
         let metrics = &self.parts.metrics;
@@ -276,8 +278,8 @@ impl Gateway {
     }
 }
 
-/// The contract whose error event is used for events that belong to no contract: the first one of the namespace that
-/// declares an error event, else the first one.
+/// The contract whose error event is used for events that belong to no contract: the namespace's first contract that
+/// declares an error event, or else its first contract.
 fn spokesman(namespace: &Namespace) -> &Arc<Contract> {
     namespace.contracts.iter().find(|contract| contract.errors.event.is_some()).unwrap_or(&namespace.contracts[0])
 }

@@ -42,8 +42,8 @@ impl Gateway {
         }
     }
 
-    /// Tells the client what went wrong: in the acknowledgement if the client asked for one, else by the error event
-    /// of the event or of the contract.
+    /// Sends the client the error: in the acknowledgement if the client asked for one, else by the error event of the
+    /// event or of the contract.
     pub(super) async fn fail(&self, turn: &Turn<'_>, scope: &Scope<'_>, refusal: &Refusal) {
         self.count_received(&turn.contract.name, &turn.def.name, refusal.code.as_str());
         let session = &turn.client.session;
@@ -113,7 +113,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// The error code as the contract's clients know it. A code that a backend chose is shown unchanged.
+/// The error code as the contract names it for clients. A code that a backend chose is shown unchanged.
 fn shown<'a>(contract: &'a Contract, refusal: &'a Refusal) -> &'a str {
     refusal.alias.as_deref().unwrap_or_else(|| contract.errors.code(refusal.code))
 }

@@ -30,7 +30,7 @@ pub(super) struct AnswerPlan {
 }
 
 impl AnswerPlan {
-    /// Takes the value that the answer puts into the acknowledgement.
+    /// Removes and returns the value that the answer puts into the acknowledgement.
     pub(super) fn take_ack(&mut self) -> HookAck {
         self.answer.ack.take()
     }
@@ -50,7 +50,7 @@ impl Gateway {
         Ok(self.parts.hooks.call(&call.hook, tuned(request, call)).await?)
     }
 
-    /// Asks a room's hook whether the client may join. A remembered answer is used instead where there is one.
+    /// Asks a room's hook whether the client may join. Uses a cached answer of the hook where there is one.
     pub(super) async fn ask_join_hook(
         &self,
         client: &Client,
@@ -61,8 +61,8 @@ impl Gateway {
         Ok(self.parts.hooks.may_join(&call.hook, tuned(request, call)).await?)
     }
 
-    /// Decides what an answer will do besides agreeing. An entry that cannot be performed is left out, logged and
-    /// counted. The client is not told, because the backend has agreed to the event.
+    /// Decides what a hook's answer will do besides permitting the event. An entry that cannot be performed is left
+    /// out, logged and counted. The client gets no error, because the backend has permitted the event.
     pub(super) fn plan_answer(&self, client: &Client, contract: &Arc<Contract>, mut answer: HookAnswer) -> AnswerPlan {
         let mut plan = AnswerPlan::default();
         for room in std::mem::take(&mut answer.join) {
@@ -162,7 +162,7 @@ pub(super) fn tuned(request: HookRequest, call: &Call) -> HookRequest {
     request.idempotent(call.idempotent).timeout(call.timeout)
 }
 
-/// The description of a client that backends get.
+/// The description of a client that is sent to backends.
 pub(super) fn caller(client: &Client, contract: &Arc<str>) -> Caller {
     let session = &client.session;
     Caller {

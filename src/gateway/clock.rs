@@ -1,4 +1,5 @@
-//! Knows when tokens end: one sorted list for all clients. A client whose token does not end has no entry.
+//! Finds the clients whose tokens end, by one sorted list for all clients. A client whose token does not end has no
+//! entry.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -8,14 +9,14 @@ use super::Client;
 /// The action that is due for a client at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
-    /// The client is warned that its token ends soon.
+    /// The client is to be warned that its token ends soon.
     Warning,
     /// The client's token has ended.
     End,
 }
 
-/// The sort key of an entry: the time in ms of Unix time, and the client's address. The address stays unique because
-/// the entry's weak pointer keeps the allocation.
+/// The sort key of an entry: the time in ms of Unix time, and the memory address of the client's allocation. The
+/// address stays unique because the entry's weak pointer keeps the allocation.
 type Place = (u64, usize);
 
 #[derive(Default)]
@@ -30,8 +31,8 @@ impl Clock {
         self.with(|list| list.remove(&place(at, client)));
     }
 
-    /// Removes and returns at most `most` entries that are due at `now`, the earliest first. Clients that are gone are
-    /// skipped.
+    /// Removes at most `most` entries that are due at `now`, the earliest first, and returns them. Clients that are
+    /// gone are skipped.
     pub(super) fn take(&self, now: u64, most: usize) -> Vec<(Arc<Client>, Due)> {
         let mut due = Vec::new();
         while due.len() < most {

@@ -28,11 +28,11 @@ pub struct Admission {
     namespace: Arc<Namespace>,
     handlers: Arc<Handlers>,
     user: Arc<User>,
-    /// Also counts the socket among those of its user.
+    /// The user's connection limits, which also count this socket among those of its user.
     limits: SessionLimits,
     /// The answers of the connect hooks, which are performed once the session is open.
     answers: Vec<(Arc<Contract>, HookAnswer)>,
-    /// The client is let in only so that it can be told, by an event, why it is refused.
+    /// Set if the client is let in only to get an event that states why it is refused.
     rejected: Option<(Arc<Contract>, Refusal)>,
     /// Whether the client recovers an earlier session, or may recover this one later.
     ticket: Ticket,
@@ -61,7 +61,7 @@ struct Checked {
 impl Gateway {
     /// Decides whether a client may connect, before CONNECT is acknowledged.
     ///
-    /// If the contract says `auth.reject = "event"`, a rejected client is let in and told the reason by an event.
+    /// If the contract says `auth.reject = "event"`, a rejected client is let in and gets the reason as an event.
     ///
     /// # Errors
     /// The refusal that the client gets as CONNECT_ERROR. Its message begins with the code.
@@ -140,7 +140,7 @@ impl Gateway {
             match Box::pin(self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call))).await {
                 Ok(answer) => answers.push((contract.clone(), answer)),
                 Err(refusal) => {
-                    // The client may be let in the next time, and then gets its session back.
+                    // The client may be let in at its next attempt, and can then recover its session.
                     Box::pin(ticket.give_back()).await;
                     return Err(refusal.into());
                 }
@@ -149,7 +149,7 @@ impl Gateway {
         Ok(Checked { user, limits, answers, ticket })
     }
 
-    /// Creates the session of an admitted client, greets it, and joins the rooms that the contracts name.
+    /// Creates the session of an admitted client, sends its greeting, and joins the rooms that the contracts name.
     ///
     /// Called after CONNECT was acknowledged and before the client's first event is dispatched.
     pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {
@@ -196,15 +196,15 @@ impl Gateway {
                 Item::Opened(answers)
             }
         };
-        // Cannot fail: the lane of a new client is empty. The item comes before the client's first event.
+        // Cannot fail, because the queue of a new client is empty. The item comes before the client's first event.
         let _ = self.enqueue(&client, first);
         client
     }
 
-    /// Joins the rooms of `connect.join`, and performs what the connect hooks answered.
+    /// Joins the rooms of `connect.join`, and performs what the connect hooks' answers ask for.
     pub(super) async fn settle_in(&self, client: &Arc<Client>, answers: Vec<(Arc<Contract>, HookAnswer)>) {
-        // Wait until other nodes can reach the client: anyone who learns of the client from its first event may
-        // publish to it.
+        // Wait until other nodes can reach the client: another process that learns of the client from its first event
+        // may publish to it.
         let session = &client.session;
         for room in session.rooms() {
             self.rooms().settled(session.namespace(), &room).await;
@@ -235,8 +235,8 @@ impl Gateway {
         }
     }
 
-    /// Joins the rooms of `connect.join` that the client's rules and hooks permit. A refused room is skipped without
-    /// telling the client.
+    /// Joins the rooms of `connect.join` that the client's rules and hooks permit. Skips a refused room, without an
+    /// error to the client.
     async fn auto_join(&self, client: &Arc<Client>) {
         let user = client.session.user();
         let mut scope = scope_of(client, &user, &Value::Null);
@@ -251,7 +251,7 @@ impl Gateway {
         }
     }
 
-    /// Cleans up after a client that disconnected: leaves its rooms, sends its undo events, and tells backends.
+    /// Cleans up after a client that disconnected: leaves its rooms, sends its undo events, and notifies backends.
     pub fn closed(self: &Arc<Self>, client: &Arc<Client>, reason: &'static str) {
         if !client.admitted || client.session.is_closed() {
             return;

@@ -19,7 +19,7 @@ use crate::telemetry::audit::{self, Kind, Record};
 /// Maximum length of an unknown event's name that an answer repeats, in bytes.
 const SHOWN_NAME_BYTES: usize = 64;
 
-/// The context of one event: the client, the contract, the handler, and the acknowledgement it asked for.
+/// The context of one event: the client, the contract, the handler, and the acknowledgement that the client asked for.
 pub(super) struct Turn<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) contract: &'a Arc<Contract>,
@@ -101,7 +101,8 @@ impl Gateway {
         self.refuse_now(client, event, ack, &Refusal::new(Code::UnknownEvent, text));
     }
 
-    /// Answers a refused event at once, without the lane: in the acknowledgement, or by the contract's error event.
+    /// Answers a refused event at once, without waiting for the client's earlier events: in the acknowledgement, or by
+    /// the contract's error event.
     pub(super) fn refuse_now(
         &self,
         client: &Arc<Client>,
@@ -151,7 +152,7 @@ pub(super) fn check_rate(client: &Client, def: Option<&Arc<ClientEvent>>) -> Res
     })
 }
 
-/// Decodes the payload if the contract reads it; else returns `Null` and leaves the bytes alone.
+/// Decodes the payload if the contract reads it; else returns `Null` and does not parse the bytes.
 fn read_payload(def: &ClientEvent, event: &Event) -> Result<Value, Refusal> {
     if !def.reads_payload {
         return Ok(Value::Null);

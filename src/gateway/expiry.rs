@@ -1,4 +1,4 @@
-//! Ends the sessions whose token is revoked or has expired, unless the client sent a newer token in time.
+//! Ends the sessions whose token is revoked or has expired, unless the client has sent a newer token before.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(250);
 const SLICE: usize = 128;
 
 impl Gateway {
-    /// Starts the task that warns and disconnects clients whose tokens end. Needs a Tokio runtime.
+    /// Starts the task that warns and disconnects clients whose tokens end. Must be called in a Tokio runtime.
     pub fn keep_time(self: &Arc<Self>) {
         let gateway = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -41,7 +41,7 @@ impl Gateway {
         });
     }
 
-    /// Handles what is due at `now`. Returns true when more is due.
+    /// Warns and disconnects the clients that are due at `now`. Returns true when more clients are due.
     pub(super) fn tick(&self, now: SystemTime) -> bool {
         let due = self.clock.take(unix_millis(now), SLICE);
         for (client, what) in &due {
@@ -82,7 +82,8 @@ impl Gateway {
         }
     }
 
-    /// When the client is warned (if the contract asks for a warning), and when its token ends. Unix time in ms.
+    /// When the client is warned (if the contract asks for a warning), and when its token ends, both as Unix time in
+    /// ms.
     fn times(&self, client: &Client, user: &User) -> Option<(Option<u64>, u64)> {
         let end = unix_millis(self.parts.auth.ends_at(user)?);
         let warning = client.namespace.auth().expiry.warn.as_ref().map(|(before, _)| {
@@ -109,8 +110,8 @@ impl Gateway {
         }
     }
 
-    /// Disconnects a session whose token was revoked: its namespace ends, so that the official client does not return by
-    /// itself.
+    /// Disconnects a session whose token was revoked. Only its namespace is closed, so that the official client does
+    /// not reconnect by itself.
     pub fn end_revoked(&self, session: &Arc<Session>) {
         self.put_out(session, &AuthError::Revoked.into(), "revoked", Close::Namespace);
     }
@@ -169,7 +170,7 @@ impl Gateway {
         self.forget_end(client, &before);
         client.session.set_user(user.clone());
         self.watch_end(client);
-        // The token may have been revoked after it was verified and before the session had it.
+        // The token may have been revoked after it was verified and before the session stored it.
         if self.parts.auth.is_revoked(&user) {
             self.end_revoked(&client.session);
             return Err(AuthError::Revoked.into());
@@ -185,8 +186,8 @@ impl Gateway {
         Ok(done)
     }
 
-    /// Leaves the rooms whose join rule held for the old token and does not hold for the new one. Rooms that the
-    /// client is in for another reason (a backend put it there, or a capability in a payload) are kept.
+    /// Leaves the rooms whose join rule was true for the old token and is false for the new one. Rooms that the client
+    /// is in for another reason (a backend put it there, or a capability in a payload) are kept.
     async fn leave_closed_rooms(&self, client: &Arc<Client>, before: &User, now: &User) -> Vec<RoomName> {
         let mut left = Vec::new();
         for name in client.session.rooms() {
@@ -208,7 +209,7 @@ impl Gateway {
     }
 }
 
-/// The token in a refresh event: the first argument, or its member.
+/// The token in a refresh event: the first argument, or the member of it that carries the token.
 fn token_of(event: &Event) -> Option<String> {
     let args = event.args().ok()?;
     match crate::json::read(args.first()?.get()).ok()? {

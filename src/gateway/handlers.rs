@@ -1,6 +1,7 @@
-//! The events that clients of a namespace may send, each with the counters that it raises.
+//! The events that clients of a namespace may send, each with the counters that the event increments.
 //!
-//! The counters are looked up by their labels once, when the gateway is built, because an event raises several of them.
+//! The counters are looked up by their labels once, when the gateway is built, because one event increments several of
+//! them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(super) struct Counters {
     pub(super) acked: IntCounter,
     pub(super) seconds: Histogram,
     pub(super) ack_seconds: Histogram,
-    /// The publishes of the event's relays, in the contract's order.
+    /// The counters of the events that the event's relays publish, in the contract's order.
     pub(super) relayed: Vec<IntCounter>,
 }
 
@@ -45,7 +46,7 @@ impl Handlers {
         Self { by_name, delivered: metrics.deliveries_total.with_label_values(&[&namespace.path]) }
     }
 
-    /// The handler of an event, unless no contract knows the event.
+    /// The handler of an event; `None` if no contract declares the event.
     pub(super) fn get(&self, event: &str) -> Option<&Handler> {
         self.by_name.get(event)
     }

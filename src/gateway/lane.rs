@@ -1,4 +1,5 @@
-//! One lane for each client: its events are handled one after the other, also when one of them has to wait.
+//! A queue for each client (its lane): the client's events are handled one after the other, also when an event has to
+//! wait.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -20,11 +21,11 @@ use crate::session::AckId;
 /// An item of a lane.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// An event of the client, the acknowledgement it asked for, and when it came.
+    /// An event of the client, the acknowledgement that the client asked for, and when the event arrived.
     Event(Event, Option<AckId>, Instant),
     /// An event that was refused before it was handled, and why.
     Refused(Box<Refused>),
-    /// The client has just connected. Holds the answers of the connect hooks.
+    /// The client has just connected. Contains the answers of the connect hooks.
     Opened(Vec<(Arc<Contract>, HookAnswer)>),
     /// The client has recovered an earlier session.
     Back(Box<Returned>),
@@ -42,8 +43,8 @@ pub(super) struct Refused {
 /// The future that handles one item.
 pub(super) type Work = ReusableBoxFuture<'static, ()>;
 
-/// An allocation for event futures, reused by the next event on this thread. The future of an event is large, and most
-/// events need it for one poll only.
+/// An allocation for the future that handles an event, reused by the next event on this thread. The future is large,
+/// and for most events it is polled only once.
 #[derive(Default)]
 pub(super) struct Place(Option<Work>);
 
@@ -52,7 +53,7 @@ thread_local! {
 }
 
 impl Place {
-    /// Moves a future into the allocation, or allocates when there is none.
+    /// Moves a future into the allocation, or into a new one when there is none.
     pub(super) fn hold(self, future: impl Future<Output = ()> + Send + 'static) -> Work {
         match self.0 {
             Some(mut work) => {
@@ -64,8 +65,8 @@ impl Place {
     }
 }
 
-/// Handles the items of one client in order. An item that need not wait runs on the caller's thread. One that waits
-/// continues in a task, and later items queue behind it.
+/// Handles the items of one client in order. An item that does not have to wait is handled on the caller's thread. An
+/// item that waits continues in a task, and later items queue behind it.
 #[derive(Default)]
 pub struct Lane {
     state: Mutex<State>,
@@ -78,11 +79,11 @@ struct State {
     bytes: usize,
 }
 
-/// Bounds on the items that wait.
+/// Bounds on the items that wait in a lane.
 pub(super) struct Bounds<'a> {
     /// Maximum number of waiting items of one client.
     pub(super) items: usize,
-    /// Maximum size of the waiting items of one client, in bytes. One item may always wait, whatever its size.
+    /// Maximum size of the waiting items of one client, in bytes. A single item may always wait, whatever its size.
     pub(super) bytes: usize,
     /// The bound on the waiting bytes of all clients of the node.
     pub(super) node: &'a Arc<PendingBytes>,
@@ -104,7 +105,7 @@ pub(super) enum Bound {
 pub(super) struct LaneFull(pub(super) Item, pub(super) Bound);
 
 impl Lane {
-    /// Handles an item: now, or after the items before it.
+    /// Handles an item: at once, or after the items that were queued before it.
     ///
     /// # Errors
     /// [`LaneFull`] when the item would have to wait and a bound is reached.
@@ -143,7 +144,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Removes and returns the next waiting item. Without one, the lane becomes idle.
+    /// Removes and returns the next waiting item. If there is no waiting item, the lane becomes idle.
     fn next(&self) -> Option<Item> {
         let mut state = self.state.lock().expect("no panic while held");
         let Some((next, _share)) = state.waiting.pop_front() else {

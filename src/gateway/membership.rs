@@ -1,4 +1,4 @@
-//! Joining and leaving rooms, and checking who may.
+//! Joining and leaving rooms, and checking who may join.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::publish::contract_event::room_refusal;
 use crate::session::{RoomName, Session};
 use crate::telemetry::audit::{self, Kind, Record};
 
-/// Permission to join a room: the room's rule holds and its hook agreed. [`Gateway::join`] consumes one. Only
-/// [`Gateway::permit_joins`] and [`Gateway::permit_join`] create one.
+/// Permission to join a room: the room's rule is true and its hook agreed. [`Gateway::join`] consumes the permit. Only
+/// [`Gateway::permit_joins`] and [`Gateway::permit_join`] create permits.
 pub(super) struct Permit {
     place: Place,
     /// Everything that the hook's answer asks for besides the join.
@@ -94,7 +94,7 @@ impl Gateway {
         Ok(permits)
     }
 
-    /// Permits a join if the room's rule holds and the room's hook agrees, where the room has them.
+    /// Permits a join if the room's rule is true and the room's hook agrees, where the room has a rule or a hook.
     pub(super) async fn permit_join(
         &self,
         client: &Arc<Client>,
@@ -119,8 +119,8 @@ impl Gateway {
 
     /// Evaluates a rule about a room. Looks the room's owner up first if the rule asks for it.
     ///
-    /// When the owner cannot be looked up, the rule is evaluated without one, because it may hold for another reason.
-    /// If it does not hold then, the answer is "unavailable" instead of "no".
+    /// When the owner cannot be looked up, the rule is evaluated without an owner, because it may be true for another
+    /// reason. If the rule is false then, the answer is "unavailable" instead of "no".
     pub(super) async fn ask(
         &self,
         client: &Client,
@@ -142,8 +142,8 @@ impl Gateway {
         }
     }
 
-    /// Joins a room, and sends the client the history that the contract promises before any newer event. First
-    /// performs what the answer of the room's hook asks for.
+    /// Joins a room, and sends the client the history that the contract promises before any newer event. Before the
+    /// join, performs what the answer of the room's hook asks for.
     pub(super) async fn join(&self, client: &Arc<Client>, permit: Permit, scope: &Scope<'_>) -> Option<ReplayOutcome> {
         let Permit { place, answer } = permit;
         if let Some(answer) = answer {
@@ -156,7 +156,7 @@ impl Gateway {
         joined.replay
     }
 
-    /// Joins a room that a backend named. The room's rule is not asked.
+    /// Joins a room that a backend named. The room's rule is not evaluated.
     pub(super) async fn join_by_name(&self, client: &Client, room: &RoomName) {
         match client.namespace.room_of(room) {
             Some((def, _)) => {
@@ -174,13 +174,13 @@ impl Gateway {
         self.leave_by_name(client, &place.name);
     }
 
-    /// Leaves a room. The undo events of what the client had started there are published first.
+    /// Leaves a room. Before that, publishes the undo events that are stored for the client and this room.
     pub(super) fn leave_by_name(&self, client: &Arc<Client>, room: &str) {
         self.take_out(&client.session, &room.into());
     }
 
-    /// Takes a session out of a room, at anyone's request. The undo events of what its client had started there are
-    /// published first.
+    /// Removes a session from a room, whoever asked for it. Before that, publishes the undo events that are stored for
+    /// the session and this room.
     pub fn take_out(&self, session: &Session, room: &RoomName) {
         for (room, undo) in session.take_undo(Some(room)) {
             self.say_undo(session, room, undo);

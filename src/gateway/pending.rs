@@ -13,7 +13,7 @@ pub(super) struct PendingBytes {
     most: usize,
 }
 
-/// Bytes reserved from the bound. Dropping the share gives them back.
+/// Bytes reserved from the bound. Dropping the share releases the bytes.
 pub(super) struct Share {
     of: Arc<PendingBytes>,
     bytes: usize,
@@ -25,8 +25,8 @@ impl PendingBytes {
         Arc::new(Self { held: AtomicUsize::new(0), most })
     }
 
-    /// Reserves bytes. Returns `None` when they do not fit. An event larger than the whole bound fits if nothing else
-    /// waits.
+    /// Reserves bytes. Returns `None` when the bound would be exceeded. An event larger than the whole bound is
+    /// accepted if nothing else waits.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
         let fits = |held: usize| (held == 0 || held.saturating_add(bytes) <= self.most).then(|| held + bytes);
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;

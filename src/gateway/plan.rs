@@ -3,7 +3,7 @@
 //! ```text
 //! check     rooms, rules, status, metadata, publishes, and the hooks: the first that refuses is the answer
 //! Plan      everything that was decided; only `check` makes one
-//! perform   does it; it cannot refuse
+//! perform   carries out the plan; it cannot refuse
 //! ```
 
 mod perform;
@@ -43,7 +43,7 @@ struct More {
 }
 
 impl Gateway {
-    /// Decides what an event will do. Nothing has been done when this returns, except that its hooks were asked.
+    /// Decides what an event will do. When this returns, the hooks have been asked, and nothing else has been done.
     ///
     /// # Errors
     /// The first refusal. The futures that only some events wait for are boxed, so that they do not enlarge this one.
@@ -69,8 +69,8 @@ impl Gateway {
         more.status = self.check_status(turn, scope)?;
         more.metadata = check_metadata(turn, scope)?;
         let Some(call) = &turn.def.call else { return Ok(more) };
-        // Comes before the hook is asked, so that a refusal here leaves the backend uninformed: a backend may act on
-        // what it is told.
+        // The publish is checked before the hook is asked, because a backend may act on the call: so a backend is never
+        // called for an event that this check refuses.
         if let Some((event, data)) = turn.def.on_ok.as_ref().and_then(|outcome| outcome.publish.as_ref()) {
             let rooms = plan.room_names();
             let scope = Scope { room: rooms.first().map(String::as_str), rooms: &rooms, ..scope.clone() };

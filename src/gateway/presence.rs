@@ -1,4 +1,4 @@
-//! Statuses of users, and the events that tell a room of joins and leaves.
+//! Statuses of users, and the events that announce joins and leaves in a room.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::publish::Outgoing;
 use crate::session::RoomName;
 
 impl Gateway {
-    /// The presence status that an event sets. Refuses one that the user may not have.
+    /// The presence status that an event sets. Refuses a status that the user may not have.
     pub(super) fn check_status(&self, turn: &Turn<'_>, scope: &Scope<'_>) -> Result<Option<Value>, Refusal> {
         let Some(status) = turn.def.presence.as_ref().and_then(|path| path.find(scope)) else { return Ok(None) };
         if may_have_status(&turn.client.session, &status) {
@@ -23,8 +23,8 @@ impl Gateway {
         Err(Refusal::new(Code::InvalidPayload, text))
     }
 
-    /// The rooms of all sockets of the event's user. Includes the rooms of this socket even while Redis cannot be
-    /// asked.
+    /// The rooms of all sockets of the event's user. While Redis is unavailable, the rooms of this socket are still
+    /// included.
     pub(super) async fn shared_rooms(&self, turn: &Turn<'_>) -> Vec<RoomName> {
         let session = &turn.client.session;
         let own = session.rooms().into_iter().filter(|room| !is_reserved_room(room));
@@ -41,7 +41,7 @@ impl Gateway {
         rooms
     }
 
-    /// Tells a room that a member has joined or left.
+    /// Sends a room the event that a member has joined or left.
     pub fn tell_presence(&self, told: RoomChange) {
         let payload = match &told.member {
             RoomMember::User(id) => json!({ "userId": &**id, "room": &*told.room }),

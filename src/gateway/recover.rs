@@ -1,11 +1,11 @@
 //! A client recovers its earlier session.
 //!
 //! ```text
-//! claim          before CONNECT: the session is taken, and everything that it missed is read; if that is not proven
-//!                complete, the client gets a new session
+//! claim          before CONNECT: the session is taken, and the events that its client missed are read; if it is not
+//!                proven that none is missing, the client gets a new session
 //! begin_replay   from here on, live events of the session are held
-//! join           live events of its rooms arrive, and are held
-//! send           the events that it missed
+//! join           live events of the session's rooms arrive, and are held
+//! send           the events that the client missed
 //! read, send     the events published between the claim and the join
 //! end_replay     the held events that were not sent above follow, in order
 //! ```
@@ -29,14 +29,14 @@ use crate::user::User;
 pub(super) enum Ticket {
     /// The client can never recover this session.
     None,
-    /// The client has a new session, which it may recover later.
+    /// The client has a new session, which it may recover after a disconnect.
     New(recovery::Ticket),
     /// The client has recovered its earlier session.
     Back(Box<Returned>),
 }
 
-/// Whether a client that disconnected for this reason may recover its session. As in Socket.IO's own server, a lost
-/// client may; a client that left or was disconnected may not.
+/// Whether a client that disconnected for this reason may recover its session. As in Socket.IO's own server, a client
+/// whose connection was lost may; a client that left or was disconnected may not.
 pub(super) fn may_return(reason: &str) -> bool {
     const LOST: [&str; 5] =
         ["transport close", "transport error", "ping timeout", "server transport close", "server shutting down"];
@@ -53,14 +53,15 @@ impl Ticket {
         }
     }
 
-    /// Gives back the session that was recovered, because the client does not get it.
+    /// Stores the taken session again, because the client does not get it.
     pub(super) async fn give_back(self) {
         if let Self::Back(returned) = self {
             returned.claim.give_back().await;
         }
     }
 
-    /// The record of what the session has received from each of its rooms.
+    /// Creates the record of the events that the client has received in each room; `None` if the session cannot be
+    /// recovered.
     pub(super) fn trail(&self, hearing: &Hearing) -> Option<Box<Trail>> {
         match self {
             Self::None => None,
@@ -77,7 +78,8 @@ impl Ticket {
 }
 
 impl Gateway {
-    /// Looks up the session that a client wants to recover. The client has been authenticated again before.
+    /// Looks up the session that a client wants to recover. The client's token was verified before, as in every
+    /// handshake.
     pub(super) async fn ticket(&self, namespace: &Namespace, handshake: &Handshake, user: &User) -> Ticket {
         let Some(policy) = namespace.recovery().filter(|_| handshake.recoverable) else { return Ticket::None };
         let member = |name| handshake.auth.as_ref()?.get(name)?.as_str();
@@ -96,7 +98,7 @@ impl Gateway {
         self.parts.recovery.settle(&client.session).await;
     }
 
-    /// Puts a session back into its rooms. From here on, live events are held.
+    /// Puts a session back into its rooms. From this call on, live events are held back.
     pub(super) fn restore(&self, client: &Arc<Client>, returned: &Returned) {
         let (rooms, session) = (&self.parts.rooms, &client.session);
         session.begin_replay();
@@ -107,7 +109,7 @@ impl Gateway {
         }
     }
 
-    /// Sends a client the events that it missed, then the live events that were held meanwhile.
+    /// Sends a client the events that it missed, then the live events that were held back during the recovery.
     pub(super) async fn bring_back(&self, client: &Arc<Client>, mut returned: Returned) {
         let session = &client.session;
         let until = Instant::now() + PATIENCE;
@@ -126,7 +128,7 @@ impl Gateway {
             Release::Closed => true,
         };
         if !(whole && released) {
-            // The client knows its offset, so it can reconnect and try once more.
+            // The client has the offset that it reached, so it can reconnect and try once more.
             self.parts.recovery.note_failed(session.namespace());
             session.close(Close::Transport);
         }
@@ -138,8 +140,8 @@ impl Gateway {
         }
         let recovery = &self.parts.recovery;
         let hearing = recovery.hearing()();
-        // Wait until this node is subscribed to the rooms. Else an event published now could arrive neither in the
-        // history that was read nor live.
+        // Wait until this node is subscribed to the rooms. Otherwise an event published now could be missing both in
+        // the history that was read and among the live events.
         for cursor in &returned.cursors {
             if !self.rooms().settled(session.namespace(), &cursor.room).await {
                 return false;

@@ -19,7 +19,7 @@ use crate::session::{RoomName, Undo};
 /// Maximum length of a user or socket id that an event is addressed to, in bytes.
 const MAX_ADDRESS_BYTES: usize = 256;
 
-/// A relay whose recipients are known, and to whom the client may send.
+/// A relay whose recipients are known and to whom the client may send.
 pub(super) struct PlannedRelay<'a> {
     relay: &'a Relay,
     published: &'a IntCounter,
@@ -103,7 +103,7 @@ impl Gateway {
     }
 
     /// Stores the undo event that is published if the client leaves without sending it. When this event is itself the
-    /// undo, forgets the stored one.
+    /// undo event, removes the stored one.
     fn note_undo(&self, turn: &Turn<'_>, planned: &PlannedRelay<'_>, place: &Place, scope: &Scope<'_>) {
         let session = &turn.client.session;
         if let Some(name) = &turn.def.undo {
@@ -122,13 +122,13 @@ impl Gateway {
     }
 }
 
-/// The event that a relay sends. `None` when it cannot be encoded, which cannot happen with a checked contract.
+/// The event that a relay sends. `None` when the event cannot be encoded, which cannot happen with a checked contract.
 fn relay_event(relay: &Relay, turn: &Turn<'_>, scope: &Scope<'_>) -> Option<Event> {
     encode(&relay.event, &relay.data, Some(turn), scope)
 }
 
-/// Encodes an event with the data that the contract asks for. Attachments are kept as long as a placeholder names
-/// them.
+/// Encodes an event with the data that the contract asks for. Attachments are kept if a placeholder in the data refers
+/// to them.
 pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scope: &Scope<'_>) -> Option<Event> {
     let event = turn.map(|turn| turn.event);
     let encoded = match data {
@@ -154,8 +154,8 @@ pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scop
     }
 }
 
-/// Whether a decoded value holds a number that could be written differently from how it came, such as `1.50` or an
-/// integer of 30 digits.
+/// Whether a decoded value contains a number that could be written differently from how it arrived, such as `1.50` or
+/// an integer of 30 digits.
 fn has_fractions(value: &Value) -> bool {
     match value {
         Value::Number(number) => number.is_f64(),

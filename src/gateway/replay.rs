@@ -34,10 +34,10 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How soon sending is tried again after the client's write queue was full.
 pub(super) const RETRY: Duration = Duration::from_millis(10);
 
-/// The result of a join.
+/// The result of joining a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// False when the client was in the room already, or is gone.
+    /// Whether the client was added. False when the client was in the room already, or is gone.
     pub new: bool,
     /// Which part of the history the client was sent; `None` where the contract shows nothing.
     pub replay: Option<ReplayOutcome>,
@@ -48,11 +48,11 @@ pub struct Joined {
 pub struct ReplayOutcome {
     /// The room.
     pub room: RoomName,
-    /// The history's epoch; 0 when the room has none, or it could not be read.
+    /// The history's epoch; 0 when the room has no history, or the history could not be read.
     pub epoch: u64,
     /// The offset of the newest event at the time of the join. Live events follow it.
     pub offset: u64,
-    /// Whether the client has everything that the contract, and its `since`, ask for.
+    /// Whether the client has all events that the contract, and the client's `since`, ask for.
     pub complete: bool,
     /// How many events the client was sent.
     pub replayed: usize,
@@ -74,8 +74,8 @@ impl ReplayOutcome {
 /// Joins a room and sends the client the part of its history that the contract shows, before any newer live event.
 ///
 /// `since` is the offset that the client names (`payload.since`). Joining again sends the history again, because the
-/// client asked for it. While the history cannot be read, the client joins without it and is told that it is
-/// incomplete.
+/// client asked for it. While the history cannot be read, the client joins without a history and is told that the
+/// history is incomplete.
 pub async fn join_with_replay(
     rooms: &Rooms,
     history: &History,
@@ -122,13 +122,13 @@ pub async fn join_with_replay(
     if let (false, Some(name)) = (outcome.complete, &policy.incomplete)
         && let Ok(event) = Event::encode(name, &[outcome.to_json()])
     {
-        // A failure is ignored: the queue has already been full for as long as a client may take.
+        // A failure is ignored: the client's write queue has already been full for as long as [`PATIENCE`] permits.
         let _ = send_patiently(session, &event, &[], Instant::now() + PATIENCE).await;
     }
     Joined { new, replay: Some(outcome) }
 }
 
-/// Sends a room's history to a client. Live events are held meanwhile.
+/// Sends a room's history to a client. Live events are held back during that time.
 struct Showing<'a> {
     session: &'a Session,
     history: &'a History,
@@ -140,8 +140,8 @@ struct Showing<'a> {
 }
 
 impl Showing<'_> {
-    /// Sends all events from offset `first` on, oldest first. `newest` is the last page of them. Returns the reason if
-    /// the client did not get everything it may expect.
+    /// Sends all events from offset `first` on, oldest first. `newest` is the page with the newest of these events.
+    /// Returns the reason if the client did not get everything that it may expect.
     async fn show(&mut self, query: Query, newest: &Page, first: u64) -> Option<&'static str> {
         let oldest = newest.oldest().unwrap_or(newest.last_offset + 1);
         let why = if first < oldest {
@@ -156,8 +156,8 @@ impl Showing<'_> {
         self.send(newest.events.iter().rev()).await.err().or(why)
     }
 
-    /// Sends the pages before the newest one, which begins at offset `oldest`. Events that are trimmed meanwhile are
-    /// missing.
+    /// Sends the pages before the newest one, which begins at offset `oldest`. Events that the history drops before
+    /// they are read are missing.
     async fn show_earlier(&mut self, since: Option<Since>, first: u64, oldest: u64) -> Option<&'static str> {
         let mut next = first;
         let mut why = None;
@@ -195,7 +195,7 @@ impl Showing<'_> {
     }
 }
 
-/// The reason when the client did not read the history in time.
+/// The reason when the client did not read the history within [`PATIENCE`] for each page.
 const SLOW: &str = "slow";
 
 /// Queues an event. Waits while the client's write queue is full, at most until `until`.
@@ -208,8 +208,8 @@ async fn send_patiently(session: &Session, event: &Event, stamps: &[Stamp], unti
     }
 }
 
-/// Notes the offset before the first event of the history. A client that is cut off while it is sent the history gets
-/// the rest when it recovers its session.
+/// Notes the offset before the first event of the history. A client whose connection breaks while the history is sent
+/// gets the rest when it recovers its session.
 fn begin_trail(session: &Session, room: &RoomName, newest: &Page, first: u64) {
     if let Some(trail) = session.trail() {
         trail.begin(room, Point { epoch: newest.epoch, offset: first - 1 });
@@ -236,7 +236,7 @@ impl<'a> Hold<'a> {
     }
 
     /// Ends the replay: sends the live events that were held back during it, and lets later ones pass. Returns false
-    /// when some were dropped, because the client was too slow or too many were held.
+    /// when some events were dropped, because the client was too slow or too many events were held back.
     async fn end(mut self, shown: Option<Replayed>, until: Instant) -> bool {
         self.ended = true;
         let mut release = self.session.end_replay(self.room, shown);
@@ -252,7 +252,7 @@ impl<'a> Hold<'a> {
     }
 }
 
-// The join was abandoned half-way: release the held events, so that they do not wait forever.
+// The join was abandoned before its end: release the held events, so that they do not wait forever.
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         if !self.ended && self.session.end_replay(self.room, None) == Release::Blocked {

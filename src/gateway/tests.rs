@@ -1,4 +1,4 @@
-//! Tests the whole path from handler to delivery without a network: a fake link records what it is given.
+//! Tests the whole path from handler to delivery without a network: a fake link records what is sent through it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
@@ -340,8 +340,8 @@ async fn only_clients_whose_token_ends_are_in_the_list_and_none_stays() {
     assert_eq!(bench.gateway.clock.len(), 0);
 }
 
-/// The future of an event is initialized for every event, so the parts that only some events wait for must not be in
-/// it.
+/// The future of an event is initialized for every event, so it must not contain the parts that only some events wait
+/// for.
 #[tokio::test]
 async fn the_future_of_an_event_is_small() {
     let it = Bench::new().await;

@@ -20,7 +20,7 @@ pub(in crate::gateway) struct Done {
 }
 
 impl Gateway {
-    /// Performs a plan, in the order that `docs/contracts.md` gives.
+    /// Performs a plan's steps, in the order that `docs/contracts.md` states.
     pub(in crate::gateway) async fn perform(&self, turn: &Turn<'_>, scope: &Scope<'_>, plan: Plan<'_>) -> Done {
         let mut done = Done { rooms: plan.room_names(), ..Done::default() };
         let Plan { joins, leaves, relays, mut more } = plan;
