@@ -35,32 +35,34 @@ pub use plain::PlainEmit;
 
 use counters::ByOrigin;
 
-/// An event that is ready to be sent to rooms: permitted, filled in and encoded.
+/// An event that is ready to be sent to rooms: permitted, complete and encoded.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     /// The namespace's path.
     pub namespace: Arc<str>,
     /// The event, encoded once for all recipients.
     pub event: Event,
-    /// A client in any of these rooms gets the event once. Empty: the whole namespace.
+    /// The rooms that the event is sent to; if empty, the whole namespace. A client in several of these rooms gets the
+    /// event once.
     pub rooms: Vec<RoomName>,
-    /// A client in any of these rooms does not get the event.
+    /// The rooms whose members do not get the event.
     pub except: Vec<RoomName>,
-    /// Skips clients that cannot be written to now; see [`Outgoing::passes_over`].
+    /// Whether to skip clients that cannot be written to now; see [`Outgoing::passes_over`].
     pub volatile: bool,
     /// The event's offset in the history of each of its rooms that has one.
     pub stamps: Vec<Stamp>,
-    /// The event's number among conflated events. A carrier delivers it through an [`crate::order::OrderGuard`].
+    /// The event's number among conflated events. A [`Carrier`] delivers a numbered event through an
+    /// [`crate::order::OrderGuard`].
     pub order: Option<Order>,
 }
 
 impl Outgoing {
-    /// An event for everyone in these rooms; for the whole namespace if there are none.
+    /// An event for all members of these rooms; for the whole namespace if `rooms` is empty.
     pub const fn new(namespace: Arc<str>, event: Event, rooms: Vec<RoomName>) -> Self {
         Self { namespace, event, rooms, except: Vec::new(), volatile: false, stamps: Vec::new(), order: None }
     }
 
-    /// The same event, not for the members of these rooms.
+    /// The same event, but the members of these rooms do not get it.
     #[must_use]
     pub fn except(self, except: Vec<RoomName>) -> Self {
         Self { except, ..self }
@@ -81,24 +83,24 @@ impl Outgoing {
 
 /// The result of sending an event.
 pub struct Carried {
-    /// Clients of this node that the event was queued for, or will be.
+    /// The number of clients of this node for which the event was queued, or will be queued.
     pub local: usize,
-    /// Clients of this node that did not get the event: their queue was full, or the event is volatile and they could
-    /// not be written to.
+    /// The number of clients of this node that did not get the event: their write queue was full, or the event is
+    /// volatile and the clients could not be written to.
     pub dropped: usize,
-    /// The final numbers, when the event goes to so many clients that it is queued in slices.
+    /// The final numbers. Set when the event goes to so many clients that they are served in slices.
     pub served: Option<oneshot::Receiver<Served>>,
-    /// The result for the other nodes.
+    /// The result of sending the event to the other nodes.
     pub remote: Remote,
 }
 
 /// How many clients of this node got an event, and how many did not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Clients that the event was queued for.
+    /// The number of clients for which the event was queued.
     pub queued: usize,
-    /// Clients that did not get the event: their queue was full, or the event is volatile and they could not be
-    /// written to.
+    /// The number of clients that did not get the event: their write queue was full, or the event is volatile and the
+    /// clients could not be written to.
     pub dropped: usize,
 }
 
@@ -115,7 +117,7 @@ impl Carried {
         Self { local, dropped, served: None, remote: Remote::Alone }
     }
 
-    /// Waits until the event is queued for all clients of this node. Returns at once where it already is.
+    /// Waits until the event is queued for all clients of this node. Returns at once if that has happened already.
     pub async fn served(mut self) -> Self {
         if let Some(served) = self.served.take()
             && let Ok(Served { queued, dropped }) = served.await
@@ -128,34 +130,34 @@ impl Carried {
 
 /// The result of sending an event to the other nodes.
 pub enum Remote {
-    /// The event was not sent to other nodes: there are none, or it was meant for clients of this node only.
+    /// The event was not sent to other nodes: there are no other nodes, or it was meant for clients of this node only.
     Alone,
-    /// The event was handed to the Redis client. The receipt tells whether Redis took it.
+    /// The event was handed to the Redis client. The receipt resolves to whether Redis accepted it.
     Handed(Receipt),
-    /// The event was not handed to the Redis client. This has been counted.
+    /// The event was not handed to the Redis client. The failure has been counted.
     NotCarried(NotCarried),
 }
 
-/// Resolves when Redis has taken the event, or when the wait for it has timed out.
+/// Resolves when Redis has accepted the event, or when the wait for that has timed out.
 pub type Receipt = Pin<Box<dyn Future<Output = Result<(), NotCarried>> + Send>>;
 
 /// Why an event may not have reached every other node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum NotCarried {
-    /// Redis is away.
+    /// Redis is unavailable.
     #[error("Redis is away")]
     Away,
-    /// The buffer of outgoing messages is full.
+    /// The buffer of messages that wait to be sent to Redis is full.
     #[error("the buffer towards Redis is full")]
     Full,
-    /// Redis did not confirm in time; other nodes may or may not have it.
+    /// Redis did not confirm the event within the time limit; other nodes may or may not have received it.
     #[error("Redis did not confirm in time")]
     Timeout,
-    /// Redis refused the event, or took it as a replica, which reaches only the nodes that are still connected to that
-    /// replica.
+    /// Redis refused the event, or accepted it as a replica. A replica reaches only the nodes that are still connected
+    /// to that replica.
     #[error("Redis refused it")]
     Refused,
-    /// Redis has taken the event, but some known node was not subscribed.
+    /// Redis has accepted the event, but at least one known node was not subscribed.
     #[error("a node was not listening")]
     Unheard,
 }
@@ -178,17 +180,18 @@ impl NotCarried {
 pub enum Reach {
     /// The other nodes, and with `redis.wire = "socketio"` also the Node.js servers.
     Everyone,
-    /// The other nodes only. The event came from outside, and its sender has already sent it to the Node.js servers.
+    /// The other nodes only. The event came from a Socket.IO emitter or a Node.js server, which has already sent it to
+    /// the Node.js servers.
     Nodes,
 }
 
 /// Delivers events to local clients and to the other nodes. Engines implement it.
 ///
-/// The methods are synchronous, so that events are delivered in the order of the calls, to local clients first and
-/// whatever the state of Redis. When an event has very many recipients, the call fixes the order and the queueing is
-/// done in slices.
+/// The methods are synchronous, so that events are delivered in the order of the calls: to local clients first, and
+/// without waiting for Redis. When an event has very many recipients, the call fixes the order, and the event is queued
+/// for the clients in slices.
 pub trait Carrier: Send + Sync {
-    /// Delivers to local clients, then hands the event to the cluster.
+    /// Delivers the event to local clients, then hands it to the cluster.
     fn carry(&self, outgoing: &Outgoing) -> Carried;
 
     /// Like [`Carrier::carry`], but only to the processes that [`Reach::Nodes`] names.
@@ -196,7 +199,7 @@ pub trait Carrier: Send + Sync {
         self.carry(outgoing)
     }
 
-    /// Delivers to local clients only, because every other node already has the event.
+    /// Delivers the event to local clients only, because every other node already has it.
     fn deliver(&self, outgoing: &Outgoing) -> Carried {
         self.carry(outgoing)
     }
@@ -238,15 +241,16 @@ impl Origin {
 pub struct Published {
     /// The event's name.
     pub event: String,
-    /// The rooms that the event went to; empty: the whole namespace.
+    /// The rooms that the event was sent to; if empty, the whole namespace.
     pub rooms: Vec<RoomName>,
-    /// Clients of this node that the event was queued for.
+    /// The number of clients of this node for which the event was queued.
     pub local: usize,
-    /// Clients of this node whose queue was full.
+    /// The number of clients of this node that did not get the event; see [`Carried::dropped`].
     pub dropped: usize,
-    /// The result for the other nodes.
+    /// The result of sending the event to the other nodes.
     pub remote: RemoteOutcome,
-    /// A throttle holds the event back. It is sent, or replaced by a newer one, within the throttle's time.
+    /// Whether a throttle holds the event back. Within the throttle's time the event is sent, or a newer one replaces
+    /// it.
     pub held: bool,
 }
 
@@ -260,15 +264,15 @@ impl Published {
 /// The result of a publish for the other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteOutcome {
-    /// The event was not sent to other nodes: there are none, or it was meant for clients of this node only.
+    /// The event was not sent to other nodes: there are no other nodes, or it was meant for clients of this node only.
     Alone,
-    /// Redis took the event.
+    /// Redis accepted the event.
     Carried,
-    /// The event may not have reached every other node. This has been counted.
+    /// The event may not have reached every other node. The failure has been counted.
     NotCarried(NotCarried),
 }
 
-/// How long a backend's publish waits at most for Redis to confirm it.
+/// How long a backend's publish waits for Redis to confirm it, at most.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The parts that a publisher is built from.
@@ -300,19 +304,20 @@ pub struct Publisher {
     parts: Parts,
     contracts: HashMap<String, Loaded>,
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
-    /// Namespaces in which at least one room keeps a history.
+    /// Namespaces in which at least one room keeps a history, or whose clients may recover their sessions.
     recorded: HashSet<Arc<str>>,
     /// Namespaces whose clients may recover their sessions.
     recovering: HashMap<Arc<str>, RecoveryPolicy>,
-    /// Events that contracts have rules for, although a sender outside the contracts names them only.
+    /// Events that contracts have rules for, found by name because Socket.IO emitters and Node.js servers name no
+    /// contract.
     ruled: foreign::Ruled,
     timers: Mutex<HashSet<ThrottleKey>>,
-    /// The publishes of events that no contract describes.
+    /// The counters of events that no contract describes.
     plain: ByOrigin<IntCounter>,
     seconds: ByOrigin<Histogram>,
 }
 
-/// A contract with its events, as the publisher keeps it.
+/// A contract as the publisher stores it, with its events.
 struct Loaded {
     namespace: Arc<Namespace>,
     contract: Arc<Contract>,
@@ -355,7 +360,7 @@ impl Publisher {
     }
 
     /// Sends an event and counts it. Synchronous, so that calls from one thread keep their order. The returned timer
-    /// measures until the event is queued.
+    /// measures the time until the event is queued.
     fn emit(&self, outgoing: &Outgoing, published: &IntCounter, origin: Origin) -> (Carried, HistogramTimer) {
         let timer = self.seconds.of(origin).start_timer();
         let carried = match origin {
@@ -384,7 +389,7 @@ impl std::fmt::Debug for Described {
     }
 }
 
-/// Waits until it is known whether Redis took the event for the other nodes.
+/// Waits until it is known whether Redis accepted the event for the other nodes.
 async fn settle(event: &str, rooms: Vec<RoomName>, carried: Carried) -> Published {
     let remote = match carried.remote {
         Remote::Alone => RemoteOutcome::Alone,

@@ -1,4 +1,5 @@
-//! Throttled events of a contract: sends the newest one at the declared rate, and none after the event that ends them.
+//! Throttled events of a contract: sends the newest event at the declared rate, and no event after the completion that
+//! ends them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::session::RoomName;
 use crate::telemetry::log_gate::log_seldom;
 use crate::throttle::{Due, Offer, ThrottleKey, scope};
 
-/// A throttled event that waits for its time, as it is stored.
+/// A throttled event that waits for the end of its throttle's time, in its stored form.
 #[derive(Serialize, Deserialize)]
 struct Held {
     contract: String,
@@ -33,8 +34,8 @@ struct Held {
 }
 
 impl Publisher {
-    /// Sends the event now, or stores it as the newest one, which is sent when the throttle's time has passed. Returns
-    /// nothing for a stored event.
+    /// Sends the event now, or stores it as the newest one, to be sent when the throttle's time has passed. Returns
+    /// `None` for a stored event.
     pub(super) async fn conflate(
         self: &Arc<Self>,
         of: &Described,
@@ -55,8 +56,8 @@ impl Publisher {
         Some(self.deliver(of.published.of(origin), outgoing, origin, Story::Goes).await)
     }
 
-    /// First sends the events that are held for the rooms of `outgoing`. Then `outgoing` ends them: none of them is
-    /// delivered after it.
+    /// Sends the events that a throttle holds for the rooms of `outgoing`, before `outgoing` is sent as their
+    /// completion. No held event is delivered after `outgoing`.
     pub(super) async fn flush(self: &Arc<Self>, contract: &Contract, outgoing: &mut Outgoing) {
         let throttled: Vec<Arc<str>> = throttled(contract).map(|def| def.name.as_str().into()).collect();
         if throttled.is_empty() {
@@ -70,15 +71,15 @@ impl Publisher {
             for (value, number) in closing.held {
                 self.send_held(&scope, &value, number).await;
             }
-            // The event has one place in the order: that of its first room.
+            // An event has only one order: that of its first room.
             if outgoing.order.is_none() {
                 outgoing.order = Some(Order { scope, number: closing.number, closes: true });
             }
         }
     }
 
-    /// Sends all events that this node holds, before their time. Called when the node leaves, because only this node
-    /// has their timers.
+    /// Sends all events that this node's throttles hold, before they are due. Called when the node leaves, because only
+    /// this node has the timers of these events.
     pub async fn say_held(self: &Arc<Self>) {
         let keys: Vec<ThrottleKey> = self.timers.lock().expect("no panic while held").iter().cloned().collect();
         for key in keys {
@@ -89,7 +90,7 @@ impl Publisher {
         }
     }
 
-    /// Starts the timer of a key, unless it is running. The timer ends when nothing is held for the key.
+    /// Starts the timer of a key, unless it is running. The timer ends when no event is held for the key.
     fn schedule(self: &Arc<Self>, key: ThrottleKey, every: Duration, wait: Duration) {
         if !self.timers.lock().expect("no panic while held").insert(key.clone()) {
             return;
@@ -98,8 +99,8 @@ impl Publisher {
         tokio::spawn(async move {
             publisher.release(&key, every, wait).await;
             publisher.timers.lock().expect("no panic while held").remove(&key);
-            // An event that was stored after the last look and before the timer was removed started no timer. Look
-            // once more.
+            // An event that was stored after the timer's last question and before the timer was removed has started no
+            // timer. So ask once more.
             publisher.release(&key, every, Duration::ZERO).await;
         });
     }

@@ -17,20 +17,21 @@ use crate::event::Event;
 use crate::session::RoomName;
 use crate::user::User;
 
-/// A request to publish an event of a contract, by names.
+/// A request to publish an event of a contract. The contract and the event are given by name.
 #[derive(Debug)]
 pub struct ContractPublish {
     /// The contract's name.
     pub contract: String,
     /// The name of one of the contract's server events.
     pub event: String,
-    /// The payload, undecoded. `None`: the event has no argument.
+    /// The payload, not decoded. `None`: the event has no argument.
     pub data: Option<Box<RawValue>>,
     /// Routing data that clients never see.
     pub params: Value,
 }
 
-/// A publish that its contract has accepted: filled in, encoded, with its rooms. Only [`Publisher::plan`] creates one.
+/// A publish that its contract has accepted: complete, encoded, with its rooms. Only [`Publisher::plan`] creates such a
+/// value.
 #[derive(Debug)]
 pub struct PlannedPublish {
     described: Arc<Described>,
@@ -38,13 +39,14 @@ pub struct PlannedPublish {
 }
 
 impl Publisher {
-    /// Validates, routes, fills in and publishes an event of a contract, and waits for Redis to take it.
+    /// Validates and routes an event of a contract, fills in the members that the contract adds, publishes the event,
+    /// and waits for Redis to accept it.
     ///
     /// When this returns, the event is queued for local clients. Other nodes get it at most once.
     ///
     /// # Errors
     /// [`Code::NotFound`] and [`Code::UnknownEvent`] for names that no contract has, [`Code::InvalidPayload`] and
-    /// [`Code::InvalidRoom`] for data that the contract refuses. Nothing was sent then.
+    /// [`Code::InvalidRoom`] for data that the contract refuses. After an error, nothing was sent.
     pub async fn contract_event(
         self: &Arc<Self>,
         publish: ContractPublish,
@@ -53,7 +55,7 @@ impl Publisher {
         Ok(self.publish(self.plan(&publish)?, origin).await)
     }
 
-    /// Validates, routes and fills in an event of a contract. Nothing is sent yet.
+    /// Validates and routes an event of a contract, and fills in the members that the contract adds. Sends nothing yet.
     ///
     /// # Errors
     /// As [`Publisher::contract_event`].
@@ -69,7 +71,7 @@ impl Publisher {
         Ok(PlannedPublish { described: described.clone(), outgoing })
     }
 
-    /// Publishes a planned event, and waits for Redis to take it.
+    /// Publishes a planned event, and waits for Redis to accept it.
     pub async fn publish(self: &Arc<Self>, planned: PlannedPublish, origin: Origin) -> Published {
         let PlannedPublish { described, mut outgoing } = planned;
         let name = &described.def.name;
@@ -80,7 +82,7 @@ impl Publisher {
     }
 
     /// Sends an event that its contract has accepted, by the contract's rules for order, rate and history. Returns
-    /// nothing for an event that a throttle holds back.
+    /// `None` for an event that a throttle holds back.
     pub(super) async fn send_described(
         self: &Arc<Self>,
         described: &Described,
@@ -88,7 +90,7 @@ impl Publisher {
         origin: Origin,
     ) -> Option<Carried> {
         let Described { contract, def, published } = described;
-        // A newer event cannot replace one that other clients get.
+        // An event with `except` is not throttled: it must not replace an event that other clients get.
         if let Some(throttle) = def.throttle.as_ref().filter(|_| outgoing.except.is_empty()) {
             return self.conflate(described, throttle, outgoing, origin).await;
         }
@@ -100,8 +102,8 @@ impl Publisher {
     }
 }
 
-/// Checks and routes a publish. Parses the payload only if the contract asks about it, and encodes it again only if
-/// something was filled in.
+/// Checks and routes a publish. Parses the payload only if one of the contract's rules reads it, and encodes the
+/// payload again only if something was filled in.
 fn prepare(
     namespace: &Namespace,
     contract: &Contract,
@@ -132,14 +134,15 @@ fn prepare(
     Ok(Outgoing::new(namespace.path.clone(), event, rooms).volatile(def.volatile))
 }
 
-/// The number of top-level members. Comparing it before and after shows whether something was filled in, because
-/// filling in only adds members.
+/// The number of the payload's top-level members. Comparing the number before and after shows whether something was
+/// filled in, because filling in only adds members.
 fn count_members(value: &Value) -> Option<usize> {
     value.as_object().map(serde_json::Map::len)
 }
 
-/// The names of an event's rooms, each once. Empty when the contract sends the event to everyone. When the contract
-/// names rooms and all of them were left out, the publish is refused, so that it never reaches everyone by mistake.
+/// The names of an event's rooms, each once. Empty when the contract sends the event to the whole namespace. When the
+/// contract names rooms and every one of them was left out, the publish is refused, so that the event never reaches the
+/// whole namespace by mistake.
 fn rooms_of(
     namespace: &Namespace,
     contract: &Contract,
@@ -169,7 +172,7 @@ fn rooms_of(
     Ok(rooms)
 }
 
-/// The refusal that a client or backend gets when a room's name cannot be made.
+/// The refusal that a client or backend gets when a room's name cannot be built.
 pub fn room_refusal(key: &str, error: &RoomNameError) -> Refusal {
     Refusal::new(Code::InvalidRoom, format!("the name of the room {key:?} cannot be made: {error}"))
 }

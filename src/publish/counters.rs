@@ -1,4 +1,4 @@
-//! The counters of publishes, looked up by their labels once.
+//! The counters of publishes. Each is looked up by its labels only once.
 
 use prometheus::{Histogram, IntCounter};
 
@@ -18,8 +18,8 @@ impl<T> ByOrigin<T> {
     }
 }
 
-/// The contract and event labels of events that no contract describes. They share one label, because anyone can choose
-/// their names.
+/// The contract label and event label of events that no contract describes. All these events share one label, because
+/// senders can choose any names for them.
 const PLAIN: &str = "plain";
 
 /// The counters of an event of a contract, for each kind of publisher.

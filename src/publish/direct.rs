@@ -1,4 +1,4 @@
-//! Delivers by the room index alone: each session is sent to through its link.
+//! Delivers events with the room index alone: each session gets its events through its link.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::room::Rooms;
 use crate::session::SendError;
 use crate::telemetry::metrics::Metrics;
 
-/// A carrier for one node without an engine, for tests.
+/// A [`Carrier`] for one node without an engine, for tests.
 pub struct Direct {
     rooms: Arc<Rooms>,
     guard: OrderGuard,
@@ -16,7 +16,7 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// A carrier that uses this index.
+    /// Creates a carrier that uses this index.
     pub fn new(rooms: Arc<Rooms>, metrics: Arc<Metrics>) -> Self {
         Self { rooms, guard: OrderGuard::default(), metrics }
     }

@@ -75,8 +75,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// The server event whose rules apply: one of this name, whose contract has one of the event's rooms.
-    /// For an event to the whole namespace, one that goes to everyone.
+    /// The server event whose rules apply: an event of this name, whose contract has one of the event's rooms. For an
+    /// event to the whole namespace, a server event that its contract sends to the whole namespace.
     fn rule_of(&self, outgoing: &Outgoing) -> Option<&Arc<Described>> {
         let rules = self.ruled.0.get(&outgoing.namespace)?.get(outgoing.event.name())?;
         let namespace = self.namespaces.get(&outgoing.namespace)?;
@@ -91,7 +91,7 @@ impl Publisher {
     }
 }
 
-/// Fills in and checks the first argument, which is the payload. Other arguments pass unchanged.
+/// Fills in and checks the first argument, which is the payload. The other arguments are not changed.
 fn accept(def: &ServerEvent, event: Event) -> Result<Event, Refusal> {
     if def.schema.is_none() && def.fill.is_none() {
         return Ok(event);

@@ -14,29 +14,30 @@ use crate::protocol::{RESERVED_EVENTS, is_reserved_room, socket_room, user_room}
 /// Maximum number of rooms, users, sockets and exceptions together in one emit.
 pub const MAX_TARGETS: usize = 4000;
 
-/// An emit to rooms, users and sockets of a namespace. If none is named, the emit goes to the whole namespace.
+/// An emit to rooms, users and sockets of a namespace. Without any of them, the emit goes to the whole namespace.
 #[derive(Debug)]
 pub struct PlainEmit {
     /// The namespace's path.
     pub namespace: String,
-    /// Names of rooms that get it.
+    /// The names of the rooms whose members get the event.
     pub rooms: Vec<String>,
-    /// Ids of users whose sockets get it.
+    /// The ids of the users whose sockets get the event.
     pub users: Vec<String>,
-    /// Ids of sockets that get it.
+    /// The ids of the sockets that get the event.
     pub sockets: Vec<String>,
-    /// Rooms and socket ids that do not get it.
+    /// The rooms and socket ids that do not get the event.
     pub except: Vec<String>,
     /// The event's name.
     pub event: String,
-    /// Its arguments, undecoded.
+    /// The event's arguments, not decoded.
     pub args: Vec<Box<RawValue>>,
-    /// Skips clients that cannot be written to now.
+    /// Whether to skip clients that cannot be written to now.
     pub volatile: bool,
 }
 
 impl Publisher {
-    /// Publishes a plain emit, and waits for Redis to take it. A client named several times gets one copy.
+    /// Publishes a plain emit, and waits for Redis to accept it. A client that the emit names several times gets one
+    /// copy.
     ///
     /// # Errors
     /// [`Code::NotFound`] for a namespace that this node does not serve, [`Code::InvalidRoom`] for reserved or too many

@@ -12,7 +12,7 @@ use crate::session::RoomName;
 /// The effect of a publish on the histories of its rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Story {
-    /// The histories continue.
+    /// The histories continue after the event.
     Goes,
     /// The event is terminal: it ends the histories.
     Ends,
@@ -21,8 +21,9 @@ pub(super) enum Story {
 impl Publisher {
     /// Records an event in its rooms' histories, then sends it.
     ///
-    /// If an event cannot be recorded, the history counts a failure, and clients get the event without an offset. In a
-    /// namespace without histories this completes at the first poll, unless very many clients get the event.
+    /// If an event cannot be recorded, the history's failure counter grows by one, and clients get the event without an
+    /// offset. In a namespace without histories the future completes at the first poll, unless very many clients get
+    /// the event.
     pub(super) async fn deliver(
         &self,
         published: &IntCounter,
@@ -58,7 +59,8 @@ impl Publisher {
         }
         let (carried, _timer) = self.emit(outgoing, published, origin);
         drop(recorded);
-        // The publisher continues once all clients have the event queued. That bounds the number of waiting slices.
+        // The publisher continues only when the event is queued for all clients, which bounds the number of waiting
+        // slices.
         carried.served().await
     }
 

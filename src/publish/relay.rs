@@ -8,8 +8,8 @@ use super::{Carried, Origin, Outgoing, Publisher};
 impl Publisher {
     /// Publishes an event that the gateway permitted for a client. Delivery is at most once, as in Socket.IO.
     ///
-    /// Completes at the first poll, unless a room keeps a history or very many clients get the event. So a client's
-    /// relays are sent in the order of its events.
+    /// The future completes at the first poll, unless a room keeps a history or very many clients get the event. So a
+    /// client's relays are sent in the order of its events.
     pub async fn relay(&self, published: &IntCounter, outgoing: &mut Outgoing) -> Carried {
         self.deliver(published, outgoing, Origin::Client, Story::Goes).await
     }
