@@ -1,8 +1,8 @@
 //! The newest events of rooms, kept for clients that join late and for readers.
 //!
-//! Each room with a history has an *epoch* and, within it, *offsets* that count from 1 without gaps. A new epoch means
-//! that the older history is gone: it expired, was removed or was lost, and its events cannot be known. An answer that
-//! cannot be proven complete says so.
+//! Each room with a history has an *epoch* and, within the epoch, *offsets* that count from 1 without gaps. A new epoch
+//! means that the older history is gone: it expired, was removed or was lost, and its events cannot be known. An answer
+//! that cannot be proven complete is marked as incomplete.
 //!
 //! Two stores behave the same (`tests/history.rs` runs one suite against both): memory for a single node, Redis for a
 //! cluster. `docs/history.md` is the page for users.
@@ -36,8 +36,8 @@ use unrecorded::Unrecorded;
 /// Maximum number of events in a page.
 pub const MAX_PAGE: usize = 1000;
 
-/// Maximum size of the events that wait to be recorded, in bytes. An event larger than this waits alone. An event that
-/// does not fit is not published.
+/// Maximum size of the events that wait to be recorded, in bytes. An event larger than this is accepted only if no
+/// other event waits. An event that would exceed the limit is not published.
 pub const MAX_RECORDING_BYTES: usize = 64 << 20;
 
 /// Maximum life of a history after its last event: ten years.
@@ -62,7 +62,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The contract's retention for a room; `None` when it keeps no history.
+    /// The contract's retention for a room; `None` when the room keeps no history.
     ///
     /// A room with an `idle` time keeps its history at most that long. After a `terminal` event the history is kept at
     /// most for `linger`.
@@ -99,17 +99,17 @@ pub struct Appended {
 /// Why the history could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
-    /// Redis is unavailable. Nothing was sent.
+    /// Redis is unavailable. No command was sent to Redis.
     #[error("the history is unavailable: Redis is away")]
     Unavailable,
-    /// Redis did not answer in time, or the connection broke before the answer. An append may have happened. It does not
-    /// happen later, unless this node had not read Redis' clock before.
+    /// Redis did not answer within `redis.command_timeout`, or the connection broke before the answer. An append may
+    /// have happened. It does not happen later, unless this node had not read Redis' clock before.
     #[error("the history did not answer in time")]
     Timeout,
-    /// Another node holds the lease now; nothing was appended.
+    /// Another node has the lease to publish for emitters now; nothing was appended.
     #[error("another node has taken the lease to publish for emitters")]
     Fenced,
-    /// Redis refused the command, or the key does not hold a history.
+    /// Redis refused the command, or the value at the key is not a history.
     #[error("the history cannot be used: {0}")]
     Refused(String),
 }
@@ -131,7 +131,7 @@ pub struct History {
     backend: Backend,
     sequencer: Sequencer,
     unrecorded: Unrecorded,
-    /// Limits the bytes of events that wait for their turn or for Redis.
+    /// Limits the bytes of events that wait for earlier events of their rooms, or for Redis.
     waiting: Budget,
     metrics: Arc<Metrics>,
 }
@@ -172,12 +172,12 @@ impl History {
 
     /// Appends one event to a room's history, and its payload to the contract's own list. Returns the event's position.
     ///
-    /// Atomic. The history is trimmed to `keep.events` and lives for `keep.ttl` from now on. In a Redis Cluster a
-    /// second command writes the list, because its key comes from the contract and lives in another slot; the list can
-    /// then lack an event that the history has. In memory there is no list.
+    /// The append is atomic. The history is trimmed to `keep.events` and lives for `keep.ttl` from now on. In a Redis
+    /// Cluster a second command writes the list, because its key comes from the contract and lives in another slot; the
+    /// list can then lack an event that the history has. In memory there is no list.
     ///
     /// # Errors
-    /// [`HistoryError`]; the event is then published live without a position in the history, unless it is
+    /// [`HistoryError`]. The event is then published live without a position in the history, unless the error is
     /// [`HistoryError::Fenced`]. After [`HistoryError::Timeout`] the append may have happened.
     pub async fn append(
         &self,
@@ -197,7 +197,7 @@ impl History {
         appended
     }
 
-    /// Reads a page of a room's history. The page is empty when the room has none.
+    /// Reads a page of a room's history. The page is empty when the room has no history.
     ///
     /// # Errors
     /// [`HistoryError`]
@@ -209,13 +209,13 @@ impl History {
         page.inspect_err(|error| self.count("read", error))
     }
 
-    /// Notes that an event was published live and is perhaps missing in the histories. For `window` and 60 s longer, no
-    /// client of the namespace can prove what it missed. The other nodes are told as soon as Redis takes it.
+    /// Notes that an event was published live and may be missing in the histories. For `window` plus 60 s, no client of
+    /// the namespace can prove which events it missed. The other nodes learn of this as soon as Redis accepts the note.
     pub fn note_unrecorded(&self, namespace: &Arc<str>, window: Duration) {
         self.unrecorded.note(namespace, window);
     }
 
-    /// Whether the histories of the namespace may lack an event that a returning client is owed.
+    /// Whether the histories of the namespace may lack an event that a returning client must get.
     ///
     /// # Errors
     /// [`HistoryError`]
@@ -223,7 +223,7 @@ impl History {
         self.unrecorded.is_noted(namespace).await
     }
 
-    /// Counts the events that a joining client was shown, and the reason if they were incomplete.
+    /// Counts the events that a joining client was shown, and the reason if the events were incomplete.
     pub fn count_replay(&self, namespace: &str, events: usize, incomplete: Option<&str>) {
         self.metrics.history_replayed_total.with_label_values(&[namespace]).inc_by(events as u64);
         if let Some(reason) = incomplete {

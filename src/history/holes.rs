@@ -1,8 +1,8 @@
 //! Rooms whose history lacks an event that was published live, because the append failed or may have failed.
 //!
-//! Offsets do not show such a hole. The node remembers the room, and reports its pages as incomplete, until Redis has
-//! stored the position of the hole. From then on every node knows that the history is not complete around that
-//! position.
+//! Offsets do not show such a missing event, called a hole. The node remembers the room, and reports the room's pages
+//! as incomplete, until Redis has stored the position of the hole. After that every node can read from Redis that the
+//! history is not complete around that position.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,21 +16,21 @@ use super::{MAX_LIFE, RoomKey};
 use crate::redis::Redis;
 use crate::redis::script::Script;
 
-/// Time to wait before Redis is told of the remaining holes again.
+/// Time to wait before the remaining holes are written to Redis again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Maximum number of rooms that are remembered until Redis is told. Beyond it, every page that this node reads is
-/// incomplete for [`OVERFLOW`].
+/// Maximum number of rooms that are remembered until their holes are written to Redis. Beyond it, every page that this
+/// node reads is incomplete for [`OVERFLOW`].
 const MAX_OPEN: usize = 65_536;
 
 /// How long pages are incomplete after more than [`MAX_OPEN`] rooms had holes.
 const OVERFLOW: Duration = Duration::from_secs(60 * 60);
 
-/// How long after a write that Redis refused pages are incomplete, because other nodes may have holes that Redis does
-/// not know yet.
+/// How long pages are incomplete after Redis refused a write: in that time other nodes may have holes that are not
+/// written to Redis yet.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// The holes that this node knows and Redis does not.
+/// The holes of this node that are not written to Redis yet.
 pub(super) struct Holes {
     redis: Redis,
     script: Script,
@@ -47,7 +47,7 @@ struct Open {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Hole {
     ttl: Duration,
-    /// Counts the failures in this room, so that a failure that comes while Redis is told is told again.
+    /// Counts the failures in this room, so that a failure during a write to Redis causes another write.
     number: u64,
 }
 
@@ -79,7 +79,7 @@ impl Holes {
         }
     }
 
-    /// Whether the room's history may lack an event that Redis does not know of.
+    /// Whether the room's history may lack an event whose hole is not stored in Redis.
     pub(super) fn may_miss(&self, room: &RoomKey) -> bool {
         if !self.redis.takes_writes() || self.redis.refused_within(SETTLING) {
             return true;
@@ -105,7 +105,7 @@ impl Holes {
     }
 }
 
-/// Tells Redis of all holes. Ends when none is left.
+/// Writes all holes to Redis. Ends when no hole is left.
 async fn tell(holes: Arc<Holes>) {
     while !holes.redis.is_closed() {
         let rooms: Vec<(RoomKey, Hole)> = {
@@ -130,7 +130,8 @@ async fn tell(holes: Arc<Holes>) {
 }
 
 impl Place {
-    /// Whether the hole lies in the range that the page answers.
+    /// Whether the answer may lack the missing event: the hole is not before the query's `since`, or, without `since`, not
+    /// before the page's oldest event.
     pub(super) fn is_in(self, page: &Page, query: Query) -> bool {
         if self.epoch != page.epoch && self.epoch != 0 {
             return false;

@@ -126,8 +126,8 @@ impl Table {
         }
     }
 
-    /// Removes histories, and then old events, until the bounds are kept. The room that was written last is never
-    /// removed. Returns how many histories were removed.
+    /// Removes histories, and then old events, until the bounds are kept. Never removes the room that was written last.
+    /// Returns how many histories were removed.
     fn evict(&mut self, bounds: Bounds, newest: &RoomKey) -> u64 {
         let mut evicted = 0;
         while (self.rooms.len() > bounds.rooms || self.bytes > bounds.bytes) && self.forget_next(Some(newest)) {

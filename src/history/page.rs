@@ -7,19 +7,20 @@ use crate::event::Event;
 pub struct Query {
     /// Maximum number of events, capped at [`super::MAX_PAGE`].
     pub limit: usize,
-    /// Only events after this position. If it is in another epoch, or ahead of the history, all stored events match.
+    /// The position after which events match. If the position is in another epoch, or ahead of the history, all stored
+    /// events match.
     pub since: Option<Since>,
-    /// Order of the events. Without `since` the page has the newest events, in either order. With it, ascending order
-    /// begins right after `since`, and descending order with the newest event.
+    /// Order of the events. Without `since` the page has the newest events, in either order. With `since`, ascending
+    /// order begins right after `since`, and descending order with the newest event.
     pub order: Order,
 }
 
 /// A position in a room's history, as a client or a backend names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Since {
-    /// The epoch. If it is not known (`None` or 0), only a page from the start can be proven complete.
+    /// The epoch. If the epoch is not known (`None` or 0), only a page from the start can be proven complete.
     pub epoch: Option<u64>,
-    /// The offset of the last event that the reader has; 0 for none.
+    /// The offset of the last event that the reader has; 0 if it has no event.
     pub offset: u64,
 }
 
@@ -39,12 +40,13 @@ impl Since {
         }
     }
 
-    /// The epoch, if it is known.
+    /// The epoch; `None` if it is not known.
     pub(super) fn known_epoch(self) -> Option<u64> {
         self.epoch.filter(|epoch| *epoch != 0)
     }
 
-    /// Whether this can be a position in this history. If not, reading begins at the oldest stored event.
+    /// Whether this can be a position in a history with this epoch and last offset. If not, reading begins at the
+    /// oldest stored event.
     pub(super) fn fits(self, epoch: u64, last: u64) -> bool {
         self.known_epoch().is_none_or(|known| known == epoch) && self.offset <= last
     }
@@ -53,10 +55,10 @@ impl Since {
 /// The order of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
-    /// Newest last.
+    /// The newest event is last.
     #[default]
     Asc,
-    /// Newest first.
+    /// The newest event is first.
     Desc,
 }
 
@@ -65,12 +67,12 @@ pub enum Order {
 pub struct Page {
     /// The room's epoch; 0 when the room has no history.
     pub epoch: u64,
-    /// The offset of the oldest stored event; 0 when there is none.
+    /// The offset of the oldest stored event; 0 when there is no event.
     pub first_offset: u64,
-    /// The offset of the newest event; 0 when there is none.
+    /// The offset of the newest event; 0 when there is no event.
     pub last_offset: u64,
-    /// Whether no event is missing between `since` and the oldest event of the page. Without `since` it is true, unless
-    /// the history is known to lack an event, or may lack one.
+    /// Whether no event is missing between `since` and the oldest event of the page. Without `since` this is true,
+    /// unless the history is known to lack an event, or may lack an event.
     pub complete: bool,
     /// The events with their offsets.
     pub events: Vec<(u64, Event)>,
@@ -99,8 +101,8 @@ impl Page {
     }
 }
 
-/// Whether the page is proven complete. An offset without its epoch proves nothing, because the epoch may be gone;
-/// offset 0 is the exception, as it means "from the start".
+/// Whether the page is proven complete. An offset without its epoch proves nothing, because the epoch's history may be
+/// gone; offset 0 is the exception, because it means "from the start".
 fn is_whole(since: Since, epoch: u64, last: u64, oldest: Option<u64>) -> bool {
     let proven = match since.known_epoch() {
         Some(known) => known == epoch,

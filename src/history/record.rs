@@ -11,17 +11,17 @@ use crate::event::{Event, Stamp};
 use crate::session::RoomName;
 
 /// How much longer than the recovery window a history is kept that exists only for recovery. A client cannot be
-/// recovered across two epochs, so this keeps the epoch of a room with few events.
+/// recovered across two epochs; the longer time keeps the epoch of a room with few events.
 const RETURNS_KEPT: Duration = Duration::from_secs(60 * 60);
 
-/// The history and the list that the contract keeps of a room to which an event goes.
+/// The history and the list that the contract keeps for a room of an event.
 #[derive(Debug, Clone)]
 pub struct Keeping {
     /// The room.
     pub room: RoomKey,
     /// How many events are kept, and for how long.
     pub retention: Retention,
-    /// The contract's own list, written beside the history.
+    /// The contract's own list, which is written in addition to the history.
     pub list: Option<List>,
 }
 
@@ -33,14 +33,16 @@ pub struct List {
     ttl: Duration,
 }
 
-/// The result of recording an event: its stamps, and the turn in its rooms. Emit the event before this is dropped.
+/// The result of recording an event: its stamps, and the turn in its rooms, which keeps later events waiting. Emit the
+/// event before this value is dropped.
 #[must_use = "the event is to be emitted while the turn lasts"]
 pub struct Recorded {
-    /// The event's position in each history that took it, and a [`Stamp::unsure`] for each that may have taken it.
+    /// The event's position in each history that stored it, and a [`Stamp::unsure`] for each history that may have
+    /// stored it.
     pub stamps: Vec<Stamp>,
-    /// Whether every history is known to have taken the event.
+    /// Whether every history is known to have stored the event.
     pub is_whole: bool,
-    /// Whether another node holds the lease for this event now. The event must not be emitted then.
+    /// Whether another node has the lease to publish this event now. The event must not be emitted then.
     pub is_fenced: bool,
     /// Whether too many bytes wait to be recorded. The event must not be emitted then, because it would overtake the
     /// events that wait.
@@ -49,8 +51,8 @@ pub struct Recorded {
 }
 
 impl Keeping {
-    /// The history and the list of a room; `None` when the contract keeps no history of it. `vars` are the variables of
-    /// the room's name.
+    /// The history and the list of a room; `None` when the contract keeps no history for the room. `vars` are the
+    /// variables of the room's name.
     pub fn of(
         def: &RoomDef,
         namespace: &Arc<str>,
@@ -68,7 +70,7 @@ impl Keeping {
         })
     }
 
-    /// How much history to keep of a room that has one only for recovery.
+    /// How much history to keep for a room that has a history only for recovery.
     pub fn for_returns(namespace: &Arc<str>, name: &RoomName, policy: &RecoveryPolicy) -> Self {
         Self {
             room: RoomKey { namespace: namespace.clone(), room: name.clone() },
@@ -79,9 +81,11 @@ impl Keeping {
 }
 
 impl History {
-    /// Waits for the turn in the rooms, and appends the event to the history of each. Without rooms it does not wait.
+    /// Waits for the turn in the rooms, and appends the event to the history of each. Returns without waiting if
+    /// `keepings` is empty.
     ///
-    /// Errors are counted. After an error only the position is missing, and the event is still published live.
+    /// Errors are counted. After an error the event has no position in that history. It is still published live, unless
+    /// `is_fenced` or `is_refused` is set.
     pub async fn record(&self, keepings: &[Keeping], event: &Event) -> Recorded {
         let Some(_taken) = self.waiting.take(event.size_bytes()) else {
             self.metrics.history_errors_total.with_label_values(&["append", "full"]).inc();

@@ -16,16 +16,16 @@ use crate::redis::script::Script;
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
-/// The field of an entry that holds the event's text.
+/// The field of an entry that contains the event's text.
 const TEXT: &str = "event";
 
-/// The field of an entry that holds one attachment. It occurs once for each attachment, in order.
+/// The field of an entry that contains one attachment. The field occurs once for each attachment, in order.
 const ATTACHMENT: &str = "attachment";
 
-/// The field that holds the id of the [`Mark`], in hexadecimal.
+/// The field that contains the id of the [`Mark`], in hexadecimal.
 const MARK: &str = "mark";
 
-/// The field that holds a room whose members did not get the event. It occurs once for each such room.
+/// The field that contains a room whose members did not get the event. The field occurs once for each such room.
 const EXCEPT: &str = "except";
 
 /// Histories in Redis.
@@ -76,7 +76,8 @@ impl RedisHistory {
         keys.extend(beside.map(|copy| copy.key.to_owned()));
         let mut appended = self.append_in_time(&keys, keep, beside, event).await;
         if matches!(appended, Ok(Reply::Late)) {
-            // Redis answered in time, so this node's copy of Redis' clock was wrong. The answer has corrected it.
+            // Redis answered within the time limit, so this node's copy of Redis' clock was wrong. The answer has
+            // corrected the copy.
             appended = self.append_in_time(&keys, keep, beside, event).await;
         }
         let appended = appended.and_then(|reply| match reply {
@@ -107,7 +108,7 @@ impl RedisHistory {
         let oldest_first = query.since.is_some() && query.order == Order::Asc;
         let (offset, epoch) = match query.since {
             Some(since) => {
-                // Larger numbers are not offsets, and Lua cannot compare them exactly.
+                // Numbers larger than this are not offsets, and Lua cannot compare them exactly.
                 let offset = since.offset.min(1 << 53).to_string();
                 (offset, since.known_epoch().map(|epoch| epoch.to_string()).unwrap_or_default())
             }
@@ -122,8 +123,8 @@ impl RedisHistory {
         Ok(page)
     }
 
-    /// Appends, unless Redis runs the script only after the caller has given up: an event that was reported as failed
-    /// must not appear after events that followed it.
+    /// Appends the event, unless Redis runs the script only after the caller's timeout: an event that was reported as
+    /// failed must not appear after events that followed it.
     async fn append_in_time(
         &self,
         keys: &[String],
@@ -171,7 +172,8 @@ impl From<fred::error::Error> for HistoryError {
     fn from(error: fred::error::Error) -> Self {
         use fred::error::ErrorKind;
         match error.kind() {
-            // fred reports a lost connection by several kinds of error, also for commands that it has written.
+            // fred reports a lost connection by several kinds of error, also for commands that were already written to
+            // the connection.
             ErrorKind::Timeout | ErrorKind::IO | ErrorKind::Canceled => Self::Timeout,
             ErrorKind::Routing | ErrorKind::Backpressure => Self::Unavailable,
             _ => Self::Refused(error.to_string()),
@@ -238,7 +240,7 @@ fn read_appended(reply: Value) -> Result<(Duration, Reply), HistoryError> {
     Ok((Duration::from_millis(now), reply))
 }
 
-/// The time of the Redis server: the last time it reported, plus the time since.
+/// The time of the Redis server: the time that Redis last reported, plus the time that has passed since.
 #[derive(Default)]
 struct Clock(Mutex<Option<(Duration, Instant)>>);
 

@@ -3,8 +3,8 @@
 use super::{MAX_PAGE, Order, Page, Query, Since};
 use crate::contract::model::{HistoryPolicy, Replay};
 
-/// The first query for a client that joins with `since`: the newest events, so that no event is missing between the
-/// last one shown and the live ones. `None` when the client is shown nothing.
+/// The first query for a client that joins with `since`. It asks for the newest events, so that no event is missing
+/// between the last event shown and the first live event. `None` when the client is shown nothing.
 pub fn plan(policy: &HistoryPolicy, since: Option<Since>) -> Option<Query> {
     let page = (policy.events as usize).clamp(1, MAX_PAGE);
     let (limit, since) = match policy.replay {
@@ -15,8 +15,8 @@ pub fn plan(policy: &HistoryPolicy, since: Option<Since>) -> Option<Query> {
     Some(Query { limit, since, order: Order::Desc })
 }
 
-/// The offset of the first event that the client is shown. It can be older than the newest page. It is the newest
-/// offset plus one when the client has everything.
+/// The offset of the first event that the client is shown, which can be older than the newest page. The newest offset
+/// plus one when the client already has every event.
 pub fn first_shown(replay: Replay, query: Query, newest: &Page) -> u64 {
     let after_last = newest.last_offset + 1;
     match replay {

@@ -1,4 +1,4 @@
-//! Turns in rooms: events are emitted in the order in which they were appended.
+//! Makes events of a room wait for each other: events are emitted in the order in which they were appended.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use super::RoomKey;
 /// Number of locks that the rooms share. Rooms that share a lock wait for each other, which is harmless and rare.
 const PLACES: usize = 1024;
 
-/// Gives the publishers of this node their turn in a room, first come, first served.
+/// Lets the publishers of this node append and emit in a room one after the other (in turn), first come, first served.
 ///
 /// Between the append and the emit of an event no later event may be emitted, or clients would see a different order
-/// than the history has. A turn is held while Redis is asked. Its holder cannot wait long, because a history fails at
-/// once while Redis is unavailable. A turn does not lock any data.
+/// than the history has. A publisher keeps its turn while Redis is asked. It cannot keep the turn long, because a
+/// history fails at once while Redis is unavailable. A turn does not lock any data.
 pub struct Sequencer {
     places: Box<[Arc<Mutex<()>>]>,
     hasher: RandomState,
 }
 
-/// A turn in some rooms. It ends when it is dropped.
+/// A publisher's turn in some rooms, which ends when this value is dropped.
 #[must_use = "the turn ends when it is dropped"]
 pub struct Turn {
     _places: Vec<OwnedMutexGuard<()>>,
@@ -32,7 +32,7 @@ impl Sequencer {
         Self { places: (0..PLACES).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
     }
 
-    /// Waits for the turn in all of these rooms. Without rooms it does not wait.
+    /// Waits for the turn in all of these rooms. Returns at once if `rooms` is empty.
     ///
     /// All callers take the locks in the same order, so that two publishers cannot deadlock.
     pub async fn turn(&self, rooms: &[RoomKey]) -> Turn {

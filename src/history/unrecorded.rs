@@ -1,6 +1,6 @@
-//! Namespaces in which an event was published live that histories may lack.
+//! Namespaces in which an event was published live that the histories may lack.
 //!
-//! Offsets do not show that, so every proof that a client has missed nothing must ask here.
+//! Offsets do not show the missing event, so every proof that a client has missed nothing must ask this module.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::HistoryError;
 use crate::redis::Redis;
 
-/// How long a client can be gone before its node notices. Added to the recovery window.
+/// How long a client can be gone before its node notices. This time is added to the recovery window.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Time to wait before Redis is told again after a failure.
+/// Time to wait after a failure before Redis is asked again to store the note.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Such events, as this node knows them and as the nodes tell each other through Redis.
+/// The namespaces with unrecorded events: those of this node, and those that other nodes have noted in Redis.
 pub(super) struct Unrecorded {
     redis: Option<Redis>,
     noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>,
@@ -66,7 +66,8 @@ impl Unrecorded {
     }
 }
 
-/// Tells the other nodes through Redis. Ends when Redis has taken it. An event that fails after that starts a new task.
+/// Notes the namespace in Redis for the other nodes. Ends when Redis has stored the note. An unrecorded event after
+/// that starts a new task.
 async fn tell_others(redis: Redis, noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>, namespace: Arc<str>, life: Duration) {
     while !redis.is_closed() {
         if redis.is_up() {
