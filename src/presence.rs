@@ -1,8 +1,8 @@
 //! Which sessions and users are in which room, over the whole cluster, without asking every node.
 //!
-//! The index of rooms reports every change of a session or membership ([`Watcher`]) and never waits for presence. In
-//! memory, questions are answered from the index itself. With Redis, each node writes its own sessions there under a
-//! lease: see `docs/presence.md`.
+//! The index of rooms reports every change of a session or membership ([`Watcher`]) and never waits for presence. On a
+//! node without Redis, presence answers questions from the index itself. With Redis, each node writes its own sessions
+//! there under a lease: see `docs/presence.md`.
 
 mod local;
 mod memory;
@@ -29,38 +29,40 @@ pub const MAX_STATUS_BYTES: usize = 1024;
 /// Maximum number of rooms in the answer of [`Presence::shared_rooms`].
 pub const MAX_SHARED_ROOMS: usize = 10_000;
 
-/// Presence: [`Memory`] for a node alone, [`Cluster`] for nodes that share a Redis.
+/// Presence: [`Memory`] for a single node, [`Cluster`] for nodes that share a Redis.
 ///
-/// Create it before the index of rooms, let it watch that index ([`Rooms::watched_by`]), then start it.
+/// Create it before the index of rooms, register it as an observer of that index ([`Rooms::watched_by`]), then start
+/// it.
 pub trait Presence: Directory + Watcher {
-    /// Starts. `tell` is called when a member joins or leaves a room whose contract wants to know: at most once each,
-    /// and in order for each room and member. It is called on a task of presence and must not block.
+    /// Starts announcing. `tell` is called when a member joins or leaves a room whose contract asks for that event: at
+    /// most once for each join or leave, and in order for each room and member. It is called on a task of presence and
+    /// must not block.
     fn start(&self, rooms: &Arc<Rooms>, tell: Tell);
 
     /// Sets the status of the session's user. Returns false if that user may not have it ([`may_have_status`]) or has
     /// disconnected.
     ///
-    /// This node knows the status at once, the cluster with the next write. Of two statuses the newer one counts, by
-    /// the clocks of the nodes that set them.
+    /// The status takes effect on this node at once, and in the cluster with the next write. Of two statuses of a user
+    /// the newer one counts, by the clocks of the nodes that set them.
     fn set_status(&self, session: &Session, status: &Value) -> bool;
 
-    /// A user's status. It is kept for `presence.status_ttl` after the user's last socket has disconnected.
+    /// A user's status, which is kept for `presence.status_ttl` after the user's last socket has disconnected.
     ///
     /// # Errors
-    /// `Unavailable` while Redis is away, unless the user has a socket on this node that set one.
+    /// `Unavailable` while Redis is unavailable, unless the user has a socket on this node and has set a status here.
     fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus>;
 
-    /// The rooms of all sockets of a user. Another user who is in one of them shares a room with this user.
+    /// The rooms of all sockets of a user. Another user who is in one of these rooms shares a room with this user.
     fn shared_rooms<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> BoxFuture<'a, SharedRooms>;
 
-    /// Waits until all changes before this call are written. Returns false if they are not.
+    /// Waits until all changes before this call are written. Returns false if they could not be written.
     fn settle(&self) -> BoxFuture<'_, bool>;
 
     /// Removes this node's sessions from the cluster's presence, and stops.
     fn stop(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Whether the user of a session may have this status. Anonymous users may have none, and a status has at most
+/// Whether the user of a session may have this status. Anonymous users may have no status, and a status has at most
 /// [`MAX_STATUS_BYTES`].
 pub fn may_have_status(session: &Session, status: &Value) -> bool {
     !session.user().anonymous && status.to_string().len() <= MAX_STATUS_BYTES
@@ -69,7 +71,7 @@ pub fn may_have_status(session: &Session, status: &Value) -> bool {
 /// A user's status and sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserStatus {
-    /// The status that a client has set. `None` if no client has set one, or too long ago.
+    /// The status that a client has set. `None` if no client has set a status, or the last one has expired.
     pub status: Option<Value>,
     /// How many sockets the user has.
     pub sockets: u64,
@@ -78,7 +80,7 @@ pub struct UserStatus {
 /// The rooms of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedRooms {
-    /// The rooms, sorted, without the clients' own.
+    /// The rooms, sorted, without the rooms that belong to a single client.
     pub rooms: Vec<RoomName>,
     /// True if rooms may be missing, for example those of sockets on other nodes.
     pub partial: bool,

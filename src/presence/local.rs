@@ -1,5 +1,5 @@
-//! The presence that this node knows by itself. On a node alone it is complete; in a cluster it is what remains while
-//! Redis is away.
+//! The sessions, users and statuses of this node alone. On a single node this is all of presence; in a cluster it is
+//! the part that still works while Redis is unavailable.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -20,8 +20,8 @@ use crate::room::Rooms;
 use crate::session::{Backlog, RoomName, Session};
 use crate::time::{from_unix_millis, unix_millis};
 
-/// Maximum number of statuses of users without a socket that a node alone keeps in a namespace. The oldest are dropped
-/// first.
+/// Maximum number of statuses that a node without Redis keeps in a namespace for users without a socket. The oldest are
+/// dropped first.
 pub(super) const MAX_ABSENT: usize = 100_000;
 
 /// A status, and when it was set.
@@ -36,44 +36,45 @@ pub(super) struct Local {
     node: Arc<str>,
     rooms: OnceLock<Weak<Rooms>>,
     users: Mutex<HashMap<Arc<str>, Users>>,
-    /// How long the status of a user without a socket is kept here. `None`: not here, but in Redis.
+    /// How long this node keeps the status of a user without a socket. `None`: Redis keeps it instead.
     keep: Option<Duration>,
 }
 
 #[derive(Default)]
 struct Users {
     present: BTreeMap<Arc<str>, User>,
-    // In the order in which their time ends.
+    // In the order in which the statuses expire.
     absent: IndexMap<Arc<str>, (Status, Instant)>,
 }
 
 #[derive(Default)]
 struct User {
     sockets: u64,
-    // Boxed, because most users have none.
+    // Boxed, because most users have no status.
     status: Option<Box<Status>>,
 }
 
 impl Local {
-    /// Creates the record of a node. `keep` is how long statuses of users without a socket are kept here, if they are.
+    /// Creates the record of a node. `keep` is how long the node keeps statuses of users without a socket; `None` if it
+    /// does not.
     pub(super) fn new(node: &str, keep: Option<Duration>) -> Self {
         Self { node: node.into(), rooms: OnceLock::new(), users: Mutex::default(), keep }
     }
 
     /// Sets the index of rooms, from which questions are answered.
     pub(super) fn start(&self, rooms: &Arc<Rooms>) {
-        // A second start changes nothing.
+        // A second call changes nothing.
         let _ = self.rooms.set(Arc::downgrade(rooms));
     }
 
-    /// The index of rooms, as long as the node runs.
+    /// The index of rooms, while the node runs.
     pub(super) fn rooms(&self) -> Option<Arc<Rooms>> {
         self.rooms.get()?.upgrade()
     }
 
     // --- changes that the index reports ---
 
-    /// Notes that a socket of the user has connected.
+    /// Counts a socket of the user that has connected.
     pub(super) fn user_came(&self, namespace: &Arc<str>, user_id: &str) {
         let mut all = self.users.lock().expect("no panic while held");
         let users = all.entry(namespace.clone()).or_default();
@@ -85,7 +86,7 @@ impl Local {
         }
     }
 
-    /// Notes that a socket of the user has disconnected.
+    /// Counts a socket of the user that has disconnected.
     pub(super) fn user_went(&self, namespace: &str, user_id: &str) {
         let now = Instant::now();
         self.with(namespace, |users| {
@@ -264,7 +265,7 @@ impl Local {
         Ok(Page { next, ..Page::complete(sessions.iter().map(|session| show(session)).collect()) })
     }
 
-    /// A page of connections, within [`page::MAX_CONNECTIONS_BYTES`].
+    /// A page of connections, of at most [`page::MAX_CONNECTIONS_BYTES`].
     fn connections_of(
         &self,
         sessions: Vec<Arc<Session>>,
@@ -279,7 +280,7 @@ impl Local {
         Ok(Page { next, ..Page::complete(shown) })
     }
 
-    /// The first of these connections, as many as fit into [`page::MAX_CONNECTIONS_BYTES`]; at least one.
+    /// The first of these connections, as many as [`page::MAX_CONNECTIONS_BYTES`] permits, but at least one.
     fn shown_of<'s>(&self, sessions: impl IntoIterator<Item = &'s Arc<Session>>) -> Vec<ConnectionInfo> {
         let mut shown = Vec::new();
         let mut bytes = 0;
@@ -340,7 +341,7 @@ pub(super) fn user_id(session: &Session) -> Option<Arc<str>> {
     (!user.anonymous).then(|| user.id.clone())
 }
 
-/// The session's rooms, without clients' own and users' rooms.
+/// The session's rooms, without the rooms that belong to one client or one user.
 pub(super) fn own_rooms(session: &Session) -> impl Iterator<Item = RoomName> {
     session.rooms().into_iter().filter(|room| !is_reserved_room(room))
 }
@@ -389,7 +390,7 @@ impl Status {
 // === impl Users ===
 
 impl Users {
-    /// Forgets statuses whose time has ended, and the oldest beyond [`MAX_ABSENT`].
+    /// Forgets statuses that have expired, and the oldest beyond [`MAX_ABSENT`].
     fn prune(&mut self, now: Instant) {
         while self.absent.first().is_some_and(|(_, (_, until))| *until <= now) || self.absent.len() > MAX_ABSENT {
             self.absent.shift_remove_index(0);

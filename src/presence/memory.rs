@@ -1,4 +1,4 @@
-//! Presence of a node alone, in memory.
+//! Presence of a single node, in memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ const MAX_UNTOLD: usize = 65_536;
 /// A member of a room, with its namespace and room.
 type Seat = (Arc<str>, RoomName, RoomMember);
 
-/// Presence in memory. It is complete, and lost when the process ends.
+/// Presence in memory. It covers the whole deployment, which is this one node, and is lost when the process ends.
 pub struct Memory {
     local: Local,
     policies: Policies,

@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::{ConnectionInfo, DirectoryError, MAX_PAGE, Page, PageRequest};
 
-/// Where a page ended. Clients get it as opaque text.
+/// The position at which a page ended. Clients get the position as opaque text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Cursor {
-    /// In a list that this node has answered alone: the last key.
+    /// The last key, in a list that this node has answered without the other nodes.
     #[serde(rename = "l")]
     Local(String),
-    /// In a list of names: the last name.
+    /// The last name, in a list of names.
     #[serde(rename = "n")]
     Name(String),
-    /// In a list of connections: incarnation and socket id.
+    /// Incarnation and socket id, in a list of connections.
     #[serde(rename = "c")]
     Connection(String, String),
-    /// In a list of members: incarnation, score and member.
+    /// Incarnation, score and member, in a list of members.
     #[serde(rename = "m")]
     Member(String, String, String),
 }
@@ -29,7 +29,7 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("strings are always JSON"))
     }
 
-    /// The cursor of a request, if it has one.
+    /// The cursor of a request; `None` for the first page.
     pub(super) fn of(page: &PageRequest) -> Result<Option<Self>, DirectoryError> {
         let Some(text) = &page.cursor else { return Ok(None) };
         let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| DirectoryError::Cursor)?;
@@ -74,7 +74,7 @@ pub(super) fn cut<T>(
     Ok((rest.into_iter().map(|(_, item)| item).collect(), next))
 }
 
-/// Adds to a page what is missing from it.
+/// Marks on a page which part of it is missing.
 pub(super) fn mark<T>(mut page: Page<T>, missing: &Missing) -> Page<T> {
     page.partial = missing.partial;
     page.missing_nodes.clone_from(&missing.nodes);
@@ -84,9 +84,9 @@ pub(super) fn mark<T>(mut page: Page<T>, missing: &Missing) -> Page<T> {
 /// The part that is missing from an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// True if something is missing.
+    /// Whether something is missing.
     pub(super) partial: bool,
-    /// The nodes whose part is missing, as far as known.
+    /// The nodes whose part is missing, as far as these nodes are known.
     pub(super) nodes: Vec<String>,
 }
 

@@ -7,15 +7,15 @@ use crate::contract::model::{Contract, RoomDef};
 use crate::presence::local::user_id;
 use crate::session::{RoomName, Session};
 
-/// Receives joins and leaves.
+/// A function that receives joins and leaves.
 pub type Tell = Arc<dyn Fn(RoomChange) + Send + Sync>;
 
 /// A member of a room: it joins with its first socket and leaves with its last one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RoomMember {
-    /// A user, by id. May have any number of sockets.
+    /// A user, by id. A user may have any number of sockets.
     User(Arc<str>),
-    /// A socket of an anonymous user, by socket id. Each is a member of its own.
+    /// A socket of an anonymous user, by socket id. Each such socket is a separate member.
     Socket(Arc<str>),
 }
 
@@ -23,7 +23,7 @@ pub enum RoomMember {
 const SOCKET_KEY: char = '\u{1}';
 
 impl RoomMember {
-    /// The member that a session belongs to.
+    /// The member that a session counts as.
     pub(super) fn of(session: &Session) -> Self {
         match user_id(session) {
             Some(user) => Self::User(user),
@@ -37,8 +37,8 @@ impl RoomMember {
     }
 }
 
-/// A user's id as the scripts get it. U+0001 and NUL are replaced where they would be misread: scripts separate fields
-/// by NUL, and keys of anonymous sockets begin with U+0001.
+/// A user's id as it is passed to the scripts. U+0001 and NUL are replaced where the scripts would misread them:
+/// scripts separate fields by NUL, and keys of anonymous sockets begin with U+0001.
 pub(super) fn script_user(id: Arc<str>) -> Arc<str> {
     if id.contains('\0') || id.starts_with(SOCKET_KEY) { id.replace(['\0', SOCKET_KEY], "\u{fffd}").into() } else { id }
 }
@@ -48,13 +48,13 @@ pub(super) fn script_user(id: Arc<str>) -> Arc<str> {
 pub struct RoomChange {
     /// The namespace's path.
     pub namespace: Arc<str>,
-    /// The contract that asks for this.
+    /// The contract that asks for the announcement.
     pub contract: Arc<str>,
     /// The room.
     pub room: RoomName,
     /// The member that joined or left.
     pub member: RoomMember,
-    /// Whether it joined or left.
+    /// Whether the member joined or left.
     pub what: What,
     /// The name of the event to be sent.
     pub event: Arc<str>,
@@ -76,7 +76,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// The policies of all rooms of these contracts.
+    /// Collects the policies of all rooms of these contracts.
     pub fn new(contracts: &[Arc<Contract>]) -> Self {
         let rooms = contracts
             .iter()
@@ -84,7 +84,7 @@ impl Policies {
         Self::of_rooms(rooms)
     }
 
-    /// The policies of these rooms, each with its namespace.
+    /// Collects the policies of these rooms, each with its namespace.
     pub fn of_rooms(rooms: impl IntoIterator<Item = (Arc<str>, Arc<RoomDef>)>) -> Self {
         let mut namespaces: HashMap<_, Vec<_>> = HashMap::new();
         for (namespace, room) in rooms {
@@ -100,7 +100,8 @@ impl Policies {
         self.find(namespace, room).is_some()
     }
 
-    /// The change to be announced when a member joins or leaves. `None` if the contract does not ask for it.
+    /// The change to be announced when a member joins or leaves. `None` if the contract does not ask for the
+    /// announcement.
     pub(super) fn told(&self, namespace: &Arc<str>, room: &str, member: RoomMember, what: What) -> Option<RoomChange> {
         let def = self.find(namespace, room)?;
         let policy = def.presence.as_ref()?;

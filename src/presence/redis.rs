@@ -1,12 +1,12 @@
 //! Presence of nodes that share a Redis.
 //!
 //! Every node writes its sessions under an *incarnation*, an id of its own with a lease. Reads count only incarnations
-//! whose lease has not ended, so a node that died is no longer counted once its lease ends. The first node that notices
-//! this removes what the dead node has written.
+//! whose lease has not ended, so a dead node is no longer counted once its lease ends. The first node that notices the
+//! end of the lease removes what the dead node has written.
 //!
-//! A node may be unable to know what Redis has of it: a write failed, its lease had ended, its queue was full, or Redis
-//! was emptied. Then it writes everything from the index under a new incarnation, which replaces the old one in one
-//! step.
+//! A node may be unable to know which of its data Redis has: a write failed, the node's lease had ended, its queue was
+//! full, or Redis was emptied. In these cases the node writes everything from the index under a new incarnation, which
+//! replaces the old one in one step.
 
 mod change;
 mod directory;
@@ -41,8 +41,8 @@ use crate::room::Rooms;
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
-/// How long a key lives at most after its node has died, even if no other node removes it. Nodes renew their keys four
-/// times in that time. It is longer if `presence.heartbeat` is longer than an eighth of it.
+/// How long a key lives at most after its node has died, even if no other node removes it. A running node renews its
+/// keys four times in that time. The time is longer if `presence.heartbeat` is longer than an eighth of it.
 pub const KEY_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// How long a read waits at most until this node's own latest changes are written.
@@ -77,7 +77,8 @@ struct Space {
 }
 
 /// Durations that follow from the heartbeat. A lease is renewed every half heartbeat and ends after one and three
-/// quarters. Another quarter is left to remove a dead node's data, so that it is gone within two heartbeats.
+/// quarters of a heartbeat. Another quarter is left to remove a dead node's data, so that the data is gone within two
+/// heartbeats.
 struct Times {
     beat: Duration,
     lease: Duration,
@@ -153,10 +154,10 @@ impl Inner {
         script.run(&self.redis, vec![self.spaces[space].base.clone()], args).await
     }
 
-    /// Runs a script that only reads. Waits before, for at most [`MAX_SETTLE`], until this node's own changes are
+    /// Runs a script that only reads. Before that, waits at most [`MAX_SETTLE`] until this node's own changes are
     /// written, and returns whether they are.
     async fn read(&self, script: &Script, space: usize, args: Vec<Value>) -> Result<(bool, Reply), DirectoryError> {
-        // While writes are refused, leases are not renewed, and running nodes seem to be gone.
+        // While Redis refuses writes, leases are not renewed, and running nodes seem to be gone.
         if !self.redis.takes_writes() || self.leases.is_overdue(self.times.lease) {
             return Err(DirectoryError::Unavailable);
         }
@@ -199,7 +200,7 @@ impl Inner {
         });
     }
 
-    /// Ends this node's leases, and removes what was written under them.
+    /// Ends this node's leases, and removes the data that was written under them.
     async fn end(&self) -> Result<(), Error> {
         for space in 0..self.spaces.len() {
             for incarnation in self.leases.incarnations() {
@@ -252,7 +253,7 @@ impl Presence for Cluster {
     fn start(&self, rooms: &Arc<Rooms>, tell: Tell) {
         let inner = &self.inner;
         inner.local.start(rooms);
-        // A second start changes nothing.
+        // A second call changes nothing.
         let _ = inner.tell.set(tell);
         let Some(items) = inner.items.lock().expect("no panic while held").take() else { return };
         let (writer, keeper, reaper) = (inner.clone(), inner.clone(), inner.clone());

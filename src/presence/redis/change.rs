@@ -16,7 +16,7 @@ use crate::time::unix_millis;
 pub(super) enum Item {
     /// A change, with the position of its namespace in `spaces`.
     Change(usize, Change),
-    /// Answered when every entry before it is written.
+    /// A barrier, which is answered when every item before it is written.
     Barrier(oneshot::Sender<()>),
 }
 
@@ -53,7 +53,7 @@ impl Change {
         Self::Metadata { id: session.id().into(), metadata: metadata_text(session) }
     }
 
-    /// `None` if presence does not record the room, or the session has left it again.
+    /// Creates the change. `None` if presence does not record the room, or the session has left it again.
     pub(super) fn joined(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
         let at_ms = unix_millis(session.joined_at(room).filter(|_| is_kept(room))?);
         let user = user_text(session);
@@ -61,7 +61,7 @@ impl Change {
         Some(Self::Joined { id: session.id().into(), user, room: room.clone(), at_ms, told })
     }
 
-    /// `None` if presence does not record the room.
+    /// Creates the change. `None` if presence does not record the room.
     pub(super) fn left(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
         if !is_kept(room) {
             return None;
@@ -81,7 +81,7 @@ impl Change {
         Self::Closed { id: session.id().into(), user, rooms }
     }
 
-    /// Everything about a session as it is now. Empty if the session is closed.
+    /// All changes that describe a session as it is now. Empty if the session is closed.
     pub(super) fn all_of(session: &Session, policies: &Policies) -> Vec<Self> {
         if session.is_closed() {
             return Vec::new();
@@ -91,7 +91,7 @@ impl Change {
         std::iter::once(Self::opened(session)).chain(joins).collect()
     }
 
-    /// How many writes the change causes.
+    /// The number of writes that the change causes.
     pub(super) fn weight(&self) -> u64 {
         if let Self::Closed { rooms, .. } = self { rooms.len() as u64 + 1 } else { 1 }
     }
@@ -130,7 +130,7 @@ fn user_text(session: &Session) -> Arc<str> {
     script_user(user_id(session).unwrap_or_default())
 }
 
-/// Whether the join or leave is announced. It is not for the rooms of clients and users.
+/// Whether the join or leave is announced. Joins and leaves of the rooms of clients and users are not announced.
 fn is_told(session: &Session, room: &str, policies: &Policies) -> bool {
     !is_reserved_room(room) && policies.has(session.namespace(), room)
 }

@@ -1,5 +1,5 @@
-//! Answers questions about the whole cluster. While Redis is away, this node answers alone and marks the answer as
-//! partial.
+//! Answers questions about the whole cluster. While Redis is unavailable, this node answers from its own data and marks
+//! the answer as partial.
 
 use futures_util::FutureExt;
 use serde_json::Map;
@@ -38,7 +38,7 @@ impl Inner {
         Missing { partial: !nodes.is_empty(), nodes }
     }
 
-    /// The part that is missing if this node answers alone.
+    /// The missing part of an answer for which this node could not ask Redis.
     fn alone(&self) -> Missing {
         Missing { partial: true, nodes: self.leases.known(&self.node) }
     }
@@ -122,7 +122,8 @@ impl Inner {
             let header = Header::of(reply.list());
             let (connections, rooms, users) = (reply.number(), reply.number(), reply.number());
             if header.expired > 0 && !retried {
-                // Rooms and users that only dead nodes had would be counted, so their data is removed first.
+                // Data of dead nodes is removed first. Otherwise rooms and users that only dead nodes had would be
+                // counted.
                 retried = true;
                 let own = self.leases.current().filter(|_| self.leases.may_reap());
                 if let Some(own) = own
@@ -157,7 +158,7 @@ impl Inner {
         let (settled, mut reply) = self.read(&self.scripts.connections, space, args).await?;
         let missing = self.missing_of(&Header::of(reply.list()), settled);
         let mut rows = reply.list().each(|mut row| (row.text(), row.text(), row.list()));
-        // The script leaves out the fields of connections that exceed the byte limit of a page.
+        // The script returns no fields for connections that exceed the byte limit of a page.
         let most = rows.iter().position(|(_, _, fields)| fields.is_empty()).unwrap_or_else(|| limit(page));
         let more = rows.len() > most;
         rows.truncate(most);
@@ -194,7 +195,7 @@ impl Inner {
         let members = self.members_page(space, room, &first, false).await?;
         let missing = self.missing_of(&members.header, members.settled);
         if members.total == 0 {
-            // If a node is missing, its sessions may be in the room.
+            // If a node's part is missing, its sessions may be in the room.
             return if missing.partial { Err(DirectoryError::Unavailable) } else { Ok(None) };
         }
         let total = usize::try_from(members.total).unwrap_or(usize::MAX);
@@ -245,12 +246,12 @@ fn row_connection(inner: &Inner, space: usize, row: Row) -> ConnectionInfo {
     inner.connection_info(space, &row.incarnation, &id, row.connection)
 }
 
-/// Whether the page follows one that this node answered alone. Then this node answers alone again.
+/// Whether the page follows a page that this node answered without Redis. If so, this node answers without Redis again.
 fn is_local(page: &PageRequest) -> Result<bool, DirectoryError> {
     Ok(matches!(Cursor::of(page)?, Some(Cursor::Local(_))))
 }
 
-/// Asks the cluster or, if Redis is away, only this node.
+/// Asks Redis about the whole cluster or, if Redis is unavailable, only this node.
 macro_rules! ask {
     ($self:ident, $namespace:ident, |$inner:ident, $space:ident| $cluster:expr, |$missing:ident| $local:expr) => {
         async move {
@@ -268,7 +269,7 @@ macro_rules! ask {
     };
 }
 
-/// If this node alone does not find it, it may be on another node, so the answer is `Unavailable`.
+/// Returns the value if this node has it. Otherwise it may be on another node, so the answer is `Unavailable`.
 fn found<T>(here: Option<T>) -> Result<Option<T>, DirectoryError> {
     here.map(Some).ok_or(DirectoryError::Unavailable)
 }

@@ -11,27 +11,27 @@ use super::queue::Reason;
 use super::script::{Header, Reply, node_of};
 use super::{Inner, texts};
 
-/// How many connections and rooms of a dead node one call removes.
+/// The number of connections and rooms of a dead node that one script call removes.
 const REAP_CHUNK: &str = "100";
 
-/// Maximum number of such calls in a row for one namespace.
+/// Maximum number of removing calls in a row for one namespace.
 const REAP_CALLS: usize = 1000;
 
-/// This node's leases, and what it knows of other nodes'.
+/// This node's leases, and what is known about the leases of other nodes.
 #[derive(Default)]
 pub(super) struct Leases(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// This node's incarnation that reads count.
+    /// The incarnation of this node that reads count.
     current: Option<String>,
-    /// The incarnation that is being written and will replace it.
+    /// The incarnation that is being written and will replace the current one.
     staged: Option<String>,
-    /// The epoch of each namespace when this node last saw it. A different epoch means that Redis has lost its data.
+    /// The epoch of each namespace when this node last read it. A different epoch means that Redis has lost its data.
     epochs: HashMap<usize, String>,
     /// Nodes whose lease had not ended when Redis was last asked.
     known: BTreeSet<String>,
-    /// Nodes that had a lease before an outage, and may not have renewed it yet.
+    /// Nodes that had a lease before an outage of Redis, and may not have renewed it yet.
     awaited: BTreeSet<String>,
     renewed: Option<Instant>,
     /// After an outage, this node removes no data before this time: the other nodes need time to renew their leases.
@@ -51,12 +51,12 @@ impl Leases {
         self.with(|state| state.staged = None);
     }
 
-    /// Makes the staged incarnation the current one. Returns the one that it replaces.
+    /// Makes the staged incarnation the current one. Returns the incarnation that was current before.
     pub(super) fn take_over(&self) -> Option<String> {
         self.with(|state| std::mem::replace(&mut state.current, state.staged.take()))
     }
 
-    /// Notes a namespace's epoch. Returns true if it has not changed, or if this node did not know one.
+    /// Stores a namespace's epoch. Returns true if the epoch has not changed, or if no epoch was stored before.
     pub(super) fn note_epoch(&self, space: usize, epoch: String) -> bool {
         self.with(|state| state.epochs.insert(space, epoch.clone()).is_none_or(|known| known == epoch))
     }
@@ -66,7 +66,7 @@ impl Leases {
         self.with(|state| state.known.iter().filter(|node| *node != own).cloned().collect())
     }
 
-    /// Nodes that have not renewed their lease since an outage, so their part is missing from the answer.
+    /// Nodes that have not renewed their lease since an outage of Redis, so that their part is missing from the answer.
     pub(super) fn awaited(&self, header: &Header) -> Vec<String> {
         self.with(|state| {
             if state.reap_from.is_none_or(|from| from <= Instant::now()) {
@@ -77,7 +77,7 @@ impl Leases {
         })
     }
 
-    /// Whether the last renewal of a lease is longer ago than a lease lasts. False before the first renewal.
+    /// Whether more time than the length of a lease has passed since the last renewal. False before the first renewal.
     pub(super) fn is_overdue(&self, lease: Duration) -> bool {
         self.with(|state| state.renewed.is_some_and(|last| last.elapsed() >= lease))
     }
@@ -91,13 +91,13 @@ impl Leases {
         self.with(|state| state.reap_from.is_none_or(|from| from <= Instant::now()))
     }
 
-    /// The current incarnation, and the one that is being written.
+    /// The current incarnation, and the incarnation that is being written.
     pub(super) fn incarnations(&self) -> Vec<String> {
         self.with(|state| state.current.iter().chain(&state.staged).cloned().collect())
     }
 
-    /// Notes that Redis has answered. If the last answer is longer ago than a lease lasts, or this node's lease had
-    /// ended (`gone`), there was an outage.
+    /// Notes that Redis has answered. There was an outage if more time than the length of a lease has passed since the
+    /// last answer, or if this node's lease had ended (`gone`).
     fn heard(&self, header: &Header, gone: bool, lease: Duration) {
         let now = Instant::now();
         self.with(|state| {
@@ -120,7 +120,7 @@ impl Leases {
     }
 }
 
-/// The answer of the script for leases.
+/// The answer of the script that handles leases.
 pub(super) struct Said {
     pub(super) gone: bool,
     pub(super) epoch: String,
@@ -128,7 +128,7 @@ pub(super) struct Said {
 }
 
 impl Inner {
-    /// Runs the script for leases.
+    /// Runs the script that handles leases.
     pub(super) async fn lease(&self, space: usize, what: &str, incarnation: &str, more: &str) -> Result<Said, Error> {
         let lease = self.times.lease.as_millis().to_string();
         let ttl = self.times.key_ttl.as_millis().to_string();
@@ -155,7 +155,7 @@ impl Inner {
     async fn renew(&self, space: usize, incarnation: &str) {
         match self.lease(space, "renew", incarnation, "").await {
             Ok(said) => {
-                // If another incarnation has replaced this one in the meantime, nothing is lost.
+                // If another incarnation has replaced this incarnation in the meantime, nothing is lost.
                 let gone = said.gone && self.leases.current().as_deref() == Some(incarnation);
                 self.leases.heard(&said.header, gone, self.times.lease);
                 if gone {
@@ -200,8 +200,8 @@ impl Inner {
         Ok(false)
     }
 
-    /// The nodes whose part is missing from an answer: those that are being rewritten, those that have not renewed
-    /// their lease since an outage, and this node if its own changes are not written.
+    /// The nodes whose part is missing from an answer: the nodes that are being rewritten, the nodes that have not
+    /// renewed their lease since an outage, and this node if its own changes are not written.
     pub(super) fn missing(&self, header: &Header, settled: bool) -> Vec<String> {
         self.leases.note_known(header);
         let live: BTreeSet<&str> = header.nodes().collect();

@@ -8,10 +8,10 @@ use tokio::sync::{Notify, mpsc};
 use super::change::Item;
 use crate::telemetry::metrics::Metrics;
 
-/// Why everything is written anew.
+/// Why everything must be written to Redis again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The node starts.
+    /// The node has just started.
     Start,
     /// The lease had ended, or Redis was emptied.
     Gone,
@@ -33,11 +33,11 @@ impl Reason {
     }
 }
 
-/// The queue in front of the writer.
+/// The queue of changes in front of the writer.
 ///
-/// While it is open, every change is queued, in order. While it is shut, changes are dropped, because everything will
-/// be written anew from the index. No change is missed: the index has a change before it is pushed, and the writer
-/// opens the queue before it reads the index.
+/// While the queue is open, every change is queued, in order. While it is shut, changes are dropped, because everything
+/// will be written again from the index (a rewrite). No change is missed: the index contains a change before the change
+/// is queued, and the writer opens the queue before it reads the index.
 pub(super) struct Queue {
     items: mpsc::Sender<Item>,
     open: AtomicBool,
@@ -54,7 +54,7 @@ impl Queue {
         (queue, receiver)
     }
 
-    /// Queues an item. Returns false if the queue is shut or full; then a rewrite will include the change.
+    /// Queues an item. Returns false if the queue is shut or full; a rewrite will then include the change.
     pub(super) fn push(&self, item: Item, metrics: &Metrics) -> bool {
         let dropped = if !self.is_open() {
             "away"
@@ -68,7 +68,7 @@ impl Queue {
         false
     }
 
-    /// Shuts the queue: everything is left to a rewrite.
+    /// Shuts the queue, so that changes are dropped until the next rewrite.
     pub(super) fn shut(&self, reason: Reason) {
         if self.open.swap(false, Ordering::SeqCst) {
             *self.reason.lock().expect("no panic while held") = reason;

@@ -41,12 +41,12 @@ impl Scripts {
     }
 }
 
-/// An answer, read from its start. An unexpected value reads as empty, which does not happen because the scripts are
-/// ours.
+/// An answer of a script, read from its start. An unexpected value is read as empty; the scripts are part of this
+/// program, so it does not occur.
 pub(super) struct Reply(std::vec::IntoIter<Value>);
 
 impl Reply {
-    /// Whether nothing is left to be read.
+    /// Whether the whole answer has been read.
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 0
     }
@@ -74,7 +74,7 @@ impl Reply {
         self.0.map(|value| value.into_string().unwrap_or_default()).collect()
     }
 
-    /// Reads each element as an answer of its own.
+    /// Reads each element as a separate answer.
     pub(super) fn each<T>(self, read: impl FnMut(Self) -> T) -> Vec<T> {
         self.0.map(Self::of).map(read).collect()
     }
@@ -87,7 +87,7 @@ pub(super) struct Header {
     pub(super) live: Vec<String>,
     /// Incarnations that are being written.
     pub(super) staged: Vec<String>,
-    /// How many incarnations have ended and wait to be removed.
+    /// The number of incarnations whose lease has ended and whose data is not removed yet.
     pub(super) expired: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Writes this node's presence to Redis: each change, or everything anew.
+//! Writes this node's presence to Redis: single changes, or everything again (a rewrite).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -15,20 +15,20 @@ use super::script::Reply;
 use super::{Inner, texts};
 use crate::session::Session;
 
-/// Maximum number of items that one script writes. While a script runs, Redis does nothing else.
+/// Maximum number of items that one script call writes. While a script runs, Redis does nothing else.
 const BATCH: usize = 64;
 
-/// Maximum number of sessions that one script writes when everything is written anew.
+/// Maximum number of sessions that one script call writes in a rewrite.
 const REWRITE_CHUNK: usize = 16;
 
-/// How often some keys get a new time to live, until a round over all sessions is complete.
+/// The interval at which some keys get a new time to live, until a round over all sessions is complete.
 const REFRESH_TICK: Duration = Duration::from_millis(50);
 
 /// Why a write failed.
 enum Failure {
     /// Redis returned an error or did not answer.
     Redis(Error),
-    /// The lease had ended.
+    /// The node's lease had ended.
     Gone,
 }
 
@@ -38,11 +38,11 @@ impl From<Error> for Failure {
     }
 }
 
-/// The sessions whose keys have not got their new time to live yet.
+/// The sessions whose keys have not got a new time to live in this round.
 type Round = VecDeque<(usize, Weak<Session>)>;
 
 impl Inner {
-    /// Writes until the node stops.
+    /// Writes queued changes until the node stops.
     pub(super) async fn keep_writing(&self, mut items: mpsc::Receiver<Item>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut rounds = tokio::time::interval(self.times.key_ttl / 4);
@@ -100,7 +100,7 @@ impl Inner {
             }
         }
         for answer in barriers {
-            // The caller may have stopped waiting.
+            // Fails if the caller has stopped waiting, which is harmless.
             let _ = answer.send(());
         }
         Ok(())
@@ -126,9 +126,9 @@ impl Inner {
         Ok(())
     }
 
-    // --- everything anew ---
+    // --- rewrites ---
 
-    /// Tries again and again until everything is written.
+    /// Repeats the rewrite until it succeeds.
     async fn rewrite_until_done(&self, items: &mut mpsc::Receiver<Item>) {
         let mut pause = self.times.reap;
         loop {
@@ -155,7 +155,7 @@ impl Inner {
 
     /// Writes everything under a new incarnation, which then replaces the current one in one step.
     async fn rewrite(&self, items: &mut mpsc::Receiver<Item>) -> Result<Reason, Failure> {
-        // The index, which is read after this, contains the changes that waited.
+        // The waiting changes are dropped: the index, which is read after this, contains them.
         while items.try_recv().is_ok() {}
         let reason = self.queue.reopen();
         let incarnation = self.new_incarnation();
