@@ -1,9 +1,9 @@
 //! A publish with an id happens once, whichever node receives it, for a configured time.
 //!
-//! A publisher *claims* an id before it acts, and *completes* the claim with its answer. The same id then gets the same
-//! answer again. When a node dies between the two, the claim becomes free again after [`CLAIM_LIFE`]; the publish can
-//! then happen a second time, which is better than never. A publish that is refused *releases* its claim, so that a
-//! corrected one can be sent with the same id.
+//! A publisher *claims* an id before it acts, and *completes* the claim with its answer. A later publish with the same
+//! id then gets the same answer again. When a node dies between the claim and its completion, the id becomes free again
+//! after [`CLAIM_LIFE`]; the publish can then happen a second time, which is better than never. A publish that is
+//! refused *releases* its claim, so that a corrected publish can be sent with the same id.
 
 mod memory;
 mod redis;
@@ -18,14 +18,14 @@ use crate::telemetry::metrics::Metrics;
 
 pub use memory::MAX_MEMORY_IDS;
 
-/// How long a claim lives that is neither completed nor released.
+/// How long a claim lives when it is neither completed nor released.
 pub const CLAIM_LIFE: Duration = Duration::from_secs(30);
 
 /// Maximum length of an id, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
 
-/// Maximum size of a stored answer, in bytes. A duplicate of a publish with a larger answer learns only that it is a
-/// duplicate.
+/// Maximum size of a stored answer, in bytes. A larger answer is not stored: a duplicate of that publish is told that
+/// it is a duplicate, but not the answer.
 pub const MAX_RESULT_BYTES: usize = 16 * 1024;
 
 /// The result of claiming an id.
@@ -33,8 +33,8 @@ pub const MAX_RESULT_BYTES: usize = 16 * 1024;
 pub enum Claim {
     /// The id was free: act, then complete or release the claim.
     New(Claimed),
-    /// The id was used for the same publish, with this answer (JSON). `None` when there is no answer yet, or it was too
-    /// large.
+    /// The id was used for the same publish, with this answer (JSON). `None` when there is no answer yet, or the answer
+    /// was too large to be stored.
     Seen(Option<String>),
     /// The id was used for a different publish.
     Conflict,
@@ -57,7 +57,7 @@ struct Key {
 /// Why an id could not be claimed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdempotencyError {
-    /// Redis is unavailable, or did not answer. The publish can go on, but it may be a duplicate.
+    /// Redis is unavailable, or did not answer. The publish can continue, but it may be a duplicate.
     #[error("Redis did not answer; whether the id was used is not known")]
     Unavailable,
     /// The id is empty or longer than [`MAX_ID_BYTES`].
@@ -92,8 +92,8 @@ impl Idempotency {
     /// used twice for different content is detected.
     ///
     /// # Errors
-    /// [`IdempotencyError::Length`]; [`IdempotencyError::Unavailable`]: publish anyway, and report that duplicates are
-    /// not detected.
+    /// [`IdempotencyError::Length`] for an empty or too long id. [`IdempotencyError::Unavailable`] while Redis cannot
+    /// be asked: publish anyway, and report that duplicates are not detected.
     pub async fn claim(&self, scope: &str, id: &str, body: &[u8]) -> Result<Claim, IdempotencyError> {
         if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(IdempotencyError::Length(id.len()));
@@ -157,7 +157,7 @@ impl std::fmt::Debug for Idempotency {
     }
 }
 
-/// The stored value: the publish's fingerprint, and its answer once there is one.
+/// The stored value: the publish's fingerprint, followed by its answer when the claim is completed.
 fn entry(claimed: &Claimed, result: Option<&str>) -> String {
     match result {
         Some(result) => format!("{} {result}", claimed.fingerprint),

@@ -1,11 +1,11 @@
-//! Redis keys that are written for an application's other services: which clients are connected, and in which rooms
-//! they are.
+//! Redis keys that are written for an application's other services: which clients are connected, and which rooms each
+//! client is in.
 //!
-//! For each socket there is a HASH of connection metadata and a SET of rooms, under names from the contract. They are
-//! written in the background, in order for each socket, and never delay one. A change that does not fit into the queue,
-//! or that finds Redis unavailable, is dropped and counted. The keys are not removed when the client disconnects; they
-//! live for the contract's `ttl` after the last change, as the services that read them expect. A node without Redis
-//! mirrors nothing.
+//! For each socket there is a HASH of connection metadata and a SET of rooms, under names from the contract. The keys
+//! are written in the background, in order for each socket, and writing never delays a socket. A change for which the
+//! queue has no space, or that finds Redis unavailable, is dropped and counted. The keys are not removed when the
+//! client disconnects; they live for the contract's `ttl` after the last change, as the services that read them expect.
+//! A node without Redis mirrors nothing.
 
 mod writer;
 
@@ -45,7 +45,7 @@ struct Change {
 }
 
 enum What {
-    /// Fields and values of a HASH.
+    /// Sets fields and values of a HASH.
     Client(Vec<(&'static str, String)>),
     /// Adds a member to a SET.
     Joined(RoomName),
@@ -54,7 +54,7 @@ enum What {
 }
 
 impl Mirror {
-    /// Starts the writer for these contracts. Returns `None` when none of them asks for a mirror.
+    /// Starts the writer for these contracts. Returns `None` when no contract asks for a mirror.
     pub fn start<'a>(
         contracts: impl IntoIterator<Item = &'a Arc<Contract>>,
         redis: Redis,
@@ -87,8 +87,8 @@ impl Mirror {
     fn note_room(&self, session: &Session, room: &RoomName, what: fn(RoomName) -> What) {
         self.note(session, |contract, policy| {
             let template = policy.subscriptions.as_ref()?;
-            // Leaves out rooms of other contracts and rooms that belong to one socket or user: they are not this
-            // application's.
+            // Leaves out rooms of other contracts and rooms that belong to one socket or user, because these rooms are
+            // not part of this application.
             contract.rooms.values().find(|def| def.name.matches(room).is_some())?;
             Some((render(template, session)?, what(room.clone())))
         });

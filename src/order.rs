@@ -1,4 +1,4 @@
-//! Drops a conflated event that arrives after a newer one, whichever publisher and node it comes from.
+//! Drops a conflated event that arrives after a newer one, from whichever publisher and node the event comes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -10,16 +10,17 @@ use serde::{Deserialize, Serialize};
 /// The position of an event among a room's conflated events and the events that end them (completions).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// The namespace and room in which the number counts.
+    /// The namespace and room in which the numbers are compared.
     pub scope: Arc<str>,
-    /// Grows with every conflated event and completion of the room, over all nodes.
+    /// The event's number, which grows with every conflated event and completion of the room, over all nodes.
     pub number: u64,
-    /// Whether this event is a completion. After a completion every event with a smaller number is dropped; after
-    /// another event only older events of the same name are.
+    /// Whether this event is a completion. After a completion every event of the room with a smaller number is dropped.
+    /// After any other event, only events of the same name with a smaller number are dropped.
     pub closes: bool,
 }
 
-/// Maximum number of rooms whose order is remembered. Beyond it, the rooms without a recent event are forgotten first.
+/// Maximum number of rooms whose order is remembered. Beyond it, the rooms whose last event is oldest are forgotten
+/// first.
 pub const MAX_ORDERED_ROOMS: usize = 65_536;
 
 /// How long the order of a room is remembered after its last delivered event.
@@ -40,7 +41,8 @@ struct Seen {
 }
 
 impl OrderGuard {
-    /// Runs `work`, which delivers the event, unless a newer event was delivered already; returns `None` then.
+    /// Runs `work`, which delivers the event. If a newer event was delivered already, does not run `work` and returns
+    /// `None`.
     ///
     /// Deliveries in one room run one at a time, so that the check still holds when the event is delivered. `work` must
     /// not wait, and must not deliver another ordered event.
@@ -88,8 +90,8 @@ impl Seen {
     }
 }
 
-/// Makes space: removes the rooms whose order has expired, and if that is not enough the older half of the rest, so
-/// that the work is spread over many inserts.
+/// Makes space: removes the rooms whose order has expired. If that is not enough, also removes the older half of the
+/// remaining rooms, so that the work is spread over many inserts.
 fn forget(rooms: &mut HashMap<Arc<str>, Seen>) {
     rooms.retain(|_, seen| seen.at.elapsed() < REMEMBERED);
     if rooms.len() >= MAX_ORDERED_ROOMS / SHARDS {

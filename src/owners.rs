@@ -1,7 +1,8 @@
-//! The owners of rooms, as backends have recorded them (`PUT /api/v1/owners`). Join rules read them as `owner(room)`.
+//! The owners of rooms, as backends have recorded them (`PUT /api/v1/owners`). Join rules read an owner as
+//! `owner(room)`.
 //!
-//! Two stores behave the same: memory for a single node, Redis for a cluster. An owner is known for a stated time and
-//! no longer.
+//! Two stores behave the same: memory for a single node, Redis for a cluster. A record of an owner expires after a
+//! stated time.
 
 mod cache;
 mod memory;
@@ -17,19 +18,20 @@ use crate::telemetry::metrics::Metrics;
 use memory::MemoryOwners;
 use redis::RedisOwners;
 
-/// How long an owner is known when the request does not say.
+/// How long a record of an owner lives when the request states no time.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Maximum time for which an owner is known.
+/// Maximum time that a record of an owner lives.
 pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Why an operation on owners failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OwnersError {
-    /// Redis is unavailable, or did not answer in time. A change may or may not have happened.
+    /// Redis is unavailable, refused the command, or did not answer within `redis.command_timeout`. A change may or may
+    /// not have happened.
     #[error("owners cannot be used: Redis is away, or refuses writes")]
     Unavailable,
-    /// The node has the maximum number of owners in memory.
+    /// The node stores the maximum number of owners in memory already.
     #[error("{MAX_MEMORY_OWNERS} rooms have owners already, which is the limit of a node without Redis")]
     Full,
 }
@@ -46,19 +48,19 @@ enum Backend {
 }
 
 impl Owners {
-    /// Creates the owners of a single node. They are kept in memory, at most [`MAX_MEMORY_OWNERS`], and lost with the
+    /// Creates the owners of a single node. Owners are kept in memory, at most [`MAX_MEMORY_OWNERS`], and lost with the
     /// process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
         Self { backend: Backend::Memory(MemoryOwners::default()), metrics }
     }
 
-    /// Creates the owners of a cluster. After another node changes an owner, this node can return the earlier one for
-    /// up to 1 s. That no owner was found is never cached.
+    /// Creates the owners of a cluster. After another node changes an owner, this node can return the earlier owner for
+    /// up to 1 s. The answer that a room has no owner is never cached.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
         Self { backend: Backend::Redis(RedisOwners::new(redis)), metrics }
     }
 
-    /// Records a room's owner for `ttl`, at least 1 s and at most [`MAX_TTL`]. It replaces an earlier owner.
+    /// Records a room's owner for `ttl`, at least 1 s and at most [`MAX_TTL`]. The new owner replaces an earlier one.
     ///
     /// # Errors
     /// [`OwnersError`]
@@ -70,12 +72,12 @@ impl Owners {
         }
     }
 
-    /// A room's owner; `None` when none is known.
+    /// A room's owner; `None` when no owner is recorded.
     ///
     /// # Errors
     /// [`OwnersError::Unavailable`], at once while Redis is known to be unavailable, otherwise within
-    /// `redis.command_timeout`. A rule that needs the owner cannot be answered then; the caller must not read the error
-    /// as "no owner".
+    /// `redis.command_timeout`. A rule that needs the owner cannot be evaluated then; the caller must not read the
+    /// error as "no owner".
     pub async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {
         let found = match &self.backend {
             Backend::Memory(memory) => Ok(memory.get(namespace, room)),

@@ -23,12 +23,12 @@ use crate::telemetry::metrics::Metrics;
 /// Observes which rooms have members on this node, in order. The room index calls it while it holds its lock, so an
 /// implementation must not wait and must not call the index.
 pub trait Interest: Send + Sync {
-    /// The room has its first member on this node.
+    /// The room has got its first member on this node.
     fn began(&self, namespace: &Arc<str>, room: &RoomName);
     /// The room's last member on this node is gone.
     fn ended(&self, namespace: &Arc<str>, room: &RoomName);
-    /// Returns a future that resolves once the node knows whether it receives what other nodes send to the room: `true`
-    /// when it does. Returns `None` when it receives that already.
+    /// Returns a future that resolves to `true` once the node receives the events that other nodes send to the room,
+    /// and to `false` when the node cannot find that out. Returns `None` when the node receives them already.
     fn settled<'a>(&'a self, namespace: &Arc<str>, room: &RoomName) -> Option<BoxFuture<'a, bool>>;
 }
 
@@ -39,10 +39,10 @@ pub trait Interest: Send + Sync {
 pub struct Rooms {
     namespaces: HashMap<Arc<str>, RwLock<Table>>,
     watchers: Vec<Arc<dyn Watcher>>,
-    /// How events for slow clients are treated, by namespace and event name. Events that are dropped, the default, are
-    /// not listed.
+    /// How events for slow clients are treated, by namespace and event name. Events with the default treatment (they
+    /// are dropped) are not listed.
     slow: HashMap<Arc<str>, HashMap<String, Slow>>,
-    /// Sessions for which events are kept because their write queue is full.
+    /// Sessions for which events are kept because the client's write queue is full.
     laggards: Mutex<Vec<Weak<Session>>>,
     /// The number of rooms that a session may join, and the metrics that count refused joins.
     bound: Option<(usize, Arc<Metrics>)>,
@@ -67,7 +67,7 @@ pub struct RoomInfo {
     pub name: RoomName,
     /// The number of members on this node.
     pub members: usize,
-    /// When the first member joined on this node since the room last was empty here.
+    /// When the first member joined on this node, counted from the time when the room last had no member here.
     pub created_at: SystemTime,
 }
 
@@ -78,14 +78,14 @@ pub struct Census {
     pub sessions: usize,
     /// The number of rooms with members. Rooms that belong to one socket or user are not counted.
     pub rooms: usize,
-    /// The sum of the members of those rooms.
+    /// The sum of the members of the rooms that `rooms` counts.
     pub memberships: usize,
     /// The number of authenticated users with at least one session.
     pub users: usize,
 }
 
 impl Rooms {
-    /// Creates an index for these namespaces. Calls for any other namespace do nothing and find nothing.
+    /// Creates an index for these namespaces. For any other namespace, calls change nothing and find nothing.
     pub fn new(namespaces: impl IntoIterator<Item = Arc<str>>) -> Self {
         Self {
             namespaces: namespaces.into_iter().map(|path| (path, RwLock::default())).collect(),
@@ -103,8 +103,9 @@ impl Rooms {
         let _ = self.interest.set(interest);
     }
 
-    /// Waits until the node receives what other nodes send to a room; a join takes effect then. Returns `true` when it
-    /// does, at once if it does already. Returns `false` when it cannot find out, for example because Redis is away.
+    /// Waits until the node receives the events that other nodes send to a room, so that a join is complete. Returns
+    /// `true` once the node receives them, and at once if it does already. Returns `false` when the node cannot find
+    /// that out, for example because Redis is unavailable.
     pub async fn settled(&self, namespace: &Arc<str>, room: &RoomName) -> bool {
         match self.interest.get().and_then(|interest| interest.settled(namespace, room)) {
             Some(settled) => settled.await,
@@ -112,7 +113,7 @@ impl Rooms {
         }
     }
 
-    /// Reads from these contracts how their events are treated for slow clients.
+    /// Stores how the events of these contracts are treated for slow clients.
     #[must_use]
     pub fn minding(mut self, contracts: &[Arc<Contract>]) -> Self {
         for contract in contracts {
@@ -124,18 +125,20 @@ impl Rooms {
         self
     }
 
-    /// The event, marked with its treatment for slow clients where a contract sets one; `None` where none does.
+    /// The event, marked with the treatment that a contract sets for slow clients; `None` where no contract sets a
+    /// treatment.
     pub fn minded(&self, namespace: &str, event: &Event, rooms: &[RoomName]) -> Option<Event> {
         let slow = *self.slow.get(namespace)?.get(event.name())?;
         Some(event.clone().with_slow(slow, rooms))
     }
 
-    /// Remembers sessions for which events are kept; [`Rooms::release_laggards`] sends them when they fit.
+    /// Remembers sessions for which events are kept; [`Rooms::release_laggards`] sends the events when the write queues
+    /// have space.
     pub fn note_laggards(&self, sessions: impl IntoIterator<Item = Weak<Session>>) {
         self.laggards.lock().expect("no panic while held").extend(sessions);
     }
 
-    /// Sends the events that are kept for slow clients, as far as they fit.
+    /// Sends the events that are kept for slow clients, as far as the write queues have space.
     pub fn release_laggards(&self) {
         let waiting = std::mem::take(&mut *self.laggards.lock().expect("no panic while held"));
         let still = |session: &Weak<Session>| session.upgrade().is_some_and(|session| session.release_slow());
@@ -145,7 +148,7 @@ impl Rooms {
         }
     }
 
-    /// Limits the number of rooms that a session may join, its own not counted.
+    /// Limits the number of rooms that a session may join, not counting the session's own room and its user's room.
     #[must_use]
     pub fn bounded(mut self, max_rooms: usize, metrics: Arc<Metrics>) -> Self {
         self.bound = Some((max_rooms, metrics));
@@ -178,7 +181,8 @@ impl Rooms {
         });
     }
 
-    /// Removes a session and all its memberships. Returns the rooms it was in; empty when it was removed before.
+    /// Removes a session and all its memberships. Returns the rooms that the session was in; empty when the session was
+    /// removed before.
     pub fn remove(&self, session: &Session) -> Vec<RoomName> {
         self.write(session.namespace(), |table| {
             let rooms = session.note_closed();
@@ -193,8 +197,8 @@ impl Rooms {
         .unwrap_or_default()
     }
 
-    /// Adds a session to a room. Returns false when it is in the room already, has ended, or is in the maximum number
-    /// of rooms.
+    /// Adds a session to a room. Returns false when the session is in the room already, has ended, or is in the maximum
+    /// number of rooms.
     pub fn join(&self, session: &Arc<Session>, room: &RoomName) -> bool {
         self.write(session.namespace(), |table| {
             if self.has_no_room_for(session, room) {
@@ -229,7 +233,7 @@ impl Rooms {
         true
     }
 
-    /// Removes a session from a room. Returns false when it was not in it.
+    /// Removes a session from a room. Returns false when the session was not in the room.
     pub fn leave(&self, session: &Session, room: &RoomName) -> bool {
         self.write(session.namespace(), |table| {
             let was = session.note_left(room);
@@ -242,8 +246,8 @@ impl Rooms {
         .unwrap_or(false)
     }
 
-    /// Merges members into a session's metadata. Returns false, and changes nothing, when they do not fit
-    /// ([`Session::fits_metadata`]).
+    /// Merges members into a session's metadata. Returns false, and changes nothing, when the result would exceed a
+    /// limit ([`Session::fits_metadata`]).
     pub fn merge_metadata(&self, session: &Session, members: &Map<String, Value>) -> bool {
         if members.is_empty() {
             return true;
@@ -271,7 +275,8 @@ impl Rooms {
         self.read(namespace, |table| table.select(rooms, except).cloned().collect()).unwrap_or_default()
     }
 
-    /// Runs `work` on the recipients of an event (see [`Rooms::recipients`]). No session can join or leave meanwhile.
+    /// Runs `work` on the recipients of an event (see [`Rooms::recipients`]). While `work` runs, no session can join or
+    /// leave.
     ///
     /// `work` must not call the index.
     pub fn visit<T>(
@@ -322,7 +327,7 @@ impl Rooms {
             .flatten()
     }
 
-    /// Counts the sessions, rooms and users of a namespace. It visits every room, so call it seldom.
+    /// Counts the sessions, rooms and users of a namespace. The call visits every room, so call it seldom.
     pub fn census(&self, namespace: &str) -> Census {
         let count = |table: &Table| {
             let mut census = Census { sessions: table.sessions.len(), ..Census::default() };
@@ -398,8 +403,8 @@ impl Table {
         move |session| !unwelcome.iter().any(|room| room.sessions.contains(session))
     }
 
-    /// The sum of the members of these rooms (of the namespace, when there are none). A session in several rooms counts
-    /// in each.
+    /// The sum of the members of these rooms (of the namespace, when `rooms` is empty). A session in several of the
+    /// rooms counts in each.
     fn size(&self, rooms: &[RoomName]) -> usize {
         match rooms {
             [] => self.sessions.len(),

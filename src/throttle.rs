@@ -1,4 +1,5 @@
-//! Conflation: of many events for one room, only the newest is sent, at a limited rate, over all nodes and publishers.
+//! Conflation: of many events for one room, only the newest is sent, at a limited rate over all nodes and publishers
+//! together.
 
 mod memory;
 mod redis;
@@ -10,7 +11,7 @@ use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 use memory::Memory;
 
-/// Identifies what is conflated: one event in one room.
+/// Identifies the events that are conflated with each other: one event name in one room.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ThrottleKey {
     /// The namespace and room.
@@ -26,7 +27,7 @@ impl ThrottleKey {
     }
 }
 
-/// The scope in which orders and throttles count: one room of a namespace.
+/// The text that identifies one room of a namespace, for orders and throttles.
 pub fn scope(namespace: &str, room: &str) -> Arc<str> {
     format!("{namespace}|{room}").into()
 }
@@ -34,34 +35,34 @@ pub fn scope(namespace: &str, room: &str) -> Arc<str> {
 /// The answer to an event that a publisher wants to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offer {
-    /// The event may be sent now, with this number. An event that was held before is obsolete.
+    /// The event may be sent now, with this number. An event that was held before must not be sent any more.
     Pass(u64),
-    /// The event is held, in place of any older one. It is due after this time.
+    /// The event is held, and replaces any older held event. It may be sent after this time.
     Held(Duration),
 }
 
-/// The answer to a question for a held event that may be due.
+/// The answer when a timer asks for a held event that may be due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
     /// Send this event, with this number.
     Send(Vec<u8>, u64),
-    /// Not due yet, because another event was sent meanwhile. Ask again after this time.
+    /// The held event is not due yet, because another event was sent meanwhile. Ask again after this time.
     Wait(Duration),
     /// No event is held any more.
     Nothing,
 }
 
-/// The answer to a completion.
+/// The answer to a completion, an event that ends the conflated events of its room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closing {
-    /// The held events and their numbers. They are sent before the completion.
+    /// The held events and their numbers. These events are sent before the completion.
     pub held: Vec<(Vec<u8>, u64)>,
     /// The number of the completion itself.
     pub number: u64,
 }
 
-/// Throttles events over all nodes while Redis is available, and on this node alone while it is not: each node then
-/// keeps the rate for itself.
+/// Throttles events over all nodes together while Redis is available. While Redis is unavailable, each node applies the
+/// rate to its own events only.
 pub struct Throttles {
     memory: Memory,
     redis: Option<Redis>,
@@ -74,7 +75,7 @@ impl Throttles {
         Self { memory: Memory::default(), redis, metrics }
     }
 
-    /// Asks whether an event may be sent now. If not, it is held as the newest one.
+    /// Asks whether an event may be sent now. If not, the event is held as the newest one.
     pub async fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> Offer {
         let offer = match self.up() {
             Some(redis) => redis::offer(redis, key, every, value).await,
@@ -86,7 +87,7 @@ impl Throttles {
         offer
     }
 
-    /// Asks for the held event, once it may be due.
+    /// Asks for the held event when it may be due.
     pub async fn due(&self, key: &ThrottleKey, every: Duration) -> Due {
         if let Due::Send(value, number) = self.memory.due(key, every) {
             return Due::Send(value, number);

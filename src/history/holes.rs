@@ -130,8 +130,8 @@ async fn tell(holes: Arc<Holes>) {
 }
 
 impl Place {
-    /// Whether the answer may lack the missing event: the hole is not before the query's `since`, or, without `since`, not
-    /// before the page's oldest event.
+    /// Whether the answer may lack the missing event: the hole is not before the query's `since`, or, without `since`,
+    /// not before the page's oldest event.
     pub(super) fn is_in(self, page: &Page, query: Query) -> bool {
         if self.epoch != page.epoch && self.epoch != 0 {
             return false;

@@ -23,7 +23,7 @@ struct Table {
 }
 
 impl Memory {
-    /// Returns the stored value of the id. If there is none, claims the id and returns `None`.
+    /// Returns the stored value of the id. If there is no value, claims the id and returns `None`.
     pub(super) fn claim(&self, key: &Key, entry: &str, life: Duration) -> Option<String> {
         self.with(|table, now| match table.entries.get(key) {
             Some((_, found)) => Some(found.clone()),

@@ -1,4 +1,4 @@
-//! The ids of a cluster: one Redis STRING for each.
+//! The ids of a cluster: one Redis STRING for each id.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use super::{IdempotencyError, Key};
 use crate::redis::Redis;
 
-/// Returns the stored value of the id. If there is none, claims the id and returns `None`. Atomic: when several nodes
-/// try, one gets the claim.
+/// Returns the stored value of the id. If there is no value, claims the id and returns `None`. Atomic: when several
+/// nodes claim the same id, only one node gets it.
 pub(super) async fn claim(
     redis: &Redis,
     key: &Key,
@@ -45,7 +45,7 @@ fn name(redis: &Redis, key: &Key) -> Value {
     redis.keys().publish_id(&key.scope, &key.id).into()
 }
 
-/// At least 1 ms, because Redis refuses a time to live of zero.
+/// A duration in ms, at least 1, because Redis refuses a time to live of zero.
 fn millis(duration: Duration) -> Value {
     duration.as_millis().max(1).to_string().into()
 }

@@ -13,14 +13,14 @@ use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::telemetry::metrics::Metrics;
 
-/// Maximum number of changes that are written to Redis at a time.
+/// Maximum number of changes that are taken from the queue and written to Redis at a time.
 const MAX_BATCH: usize = 256;
 
 /// Maximum life of a key after its last change: ten years.
 const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Writes changes until every sender is gone. Different sockets are written concurrently, the changes of one socket one
-/// after the other.
+/// Writes changes until every sender is dropped. Different sockets are written concurrently, the changes of one socket
+/// one after the other.
 pub(super) async fn run(redis: Redis, mut changes: mpsc::Receiver<Change>, metrics: Arc<Metrics>) {
     let script = Script::new(include_str!("write.lua"));
     let mut batch = Vec::with_capacity(MAX_BATCH);

@@ -1,4 +1,4 @@
-//! Caches Redis' answers for a moment, so that many clients that join one room cause one lookup.
+//! Caches Redis' answers for 1 s, so that many clients that join one room cause one lookup.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,14 +14,16 @@ pub(super) const BELIEVED: Duration = Duration::from_secs(1);
 /// Maximum number of cached answers.
 pub(super) const MAX_REMEMBERED: usize = 10_000;
 
-/// Cached owners. A missing owner is never cached: a backend that has just recorded one expects it to be known at once.
+/// Cached owners. A missing owner is never cached: a backend that has just recorded an owner expects rules to find it
+/// at once.
 #[derive(Default)]
 pub(super) struct Cache(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
     answers: HashMap<RoomKey, (String, Instant)>,
-    /// Counts changes made by this node, so that an answer from before a change is not cached after it.
+    /// Counts changes made by this node, so that an answer that Redis gave before a change is not cached after the
+    /// change.
     changes: u64,
 }
 
@@ -48,7 +50,7 @@ impl Cache {
         });
     }
 
-    /// Drops the cached owner, because this node changes it.
+    /// Drops the cached owner, because this node changes the owner in Redis.
     pub(super) fn forget(&self, key: &RoomKey) {
         self.with(|table| {
             table.changes += 1;

@@ -11,7 +11,7 @@ use super::{OwnersError, RoomKey, room_key};
 /// Maximum number of rooms that have owners in memory.
 pub const MAX_MEMORY_OWNERS: usize = 500_000;
 
-/// Owners in memory. Expired ones are removed when others are set.
+/// Owners in memory. Expired owners are removed when other owners are set.
 #[derive(Default)]
 pub(super) struct MemoryOwners(Mutex<Table>);
 

@@ -29,7 +29,7 @@ impl RedisOwners {
         let set = self.redis.client().set::<(), _, _>(name, owner, Some(Expiration::EX(seconds)), None, false);
         self.cache.forget(&key);
         let result = self.answered(set).await;
-        // Forgets once more: a lookup that began meanwhile may have cached the earlier owner.
+        // Drops the cached owner once more: a lookup that began meanwhile may have cached the earlier owner.
         self.cache.forget(&key);
         result
     }

@@ -1,4 +1,4 @@
-//! The recipients of an event when they are too many to serve at once: they are visited block by block.
+//! The recipients of an event that has too many to queue it for all at once: they are visited block by block.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::crowd::Block;
 use super::{Rooms, Table};
 use crate::session::{RoomName, Session};
 
-/// A snapshot of the recipients, block by block.
+/// A snapshot of the recipients, in blocks.
 pub struct Audience {
     blocks: VecDeque<Part>,
     /// The addresses of the sessions visited so far; `None` when no session can occur twice.
@@ -25,8 +25,8 @@ struct Part {
 
 impl Rooms {
     /// Runs `work` on the recipients of an event (see [`Rooms::recipients`]) if the rooms have at most `most` members.
-    /// No session can join or leave meanwhile. Returns `Err` with the number of members when there are more; a session
-    /// in several of the rooms counts in each. Returns `None` when there is no such namespace.
+    /// While `work` runs, no session can join or leave. Returns `Err` with the number of members when there are more
+    /// than `most`; a session in several of the rooms counts in each. Returns `None` when the namespace does not exist.
     ///
     /// `work` must not call the index.
     pub fn visit_few<T>(
@@ -43,7 +43,7 @@ impl Rooms {
         })
     }
 
-    /// Takes a snapshot of the members of `rooms` (of the namespace, when empty) for [`Rooms::visit_next`].
+    /// Takes a snapshot of the members of `rooms` (of the namespace, when `rooms` is empty) for [`Rooms::visit_next`].
     pub fn audience(&self, namespace: &str, rooms: &[RoomName]) -> Audience {
         let mut met = None;
         let blocks = self.read(namespace, |table| {
@@ -54,7 +54,7 @@ impl Rooms {
             if rooms.is_empty() {
                 return parts(None, table.sessions.blocks().to_vec()).into();
             }
-            // Allocated at its largest possible size, so that it never has to grow.
+            // Allocated at its largest possible size, so that the set never has to grow.
             met = (rooms.len() > 1).then(|| HashSet::with_capacity(table.size(rooms)));
             let members = rooms.iter().filter_map(|room| Some((room, table.rooms.get(room)?.sessions.blocks())));
             members.flat_map(|(room, blocks)| parts(Some(room), blocks)).collect()
@@ -62,9 +62,9 @@ impl Rooms {
         Audience { blocks: blocks.unwrap_or_default(), met }
     }
 
-    /// Runs `work` on the next block of a snapshot. Sessions that have left since, that are in a room of `except`, or
-    /// that were visited before are left out. No session can join or leave meanwhile. Returns `None` when all blocks
-    /// were visited.
+    /// Runs `work` on the next block of a snapshot. Leaves out sessions that have left since the snapshot, that are in
+    /// a room of `except`, or that were visited before. While `work` runs, no session can join or leave. Returns `None`
+    /// when all blocks were visited.
     ///
     /// `work` must not call the index.
     pub fn visit_next<T>(
@@ -91,7 +91,8 @@ impl Rooms {
 }
 
 impl Part {
-    /// Whether all sessions of the block are still members.
+    /// Whether all sessions of the block are known to be members still. False when the block has changed, or when the
+    /// room is too small to be stored in blocks.
     fn is_complete(&self, table: &Table) -> bool {
         match &self.room {
             None => table.sessions.still_has(self.number, &self.block),

@@ -9,10 +9,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::session::Session;
 
-/// Number of sessions in a block: visiting one takes about 0.04 ms.
+/// Number of sessions in a block: visiting one block takes about 0.04 ms.
 pub(super) const BLOCK: usize = 128;
 
-/// A shared block of sessions. Changing a block that another owner shares changes a copy.
+/// A shared block of sessions. To change a block that has another owner, it is copied first, and the copy is changed.
 pub(super) type Block = Arc<Vec<Arc<Session>>>;
 
 /// Defines when two sessions are the same.
@@ -21,7 +21,8 @@ pub(super) trait Key {
     fn is_same(one: &Session, other: &Session) -> bool;
 }
 
-/// Identity by address. An address is unique as long as the session is in the set.
+/// Two sessions are the same if they have the same memory address. An address is unique while the session is in the
+/// set.
 pub(super) struct ByPlace;
 
 impl Key for ByPlace {
@@ -34,7 +35,7 @@ impl Key for ByPlace {
     }
 }
 
-/// Identity by id.
+/// Two sessions are the same if they have the same id.
 pub(super) struct ById;
 
 impl Key for ById {
@@ -49,16 +50,16 @@ impl Key for ById {
 
 /// A set of sessions. Insert, remove and lookup are O(1).
 pub(super) struct Crowd<K> {
-    /// The blocks. All but the last are full.
+    /// The blocks. Each block except the last is full.
     blocks: Vec<Block>,
-    /// Maps a session to its index over all blocks.
+    /// Maps a session to its index, counted over all blocks.
     places: HashTable<u32>,
     hasher: DefaultHashBuilder,
     key: PhantomData<K>,
 }
 
 impl<K: Key> Crowd<K> {
-    /// Adds a session. Returns false when it is in the set already.
+    /// Adds a session. Returns false when the session is in the set already.
     pub(super) fn insert(&mut self, session: &Arc<Session>) -> bool {
         if self.contains(session) {
             return false;
@@ -73,7 +74,7 @@ impl<K: Key> Crowd<K> {
         true
     }
 
-    /// Removes a session and moves the last one to its index. Returns false when it was not in the set.
+    /// Removes a session and moves the last session to its index. Returns false when the session was not in the set.
     pub(super) fn remove(&mut self, session: &Session) -> bool {
         let Self { blocks, places, hasher, .. } = self;
         let is_it = |&place: &u32| K::is_same(at(blocks, place), session);
@@ -107,7 +108,7 @@ impl<K: Key> Crowd<K> {
         &self.blocks
     }
 
-    /// Whether the block with this number is unchanged since it was taken.
+    /// Whether the block with this number is unchanged since the caller took it from [`Crowd::blocks`].
     pub(super) fn still_has(&self, number: usize, block: &Block) -> bool {
         self.blocks.get(number).is_some_and(|current| Arc::ptr_eq(current, block))
     }

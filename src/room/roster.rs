@@ -1,14 +1,15 @@
-//! The members of one room, stored so that small rooms take little memory: most rooms are one client's own.
+//! The members of one room, stored so that small rooms take little memory, because most rooms have one client only.
 
 use std::sync::Arc;
 
 use super::crowd::{Block, ByPlace, Crowd};
 use crate::session::Session;
 
-/// Maximum number of members in the list that is searched one by one.
+/// Maximum number of members that are stored in a list, which is searched linearly.
 const FEW: usize = 16;
 
-/// The members of a room: one pointer for one member, a list for a few, a table for more. Joining and leaving are O(1).
+/// The members of a room: one pointer for a single member, a list for a few members, a table for more. Joining and
+/// leaving are O(1).
 #[derive(Default)]
 pub(super) enum Roster {
     #[default]
@@ -20,7 +21,7 @@ pub(super) enum Roster {
 }
 
 impl Roster {
-    /// Adds a session. Returns false when it is a member already.
+    /// Adds a session. Returns false when the session is a member already.
     pub(super) fn insert(&mut self, session: &Arc<Session>) -> bool {
         let grown = match self {
             Self::Many(all) => return all.insert(session),
@@ -43,7 +44,7 @@ impl Roster {
         true
     }
 
-    /// Removes a session. Returns false when it was not a member.
+    /// Removes a session. Returns false when the session was not a member.
     pub(super) fn remove(&mut self, session: &Session) -> bool {
         let (was, shrunk) = match self {
             Self::Empty => (false, None),
@@ -57,8 +58,8 @@ impl Roster {
             }
             Self::Many(all) => {
                 let was = all.remove(session);
-                // The table becomes a list at half the size at which the list became a table, so that the form does not
-                // change with every join and leave.
+                // The table becomes a list at half the size at which the list became a table, so that the members are
+                // not stored anew with every join and leave.
                 let few = all.len() <= FEW / 2;
                 (was, few.then(|| Self::Few(Box::new(all.values().cloned().collect()))))
             }
@@ -108,8 +109,8 @@ impl Roster {
         }
     }
 
-    /// Whether the block with this number is unchanged since it was taken. Only a table can tell: always false for
-    /// smaller rosters.
+    /// Whether the block with this number is unchanged since the caller took it from [`Roster::blocks`]. Always false
+    /// while the members are not stored in a table, because only a table keeps its blocks.
     pub(super) fn still_has(&self, number: usize, block: &Block) -> bool {
         matches!(self, Self::Many(all) if all.still_has(number, block))
     }

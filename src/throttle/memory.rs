@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::{Closing, Due, Offer, ThrottleKey};
 
-/// Maximum number of events and rooms that are conflated at a time. Beyond it, events pass unthrottled.
+/// Maximum number of pairs of event and room that are conflated at a time. Beyond it, events are not throttled.
 pub const MAX_THROTTLED: usize = 65_536;
 
 /// The throttles of one node.
 #[derive(Default)]
 pub struct Memory {
     gates: Mutex<HashMap<ThrottleKey, Gate>>,
-    /// The newest number that was given.
+    /// The newest number that was assigned.
     number: AtomicU64,
 }
 
@@ -73,8 +73,8 @@ impl Memory {
         Closing { held, number: self.next() }
     }
 
-    /// Numbers follow the wall clock, as those that Redis gives do, so that they also grow over restarts and where the node
-    /// numbers alone because Redis is away.
+    /// Returns the next number. Numbers follow the wall clock, as the numbers that Redis assigns do. So they also grow
+    /// over restarts, and when this node assigns them because Redis is unavailable.
     fn next(&self) -> u64 {
         let now = now_us();
         let later = |last: u64| now.max(last + 1);

@@ -13,10 +13,10 @@ use crate::telemetry::log_gate::log_seldom;
 static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("throttle.lua")));
 static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("close.lua")));
 
-/// Minimum time that Redis keeps a held value. It forgets the value after that when the value's node has died.
+/// Minimum time that Redis keeps a held value. After that Redis removes the value if the node that stored it has died.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// Returns `None` when Redis did not answer.
+/// See [`super::Throttles::offer`]. Returns `None` when Redis did not answer or returned an error.
 pub(super) async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, value: &[u8]) -> Option<Offer> {
     let args = [
         Value::from_static_str("offer"),
@@ -32,7 +32,7 @@ pub(super) async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, val
     }
 }
 
-/// Returns `None` when Redis did not answer.
+/// See [`super::Throttles::due`]. Returns `None` when Redis did not answer or returned an error.
 pub(super) async fn due(redis: &Redis, key: &ThrottleKey, every: Duration) -> Option<Due> {
     let args = vec![Value::from_static_str("due"), millis(every)];
     let answer = run(&THROTTLE, redis, keys(redis, key), args).await?;
@@ -43,7 +43,7 @@ pub(super) async fn due(redis: &Redis, key: &ThrottleKey, every: Duration) -> Op
     }
 }
 
-/// Returns `None` when Redis did not answer.
+/// See [`super::Throttles::close`]. Returns `None` when Redis did not answer or returned an error.
 pub(super) async fn close(redis: &Redis, scope: &Arc<str>, events: &[Arc<str>]) -> Option<Closing> {
     let names = redis.keys();
     let mut all = vec![names.throttle_number(scope)];

@@ -68,8 +68,8 @@ fn a_room_that_is_gone_and_made_anew_has_nobody_of_before() {
 }
 
 proptest! {
-    /// A session that stays is visited exactly once, one that left before its turn is not visited, and none is visited
-    /// twice.
+    /// A session that stays is visited exactly once. A session that left before its block is not visited, and no
+    /// session is visited twice.
     #[test]
     fn others_come_and_go_between_the_slices(
         everybody in any::<bool>(),
@@ -102,7 +102,7 @@ proptest! {
                 None => {
                     visit(&here, &mut audience)?;
                 }
-                // A session that has left the namespace does not come back.
+                // When the audience is the whole namespace, a session that has left does not return.
                 Some((comes, who)) if comes && !everybody => {
                     rooms.join(&clients[who], &room);
                     here.insert(who);
