@@ -64,7 +64,7 @@ pub enum Failure {
     /// The session belongs to another user, or the user's claims have changed.
     #[error("the session is another user's")]
     Refused,
-    /// It cannot be proven which events the client missed.
+    /// The histories do not prove which events the client missed.
     #[error("the missed events are not known")]
     Incomplete,
     /// The client missed more events than the limit.
@@ -151,7 +151,7 @@ impl Recovery {
     /// Creates the recovery of a single node. Sessions are stored in memory.
     pub fn in_memory(config: &config::Recovery, history: Arc<History>, metrics: Arc<Metrics>) -> Arc<Self> {
         let store = Store::Memory(Memory::new(config.sessions, metrics.clone()));
-        // There are no other nodes, so no message can be lost.
+        // A single node receives no messages from other nodes, so no message can be lost.
         Self::start(store, config, history, metrics, Duration::ZERO, Arc::new(|| Some(0)))
     }
 

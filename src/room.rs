@@ -20,8 +20,8 @@ use crate::protocol::{is_reserved_room, socket_room, user_of, user_room};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
-/// Observes which rooms have members on this node, in order. The room index calls it while it holds its lock, so an
-/// implementation must not wait and must not call the index.
+/// Observes which rooms have members on this node, in order. The room index calls the methods while the index's lock is
+/// held, so an implementation must not wait and must not call the index.
 pub trait Interest: Send + Sync {
     /// The room has got its first member on this node.
     fn began(&self, namespace: &Arc<str>, room: &RoomName);

@@ -156,7 +156,7 @@ impl Session {
         self.with(|state| state.rooms.get(room).is_some())
     }
 
-    /// Queues an event for this client alone.
+    /// Queues an event for this client only.
     ///
     /// # Errors
     /// As [`Link::send`].
@@ -164,7 +164,7 @@ impl Session {
         self.send_placed(event, &[])
     }
 
-    /// Queues an event for this client alone. `stamps` are the event's offsets in the histories of its rooms.
+    /// Queues an event for this client only. `stamps` are the event's offsets in the histories of its rooms.
     ///
     /// # Errors
     /// As [`Link::send`].

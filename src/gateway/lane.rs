@@ -179,7 +179,7 @@ impl Item {
         match self {
             Self::Event(event, ..) => EVENT_BYTES + event.size_bytes(),
             Self::Refused(refused) => EVENT_BYTES + refused.event.size_bytes(),
-            // These are the first items of their client, so they never wait.
+            // An item of this kind is the first of its client, so it never waits.
             Self::Opened(_) | Self::Back(_) => 0,
         }
     }

@@ -12,7 +12,7 @@ use crate::session::Session;
 /// Number of sessions in a block: visiting one block takes about 0.04 ms.
 pub(super) const BLOCK: usize = 128;
 
-/// A shared block of sessions. To change a block that has another owner, it is copied first, and the copy is changed.
+/// A shared block of sessions. A block that has another owner is copied, and the copy is changed.
 pub(super) type Block = Arc<Vec<Arc<Session>>>;
 
 /// Defines when two sessions are the same.

@@ -59,7 +59,7 @@ impl Roster {
             Self::Many(all) => {
                 let was = all.remove(session);
                 // The table becomes a list at half the size at which the list became a table, so that the members are
-                // not stored anew with every join and leave.
+                // not moved between the two with every join and leave.
                 let few = all.len() <= FEW / 2;
                 (was, few.then(|| Self::Few(Box::new(all.values().cloned().collect()))))
             }

@@ -48,8 +48,9 @@ pub trait Link: Send + Sync {
     fn close(&self, how: Close);
 }
 
-/// Observes every session, membership and change of metadata. The room index calls it, for all but [`Watcher::changed`]
-/// in order and while it holds its lock, so an implementation must not wait and must not call the index.
+/// Observes every session, membership and change of metadata. The room index calls the methods, except
+/// [`Watcher::changed`], in order and while the index's lock is held. So an implementation must not wait and must not
+/// call the index.
 pub trait Watcher: Send + Sync {
     /// A session was added.
     fn opened(&self, session: &Session);

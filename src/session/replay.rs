@@ -62,7 +62,7 @@ pub enum Release {
     Closed,
 }
 
-/// Where events go once the session has decided that they are for the client.
+/// The output of a session: gets the events that the session has decided to send to the client.
 pub(super) trait Out {
     /// Queues an event with its stamps.
     fn send(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError>;

@@ -55,7 +55,7 @@ pub(super) struct Place {
     base: Option<Point>,
     /// The position that the session has reached. Its floor is 0 while `base` is `None`.
     at: Position,
-    /// Whether the room is given up: the session's beginning, its position, or the end of an earlier epoch is not
+    /// Whether the room is not recoverable: the session's beginning, its position, or the end of an earlier epoch is not
     /// known.
     lost: bool,
     /// Events whose offsets are not known. Boxed, because nearly all rooms have no such events: then only a pointer
@@ -66,7 +66,7 @@ pub(super) struct Place {
 /// Events that the session has received, and that the history may have stored at offsets that are not known.
 #[derive(Debug, Clone)]
 struct Unsure {
-    /// Their short ids, oldest first.
+    /// The short ids of these events, oldest first.
     ids: Vec<u64>,
     /// When the newest of these events arrived.
     newest: Instant,
