@@ -28,7 +28,7 @@ pub struct Admission {
     namespace: Arc<Namespace>,
     handlers: Arc<Handlers>,
     user: Arc<User>,
-    /// The user's connection limits, which also count this socket among those of its user.
+    /// The session's event rate limits. While this value exists, the socket counts among those of its user.
     limits: SessionLimits,
     /// The answers of the connect hooks, which are performed once the session is open.
     answers: Vec<(Arc<Contract>, HookAnswer)>,

@@ -70,8 +70,8 @@ impl Memory {
 }
 
 impl Table {
-    /// Removes expired sessions, and the oldest sessions when there are more than `most`. Returns how many of the removed
-    /// sessions had not expired.
+    /// Removes expired sessions, and the oldest sessions when there are more than `most`. Returns how many of the
+    /// removed sessions had not expired.
     fn prune(&mut self, now: Instant, most: usize) -> u64 {
         let sessions = &self.sessions;
         let is_kept = |(key, until): &(Arc<str>, Instant)| sessions.get(key).is_some_and(|entry| entry.until == *until);

@@ -55,8 +55,8 @@ pub(super) struct Place {
     base: Option<Point>,
     /// The position that the session has reached. Its floor is 0 while `base` is `None`.
     at: Position,
-    /// Whether the room is not recoverable: the session's beginning, its position, or the end of an earlier epoch is not
-    /// known.
+    /// Whether the room is not recoverable: the session's beginning, its position, or the end of an earlier epoch is
+    /// not known.
     lost: bool,
     /// Events whose offsets are not known. Boxed, because nearly all rooms have no such events: then only a pointer
     /// takes memory.
