@@ -61,8 +61,8 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// Reads the keys. A published set that cannot be fetched is no error: fetching is repeated, and until it succeeds
-    /// the set's tokens are refused.
+    /// Reads the keys. A published key set that cannot be fetched is not an error: the node fetches it again, and
+    /// refuses the tokens that need its keys until a fetch succeeds.
     ///
     /// # Errors
     /// A key of the configuration, or the file of a set, that cannot be used.
@@ -95,7 +95,7 @@ impl Authenticator {
         let counter = |label| self.metrics.authentications_total.with_label_values(&[label]);
         match &result {
             Ok(user) if user.anonymous => counter("anonymous").inc(),
-            // This counter is looked up once, because it is the most frequent one.
+            // The counter for `ok` is looked up once, because most handshakes need this counter.
             Ok(_) => self.authenticated.get_or_init(|| counter("ok")).inc(),
             Err(error) => counter(error.reason()).inc(),
         }
@@ -111,7 +111,7 @@ impl Authenticator {
         let known = self.jwks.as_ref().map_or(0, Jwks::fetches);
         let first = self.authenticate(policy, handshake);
         match (&first, &self.jwks) {
-            // Boxed, because few handshakes wait here: inline, this future would enlarge the future of every
+            // The wait is boxed, because few handshakes need it. Unboxed, it would enlarge the future of every
             // handshake.
             (Err(AuthError::KeyUnknown), Some(jwks)) if Box::pin(jwks.is_newer_than(known)).await => {
                 self.authenticate(policy, handshake)
@@ -141,7 +141,8 @@ impl Authenticator {
             return Err(AuthError::WrongUse);
         }
         let user = claims::user(&claims, token, policy)?;
-        // The library compares whole seconds. This compares with the same ms at which the session will end.
+        // The JWT library compares whole seconds. This check compares the exact ms at which the node will end the
+        // session.
         if self.ends_at(&user).is_some_and(|at| at <= SystemTime::now()) {
             return Err(AuthError::TokenExpired);
         }
@@ -162,7 +163,8 @@ impl Authenticator {
         }
     }
 
-    /// When a user's token stops being valid: its `exp` plus the leeway. `None` when it has no end.
+    /// The time at which a user's token stops being valid: its `exp` plus the leeway. `None` for a user without an
+    /// `exp`.
     pub fn ends_at(&self, user: &User) -> Option<SystemTime> {
         user.expires_at?.checked_add(self.rules.leeway())
     }
@@ -172,7 +174,7 @@ impl Authenticator {
         self.revocations.refuse_user(user)
     }
 
-    /// The revocations that this node knows.
+    /// The revocations in the memory of this node.
     pub fn revocations(&self) -> &Arc<Revocations> {
         &self.revocations
     }
@@ -188,7 +190,7 @@ impl Authenticator {
     }
 }
 
-// Keys are not shown.
+// The debug output shows no keys.
 impl std::fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authenticator").field("rules", &self.rules).finish_non_exhaustive()

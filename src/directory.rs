@@ -34,7 +34,7 @@ pub trait Directory: Send + Sync {
     /// One connection; `None` when no node that answers has it.
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>>;
 
-    /// A page of the namespace's rooms, without the clients' own. `members` is empty here.
+    /// A page of the namespace's rooms, without the room that each client has for itself. `members` is empty here.
     fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<RoomInfo>>;
 
     /// One room with the first page of its members; `None` when it has no members.
@@ -61,7 +61,7 @@ pub trait Directory: Send + Sync {
     fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count>;
 }
 
-/// Questions that each node answers for its own connections, because nothing of it is in Redis.
+/// Questions about connection data that is not in Redis. Each node answers them for its own connections.
 pub trait Survey: Send + Sync {
     /// The slowest connections of the cluster, the slowest first, at most `limit`. The page names the nodes that did not
     /// answer in time.
@@ -73,10 +73,10 @@ pub trait Survey: Send + Sync {
     ) -> Answer<'a, Page<ConnectionInfo>>;
 }
 
-/// Actions on clients of the whole cluster. They take effect on this node at once, and on the other nodes when they
-/// receive the request.
+/// Actions on clients of the whole cluster. An action takes effect on this node at once, and on another node when it
+/// receives the request.
 pub trait Actions: Send + Sync {
-    /// Puts the selected clients into a room. No rule is asked, because a backend decided this.
+    /// Puts the selected clients into a room. No rule of the contract is checked, because a backend decided this.
     fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done>;
 
     /// Takes the selected clients out of a room.
@@ -97,7 +97,7 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
 /// Why a request has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
-    /// Redis is unavailable, and so is what the other nodes wrote there.
+    /// Redis is unavailable, so the data of the other nodes cannot be read.
     #[error("Redis is away, or refuses writes; the data of the other nodes cannot be read")]
     Unavailable,
     /// The cursor was not issued for this list.
@@ -113,7 +113,7 @@ pub enum DirectoryError {
 pub struct PageRequest {
     /// Maximum number of items; 1 to [`MAX_PAGE`].
     pub limit: usize,
-    /// `next` of the page before. `None`: the first page.
+    /// The `next` of the previous page. `None` requests the first page.
     pub cursor: Option<String>,
 }
 
@@ -185,12 +185,12 @@ pub enum Slowness {
     QueuedPackets,
     /// Most dropped events first.
     Dropped,
-    /// The longest time since the last write first, among connections that have data waiting. The others come last.
+    /// The connection with the longest time since its last write first. Connections without waiting data come last.
     LastWriteAt,
 }
 
 impl Slowness {
-    /// The words of the API. The first one means that the list is not sorted by slowness.
+    /// The words of the API for the measures. The first word means that the list is not sorted by slowness.
     pub const WORDS: &'static [&'static str] = &["none", "queuedBytes", "queuedPackets", "dropped", "lastWriteAt"];
 
     /// How slow a connection is by this measure; a larger number is slower. `written_at_ms` is the Unix time of the last
@@ -315,9 +315,9 @@ pub struct Selection {
 /// An event that clients are asked to acknowledge.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// The clients that are asked.
+    /// The clients that receive the event.
     pub selection: Selection,
-    /// The event that they are sent.
+    /// The event that is sent to the clients.
     pub event: Event,
     /// How long the clients have to acknowledge.
     pub patience: Duration,
@@ -328,11 +328,12 @@ pub struct Question {
 pub struct Acknowledged {
     /// Clients that the event was queued for.
     pub asked: usize,
-    /// Clients that were selected but not asked: they are too many, gone, or do not read.
+    /// Selected clients that did not get the event, because too many are selected, or the client has left or does not
+    /// read.
     pub not_asked: usize,
     /// Clients whose acknowledgements were dropped, because all of them together were too large.
     pub too_large: usize,
-    /// The acknowledgements, in no order.
+    /// The acknowledgements, in no particular order.
     pub said: Vec<Acknowledgement>,
     /// Whether the question was sent to the other nodes.
     pub remote: Told,
@@ -345,7 +346,7 @@ pub struct Acknowledged {
 /// A client's acknowledgement.
 #[derive(Debug, Clone)]
 pub struct Acknowledgement {
-    /// The client's Socket.IO id; `None` for a client of a Node.js server, which does not tell it.
+    /// The client's Socket.IO id; `None` for a client of a Node.js server, because these servers do not report the id.
     pub socket_id: Option<String>,
     /// The arguments.
     pub args: Args,
@@ -377,7 +378,8 @@ pub enum Told {
     /// There are no other nodes: this node runs on the in-memory adapter.
     #[default]
     Alone,
-    /// Redis has taken the request. The other nodes receive it at most once, and act on it then.
+    /// Redis has accepted the request. Each other node receives the request at most once, and acts on it when it
+    /// arrives.
     Carried,
     /// The request was not sent, for this reason (a label as in metrics).
     NotCarried(&'static str),

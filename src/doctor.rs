@@ -1,8 +1,8 @@
 //! `roomcast doctor`: checks a deployment from outside, as clients, backends and operators see it.
 //!
-//! All checks run at once and each has its own time-out, so the whole takes no longer than [`Options::patience`].
-//! Every problem that it reports names its remedy. The doctor opens and closes sessions, and writes nothing but one key
-//! to Redis, which lives for a second.
+//! The doctor first opens a long-polling session. Then all other checks run at once, each for at most
+//! [`Options::patience`]. The report names a remedy for every problem. The doctor opens and closes sessions, and writes
+//! nothing but one key to Redis, which expires after a second.
 
 mod api;
 mod cors;
@@ -25,7 +25,7 @@ use crate::config::{Secret, Url};
 pub use report::{Finding, Level, Report};
 use sight::Sight;
 
-/// Which deployment is checked, and how.
+/// The deployment to check, and the options of the checks.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The URL at which clients connect: `https://rt.example.com`, with the path if it is not `/socket.io/`.
@@ -45,11 +45,11 @@ pub struct Options {
     /// A PEM file with a certificate authority that is trusted besides those of the system, for the target and the
     /// API.
     pub ca: Option<PathBuf>,
-    /// How often a long-polling session is polled to see whether it is still known.
+    /// How many times a long-polling session is polled, to check that each poll reaches the node that has the session.
     pub polls: u32,
     /// The names of the checks to skip. A name also covers the checks whose names begin with it and a dot.
     pub skip: Vec<String>,
-    /// The longest time that all checks together may take.
+    /// The longest time that a check may take. The checks run at the same time, after the first one.
     pub patience: Duration,
 }
 
@@ -96,18 +96,18 @@ pub const CHECKS: &[&str] = &[
     "redis.eviction",
 ];
 
-/// The check without which no other check makes sense.
+/// The check that runs first. Without the session that it opens, only the checks of the API and of Redis can run.
 const FIRST: &str = "handshake.polling";
 
 type Check<'a> = (&'static str, Pin<Box<dyn Future<Output = Vec<Finding>> + Send + 'a>>);
 
-/// Runs all checks at once.
+/// Opens a long-polling session, then runs all other checks at once.
 ///
 /// # Errors
 /// Only errors that prevent the checks from running. What the checks find is in the report.
 pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
     let sight = Sight::new(options)?;
-    // If the deployment does not answer at all, the other checks would only repeat that.
+    // If no session can be opened, the other checks of the clients' side would only repeat this finding.
     let (first, opened) = polling::handshake(&sight).await;
     let mut findings = first;
     let mut checks: Vec<Check<'_>> = Vec::new();

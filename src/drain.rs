@@ -33,7 +33,7 @@ pub trait Sockets: Send + Sync {
     /// Sets whether new clients are accepted from now on.
     fn accept(&self, yes: bool);
 
-    /// The number of clients.
+    /// The number of clients that are still connected, and of those that were not asked to leave yet.
     fn left(&self) -> Left;
 
     /// Closes `count` sockets that were not asked to close yet; their official clients reconnect by themselves. Returns
@@ -87,11 +87,11 @@ struct Progress {
     done: bool,
 }
 
-/// Value of `places` for no limit.
+/// The value of `places` for a node without a limit of connections.
 const NO_LIMIT: u64 = u64::MAX;
 
 impl Drain {
-    /// Creates the drain of a node that serves.
+    /// Creates the drain of a node that is serving clients.
     pub fn new(config: &config::Drain, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             course: Mutex::new(Course::new(config.clone(), Instant::now())),
@@ -111,7 +111,7 @@ impl Drain {
         tokio::spawn(self.clone().run(sockets, neighbours));
     }
 
-    /// Starts to drain, or continues. `for_good` is set when the process ends.
+    /// Starts the drain; a drain that has begun continues. Set `for_good` when the process ends after the drain.
     pub fn begin(&self, for_good: bool) {
         self.course().begin(for_good, Instant::now());
         self.state.send_modify(|progress| progress.done = false);
@@ -133,7 +133,7 @@ impl Drain {
         self.course().phase() != Phase::Serving
     }
 
-    /// Waits until no client is left, or the time for the sockets is over.
+    /// Waits until no client is left, or the deadline for closing the sockets has passed.
     pub async fn finished(&self) {
         let mut state = self.state.subscribe();
         // The sender lives as long as `self`, so this cannot fail.
@@ -145,7 +145,7 @@ impl Drain {
         self.course().ends_by()
     }
 
-    /// The node's standing, as the other nodes are told it.
+    /// The state that the node reports to the other nodes.
     pub fn standing(&self) -> Standing {
         let places = self.places.load(Ordering::Relaxed);
         Standing {
@@ -203,7 +203,7 @@ impl Drain {
                 tracing::info!(state, left = sockets.left().open, "the node's state has changed");
             }
             let pause = self.step(&*sockets, &*neighbours);
-            // A change wakes the loop at once.
+            // A call of `begin` or `undo` wakes the loop at once.
             tokio::select! {
                 () = self.told.notified() => {}
                 () = tokio::time::sleep(pause) => {}

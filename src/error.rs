@@ -88,7 +88,7 @@ impl std::fmt::Display for Code {
     }
 }
 
-/// A refusal of a request, as the client or backend is told.
+/// A refusal of a request, as it is sent to the client or backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", self.shown_code())]
 pub struct Refusal {

@@ -33,8 +33,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// A stamp for an event that the room's history may have at an offset that is not known, because Redis did not
-    /// answer the append. Its epoch is 0, which no history has, and its offset is the event's short id.
+    /// A stamp for an event whose offset in the room's history is not known, because Redis did not answer when the
+    /// event was appended. The stamp's epoch is 0, which no history has, and its offset is the event's short id.
     pub fn unsure(room: Arc<str>, mark: &Mark) -> Self {
         Self { room, epoch: 0, offset: mark.short() }
     }
@@ -60,7 +60,7 @@ impl Mark {
         Self { id: uuid::Uuid::now_v7().as_u128(), except }
     }
 
-    /// The random half of the id. It tells apart the events that one client can be shown.
+    /// The random half of the id, which is enough to distinguish the events that one client can receive.
     pub fn short(&self) -> u64 {
         // The cast keeps the lower half.
         self.id as u64
@@ -106,7 +106,8 @@ impl Slow {
 }
 
 impl Event {
-    /// Takes the bytes of a packet as they came. Only the event's name is read.
+    /// Creates an event from the text and attachments of a received packet, without changing them. Only the event's
+    /// name is parsed.
     ///
     /// # Errors
     /// [`EventError::Malformed`] when the text does not begin with `["name"` or a number, which names the event `"7"`.
@@ -157,7 +158,8 @@ impl Event {
         self
     }
 
-    /// The same event with its treatment for slow clients. `rooms` are the rooms that it goes to.
+    /// The same event with its treatment for clients whose write queue is full. `rooms` are the rooms that the event
+    /// goes to.
     #[must_use]
     pub fn with_slow(mut self, slow: Slow, rooms: &[Arc<str>]) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
@@ -259,10 +261,11 @@ impl Event {
         &self.attachments
     }
 
-    /// The event as a packet of this namespace in one of its forms. The packet is made on the first call for the form
-    /// and shared by later calls.
+    /// The event as a packet of this namespace in the encoding `form`. The packet is encoded by the first call for an
+    /// encoding, and shared by later calls.
     ///
-    /// For one event, form and namespace, every caller must make the same packet, because the first one is kept.
+    /// For one event, encoding and namespace, every caller must pass a `frame` that makes the same packet, because the
+    /// first packet is cached.
     pub fn framed(&self, form: Form, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
         match form {
             Form::Json => self.framed.get(namespace, frame),
@@ -290,7 +293,8 @@ impl Event {
     }
 }
 
-/// The form of an event's packet. A client gets one of them, depending on its parser and its transport.
+/// The encoding of an event's packet. Which encoding a client gets depends on its parser, its transport, and whether
+/// its connection agreed on compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// JSON, as most clients get it.
@@ -307,8 +311,8 @@ pub enum Form {
     PackedPolled,
 }
 
-/// The cached packets of every form but [`Form::Json`]. Most events never need them. They do not take part in
-/// comparisons.
+/// The cached packets of every encoding but [`Form::Json`]. Most events never need these packets. Comparisons of events
+/// ignore them.
 #[derive(Clone, Default)]
 struct RareForms(OnceLock<Box<[Framed; 5]>>);
 
@@ -326,14 +330,14 @@ impl PartialEq for RareForms {
 
 impl Eq for RareForms {}
 
-/// A cached packet of the event. It does not take part in comparisons.
+/// A cached packet of the event. Comparisons of events ignore this packet.
 #[derive(Clone, Default)]
 struct Framed(OnceLock<Box<(Arc<str>, Bytes)>>);
 
 impl Framed {
     fn get(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
         if let Some(kept) = self.0.get() {
-            // An event may go to a second namespace.
+            // An event may also go to a second namespace, whose packets are not cached.
             return if kept.0 == *namespace { kept.1.clone() } else { frame() };
         }
         let bytes = frame();
@@ -350,7 +354,7 @@ impl PartialEq for Framed {
 
 impl Eq for Framed {}
 
-/// The cached event with one more argument. It does not take part in comparisons.
+/// The cached event with one more argument. Comparisons of events ignore it.
 #[derive(Clone, Default)]
 struct Tailed(OnceLock<Box<(Box<str>, Event)>>);
 
@@ -379,7 +383,7 @@ impl Args {
         Ok(Self { text: text.into(), attachments: Vec::new() })
     }
 
-    /// Takes the text of a JSON array and its attachments as they came.
+    /// Creates arguments from the text of a JSON array and its attachments, without parsing the text.
     pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Self {
         Self { text, attachments }
     }

@@ -74,7 +74,7 @@ enum Who {
 type Decision = Result<(), Denial>;
 
 impl Hooks {
-    /// Sets every hook up. Nothing is connected before the first call.
+    /// Sets up every hook. The node opens no connection to a backend before the first call.
     ///
     /// # Errors
     /// The first [`HooksSetupError`]: an address or file that cannot be used.
@@ -95,14 +95,15 @@ impl Hooks {
         self.backends.contains_key(hook)
     }
 
-    /// The hooks' names, in no order.
+    /// The hooks' names, in no particular order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.backends.keys().map(String::as_str)
     }
 
-    /// Calls a hook and waits for its answer. The time-out is that of the request, or else that of the hook.
+    /// Calls a hook and waits for its answer. The time-out is the request's own, or the hook's if the request has none.
     ///
-    /// Dropping the future gives its slot back and abandons the call. The backend may have received it nevertheless.
+    /// Dropping the future frees the call's concurrency slot and abandons the call. The backend may nevertheless have
+    /// received the request.
     ///
     /// # Errors
     /// [`HookError::Refused`] when the backend refuses; any other variant says why there is no answer. Each converts
@@ -148,7 +149,8 @@ impl Hooks {
         answer
     }
 
-    /// Remembers a yes, now that everything else it asks for has been performed.
+    /// Remembers the backend's agreement for the `ttl` of the answer. Call this once everything else that the answer
+    /// asks for has been performed.
     pub fn remember(&self, answer: &mut HookAnswer) {
         if let Some((question, ttl)) = answer.unremembered.take().map(|kept| *kept) {
             self.decisions.put(question, Ok(()), ttl);

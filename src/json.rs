@@ -63,7 +63,7 @@ fn with_plain_ascii(text: &str) -> Cow<'_, str> {
                 at += 6;
                 kept = at;
             }
-            // Any other escape: the character after the backslash is no beginning of another one.
+            // Any other escape: skips the backslash and the character after it, which cannot begin another escape.
             _ => at = (at + 2).min(bytes.len()),
         }
     }

@@ -36,14 +36,15 @@ use build::Parts;
 use signals::EndSignals;
 
 /// Maximum number of connections that wait in the kernel to be accepted, if `net.core.somaxconn` permits it. When a
-/// node is lost, all its clients come at once, and a client that finds no place tries again a second later.
+/// node is lost, all its clients connect to the others at once, and a client for which this queue is full tries again a
+/// second later.
 const WAITING: u32 = 4096;
 
 /// How long a new connection to the API may take to send the head of its first request.
 const API_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of connections to the API that have not sent a request yet. Beyond it, the one that has waited
-/// longest is closed.
+/// Maximum number of connections to the API that have not sent a request yet. When there are more, the node closes the
+/// connection that has waited longest.
 const API_PENDING: usize = 1024;
 
 /// A client of the API that reads nothing of its answer for this long is disconnected.
@@ -129,7 +130,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Connections of a node that has just stopped may still be in the kernel's table. They must not block the address.
     socket.set_reuseaddr(true)?;
-    // Where accepted connections inherit this option, it need not be set for each of them.
+    // Where accepted connections inherit `TCP_NODELAY` from the listener, the node need not set it for each connection.
     socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(WAITING)

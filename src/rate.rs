@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest window that is accepted; a longer one is taken for a mistake.
+/// The longest window that is accepted. A longer window is considered a mistake.
 pub const MAX_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A number of events in a window of time, with a burst. Written `10/s`, `10/1m`, `600/10m burst 20`; units are `ms`,

@@ -5,7 +5,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::config;
 
-/// Stands for every contract, and for events that no contract describes.
+/// The entry in a key's `contracts` that means every contract, and events that no contract describes.
 const ALL: &str = "*";
 
 /// A known API key, found by the secret that was presented.
@@ -23,7 +23,8 @@ impl ApiKey {
         self.permits_everything() || self.contracts.iter().any(|known| known == contract)
     }
 
-    /// Whether the key may also do what no contract describes, such as plain emits.
+    /// Whether the key may also make requests that no contract covers, such as emitting an event that no contract
+    /// describes.
     pub fn permits_everything(&self) -> bool {
         self.contracts.iter().any(|known| known == ALL)
     }
@@ -34,7 +35,7 @@ impl ApiKey {
 pub struct ApiKeys(Vec<([u8; 32], ApiKey)>);
 
 impl ApiKeys {
-    /// Hashes the secrets.
+    /// Creates the list of keys from the configuration, with hashes in place of the secrets.
     pub fn new(keys: &[config::ApiKey]) -> Self {
         let hashed = |key: &config::ApiKey| {
             let known = ApiKey { name: key.name.clone(), contracts: key.contracts.clone() };
@@ -67,7 +68,7 @@ fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-// Hashes are not shown either: a weak secret could be guessed from one.
+// The debug output does not show hashes either: a weak secret could be guessed from its hash.
 impl std::fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(_, key)| key)).finish()

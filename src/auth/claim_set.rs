@@ -7,8 +7,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Each name once, in the token's order. If a name occurs twice, the last value counts (RFC 7519, 4). A repeated name
-/// that the JWT library checks has already made the token invalid.
+/// Claims by name, in the token's order, each name once. If a name occurs twice, the last value counts (RFC 7519, 4). A
+/// repeated name that the JWT library checks has already made the token invalid.
 #[derive(Debug)]
 pub(super) struct ClaimSet(Vec<(String, Value)>);
 

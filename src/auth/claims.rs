@@ -61,7 +61,7 @@ pub(super) fn token_id(claims: &ClaimSet, token: &str) -> Arc<str> {
 /// When the token was issued (`iat`), in s of Unix time.
 pub(crate) fn issued_at(iat: Option<&Value>) -> Option<u64> {
     let at = iat?.as_f64()?;
-    // The cast saturates.
+    // The cast limits a number that is too large to the maximum of `u64`.
     (at >= 0.0).then_some(at as u64)
 }
 

@@ -32,7 +32,7 @@ pub enum AuthError {
     /// The token names a key that the node does not know.
     #[error("the key that signed the token is not known")]
     KeyUnknown,
-    /// No key has the algorithm that the token names. `none` is such an algorithm.
+    /// The node has no key for the algorithm that the token names, such as `none`.
     #[error("the algorithm of the token is not accepted")]
     Algorithm,
     /// `exp`, the claim with the user's id, or another required claim is missing or of the wrong type.
@@ -96,7 +96,7 @@ pub enum AuthSetupError {
     /// A key of the configuration cannot be used.
     #[error("auth.keys[{index}]: {problem}")]
     Key {
-        /// Its index in the list.
+        /// The key's index in the list.
         index: usize,
         /// The problem. Never contains the key.
         problem: String,

@@ -27,7 +27,7 @@ pub struct Handshake {
 
 impl Handshake {
     /// Keeps the parts of a request in which one of `sources` may find a token. The rest is dropped, because a
-    /// connection holds this as long as it lives.
+    /// connection keeps these parts until it closes.
     pub fn of_request(sources: &[TokenSource], headers: &HeaderMap, query: &str) -> Self {
         let header = headers.get(AUTHORIZATION).filter(|_| sources.contains(&TokenSource::Header));
         let is_cookie =

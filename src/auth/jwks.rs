@@ -27,10 +27,10 @@ const MIN_EXTRA_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause between fetches until the first one succeeds.
 const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Keeps a key set fresh as long as this value lives.
+/// Fetches a key set again and again, until this value is dropped.
 pub(super) struct Jwks {
     extra: Arc<Extra>,
-    /// The number of fetches that have completed.
+    /// The number of fetches that have completed, successful or not. The fetch in [`Jwks::start`] does not count.
     fetched: watch::Receiver<u64>,
     patience: Duration,
     _task: AbortOnDropHandle<()>,
@@ -46,7 +46,7 @@ struct Extra {
     next: Mutex<Option<Instant>>,
 }
 
-/// Why the set was not replaced.
+/// Why the key set was not replaced.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("the request failed")]
@@ -62,7 +62,7 @@ enum FetchError {
 }
 
 impl Jwks {
-    /// Fetches the set once, then starts the task that keeps it fresh.
+    /// Fetches the key set once, then starts the task that fetches it again and again.
     pub(super) async fn start(
         config: &config::Jwks,
         set: Arc<ArcSwap<KeySet>>,
@@ -90,7 +90,7 @@ impl Jwks {
         Ok(Self { extra, fetched, patience, _task: task })
     }
 
-    /// The number of fetches that have completed.
+    /// The number of fetches that have completed, successful or not. The fetch in [`Jwks::start`] does not count.
     pub(super) fn fetches(&self) -> u64 {
         *self.fetched.borrow()
     }
@@ -119,7 +119,7 @@ impl Jwks {
     }
 }
 
-/// Where the set is read from.
+/// The URL or the file that the key set is read from.
 enum Origin {
     Url { client: reqwest::Client, url: String },
     File(PathBuf),
@@ -128,7 +128,8 @@ enum Origin {
 impl Origin {
     fn new(config: &config::Jwks) -> Result<Self, AuthSetupError> {
         let Some(url) = &config.url else { return Ok(Self::File(config.file.clone().unwrap_or_default())) };
-        // The first call in a process decides. All parts of the node choose the same provider.
+        // Sets the cryptography provider of rustls, unless this process has one already. All parts of the node choose
+        // the same provider.
         _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(config.timeout.get())
@@ -165,7 +166,7 @@ impl Origin {
     }
 }
 
-/// Refreshes a set.
+/// Fetches a key set again and again, and replaces the previous set.
 struct Keeper {
     origin: Origin,
     algorithms: Vec<Algorithm>,
@@ -188,7 +189,7 @@ impl Keeper {
                 Ok(keys) => self.replace(keys),
                 Err(error) => self.complain(&error),
             }
-            // The order matters: a caller that sees no pending fetch must also see the new count.
+            // `done` changes before `pending`: a caller that sees no pending fetch must also see the new count.
             self.done.send_modify(|count| *count += 1);
             self.extra.pending.store(false, Ordering::Release);
             next = Instant::now() + self.pause();

@@ -1,4 +1,4 @@
-//! Creates tokens for development and tests. In production, an identity service does that.
+//! Creates tokens for development and tests. In production, an identity service creates the tokens.
 
 use std::time::{Duration, SystemTime};
 

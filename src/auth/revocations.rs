@@ -1,5 +1,5 @@
-//! The revocations that this node knows. They are held in memory, because they are checked for every token. `cluster`
-//! keeps them equal on all nodes.
+//! The revocations in the memory of a node, because every token is checked against them. `cluster` keeps them equal on
+//! all nodes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +42,7 @@ impl Revocations {
         self.refuse(Some(&user.id), user.token_id.as_deref(), issued_at(user.claims.get("iat").as_ref()))
     }
 
-    /// Whether no revocation is known.
+    /// Whether there are no revocations.
     pub fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
@@ -60,8 +60,8 @@ impl Revocations {
         self.len() + more <= MAX_REVOCATIONS
     }
 
-    /// Adds a revocation, or replaces the one of this subject. Returns false when nothing changes, because it is known
-    /// already or the set is full. The latter is counted.
+    /// Adds a revocation, or replaces the revocation of the same subject. Returns false when nothing changes, because
+    /// the same revocation exists already or the set is full. A revocation for which there is no space is counted.
     pub fn add(&self, subject: &Subject, revocation: Revocation) -> bool {
         self.change(|entries| {
             if entries.len() >= MAX_REVOCATIONS && !entries.contains_key(subject) {
@@ -72,7 +72,8 @@ impl Revocations {
         })
     }
 
-    /// Counts revocations that were dropped: `full` when no more are kept, `unsaved` when too many wait for Redis.
+    /// Counts revocations that were dropped. The reason is `full` when the set is full, and `unsaved` when too many
+    /// revocations wait to be written to Redis.
     pub fn count_dropped(&self, reason: &str, number: usize) {
         self.metrics.revocations_dropped_total.with_label_values(&[reason]).inc_by(number as u64);
     }

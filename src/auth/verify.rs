@@ -104,8 +104,8 @@ fn algorithm(name: &str) -> Option<Algorithm> {
     Algorithm::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name)).ok()
 }
 
-/// The keys of the token's algorithm that may have signed it: those with the `kid` that it names. If no key has this
-/// `kid`, those without a `kid`. If the token names none, all of them.
+/// The keys of the token's algorithm that may have signed the token: those with the `kid` that the token names, or, if
+/// no key has this `kid`, those without a `kid`. If the token names no `kid`, all of them.
 fn candidates<'k>(header: &Header, algorithm: Algorithm, sets: &[&'k KeySet]) -> Result<Vec<&'k Key>, AuthError> {
     let keys = || sets.iter().flat_map(|set| set.iter());
     let is_named = |key: &&Key| header.kid.is_some() && key.kid == header.kid;
