@@ -1,4 +1,4 @@
-//! Revocations: users, tokens and sockets that stop being accepted before their time.
+//! Revocations: users, tokens and sockets that nodes refuse although the tokens have not expired.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use crate::time::{millis, unix_millis};
 /// Maximum number of revocations at a time, over the whole cluster.
 pub const MAX_REVOCATIONS: usize = 100_000;
 
-/// How long a revocation lasts if the caller does not say. Longer than most tokens are valid.
+/// How long a revocation lasts if the caller gives no duration. This is longer than most tokens are valid.
 pub const DEFAULT_REVOCATION: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest time that a revocation may last.
@@ -70,13 +70,13 @@ pub struct Revoked {
     pub changed: usize,
     /// Sockets of this node that were disconnected.
     pub local: usize,
-    /// Whether the other nodes were told, and Redis stores the change.
+    /// Whether the change was sent to the other nodes, and is stored in Redis.
     pub remote: Told,
 }
 
 /// Revokes over the whole cluster.
 pub trait Revoker: Send + Sync {
-    /// Revokes the subjects until the revocation ends. Disconnects the sockets they concern, on this node at once.
+    /// Revokes the subjects until the revocation ends, and disconnects their sockets, those of this node at once.
     ///
     /// While Redis is unavailable, the revocation applies to this node at once, and to the others when Redis is back.
     ///
@@ -87,7 +87,7 @@ pub trait Revoker: Send + Sync {
     /// Lifts revocations.
     fn lift<'a>(&'a self, subjects: Vec<Subject>) -> Answer<'a, Revoked>;
 
-    /// A page of the revocations that this node knows.
+    /// A page of the revocations in the memory of this node.
     fn revocations<'a>(&'a self, page: PageRequest) -> Answer<'a, Page<RevocationInfo>>;
 }
 

@@ -8,8 +8,8 @@ use super::report::Finding;
 use super::sight::{PROMPT, Sight};
 use crate::config::Secret;
 
-/// A busy node with a lower limit of open files may run out: each client needs one, and so does each connection to a
-/// hook or to Redis.
+/// The limit of open files below which a busy node may run out of them: each client needs an open file, and so does
+/// each connection to a hook or to Redis.
 const FEW_FILES: f64 = 65_536.0;
 
 /// Runs the checks of the API's listener.

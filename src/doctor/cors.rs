@@ -21,7 +21,7 @@ pub(super) async fn check(sight: &Sight, origin: Option<&str>) -> Vec<Finding> {
     findings
 }
 
-/// The finding that both the node and a proxy set the header.
+/// The finding that both the node and a proxy set `Access-Control-Allow-Origin`.
 pub(super) fn doubled() -> Finding {
     let remedy = "leave CORS to the nodes (`server.cors_origins`): remove the proxy's own Access-Control headers";
     Finding::problem("cors", "Access-Control-Allow-Origin comes twice, which browsers refuse", remedy)

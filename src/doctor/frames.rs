@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// Maximum length of a frame, in bytes. A longer one is an error here.
+/// Maximum length of a frame, in bytes. A longer frame is an error.
 const LONGEST: u64 = 64 * 1024;
 const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
@@ -18,7 +18,7 @@ pub(super) enum Event {
     Text(String),
     /// The connection ended, with the close code if there was one.
     End(Option<u16>),
-    /// Nothing was received in time.
+    /// Neither a text frame nor the end of the connection arrived within the caller's time.
     Silence,
 }
 

@@ -9,11 +9,11 @@ use super::report::Finding;
 use super::sight::{Answer, Opened, Sight};
 use super::websocket;
 
-/// How late a ping may be.
+/// How much later than announced a ping, or the end of a session, may arrive.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Opens a WebSocket session that only listens. The first ping must arrive, and after that nothing may end the session
-/// before the node does.
+/// Checks a silent WebSocket session: a ping must arrive within the ping interval, and after this ping only the node
+/// may end the session.
 pub(super) async fn silent(sight: &Sight, known: &Opened) -> Vec<Finding> {
     let name = "patience.websocket";
     let (opened, mut frames) = match websocket::session(sight).await {
@@ -71,7 +71,7 @@ pub(super) async fn silent(sight: &Sight, known: &Opened) -> Vec<Finding> {
     }]
 }
 
-/// Sends a poll when there is nothing to receive. It must be answered by the node's ping, not by a proxy's time-out.
+/// Sends a poll when there is nothing to receive. The node's ping must answer the poll, and not a proxy's time-out.
 pub(super) async fn waiting(sight: &Sight, known: &Opened) -> Vec<Finding> {
     let name = "patience.polling";
     let opened = match sight.open(&[]).await {

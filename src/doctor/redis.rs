@@ -125,7 +125,7 @@ fn eviction(settings: &HashMap<String, String>) -> Finding {
     let name = "redis.eviction";
     match settings.get("maxmemory-policy").map(String::as_str) {
         Some("noeviction") => Finding::ok(name, "nothing is evicted"),
-        // Every other policy may evict keys of roomcast: all of them have a time to live.
+        // Every other policy may evict keys of roomcast, because all these keys have a time to live.
         Some(policy) => Finding::warning(
             name,
             format!("when memory is full, keys are evicted ({policy})"),

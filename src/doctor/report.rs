@@ -10,11 +10,11 @@ use serde::Serialize;
 pub enum Level {
     /// The check found no problem.
     Ok,
-    /// It works, but not for all clients, or not forever.
+    /// The deployment works, but not for all clients, or not permanently.
     Warning,
     /// Clients notice the problem.
     Problem,
-    /// The check could not be done from here.
+    /// The doctor could not make the check.
     Unknown,
 }
 
@@ -48,7 +48,7 @@ impl Finding {
         Self { check, level: Level::Problem, found: found.into(), remedy: Some(remedy.into()) }
     }
 
-    /// A finding that could not be checked from here.
+    /// A finding that says that the doctor could not make the check.
     pub fn unknown(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { check, level: Level::Unknown, found: found.into(), remedy: Some(remedy.into()) }
     }

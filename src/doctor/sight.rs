@@ -71,7 +71,8 @@ impl Answer {
 
 impl Sight {
     pub(super) fn new(options: &Options) -> Result<Self, DoctorError> {
-        // Fails if another part of the program has installed a provider already. That one works as well.
+        // Fails if another part of the process has already installed a provider of cryptography for rustls. Any
+        // provider serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = Client::builder()
             // Each request uses a new connection, so that the checks also see how connections are balanced.

@@ -56,7 +56,7 @@ pub enum Step {
     Wait(Duration),
     /// Close this many sockets, then wait for this time.
     Close(usize, Duration),
-    /// No client is left, or the time is over.
+    /// No client is left, or the deadline for closing the sockets has passed.
     Done,
 }
 
@@ -82,13 +82,13 @@ pub struct Course {
     for_good: bool,
     began: Instant,
     last_wave: Instant,
-    /// Fraction of a socket that earlier waves left over, because they close whole sockets.
+    /// The fraction of a socket by which earlier waves closed too few, because a wave closes only whole sockets.
     rest: f64,
     pace: f64,
 }
 
 impl Course {
-    /// Creates the course of a node that serves.
+    /// Creates the course of a node that is serving clients.
     pub fn new(config: config::Drain, now: Instant) -> Self {
         Self { config, phase: Phase::Serving, for_good: false, began: now, last_wave: now, rest: 0.0, pace: 0.0 }
     }
@@ -118,8 +118,8 @@ impl Course {
         self.began + *self.config.deadline
     }
 
-    /// Starts to drain, or continues. `for_good` is set when the process ends. A drain that has begun does not start
-    /// again, but the deadline of an ending process counts from the call that says so.
+    /// Starts the drain; a drain that has begun continues. Set `for_good` when the process ends after the drain: the
+    /// deadline counts from the first call that sets `for_good`.
     pub fn begin(&mut self, for_good: bool, now: Instant) {
         if for_good && !self.for_good {
             self.for_good = true;
@@ -191,7 +191,7 @@ impl Course {
         let count = (due.floor() as usize).min(left);
         self.rest = due.fract();
         let jitter = 1.0 + luck.clamp(-1.0, 1.0) * f64::from(self.config.jitter) / 100.0;
-        // Never zero, whatever the jitter: the next wave would close nothing.
+        // The wait is never zero, whatever the jitter: the next wave would otherwise close nothing.
         Step::Close(count, WAVE.mul_f64(jitter.max(0.05)).min(by - now))
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Connections per second that a node of an earlier version, which does not report this, is assumed to take.
+/// Connections per second that a node is assumed to take if its version is too old to report this number.
 const UNSAID: u32 = 100;
 
 /// The state that a node reports to the others once a second, and at once when it changes.

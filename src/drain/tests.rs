@@ -28,7 +28,7 @@ impl Sockets for Clients {
     }
 }
 
-/// One other node, and the values of `leaving` that it was told.
+/// One other node, which records the value of `leaving` each time the drain reports it.
 struct Other {
     drain: Arc<Drain>,
     standing: Standing,

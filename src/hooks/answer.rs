@@ -21,7 +21,7 @@ pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_CODE_BYTES: usize = 64;
 const MAX_MESSAGE_BYTES: usize = 512;
 
-/// A backend's agreement, and what else it asks for.
+/// The answer of a backend that agrees, with the actions that the answer asks for.
 ///
 /// Values stay encoded: they pass through to clients as the backend wrote them.
 #[derive(Debug, Clone, Default)]
@@ -38,9 +38,9 @@ pub struct HookAnswer {
     pub publish: Vec<HookPublish>,
     /// Members that are merged into the session's metadata.
     pub metadata: Map<String, Value>,
-    /// How long the yes may be remembered; `None`: it may not.
+    /// How long the agreement may be remembered. `None`: the agreement must not be remembered.
     pub ttl: Option<Duration>,
-    /// Set when the yes may be remembered only after everything else it asks for has been performed
+    /// Set when the agreement may be remembered only after everything else that the answer asks for has been performed
     /// ([`super::Hooks::remember`]).
     pub(super) unremembered: Option<Box<(Question, Duration)>>,
 }
@@ -49,9 +49,9 @@ pub struct HookAnswer {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HookReply {
-    /// Its name.
+    /// The event's name.
     pub event: String,
-    /// Its payload; `None`: no argument.
+    /// The event's payload; `None`: no argument.
     #[serde(default, deserialize_with = "present")]
     pub data: Option<Box<RawValue>>,
 }
@@ -60,9 +60,9 @@ pub struct HookReply {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HookPublish {
-    /// Its name.
+    /// The event's name.
     pub event: String,
-    /// Its payload; `None`: no argument.
+    /// The event's payload; `None`: no argument.
     #[serde(default, deserialize_with = "present")]
     pub data: Option<Box<RawValue>>,
     /// Routing data that clients never see.
@@ -135,7 +135,7 @@ impl HookAnswer {
         Ok(Self { ack, reply, join, leave, publish, metadata, ttl, unremembered: None })
     }
 
-    /// Whether the answer is a yes that asks for nothing else.
+    /// Whether the backend agrees and asks for nothing else.
     pub(super) fn is_bare(&self) -> bool {
         let lists = [self.reply.len(), self.join.len(), self.leave.len(), self.publish.len(), self.metadata.len()];
         lists.into_iter().all(|len| len == 0)

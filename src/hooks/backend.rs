@@ -41,7 +41,7 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// Sets a hook up. Does not connect.
+    /// Sets up a hook. Opens no connection.
     pub(super) fn new(name: &str, hook: &config::Hook, metrics: Arc<Metrics>) -> Result<Self, HooksSetupError> {
         let (client, url) = client::build(name, hook)?;
         let secrets = [&hook.secret, &hook.previous_secret].into_iter().flatten();
@@ -82,8 +82,8 @@ impl Backend {
         answer
     }
 
-    /// Delivers a notice with one attempt. Needs no slot of the gate, because only one notice of a hook is delivered
-    /// at a time.
+    /// Tries once to deliver a notice. The attempt needs no slot of the gate, because only one notice of a hook is
+    /// delivered at a time.
     pub(super) async fn deliver(&self, envelope: &Envelope) -> Result<(), HookError> {
         let started = Instant::now();
         let outcome = self.attempt(envelope, started + self.timeout, self.timeout).await;
@@ -215,7 +215,7 @@ impl Reply {
 
 fn failure(status: StatusCode, denial: Option<Denial>, retry_after: Option<Duration>) -> HookError {
     match denial {
-        // These statuses mean "not now", which is no refusal, whatever the body says.
+        // The statuses 408, 425 and 429 mean "try again later", whatever the body says, so they are not refusals.
         Some(denial) if !matches!(status.as_u16(), 408 | 425 | 429) => HookError::Refused(denial),
         _ => HookError::Status { status: status.as_u16(), retry_after },
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 
-/// Closed while the backend works. Opens after `failures` failed attempts in a row. After that, one attempt at a time
-/// tests whether the backend works again.
+/// A breaker is closed while the backend works, and opens after `failures` failed attempts in a row. When the time
+/// `open` has passed, one attempt at a time tests whether the backend works again.
 pub struct Breaker {
     failures: u32,
     open: Duration,
@@ -32,8 +32,8 @@ pub enum Health {
     Fails,
 }
 
-/// Permission to make one attempt. Dropping it without a report (because the caller went away) leaves the breaker
-/// unchanged.
+/// Permission to make one attempt. An attempt whose permission is dropped without a report (because the caller went
+/// away) does not count. If it was the attempt that tests the backend, the next attempt tests it.
 pub struct Admission {
     breaker: Arc<Breaker>,
     deciding: bool,
@@ -67,7 +67,7 @@ impl Breaker {
         Ok(Admission { breaker: self.clone(), deciding, reported: false })
     }
 
-    /// How much longer attempts are refused. `None` when they are not.
+    /// How much longer the breaker refuses attempts. `None` when it permits them.
     pub fn refuses(&self) -> Option<Duration> {
         match *self.lock() {
             State::Closed { .. } => None,
@@ -112,7 +112,7 @@ impl Breaker {
 }
 
 impl Admission {
-    /// Tells the breaker the outcome of the attempt.
+    /// Reports the outcome of the attempt to the breaker.
     pub fn report(mut self, health: Health) {
         self.reported = true;
         self.breaker.report(health, self.deciding);

@@ -33,7 +33,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         Self { entries: Mutex::default(), most }
     }
 
-    /// The value, unless it has expired.
+    /// The value stored for the key, unless the value has expired.
     pub fn get(&self, key: &K) -> Option<V> {
         let mut entries = self.lock();
         let entry = entries.get(key)?;

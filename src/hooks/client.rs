@@ -10,8 +10,8 @@ use super::error::HooksSetupError;
 use super::request;
 use crate::config;
 
-/// How long an idle connection is kept. Shorter than the 5 s after which Node.js closes one: a request on a connection
-/// that is just being closed fails, and may not be safe to repeat.
+/// How long an idle connection is kept. Shorter than the 5 s after which Node.js closes an idle connection: a request
+/// on a connection that is just being closed fails, and may not be safe to repeat.
 const KEEP_IDLE: Duration = Duration::from_secs(4);
 
 /// How often a ping is sent on an HTTP/2 connection that has calls under way.

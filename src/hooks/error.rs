@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::request::HookKind;
 use crate::error::{Code, Refusal};
 
-/// Why a hook gave no yes.
+/// Why a hook did not agree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
     /// The configuration has no such hook.
@@ -14,7 +14,7 @@ pub enum HookError {
     /// The backend refused.
     #[error("the backend refused: {0}")]
     Refused(Denial),
-    /// The backend did not answer in time.
+    /// The backend did not answer within the time-out.
     #[error("the backend did not answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The backend could not be reached, or the connection broke.
@@ -54,7 +54,7 @@ pub struct Denial {
     pub ttl: Option<Duration>,
 }
 
-/// How long callers that found the queue full are told to wait before they try again.
+/// The time after which a client should try again when the hook's queue was full.
 const AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 
 impl HookError {
@@ -72,8 +72,7 @@ impl HookError {
         }
     }
 
-    /// Gives a refusal without a code the one that fits the question: a refused connection or join is a matter of
-    /// authorization.
+    /// Gives the refusal of a connection or a join the code `AUTHORIZATION_FAILED`, unless the backend gave a code.
     pub(super) fn about(self, kind: HookKind) -> Self {
         match (self, kind) {
             (Self::Refused(denial), HookKind::Connect | HookKind::Join) if denial.code.is_none() => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use prometheus::IntGauge;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Admits at most `concurrency` callers at a time. At most `queue` callers wait; further ones are turned away.
+/// Admits at most `concurrency` callers at a time. At most `queue` further callers wait, and all others are refused.
 pub struct Gate {
     slots: Semaphore,
     waiting: AtomicUsize,
@@ -42,7 +42,7 @@ impl Gate {
     }
 }
 
-/// A place in the queue. It is given back when dropped, also when the caller goes away.
+/// A position in the queue of waiting callers. Dropping the value frees the position, also when the caller went away.
 struct Place<'a>(&'a Gate);
 
 impl<'a> Place<'a> {

@@ -43,7 +43,7 @@ pub trait Outbox: Send + Sync {
     /// removes it.
     fn oldest(&self) -> BoxFuture<'_, Envelope>;
 
-    /// Removes a notice that is delivered or given up.
+    /// Removes a notice that was delivered, or that the courier gave up.
     fn done<'a>(&'a self, notice: &'a Envelope) -> BoxFuture<'a, ()>;
 
     /// How many notices would be lost if this node stopped now.
@@ -53,7 +53,7 @@ pub trait Outbox: Send + Sync {
     fn release(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Sends notices to all hooks. Dropping it leaves the couriers running; see [`Notices::close`].
+/// Sends notices to all hooks. Dropping this value leaves the couriers running; see [`Notices::close`].
 pub struct Notices {
     hooks: Arc<Hooks>,
     outboxes: HashMap<String, Arc<dyn Outbox>>,
@@ -105,7 +105,7 @@ impl Notices {
         self.outboxes.values().map(|outbox| outbox.at_risk()).sum()
     }
 
-    /// Waits at most `patience` until no notice would be lost, then stops the couriers. Returns how many notices are
+    /// Waits until no notice would be lost, at most `patience`, then stops the couriers. Returns how many notices are
     /// lost.
     pub async fn close(&self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;

@@ -110,7 +110,7 @@ impl HookRequest {
         self
     }
 
-    /// Adds all arguments of the event. Used when it has more than its payload.
+    /// Adds all arguments of the event, for an event that has further arguments besides its payload.
     #[must_use]
     pub fn args(mut self, args: Vec<Box<RawValue>>) -> Self {
         self.args = Some(args);
@@ -131,7 +131,7 @@ impl HookRequest {
         self
     }
 
-    /// Sets how long the answer is waited for, instead of the hook's own time-out.
+    /// Sets how long to wait for the answer, in place of the hook's own time-out.
     #[must_use]
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;
@@ -229,7 +229,7 @@ impl Envelope {
             traceparent: String,
         }
         let head: Head = serde_json::from_slice(&body).ok()?;
-        // Both are sent as header values.
+        // The id and the `traceparent` are sent as header values, so both must be visible ASCII text.
         let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         let ours = plain(&head.id) && plain(&head.traceparent);
         ours.then(|| Self { id: head.id, traceparent: head.traceparent, body })

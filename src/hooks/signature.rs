@@ -42,7 +42,7 @@ impl Signer {
 
     /// Whether the header is a valid signature of this body, and its time differs from `now` by at most `tolerance`.
     ///
-    /// A receiver does this. The node itself uses it in tests only.
+    /// Receivers of requests verify the signature. The node itself does this only in tests.
     pub fn verify(&self, header: &str, body: &[u8], now: SystemTime, tolerance: Duration) -> bool {
         let Some((at, signatures)) = read_header(header) else { return false };
         if unix_seconds(now).abs_diff(at) > tolerance.as_secs() {

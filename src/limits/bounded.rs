@@ -91,7 +91,7 @@ impl Keyed {
         let age = Duration::from_nanos(now.saturating_sub(last));
         let grown = self.tracked() >= self.sweep_at_size.load(Ordering::Relaxed);
         let due = age >= SWEEP_EVERY || (grown && age >= SWEEP_AT_MOST_EVERY);
-        // The thread that wins the exchange sweeps; the others go on.
+        // Only the thread whose exchange succeeds sweeps; the other threads continue.
         if due && self.swept_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.limiter.retain_recent();
             self.limiter.shrink_to_fit();

@@ -9,7 +9,7 @@ use governor::clock::Clock as GovernorClock;
 use governor::clock::FakeRelativeClock;
 use governor::nanos::Nanos;
 
-/// Measures the time since the limits were created. It is real, or moved by a test.
+/// Measures the time since the limits were created: real time, or a time that a test sets.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -26,7 +26,7 @@ impl Clock {
         Self(Source::Monotonic(Instant::now()))
     }
 
-    /// A clock that stands still until [`Clock::advance`].
+    /// A clock that shows the same time until [`Clock::advance`] is called.
     #[cfg(test)]
     pub fn fake() -> Self {
         Self(Source::Fake(FakeRelativeClock::default()))

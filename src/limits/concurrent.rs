@@ -10,8 +10,8 @@ const SHARDS: usize = 16;
 /// Minimum capacity from which a table is shrunk.
 const SHRINK_FROM: usize = 256;
 
-/// Counts by key. A key is stored only while its count is above zero, so there are never more keys than counted
-/// connections, and their bound also bounds this memory.
+/// Counts the connections or sockets of each key. A key is stored only while its count is above zero, so there are
+/// never more keys than counted connections, and the bound on connections also bounds this memory.
 pub(super) struct Concurrent {
     most: u32,
     hasher: RandomState,
@@ -19,7 +19,7 @@ pub(super) struct Concurrent {
 }
 
 impl Concurrent {
-    /// Permits at most `most` of each key; 0 for no limit, and then nothing is counted.
+    /// Permits at most `most` connections or sockets for each key. With 0 there is no limit, and nothing is counted.
     pub(super) fn new(most: u32) -> Self {
         Self { most, hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
@@ -29,7 +29,7 @@ impl Concurrent {
         self.most
     }
 
-    /// Counts one more. Returns false, without counting, when the limit is reached.
+    /// Counts one more connection or socket of the key. Returns false, without counting, when the limit is reached.
     pub(super) fn take(&self, key: u64) -> bool {
         if self.most == 0 {
             return true;
@@ -42,7 +42,7 @@ impl Concurrent {
         fits
     }
 
-    /// Counts one less. Call it once for each successful [`Concurrent::take`].
+    /// Counts one connection or socket less for the key. Call it once for each successful [`Concurrent::take`].
     pub(super) fn give_back(&self, key: u64) {
         if self.most == 0 {
             return;

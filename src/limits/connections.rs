@@ -13,7 +13,8 @@ use crate::error::{Code, Refusal};
 
 /// Maximum number of addresses that have a bucket of their own, over all limits of the node. They take at most 18 MB.
 ///
-/// They are stored in 16 tables of 65,536 slots of 17 bytes. Each is filled to 7/8, beyond which a table would double.
+/// The buckets are stored in 16 tables of 65,536 slots of 17 bytes. Each table is filled to 7/8, beyond which it would
+/// double.
 pub const MAX_ADDRESSES: usize = 16 * 57_344;
 
 /// The wait that a client is told when there are too many connections. A fixed time, because nothing shows when a
@@ -57,7 +58,7 @@ impl ConnectionLimits {
         Err(refusal("connections of this address", limit.rate, wait))
     }
 
-    /// Notes that a connection which [`ConnectionLimits::arrive`] counted is gone.
+    /// Removes a closed connection, which [`ConnectionLimits::arrive`] counted, from the count.
     pub(super) fn left(&self, ip: IpAddr) {
         self.addresses.give_back(address_key(ip).id);
     }

@@ -88,7 +88,7 @@ pub struct Limited {
     pub disconnect: bool,
 }
 
-/// The buckets of one session, and its place in the count of its user's sockets. Dropping this frees both.
+/// The buckets of one session, and its share in the count of its user's sockets. Dropping this value frees both.
 ///
 /// A session whose events have no limit holds no bucket.
 pub struct SessionLimits {
@@ -117,8 +117,8 @@ impl SessionLimits {
 
     /// Counts an event, before any of it is parsed. `None` stands for an event that no contract defines.
     ///
-    /// The limits are checked in the order event, socket, user, node. The first that is exceeded refuses the event; the
-    /// limits before it have counted it.
+    /// The limits are checked in the order event, socket, user, node. The first exceeded limit refuses the event,
+    /// although the limits before that one have already counted the event.
     ///
     /// # Errors
     /// [`Limited`], with the time to wait.

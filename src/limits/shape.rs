@@ -15,7 +15,7 @@ pub struct Shape {
     pub max_attachments: usize,
     /// Maximum size of one attachment, in bytes.
     pub max_attachment: usize,
-    /// Maximum number of rooms of one socket, its own not counted.
+    /// Maximum number of rooms of one socket, without the room that each socket has for itself.
     pub max_rooms: usize,
     /// Maximum length of a room's name, in bytes.
     pub max_room_name: usize,
@@ -73,7 +73,7 @@ impl Shape {
 /// Whether the arrays and objects of a JSON text are nested deeper than `most` levels. For text that is not JSON the
 /// answer has no meaning.
 pub fn deeper_than(text: &str, most: usize) -> bool {
-    // Each level needs an opening bracket, and most events have few.
+    // A text with at most `most` opening brackets cannot be nested deeper, and most events have few brackets.
     if memchr::memchr2_iter(b'[', b'{', text.as_bytes()).take(most + 1).count() <= most {
         return false;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{Config, ConfigError, Mistake};
 use crate::contract::model::{AuthMode, Contract};
 
-/// Stands for every contract in `api.keys[].contracts`.
+/// The entry of `api.keys[].contracts` that means every contract.
 const ALL: &str = "*";
 
 /// Finds what the contracts need and the configuration lacks, and the reverse. In development mode hooks may be

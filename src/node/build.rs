@@ -67,8 +67,8 @@ struct Ground<'a> {
     metrics: Arc<Metrics>,
 }
 
-/// Builds a node. `address` is where other nodes reach it, if they do. Serves nothing yet, and does not need Redis to
-/// be reachable.
+/// Builds a node that does not serve yet. `address` is the address at which other nodes connect to this node, if they
+/// do. Redis need not be reachable.
 pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::Result<Arc<Parts>> {
     let ground = ground(config)?;
     let forwarding = Forwarding::new(config, address, &ground.metrics)?;
@@ -170,7 +170,7 @@ fn gateway(ground: &Ground<'_>, shared: &Shared, hooks: Arc<Hooks>, recovery: Ar
     })
 }
 
-/// Lets presence and the cluster call the gateway, and begins to obey requests of other nodes.
+/// Lets presence and the cluster call the gateway, and starts to act on requests of other nodes.
 fn attach(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &Shared) {
     gateway.keep_time();
     let telling = gateway.clone();
@@ -246,7 +246,7 @@ fn introduce(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
 }
 
 impl Ground<'_> {
-    /// Builds the shared form of a part if the node has Redis, else the form for a single node.
+    /// Builds the part that shares its data through Redis if the node has Redis, else the part for a single node.
     fn by_redis<T>(&self, shared: impl FnOnce(Redis, Arc<Metrics>) -> T, alone: impl FnOnce(Arc<Metrics>) -> T) -> T {
         match &self.redis {
             Some(redis) => shared(redis.clone(), self.metrics.clone()),
@@ -319,8 +319,8 @@ fn recovery(ground: &Ground<'_>, history: &Arc<History>) -> Arc<Recovery> {
     }
 }
 
-/// Ends the local session when another node reports that it has moved there. Tells the other nodes when a session has
-/// moved here.
+/// Ends the local session when another node reports that the session has moved to that node. Tells the other nodes when
+/// a session has moved to this node.
 fn follow(recovery: &Recovery, cluster: &Arc<Cluster>, rooms: &Arc<Rooms>) {
     let rooms = rooms.clone();
     cluster.on(MOVED, move |_, data| {

@@ -1,4 +1,4 @@
-//! Connects the drain to the node: it closes this node's connections and knows the state of the other nodes.
+//! Connects the drain to the node: closes this node's connections, and gives the drain the state of the other nodes.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -22,7 +22,7 @@ struct Connections {
     hub: Arc<Hub>,
     /// The connections of clients whose sessions are on other nodes.
     tunnels: Tunnels,
-    /// The order in which the sessions are closed: that of a hash map. Any order will do.
+    /// The sessions to close, in the arbitrary order of a hash map. The drain needs no particular order.
     order: Mutex<Vec<Weak<EngineSession>>>,
 }
 
@@ -42,7 +42,7 @@ impl Sockets for Connections {
     fn close(&self, count: usize) -> usize {
         let mut order = self.order.lock().expect("no panic while held");
         if order.len() < count {
-            // Includes the sessions that were opened meanwhile.
+            // The new list includes the sessions that were opened since the last list was made.
             let unasked = self.hub.sessions().into_iter().filter(|session| !session.is_closing());
             *order = unasked.map(|session| Arc::downgrade(&session)).collect();
         }

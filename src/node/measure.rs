@@ -1,4 +1,4 @@
-//! Measures the gauges. They are read at each scrape, so that they show the values of that moment.
+//! Registers gauges that are measured at each scrape, so that they show the values of that moment.
 
 use std::sync::Arc;
 

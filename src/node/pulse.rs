@@ -25,8 +25,8 @@ impl Pulse {
         let noted = last.clone();
         let task = tokio::spawn(async move {
             loop {
-                // A new task each time: scheduling, waking and running it tests more of the runtime than one that
-                // continues.
+                // Each measurement uses a new task: scheduling, waking and running it tests more of the runtime than a
+                // task that continues.
                 if tokio::spawn(tokio::time::sleep(BEAT)).await.is_err() {
                     return;
                 }
@@ -68,7 +68,7 @@ mod tests {
             turns(&pulse).await;
             pulse
         });
-        // Nothing drives the runtime here.
+        // While this thread sleeps outside `block_on`, nothing drives the runtime.
         std::thread::sleep(BEAT * 3);
         assert!(pulse.since() >= BEAT * 3);
         runtime.block_on(turns(&pulse));

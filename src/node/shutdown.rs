@@ -1,4 +1,4 @@
-//! Stops a node: it becomes not ready, hands its clients over, and then saves what must not be lost.
+//! Stops a node: the node becomes not ready, hands its clients over, and then sends the events and notices that wait.
 
 use std::time::Duration;
 
@@ -8,24 +8,26 @@ use tokio_util::task::TaskTracker;
 
 use super::build::Parts;
 
-/// How long the sending of held events may take. A Redis that does not answer must not delay the shutdown.
+/// The longest time for sending the throttled events that wait. A Redis that does not answer must not delay the
+/// shutdown.
 const HELD: Duration = Duration::from_millis(500);
 
-/// How long saying goodbye may take when Redis does not answer.
+/// The longest time for announcing the node's end while Redis does not answer.
 const UNREACHABLE: Duration = Duration::from_millis(100);
 
-/// Hands the clients over to other nodes, sends what must not be lost, cancels `stop`, and waits for `tasks`.
+/// Hands the clients over to other nodes, sends the events and notices that wait, cancels `stop`, and waits for
+/// `tasks`.
 pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskTracker) {
     tracing::info!("leaving");
-    // Send held events while all clients are still connected: without a delay, the first ones are closed at once.
-    // Events that are held later are sent at the end.
+    // Send the throttled events that wait while all clients are still connected: without a delay before the drain, the
+    // first clients are disconnected at once. Events that are throttled later are sent at the end.
     let _ = timeout(HELD, parts.publisher.say_held()).await;
     parts.drain.begin(true);
     parts.drain.finished().await;
     let by = parts.drain.ends_by();
     let half = || by - by.saturating_duration_since(Instant::now()) / 2;
-    // All clients have left, or the time is over: close the remaining ones. Requests that are being answered may
-    // finish.
+    // All clients have left, or the deadline for the sockets has passed: close the remaining ones. Requests that are
+    // being answered may finish.
     parts.engine.close_all();
     parts.forwarding.forwarder.tunnels().close(usize::MAX);
     stop.cancel();

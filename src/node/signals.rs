@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::telemetry::logging::Logging;
 
-/// SIGTERM and SIGINT. The same streams listen from the start to the end. Without a listener, a signal would end the
+/// Listens for SIGTERM and SIGINT from the start of the process to its end. Without a listener, a signal would end the
 /// process at once, or be lost.
 pub(super) struct EndSignals {
     terminate: Option<Signal>,

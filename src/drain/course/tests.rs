@@ -17,7 +17,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// Runs to the end. Returns the time of each wave, in seconds, and how many sockets it closed.
+/// Runs the drain to its end. Returns the time of each wave, in seconds, and how many sockets the wave closed.
 fn waves(course: &mut Course, start: Instant, mut unasked: usize, offer: Offer) -> Vec<(f64, usize)> {
     let (mut now, mut waves, mut luck) = (start, Vec::new(), 0.3);
     loop {

@@ -1,4 +1,4 @@
-//! Notices in Redis: any node may deliver them, one node at a time does.
+//! Notices in Redis. Any node may deliver them, but only one node does at a time.
 //!
 //! A notice goes to this node's memory first, and a task (the feeder) moves it to Redis at once. While Redis is away,
 //! the courier delivers from memory, so that an outage of Redis does not delay notices. A node that stops loses only
@@ -34,7 +34,7 @@ use crate::time::millis;
 /// Maximum number of notices in one command to Redis.
 const BATCH: usize = 64;
 
-/// How long Redis keeps a list that no node touches. After that, the hook is assumed to be removed.
+/// How long Redis keeps a list of notices that no node reads or writes. After that, the hook is assumed to be removed.
 const LIST_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How often a node without the lease tries to get it.
@@ -78,11 +78,11 @@ struct Shared {
 /// The courier's state between two notices.
 #[derive(Default)]
 struct Courier {
-    // The notice being delivered came from memory: Redis has not taken it yet.
+    // Whether the notice being delivered came from memory, because Redis did not answer.
     from_memory: bool,
     // A notice that was delivered but could not be removed from Redis.
     finished: Option<Bytes>,
-    // Set when Redis has failed. Until then, Redis is not asked while memory holds notices.
+    // Set when Redis has failed. Until this time the courier does not ask Redis while there are notices in memory.
     away_until: Option<Instant>,
 }
 
@@ -204,7 +204,7 @@ impl Shared {
         }
     }
 
-    /// The oldest notice in Redis, or in memory when Redis is away.
+    /// The oldest notice in Redis, or in memory when Redis does not answer.
     async fn look(&self) -> Option<Envelope> {
         let away = self.courier().away_until.is_some_and(|until| until > Instant::now());
         if away && let Some(notice) = self.ring.oldest(1).pop() {
@@ -234,7 +234,7 @@ impl Shared {
     async fn done(&self, notice: &Envelope) {
         let from_memory = self.courier().from_memory;
         let was_in_memory = self.ring.remove(&notice.id);
-        // If the feeder has moved the notice to Redis meanwhile, it must be removed there.
+        // A notice that the feeder has moved to Redis meanwhile must also be removed from Redis.
         if from_memory && was_in_memory {
             return;
         }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::Envelope;
 use crate::telemetry::metrics::Metrics;
 
-/// A bounded queue. When it is full, a new entry pushes out the oldest, which is counted.
+/// A bounded queue. When the queue is full, a new notice replaces the oldest one, and the lost notice is counted.
 pub(super) struct Ring {
     notices: Mutex<VecDeque<Envelope>>,
     most: usize,
@@ -41,12 +41,12 @@ impl Ring {
         self.arrived.notify_one();
     }
 
-    /// Copies of the oldest notices, at most `most`. They stay in the queue.
+    /// Copies of the oldest notices, at most `most`. The notices stay in the queue.
     pub(super) fn oldest(&self, most: usize) -> Vec<Envelope> {
         self.lock().iter().take(most).cloned().collect()
     }
 
-    /// Removes a notice that [`Ring::oldest`] returned. Returns false when it is no longer there.
+    /// Removes a notice that [`Ring::oldest`] returned. Returns false when the notice is no longer in the queue.
     pub(super) fn remove(&self, id: &str) -> bool {
         let mut notices = self.lock();
         let found = notices.iter().position(|notice| notice.id == id);
@@ -61,7 +61,8 @@ impl Ring {
         self.lock().len()
     }
 
-    /// Waits for a push. A push before the call also counts, unless an earlier call has returned for it.
+    /// Waits until a notice is pushed. Returns at once if a notice was pushed before this call, and no earlier call has
+    /// returned for that push.
     pub(super) async fn arrival(&self) {
         self.arrived.notified().await;
     }
