@@ -29,16 +29,16 @@ use super::template::Template;
 use crate::error::Code;
 use crate::suggest::one_of_quoted;
 
-/// How long mirrored keys live, unless the contract says.
+/// How long mirrored keys live if the contract does not set it.
 const DEFAULT_MIRROR_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long after a disconnect a client can recover its session, unless the contract says.
+/// How long after a disconnect a client can recover its session if the contract does not set it.
 const DEFAULT_RECOVERY_WINDOW: Duration = Duration::from_secs(120);
 
 /// The longest permitted recovery window. To keep events longer, a contract declares a history.
 const LONGEST_RECOVERY_WINDOW: Duration = Duration::from_secs(60 * 60);
 
-/// Number of events of a room that are kept for recovery, unless the contract says.
+/// Number of events of a room that are kept for recovery if the contract does not set it.
 const DEFAULT_RECOVERY_EVENTS: u32 = 256;
 
 /// The largest permitted number of events kept for recovery; the same as for a history.
@@ -232,7 +232,7 @@ impl Compiler<'_> {
             let remedy = "add `event = \"error\"`, or take it out";
             self.blame(&place.key("payload"), "no error event is set that could carry it", remedy);
         }
-        // A member without a value is left out: most errors have no retry time.
+        // Members of this object without a value are left out of the payload: most errors have no retry time.
         let all =
             json!({ "code": "{error.code}", "message": "{error.message}", "retryAfterMs": "{error.retryAfterMs}" });
         let ack = raw.ack.unwrap_or_else(|| json!({ "success": false, "error": all.clone() }));

@@ -104,7 +104,7 @@ fn read(
     structure::check(&mut document, schema, &mut found);
     let mut contract = compile(&document, &keys, base, &mut found);
     contract.digest = Sha256::digest(&source.text).iter().map(|byte| format!("{byte:02x}")).collect();
-    // Mistakes on a line that is not valid TOML follow from that, so they are not reported.
+    // Other mistakes on a line that is not valid TOML follow from the invalid TOML, so they are not reported.
     own.diagnostics.extend(found.diagnostics.into_iter().filter(|mistake| !misspelt.contains(&mistake.line)));
     report.diagnostics.extend(own.diagnostics);
     (contract, document)

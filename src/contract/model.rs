@@ -228,11 +228,11 @@ pub struct RoomDef {
     pub join: Option<Rule>,
     /// The hook that is asked whether a user may join.
     pub call: Option<Call>,
-    /// Which events are kept, and how joining clients get them.
+    /// Which events a history keeps, and which of them a joining client gets.
     pub history: Option<HistoryPolicy>,
-    /// Whether the room's members are tracked in the cluster's presence, and which events tell of changes.
+    /// Whether the room's members are tracked in the cluster's presence, and which events report changes to clients.
     pub presence: Option<PresencePolicy>,
-    /// A room without events for this long is forgotten, with its history.
+    /// The time without events after which a room is forgotten, with its history.
     pub idle: Option<Duration>,
     /// How long a room's history is kept after a terminal event.
     pub linger: Option<Duration>,
@@ -245,11 +245,11 @@ pub struct HistoryPolicy {
     pub events: u32,
     /// How long the history is kept after its last event.
     pub ttl: Duration,
-    /// Which of the events a joining client gets.
+    /// Which events of the history a joining client gets.
     pub replay: Replay,
     /// The key of a Redis LIST for other services (payloads as JSON, newest last).
     pub key: Option<RoomTemplate>,
-    /// The event that tells a client that it did not get all events it may expect.
+    /// The event that tells a client that it did not get all events that it can expect.
     pub incomplete: Option<String>,
 }
 
@@ -318,13 +318,13 @@ pub struct ClientEvent {
     pub metadata: Option<Path>,
     /// The acknowledgement of a success. `None`: `{ success: true }`, with `room` if one was joined or left.
     pub ack: Option<Ack>,
-    /// How often a socket may send it.
+    /// How often a socket may send the event.
     pub limit: Option<Rate>,
-    /// Repetitions within this time are acknowledged but not relayed.
+    /// Repetitions of the event within this time are acknowledged but not relayed.
     pub throttle: Option<Duration>,
-    /// The event that is sent on the client's behalf when it leaves the room or disconnects.
+    /// The event that is sent on the client's behalf when the client leaves the room or disconnects.
     pub undo: Option<String>,
-    /// Whether anything of the above reads the payload.
+    /// Whether any part of the event's handling reads the payload.
     pub reads_payload: bool,
 }
 
@@ -355,7 +355,7 @@ pub struct PayloadShape {
 pub struct Relay {
     /// The recipients.
     pub to: Target,
-    /// The name of the event that is sent. The client event's own name, unless the contract says.
+    /// The name of the event that is sent: the client event's own name if the contract gives no other.
     pub event: String,
     /// The data that is sent.
     pub data: RelayData,
@@ -407,7 +407,7 @@ pub struct Outcome {
     pub publish: Option<(String, Template)>,
     /// An event for the sender.
     pub reply: Option<Reply>,
-    /// After an error: the reply is sent even if the acknowledgement carries the error.
+    /// Whether, after an error, the reply is sent even if the acknowledgement carries the error.
     pub always: bool,
 }
 
@@ -418,7 +418,7 @@ pub struct Call {
     pub hook: String,
     /// Whether a failed call may be repeated.
     pub idempotent: bool,
-    /// How long the answer is waited for; `None`: the hook's own time-out.
+    /// How long to wait for the answer. `None`: the hook's own time-out.
     pub timeout: Option<Duration>,
 }
 
@@ -427,7 +427,8 @@ pub struct Call {
 pub struct ServerEvent {
     /// The event's name.
     pub name: String,
-    /// The rooms that it goes to. A client in several of them gets it once. Empty: everyone in the namespace.
+    /// The rooms that receive the event. A client in several of these rooms gets the event once. Empty: everyone in the
+    /// namespace.
     pub rooms: Vec<RoomRef>,
     /// The JSON Schema that the payload must match after fill-ins.
     pub schema: Option<Schema>,
@@ -437,9 +438,10 @@ pub struct ServerEvent {
     pub throttle: Option<Throttle>,
     /// Before this event, throttled events that wait for its rooms are sent.
     pub flush: bool,
-    /// Ends its rooms' histories: sends what waits, and the rooms are forgotten after `linger`.
+    /// Whether the event ends the histories of its rooms: waiting events are sent, and `linger` later the rooms are
+    /// forgotten.
     pub terminal: bool,
-    /// Skips clients that cannot be written to now.
+    /// Whether clients are skipped whose connection cannot be written to at once.
     pub volatile: bool,
     /// The treatment of a client whose write queue is full.
     pub slow: Slow,
@@ -448,9 +450,9 @@ pub struct ServerEvent {
 /// How a server event is conflated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttle {
-    /// The minimum time between two events …
+    /// The minimum time between two events with the same key.
     pub every: Duration,
-    /// … that share this key.
+    /// The key by which events are told apart.
     pub per: ThrottleKey,
 }
 

@@ -43,8 +43,8 @@ impl Families {
 }
 
 impl Namespace {
-    /// Merges contracts that agree with each other, as [`super::load`] checks. Where they do not, the first contract
-    /// wins.
+    /// Merges contracts that agree with each other, as [`super::load`] checks. Where two contracts disagree, the first
+    /// one wins.
     pub fn new(path: impl Into<Arc<str>>, contracts: Vec<Arc<Contract>>) -> Self {
         let mut client: HashMap<String, (Arc<Contract>, Arc<ClientEvent>)> = HashMap::new();
         for contract in &contracts {

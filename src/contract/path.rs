@@ -127,12 +127,12 @@ impl Path {
         self.root == Root::Payload
     }
 
-    /// Looks the value up; `None` when there is none. An anonymous user has no id.
+    /// Looks up the value of the path; `None` when there is no value. An anonymous user has no id.
     pub fn find(&self, scope: &Scope<'_>) -> Option<Value> {
         self.find_in(scope).map(Cow::into_owned)
     }
 
-    /// Looks the value up. Borrows it if the scope holds it as JSON.
+    /// Looks up the value of the path, and borrows the value if the scope has it as JSON.
     pub(super) fn find_in<'s>(&self, scope: &Scope<'s>) -> Option<Cow<'s, Value>> {
         let text = |text: &str| Some(Cow::Owned(Value::String(text.to_owned())));
         match self.root {

@@ -10,7 +10,8 @@ use crate::user::User;
 
 /// Answers whether a one-room capability token grants a room. `auth` implements it.
 pub trait Capabilities: Send + Sync {
-    /// Returns true when the token is valid now and names this room. If it names a user, this must be the user.
+    /// Returns true when the token is valid now and names this room. If the token names a user, that user's id must be
+    /// `user_id`.
     fn grants(&self, token: &str, room: &str, user_id: &str) -> bool;
 }
 

@@ -9,8 +9,8 @@ use super::document::{Document, Place};
 use super::report::Report;
 use crate::suggest::{nearest, one_of_quoted};
 
-/// Names that people know from elsewhere, and the key that has this meaning here. The first column is a pattern of the
-/// table's key path.
+/// Names that authors may know from other software, and the key that has this meaning in a contract. The first column
+/// is a pattern of the table's key path.
 const RENAMED: &[(&str, &str, &str)] = &[
     ("", "title", "name"),
     ("", "description", "summary"),
@@ -124,7 +124,8 @@ impl<'w> Walk<'w> {
         for name in required.into_iter().flatten().filter_map(Value::as_str).filter(|name| !members.contains_key(*name))
         {
             complete = false;
-            // The key was removed because its value was wrong. That has been reported.
+            // A missing key may have been removed because its value was wrong. Such a mistake has been reported
+            // already.
             let told = self
                 .report
                 .diagnostics

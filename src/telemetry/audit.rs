@@ -61,7 +61,7 @@ kinds! {
     LimitHit = "limit_hit" warn;
     /// A page of this origin is not allowed to connect.
     OriginRefused = "origin_refused" warn;
-    /// A request to `cluster.listen` was not sent by a node of the cluster, or not just now.
+    /// A request to `cluster.listen` has no valid, recent and unused signature of a node of the cluster.
     ForwardRefused = "forward_refused" warn;
     /// A client used the id of another client's session.
     BindingFailed = "binding_failed" warn;
@@ -77,15 +77,15 @@ kinds! {
     SessionEnded = "session_ended" info;
     /// Users, tokens or sockets were revoked, or revocations were lifted.
     Revoked = "revoked" info;
-    /// A request to the API had no valid key for it.
+    /// A request to the API had no key that permits the request.
     ApiDenied = "api_denied" warn;
     /// A request to the API that changes something.
     ApiCall = "api_call" info;
-    /// A publish, emit or question through the API. At `debug`, because backends send many.
+    /// A publish, emit or question through the API. Recorded at `debug`, because backends send many.
     ApiPublish = "api_publish" debug;
 }
 
-/// The fields of a record besides its kind. Unknown ones are left out.
+/// The fields of a record besides its kind. Fields whose value is not known are left out.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Record<'a> {
     /// The namespace.

@@ -1,4 +1,4 @@
-//! Limits how often a record is logged: a burst, and then a number per second. The rest is counted.
+//! Limits how often a record is logged: a burst, and then a number per second. Further records are only counted.
 //!
 //! Clients cause log records. Each record that a single client can cause at will, at `info` or above, passes a gate of
 //! its own. So no client can fill a disk or hide other records.
@@ -53,8 +53,9 @@ impl LogGate {
     }
 }
 
-/// Logs a record at most once a second from each place in the code. The field `suppressed` says how many were left out
-/// since the one before. Takes a level (`error`, `warn`, `info`) and the arguments of the macros of `tracing`.
+/// Logs a record at most once a second from each place in the code. The field `suppressed` says how many records were
+/// left out since the previous one. Takes a level (`error`, `warn`, `info`) and the arguments of the macros of
+/// `tracing`.
 macro_rules! log_seldom {
     ($level:ident, $($record:tt)+) => {{
         static GATE: $crate::telemetry::log_gate::LogGate = $crate::telemetry::log_gate::LogGate::new(1, 1);

@@ -1,4 +1,4 @@
-//! Sets up the log. It goes to standard error, because standard output is for the results of commands.
+//! Sets up the log, which goes to standard error, because standard output is for the results of commands.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -17,7 +17,8 @@ use tracing_subscriber::{Layer as _, Registry, fmt, registry, reload};
 use super::log_gate::LogGate;
 use super::log_writer::LogWriter;
 
-/// How long the process waits at its end for the log to be written. The rest is lost.
+/// How long the process waits for the log to be written when the process ends. Records that are not written by then are
+/// lost.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The levels, from none to all.
@@ -75,8 +76,8 @@ fn shows_no_wire(record: &Metadata<'_>) -> bool {
     *record.level() != Level::TRACE || record.target().starts_with("roomcast")
 }
 
-/// Sets up logging for the whole process, with another layer beside it if there is one. Panics are logged as records,
-/// because the standard message could block on whoever reads standard error.
+/// Sets up logging for the whole process, together with the layer `beside` if there is one. Panics are logged as
+/// records, because the standard panic message could block when the reader of standard error stalls.
 ///
 /// # Errors
 /// Logging has been set up before, or standard error cannot be used.
@@ -84,10 +85,10 @@ pub fn init<L>(format: Format, targets: Targets, beside: Option<L>) -> Result<Lo
 where
     L: tracing_subscriber::Layer<Registry> + Send + Sync + 'static,
 {
-    // Does not use the standard library's handle, which holds its lock while a write waits.
+    // The writer does not use the standard library's handle, which holds its lock while a write waits.
     let writer = LogWriter::start(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
     // A layer without a filter, even an absent one, would make `tracing` create every record, also those that nothing
-    // shows. So it is added only if there is one.
+    // shows. So the layer `beside` is added only if there is one.
     let reload = match beside {
         Some(beside) => install(registry().with(beside), format, targets.clone(), writer.clone()),
         None => install(registry(), format, targets.clone(), writer.clone()),
@@ -131,7 +132,7 @@ impl Logging {
 
     /// Lowers the level of all targets by one step, but never below `error`.
     pub fn lower(&self) {
-        // Logged before the change, because it may not be shown afterwards.
+        // The record is logged before the change, because the new level may hide it.
         let levels = self.levels.lock().expect("no panic while held").shifted(-1).1;
         tracing::warn!(%levels, "the log level is lowered");
         self.shift(-1);
@@ -159,7 +160,8 @@ impl Logging {
 // === impl Levels ===
 
 impl Levels {
-    /// The levels after a further shift, and by how much they are raised then. A shift without effect is not counted.
+    /// The levels after a further shift by `by` steps, and the resulting number of steps. A shift without effect is not
+    /// counted.
     fn shifted(&self, by: isize) -> (isize, Targets) {
         let all = self.configured.iter().map(|(_, level)| level).chain(self.configured.default_level());
         let steps: Vec<_> = all.map(step).filter(|step| *step > 0).collect();

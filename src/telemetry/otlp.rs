@@ -25,7 +25,8 @@ use tracing_subscriber::{Layer as _, Registry};
 use super::trace::HEADER;
 use super::version::VERSION;
 
-/// How long the node waits at its end for the remaining spans to be sent. The rest is lost.
+/// How long the node waits for the remaining spans to be sent when the node ends. Spans that are not sent by then are
+/// lost.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why spans cannot be exported.
@@ -84,13 +85,14 @@ pub fn layer(
     global::set_text_map_propagator(TraceContextPropagator::new());
     let layer: OpenTelemetryLayer<Registry, Tracer> =
         tracing_opentelemetry::layer().with_tracer(provider.tracer("roomcast"));
-    // Only the spans of roomcast: else the exporter's own requests would be exported, too.
+    // Exports only the spans of roomcast: otherwise the exporter's own requests would be exported, too.
     let ours = Targets::new().with_target("roomcast", LevelFilter::INFO);
     Ok((layer.with_filter(ours), Export(provider)))
 }
 
 fn client() -> Result<reqwest::Client, OtlpError> {
-    // Fails if another part of the node has installed a provider already. That one works as well.
+    // Fails if another part of the process has already installed a provider of cryptography for rustls. Any provider
+    // serves.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let is_tls = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
@@ -106,7 +108,7 @@ fn client() -> Result<reqwest::Client, OtlpError> {
 /// Makes a span the child of a valid `traceparent`.
 pub(super) fn adopt(span: &Span, traceparent: &str) {
     let carrier = HashMap::from([(HEADER.to_owned(), traceparent.to_owned())]);
-    // Fails for a span that no layer takes. Such a span needs no parent.
+    // Setting the parent fails for a span that no layer takes. Such a span needs no parent.
     let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
 }
 
@@ -118,7 +120,7 @@ pub(super) fn of(span: &Span) -> Option<String> {
     context.is_valid().then(|| format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()))
 }
 
-/// Sends what the exporter has encoded on its own thread.
+/// Sends, on the node's runtime, the requests that the exporter makes on a thread of its own.
 #[derive(Debug)]
 struct Sender {
     client: reqwest::Client,

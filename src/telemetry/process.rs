@@ -31,7 +31,7 @@ fn measure_runtime(metrics: &Metrics, runtime: &RuntimeMetrics) {
     metrics.runtime_queue.with_label_values::<&str>(&[]).set(count(runtime.global_queue_depth()));
 }
 
-/// Values that `/proc` does not give are left unchanged. They are 0 on systems other than Linux.
+/// Sets the metrics that `/proc` gives. Other values are left unchanged, and are 0 on systems other than Linux.
 fn measure_process(metrics: &Metrics) {
     if let Some(status) = read("status") {
         let bytes = |key| field(&status, key).map(|kib| kib.saturating_mul(1024));

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 /// All claims, stored as JSON text.
 ///
-/// Decoded as a map they would take five times the memory for every connection, and only few connections need them. A
-/// rule or a room's name that uses claims decodes them then.
+/// A decoded map would take five times the memory for every connection, and only few connections need the claims. A
+/// rule or a room's name that uses claims decodes them when it is evaluated.
 #[derive(Clone)]
 pub struct Claims(Arc<RawValue>);
 

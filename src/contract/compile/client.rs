@@ -29,7 +29,7 @@ impl Compiler<'_> {
         events
     }
 
-    /// Checks that an event named by `undo` has a relay: its first relay is what is sent on the client's behalf.
+    /// Checks that an event named by `undo` has a relay: the node sends the first relay on the client's behalf.
     fn check_undone(&mut self, events: &IndexMap<String, Arc<ClientEvent>>) {
         for event in events.values() {
             let undone = event.undo.as_ref().and_then(|undo| events.get(undo));
@@ -53,7 +53,7 @@ impl Compiler<'_> {
                 self.blame(&place.key(key), problem, "relay to a `room`, or take it out");
             }
         }
-        // The rule sees the first room that the event joins or leaves, if there is one.
+        // If the event joins or leaves rooms, the rule can use the first of these rooms.
         let asked = if raw.join.is_some() || raw.leave.is_some() { Sees::Room } else { Sees::Client };
         let throttle = raw.throttle.and_then(|throttle| self.client_throttle(&place.key("throttle"), throttle));
         let presence = raw.presence.and_then(|path| self.path(&place.key("presence"), &path, Sees::Client));

@@ -7,7 +7,7 @@ use crate::contract::document::Place;
 use crate::contract::file;
 use crate::contract::model::{AtExpiry, AuthMode, Expiry};
 
-/// How long before its token ends a client is warned, unless the contract says.
+/// How long before its token ends a client is warned if the contract does not set it.
 const DEFAULT_WARNING: Duration = Duration::from_secs(60);
 
 impl Compiler<'_> {

@@ -13,9 +13,9 @@ use crate::contract::model::{HistoryPolicy, PresencePolicy, Replay, RoomDef};
 use crate::contract::room_name::RoomTemplate;
 use crate::suggest::one_of_quoted;
 
-/// Number of events that a history keeps, unless the contract says.
+/// Number of events that a history keeps if the contract does not set it.
 const DEFAULT_EVENTS: u32 = 100;
-/// How long a history is kept after its last event, unless the contract says.
+/// How long a history is kept after its last event if the contract does not set it.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Compiler<'_> {

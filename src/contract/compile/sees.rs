@@ -1,5 +1,5 @@
-//! Which data a template, path or rule can use at its position in a contract. Anything else would silently be empty,
-//! so it is reported as a mistake.
+//! Which data a template, path or rule can use at its position in a contract. Any other data would silently be empty,
+//! so its use is reported as a mistake.
 
 use crate::contract::path::Root;
 use crate::contract::rule::Rule;
@@ -7,17 +7,17 @@ use crate::contract::rule::Rule;
 /// The position of a template, path or rule in a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sees {
-    /// In a client event. Sees the payload, the user, and the rooms that the event joins or leaves.
+    /// In a client event: the payload, the user, and the rooms that the event joins or leaves can be used.
     Client,
-    /// In the error handling of a client event. Sees the same as [`Sees::Client`], and the error.
+    /// In the error handling of a client event: the same as for [`Sees::Client`], and the error.
     Failure,
-    /// In `[connect]`. Sees the user and the socket.
+    /// In `[connect]`: the user and the socket can be used.
     Connect,
-    /// In `[mirror]`. Sees the user and the socket.
+    /// In `[mirror]`: the user and the socket can be used.
     Socket,
-    /// In a server event. Sees what the backend gave.
+    /// In a server event: the payload and the `params` that the backend gave can be used.
     Server,
-    /// In a rule about a room. Sees the same as [`Sees::Client`], and the room.
+    /// In a rule about a room: the same as for [`Sees::Client`], and the room.
     Room,
 }
 

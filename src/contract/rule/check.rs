@@ -13,7 +13,7 @@ use crate::suggest::{nearest, one_of_quoted};
 /// The data that a rule uses.
 #[derive(Debug, Default)]
 pub(super) struct Uses {
-    /// The rule asks who owns the room.
+    /// Whether the rule asks who owns the room.
     pub owner: bool,
     /// Top-level variables, such as `payload`.
     pub variables: BTreeSet<String>,
