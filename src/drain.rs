@@ -43,7 +43,7 @@ pub trait Sockets: Send + Sync {
 
 /// The other nodes. `node` implements it.
 pub trait Neighbours: Send + Sync {
-    /// The newest standings of the other nodes.
+    /// The newest state that each of the other nodes reported.
     fn standings(&self) -> Vec<Standing>;
 
     /// Sends [`Drain::standing`] to the other nodes at once.

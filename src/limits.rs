@@ -77,7 +77,7 @@ impl Limits {
         self.most_pending
     }
 
-    /// Notes that a connection which [`Limits::arrive`] counted is gone.
+    /// Removes a closed connection, which [`Limits::arrive`] counted, from the count.
     pub fn left(&self, ip: IpAddr) {
         self.connections.left(ip);
     }

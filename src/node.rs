@@ -64,7 +64,7 @@ pub struct Bound {
     pub namespaces: Vec<Arc<Namespace>>,
 }
 
-/// Runs a node until it is told to stop. `on_ready` is called once, when every listener is bound.
+/// Runs a node until the process receives SIGTERM or SIGINT. `on_ready` is called once, when every listener is bound.
 ///
 /// # Errors
 /// An error in a contract or key, or another reason why the node could not start.

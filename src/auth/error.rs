@@ -5,7 +5,7 @@ use crate::error::{Code, Refusal};
 /// Why a client is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// The contract requires a token, and none of its sources has one.
+    /// The contract requires a token, and no place where the contract looks for tokens has one.
     #[error("a token is required")]
     TokenMissing,
     /// The text is not a JWT.

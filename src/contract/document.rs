@@ -71,7 +71,7 @@ impl Document {
     pub fn parse(file: &str, text: &str, report: &mut Report) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
         let index = LineIndex::new(text);
-        // Keep only the first mistake of each line: the others follow from it.
+        // Keep only the first mistake of each line, because the other mistakes of the line follow from the first.
         let mut lines = BTreeMap::new();
         for error in errors {
             let line = error.span().map(|span| index.line(span.start));

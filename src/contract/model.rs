@@ -33,7 +33,7 @@ pub struct Contract {
     pub auth: AuthPolicy,
     /// How errors are sent to clients.
     pub errors: ErrorShape,
-    /// The reaction to an event that no contract knows.
+    /// The reaction to an event that no contract defines.
     pub unknown: UnknownEvent,
     /// The steps when a client connects.
     pub connect: Connect,
@@ -171,13 +171,13 @@ pub struct ErrorShape {
 }
 
 impl ErrorShape {
-    /// The name that this contract's clients know for a code.
+    /// The code that this contract's clients get for an error: the contract's own name for it, if there is one.
     pub fn code(&self, code: Code) -> &str {
         self.codes.get(&code).map_or(code.as_str(), String::as_str)
     }
 }
 
-/// The reaction to an event that no contract knows.
+/// The reaction to an event that no contract defines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownEvent {
     /// The client gets an error.
@@ -275,7 +275,7 @@ pub struct PresencePolicy {
     pub left: Option<String>,
 }
 
-/// A reference to a room of the contract, as an event makes it.
+/// A reference of an event to a room of the contract.
 #[derive(Debug, Clone)]
 pub struct RoomRef {
     /// The family of the room.

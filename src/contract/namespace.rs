@@ -76,7 +76,8 @@ impl Namespace {
         }
     }
 
-    /// The recovery settings of the namespace: of its contracts' settings, the longest window and the most events.
+    /// The recovery settings of the namespace: the longest window and the largest number of events that its contracts
+    /// set.
     pub fn recovery(&self) -> Option<RecoveryPolicy> {
         let policies = self.contracts.iter().filter_map(|contract| contract.recovery);
         policies.reduce(|a, b| RecoveryPolicy { window: a.window.max(b.window), events: a.events.max(b.events) })
@@ -173,7 +174,7 @@ fn check_rooms(contract: &Contract, document: &Document, earlier: &[Part], repor
 
 /// Whether two families that make the same names have the same rules.
 fn same_rules(a: &RoomDef, b: &RoomDef) -> bool {
-    // Rules may use the template's variables. Then the variables must have the same names.
+    // If a rule uses the variables of the template, both templates must give their variables the same names.
     let named = |def: &RoomDef| def.join.as_ref().is_some_and(|rule| rule.room_variables().next().is_some());
     (a.name.text() == b.name.text() || !(named(a) || named(b)))
         && a.name.chars() == b.name.chars()

@@ -29,7 +29,7 @@ pub struct RoomTemplate {
     /// The text before the first variable.
     prefix: String,
     variables: Vec<Variable>,
-    /// Characters that the variables may hold besides the usual ones.
+    /// Characters that the variables may hold besides letters, digits and [`ALPHABET`].
     chars: String,
     /// The template's text without the names of its variables.
     shape: String,
@@ -68,7 +68,8 @@ pub enum RoomNameError {
 const ANY: &str = "*";
 
 impl RoomTemplate {
-    /// Compiles a template. `chars` lists the characters that its variables may hold besides the usual ones.
+    /// Compiles a template. `chars` lists the characters that its variables may hold besides letters, digits and
+    /// [`ALPHABET`].
     ///
     /// # Errors
     /// The problem, described for the author of the contract.
@@ -192,8 +193,8 @@ impl RoomTemplate {
         }
     }
 
-    /// Makes the name from these values, if all variables are given. For names derived from a room's, such as Redis
-    /// keys. The values are not checked.
+    /// Makes the name from these values, if all variables are given. Use this for names that are derived from a room's
+    /// name, such as Redis keys. The values are not checked.
     pub fn fill(&self, vars: &[(String, String)]) -> Option<String> {
         let values: Option<Vec<&str>> = self
             .variables
@@ -264,7 +265,7 @@ impl RoomTemplate {
         &self.shape
     }
 
-    /// The characters that its variables may hold besides the usual ones.
+    /// The characters that the template's variables may hold besides letters, digits and [`ALPHABET`].
     pub fn chars(&self) -> &str {
         &self.chars
     }
@@ -274,7 +275,7 @@ impl RoomTemplate {
         self.prefix.len() + self.variables.iter().map(|variable| variable.after.len()).sum::<usize>()
     }
 
-    /// Whether this template makes every name that the other makes, and further ones.
+    /// Whether this template makes every name that the template `other` makes, and further names.
     pub fn is_more_general_than(&self, other: &Self) -> bool {
         // Sample values that are unlikely to occur in a contract's fixed text.
         let holds = |a: &Self, b: &Self| {

@@ -115,7 +115,8 @@ fn syntax(errors: &cel::ParseErrors) -> String {
         .errors
         .iter()
         .map(|error| {
-            // The parser lists all tokens it expected instead. That list does not help, so it is cut off.
+            // The parser's message also lists all tokens that the parser expected. That list does not help, so it is
+            // cut off.
             let message = error.msg.split(" expecting {").next().unwrap_or_default();
             format!("line {}, column {} of the rule: {message}", error.pos.0, error.pos.1)
         })

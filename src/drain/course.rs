@@ -50,7 +50,7 @@ impl Phase {
 /// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Do nothing until a change.
+    /// Do nothing until the drain begins.
     Rest,
     /// Do nothing for this time.
     Wait(Duration),

@@ -31,7 +31,7 @@ impl Standing {
     }
 }
 
-/// The sum of the other nodes' standings, as seen by a node that drains.
+/// The capacity of the other nodes together, for a node that drains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offer {
     /// Number of nodes that take clients.
@@ -41,7 +41,7 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Adds up the standings of the other nodes. The calling node counts as one that drains.
+    /// Adds up the capacity of the other nodes. The calling node counts as a node that drains.
     pub fn of(others: impl IntoIterator<Item = Standing>) -> Self {
         let (mut takers, mut rate, mut leavers) = (0, 0_u32, 1);
         for other in others {

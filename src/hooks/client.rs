@@ -79,7 +79,7 @@ impl Setup<'_> {
         Ok(url)
     }
 
-    /// Trusts only the authority in `ca_file`, if it is set; else those of the system.
+    /// Trusts only the certificate authority in `ca_file` if this file is set, else the authorities of the system.
     fn trust(&self, url: &Url, client: ClientBuilder) -> Result<ClientBuilder, HooksSetupError> {
         let Some(path) = &self.hook.ca_file else {
             // Without TLS, the system's certificates are not needed, and need not be installed.

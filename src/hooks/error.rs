@@ -1,4 +1,4 @@
-//! The errors of a hook, and what a client is told of them.
+//! The errors of a hook, and the refusals that clients get for these errors.
 
 use std::time::Duration;
 

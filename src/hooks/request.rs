@@ -221,7 +221,7 @@ impl Envelope {
         Self { id, traceparent, body: body.into() }
     }
 
-    /// Reads an envelope back from its CloudEvent. Returns `None` when the program did not write it.
+    /// Reads an envelope back from its CloudEvent. Returns `None` when roomcast did not write the CloudEvent.
     pub fn open(body: Bytes) -> Option<Self> {
         #[derive(Deserialize)]
         struct Head {

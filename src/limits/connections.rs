@@ -17,8 +17,8 @@ use crate::error::{Code, Refusal};
 /// double.
 pub const MAX_ADDRESSES: usize = 16 * 57_344;
 
-/// The wait that a client is told when there are too many connections. A fixed time, because nothing shows when a
-/// connection will end.
+/// The time after which a client should try again when there are too many connections. A fixed time, because nothing
+/// shows when a connection will end.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The limits on connections.

@@ -8,8 +8,9 @@ use crate::contract::model::{AuthMode, Contract};
 /// The entry of `api.keys[].contracts` that means every contract.
 const ALL: &str = "*";
 
-/// Finds what the contracts need and the configuration lacks, and the reverse. In development mode hooks may be
-/// missing, so that contracts can be tried without all their backends.
+/// Finds keys and hooks that the contracts need and the configuration lacks, and contracts that an API key names but
+/// the node does not have. In development mode hooks may be missing, so that contracts can be tried without all their
+/// backends.
 ///
 /// # Errors
 /// Every mistake.

@@ -24,7 +24,7 @@ pub(super) struct Uses {
 /// Maximum nesting depth of an expression. Bounded because the evaluation recurses.
 pub(super) const MAX_DEPTH: usize = 48;
 
-/// The variables of rules, with their members if these are fixed.
+/// The variables of rules. If a variable has a fixed set of members, they are listed with it.
 const VARIABLES: &[(&str, &[&str])] = &[
     ("user", &["id", "roles", "claims", "anonymous", "authenticated"]),
     ("payload", &[]),
