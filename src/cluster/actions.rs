@@ -42,8 +42,8 @@ impl Cluster {
         });
     }
 
-    /// Sets the function that takes a session out of a room. Without one, the session is only removed from the index,
-    /// and nothing else is told. To be called once, before clients connect.
+    /// Sets the function that takes a session out of a room. Without this function, the session is only removed from
+    /// the index of rooms, and the leave is not announced. To be called once, before clients connect.
     pub fn leave_by(&self, leave: impl Fn(&Arc<Session>, &RoomName) + Send + Sync + 'static) {
         let leave: Leaver = Arc::new(leave);
         if let Some(wire) = self.wire() {
@@ -83,8 +83,8 @@ impl Actions for Cluster {
     }
 }
 
-/// The rooms whose members are selected: the rooms themselves, and the own rooms of the selected users and sockets.
-/// Empty if nothing is selected.
+/// The rooms whose members are selected: the selected rooms, and the rooms that contain only one selected user or
+/// socket. Empty if nothing is selected.
 pub(super) fn rooms_of(selection: &Selection) -> Vec<RoomName> {
     let users = selection.users.iter().map(|id| user_room(id));
     let sockets = selection.sockets.iter().map(|id| socket_room(id));
@@ -94,9 +94,9 @@ pub(super) fn rooms_of(selection: &Selection) -> Vec<RoomName> {
 // === impl Act ===
 
 impl Act {
-    /// Applies the action to this node's clients. Returns how many clients that were.
+    /// Applies the action to the selected clients of this node. Returns the number of these clients.
     fn carry_out(&self, cluster: &Cluster) -> usize {
-        // An empty selection means no client. `recipients` would take it for every client.
+        // An empty selection means no client, but `recipients` would treat an empty list as every client.
         if self.rooms.is_empty() {
             return 0;
         }

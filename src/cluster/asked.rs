@@ -20,7 +20,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Asks at most [`MAX_CLIENTS`] of the sessions. A session that takes no event now is left out.
+    /// Asks at most [`MAX_CLIENTS`] of the sessions. A session that cannot receive an event now is left out.
     pub(super) fn of(sessions: &[Arc<Session>], event: &Event) -> Self {
         let ask = |session: &Arc<Session>| -> Option<BoxFuture<'static, _>> {
             let (reply, said) = oneshot::channel();
@@ -36,7 +36,7 @@ impl Asked {
         self.waiting.len()
     }
 
-    /// Waits for the next answer. `None`: no client is left that could answer.
+    /// Waits for the next answer. Returns `None` when every client has answered or disconnected.
     pub(super) async fn next(&mut self) -> Option<Acknowledgement> {
         loop {
             // A client that disconnects gives no answer.

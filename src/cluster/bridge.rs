@@ -1,4 +1,4 @@
-//! Passes events of Socket.IO's emitters and servers to the publisher.
+//! Passes events that Socket.IO's emitters and servers have sent to the publisher of this node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::redis::{Budget, MAX_RECEIVE_BYTES, Taken};
 use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
-/// Maximum number of events of a namespace that wait to be published by this node.
+/// Maximum number of events in the queue of one namespace, from which this node publishes.
 const WAITING: usize = 16_384;
 
-/// Decides which node publishes an event that every node receives.
+/// Ensures that only one node publishes an emitter's event that every node receives.
 pub(super) struct Bridge {
     publisher: Arc<Publisher>,
-    /// `None` if no contract has a rule for such events.
+    /// The lease to publish emitters' events. `None` if no contract has a rule or a history for such events.
     scribe: Option<Arc<Scribe>>,
     queues: HashMap<Arc<str>, mpsc::Sender<(Outgoing, Taken)>>,
-    /// Shared by all namespaces.
+    /// Limits the bytes of the events in the queues of all namespaces together.
     budget: Budget,
     metrics: Arc<Metrics>,
 }
@@ -46,8 +46,8 @@ impl Bridge {
         Arc::new(Self { publisher, scribe, queues, budget, metrics })
     }
 
-    /// Delivers an event to the clients of this node, unless one node has to publish it for all nodes: see
-    /// [`Bridge::publish`].
+    /// Delivers an emitter's event to the clients of this node. Does not deliver an event that one node has to publish
+    /// for all nodes: see [`Bridge::publish`].
     pub(super) async fn take(&self, outgoing: &Outgoing) {
         if self.publisher.is_for_one(outgoing) {
             return self.count("left");
@@ -57,12 +57,13 @@ impl Bridge {
         }
     }
 
-    /// Whether this node holds the lease, and so publishes the events that one node has to publish.
+    /// Whether this node holds the lease in Redis to publish emitters' events for all nodes.
     pub(super) fn is_the_one(&self) -> bool {
         self.scribe.as_ref().is_some_and(|scribe| scribe.number().is_some())
     }
 
-    /// Publishes an event to all nodes if one node has to publish it and this node holds the lease.
+    /// Queues an event to be published to all nodes, if only one node may publish the event and this node holds the
+    /// lease in Redis to do that.
     pub(super) fn publish(&self, mut everywhere: Outgoing) {
         let Some(number) = self.scribe.as_ref().and_then(|scribe| scribe.number()) else { return };
         everywhere.event = everywhere.event.with_fence(Some(number));
@@ -76,7 +77,7 @@ impl Bridge {
         }
     }
 
-    /// Gives up the lease, so that another node publishes.
+    /// Gives up the lease to publish emitters' events, so that another node can get the lease.
     pub(super) async fn resign(&self) {
         if let Some(scribe) = &self.scribe {
             scribe.resign().await;
@@ -88,8 +89,8 @@ impl Bridge {
     }
 }
 
-/// Publishes events in order. An event that was received under a lease that is lost by now is dropped: it would arrive
-/// after events of the next holder.
+/// Publishes events in order. If this node has lost the lease since it received an event, the event is dropped, because
+/// the event would arrive after events that the lease's next holder has published.
 async fn publish(
     publisher: Arc<Publisher>,
     scribe: Option<Arc<Scribe>>,

@@ -1,8 +1,8 @@
-//! Canaries: every node sends a small message to all others at a fixed interval. It takes the same queues, connections
-//! and Redis as events, so the loss and the delay of canaries between two nodes are also those of events.
+//! Canaries: every node sends a small message to all others at a fixed interval. Canaries pass through the same queues,
+//! connections and Redis as events, so events between two nodes have the same loss and delay as canaries.
 //!
-//! Every canary has a number, even one that cannot be sent. The other nodes count each number exactly once: as
-//! received, or as lost if it has not arrived [`GRACE`] after a later one.
+//! Every canary has a number, even a canary that cannot be sent. The other nodes count each number exactly once: as
+//! received, or as lost if the canary has not arrived [`GRACE`] after a canary with a higher number.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::publish::NotCarried;
 use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 
-/// A canary is lost if it has not arrived this long after a later one.
+/// A canary counts as lost if it has not arrived this long after a canary with a higher number.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A node that has sent no canary for this long is forgotten, with its metrics.
@@ -26,10 +26,11 @@ const FORGET: Duration = Duration::from_secs(300);
 /// How often this node checks for lost canaries and for nodes to forget.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Maximum number of nodes whose canaries are counted. Each has a few metrics of its own.
+/// Maximum number of nodes whose canaries are counted. Each of these nodes adds a few time series to the metrics.
 const MAX_NODES: usize = 128;
 
-/// Maximum number of missing canaries that this node waits for, for each sender. Older ones count as lost at once.
+/// Maximum number of missing canaries that this node waits for, for each sender. If more are missing, the oldest count
+/// as lost at once.
 const MAX_MISSING: usize = 1024;
 
 /// Maximum number of received canaries that wait to be counted.
@@ -99,7 +100,7 @@ impl Canaries {
     }
 
     fn forget_metrics(&self, node: &str) {
-        // An error means that there were no such metrics.
+        // An error means that this node had no metrics for that node.
         let _ = self.metrics.canaries_received_total.remove_label_values(&[node]);
         let _ = self.metrics.canaries_lost_total.remove_label_values(&[node]);
         let _ = self.metrics.canary_delay_seconds.remove_label_values(&[node]);
@@ -119,7 +120,8 @@ async fn send(redis: Redis, pubsub: Arc<PubSub>, channel: Arc<str>, metrics: Arc
         let count = move |why: NotCarried| metrics.canaries_not_carried_total.with_label_values(&[why.as_str()]).inc();
         match pubsub.tell(&channel, &number.to_be_bytes()) {
             Err(why) => count(why),
-            // The next canary does not wait for this receipt. Redis' time-out bounds how many receipts are open.
+            // The next canary is sent without waiting for this receipt. The time-out of Redis commands limits how many
+            // receipts are open.
             Ok(receipt) => drop(tokio::spawn(async move {
                 if let Err(why) = receipt.await {
                     count(why);
@@ -138,7 +140,7 @@ struct Flock {
 struct Sender {
     incarnation: u64,
     next: u64,
-    /// Numbers before `next` that have not arrived, and since when each is known to be missing.
+    /// Numbers before `next` that have not arrived, with the time at which each was found to be missing.
     missing: BTreeMap<u64, Instant>,
     last: Instant,
 }
@@ -146,9 +148,9 @@ struct Sender {
 /// The result of counting one canary.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Noted {
-    /// The canaries of its node are counted.
+    /// Whether the canaries of the canary's sender are counted: at most [`MAX_NODES`] senders are.
     known: bool,
-    /// It arrived for the first time, and in time.
+    /// Whether the canary arrived for the first time, and before it counted as lost.
     received: bool,
     /// How many other canaries turned out to be lost.
     lost: u64,
@@ -158,7 +160,8 @@ struct Noted {
 type Lost = (Arc<str>, u64);
 
 impl Flock {
-    /// Counts a canary. Counting begins with the first canary that arrives from a run of a node.
+    /// Counts a canary. After each start of a sender, counting begins with the first canary that arrives from that
+    /// sender.
     fn note(&mut self, origin: &Origin, number: u64, now: Instant) -> Noted {
         if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&origin.node) {
             return Noted::default();
@@ -167,7 +170,8 @@ impl Flock {
         let sender = self.nodes.entry(origin.node.clone()).or_insert_with(fresh);
         let mut lost = 0;
         if sender.incarnation != origin.incarnation {
-            // The node was started again. The canaries that are missing from its last run will not arrive.
+            // The node was started again. The canaries that are missing from before the restart will not arrive any
+            // more.
             lost = sender.missing.len() as u64;
             *sender = fresh();
         }
@@ -176,7 +180,8 @@ impl Flock {
         Noted { known: true, received, lost: lost + more }
     }
 
-    /// Returns how many canaries of each node are lost by now, and the nodes that are forgotten.
+    /// Finds canaries that count as lost since the last call, and forgets nodes that were silent for [`FORGET`].
+    /// Returns the number of lost canaries for each node, and the forgotten nodes.
     fn look(&mut self, now: Instant) -> (Vec<Lost>, Vec<Arc<str>>) {
         let mut lost = Vec::new();
         for (node, sender) in &mut self.nodes {
@@ -194,7 +199,8 @@ impl Flock {
 }
 
 impl Sender {
-    /// Returns whether the number arrives for the first time and in time, and how many numbers are certainly lost.
+    /// Returns whether the number arrives for the first time and before it counted as lost, and how many other numbers
+    /// count as lost from now on.
     fn note(&mut self, number: u64, now: Instant) -> (bool, u64) {
         if number < self.next {
             return (self.missing.remove(&number).is_some(), 0);

@@ -1,5 +1,5 @@
-//! Finds nodes that must not be in one cluster: two with the same id, or two with different contracts on one Redis
-//! prefix.
+//! Finds nodes that must not be in one cluster: two nodes with the same id, or two nodes with different contracts on
+//! one Redis prefix.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::frame::Origin;
 
-/// A conflict that was not seen for this long is over. Four heartbeats.
+/// A conflict is over if no heartbeat has shown it for this long, which is four heartbeat intervals.
 const OVER: Duration = Duration::from_secs(4);
 
 /// How often a lasting conflict is logged again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// How often a conflict must be seen before it counts. One message is no conflict: the last message of a node's former
-/// run may arrive after the node was started again.
+/// How many heartbeats must show a conflict before it is reported. One heartbeat proves nothing: the last heartbeat
+/// before a node's restart may arrive after the first heartbeat that follows the restart.
 const FEWEST: u32 = 2;
 
-/// Maximum number of conflicts, and of nodes whose newest run is remembered.
+/// Maximum number of conflicts, and of nodes whose newest start time is remembered.
 const MAX_NODES: usize = 1024;
 
 /// The kind of conflict.
@@ -76,7 +76,7 @@ pub(super) struct Conflicts {
 #[derive(Default)]
 struct Table {
     seen: HashMap<(ConflictKind, Arc<str>), Seen>,
-    /// The newest run of each node.
+    /// The newest [`Origin::incarnation`] (the start time) of each node.
     newest: HashMap<Arc<str>, u64>,
 }
 
@@ -87,7 +87,7 @@ struct Seen {
 }
 
 impl Conflicts {
-    /// Creates the record of a node whose contracts have this digest.
+    /// Creates an empty record for this node. `contracts` is the digest of this node's contracts.
     pub(super) fn new(own: Origin, contracts: &str) -> Self {
         Self { own, contracts: contracts.to_owned(), table: Mutex::default() }
     }
@@ -97,7 +97,8 @@ impl Conflicts {
         &self.contracts
     }
 
-    /// Compares a node's heartbeat with what is known. Returns the conflicts to be logged now.
+    /// Compares a heartbeat of another node with this node's contracts and with earlier heartbeats. Returns the
+    /// conflicts to be logged now.
     pub(super) fn note(&self, origin: &Origin, contracts: &str, now: Instant) -> Vec<Conflict> {
         let mut table = self.table();
         let mut told = Vec::new();
@@ -127,7 +128,8 @@ impl Conflicts {
 }
 
 impl Table {
-    /// Whether another running node has the same id: this node, or one that was started later than the sender.
+    /// Whether the sender shares its id with another running node: with this node, or with a node that was started
+    /// later than the sender.
     fn is_second(&mut self, origin: &Origin, own: &Origin) -> bool {
         if origin.node == own.node {
             return origin.incarnation != own.incarnation;

@@ -1,4 +1,5 @@
-//! The format in which an event travels between nodes. It carries the text that clients get, unchanged.
+//! The format of an event in messages between nodes. The format contains the event's text unchanged, as clients receive
+//! the text.
 //!
 //! ```text
 //! flags:1 (1 = volatile, 2 = ordered, 4 = closes, 16 = fenced) | rooms | except | stamps | order, if ordered
@@ -6,7 +7,8 @@
 //! list: count:4 items       string, bytes: length:4 bytes       stamp: room epoch:8 offset:8       order: scope number:8
 //! ```
 //!
-//! Nodes ignore flags that they do not know and bytes behind the part that they know, so a later version may append more.
+//! Nodes ignore unknown flags, and bytes after the last field that they know, so a later version of the format may
+//! append fields.
 
 use std::sync::Arc;
 
@@ -68,8 +70,8 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
     Ok(Outgoing { stamps, order, ..outgoing })
 }
 
-/// Whether this node wants one of the rooms that an event goes to, without reading the rest of the event. An event for
-/// a whole namespace is always wanted.
+/// Whether `is_wanted` returns true for one of the rooms of an event. Does not read the rest of the event. Always true
+/// for an event for a whole namespace.
 ///
 /// # Errors
 /// The same as for [`decode`].
@@ -88,19 +90,20 @@ pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool,
     Ok(count == 0)
 }
 
-/// The part of an event in Socket.IO's format that only our own nodes read.
+/// The additional data of an event in Socket.IO's format, which only roomcast nodes read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Marks {
     /// The event's offsets in histories.
     pub stamps: Vec<Stamp>,
     /// The event's number among conflated events.
     pub order: Option<Order>,
-    /// Whether each name of its rooms, and of its exceptions, means a room, a client, or both. Nodes of earlier
-    /// versions do not send this.
+    /// For each name among the event's rooms, and among its excluded rooms, whether the name means a room, a client, or
+    /// both. Nodes of earlier versions do not send this.
     pub kinds: Option<[Bytes; 2]>,
 }
 
-/// Writes the part that only our own nodes read. `kinds` says what each name of the event's rooms and exceptions means.
+/// Writes the additional data that only roomcast nodes read; see [`Marks`]. `kinds` has one byte for each name among
+/// the event's rooms and excluded rooms; see [`Marks::kinds`].
 pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
     let mut out = BytesMut::with_capacity(64);
     let order = outgoing.order.as_ref();
@@ -111,7 +114,7 @@ pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
     out
 }
 
-/// Reads the part that [`encode_marks`] writes.
+/// Reads the additional data that [`encode_marks`] writes.
 ///
 /// # Errors
 /// [`Malformed`] if [`encode_marks`] did not write the bytes.
@@ -174,7 +177,8 @@ fn room(bytes: &mut Bytes) -> Result<RoomName, Malformed> {
     Ok(std::str::from_utf8(&name).map_err(|_| Malformed)?.into())
 }
 
-/// Reads a list whose items take at least `least` bytes each, so that a count cannot ask for more memory than arrived.
+/// Reads a list whose items take at least `least` bytes each. A count that cannot fit into the remaining bytes is
+/// refused before memory is allocated for the items.
 fn list<T>(
     bytes: &mut Bytes,
     least: usize,

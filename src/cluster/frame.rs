@@ -1,4 +1,5 @@
-//! The header of every message that a node publishes. It lets the other nodes find out what they miss.
+//! The header of every message that a node publishes. With the header the other nodes detect messages that never
+//! arrived.
 //!
 //! ```text
 //! "rc" version:1 | incarnation:8 number:8 sent_at_us:8 | node: length:1 bytes | body
@@ -23,8 +24,8 @@ pub const MAX_NODE_ID: usize = 255;
 pub struct Origin {
     /// The node's id.
     pub node: Arc<str>,
-    /// Changes at each start of the node, because its message numbers begin again then. It is the start time in microseconds of Unix
-    /// time.
+    /// The node's start time, in microseconds of Unix time. Tells the node's starts apart, because message numbers
+    /// begin again at each start.
     pub incarnation: u64,
 }
 
@@ -33,10 +34,10 @@ pub struct Origin {
 pub struct Frame {
     /// The sender.
     pub origin: Origin,
-    /// Counts the messages of this origin on this channel, within a run of numbers (see `numbers`). 0 means not
-    /// counted.
+    /// The number of the message among all messages of this sender on this channel (see the module `numbers`). 0 means
+    /// that the message has no number and receivers do not count it.
     pub number: u64,
-    /// When it was sent, by the sender's clock, in microseconds of Unix time.
+    /// When the message was sent, by the sender's clock, in microseconds of Unix time.
     pub sent_at_us: u64,
     /// The content of the message.
     pub body: Bytes,
@@ -45,10 +46,10 @@ pub struct Frame {
 /// Why bytes cannot be read as a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Another program publishes on our channels.
+    /// A program that is not roomcast published the message.
     #[error("the message was not sent by a node")]
     Foreign,
-    /// A node of another version sent it.
+    /// The frame has a version that this node does not know.
     #[error("the message has version {0}, but this node understands only {VERSION}")]
     Version(u8),
     /// The frame is cut off, or its content is invalid.
@@ -57,7 +58,7 @@ pub enum FrameError {
 }
 
 impl Frame {
-    /// Writes a frame. The node's id is cut at [`MAX_NODE_ID`] bytes.
+    /// Writes a frame. A node id of more than [`MAX_NODE_ID`] bytes is truncated.
     pub fn encode(origin: &Origin, number: u64, sent_at_us: u64, body: &[u8]) -> Bytes {
         let node = &origin.node.as_bytes()[..origin.node.len().min(MAX_NODE_ID)];
         let mut out = BytesMut::with_capacity(FIXED + node.len() + body.len());
@@ -97,7 +98,7 @@ impl Frame {
         Ok(Self { origin: Origin { node, incarnation }, number: counted, sent_at_us, body: bytes })
     }
 
-    /// How long the sender had been running when it sent the frame, by the sender's clock.
+    /// How long the sender had been running when the sender sent the frame, by the sender's clock.
     pub fn uptime(&self) -> Duration {
         Duration::from_micros(self.sent_at_us.saturating_sub(self.origin.incarnation))
     }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::frame::Origin;
 use super::numbers::Number;
 
-/// Maximum number of nodes that are followed. The node that was silent longest is forgotten first.
+/// Maximum number of nodes whose message numbers are remembered. The node that was silent longest is forgotten first.
 const MAX_NODES: usize = 1024;
 
-/// When there is no room for another node, nodes that were silent for this long are forgotten.
+/// When [`MAX_NODES`] is reached, nodes that were silent for this long are forgotten.
 const FORGET: Duration = Duration::from_secs(600);
 
-/// Maximum number of remembered reports of one node on how many runs it had begun.
+/// Maximum number of remembered heartbeats of one node that report how many runs of numbers the node had begun.
 const MAX_KNOWN: usize = 32;
 
 /// The next number that is expected of each node on each channel.
@@ -30,8 +30,8 @@ pub(super) struct Gaps {
 struct Seen {
     incarnation: u64,
     channels: HashMap<Arc<str>, Expected>,
-    /// How many runs the node had begun at which moment, in ascending order. The first entry is its start, with no run
-    /// begun.
+    /// How many runs of numbers the node had begun, with the time at which the node reported that; in ascending order.
+    /// The first entry is the node's start, when the node had begun no run.
     known: VecDeque<(u32, Instant)>,
     last: Instant,
 }
@@ -48,19 +48,20 @@ struct Expected {
 /// When another node sent a message, as far as this node can tell.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
-    /// By this node's clock.
+    /// When the message was sent, by this node's clock.
     pub(super) at: Instant,
-    /// How long the sender had been running by then.
+    /// How long the sender had been running when it sent the message.
     pub(super) uptime: Duration,
 }
 
 /// A message's place in the order of its channel, as its number shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
-    /// The message is in order. This many before it are missing and were not counted yet.
+    /// The message is in order. The value is how many messages before this one are missing and were not counted as
+    /// missing yet.
     After(u64),
-    /// A newer message of the same node and channel has arrived before. This one was counted as missing then, and would
-    /// now be delivered out of order.
+    /// A newer message of the same node and channel has arrived before. The late message was counted as missing when
+    /// the newer one arrived, and would now be delivered out of order.
     Late,
 }
 
@@ -88,11 +89,12 @@ impl Gaps {
         });
     }
 
-    /// Notes a message, and returns what its number says.
+    /// Records a message that has arrived, and returns whether it is in order and how many messages are missing before
+    /// it.
     ///
-    /// Counting begins with the first message that arrives from a node's run, because messages that were sent before
-    /// this node listened are not missed. If this node is known to have listened when the run began, counting begins
-    /// with number 1.
+    /// Within a run of numbers, counting begins with the first message that arrives, because messages that were sent
+    /// before this node subscribed do not count as missing. If this node was certainly subscribed when the run began,
+    /// counting begins with number 1.
     pub(super) fn note(&mut self, origin: &Origin, channel: &Arc<str>, number: u64, sent: Sent) -> Came {
         let Some(since) = self.since(channel) else { return Came::After(0) };
         let number = Number::unpack(number);
@@ -108,13 +110,12 @@ impl Gaps {
             return Came::Late;
         }
         expected.came = fresh.came;
-        // The run began after the one that was followed, so this node was listening by then.
+        // This run of numbers began after the previous run on this channel, so this node was already subscribed.
         if expected.run < number.run {
             *expected = fresh;
             return Came::After(count.saturating_sub(1));
         }
-        // The sender's heartbeat may have been handled before this message. Then the message was counted as missing
-        // already.
+        // If the sender's heartbeat was handled before this message, the message was already counted as missing.
         let missing = if expected.run == number.run { count.saturating_sub(expected.next) } else { 0 };
         if expected.run == number.run {
             expected.next = expected.next.max(count + 1);
@@ -122,8 +123,9 @@ impl Gaps {
         Came::After(missing)
     }
 
-    /// Notes that a node has given numbers up to `head` on a channel. Returns how many messages are missing for
-    /// certain: those whose numbers the node had already reported in its heartbeat before this one.
+    /// Records that a heartbeat of a node reports `head` as the newest number on a channel. Returns how many messages
+    /// are certainly missing: messages that have not arrived although the node's previous heartbeat already reported
+    /// their numbers.
     pub(super) fn note_head(&mut self, origin: &Origin, channel: &Arc<str>, head: u64, sent: Sent) -> u64 {
         let Some(since) = self.since(channel) else { return 0 };
         let head = Number::unpack(head);
@@ -145,7 +147,7 @@ impl Gaps {
         missing
     }
 
-    /// Notes how many runs of numbers a node had begun when it sent its heartbeat.
+    /// Records how many runs of numbers a node had begun when the node sent its heartbeat.
     pub(super) fn note_runs(&mut self, origin: &Origin, runs: u32, sent: Sent) {
         let known = &mut self.seen(origin, sent).known;
         match known.back_mut() {
@@ -192,7 +194,7 @@ impl Gaps {
 }
 
 impl Seen {
-    /// Whether a run is known to have begun after this moment.
+    /// Whether a run of numbers certainly began after this moment.
     fn began_after(&self, run: u32, moment: Instant) -> bool {
         let before = self.known.iter().rev().find(|(runs, _)| *runs < run);
         before.is_some_and(|(_, at)| *at >= moment)

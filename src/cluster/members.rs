@@ -21,9 +21,10 @@ const MAX_MEMBERS: usize = 1024;
 pub struct Member {
     /// The node's id.
     pub node: String,
-    /// Clients connected to it, over all namespaces.
+    /// Number of clients connected to the node, over all namespaces.
     pub connections: usize,
-    /// Rooms with members on it, without the clients' own. A room with members on two nodes is a room of both.
+    /// Number of rooms with members on the node, without the rooms that contain only one client. A room with members on
+    /// two nodes is counted by both nodes.
     pub rooms: usize,
 }
 
@@ -35,7 +36,7 @@ pub struct View {
 }
 
 impl View {
-    /// Clients connected to the cluster.
+    /// Number of clients connected to the cluster.
     pub fn connections(&self) -> usize {
         self.nodes.iter().map(|node| node.connections).sum()
     }
@@ -48,20 +49,22 @@ pub(super) struct Hello {
     pub(super) rooms: usize,
     /// Channels that the node listens to for as long as it runs.
     pub(super) listens: Vec<Arc<str>>,
-    /// The newest number that it gave on each channel that every node listens to, and on channels that have fallen
-    /// quiet.
+    /// The newest message number of the node on each channel that every node listens to, and on each channel on which
+    /// the node has published nothing for a second.
     pub(super) heads: HashMap<Arc<str>, u64>,
-    /// A digest of its contracts. Nodes of earlier versions do not send it.
+    /// A digest of the node's contracts. Nodes of earlier versions do not send this digest.
     #[serde(default)]
     pub(super) contracts: String,
-    /// How many runs of numbers it has begun. A run with a higher number begins later. Nodes of earlier versions do not
-    /// send it.
+    /// How many runs of message numbers the node has begun (see the module `numbers`). A run with a higher number
+    /// begins later. Nodes of earlier versions do not send this count.
     #[serde(default)]
     pub(super) runs: u32,
-    /// Where it accepts requests for its sessions. Nodes of earlier versions do not send it.
+    /// The address at which the node accepts forwarded requests for its sessions. Nodes of earlier versions do not send
+    /// an address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) forward: Option<Announced>,
-    /// Whether it leaves, and how many connections it can take. Nodes of earlier versions do not send it.
+    /// Whether the node is leaving, and how many connections the node can accept. Nodes of earlier versions do not send
+    /// this.
     #[serde(default)]
     pub(super) standing: Standing,
 }
@@ -94,8 +97,8 @@ impl Members {
         self.others.lock().expect("no panic while held").remove(node).is_some()
     }
 
-    /// Forgets nodes whose heartbeats have stopped, and returns them. Forgets none if this node itself has been able to
-    /// receive only since recently (`hearing_since`).
+    /// Forgets nodes whose last heartbeat is older than [`SILENCE`], and returns the forgotten nodes. Forgets no node
+    /// if this node itself has been able to receive messages for less than [`SILENCE`] (since `hearing_since`).
     pub(super) fn expire(&self, hearing_since: SystemTime, now: Instant) -> Vec<Arc<str>> {
         if hearing_since.elapsed().unwrap_or_default() < SILENCE {
             return Vec::new();

@@ -1,8 +1,8 @@
-//! The numbers that this node gives to what it publishes, for each channel.
+//! Numbers the messages that this node publishes, separately for each channel.
 //!
-//! A number consists of a run and a count within that run: `run:32 count:32`. Channels come and go with rooms, so only
-//! the most recently used are remembered. A channel that was forgotten begins a new run, which receivers do not take
-//! for a gap.
+//! A number consists of a run (a series of consecutive numbers) and a count within that run: `run:32 count:32`.
+//! Channels appear and disappear with rooms, so only the most recently used channels are remembered. The next message
+//! on a forgotten channel begins a new run, which receivers do not count as missing messages.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 /// Maximum number of channels that are remembered. When it is reached, the less recently used half is forgotten.
 pub(super) const MAX_CHANNELS: usize = 65_536;
 
-/// A heartbeat contains a channel's newest number once the channel was quiet for this long. Before, the next message
-/// shows what is missing.
+/// A heartbeat contains a channel's newest number once this node has published nothing on the channel for this long. On
+/// a busier channel, receivers detect missing messages by the number of the next message.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How many heartbeats contain the newest number of a quiet channel. Receivers count what is missing at the second.
+/// How many heartbeats contain the newest number of a quiet channel. Receivers count the missing messages at the second
+/// of these heartbeats.
 const SAID_TIMES: u8 = 2;
 
 /// A run, and a count within it that begins at 1.
@@ -51,7 +52,7 @@ struct Last {
 }
 
 impl Numbers {
-    /// Gives the next number of a channel.
+    /// Returns the next number of a channel.
     pub(super) fn next(&mut self, channel: &Arc<str>, now: Instant) -> u64 {
         if !self.channels.contains_key(channel) {
             self.make_room();
@@ -75,7 +76,7 @@ impl Numbers {
         last.number.pack()
     }
 
-    /// The newest numbers of at most `most` channels that have fallen quiet. Each is returned by two calls.
+    /// The newest numbers of at most `most` channels that have fallen quiet. Each channel is returned by two calls.
     pub(super) fn heads(&mut self, most: usize, now: Instant) -> HashMap<Arc<str>, u64> {
         let mut heads = HashMap::new();
         for _ in 0..self.unsaid.len() {
@@ -103,8 +104,8 @@ impl Numbers {
         self.channels.get(channel).map_or(0, |last| last.number.pack())
     }
 
-    /// Forgets the less recently used half of the channels if there is no room. Half at once, so that the work is done
-    /// once for many channels.
+    /// Forgets the less recently used half of the channels if [`MAX_CHANNELS`] is reached. Half of the channels are
+    /// forgotten at once, so that this work is rarely needed.
     fn make_room(&mut self) {
         if self.channels.len() < MAX_CHANNELS {
             return;

@@ -1,5 +1,5 @@
-//! Notices when this process did not run for a while (`SIGSTOP`, a suspended machine), and logs how many messages it
-//! missed.
+//! Detects that this process did not run for a while (`SIGSTOP`, a suspended machine), and logs how many messages the
+//! process missed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,15 @@ const TICK: Duration = Duration::from_millis(500);
 /// Pauses of at least this length are logged.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How long to wait after a pause until the other nodes' messages arrive again. After that the node logs what it knows
-/// by then.
+/// Maximum time to wait after a pause until messages of other nodes arrive again. After this time the node logs the
+/// number of missed messages that it has counted so far.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// After this time the other nodes have reported twice which numbers they gave, and what is missing is counted.
+/// How long to wait after messages arrive again. In this time the other nodes report their newest message numbers
+/// twice, so that the missing messages are counted.
 const SETTLED: Duration = Duration::from_secs(4);
 
-/// Runs until the connections to Redis are closed.
+/// Watches for pauses of this process until the connections to Redis are closed.
 pub(super) async fn watch(redis: Redis, metrics: Arc<Metrics>) {
     let mut lost_before = lost(&metrics);
     while !redis.is_closed() {

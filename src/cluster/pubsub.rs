@@ -1,9 +1,9 @@
-//! Publishes to the other nodes without waiting for Redis, and receives what they publish.
+//! Publishes messages to the other nodes without waiting for Redis, and receives the messages of the other nodes.
 //!
-//! [`PubSub::publish`] returns at once. One task writes in the order of the calls and keeps many publishes in flight. A
-//! publish that does not get through is counted once, with its reason, and its receipt says so. Each publish has a
-//! number,
-//! so that the other nodes count exactly what they missed.
+//! [`PubSub::publish`] returns at once. One task sends the messages to Redis in the order of the calls, and sends the
+//! next message before Redis has answered the earlier ones. A publish that fails is counted once, with its reason, and
+//! its receipt reports the failure. Each publish has a number, by which the other nodes count exactly which messages
+//! they missed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -45,9 +45,9 @@ pub struct PubSub {
     outgoing: Mutex<Outgoing>,
     gaps: Arc<Mutex<Gaps>>,
     listeners: Listeners,
-    /// The queues of the subscriptions: received messages wait there to be handled.
+    /// The queues of the subscriptions, in which received messages wait to be handled.
     incoming: Mutex<Vec<mpsc::WeakSender<Incoming>>>,
-    /// Limits the bytes of what waits in all these queues.
+    /// Limits the bytes of the messages in all queues of `incoming` together.
     received: Budget,
 }
 
@@ -108,17 +108,17 @@ impl PubSub {
         })
     }
 
-    /// This node's id and run, which are in every message that it publishes.
+    /// This node's id and start time, which every message of this node contains.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Publishes an event. It gets a number, and it is counted if it does not get through. `body` is not called while
-    /// Redis is
-    /// away.
+    /// Publishes an event. The event gets a number, and is counted if publishing fails. `body` is not called while
+    /// Redis is known to be unreachable.
     ///
     /// # Errors
-    /// Fails at once when Redis is known to be away or the buffer is full. The receipt reports every later failure.
+    /// Fails at once when Redis is known to be unreachable or the buffer is full. The receipt reports every later
+    /// failure.
     pub fn publish<B: AsRef<[u8]>>(&self, channel: &Arc<str>, body: impl FnOnce() -> B) -> Result<Receipt, NotCarried> {
         self.publish_as(
             Kind::Sharded,
@@ -128,8 +128,8 @@ impl PubSub {
         )
     }
 
-    /// Publishes an event in another format: `body` makes the part that needs no number, `frame` adds the number. See
-    /// [`PubSub::publish`].
+    /// Publishes an event in another format: `body` creates the part of the message that does not depend on the number,
+    /// and `frame` adds the number. See [`PubSub::publish`].
     ///
     /// # Errors
     /// The same as for [`PubSub::publish`]; [`NotCarried::Refused`] if there is no body.
@@ -142,7 +142,8 @@ impl PubSub {
     ) -> Result<Receipt, NotCarried> {
         let body = self.redis.can_publish().then(body);
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
-        // An event that is not sent gets a number too: the other nodes have missed it and must count it.
+        // An event that is not sent gets a number too, because the other nodes miss the event and must count it as
+        // missing.
         let number = outgoing.numbers.next(channel, Instant::now());
         let body = match body {
             Some(Some(body)) => body,
@@ -153,7 +154,7 @@ impl PubSub {
         outgoing.send(kind, channel, frame, true).map(receipt).map_err(|why| self.count(why))
     }
 
-    /// Publishes a message that may be lost: it has no number and is not counted.
+    /// Publishes a message whose loss does not matter: the message has no number and is not counted.
     ///
     /// # Errors
     /// The same as for [`PubSub::publish`].
@@ -162,8 +163,7 @@ impl PubSub {
     }
 
     /// Like [`PubSub::tell`], but waits for Redis. Returns how many nodes received the message, this node included if
-    /// it
-    /// listens.
+    /// it listens.
     ///
     /// # Errors
     /// The same as for [`PubSub::publish`].
@@ -188,8 +188,9 @@ impl PubSub {
         self.outgoing.lock().expect("no panic while held").send(kind, channel, bytes, false)
     }
 
-    /// Subscribes to the messages of other nodes on a channel; they arrive in order. At most `buffer` messages wait, and
-    /// [`MAX_RECEIVE_BYTES`] in all such queues; further ones are dropped and counted. A subscription that is made while Redis is away begins when Redis is back.
+    /// Subscribes to the messages of other nodes on a channel; they arrive in order. At most `buffer` messages wait,
+    /// and [`MAX_RECEIVE_BYTES`] in all such queues; further ones are dropped and counted. A subscription that is made
+    /// while Redis is unreachable begins when Redis is reachable again.
     pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
         let (queue, incoming) = mpsc::channel(buffer);
         self.incoming.lock().expect("no panic while held").push(queue.downgrade());
@@ -248,17 +249,17 @@ impl PubSub {
         self.gaps.lock().expect("no panic while held").listens()
     }
 
-    /// Sets how many nodes are known to listen to each channel. A publish that fewer connections receive counts as not
-    /// carried.
+    /// Sets how many nodes are known to listen to each channel. A publish that fewer connections receive counts as
+    /// failed.
     pub(super) fn expect_listeners(&self, listeners: HashMap<Arc<str>, usize>) {
         *self.listeners.write().expect("no panic while held") = listeners;
     }
 
-    /// The newest number on each channel that every node listens to (0 before the first), and on channels that have
-    /// fallen
-    /// quiet. The other nodes compare the numbers with what they received.
+    /// The newest message number on each channel that every node listens to (0 before the first message), and on
+    /// channels on which this node has published nothing for a second. The other nodes compare these numbers with the
+    /// messages that they have received.
     ///
-    /// The second value is how many runs of numbers this node has begun.
+    /// The second value is how many runs of numbers this node has begun (see the module `numbers`).
     pub(super) fn heads(&self) -> (HashMap<Arc<str>, u64>, u32) {
         let listens = self.listens();
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
@@ -270,7 +271,8 @@ impl PubSub {
         (heads, outgoing.numbers.runs())
     }
 
-    /// Compares what another node says it has sent with what arrived.
+    /// Compares the message numbers in another node's heartbeat with the messages that have arrived, and counts the
+    /// missing messages.
     pub(super) fn note_heads(&self, hello: &Frame, heads: &HashMap<Arc<str>, u64>, runs: u32) {
         let (origin, sent) = (&hello.origin, sent(hello));
         let mut gaps = self.gaps.lock().expect("no panic while held");
@@ -322,8 +324,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Reads a frame. Returns `None` if the frame is our own, cannot be read, or arrives after a newer one. Counts the
-    /// frames
-    /// that are missing before it.
+    /// frames that are missing before it.
     pub(super) fn read(&self, message: &Message) -> Option<Frame> {
         self.read_frame(&message.channel, message.body.clone())
     }
@@ -377,7 +378,7 @@ struct Writer {
     listeners: Listeners,
 }
 
-/// Writes messages in their order, and keeps many publishes in flight.
+/// Sends messages to Redis in their order, without waiting for the answer to one before sending the next.
 async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
     let mut in_flight = FuturesUnordered::new();
     let mut connections = 0;
@@ -389,7 +390,8 @@ async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
                 let Some(job) = job else { break };
                 if writer.redis.connections() != connections && writer.redis.can_publish() {
                     connections = writer.redis.connections();
-                    // A time-out is no error here: receipts then report the publishes that not all nodes received.
+                    // A time-out is no error here, because the receipts report each publish that not all nodes
+                    // received.
                     let _ = tokio::time::timeout(LISTENERS_WAIT, writer.listeners_are_back()).await;
                 }
                 let mut sending = Box::pin(writer.clone().send(job));
@@ -438,9 +440,8 @@ impl Writer {
         let _ = job.done.send(outcome);
     }
 
-    /// Checks that the server that took the publish is the primary. A replica reaches only the nodes that are still
-    /// connected
-    /// to it.
+    /// Checks that the server that took the publish is the primary. A replica passes a publish only to the nodes that
+    /// are still connected to the replica.
     async fn proven(&self) -> Result<(), NotCarried> {
         self.redis.proves_primary().await.map_err(|error| classify(&error))
     }
@@ -469,9 +470,10 @@ impl Writer {
 
 fn classify(error: &Error) -> NotCarried {
     match error.kind() {
-        // The command was written and perhaps carried out, but no answer came: it timed out, or the connection broke.
+        // The command was sent and perhaps executed, but was not answered: the command timed out, or the connection
+        // broke.
         ErrorKind::Timeout | ErrorKind::IO => NotCarried::Timeout,
-        // Not written: fred knew that there is no connection.
+        // The command was not sent, because fred knew that there was no connection.
         ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => NotCarried::Away,
         _ => NotCarried::Refused,
     }

@@ -1,8 +1,8 @@
 //! Asks clients on every node to acknowledge an event, and collects their answers.
 //!
-//! The node that gets the request asks its own clients and sends the question to the other nodes. Each of these asks
-//! its
-//! own clients, and sends their answers back once all have answered or the time is over. Nothing is kept after that.
+//! The node that gets the request asks its own clients and sends the question to the other nodes. Each other node asks
+//! its own clients, and sends their answers back once all clients have answered or the deadline has passed. No node
+//! keeps a question after its answers were sent.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -34,19 +34,20 @@ const MAX_BYTES: usize = 8 << 20;
 /// Maximum size of the acknowledgements of other nodes that are added up for one question, in bytes.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
 
-/// How long the answers of other nodes may arrive after the clients' deadline.
+/// How long after the clients' deadline the answers of other nodes are still accepted.
 const MARGIN: Duration = Duration::from_secs(2);
 
 /// The longest time that clients get to answer a question from another node.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How long a node that is not known, but has received a question, may take to send a heartbeat.
+/// How long this node waits for a heartbeat of a node that has received a question but is not known yet.
 const INTRODUCTION: Duration = super::HEARTBEAT;
 
-/// Questions make this node ask at most once in this time which nodes there are.
+/// Shortest time between two requests of this node, made because of questions, for the heartbeats of all nodes.
 const WHO_PAUSE: Duration = Duration::from_millis(100);
 
-/// Room in the queue of answers for nodes that were not known when the question was sent.
+/// Number of entries in the queue of answers that are reserved for nodes that were not known when the question was
+/// sent.
 const MARGIN_NODES: usize = 64;
 
 /// Maximum number of questions from other nodes that this node works on at once.
@@ -62,7 +63,7 @@ struct Ask {
     patience_ms: u64,
 }
 
-/// A node's answer: how many of its clients were asked, and what they said.
+/// A node's answer: how many of its clients were asked, and the clients' answers.
 #[derive(Serialize, Deserialize)]
 struct Tell {
     id: String,
@@ -87,7 +88,7 @@ pub(super) struct Pending {
     budget: Budget,
     /// Permits to work on questions of other nodes.
     foreign: Arc<Semaphore>,
-    /// When a question last made this node ask which nodes there are.
+    /// When this node last requested the heartbeats of all nodes because of a question.
     asked_who: Mutex<Option<Instant>>,
 }
 
@@ -103,9 +104,8 @@ impl Default for Pending {
 }
 
 impl Pending {
-    /// Whether this node may ask now which nodes there are. Every node answers that, so questions that are put at the
-    /// same time
-    /// share one such request.
+    /// Whether this node may request the heartbeats of all nodes now. Every node answers this request, so questions
+    /// that are asked within [`WHO_PAUSE`] share one request.
     fn may_ask_who(&self) -> bool {
         let mut asked = self.asked_who.lock().expect("no panic while held");
         let now = Instant::now();
@@ -119,8 +119,7 @@ impl Pending {
 
 impl Cluster {
     /// Lets this node ask its clients on behalf of other nodes, and receive the answers of other nodes. To be called
-    /// once,
-    /// before clients connect.
+    /// once, before clients connect.
     pub(super) fn answer_questions(self: &Arc<Self>) {
         let cluster = Arc::downgrade(self);
         self.on(ASK, move |node, data| match (serde_json::from_value::<Ask>(data), cluster.upgrade()) {
@@ -131,10 +130,10 @@ impl Cluster {
         let cluster = Arc::downgrade(self);
         self.on(TOLD, move |node, data: Value| {
             let (Some(cluster), Ok(tell)) = (cluster.upgrade(), serde_json::from_value::<Tell>(data)) else { return };
-            // Every node receives the answer. Only the node that asked has an entry for it.
+            // Every node receives the answer. Only the node that asked has an entry for the question.
             let waiting = cluster.pending.waiting.lock().expect("no panic while held");
             if let Some(asker) = waiting.get(&tell.id) {
-                // The asking node reports a node whose answer does not fit as missing.
+                // If an answer does not fit into the queue, the asking node reports the node that answered as missing.
                 asker.offer(tell.size_bytes(), || (node.into(), tell));
             }
         });
@@ -149,8 +148,8 @@ impl Cluster {
                 let until = deadline(ask.patience_ms);
                 ask_here(&cluster.rooms, &ask.namespace, &ask.rooms, &event, until).await
             } else {
-                // Too many questions are open. The node that asked learns how many clients were not asked, and counts
-                // them.
+                // This node is already working on `MAX_FOREIGN` questions. The node that asked is told how many
+                // clients were not asked, and counts these clients.
                 let not_asked = cluster.rooms.count(&ask.namespace, &ask.rooms, &[]);
                 Acknowledged { not_asked, ..Acknowledged::default() }
             };
@@ -168,7 +167,7 @@ impl Cluster {
             return ask_here(&self.rooms, &namespace, &rooms, &event, until).await;
         }
         let id = uuid::Uuid::new_v4().to_string();
-        // Each known node answers once; a few nodes that are not known yet may answer as well.
+        // Each known node answers once; up to `MARGIN_NODES` nodes that are not known yet may answer as well.
         let (asker, told) = Metered::new(self.others().count() + MARGIN_NODES, self.pending.budget.clone());
         // The entry must exist before the question is sent: a node may answer at once.
         let _entry = Entry::new(&self.pending, &id, asker);
@@ -203,11 +202,11 @@ impl Cluster {
         total
     }
 
-    /// Adds up the answers of other nodes until each has answered or the time is over. Returns the nodes that have not.
+    /// Adds up the answers of other nodes until each node has answered or the deadline has passed. Returns the nodes
+    /// that have not answered.
     ///
     /// More connections may have received the question than nodes are known: a node has just started, or the connection
-    /// of a
-    /// node that is gone is still open. A running node sends a heartbeat within [`INTRODUCTION`].
+    /// of a node that is gone is still open. A running node sends a heartbeat within [`INTRODUCTION`].
     async fn collect(
         &self,
         total: &mut Acknowledged,
@@ -244,7 +243,7 @@ impl Cluster {
         missing
     }
 
-    /// The other nodes that are known.
+    /// The ids of the other nodes whose heartbeats this node receives.
     pub(super) fn others(&self) -> impl Iterator<Item = Arc<str>> {
         self.view().nodes.into_iter().skip(1).map(|member| member.node.into())
     }
@@ -255,14 +254,14 @@ impl Cluster {
     }
 }
 
-/// When a question from another node ends: after at most `LONGEST`, whatever the question says.
+/// The deadline of a question from another node: at most [`LONGEST`] from now, even if the question allows more time.
 fn deadline(patience_ms: u64) -> Instant {
     Instant::now() + Duration::from_millis(patience_ms).min(LONGEST)
 }
 
 /// Asks clients of this node, each once, and waits for their answers until the deadline.
 async fn ask_here(rooms: &Rooms, namespace: &str, to: &[RoomName], event: &Event, until: Instant) -> Acknowledged {
-    // An empty selection means no client. `recipients` would take it for every client.
+    // An empty selection means no client, but `recipients` would treat an empty list as every client.
     let sessions = if to.is_empty() { Vec::new() } else { rooms.recipients(namespace, to, &[]) };
     let mut asked = Asked::of(&sessions, event);
     let mut done =
@@ -311,7 +310,7 @@ impl Tell {
         Self { id, asked, not_asked, too_large, said: said.collect() }
     }
 
-    /// The size of what the clients said, in bytes.
+    /// The size of the clients' answers, in bytes.
     fn size_bytes(&self) -> usize {
         let size = |(_, text, attachments): &(_, String, Vec<String>)| {
             text.len() + attachments.iter().map(String::len).sum::<usize>()
@@ -319,7 +318,8 @@ impl Tell {
         self.said.iter().map(size).sum()
     }
 
-    /// The answer as it is added up. Without `fits`, what the clients said counts as too large.
+    /// Converts the node's answer, so that answers of several nodes can be added up. If `fits` is false, the clients'
+    /// answers are dropped and counted as too large.
     fn read(self, fits: bool) -> Acknowledged {
         let Self { asked, not_asked, mut too_large, mut said, .. } = self;
         if !fits {

@@ -1,12 +1,10 @@
 //! Keeps revocations the same on every node.
 //!
 //! A node tells the others of each change at once. Redis stores all revocations and the number of the last change. A
-//! node
-//! that knows another number reads them again, so that a node that missed a message catches up.
+//! node that knows another number reads them again, so that a node that missed a message catches up.
 //!
 //! A revocation that is made while Redis is away holds on this node at once, and is stored when Redis is back. If Redis
-//! has
-//! lost revocations, the nodes that know them store them again.
+//! has lost revocations, the nodes that know them store them again.
 
 mod store;
 mod unsaved;
@@ -76,8 +74,7 @@ struct Message {
 
 impl ClusterRevoker {
     /// Starts to receive revocations from other nodes and, with Redis, to store them. `end` disconnects a session.
-    /// Needs a
-    /// Tokio runtime.
+    /// Needs a Tokio runtime.
     pub fn start(
         cluster: &Arc<Cluster>,
         set: &Arc<Revocations>,

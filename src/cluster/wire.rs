@@ -1,14 +1,12 @@
 //! Sends events to the other nodes and receives theirs.
 //!
 //! A node subscribes to the channel of every namespace, and to the channels of the rooms that have members on it. An
-//! event
-//! for one room is published on that room's channel, every other event on the channel of the namespace. All channels of
-//! a
-//! namespace share one queue, so that events of one node are delivered in the order in which it published them.
+//! event for one room is published on that room's channel, every other event on the channel of the namespace. All
+//! channels of a namespace share one queue, so that events of one node are delivered in the order in which it published
+//! them.
 //!
 //! A node reads two formats and writes one of them (`redis.wire`): our own frames over sharded pub/sub, and
-//! Socket.IO's. It
-//! reads Socket.IO's format unless `redis.socketio_key` is empty.
+//! Socket.IO's. It reads Socket.IO's format unless `redis.socketio_key` is empty.
 
 mod intake;
 mod library;
@@ -77,8 +75,7 @@ struct Space {
     broadcasts: Arc<str>,
     requests: Arc<str>,
     /// Channels on which socketioxide's adapter and emitter send requests: under `redis.socketio_key`, and under our
-    /// own
-    /// prefix. Empty if `redis.socketio_key` is empty.
+    /// own prefix. Empty if `redis.socketio_key` is empty.
     library: Vec<Arc<str>>,
     responses: Arc<str>,
     /// Channel on which servers may answer this node alone.
@@ -149,8 +146,8 @@ impl Wire {
         }
     }
 
-    /// Whether an event was published under a lease that another node has by now. Notes the number of its lease. Such an
-    /// event was stuck on its way, and would arrive after those of the next holder.
+    /// Whether an event was published under a lease that another node has by now. Notes the number of its lease. Such
+    /// an event was stuck on its way, and would arrive after those of the next holder.
     fn is_outdated(&self, event: &Event) -> bool {
         event.fence().is_some_and(|fence| self.newest_lease.fetch_max(fence, Ordering::AcqRel) > fence)
     }
@@ -184,8 +181,7 @@ impl Wire {
     }
 
     /// Subscribes to the node's channels, delivers what arrives, and from now on follows the rooms that have members on
-    /// this
-    /// node. To be called once; needs a Tokio runtime.
+    /// this node. To be called once; needs a Tokio runtime.
     pub fn receive(self: &Arc<Self>, deliver: impl Fn(&Outgoing) -> Carried + Send + Sync + 'static) {
         let deliver: Arc<Deliver> = Arc::new(deliver);
         self.rooms.set_interest(self.clone());
@@ -259,11 +255,9 @@ impl Wire {
     }
 
     /// The channels on which servers and emitters send requests, and how this node subscribes to each of them. A
-    /// Node.js server
-    /// counts the plain subscribers of its request channel and waits for an answer from each, so there this node
-    /// subscribes by
-    /// a pattern, which is not counted. socketioxide waits for no node, so a plain subscription will do under our own
-    /// prefix.
+    /// Node.js server counts the plain subscribers of its request channel and waits for an answer from each, so there
+    /// this node subscribes by a pattern, which is not counted. socketioxide waits for no node, so a plain subscription
+    /// will do under our own prefix.
     fn request_channels<'s>(&self, space: &'s Space) -> impl Iterator<Item = (Kind, &'s Arc<str>)> {
         let unseen = |channel: &Arc<str>| if *channel == space.requests { Kind::Unseen } else { Kind::Plain };
         space.library.iter().flat_map(move |channel| [(unseen(channel), channel), (Kind::Sharded, channel)])
