@@ -1,10 +1,10 @@
 //! Keeps revocations the same on every node.
 //!
-//! A node tells the others of each change at once. Redis stores all revocations and the number of the last change. A
-//! node that knows another number reads them again, so that a node that missed a message catches up.
+//! A node sends each change to the other nodes at once. Redis stores all revocations and the number of the last change.
+//! A node whose own number differs reads all revocations again, so that a node that missed a message catches up.
 //!
-//! A revocation that is made while Redis is away holds on this node at once, and is stored when Redis is back. If Redis
-//! has lost revocations, the nodes that know them store them again.
+//! A revocation that is made while Redis is unreachable takes effect on this node at once, and is stored when Redis is
+//! reachable again. If Redis has lost revocations, the nodes store their own copies again.
 
 mod store;
 mod unsaved;
@@ -33,7 +33,7 @@ const TOPIC: &str = "revoke";
 /// How often a node checks in Redis whether it has missed a change.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// The same while no check has succeeded: at the node's start, and while Redis is away.
+/// How often a node makes this check until one succeeds: at the node's start, and while Redis is unreachable.
 const CHECK_SOON: Duration = Duration::from_millis(50);
 
 /// Maximum number of changes in one message or write.
@@ -58,13 +58,14 @@ pub struct ClusterRevoker {
 struct State {
     /// The newest version of the store that this node knows.
     version: Option<Version>,
-    /// Changes that the store does not have yet.
+    /// Changes that are not stored in Redis yet.
     unsaved: Unsaved,
-    /// Subjects that changed while the store was being read. What was read of them may be out of date, and is ignored.
+    /// Subjects that changed while the store was being read. The stored revocations of these subjects may be out of
+    /// date, and are ignored.
     touched: Option<HashSet<Subject>>,
 }
 
-/// Changes, as one node tells them to the others.
+/// Changes of revocations, as one node sends them to the others.
 #[derive(Serialize, Deserialize)]
 struct Message {
     epoch: String,
@@ -135,10 +136,10 @@ impl ClusterRevoker {
                 let (epoch, number) = (version.epoch.clone(), version.number);
                 self.advance(version);
                 let message = Message { epoch, number, changes: changes.to_vec() };
-                // A node that misses this message finds the new number in Redis.
+                // A node that misses this message later reads the new number from Redis.
                 self.cluster.tell(TOPIC, &message).await
             }
-            // The change holds on this node. The other nodes and Redis do not learn of it.
+            // The change takes effect on this node only: the change is neither stored nor sent to the other nodes.
             Err(StoreError::Full) => Told::NotCarried("full"),
             Err(StoreError::Away) => {
                 self.save_later(changes);
@@ -148,7 +149,7 @@ impl ClusterRevoker {
         }
     }
 
-    /// Keeps changes until they can be stored. Counts those that do not fit.
+    /// Keeps changes in memory until they can be stored in Redis. Counts the changes that do not fit.
     fn save_later(&self, changes: &[Change]) {
         let dropped = self.with(|state| state.unsaved.add(changes));
         self.set.count_dropped("unsaved", dropped);
@@ -173,7 +174,8 @@ impl ClusterRevoker {
         }
     }
 
-    /// Notes a version that follows the known one. A later one shows that something was missed, so the node catches up.
+    /// Records the store's new version if it directly follows the known version. A later version shows that this node
+    /// missed a change, so the node catches up with the store.
     fn advance(&self, version: Version) {
         let is_next = self.with(|state| {
             let known = state.version.get_or_insert_default();
@@ -201,7 +203,7 @@ impl ClusterRevoker {
         }
     }
 
-    /// The sessions of this node that the revocations among these changes end.
+    /// The sessions of this node that the revocations among these changes disconnect.
     fn ending(&self, changes: &[Change]) -> Vec<Arc<Session>> {
         let mut found = Vec::new();
         let mut tokens = HashSet::new();
@@ -229,7 +231,8 @@ impl ClusterRevoker {
         found
     }
 
-    /// Returns a revocation of the token for each socket that is revoked. Otherwise its client could come back at once.
+    /// Returns a revocation of the token of each revoked socket. Otherwise the socket's client could reconnect at once
+    /// with the same token.
     fn tokens_of(&self, sessions: &[Arc<Session>], changes: &[Change]) -> Vec<Change> {
         let by_socket: HashMap<&str, Revocation> = changes
             .iter()
@@ -259,7 +262,7 @@ impl ClusterRevoker {
         count
     }
 
-    /// Brings this node and the store to the same state. Returns false when Redis is away.
+    /// Brings this node and the store to the same state. Returns false if Redis is unreachable.
     async fn catch_up(&self) -> bool {
         let Some(store) = &self.store else { return true };
         self.set.forget_ended(SystemTime::now());
@@ -303,7 +306,7 @@ impl ClusterRevoker {
             }
             let version = match store.write(&batch).await {
                 Ok(version) => version,
-                // They would never fit, and keep the node from catching up.
+                // The store is full, so these changes would never fit, and would prevent this node from catching up.
                 Err(StoreError::Full) => {
                     self.give_up(&batch);
                     continue;
@@ -316,11 +319,12 @@ impl ClusterRevoker {
         }
     }
 
-    /// Drops the revocations of a batch that does not fit into the store, and counts them. What the batch lifts is
-    /// written by the next round.
+    /// Drops the revocations of a batch that does not fit into the store, and counts them. The ends of revocations in
+    /// the batch are stored by the next attempt.
     fn give_up(&self, batch: &[Change]) {
         let made: Vec<Change> = batch.iter().filter(|(_, revocation)| revocation.is_some()).cloned().collect();
-        // Redis never refuses a batch that only lifts revocations. If it did, the batch would be tried for ever.
+        // Redis never refuses a batch that only ends revocations. If Redis refused such a batch, this node would try to
+        // store the batch for ever, so the whole batch is dropped.
         let dropped = if made.is_empty() { batch } else { &made };
         self.with(|state| state.unsaved.remove(dropped));
         self.set.count_dropped("full", dropped.len());
@@ -357,7 +361,8 @@ fn spared(revocation: &Revocation, session: &Session) -> bool {
     revocation.spares(crate::auth::issued_at(session.user().claims.get("iat").as_ref()))
 }
 
-/// Checks again and again whether something was missed, until the revoker is dropped or Redis is closed.
+/// Checks at intervals whether this node has missed a change, until the revoker is dropped or the connections to Redis
+/// are closed.
 async fn keep_up(revoker: std::sync::Weak<ClusterRevoker>) {
     loop {
         let pause = match revoker.upgrade() {
@@ -369,7 +374,7 @@ async fn keep_up(revoker: std::sync::Weak<ClusterRevoker>) {
                 }
                 let pause = if done { CHECK } else { CHECK_SOON };
                 let _ = tokio::time::timeout(pause, revoker.behind.notified()).await;
-                // Changes that come in quick succession are read together.
+                // Waits, so that changes in quick succession are read together.
                 Duration::from_millis(10)
             }
             None => return,

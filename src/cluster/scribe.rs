@@ -1,4 +1,5 @@
-//! The lease that decides which node publishes an event that every node receives and only one may publish.
+//! The lease in Redis to publish emitters' events: every node receives these events, but only the lease's holder may
+//! publish them.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,20 +9,20 @@ use fred::types::Value;
 use crate::redis::Redis;
 use crate::redis::script::Script;
 
-/// How long the lease lasts. If its holder is killed, no node publishes such events until the lease has ended and another
-/// node has asked for it.
+/// How long the lease lasts. If the lease's holder is killed, no node publishes these events until the lease has ended
+/// and another node has got the lease.
 const LEASE: Duration = Duration::from_secs(3);
 
 /// How often the holder renews the lease, and the other nodes try to get it.
 const RENEW: Duration = Duration::from_secs(1);
 
-/// How often a node checks whether it must ask for the lease.
+/// How often a node checks whether a request for the lease is due.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The lease, as this node sees it.
+/// Requests the lease for this node, and records whether this node holds the lease.
 pub(super) struct Scribe {
     redis: Redis,
-    /// Identifies this run of the node.
+    /// Identifies this node since its last start.
     name: String,
     script: Script,
     lease: Mutex<Option<Lease>>,
@@ -32,11 +33,11 @@ pub(super) struct Scribe {
 /// A lease that Redis has granted.
 #[derive(Clone, Copy)]
 struct Lease {
-    /// Larger than the number of every earlier holder.
+    /// The number of the lease, which is larger than the number of every earlier holder's lease.
     number: u64,
     until: Instant,
-    /// The generation of subscriptions when the lease was asked for. A Redis that was restarted may have lost the
-    /// lease, so what arrives after a reconnection is published only once Redis has granted the lease again.
+    /// The generation of this node's subscriptions when the lease was requested. A restarted Redis may have lost the
+    /// lease, so events that arrive after a reconnection are published only once Redis has granted the lease again.
     subscriptions: u64,
 }
 
@@ -70,8 +71,8 @@ impl Scribe {
         *self.lease.lock().expect("no panic while held") = lease;
     }
 
-    /// Takes or renews the lease. If Redis says that another node has it, this node loses it at once. Without an answer
-    /// this node keeps the lease until it ends.
+    /// Takes or renews the lease. If Redis answers that another node has the lease, this node loses the lease at once.
+    /// Without an answer this node keeps the lease until it ends.
     async fn renew(&self) {
         // Both values are read before the request, so that the lease never ends earlier in Redis than here.
         let (until, subscriptions) = (Instant::now() + LEASE, self.redis.subscriber().generation());
@@ -97,10 +98,11 @@ async fn keep(scribe: std::sync::Weak<Scribe>) {
     loop {
         let Some(scribe) = scribe.upgrade().filter(|scribe| !scribe.redis.is_closed()) else { return };
         let held = scribe.held();
-        // A holder whose subscriptions were made anew asks at once: until it has an answer, no node publishes.
+        // A holder that has subscribed again asks for the lease at once, because no node publishes until Redis has
+        // answered the request.
         let doubtful = held.is_some() && scribe.number().is_none();
         let due = doubtful || asked.is_none_or(|at: Instant| at.elapsed() >= RENEW);
-        // A node that does not receive what emitters send must not hold the lease.
+        // A node that does not receive the events of emitters must not hold the lease.
         if due && scribe.redis.is_up() && scribe.redis.hearing().is_some() {
             asked = Some(Instant::now());
             scribe.renew().await;

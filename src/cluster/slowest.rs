@@ -1,6 +1,8 @@
-//! The slowest connections of the cluster: every node is asked for its own, and the answers are merged.
+//! Lists the slowest connections of the cluster: asks every node for the node's own slowest connections, and merges the
+//! answers.
 //!
-//! How fast a client reads is known only to the node that serves it, and changes all the time, so it is not in Redis.
+//! Only the node that serves a client can measure how fast the client reads. This speed changes all the time, so nodes
+//! do not store it in Redis.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -25,10 +27,11 @@ const TELL: &str = "slowest_are";
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Maximum size of the connections in one node's answer, in bytes. Connections that do not fit are left out, and the
-/// page is partial.
+/// merged page is marked as partial.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Maximum number of such questions that this node answers at once. A node that does not answer counts as missing.
+/// Maximum number of questions for slow connections that this node answers at once. A node that does not answer counts
+/// as missing.
 const MAX_ANSWERING: usize = 4;
 
 /// Takes the answers of nodes, each with the node's id.
@@ -38,7 +41,7 @@ type Asker = Metered<(Arc<str>, Tell)>;
 pub struct SlowestConnections {
     cluster: Arc<Cluster>,
     own: Arc<dyn Directory>,
-    /// Where the answers to a question wait to be merged, by the question's id.
+    /// The queues in which the answers to a question wait to be merged, by the question's id.
     waiting: Mutex<HashMap<String, Asker>>,
     budget: Budget,
     answering: Arc<Semaphore>,
@@ -57,13 +60,13 @@ struct Ask {
 #[derive(Serialize, Deserialize)]
 struct Tell {
     id: String,
-    /// Each is an [`Item`].
+    /// The node's slowest connections; each is an [`Item`] as JSON.
     items: Vec<Box<RawValue>>,
     /// Whether some connections were left out.
     cut: bool,
 }
 
-/// A connection as nodes tell it to each other. Times are Unix times in milliseconds.
+/// The description of a connection in messages between nodes. Times are Unix times in milliseconds.
 #[derive(Serialize, Deserialize)]
 struct Item {
     socket_id: String,
@@ -79,7 +82,7 @@ struct Item {
 }
 
 impl SlowestConnections {
-    /// Lets this node answer for its connections. `own` knows them.
+    /// Lets this node answer questions of other nodes about its connections. `own` lists this node's connections.
     pub fn start(cluster: &Arc<Cluster>, own: Arc<dyn Directory>) -> Arc<Self> {
         let survey = Arc::new(Self {
             cluster: cluster.clone(),
@@ -97,9 +100,9 @@ impl SlowestConnections {
         let told = Arc::downgrade(&survey);
         cluster.on(TELL, move |node, data| {
             let (Some(survey), Ok(tell)) = (told.upgrade(), serde_json::from_value::<Tell>(data)) else { return };
-            // Every node receives the answer. Only the node that asked has an entry for it.
+            // Every node receives the answer. Only the node that asked has an entry for the question.
             if let Some(asker) = survey.waiting.lock().expect("no panic while held").get(&tell.id) {
-                // A node whose answer does not fit counts as missing.
+                // A node whose answer does not fit into the queue counts as missing.
                 asker.offer(tell.size_bytes(), || (node.into(), tell));
             }
         });
@@ -150,7 +153,7 @@ impl Survey for SlowestConnections {
     }
 }
 
-/// Adds the answers of other nodes to the page until each has answered or the time is over.
+/// Adds the answers of other nodes to the page until each node has answered or [`PATIENCE`] has passed.
 async fn collect(
     page: &mut Page<ConnectionInfo>,
     missing: &mut HashSet<Arc<str>>,

@@ -1,6 +1,8 @@
-//! Socket.IO's own messages over Redis: what `@socket.io/redis-adapter` (classic) and `@socket.io/redis-emitter` send.
+//! Socket.IO's own messages over Redis: the messages that `@socket.io/redis-adapter` (classic) and
+//! `@socket.io/redis-emitter` send.
 //!
-//! Everything here is pure. Everything that comes in is foreign: it is read within bounds, or refused with a reason.
+//! The functions of this module only convert between bytes and values, and do no input or output. Messages come from
+//! other programs, so each message is either read within limits or refused with a reason.
 
 mod answer;
 mod broadcast;
@@ -18,13 +20,13 @@ pub use request::{Act, Request, Targets, parse};
 /// Maximum size of a message that is read, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// Why a message is not used.
+/// Why a message is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// No Socket.IO server or emitter writes such a message.
     #[error("the message is malformed")]
     Malformed,
-    /// More than [`MAX_MESSAGE_BYTES`], [`MAX_TARGETS`], [`MAX_ATTACHMENTS`] or [`MAX_DEPTH`].
+    /// The message exceeds [`MAX_MESSAGE_BYTES`], [`MAX_TARGETS`], [`MAX_ATTACHMENTS`] or [`MAX_DEPTH`].
     #[error("the message is larger than the limit")]
     TooLarge,
     /// The event has a name that Socket.IO's clients use for themselves, such as `connect`.

@@ -1,12 +1,12 @@
 //! Sends events to the other nodes and receives theirs.
 //!
-//! A node subscribes to the channel of every namespace, and to the channels of the rooms that have members on it. An
-//! event for one room is published on that room's channel, every other event on the channel of the namespace. All
-//! channels of a namespace share one queue, so that events of one node are delivered in the order in which it published
-//! them.
+//! A node subscribes to the channel of every namespace, and to the channels of the rooms that have members on this
+//! node. An event for one room is published on that room's channel, every other event on the channel of the namespace.
+//! All channels of a namespace share one queue, so that events of one node are delivered in the order in which that
+//! node published the events.
 //!
-//! A node reads two formats and writes one of them (`redis.wire`): our own frames over sharded pub/sub, and
-//! Socket.IO's. It reads Socket.IO's format unless `redis.socketio_key` is empty.
+//! A node reads two formats: roomcast's own frames over sharded pub/sub, and Socket.IO's format (unless
+//! `redis.socketio_key` is empty). `redis.wire` selects the format that the node writes.
 
 mod intake;
 mod library;
@@ -55,21 +55,21 @@ pub struct Wire {
     socketio: Option<SocketIoKeys>,
     speaks: config::Wire,
     spaces: HashMap<Arc<str>, Space>,
-    /// Permits to ask this node's clients on behalf of other servers.
+    /// Permits for questions of other servers to this node's clients.
     answering: Arc<Semaphore>,
     asking: Asking,
     bridge: OnceLock<Arc<Bridge>>,
-    /// The newest number of a lease under which an event was published.
+    /// The largest lease number in an event that this node has published or received; see [`Wire::is_outdated`].
     newest_lease: AtomicU64,
     leaver: OnceLock<Leaver>,
-    /// Parses requests from processes that use another library.
+    /// Parses requests from processes that use the library socketioxide.
     library: OnceLock<Arc<dyn Requests>>,
 }
 
 /// The channels and the queue of one namespace.
 struct Space {
     namespace: Arc<str>,
-    /// The id by which Socket.IO's servers know this node.
+    /// The sender id of this node in Socket.IO's messages.
     uid: String,
     frames: Arc<str>,
     broadcasts: Arc<str>,
@@ -78,7 +78,7 @@ struct Space {
     /// own prefix. Empty if `redis.socketio_key` is empty.
     library: Vec<Arc<str>>,
     responses: Arc<str>,
-    /// Channel on which servers may answer this node alone.
+    /// Channel on which servers may send answers to this node only.
     own_responses: Arc<str>,
     intake: Arc<Intake>,
     incoming: Mutex<Option<mpsc::Receiver<Item>>>,
@@ -127,7 +127,8 @@ impl Wire {
     /// Publishes an event to the other nodes and servers, without waiting for Redis.
     pub fn publish(&self, outgoing: &Outgoing, reach: Reach) -> Remote {
         let Some(space) = self.spaces.get(&outgoing.namespace) else { return Remote::Alone };
-        // Events that need a lease go to nodes only, so only our own format carries its number.
+        // Events that need a lease are sent to roomcast nodes only, so only roomcast's own format contains the lease's
+        // number.
         debug_assert!(outgoing.event.fence().is_none() || reach == Reach::Nodes);
         self.is_outdated(&outgoing.event);
         let handed = match (self.speaks, &self.socketio, reach) {
@@ -146,8 +147,8 @@ impl Wire {
         }
     }
 
-    /// Whether an event was published under a lease that another node has by now. Notes the number of its lease. Such
-    /// an event was stuck on its way, and would arrive after those of the next holder.
+    /// Whether an event was published under a lease that another node has got since. Records the number of the event's
+    /// lease. An outdated event was delayed, and would be delivered after events of the lease's next holder.
     fn is_outdated(&self, event: &Event) -> bool {
         event.fence().is_some_and(|fence| self.newest_lease.fetch_max(fence, Ordering::AcqRel) > fence)
     }
@@ -180,8 +181,8 @@ impl Wire {
         })
     }
 
-    /// Subscribes to the node's channels, delivers what arrives, and from now on follows the rooms that have members on
-    /// this node. To be called once; needs a Tokio runtime.
+    /// Subscribes to the node's channels, delivers the events that arrive, and from now on also subscribes to the
+    /// channels of the rooms that have members on this node. To be called once; needs a Tokio runtime.
     pub fn receive(self: &Arc<Self>, deliver: impl Fn(&Outgoing) -> Carried + Send + Sync + 'static) {
         let deliver: Arc<Deliver> = Arc::new(deliver);
         self.rooms.set_interest(self.clone());
@@ -254,16 +255,16 @@ impl Wire {
         }
     }
 
-    /// The channels on which servers and emitters send requests, and how this node subscribes to each of them. A
-    /// Node.js server counts the plain subscribers of its request channel and waits for an answer from each, so there
-    /// this node subscribes by a pattern, which is not counted. socketioxide waits for no node, so a plain subscription
-    /// will do under our own prefix.
+    /// The channels on which servers and emitters send requests, with the kind of this node's subscription to each
+    /// channel. A Node.js server counts the plain subscribers of its request channel and waits for an answer from each,
+    /// so this node subscribes to that channel by a pattern, which is not counted. Servers of socketioxide do not wait
+    /// for answers of nodes, so under roomcast's own prefix a plain subscription is enough.
     fn request_channels<'s>(&self, space: &'s Space) -> impl Iterator<Item = (Kind, &'s Arc<str>)> {
         let unseen = |channel: &Arc<str>| if *channel == space.requests { Kind::Unseen } else { Kind::Plain };
         space.library.iter().flat_map(move |channel| [(unseen(channel), channel), (Kind::Sharded, channel)])
     }
 
-    /// The channels of a room, and how this node subscribes to each of them.
+    /// The channels of a room, with the kind of this node's subscription to each channel.
     fn channels(&self, namespace: &str, room: &str) -> impl Iterator<Item = (Kind, String)> {
         let frames = has_channel(room).then(|| (Kind::Sharded, self.keys.room_channel(namespace, room)));
         let outside = |keys: &SocketIoKeys| (Kind::Plain, keys.room(namespace, socketio::outside(room)));
@@ -271,8 +272,8 @@ impl Wire {
     }
 }
 
-/// Returns false for clients' own rooms. There are too many of them for a channel each, and an event that goes to such
-/// rooms rarely goes to only one.
+/// Whether a room has a channel. Returns false for reserved rooms, most of which contain only one client or one user:
+/// one channel for each would be too many, and an event for these rooms is rarely for only one of them.
 fn has_channel(room: &str) -> bool {
     !is_reserved_room(room)
 }
@@ -296,8 +297,8 @@ impl Interest for Wire {
         let subscriber = self.redis.subscriber();
         let open: Vec<_> =
             self.channels(namespace, room).filter(|(kind, channel)| !subscriber.is_settled(*kind, channel)).collect();
-        // The room's channels are not enough: events for the whole namespace and requests between nodes must arrive,
-        // too.
+        // In addition to the room's channels, this node must receive events for the whole namespace and requests
+        // between nodes.
         if open.is_empty() && self.redis.hearing().is_some() {
             return None;
         }

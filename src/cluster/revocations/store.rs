@@ -1,4 +1,5 @@
-//! Revocations in Redis: a HASH holds them and the number of the last change, a ZSET holds when each of them ends.
+//! Revocations in Redis: a HASH contains the revocations and the number of the last change, and a ZSET contains the
+//! time at which each revocation ends.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,7 +17,7 @@ use crate::time::unix_millis;
 /// A subject with its revocation, or with `None` if it is no longer revoked.
 pub(super) type Change = (Subject, Option<Revocation>);
 
-/// The version of the store. Another epoch means that Redis has lost everything in between.
+/// The version of the store. A different epoch means that Redis has lost the revocations of the earlier epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Version {
     pub(super) epoch: String,
@@ -30,7 +31,7 @@ pub(super) enum StoreError {
     Full,
 }
 
-/// Everything that the store holds.
+/// The whole content of the store.
 pub(super) struct Stored {
     pub(super) version: Version,
     pub(super) entries: HashMap<Subject, Revocation>,
@@ -49,12 +50,12 @@ impl Store {
         Self { redis, change: Script::new(include_str!("change.lua")) }
     }
 
-    /// Stores changes, all or none.
+    /// Stores all of the changes, or none of them.
     pub(super) async fn write(&self, changes: &[Change]) -> Result<Version, StoreError> {
         let mut args: Vec<Value> =
             vec![unix_millis(SystemTime::now()).to_string().into(), MAX_REVOCATIONS.to_string().into()];
         for (subject, revocation) in changes {
-            // A revocation holds only numbers and a flag, so this cannot fail.
+            // A revocation consists only of numbers and a flag, so this conversion cannot fail.
             let json = revocation.and_then(|it| serde_json::to_string(&it).ok()).unwrap_or_default();
             let end = revocation.map_or(0, |it| it.until);
             args.extend([Value::from(subject.key()), json.into(), end.to_string().into()]);
@@ -67,7 +68,7 @@ impl Store {
         }
     }
 
-    /// The version after the last change; `None` if nothing is stored.
+    /// The version of the store after the last change; `None` if nothing is stored.
     pub(super) async fn version(&self) -> Result<Option<Version>, StoreError> {
         let [entries, _] = self.names();
         let fields = vec![EPOCH, NUMBER];
@@ -75,7 +76,7 @@ impl Store {
         Ok(version(found.first().cloned().flatten(), found.get(1).cloned().flatten()))
     }
 
-    /// Reads everything; `None` if nothing is stored.
+    /// Reads the whole store; `None` if nothing is stored.
     pub(super) async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let [entries, _] = self.names();
         let mut found: HashMap<String, String> = self.answered(self.redis.client().hgetall(entries)).await?;
@@ -92,7 +93,8 @@ impl Store {
         self.names().into()
     }
 
-    /// Waits for a command, at most as long as a command may take. Fails at once while Redis is known to be away.
+    /// Waits for the answer to a command, at most `redis.command_timeout`. Fails at once while Redis is known to be
+    /// unreachable.
     async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
         if !self.redis.is_up() {
             return Err(StoreError::Away);

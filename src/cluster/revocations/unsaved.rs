@@ -1,16 +1,16 @@
-//! Changes of revocations that Redis does not have yet.
+//! Changes of revocations that are not stored in Redis yet.
 
 use std::collections::HashMap;
 
 use super::store::Change;
 use crate::directory::{MAX_REVOCATIONS, Revocation, Subject};
 
-/// Changes that wait to be stored, the newest of each subject. At most [`MAX_REVOCATIONS`].
+/// The newest change of each subject, until it is stored. At most [`MAX_REVOCATIONS`] changes.
 #[derive(Default)]
 pub(super) struct Unsaved(HashMap<Subject, Option<Revocation>>);
 
 impl Unsaved {
-    /// Adds changes. Returns how many did not fit and were dropped.
+    /// Adds changes. Returns how many changes did not fit and were dropped.
     pub(super) fn add(&mut self, changes: &[Change]) -> usize {
         let mut dropped = 0;
         for (subject, revocation) in changes {
@@ -23,12 +23,12 @@ impl Unsaved {
         dropped
     }
 
-    /// At most `most` of the changes.
+    /// Returns at most `most` of the changes.
     pub(super) fn batch(&self, most: usize) -> Vec<Change> {
         self.0.iter().take(most).map(|(subject, revocation)| (subject.clone(), *revocation)).collect()
     }
 
-    /// Removes changes, except those of subjects that have changed again since.
+    /// Removes changes that were stored or given up, except changes of subjects that have changed again since.
     pub(super) fn remove(&mut self, changes: &[Change]) {
         for (subject, revocation) in changes {
             if self.0.get(subject) == Some(revocation) {

@@ -12,39 +12,39 @@ use crate::protocol::{is_reserved_room, socket_of};
 use crate::session::Session;
 use crate::time::{iso8601, unix_millis};
 
-/// An answer to a request. It carries the id of the request.
+/// An answer to a request, with the id of the request.
 #[derive(Debug)]
 pub struct Answer(Value);
 
 impl Answer {
-    /// Says that a request was carried out.
+    /// The answer that a request was carried out.
     pub fn done(request_id: &str) -> Self {
         Self(json!({ "requestId": request_id }))
     }
 
-    /// Lists the ids of clients.
+    /// The answer that lists the ids of clients.
     pub fn sockets<'a>(request_id: &str, ids: impl Iterator<Item = &'a str>) -> Self {
         Self(json!({ "requestId": request_id, "sockets": ids.collect::<Vec<_>>() }))
     }
 
-    /// Lists the names of rooms, including the rooms of single clients.
+    /// The answer that lists the names of rooms, including the rooms that contain only one client.
     pub fn rooms(request_id: &str, rooms: &[String]) -> Self {
         Self(json!({ "requestId": request_id, "rooms": rooms }))
     }
 
-    /// Describes clients. The headers (except `user-agent`), the query and the tokens of their handshakes are not
-    /// included.
+    /// The answer that describes clients. The headers (except `user-agent`), the query and the tokens of their
+    /// handshakes are not included.
     pub fn fetched(request_id: &str, sessions: &[Arc<Session>]) -> Self {
         let sockets: Vec<_> = sessions.iter().map(|session| socket(session)).collect();
         Self(json!({ "requestId": request_id, "sockets": sockets }))
     }
 
-    /// Says that a server-side emit has arrived. It carries no data.
+    /// The answer that a server-side emit has arrived. The answer contains no data.
     pub fn server_side_emit(request_id: &str) -> Self {
         Self(json!({ "type": 6, "requestId": request_id, "data": null }))
     }
 
-    /// Says how many clients were asked to acknowledge.
+    /// The answer that says how many clients were asked to acknowledge an event.
     pub fn clients_asked(request_id: &str, count: usize) -> Self {
         Self(json!({ "type": 8, "requestId": request_id, "clientCount": count }))
     }

@@ -1,5 +1,5 @@
-//! A broadcast: `[uid, packet, opts]` in MessagePack. Between our own nodes a fourth element follows, which only they
-//! read.
+//! A broadcast: `[uid, packet, opts]` in MessagePack. Broadcasts of roomcast nodes have a fourth element, which only
+//! roomcast nodes read.
 //!
 //! The fourth element is binary. Node's adapter reads the first three elements and ignores the rest.
 
@@ -13,8 +13,8 @@ use crate::protocol::RESERVED_EVENTS;
 /// The packet type of an event.
 const EVENT: u64 = 2;
 
-/// The packet type that old emitters write for an event with binary arguments. The arguments are in its data
-/// nonetheless.
+/// The packet type that old emitters write for an event with binary arguments. Such a packet contains the binary
+/// arguments in its data, like a packet of type [`EVENT`].
 const BINARY_EVENT: u64 = 5;
 
 /// A message of which only the sender has been read.
@@ -33,13 +33,13 @@ pub struct Broadcast {
     pub namespace: String,
     /// The event that clients get.
     pub event: Event,
-    /// Rooms and socket ids that get it. Empty means every client.
+    /// Rooms and socket ids that receive the event. Empty means every client.
     pub rooms: Vec<String>,
-    /// Rooms and socket ids that do not get it.
+    /// Rooms and socket ids that do not receive the event.
     pub except: Vec<String>,
-    /// True if clients that are not writable now do not get it.
+    /// True if clients that are not writable now do not receive the event.
     pub volatile: bool,
-    /// The element that one of our nodes has added.
+    /// The fourth element of the message, if the sender is a roomcast node.
     pub ours: Option<Bytes>,
 }
 
@@ -52,7 +52,7 @@ pub fn decode(bytes: Bytes) -> Result<Broadcast, Unusable> {
 }
 
 impl Envelope {
-    /// Reads only the sender.
+    /// Reads only the sender of a broadcast.
     ///
     /// # Errors
     /// Says why the message is not used.
@@ -69,7 +69,7 @@ impl Envelope {
         Ok(Self { uid, items, rest: reader.rest() })
     }
 
-    /// Reads the rest of the message.
+    /// Reads the rest of the broadcast after the sender.
     ///
     /// # Errors
     /// Says why the message is not used.
@@ -121,7 +121,7 @@ pub fn packed_event(bytes: Bytes) -> Result<Event, Unusable> {
     if reader.is_at_end() { Ok(event) } else { Err(Unusable::Malformed) }
 }
 
-/// Whether Socket.IO's clients and servers use the name for themselves.
+/// Whether Socket.IO's clients and servers reserve the name for their own events.
 pub fn is_reserved(event: &str) -> bool {
     RESERVED_EVENTS.contains(&event)
 }
@@ -221,7 +221,8 @@ impl Options {
     }
 }
 
-/// Writes a broadcast in the format of Node's adapter, followed by our own element if there is one.
+/// Writes a broadcast in the format of Node's adapter, followed by roomcast's own fourth element if `broadcast.ours` is
+/// set.
 ///
 /// # Errors
 /// [`Unusable::Malformed`] if the event's text is not JSON. Other clients could not read it either.
@@ -232,7 +233,7 @@ pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, Unusable> {
     }
 }
 
-/// Writes a broadcast without our own element, which [`close`] adds.
+/// Writes a broadcast without roomcast's own fourth element, which [`close`] adds.
 ///
 /// # Errors
 /// The same as for [`encode`].
@@ -240,7 +241,7 @@ pub fn open(uid: &str, broadcast: &Broadcast) -> Result<BytesMut, Unusable> {
     encode_open(uid, broadcast, 4)
 }
 
-/// Adds our own element to a broadcast that [`open`] has written.
+/// Adds roomcast's own fourth element to a broadcast that [`open`] has written.
 pub fn close(mut open: BytesMut, ours: &[u8]) -> Bytes {
     put_binary(&mut open, ours);
     open.freeze()
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(got.event.text(), r#"["ev","x"]"#);
         assert_eq!((got.namespace.as_str(), got.rooms, got.except), ("/", vec!["lobby".to_owned()], Vec::new()));
         assert_eq!(Envelope::open(Bytes::from_static(CAPTURED)).unwrap().uid, "emitter");
-        // No namespace, no flags, no exceptions, a number as a room, unknown members.
+        // The message has no namespace, no flags, no excluded rooms, a number as a room, and unknown members.
         let bare = read(b"\x93\xa1u\x82\xa1x\x91\x01\xa4data\x91\xa2hi\x81\xa5rooms\x92\x2a\xa1r").unwrap();
         assert_eq!((bare.namespace.as_str(), bare.rooms), ("/", vec!["42".to_owned(), "r".to_owned()]));
     }

@@ -9,7 +9,8 @@ use super::{MAX_MESSAGE_BYTES, Unusable};
 use crate::event::{Args, Event};
 use crate::msgpack::{Json, Reader, Token, put_json, put_names, put_text};
 
-/// The member of a question that tells nodes that another node has asked. Servers of Node.js ignore it.
+/// The member of a question by which nodes recognise that a roomcast node has asked. Servers of Node.js ignore this
+/// member.
 pub(super) const OURS: &str = "roomcast";
 
 /// The types of questions and answers.

@@ -1,4 +1,5 @@
-//! Requests to every server of a namespace. They are JSON, except a broadcast that asks for acknowledgements.
+//! Requests to every server of a namespace. Requests are JSON, except a broadcast that asks for acknowledgements, which
+//! is MessagePack.
 
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ use crate::msgpack::{Reader, Token};
 /// A request from another process.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Act on clients. There is no answer.
+    /// Act on clients. Servers send no answer to this request.
     Act(Targets, Act),
-    /// Act on one client, as old servers ask. The server that has the client answers.
+    /// Act on one client, in the format of old servers. The server that has the client answers.
     ActOn {
         /// The client's id.
         socket_id: String,
@@ -64,12 +65,12 @@ pub enum Request {
         targets: Targets,
         /// How long the clients may take to answer.
         patience: Duration,
-        /// True if one of our nodes asks. That node asks the other nodes itself.
+        /// True if the sender is a roomcast node, which asks the other roomcast nodes in another way.
         ours: bool,
     },
 }
 
-/// How long clients may take to answer: if a server does not say, and at most.
+/// How long clients may take to answer. `PATIENCE` is used if the request gives no time; `MAX_PATIENCE` is the maximum.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
 

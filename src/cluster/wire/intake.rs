@@ -12,7 +12,7 @@ use crate::telemetry::metrics::Metrics;
 /// An entry of the queue.
 pub(super) enum Item {
     Message(Message, Taken),
-    /// Answered when every message before it is delivered.
+    /// A mark in the queue, answered when every message before the mark is delivered.
     Mark(oneshot::Sender<()>),
 }
 
@@ -22,12 +22,12 @@ pub(super) struct Intake {
     gaps: Arc<Mutex<Gaps>>,
     metrics: Arc<Metrics>,
     losses: Losses,
-    /// Shared by all namespaces.
+    /// Limits the bytes of the messages in the queues of all namespaces together.
     budget: Budget,
 }
 
 impl Intake {
-    /// Creates the queue. At most `buffer` entries wait.
+    /// Creates the queue of a namespace, with at most `buffer` entries.
     pub(super) fn new(
         buffer: usize,
         gaps: Arc<Mutex<Gaps>>,
@@ -39,7 +39,7 @@ impl Intake {
         (Self { queue, gaps, metrics, losses, budget }, incoming)
     }
 
-    /// How many entries wait.
+    /// Number of entries in the queue.
     pub(super) fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
@@ -59,14 +59,14 @@ impl Sink for Intake {
         Some(Box::pin(async {
             let (mark, delivered) = oneshot::channel();
             if self.queue.send(Item::Mark(mark)).await.is_ok() {
-                // An error means that the node stops and the queue is gone.
+                // An error means that the node is stopping and the queue is closed.
                 let _ = delivered.await;
             }
         }))
     }
 
-    /// Begins to count missing messages on the channel. Messages of an earlier subscription have been delivered by now,
-    /// and were not counted.
+    /// Begins to count missing messages on the channel. Messages of an earlier subscription to the channel have already
+    /// been delivered, and were not counted.
     fn confirmed(&self, kind: Kind, channel: &Arc<str>) {
         if kind != Kind::Below {
             self.gaps.lock().expect("no panic while held").follow(channel);

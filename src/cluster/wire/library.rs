@@ -1,5 +1,5 @@
-//! Requests from servers and emitters that use the library socketioxide. The engine parses them, because that library's
-//! types stay there.
+//! Requests from servers and emitters that use the library socketioxide. The engine parses these requests, because only
+//! the engine uses that library's types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::protocol::is_reserved_room;
 use crate::redis::{Kind, Message};
 use crate::session::RoomName;
 
-/// The first byte of a list of up to 15 items in MessagePack. The requests of Node.js on the same channel are JSON or
-/// maps.
+/// The first byte of a list of up to 15 items in MessagePack. Requests of Node.js servers on the same channel are JSON
+/// or MessagePack maps.
 const LIST: std::ops::RangeInclusive<u8> = 0x90..=0x9f;
 
 /// A request from another process that uses the library.
@@ -37,7 +37,7 @@ pub enum Inquiry {
     Rooms,
     /// The ids of the clients.
     Ids,
-    /// What the clients acknowledge to this event within this time.
+    /// The clients' acknowledgements of this event that arrive within this time.
     Acknowledge(Event, Duration),
 }
 
@@ -58,19 +58,20 @@ pub trait AnswerFormat: Send + Sync {
     /// The channel on which the asker waits for answers.
     fn channel(&self) -> Arc<str>;
 
-    /// An answer as the library writes it. `None`: the library cannot say this.
+    /// Writes an answer in the library's format. Returns `None` if the format has no such answer.
     fn write(&self, said: &Finding<'_>) -> Option<Bytes>;
 }
 
 /// Reads and writes the library's format.
 pub trait Requests: Send + Sync {
-    /// The id of this node among the library's servers. Requests to this node alone come on channels that end in it.
+    /// The id of this node among the library's servers. Requests to this node only arrive on channels whose names end
+    /// in this id.
     fn own_id(&self) -> String;
 
     /// Reads a request.
     ///
     /// # Errors
-    /// Says why the request is not used.
+    /// Returns the reason for which the request is ignored.
     fn read(&self, message: &Message) -> Result<Foreign, Unusable>;
 }
 
@@ -94,8 +95,8 @@ impl Wire {
         (targets, question): (&Targets, Inquiry),
         answers: Box<dyn AnswerFormat>,
     ) {
-        // A server counts the subscribers of its channel and takes as many answers. It does not count a subscription
-        // by a pattern, so an answer of this node would take the place of another server's.
+        // A server counts the subscribers of its channel and accepts that number of answers. A subscription by a
+        // pattern is not counted, so if this node answered, the server would ignore the answer of another server.
         if self.speaks == config::Wire::Compact && message.kind == Kind::Unseen {
             return;
         }
@@ -135,9 +136,10 @@ impl Wire {
         }
     }
 
-    /// Whether this copy of a request is to be ignored because it arrives through a second subscription, too. With
-    /// `wire = "socketio"` a node has a plain subscription, so that servers of Node.js count it, and ends it when it
-    /// leaves. Its pattern subscription, through which it takes the library's requests, lasts until the node stops.
+    /// Whether this copy of a request must be ignored because the request also arrives through a second subscription.
+    /// With `wire = "socketio"` a node has a plain subscription, so that servers of Node.js count the node, and ends
+    /// this subscription when the node leaves the cluster. The node's pattern subscription, through which it accepts
+    /// the library's requests, lasts until the node stops.
     pub(super) fn hears_again(&self, space: &Space, message: &Message) -> bool {
         let twice = self.speaks == config::Wire::Socketio && message.channel == space.requests;
         twice && message.kind == if is_list(message) { Kind::Plain } else { Kind::Unseen }
@@ -149,7 +151,8 @@ impl Space {
         self.library.iter().any(|name| channel.starts_with(&**name))
     }
 
-    /// Whether a message is a request of the library. Servers of Node.js send theirs on a channel of the same name.
+    /// Whether a message is a request of the library. Servers of Node.js send their requests on a channel of the same
+    /// name.
     pub(super) fn is_of_library(&self, message: &Message) -> bool {
         let may_be_of_node = message.channel == self.requests && message.kind != Kind::Sharded;
         self.is_library(&message.channel) && (is_list(message) || !may_be_of_node)

@@ -1,8 +1,8 @@
-//! Translates between our rooms and the names that Socket.IO's servers and emitters use. For them, the id of a client
-//! is the name of a room.
+//! Translates between roomcast's rooms and the names that Socket.IO's servers and emitters use. Socket.IO uses the id
+//! of a client as the name of a room.
 //!
-//! A name from outside may mean a room, a client, or both. The name alone does not tell which, so both are looked up.
-//! Between our own nodes each name comes with what it means.
+//! A name that a server or emitter sends may mean a room, a client, or both, so a node looks up both. A name that a
+//! roomcast node sends is accompanied by its meaning.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,7 @@ const ROOM: u8 = 1;
 /// The name means the client with this id.
 const CLIENT: u8 = 2;
 
-/// Names as other servers understand them, with the meaning of each for our own nodes.
+/// Names in the form that other servers use, each with its meaning for roomcast nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
     /// The names, without repetition.
@@ -48,7 +48,8 @@ impl Names {
     }
 }
 
-/// The rooms that another of our nodes named. `None` if it did not say what each name means.
+/// The rooms that names sent by another roomcast node mean. `None` if that node did not send a valid meaning for each
+/// name.
 pub(super) fn meant(names: &[String], kinds: &[u8]) -> Option<Vec<RoomName>> {
     let known = kinds.iter().all(|kind| (ROOM..=ROOM | CLIENT).contains(kind));
     if names.len() != kinds.len() || !known {
@@ -62,8 +63,8 @@ pub(super) fn meant(names: &[String], kinds: &[u8]) -> Option<Vec<RoomName>> {
     Some(rooms.collect())
 }
 
-/// The rooms that a name from outside may mean on this node. A client's own room is among them only if the client is
-/// connected here.
+/// The rooms that names sent by a server or emitter may mean on this node. A name is taken for a client's id only if
+/// that client is connected to this node.
 pub(super) fn here(rooms: &Rooms, namespace: &str, names: &[String]) -> Vec<RoomName> {
     let mut found = Vec::with_capacity(names.len());
     for name in names {
@@ -75,8 +76,8 @@ pub(super) fn here(rooms: &Rooms, namespace: &str, names: &[String]) -> Vec<Room
     found
 }
 
-/// The rooms that names from outside may mean on any node. Every name may also be a client's id, because no node knows
-/// all clients. Rooms come first, because the first one orders and throttles an event.
+/// The rooms that names sent by a server or emitter may mean on any node. Each name is taken for a client's id as well,
+/// because no node knows the ids of all clients. Rooms come first, because the first one orders and throttles an event.
 pub(super) fn everywhere(names: &[String]) -> Vec<RoomName> {
     let mut seen = HashSet::new();
     let rooms = names.iter().filter_map(|name| named(name));
@@ -84,8 +85,8 @@ pub(super) fn everywhere(names: &[String]) -> Vec<RoomName> {
     rooms.chain(clients).filter(|room| seen.insert(room.clone())).collect()
 }
 
-/// Returns the room with this name if a process outside the cluster may name it: reserved rooms may not be named,
-/// except those of users.
+/// Returns the room with this name if a process outside the cluster may send to the room: of the reserved rooms, only
+/// those of users are allowed.
 fn named(name: &str) -> Option<RoomName> {
     (!is_reserved_room(name) || user_of(name).is_some()).then(|| name.into())
 }

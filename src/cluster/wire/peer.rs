@@ -1,4 +1,4 @@
-//! Carries out and answers requests that Socket.IO's emitters and servers send to every server.
+//! Executes and answers requests that Socket.IO's emitters and servers send to every server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,14 +38,14 @@ impl Wire {
                     self.answer(space, &Answer::done(&request_id));
                 }
             }
-            // One of our nodes sent it. That node asks the other nodes itself, but it waits for a count from each
-            // server.
+            // The sender is a roomcast node. That node sends its question to the other roomcast nodes in another way,
+            // but still waits for a count from each server.
             Request::BroadcastWithAck { request_id, ours: true, .. } => {
                 if self.speaks == config::Wire::Socketio {
                     self.answer(space, &Answer::clients_asked(&request_id, 0));
                 }
             }
-            // With this setting the other servers do not count this node, and do not wait for its answer.
+            // With `wire = "compact"` the other servers do not count this node, and do not wait for its answer.
             _ if self.speaks == config::Wire::Compact => {}
             Request::ServerSideEmit { request_id: None, .. } => {}
             Request::ServerSideEmit { uid, .. } if uid == space.uid => {}
@@ -79,7 +79,7 @@ impl Wire {
         }
     }
 
-    /// Sends each client's answer to the server that asked, as soon as it arrives, until `patience` is over.
+    /// Sends each client's answer to the server that asked, as soon as the answer arrives, until `patience` has passed.
     async fn pass_on(self: Arc<Self>, responses: Arc<str>, request_id: String, mut asked: Asked, patience: Duration) {
         let until = Instant::now() + patience;
         while let Ok(Some(said)) = tokio::time::timeout_at(until, asked.next()).await {
@@ -112,7 +112,8 @@ impl Wire {
         rooms.chain(own).collect()
     }
 
-    /// Applies the action without asking any rule: a process that can write to Redis is trusted.
+    /// Applies the action without checking any rule of a contract, because a process that can write to Redis is
+    /// trusted.
     pub(super) fn act(&self, sessions: &[Arc<Session>], act: &Act) {
         let rooms: Vec<RoomName> = match act {
             Act::Join(names) | Act::Leave(names) => {

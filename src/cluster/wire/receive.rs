@@ -1,4 +1,4 @@
-//! Delivers what other nodes, servers and emitters have sent to the clients of this node.
+//! Delivers events of other nodes, servers and emitters to the clients of this node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,11 @@ pub(super) async fn run(
     let Some(space) = wire.spaces.get(&namespace) else { return };
     let receiver = Receiver { wire: &wire, space, reader: wire.pubsub.reader(), deliver: &*deliver };
     while let Some(item) = incoming.recv().await {
-        // The taken bytes are given back when the message is delivered.
+        // The message's share of the byte limit is released when the message is delivered.
         let (message, _taken) = match item {
             Item::Message(message, taken) => (message, taken),
             Item::Mark(mark) => {
-                // The task that waited may have given up.
+                // The task that waited for the mark may have ended.
                 let _ = mark.send(());
                 continue;
             }
@@ -55,7 +55,7 @@ struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
-    /// Delivers a frame of our own format.
+    /// Delivers a frame in roomcast's own format.
     async fn frame(&self, message: &Message) {
         let Some(frame) = self.reader.read(message) else { return };
         let age = frame.age();
@@ -75,8 +75,8 @@ impl Receiver<'_> {
 
     async fn sibling(&self, outgoing: &Outgoing, age: Duration) {
         self.wire.metrics.cluster_received_total.with_label_values(&[&self.space.namespace]).inc();
-        // The next message waits until this one is in the write queues of all recipients, so that messages wait only in
-        // the bounded queue of the namespace.
+        // The next message is handled only when this one is in the write queues of all recipients, so that waiting
+        // messages stay in the bounded queue of the namespace.
         (self.deliver)(outgoing).served().await;
         self.wire.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]).observe(age.as_secs_f64());
     }
@@ -93,13 +93,13 @@ impl Receiver<'_> {
         }
     }
 
-    /// Reads a broadcast. `None` if this node sent it.
+    /// Reads a broadcast. Returns `None` if this node is the sender.
     fn read(&self, body: Bytes) -> Result<Option<Broadcast>, Unusable> {
         let envelope = Envelope::open(body)?;
         if envelope.uid == self.space.uid { Ok(None) } else { envelope.read().map(Some) }
     }
 
-    /// Delivers a broadcast from one of our nodes. `ours` is the part that only our nodes read.
+    /// Delivers a broadcast of another roomcast node. `ours` is the additional element that only roomcast nodes read.
     async fn marked(&self, channel: &Arc<str>, broadcast: &Broadcast, ours: Bytes) {
         let Some(frame) = self.reader.read_frame(channel, ours) else { return };
         let age = frame.age();
@@ -109,8 +109,9 @@ impl Receiver<'_> {
         self.sibling(&outgoing, age).await;
     }
 
-    /// The event exactly as one of our nodes sent it. Nodes of earlier versions do not say which names are rooms and
-    /// which are ids.
+    /// The event exactly as another roomcast node sent the event. If the sender is a node of an earlier version, which
+    /// does not send which names are rooms and which are ids, this node looks the names up. `None` if the event is
+    /// malformed or not for this node.
     fn exactly(&self, broadcast: &Broadcast, marks: Bytes) -> Option<Outgoing> {
         let Marks { stamps, order, kinds } = event::decode_marks(marks).ok()?;
         let outgoing = match &kinds {
@@ -133,8 +134,9 @@ impl Receiver<'_> {
         }
     }
 
-    /// Publishes a broadcast that arrived on a pattern of all rooms. Only the node that holds the lease subscribes to
-    /// it. Broadcasts that cannot be read are not counted here: the nodes with members of the room count them.
+    /// Publishes a broadcast that arrived through the pattern subscription to all rooms. Only the node that holds the
+    /// lease to publish emitters' events has this subscription. Broadcasts that cannot be read are not counted here:
+    /// the nodes with members of the room count them.
     fn for_one(&self, message: Message) {
         if !self.wire.bridge.get().is_some_and(|bridge| bridge.is_the_one()) {
             return;
@@ -145,8 +147,8 @@ impl Receiver<'_> {
         }
     }
 
-    /// Handles a request of the library socketioxide. Every node receives it, so the node that publishes needs no
-    /// pattern.
+    /// Handles a request of the library socketioxide. Every node receives these requests, so the node that publishes
+    /// needs no pattern subscription for them.
     async fn library(&self, message: &Message) {
         let Some(requests) = self.wire.library.get() else { return };
         match requests.read(message) {
@@ -166,7 +168,8 @@ impl Receiver<'_> {
         }
     }
 
-    /// Publishes a broadcast to all nodes if this node holds the lease and if one node has to publish the event.
+    /// Publishes a broadcast to all nodes if only one node may publish the event and this node holds the lease to do
+    /// that.
     fn publish(&self, broadcast: Broadcast) {
         let namespace = &self.space.namespace;
         let Some(bridge) = self.wire.bridge.get().filter(|bridge| bridge.is_the_one()) else { return };
@@ -182,8 +185,8 @@ impl Receiver<'_> {
         self.wire.metrics.socketio_received_total.with_label_values(&[&*self.space.namespace, kind]).inc();
     }
 
-    /// The event for the clients of this node. `None`, and counted, if it is for another namespace or only for reserved
-    /// rooms.
+    /// Converts a broadcast to an event for the clients of this node. Returns `None` and counts the broadcast as
+    /// dropped if the broadcast is for another namespace, or if none of its rooms is allowed.
     fn local(&self, broadcast: &Broadcast) -> Option<Outgoing> {
         if broadcast.namespace != *self.space.namespace {
             self.wire.drop_foreign("namespace");
@@ -191,7 +194,7 @@ impl Receiver<'_> {
         }
         let here = |names: &[String]| names::here(&self.wire.rooms, &self.space.namespace, names);
         let rooms = here(&broadcast.rooms);
-        // All of its rooms may have reserved names. An empty list would mean every client.
+        // All rooms of the broadcast may have reserved names. An empty list of rooms would mean every client.
         if rooms.is_empty() && !broadcast.rooms.is_empty() {
             self.wire.drop_foreign("reserved_room");
             return None;

@@ -1,7 +1,9 @@
-//! Asks the clients of Socket.IO's servers, if these servers receive what the nodes send.
+//! Asks the clients of Socket.IO's servers to acknowledge an event, if these servers receive the messages of roomcast
+//! nodes.
 //!
 //! The exchange is the same as between those servers: each one reports at once how many of its clients it has asked,
-//! and then passes on each client's answer. Redis counts the servers, because there is no list of them.
+//! and then passes on each client's answer. The number of servers is the number of subscribers that Redis counts,
+//! because nodes have no list of servers.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -23,17 +25,18 @@ use crate::session::RoomName;
 
 use super::names::Names;
 
-/// Maximum number of answers to a question that wait to be added up.
+/// Maximum number of answers in the queue of one question.
 const WAITING: usize = 4096;
 
-/// Maximum size of the answers to a question that are kept, in bytes.
+/// Maximum size of the clients' answers to one question, in bytes. Further answers are dropped and counted as too
+/// large.
 const MAX_BYTES: usize = 8 << 20;
 
-/// Questions to other servers that are still open.
+/// Questions to other servers that still wait for answers.
 pub(super) struct Asking {
-    /// Where the answers to a question wait to be added up, by its request id.
+    /// The queue of the answers to each question, by the question's request id.
     open: Mutex<HashMap<String, Metered<Response>>>,
-    /// Limits the bytes of all answers that wait.
+    /// Limits the bytes of the answers in all these queues together.
     budget: Budget,
 }
 
@@ -50,7 +53,8 @@ struct Entry<'a> {
 }
 
 impl Wire {
-    /// Asks the clients in these rooms that are on servers of Node.js, and waits for their answers until the deadline.
+    /// Asks the clients in these rooms that are connected to servers of Node.js, and waits for the clients' answers
+    /// until the deadline.
     pub(in crate::cluster) async fn ask_servers(
         &self,
         namespace: &str,
@@ -58,7 +62,7 @@ impl Wire {
         event: &Event,
         until: Instant,
     ) -> Acknowledged {
-        // Servers of Node.js do not know our users.
+        // Servers of Node.js have no rooms of users.
         let rooms: Vec<RoomName> = rooms.iter().filter(|room| user_of(room).is_none()).cloned().collect();
         let heard = self.speaks == config::Wire::Socketio && self.socketio.is_some();
         let Some(space) = self.spaces.get(namespace).filter(|_| heard && !rooms.is_empty()) else {
@@ -101,13 +105,13 @@ impl Wire {
             Err(why) => return self.drop_foreign(why.as_str()),
         };
         let asking = self.asking.open.lock().expect("no panic while held");
-        // Every server receives the answer. Only the one that asked has an entry for it.
+        // Every server receives the answer. Only the server that asked has an entry for the question.
         if asking.get(&request_id).is_some_and(|asker| !asker.offer(body.len(), || response)) {
             self.drop_foreign("full");
         }
     }
 
-    /// Whether servers answer this node on this channel. Each server may choose between two channels.
+    /// Whether this channel is one of the two on which servers answer this node.
     pub(super) fn is_response(space: &Space, channel: &str) -> bool {
         channel == &*space.responses || channel == &*space.own_responses
     }
