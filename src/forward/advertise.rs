@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config;
 
-/// There is no address that can be announced to the other nodes.
+/// The node has no address that can be announced to the other nodes.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cluster.listen is on all addresses, and the host name {host:?} resolves to no address that other nodes can reach; set cluster.advertise"
@@ -42,7 +42,7 @@ fn is_reachable(ip: IpAddr, ipv4_only: bool) -> bool {
     !ip.is_loopback() && !ip.is_unspecified() && (ip.is_ipv4() || !ipv4_only)
 }
 
-/// The machine's host name. Empty if the system does not tell it.
+/// The machine's host name. Empty if the operating system returns no name.
 fn host_name() -> String {
     let told =
         ["/proc/sys/kernel/hostname", "/etc/hostname"].iter().find_map(|file| std::fs::read_to_string(file).ok());

@@ -1,5 +1,5 @@
-//! Reads the bodies of forwarded requests. Each is read to its end, because its digest is signed, and their total size
-//! is limited.
+//! Reads the bodies of forwarded requests. Each body is read to its end, because its digest is signed. The total size
+//! of all bodies is limited.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::NotForwarded;
 
-/// Maximum size of all bodies in memory, in bytes. It is raised to four times the largest body if that is more.
+/// Maximum size of all bodies in memory, in bytes. If four times the largest allowed body is more, that is the limit.
 const TOGETHER: usize = 64 << 20;
 
 /// Reads bodies within limits on size and time.
@@ -19,7 +19,8 @@ pub(super) struct Bodies {
     largest: usize,
     within: Duration,
     room: Arc<Semaphore>,
-    /// Sessions whose body is being read. A session may send one body at a time, because each may arrive slowly.
+    /// Sessions whose body is being read. A session may send only one body at a time, because a slow body keeps its
+    /// memory for long.
     posting: Mutex<HashSet<Box<str>>>,
 }
 
@@ -39,7 +40,7 @@ impl Bodies {
         Self { largest, within, room: Arc::new(Semaphore::new(together)), posting: Mutex::default() }
     }
 
-    /// Marks that a session's body is being read. `None` if another one is being read already.
+    /// Marks that a session's body is being read. `None` if another body of the session is already being read.
     pub(super) fn post<'a>(&'a self, sid: &'a str) -> Option<Posting<'a>> {
         let new = self.posting.lock().expect("no panic while held").insert(sid.into());
         new.then_some(Posting(self, sid))
@@ -60,7 +61,8 @@ impl Bodies {
         let read = tokio::time::timeout(self.within, to_bytes(body, self.largest)).await;
         match read {
             Err(_) => Err(NotForwarded::SlowBody),
-            // The body is too long, or its client has disconnected and receives no answer.
+            // The body is too long, or its client has disconnected. A disconnected client receives no answer, so the
+            // error does not matter.
             Ok(Err(_)) => Err(NotForwarded::TooLarge),
             Ok(Ok(bytes)) => Ok(Read { bytes, _room: Some(room) }),
         }

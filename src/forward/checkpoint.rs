@@ -17,8 +17,8 @@ use crate::config;
 use crate::telemetry::audit::{self, Record};
 use crate::telemetry::metrics::Metrics;
 
-/// Accepts forwarded requests. Each must be signed with the cluster's secret, addressed to this node, recent, and not a
-/// repetition.
+/// Accepts forwarded requests. Each request must be signed with the cluster's secret, addressed to this node, stamped
+/// with a time within 30 s of this node's clock, and not a repetition.
 pub struct Checkpoint {
     own: NodeKey,
     keys: ClusterKeys,
@@ -28,7 +28,7 @@ pub struct Checkpoint {
     counters: Counters,
 }
 
-/// A request from another node's client that passed the check.
+/// A forwarded request, from a client of another node, that passed the check.
 pub struct Checked {
     /// The request as the other node received it.
     pub request: Request<Body>,
@@ -60,7 +60,8 @@ impl Checkpoint {
     /// Checks a request and reads its body.
     ///
     /// # Errors
-    /// Returns the answer to a request that is refused. The sender does not learn why; the counters do.
+    /// Returns the answer to a request that is refused. The answer does not contain the reason; the reason is counted
+    /// in `roomcast_forward_received_total`.
     pub async fn check(&self, request: Request<Body>, from: IpAddr) -> Result<Checked, Response<Body>> {
         let (mut parts, body) = request.into_parts();
         let checked = Stamp::check(&self.keys, self.own, &parts, SystemTime::now());

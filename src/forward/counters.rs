@@ -39,7 +39,7 @@ impl Kind {
 pub(super) struct Counters(pub(super) Arc<Metrics>);
 
 impl Counters {
-    /// Counts a request that the other node has answered, and how long that took.
+    /// Counts a request that the other node has answered, and records how long the answer took.
     pub(super) fn answered(&self, kind: Kind, took: Duration) {
         self.0.forwarded_total.with_label_values(&[kind.as_str(), "answered"]).inc();
         self.0.forward_seconds.with_label_values(&[kind.as_str()]).observe(took.as_secs_f64());

@@ -1,4 +1,4 @@
-//! Forwards requests to the node that has their session.
+//! Forwards each request to the node that has the request's session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use crate::config;
 use crate::telemetry::metrics::{Metrics, count};
 use crate::time::unix_millis;
 
-/// How long a connection to another node may be idle. It must be shorter than the time for which that node keeps it
-/// open.
+/// How long a connection to another node may be idle. This time must be shorter than the time for which the other node
+/// keeps an idle connection open.
 const KEEP_IDLE: Duration = Duration::from_secs(60);
 
 /// Maximum number of idle connections to one node.
@@ -43,12 +43,12 @@ pub struct Forwarder {
     mint: SidMint,
     peers: Arc<Peers>,
     client: Client<NodeConnector, Full<Bytes>>,
-    /// The number of the next request. No number is used twice.
+    /// The number of the next request. No number is used for two requests.
     number: AtomicU64,
     places: Arc<Semaphore>,
     most: usize,
     bodies: Bodies,
-    /// Maximum time until the head of an answer arrives. A poll may last until the next ping.
+    /// Maximum time until the head of an answer arrives. A long poll may wait until the next ping of its session.
     patience: Duration,
     counters: Counters,
     tunnels: Tunnels,
@@ -57,23 +57,23 @@ pub struct Forwarder {
 /// Why the node that has the session did not answer a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotForwarded {
-    /// The node is unknown, or has sent no heartbeat for long.
+    /// The node is unknown, or has sent no heartbeat for 60 s.
     Gone,
     /// The node accepts no connection.
     Unreachable,
     /// The connection broke before the answer arrived.
     Cut,
-    /// The answer did not arrive in time.
+    /// The head of the answer did not arrive within `patience`.
     Timeout,
     /// The node gives no sign of life: no heartbeat, and no answer to a probe.
     Silent,
-    /// The answer is not signed: the node refused the request, or another process has its address.
+    /// The answer is not signed: the node refused the request, or another process now uses the node's address.
     Refused,
     /// Too many requests are being forwarded.
     Busy,
     /// The body is larger than `server.max_payload`.
     TooLarge,
-    /// The body did not arrive in time.
+    /// The body did not arrive within the time limit for bodies.
     SlowBody,
     /// The session's previous body is still being read.
     Overlap,
@@ -160,7 +160,7 @@ impl Forwarder {
         self.mint.mint()
     }
 
-    /// The node that a session id names. `None` if that is this node, or if no node of the cluster made the id.
+    /// The node that a session id names. `None` if the id names this node, or if no node of the cluster made the id.
     pub fn names(&self, sid: &str) -> Option<NodeKey> {
         self.mint.other_node(sid)
     }
@@ -168,7 +168,7 @@ impl Forwarder {
     /// Forwards a request to the node that has its session, and returns that node's answer.
     ///
     /// # Errors
-    /// Says why that node did not answer.
+    /// Returns why that node did not answer.
     pub async fn forward(
         &self,
         node: NodeKey,
@@ -251,7 +251,8 @@ impl Forwarder {
         Ok((Request::from_parts(head, Full::new(body)), signature))
     }
 
-    /// Returns when the node gives no sign of life any more. All requests to a node share its probes.
+    /// Returns when the node has sent neither a heartbeat nor an answer for [`QUIET`] and does not answer a probe. All
+    /// requests to a node share the probes of that node.
     async fn silence(&self, peer: &Peer) {
         let since = Instant::now();
         let liveness = &peer.liveness;
@@ -276,7 +277,7 @@ impl Forwarder {
 
     /// Asks a node for a page that does not exist. Returns whether it has answered.
     async fn probe(&self, peer: &Peer) -> bool {
-        // The host is signed, so it must be there before the client would add it.
+        // The host is signed, so this code adds the header before the HTTP client would add it.
         let request = Request::get(format!("http://{}/", peer.address)).header(HOST, &peer.address).body(());
         let Ok(request) = request else { return false };
         let own = IpAddr::from([0, 0, 0, 0]);
@@ -289,7 +290,7 @@ impl Forwarder {
         }
     }
 
-    /// Checks that the answer comes from the node that was asked. Its address may belong to another process by now.
+    /// Checks that the answer comes from the node that was asked. Another process may now use that node's address.
     fn judge<B>(&self, signature: Signature, answer: &mut Response<B>) -> Result<(), NotForwarded> {
         if !signature.is_answered(&self.keys, answer.headers()) {
             return Err(NotForwarded::Refused);
@@ -299,7 +300,8 @@ impl Forwarder {
     }
 }
 
-/// The head of the request as the other node receives it. The listener has limited its size.
+/// The head of the request as the other node receives it. This node's listener has already limited the size of the
+/// head.
 fn carried(parts: &Parts, peer: &Peer, kind: Kind) -> Result<Parts, NotForwarded> {
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let uri: Uri = format!("http://{}{target}", peer.address).parse().map_err(|_| NotForwarded::TooLarge)?;
@@ -334,7 +336,7 @@ async fn tunnel(tunnel: Tunnel, places: Places, client: Option<OnUpgrade>, node:
     drop(places);
 }
 
-/// The body of an answer. It holds the request's permits until it is sent.
+/// The body of an answer. The body holds the request's permits until the body is sent.
 struct Held<B> {
     body: B,
     _places: Places,

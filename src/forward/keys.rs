@@ -1,5 +1,5 @@
-//! The keys that nodes share. They are derived from `cluster.secret` and, while that is being replaced, from the
-//! previous secret.
+//! The keys that nodes share. The keys are derived from `cluster.secret` and, while that secret is being replaced, from
+//! the previous secret.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -9,7 +9,7 @@ use crate::config;
 /// HMAC-SHA256 with its key.
 pub(super) type Keyed = Hmac<Sha256>;
 
-/// The keys of each secret, the newest first. If there are none, the node forwards nothing.
+/// The keys of each secret, the newest first. Without any secret, the node forwards no requests.
 #[derive(Clone, Default)]
 pub struct ClusterKeys(Vec<SecretKeys>);
 

@@ -1,28 +1,29 @@
-//! Whether another node still runs.
+//! Detects whether another node is still running.
 //!
-//! A stopped process keeps its connections, and the kernel still accepts new ones. A poll may wait for its answer for a
-//! long time, so the missing answer proves nothing. Heartbeats prove that a node runs, but they travel through Redis, and
-//! a node may have lost only that. So a node is given up when it sends no heartbeat and does not answer a probe either.
+//! A stopped process keeps its connections, and the kernel still accepts new ones. A long poll may wait for its answer
+//! for a long time, so a missing answer does not prove that a node is gone. Heartbeats prove that a node is running,
+//! but a node that has only lost Redis cannot send them. So a node counts as gone when this node receives no heartbeat
+//! from the node and the node does not answer a probe either.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a node may give no sign of life before it is probed. Heartbeats come every second.
+/// A node that has sent neither a heartbeat nor an answer for this long is probed. Nodes send a heartbeat every second.
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 
 /// How long a node may take to answer a probe.
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 
-/// How often a request looks for the outcome of a probe that another request has sent.
+/// How often a request checks for the result of a probe that another request has sent.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
-/// The signs of life of one node.
+/// Records when a node last sent a heartbeat or an answer, and when a probe of the node failed.
 #[derive(Debug)]
 pub(super) struct Liveness {
     start: Instant,
-    /// When the node last gave a sign of life, in milliseconds since `start`.
+    /// When the node last sent a heartbeat or an answer, in milliseconds since `start`.
     alive_ms: AtomicU64,
-    /// When it last did not answer a probe, in milliseconds since `start`. 0: never.
+    /// When the node last did not answer a probe, in milliseconds since `start`. 0 means never.
     failed_ms: AtomicU64,
     probing: AtomicBool,
 }
@@ -31,12 +32,12 @@ pub(super) struct Liveness {
 pub(super) struct Probing<'a>(&'a AtomicBool);
 
 impl Liveness {
-    /// A node that gives a sign of life now.
+    /// Creates the record of a node that has sent a heartbeat at `now`.
     pub(super) fn new(now: Instant) -> Self {
         Self { start: now, alive_ms: AtomicU64::new(0), failed_ms: AtomicU64::new(0), probing: AtomicBool::new(false) }
     }
 
-    /// Notes a sign of life: a heartbeat, or an answer.
+    /// Records that the node has sent a heartbeat or an answer.
     pub(super) fn note(&self, now: Instant) {
         self.alive_ms.fetch_max(self.millis(now), Ordering::Relaxed);
     }
@@ -46,7 +47,7 @@ impl Liveness {
         self.failed_ms.fetch_max(self.millis(now).max(1), Ordering::Relaxed);
     }
 
-    /// How long the node has given no sign of life.
+    /// How long the node has sent neither a heartbeat nor an answer.
     pub(super) fn quiet(&self, now: Instant) -> Duration {
         Duration::from_millis(self.millis(now).saturating_sub(self.alive_ms.load(Ordering::Relaxed)))
     }

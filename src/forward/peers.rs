@@ -1,4 +1,4 @@
-//! Where the other nodes accept forwarded requests, as they announce in their heartbeats.
+//! The addresses at which the other nodes accept forwarded requests, as these nodes announce in their heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,14 +10,14 @@ use tokio::sync::Semaphore;
 use super::liveness::Liveness;
 use super::sid::NodeKey;
 
-/// How long requests are still forwarded to a node after its last heartbeat: it may have lost its Redis, but not its
-/// clients.
+/// How long requests are still forwarded to a node after its last heartbeat. A node that has lost Redis may still have
+/// its clients.
 const KEEP: Duration = Duration::from_secs(60);
 
 /// Maximum number of other nodes that are known.
 const MAX_PEERS: usize = 1024;
 
-/// Maximum length of an address, in bytes. A longer one is ignored.
+/// Maximum length of an address, in bytes. A node with a longer address is ignored.
 const MAX_ADDRESS: usize = 300;
 
 /// A node's announcement to the others.
@@ -51,13 +51,13 @@ pub struct Peer {
     pub key: NodeKey,
     /// The address at which it accepts requests.
     pub address: String,
-    /// One permit for each request that may be forwarded to it at once.
+    /// One permit for each request that may be forwarded to the node at the same time.
     pub(super) places: Arc<Semaphore>,
     pub(super) liveness: Liveness,
 }
 
 impl Peers {
-    /// Knows no other node yet. At most `most` requests may be forwarded to each node at once.
+    /// Creates the list without any other node. At most `most` requests may be forwarded to each node at the same time.
     pub fn new(own: Option<Announced>, most: usize) -> Self {
         Self { own, most, others: Mutex::default() }
     }
@@ -72,7 +72,7 @@ impl Peers {
         self.own.as_ref()
     }
 
-    /// Notes what a node announces in its heartbeat.
+    /// Records a node's announcement in its heartbeat.
     pub fn note(&self, node: &Arc<str>, announced: Option<Announced>, now: Instant) {
         let Some(announced) = announced.filter(|announced| is_plain(&announced.address)) else { return };
         let mut others = self.others.lock().expect("no panic while held");

@@ -1,4 +1,4 @@
-//! Remembers which requests have arrived, so that none is accepted twice.
+//! Remembers which requests have arrived, so that no request is accepted twice.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::sid::NodeKey;
 use super::stamp::TOLERANCE;
 
-/// How many numbers a request may be behind the newest one of its sender. At 5,000 requests a second this is 13
+/// How many numbers a request may be behind the newest request of its sender. At 5,000 requests a second this is 13
 /// seconds.
 const WINDOW: u64 = 65_536;
 
@@ -19,7 +19,7 @@ const MAX_SENDERS: usize = 1024;
 /// How long a sender is remembered. After that, its requests are too old to be accepted.
 const REMEMBER: Duration = TOLERANCE.saturating_mul(2);
 
-/// The numbers that have arrived from each sender.
+/// The request numbers that have arrived from each sender.
 #[derive(Default)]
 pub(super) struct Replays(Mutex<HashMap<NodeKey, Sender>>);
 
@@ -28,7 +28,7 @@ struct Sender {
     numbers: Numbers,
 }
 
-/// The newest number, and which of the numbers before it have arrived.
+/// The newest number of one sender, and which of the last [`WINDOW`] numbers have arrived.
 struct Numbers {
     newest: u64,
     /// A ring of bits: one for each number from `newest - WINDOW + 1` to `newest`.
@@ -36,8 +36,8 @@ struct Numbers {
 }
 
 impl Replays {
-    /// Notes a number. Returns false if it has arrived before, if it is too far behind the newest one, or if there are
-    /// too many senders.
+    /// Records a number. Returns false if the number has arrived before, if it is [`WINDOW`] or more behind the
+    /// sender's newest number, or if [`MAX_SENDERS`] other senders are remembered.
     pub(super) fn is_new(&self, from: NodeKey, number: u64, now: Instant) -> bool {
         let mut senders = self.0.lock().expect("no panic while held");
         if let Some(sender) = senders.get_mut(&from) {
@@ -64,8 +64,8 @@ impl Numbers {
     fn note(&mut self, number: u64) -> bool {
         if number > self.newest {
             let skipped = (number - self.newest).min(WINDOW);
-            // Numbers up to the new one have not arrived. Their bits still stand for numbers that now fall out of the
-            // window.
+            // The numbers between the previous newest number and this one have not arrived. Their bits still describe
+            // older numbers, which are now outside the window, so the bits are cleared.
             for ahead in 1..=skipped {
                 self.clear(self.newest.wrapping_add(ahead));
             }

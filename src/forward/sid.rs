@@ -27,16 +27,16 @@ const NODE: usize = 8;
 const PROOF: usize = 12;
 const BYTES: usize = RANDOM + NODE + PROOF;
 
-/// Identifies a running node to the others. It is random at each start, so that a session id never names a later
+/// Identifies a running node to the others. The key is random at each start, so that a session id never names a later
 /// process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeKey(u64);
 
 impl NodeKey {
-    /// A new key, for a node that starts.
+    /// Creates a random key for a node that is starting.
     pub fn random() -> Self {
         let (high, low) = Uuid::new_v4().as_u64_pair();
-        // A UUID's version and variant are fixed bits, at different positions of its two halves.
+        // A UUID's version and variant are fixed bits, at different positions in the UUID's two halves.
         Self(high ^ low.rotate_left(32))
     }
 
@@ -65,7 +65,7 @@ pub struct SidMint {
 }
 
 impl SidMint {
-    /// Makes ids that name `own`. Without keys they name no node.
+    /// Creates the maker of ids that name the node `own`. Without keys the ids name no node.
     pub fn new(keys: ClusterKeys, own: NodeKey) -> Self {
         Self { keys, own }
     }
@@ -105,7 +105,7 @@ impl SecretKeys {
         bytes[RANDOM + NODE..].copy_from_slice(&proof[..PROOF]);
     }
 
-    /// Returns the node if the proof is right. A wrong proof takes the same time wherever it differs.
+    /// Returns the node if the proof is right. Checking a wrong proof takes the same time wherever the proof differs.
     fn open(&self, bytes: &[u8; BYTES]) -> Option<NodeKey> {
         let (said, proof) = bytes.split_at(RANDOM + NODE);
         self.prove.clone().chain_update(said).verify_truncated_left(proof).ok()?;
@@ -113,7 +113,7 @@ impl SecretKeys {
         Some(NodeKey(u64::from_be_bytes(self.hidden(NodeKey(u64::from_be_bytes(hidden)), &said[..RANDOM]))))
     }
 
-    /// Encrypts a node's key with the random bytes. Doing it twice returns the key.
+    /// Encrypts a node's key with the random bytes. Encrypting the result again returns the key.
     fn hidden(&self, node: NodeKey, random: &[u8]) -> [u8; NODE] {
         let pad = self.hide.clone().chain_update(random).finalize().into_bytes();
         let mut bytes = node.to_bytes();
@@ -150,7 +150,7 @@ mod tests {
             assert!(is_plain(id), "{id}");
             assert_eq!((two.other_node(id), one.other_node(id)), (Some(one.own), None));
         }
-        // No byte is the same in all ids, so a client cannot tell that they name the same node.
+        // No byte is the same in all ids, so a client cannot tell that the ids name the same node.
         let bytes: Vec<Vec<u8>> = ids.iter().map(|id| URL_SAFE_NO_PAD.decode(id).unwrap()).collect();
         for at in (0..BYTES).filter(|at| ![6, 8].contains(at)) {
             assert!(bytes.iter().map(|id| id[at]).collect::<HashSet<_>>().len() > 200, "byte {at}");

@@ -71,7 +71,7 @@ pub const MAX_STAMP: usize = 2 * LONGEST;
 pub struct Stamp {
     /// The node that sends the request.
     pub from: NodeKey,
-    /// The node that is to receive it.
+    /// The node that must receive the request.
     pub to: NodeKey,
     /// A number that the sender gives to no other request.
     pub number: u64,
@@ -87,14 +87,14 @@ pub struct Stamp {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Signature([u8; 32]);
 
-/// Why a request is not accepted as one of another node.
+/// Why a request is not accepted as forwarded by another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unproven {
-    /// It has no valid stamp, more than one, or one for another node.
+    /// The request has no valid stamp, more than one stamp, or a stamp for another node.
     Malformed,
     /// The signature is wrong: the nodes have different secrets, or the request was changed.
     Signature,
-    /// Its time differs from this node's clock by more than [`TOLERANCE`].
+    /// The time in the stamp differs from this node's clock by more than [`TOLERANCE`].
     Stale,
 }
 
@@ -111,7 +111,7 @@ impl Stamp {
     /// Checks at the time `now` the stamp of a request that the node `own` has received, and returns it.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// Returns why the stamp is not accepted.
     pub fn check(
         keys: &ClusterKeys,
         own: NodeKey,
@@ -134,7 +134,7 @@ impl Stamp {
         Ok((stamp, Signature(signature)))
     }
 
-    /// Whether this is the body whose digest was signed.
+    /// Whether `body` is the body whose digest was signed.
     pub fn is_of(&self, body: &[u8]) -> bool {
         self.digest == digest(body)
     }
@@ -188,9 +188,8 @@ pub fn digest(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
 }
 
-/// Milliseconds since 1970.
-/// Everything that is signed. Each part is preceded by its length, so that two different requests are never signed
-/// alike.
+/// Computes the HMAC of all signed parts of a request. Each part is preceded by its length, so that two different
+/// requests are never signed alike.
 fn signed(key: &Keyed, said: &str, parts: &Parts) -> Keyed {
     let mut mac = key.clone();
     let mut add = |part: &[u8]| {
@@ -215,7 +214,7 @@ fn read_32(text: &str) -> Option<[u8; 32]> {
     bytes[..32].try_into().ok().filter(|_| read == 32)
 }
 
-/// Reads digits only. A `+` in front would be a second way to write the number.
+/// Reads digits only. A leading `+` is refused, because a number must have only one written form.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

@@ -1,4 +1,5 @@
-//! Certificates by which nodes recognise each other. Both sides of a connection show one, signed by the same authority.
+//! Certificates by which nodes recognise each other. Both sides of a connection present a certificate, signed by the
+//! same authority.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use crate::config;
 /// TLS for both sides of a connection between nodes.
 #[derive(Clone)]
 pub struct NodeTls {
-    /// Accepts connections from nodes that show a certificate.
+    /// Accepts connections from nodes that present a certificate.
     pub acceptor: TlsAcceptor,
-    /// Connects to nodes that show a certificate.
+    /// Connects to nodes that present a certificate.
     pub connector: TlsConnector,
-    /// The name that the other node's certificate must have. `None`: the host in that node's address.
+    /// The name that the other node's certificate must contain. `None` means the host in that node's address.
     pub server_name: Option<String>,
 }
 
@@ -34,9 +35,10 @@ impl NodeTls {
     /// Reads the certificates and the key.
     ///
     /// # Errors
-    /// Says which file cannot be used.
+    /// Returns an error that names the file that cannot be used.
     pub fn new(config: &config::ClusterTls) -> Result<Self, TlsError> {
-        // An error means that another part of the process has chosen a provider already, which will do.
+        // An error means that another part of the process has already installed a cryptography provider for rustls,
+        // which works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut roots = RootCertStore::empty();
         for certificate in certificates("ca_file", &config.ca_file)? {

@@ -1,7 +1,8 @@
 //! Passes the bytes of a client's WebSocket through this node, in both directions, when the session is on another node.
 //!
-//! Each direction has one buffer of `BUFFER` bytes and reads only when that is empty, so a side that does not read
-//! slows the other one down. When one direction ends, the end is passed on. The tunnel ends when both directions have.
+//! Each direction has one buffer of `BUFFER` bytes and reads only when the buffer is empty, so a side that does not
+//! read slows the other side down. When one direction ends, its end is passed on. The tunnel ends when both directions
+//! have ended.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,7 +29,7 @@ struct Open {
     open: usize,
 }
 
-/// One tunnel. It counts as open until it is dropped.
+/// One tunnel, which counts as open until this value is dropped.
 pub(super) struct Tunnel {
     tunnels: Tunnels,
     number: u64,
@@ -89,7 +90,8 @@ impl Tunnel {
         match ended {
             Some(Ok(_)) => {}
             Some(Err(error)) => tracing::debug!(%error, "a tunnel broke"),
-            // The session's node sees the client disconnect. What it has sent before still reaches the client.
+            // The session's node sees the client disconnect. Data that the session's node has sent before still reaches
+            // the client.
             None => {
                 let _ = tokio::time::timeout(LAST_WORDS, async {
                     node.shutdown().await?;
@@ -161,7 +163,7 @@ mod tests {
                 written += 64;
             }
         };
-        // Nothing else runs, so the result does not depend on the time.
+        // No other task runs, so the result does not depend on the time.
         assert!(tokio::time::timeout(Duration::from_millis(200), writing).await.is_err());
         assert!(written <= BUFFER + 3 * 64, "{written} bytes are somewhere");
         client.read_exact(&mut vec![0; written]).await.unwrap();

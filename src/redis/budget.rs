@@ -1,4 +1,4 @@
-//! Limits the bytes that wait in queues, in addition to the limit on the number of entries.
+//! Limits the bytes of the entries that wait in queues, in addition to the limit on the number of entries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ pub struct Budget {
     most: usize,
 }
 
-/// Bytes that were taken from a budget. Dropping this gives them back.
+/// Bytes that were taken from a budget. Dropping this value returns the bytes to the budget.
 #[derive(Debug)]
 pub struct Taken {
     used: Arc<AtomicUsize>,
@@ -25,8 +25,8 @@ impl Budget {
         Self { used: Arc::default(), most }
     }
 
-    /// Takes bytes if enough are left. A request that is larger than the whole budget succeeds when nothing else is
-    /// taken.
+    /// Takes bytes from the budget if enough are left. A request for more bytes than the whole budget succeeds when no
+    /// other bytes are taken.
     pub fn take(&self, bytes: usize) -> Option<Taken> {
         let fits = |used: usize| (used == 0 || used.saturating_add(bytes) <= self.most).then(|| used + bytes);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
@@ -54,8 +54,8 @@ impl<T> Metered<T> {
         (Self { queue, budget }, entries)
     }
 
-    /// Adds an entry of this many bytes. Does not make the entry, and returns false, if it does not fit or the receiver
-    /// is gone.
+    /// Adds an entry of this many bytes. If the entry does not fit or the receiver was dropped, returns false without
+    /// calling `entry`.
     pub fn offer(&self, bytes: usize, entry: impl FnOnce() -> T) -> bool {
         let Ok(place) = self.queue.try_reserve() else { return false };
         let Some(taken) = self.budget.take(bytes) else { return false };

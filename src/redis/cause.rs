@@ -1,4 +1,5 @@
-//! Why Redis, or a part of it that the node needs, does not work: a kind for metrics, and a sentence for people.
+//! Why Redis, or a part of Redis that the node needs, does not work: a kind of failure for metrics, and a sentence for
+//! people.
 
 use std::fmt;
 
@@ -20,7 +21,7 @@ pub enum CauseKind {
     Refused,
     /// The connection was closed, or reset.
     Lost,
-    /// A connection attempt or a command was not answered in time.
+    /// A connection attempt or a command was not answered before its time-out.
     Timeout,
     /// TLS failed: the certificate is not trusted, or one side does not speak TLS.
     Tls,
@@ -28,7 +29,7 @@ pub enum CauseKind {
     NoRight,
     /// The server is a replica, which takes no writes.
     ReadOnly,
-    /// The server's memory is full and nothing may be evicted.
+    /// The server's memory is full and its policy allows no key to be evicted.
     OutOfMemory,
     /// The server's last snapshot failed, and it takes no writes until one succeeds.
     Misconf,
@@ -36,10 +37,10 @@ pub enum CauseKind {
     NoReplicas,
     /// The server is loading its data.
     Loading,
-    /// Nodes cannot use the server: it is too old, it is a sentinel, or it is a cluster where the URL names a single
-    /// server, or the reverse.
+    /// Nodes cannot use the server: the server is too old, or is a sentinel, or belongs to a cluster although the URL
+    /// names a single server, or the reverse.
     WrongServer,
-    /// The sentinels cannot be reached, or none knows a primary of the configured name.
+    /// The sentinels cannot be reached, or no sentinel knows a primary of the configured name.
     Sentinel,
     /// Redis accepts the messages that the node sends to itself, but does not deliver them.
     Deaf,
@@ -123,18 +124,19 @@ impl CauseKind {
         matches!(self, Self::ReadOnly | Self::OutOfMemory | Self::Misconf | Self::NoReplicas | Self::Loading)
     }
 
-    /// Whether only a change of the configuration, here or in Redis, helps.
+    /// Whether only a change of the configuration, of the node or of Redis, can end the failure.
     pub const fn is_a_mistake(self) -> bool {
         matches!(self, Self::WrongPassword | Self::UnknownHost | Self::Tls | Self::NoRight | Self::WrongServer)
     }
 }
 
-/// Why something does not work. The text contains no secret.
+/// Why a part of Redis does not work. The text contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
     /// The kind.
     pub kind: CauseKind,
-    /// The text of the server or the system, and the command or channel that it concerns. May be empty.
+    /// The error text of the server or the operating system, and the command or channel that the error concerns. May be
+    /// empty.
     pub detail: String,
 }
 
@@ -152,7 +154,7 @@ impl Cause {
         Self { kind, detail }
     }
 
-    /// Adds what the failure concerns: a command and its key, or a channel.
+    /// Adds the object of the failure: a command and its key, or a channel.
     pub(super) fn about(mut self, what: &str) -> Self {
         let what = cut(what);
         self.detail = if self.detail.is_empty() { what } else { format!("{what}: {}", self.detail) };

@@ -23,8 +23,8 @@ use super::health::{Part, State};
 use crate::config::{self, RedisAddress, RedisKind};
 
 /// Capacity of the channel between fred's reader and ours, in messages. Our reader moves messages into the buffers of
-/// `redis.receive_buffer` at once, so the channel has to hold only what one read of the socket can bring. fred creates
-/// nine such channels for each client and allocates them at the start: 16,384 messages cost about 10 MiB.
+/// `redis.receive_buffer` at once, so the channel only needs space for the messages of one read from the socket. fred
+/// creates nine such channels for each client and allocates them at the start: 16,384 messages cost about 10 MiB.
 const LISTENER_CHANNEL: usize = 16 * 1024;
 
 /// The client for commands and publishes.
@@ -37,8 +37,9 @@ pub(super) fn listener(config: &config::Redis) -> Result<Client, RedisError> {
     build(config, LISTENER_CHANNEL)
 }
 
-/// Keeps a client connected until it is told to quit. fred reconnects by itself after a lost connection. This loop also
-/// starts again when the first attempt fails, or when fred gives up because it takes an error for final.
+/// Keeps a client connected until the client is closed. fred reconnects by itself after a lost connection. This loop
+/// also tries again when the first attempt fails, or when fred stops reconnecting because fred considers an error as
+/// final.
 pub(super) async fn keep_connected(client: Client, pauses: config::Reconnect, (state, part): Noted) {
     let mut delay = pauses.min.get();
     loop {
@@ -63,7 +64,7 @@ fn cause_of_attempt(client: &Client, error: &Error) -> Cause {
     cause
 }
 
-/// Where a client's successes and failures are noted, and which part of Redis they concern.
+/// The state in which a client's successes and failures are recorded, and the part of Redis that the client stands for.
 pub(super) type Noted = (Arc<State>, Part);
 
 /// Whether a client is connected. fred reports `Connected` until its first attempt to reconnect begins, so a lost
@@ -128,7 +129,7 @@ fn build(config: &config::Redis, channel: usize) -> Result<Client, RedisError> {
     let connection = ConnectionConfig {
         connection_timeout: config.connect_timeout.get(),
         internal_command_timeout: config.connect_timeout.get(),
-        // A publish or a script that may have been executed is not sent again.
+        // No command is sent a second time, because Redis may already have executed the publish or the script.
         max_command_attempts: 1,
         // No limit, because fred ends the client if its own request to reconnect finds the buffer full. The senders
         // limit what is being sent, and each command has a time-out.
@@ -137,7 +138,8 @@ fn build(config: &config::Redis, channel: usize) -> Result<Client, RedisError> {
             max_timeout: Some(config.command_timeout.get() * 2),
             interval: config.command_timeout.get() / 2,
         },
-        // fred's task blocks while a write does. The operating system closes a connection whose peer takes no data.
+        // fred's task is blocked while a write to the socket is blocked, so the operating system closes a connection
+        // whose peer accepts no data for this time.
         tcp: TcpConfig { user_timeout: Some(config.command_timeout.get() * 2), ..TcpConfig::default() },
         reconnect_on_auth_error: true,
         ..ConnectionConfig::default()
@@ -157,8 +159,8 @@ fn options(config: &config::Redis) -> Result<Config, RedisError> {
     Ok(Config {
         // RESP3 is needed for sharded pub/sub on a connection that also answers commands.
         version: RespVersion::RESP3,
-        // The first attempt to connect fails at once, and `keep_connected` tries again. Without this, fred would wait
-        // before the first attempt.
+        // The first attempt to connect fails at once, and `keep_connected` tries again. Without this setting, fred
+        // would wait before the first attempt.
         fail_fast: true,
         username: username.as_deref().map(inline),
         password: password.as_deref().map(inline),
@@ -183,8 +185,8 @@ fn server(address: RedisAddress, sentinel: &config::Sentinel) -> ServerConfig {
     }
 }
 
-/// Writes a user name or a password as fred has to send it. HELLO goes out as an inline command: Redis splits it at
-/// spaces, and reads a text in quotation marks as a C string.
+/// Writes a user name or a password in the form in which fred must send it. HELLO goes out as an inline command: Redis
+/// splits it at spaces, and reads a text in quotation marks as a C string.
 fn inline(bytes: &[u8]) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"'\\".contains(byte);
     if !bytes.is_empty() && bytes.iter().all(is_plain) {

@@ -1,4 +1,4 @@
-//! Collects what a Redis server reports of itself, for `roomcast doctor`.
+//! Collects facts about a Redis server for `roomcast doctor`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::config;
 /// The facts about a Redis server.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// `redis_version`. A server that is compatible with Redis reports its own there.
+    /// `redis_version`. A server that is only compatible with Redis reports its own version there.
     pub version: String,
     /// `standalone`, `sentinel` or `cluster`.
     pub mode: String,
@@ -22,19 +22,19 @@ pub struct Facts {
     pub role: String,
     /// Why a write was refused. `None` if it was accepted.
     pub refused: Option<Cause>,
-    /// How long a command takes, at best.
+    /// Time from sending a command to its answer: the shortest of several measurements.
     pub round_trip: Duration,
     /// `CONFIG GET` of [`SETTINGS`]. Empty if the user may not ask for them.
     pub settings: HashMap<String, String>,
 }
 
-/// The settings that matter to nodes.
+/// The settings of Redis on which the operation of nodes depends.
 pub const SETTINGS: [&str; 3] = ["client-output-buffer-limit", "maxmemory-policy", "maxclients"];
 
-/// How many commands are timed. The quickest shows the round trip; the others had to wait for something.
+/// How many commands are timed. The shortest time is the round trip, because slower commands include waiting.
 const PINGS: usize = 5;
 
-/// Examines a Redis server. The configuration may be wrong, so it does not try again.
+/// Examines a Redis server. Does not retry after a failure, because the configuration may be wrong.
 ///
 /// # Errors
 /// Fails if the server cannot be reached or refuses the login.

@@ -11,8 +11,8 @@ use super::cause::{Cause, CauseKind};
 use super::report::Report;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a refused command counts as a failure of Redis when the success of another write proves nothing about it:
-/// the user may lack a right to one key, or one server of a Redis Cluster may refuse writes.
+/// How long a refused command counts as a failure of Redis even if another write succeeds. The other write proves
+/// nothing if the user lacks a right to one key, or if one server of a Redis Cluster refuses writes.
 const REFUSED_LASTS: Duration = Duration::from_secs(15);
 
 /// The state of the connections to Redis.
@@ -20,27 +20,28 @@ const REFUSED_LASTS: Duration = Duration::from_secs(15);
 pub struct Health {
     /// Redis is connected and answers commands.
     pub connected: bool,
-    /// A message that this node sent to itself has come back, so messages of other nodes arrive too.
+    /// The last message that this node sent to itself through Redis has arrived, so messages of other nodes arrive too.
     pub subscribed: bool,
-    /// Redis accepts writes: the probe's last write was accepted, and no write was refused since.
+    /// Redis accepts writes: no write was refused since the probe's last accepted write, and no refusal for a single
+    /// key or server in the last 15 s.
     pub writes: bool,
-    /// How long the last message from this node to itself took.
+    /// How long the last message from this node to itself through Redis took to arrive.
     pub round_trip: Option<Duration>,
-    /// Since when messages from this node to itself have been coming back, or have not been.
+    /// When messages from this node to itself last began to arrive, or last stopped arriving.
     pub since: SystemTime,
-    /// Why something does not work. `None` if everything works. Never contains a secret.
+    /// Why a part of Redis does not work. `None` if every part works. Never contains a secret.
     pub cause: Option<Cause>,
-    /// True once everything has worked at the same time.
+    /// True once all parts of Redis have worked at the same time.
     pub worked: bool,
 }
 
 impl Health {
-    /// Whether everything works.
+    /// Whether every part of Redis works.
     pub fn is_good(&self) -> bool {
         self.hears() && self.writes && self.cause.is_none()
     }
 
-    /// Whether events reach the other nodes and theirs arrive here, even if Redis refuses writes.
+    /// Whether this node can send events to the other nodes and receive events from them, even if Redis refuses writes.
     pub fn hears(&self) -> bool {
         self.connected && self.subscribed
     }
@@ -57,7 +58,7 @@ pub(super) enum Part {
     Subscriptions,
     /// The messages that this node sends to itself.
     Echo,
-    /// Writes.
+    /// The writes of the probe and of all other commands.
     Writes,
 }
 
@@ -82,7 +83,7 @@ struct Known {
     since: SystemTime,
     worked: bool,
     causes: [Option<Cause>; PARTS],
-    /// Until this time a refused write counts, even if the probe's write was accepted.
+    /// The time until which a refused write counts as a failure, even if the probe's write was accepted.
     refused_until: Option<Instant>,
     /// When a write was last refused.
     refused_last: Option<Instant>,
@@ -112,12 +113,13 @@ impl State {
         }
     }
 
-    /// Whether the probe's last command was answered in time.
+    /// Whether Redis answered the probe's last command within `redis.command_timeout`.
     pub(super) fn answers(&self) -> bool {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Notes that a command was not answered in time. Nothing is sent until a command of the probe is answered.
+    /// Records that a command was not answered within `redis.command_timeout`. No further command is sent until Redis
+    /// answers a command of the probe.
     pub(super) fn doubt(&self) {
         self.set_answers(false);
         self.lost.notify_one();
@@ -127,12 +129,13 @@ impl State {
         self.answers.store(answers, Ordering::Relaxed);
     }
 
-    /// Whether the server is a replica. It may lack what was written to the primary.
+    /// Whether the server is a replica. A replica may lack data that was written to the primary.
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only.load(Ordering::Relaxed)
     }
 
-    /// Whether a write was refused, and no write was accepted since.
+    /// Whether a refused write still counts as a failure. A refusal for a single key or server counts for 15 s, any
+    /// other refusal until the probe's next accepted write.
     pub(super) fn refuses_writes(&self) -> bool {
         self.refuses.load(Ordering::Relaxed)
     }
@@ -159,8 +162,8 @@ impl State {
         }
     }
 
-    /// Notes that a part has failed. From then on messages count as not arriving, except if only the right to a channel
-    /// is missing.
+    /// Records that a part has failed. Unless only a right is missing, messages of other nodes count as not arriving
+    /// from now on.
     pub(super) fn failed(&self, part: Part, cause: Cause) {
         let mut known = self.known();
         if cause.kind != CauseKind::NoRight {
@@ -190,7 +193,7 @@ impl State {
         self.turn(&mut self.known(), false);
     }
 
-    /// Notes that a command was refused. `elsewhere` is true if a later write may succeed on another server.
+    /// Records that Redis refused a command. `elsewhere` is true if a later write may succeed on another server.
     pub(super) fn refused(&self, cause: Cause, elsewhere: bool) {
         self.metrics.redis_refused_total.with_label_values(&[cause.kind.as_str()]).inc();
         let now = Instant::now();
@@ -241,12 +244,12 @@ impl State {
         self.metrics.redis_reconnects_total.with_label_values::<&str>(&[]).inc();
     }
 
-    /// Resolves when Redis stops working: messages no longer arrive, or a command was not answered.
+    /// Resolves when Redis stops working: messages of other nodes no longer arrive, or a command was not answered.
     pub(super) async fn lost(&self) {
         self.lost.notified().await;
     }
 
-    /// Resolves when the server has said that it is a replica.
+    /// Resolves when the server has refused a command because the server is a replica.
     pub(super) async fn demoted(&self) {
         self.demoted.notified().await;
     }

@@ -12,7 +12,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Names with this prefix.
+    /// Creates a builder of names with this prefix.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into() }
     }
@@ -26,16 +26,16 @@ impl Keys {
 
     // --- revocations (written by `cluster`) ---
 
-    /// Revocations, at most 100,000. `part` is `entries` (a HASH) or `ends` (a ZSET of when each of them ends). Expires
-    /// a day after the last one ends.
+    /// Revocations, at most 100,000. `part` is `entries` (a HASH) or `ends` (a ZSET of the time at which each
+    /// revocation ends). The keys expire a day after the last revocation ends.
     pub fn revocations(&self, part: &str) -> String {
         format!("{}:revocations:{{all}}:{part}", self.prefix)
     }
 
     // --- history (written by `history`) ---
 
-    /// STREAM (`part` is `events`): a room's events, with ids `<epoch>-<offset>`. The contract says how many. Expires
-    /// after its `ttl`, `idle` or `linger`, whichever is shortest.
+    /// STREAM (`part` is `events`): a room's events, with ids `<epoch>-<offset>`. The contract limits the number of
+    /// events. Expires after its `ttl`, `idle` or `linger`, whichever is shortest.
     pub fn history(&self, namespace: &str, room: &str, part: &str) -> String {
         format!("{}:history:{}:{part}", self.prefix, tag(namespace, room))
     }
@@ -47,14 +47,14 @@ impl Keys {
         format!("{}:recovery:session:{session}", self.prefix)
     }
 
-    /// STRING: exists if the node ran within the longest recovery window. Expires that long after the node last renewed
-    /// it.
+    /// STRING: exists if the node ran within the longest recovery window. Expires after the longest recovery window,
+    /// unless the node renews the key.
     pub fn recovery_node(&self, incarnation: &str) -> String {
         format!("{}:recovery:node:{incarnation}", self.prefix)
     }
 
-    /// STRING: exists if the namespace's histories may lack an event. Expires when no client can recover from before
-    /// it.
+    /// STRING: exists if the namespace's histories may lack an event. Expires when no client can recover from an offset
+    /// before that event any more.
     pub fn recovery_unrecorded(&self, namespace: &str) -> String {
         format!("{}:recovery:unrecorded:{namespace}", self.prefix)
     }
@@ -62,7 +62,7 @@ impl Keys {
     // --- presence (written by `presence`) ---
 
     /// The prefix of every key of a namespace's presence. All keys of a namespace share a slot. The scripts of
-    /// `presence` append the rest; `docs/redis.md` lists it.
+    /// `presence` append the rest of each key; `docs/redis.md` lists the keys.
     pub fn presence(&self, namespace: &str) -> String {
         format!("{}:presence:{{{namespace}}}", self.prefix)
     }
@@ -103,8 +103,8 @@ impl Keys {
         format!("{}:hook:{{{hook}}}:lease", self.prefix)
     }
 
-    /// STRING: the lease of the node that publishes what emitters send to rooms with rules. Expires after a few
-    /// seconds.
+    /// STRING: the lease of the node that publishes the events of emitters for which a contract has rules or a history.
+    /// Expires after a few seconds.
     pub fn scribe(&self) -> String {
         format!("{}:scribe", self.prefix)
     }
@@ -117,7 +117,8 @@ impl Keys {
 
     // --- channels (sharded pub/sub; nothing is stored) ---
 
-    /// Only this node listens to it. Its messages prove that what is published arrives.
+    /// The channel on which a node sends messages to itself, to prove that published messages arrive. Only this node
+    /// subscribes to the channel.
     pub fn probe_channel(&self, node: &str) -> String {
         format!("{}:probe:{node}", self.prefix)
     }
@@ -137,7 +138,7 @@ impl Keys {
         format!("{}:events:{namespace}", self.prefix)
     }
 
-    /// Events for one room. Only nodes with members of the room listen.
+    /// Events for one room. Only nodes with members of the room subscribe to the channel.
     pub fn room_channel(&self, namespace: &str, room: &str) -> String {
         format!("{}:events:{namespace}#{room}", self.prefix)
     }
@@ -155,7 +156,7 @@ pub struct SocketIoKeys {
 }
 
 impl SocketIoKeys {
-    /// Names that begin with this key.
+    /// Creates a builder of names that begin with this key.
     pub fn new(key: &str) -> Self {
         Self { key: key.into() }
     }

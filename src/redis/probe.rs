@@ -1,5 +1,6 @@
-//! The probe of a node: it sends messages to itself through Redis and writes a key, again and again. A connection alone
-//! does not prove that messages arrive, and a server that answers may still refuse writes.
+//! The probe of a node: the node sends messages to itself through Redis and writes a key, at intervals of
+//! `redis.probe_interval`. A connection alone does not prove that messages arrive, and a server that answers may still
+//! refuse writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +16,15 @@ use super::Redis;
 use super::cause::{Cause, CauseKind};
 use super::health::Part;
 
-/// After this many messages in a row did not come back, the receiving connection is closed and made anew: it may be
-/// half open.
+/// If this many messages in a row do not arrive, the node reconnects the receiving connection, because that connection
+/// may be half open.
 const PATIENCE: u32 = 3;
 
-/// After this many commands in a row were not answered in time, both connections are closed and made anew: they may be
-/// stuck.
+/// If this many commands in a row are not answered within `redis.command_timeout`, the node reconnects both
+/// connections, because the connections may be stuck.
 const TIME_OUTS: u32 = 2;
 
-/// How long the probe waits after a message that did not come back.
+/// Maximum pause of the probe after a message that did not arrive.
 const SOON: Duration = Duration::from_millis(100);
 
 /// The shortest time to live of the key that the probe writes.
@@ -53,11 +54,11 @@ pub(super) fn start(redis: &Redis, node: &str, every: Duration) {
 /// The result of sending a message to this node itself.
 enum Probe {
     Back(Duration),
-    /// Redis took the message, but it did not come back.
+    /// Redis accepted the message, but the message did not arrive.
     Lost,
-    /// Redis did not take the message: there is no connection or no subscription yet, or Redis refused it.
+    /// Redis did not accept the message: there is no connection or no subscription yet, or Redis refused it.
     Unsent,
-    /// The message was sent, but Redis did not answer in time.
+    /// The message was sent, but Redis did not answer within `redis.command_timeout`.
     Unanswered,
 }
 
@@ -101,7 +102,7 @@ async fn run(
             renew(&redis, unanswered >= TIME_OUTS, &renewing);
             (lost, unanswered) = (0, 0);
         }
-        // As long as no message comes back, the pauses are short, so that a node becomes ready soon.
+        // While no message arrives, the pauses are short, so that the node soon notices when Redis works.
         tokio::select! {
             () = state.stopped() => return,
             () = state.lost() => tokio::time::sleep(SOON.min(every)).await,
@@ -110,8 +111,8 @@ async fn run(
     }
 }
 
-/// Closes the receiving connection and makes it anew; the other one as well if `both`. Does nothing while an earlier
-/// call is still at it.
+/// Reconnects the receiving connection and, if `both` is true, the connection for commands. Does nothing while an
+/// earlier call is still reconnecting.
 fn renew(redis: &Redis, both: bool, renewing: &Arc<AtomicBool>) {
     if renewing.swap(true, Ordering::SeqCst) {
         return;
@@ -131,7 +132,8 @@ fn renew(redis: &Redis, both: bool, renewing: &Arc<AtomicBool>) {
     });
 }
 
-/// Sends one message and waits until it comes back. Notes why it did not.
+/// Sends one message from this node to itself and waits until the message arrives. If the message does not arrive,
+/// records the reason.
 async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch::Receiver<u64>) -> Probe {
     let state = redis.state();
     if !redis.is_connected() || !redis.is_listening() || !redis.subscriber().is_complete() {
@@ -172,8 +174,8 @@ async fn write(redis: &Redis, key: &str, number: u64, every: Duration) {
     }
 }
 
-/// Reconnects when the server has said that it is a replica. The host name, or the sentinels, lead to the new primary
-/// by now or soon will.
+/// Reconnects when the server has refused a command because the server is a replica. The host name, or the sentinels,
+/// lead to the new primary now or soon.
 async fn follow_primary(redis: Redis, renewing: Arc<AtomicBool>) {
     let state = redis.state().clone();
     loop {

@@ -1,8 +1,8 @@
 //! Proves that the server that took a publish is the primary.
 //!
-//! A replica takes publishes too, but passes them only to the nodes that are connected to it. If old connections stay
-//! open after a failover, a server that the other nodes have left would confirm publishes. So a write that changes
-//! nothing follows the publish on the same connection. A replica refuses it.
+//! A replica accepts publishes too, but passes them only to the nodes that are connected to the replica. If old
+//! connections stay open after a failover, a server that the other nodes have left would confirm publishes. Therefore
+//! this node sends a write that changes nothing after the publish on the same connection. A replica refuses this write.
 
 use fred::error::Error;
 use fred::interfaces::KeysInterface;
@@ -12,7 +12,7 @@ use super::cause::{Cause, CauseKind};
 use super::{Redis, probe};
 
 /// Maximum number of callers in the queue for a proof; further callers wait to enter it. One proof serves all callers
-/// that asked before it was sent.
+/// whose requests were made before the proof was sent.
 const WAITING: usize = 4096;
 
 type Answer = oneshot::Sender<Result<(), Error>>;
@@ -53,14 +53,14 @@ pub(super) async fn run(redis: Redis, mut asked: Asked, node: String) {
         }
         let proof = prove(&redis, &key).await;
         for answer in waiting.drain(..) {
-            // The caller may have given up.
+            // The caller may have stopped waiting.
             let _ = answer.send(proof.clone());
         }
     }
 }
 
 async fn prove(redis: &Redis, key: &str) -> Result<(), Error> {
-    // No proof is needed in a Redis Cluster: each server redirects commands for keys that are not its own.
+    // No proof is needed in a Redis Cluster: each server redirects commands for keys of other servers.
     if redis.is_clustered() {
         return Ok(());
     }
@@ -70,7 +70,7 @@ async fn prove(redis: &Redis, key: &str) -> Result<(), Error> {
             redis.notice(&error, &format!("{} {key}", probe::PROOF));
             match Cause::of(&error).kind {
                 CauseKind::ReadOnly | CauseKind::Timeout | CauseKind::Lost => Err(error),
-                // The server is a primary that refuses the write for another reason.
+                // The server is a primary that refused the write for another reason than being a replica.
                 _ => Ok(()),
             }
         }

@@ -40,7 +40,8 @@ impl Report {
                 tracing::info!("Redis is up: it returned a message of this node to itself, and accepted a write");
             }
             None => {}
-            // At the start nothing has failed yet. A lasting failure gets another kind, or is logged after a minute.
+            // At the node's start, `Starting` is not a failure. A lasting failure gets another kind, or is logged after
+            // a minute.
             Some(CauseKind::Starting) if self.told == Told::Nothing => {
                 self.told = Told::Bad(CauseKind::Starting);
                 self.last.insert(CauseKind::Starting, now);

@@ -18,7 +18,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// Computes the digest. Sends nothing yet.
+    /// Computes the digest of the script. Sends nothing to Redis yet.
     pub fn new(text: &'static str) -> Self {
         Self { text, digest: Digest::from_lua(text) }
     }
@@ -29,7 +29,7 @@ impl Script {
     /// Returns the error of Redis. After a time-out the script may have run; it is never sent again.
     pub async fn run(&self, redis: &Redis, keys: Vec<String>, args: Vec<Value>) -> Result<Value, Error> {
         match self.call(redis, "EVALSHA", Value::String(self.digest.sha1().clone()), &keys, &args).await {
-            // A server that was restarted, flushed or promoted does not know the script. It has not run it.
+            // A server that was restarted, flushed or promoted does not have the script, and so has not run it.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 self.call(redis, "EVAL", Value::from_static_str(self.text), &keys, &args).await
             }
@@ -37,7 +37,7 @@ impl Script {
         }
     }
 
-    // Not through fred's `LuaInterface`, which ignores the options (`fail_fast`) of our client.
+    // This does not use fred's `LuaInterface`, because that ignores the options (`fail_fast`) of our client.
     async fn call(
         &self,
         redis: &Redis,

@@ -1,9 +1,10 @@
-//! Subscriptions that survive reconnections. A subscription that is asked for while Redis is away is made when Redis is
-//! back, and every channel is subscribed again after each reconnection.
+//! Subscriptions that survive reconnections. A subscription that is requested while Redis is unreachable is made when
+//! Redis is reachable again, and every channel is subscribed again after each reconnection.
 //!
-//! Subscriptions are sent in batches, because there are many. fred does not report confirmations, so a batch counts as
-//! confirmed when Redis has answered a command that was sent behind it. Channels of rooms come first, and come and go
-//! with the rooms' members. The channels of the node itself follow, so that a node that has those has all of them.
+//! Subscriptions are sent in batches, because a node has many. fred does not report confirmations, so a batch counts as
+//! confirmed when Redis has answered a command that was sent after the batch. Channels of rooms are subscribed first; a
+//! node subscribes to them only while the rooms have members on the node. The channels of the node itself are
+//! subscribed last, so a node that is subscribed to these is subscribed to all its channels.
 
 mod wanted;
 
@@ -30,20 +31,20 @@ use crate::telemetry::log_gate::log_seldom;
 use crate::telemetry::metrics::Metrics;
 use wanted::{Change, Rank, Wanted};
 
-/// How soon a failed subscription is tried again.
+/// Pause before a failed subscription is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How often some subscriptions are sent again although nothing seems wrong. When a slot of a Redis Cluster moves to
-/// another server, its subscriptions are lost without an error.
+/// How often some confirmed subscriptions are sent again although no failure is known. When a slot of a Redis Cluster
+/// moves to another server, its subscriptions are lost without an error.
 const REFRESH: Duration = Duration::from_secs(10);
 
-/// Maximum number of confirmed channels that are subscribed again each time.
+/// Maximum number of confirmed channels that are subscribed again at each [`REFRESH`].
 const REFRESH_AT_ONCE: usize = 512;
 
-/// Maximum number of channels in one command.
+/// Maximum number of channels in one command to subscribe or unsubscribe.
 const BATCH: usize = 512;
 
-/// After this time a subscription is confirmed even if earlier messages still wait to be delivered.
+/// Maximum time for which the confirmation of a subscription waits until earlier messages are delivered.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// A message that was published on a channel.
@@ -51,13 +52,13 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 pub struct Message {
     /// The channel.
     pub channel: Arc<str>,
-    /// The kind of subscription through which it arrived.
+    /// The kind of subscription through which the message arrived.
     pub kind: Kind,
     /// The content of the message.
     pub body: Bytes,
 }
 
-/// How a channel is subscribed: by one of Redis' three commands.
+/// The kind of a subscription, which decides which of Redis' three commands is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `SUBSCRIBE`: receives `PUBLISH`, and is counted by `PUBSUB NUMSUB`.
@@ -81,18 +82,20 @@ impl Kind {
     }
 }
 
-/// Takes the messages of channels, in order. One task calls it for all channels, so it must only pass messages on.
+/// Receives the messages of channels, in order. One task calls the sinks of all channels, so a sink must not block or
+/// do more than pass a message on.
 pub trait Sink: Send + Sync {
-    /// Takes a message.
+    /// Receives a message.
     fn take(&self, message: Message);
 
-    /// Resolves when every message that it has taken so far is delivered. `None` if they are.
+    /// Returns a future that resolves when every message that this sink has received so far is delivered. `None` if all
+    /// messages are already delivered.
     fn passed(&self) -> Option<BoxFuture<'_, ()>> {
         None
     }
 
     /// Called when a subscription is confirmed: from now on every message on the channel arrives. The caller holds a
-    /// lock, so this must not wait.
+    /// lock, so this function must not block.
     fn confirmed(&self, _kind: Kind, _channel: &Arc<str>) {}
 }
 
@@ -138,13 +141,14 @@ struct Shared {
     /// Counts how often all subscriptions were lost.
     generation: AtomicU64,
     losses: Losses,
-    /// Marks, each answered when the messages that arrived before it are in their sinks.
+    /// Marks in the order of messages. Each mark is answered when all messages that arrived before the mark were passed
+    /// to their sinks.
     marks: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Subscriber {
     pub(super) fn start(client: &Client, state: Arc<State>, metrics: Arc<Metrics>, tasks: &TaskTracker) -> Self {
-        // One at a time: the only sender waits for the answer.
+        // The channel needs space for one mark only, because the only sender waits for the answer to each mark.
         let (marks, marked) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             client: client.clone(),
@@ -165,8 +169,8 @@ impl Subscriber {
         Self { shared }
     }
 
-    /// Subscribes now, or as soon as Redis is reachable. `sink` gets the messages in order; it replaces an earlier
-    /// sink.
+    /// Subscribes now, or as soon as Redis is reachable. `sink` receives the messages in order, and replaces an earlier
+    /// sink of the channel.
     pub fn subscribe(&self, channel: impl Into<Arc<str>>, sink: impl Fn(Message) + Send + Sync + 'static) {
         self.listen(Kind::Sharded, channel.into(), Arc::new(sink));
     }
@@ -176,8 +180,8 @@ impl Subscriber {
         self.shared.want(kind, channel, sink, Rank::Node);
     }
 
-    /// Subscribes to a channel that comes and goes with the members of a room. This is cheap, because it is sent
-    /// together with others.
+    /// Subscribes to the channel of a room, which the node needs while the room has members on the node. Such a
+    /// subscription is cheap, because many are sent in one command.
     pub fn follow(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>) {
         self.shared.want(kind, channel, sink, Rank::Room);
     }
@@ -187,26 +191,26 @@ impl Subscriber {
         self.unfollow(Kind::Sharded, channel);
     }
 
-    /// Ends a subscription of this kind.
+    /// Ends the subscription of this kind to the channel.
     pub fn unfollow(&self, kind: Kind, channel: &str) {
         self.shared.sinks(kind).write().expect("no panic while held").remove(channel);
         self.shared.wanted.lock().expect("no panic while held").drop_channel(kind, channel);
         self.shared.changed.notify_one();
     }
 
-    /// Whether the present connection has all channels of the node itself. They are subscribed last, so the connection
-    /// has had the channels of all rooms, too.
+    /// Whether the channels of the node itself are subscribed on the present connection. The channels of rooms were
+    /// subscribed before them.
     pub fn is_complete(&self) -> bool {
         self.shared.client.is_connected() && self.shared.wanted.lock().expect("no panic while held").is_complete()
     }
 
-    /// Whether Redis has confirmed or refused the subscription, or it is no longer wanted.
+    /// Whether Redis has confirmed or refused the subscription, or whether the subscription is no longer wanted.
     pub fn is_settled(&self, kind: Kind, channel: &str) -> bool {
         self.shared.wanted.lock().expect("no panic while held").is_settled(kind, channel)
     }
 
-    /// Waits until [`Subscriber::is_settled`]. Returns at once while there is no connection, because then nothing can
-    /// arrive and nothing is promised.
+    /// Waits until [`Subscriber::is_settled`]. Returns at once while there is no connection, because no message can
+    /// arrive without a connection and the caller has no guarantee.
     pub async fn settled(&self, kind: Kind, channel: &str) {
         self.wait(|| self.is_settled(kind, channel)).await;
     }
@@ -218,7 +222,7 @@ impl Subscriber {
 
     async fn wait(&self, done: impl Fn() -> bool) {
         loop {
-            // Created before the check, so that a notification in between is not missed.
+            // The future is created before the check, so that a notification after the check is not missed.
             let next = self.shared.settled.notified();
             if done() || !self.shared.client.is_connected() {
                 return;
@@ -230,7 +234,7 @@ impl Subscriber {
         }
     }
 
-    /// Counts how often all subscriptions were lost. The count rises before any of them is made again.
+    /// Counts how often all subscriptions were lost. The count rises before any subscription is made again.
     pub fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::SeqCst)
     }
@@ -300,7 +304,7 @@ impl Shared {
         self.wanted.lock().expect("no panic while held").forget_confirmations();
     }
 
-    /// Sends the changes in their order and waits until Redis has made them. Returns false if something failed.
+    /// Sends the changes in their order and waits until Redis has made the changes. Returns false if a change failed.
     async fn settle(&self, changes: Vec<Change>, reconnects: &mut Receiver<Server>) -> bool {
         // In a Redis Cluster each sharded channel has its own slot, and needs a command of its own.
         let alone = self.client.is_clustered();
@@ -329,9 +333,9 @@ impl Shared {
         confirmed
     }
 
-    /// Sends a group, and returns the changes that Redis has accepted. Redis refuses a whole command if the user has no
-    /// right to one of its channels. Then the group is halved and sent again, until each refused channel is alone.
-    /// Refused channels are noted, reported, and tried again with the next renewal.
+    /// Sends a group of changes, and returns the changes that Redis has accepted. Redis refuses a whole command if the
+    /// user has no right to one of its channels. After a refusal the group is halved and sent again, until each refused
+    /// channel is alone. Refused channels are recorded, reported, and tried again at the next [`REFRESH`].
     async fn send_permitted(&self, group: Vec<Change>) -> Result<Vec<Change>, Error> {
         let mut taken = Vec::with_capacity(group.len());
         let mut left = vec![group];
@@ -355,10 +359,10 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Notes that Redis has made the changes. Returns false if a reconnection has undone them.
+    /// Notes that Redis has made the changes. Returns false if a reconnection has undone the changes.
     async fn confirm(&self, changes: &[Change], reconnects: &mut Receiver<Server>) -> bool {
         self.catch_up(changes).await;
-        // A reconnection in between may have lost the subscriptions.
+        // A reconnection since the changes were sent may have lost the subscriptions.
         if reconnects.try_recv().is_ok() {
             self.forget_confirmations();
             return false;
@@ -374,9 +378,9 @@ impl Shared {
         }
     }
 
-    /// Waits until every message that has arrived is delivered. A room that was given up and is wanted again had an
-    /// earlier subscription, whose messages may still be waiting. A client that joins must get those before it is told
-    /// that it misses nothing from now on.
+    /// Waits until every message that has arrived is delivered. A room's channel may have had an earlier subscription,
+    /// whose messages still wait to be delivered. These messages must be delivered before a client that joins the room
+    /// is told that it receives all events from now on.
     async fn catch_up(&self, changes: &[Change]) {
         let sinks = self.sinks_of(self.wanted.lock().expect("no panic while held").asked(changes));
         if sinks.is_empty() {
@@ -393,7 +397,7 @@ impl Shared {
         }
     }
 
-    /// The sinks of the channels, each once.
+    /// The sinks of the channels, without duplicates.
     fn sinks_of<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Vec<Arc<dyn Sink>> {
         let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
         for Change { kind, channel, .. } in changes {
@@ -425,11 +429,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until Redis has answered a command that was sent behind all others. fred may take a confirmation for the
-    /// answer, so only the echo of this barrier, or of a later one, counts. fred does not wait for answers to SUBSCRIBE
-    /// and PSUBSCRIBE, so this command may also get the refusal of a subscription before it.
+    /// Waits until Redis has answered a command that was sent behind all others. fred may return a confirmation as the
+    /// answer, so only the echo of this barrier, or of a later barrier, counts. fred does not wait for answers to
+    /// SUBSCRIBE and PSUBSCRIBE, so the answer to this command may be the refusal of an earlier subscription.
     ///
-    /// The command is ECHO, because Redis refuses it in no state. It refuses PING after a failed snapshot (MISCONF).
+    /// The command is ECHO, because Redis never refuses ECHO, but refuses PING after a failed snapshot (MISCONF).
     async fn pass_barrier(&self) -> Result<(), Error> {
         let mark = self.barrier.fetch_add(1, Ordering::Relaxed) + 1;
         // In a Redis Cluster, fred sends plain subscriptions to the server of this slot.
@@ -441,7 +445,7 @@ impl Shared {
             match self.client.custom::<fred::types::Value, _>(echo, vec![number.to_string()]).await {
                 Ok(echo) if echo.as_u64().is_some_and(|echo| echo >= mark) => return refusal.map_or(Ok(()), Err),
                 Ok(_) => {}
-                // The answer to ECHO itself follows.
+                // This answer belongs to an earlier subscription; the answer to ECHO follows.
                 Err(error) if lacks_channel(&error) => refusal = Some(error),
                 Err(error) => return Err(error),
             }
@@ -455,8 +459,8 @@ fn lacks_channel(error: &Error) -> bool {
     Cause::of(error).kind == CauseKind::NoRight && error.details().contains("channel")
 }
 
-/// The channel as written in the command. In a pattern the special characters are escaped, so that it matches only this
-/// name.
+/// The channel as written in the command. In a pattern the special characters are escaped, so that the pattern matches
+/// only this name.
 fn spelled(kind: Kind, channel: &str) -> String {
     match kind {
         Kind::Plain | Kind::Sharded => channel.to_owned(),
@@ -475,7 +479,7 @@ fn escaped(channel: &str) -> String {
     })
 }
 
-/// Makes the subscriptions that are asked for, and all of them after each reconnection.
+/// Makes the subscriptions that are requested, and makes all subscriptions again after each reconnection.
 async fn keep_subscribed(shared: Arc<Shared>) {
     let mut reconnects = shared.client.reconnect_rx();
     let mut changes = shared.client.cluster_change_rx();
@@ -494,7 +498,7 @@ async fn keep_subscribed(shared: Arc<Shared>) {
             () = shared.changed.notified() => {}
             () = tokio::time::sleep(RETRY), if !settled => {}
         }
-        // Without a connection nothing is sent, and this task tries again until there is one.
+        // Without a connection no change is sent, and this task tries again until the connection is made.
         let list = {
             let mut wanted = shared.wanted.lock().expect("no panic while held");
             if again { wanted.changes_and(REFRESH_AT_ONCE) } else { wanted.changes() }
@@ -528,7 +532,7 @@ async fn dispatch(
                         Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                     }
                 }
-                // The task that asked may have given up.
+                // The task that waits for the mark may have ended.
                 let _ = mark.send(());
             }
         }

@@ -1,4 +1,4 @@
-//! Which channels the node wants, and which of them are subscribed on the present connection.
+//! Records which channels the node needs, and which of these channels are subscribed on the present connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use super::Kind;
 /// The purpose of a channel, which decides when it is subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
-    /// A room with members on this node. Subscribed first.
+    /// The channel of a room with members on this node. Subscribed first.
     Room,
-    /// The node itself. Subscribed after all rooms.
+    /// A channel of the node itself. Subscribed after the channels of all rooms.
     Node,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Asked,
-    /// The user has no right to it.
+    /// The Redis user has no right to the channel.
     Refused,
     Confirmed,
     Unwanted,
@@ -39,7 +39,7 @@ pub(super) const KINDS: [Kind; 4] = [Kind::Plain, Kind::Unseen, Kind::Below, Kin
 #[derive(Default)]
 pub(super) struct Wanted {
     channels: [HashMap<Arc<str>, (State, Rank)>; KINDS.len()],
-    /// Channels that changed and are not confirmed. Some may have changed again since.
+    /// Channels whose last change is not confirmed by Redis yet. Outdated entries are removed by [`Wanted::changes`].
     pending: Vec<(Kind, Arc<str>)>,
     /// Number of channels of the node itself that are not confirmed.
     incomplete: usize,
@@ -51,8 +51,8 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn want(&mut self, kind: Kind, channel: Arc<str>, rank: Rank) {
-        // A channel that was given up and is wanted again before Redis was told is still subscribed. It is asked for
-        // again.
+        // A channel may be unsubscribed and subscribed again before the first change is sent. Redis still has the
+        // subscription, but the subscription is sent again.
         self.set(kind, channel.clone(), Some((State::Asked, rank)));
         self.pending.push((kind, channel));
     }
@@ -72,7 +72,7 @@ impl Wanted {
         self.refused > 0
     }
 
-    /// Notes that the user has no right to the channel. [`Wanted::changes_and`] asks for it again.
+    /// Records that the Redis user has no right to the channel. [`Wanted::changes_and`] requests the channel again.
     pub(super) fn refuse(&mut self, change: &Change) {
         let now = self.channels[change.kind as usize].get(&change.channel).copied();
         if let (Some((State::Asked, rank)), true) = (now, change.wanted) {
@@ -101,7 +101,7 @@ impl Wanted {
         }
     }
 
-    /// The changes to be sent, in order. A change that is not confirmed is returned again the next time.
+    /// The changes to be sent, in order. A change that is not confirmed is returned again by the next call.
     pub(super) fn changes(&mut self) -> Vec<Change> {
         let mut changes: Vec<_> = std::mem::take(&mut self.pending)
             .into_iter()
@@ -117,8 +117,8 @@ impl Wanted {
         changes
     }
 
-    /// Returns [`Wanted::changes`] with the refused channels, and the next `most` channels in turn as far as they are
-    /// confirmed.
+    /// Returns [`Wanted::changes`], the refused channels, and the confirmed channels among the next `most` channels.
+    /// The calls go through all channels in turn.
     pub(super) fn changes_and(&mut self, most: usize) -> Vec<Change> {
         self.ask_refused_again();
         let mut changes = self.changes();
@@ -144,7 +144,7 @@ impl Wanted {
     }
 
     /// Notes that Redis has made the changes, and calls `tell` for each channel that was not subscribed before. A
-    /// channel that was given up or wanted again in the meantime keeps its newer state.
+    /// channel that has changed again since the changes were sent keeps its newer state.
     pub(super) fn confirm(&mut self, changes: &[Change], mut tell: impl FnMut(&Change)) {
         for change in changes {
             let now = self.channels[change.kind as usize].get(&change.channel).copied();
@@ -194,8 +194,8 @@ fn sort(changes: &mut [Change]) {
     changes.sort_unstable_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.channel.cmp(&b.channel)));
 }
 
-/// Splits the changes into groups of neighbours that one command can carry, each with at most `most` changes of its
-/// kind.
+/// Splits the changes into groups of consecutive changes, each for one command. `most` returns the maximum size of a
+/// group, for each kind.
 pub(super) fn groups(changes: Vec<Change>, most: impl Fn(Kind) -> usize) -> Vec<Vec<Change>> {
     let mut groups: Vec<Vec<Change>> = Vec::new();
     for change in changes {
