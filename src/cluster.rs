@@ -1,7 +1,8 @@
 //! Connects this node to the others: events, requests between nodes, and the list of running nodes.
 //!
-//! Redis is the only thing that nodes share; `docs/redis.md` lists every name in it. Each node sends a heartbeat on the
-//! control channel once a second. Nothing is stored, so a node that dies leaves nothing behind.
+//! Nodes share only Redis; `docs/redis.md` lists every key and channel. Each node sends a heartbeat on the control
+//! channel once a second. Heartbeats are not stored, so a node that crashes leaves no entry in Redis that must be
+//! removed.
 
 pub mod event;
 pub mod frame;
@@ -57,19 +58,19 @@ use questions::Pending;
 /// How often a node sends its heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How often a node that cannot receive messages from Redis checks whether it can again.
+/// How often a node that cannot receive messages from Redis checks whether Redis works again.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Maximum number of requests from other nodes that wait to be handled. Further ones are dropped and counted.
 const CONTROL_BUFFER: usize = 4096;
 
-/// Handles a message from another node. It must not block.
+/// Handles a message from another node. The handler must not block.
 type Handler = Arc<dyn Fn(&str, Value) + Send + Sync>;
 
 /// Takes a session out of a room.
 type Leaver = Arc<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
 
-/// Returns what this node reports of itself in a heartbeat, beside its totals.
+/// Returns this node's [`Standing`], which the node's heartbeats contain in addition to its totals.
 type StandingOf = Arc<dyn Fn() -> Standing + Send + Sync>;
 
 /// This node as a member of the cluster.
@@ -77,7 +78,7 @@ pub struct Cluster {
     node: Arc<str>,
     rooms: Arc<Rooms>,
     members: Members,
-    /// Where the other nodes accept requests for their sessions.
+    /// The addresses at which the other nodes accept forwarded requests for their sessions.
     peers: Arc<Peers>,
     handlers: RwLock<HashMap<&'static str, Handler>>,
     leaver: OnceLock<Leaver>,
@@ -86,7 +87,7 @@ pub struct Cluster {
     link: Option<Link>,
 }
 
-/// The parts that only a node with Redis has.
+/// The parts of a node that exist only if Redis is configured.
 struct Link {
     redis: Redis,
     pubsub: Arc<PubSub>,
@@ -115,8 +116,7 @@ impl Cluster {
     }
 
     /// Creates a node that shares a Redis with others. Redis need not be reachable yet. `contracts` is a digest of the
-    /// node's
-    /// contracts: all nodes must have the same ones.
+    /// node's contracts: all nodes must have the same ones.
     pub fn join(
         (node, contracts): (&str, &str),
         rooms: Arc<Rooms>,
@@ -158,12 +158,12 @@ impl Cluster {
         &self.node
     }
 
-    /// Publishes to the other nodes and receives from them; `None` on a node without Redis.
+    /// Publishes messages to the other nodes and receives their messages; `None` on a node without Redis.
     pub fn pubsub(&self) -> Option<&Arc<PubSub>> {
         self.link.as_ref().map(|link| &link.pubsub)
     }
 
-    /// Sends events to the other nodes and receives theirs; `None` on a node without Redis.
+    /// Sends events to the other nodes and receives their events; `None` on a node without Redis.
     pub fn wire(&self) -> Option<&Arc<Wire>> {
         self.link.as_ref().map(|link| &link.wire)
     }
@@ -188,7 +188,7 @@ impl Cluster {
             metrics.cluster_conflicts.with_label_values(&[kind.as_str()]).set(count(number));
         }
         let Some(link) = &self.link else {
-            // This node uses no Redis, so no gauge may say that Redis is down. An error means that the gauge was
+            // This node uses no Redis, so no gauge may report that Redis is down. An error means that the gauge was
             // removed before.
             let _ = metrics.redis_up.remove_label_values::<&str>(&[]);
             return;
@@ -219,8 +219,8 @@ impl Cluster {
         self.handlers.write().expect("no panic while held").insert(topic, Arc::new(handler));
     }
 
-    /// Sends a message to all other nodes, at most once. Returns as soon as Redis has answered, and says whether Redis
-    /// took it.
+    /// Sends a message to all other nodes, at most once. Returns as soon as Redis has answered, and reports whether
+    /// Redis accepted the message.
     pub async fn tell(&self, topic: &str, data: &impl Serialize) -> Told {
         self.tell_counted(topic, data).await.0
     }
@@ -307,8 +307,8 @@ impl Cluster {
         let mut asked = false;
         while let Some(link) = self.link.as_ref().filter(|link| !link.redis.is_closed()) {
             let health = link.redis.health();
-            // A node that cannot receive must not take the others' silence for their end, nor tell them that it
-            // listens.
+            // A node that cannot receive messages must neither treat silent nodes as gone, nor announce in a heartbeat
+            // that it listens.
             if !health.hears() || !link.redis.subscriber().is_complete() {
                 asked = false;
                 tokio::time::sleep(LOOK).await;

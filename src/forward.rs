@@ -1,10 +1,11 @@
 //! Lets any node accept any request. A long-polling session exists on one node only; the other nodes forward its
 //! requests to that node.
 //!
-//! A session's id names its node in a form that only nodes can read ([`sid`]). Each node announces in its heartbeats
-//! where it accepts forwarded requests ([`peers`]). [`Forwarder`] signs a request ([`stamp`]) and sends it over a
-//! pooled connection. The listener of the other node checks it ([`Checkpoint`]) and handles it like a request of its
-//! own clients. An upgrade becomes a [`tunnel`]. `docs/sticky-sessions.md` describes both ways of running a cluster.
+//! A session's id contains the encrypted name of its node, which only nodes can decrypt ([`sid`]). Each node announces
+//! in its heartbeats the address at which the node accepts forwarded requests ([`peers`]). [`Forwarder`] signs a
+//! request ([`stamp`]) and sends it over a pooled connection. The listener of the other node checks the request
+//! ([`Checkpoint`]) and handles it like a request of its own clients. An upgrade becomes a [`tunnel`].
+//! `docs/sticky-sessions.md` describes both ways of running a cluster.
 
 mod advertise;
 mod bodies;
@@ -50,7 +51,7 @@ impl Forwarding {
     /// to this one.
     ///
     /// # Errors
-    /// Says which file of `cluster.tls` cannot be used.
+    /// Returns an error that names the file of `cluster.tls` that cannot be used.
     pub fn new(config: &Config, address: Option<String>, metrics: &Arc<Metrics>) -> Result<Self, tls::TlsError> {
         let parts = (&config.cluster, &config.server);
         let (own, keys) = (NodeKey::random(), ClusterKeys::new(&config.cluster));

@@ -1,7 +1,7 @@
 //! JSON with binary attachments as MessagePack, and back.
 //!
-//! Clients with `socket.io-msgpack-parser` and Socket.IO's messages over Redis use it. Inside the node, a payload is
-//! always JSON text with attachments.
+//! MessagePack is used by clients with `socket.io-msgpack-parser`, and in Socket.IO's messages over Redis. Inside the
+//! node, a payload is always JSON text with attachments.
 
 mod read;
 mod write;
@@ -18,13 +18,13 @@ pub enum Unreadable {
     /// The bytes are not MessagePack, or the text is not JSON.
     #[error("the message is malformed")]
     Malformed,
-    /// The value is deeper than [`MAX_DEPTH`], has more than 1024 binary values, or its JSON is too long.
+    /// The value is nested deeper than [`MAX_DEPTH`], has more than 1024 binary values, or its JSON is too long.
     #[error("the message is too long, is nested too deeply, or has too many attachments")]
     TooLarge,
-    /// An extension type that is neither a point in time nor `undefined`.
+    /// The message contains an extension type that has no equivalent in JSON.
     #[error("the message has an extension type that JSON does not have")]
     Extension,
-    /// NaN or infinity.
+    /// The message contains NaN or infinity, which JSON does not have.
     #[error("the message has a number that JSON does not have (NaN or infinity)")]
     NotANumber,
 }
@@ -45,7 +45,7 @@ mod tests {
             any::<i64>().prop_map(Value::from),
             any::<u64>().prop_map(Value::from),
             (-100i64..100).prop_map(Value::from),
-            // Of other fractions, serde_json may read the last digit differently.
+            // For fractions other than eighths, serde_json may read the last digit differently.
             any::<i32>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
             ".{0,40}".prop_map(Value::from),
             (0..2).prop_map(|number| serde_json::json!({ "_placeholder": true, "num": number })),
@@ -62,7 +62,8 @@ mod tests {
         vec![Bytes::from_static(b"a"), Bytes::from(vec![7; 300])]
     }
 
-    /// The value with the binary in place of its placeholders, and numbers as floats unless they are exact integers.
+    /// Returns the value with attachments instead of their placeholders, and with floats that have no fraction as
+    /// integers.
     fn meant(value: &Value, attachments: &[Bytes]) -> Value {
         match value {
             Value::Object(map) if map.get("_placeholder") == Some(&Value::Bool(true)) => {
@@ -98,7 +99,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_by_the_reference(value in value()) {
             let mut out = BytesMut::new();
-            // Without attachments, placeholders stay what they are.
+            // Without attachments, placeholders stay unchanged.
             put_json(&mut out, &value.to_string(), &[]).unwrap();
             let read: Value = rmp_serde::from_slice(&out).unwrap();
             prop_assert_eq!(read, value);

@@ -1,7 +1,7 @@
 //! Redis: connections that reconnect by themselves, their health, and every name that the node uses there.
 //!
-//! There are two connections: one for commands and publishes, and one that only receives messages. The node never waits
-//! for a connection. While Redis is away, the node serves its own clients and reports the failure.
+//! A node has two connections to Redis: one for commands and publishes, and one that only receives messages. The node
+//! never waits for a connection. While Redis is unreachable, the node serves its own clients and reports the failure.
 
 pub mod budget;
 pub mod cause;
@@ -44,7 +44,7 @@ pub enum RedisError {
     /// The configuration names no Redis.
     #[error("redis.url is not set")]
     NoUrl,
-    /// The URL cannot be read. Neither text contains a secret.
+    /// The URL cannot be read. Neither `problem` nor `remedy` contains a secret.
     #[error("redis.url {problem}; {remedy}")]
     Url {
         /// The problem with the URL.
@@ -52,7 +52,7 @@ pub enum RedisError {
         /// The remedy.
         remedy: String,
     },
-    /// An option cannot be used.
+    /// An option of the Redis configuration is invalid.
     #[error("the Redis configuration is invalid: {0}")]
     Config(#[from] fred::error::Error),
     /// A certificate or key cannot be used.
@@ -60,7 +60,8 @@ pub enum RedisError {
     Tls(String),
 }
 
-/// Maximum number of bytes that wait to be published or are being sent. A larger message is accepted when none waits.
+/// Maximum number of bytes of messages that wait to be published or for Redis' answer. A larger message is accepted
+/// when no other message waits.
 pub const MAX_PUBLISH_BYTES: usize = 64 << 20;
 
 /// Maximum number of bytes in scripts that Redis has not answered yet.
@@ -93,7 +94,7 @@ struct Inner {
 impl Redis {
     /// Builds the clients and starts to connect, without waiting for Redis.
     ///
-    /// `node` is this node's id. It is part of the name of a channel that only this node listens to.
+    /// `node` is this node's id. The id is part of the name of a channel that only this node listens to.
     ///
     /// # Errors
     /// Fails if the configuration cannot be used; see [`RedisError`].
@@ -170,21 +171,23 @@ impl Redis {
         self.inner.state.refused_last().is_some_and(|last| last.elapsed() < time)
     }
 
-    /// Resolves when a primary has answered a command that was sent after this call. This proves that everything that
-    /// Redis took before was taken by a primary.
+    /// Resolves when the server has answered a write that was sent after this call and has not refused the write as a
+    /// replica. This answer proves that a primary accepted all commands that were sent before. In a Redis Cluster no
+    /// write is sent, because replicas redirect commands.
     ///
     /// # Errors
-    /// Fails if a replica answers, or no server does.
+    /// Fails if a replica refuses the write, or if no server answers.
     pub async fn proves_primary(&self) -> Result<(), Error> {
         self.inner.proofs.next().await
     }
 
-    /// Notes an error that Redis returned, so that a refusal appears in `/ready`, the log and the metrics. `about`
-    /// names the command and its key; it contains no payload.
+    /// Records an error that Redis returned, so that a refusal appears in `/ready`, the log and the metrics. `about`
+    /// names the command and its key, and contains no payload.
     pub fn notice(&self, error: &Error, about: &str) {
         let cause = Cause::of(error);
         if cause.kind == CauseKind::Timeout {
-            // Nothing more is sent until Redis answers again, because fred keeps in memory what Redis does not take.
+            // No command is sent until Redis answers again, because fred keeps in memory the commands that Redis does
+            // not read.
             self.inner.state.doubt();
         }
         if cause.kind.refuses_writes() || cause.kind == CauseKind::NoRight {
@@ -192,7 +195,7 @@ impl Redis {
         }
     }
 
-    /// Waits for a command, and notes its error; see [`Redis::notice`].
+    /// Waits for the answer to a command, and records an error; see [`Redis::notice`].
     ///
     /// # Errors
     /// Returns the error of the command.
@@ -208,18 +211,18 @@ impl Redis {
         answer
     }
 
-    /// Whether Redis is a Redis Cluster. There, keys that are used together must share a slot.
+    /// Whether Redis is a Redis Cluster. In a Redis Cluster, keys that are used together must share a slot.
     pub fn is_clustered(&self) -> bool {
         self.inner.client.is_clustered()
     }
 
-    /// How many times the connection for commands has been made. A change of the number shows that Redis was away.
+    /// How many times the connection for commands has been made. If the number changes, Redis was unreachable.
     pub fn connections(&self) -> u64 {
         self.inner.links[0].connections()
     }
 
     /// A number that changes each time messages of other nodes may have been lost. `None` while a subscription that
-    /// this node needs is missing. Everything that is published while the number stays the same arrives.
+    /// this node needs is missing. Every message that is published while the number stays the same arrives.
     pub fn hearing(&self) -> Option<u64> {
         let listens = self.is_listening() && self.inner.subscriber.is_complete();
         listens.then(|| self.inner.subscriber.generation() + self.inner.subscriber.losses().count())

@@ -1,9 +1,10 @@
-//! Reads MessagePack, as JavaScript's notepack writes it, into JSON text.
+//! Converts MessagePack, in the form that JavaScript's library notepack writes, to JSON text.
 //!
 //! Version 2 of notepack, which `socket.io-msgpack-parser` uses, has extensions of its own, all of type 0: `undefined`
 //! (1 byte), a `Date` (8 bytes), and an `ArrayBuffer` (with a length).
 //!
-//! It takes one pass and builds no values. Binary becomes an attachment that shares the memory of the message.
+//! The conversion takes one pass and builds no tree of values. A binary value becomes an attachment that shares the
+//! memory of the message.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -13,7 +14,7 @@ use rmp::Marker;
 use super::{MAX_DEPTH, Unreadable};
 use crate::protocol::MAX_ATTACHMENTS;
 
-/// The extension type of a point in time.
+/// The extension type of MessagePack's timestamps.
 const TIMESTAMP: i8 = -1;
 
 /// The extension type of notepack's own extensions.
@@ -28,7 +29,7 @@ const MAX_DATE_MS: i64 = 8_640_000_000_000_000;
 /// A value, or the head of an array or map.
 #[derive(Debug)]
 pub enum Token {
-    /// Nothing.
+    /// The value nil.
     Nil,
     /// A boolean.
     Bool(bool),
@@ -38,13 +39,13 @@ pub enum Token {
     Uint(u64),
     /// A floating point number.
     Float(f64),
-    /// A string. It may not be UTF-8.
+    /// A string, whose bytes may be invalid UTF-8.
     Str(Bytes),
     /// A binary value.
     Bin(Bytes),
-    /// The number of items of an array. They follow.
+    /// The head of an array, with the number of items that follow.
     Array(usize),
-    /// The number of members of a map. They follow, each as key and value.
+    /// The head of a map, with the number of members that follow, each as a key and a value.
     Map(usize),
     /// JavaScript's `undefined`.
     Undefined,
@@ -86,12 +87,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads from the first of these bytes.
+    /// Creates a reader that starts at the first of these bytes.
     pub fn new(bytes: Bytes) -> Self {
         Self { bytes }
     }
 
-    /// Whether everything has been read.
+    /// Whether all bytes have been read.
     pub fn is_at_end(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -168,8 +169,8 @@ impl Reader {
         }
     }
 
-    /// Reads a text. Bytes that are not UTF-8 (in JavaScript, half of a surrogate pair) are replaced, as a client would
-    /// see them.
+    /// Reads a text. Bytes that are not UTF-8 (in JavaScript, half of a surrogate pair) are replaced, as a JavaScript
+    /// client would replace them.
     pub fn text(&mut self) -> Result<String, Unreadable> {
         match self.token()? {
             Token::Str(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -193,7 +194,7 @@ impl Reader {
         Ok(!token.is_falsy())
     }
 
-    /// Skips a value, however deep it is.
+    /// Skips a value of any depth.
     pub fn skip(&mut self) -> Result<(), Unreadable> {
         let token = self.token()?;
         self.skip_items(&token)
@@ -207,7 +208,8 @@ impl Reader {
         Ok(value)
     }
 
-    /// Skips the items of an array or map whose head has been read. Does not recurse, so depth needs no limit.
+    /// Skips the items of an array or map whose head has been read. This function does not recurse, so the depth needs
+    /// no limit.
     fn skip_items(&mut self, head: &Token) -> Result<(), Unreadable> {
         let mut left = head.items();
         while left > 0 {
@@ -264,7 +266,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads a map's key as text, which is the only kind of key in JavaScript.
+    /// Reads a map's key as text, because JavaScript has no other keys.
     pub fn key(&mut self) -> Result<String, Unreadable> {
         match self.token()? {
             Token::Str(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -328,19 +330,20 @@ pub struct Json {
 }
 
 impl Default for Json {
-    /// Writes numbers as `JSON.stringify` does: NaN and infinity become null.
+    /// Creates an empty text in which numbers are written as `JSON.stringify` writes them: NaN and infinity become
+    /// null.
     fn default() -> Self {
         Self { text: Vec::new(), attachments: Vec::new(), max_bytes: usize::MAX, exact: false }
     }
 }
 
 impl Json {
-    /// Refuses numbers that JSON does not have, and text of more than `max_bytes` bytes.
+    /// Creates an empty text that refuses numbers that JSON does not have, and more than `max_bytes` bytes.
     pub fn exact(max_bytes: usize) -> Self {
         Self { max_bytes, exact: true, ..Self::default() }
     }
 
-    /// The text and the attachments.
+    /// Returns the text and the attachments.
     pub fn finish(self) -> (ByteString, Vec<Bytes>) {
         let text = String::from_utf8(self.text).expect("only text was written");
         (text.into(), self.attachments)
@@ -410,12 +413,12 @@ fn extension(kind: i8, bytes: &[u8]) -> Result<Token, Unreadable> {
     Ok(Token::Time(representable(DateTime::from_timestamp(seconds, nanos))))
 }
 
-/// The time, if JavaScript can represent it.
+/// Returns the time if JavaScript can represent that time, or else `None`.
 fn representable(time: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
     time.filter(|time| time.timestamp_millis().abs() <= MAX_DATE_MS)
 }
 
-/// Writes a time as `Date.prototype.toJSON` does.
+/// Writes a time in the format of `Date.prototype.toJSON`.
 fn iso(time: DateTime<Utc>) -> String {
     let rest = time.format("-%m-%dT%H:%M:%S%.3fZ");
     match time.year() {

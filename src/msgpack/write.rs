@@ -16,10 +16,10 @@ const PLACEHOLDER: &str = "_placeholder";
 /// An array or map of at most this many items has a head of one byte.
 const SHORT: u32 = 15;
 
-/// An array or map of at most this many bytes is moved, so that a short head fits.
+/// An array or map of at most this many bytes is moved after it was written, so that a head of one byte precedes it.
 const MOVED: usize = 1024;
 
-/// The length of a long head: its marker and its count.
+/// The length of a long head in bytes: the marker (1) and the count (4).
 const HEAD: usize = 5;
 
 /// The value `true` in MessagePack.
@@ -90,14 +90,15 @@ impl Writer<'_> {
         Writer { out: self.out, attachments: self.attachments }
     }
 
-    /// Begins an array or map whose count is not known yet. Returns where it begins.
+    /// Begins an array or map whose number of items is not known yet. Returns the position of its first byte.
     fn begin(&mut self) -> usize {
         let start = self.out.len();
         self.out.put_bytes(0, HEAD);
         start
     }
 
-    /// Writes the head of the array or map that began at `start`. `short` and `long` are its markers.
+    /// Writes the head of the array or map that began at `start`. `short` and `long` are the markers of a short and a
+    /// long head.
     fn end(&mut self, start: usize, count: u32, short: u8, long: u8) {
         let end = self.out.len();
         if count <= SHORT && end - start <= MOVED {
@@ -186,7 +187,8 @@ impl<'de> Visitor<'de> for Writer<'_> {
     }
 }
 
-/// Reads a number that is not negative and may be that of an attachment, as it was written.
+/// Reads a number from its MessagePack bytes. Returns `None` if the number is negative or too large for the number of
+/// an attachment.
 fn small_number(written: &[u8]) -> Option<usize> {
     match *written {
         [number @ 0..=0x7f] | [0xcc, number] => Some(usize::from(number)),
