@@ -1,4 +1,4 @@
-//! Connects this node to the others: events, requests between nodes, and the list of running nodes.
+//! Connects this node to the other nodes: events, requests between nodes, and the list of running nodes.
 //!
 //! Nodes share only Redis; `docs/redis.md` lists every key and channel. Each node sends a heartbeat on the control
 //! channel once a second. Heartbeats are not stored, so a node that crashes leaves no entry in Redis that must be
@@ -67,7 +67,7 @@ const CONTROL_BUFFER: usize = 4096;
 /// Handles a message from another node. The handler must not block.
 type Handler = Arc<dyn Fn(&str, Value) + Send + Sync>;
 
-/// Takes a session out of a room.
+/// Removes a session from a room and announces that the session left.
 type Leaver = Arc<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
 
 /// Returns this node's [`Standing`], which the node's heartbeats contain in addition to its totals.
@@ -168,7 +168,7 @@ impl Cluster {
         self.link.as_ref().map(|link| &link.wire)
     }
 
-    /// The nodes of the cluster and their totals, this node first.
+    /// The nodes of the cluster with their totals; this node is the first.
     pub fn view(&self) -> View {
         self.members.view(self.own_member())
     }
@@ -209,7 +209,7 @@ impl Cluster {
         self.members.standings()
     }
 
-    /// Sends a heartbeat now, without waiting for the next one to be due.
+    /// Sends a heartbeat now, without waiting for the next heartbeat to be due.
     pub async fn tell_now(&self) {
         self.say_once().await;
     }
@@ -232,7 +232,7 @@ impl Cluster {
             return (Told::NotCarried(NotCarried::Refused.as_str()), 0);
         };
         match link.pubsub.tell_counted(&link.control, &body).await {
-            // This node is subscribed to the channel as well.
+            // One of the receivers is this node itself, which is subscribed to the channel as well.
             Ok(heard) => (Told::Carried, heard.saturating_sub(1)),
             Err(why) => (Told::NotCarried(why.as_str()), 0),
         }

@@ -29,7 +29,8 @@ enum What {
 }
 
 impl Cluster {
-    /// Lets this node carry out the actions and questions of other nodes. To be called once, before clients connect.
+    /// Lets this node execute the actions, and answer the questions, that other nodes send. To be called once, before
+    /// clients connect.
     pub fn obey(self: &Arc<Self>) {
         self.answer_questions();
         let cluster = Arc::downgrade(self);
@@ -42,8 +43,9 @@ impl Cluster {
         });
     }
 
-    /// Sets the function that takes a session out of a room. Without this function, the session is only removed from
-    /// the index of rooms, and the leave is not announced. To be called once, before clients connect.
+    /// Sets the function that removes a session from a room and announces the leave. Without this function, the session
+    /// is only removed from the index of rooms, and the leave is not announced. To be called once, before clients
+    /// connect.
     pub fn leave_by(&self, leave: impl Fn(&Arc<Session>, &RoomName) + Send + Sync + 'static) {
         let leave: Leaver = Arc::new(leave);
         if let Some(wire) = self.wire() {

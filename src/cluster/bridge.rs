@@ -1,4 +1,4 @@
-//! Passes events that Socket.IO's emitters and servers have sent to the publisher of this node.
+//! Receives events of Socket.IO's emitters and servers, and passes these events to this node's publisher.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -43,7 +43,7 @@ pub(super) struct Canaries {
 }
 
 impl Canaries {
-    /// Starts to send a canary at each interval `every`, and to count those of other nodes.
+    /// Starts to send a canary at each interval `every`, and to count the canaries of other nodes.
     pub(super) fn start(redis: &Redis, pubsub: &Arc<PubSub>, metrics: Arc<Metrics>, every: Duration) -> Arc<Self> {
         let channel: Arc<str> = redis.keys().canary_channel().into();
         let incoming = pubsub.subscribe(&channel, BUFFER);
@@ -53,7 +53,7 @@ impl Canaries {
         canaries
     }
 
-    /// Forgets a node that has said that it leaves, and its metrics.
+    /// Forgets a node that has announced that it leaves, and removes its metrics.
     pub(super) fn forget(&self, node: &str) {
         self.flock.lock().expect("no panic while held").nodes.remove(node);
         self.forget_metrics(node);
@@ -131,7 +131,7 @@ async fn send(redis: Redis, pubsub: Arc<PubSub>, channel: Arc<str>, metrics: Arc
     }
 }
 
-/// The numbers that have arrived from each other node.
+/// The canary numbers that have arrived from each other node.
 #[derive(Default)]
 struct Flock {
     nodes: HashMap<Arc<str>, Sender>,

@@ -1,4 +1,4 @@
-//! Finds messages of other nodes that never arrived, by the numbers that each node gives to what it publishes on a
+//! Finds messages of other nodes that never arrived, by the numbers of the messages that each node publishes on a
 //! channel.
 
 use std::collections::{HashMap, VecDeque};
@@ -20,9 +20,9 @@ const MAX_KNOWN: usize = 32;
 /// The next number that is expected of each node on each channel.
 #[derive(Default)]
 pub(super) struct Gaps {
-    /// Channels that this node listens to for as long as it runs, and since when.
+    /// Channels that this node is subscribed to for as long as it runs, each with the time of the subscription.
     heard: HashMap<Arc<str>, Instant>,
-    /// Channels of rooms that have members on this node, and since when it listens to them.
+    /// Channels of rooms that have members on this node, each with the time of the subscription.
     rooms: HashMap<Arc<str>, Instant>,
     nodes: HashMap<Arc<str>, Seen>,
 }
@@ -54,7 +54,7 @@ pub(super) struct Sent {
     pub(super) uptime: Duration,
 }
 
-/// A message's place in the order of its channel, as its number shows it.
+/// Whether a message arrived in the order of its sender and channel, judged by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
     /// The message is in order. The value is how many messages before this one are missing and were not counted as
@@ -66,7 +66,7 @@ pub(super) enum Came {
 }
 
 impl Gaps {
-    /// Notes that this node listens to a channel.
+    /// Records that this node listens to a channel.
     pub(super) fn listen(&mut self, channel: &Arc<str>) {
         self.heard.entry(channel.clone()).or_insert_with(Instant::now);
     }
@@ -76,12 +76,12 @@ impl Gaps {
         self.heard.keys().cloned().collect()
     }
 
-    /// Notes that this node listens to the channel of a room.
+    /// Records that this node listens to the channel of a room.
     pub(super) fn follow(&mut self, channel: &Arc<str>) {
         self.rooms.entry(channel.clone()).or_insert_with(Instant::now);
     }
 
-    /// Notes that this node no longer listens to the channel of a room. The numbers received there are forgotten.
+    /// Records that this node no longer listens to the channel of a room. The numbers received there are forgotten.
     pub(super) fn unfollow(&mut self, channel: &str) {
         self.rooms.remove(channel);
         self.nodes.values_mut().for_each(|seen| {

@@ -1,4 +1,4 @@
-//! The other nodes, as known from their heartbeats.
+//! Keeps the list of the other nodes, built from their heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ pub struct Member {
 /// The cluster as this node sees it. While Redis works, the totals are at most two heartbeats old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct View {
-    /// This node first, then the others by id.
+    /// This node first, followed by the other nodes in the order of their ids.
     pub nodes: Vec<Member>,
 }
 
@@ -82,7 +82,7 @@ struct Other {
 }
 
 impl Members {
-    /// Notes a heartbeat. Returns true if the node was not known before.
+    /// Records a heartbeat. Returns true if the node was not known before.
     pub(super) fn note(&self, node: &Arc<str>, hello: Hello, now: Instant) -> bool {
         let member = Member { node: node.to_string(), connections: hello.connections, rooms: hello.rooms };
         let other = Other { member, listens: hello.listens, standing: hello.standing, heard: now };

@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// of these heartbeats.
 const SAID_TIMES: u8 = 2;
 
-/// A run, and a count within it that begins at 1.
+/// A run of numbers, and a count within the run that begins at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number {
     pub(super) run: u32,

@@ -33,7 +33,7 @@ const MAX_HEADS: usize = 128;
 /// After a reconnection to Redis, publishes wait at most this long until every known node is subscribed again.
 const LISTENERS_WAIT: Duration = Duration::from_secs(1);
 
-/// How often Redis is asked for the number of subscribers during that wait.
+/// How often Redis is asked for the number of subscribers during [`LISTENERS_WAIT`].
 const LISTENERS_ASK: Duration = Duration::from_millis(10);
 
 /// A node's publishes and subscriptions in Redis.
@@ -188,9 +188,9 @@ impl PubSub {
         self.outgoing.lock().expect("no panic while held").send(kind, channel, bytes, false)
     }
 
-    /// Subscribes to the messages of other nodes on a channel; they arrive in order. At most `buffer` messages wait,
-    /// and [`MAX_RECEIVE_BYTES`] in all such queues; further ones are dropped and counted. A subscription that is made
-    /// while Redis is unreachable begins when Redis is reachable again.
+    /// Subscribes to the messages of other nodes on a channel; the messages arrive in order. At most `buffer` messages
+    /// wait, and [`MAX_RECEIVE_BYTES`] in all such queues; further ones are dropped and counted. A subscription that is
+    /// made while Redis is unreachable begins when Redis is reachable again.
     pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
         let (queue, incoming) = mpsc::channel(buffer);
         self.incoming.lock().expect("no panic while held").push(queue.downgrade());
@@ -225,7 +225,7 @@ impl PubSub {
         self.redis.subscriber().unsubscribe(channel);
     }
 
-    /// How many connections are subscribed to a channel, on the Redis server that holds the channel.
+    /// How many connections are subscribed to a channel, on the Redis server that is responsible for the channel.
     ///
     /// # Errors
     /// Fails if Redis does not answer.
@@ -311,7 +311,7 @@ fn count_missed(metrics: &Metrics, losses: &Losses, missing: u64) {
     }
 }
 
-/// Reads the frames of other nodes and counts those that are missing.
+/// Reads the frames of other nodes and counts missing frames.
 #[derive(Clone)]
 pub(super) struct Reader {
     own: Origin,

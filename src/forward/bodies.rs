@@ -30,7 +30,7 @@ pub(super) struct Read {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Marks that a session's body is being read, until it is dropped.
+/// A guard that marks a session's body as being read, until the guard is dropped.
 pub(super) struct Posting<'a>(&'a Bodies, &'a str);
 
 impl Bodies {

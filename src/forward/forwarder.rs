@@ -65,7 +65,7 @@ pub enum NotForwarded {
     Cut,
     /// The head of the answer did not arrive within `patience`.
     Timeout,
-    /// The node gives no sign of life: no heartbeat, and no answer to a probe.
+    /// The node has sent no heartbeat and has not answered a probe.
     Silent,
     /// The answer is not signed: the node refused the request, or another process now uses the node's address.
     Refused,
@@ -150,7 +150,7 @@ impl Forwarder {
         Self::new((&cluster, &server), (NodeKey::random(), ClusterKeys::default()), peers, None, metrics)
     }
 
-    /// The WebSockets that pass through this node to another one.
+    /// The WebSocket tunnels through this node to other nodes.
     pub fn tunnels(&self) -> &Tunnels {
         &self.tunnels
     }
@@ -326,7 +326,7 @@ fn switch(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
 }
 
-/// Passes the bytes of a WebSocket in both directions once both sides have switched to it.
+/// Passes the bytes of a WebSocket in both directions once both sides have switched to the WebSocket protocol.
 async fn tunnel(tunnel: Tunnel, places: Places, client: Option<OnUpgrade>, node: OnUpgrade) {
     let Some(client) = client else { return };
     match futures_util::future::try_join(client, node).await {

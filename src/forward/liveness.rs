@@ -42,7 +42,7 @@ impl Liveness {
         self.alive_ms.fetch_max(self.millis(now), Ordering::Relaxed);
     }
 
-    /// Notes that the node has not answered a probe.
+    /// Records that the node has not answered a probe.
     pub(super) fn note_failed(&self, now: Instant) {
         self.failed_ms.fetch_max(self.millis(now).max(1), Ordering::Relaxed);
     }

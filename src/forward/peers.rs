@@ -29,7 +29,7 @@ pub struct Announced {
     pub address: String,
 }
 
-/// This node, if it accepts forwarded requests, and the other nodes that do.
+/// The nodes that accept forwarded requests: other nodes, and this node if it does.
 pub struct Peers {
     own: Option<Announced>,
     /// Maximum number of requests that are being forwarded to one node.
@@ -83,7 +83,7 @@ impl Peers {
             known.peer.liveness.note(now);
             return;
         }
-        // A node that was started again has another key, and its earlier sessions are gone.
+        // A restarted node has a new key, and the sessions of its old key no longer exist.
         others.retain(|_, known| known.node != *node && now.saturating_duration_since(known.heard) < KEEP);
         if others.len() < MAX_PEERS {
             let Announced { key, address } = announced;
@@ -93,12 +93,12 @@ impl Peers {
         }
     }
 
-    /// Forgets a node that has said that it leaves.
+    /// Forgets a node that has announced that it leaves.
     pub fn forget(&self, node: &str) {
         self.others.lock().expect("no panic while held").retain(|_, known| &*known.node != node);
     }
 
-    /// The node that a session id names, unless its last heartbeat is older than `KEEP`.
+    /// The node that a session id names. `None` if the node is unknown, or if its last heartbeat is older than `KEEP`.
     pub fn find(&self, key: NodeKey, now: Instant) -> Option<Arc<Peer>> {
         let others = self.others.lock().expect("no panic while held");
         let known = others.get(&key).filter(|known| now.saturating_duration_since(known.heard) < KEEP)?;

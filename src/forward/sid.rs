@@ -57,7 +57,7 @@ impl std::fmt::Display for NodeKey {
     }
 }
 
-/// Makes the session ids of this node, and reads those of other nodes.
+/// Makes the session ids of this node, and reads the session ids of other nodes.
 #[derive(Debug, Clone)]
 pub struct SidMint {
     keys: ClusterKeys,

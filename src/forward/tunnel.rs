@@ -23,7 +23,7 @@ pub struct Tunnels(Arc<Mutex<Open>>);
 
 #[derive(Default)]
 struct Open {
-    /// Tunnels that were not told to close, in the order in which they were opened.
+    /// Tunnels that [`Tunnels::close`] has not closed, in the order in which they were opened.
     unasked: BTreeMap<u64, CancellationToken>,
     opened: u64,
     open: usize,
@@ -42,7 +42,7 @@ impl Tunnels {
         self.lock().open
     }
 
-    /// How many tunnels are open and were not told to close.
+    /// How many tunnels are open and were not closed by [`Tunnels::close`].
     pub fn unasked(&self) -> usize {
         self.lock().unasked.len()
     }

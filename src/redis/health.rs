@@ -172,12 +172,12 @@ impl State {
         known.causes[part as usize] = Some(cause);
     }
 
-    /// Notes that a part works again.
+    /// Records that a part works again.
     pub(super) fn mended(&self, part: Part) {
         self.known().causes[part as usize] = None;
     }
 
-    /// Notes that a message from this node to itself came back.
+    /// Records that a message from this node to itself came back.
     pub(super) fn heard(&self, round_trip: Duration) {
         self.metrics.redis_round_trip_seconds.with_label_values::<&str>(&[]).observe(round_trip.as_secs_f64());
         let mut known = self.known();
@@ -188,7 +188,7 @@ impl State {
         self.turn(&mut known, true);
     }
 
-    /// Notes that a message from this node to itself could not be sent.
+    /// Records that a message from this node to itself could not be sent.
     pub(super) fn unheard(&self) {
         self.turn(&mut self.known(), false);
     }
@@ -210,7 +210,7 @@ impl State {
         known.causes[Part::Writes as usize] = Some(cause);
     }
 
-    /// Notes that the probe's write was accepted.
+    /// Records that the probe's write was accepted.
     pub(super) fn wrote(&self) {
         self.read_only.store(false, Ordering::Relaxed);
         let mut known = self.known();
@@ -230,7 +230,7 @@ impl State {
         self.report.lock().expect("no panic while held").note(health, &self.metrics, Instant::now());
     }
 
-    /// Notes that Redis has answered the publish of a message from this node to itself.
+    /// Records that Redis has answered the publish of a message from this node to itself.
     pub(super) fn answered(&self, after: Duration) {
         self.metrics.redis_command_seconds.with_label_values::<&str>(&[]).observe(after.as_secs_f64());
     }

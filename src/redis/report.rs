@@ -1,5 +1,5 @@
-//! Reports the health of Redis to operators: in the log when it changes and once a minute while it is bad, and in a
-//! metric.
+//! Reports the health of Redis to operators: in the log when the health changes and once a minute while Redis does not
+//! work, and in a metric.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

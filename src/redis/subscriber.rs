@@ -110,7 +110,7 @@ impl<F: Fn(Message) + Send + Sync> Sink for F {
 pub struct Losses(Arc<AtomicU64>);
 
 impl Losses {
-    /// Notes that messages were lost.
+    /// Records that messages were lost.
     pub fn note(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -298,7 +298,7 @@ impl Shared {
         log_seldom!(warn, lost, "messages from Redis were lost: this node is too slow to read them");
     }
 
-    /// Notes that a new connection has no subscriptions yet.
+    /// Records that a new connection has no subscriptions yet.
     fn forget_confirmations(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.wanted.lock().expect("no panic while held").forget_confirmations();
@@ -359,7 +359,7 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Notes that Redis has made the changes. Returns false if a reconnection has undone the changes.
+    /// Records that Redis has made the changes. Returns false if a reconnection has undone the changes.
     async fn confirm(&self, changes: &[Change], reconnects: &mut Receiver<Server>) -> bool {
         self.catch_up(changes).await;
         // A reconnection since the changes were sent may have lost the subscriptions.
@@ -429,9 +429,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until Redis has answered a command that was sent behind all others. fred may return a confirmation as the
-    /// answer, so only the echo of this barrier, or of a later barrier, counts. fred does not wait for answers to
-    /// SUBSCRIBE and PSUBSCRIBE, so the answer to this command may be the refusal of an earlier subscription.
+    /// Waits until Redis has answered a command that was sent after all other commands. fred may return a confirmation
+    /// as the answer, so only the echo of this barrier, or of a later barrier, counts. fred does not wait for answers
+    /// to SUBSCRIBE and PSUBSCRIBE, so the answer to this command may be the refusal of an earlier subscription.
     ///
     /// The command is ECHO, because Redis never refuses ECHO, but refuses PING after a failed snapshot (MISCONF).
     async fn pass_barrier(&self) -> Result<(), Error> {
@@ -510,7 +510,7 @@ async fn keep_subscribed(shared: Arc<Shared>) {
     }
 }
 
-/// Passes every message to the sink of its channel.
+/// Passes every message from Redis to the sink of the message's channel.
 async fn dispatch(
     shared: Arc<Shared>,
     mut messages: Receiver<fred::types::Message>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Kind;
 
-/// The purpose of a channel, which decides when it is subscribed.
+/// The purpose of a channel, which decides in which order channels are subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     /// The channel of a room with members on this node. Subscribed first.
@@ -143,7 +143,7 @@ impl Wanted {
         changes.iter().filter(is_asked)
     }
 
-    /// Notes that Redis has made the changes, and calls `tell` for each channel that was not subscribed before. A
+    /// Records that Redis has made the changes, and calls `tell` for each channel that was not subscribed before. A
     /// channel that has changed again since the changes were sent keeps its newer state.
     pub(super) fn confirm(&mut self, changes: &[Change], mut tell: impl FnMut(&Change)) {
         for change in changes {
