@@ -1,4 +1,5 @@
-//! Redis: connections that reconnect by themselves, their health, and every name that the node uses there.
+//! Redis: connections that reconnect by themselves, the health of these connections, and the name of every key and
+//! channel.
 //!
 //! A node has two connections to Redis: one for commands and publishes, and one that only receives messages. The node
 //! never waits for a connection. While Redis is unreachable, the node serves its own clients and reports the failure.

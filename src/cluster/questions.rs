@@ -74,7 +74,7 @@ struct Tell {
     said: Vec<(Option<String>, String, Vec<String>)>,
 }
 
-/// Takes the answers of nodes, each with the node's id.
+/// The sending end of the queue of other nodes' answers to one question, each with the node's id.
 type Asker = Metered<(Arc<str>, Tell)>;
 
 /// The receiving end of an [`Asker`].
@@ -82,11 +82,11 @@ type Answers = mpsc::Receiver<((Arc<str>, Tell), Taken)>;
 
 /// The questions that this node works on.
 pub(super) struct Pending {
-    /// Callers that wait for answers of other nodes, by the question's id.
+    /// The queues of other nodes' answers to the questions of this node, by the question's id.
     waiting: Mutex<HashMap<String, Asker>>,
-    /// Limits the bytes of the answers that wait to be added up, for all questions.
+    /// Limits the bytes of the answers in all queues of `waiting` together.
     budget: Budget,
-    /// Permits to work on questions of other nodes.
+    /// Permits for questions of other nodes, at most [`MAX_FOREIGN`] at the same time.
     foreign: Arc<Semaphore>,
     /// When this node last requested the heartbeats of all nodes because of a question.
     asked_who: Mutex<Option<Instant>>,
@@ -169,7 +169,7 @@ impl Cluster {
         let id = uuid::Uuid::new_v4().to_string();
         // Each known node answers once; up to `MARGIN_NODES` nodes that are not known yet may answer as well.
         let (asker, told) = Metered::new(self.others().count() + MARGIN_NODES, self.pending.budget.clone());
-        // The entry must exist before the question is sent: a node may answer at once.
+        // The entry must exist before the question is sent: another node may answer immediately.
         let _entry = Entry::new(&self.pending, &id, asker);
         let ask = Ask {
             id: id.clone(),
@@ -279,7 +279,7 @@ async fn ask_here(rooms: &Rooms, namespace: &str, to: &[RoomName], event: &Event
     done
 }
 
-/// An entry in `Pending::waiting`, which is removed when this is dropped.
+/// An entry in `Pending::waiting`; dropping this guard removes the entry.
 struct Entry<'a> {
     pending: &'a Pending,
     id: &'a str,

@@ -33,7 +33,8 @@ const TOPIC: &str = "revoke";
 /// How often a node checks in Redis whether it has missed a change.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// How often a node makes this check until one succeeds: at the node's start, and while Redis is unreachable.
+/// How often a node checks in Redis for missed changes until a check succeeds: at the node's start, and while Redis is
+/// unreachable.
 const CHECK_SOON: Duration = Duration::from_millis(50);
 
 /// Maximum number of changes in one message or write.
@@ -42,7 +43,7 @@ const BATCH: usize = 500;
 /// Disconnects a session that was revoked.
 pub type EndSession = Arc<dyn Fn(&Arc<Session>) + Send + Sync>;
 
-/// Revokes users, tokens and sockets, here and on the other nodes.
+/// Revokes users, tokens and sockets on all nodes.
 pub struct ClusterRevoker {
     cluster: Arc<Cluster>,
     set: Arc<Revocations>,
@@ -74,8 +75,8 @@ struct Message {
 }
 
 impl ClusterRevoker {
-    /// Starts to receive revocations from other nodes and, with Redis, to store them. `end` disconnects a session.
-    /// Needs a Tokio runtime.
+    /// Starts to receive revocations from other nodes and, if Redis is configured, to store revocations. `end`
+    /// disconnects a session. Needs a Tokio runtime.
     pub fn start(
         cluster: &Arc<Cluster>,
         set: &Arc<Revocations>,
@@ -104,7 +105,7 @@ impl ClusterRevoker {
         revoker
     }
 
-    /// Applies changes on this node, stores them in Redis, and tells the other nodes.
+    /// Applies changes on this node, stores the changes in Redis, and sends them to the other nodes.
     async fn change(&self, mut changes: Vec<Change>) -> Result<Revoked, DirectoryError> {
         let more = changes.iter().filter(|(_, revocation)| revocation.is_some()).count();
         if more > 0 && !self.set.has_room_for(more) {
@@ -128,7 +129,7 @@ impl ClusterRevoker {
         Ok(Revoked { changed, local, remote: told })
     }
 
-    /// Stores changes in Redis and tells the other nodes.
+    /// Stores changes in Redis and sends them to the other nodes.
     async fn publish(&self, changes: &[Change]) -> Told {
         let Some(store) = &self.store else { return Told::Alone };
         match store.write(changes).await {
@@ -297,7 +298,7 @@ impl ClusterRevoker {
         done.is_ok()
     }
 
-    /// Stores the changes that could not be stored before, and tells the other nodes.
+    /// Stores the changes that could not be stored before, and sends them to the other nodes.
     async fn save(&self, store: &Store) -> Result<(), StoreError> {
         loop {
             let batch = self.with(|state| state.unsaved.batch(BATCH));
@@ -319,8 +320,8 @@ impl ClusterRevoker {
         }
     }
 
-    /// Drops the revocations of a batch that does not fit into the store, and counts them. The ends of revocations in
-    /// the batch are stored by the next attempt.
+    /// Drops the revocations of a batch that does not fit into the store, and counts these revocations as dropped. The
+    /// ends of revocations in the batch are stored by the next attempt.
     fn give_up(&self, batch: &[Change]) {
         let made: Vec<Change> = batch.iter().filter(|(_, revocation)| revocation.is_some()).cloned().collect();
         // Redis never refuses a batch that only ends revocations. If Redis refused such a batch, this node would try to

@@ -13,7 +13,7 @@ use crate::redis::script::Script;
 /// and another node has got the lease.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// How often the holder renews the lease, and the other nodes try to get it.
+/// How often the holder renews the lease, and the other nodes try to get the lease.
 const RENEW: Duration = Duration::from_secs(1);
 
 /// How often a node checks whether a request for the lease is due.
@@ -26,7 +26,7 @@ pub(super) struct Scribe {
     name: String,
     script: Script,
     lease: Mutex<Option<Lease>>,
-    /// Called with true when this node gets the lease, and with false when it has lost it.
+    /// Called with true when this node gets the lease, and with false when this node has lost the lease.
     change: Box<dyn Fn(bool) + Send + Sync>,
 }
 
@@ -56,7 +56,7 @@ impl Scribe {
         self.held().filter(|lease| lease.subscriptions == subscriptions).map(|lease| lease.number)
     }
 
-    /// Gives up the lease, so that another node can get it.
+    /// Gives up the lease, so that another node can get the lease.
     pub(super) async fn resign(&self) {
         self.set(None);
         (self.change)(false);
@@ -71,8 +71,8 @@ impl Scribe {
         *self.lease.lock().expect("no panic while held") = lease;
     }
 
-    /// Takes or renews the lease. If Redis answers that another node has the lease, this node loses the lease at once.
-    /// Without an answer this node keeps the lease until it ends.
+    /// Asks Redis to grant or renew the lease. If Redis answers that another node has the lease, this node loses the
+    /// lease at once. Without an answer this node keeps the lease until it ends.
     async fn renew(&self) {
         // Both values are read before the request, so that the lease never ends earlier in Redis than here.
         let (until, subscriptions) = (Instant::now() + LEASE, self.redis.subscriber().generation());

@@ -34,7 +34,7 @@ const MAX_BYTES: usize = 4 << 20;
 /// as missing.
 const MAX_ANSWERING: usize = 4;
 
-/// Takes the answers of nodes, each with the node's id.
+/// The sending end of the queue of other nodes' answers to one question, each with the node's id.
 type Asker = Metered<(Arc<str>, Tell)>;
 
 /// Asks every node for its slowest connections.
@@ -176,7 +176,7 @@ fn degree(by: Slowness, connection: &ConnectionInfo) -> u64 {
     })
 }
 
-/// An entry in `SlowestConnections::waiting`, which is removed when this is dropped.
+/// An entry in `SlowestConnections::waiting`; dropping this guard removes the entry.
 struct Entry<'a> {
     survey: &'a SlowestConnections,
     id: String,
@@ -202,7 +202,7 @@ impl Tell {
     fn of(id: String, connections: Vec<ConnectionInfo>) -> Self {
         let (mut items, mut bytes, mut cut) = (Vec::with_capacity(connections.len()), 0, false);
         for connection in connections {
-            // A connection has only texts, numbers and JSON, so this cannot fail.
+            // A connection has only texts, numbers and JSON, so this conversion cannot fail.
             let Ok(item) = serde_json::value::to_raw_value(&Item::of(connection)) else { continue };
             bytes += item.get().len();
             if bytes > MAX_BYTES {

@@ -1,4 +1,4 @@
-//! Sends events to the other nodes and receives theirs.
+//! Sends events to the other nodes and receives their events.
 //!
 //! A node subscribes to the channel of every namespace, and to the channels of the rooms that have members on this
 //! node. An event for one room is published on that room's channel, every other event on the channel of the namespace.
@@ -45,7 +45,7 @@ use servers::Asking;
 /// Delivers an event to the clients of this node.
 type Deliver = dyn Fn(&Outgoing) -> Carried + Send + Sync;
 
-/// Sends events to the other nodes and receives theirs.
+/// Sends events to the other nodes and receives their events.
 pub struct Wire {
     pubsub: Arc<PubSub>,
     redis: Redis,
@@ -211,7 +211,7 @@ impl Wire {
         }
     }
 
-    /// Sets the function that takes a session out of a room and announces that it left. To be called once.
+    /// Sets the function that removes a session from a room and announces that the session left. To be called once.
     pub(super) fn leave_by(&self, leave: Leaver) {
         let _ = self.leaver.set(leave);
     }
@@ -228,7 +228,7 @@ impl Wire {
         }
         let name = format!("{}:{}", self.pubsub.origin().node, self.pubsub.origin().incarnation);
         let (wire, subscriber) = (self.clone(), self.redis.subscriber().clone());
-        // Only the node that holds the lease subscribes to the channels of all rooms.
+        // Only the node that holds the lease to publish emitters' events subscribes to the channels of all rooms.
         let change = move |ours| {
             for space in wire.spaces.values() {
                 if ours {

@@ -27,13 +27,13 @@ pub enum CauseKind {
     Tls,
     /// The user has no right to a command, a key or a channel.
     NoRight,
-    /// The server is a replica, which takes no writes.
+    /// The server is a replica, which accepts no writes.
     ReadOnly,
     /// The server's memory is full and its policy allows no key to be evicted.
     OutOfMemory,
-    /// The server's last snapshot failed, and it takes no writes until one succeeds.
+    /// The server's last snapshot failed, and the server accepts no writes until a snapshot succeeds.
     Misconf,
-    /// The server has fewer replicas than it needs to take writes.
+    /// The server has fewer replicas than its configuration requires for writes.
     NoReplicas,
     /// The server is loading its data.
     Loading,

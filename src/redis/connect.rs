@@ -1,4 +1,4 @@
-//! Builds the clients from the configuration, and keeps them connected.
+//! Builds the two Redis clients from the configuration, and keeps both clients connected.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Link {
     }
 }
 
-/// Counts reconnections and notes errors.
+/// Counts reconnections and records errors.
 pub(super) async fn note_events(client: Client, link: Arc<Link>, (state, part): Noted) {
     let mut errors = client.error_rx();
     let mut reconnects = client.reconnect_rx();
@@ -97,7 +97,8 @@ pub(super) async fn note_events(client: Client, link: Arc<Link>, (state, part): 
             () = state.stopped() => return,
             error = errors.recv() => match error {
                 Ok((error, server)) => {
-                    // When one server of a Redis Cluster is lost, the others can still be used.
+                    // When the connection to one server of a Redis Cluster is lost, the other servers can still be
+                    // used.
                     link.broken.store(server.is_some() && !client.is_clustered(), Ordering::Relaxed);
                     let cause = if server.is_some() { Cause::of(&error) } else { cause_of_attempt(&client, &error) };
                     state.failed(part, cause);
@@ -131,8 +132,8 @@ fn build(config: &config::Redis, channel: usize) -> Result<Client, RedisError> {
         internal_command_timeout: config.connect_timeout.get(),
         // No command is sent a second time, because Redis may already have executed the publish or the script.
         max_command_attempts: 1,
-        // No limit, because fred ends the client if its own request to reconnect finds the buffer full. The senders
-        // limit what is being sent, and each command has a time-out.
+        // The command buffer has no limit, because fred ends the client if its own request to reconnect finds the
+        // buffer full. The senders limit what is being sent, and each command has a time-out.
         max_command_buffer_len: 0,
         unresponsive: UnresponsiveConfig {
             max_timeout: Some(config.command_timeout.get() * 2),

@@ -177,7 +177,7 @@ impl State {
         self.known().causes[part as usize] = None;
     }
 
-    /// Records that a message from this node to itself came back.
+    /// Records that a message from this node to itself arrived.
     pub(super) fn heard(&self, round_trip: Duration) {
         self.metrics.redis_round_trip_seconds.with_label_values::<&str>(&[]).observe(round_trip.as_secs_f64());
         let mut known = self.known();
@@ -222,7 +222,7 @@ impl State {
         self.refuses.store(false, Ordering::Relaxed);
     }
 
-    /// Reports the health of Redis to operators if it has changed or is still bad.
+    /// Reports the health of Redis to operators if the health has changed or if Redis still does not work.
     pub(super) fn tell(&self, health: &Health) {
         if health.is_good() {
             self.known().worked = true;

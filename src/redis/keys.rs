@@ -69,7 +69,7 @@ impl Keys {
 
     // --- conflation (written by `throttle`) ---
 
-    /// STRING: the event may not be sent to the room while this exists. Expires after the contract's `every`.
+    /// STRING: the event may not be sent to the room while this key exists. Expires after the contract's `every`.
     pub fn throttle_gate(&self, scope: &str, event: &str) -> String {
         format!("{}:throttle:{{{scope}}}:{event}:gate", self.prefix)
     }
@@ -123,22 +123,22 @@ impl Keys {
         format!("{}:probe:{node}", self.prefix)
     }
 
-    /// JSON messages between nodes: heartbeats, and requests to all nodes.
+    /// The channel of JSON messages between nodes: heartbeats, and requests to all nodes.
     pub fn control_channel(&self) -> String {
         format!("{}:control", self.prefix)
     }
 
-    /// The numbered canaries that every node sends to the others.
+    /// The channel of the numbered canaries that every node sends to the other nodes.
     pub fn canary_channel(&self) -> String {
         format!("{}:canary", self.prefix)
     }
 
-    /// Events of a namespace for the clients of other nodes, except events for a single room.
+    /// The channel of a namespace's events for the clients of other nodes, except events for a single room.
     pub fn events_channel(&self, namespace: &str) -> String {
         format!("{}:events:{namespace}", self.prefix)
     }
 
-    /// Events for one room. Only nodes with members of the room subscribe to the channel.
+    /// The channel of events for one room. Only nodes with members of the room subscribe to the channel.
     pub fn room_channel(&self, namespace: &str, room: &str) -> String {
         format!("{}:events:{namespace}#{room}", self.prefix)
     }
@@ -166,27 +166,27 @@ impl SocketIoKeys {
         &self.key
     }
 
-    /// Broadcasts to every client, or to several rooms.
+    /// The channel of broadcasts to every client, or to several rooms.
     pub fn broadcast(&self, namespace: &str) -> String {
         format!("{}#{namespace}#", self.key)
     }
 
-    /// Broadcasts to one room.
+    /// The channel of broadcasts to one room.
     pub fn room(&self, namespace: &str, room: &str) -> String {
         format!("{}#{namespace}#{room}#", self.key)
     }
 
-    /// Requests to every server.
+    /// The channel of requests to every server.
     pub fn requests(&self, namespace: &str) -> String {
         format!("{}-request#{namespace}#", self.key)
     }
 
-    /// Answers to requests.
+    /// The channel of answers to requests.
     pub fn responses(&self, namespace: &str) -> String {
         format!("{}-response#{namespace}#", self.key)
     }
 
-    /// Answers to the requests of one server.
+    /// The channel of answers to the requests of one server.
     pub fn responses_to(&self, namespace: &str, uid: &str) -> String {
         format!("{}-response#{namespace}#{uid}#", self.key)
     }

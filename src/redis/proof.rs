@@ -17,7 +17,7 @@ const WAITING: usize = 4096;
 
 type Answer = oneshot::Sender<Result<(), Error>>;
 
-/// Takes requests for proofs.
+/// The sending end of the queue of requests for proofs.
 pub(super) struct Proofs(mpsc::Sender<Answer>);
 
 /// The receiving end of [`Proofs`], for [`run`].

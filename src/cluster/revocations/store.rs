@@ -14,7 +14,7 @@ use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::time::unix_millis;
 
-/// A subject with its revocation, or with `None` if it is no longer revoked.
+/// A subject with its revocation, or with `None` if the subject is no longer revoked.
 pub(super) type Change = (Subject, Option<Revocation>);
 
 /// The version of the store. A different epoch means that Redis has lost the revocations of the earlier epoch.

@@ -46,7 +46,8 @@ pub struct Broadcast {
 /// Reads a broadcast of a server or emitter.
 ///
 /// # Errors
-/// Says why the broadcast is not used. Never panics, and never takes more memory than a small multiple of the message.
+/// Returns why the broadcast is ignored. Never panics, and never takes more memory than a small multiple of the
+/// message.
 pub fn decode(bytes: Bytes) -> Result<Broadcast, Unusable> {
     Envelope::open(bytes)?.read()
 }
@@ -55,7 +56,7 @@ impl Envelope {
     /// Reads only the sender of a broadcast.
     ///
     /// # Errors
-    /// Says why the message is not used.
+    /// Returns why the message is ignored.
     pub fn open(bytes: Bytes) -> Result<Self, Unusable> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(Unusable::TooLarge);
@@ -72,7 +73,7 @@ impl Envelope {
     /// Reads the rest of the broadcast after the sender.
     ///
     /// # Errors
-    /// Says why the message is not used.
+    /// Returns why the message is ignored.
     pub fn read(self) -> Result<Broadcast, Unusable> {
         let mut reader = Reader::new(self.rest);
         let (event, namespace) = packet(&mut reader)?;
@@ -114,7 +115,7 @@ pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
 /// Reads an event from a list in MessagePack: the name and then the arguments.
 ///
 /// # Errors
-/// Says why the event is not used.
+/// Returns why the event is ignored.
 pub fn packed_event(bytes: Bytes) -> Result<Event, Unusable> {
     let mut reader = Reader::new(bytes);
     let event = data(&mut reader)?;

@@ -88,7 +88,7 @@ impl Response {
     /// Reads an answer. Returns it with the id of the question, or `None` for an answer to another kind of request.
     ///
     /// # Errors
-    /// Says why the answer is not used.
+    /// Returns why the answer is ignored.
     pub fn read(bytes: &Bytes) -> Result<Option<(String, Self)>, Unusable> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(Unusable::TooLarge);

@@ -61,7 +61,7 @@ pub enum Request {
         event: Box<Event>,
         /// The namespace's path.
         namespace: String,
-        /// The clients that get it.
+        /// The clients that receive the event.
         targets: Targets,
         /// How long the clients may take to answer.
         patience: Duration,
@@ -123,7 +123,7 @@ struct RawOptions {
 /// Reads a request.
 ///
 /// # Errors
-/// Says why the request is not used.
+/// Returns why the request is ignored.
 pub fn parse(bytes: &Bytes) -> Result<Request, Unusable> {
     if bytes.len() > MAX_MESSAGE_BYTES {
         return Err(Unusable::TooLarge);

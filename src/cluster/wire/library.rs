@@ -81,7 +81,7 @@ impl Wire {
         let _ = self.library.set(requests);
     }
 
-    /// The channels of requests that the library sends to this node alone.
+    /// The channels on which the library sends requests to this node only.
     pub(super) fn own_request_channels(&self, space: &Space) -> Vec<Arc<str>> {
         let Some(requests) = self.library.get() else { return Vec::new() };
         space.library.iter().map(|channel| format!("{channel}{}#", requests.own_id()).into()).collect()

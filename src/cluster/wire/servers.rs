@@ -46,7 +46,7 @@ impl Default for Asking {
     }
 }
 
-/// An open question, which is removed when this is dropped.
+/// An open question; dropping this guard removes the question.
 struct Entry<'a> {
     asking: &'a Asking,
     request_id: String,
@@ -80,7 +80,7 @@ impl Wire {
         let (Ok(question), Ok(servers)) = (question.encode(), self.count_servers(&space.requests).await) else {
             return Acknowledged { remote: Told::NotCarried("away"), ..Acknowledged::default() };
         };
-        // The entry must exist before the question is sent: a server may answer at once.
+        // The entry must exist before the question is sent: a server may answer immediately.
         let (entry, answers) = Entry::new(&self.asking, request_id);
         let sent = match self.pubsub.send_as(Kind::Plain, &space.requests, question) {
             Ok(receipt) => receipt.await,
