@@ -39,12 +39,13 @@ impl<F: FnMut(usize, &[u8])> Sink for F {
 /// How a client connects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// It opens with a WebSocket.
+    /// The client opens its session with a WebSocket.
     #[default]
     WebSocket,
-    /// It opens with long-polling and upgrades to a WebSocket, as the official client does by default.
+    /// The client opens its session with long-polling and upgrades to a WebSocket, as the official client does by
+    /// default.
     Upgrade,
-    /// It only polls.
+    /// The client only polls.
     Polling,
 }
 
@@ -83,7 +84,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// No connection yet.
+    /// A load generator without connections.
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
@@ -148,7 +149,7 @@ impl Load {
         self.acknowledged
     }
 
-    /// Sends an event: `["name",…]`, with an acknowledgement asked for if there is an id.
+    /// Sends an event, `["name",…]`. With an id, the event asks for an acknowledgement.
     pub fn emit(&mut self, index: usize, ack: Option<u32>, event: &str) -> anyhow::Result<()> {
         let Some(connection) = &mut self.connections[index] else { return Ok(()) };
         let mut text = String::with_capacity(event.len() + 32);
@@ -178,7 +179,7 @@ impl Load {
         }
     }
 
-    /// Makes every connection join a room, and waits for the answers.
+    /// Makes every connection join a room, and waits for the acknowledgements of all joins.
     pub fn join(&mut self, room: impl Fn(usize) -> String, sink: &mut impl Sink) -> anyhow::Result<()> {
         let before = self.acknowledged;
         for index in 0..self.connections.len() {
@@ -200,7 +201,7 @@ impl Load {
         self.acknowledged = 0;
     }
 
-    /// Reads for at most this time. Returns as soon as anything was received.
+    /// Reads from all connections for at most `patience`. Returns as soon as anything was received.
     pub fn turn(&mut self, patience: Duration, sink: &mut impl Sink) -> anyhow::Result<()> {
         match self.poll.poll(&mut self.events, Some(patience)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
@@ -225,7 +226,7 @@ impl Load {
         Ok(())
     }
 
-    /// Reads until the condition is true.
+    /// Reads from all connections until the condition is true, for at most `limit`.
     pub fn until(&mut self, limit: Duration, sink: &mut impl Sink, done: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         while !done(self) {
@@ -235,7 +236,7 @@ impl Load {
         Ok(())
     }
 
-    /// Reads for a while.
+    /// Reads from all connections for the given time.
     pub fn rest(&mut self, time: Duration, sink: &mut impl Sink) -> anyhow::Result<()> {
         let deadline = Instant::now() + time;
         while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
@@ -282,7 +283,7 @@ fn connect_packet(entry: &Entry) -> String {
     connect
 }
 
-/// Where a connection's packets go.
+/// The counters and the sink that receive a connection's packets.
 struct Heard<'a, S> {
     entered: &'a mut usize,
     acknowledged: &'a mut usize,
@@ -298,7 +299,7 @@ impl Connection {
         self.move_over(entered)
     }
 
-    /// Continues on the WebSocket, if the client has said there that it upgrades.
+    /// Makes the WebSocket the client's only stream, if the client has sent the upgrade packet on it.
     fn move_over(&mut self, entered: &mut usize) -> anyhow::Result<()> {
         let Some(stream) = self.polling.as_mut().and_then(|polling| polling.moved()) else { return Ok(()) };
         (self.stream, self.upgraded, self.polling) = (stream, true, None);
@@ -306,7 +307,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Handles the whole answers to requests on the first stream. Returns the length of what was handled.
+    /// Handles the complete answers to requests on the first stream. Returns the number of bytes that were handled.
     fn answers<S: Sink>(&mut self, bytes: &[u8], heard: &mut Heard<'_, S>) -> anyhow::Result<usize> {
         let mut used = 0;
         while let Some((body, length)) = wire::answer(&bytes[used..])? {
@@ -363,7 +364,7 @@ impl Connection {
     fn packet<S: Sink>(&mut self, packet: &[u8], heard: &mut Heard<'_, S>) -> anyhow::Result<()> {
         match packet {
             [b'2', ..] => return self.say(b"3"),
-            // A client that upgrades has entered when it has moved.
+            // A client that upgrades counts as connected only after it has moved to its WebSocket.
             [b'4', b'0', ..] if self.entry.transport == Transport::Upgrade => {
                 if let Some(polling) = &mut self.polling {
                     polling.upgrade();

@@ -1,4 +1,4 @@
-//! Medians and ranges: as JSON, as tables, and as one plot per scenario.
+//! Writes the medians and ranges of the figures: as JSON, as tables, and as one plot per scenario.
 
 mod plot;
 mod targets;

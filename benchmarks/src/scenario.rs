@@ -1,4 +1,4 @@
-//! The scenarios, each with its servers. They run on a machine that does nothing else.
+//! The scenarios, each with its servers. Run the scenarios on a machine that does nothing else.
 
 mod cluster;
 mod idle;
@@ -58,7 +58,7 @@ const fn websockets(rooms: usize, members: usize, rate: u32) -> rooms::Paced {
     rooms::Paced { rooms, members, rate, transport: Transport::WebSocket }
 }
 
-/// All of them.
+/// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "idle",
@@ -186,7 +186,7 @@ impl Stage {
         Ok(Self { nodes, redis })
     }
 
-    /// Connections are spread over the nodes in turn.
+    /// The address of a connection's node. Connections are spread over the nodes in turn.
     fn address(&self, connection: usize) -> SocketAddr {
         self.nodes[connection % self.nodes.len()].address
     }
@@ -225,7 +225,7 @@ impl Scenario {
     /// Runs the scenario once.
     ///
     /// # Errors
-    /// The reason why it could not be measured.
+    /// The reason why the scenario could not be measured.
     pub fn measure(&self, peer: Peer, size: Size) -> anyhow::Result<Figures> {
         let stage = Stage::start(peer, self.nodes)?;
         (self.run)(&stage, size)

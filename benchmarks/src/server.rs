@@ -1,4 +1,4 @@
-//! Servers under measurement: their processor time and memory, as the kernel counts them.
+//! The measured servers: their processor time and memory, as the kernel counts them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -89,7 +89,7 @@ fn roomcast(peer: Peer, here: &Path, redis: Option<&str>) -> anyhow::Result<Comm
     Ok(command)
 }
 
-/// A process that ends with this one.
+/// A child process that is killed when this value is dropped.
 pub struct Process(Child);
 
 impl Drop for Process {
@@ -132,7 +132,7 @@ pub struct Server {
     pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
-    /// The address of its metrics, if it has any.
+    /// The address of the server's metrics, if the server has any.
     pub api: Option<SocketAddr>,
 }
 
@@ -149,7 +149,7 @@ impl Server {
                 let ready: serde_json::Value = serde_json::from_str(&line)?;
                 let address = ready["server"].as_str().context("no address")?.parse()?;
                 let api = ready["api"].as_str().and_then(|api| api.parse().ok());
-                // Reads the rest of its output, so that it never blocks on a full pipe.
+                // Reads the rest of the server's output, so that the server never blocks on a full pipe.
                 std::thread::spawn(move || lines.for_each(drop));
                 return Ok(Self { process, address, api });
             }
@@ -157,7 +157,7 @@ impl Server {
         bail!("{} did not start", peer.name())
     }
 
-    /// Its metrics in Prometheus' text format, if it has any.
+    /// The server's metrics in Prometheus' text format, if the server has any.
     pub fn metrics(&self) -> anyhow::Result<Option<String>> {
         let Some(api) = self.api else { return Ok(None) };
         let mut stream = TcpStream::connect(api)?;

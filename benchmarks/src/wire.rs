@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
 
-/// Writes the WebSocket text frame in which a client sends the text. A mask of zeroes leaves the payload as it is, which is cheapest for the generator and
-/// changes nothing for the server.
+/// Writes the WebSocket text frame in which a client sends the text. A mask of zeroes leaves the payload as it is,
+/// which is cheapest for the generator and changes nothing for the server.
 pub fn put_client_frame(out: &mut Vec<u8>, text: &[u8]) {
     put_frame(out, text, 0x80);
 }
 
-/// A server's frame around a text.
+/// Writes the WebSocket text frame in which a server sends the text.
 pub fn put_server_frame(out: &mut Vec<u8>, text: &[u8]) {
     put_frame(out, text, 0);
 }
@@ -97,13 +97,13 @@ pub fn answer(bytes: &[u8]) -> anyhow::Result<Option<(&[u8], usize)>> {
     Ok(bytes.get(head..end).map(|body| (body, end)))
 }
 
-/// What a scenario reads of `["said","<room>",<number>,<time>,…]`: the number and the time.
+/// Reads the number and the time from an event `["said","<room>",<number>,<time>,…]`.
 pub fn said(text: &[u8]) -> Option<(u32, u64)> {
     let mut members = text.split(|byte| *byte == b',').skip(2);
     Some((number(members.next()?)? as u32, number(members.next()?)?))
 }
 
-/// The digits at the start.
+/// The number that the digits at the start of the bytes form.
 pub fn number(digits: &[u8]) -> Option<u64> {
     let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
     let mut any = false;

@@ -1,5 +1,6 @@
-//! The floor: a server that only makes the necessary system calls, one write per recipient. It has no queue, limits,
-//! pings or checks. Any server of rooms that writes each event separately costs at least this much.
+//! A lower bound for the cost of any server: this server only makes the necessary system calls, one write per
+//! recipient. It has no queue, limits, pings or checks. Any server of rooms that writes each event separately costs at
+//! least this much.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -66,7 +67,7 @@ impl Floor {
             };
             used = head;
             client.upgraded = true;
-            // The accept value fits the one key that the load generator sends.
+            // This `Sec-WebSocket-Accept` value matches the one key that the load generator always sends.
             let _ = client.stream.write_all(
                 b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",

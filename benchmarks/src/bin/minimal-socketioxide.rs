@@ -1,4 +1,4 @@
-//! The same as peer.js, with socketioxide as its documentation sets it up.
+//! The benchmark server of peer.js, written with socketioxide as socketioxide's documentation sets it up.
 
 use serde_json::{Value, json};
 use socketioxide::SocketIo;

@@ -1,7 +1,7 @@
 //! A client that polls, or that polls until it has upgraded.
 //!
-//! Its first stream carries the handshake and the polls, one after the other. A second stream carries a posted body and
-//! closes after it, or it is the WebSocket of the upgrade.
+//! The client's first TCP stream carries the handshake and the polls, one after the other. A second stream carries a
+//! posted body and closes after it, or it is the WebSocket of the upgrade.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::wire;
 /// The state of long-polling.
 pub(super) struct Polling {
     address: SocketAddr,
-    /// The session. Empty until the handshake is answered.
+    /// The session id. Empty until the handshake is answered.
     sid: String,
     outbox: Vec<Vec<u8>>,
     upgrade: Upgrade,
@@ -41,11 +41,11 @@ struct Side {
     unsent: Vec<u8>,
 }
 
-/// How a client goes on after an answer.
+/// The client's next step after an answer.
 pub(super) enum Next {
-    /// It sends this request on its first stream.
+    /// The client sends this request on its first stream.
     Send(String),
-    /// It has moved to its WebSocket.
+    /// The client has moved to its WebSocket.
     Moves,
 }
 
@@ -59,7 +59,8 @@ impl Polling {
         wire::get(self.address, "")
     }
 
-    /// Takes an answer on the first stream: to the handshake, to the CONNECT that `connect` holds, or to a poll.
+    /// Handles an answer on the first stream: to the handshake, to the post of the CONNECT packet `connect`, or to a
+    /// poll.
     pub(super) fn answered(&mut self, body: &[u8], connect: &str) -> anyhow::Result<Next> {
         if self.sid.is_empty() {
             let text = std::str::from_utf8(body)?;
@@ -74,19 +75,20 @@ impl Polling {
         Ok(Next::Send(wire::get(self.address, &self.sid)))
     }
 
-    /// Queues a packet for the next body.
+    /// Queues a packet for the body of the next POST request.
     pub(super) fn post(&mut self, packet: &[u8]) {
         self.outbox.push(packet.to_vec());
     }
 
-    /// Has the client upgrade.
+    /// Makes the client upgrade to a WebSocket.
     pub(super) fn upgrade(&mut self) {
         if self.upgrade == Upgrade::No {
             self.upgrade = Upgrade::Wanted;
         }
     }
 
-    /// The request that needs a second stream, and its address.
+    /// The next request that needs a second stream, and the server's address: the upgrade, or a POST of the queued
+    /// packets.
     pub(super) fn wanted(&mut self) -> Option<(SocketAddr, String)> {
         if self.side.is_some() {
             return None;
@@ -142,7 +144,7 @@ impl Polling {
         self.side.as_mut().context("no WebSocket")?.say(b"5")
     }
 
-    /// The WebSocket that the client has moved to.
+    /// The stream of the WebSocket that the client has upgraded to.
     pub(super) fn moved(&mut self) -> Option<TcpStream> {
         if self.upgrade != Upgrade::Moved {
             return None;

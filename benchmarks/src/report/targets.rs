@@ -1,4 +1,4 @@
-//! The targets of the native engine, and whether it reaches them.
+//! The performance targets of the native engine, and whether the engine reaches them.
 
 use std::fmt::Write as _;
 

@@ -18,7 +18,7 @@ const LARGE: usize = 30_000;
 pub(super) fn run(stage: &Stage, clients: usize, transport: Transport) -> anyhow::Result<Figures> {
     let server = &stage.nodes[0].process;
     let mut load = Load::new()?;
-    // Whatever is made once is made before memory is read.
+    // The server allocates what it needs only once before its memory is read for the first time.
     enter(stage, &mut load, 50, transport)?;
     load.close_all();
     std::thread::sleep(Duration::from_secs(1));

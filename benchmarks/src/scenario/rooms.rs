@@ -7,9 +7,9 @@ use crate::load::{Load, Sink, Transport};
 use crate::wire;
 
 const PAD: usize = 64;
-/// One of this number of deliveries has its delay recorded.
+/// The delay of one in this number of deliveries is recorded.
 const SAMPLE: u64 = 16;
-/// How long nothing must arrive before the run counts as complete.
+/// A run counts as complete when nothing has arrived for this time.
 const QUIET: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 const ECHOES: usize = 100;
@@ -42,7 +42,7 @@ impl Ledger {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// One event of a room: a growing number, and the time when it was sent.
+    /// Sends one event to a room, with a growing number and the time of sending.
     pub(super) fn say(&self, load: &mut Load, speaker: usize, room: usize, n: u32, pad: &str) -> anyhow::Result<()> {
         load.emit(speaker, None, &format!(r#"["say","r{room}",{n},{},"{pad}"]"#, self.now_us()))
     }
@@ -128,7 +128,8 @@ pub(super) fn paced(stage: &Stage, size: Size, how: &Paced) -> anyhow::Result<Fi
     ledger.figures(stage, &start, expected)
 }
 
-/// Waits for events on their way. An event that has not arrived when it is quiet, or after a minute, is lost.
+/// Waits for the events that are still in flight, until nothing has arrived for 5 s, and for at most 60 s. Events that
+/// have not arrived then count as lost.
 fn arrive(load: &mut Load, ledger: &mut Ledger, expected: u64) -> anyhow::Result<()> {
     let (begun, mut quiet) = (Instant::now(), Instant::now());
     while ledger.heard < expected && quiet.elapsed() < QUIET && begun.elapsed() < PATIENCE {
@@ -143,7 +144,7 @@ fn arrive(load: &mut Load, ledger: &mut Ledger, expected: u64) -> anyhow::Result
 
 pub(super) fn saturated(stage: &Stage, members: usize, events: u32, window: u32) -> anyhow::Result<Figures> {
     let (mut load, mut ledger) = gathered(stage, 1, members, Transport::WebSocket)?;
-    // The last to join hears an event last, in most servers.
+    // Most servers send an event last to the client that joined last, so that client is the sender.
     ledger.speaker = members - 1;
     let pad = "x".repeat(PAD);
     let start = stage.clock()?;

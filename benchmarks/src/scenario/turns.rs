@@ -1,15 +1,15 @@
-//! Measures how long delivery to a large room holds a thread.
+//! Measures how long the delivery of an event to a large room blocks a thread.
 
 use super::rooms::paced;
 use super::{Figures, Size, Stage};
 
-/// The limit of a write turn that the native engine promises.
+/// The maximum duration of a write turn, in seconds, that the native engine promises.
 const PROMISED: &str = "0.001";
 
-/// Ten thousand members hear five events a second.
+/// A room of 10,000 members receives five events a second.
 pub(super) fn large_room(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
     let mut figures = paced(stage, size, &super::websockets(1, 10_000, 5))?;
-    // Nothing else was published, and what was written before is little beside it.
+    // The histograms also contain the writes before these events, but those are few in comparison.
     if let Some(metrics) = stage.nodes[0].metrics()? {
         let of = |histogram| ["_count", "_sum", "_bucket"].map(|part| total(&metrics, histogram, part));
         let [turns, seconds, within] = of("roomcast_delivery_turn_seconds");
