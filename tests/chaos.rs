@@ -1,4 +1,4 @@
-//! A cluster whose connections to Redis fail: each failure is made by a proxy in front of a real redis-server.
+//! Tests a cluster whose connections to Redis fail. A proxy in front of a real redis-server causes each failure.
 
 mod support {
     pub mod node;
@@ -40,7 +40,7 @@ impl Pair {
         Self { server, proxy, near, far }
     }
 
-    /// Publishes until a client of the node behind the proxy hears it. Returns the last number.
+    /// Publishes numbered events until a client of the node behind the proxy receives one. Returns the last number.
     async fn until_heard(&self, client: &Someone, log: &str, from: u64) -> u64 {
         let until = Instant::now() + LONG;
         for n in from.. {
@@ -71,8 +71,8 @@ fn range(from: u64, to: u64) -> Vec<u64> {
     (from..=to).collect()
 }
 
-/// A client that joined while its node was cut off has missed events that others published. No later event tells which
-/// ones.
+/// A client that joined while its node was cut off has missed events that others published. No later event shows which
+/// events are missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_joined_while_its_node_was_cut_off_is_not_recovered_with_a_gap() {
     for way in [Way::Reset, Way::NoCommands] {
@@ -102,8 +102,8 @@ async fn client_that_joined_while_its_node_was_cut_off_is_not_recovered_with_a_g
     }
 }
 
-/// Histories hold what a node could not receive: a client whose rooms were known before gets the missed events when it
-/// returns.
+/// Histories contain the events that a node could not receive: a client whose rooms were known before gets these events
+/// when it returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_of_a_node_that_was_deaf_gets_what_it_missed_as_it_comes_back() {
     let pair = Pair::start().await;
@@ -127,8 +127,8 @@ async fn client_of_a_node_that_was_deaf_gets_what_it_missed_as_it_comes_back() {
     assert_eq!(back.numbers(), [1, 6, 2, 3, 4, 5]);
 }
 
-/// A node that reaches Redis for commands, but receives no messages, must not replay missed events as if nothing
-/// followed.
+/// A node that reaches Redis for commands, but receives no messages, must not recover a session, because events that
+/// the node cannot receive may follow the replay.
 #[tokio::test(flavor = "multi_thread")]
 async fn node_that_does_not_hear_gives_nobody_back() {
     let pair = Pair::start().await;
@@ -144,7 +144,8 @@ async fn node_that_does_not_hear_gives_nobody_back() {
     assert!(back.recovered, "nothing was taken by the one that could not");
 }
 
-/// A session that changed its rooms while Redis could not be told is not recovered without the change.
+/// If a session changed its rooms while its node could not reach Redis, the session is not recovered with the old
+/// rooms.
 #[tokio::test(flavor = "multi_thread")]
 async fn session_whose_last_joins_redis_does_not_know_is_not_given_back_without_them() {
     let pair = Pair::start().await;
@@ -160,8 +161,8 @@ async fn session_whose_last_joins_redis_does_not_know_is_not_given_back_without_
     assert!(!back.recovered);
 }
 
-/// A node is killed after Redis took an event and before its answer arrived: the event went live without an offset, and the
-/// node told nobody. Its client gets the event once.
+/// A node is killed after Redis took an event and before its answer arrived: the event reached the node's own clients
+/// without an offset, and no other node learned of that. The client must get the event only once.
 #[tokio::test(flavor = "multi_thread")]
 async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_killed() {
     let pair = Pair::start().await;
@@ -197,7 +198,8 @@ async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_kille
     assert_eq!(again.numbers(), [1, 2, 3, 4]);
 }
 
-/// Nothing passes and nothing is reset. The node must not wait until the operating system gives up the connections.
+/// Connections to Redis transfer nothing and are not reset. The node must replace them before the operating system
+/// gives them up.
 #[tokio::test(flavor = "multi_thread")]
 async fn stuck_connection_is_replaced_after_two_time_outs() {
     let pair = Pair::start().await;
@@ -256,7 +258,7 @@ impl Emitter {
         command.extend_from_slice(b"\r\n");
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return };
         if stream.write_all(&command).is_ok() {
-            // The event is published once Redis has answered.
+            // After Redis's answer the event is certainly published.
             let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
             let _ = stream.read(&mut [0; 64]);
         }
@@ -290,7 +292,8 @@ fn assert_each_once_in_order(what: &str, numbers: &[u64]) {
     assert_eq!(wrong, 0, "{what}: {numbers:?}");
 }
 
-/// A Redis that restarts without its keys has lost the lease. Two nodes must not publish for emitters at once.
+/// A Redis that restarts without its keys has lost the lease for publishing emitters' events. Two nodes must not
+/// publish for emitters at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn emitters_events_come_once_and_in_order_around_restarts_and_stalls_of_redis() {
     let mut server = RedisServer::start();
@@ -319,8 +322,8 @@ async fn emitters_events_come_once_and_in_order_around_restarts_and_stalls_of_re
             server.restart();
         }
         let before = emitter.sent;
-        // Waits as long as a former holder could believe that it has the lease, and then until events are published
-        // again.
+        // Waits as long as a former holder of the lease may believe that it still has the lease, and then until events
+        // are published again.
         emitter.emit_for(Duration::from_millis(3500)).await;
         let until = Instant::now() + LONG;
         while clients.iter().any(|client| client.numbers().last().is_none_or(|last| *last <= before)) {
@@ -349,7 +352,7 @@ async fn appends_of_a_former_holder_and_late_ones_are_refused() {
     pair.far.history.append(&kept(), keep, None, &line(6, None)).await.unwrap();
     pair.proxy.set(Way::Open);
     pair.near_is_back().await;
-    // Sent after the events that were on the way.
+    // This append is sent after the appends that the proxy had held back.
     history.append(&kept(), keep, None, &line(7, None)).await.unwrap();
     assert_eq!(recorded(&pair.far).await, [1, 2, 4, 6, 7]);
 }
@@ -442,7 +445,7 @@ async fn own_events(wire: config::Wire) {
         }
     }
     let stop = AtomicBool::new(false);
-    // One publisher sends odd numbers, the other even ones.
+    // One node publishes odd numbers, and the other node publishes even numbers.
     let publisher = async |node: &Node, first: u64| {
         for n in (first..).step_by(2) {
             if stop.load(Ordering::Relaxed) {
@@ -458,7 +461,7 @@ async fn own_events(wire: config::Wire) {
             for node in nodes {
                 eventually("the node hears again", LONG, || node.redis.health().is_good()).await;
             }
-            // Each client that returns moves to another node.
+            // Each client of `returning` loses its connection and reconnects to the other node.
             for (at, client) in returning.iter_mut().enumerate() {
                 client.cut(nodes[(at + fault) % 2]);
                 let node = nodes[(at + fault + 1) % 2];
@@ -484,7 +487,8 @@ async fn own_events(wire: config::Wire) {
     }
 }
 
-/// A node counts missed events from the start, also if it was started while another node could not receive.
+/// A node counts the missed events of another node from the first one, even if that node started while this node could
+/// not receive messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn first_events_of_a_new_node_that_another_could_not_hear_are_counted() {
     let pair = Pair::start().await;

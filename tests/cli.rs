@@ -44,7 +44,7 @@ fn version_names_the_commit_and_the_features() {
     let rest = said.trim().strip_prefix(concat!("roomcast ", env!("CARGO_PKG_VERSION"), " (commit ")).unwrap();
     let (commit, features) = rest.split_once(", features: ").unwrap();
     let git = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(["rev-parse", "HEAD"]).output();
-    // A source tree without its repository has no commit.
+    // A binary that was built from a source tree without its git repository reports the commit `unknown`.
     let known = git.is_ok_and(|git| String::from_utf8_lossy(&git.stdout).starts_with(commit));
     assert!(known || commit == "unknown" || std::env::var("ROOMCAST_COMMIT").is_ok_and(|c| c == commit), "{said}");
     assert_eq!(features, if cfg!(feature = "otlp") { "otlp)" } else { "none)" });

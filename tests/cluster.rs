@@ -1,4 +1,4 @@
-//! Several nodes and one redis-server.
+//! Tests the cluster: several nodes that share one redis-server.
 
 #[path = "support/redis.rs"]
 mod support;
@@ -91,7 +91,7 @@ impl Node {
         Self { redis, pubsub, metrics, cluster }
     }
 
-    /// Waits until this node receives messages, and knows this number of nodes.
+    /// Waits until this node receives messages from Redis, and sees this number of nodes in the cluster.
     async fn ready(&self, nodes: usize) {
         let good = || self.redis.health().is_good() && self.cluster.view().nodes.len() == nodes;
         eventually("the nodes know each other", Duration::from_secs(5), good).await;
@@ -208,7 +208,7 @@ async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
     for receipt in receipts {
         failed += u64::from(receipt.await.is_err());
     }
-    // Every event is accounted for, on both sides.
+    // The publishing node counts every event as either carried or not carried.
     assert_eq!(a.not_carried(), refused + failed);
     assert_eq!(a.carried(), published - refused - failed);
     a.ready(2).await;
@@ -232,7 +232,7 @@ async fn full_buffer_refuses_and_counts_instead_of_waiting() {
     let redis = Redis::connect(&config(&server.url()), "a", metrics.clone()).unwrap();
     eventually("Redis is up", Duration::from_secs(3), || redis.health().is_good()).await;
     let pubsub = PubSub::start(redis, "a", metrics.clone(), 10);
-    // Nothing is written before this task yields.
+    // The task that writes to Redis cannot run before this task yields, so the events fill the buffer.
     let outcomes: Vec<_> = (0..15).map(|n| pubsub.publish(&"roomcast:test".into(), || body(n)).err()).collect();
     assert_eq!(outcomes.iter().filter(|why| **why == Some(NotCarried::Full)).count(), 5);
     assert_eq!(metrics.cluster_not_carried_total.with_label_values(&["full"]).get(), 5);
@@ -248,7 +248,7 @@ async fn nodes_know_each_other_and_notice_who_goes() {
     b.cluster.leave().await;
     b.redis.close().await;
     eventually("b has left", Duration::from_secs(1), || a.cluster.view().nodes.len() == 2).await;
-    // Like a killed node: without announcing its end.
+    // Closes the connection without announcing the node's end, like a node that is killed.
     c.redis.close().await;
     eventually("c is silent", Duration::from_secs(6), || a.cluster.view().nodes.len() == 1).await;
     let (told, channel) = (a.cluster.tell("nobody", &1).await, Arc::from("roomcast:test"));
@@ -283,7 +283,8 @@ async fn a_script_fails_at_once_while_redis_is_away() {
     assert!(script.run(&redis, Vec::new(), Vec::new()).await.is_ok());
     server.kill();
     eventually("Redis is away", Duration::from_secs(2), || !redis.is_up()).await;
-    // fred notices only when its first reconnection attempt begins. Until then a command takes its whole time-out.
+    // fred, the Redis client, notices the loss only when its first reconnection attempt begins. Until then each command
+    // takes its whole time-out.
     for attempt in 1.. {
         let started = std::time::Instant::now();
         assert!(script.run(&redis, Vec::new(), Vec::new()).await.is_err());
@@ -350,7 +351,7 @@ async fn subscriptions_are_renewed_without_a_flicker() {
     assert_eq!(flickers, 0);
 }
 
-/// Stands for a node that listens, but has not announced itself yet.
+/// A stand-in for a node that has subscribed to the control channel, but has not announced itself yet.
 fn stranger(redis: &Redis, answers: bool) -> Arc<PubSub> {
     let control = Arc::from(redis.keys().control_channel());
     let pubsub = PubSub::start(redis.clone(), "stranger", Arc::new(Metrics::new()), 64);
@@ -402,7 +403,8 @@ async fn a_question_waits_for_a_node_that_listens_and_is_not_known_yet() {
     drop(pubsub);
     redis.close().await;
 
-    // Does not wait long for a subscriber that never announces itself, such as the connection of a node that is gone.
+    // A node does not wait long for a subscriber that never announces itself, such as the connection of a node that is
+    // gone.
     let redis = connect(&server, "mute");
     let _pubsub = stranger(&redis, false);
     let listens = || redis.health().is_good() && redis.subscriber().is_complete();

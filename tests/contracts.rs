@@ -1,4 +1,4 @@
-//! The contracts of the binary mean what they say, and the examples of `docs/` load.
+//! Tests that the embedded contracts behave as they describe, and that the example contracts in `docs/` load.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -185,7 +185,7 @@ fn anonymous_greeting_has_no_user() {
     }
 }
 
-/// Every block of a page that is marked as a whole contract, with its line.
+/// Every code block of a page that is marked as a complete contract, with its line number.
 fn examples(page: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut open: Option<(usize, String)> = None;

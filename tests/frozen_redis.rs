@@ -1,5 +1,5 @@
-//! What waits for a Redis that does not answer is bounded in bytes. This suite runs alone, because it measures the
-//! memory of its process.
+//! Tests that the memory for data that waits for an unresponsive Redis is bounded. This suite runs alone, because it
+//! measures the memory of its process.
 
 mod support {
     #[expect(dead_code, reason = "other suites use the rest")]
@@ -17,8 +17,8 @@ use support::redis::{RedisServer, eventually};
 
 const MEBIBYTE: usize = 1 << 20;
 
-/// The limits are 64 MiB each: events that wait to be published, events that wait for their history, and scripts
-/// without an answer. Each event exists in a few forms on its way.
+/// The maximum growth of the process's memory. Three limits are 64 MiB each: events that wait to be published, events
+/// that wait for their history, and scripts without an answer. An event is copied into several encodings on its way.
 const MOST: usize = 700 * MEBIBYTE;
 
 /// The resident memory of this process.
@@ -37,7 +37,7 @@ async fn large_events_that_wait_for_a_frozen_redis_are_bounded_and_every_loss_is
     let (mut most, mut publishes, mut direct) = (0, Vec::new(), Vec::new());
     let text = "x".repeat(MEBIBYTE);
     let channel: Arc<str> = "frozen".into();
-    // At most 3 GiB of events, with and without a history.
+    // Publishes at most 3 GiB of events, with and without a history.
     while Instant::now() < until && publishes.len() + direct.len() < 3000 {
         let data = serde_json::value::to_raw_value(&json!({ "log": publishes.len() % 8, "pad": text })).unwrap();
         let publish =

@@ -14,7 +14,7 @@ use library::targets::TARGETS;
 
 /// The time per target. Rounds are not counted, because some targets are a thousand times as fast as others.
 const ROUNDS_TIME: Duration = Duration::from_millis(1500);
-/// Minimum number of rounds per target, even on a slow machine.
+/// Each target runs at least this number of rounds, even if that takes longer than the time.
 const LEAST_ROUNDS: u32 = 200;
 
 /// A deterministic generator, so that a failure is repeatable.

@@ -19,7 +19,8 @@ const KILLS: usize = 100;
 const AT_ONCE: usize = 10;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The process that `no_ghost_is_seen_after_two_heartbeats` kills. By itself it does nothing.
+/// The process that `no_ghost_is_seen_after_two_heartbeats` kills. Without the variables that this test sets, the
+/// function does nothing.
 #[tokio::test]
 async fn node_in_a_process_of_its_own() {
     let Ok(url) = std::env::var("PRESENCE_TEST_REDIS") else { return };

@@ -1,4 +1,4 @@
-//! One suite for both implementations of the history, then tests of the Redis one alone.
+//! Tests that both implementations of the history (memory and Redis) must pass, then tests of the Redis implementation.
 
 #[path = "support/redis.rs"]
 mod support;
@@ -36,7 +36,7 @@ async fn cluster() -> Cluster {
     Cluster { server, redis, history, metrics }
 }
 
-/// Runs a test against both implementations.
+/// Runs a test against the history in memory and the history in Redis.
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod in_memory {
@@ -237,7 +237,7 @@ async fn page_is_bounded(history: Arc<History>) {
 
 // --- Redis only ---
 
-/// The bulk strings of a Redis answer to an inline command.
+/// Extracts the bulk strings from Redis's answer to an inline command.
 fn bulks(answer: &str) -> Vec<String> {
     let mut lines = answer.split("\r\n");
     let mut found = Vec::new();

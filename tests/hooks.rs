@@ -27,7 +27,7 @@ use serde_json::Map;
 
 const SECRET: &str = "a secret of the tests";
 
-/// The name of the one hook.
+/// The name of the only hook of these tests.
 const HOOK: &str = "songs";
 
 fn section(url: &str) -> config::Hook {
@@ -61,7 +61,7 @@ fn event() -> HookRequest {
     HookRequest::event(caller(), "cancel")
 }
 
-/// How often a metric with these labels was counted.
+/// The value of the metric's series with these labels.
 fn counted(metrics: &Metrics, line: &str) -> u64 {
     let text = metrics.encode().unwrap();
     let found = text.lines().find_map(|at| at.strip_prefix(line)?.trim().parse().ok());

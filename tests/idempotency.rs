@@ -1,4 +1,5 @@
-//! One suite for both implementations of idempotent publishing, then tests of the Redis one alone.
+//! Tests that both implementations of idempotent publishing (memory and Redis) must pass, then tests of the Redis
+//! implementation.
 
 #[path = "support/redis.rs"]
 mod support;
@@ -22,7 +23,7 @@ async fn connect(server: &RedisServer, metrics: &Arc<Metrics>) -> Redis {
     redis
 }
 
-/// Runs a test against both implementations.
+/// Runs a test against the implementation in memory and the implementation in Redis.
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod in_memory {

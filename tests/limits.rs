@@ -142,7 +142,7 @@ impl Drop for Node {
     }
 }
 
-/// Further headers of a request, with an address as a proxy sends it.
+/// The end of a request line and headers that name a client address as a proxy does.
 fn from(ip: &str, more: &str) -> String {
     format!(" HTTP/1.1\r\nX-Forwarded-For: {ip}\r\n{more}X-Rest:")
 }
@@ -182,19 +182,19 @@ impl Storm {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One connection, from its start to one of its possible ends.
+    /// Opens one connection and brings it to one of 13 different ends.
     async fn one(self: Arc<Self>, at: usize) {
         // At most a few connections of an address exist at a time.
         let ip = format!("10.{}.{}.{}", at % 13, at >> 8, at & 255);
         match at % 13 {
             0 => self.refuse("EIO=4&transport=polling", &ip, "Origin: https://evil.example\r\n", 403).await,
-            // This address has its maximum number of connections.
+            // The address 192.0.2.1 already has its maximum number of connections.
             1 => self.refuse("EIO=4&transport=polling", "192.0.2.1", "", 429).await,
             2 => self.refuse("EIO=3&transport=polling", &ip, "", 400).await,
             3 => drop(self.websocket(&ip).await),
             4 => {
                 let mut client = self.websocket(&ip).await;
-                // Some are refused because the user has the maximum number of sockets.
+                // The node refuses some of these clients because the user has the maximum number of sockets.
                 let told = client.join("/", &format!(r#"{{"token":"{}"}}"#, self.token)).await;
                 assert!(told.starts_with("40{") || told.contains("TOO_MANY_CONNECTIONS"), "{told}");
                 client.send("1").await;
@@ -205,19 +205,19 @@ impl Storm {
                 client.send("9 is no packet").await;
                 client.until_closed().await;
             }
-            // It never connects to a namespace.
+            // This client never connects to a namespace.
             6 => {
                 let mut client = self.websocket(&ip).await;
                 self.waiting.lock().await.spawn(async move {
                     client.until_closed().await;
                 });
             }
-            // It never polls.
+            // This client never polls.
             7 => drop(self.polling(&ip).await),
             8 => {
                 let own = self.polling(&ip).await;
                 assert_eq!(http(&self.server, &format!("POST {own}"), "40").await.1, "ok");
-                // Its poll is left waiting.
+                // This client's poll waits when the client drops its connection.
                 let mut stream = TcpStream::connect(&self.server).await.unwrap();
                 stream.write_all(format!("GET {own} 1\r\n\r\n").as_bytes()).await.unwrap();
             }
@@ -226,7 +226,7 @@ impl Storm {
                 assert_eq!(http(&self.server, &format!("POST {own}"), "40").await.1, "ok");
                 assert_eq!(http(&self.server, &format!("POST {own}"), "1").await.1, "ok");
             }
-            // It upgrades, and loses its connection.
+            // This client upgrades, and then loses its connection.
             10 => {
                 let own = self.polling(&ip).await;
                 let query = own.split_once("polling").unwrap().1.to_owned();
@@ -236,7 +236,7 @@ impl Storm {
                 client.send("5").await;
                 assert!(client.join("/", "").await.starts_with("40{"));
             }
-            // An operator disconnects it.
+            // An operator disconnects this client.
             11 => {
                 let mut client = self.websocket(&ip).await;
                 let connected = client.join("/", "").await;
@@ -248,7 +248,7 @@ impl Storm {
                 assert_eq!(status, 202, "{body}");
                 client.until_closed().await;
             }
-            // It sends nothing, or half of a request.
+            // This client sends nothing, or a part of a request.
             _ => {
                 let mut stream = TcpStream::connect(&self.server).await.unwrap();
                 stream
@@ -272,7 +272,8 @@ async fn storm(engine: &str) {
         opened: AtomicUsize::default(),
         waiting: tokio::sync::Mutex::default(),
     });
-    // One address keeps its maximum number of connections during the whole storm. They answer pings.
+    // One address keeps its maximum number of connections during the whole storm. The clients of these connections
+    // answer pings.
     let mut held = JoinSet::new();
     for _ in 0..20 {
         let mut client = storm.websocket("192.0.2.1").await;
@@ -309,7 +310,7 @@ async fn storm(engine: &str) {
     let closed = node.metric("roomcast_connections_closed_total", "").await;
     assert_eq!(opened, closed);
     assert!(storm.refused.load(Ordering::Relaxed) >= 2_300 && storm.opened.load(Ordering::Relaxed) >= 6_900);
-    // The limits work as at the start.
+    // After all these connections have ended, the limits permit as many clients as at the start.
     let mut fresh = Vec::new();
     for _ in 0..20 {
         fresh.push(storm.websocket("192.0.2.1").await);
@@ -337,7 +338,7 @@ async fn nothing_is_counted_after_ten_thousand_connections_of_every_fate() {
     }
 }
 
-/// Emits, and returns the acknowledgement.
+/// Emits an event, and returns the acknowledgement.
 async fn ask(client: &mut Client, id: u32, event: &str, attachments: &[usize]) -> String {
     let (kind, count) =
         if attachments.is_empty() { ('2', String::new()) } else { ('5', format!("{}-", attachments.len())) };
@@ -363,15 +364,15 @@ async fn bounds(engine: &str) {
     let node = Node::start(engine);
     let (mut client, _) = Client::connect(&node.server, "/", "").await;
     let client = &mut client;
-    // 20 bytes of a name that no contract declares, and 21.
+    // An event name of 20 bytes (which no contract declares) is within the limit, and one of 21 bytes is not.
     let named = |length: usize| format!(r#"["{}"]"#, "n".repeat(length));
     assert!(ask(client, 1, &named(20), &[]).await.contains("UNKNOWN_EVENT"));
     assert!(refused(&ask(client, 2, &named(21), &[]).await));
-    // 6 levels with the event's own, and 7.
+    // JSON with 6 levels of nesting, the event's own array included, is within the limit; 7 levels are not.
     let deep = |levels: usize| format!(r#"["say",{}{}]"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
     assert_eq!(ask(client, 3, &deep(6), &[]).await, "433[[[[[[]]]]]]");
     assert!(refused(&ask(client, 4, &deep(7), &[]).await));
-    // Deeper than any parser accepts: it is still answered.
+    // The node also answers an event that is nested more deeply than any parser accepts.
     assert!(refused(&ask(client, 5, &deep(5000), &[]).await));
     let with = |count: usize| {
         let of = |num: usize| format!(r#",{{"_placeholder":true,"num":{num}}}"#);
@@ -381,7 +382,7 @@ async fn bounds(engine: &str) {
     assert!(refused(&ask(client, 7, &with(4), &[1, 1, 1, 1]).await));
     assert!(ask(client, 8, &with(1), &[1000]).await.starts_with("461-8["));
     assert!(refused(&ask(client, 9, &with(1), &[1001]).await));
-    // Names of 12 bytes, `r:` among them, and of 13.
+    // A room name of 12 bytes, `r:` included, is within the limit, and one of 13 bytes is not.
     let join = |room: &str| format!(r#"["join","{room}"]"#);
     assert!(ask(client, 10, &join(&"x".repeat(10)), &[]).await.contains("true"));
     assert!(ask(client, 11, &join(&"x".repeat(11)), &[]).await.contains("INVALID_ROOM"));
@@ -393,12 +394,13 @@ async fn bounds(engine: &str) {
     assert!(ask(client, 17, &join("d"), &[]).await.contains("true"), "it is in it already");
     assert!(ask(client, 18, r#"["leave","d"]"#, &[]).await.contains("true"));
     assert!(ask(client, 19, &join("e"), &[]).await.contains("true"));
-    // Too often: the client is told how long to wait, before anything is parsed. If it goes on, it is disconnected.
+    // A client that exceeds the rate limit of an event learns how long to wait, before the node parses the arguments.
+    // If the client goes on, it is disconnected.
     for id in [20, 21] {
         assert!(!ask(client, id, r#"["seldom"]"#, &[]).await.contains("error"));
     }
     for id in 22..26 {
-        // The library parses a packet before the node can count it.
+        // socketioxide parses a packet before the node can count the event.
         let event = if engine == "native" { r#"["seldom",{this is no JSON]"# } else { r#"["seldom",{}]"# };
         let ack = ask(client, id, event, &[]).await;
         assert!(ack.contains(r#""code":"RATE_LIMIT_EXCEEDED""#) && ack.contains(r#""retryAfterMs":"#), "{ack}");

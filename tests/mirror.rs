@@ -120,7 +120,7 @@ impl Fixture {
         Self { server, redis, metrics, rooms }
     }
 
-    /// The values in an answer, without the lines of their lengths, sorted.
+    /// The values in Redis's answer to a command, sorted, without the lines that give the values' lengths.
     fn members(&self, command: &str) -> Vec<String> {
         let answer = self.server.command(command);
         let mut found: Vec<_> =
@@ -209,7 +209,7 @@ async fn full_queue_never_holds_a_socket_up() {
     let it = Fixture::new().await;
     let session = session("s1", User::named("alice"));
     it.rooms.add(&session);
-    // Nothing is awaited here, so the writer cannot run.
+    // Nothing is awaited here, so the task that writes to Redis cannot run.
     for _ in 0..roomcast::mirror::MAX_WAITING {
         it.rooms.join(&session, &"job:1".into());
         it.rooms.leave(&session, &"job:1".into());

@@ -1,4 +1,4 @@
-//! The native engine on the wire: WebSocket and Engine.IO as their standards have them.
+//! Tests the native engine over real sockets: WebSocket and Engine.IO as their specifications define them.
 
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "support/client.rs"]
@@ -26,7 +26,8 @@ use roomcast::user::User;
 use support::eventually;
 use tokio_util::sync::CancellationToken;
 
-/// Lets everybody in, into the room of everybody, and gives back what it gets.
+/// A gate that refuses clients with a payload in CONNECT, and returns each event to its sender: as the acknowledgement
+/// if one is asked for, or else as an event.
 struct Echo {
     rooms: Arc<Rooms>,
     ended: std::sync::Mutex<Vec<&'static str>>,
@@ -150,7 +151,7 @@ async fn namespaces_have_ids_of_their_own_and_none_is_the_connections() {
     let ids: Vec<_> = ids.iter().map(|packet| packet.split('"').nth(3).unwrap().to_owned()).collect();
     assert!(ids[0] != ids[1] && !ids.contains(&client.sid), "{ids:?}");
     assert!(ids.iter().all(|id| id.len() == 16 && node.gate.rooms.session("/", id).is_some() == (*id == ids[0])));
-    // A second CONNECT to a namespace is a mistake of the client.
+    // A client may not send a second CONNECT to the same namespace, so the node closes the connection.
     client.send("40").await;
     client.until_closed().await;
     node.ended(&["parse error", "parse error"]).await;
@@ -265,8 +266,8 @@ async fn what_was_queued_is_read_before_the_end() {
     assert!(packets.iter().enumerate().all(|(n, packet)| packet.starts_with(&format!(r#"42["n",{n},"#))));
 }
 
-/// Large and small events, attachments, fragments, pings and acknowledgements of many clients, through broadcasts to all
-/// of them: nothing is lost, nothing overtakes, everything is whole.
+/// Large and small events, attachments, fragments, pings and acknowledgements of many clients, through broadcasts to
+/// all of them: no event is lost, overtaken by a later event, or damaged.
 #[tokio::test(flavor = "multi_thread")]
 async fn mixed_traffic_keeps_order_and_content() {
     const CLIENTS: u64 = 12;

@@ -1,4 +1,4 @@
-//! A node as operators see it: its log, its signals, its version.
+//! Tests what operators see of a node: its log, its reaction to signals, and its version.
 
 #[path = "support/client.rs"]
 mod client;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// An allowance for busy machines, because tests run beside each other.
+/// Maximum time to wait for a result. It is long because tests run in parallel.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONTRACT: &str = r#"
@@ -105,7 +105,7 @@ impl Node {
         read.unwrap();
     }
 
-    /// Checks that the node works.
+    /// Checks that the node answers requests.
     async fn works(&self) {
         assert_eq!(http(&self.server, "GET /live", "").await.0, 200);
         assert_eq!(http(&self.api, "GET /metrics", "").await.0, 200);
@@ -161,12 +161,12 @@ async fn stalled_reader_of_the_log_holds_nothing_up() {
     }
     node.works().await;
     let lost = node.lost().await;
-    // The reader continues, and learns how many records were lost.
+    // The reader of the log continues, and a record reports how many records were lost.
     let says_lost = |record: &Value| record["lost"].as_u64().is_some();
     let (record, lines) = find(BufReader::new(stderr).lines(), says_lost).await;
     assert_eq!(record["level"], "WARN");
     assert!(record["lost"].as_f64().unwrap() >= lost, "{record} {lost}");
-    // It stalls again: the pipe is full, and the node still ends.
+    // The reader stalls again, so the pipe is full, and the node still ends on SIGTERM.
     node.chatter(1000).await;
     node.works().await;
     node.signal("-TERM");
@@ -224,7 +224,7 @@ async fn first_record_introduces_the_node_and_signals_are_obeyed() {
     records.next("SIGHUP is ignored", |_| {});
     node.works().await;
 
-    // Publishes are audit records at `debug`; an action on clients is one at `info`.
+    // A publish writes an audit record at level `debug`; an action on clients writes one at level `info`.
     let publish = || async {
         let body = r#"{"namespace":"/","event":"x","args":[1]}"#;
         let status = http(&node.api, &format!("POST /api/v1/emit HTTP/1.1\r\n{KEY}\r\nX-Rest:"), body).await.0;
@@ -305,7 +305,7 @@ async fn slow_client_is_found_by_what_waits_for_it() {
             );
             let first = &page["items"][0];
             if sort == "queuedPackets" && engine == "socketioxide" {
-                // The library does not report it.
+                // socketioxide does not report the number of queued packets.
                 assert_eq!(first.get("queuedPackets"), None);
                 continue;
             }

@@ -1,4 +1,5 @@
-//! Owners of rooms: one suite for both implementations, then tests of the Redis one alone.
+//! Owners of rooms: tests that both implementations (memory and Redis) must pass, then tests of the Redis
+//! implementation.
 
 #[path = "support/redis.rs"]
 mod support;

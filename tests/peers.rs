@@ -1,4 +1,5 @@
-//! Rust backends with the crate `socketioxide-emitter`, and servers of socketioxide, beside nodes of both engines.
+//! Tests that backends with the crate `socketioxide-emitter` and servers of socketioxide work together with nodes of
+//! both engines.
 
 #[path = "support/client.rs"]
 mod client;
@@ -24,10 +25,10 @@ use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 use socketioxide_redis::{CustomRedisAdapter, RedisAdapterConfig, RedisAdapterCtr};
 use support::RedisServer;
 
-/// An allowance for busy machines, because tests run beside each other.
+/// Maximum time to wait for a result. It is long because tests run in parallel.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process of the binary.
+/// A process of the `roomcast` binary.
 struct Node {
     child: Child,
     server: String,
@@ -90,7 +91,7 @@ impl Drop for Node {
     }
 }
 
-/// A client, its id and the events that it received.
+/// A client and its socket id.
 struct Someone {
     client: Client,
     id: String,
@@ -126,7 +127,7 @@ impl Someone {
         (event[0].as_str().unwrap().to_owned(), argument)
     }
 
-    /// All events before the next one of this name.
+    /// Receives all events before the next event with the name `mark`.
     async fn until(&mut self, mark: &str) -> Vec<(String, Value)> {
         let mut all = Vec::new();
         loop {
@@ -143,7 +144,7 @@ fn events(all: &[(&str, Value)]) -> Vec<(String, Value)> {
     all.iter().map(|(name, argument)| ((*name).to_owned(), argument.clone())).collect()
 }
 
-/// A connection of a process beside the nodes, with or without sharded pub/sub.
+/// The Redis connection of a process that is not a node, with or without sharded pub/sub.
 #[derive(Clone)]
 struct Bus {
     client: SubscriberClient,
@@ -309,7 +310,7 @@ async fn rules_hold(redis: RedisServer) {
             client.ask("story", "s").await;
             client.ask("keep", &is_sharded.to_string()).await;
         }
-        // The nodes agree on the publishing node within a second.
+        // Within a second the nodes agree on the node that publishes emitters' events.
         let until = Instant::now() + PATIENCE;
         let served = || async { nodes[0].metric("roomcast_deliveries_total", r#""/""#).await };
         let before = served().await;

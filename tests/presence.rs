@@ -1,4 +1,4 @@
-//! Presence: one suite for memory and Redis, and tests that need several nodes.
+//! Presence: tests that both implementations (memory and Redis) must pass, and tests that need several nodes.
 
 mod support {
     #[expect(dead_code, reason = "other suites use the rest")]
@@ -87,7 +87,7 @@ async fn members_come_in_pages_once_each(world: World) {
     for node in &world.nodes {
         assert!(members.iter().any(|member| member.node == node.id));
     }
-    // A member that leaves between two pages does not shift the others.
+    // A member that leaves between two requests for pages does not shift the members of the next page.
     let first = presence.members(NS, "r", PageRequest { limit: 10, cursor: None }).await.unwrap();
     world.session(&first.items.last().unwrap().socket_id).leave("r");
     world.settle().await;

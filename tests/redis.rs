@@ -1,4 +1,4 @@
-//! All ways to reach Redis: passwords and users, TLS, Sentinel, Cluster. Each is tested with commands and events.
+//! All ways to reach Redis: passwords and users, TLS, Sentinel, Cluster. Each way is tested with commands and events.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -69,7 +69,7 @@ impl Server {
         Some(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// Sends a command with any bytes. Returns what arrives at once.
+    /// Sends a command that may contain any bytes. Returns the bytes of the first read.
     fn send(&self, words: &[&[u8]]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
@@ -124,7 +124,7 @@ async fn is_good(redis: &Redis, within: Duration) {
     }
 }
 
-/// Two nodes reach each other, and the same keys.
+/// Checks that two nodes receive each other's messages and see the same keys.
 async fn works(config: &config::Redis) {
     let (a, b) = (connect(config, "a"), connect(config, "b"));
     is_good(&a, Duration::from_secs(10)).await;
@@ -135,7 +135,7 @@ async fn works(config: &config::Redis) {
     }
     let start = |redis: &Redis, node| PubSub::start(redis.clone(), node, Arc::new(Metrics::new()), 1024);
     let (from, to) = (start(&a, "a"), start(&b, "b"));
-    // Channels of several slots.
+    // These channels belong to different hash slots.
     for channel in ["roomcast:events:/", "roomcast:events:/a", "roomcast:events:/b"].map(Arc::from) {
         let mut incoming = to.subscribe(&channel, 16);
         let arrived = async {
@@ -159,7 +159,7 @@ async fn by_password_user_and_database() {
     let server = Server::start(&acl);
     server.says("AUTH node secret", "+OK").await;
     works(&config(format!("redis://node:secret@127.0.0.1:{}/3", server.port))).await;
-    // The settings override the URL.
+    // The settings for user, password and database override the URL.
     works(&config::Redis {
         username: Some("node".into()),
         password: Some(Secret::new("secret")),
@@ -225,7 +225,7 @@ async fn the_cause_of_a_failure_is_told() {
     server.says("AUTH hunter2", "+OK").await;
     let sentinel = Server::sentinel(server.port);
     sentinel.says("PING", "PONG").await;
-    // No DNS server is asked about a label that is too long.
+    // A host name with a label that is too long cannot be resolved, and no DNS server is asked about it.
     let nowhere = "x".repeat(70);
     let (port, free, sentinels) = (server.port, free_port(), sentinel.port);
     let named = |service: &str| config::Redis {
@@ -274,7 +274,7 @@ async fn a_right_that_is_missing_is_named_and_what_is_allowed_goes_on() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    // One of many channels is refused: messages on the others arrive, and the node keeps its connection.
+    // If Redis refuses one of many channels, messages on the other channels arrive, and the node keeps its connection.
     let heard = Arc::new(AtomicU64::new(0));
     for n in 0..40 {
         let name = if n == 17 { "other:channel".to_owned() } else { format!("roomcast:channel:{n}") };
@@ -294,10 +294,10 @@ async fn a_right_that_is_missing_is_named_and_what_is_allowed_goes_on() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(redis.health().hears() && !redis.health().is_good());
-    // The refused channel is subscribed when the right is there.
+    // The node subscribes to the refused channel as soon as the Redis user has the right.
     assert!(allow("~roomcast:* &roomcast:* &other:* +@all").contains("+OK"));
     is_good(&redis, Duration::from_secs(20)).await;
-    // A command, and a key, are refused.
+    // The health names the cause if Redis refuses a command or a key.
     assert!(allow("~roomcast:* &roomcast:* &other:* +@all -set").contains("+OK"));
     cause(&redis, &["SET roomcast:probe:a", "NOPERM"]).await;
     assert!(redis.health().hears());

@@ -1,4 +1,4 @@
-//! All data works in a Redis Cluster: no command uses keys of two slots.
+//! Tests that all features work with a Redis Cluster: no command uses keys of different hash slots.
 
 #[path = "support/redis_cluster.rs"]
 mod support;

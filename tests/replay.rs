@@ -24,7 +24,7 @@ use support::{RedisServer, eventually};
 const JOINS: usize = 10_000;
 const CLIENTS: usize = 10;
 
-/// The numbers of the events that a client received.
+/// The connection of a client. It records the numbers of the events that the client received.
 #[derive(Clone, Default)]
 struct Wire {
     received: Arc<Mutex<Vec<u64>>>,
@@ -71,7 +71,7 @@ struct Node {
     def: RoomDef,
     room: RoomName,
     namespace: Arc<str>,
-    /// The last event that has been delivered to all members.
+    /// The number of the last event that has been delivered to all members.
     delivered: AtomicU64,
     serial: AtomicU64,
 }
@@ -111,7 +111,7 @@ impl Node {
         (session, wire)
     }
 
-    /// Publishes as the publisher does: waits for its turn, appends, delivers.
+    /// Publishes an event as the node does: records the event in the history, then delivers it.
     async fn publish(&self, number: u64) {
         let event = Event::encode("e", &[number]).unwrap();
         let keeping = Keeping::of(&self.def, &self.namespace, &self.room, &[], false).unwrap();
@@ -249,7 +249,7 @@ async fn ten_thousand_joins_with_redis_show_the_last() {
     redis.close().await;
 }
 
-/// Events of another node arrive late and out of order: still each once.
+/// Each event of another node is delivered once, even if it arrives late and out of order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn late_copies_of_another_node_come_once() {
     let node = Node::new(in_memory(), Replay::All, 200);
@@ -325,7 +325,7 @@ async fn joining_again_shows_it_again_and_a_room_without_history_shows_nothing()
     assert!(joined.new && joined.replay.is_none());
 }
 
-/// The whole history is replayed, even if it is longer than one page.
+/// Checks that the whole history is replayed, even if the history is longer than one page.
 async fn long_history(history: History) {
     let node = Node::new(history, Replay::Since, 2500);
     for number in 1..=2600 {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const MAX_LINES: usize = 600;
 
-/// Modules without a row: they compose the others, and may use everything.
+/// Modules that have no row in the table of `src/lib.rs`: they compose the other modules, and may use all of them.
 const CROWN: [&str; 2] = ["lib", "main"];
 
 fn root() -> &'static Path {
@@ -64,7 +64,7 @@ fn imports(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The rows of `src/lib.rs`' documentation, from the top: module to row.
+/// Maps each module to the number of its row, from the top, in the documentation of `src/lib.rs`.
 fn rows() -> BTreeMap<String, usize> {
     let text = read(&root().join("src/lib.rs"));
     let table = text.split("```").nth(1).expect("lib.rs holds the table of rows").to_owned();
@@ -80,7 +80,7 @@ fn rows() -> BTreeMap<String, usize> {
         .collect()
 }
 
-/// Fails with every finding at once.
+/// Fails if there are findings, and reports all of them.
 fn none(rule: &str, findings: &[String]) {
     assert!(findings.is_empty(), "{rule}:\n{}", findings.join("\n"));
 }
@@ -102,7 +102,7 @@ fn imports_point_to_earlier_rows() {
         for (number, line) in code(&read(&path)) {
             for used in imports(line).filter(|used| *used != own) {
                 let Some(other) = rows.get(used) else { continue };
-                // In the last row, `cli` uses `node`.
+                // In the last row, `cli` may use `node`.
                 if other > row || (other == row && *row != last) || (own == "node" && used == "cli") {
                     findings.push(format!("{}:{number}: `{own}` may not use `{used}`", name(&path)));
                 }
@@ -160,7 +160,7 @@ fn nothing_is_left_open_or_switched_off() {
     let mut findings = Vec::new();
     for path in all {
         for (at, line) in read(&path).lines().enumerate() {
-            // In Rust, iterators and serde also have `skip`.
+            // The mark `.skip` counts only outside Rust, where iterators and serde also have `skip`.
             let rust = path.extension().is_some_and(|end| end == "rs");
             for mark in marks.iter().filter(|mark| line.contains(**mark) && !(rust && mark.starts_with('.'))) {
                 findings.push(format!("{}:{}: {mark}", name(&path), at + 1));
@@ -179,7 +179,7 @@ fn rust_knows_no_application() {
         words.extend([format!("\"{app}\""), format!("{app}.toml"), format!("embedded:{app}")]);
         for part in ["client", "server"] {
             let Some(events) = contract.get(part).and_then(toml::Value::as_table) else { continue };
-            // Names without these characters, such as "message", are general words.
+            // Event names without `:` and `-`, such as "message", are general words that any code may contain.
             words.extend(events.keys().filter(|event| event.contains([':', '-'])).map(|event| format!("\"{event}\"")));
         }
     }
@@ -203,7 +203,7 @@ fn the_library_of_an_engine_stays_in_it() {
             continue;
         }
         for (number, line) in code(&read(&path)) {
-            // Our own module of that name may be used.
+            // The project's own module `engine::socketioxide` may be used.
             let line = line.replace("engine::socketioxide::", "").replace("super::socketioxide::", "");
             if line.contains("socketioxide::") || line.contains("socketioxide_") || line.contains("engineioxide::") {
                 findings.push(format!("{file}:{number}: {}", line.trim()));
@@ -274,7 +274,7 @@ fn every_test_that_the_security_paper_names_is_there() {
     let tests: Vec<PathBuf> = [files("src", &[".rs"]), files("tests", &[".rs", ".test.js"])].concat();
     let sentences: String = tests.iter().map(|path| read(path)).collect();
     let named: Vec<&str> = paper.split('`').skip(1).step_by(2).collect();
-    // A test function in Rust, or the title of a test in JavaScript.
+    // A name in backticks is taken for a test function in Rust, or for the title of a test in JavaScript.
     let function = |name: &&&str| name.matches('_').count() >= 3 && !name.contains(['/', '.', '{', ' ']);
     let title = |name: &&&str| name.matches(' ').count() >= 4 && !name.contains("= ");
     let file = |name: &&&str| name.starts_with("tests/") || name.starts_with("src/");
@@ -293,7 +293,7 @@ fn every_test_that_the_security_paper_names_is_there() {
     none("docs/security.md names tests that exist", &unknown.chain(missing).collect::<Vec<_>>());
 }
 
-/// The commands that a Lua script calls, in small letters.
+/// The Redis commands that a Lua script calls, in lower case.
 fn called(script: &str) -> impl Iterator<Item = String> {
     let calls =
         script.split("redis.").skip(1).filter_map(|rest| rest.strip_prefix("call(").or(rest.strip_prefix("pcall(")));
@@ -315,7 +315,7 @@ fn every_command_of_a_script_is_among_the_rights_that_the_manual_lists() {
     none("nodes need these rights too: add them to docs/redis.md", &findings.into_iter().collect::<Vec<_>>());
 }
 
-/// Openings that leave the subject or the thing unnamed.
+/// Beginnings of comments that leave the subject unnamed.
 const RIDDLES: [&str; 10] = [
     "So many",
     "So long",
@@ -341,7 +341,7 @@ fn comment<'a>(path: &Path, line: &'a str) -> Option<&'a str> {
     marks.iter().find_map(|mark| line.strip_prefix(mark)).map(str::trim)
 }
 
-/// Every file of ours that has comments.
+/// Every file of this project that may have comments.
 fn commented() -> Vec<PathBuf> {
     let endings = [
         ".rs",
@@ -365,7 +365,7 @@ fn commented() -> Vec<PathBuf> {
     all.extend(files(".ci", &[""]));
     let single = ["Makefile", "Dockerfile", "build.rs", "compose.yaml", "roomcast.example.toml", "Cargo.toml"];
     all.extend(single.map(|file| root().join(file)));
-    // Inputs of fuzzers, and what builds leave behind.
+    // Inputs of fuzzers and output of builds are left out.
     let is_ours = |path: &PathBuf| {
         !path.components().any(|part| ["corpus", "found", "target"].map(AsRef::as_ref).contains(&part.as_os_str()))
     };
@@ -400,7 +400,7 @@ fn declared(line: &str) -> Option<&str> {
     rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()
 }
 
-/// The letters of a text, small, without articles.
+/// The letters of a text in lower case, without articles.
 fn letters(text: &str) -> String {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !["The", "A", "An", "the"].contains(word));
     words.collect::<String>().to_lowercase()

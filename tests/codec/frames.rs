@@ -1,4 +1,5 @@
-//! WebSocket frames: we read what the reference writes, it reads what we write, and both judge all other bytes alike.
+//! WebSocket frames: our codec reads what the reference writes, the reference reads what our codec writes, and both
+//! accept or refuse all other bytes alike.
 
 use std::io::{self, Read, Write};
 
@@ -14,7 +15,7 @@ use super::cases;
 
 const MAX_PAYLOAD: usize = 1 << 17;
 
-/// What was read, in words common to both.
+/// A message that was read, in a type that both readers' results are converted to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     Text(String),
@@ -35,7 +36,7 @@ enum End {
 
 // === both readers ===
 
-/// Everything that our reader reads, if the bytes arrive in these pieces.
+/// The messages that our reader reads, and how the input ends, if the bytes arrive in pieces of these lengths.
 fn ours(bytes: &[u8], pieces: &[usize]) -> (Vec<Seen>, End) {
     let (mut reader, mut held, mut seen) = (Reader::new(MAX_PAYLOAD), Vec::new(), Vec::new());
     for piece in cut(bytes, pieces) {
@@ -89,7 +90,7 @@ fn theirs(bytes: &[u8], role: Role) -> (Vec<Seen>, End) {
     }
 }
 
-/// Bytes to read, with nothing after them. Written bytes are kept.
+/// A stream for the reference: it provides the given bytes and then ends, and it keeps the bytes that are written.
 #[derive(Default)]
 struct Pipe {
     input: io::Cursor<Vec<u8>>,
@@ -121,7 +122,7 @@ impl Write for Pipe {
     }
 }
 
-/// Pieces of these lengths, in a cycle.
+/// Cuts the bytes into pieces of these lengths, used in a cycle.
 fn cut<'a>(bytes: &'a [u8], pieces: &[usize]) -> Vec<&'a [u8]> {
     let (mut rest, mut out) = (bytes, Vec::new());
     for length in pieces.iter().cycle() {
@@ -204,7 +205,7 @@ fn wanted(messages: &[Message]) -> Vec<Seen> {
 
 // === the same judgement ===
 
-/// Whether both came to the same result. Intended differences are listed only here.
+/// Whether our reader and the reference came to the same result. Intended differences are listed only here.
 fn agree(bytes: &[u8], ours: &(Vec<Seen>, End), theirs: &(Vec<Seen>, End)) -> Result<(), String> {
     let told = || Err(format!("{ours:?}, but the reference {theirs:?}: {bytes:02x?}"));
     match (ours.1, theirs.1) {
@@ -216,18 +217,18 @@ fn agree(bytes: &[u8], ours: &(Vec<Seen>, End), theirs: &(Vec<Seen>, End)) -> Re
             };
             let (mine, other) = (code(&ours.0), code(&theirs.0));
             // The reference answers a close frame with a forbidden code, such as 1014, with the code 1002 and reads on.
-            // There is nothing more to compare then.
+            // After such a frame there is nothing more to compare.
             let same = mine == other || (mine == Some(1014) && other == Some(1002));
             let before = ours.0[..ours.0.len() - 1] == theirs.0[..theirs.0.len() - 1];
             if same && before { Ok(()) } else { told() }
         }
-        // A forbidden code: refused here, answered with 1002 by the reference.
+        // Our reader refuses a close frame with a forbidden code, and the reference answers it with 1002.
         (End::Refused(Some(Violation::CloseCode)), End::Closed)
             if theirs.0.last() == Some(&Seen::Close(Some(1002))) && theirs.0.starts_with(&ours.0) =>
         {
             Ok(())
         }
-        // Mistakes that are visible before the frame is complete, and lengths that are not in their shortest form.
+        // Our reader refuses mistakes before the frame is complete, and lengths that are not in their shortest form.
         (End::Refused(Some(violation)), _) if theirs.0.starts_with(&ours.0) => match violation {
             Violation::Length => Ok(()),
             _ if theirs.1 == End::Open && theirs.0 == ours.0 => Ok(()),
@@ -270,7 +271,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(1000))]
 
-    /// Bytes that were changed, lost, doubled or inserted, and an early end.
+    /// Valid frames with bytes that were changed, lost, doubled or inserted, or that end early.
     #[test]
     fn of_what_was_spoiled_both_think_the_same(
         messages in proptest::collection::vec(message(), 1..5),

@@ -1,18 +1,18 @@
-//! Runs the official parsers in a Node.js process, and asks them line by line.
+//! Runs the official parsers in a Node.js process, which answers one JSON request per line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// The process with the parsers. It ends when this is dropped.
+/// The Node.js process with the official parsers. The process ends when this value is dropped.
 pub struct Reference {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-/// The reference's judgement of messages.
+/// The result of the official decoder for a list of messages.
 #[derive(Debug)]
 pub struct Decoded {
     /// The complete packets.
@@ -49,7 +49,7 @@ impl Reference {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line} to {question}"))
     }
 
-    /// Engine.IO messages: strings, and binary as `{"$b":hex}`.
+    /// Decodes Engine.IO messages: strings, and binary as `{"$b":hex}`.
     pub fn decode(&mut self, messages: &[Value]) -> Decoded {
         let mut answer = self.ask(&json!({ "decode": messages }));
         let packets = answer["packets"].take();
@@ -60,7 +60,7 @@ impl Reference {
         }
     }
 
-    /// The Engine.IO messages of a packet.
+    /// Encodes a packet as Engine.IO messages.
     pub fn encode(&mut self, packet: &Value) -> Vec<Value> {
         self.ask(&json!({ "encode": packet })).as_array().cloned().unwrap_or_default()
     }

@@ -1,4 +1,5 @@
-//! Packets: we read what the official client writes, it reads what we write, and both judge all other text alike.
+//! Packets: our codec reads what the official client writes, the client reads what our codec writes, and both accept or
+//! refuse all other text alike.
 
 use std::sync::{LazyLock, Mutex};
 
@@ -35,7 +36,7 @@ fn namespace() -> impl Strategy<Value = String> {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    // Some are names that the protocol reserves.
+    // Socket.IO reserves these event names.
     let reserved = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
     text().prop_filter("a reserved name", move |name| !reserved.contains(&&**name))
 }
@@ -59,7 +60,7 @@ fn client_packet() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// The packet as our codec reports it. Nothing uses the query of a namespace.
+/// The packet as our codec must report it: without the query of the namespace, which nothing uses.
 fn meant(packet: &Value) -> Value {
     let mut packet = packet.clone();
     let nsp = packet["nsp"].as_str().unwrap_or("/").split('?').next().unwrap_or("/").to_owned();
@@ -75,7 +76,7 @@ fn meant(packet: &Value) -> Value {
     numbers(&packet)
 }
 
-/// The payloads of frames, as messages.
+/// Splits WebSocket frames into Engine.IO messages.
 fn messages(mut frames: &[u8]) -> Vec<Value> {
     let mut out = Vec::new();
     while let [first, second, ..] = *frames {
@@ -111,7 +112,7 @@ proptest! {
         prop_assert!(!read.waits);
         let wanted: Vec<Value> = packets.iter().map(meant).collect();
         prop_assert_eq!(&read.packets, &wanted, "{:?}", written);
-        // The official decoder reads the same.
+        // The official decoder reads the same packets from what our codec wrote.
         let theirs = decoded(&written);
         prop_assert_eq!(theirs.packets.iter().map(meant).collect::<Vec<_>>(), wanted);
     }
@@ -169,7 +170,7 @@ proptest! {
     }
 }
 
-/// A client that must not receive binary frames.
+/// Encodes a binary message as base64 text, for a client that must not receive binary frames.
 fn as_base64(message: &mut Value) {
     use base64::Engine as _;
     if let Some(hex) = message["$b"].as_str() {
@@ -193,7 +194,7 @@ fn packets_with_a_number_beyond_all_floats_are_refused() {
 
 // === what no client writes ===
 
-/// Whether both came to the same result. Intended differences are listed only here.
+/// Whether our codec and the reference came to the same result. Intended differences are listed only here.
 fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String> {
     let read: Vec<Value> = theirs.packets.iter().map(meant).collect();
     let same = ours.error.is_some() == theirs.error.is_some() && ours.waits == theirs.waits;
@@ -201,7 +202,7 @@ fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String
         return Ok(());
     }
     if ours.waits && theirs.error.is_some() {
-        // Our codec judges an event only when it is complete.
+        // Our codec accepts or refuses an event only when all attachments of the event have arrived.
         let mut completed = messages.to_vec();
         while super::values::ours(&completed).waits {
             completed.push(binary(b""));
@@ -219,18 +220,18 @@ fn agree(messages: &[Value], ours: &Ours, theirs: &Decoded) -> Result<(), String
     if messages.iter().filter_map(Value::as_str).any(spaced) {
         return Ok(());
     }
-    // Only the first difference counts: after it, one of the two has stopped.
+    // Only the first difference counts: after it, one of the two decoders has stopped.
     let at = in_common(&ours.packets, &read);
     let why = why_stricter(ours, at, read.get(at), messages).or_else(|| why_milder(ours.packets.get(at), messages));
     why.map(|_| ()).ok_or_else(|| format!("{ours:?}, but the reference {theirs:?}: {messages:?}"))
 }
 
-/// Number of packets that both read alike before the first difference.
+/// Number of packets that both decoders read alike before the first difference.
 fn in_common(ours: &[Value], theirs: &[Value]) -> usize {
     ours.iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count()
 }
 
-/// Whether there is a space where a packet may have its number.
+/// Whether the text has a space where a packet may have its acknowledgement id.
 fn spaced(text: &str) -> bool {
     let head = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let head = head.strip_prefix('-').unwrap_or(head);
@@ -238,7 +239,7 @@ fn spaced(text: &str) -> bool {
     head.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(char::is_whitespace)
 }
 
-/// What our codec refuses and the reference accepts.
+/// The reason why our codec refuses a packet that the reference accepts, if that is intended.
 fn why_stricter(ours: &Ours, at: usize, theirs: Option<&Value>, messages: &[Value]) -> Option<&'static str> {
     if at < ours.packets.len() {
         return None;
@@ -279,7 +280,7 @@ fn beyond_numbers(text: &str) -> bool {
     })
 }
 
-/// What our codec accepts and the reference refuses or reads differently.
+/// The reason why our codec accepts a packet that the reference refuses or reads differently, if that is intended.
 fn why_milder(ours: Option<&Value>, messages: &[Value]) -> Option<&'static str> {
     let packet = ours?;
     let named = |names: &[&str]| packet["data"][0].as_str().is_some_and(|name| names.contains(&name));
@@ -299,7 +300,7 @@ fn why_milder(ours: Option<&Value>, messages: &[Value]) -> Option<&'static str> 
     None
 }
 
-/// Text that is almost a packet.
+/// Text that is a packet except for a few damaged characters.
 fn spoiled(packet: &Value, spoils: &[(u8, prop::sample::Index, char)]) -> Vec<Value> {
     let mut written = encoded(packet);
     for (how, at, letter) in spoils {
@@ -311,7 +312,7 @@ fn spoiled(packet: &Value, spoils: &[(u8, prop::sample::Index, char)]) -> Vec<Va
             _ => {
                 let Some(Value::String(text)) = written.first_mut() else { continue };
                 let letters: Vec<char> = text.chars().collect();
-                // Heads are short and matter most.
+                // The head of a packet is short and matters most, so about half of the changes are there.
                 let at = at.index(if how % 2 == 0 { letters.len().min(12) } else { letters.len() }.max(1));
                 let (before, after) = letters.split_at(at.min(letters.len()));
                 let (before, after): (String, String) = (before.iter().collect(), after.iter().collect());
@@ -347,7 +348,7 @@ proptest! {
         }
     }
 
-    /// Text made of the parts of packets.
+    /// Text that consists of parts of packets in any order.
     #[test]
     fn of_pieces_in_any_order_both_think_the_same(
         texts in proptest::collection::vec(

@@ -1,4 +1,4 @@
-//! JSON values with binary in them, and our codec's results in the same form.
+//! Generates JSON values that contain binary, and converts our codec's results to the reference's representation.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 /// Maximum size of the messages of a packet together.
 const MAX_PAYLOAD: usize = 1 << 20;
 
-/// Stands for a value that our JSON reader cannot hold.
+/// Stands for a value that our JSON parser cannot represent.
 pub const UNREAD: &str = "unread";
 
 /// Any value that survives encoding and decoding in JavaScript.
@@ -46,7 +46,7 @@ pub fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Binary, as both sides of these tests write it.
+/// Generates binary in the notation that both codecs of these tests use.
 fn bytes() -> impl Strategy<Value = Value> {
     proptest::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| binary(&bytes))
 }
@@ -61,7 +61,7 @@ fn unhex(value: &Value) -> Option<Vec<u8>> {
     (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()).collect()
 }
 
-/// Replaces binary by placeholders, in the order of the text, as packets do.
+/// Replaces binary by placeholders, numbered in the order of the text, as in packets.
 pub fn take_binary(value: &Value, out: &mut Vec<Bytes>) -> Value {
     if let Some(bytes) = unhex(value) {
         out.push(bytes.into());
@@ -97,7 +97,7 @@ pub fn numbers(value: &Value) -> Value {
     }
 }
 
-/// What our codec makes of a connection's messages, used as in the native engine.
+/// The result of our codec for the messages of one connection. The codec is used as in the native engine.
 #[derive(Debug, Default)]
 pub struct Ours {
     pub packets: Vec<Value>,
@@ -108,7 +108,7 @@ pub struct Ours {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     Malformed(Malformed),
-    /// Not an event, or one that clients could not read.
+    /// The packet is not an event, or is an event that clients could not read.
     Event,
     /// The payload of CONNECT is invalid, and the client is told.
     Connect,
@@ -120,7 +120,7 @@ impl From<Malformed> for Refused {
     }
 }
 
-/// Reads messages: strings, and binary.
+/// Decodes Engine.IO messages (strings and binary) with our codec.
 pub fn ours(messages: &[Value]) -> Ours {
     let mut ours = Ours::default();
     let mut assembly = None;
@@ -180,13 +180,13 @@ fn whole(kind: Kind, nsp: &str, id: Option<i64>, data: &str, attachments: Vec<By
         Kind::Event => {
             let event = Event::from_wire(data.into(), attachments.clone()).map_err(|_| Refused::Event)?;
             validate(event.text(), event.attachments().len()).map_err(|_| Refused::Event)?;
-            // Numbers beyond 64 bits and halves of surrogate pairs pass: JavaScript reads them, and this server need
-            // not.
+            // Numbers beyond 64 bits and halves of surrogate pairs are accepted: JavaScript can read these values, and
+            // this server need not.
             let Ok(value) = parsed() else { return Ok(packet(2, UNREAD.into())) };
             assert_eq!(value[0].as_str(), Some(event.name()), "{data}");
             Ok(packet(2, value))
         }
-        // No sender here asks for acknowledgements, so their contents do not matter.
+        // No sender here asks for acknowledgements, so the contents of acknowledgements do not matter.
         Kind::Ack => Ok(packet(3, parsed().unwrap_or(Value::Null))),
     }
 }

@@ -14,7 +14,7 @@ use super::suite::support::eventually;
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
 
-/// Headers of a request, before those that the helper adds.
+/// A request line with these headers, to which the helper `http` adds its own headers.
 fn with(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\n{headers}X-Rest: 1\r\nX-Last:")
 }
@@ -101,7 +101,7 @@ async fn address_that_comes_too_often_is_told_how_long_to_wait() {
     assert!(text.contains("\r\nretry-after: 30\r\n") && text.contains(r#""code":"RATE_LIMIT_EXCEEDED""#), "{text}");
     assert_eq!(http(&node.address, &upgrade(WEBSOCKET, ""), "").await.0, 429);
     assert_eq!(node.metrics.rate_limited_total.with_label_values(&["ip"]).get(), 2);
-    // A request for a strange path is not a connection of a client.
+    // A request for an unknown path does not count as a client's connection attempt.
     assert_eq!(http(&node.address, "GET /nowhere", "").await.0, 404);
 }
 
@@ -124,17 +124,17 @@ async fn id_of_another_client_is_useless() {
         assert_eq!(http(&node.address, &format!("GET {polling}"), "").await.0, 400);
         assert_eq!(http(&node.address, &upgrade(&websocket, ""), "").await.0, 400);
     }
-    // An attacker who learns the session id, for example from a log, has another address.
+    // An attacker who knows the session id, for example from a log, has another address and is refused.
     let strange = "X-Forwarded-For: 192.0.2.66\r\n";
     assert_eq!(http(&node.address, &with(&own, strange), "").await.0, 400);
     let websocket = format!("{WEBSOCKET}&sid={secret}");
     assert_eq!(http(&node.address, &upgrade(&websocket, strange), "").await.0, 400);
-    // Or the attacker is another web page.
+    // A web page of another origin that knows the session id is refused, too.
     assert_eq!(http(&node.address, &upgrade(&websocket, "Origin: https://evil.example\r\n"), "").await.0, 400);
-    // Two ids: refused, so that it does not depend on chance which one counts.
+    // A request with two session ids is refused, so that the order of the two cannot decide which session is used.
     assert_eq!(http(&node.address, &format!("GET {own}&sid={public}"), "").await.0, 400);
 
-    // Both sessions live on, and nothing was injected.
+    // Both sessions are still usable, and none of the refused events was handled.
     assert_eq!(http(&node.address, &format!("POST {own}"), r#"421["mine"]"#).await.1, "ok");
     poll_for(&node, &own, "431[").await;
     assert_eq!(*node.gate.seen.lock().unwrap(), [r#"["mine"]"#]);
@@ -200,7 +200,7 @@ async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
             assert_eq!(http(&node.address, &upgrade(WEBSOCKET, &spoofed), "").await.0, 429, "{header:?} {ip}");
         }
     }
-    // No proxy is trusted.
+    // In this part the node trusts no proxy.
     let node = Node::limited(config::Server::default(), one_each(), None).await;
     let claim = |ip: &str| with(POLLING, &format!("X-Forwarded-For: {ip}\r\nForwarded: for={ip}\r\n"));
     assert_eq!(http(&node.address, &claim("192.0.2.1"), "").await.0, 200);
@@ -211,7 +211,7 @@ async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
 async fn balancers_announce_their_clients() {
     let (mut server, limits) = behind_proxy(one_each());
     server.proxy_protocol = true;
-    // Only after this time does the library forget a client that was lost before the open packet.
+    // socketioxide forgets a client that was lost before the open packet only after this time.
     server.connect_timeout = config::Period::from_secs(1);
     let node = Node::limited(server, limits, None).await;
     let handshake = upgrade(WEBSOCKET, "X-Forwarded-For: 203.0.113.1\r\nHost: x\r\n") + "1\r\n\r\n";
@@ -282,7 +282,7 @@ async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more() {
     client.write(0x80, format!("{second}x").as_bytes()).await;
     client.until_closed().await;
     assert!(seen(2)());
-    // A body.
+    // The body of a POST with an event of the maximum size, and of one byte more.
     let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
     let own = format!("{POLLING}&sid={}", sid_of(&open));
     assert_eq!(http(&node.address, &format!("POST {own}"), "40").await.1, "ok");
@@ -303,7 +303,7 @@ async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more() {
     let _ = Client::open(&node.address).await;
 }
 
-/// The events that a real gateway would get. This gate permits everything, so only the engine's limits take effect.
+/// The gate of these tests permits everything, so only the engine's own limits refuse these events.
 #[tokio::test(flavor = "multi_thread")]
 async fn namespace_and_ack_numbers_are_bounded() {
     let node = Node::alone().await;
@@ -351,11 +351,11 @@ async fn head_that_comes_byte_by_byte_is_cut_off_in_time() {
                     return;
                 }
             }
-            // The connection is closed, or will be.
+            // The server has closed the connection or will close it.
             let _ = stream.read(&mut [0; 512]).await;
         });
     }
-    // Meanwhile new connections are accepted, and a client that has sent its request has time.
+    // Meanwhile the server accepts new connections, and a client that has sent its request is not cut off.
     let mut client = node.client().await;
     while let Some(done) = dripping.join_next().await {
         done.unwrap();
@@ -391,7 +391,7 @@ async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room() {
     eventually("the oldest are closed", Duration::from_secs(5), || pending() == 10).await;
     client.send(r#"421["still"]"#).await;
     assert_eq!(client.text().await, "431[]");
-    // A request for another path, or for a session of another kind, does not help the connection.
+    // After a request for another path a connection still counts as pending, so newer connections push it out.
     let mut asked = TcpStream::connect(&node.address).await.unwrap();
     asked.write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = [0; 12];
@@ -421,14 +421,14 @@ async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused
     client.write(0x01, event.as_bytes()).await;
     client.write(0x80, b"").await;
     assert!(client.text().await.starts_with("431["));
-    // One byte more is refused before any of it arrives.
+    // A frame that is one byte too long is refused before any byte of its payload arrives.
     for first in [0x81, 0x01, 0x82] {
         let mut client = node.client().await;
         let length = u16::try_from(MOST + 1).unwrap().to_be_bytes();
         client.stream.write_all(&[first, 0x80 | 126, length[0], length[1], 0, 0, 0, 0]).await.unwrap();
         client.until_closed().await;
     }
-    // Empty fragments do not add up to anything.
+    // Any number of empty fragments is permitted, because their total size is zero.
     let mut client = node.client().await;
     client.write(0x01, b"").await;
     for _ in 0..5_000 {

@@ -32,7 +32,7 @@ const ABREAST: usize = 16;
 /// Cases longer than this, in bytes, are not sent byte by byte.
 const BYTEWISE: usize = 600;
 
-/// An odd length, so that the cuts fall into heads, masks and payloads.
+/// The length of the pieces, in bytes. An odd length makes the cuts fall into heads, masks and payloads.
 const PIECE: usize = 997;
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -54,7 +54,7 @@ async fn every_case_of_the_standard_is_answered_to_the_byte() {
     assert!(!node.gate.seen.lock().unwrap().iter().any(|text| text.contains(case::FORBIDDEN)));
 }
 
-/// The library does not compress.
+/// Only the native engine compresses; socketioxide does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_of_compression_is_answered_to_the_byte() {
     let compression = config::Compression { threshold: config::Size::from_bytes(1), ..config::Compression::default() };
@@ -89,7 +89,7 @@ async fn run(node: &Node, cases: &[Case], deflated: bool) -> usize {
     outcomes.len()
 }
 
-/// Everything that arrives. If the case does not end the connection, the client closes it.
+/// Runs a case, and returns all frames that arrive. If the case does not end the connection, the client closes it.
 async fn answers(node: &Node, case: &Case, chop: Chop, deflated: bool) -> Vec<Want> {
     let (stream, read) =
         if deflated { (deflate::client(&node.address).await, Vec::new()) } else { node.client().await.into_stream() };
@@ -156,7 +156,8 @@ fn pieces(frames: &[Vec<u8>], chop: Chop) -> Vec<Vec<u8>> {
     }
 }
 
-/// Checks messages in order, pongs in order (a pong may pass a message), and the end.
+/// Checks that messages arrive in order, pongs arrive in order (a pong may overtake a message), and the connection ends
+/// as expected.
 fn judge(case: &Case, got: &[Want]) -> Result<(), String> {
     let mut want = case.want.clone();
     if !matches!(want.last(), Some(Want::Close(_))) {
@@ -180,7 +181,7 @@ fn as_the_library_does(case: &Case, got: &[Want], want: &[Want]) -> bool {
             as_meant(got, want) || as_meant(got, &end(None))
         }
         Library::Same => as_meant(got, want),
-        // Or the connection is reset.
+        // The connection may also be reset before any answer arrives.
         Library::Ends => got.is_empty() || (got.last() == want.last() && got.len() <= want.len()),
         Library::Waits | Library::Patient => got.is_empty() || as_meant(got, &end(None)),
         Library::Refuses => as_meant(got, &end(Some(1002))),

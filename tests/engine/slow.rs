@@ -1,4 +1,5 @@
-//! Clients that stop reading: they are disconnected in time, their queues are bounded, and they delay no other client.
+//! Clients that stop reading: the node disconnects them after the write timeout, bounds their write queues, and delays
+//! no other client.
 
 use std::time::Instant;
 
@@ -7,14 +8,14 @@ use roomcast::contract::model::Contract;
 
 use super::*;
 
-/// The size of the room: one of a thousand members does not read.
+/// Number of clients that read. One more client, the thousandth, does not.
 const OTHERS: usize = 999;
 const EVENTS: usize = 100;
 /// The time after which a client that accepts no bytes is disconnected.
 const STALL: Duration = Duration::from_secs(3);
-/// An allowance for a busy machine.
+/// Additional time that a busy machine may need.
 const SLACK: Duration = Duration::from_secs(4);
-/// More bytes than a queue holds, and than the kernel buffers.
+/// Number of large events: together they have more bytes than a write queue and the kernel's buffers can hold.
 const LARGE: usize = 2 * EVENTS;
 
 fn server() -> config::Server {
@@ -31,7 +32,7 @@ fn members(node: &Node, room: &str) -> usize {
     node.gate.rooms.count("/", &[room.into()], &[])
 }
 
-/// Reads everything that is sent to the room, and checks the order.
+/// Reads every event that is sent to the room, and checks the order.
 async fn reads_all(mut client: Client) {
     for n in 0..EVENTS {
         let text = client.text().await;
@@ -52,7 +53,7 @@ async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_i
         let more = (clients.len()..OTHERS).take(64).map(|_| node.member("r"));
         clients.extend(futures_util::future::join_all(more).await);
     }
-    // The library's heartbeat begins at once. Clients that read answer it.
+    // socketioxide's heartbeat begins at once. Clients that read answer it, so the clients begin to read now.
     let before = members(&node, "r");
     assert!(before >= OTHERS, "{before}");
     let began = Instant::now();
@@ -96,21 +97,21 @@ async fn fetch(node: &Node, path: &str, wanted: &str) {
     loop {
         let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
         assert_eq!(status, 200);
-        // The library's heartbeat begins at once.
+        // Other packets may arrive first, because socketioxide's heartbeat begins at once.
         if body.contains(wanted) {
             return;
         }
     }
 }
 
-/// Bytes that wait for all clients together, and the most for one client, as a scrape shows them.
+/// The metrics of waiting bytes: for all clients together, and the maximum for one client.
 fn waiting(node: &Node) -> (i64, i64) {
     node.metrics.encode().unwrap();
     let gauge = |gauge: &prometheus::IntGaugeVec| gauge.with_label_values::<&str>(&[]).get();
     (gauge(&node.metrics.queue_bytes), gauge(&node.metrics.queue_longest_bytes))
 }
 
-/// Few packets, but large ones.
+/// A configuration for few, large packets: a write queue is limited to 1 MiB.
 fn few_bytes() -> config::Server {
     config::Server { queue: 1024, queue_bytes: Some(config::Size::from_bytes(1 << 20)), ..server() }
 }
@@ -119,7 +120,7 @@ fn few_bytes() -> config::Server {
 async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_get_everything() {
     const SIZE: usize = 256 * 1024;
     const SENT: usize = 120;
-    // An allowance for the kernel's buffers of a connection, at both ends.
+    // Bytes that the kernel may buffer for a connection, at both ends.
     const KERNEL: usize = 12 << 20;
     let node = Node::start(few_bytes(), None).await;
     let stalled = node.member("r").await;
@@ -142,7 +143,7 @@ async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_
     assert_eq!(counter.get(), dropped as u64);
     eventually("those who read have everything", SLACK, || waiting(&node).0 == waiting(&node).1).await;
     let longest = waiting(&node).1;
-    // Full, except that the next event did not fit.
+    // The write queue is full: the next event would exceed 1 MiB.
     assert!(
         (1 << 20) - 2 * SIZE as i64 <= longest && longest <= 1 << 20,
         "{longest} bytes wait for the one that does not"
@@ -155,7 +156,7 @@ async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_po
     let node = Node::start(few_bytes(), None).await;
     let path = poller(&node).await;
     let publish = |n: usize| node.publish(&format!(r#"["n",{n},"{}"]"#, "x".repeat(128 * 1024)), &["r"]);
-    // Seven events with their names are a little less than the limit; eight are more.
+    // Seven events have a little less than 1 MiB, and eight events have more.
     let fits = (0..20).map(|n| publish(n).local).sum::<usize>();
     assert_eq!(fits, 7);
     let counter = node.metrics.deliveries_dropped_total.with_label_values(&["/", "queue_full"]);
@@ -171,7 +172,7 @@ async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_po
 async fn a_client_that_no_longer_polls_is_gone_in_time() {
     let node = Node::start(config::Server { ping_timeout: STALL.into(), ..server() }, None).await;
     poller(&node).await;
-    // The client does not poll: the queue is limited in packets.
+    // The client does not poll, so the limit on the number of packets fills the write queue.
     let results = (0..200).map(|n| node.publish(&format!(r#"["n",{n}]"#), &["r"]).dropped);
     assert!(results.sum::<usize>() > 0);
     eventually("it is in no room", STALL + SLACK, || members(&node, "r") == 0).await;
@@ -202,7 +203,7 @@ async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_ov
     assert!(dropped > 0 && dropped < LARGE, "{dropped}");
     let count = |reason| node.metrics.deliveries_dropped_total.with_label_values(&["/", reason]).get() as usize;
     assert_eq!((count("volatile"), count("queue_full")), (dropped, 0), "passed over before the queue is full");
-    // Events that the contract keeps are kept, volatile or not. Events that are not volatile wait in the queue.
+    // The write queue keeps events for which the contract names a policy, and events that are not volatile.
     assert_eq!(publish("latest", 1).local, 2);
     assert_eq!(node.publish(r#"["firm",0]"#, &["v"]).local, 2);
     let (mut numbers, mut latest) = (Vec::new(), 0);
@@ -215,14 +216,14 @@ async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_ov
         }
     }
     assert!(numbers.is_sorted() && numbers.len() == LARGE - dropped && latest == 1, "{numbers:?}, {latest}");
-    // The client accepts bytes again.
+    // The client has read everything and accepts bytes again, so a volatile event reaches it.
     let again = || publish("again", 0).dropped == 0;
     eventually("it is no longer passed over", SLACK, again).await;
 }
 
-/// Publishes until the room's only member, who does not read, has a full queue.
+/// Publishes until the write queue of the room's only member, which does not read, is full.
 async fn fill(node: &Node, room: &str) {
-    // Large events until the kernel accepts no more, then small ones for the rest of the queue.
+    // Large events fill the kernel's buffers and most of the write queue; small events fill the rest of the queue.
     for text in [format!(r#"["large","{}"]"#, "x".repeat(128 * 1024)), r#"["small"]"#.to_owned()] {
         let mut sent = 0;
         while node.publish(&text, &[room]).dropped == 0 {
@@ -245,7 +246,7 @@ async fn what_a_slow_client_gets_is_the_contracts_to_say() {
         }
     }
     node.publish(r#"["usual"]"#, &["s"]);
-    // Now it reads.
+    // From here on the client reads.
     let (mut latest, mut oldest) = (Vec::new(), Vec::new());
     while oldest.last() != Some(&99) || latest.last() != Some(&99) {
         let text = client.text().await;
@@ -253,7 +254,7 @@ async fn what_a_slow_client_gets_is_the_contracts_to_say() {
         latest.extend(number(r#"42["latest","#));
         oldest.extend(number(r#"42["oldest","#));
     }
-    // A few events fitted before the queue was full to the byte, and a few in between.
+    // Some events still fitted into the write queue before it was completely full.
     assert!(latest.len() < 20 && latest.is_sorted(), "{latest:?}");
     assert!(oldest.len() < 100 && oldest.len() >= 60 && oldest.is_sorted(), "{oldest:?}");
     let dropped = node.metrics.deliveries_dropped_total.with_label_values(&["/", "slow_replaced"]).get();

@@ -1,4 +1,4 @@
-//! Tests of an engine with a gate of their own: real sockets, one or several nodes.
+//! Tests of an engine over real sockets, with one or several nodes. The tests replace the gateway by a simple gate.
 
 #[path = "../support/client.rs"]
 pub mod client;
@@ -34,7 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 const NATIVE: bool = matches!(ENGINE, config::Engine::Native);
 
-/// A gate that permits every client unless its payload is `"refuse"`, and does what events ask.
+/// A gate that accepts every client unless the payload of CONNECT says `"refuse"`, and that carries out what events ask
+/// for.
 pub struct TestGate {
     rooms: Arc<Rooms>,
     carrier: Arc<dyn Carrier>,
@@ -183,7 +184,7 @@ impl Node {
         let mut client = self.client().await;
         client.send(&format!(r#"421["join","{room}"]"#)).await;
         assert_eq!(client.text().await, format!(r#"431["{room}"]"#));
-        // Like the gateway, subscribes before it answers, so that events of other nodes arrive from now on.
+        // Waits until the node has subscribed to the room, so that events of other nodes arrive from now on.
         self.gate.rooms.settled(&"/".into(), &room.into()).await;
         client
     }
@@ -210,7 +211,7 @@ impl Drop for Node {
 async fn greeting_follows_connect_and_events_keep_their_order() {
     let node = Node::alone().await;
     let mut client = Client::open(&node.address).await;
-    // Everything at once: the events wait until the session is open.
+    // The client sends all events without waiting for the greeting, so they must wait until the session is open.
     client.send("40").await;
     assert!(client.text().await.starts_with("40{"));
     for n in 0..5000 {
@@ -230,7 +231,7 @@ async fn greeting_follows_connect_and_events_keep_their_order() {
 async fn refusal_is_a_connect_error_or_an_event_and_a_disconnect() {
     let node = Node::alone().await;
     let (_, answer) = Client::connect(&node.address, "/", r#"{"say":"refuse"}"#).await;
-    // The library cannot report more.
+    // socketioxide cannot send `data` in a CONNECT_ERROR packet.
     let data = if NATIVE { r#","data":{"code":"AUTHENTICATION_FAILED","message":"no"}"# } else { "" };
     assert_eq!(answer, format!(r#"44{{"message":"AUTHENTICATION_FAILED: no"{data}}}"#));
     let (_, answer) = Client::connect(&node.address, "/", "{bad").await;
@@ -276,7 +277,7 @@ async fn a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_orde
         numbers.push(number.unwrap_or_else(|| panic!("{text}")).to_owned());
     }
     assert_ne!(numbers[0], numbers[1]);
-    // An acknowledgement that nothing asked for, and a second one with the same id: both are ignored.
+    // The node ignores an acknowledgement that no event asked for, and a second acknowledgement with the same id.
     client.send(r#"43999999["?"]"#).await;
     client.send(&format!(r#"461-{}[{{"_placeholder":true,"num":0}},"b"]"#, numbers[1])).await;
     client.send_binary(&[0, 255]).await;
@@ -286,7 +287,7 @@ async fn a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_orde
     assert_eq!(said.text().to_string(), r#"[{"_placeholder":true,"num":0},"b"]"#);
     assert_eq!(said.attachments(), [&[0, 255][..]]);
     assert_eq!(first.await.unwrap().text().to_string(), "[]");
-    // The client disconnects, and the caller that waits learns of it.
+    // When the client disconnects, the caller that waits for the acknowledgement gets an error.
     let unanswered = ask(r#"["q",3]"#).unwrap();
     drop(client);
     assert!(unanswered.await.is_err());
@@ -320,7 +321,7 @@ async fn packet_that_others_could_not_read_ends_its_sender_alone() {
     node.publish(r#"["fine"]"#, &["r"]);
     assert_eq!(other.text().await, r#"42["fine"]"#);
     let malformed = node.metrics.events_received_total.with_label_values(&["unknown", "unknown", "INVALID_PAYLOAD"]);
-    // The library itself refuses text after the array.
+    // socketioxide itself refuses text after the array, so the node does not count that event.
     assert_eq!(malformed.get(), if NATIVE { 3 } else { 2 });
 }
 
@@ -371,7 +372,7 @@ async fn both_ways_of_closing_end_the_session_once() {
     let mut client = node.client().await;
     client.send(r#"42["bye"]"#).await;
     assert_eq!(client.text().await, "41");
-    // The connection stays, and the client may connect again on it, with the same id.
+    // The connection stays open, and the client may connect to the namespace again, with the same id.
     assert!(client.join("/", "").await.starts_with("40{"));
     assert_eq!(client.text().await, r#"42["hello","websocket"]"#);
     client.send(r#"421["join","r"]"#).await;
@@ -438,7 +439,8 @@ async fn polling_client_learns_that_its_transport_was_closed() {
     let gone = || node.gate.closed.lock().unwrap().len() == 1;
     eventually("the session has ended", Duration::from_secs(5), gone).await;
     if NATIVE {
-        // In one payload with the close packet, the official client would handle it after that.
+        // The acknowledgement and the close packet come in separate payloads: in a common payload, the official client
+        // would handle the acknowledgement after the close packet.
         assert_eq!(http(&node.address, &format!("GET {path}"), "").await.1, "431[]");
     }
     let (status, body) = http(&node.address, &format!("GET {path}"), "").await;
@@ -513,7 +515,7 @@ async fn local_clients_lose_nothing_while_redis_is_away() {
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.member("r").await, b.member("r").await);
-    // Missed events on a room's channel are counted from the first event that arrived there.
+    // A node counts missed events on a room's channel from the first event that arrived on this channel.
     a.publish(r#"["first"]"#, &["r"]);
     assert_eq!(near.text().await, r#"42["first"]"#);
     assert_eq!(far.text().await, r#"42["first"]"#);

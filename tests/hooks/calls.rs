@@ -1,4 +1,4 @@
-//! The contents of requests, and the handling of answers.
+//! Tests the contents of a hook's requests, and how the node handles the backend's answers.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! The examples of `docs/hooks.md` work.
+//! Tests that the examples of `docs/hooks.md` work.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use roomcast::hooks::Signer;
 use serde_json::{Value, json};
 
-/// The only fenced block in this language that defines `verify`.
+/// The example of `docs/hooks.md` in this language that defines `verify`.
 fn sample(language: &str) -> String {
     let page = include_str!("../../docs/hooks.md");
     let blocks = page.split("```").skip(1).step_by(2);

@@ -1,4 +1,4 @@
-//! Backends that are slow, fail, or are away.
+//! Tests hooks whose backend is slow, fails, or cannot be reached.
 
 use std::time::{Duration, Instant};
 

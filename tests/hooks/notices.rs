@@ -1,4 +1,4 @@
-//! Notices reach their backend at least once and in order.
+//! Tests that notices (calls that inform a backend) reach the backend of their hook at least once and in order.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn taken(backend: &Backend) -> Vec<usize> {
     fresh.map(|event| event["data"]["reason"].as_str().unwrap()["reason ".len()..].parse().unwrap()).collect()
 }
 
-/// A node's outbox, and its connection to Redis.
+/// The outbox of notices of a node, and the node's connection to Redis.
 struct Node {
     outbox: Notices,
     _redis: Redis,
@@ -207,7 +207,7 @@ async fn the_list_in_redis_is_bounded_and_drops_are_counted() {
     let (hooks, metrics) = hooks(&backend.url());
     let fill = format!("for i = 1, {MAX_STORED} do redis.call('RPUSH', '{LIST}', 'old') end");
     server.command(&format!("EVAL \"{fill}\" 0"));
-    // Another node delivers, so nothing is removed here.
+    // Another node has the lease to deliver notices, so this node delivers none.
     server.command(&format!("SET {LEASE} another PX 60000"));
     let outbox = in_redis(&server, &hooks).await;
     send(&outbox, 1..=10);

@@ -1,4 +1,4 @@
-//! TLS: which backends the node trusts, and the certificate with which it identifies itself.
+//! Tests TLS: which backends the node trusts, and the certificate with which the node identifies itself to backends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-/// A request as it came.
+/// A request that the backend received.
 #[derive(Clone)]
 pub struct Seen {
     pub headers: HeaderMap,
@@ -41,7 +41,7 @@ impl Seen {
     }
 }
 
-/// An answer, and when it is sent.
+/// An answer, and the delay before the backend sends it.
 #[derive(Clone)]
 pub struct Reply {
     pub status: u16,
@@ -86,7 +86,7 @@ pub struct Backend {
     accepting: Option<JoinHandle<()>>,
 }
 
-/// The certificates that a backend has and requires.
+/// The TLS certificates that a backend has and requires.
 pub enum Tls {
     None,
     Server,
@@ -94,7 +94,7 @@ pub enum Tls {
 }
 
 impl Backend {
-    /// Answers request number `n` (from 1) as the plan says.
+    /// Starts a backend that answers request number `n` (from 1) with the result of `plan`.
     pub async fn start(plan: impl FnMut(usize, &Seen) -> Reply + Send + 'static) -> Self {
         Self::start_with(Tls::None, plan).await
     }
@@ -140,7 +140,7 @@ impl Backend {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    /// How many connections were opened.
+    /// Number of connections that clients have opened so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
@@ -164,7 +164,7 @@ pub fn key_file(name: &str) -> PathBuf {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Connections end with this task.
+    // All connections end when this task ends.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         shared.connections.fetch_add(1, Ordering::Relaxed);
@@ -177,7 +177,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let app = Router::new().fallback(answer).with_state(shared.clone());
     let service = TowerToHyperService::new(app);
     let server = auto::Builder::new(TokioExecutor::new());
-    // A client that disconnects is not reported.
+    // An error here only means that the client has disconnected, so it is ignored.
     let _ = match &shared.tls {
         None => server.serve_connection(TokioIo::new(stream), service).await,
         Some(tls) => match tls.accept(stream).await {

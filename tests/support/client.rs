@@ -1,4 +1,4 @@
-//! A minimal Socket.IO client, for behaviour that the official client does not have.
+//! A minimal Socket.IO client, for packets and behaviour that the official client does not have.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub enum Frame {
     Closed,
 }
 
-// Not every suite uses all functions.
+// Avoids warnings about functions that only some suites use.
 const _: fn(Client) -> (TcpStream, Vec<u8>) = Client::into_stream;
 const _: fn() = || {
     let _ = (Client::send_binary, Client::until_closed);
@@ -38,7 +38,7 @@ impl Client {
         client
     }
 
-    /// Opens a WebSocket with more parameters.
+    /// Opens a WebSocket with additional query parameters.
     pub async fn upgrade(address: &str, query: &str) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!(
@@ -67,7 +67,7 @@ impl Client {
         self.text().await
     }
 
-    /// The connection itself, and the received bytes that were not read.
+    /// Returns the TCP connection, and the received bytes that were not read.
     pub fn into_stream(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.buffer)
     }
@@ -100,7 +100,7 @@ impl Client {
         let _ = self.stream.write_all(&frame).await;
     }
 
-    /// The next packet that is not a ping; pings are answered.
+    /// Returns the next packet that is not a ping. Answers pings.
     pub async fn text(&mut self) -> String {
         loop {
             match self.frame().await {
@@ -147,7 +147,7 @@ impl Client {
     }
 }
 
-/// The unmasked frame at the start: opcode, payload and total length.
+/// Parses the first frame, which has no mask. Returns opcode, payload and total length.
 fn parse(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, head) = match second & 0x7f {
@@ -159,7 +159,7 @@ fn parse(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     Some((first & 0x0f, payload, head + length))
 }
 
-/// One HTTP/1.1 request on a connection of its own. Returns status and body.
+/// Sends one HTTP/1.1 request on a new connection. Returns status and body.
 pub async fn http(address: &str, head: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();

@@ -61,7 +61,7 @@ rooms = ["log"]
 rooms = ["kept"]
 "#;
 
-/// Rooms without a history, and an event with a rule.
+/// A contract with rooms that have no history, and with an event that has a rule.
 pub const BARE: &str = r#"
 name = "bare"
 namespace = "/bare"
@@ -97,7 +97,7 @@ pub struct Someone {
     client: Arc<Client>,
     tape: Arc<Tape>,
     pid: String,
-    /// Whether its session was recovered.
+    /// Whether the client's session was recovered.
     pub recovered: bool,
 }
 
@@ -161,7 +161,7 @@ impl Node {
         Self { redis, history, cluster, publisher, gateway, metrics }
     }
 
-    /// Waits until this node receives messages, and knows this number of nodes.
+    /// Waits until this node receives messages from Redis, and sees this number of nodes in the cluster.
     pub async fn ready(&self, nodes: usize) {
         let good = || self.redis.health().is_good() && self.cluster.view().nodes.len() == nodes;
         eventually("the nodes know each other", Duration::from_secs(20), good).await;
@@ -176,7 +176,7 @@ impl Node {
         self.open("/bare", id, json!({}), Arc::default()).await
     }
 
-    /// Returns like the official client: with its secret, and the last offset string that it saw.
+    /// Reconnects an earlier client as the official client does: with the session's secret and the last offset string.
     pub async fn come_back(&self, earlier: &Someone, id: &str) -> Someone {
         let offset = earlier.tape.offset.lock().unwrap().clone();
         let tape = earlier.tape.clone();
@@ -206,12 +206,12 @@ impl Node {
 }
 
 impl Someone {
-    /// Joins a log, and waits for the answer.
+    /// Joins the room of a log, and waits for the acknowledgement.
     pub async fn follow(&self, node: &Node, log: &str) {
         self.join(node, "follow", log).await;
     }
 
-    /// Joins the room whose event has a rule, and waits for the answer.
+    /// Sends an event that joins a room, and waits for the acknowledgement.
     pub async fn join(&self, node: &Node, event: &str, name: &str) {
         let before = self.tape.acks.lock().unwrap().len();
         node.gateway.dispatch(&self.client, Event::encode(event, &[name]).unwrap(), Some(1));
@@ -220,12 +220,12 @@ impl Someone {
         assert_eq!(self.tape.acks.lock().unwrap().last().unwrap()[0]["success"], true);
     }
 
-    /// The numbers of the events that it received, over all its connections.
+    /// The numbers of the events that the client received, over all its connections.
     pub fn numbers(&self) -> Vec<u64> {
         self.tape.events.lock().unwrap().iter().filter_map(|data| data["n"].as_u64()).collect()
     }
 
-    /// The client's connection breaks.
+    /// Breaks the client's connection.
     pub fn cut(&self, node: &Node) {
         node.gateway.closed(&self.client, "transport close");
     }

@@ -1,4 +1,4 @@
-//! Nodes that have only rooms and presence.
+//! Test nodes that consist only of rooms and presence.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -165,7 +165,7 @@ impl World {
         Self::on(RedisServer::start(), nodes, change).await
     }
 
-    /// On a Redis Cluster.
+    /// Starts this number of nodes with a Redis Cluster.
     pub async fn redis_cluster(nodes: usize) -> Self {
         Self::on(RedisServer::cluster(), nodes, |_| {}).await
     }
@@ -181,7 +181,7 @@ impl World {
         Self { nodes, heartbeat: Duration::from_secs(1), server, clients: Mutex::default() }
     }
 
-    /// A client of one of the nodes, in turn.
+    /// Connects a client to one of the nodes, in turn.
     pub fn connect(&self, n: usize, user: &str) -> Client {
         let client = self.nodes[n % self.nodes.len()].connect(&format!("s{n:04}"), user);
         self.clients.lock().unwrap().insert(client.id(), client.clone());
@@ -192,7 +192,7 @@ impl World {
         self.clients.lock().unwrap()[id].clone()
     }
 
-    /// Waits until every node has written all changes.
+    /// Waits until every node has written all changes of presence to Redis.
     pub async fn settle(&self) {
         for node in &self.nodes {
             assert!(node.settled_within(Duration::from_secs(10)).await, "{} does not settle", node.id);
@@ -283,7 +283,7 @@ pub async fn eventually_async<F: Future<Output = bool>>(what: &str, within: Dura
     }
 }
 
-/// A node in a process of its own.
+/// A node that runs in its own process.
 pub struct Child {
     pub id: String,
     pub killed_at: Option<Instant>,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 /// The state of the connection between a node and Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// Everything passes.
+    /// The proxy forwards everything.
     Open,
     /// Nothing passes to Redis: commands wait, as with TCP's retransmission; answers and messages pass.
     NoCommands,
@@ -25,7 +25,8 @@ pub enum Way {
     OldStuck,
 }
 
-/// The proxy. Connections that are open at a reset are closed. Waiting bytes arrive when the state permits it again.
+/// The proxy. Connections that are open at a reset are closed. Bytes that wait in the proxy are sent on when the state
+/// permits it again.
 pub struct Proxy {
     address: SocketAddr,
     way: Arc<watch::Sender<Way>>,
@@ -33,7 +34,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts to pass connections on to a server on this machine.
+    /// Starts a proxy in front of a server on this port of the machine.
     pub async fn start(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -51,7 +52,7 @@ impl Proxy {
         self.way.send_replace(way);
     }
 
-    /// How many connections there have been.
+    /// Number of connections that the proxy has accepted so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -64,7 +65,7 @@ async fn accept(listener: TcpListener, port: u16, way: Arc<watch::Sender<Way>>, 
     }
 }
 
-/// Passes one connection on until it ends or is reset.
+/// Forwards one connection to Redis until the connection ends or is reset.
 async fn pass(node: TcpStream, port: u16, way: watch::Receiver<Way>) {
     let began = *way.borrow();
     let Ok(redis) = TcpStream::connect(("127.0.0.1", port)).await else { return };
@@ -96,7 +97,7 @@ async fn pump(
             break;
         }
     }
-    // The end must not arrive before the bytes that were written earlier.
+    // The end of the stream must not arrive before the bytes that were written earlier.
     if way.wait_for(|way| passes(*way)).await.is_ok() {
         let _ = to.shutdown().await;
     }

@@ -10,13 +10,13 @@ use tempfile::TempDir;
 /// A running, or stopped, redis-server.
 pub struct RedisServer {
     port: u16,
-    /// The port of the cluster's bus, if it is a Redis Cluster of one node.
+    /// The port of the cluster bus, if this server is a Redis Cluster of one node.
     bus: Option<u16>,
     dir: TempDir,
     child: Option<Child>,
 }
 
-// Each suite uses a part of these functions, and each function is used.
+// Avoids warnings about functions that only some suites use.
 const _: fn() = || {
     let _ = (RedisServer::start, RedisServer::cluster, RedisServer::stopped, RedisServer::restart);
     let _ = (RedisServer::kill, RedisServer::pause, RedisServer::resume, RedisServer::url, RedisServer::command);
@@ -35,7 +35,7 @@ impl RedisServer {
         }
     }
 
-    /// A Redis Cluster of one node, which refuses what a larger one would refuse.
+    /// Starts a Redis Cluster of one node. It refuses the commands that a larger cluster would refuse.
     pub fn cluster() -> Self {
         let mut server = Self::stopped();
         server.bus = Some(free_port());
@@ -54,12 +54,12 @@ impl RedisServer {
         Self { port: free_port(), bus: None, dir: tempfile::tempdir().unwrap(), child: None }
     }
 
-    /// Starts it again on the same port.
+    /// Starts the server again on the same port.
     pub fn restart(&mut self) {
         assert!(self.try_restart(), "its port is free");
     }
 
-    /// Returns false if it has ended at once.
+    /// Starts the server. Returns false if the process has ended at once.
     fn try_restart(&mut self) -> bool {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -111,7 +111,7 @@ impl RedisServer {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    /// The address where it listens.
+    /// The port on which the server listens.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -121,7 +121,7 @@ impl RedisServer {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    /// Sends one inline command and returns what came back, up to 1 MiB.
+    /// Sends one inline command and returns the answer, up to 1 MiB.
     pub fn command(&self, line: &str) -> String {
         self.try_command(line).expect("redis-server answers")
     }

@@ -1,5 +1,5 @@
-//! A Redis Cluster of one node, which holds every slot. It refuses commands with keys of different slots, like a large
-//! cluster.
+//! A Redis Cluster of one node, which has all hash slots. Like a large cluster, it refuses commands with keys of
+//! different slots.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts it and waits until it answers for every slot.
+    /// Starts the cluster and waits until it answers for every slot.
     pub async fn start() -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (port, bus) = (free(), free());
@@ -44,7 +44,7 @@ impl RedisCluster {
         format!("redis-cluster://127.0.0.1:{}", self.port)
     }
 
-    /// Sends one inline command and returns what came back.
+    /// Sends one inline command and returns the answer.
     pub fn command(&self, line: &str) -> String {
         self.try_command(line).expect("redis-server answers")
     }

@@ -1,6 +1,6 @@
-//! The parts of a case.
+//! The parts of a WebSocket test case: the bytes to send, the expected answers, and how socketioxide differs.
 
-/// The payload of an event that must not be answered, because the connection has ended.
+/// The argument of an event that the node must not receive, because the connection has ended before it.
 pub const FORBIDDEN: &str = "must not arrive";
 
 /// An expected answer.
@@ -9,24 +9,24 @@ pub enum Want {
     Text(String),
     Binary(Vec<u8>),
     Pong(Vec<u8>),
-    /// A close frame, and the end of the connection.
+    /// A close frame with this code, and the end of the connection.
     Close(Option<u16>),
-    /// The end of the connection without a close frame.
+    /// A frame that no server may send. The value is the wrong byte of the frame's head.
     Wrong(u8),
 }
 
-/// How the library's WebSocket differs.
+/// How the answer of socketioxide's WebSocket may differ from the expected answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
-    /// The library behaves as the case says, except that it ends the connection with a close frame without a code.
+    /// socketioxide answers as the case says, but its close frame for a mistake may have no code.
     Same,
-    /// The library ends the connection before it answers the messages that arrived in the same read.
+    /// socketioxide ends the connection before it answers the messages that arrived in the same read.
     Ends,
-    /// The library waits for the rest of the frame's head, or accepts the mistake.
+    /// socketioxide waits for the rest of the frame's head, or accepts the mistake.
     Waits,
-    /// The library waits for the whole frame, so the case is not run.
+    /// socketioxide waits for the whole frame, so the case is not run.
     Patient,
-    /// It treats the code as one that may not be sent.
+    /// socketioxide treats the close code as one that a client may not send.
     Refuses,
 }
 
@@ -59,7 +59,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The head of a masked frame in the shortest form, without its mask.
+/// The head of a masked frame without its mask. The length has its shortest encoding.
 pub fn head(first: u8, length: usize) -> Vec<u8> {
     let mut out = vec![first];
     match length {
@@ -81,7 +81,7 @@ pub fn text(payload: &str) -> Vec<u8> {
     frame(0x81, payload.as_bytes())
 }
 
-/// A message in fragments of these payloads.
+/// The frames of a message that is sent in fragments with these payloads.
 pub fn fragments<'a>(opcode: u8, parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let parts: Vec<&[u8]> = parts.into_iter().collect();
     let last = parts.len() - 1;
@@ -94,26 +94,26 @@ pub fn ask(argument: &str) -> String {
     format!(r#"421["e","{argument}"]"#)
 }
 
-/// The acknowledgement of that event.
+/// The expected acknowledgement of an event made by [`ask`].
 pub fn told(argument: &str) -> Want {
     Want::Text(format!(r#"431["{argument}"]"#))
 }
 
-/// An event with an attachment: its text frame.
+/// The text frame of an event with one attachment.
 pub const ASK_BINARY: &str = r#"451-1["e",{"_placeholder":true,"num":0}]"#;
 
-/// The answer to the event with an attachment.
+/// The expected acknowledgement of [`ASK_BINARY`] with this attachment: a text frame and a binary frame.
 pub fn told_binary(payload: &[u8]) -> [Want; 2] {
     let text = r#"461-1[{"_placeholder":true,"num":0}]"#;
     [Want::Text(text.into()), Want::Binary(payload.to_vec())]
 }
 
-/// An event that is sent after the connection's end.
+/// The frame of an event that a client sends after the end of the connection, and that must not be answered.
 pub fn too_late() -> Vec<u8> {
     text(&ask(FORBIDDEN))
 }
 
-/// The first frame of a server, and its length.
+/// Reads the server's first frame. Returns the frame and its length in bytes.
 pub fn read(bytes: &[u8]) -> Option<(Want, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, at) = match second {
@@ -135,7 +135,7 @@ pub fn read(bytes: &[u8]) -> Option<(Want, usize)> {
     Some((want, at + length))
 }
 
-/// The original of a compressed message (RFC 7692, 7.2.2).
+/// Decompresses the payload of a message (RFC 7692, 7.2.2).
 fn inflate(payload: &[u8]) -> Vec<u8> {
     let mut inflate = flate2::Decompress::new(false);
     let mut out = Vec::with_capacity(2 << 20);

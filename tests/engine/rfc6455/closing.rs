@@ -1,14 +1,14 @@
-//! The end of connections (section 7): every code, reasons, and frames that follow.
+//! The end of connections (section 7): every close code, the reasons, and frames that follow the close frame.
 
 use super::case::{Case, Library, Want, ask, fragments, frame, text, told, too_late};
 
 const PROTOCOL: Want = Want::Close(Some(1002));
 
-/// Codes that a client may send.
+/// Close codes that a client may send.
 const GOOD: [u16; 17] =
     [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4500, 4999];
 
-/// Codes that are invalid, are reserved, or may not be sent.
+/// Close codes that are invalid, are reserved, or may not be sent.
 const BAD: [u16; 15] = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 10_000, 65_534, 65_535];
 
 fn close(code: u16, reason: &[u8]) -> Vec<u8> {
@@ -63,7 +63,7 @@ pub fn cases() -> Vec<Case> {
         ),
     ];
     for code in GOOD {
-        // This code was registered after the library's list was written.
+        // The code 1014 was registered after socketioxide's list of codes was written.
         let library = if code == 1014 { Library::Refuses } else { Library::Same };
         for reason in ["", "and a reason"] {
             let frames = vec![close(code, reason.as_bytes())];

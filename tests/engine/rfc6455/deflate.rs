@@ -38,7 +38,7 @@ pub async fn client(address: &str) -> TcpStream {
     assert!(agreed);
     stream.write_all(&text("40")).await.unwrap();
     let mut bytes = Vec::new();
-    // The first packet, CONNECT, the greeting.
+    // Reads the open packet, the answer to CONNECT, and the greeting.
     for start in ["0{", "40{", "42[\"hello\""] {
         let (want, used) = loop {
             match read(&bytes) {
@@ -61,7 +61,7 @@ fn deflate(payload: &[u8], level: u32) -> Vec<u8> {
     out
 }
 
-/// A block that is stored without compression.
+/// A DEFLATE block that contains the payload without compression.
 fn stored(payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     let mut out = vec![0];
@@ -77,7 +77,7 @@ fn packed(payload: &str) -> Vec<u8> {
     frame(0x81 | RSV1, &deflate(payload.as_bytes(), 6))
 }
 
-/// Fragments of a compressed message. Only the first has the bit.
+/// Fragments of a compressed message. Only the first fragment has the compression bit.
 fn pieces(opcode: u8, payload: &[u8], size: usize) -> Vec<Vec<u8>> {
     let small = deflate(payload, 6);
     let mut parts: Vec<&[u8]> = small.chunks(size).collect();
@@ -93,7 +93,7 @@ pub fn cases() -> Vec<Case> {
     [sizes(), forms(), broken()].into_iter().flatten().collect()
 }
 
-/// Words that repeat often, or hardly ever.
+/// A text of letters: long runs of the same letter, or an irregular sequence if `odd` is true.
 fn words(length: usize, odd: bool) -> String {
     let step = if odd { 40_503u32 } else { 1 };
     (0u32..).map(|n| char::from(b'a' + u8::try_from((n.wrapping_mul(step) >> 5) % 26).unwrap())).take(length).collect()
@@ -124,7 +124,7 @@ fn sizes() -> Vec<Case> {
     cases
 }
 
-/// All examples of RFC 7692, 7.2.3.
+/// Cases for all examples of RFC 7692, 7.2.3.
 fn forms() -> Vec<Case> {
     let packet = ask("form");
     let (one, two) = packet.as_bytes().split_at(9);

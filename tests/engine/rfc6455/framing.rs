@@ -1,4 +1,4 @@
-//! Lengths (1), pings (2), reserved bits (3), opcodes (4), fragments (5), limits (9).
+//! Cases for frames: lengths (section 1), pings (2), reserved bits (3), opcodes (4), fragments (5), limits (9).
 
 use super::case::{ASK_BINARY, Case, Library, Want, ask, fragments, frame, head, text, told, told_binary, too_late};
 
@@ -202,7 +202,7 @@ fn out_of_place() -> Vec<Case> {
     ]
 }
 
-/// A mistake in the first bytes is answered before the rest arrives.
+/// The server must answer a mistake in the first bytes of a frame before the rest of the frame arrives.
 fn heads() -> Vec<Case> {
     let mut unmasked = text(&ask("x"));
     unmasked[1] &= 0x7F;

@@ -34,7 +34,7 @@ const GOOD: [(&str, &[u8]); 23] = [
     ("a combining mark", "e\u{301}".as_bytes()),
 ];
 
-/// Bytes that are not valid text.
+/// Bytes that are not valid UTF-8: a description of each, and the bytes.
 const BAD: [(&str, &[u8]); 48] = [
     ("five bytes", b"\xf8\x88\x80\x80\x80"),
     ("six bytes", b"\xfc\x84\x80\x80\x80\x80"),
@@ -93,7 +93,7 @@ pub fn cases() -> Vec<Case> {
         let answer = || vec![Want::Text(format!(r#"431["{}"]"#, std::str::from_utf8(bytes).unwrap()))];
         cases.push(Case::new(format!("6.good.{at}a"), about, vec![frame(0x81, &whole)], answer()));
         cases.push(Case::new(format!("6.good.{at}b"), about, fragments(0x1, whole.chunks(1)), answer()));
-        // Cut once, at every position.
+        // Cuts the text once, at every position.
         for cut in BEFORE.len()..=whole.len() - AFTER.len() {
             let (head, tail) = whole.split_at(cut);
             cases.push(Case::new(format!("6.good.{at}c{cut}"), about, fragments(0x1, [head, tail]), answer()));
@@ -105,7 +105,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("6.bad.{at}a"), about, frames.clone(), vec![NOT_UTF8]));
         frames = fragments(0x1, whole.chunks(1));
         cases.push(Case::new(format!("6.bad.{at}b"), about, frames, vec![NOT_UTF8]));
-        // The message does not end: its fragments suffice to find the mistake.
+        // The message has no last fragment, because the server must find the mistake before the message ends.
         let begun = [BEFORE, bytes].concat();
         frames = begun.chunks(1).enumerate().map(|(at, byte)| frame(u8::from(at == 0), byte)).collect();
         cases.push(Case::new(format!("6.bad.{at}c"), about, frames, vec![NOT_UTF8]));

@@ -62,7 +62,7 @@ pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     parts
 }
 
-/// The same for text. `None` if the input is not UTF-8.
+/// The parts of an input as text. `None` if the input is not UTF-8.
 pub fn texts<const N: usize>(input: &[u8]) -> Option<[&str; N]> {
     let parts = parts::<N>(input).map(|part| std::str::from_utf8(part).ok());
     parts.iter().all(Option::is_some).then(|| parts.map(Option::unwrap_or_default))

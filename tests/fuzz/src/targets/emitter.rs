@@ -12,7 +12,7 @@ pub fn run(bytes: &[u8]) {
     assert!(sent.rooms.len() + sent.except.len() <= MAX_TARGETS);
     assert!(sent.event.attachments().len() <= MAX_ATTACHMENTS);
     serde_json::from_str::<Vec<&serde_json::value::RawValue>>(sent.event.text()).expect("an array for clients");
-    // A parsed message can be written for another server, which parses the same.
+    // A parsed message can be written for another server, and that server parses the same message.
     let uid = Envelope::open(bytes).expect("the same message").uid;
     let again = match encode(&uid, &sent) {
         Ok(again) => decode(again).expect("what a node writes"),

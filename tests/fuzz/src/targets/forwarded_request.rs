@@ -1,4 +1,5 @@
-//! Requests to `cluster.listen`: none is accepted without a node's signature, and a parsed stamp is written unchanged.
+//! Requests to `cluster.listen`: no request is accepted without a node's signature, and a stamp that was parsed and
+//! written again is unchanged.
 
 use std::sync::LazyLock;
 use std::time::SystemTime;

@@ -3,7 +3,8 @@ use roomcast::engine::native::frame::{Reader, Step};
 
 const MAX_PAYLOAD: usize = 4096;
 
-/// Everything that was read, and the end.
+/// Reads all messages if the bytes arrive in pieces of `cut` bytes. Returns the messages, and the violation if there is
+/// one.
 fn read(bytes: &[u8], cut: usize) -> (Vec<String>, Option<String>) {
     let mut reader = Reader::new(MAX_PAYLOAD);
     let (mut seen, mut held) = (Vec::new(), Vec::new());

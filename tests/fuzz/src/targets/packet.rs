@@ -24,7 +24,8 @@ pub fn run(input: &[u8]) {
         assert!(event.size_bytes() >= event.text().len());
         let renamed = event.renamed("another");
         assert_eq!(renamed.name(), "another");
-        // A name may contain text that is not valid JSON until the arguments are parsed. Then it is refused.
+        // A name may contain text that is not valid JSON until the arguments are parsed. In that case the event is
+        // refused.
         if let Ok(args) = event.args() {
             assert_eq!(renamed.args().map(|args| args.len()).ok(), Some(args.len()));
         }

@@ -1,4 +1,4 @@
-//! Bodies of posts and payloads of polls: nothing is lost, whatever the bytes are.
+//! Bodies of POST requests and payloads of polls: no message is lost, whatever the bytes are.
 
 use bytes::{Bytes, BytesMut};
 use roomcast::engine::native::frame;
@@ -30,7 +30,7 @@ pub fn run(bytes: &[u8]) {
         let text = std::str::from_utf8(text).expect("base64 is text");
         assert_eq!(Message::read(text), Ok(Message::Binary(message.to_vec())));
     }
-    // Bytes that no node has framed are walked, too.
+    // The functions that walk over frames must also accept bytes that are not frames.
     frame::messages(bytes).count();
     let _ = frame::only_text(&Bytes::copy_from_slice(bytes));
 }

@@ -12,7 +12,7 @@ fn check(tail: Option<Tail>) {
     let Some(tail) = tail else { return };
     for room in ["room", ""] {
         let Some(position) = tail.position(room, Some(Point { epoch: 1, offset: 7 })) else { continue };
-        // Never an offset from before the session began.
+        // A client must never be sent events from before its session began.
         assert!(position.has(position.floor) && (position.epoch != 1 || position.has(7)), "{position:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Session ids: only an id that a node made gives a node's name, and changing any bit of it makes it invalid.
+//! Session ids: a node's name can be read only from an id that a node made, and changing any bit of it makes it
+//! invalid.
 
 use std::sync::LazyLock;
 

@@ -28,7 +28,7 @@ pub fn run(input: &[u8]) {
     let claims: Value = serde_json::from_str(claims).unwrap_or(Value::Null);
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let signed = encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap_or_default();
-    // One policy per input, because signatures take most of the time.
+    // Each input is tested with only one policy, because signatures take most of the time.
     let Some(namespace) = NAMESPACES.get(input.len() % NAMESPACES.len()) else { return };
     let policy = namespace.auth();
     assert!(AUTH.user(token, policy).is_err(), "a token that nobody signed");
