@@ -21,7 +21,7 @@ const env = {
   ROOMCAST_CLUSTER__LISTEN: '127.0.0.1:0',
   ROOMCAST_CLUSTER__SECRET: 'a secret of the cluster, of the tests 0123456789',
   ROOMCAST_SERVER__TRUSTED_PROXIES: '127.0.0.1',
-  // Waiting polls are answered soon, so that a node that stops does not wait long.
+  // Polls are answered within 3 s, so that a node that stops does not wait long for them.
   ROOMCAST_SERVER__PING_INTERVAL: '3s',
   ROOMCAST_SERVER__PING_TIMEOUT: '5s',
 };
@@ -93,7 +93,7 @@ for (const transport of ['polling', 'upgrade', 'websocket']) {
   describe(`over ${transport}`, () => {
     test('a session goes on wherever its requests come', async () => {
       const [before, failed] = [await counts(), await failures()];
-      // Several in a row, because an upgrade may happen to reach the session's own node.
+      // Several clients connect in a row, because the upgrade of one may happen to reach the session's own node.
       for (const user of ['alice', 'bob', 'carol', 'dave']) {
         const client = await connect({ user, transport });
         assert.equal(client.socket.io.engine.transport.name, transport === 'polling' ? 'polling' : 'websocket');
@@ -143,7 +143,7 @@ test('a session is bound to its address, and its address is counted once', async
   assert.equal((await ask(two, path, { ...from('192.0.2.1'), method: 'POST', body: '40' })).status, 200);
   assert.deepEqual(await ask(two, path, from('192.0.2.2')), UNKNOWN);
   assert.deepEqual(await ask(two, path, {}), UNKNOWN);
-  // A header of an untrusted proxy is ignored.
+  // The address in the header decides: a request with the address that opened the session is still accepted.
   assert.equal((await ask(two, path, from('192.0.2.1'))).status, 200);
   await ask(two, path, { ...from('192.0.2.1'), method: 'POST', body: '1' });
 });
@@ -264,7 +264,7 @@ test('nodes that show certificates pass on what they get, and take nothing from 
 test('a node that is stopped is given up soon, and one that has lost only Redis is not', async (t) => {
   const own = await Redis.start();
   t.after(() => own.stop());
-  // With the usual heartbeat of clients, an answer to a poll may take 45 s.
+  // With the default heartbeat of clients, an answer to a poll may take 45 s.
   const { ROOMCAST_SERVER__PING_INTERVAL, ROOMCAST_SERVER__PING_TIMEOUT, ...usual } = env;
   const [owner, passer] = await Promise.all([1, 2].map(() => Node.start({ contracts, redis: own, env: usual })));
   t.after(() => Promise.all([owner, passer].map((node) => node.stop('SIGKILL'))));
@@ -283,7 +283,7 @@ test('a node that is stopped is given up soon, and one that has lost only Redis 
   await eventually('the node is probed, because no heartbeat comes', async () => (await probes()) > before, 30_000);
   own.process.child.kill('SIGCONT');
   assert.equal((await ask(passer, first.path, { method: 'POST', body: '420["ping"]' })).status, 200);
-  // The reply comes before the acknowledgement, which may come with it or in the next answer.
+  // The event `pong` comes before the acknowledgement, which may be in the same answer or in the next one.
   assert.match((await first.poll).body, /"pong"/, 'the session goes on');
 
   const second = await waiting();
@@ -302,7 +302,7 @@ test('what is on its way to other nodes is bounded, and what is beyond costs no 
   const narrow = await Node.start({ contracts, redis, env: { ...env, ROOMCAST_CLUSTER__MAX_FORWARDED: '1' } });
   await eventually('it knows the others', async () => (await narrow.metric('roomcast_cluster_nodes')) === 4);
   const [first, second] = [await session(nodes[0]), await session(nodes[0])];
-  // The body of the request has not arrived yet.
+  // The body of this request has not arrived yet, so the request stays in flight.
   const slow = http.request(narrow.url + first.path, { method: 'POST', headers: { 'content-type': 'text/plain', 'content-length': 2 } });
   slow.flushHeaders();
   await eventually('a request is on its way', async () => (await narrow.metric('roomcast_forward_in_flight', { what: 'request' })) === 1);

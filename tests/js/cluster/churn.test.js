@@ -28,7 +28,7 @@ async function speak(w) {
   return state;
 }
 
-/** Joins. Resolves to the number of events that had arrived when the join was acknowledged. */
+/** Joins the room. Resolves to the number of events that had arrived when the join was acknowledged. */
 function enter(client) {
   return new Promise((resolve) => client.socket.emit('enter', room, () => resolve(client.inbox.length)));
 }

@@ -41,7 +41,7 @@ async function doctor(url, ...args) {
 
 const levels = ({ findings }) => Object.fromEntries(Object.values(findings).map(({ check, level }) => [check, level]));
 
-/** An nginx with common mistakes in its configuration. */
+/** Starts an nginx whose configuration has common mistakes. */
 async function front({ nodes: list = [one], location = '', upgrades = true, server = '', http = '', target = 'nodes' }) {
   const [folder, port] = [temporary('doctor'), await freePort()];
   const headers = 'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";';
@@ -66,9 +66,10 @@ describe('a deployment that is right', { concurrency: true }, () => {
     started.push(start(join(ROOT, 'scripts/nginx-front'), [temporary('front'), address, one, two]));
     await eventually('nginx answers', async () => (await fetch(`http://${address}/ready`)).status === 200);
     const args = ['--api', nodes[0].apiUrl, '--key', API_KEY, '--redis', redis.url, '--origin', ORIGIN];
-    // The module path of this machine.
+    // The level of these findings depends on the machine, so any level is accepted.
     const rest = { 'api.open_files': 'any', 'redis.delay': 'any' };
-    // Every check of the page, except the one that runs only when Redis does not answer.
+    // The findings must contain every check in docs/doctor.md, except the check that runs only when Redis does not
+    // answer.
     const page = readFileSync(join(ROOT, 'docs/doctor.md'), 'utf8');
     const documented = [...page.matchAll(/^\| `.*?\|/gm)].flatMap(([cell]) => [...cell.matchAll(/`([\w.]+)`/g)].map(([, name]) => name));
     const report = await doctor(`http://${address}`, ...args, '--token', token({ sub: 'ada' }));

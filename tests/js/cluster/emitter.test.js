@@ -21,14 +21,14 @@ const emitter = new Emitter(publisher);
 const numsub = async (channel) => (await w.redis.call('PUBSUB', 'NUMSUB', channel))[1];
 const total = async (name, labels) => (await Promise.all(w.nodes.map((node) => node.metric(name, labels)))).reduce((a, b) => a + b);
 
-/** A client on each node, each in these rooms. */
+/** Connects a client to each node, and joins these rooms. */
 async function pair(...rooms) {
   const clients = [await w.connect({}, w.a), await w.connect({}, w.b)];
   for (const client of clients) for (const room of rooms) assert.equal((await client.ask('join', room)).success, true);
   return clients;
 }
 
-/** All events before the emitter's marker. */
+/** Returns all events that arrived before the emitter's marker. */
 let marks = 0;
 async function drain(client, from = emitter) {
   const mark = ++marks;
@@ -159,7 +159,7 @@ test('what a contract has rules for is published once, by them', async () => {
     await client.ask('keep', 'h');
     await client.ask('story', 's');
   }
-  // The nodes agree on the publishing node within a second.
+  // Within a second the nodes agree on the node that publishes emitters' events.
   await eventually('one node publishes', async () => {
     emitter.to('story-s').emit('step', { n: 0 });
     return a.inbox.length > 0 && b.inbox.length > 0;

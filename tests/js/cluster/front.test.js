@@ -18,11 +18,11 @@ after(async () => {
   await Promise.all(ending.reverse().map((end) => end()));
 });
 
-/** nginx in front of these nodes. */
+/** Starts nginx in front of these nodes. */
 async function front(nodes, env = {}) {
   const [address, folder] = [`127.0.0.1:${await freePort()}`, temporary('front')];
   const nginx = start(join(ROOT, 'scripts/nginx-front'), [folder, address, ...nodes], { env });
-  // Ends nginx at once, with its worker.
+  // SIGTERM ends nginx and its worker at once.
   ending.push(() => stop(nginx, 'SIGTERM', 5_000));
   await eventually('nginx listens', async () => {
     const socket = tls.connect({ host: '127.0.0.1', port: address.split(':')[1] });
@@ -33,7 +33,7 @@ async function front(nodes, env = {}) {
   return { url: `${env.FRONT_TLS ? 'https' : 'http'}://${address}`, port: Number(address.split(':')[1]), folder, nginx };
 }
 
-/** A server in the place of a node that reports the headers that it receives. */
+/** Starts a server instead of a node. Its answer contains the headers of the request. */
 async function mirror() {
   const server = http.createServer((request, response) => response.end(JSON.stringify(request.headers)));
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -56,7 +56,7 @@ test('what a client claims about its address does not pass', async () => {
 test('behind a balancer that is named, it is the balancer that is believed', async () => {
   const FRONT_MORE = 'set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For; real_ip_recursive on;';
   const { url } = await front([await mirror()], { FRONT_MORE });
-  // The balancer added the last one.
+  // The balancer added the last of these addresses.
   const headers = { 'x-forwarded-for': '6.6.6.6, 9.9.9.9' };
   assert.equal((await (await fetch(url + SESSION, { headers })).json())['x-forwarded-for'], '9.9.9.9');
 });
@@ -119,7 +119,7 @@ test('TLS is 1.2 or 1.3 with forward secrecy, and the cookie is for other origin
 test("a node that is taken out keeps its WebSockets, gets nobody new, and the others' clients notice nothing", async () => {
   const redis = await Redis.start();
   ending.push(() => redis.stop());
-  // A client that left without closing its connection is noticed soon.
+  // With a short heartbeat the node soon notices a client that left without closing its connection.
   const env = { ROOMCAST_SERVER__PING_INTERVAL: '2s', ROOMCAST_SERVER__PING_TIMEOUT: '2s' };
   const nodes = await Promise.all([1, 2, 3].map(() => Node.start({ contracts, redis, env })));
   nodes.forEach((node) => ending.push(() => node.stop()));

@@ -1,5 +1,5 @@
-// One name may be a room and the id of a client. Emitters and Node.js servers mean both; requests that say which one
-// mean only that one.
+// One name may be a room and the id of a client. Emitters and Node.js servers address both the room and the client;
+// requests that say which of the two they address reach only that one.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
@@ -10,7 +10,7 @@ import { ROOT } from '../harness/node.js';
 import { comeBack, cut } from '../harness/returning.js';
 import { ENGINE, world } from '../harness/world.js';
 
-// Every name is the name of a room in both contracts.
+// In both contracts every name is permitted as the name of a room.
 const contracts = ['embedded:chat', join(ROOT, 'tests/js/fixtures/alone/ids.toml')];
 const namespace = '/ids';
 
@@ -25,7 +25,7 @@ for (const wire of ['compact', 'socketio']) {
     const emitter = new Emitter(publisher);
     const strangers = emitter.of(namespace);
 
-    /** Clients on different nodes, each in these rooms. One node publishes events with rules. */
+    /** Connects a client to each node, and joins these rooms. Waits until one node publishes events with rules. */
     async function pair(...rooms) {
       const clients = [await w.connect({ namespace, user: 'ada' }, w.b), await w.connect({ namespace, user: 'bob' }, w.a)];
       for (const client of clients) for (const room of rooms) assert.equal((await client.ask('join', room)).success, true);
@@ -37,7 +37,7 @@ for (const wire of ['compact', 'socketio']) {
       return clients;
     }
 
-    /** All events before a marker of the one publishing node, which keeps the order of its events. */
+    /** Returns all events before a marker. One node publishes all of them, and it keeps their order. */
     let marks = 0;
     async function drain(client) {
       const mark = ++marks;

@@ -1,4 +1,4 @@
-// A node takes no longer to end than necessary, whether Redis is reachable or not.
+// A node ends without waiting for Redis longer than necessary, whether Redis is reachable or not.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -14,7 +14,10 @@ after(async () => {
   for (const end of ending.reverse()) await end();
 });
 
-/** Milliseconds from SIGTERM to the end of a node with a client, after its Redis was treated in this way. */
+/**
+ * Applies `treat` to the Redis of a node that has a client. Returns the time from SIGTERM to the node's end, in
+ * milliseconds.
+ */
 async function leave(treat) {
   const redis = await Redis.start();
   const node = await Node.start({ contracts, redis });

@@ -12,7 +12,7 @@ import { world } from '../harness/world.js';
 const toml = '\n[presence]\nheartbeat = "500ms"\n\n[hooks.songs]\nurl = "http://127.0.0.1:9/"\nsecret = "a-hook-secret-of-the-tests-0123456789"\n';
 const w = await world({ contracts: ['embedded:*'], toml, mode: 'cluster' });
 
-/** The first column of the page's tables of keys, as patterns. A variable matches any text. */
+/** The keys in the first column of the tables in docs/redis.md, as patterns. A variable matches any text. */
 function documented() {
   const page = readFileSync(join(ROOT, 'docs/redis.md'), 'utf8');
   const rows = page.split('\n').filter((row) => /^\| .*`/.test(row) && /STREAM|STRING|HASH|SET|LIST|several/.test(row.split('|')[2]));

@@ -96,7 +96,7 @@ test('what our nodes send reaches clients of Node.js once, with binary and excep
   await until(there, 'end');
   const numbers = (client) => client.inbox.filter(([name]) => name === 'n').map(([, n]) => n);
   for (const client of [there, a, b, c]) {
-    // Events of a client and events through the API have no common order.
+    // Events that a client sends and events through the API have no common order.
     for (const name of ['all', 'said']) await until(client, name);
     assert.deepEqual(numbers(client), Array.from({ length: 300 }, (_, n) => n));
     const [, , bytes] = client.inbox.find(([name]) => name === 'said');
@@ -160,7 +160,7 @@ test('a backend asks clients of both kinds, and gets the answers of both', async
   const bytes = some.answers.find(({ attachments }) => attachments);
   assert.deepEqual(bytes, { args: [{ _placeholder: true, num: 0 }], attachments: ['AP8='] });
   assert.equal((await ask(w.a, { users: ['nobody'], timeout: '20s' })).asked, 0);
-  // A node with the other wire format does not exchange events with Node.js servers.
+  // A node with the wire format `compact` does not exchange events with Node.js servers.
   assert.equal((await ask(compact, { rooms: ['quiz'], timeout: '20s' })).asked, 3);
 });
 
@@ -227,21 +227,22 @@ test('what a rule is about comes once to clients of Node.js too, whoever sends i
       sender.to('story-once').emit('step', { n: 10 * at + n });
       sender.to('kept-once').emit('k', 10 * at + n);
     }
-    // The last of these is held back, and is sent when its time is over. The other is flushed by the terminal event.
+    // The node conflates both bursts. It sends the last event of the first burst when the interval is over, and that of
+    // the second burst before the terminal event.
     for (let n = 0; n < 5; n += 1) sender.to('story-once').emit('burst', 10 * at + n);
     for (const client of here) await eventually('the last', () => client.inbox.some(([name, n]) => name === 'burst' && n === 10 * at + 4));
     for (let n = 5; n < 9; n += 1) sender.to('story-once').emit('burst', 10 * at + n);
     sender.to('story-once').emit('done', at);
     for (const client of everyone) await eventually('the end', () => client.inbox.some(([name, n]) => name === 'done' && n === at));
   }
-  // Node.js receives backends' events, too. After them nothing is on its way any more.
+  // Clients of Node.js receive backends' events, too. After these last events no other event is in flight.
   await w.a.publish('emitter', 'step', { n: 100, id: 'once' });
   await w.a.emit({ namespace: '/', rooms: ['kept-once'], event: 'k', args: [100] });
   for (const client of everyone) for (const last of ['step', 'k']) await eventually(`the last ${last}`, () => client.inbox.some(([name, data]) => name === last && (data.n ?? data) === 100));
   const all = (client, name) => client.inbox.filter(([event]) => event === name).map(([, data]) => data.n ?? data).filter((n) => n >= 0);
   const numbers = [...Array(5).keys(), ...Array.from(Array(5).keys(), (n) => 10 + n), 100];
   for (const client of everyone) for (const name of ['step', 'k']) assert.deepEqual(all(client, name), numbers, name);
-  // Node.js conflates nothing: its clients get each event, once.
+  // The Node.js server does not conflate events, so its clients get each event once.
   assert.deepEqual(all(there, 'burst'), [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
   for (const client of here) {
     const bursts = all(client, 'burst');

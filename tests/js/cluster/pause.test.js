@@ -1,4 +1,4 @@
-// A node that was suspended reports it when it runs again, with the number of missed messages.
+// When a node that was suspended runs again, it reports the pause and the number of missed messages.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -18,13 +18,14 @@ test('the log of a node that was stopped tells for how long, and how many messag
   after(() => Promise.all([stopped.stop(), other.stop()]));
   const knows = async (node) => (await node.get('/ready')).body.cluster.nodes === 2;
   await eventually('both know each other', async () => (await knows(stopped)) && (await knows(other)));
-  // An event before the pause must arrive, so that the numbers are known.
+  // An event before the pause must arrive, because a node counts missed messages from the first one that it received.
   const emit = () => other.emit({ namespace: '/', event: 'news', args: [1] });
   await emit();
 
   await freeze(stopped.process);
   const since = Date.now();
-  // Redis drops a subscriber that does not read. Here it is told to, so that the messages are lost.
+  // Redis would close the connection of a subscriber that does not read. CLIENT KILL does so at once, so that messages
+  // are lost.
   await redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
   await eventually('the other node hears again', async () => (await other.get('/ready')).body.status === 'ready');
   for (let n = 0; n < EVENTS; n += 1) await emit();

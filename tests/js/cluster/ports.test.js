@@ -1,5 +1,5 @@
-// Emitters in other languages reach clients, on nodes with both wire formats: one from PyPI, and recorded bytes of
-// others.
+// Emitters in other languages reach clients on nodes with both wire formats. One emitter is from PyPI; of the others,
+// recorded bytes are sent.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,7 +11,7 @@ import { eventually } from '../harness/eventually.js';
 import { Node, ROOT } from '../harness/node.js';
 import { world } from '../harness/world.js';
 
-// The Python with the emitter, which scripts/test installs.
+// The Python environment with the emitter, which scripts/test installs.
 const PYTHON = join(ROOT, '.cache/emitter-0.1.5/bin/python');
 const fixture = (name) => join(ROOT, 'tests/js/fixtures', name);
 const contracts = [fixture('alone/emitter.toml'), fixture('alone/emitter-other.toml')];

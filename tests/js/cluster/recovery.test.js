@@ -58,7 +58,7 @@ if (ENGINE === 'native') {
     const redis = createClient({ url: w.redis.url });
     await redis.connect();
     const emitter = new Emitter(redis).of(namespace);
-    // The publishing node may have been the one that was killed. Another node replaces it within seconds.
+    // The node that publishes emitters' events may have been killed. Another node replaces it within seconds.
     const probe = await follower('probed', w.b, { user: 'carol' });
     await eventually('somebody publishes for emitters', () => {
       emitter.to('log:probed').emit('entry', { n: 0 });
@@ -73,7 +73,7 @@ if (ENGINE === 'native') {
     emitter.to(id).emit('entry', { n: 3 });
     emitter.emit('entry', { n: 4 });
     emitter.to('log:emitted').except(id).emit('entry', { n: 'for others' });
-    // One node writes them into the histories.
+    // One node writes the emitter's events into the histories.
     const other = await follower('emitted', w.b, { user: 'bob' });
     emitter.to(other.id).emit('entry', { n: 5 });
     await eventually('the last of them has come', () => numbers(other.inbox).includes(5));
@@ -105,7 +105,8 @@ if (ENGINE === 'native') {
     await client.ask('follow', 'l');
     await doomed.stop('SIGKILL');
     await client.ended();
-    // The liveness key of a node lasts as long as the longest window, which is that of the other contract.
+    // The test deletes the liveness keys, because they last as long as the longest recovery window, which the other
+    // contract has.
     await w.redis.call('DEL', ...(await w.redis.keys('roomcast:recovery:node:*')));
     await eventually('the living say so again', async () => (await w.redis.keys('roomcast:recovery:node:*')).length === 2);
     assert.equal(await comeBack(client, w.b), false);
@@ -136,7 +137,7 @@ if (ENGINE === 'native') {
     await Promise.all([cut(client), cut(late)]);
     const pause = await w.redis.call('CONFIG', 'SET', 'appendonly', 'no');
     assert.equal(pause, 'OK');
-    // The node is suspended, so that it continues later with everything it had.
+    // Redis is suspended and not killed, so that it later continues with all its data.
     await freeze(w.redis.process);
     await eventually('the node says that Redis is away', async () => {
       const { body } = await w.a.get('/ready');

@@ -1,4 +1,4 @@
-// A Redis that answers but refuses writes: the node reports it everywhere.
+// If Redis answers but refuses writes, the node reports that in its readiness, its metrics, its log and its answers.
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import net from 'node:net';
@@ -132,8 +132,8 @@ for (const [cause, fault] of Object.entries(faults)) {
       const { body } = await get(a, 'counts?namespace=/');
       return !body.partial && body.connections === 2;
     }, 30_000);
-    // Events that were delivered meanwhile are missing in the history for good: it is incomplete from before them, and
-    // complete from after them.
+    // Events that were delivered meanwhile are missing in the history for good: a replay from an earlier offset is
+    // incomplete, and one from a later offset is complete.
     const since = async (node, offset) => {
       const all = (await get(node, 'rooms/r/history?namespace=/')).body;
       const from = offset < 0 ? all.lastOffset + offset : offset;
@@ -151,7 +151,7 @@ test('a demoted primary whose connections stay: nodes find the new one, and noth
   const [first, second] = [await server(['--repl-diskless-sync-delay', '0']), await server(['--repl-diskless-sync-delay', '0'])];
   await second.call('REPLICAOF', '127.0.0.1', first.port);
   await eventually('it follows', async () => (await second.call('INFO', 'replication')).includes('master_link_status:up'), 30_000);
-  // One name that leads to the current primary. Existing connections stay where they are.
+  // A TCP proxy stands for a name that leads to the current primary. Existing connections stay with the old primary.
   let target = first.port;
   const proxy = net.createServer((near) => {
     const far = net.connect(target, '127.0.0.1');
@@ -163,7 +163,7 @@ test('a demoted primary whose connections stay: nodes find the new one, and noth
   ending.push(() => proxy.close());
   const { nodes: [a, b], clients: [, far] } = await pair(`redis://127.0.0.1:${port}`);
 
-  // Between the failover and the change of the name, all nodes are still connected to the old primary.
+  // After the failover and before the name changes, all nodes are still connected to the old primary.
   await second.call('REPLICAOF', 'NO', 'ONE');
   await first.call('REPLICAOF', '127.0.0.1', second.port);
   const published = await a.publish('open', 'news', { room: 'r', k: 1 });

@@ -64,7 +64,7 @@ test('local clients lose nothing, remote ones are back in time, and what they la
     }
     sending.stop = true;
     await sending.done;
-    // The markers were sent after everything else, so nothing is on its way any more.
+    // The markers of `drain` were sent after all other events, so no event is in flight after them.
     const [toNear, toRemote] = await Promise.all([near, remote].map(async (client) => numbers(await client.drain(w.a))));
     assert.deepEqual(toNear, Array.from({ length: sending.sent }, (_, at) => at), 'all, in order, once');
     const unordered = toRemote.findIndex((number, at) => at > 0 && number <= toRemote[at - 1]);
@@ -75,8 +75,8 @@ test('local clients lose nothing, remote ones are back in time, and what they la
     const received = new Set(toRemote);
     const answers = [...sending.remote];
     const lost = answers.filter(([number, told]) => told === 'carried' && !received.has(number));
-    // Redis answers the publisher before it writes to subscribers, so the answer may be the last thing it sends. One
-    // event is published at a time, so at most one event is affected: the last one before Redis died.
+    // Redis answers the publisher before it writes to subscribers, so Redis may die after its answer and before that.
+    // One event is published at a time, so at most one event is affected: the last one before Redis died.
     const last = answers.findIndex(([, told]) => told !== 'carried') - 1;
     assert.deepEqual(lost, lost.length ? [answers[last]] : [], 'what was told to be carried has arrived');
     const kept = answers.filter(([number, told]) => told === 'away' && received.has(number));

@@ -14,7 +14,7 @@ import { comeBack, cut } from '../harness/returning.js';
 
 const contracts = [join(ROOT, 'tests/js/fixtures/alone/rights.toml')];
 const RULE = /```text\nuser roomcast on >PASSWORD ([^`]*)```/.exec(readFileSync(join(ROOT, 'docs/redis.md'), 'utf8'))[1];
-// The contract's own keys.
+// The patterns of the Redis keys that only this contract writes.
 const OWN = ['~job-history:*', '~client:*', '~subscriptions:*'];
 const PASSWORD = 'a pass word';
 const ending = [];
@@ -44,7 +44,7 @@ for (const wire of ['compact', 'socketio']) {
     const got = async (client, name, n) =>
       await eventually(`${name} ${n} arrives`, () => client.inbox.some(([event, data]) => event === name && data?.n === n));
 
-    // Rooms, statuses, publishes with and without an id, throttles, histories and their lists.
+    // Uses rooms, statuses, publishes with and without an id, throttles, histories and their lists.
     for (const client of [ada, ben]) await client.ask('join', 'r');
     await ben.ask('status', 'away');
     for (let n = 1; n <= 5; n += 1) {
@@ -60,7 +60,7 @@ for (const wire of ['compact', 'socketio']) {
 
     await denied();
 
-    // Requests about presence, and actions on clients.
+    // Uses requests about presence, and actions on clients.
     const get = async (path) => {
       const { status, body } = await a.api('GET', `/api/v1/${path}`);
       assert.deepEqual([path, status, body.partial ?? false], [path, 200, false]);
@@ -77,7 +77,7 @@ for (const wire of ['compact', 'socketio']) {
     await a.own('/', 'room:r', 'ada');
     assert.ok((await b.api('DELETE', '/api/v1/owners', { namespace: '/', room: 'room:r' })).status < 300);
 
-    // Clients that lose their connection and are recovered, on this node and on another.
+    // Uses recovery: clients lose their connection and are recovered, on this node and on another.
     await cut(ben);
     await a.publish('rights', 'news', { name: 'r', n: 6 });
     assert.equal(await comeBack(ben, a), true);
@@ -85,7 +85,7 @@ for (const wire of ['compact', 'socketio']) {
     const joined = await a.api('POST', '/api/v1/join', { namespace: '/', sockets: [ben.id], room: 'room:api' });
     assert.deepEqual([joined.status, joined.body.remote], [202, 'carried']);
 
-    // Emitters: to clients in general, and to a room with rules.
+    // Uses emitters: to clients in general, and to a room with rules.
     const publisher = createClient({ url: redis.url });
     publisher.on('error', () => {});
     await publisher.connect();
@@ -97,7 +97,7 @@ for (const wire of ['compact', 'socketio']) {
       return ben.inbox.some(([event, data]) => event === 'news' && data?.n === 8);
     });
 
-    // Revocations, notices, a terminal event, and nodes that end or die.
+    // Uses revocations, notices, a terminal event, and nodes that end or die.
     const revoked = await a.api('POST', '/api/v1/revocations', { users: ['eve'], ttl: '1h' });
     assert.deepEqual([revoked.body.accepted, revoked.body.remote], [true, 'carried']);
     await a.publish('rights', 'done', { name: 'r', n: 9 });

@@ -1,6 +1,6 @@
 // Three nodes behind nginx are restarted one after the other, with official clients on every transport: each client is
-// back in time, none is told to stay away, and clients of other nodes notice nothing. `make bench-restart` does the
-// same with thousands.
+// back within 15 s, no client is told to stay away, and clients of other nodes notice nothing. `make bench-restart`
+// does the same with thousands.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -12,7 +12,7 @@ import { Redis, freePort } from '../harness/redis.js';
 
 const CLIENTS = 240;
 const TRANSPORTS = ['websocket', 'polling', 'upgrade'];
-// The official client reconnects 0.5 to 1.5 s after its connection was closed. The rest is an allowance for a slow
+// The official client reconnects 0.5 to 1.5 s after its connection was closed. The rest of the time is for a slow
 // machine.
 const WINDOW = 15_000;
 const contracts = ['embedded:chat'];
@@ -49,7 +49,7 @@ const everybody = () => eventually(
   30_000,
 );
 
-/** A client with a record of all times when it was disconnected. */
+/** Connects a client, and records each time that it was disconnected. */
 async function watched(at) {
   const transport = TRANSPORTS[at % TRANSPORTS.length];
   // nginx can tell these clients apart, although they share an address.
@@ -59,7 +59,7 @@ async function watched(at) {
   const seen = { client, transport, reasons: [], absences: [], marks: new Set(), left: 0, here: true };
   client.socket
     .on('disconnect', (reason) => {
-      // Also reports a connection that ended before it was established.
+      // This event also reports a connection that ended before it was established.
       if (!seen.here) return;
       seen.reasons.push(reason);
       Object.assign(seen, { left: performance.now(), here: false });
@@ -82,7 +82,7 @@ test(`a rolling restart under ${CLIENTS} clients`, async () => {
     clients.forEach((seen) => Object.assign(seen, { reasons: [], absences: [] }));
     const there = await opened(nodes[at]);
     assert.ok(there > 0);
-    // Events that are queued just before the node is told to end.
+    // This event is still queued for the clients when the node is told to end.
     assert.equal((await nodes[at].emit({ namespace: '/', event: 'mark', args: [at] })).remote, 'carried');
     const began = performance.now();
     assert.deepEqual(await stop(nodes[at].process, 'SIGTERM', 20_000), { code: 0, signal: null });

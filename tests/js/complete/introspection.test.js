@@ -1,4 +1,4 @@
-// Requests and actions of backends and operators, for the whole cluster, through any node.
+// Tests requests and actions of backends and operators: any node answers for the whole cluster.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { eventually, like, text, timestamp } from '../harness/eventually.js';

@@ -1,4 +1,4 @@
-// Presence: joins and leaves as events, and no members that are gone.
+// Presence: joins and leaves are sent as events, and clients that are gone are no longer listed as members.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';

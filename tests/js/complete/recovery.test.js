@@ -194,7 +194,7 @@ if (ENGINE === 'native') {
     assert.ok((await results('refused')) >= 2);
 
     const twins = await Promise.all([1, 2].map(() => impostor(last, stolen, { namespace, user: 'alice' })));
-    // A later connection takes the session over while the other one still exists.
+    // The later of the two connections takes the session over while the earlier one still exists.
     await eventually('one of both has the session', () => {
       return twins.filter(({ socket }) => socket.connected && socket.recovered).length === 1;
     });
@@ -261,7 +261,7 @@ if (ENGINE === 'native') {
     const sent = new Map(rooms.map((log) => [log, 0]));
     let stop = false;
     const traffic = rooms.map(async (log, at) => {
-      // One publisher per room, so that the order is known.
+      // Each room has only one publisher, so that the order of its events is known.
       while (!stop) {
         await publish(log, sent.get(log) + 1, w.nodes[at % w.nodes.length]);
         sent.set(log, sent.get(log) + 1);

@@ -8,7 +8,7 @@ import { eventually } from '../harness/eventually.js';
 import { temporary } from '../harness/process.js';
 import { world } from '../harness/world.js';
 
-// Effects of an event, as lines of its contract. Each leaves a trace.
+// Effects of an event, as lines of its contract. Each effect leaves a trace.
 const DOES = {
   join: { join: ['"open"'] },
   'join hook': { join: ['"asked"'] },

@@ -1,4 +1,5 @@
-// Replay: all events since the offset that a client names, none twice, and what happens after a history was deleted.
+// Replay: a client gets all events since the offset that it names, each once. Also tests what happens after a history
+// was deleted.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';

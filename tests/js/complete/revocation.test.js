@@ -103,7 +103,7 @@ test('who is revoked between the look at its token and its session does not stay
   const node = await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend') });
   t.after(async () => await Promise.all([node.stop(), backend.stop()]));
   backend.answer = async ({ type }) => {
-    // The token has been checked by then.
+    // The node has checked the token before it makes this call.
     if (type === 'io.roomcast.connect') await revoke({ users: ['late'] }, node);
     return { ok: true };
   };

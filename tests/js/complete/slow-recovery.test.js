@@ -14,7 +14,7 @@ const w = await world({
   env: { ROOMCAST_SERVER__QUEUE_BYTES: '1MB', ROOMCAST_REDIS__RECEIVE_BUFFER: '65536' },
 });
 const [first, last] = [w.nodes.at(0), w.nodes.at(-1)];
-// More than the kernel buffers for one connection, in few events.
+// `MOST` events with this filling exceed the kernel's buffers for one connection.
 const FILLING = 'f'.repeat(200_000);
 const MOST = 200;
 let logs = 0;

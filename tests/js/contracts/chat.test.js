@@ -13,7 +13,7 @@ const failure = (code) => ({ code, message: text });
 let rooms = 0;
 const newRoom = () => `r${(rooms += 1)}`;
 
-/** A client in some rooms, after it has read its greetings. */
+/** Connects a client and joins these rooms. Returns the client after it has read its greetings. */
 async function member(user, joins, { node = here, ...options } = {}) {
   const client = await w.connect({ user, ...options }, node);
   for (const room of joins) await join(client, room);
@@ -315,7 +315,7 @@ describe('connecting', () => {
     test(`${what}: connect_error`, async () => {
       const error = await w.connect(options).catch((refused) => refused);
       assert.match(error.message, /^AUTHENTICATION_FAILED: ./);
-      // The library of the other engine cannot send data with it.
+      // socketioxide, the other engine, cannot send `data` with a connect_error.
       if (ENGINE === 'native') like(error.data, failure('AUTHENTICATION_FAILED'));
     });
   }

@@ -11,7 +11,7 @@ const publish = (event, data, params) => w.a.publish('jobs-feed', event, data, p
 
 afterEach(() => w.clear());
 
-/** The history of a room as a backend reads it, from the other node. */
+/** Reads the history of a room as a backend does, through the other node. */
 async function history(room, query = '') {
   const path = `/api/v1/rooms/${encodeURIComponent(room)}/history?namespace=${encodeURIComponent(namespace)}${query}`;
   const { status, body } = await w.b.api('GET', path);

@@ -11,7 +11,7 @@ const publish = (event, data, params) => w.a.publish('harmonia-jobs', event, dat
 const denied = { success: false, error: { code: 'AUTHORIZATION_FAILED', message: text } };
 let jobs = 0;
 
-/** A job that belongs to a user, as the backend records it. */
+/** Records the user as the owner of a new job, as the backend does. Returns the job's id. */
 async function jobOf(owner) {
   jobs += 1;
   const id = `j${jobs}`;
@@ -95,7 +95,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
       assert.deepEqual(await alice.ask('job:unsubscribe', { jobId: id }), { success: true, room: `job:${id}` });
       await publish('job:status', { id, status: 'one' });
       await publish('job:status', { id, status: 'two' }, { userId: 'alice' });
-      // It may still be on its way from the other node, and would find no member there.
+      // The event may still be in flight from the other node. It must arrive before the client leaves the room.
       await eventually('it arrives', () => alice.inbox.length === 1);
       assert.deepEqual(await alice.ask('jobs:unsubscribe:user'), { success: true, room: 'user:alice:jobs' });
       await publish('job:status', { id, status: 'three' }, { userId: 'alice' });
@@ -113,7 +113,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
     test('an administrator gets everything without asking, and may see any job', async () => {
       const [admin, user] = await Promise.all([connect('root', { roles: ['admin'] }), connect('alice')]);
       const id = await jobOf('somebody');
-      // Its first event waits until events of all nodes reach its rooms.
+      // The node answers a client's first event only when events of all nodes reach the client's rooms.
       await admin.ask('job:unsubscribe', { jobId: id });
       await publish('job:status', { id, status: 'queued' }, { userId: 'somebody' });
       await publish('job:progress', { id, progress: { current: 1, total: 2, percentage: 50, message: 'm' } });

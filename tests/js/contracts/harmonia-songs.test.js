@@ -21,7 +21,7 @@ async function generationOf(owner) {
   return id;
 }
 
-/** One server event of each kind, in the order of the table. */
+/** One server event of each kind, in the order of the stages of a song's generation. */
 const story = (generationId) => [
   ['metadata-generation-started', { userId: 'alice', narrative: 'a sea', timestamp: '2026-01-01T00:00:00.000Z', model: 'm1' }],
   ['metadata-generation-progress', { progress: 40, status: 'running', currentStep: 'lyrics', tokensGenerated: 12 }],

@@ -1,4 +1,4 @@
-// The HTTP API: keys, answers, errors, batches. The tests in contracts/ cover the events of each contract.
+// Tests the HTTP API: keys, answers, errors, batches. The tests in contracts/ cover the events of each contract.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { like, text } from '../harness/eventually.js';

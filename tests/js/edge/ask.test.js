@@ -23,7 +23,7 @@ async function reachable(user, options = {}, node = w.b) {
   return client;
 }
 
-/** A client that answers with its name and the question. */
+/** A client that answers the event `confirm` with its user's name and the event's arguments. */
 async function polite(user, options = {}, node = w.b) {
   const client = await reachable(user, options, node);
   client.socket.on('confirm', (...args) => args.pop()(user, ...args));
@@ -117,7 +117,7 @@ test('while another node is gone without a word, what the others say is told, an
     assert.deepEqual([said.remote, said.answers.length], ['alone', 1]);
     return;
   }
-  // A suspended node answers nothing, and is not yet known to be gone.
+  // A suspended node answers nothing, and the other node still counts it as alive.
   await freeze(far.process);
   try {
     const said = await ask({ users: ['ada'], timeout: '1s' }, w.b);

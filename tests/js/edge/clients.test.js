@@ -15,7 +15,7 @@ import { ENGINE, world } from '../harness/world.js';
 const require = createRequire(import.meta.url);
 const clientOfProtocol3 = require('socket.io-client-v2');
 
-/** A parser that no engine has: packets as JSON objects, in text or binary messages. */
+/** A parser that no engine supports: it writes packets as JSON objects, in text or binary messages. */
 const foreign = (write) => {
   const { Decoder, ...parser } = require('socket.io-msgpack-parser');
   function Encoder() {}
@@ -35,7 +35,7 @@ const HANDSHAKE = '/socket.io/?EIO=4&transport=polling';
 
 afterEach(() => w.clear());
 
-// The library closes connections that send such names. This cannot be changed from outside.
+// These tests run on the native engine only: socketioxide closes connections that send such names.
 for (const transport of ENGINE === 'native' ? Object.keys(TRANSPORTS) : []) {
   describe(`over ${transport}`, () => {
     test('an event may have any name', async () => {
@@ -87,7 +87,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
 
 test('half an emoji in a publish passes as it was sent, and only the name of an event is a string that must be made', async () => {
   const client = await w.connect();
-  // JSON.stringify writes half of a surrogate pair as an escape.
+  // Half of a surrogate pair is sent as an escape, because JSON.stringify writes it so.
   assert.match(JSON.stringify(HALF), /\\ud83d/);
   await w.a.publish('clients', 'looked', { text: HALF });
   await w.a.publish('clients', 'filled', { text: HALF });
@@ -111,7 +111,7 @@ describe('subprotocols', () => {
 describe('a token in a cookie', () => {
   for (const transport of Object.keys(TRANSPORTS)) {
     test(`${transport}: another cookie beside it may hold any bytes`, async () => {
-      // As a browser sends it: UTF-8, byte by byte.
+      // The cookie is sent as a browser sends it: in UTF-8.
       const odd = Buffer.from('name=Jörg').toString('latin1');
       for (const cookie of [`${odd}; session=${token({ sub: 'ann' })}`, `session=${token({ sub: 'ann' })}; ${odd}`]) {
         const client = await w.connect({ transport, extraHeaders: { cookie } });
@@ -209,7 +209,7 @@ describe('clients that cannot be served', () => {
     });
   }
 
-  // The library closes them without an answer.
+  // These tests run on the native engine only: socketioxide closes such connections without an answer.
   for (const transport of ENGINE === 'native' ? ['websocket', 'polling'] : []) {
     for (const [kind, parser] of Object.entries(FOREIGN)) {
       test(`${transport}: a client with a parser of its own, as ${kind}, is disconnected, and the node says why`, async () => {
@@ -236,7 +236,8 @@ describe('a client that was refused and goes away', () => {
   const contracts = ['embedded:chat'];
   for (const transport of Object.keys(TRANSPORTS)) {
     test(`${transport}: gives its place back at once`, async () => {
-      // There is one free connection. By itself the node would give it back only after server.connect_timeout, 45 s.
+      // The node permits one connection. If the node did not notice that the refused client is gone, it would free this
+      // connection only after server.connect_timeout (45 s).
       const node = await Node.start({ contracts, toml: '[server]\nmax_connections = 1\n' });
       try {
         const refused = new Client(node, { transport, token: 'no token' });

@@ -1,4 +1,5 @@
-// permessage-deflate: agreed on if configured, with the official client and with plain ws. Invalid offers are refused.
+// permessage-deflate is agreed on if it is configured, with the official client and with plain ws. Invalid offers are
+// refused.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -15,18 +16,18 @@ const w = await world({
   env: { ROOMCAST_SERVER__COMPRESSION__THRESHOLD: '100B', ROOMCAST_SERVER__MAX_PAYLOAD: `${MAX_PAYLOAD}` },
 });
 const OFFER = { perMessageDeflate: { threshold: 0 } };
-// The official client offers it unless it is told not to.
+// The official client offers compression unless this option switches it off.
 const PLAIN = { perMessageDeflate: false };
 const PATH = '/socket.io/?EIO=4&transport=websocket';
 const compressed = ENGINE === 'native';
 
 afterEach(() => w.clear());
 
-/** A client of the bare protocol, connected to the fixture's namespace. */
+/** A plain WebSocket client that is connected to the fixture's namespace. */
 async function bare(options) {
   const ws = new WebSocket(`ws${w.b.url.slice(4)}${PATH}`, options);
   const inbox = [];
-  // Without heartbeats.
+  // Heartbeats are not collected.
   ws.on('message', (data) => data.toString() === '2' || inbox.push(data.toString()));
   await once(ws, 'open');
   return { ws, inbox };

@@ -21,7 +21,7 @@ function write(name, text) {
 
 const contract = write('parcels.toml', blocks('README.md', 'toml')[0]);
 
-/** The commands of a block, each with the lines that it is shown to answer. */
+/** The commands of a block, each with the output lines that the page shows. */
 function steps(block) {
   const parts = block.replace(/\\\n/g, ' ').split(/^\$ /m).slice(1);
   return parts.map((part) => {
@@ -30,7 +30,7 @@ function steps(block) {
   });
 }
 
-/** Runs a command as it is written, but at this node's addresses and with a key and a token; returns its answer. */
+/** Runs a command of a page with this node's addresses, and with a key and a token. Returns the command's output. */
 async function paste(node, command) {
   const here = command.replaceAll('http://127.0.0.1:3001', node.apiUrl).replaceAll('http://127.0.0.1:3000', node.url).replaceAll('curl ', 'curl -sS ');
   const env = { KEY: API_KEY, PATH: `${dirname(binary())}:${process.env.PATH}` };

@@ -1,4 +1,4 @@
-// Drain: refused handshakes, closed sockets of every kind, the API and the command line, signals.
+// Tests the drain of a node: refused handshakes, closed sockets of every kind, the API and the command line, signals.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ const roomcast = async (...args) => {
   return (await run).stdout.trim().split('\n').map((line) => JSON.parse(line));
 };
 
-// Clients that reconnect at this moment must not be accepted after the others were closed.
+// The node drains while the clients are closed, so that it does not accept a client that reconnects at this moment.
 afterEach(async () => {
   await drain();
   w.clear();
@@ -62,7 +62,7 @@ test('clients of every kind see a transport close, and come back by themselves',
   for (const transport of ['websocket', 'polling', 'upgrade']) {
     clients.push(await w.connect({ user: transport, transport, ...returns }));
   }
-  // Neither has sent CONNECT. The second is upgrading.
+  // Neither of these two polling sessions has sent CONNECT. The second is upgrading.
   const silent = JSON.parse((await w.b.get(`${path}polling`)).body.slice(1)).sid;
   const upgrading = JSON.parse((await w.b.get(`${path}polling`)).body.slice(1)).sid;
   const probe = new WebSocket(`${w.b.url.replace('http', 'ws')}${path}websocket&sid=${upgrading}`);
@@ -125,7 +125,7 @@ test('a signal closes everybody, has the backends told of it, and ends the proce
   const hooked = [join(ROOT, 'tests/js/fixtures/hooked.toml')];
   const env = { ROOMCAST_DRAIN__DEADLINE: '15s' };
   const node = await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend'), env });
-  // Another node delivers what the node has put into Redis and not delivered.
+  // With Redis, another node delivers the notices that the drained node has stored but not delivered.
   const other = w.redis && (await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend') }));
   t.after(() => other?.stop());
   const there = ['websocket', 'polling', 'upgrade'].map((transport) =>

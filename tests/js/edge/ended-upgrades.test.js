@@ -1,6 +1,6 @@
-// The node closes a session while its client upgrades. The client must learn of it whatever it does next: by its next
-// poll, or by the WebSocket if it upgrades. Once the probe is answered, the official client pauses its polling. If the
-// WebSocket closes before the last poll is answered, that client never polls again, so the node may not close the
+// The node closes a session while its client upgrades. The client must learn of the end whatever it does next: by its
+// next poll, or by the WebSocket if it upgrades. Once the probe is answered, the official client pauses its polling. If
+// the WebSocket closes before the last poll is answered, that client never polls again, so the node may not close the
 // WebSocket then.
 import assert from 'node:assert/strict';
 import { after, afterEach, test } from 'node:test';

@@ -30,7 +30,7 @@ after(async () => {
   await redis.stop();
 });
 
-/** A bare handshake: the response and the open packet. The session connects and is closed again. */
+/** Opens a polling session. Returns the response and the open packet. The session connects and is closed again. */
 async function handshake(headers = {}) {
   const url = `${node.url}/ws/?EIO=4&transport=polling`;
   const response = await fetch(url, { headers });

@@ -1,4 +1,4 @@
-// /live, /ready and /metrics.
+// Tests the endpoints /live, /ready and /metrics.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { eventually, like, number, text, timestamp } from '../harness/eventually.js';

@@ -65,7 +65,7 @@ test('events behind a slow hook: for each client and for the node', async () => 
   await eventually('the rest of the first client is refused', () => acks >= EACH - 6, 30_000);
   assert.ok((await refused('client_bytes')) > 0, 'a client');
   clients.slice(1).forEach(flood);
-  // All events except the waiting ones have been refused at once.
+  // The node has refused all events at once, except the events that wait for the hook.
   await eventually('the rest is refused', () => acks >= clients.length * (EACH - 6), 60_000);
   assert.deepEqual([...codes.keys()], ['OVERLOADED']);
   assert.ok((await refused('node_bytes')) > 0, 'the node');
@@ -94,7 +94,7 @@ test('metadata of a client, and what the API tells of it', async () => {
   assert.ok(bytes <= 16 * 1024 && bytes > 14_000, `${bytes}`);
 });
 
-/** A WebSocket with single packets, upgraded from polling or not, whose client never connects to a namespace. */
+/** Opens a WebSocket, upgraded from polling or not, whose client never connects to a namespace and stops reading. */
 async function websocket(node, upgraded) {
   const { hostname, port } = new URL(node.url);
   const path = '/socket.io/?EIO=4&transport=';
@@ -124,7 +124,7 @@ for (const upgraded of [false, true]) {
       const before = resident(node);
       const client = await websocket(node, upgraded);
       let [sent, grown] = [0, 0];
-      // The node ends the connection when nothing was read for 6 s, and forgets what it kept.
+      // When the client has read nothing for 6 s, the node ends the connection and frees the memory of its answers.
       const more = () => {
         grown = Math.max(grown, resident(node) - before);
         return client.over || !client.writableNeedDrain;

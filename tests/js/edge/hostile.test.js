@@ -1,4 +1,5 @@
-// More than a thousand things that no correct client sends: each gets an error or a clean end, and the node goes on.
+// Sends more than a thousand messages that no correct client sends: each gets an error or ends the connection cleanly,
+// and the node keeps working.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { eventually } from '../harness/eventually.js';
@@ -16,7 +17,7 @@ const good = { from: 'mallory', to: 'nobody', content: 'c', type: 't' };
 const EVENTS = ['room:join', 'room:leave', 'message', 'typing:start', 'typing:stop', 'presence:update'];
 const cut = (text) => text.slice(0, chance.int(2, text.length - 1));
 
-/** A name that the contract does not have: a plain one, a long one, or one that JSON must escape. */
+/** A name that the contract does not define: a plain name, a long name, or a name that JSON must escape. */
 const strangeName = () => JSON.stringify(chance.pick(['x', 'y'.repeat(3000), 'é', `x${chance.text(chance.pick([3, 40]))}`]));
 
 /** Text packets of a connected session, each with one mistake. */
@@ -46,17 +47,20 @@ const TEXTS = {
   'an oversized event': () => `42["message",{"x":"${'y'.repeat(MAX_PAYLOAD)}"}]`,
 };
 
-/** The library drops packets for namespaces that are not connected (Node's server would end the connection). */
+/** socketioxide drops packets for namespaces that are not connected (Node's server would end the connection). */
 const DROPPED = new Set(['an event for a namespace that is not connected', 'an event without a body']);
 
 /** The possible answers: an error event, an error in an acknowledgement, a refused namespace, or the end. */
 const answers = (packet) => /^42\["(error|room:error)",/.test(packet) || /^43\d*\[\{"code"/.test(packet) || packet.startsWith('44');
 
-/** Sends a packet. The answer must be an error or the end; silence is permitted only where the library drops packets. */
+/**
+ * Sends a packet. The node must answer with an error or end the connection. Only the packets in `DROPPED` may get no
+ * answer.
+ */
 async function offer(session, packet, what) {
   sent += 1;
   session.send(packet);
-  // After a binary header, a packet that is not binary.
+  // A packet with a binary header is followed by a packet that is not binary.
   if (what.includes('binary')) session.send('42["ping"]');
   const shown = `${what}: ${JSON.stringify(String(packet).slice(0, 120))} (seed ${SEED}) is answered`;
   if (!DROPPED.has(what)) return await session.until(shown, answers);
@@ -184,7 +188,7 @@ for (const [what, make] of Object.entries(BODIES)) {
       await answer.text();
       assert.ok(answer.status < 500, String(answer.status));
       if (answer.status >= 400) continue;
-      // Accepted: the next poll reports the error, or that the session has ended.
+      // The node accepts the request, and the next poll reports the error or the end of the session.
       const poll = await fetch(url, { signal: AbortSignal.timeout(5_000) });
       const packets = (await poll.text()).split('\x1e');
       const told = poll.status >= 400 || packets.some((packet) => answers(packet) || packet === '1' || packet.startsWith('41'));

@@ -10,7 +10,7 @@ const far = w.nodes.at(0);
 
 afterEach(() => w.clear());
 
-/** This number of members of a room, each with a name of its own, on one node. */
+/** Connects this number of clients with different users to one node, and makes them join a room. */
 async function crowd(room, members = MEMBERS) {
   const clients = [];
   while (clients.length < members) {
@@ -32,7 +32,7 @@ test('everybody hears everything in its order, also what is sent to few behind i
   const [alice, bob] = [members[0], members.at(-1)];
   const asked = range(0, 40).map((content) => {
     const to = content % 2 === 0 ? { room: 'crowd' } : { to: bob.user };
-    // All are asked at once, so the last answer waits for every delivery before it.
+    // All events are sent at once, so the last acknowledgement comes only after every earlier delivery.
     const event = { from: alice.user, type: 'n', content, ...to };
     return alice.socket.timeout(20_000).emitWithAck('message', event);
   });
@@ -41,7 +41,7 @@ test('everybody hears everything in its order, also what is sent to few behind i
   await eventually('bob has all', () => numbers(bob).length >= 40);
   assert.deepEqual(numbers(bob), range(0, 40));
   for (const client of members.slice(0, -1)) assert.deepEqual(numbers(client), range(0, 40, 2));
-  // Later requests are answered later: nothing stays in the queue.
+  // The second series of events is published one after the other, and nobody may miss one of them.
   for (const content of range(40, 60)) {
     const answer = await far.publish('chat', 'message', { from: 'b', room: 'crowd', type: 'n', content });
     if (w.mode === 'memory') assert.equal(answer.local, MEMBERS);

@@ -1,4 +1,4 @@
-// The output of `make run` works: the client, the curl command, and the event that it causes.
+// Checks that the commands that `make run` prints work: the client receives the event that the curl command causes.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { symlinkSync, writeFileSync } from 'node:fs';
@@ -39,7 +39,7 @@ test('the printed client sees the event of the printed curl', async () => {
   const client = start(process.execPath, ['client.mjs'], { cwd: folder });
   running.push(client);
 
-  // A page under development has an origin of its own, and begins with the client's default, polling.
+  // A web page under development has another origin than the node, and the official client begins with polling.
   const [, clients] = /clients\s+(http\S+)/.exec(lines.join('\n'));
   const page = await fetch(`${clients}/socket.io/?EIO=4&transport=polling`, { headers: { origin: 'http://127.0.0.1:5173' } });
   assert.equal(page.status, 200);

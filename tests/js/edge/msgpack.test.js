@@ -25,7 +25,7 @@ const json = (options = {}, node = w.b) => w.connect({ namespace, encoding: 'jso
 
 afterEach(() => w.clear());
 
-/** The arguments of the ack. */
+/** Emits an event. Resolves to the arguments of its acknowledgement. */
 function acked(client, ...event) {
   return new Promise((resolve) => client.socket.emit(...event, (...answer) => resolve(answer)));
 }
@@ -75,11 +75,11 @@ for (const transport of Object.keys(TRANSPORTS)) {
       like((await client.next())[0], 'failed');
       const deep = Array.from({ length: 130 }).reduce((inner) => [inner], 0);
       like(await client.ask('echo', deep), refused('TOO_LARGE'));
-      // One byte in MessagePack, six in JSON.
+      // The character U+0001 is one byte in MessagePack and six bytes in JSON.
       like(await client.ask('echo', '\u0001'.repeat(MAX_PAYLOAD / 5)), refused('TOO_LARGE'));
       const at = new Date(1_764_590_400_123);
       assert.deepEqual(await acked(client, 'echo', at, undefined, { a: undefined, b: 1 }), [at.toJSON(), null, { b: 1 }]);
-      // As in a browser, where binary is no Buffer.
+      // An ArrayBuffer is sent, as in a browser, where binary is no Buffer.
       const [bytes] = await acked(client, 'echo', new Uint8Array([0, 1, 255]).buffer);
       assert.deepEqual(bytes, BYTES);
       assert.equal(client.disconnected, undefined);
@@ -140,7 +140,7 @@ test('hostile packets end their own connection and nothing else', async () => {
     }
   }
   assert.deepEqual(await acked(witness, 'echo', 1), [1]);
-  // Nested 100,000 times: read without recursion, and refused.
+  // The node reads an event with 100,000 nested arrays without recursion, and refuses it.
   const session = await connected();
   session.send(event(Buffer.concat([Buffer.from('92a46563686f', 'hex'), Buffer.alloc(100_000, 0x91), Buffer.from([0])])));
   const failed = () => session.packets.filter(Buffer.isBuffer).some((packet) => packet.includes('TOO_LARGE'));

@@ -135,6 +135,6 @@ test('version 2 of the PROXY protocol is understood as well', async () => {
     return told.slice(9, 12);
   };
   assert.deepEqual([await ask(), await ask()], ['200', '429'], 'one connection for the address in the header');
-  // From nginx itself, which has another address.
+  // This request comes from nginx's own address, which has no connection yet, so it is accepted.
   assert.equal((await fetch(`${node.url}/socket.io/?EIO=4&transport=polling`)).status, 200);
 });

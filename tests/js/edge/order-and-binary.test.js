@@ -64,7 +64,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
 
     test('binary of a client that was told to send it as text arrives, too', async () => {
       const alice = await w.connect({ namespace: '/mirror', transport, forceBase64: true });
-      // The library accepts such text only in polling bodies, and closes other sessions.
+      // socketioxide accepts base64 text only in polling bodies, and closes other sessions.
       if (ENGINE !== 'native' && transport !== 'polling') return await assert.rejects(alice.ask('echo', Buffer.from([0, 255])));
       for (const sent of [Buffer.alloc(0), Buffer.from([0, 255]), randomBytes(50_000)]) {
         assert.ok(Buffer.from(await alice.ask('echo', sent)).equals(sent));

@@ -114,7 +114,7 @@ if (NATIVE) {
     assert.equal((await waiting).text, '6', 'the poll that waits is let go');
     assert.equal((await get(made.url)).text, '6', 'and so is the next one');
     assert.deepEqual([await upgrades(), await websockets()], [before, 0], 'nothing is counted yet');
-    // What the server sends now still goes over polling.
+    // Packets that the server sends before the upgrade packet still go over polling.
     await post(made.url, '421["room:join",{"room":"a"}]');
     assert.ok((await fetchPacket(made, '431[')).startsWith('431['));
     assert.deepEqual(socket.got, ['3probe']);

@@ -9,7 +9,7 @@ import { native, official } from '../harness/protocol-server.js';
 afterEach(closeAll);
 
 for (const [name, start] of Object.entries({ native, official })) {
-  // Most cases must not depend on time; those of the heartbeat have servers of their own.
+  // Most cases must not depend on the heartbeat, so the cases that test the heartbeat have their own servers.
   const calm = await start({ pingInterval: 25_000, pingTimeout: 20_000, connectTimeout: 45_000 });
   const lively = await start({ pingInterval: 300, pingTimeout: 20_000, connectTimeout: 45_000 });
   const strict = await start({ pingInterval: 300, pingTimeout: 200, connectTimeout: 45_000 });
@@ -23,7 +23,7 @@ for (const [name, start] of Object.entries({ native, official })) {
   describe(`${name}, Socket.IO`, () => namespaces(at(calm), at(lively), at(hasty)));
 }
 
-/** What holds for every session, whatever is said in it. */
+/** Cases of the transports, which do not depend on the messages of a session. */
 function transports(calm, lively, strict) {
   const handshake = (text, upgrades) => {
     const { sid, ...said } = JSON.parse(text.slice(1));
@@ -79,7 +79,7 @@ function transports(calm, lively, strict) {
     const session = await calm.polling();
     const giveUp = new AbortController();
     const poll = session.poll({ signal: giveUp.signal });
-    // A second poll could not tell whether the first has come, so the node may have heard nothing of it.
+    // Gives the server time to receive the poll. A second poll could not show whether the first has arrived.
     await new Promise((resolve) => setTimeout(resolve, 50));
     giveUp.abort();
     await assert.rejects(poll);
@@ -109,7 +109,7 @@ function transports(calm, lively, strict) {
   });
 
   test('a client closes its polling session, and its poll is let go', async () => {
-    // On two connections the packet may overtake the poll.
+    // The poll and the POST use two connections, so the close packet may overtake the poll.
     const letGo = async () => {
       const session = await calm.polling();
       const [poll] = await Promise.all([session.poll(), session.post('1')]);
@@ -120,7 +120,7 @@ function transports(calm, lively, strict) {
   });
 
   test('a client closes its WebSocket session', async () => {
-    // The official server waits until a ping is not answered.
+    // The official server closes the WebSocket only when a ping is not answered.
     const socket = await strict.session();
     socket.send('1');
     await socket.closes();
@@ -139,7 +139,7 @@ function transports(calm, lively, strict) {
   });
 }
 
-/** An echo of messages that are no packets of Socket.IO. */
+/** Cases of an Engine.IO server that echoes messages, which need not be Socket.IO packets. */
 function messages(peer) {
   const echoes = async (body) => {
     const session = await peer.polling();
@@ -172,7 +172,7 @@ function messages(peer) {
   });
 }
 
-/** Socket.IO 5. */
+/** Cases of Socket.IO 5: namespaces, events and acknowledgements. */
 function namespaces(calm, lively, hasty) {
   for (const [namespace, sent] of [['', ''], ['', '{"token":"123"}'], ['/custom,', ''], ['/custom,', '{"token":"abc"}']]) {
     test(`CONNECT 40${namespace}${sent}`, async () => {

@@ -12,7 +12,7 @@ import { ENGINE } from '../harness/world.js';
 
 const FILES = 256;
 
-/** Runs the binary with few file descriptors. */
+/** Writes a script that runs the binary with few file descriptors. */
 function narrow() {
   const script = join(temporary('narrow'), 'roomcast');
   writeFileSync(script, `#!/bin/sh\nulimit -n ${FILES}\nexec ${binary()} "$@"\n`);
@@ -31,7 +31,7 @@ after(async () => {
   await node.stop();
 });
 
-/** A connection: what was received on it, and whether it has ended. */
+/** Opens a TCP connection. `came` is the text that was received on it, and `over` the time of its end. */
 function connect(url, data = '') {
   const { hostname, port } = new URL(url);
   const socket = net.connect({ host: hostname, port });
@@ -43,7 +43,7 @@ function connect(url, data = '') {
   return socket;
 }
 
-// These wait while the other tests run.
+// These two connections wait for their time-outs while the other tests run.
 const began = Date.now();
 const silent = connect(node.apiUrl);
 const slow = connect(node.apiUrl, 'GET /live HTTP/1.1\r\nHost: x\r\n');
@@ -72,7 +72,7 @@ test('a handshake of WebSocket has the same limit', async () => {
 });
 
 test('metrics are compressed where that is asked for', async () => {
-  // fetch asks for it.
+  // fetch asks for compression by default.
   const compressed = await api('/metrics');
   assert.equal(compressed.headers.get('content-encoding'), 'gzip');
   assert.match(await compressed.text(), /^# HELP /);
@@ -111,7 +111,8 @@ test('with no file descriptor left for clients the API answers, and the log stay
 
 test('of what handshakes say, no more is kept than may hold a token', async () => {
   const resident = async () => await node.metric('process_resident_memory_bytes');
-  // In groups: each is a polling session that never connects to a namespace, and is kept for a while.
+  // Handshakes are sent in groups of 20. Each opens a polling session that never connects to a namespace, and that the
+  // node keeps until server.connect_timeout.
   const cookie = `a=${'c'.repeat(15_000)}`;
   const handshake = async () => {
     const query = `EIO=4&transport=polling&t=${'q'.repeat(500)}`;
@@ -127,7 +128,7 @@ test('of what handshakes say, no more is kept than may hold a token', async () =
   const before = await resident();
   await many(2_000);
   const grown = (await resident()) - before;
-  // All cookies together are 30 MB. A session of the library itself takes 11 kB.
+  // All cookies together are 30 MB. A session of socketioxide itself takes 11 kB.
   const most = ENGINE === 'native' ? 12_000_000 : 28_000_000;
   assert.ok(grown < most, `${grown} bytes for 2,000 handshakes`);
 });

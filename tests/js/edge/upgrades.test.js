@@ -1,5 +1,5 @@
-// Upgrades that fail: the official client with its defaults behind proxies that break WebSockets. Its session continues
-// by polling, and failed attempts are not counted as upgrades.
+// Upgrades that fail: the official client with its defaults behind proxies that break WebSockets. The client's session
+// continues by polling, and failed attempts are not counted as upgrades.
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import net from 'node:net';

@@ -1,4 +1,4 @@
-// A poll that waits for its answer is taken out of the HTTP library meanwhile. On the wire that must not be seen.
+// A poll that waits for its answer is taken out of the HTTP library meanwhile. Clients must not notice that.
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import { after, afterEach, test } from 'node:test';
@@ -20,7 +20,7 @@ const emit = async ({ id }, n) => await node.emit({ namespace: '/', sockets: [id
 const request = (url, headers = '', version = '1.1') => `GET ${url} HTTP/${version}\r\nHost: x\r\n${headers}\r\n`;
 const sessions = async () => await node.metric('roomcast_transports', { transport: 'polling' });
 
-/** A TCP connection, with the answers that came on it. */
+/** Opens a TCP connection that collects the answers. */
 function stream() {
   const { hostname, port } = new URL(node.url);
   const made = net.connect({ host: hostname, port, allowHalfOpen: true });
@@ -96,7 +96,7 @@ for (const [what, headers, version] of [
   });
 }
 
-// The library keeps the session of a client that gives its poll up.
+// This test runs on the native engine only: socketioxide keeps the session of a client that aborts its poll.
 if (ENGINE === 'native') {
   test('a client that goes while its poll waits is gone', async () => {
     const before = await sessions();

@@ -1,5 +1,5 @@
-// Clients stop reading while more is sent than their write queues hold. At the end, the missing events are those that
-// the nodes counted.
+// Clients stop reading while the nodes publish more events than fit into the clients' write queues. At the end, the
+// missing events are those that the nodes counted.
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
 import { damage } from './streams.js';
@@ -7,11 +7,11 @@ import { damage } from './streams.js';
 const KINDS = ['flood', 'oldest', 'latest'];
 const DROPPED = 'roomcast_deliveries_dropped_total';
 const SETTLED_MS = 60_000;
-// Much less than the time after which a client is disconnected.
+// This is much less than the time after which a client that does not read is disconnected.
 const MAX_PAUSE_MS = 10_000;
 const FILLING = 'f'.repeat(60_000);
 
-/** One round: a room of its own, and clients on every node, some of which do not read. */
+/** Runs one round: a new room with clients on every node, some of which do not read. */
 export async function flood(soak, round) {
   const pit = `${round}`;
   const room = `pit:${pit}`;
@@ -24,11 +24,11 @@ export async function flood(soak, round) {
   const streams = Object.fromEntries(KINDS.map((kind) => [kind, soak.open(`${kind}-${round}`, room)]));
   for (let n = 0; n < most && Date.now() < until; n += 1) {
     for (const kind of KINDS) await publish(soak, streams[kind], kind, pit, FILLING);
-    // Clients that read must not fall behind.
+    // After every tenth event, waits for the clients that read, so that they do not fall behind.
     if (n % 10 === 9) await Promise.all(divers.filter(({ awake }) => awake).map((diver) => diver.has(streams, n + 1)));
   }
   divers.forEach((diver) => diver.resume());
-  // The last event of each kind waits for all clients. When it has arrived, the queues are empty.
+  // The last event of each kind is sent until it reaches all clients. When it has arrived, the queues are empty.
   await settled(soak, divers, streams, pit);
   const missing = divers.reduce((sum, diver) => sum + diver.missing(streams), 0);
   const counted = (await dropped(soak)) - before;
@@ -43,7 +43,7 @@ export async function flood(soak, round) {
 
 async function publish(soak, stream, kind, pit, filling) {
   const event = stream.next(filling);
-  // There is no order between nodes.
+  // All events of a stream go through the same node, because there is no order between nodes.
   await soak.nodes[stream.id.length % 2].publish('soak', kind, { pit, ...event });
   stream.completed = event.n;
 }
@@ -66,7 +66,7 @@ async function settled(soak, divers, streams, pit) {
   }
 }
 
-/** The counters of the nodes. */
+/** The sum of the nodes' counters of dropped events. */
 async function dropped(soak) {
   let sum = 0;
   for (const node of soak.nodes) {

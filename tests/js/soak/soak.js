@@ -13,7 +13,7 @@ const HERE = fileURLToPath(new URL('.', import.meta.url));
 const HALLS = 6;
 const MAX_FAILURES = 40;
 const PACE_MS = 4;
-// Less than a client's write queue holds.
+// Maximum number of events in flight to a client: less than the client's write queue can hold.
 const MAX_BACKLOG = 300;
 // The kinds of clients: those that begin by polling and upgrade, as the official client does by itself, come most often.
 const CLIENTS = ['upgrade', 'upgrade', 'upgrade', 'websocket', 'websocket', 'polling'];
@@ -48,7 +48,7 @@ export class Soak {
 
   fail(text) {
     if (this.failures.length < MAX_FAILURES) this.failures.push(text);
-    // Further failures would only follow from this one.
+    // The run ends at the first failure, because further failures would only follow from it.
     if (!this.closing) this.until = 0;
   }
 
@@ -71,7 +71,7 @@ export class Soak {
 
   // === places ===
 
-  /** A node, a transport, and buffers of the usual size or small ones. */
+  /** Chooses a node, a transport, and usual or small network buffers for a client. */
   place() {
     const { chance } = this;
     return this.#at(chance.int(0, 1), chance.pick(CLIENTS), chance.next() < 0.5);
@@ -83,7 +83,10 @@ export class Soak {
     return { node: narrow ? { url: this.narrow[index].url } : node, transport, label, index };
   }
 
-  /** For floods: on each node one client that reads and one that does not, through small buffers. Both are on a WebSocket by then. */
+  /**
+   * The clients of a flood: on each node one that reads, and one that does not and has small network buffers. Both use
+   * a WebSocket when the flood begins.
+   */
   wets() {
     const transport = () => this.chance.pick(CLIENTS.filter((kind) => kind !== 'polling'));
     return [0, 1].flatMap((index) => [
@@ -107,7 +110,7 @@ export class Soak {
     }
   }
 
-  /** A backend of a node, with one stream to each room. */
+  /** Publishes as a backend through one node, with one stream to each room. */
   async #publish(index) {
     const streams = this.halls.map((hall) => this.open(`api@${index}>${hall}`, hall));
     while (this.going) {
@@ -133,8 +136,8 @@ export class Soak {
   }
 
   /**
-   * Clients that read lose nothing: every drop belongs to a flood. (`closed`: an event may be sent to a client that
-   * just leaves.)
+   * Checks that clients that read lose nothing: every dropped event belongs to a flood. (Reason `closed`: an event may
+   * be sent to a client that is just leaving.)
    */
   async #nothingDropped() {
     const drops = {};

@@ -1,4 +1,4 @@
-// Streams of numbered events by sender and room. Each event has a checksum of its filling.
+// Streams of numbered events by sender and room. Each event carries a checksum of its filling (random text or bytes).
 import { createHash } from 'node:crypto';
 
 /** A short checksum of a filling. */
@@ -10,7 +10,7 @@ function checksum(filling) {
 
 /** One sender's events to one room. */
 export class Stream {
-  /** Number of events that a client may have been sent. */
+  /** Number of events that were made, and that a client may therefore receive. */
   started = 0;
   /** Number of events that the node has accepted. */
   completed = 0;
@@ -32,7 +32,7 @@ export class Streams {
   #rooms = new Map();
   #totals = new Map();
 
-  /** The stream of this name. The same name gives the same stream. */
+  /** Returns the stream with this id, and creates the stream if there is none. */
   open(id, room) {
     if (this.#all.has(id)) return this.#all.get(id);
     const stream = new Stream(id, room, this.#totals);
@@ -57,7 +57,7 @@ export class Streams {
   }
 }
 
-/** The reason why an event is not as it was sent. Undefined if it is. */
+/** How an event differs from the event that was sent. Undefined if both are equal. */
 export function damage(event) {
   const { sum, filling } = event ?? {};
   if (filling === undefined) return 'it has no filling';

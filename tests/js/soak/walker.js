@@ -1,4 +1,4 @@
-// A client that does everything that clients do, and knows exactly which events it must have received.
+// A client that acts at random as clients do, and checks that it receives exactly the events that it must receive.
 import { isDeepStrictEqual } from 'node:util';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
@@ -8,7 +8,9 @@ const CAUGHT_UP_MS = 30_000;
 const MAX_PAUSE_MS = 400;
 
 export class Walker {
-  /** The rooms that it is in: for each stream the next expected number, or where it may begin. */
+  /**
+   * The client's rooms, and for each stream of a room the last received number, or the range in which the first may be.
+   */
   rooms = new Map();
   #paused = false;
 
@@ -24,7 +26,7 @@ export class Walker {
     client.socket.on('disconnect', (reason) => {
       if (this.client === client) this.soak.fail(`${this.name} was disconnected: ${reason}`);
     });
-    // Nothing may wait in the harness' own inbox.
+    // The harness' own inbox is not used, so it must not grow.
     client.inbox.push = () => 0;
     client.socket.io.engine.on('upgrade', () => (this.soak.count.upgrades += 1));
     await client.connected();
@@ -48,8 +50,8 @@ export class Walker {
     if (!here) return 'it is not in that room';
     here.got += 1;
     const place = here.seen.get(id) ?? { after: 0, first: here.confirmed ? 1 : Infinity };
-    // Until its join is acknowledged, only the order is promised, because the node may not receive the other nodes'
-    // events yet.
+    // Until the client's join is acknowledged, only the order of events is promised, because the node may not receive
+    // the other nodes' events yet.
     here.seen.set(id, here.confirmed ? n : { after: n, first: Infinity });
     if (place.first === undefined) {
       return n === place + 1 ? undefined : `${place + 1} should have come, of ${stream.completed} that were taken and ${stream.started} begun`;
@@ -59,8 +61,8 @@ export class Walker {
   }
 
   /**
-   * Maximum number of events that may be on their way to it, or wait for it in the node: over all its rooms, if it is
-   * in this one.
+   * Maximum number of events that may be in flight to the client or wait for it in the node, in all rooms of the
+   * client. Returns 0 if the client is not in this room.
    */
   backlog(room) {
     if (!this.rooms.has(room)) return 0;
@@ -68,14 +70,14 @@ export class Walker {
     return [...this.rooms].map(behind).reduce((sum, one) => sum + one);
   }
 
-  /** Waits until everything has arrived that the node had accepted until now. */
+  /** Waits until every event of the room that a node had accepted before this call has arrived. */
   async caughtUp(room) {
     const targets = this.soak.streams.of(room).map((stream) => [stream.id, stream.completed]);
     const { seen } = this.rooms.get(room);
     const missing = () =>
       targets.filter(([id, target]) => {
         const place = seen.get(id) ?? 0;
-        // Events that were sent while it joined may follow later.
+        // Events that were sent while the client joined may follow later.
         return place.first === undefined ? place < target : place.first <= target;
       });
     try {
@@ -89,7 +91,7 @@ export class Walker {
 
   // === what it does ===
 
-  /** One step of any kind. */
+  /** Does one action, chosen at random. */
   async step() {
     const { chance } = this;
     const dice = chance.next();
@@ -107,12 +109,13 @@ export class Walker {
     const here = { seen: new Map(), confirmed: false, got: 0, base: this.soak.streams.total(hall) };
     this.rooms.set(hall, here);
     await this.#ask('enter', { hall });
-    // From now on nothing may be missing: the next sent event, at the latest, is the first to arrive.
+    // After the acknowledgement no event may be missing: the first event to arrive is the next one that is sent, or an
+    // earlier one.
     for (const { id, started } of this.soak.streams.of(hall)) {
       here.seen.set(id, { after: here.seen.get(id)?.after ?? 0, first: started + 1 });
     }
     here.confirmed = true;
-    // Events from before its join do not arrive. Events that waited for it arrived before the answer.
+    // Events from before the join do not arrive. Events that waited for the join arrived before the acknowledgement.
     here.base = this.soak.streams.total(hall) - here.got;
     this.soak.count.joins += 1;
   }
@@ -133,8 +136,8 @@ export class Walker {
   }
 
   /**
-   * Sends a few events in a row to a room that it may or may not be in. There is one stream per room and node, because
-   * there is no order between nodes.
+   * Sends a few events in a row to a room that the client may or may not be in. There is one stream per room and node,
+   * because there is no order between nodes.
    */
   async #say() {
     const hall = this.chance.pick(this.soak.halls);
@@ -149,7 +152,7 @@ export class Walker {
     this.soak.count.said += asked.length;
   }
 
-  /** Stops reading for a while. Small buffers are soon full, and further events wait in the node. */
+  /** Stops reading for a while. Small network buffers are soon full, and further events wait in the node. */
   async #pause() {
     const socket = this.client.socket.io.engine.transport.ws?._socket;
     if (!socket) return;
@@ -171,7 +174,7 @@ export class Walker {
     await this.connect();
   }
 
-  /** Leaves when everything has arrived. */
+  /** Disconnects when every event has arrived. */
   async close() {
     for (const hall of this.rooms.keys()) await this.caughtUp(hall);
     const { client } = this;
