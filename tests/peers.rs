@@ -376,7 +376,8 @@ async fn a_server_of_socketioxide_reaches_the_clients_of_nodes_and_asks_about_th
         let sockets = io.to("r1").fetch_sockets().await.unwrap();
         let mut ids: Vec<_> = sockets.iter().map(|socket| socket.data().id.to_string()).collect();
         ids.sort();
-        // Without sharded pub/sub, the server does not count a node with `wire = "compact"` among the servers.
+        // Without sharded pub/sub, the socketioxide server does not count a node with `wire = "compact"` among the
+        // servers.
         let mut counted = if is_sharded { vec![a.id.clone(), b.id.clone()] } else { vec![b.id.clone()] };
         counted.sort();
         assert_eq!(ids, counted, "{is_sharded}");

@@ -184,7 +184,7 @@ async fn join_once(node: &Node, seed: usize) {
     let policy = node.def.history.as_ref().unwrap();
     let (session, wire) = node.client();
     let before = node.delivered.load(Ordering::SeqCst);
-    // Here offsets are the events' numbers. Some clients ask for events that are no longer in the history.
+    // In this test an event's offset equals its number. Some clients ask for events that are no longer in the history.
     let since = (policy.replay == Replay::Since).then(|| before.saturating_sub([3, 20, 1000][seed % 3]));
     let epoch = node.history.read(&key(node), newest()).await.unwrap().epoch;
     let outcome = node.join(&session, since.map(|offset| Since { epoch: Some(epoch), offset })).await;

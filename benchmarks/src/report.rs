@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::scenario::{Figures, SCENARIOS, Scenario, Size};
 use crate::server::Peer;
 
-/// One measurement.
+/// The figures of one run of a scenario with one server.
 #[derive(Debug, Serialize)]
 pub struct Run {
     /// The number of the repetition.

@@ -192,7 +192,7 @@ async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
         let (mut server, limits) = behind_proxy(one_each());
         server.forwarded_header = header;
         let node = Node::limited(server, limits, None).await;
-        // One connection per address: a client that counts as another address is refused.
+        // Each address may have one connection, so a client whose address is taken for another client's is refused.
         for (ip, wanted) in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)] {
             let spoof = format!("{other}198.51.100.{}\r\n", ip.len());
             assert_eq!(http(&node.address, &with(POLLING, &format!("{name}{ip}\r\n{spoof}")), "").await.0, wanted);
@@ -290,7 +290,7 @@ async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more() {
     assert_eq!(http(&node.address, &format!("POST {own}"), &event(MOST)).await.1, "ok");
     eventually("it is taken", Duration::from_secs(2), seen(3)).await;
     assert_eq!(http(&node.address, &format!("POST {own}"), &event(MOST + 1)).await.0, 413);
-    // All attachments of a packet together.
+    // The limit applies to all attachments of a packet together.
     let mut client = node.client().await;
     client.send(r#"451-["bin",{"_placeholder":true,"num":0}]"#).await;
     client.send_binary(&[7; MOST - 60]).await;

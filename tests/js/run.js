@@ -1,11 +1,12 @@
 // Runs the suites in suites.json, in their modes, on every engine. Arguments select files by a part of their path, and
-// JS_TEST_ENGINES selects engines. A suite for one engine only names it in `engines`.
+// JS_TEST_ENGINES selects engines. A suite that runs on one engine only names that engine in `engines`.
 //
-// Clients for which a suite asks no transport begin by polling and upgrade, as the official client does; those of suites that run in
-// both modes open with a WebSocket in the second, and so do all clients of the library. JS_TEST_TRANSPORT decides for all.
+// Clients for which a suite asks no transport begin by polling and upgrade, as the official client does; those of
+// suites that run in both modes open with a WebSocket in the second, and so do all clients of the engine socketioxide.
+// JS_TEST_TRANSPORT sets the transport for all suites.
 //
-// A suite with `msgpack` runs once more in that mode, on the native engine, with clients that encode with socket.io-msgpack-parser.
-// JS_TEST_PARSER (json, msgpack) runs those of one parser only.
+// A suite with `msgpack` runs once more in that mode, on the native engine, with clients that encode with
+// socket.io-msgpack-parser. JS_TEST_PARSER (json, msgpack) selects the runs with one parser.
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { run } from 'node:test';

@@ -56,7 +56,7 @@ fn policies() -> Policies {
     Policies::of_rooms([(NS.into(), Arc::new(room))])
 }
 
-/// One node.
+/// A node that consists of rooms and presence only.
 pub struct Node {
     pub id: String,
     pub presence: Arc<dyn Presence>,
@@ -256,7 +256,7 @@ pub fn keys(server: &RedisServer) -> Vec<(String, i64)> {
         .collect()
 }
 
-/// All items of a list.
+/// Requests all pages of a list, and returns all items.
 pub async fn all_pages<'a, T, F>(limit: usize, mut ask: F) -> Vec<T>
 where
     F: FnMut(PageRequest) -> BoxFuture<'a, Result<Page<T>, DirectoryError>>,

@@ -1,5 +1,5 @@
-// Without sticky sessions: nginx gives each request to the next of three nodes, without a cookie or a hash, and the
-// nodes forward requests of each other's sessions.
+// Tests a cluster without sticky sessions: nginx gives each request to the next of three nodes, without a cookie or a
+// hash, and the nodes forward requests of each other's sessions.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';

@@ -125,7 +125,7 @@ test('a signal closes everybody, has the backends told of it, and ends the proce
   const hooked = [join(ROOT, 'tests/js/fixtures/hooked.toml')];
   const env = { ROOMCAST_DRAIN__DEADLINE: '15s' };
   const node = await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend'), env });
-  // With Redis, another node delivers the notices that the drained node has stored but not delivered.
+  // If there is a Redis, another node delivers the notices that the drained node has stored but not delivered.
   const other = w.redis && (await Node.start({ contracts: hooked, redis: w.redis, toml: backend.toml('backend') }));
   t.after(() => other?.stop());
   const there = ['websocket', 'polling', 'upgrade'].map((transport) =>

@@ -1,4 +1,5 @@
-// All five contracts on one cluster: three share a namespace, and none gives access to the rooms of another.
+// Tests all five contracts on one cluster: three share a namespace, and no contract gives access to the rooms of
+// another.
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import { strangeAddress } from '../harness/client.js';

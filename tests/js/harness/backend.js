@@ -1,4 +1,5 @@
-// A backend that the node calls. It checks the signature and form of every request, and answers as the test says.
+// A backend that the node calls. The backend checks the signature and format of every request, and answers as the test
+// says.
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import http from 'node:http';
 import { eventually } from './eventually.js';
@@ -33,7 +34,7 @@ export class Backend {
     await new Promise((resolve) => this.server.close(resolve));
   }
 
-  /** Listens again on its port. */
+  /** Listens on the backend's port again. */
   async up() {
     await new Promise((resolve) => this.server.listen(this.port, '127.0.0.1', resolve));
   }
@@ -72,7 +73,7 @@ export class Backend {
   }
 }
 
-/** The mistake of a request, if there is one: in the form of the CloudEvent, the signature, or the age. */
+/** The mistake of a request, if there is one: in the format of the CloudEvent, the signature, or the age. */
 function wrong(request, body) {
   if (request.method !== 'POST') return `method ${request.method}`;
   if (!request.headers['content-type']?.startsWith('application/cloudevents+json')) return 'content-type';

@@ -1,10 +1,11 @@
-// Engine.IO 4 with single requests: polling sessions, and WebSockets that probe an upgrade for them.
+// Helpers that speak Engine.IO 4 request by request: polling sessions, and WebSockets that probe an upgrade of a
+// session.
 import assert from 'node:assert/strict';
 import { WebSocket } from 'ws';
 import { eventually } from './eventually.js';
 import { token } from './token.js';
 
-/** Helpers to talk to a node request by request. */
+/** Returns the helpers for one node. */
 export function byHand(node) {
   const path = '/socket.io/?EIO=4&transport=';
   const open = new Set();
@@ -15,7 +16,7 @@ export function byHand(node) {
   };
   const post = async (url, body, headers) => await get(url, { method: 'POST', body, headers });
 
-  /** A polling session: its URL, and the contents of the open packet. */
+  /** Opens a polling session. Returns its URL, and the contents of the open packet. */
   async function session() {
     const { status, text } = await get(`${path}polling`);
     assert.equal(status, 200);
@@ -35,7 +36,7 @@ export function byHand(node) {
     }
   }
 
-  /** A session that is connected to `/`; `id` is its Socket.IO id. */
+  /** Opens a session that is connected to `/`; `id` is the session's Socket.IO id. */
   async function connected(user = 'ada') {
     const made = await session();
     assert.equal((await post(made.url, `40${JSON.stringify({ token: token({ sub: user }) })}`)).text, 'ok');
@@ -43,7 +44,7 @@ export function byHand(node) {
     return { ...made, id };
   }
 
-  /** A WebSocket and the messages that arrived on it. `gone` is true once it has closed. */
+  /** Opens a WebSocket that collects the messages in `got`. `gone` is true once the WebSocket has closed. */
   async function websocket(url) {
     const socket = new WebSocket(node.url.replace('http', 'ws') + url);
     open.add(socket);
@@ -57,7 +58,7 @@ export function byHand(node) {
   const comes = async (socket, wanted) =>
     await eventually(`${wanted} comes`, () => socket.got.find((packet) => packet.startsWith(wanted)));
 
-  /** A WebSocket whose probe has been answered. */
+  /** Opens a WebSocket for the upgrade of a session, and waits for the answer to the probe. */
   async function probed(made) {
     const socket = await websocket(made.socket);
     socket.send('2probe');

@@ -1,4 +1,4 @@
-// The official client, with an inbox.
+// The official Socket.IO client, with an inbox of the events that it received.
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { createRequire } from 'node:module';
@@ -98,14 +98,14 @@ export class Client {
     return await this.socket.timeout(5_000).emitWithAck(...event);
   }
 
-  /** Waits for the next event of any name. */
+  /** Waits for the next event with any name. */
   async next(deadline = 5_000) {
     return await eventually('an event arrives', () => this.inbox.shift(), deadline);
   }
 
   /**
-   * Returns everything that has arrived, and misses nothing that is still on its way: a marker is sent the same way
-   * (from the node `via`), and everything before the marker is returned.
+   * Returns all events that have arrived or are still in flight from the node `via`: that node sends a marker event,
+   * and the events before the marker are returned.
    */
   async drain(via = this.node) {
     markers += 1;
@@ -118,7 +118,7 @@ export class Client {
     return before.filter(([name]) => name !== MARKER);
   }
 
-  /** Waits until the server or the network has closed it. Returns the reason. */
+  /** Waits until the server or the network has closed the connection. Returns the reason. */
   async ended(deadline = 10_000) {
     return await eventually('the client is disconnected', () => this.disconnected, deadline);
   }

@@ -1,7 +1,7 @@
 // Waits for conditions, with a deadline.
 import assert from 'node:assert/strict';
 
-/** Repeats the question until the answer is truthy (or no assertion fails), and returns it. */
+/** Calls `ask` until it throws no error and its result is truthy, and returns the result. */
 export async function eventually(what, ask, deadline = 10_000) {
   const end = Date.now() + deadline;
   for (let pause = 5; ; pause = Math.min(pause * 1.5, 100)) {
@@ -34,7 +34,7 @@ function settle(actual, expected) {
   return expected;
 }
 
-/** Whether it is an ISO 8601 time in UTC with milliseconds, within the last minute. */
+/** Whether the value is an ISO 8601 time in UTC with milliseconds, within the last minute. */
 export function timestamp(value) {
   const shape = typeof value === 'string' && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/.test(value);
   return shape && Math.abs(Date.now() - Date.parse(value)) < 60_000;

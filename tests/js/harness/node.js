@@ -33,7 +33,7 @@ export class Node {
         ROOMCAST_SERVER__LISTEN: '127.0.0.1:0',
         ROOMCAST_API__LISTEN: '127.0.0.1:0',
         ROOMCAST_ANNOUNCE: '1',
-        // No load balancer has to notice the drain.
+        // The drain need not wait, because no load balancer has to notice it.
         ROOMCAST_DRAIN__DELAY: '0s',
         ...env,
       },
@@ -42,7 +42,7 @@ export class Node {
     node.id = said.node;
     node.url = `http://${said.server}`;
     node.apiUrl = `http://${said.api}`;
-    // The address for forwarded requests, if it is set.
+    // The URL of the listener for requests that other nodes forward, if `cluster.listen` is set.
     node.clusterUrl = said.cluster && `http://${said.cluster}`;
     if (ready) await eventually('the node is ready', async () => (await node.get('/ready')).status === 200);
     return node;
@@ -56,12 +56,12 @@ export class Node {
     return await stop(this.process, signal);
   }
 
-  /** A GET on the public listener. */
+  /** Sends a GET request to the public listener. */
   async get(path, init) {
     return await answer(await fetch(this.url + path, init));
   }
 
-  /** A request to the API listener, with a key. */
+  /** Sends a request to the API listener, by default with the API key. */
   async api(method, path, body, { key = API_KEY, headers = {} } = {}) {
     const response = await fetch(this.apiUrl + path, {
       method,
@@ -75,7 +75,7 @@ export class Node {
     return await answer(response);
   }
 
-  /** Publishes a contract's event, which must be accepted. Returns the answer. */
+  /** Publishes a contract's event, and checks that the node accepts it. Returns the answer. */
   async publish(contract, event, data, params) {
     const { status, body } = await this.api('POST', '/api/v1/events', { contract, event, data, params });
     assert.equal(status, 202, JSON.stringify(body));
@@ -90,7 +90,7 @@ export class Node {
     return reply.body;
   }
 
-  /** Records who owns a room. */
+  /** Records the user who owns a room. */
   async own(namespace, room, owner, ttl = '1h') {
     const reply = await this.api('PUT', '/api/v1/owners', { namespace, room, owner, ttl });
     assert.ok(reply.status >= 200 && reply.status < 300, JSON.stringify(reply));

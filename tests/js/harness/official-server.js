@@ -1,4 +1,5 @@
-// The official servers of Engine.IO and Socket.IO, which echo as examples/protocol_server.rs does; the same arguments and output.
+// The official servers of Engine.IO and Socket.IO, which echo as examples/protocol_server.rs does. Arguments and output
+// are the same as of that program.
 import http from 'node:http';
 import { Server as EngineServer } from 'engine.io';
 import { Server } from 'socket.io';

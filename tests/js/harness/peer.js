@@ -1,4 +1,4 @@
-// A server as a client sees it that writes every request and every packet by hand.
+// A client of an Engine.IO server in which a test writes every request and every packet itself.
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { WebSocket } from 'ws';
@@ -18,7 +18,10 @@ export class Peer {
     this.url = url;
   }
 
-  /** A request; resolves with { status, text }, also when the server closes the connection instead. */
+  /**
+   * Sends a request. Resolves with { status, text }, with status 400 if the server closes the connection instead of
+   * answering.
+   */
   async request(query, { method = 'GET', body, signal } = {}) {
     return await new Promise((resolve, reject) => {
       const request = http.request(`${this.url}?${query}`, { method, agent, signal }, async (response) => {
@@ -30,7 +33,9 @@ export class Peer {
     });
   }
 
-  /** A polling session: how to poll and to post, and its id. */
+  /**
+   * Opens a polling session. Returns the session's id, and functions to poll, to post, and to ask whether it has ended.
+   */
   async polling() {
     const { text } = await this.request('EIO=4&transport=polling');
     const { sid } = JSON.parse(text.slice(1));
@@ -46,7 +51,7 @@ export class Peer {
     };
   }
 
-  /** A WebSocket whose messages and end can be awaited. */
+  /** Opens a WebSocket whose messages and end a test can wait for. */
   websocket(query = 'EIO=4&transport=websocket') {
     const socket = new WebSocket(`${this.url.replace('http', 'ws')}?${query}`);
     open.add(socket);
@@ -62,14 +67,14 @@ export class Peer {
     };
   }
 
-  /** A WebSocket whose handshake has come. */
+  /** Opens a WebSocket, and waits for the open packet. */
   async session() {
     const socket = this.websocket();
     assert.match(await socket.next(), /^0\{/);
     return socket;
   }
 
-  /** A WebSocket that is connected to the main namespace. */
+  /** Opens a WebSocket that is connected to the main namespace. */
   async connected() {
     const socket = await this.session();
     socket.send('40');
@@ -78,7 +83,7 @@ export class Peer {
     return socket;
   }
 
-  /** A WebSocket that a polling session has moved to. */
+  /** Opens a polling session, and a WebSocket for its upgrade whose probe has been answered. */
   async upgraded() {
     const session = await this.polling();
     const query = `EIO=4&transport=websocket&sid=${session.sid}`;

@@ -1,7 +1,7 @@
 // Seeded random numbers, so that JS_TEST_SEED repeats a failure.
 export const SEED = Number(process.env.JS_TEST_SEED ?? 20260101);
 
-/** Mulberry32. */
+/** A generator of pseudo-random numbers with the algorithm Mulberry32. */
 export class Chance {
   #state;
 
@@ -9,7 +9,7 @@ export class Chance {
     this.#state = seed >>> 0;
   }
 
-  /** A number in [0, 1). */
+  /** Returns a random number in [0, 1). */
   next() {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
     let t = this.#state;
@@ -18,7 +18,7 @@ export class Chance {
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   }
 
-  /** A whole number from `low` to `high`, both included. */
+  /** Returns a random whole number from `low` to `high`, both included. */
   int(low, high) {
     return low + Math.floor(this.next() * (high - low + 1));
   }
@@ -31,12 +31,12 @@ export class Chance {
     return Buffer.from(Array.from({ length }, () => this.int(0, 255)));
   }
 
-  /** Text from all Unicode planes, including control characters. */
+  /** Returns random text from all Unicode planes, including control characters. */
   text(length) {
     return Array.from({ length }, () => String.fromCodePoint(this.pick(PLANES)(this))).join('');
   }
 
-  /** A random JSON value of limited depth. */
+  /** Returns a random JSON value of limited depth. */
   json(depth = 3) {
     const kind = this.int(0, depth > 0 ? 8 : 5);
     switch (kind) {

@@ -1,4 +1,4 @@
-// Child processes that end with the test process, however that ends.
+// Child processes that end with the test process, however the test process ends.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
@@ -10,8 +10,8 @@ const children = new Set();
 const folders = new Set();
 const KEPT_LINES = 400;
 
-// The kernel also ends children when this process is killed and can do nothing itself (with util-linux). On other
-// systems they are ended only by the code below.
+// With setpriv (of util-linux) the kernel also ends the children when this process is killed. On systems without
+// setpriv only the code below ends them.
 const LEASH = ['/usr/bin/setpriv', '--pdeathsig', 'KILL', '--'];
 const leash = existsSync(LEASH[0]) ? LEASH : [];
 
@@ -59,7 +59,7 @@ export function start(command, args, { env = {}, cwd } = {}) {
   return running;
 }
 
-// ROOMCAST variables of this process are not for the tests' nodes, except the engine, which run.js sets.
+// Children do not inherit ROOMCAST variables from this process, except the variable for the engine, which run.js sets.
 const SETTING = /^(ROOMCAST|WEBSOCKET)_|^REDIS_URL$/;
 const ENGINE = 'ROOMCAST_SERVER__ENGINE';
 
@@ -102,7 +102,7 @@ export async function stop(running, signal = 'SIGTERM', deadline = 10_000) {
   return end;
 }
 
-/** The last output of the program. */
+/** The last output lines of the program, as one text. */
 export function tail(running, count = 40) {
   return running.lines.slice(-count).map(({ text }) => `  | ${text}`).join('\n');
 }
@@ -122,7 +122,7 @@ function read(running, from) {
 function keep(running, from, text) {
   if (process.env.JS_TEST_LOG) process.stderr.write(`${running.name} | ${text}\n`);
   running.lines.push({ from, text });
-  // A waiting reader keeps its position, so lines are dropped only when none waits.
+  // A waiting reader keeps its position in `lines`, so lines are dropped only when no reader waits.
   if (running.waiting.size === 0 && running.lines.length > KEPT_LINES) running.lines.splice(0, KEPT_LINES / 2);
 }
 

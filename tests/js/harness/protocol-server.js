@@ -1,5 +1,5 @@
-// Servers that echo, as the reference servers of the protocols do: the native engine's (examples/protocol_server.rs) and
-// the official one.
+// Starts servers that echo, like the servers of the official protocol test suites: one with the native engine
+// (examples/protocol_server.rs) and the official servers.
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after } from 'node:test';
@@ -9,14 +9,16 @@ import { line, start, stop } from './process.js';
 
 const OFFICIAL = join(dirname(fileURLToPath(import.meta.url)), 'official-server.js');
 
-/** Starts the native engine's server; returns the addresses of its two listeners. It ends with the file. */
+/**
+ * Starts the native engine's server; returns the addresses of its two listeners. The server ends with the test file.
+ */
 export async function native(times) {
   const program = join(dirname(binary()), 'examples/protocol_server');
   if (!existsSync(program)) throw new Error(`${program} is missing: run \`cargo build --example protocol_server\` first`);
   return await serve(program, [], times);
 }
 
-/** The same for the official servers. */
+/** Starts the official servers; returns the addresses of their two listeners. The servers end with the test file. */
 export async function official(times) {
   return await serve(process.execPath, [OFFICIAL], times);
 }

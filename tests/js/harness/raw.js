@@ -1,4 +1,4 @@
-// Engine.IO with single packets, for packets that no client would send.
+// Engine.IO sessions in which a test writes each packet itself, for packets that no client would send.
 import net from 'node:net';
 import WebSocket from 'ws';
 import { eventually } from './eventually.js';
@@ -13,7 +13,7 @@ export class RawSession {
     return session;
   }
 
-  /** A session that is in no namespace yet. */
+  /** Opens a session that is not connected to a namespace yet. */
   static async unconnected(node) {
     const session = new RawSession();
     session.packets = [];
@@ -69,7 +69,7 @@ export async function openPolling(node, user = 'mallory') {
 
 /**
  * Writes bytes to the public listener, and returns what arrived before the server closed the connection. `ended` is
- * false if the server did not close it in time.
+ * false if the server did not close the connection within the deadline.
  */
 export async function bytes(node, data, { deadline = 3_000, half = false } = {}) {
   const { hostname, port } = new URL(node.url);
@@ -89,7 +89,7 @@ export async function bytes(node, data, { deadline = 3_000, half = false } = {})
   });
 }
 
-/** One WebSocket frame, with any mistake in it. */
+/** Makes one WebSocket frame, which may have any mistake. */
 export function frame({ opcode = 1, payload = Buffer.alloc(0), fin = true, reserved = 0, masked = true, length } = {}) {
   const size = length ?? payload.length;
   const head = [(fin ? 0x80 : 0) | (reserved << 4) | opcode];

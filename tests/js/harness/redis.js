@@ -18,7 +18,7 @@ export class Redis {
     return `redis://127.0.0.1:${this.port}`;
   }
 
-  /** Starts it on its port, without data. */
+  /** Starts redis-server on its port, without data. */
   async up() {
     const options = ['--port', this.port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', this.dir];
     this.process = start('redis-server', [...options, ...this.args].map(String));
@@ -29,7 +29,7 @@ export class Redis {
     });
   }
 
-  /** Kills it, like a power cut. */
+  /** Kills redis-server with SIGKILL, like a power cut. */
   async kill() {
     await stop(this.process, 'SIGKILL');
   }
@@ -38,7 +38,7 @@ export class Redis {
     await this.kill();
   }
 
-  /** One command on a connection of its own. */
+  /** Sends one command on a new connection, and returns the answer. */
   async call(...args) {
     const socket = net.connect(this.port, '127.0.0.1');
     try {
@@ -60,13 +60,13 @@ export class Redis {
     }
   }
 
-  /** All keys, sorted. */
+  /** All keys in Redis that match the pattern, sorted. */
   async keys(pattern = '*') {
     return (await this.call('KEYS', pattern)).sort();
   }
 }
 
-/** A port that was free a moment ago. */
+/** Returns a loopback port that was free a moment ago. */
 export async function freePort() {
   const server = net.createServer();
   await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));

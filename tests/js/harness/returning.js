@@ -1,4 +1,4 @@
-// An official client that loses its connection and returns.
+// Helpers to break the connection of an official client and to connect the client again.
 import { Client } from './client.js';
 import { eventually } from './eventually.js';
 
@@ -8,7 +8,7 @@ import { eventually } from './eventually.js';
  * twice.
  */
 export async function cut(client) {
-  // The client closes only when what it writes is sent, and may begin to upgrade until then.
+  // The client closes only when its buffered packets are sent, and could begin to upgrade until that moment.
   const idle = ({ upgrading, writeBuffer }) => !upgrading && writeBuffer.length === 0;
   await eventually('no upgrade is under way', () => idle(client.socket.io.engine));
   client.disconnected = undefined;
@@ -38,12 +38,12 @@ export async function comeBack(client, node = client.node) {
   return client.socket.recovered;
 }
 
-/** What a client sends to be recovered: its secret and the last offset string. */
+/** The credentials that a client sends to be recovered: its secret and the last offset string. */
 export function credentials(client) {
   return { pid: client.socket._pid, offset: client.socket._lastOffset };
 }
 
-/** A client that uses another client's secret. */
+/** Connects a client that uses another client's secret and offset string. */
 export async function impostor(node, { pid, offset }, options) {
   const client = new Client(node, { ...options, autoConnect: false });
   client.socket._pid = pid;

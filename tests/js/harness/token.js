@@ -1,4 +1,4 @@
-// Tokens as the applications' identity services sign them.
+// Makes tokens as the applications' identity services sign them.
 import { createHmac } from 'node:crypto';
 
 export const SECRET = 'a-secret-of-the-tests-with-more-than-32-bytes';
@@ -17,7 +17,7 @@ export function capability(room, claims = {}, options) {
   return token({ use: 'room', room, exp: seconds(60), ...claims }, options);
 }
 
-/** The time in this number of seconds, in Unix seconds as in JWTs. */
+/** The time that is this number of seconds from now, in Unix seconds as in JWTs. */
 export function seconds(fromNow) {
   return Math.floor(Date.now() / 1000) + fromNow;
 }

@@ -1,4 +1,5 @@
-// The nodes that a suite runs against: one node in memory, or two nodes and a Redis. Suites do not know which.
+// The nodes that a suite runs against: one node in memory, or two nodes and a Redis. A suite does not know which of the
+// two it runs against.
 import { after } from 'node:test';
 import { Client } from './client.js';
 import { Node } from './node.js';
@@ -10,7 +11,7 @@ export const ENGINE = process.env.ROOMCAST_SERVER__ENGINE ?? 'native';
 /**
  * Starts the nodes. Backends publish to `a`, and clients connect to `b`; in memory both are the same node.
  *
- * Everything ends with the test file.
+ * All processes end with the test file.
  */
 export async function world({ contracts, toml, env, mode = MODE }) {
   const redis = mode === 'cluster' ? await Redis.start() : undefined;
@@ -33,11 +34,11 @@ export async function world({ contracts, toml, env, mode = MODE }) {
     a,
     b,
     nodes: [...all],
-    /** A connected client, on `b` by default. */
+    /** Connects a client, to `b` by default, and waits until the client is connected. */
     connect: async (options = {}, node = b) => keep(await Client.connect(node, options)),
-    /** A client whose connection may be refused. */
+    /** Makes a client whose connection may be refused. */
     open: (options = {}, node = b) => keep(new Client(node, options)),
-    /** Closes all clients that were made. */
+    /** Closes all clients that the tests have made so far. */
     clear: () => {
       clients.forEach((client) => client.close());
       clients.clear();

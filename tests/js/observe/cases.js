@@ -1,4 +1,5 @@
-// For every alert: series for which it fires, series for which it does not, and when. One sample per minute.
+// For every alert: series for which the alert fires, series for which it does not fire, and the time of the check.
+// Series have one sample per minute.
 
 export const NODE = { job: 'roomcast', instance: 'n1' };
 const FLEET = { job: 'roomcast' };
@@ -8,7 +9,7 @@ const other = (name, labels = {}) => of(name, { instance: 'n2', ...labels });
 const still = (value) => `${value}x120`;
 const grows = (by) => `0+${by}x120`;
 
-/** A counter that grows, or does not. */
+/** A case with a counter: the alert fires if the counter grows, and not if it stays. */
 const counter = (name, labels, at = '15m', more = {}) => ({
   fires: { [of(name, labels)]: grows(6) },
   quiet: { [of(name, labels)]: still(60) },
@@ -16,7 +17,7 @@ const counter = (name, labels, at = '15m', more = {}) => ({
   ...more,
 });
 
-/** Counters with one label value's share of the total. */
+/** A case with two counters: the alert fires if the first is a large share of the second. */
 const shareOf = ([name, labels], [whole, wholeLabels], at, more) => ({
   fires: { [of(name, labels)]: grows(60), [of(whole, wholeLabels)]: grows(60) },
   quiet: { [of(name, labels)]: grows(0), [of(whole, wholeLabels)]: grows(60) },
@@ -24,7 +25,7 @@ const shareOf = ([name, labels], [whole, wholeLabels], at, more) => ({
   ...more,
 });
 
-/** Observations of a histogram, all slow or all fast. */
+/** A case with a histogram: the alert fires if all observations are slow, and not if all are fast. */
 const slow = (name, labels, fast, at) => {
   const bucket = (le) => of(`${name}_bucket`, { ...labels, le });
   return {
@@ -35,7 +36,7 @@ const slow = (name, labels, fast, at) => {
   };
 };
 
-/** A gauge with one of two values. */
+/** A case with a gauge: the alert fires for the value `bad`, and not for `good`. */
 const gauge = (name, bad, good, at, more = {}) => ({
   fires: { [of(name)]: still(bad), ...more },
   quiet: { [of(name)]: still(good), ...more },
@@ -54,7 +55,7 @@ export const CASES = {
   },
   RoomcastNodeNotReady: {
     fires: { [of('roomcast_ready')]: still(0), [of('roomcast_drain_state', { state: 'leaving' })]: still(0) },
-    // A draining node is not ready, and should not be.
+    // A draining node is not ready on purpose, so the alert does not fire.
     quiet: { [of('roomcast_ready')]: still(0), [of('roomcast_drain_state', { state: 'leaving' })]: still(1) },
     at: '6m',
   },
@@ -134,7 +135,7 @@ export const CASES = {
   RoomcastSessionsUnknown: shareOf(['roomcast_handshakes_refused_total', { reason: 'unknown_session' }], ['roomcast_connections_opened_total'], '20m', { labels: FLEET }),
   RoomcastNotRecovered: {
     fires: { [of('roomcast_recoveries_total', { result: 'incomplete' })]: grows(60), [of('roomcast_recoveries_total', { result: 'recovered' })]: grows(60) },
-    // Clients that were away for too long are not a fault.
+    // Clients that return too late to be recovered are not a fault, so the alert does not fire.
     quiet: { [of('roomcast_recoveries_total', { result: 'unknown' })]: grows(60), [of('roomcast_recoveries_total', { result: 'recovered' })]: grows(60) },
     at: '20m',
     labels: FLEET,
@@ -158,7 +159,8 @@ export const CASES = {
   RoomcastJoinsUnconfirmed: counter('roomcast_cluster_unconfirmed_joins_total', {}, '10m'),
   RoomcastEmittersNotHeard: {
     fires: { [of('roomcast_socketio_dropped_total', { reason: 'refused' })]: grows(6) },
-    // Every node receives requests, and one of them publishes.
+    // Every node receives emitters' messages, and drops those that have no recipient on the node. These drops are
+    // normal.
     quiet: { [of('roomcast_socketio_dropped_total', { reason: 'nobody' })]: grows(6), [of('roomcast_socketio_dropped_total', { reason: 'refused' })]: still(6) },
     at: '20m',
     labels: { ...FLEET, reason: 'refused' },

@@ -19,7 +19,10 @@ const OPTIONS = {
   paths: { '@grafana/schema': [join(ROOT, 'tests/js/node_modules/@grafana/schema/dist/types/index.d.ts')] },
 };
 
-/** The schema leaves an annotation's query to the data source. To the compiler, members of an enumeration are not strings. */
+/**
+ * The dashboard as a TypeScript literal that the compiler can check: without the queries of annotations, which each
+ * data source defines for itself, and with members of an enumeration instead of strings.
+ */
 function literal(dashboard) {
   const list = dashboard.annotations.list.map(({ target, titleFormat, textFormat, ...rest }) => {
     assert.ok(target.expr && titleFormat && textFormat);

@@ -20,10 +20,10 @@ const LIMITS = {
   ROOMCAST_LIMITS__MAX_SOCKETS_PER_USER: '1000',
   ROOMCAST_SERVER__CORS_ORIGINS: '["https://app.example.com"]',
   ROOMCAST_SERVER__QUEUE: '64',
-  // Requests that reach the other node are forwarded.
+  // With this setting, a node forwards requests that belong to the other node's sessions.
   ROOMCAST_CLUSTER__LISTEN: '127.0.0.1:0',
   ROOMCAST_CLUSTER__SECRET: 'a secret of the cluster, of the tests 0123456789',
-  // Keeps the sessions of clients that do not poll.
+  // A long time-out, so that the nodes keep the sessions of clients that do not poll.
   ROOMCAST_SERVER__PING_TIMEOUT: '2m',
 };
 const fixture = (name) => join(ROOT, `tests/js/fixtures/${name}.toml`);
@@ -35,7 +35,7 @@ export class Load {
     load.redis = await Redis.start();
     load.backend = await Backend.start();
     const contracts = ['embedded:chat', 'embedded:jobs-feed', 'embedded:harmonia-songs'];
-    // No server listens there, so every fetch of the key set fails.
+    // No server listens at the URL of the key set, so every fetch of the key set fails.
     const toml = [
       load.backend.toml('backend', 'retries = 1\ntimeout = "500ms"\n'),
       load.backend.toml('songs'),
@@ -53,7 +53,7 @@ export class Load {
     load.publisher = createClient({ url: load.redis.url, disableOfflineQueue: true });
     load.publisher.on('error', () => {});
     await load.publisher.connect();
-    // While Redis is away, nothing waits for it.
+    // While Redis is not reachable, the emitter's publishes fail at once instead of waiting.
     load.emitter = new Emitter({ publish: (...message) => load.publisher.publish(...message).catch(() => 0) });
     load.stalled = 0;
     load.stopped = false;
@@ -67,7 +67,7 @@ export class Load {
     return client;
   }
 
-  /** Clients with every transport and every contract, on both nodes. */
+  /** Connects clients with every transport and every contract to both nodes. */
   async populate() {
     for (const node of this.nodes) {
       for (const transport of ['websocket', 'polling', 'upgrade']) {
@@ -89,14 +89,17 @@ export class Load {
     this.spammer = await this.connect(this.nodes[1], { user: 'spammer' });
   }
 
-  /** A client that no longer polls, so that its write queue fills up to the limit. */
+  /** Connects a client that no longer polls, so that its write queue fills up to the limit. */
   async stall(node) {
     const url = await openPolling(node, 'stalled');
     await (await fetch(url, { method: 'POST', body: '42["room:join",{"room":"hall"}]' })).text();
     this.stalled += 1;
   }
 
-  /** Repeats until told to stop. A missing answer counts as an answer. */
+  /**
+   * Starts all kinds of load, which repeat until `end` stops them. A request that fails is noted in `faults`, and the
+   * load goes on.
+   */
   run() {
     const work = [this.chatting(), this.publishing(), this.asking(), this.hooking(), this.coming(), this.returns(), this.tokens(), this.limits(), this.passing()];
     this.done = Promise.all([...work, this.emitting()]);
@@ -143,13 +146,13 @@ export class Load {
         await node.api('POST', '/api/v1/emit', { namespace: '/', rooms: ['hall'], event: 'news', args: [round] });
         // An event for several rooms goes to every node. Here no client of the other node is in them.
         await node.api('POST', '/api/v1/emit', { namespace: '/', rooms: ['nobody', 'nowhere'], event: 'news', args: [round] });
-        // It fails while Redis is away.
+        // This request fails while Redis is not reachable.
         await node.api('PUT', '/api/v1/owners', { namespace: '/', room: 'generation-g', owner: 'singer', ttl: '1h' });
       }
     });
   }
 
-  /** None of the clients listens to it. */
+  /** Asks a client that has no listener for the event, so that every request times out. */
   async asking() {
     const question = { namespace: '/', users: ['singer'], event: 'confirm', timeout: '1s' };
     await this.again(async () => {
@@ -177,7 +180,7 @@ export class Load {
     });
   }
 
-  /** A client that loses its connection. */
+  /** Clients lose their connection and come back. */
   async returns() {
     await this.again(async (round) => {
       await this.nodes[1].api('POST', '/api/v1/events', { contract: 'back', event: 'told', data: { log: 'l', n: round } });
@@ -188,7 +191,7 @@ export class Load {
     if (!this.returning.socket.connected) await comeBack(this.returning);
   }
 
-  /** Tokens that expire, are replaced and are revoked; and capabilities. */
+  /** Clients use tokens that expire, are replaced and are revoked; and capabilities. */
   async tokens() {
     const options = (user, exp) => ({ namespace: '/tokens', token: token({ sub: user, exp }) });
     await this.again(async (round) => {
@@ -208,7 +211,7 @@ export class Load {
     });
   }
 
-  /** Requests that are refused before a session exists, and a client that exceeds limits. */
+  /** Sends requests that are refused before a session exists, and connects a client that exceeds limits. */
   async limits() {
     const ask = async (node, query, headers) => await (await fetch(`${node.url}/socket.io/?EIO=4&${query}`, { headers })).text();
     await this.again(async (round) => {
@@ -221,7 +224,7 @@ export class Load {
     });
   }
 
-  /** A session whose requests reach the other node, because nothing in front is sticky. */
+  /** Opens a session and sends its requests to the other node, as a proxy without sticky sessions does. */
   async passing() {
     const [one, two] = this.nodes.map(({ url }) => url);
     await this.again(async () => {
@@ -233,7 +236,7 @@ export class Load {
     });
   }
 
-  /** Programs that publish through Redis and do not know the nodes. */
+  /** Publishes through Redis, as emitters in other processes do. */
   async emitting() {
     await this.again(async (round) => {
       this.emitter.to('hall').emit('news', round);

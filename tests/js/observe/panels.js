@@ -1,9 +1,9 @@
-// The parts of dashboards, in Grafana's format.
+// Builds the parts of dashboards, in Grafana's format.
 
 const DATASOURCE = { type: 'prometheus', uid: '${datasource}' };
 const WIDTH = 24;
 
-/** A panel over time. `queries` are [expression, legend]. */
+/** A panel with a graph over time. `queries` are [expression, legend]. */
 export const graph = (title, description, unit, queries, more = {}) => ({
   type: 'timeseries',
   title,
@@ -28,7 +28,7 @@ export const graph = (title, description, unit, queries, more = {}) => ({
   targets: targets(queries),
 });
 
-/** One number now. `steps` colour it: [[from, colour], …]. */
+/** A panel that shows the current value as one number. `steps` give its colour: [[from, colour], …]. */
 export const stat = (title, description, unit, query, steps = [[null, 'green']]) => ({
   type: 'stat',
   title,
@@ -47,7 +47,7 @@ export const stat = (title, description, unit, query, steps = [[null, 'green']])
   targets: targets([[query, '']]),
 });
 
-/** The current values, one line per series. */
+/** A panel that shows the current values as a table, with one line per series. */
 export const table = (title, description, query, hidden = []) => ({
   type: 'table',
   title,
@@ -63,7 +63,7 @@ export const table = (title, description, query, hidden = []) => ({
   ],
 });
 
-/** A heading. */
+/** A heading between panels. */
 export const row = (title) => ({ type: 'row', title, collapsed: false, panels: [], width: WIDTH, height: 1 });
 
 /** A variable that lists a label's values. */

@@ -1,4 +1,4 @@
-// A Prometheus for one test, and promtool.
+// Starts a Prometheus server for one test, and runs promtool.
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,13 +10,13 @@ import { freePort } from '../harness/redis.js';
 export const RULES = join(ROOT, 'charts/roomcast/files/rules.yaml');
 
 export class Prometheus {
-  /** Scrapes the nodes' API listeners and evaluates the rules, both once per second. */
+  /** Starts a Prometheus that scrapes the nodes' API listeners and evaluates the rules, both once per second. */
   static async start(nodes) {
     const prometheus = new Prometheus();
     const dir = temporary('prometheus');
     const file = join(dir, 'prometheus.yml');
     const targets = nodes.map((node) => new URL(node.apiUrl).host);
-    // Every JSON text is valid YAML.
+    // The configuration is written as JSON, because every JSON text is valid YAML.
     const config = {
       global: { scrape_interval: '1s', scrape_timeout: '1s', evaluation_interval: '1s' },
       rule_files: [RULES],
@@ -38,7 +38,7 @@ export class Prometheus {
     await stop(this.process);
   }
 
-  /** A request to its API. Throws its error message. */
+  /** Sends a request to Prometheus' API. Throws Prometheus' error message. */
   async api(path, params = {}) {
     const response = await fetch(`${this.url}/api/v1/${path}?${new URLSearchParams(params)}`);
     const body = await response.json();

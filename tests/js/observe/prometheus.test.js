@@ -11,7 +11,7 @@ import { compared, queriesOf, variablesOf } from './queries.js';
 const CALM_MS = 6_000;
 const AWAY_MS = 2_500;
 const AFTER_MS = 9_000;
-/** Waits until these queries had a result within this number of seconds. */
+/** The queries must have had a result within this number of seconds. */
 const WINDOW = 40;
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -127,7 +127,8 @@ describe('the numbers', () => {
         const labels = { from: there.id };
         const received = await here.metric('roomcast_canaries_received_total', labels);
         const lost = await here.metric('roomcast_canaries_lost_total', labels);
-        // Without the missed events before the first one that arrived: at most two.
+        // At most two canaries are neither received nor lost: a node does not count those before the first that
+        // arrived.
         const missing = before - received - lost;
         assert.ok(missing >= -1 && missing <= 2, `${before} sent, ${received} received, ${lost} lost`);
         assert.ok(lost >= 1, 'while Redis was away, some were lost');
@@ -156,7 +157,7 @@ describe('the numbers', () => {
         await fetch(`${node.url}/socket.io/?EIO=${word}&transport=${word}&sid=${word}`, { method: 'PUT', headers: { origin: `http://${word}` } });
         await fetch(`${node.url}/${word}`);
       };
-      // Once, so that every kind of mistake has been made.
+      // The first call makes every kind of mistake once, so that all series exist.
       await odd('first');
       const before = await series(node);
       for (let at = 0; at < 5; at += 1) await odd(`made-up-${at}`);

@@ -1,6 +1,6 @@
-// The queries of dashboards and rules, ready for Prometheus.
+// Extracts the queries of dashboards and rules, with Grafana's variables replaced, so that Prometheus can run them.
 
-/** The values that Grafana uses for variables: everything. */
+/** The values for Grafana's variables: each matches everything. */
 const VARIABLES = { job: '.*', instance: '.*', contract: '.*', event: '.*' };
 const INTERVAL = '10s';
 

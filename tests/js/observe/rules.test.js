@@ -12,7 +12,7 @@ import { promtool, RULES } from './prometheus.js';
 
 const MANUAL = readFileSync(join(ROOT, 'docs/runbook.md'), 'utf8');
 
-/** All alerts of the file: name, labels, annotations. The file has a fixed form, so it can be parsed line by line. */
+/** All alerts of the file: name, labels, annotations. The file has a fixed format, so it can be parsed line by line. */
 const ALERTS = readFileSync(RULES, 'utf8').split('- alert: ').slice(1).map((text) => {
   const line = (key) => new RegExp(`^ *${key}: "?(.*?)"?$`, 'm').exec(text)?.[1];
   return {
@@ -75,7 +75,7 @@ test('every metric that rules, dashboards and the runbook name is one of the nod
 });
 
 test('every metric of the node is on a dashboard', () => {
-  // Virtual memory is not memory in use.
+  // No dashboard shows virtual memory, because it is not the memory that a node uses.
   const left = ['process_virtual_memory_bytes'];
   const page = readFileSync(join(ROOT, 'docs/metrics.md'), 'utf8');
   const shown = Object.values(dashboards).flatMap(({ panels }) => panels).flatMap(({ targets = [] }) => targets).map(({ expr }) => expr).join('\n');

@@ -8,7 +8,7 @@ function checksum(filling) {
   return hash.digest('hex').slice(0, 12);
 }
 
-/** One sender's events to one room. */
+/** The events of one sender to one room, numbered from 1. */
 export class Stream {
   /** Number of events that were made, and that a client may therefore receive. */
   started = 0;

@@ -33,7 +33,7 @@ pub fn run(bytes: &[u8]) {
         parts.headers.insert(STAMP, value);
         assert!(Stamp::check(&KEYS, own, &parts, now).is_err());
     }
-    // The same request with a signature is accepted, unless its target is changed.
+    // A request with a valid signature is accepted, unless its target is changed.
     let at_ms = roomcast::time::unix_millis(now);
     let (client, digest) = ([127, 0, 0, 1].into(), roomcast::forward::stamp::digest(cookie));
     let stamp = Stamp { from: own, to: own, number: bytes.len() as u64, at_ms, client, digest };

@@ -16,7 +16,7 @@ pub fn run(bytes: &[u8]) {
             let _ = Packet::read(text);
         }
     }
-    // The same messages as a packet of the node with attachments.
+    // The messages are also written as the attachments of one packet of the node.
     let mut packet = BytesMut::new();
     frame::put_message(&mut packet, true, &[b"451-[]"], None);
     messages.iter().for_each(|message| frame::put_message(&mut packet, false, &[message], None));
