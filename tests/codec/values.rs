@@ -74,7 +74,7 @@ pub fn take_binary(value: &Value, out: &mut Vec<Bytes>) -> Value {
     }
 }
 
-/// Replaces placeholders by binary.
+/// Replaces placeholders by the attachments that they name.
 fn put_binary(value: &Value, attachments: &[Bytes]) -> Value {
     match value {
         Value::Object(map) if map.get("_placeholder") == Some(&Value::Bool(true)) && !attachments.is_empty() => {

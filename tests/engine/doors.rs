@@ -415,7 +415,7 @@ async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused
     const MOST: usize = 2_000;
     let server = config::Server { max_payload: config::Size::from_bytes(MOST as u64), ..config::Server::default() };
     let node = Node::start(server, None).await;
-    // A fragment that fills the message, and an empty last fragment.
+    // A message of the maximum size is accepted, also if an empty last fragment follows.
     let event = format!(r#"421["big","{}"]"#, "x".repeat(MOST - 13));
     let mut client = node.client().await;
     client.write(0x01, event.as_bytes()).await;

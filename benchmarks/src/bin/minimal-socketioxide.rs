@@ -1,4 +1,4 @@
-//! The benchmark server of peer.js, written with socketioxide as socketioxide's documentation sets it up.
+//! A benchmark server that behaves like peer.js and uses socketioxide as its documentation shows.
 
 use serde_json::{Value, json};
 use socketioxide::SocketIo;

@@ -1,4 +1,4 @@
-// Nodes that cannot be in one cluster report it in their readiness, metrics and log.
+// Nodes whose settings do not permit them to be in one cluster report the conflict in their readiness, metrics and log.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';

@@ -92,7 +92,7 @@ for (const name of ['oldest', 'latest']) {
     n = await more(name, log, n + 1, 1);
     await eventually('the last has come', () => numbers(client.inbox, name).at(-1) === n);
     const shown = numbers(client.inbox, name);
-    // Events that were on their way from the other node when the client began to read may have been dropped, too.
+    // Events that were in flight from the other node when the client began to read may have been dropped, too.
     const left = (await dropped('slow_replaced')) - before;
     assert.ok(left > 5, `${left}`);
     assert.equal(shown.length, n - left, `${shown.length} of ${n}, ${left} left out`);

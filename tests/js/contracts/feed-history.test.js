@@ -1,4 +1,4 @@
-// Contract 3, complete: the keys that other services read, and the history for backends.
+// Tests the rest of contract 3: the Redis keys that other services read, and the history that backends read.
 import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 import { eventually, like, timestamp } from '../harness/eventually.js';

@@ -1,4 +1,4 @@
-// Contract 2, complete: cancelling, late joiners, bursts, and deleted histories.
+// Tests the rest of contract 2: cancelling, late joiners, bursts, and deleted histories.
 import assert from 'node:assert/strict';
 import { after, afterEach, describe, test } from 'node:test';
 import { Backend } from '../harness/backend.js';

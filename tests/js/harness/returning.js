@@ -53,7 +53,7 @@ export async function impostor(node, { pid, offset }, options) {
   return client;
 }
 
-/** The numbers in the events of a name, in order of arrival. */
+/** The member `n` of all events with this name, in order of arrival. */
 export function numbers(events, name = 'entry') {
   return events.filter(([event]) => event === name).map(([, { n }]) => n);
 }

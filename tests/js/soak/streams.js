@@ -46,7 +46,7 @@ export class Streams {
     return this.#all.get(id);
   }
 
-  /** Number of events that were begun for a room. */
+  /** Number of events that all streams to a room have made so far. */
   total(room) {
     return this.#totals.get(room) ?? 0;
   }

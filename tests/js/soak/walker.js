@@ -105,7 +105,8 @@ export class Walker {
 
   async #enter(hall) {
     if (this.rooms.has(hall)) return;
-    // Events may arrive before the answer does. The first event of a stream may have any number.
+    // Events of the room may arrive before the acknowledgement of the join. The first event of a stream may have any
+    // number.
     const here = { seen: new Map(), confirmed: false, got: 0, base: this.soak.streams.total(hall) };
     this.rooms.set(hall, here);
     await this.#ask('enter', { hall });
