@@ -158,7 +158,7 @@ pub enum NotCarried {
     #[error("Redis refused it")]
     Refused,
     /// Redis has accepted the event, but at least one known node was not subscribed.
-    #[error("a node was not listening")]
+    #[error("a node of the cluster was not subscribed to the channel")]
     Unheard,
 }
 
@@ -291,7 +291,7 @@ pub struct Parts {
 
 #[cfg(test)]
 impl Parts {
-    /// The parts for a node without Redis.
+    /// The parts of a publisher for a node without Redis.
     pub fn alone(namespaces: &[Arc<Namespace>], carrier: Arc<dyn Carrier>, metrics: Arc<Metrics>) -> Self {
         let throttles = Throttles::new(None, metrics.clone());
         let history = Arc::new(History::in_memory(metrics.clone()));

@@ -41,7 +41,7 @@ pub struct Hook {
     /// PEM file of the node's own certificate, if the backend asks for one.
     #[schemars(with = "Option<String>")]
     pub cert_file: Option<PathBuf>,
-    /// PEM file of its private key.
+    /// PEM file of the private key of that certificate.
     #[schemars(with = "Option<String>")]
     pub key_file: Option<PathBuf>,
 }

@@ -18,8 +18,8 @@ impl Compiler<'_> {
         }
         let before = self.duration(&place.key("warn"), raw.warn.clone());
         if raw.warn.is_some() && raw.warn_event.is_none() {
-            let remedy = "add `warn_event = \"token:expiring\"`, or take it out";
-            self.blame(&place.key("warn"), "no event is set that could warn", remedy);
+            let remedy = "add `warn_event = \"token:expiring\"`, or remove `warn`";
+            self.blame(&place.key("warn"), "`warn` says when to warn a client, and `warn_event` is missing", remedy);
         }
         if let Some(event) = &raw.warn_event {
             self.check_event_name(&place.key("warn_event"), event);

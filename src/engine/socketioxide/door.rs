@@ -177,7 +177,7 @@ fn connection(socket: &Socket<Adapter>) -> Option<&Arc<EngineSession>> {
 fn peer(socket: &Socket<Adapter>) -> Peer {
     match connection(socket) {
         Some(connection) => connection.peer().clone(),
-        // A socket has no connection only if the engine is served without the edge.
+        // A socket has no connection only if its request did not pass through `engine::edge`.
         None => Peer { ip: IpAddr::from([0, 0, 0, 0]), transport: "unknown", user_agent: None },
     }
 }

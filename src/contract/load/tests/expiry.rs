@@ -19,7 +19,7 @@ fn what_would_do_nothing_or_clash_is_told() {
     let told = |texts: &[&str]| load_texts(texts).unwrap_err().join("\n");
     let found =
         told(&["name = 'x'\n[auth]\nmode = 'none'\n[auth.expiry]\nwarn = '5s'\nrefresh = 'a'\n[client.a]\nack = 1\n"]);
-    for part in ["auth.expiry: tokens are not checked", "auth.expiry.warn: no event is set", "is the same event"] {
+    for part in ["auth.expiry: tokens are not checked", "`warn_event` is missing", "is the same event"] {
         assert!(found.contains(part), "{part}: {found}");
     }
     assert!(told(&["name = 'x'\n[auth.expiry]\nthen = 'close'\n"]).contains("\"close\" is not known here"));
