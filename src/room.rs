@@ -275,20 +275,6 @@ impl Rooms {
         self.read(namespace, |table| table.select(rooms, except).cloned().collect()).unwrap_or_default()
     }
 
-    /// Runs `work` on the recipients of an event (see [`Rooms::recipients`]). While `work` runs, no session can join or
-    /// leave.
-    ///
-    /// `work` must not call the index.
-    pub fn visit<T>(
-        &self,
-        namespace: &str,
-        rooms: &[RoomName],
-        except: &[RoomName],
-        work: impl FnOnce(&mut dyn Iterator<Item = &Arc<Session>>) -> T,
-    ) -> Option<T> {
-        self.read(namespace, |table| work(&mut table.select(rooms, except)))
-    }
-
     /// The number of recipients of an event; see [`Rooms::recipients`].
     pub fn count(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> usize {
         self.read(namespace, |table| match (rooms, except) {

@@ -220,19 +220,6 @@ impl PubSub {
         &self.gaps
     }
 
-    /// Ends a subscription.
-    pub fn unsubscribe(&self, channel: &str) {
-        self.redis.subscriber().unsubscribe(channel);
-    }
-
-    /// How many connections are subscribed to a channel, on the Redis server that is responsible for the channel.
-    ///
-    /// # Errors
-    /// Fails if Redis does not answer.
-    pub async fn subscribers(&self, channel: &str) -> Result<u64, Error> {
-        subscribers(&self.redis, channel).await
-    }
-
     /// How many messages wait to be written to Redis, and how many received messages wait to be handled.
     pub(super) fn waiting(&self) -> (usize, usize) {
         let depth = |queue: &mpsc::Sender<Incoming>| queue.max_capacity() - queue.capacity();

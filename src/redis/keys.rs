@@ -161,11 +161,6 @@ impl SocketIoKeys {
         Self { key: key.into() }
     }
 
-    /// The text with which all these names begin.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
     /// The channel of broadcasts to every client, or to several rooms.
     pub fn broadcast(&self, namespace: &str) -> String {
         format!("{}#{namespace}#", self.key)

@@ -186,11 +186,6 @@ impl Subscriber {
         self.shared.want(kind, channel, sink, Rank::Room);
     }
 
-    /// Ends a subscription.
-    pub fn unsubscribe(&self, channel: &str) {
-        self.unfollow(Kind::Sharded, channel);
-    }
-
     /// Ends the subscription of this kind to the channel.
     pub fn unfollow(&self, kind: Kind, channel: &str) {
         self.shared.sinks(kind).write().expect("no panic while held").remove(channel);
