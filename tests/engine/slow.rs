@@ -263,12 +263,12 @@ async fn what_a_slow_client_gets_is_the_contracts_to_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_client_is_disconnected_where_the_contract_says_so() {
-    let node = Node::start(server(), None).await;
+    // The write time-out is far away, so only the contract can end the connection.
+    let patient = config::Server { write_timeout: Some(Duration::from_secs(60).into()), ..server() };
+    let node = Node::start(patient, None).await;
     let client = node.member("s").await;
     fill(&node, "s").await;
-    let began = Instant::now();
     node.publish(&format!(r#"["fatal","{}"]"#, "x".repeat(128 * 1024)), &["s"]);
     eventually("it is in no room", STALL + SLACK, || members(&node, "s") == 0).await;
-    assert!(began.elapsed() < STALL, "before its time is over");
     drop(client);
 }
