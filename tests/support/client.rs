@@ -13,6 +13,8 @@ pub struct Client {
     pub stream: TcpStream,
     buffer: Vec<u8>,
     pub sid: String,
+    /// Number of pings that were received and answered.
+    pings: usize,
 }
 
 /// The payload of a WebSocket frame.
@@ -26,7 +28,7 @@ pub enum Frame {
 // Avoids warnings about functions that only some suites use.
 const _: fn(Client) -> (TcpStream, Vec<u8>) = Client::into_stream;
 const _: fn() = || {
-    let _ = (Client::send_binary, Client::until_closed);
+    let _ = (Client::send_binary, Client::until_closed, Client::first_ping);
 };
 
 impl Client {
@@ -51,7 +53,7 @@ impl Client {
             answer.push(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
         }
         assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
-        Self { stream, buffer: Vec::new(), sid: String::new() }
+        Self { stream, buffer: Vec::new(), sid: String::new(), pings: 0 }
     }
 
     /// Opens a WebSocket and connects to a namespace; the answer is the CONNECT or CONNECT_ERROR packet.
@@ -104,18 +106,32 @@ impl Client {
     pub async fn text(&mut self) -> String {
         loop {
             match self.frame().await {
-                Frame::Text(text) if text == "2" => self.send("3").await,
+                Frame::Text(text) if text == "2" => self.pong().await,
                 Frame::Text(text) => return text,
                 other => panic!("{other:?} instead of a packet"),
             }
         }
     }
 
-    /// Reads packets until the connection ends. Returns them.
+    /// Waits until the first ping was answered. No other packet may come before it.
+    pub async fn first_ping(&mut self) {
+        if self.pings == 0 {
+            assert_eq!(self.frame().await, Frame::Text("2".to_owned()));
+            self.pong().await;
+        }
+    }
+
+    async fn pong(&mut self) {
+        self.pings += 1;
+        self.send("3").await;
+    }
+
+    /// Reads packets until the connection ends. Returns those that are not pings. Answers pings.
     pub async fn until_closed(&mut self) -> Vec<String> {
         let mut packets = Vec::new();
         loop {
             match self.frame().await {
+                Frame::Text(text) if text == "2" => self.pong().await,
                 Frame::Text(text) => packets.push(text),
                 Frame::Binary(_) => {}
                 Frame::Closed => return packets,
