@@ -45,7 +45,8 @@ impl Stamp {
     }
 }
 
-/// Data that a history stores with an event, so that a returning client can be given exactly the events it missed.
+/// Data that a history stores with an event, so that a joining or returning client gets the event once, and only if the
+/// event was for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The event's id, the same in every room that the event went to. A later event of the same node has a larger id.

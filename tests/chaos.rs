@@ -54,6 +54,16 @@ impl Pair {
         unreachable!()
     }
 
+    /// Resets the connections of the node behind the proxy as soon as Redis has an event with this offset.
+    async fn reset_after(&self, room: &RoomKey, offset: u64) {
+        let until = Instant::now() + LONG;
+        while self.far.history.read(room, NEWEST).await.unwrap().last_offset < offset {
+            assert!(Instant::now() < until, "Redis takes the event");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.proxy.set(Way::Reset);
+    }
+
     async fn near_is_away(&self) {
         eventually("the node knows that Redis is away", LONG, || !self.near.redis.health().is_good()).await;
     }
@@ -171,17 +181,9 @@ async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_kille
     pair.far.publish("l", 1).await;
     eventually("it hears", LONG, || client.numbers() == [1]).await;
     pair.proxy.set(Way::NoAnswers);
-    let killed = async {
-        let log = RoomKey { namespace: "/".into(), room: "log:l".into() };
-        let until = Instant::now() + LONG;
-        while pair.far.history.read(&log, NEWEST).await.unwrap().last_offset < 2 {
-            assert!(Instant::now() < until, "Redis takes the event");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        // From here on the node cannot reach Redis, so the other nodes treat it as dead.
-        pair.proxy.set(Way::Reset);
-    };
-    tokio::join!(pair.near.publish("l", 2), killed);
+    let log = RoomKey { namespace: "/".into(), room: "log:l".into() };
+    // After the reset the node cannot reach Redis, so the other nodes treat it as dead.
+    tokio::join!(pair.near.publish("l", 2), pair.reset_after(&log, 2));
     eventually("its own client gets it", LONG, || client.numbers() == [1, 2]).await;
     client.cut(&pair.near);
     let back = pair.far.come_back(&client, "two").await;
@@ -196,6 +198,35 @@ async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_kille
     pair.far.publish("l", 4).await;
     eventually("it hears again", LONG, || again.numbers().contains(&4)).await;
     assert_eq!(again.numbers(), [1, 2, 3, 4]);
+}
+
+/// A client's join waits for Redis while an append is not answered. The live event, which has no offset, is held back for
+/// the client, and the replay contains the event too. The client must get it only once, also without recovery.
+#[tokio::test(flavor = "multi_thread")]
+async fn event_whose_append_was_not_answered_comes_once_to_a_client_that_joins_meanwhile() {
+    let pair = Pair::start().await;
+    let tape = RoomKey { namespace: "/bare".into(), room: "tape:t".into() };
+    let take = async |node: &Node, n: u64| {
+        node.publish_event("bare", "take", &serde_json::json!({ "tape": "t", "n": n })).await;
+    };
+    // Redis knows the script of an append afterwards, so the next append needs only one request.
+    take(&pair.far, 1).await;
+    let client = pair.near.connect_bare("one").await;
+    // The first steps of a join.
+    let session = pair.near.rooms.session("/bare", "one").unwrap();
+    session.begin_replay();
+    pair.near.rooms.join(&session, &tape.room);
+    pair.proxy.set(Way::NoAnswers);
+    tokio::join!(take(&pair.near, 2), pair.reset_after(&tape, 2));
+    pair.proxy.set(Way::Open);
+    pair.near_is_back().await;
+    // The last steps of the join.
+    client.join(&pair.near, "wind", "t").await;
+    assert_eq!(client.numbers(), [1, 2], "the replay contains the event");
+    session.end_replay(&tape.room, None);
+    take(&pair.near, 3).await;
+    eventually("the next event arrives", LONG, || client.numbers().contains(&3)).await;
+    assert_eq!(client.numbers(), [1, 2, 3]);
 }
 
 /// Connections to Redis transfer nothing and are not reset. The node must replace them before the operating system

@@ -37,9 +37,8 @@ impl Publisher {
             let (carried, _timer) = self.emit(outgoing, published, origin);
             return carried.served().await;
         }
-        if recovery.is_some() {
-            outgoing.event = outgoing.event.clone().with_mark(Mark::new(outgoing.except.clone()));
-        }
+        // Every recorded event needs the id: a copy without an offset is recognised by it, after a join's replay too.
+        outgoing.event = outgoing.event.clone().with_mark(Mark::new(outgoing.except.clone()));
         // `recorded` is held until the event is sent, so that the order of offsets is the order of deliveries.
         let recorded = self.parts.history.record(&kept, &outgoing.event).await;
         if recorded.is_refused {

@@ -61,11 +61,12 @@ rooms = ["log"]
 rooms = ["kept"]
 "#;
 
-/// A contract with rooms that have no history, and with an event that has a rule.
+/// A contract without recovery. Its boards have no history, and the event of a board has a rule. Its tapes have a
+/// history that joining clients get.
 pub const BARE: &str = r#"
 name = "bare"
 namespace = "/bare"
-summary = "Rooms without a history"
+summary = "Rooms whose clients do not come back"
 
 [auth]
 mode = "none"
@@ -73,18 +74,30 @@ mode = "none"
 [rooms.board]
 name = "board:{board}"
 
+[rooms.tape]
+name = "tape:{tape}"
+history = { events = 500, ttl = "10m", replay = "all" }
+
 [client.watch]
 payload = { shorthand = "board", schema = { type = "object", required = ["board"] } }
 join = "board"
 
+[client.wind]
+payload = { shorthand = "tape", schema = { type = "object", required = ["tape"] } }
+join = "tape"
+
 [server.post]
 rooms = ["board"]
 schema = { type = "object", required = ["n"] }
+
+[server.take]
+rooms = ["tape"]
 "#;
 
 /// A node of a cluster.
 pub struct Node {
     pub redis: Redis,
+    pub rooms: Arc<Rooms>,
     pub history: Arc<History>,
     pub cluster: Arc<Cluster>,
     pub publisher: Arc<Publisher>,
@@ -158,7 +171,7 @@ impl Node {
             pending: roomcast::gateway::Pending { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
         });
         cluster.wire().unwrap().bridge(publisher.clone());
-        Self { redis, history, cluster, publisher, gateway, metrics }
+        Self { redis, rooms, history, cluster, publisher, gateway, metrics }
     }
 
     /// Waits until this node receives messages from Redis, and sees this number of nodes in the cluster.
@@ -171,7 +184,7 @@ impl Node {
         self.open("/", id, json!({}), Arc::default()).await
     }
 
-    /// Connects to the namespace without histories.
+    /// Connects to the namespace without recovery.
     pub async fn connect_bare(&self, id: &str) -> Someone {
         self.open("/bare", id, json!({}), Arc::default()).await
     }
@@ -198,9 +211,13 @@ impl Node {
 
     /// Publishes the event of a log, as a backend does.
     pub async fn publish(&self, log: &str, n: u64) -> Published {
-        let data = serde_json::value::to_raw_value(&json!({ "log": log, "n": n })).unwrap();
-        let publish =
-            ContractPublish { contract: "c".into(), event: "entry".into(), data: Some(data), params: Value::Null };
+        self.publish_event("c", "entry", &json!({ "log": log, "n": n })).await
+    }
+
+    /// Publishes an event of a contract, as a backend does.
+    pub async fn publish_event(&self, contract: &str, event: &str, data: &Value) -> Published {
+        let data = Some(serde_json::value::to_raw_value(data).unwrap());
+        let publish = ContractPublish { contract: contract.into(), event: event.into(), data, params: Value::Null };
         self.publisher.contract_event(publish, Origin::Api).await.unwrap()
     }
 }
