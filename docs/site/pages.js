@@ -14,7 +14,6 @@ const groups = [
   group('Backend developers', {
     'docs/api.md': 'HTTP API',
     'docs/hooks.md': 'Hooks',
-    'docs/idempotency.md': 'Publishing once',
     'docs/emitter.md': 'Emitters and other servers',
   }),
   group('Operators', {
