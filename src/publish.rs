@@ -6,6 +6,7 @@ mod counters;
 #[cfg(test)]
 pub mod direct;
 mod foreign;
+mod membership;
 pub mod plain;
 mod record;
 mod relay;

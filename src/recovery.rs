@@ -15,7 +15,7 @@ mod redis;
 mod secret;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -130,7 +130,6 @@ pub struct Recovery {
     most_events: usize,
     hearing: Hearing,
     live: Mutex<HashMap<Arc<str>, Live>>,
-    tell: OnceLock<Box<dyn Fn(Taken) + Send + Sync>>,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
 }
@@ -156,18 +155,20 @@ impl Recovery {
     }
 
     /// Creates the recovery of a cluster's node. Sessions are stored in Redis. `longest` is the longest window of all
-    /// namespaces; zero when no namespace recovers sessions.
+    /// namespaces; zero when no namespace recovers sessions. `tell` notifies the other nodes of a session that has
+    /// moved to this node; it must not block.
     pub fn in_redis(
         config: &config::Recovery,
-        redis: Redis,
-        node: &str,
+        (redis, node): (Redis, &str),
         longest: Duration,
         history: Arc<History>,
         metrics: Arc<Metrics>,
+        tell: impl Fn(Taken) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let ears = redis.clone();
         let hearing: Hearing = Arc::new(move || ears.hearing());
-        Self::start(Store::Redis(Box::new(RedisStore::new(redis, node))), config, history, metrics, longest, hearing)
+        let store = Store::Redis(Box::new(RedisStore::new(redis, node, tell)));
+        Self::start(store, config, history, metrics, longest, hearing)
     }
 
     fn start(
@@ -184,18 +185,11 @@ impl Recovery {
             most_events: config.events,
             hearing,
             live: Mutex::default(),
-            tell: OnceLock::new(),
             tasks: TaskTracker::new(),
             metrics,
         });
         tokio::spawn(care(Arc::downgrade(&recovery), longest));
         recovery
-    }
-
-    /// Sets the function that notifies other nodes of sessions that have moved to this node.
-    pub fn tell_with(&self, tell: impl Fn(Taken) + Send + Sync + 'static) {
-        // A second call changes nothing.
-        let _ = self.tell.set(Box::new(tell));
     }
 
     /// Returns whether this node receives the other nodes' messages; see [`Hearing`].
@@ -240,14 +234,10 @@ impl Recovery {
         }
         let digest = secret::digest(user);
         self.end_here(&ticket.key, &digest).await?;
-        let (mut kept, elsewhere) = match &self.store {
-            Store::Memory(memory) => (memory.take(&ticket.key, &digest)?, false),
-            Store::Redis(redis) => redis.take(&ticket.key, &digest).await?,
+        let kept = match &self.store {
+            Store::Memory(memory) => memory.take(&ticket.key, &digest)?.next_generation(),
+            Store::Redis(redis) => redis.take(namespace, &ticket.key, &digest).await?,
         };
-        kept.generation += 1;
-        if let (true, Some(tell)) = (elsewhere, self.tell.get()) {
-            tell(Taken { namespace: namespace.clone(), id: kept.id.clone(), generation: kept.generation });
-        }
         let mut cursors = Vec::with_capacity(kept.rooms.len());
         for (room, base) in &kept.rooms {
             let position = tail.position(room, *base).ok_or(Failure::Incomplete)?;

@@ -10,7 +10,7 @@ mod store;
 mod unsaved;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ pub struct ClusterRevoker {
     set: Arc<Revocations>,
     rooms: Arc<Rooms>,
     store: Option<Store>,
-    end: OnceLock<EndSession>,
+    end: EndSession,
     state: Mutex<State>,
     /// Wakes the task that catches up with the store.
     behind: Notify,
@@ -89,7 +89,7 @@ impl ClusterRevoker {
             set: set.clone(),
             rooms: rooms.clone(),
             store: redis.map(Store::new),
-            end: OnceLock::from(end),
+            end,
             state: Mutex::default(),
             behind: Notify::new(),
         });
@@ -254,9 +254,7 @@ impl ClusterRevoker {
         let mut count = 0;
         for session in sessions {
             if seen.insert((session.namespace().clone(), session.id().to_owned())) {
-                if let Some(end) = self.end.get() {
-                    end(&session);
-                }
+                (self.end)(&session);
                 count += 1;
             }
         }

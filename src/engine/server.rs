@@ -40,7 +40,7 @@ impl<G: Gate> Engine<G> {
         let namespaces: Vec<_> = namespaces.into_iter().cloned().collect();
         let metrics = &terms.metrics;
         Self {
-            hub: Arc::new(Hub::new(terms.limits.clone(), terms.forwarder.clone())),
+            hub: Hub::new(terms.limits.clone(), terms.forwarder.clone(), metrics),
             sessions: match config.engine {
                 config::Engine::Native => Sessions::Native(NativeEngine::new(config, metrics, &namespaces, gate)),
                 config::Engine::Socketioxide => {

@@ -16,10 +16,8 @@ use crate::contract::scope::{Scope, SocketScope};
 use crate::error::{Code, Refusal};
 use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::limits::SessionLimits;
-use crate::protocol::socket_room;
-use crate::publish::Outgoing;
 use crate::recovery::Pid;
-use crate::session::{Close, Link, Peer, RoomName, Session, Undo};
+use crate::session::{Close, Link, Peer, Session};
 use crate::telemetry::audit::{self, Kind, Record};
 use crate::user::User;
 
@@ -263,7 +261,7 @@ impl Gateway {
         self.parts.rooms.remove(&client.session);
         self.parts.metrics.connections_closed_total.with_label_values(&[client.namespace.path.as_ref(), reason]).inc();
         for (room, undo) in undone {
-            self.say_undo(&client.session, room, undo);
+            self.parts.publisher.undo(&client.session, room, undo);
         }
         self.parts.recovery.ended(&client.session, may_return(reason));
     }
@@ -275,13 +273,6 @@ impl Gateway {
                 self.parts.notices.send(&call.hook, request);
             }
         }
-    }
-
-    /// Publishes an undo event (such as "stopped typing") for a client that left without sending it.
-    pub(super) fn say_undo(&self, session: &Session, room: RoomName, undo: Undo) {
-        let except = if undo.others { vec![socket_room(session.id())] } else { Vec::new() };
-        let outgoing = Outgoing::new(session.namespace().clone(), undo.event, vec![room]).except(except);
-        self.parts.publisher.notice(&undo.contract, &outgoing);
     }
 }
 

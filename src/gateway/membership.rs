@@ -179,12 +179,8 @@ impl Gateway {
         self.take_out(&client.session, &room.into());
     }
 
-    /// Removes a session from a room, whoever asked for it. Before that, publishes the undo events that are stored for
-    /// the session and this room.
-    pub fn take_out(&self, session: &Session, room: &RoomName) {
-        for (room, undo) in session.take_undo(Some(room)) {
-            self.say_undo(session, room, undo);
-        }
-        self.rooms().leave(session, room);
+    /// Removes a session from a room; see [`Publisher::take_out`](crate::publish::Publisher::take_out).
+    pub(super) fn take_out(&self, session: &Session, room: &RoomName) {
+        self.parts.publisher.take_out(self.rooms(), session, room);
     }
 }

@@ -1,15 +1,13 @@
 //! Statuses of users, and the events that announce joins and leaves in a room.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Gateway;
 use super::event::Turn;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
-use crate::event::Event;
-use crate::presence::{MAX_STATUS_BYTES, RoomChange, RoomMember, may_have_status};
+use crate::presence::{MAX_STATUS_BYTES, may_have_status};
 use crate::protocol::is_reserved_room;
-use crate::publish::Outgoing;
 use crate::session::RoomName;
 
 impl Gateway {
@@ -39,16 +37,5 @@ impl Gateway {
             }
         }
         rooms
-    }
-
-    /// Sends a room the event that a member has joined or left.
-    pub fn tell_presence(&self, told: RoomChange) {
-        let payload = match &told.member {
-            RoomMember::User(id) => json!({ "userId": &**id, "room": &*told.room }),
-            RoomMember::Socket(id) => json!({ "userId": null, "socketId": &**id, "room": &*told.room }),
-        };
-        let Ok(event) = Event::encode(&told.event, &[payload]) else { return };
-        let outgoing = Outgoing::new(told.namespace, event, vec![told.room]);
-        self.parts.publisher.notice(&told.contract, &outgoing);
     }
 }

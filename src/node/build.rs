@@ -88,8 +88,8 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
         history,
     };
     measure(&ground.metrics, config, &cluster, &shared.history, &shared.limits);
-    let recovery = recovery(&ground, &shared.history);
-    follow(&recovery, &cluster, &shared.rooms);
+    follow(&cluster, &shared.rooms);
+    let recovery = recovery(&ground, &shared.history, &cluster);
     let gateway = gateway(&ground, &shared, hooks, recovery);
     attach(&gateway, &cluster, &shared);
     let ending = gateway.clone();
@@ -100,7 +100,6 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
     let terms = Terms::new(shared.limits.clone(), &ground.namespaces, forwarder.clone(), ground.metrics.clone());
     let paths = ground.namespaces.iter().map(|namespace| &namespace.path);
     let engine = Engine::new(&config.server, &terms, paths, &gateway);
-    engine.hub().measured_by(&ground.metrics);
     let drain = Drain::new(&config.drain, ground.metrics.clone());
     leaving::start(&drain, engine.hub(), forwarder.tunnels(), &cluster, config.server.max_connections);
     let when_away = config.redis.when_away;
@@ -173,10 +172,10 @@ fn gateway(ground: &Ground<'_>, shared: &Shared, hooks: Arc<Hooks>, recovery: Ar
 /// Lets presence and the cluster call the gateway, and starts to act on requests of other nodes.
 fn attach(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &Shared) {
     gateway.keep_time();
-    let telling = gateway.clone();
-    shared.presence.start(&shared.rooms, Arc::new(move |told: RoomChange| telling.tell_presence(told)));
-    let leaving = gateway.clone();
-    cluster.leave_by(move |session, room| leaving.take_out(session, room));
+    let publisher = shared.publisher.clone();
+    shared.presence.start(&shared.rooms, Arc::new(move |change: RoomChange| publisher.announce(change)));
+    let (rooms, publisher) = (shared.rooms.clone(), shared.publisher.clone());
+    cluster.leave_by(move |session, room| publisher.take_out(&rooms, session, room));
     cluster.obey();
     if let Some(wire) = cluster.wire() {
         wire.bridge(shared.publisher.clone());
@@ -307,33 +306,31 @@ fn digest(contracts: &[Arc<Contract>]) -> String {
     digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn recovery(ground: &Ground<'_>, history: &Arc<History>) -> Arc<Recovery> {
+fn recovery(ground: &Ground<'_>, history: &Arc<History>, cluster: &Arc<Cluster>) -> Arc<Recovery> {
     let (config, metrics) = (&ground.config.recovery, ground.metrics.clone());
     let windows = ground.namespaces.iter().filter_map(|namespace| Some(namespace.recovery()?.window));
     match &ground.redis {
         None => Recovery::in_memory(config, history.clone(), metrics),
         Some(redis) => {
             let longest = windows.max().unwrap_or_default();
-            Recovery::in_redis(config, redis.clone(), &ground.id, longest, history.clone(), metrics)
+            let (store, cluster) = ((redis.clone(), &*ground.id), cluster.clone());
+            let tell = move |taken: Taken| {
+                let cluster = cluster.clone();
+                tokio::spawn(async move { cluster.tell(MOVED, &taken).await });
+            };
+            Recovery::in_redis(config, store, longest, history.clone(), metrics, tell)
         }
     }
 }
 
-/// Ends the local session when another node reports that the session has moved to that node. Tells the other nodes when
-/// a session has moved to this node.
-fn follow(recovery: &Recovery, cluster: &Arc<Cluster>, rooms: &Arc<Rooms>) {
+/// Ends the local session when another node reports that the session has moved to that node.
+fn follow(cluster: &Cluster, rooms: &Arc<Rooms>) {
     let rooms = rooms.clone();
     cluster.on(MOVED, move |_, data| {
         let Ok(taken) = serde_json::from_value::<Taken>(data) else { return };
         let session = rooms.session(&taken.namespace, &taken.id);
         if let Some(session) = session.filter(|session| is_older(session, &taken)) {
             session.close(Close::Transport);
-        }
-    });
-    let cluster = Arc::downgrade(cluster);
-    recovery.tell_with(move |taken| {
-        if let Some(cluster) = cluster.upgrade() {
-            tokio::spawn(async move { cluster.tell(MOVED, &taken).await });
         }
     });
 }

@@ -13,11 +13,4 @@ impl Publisher {
     pub async fn relay(&self, published: &IntCounter, outgoing: &mut Outgoing) -> Carried {
         self.deliver(published, outgoing, Origin::Client, Story::Goes).await
     }
-
-    /// Publishes an event on behalf of a client, such as an undo or presence event. These events are not kept in
-    /// histories.
-    pub fn notice(&self, contract: &str, outgoing: &Outgoing) -> Carried {
-        let published = self.counter(contract, outgoing.event.name(), Origin::Node);
-        self.emit(outgoing, &published, Origin::Node).0
-    }
 }

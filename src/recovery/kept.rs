@@ -34,6 +34,11 @@ impl Kept {
             version: snapshot.version,
         }
     }
+
+    /// The same state for a session that is being recovered.
+    pub(super) fn next_generation(self) -> Self {
+        Self { generation: self.generation + 1, ..self }
+    }
 }
 
 // Reads and writes room names as plain strings.

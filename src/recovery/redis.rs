@@ -8,7 +8,7 @@ use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use uuid::Uuid;
 
-use super::{Failure, Kept};
+use super::{Failure, Kept, Taken};
 use crate::history::HistoryError;
 use crate::redis::Redis;
 use crate::redis::script::Script;
@@ -31,6 +31,8 @@ pub(super) struct RedisStore {
     /// here until Redis has removed it.
     forbidden: Mutex<HashMap<Arc<str>, Instant>>,
     forget: Script,
+    /// Notifies the other nodes of a session that has moved to this node.
+    tell: Box<dyn Fn(Taken) + Send + Sync>,
 }
 
 /// Describes how a session is written.
@@ -55,7 +57,7 @@ impl Writing {
 }
 
 impl RedisStore {
-    pub(super) fn new(redis: Redis, node: &str) -> Self {
+    pub(super) fn new(redis: Redis, node: &str, tell: impl Fn(Taken) + Send + Sync + 'static) -> Self {
         Self {
             redis,
             incarnation: format!("{node}~{}", Uuid::new_v4().simple()),
@@ -63,6 +65,7 @@ impl RedisStore {
             take: Script::new(include_str!("redis/take.lua")),
             forbidden: Mutex::default(),
             forget: Script::new(include_str!("redis/forget.lua")),
+            tell: Box::new(tell),
         }
     }
 
@@ -83,9 +86,9 @@ impl RedisStore {
         self.run(&self.save, &what.key, args).await.map(drop)
     }
 
-    /// Takes the session, which can be taken only once. The second value tells whether another node may still regard
-    /// the session as connected.
-    pub(super) async fn take(&self, key: &Arc<str>, digest: &str) -> Result<(Kept, bool), Failure> {
+    /// Takes the session, which can be taken only once, and begins its next generation. Notifies the other nodes if one
+    /// of them may still regard the session as connected.
+    pub(super) async fn take(&self, namespace: &Arc<str>, key: &Arc<str>, digest: &str) -> Result<Kept, Failure> {
         if self.forbidden().contains_key(key) {
             return Err(Failure::Unknown);
         }
@@ -103,8 +106,13 @@ impl RedisStore {
         if connected && incarnation != self.incarnation && !self.was_there(incarnation).await? {
             return Err(Failure::Expired);
         }
-        let kept = serde_json::from_str(&state.unwrap_or_default()).map_err(|_| Failure::Unknown)?;
-        Ok((kept, connected && incarnation != self.incarnation))
+        let kept: Kept = serde_json::from_str(&state.unwrap_or_default()).map_err(|_| Failure::Unknown)?;
+        let kept = kept.next_generation();
+        if connected && incarnation != self.incarnation {
+            let (namespace, id) = (namespace.clone(), kept.id.clone());
+            (self.tell)(Taken { namespace, id, generation: kept.generation });
+        }
+        Ok(kept)
     }
 
     /// Forbids that a session is recovered, because its client left, the server disconnected it, or Redis does not have

@@ -164,7 +164,6 @@ impl Node {
         let limits = Arc::new(Limits::new(&limits, &[], metrics.clone()));
         let terms = Terms::new(limits.clone(), &[], Forwarder::alone(metrics.clone()), metrics.clone());
         let engine = Arc::new(Engine::new(&server, &terms, &namespaces, &gate));
-        engine.hub().measured_by(&metrics);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, serving) = (CancellationToken::new(), engine.clone());

@@ -151,9 +151,8 @@ impl Node {
             history: history.clone(),
             metrics: metrics.clone(),
         });
-        let window = Duration::from_secs(60);
-        let recovery =
-            Recovery::in_redis(&Default::default(), redis.clone(), name, window, history.clone(), metrics.clone());
+        let (window, store) = (Duration::from_secs(60), (redis.clone(), name));
+        let recovery = Recovery::in_redis(&Default::default(), store, window, history.clone(), metrics.clone(), |_| {});
         let hooks = Arc::new(Hooks::new(name, &Default::default(), metrics.clone()).unwrap());
         let gateway = Gateway::new(gateway::Parts {
             auth: Authenticator::new(&config::Auth::default(), metrics.clone()).await.unwrap(),

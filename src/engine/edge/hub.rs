@@ -35,9 +35,9 @@ pub struct Place {
 }
 
 impl Hub {
-    /// A hub without connections.
-    pub(in crate::engine) fn new(limits: Arc<Limits>, forwarder: Arc<Forwarder>) -> Self {
-        Self {
+    /// A hub without connections, which updates the metrics of connections whenever the metrics are scraped.
+    pub(in crate::engine) fn new(limits: Arc<Limits>, forwarder: Arc<Forwarder>, metrics: &Metrics) -> Arc<Self> {
+        let hub = Arc::new(Self {
             limits,
             forwarder,
             open: AtomicU64::new(0),
@@ -46,7 +46,14 @@ impl Hub {
             numbers: AtomicU64::new(0),
             sessions: Mutex::default(),
             sids: Sids::default(),
-        }
+        });
+        let measured = Arc::downgrade(&hub);
+        metrics.measure(move |metrics| {
+            if let Some(hub) = measured.upgrade() {
+                hub.measure(metrics);
+            }
+        });
+        hub
     }
 
     /// The limits on connections.
@@ -100,16 +107,6 @@ impl Hub {
     /// The sessions of all connections.
     pub fn sessions(&self) -> Vec<Arc<EngineSession>> {
         self.all().values().filter_map(Weak::upgrade).collect()
-    }
-
-    /// Updates the metrics of connections whenever the metrics are scraped.
-    pub fn measured_by(self: &Arc<Self>, metrics: &Metrics) {
-        let hub = Arc::downgrade(self);
-        metrics.measure(move |metrics| {
-            if let Some(hub) = hub.upgrade() {
-                hub.measure(metrics);
-            }
-        });
     }
 
     fn measure(&self, metrics: &Metrics) {
@@ -217,7 +214,8 @@ mod tests {
 
     fn hub(max_connections_per_ip: u32) -> Arc<Hub> {
         let limits = config::Limits { max_connections_per_ip, ..config::Limits::default() };
-        Arc::new(Hub::new(Arc::new(Limits::new(&limits, &[], Arc::default())), Forwarder::alone(Arc::default())))
+        let limits = Arc::new(Limits::new(&limits, &[], Arc::default()));
+        Hub::new(limits, Forwarder::alone(Arc::default()), &Metrics::new())
     }
 
     fn mark(ip: &str) -> Mark {

@@ -38,7 +38,10 @@ pub struct EngineSession {
     /// The handshake's tokens and headers, which every namespace needs when the client connects to it. Dropped when
     /// the session ends.
     handshake: Mutex<Option<Box<Handshake>>>,
+    /// The engine's side. Unset until the engine has opened the connection: the edge counts a client and may close its
+    /// session before that.
     connection: OnceLock<Arc<dyn Connection>>,
+    /// Unset for a session that begins with a WebSocket: no request names it.
     named: OnceLock<Box<Naming>>,
     closing: AtomicBool,
     /// The client is sending a body.

@@ -34,7 +34,8 @@ pub(super) trait Port: Send + Sync {
     fn path(&self) -> socketioxide_core::Str;
 }
 
-/// The port of each namespace, which is set when the library has created its adapter.
+/// The port of each namespace. It is set when the library has created its adapter: the library creates adapters itself,
+/// and only when its namespaces exist.
 pub struct Ports {
     ports: HashMap<Arc<str>, OnceLock<Weak<dyn Port>>>,
 }

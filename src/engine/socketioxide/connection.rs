@@ -31,8 +31,10 @@ pub(super) struct LibraryConnection {
     bounds: Bounds,
     // A weak reference, which shows whether the connection still exists, because the connection owns the switch.
     websocket: Mutex<Option<Weak<KillSwitch>>>,
+    /// Unset until the client joins a namespace: nothing waits for it before.
     outstanding: OnceLock<Arc<Outstanding>>,
-    /// The id that the library gave a session which began with polling. It is also the session's Socket.IO id.
+    /// The id that the library gave a session which began with polling. Unset until the library has answered the
+    /// handshake, and for a session that began with a WebSocket. It is also the session's Socket.IO id.
     inner: OnceLock<Box<str>>,
     /// The number of polls that wait now. `polled` is the number of all polls so far.
     polls: AtomicU64,

@@ -1,0 +1,45 @@
+//! Events that the node sends when the members of a room change: presence events, and the undo events of clients that
+//! leave.
+
+use serde_json::json;
+
+use super::{Carried, Origin, Outgoing, Publisher};
+use crate::event::Event;
+use crate::presence::{RoomChange, RoomMember};
+use crate::protocol::socket_room;
+use crate::room::Rooms;
+use crate::session::{RoomName, Session, Undo};
+
+impl Publisher {
+    /// Sends a room the event that a member has joined or left.
+    pub fn announce(&self, change: RoomChange) {
+        let payload = match &change.member {
+            RoomMember::User(id) => json!({ "userId": &**id, "room": &*change.room }),
+            RoomMember::Socket(id) => json!({ "userId": null, "socketId": &**id, "room": &*change.room }),
+        };
+        let Ok(event) = Event::encode(&change.event, &[payload]) else { return };
+        self.notice(&change.contract, &Outgoing::new(change.namespace, event, vec![change.room]));
+    }
+
+    /// Removes a session from a room. Before that, publishes the undo events that are stored for the session and this
+    /// room.
+    pub fn take_out(&self, rooms: &Rooms, session: &Session, room: &RoomName) {
+        for (room, undo) in session.take_undo(Some(room)) {
+            self.undo(session, room, undo);
+        }
+        rooms.leave(session, room);
+    }
+
+    /// Publishes an undo event (such as "stopped typing") for a client that left without sending it.
+    pub fn undo(&self, session: &Session, room: RoomName, undo: Undo) {
+        let except = if undo.others { vec![socket_room(session.id())] } else { Vec::new() };
+        let outgoing = Outgoing::new(session.namespace().clone(), undo.event, vec![room]).except(except);
+        self.notice(&undo.contract, &outgoing);
+    }
+
+    /// Publishes an undo or presence event. These events are not kept in histories.
+    fn notice(&self, contract: &str, outgoing: &Outgoing) -> Carried {
+        let published = self.counter(contract, outgoing.event.name(), Origin::Node);
+        self.emit(outgoing, &published, Origin::Node).0
+    }
+}
