@@ -1,11 +1,5 @@
 //! Tests a cluster whose connections to Redis fail. A proxy in front of a real redis-server causes each failure.
 
-mod support {
-    pub mod node;
-    pub mod proxy;
-    pub mod redis;
-}
-
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -17,9 +11,9 @@ use roomcast::config;
 use roomcast::event::Event;
 use roomcast::history::{Order, Query, Retention, RoomKey};
 
-use support::node::{Node, Someone};
-use support::proxy::{Proxy, Way};
-use support::redis::{RedisServer, eventually};
+use crate::support::node::{Node, Someone};
+use crate::support::proxy::{Proxy, Way};
+use crate::support::redis::{RedisServer, eventually};
 
 /// Two nodes: `near` reaches Redis through a proxy, `far` directly.
 struct Pair {

@@ -1,8 +1,5 @@
 //! Tests the cluster: several nodes that share one redis-server.
 
-#[path = "support/redis.rs"]
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +14,8 @@ use roomcast::publish::NotCarried;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::telemetry::metrics::Metrics;
-use support::{RedisServer, eventually};
+
+use crate::support::redis::{RedisServer, eventually};
 use tokio::sync::mpsc;
 
 fn config(url: &str) -> config::Redis {

@@ -3,13 +3,9 @@
 //! `PROPTEST_CASES` sets the number of cases per property. Without this variable there are few cases, so that every
 //! test run can afford them. `make properties` tries many new cases.
 
-#[path = "codec/frames.rs"]
 mod frames;
-#[path = "codec/js.rs"]
 mod js;
-#[path = "codec/packets.rs"]
 mod packets;
-#[path = "codec/values.rs"]
 mod values;
 
 /// The configuration of the property tests, with this number of cases unless `PROPTEST_CASES` sets another number.

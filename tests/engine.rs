@@ -1,10 +1,22 @@
-//! Runs the engine tests on the socketioxide engine.
+//! Tests of an engine over real sockets. Every test runs on both engines.
 
-#[path = "engine/doors.rs"]
+/// Runs tests on each engine. A test is a function that takes the engine.
+macro_rules! on_both_engines {
+    ($($name:ident)*) => {
+        mod native {
+            $( #[tokio::test(flavor = "multi_thread")] async fn $name() {
+                super::$name(roomcast::config::Engine::Native).await;
+            } )*
+        }
+        mod socketioxide {
+            $( #[tokio::test(flavor = "multi_thread")] async fn $name() {
+                super::$name(roomcast::config::Engine::Socketioxide).await;
+            } )*
+        }
+    };
+}
+
 mod doors;
-#[path = "engine/rfc6455.rs"]
 mod rfc6455;
-#[path = "engine/suite.rs"]
+mod slow;
 mod suite;
-
-const ENGINE: roomcast::config::Engine = roomcast::config::Engine::Socketioxide;

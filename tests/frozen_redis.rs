@@ -1,8 +1,8 @@
 //! Tests that the memory for data that waits for an unresponsive Redis is bounded. This suite runs alone, because it
 //! measures the memory of its process.
 
+#[expect(dead_code, reason = "the program `it` uses the rest")]
 mod support {
-    #[expect(dead_code, reason = "other suites use the rest")]
     pub mod node;
     pub mod redis;
 }

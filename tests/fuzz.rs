@@ -1,8 +1,7 @@
 //! Runs the fuzz targets (`tests/fuzz`) briefly on their seeds and on damaged seeds, in every test run. `make fuzz`
 //! runs them for longer, guided by coverage.
 
-#[path = "fuzz/src"]
-mod library {
+mod src {
     pub mod targets;
 }
 
@@ -10,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use library::targets::TARGETS;
+use src::targets::TARGETS;
 
 /// The time per target. Rounds are not counted, because some targets are a thousand times as fast as others.
 const ROUNDS_TIME: Duration = Duration::from_millis(1500);

@@ -1,12 +1,13 @@
 //! Nodes that die without announcing it disappear from every answer within two heartbeats. This suite runs alone, so
 //! that no other test takes its processor time.
 
+#[expect(dead_code, reason = "the program `it` uses the rest")]
 mod support {
-    #[expect(dead_code, reason = "other suites use the rest")]
     pub mod presence;
     pub mod redis;
 }
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use roomcast::directory::CountOf;
@@ -18,6 +19,41 @@ const NS: &str = "/";
 const KILLS: usize = 100;
 const AT_ONCE: usize = 10;
 const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// A node that runs in its own process.
+struct Child {
+    id: String,
+    killed_at: Option<Instant>,
+    process: std::process::Child,
+}
+
+impl Child {
+    fn start(server: &RedisServer, id: &str) -> Self {
+        let process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "node_in_a_process_of_its_own"])
+            .env("PRESENCE_TEST_REDIS", server.url())
+            .env("PRESENCE_TEST_NODE", id)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { id: id.to_owned(), killed_at: None, process }
+    }
+
+    /// Sends SIGKILL.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.killed_at = Some(Instant::now());
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
 
 /// The process that `no_ghost_is_seen_after_two_heartbeats` kills. Without the variables that this test sets, the
 /// function does nothing.
@@ -40,8 +76,7 @@ async fn no_ghost_is_seen_after_two_heartbeats() {
     let observer = Node::redis(&server.url(), "observer", |config| config.heartbeat = HEARTBEAT.into());
     assert!(observer.settled_within(Duration::from_secs(10)).await);
     for round in 0..KILLS / AT_ONCE {
-        let mut children: Vec<_> =
-            (0..AT_ONCE).map(|n| support::presence::Child::start(&server, &format!("c{round}-{n}"))).collect();
+        let mut children: Vec<_> = (0..AT_ONCE).map(|n| Child::start(&server, &format!("c{round}-{n}"))).collect();
         for child in &children {
             let room = format!("own:{}", child.id);
             eventually_async("the child is seen", Duration::from_secs(30), || async {

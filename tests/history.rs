@@ -1,8 +1,5 @@
 //! Tests that both implementations of the history (memory and Redis) must pass, then tests of the Redis implementation.
 
-#[path = "support/redis.rs"]
-mod support;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +10,8 @@ use roomcast::event::Event;
 use roomcast::history::{History, HistoryError, ListCopy, MAX_PAGE, Order, Query, Retention, RoomKey, Since};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
-use support::{RedisServer, eventually};
+
+use crate::support::redis::{RedisServer, eventually};
 
 const KEEP: Retention = Retention { events: 5, ttl: Duration::from_secs(60) };
 const NEWEST: Query = Query { limit: 100, since: None, order: Order::Asc };

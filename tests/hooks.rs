@@ -1,18 +1,9 @@
 //! Hooks against a real backend on loopback.
 
-#[path = "support/backend.rs"]
-mod backend;
-#[path = "hooks/calls.rs"]
 mod calls;
-#[path = "hooks/docs.rs"]
 mod docs;
-#[path = "hooks/failures.rs"]
 mod failures;
-#[path = "hooks/notices.rs"]
 mod notices;
-#[path = "support/redis.rs"]
-mod redis;
-#[path = "hooks/tls.rs"]
 mod tls;
 
 use std::collections::BTreeMap;

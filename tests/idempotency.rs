@@ -1,9 +1,6 @@
 //! Tests that both implementations of idempotent publishing (memory and Redis) must pass, then tests of the Redis
 //! implementation.
 
-#[path = "support/redis.rs"]
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +8,8 @@ use roomcast::config;
 use roomcast::idempotency::{Claim, Idempotency, IdempotencyError, MAX_ID_BYTES, MAX_RESULT_BYTES};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
-use support::{RedisServer, eventually};
+
+use crate::support::redis::{RedisServer, eventually};
 
 const TTL: Duration = Duration::from_secs(60);
 

@@ -1,16 +1,13 @@
 //! Limits of a real node: connections that have ended do not count, and each limit is tested at its value and at one
 //! more.
 
-#[path = "support/client.rs"]
-mod client;
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use client::{Client, Frame, http};
+use crate::support::client::{Client, Frame, http};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

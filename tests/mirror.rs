@@ -1,8 +1,5 @@
 //! Tests of the Redis keys that a contract writes for the application's other services.
 
-#[path = "support/redis.rs"]
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +19,8 @@ use roomcast::session::{AckId, Close, Link, Peer, Reply, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::json;
-use support::{RedisServer, eventually};
+
+use crate::support::redis::{RedisServer, eventually};
 
 struct Nowhere;
 

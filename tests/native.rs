@@ -1,15 +1,9 @@
 //! Tests the native engine over real sockets: WebSocket and Engine.IO as their specifications define them.
 
-#[expect(dead_code, reason = "other suites use the rest")]
-#[path = "support/client.rs"]
-mod client;
-#[path = "support/redis.rs"]
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client::{Client, Frame};
+use crate::support::client::{Client, Frame};
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
 use roomcast::config::{self, Period};
@@ -23,7 +17,8 @@ use roomcast::room::Rooms;
 use roomcast::session::{AckId, Link, Peer, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
-use support::eventually;
+
+use crate::support::redis::eventually;
 use tokio_util::sync::CancellationToken;
 
 /// A gate that refuses clients with a payload in CONNECT, and returns each event to its sender: as the acknowledgement

@@ -1,14 +1,11 @@
 //! Tests what operators see of a node: its log, its reaction to signals, and its version.
 
-#[path = "support/client.rs"]
-mod client;
-
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use client::{Client, http};
+use crate::support::client::{Client, http};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

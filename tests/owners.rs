@@ -1,9 +1,6 @@
 //! Owners of rooms: tests that both implementations (memory and Redis) must pass, then tests of the Redis
 //! implementation.
 
-#[path = "support/redis.rs"]
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +8,8 @@ use roomcast::config;
 use roomcast::owners::{Owners, OwnersError};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
-use support::{RedisServer, eventually};
+
+use crate::support::redis::{RedisServer, eventually};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(500);

@@ -1,18 +1,13 @@
 //! Tests that backends with the crate `socketioxide-emitter` and servers of socketioxide work together with nodes of
 //! both engines.
 
-#[path = "support/client.rs"]
-mod client;
-#[path = "support/redis.rs"]
-mod support;
-
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use client::{Client, Frame, http};
+use crate::support::client::{Client, Frame, http};
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
 use fred::types::config::Config;
@@ -23,7 +18,8 @@ use socketioxide::SocketIo;
 use socketioxide_emitter::IoEmitter;
 use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 use socketioxide_redis::{CustomRedisAdapter, RedisAdapterConfig, RedisAdapterCtr};
-use support::RedisServer;
+
+use crate::support::redis::RedisServer;
 
 /// Maximum time to wait for a result. It is long because tests run in parallel.
 const PATIENCE: Duration = Duration::from_secs(30);

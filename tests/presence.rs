@@ -1,17 +1,12 @@
 //! Presence: tests that both implementations (memory and Redis) must pass, and tests that need several nodes.
 
-mod support {
-    #[expect(dead_code, reason = "other suites use the rest")]
-    pub mod presence;
-    pub mod redis;
-}
-
 use std::time::Duration;
 
 use roomcast::directory::{CountOf, DirectoryError, PageRequest};
 use roomcast::presence::What;
 use serde_json::json;
-use support::presence::{World, all_pages, eventually_async};
+
+use crate::support::presence::{World, all_pages, eventually_async, keys};
 
 const NS: &str = "/";
 
@@ -303,7 +298,7 @@ async fn everything_that_remains_has_an_end() {
     let without_ttl = world.keys().into_iter().filter(|(_, ttl_ms)| *ttl_ms < 0).collect::<Vec<_>>();
     assert_eq!(without_ttl, Vec::new());
     let server = world.end().await.unwrap();
-    let left: Vec<_> = support::presence::keys(&server).into_iter().map(|(key, _)| key).collect();
+    let left: Vec<_> = keys(&server).into_iter().map(|(key, _)| key).collect();
     assert_eq!(left, ["test:presence:{/}:epoch", "test:presence:{/}:status:ann"]);
 }
 

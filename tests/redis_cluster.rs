@@ -1,8 +1,5 @@
 //! Tests that all features work with a Redis Cluster: no command uses keys of different hash slots.
 
-#[path = "support/redis_cluster.rs"]
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +9,10 @@ use roomcast::history::{History, ListCopy, Order, Query, Retention, RoomKey, Sin
 use roomcast::idempotency::{Claim, Idempotency};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
-use support::RedisCluster;
 
-async fn connect(cluster: &RedisCluster) -> (Redis, Arc<Metrics>) {
+use crate::support::redis::RedisServer;
+
+async fn connect(cluster: &RedisServer) -> (Redis, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let config = config::Redis { url: Some(config::Url::new(cluster.url())), ..config::Redis::default() };
     let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
@@ -29,7 +27,7 @@ async fn connect(cluster: &RedisCluster) -> (Redis, Arc<Metrics>) {
 
 #[tokio::test]
 async fn history_and_its_list_live_in_different_slots() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisServer::cluster();
     let (redis, metrics) = connect(&cluster).await;
     let history = History::in_redis(redis.clone(), metrics.clone());
     let keep = Retention { events: 5, ttl: Duration::from_secs(60) };
@@ -59,7 +57,7 @@ async fn history_and_its_list_live_in_different_slots() {
 
 #[tokio::test]
 async fn ids_are_claimed_once() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisServer::cluster();
     let (redis, metrics) = connect(&cluster).await;
     let ids = Idempotency::in_redis(redis.clone(), Duration::from_secs(60), metrics);
     for id in ["1", "{2}", "3"] {

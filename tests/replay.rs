@@ -1,9 +1,6 @@
 //! Clients join while events are published: no event is missing or repeated, and history precedes newer events, in
 //! memory and in Redis.
 
-#[path = "support/redis.rs"]
-mod support;
-
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +16,8 @@ use roomcast::room::Rooms;
 use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
-use support::{RedisServer, eventually};
+
+use crate::support::redis::{RedisServer, eventually};
 
 const JOINS: usize = 10_000;
 const CLIENTS: usize = 10;

@@ -135,6 +135,25 @@ fn no_file_is_too_long() {
     none("long files", &findings);
 }
 
+/// With `autotests = false`, Cargo does not look for tests itself.
+#[test]
+fn every_file_of_tests_is_built() {
+    let manifest: toml::Table = read(&root().join("Cargo.toml")).parse().unwrap();
+    let programs: Vec<&str> =
+        manifest["test"].as_array().unwrap().iter().map(|test| test["name"].as_str().unwrap()).collect();
+    let main = read(&root().join("tests/main.rs"));
+    let files = fs::read_dir(root().join("tests")).unwrap().map(|entry| entry.unwrap().path());
+    let findings: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "rs") && !path.ends_with("main.rs"))
+        .filter(|path| {
+            let part = path.file_stem().unwrap().to_str().unwrap();
+            !programs.contains(&part) && !main.lines().any(|line| line == format!("mod {part};"))
+        })
+        .map(|path| name(&path))
+        .collect();
+    none("tests that nothing runs: add them to tests/main.rs", &findings);
+}
+
 #[test]
 fn modules_are_files_beside_their_folders() {
     let findings: Vec<_> = sources().iter().filter(|path| path.ends_with("mod.rs")).map(|path| name(path)).collect();
@@ -286,7 +305,7 @@ fn every_test_that_the_security_paper_names_is_there() {
     let unknown = functions.into_iter().chain(titles).filter(|text| !sentences.contains(text));
     let tests_nothing = |path: &&str| {
         let path = root().join(path);
-        let has_test = |text: String| text.contains("test]") || text.contains("test(");
+        let has_test = |text: String| ["test]", "test(", "on_both_engines!"].iter().any(|mark| text.contains(mark));
         !path.exists() || (path.is_file() && !has_test(read(&path)))
     };
     let missing = files.into_iter().filter(tests_nothing).map(str::to_owned);

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use roomcast::config::{self, ForwardedHeader};
+use roomcast::config::{self, Engine, ForwardedHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::suite::Node;
-use super::suite::client::{Client, http};
-use super::suite::support::eventually;
+use crate::support::client::{Client, http};
+use crate::support::redis::eventually;
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
@@ -69,10 +69,9 @@ fn one_each() -> config::Limits {
     config::Limits { max_connections_per_ip: 1, ..config::Limits::default() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn address_has_as_many_connections_as_it_may_and_not_one_more() {
+async fn address_has_as_many_connections_as_it_may_and_not_one_more(engine: Engine) {
     let limits = config::Limits { max_connections_per_ip: 2, ..config::Limits::default() };
-    let node = Node::limited(config::Server::default(), limits, None).await;
+    let node = Node::limited(engine, config::Server::default(), limits, None).await;
     let first = node.client().await;
     assert_eq!(http(&node.address, &format!("GET {POLLING}"), "").await.0, 200);
     for request in [with(POLLING, ""), upgrade(WEBSOCKET, "")] {
@@ -89,11 +88,10 @@ async fn address_has_as_many_connections_as_it_may_and_not_one_more() {
     assert_eq!(node.limits.present(), (1, 0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn address_that_comes_too_often_is_told_how_long_to_wait() {
+async fn address_that_comes_too_often_is_told_how_long_to_wait(engine: Engine) {
     let rate = Some("2/1m".parse().unwrap());
     let limits = config::Limits { connections_per_ip: rate, ..config::Limits::default() };
-    let node = Node::limited(config::Server::default(), limits, None).await;
+    let node = Node::limited(engine, config::Server::default(), limits, None).await;
     drop((node.client().await, node.client().await));
     let request = format!("GET {WEBSOCKET} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let text = answer(&node.address, request.as_bytes()).await;
@@ -105,10 +103,9 @@ async fn address_that_comes_too_often_is_told_how_long_to_wait() {
     assert_eq!(http(&node.address, "GET /nowhere", "").await.0, 404);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn id_of_another_client_is_useless() {
+async fn id_of_another_client_is_useless(engine: Engine) {
     let (server, limits) = behind_proxy(config::Limits::default());
-    let node = Node::limited(server, limits, None).await;
+    let node = Node::limited(engine, server, limits, None).await;
     let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
     let secret = sid_of(&open).to_owned();
     let own = format!("{POLLING}&sid={secret}");
@@ -142,20 +139,18 @@ async fn id_of_another_client_is_useless() {
     assert!(node.metrics.handshakes_refused_total.with_label_values(&["unknown_session"]).get() >= 9);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn session_that_may_move_with_its_client_does() {
+async fn session_that_may_move_with_its_client_does(engine: Engine) {
     let (mut server, limits) = behind_proxy(config::Limits::default());
     server.bind_sessions_to_ip = false;
-    let node = Node::limited(server, limits, None).await;
+    let node = Node::limited(engine, server, limits, None).await;
     let (_, open) = http(&node.address, &with(POLLING, "X-Forwarded-For: 192.0.2.1\r\n"), "").await;
     let own = format!("{POLLING}&sid={}", sid_of(&open));
     assert_eq!(http(&node.address, &format!("POST {own}"), "40").await.1, "ok");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_of_other_origins_open_no_websocket() {
+async fn pages_of_other_origins_open_no_websocket(engine: Engine) {
     let server = config::Server { cors_origins: vec!["https://app.example".into()], ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     let ask = |origin: &str| {
         let request = format!(
             "GET {WEBSOCKET} HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: {origin}\r\n\
@@ -171,9 +166,8 @@ async fn pages_of_other_origins_open_no_websocket() {
     assert_eq!(node.metrics.handshakes_refused_total.with_label_values(&["origin"]).get(), 2);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_handshake_of_ours_is_counted() {
-    let node = Node::start(config::Server::default(), None).await;
+async fn what_is_no_handshake_of_ours_is_counted(engine: Engine) {
+    let node = Node::start(engine, config::Server::default(), None).await;
     for query in
         ["EIO=3&transport=polling", "EIO=4&transport=pigeon", "EIO=4&EIO=4&transport=polling", "transport=polling"]
     {
@@ -183,15 +177,14 @@ async fn what_is_no_handshake_of_ours_is_counted() {
     assert_eq!(node.metrics.handshakes_refused_total.with_label_values(&["malformed"]).get(), 4);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
+async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other(engine: Engine) {
     for (header, name, other) in [
         (ForwardedHeader::XForwardedFor, "X-Forwarded-For: ", "Forwarded: for="),
         (ForwardedHeader::Forwarded, "Forwarded: for=", "X-Forwarded-For: "),
     ] {
         let (mut server, limits) = behind_proxy(one_each());
         server.forwarded_header = header;
-        let node = Node::limited(server, limits, None).await;
+        let node = Node::limited(engine, server, limits, None).await;
         // Each address may have one connection, so a client whose address is taken for another client's is refused.
         for (ip, wanted) in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)] {
             let spoof = format!("{other}198.51.100.{}\r\n", ip.len());
@@ -201,19 +194,18 @@ async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other() {
         }
     }
     // In this part the node trusts no proxy.
-    let node = Node::limited(config::Server::default(), one_each(), None).await;
+    let node = Node::limited(engine, config::Server::default(), one_each(), None).await;
     let claim = |ip: &str| with(POLLING, &format!("X-Forwarded-For: {ip}\r\nForwarded: for={ip}\r\n"));
     assert_eq!(http(&node.address, &claim("192.0.2.1"), "").await.0, 200);
     assert_eq!(http(&node.address, &claim("192.0.2.2"), "").await.0, 429);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn balancers_announce_their_clients() {
+async fn balancers_announce_their_clients(engine: Engine) {
     let (mut server, limits) = behind_proxy(one_each());
     server.proxy_protocol = true;
     // socketioxide forgets a client that was lost before the open packet only after this time.
     server.connect_timeout = config::Period::from_secs(1);
-    let node = Node::limited(server, limits, None).await;
+    let node = Node::limited(engine, server, limits, None).await;
     let handshake = upgrade(WEBSOCKET, "X-Forwarded-For: 203.0.113.1\r\nHost: x\r\n") + "1\r\n\r\n";
     let v1 = |ip: &str| format!("PROXY TCP4 {ip} 127.0.0.1 1000 3000\r\n{handshake}").into_bytes();
     let v2 = |ip: &str| {
@@ -245,11 +237,10 @@ async fn balancers_announce_their_clients() {
     assert_eq!(node.limits.present(), (0, 0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn proxy_header_of_a_stranger_is_no_request() {
+async fn proxy_header_of_a_stranger_is_no_request(engine: Engine) {
     let trusted = vec!["192.0.2.9".parse().unwrap()];
     let server = config::Server { trusted_proxies: trusted, proxy_protocol: true, ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     let text =
         answer(&node.address, b"PROXY TCP4 192.0.2.1 127.0.0.1 1000 3000\r\nGET /socket.io/ HTTP/1.1\r\n\r\n").await;
     assert!(text.is_empty() || status(&text) == 400, "{text}");
@@ -257,11 +248,10 @@ async fn proxy_header_of_a_stranger_is_no_request() {
     drop(client);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more() {
+async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more(engine: Engine) {
     const MOST: usize = 2_000;
     let server = config::Server { max_payload: config::Size::from_bytes(MOST as u64), ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     let event = |bytes: usize| format!(r#"42["big","{}"]"#, "x".repeat(bytes - 12));
     assert_eq!(event(MOST).len(), MOST);
     let seen = |wanted: usize| {
@@ -304,9 +294,8 @@ async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more() {
 }
 
 /// The gate of these tests permits everything, so only the engine's own limits refuse these events.
-#[tokio::test(flavor = "multi_thread")]
-async fn namespace_and_ack_numbers_are_bounded() {
-    let node = Node::alone().await;
+async fn namespace_and_ack_numbers_are_bounded(engine: Engine) {
+    let node = Node::alone(engine).await;
     for packet in [format!("40/{},", "x".repeat(1000)), format!("42{}[\"e\"]", "9".repeat(30))] {
         let mut client = node.client().await;
         client.send(&packet).await;
@@ -326,10 +315,9 @@ async fn still_open(streams: &mut [TcpStream]) -> Vec<bool> {
     open
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn head_that_comes_byte_by_byte_is_cut_off_in_time() {
+async fn head_that_comes_byte_by_byte_is_cut_off_in_time(engine: Engine) {
     let server = config::Server { handshake_timeout: config::Period::from_millis(700), ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     let heads = [
         "".to_owned(),
         upgrade(WEBSOCKET, &format!("X-Long: {}\r\n", "x".repeat(500))),
@@ -369,10 +357,9 @@ async fn head_that_comes_byte_by_byte_is_cut_off_in_time() {
     assert_eq!(client.text().await, "431[]");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room() {
+async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room(engine: Engine) {
     let limits = config::Limits { max_pending_connections: 3, ..config::Limits::default() };
-    let node = Node::limited(config::Server::default(), limits, None).await;
+    let node = Node::limited(engine, config::Server::default(), limits, None).await;
     let pending = || node.metrics.handshakes_refused_total.with_label_values(&["pending"]).get();
     let mut idle = Vec::new();
     for _ in 0..10 {
@@ -410,11 +397,10 @@ async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room() {
     assert_eq!(client.text().await, "432[]");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused_by_its_head() {
+async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused_by_its_head(engine: Engine) {
     const MOST: usize = 2_000;
     let server = config::Server { max_payload: config::Size::from_bytes(MOST as u64), ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     // A message of the maximum size is accepted, also if an empty last fragment follows.
     let event = format!(r#"421["big","{}"]"#, "x".repeat(MOST - 13));
     let mut client = node.client().await;
@@ -438,12 +424,11 @@ async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused
     assert_eq!(client.text().await, "431[]");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn client_has_one_body_on_its_way_and_it_comes_in_time() {
+async fn client_has_one_body_on_its_way_and_it_comes_in_time(engine: Engine) {
     let (ping_interval, ping_timeout) = (config::Period::from_millis(600), config::Period::from_millis(900));
     let connect_timeout = config::Period::from_secs(3);
     let server = config::Server { ping_interval, ping_timeout, connect_timeout, ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     let refused = |reason: &str| node.metrics.handshakes_refused_total.with_label_values(&[reason]).get();
     let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
     let own = format!("{POLLING}&sid={}", sid_of(&open));
@@ -467,4 +452,22 @@ async fn client_has_one_body_on_its_way_and_it_comes_in_time() {
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
     assert_eq!(refused("slow_body"), 1);
     eventually("nobody is left", Duration::from_secs(5), || node.engine.hub().open() == 0).await;
+}
+
+on_both_engines! {
+    address_has_as_many_connections_as_it_may_and_not_one_more
+    address_that_comes_too_often_is_told_how_long_to_wait
+    id_of_another_client_is_useless
+    session_that_may_move_with_its_client_does
+    pages_of_other_origins_open_no_websocket
+    what_is_no_handshake_of_ours_is_counted
+    proxies_are_believed_in_the_header_that_they_set_and_in_no_other
+    balancers_announce_their_clients
+    proxy_header_of_a_stranger_is_no_request
+    payload_is_taken_up_to_its_bound_and_not_one_byte_more
+    namespace_and_ack_numbers_are_bounded
+    head_that_comes_byte_by_byte_is_cut_off_in_time
+    connections_without_a_session_are_bounded_and_the_oldest_makes_room
+    frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused_by_its_head
+    client_has_one_body_on_its_way_and_it_comes_in_time
 }

@@ -4,27 +4,19 @@
 //! The cases have the numbers of the list that WebSocket implementers test with. Where a case needs an echo, the answer
 //! is the acknowledgement of a Socket.IO event, so that every case crosses the whole engine.
 
-#[path = "rfc6455/case.rs"]
 mod case;
-#[path = "rfc6455/closing.rs"]
 mod closing;
-#[path = "rfc6455/deflate.rs"]
 mod deflate;
-#[path = "rfc6455/framing.rs"]
 mod framing;
-#[path = "rfc6455/utf8.rs"]
 mod utf8;
 
 use case::{Case, Library, Want};
 use futures_util::StreamExt;
-use roomcast::config;
+use roomcast::config::{self, Engine};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
 
-use super::ENGINE;
 use super::suite::Node;
-
-const NATIVE: bool = matches!(ENGINE, config::Engine::Native);
 
 /// Number of cases that run at the same time.
 const ABREAST: usize = 16;
@@ -45,9 +37,8 @@ enum Chop {
     Pieces,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_case_of_the_standard_is_answered_to_the_byte() {
-    let node = Node::alone().await;
+async fn every_case_of_the_standard_is_answered_to_the_byte(engine: Engine) {
+    let node = Node::alone(engine).await;
     let cases: Vec<Case> = framing::cases().into_iter().chain(utf8::cases()).chain(closing::cases()).collect();
     let ran = run(&node, &cases, false).await;
     assert!(ran > 800, "{ran}");
@@ -55,11 +46,11 @@ async fn every_case_of_the_standard_is_answered_to_the_byte() {
 }
 
 /// Only the native engine compresses; socketioxide does not.
-#[tokio::test(flavor = "multi_thread")]
-async fn every_case_of_compression_is_answered_to_the_byte() {
+async fn every_case_of_compression_is_answered_to_the_byte(engine: Engine) {
     let compression = config::Compression { threshold: config::Size::from_bytes(1), ..config::Compression::default() };
-    let node = Node::start(config::Server { compression: Some(compression), ..config::Server::default() }, None).await;
-    if NATIVE {
+    let node =
+        Node::start(engine, config::Server { compression: Some(compression), ..config::Server::default() }, None).await;
+    if engine == Engine::Native {
         assert!(run(&node, &deflate::cases(), true).await > 100);
         // Compression that was agreed on need not be used.
         assert!(run(&node, &closing::cases(), true).await > 100);
@@ -73,12 +64,12 @@ async fn every_case_of_compression_is_answered_to_the_byte() {
 /// Runs each case with every way of cutting, and reports all failures.
 async fn run(node: &Node, cases: &[Case], deflated: bool) -> usize {
     let chops = [Chop::Whole, Chop::Frames, Chop::Pieces];
-    let cases = cases.iter().filter(|case| NATIVE || case.library != Library::Patient);
+    let cases = cases.iter().filter(|case| node.native || case.library != Library::Patient);
     let runs = cases.flat_map(|case| chops.map(|chop| (case, chop)));
     let outcomes = futures_util::stream::iter(runs).map(|(case, chop)| async move {
         let got = tokio::time::timeout(PATIENCE, answers(node, case, chop, deflated)).await;
         let wrong = match &got {
-            Ok(got) => judge(case, got).err(),
+            Ok(got) => judge(case, got, node.native).err(),
             Err(_) => Some("it took too long".to_owned()),
         };
         wrong.map(|wrong| format!("{} {} ({chop:?}): {wrong}", case.id, case.about))
@@ -108,7 +99,7 @@ async fn answers(node: &Node, case: &Case, chop: Chop, deflated: bool) -> Vec<Wa
                 _ => tokio::task::yield_now().await,
             }
         }
-        if !NATIVE && case.library == Library::Waits {
+        if !node.native && case.library == Library::Waits {
             let _ = writer.shutdown().await;
         }
         writer
@@ -158,12 +149,12 @@ fn pieces(frames: &[Vec<u8>], chop: Chop) -> Vec<Vec<u8>> {
 
 /// Checks that messages arrive in order, pongs arrive in order (a pong may overtake a message), and the connection ends
 /// as expected.
-fn judge(case: &Case, got: &[Want]) -> Result<(), String> {
+fn judge(case: &Case, got: &[Want], native: bool) -> Result<(), String> {
     let mut want = case.want.clone();
     if !matches!(want.last(), Some(Want::Close(_))) {
         want.push(Want::Close(Some(1000)));
     }
-    let right = if NATIVE { as_meant(got, &want) } else { as_the_library_does(case, got, &want) };
+    let right = if native { as_meant(got, &want) } else { as_the_library_does(case, got, &want) };
     if right { Ok(()) } else { Err(format!("{:?} instead of {:?}", brief(got), brief(&want))) }
 }
 
@@ -190,4 +181,9 @@ fn as_the_library_does(case: &Case, got: &[Want], want: &[Want]) -> bool {
 
 fn brief(wants: &[Want]) -> Vec<String> {
     wants.iter().map(|want| format!("{want:?}").chars().take(90).collect()).collect()
+}
+
+on_both_engines! {
+    every_case_of_the_standard_is_answered_to_the_byte
+    every_case_of_compression_is_answered_to_the_byte
 }

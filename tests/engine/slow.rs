@@ -1,12 +1,18 @@
 //! Clients that stop reading: the node disconnects them after the write timeout, bounds their write queues, and delays
 //! no other client.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use roomcast::config::{self, Engine};
 use roomcast::contract::load::{Source, load_sources};
 use roomcast::contract::model::Contract;
+use roomcast::event::Event;
+use roomcast::publish::Outgoing;
 
-use super::*;
+use super::suite::{Node, outgoing};
+use crate::support::client::{Client, http};
+use crate::support::redis::eventually;
 
 /// Number of clients that read. One more client, the thousandth, does not.
 const OTHERS: usize = 999;
@@ -42,9 +48,8 @@ async fn reads_all(mut client: Client) {
     std::mem::forget(client);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_it() {
-    let node = Node::start(server(), None).await;
+async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_it(engine: Engine) {
+    let node = Node::start(engine, server(), None).await;
     let mut stalled = node.member("r").await;
     stalled.send(r#"422["join","stalled"]"#).await;
     assert_eq!(stalled.text().await, r#"432["stalled"]"#);
@@ -116,13 +121,12 @@ fn few_bytes() -> config::Server {
     config::Server { queue: 1024, queue_bytes: Some(config::Size::from_bytes(1 << 20)), ..server() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_get_everything() {
+async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_get_everything(engine: Engine) {
     const SIZE: usize = 256 * 1024;
     const SENT: usize = 120;
     // Bytes that the kernel may buffer for a connection, at both ends.
     const KERNEL: usize = 12 << 20;
-    let node = Node::start(few_bytes(), None).await;
+    let node = Node::start(engine, few_bytes(), None).await;
     let stalled = node.member("r").await;
     let mut others = [node.member("r").await, node.member("r").await];
     let (mut queued, mut dropped) = (0, 0);
@@ -151,9 +155,8 @@ async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_
     drop(stalled);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_polls() {
-    let node = Node::start(few_bytes(), None).await;
+async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_polls(engine: Engine) {
+    let node = Node::start(engine, few_bytes(), None).await;
     let path = poller(&node).await;
     let publish = |n: usize| node.publish(&format!(r#"["n",{n},"{}"]"#, "x".repeat(128 * 1024)), &["r"]);
     // Seven events have a little less than 1 MiB, and eight events have more.
@@ -168,9 +171,8 @@ async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_po
     assert_eq!((20..40).map(|n| publish(n).local).sum::<usize>(), 7);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_no_longer_polls_is_gone_in_time() {
-    let node = Node::start(config::Server { ping_timeout: STALL.into(), ..server() }, None).await;
+async fn a_client_that_no_longer_polls_is_gone_in_time(engine: Engine) {
+    let node = Node::start(engine, config::Server { ping_timeout: STALL.into(), ..server() }, None).await;
     poller(&node).await;
     // The client does not poll, so the limit on the number of packets fills the write queue.
     let results = (0..200).map(|n| node.publish(&format!(r#"["n",{n}]"#), &["r"]).dropped);
@@ -186,9 +188,8 @@ pub(super) fn contracts() -> Vec<Arc<Contract>> {
     namespaces.into_iter().flat_map(|namespace| namespace.contracts).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_over_is_counted() {
-    let node = Node::start(server(), None).await;
+async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_over_is_counted(engine: Engine) {
+    let node = Node::start(engine, server(), None).await;
     let (mut paused, mut reading) = (node.member("v").await, node.member("v").await);
     let large = "x".repeat(64 * 1024);
     let publish = |name: &str, n: usize| {
@@ -234,9 +235,8 @@ async fn fill(node: &Node, room: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_slow_client_gets_is_the_contracts_to_say() {
-    let node = Node::start(server(), None).await;
+async fn what_a_slow_client_gets_is_the_contracts_to_say(engine: Engine) {
+    let node = Node::start(engine, server(), None).await;
     let mut client = node.member("s").await;
     fill(&node, "s").await;
     for n in 0..100 {
@@ -261,11 +261,10 @@ async fn what_a_slow_client_gets_is_the_contracts_to_say() {
     assert_eq!(dropped as usize, 200 - latest.len() - oldest.len(), "each is counted");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_client_is_disconnected_where_the_contract_says_so() {
+async fn a_slow_client_is_disconnected_where_the_contract_says_so(engine: Engine) {
     // The write time-out is far away, so only the contract can end the connection.
     let patient = config::Server { write_timeout: Some(Duration::from_secs(60).into()), ..server() };
-    let node = Node::start(patient, None).await;
+    let node = Node::start(engine, patient, None).await;
     let client = node.member("s").await;
     fill(&node, "s").await;
     // The kernel may still take bytes from the full queue, so the first of these events may fit.
@@ -273,4 +272,14 @@ async fn a_slow_client_is_disconnected_where_the_contract_says_so() {
     assert!((0..LARGE).any(|_| node.publish(&fatal, &["s"]).dropped == 1), "the queue has no bound");
     eventually("it is in no room", STALL, || members(&node, "s") == 0).await;
     drop(client);
+}
+
+on_both_engines! {
+    one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_it
+    bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_get_everything
+    bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_polls
+    a_client_that_no_longer_polls_is_gone_in_time
+    what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_over_is_counted
+    what_a_slow_client_gets_is_the_contracts_to_say
+    a_slow_client_is_disconnected_where_the_contract_says_so
 }

@@ -1,22 +1,13 @@
 //! Tests of an engine over real sockets, with one or several nodes. The tests replace the gateway by a simple gate.
 
-#[path = "../support/client.rs"]
-pub mod client;
-#[path = "slow.rs"]
-mod slow;
-#[path = "../support/redis.rs"]
-pub mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::ENGINE;
 use bytes::Bytes;
-use client::{Client, Frame, http};
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
-use roomcast::config;
+use roomcast::config::{self, Engine as Kind};
 use roomcast::engine::{Broadcaster, Engine, Gate, Terms};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
@@ -28,16 +19,17 @@ use roomcast::room::Rooms;
 use roomcast::session::{AckId, Close, Link, MAX_ASKED, Peer, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
-use support::{RedisServer, eventually};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-const NATIVE: bool = matches!(ENGINE, config::Engine::Native);
+use super::slow;
+use crate::support::client::{Client, Frame, http};
+use crate::support::redis::{RedisServer, eventually};
 
 /// A gate that accepts every client unless the payload of CONNECT says `"refuse"`, and that carries out what events ask
 /// for.
 pub struct TestGate {
-    rooms: Arc<Rooms>,
+    pub rooms: Arc<Rooms>,
     carrier: Arc<dyn Carrier>,
     pub seen: Mutex<Vec<String>>,
     opened: AtomicUsize,
@@ -109,14 +101,16 @@ impl Gate for TestGate {
     }
 }
 
-fn outgoing(namespace: &Arc<str>, event: Event, rooms: &[&str]) -> Outgoing {
+pub fn outgoing(namespace: &Arc<str>, event: Event, rooms: &[&str]) -> Outgoing {
     Outgoing::new(namespace.clone(), event, rooms.iter().map(|&room| room.into()).collect())
 }
 
 pub struct Node {
+    /// Whether it is the native engine.
+    pub native: bool,
     pub address: String,
     pub gate: Arc<TestGate>,
-    carrier: Arc<dyn Carrier>,
+    pub carrier: Arc<dyn Carrier>,
     pub engine: Arc<Engine<TestGate>>,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
@@ -125,16 +119,22 @@ pub struct Node {
 }
 
 impl Node {
-    pub async fn alone() -> Self {
-        Self::start(config::Server::default(), None).await
+    pub async fn alone(engine: Kind) -> Self {
+        Self::start(engine, config::Server::default(), None).await
     }
 
-    pub async fn start(server: config::Server, redis: Option<(&RedisServer, &str)>) -> Self {
-        Self::limited(server, config::Limits::default(), redis).await
+    pub async fn start(engine: Kind, server: config::Server, redis: Option<(&RedisServer, &str)>) -> Self {
+        Self::limited(engine, server, config::Limits::default(), redis).await
     }
 
-    pub async fn limited(server: config::Server, limits: config::Limits, redis: Option<(&RedisServer, &str)>) -> Self {
-        let server = config::Server { engine: ENGINE, ..server };
+    pub async fn limited(
+        engine: Kind,
+        server: config::Server,
+        limits: config::Limits,
+        redis: Option<(&RedisServer, &str)>,
+    ) -> Self {
+        let native = engine == Kind::Native;
+        let server = config::Server { engine, ..server };
         let metrics = Arc::new(Metrics::new());
         let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]).minding(&slow::contracts()));
         let redis = redis.map(|(server, name)| {
@@ -169,7 +169,7 @@ impl Node {
         let (stop, serving) = (CancellationToken::new(), engine.clone());
         let stopped = stop.clone();
         tokio::spawn(async move { serving.serve(listener, None, axum::Router::new(), stopped).await });
-        Self { address, gate, carrier, engine, limits, metrics, redis, stop }
+        Self { native, address, gate, carrier, engine, limits, metrics, redis, stop }
     }
 
     pub async fn client(&self) -> Client {
@@ -178,13 +178,13 @@ impl Node {
         assert_eq!(client.text().await, r#"42["hello","websocket"]"#);
         // socketioxide sends the first ping about 1 ms after the handshake. If the client's queue is full at that
         // moment, socketioxide ends the connection. So no test may fill a queue before the first ping.
-        if !NATIVE {
+        if !self.native {
             client.first_ping().await;
         }
         client
     }
 
-    async fn member(&self, room: &str) -> Client {
+    pub async fn member(&self, room: &str) -> Client {
         let mut client = self.client().await;
         client.send(&format!(r#"421["join","{room}"]"#)).await;
         assert_eq!(client.text().await, format!(r#"431["{room}"]"#));
@@ -193,7 +193,7 @@ impl Node {
         client
     }
 
-    fn publish(&self, text: &str, rooms: &[&str]) -> roomcast::publish::Carried {
+    pub fn publish(&self, text: &str, rooms: &[&str]) -> roomcast::publish::Carried {
         let event = Event::from_wire(text.to_owned().into(), Vec::new()).unwrap();
         self.carrier.carry(&outgoing(&"/".into(), event, rooms))
     }
@@ -211,9 +211,8 @@ impl Drop for Node {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn greeting_follows_connect_and_events_keep_their_order() {
-    let node = Node::alone().await;
+async fn greeting_follows_connect_and_events_keep_their_order(engine: Kind) {
+    let node = Node::alone(engine).await;
     let mut client = Client::open(&node.address).await;
     // The client sends all events without waiting for the greeting, so they must wait until the session is open.
     client.send("40").await;
@@ -231,12 +230,11 @@ async fn greeting_follows_connect_and_events_keep_their_order() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn refusal_is_a_connect_error_or_an_event_and_a_disconnect() {
-    let node = Node::alone().await;
+async fn refusal_is_a_connect_error_or_an_event_and_a_disconnect(engine: Kind) {
+    let node = Node::alone(engine).await;
     let (_, answer) = Client::connect(&node.address, "/", r#"{"say":"refuse"}"#).await;
     // socketioxide cannot send `data` in a CONNECT_ERROR packet.
-    let data = if NATIVE { r#","data":{"code":"AUTHENTICATION_FAILED","message":"no"}"# } else { "" };
+    let data = if engine == Kind::Native { r#","data":{"code":"AUTHENTICATION_FAILED","message":"no"}"# } else { "" };
     assert_eq!(answer, format!(r#"44{{"message":"AUTHENTICATION_FAILED: no"{data}}}"#));
     let (_, answer) = Client::connect(&node.address, "/", "{bad").await;
     assert!(answer.starts_with(r#"44{"message":"INVALID_PAYLOAD: "#), "{answer}");
@@ -250,9 +248,8 @@ async fn refusal_is_a_connect_error_or_an_event_and_a_disconnect() {
     assert_eq!(answer, r#"44/nowhere,{"message":"Invalid namespace"}"#);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn binary_attachments_pass_unchanged_both_ways() {
-    let node = Node::alone().await;
+async fn binary_attachments_pass_unchanged_both_ways(engine: Kind) {
+    let node = Node::alone(engine).await;
     let (mut sender, mut other) = (node.member("r").await, node.member("r").await);
     sender.send(r#"451-9["relay",{"x":{"_placeholder":true,"num":0}}]"#).await;
     sender.send_binary(&[0, 1, 255]).await;
@@ -264,9 +261,8 @@ async fn binary_attachments_pass_unchanged_both_ways() {
     assert_eq!(sender.frame().await, Frame::Binary(vec![0, 1, 255]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_order() {
-    let node = Node::alone().await;
+async fn a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_order(engine: Kind) {
+    let node = Node::alone(engine).await;
     let mut client = node.member("r").await;
     let session = node.gate.rooms.recipients("/", &["r".into()], &[]).remove(0);
     let ask = |text: &str| {
@@ -297,9 +293,8 @@ async fn a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_orde
     assert!(unanswered.await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn acknowledgements_that_are_awaited_of_one_client_are_bounded() {
-    let node = Node::alone().await;
+async fn acknowledgements_that_are_awaited_of_one_client_are_bounded(engine: Kind) {
+    let node = Node::alone(engine).await;
     let _client = node.member("r").await;
     let session = node.gate.rooms.recipients("/", &["r".into()], &[]).remove(0);
     let ask = || {
@@ -312,9 +307,8 @@ async fn acknowledgements_that_are_awaited_of_one_client_are_bounded() {
     eventually("they are forgotten", Duration::from_secs(5), || ask().is_ok()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn packet_that_others_could_not_read_ends_its_sender_alone() {
-    let node = Node::alone().await;
+async fn packet_that_others_could_not_read_ends_its_sender_alone(engine: Kind) {
+    let node = Node::alone(engine).await;
     let mut other = node.member("r").await;
     for packet in [r#"42["relay",{bad]"#, r#"42["relay"]x"#, r#"451-["relay",{"_placeholder":true,"num":4}]"#] {
         let mut hostile = node.client().await;
@@ -326,12 +320,11 @@ async fn packet_that_others_could_not_read_ends_its_sender_alone() {
     assert_eq!(other.text().await, r#"42["fine"]"#);
     let malformed = node.metrics.events_received_total.with_label_values(&["unknown", "unknown", "INVALID_PAYLOAD"]);
     // socketioxide itself refuses text after the array, so the node does not count that event.
-    assert_eq!(malformed.get(), if NATIVE { 3 } else { 2 });
+    assert_eq!(malformed.get(), if engine == Kind::Native { 3 } else { 2 });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn client_in_several_rooms_gets_one_copy_and_counts_are_true() {
-    let node = Node::alone().await;
+async fn client_in_several_rooms_gets_one_copy_and_counts_are_true(engine: Kind) {
+    let node = Node::alone(engine).await;
     let mut both = node.member("a").await;
     both.send(r#"422["join","b"]"#).await;
     assert_eq!(both.text().await, r#"432["b"]"#);
@@ -352,10 +345,9 @@ async fn client_in_several_rooms_gets_one_copy_and_counts_are_true() {
     assert_eq!(node.metrics.deliveries_total.with_label_values(&["/"]).get(), 6);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn client_that_does_not_read_loses_events_and_each_is_counted() {
+async fn client_that_does_not_read_loses_events_and_each_is_counted(engine: Kind) {
     let server = config::Server { queue: 16, ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     let _client = node.member("r").await;
     let large = format!(r#"["x","{}"]"#, "y".repeat(100_000));
     let (mut queued, mut dropped) = (0, 0);
@@ -370,9 +362,8 @@ async fn client_that_does_not_read_loses_events_and_each_is_counted() {
     assert_eq!(counter.get(), dropped as u64);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn both_ways_of_closing_end_the_session_once() {
-    let node = Node::alone().await;
+async fn both_ways_of_closing_end_the_session_once(engine: Kind) {
+    let node = Node::alone(engine).await;
     let mut client = node.client().await;
     client.send(r#"42["bye"]"#).await;
     assert_eq!(client.text().await, "41");
@@ -392,9 +383,8 @@ async fn both_ways_of_closing_end_the_session_once() {
     eventually("the connection is gone", Duration::from_secs(2), || node.engine.hub().open() == 0).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn namespaces_of_one_connection_are_sessions_of_their_own() {
-    let node = Node::alone().await;
+async fn namespaces_of_one_connection_are_sessions_of_their_own(engine: Kind) {
+    let node = Node::alone(engine).await;
     let mut client = node.client().await;
     assert!(client.join("/other", "").await.starts_with("40/other,{"));
     assert_eq!(client.text().await, r#"42/other,["hello","websocket"]"#);
@@ -407,10 +397,9 @@ async fn namespaces_of_one_connection_are_sessions_of_their_own() {
     eventually("both ends are reported", Duration::from_secs(2), closed).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_are_limited_and_given_back() {
+async fn connections_are_limited_and_given_back(engine: Kind) {
     let server = config::Server { max_connections: 2, ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     let first = node.client().await;
     let (status, open) = http(&node.address, "GET /socket.io/?EIO=4&transport=polling", "").await;
     assert_eq!((status, open.starts_with("0{")), (200, true));
@@ -426,9 +415,8 @@ async fn connections_are_limited_and_given_back() {
     node.client().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn polling_client_learns_that_its_transport_was_closed() {
-    let node = Node::alone().await;
+async fn polling_client_learns_that_its_transport_was_closed(engine: Kind) {
+    let node = Node::alone(engine).await;
     let (_, open) = http(&node.address, "GET /socket.io/?EIO=4&transport=polling", "").await;
     let sid = open.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap().to_owned();
     let path = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
@@ -442,7 +430,7 @@ async fn polling_client_learns_that_its_transport_was_closed() {
     assert_eq!(http(&node.address, &format!("POST {path}"), body).await.1, "ok");
     let gone = || node.gate.closed.lock().unwrap().len() == 1;
     eventually("the session has ended", Duration::from_secs(5), gone).await;
-    if NATIVE {
+    if engine == Kind::Native {
         // The acknowledgement and the close packet come in separate payloads: in a common payload, the official client
         // would handle the acknowledgement after the close packet.
         assert_eq!(http(&node.address, &format!("GET {path}"), "").await.1, "431[]");
@@ -453,20 +441,18 @@ async fn polling_client_learns_that_its_transport_was_closed() {
     eventually("the connection is gone", Duration::from_secs(2), || node.engine.hub().open() == 0).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_of_other_origins_may_not_connect() {
+async fn pages_of_other_origins_may_not_connect(engine: Kind) {
     let server = config::Server { cors_origins: vec!["https://app.example".into()], ..config::Server::default() };
-    let node = Node::start(server, None).await;
+    let node = Node::start(engine, server, None).await;
     let get = |origin: &str| format!("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nOrigin: {origin}\r\nX-Rest:");
     assert_eq!(http(&node.address, &get("https://evil.example"), "").await.0, 403);
     assert_eq!(http(&node.address, &get("https://app.example"), "").await.0, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn events_reach_the_other_node_to_the_byte_and_once() {
+async fn events_reach_the_other_node_to_the_byte_and_once(engine: Kind) {
     let server = RedisServer::start();
-    let a = Node::start(config::Server::default(), Some((&server, "a"))).await;
-    let b = Node::start(config::Server::default(), Some((&server, "b"))).await;
+    let a = Node::start(engine, config::Server::default(), Some((&server, "a"))).await;
+    let b = Node::start(engine, config::Server::default(), Some((&server, "b"))).await;
     a.knows(2).await;
     b.knows(2).await;
     assert!(server.command("PUBSUB SHARDCHANNELS").contains("roomcast:events:/other"));
@@ -491,12 +477,11 @@ async fn events_reach_the_other_node_to_the_byte_and_once() {
     assert_eq!((received(&a), received(&b)), (0, 2));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn burst_to_a_room_arrives_completely_on_both_nodes() {
+async fn burst_to_a_room_arrives_completely_on_both_nodes(engine: Kind) {
     let server = RedisServer::start();
     let config = config::Server { queue: 8192, ..config::Server::default() };
-    let a = Node::start(config.clone(), Some((&server, "a"))).await;
-    let b = Node::start(config, Some((&server, "b"))).await;
+    let a = Node::start(engine, config.clone(), Some((&server, "a"))).await;
+    let b = Node::start(engine, config, Some((&server, "b"))).await;
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.member("r").await, b.member("r").await);
@@ -511,11 +496,10 @@ async fn burst_to_a_room_arrives_completely_on_both_nodes() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn local_clients_lose_nothing_while_redis_is_away() {
+async fn local_clients_lose_nothing_while_redis_is_away(engine: Kind) {
     let mut server = RedisServer::start();
-    let a = Node::start(config::Server::default(), Some((&server, "a"))).await;
-    let b = Node::start(config::Server::default(), Some((&server, "b"))).await;
+    let a = Node::start(engine, config::Server::default(), Some((&server, "a"))).await;
+    let b = Node::start(engine, config::Server::default(), Some((&server, "b"))).await;
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.member("r").await, b.member("r").await);
@@ -545,12 +529,11 @@ async fn local_clients_lose_nothing_while_redis_is_away() {
     assert_eq!(b.metrics.cluster_missed_total.with_label_values::<&str>(&[]).get(), 100);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn actions_reach_clients_of_both_nodes() {
+async fn actions_reach_clients_of_both_nodes(engine: Kind) {
     use roomcast::directory::{Actions, Done, Selection, Told};
     let server = RedisServer::start();
-    let a = Node::start(config::Server::default(), Some((&server, "a"))).await;
-    let b = Node::start(config::Server::default(), Some((&server, "b"))).await;
+    let a = Node::start(engine, config::Server::default(), Some((&server, "a"))).await;
+    let b = Node::start(engine, config::Server::default(), Some((&server, "b"))).await;
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.client().await, b.client().await);
@@ -574,4 +557,24 @@ async fn actions_reach_clients_of_both_nodes() {
     cluster.disconnect(&everyone, false).await.unwrap();
     assert_eq!(near.text().await, "41");
     assert_eq!(far.text().await, "41");
+}
+
+on_both_engines! {
+    greeting_follows_connect_and_events_keep_their_order
+    refusal_is_a_connect_error_or_an_event_and_a_disconnect
+    binary_attachments_pass_unchanged_both_ways
+    a_client_acknowledges_what_it_is_asked_also_with_binary_and_in_any_order
+    acknowledgements_that_are_awaited_of_one_client_are_bounded
+    packet_that_others_could_not_read_ends_its_sender_alone
+    client_in_several_rooms_gets_one_copy_and_counts_are_true
+    client_that_does_not_read_loses_events_and_each_is_counted
+    both_ways_of_closing_end_the_session_once
+    namespaces_of_one_connection_are_sessions_of_their_own
+    connections_are_limited_and_given_back
+    polling_client_learns_that_its_transport_was_closed
+    pages_of_other_origins_may_not_connect
+    events_reach_the_other_node_to_the_byte_and_once
+    burst_to_a_room_arrives_completely_on_both_nodes
+    local_clients_lose_nothing_while_redis_is_away
+    actions_reach_clients_of_both_nodes
 }

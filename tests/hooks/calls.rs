@@ -8,8 +8,8 @@ use roomcast::user::User;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::backend::{Backend, Reply};
-use crate::{HOOK, SECRET, caller, counted, event, hooks, hooks_with, requests, section};
+use super::{HOOK, SECRET, caller, counted, event, hooks, hooks_with, requests, section};
+use crate::support::backend::{Backend, Reply};
 
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 

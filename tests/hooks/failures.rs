@@ -7,9 +7,9 @@ use roomcast::config;
 use roomcast::error::{Code, Refusal};
 use roomcast::hooks::HookError;
 
-use crate::backend::{Backend, Reply};
-use crate::redis::eventually;
-use crate::{HOOK, SOON, counted, event, hooks, hooks_with, requests, section};
+use super::{HOOK, SOON, counted, event, hooks, hooks_with, requests, section};
+use crate::support::backend::{Backend, Reply};
+use crate::support::redis::eventually;
 
 fn retries(metrics: &roomcast::telemetry::metrics::Metrics) -> u64 {
     counted(metrics, r#"roomcast_hook_retries_total{hook="songs"}"#)

@@ -10,9 +10,9 @@ use roomcast::hooks::{HookRequest, Hooks, Notices};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
 
-use crate::backend::{Backend, Reply};
-use crate::redis::{RedisServer, eventually};
-use crate::{HOOK, SOON, caller, hooks, hooks_with, notices, section};
+use super::{HOOK, SOON, caller, hooks, hooks_with, notices, section};
+use crate::support::backend::{Backend, Reply};
+use crate::support::redis::{RedisServer, eventually};
 
 const LIST: &str = "roomcast:hook:{songs}:notices";
 const LEASE: &str = "roomcast:hook:{songs}:lease";
@@ -31,7 +31,7 @@ fn send(outbox: &Notices, numbers: std::ops::RangeInclusive<usize>) {
 fn taken(backend: &Backend) -> Vec<usize> {
     let mut known = HashSet::new();
     let requests = backend.seen();
-    let events = requests.iter().map(super::backend::Seen::event);
+    let events = requests.iter().map(crate::support::backend::Seen::event);
     let fresh = events.filter(|event| known.insert(event["id"].to_string()));
     fresh.map(|event| event["data"]["reason"].as_str().unwrap()["reason ".len()..].parse().unwrap()).collect()
 }

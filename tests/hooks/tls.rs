@@ -9,8 +9,8 @@ use roomcast::config;
 use roomcast::hooks::{HookError, Hooks};
 use roomcast::telemetry::metrics::Metrics;
 
-use crate::backend::{Backend, Reply, Tls, key_file};
-use crate::{HOOK, event, hooks_with, section};
+use super::{HOOK, event, hooks_with, section};
+use crate::support::backend::{Backend, Reply, Tls, key_file};
 
 async fn backend(tls: Tls) -> Backend {
     Backend::start_with(tls, |_, _| Reply::new(204, "")).await

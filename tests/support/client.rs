@@ -25,12 +25,6 @@ pub enum Frame {
     Closed,
 }
 
-// Avoids warnings about functions that only some suites use.
-const _: fn(Client) -> (TcpStream, Vec<u8>) = Client::into_stream;
-const _: fn() = || {
-    let _ = (Client::send_binary, Client::until_closed, Client::first_ping);
-};
-
 impl Client {
     /// Opens a WebSocket and reads the open packet.
     pub async fn open(address: &str) -> Self {

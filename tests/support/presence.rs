@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -280,41 +279,6 @@ pub async fn eventually_async<F: Future<Output = bool>>(what: &str, within: Dura
     while !fact().await {
         assert!(Instant::now() < until, "not within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// A node that runs in its own process.
-pub struct Child {
-    pub id: String,
-    pub killed_at: Option<Instant>,
-    process: std::process::Child,
-}
-
-impl Child {
-    pub fn start(server: &RedisServer, id: &str) -> Self {
-        let process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "node_in_a_process_of_its_own"])
-            .env("PRESENCE_TEST_REDIS", server.url())
-            .env("PRESENCE_TEST_NODE", id)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { id: id.to_owned(), killed_at: None, process }
-    }
-
-    /// Sends SIGKILL.
-    pub fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        self.killed_at = Some(Instant::now());
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -16,13 +16,6 @@ pub struct RedisServer {
     child: Option<Child>,
 }
 
-// Avoids warnings about functions that only some suites use.
-const _: fn() = || {
-    let _ = (RedisServer::start, RedisServer::cluster, RedisServer::stopped, RedisServer::restart);
-    let _ = (RedisServer::kill, RedisServer::pause, RedisServer::resume, RedisServer::url, RedisServer::command);
-    let _ = (RedisServer::port, eventually::<fn() -> bool>);
-};
-
 impl RedisServer {
     /// Starts a server and waits until it answers.
     pub fn start() -> Self {

@@ -1,0 +1,32 @@
+//! The integration tests, as one program: each file of this folder is a module of it. `cargo test --test it` runs all,
+//! `cargo test --test it limits::` those of `limits.rs`. `README.md` lists the files, and the few programs of their own.
+
+mod support {
+    pub mod backend;
+    pub mod client;
+    pub mod node;
+    pub mod presence;
+    pub mod proxy;
+    pub mod redis;
+}
+
+mod chaos;
+mod cli;
+mod cluster;
+mod codec;
+mod contracts;
+mod engine;
+mod fuzz;
+mod history;
+mod hooks;
+mod idempotency;
+mod limits;
+mod mirror;
+mod native;
+mod operations;
+mod owners;
+mod peers;
+mod presence;
+mod redis;
+mod redis_cluster;
+mod replay;
