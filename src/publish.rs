@@ -34,7 +34,7 @@ pub use crate::event::Stamp;
 pub use contract_event::{ContractPublish, PlannedPublish};
 pub use plain::PlainEmit;
 
-use counters::ByOrigin;
+use counters::{ByOrigin, Publishes};
 
 /// An event that is ready to be sent to rooms: permitted, complete and encoded.
 #[derive(Debug, Clone)]
@@ -314,7 +314,7 @@ pub struct Publisher {
     ruled: foreign::Ruled,
     timers: Mutex<HashSet<ThrottleKey>>,
     /// The counters of events that no contract describes.
-    plain: ByOrigin<IntCounter>,
+    plain: Publishes,
     seconds: ByOrigin<Histogram>,
 }
 
@@ -329,7 +329,7 @@ struct Loaded {
 pub(crate) struct Described {
     contract: Arc<Contract>,
     def: Arc<ServerEvent>,
-    published: ByOrigin<IntCounter>,
+    published: Publishes,
 }
 
 impl Publisher {
@@ -350,7 +350,7 @@ impl Publisher {
         let policies =
             parts.namespaces.iter().filter_map(|namespace| Some((namespace.path.clone(), namespace.recovery()?)));
         let recovering = policies.collect();
-        let (plain, seconds) = (counters::plain(&parts.metrics), counters::seconds(&parts.metrics));
+        let (plain, seconds) = (Publishes::plain(&parts.metrics), counters::seconds(&parts.metrics));
         let timers = Mutex::default();
         Arc::new(Self { parts, contracts, namespaces, recorded, recovering, ruled, timers, plain, seconds })
     }
@@ -376,7 +376,7 @@ impl Publisher {
 impl Loaded {
     fn new(namespace: &Arc<Namespace>, contract: &Arc<Contract>, metrics: &Metrics) -> Self {
         let describe = |(name, def): (&String, &Arc<ServerEvent>)| {
-            let published = counters::published(metrics, &contract.name, name);
+            let published = Publishes::described(metrics, &contract.name, name, foreign::has_rules(def));
             (name.clone(), Arc::new(Described { contract: contract.clone(), def: def.clone(), published }))
         };
         let events = contract.server.iter().map(describe).collect();

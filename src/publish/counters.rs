@@ -9,7 +9,7 @@ use crate::telemetry::metrics::Metrics;
 pub(super) struct ByOrigin<T>([T; Origin::ALL.len()]);
 
 impl<T> ByOrigin<T> {
-    pub(super) fn new(value: impl Fn(Origin) -> T) -> Self {
+    fn new(value: impl Fn(Origin) -> T) -> Self {
         Self(Origin::ALL.map(value))
     }
 
@@ -22,14 +22,43 @@ impl<T> ByOrigin<T> {
 /// senders can choose any names for them.
 const PLAIN: &str = "plain";
 
-/// The counters of an event of a contract, for each kind of publisher.
-pub(super) fn published(metrics: &Metrics, contract: &str, event: &str) -> ByOrigin<IntCounter> {
-    ByOrigin::new(|origin| one(metrics, contract, event, origin))
+/// The counters of an event's publishes, for the kinds of publishers that can publish the event. A client's relays and
+/// the node's own events are counted elsewhere.
+pub(super) struct Publishes {
+    api: IntCounter,
+    hook: Option<IntCounter>,
+    emitter: Option<IntCounter>,
 }
 
-/// The counters of events that no contract describes.
-pub(super) fn plain(metrics: &Metrics) -> ByOrigin<IntCounter> {
-    published(metrics, PLAIN, PLAIN)
+impl Publishes {
+    /// The counters of an event of a contract. `is_ruled` tells whether the contract has rules for the event: without
+    /// rules, an emitter's event counts as one that no contract describes.
+    pub(super) fn described(metrics: &Metrics, contract: &str, event: &str, is_ruled: bool) -> Self {
+        let counter = |origin| one(metrics, contract, event, origin);
+        Self {
+            api: counter(Origin::Api),
+            hook: Some(counter(Origin::Hook)),
+            emitter: is_ruled.then(|| counter(Origin::Emitter)),
+        }
+    }
+
+    /// The counters of events that no contract describes.
+    pub(super) fn plain(metrics: &Metrics) -> Self {
+        let counter = |origin| one(metrics, PLAIN, PLAIN, origin);
+        Self { api: counter(Origin::Api), hook: None, emitter: Some(counter(Origin::Emitter)) }
+    }
+
+    /// The counter of one kind of publisher; the backends' counter if this kind has none.
+    pub(super) fn of(&self, origin: Origin) -> &IntCounter {
+        let own = match origin {
+            Origin::Hook => self.hook.as_ref(),
+            Origin::Emitter => self.emitter.as_ref(),
+            Origin::Api => Some(&self.api),
+            Origin::Client | Origin::Node => None,
+        };
+        debug_assert!(own.is_some(), "{origin:?} does not publish this event");
+        own.unwrap_or(&self.api)
+    }
 }
 
 /// The counter of an event of a contract for one kind of publisher.
@@ -40,4 +69,31 @@ pub(super) fn one(metrics: &Metrics, contract: &str, event: &str, origin: Origin
 /// How long a publish takes until the event is queued.
 pub(super) fn seconds(metrics: &Metrics) -> ByOrigin<Histogram> {
     ByOrigin::new(|origin| metrics.publish_seconds.with_label_values(&[origin.as_str()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_has_counters_of_the_publishers_that_can_publish_it_and_they_begin_at_zero() {
+        let metrics = Metrics::new();
+        Publishes::plain(&metrics);
+        Publishes::described(&metrics, "c", "bare", false);
+        Publishes::described(&metrics, "c", "ruled", true).of(Origin::Emitter).inc();
+        let text = metrics.encode().unwrap();
+        let mut series: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("roomcast_events_published_total")).collect();
+        series.sort_unstable();
+        let expected = [
+            r#"{contract="c",event="bare",origin="api"} 0"#,
+            r#"{contract="c",event="bare",origin="hook"} 0"#,
+            r#"{contract="c",event="ruled",origin="api"} 0"#,
+            r#"{contract="c",event="ruled",origin="emitter"} 1"#,
+            r#"{contract="c",event="ruled",origin="hook"} 0"#,
+            r#"{contract="plain",event="plain",origin="api"} 0"#,
+            r#"{contract="plain",event="plain",origin="emitter"} 0"#,
+        ];
+        assert_eq!(series, expected);
+    }
 }

@@ -34,7 +34,8 @@ impl Ruled {
     }
 }
 
-fn has_rules(def: &ServerEvent) -> bool {
+/// Whether a contract has rules for an event that concern an emitter's events too.
+pub(super) fn has_rules(def: &ServerEvent) -> bool {
     def.schema.is_some() || def.fill.is_some() || def.throttle.is_some() || def.flush || def.terminal
 }
 
