@@ -8,6 +8,7 @@
 //! begins, so that another node finds the session after its own node was killed.
 
 mod claim;
+mod forbidden;
 mod kept;
 mod memory;
 mod missed;
@@ -167,7 +168,7 @@ impl Recovery {
     ) -> Arc<Self> {
         let ears = redis.clone();
         let hearing: Hearing = Arc::new(move || ears.hearing());
-        let store = Store::Redis(Box::new(RedisStore::new(redis, node, tell)));
+        let store = Store::Redis(Box::new(RedisStore::new(redis, node, metrics.clone(), tell)));
         Self::start(store, config, history, metrics, longest, hearing)
     }
 

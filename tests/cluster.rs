@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use roomcast::auth::Authenticator;
 use roomcast::cluster::pubsub::Incoming;
-use roomcast::cluster::{Cluster, PubSub};
+use roomcast::cluster::{Cluster, ClusterRevoker, PubSub};
 use roomcast::config;
-use roomcast::directory::{Actions, Question, Selection};
+use roomcast::directory::{Actions, MAX_REVOCATIONS, Question, Revocation, Revoker, Selection, Subject, Told};
 use roomcast::event::Event;
 use roomcast::forward::Peers;
 use roomcast::publish::NotCarried;
@@ -410,4 +411,38 @@ async fn a_question_waits_for_a_node_that_listens_and_is_not_known_yet() {
     let (done, took) = ask().await;
     assert_eq!((done.asked, done.missing_nodes.len()), (0, 0));
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// Redis has the maximum number of revocations, and this node does not know them. A revocation that Redis does not take
+/// is counted, whether the node waits for Redis' answer or stores the revocation later.
+#[tokio::test]
+async fn revocations_that_do_not_fit_into_redis_are_counted() {
+    let server = RedisServer::start();
+    let script = "for i=1,ARGV[1] do redis.call('zadd',KEYS[2],9e15,'token:'..i) end \
+                  redis.call('hset',KEYS[1],'#epoch','1','#number','1')";
+    let keys = ["entries", "ends"].map(|part| format!("roomcast:revocations:{{all}}:{part}"));
+    server.command(&format!("EVAL \"{script}\" 2 {} {} {MAX_REVOCATIONS}", keys[0], keys[1]));
+    let node = Node::start(&server, "a");
+    let auth = Authenticator::new(&config::Auth::default(), node.metrics.clone()).await.unwrap();
+    let rooms = Arc::new(Rooms::new(["/".into()]));
+    let redis = Some(node.redis.clone());
+    let revoker = ClusterRevoker::start(&node.cluster, auth.revocations(), &rooms, redis, Arc::new(|_| {}));
+    node.ready(1).await;
+    let forever = Revocation { since: 0, until: 9_000_000_000_000_000, spares_newer: false };
+    let revoke = async |user: &str| revoker.revoke(vec![Subject::User(user.into())], forever).await.unwrap();
+    let dropped = || node.metrics.revocations_dropped_total.with_label_values(&["full"]).get();
+    let revoked = revoke("ada").await;
+    assert_eq!((revoked.changed, revoked.remote, dropped()), (1, Told::NotCarried("full"), 1));
+
+    server.pause();
+    let revoked = revoke("bea").await;
+    assert_eq!((revoked.changed, revoked.remote, dropped()), (1, Told::NotCarried("away"), 1));
+    server.resume();
+    eventually("the later attempt is counted", Duration::from_secs(20), || dropped() == 2).await;
+
+    server.command(&format!("ZREM {} token:1", keys[1]));
+    eventually("Redis answers", Duration::from_secs(20), || node.redis.takes_writes()).await;
+    let revoked = revoke("cleo").await;
+    assert!(matches!(revoked.remote, Told::Carried | Told::NotCarried("unheard")), "{revoked:?}");
+    assert_eq!(dropped(), 2);
 }

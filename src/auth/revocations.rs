@@ -72,8 +72,8 @@ impl Revocations {
         })
     }
 
-    /// Counts revocations that were dropped. The reason is `full` when the set is full, and `unsaved` when too many
-    /// revocations wait to be written to Redis.
+    /// Counts revocations that were dropped. The reason is `full` when this set or Redis has the maximum number, and
+    /// `unsaved` when too many revocations wait to be written to Redis.
     pub fn count_dropped(&self, reason: &str, number: usize) {
         self.metrics.revocations_dropped_total.with_label_values(&[reason]).inc_by(number as u64);
     }

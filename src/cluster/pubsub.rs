@@ -5,6 +5,8 @@
 //! its receipt reports the failure. Each publish has a number, by which the other nodes count exactly which messages
 //! they missed.
 
+mod inbox;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -23,6 +25,9 @@ use super::numbers::Numbers;
 use crate::publish::{NotCarried, Receipt};
 use crate::redis::{Budget, Kind, Losses, MAX_PUBLISH_BYTES, MAX_RECEIVE_BYTES, Message, Redis, Taken};
 use crate::telemetry::metrics::Metrics;
+
+use inbox::Inbox;
+pub use inbox::Incoming;
 
 /// Maximum number of publishes that were sent to Redis and are not answered yet.
 const MAX_IN_FLIGHT: usize = 2048;
@@ -74,15 +79,6 @@ struct Job {
 
 /// Resolves to the number of connections that received a message.
 type Heard = oneshot::Receiver<Result<usize, NotCarried>>;
-
-/// A message from another node.
-#[derive(Debug)]
-pub struct Incoming {
-    /// The sender, the time and the content.
-    pub frame: Frame,
-    /// Released when the message has been handled.
-    _taken: Taken,
-}
 
 impl PubSub {
     /// Starts the task that writes to Redis. At most `buffer` messages wait to be written.
@@ -192,20 +188,10 @@ impl PubSub {
     /// wait, and [`MAX_RECEIVE_BYTES`] in all such queues; further ones are dropped and counted. A subscription that is
     /// made while Redis is unreachable begins when Redis is reachable again.
     pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
-        let (queue, incoming) = mpsc::channel(buffer);
-        self.incoming.lock().expect("no panic while held").push(queue.downgrade());
+        let (inbox, incoming) = Inbox::new(buffer, self.reader(), self.received.clone(), self.metrics.clone());
+        self.incoming.lock().expect("no panic while held").push(inbox.queue());
         self.gaps.lock().expect("no panic while held").listen(channel);
-        let (reader, received) = (self.reader(), self.received.clone());
-        self.redis.subscriber().subscribe(channel.clone(), move |message| {
-            let Some(frame) = reader.read(&message) else { return };
-            let queued = received.take(message.body.len()).map(|taken| {
-                let entry = Incoming { frame, _taken: taken };
-                !matches!(queue.try_send(entry), Err(TrySendError::Full(_)))
-            });
-            if queued != Some(true) {
-                reader.metrics.cluster_dropped_total.with_label_values(&["full"]).inc();
-            }
-        });
+        self.redis.subscriber().subscribe(channel.clone(), move |message| inbox.take(&message));
         incoming
     }
 

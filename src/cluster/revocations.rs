@@ -141,7 +141,11 @@ impl ClusterRevoker {
                 self.cluster.tell(TOPIC, &message).await
             }
             // The change takes effect on this node only: the change is neither stored nor sent to the other nodes.
-            Err(StoreError::Full) => Told::NotCarried("full"),
+            Err(StoreError::Full) => {
+                let made = changes.iter().filter(|(_, revocation)| revocation.is_some()).count();
+                self.set.count_dropped("full", made);
+                Told::NotCarried("full")
+            }
             Err(StoreError::Away) => {
                 self.save_later(changes);
                 self.behind.notify_one();
@@ -287,7 +291,10 @@ impl ClusterRevoker {
             if lost {
                 let ours = self.set.all().into_iter().map(|(subject, revocation)| (subject, Some(revocation)));
                 for batch in ours.collect::<Vec<_>>().chunks(BATCH) {
-                    store.write(batch).await?;
+                    match store.write(batch).await {
+                        Err(StoreError::Full) => self.set.count_dropped("full", batch.len()),
+                        written => drop(written?),
+                    }
                 }
             }
             self.load(store).await

@@ -1,24 +1,26 @@
 //! Sessions in Redis: written when a session begins and changes, and readable by every node.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
+use futures_util::future::join_all;
 use uuid::Uuid;
 
+use super::forbidden::Forbidden;
 use super::{Failure, Kept, Taken};
 use crate::history::HistoryError;
 use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::session::trail::Trail;
+use crate::telemetry::metrics::Metrics;
 
 /// How long Redis keeps a connected session after the last write.
 const CONNECTED: Duration = Duration::from_secs(60 * 60);
 
-/// Maximum number of ended sessions that must not be recovered and are remembered until Redis has removed them.
-const MAX_FORBIDDEN: usize = 10_000;
+/// Maximum number of sessions that Redis is asked to remove at the same time.
+const REMOVING: usize = 200;
 
 /// Stores sessions in Redis.
 pub(super) struct RedisStore {
@@ -27,9 +29,7 @@ pub(super) struct RedisStore {
     incarnation: String,
     save: Script,
     take: Script,
-    /// Ended sessions that must not be recovered, each with the time at which it was added. A session is remembered
-    /// here until Redis has removed it.
-    forbidden: Mutex<HashMap<Arc<str>, Instant>>,
+    forbidden: Forbidden,
     forget: Script,
     /// Notifies the other nodes of a session that has moved to this node.
     tell: Box<dyn Fn(Taken) + Send + Sync>,
@@ -57,13 +57,18 @@ impl Writing {
 }
 
 impl RedisStore {
-    pub(super) fn new(redis: Redis, node: &str, tell: impl Fn(Taken) + Send + Sync + 'static) -> Self {
+    pub(super) fn new(
+        redis: Redis,
+        node: &str,
+        metrics: Arc<Metrics>,
+        tell: impl Fn(Taken) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             redis,
             incarnation: format!("{node}~{}", Uuid::new_v4().simple()),
             save: Script::new(include_str!("redis/save.lua")),
             take: Script::new(include_str!("redis/take.lua")),
-            forbidden: Mutex::default(),
+            forbidden: Forbidden::new(CONNECTED, metrics),
             forget: Script::new(include_str!("redis/forget.lua")),
             tell: Box::new(tell),
         }
@@ -89,7 +94,7 @@ impl RedisStore {
     /// Takes the session, which can be taken only once, and begins its next generation. Notifies the other nodes if one
     /// of them may still regard the session as connected.
     pub(super) async fn take(&self, namespace: &Arc<str>, key: &Arc<str>, digest: &str) -> Result<Kept, Failure> {
-        if self.forbidden().contains_key(key) {
+        if self.forbidden.contains(key) {
             return Err(Failure::Unknown);
         }
         let answer = self.run(&self.take, key, vec![digest.into()]).await?;
@@ -118,35 +123,28 @@ impl RedisStore {
     /// Forbids that a session is recovered, because its client left, the server disconnected it, or Redis does not have
     /// its last rooms. The session is remembered until Redis has removed it.
     pub(super) fn forbid(&self, key: &Arc<str>) {
-        let mut forbidden = self.forbidden();
-        if forbidden.len() < MAX_FORBIDDEN {
-            forbidden.insert(key.clone(), Instant::now());
-        }
+        self.forbidden.add(key);
     }
 
     /// Lifts [`RedisStore::forbid`], because Redis has stored how the session has ended.
     pub(super) fn allow(&self, key: &Arc<str>) {
-        self.forbidden().remove(key);
+        self.forbidden.remove(key);
     }
 
     /// Removes the forbidden sessions from Redis. Stops at the first error and keeps the rest for the next call.
     pub(super) async fn forget_forbidden(&self) {
-        let keys: Vec<_> = {
-            let mut forbidden = self.forbidden();
-            // After this time the session has expired in Redis.
-            forbidden.retain(|_, since| since.elapsed() < CONNECTED);
-            forbidden.keys().cloned().collect()
+        let forget = async |key: &Arc<str>| {
+            let forgotten = self.run(&self.forget, key, vec![self.incarnation.as_str().into()]).await.is_ok();
+            if forgotten {
+                self.allow(key);
+            }
+            forgotten
         };
-        for key in keys {
-            match self.run(&self.forget, &key, vec![self.incarnation.as_str().into()]).await {
-                Ok(_) => self.allow(&key),
-                Err(_) => return,
+        for keys in self.forbidden.all().chunks(REMOVING) {
+            if join_all(keys.iter().map(forget)).await.contains(&false) {
+                return;
             }
         }
-    }
-
-    fn forbidden(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
-        self.forbidden.lock().expect("no panic while held")
     }
 
     /// Reports in Redis that this node is alive. Nodes that find its sessions later read the report. Returns whether

@@ -168,7 +168,7 @@ metrics! {
     acks_total: counter ["contract", "event", "result"];
     /// Seconds from the arrival of a client's event until its acknowledgement is in the client's write queue.
     ack_seconds: histogram ["contract"] buckets COARSE;
-    /// Events published, by origin: clients, backends and hooks. Events that no contract declares count for the contract "plain".
+    /// Events published, by origin: client, api (backends), hook, emitter, node. Events that no contract declares count for the contract "plain".
     events_published_total: counter ["contract", "event", "origin"];
     /// Copies of events that were put into write queues of this node's clients.
     deliveries_total: counter ["nsp"];
@@ -270,8 +270,8 @@ metrics! {
     recovery_sessions: gauge [];
     /// Sessions kept in memory that were dropped early, because their number is limited.
     recovery_evicted_total: counter [];
-    /// Attempts to save a session's rooms for recovery that failed. The node tries again.
-    recovery_errors_total: counter ["op"] from ["save", "end", "node"];
+    /// Writes for recovery that Redis did not take, by operation: save (a session's rooms; the node tries again), end (the end of a session), node (the report that the node is alive; the node tries again), forbid (too many ended sessions wait to be removed from Redis; the client of such a session could recover it without its last joins and leaves).
+    recovery_errors_total: counter ["op"] from ["save", "end", "node", "forbid"];
     /// Publishes whose id had been used for the same publish before. They were not sent again.
     idempotent_duplicates_total: counter ["contract"];
     /// Ids of publishes that could not be claimed, completed or released, by operation. The publishes were sent, but a repetition may be sent again.
@@ -314,7 +314,7 @@ metrics! {
     log_lost_total: counter [];
     /// Revocations that apply now.
     revocations: gauge [];
-    /// Revocations that this node dropped, by reason: full (it keeps the maximum number), unsaved (the maximum number waits for Redis, so Redis and later nodes do not learn of the revocation).
+    /// Revocations that this node dropped, by reason: full (this node or Redis keeps the maximum number), unsaved (the maximum number waits for Redis, so Redis and later nodes do not learn of the revocation).
     revocations_dropped_total: counter ["reason"] from ["full", "unsaved"];
     /// Sockets that the node disconnected because their token is no longer valid, by reason: expired, revoked.
     sessions_ended_total: counter ["nsp", "reason"] from ["expired", "revoked"];
