@@ -9,15 +9,17 @@ mod memory;
 mod page;
 mod policy;
 mod redis;
+mod users;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-pub use memory::Memory;
-pub use policy::{Policies, RoomChange, RoomMember, Tell, What};
-pub use redis::Cluster;
+pub use memory::in_memory;
+use policy::Tell;
+pub use policy::{Policies, RoomChange, RoomMember, What};
+pub use redis::in_redis;
 
 use crate::directory::{Answer, Directory};
 use crate::room::Rooms;
@@ -29,16 +31,34 @@ pub const MAX_STATUS_BYTES: usize = 1024;
 /// Maximum number of rooms in the answer of [`Presence::shared_rooms`].
 pub const MAX_SHARED_ROOMS: usize = 10_000;
 
-/// Presence: [`Memory`] for a single node, [`Cluster`] for nodes that share a Redis.
-///
-/// Create it before the index of rooms, register it as an observer of that index ([`Rooms::watched_by`]), then start
-/// it.
-pub trait Presence: Directory + Watcher {
-    /// Starts announcing. `tell` is called when a member joins or leaves a room whose contract asks for that event: at
-    /// most once for each join or leave, and in order for each room and member. It is called on a task of presence and
-    /// must not block.
-    fn start(&self, rooms: &Arc<Rooms>, tell: Tell);
+/// Presence before the index of rooms exists. The index is created with the [`Recorder::watcher`], and presence is
+/// created from the index: [`Recorder::start`]. [`in_memory`] creates a recorder for a single node, [`in_redis`] for a
+/// node that shares a Redis with others.
+#[must_use]
+pub struct Recorder {
+    watcher: Arc<dyn Watcher>,
+    start: Box<Start>,
+}
 
+type Start = dyn FnOnce(Arc<Rooms>, Tell) -> Arc<dyn Presence> + Send;
+
+impl Recorder {
+    /// The half of presence to which the index of rooms reports every change.
+    pub fn watcher(&self) -> Arc<dyn Watcher> {
+        self.watcher.clone()
+    }
+
+    /// Creates presence from the index that reports to this recorder, and begins to announce joins and leaves. `tell` is
+    /// called when a member joins or leaves a room whose contract asks for that event: at most once for each join or
+    /// leave, and in order for each room and member. It is called on a task of presence and must not block. Must be
+    /// called within a Tokio runtime.
+    pub fn start(self, rooms: Arc<Rooms>, tell: impl Fn(RoomChange) + Send + Sync + 'static) -> Arc<dyn Presence> {
+        (self.start)(rooms, Box::new(tell))
+    }
+}
+
+/// Answers questions about sessions, rooms and users, and keeps the statuses of users.
+pub trait Presence: Directory {
     /// Sets the status of the session's user. Returns false if that user may not have it ([`may_have_status`]) or has
     /// disconnected.
     ///

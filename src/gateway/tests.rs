@@ -16,7 +16,7 @@ use crate::event::{Args, Event};
 use crate::hooks::{Hooks, Notices};
 use crate::limits::Limits;
 use crate::owners::Owners;
-use crate::presence::{self, Policies, Presence};
+use crate::presence::{self, Policies};
 use crate::publish::direct::Direct;
 use crate::publish::{ContractPublish, Origin, PlainEmit, Publisher, RemoteOutcome};
 use crate::room::Rooms;
@@ -133,11 +133,10 @@ impl Bench {
         let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.clone()).collect();
         let metrics = Arc::new(Metrics::new());
         let hour = std::time::Duration::from_secs(3600);
-        let presence: Arc<dyn Presence> =
-            Arc::new(presence::Memory::new("test", Policies::default(), hour, metrics.clone()));
+        let recorder = presence::in_memory("test", Policies::default(), hour, metrics.clone());
         let paths = namespaces.iter().map(|namespace| namespace.path.clone());
-        let rooms = Arc::new(Rooms::new(paths).watched_by(presence.clone()));
-        presence.start(&rooms, Arc::new(|_| {}));
+        let rooms = Arc::new(Rooms::new(paths).watched_by(recorder.watcher()));
+        let presence = recorder.start(rooms.clone(), |_| {});
         let carrier = Arc::new(Direct::new(rooms.clone(), metrics.clone()));
         let parts = crate::publish::Parts::alone(&namespaces, carrier, metrics.clone());
         let history = parts.history.clone();

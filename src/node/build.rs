@@ -22,7 +22,7 @@ use crate::idempotency::Idempotency;
 use crate::limits::Limits;
 use crate::mirror::Mirror;
 use crate::owners::Owners;
-use crate::presence::{self, Policies, Presence, RoomChange};
+use crate::presence::{self, Policies, Presence, Recorder};
 use crate::publish::{self, Publisher};
 use crate::recovery::{Recovery, Taken};
 use crate::redis::Redis;
@@ -74,12 +74,15 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
     let forwarding = Forwarding::new(config, address, &ground.metrics)?;
     let auth = Authenticator::new(&config.auth, ground.metrics.clone()).await?;
     let hooks = Arc::new(hooks(&ground)?);
-    let presence = presence_of(&ground);
-    let rooms = rooms(&ground, &presence);
+    let recorder = recorder(&ground);
+    let rooms = rooms(&ground, &recorder);
     let cluster = cluster(&ground, rooms.clone(), &forwarding);
     let history = Arc::new(ground.by_redis(History::in_redis, History::in_memory));
+    let publisher = publisher(&ground, Broadcaster::new(rooms.clone(), &cluster, &ground.metrics), &history);
+    let announcer = publisher.clone();
+    let presence = recorder.start(rooms.clone(), move |change| announcer.announce(change));
     let shared = Shared {
-        publisher: publisher(&ground, Broadcaster::new(rooms.clone(), &cluster, &ground.metrics), &history),
+        publisher,
         owners: Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory)),
         limits: Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone())),
         auth,
@@ -169,11 +172,9 @@ fn gateway(ground: &Ground<'_>, shared: &Shared, hooks: Arc<Hooks>, recovery: Ar
     })
 }
 
-/// Lets presence and the cluster call the gateway, and starts to act on requests of other nodes.
+/// Lets the cluster take sessions out of rooms, and starts to act on requests of other nodes.
 fn attach(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &Shared) {
     gateway.keep_time();
-    let publisher = shared.publisher.clone();
-    shared.presence.start(&shared.rooms, Arc::new(move |change: RoomChange| publisher.announce(change)));
     let (rooms, publisher) = (shared.rooms.clone(), shared.publisher.clone());
     cluster.leave_by(move |session, room| publisher.take_out(&rooms, session, room));
     cluster.obey();
@@ -265,24 +266,24 @@ fn notices(ground: &Ground<'_>, hooks: &Arc<Hooks>) -> Notices {
     }
 }
 
-fn presence_of(ground: &Ground<'_>) -> Arc<dyn Presence> {
+fn recorder(ground: &Ground<'_>) -> Recorder {
     let policies = Policies::new(&ground.contracts);
     let config = &ground.config.presence;
     match &ground.redis {
-        None => Arc::new(presence::Memory::new(&ground.id, policies, config.status_ttl.get(), ground.metrics.clone())),
+        None => presence::in_memory(&ground.id, policies, config.status_ttl.get(), ground.metrics.clone()),
         Some(redis) => {
             let paths = ground.namespaces.iter().map(|namespace| namespace.path.clone());
             let metrics = ground.metrics.clone();
-            Arc::new(presence::Cluster::new(config, redis.clone(), &ground.id, paths, policies, metrics))
+            presence::in_redis(config, redis.clone(), &ground.id, paths, policies, metrics)
         }
     }
 }
 
-fn rooms(ground: &Ground<'_>, presence: &Arc<dyn Presence>) -> Arc<Rooms> {
+fn rooms(ground: &Ground<'_>, recorder: &Recorder) -> Arc<Rooms> {
     let paths = ground.namespaces.iter().map(|namespace| namespace.path.clone());
     let most = ground.config.limits.max_rooms_per_socket;
     let rooms = Rooms::new(paths).bounded(most, ground.metrics.clone());
-    let mut rooms = rooms.minding(&ground.contracts).watched_by(presence.clone());
+    let mut rooms = rooms.minding(&ground.contracts).watched_by(recorder.watcher());
     if let Some(redis) = &ground.redis
         && let Some(mirror) = Mirror::start(&ground.contracts, redis.clone(), &ground.id, ground.metrics.clone())
     {

@@ -2,15 +2,12 @@
 //! the part that still works while Redis is unavailable.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::{Duration, Instant, SystemTime};
-
-use indexmap::IndexMap;
-use serde_json::Value;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::page::{self, Cursor, Missing};
-use super::{MAX_SHARED_ROOMS, SharedRooms, UserStatus, shown};
+use super::users::Users;
+use super::{MAX_SHARED_ROOMS, SharedRooms};
 use crate::directory::{
     ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Pace, Page, PageRequest, RoomInfo,
     Slowness, UserInfo,
@@ -18,123 +15,18 @@ use crate::directory::{
 use crate::protocol::{is_reserved_room, user_of, user_room};
 use crate::room::Rooms;
 use crate::session::{Backlog, RoomName, Session};
-use crate::time::{from_unix_millis, unix_millis};
+use crate::time::from_unix_millis;
 
-/// Maximum number of statuses that a node without Redis keeps in a namespace for users without a socket. The oldest are
-/// dropped first.
-pub(super) const MAX_ABSENT: usize = 100_000;
-
-/// A status, and when it was set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Status {
-    pub(super) at_ms: u64,
-    pub(super) value: Value,
-}
-
-/// The node's own sessions, users and statuses.
+/// The sessions and users of this node.
 pub(super) struct Local {
     node: Arc<str>,
-    rooms: OnceLock<Weak<Rooms>>,
-    users: Mutex<HashMap<Arc<str>, Users>>,
-    /// How long this node keeps the status of a user without a socket. `None`: Redis keeps it instead.
-    keep: Option<Duration>,
-}
-
-#[derive(Default)]
-struct Users {
-    present: BTreeMap<Arc<str>, User>,
-    // In the order in which the statuses expire.
-    absent: IndexMap<Arc<str>, (Status, Instant)>,
-}
-
-#[derive(Default)]
-struct User {
-    sockets: u64,
-    // Boxed, because most users have no status.
-    status: Option<Box<Status>>,
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) users: Arc<Users>,
 }
 
 impl Local {
-    /// Creates the record of a node. `keep` is how long the node keeps statuses of users without a socket; `None` if it
-    /// does not.
-    pub(super) fn new(node: &str, keep: Option<Duration>) -> Self {
-        Self { node: node.into(), rooms: OnceLock::new(), users: Mutex::default(), keep }
-    }
-
-    /// Sets the index of rooms, from which questions are answered.
-    pub(super) fn start(&self, rooms: &Arc<Rooms>) {
-        // A second call changes nothing.
-        let _ = self.rooms.set(Arc::downgrade(rooms));
-    }
-
-    /// The index of rooms, while the node runs.
-    pub(super) fn rooms(&self) -> Option<Arc<Rooms>> {
-        self.rooms.get()?.upgrade()
-    }
-
-    // --- changes that the index reports ---
-
-    /// Counts a socket of the user that has connected.
-    pub(super) fn user_came(&self, namespace: &Arc<str>, user_id: &str) {
-        let mut all = self.users.lock().expect("no panic while held");
-        let users = all.entry(namespace.clone()).or_default();
-        let back = users.absent.shift_remove(user_id).map(|(status, _)| Box::new(status));
-        let user = users.present.entry(user_id.into()).or_default();
-        user.sockets += 1;
-        if back.is_some() {
-            user.status = back;
-        }
-    }
-
-    /// Counts a socket of the user that has disconnected.
-    pub(super) fn user_went(&self, namespace: &str, user_id: &str) {
-        let now = Instant::now();
-        self.with(namespace, |users| {
-            let Some(user) = users.present.get_mut(user_id) else { return };
-            user.sockets = user.sockets.saturating_sub(1);
-            if user.sockets > 0 {
-                return;
-            }
-            let gone = users.present.remove_entry(user_id);
-            if let (Some(keep), Some((id, User { status: Some(status), .. }))) = (self.keep, gone) {
-                users.absent.insert(id, (*status, now + keep));
-                users.prune(now);
-            }
-        });
-    }
-
-    /// Sets a status. Returns false if the user has no socket on this node.
-    pub(super) fn set_status(&self, namespace: &str, user_id: &str, status: Status) -> bool {
-        self.with(namespace, |users| match users.present.get_mut(user_id) {
-            Some(user) => {
-                user.status = Some(Box::new(status));
-                true
-            }
-            None => false,
-        })
-    }
-
-    /// The statuses of all users with a socket on this node.
-    pub(super) fn statuses(&self, namespace: &str) -> Vec<(Arc<str>, Status)> {
-        self.with(namespace, |users| {
-            users.present.iter().filter_map(|(id, user)| Some((id.clone(), user.status.as_deref()?.clone()))).collect()
-        })
-    }
-
-    // --- answers ---
-
-    /// A user's status and number of sockets.
-    pub(super) fn status(&self, namespace: &str, user_id: &str) -> UserStatus {
-        let now = Instant::now();
-        self.with(namespace, |users| match users.present.get(user_id) {
-            Some(user) => {
-                UserStatus { status: user.status.as_ref().map(|status| status.value.clone()), sockets: user.sockets }
-            }
-            None => {
-                let kept = users.absent.get(user_id).filter(|(_, until)| *until > now);
-                UserStatus { status: kept.map(|(status, _)| status.value.clone()), sockets: 0 }
-            }
-        })
+    pub(super) fn new(node: &str, rooms: Arc<Rooms>, users: Arc<Users>) -> Self {
+        Self { node: node.into(), rooms, users }
     }
 
     pub(super) fn shared_rooms(&self, namespace: &str, user_id: &str) -> SharedRooms {
@@ -152,13 +44,12 @@ impl Local {
         namespace: &str,
         page: &PageRequest,
     ) -> Result<Page<ConnectionInfo>, DirectoryError> {
-        let sessions = self.rooms().map(|rooms| rooms.sessions(namespace)).unwrap_or_default();
-        self.connections_of(sessions, page)
+        self.connections_of(self.rooms.sessions(namespace), page)
     }
 
     /// The slowest connections, at most `limit`.
     pub(super) fn slowest(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo> {
-        let sessions = self.rooms().map(|rooms| rooms.sessions(namespace)).unwrap_or_default();
+        let sessions = self.rooms.sessions(namespace);
         let slowness = |session: &Session| {
             let Backlog { bytes, packets, written_at_ms, .. } = session.backlog();
             by.degree(bytes as u64, packets.unwrap_or_default() as u64, session.dropped().into(), written_at_ms)
@@ -174,17 +65,15 @@ impl Local {
 
     /// How fast a client of this node reads.
     pub(super) fn pace(&self, namespace: &str, socket_id: &str) -> Option<Pace> {
-        self.rooms()?.session(namespace, socket_id).map(|session| pace(&session))
+        self.rooms.session(namespace, socket_id).map(|session| pace(&session))
     }
 
     pub(super) fn connection(&self, namespace: &str, socket_id: &str) -> Option<ConnectionInfo> {
-        let session = self.rooms()?.session(namespace, socket_id)?;
-        Some(self.connection_info(&session))
+        self.rooms.session(namespace, socket_id).map(|session| self.connection_info(&session))
     }
 
     pub(super) fn rooms_page(&self, namespace: &str, page: &PageRequest) -> Result<Page<RoomInfo>, DirectoryError> {
-        let rooms = self.rooms().map(|rooms| rooms.rooms(namespace)).unwrap_or_default();
-        let items = rooms.into_iter().map(|room| (room.name.to_string(), room));
+        let items = self.rooms.rooms(namespace).into_iter().map(|room| (room.name.to_string(), room));
         let (rooms, next) = page::cut(items, page)?;
         let items = rooms
             .into_iter()
@@ -194,7 +83,7 @@ impl Local {
     }
 
     pub(super) fn room(&self, namespace: &str, name: &str) -> Option<RoomInfo> {
-        let room = self.rooms()?.room(namespace, name)?;
+        let room = self.rooms.room(namespace, name)?;
         let first = PageRequest { limit: DEFAULT_PAGE, cursor: None };
         let members = self.members(namespace, name, &first).map(|page| page.items).unwrap_or_default();
         Some(RoomInfo { members, ..room_info(namespace, &room.name, room.members, Some(room.created_at)) })
@@ -210,15 +99,9 @@ impl Local {
     }
 
     pub(super) fn users(&self, namespace: &str, page: &PageRequest) -> Result<Page<UserInfo>, DirectoryError> {
-        let all: Vec<_> = self.with(namespace, |users| {
-            users.present.iter().map(|(id, user)| (id.to_string(), user_info(namespace, id, user))).collect()
-        });
-        let (items, next) = page::cut(all.into_iter(), page)?;
+        let all = self.users.infos(namespace).into_iter().map(|user| (user.user_id.clone(), user));
+        let (items, next) = page::cut(all, page)?;
         Ok(Page { next, ..Page::complete(items) })
-    }
-
-    pub(super) fn user(&self, namespace: &str, user_id: &str) -> Option<UserInfo> {
-        self.with(namespace, |users| users.present.get(user_id).map(|user| user_info(namespace, user_id, user)))
     }
 
     pub(super) fn user_connections(
@@ -232,17 +115,14 @@ impl Local {
     }
 
     pub(super) fn count(&self, namespace: &str, of: CountOf<'_>) -> Count {
-        let rooms = self.rooms();
-        let members = |room: &RoomName| {
-            rooms.as_ref().map_or(0, |rooms| rooms.count(namespace, std::slice::from_ref(room), &[])) as u64
-        };
+        let members = |room: &RoomName| self.rooms.count(namespace, std::slice::from_ref(room), &[]) as u64;
         match of {
             CountOf::Room(room) => count(members(&room.into()), None, None, &Missing::default()),
             CountOf::User(user) => count(members(&user_room(user)), None, None, &Missing::default()),
             CountOf::Namespace => count(
-                rooms.as_ref().map_or(0, |rooms| rooms.session_count(namespace)) as u64,
-                Some(rooms.as_ref().map_or(0, |rooms| rooms.room_count(namespace)) as u64),
-                Some(self.with(namespace, |users| users.present.len()) as u64),
+                self.rooms.session_count(namespace) as u64,
+                Some(self.rooms.room_count(namespace) as u64),
+                Some(self.users.count(namespace) as u64),
                 &Missing::default(),
             ),
         }
@@ -251,7 +131,7 @@ impl Local {
     // --- helpers ---
 
     fn members_of(&self, namespace: &str, room: &RoomName) -> Vec<Arc<Session>> {
-        self.rooms().map(|rooms| rooms.recipients(namespace, std::slice::from_ref(room), &[])).unwrap_or_default()
+        self.rooms.recipients(namespace, std::slice::from_ref(room), &[])
     }
 
     fn page_of<T>(
@@ -318,11 +198,6 @@ impl Local {
             node: self.node.to_string(),
         }
     }
-
-    fn with<T>(&self, namespace: &str, work: impl FnOnce(&mut Users) -> T) -> T {
-        let mut all = self.users.lock().expect("no panic while held");
-        work(all.get_mut(namespace).unwrap_or(&mut Users::default()))
-    }
 }
 
 fn pace(session: &Session) -> Pace {
@@ -367,33 +242,4 @@ pub(super) fn room_info(namespace: &str, name: &str, members: usize, created_at:
 /// A count, with what is missing from it.
 pub(super) fn count(connections: u64, rooms: Option<u64>, users: Option<u64>, missing: &Missing) -> Count {
     Count { connections, rooms, users, partial: missing.partial, missing_nodes: missing.nodes.clone() }
-}
-
-fn user_info(namespace: &str, id: &str, user: &User) -> UserInfo {
-    UserInfo {
-        user_id: id.to_owned(),
-        namespace: namespace.to_owned(),
-        connections: user.sockets,
-        status: user.status.as_ref().map(|status| shown(&status.value)),
-    }
-}
-
-// === impl Status ===
-
-impl Status {
-    /// A status that is set now.
-    pub(super) fn now(value: &Value) -> Self {
-        Self { at_ms: unix_millis(SystemTime::now()), value: value.clone() }
-    }
-}
-
-// === impl Users ===
-
-impl Users {
-    /// Forgets statuses that have expired, and the oldest beyond [`MAX_ABSENT`].
-    fn prune(&mut self, now: Instant) {
-        while self.absent.first().is_some_and(|(_, (_, until))| *until <= now) || self.absent.len() > MAX_ABSENT {
-            self.absent.shift_remove_index(0);
-        }
-    }
 }

@@ -9,8 +9,11 @@ use futures_util::future::{BoxFuture, ready};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::local::{Local, Status, user_id};
-use super::{Policies, Presence, RoomChange, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status};
+use super::local::{Local, user_id};
+use super::users::{Status, Users};
+use super::{
+    Policies, Presence, Recorder, RoomChange, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status,
+};
 use crate::directory::{
     Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, Slowness, UserInfo,
 };
@@ -25,36 +28,42 @@ const MAX_UNTOLD: usize = 65_536;
 /// A member of a room, with its namespace and room.
 type Seat = (Arc<str>, RoomName, RoomMember);
 
-/// Presence in memory. It covers the whole deployment, which is this one node, and is lost when the process ends.
-pub struct Memory {
-    local: Local,
+/// Creates the recorder of a node that is the whole deployment. Its presence is lost when the process ends.
+pub fn in_memory(node: &str, policies: Policies, status_ttl: Duration, metrics: Arc<Metrics>) -> Recorder {
+    let (untold, mut told) = mpsc::channel::<RoomChange>(MAX_UNTOLD);
+    let users = Arc::new(Users::new(Some(status_ttl)));
+    let changes = Changes { users: users.clone(), policies, sockets: Mutex::default(), untold, metrics };
+    let node = node.to_owned();
+    let start = move |rooms: Arc<Rooms>, tell: Tell| -> Arc<dyn Presence> {
+        tokio::spawn(async move {
+            while let Some(one) = told.recv().await {
+                tell(one);
+            }
+        });
+        Arc::new(Memory(Local::new(&node, rooms, users)))
+    };
+    Recorder { watcher: Arc::new(changes), start: Box::new(start) }
+}
+
+/// Counts users, and finds the joins and leaves to be announced.
+struct Changes {
+    users: Arc<Users>,
     policies: Policies,
     /// The number of sockets of each member in rooms whose joins and leaves are announced.
     sockets: Mutex<HashMap<Seat, u64>>,
     untold: mpsc::Sender<RoomChange>,
-    told: Mutex<Option<mpsc::Receiver<RoomChange>>>,
     metrics: Arc<Metrics>,
 }
 
-impl Memory {
-    /// Creates the presence of a node.
-    pub fn new(node: &str, policies: Policies, status_ttl: Duration, metrics: Arc<Metrics>) -> Self {
-        let (untold, told) = mpsc::channel(MAX_UNTOLD);
-        Self {
-            local: Local::new(node, Some(status_ttl)),
-            policies,
-            sockets: Mutex::default(),
-            untold,
-            told: Mutex::new(Some(told)),
-            metrics,
-        }
-    }
+/// Answers from the index of rooms.
+struct Memory(Local);
 
+impl Changes {
     fn step(&self, session: &Session, room: &RoomName, what: What) {
         if let Some(user) = user_of(room) {
             match what {
-                What::Joined => self.local.user_came(session.namespace(), user),
-                What::Left => self.local.user_went(session.namespace(), user),
+                What::Joined => self.users.came(session.namespace(), user),
+                What::Left => self.users.went(session.namespace(), user),
             }
             return;
         }
@@ -90,7 +99,7 @@ impl Memory {
     }
 }
 
-impl Watcher for Memory {
+impl Watcher for Changes {
     fn opened(&self, _session: &Session) {}
 
     fn joined(&self, session: &Session, room: &RoomName) {
@@ -109,28 +118,17 @@ impl Watcher for Memory {
 }
 
 impl Presence for Memory {
-    fn start(&self, rooms: &Arc<Rooms>, tell: Tell) {
-        self.local.start(rooms);
-        if let Some(mut told) = self.told.lock().expect("no panic while held").take() {
-            tokio::spawn(async move {
-                while let Some(one) = told.recv().await {
-                    tell(one);
-                }
-            });
-        }
-    }
-
     fn set_status(&self, session: &Session, status: &Value) -> bool {
         let Some(user) = user_id(session).filter(|_| may_have_status(session, status)) else { return false };
-        self.local.set_status(session.namespace(), &user, Status::now(status))
+        self.0.users.set_status(session.namespace(), &user, Status::now(status))
     }
 
     fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus> {
-        ready(Ok(self.local.status(namespace, user_id))).boxed()
+        ready(Ok(self.0.users.status(namespace, user_id))).boxed()
     }
 
     fn shared_rooms<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> BoxFuture<'a, SharedRooms> {
-        ready(self.local.shared_rooms(namespace, user_id)).boxed()
+        ready(self.0.shared_rooms(namespace, user_id)).boxed()
     }
 
     fn settle(&self) -> BoxFuture<'_, bool> {
@@ -144,35 +142,35 @@ impl Presence for Memory {
 
 impl Directory for Memory {
     fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
-        ready(self.local.connections(namespace, &page)).boxed()
+        ready(self.0.connections(namespace, &page)).boxed()
     }
 
     fn slowest_here(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo> {
-        self.local.slowest(namespace, by, limit)
+        self.0.slowest(namespace, by, limit)
     }
 
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {
-        ready(Ok(self.local.connection(namespace, socket_id))).boxed()
+        ready(Ok(self.0.connection(namespace, socket_id))).boxed()
     }
 
     fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<RoomInfo>> {
-        ready(self.local.rooms_page(namespace, &page)).boxed()
+        ready(self.0.rooms_page(namespace, &page)).boxed()
     }
 
     fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> Answer<'a, Option<RoomInfo>> {
-        ready(Ok(self.local.room(namespace, room))).boxed()
+        ready(Ok(self.0.room(namespace, room))).boxed()
     }
 
     fn members<'a>(&'a self, namespace: &'a str, room: &'a str, page: PageRequest) -> Answer<'a, Page<MemberInfo>> {
-        ready(self.local.members(namespace, room, &page)).boxed()
+        ready(self.0.members(namespace, room, &page)).boxed()
     }
 
     fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<UserInfo>> {
-        ready(self.local.users(namespace, &page)).boxed()
+        ready(self.0.users(namespace, &page)).boxed()
     }
 
     fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, Option<UserInfo>> {
-        ready(Ok(self.local.user(namespace, user_id))).boxed()
+        ready(Ok(self.0.users.info(namespace, user_id))).boxed()
     }
 
     fn user_connections<'a>(
@@ -181,10 +179,10 @@ impl Directory for Memory {
         user_id: &'a str,
         page: PageRequest,
     ) -> Answer<'a, Page<ConnectionInfo>> {
-        ready(self.local.user_connections(namespace, user_id, &page)).boxed()
+        ready(self.0.user_connections(namespace, user_id, &page)).boxed()
     }
 
     fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count> {
-        ready(Ok(self.local.count(namespace, of))).boxed()
+        ready(Ok(self.0.count(namespace, of))).boxed()
     }
 }

@@ -8,7 +8,7 @@ use crate::presence::local::user_id;
 use crate::session::{RoomName, Session};
 
 /// A function that receives joins and leaves.
-pub type Tell = Arc<dyn Fn(RoomChange) + Send + Sync>;
+pub(super) type Tell = Box<dyn Fn(RoomChange) + Send + Sync>;
 
 /// A member of a room: it joins with its first socket and leaves with its last one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -7,38 +7,55 @@
 //! A node may be unable to know which of its data Redis has: a write failed, the node's lease had ended, its queue was
 //! full, or Redis was emptied. In these cases the node writes everything from the index under a new incarnation, which
 //! replaces the old one in one step.
+//!
+//! ```text
+//! every change of the index                                    questions
+//!          │                                                      │
+//!          ▼                                                      ▼
+//!      `changes` ──► `queue` ──► `writer` ───┐              `directory`: asks scripts, which
+//!                       │           ▲        │               count only incarnations with a
+//!      full, or a write │           │        ▼               lease; answers from this node's
+//!      failed, or the   ▼           │      Redis ──────────► index while Redis is away
+//!      lease ended   rewrite: everything     ▲
+//!                    from the index, under   │
+//!                    a new incarnation    `lease`: renews this node's lease, and removes
+//!                                          the data of nodes whose lease has ended
+//! ```
 
 mod change;
+mod changes;
 mod directory;
 mod lease;
 mod queue;
 mod script;
 mod writer;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::error::Error;
 use fred::types::Value;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::change::{Change, Item};
+use self::changes::Changes;
 use self::lease::Leases;
-use self::queue::Queue;
 use self::script::{Header, Reply, Scripts};
-use super::local::{Local, Status, user_id};
-use super::{MAX_SHARED_ROOMS, Policies, Presence, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status};
+use super::local::{Local, user_id};
+use super::users::Status;
+use super::{
+    MAX_SHARED_ROOMS, Policies, Presence, Recorder, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status,
+};
 use crate::config;
 use crate::directory::{Answer, DirectoryError};
-use crate::protocol::user_of;
 use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::room::Rooms;
-use crate::session::{RoomName, Session, Watcher};
+use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a key lives at most after its node has died, even if no other node removes it. A running node renews its
@@ -48,24 +65,55 @@ pub const KEY_TTL: Duration = Duration::from_secs(60 * 60);
 /// How long a read waits at most until this node's own latest changes are written.
 const MAX_SETTLE: Duration = Duration::from_millis(250);
 
+/// Creates the recorder of a node that shares its presence with others. `namespaces` lists every namespace.
+pub fn in_redis(
+    config: &config::Presence,
+    redis: Redis,
+    node: &str,
+    namespaces: impl IntoIterator<Item = Arc<str>>,
+    policies: Policies,
+    metrics: Arc<Metrics>,
+) -> Recorder {
+    let spaces = namespaces.into_iter().map(|path| Space { base: redis.keys().presence(&path), path }).collect();
+    let (changes, items) = Changes::new(spaces, policies, config.queue, metrics);
+    let changes = Arc::new(changes);
+    let (watcher, node, times) = (changes.clone(), node.to_owned(), Times::new(config));
+    let start = move |rooms: Arc<Rooms>, tell: Tell| -> Arc<dyn Presence> {
+        let inner = Arc::new(Inner {
+            redis,
+            scripts: Scripts::new(),
+            local: Local::new(&node, rooms, changes.users().clone()),
+            node: node.into(),
+            times,
+            changes,
+            leases: Leases::default(),
+            tell,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let (writer, keeper, reaper) = (inner.clone(), inner.clone(), inner.clone());
+        inner.spawn(async move { writer.keep_writing(items).await });
+        inner.spawn(async move { keeper.keep_leases().await });
+        inner.spawn(async move { reaper.keep_reaping().await });
+        Arc::new(Cluster { inner })
+    };
+    Recorder { watcher, start: Box::new(start) }
+}
+
 /// Presence in Redis, shared by all nodes.
-pub struct Cluster {
+struct Cluster {
     inner: Arc<Inner>,
 }
 
 struct Inner {
     redis: Redis,
     scripts: Scripts,
-    spaces: Vec<Space>,
+    local: Local,
     node: Arc<str>,
     times: Times,
-    policies: Policies,
-    local: Local,
-    queue: Queue,
-    items: Mutex<Option<mpsc::Receiver<Item>>>,
+    changes: Arc<Changes>,
     leases: Leases,
-    tell: OnceLock<Tell>,
-    metrics: Arc<Metrics>,
+    tell: Tell,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -100,58 +148,16 @@ impl Times {
     }
 }
 
-impl Cluster {
-    /// Creates the presence of a node. `namespaces` lists every namespace.
-    pub fn new(
-        config: &config::Presence,
-        redis: Redis,
-        node: &str,
-        namespaces: impl IntoIterator<Item = Arc<str>>,
-        policies: Policies,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let (queue, items) = Queue::new(config.queue);
-        let spaces = namespaces.into_iter().map(|path| Space { base: redis.keys().presence(&path), path }).collect();
-        let inner = Inner {
-            redis,
-            scripts: Scripts::new(),
-            spaces,
-            node: node.into(),
-            times: Times::new(config),
-            policies,
-            local: Local::new(node, None),
-            queue,
-            items: Mutex::new(Some(items)),
-            leases: Leases::default(),
-            tell: OnceLock::new(),
-            metrics,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
-        Self { inner: Arc::new(inner) }
-    }
-}
-
 // === impl Inner ===
 
 impl Inner {
-    fn space(&self, namespace: &str) -> Option<usize> {
-        self.spaces.iter().position(|space| *space.path == *namespace)
-    }
-
     fn new_incarnation(&self) -> String {
         let random = uuid::Uuid::new_v4().simple().to_string();
         format!("{}~{}", self.node, &random[..12])
     }
 
-    fn push(&self, session: &Session, change: Option<Change>) {
-        if let (Some(change), Some(space)) = (change, self.space(session.namespace())) {
-            self.queue.push(Item::Change(space, change), &self.metrics);
-        }
-    }
-
     async fn run(&self, script: &Script, space: usize, args: Vec<Value>) -> Result<Value, Error> {
-        script.run(&self.redis, vec![self.spaces[space].base.clone()], args).await
+        script.run(&self.redis, vec![self.changes.spaces[space].base.clone()], args).await
     }
 
     /// Runs a script that only reads. Before that, waits at most [`MAX_SETTLE`] until this node's own changes are
@@ -173,19 +179,21 @@ impl Inner {
 
     async fn settle(&self, within: Duration) -> bool {
         let (answer, written) = oneshot::channel();
-        self.queue.push(Item::Barrier(answer), &self.metrics)
+        self.changes.queue.push(Item::Barrier(answer), &self.changes.metrics)
             && matches!(tokio::time::timeout(within, written).await, Ok(Ok(())))
     }
 
     /// Announces the joins and leaves that a script has returned.
     fn tell(&self, space: usize, reply: Reply) {
-        let Some(tell) = self.tell.get() else { return };
         for told in reply.texts().chunks_exact(3) {
             let what = if told[0] == "joined" { What::Joined } else { What::Left };
-            if let Some(told) =
-                self.policies.told(&self.spaces[space].path, &told[1], RoomMember::of_key(&told[2]), what)
-            {
-                tell(told);
+            if let Some(told) = self.changes.policies.told(
+                &self.changes.spaces[space].path,
+                &told[1],
+                RoomMember::of_key(&told[2]),
+                what,
+            ) {
+                (self.tell)(told);
             }
         }
     }
@@ -202,7 +210,7 @@ impl Inner {
 
     /// Ends this node's leases, and removes the data that was written under them.
     async fn end(&self) -> Result<(), Error> {
-        for space in 0..self.spaces.len() {
+        for space in 0..self.changes.spaces.len() {
             for incarnation in self.leases.incarnations() {
                 self.lease(space, "end", &incarnation, "").await?;
             }
@@ -218,56 +226,13 @@ fn texts(parts: &[&str]) -> Vec<Value> {
 
 // === impl Cluster ===
 
-impl Watcher for Cluster {
-    fn opened(&self, session: &Session) {
-        self.inner.push(session, Some(Change::opened(session)));
-    }
-
-    fn joined(&self, session: &Session, room: &RoomName) {
-        if let Some(user) = user_of(room) {
-            self.inner.local.user_came(session.namespace(), user);
-        }
-        self.inner.push(session, Change::joined(session, room, &self.inner.policies));
-    }
-
-    fn left(&self, session: &Session, room: &RoomName) {
-        if let Some(user) = user_of(room) {
-            self.inner.local.user_went(session.namespace(), user);
-        }
-        self.inner.push(session, Change::left(session, room, &self.inner.policies));
-    }
-
-    fn closed(&self, session: &Session, rooms: &[RoomName]) {
-        for user in rooms.iter().filter_map(|room| user_of(room)) {
-            self.inner.local.user_went(session.namespace(), user);
-        }
-        self.inner.push(session, Some(Change::closed(session, rooms, &self.inner.policies)));
-    }
-
-    fn changed(&self, session: &Session) {
-        self.inner.push(session, Some(Change::metadata(session)));
-    }
-}
-
 impl Presence for Cluster {
-    fn start(&self, rooms: &Arc<Rooms>, tell: Tell) {
-        let inner = &self.inner;
-        inner.local.start(rooms);
-        // A second call changes nothing.
-        let _ = inner.tell.set(tell);
-        let Some(items) = inner.items.lock().expect("no panic while held").take() else { return };
-        let (writer, keeper, reaper) = (inner.clone(), inner.clone(), inner.clone());
-        inner.spawn(async move { writer.keep_writing(items).await });
-        inner.spawn(async move { keeper.keep_leases().await });
-        inner.spawn(async move { reaper.keep_reaping().await });
-    }
-
     fn set_status(&self, session: &Session, status: &serde_json::Value) -> bool {
         let Some(user) = user_id(session).filter(|_| may_have_status(session, status)) else { return false };
         let status = Status::now(status);
-        let known = self.inner.local.set_status(session.namespace(), &user, status.clone());
+        let known = self.inner.local.users.set_status(session.namespace(), &user, status.clone());
         if known {
-            self.inner.push(session, Some(Change::Status { user, status }));
+            self.inner.changes.push(session, Some(Change::Status { user, status }));
         }
         known
     }
@@ -275,7 +240,7 @@ impl Presence for Cluster {
     fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus> {
         async move {
             let inner = &*self.inner;
-            let space = inner.space(namespace).ok_or(DirectoryError::Unavailable)?;
+            let space = inner.changes.space(namespace).ok_or(DirectoryError::Unavailable)?;
             match inner.read(&inner.scripts.status, space, texts(&[user_id])).await {
                 Ok((_, mut reply)) => {
                     let _header = reply.list();
@@ -283,7 +248,7 @@ impl Presence for Cluster {
                     Ok(UserStatus { status, sockets: reply.number() })
                 }
                 Err(error) => {
-                    let here = inner.local.status(namespace, user_id);
+                    let here = inner.local.users.status(namespace, user_id);
                     if here.status.is_some() { Ok(here) } else { Err(error) }
                 }
             }
@@ -296,7 +261,7 @@ impl Presence for Cluster {
             let inner = &*self.inner;
             let mut here = inner.local.shared_rooms(namespace, user_id);
             let most = MAX_SHARED_ROOMS.to_string();
-            let answer = match inner.space(namespace) {
+            let answer = match inner.changes.space(namespace) {
                 Some(space) => inner.read(&inner.scripts.shared, space, texts(&[user_id, &most])).await.ok(),
                 None => None,
             };

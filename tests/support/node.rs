@@ -16,7 +16,7 @@ use roomcast::history::History;
 use roomcast::hooks::{Hooks, Notices};
 use roomcast::limits::Limits;
 use roomcast::owners::Owners;
-use roomcast::presence::{self, Policies, Presence};
+use roomcast::presence::{self, Policies};
 use roomcast::publish::{self, ContractPublish, Origin, Published, Publisher};
 use roomcast::recovery::Recovery;
 use roomcast::redis::Redis;
@@ -135,11 +135,11 @@ impl Node {
         let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.clone()).collect();
         let metrics = Arc::new(Metrics::new());
         let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
-        let presence: Arc<dyn Presence> =
-            Arc::new(presence::Memory::new(name, Policies::default(), Duration::from_secs(3600), metrics.clone()));
+        let hour = Duration::from_secs(3600);
+        let recorder = presence::in_memory(name, Policies::default(), hour, metrics.clone());
         let paths = namespaces.iter().map(|namespace| namespace.path.clone());
-        let rooms = Arc::new(Rooms::new(paths).watched_by(presence.clone()));
-        presence.start(&rooms, Arc::new(|_| {}));
+        let rooms = Arc::new(Rooms::new(paths).watched_by(recorder.watcher()));
+        let presence = recorder.start(rooms.clone(), |_| {});
         let cluster =
             Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), Peers::none(), metrics.clone(), &config);
         let carrier = Broadcaster::new(rooms.clone(), &cluster, &metrics);

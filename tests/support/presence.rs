@@ -11,7 +11,7 @@ use roomcast::contract::model::{PresencePolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::directory::{DirectoryError, Page, PageRequest};
 use roomcast::event::{Args, Event};
-use roomcast::presence::{Cluster, Memory, Policies, Presence, RoomChange, RoomMember, What};
+use roomcast::presence::{Policies, Presence, Recorder, RoomChange, RoomMember, What, in_memory, in_redis};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::session::{AckId, Close, Link, Peer, Reply, SendError, Session};
@@ -68,7 +68,7 @@ impl Node {
     pub fn memory(id: &str) -> Self {
         let metrics = Arc::new(Metrics::new());
         let ttl = Duration::from_secs(60);
-        Self::of(id, Arc::new(Memory::new(id, policies(), ttl, metrics.clone())), metrics)
+        Self::of(id, in_memory(id, policies(), ttl, metrics.clone()), metrics)
     }
 
     pub fn redis(url: &str, id: &str, change: impl Fn(&mut config::Presence)) -> Self {
@@ -82,15 +82,15 @@ impl Node {
         let redis = Redis::connect(&redis, id, metrics.clone()).unwrap();
         let mut config = config::Presence { heartbeat: config::Period::from_secs(1), ..config::Presence::default() };
         change(&mut config);
-        let presence = Cluster::new(&config, redis, id, [NS.into()], policies(), metrics.clone());
-        Self::of(id, Arc::new(presence), metrics)
+        let recorder = in_redis(&config, redis, id, [NS.into()], policies(), metrics.clone());
+        Self::of(id, recorder, metrics)
     }
 
-    fn of(id: &str, presence: Arc<dyn Presence>, metrics: Arc<Metrics>) -> Self {
-        let rooms = Arc::new(Rooms::new([NS.into()]).watched_by(presence.clone()));
+    fn of(id: &str, recorder: Recorder, metrics: Arc<Metrics>) -> Self {
+        let rooms = Arc::new(Rooms::new([NS.into()]).watched_by(recorder.watcher()));
         let told: Arc<Mutex<Vec<RoomChange>>> = Arc::default();
         let sink = told.clone();
-        presence.start(&rooms, Arc::new(move |one| sink.lock().unwrap().push(one)));
+        let presence = recorder.start(rooms.clone(), move |one| sink.lock().unwrap().push(one));
         Self { id: id.to_owned(), presence, rooms, told, metrics }
     }
 

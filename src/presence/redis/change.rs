@@ -6,8 +6,9 @@ use fred::types::Value;
 use tokio::sync::oneshot;
 
 use crate::presence::Policies;
-use crate::presence::local::{Status, is_kept, user_id};
+use crate::presence::local::{is_kept, user_id};
 use crate::presence::policy::script_user;
+use crate::presence::users::Status;
 use crate::protocol::is_reserved_room;
 use crate::session::{RoomName, Session};
 use crate::time::unix_millis;

@@ -93,13 +93,13 @@ impl Inner {
         let mut info = ConnectionInfo {
             socket_id: id.to_owned(),
             user_id: None,
-            namespace: self.spaces[space].path.to_string(),
+            namespace: self.changes.spaces[space].path.to_string(),
             node: node_of(incarnation).to_owned(),
             transport: String::new(),
             connected_at: from_unix_millis(0),
             rooms: Vec::new(),
             metadata: Map::new(),
-            pace: self.local.pace(&self.spaces[space].path, id),
+            pace: self.local.pace(&self.changes.spaces[space].path, id),
         };
         let mut fields = fields.texts().into_iter();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
@@ -199,7 +199,7 @@ impl Inner {
             return if missing.partial { Err(DirectoryError::Unavailable) } else { Ok(None) };
         }
         let total = usize::try_from(members.total).unwrap_or(usize::MAX);
-        let info = room_info(&self.spaces[space].path, room, total, members.first_ms.map(from_unix_millis));
+        let info = room_info(&self.changes.spaces[space].path, room, total, members.first_ms.map(from_unix_millis));
         let members = members.rows.into_iter().map(member_info).collect();
         Ok(Some(RoomInfo { members, partial: missing.partial, missing_nodes: missing.nodes, ..info }))
     }
@@ -228,7 +228,7 @@ impl Inner {
 
     fn user_info(&self, space: usize, user_id: String, connections: u64, status: Option<String>) -> UserInfo {
         let status = status.and_then(|text| serde_json::from_str(&text).ok()).map(|status| shown(&status));
-        UserInfo { user_id, namespace: self.spaces[space].path.to_string(), connections, status }
+        UserInfo { user_id, namespace: self.changes.spaces[space].path.to_string(), connections, status }
     }
 }
 
@@ -256,7 +256,7 @@ macro_rules! ask {
     ($self:ident, $namespace:ident, |$inner:ident, $space:ident| $cluster:expr, |$missing:ident| $local:expr) => {
         async move {
             let $inner = &*$self.inner;
-            let Some($space) = $inner.space($namespace) else { return Err(DirectoryError::Unavailable) };
+            let Some($space) = $inner.changes.space($namespace) else { return Err(DirectoryError::Unavailable) };
             match $cluster {
                 Err(DirectoryError::Unavailable) => {
                     let $missing = $inner.alone();
@@ -361,7 +361,7 @@ impl Directory for Cluster {
 
     fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, Option<UserInfo>> {
         ask!(self, namespace, |inner, space| inner.cluster_user(space, user_id).await, |_missing| {
-            found(inner.local.user(namespace, user_id))
+            found(inner.local.users.info(namespace, user_id))
         })
     }
 

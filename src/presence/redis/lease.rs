@@ -144,7 +144,7 @@ impl Inner {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for space in 0..self.spaces.len() {
+            for space in 0..self.changes.spaces.len() {
                 for incarnation in self.leases.incarnations() {
                     self.renew(space, &incarnation).await;
                 }
@@ -159,7 +159,7 @@ impl Inner {
                 let gone = said.gone && self.leases.current().as_deref() == Some(incarnation);
                 self.leases.heard(&said.header, gone, self.times.lease);
                 if gone {
-                    self.queue.shut(Reason::Gone);
+                    self.changes.queue.shut(Reason::Gone);
                 }
             }
             Err(error) => tracing::debug!(redis.error = %error, "the presence lease was not renewed"),
@@ -175,7 +175,7 @@ impl Inner {
             if !self.leases.may_reap() || !self.redis.is_up() {
                 continue;
             }
-            for space in 0..self.spaces.len() {
+            for space in 0..self.changes.spaces.len() {
                 let Some(own) = self.leases.current() else { continue };
                 if let Err(error) = self.reap(space, &own).await {
                     tracing::debug!(redis.error = %error, "a dead node's presence was not removed");

@@ -51,13 +51,13 @@ impl Inner {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut round = Round::new();
         loop {
-            if !self.queue.is_open() {
+            if !self.changes.queue.is_open() {
                 self.rewrite_until_done(&mut items).await;
             }
             batch.clear();
             let written = tokio::select! {
                 biased;
-                () = self.queue.shut_now() => continue,
+                () = self.changes.queue.shut_now() => continue,
                 count = items.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         return;
@@ -72,10 +72,10 @@ impl Inner {
             };
             match written {
                 Ok(()) => {}
-                Err(Failure::Gone) => self.queue.shut(Reason::Gone),
+                Err(Failure::Gone) => self.changes.queue.shut(Reason::Gone),
                 Err(Failure::Redis(error)) => {
                     tracing::debug!(redis.error = %error, "presence was not written");
-                    self.queue.shut(Reason::Failed);
+                    self.changes.queue.shut(Reason::Failed);
                 }
             }
         }
@@ -84,7 +84,7 @@ impl Inner {
     /// Writes a batch in order. Answers its barriers once the whole batch is written.
     async fn write(&self, batch: Vec<Item>) -> Result<(), Failure> {
         let Some(incarnation) = self.leases.current() else { return Err(Failure::Gone) };
-        let mut spaces: Vec<Vec<Change>> = self.spaces.iter().map(|_| Vec::new()).collect();
+        let mut spaces: Vec<Vec<Change>> = self.changes.spaces.iter().map(|_| Vec::new()).collect();
         let mut barriers = Vec::new();
         for item in batch {
             match item {
@@ -95,7 +95,7 @@ impl Inner {
         for (space, changes) in spaces.iter().enumerate() {
             if let Err(failure) = self.apply(space, &incarnation, changes, true).await {
                 let lost: usize = spaces[space..].iter().map(Vec::len).sum();
-                self.metrics.presence_queue_dropped_total.with_label_values(&["failed"]).inc_by(lost as u64);
+                self.changes.metrics.presence_queue_dropped_total.with_label_values(&["failed"]).inc_by(lost as u64);
                 return Err(failure);
             }
         }
@@ -118,7 +118,8 @@ impl Inner {
         if reply.text() == "gone" {
             return Err(Failure::Gone);
         }
-        self.metrics
+        self.changes
+            .metrics
             .presence_writes_total
             .with_label_values::<&str>(&[])
             .inc_by(changes.iter().map(Change::weight).sum());
@@ -137,7 +138,7 @@ impl Inner {
             }
             match self.rewrite(items).await {
                 Ok(reason) => {
-                    self.metrics.presence_resyncs_total.with_label_values(&[reason.as_str()]).inc();
+                    self.changes.metrics.presence_resyncs_total.with_label_values(&[reason.as_str()]).inc();
                     return;
                 }
                 Err(failure) => {
@@ -145,7 +146,7 @@ impl Inner {
                         tracing::debug!(redis.error = %error, "presence was not written again completely");
                     }
                     self.leases.unstage();
-                    self.queue.shut(Reason::Failed);
+                    self.changes.queue.shut(Reason::Failed);
                 }
             }
             tokio::time::sleep(pause).await;
@@ -157,17 +158,17 @@ impl Inner {
     async fn rewrite(&self, items: &mut mpsc::Receiver<Item>) -> Result<Reason, Failure> {
         // The waiting changes are dropped: the index, which is read after this, contains them.
         while items.try_recv().is_ok() {}
-        let reason = self.queue.reopen();
+        let reason = self.changes.queue.reopen();
         let incarnation = self.new_incarnation();
         self.leases.stage(&incarnation);
-        for space in 0..self.spaces.len() {
+        for space in 0..self.changes.spaces.len() {
             let said = self.lease(space, "stage", &incarnation, &incarnation).await?;
             // If Redis has lost its data, every member would seem to join, so no join is announced.
             let tell = self.leases.note_epoch(space, said.epoch);
             self.rewrite_space(space, &incarnation, tell).await?;
         }
         let replaced = self.leases.take_over().unwrap_or_default();
-        for space in 0..self.spaces.len() {
+        for space in 0..self.changes.spaces.len() {
             if self.lease(space, "commit", &incarnation, &replaced).await?.gone {
                 return Err(Failure::Gone);
             }
@@ -179,10 +180,10 @@ impl Inner {
     async fn rewrite_space(&self, space: usize, incarnation: &str, tell: bool) -> Result<(), Failure> {
         for sessions in self.sessions(space).chunks(REWRITE_CHUNK) {
             let changes: Vec<Change> =
-                sessions.iter().flat_map(|session| Change::all_of(session, &self.policies)).collect();
+                sessions.iter().flat_map(|session| Change::all_of(session, &self.changes.policies)).collect();
             self.apply(space, incarnation, &changes, tell).await?;
         }
-        let statuses = self.local.statuses(&self.spaces[space].path);
+        let statuses = self.local.users.statuses(&self.changes.spaces[space].path);
         for statuses in statuses.chunks(BATCH) {
             let changes: Vec<Change> = statuses
                 .iter()
@@ -194,13 +195,13 @@ impl Inner {
     }
 
     fn sessions(&self, space: usize) -> Vec<Arc<Session>> {
-        self.local.rooms().map(|rooms| rooms.sessions(&self.spaces[space].path)).unwrap_or_default()
+        self.local.rooms.sessions(&self.changes.spaces[space].path)
     }
 
     // --- new TTLs ---
 
     fn begin_round(&self) -> Round {
-        (0..self.spaces.len())
+        (0..self.changes.spaces.len())
             .flat_map(|space| self.sessions(space).into_iter().map(move |session| (space, Arc::downgrade(&session))))
             .collect()
     }
@@ -209,12 +210,12 @@ impl Inner {
     async fn refresh(&self, round: &mut Round) -> Result<(), Failure> {
         let Some(incarnation) = self.leases.current() else { return Err(Failure::Gone) };
         let part: Vec<_> = round.drain(..round.len().min(REWRITE_CHUNK)).collect();
-        for space in 0..self.spaces.len() {
+        for space in 0..self.changes.spaces.len() {
             let changes: Vec<Change> = part
                 .iter()
                 .filter(|(of, _)| *of == space)
                 .filter_map(|(_, session)| session.upgrade())
-                .flat_map(|session| Change::all_of(&session, &self.policies))
+                .flat_map(|session| Change::all_of(&session, &self.changes.policies))
                 .collect();
             self.apply(space, &incarnation, &changes, true).await?;
         }
