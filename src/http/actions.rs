@@ -3,56 +3,45 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::access;
 use super::answer::{Answer, ApiError};
-use super::emit::{Names, Rooms};
 use super::events::RemoteWord;
-use super::fields::Object;
+use super::fields::{List, body};
 use super::route::Call;
-use super::{access, text};
-use crate::directory::{Done, Selection, Told};
+use super::text::{NameText, NamespaceText, RoomText};
+use crate::directory::{Done, Selection};
 
-/// Clients, selected in at least one way, and the room that they join or leave.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("anyOf" = named()))]
-#[expect(dead_code, reason = "describes what `join` and `leave` take")]
-pub struct Membership {
-    /// The namespace's path.
-    #[schemars(length(max = text::MAX_NAME), regex(pattern = r"^/"))]
-    namespace: String,
-    /// Users by id.
-    users: Option<Names>,
-    /// Sockets by id.
-    sockets: Option<Names>,
-    /// All clients in these rooms.
-    rooms: Option<Rooms>,
-    /// The room.
-    #[schemars(length(min = 1, max = text::MAX_NAME), regex(pattern = r"^[^$]"))]
-    room: String,
+body! {
+    /// Clients, selected in at least one way. An empty selection is a mistake; it never means all clients.
+    pub struct Clients one_of(users, sockets, rooms) {
+        /// The namespace's path.
+        namespace: NamespaceText,
+        /// Users by id.
+        users: Option<List<NameText>>,
+        /// Sockets by id.
+        sockets: Option<List<NameText>>,
+        /// All clients in these rooms.
+        rooms: Option<List<RoomText>>,
+    }
 }
 
-/// Clients, selected in at least one way.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("anyOf" = named()))]
-#[expect(dead_code, reason = "describes what `disconnect` takes")]
-pub struct Disconnect {
-    /// The namespace's path.
-    #[schemars(length(max = text::MAX_NAME), regex(pattern = r"^/"))]
-    namespace: String,
-    /// Users by id.
-    users: Option<Names>,
-    /// Sockets by id.
-    sockets: Option<Names>,
-    /// All clients in these rooms.
-    rooms: Option<Rooms>,
-    /// `true` closes the whole connection, and the official client reconnects by itself; `false` ends only the
-    /// namespace, and the official client does not reconnect.
-    close: Option<bool>,
+body! {
+    /// Clients, selected in at least one way, and the room that they join or leave.
+    pub struct Membership {
+        ..clients: Clients,
+        /// The room.
+        room: RoomText,
+    }
 }
 
-/// Requires that at least one of the lists is not empty.
-pub(super) fn named() -> serde_json::Value {
-    let named = |list: &str| serde_json::json!({ "required": [list], "properties": { list: { "type": "array", "minItems": 1 } } });
-    [named("users"), named("sockets"), named("rooms")].into_iter().collect()
+body! {
+    /// Clients, selected in at least one way.
+    pub struct Disconnect {
+        ..clients: Clients,
+        /// `true` closes the whole connection, and the official client reconnects by itself; `false` ends only the
+        /// namespace, and the official client does not reconnect.
+        close: Option<bool>,
+    }
 }
 
 /// The result of an action.
@@ -72,54 +61,38 @@ pub struct Acted {
 
 /// Puts clients into a room.
 pub async fn join(call: Call) -> Result<Answer, ApiError> {
-    let (selection, room) = membership(&call)?;
-    acted(call.api.actions.join(&selection, &room).await?)
+    let Membership { clients, room } = call.read()?;
+    let selection = clients.select(&call)?;
+    acted(call.api.actions.join(&selection, &room.0).await?)
 }
 
 /// Takes clients out of a room.
 pub async fn leave(call: Call) -> Result<Answer, ApiError> {
-    let (selection, room) = membership(&call)?;
-    acted(call.api.actions.leave(&selection, &room).await?)
+    let Membership { clients, room } = call.read()?;
+    let selection = clients.select(&call)?;
+    acted(call.api.actions.leave(&selection, &room.0).await?)
 }
 
 /// Disconnects clients.
 pub async fn disconnect(call: Call) -> Result<Answer, ApiError> {
-    let mut object = call.object()?;
-    let close = object.flag("close");
-    let selection = selection(&mut object);
-    object.finish()?;
-    access::namespace(&call.api, &selection.namespace)?;
-    acted(call.api.actions.disconnect(&selection, close).await?)
+    let Disconnect { clients, close } = call.read()?;
+    let selection = clients.select(&call)?;
+    acted(call.api.actions.disconnect(&selection, close.unwrap_or_default()).await?)
 }
 
-fn membership(call: &Call) -> Result<(Selection, String), ApiError> {
-    let mut object = call.object()?;
-    let room = object.room("room");
-    let selection = selection(&mut object);
-    object.finish()?;
-    access::namespace(&call.api, &selection.namespace)?;
-    Ok((selection, room))
-}
-
-/// Reads the selected clients. An empty selection is a mistake; it never means all clients.
-pub(super) fn selection(object: &mut Object<'_>) -> Selection {
-    let selection = Selection {
-        namespace: object.namespace(),
-        users: object.strings("users"),
-        sockets: object.strings("sockets"),
-        rooms: object.rooms("rooms"),
-    };
-    if selection.users.is_empty() && selection.sockets.is_empty() && selection.rooms.is_empty() {
-        object.note("users", "is empty, and so are sockets and rooms");
+impl Clients {
+    /// The selection.
+    ///
+    /// # Errors
+    /// 404 if the node does not serve the namespace.
+    pub(super) fn select(self, call: &Call) -> Result<Selection, ApiError> {
+        access::namespace(&call.api, &self.namespace.0)?;
+        let (users, sockets) = (List::strings(self.users), List::strings(self.sockets));
+        Ok(Selection { namespace: self.namespace.0, users, sockets, rooms: List::strings(self.rooms) })
     }
-    selection
 }
 
 fn acted(done: Done) -> Result<Answer, ApiError> {
-    let (remote, reason) = match done.remote {
-        Told::Alone => (RemoteWord::Alone, None),
-        Told::Carried => (RemoteWord::Carried, None),
-        Told::NotCarried(reason) => (RemoteWord::NotCarried, Some(reason)),
-    };
+    let (remote, reason) = RemoteWord::of(done.remote);
     Answer::accepted(&Acted { accepted: true, local: done.local, remote, reason })
 }

@@ -129,6 +129,15 @@ impl IntoResponse for Answer {
     }
 }
 
+// === impl Detail ===
+
+impl Detail {
+    /// A mistake at this place.
+    pub fn new(at: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { at: at.into(), problem: problem.into() }
+    }
+}
+
 // === impl ApiError ===
 
 impl ApiError {
@@ -155,7 +164,7 @@ impl ApiError {
     /// Adds one mistake.
     #[must_use]
     pub fn at(self, at: impl Into<String>, problem: impl Into<String>) -> Self {
-        self.with_details(vec![Detail { at: at.into(), problem: problem.into() }])
+        self.with_details(vec![Detail::new(at, problem)])
     }
 
     /// 404: the requested thing does not exist.

@@ -9,17 +9,15 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::actions::{named, selection};
+use super::actions::Clients;
 use super::answer::{Answer, ApiError};
-use super::emit::{Names, Rooms};
 use super::events::RemoteWord;
+use super::fields::body;
 use super::route::Call;
-use super::{access, text};
-use crate::directory::{Acknowledged, Acknowledgement, Question, Told};
+use super::text::{EventText, PeriodText};
+use crate::directory::{Acknowledged, Acknowledgement, Question};
 use crate::error::Code;
 use crate::event::Event;
-use crate::protocol::RESERVED_EVENTS;
-use crate::publish::plain::check_name;
 
 /// How long clients have, if the request does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,28 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest time that clients may have, well below [`super::serve::WORK_TIME`].
 const MAX_PATIENCE: Duration = Duration::from_secs(30);
 
-/// An event for clients that have to acknowledge it. Clients are selected in at least one way.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("anyOf" = named()))]
-#[expect(dead_code, reason = "describes what `ask` takes")]
-pub struct Ask {
-    /// The namespace's path.
-    #[schemars(length(max = text::MAX_NAME), regex(pattern = r"^/"))]
-    namespace: String,
-    /// Users by id.
-    users: Option<Names>,
-    /// Sockets by id.
-    sockets: Option<Names>,
-    /// All clients in these rooms.
-    rooms: Option<Rooms>,
-    /// The event's name; not one that Socket.IO reserves.
-    #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED_EVENTS }))]
-    event: String,
-    /// The event's arguments. Clients receive the same bytes.
-    args: Option<Vec<Value>>,
-    /// How long the clients have: at most 30 seconds, 5 seconds by default.
-    #[schemars(regex(pattern = text::PERIOD_PATTERN))]
-    timeout: Option<String>,
+body! {
+    /// An event for clients that have to acknowledge it. Clients are selected in at least one way.
+    pub struct Ask {
+        ..clients: Clients,
+        /// The event's name; not one that Socket.IO reserves.
+        event: EventText,
+        /// The event's arguments. Clients receive the same bytes.
+        #[schemars(with = "Option<Vec<Value>>")]
+        args: Option<Vec<Box<RawValue>>>,
+        /// How long the clients have: at most 30 seconds, 5 seconds by default.
+        timeout: Option<PeriodText<{ MAX_PATIENCE.as_secs() }>>,
+    }
 }
 
 /// The acknowledgements of the clients.
@@ -93,14 +81,11 @@ pub struct Said {
 
 /// Sends the event and waits for the acknowledgements.
 pub async fn ask(call: Call) -> Result<Answer, ApiError> {
-    let mut object = call.object()?;
-    let (name, args) = (object.string("event", text::MAX_NAME), object.raws("args"));
-    let patience = object.period("timeout", PATIENCE, MAX_PATIENCE);
-    let selection = selection(&mut object);
-    object.finish()?;
-    access::namespace(&call.api, &selection.namespace)?;
-    check_name(&name)?;
-    let event = Event::encode(&name, &args).map_err(|error| ApiError::new(Code::InvalidPayload, error.to_string()))?;
+    let Ask { clients, event, args, timeout } = call.read()?;
+    let selection = clients.select(&call)?;
+    let event = Event::encode(&event.0, &args.unwrap_or_default())
+        .map_err(|error| ApiError::new(Code::InvalidPayload, error.to_string()))?;
+    let patience = timeout.map_or(PATIENCE, |PeriodText(timeout)| timeout);
     let namespace = selection.namespace.clone();
     let done = call.api.actions.ask(Question { selection, event, patience }).await?;
     let answers = Answers::from(done);
@@ -116,11 +101,7 @@ pub async fn ask(call: Call) -> Result<Answer, ApiError> {
 
 impl From<Acknowledged> for Answers {
     fn from(done: Acknowledged) -> Self {
-        let (remote, reason) = match done.remote {
-            Told::Alone => (RemoteWord::Alone, None),
-            Told::Carried => (RemoteWord::Carried, None),
-            Told::NotCarried(reason) => (RemoteWord::NotCarried, Some(reason)),
-        };
+        let (remote, reason) = RemoteWord::of(done.remote);
         let answers: Vec<_> = done.said.into_iter().filter_map(Said::read).collect();
         Self {
             asked: done.asked,

@@ -1,70 +1,53 @@
 //! `POST /api/v1/emit`: sends events that no contract declares.
 
-use schemars::JsonSchema;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::access;
 use super::answer::{Answer, ApiError};
 use super::events::Accepted;
+use super::fields::{List, body};
 use super::route::Call;
-use super::{access, text};
-use crate::protocol::RESERVED_EVENTS;
+use super::text::{EventText, NameText, NamespaceText, RoomText};
 use crate::publish::PlainEmit;
 
-/// An event for rooms, users and sockets of a namespace, or for the whole namespace if none is given. A client that
-/// matches several times gets one copy.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "describes what `emit` takes")]
-pub struct Emit {
-    /// The namespace's path.
-    #[schemars(length(max = text::MAX_NAME), regex(pattern = r"^/"))]
-    namespace: String,
-    /// Rooms by name.
-    rooms: Option<Rooms>,
-    /// Users by id.
-    users: Option<Names>,
-    /// Sockets by id.
-    sockets: Option<Names>,
-    /// Rooms, and sockets by id, that do not receive it.
-    except: Option<Rooms>,
-    /// The event's name; not one that Socket.IO reserves.
-    #[schemars(length(min = 1, max = text::MAX_NAME), extend("not" = { "enum": RESERVED_EVENTS }))]
-    event: String,
-    /// The event's arguments. Clients receive the same bytes.
-    args: Option<Vec<Value>>,
-    /// Whether only clients that can be written to at once get it.
-    volatile: Option<bool>,
+body! {
+    /// An event for rooms, users and sockets of a namespace, or for the whole namespace if none is given. A client that
+    /// matches several times gets one copy.
+    pub struct Emit {
+        /// The namespace's path.
+        namespace: NamespaceText,
+        /// Rooms by name.
+        rooms: Option<List<RoomText>>,
+        /// Users by id.
+        users: Option<List<NameText>>,
+        /// Sockets by id.
+        sockets: Option<List<NameText>>,
+        /// Rooms, and sockets by id, that do not receive it.
+        except: Option<List<RoomText>>,
+        /// The event's name; not one that Socket.IO reserves.
+        event: EventText,
+        /// The event's arguments. Clients receive the same bytes.
+        #[schemars(with = "Option<Vec<Value>>")]
+        args: Option<Vec<Box<RawValue>>>,
+        /// Whether only clients that can be written to at once get it.
+        volatile: Option<bool>,
+    }
 }
-
-/// Names of users or sockets.
-#[derive(JsonSchema)]
-#[schemars(inline)]
-#[expect(dead_code, reason = "describes a list of names")]
-pub struct Names(#[schemars(length(max = text::MAX_LIST), inner(length(min = 1, max = text::MAX_NAME)))] Vec<String>);
-
-/// Names of rooms.
-#[derive(JsonSchema)]
-#[schemars(inline)]
-#[expect(dead_code, reason = "describes a list of rooms")]
-pub struct Rooms(
-    #[schemars(length(max = text::MAX_LIST), inner(length(min = 1, max = text::MAX_NAME), regex(pattern = r"^[^$]")))]
-    Vec<String>,
-);
 
 /// Sends the event.
 pub async fn emit(call: Call) -> Result<Answer, ApiError> {
-    let mut object = call.object()?;
+    let body: Emit = call.read()?;
     let emit = PlainEmit {
-        namespace: object.namespace(),
-        rooms: object.rooms("rooms"),
-        users: object.strings("users"),
-        sockets: object.strings("sockets"),
-        except: object.rooms("except"),
-        event: object.string("event", text::MAX_NAME),
-        args: object.raws("args"),
-        volatile: object.flag("volatile"),
+        namespace: body.namespace.0,
+        rooms: List::strings(body.rooms),
+        users: List::strings(body.users),
+        sockets: List::strings(body.sockets),
+        except: List::strings(body.except),
+        event: body.event.0,
+        args: body.args.unwrap_or_default(),
+        volatile: body.volatile.unwrap_or_default(),
     };
-    object.finish()?;
     access::namespace(&call.api, &emit.namespace)?;
     let published = call.api.publisher.plain(emit).await?;
     Answer::accepted(&Accepted::from(published))

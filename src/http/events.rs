@@ -5,40 +5,39 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::answer::{Answer, ApiError, ErrorBody};
-use super::fields::{self, Object};
+use super::fields::{self, Object, Payload, body};
 use super::publishing::{ContractPublish, Published, RemoteOutcome};
 use super::route::Call;
-use super::{access, body, text};
+use super::text::{IdText, NameText};
+use super::{access, body};
+use crate::directory::Told;
 use crate::error::Code;
 
 /// Time limit of a batch. Events that have not begun by then are refused.
 pub const BATCH_TIME: Duration = Duration::from_secs(30);
 
-/// An event of a contract.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, rename = "Event")]
-#[expect(dead_code, reason = "describes what `read` takes")]
-pub struct EventRequest {
-    /// The contract's name.
-    #[schemars(length(min = 1, max = text::MAX_NAME))]
-    contract: String,
-    /// The name of one of the contract's server events.
-    #[schemars(length(min = 1, max = text::MAX_NAME))]
-    event: String,
-    /// The payload. Clients receive the same bytes, unless the contract fills in members. Without it the event has no
-    /// argument.
-    #[schemars(default)]
-    data: Value,
-    /// Values for the names of the contract's rooms. Clients never receive them.
-    params: Option<serde_json::Map<String, Value>>,
-    /// Makes the publish idempotent: within `api.idempotency_ttl`, a request with the same id, contract and content
-    /// gets the first answer again, with `duplicate`, and sends nothing. Printable ASCII without spaces.
-    #[schemars(regex(pattern = text::ID_PATTERN))]
-    id: Option<String>,
+body! {
+    /// An event of a contract.
+    #[schemars(rename = "Event")]
+    pub struct EventRequest {
+        /// The contract's name.
+        contract: NameText,
+        /// The name of one of the contract's server events.
+        event: NameText,
+        /// The payload. Clients receive the same bytes, unless the contract fills in members. Without it the event has no
+        /// argument.
+        #[schemars(with = "Option<Value>", extend("default" = null))]
+        data: Payload,
+        /// Values for the names of the contract's rooms. Clients never receive them.
+        params: Option<Map<String, Value>>,
+        /// Makes the publish idempotent: within `api.idempotency_ttl`, a request with the same id, contract and content
+        /// gets the first answer again, with `duplicate`, and sends nothing. Printable ASCII without spaces.
+        id: Option<IdText>,
+    }
 }
 
 /// The result of a publish.
@@ -134,13 +133,13 @@ pub async fn publish(call: Call) -> Result<Answer, ApiError> {
         let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| fields::invalid(Vec::new()))?;
         return batch(&call, &items).await;
     }
-    let mut object = Object::read(raw, "")?;
+    let mut object = Object::open(raw, "")?;
     if object.has("events") {
-        let items = object.array("events").unwrap_or_default();
+        let items = object.array("events");
         object.finish()?;
         return batch(&call, &items).await;
     }
-    Answer::accepted(&one(&call, read(object)?).await?)
+    Answer::accepted(&one(&call, object.read()?).await?)
 }
 
 /// Publishes events in order. A refused event does not stop the later ones.
@@ -170,7 +169,7 @@ async fn batch(call: &Call, items: &[&RawValue]) -> Result<Answer, ApiError> {
 }
 
 async fn item_outcome(call: &Call, at: usize, item: &RawValue) -> Result<Accepted, ApiError> {
-    one(call, read(Object::read(item, &format!("events[{at}]"))?)?).await
+    one(call, Object::open(item, &format!("events[{at}]"))?.read()?).await
 }
 
 fn late() -> ApiError {
@@ -180,23 +179,29 @@ fn late() -> ApiError {
     )
 }
 
-fn read(mut object: Object<'_>) -> Result<ContractPublish, ApiError> {
+async fn one(call: &Call, body: EventRequest) -> Result<Accepted, ApiError> {
     let publish = ContractPublish {
-        contract: object.string("contract", text::MAX_NAME),
-        event: object.string("event", text::MAX_NAME),
-        data: object.has("data").then(|| object.raw("data")),
-        params: object.object("params").unwrap_or_default(),
-        id: object.id("id"),
+        contract: body.contract.0,
+        event: body.event.0,
+        data: body.data.0,
+        params: body.params.map(Value::Object).unwrap_or_default(),
+        id: body.id.map(String::from),
     };
-    object.finish()?;
-    Ok(publish)
-}
-
-async fn one(call: &Call, publish: ContractPublish) -> Result<Accepted, ApiError> {
     if !call.caller.permits(&publish.contract) {
         return Err(access::forbidden(&call.caller, "the contract of this event"));
     }
     Ok(call.api.publisher.contract_event(publish).await?.into())
+}
+
+impl RemoteWord {
+    /// The word for the result of an action, and the reason if the other nodes did not receive it.
+    pub(super) fn of(told: Told) -> (Self, Option<&'static str>) {
+        match told {
+            Told::Alone => (Self::Alone, None),
+            Told::Carried => (Self::Carried, None),
+            Told::NotCarried(reason) => (Self::NotCarried, Some(reason)),
+        }
+    }
 }
 
 impl From<Published> for Accepted {

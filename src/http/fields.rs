@@ -1,23 +1,79 @@
-//! Parses JSON bodies member by member: reports all mistakes at once, shows no value, and leaves payloads encoded.
+//! Reads JSON bodies: reports all mistakes at once, shows no value, and leaves payloads encoded.
 //!
-//! serde's derived parsers stop at the first mistake and quote the value in their message. A backend should see all
-//! mistakes, and a log should see no payload.
+//! A body is declared once, with `body!`, for its reader and for the OpenAPI document. serde's derived readers stop at the
+//! first mistake and quote the value in their message. A backend should see all mistakes, and a log should see no payload.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use super::answer::{ApiError, Detail, MAX_DETAILS};
-use super::text;
+use super::text::{self, MAX_LIST, Text};
 use crate::error::Code;
 
-/// A JSON object that is being parsed. A method that reads a member notes mistakes and returns a default;
-/// [`Object::finish`] then refuses the whole object.
+/// The body of a request.
+pub trait Body: Sized {
+    /// Takes the body's members out of an object. Returns `None` after it has noted a mistake in the object.
+    fn take(object: &mut Object<'_>) -> Option<Self>;
+}
+
+/// The value of a body's member.
+pub trait Member: Sized {
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// All mistakes. Their places are relative to the member.
+    fn read(raw: &RawValue) -> Result<Self, Mistakes>;
+
+    /// The value of a member that is not there. `None`: the member is required.
+    fn absent() -> Option<Self> {
+        None
+    }
+}
+
+/// The mistakes in a value.
+#[derive(Debug)]
+pub struct Mistakes(Vec<Detail>);
+
+/// Declares a body: a struct whose fields are the members. The reader and the schema come from this declaration.
+///
+/// - `..name: Type` includes the members of another body.
+/// - `one_of(a, b)` after the name of the struct requires that at least one of these lists is not empty.
+macro_rules! body {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident $(one_of($($list:ident),+))? {
+            $(..$base:ident: $base_type:ty,)?
+            $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+        }
+    ) => {
+        #[derive(schemars::JsonSchema)]
+        $(#[$meta])*
+        #[schemars(deny_unknown_fields $(, extend("anyOf" = $crate::http::fields::one_of(&[$(stringify!($list)),+])))?)]
+        pub struct $name {
+            $(#[schemars(flatten)] $base: $base_type,)?
+            $($(#[$field_meta])* $field: $type,)*
+        }
+
+        impl $crate::http::fields::Body for $name {
+            fn take(object: &mut $crate::http::fields::Object<'_>) -> Option<Self> {
+                $(let $base = <$base_type as $crate::http::fields::Body>::take(object);)?
+                $(let $field: Option<$type> = object.member(stringify!($field));)*
+                $(object.one_of(&[$((stringify!($list), $list.as_ref().is_some_and($crate::http::fields::is_empty))),+]);)?
+                Some(Self { $($base: $base?,)? $($field: $field?,)* })
+            }
+        }
+    };
+}
+
+pub(super) use body;
+
+/// A JSON object that is being read.
 pub struct Object<'a> {
     place: String,
     members: IndexMap<String, &'a RawValue>,
@@ -25,14 +81,14 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Begins to parse an object. `place` is its key path in the body, empty for the body itself.
+    /// Begins to read an object. `place` is its key path in the body, empty for the body itself.
     ///
     /// # Errors
-    /// The value is not an object, or has a member twice.
-    pub fn read(raw: &'a RawValue, place: &str) -> Result<Self, ApiError> {
+    /// The value is not an object.
+    pub fn open(raw: &'a RawValue, place: &str) -> Result<Self, ApiError> {
         let at = if place.is_empty() { "body" } else { place };
         let Members { members, twice } = serde_json::from_str(raw.get())
-            .map_err(|_| invalid(vec![mistake(at, "must be an object of a few members")]))?;
+            .map_err(|_| invalid(vec![Detail::new(at, "must be an object of a few members")]))?;
         let mut object = Self { place: place.to_owned(), members, mistakes: Vec::new() };
         for name in twice {
             object.note(&name, "is there twice");
@@ -40,88 +96,40 @@ impl<'a> Object<'a> {
         Ok(object)
     }
 
-    /// A required string of 1 to `max` characters.
-    pub fn string(&mut self, name: &str, max: usize) -> String {
-        match self.required(name) {
-            Some(raw) => self.checked(name, text::read(raw, max)).unwrap_or_default(),
-            None => String::new(),
+    /// Reads the object as a body.
+    ///
+    /// # Errors
+    /// All mistakes, including members that the body does not have.
+    pub fn read<T: Body>(mut self) -> Result<T, ApiError> {
+        let body = T::take(&mut self);
+        self.finish()?;
+        body.ok_or_else(|| invalid(Vec::new()))
+    }
+
+    /// Takes a member. Returns `None` after it has noted a mistake.
+    pub fn member<T: Member>(&mut self, name: &str) -> Option<T> {
+        let read = match self.members.shift_remove(name) {
+            Some(raw) => T::read(raw),
+            None => T::absent().ok_or_else(|| "is missing".into()),
+        };
+        let Mistakes(mistakes) = match read {
+            Ok(value) => return Some(value),
+            Err(mistakes) => mistakes,
+        };
+        for Detail { at, problem } in mistakes {
+            self.note(&format!("{name}{at}"), &problem);
         }
+        None
     }
 
-    /// An optional id of printable ASCII.
-    pub fn id(&mut self, name: &str) -> Option<String> {
-        let raw = self.take(name)?;
-        self.checked(name, text::read_id(raw))
-    }
-
-    /// A required path of a namespace.
-    pub fn namespace(&mut self) -> String {
-        let path = self.string("namespace", text::MAX_NAME);
-        if !path.is_empty() && !path.starts_with('/') {
-            self.note("namespace", "must start with a slash");
-        }
-        path
-    }
-
-    /// A required room name.
-    pub fn room(&mut self, name: &str) -> String {
-        match self.required(name) {
-            Some(raw) => self.checked(name, text::read_room(raw)).unwrap_or_default(),
-            None => String::new(),
-        }
-    }
-
-    /// An array of strings, at most [`text::MAX_LIST`]. Empty if absent.
-    pub fn strings(&mut self, name: &str) -> Vec<String> {
-        self.list(name, |raw| text::read(raw, text::MAX_NAME))
-    }
-
-    /// An array of rooms, at most [`text::MAX_LIST`]. Empty if absent.
-    pub fn rooms(&mut self, name: &str) -> Vec<String> {
-        self.list(name, text::read_room)
-    }
-
-    /// `true` or `false`. False if absent.
-    pub fn flag(&mut self, name: &str) -> bool {
-        let Some(raw) = self.take(name) else { return false };
-        self.checked(name, serde_json::from_str(raw.get()).map_err(|_| "must be true or false".into()))
-            .unwrap_or_default()
-    }
-
-    /// A time with its unit, at most `max`.
-    pub fn period(&mut self, name: &str, default: Duration, max: Duration) -> Duration {
-        let Some(raw) = self.take(name) else { return default };
-        self.checked(name, text::read_period(raw, max)).unwrap_or(default)
-    }
-
-    /// A required JSON value, undecoded.
-    pub fn raw(&mut self, name: &str) -> Box<RawValue> {
-        match self.members.shift_remove(name) {
-            Some(raw) => raw.to_owned(),
-            None => {
-                self.note(name, "is missing");
-                RawValue::NULL.to_owned()
-            }
-        }
-    }
-
-    /// An array of JSON values, undecoded. Empty if absent.
-    pub fn raws(&mut self, name: &str) -> Vec<Box<RawValue>> {
-        let Some(raw) = self.take(name) else { return Vec::new() };
-        self.checked(name, serde_json::from_str(raw.get()).map_err(|_| "must be an array".into())).unwrap_or_default()
-    }
-
-    /// An optional object, decoded.
-    pub fn object(&mut self, name: &str) -> Option<Value> {
-        let raw = self.take(name)?;
-        let read = crate::json::read(raw.get()).map(Value::Object).map_err(|_| "must be an object".into());
-        self.checked(name, read)
-    }
-
-    /// The elements of an array, undecoded. `None` if absent.
-    pub fn array(&mut self, name: &str) -> Option<Vec<&'a RawValue>> {
-        let raw = self.take(name)?;
-        self.checked(name, serde_json::from_str(raw.get()).map_err(|_| "must be an array".into()))
+    /// The elements of an array, undecoded. Empty if absent.
+    pub fn array(&mut self, name: &str) -> Vec<&'a RawValue> {
+        let raw = self.members.shift_remove(name).filter(|raw| raw.get() != "null");
+        let items = raw.map_or_else(|| Ok(Vec::new()), |raw| serde_json::from_str(raw.get()));
+        items.unwrap_or_else(|_| {
+            self.note(name, "must be an array");
+            Vec::new()
+        })
     }
 
     /// Whether the member is present.
@@ -129,19 +137,18 @@ impl<'a> Object<'a> {
         self.members.contains_key(name)
     }
 
-    /// Notes a mistake that the caller found.
-    pub fn note(&mut self, name: &str, problem: &str) {
-        if self.mistakes.len() < MAX_DETAILS {
-            let name = text::cut(name);
-            let at = if self.place.is_empty() { name } else { format!("{}.{name}", self.place) };
-            self.mistakes.push(mistake(&at, problem));
+    /// Notes a mistake if all of these lists are empty. Each is given with whether it is.
+    pub fn one_of(&mut self, lists: &[(&str, bool)]) {
+        if let ([(first, _), others @ ..], true) = (lists, lists.iter().all(|(_, is_empty)| *is_empty)) {
+            let others: Vec<_> = others.iter().map(|(name, _)| *name).collect();
+            self.note(first, &format!("is empty, and so are {}", others.join(" and ")));
         }
     }
 
-    /// Ends the parsing.
+    /// Ends the reading.
     ///
     /// # Errors
-    /// All mistakes, including members that no method read.
+    /// All mistakes, including members that were not taken.
     pub fn finish(mut self) -> Result<(), ApiError> {
         for name in std::mem::take(&mut self.members).into_keys() {
             self.note(&name, "is not a known member");
@@ -149,30 +156,12 @@ impl<'a> Object<'a> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(invalid(self.mistakes)) }
     }
 
-    fn take(&mut self, name: &str) -> Option<&'a RawValue> {
-        self.members.shift_remove(name).filter(|raw| raw.get() != "null")
-    }
-
-    fn required(&mut self, name: &str) -> Option<&'a RawValue> {
-        let raw = self.members.shift_remove(name);
-        if raw.is_none() {
-            self.note(name, "is missing");
+    fn note(&mut self, name: &str, problem: &str) {
+        if self.mistakes.len() < MAX_DETAILS {
+            let name = text::cut(name);
+            let at = if self.place.is_empty() { name } else { format!("{}.{name}", self.place) };
+            self.mistakes.push(Detail::new(at, problem));
         }
-        raw
-    }
-
-    fn checked<T>(&mut self, name: &str, read: Result<T, String>) -> Option<T> {
-        read.map_err(|problem| self.note(name, &problem)).ok()
-    }
-
-    fn list(&mut self, name: &str, read: impl Fn(&RawValue) -> Result<String, String>) -> Vec<String> {
-        let items = self.array(name).unwrap_or_default();
-        if items.len() > text::MAX_LIST {
-            self.note(name, &format!("has {} elements; at most {} are permitted", items.len(), text::MAX_LIST));
-            return Vec::new();
-        }
-        let items = items.into_iter().enumerate();
-        items.filter_map(|(at, raw)| self.checked(&format!("{name}[{at}]"), read(raw))).collect()
     }
 }
 
@@ -181,8 +170,101 @@ pub fn invalid(mistakes: Vec<Detail>) -> ApiError {
     ApiError::new(Code::InvalidPayload, "the body is invalid; see details").with_details(mistakes)
 }
 
-fn mistake(at: &str, problem: &str) -> Detail {
-    Detail { at: at.to_owned(), problem: problem.to_owned() }
+/// Whether a list is absent or has no elements.
+pub fn is_empty<T>(list: &Option<List<T>>) -> bool {
+    list.as_ref().is_none_or(|List(items)| items.is_empty())
+}
+
+/// The schema of [`Object::one_of`].
+pub fn one_of(lists: &[&str]) -> Value {
+    let filled =
+        |list: &&str| json!({ "required": [list], "properties": { *list: { "type": "array", "minItems": 1 } } });
+    lists.iter().map(filled).collect()
+}
+
+impl<T: Into<String>> From<T> for Mistakes {
+    fn from(problem: T) -> Self {
+        Self(vec![Detail::new("", problem)])
+    }
+}
+
+// === kinds of values ===
+
+/// An optional member, which may also be `null`.
+impl<T: Member> Member for Option<T> {
+    fn read(raw: &RawValue) -> Result<Self, Mistakes> {
+        if raw.get() == "null" { Ok(None) } else { T::read(raw).map(Some) }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl Member for bool {
+    fn read(raw: &RawValue) -> Result<Self, Mistakes> {
+        serde_json::from_str(raw.get()).map_err(|_| "must be true or false".into())
+    }
+}
+
+impl Member for Map<String, Value> {
+    fn read(raw: &RawValue) -> Result<Self, Mistakes> {
+        crate::json::read(raw.get()).map_err(|_| "must be an object".into())
+    }
+}
+
+/// JSON values, undecoded.
+impl Member for Vec<Box<RawValue>> {
+    fn read(raw: &RawValue) -> Result<Self, Mistakes> {
+        serde_json::from_str(raw.get()).map_err(|_| "must be an array".into())
+    }
+}
+
+/// Any JSON value, undecoded, or none. `null` is a value.
+#[derive(Debug)]
+pub struct Payload(pub Option<Box<RawValue>>);
+
+impl Member for Payload {
+    fn read(raw: &RawValue) -> Result<Self, Mistakes> {
+        Ok(Self(Some(raw.to_owned())))
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self(None))
+    }
+}
+
+/// At most [`MAX_LIST`] texts.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
+pub struct List<T>(#[schemars(length(max = MAX_LIST))] Vec<T>);
+
+impl<T: Text> List<T> {
+    /// The texts of an optional list.
+    pub fn strings(list: Option<Self>) -> Vec<String> {
+        list.into_iter().flat_map(|List(items)| items).map(T::into).collect()
+    }
+}
+
+impl<T: Member> Member for List<T> {
+    fn read(raw: &RawValue) -> Result<Self, Mistakes> {
+        let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| "must be an array")?;
+        if items.len() > MAX_LIST {
+            return Err(format!("has {} elements; at most {MAX_LIST} are permitted", items.len()).into());
+        }
+        let (mut read, mut mistakes) = (Vec::with_capacity(items.len()), Vec::new());
+        for (at, item) in items.into_iter().enumerate() {
+            match T::read(item) {
+                Ok(item) => read.push(item),
+                Err(Mistakes(found)) => {
+                    mistakes.extend(
+                        found.into_iter().map(|Detail { problem, .. }| Detail::new(format!("[{at}]"), problem)),
+                    );
+                }
+            }
+        }
+        if mistakes.is_empty() { Ok(Self(read)) } else { Err(Mistakes(mistakes)) }
+    }
 }
 
 /// An object's members, undecoded, and the names that occur twice.
@@ -222,39 +304,54 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::text::{NameText, PeriodText, RoomText};
     use super::*;
 
-    fn raw(text: &str) -> &RawValue {
-        serde_json::from_str(text).unwrap()
+    body! {
+        /// A body.
+        pub struct Sample one_of(rooms) {
+            contract: NameText,
+            event: NameText,
+            rooms: Option<List<RoomText>>,
+            ttl: Option<PeriodText<9>>,
+            close: Option<bool>,
+            #[schemars(with = "Option<Value>")]
+            data: Payload,
+        }
+    }
+
+    fn read(text: &str) -> Result<Sample, ApiError> {
+        Object::open(serde_json::from_str(text).unwrap(), "").and_then(Object::read)
+    }
+
+    fn places(text: &str) -> Vec<String> {
+        let error = read(text).err().unwrap().body();
+        assert!(!serde_json::to_string(&error).unwrap().contains("secret"));
+        error.details.into_iter().map(|detail| detail.at).collect()
     }
 
     #[test]
     fn all_mistakes_are_told_at_once_and_no_value_is_echoed() {
         let body = r#"{"contract":"","event":7,"rooms":["a","$b",3],"hidden":"secret-value","ttl":"9y","hidden":1}"#;
-        let mut object = Object::read(raw(body), "").unwrap();
-        object.string("contract", 8);
-        object.string("event", 8);
-        object.rooms("rooms");
-        object.period("ttl", Duration::ZERO, Duration::from_secs(9));
-        object.raw("data");
-        let error = object.finish().unwrap_err().body();
-        let places: Vec<_> = error.details.iter().map(|detail| detail.at.as_str()).collect();
-        assert_eq!(places, ["hidden", "contract", "event", "rooms[1]", "rooms[2]", "ttl", "data", "hidden"]);
-        assert!(!serde_json::to_string(&error).unwrap().contains("secret"));
+        assert_eq!(places(body), ["hidden", "contract", "event", "rooms[1]", "rooms[2]", "ttl", "hidden"]);
+        assert_eq!(places(r#"{"rooms":[],"close":0}"#), ["contract", "event", "close", "rooms"]);
     }
 
     #[test]
     fn payload_bytes_are_kept() {
-        let mut object = Object::read(raw(r#"{"data": {"n": 1.50, "s":"\ud800"} }"#), "").unwrap();
-        assert_eq!(object.raw("data").get(), r#"{"n": 1.50, "s":"\ud800"}"#);
-        object.finish().unwrap();
+        let body = read(r#"{"contract":"c","event":"e","rooms":["r"],"data": {"n": 1.50, "s":"\ud800"} }"#).unwrap();
+        assert_eq!(body.data.0.unwrap().get(), r#"{"n": 1.50, "s":"\ud800"}"#);
+        assert_eq!(
+            (body.contract.0, body.event.0, List::strings(body.rooms)),
+            ("c".into(), "e".into(), vec!["r".into()])
+        );
     }
 
     #[test]
     fn null_stands_for_a_member_that_is_not_there() {
-        let mut object = Object::read(raw(r#"{"volatile":null,"data":null}"#), "").unwrap();
-        assert!(!object.flag("volatile"));
-        assert_eq!(object.raw("data").get(), "null");
-        object.finish().unwrap();
+        let body = read(r#"{"contract":"c","event":"e","rooms":["r"],"ttl":null,"close":null,"data":null}"#).unwrap();
+        assert!(body.ttl.is_none() && body.close.is_none());
+        assert_eq!(body.data.0.unwrap().get(), "null");
+        assert!(read(r#"{"contract":"c","event":"e","rooms":["r"]}"#).unwrap().data.0.is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
-use schemars::transform::RestrictFormats;
+use schemars::transform::{ReplaceUnevaluatedProperties, RestrictFormats};
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, ApiError, Envelope};
@@ -20,6 +20,7 @@ pub fn document(routes: &[Route], limits: ApiLimits) -> Value {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
         settings.transforms.push(Box::new(RestrictFormats::default()));
+        settings.transforms.push(Box::new(ReplaceUnevaluatedProperties::default()));
     });
     let mut generator = SchemaGenerator::new(settings);
     let error = generator.subschema_for::<Envelope>().to_value();

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::answer::{ApiError, Detail};
-use super::text;
+use super::text::{self, NameText, NamespaceText, RoomText, Text};
 use crate::directory::{DEFAULT_PAGE, MAX_PAGE, PageRequest};
 use crate::error::Code;
 use crate::query;
@@ -59,14 +59,13 @@ impl Kind {
 
     /// The JSON Schema of the value.
     pub fn schema(self) -> Value {
-        let room = r"^[^$]";
         match self {
-            Self::PathName | Self::Name => json!({ "type": "string", "minLength": 1, "maxLength": text::MAX_NAME }),
-            Self::PathRoom | Self::Room => {
-                json!({ "type": "string", "minLength": 1, "maxLength": text::MAX_NAME, "pattern": room })
-            }
+            Self::PathName | Self::Name => NameText::schema().into(),
+            Self::PathRoom | Self::Room => RoomText::schema().into(),
             Self::Namespace => {
-                json!({ "type": "string", "maxLength": text::MAX_NAME, "pattern": "^/", "default": "/" })
+                let mut schema = NamespaceText::schema();
+                schema.insert("default".into(), "/".into());
+                schema.into()
             }
             Self::Limit => json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE }),
             Self::Cursor => json!({ "type": "string", "minLength": 1, "maxLength": MAX_CURSOR }),
@@ -77,12 +76,11 @@ impl Kind {
 
     fn check(self, value: &str) -> Result<(), String> {
         match self {
-            Self::PathName | Self::Name => text::check(value, text::MAX_NAME),
-            Self::PathRoom | Self::Room => text::check_room(value),
-            Self::Namespace if !value.starts_with('/') => Err("must start with a slash".into()),
-            Self::Namespace => text::check(value, text::MAX_NAME),
+            Self::PathName | Self::Name => NameText::check(value),
+            Self::PathRoom | Self::Room => RoomText::check(value),
+            Self::Namespace => NamespaceText::check(value),
             Self::Limit => number(value, 1, MAX_PAGE as u64).map(drop),
-            Self::Cursor => text::check(value, MAX_CURSOR),
+            Self::Cursor => text::check_length(value, MAX_CURSOR),
             Self::Offset => number(value, 0, MAX_OFFSET).map(drop),
             Self::Choice(words) if words.contains(&value) => Ok(()),
             Self::Choice(words) => Err(format!("must be one of {}", words.join(", "))),
@@ -150,7 +148,7 @@ impl Params {
             },
         };
         let mark = if in_path { "" } else { "?" };
-        mistakes.push(Detail { at: format!("{mark}{}", text::cut(name)), problem });
+        mistakes.push(Detail::new(format!("{mark}{}", text::cut(name)), problem));
     }
 
     /// The value of a parameter.

@@ -4,52 +4,38 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::answer::{Answer, ApiError};
-use super::emit::Names;
 use super::events::RemoteWord;
-use super::fields::Object;
+use super::fields::{List, body};
 use super::route::Call;
-use super::text;
-use crate::directory::{DEFAULT_REVOCATION, MAX_REVOCATION, Page, Revocation, RevocationInfo, Revoked, Subject, Told};
+use super::text::{NameText, PeriodText};
+use crate::directory::{DEFAULT_REVOCATION, MAX_REVOCATION, Page, Revocation, RevocationInfo, Revoked, Subject};
 use crate::telemetry::audit::{self, Kind, Record};
 
-/// The users, tokens and sockets to revoke, named in at least one way, and for how long.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("anyOf" = named()))]
-#[expect(dead_code, reason = "describes what `revoke` takes")]
-pub struct Revoke {
-    /// Users by id: all of their tokens are revoked.
-    users: Option<Names>,
-    /// Tokens by their `jti`, or by their fingerprint.
-    tokens: Option<Names>,
-    /// Sockets by id: the token of each is revoked.
-    sockets: Option<Names>,
-    /// How long the revocation applies, such as `90s`, `15m`, `24h`, `7d`: at most 30 days, 24 hours by default.
-    #[schemars(regex(pattern = text::PERIOD_PATTERN))]
-    ttl: Option<String>,
-    /// Only for users: whether tokens that are issued from now on stay valid.
-    spare_newer: Option<bool>,
+body! {
+    /// The users, tokens and sockets whose revocation is lifted, named in at least one way.
+    pub struct Lift one_of(users, tokens, sockets) {
+        /// Users by id: all of their tokens.
+        users: Option<List<NameText>>,
+        /// Tokens by their `jti`, or by their fingerprint.
+        tokens: Option<List<NameText>>,
+        /// Sockets by id: the token of each.
+        sockets: Option<List<NameText>>,
+    }
 }
 
-/// The users, tokens and sockets whose revocation is lifted, named in at least one way.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("anyOf" = named()))]
-#[expect(dead_code, reason = "describes what `lift` takes")]
-pub struct Lift {
-    /// Users by id.
-    users: Option<Names>,
-    /// Tokens by their `jti`, or by their fingerprint.
-    tokens: Option<Names>,
-    /// Sockets by id.
-    sockets: Option<Names>,
+body! {
+    /// The users, tokens and sockets to revoke, named in at least one way, and for how long.
+    pub struct Revoke {
+        ..subjects: Lift,
+        /// How long the revocation applies, such as `90s`, `15m`, `24h`, `7d`: at most 30 days, 24 hours by default.
+        ttl: Option<PeriodText<{ MAX_REVOCATION.as_secs() }>>,
+        /// Only for users: whether tokens that are issued from now on stay valid.
+        spare_newer: Option<bool>,
+    }
 }
 
 /// A page of revocations.
 pub type RevocationPage = Page<RevocationInfo>;
-
-fn named() -> serde_json::Value {
-    let named = |list: &str| serde_json::json!({ "required": [list], "properties": { list: { "type": "array", "minItems": 1 } } });
-    [named("users"), named("tokens"), named("sockets")].into_iter().collect()
-}
 
 /// The result.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -70,21 +56,16 @@ pub struct Outcome {
 
 /// Revokes.
 pub async fn revoke(call: Call) -> Result<Answer, ApiError> {
-    let mut object = call.object()?;
-    let ttl = object.period("ttl", DEFAULT_REVOCATION, MAX_REVOCATION);
-    let spares_newer = object.flag("spare_newer");
-    let subjects = subjects(&mut object);
-    object.finish()?;
-    let revocation = Revocation { spares_newer, ..Revocation::lasting(ttl) };
+    let Revoke { subjects, ttl, spare_newer } = call.read()?;
+    let (subjects, ttl) = (subjects.list(), ttl.map_or(DEFAULT_REVOCATION, |PeriodText(ttl)| ttl));
+    let revocation = Revocation { spares_newer: spare_newer.unwrap_or_default(), ..Revocation::lasting(ttl) };
     note(&call, &subjects, "revoked");
     outcome(call.api.revoker.revoke(subjects, revocation).await?)
 }
 
 /// Lifts revocations. It is no error if there was none.
 pub async fn lift(call: Call) -> Result<Answer, ApiError> {
-    let mut object = call.object()?;
-    let subjects = subjects(&mut object);
-    object.finish()?;
+    let subjects = call.read::<Lift>()?.list();
     note(&call, &subjects, "lifted");
     outcome(call.api.revoker.lift(subjects).await?)
 }
@@ -94,15 +75,13 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
     Answer::ok(&call.api.revoker.revocations(call.params.page()).await?)
 }
 
-fn subjects(object: &mut Object<'_>) -> Vec<Subject> {
-    let users = object.strings("users").into_iter().map(|id| Subject::User(id.into()));
-    let tokens = object.strings("tokens").into_iter().map(|id| Subject::Token(id.into()));
-    let sockets = object.strings("sockets").into_iter().map(|id| Subject::Socket(id.into()));
-    let subjects: Vec<_> = users.chain(tokens).chain(sockets).collect();
-    if subjects.is_empty() {
-        object.note("users", "is empty, and so are tokens and sockets");
+impl Lift {
+    fn list(self) -> Vec<Subject> {
+        let users = List::strings(self.users).into_iter().map(|id| Subject::User(id.into()));
+        let tokens = List::strings(self.tokens).into_iter().map(|id| Subject::Token(id.into()));
+        let sockets = List::strings(self.sockets).into_iter().map(|id| Subject::Socket(id.into()));
+        users.chain(tokens).chain(sockets).collect()
     }
-    subjects
 }
 
 /// Writes the request to the audit log. Ids of tokens are not secret: they do not suffice to make a token.
@@ -120,10 +99,6 @@ fn note(call: &Call, subjects: &[Subject], reason: &'static str) {
 }
 
 fn outcome(revoked: Revoked) -> Result<Answer, ApiError> {
-    let (remote, reason) = match revoked.remote {
-        Told::Alone => (RemoteWord::Alone, None),
-        Told::Carried => (RemoteWord::Carried, None),
-        Told::NotCarried(reason) => (RemoteWord::NotCarried, Some(reason)),
-    };
+    let (remote, reason) = RemoteWord::of(revoked.remote);
     Answer::accepted(&Outcome { accepted: true, changed: revoked.changed, local: revoked.local, remote, reason })
 }

@@ -9,11 +9,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::answer::{Answer, ApiError};
+use super::fields::{Body, Object};
 use super::params::{Kind, Param, Params};
 use super::state::Api;
 use super::{
-    access, actions, ask, body, connections, drain, emit, events, fields, history, openapi, owners, revocations, rooms,
-    users,
+    access, actions, ask, body, connections, drain, emit, events, history, openapi, owners, revocations, rooms, users,
 };
 use crate::auth::api_keys::ApiKey;
 use crate::directory::Slowness;
@@ -71,12 +71,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// Parses the body as an object.
+    /// Reads the body.
     ///
     /// # Errors
-    /// 400 if it is not JSON, 422 if it is not an object.
-    pub fn object(&self) -> Result<fields::Object<'_>, ApiError> {
-        fields::Object::read(body::parse(&self.body)?, "")
+    /// 400 if it is not JSON, 422 with all other mistakes.
+    pub fn read<T: Body>(&self) -> Result<T, ApiError> {
+        Object::open(body::parse(&self.body)?, "")?.read()
     }
 
     /// The requested namespace.

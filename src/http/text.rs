@@ -1,10 +1,14 @@
-//! Names and times in requests, with their limits.
+//! The texts of requests: names, ids and times, with their limits. Bodies, parameters and the OpenAPI document use the
+//! same types.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::value::RawValue;
 
-use crate::protocol::RESERVED_PREFIX;
+use super::fields::{Member, Mistakes};
+use crate::protocol::{RESERVED_EVENTS, RESERVED_PREFIX};
 
 /// Maximum length of a name, in characters: of a room, an event, a user, a socket, a namespace, a contract.
 pub const MAX_NAME: usize = 256;
@@ -15,16 +19,146 @@ pub const MAX_LIST: usize = 1000;
 /// Maximum length of an id, in characters.
 const MAX_ID: usize = 128;
 
-/// The pattern of an id.
-pub const ID_PATTERN: &str = "^[!-~]{1,128}$";
-
 /// The pattern of a time. Each unit goes up to 30 days.
-pub const PERIOD_PATTERN: &str = concat!(
+const PERIOD_PATTERN: &str = concat!(
     r"^(([1-9][0-9]{0,5}|1[0-9]{6}|2[0-4][0-9]{5}|25[0-8][0-9]{4}|259[01][0-9]{3}|2592000)s",
     r"|([1-9][0-9]{0,3}|[1-3][0-9]{4}|4[0-2][0-9]{3}|43[01][0-9]{2}|43200)m",
     r"|([1-9][0-9]?|[1-6][0-9]{2}|7[01][0-9]|720)h",
     r"|([1-9]|[12][0-9]|30)d)$"
 );
+
+/// A text that follows a rule.
+pub trait Text: Into<String> + Sized {
+    /// The rule as a JSON Schema.
+    fn schema() -> Schema;
+
+    /// Checks a text by the rule.
+    ///
+    /// # Errors
+    /// The problem, without the text.
+    fn check(text: &str) -> Result<(), String>;
+}
+
+/// Declares types of texts: the documentation, the name, the function that checks, and the same rule as a JSON Schema.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident: $check:ident, $schema:tt;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(pub String);
+
+        impl Text for $name {
+            fn schema() -> Schema {
+                json_schema!($schema)
+            }
+
+            fn check(text: &str) -> Result<(), String> {
+                $check(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> Self {
+                text.0
+            }
+        }
+
+        impl Member for $name {
+            fn read(raw: &RawValue) -> Result<Self, Mistakes> {
+                let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string")?;
+                $check(&text)?;
+                Ok(Self(text))
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                Self::schema()
+            }
+        }
+    )+};
+}
+
+texts! {
+    /// The name of a contract, a user, a socket or a token.
+    NameText: check_name, { "type": "string", "minLength": 1, "maxLength": MAX_NAME };
+    /// The name of an event that clients get.
+    EventText: check_event, {
+        "type": "string", "minLength": 1, "maxLength": MAX_NAME, "not": { "enum": RESERVED_EVENTS },
+    };
+    /// The name of a room.
+    RoomText: check_room, { "type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": "^[^$]" };
+    /// The path of a namespace.
+    NamespaceText: check_namespace, { "type": "string", "maxLength": MAX_NAME, "pattern": "^/" };
+    /// The id of a publish.
+    IdText: check_id, { "type": "string", "pattern": "^[!-~]{1,128}$" };
+}
+
+/// A time with its unit, such as `90s`, and at most `MAX` seconds.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
+pub struct PeriodText<const MAX: u64>(#[schemars(with = "String", regex(pattern = PERIOD_PATTERN))] pub Duration);
+
+impl<const MAX: u64> Member for PeriodText<MAX> {
+    fn read(raw: &RawValue) -> Result<Self, Mistakes> {
+        let text: String = crate::json::read(raw.get()).unwrap_or_default();
+        let period =
+            parse_period(&text).ok_or(r#"must be a time with its unit, such as "90s", "15m", "24h" or "7d""#)?;
+        let max = Duration::from_secs(MAX);
+        if period > max {
+            return Err(format!("must be at most {}", humantime::format_duration(max)).into());
+        }
+        Ok(Self(period))
+    }
+}
+
+/// Checks that a text has 1 to `max` characters.
+pub fn check_length(text: &str, max: usize) -> Result<(), String> {
+    match text.chars().count() {
+        0 => Err("must not be empty".into()),
+        length if length > max => Err(format!("has {length} characters; at most {max} are permitted")),
+        _ => Ok(()),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    check_length(name, MAX_NAME)
+}
+
+fn check_event(name: &str) -> Result<(), String> {
+    check_name(name)?;
+    if RESERVED_EVENTS.contains(&name) {
+        return Err("is reserved by Socket.IO; choose another".into());
+    }
+    Ok(())
+}
+
+fn check_room(name: &str) -> Result<(), String> {
+    check_name(name)?;
+    if name.starts_with(RESERVED_PREFIX) {
+        return Err(format!("must not start with {RESERVED_PREFIX}: the node uses such rooms itself"));
+    }
+    Ok(())
+}
+
+fn check_namespace(path: &str) -> Result<(), String> {
+    check_name(path)?;
+    if path.starts_with('/') { Ok(()) } else { Err("must start with a slash".into()) }
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(format!("must be 1 to {MAX_ID} printable ASCII characters without spaces"))
+}
 
 /// The name, cut to a length that an error can show.
 pub fn cut(name: &str) -> String {
@@ -33,57 +167,6 @@ pub fn cut(name: &str) -> String {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
     }
-}
-
-/// Checks a name's length.
-pub fn check(name: &str, max: usize) -> Result<(), String> {
-    match name.chars().count() {
-        0 => Err("must not be empty".into()),
-        length if length > max => Err(format!("has {length} characters; at most {max} are permitted")),
-        _ => Ok(()),
-    }
-}
-
-/// Checks a room's name.
-pub fn check_room(name: &str) -> Result<(), String> {
-    check(name, MAX_NAME)?;
-    if name.starts_with(RESERVED_PREFIX) {
-        return Err(format!("must not start with {RESERVED_PREFIX}: the node uses such rooms itself"));
-    }
-    Ok(())
-}
-
-/// Parses a JSON string of 1 to `max` characters.
-pub fn read(raw: &RawValue, max: usize) -> Result<String, String> {
-    let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
-    check(&text, max)?;
-    Ok(text)
-}
-
-/// Parses a JSON string that is a room's name.
-pub fn read_room(raw: &RawValue) -> Result<String, String> {
-    let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
-    check_room(&text)?;
-    Ok(text)
-}
-
-/// Parses a JSON string that is an id.
-pub fn read_id(raw: &RawValue) -> Result<String, String> {
-    let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string".to_owned())?;
-    if (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(text);
-    }
-    Err(format!("must be 1 to {MAX_ID} printable ASCII characters without spaces"))
-}
-
-/// Parses a JSON string such as `"90s"`, `"15m"`, `"24h"`, `"7d"`.
-pub fn read_period(raw: &RawValue, max: Duration) -> Result<Duration, String> {
-    let text: String = crate::json::read(raw.get()).unwrap_or_default();
-    let period = parse_period(&text).ok_or(r#"must be a time with its unit, such as "90s", "15m", "24h" or "7d""#)?;
-    if period > max {
-        return Err(format!("must be at most {}", humantime::format_duration(max)));
-    }
-    Ok(period)
 }
 
 fn parse_period(text: &str) -> Option<Duration> {
@@ -104,20 +187,21 @@ fn parse_period(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    const MONTH: Duration = Duration::from_secs(30 * 86_400);
+    const MONTH: u64 = 30 * 86_400;
 
-    fn period(text: &str) -> Result<Duration, String> {
-        read_period(serde_json::from_str(&format!("{text:?}")).unwrap(), MONTH)
+    fn period(text: &str) -> Option<Duration> {
+        let read = PeriodText::<MONTH>::read(serde_json::from_str(&format!("{text:?}")).unwrap());
+        read.ok().map(|PeriodText(period)| period)
     }
 
     #[test]
     fn times_have_a_unit_and_a_bound() {
-        assert_eq!(period("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(period("720h"), Ok(MONTH));
+        assert_eq!(period("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(period("720h"), Some(Duration::from_secs(MONTH)));
         for text in
             ["", "s", "0s", "01m", "-1s", "+1s", "1", "1.5h", "31d", "721h", "99999999999999999999d", "1 d", "1y", "١s"]
         {
-            assert!(period(text).is_err(), "{text}");
+            assert!(period(text).is_none(), "{text}");
         }
     }
 
@@ -127,7 +211,7 @@ mod tests {
         let counts =
             [0, 1, 9, 10, 29, 30, 31, 719, 720, 721, 9999, 43199, 43200, 43201, 99999, 2591999, 2592000, 2592001];
         for text in counts.iter().flat_map(|count| ["s", "m", "h", "d", "x", ""].map(|unit| format!("{count}{unit}"))) {
-            assert_eq!(validator.is_valid(&serde_json::Value::from(text.as_str())), period(&text).is_ok(), "{text}");
+            assert_eq!(validator.is_valid(&serde_json::Value::from(text.as_str())), period(&text).is_some(), "{text}");
         }
     }
 
