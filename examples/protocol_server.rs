@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use roomcast::auth::Handshake;
 use roomcast::config;
-use roomcast::engine::{Content, Engine, Gate, Terms};
+use roomcast::engine::{Engine, EngineContext, Gate, MessageContent};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
 use roomcast::forward::Forwarder;
 use roomcast::limits::Limits;
-use roomcast::session::{AckId, Link, Peer, Session};
+use roomcast::session::{AckId, ClientFacts, Link, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::{Value, json};
@@ -33,16 +33,16 @@ impl Gate for EngineEcho {
     type Admission = ();
     type Client = Session;
 
-    fn message(&self, message: Content<'_>, answer: &mut dyn FnMut(Content<'_>)) -> bool {
+    fn message(&self, message: MessageContent<'_>, answer: &mut dyn FnMut(MessageContent<'_>)) -> bool {
         answer(message);
         true
     }
 
-    async fn admit(&self, _: &Arc<str>, _: &str, _: Handshake, _: &Peer) -> Result<(), Refusal> {
+    async fn admit(&self, _: &Arc<str>, _: &str, _: Handshake, _: &ClientFacts) -> Result<(), Refusal> {
         Err(Refusal::new(Code::NotFound, "this server does not speak Socket.IO"))
     }
 
-    fn open(self: &Arc<Self>, (): (), _: &str, _: Peer, _: Box<dyn Link>) -> Option<Arc<Session>> {
+    fn open(self: &Arc<Self>, (): (), _: &str, _: ClientFacts, _: Box<dyn Link>) -> Option<Arc<Session>> {
         None
     }
 
@@ -63,7 +63,7 @@ impl Gate for SocketEcho {
         namespace: &Arc<str>,
         _: &str,
         handshake: Handshake,
-        _: &Peer,
+        _: &ClientFacts,
     ) -> Result<Self::Admission, Refusal> {
         Ok((namespace.clone(), handshake.auth.unwrap_or_else(|| json!({}))))
     }
@@ -72,7 +72,7 @@ impl Gate for SocketEcho {
         self: &Arc<Self>,
         (namespace, auth): Self::Admission,
         id: &str,
-        peer: Peer,
+        peer: ClientFacts,
         link: Box<dyn Link>,
     ) -> Option<Arc<Session>> {
         let session = Session::new(id, namespace, Arc::new(User::named("anybody")), peer, link);
@@ -94,12 +94,12 @@ impl Gate for SocketEcho {
 }
 
 /// Serves clients on a port that is free. Returns its address.
-async fn serve<G: Gate>(gate: G, server: config::Server) -> Result<String, Box<dyn Error>> {
+async fn serve<G: Gate>(gate: G, server: config::ServerSettings) -> Result<String, Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     let namespaces: [Arc<str>; 2] = ["/".into(), "/custom".into()];
-    let limits = Arc::new(Limits::new(&config::Limits::default(), &[], metrics.clone()));
-    let terms = Terms::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
-    let engine = Engine::new(&server, &terms, &namespaces, &Arc::new(gate));
+    let limits = Arc::new(Limits::new(&config::LimitsSettings::default(), &[], metrics.clone()));
+    let context = EngineContext::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
+    let engine = Engine::new(&server, &context, &namespaces, &Arc::new(gate));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     let never = CancellationToken::new();
@@ -114,8 +114,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         *time = argument.parse()?;
     }
     let [ping_interval, ping_timeout, connect_timeout] = times.map(config::Period::from_millis);
-    let server = config::Server { ping_interval, ping_timeout, connect_timeout, ..config::Server::default() };
-    let echo = config::Server {
+    let server =
+        config::ServerSettings { ping_interval, ping_timeout, connect_timeout, ..config::ServerSettings::default() };
+    let echo = config::ServerSettings {
         path: "/engine.io/".to_owned(),
         // A client of the echo never connects to a namespace.
         connect_timeout: config::Period::from_secs(24 * 3600),

@@ -34,7 +34,7 @@ use crate::contract::model::{AuthMode, AuthPolicy};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 use claim_set::ClaimSet;
-use jwks::Jwks;
+use jwks::KeySetFetcher;
 use key::KeySet;
 use verify::Rules;
 
@@ -42,7 +42,7 @@ use verify::Rules;
 ///
 /// # Errors
 /// The first key that cannot be used.
-pub fn check_keys(config: &config::Auth) -> Result<(), AuthSetupError> {
+pub fn check_keys(config: &config::AuthSettings) -> Result<(), AuthSetupError> {
     KeySet::configured(&config.keys).map(drop)
 }
 
@@ -52,7 +52,7 @@ pub struct Authenticator {
     configured: KeySet,
     /// The keys of the published key set. A refresh replaces all of them at once.
     published: Arc<ArcSwap<KeySet>>,
-    jwks: Option<Jwks>,
+    jwks: Option<KeySetFetcher>,
     rules: Rules,
     revocations: Arc<Revocations>,
     metrics: Arc<Metrics>,
@@ -66,11 +66,11 @@ impl Authenticator {
     ///
     /// # Errors
     /// A key of the configuration, or the file of a set, that cannot be used.
-    pub async fn new(config: &config::Auth, metrics: Arc<Metrics>) -> Result<Arc<Self>, AuthSetupError> {
+    pub async fn new(config: &config::AuthSettings, metrics: Arc<Metrics>) -> Result<Arc<Self>, AuthSetupError> {
         let configured = KeySet::configured(&config.keys)?;
         let published = Arc::new(ArcSwap::from_pointee(KeySet::default()));
         let jwks = match &config.jwks {
-            Some(jwks) => Some(Jwks::start(jwks, published.clone(), metrics.clone()).await?),
+            Some(jwks) => Some(KeySetFetcher::start(jwks, published.clone(), metrics.clone()).await?),
             None => None,
         };
         let revocations = Arc::new(Revocations::new(metrics.clone()));
@@ -101,7 +101,7 @@ impl Authenticator {
     /// # Errors
     /// Why the client is refused.
     pub async fn authenticate_or_refresh(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
-        let known = self.jwks.as_ref().map_or(0, Jwks::fetches);
+        let known = self.jwks.as_ref().map_or(0, KeySetFetcher::fetches);
         let first = self.authenticate(policy, handshake);
         match (&first, &self.jwks) {
             // The wait is boxed, because few handshakes need it. Unboxed, it would enlarge the future of every
@@ -148,7 +148,7 @@ impl Authenticator {
     /// # Errors
     /// Why the token is not valid.
     pub async fn user_or_refresh(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
-        let known = self.jwks.as_ref().map_or(0, Jwks::fetches);
+        let known = self.jwks.as_ref().map_or(0, KeySetFetcher::fetches);
         let first = self.user(token, policy);
         match (&first, &self.jwks) {
             (Err(AuthError::KeyUnknown), Some(jwks)) if jwks.is_newer_than(known).await => self.user(token, policy),

@@ -10,19 +10,19 @@ pub mod pubsub;
 pub mod socketio;
 
 mod actions;
+mod adapter;
 mod asked;
 mod bridge;
 mod canary;
 mod conflicts;
+mod emitter_lease;
 mod gaps;
 mod members;
 mod numbers;
 mod pauses;
 mod questions;
 mod revocations;
-mod scribe;
 mod slowest;
-mod wire;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, RwLock};
@@ -33,18 +33,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+pub use adapter::{AnswerFormat, ClusterAdapter, Inquiry, InquiryAnswer, LibraryCodec, LibraryRequest};
 pub use conflicts::{Conflict, ConflictKind};
-pub use members::{Member, View};
+pub use members::{ClusterView, Member};
 pub use pubsub::PubSub;
 pub use revocations::{ClusterRevoker, EndSession};
 pub use slowest::SlowestConnections;
-pub use wire::{AnswerFormat, Finding, Foreign, Inquiry, Requests, Wire};
 
 use crate::config;
-use crate::directory::Told;
-use crate::drain::standing::Standing;
+use crate::directory::SendOutcome;
+use crate::drain::report::DrainReport;
 use crate::forward::Peers;
-use crate::publish::NotCarried;
+use crate::publish::RemoteFailure;
 use crate::redis::Redis;
 use crate::room::Rooms;
 use crate::session::{RoomName, Session};
@@ -52,8 +52,8 @@ use crate::telemetry::metrics::{Metrics, count};
 use canary::Canaries;
 use conflicts::Conflicts;
 use frame::Frame;
-use members::{Hello, Members};
-use questions::Pending;
+use members::{ClusterMembers, Heartbeat};
+use questions::OpenQuestions;
 
 /// How often a node sends its heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -65,35 +65,35 @@ const LOOK: Duration = Duration::from_millis(50);
 const CONTROL_BUFFER: usize = 4096;
 
 /// Handles a message from another node. The handler must not block.
-type Handler = Arc<dyn Fn(&str, Value) + Send + Sync>;
+type MessageHandler = Arc<dyn Fn(&str, Value) + Send + Sync>;
 
 /// Removes a session from a room and announces that the session left.
 type Leaver = Arc<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
 
-/// Returns this node's [`Standing`], which the node's heartbeats contain in addition to its totals.
-type StandingOf = Arc<dyn Fn() -> Standing + Send + Sync>;
+/// Returns this node's [`DrainReport`], which the node's heartbeats contain in addition to its totals.
+type DrainReportOf = Arc<dyn Fn() -> DrainReport + Send + Sync>;
 
 /// This node as a member of the cluster.
 pub struct Cluster {
     node: Arc<str>,
     rooms: Arc<Rooms>,
-    members: Members,
+    members: ClusterMembers,
     /// The addresses at which the other nodes accept forwarded requests for their sessions.
     peers: Arc<Peers>,
-    handlers: RwLock<HashMap<&'static str, Handler>>,
+    handlers: RwLock<HashMap<&'static str, MessageHandler>>,
     leaver: OnceLock<Leaver>,
-    standing: OnceLock<StandingOf>,
-    pending: Pending,
-    link: Option<Link>,
+    standing: OnceLock<DrainReportOf>,
+    pending: OpenQuestions,
+    link: Option<RedisLink>,
 }
 
 /// The parts of a node that exist only if Redis is configured.
-struct Link {
+struct RedisLink {
     redis: Redis,
     pubsub: Arc<PubSub>,
     control: Arc<str>,
     canaries: Arc<Canaries>,
-    wire: Arc<Wire>,
+    wire: Arc<ClusterAdapter>,
     conflicts: Conflicts,
 }
 
@@ -123,32 +123,32 @@ impl Cluster {
         redis: Redis,
         peers: Arc<Peers>,
         metrics: Arc<Metrics>,
-        config: &config::Redis,
+        config: &config::RedisSettings,
     ) -> Arc<Self> {
         let control: Arc<str> = redis.keys().control_channel().into();
         let pubsub = PubSub::start(redis.clone(), node, metrics.clone(), config.publish_buffer);
         let canaries = Canaries::start(&redis, &pubsub, metrics.clone(), config.canary_interval.get());
         let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
-        let wire = Wire::new(pubsub.clone(), redis.clone(), rooms.clone(), metrics.clone(), config);
+        let wire = ClusterAdapter::new(pubsub.clone(), redis.clone(), rooms.clone(), metrics.clone(), config);
         tokio::spawn(pauses::watch(redis.clone(), metrics));
         let conflicts = Conflicts::new(pubsub.origin().clone(), contracts);
-        let link = Link { redis, pubsub, control, canaries, wire, conflicts };
+        let link = RedisLink { redis, pubsub, control, canaries, wire, conflicts };
         let cluster = Arc::new(Self::new(node, rooms, peers, Some(link)));
         tokio::spawn(cluster.clone().listen(requests));
         tokio::spawn(cluster.clone().say_hello());
         cluster
     }
 
-    fn new(node: &str, rooms: Arc<Rooms>, peers: Arc<Peers>, link: Option<Link>) -> Self {
+    fn new(node: &str, rooms: Arc<Rooms>, peers: Arc<Peers>, link: Option<RedisLink>) -> Self {
         Self {
             node: node.into(),
             rooms,
-            members: Members::default(),
+            members: ClusterMembers::default(),
             peers,
             handlers: RwLock::default(),
             leaver: OnceLock::new(),
             standing: OnceLock::new(),
-            pending: Pending::default(),
+            pending: OpenQuestions::default(),
             link,
         }
     }
@@ -164,12 +164,12 @@ impl Cluster {
     }
 
     /// Sends events to the other nodes and receives their events; `None` on a node without Redis.
-    pub fn wire(&self) -> Option<&Arc<Wire>> {
+    pub fn wire(&self) -> Option<&Arc<ClusterAdapter>> {
         self.link.as_ref().map(|link| &link.wire)
     }
 
     /// The nodes of the cluster with their totals; this node is the first.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> ClusterView {
         self.members.view(self.own_member())
     }
 
@@ -200,13 +200,13 @@ impl Cluster {
     }
 
     /// Sets the function that returns this node's standing for each heartbeat. To be called once.
-    pub fn stand(&self, standing: impl Fn() -> Standing + Send + Sync + 'static) {
+    pub fn stand(&self, standing: impl Fn() -> DrainReport + Send + Sync + 'static) {
         let _ = self.standing.set(Arc::new(standing));
     }
 
     /// The standings that the other nodes sent with their last heartbeats.
-    pub fn standings(&self) -> Vec<Standing> {
-        self.members.standings()
+    pub fn drain_reports(&self) -> Vec<DrainReport> {
+        self.members.drain_reports()
     }
 
     /// Sends a heartbeat now, without waiting for the next heartbeat to be due.
@@ -221,20 +221,20 @@ impl Cluster {
 
     /// Sends a message to all other nodes, at most once. Returns as soon as Redis has answered, and reports whether
     /// Redis accepted the message.
-    pub async fn tell(&self, topic: &str, data: &impl Serialize) -> Told {
+    pub async fn tell(&self, topic: &str, data: &impl Serialize) -> SendOutcome {
         self.tell_counted(topic, data).await.0
     }
 
     /// Like [`Cluster::tell`]. Also returns how many other nodes received the message, unknown nodes included.
-    async fn tell_counted(&self, topic: &str, data: &impl Serialize) -> (Told, usize) {
-        let Some(link) = &self.link else { return (Told::Alone, 0) };
+    async fn tell_counted(&self, topic: &str, data: &impl Serialize) -> (SendOutcome, usize) {
+        let Some(link) = &self.link else { return (SendOutcome::Alone, 0) };
         let Ok(body) = serde_json::to_vec(&Control { topic, data }) else {
-            return (Told::NotCarried(NotCarried::Refused.as_str()), 0);
+            return (SendOutcome::NotCarried(RemoteFailure::Refused.as_str()), 0);
         };
         match link.pubsub.tell_counted(&link.control, &body).await {
             // One of the receivers is this node itself, which is subscribed to the channel as well.
-            Ok(heard) => (Told::Carried, heard.saturating_sub(1)),
-            Err(why) => (Told::NotCarried(why.as_str()), 0),
+            Ok(heard) => (SendOutcome::Carried, heard.saturating_sub(1)),
+            Err(why) => (SendOutcome::NotCarried(why.as_str()), 0),
         }
     }
 
@@ -269,7 +269,7 @@ impl Cluster {
         let node = &frame.origin.node;
         match topic {
             HELLO => {
-                let Ok(hello) = serde_json::from_value::<Hello>(data) else { return };
+                let Ok(hello) = serde_json::from_value::<Heartbeat>(data) else { return };
                 if let Some(link) = &self.link {
                     link.pubsub.note_heads(frame, &hello.heads, hello.runs);
                     for conflict in link.conflicts.note(&frame.origin, &hello.contracts, Instant::now()) {
@@ -330,7 +330,7 @@ impl Cluster {
         let Some(link) = &self.link else { return };
         let own = self.own_member();
         let (heads, runs) = link.pubsub.heads();
-        let hello = Hello {
+        let hello = Heartbeat {
             connections: own.connections,
             rooms: own.rooms,
             listens: link.pubsub.listens(),
@@ -338,7 +338,7 @@ impl Cluster {
             runs,
             contracts: link.conflicts.contracts().to_owned(),
             forward: self.peers.own().cloned(),
-            standing: self.standing.get().map_or_else(Standing::default, |standing| standing()),
+            standing: self.standing.get().map_or_else(DrainReport::default, |standing| standing()),
         };
         self.tell(HELLO, &hello).await;
     }

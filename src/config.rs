@@ -42,27 +42,27 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use api::{Api, ApiKey};
-pub use auth::{Algorithm, Auth, AuthKey, Jwks};
-pub use cluster::{Cluster, ClusterTls};
-pub use compression::Compression;
-pub use contracts::Contracts;
-pub use drain::Drain;
-pub use hooks::{Breaker, Hook};
-pub use limits::Limits;
+pub use api::{ApiKeySettings, ApiSettings};
+pub use auth::{Algorithm, AuthKeySettings, AuthSettings, JwksSettings};
+pub use cluster::{ClusterSettings, ClusterTlsSettings};
+pub use compression::CompressionSettings;
+pub use contracts::ContractsSettings;
+pub use drain::DrainSettings;
+pub use hooks::{BreakerSettings, HookSettings};
+pub use limits::LimitsSettings;
 pub use load::{DEFAULT_FILE, Loaded, Sources, load};
-pub use log::{Log, LogFormat};
-pub use mistake::{ConfigError, Mistake};
+pub use log::{LogFormat, LogSettings};
+pub use mistake::{ConfigError, SettingMistake};
 pub use network::Network;
-pub use node::Node;
-pub use origin::Origins;
+pub use node::NodeSettings;
+pub use origin::SettingOrigins;
 pub use period::Period;
-pub use presence::Presence;
-pub use recovery::Recovery;
-pub use redis::{Reconnect, Redis, RedisTls, Sentinel, WhenAway, Wire};
+pub use presence::PresenceSettings;
+pub use recovery::RecoverySettings;
+pub use redis::{ReadyWithoutRedis, ReconnectSettings, RedisSettings, RedisTlsSettings, SentinelSettings, WireFormat};
 pub use redis_address::{RedisAddress, RedisKind};
 pub use secret::{Secret, Url};
-pub use server::{Engine, ForwardedHeader, Server};
+pub use server::{EngineKind, ForwardedHeader, ServerSettings};
 pub use size::Size;
 
 /// The whole configuration. Only `node` sees it; every part receives its own section.
@@ -70,31 +70,31 @@ pub use size::Size;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// This process: its id and its mode.
-    pub node: Node,
+    pub node: NodeSettings,
     /// The public listener: Socket.IO, `/live`, `/ready`.
-    pub server: Server,
+    pub server: ServerSettings,
     /// The applications.
-    pub contracts: Contracts,
+    pub contracts: ContractsSettings,
     /// The listener for backends and operators.
-    pub api: Api,
+    pub api: ApiSettings,
     /// Keys that tokens are verified with.
-    pub auth: Auth,
+    pub auth: AuthSettings,
     /// The Redis that connects the nodes. Without `redis.url` a node works alone and keeps everything in memory.
-    pub redis: Redis,
+    pub redis: RedisSettings,
     /// How nodes forward requests of long-polling sessions to each other.
-    pub cluster: Cluster,
+    pub cluster: ClusterSettings,
     /// Presence: which users are in which rooms, over all nodes.
-    pub presence: Presence,
+    pub presence: PresenceSettings,
     /// Limits on recovery, which gives a returning client its session and the events that it missed.
-    pub recovery: Recovery,
+    pub recovery: RecoverySettings,
     /// Limits that apply to every contract.
-    pub limits: Limits,
+    pub limits: LimitsSettings,
     /// How a node hands over its clients before it ends.
-    pub drain: Drain,
+    pub drain: DrainSettings,
     /// Backends that contracts may call, by the name that contracts use.
-    pub hooks: BTreeMap<String, Hook>,
+    pub hooks: BTreeMap<String, HookSettings>,
     /// The log's format and levels. Logs go to standard error.
-    pub log: Log,
+    pub log: LogSettings,
 }
 
 #[cfg(test)]

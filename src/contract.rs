@@ -5,8 +5,8 @@
 
 pub mod embedded;
 pub mod file;
+pub mod json_object;
 pub mod load;
-pub mod members;
 pub mod model;
 pub mod namespace;
 pub mod path;

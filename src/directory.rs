@@ -26,28 +26,33 @@ pub const MAX_PAGE: usize = 1000;
 /// Reads over the whole cluster. The caller must check that some contract has the namespace.
 pub trait Directory: Send + Sync {
     /// A page of the namespace's connections, in a stable order.
-    fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>>;
+    fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<ConnectionInfo>>;
 
     /// The slowest connections of this node, the slowest first, at most `limit`. [`Survey`] asks every node.
     fn slowest_here(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo>;
 
     /// One connection; `None` when no node that answers has it.
-    fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>>;
+    fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> DirectoryFuture<'a, Option<ConnectionInfo>>;
 
     /// A page of the namespace's rooms, without the room that each client has for itself. `members` is empty here.
-    fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<RoomInfo>>;
+    fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<RoomInfo>>;
 
     /// One room with the first page of its members; `None` when it has no members.
-    fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> Answer<'a, Option<RoomInfo>>;
+    fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> DirectoryFuture<'a, Option<RoomInfo>>;
 
     /// A page of a room's members.
-    fn members<'a>(&'a self, namespace: &'a str, room: &'a str, page: PageRequest) -> Answer<'a, Page<MemberInfo>>;
+    fn members<'a>(
+        &'a self,
+        namespace: &'a str,
+        room: &'a str,
+        page: PageRequest,
+    ) -> DirectoryFuture<'a, Page<MemberInfo>>;
 
     /// A page of the users who are connected to the namespace.
-    fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<UserInfo>>;
+    fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<UserInfo>>;
 
     /// One user; `None` when the user has no connection.
-    fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, Option<UserInfo>>;
+    fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> DirectoryFuture<'a, Option<UserInfo>>;
 
     /// A page of a user's connections.
     fn user_connections<'a>(
@@ -55,10 +60,10 @@ pub trait Directory: Send + Sync {
         namespace: &'a str,
         user_id: &'a str,
         page: PageRequest,
-    ) -> Answer<'a, Page<ConnectionInfo>>;
+    ) -> DirectoryFuture<'a, Page<ConnectionInfo>>;
 
     /// Counts the connections, rooms and users of the cluster, in constant time.
-    fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count>;
+    fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> DirectoryFuture<'a, Count>;
 }
 
 /// Questions about connection data that is not in Redis. Each node answers them for its own connections.
@@ -70,29 +75,29 @@ pub trait Survey: Send + Sync {
         namespace: &'a str,
         by: Slowness,
         limit: usize,
-    ) -> Answer<'a, Page<ConnectionInfo>>;
+    ) -> DirectoryFuture<'a, Page<ConnectionInfo>>;
 }
 
 /// Actions on clients of the whole cluster. An action takes effect on this node at once, and on another node when it
 /// receives the request.
 pub trait Actions: Send + Sync {
     /// Puts the selected clients into a room. No rule of the contract is checked, because a backend decided this.
-    fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done>;
+    fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> DirectoryFuture<'a, ActionResult>;
 
     /// Takes the selected clients out of a room.
-    fn leave<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done>;
+    fn leave<'a>(&'a self, selection: &'a Selection, room: &'a str) -> DirectoryFuture<'a, ActionResult>;
 
     /// Disconnects the selected clients. With `transport`, the whole connection is closed, and the official client
     /// reconnects by itself. Without it, only the namespace is disconnected, and the official client does not
     /// reconnect.
-    fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> Answer<'a, Done>;
+    fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> DirectoryFuture<'a, ActionResult>;
 
     /// Sends the selected clients an event and collects their acknowledgements.
-    fn ask<'a>(&'a self, question: Question) -> Answer<'a, Acknowledged>;
+    fn ask<'a>(&'a self, question: AckQuestion) -> DirectoryFuture<'a, Acknowledged>;
 }
 
 /// The future that the methods of these traits return.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
+pub type DirectoryFuture<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -156,13 +161,14 @@ pub struct ConnectionInfo {
     /// How fast it reads. Only the node that serves the connection knows it: not there when another node answers, except
     /// in a list that is sorted by it.
     #[serde(flatten)]
-    pub pace: Option<Pace>,
+    pub pace: Option<ReadPace>,
 }
 
 /// How fast a client reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Pace {
+#[schemars(rename = "Pace")]
+pub struct ReadPace {
     /// Bytes that wait to be written to its connection, of all namespaces.
     pub queued_bytes: u64,
     /// Packets that wait; not there where the engine cannot tell.
@@ -314,7 +320,7 @@ pub struct Selection {
 
 /// An event that clients are asked to acknowledge.
 #[derive(Debug, Clone)]
-pub struct Question {
+pub struct AckQuestion {
     /// The clients that receive the event.
     pub selection: Selection,
     /// The event that is sent to the clients.
@@ -336,7 +342,7 @@ pub struct Acknowledged {
     /// The acknowledgements, in no particular order.
     pub said: Vec<Acknowledgement>,
     /// Whether the question was sent to the other nodes.
-    pub remote: Told,
+    pub remote: SendOutcome,
     /// Known nodes that did not answer in time. The answers of their clients are missing.
     pub missing_nodes: Vec<String>,
     /// Number of Node.js servers that did not answer in time.
@@ -365,16 +371,16 @@ impl Acknowledged {
 
 /// The result of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
+pub struct ActionResult {
     /// Clients of this node that the action concerned.
     pub local: usize,
     /// Whether the action was sent to the other nodes.
-    pub remote: Told,
+    pub remote: SendOutcome,
 }
 
 /// Whether a message to the other nodes was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Told {
+pub enum SendOutcome {
     /// There are no other nodes: this node runs on the in-memory adapter.
     #[default]
     Alone,

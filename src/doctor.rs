@@ -1,17 +1,17 @@
 //! `roomcast doctor`: checks a deployment from outside, as clients, backends and operators see it.
 //!
 //! The doctor first opens a long-polling session. Then all other checks run at once, each for at most
-//! [`Options::patience`]. The report names a remedy for every problem. The doctor opens and closes sessions, and writes
+//! [`DoctorOptions::patience`]. The report names a remedy for every problem. The doctor opens and closes sessions, and writes
 //! nothing but one key to Redis, which expires after a second.
 
 mod api;
 mod cors;
+mod deployment;
 mod frames;
-mod patience;
 mod polling;
+mod proxy_timeouts;
 mod redis;
 mod report;
-mod sight;
 mod token;
 mod websocket;
 
@@ -22,12 +22,12 @@ use std::time::Duration;
 
 use crate::config::{Secret, Url};
 
-pub use report::{Finding, Level, Report};
-use sight::Sight;
+use deployment::Deployment;
+pub use report::{DoctorReport, Finding, Level};
 
 /// The deployment to check, and the options of the checks.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct DoctorOptions {
     /// The URL at which clients connect: `https://rt.example.com`, with the path if it is not `/socket.io/`.
     pub target: reqwest::Url,
     /// The URL of the API: the listener of one node, or a Service in front of several.
@@ -99,30 +99,30 @@ pub const CHECKS: &[&str] = &[
 /// The check that runs first. Without the session that it opens, only the checks of the API and of Redis can run.
 const FIRST: &str = "handshake.polling";
 
-type Check<'a> = (&'static str, Pin<Box<dyn Future<Output = Vec<Finding>> + Send + 'a>>);
+type CheckFn<'a> = (&'static str, Pin<Box<dyn Future<Output = Vec<Finding>> + Send + 'a>>);
 
 /// Opens a long-polling session, then runs all other checks at once.
 ///
 /// # Errors
 /// Only errors that prevent the checks from running. What the checks find is in the report.
-pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
-    let sight = Sight::new(options)?;
+pub async fn examine(options: &DoctorOptions) -> Result<DoctorReport, DoctorError> {
+    let deployment = Deployment::new(options)?;
     // If no session can be opened, the other checks of the clients' side would only repeat this finding.
-    let (first, opened) = polling::handshake(&sight).await;
+    let (first, opened) = polling::handshake(&deployment).await;
     let mut findings = first;
-    let mut checks: Vec<Check<'_>> = Vec::new();
+    let mut checks: Vec<CheckFn<'_>> = Vec::new();
     let skipped = |check: &str| options.skip.iter().any(|name| stands_for(name, check));
     if let Some(opened) = &opened {
-        checks.push(("stickiness", Box::pin(polling::stickiness(&sight, options.polls))));
-        checks.push(("handshake.websocket", Box::pin(websocket::open(&sight))));
-        checks.push(("upgrade", Box::pin(websocket::upgrade(&sight))));
-        checks.push(("patience.websocket", Box::pin(patience::silent(&sight, opened))));
-        checks.push(("patience.polling", Box::pin(patience::waiting(&sight, opened))));
-        checks.push(("cors", Box::pin(cors::check(&sight, options.origin.as_deref()))));
-        checks.push(("token.accepted", Box::pin(token::check(&sight, options))));
+        checks.push(("stickiness", Box::pin(polling::stickiness(&deployment, options.polls))));
+        checks.push(("handshake.websocket", Box::pin(websocket::open(&deployment))));
+        checks.push(("upgrade", Box::pin(websocket::upgrade(&deployment))));
+        checks.push(("patience.websocket", Box::pin(proxy_timeouts::silent(&deployment, opened))));
+        checks.push(("patience.polling", Box::pin(proxy_timeouts::waiting(&deployment, opened))));
+        checks.push(("cors", Box::pin(cors::check(&deployment, options.origin.as_deref()))));
+        checks.push(("token.accepted", Box::pin(token::check(&deployment, options))));
     }
     if let Some(api) = &options.api {
-        checks.push(("api.ready", Box::pin(api::check(&sight, api, options.key.as_ref()))));
+        checks.push(("api.ready", Box::pin(api::check(&deployment, api, options.key.as_ref()))));
     }
     if let Some(redis) = &options.redis {
         checks.push(("redis", Box::pin(redis::check(redis))));
@@ -138,7 +138,7 @@ pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
         findings.extend(found);
     }
     findings.retain(|finding| !skipped(finding.check));
-    Ok(Report { target: options.target.to_string(), findings })
+    Ok(DoctorReport { target: options.target.to_string(), findings })
 }
 
 /// Checks that a name given to `--skip` names checks that can be skipped.

@@ -1,11 +1,11 @@
 //! Drain: how a node hands over its clients before it ends. New clients stop coming, then sockets are closed in waves,
 //! then the last messages are sent. `docs/drain.md` is the page for users.
 //!
-//! [`Course`] decides what to do next, and [`standing`] holds the state that nodes report to each other. This module
-//! carries the decisions out. The `node` module implements [`Sockets`] and [`Neighbours`].
+//! [`DrainSchedule`] decides what to do next, and [`report`] holds the state that nodes report to each other. This module
+//! carries the decisions out. The `node` module implements [`LocalClients`] and [`OtherNodes`].
 
-pub mod course;
-pub mod standing;
+pub mod report;
+pub mod schedule;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::telemetry::metrics::Metrics;
-use course::{Course, ForGood, Left, Phase, Step};
-use standing::{Capacity, Offer, Standing};
+use report::{Capacity, DrainReport, OfferedCapacity};
+use schedule::{DrainSchedule, DrainStep, EndIsFinal, Phase, RemainingClients};
 
 /// How often a node checks whether it is busy.
 const PULSE: Duration = Duration::from_millis(500);
@@ -29,12 +29,12 @@ const PULSE: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The clients of this node. `node` implements it.
-pub trait Sockets: Send + Sync {
+pub trait LocalClients: Send + Sync {
     /// Sets whether new clients are accepted from now on.
     fn accept(&self, yes: bool);
 
     /// The number of clients that are still connected, and of those that were not asked to leave yet.
-    fn left(&self) -> Left;
+    fn left(&self) -> RemainingClients;
 
     /// Closes `count` sockets that were not asked to close yet; their official clients reconnect by themselves. Returns
     /// how many were closed.
@@ -42,9 +42,9 @@ pub trait Sockets: Send + Sync {
 }
 
 /// The other nodes. `node` implements it.
-pub trait Neighbours: Send + Sync {
+pub trait OtherNodes: Send + Sync {
     /// The newest state that each of the other nodes reported.
-    fn standings(&self) -> Vec<Standing>;
+    fn drain_reports(&self) -> Vec<DrainReport>;
 
     /// Sends [`Drain::standing`] to the other nodes at once.
     fn tell(&self);
@@ -52,7 +52,8 @@ pub trait Neighbours: Send + Sync {
 
 /// How far a node is on its way out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Status {
+#[schemars(rename = "Status")]
+pub struct DrainStatus {
     /// Where it is.
     pub state: Phase,
     /// Whether the process ends: then there is no way back.
@@ -71,7 +72,7 @@ pub struct Status {
 
 /// The drain of a node. It performs the drain and reports its progress.
 pub struct Drain {
-    course: Mutex<Course>,
+    schedule: Mutex<DrainSchedule>,
     accepts: AtomicU32,
     places: AtomicU64,
     closed: AtomicU64,
@@ -82,8 +83,8 @@ pub struct Drain {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
-    left: Left,
-    offer: Offer,
+    left: RemainingClients,
+    offer: OfferedCapacity,
     done: bool,
 }
 
@@ -92,9 +93,9 @@ const NO_LIMIT: u64 = u64::MAX;
 
 impl Drain {
     /// Creates the drain of a node that is serving clients.
-    pub fn new(config: &config::Drain, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(config: &config::DrainSettings, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
-            course: Mutex::new(Course::new(config.clone(), Instant::now())),
+            schedule: Mutex::new(DrainSchedule::new(config.clone(), Instant::now())),
             accepts: AtomicU32::new(config.accepts),
             places: AtomicU64::new(NO_LIMIT),
             closed: AtomicU64::new(0),
@@ -106,14 +107,14 @@ impl Drain {
 
     /// Starts the background tasks. `most` is the maximum number of connections of the node, 0 for no limit. Needs a
     /// Tokio runtime.
-    pub fn start(self: &Arc<Self>, sockets: Arc<dyn Sockets>, neighbours: Arc<dyn Neighbours>, most: u64) {
+    pub fn start(self: &Arc<Self>, sockets: Arc<dyn LocalClients>, others: Arc<dyn OtherNodes>, most: u64) {
         tokio::spawn(self.clone().feel_pulse(sockets.clone(), most));
-        tokio::spawn(self.clone().run(sockets, neighbours));
+        tokio::spawn(self.clone().run(sockets, others));
     }
 
     /// Starts the drain; a drain that has begun continues. Set `for_good` when the process ends after the drain.
     pub fn begin(&self, for_good: bool) {
-        self.course().begin(for_good, Instant::now());
+        self.schedule().begin(for_good, Instant::now());
         self.state.send_modify(|progress| progress.done = false);
         self.told.notify_one();
     }
@@ -121,16 +122,16 @@ impl Drain {
     /// Ends the drain, so that the node serves again.
     ///
     /// # Errors
-    /// [`ForGood`] when the process ends.
-    pub fn undo(&self) -> Result<(), ForGood> {
-        self.course().undo()?;
+    /// [`EndIsFinal`] when the process ends.
+    pub fn undo(&self) -> Result<(), EndIsFinal> {
+        self.schedule().undo()?;
         self.told.notify_one();
         Ok(())
     }
 
     /// Whether the node drains or is drained, and so refuses new clients.
     pub fn is_leaving(&self) -> bool {
-        self.course().phase() != Phase::Serving
+        self.schedule().phase() != Phase::Serving
     }
 
     /// Waits until no client is left, or the deadline for closing the sockets has passed.
@@ -142,13 +143,13 @@ impl Drain {
 
     /// The deadline for the whole drain.
     pub fn ends_by(&self) -> Instant {
-        self.course().ends_by()
+        self.schedule().ends_by()
     }
 
     /// The state that the node reports to the other nodes.
-    pub fn standing(&self) -> Standing {
+    pub fn drain_report(&self) -> DrainReport {
         let places = self.places.load(Ordering::Relaxed);
-        Standing {
+        DrainReport {
             leaving: self.is_leaving(),
             accepts: self.accepts.load(Ordering::Relaxed),
             places: (places != NO_LIMIT).then_some(places),
@@ -156,18 +157,18 @@ impl Drain {
     }
 
     /// The progress of the drain.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> DrainStatus {
         let Progress { left, offer, .. } = *self.state.borrow();
-        let course = self.course();
+        let schedule = self.schedule();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a small number that is not negative"
         )]
-        let pace = course.pace().round() as u64;
-        Status {
-            state: course.phase(),
-            ends: course.is_for_good(),
+        let pace = schedule.pace().round() as u64;
+        DrainStatus {
+            state: schedule.phase(),
+            ends: schedule.is_for_good(),
             left: left.open as u64,
             closed: self.closed.load(Ordering::Relaxed),
             pace,
@@ -192,17 +193,17 @@ impl Drain {
         self.metrics.drain_accepts.with_label_values(none).set(i64::from(self.accepts.load(Ordering::Relaxed)));
     }
 
-    async fn run(self: Arc<Self>, sockets: Arc<dyn Sockets>, neighbours: Arc<dyn Neighbours>) {
+    async fn run(self: Arc<Self>, sockets: Arc<dyn LocalClients>, others: Arc<dyn OtherNodes>) {
         let mut accepts = true;
         loop {
             let now = !self.is_leaving();
             if std::mem::replace(&mut accepts, now) != now {
                 sockets.accept(now);
-                neighbours.tell();
-                let state = self.course().phase().as_str();
+                others.tell();
+                let state = self.schedule().phase().as_str();
                 tracing::info!(state, left = sockets.left().open, "the node's state has changed");
             }
-            let pause = self.step(&*sockets, &*neighbours);
+            let pause = self.step(&*sockets, &*others);
             // A call of `begin` or `undo` wakes the loop at once.
             tokio::select! {
                 () = self.told.notified() => {}
@@ -212,13 +213,13 @@ impl Drain {
     }
 
     /// Performs the next step of the course. Returns the time to wait before the next one.
-    fn step(&self, sockets: &dyn Sockets, neighbours: &dyn Neighbours) -> Duration {
-        let (left, offer) = (sockets.left(), Offer::of(neighbours.standings()));
+    fn step(&self, sockets: &dyn LocalClients, others: &dyn OtherNodes) -> Duration {
+        let (left, offer) = (sockets.left(), OfferedCapacity::of(others.drain_reports()));
         let (before, step, after) = {
-            let mut course = self.course();
-            let before = course.phase();
-            let step = course.step(Instant::now(), left, offer, luck());
-            (before, step, course.phase())
+            let mut schedule = self.schedule();
+            let before = schedule.phase();
+            let step = schedule.step(Instant::now(), left, offer, luck());
+            (before, step, schedule.phase())
         };
         if before != after {
             tracing::info!(
@@ -229,13 +230,13 @@ impl Drain {
                 "leaving"
             );
         }
-        self.state.send_replace(Progress { left, offer, done: step == Step::Done });
+        self.state.send_replace(Progress { left, offer, done: step == DrainStep::Done });
         match step {
             // The loop runs on while the node serves, so that `status` is at most 500 ms old.
-            Step::Rest => PULSE,
-            Step::Wait(time) => time,
-            Step::Done => LOOK_AGAIN,
-            Step::Close(count, time) => {
+            DrainStep::Rest => PULSE,
+            DrainStep::Wait(time) => time,
+            DrainStep::Done => LOOK_AGAIN,
+            DrainStep::Close(count, time) => {
                 let closed = sockets.close(count) as u64;
                 self.closed.fetch_add(closed, Ordering::Relaxed);
                 let none: &[&str] = &[];
@@ -249,7 +250,7 @@ impl Drain {
     }
 
     /// Measures how many new connections the node can take. The number falls while timers are late.
-    async fn feel_pulse(self: Arc<Self>, sockets: Arc<dyn Sockets>, most: u64) {
+    async fn feel_pulse(self: Arc<Self>, sockets: Arc<dyn LocalClients>, most: u64) {
         let mut capacity = Capacity::new(self.accepts.load(Ordering::Relaxed));
         loop {
             let before = Instant::now();
@@ -261,8 +262,8 @@ impl Drain {
         }
     }
 
-    fn course(&self) -> MutexGuard<'_, Course> {
-        self.course.lock().expect("no panic while held")
+    fn schedule(&self) -> MutexGuard<'_, DrainSchedule> {
+        self.schedule.lock().expect("no panic while held")
     }
 }
 

@@ -3,23 +3,23 @@
 //! Only this module depends on the library that implements Socket.IO. The modules above it decide, through [`Gate`],
 //! which clients may connect and what happens to their events.
 
-pub mod conn;
+pub mod closable_stream;
 mod delivery;
 pub mod edge;
 mod incompatible;
 pub mod listener;
-pub mod lobby;
+mod local_delivery;
 pub mod native;
 pub mod nodes;
-mod outstanding;
+pub mod pending;
 pub mod proxy;
+mod queue_estimate;
 mod rewind;
 mod server;
 mod slices;
 mod slot;
 pub mod socketioxide;
-mod tally;
-mod turn;
+mod time_slice;
 pub mod validate;
 
 pub use delivery::Broadcaster;
@@ -33,10 +33,10 @@ use crate::contract::model::{Namespace, TokenSource};
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::forward::Forwarder;
-use crate::gateway::{Admission, Client, Gateway};
+use crate::gateway::{ConnectDecision, Gateway, GatewayClient};
 use crate::limits::Limits;
 use crate::recovery::Pid;
-use crate::session::{AckId, Link, Peer};
+use crate::session::{AckId, ClientFacts, Link};
 use crate::telemetry::metrics::Metrics;
 
 /// The disconnect reason that a session reports when this node closed its connection.
@@ -44,7 +44,7 @@ const CLOSED_BY_US: &str = "server transport close";
 
 /// The limits and services that the engines need before they know who a client is.
 #[derive(Clone)]
-pub struct Terms {
+pub struct EngineContext {
     /// Limits on connections and on the events of clients.
     pub limits: Arc<Limits>,
     /// The places where the contracts look for tokens. All requests of one session must carry the same values there.
@@ -55,7 +55,7 @@ pub struct Terms {
     pub metrics: Arc<Metrics>,
 }
 
-impl Terms {
+impl EngineContext {
     /// Collects the token sources of these namespaces.
     pub fn new(
         limits: Arc<Limits>,
@@ -75,7 +75,7 @@ impl Terms {
 
 /// The values that the gate puts into the CONNECT answer. An engine makes the values that are missing.
 #[derive(Default)]
-pub struct Pass {
+pub struct ConnectAnswer {
     /// The id of the recovered session. `None`: the engine makes a new id.
     pub id: Option<String>,
     /// The secret with which the client can recover the session later.
@@ -84,7 +84,7 @@ pub struct Pass {
 
 /// The content of an Engine.IO message.
 #[derive(Debug, Clone, Copy)]
-pub enum Content<'a> {
+pub enum MessageContent<'a> {
     /// A text message, without Engine.IO's type.
     Text(&'a str),
     /// A binary message.
@@ -101,7 +101,7 @@ pub trait Gate: Send + Sync + 'static {
 
     /// Handles a message of a client of the native engine in a protocol other than Socket.IO; `answer` queues a
     /// message for the client. Returns false, as the gateway always does, to have the message read as Socket.IO.
-    fn message(&self, _: Content<'_>, _answer: &mut dyn FnMut(Content<'_>)) -> bool {
+    fn message(&self, _: MessageContent<'_>, _answer: &mut dyn FnMut(MessageContent<'_>)) -> bool {
         false
     }
 
@@ -112,12 +112,12 @@ pub trait Gate: Send + Sync + 'static {
         namespace: &Arc<str>,
         id: &str,
         handshake: Handshake,
-        peer: &Peer,
+        peer: &ClientFacts,
     ) -> impl Future<Output = Result<Self::Admission, Refusal>> + Send;
 
     /// Returns the session id and the secret for the CONNECT answer.
-    fn pass(&self, _: &Self::Admission) -> Pass {
-        Pass::default()
+    fn pass(&self, _: &Self::Admission) -> ConnectAnswer {
+        ConnectAnswer::default()
     }
 
     /// Opens the client's session. The engine has already queued CONNECT, so everything that is sent here follows it.
@@ -126,7 +126,7 @@ pub trait Gate: Send + Sync + 'static {
         self: &Arc<Self>,
         admission: Self::Admission,
         id: &str,
-        peer: Peer,
+        peer: ClientFacts,
         link: Box<dyn Link>,
     ) -> Option<Arc<Self::Client>>;
 
@@ -150,43 +150,49 @@ pub trait Gate: Send + Sync + 'static {
 }
 
 impl Gate for Gateway {
-    type Admission = Admission;
-    type Client = Client;
+    type Admission = ConnectDecision;
+    type Client = GatewayClient;
 
     async fn admit(
         &self,
         namespace: &Arc<str>,
         id: &str,
         handshake: Handshake,
-        peer: &Peer,
-    ) -> Result<Admission, Refusal> {
+        peer: &ClientFacts,
+    ) -> Result<ConnectDecision, Refusal> {
         Self::admit(self, namespace, id, &handshake, peer).await
     }
 
-    fn pass(&self, admission: &Admission) -> Pass {
+    fn pass(&self, admission: &ConnectDecision) -> ConnectAnswer {
         let (id, pid) = admission.pass();
-        Pass { id, pid }
+        ConnectAnswer { id, pid }
     }
 
-    fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Option<Arc<Client>> {
+    fn open(
+        self: &Arc<Self>,
+        admission: ConnectDecision,
+        id: &str,
+        peer: ClientFacts,
+        link: Box<dyn Link>,
+    ) -> Option<Arc<GatewayClient>> {
         let stays = !admission.is_rejection();
         let client = Self::open(self, admission, id, peer, link);
         stays.then_some(client)
     }
 
-    fn permit(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>) -> bool {
+    fn permit(self: &Arc<Self>, client: &Arc<GatewayClient>, event: &Event, ack: Option<AckId>) -> bool {
         Self::permit(self, client, event, ack)
     }
 
-    fn refuse(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
+    fn refuse(self: &Arc<Self>, client: &Arc<GatewayClient>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
         Self::refuse_event(self, client, event, ack, refusal);
     }
 
-    fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {
+    fn dispatch(self: &Arc<Self>, client: &Arc<GatewayClient>, event: Event, ack: Option<AckId>) {
         Self::dispatch(self, client, event, ack);
     }
 
-    fn closed(self: &Arc<Self>, client: &Arc<Client>, reason: &'static str) {
+    fn closed(self: &Arc<Self>, client: &Arc<GatewayClient>, reason: &'static str) {
         Self::closed(self, client, reason);
     }
 }

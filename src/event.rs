@@ -35,7 +35,7 @@ pub struct Stamp {
 impl Stamp {
     /// A stamp for an event whose offset in the room's history is not known, because Redis did not answer when the
     /// event was appended. The stamp's epoch is 0, which no history has, and its offset is the event's short id.
-    pub fn unsure(room: Arc<str>, mark: &Mark) -> Self {
+    pub fn unsure(room: Arc<str>, mark: &RecoveryMark) -> Self {
         Self { room, epoch: 0, offset: mark.short() }
     }
 
@@ -48,14 +48,14 @@ impl Stamp {
 /// Data that a history stores with an event, so that a joining or returning client gets the event once, and only if the
 /// event was for the client.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct RecoveryMark {
     /// The event's id, the same in every room that the event went to. A later event of the same node has a larger id.
     pub id: u128,
     /// Members of these rooms do not get the event.
     pub except: Vec<Arc<str>>,
 }
 
-impl Mark {
+impl RecoveryMark {
     /// Creates a mark with a new id.
     pub fn new(except: Vec<Arc<str>>) -> Self {
         Self { id: uuid::Uuid::now_v7().as_u128(), except }
@@ -76,18 +76,18 @@ pub struct Event {
     name: ByteString,
     text: ByteString,
     attachments: Vec<Bytes>,
-    mark: Option<Arc<Mark>>,
+    mark: Option<Arc<RecoveryMark>>,
     fence: Option<u64>,
-    framed: Framed,
-    rare: RareForms,
-    slow: Slow,
+    framed: CachedPacket,
+    rare: RareEncodings,
+    slow: SlowClientPolicy,
     lane: u64,
-    tailed: Tailed,
+    tailed: EventWithOffset,
 }
 
 /// How an event is treated for a client whose write queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Slow {
+pub enum SlowClientPolicy {
     /// The client does not get the event.
     #[default]
     Drop,
@@ -99,7 +99,7 @@ pub enum Slow {
     KeepLatest,
 }
 
-impl Slow {
+impl SlowClientPolicy {
     /// Whether the event is kept for the client.
     pub const fn keeps(self) -> bool {
         matches!(self, Self::DropOldest | Self::KeepLatest)
@@ -153,16 +153,16 @@ impl Event {
     #[must_use]
     pub fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
         self.attachments = attachments;
-        self.framed = Framed::default();
-        self.rare = RareForms::default();
-        self.tailed = Tailed::default();
+        self.framed = CachedPacket::default();
+        self.rare = RareEncodings::default();
+        self.tailed = EventWithOffset::default();
         self
     }
 
     /// The same event with its treatment for clients whose write queue is full. `rooms` are the rooms that the event
     /// goes to.
     #[must_use]
-    pub fn with_slow(mut self, slow: Slow, rooms: &[Arc<str>]) -> Self {
+    pub fn with_slow(mut self, slow: SlowClientPolicy, rooms: &[Arc<str>]) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
         (&*self.name, rooms).hash(&mut hasher);
         (self.slow, self.lane) = (slow, hasher.finish());
@@ -170,7 +170,7 @@ impl Event {
     }
 
     /// How the event is treated for a client whose write queue is full.
-    pub fn slow(&self) -> Slow {
+    pub fn slow(&self) -> SlowClientPolicy {
         self.slow
     }
 
@@ -181,13 +181,13 @@ impl Event {
 
     /// The same event with the data that histories store with it.
     #[must_use]
-    pub fn with_mark(mut self, mark: Mark) -> Self {
+    pub fn with_mark(mut self, mark: RecoveryMark) -> Self {
         self.mark = Some(Arc::new(mark));
         self
     }
 
     /// The data that histories store with the event.
-    pub fn mark(&self) -> Option<&Mark> {
+    pub fn mark(&self) -> Option<&RecoveryMark> {
         self.mark.as_deref()
     }
 
@@ -211,11 +211,11 @@ impl Event {
             attachments,
             mark: None,
             fence: None,
-            framed: Framed::default(),
-            rare: RareForms::default(),
-            slow: Slow::Drop,
+            framed: CachedPacket::default(),
+            rare: RareEncodings::default(),
+            slow: SlowClientPolicy::Drop,
             lane: 0,
-            tailed: Tailed::default(),
+            tailed: EventWithOffset::default(),
         }
     }
 
@@ -267,9 +267,9 @@ impl Event {
     ///
     /// For one event, encoding and namespace, every caller must pass a `frame` that makes the same packet, because the
     /// first packet is cached.
-    pub fn framed(&self, form: Form, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
+    pub fn framed(&self, form: PacketEncoding, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
         match form {
-            Form::Json => self.framed.get(namespace, frame),
+            PacketEncoding::Json => self.framed.get(namespace, frame),
             rare => self.rare.get(rare).get(namespace, frame),
         }
     }
@@ -297,7 +297,7 @@ impl Event {
 /// The encoding of an event's packet. Which encoding a client gets depends on its parser, its transport, and whether
 /// its connection agreed on compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum PacketEncoding {
     /// JSON, as most clients get it.
     Json,
     /// JSON, compressed for connections that agreed on compression.
@@ -312,30 +312,30 @@ pub enum Form {
     PackedPolled,
 }
 
-/// The cached packets of every encoding but [`Form::Json`]. Most events never need these packets. Comparisons of events
+/// The cached packets of every encoding but [`PacketEncoding::Json`]. Most events never need these packets. Comparisons of events
 /// ignore them.
 #[derive(Clone, Default)]
-struct RareForms(OnceLock<Box<[Framed; 5]>>);
+struct RareEncodings(OnceLock<Box<[CachedPacket; 5]>>);
 
-impl RareForms {
-    fn get(&self, form: Form) -> &Framed {
+impl RareEncodings {
+    fn get(&self, form: PacketEncoding) -> &CachedPacket {
         &self.0.get_or_init(Box::default)[form as usize - 1]
     }
 }
 
-impl PartialEq for RareForms {
+impl PartialEq for RareEncodings {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for RareForms {}
+impl Eq for RareEncodings {}
 
 /// A cached packet of the event. Comparisons of events ignore this packet.
 #[derive(Clone, Default)]
-struct Framed(OnceLock<Box<(Arc<str>, Bytes)>>);
+struct CachedPacket(OnceLock<Box<(Arc<str>, Bytes)>>);
 
-impl Framed {
+impl CachedPacket {
     fn get(&self, namespace: &Arc<str>, frame: impl FnOnce() -> Bytes) -> Bytes {
         if let Some(kept) = self.0.get() {
             // An event may also go to a second namespace, whose packets are not cached.
@@ -347,25 +347,25 @@ impl Framed {
     }
 }
 
-impl PartialEq for Framed {
+impl PartialEq for CachedPacket {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Framed {}
+impl Eq for CachedPacket {}
 
 /// The cached event with one more argument. Comparisons of events ignore it.
 #[derive(Clone, Default)]
-struct Tailed(OnceLock<Box<(Box<str>, Event)>>);
+struct EventWithOffset(OnceLock<Box<(Box<str>, Event)>>);
 
-impl PartialEq for Tailed {
+impl PartialEq for EventWithOffset {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Tailed {}
+impl Eq for EventWithOffset {}
 
 /// The arguments of an acknowledgement: the JSON text `[arg,…]` and its attachments.
 #[derive(Clone, PartialEq, Eq)]
@@ -541,13 +541,17 @@ mod tests {
     fn event_is_framed_once_for_a_namespace() {
         let event = wire(r#"["a"]"#).unwrap();
         let frame = |text: &'static str| move || Bytes::from_static(text.as_bytes());
-        for form in [Form::Json, Form::JsonDeflated, Form::PackedPolled] {
+        for form in [PacketEncoding::Json, PacketEncoding::JsonDeflated, PacketEncoding::PackedPolled] {
             assert_eq!(event.framed(form, &"/".into(), frame("1")), "1");
             assert_eq!(event.clone().framed(form, &"/".into(), frame("2")), "1");
             assert_eq!(event.framed(form, &"/other".into(), frame("3")), "3");
             assert_eq!(event.renamed("b").framed(form, &"/".into(), frame("4")), "4");
         }
-        assert_eq!(event.framed(Form::Packed, &"/".into(), frame("5")), "5", "each form is a packet of its own");
+        assert_eq!(
+            event.framed(PacketEncoding::Packed, &"/".into(), frame("5")),
+            "5",
+            "each form is a packet of its own"
+        );
         assert_eq!(event, wire(r#"["a"]"#).unwrap());
     }
 

@@ -6,16 +6,16 @@
 
 mod answer;
 mod call;
-mod clock;
 mod connect;
+mod deadlines;
 mod event;
 mod expiry;
 mod handlers;
-mod lane;
 mod membership;
 mod pending;
 mod plan;
 mod presence;
+mod queue;
 mod recover;
 mod relay;
 pub mod replay;
@@ -41,18 +41,18 @@ use crate::room::Rooms;
 use crate::session::{AckId, SendError, Session};
 use crate::telemetry::metrics::{Metrics, count};
 
-use clock::Clock;
-pub use connect::Admission;
-use handlers::{Counters, Handlers};
-use lane::{Bound, Bounds, Item, Lane, LaneFull, Refused, Work};
-use pending::{EVENT_BYTES, PendingBytes, Share};
+pub use connect::ConnectDecision;
+use deadlines::TokenDeadlines;
+use handlers::{HandlerCounters, Handlers};
+use pending::{EVENT_BYTES, PendingBytes, PendingShare};
+use queue::{ClientQueue, ClientQueueFull, QueueBound, QueueBounds, QueueItem, RefusedEvent, Work};
 
 /// How many copies of an event are in memory while a backend is asked about it. The copies are the event itself, its
 /// decoded parts, and the request, in which base64 makes attachments a third longer.
 const CALL_COPIES: usize = 4;
 
 /// The parts that a gateway is built from.
-pub struct Parts {
+pub struct GatewayParts {
     /// The contracts, grouped by namespace.
     pub namespaces: Vec<Arc<Namespace>>,
     /// The index of room members on this node.
@@ -78,12 +78,12 @@ pub struct Parts {
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
     /// Bounds on the events that wait while an earlier event of the same client is handled.
-    pub pending: Pending,
+    pub pending: PendingBounds,
 }
 
 /// Bounds on the events that wait while an earlier event of the same client is handled.
 #[derive(Debug, Clone, Copy)]
-pub struct Pending {
+pub struct PendingBounds {
     /// Maximum number of waiting events of one client.
     pub events: usize,
     /// Maximum size of the waiting events of one client, in bytes.
@@ -94,37 +94,37 @@ pub struct Pending {
 
 /// Handles clients and their events. A node has one gateway, which its engines share.
 pub struct Gateway {
-    parts: Parts,
+    parts: GatewayParts,
     namespaces: HashMap<Arc<str>, (Arc<Namespace>, Arc<Handlers>)>,
-    clock: Clock,
+    clock: TokenDeadlines,
     pending_bytes: Arc<PendingBytes>,
 }
 
 /// An acknowledgement that a client asked for.
-struct Asked<'a> {
+struct RequestedAck<'a> {
     id: AckId,
     came: Instant,
     contract: &'a str,
     event: &'a str,
     result: &'static str,
     /// The counters of an event that succeeded; without them, the counters are looked up by their labels.
-    counters: Option<&'a Counters>,
+    counters: Option<&'a HandlerCounters>,
 }
 
 /// A client in the gateway: its session, and what is needed to handle its events.
-pub struct Client {
+pub struct GatewayClient {
     /// The session.
     pub session: Arc<Session>,
     namespace: Arc<Namespace>,
     handlers: Arc<Handlers>,
-    lane: Arc<Lane>,
+    queue: Arc<ClientQueue>,
     limits: SessionLimits,
     admitted: bool,
 }
 
 impl Gateway {
     /// Builds a gateway from these parts.
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: GatewayParts) -> Arc<Self> {
         let with_handlers = |namespace: &Arc<Namespace>| {
             let handlers = Handlers::new(namespace, &parts.publisher, &parts.metrics);
             (namespace.path.clone(), (namespace.clone(), Arc::new(handlers)))
@@ -137,13 +137,13 @@ impl Gateway {
                 metrics.events_pending_bytes.with_label_values::<&str>(&[]).set(count(pending_bytes.held()));
             }
         });
-        Arc::new(Self { parts, namespaces, clock: Clock::default(), pending_bytes })
+        Arc::new(Self { parts, namespaces, clock: TokenDeadlines::default(), pending_bytes })
     }
 
     /// Counts an event of a client against the rate limits, and checks the event's size and shape. Only the event's
     /// name has been parsed at this point. Returns false when the event is refused; the refusal is then already queued
     /// as the event's answer.
-    pub fn permit(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>) -> bool {
+    pub fn permit(self: &Arc<Self>, client: &Arc<GatewayClient>, event: &Event, ack: Option<AckId>) -> bool {
         let limits = &self.parts.limits;
         let known = client.handlers.get(event.name()).map(|handler| &handler.def);
         match event::check_rate(client, known).and_then(|()| limits.shape().check(event)) {
@@ -157,7 +157,13 @@ impl Gateway {
 
     /// Answers an event that [`Gateway::permit`] accepted with a refusal, after the client's earlier events. Only the
     /// event's name is used.
-    pub fn refuse_event(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
+    pub fn refuse_event(
+        self: &Arc<Self>,
+        client: &Arc<GatewayClient>,
+        event: &Event,
+        ack: Option<AckId>,
+        refusal: Refusal,
+    ) {
         self.enqueue_refusal(client, event, ack, refusal);
     }
 
@@ -166,24 +172,24 @@ impl Gateway {
     ///
     /// A client's events take effect in the order of the calls. An event for which the client's queue has no space is
     /// answered with OVERLOADED.
-    pub fn dispatch(self: &Arc<Self>, client: &Arc<Client>, event: Event, ack: Option<AckId>) {
-        let item = Item::Event(event, ack, Instant::now());
-        if let Err(LaneFull(Item::Event(event, ack, came), bound)) = self.enqueue(client, item) {
+    pub fn dispatch(self: &Arc<Self>, client: &Arc<GatewayClient>, event: Event, ack: Option<AckId>) {
+        let item = QueueItem::Event(event, ack, Instant::now());
+        if let Err(ClientQueueFull(QueueItem::Event(event, ack, came), bound)) = self.enqueue(client, item) {
             self.refuse_now(client, &event, ack.map(|id| (id, came)), &self.overloaded(bound));
         }
     }
 
     /// Counts an event that was refused because the queue of waiting events is full.
-    fn overloaded(&self, bound: Bound) -> Refusal {
-        let Pending { events, bytes, .. } = self.parts.pending;
+    fn overloaded(&self, bound: QueueBound) -> Refusal {
+        let PendingBounds { events, bytes, .. } = self.parts.pending;
         let (reason, text) = match bound {
-            Bound::Items => {
+            QueueBound::Items => {
                 ("client_events", format!("more than {events} of your events wait to be handled; slow down"))
             }
-            Bound::Bytes => {
+            QueueBound::Bytes => {
                 ("client_bytes", format!("more than {bytes} bytes of your events wait to be handled; slow down"))
             }
-            Bound::Node => ("node_bytes", "too many events wait on this node; try again later".to_owned()),
+            QueueBound::Node => ("node_bytes", "too many events wait on this node; try again later".to_owned()),
         };
         self.parts.metrics.events_not_queued_total.with_label_values(&[reason]).inc();
         Refusal::new(Code::Overloaded, text)
@@ -193,17 +199,25 @@ impl Gateway {
     ///
     /// # Errors
     /// `OVERLOADED`.
-    fn hold(&self, event: &Event) -> Result<Share, Refusal> {
+    fn hold(&self, event: &Event) -> Result<PendingShare, Refusal> {
         let bytes = CALL_COPIES * (EVENT_BYTES + event.size_bytes());
-        self.pending_bytes.take(bytes).ok_or_else(|| self.overloaded(Bound::Node))
+        self.pending_bytes.take(bytes).ok_or_else(|| self.overloaded(QueueBound::Node))
     }
 
     /// Queues a refusal behind the client's earlier events, so that answers keep the order of the events. When the
     /// client's queue is full, the refusal is sent at once.
-    fn enqueue_refusal(self: &Arc<Self>, client: &Arc<Client>, event: &Event, ack: Option<AckId>, refusal: Refusal) {
-        let refused = Refused { event: event.clone(), ack, came: Instant::now(), refusal };
-        if let Err(LaneFull(Item::Refused(refused), _)) = self.enqueue(client, Item::Refused(Box::new(refused))) {
-            let Refused { event, ack, came, refusal } = &*refused;
+    fn enqueue_refusal(
+        self: &Arc<Self>,
+        client: &Arc<GatewayClient>,
+        event: &Event,
+        ack: Option<AckId>,
+        refusal: Refusal,
+    ) {
+        let refused = RefusedEvent { event: event.clone(), ack, came: Instant::now(), refusal };
+        if let Err(ClientQueueFull(QueueItem::Refused(refused), _)) =
+            self.enqueue(client, QueueItem::Refused(Box::new(refused)))
+        {
+            let RefusedEvent { event, ack, came, refusal } = &*refused;
             self.refuse_now(client, event, ack.map(|id| (id, *came)), refusal);
         }
     }
@@ -216,21 +230,21 @@ impl Gateway {
     }
 
     #[expect(clippy::result_large_err, reason = "it is given back as it came")]
-    fn enqueue(self: &Arc<Self>, client: &Arc<Client>, item: Item) -> Result<(), LaneFull> {
+    fn enqueue(self: &Arc<Self>, client: &Arc<GatewayClient>, item: QueueItem) -> Result<(), ClientQueueFull> {
         let (gateway, handled) = (self.clone(), client.clone());
-        let Pending { events, bytes, .. } = self.parts.pending;
-        let bounds = Bounds { items: events, bytes, node: &self.pending_bytes };
-        client.lane.push(item, &bounds, move |item, place| {
+        let PendingBounds { events, bytes, .. } = self.parts.pending;
+        let bounds = QueueBounds { items: events, bytes, node: &self.pending_bytes };
+        client.queue.push(item, &bounds, move |item, place| {
             let (gateway, client) = (gateway.clone(), handled.clone());
             // Each kind of item has a future of its own size, so that the small ones do not take as much memory as the
             // largest.
             match item {
-                Item::Event(event, ack, came) => {
+                QueueItem::Event(event, ack, came) => {
                     place.hold(async move { gateway.handle(&client, &event, ack, came).await })
                 }
-                Item::Refused(refused) => Work::new(async move { gateway.refuse(&client, &refused).await }),
-                Item::Opened(answers) => Work::new(async move { gateway.settle_in(&client, answers).await }),
-                Item::Back(returned) => Work::new(async move { gateway.bring_back(&client, *returned).await }),
+                QueueItem::Refused(refused) => Work::new(async move { gateway.refuse(&client, &refused).await }),
+                QueueItem::Opened(answers) => Work::new(async move { gateway.settle_in(&client, answers).await }),
+                QueueItem::Back(returned) => Work::new(async move { gateway.bring_back(&client, *returned).await }),
             }
         })
     }
@@ -246,7 +260,7 @@ impl Gateway {
     }
 
     /// Acknowledges an event, and measures the time since the event arrived.
-    fn ack(&self, client: &Client, of: Asked<'_>, args: &Args) {
+    fn ack(&self, client: &GatewayClient, of: RequestedAck<'_>, args: &Args) {
         let sent = client.session.ack(of.id, args);
         let metrics = &self.parts.metrics;
         let taken = of.came.elapsed().as_secs_f64();

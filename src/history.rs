@@ -26,11 +26,11 @@ use crate::session::RoomName;
 use crate::telemetry::metrics::Metrics;
 use crate::time::unix_millis;
 
-pub use memory::{MAX_MEMORY_BYTES, MAX_MEMORY_ROOMS, Memory};
-pub use page::{Order, Page, Query, Since};
-pub use record::{Keeping, List, Recorded};
+pub use memory::{MAX_MEMORY_BYTES, MAX_MEMORY_ROOMS, MemoryHistory};
+pub use page::{HistoryPage, HistoryQuery, PageOrder, Since};
+pub use record::{ListTarget, Recorded, RoomRecord};
 pub use redis::RedisHistory;
-pub use sequencer::{Sequencer, Turn};
+pub use sequencer::{RoomTurn, Sequencer};
 use unrecorded::Unrecorded;
 
 /// Maximum number of events in a page.
@@ -128,7 +128,7 @@ impl HistoryError {
 
 /// The histories of all rooms.
 pub struct History {
-    backend: Backend,
+    backend: HistoryStore,
     sequencer: Sequencer,
     unrecorded: Unrecorded,
     /// Limits the bytes of events that wait for earlier events of their rooms, or for Redis.
@@ -136,8 +136,8 @@ pub struct History {
     metrics: Arc<Metrics>,
 }
 
-enum Backend {
-    Memory(Memory),
+enum HistoryStore {
+    Memory(MemoryHistory),
     Redis(RedisHistory),
 }
 
@@ -145,7 +145,7 @@ impl History {
     /// Creates the histories of a single node. They are kept in memory, bounded by [`MAX_MEMORY_ROOMS`] and
     /// [`MAX_MEMORY_BYTES`], and lost with the process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
-        let backend = Backend::Memory(Memory::new(metrics.clone()));
+        let backend = HistoryStore::Memory(MemoryHistory::new(metrics.clone()));
         Self {
             backend,
             sequencer: Sequencer::new(),
@@ -158,15 +158,15 @@ impl History {
     /// The number of rooms that have a history in this node's memory, and the bytes of their events.
     pub fn size(&self) -> (usize, usize) {
         match &self.backend {
-            Backend::Memory(memory) => memory.size(),
-            Backend::Redis(_) => (0, 0),
+            HistoryStore::Memory(memory) => memory.size(),
+            HistoryStore::Redis(_) => (0, 0),
         }
     }
 
     /// Creates the histories of a cluster. They are kept in Redis.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
         let unrecorded = Unrecorded::new(Some(redis.clone()));
-        let backend = Backend::Redis(RedisHistory::new(redis, metrics.clone()));
+        let backend = HistoryStore::Redis(RedisHistory::new(redis, metrics.clone()));
         Self { backend, sequencer: Sequencer::new(), unrecorded, waiting: Budget::new(MAX_RECORDING_BYTES), metrics }
     }
 
@@ -187,8 +187,8 @@ impl History {
         event: &Event,
     ) -> Result<Appended, HistoryError> {
         let appended = match &self.backend {
-            Backend::Memory(memory) => Ok(memory.append(room, keep, event)),
-            Backend::Redis(redis) => redis.append(room, keep, copy, event).await,
+            HistoryStore::Memory(memory) => Ok(memory.append(room, keep, event)),
+            HistoryStore::Redis(redis) => redis.append(room, keep, copy, event).await,
         };
         match &appended {
             Ok(_) => self.metrics.history_appends_total.with_label_values(&[&*room.namespace]).inc(),
@@ -201,10 +201,10 @@ impl History {
     ///
     /// # Errors
     /// [`HistoryError`]
-    pub async fn read(&self, room: &RoomKey, query: Query) -> Result<Page, HistoryError> {
+    pub async fn read(&self, room: &RoomKey, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
         let page = match &self.backend {
-            Backend::Memory(memory) => Ok(memory.read(room, query)),
-            Backend::Redis(redis) => redis.read(room, query).await,
+            HistoryStore::Memory(memory) => Ok(memory.read(room, query)),
+            HistoryStore::Redis(redis) => redis.read(room, query).await,
         };
         page.inspect_err(|error| self.count("read", error))
     }
@@ -240,8 +240,8 @@ impl History {
 impl std::fmt::Debug for History {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let backend = match self.backend {
-            Backend::Memory(_) => "memory",
-            Backend::Redis(_) => "redis",
+            HistoryStore::Memory(_) => "memory",
+            HistoryStore::Redis(_) => "redis",
         };
         f.debug_struct("History").field("backend", &backend).finish_non_exhaustive()
     }

@@ -23,8 +23,8 @@ mod backend;
 mod breaker;
 mod cache;
 mod client;
+mod concurrency;
 mod error;
-mod gate;
 mod request;
 mod retry;
 mod signature;
@@ -38,34 +38,34 @@ use tracing::Instrument as _;
 use crate::config;
 use crate::telemetry::metrics::Metrics;
 use backend::Backend;
-use cache::{Cache, MAX_DECISIONS};
+use cache::{DecisionCache, MAX_DECISIONS};
 
 pub use answer::{HookAnswer, HookPublish, HookReply, MAX_ANSWER_BYTES, MAX_ANSWER_ENTRIES, MAX_TTL};
 pub use error::{Denial, HookError, HooksSetupError};
 pub use outbox::Notices;
 pub use request::{CONTENT_TYPE, Caller, HookKind, HookRequest};
-pub use signature::{ID_HEADER, SIGNATURE_HEADER, Signer};
+pub use signature::{ID_HEADER, RequestSigner, SIGNATURE_HEADER};
 
 /// All hooks of the configuration, ready to be called.
 pub struct Hooks {
     node: Arc<str>,
     backends: HashMap<String, Arc<Backend>>,
-    decisions: Cache<Question, Decision>,
+    decisions: DecisionCache<DecisionKey, Decision>,
     metrics: Arc<Metrics>,
 }
 
 /// The question that a remembered decision answers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Question {
+struct DecisionKey {
     hook: String,
     contract: Arc<str>,
     namespace: Arc<str>,
     room: Arc<str>,
-    who: Who,
+    who: CallSubject,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Who {
+enum CallSubject {
     User(Arc<str>),
     // An anonymous user is identified by the socket, because all anonymous users have the same empty id.
     Socket(String),
@@ -80,14 +80,14 @@ impl Hooks {
     /// The first [`HooksSetupError`]: an address or file that cannot be used.
     pub fn new(
         node: &str,
-        hooks: &BTreeMap<String, config::Hook>,
+        hooks: &BTreeMap<String, config::HookSettings>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, HooksSetupError> {
         let mut backends = HashMap::with_capacity(hooks.len());
         for (name, hook) in hooks {
             backends.insert(name.clone(), Arc::new(Backend::new(name, hook, metrics.clone())?));
         }
-        Ok(Self { node: node.into(), backends, decisions: Cache::new(MAX_DECISIONS), metrics })
+        Ok(Self { node: node.into(), backends, decisions: DecisionCache::new(MAX_DECISIONS), metrics })
     }
 
     /// Whether the configuration has the hook.
@@ -126,7 +126,7 @@ impl Hooks {
     /// # Errors
     /// As [`Hooks::call`].
     pub async fn may_join(&self, hook: &str, request: HookRequest) -> Result<HookAnswer, HookError> {
-        let Some(question) = Question::of(hook, &request) else { return self.call(hook, request).await };
+        let Some(question) = DecisionKey::of(hook, &request) else { return self.call(hook, request).await };
         if let Some(decision) = self.decisions.get(&question) {
             self.count_question(hook, "hit");
             return decision.map(|()| HookAnswer::default()).map_err(HookError::Refused);
@@ -157,8 +157,8 @@ impl Hooks {
         }
     }
 
-    fn seal(&self, request: &HookRequest) -> request::Envelope {
-        request::Envelope::seal(&self.node, request, SystemTime::now())
+    fn seal(&self, request: &HookRequest) -> request::EncodedRequest {
+        request::EncodedRequest::seal(&self.node, request, SystemTime::now())
     }
 
     fn count_question(&self, hook: &str, result: &str) {
@@ -168,13 +168,13 @@ impl Hooks {
     }
 }
 
-impl Question {
+impl DecisionKey {
     fn of(hook: &str, request: &HookRequest) -> Option<Self> {
         let caller = &request.caller;
         let who = if caller.user.anonymous {
-            Who::Socket(caller.socket_id.clone())
+            CallSubject::Socket(caller.socket_id.clone())
         } else {
-            Who::User(caller.user.id.clone())
+            CallSubject::User(caller.user.id.clone())
         };
         Some(Self {
             hook: hook.to_owned(),

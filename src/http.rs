@@ -1,6 +1,6 @@
 //! The HTTP routers: health on both listeners, and the API for backends and operators on its own listener.
 //!
-//! Every answer of the API is JSON, and every failure uses one envelope (`answer::Envelope`). The router and the
+//! Every answer of the API is JSON, and every failure uses one envelope (`answer::ErrorResponse`). The router and the
 //! OpenAPI document are generated from one table of routes (`route::table`). Events are published only through
 //! `publish`. `docs/api.md` is the page for users.
 
@@ -40,8 +40,8 @@ use axum::extract::Request;
 use axum::routing::{MethodFilter, get, on};
 use http::StatusCode;
 
-pub use ready::{ClusterStatus, ReadySource, RedisStatus, Status};
-pub use state::{Api, ApiLimits, Parts};
+pub use ready::{ClusterStatus, NodeState, ReadySource, RedisStatus};
+pub use state::{ApiLimits, ApiParts, ApiState};
 
 use crate::error::Code;
 use answer::ApiError;
@@ -53,7 +53,7 @@ pub fn public_router(source: Arc<dyn ReadySource>) -> Router {
 }
 
 /// `/live`, `/ready`, `/metrics` and `/api/v1/…`, for the listener of backends and operators.
-pub fn api_router(api: Arc<Api>) -> Router {
+pub fn api_router(api: Arc<ApiState>) -> Router {
     let metrics = Router::new().route("/metrics", get(scrape::metrics)).with_state(api.clone());
     let mut router = public_router(api.ready.clone()).merge(metrics);
     for route in route::table() {

@@ -30,9 +30,9 @@ pub const MAX_RESULT_BYTES: usize = 16 * 1024;
 
 /// The result of claiming an id.
 #[derive(Debug)]
-pub enum Claim {
+pub enum ClaimResult {
     /// The id was free: act, then complete or release the claim.
-    New(Claimed),
+    New(ClaimedId),
     /// The id was used for the same publish, with this answer (JSON). `None` when there is no answer yet, or the answer
     /// was too large to be stored.
     Seen(Option<String>),
@@ -43,13 +43,13 @@ pub enum Claim {
 /// A claimed id.
 #[derive(Debug)]
 #[must_use = "a claim is to be completed or released"]
-pub struct Claimed {
-    key: Key,
+pub struct ClaimedId {
+    key: PublishKey,
     fingerprint: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Key {
+struct PublishKey {
     scope: String,
     id: String,
 }
@@ -67,25 +67,25 @@ pub enum IdempotencyError {
 
 /// The ids of recent publishes.
 pub struct Idempotency {
-    backend: Backend,
+    backend: IdStore,
     ttl: Duration,
     metrics: Arc<Metrics>,
 }
 
-enum Backend {
-    Memory(memory::Memory),
+enum IdStore {
+    Memory(memory::MemoryIds),
     Redis(Redis),
 }
 
 impl Idempotency {
     /// Creates the ids of a single node, in memory. `ttl` is how long an id is remembered.
     pub fn in_memory(ttl: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { backend: Backend::Memory(memory::Memory::default()), ttl, metrics }
+        Self { backend: IdStore::Memory(memory::MemoryIds::default()), ttl, metrics }
     }
 
     /// Creates the ids of a cluster, in Redis. `ttl` is how long an id is remembered.
     pub fn in_redis(redis: Redis, ttl: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { backend: Backend::Redis(redis), ttl, metrics }
+        Self { backend: IdStore::Redis(redis), ttl, metrics }
     }
 
     /// Claims an id. `scope` separates the ids of different contracts. `body` is the published content, so that an id
@@ -94,31 +94,33 @@ impl Idempotency {
     /// # Errors
     /// [`IdempotencyError::Length`] for an empty or too long id. [`IdempotencyError::Unavailable`] while Redis cannot
     /// be asked: publish anyway, and report that duplicates are not detected.
-    pub async fn claim(&self, scope: &str, id: &str, body: &[u8]) -> Result<Claim, IdempotencyError> {
+    pub async fn claim(&self, scope: &str, id: &str, body: &[u8]) -> Result<ClaimResult, IdempotencyError> {
         if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(IdempotencyError::Length(id.len()));
         }
-        let claimed =
-            Claimed { key: Key { scope: scope.to_owned(), id: id.to_owned() }, fingerprint: fingerprint(body) };
+        let claimed = ClaimedId {
+            key: PublishKey { scope: scope.to_owned(), id: id.to_owned() },
+            fingerprint: fingerprint(body),
+        };
         let life = CLAIM_LIFE.min(self.ttl);
         let found = match &self.backend {
-            Backend::Memory(memory) => Ok(memory.claim(&claimed.key, &entry(&claimed, None), life)),
-            Backend::Redis(redis) => redis::claim(redis, &claimed.key, entry(&claimed, None), life).await,
+            IdStore::Memory(memory) => Ok(memory.claim(&claimed.key, &entry(&claimed, None), life)),
+            IdStore::Redis(redis) => redis::claim(redis, &claimed.key, entry(&claimed, None), life).await,
         };
         let found = found.inspect_err(|error| self.failed("claim", error))?;
         Ok(match found {
-            None => Claim::New(claimed),
+            None => ClaimResult::New(claimed),
             Some(found) => self.seen(scope, &claimed, &found),
         })
     }
 
     /// Stores the answer (JSON) for later publishes with the same id.
-    pub async fn complete(&self, claimed: Claimed, result: &str) {
+    pub async fn complete(&self, claimed: ClaimedId, result: &str) {
         let result = Some(result).filter(|result| result.len() <= MAX_RESULT_BYTES);
         let entry = entry(&claimed, result);
         match &self.backend {
-            Backend::Memory(memory) => memory.complete(&claimed.key, entry, self.ttl),
-            Backend::Redis(redis) => {
+            IdStore::Memory(memory) => memory.complete(&claimed.key, entry, self.ttl),
+            IdStore::Redis(redis) => {
                 let done = redis::complete(redis, &claimed.key, entry, self.ttl).await;
                 let _ = done.inspect_err(|error| self.failed("complete", error));
             }
@@ -126,23 +128,23 @@ impl Idempotency {
     }
 
     /// Frees the id, because nothing was published.
-    pub async fn release(&self, claimed: Claimed) {
+    pub async fn release(&self, claimed: ClaimedId) {
         match &self.backend {
-            Backend::Memory(memory) => memory.release(&claimed.key),
-            Backend::Redis(redis) => {
+            IdStore::Memory(memory) => memory.release(&claimed.key),
+            IdStore::Redis(redis) => {
                 let done = redis::release(redis, &claimed.key).await;
                 let _ = done.inspect_err(|error| self.failed("release", error));
             }
         }
     }
 
-    fn seen(&self, scope: &str, claimed: &Claimed, found: &str) -> Claim {
+    fn seen(&self, scope: &str, claimed: &ClaimedId, found: &str) -> ClaimResult {
         let (fingerprint, result) = found.split_once(' ').unwrap_or((found, ""));
         if fingerprint != claimed.fingerprint {
-            return Claim::Conflict;
+            return ClaimResult::Conflict;
         }
         self.metrics.idempotent_duplicates_total.with_label_values(&[scope]).inc();
-        Claim::Seen(Some(result).filter(|result| !result.is_empty()).map(str::to_owned))
+        ClaimResult::Seen(Some(result).filter(|result| !result.is_empty()).map(str::to_owned))
     }
 
     fn failed(&self, op: &str, error: &IdempotencyError) {
@@ -158,7 +160,7 @@ impl std::fmt::Debug for Idempotency {
 }
 
 /// The stored value: the publish's fingerprint, followed by its answer when the claim is completed.
-fn entry(claimed: &Claimed, result: Option<&str>) -> String {
+fn entry(claimed: &ClaimedId, result: Option<&str>) -> String {
     match result {
         Some(result) => format!("{} {result}", claimed.fingerprint),
         None => claimed.fingerprint.clone(),

@@ -19,12 +19,12 @@ use std::time::Duration;
 use governor::Quota;
 
 pub use bounded::OVERFLOW_BUCKETS;
-pub use clock::Clock;
+pub use clock::LimitClock;
 pub use connections::{ConnectionLimits, MAX_ADDRESSES};
 pub use events::{EventLimits, Limited, MAX_USERS, SessionLimits};
 pub use shape::{Shape, deeper_than};
 
-use crate::config::limits::Limits as Config;
+use crate::config::limits::LimitsSettings as Config;
 use crate::contract::model::Contract;
 use crate::error::{Code, Refusal};
 use crate::rate::Rate;
@@ -43,11 +43,11 @@ pub struct Limits {
 impl Limits {
     /// Creates the limits from the configuration and the contracts.
     pub fn new(config: &Config, contracts: &[Arc<Contract>], metrics: Arc<Metrics>) -> Self {
-        Self::with_clock(config, contracts, metrics, Clock::monotonic())
+        Self::with_clock(config, contracts, metrics, LimitClock::monotonic())
     }
 
     /// Like [`Limits::new`], with the caller's clock.
-    pub fn with_clock(config: &Config, contracts: &[Arc<Contract>], metrics: Arc<Metrics>, clock: Clock) -> Self {
+    pub fn with_clock(config: &Config, contracts: &[Arc<Contract>], metrics: Arc<Metrics>, clock: LimitClock) -> Self {
         Self {
             connections: Arc::new(ConnectionLimits::new(config, contracts, &clock)),
             events: Arc::new(EventLimits::new(config, clock)),
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn extreme_rates_do_not_overflow() {
         for text in ["1/24h burst 4294967295", "4294967295/1ms burst 4294967295", "1/1ms burst 4294967295"] {
-            let clock = Clock::fake();
-            let limiter = events::Direct::new(text.parse().unwrap(), &clock);
+            let clock = LimitClock::fake();
+            let limiter = events::SingleLimit::new(text.parse().unwrap(), &clock);
             for _ in 0..10 {
                 assert!(limiter.check().is_ok(), "{text}");
             }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::contract::model::{Contract, Mirror as Policy};
+use crate::contract::model::{Contract, MirrorPolicy as Policy};
 use crate::contract::scope::{Scope, SocketScope};
 use crate::contract::template::Template;
 use crate::redis::Redis;
@@ -31,20 +31,20 @@ pub const MAX_WAITING: usize = 16_384;
 pub struct Mirror {
     contracts: HashMap<Arc<str>, Vec<Arc<Contract>>>,
     node: Arc<str>,
-    queue: mpsc::Sender<Change>,
+    queue: mpsc::Sender<MirrorChange>,
     metrics: Arc<Metrics>,
 }
 
 /// One change to write.
-struct Change {
+struct MirrorChange {
     /// The socket's id. Changes of one socket are written in order.
     socket: Arc<str>,
     key: String,
     ttl: Duration,
-    what: What,
+    what: MirrorWrite,
 }
 
-enum What {
+enum MirrorWrite {
     /// Sets fields and values of a HASH.
     Client(Vec<(&'static str, String)>),
     /// Adds a member to a SET.
@@ -73,18 +73,18 @@ impl Mirror {
         Some(Arc::new(Self { contracts: mirrored, node: node.into(), queue, metrics }))
     }
 
-    fn note(&self, session: &Session, of: impl Fn(&Contract, &Policy) -> Option<(String, What)>) {
+    fn note(&self, session: &Session, of: impl Fn(&Contract, &Policy) -> Option<(String, MirrorWrite)>) {
         for contract in self.contracts.get(session.namespace()).into_iter().flatten() {
             let Some(policy) = &contract.mirror else { continue };
             let Some((key, what)) = of(contract, policy) else { continue };
-            let change = Change { socket: session.id().into(), key, ttl: policy.ttl, what };
+            let change = MirrorChange { socket: session.id().into(), key, ttl: policy.ttl, what };
             if self.queue.try_send(change).is_err() {
                 self.metrics.mirror_dropped_total.with_label_values(&["full"]).inc();
             }
         }
     }
 
-    fn note_room(&self, session: &Session, room: &RoomName, what: fn(RoomName) -> What) {
+    fn note_room(&self, session: &Session, room: &RoomName, what: fn(RoomName) -> MirrorWrite) {
         self.note(session, |contract, policy| {
             let template = policy.subscriptions.as_ref()?;
             // Leaves out rooms of other contracts and rooms that belong to one socket or user, because these rooms are
@@ -113,16 +113,16 @@ impl Mirror {
 impl Watcher for Mirror {
     fn opened(&self, session: &Session) {
         self.note(session, |_, policy| {
-            Some((render(policy.client.as_ref()?, session)?, What::Client(self.metadata(session))))
+            Some((render(policy.client.as_ref()?, session)?, MirrorWrite::Client(self.metadata(session))))
         });
     }
 
     fn joined(&self, session: &Session, room: &RoomName) {
-        self.note_room(session, room, What::Joined);
+        self.note_room(session, room, MirrorWrite::Joined);
     }
 
     fn left(&self, session: &Session, room: &RoomName) {
-        self.note_room(session, room, What::Left);
+        self.note_room(session, room, MirrorWrite::Left);
     }
 
     // The keys stay until they expire: a service may still ask who the client was.

@@ -6,7 +6,7 @@
 mod read;
 mod write;
 
-pub use read::{Json, Reader, Token};
+pub use read::{Json, MsgpackReader, Token};
 pub use write::{put_binary, put_count, put_json, put_map, put_names, put_text};
 
 /// Maximum depth of nested arrays and maps that are read.
@@ -87,7 +87,7 @@ mod tests {
             let sent = attachments();
             let mut out = BytesMut::new();
             put_json(&mut out, &value.to_string(), &sent).unwrap();
-            let mut reader = Reader::new(out.freeze());
+            let mut reader = MsgpackReader::new(out.freeze());
             let mut json = Json::exact(usize::MAX);
             reader.json(&mut json, 0).unwrap();
             prop_assert!(reader.is_at_end());
@@ -108,9 +108,9 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let bytes = Bytes::from(bytes);
-            let skipped = Reader::new(bytes.clone()).skip();
+            let skipped = MsgpackReader::new(bytes.clone()).skip();
             let mut json = Json::default();
-            if Reader::new(bytes).json(&mut json, 0).is_ok() {
+            if MsgpackReader::new(bytes).json(&mut json, 0).is_ok() {
                 prop_assert_eq!(skipped, Ok(()));
                 prop_assert!(serde_json::from_str::<Value>(&json.finish().0).is_ok());
             }
@@ -120,7 +120,7 @@ mod tests {
         fn any_text_is_written_or_refused(text in r#"[\[\]{}":,0-9e.\\uda-]{0,40}"#) {
             let mut out = BytesMut::new();
             if put_json(&mut out, &text, &[]).is_ok() {
-                let mut reader = Reader::new(out.freeze());
+                let mut reader = MsgpackReader::new(out.freeze());
                 prop_assert_eq!(reader.skip(), Ok(()));
                 prop_assert!(reader.is_at_end());
             }

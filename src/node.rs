@@ -1,11 +1,11 @@
 //! Composition root: builds a node from its configuration and runs it. This is the only module that knows every part.
 
-mod agree;
 mod build;
 mod leaving;
 mod measure;
 mod pulse;
 mod ready;
+mod requirements;
 mod shutdown;
 mod signals;
 
@@ -24,15 +24,15 @@ use tower::{ServiceExt as _, service_fn};
 
 use crate::config::Config;
 use crate::contract::model::Namespace;
-use crate::engine::conn::Traffic;
-use crate::engine::listener::{self, Arrival, HttpOnly, Manners};
-use crate::engine::lobby::Lobby;
-use crate::engine::nodes::Nodes;
+use crate::engine::closable_stream::Traffic;
+use crate::engine::listener::{self, ConnectionOptions, HttpOnly, RequestConnection};
+use crate::engine::nodes::NodeListener;
+use crate::engine::pending::PendingConnections;
 use crate::forward;
 use crate::http;
 use crate::telemetry::logging::Logging;
-pub use agree::agree;
-use build::Parts;
+use build::NodeParts;
+pub use requirements::agree;
 use signals::EndSignals;
 
 /// Maximum number of connections that wait in the kernel to be accepted, if `net.core.somaxconn` permits it. When a
@@ -51,7 +51,7 @@ const API_PENDING: usize = 1024;
 const API_STALL: Duration = Duration::from_secs(30);
 
 /// The addresses and the name of a node that listens.
-pub struct Bound {
+pub struct BoundAddresses {
     /// The address at which clients connect.
     pub server: SocketAddr,
     /// The address at which backends and operators connect.
@@ -71,7 +71,7 @@ pub struct Bound {
 pub async fn serve(
     config: Config,
     logging: Arc<Logging>,
-    on_ready: impl FnOnce(&Bound) + Send + 'static,
+    on_ready: impl FnOnce(&BoundAddresses) + Send + 'static,
 ) -> anyhow::Result<()> {
     let mut signals = EndSignals::listen();
     signals::obey(logging.clone());
@@ -88,7 +88,7 @@ pub async fn serve(
         _ = signals.next() => return Ok(()),
     };
     measure::log(&parts.metrics, logging.clone());
-    let bound = Bound {
+    let bound = BoundAddresses {
         server: server.local_addr().context("server.listen has no address")?,
         api: api.local_addr().context("api.listen has no address")?,
         cluster,
@@ -98,7 +98,7 @@ pub async fn serve(
     tracing::info!(node = %bound.node, server = %bound.server, api = %bound.api, "the node listens");
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let nodes = nodes.map(|listener| Nodes {
+    let nodes = nodes.map(|listener| NodeListener {
         listener,
         checkpoint: parts.forwarding.checkpoint.clone(),
         tls: parts.forwarding.tls.clone(),
@@ -136,30 +136,35 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(WAITING)
 }
 
-async fn serve_clients(parts: Arc<Parts>, listener: TcpListener, nodes: Option<Nodes>, stop: CancellationToken) {
+async fn serve_clients(
+    parts: Arc<NodeParts>,
+    listener: TcpListener,
+    nodes: Option<NodeListener>,
+    stop: CancellationToken,
+) {
     let routes = http::public_router(parts.ready.clone());
     parts.engine.serve(listener, nodes, routes, stop).await;
 }
 
-async fn serve_api(parts: Arc<Parts>, listener: TcpListener, stop: CancellationToken) {
+async fn serve_api(parts: Arc<NodeParts>, listener: TcpListener, stop: CancellationToken) {
     let router = http::api_router(parts.api.clone());
     let service = service_fn(move |mut request: Request<Body>| {
         // The request's head has arrived, so its connection no longer counts as pending.
-        if let Some(arrival) = request.extensions_mut().remove::<Arrival>() {
-            arrival.guest.leave();
+        if let Some(arrival) = request.extensions_mut().remove::<RequestConnection>() {
+            arrival.pending.leave();
         }
         router.clone().oneshot(request)
     });
-    let manners = Manners {
+    let options = ConnectionOptions {
         stall: API_STALL,
         // HTTP reads one request after the other, so no answers can pile up.
         read_ahead: usize::MAX,
         traffic: Traffic::unmeasured(),
         balancers: None,
         max_head: listener::MAX_HEAD,
-        lobby: Lobby::of_api(API_PENDING, API_HEAD_TIMEOUT, &parts.api.metrics),
+        pending_connections: PendingConnections::of_api(API_PENDING, API_HEAD_TIMEOUT, &parts.api.metrics),
     };
-    listener::serve(listener, HttpOnly, service, manners, stop).await;
+    listener::serve(listener, HttpOnly, service, options, stop).await;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The position of an event among a room's conflated events and the events that end them (completions).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
+pub struct ConflationOrder {
     /// The namespace and room in which the numbers are compared.
     pub scope: Arc<str>,
     /// The event's number, which grows with every conflated event and completion of the room, over all nodes.
@@ -31,10 +31,10 @@ const SHARDS: usize = 16;
 /// Remembers the newest delivered number of each room.
 pub struct OrderGuard {
     hasher: RandomState,
-    shards: [Mutex<HashMap<Arc<str>, Seen>>; SHARDS],
+    shards: [Mutex<HashMap<Arc<str>, SeenOrder>>; SHARDS],
 }
 
-struct Seen {
+struct SeenOrder {
     closed: u64,
     events: HashMap<Box<str>, u64>,
     at: Instant,
@@ -46,20 +46,20 @@ impl OrderGuard {
     ///
     /// Deliveries in one room run one at a time, so that the check still holds when the event is delivered. `work` must
     /// not wait, and must not deliver another ordered event.
-    pub fn deliver<T>(&self, order: Option<&Order>, event: &str, work: impl FnOnce() -> T) -> Option<T> {
+    pub fn deliver<T>(&self, order: Option<&ConflationOrder>, event: &str, work: impl FnOnce() -> T) -> Option<T> {
         let Some(order) = order else { return Some(work()) };
         let shard = usize::try_from(self.hasher.hash_one(&order.scope) % SHARDS as u64).expect("below SHARDS");
         let mut rooms = self.shards[shard].lock().expect("no panic while held");
         if rooms.len() >= MAX_ORDERED_ROOMS / SHARDS && !rooms.contains_key(&order.scope) {
             forget(&mut rooms);
         }
-        let seen = rooms.entry(order.scope.clone()).or_insert_with(|| Seen {
+        let seen = rooms.entry(order.scope.clone()).or_insert_with(|| SeenOrder {
             closed: 0,
             events: HashMap::new(),
             at: Instant::now(),
         });
         if seen.at.elapsed() > REMEMBERED {
-            *seen = Seen { closed: 0, events: HashMap::new(), at: Instant::now() };
+            *seen = SeenOrder { closed: 0, events: HashMap::new(), at: Instant::now() };
         }
         seen.admit(order, event).then(work)
     }
@@ -73,8 +73,8 @@ impl Default for OrderGuard {
 
 // === impl Seen ===
 
-impl Seen {
-    fn admit(&mut self, order: &Order, event: &str) -> bool {
+impl SeenOrder {
+    fn admit(&mut self, order: &ConflationOrder, event: &str) -> bool {
         let last = self.events.get(event).copied().unwrap_or(0);
         if order.number < self.closed || order.number <= last {
             return false;
@@ -92,7 +92,7 @@ impl Seen {
 
 /// Makes space: removes the rooms whose order has expired. If that is not enough, also removes the older half of the
 /// remaining rooms, so that the work is spread over many inserts.
-fn forget(rooms: &mut HashMap<Arc<str>, Seen>) {
+fn forget(rooms: &mut HashMap<Arc<str>, SeenOrder>) {
     rooms.retain(|_, seen| seen.at.elapsed() < REMEMBERED);
     if rooms.len() >= MAX_ORDERED_ROOMS / SHARDS {
         let mut times: Vec<_> = rooms.values().map(|seen| seen.at).collect();
@@ -107,8 +107,8 @@ fn forget(rooms: &mut HashMap<Arc<str>, Seen>) {
 mod tests {
     use super::*;
 
-    fn order(number: u64, closes: bool) -> Order {
-        Order { scope: "/|room".into(), number, closes }
+    fn order(number: u64, closes: bool) -> ConflationOrder {
+        ConflationOrder { scope: "/|room".into(), number, closes }
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
     fn memory_is_bounded() {
         let guard = OrderGuard::default();
         for n in 0..MAX_ORDERED_ROOMS * 2 {
-            let order = Order { scope: n.to_string().into(), number: 1, closes: false };
+            let order = ConflationOrder { scope: n.to_string().into(), number: 1, closes: false };
             guard.deliver(Some(&order), "e", || ());
         }
         let kept: usize = guard.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();

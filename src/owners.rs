@@ -38,11 +38,11 @@ pub enum OwnersError {
 
 /// The owners of rooms.
 pub struct Owners {
-    backend: Backend,
+    backend: OwnerStore,
     metrics: Arc<Metrics>,
 }
 
-enum Backend {
+enum OwnerStore {
     Memory(MemoryOwners),
     Redis(RedisOwners),
 }
@@ -51,13 +51,13 @@ impl Owners {
     /// Creates the owners of a single node. Owners are kept in memory, at most [`MAX_MEMORY_OWNERS`], and lost with the
     /// process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
-        Self { backend: Backend::Memory(MemoryOwners::default()), metrics }
+        Self { backend: OwnerStore::Memory(MemoryOwners::default()), metrics }
     }
 
     /// Creates the owners of a cluster. After another node changes an owner, this node can return the earlier owner for
     /// up to 1 s. The answer that a room has no owner is never cached.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
-        Self { backend: Backend::Redis(RedisOwners::new(redis)), metrics }
+        Self { backend: OwnerStore::Redis(RedisOwners::new(redis)), metrics }
     }
 
     /// Records a room's owner for `ttl`, at least 1 s and at most [`MAX_TTL`]. The new owner replaces an earlier one.
@@ -67,8 +67,8 @@ impl Owners {
     pub async fn set(&self, namespace: &str, room: &str, owner: &str, ttl: Duration) -> Result<(), OwnersError> {
         let ttl = ttl.clamp(Duration::from_secs(1), MAX_TTL);
         match &self.backend {
-            Backend::Memory(memory) => memory.set(namespace, room, owner, ttl),
-            Backend::Redis(redis) => redis.set(namespace, room, owner, ttl).await,
+            OwnerStore::Memory(memory) => memory.set(namespace, room, owner, ttl),
+            OwnerStore::Redis(redis) => redis.set(namespace, room, owner, ttl).await,
         }
     }
 
@@ -80,8 +80,8 @@ impl Owners {
     /// error as "no owner".
     pub async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {
         let found = match &self.backend {
-            Backend::Memory(memory) => Ok(memory.get(namespace, room)),
-            Backend::Redis(redis) => redis.get(namespace, room).await,
+            OwnerStore::Memory(memory) => Ok(memory.get(namespace, room)),
+            OwnerStore::Redis(redis) => redis.get(namespace, room).await,
         };
         let result = match &found {
             Ok(Some(_)) => "found",
@@ -98,11 +98,11 @@ impl Owners {
     /// [`OwnersError::Unavailable`]
     pub async fn remove(&self, namespace: &str, room: &str) -> Result<(), OwnersError> {
         match &self.backend {
-            Backend::Memory(memory) => {
+            OwnerStore::Memory(memory) => {
                 memory.remove(namespace, room);
                 Ok(())
             }
-            Backend::Redis(redis) => redis.remove(namespace, room).await,
+            OwnerStore::Redis(redis) => redis.remove(namespace, room).await,
         }
     }
 }
@@ -110,8 +110,8 @@ impl Owners {
 impl std::fmt::Debug for Owners {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let backend = match self.backend {
-            Backend::Memory(_) => "memory",
-            Backend::Redis(_) => "redis",
+            OwnerStore::Memory(_) => "memory",
+            OwnerStore::Redis(_) => "redis",
         };
         f.debug_struct("Owners").field("backend", &backend).finish_non_exhaustive()
     }

@@ -17,11 +17,11 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 pub use memory::in_memory;
-use policy::Tell;
-pub use policy::{Policies, RoomChange, RoomMember, What};
+use policy::RoomChangeListener;
+pub use policy::{MemberChange, Policies, RoomChange, RoomMember};
 pub use redis::in_redis;
 
-use crate::directory::{Answer, Directory};
+use crate::directory::{Directory, DirectoryFuture};
 use crate::room::Rooms;
 use crate::session::{RoomName, Session, Watcher};
 
@@ -40,7 +40,7 @@ pub struct Recorder {
     start: Box<Start>,
 }
 
-type Start = dyn FnOnce(Arc<Rooms>, Tell) -> Arc<dyn Presence> + Send;
+type Start = dyn FnOnce(Arc<Rooms>, RoomChangeListener) -> Arc<dyn Presence> + Send;
 
 impl Recorder {
     /// The half of presence to which the index of rooms reports every change.
@@ -70,7 +70,7 @@ pub trait Presence: Directory {
     ///
     /// # Errors
     /// `Unavailable` while Redis is unavailable, unless the user has a socket on this node and has set a status here.
-    fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus>;
+    fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> DirectoryFuture<'a, UserStatus>;
 
     /// The rooms of all sockets of a user. Another user who is in one of these rooms shares a room with this user.
     fn shared_rooms<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> BoxFuture<'a, SharedRooms>;

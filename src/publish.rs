@@ -3,13 +3,13 @@
 mod conflate;
 pub mod contract_event;
 mod counters;
-#[cfg(test)]
-pub mod direct;
 mod foreign;
 mod membership;
 pub mod plain;
 mod record;
 mod relay;
+#[cfg(test)]
+pub mod room_delivery;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use crate::contract::model::{Contract, Namespace, RecoveryPolicy, ServerEvent};
 use crate::event::Event;
 use crate::history::History;
-use crate::order::Order;
+use crate::order::ConflationOrder;
 use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::Metrics;
 use crate::throttle::{ThrottleKey, Throttles};
@@ -34,7 +34,7 @@ pub use crate::event::Stamp;
 pub use contract_event::{ContractPublish, PlannedPublish};
 pub use plain::PlainEmit;
 
-use counters::{ByOrigin, Publishes};
+use counters::{ByPublisherKind, Publishes};
 
 /// An event that is ready to be sent to rooms: permitted, complete and encoded.
 #[derive(Debug, Clone)]
@@ -52,9 +52,9 @@ pub struct Outgoing {
     pub volatile: bool,
     /// The event's offset in the history of each of its rooms that has one.
     pub stamps: Vec<Stamp>,
-    /// The event's number among conflated events. A [`Carrier`] delivers a numbered event through an
+    /// The event's number among conflated events. A [`Delivery`] delivers a numbered event through an
     /// [`crate::order::OrderGuard`].
-    pub order: Option<Order>,
+    pub order: Option<ConflationOrder>,
 }
 
 impl Outgoing {
@@ -83,21 +83,21 @@ impl Outgoing {
 }
 
 /// The result of sending an event.
-pub struct Carried {
+pub struct DeliveryResult {
     /// The number of clients of this node for which the event was queued, or will be queued.
     pub local: usize,
     /// The number of clients of this node that did not get the event: their write queue was full, or the event is
     /// volatile and the clients could not be written to.
     pub dropped: usize,
     /// The final numbers. Set when the event goes to so many clients that they are served in slices.
-    pub served: Option<oneshot::Receiver<Served>>,
+    pub served: Option<oneshot::Receiver<SliceCounts>>,
     /// The result of sending the event to the other nodes.
-    pub remote: Remote,
+    pub remote: RemoteDelivery,
 }
 
 /// How many clients of this node got an event, and how many did not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Served {
+pub struct SliceCounts {
     /// The number of clients for which the event was queued.
     pub queued: usize,
     /// The number of clients that did not get the event: their write queue was full, or the event is volatile and the
@@ -105,23 +105,23 @@ pub struct Served {
     pub dropped: usize,
 }
 
-impl AddAssign for Served {
+impl AddAssign for SliceCounts {
     fn add_assign(&mut self, more: Self) {
         self.queued += more.queued;
         self.dropped += more.dropped;
     }
 }
 
-impl Carried {
+impl DeliveryResult {
     /// The result for an event that stays on this node.
     pub const fn to(local: usize, dropped: usize) -> Self {
-        Self { local, dropped, served: None, remote: Remote::Alone }
+        Self { local, dropped, served: None, remote: RemoteDelivery::Alone }
     }
 
     /// Waits until the event is queued for all clients of this node. Returns at once if that has happened already.
     pub async fn served(mut self) -> Self {
         if let Some(served) = self.served.take()
-            && let Ok(Served { queued, dropped }) = served.await
+            && let Ok(SliceCounts { queued, dropped }) = served.await
         {
             (self.local, self.dropped) = (queued, dropped);
         }
@@ -130,21 +130,21 @@ impl Carried {
 }
 
 /// The result of sending an event to the other nodes.
-pub enum Remote {
+pub enum RemoteDelivery {
     /// The event was not sent to other nodes: there are no other nodes, or it was meant for clients of this node only.
     Alone,
     /// The event was handed to the Redis client. The receipt resolves to whether Redis accepted it.
     Handed(Receipt),
     /// The event was not handed to the Redis client. The failure has been counted.
-    NotCarried(NotCarried),
+    NotCarried(RemoteFailure),
 }
 
 /// Resolves when Redis has accepted the event, or when the wait for that has timed out.
-pub type Receipt = Pin<Box<dyn Future<Output = Result<(), NotCarried>> + Send>>;
+pub type Receipt = Pin<Box<dyn Future<Output = Result<(), RemoteFailure>> + Send>>;
 
 /// Why an event may not have reached every other node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
-pub enum NotCarried {
+pub enum RemoteFailure {
     /// Redis is unavailable.
     #[error("Redis is away")]
     Away,
@@ -163,7 +163,7 @@ pub enum NotCarried {
     Unheard,
 }
 
-impl NotCarried {
+impl RemoteFailure {
     /// The label in metrics and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -178,7 +178,7 @@ impl NotCarried {
 
 /// Which other processes get an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum DeliveryScope {
     /// The other nodes, and with `redis.wire = "socketio"` also the Node.js servers.
     Everyone,
     /// The other nodes only. The event came from a Socket.IO emitter or a Node.js server, which has already sent it to
@@ -191,24 +191,24 @@ pub enum Reach {
 /// The methods are synchronous, so that events are delivered in the order of the calls: to local clients first, and
 /// without waiting for Redis. When an event has very many recipients, the call fixes the order, and the event is queued
 /// for the clients in slices.
-pub trait Carrier: Send + Sync {
+pub trait Delivery: Send + Sync {
     /// Delivers the event to local clients, then hands it to the cluster.
-    fn carry(&self, outgoing: &Outgoing) -> Carried;
+    fn broadcast(&self, outgoing: &Outgoing) -> DeliveryResult;
 
-    /// Like [`Carrier::carry`], but only to the processes that [`Reach::Nodes`] names.
-    fn carry_to_nodes(&self, outgoing: &Outgoing) -> Carried {
-        self.carry(outgoing)
+    /// Like [`Delivery::carry`], but only to the processes that [`DeliveryScope::Nodes`] names.
+    fn broadcast_to_nodes(&self, outgoing: &Outgoing) -> DeliveryResult {
+        self.broadcast(outgoing)
     }
 
     /// Delivers the event to local clients only, because every other node already has it.
-    fn deliver(&self, outgoing: &Outgoing) -> Carried {
-        self.carry(outgoing)
+    fn deliver(&self, outgoing: &Outgoing) -> DeliveryResult {
+        self.broadcast(outgoing)
     }
 }
 
 /// The kind of publisher that sent an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum PublisherKind {
     /// A client's relay.
     Client,
     /// A backend over HTTP.
@@ -221,7 +221,7 @@ pub enum Origin {
     Node,
 }
 
-impl Origin {
+impl PublisherKind {
     /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 5] = [Self::Client, Self::Api, Self::Hook, Self::Emitter, Self::Node];
 
@@ -246,7 +246,7 @@ pub struct Published {
     pub rooms: Vec<RoomName>,
     /// The number of clients of this node for which the event was queued.
     pub local: usize,
-    /// The number of clients of this node that did not get the event; see [`Carried::dropped`].
+    /// The number of clients of this node that did not get the event; see [`DeliveryResult::dropped`].
     pub dropped: usize,
     /// The result of sending the event to the other nodes.
     pub remote: RemoteOutcome,
@@ -270,18 +270,18 @@ pub enum RemoteOutcome {
     /// Redis accepted the event.
     Carried,
     /// The event may not have reached every other node. The failure has been counted.
-    NotCarried(NotCarried),
+    NotCarried(RemoteFailure),
 }
 
 /// How long a backend's publish waits for Redis to confirm it, at most.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The parts that a publisher is built from.
-pub struct Parts {
+pub struct PublisherParts {
     /// The contracts, grouped by namespace.
     pub namespaces: Vec<Arc<Namespace>>,
     /// Delivers events to clients and nodes.
-    pub carrier: Arc<dyn Carrier>,
+    pub delivery: Arc<dyn Delivery>,
     /// Conflates throttled events.
     pub throttles: Throttles,
     /// The histories of rooms.
@@ -291,19 +291,19 @@ pub struct Parts {
 }
 
 #[cfg(test)]
-impl Parts {
+impl PublisherParts {
     /// The parts of a publisher for a node without Redis.
-    pub fn alone(namespaces: &[Arc<Namespace>], carrier: Arc<dyn Carrier>, metrics: Arc<Metrics>) -> Self {
+    pub fn alone(namespaces: &[Arc<Namespace>], delivery: Arc<dyn Delivery>, metrics: Arc<Metrics>) -> Self {
         let throttles = Throttles::new(None, metrics.clone());
         let history = Arc::new(History::in_memory(metrics.clone()));
-        Self { namespaces: namespaces.to_vec(), carrier, throttles, history, metrics }
+        Self { namespaces: namespaces.to_vec(), delivery, throttles, history, metrics }
     }
 }
 
 /// Publishes events. Shared by the gateway, the HTTP API and the hooks.
 pub struct Publisher {
-    parts: Parts,
-    contracts: HashMap<String, Loaded>,
+    parts: PublisherParts,
+    contracts: HashMap<String, PublishedContract>,
     namespaces: HashMap<Arc<str>, Arc<Namespace>>,
     /// Namespaces in which at least one room keeps a history, or whose clients may recover their sessions.
     recorded: HashSet<Arc<str>>,
@@ -311,22 +311,22 @@ pub struct Publisher {
     recovering: HashMap<Arc<str>, RecoveryPolicy>,
     /// Events that contracts have rules for, found by name because Socket.IO emitters and Node.js servers name no
     /// contract.
-    ruled: foreign::Ruled,
+    ruled: foreign::ContractEvents,
     timers: Mutex<HashSet<ThrottleKey>>,
     /// The counters of events that no contract describes.
     plain: Publishes,
-    seconds: ByOrigin<Histogram>,
+    seconds: ByPublisherKind<Histogram>,
 }
 
 /// A contract as the publisher stores it, with its events.
-struct Loaded {
+struct PublishedContract {
     namespace: Arc<Namespace>,
     contract: Arc<Contract>,
-    events: HashMap<String, Arc<Described>>,
+    events: HashMap<String, Arc<DescribedEvent>>,
 }
 
 /// An event that a contract describes, with the counters of its publishes.
-pub(crate) struct Described {
+pub(crate) struct DescribedEvent {
     contract: Arc<Contract>,
     def: Arc<ServerEvent>,
     published: Publishes,
@@ -334,12 +334,12 @@ pub(crate) struct Described {
 
 impl Publisher {
     /// Builds a publisher from these parts.
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: PublisherParts) -> Arc<Self> {
         let loaded = parts.namespaces.iter().flat_map(|namespace| {
-            namespace.contracts.iter().map(|contract| Loaded::new(namespace, contract, &parts.metrics))
+            namespace.contracts.iter().map(|contract| PublishedContract::new(namespace, contract, &parts.metrics))
         });
-        let loaded: Vec<Loaded> = loaded.collect();
-        let ruled = foreign::Ruled::new(&loaded);
+        let loaded: Vec<PublishedContract> = loaded.collect();
+        let ruled = foreign::ContractEvents::new(&loaded);
         let contracts = loaded.into_iter().map(|loaded| (loaded.contract.name.to_string(), loaded)).collect();
         let namespaces = parts.namespaces.iter().map(|namespace| (namespace.path.clone(), namespace.clone())).collect();
         let keeps = |namespace: &&Arc<Namespace>| {
@@ -356,50 +356,62 @@ impl Publisher {
     }
 
     /// The counter of a contract's event for one kind of publisher.
-    pub fn counter(&self, contract: &str, event: &str, origin: Origin) -> IntCounter {
+    pub fn counter(&self, contract: &str, event: &str, origin: PublisherKind) -> IntCounter {
         counters::one(&self.parts.metrics, contract, event, origin)
     }
 
     /// Sends an event and counts it. Synchronous, so that calls from one thread keep their order. The returned timer
     /// measures the time until the event is queued.
-    fn emit(&self, outgoing: &Outgoing, published: &IntCounter, origin: Origin) -> (Carried, HistogramTimer) {
+    fn emit(
+        &self,
+        outgoing: &Outgoing,
+        published: &IntCounter,
+        origin: PublisherKind,
+    ) -> (DeliveryResult, HistogramTimer) {
         let timer = self.seconds.of(origin).start_timer();
-        let carried = match origin {
-            Origin::Emitter => self.parts.carrier.carry_to_nodes(outgoing),
-            _ => self.parts.carrier.carry(outgoing),
+        let delivery_result = match origin {
+            PublisherKind::Emitter => self.parts.delivery.broadcast_to_nodes(outgoing),
+            _ => self.parts.delivery.broadcast(outgoing),
         };
         published.inc();
-        (carried, timer)
+        (delivery_result, timer)
     }
 }
 
-impl Loaded {
+impl PublishedContract {
     fn new(namespace: &Arc<Namespace>, contract: &Arc<Contract>, metrics: &Metrics) -> Self {
         let describe = |(name, def): (&String, &Arc<ServerEvent>)| {
             let published = Publishes::described(metrics, &contract.name, name, foreign::has_rules(def));
-            (name.clone(), Arc::new(Described { contract: contract.clone(), def: def.clone(), published }))
+            (name.clone(), Arc::new(DescribedEvent { contract: contract.clone(), def: def.clone(), published }))
         };
         let events = contract.server.iter().map(describe).collect();
         Self { namespace: namespace.clone(), contract: contract.clone(), events }
     }
 }
 
-impl std::fmt::Debug for Described {
+impl std::fmt::Debug for DescribedEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Described").field(&self.contract.name).field(&self.def.name).finish()
     }
 }
 
 /// Waits until it is known whether Redis accepted the event for the other nodes.
-async fn settle(event: &str, rooms: Vec<RoomName>, carried: Carried) -> Published {
-    let remote = match carried.remote {
-        Remote::Alone => RemoteOutcome::Alone,
-        Remote::NotCarried(reason) => RemoteOutcome::NotCarried(reason),
-        Remote::Handed(receipt) => match tokio::time::timeout(CONFIRM_TIMEOUT, receipt).await {
+async fn settle(event: &str, rooms: Vec<RoomName>, delivery_result: DeliveryResult) -> Published {
+    let remote = match delivery_result.remote {
+        RemoteDelivery::Alone => RemoteOutcome::Alone,
+        RemoteDelivery::NotCarried(reason) => RemoteOutcome::NotCarried(reason),
+        RemoteDelivery::Handed(receipt) => match tokio::time::timeout(CONFIRM_TIMEOUT, receipt).await {
             Ok(Ok(())) => RemoteOutcome::Carried,
             Ok(Err(reason)) => RemoteOutcome::NotCarried(reason),
-            Err(_) => RemoteOutcome::NotCarried(NotCarried::Timeout),
+            Err(_) => RemoteOutcome::NotCarried(RemoteFailure::Timeout),
         },
     };
-    Published { event: event.to_owned(), rooms, local: carried.local, dropped: carried.dropped, remote, held: false }
+    Published {
+        event: event.to_owned(),
+        rooms,
+        local: delivery_result.local,
+        dropped: delivery_result.dropped,
+        remote,
+        held: false,
+    }
 }

@@ -9,11 +9,11 @@
 
 mod claim;
 mod forbidden;
-mod kept;
 mod memory;
 mod missed;
 mod redis;
 mod secret;
+mod stored;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -26,20 +26,20 @@ use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::contract::model::RecoveryPolicy;
-use crate::history::{History, HistoryError, Order, Query, RoomKey};
-use crate::session::trail::{Hearing, Point, Tail};
+use crate::history::{History, HistoryError, HistoryQuery, PageOrder, RoomKey};
+use crate::session::offsets::{ClientOffset, HistoryPoint, ReceptionRun};
 use crate::session::{Close, Session};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 
-pub use claim::Claim;
-pub use kept::Kept;
-pub use missed::{Cursor, Missed, Shown};
-pub use secret::{Pid, Ticket};
+pub use claim::SessionClaim;
+pub use missed::{HistoryCursor, MissedEvent, ShownEvents};
+pub use secret::{Pid, RecoveryTicket};
+pub use stored::StoredSession;
 
 use crate::redis::Redis;
-use memory::Memory;
-use redis::{RedisStore, Writing};
+use memory::MemorySessionStore;
+use redis::{RedisSessionStore, Writing};
 
 /// How often the node stores sessions whose rooms have changed, and reports that it is alive.
 const TICK: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ const RENEW: Duration = Duration::from_secs(20 * 60);
 
 /// Why a client gets a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum RecoveryFailure {
     /// The session never existed, was removed, or was recovered already.
     #[error("the session is not known")]
     Unknown,
@@ -76,7 +76,7 @@ pub enum Failure {
     Unavailable,
 }
 
-impl Failure {
+impl RecoveryFailure {
     /// The failure's label in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -90,7 +90,7 @@ impl Failure {
     }
 }
 
-impl From<HistoryError> for Failure {
+impl From<HistoryError> for RecoveryFailure {
     fn from(_: HistoryError) -> Self {
         Self::Unavailable
     }
@@ -98,7 +98,7 @@ impl From<HistoryError> for Failure {
 
 /// A session that moved to this node from another node, which may still regard the session as connected.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Taken {
+pub struct MovedSession {
     /// The namespace's path.
     pub namespace: Arc<str>,
     /// The session's id.
@@ -109,39 +109,39 @@ pub struct Taken {
 
 /// A session that was recovered.
 #[derive(Debug)]
-pub struct Returned {
+pub struct RecoveredSession {
     /// The client's secret, unchanged.
-    pub ticket: Ticket,
+    pub ticket: RecoveryTicket,
     /// Stores the session again if the client does not get it.
-    pub claim: Claim,
+    pub claim: SessionClaim,
     /// The stored state of the session.
-    pub kept: Kept,
+    pub kept: StoredSession,
     /// The session's rooms, each with the client's position when it left and how far the history was read.
-    pub cursors: Vec<Cursor>,
+    pub cursors: Vec<HistoryCursor>,
     /// The events that the client missed, up to the point that `cursors` name.
-    pub missed: Vec<Missed>,
+    pub missed: Vec<MissedEvent>,
     /// The events that the client was shown.
-    pub shown: Shown,
+    pub shown: ShownEvents,
 }
 
 /// Stores sessions and recovers them.
 pub struct Recovery {
-    store: Store,
+    store: SessionStore,
     history: Arc<History>,
     most_events: usize,
-    hearing: Hearing,
-    live: Mutex<HashMap<Arc<str>, Live>>,
+    hearing: ReceptionRun,
+    live: Mutex<HashMap<Arc<str>, LiveSession>>,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
 }
 
-enum Store {
-    Memory(Memory),
-    Redis(Box<RedisStore>),
+enum SessionStore {
+    Memory(MemorySessionStore),
+    Redis(Box<RedisSessionStore>),
 }
 
 /// A session that is connected to this node and can be recovered.
-struct Live {
+struct LiveSession {
     session: Weak<Session>,
     window: Duration,
     renewed: Instant,
@@ -149,8 +149,8 @@ struct Live {
 
 impl Recovery {
     /// Creates the recovery of a single node. Sessions are stored in memory.
-    pub fn in_memory(config: &config::Recovery, history: Arc<History>, metrics: Arc<Metrics>) -> Arc<Self> {
-        let store = Store::Memory(Memory::new(config.sessions, metrics.clone()));
+    pub fn in_memory(config: &config::RecoverySettings, history: Arc<History>, metrics: Arc<Metrics>) -> Arc<Self> {
+        let store = SessionStore::Memory(MemorySessionStore::new(config.sessions, metrics.clone()));
         // A single node receives no messages from other nodes, so no message can be lost.
         Self::start(store, config, history, metrics, Duration::ZERO, Arc::new(|| Some(0)))
     }
@@ -159,26 +159,26 @@ impl Recovery {
     /// namespaces; zero when no namespace recovers sessions. `tell` notifies the other nodes of a session that has
     /// moved to this node; it must not block.
     pub fn in_redis(
-        config: &config::Recovery,
+        config: &config::RecoverySettings,
         (redis, node): (Redis, &str),
         longest: Duration,
         history: Arc<History>,
         metrics: Arc<Metrics>,
-        tell: impl Fn(Taken) + Send + Sync + 'static,
+        tell: impl Fn(MovedSession) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let ears = redis.clone();
-        let hearing: Hearing = Arc::new(move || ears.hearing());
-        let store = Store::Redis(Box::new(RedisStore::new(redis, node, metrics.clone(), tell)));
+        let hearing: ReceptionRun = Arc::new(move || ears.hearing());
+        let store = SessionStore::Redis(Box::new(RedisSessionStore::new(redis, node, metrics.clone(), tell)));
         Self::start(store, config, history, metrics, longest, hearing)
     }
 
     fn start(
-        store: Store,
-        config: &config::Recovery,
+        store: SessionStore,
+        config: &config::RecoverySettings,
         history: Arc<History>,
         metrics: Arc<Metrics>,
         longest: Duration,
-        hearing: Hearing,
+        hearing: ReceptionRun,
     ) -> Arc<Self> {
         let recovery = Arc::new(Self {
             store,
@@ -193,25 +193,25 @@ impl Recovery {
         recovery
     }
 
-    /// Returns whether this node receives the other nodes' messages; see [`Hearing`].
-    pub fn hearing(&self) -> &Hearing {
+    /// Returns whether this node receives the other nodes' messages; see [`ReceptionRun`].
+    pub fn hearing(&self) -> &ReceptionRun {
         &self.hearing
     }
 
     // === when a client returns ===
 
     /// Recovers a client's session, if every event that the client missed is known. The result is counted. `window` is
-    /// how long the session is stored again if the client does not get it (see [`Claim`]).
+    /// how long the session is stored again if the client does not get it (see [`SessionClaim`]).
     ///
     /// # Errors
-    /// [`Failure`]. The client then gets a new session.
+    /// [`RecoveryFailure`]. The client then gets a new session.
     pub async fn claim(
         self: &Arc<Self>,
         namespace: &Arc<str>,
         (pid, offset): (&str, Option<&str>),
         user: &User,
         window: Duration,
-    ) -> Result<Returned, Failure> {
+    ) -> Result<RecoveredSession, RecoveryFailure> {
         let claimed = self.try_claim(namespace, (pid, offset), user, window).await;
         let result = claimed.as_ref().map_or_else(|failure| failure.as_str(), |_| "recovered");
         self.metrics.recoveries_total.with_label_values(&[&**namespace, result]).inc();
@@ -224,42 +224,42 @@ impl Recovery {
         (pid, offset): (&str, Option<&str>),
         user: &User,
         window: Duration,
-    ) -> Result<Returned, Failure> {
-        let pid = Pid::read(pid).ok_or(Failure::Unknown)?;
-        let ticket = Ticket::of(pid, namespace);
-        let tail = Tail::read(offset).ok_or(Failure::Incomplete)?;
+    ) -> Result<RecoveredSession, RecoveryFailure> {
+        let pid = Pid::read(pid).ok_or(RecoveryFailure::Unknown)?;
+        let ticket = RecoveryTicket::of(pid, namespace);
+        let client_offset = ClientOffset::read(offset).ok_or(RecoveryFailure::Incomplete)?;
         // A node that does not receive the other nodes' messages could send the missed events, but would lose the
         // following ones.
         if (self.hearing)().is_none() {
-            return Err(Failure::Unavailable);
+            return Err(RecoveryFailure::Unavailable);
         }
         let digest = secret::digest(user);
         self.end_here(&ticket.key, &digest).await?;
         let kept = match &self.store {
-            Store::Memory(memory) => memory.take(&ticket.key, &digest)?.next_generation(),
-            Store::Redis(redis) => redis.take(namespace, &ticket.key, &digest).await?,
+            SessionStore::Memory(memory) => memory.take(&ticket.key, &digest)?.next_generation(),
+            SessionStore::Redis(redis) => redis.take(namespace, &ticket.key, &digest).await?,
         };
         let mut cursors = Vec::with_capacity(kept.rooms.len());
         for (room, base) in &kept.rooms {
-            let position = tail.position(room, *base).ok_or(Failure::Incomplete)?;
-            cursors.push(Cursor::new(room.clone(), position, tail.unsure(room)));
+            let position = client_offset.position(room, *base).ok_or(RecoveryFailure::Incomplete)?;
+            cursors.push(HistoryCursor::new(room.clone(), position, client_offset.unsure(room)));
         }
-        let mut shown = Shown::had(&cursors);
+        let mut shown = ShownEvents::had(&cursors);
         let missed = self.read_on(namespace, &mut cursors, &mut shown).await?;
-        let claim = Claim::new(self, &ticket.key, digest, &kept, window);
-        Ok(Returned { ticket, claim, kept, cursors, missed, shown })
+        let claim = SessionClaim::new(self, &ticket.key, digest, &kept, window);
+        Ok(RecoveredSession { ticket, claim, kept, cursors, missed, shown })
     }
 
     /// Reads the events that were added to the rooms since the last read: each event once, in the order of each room.
     ///
     /// # Errors
-    /// [`Failure`], when the events cannot be proven complete.
+    /// [`RecoveryFailure`], when the events cannot be proven complete.
     pub async fn read_on(
         &self,
         namespace: &Arc<str>,
-        cursors: &mut [Cursor],
-        shown: &mut Shown,
-    ) -> Result<Vec<Missed>, Failure> {
+        cursors: &mut [HistoryCursor],
+        shown: &mut ShownEvents,
+    ) -> Result<Vec<MissedEvent>, RecoveryFailure> {
         let pages = join_all(cursors.iter().map(|cursor| async {
             let room = RoomKey { namespace: namespace.clone(), room: cursor.room.clone() };
             self.history.read(&room, cursor.query()).await
@@ -267,14 +267,14 @@ impl Recovery {
         let pages = pages.await.into_iter().collect::<Result<Vec<_>, _>>()?;
         // `lacks_events` is asked last, because an event that no history has is noted before it is published live.
         if self.history.lacks_events(namespace).await? {
-            return Err(Failure::Incomplete);
+            return Err(RecoveryFailure::Incomplete);
         }
         missed::merge(cursors, pages, self.most_events, shown)
     }
 
     /// Closes an earlier session of the client on this node, and waits until it has ended. A client can return before
     /// its node notices that its connection has ended.
-    async fn end_here(&self, key: &Arc<str>, digest: &str) -> Result<(), Failure> {
+    async fn end_here(&self, key: &Arc<str>, digest: &str) -> Result<(), RecoveryFailure> {
         let until = Instant::now() + PATIENCE;
         let mut closed = false;
         loop {
@@ -283,9 +283,9 @@ impl Recovery {
                 Some(live) => live.session.upgrade(),
             };
             match session {
-                Some(session) if secret::digest(&session.user()) != digest => return Err(Failure::Refused),
+                Some(session) if secret::digest(&session.user()) != digest => return Err(RecoveryFailure::Refused),
                 Some(session) if !std::mem::replace(&mut closed, true) => session.close(Close::Transport),
-                _ if Instant::now() >= until => return Err(Failure::Unknown),
+                _ if Instant::now() >= until => return Err(RecoveryFailure::Unknown),
                 _ => {}
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -306,58 +306,58 @@ impl Recovery {
 
     /// Registers a connected session that can be recovered.
     pub fn opened(&self, session: &Arc<Session>, policy: &RecoveryPolicy) {
-        let Some(trail) = session.trail() else { return };
-        let live = Live { session: Arc::downgrade(session), window: policy.window, renewed: Instant::now() };
-        self.live().insert(trail.key().clone(), live);
+        let Some(offsets) = session.offsets() else { return };
+        let live = LiveSession { session: Arc::downgrade(session), window: policy.window, renewed: Instant::now() };
+        self.live().insert(offsets.key().clone(), live);
     }
 
     /// Reads the point at which the session began in new rooms, and stores the session's rooms. Wait for this before
     /// the client is sent the names of its rooms.
     pub async fn settle(&self, session: &Session) {
-        let Some(trail) = session.trail() else { return };
-        let heads = trail.unknown().into_iter().map(|room| async move {
+        let Some(offsets) = session.offsets() else { return };
+        let heads = offsets.unknown().into_iter().map(|room| async move {
             let key = RoomKey { namespace: session.namespace().clone(), room: room.clone() };
-            match self.history.read(&key, Query { limit: 1, since: None, order: Order::Desc }).await {
-                Ok(page) => trail.begin(&room, Point { epoch: page.epoch, offset: page.last_offset }),
-                Err(_) => trail.give_up(&room),
+            match self.history.read(&key, HistoryQuery { limit: 1, since: None, order: PageOrder::Desc }).await {
+                Ok(page) => offsets.begin(&room, HistoryPoint { epoch: page.epoch, offset: page.last_offset }),
+                Err(_) => offsets.give_up(&room),
             }
         });
         join_all(heads).await;
-        let Some(snapshot) = trail.to_save() else { return };
+        let Some(snapshot) = offsets.to_save() else { return };
         let version = snapshot.version;
         let kept = match &self.store {
-            Store::Memory(_) => true,
-            Store::Redis(redis) => {
-                let what = Writing::of(trail, secret::digest(&session.user()), None);
-                let saved = redis.save(&what, &Kept::of(session, snapshot)).await;
+            SessionStore::Memory(_) => true,
+            SessionStore::Redis(redis) => {
+                let what = Writing::of(offsets, secret::digest(&session.user()), None);
+                let saved = redis.save(&what, &StoredSession::of(session, snapshot)).await;
                 saved.inspect_err(|_| self.metrics.recovery_errors_total.with_label_values(&["save"]).inc()).is_ok()
             }
         };
-        trail.note_saved(version, kept);
+        offsets.note_saved(version, kept);
     }
 
     /// Handles the end of a session. If `may_return`, its state is stored for the client's return; otherwise the
     /// session cannot be recovered.
     pub fn ended(self: &Arc<Self>, session: &Session, may_return: bool) {
-        let Some(trail) = session.trail() else { return };
-        let key = trail.key().clone();
+        let Some(offsets) = session.offsets() else { return };
+        let key = offsets.key().clone();
         let Some(window) = self.live().get(&key).map(|live| live.window) else { return };
-        let kept = Kept::of(session, trail.snapshot());
+        let kept = StoredSession::of(session, offsets.snapshot());
         let digest = secret::digest(&session.user());
         match &self.store {
-            Store::Memory(memory) if may_return => memory.keep(key.clone(), digest, kept, window),
-            Store::Memory(_) => {}
-            Store::Redis(redis) => {
+            SessionStore::Memory(memory) if may_return => memory.keep(key.clone(), digest, kept, window),
+            SessionStore::Memory(_) => {}
+            SessionStore::Redis(redis) => {
                 // If the last joins were not stored, Redis would recover the session without these rooms.
-                let whole = may_return && trail.to_save().is_none();
+                let whole = may_return && offsets.to_save().is_none();
                 if !may_return {
                     redis.forbid(&key);
                 }
                 let end = if may_return { window } else { Duration::ZERO };
-                let what = Writing::of(trail, digest, Some(end));
+                let what = Writing::of(offsets, digest, Some(end));
                 let recovery = self.clone();
                 self.tasks.spawn(async move {
-                    let Store::Redis(redis) = &recovery.store else { return };
+                    let SessionStore::Redis(redis) = &recovery.store else { return };
                     match redis.save(&what, &kept).await {
                         Ok(()) => redis.allow(&what.key),
                         Err(_) => {
@@ -387,17 +387,17 @@ impl Recovery {
         live.retain(|_, live| live.session.strong_count() > 0);
         let sessions = live.values_mut().filter_map(|live| {
             let session = live.session.upgrade()?;
-            let trail = session.trail()?;
+            let offsets = session.offsets()?;
             if now - live.renewed > RENEW {
                 live.renewed = now;
-                trail.touch();
+                offsets.touch();
             }
-            (trail.to_save().is_some() || !trail.unknown().is_empty()).then_some(session)
+            (offsets.to_save().is_some() || !offsets.unknown().is_empty()).then_some(session)
         });
         sessions.collect()
     }
 
-    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Live>> {
+    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, LiveSession>> {
         self.live.lock().expect("no panic while held")
     }
 }
@@ -407,14 +407,14 @@ async fn care(recovery: Weak<Recovery>, longest: Duration) {
     let mut known = false;
     while let Some(recovery) = recovery.upgrade() {
         let said = match &recovery.store {
-            Store::Redis(redis) if !longest.is_zero() => redis.say_there(longest).await,
+            SessionStore::Redis(redis) if !longest.is_zero() => redis.say_there(longest).await,
             _ => true,
         };
         known |= said;
         if known && !said {
             recovery.metrics.recovery_errors_total.with_label_values(&["node"]).inc();
         }
-        if let Store::Redis(redis) = &recovery.store {
+        if let SessionStore::Redis(redis) = &recovery.store {
             redis.forget_forbidden().await;
         }
         for session in recovery.neglected() {

@@ -27,16 +27,16 @@ use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand};
 use tokio_util::task::TaskTracker;
 
-pub use budget::{Budget, Metered, Taken};
+pub use budget::{Budget, Metered, ReservedBytes};
 pub use cause::{Cause, CauseKind};
-pub use health::Health;
+pub use health::RedisHealth;
 pub use keys::{Keys, SocketIoKeys};
-pub use subscriber::{Kind, Losses, Message, Sink, Subscriber};
+pub use subscriber::{ChannelMessage, Losses, Sink, Subscriber, SubscriptionKind};
 
 use crate::config;
 use crate::telemetry::metrics::Metrics;
-use connect::Link;
-use health::{Part, State};
+use connect::ConnectionStatus;
+use health::{RedisPart, RedisState};
 use proof::Proofs;
 
 /// Why the clients could not be built. An unreachable Redis is never the reason.
@@ -74,19 +74,19 @@ pub const MAX_RECEIVE_BYTES: usize = 64 << 20;
 /// The node's Redis. Cloning shares the connections.
 #[derive(Clone)]
 pub struct Redis {
-    inner: Arc<Inner>,
+    inner: Arc<RedisClients>,
 }
 
-struct Inner {
+struct RedisClients {
     client: Client,
     listener: Client,
     /// The states of the connections of `client` and `listener`.
-    links: [Arc<Link>; 2],
+    links: [Arc<ConnectionStatus>; 2],
     commands: WithOptions<Client>,
     subscriber: Subscriber,
     proofs: Proofs,
     keys: Keys,
-    state: Arc<State>,
+    state: Arc<RedisState>,
     command_timeout: Duration,
     scripts: Budget,
     tasks: TaskTracker,
@@ -99,15 +99,15 @@ impl Redis {
     ///
     /// # Errors
     /// Fails if the configuration cannot be used; see [`RedisError`].
-    pub fn connect(config: &config::Redis, node: &str, metrics: Arc<Metrics>) -> Result<Self, RedisError> {
+    pub fn connect(config: &config::RedisSettings, node: &str, metrics: Arc<Metrics>) -> Result<Self, RedisError> {
         let client = connect::commands(config)?;
         let listener = connect::listener(config)?;
         let tasks = TaskTracker::new();
-        let state = Arc::new(State::new(metrics.clone()));
+        let state = Arc::new(RedisState::new(metrics.clone()));
         let keys = Keys::new(&config.prefix);
         let subscriber = Subscriber::start(&listener, state.clone(), metrics, &tasks);
-        let links = [Arc::new(Link::default()), Arc::new(Link::default())];
-        let parts = [Part::Commands, Part::Listener];
+        let links = [Arc::new(ConnectionStatus::default()), Arc::new(ConnectionStatus::default())];
+        let parts = [RedisPart::Commands, RedisPart::Listener];
         for ((client, link), part) in [&client, &listener].into_iter().zip(&links).zip(parts) {
             let noted = (state.clone(), part);
             tasks.spawn(connect::keep_connected(client.clone(), config.reconnect.clone(), noted.clone()));
@@ -116,7 +116,7 @@ impl Redis {
         let (proofs, asked) = Proofs::new();
         let fail_fast = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
         let commands = client.with_options(&fail_fast);
-        let inner = Inner {
+        let inner = RedisClients {
             client,
             listener,
             links,
@@ -230,7 +230,7 @@ impl Redis {
     }
 
     /// The state of the connections, as far as this node knows it.
-    pub fn health(&self) -> Health {
+    pub fn health(&self) -> RedisHealth {
         self.inner.state.health(self.is_connected(), self.is_listening())
     }
 
@@ -278,7 +278,7 @@ impl Redis {
         &self.inner.scripts
     }
 
-    fn state(&self) -> &Arc<State> {
+    fn state(&self) -> &Arc<RedisState> {
         &self.inner.state
     }
 

@@ -1,8 +1,8 @@
 //! The rooms of this node and their members: one index for all engines.
 
-mod audience;
-mod crowd;
-mod roster;
+mod members;
+mod recipients;
+mod session_set;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
@@ -11,18 +11,18 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
-pub use self::audience::Audience;
-use self::crowd::{ById, Crowd};
-use self::roster::Roster;
+use self::members::RoomMembers;
+pub use self::recipients::Recipients;
+use self::session_set::{ById, SessionSet};
 use crate::contract::model::Contract;
-use crate::event::{Event, Slow};
+use crate::event::{Event, SlowClientPolicy};
 use crate::protocol::{is_reserved_room, socket_room, user_of, user_room};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
 /// Observes which rooms have members on this node, in order. The room index calls the methods while the index's lock is
 /// held, so an implementation must not wait and must not call the index.
-pub trait Interest: Send + Sync {
+pub trait RoomObserver: Send + Sync {
     /// The room has got its first member on this node.
     fn began(&self, namespace: &Arc<str>, room: &RoomName);
     /// The room's last member on this node is gone.
@@ -37,32 +37,32 @@ pub trait Interest: Send + Sync {
 /// Joining and leaving are O(1). Each namespace has its own lock.
 #[derive(Default)]
 pub struct Rooms {
-    namespaces: HashMap<Arc<str>, RwLock<Table>>,
+    namespaces: HashMap<Arc<str>, RwLock<NamespaceIndex>>,
     watchers: Vec<Arc<dyn Watcher>>,
     /// How events for slow clients are treated, by namespace and event name. Events with the default treatment (they
     /// are dropped) are not listed.
-    slow: HashMap<Arc<str>, HashMap<String, Slow>>,
+    slow: HashMap<Arc<str>, HashMap<String, SlowClientPolicy>>,
     /// Sessions for which events are kept because the client's write queue is full.
     laggards: Mutex<Vec<Weak<Session>>>,
     /// The number of rooms that a session may join, and the metrics that count refused joins.
     bound: Option<(usize, Arc<Metrics>)>,
-    interest: OnceLock<Arc<dyn Interest>>,
+    observer: OnceLock<Arc<dyn RoomObserver>>,
 }
 
 #[derive(Default)]
-struct Table {
-    sessions: Crowd<ById>,
-    rooms: HashMap<RoomName, Members>,
+struct NamespaceIndex {
+    sessions: SessionSet<ById>,
+    rooms: HashMap<RoomName, IndexedRoom>,
 }
 
-struct Members {
-    sessions: Roster,
+struct IndexedRoom {
+    sessions: RoomMembers,
     created_at: SystemTime,
 }
 
 /// A snapshot of one room.
 #[derive(Debug, Clone)]
-pub struct RoomInfo {
+pub struct RoomSnapshot {
     /// The room's name.
     pub name: RoomName,
     /// The number of members on this node.
@@ -73,7 +73,7 @@ pub struct RoomInfo {
 
 /// Counts of the sessions, rooms and users in one namespace of this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct NamespaceCounts {
     /// The number of sessions.
     pub sessions: usize,
     /// The number of rooms with members. Rooms that belong to one socket or user are not counted.
@@ -93,21 +93,21 @@ impl Rooms {
             slow: HashMap::new(),
             laggards: Mutex::default(),
             bound: None,
-            interest: OnceLock::new(),
+            observer: OnceLock::new(),
         }
     }
 
     /// Sets the observer of rooms that gain their first or lose their last member. Call it once, before clients
     /// connect.
-    pub fn set_interest(&self, interest: Arc<dyn Interest>) {
-        let _ = self.interest.set(interest);
+    pub fn set_interest(&self, observer: Arc<dyn RoomObserver>) {
+        let _ = self.observer.set(observer);
     }
 
     /// Waits until the node receives the events that other nodes send to a room, so that a join is complete. Returns
     /// `true` once the node receives them, and at once if it does already. Returns `false` when the node cannot find
     /// that out, for example because Redis is unavailable.
     pub async fn settled(&self, namespace: &Arc<str>, room: &RoomName) -> bool {
-        match self.interest.get().and_then(|interest| interest.settled(namespace, room)) {
+        match self.observer.get().and_then(|observer| observer.settled(namespace, room)) {
             Some(settled) => settled.await,
             None => true,
         }
@@ -117,7 +117,7 @@ impl Rooms {
     #[must_use]
     pub fn minding(mut self, contracts: &[Arc<Contract>]) -> Self {
         for contract in contracts {
-            for event in contract.server.values().filter(|event| event.slow != Slow::Drop) {
+            for event in contract.server.values().filter(|event| event.slow != SlowClientPolicy::Drop) {
                 let events = self.slow.entry(contract.namespace.clone()).or_default();
                 events.entry(event.name.clone()).or_insert(event.slow);
             }
@@ -209,14 +209,14 @@ impl Rooms {
         .unwrap_or(false)
     }
 
-    fn join_table(&self, table: &mut Table, session: &Arc<Session>, room: &RoomName, now: SystemTime) -> bool {
+    fn join_table(&self, table: &mut NamespaceIndex, session: &Arc<Session>, room: &RoomName, now: SystemTime) -> bool {
         let new = session.note_joined(room, now);
         if new {
             let members = table.rooms.entry(room.clone()).or_insert_with(|| {
-                if let Some(interest) = self.interest.get() {
-                    interest.began(session.namespace(), room);
+                if let Some(observer) = self.observer.get() {
+                    observer.began(session.namespace(), room);
                 }
-                Members { sessions: Roster::default(), created_at: now }
+                IndexedRoom { sessions: RoomMembers::default(), created_at: now }
             });
             members.sessions.insert(session);
             self.watchers.iter().for_each(|watcher| watcher.joined(session, room));
@@ -290,7 +290,7 @@ impl Rooms {
     }
 
     /// The rooms of the namespace on this node, without the rooms that belong to one socket or user.
-    pub fn rooms(&self, namespace: &str) -> Vec<RoomInfo> {
+    pub fn rooms(&self, namespace: &str) -> Vec<RoomSnapshot> {
         self.read(namespace, |table| {
             table
                 .rooms
@@ -308,24 +308,24 @@ impl Rooms {
     }
 
     /// Finds a room by its name.
-    pub fn room(&self, namespace: &str, name: &str) -> Option<RoomInfo> {
+    pub fn room(&self, namespace: &str, name: &str) -> Option<RoomSnapshot> {
         self.read(namespace, |table| table.rooms.get_key_value(name).map(|(name, members)| members.info(name)))
             .flatten()
     }
 
     /// Counts the sessions, rooms and users of a namespace. The call visits every room, so call it seldom.
-    pub fn census(&self, namespace: &str) -> Census {
-        let count = |table: &Table| {
-            let mut census = Census { sessions: table.sessions.len(), ..Census::default() };
+    pub fn namespace_counts(&self, namespace: &str) -> NamespaceCounts {
+        let count = |table: &NamespaceIndex| {
+            let mut namespace_counts = NamespaceCounts { sessions: table.sessions.len(), ..NamespaceCounts::default() };
             for (name, members) in &table.rooms {
                 if !is_reserved_room(name) {
-                    census.rooms += 1;
-                    census.memberships += members.sessions.len();
+                    namespace_counts.rooms += 1;
+                    namespace_counts.memberships += members.sessions.len();
                 } else if user_of(name).is_some() {
-                    census.users += 1;
+                    namespace_counts.users += 1;
                 }
             }
-            census
+            namespace_counts
         };
         self.read(namespace, count).unwrap_or_default()
     }
@@ -335,26 +335,26 @@ impl Rooms {
         self.read(namespace, |table| table.rooms.contains_key(room)).unwrap_or(false)
     }
 
-    fn leave_table(&self, table: &mut Table, session: &Session, room: &RoomName) {
+    fn leave_table(&self, table: &mut NamespaceIndex, session: &Session, room: &RoomName) {
         if table.leave(session, room)
-            && let Some(interest) = self.interest.get()
+            && let Some(observer) = self.observer.get()
         {
-            interest.ended(session.namespace(), room);
+            observer.ended(session.namespace(), room);
         }
     }
 
-    fn read<T>(&self, namespace: &str, work: impl FnOnce(&Table) -> T) -> Option<T> {
+    fn read<T>(&self, namespace: &str, work: impl FnOnce(&NamespaceIndex) -> T) -> Option<T> {
         Some(work(&self.namespaces.get(namespace)?.read().expect("no panic while held")))
     }
 
-    fn write<T>(&self, namespace: &str, work: impl FnOnce(&mut Table) -> T) -> Option<T> {
+    fn write<T>(&self, namespace: &str, work: impl FnOnce(&mut NamespaceIndex) -> T) -> Option<T> {
         Some(work(&mut self.namespaces.get(namespace)?.write().expect("no panic while held")))
     }
 }
 
 // === impl Table ===
 
-impl Table {
+impl NamespaceIndex {
     /// Removes a member. Returns true when the room is empty and was removed.
     fn leave(&mut self, session: &Session, room: &RoomName) -> bool {
         let Some(members) = self.rooms.get_mut(room) else { return false };
@@ -385,7 +385,7 @@ impl Table {
 
     /// Returns a filter for the sessions that are in none of these rooms.
     fn welcome<'a>(&'a self, except: &'a [RoomName]) -> impl Fn(&&Arc<Session>) -> bool + 'a {
-        let unwelcome: Vec<&Members> = except.iter().filter_map(|room| self.rooms.get(room)).collect();
+        let unwelcome: Vec<&IndexedRoom> = except.iter().filter_map(|room| self.rooms.get(room)).collect();
         move |session| !unwelcome.iter().any(|room| room.sessions.contains(session))
     }
 
@@ -405,8 +405,8 @@ impl Table {
 
 // === impl Members ===
 
-impl Members {
-    fn info(&self, name: &RoomName) -> RoomInfo {
-        RoomInfo { name: name.clone(), members: self.sessions.len(), created_at: self.created_at }
+impl IndexedRoom {
+    fn info(&self, name: &RoomName) -> RoomSnapshot {
+        RoomSnapshot { name: name.clone(), members: self.sessions.len(), created_at: self.created_at }
     }
 }

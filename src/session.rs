@@ -1,13 +1,13 @@
 //! A session: one client in one namespace, as everything behind the engines sees it.
 
-mod held;
-mod joined;
+mod extras;
+mod held_events;
+mod joined_rooms;
 mod link;
-mod notes;
+pub mod offsets;
 #[cfg(test)]
 pub mod recorder;
 mod replay;
-pub mod trail;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,19 +16,19 @@ use std::time::SystemTime;
 
 use bytestring::ByteString;
 
-use crate::event::{Args, Event, Slow, Stamp};
+use crate::event::{Args, Event, SlowClientPolicy, Stamp};
 use crate::protocol::EVERYBODY;
 use crate::user::User;
 
-use held::Held;
-pub use held::MAX_HELD;
-use joined::Joined;
-pub use link::{AckId, Backlog, Close, Link, MAX_ASKED, Peer, Reply, SendError, Watcher};
-use notes::Notes;
-pub use notes::{MAX_METADATA_BYTES, MAX_NOTES_PER_SESSION, Undo};
-pub use replay::{Delivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, MAX_SHOWN_IDS, Release, Replayed};
-use replay::{Out, Replays};
-use trail::Trail;
+use extras::SessionExtras;
+pub use extras::{LeaveEvent, MAX_METADATA_BYTES, MAX_NOTES_PER_SESSION};
+use held_events::HeldEvents;
+pub use held_events::MAX_HELD;
+use joined_rooms::JoinedRooms;
+pub use link::{AckId, AckSender, Backlog, ClientFacts, Close, Link, MAX_ASKED, SendError, Watcher};
+use offsets::SessionOffsets;
+pub use replay::{LiveDelivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, MAX_SHOWN_IDS, Release, Replayed};
+use replay::{Replays, SessionOutput};
 
 /// Prefix of the rooms that belong to one socket or one user.
 const OWN_ROOMS: char = '$';
@@ -41,27 +41,27 @@ pub struct Session {
     id: ByteString,
     namespace: Arc<str>,
     user: Mutex<Arc<User>>,
-    peer: Peer,
+    peer: ClientFacts,
     connected_at: SystemTime,
     link: Box<dyn Link>,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
     // Not in `state`, because events are sent while `replays` is locked. `None` while no replay is active or
     // remembered.
     replays: Mutex<Option<Box<Replays>>>,
     replays_used: AtomicBool,
     // Events kept for the client while its queue is full. `None` when nothing is kept.
-    held: Mutex<Option<Box<Held>>>,
+    held: Mutex<Option<Box<HeldEvents>>>,
     holds: AtomicBool,
     dropped: AtomicU32,
     // `None` where the session cannot be recovered.
-    trail: Option<Box<Trail>>,
+    offsets: Option<Box<SessionOffsets>>,
 }
 
 #[derive(Default)]
-struct State {
-    rooms: Joined,
+struct SessionState {
+    rooms: JoinedRooms,
     // Boxed, because most sessions have no notes.
-    notes: Option<Box<Notes>>,
+    notes: Option<Box<SessionExtras>>,
     closed: bool,
 }
 
@@ -71,7 +71,7 @@ impl Session {
         id: impl Into<ByteString>,
         namespace: Arc<str>,
         user: Arc<User>,
-        peer: Peer,
+        peer: ClientFacts,
         link: Box<dyn Link>,
     ) -> Arc<Self> {
         Self::with_trail(id, namespace, user, peer, link, None)
@@ -82,12 +82,12 @@ impl Session {
         id: impl Into<ByteString>,
         namespace: Arc<str>,
         user: Arc<User>,
-        peer: Peer,
+        peer: ClientFacts,
         link: Box<dyn Link>,
-        trail: Option<Box<Trail>>,
+        offsets: Option<Box<SessionOffsets>>,
     ) -> Arc<Self> {
-        if let Some(trail) = &trail {
-            trail.enter(&EVERYBODY.into());
+        if let Some(offsets) = &offsets {
+            offsets.enter(&EVERYBODY.into());
         }
         Arc::new(Self {
             id: id.into(),
@@ -102,7 +102,7 @@ impl Session {
             held: Mutex::default(),
             holds: AtomicBool::new(false),
             dropped: AtomicU32::new(0),
-            trail,
+            offsets,
         })
     }
 
@@ -127,7 +127,7 @@ impl Session {
     }
 
     /// Facts about the client's connection.
-    pub fn peer(&self) -> &Peer {
+    pub fn peer(&self) -> &ClientFacts {
         &self.peer
     }
 
@@ -169,9 +169,9 @@ impl Session {
     /// # Errors
     /// As [`Link::send`].
     pub fn send_placed(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError> {
-        match &self.trail {
+        match &self.offsets {
             None => self.link.send(event),
-            Some(trail) => trail.send(&*self.link, event, stamps),
+            Some(offsets) => offsets.send(&*self.link, event, stamps),
         }
     }
 
@@ -179,7 +179,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Link::ask`].
-    pub fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError> {
+    pub fn ask(&self, event: &Event, reply: AckSender) -> Result<(), SendError> {
         // The trail is not appended: the official client looks for an offset in the last argument, and in an event that
         // asks for an acknowledgement the last argument is the callback.
         self.link.ask(event, reply)
@@ -188,14 +188,14 @@ impl Session {
     /// Notes in the trail that the event with these stamps needs no sending: the event is not for this client, or the
     /// client has it already.
     pub fn pass_over(&self, stamps: &[Stamp]) {
-        if let Some(trail) = &self.trail {
-            trail.pass_over(stamps);
+        if let Some(offsets) = &self.offsets {
+            offsets.pass_over(stamps);
         }
     }
 
     /// The record of which events the client has received in each room; `None` when the session cannot be recovered.
-    pub fn trail(&self) -> Option<&Trail> {
-        self.trail.as_deref()
+    pub fn offsets(&self) -> Option<&SessionOffsets> {
+        self.offsets.as_deref()
     }
 
     /// Whether the client currently reads the data that is written to its connection; see [`Link::is_writable`].
@@ -224,11 +224,11 @@ impl Session {
     ///
     /// # Errors
     /// As [`Link::send`]; [`SendError::Full`] also when [`MAX_REPLAY_BACKLOG`] events are held back.
-    pub fn deliver(&self, event: &Event, rooms: &[RoomName], stamps: &[Stamp]) -> Result<Delivery, SendError> {
+    pub fn deliver(&self, event: &Event, rooms: &[RoomName], stamps: &[Stamp]) -> Result<LiveDelivery, SendError> {
         // `begin_replay` runs before the join, and so before any live event of the room arrives.
         if !self.replays_used.load(Ordering::Acquire) {
             return match event.slow() {
-                Slow::Drop if !self.holds() => self.send_placed(event, stamps).map(|()| Delivery::Sent),
+                SlowClientPolicy::Drop if !self.holds() => self.send_placed(event, stamps).map(|()| LiveDelivery::Sent),
                 _ => self.deliver_slow(event, stamps),
             };
         }
@@ -319,8 +319,8 @@ impl Session {
 
     pub(crate) fn note_joined(&self, room: &RoomName, then: SystemTime) -> bool {
         let new = self.with(|state| !state.closed && state.rooms.insert(room, then));
-        if new && let Some(trail) = &self.trail {
-            trail.enter(room);
+        if new && let Some(offsets) = &self.offsets {
+            offsets.enter(room);
         }
         new
     }
@@ -331,8 +331,8 @@ impl Session {
             if self.replays_used.load(Ordering::Acquire) {
                 self.with_replays(|replays| replays.left(room));
             }
-            if let Some(trail) = &self.trail {
-                trail.leave(room);
+            if let Some(offsets) = &self.offsets {
+                offsets.leave(room);
             }
         }
         was
@@ -357,12 +357,12 @@ impl Session {
         done
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut SessionState) -> T) -> T {
         work(&mut self.state.lock().expect("no panic while held"))
     }
 }
 
-impl Out for Session {
+impl SessionOutput for Session {
     fn send(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError> {
         self.send_placed(event, stamps)
     }

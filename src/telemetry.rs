@@ -3,7 +3,7 @@
 pub mod audit;
 #[cfg(test)]
 mod catalogue;
-pub mod log_gate;
+pub mod log_limit;
 pub mod log_writer;
 pub mod logging;
 pub mod metrics;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
-use memory::Memory;
+use memory::MemoryThrottles;
 
 /// Identifies the events that are conflated with each other: one event name in one room.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,7 +34,7 @@ pub fn scope(namespace: &str, room: &str) -> Arc<str> {
 
 /// The answer to an event that a publisher wants to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Offer {
+pub enum ThrottleDecision {
     /// The event may be sent now, with this number. An event that was held before must not be sent any more.
     Pass(u64),
     /// The event is held, and replaces any older held event. It may be sent after this time.
@@ -43,7 +43,7 @@ pub enum Offer {
 
 /// The answer when a timer asks for a held event that may be due.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Due {
+pub enum DueEvent {
     /// Send this event, with this number.
     Send(Vec<u8>, u64),
     /// The held event is not due yet, because another event was sent meanwhile. Ask again after this time.
@@ -64,7 +64,7 @@ pub struct Closing {
 /// Throttles events over all nodes together while Redis is available. While Redis is unavailable, each node applies the
 /// rate to its own events only.
 pub struct Throttles {
-    memory: Memory,
+    memory: MemoryThrottles,
     redis: Option<Redis>,
     metrics: Arc<Metrics>,
 }
@@ -72,28 +72,28 @@ pub struct Throttles {
 impl Throttles {
     /// Creates the throttles of a cluster, or of a single node when `redis` is `None`.
     pub fn new(redis: Option<Redis>, metrics: Arc<Metrics>) -> Self {
-        Self { memory: Memory::default(), redis, metrics }
+        Self { memory: MemoryThrottles::default(), redis, metrics }
     }
 
     /// Asks whether an event may be sent now. If not, the event is held as the newest one.
-    pub async fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> Offer {
+    pub async fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> ThrottleDecision {
         let offer = match self.up() {
             Some(redis) => redis::offer(redis, key, every, value).await,
             None => None,
         };
         let offer = offer.unwrap_or_else(|| self.memory.offer(key, every, value));
-        let result = if matches!(offer, Offer::Held(_)) { "held" } else { "passed" };
+        let result = if matches!(offer, ThrottleDecision::Held(_)) { "held" } else { "passed" };
         self.metrics.throttled_total.with_label_values(&[&*key.event, result]).inc();
         offer
     }
 
     /// Asks for the held event when it may be due.
-    pub async fn due(&self, key: &ThrottleKey, every: Duration) -> Due {
-        if let Due::Send(value, number) = self.memory.due(key, every) {
-            return Due::Send(value, number);
+    pub async fn due(&self, key: &ThrottleKey, every: Duration) -> DueEvent {
+        if let DueEvent::Send(value, number) = self.memory.due(key, every) {
+            return DueEvent::Send(value, number);
         }
         match self.up() {
-            Some(redis) => redis::due(redis, key, every).await.unwrap_or(Due::Wait(every)),
+            Some(redis) => redis::due(redis, key, every).await.unwrap_or(DueEvent::Wait(every)),
             None => self.memory.due(key, every),
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use roomcast::cluster::socketio::{self, Broadcast};
 use roomcast::config;
 use roomcast::event::Event;
-use roomcast::history::{Order, Query, Retention, RoomKey};
+use roomcast::history::{HistoryQuery, PageOrder, Retention, RoomKey};
 
 use crate::support::node::{Node, Someone};
 use crate::support::proxy::{Proxy, Way};
@@ -69,7 +69,7 @@ impl Pair {
 
 const LONG: Duration = Duration::from_secs(20);
 
-const NEWEST: Query = Query { limit: 1000, since: None, order: Order::Asc };
+const NEWEST: HistoryQuery = HistoryQuery { limit: 1000, since: None, order: PageOrder::Asc };
 
 fn range(from: u64, to: u64) -> Vec<u64> {
     (from..=to).collect()
@@ -430,7 +430,7 @@ async fn events_of_a_former_holder_that_were_stuck_on_their_way_are_refused() {
 /// The nodes' own events arrive once and in order, in both wire formats, whatever happens to the connections to Redis.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_nodes_come_once_and_in_order_on_both_wires_whatever_the_network_does() {
-    tokio::join!(own_events(config::Wire::Compact), own_events(config::Wire::Socketio));
+    tokio::join!(own_events(config::WireFormat::Compact), own_events(config::WireFormat::Socketio));
 }
 
 /// Causes one of six faults between the nodes and Redis, and ends it again.
@@ -454,7 +454,7 @@ async fn disturb(fault: usize, proxy: &Proxy, server: &mut RedisServer) {
     }
 }
 
-async fn own_events(wire: config::Wire) {
+async fn own_events(wire: config::WireFormat) {
     let mut server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     let near = Node::start(&proxy.url(), "near", |config| config.wire = wire).await;

@@ -8,10 +8,12 @@ use roomcast::auth::Authenticator;
 use roomcast::cluster::pubsub::Incoming;
 use roomcast::cluster::{Cluster, ClusterRevoker, PubSub};
 use roomcast::config;
-use roomcast::directory::{Actions, MAX_REVOCATIONS, Question, Revocation, Revoker, Selection, Subject, Told};
+use roomcast::directory::{
+    AckQuestion, Actions, MAX_REVOCATIONS, Revocation, Revoker, Selection, SendOutcome, Subject,
+};
 use roomcast::event::Event;
 use roomcast::forward::Peers;
-use roomcast::publish::NotCarried;
+use roomcast::publish::RemoteFailure;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::telemetry::metrics::Metrics;
@@ -19,8 +21,8 @@ use roomcast::telemetry::metrics::Metrics;
 use crate::support::redis::{RedisServer, eventually};
 use tokio::sync::mpsc;
 
-fn config(url: &str) -> config::Redis {
-    config::Redis { url: Some(config::Url::new(url)), ..config::Redis::default() }
+fn config(url: &str) -> config::RedisSettings {
+    config::RedisSettings { url: Some(config::Url::new(url)), ..config::RedisSettings::default() }
 }
 
 fn connect(server: &RedisServer, node: &str) -> Redis {
@@ -97,8 +99,13 @@ impl Node {
     }
 
     fn not_carried(&self) -> u64 {
-        let reasons =
-            [NotCarried::Away, NotCarried::Full, NotCarried::Timeout, NotCarried::Refused, NotCarried::Unheard];
+        let reasons = [
+            RemoteFailure::Away,
+            RemoteFailure::Full,
+            RemoteFailure::Timeout,
+            RemoteFailure::Refused,
+            RemoteFailure::Unheard,
+        ];
         reasons.iter().map(|why| self.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).get()).sum()
     }
 
@@ -106,7 +113,7 @@ impl Node {
         self.metrics.cluster_not_carried_total.with_label_values(&["timeout"]).get()
     }
 
-    fn carried(&self) -> u64 {
+    fn delivery_result(&self) -> u64 {
         self.metrics.cluster_carried_total.with_label_values::<&str>(&[]).get()
     }
 
@@ -161,7 +168,7 @@ async fn burst_arrives_completely_and_in_order_at_the_other_node() {
     for receipt in receipts {
         receipt.await.unwrap();
     }
-    assert_eq!((a.carried(), a.not_carried(), b.missed(), b.dropped()), (5000, 0, 0, 0));
+    assert_eq!((a.delivery_result(), a.not_carried(), b.missed(), b.dropped()), (5000, 0, 0, 0));
     assert_eq!(own.load(Ordering::SeqCst), 0, "a node does not hear itself");
 }
 
@@ -183,7 +190,7 @@ async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
             }
             match a.pubsub.publish(&channel, || body(published)) {
                 Ok(receipt) => receipts.push(receipt),
-                Err(NotCarried::Away) => refused += 1,
+                Err(RemoteFailure::Away) => refused += 1,
                 Err(other) => panic!("{other}"),
             }
             published += 1;
@@ -209,7 +216,7 @@ async fn publishing_goes_on_around_a_killed_redis_and_every_loss_is_counted() {
     }
     // The publishing node counts every event as either carried or not carried.
     assert_eq!(a.not_carried(), refused + failed);
-    assert_eq!(a.carried(), published - refused - failed);
+    assert_eq!(a.delivery_result(), published - refused - failed);
     a.ready(2).await;
     b.ready(2).await;
     a.pubsub.publish(&channel, || body(published)).unwrap().await.unwrap();
@@ -233,7 +240,7 @@ async fn full_buffer_refuses_and_counts_instead_of_waiting() {
     let pubsub = PubSub::start(redis, "a", metrics.clone(), 10);
     // The task that writes to Redis cannot run before this task yields, so the events fill the buffer.
     let outcomes: Vec<_> = (0..15).map(|n| pubsub.publish(&"roomcast:test".into(), || body(n)).err()).collect();
-    assert_eq!(outcomes.iter().filter(|why| **why == Some(NotCarried::Full)).count(), 5);
+    assert_eq!(outcomes.iter().filter(|why| **why == Some(RemoteFailure::Full)).count(), 5);
     assert_eq!(metrics.cluster_not_carried_total.with_label_values(&["full"]).get(), 5);
 }
 
@@ -251,7 +258,7 @@ async fn nodes_know_each_other_and_notice_who_goes() {
     c.redis.close().await;
     eventually("c is silent", Duration::from_secs(6), || a.cluster.view().nodes.len() == 1).await;
     let (told, channel) = (a.cluster.tell("nobody", &1).await, Arc::from("roomcast:test"));
-    assert_eq!(told, roomcast::directory::Told::Carried);
+    assert_eq!(told, roomcast::directory::SendOutcome::Carried);
     a.pubsub.publish(&channel, || b"x").unwrap().await.unwrap();
 }
 
@@ -316,7 +323,7 @@ async fn redis_that_hangs_holds_nobody_up() {
         assert!(published < 1000, "nobody noticed that Redis hangs");
     }
     println!("noticed after {published} events, slowest publish {slowest:?}");
-    assert!(matches!(a.pubsub.publish(&channel, || body(published)), Err(NotCarried::Away)));
+    assert!(matches!(a.pubsub.publish(&channel, || body(published)), Err(RemoteFailure::Away)));
     for receipt in receipts {
         assert!(receipt.await.is_err());
     }
@@ -379,7 +386,7 @@ async fn a_question_waits_for_a_node_that_listens_and_is_not_known_yet() {
     a.ready(1).await;
     let selection = Selection { namespace: "/".into(), users: vec!["ada".into()], ..Selection::default() };
     let ask = || async {
-        let question = Question {
+        let question = AckQuestion {
             selection: selection.clone(),
             event: Event::encode::<u8>("confirm", &[]).unwrap(),
             patience: Duration::from_secs(20),
@@ -423,7 +430,7 @@ async fn revocations_that_do_not_fit_into_redis_are_counted() {
     let keys = ["entries", "ends"].map(|part| format!("roomcast:revocations:{{all}}:{part}"));
     server.command(&format!("EVAL \"{script}\" 2 {} {} {MAX_REVOCATIONS}", keys[0], keys[1]));
     let node = Node::start(&server, "a");
-    let auth = Authenticator::new(&config::Auth::default(), node.metrics.clone()).await.unwrap();
+    let auth = Authenticator::new(&config::AuthSettings::default(), node.metrics.clone()).await.unwrap();
     let rooms = Arc::new(Rooms::new(["/".into()]));
     let redis = Some(node.redis.clone());
     let revoker = ClusterRevoker::start(&node.cluster, auth.revocations(), &rooms, redis, Arc::new(|_| {}));
@@ -432,17 +439,17 @@ async fn revocations_that_do_not_fit_into_redis_are_counted() {
     let revoke = async |user: &str| revoker.revoke(vec![Subject::User(user.into())], forever).await.unwrap();
     let dropped = || node.metrics.revocations_dropped_total.with_label_values(&["full"]).get();
     let revoked = revoke("ada").await;
-    assert_eq!((revoked.changed, revoked.remote, dropped()), (1, Told::NotCarried("full"), 1));
+    assert_eq!((revoked.changed, revoked.remote, dropped()), (1, SendOutcome::NotCarried("full"), 1));
 
     server.pause();
     let revoked = revoke("bea").await;
-    assert_eq!((revoked.changed, revoked.remote, dropped()), (1, Told::NotCarried("away"), 1));
+    assert_eq!((revoked.changed, revoked.remote, dropped()), (1, SendOutcome::NotCarried("away"), 1));
     server.resume();
     eventually("the later attempt is counted", Duration::from_secs(20), || dropped() == 2).await;
 
     server.command(&format!("ZREM {} token:1", keys[1]));
     eventually("Redis answers", Duration::from_secs(20), || node.redis.takes_writes()).await;
     let revoked = revoke("cleo").await;
-    assert!(matches!(revoked.remote, Told::Carried | Told::NotCarried("unheard")), "{revoked:?}");
+    assert!(matches!(revoked.remote, SendOutcome::Carried | SendOutcome::NotCarried("unheard")), "{revoked:?}");
     assert_eq!(dropped(), 2);
 }

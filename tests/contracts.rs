@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use roomcast::contract::load::{Source, check, load, load_sources};
-use roomcast::contract::model::{AuthMode, Contract, Namespace, Reject, RelayData, Replay, ThrottleKey, TokenSource};
+use roomcast::contract::model::{
+    AuthMode, Contract, Namespace, RejectPolicy, RelayData, ReplayPolicy, ThrottleBy, TokenSource,
+};
 use roomcast::contract::room_name::RoomNameError;
 use roomcast::contract::schema::Schema;
 use roomcast::contract::scope::Scope;
@@ -65,7 +67,7 @@ fn policies_are_as_written() {
     let realtime = namespace("/realtime");
     let query = TokenSource::Query("token".into());
     assert_eq!(realtime.auth().tokens, [TokenSource::Auth("token".into()), TokenSource::Header, query]);
-    assert_eq!((realtime.auth().mode, realtime.auth().reject), (AuthMode::Optional, Reject::Event));
+    assert_eq!((realtime.auth().mode, realtime.auth().reject), (AuthMode::Optional, RejectPolicy::Event));
     let limit = contract(&realtime, "vendhub-realtime").limits.connections_per_ip.unwrap();
     assert_eq!((limit.count, limit.per, limit.burst), (10, Duration::from_secs(60), 10));
 }
@@ -75,10 +77,10 @@ fn history_and_throttle_are_as_written() {
     let root = namespace("/");
     let songs = contract(&root, "harmonia-songs");
     let history = songs.rooms["generation"].history.as_ref().unwrap();
-    assert_eq!((history.events, history.ttl, history.replay), (100, Duration::from_secs(86_400), Replay::Last));
+    assert_eq!((history.events, history.ttl, history.replay), (100, Duration::from_secs(86_400), ReplayPolicy::Last));
     assert_eq!(songs.rooms["generation"].idle, Some(Duration::from_secs(1800)));
     let throttle = songs.server["audio-generation-progress"].throttle.unwrap();
-    assert_eq!((throttle.every, throttle.per), (Duration::from_millis(100), ThrottleKey::Room));
+    assert_eq!((throttle.every, throttle.per), (Duration::from_millis(100), ThrottleBy::Room));
     assert!(songs.server["audio-generation-complete"].terminal && songs.server["audio-generation-complete"].flush);
     assert!(songs.client["cancel-generation"].on_error.as_ref().unwrap().always);
 

@@ -5,12 +5,12 @@ macro_rules! on_both_engines {
     ($($name:ident)*) => {
         mod native {
             $( #[tokio::test(flavor = "multi_thread")] async fn $name() {
-                super::$name(roomcast::config::Engine::Native).await;
+                super::$name(roomcast::config::EngineKind::Native).await;
             } )*
         }
         mod socketioxide {
             $( #[tokio::test(flavor = "multi_thread")] async fn $name() {
-                super::$name(roomcast::config::Engine::Socketioxide).await;
+                super::$name(roomcast::config::EngineKind::Socketioxide).await;
             } )*
         }
     };

@@ -10,7 +10,7 @@ mod support {
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roomcast::publish::{ContractPublish, NotCarried, Origin, RemoteOutcome};
+use roomcast::publish::{ContractPublish, PublisherKind, RemoteFailure, RemoteOutcome};
 use serde_json::json;
 use support::node::Node;
 use support::redis::{RedisServer, eventually};
@@ -43,7 +43,8 @@ async fn large_events_that_wait_for_a_frozen_redis_are_bounded_and_every_loss_is
         let publish =
             ContractPublish { contract: "c".into(), event: "entry".into(), data: Some(data), params: json!(null) };
         let publisher = node.publisher.clone();
-        publishes.push(tokio::spawn(async move { publisher.contract_event(publish, Origin::Api).await.unwrap() }));
+        publishes
+            .push(tokio::spawn(async move { publisher.contract_event(publish, PublisherKind::Api).await.unwrap() }));
         for _ in 0..20 {
             let receipt = node.cluster.pubsub().unwrap().publish(&channel, || text.as_bytes().to_vec());
             direct.push(receipt.map(tokio::spawn));
@@ -59,12 +60,12 @@ async fn large_events_that_wait_for_a_frozen_redis_are_bounded_and_every_loss_is
     for publish in publishes {
         let published = publish.await.unwrap();
         assert_ne!(published.remote, RemoteOutcome::Carried);
-        full += usize::from(published.remote == RemoteOutcome::NotCarried(NotCarried::Full));
+        full += usize::from(published.remote == RemoteOutcome::NotCarried(RemoteFailure::Full));
     }
     for receipt in direct {
         match receipt {
             Ok(receipt) => assert!(receipt.await.unwrap().is_err()),
-            Err(why) => full += usize::from(why == NotCarried::Full),
+            Err(why) => full += usize::from(why == RemoteFailure::Full),
         }
     }
     assert!(full > 0, "some were refused for the bound, and their publishers were told");

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use roomcast::directory::CountOf;
-use roomcast::presence::What;
+use roomcast::presence::MemberChange;
 use support::presence::{Node, all_pages, eventually_async};
 use support::redis::{RedisServer, eventually};
 
@@ -100,7 +100,7 @@ async fn no_ghost_is_seen_after_two_heartbeats() {
         })
         .await;
     }
-    let left = || observer.told.lock().unwrap().iter().filter(|told| told.what == What::Left).count();
+    let left = || observer.told.lock().unwrap().iter().filter(|told| told.what == MemberChange::Left).count();
     eventually("all leaves are told", Duration::from_secs(10), || left() >= KILLS * 5).await;
     assert_eq!(left(), KILLS * 5, "five users each, told once");
     observer.presence.stop().await;

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use roomcast::config;
 use roomcast::event::Event;
-use roomcast::history::{History, HistoryError, ListCopy, MAX_PAGE, Order, Query, Retention, RoomKey, Since};
+use roomcast::history::{
+    History, HistoryError, HistoryQuery, ListCopy, MAX_PAGE, PageOrder, Retention, RoomKey, Since,
+};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
 
 use crate::support::redis::{RedisServer, eventually};
 
 const KEEP: Retention = Retention { events: 5, ttl: Duration::from_secs(60) };
-const NEWEST: Query = Query { limit: 100, since: None, order: Order::Asc };
+const NEWEST: HistoryQuery = HistoryQuery { limit: 100, since: None, order: PageOrder::Asc };
 
 struct Cluster {
     server: RedisServer,
@@ -26,8 +28,11 @@ struct Cluster {
 async fn cluster() -> Cluster {
     let server = RedisServer::start();
     let metrics = Arc::new(Metrics::new());
-    let config =
-        config::Redis { url: Some(config::Url::new(server.url())), prefix: "p".into(), ..config::Redis::default() };
+    let config = config::RedisSettings {
+        url: Some(config::Url::new(server.url())),
+        prefix: "p".into(),
+        ..config::RedisSettings::default()
+    };
     let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
     eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;
     let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));
@@ -86,8 +91,14 @@ async fn fill(history: &History, name: &str, count: u64) -> u64 {
     epoch
 }
 
-async fn offsets(history: &History, name: &str, limit: usize, since: Option<Since>, order: Order) -> (Vec<u64>, bool) {
-    let page = history.read(&room(name), Query { limit, since, order }).await.unwrap();
+async fn offsets(
+    history: &History,
+    name: &str,
+    limit: usize,
+    since: Option<Since>,
+    order: PageOrder,
+) -> (Vec<u64>, bool) {
+    let page = history.read(&room(name), HistoryQuery { limit, since, order }).await.unwrap();
     for (offset, event) in &page.events {
         assert_eq!(*event, numbered(*offset));
     }
@@ -114,40 +125,44 @@ async fn history_is_trimmed_to_the_newest(history: Arc<History>) {
     fill(&history, "r", 12).await;
     let page = history.read(&room("r"), NEWEST).await.unwrap();
     assert_eq!((page.first_offset, page.last_offset), (8, 12));
-    assert_eq!(offsets(&history, "r", 100, None, Order::Asc).await, (vec![8, 9, 10, 11, 12], true));
+    assert_eq!(offsets(&history, "r", 100, None, PageOrder::Asc).await, (vec![8, 9, 10, 11, 12], true));
 }
 
 async fn pages_follow_since_limit_and_order(history: Arc<History>) {
     let epoch = fill(&history, "r", 5).await;
-    assert_eq!(offsets(&history, "r", 2, None, Order::Asc).await, (vec![4, 5], true));
-    assert_eq!(offsets(&history, "r", 2, None, Order::Desc).await, (vec![5, 4], true));
-    assert_eq!(offsets(&history, "r", 2, since(epoch, 1), Order::Asc).await, (vec![2, 3], true));
-    assert_eq!(offsets(&history, "r", 2, since(epoch, 1), Order::Desc).await, (vec![5, 4], false));
-    assert_eq!(offsets(&history, "r", 9, since(epoch, 3), Order::Desc).await, (vec![5, 4], true));
-    assert_eq!(offsets(&history, "r", 9, since(epoch, 5), Order::Asc).await, (vec![], true));
+    assert_eq!(offsets(&history, "r", 2, None, PageOrder::Asc).await, (vec![4, 5], true));
+    assert_eq!(offsets(&history, "r", 2, None, PageOrder::Desc).await, (vec![5, 4], true));
+    assert_eq!(offsets(&history, "r", 2, since(epoch, 1), PageOrder::Asc).await, (vec![2, 3], true));
+    assert_eq!(offsets(&history, "r", 2, since(epoch, 1), PageOrder::Desc).await, (vec![5, 4], false));
+    assert_eq!(offsets(&history, "r", 9, since(epoch, 3), PageOrder::Desc).await, (vec![5, 4], true));
+    assert_eq!(offsets(&history, "r", 9, since(epoch, 5), PageOrder::Asc).await, (vec![], true));
 }
 
 async fn what_cannot_be_proven_whole_says_so(history: Arc<History>) {
     let epoch = fill(&history, "r", 7).await;
     let all = vec![3, 4, 5, 6, 7];
-    assert_eq!(offsets(&history, "r", 9, since(epoch, 2), Order::Asc).await, (all.clone(), true));
-    assert_eq!(offsets(&history, "r", 9, since(epoch, 1), Order::Asc).await, (all.clone(), false), "trimmed");
-    assert_eq!(offsets(&history, "r", 9, since(epoch + 1, 6), Order::Asc).await, (all.clone(), false), "other epoch");
+    assert_eq!(offsets(&history, "r", 9, since(epoch, 2), PageOrder::Asc).await, (all.clone(), true));
+    assert_eq!(offsets(&history, "r", 9, since(epoch, 1), PageOrder::Asc).await, (all.clone(), false), "trimmed");
+    assert_eq!(
+        offsets(&history, "r", 9, since(epoch + 1, 6), PageOrder::Asc).await,
+        (all.clone(), false),
+        "other epoch"
+    );
     let bare = |offset| Some(Since { epoch: None, offset });
-    assert_eq!(offsets(&history, "r", 9, bare(6), Order::Asc).await, (vec![7], false), "no epoch");
-    assert_eq!(offsets(&history, "r", 9, bare(0), Order::Asc).await, (all, false), "the start is gone");
-    assert_eq!(offsets(&history, "none", 9, since(epoch, 2), Order::Asc).await, (vec![], false), "forgotten");
+    assert_eq!(offsets(&history, "r", 9, bare(6), PageOrder::Asc).await, (vec![7], false), "no epoch");
+    assert_eq!(offsets(&history, "r", 9, bare(0), PageOrder::Asc).await, (all, false), "the start is gone");
+    assert_eq!(offsets(&history, "none", 9, since(epoch, 2), PageOrder::Asc).await, (vec![], false), "forgotten");
     fill(&history, "young", 2).await;
-    assert_eq!(offsets(&history, "young", 9, bare(0), Order::Asc).await, (vec![1, 2], true));
+    assert_eq!(offsets(&history, "young", 9, bare(0), PageOrder::Asc).await, (vec![1, 2], true));
 }
 
 async fn absurd_places_are_answered_with_what_is_kept(history: Arc<History>) {
     let epoch = fill(&history, "r", 2).await;
     for offset in [3, 1 << 53, u64::MAX] {
-        assert_eq!(offsets(&history, "r", 9, since(epoch, offset), Order::Asc).await, (vec![1, 2], false));
-        assert_eq!(offsets(&history, "r", 9, since(u64::MAX, offset), Order::Desc).await, (vec![2, 1], false));
+        assert_eq!(offsets(&history, "r", 9, since(epoch, offset), PageOrder::Asc).await, (vec![1, 2], false));
+        assert_eq!(offsets(&history, "r", 9, since(u64::MAX, offset), PageOrder::Desc).await, (vec![2, 1], false));
     }
-    let page = history.read(&room("r"), Query { limit: 0, ..NEWEST }).await.unwrap();
+    let page = history.read(&room("r"), HistoryQuery { limit: 0, ..NEWEST }).await.unwrap();
     assert_eq!(page.last_offset, 2);
 }
 
@@ -190,7 +205,7 @@ async fn concurrent_appends_have_no_gap_and_no_copy(history: Arc<History>) {
             assert!(seen.insert((place.epoch, place.offset)));
         }
     }
-    let page = history.read(&room("r"), Query { limit: 1000, ..NEWEST }).await.unwrap();
+    let page = history.read(&room("r"), HistoryQuery { limit: 1000, ..NEWEST }).await.unwrap();
     assert_eq!(page.events.len(), 400);
     assert!((1..=400).all(|offset| seen.contains(&(page.epoch, offset))));
 }
@@ -199,11 +214,11 @@ async fn forgotten_room_begins_a_new_epoch(history: Arc<History>) {
     let brief = Retention { events: 5, ttl: Duration::from_millis(100) };
     let epoch = history.append(&room("r"), brief, None, &numbered(1)).await.unwrap().epoch;
     tokio::time::sleep(Duration::from_millis(150)).await;
-    assert_eq!(offsets(&history, "r", 9, None, Order::Asc).await.0, Vec::<u64>::new());
+    assert_eq!(offsets(&history, "r", 9, None, PageOrder::Asc).await.0, Vec::<u64>::new());
     let again = history.append(&room("r"), KEEP, None, &numbered(1)).await.unwrap();
     assert_eq!(again.offset, 1);
     assert_ne!(again.epoch, epoch);
-    assert_eq!(offsets(&history, "r", 9, since(epoch, 1), Order::Asc).await, (vec![1], false));
+    assert_eq!(offsets(&history, "r", 9, since(epoch, 1), PageOrder::Asc).await, (vec![1], false));
 }
 
 async fn idle_room_is_forgotten_and_an_append_keeps_it(history: Arc<History>) {
@@ -228,7 +243,7 @@ async fn page_is_bounded(history: Arc<History>) {
     for number in 1..=(MAX_PAGE as u64 + 5) {
         history.append(&room("r"), keep, None, &numbered(number)).await.unwrap();
     }
-    let page = history.read(&room("r"), Query { limit: usize::MAX, ..NEWEST }).await.unwrap();
+    let page = history.read(&room("r"), HistoryQuery { limit: usize::MAX, ..NEWEST }).await.unwrap();
     assert_eq!(page.events.len(), MAX_PAGE);
     assert_eq!((page.first_offset, page.oldest()), (1, Some(6)));
 }
@@ -292,7 +307,7 @@ async fn flushed_redis_begins_a_new_epoch_and_needs_the_scripts_again() {
     let epoch = fill(&it.history, "r", 3).await;
     it.server.command("FLUSHALL");
     it.server.command("SCRIPT FLUSH");
-    let (kept, complete) = offsets(&it.history, "r", 9, since(epoch, 3), Order::Asc).await;
+    let (kept, complete) = offsets(&it.history, "r", 9, since(epoch, 3), PageOrder::Asc).await;
     assert_eq!((kept, complete), (vec![], false));
     let appended = it.history.append(&room("r"), KEEP, None, &numbered(1)).await.unwrap();
     assert_eq!(appended.offset, 1);

@@ -21,11 +21,15 @@ const SECRET: &str = "a secret of the tests";
 /// The name of the only hook of these tests.
 const HOOK: &str = "songs";
 
-fn section(url: &str) -> config::Hook {
-    config::Hook { url: config::Url::new(url), secret: Some(config::Secret::new(SECRET)), ..config::Hook::default() }
+fn section(url: &str) -> config::HookSettings {
+    config::HookSettings {
+        url: config::Url::new(url),
+        secret: Some(config::Secret::new(SECRET)),
+        ..config::HookSettings::default()
+    }
 }
 
-fn hooks_with(section: config::Hook) -> (Arc<Hooks>, Arc<Metrics>) {
+fn hooks_with(section: config::HookSettings) -> (Arc<Hooks>, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let all = BTreeMap::from([(HOOK.to_owned(), section)]);
     (Arc::new(Hooks::new("node-1", &all, metrics.clone()).unwrap()), metrics)

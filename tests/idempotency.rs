@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roomcast::config;
-use roomcast::idempotency::{Claim, Idempotency, IdempotencyError, MAX_ID_BYTES, MAX_RESULT_BYTES};
+use roomcast::idempotency::{ClaimResult, Idempotency, IdempotencyError, MAX_ID_BYTES, MAX_RESULT_BYTES};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
 
@@ -14,8 +14,11 @@ use crate::support::redis::{RedisServer, eventually};
 const TTL: Duration = Duration::from_secs(60);
 
 async fn connect(server: &RedisServer, metrics: &Arc<Metrics>) -> Redis {
-    let config =
-        config::Redis { url: Some(config::Url::new(server.url())), prefix: "p".into(), ..config::Redis::default() };
+    let config = config::RedisSettings {
+        url: Some(config::Url::new(server.url())),
+        prefix: "p".into(),
+        ..config::RedisSettings::default()
+    };
     let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
     eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;
     redis
@@ -54,9 +57,9 @@ on_both! {
 
 type Make<'a> = &'a dyn Fn(Duration) -> Idempotency;
 
-async fn new(it: &Idempotency, id: &str, body: &[u8]) -> roomcast::idempotency::Claimed {
+async fn new(it: &Idempotency, id: &str, body: &[u8]) -> roomcast::idempotency::ClaimedId {
     match it.claim("c", id, body).await.unwrap() {
-        Claim::New(claimed) => claimed,
+        ClaimResult::New(claimed) => claimed,
         other => panic!("not new: {other:?}"),
     }
 }
@@ -66,37 +69,37 @@ async fn same_id_gets_the_first_answer_again(make: Make<'_>, metrics: &Arc<Metri
     let claimed = new(&it, "1", b"body").await;
     it.complete(claimed, r#"{"accepted": true, "local": 3}"#).await;
     for _ in 0..2 {
-        let Claim::Seen(Some(result)) = it.claim("c", "1", b"body").await.unwrap() else { panic!("not seen") };
+        let ClaimResult::Seen(Some(result)) = it.claim("c", "1", b"body").await.unwrap() else { panic!("not seen") };
         assert_eq!(result, r#"{"accepted": true, "local": 3}"#);
     }
     assert_eq!(metrics.idempotent_duplicates_total.with_label_values(&["c"]).get(), 2);
-    assert!(matches!(it.claim("other contract", "1", b"body").await, Ok(Claim::New(_))));
+    assert!(matches!(it.claim("other contract", "1", b"body").await, Ok(ClaimResult::New(_))));
     let claimed = new(&it, "2", b"body").await;
     it.complete(claimed, &"x".repeat(MAX_RESULT_BYTES + 1)).await;
-    assert!(matches!(it.claim("c", "2", b"body").await, Ok(Claim::Seen(None))));
+    assert!(matches!(it.claim("c", "2", b"body").await, Ok(ClaimResult::Seen(None))));
 }
 
 async fn id_in_flight_is_seen_without_an_answer(make: Make<'_>, _: &Arc<Metrics>) {
     let it = make(TTL);
     let claimed = new(&it, "1", b"body").await;
-    assert!(matches!(it.claim("c", "1", b"body").await, Ok(Claim::Seen(None))));
+    assert!(matches!(it.claim("c", "1", b"body").await, Ok(ClaimResult::Seen(None))));
     it.complete(claimed, "{}").await;
-    assert!(matches!(it.claim("c", "1", b"body").await, Ok(Claim::Seen(Some(_)))));
+    assert!(matches!(it.claim("c", "1", b"body").await, Ok(ClaimResult::Seen(Some(_)))));
 }
 
 async fn id_for_something_else_is_a_conflict(make: Make<'_>, _: &Arc<Metrics>) {
     let it = make(TTL);
     let claimed = new(&it, "1", b"body").await;
-    assert!(matches!(it.claim("c", "1", b"other").await, Ok(Claim::Conflict)));
+    assert!(matches!(it.claim("c", "1", b"other").await, Ok(ClaimResult::Conflict)));
     it.complete(claimed, "{}").await;
-    assert!(matches!(it.claim("c", "1", b"other").await, Ok(Claim::Conflict)));
+    assert!(matches!(it.claim("c", "1", b"other").await, Ok(ClaimResult::Conflict)));
 }
 
 async fn released_id_can_be_used_again(make: Make<'_>, _: &Arc<Metrics>) {
     let it = make(TTL);
     let claimed = new(&it, "1", b"wrong").await;
     it.release(claimed).await;
-    assert!(matches!(it.claim("c", "1", b"right").await, Ok(Claim::New(_))));
+    assert!(matches!(it.claim("c", "1", b"right").await, Ok(ClaimResult::New(_))));
 }
 
 async fn id_is_forgotten_after_its_time(make: Make<'_>, _: &Arc<Metrics>) {
@@ -104,15 +107,15 @@ async fn id_is_forgotten_after_its_time(make: Make<'_>, _: &Arc<Metrics>) {
     let claimed = new(&it, "1", b"body").await;
     it.complete(claimed, "{}").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(matches!(it.claim("c", "1", b"body").await, Ok(Claim::New(_))));
+    assert!(matches!(it.claim("c", "1", b"body").await, Ok(ClaimResult::New(_))));
 }
 
 async fn one_of_many_claims_wins(make: Make<'_>, _: &Arc<Metrics>) {
     let it = make(TTL);
     let claims = (0..100).map(|_| it.claim("c", "1", b"body"));
     let won = futures_util::future::join_all(claims).await;
-    assert_eq!(won.iter().filter(|claim| matches!(claim, Ok(Claim::New(_)))).count(), 1);
-    assert_eq!(won.iter().filter(|claim| matches!(claim, Ok(Claim::Seen(None)))).count(), 99);
+    assert_eq!(won.iter().filter(|claim| matches!(claim, Ok(ClaimResult::New(_)))).count(), 1);
+    assert_eq!(won.iter().filter(|claim| matches!(claim, Ok(ClaimResult::Seen(None)))).count(), 99);
 }
 
 async fn absurd_ids_are_refused(make: Make<'_>, _: &Arc<Metrics>) {
@@ -121,7 +124,7 @@ async fn absurd_ids_are_refused(make: Make<'_>, _: &Arc<Metrics>) {
     let long = "x".repeat(MAX_ID_BYTES + 1);
     assert_eq!(it.claim("c", &long, b"").await.unwrap_err(), IdempotencyError::Length(MAX_ID_BYTES + 1));
     for strange in ["\r\nDEL x", "{}", "\u{0}", "é"] {
-        assert!(matches!(it.claim("c", strange, b"").await, Ok(Claim::New(_))));
+        assert!(matches!(it.claim("c", strange, b"").await, Ok(ClaimResult::New(_))));
     }
 }
 
@@ -152,7 +155,7 @@ async fn one_of_several_nodes_wins() {
     for id in 0..50 {
         let id = id.to_string();
         let claims = futures_util::future::join_all(nodes.iter().map(|node| node.claim("c", &id, b"body"))).await;
-        assert_eq!(claims.iter().filter(|claim| matches!(claim, Ok(Claim::New(_)))).count(), 1);
+        assert_eq!(claims.iter().filter(|claim| matches!(claim, Ok(ClaimResult::New(_)))).count(), 1);
     }
 }
 

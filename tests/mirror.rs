@@ -6,8 +6,8 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use roomcast::config;
 use roomcast::contract::model::{
-    AuthMode, AuthPolicy, Connect, ConnectionLimits, Contract, ErrorShape, Mirror as Policy, Reject, RoomDef,
-    UnknownEvent,
+    AuthMode, AuthPolicy, ConnectPolicy, ConnectionPolicy, Contract, ErrorShape, MirrorPolicy as Policy, RejectPolicy,
+    RoomDef, UnknownEvent,
 };
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::contract::template::Template;
@@ -15,7 +15,7 @@ use roomcast::event::{Args, Event};
 use roomcast::mirror::Mirror;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, Reply, SendError, Session};
+use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::json;
@@ -28,7 +28,7 @@ impl Link for Nowhere {
     fn send(&self, _: &Event) -> Result<(), SendError> {
         Ok(())
     }
-    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
         self.send(event)
     }
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
@@ -62,7 +62,7 @@ fn contract(mirror: Option<Policy>) -> Arc<Contract> {
         auth: AuthPolicy {
             mode: AuthMode::Optional,
             tokens: Vec::new(),
-            reject: Reject::ConnectError,
+            reject: RejectPolicy::ConnectError,
             user: "sub".into(),
             roles: "roles".into(),
             expiry: Default::default(),
@@ -74,9 +74,9 @@ fn contract(mirror: Option<Policy>) -> Arc<Contract> {
             codes: Default::default(),
         },
         unknown: UnknownEvent::Refuse,
-        connect: Connect::default(),
+        connect: ConnectPolicy::default(),
         disconnect: None,
-        limits: ConnectionLimits::default(),
+        limits: ConnectionPolicy::default(),
         mirror,
         recovery: None,
         rooms: IndexMap::from([("job".to_owned(), Arc::new(room))]),
@@ -94,7 +94,7 @@ fn policy() -> Policy {
 }
 
 fn session(id: &str, user: User) -> Arc<Session> {
-    let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: Some("test \"1\"".into()) };
+    let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: Some("test \"1\"".into()) };
     Session::new(id.to_owned(), "/jobs".into(), Arc::new(user), peer, Box::new(Nowhere))
 }
 
@@ -109,7 +109,8 @@ impl Fixture {
     async fn new() -> Self {
         let server = RedisServer::start();
         let metrics = Arc::new(Metrics::new());
-        let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
+        let config =
+            config::RedisSettings { url: Some(config::Url::new(server.url())), ..config::RedisSettings::default() };
         let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
         eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;
         let contract = contract(Some(policy()));

@@ -7,14 +7,14 @@ use crate::support::client::{Client, Frame};
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
 use roomcast::config::{self, Period};
-use roomcast::engine::{Broadcaster, Engine, Gate, Terms};
+use roomcast::engine::{Broadcaster, Engine, EngineContext, Gate};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
 use roomcast::forward::Forwarder;
 use roomcast::limits::Limits;
-use roomcast::publish::{Carried, Carrier, Outgoing};
+use roomcast::publish::{Delivery, DeliveryResult, Outgoing};
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Link, Peer, Session};
+use roomcast::session::{AckId, ClientFacts, Link, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 
@@ -32,14 +32,26 @@ impl Gate for Echo {
     type Admission = Arc<str>;
     type Client = Session;
 
-    async fn admit(&self, namespace: &Arc<str>, _: &str, handshake: Handshake, _: &Peer) -> Result<Arc<str>, Refusal> {
+    async fn admit(
+        &self,
+        namespace: &Arc<str>,
+        _: &str,
+        handshake: Handshake,
+        _: &ClientFacts,
+    ) -> Result<Arc<str>, Refusal> {
         match handshake.auth {
             Some(_) => Err(Refusal::new(Code::Overloaded, "later").retry_after(Duration::from_secs(2))),
             None => Ok(namespace.clone()),
         }
     }
 
-    fn open(self: &Arc<Self>, namespace: Arc<str>, id: &str, peer: Peer, link: Box<dyn Link>) -> Option<Arc<Session>> {
+    fn open(
+        self: &Arc<Self>,
+        namespace: Arc<str>,
+        id: &str,
+        peer: ClientFacts,
+        link: Box<dyn Link>,
+    ) -> Option<Arc<Session>> {
         let session = Session::new(id, namespace, Arc::new(User::named("u")), peer, link);
         self.rooms.add(&session);
         Some(session)
@@ -61,28 +73,28 @@ impl Gate for Echo {
 struct Node {
     address: String,
     gate: Arc<Echo>,
-    carrier: Arc<Broadcaster>,
+    delivery: Arc<Broadcaster>,
     engine: Arc<Engine<Echo>>,
     stop: CancellationToken,
 }
 
 impl Node {
-    async fn start(server: config::Server) -> Self {
+    async fn start(server: config::ServerSettings) -> Self {
         let metrics = Arc::new(Metrics::new());
         let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]));
         let cluster = Cluster::alone("n", rooms.clone());
-        let carrier = Broadcaster::new(rooms.clone(), &cluster, &metrics);
-        let limits = Arc::new(Limits::new(&config::Limits::default(), &[], metrics.clone()));
-        let terms = Terms::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
+        let delivery = Broadcaster::new(rooms.clone(), &cluster, &metrics);
+        let limits = Arc::new(Limits::new(&config::LimitsSettings::default(), &[], metrics.clone()));
+        let context = EngineContext::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let gate = Arc::new(Echo { rooms, ended: std::sync::Mutex::default() });
-        let engine = Arc::new(Engine::new(&server, &terms, &namespaces, &gate));
+        let engine = Arc::new(Engine::new(&server, &context, &namespaces, &gate));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, serving) = (CancellationToken::new(), engine.clone());
         let stopped = stop.clone();
         tokio::spawn(async move { serving.serve(listener, None, axum::Router::new(), stopped).await });
-        Self { address, gate, carrier, engine, stop }
+        Self { address, gate, delivery, engine, stop }
     }
 
     async fn ended(&self, wanted: &[&'static str]) {
@@ -90,9 +102,9 @@ impl Node {
         eventually("the sessions have ended", Duration::from_secs(5), ended).await;
     }
 
-    fn publish(&self, text: &str) -> Carried {
+    fn publish(&self, text: &str) -> DeliveryResult {
         let event = Event::from_wire(text.to_owned().into(), Vec::new()).unwrap();
-        self.carrier.carry(&Outgoing::new("/".into(), event, Vec::new()))
+        self.delivery.broadcast(&Outgoing::new("/".into(), event, Vec::new()))
     }
 }
 
@@ -102,13 +114,13 @@ impl Drop for Node {
     }
 }
 
-fn quick() -> config::Server {
+fn quick() -> config::ServerSettings {
     let period = |text: &str| text.parse::<Period>().unwrap();
-    config::Server {
+    config::ServerSettings {
         ping_interval: period("300ms"),
         ping_timeout: period("300ms"),
         connect_timeout: period("400ms"),
-        ..config::Server::default()
+        ..config::ServerSettings::default()
     }
 }
 
@@ -140,7 +152,7 @@ async fn client_that_comes_into_no_namespace_is_disconnected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_have_ids_of_their_own_and_none_is_the_connections() {
-    let node = Node::start(config::Server::default()).await;
+    let node = Node::start(config::ServerSettings::default()).await;
     let mut client = Client::open(&node.address).await;
     let ids = [client.join("/", "").await, client.join("/other", "").await];
     let ids: Vec<_> = ids.iter().map(|packet| packet.split('"').nth(3).unwrap().to_owned()).collect();
@@ -154,7 +166,7 @@ async fn namespaces_have_ids_of_their_own_and_none_is_the_connections() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusal_has_data_and_the_client_may_try_again() {
-    let node = Node::start(config::Server::default()).await;
+    let node = Node::start(config::ServerSettings::default()).await;
     let (mut client, answer) = Client::connect(&node.address, "/", r#"{"a":1}"#).await;
     let data = r#"{"code":"OVERLOADED","message":"later","retryAfterMs":2000}"#;
     assert_eq!(answer, format!(r#"44{{"message":"OVERLOADED: later","data":{data}}}"#));
@@ -163,7 +175,7 @@ async fn refusal_has_data_and_the_client_may_try_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_in_pieces_and_large_ones_come_back_whole() {
-    let node = Node::start(config::Server::default()).await;
+    let node = Node::start(config::ServerSettings::default()).await;
     let (mut client, _) = Client::connect(&node.address, "/", "").await;
     client.write(0x01, br#"42["a","#).await;
     client.write(0x89, b"are you there").await;
@@ -185,7 +197,7 @@ async fn messages_in_pieces_and_large_ones_come_back_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_websocket_frame_ends_the_connection() {
-    let node = Node::start(config::Server::default()).await;
+    let node = Node::start(config::ServerSettings::default()).await;
     for (head, payload) in [(0xC1, &b"2"[..]), (0x83, b""), (0x09, b"x"), (0x80, b"x"), (0x81, b"\xff")] {
         let (mut client, _) = Client::connect(&node.address, "/", "").await;
         client.write(head, payload).await;
@@ -208,7 +220,7 @@ async fn what_is_no_websocket_frame_ends_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_stops_reading_is_given_up_and_others_get_everything() {
-    let server = config::Server { queue: 100_000, ping_interval: "60s".parse().unwrap(), ..quick() };
+    let server = config::ServerSettings { queue: 100_000, ping_interval: "60s".parse().unwrap(), ..quick() };
     let node = Node::start(server).await;
     let (deaf, _) = Client::connect(&node.address, "/", "").await;
     let (mut client, _) = Client::connect(&node.address, "/", "").await;
@@ -231,7 +243,7 @@ async fn client_that_stops_reading_is_given_up_and_others_get_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_that_goes_closes_every_connection_and_ends() {
-    let node = Node::start(config::Server::default()).await;
+    let node = Node::start(config::ServerSettings::default()).await;
     let mut clients = Vec::new();
     for _ in 0..20 {
         clients.push(Client::connect(&node.address, "/", "").await.0);
@@ -249,7 +261,7 @@ async fn node_that_goes_closes_every_connection_and_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_queued_is_read_before_the_end() {
-    let node = Node::start(config::Server::default()).await;
+    let node = Node::start(config::ServerSettings::default()).await;
     let (mut client, _) = Client::connect(&node.address, "/", "").await;
     let text = "x".repeat(10_000);
     for n in 0..300 {
@@ -268,15 +280,15 @@ async fn mixed_traffic_keeps_order_and_content() {
     const CLIENTS: u64 = 12;
     const EACH: u64 = 150;
     const BROADCASTS: u64 = 600;
-    let node = Node::start(config::Server { queue: 100_000, ..config::Server::default() }).await;
+    let node = Node::start(config::ServerSettings { queue: 100_000, ..config::ServerSettings::default() }).await;
     let mut tasks = Vec::new();
     for seed in 1..=CLIENTS {
         let (client, _) = Client::connect(&node.address, "/", "").await;
         tasks.push(tokio::spawn(busy(client, seed, EACH, BROADCASTS)));
     }
     for n in 0..BROADCASTS {
-        let carried = node.publish(&format!(r#"["all",{n}]"#));
-        assert_eq!((carried.local, carried.dropped), (CLIENTS as usize, 0));
+        let delivery_result = node.publish(&format!(r#"["all",{n}]"#));
+        assert_eq!((delivery_result.local, delivery_result.dropped), (CLIENTS as usize, 0));
         if n % 8 == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -303,10 +315,10 @@ async fn busy(mut client: Client, seed: u64, each: u64, broadcasts: u64) {
             }
             1 => {
                 let text = format!(r#"42{n}["e","{filling}"]"#);
-                let (head, tail) = text.as_bytes().split_at(text.len() / 2);
+                let (head, client_offset) = text.as_bytes().split_at(text.len() / 2);
                 client.write(0x01, head).await;
                 client.write(0x89, b"?").await;
-                client.write(0x80, tail).await;
+                client.write(0x80, client_offset).await;
                 wanted.push_back((format!(r#"43{n}["{filling}"]"#), None));
             }
             _ => {

@@ -15,11 +15,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
 
 async fn connect(server: &RedisServer, node: &str) -> Redis {
-    let config = config::Redis {
+    let config = config::RedisSettings {
         url: Some(config::Url::new(server.url())),
         prefix: "p".into(),
         command_timeout: COMMAND_TIMEOUT.into(),
-        ..config::Redis::default()
+        ..config::RedisSettings::default()
     };
     let redis = Redis::connect(&config, node, Arc::new(Metrics::new())).unwrap();
     eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;

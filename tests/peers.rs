@@ -124,11 +124,11 @@ impl Someone {
     }
 
     /// Receives all events before the next event with the name `mark`.
-    async fn until(&mut self, mark: &str) -> Vec<(String, Value)> {
+    async fn until(&mut self, fingerprint: &str) -> Vec<(String, Value)> {
         let mut all = Vec::new();
         loop {
             let event = self.next().await;
-            if event.0 == mark {
+            if event.0 == fingerprint {
                 return all;
             }
             all.push(event);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roomcast::directory::{CountOf, DirectoryError, PageRequest};
-use roomcast::presence::What;
+use roomcast::presence::MemberChange;
 use serde_json::json;
 
 use crate::support::presence::{World, all_pages, eventually_async, keys};
@@ -152,7 +152,7 @@ async fn user_with_several_sockets_is_told_of_once(world: World) {
     }
     world.connect(7, "bob").join("told:1");
     world.settle().await;
-    world.eventually_told(&[("told:1", "ann", What::Joined), ("told:1", "bob", What::Joined)]).await;
+    world.eventually_told(&[("told:1", "ann", MemberChange::Joined), ("told:1", "bob", MemberChange::Joined)]).await;
     sockets[0].leave("told:1");
     sockets[1..5].iter().for_each(|socket| socket.close());
     world.settle().await;
@@ -161,9 +161,9 @@ async fn user_with_several_sockets_is_told_of_once(world: World) {
     world.settle().await;
     world
         .eventually_told(&[
-            ("told:1", "ann", What::Joined),
-            ("told:1", "bob", What::Joined),
-            ("told:1", "ann", What::Left),
+            ("told:1", "ann", MemberChange::Joined),
+            ("told:1", "bob", MemberChange::Joined),
+            ("told:1", "ann", MemberChange::Left),
         ])
         .await;
     assert!(world.all_told().iter().all(|told| &*told.event == "came" || &*told.event == "went"));
@@ -189,7 +189,7 @@ async fn anonymous_users_are_members_but_not_users(world: World) {
     keys.sort();
     let [first, second] = &keys;
     let each = |what| [("told:1", first.as_str(), what), ("told:1", second.as_str(), what)];
-    world.eventually_told(&[each(What::Joined), each(What::Left)].concat()).await;
+    world.eventually_told(&[each(MemberChange::Joined), each(MemberChange::Left)].concat()).await;
     world.end().await;
 }
 

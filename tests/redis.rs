@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fred::interfaces::KeysInterface;
 use roomcast::cluster::PubSub;
 use roomcast::config::{self, Secret, Url};
-use roomcast::redis::{CauseKind, Kind, Redis, RedisError};
+use roomcast::redis::{CauseKind, Redis, RedisError, SubscriptionKind};
 use roomcast::telemetry::metrics::Metrics;
 
 /// A redis-server with arguments of the test's own, killed on drop.
@@ -108,11 +108,11 @@ fn key_file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/keys").join(name)
 }
 
-fn config(url: impl Into<String>) -> config::Redis {
-    config::Redis { url: Some(Url::new(url)), ..config::Redis::default() }
+fn config(url: impl Into<String>) -> config::RedisSettings {
+    config::RedisSettings { url: Some(Url::new(url)), ..config::RedisSettings::default() }
 }
 
-fn connect(config: &config::Redis, node: &str) -> Redis {
+fn connect(config: &config::RedisSettings, node: &str) -> Redis {
     Redis::connect(config, node, Arc::new(Metrics::new())).unwrap()
 }
 
@@ -125,7 +125,7 @@ async fn is_good(redis: &Redis, within: Duration) {
 }
 
 /// Checks that two nodes receive each other's messages and see the same keys.
-async fn works(config: &config::Redis) {
+async fn works(config: &config::RedisSettings) {
     let (a, b) = (connect(config, "a"), connect(config, "b"));
     is_good(&a, Duration::from_secs(10)).await;
     is_good(&b, Duration::from_secs(10)).await;
@@ -160,7 +160,7 @@ async fn by_password_user_and_database() {
     server.says("AUTH node secret", "+OK").await;
     works(&config(format!("redis://node:secret@127.0.0.1:{}/3", server.port))).await;
     // The settings for user, password and database override the URL.
-    works(&config::Redis {
+    works(&config::RedisSettings {
         username: Some("node".into()),
         password: Some(Secret::new("secret")),
         database: Some(4),
@@ -209,7 +209,11 @@ async fn by_every_password_there_is() {
         let mut ways = vec![config(format!("redis://{user}:{in_url}@127.0.0.1:{}", server.port))];
         if let Ok(password) = std::str::from_utf8(password) {
             let (username, password) = (Some(name), Some(Secret::new(password)));
-            ways.push(config::Redis { username, password, ..config(format!("redis://127.0.0.1:{}", server.port)) });
+            ways.push(config::RedisSettings {
+                username,
+                password,
+                ..config(format!("redis://127.0.0.1:{}", server.port))
+            });
         }
         for way in ways {
             let redis = connect(&way, "a");
@@ -228,8 +232,8 @@ async fn the_cause_of_a_failure_is_told() {
     // A host name with a label that is too long cannot be resolved, and no DNS server is asked about it.
     let nowhere = "x".repeat(70);
     let (port, free, sentinels) = (server.port, free_port(), sentinel.port);
-    let named = |service: &str| config::Redis {
-        sentinel: config::Sentinel { service: Some(service.into()), ..config::Sentinel::default() },
+    let named = |service: &str| config::RedisSettings {
+        sentinel: config::SentinelSettings { service: Some(service.into()), ..config::SentinelSettings::default() },
         ..config(format!("redis-sentinel://127.0.0.1:{sentinels}"))
     };
     for (config, kind) in [
@@ -282,7 +286,7 @@ async fn a_right_that_is_missing_is_named_and_what_is_allowed_goes_on() {
         let sink = move |_| {
             counter.fetch_add(1, Ordering::SeqCst);
         };
-        redis.subscriber().follow(Kind::Plain, name.into(), Arc::new(sink));
+        redis.subscriber().follow(SubscriptionKind::Plain, name.into(), Arc::new(sink));
     }
     cause(&redis, &["SUBSCRIBE other:channel", "NOPERM"]).await;
     let until = Instant::now() + Duration::from_secs(10);
@@ -316,15 +320,15 @@ async fn by_tls_with_a_certificate_of_our_own() {
     let args = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
     let server = Server::start_on(plain, &args);
     server.says("PING", "PONG").await;
-    let tls = |cert: Option<&str>, key: Option<&str>| config::RedisTls {
+    let tls = |cert: Option<&str>, key: Option<&str>| config::RedisTlsSettings {
         ca_file: Some(key_file("ca.pem")),
         cert_file: cert.map(key_file),
         key_file: key.map(key_file),
     };
     let url = format!("rediss://127.0.0.1:{port}");
-    works(&config::Redis { tls: tls(Some("client.pem"), Some("client-key.pem")), ..config(&url) }).await;
+    works(&config::RedisSettings { tls: tls(Some("client.pem"), Some("client-key.pem")), ..config(&url) }).await;
     // The server requires a certificate, so a node without one cannot connect.
-    let stranger = connect(&config::Redis { tls: tls(None, None), ..config(&url) }, "stranger");
+    let stranger = connect(&config::RedisSettings { tls: tls(None, None), ..config(&url) }, "stranger");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!stranger.is_up());
     // The node does not connect to a server whose authority it does not trust.
@@ -347,8 +351,8 @@ async fn by_sentinel_and_after_its_failover() {
     let sentinel = Server::sentinel(primary.port);
     sentinel.says("SENTINEL replicas main", &replica.port.to_string()).await;
     let url = format!("redis-sentinel://127.0.0.1:{}", sentinel.port);
-    let config = config::Redis {
-        sentinel: config::Sentinel { service: Some("main".into()), ..config::Sentinel::default() },
+    let config = config::RedisSettings {
+        sentinel: config::SentinelSettings { service: Some("main".into()), ..config::SentinelSettings::default() },
         ..config(url)
     };
     works(&config).await;
@@ -437,13 +441,16 @@ async fn all_arrive(from: &PubSub, channels: &[Arc<str>], counts: &[Arc<AtomicU6
 
 #[tokio::test]
 async fn configuration_that_cannot_work_is_an_error_at_once() {
-    let refuse =
-        |config: &config::Redis| Redis::connect(config, "a", Arc::default()).err().map(|error| error.to_string());
-    assert_eq!(refuse(&config::Redis::default()), Some(RedisError::NoUrl.to_string()));
+    let refuse = |config: &config::RedisSettings| {
+        Redis::connect(config, "a", Arc::default()).err().map(|error| error.to_string())
+    };
+    assert_eq!(refuse(&config::RedisSettings::default()), Some(RedisError::NoUrl.to_string()));
     assert!(refuse(&config("nonsense")).is_some());
-    let half = config::RedisTls { cert_file: Some(key_file("client.pem")), ..config::RedisTls::default() };
-    let missing = config::RedisTls { ca_file: Some("/nowhere.pem".into()), ..config::RedisTls::default() };
+    let half =
+        config::RedisTlsSettings { cert_file: Some(key_file("client.pem")), ..config::RedisTlsSettings::default() };
+    let missing =
+        config::RedisTlsSettings { ca_file: Some("/nowhere.pem".into()), ..config::RedisTlsSettings::default() };
     for tls in [half, missing] {
-        assert!(refuse(&config::Redis { tls, ..config("rediss://127.0.0.1:1") }).is_some());
+        assert!(refuse(&config::RedisSettings { tls, ..config("rediss://127.0.0.1:1") }).is_some());
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use roomcast::config;
 use roomcast::event::Event;
-use roomcast::history::{History, ListCopy, Order, Query, Retention, RoomKey, Since};
-use roomcast::idempotency::{Claim, Idempotency};
+use roomcast::history::{History, HistoryQuery, ListCopy, PageOrder, Retention, RoomKey, Since};
+use roomcast::idempotency::{ClaimResult, Idempotency};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
 
@@ -14,7 +14,8 @@ use crate::support::redis::RedisServer;
 
 async fn connect(cluster: &RedisServer) -> (Redis, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
-    let config = config::Redis { url: Some(config::Url::new(cluster.url())), ..config::Redis::default() };
+    let config =
+        config::RedisSettings { url: Some(config::Url::new(cluster.url())), ..config::RedisSettings::default() };
     let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
     let until = Instant::now() + Duration::from_secs(10);
     while !redis.is_up() {
@@ -43,7 +44,8 @@ async fn history_and_its_list_live_in_different_slots() {
             assert_eq!(appended.offset, number);
             epoch = appended.epoch;
         }
-        let query = Query { limit: 9, since: Some(Since { epoch: Some(epoch), offset: 4 }), order: Order::Asc };
+        let query =
+            HistoryQuery { limit: 9, since: Some(Since { epoch: Some(epoch), offset: 4 }), order: PageOrder::Asc };
         let page = history.read(&key, query).await.unwrap();
         assert!(page.complete);
         assert_eq!(page.events.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [5, 6, 7]);
@@ -61,9 +63,9 @@ async fn ids_are_claimed_once() {
     let (redis, metrics) = connect(&cluster).await;
     let ids = Idempotency::in_redis(redis.clone(), Duration::from_secs(60), metrics);
     for id in ["1", "{2}", "3"] {
-        let Claim::New(claimed) = ids.claim("c", id, b"body").await.unwrap() else { panic!("not new") };
+        let ClaimResult::New(claimed) = ids.claim("c", id, b"body").await.unwrap() else { panic!("not new") };
         ids.complete(claimed, "{}").await;
-        assert!(matches!(ids.claim("c", id, b"body").await, Ok(Claim::Seen(Some(_)))));
+        assert!(matches!(ids.claim("c", id, b"body").await, Ok(ClaimResult::Seen(Some(_)))));
     }
     redis.close().await;
 }

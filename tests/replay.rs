@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use roomcast::config;
-use roomcast::contract::model::{HistoryPolicy, Replay, RoomDef};
+use roomcast::contract::model::{HistoryPolicy, ReplayPolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::event::{Args, Event};
 use roomcast::gateway::replay::{ReplayOutcome, join_with_replay};
-use roomcast::history::{History, Keeping, Since};
+use roomcast::history::{History, RoomRecord, Since};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, Reply, RoomName, SendError, Session};
+use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, RoomName, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 
@@ -44,7 +44,7 @@ impl Link for Wire {
         }
         Ok(())
     }
-    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
         self.send(event)
     }
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
@@ -75,7 +75,7 @@ struct Node {
 }
 
 impl Node {
-    fn new(history: History, replay: Replay, events: u32) -> Arc<Self> {
+    fn new(history: History, replay: ReplayPolicy, events: u32) -> Arc<Self> {
         let policy = HistoryPolicy { events, ttl: Duration::from_secs(600), replay, key: None, incomplete: None };
         let def = RoomDef {
             key: "r".into(),
@@ -101,7 +101,7 @@ impl Node {
 
     fn client(&self) -> (Arc<Session>, Wire) {
         let wire = Wire::default();
-        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+        let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
         let id = format!("s{}", self.serial.fetch_add(1, Ordering::Relaxed));
         let user = Arc::new(User::named("u"));
         let session = Session::new(id, self.namespace.clone(), user, peer, Box::new(wire.clone()));
@@ -112,7 +112,7 @@ impl Node {
     /// Publishes an event as the node does: records the event in the history, then delivers it.
     async fn publish(&self, number: u64) {
         let event = Event::encode("e", &[number]).unwrap();
-        let keeping = Keeping::of(&self.def, &self.namespace, &self.room, &[], false).unwrap();
+        let keeping = RoomRecord::of(&self.def, &self.namespace, &self.room, &[], false).unwrap();
         let recorded = self.history.record(&[keeping], &event).await;
         self.deliver(&event, &recorded.stamps);
     }
@@ -131,10 +131,10 @@ impl Node {
 }
 
 async fn redis(server: &RedisServer, metrics: &Arc<Metrics>) -> Redis {
-    let config = config::Redis {
+    let config = config::RedisSettings {
         url: Some(config::Url::new(server.url())),
         command_timeout: Duration::from_secs(1).into(),
-        ..config::Redis::default()
+        ..config::RedisSettings::default()
     };
     let redis = Redis::connect(&config, "n", metrics.clone()).unwrap();
     eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;
@@ -183,7 +183,7 @@ async fn join_once(node: &Node, seed: usize) {
     let (session, wire) = node.client();
     let before = node.delivered.load(Ordering::SeqCst);
     // In this test an event's offset equals its number. Some clients ask for events that are no longer in the history.
-    let since = (policy.replay == Replay::Since).then(|| before.saturating_sub([3, 20, 1000][seed % 3]));
+    let since = (policy.replay == ReplayPolicy::Since).then(|| before.saturating_sub([3, 20, 1000][seed % 3]));
     let epoch = node.history.read(&key(node), newest()).await.unwrap().epoch;
     let outcome = node.join(&session, since.map(|offset| Since { epoch: Some(epoch), offset })).await;
     for _ in 0..seed % 5 {
@@ -198,8 +198,8 @@ async fn join_once(node: &Node, seed: usize) {
     assert_eq!(first + outcome.replayed as u64 - 1, outcome.offset, "the replay ends where it says");
     assert!(outcome.offset >= before);
     match (policy.replay, since) {
-        (Replay::Last, _) => assert_eq!((outcome.replayed, outcome.complete), (1, true)),
-        (Replay::All, _) => assert_eq!((outcome.replayed, outcome.complete), (policy.events as usize, true)),
+        (ReplayPolicy::Last, _) => assert_eq!((outcome.replayed, outcome.complete), (1, true)),
+        (ReplayPolicy::All, _) => assert_eq!((outcome.replayed, outcome.complete), (policy.events as usize, true)),
         (_, Some(since)) => assert_eq!(outcome.complete, first == since + 1, "complete when nothing lies between"),
         _ => unreachable!(),
     }
@@ -209,23 +209,23 @@ fn key(node: &Node) -> roomcast::history::RoomKey {
     roomcast::history::RoomKey { namespace: node.namespace.clone(), room: node.room.clone() }
 }
 
-fn newest() -> roomcast::history::Query {
-    roomcast::history::Query { limit: 1, since: None, order: roomcast::history::Order::Asc }
+fn newest() -> roomcast::history::HistoryQuery {
+    roomcast::history::HistoryQuery { limit: 1, since: None, order: roomcast::history::PageOrder::Asc }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_joins_in_memory_show_the_last() {
-    race(Node::new(in_memory(), Replay::Last, 50)).await;
+    race(Node::new(in_memory(), ReplayPolicy::Last, 50)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_joins_in_memory_show_all() {
-    race(Node::new(in_memory(), Replay::All, 50)).await;
+    race(Node::new(in_memory(), ReplayPolicy::All, 50)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_joins_in_memory_show_what_came_since() {
-    race(Node::new(in_memory(), Replay::Since, 50)).await;
+    race(Node::new(in_memory(), ReplayPolicy::Since, 50)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -233,7 +233,7 @@ async fn ten_thousand_joins_with_redis_show_what_came_since() {
     let metrics = Arc::new(Metrics::new());
     let server = RedisServer::start();
     let redis = redis(&server, &metrics).await;
-    race(Node::new(History::in_redis(redis.clone(), metrics), Replay::Since, 50)).await;
+    race(Node::new(History::in_redis(redis.clone(), metrics), ReplayPolicy::Since, 50)).await;
     redis.close().await;
 }
 
@@ -242,7 +242,7 @@ async fn ten_thousand_joins_with_redis_show_the_last() {
     let metrics = Arc::new(Metrics::new());
     let server = RedisServer::start();
     let redis = redis(&server, &metrics).await;
-    race(Node::new(History::in_redis(redis.clone(), metrics), Replay::Last, 50)).await;
+    race(Node::new(History::in_redis(redis.clone(), metrics), ReplayPolicy::Last, 50)).await;
     assert!(server.command("KEYS *history*").starts_with("*1\r\n"), "one key a room");
     redis.close().await;
 }
@@ -250,13 +250,13 @@ async fn ten_thousand_joins_with_redis_show_the_last() {
 /// Each event of another node is delivered once, even if it arrives late and out of order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn late_copies_of_another_node_come_once() {
-    let node = Node::new(in_memory(), Replay::All, 200);
+    let node = Node::new(in_memory(), ReplayPolicy::All, 200);
     let publisher = tokio::spawn({
         let node = node.clone();
         async move {
             for number in 1.. {
                 let event = Event::encode("e", &[number]).unwrap();
-                let keeping = Keeping::of(&node.def, &node.namespace, &node.room, &[], false).unwrap();
+                let keeping = RoomRecord::of(&node.def, &node.namespace, &node.room, &[], false).unwrap();
                 let stamps = node.history.record(&[keeping], &event).await.stamps;
                 let late = node.clone();
                 tokio::spawn(async move {
@@ -294,7 +294,7 @@ async fn history_away_costs_the_replay_and_nothing_else() {
     let metrics = Arc::new(Metrics::new());
     let mut server = RedisServer::start();
     let redis = redis(&server, &metrics).await;
-    let node = Node::new(History::in_redis(redis.clone(), metrics.clone()), Replay::All, 50);
+    let node = Node::new(History::in_redis(redis.clone(), metrics.clone()), ReplayPolicy::All, 50);
     node.publish(1).await;
     server.kill();
     eventually("the loss is noticed", Duration::from_secs(5), || !redis.is_up()).await;
@@ -309,7 +309,7 @@ async fn history_away_costs_the_replay_and_nothing_else() {
 
 #[tokio::test]
 async fn joining_again_shows_it_again_and_a_room_without_history_shows_nothing() {
-    let node = Node::new(in_memory(), Replay::Last, 50);
+    let node = Node::new(in_memory(), ReplayPolicy::Last, 50);
     let (session, wire) = node.client();
     let outcome = node.join(&session, None).await;
     assert_eq!((outcome.complete, outcome.replayed, outcome.offset), (true, 0, 0));
@@ -318,14 +318,14 @@ async fn joining_again_shows_it_again_and_a_room_without_history_shows_nothing()
     assert_eq!(node.join(&session, None).await.replayed, 1);
     node.publish(3).await;
     assert_eq!(wire.received(), [1, 2, 2, 3]);
-    let def = RoomDef { history: None, ..Node::new(in_memory(), Replay::None, 1).def_of() };
+    let def = RoomDef { history: None, ..Node::new(in_memory(), ReplayPolicy::None, 1).def_of() };
     let joined = join_with_replay(&node.rooms, &node.history, &session, &"other".into(), &def, None).await;
     assert!(joined.new && joined.replay.is_none());
 }
 
 /// Checks that the whole history is replayed, even if the history is longer than one page.
 async fn long_history(history: History) {
-    let node = Node::new(history, Replay::Since, 2500);
+    let node = Node::new(history, ReplayPolicy::Since, 2500);
     for number in 1..=2600 {
         node.publish(number).await;
     }
@@ -360,7 +360,7 @@ async fn long_history_is_shown_whole_from_redis() {
 
 #[tokio::test]
 async fn client_is_told_of_a_replay_that_is_not_whole() {
-    let mut node = Node::new(in_memory(), Replay::Since, 3);
+    let mut node = Node::new(in_memory(), ReplayPolicy::Since, 3);
     let policy = Arc::get_mut(&mut node).unwrap().def.history.as_mut().unwrap();
     policy.incomplete = Some("incomplete".into());
     for number in 1..=5 {
@@ -378,7 +378,7 @@ async fn client_is_told_of_a_replay_that_is_not_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_client_gets_it_in_order_or_is_told() {
-    let node = Node::new(in_memory(), Replay::All, 50);
+    let node = Node::new(in_memory(), ReplayPolicy::All, 50);
     for number in 1..=20 {
         node.publish(number).await;
     }
@@ -406,7 +406,7 @@ async fn slow_client_gets_it_in_order_or_is_told() {
 
 #[tokio::test]
 async fn join_that_is_given_up_holds_nothing_back() {
-    let node = Node::new(in_memory(), Replay::All, 50);
+    let node = Node::new(in_memory(), ReplayPolicy::All, 50);
     node.publish(1).await;
     let (session, wire) = node.client();
     wire.capacity.store(1, Ordering::Relaxed);

@@ -36,8 +36,8 @@ pub struct ApiKeys(Vec<([u8; 32], ApiKey)>);
 
 impl ApiKeys {
     /// Creates the list of keys from the configuration, with hashes in place of the secrets.
-    pub fn new(keys: &[config::ApiKey]) -> Self {
-        let hashed = |key: &config::ApiKey| {
+    pub fn new(keys: &[config::ApiKeySettings]) -> Self {
+        let hashed = |key: &config::ApiKeySettings| {
             let known = ApiKey { name: key.name.clone(), contracts: key.contracts.clone() };
             (hash(key.secret.expose()), known)
         };
@@ -81,7 +81,7 @@ mod tests {
     use crate::config::Secret;
 
     fn keys() -> ApiKeys {
-        let key = |name: &str, secret: &str, contracts: &[&str]| config::ApiKey {
+        let key = |name: &str, secret: &str, contracts: &[&str]| config::ApiKeySettings {
             name: name.into(),
             secret: Secret::new(secret),
             contracts: contracts.iter().map(|&name| name.into()).collect(),

@@ -8,7 +8,7 @@ use super::claim_set::ClaimSet;
 use super::claims::{issued_at, token_id};
 use super::{AuthError, Authenticator};
 use crate::contract::scope::Capabilities;
-use crate::telemetry::audit::{self, Kind, Record};
+use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
 
 /// The value of the claim `use` that marks a capability.
 pub(super) const USE: &str = "room";
@@ -31,8 +31,8 @@ impl Capabilities for Authenticator {
         self.metrics.capabilities_total.with_label_values(&[reason]).inc();
         if !granted {
             let user = Some(user_id).filter(|id| !id.is_empty());
-            let about = Record { user, room: Some(room), reason: Some(reason), ..Record::default() };
-            audit::record(Kind::CapabilityRejected, about);
+            let about = AuditRecord { user, room: Some(room), reason: Some(reason), ..AuditRecord::default() };
+            audit::record(AuditEvent::CapabilityRejected, about);
         }
         granted
     }

@@ -26,13 +26,13 @@ impl ClaimSet {
 
 impl<'de> Deserialize<'de> for ClaimSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_map(ClaimsVisitor)
     }
 }
 
-struct Members;
+struct ClaimsVisitor;
 
-impl<'de> Visitor<'de> for Members {
+impl<'de> Visitor<'de> for ClaimsVisitor {
     type Value = ClaimSet;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -28,9 +28,9 @@ const MIN_EXTRA_INTERVAL: Duration = Duration::from_secs(30);
 const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Fetches a key set again and again, until this value is dropped.
-pub(super) struct Jwks {
+pub(super) struct KeySetFetcher {
     extra: Arc<Extra>,
-    /// The number of fetches that have completed, successful or not. The fetch in [`Jwks::start`] does not count.
+    /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not count.
     fetched: watch::Receiver<u64>,
     patience: Duration,
     _task: AbortOnDropHandle<()>,
@@ -61,14 +61,14 @@ enum FetchError {
     Empty,
 }
 
-impl Jwks {
+impl KeySetFetcher {
     /// Fetches the key set once, then starts the task that fetches it again and again.
     pub(super) async fn start(
-        config: &config::Jwks,
+        config: &config::JwksSettings,
         set: Arc<ArcSwap<KeySet>>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, AuthSetupError> {
-        let origin = Origin::new(config)?;
+        let origin = KeySource::new(config)?;
         let extra = Arc::new(Extra::default());
         let (done, fetched) = watch::channel(0);
         let keeper = Keeper {
@@ -90,7 +90,7 @@ impl Jwks {
         Ok(Self { extra, fetched, patience, _task: task })
     }
 
-    /// The number of fetches that have completed, successful or not. The fetch in [`Jwks::start`] does not count.
+    /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not count.
     pub(super) fn fetches(&self) -> u64 {
         *self.fetched.borrow()
     }
@@ -120,13 +120,13 @@ impl Jwks {
 }
 
 /// The URL or the file that the key set is read from.
-enum Origin {
+enum KeySource {
     Url { client: reqwest::Client, url: String },
     File(PathBuf),
 }
 
-impl Origin {
-    fn new(config: &config::Jwks) -> Result<Self, AuthSetupError> {
+impl KeySource {
+    fn new(config: &config::JwksSettings) -> Result<Self, AuthSetupError> {
         let Some(url) = &config.url else { return Ok(Self::File(config.file.clone().unwrap_or_default())) };
         // Sets the cryptography provider of rustls, unless this process has one already. All parts of the node choose
         // the same provider.
@@ -168,7 +168,7 @@ impl Origin {
 
 /// Fetches a key set again and again, and replaces the previous set.
 struct Keeper {
-    origin: Origin,
+    origin: KeySource,
     algorithms: Vec<Algorithm>,
     refresh: Duration,
     set: Arc<ArcSwap<KeySet>>,

@@ -4,13 +4,13 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 
 use super::AuthSetupError;
-use crate::config::{Algorithm, AuthKey};
+use crate::config::{Algorithm, AuthKeySettings};
 
 /// Minimum size of an RSA modulus, in bytes. Shorter ones (below 2048 bits) can be factored (RFC 7518, 3.3).
 const MIN_RSA_BYTES: usize = 256;
 
 /// A key that verifies signatures of one algorithm only.
-pub(super) struct Key {
+pub(super) struct VerificationKey {
     pub(super) kid: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
@@ -18,17 +18,18 @@ pub(super) struct Key {
 
 /// The keys of one source.
 #[derive(Default)]
-pub(super) struct KeySet(Vec<Key>);
+pub(super) struct KeySet(Vec<VerificationKey>);
 
 impl KeySet {
     /// Reads the keys of the configuration.
-    pub(super) fn configured(keys: &[AuthKey]) -> Result<Self, AuthSetupError> {
-        let read =
-            |(index, key): (usize, &AuthKey)| configured(key).map_err(|problem| AuthSetupError::Key { index, problem });
+    pub(super) fn configured(keys: &[AuthKeySettings]) -> Result<Self, AuthSetupError> {
+        let read = |(index, key): (usize, &AuthKeySettings)| {
+            configured(key).map_err(|problem| AuthSetupError::Key { index, problem })
+        };
         keys.iter().enumerate().map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    pub(super) fn published(keys: Vec<Key>) -> Self {
+    pub(super) fn published(keys: Vec<VerificationKey>) -> Self {
         Self(keys)
     }
 
@@ -40,12 +41,12 @@ impl KeySet {
         self.0.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &VerificationKey> {
         self.0.iter()
     }
 }
 
-fn configured(key: &AuthKey) -> Result<Key, String> {
+fn configured(key: &AuthKeySettings) -> Result<VerificationKey, String> {
     let pem = || key.public_key.as_deref().map(str::as_bytes).ok_or_else(|| "`public_key` is missing".to_owned());
     let decoding = match key.algorithm {
         Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
@@ -57,13 +58,14 @@ fn configured(key: &AuthKey) -> Result<Key, String> {
         _ => DecodingKey::from_rsa_pem(pem()?),
     };
     let problem = || format!("is not a public key for {:?}, as PEM (BEGIN PUBLIC KEY)", key.algorithm);
-    let key = Key { kid: key.kid.clone(), algorithm: key.algorithm, decoding: decoding.map_err(|_| problem())? };
+    let key =
+        VerificationKey { kid: key.kid.clone(), algorithm: key.algorithm, decoding: decoding.map_err(|_| problem())? };
     try_out(&key).map_err(|fault| format!("{}: {fault}", problem()))?;
     Ok(key)
 }
 
 /// Reads a key of a published set. `Err` says why the key is skipped.
-pub(super) fn published(jwk: &Jwk, accepted: &[Algorithm]) -> Result<Key, &'static str> {
+pub(super) fn published(jwk: &Jwk, accepted: &[Algorithm]) -> Result<VerificationKey, &'static str> {
     let common = &jwk.common;
     if matches!(&common.public_key_use, Some(other) if *other != PublicKeyUse::Signature) {
         return Err("not for signatures");
@@ -77,7 +79,7 @@ pub(super) fn published(jwk: &Jwk, accepted: &[Algorithm]) -> Result<Key, &'stat
     };
     let algorithm = *accepted.iter().find(fits).ok_or("of no accepted algorithm")?;
     let decoding = DecodingKey::from_jwk(jwk).map_err(|_| "malformed")?;
-    let key = Key { kid: common.key_id.clone(), algorithm, decoding };
+    let key = VerificationKey { kid: common.key_id.clone(), algorithm, decoding };
     try_out(&key).map(|()| key)
 }
 
@@ -95,7 +97,7 @@ fn suits(algorithm: Algorithm, parameters: &AlgorithmParameters) -> bool {
 }
 
 /// Finds keys that can be parsed but could never verify a signature.
-fn try_out(key: &Key) -> Result<(), &'static str> {
+fn try_out(key: &VerificationKey) -> Result<(), &'static str> {
     jsonwebtoken::crypto::verify("", b"", &key.decoding, key.algorithm.into())
         .map_err(|_| "of another curve or type")?;
     if let AlgorithmParameters::RSA(rsa) =

@@ -10,7 +10,7 @@ use crate::config::Algorithm;
 
 /// The claims of a token to be created.
 #[derive(Debug, Clone, Default)]
-pub struct Claims {
+pub struct NewToken {
     /// The user's id.
     pub subject: Option<String>,
     /// The user's roles.
@@ -26,7 +26,7 @@ pub struct Claims {
 }
 
 /// The key that signs a token.
-pub struct Signer<'k> {
+pub struct TokenSigner<'k> {
     /// One of HS256, HS384 and HS512.
     pub algorithm: Algorithm,
     /// The name of the key.
@@ -50,7 +50,7 @@ pub enum MintError {
 ///
 /// # Errors
 /// The key cannot sign.
-pub fn mint(claims: &Claims, ttl: Duration, signer: &Signer<'_>) -> Result<String, MintError> {
+pub fn mint(claims: &NewToken, ttl: Duration, signer: &TokenSigner<'_>) -> Result<String, MintError> {
     if !signer.algorithm.is_symmetric() {
         return Err(MintError::Asymmetric(signer.algorithm));
     }

@@ -15,8 +15,8 @@ use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Algorithm, Auth, AuthKey, Period, Secret};
-use crate::contract::model::{Reject, TokenSource};
+use crate::config::{Algorithm, AuthKeySettings, AuthSettings, Period, Secret};
+use crate::contract::model::{RejectPolicy, TokenSource};
 
 const SECRET: &str = "a shared secret of the tests, 48 bytes or longer, as it should be: HS512 wants 64";
 
@@ -58,7 +58,7 @@ fn signing(algorithm: Algorithm) -> EncodingKey {
 }
 
 /// The key that verifies an algorithm.
-fn verifying(algorithm: Algorithm, kid: Option<&str>) -> AuthKey {
+fn verifying(algorithm: Algorithm, kid: Option<&str>) -> AuthKeySettings {
     let public = match algorithm {
         Algorithm::ES256 => EC256_PUBLIC,
         Algorithm::ES384 => EC384_PUBLIC,
@@ -67,18 +67,18 @@ fn verifying(algorithm: Algorithm, kid: Option<&str>) -> AuthKey {
     };
     let (secret, public_key) =
         if algorithm.is_symmetric() { (Some(Secret::new(SECRET)), None) } else { (None, Some(public.to_owned())) };
-    AuthKey { kid: kid.map(str::to_owned), algorithm, secret, public_key }
+    AuthKeySettings { kid: kid.map(str::to_owned), algorithm, secret, public_key }
 }
 
-fn keys(keys: Vec<AuthKey>) -> Auth {
-    Auth { keys, ..Auth::default() }
+fn keys(keys: Vec<AuthKeySettings>) -> AuthSettings {
+    AuthSettings { keys, ..AuthSettings::default() }
 }
 
-fn shared() -> Auth {
+fn shared() -> AuthSettings {
     keys(vec![verifying(Algorithm::HS256, None)])
 }
 
-async fn authenticator(config: &Auth) -> Arc<Authenticator> {
+async fn authenticator(config: &AuthSettings) -> Arc<Authenticator> {
     Authenticator::new(config, Arc::default()).await.unwrap()
 }
 
@@ -117,7 +117,7 @@ fn policy(mode: AuthMode) -> AuthPolicy {
     AuthPolicy {
         mode,
         tokens: vec![TokenSource::Auth("token".into()), TokenSource::Header, TokenSource::Query("token".into())],
-        reject: Reject::ConnectError,
+        reject: RejectPolicy::ConnectError,
         user: "sub".into(),
         roles: "roles".into(),
         expiry: Default::default(),

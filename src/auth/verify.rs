@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 
 use super::AuthError;
 use super::claim_set::ClaimSet;
-use super::key::{Key, KeySet};
+use super::key::{KeySet, VerificationKey};
 use crate::config::{self, Algorithm};
 
 /// Maximum length of a token, in bytes. Longer ones are refused without being decoded.
@@ -27,7 +27,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(config: &config::Auth) -> Self {
+    pub(super) fn new(config: &config::AuthSettings) -> Self {
         let validations = Algorithm::ALL.map(|algorithm| (algorithm, validation(config, algorithm)));
         Self { validations: validations.into(), leeway: Duration::from_secs(config.leeway.as_secs()) }
     }
@@ -42,7 +42,7 @@ impl Rules {
     }
 }
 
-fn validation(config: &config::Auth, algorithm: Algorithm) -> Validation {
+fn validation(config: &config::AuthSettings, algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm.into());
     validation.leeway = config.leeway.as_secs();
     validation.validate_nbf = true;
@@ -60,7 +60,7 @@ fn validation(config: &config::Auth, algorithm: Algorithm) -> Validation {
 
 /// The parts of a token's header that select a key (RFC 7515, 4.1).
 #[derive(Deserialize)]
-struct Header {
+struct TokenHeader {
     alg: String,
     kid: Option<String>,
     /// Extensions that a verifier must understand. The node understands none.
@@ -86,7 +86,7 @@ pub(super) fn verify(token: &str, sets: &[&KeySet], rules: &Rules) -> Result<Cla
     Err(fault.unwrap_or(AuthError::KeyUnknown))
 }
 
-fn read_header(token: &str) -> Result<Header, AuthError> {
+fn read_header(token: &str) -> Result<TokenHeader, AuthError> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(AuthError::TokenTooLong);
     }
@@ -95,7 +95,7 @@ fn read_header(token: &str) -> Result<Header, AuthError> {
         return Err(AuthError::TokenMalformed);
     };
     let json = URL_SAFE_NO_PAD.decode(header).map_err(|_| AuthError::TokenMalformed)?;
-    let header: Header = serde_json::from_slice(&json).map_err(|_| AuthError::TokenMalformed)?;
+    let header: TokenHeader = serde_json::from_slice(&json).map_err(|_| AuthError::TokenMalformed)?;
     if header.crit.is_some() { Err(AuthError::TokenMalformed) } else { Ok(header) }
 }
 
@@ -106,10 +106,14 @@ fn algorithm(name: &str) -> Option<Algorithm> {
 
 /// The keys of the token's algorithm that may have signed the token: those with the `kid` that the token names, or, if
 /// no key has this `kid`, those without a `kid`. If the token names no `kid`, all of them.
-fn candidates<'k>(header: &Header, algorithm: Algorithm, sets: &[&'k KeySet]) -> Result<Vec<&'k Key>, AuthError> {
+fn candidates<'k>(
+    header: &TokenHeader,
+    algorithm: Algorithm,
+    sets: &[&'k KeySet],
+) -> Result<Vec<&'k VerificationKey>, AuthError> {
     let keys = || sets.iter().flat_map(|set| set.iter());
-    let is_named = |key: &&Key| header.kid.is_some() && key.kid == header.kid;
-    let mut found: Vec<&Key> = keys().filter(is_named).collect();
+    let is_named = |key: &&VerificationKey| header.kid.is_some() && key.kid == header.kid;
+    let mut found: Vec<&VerificationKey> = keys().filter(is_named).collect();
     if found.is_empty() {
         found = keys().filter(|key| header.kid.is_none() || key.kid.is_none()).collect();
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::welcome::{TRYING_ROLES, TRYING_USER};
-use crate::auth::mint::{Claims, MintError, Signer, mint};
-use crate::config::{Algorithm, ApiKey, AuthKey, Config, Secret};
+use crate::auth::mint::{MintError, NewToken, TokenSigner, mint};
+use crate::config::{Algorithm, ApiKeySettings, AuthKeySettings, Config, Secret};
 
 /// The name of the keys that are made for one run.
 const NAME: &str = "dev";
@@ -23,24 +23,28 @@ pub(super) struct Development {
 /// name no origins, permits all origins, because a page under development has a server of its own.
 pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
     let (secret, api_key) = (random(), random());
-    let claims = Claims {
+    let claims = NewToken {
         subject: Some(TRYING_USER.into()),
         roles: TRYING_ROLES.map(str::to_owned).to_vec(),
         issuer: config.auth.issuer.first().cloned(),
         audience: config.auth.audience.first().cloned(),
-        ..Claims::default()
+        ..NewToken::default()
     };
     // A unique name, so that it does not clash with configured keys.
     let kid = format!("{NAME}-{}", &random()[..8]);
-    let signer = Signer { algorithm: Algorithm::HS256, kid: Some(&kid), secret: &secret };
+    let signer = TokenSigner { algorithm: Algorithm::HS256, kid: Some(&kid), secret: &secret };
     let token = mint(&claims, TOKEN_TTL, &signer)?;
-    config.auth.keys.push(AuthKey {
+    config.auth.keys.push(AuthKeySettings {
         kid: Some(kid),
         algorithm: Algorithm::HS256,
         secret: Some(Secret::new(secret)),
         public_key: None,
     });
-    config.api.keys.push(ApiKey { name: NAME.into(), secret: Secret::new(&*api_key), ..ApiKey::default() });
+    config.api.keys.push(ApiKeySettings {
+        name: NAME.into(),
+        secret: Secret::new(&*api_key),
+        ..ApiKeySettings::default()
+    });
     if config.contracts.files.is_empty() {
         config.contracts.files.push("embedded:*".into());
     }
@@ -64,7 +68,10 @@ mod tests {
         let mut config = Config::default();
         config.contracts.files.push("mine.toml".into());
         config.server.cors_origins.push("https://mine.example".into());
-        config.auth.keys.push(AuthKey { secret: Some(Secret::new("configured")), ..AuthKey::default() });
+        config
+            .auth
+            .keys
+            .push(AuthKeySettings { secret: Some(Secret::new("configured")), ..AuthKeySettings::default() });
         let first = prepare(&mut config).unwrap();
         let mut plain = Config::default();
         let second = prepare(&mut plain).unwrap();

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Failure, say};
 use crate::config::{Period, Secret, Url};
-use crate::doctor::{self, Options};
+use crate::doctor::{self, DoctorOptions};
 
 /// The deployment to check.
 #[derive(Debug, Args)]
@@ -64,12 +64,12 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     if report.is_good() { Ok(()) } else { Err(Failure::run(anyhow!("the deployment has problems"))) }
 }
 
-fn options(args: &DoctorArgs) -> anyhow::Result<Options> {
+fn options(args: &DoctorArgs) -> anyhow::Result<DoctorOptions> {
     let patience: Period = args.patience.parse().map_err(|problem| anyhow!("--patience must be {problem}"))?;
     if !args.namespace.starts_with('/') {
         bail!("--namespace must begin with a slash");
     }
-    Ok(Options {
+    Ok(DoctorOptions {
         target: address("the URL", &args.url)?,
         api: args.api.as_deref().map(|api| address("--api", api)).transpose()?,
         key: args.key.as_deref().map(Secret::new),

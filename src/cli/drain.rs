@@ -8,7 +8,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
 use super::{ConfigFile, Failure, say};
-use crate::config::{Api, Config};
+use crate::config::{ApiSettings, Config};
 
 /// How often `--wait` asks a draining node for its progress.
 const ASK: Duration = Duration::from_millis(500);
@@ -81,7 +81,7 @@ struct NodeApi {
 }
 
 impl NodeApi {
-    fn new(args: &DrainArgs, api: &Api) -> anyhow::Result<Self> {
+    fn new(args: &DrainArgs, api: &ApiSettings) -> anyhow::Result<Self> {
         let url = match &args.url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", reachable(api.listen)),

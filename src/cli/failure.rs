@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::auth::AuthSetupError;
 use crate::config::ConfigError;
-use crate::contract::report::Report;
+use crate::contract::report::ContractReport;
 
 /// The exit code of all other failures.
 const RUN: u8 = 1;
@@ -32,7 +32,7 @@ impl Failure {
     pub fn run(error: anyhow::Error) -> Self {
         let is_configuration = error
             .chain()
-            .any(|cause| cause.is::<ConfigError>() || cause.is::<Report>() || cause.is::<AuthSetupError>());
+            .any(|cause| cause.is::<ConfigError>() || cause.is::<ContractReport>() || cause.is::<AuthSetupError>());
         Self { error, code: if is_configuration { Self::USAGE } else { RUN } }
     }
 
@@ -57,7 +57,7 @@ mod tests {
     fn mistakes_of_operators_are_told_from_misfortunes() {
         let wrong = anyhow::Error::from(ConfigError { mistakes: Vec::new() }).context("the node cannot start");
         assert_eq!(Failure::run(wrong).code, 64);
-        assert_eq!(Failure::run(Report::default().into()).code, 64);
+        assert_eq!(Failure::run(ContractReport::default().into()).code, 64);
         assert_eq!(Failure::run(anyhow::anyhow!("the port is taken")).code, 1);
     }
 }

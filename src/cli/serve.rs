@@ -14,7 +14,7 @@ use super::dev::{self, Development};
 use super::welcome::{self, WelcomeInfo};
 use super::{ConfigFile, Failure, say};
 use crate::config::{Config, LogFormat};
-use crate::node::{self, Bound};
+use crate::node::{self, BoundAddresses};
 use crate::telemetry::logging::{self, Logging};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp;
@@ -106,15 +106,15 @@ fn begin_telemetry(
 }
 
 /// What the node prints to standard output once it listens: a line for programs, or a page for newcomers.
-fn on_ready(config: &mut Config) -> Result<impl FnOnce(&Bound) + Send + 'static, Failure> {
+fn on_ready(config: &mut Config) -> Result<impl FnOnce(&BoundAddresses) + Send + 'static, Failure> {
     let development =
         if config.node.dev { Some(dev::prepare(config).map_err(|e| Failure::run(e.into()))?) } else { None };
     let announces =
         config.log.format == LogFormat::Json || std::env::var("ROOMCAST_ANNOUNCE").is_ok_and(|value| value == "1");
     let path = config.server.path.clone();
-    Ok(move |bound: &Bound| {
+    Ok(move |bound: &BoundAddresses| {
         if announces {
-            let Bound { server, api, cluster, node, .. } = bound;
+            let BoundAddresses { server, api, cluster, node, .. } = bound;
             let mut line = json!({ "ready": true, "server": server, "api": api, "node": node });
             if let Some(cluster) = cluster {
                 line["cluster"] = json!(cluster);

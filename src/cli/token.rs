@@ -5,8 +5,8 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::{ConfigFile, Failure};
-use crate::auth::mint::{Claims, Signer, mint};
-use crate::config::{Algorithm, Auth, Period};
+use crate::auth::mint::{NewToken, TokenSigner, mint};
+use crate::config::{Algorithm, AuthSettings, Period};
 
 /// The token's claims and its key.
 #[derive(Debug, Args)]
@@ -41,15 +41,15 @@ pub(super) struct TokenArgs {
 pub(super) fn run(args: &TokenArgs) -> Result<String, Failure> {
     let auth = match &args.secret {
         // With a secret on the command line, no configuration is needed.
-        Some(_) if args.config.config.is_none() => Auth::default(),
+        Some(_) if args.config.config.is_none() => AuthSettings::default(),
         _ => args.config.load(Vec::new())?.config.auth,
     };
     sign(args, &auth).map_err(Failure::configuration)
 }
 
-fn sign(args: &TokenArgs, auth: &Auth) -> anyhow::Result<String> {
+fn sign(args: &TokenArgs, auth: &AuthSettings) -> anyhow::Result<String> {
     let ttl: Period = args.ttl.parse().map_err(|problem| anyhow!("--ttl must be {problem}"))?;
-    let claims = Claims {
+    let claims = NewToken {
         subject: args.sub.clone(),
         roles: args.roles.clone(),
         room: args.capability.clone(),
@@ -71,15 +71,15 @@ fn claims(texts: &[String]) -> anyhow::Result<Map<String, Value>> {
     texts.iter().map(pair).collect()
 }
 
-fn signer<'a>(args: &'a TokenArgs, auth: &'a Auth) -> anyhow::Result<Signer<'a>> {
+fn signer<'a>(args: &'a TokenArgs, auth: &'a AuthSettings) -> anyhow::Result<TokenSigner<'a>> {
     if let Some(secret) = &args.secret {
-        return Ok(Signer { algorithm: Algorithm::HS256, kid: None, secret });
+        return Ok(TokenSigner { algorithm: Algorithm::HS256, kid: None, secret });
     }
     let wanted = |kid: &Option<String>| args.kid.is_none() || *kid == args.kid;
     let key = auth.keys.iter().find(|key| key.algorithm.is_symmetric() && wanted(&key.kid));
     match key.and_then(|key| Some((key, key.secret.as_ref()?))) {
         Some((key, secret)) => {
-            Ok(Signer { algorithm: key.algorithm, kid: key.kid.as_deref(), secret: secret.expose() })
+            Ok(TokenSigner { algorithm: key.algorithm, kid: key.kid.as_deref(), secret: secret.expose() })
         }
         None => bail!("auth.keys has no key for HS256, HS384 or HS512: configure one, or give --secret"),
     }

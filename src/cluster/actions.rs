@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Cluster, Leaver};
-use crate::directory::{Acknowledged, Actions, Answer, Done, Question, Selection};
+use crate::directory::{AckQuestion, Acknowledged, ActionResult, Actions, DirectoryFuture, Selection};
 use crate::protocol::{socket_room, user_room};
 use crate::session::{Close, RoomName, Session};
 
@@ -13,16 +13,16 @@ const TOPIC: &str = "act";
 
 /// An action as the other nodes receive it.
 #[derive(Debug, Serialize, Deserialize)]
-struct Act {
+struct ActionMessage {
     namespace: Arc<str>,
     /// The action applies to the members of any of these rooms.
     rooms: Vec<RoomName>,
-    what: What,
+    what: ActionKind,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum What {
+enum ActionKind {
     Join(RoomName),
     Leave(RoomName),
     Disconnect { transport: bool },
@@ -34,7 +34,7 @@ impl Cluster {
     pub fn obey(self: &Arc<Self>) {
         self.answer_questions();
         let cluster = Arc::downgrade(self);
-        self.on(TOPIC, move |node, data| match (serde_json::from_value::<Act>(data), cluster.upgrade()) {
+        self.on(TOPIC, move |node, data| match (serde_json::from_value::<ActionMessage>(data), cluster.upgrade()) {
             (Ok(act), Some(cluster)) => {
                 act.carry_out(&cluster);
             }
@@ -54,33 +54,33 @@ impl Cluster {
         let _ = self.leaver.set(leave);
     }
 
-    fn act<'a>(&'a self, selection: &Selection, what: What) -> Answer<'a, Done> {
-        let act = Act { namespace: selection.namespace.as_str().into(), rooms: rooms_of(selection), what };
+    fn act<'a>(&'a self, selection: &Selection, what: ActionKind) -> DirectoryFuture<'a, ActionResult> {
+        let act = ActionMessage { namespace: selection.namespace.as_str().into(), rooms: rooms_of(selection), what };
         Box::pin(async move {
             let local = act.carry_out(self);
-            if let What::Join(room) = &act.what {
+            if let ActionKind::Join(room) = &act.what {
                 self.rooms.settled(&act.namespace, room).await;
             }
             let remote = self.tell(TOPIC, &act).await;
-            Ok(Done { local, remote })
+            Ok(ActionResult { local, remote })
         })
     }
 }
 
 impl Actions for Cluster {
-    fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done> {
-        self.act(selection, What::Join(room.into()))
+    fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> DirectoryFuture<'a, ActionResult> {
+        self.act(selection, ActionKind::Join(room.into()))
     }
 
-    fn leave<'a>(&'a self, selection: &'a Selection, room: &'a str) -> Answer<'a, Done> {
-        self.act(selection, What::Leave(room.into()))
+    fn leave<'a>(&'a self, selection: &'a Selection, room: &'a str) -> DirectoryFuture<'a, ActionResult> {
+        self.act(selection, ActionKind::Leave(room.into()))
     }
 
-    fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> Answer<'a, Done> {
-        self.act(selection, What::Disconnect { transport })
+    fn disconnect<'a>(&'a self, selection: &'a Selection, transport: bool) -> DirectoryFuture<'a, ActionResult> {
+        self.act(selection, ActionKind::Disconnect { transport })
     }
 
-    fn ask<'a>(&'a self, question: Question) -> Answer<'a, Acknowledged> {
+    fn ask<'a>(&'a self, question: AckQuestion) -> DirectoryFuture<'a, Acknowledged> {
         Box::pin(async move { Ok(self.ask_everywhere(question).await) })
     }
 }
@@ -95,7 +95,7 @@ pub(super) fn rooms_of(selection: &Selection) -> Vec<RoomName> {
 
 // === impl Act ===
 
-impl Act {
+impl ActionMessage {
     /// Applies the action to the selected clients of this node. Returns the number of these clients.
     fn carry_out(&self, cluster: &Cluster) -> usize {
         // An empty selection means no client, but `recipients` would treat an empty list as every client.
@@ -108,7 +108,7 @@ impl Act {
     }
 }
 
-impl What {
+impl ActionKind {
     fn apply(&self, cluster: &Cluster, session: &Arc<Session>) {
         match self {
             Self::Join(room) => {

@@ -15,11 +15,11 @@ use crate::session::Session;
 pub(super) const MAX_CLIENTS: usize = 1000;
 
 /// Clients that were asked and have not answered yet.
-pub(super) struct Asked {
+pub(super) struct AskedClients {
     waiting: FuturesUnordered<BoxFuture<'static, Option<Acknowledgement>>>,
 }
 
-impl Asked {
+impl AskedClients {
     /// Asks at most [`MAX_CLIENTS`] of the sessions. A session that cannot receive an event now is left out.
     pub(super) fn of(sessions: &[Arc<Session>], event: &Event) -> Self {
         let ask = |session: &Arc<Session>| -> Option<BoxFuture<'static, _>> {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::scribe::Scribe;
+use super::emitter_lease::EmitterLease;
 use crate::publish::{Outgoing, Publisher};
-use crate::redis::{Budget, MAX_RECEIVE_BYTES, Taken};
-use crate::telemetry::log_gate::log_seldom;
+use crate::redis::{Budget, MAX_RECEIVE_BYTES, ReservedBytes};
+use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
 /// Maximum number of events in the queue of one namespace, from which this node publishes.
@@ -18,8 +18,8 @@ const WAITING: usize = 16_384;
 pub(super) struct Bridge {
     publisher: Arc<Publisher>,
     /// The lease to publish emitters' events. `None` if no contract has a rule or a history for such events.
-    scribe: Option<Arc<Scribe>>,
-    queues: HashMap<Arc<str>, mpsc::Sender<(Outgoing, Taken)>>,
+    emitter_lease: Option<Arc<EmitterLease>>,
+    queues: HashMap<Arc<str>, mpsc::Sender<(Outgoing, ReservedBytes)>>,
     /// Limits the bytes of the events in the queues of all namespaces together.
     budget: Budget,
     metrics: Arc<Metrics>,
@@ -29,7 +29,7 @@ impl Bridge {
     pub(super) fn start<'a>(
         publisher: Arc<Publisher>,
         namespaces: impl Iterator<Item = &'a Arc<str>>,
-        scribe: impl FnOnce() -> Arc<Scribe>,
+        emitter_lease: impl FnOnce() -> Arc<EmitterLease>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let (mut queues, mut waiting_of) = (HashMap::new(), Vec::new());
@@ -38,12 +38,12 @@ impl Bridge {
             queues.insert(namespace.clone(), queue);
             waiting_of.push(waiting);
         }
-        let scribe = publisher.has_rules().then(scribe);
+        let emitter_lease = publisher.has_rules().then(emitter_lease);
         for waiting in waiting_of {
-            tokio::spawn(publish(publisher.clone(), scribe.clone(), metrics.clone(), waiting));
+            tokio::spawn(publish(publisher.clone(), emitter_lease.clone(), metrics.clone(), waiting));
         }
         let budget = Budget::new(MAX_RECEIVE_BYTES);
-        Arc::new(Self { publisher, scribe, queues, budget, metrics })
+        Arc::new(Self { publisher, emitter_lease, queues, budget, metrics })
     }
 
     /// Delivers an emitter's event to the clients of this node. Does not deliver an event that one node has to publish
@@ -59,13 +59,13 @@ impl Bridge {
 
     /// Whether this node holds the lease in Redis to publish emitters' events for all nodes.
     pub(super) fn is_the_one(&self) -> bool {
-        self.scribe.as_ref().is_some_and(|scribe| scribe.number().is_some())
+        self.emitter_lease.as_ref().is_some_and(|emitter_lease| emitter_lease.number().is_some())
     }
 
     /// Queues an event to be published to all nodes, if only one node may publish the event and this node holds the
     /// lease in Redis to do that.
     pub(super) fn publish(&self, mut everywhere: Outgoing) {
-        let Some(number) = self.scribe.as_ref().and_then(|scribe| scribe.number()) else { return };
+        let Some(number) = self.emitter_lease.as_ref().and_then(|emitter_lease| emitter_lease.number()) else { return };
         everywhere.event = everywhere.event.with_fence(Some(number));
         if !self.publisher.is_for_one(&everywhere) {
             return;
@@ -79,8 +79,8 @@ impl Bridge {
 
     /// Gives up the lease to publish emitters' events, so that another node can get the lease.
     pub(super) async fn resign(&self) {
-        if let Some(scribe) = &self.scribe {
-            scribe.resign().await;
+        if let Some(emitter_lease) = &self.emitter_lease {
+            emitter_lease.resign().await;
         }
     }
 
@@ -93,12 +93,12 @@ impl Bridge {
 /// the event would arrive after events that the lease's next holder has published.
 async fn publish(
     publisher: Arc<Publisher>,
-    scribe: Option<Arc<Scribe>>,
+    emitter_lease: Option<Arc<EmitterLease>>,
     metrics: Arc<Metrics>,
-    mut waiting: mpsc::Receiver<(Outgoing, Taken)>,
+    mut waiting: mpsc::Receiver<(Outgoing, ReservedBytes)>,
 ) {
     while let Some((outgoing, _taken)) = waiting.recv().await {
-        if scribe.as_ref().and_then(|scribe| scribe.number()) != outgoing.event.fence() {
+        if emitter_lease.as_ref().and_then(|emitter_lease| emitter_lease.number()) != outgoing.event.fence() {
             metrics.socketio_dropped_total.with_label_values(&["fenced"]).inc();
             continue;
         }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::frame::{Frame, Origin};
+use super::frame::{Frame, FrameSender};
 use super::pubsub::{Incoming, PubSub};
-use crate::publish::NotCarried;
+use crate::publish::RemoteFailure;
 use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 
@@ -39,7 +39,7 @@ const BUFFER: usize = 1024;
 /// Counts the canaries of the other nodes.
 pub(super) struct Canaries {
     metrics: Arc<Metrics>,
-    flock: Mutex<Flock>,
+    canaries: Mutex<CanaryNumbers>,
 }
 
 impl Canaries {
@@ -47,7 +47,7 @@ impl Canaries {
     pub(super) fn start(redis: &Redis, pubsub: &Arc<PubSub>, metrics: Arc<Metrics>, every: Duration) -> Arc<Self> {
         let channel: Arc<str> = redis.keys().canary_channel().into();
         let incoming = pubsub.subscribe(&channel, BUFFER);
-        let canaries = Arc::new(Self { metrics: metrics.clone(), flock: Mutex::default() });
+        let canaries = Arc::new(Self { metrics: metrics.clone(), canaries: Mutex::default() });
         tokio::spawn(send(redis.clone(), pubsub.clone(), channel, metrics, every));
         tokio::spawn(canaries.clone().count(incoming, redis.clone()));
         canaries
@@ -55,7 +55,7 @@ impl Canaries {
 
     /// Forgets a node that has announced that it leaves, and removes its metrics.
     pub(super) fn forget(&self, node: &str) {
-        self.flock.lock().expect("no panic while held").nodes.remove(node);
+        self.canaries.lock().expect("no panic while held").nodes.remove(node);
         self.forget_metrics(node);
     }
 
@@ -80,7 +80,7 @@ impl Canaries {
 
     fn note(&self, frame: &Frame, now: Instant) {
         let Ok(number) = <[u8; 8]>::try_from(&*frame.body).map(u64::from_be_bytes) else { return };
-        let noted = self.flock.lock().expect("no panic while held").note(&frame.origin, number, now);
+        let noted = self.canaries.lock().expect("no panic while held").note(&frame.origin, number, now);
         let from = &*frame.origin.node;
         if noted.received {
             self.metrics.canaries_received_total.with_label_values(&[from]).inc();
@@ -92,7 +92,7 @@ impl Canaries {
     }
 
     fn look(&self, now: Instant) {
-        let (lost, forgotten) = self.flock.lock().expect("no panic while held").look(now);
+        let (lost, forgotten) = self.canaries.lock().expect("no panic while held").look(now);
         for (node, lost) in lost {
             self.metrics.canaries_lost_total.with_label_values(&[&*node]).inc_by(lost);
         }
@@ -117,7 +117,8 @@ async fn send(redis: Redis, pubsub: Arc<PubSub>, channel: Arc<str>, metrics: Arc
         }
         metrics.canaries_sent_total.with_label_values::<&str>(&[]).inc();
         let metrics = metrics.clone();
-        let count = move |why: NotCarried| metrics.canaries_not_carried_total.with_label_values(&[why.as_str()]).inc();
+        let count =
+            move |why: RemoteFailure| metrics.canaries_not_carried_total.with_label_values(&[why.as_str()]).inc();
         match pubsub.tell(&channel, &number.to_be_bytes()) {
             Err(why) => count(why),
             // The next canary is sent without waiting for this receipt. The time-out of Redis commands limits how many
@@ -133,11 +134,11 @@ async fn send(redis: Redis, pubsub: Arc<PubSub>, channel: Arc<str>, metrics: Arc
 
 /// The canary numbers that have arrived from each other node.
 #[derive(Default)]
-struct Flock {
-    nodes: HashMap<Arc<str>, Sender>,
+struct CanaryNumbers {
+    nodes: HashMap<Arc<str>, CanarySender>,
 }
 
-struct Sender {
+struct CanarySender {
     incarnation: u64,
     next: u64,
     /// Numbers before `next` that have not arrived, with the time at which each was found to be missing.
@@ -147,7 +148,7 @@ struct Sender {
 
 /// The result of counting one canary.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Noted {
+struct CountedCanary {
     /// Whether the canaries of the canary's sender are counted: at most [`MAX_NODES`] senders are.
     known: bool,
     /// Whether the canary arrived for the first time, and before it counted as lost.
@@ -159,14 +160,15 @@ struct Noted {
 /// A node, and how many of its canaries are lost.
 type Lost = (Arc<str>, u64);
 
-impl Flock {
+impl CanaryNumbers {
     /// Counts a canary. After each start of a sender, counting begins with the first canary that arrives from that
     /// sender.
-    fn note(&mut self, origin: &Origin, number: u64, now: Instant) -> Noted {
+    fn note(&mut self, origin: &FrameSender, number: u64, now: Instant) -> CountedCanary {
         if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&origin.node) {
-            return Noted::default();
+            return CountedCanary::default();
         }
-        let fresh = || Sender { incarnation: origin.incarnation, next: number, missing: BTreeMap::new(), last: now };
+        let fresh =
+            || CanarySender { incarnation: origin.incarnation, next: number, missing: BTreeMap::new(), last: now };
         let sender = self.nodes.entry(origin.node.clone()).or_insert_with(fresh);
         let mut lost = 0;
         if sender.incarnation != origin.incarnation {
@@ -177,7 +179,7 @@ impl Flock {
         }
         sender.last = now;
         let (received, more) = sender.note(number, now);
-        Noted { known: true, received, lost: lost + more }
+        CountedCanary { known: true, received, lost: lost + more }
     }
 
     /// Finds canaries that count as lost since the last call, and forgets nodes that were silent for [`FORGET`].
@@ -191,14 +193,14 @@ impl Flock {
                 lost.push((node.clone(), (before - sender.missing.len()) as u64));
             }
         }
-        let gone = |sender: &Sender| now.saturating_duration_since(sender.last) >= FORGET;
+        let gone = |sender: &CanarySender| now.saturating_duration_since(sender.last) >= FORGET;
         let forgotten: Vec<_> = self.nodes.iter().filter(|(_, s)| gone(s)).map(|(node, _)| node.clone()).collect();
         forgotten.iter().for_each(|node| drop(self.nodes.remove(node)));
         (lost, forgotten)
     }
 }
 
-impl Sender {
+impl CanarySender {
     /// Returns whether the number arrives for the first time and before it counted as lost, and how many other numbers
     /// count as lost from now on.
     fn note(&mut self, number: u64, now: Instant) -> (bool, u64) {
@@ -222,56 +224,56 @@ impl Sender {
 mod tests {
     use super::*;
 
-    fn origin(node: &str, incarnation: u64) -> Origin {
-        Origin { node: node.into(), incarnation }
+    fn origin(node: &str, incarnation: u64) -> FrameSender {
+        FrameSender { node: node.into(), incarnation }
     }
 
-    fn received(lost: u64) -> Noted {
-        Noted { known: true, received: true, lost }
+    fn received(lost: u64) -> CountedCanary {
+        CountedCanary { known: true, received: true, lost }
     }
 
     #[test]
     fn each_number_is_received_or_lost_once() {
-        let (mut flock, start) = (Flock::default(), Instant::now());
+        let (mut canaries, start) = (CanaryNumbers::default(), Instant::now());
         let a = origin("a", 1);
-        assert_eq!(flock.note(&a, 7, start), received(0));
-        assert_eq!(flock.note(&a, 11, start), received(0));
-        assert_eq!(flock.note(&a, 9, start), received(0));
-        assert_eq!(flock.note(&a, 9, start), Noted { received: false, ..received(0) });
-        assert_eq!(flock.look(start + GRACE / 2), (vec![], vec![]));
-        assert_eq!(flock.look(start + GRACE), (vec![("a".into(), 2)], vec![]));
-        assert_eq!(flock.note(&a, 8, start + GRACE), Noted { received: false, ..received(0) });
-        assert_eq!(flock.look(start + 2 * GRACE), (vec![], vec![]));
+        assert_eq!(canaries.note(&a, 7, start), received(0));
+        assert_eq!(canaries.note(&a, 11, start), received(0));
+        assert_eq!(canaries.note(&a, 9, start), received(0));
+        assert_eq!(canaries.note(&a, 9, start), CountedCanary { received: false, ..received(0) });
+        assert_eq!(canaries.look(start + GRACE / 2), (vec![], vec![]));
+        assert_eq!(canaries.look(start + GRACE), (vec![("a".into(), 2)], vec![]));
+        assert_eq!(canaries.note(&a, 8, start + GRACE), CountedCanary { received: false, ..received(0) });
+        assert_eq!(canaries.look(start + 2 * GRACE), (vec![], vec![]));
     }
 
     #[test]
     fn a_new_run_begins_anew_and_what_the_old_one_owes_is_lost() {
-        let (mut flock, now) = (Flock::default(), Instant::now());
-        flock.note(&origin("a", 1), 1, now);
-        flock.note(&origin("a", 1), 4, now);
-        assert_eq!(flock.note(&origin("a", 2), 3, now), received(2));
-        assert_eq!(flock.note(&origin("a", 2), 4, now), received(0));
+        let (mut canaries, now) = (CanaryNumbers::default(), Instant::now());
+        canaries.note(&origin("a", 1), 1, now);
+        canaries.note(&origin("a", 1), 4, now);
+        assert_eq!(canaries.note(&origin("a", 2), 3, now), received(2));
+        assert_eq!(canaries.note(&origin("a", 2), 4, now), received(0));
     }
 
     #[test]
     fn a_long_silence_costs_no_memory() {
-        let (mut flock, now) = (Flock::default(), Instant::now());
+        let (mut canaries, now) = (CanaryNumbers::default(), Instant::now());
         let a = origin("a", 1);
-        flock.note(&a, 1, now);
-        let Noted { lost, .. } = flock.note(&a, u64::MAX, now);
+        canaries.note(&a, 1, now);
+        let CountedCanary { lost, .. } = canaries.note(&a, u64::MAX, now);
         assert_eq!(lost, u64::MAX - 2 - MAX_MISSING as u64);
-        assert_eq!(flock.nodes["a"].missing.len(), MAX_MISSING);
+        assert_eq!(canaries.nodes["a"].missing.len(), MAX_MISSING);
     }
 
     #[test]
     fn nodes_that_are_silent_are_forgotten_and_too_many_are_not_followed() {
-        let (mut flock, start) = (Flock::default(), Instant::now());
+        let (mut canaries, start) = (CanaryNumbers::default(), Instant::now());
         for node in 0..MAX_NODES {
-            assert!(flock.note(&origin(&node.to_string(), 1), 1, start).known);
+            assert!(canaries.note(&origin(&node.to_string(), 1), 1, start).known);
         }
-        assert_eq!(flock.note(&origin("more", 1), 1, start), Noted::default());
-        flock.note(&origin("7", 1), 2, start + FORGET / 2);
-        let (_, forgotten) = flock.look(start + FORGET);
-        assert_eq!((forgotten.len(), flock.nodes.len()), (MAX_NODES - 1, 1));
+        assert_eq!(canaries.note(&origin("more", 1), 1, start), CountedCanary::default());
+        canaries.note(&origin("7", 1), 2, start + FORGET / 2);
+        let (_, forgotten) = canaries.look(start + FORGET);
+        assert_eq!((forgotten.len(), canaries.nodes.len()), (MAX_NODES - 1, 1));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::frame::Origin;
+use super::frame::FrameSender;
 
 /// A conflict is over if no heartbeat has shown it for this long, which is four heartbeat intervals.
 const OVER: Duration = Duration::from_secs(4);
@@ -68,19 +68,19 @@ impl std::fmt::Display for Conflict {
 
 /// The conflicts that this node sees.
 pub(super) struct Conflicts {
-    own: Origin,
+    own: FrameSender,
     contracts: String,
-    table: Mutex<Table>,
+    table: Mutex<ConflictTable>,
 }
 
 #[derive(Default)]
-struct Table {
-    seen: HashMap<(ConflictKind, Arc<str>), Seen>,
-    /// The newest [`Origin::incarnation`] (the start time) of each node.
+struct ConflictTable {
+    seen: HashMap<(ConflictKind, Arc<str>), SeenNode>,
+    /// The newest [`FrameSender::incarnation`] (the start time) of each node.
     newest: HashMap<Arc<str>, u64>,
 }
 
-struct Seen {
+struct SeenNode {
     times: u32,
     last: Instant,
     told: Option<Instant>,
@@ -88,7 +88,7 @@ struct Seen {
 
 impl Conflicts {
     /// Creates an empty record for this node. `contracts` is the digest of this node's contracts.
-    pub(super) fn new(own: Origin, contracts: &str) -> Self {
+    pub(super) fn new(own: FrameSender, contracts: &str) -> Self {
         Self { own, contracts: contracts.to_owned(), table: Mutex::default() }
     }
 
@@ -99,7 +99,7 @@ impl Conflicts {
 
     /// Compares a heartbeat of another node with this node's contracts and with earlier heartbeats. Returns the
     /// conflicts to be logged now.
-    pub(super) fn note(&self, origin: &Origin, contracts: &str, now: Instant) -> Vec<Conflict> {
+    pub(super) fn note(&self, origin: &FrameSender, contracts: &str, now: Instant) -> Vec<Conflict> {
         let mut table = self.table();
         let mut told = Vec::new();
         // Nodes of earlier versions send no digest.
@@ -122,15 +122,15 @@ impl Conflicts {
         all
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+    fn table(&self) -> std::sync::MutexGuard<'_, ConflictTable> {
         self.table.lock().expect("no panic while held")
     }
 }
 
-impl Table {
+impl ConflictTable {
     /// Whether the sender shares its id with another running node: with this node, or with a node that was started
     /// later than the sender.
-    fn is_second(&mut self, origin: &Origin, own: &Origin) -> bool {
+    fn is_second(&mut self, origin: &FrameSender, own: &FrameSender) -> bool {
         if origin.node == own.node {
             return origin.incarnation != own.incarnation;
         }
@@ -147,7 +147,7 @@ impl Table {
         if self.seen.len() >= MAX_NODES && !self.seen.contains_key(&key) {
             return None;
         }
-        let seen = self.seen.entry(key).or_insert(Seen { times: 0, last: now, told: None });
+        let seen = self.seen.entry(key).or_insert(SeenNode { times: 0, last: now, told: None });
         if now.saturating_duration_since(seen.last) >= OVER {
             (seen.times, seen.told) = (0, None);
         }
@@ -166,8 +166,8 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn origin(node: &str, incarnation: u64) -> Origin {
-        Origin { node: node.into(), incarnation }
+    fn origin(node: &str, incarnation: u64) -> FrameSender {
+        FrameSender { node: node.into(), incarnation }
     }
 
     fn conflicts() -> (Conflicts, Instant) {

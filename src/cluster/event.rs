@@ -16,7 +16,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 
 use crate::event::{Event, Stamp};
-use crate::order::Order;
+use crate::order::ConflationOrder;
 use crate::publish::Outgoing;
 use crate::session::RoomName;
 
@@ -29,7 +29,7 @@ const FENCED: u8 = 16;
 /// The bytes are not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the event of another node is malformed")]
-pub struct Malformed;
+pub struct MalformedEvent;
 
 /// Writes an event for the other nodes.
 pub fn encode(outgoing: &Outgoing) -> BytesMut {
@@ -55,16 +55,16 @@ pub fn encode(outgoing: &Outgoing) -> BytesMut {
 /// Reads an event from another node. The text and the attachments share the memory of `bytes`.
 ///
 /// # Errors
-/// [`Malformed`] if [`encode`] did not write the bytes.
-pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malformed> {
-    let flags = bytes.try_get_u8().map_err(|_| Malformed)?;
+/// [`MalformedEvent`] if [`encode`] did not write the bytes.
+pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, MalformedEvent> {
+    let flags = bytes.try_get_u8().map_err(|_| MalformedEvent)?;
     let rooms = list(&mut bytes, 4, room)?;
     let except = list(&mut bytes, 4, room)?;
     let (stamps, order) = take_marks(&mut bytes, flags)?;
-    let text = ByteString::try_from(take(&mut bytes)?).map_err(|_| Malformed)?;
+    let text = ByteString::try_from(take(&mut bytes)?).map_err(|_| MalformedEvent)?;
     let attachments = list(&mut bytes, 4, take)?;
-    let fence = (flags & FENCED != 0).then(|| bytes.try_get_u64()).transpose().map_err(|_| Malformed)?;
-    let event = Event::from_wire(text, attachments).map_err(|_| Malformed)?.with_fence(fence);
+    let fence = (flags & FENCED != 0).then(|| bytes.try_get_u64()).transpose().map_err(|_| MalformedEvent)?;
+    let event = Event::from_wire(text, attachments).map_err(|_| MalformedEvent)?.with_fence(fence);
     let volatile = flags & VOLATILE != 0;
     let outgoing = Outgoing::new(namespace.clone(), event, rooms).except(except).volatile(volatile);
     Ok(Outgoing { stamps, order, ..outgoing })
@@ -75,13 +75,13 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
 ///
 /// # Errors
 /// The same as for [`decode`].
-pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool, Malformed> {
+pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool, MalformedEvent> {
     let mut bytes = &bytes[..];
-    let _flags = bytes.try_get_u8().map_err(|_| Malformed)?;
-    let count = bytes.try_get_u32().map_err(|_| Malformed)?;
+    let _flags = bytes.try_get_u8().map_err(|_| MalformedEvent)?;
+    let count = bytes.try_get_u32().map_err(|_| MalformedEvent)?;
     for _ in 0..count {
-        let length = bytes.try_get_u32().map_err(|_| Malformed)? as usize;
-        let (room, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
+        let length = bytes.try_get_u32().map_err(|_| MalformedEvent)? as usize;
+        let (room, rest) = bytes.split_at_checked(length).ok_or(MalformedEvent)?;
         if std::str::from_utf8(room).is_ok_and(&is_wanted) {
             return Ok(true);
         }
@@ -92,18 +92,18 @@ pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool,
 
 /// The additional data of an event in Socket.IO's format, which only roomcast nodes read.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Marks {
+pub struct EventExtras {
     /// The event's offsets in histories.
     pub stamps: Vec<Stamp>,
     /// The event's number among conflated events.
-    pub order: Option<Order>,
+    pub order: Option<ConflationOrder>,
     /// For each name among the event's rooms, and among its excluded rooms, whether the name means a room, a client, or
     /// both. Nodes of earlier versions do not send this.
     pub kinds: Option<[Bytes; 2]>,
 }
 
-/// Writes the additional data that only roomcast nodes read; see [`Marks`]. `kinds` has one byte for each name among
-/// the event's rooms and excluded rooms; see [`Marks::kinds`].
+/// Writes the additional data that only roomcast nodes read; see [`EventExtras`]. `kinds` has one byte for each name among
+/// the event's rooms and excluded rooms; see [`EventExtras::kinds`].
 pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
     let mut out = BytesMut::with_capacity(64);
     let order = outgoing.order.as_ref();
@@ -117,12 +117,12 @@ pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
 /// Reads the additional data that [`encode_marks`] writes.
 ///
 /// # Errors
-/// [`Malformed`] if [`encode_marks`] did not write the bytes.
-pub fn decode_marks(mut bytes: Bytes) -> Result<Marks, Malformed> {
-    let flags = bytes.try_get_u8().map_err(|_| Malformed)?;
+/// [`MalformedEvent`] if [`encode_marks`] did not write the bytes.
+pub fn decode_marks(mut bytes: Bytes) -> Result<EventExtras, MalformedEvent> {
+    let flags = bytes.try_get_u8().map_err(|_| MalformedEvent)?;
     let (stamps, order) = take_marks(&mut bytes, flags)?;
     let kinds = if flags & KINDS == 0 { None } else { Some([take(&mut bytes)?, take(&mut bytes)?]) };
-    Ok(Marks { stamps, order, kinds })
+    Ok(EventExtras { stamps, order, kinds })
 }
 
 fn put_marks(out: &mut BytesMut, outgoing: &Outgoing) {
@@ -138,17 +138,17 @@ fn put_marks(out: &mut BytesMut, outgoing: &Outgoing) {
     }
 }
 
-fn take_marks(bytes: &mut Bytes, flags: u8) -> Result<(Vec<Stamp>, Option<Order>), Malformed> {
+fn take_marks(bytes: &mut Bytes, flags: u8) -> Result<(Vec<Stamp>, Option<ConflationOrder>), MalformedEvent> {
     let stamps = list(bytes, 20, |bytes| {
         let room = room(bytes)?;
-        let mut number = || bytes.try_get_u64().map_err(|_| Malformed);
+        let mut number = || bytes.try_get_u64().map_err(|_| MalformedEvent);
         Ok(Stamp { room, epoch: number()?, offset: number()? })
     })?;
     let order = match flags & ORDERED {
         0 => None,
-        _ => Some(Order {
+        _ => Some(ConflationOrder {
             scope: room(bytes)?,
-            number: bytes.try_get_u64().map_err(|_| Malformed)?,
+            number: bytes.try_get_u64().map_err(|_| MalformedEvent)?,
             closes: flags & CLOSES != 0,
         }),
     };
@@ -164,17 +164,17 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-fn take(bytes: &mut Bytes) -> Result<Bytes, Malformed> {
-    let length = bytes.try_get_u32().map_err(|_| Malformed)? as usize;
+fn take(bytes: &mut Bytes) -> Result<Bytes, MalformedEvent> {
+    let length = bytes.try_get_u32().map_err(|_| MalformedEvent)? as usize;
     if bytes.len() < length {
-        return Err(Malformed);
+        return Err(MalformedEvent);
     }
     Ok(bytes.split_to(length))
 }
 
-fn room(bytes: &mut Bytes) -> Result<RoomName, Malformed> {
+fn room(bytes: &mut Bytes) -> Result<RoomName, MalformedEvent> {
     let name = take(bytes)?;
-    Ok(std::str::from_utf8(&name).map_err(|_| Malformed)?.into())
+    Ok(std::str::from_utf8(&name).map_err(|_| MalformedEvent)?.into())
 }
 
 /// Reads a list whose items take at least `least` bytes each. A count that cannot fit into the remaining bytes is
@@ -182,11 +182,11 @@ fn room(bytes: &mut Bytes) -> Result<RoomName, Malformed> {
 fn list<T>(
     bytes: &mut Bytes,
     least: usize,
-    item: impl Fn(&mut Bytes) -> Result<T, Malformed>,
-) -> Result<Vec<T>, Malformed> {
-    let count = bytes.try_get_u32().map_err(|_| Malformed)? as usize;
+    item: impl Fn(&mut Bytes) -> Result<T, MalformedEvent>,
+) -> Result<Vec<T>, MalformedEvent> {
+    let count = bytes.try_get_u32().map_err(|_| MalformedEvent)? as usize;
     if count > bytes.len() / least {
-        return Err(Malformed);
+        return Err(MalformedEvent);
     }
     (0..count).map(|_| item(bytes)).collect()
 }
@@ -204,7 +204,7 @@ mod tests {
         let outgoing = Outgoing::new("/n".into(), event.unwrap().with_fence(Some(u64::MAX)), rooms);
         Outgoing {
             stamps: vec![Stamp { room: "a".into(), epoch: 3, offset: u64::MAX }],
-            order: Some(Order { scope: "/n|a".into(), number: 7, closes: true }),
+            order: Some(ConflationOrder { scope: "/n|a".into(), number: 7, closes: true }),
             ..outgoing.except(vec!["$sid:x".into()]).volatile(true)
         }
     }
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(concerns(&bytes, |room| room == "c"), Ok(false));
         let everybody = encode(&Outgoing { rooms: Vec::new(), ..outgoing() }).freeze();
         assert_eq!(concerns(&everybody, |_| false), Ok(true));
-        assert_eq!(concerns(&bytes.slice(..12), |_| false), Err(Malformed));
+        assert_eq!(concerns(&bytes.slice(..12), |_| false), Err(MalformedEvent));
     }
 
     #[test]
@@ -236,14 +236,14 @@ mod tests {
         let kinds = [Bytes::from_static(&[1, 3]), Bytes::from_static(&[2])];
         assert_eq!(
             decode_marks(marks.clone()).unwrap(),
-            Marks { stamps: stamps.clone(), order: order.clone(), kinds: Some(kinds) }
+            EventExtras { stamps: stamps.clone(), order: order.clone(), kinds: Some(kinds) }
         );
         for length in 0..marks.len() {
             assert!(decode_marks(marks.slice(..length)).is_err(), "{length}");
         }
         let mut earlier = BytesMut::from(&marks[..marks.len() - 11]);
         earlier[0] &= !KINDS;
-        assert_eq!(decode_marks(earlier.freeze()).unwrap(), Marks { stamps, order, kinds: None });
+        assert_eq!(decode_marks(earlier.freeze()).unwrap(), EventExtras { stamps, order, kinds: None });
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub const MAX_NODE_ID: usize = 255;
 
 /// The sender of a message: the node's id, and a number that changes each time the node starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct FrameSender {
     /// The node's id.
     pub node: Arc<str>,
     /// The node's start time, in microseconds of Unix time. Tells the node's starts apart, because message numbers
@@ -33,7 +33,7 @@ pub struct Origin {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     /// The sender.
-    pub origin: Origin,
+    pub origin: FrameSender,
     /// The number of the message among all messages of this sender on this channel (see the module `numbers`). 0 means
     /// that the message has no number and receivers do not count it.
     pub number: u64,
@@ -59,7 +59,7 @@ pub enum FrameError {
 
 impl Frame {
     /// Writes a frame. A node id of more than [`MAX_NODE_ID`] bytes is truncated.
-    pub fn encode(origin: &Origin, number: u64, sent_at_us: u64, body: &[u8]) -> Bytes {
+    pub fn encode(origin: &FrameSender, number: u64, sent_at_us: u64, body: &[u8]) -> Bytes {
         let node = &origin.node.as_bytes()[..origin.node.len().min(MAX_NODE_ID)];
         let mut out = BytesMut::with_capacity(FIXED + node.len() + body.len());
         out.put_slice(MAGIC);
@@ -95,7 +95,7 @@ impl Frame {
         }
         let node = bytes.split_to(length);
         let node = std::str::from_utf8(&node).map_err(|_| FrameError::Malformed)?.into();
-        Ok(Self { origin: Origin { node, incarnation }, number: counted, sent_at_us, body: bytes })
+        Ok(Self { origin: FrameSender { node, incarnation }, number: counted, sent_at_us, body: bytes })
     }
 
     /// How long the sender had been running when the sender sent the frame, by the sender's clock.
@@ -121,8 +121,8 @@ mod tests {
 
     use super::*;
 
-    fn origin() -> Origin {
-        Origin { node: "node-a".into(), incarnation: 7 }
+    fn origin() -> FrameSender {
+        FrameSender { node: "node-a".into(), incarnation: 7 }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::frame::Origin;
+use super::frame::FrameSender;
 use super::numbers::Number;
 
 /// Maximum number of nodes whose message numbers are remembered. The node that was silent longest is forgotten first.
@@ -24,10 +24,10 @@ pub(super) struct Gaps {
     heard: HashMap<Arc<str>, Instant>,
     /// Channels of rooms that have members on this node, each with the time of the subscription.
     rooms: HashMap<Arc<str>, Instant>,
-    nodes: HashMap<Arc<str>, Seen>,
+    nodes: HashMap<Arc<str>, SeenChannel>,
 }
 
-struct Seen {
+struct SeenChannel {
     incarnation: u64,
     channels: HashMap<Arc<str>, Expected>,
     /// How many runs of numbers the node had begun, with the time at which the node reported that; in ascending order.
@@ -47,7 +47,7 @@ struct Expected {
 
 /// When another node sent a message, as far as this node can tell.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
+pub(super) struct SendTime {
     /// When the message was sent, by this node's clock.
     pub(super) at: Instant,
     /// How long the sender had been running when it sent the message.
@@ -56,7 +56,7 @@ pub(super) struct Sent {
 
 /// Whether a message arrived in the order of its sender and channel, judged by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Came {
+pub(super) enum ArrivalOrder {
     /// The message is in order. The value is how many messages before this one are missing and were not counted as
     /// missing yet.
     After(u64),
@@ -95,8 +95,14 @@ impl Gaps {
     /// Within a run of numbers, counting begins with the first message that arrives, because messages that were sent
     /// before this node subscribed do not count as missing. If this node was certainly subscribed when the run began,
     /// counting begins with number 1.
-    pub(super) fn note(&mut self, origin: &Origin, channel: &Arc<str>, number: u64, sent: Sent) -> Came {
-        let Some(since) = self.since(channel) else { return Came::After(0) };
+    pub(super) fn note(
+        &mut self,
+        origin: &FrameSender,
+        channel: &Arc<str>,
+        number: u64,
+        sent: SendTime,
+    ) -> ArrivalOrder {
+        let Some(since) = self.since(channel) else { return ArrivalOrder::After(0) };
         let number = Number::unpack(number);
         let count = u64::from(number.count);
         let seen = self.seen(origin, sent);
@@ -104,29 +110,29 @@ impl Gaps {
         let Some(expected) = seen.channels.get_mut(channel) else {
             let missing = if seen.began_after(number.run, since) { count.saturating_sub(1) } else { 0 };
             seen.channels.insert(channel.clone(), fresh);
-            return Came::After(missing);
+            return ArrivalOrder::After(missing);
         };
         if (number.run, count) <= expected.came {
-            return Came::Late;
+            return ArrivalOrder::Late;
         }
         expected.came = fresh.came;
         // This run of numbers began after the previous run on this channel, so this node was already subscribed.
         if expected.run < number.run {
             *expected = fresh;
-            return Came::After(count.saturating_sub(1));
+            return ArrivalOrder::After(count.saturating_sub(1));
         }
         // If the sender's heartbeat was handled before this message, the message was already counted as missing.
         let missing = if expected.run == number.run { count.saturating_sub(expected.next) } else { 0 };
         if expected.run == number.run {
             expected.next = expected.next.max(count + 1);
         }
-        Came::After(missing)
+        ArrivalOrder::After(missing)
     }
 
     /// Records that a heartbeat of a node reports `head` as the newest number on a channel. Returns how many messages
     /// are certainly missing: messages that have not arrived although the node's previous heartbeat already reported
     /// their numbers.
-    pub(super) fn note_head(&mut self, origin: &Origin, channel: &Arc<str>, head: u64, sent: Sent) -> u64 {
+    pub(super) fn note_head(&mut self, origin: &FrameSender, channel: &Arc<str>, head: u64, sent: SendTime) -> u64 {
         let Some(since) = self.since(channel) else { return 0 };
         let head = Number::unpack(head);
         let count = u64::from(head.count);
@@ -148,7 +154,7 @@ impl Gaps {
     }
 
     /// Records how many runs of numbers a node had begun when the node sent its heartbeat.
-    pub(super) fn note_runs(&mut self, origin: &Origin, runs: u32, sent: Sent) {
+    pub(super) fn note_runs(&mut self, origin: &FrameSender, runs: u32, sent: SendTime) {
         let known = &mut self.seen(origin, sent).known;
         match known.back_mut() {
             Some(last) if last.0 == runs => last.1 = last.1.max(sent.at),
@@ -164,11 +170,11 @@ impl Gaps {
         self.heard.get(channel).or_else(|| self.rooms.get(channel)).copied()
     }
 
-    fn seen(&mut self, origin: &Origin, sent: Sent) -> &mut Seen {
+    fn seen(&mut self, origin: &FrameSender, sent: SendTime) -> &mut SeenChannel {
         if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&origin.node) {
             self.make_room(sent.at);
         }
-        let fresh = || Seen {
+        let fresh = || SeenChannel {
             incarnation: origin.incarnation,
             channels: HashMap::new(),
             known: sent.at.checked_sub(sent.uptime).map(|started| (0, started)).into_iter().collect(),
@@ -193,7 +199,7 @@ impl Gaps {
     }
 }
 
-impl Seen {
+impl SeenChannel {
     /// Whether a run of numbers certainly began after this moment.
     fn began_after(&self, run: u32, moment: Instant) -> bool {
         let before = self.known.iter().rev().find(|(runs, _)| *runs < run);
@@ -206,28 +212,28 @@ mod tests {
     use super::*;
 
     /// A message from a node that was started long before this node listened.
-    fn long_ago() -> Sent {
-        Sent { at: Instant::now(), uptime: Duration::from_secs(3600) }
+    fn long_ago() -> SendTime {
+        SendTime { at: Instant::now(), uptime: Duration::from_secs(3600) }
     }
 
-    fn origin(incarnation: u64) -> Origin {
-        Origin { node: "a".into(), incarnation }
+    fn origin(incarnation: u64) -> FrameSender {
+        FrameSender { node: "a".into(), incarnation }
     }
 
     #[test]
     fn gaps_are_counted_once_and_a_new_run_begins_anew() {
         let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
-        assert_eq!(gaps.note(&origin(1), &channel, 3, now), Came::After(0), "not heard");
-        assert_eq!(gaps.note(&origin(1), &channel, 9, now), Came::After(0), "not heard");
+        assert_eq!(gaps.note(&origin(1), &channel, 3, now), ArrivalOrder::After(0), "not heard");
+        assert_eq!(gaps.note(&origin(1), &channel, 9, now), ArrivalOrder::After(0), "not heard");
         gaps.listen(&channel);
         let mut note = |run, number| gaps.note(&origin(run), &channel, number, now);
-        assert_eq!(note(1, 5), Came::After(0));
-        assert_eq!(note(1, 6), Came::After(0));
-        assert_eq!(note(1, 10), Came::After(3));
-        assert_eq!(note(1, 8), Came::Late);
-        assert_eq!(note(1, 11), Came::After(0));
-        assert_eq!(note(2, 1), Came::After(0));
-        assert_eq!(note(2, 3), Came::After(1));
+        assert_eq!(note(1, 5), ArrivalOrder::After(0));
+        assert_eq!(note(1, 6), ArrivalOrder::After(0));
+        assert_eq!(note(1, 10), ArrivalOrder::After(3));
+        assert_eq!(note(1, 8), ArrivalOrder::Late);
+        assert_eq!(note(1, 11), ArrivalOrder::After(0));
+        assert_eq!(note(2, 1), ArrivalOrder::After(0));
+        assert_eq!(note(2, 3), ArrivalOrder::After(1));
     }
 
     #[test]
@@ -236,11 +242,11 @@ mod tests {
         gaps.listen(&channel);
         gaps.note(&origin(1), &channel, 1, now);
         assert_eq!(gaps.note_head(&origin(1), &channel, 4, now), 0, "may still be on its way");
-        assert_eq!(gaps.note(&origin(1), &channel, 2, now), Came::After(0));
+        assert_eq!(gaps.note(&origin(1), &channel, 2, now), ArrivalOrder::After(0));
         assert_eq!(gaps.note_head(&origin(1), &channel, 6, now), 2, "3 and 4");
         assert_eq!(gaps.note_head(&origin(1), &channel, 6, now), 2, "5 and 6");
         assert_eq!(gaps.note_head(&origin(1), &channel, 6, now), 0);
-        assert_eq!(gaps.note(&origin(1), &channel, 7, now), Came::After(0));
+        assert_eq!(gaps.note(&origin(1), &channel, 7, now), ArrivalOrder::After(0));
     }
 
     #[test]
@@ -248,17 +254,21 @@ mod tests {
         let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
         let number = |run, count| Number { run, count }.pack();
         gaps.follow(&channel);
-        assert_eq!(gaps.note(&origin(1), &channel, number(1, 4), now), Came::After(0));
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 4), now), ArrivalOrder::After(0));
         gaps.unfollow(&channel);
         gaps.follow(&channel);
-        assert_eq!(gaps.note(&origin(1), &channel, number(1, 9), now), Came::After(0), "nobody was here meanwhile");
+        assert_eq!(
+            gaps.note(&origin(1), &channel, number(1, 9), now),
+            ArrivalOrder::After(0),
+            "nobody was here meanwhile"
+        );
         assert_eq!(
             gaps.note(&origin(1), &channel, number(3, 1), now),
-            Came::After(0),
+            ArrivalOrder::After(0),
             "its sender had forgotten the channel"
         );
-        assert_eq!(gaps.note(&origin(1), &channel, number(4, 3), now), Came::After(2));
-        assert_eq!(gaps.note(&origin(1), &channel, number(3, 2), now), Came::Late);
+        assert_eq!(gaps.note(&origin(1), &channel, number(4, 3), now), ArrivalOrder::After(2));
+        assert_eq!(gaps.note(&origin(1), &channel, number(3, 2), now), ArrivalOrder::Late);
         assert_eq!(gaps.note_head(&origin(1), &channel, number(5, 2), now), 0);
         assert_eq!(gaps.note_head(&origin(1), &channel, number(5, 2), now), 2);
     }
@@ -268,7 +278,7 @@ mod tests {
         let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
         gaps.listen(&channel);
         for node in 0..2 * MAX_NODES {
-            let origin = Origin { node: node.to_string().into(), incarnation: 1 };
+            let origin = FrameSender { node: node.to_string().into(), incarnation: 1 };
             gaps.note(&origin, &channel, 1, now);
         }
         assert_eq!(gaps.nodes.len(), MAX_NODES);
@@ -279,20 +289,20 @@ mod tests {
         gaps.listen(&channel);
         gaps.follow(&room);
         let later =
-            |seconds| Sent { at: Instant::now() + Duration::from_secs(seconds), uptime: Duration::from_secs(1) };
+            |seconds| SendTime { at: Instant::now() + Duration::from_secs(seconds), uptime: Duration::from_secs(1) };
         let number = |run, count| Number { run, count }.pack();
         // The node was started after this node listened, and its first messages were lost.
-        assert_eq!(gaps.note(&origin(1), &channel, number(1, 23), later(60)), Came::After(22));
-        assert_eq!(gaps.note(&origin(1), &room, number(2, 3), later(60)), Came::After(2));
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 23), later(60)), ArrivalOrder::After(22));
+        assert_eq!(gaps.note(&origin(1), &room, number(2, 3), later(60)), ArrivalOrder::After(2));
         // The other node was running before. This node cannot know when the first of its runs began, but it knows it of
         // the next.
-        let other = Origin { node: "b".into(), incarnation: 1 };
-        assert_eq!(gaps.note(&other, &channel, number(4, 9), long_ago()), Came::After(0));
-        assert_eq!(gaps.note(&other, &room, number(7, 5), long_ago()), Came::After(0));
+        let other = FrameSender { node: "b".into(), incarnation: 1 };
+        assert_eq!(gaps.note(&other, &channel, number(4, 9), long_ago()), ArrivalOrder::After(0));
+        assert_eq!(gaps.note(&other, &room, number(7, 5), long_ago()), ArrivalOrder::After(0));
         gaps.unfollow(&room);
         gaps.follow(&room);
-        gaps.note_runs(&other, 7, Sent { uptime: Duration::from_secs(3600), ..later(2) });
-        assert_eq!(gaps.note(&other, &room, number(8, 5), later(3)), Came::After(4));
+        gaps.note_runs(&other, 7, SendTime { uptime: Duration::from_secs(3600), ..later(2) });
+        assert_eq!(gaps.note(&other, &room, number(8, 5), later(3)), ArrivalOrder::After(4));
         gaps.unfollow(&room);
         gaps.follow(&room);
         gaps.note_runs(&other, 8, later(4));
@@ -305,11 +315,11 @@ mod tests {
         let (mut gaps, now, channel) = (Gaps::default(), long_ago(), Arc::from("c"));
         let number = |run, count| Number { run, count }.pack();
         gaps.listen(&channel);
-        assert_eq!(gaps.note(&origin(1), &channel, number(1, 1), now), Came::After(0));
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 1), now), ArrivalOrder::After(0));
         gaps.note_head(&origin(1), &channel, number(1, 3), now);
         assert_eq!(gaps.note_head(&origin(1), &channel, number(2, 1), now), 0);
-        assert_eq!(gaps.note(&origin(1), &channel, number(1, 2), now), Came::After(0));
-        assert_eq!(gaps.note(&origin(1), &channel, number(2, 1), now), Came::After(0));
-        assert_eq!(gaps.note(&origin(1), &channel, number(1, 3), now), Came::Late);
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 2), now), ArrivalOrder::After(0));
+        assert_eq!(gaps.note(&origin(1), &channel, number(2, 1), now), ArrivalOrder::After(0));
+        assert_eq!(gaps.note(&origin(1), &channel, number(1, 3), now), ArrivalOrder::Late);
     }
 }

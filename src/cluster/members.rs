@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::HEARTBEAT;
-use crate::drain::standing::Standing;
+use crate::drain::report::DrainReport;
 use crate::forward::Announced;
 
 /// A node whose last heartbeat is older than this counts as gone.
@@ -30,12 +30,12 @@ pub struct Member {
 
 /// The cluster as this node sees it. While Redis works, the totals are at most two heartbeats old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct View {
+pub struct ClusterView {
     /// This node first, followed by the other nodes in the order of their ids.
     pub nodes: Vec<Member>,
 }
 
-impl View {
+impl ClusterView {
     /// Number of clients connected to the cluster.
     pub fn connections(&self) -> usize {
         self.nodes.iter().map(|node| node.connections).sum()
@@ -44,7 +44,7 @@ impl View {
 
 /// The content of a heartbeat.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Hello {
+pub(super) struct Heartbeat {
     pub(super) connections: usize,
     pub(super) rooms: usize,
     /// Channels that the node listens to for as long as it runs.
@@ -66,26 +66,26 @@ pub(super) struct Hello {
     /// Whether the node is leaving, and how many connections the node can accept. Nodes of earlier versions do not send
     /// this.
     #[serde(default)]
-    pub(super) standing: Standing,
+    pub(super) standing: DrainReport,
 }
 
 #[derive(Default)]
-pub(super) struct Members {
-    others: Mutex<HashMap<Arc<str>, Other>>,
+pub(super) struct ClusterMembers {
+    others: Mutex<HashMap<Arc<str>, OtherNode>>,
 }
 
-struct Other {
+struct OtherNode {
     member: Member,
     listens: Vec<Arc<str>>,
-    standing: Standing,
+    standing: DrainReport,
     heard: Instant,
 }
 
-impl Members {
+impl ClusterMembers {
     /// Records a heartbeat. Returns true if the node was not known before.
-    pub(super) fn note(&self, node: &Arc<str>, hello: Hello, now: Instant) -> bool {
+    pub(super) fn note(&self, node: &Arc<str>, hello: Heartbeat, now: Instant) -> bool {
         let member = Member { node: node.to_string(), connections: hello.connections, rooms: hello.rooms };
-        let other = Other { member, listens: hello.listens, standing: hello.standing, heard: now };
+        let other = OtherNode { member, listens: hello.listens, standing: hello.standing, heard: now };
         let mut others = self.others.lock().expect("no panic while held");
         if others.len() >= MAX_MEMBERS && !others.contains_key(node) {
             return false;
@@ -104,7 +104,7 @@ impl Members {
             return Vec::new();
         }
         let mut others = self.others.lock().expect("no panic while held");
-        let silent = |other: &Other| now.saturating_duration_since(other.heard) >= SILENCE;
+        let silent = |other: &OtherNode| now.saturating_duration_since(other.heard) >= SILENCE;
         let gone: Vec<_> = others.iter().filter(|(_, other)| silent(other)).map(|(node, _)| node.clone()).collect();
         gone.iter().for_each(|node| drop(others.remove(node)));
         gone
@@ -122,17 +122,17 @@ impl Members {
     }
 
     /// The standings in the last heartbeats of the other nodes.
-    pub(super) fn standings(&self) -> Vec<Standing> {
+    pub(super) fn drain_reports(&self) -> Vec<DrainReport> {
         self.others.lock().expect("no panic while held").values().map(|other| other.standing).collect()
     }
 
-    pub(super) fn view(&self, own: Member) -> View {
+    pub(super) fn view(&self, own: Member) -> ClusterView {
         let others = self.others.lock().expect("no panic while held");
         let mut nodes: Vec<_> = others.values().map(|other| other.member.clone()).collect();
         drop(others);
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
         nodes.insert(0, own);
-        View { nodes }
+        ClusterView { nodes }
     }
 }
 
@@ -140,8 +140,8 @@ impl Members {
 mod tests {
     use super::*;
 
-    fn hello(connections: usize) -> Hello {
-        Hello {
+    fn hello(connections: usize) -> Heartbeat {
+        Heartbeat {
             connections,
             rooms: 1,
             listens: vec!["c".into()],
@@ -149,13 +149,13 @@ mod tests {
             contracts: String::new(),
             runs: 0,
             forward: None,
-            standing: Standing::default(),
+            standing: DrainReport::default(),
         }
     }
 
     #[test]
     fn silent_node_is_forgotten_but_not_by_a_node_that_was_deaf() {
-        let (members, start) = (Members::default(), Instant::now());
+        let (members, start) = (ClusterMembers::default(), Instant::now());
         let long_ago = SystemTime::UNIX_EPOCH;
         assert!(members.note(&"b".into(), hello(1), start));
         assert!(!members.note(&"b".into(), hello(2), start));
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn view_adds_up_this_node_and_the_others() {
-        let members = Members::default();
+        let members = ClusterMembers::default();
         members.note(&"z".into(), hello(3), Instant::now());
         members.note(&"b".into(), hello(4), Instant::now());
         let view = members.view(Member { node: "m".into(), connections: 5, rooms: 0 });

@@ -39,7 +39,7 @@ impl Number {
 
 /// The last number of each channel.
 #[derive(Default)]
-pub(super) struct Numbers {
+pub(super) struct ChannelNumbers {
     channels: HashMap<Arc<str>, Last>,
     runs: u32,
     unsaid: VecDeque<Arc<str>>,
@@ -51,7 +51,7 @@ struct Last {
     to_say: u8,
 }
 
-impl Numbers {
+impl ChannelNumbers {
     /// Returns the next number of a channel.
     pub(super) fn next(&mut self, channel: &Arc<str>, now: Instant) -> u64 {
         if !self.channels.contains_key(channel) {
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn numbers_count_within_a_run() {
-        let (mut numbers, now) = (Numbers::default(), Instant::now());
+        let (mut numbers, now) = (ChannelNumbers::default(), Instant::now());
         let mut next = |channel: &str| Number::unpack(numbers.next(&channel.into(), now));
         assert_eq!(next("a"), Number { run: 1, count: 1 });
         assert_eq!(next("b"), Number { run: 2, count: 1 });
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn heads_are_said_twice_once_a_channel_is_quiet() {
-        let (mut numbers, now) = (Numbers::default(), Instant::now());
+        let (mut numbers, now) = (ChannelNumbers::default(), Instant::now());
         numbers.next(&"a".into(), now);
         assert!(numbers.heads(9, now).is_empty(), "the next message may come");
         for _ in 0..2 {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_a_forgotten_channel_begins_a_new_run() {
-        let (mut numbers, start) = (Numbers::default(), Instant::now());
+        let (mut numbers, start) = (ChannelNumbers::default(), Instant::now());
         for n in 0..=MAX_CHANNELS as u64 {
             numbers.next(&n.to_string().into(), start + Duration::from_millis(n));
         }

@@ -19,11 +19,13 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::frame::{Frame, Origin, now_us};
-use super::gaps::{Came, Gaps, Sent};
-use super::numbers::Numbers;
-use crate::publish::{NotCarried, Receipt};
-use crate::redis::{Budget, Kind, Losses, MAX_PUBLISH_BYTES, MAX_RECEIVE_BYTES, Message, Redis, Taken};
+use super::frame::{Frame, FrameSender, now_us};
+use super::gaps::{ArrivalOrder, Gaps, SendTime};
+use super::numbers::ChannelNumbers;
+use crate::publish::{Receipt, RemoteFailure};
+use crate::redis::{
+    Budget, ChannelMessage, Losses, MAX_PUBLISH_BYTES, MAX_RECEIVE_BYTES, Redis, ReservedBytes, SubscriptionKind,
+};
 use crate::telemetry::metrics::Metrics;
 
 use inbox::Inbox;
@@ -44,10 +46,10 @@ const LISTENERS_ASK: Duration = Duration::from_millis(10);
 /// A node's publishes and subscriptions in Redis.
 pub struct PubSub {
     redis: Redis,
-    origin: Origin,
+    origin: FrameSender,
     metrics: Arc<Metrics>,
     // One lock guards the numbers and the queue, so that messages leave in the order of their numbers.
-    outgoing: Mutex<Outgoing>,
+    outgoing: Mutex<OutgoingFrame>,
     gaps: Arc<Mutex<Gaps>>,
     listeners: Listeners,
     /// The queues of the subscriptions, in which received messages wait to be handled.
@@ -59,26 +61,26 @@ pub struct PubSub {
 /// For each channel, how many nodes are known to listen to it, this node included.
 type Listeners = Arc<RwLock<HashMap<Arc<str>, usize>>>;
 
-struct Outgoing {
-    numbers: Numbers,
+struct OutgoingFrame {
+    numbers: ChannelNumbers,
     budget: Budget,
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<SendJob>,
 }
 
-struct Job {
+struct SendJob {
     channel: Arc<str>,
     /// How the receivers are subscribed to the channel.
-    kind: Kind,
+    kind: SubscriptionKind,
     frame: Bytes,
     counted: bool,
     queued: Instant,
     /// Released when Redis has answered, or when the writer stops waiting for the answer.
-    _bytes: Taken,
-    done: oneshot::Sender<Result<usize, NotCarried>>,
+    _bytes: ReservedBytes,
+    done: oneshot::Sender<Result<usize, RemoteFailure>>,
 }
 
 /// Resolves to the number of connections that received a message.
-type Heard = oneshot::Receiver<Result<usize, NotCarried>>;
+type ReceiverCount = oneshot::Receiver<Result<usize, RemoteFailure>>;
 
 impl PubSub {
     /// Starts the task that writes to Redis. At most `buffer` messages wait to be written.
@@ -86,12 +88,15 @@ impl PubSub {
         let (queue, jobs) = mpsc::channel(buffer);
         let listeners = Listeners::default();
         tokio::spawn(write(
-            Writer { redis: redis.clone(), metrics: metrics.clone(), listeners: listeners.clone() },
+            FrameSenderTask { redis: redis.clone(), metrics: metrics.clone(), listeners: listeners.clone() },
             jobs,
         ));
-        let origin = Origin { node: node.into(), incarnation: now_us() };
-        let outgoing =
-            Mutex::new(Outgoing { numbers: Numbers::default(), budget: Budget::new(MAX_PUBLISH_BYTES), queue });
+        let origin = FrameSender { node: node.into(), incarnation: now_us() };
+        let outgoing = Mutex::new(OutgoingFrame {
+            numbers: ChannelNumbers::default(),
+            budget: Budget::new(MAX_PUBLISH_BYTES),
+            queue,
+        });
         Arc::new(Self {
             redis,
             origin,
@@ -105,7 +110,7 @@ impl PubSub {
     }
 
     /// This node's id and start time, which every message of this node contains.
-    pub fn origin(&self) -> &Origin {
+    pub fn origin(&self) -> &FrameSender {
         &self.origin
     }
 
@@ -115,9 +120,13 @@ impl PubSub {
     /// # Errors
     /// Fails at once when Redis is known to be unreachable or the buffer is full. The receipt reports every later
     /// failure.
-    pub fn publish<B: AsRef<[u8]>>(&self, channel: &Arc<str>, body: impl FnOnce() -> B) -> Result<Receipt, NotCarried> {
+    pub fn publish<B: AsRef<[u8]>>(
+        &self,
+        channel: &Arc<str>,
+        body: impl FnOnce() -> B,
+    ) -> Result<Receipt, RemoteFailure> {
         self.publish_as(
-            Kind::Sharded,
+            SubscriptionKind::Sharded,
             channel,
             || Some(body()),
             |origin, number, body| Frame::encode(origin, number, now_us(), body.as_ref()),
@@ -128,14 +137,14 @@ impl PubSub {
     /// and `frame` adds the number. See [`PubSub::publish`].
     ///
     /// # Errors
-    /// The same as for [`PubSub::publish`]; [`NotCarried::Refused`] if there is no body.
+    /// The same as for [`PubSub::publish`]; [`RemoteFailure::Refused`] if there is no body.
     pub fn publish_as<B>(
         &self,
-        kind: Kind,
+        kind: SubscriptionKind,
         channel: &Arc<str>,
         body: impl FnOnce() -> Option<B>,
-        frame: impl FnOnce(&Origin, u64, B) -> Bytes,
-    ) -> Result<Receipt, NotCarried> {
+        frame: impl FnOnce(&FrameSender, u64, B) -> Bytes,
+    ) -> Result<Receipt, RemoteFailure> {
         let body = self.redis.can_publish().then(body);
         let mut outgoing = self.outgoing.lock().expect("no panic while held");
         // An event that is not sent gets a number too, because the other nodes miss the event and must count it as
@@ -143,8 +152,8 @@ impl PubSub {
         let number = outgoing.numbers.next(channel, Instant::now());
         let body = match body {
             Some(Some(body)) => body,
-            Some(None) => return Err(self.count(NotCarried::Refused)),
-            None => return Err(self.count(NotCarried::Away)),
+            Some(None) => return Err(self.count(RemoteFailure::Refused)),
+            None => return Err(self.count(RemoteFailure::Away)),
         };
         let frame = frame(&self.origin, number, body);
         outgoing.send(kind, channel, frame, true).map(receipt).map_err(|why| self.count(why))
@@ -154,8 +163,8 @@ impl PubSub {
     ///
     /// # Errors
     /// The same as for [`PubSub::publish`].
-    pub fn tell(&self, channel: &Arc<str>, body: &[u8]) -> Result<Receipt, NotCarried> {
-        self.send_as(Kind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))
+    pub fn tell(&self, channel: &Arc<str>, body: &[u8]) -> Result<Receipt, RemoteFailure> {
+        self.send_as(SubscriptionKind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))
     }
 
     /// Like [`PubSub::tell`], but waits for Redis. Returns how many nodes received the message, this node included if
@@ -163,23 +172,28 @@ impl PubSub {
     ///
     /// # Errors
     /// The same as for [`PubSub::publish`].
-    pub async fn tell_counted(&self, channel: &Arc<str>, body: &[u8]) -> Result<usize, NotCarried> {
-        self.hand_over(Kind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))?
+    pub async fn tell_counted(&self, channel: &Arc<str>, body: &[u8]) -> Result<usize, RemoteFailure> {
+        self.hand_over(SubscriptionKind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))?
             .await
-            .unwrap_or(Err(NotCarried::Away))
+            .unwrap_or(Err(RemoteFailure::Away))
     }
 
     /// Publishes bytes of another protocol unchanged.
     ///
     /// # Errors
     /// The same as for [`PubSub::publish`].
-    pub fn send_as(&self, kind: Kind, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, NotCarried> {
+    pub fn send_as(&self, kind: SubscriptionKind, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, RemoteFailure> {
         self.hand_over(kind, channel, bytes).map(receipt)
     }
 
-    fn hand_over(&self, kind: Kind, channel: &Arc<str>, bytes: Bytes) -> Result<Heard, NotCarried> {
+    fn hand_over(
+        &self,
+        kind: SubscriptionKind,
+        channel: &Arc<str>,
+        bytes: Bytes,
+    ) -> Result<ReceiverCount, RemoteFailure> {
         if !self.redis.can_publish() {
-            return Err(NotCarried::Away);
+            return Err(RemoteFailure::Away);
         }
         self.outgoing.lock().expect("no panic while held").send(kind, channel, bytes, false)
     }
@@ -196,9 +210,9 @@ impl PubSub {
     }
 
     /// Returns a reader of the messages that other nodes publish.
-    pub(super) fn reader(&self) -> Reader {
+    pub(super) fn reader(&self) -> FrameReceiver {
         let losses = self.redis.subscriber().losses().clone();
-        Reader { own: self.origin.clone(), metrics: self.metrics.clone(), gaps: self.gaps.clone(), losses }
+        FrameReceiver { own: self.origin.clone(), metrics: self.metrics.clone(), gaps: self.gaps.clone(), losses }
     }
 
     /// The record from which messages that never arrived are counted.
@@ -256,14 +270,14 @@ impl PubSub {
         gaps.note_runs(origin, runs, sent);
     }
 
-    fn count(&self, why: NotCarried) -> NotCarried {
+    fn count(&self, why: RemoteFailure) -> RemoteFailure {
         self.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).inc();
         why
     }
 }
 
-fn receipt(heard: Heard) -> Receipt {
-    Box::pin(async move { heard.await.unwrap_or(Err(NotCarried::Away)).map(drop) })
+fn receipt(heard: ReceiverCount) -> Receipt {
+    Box::pin(async move { heard.await.unwrap_or(Err(RemoteFailure::Away)).map(drop) })
 }
 
 async fn subscribers(redis: &Redis, channel: &str) -> Result<u64, Error> {
@@ -272,9 +286,9 @@ async fn subscribers(redis: &Redis, channel: &str) -> Result<u64, Error> {
 }
 
 /// When a frame was sent, by this node's clock. If the sender's clock is ahead, the result is the present moment.
-fn sent(frame: &Frame) -> Sent {
+fn sent(frame: &Frame) -> SendTime {
     let now = Instant::now();
-    Sent { at: now.checked_sub(frame.age()).unwrap_or(now), uptime: frame.uptime() }
+    SendTime { at: now.checked_sub(frame.age()).unwrap_or(now), uptime: frame.uptime() }
 }
 
 fn count_missed(metrics: &Metrics, losses: &Losses, missing: u64) {
@@ -286,8 +300,8 @@ fn count_missed(metrics: &Metrics, losses: &Losses, missing: u64) {
 
 /// Reads the frames of other nodes and counts missing frames.
 #[derive(Clone)]
-pub(super) struct Reader {
-    own: Origin,
+pub(super) struct FrameReceiver {
+    own: FrameSender,
     metrics: Arc<Metrics>,
     gaps: Arc<Mutex<Gaps>>,
     losses: Losses,
@@ -295,14 +309,14 @@ pub(super) struct Reader {
 
 // === impl Reader ===
 
-impl Reader {
+impl FrameReceiver {
     /// Reads a frame. Returns `None` if the frame is our own, cannot be read, or arrives after a newer one. Counts the
     /// frames that are missing before it.
-    pub(super) fn read(&self, message: &Message) -> Option<Frame> {
+    pub(super) fn read(&self, message: &ChannelMessage) -> Option<Frame> {
         self.read_frame(&message.channel, message.body.clone())
     }
 
-    /// Like [`Reader::read`], for a frame inside another message.
+    /// Like [`FrameReceiver::read`], for a frame inside another message.
     pub(super) fn read_frame(&self, channel: &Arc<str>, body: Bytes) -> Option<Frame> {
         let frame = match Frame::decode(body) {
             Ok(frame) if frame.origin == self.own => return None,
@@ -318,8 +332,8 @@ impl Reader {
             let came = gaps.note(&frame.origin, channel, frame.number, sent(&frame));
             drop(gaps);
             match came {
-                Came::After(missing) => count_missed(&self.metrics, &self.losses, missing),
-                Came::Late => {
+                ArrivalOrder::After(missing) => count_missed(&self.metrics, &self.losses, missing),
+                ArrivalOrder::Late => {
                     self.metrics.cluster_dropped_total.with_label_values(&["late"]).inc();
                     return None;
                 }
@@ -331,28 +345,34 @@ impl Reader {
 
 // === impl Outgoing ===
 
-impl Outgoing {
-    fn send(&mut self, kind: Kind, channel: &Arc<str>, frame: Bytes, counted: bool) -> Result<Heard, NotCarried> {
+impl OutgoingFrame {
+    fn send(
+        &mut self,
+        kind: SubscriptionKind,
+        channel: &Arc<str>,
+        frame: Bytes,
+        counted: bool,
+    ) -> Result<ReceiverCount, RemoteFailure> {
         let (done, heard) = oneshot::channel();
-        let _bytes = self.budget.take(frame.len()).ok_or(NotCarried::Full)?;
-        let job = Job { channel: channel.clone(), kind, frame, counted, queued: Instant::now(), _bytes, done };
+        let _bytes = self.budget.take(frame.len()).ok_or(RemoteFailure::Full)?;
+        let job = SendJob { channel: channel.clone(), kind, frame, counted, queued: Instant::now(), _bytes, done };
         match self.queue.try_send(job) {
             Ok(()) => Ok(heard),
-            Err(TrySendError::Full(_)) => Err(NotCarried::Full),
-            Err(TrySendError::Closed(_)) => Err(NotCarried::Away),
+            Err(TrySendError::Full(_)) => Err(RemoteFailure::Full),
+            Err(TrySendError::Closed(_)) => Err(RemoteFailure::Away),
         }
     }
 }
 
 #[derive(Clone)]
-struct Writer {
+struct FrameSenderTask {
     redis: Redis,
     metrics: Arc<Metrics>,
     listeners: Listeners,
 }
 
 /// Sends messages to Redis in their order, without waiting for the answer to one before sending the next.
-async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
+async fn write(writer: FrameSenderTask, mut jobs: mpsc::Receiver<SendJob>) {
     let mut in_flight = FuturesUnordered::new();
     let mut connections = 0;
     loop {
@@ -380,16 +400,18 @@ async fn write(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
 
 // === impl Writer ===
 
-impl Writer {
-    async fn send(self, job: Job) {
+impl FrameSenderTask {
+    async fn send(self, job: SendJob) {
         let outcome = if self.redis.can_publish() {
             let client = self.redis.client();
             let sent: Result<usize, Error> = match job.kind {
-                Kind::Sharded => client.spublish(&*job.channel, job.frame).await,
-                Kind::Plain | Kind::Unseen | Kind::Below => client.publish(&*job.channel, job.frame).await,
+                SubscriptionKind::Sharded => client.spublish(&*job.channel, job.frame).await,
+                SubscriptionKind::Plain | SubscriptionKind::Unseen | SubscriptionKind::Below => {
+                    client.publish(&*job.channel, job.frame).await
+                }
             };
             match sent {
-                Ok(heard) if job.counted && heard < self.expected(&job.channel) => Err(NotCarried::Unheard),
+                Ok(heard) if job.counted && heard < self.expected(&job.channel) => Err(RemoteFailure::Unheard),
                 // A caller that waits for the receipt gets a success only if a primary took the publish.
                 Ok(heard) if job.counted && !job.done.is_closed() => self.proven().await.map(|()| heard),
                 Ok(heard) => Ok(heard),
@@ -399,7 +421,7 @@ impl Writer {
                 }
             }
         } else {
-            Err(NotCarried::Away)
+            Err(RemoteFailure::Away)
         };
         self.metrics.cluster_publish_seconds.with_label_values::<&str>(&[]).observe(job.queued.elapsed().as_secs_f64());
         match outcome {
@@ -415,7 +437,7 @@ impl Writer {
 
     /// Checks that the server that took the publish is the primary. A replica passes a publish only to the nodes that
     /// are still connected to the replica.
-    async fn proven(&self) -> Result<(), NotCarried> {
+    async fn proven(&self) -> Result<(), RemoteFailure> {
         self.redis.proves_primary().await.map_err(|error| classify(&error))
     }
 
@@ -441,13 +463,13 @@ impl Writer {
     }
 }
 
-fn classify(error: &Error) -> NotCarried {
+fn classify(error: &Error) -> RemoteFailure {
     match error.kind() {
         // The command was sent and perhaps executed, but was not answered: the command timed out, or the connection
         // broke.
-        ErrorKind::Timeout | ErrorKind::IO => NotCarried::Timeout,
+        ErrorKind::Timeout | ErrorKind::IO => RemoteFailure::Timeout,
         // The command was not sent, because fred knew that there was no connection.
-        ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => NotCarried::Away,
-        _ => NotCarried::Refused,
+        ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => RemoteFailure::Away,
+        _ => RemoteFailure::Refused,
     }
 }

@@ -17,11 +17,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::actions::rooms_of;
-use super::asked::Asked;
+use super::asked::AskedClients;
 use super::{Cluster, WHO};
-use crate::directory::{Acknowledged, Acknowledgement, Question, Told};
+use crate::directory::{AckQuestion, Acknowledged, Acknowledgement, SendOutcome};
 use crate::event::{Args, Event};
-use crate::redis::{Budget, MAX_RECEIVE_BYTES, Metered, Taken};
+use crate::redis::{Budget, MAX_RECEIVE_BYTES, Metered, ReservedBytes};
 use crate::room::Rooms;
 use crate::session::RoomName;
 
@@ -55,7 +55,7 @@ const MAX_FOREIGN: usize = 256;
 
 /// A question as the other nodes receive it.
 #[derive(Serialize, Deserialize)]
-struct Ask {
+struct QuestionMessage {
     id: String,
     namespace: Arc<str>,
     rooms: Vec<RoomName>,
@@ -65,7 +65,7 @@ struct Ask {
 
 /// A node's answer: how many of its clients were asked, and the clients' answers.
 #[derive(Serialize, Deserialize)]
-struct Tell {
+struct AnswerMessage {
     id: String,
     asked: usize,
     not_asked: usize,
@@ -75,15 +75,15 @@ struct Tell {
 }
 
 /// The sending end of the queue of other nodes' answers to one question, each with the node's id.
-type Asker = Metered<(Arc<str>, Tell)>;
+type AnswerSender = Metered<(Arc<str>, AnswerMessage)>;
 
-/// The receiving end of an [`Asker`].
-type Answers = mpsc::Receiver<((Arc<str>, Tell), Taken)>;
+/// The receiving end of an [`AnswerSender`].
+type AnswerReceiver = mpsc::Receiver<((Arc<str>, AnswerMessage), ReservedBytes)>;
 
 /// The questions that this node works on.
-pub(super) struct Pending {
+pub(super) struct OpenQuestions {
     /// The queues of other nodes' answers to the questions of this node, by the question's id.
-    waiting: Mutex<HashMap<String, Asker>>,
+    waiting: Mutex<HashMap<String, AnswerSender>>,
     /// Limits the bytes of the answers in all queues of `waiting` together.
     budget: Budget,
     /// Permits for questions of other nodes, at most [`MAX_FOREIGN`] at the same time.
@@ -92,7 +92,7 @@ pub(super) struct Pending {
     asked_who: Mutex<Option<Instant>>,
 }
 
-impl Default for Pending {
+impl Default for OpenQuestions {
     fn default() -> Self {
         Self {
             waiting: Mutex::default(),
@@ -103,7 +103,7 @@ impl Default for Pending {
     }
 }
 
-impl Pending {
+impl OpenQuestions {
     /// Whether this node may request the heartbeats of all nodes now. Every node answers this request, so questions
     /// that are asked within [`WHO_PAUSE`] share one request.
     fn may_ask_who(&self) -> bool {
@@ -122,14 +122,16 @@ impl Cluster {
     /// once, before clients connect.
     pub(super) fn answer_questions(self: &Arc<Self>) {
         let cluster = Arc::downgrade(self);
-        self.on(ASK, move |node, data| match (serde_json::from_value::<Ask>(data), cluster.upgrade()) {
+        self.on(ASK, move |node, data| match (serde_json::from_value::<QuestionMessage>(data), cluster.upgrade()) {
             (Ok(ask), Some(cluster)) => cluster.ask_for_another(ask),
             (Ok(_), None) => {}
             (Err(error), _) => tracing::debug!(node, %error, "ignored a question of another node"),
         });
         let cluster = Arc::downgrade(self);
         self.on(TOLD, move |node, data: Value| {
-            let (Some(cluster), Ok(tell)) = (cluster.upgrade(), serde_json::from_value::<Tell>(data)) else { return };
+            let (Some(cluster), Ok(tell)) = (cluster.upgrade(), serde_json::from_value::<AnswerMessage>(data)) else {
+                return;
+            };
             // Every node receives the answer. Only the node that asked has an entry for the question.
             let waiting = cluster.pending.waiting.lock().expect("no panic while held");
             if let Some(asker) = waiting.get(&tell.id) {
@@ -139,7 +141,7 @@ impl Cluster {
         });
     }
 
-    fn ask_for_another(self: &Arc<Self>, ask: Ask) {
+    fn ask_for_another(self: &Arc<Self>, ask: QuestionMessage) {
         let permit = self.pending.foreign.clone().try_acquire_owned().ok();
         let cluster = self.clone();
         tokio::spawn(async move {
@@ -153,13 +155,13 @@ impl Cluster {
                 let not_asked = cluster.rooms.count(&ask.namespace, &ask.rooms, &[]);
                 Acknowledged { not_asked, ..Acknowledged::default() }
             };
-            cluster.tell(TOLD, &Tell::of(ask.id, here)).await;
+            cluster.tell(TOLD, &AnswerMessage::of(ask.id, here)).await;
         });
     }
 
     /// Asks the selected clients on every node.
-    pub(super) async fn ask_everywhere(&self, question: Question) -> Acknowledged {
-        let Question { selection, event, patience } = question;
+    pub(super) async fn ask_everywhere(&self, question: AckQuestion) -> Acknowledged {
+        let AckQuestion { selection, event, patience } = question;
         let namespace: Arc<str> = selection.namespace.as_str().into();
         let rooms = rooms_of(&selection);
         let until = Instant::now() + patience;
@@ -170,8 +172,8 @@ impl Cluster {
         // Each known node answers once; up to `MARGIN_NODES` nodes that are not known yet may answer as well.
         let (asker, told) = Metered::new(self.others().count() + MARGIN_NODES, self.pending.budget.clone());
         // The entry must exist before the question is sent: another node may answer immediately.
-        let _entry = Entry::new(&self.pending, &id, asker);
-        let ask = Ask {
+        let _entry = QuestionGuard::new(&self.pending, &id, asker);
+        let ask = QuestionMessage {
             id: id.clone(),
             namespace: namespace.clone(),
             rooms: rooms.clone(),
@@ -181,7 +183,7 @@ impl Cluster {
         let elsewhere = async {
             let (remote, hearers) = self.tell_counted(ASK, &ask).await;
             let mut total = Acknowledged { remote, ..Acknowledged::default() };
-            if remote == Told::Carried {
+            if remote == SendOutcome::Carried {
                 total.missing_nodes = self.collect(&mut total, told, hearers, until).await;
             }
             total
@@ -194,7 +196,7 @@ impl Cluster {
         };
         let here = ask_here(&self.rooms, &namespace, &rooms, &event, until);
         let (here, mut total, servers) = tokio::join!(here, elsewhere, servers);
-        if let (Told::Carried, Told::NotCarried(_)) = (total.remote, servers.remote) {
+        if let (SendOutcome::Carried, SendOutcome::NotCarried(_)) = (total.remote, servers.remote) {
             total.remote = servers.remote;
         }
         total.add(here);
@@ -210,7 +212,7 @@ impl Cluster {
     async fn collect(
         &self,
         total: &mut Acknowledged,
-        mut told: Answers,
+        mut told: AnswerReceiver,
         hearers: usize,
         until: Instant,
     ) -> Vec<String> {
@@ -263,7 +265,7 @@ fn deadline(patience_ms: u64) -> Instant {
 async fn ask_here(rooms: &Rooms, namespace: &str, to: &[RoomName], event: &Event, until: Instant) -> Acknowledged {
     // An empty selection means no client, but `recipients` would treat an empty list as every client.
     let sessions = if to.is_empty() { Vec::new() } else { rooms.recipients(namespace, to, &[]) };
-    let mut asked = Asked::of(&sessions, event);
+    let mut asked = AskedClients::of(&sessions, event);
     let mut done =
         Acknowledged { asked: asked.count(), not_asked: sessions.len() - asked.count(), ..Acknowledged::default() };
     let mut bytes = 0;
@@ -279,20 +281,20 @@ async fn ask_here(rooms: &Rooms, namespace: &str, to: &[RoomName], event: &Event
     done
 }
 
-/// An entry in `Pending::waiting`; dropping this guard removes the entry.
-struct Entry<'a> {
-    pending: &'a Pending,
+/// An entry in `OpenQuestions::waiting`; dropping this guard removes the entry.
+struct QuestionGuard<'a> {
+    pending: &'a OpenQuestions,
     id: &'a str,
 }
 
-impl<'a> Entry<'a> {
-    fn new(pending: &'a Pending, id: &'a str, asker: Asker) -> Self {
+impl<'a> QuestionGuard<'a> {
+    fn new(pending: &'a OpenQuestions, id: &'a str, asker: AnswerSender) -> Self {
         pending.waiting.lock().expect("no panic while held").insert(id.to_owned(), asker);
         Self { pending, id }
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for QuestionGuard<'_> {
     fn drop(&mut self) {
         self.pending.waiting.lock().expect("no panic while held").remove(self.id);
     }
@@ -300,7 +302,7 @@ impl Drop for Entry<'_> {
 
 // === impl Tell ===
 
-impl Tell {
+impl AnswerMessage {
     fn of(id: String, here: Acknowledged) -> Self {
         let Acknowledged { asked, not_asked, too_large, said, .. } = here;
         let said = said.into_iter().map(|Acknowledgement { socket_id, args }| {

@@ -16,12 +16,13 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use self::store::{Change, Store, StoreError, Version};
+use self::store::{RevocationChange, RevocationStore, StoreError, Version};
 use self::unsaved::Unsaved;
 use super::Cluster;
 use crate::auth::Revocations;
 use crate::directory::{
-    Answer, DirectoryError, MAX_PAGE, Page, PageRequest, Revocation, RevocationInfo, Revoked, Revoker, Subject, Told,
+    DirectoryError, DirectoryFuture, MAX_PAGE, Page, PageRequest, Revocation, RevocationInfo, Revoked, Revoker,
+    SendOutcome, Subject,
 };
 use crate::protocol::user_room;
 use crate::redis::Redis;
@@ -48,15 +49,15 @@ pub struct ClusterRevoker {
     cluster: Arc<Cluster>,
     set: Arc<Revocations>,
     rooms: Arc<Rooms>,
-    store: Option<Store>,
+    store: Option<RevocationStore>,
     end: EndSession,
-    state: Mutex<State>,
+    state: Mutex<RevocationState>,
     /// Wakes the task that catches up with the store.
     behind: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct RevocationState {
     /// The newest version of the store that this node knows.
     version: Option<Version>,
     /// Changes that are not stored in Redis yet.
@@ -68,10 +69,10 @@ struct State {
 
 /// Changes of revocations, as one node sends them to the others.
 #[derive(Serialize, Deserialize)]
-struct Message {
+struct RevocationMessage {
     epoch: String,
     number: u64,
-    changes: Vec<Change>,
+    changes: Vec<RevocationChange>,
 }
 
 impl ClusterRevoker {
@@ -88,7 +89,7 @@ impl ClusterRevoker {
             cluster: cluster.clone(),
             set: set.clone(),
             rooms: rooms.clone(),
-            store: redis.map(Store::new),
+            store: redis.map(RevocationStore::new),
             end,
             state: Mutex::default(),
             behind: Notify::new(),
@@ -96,7 +97,7 @@ impl ClusterRevoker {
         let hearing = Arc::downgrade(&revoker);
         cluster.on(TOPIC, move |node, data| {
             let Some(revoker) = hearing.upgrade() else { return };
-            match serde_json::from_value::<Message>(data) {
+            match serde_json::from_value::<RevocationMessage>(data) {
                 Ok(message) => revoker.hear(message),
                 Err(error) => tracing::debug!(node, %error, "ignored a revocation of another node"),
             }
@@ -106,7 +107,7 @@ impl ClusterRevoker {
     }
 
     /// Applies changes on this node, stores the changes in Redis, and sends them to the other nodes.
-    async fn change(&self, mut changes: Vec<Change>) -> Result<Revoked, DirectoryError> {
+    async fn change(&self, mut changes: Vec<RevocationChange>) -> Result<Revoked, DirectoryError> {
         let more = changes.iter().filter(|(_, revocation)| revocation.is_some()).count();
         if more > 0 && !self.set.has_room_for(more) {
             return Err(DirectoryError::Full);
@@ -119,10 +120,10 @@ impl ClusterRevoker {
         }
         ended.extend(self.ending(&changes));
         let local = self.end_sessions(ended);
-        let mut told = Told::Alone;
+        let mut told = SendOutcome::Alone;
         for batch in changes.chunks(BATCH) {
             let one = self.publish(batch).await;
-            if !matches!(told, Told::NotCarried(_)) {
+            if !matches!(told, SendOutcome::NotCarried(_)) {
                 told = one;
             }
         }
@@ -130,13 +131,13 @@ impl ClusterRevoker {
     }
 
     /// Stores changes in Redis and sends them to the other nodes.
-    async fn publish(&self, changes: &[Change]) -> Told {
-        let Some(store) = &self.store else { return Told::Alone };
+    async fn publish(&self, changes: &[RevocationChange]) -> SendOutcome {
+        let Some(store) = &self.store else { return SendOutcome::Alone };
         match store.write(changes).await {
             Ok(version) => {
                 let (epoch, number) = (version.epoch.clone(), version.number);
                 self.advance(version);
-                let message = Message { epoch, number, changes: changes.to_vec() };
+                let message = RevocationMessage { epoch, number, changes: changes.to_vec() };
                 // A node that misses this message later reads the new number from Redis.
                 self.cluster.tell(TOPIC, &message).await
             }
@@ -144,23 +145,23 @@ impl ClusterRevoker {
             Err(StoreError::Full) => {
                 let made = changes.iter().filter(|(_, revocation)| revocation.is_some()).count();
                 self.set.count_dropped("full", made);
-                Told::NotCarried("full")
+                SendOutcome::NotCarried("full")
             }
             Err(StoreError::Away) => {
                 self.save_later(changes);
                 self.behind.notify_one();
-                Told::NotCarried("away")
+                SendOutcome::NotCarried("away")
             }
         }
     }
 
     /// Keeps changes in memory until they can be stored in Redis. Counts the changes that do not fit.
-    fn save_later(&self, changes: &[Change]) {
+    fn save_later(&self, changes: &[RevocationChange]) {
         let dropped = self.with(|state| state.unsaved.add(changes));
         self.set.count_dropped("unsaved", dropped);
     }
 
-    fn hear(self: &Arc<Self>, message: Message) {
+    fn hear(self: &Arc<Self>, message: RevocationMessage) {
         let ending = self.ending(&message.changes);
         let tokens = self.tokens_of(&ending, &message.changes);
         for (subject, revocation) in &message.changes {
@@ -209,7 +210,7 @@ impl ClusterRevoker {
     }
 
     /// The sessions of this node that the revocations among these changes disconnect.
-    fn ending(&self, changes: &[Change]) -> Vec<Arc<Session>> {
+    fn ending(&self, changes: &[RevocationChange]) -> Vec<Arc<Session>> {
         let mut found = Vec::new();
         let mut tokens = HashSet::new();
         let made = changes.iter().filter_map(|(subject, revocation)| Some((subject, revocation.as_ref()?)));
@@ -238,7 +239,7 @@ impl ClusterRevoker {
 
     /// Returns a revocation of the token of each revoked socket. Otherwise the socket's client could reconnect at once
     /// with the same token.
-    fn tokens_of(&self, sessions: &[Arc<Session>], changes: &[Change]) -> Vec<Change> {
+    fn tokens_of(&self, sessions: &[Arc<Session>], changes: &[RevocationChange]) -> Vec<RevocationChange> {
         let by_socket: HashMap<&str, Revocation> = changes
             .iter()
             .filter_map(|(subject, revocation)| match subject {
@@ -304,7 +305,7 @@ impl ClusterRevoker {
     }
 
     /// Stores the changes that could not be stored before, and sends them to the other nodes.
-    async fn save(&self, store: &Store) -> Result<(), StoreError> {
+    async fn save(&self, store: &RevocationStore) -> Result<(), StoreError> {
         loop {
             let batch = self.with(|state| state.unsaved.batch(BATCH));
             if batch.is_empty() {
@@ -320,15 +321,16 @@ impl ClusterRevoker {
                 Err(StoreError::Away) => return Err(StoreError::Away),
             };
             self.with(|state| state.unsaved.remove(&batch));
-            let message = Message { epoch: version.epoch, number: version.number, changes: batch };
+            let message = RevocationMessage { epoch: version.epoch, number: version.number, changes: batch };
             self.cluster.tell(TOPIC, &message).await;
         }
     }
 
     /// Drops the revocations of a batch that does not fit into the store, and counts these revocations as dropped. The
     /// ends of revocations in the batch are stored by the next attempt.
-    fn give_up(&self, batch: &[Change]) {
-        let made: Vec<Change> = batch.iter().filter(|(_, revocation)| revocation.is_some()).cloned().collect();
+    fn give_up(&self, batch: &[RevocationChange]) {
+        let made: Vec<RevocationChange> =
+            batch.iter().filter(|(_, revocation)| revocation.is_some()).cloned().collect();
         // Redis never refuses a batch that only ends revocations. If Redis refused such a batch, this node would try to
         // store the batch for ever, so the whole batch is dropped.
         let dropped = if made.is_empty() { batch } else { &made };
@@ -337,7 +339,7 @@ impl ClusterRevoker {
     }
 
     /// Makes this node's set equal to the store, except for subjects that change during the read.
-    async fn load(&self, store: &Store) -> Result<(), StoreError> {
+    async fn load(&self, store: &RevocationStore) -> Result<(), StoreError> {
         self.with(|state| state.touched = Some(HashSet::new()));
         let read = store.read().await;
         let touched = self.with(|state| state.touched.take()).unwrap_or_default();
@@ -349,7 +351,7 @@ impl ClusterRevoker {
         }
         let news = stored.entries.into_iter().filter(|(subject, _)| !touched.contains(subject));
         let news = news.filter(|(subject, revocation)| self.set.add(subject, *revocation));
-        let news: Vec<Change> = news.map(|(subject, revocation)| (subject, Some(revocation))).collect();
+        let news: Vec<RevocationChange> = news.map(|(subject, revocation)| (subject, Some(revocation))).collect();
         let ending = self.ending(&news);
         let tokens = self.tokens_of(&ending, &news);
         self.end_sessions(ending);
@@ -358,7 +360,7 @@ impl ClusterRevoker {
         Ok(())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut RevocationState) -> T) -> T {
         work(&mut self.state.lock().expect("no panic while held"))
     }
 }
@@ -390,17 +392,17 @@ async fn keep_up(revoker: std::sync::Weak<ClusterRevoker>) {
 }
 
 impl Revoker for ClusterRevoker {
-    fn revoke<'a>(&'a self, subjects: Vec<Subject>, revocation: Revocation) -> Answer<'a, Revoked> {
+    fn revoke<'a>(&'a self, subjects: Vec<Subject>, revocation: Revocation) -> DirectoryFuture<'a, Revoked> {
         let changes = subjects.into_iter().map(|subject| (subject, Some(revocation))).collect();
         Box::pin(self.change(changes))
     }
 
-    fn lift<'a>(&'a self, subjects: Vec<Subject>) -> Answer<'a, Revoked> {
+    fn lift<'a>(&'a self, subjects: Vec<Subject>) -> DirectoryFuture<'a, Revoked> {
         let changes = subjects.into_iter().map(|subject| (subject, None)).collect();
         Box::pin(self.change(changes))
     }
 
-    fn revocations<'a>(&'a self, page: PageRequest) -> Answer<'a, Page<RevocationInfo>> {
+    fn revocations<'a>(&'a self, page: PageRequest) -> DirectoryFuture<'a, Page<RevocationInfo>> {
         Box::pin(async move {
             let after = page.cursor.as_deref().map(|text| Subject::of_key(text).ok_or(DirectoryError::Cursor));
             let after = after.transpose()?;

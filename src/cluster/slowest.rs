@@ -16,8 +16,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::Cluster;
-use crate::directory::{Answer, ConnectionInfo, Directory, MAX_PAGE, Pace, Page, Slowness, Survey, Told};
-use crate::redis::{Budget, MAX_RECEIVE_BYTES, Metered, Taken};
+use crate::directory::{
+    ConnectionInfo, Directory, DirectoryFuture, MAX_PAGE, Page, ReadPace, SendOutcome, Slowness, Survey,
+};
+use crate::redis::{Budget, MAX_RECEIVE_BYTES, Metered, ReservedBytes};
 use crate::time::{from_unix_millis, unix_millis};
 
 const ASK: &str = "slowest";
@@ -35,21 +37,21 @@ const MAX_BYTES: usize = 4 << 20;
 const MAX_ANSWERING: usize = 4;
 
 /// The sending end of the queue of other nodes' answers to one question, each with the node's id.
-type Asker = Metered<(Arc<str>, Tell)>;
+type SlowestSender = Metered<(Arc<str>, SlowestAnswer)>;
 
 /// Asks every node for its slowest connections.
 pub struct SlowestConnections {
     cluster: Arc<Cluster>,
     own: Arc<dyn Directory>,
     /// The queues in which the answers to a question wait to be merged, by the question's id.
-    waiting: Mutex<HashMap<String, Asker>>,
+    waiting: Mutex<HashMap<String, SlowestSender>>,
     budget: Budget,
     answering: Arc<Semaphore>,
 }
 
 /// The question as the other nodes receive it.
 #[derive(Serialize, Deserialize)]
-struct Ask {
+struct SlowestQuestion {
     id: String,
     namespace: String,
     by: String,
@@ -58,9 +60,9 @@ struct Ask {
 
 /// A node's answer.
 #[derive(Serialize, Deserialize)]
-struct Tell {
+struct SlowestAnswer {
     id: String,
-    /// The node's slowest connections; each is an [`Item`] as JSON.
+    /// The node's slowest connections; each is a [`SlowConnection`] as JSON.
     items: Vec<Box<RawValue>>,
     /// Whether some connections were left out.
     cut: bool,
@@ -68,7 +70,7 @@ struct Tell {
 
 /// The description of a connection in messages between nodes. Times are Unix times in milliseconds.
 #[derive(Serialize, Deserialize)]
-struct Item {
+struct SlowConnection {
     socket_id: String,
     user_id: Option<String>,
     transport: String,
@@ -92,14 +94,16 @@ impl SlowestConnections {
             answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
         });
         let asked = Arc::downgrade(&survey);
-        cluster.on(ASK, move |node, data| match (serde_json::from_value::<Ask>(data), asked.upgrade()) {
+        cluster.on(ASK, move |node, data| match (serde_json::from_value::<SlowestQuestion>(data), asked.upgrade()) {
             (Ok(ask), Some(survey)) => survey.answer(ask),
             (Ok(_), None) => {}
             (Err(error), _) => tracing::debug!(node, %error, "ignored a question of another node"),
         });
         let told = Arc::downgrade(&survey);
         cluster.on(TELL, move |node, data| {
-            let (Some(survey), Ok(tell)) = (told.upgrade(), serde_json::from_value::<Tell>(data)) else { return };
+            let (Some(survey), Ok(tell)) = (told.upgrade(), serde_json::from_value::<SlowestAnswer>(data)) else {
+                return;
+            };
             // Every node receives the answer. Only the node that asked has an entry for the question.
             if let Some(asker) = survey.waiting.lock().expect("no panic while held").get(&tell.id) {
                 // A node whose answer does not fit into the queue counts as missing.
@@ -109,7 +113,7 @@ impl SlowestConnections {
         survey
     }
 
-    fn answer(self: &Arc<Self>, ask: Ask) {
+    fn answer(self: &Arc<Self>, ask: SlowestQuestion) {
         let (Some(by), Ok(permit)) = (Slowness::parse(&ask.by), self.answering.clone().try_acquire_owned()) else {
             return;
         };
@@ -117,7 +121,7 @@ impl SlowestConnections {
         tokio::spawn(async move {
             let _permit = permit;
             let here = survey.own.slowest_here(&ask.namespace, by, ask.limit.min(MAX_PAGE));
-            survey.cluster.tell(TELL, &Tell::of(ask.id, here)).await;
+            survey.cluster.tell(TELL, &SlowestAnswer::of(ask.id, here)).await;
         });
     }
 
@@ -126,9 +130,10 @@ impl SlowestConnections {
         let mut missing: HashSet<Arc<str>> = self.cluster.others().collect();
         if !missing.is_empty() {
             let (asker, mut answers) = Metered::new(missing.len(), self.budget.clone());
-            let entry = Entry::new(self, asker);
-            let ask = Ask { id: entry.id.clone(), namespace: namespace.into(), by: by.as_str().into(), limit };
-            if self.cluster.tell(ASK, &ask).await == Told::Carried {
+            let entry = SlowestGuard::new(self, asker);
+            let ask =
+                SlowestQuestion { id: entry.id.clone(), namespace: namespace.into(), by: by.as_str().into(), limit };
+            if self.cluster.tell(ASK, &ask).await == SendOutcome::Carried {
                 let until = Instant::now() + PATIENCE;
                 collect(&mut page, &mut missing, &mut answers, (namespace, until)).await;
             }
@@ -148,7 +153,7 @@ impl Survey for SlowestConnections {
         namespace: &'a str,
         by: Slowness,
         limit: usize,
-    ) -> Answer<'a, Page<ConnectionInfo>> {
+    ) -> DirectoryFuture<'a, Page<ConnectionInfo>> {
         Box::pin(async move { Ok(self.everywhere(namespace, by, limit).await) })
     }
 }
@@ -157,7 +162,7 @@ impl Survey for SlowestConnections {
 async fn collect(
     page: &mut Page<ConnectionInfo>,
     missing: &mut HashSet<Arc<str>>,
-    answers: &mut mpsc::Receiver<((Arc<str>, Tell), Taken)>,
+    answers: &mut mpsc::Receiver<((Arc<str>, SlowestAnswer), ReservedBytes)>,
     (namespace, until): (&str, Instant),
 ) {
     while !missing.is_empty() {
@@ -177,20 +182,20 @@ fn degree(by: Slowness, connection: &ConnectionInfo) -> u64 {
 }
 
 /// An entry in `SlowestConnections::waiting`; dropping this guard removes the entry.
-struct Entry<'a> {
+struct SlowestGuard<'a> {
     survey: &'a SlowestConnections,
     id: String,
 }
 
-impl<'a> Entry<'a> {
-    fn new(survey: &'a SlowestConnections, asker: Asker) -> Self {
+impl<'a> SlowestGuard<'a> {
+    fn new(survey: &'a SlowestConnections, asker: SlowestSender) -> Self {
         let id = uuid::Uuid::new_v4().to_string();
         survey.waiting.lock().expect("no panic while held").insert(id.clone(), asker);
         Self { survey, id }
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for SlowestGuard<'_> {
     fn drop(&mut self) {
         self.survey.waiting.lock().expect("no panic while held").remove(&self.id);
     }
@@ -198,12 +203,12 @@ impl Drop for Entry<'_> {
 
 // === impl Tell ===
 
-impl Tell {
+impl SlowestAnswer {
     fn of(id: String, connections: Vec<ConnectionInfo>) -> Self {
         let (mut items, mut bytes, mut cut) = (Vec::with_capacity(connections.len()), 0, false);
         for connection in connections {
             // A connection has only texts, numbers and JSON, so this conversion cannot fail.
-            let Ok(item) = serde_json::value::to_raw_value(&Item::of(connection)) else { continue };
+            let Ok(item) = serde_json::value::to_raw_value(&SlowConnection::of(connection)) else { continue };
             bytes += item.get().len();
             if bytes > MAX_BYTES {
                 cut = true;
@@ -219,17 +224,17 @@ impl Tell {
     }
 
     fn read(self, namespace: &str, node: &str) -> impl Iterator<Item = ConnectionInfo> {
-        let items = self.items.into_iter().filter_map(|item| serde_json::from_str::<Item>(item.get()).ok());
+        let items = self.items.into_iter().filter_map(|item| serde_json::from_str::<SlowConnection>(item.get()).ok());
         items.map(move |item| item.read(namespace, node))
     }
 }
 
 // === impl Item ===
 
-impl Item {
+impl SlowConnection {
     fn of(connection: ConnectionInfo) -> Self {
         let ConnectionInfo { socket_id, user_id, transport, connected_at, rooms, metadata, pace, .. } = connection;
-        let pace = pace.unwrap_or(Pace { queued_bytes: 0, queued_packets: None, dropped: 0, last_write_at: None });
+        let pace = pace.unwrap_or(ReadPace { queued_bytes: 0, queued_packets: None, dropped: 0, last_write_at: None });
         Self {
             socket_id,
             user_id,
@@ -245,7 +250,7 @@ impl Item {
     }
 
     fn read(self, namespace: &str, node: &str) -> ConnectionInfo {
-        let pace = Pace {
+        let pace = ReadPace {
             queued_bytes: self.queued_bytes,
             queued_packets: self.queued_packets,
             dropped: self.dropped,
@@ -279,7 +284,7 @@ mod tests {
             connected_at: from_unix_millis(1500),
             rooms: vec!["r".into()],
             metadata: Map::from_iter([("k".to_owned(), Value::from("x".repeat(metadata)))]),
-            pace: Some(Pace {
+            pace: Some(ReadPace {
                 queued_bytes: 7,
                 queued_packets: None,
                 dropped: 2,
@@ -290,15 +295,15 @@ mod tests {
 
     #[test]
     fn connection_survives_the_way_between_nodes() {
-        let tell = serde_json::to_string(&Tell::of("id".into(), vec![connection(3)])).unwrap();
-        let tell: Tell = serde_json::from_str(&tell).unwrap();
+        let tell = serde_json::to_string(&SlowestAnswer::of("id".into(), vec![connection(3)])).unwrap();
+        let tell: SlowestAnswer = serde_json::from_str(&tell).unwrap();
         assert_eq!((&*tell.id, tell.cut), ("id", false));
         assert_eq!(tell.read("/", "b").collect::<Vec<_>>(), [connection(3)]);
     }
 
     #[test]
     fn an_answer_is_bounded_and_says_that_it_was_cut() {
-        let tell = Tell::of("id".into(), vec![connection(MAX_BYTES / 3); 4]);
+        let tell = SlowestAnswer::of("id".into(), vec![connection(MAX_BYTES / 3); 4]);
         assert!(tell.cut && tell.items.len() == 2 && tell.size_bytes() <= MAX_BYTES);
     }
 }

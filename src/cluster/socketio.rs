@@ -12,17 +12,17 @@ mod request;
 pub use crate::msgpack::MAX_DEPTH;
 use crate::msgpack::Unreadable;
 pub use crate::protocol::{MAX_ATTACHMENTS, MAX_TARGETS};
-pub use answer::{Answer, outside};
-pub use broadcast::{Broadcast, Envelope, close, decode, encode, is_reserved, open, packed_event};
-pub use question::{Question, Response};
-pub use request::{Act, Request, Targets, parse};
+pub use answer::{RequestAnswer, outside};
+pub use broadcast::{Broadcast, ReceivedBroadcast, close, decode, encode, is_reserved, open, packed_event};
+pub use question::{ServerQuestion, ServerResponse};
+pub use request::{ServerAction, ServerRequest, Targets, parse};
 
 /// Maximum size of a message that is read, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// Why a message is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
+pub enum UnusableMessage {
     /// No Socket.IO server or emitter writes such a message.
     #[error("the message is malformed")]
     Malformed,
@@ -37,7 +37,7 @@ pub enum Unusable {
     UnknownType,
 }
 
-impl From<Unreadable> for Unusable {
+impl From<Unreadable> for UnusableMessage {
     fn from(unreadable: Unreadable) -> Self {
         match unreadable {
             Unreadable::TooLarge => Self::TooLarge,
@@ -46,7 +46,7 @@ impl From<Unreadable> for Unusable {
     }
 }
 
-impl Unusable {
+impl UnusableMessage {
     /// The label in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Check, is_name};
+use super::check::{SectionCheck, is_name};
 use super::{Period, Secret, Size};
 
 /// Minimum length of a secret, in bytes. A shorter one could be guessed.
@@ -14,13 +14,14 @@ const SHORTEST_SECRET: usize = 16;
 /// The listener for backends and operators.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Api {
+#[schemars(rename = "Api")]
+pub struct ApiSettings {
     /// The address where backends and operators connect, as `ADDRESS:PORT`. Port 0 takes any free port.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// The keys that permit requests. Without a key, the API refuses every request, and only `/live`, `/ready` and
     /// `/metrics` answer.
-    pub keys: Vec<ApiKey>,
+    pub keys: Vec<ApiKeySettings>,
     /// How long the `id` of a publish is remembered: within this time the same id publishes once.
     pub idempotency_ttl: Period,
     /// Maximum size of a request's body; 1kB to 100MB.
@@ -29,7 +30,7 @@ pub struct Api {
     pub max_batch: usize,
 }
 
-impl Default for Api {
+impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 3001)),
@@ -44,7 +45,8 @@ impl Default for Api {
 /// The key of one backend. Two keys may have the same name, so that a key can be replaced without a gap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct ApiKey {
+#[schemars(rename = "ApiKey")]
+pub struct ApiKeySettings {
     /// The name of the backend that holds the key; appears in logs.
     pub name: String,
     /// The secret that the backend sends as `Authorization: Bearer …`; at least 16 characters.
@@ -54,14 +56,14 @@ pub struct ApiKey {
     pub contracts: Vec<String>,
 }
 
-impl Default for ApiKey {
+impl Default for ApiKeySettings {
     fn default() -> Self {
         Self { name: String::new(), secret: Secret::default(), contracts: vec!["*".into()] }
     }
 }
 
-impl Api {
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+impl ApiSettings {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         check.must((1_000..=100_000_000).contains(&self.max_body.bytes()), "max_body", "must be 1kB to 100MB");
         check.must((1..=10_000).contains(&self.max_batch), "max_batch", "must be 1 to 10000");
         for (index, key) in self.keys.iter().enumerate() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
+use super::check::SectionCheck;
 use super::{Period, Secret, Url};
 
 /// Minimum length of a secret, in bytes. RFC 7518 asks for the length of the hash; the documentation advises that.
@@ -18,11 +18,12 @@ const LONGEST_LEEWAY: std::time::Duration = std::time::Duration::from_secs(600);
 /// Keys that tokens are verified with. Contracts say whether a token is needed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Auth {
+#[schemars(rename = "Auth")]
+pub struct AuthSettings {
     /// The keys. Several may be valid at once, so that a key can be replaced without a gap.
-    pub keys: Vec<AuthKey>,
+    pub keys: Vec<AuthKeySettings>,
     /// A published key set (RFC 7517), from which further keys come.
-    pub jwks: Option<Jwks>,
+    pub jwks: Option<JwksSettings>,
     /// Accepted values of `iss`. Empty: every value is accepted, and `iss` may be absent.
     pub issuer: Vec<String>,
     /// Accepted values of `aud`. Empty: `aud` is not checked.
@@ -31,7 +32,7 @@ pub struct Auth {
     pub leeway: Period,
 }
 
-impl Default for Auth {
+impl Default for AuthSettings {
     fn default() -> Self {
         Self { keys: Vec::new(), jwks: None, issuer: Vec::new(), audience: Vec::new(), leeway: Period::from_secs(30) }
     }
@@ -40,7 +41,8 @@ impl Default for Auth {
 /// One key, bound to one algorithm.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct AuthKey {
+#[schemars(rename = "AuthKey")]
+pub struct AuthKeySettings {
     /// The name of the key. A token whose header names a key is checked only with keys of that name and keys without a
     /// name.
     pub kid: Option<String>,
@@ -56,7 +58,8 @@ pub struct AuthKey {
 /// A published key set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Jwks {
+#[schemars(rename = "Jwks")]
+pub struct JwksSettings {
     /// The URL from which it is fetched: `https`, or `http` on loopback only.
     pub url: Option<Url>,
     /// The file from which it is read, instead of `url`.
@@ -70,7 +73,7 @@ pub struct Jwks {
     pub algorithms: Vec<Algorithm>,
 }
 
-impl Default for Jwks {
+impl Default for JwksSettings {
     fn default() -> Self {
         Self {
             url: None,
@@ -124,10 +127,10 @@ impl Algorithm {
     }
 }
 
-impl Auth {
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+impl AuthSettings {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         for (index, key) in self.keys.iter().enumerate() {
-            let same = |earlier: &AuthKey| earlier.kid.is_some() && earlier.kid == key.kid;
+            let same = |earlier: &AuthKeySettings| earlier.kid.is_some() && earlier.kid == key.kid;
             let is_repeated = self.keys[..index].iter().any(same);
             check.entry("keys", index, |check| {
                 key.check(check);
@@ -143,8 +146,8 @@ impl Auth {
     }
 }
 
-impl AuthKey {
-    fn check(&self, check: &mut Check<'_>) {
+impl AuthKeySettings {
+    fn check(&self, check: &mut SectionCheck<'_>) {
         let Self { algorithm, secret, public_key, .. } = self;
         match (algorithm.is_symmetric(), secret, public_key) {
             (true, Some(secret), None) => check.secret("secret", secret, SHORTEST_SECRET),
@@ -163,7 +166,7 @@ impl AuthKey {
     }
 }
 
-fn check_pem(pem: &str, check: &mut Check<'_>) {
+fn check_pem(pem: &str, check: &mut SectionCheck<'_>) {
     if pem.contains("PRIVATE KEY") {
         check.refuse("public_key", "is a private key: a node must not have it", "give it only the public key");
     } else if !pem.contains("-----BEGIN ") {
@@ -172,8 +175,8 @@ fn check_pem(pem: &str, check: &mut Check<'_>) {
     }
 }
 
-impl Jwks {
-    fn check(&self, check: &mut Check<'_>) {
+impl JwksSettings {
+    fn check(&self, check: &mut SectionCheck<'_>) {
         match (&self.url, &self.file) {
             (Some(url), None) if url.scheme() == Some("http") && !is_loopback(url) => {
                 let problem = "keys that are fetched over http can be replaced by an attacker";

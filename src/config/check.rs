@@ -12,7 +12,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub(super) fn all(config: &Config, draft: &mut Draft) {
     let Config { node, server, contracts, api, auth, redis, cluster, presence, recovery, limits, drain, hooks, log } =
         config;
-    let mut check = Check { draft, path: Vec::new() };
+    let mut check = SectionCheck { draft, path: Vec::new() };
     check.within("node", |check| node.check(check));
     check.within("server", |check| server.check(check));
     check.within("contracts", |check| contracts.check(check));
@@ -47,21 +47,21 @@ pub(super) fn all(config: &Config, draft: &mut Draft) {
 }
 
 /// Notes mistakes of one section.
-pub(super) struct Check<'a> {
+pub(super) struct SectionCheck<'a> {
     draft: &'a mut Draft,
     path: Vec<String>,
 }
 
-impl Check<'_> {
+impl SectionCheck<'_> {
     /// Checks a part of this part.
-    pub(super) fn within(&mut self, name: &str, work: impl FnOnce(&mut Check<'_>)) {
+    pub(super) fn within(&mut self, name: &str, work: impl FnOnce(&mut SectionCheck<'_>)) {
         let mut path = self.path.clone();
         path.push(name.to_owned());
-        work(&mut Check { draft: self.draft, path });
+        work(&mut SectionCheck { draft: self.draft, path });
     }
 
     /// Checks an entry of a list.
-    pub(super) fn entry(&mut self, list: &str, index: usize, work: impl FnOnce(&mut Check<'_>)) {
+    pub(super) fn entry(&mut self, list: &str, index: usize, work: impl FnOnce(&mut SectionCheck<'_>)) {
         let index = index.to_string();
         self.within(list, |check| check.within(&index, work));
     }

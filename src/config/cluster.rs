@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
+use super::check::SectionCheck;
 use super::{Period, Secret};
 
 /// Minimum length of a secret, in bytes.
@@ -19,7 +19,8 @@ const MOST_FORWARDED: usize = 1_000_000;
 /// sticky.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Cluster {
+#[schemars(rename = "Cluster")]
+pub struct ClusterSettings {
     /// The address where this node receives forwarded requests of its sessions from other nodes, as `ADDRESS:PORT`.
     /// Only nodes may reach it. Port 0 takes any free port. Not set: nothing is forwarded, and the proxy must be
     /// sticky.
@@ -42,13 +43,14 @@ pub struct Cluster {
     pub max_forwarded_per_node: usize,
     /// Certificates with which the nodes check each other. Without them, requests between nodes are signed but not
     /// encrypted.
-    pub tls: Option<ClusterTls>,
+    pub tls: Option<ClusterTlsSettings>,
 }
 
 /// Certificates with which the nodes check each other.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct ClusterTls {
+#[schemars(rename = "ClusterTls")]
+pub struct ClusterTlsSettings {
     /// PEM file of the authority that signed the certificates of all nodes.
     #[schemars(with = "String")]
     pub ca_file: PathBuf,
@@ -62,7 +64,7 @@ pub struct ClusterTls {
     pub server_name: Option<String>,
 }
 
-impl Default for Cluster {
+impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
             listen: None,
@@ -77,8 +79,8 @@ impl Default for Cluster {
     }
 }
 
-impl Cluster {
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+impl ClusterSettings {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         if self.listen.is_some() && self.secret.is_none() {
             check.refuse(
                 "secret",
@@ -115,8 +117,8 @@ impl Cluster {
     }
 }
 
-impl ClusterTls {
-    fn check(&self, check: &mut Check<'_>) {
+impl ClusterTlsSettings {
+    fn check(&self, check: &mut SectionCheck<'_>) {
         for (key, file) in [("ca_file", &self.ca_file), ("cert_file", &self.cert_file), ("key_file", &self.key_file)] {
             if file.as_os_str().is_empty() {
                 check.refuse(key, "is missing", "name a PEM file: nodes check each other's certificates");

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Period;
-use super::check::Check;
+use super::check::SectionCheck;
 
 /// Minimum time that `delay` and `last_words` must leave of the deadline for closing sockets.
 const SHORTEST_WAVES: Duration = Duration::from_millis(100);
@@ -14,7 +14,8 @@ const SHORTEST_WAVES: Duration = Duration::from_millis(100);
 /// How a node hands over its clients before it ends: see `docs/drain.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Drain {
+#[schemars(rename = "Drain")]
+pub struct DrainSettings {
     /// How long a draining node keeps its clients while load balancers learn from `/ready` that it leaves. Set it a
     /// little above the probe's interval times its failure threshold. The node does not wait if no other node could
     /// take its clients.
@@ -35,7 +36,7 @@ pub struct Drain {
     pub jitter: u8,
 }
 
-impl Default for Drain {
+impl Default for DrainSettings {
     fn default() -> Self {
         Self {
             delay: Period::from_secs(5),
@@ -48,8 +49,8 @@ impl Default for Drain {
     }
 }
 
-impl Drain {
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+impl DrainSettings {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         let needed = self.delay.saturating_add(*self.last_words).saturating_add(SHORTEST_WAVES);
         check.must(
             needed <= *self.deadline,

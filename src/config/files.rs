@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use figment::value::{Tag, Value};
 
-use super::keys::{self, Key};
+use super::keys::{self, SettingKey};
 use super::load::Draft;
 use super::tree;
 
@@ -62,7 +62,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 
 /// Makes relative paths in the configuration file relative to its directory.
 pub(super) fn anchor_all(draft: &mut Draft, base: &Path) {
-    let keys: Vec<&Key> = keys::all().iter().filter(|key| names_files(&key.path)).collect();
+    let keys: Vec<&SettingKey> = keys::all().iter().filter(|key| names_files(&key.path)).collect();
     for table in tables(&draft.origins.values) {
         for key in &keys {
             let name = key.path.rsplit('.').next().unwrap_or_default();
@@ -134,7 +134,7 @@ fn tables(root: &Value) -> Vec<Vec<String>> {
     found
 }
 
-impl super::Origins {
+impl super::SettingOrigins {
     /// Whether a value was set in the configuration file.
     fn is_of_file(&self, tag: Tag) -> bool {
         let name = self.figment.get_metadata(tag).map(|metadata| metadata.name.as_ref());

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Check, is_name};
+use super::check::{SectionCheck, is_name};
 use super::{Period, Secret, Url};
 
 /// Minimum length of a secret, in bytes. A shorter one could be guessed.
@@ -18,7 +18,8 @@ const MOST_RETRIES: u32 = 10;
 /// A backend that contracts may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Hook {
+#[schemars(rename = "Hook")]
+pub struct HookSettings {
     /// The URL that the node calls.
     pub url: Url,
     /// The secret that signs requests. Not set: requests are not signed.
@@ -34,7 +35,7 @@ pub struct Hook {
     /// How often a failed call is repeated, if the contract declares it idempotent.
     pub retries: u32,
     /// The circuit breaker: when the node stops calling a backend that fails.
-    pub breaker: Breaker,
+    pub breaker: BreakerSettings,
     /// PEM file of the authority that signed the backend's certificate. Not set: the system's authorities.
     #[schemars(with = "Option<String>")]
     pub ca_file: Option<PathBuf>,
@@ -46,7 +47,7 @@ pub struct Hook {
     pub key_file: Option<PathBuf>,
 }
 
-impl Default for Hook {
+impl Default for HookSettings {
     fn default() -> Self {
         Self {
             url: Url::default(),
@@ -56,7 +57,7 @@ impl Default for Hook {
             concurrency: 64,
             queue: 256,
             retries: 2,
-            breaker: Breaker::default(),
+            breaker: BreakerSettings::default(),
             ca_file: None,
             cert_file: None,
             key_file: None,
@@ -67,21 +68,22 @@ impl Default for Hook {
 /// The circuit breaker: when the node stops calling a backend that fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Breaker {
+#[schemars(rename = "Breaker")]
+pub struct BreakerSettings {
     /// Number of failures in a row after which the node stops calling.
     pub failures: u32,
     /// How long it stops. After that, one call tries again.
     pub open: Period,
 }
 
-impl Default for Breaker {
+impl Default for BreakerSettings {
     fn default() -> Self {
         Self { failures: 5, open: Period::from_secs(10) }
     }
 }
 
-impl Hook {
-    pub(super) fn check(&self, name: &str, check: &mut Check<'_>) {
+impl HookSettings {
+    pub(super) fn check(&self, name: &str, check: &mut SectionCheck<'_>) {
         if !is_name(name, 64) {
             let problem = "a hook's name is 1 to 64 letters, digits, dots, hyphens or underscores";
             check.refuse("", problem, "choose another, here and in the contracts");

@@ -11,7 +11,7 @@ use super::Config;
 
 /// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SettingType {
     /// Any text.
     Text,
     /// A text that is never shown.
@@ -40,7 +40,7 @@ pub enum Kind {
     Map,
 }
 
-impl Kind {
+impl SettingType {
     /// The name of the type in the reference.
     #[cfg(test)]
     pub const fn as_str(self) -> &'static str {
@@ -69,11 +69,11 @@ impl Kind {
 
 /// One key.
 #[derive(Debug, Clone)]
-pub struct Key {
+pub struct SettingKey {
     /// The dotted path. `*` stands for a name that the operator chooses, `[]` for an entry of a list.
     pub path: String,
     /// The type of the value.
-    pub kind: Kind,
+    pub kind: SettingType,
     /// The permitted values, if there are only some.
     pub choices: Vec<String>,
     /// The default; `None` if there is none.
@@ -83,8 +83,8 @@ pub struct Key {
 }
 
 /// Every key, in the order of the structs.
-pub fn all() -> &'static [Key] {
-    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+pub fn all() -> &'static [SettingKey] {
+    static KEYS: LazyLock<Vec<SettingKey>> = LazyLock::new(|| {
         let schema = schemars::schema_for!(Config).to_value();
         let mut keys = Vec::new();
         collect(&schema, &schema, &mut Vec::new(), &mut keys);
@@ -94,7 +94,7 @@ pub fn all() -> &'static [Key] {
 }
 
 /// The key at a path such as `["auth", "keys", "0", "kid"]`.
-pub fn find(path: &[String]) -> Option<&'static Key> {
+pub fn find(path: &[String]) -> Option<&'static SettingKey> {
     all().iter().find(|key| matches(&key.path, path))
 }
 
@@ -111,10 +111,11 @@ fn matches(pattern: &str, path: &[String]) -> bool {
 }
 
 /// Collects values first and tables after them, as TOML requires.
-fn collect(root: &Value, schema: &Value, path: &mut Vec<String>, keys: &mut Vec<Key>) {
+fn collect(root: &Value, schema: &Value, path: &mut Vec<String>, keys: &mut Vec<SettingKey>) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
-    let is_table =
-        |property: &Value| matches!(kind_of(root, resolve(root, property)), Kind::Table | Kind::Tables | Kind::Map);
+    let is_table = |property: &Value| {
+        matches!(kind_of(root, resolve(root, property)), SettingType::Table | SettingType::Tables | SettingType::Map)
+    };
     let (tables, values): (Vec<_>, Vec<_>) = properties.iter().partition(|(_, property)| is_table(property));
     for (name, property) in values.into_iter().chain(tables) {
         path.push(name.clone());
@@ -123,11 +124,11 @@ fn collect(root: &Value, schema: &Value, path: &mut Vec<String>, keys: &mut Vec<
     }
 }
 
-fn collect_key(root: &Value, property: &Value, path: &mut Vec<String>, keys: &mut Vec<Key>) {
+fn collect_key(root: &Value, property: &Value, path: &mut Vec<String>, keys: &mut Vec<SettingKey>) {
     let schema = resolve(root, property);
     let kind = kind_of(root, schema);
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-    keys.push(Key {
+    keys.push(SettingKey {
         path: path.join("."),
         kind,
         choices: choices_of(schema),
@@ -135,16 +136,16 @@ fn collect_key(root: &Value, property: &Value, path: &mut Vec<String>, keys: &mu
         doc: text(property, "description").unwrap_or_default().replace('\n', " "),
     });
     let (segment, inner) = match kind {
-        Kind::Table => return collect(root, schema, path, keys),
-        Kind::Tables => ("[]", schema.get("items")),
-        Kind::Map => ("*", schema.get("additionalProperties")),
+        SettingType::Table => return collect(root, schema, path, keys),
+        SettingType::Tables => ("[]", schema.get("items")),
+        SettingType::Map => ("*", schema.get("additionalProperties")),
         _ => return,
     };
     let Some(inner) = inner else { return };
     path.push(segment.into());
-    keys.push(Key {
+    keys.push(SettingKey {
         path: path.join("."),
-        kind: Kind::Table,
+        kind: SettingType::Table,
         choices: Vec::new(),
         default: None,
         doc: text(resolve(root, inner), "description").unwrap_or_default(),
@@ -163,14 +164,14 @@ fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     some.map_or(schema, |some| resolve(root, some))
 }
 
-fn kind_of(root: &Value, schema: &Value) -> Kind {
+fn kind_of(root: &Value, schema: &Value) -> SettingType {
     match schema.get("format").and_then(Value::as_str) {
-        Some("secret") => return Kind::Secret,
-        Some("url") => return Kind::Url,
-        Some("pem") => return Kind::Pem,
-        Some("size") => return Kind::Size,
-        Some("time") => return Kind::Time,
-        Some("rate") => return Kind::Rate,
+        Some("secret") => return SettingType::Secret,
+        Some("url") => return SettingType::Url,
+        Some("pem") => return SettingType::Pem,
+        Some("size") => return SettingType::Size,
+        Some("time") => return SettingType::Time,
+        Some("rate") => return SettingType::Rate,
         _ => {}
     }
     let is = |name: &str| match schema.get("type") {
@@ -179,17 +180,17 @@ fn kind_of(root: &Value, schema: &Value) -> Kind {
         _ => false,
     };
     let names_are_free = schema.get("additionalProperties").is_some_and(Value::is_object);
-    let of_tables = || schema.get("items").is_some_and(|item| kind_of(root, resolve(root, item)) == Kind::Table);
+    let of_tables = || schema.get("items").is_some_and(|item| kind_of(root, resolve(root, item)) == SettingType::Table);
     if is("object") {
-        return if names_are_free { Kind::Map } else { Kind::Table };
+        return if names_are_free { SettingType::Map } else { SettingType::Table };
     }
     if is("array") {
-        return if of_tables() { Kind::Tables } else { Kind::Texts };
+        return if of_tables() { SettingType::Tables } else { SettingType::Texts };
     }
     if is("boolean") {
-        return Kind::Bool;
+        return SettingType::Bool;
     }
-    if is("integer") { Kind::Number } else { Kind::Text }
+    if is("integer") { SettingType::Number } else { SettingType::Text }
 }
 
 fn choices_of(schema: &Value) -> Vec<String> {
@@ -245,23 +246,23 @@ mod tests {
     #[test]
     fn keys_are_found_with_their_types() {
         for (key, kind) in [
-            ("server.listen", Kind::Text),
-            ("server.ping_interval", Kind::Time),
-            ("server.max_payload", Kind::Size),
-            ("server.max_connections", Kind::Number),
-            ("server.cors_origins", Kind::Texts),
-            ("node.dev", Kind::Bool),
-            ("auth", Kind::Table),
-            ("auth.keys", Kind::Tables),
-            ("auth.keys.0.secret", Kind::Secret),
-            ("auth.keys.1.public_key", Kind::Pem),
-            ("auth.jwks.url", Kind::Url),
-            ("auth.jwks.algorithms", Kind::Texts),
-            ("limits.connections_per_ip", Kind::Rate),
-            ("redis.password", Kind::Secret),
-            ("redis.database", Kind::Number),
-            ("hooks", Kind::Map),
-            ("hooks.songs.breaker.open", Kind::Time),
+            ("server.listen", SettingType::Text),
+            ("server.ping_interval", SettingType::Time),
+            ("server.max_payload", SettingType::Size),
+            ("server.max_connections", SettingType::Number),
+            ("server.cors_origins", SettingType::Texts),
+            ("node.dev", SettingType::Bool),
+            ("auth", SettingType::Table),
+            ("auth.keys", SettingType::Tables),
+            ("auth.keys.0.secret", SettingType::Secret),
+            ("auth.keys.1.public_key", SettingType::Pem),
+            ("auth.jwks.url", SettingType::Url),
+            ("auth.jwks.algorithms", SettingType::Texts),
+            ("limits.connections_per_ip", SettingType::Rate),
+            ("redis.password", SettingType::Secret),
+            ("redis.database", SettingType::Number),
+            ("hooks", SettingType::Map),
+            ("hooks.songs.breaker.open", SettingType::Time),
         ] {
             assert_eq!(find(&path(key)).unwrap_or_else(|| panic!("{key}")).kind, kind, "{key}");
         }

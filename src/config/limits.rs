@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::check::Check;
+use super::check::SectionCheck;
 use crate::protocol::MAX_ATTACHMENTS;
 use crate::rate::Rate;
 
@@ -17,7 +17,8 @@ const LONGEST_ROOM_NAME: usize = 256;
 /// Limits on rates and sizes, besides those of contracts. Each node counts for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+#[schemars(rename = "Limits")]
+pub struct LimitsSettings {
     /// Rate of new connections from one IP address (IPv6: one /64).
     pub connections_per_ip: Option<Rate>,
     /// How many connections one IP address (IPv6: one /64) may have at a time. 0: no limit.
@@ -57,7 +58,7 @@ pub struct Limits {
     pub max_room_name: usize,
 }
 
-impl Default for Limits {
+impl Default for LimitsSettings {
     fn default() -> Self {
         Self {
             connections_per_ip: None,
@@ -81,8 +82,8 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+impl LimitsSettings {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         check.count("max_pending_events", self.max_pending_events);
         check.count("max_event_name", self.max_event_name);
         check.count("max_rooms_per_socket", self.max_rooms_per_socket);

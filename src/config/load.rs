@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::error::{Actual, Kind as Fault};
 
-use super::keys::{self, Kind};
+use super::keys::{self, SettingType};
 use super::layer::{environment, file, merged, original};
-use super::mistake::{ConfigError, Mistake};
-use super::{Config, Origins, check, files, renamed, tree};
+use super::mistake::{ConfigError, SettingMistake};
+use super::{Config, SettingOrigins, check, files, renamed, tree};
 use crate::suggest;
 
 /// The file that is read when no other is named and it exists.
@@ -45,13 +45,13 @@ pub struct Loaded {
     /// The effective values.
     pub config: Config,
     /// Where each value came from.
-    pub origins: Origins,
+    pub origins: SettingOrigins,
 }
 
 /// A configuration that is being checked.
 pub(super) struct Draft {
-    pub(super) origins: Origins,
-    pub(super) mistakes: Vec<Mistake>,
+    pub(super) origins: SettingOrigins,
+    pub(super) mistakes: Vec<SettingMistake>,
 }
 
 /// Merges defaults, file, the original variables, `ROOMCAST_…`, and the command line, in this order.
@@ -66,7 +66,7 @@ pub fn load(mut sources: Sources) -> Result<Loaded, ConfigError> {
     figment = environment::add(figment, &sources.variables, &mut mistakes);
     figment = environment::add_flags(figment, &sources.flags, &mut mistakes);
     let values = merged(&figment);
-    let mut draft = Draft { origins: Origins { figment, values, file }, mistakes };
+    let mut draft = Draft { origins: SettingOrigins { figment, values, file }, mistakes };
     renamed::refuse(&mut draft);
     files::read_all(&mut draft, &base);
     files::anchor_all(&mut draft, &base);
@@ -80,7 +80,7 @@ pub fn load(mut sources: Sources) -> Result<Loaded, ConfigError> {
 
 type FileLayer = (Figment, Option<(String, file::Lines)>, PathBuf);
 
-fn read_file(sources: &Sources, mistakes: &mut Vec<Mistake>) -> FileLayer {
+fn read_file(sources: &Sources, mistakes: &mut Vec<SettingMistake>) -> FileLayer {
     let path = sources.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     let name = path.display().to_string();
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -93,7 +93,7 @@ fn read_file(sources: &Sources, mistakes: &mut Vec<Mistake>) -> FileLayer {
             (Figment::new(), None, base)
         }
         Err(error) => {
-            mistakes.push(Mistake {
+            mistakes.push(SettingMistake {
                 key: String::new(),
                 value: None,
                 layer: Some(name),
@@ -116,7 +116,7 @@ impl Draft {
         if self.mistakes.iter().any(|mistake| !mistake.key.is_empty() && told(&mistake.key)) {
             return;
         }
-        self.mistakes.push(Mistake {
+        self.mistakes.push(SettingMistake {
             value: self.origins.shown(path),
             layer: self.origins.layer_of(path),
             key,
@@ -173,18 +173,20 @@ fn explain(path: &[String], fault: &Fault) -> (String, String) {
     (problem, default_of(path))
 }
 
-fn expected(kind: Option<Kind>, fault: &Fault) -> String {
+fn expected(kind: Option<SettingType>, fault: &Fault) -> String {
     match (kind, fault) {
         (
-            Some(Kind::Number),
+            Some(SettingType::Number),
             Fault::InvalidType(Actual::Signed(_) | Actual::Unsigned(_), _) | Fault::InvalidValue(..),
         ) => "a whole number within its range".into(),
-        (Some(Kind::Number), _) => "a whole number".into(),
-        (Some(Kind::Bool), _) => "true or false".into(),
-        (Some(Kind::Texts), _) => "a list of texts".into(),
-        (Some(Kind::Table | Kind::Map), _) => "a table".into(),
-        (Some(Kind::Tables), _) => "a list of tables".into(),
-        (Some(Kind::Text | Kind::Secret | Kind::Url | Kind::Pem), _) => "a text, in quotes".into(),
+        (Some(SettingType::Number), _) => "a whole number".into(),
+        (Some(SettingType::Bool), _) => "true or false".into(),
+        (Some(SettingType::Texts), _) => "a list of texts".into(),
+        (Some(SettingType::Table | SettingType::Map), _) => "a table".into(),
+        (Some(SettingType::Tables), _) => "a list of tables".into(),
+        (Some(SettingType::Text | SettingType::Secret | SettingType::Url | SettingType::Pem), _) => {
+            "a text, in quotes".into()
+        }
         (_, Fault::InvalidType(_, expected) | Fault::InvalidValue(_, expected)) => expected.clone(),
         (_, fault) => fault.to_string(),
     }

@@ -4,12 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::check::Check;
+use super::check::SectionCheck;
 
 /// The log's format and levels. Logs go to standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+#[schemars(rename = "Log")]
+pub struct LogSettings {
     /// `human` for terminals, `json` for collectors.
     pub format: LogFormat,
     /// A level (error, warn, info, debug, trace), and levels of single targets: `info,roomcast::auth=debug`. SIGUSR1
@@ -17,7 +18,7 @@ pub struct Log {
     pub level: String,
 }
 
-impl Default for Log {
+impl Default for LogSettings {
     fn default() -> Self {
         Self { format: LogFormat::Human, level: "info".into() }
     }
@@ -34,8 +35,8 @@ pub enum LogFormat {
     Json,
 }
 
-impl Log {
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+impl LogSettings {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         if let Err(part) = self.targets() {
             let problem =
                 format!("{part:?} is neither a level (error, warn, info, debug, trace, off) nor TARGET=LEVEL");
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn levels_are_told_from_targets() {
-        let log = |level: &str| Log { level: level.into(), ..Log::default() }.targets();
+        let log = |level: &str| LogSettings { level: level.into(), ..LogSettings::default() }.targets();
         let targets = log("info, roomcast::auth=debug,hyper=off").unwrap();
         assert!(targets.would_enable("roomcast::auth::jwks", &tracing::Level::DEBUG));
         assert!(!targets.would_enable("roomcast::http", &tracing::Level::DEBUG));

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct SettingMistake {
     /// The dotted key, or the name of a variable. Empty if the mistake concerns a whole file.
     pub key: String,
     /// The value. `None` if it is a secret or absent.
@@ -18,7 +18,7 @@ pub struct Mistake {
 }
 
 // `limits.strikes = -1 (from environment ROOMCAST_LIMITS__STRIKES): must be …; remove it for the default, 0`
-impl fmt::Display for Mistake {
+impl fmt::Display for SettingMistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.key)?;
         if let Some(value) = &self.value {
@@ -36,7 +36,7 @@ impl fmt::Display for Mistake {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// In the order in which they were found; never empty.
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<SettingMistake>,
 }
 
 impl fmt::Display for ConfigError {

@@ -3,12 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Check, is_name};
+use super::check::{SectionCheck, is_name};
 
 /// This process: its id and its mode.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Node {
+#[schemars(rename = "Node")]
+pub struct NodeSettings {
     /// The node's name within the cluster; random for each run unless set. Two nodes must not share one.
     pub id: Option<String>,
     /// Development mode, as `roomcast serve --dev` sets it. Never use it in production: it prints keys, and then
@@ -16,7 +17,7 @@ pub struct Node {
     pub dev: bool,
 }
 
-impl Node {
+impl NodeSettings {
     /// The configured id, or a new random one. Call it once and keep the result.
     pub fn id_or_random(&self) -> String {
         self.id.clone().unwrap_or_else(|| {
@@ -26,8 +27,8 @@ impl Node {
     }
 }
 
-impl Node {
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+impl NodeSettings {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         let holds = self.id.as_ref().is_none_or(|id| is_name(id, 64));
         check.must(holds, "id", "must be 1 to 64 letters, digits, dots, hyphens or underscores");
     }

@@ -8,13 +8,13 @@ use super::{keys, tree};
 
 /// The merged values and the layer of each.
 #[derive(Debug)]
-pub struct Origins {
+pub struct SettingOrigins {
     pub(super) figment: Figment,
     pub(super) values: Value,
     pub(super) file: Option<(String, Lines)>,
 }
 
-impl Origins {
+impl SettingOrigins {
     /// The layer that sets a key, with the line if it is a file. `None` for a default.
     pub fn layer_of(&self, path: &[String]) -> Option<String> {
         let value = tree::get(&self.values, path)?;
@@ -32,8 +32,8 @@ impl Origins {
     pub(super) fn shown(&self, path: &[String]) -> Option<String> {
         let value = tree::get(&self.values, path)?;
         match keys::find(path).map(|key| key.kind) {
-            Some(keys::Kind::Secret | keys::Kind::Pem) => None,
-            Some(keys::Kind::Url) => value.as_str().map(|url| format!("{:?}", super::Url::new(url).masked())),
+            Some(keys::SettingType::Secret | keys::SettingType::Pem) => None,
+            Some(keys::SettingType::Url) => value.as_str().map(|url| format!("{:?}", super::Url::new(url).masked())),
             _ if holds_tables(value) => None,
             // The value of an unknown key may be a secret under a misspelt name.
             None if !names_file_of_key(path) => None,

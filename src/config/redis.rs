@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
+use super::check::SectionCheck;
 use super::{Period, RedisAddress, RedisKind, Secret, Url};
 
 /// Minimum time limit of a command or a connection attempt.
@@ -18,7 +18,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// The Redis that connects the nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Redis {
+#[schemars(rename = "Redis")]
+pub struct RedisSettings {
     /// `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`, `redis-sentinel://` or `rediss-sentinel://`. In a password `%`, `/`, `?`, `#` and `@` are percent-encoded. Not set: the node works alone.
     pub url: Option<Url>,
     /// The ACL user. It replaces the user in the URL.
@@ -28,9 +29,9 @@ pub struct Redis {
     /// The number of the database. It replaces the number in the URL. A Redis Cluster has only database 0.
     pub database: Option<u8>,
     /// Certificates for TLS, if `rediss://` alone is not enough.
-    pub tls: RedisTls,
+    pub tls: RedisTlsSettings,
     /// Settings for Redis Sentinel.
-    pub sentinel: Sentinel,
+    pub sentinel: SentinelSettings,
     /// The prefix of every key and channel of roomcast. All nodes of a cluster use the same prefix.
     pub prefix: String,
     /// The prefix of the Redis channels of other Socket.IO programs: the emitters for Node.js, Python, Rust and other
@@ -38,13 +39,13 @@ pub struct Redis {
     /// clients (`docs/emitter.md`). Empty: the node does not listen to them.
     pub socketio_key: String,
     /// The format in which nodes send each other events. Every node understands both formats.
-    pub wire: Wire,
+    pub wire: WireFormat,
     /// How long a command may take.
     pub command_timeout: Period,
     /// How long a connection attempt may take.
     pub connect_timeout: Period,
     /// How soon the node tries again after it loses a connection.
-    pub reconnect: Reconnect,
+    pub reconnect: ReconnectSettings,
     /// How many events may wait to be sent to the other nodes.
     pub publish_buffer: usize,
     /// How many messages from other nodes may wait to be delivered.
@@ -55,13 +56,14 @@ pub struct Redis {
     pub canary_interval: Period,
     /// The node's answer on `/ready` while Redis is away, even if only writes fail: `degraded` stays ready and takes
     /// new clients; `not_ready` answers 503.
-    pub when_away: WhenAway,
+    pub when_away: ReadyWithoutRedis,
 }
 
 /// The node's answer on `/ready` while Redis is away, once it has worked with Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum WhenAway {
+#[schemars(rename = "WhenAway")]
+pub enum ReadyWithoutRedis {
     /// Ready, for its own clients. All nodes share one Redis, so otherwise no node would be ready.
     #[default]
     Degraded,
@@ -69,26 +71,26 @@ pub enum WhenAway {
     NotReady,
 }
 
-impl Default for Redis {
+impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             url: None,
             username: None,
             password: None,
             database: None,
-            tls: RedisTls::default(),
-            sentinel: Sentinel::default(),
+            tls: RedisTlsSettings::default(),
+            sentinel: SentinelSettings::default(),
             prefix: "roomcast".into(),
             socketio_key: "socket.io".into(),
-            wire: Wire::default(),
+            wire: WireFormat::default(),
             command_timeout: Period::from_secs(2),
             connect_timeout: Period::from_secs(5),
-            reconnect: Reconnect::default(),
+            reconnect: ReconnectSettings::default(),
             publish_buffer: 16_384,
             receive_buffer: 65_536,
             probe_interval: Period::from_secs(1),
             canary_interval: Period::from_secs(1),
-            when_away: WhenAway::default(),
+            when_away: ReadyWithoutRedis::default(),
         }
     }
 }
@@ -96,7 +98,8 @@ impl Default for Redis {
 /// The format in which nodes send each other events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Wire {
+#[schemars(rename = "Wire")]
+pub enum WireFormat {
     /// Roomcast's own frames over sharded pub/sub, which carry payloads unchanged. Node.js servers do not understand
     /// them.
     #[default]
@@ -109,7 +112,8 @@ pub enum Wire {
 /// Certificates for TLS, if `rediss://` alone is not enough.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RedisTls {
+#[schemars(rename = "RedisTls")]
+pub struct RedisTlsSettings {
     /// PEM file of the authority that signed Redis' certificate. Not set: the system's authorities.
     #[schemars(with = "Option<String>")]
     pub ca_file: Option<PathBuf>,
@@ -124,7 +128,8 @@ pub struct RedisTls {
 /// Settings for Redis Sentinel.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Sentinel {
+#[schemars(rename = "Sentinel")]
+pub struct SentinelSettings {
     /// The name of the primary that the sentinels watch. It replaces the name in the URL.
     pub service: Option<String>,
     /// The user for the sentinels.
@@ -136,20 +141,21 @@ pub struct Sentinel {
 /// How soon the node tries again after it loses a connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Reconnect {
+#[schemars(rename = "Reconnect")]
+pub struct ReconnectSettings {
     /// The first pause between two attempts. It doubles with every failure.
     pub min: Period,
     /// The longest pause between two attempts.
     pub max: Period,
 }
 
-impl Default for Reconnect {
+impl Default for ReconnectSettings {
     fn default() -> Self {
         Self { min: Period::from_millis(100), max: Period::from_secs(1) }
     }
 }
 
-impl Redis {
+impl RedisSettings {
     /// The kind of Redis, for the log: `memory` (none is configured), `single`, `sentinel` or `cluster`.
     pub fn mode(&self) -> &'static str {
         match self.url.as_ref().map(|url| url.scheme().unwrap_or_default()) {
@@ -160,7 +166,7 @@ impl Redis {
         }
     }
 
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         match self.url.as_ref().map(RedisAddress::read) {
             Some(Ok(address)) => self.check_address(&address, check),
             Some(Err((problem, remedy))) => check.refuse("url", &problem, &remedy),
@@ -176,7 +182,7 @@ impl Redis {
             "socketio_key",
             "must be at most 64 letters, digits, colons, dots, hyphens or underscores, and not `prefix`",
         );
-        let holds = self.wire == Wire::Compact || !key.is_empty();
+        let holds = self.wire == WireFormat::Compact || !key.is_empty();
         check.must(holds, "wire", "needs `socketio_key` to be \"socketio\"");
         check.at_least("command_timeout", *self.command_timeout, SHORTEST_TIMEOUT);
         check.at_least("connect_timeout", *self.connect_timeout, SHORTEST_TIMEOUT);
@@ -186,7 +192,7 @@ impl Redis {
         check.must(self.reconnect.max >= self.reconnect.min, "reconnect.max", "must not be shorter than `min`");
         check.count("publish_buffer", self.publish_buffer);
         check.count("receive_buffer", self.receive_buffer);
-        let RedisTls { ca_file, cert_file, key_file } = &self.tls;
+        let RedisTlsSettings { ca_file, cert_file, key_file } = &self.tls;
         check.within("tls", |check| {
             check.tls_files([
                 ("ca_file", ca_file.as_ref()),
@@ -197,7 +203,7 @@ impl Redis {
     }
 
     /// Checks the settings that depend on the kind of address.
-    fn check_address(&self, address: &RedisAddress, check: &mut Check<'_>) {
+    fn check_address(&self, address: &RedisAddress, check: &mut SectionCheck<'_>) {
         let holds = address.kind != RedisKind::Cluster || self.database.is_none_or(|database| database == 0);
         check.must(holds, "database", "a Redis Cluster has only the database 0");
         if !address.tls {
@@ -208,7 +214,7 @@ impl Redis {
                 }
             }
         }
-        let Sentinel { service, username, password } = &self.sentinel;
+        let SentinelSettings { service, username, password } = &self.sentinel;
         let set = [("service", service.is_some()), ("username", username.is_some()), ("password", password.is_some())];
         match address.kind {
             RedisKind::Sentinel if service.as_ref().or(address.service.as_ref()).is_none_or(String::is_empty) => {
@@ -237,7 +243,7 @@ impl Redis {
     }
 }
 
-impl RedisTls {
+impl RedisTlsSettings {
     fn files(&self) -> [(&'static str, &Option<PathBuf>); 3] {
         [("ca_file", &self.ca_file), ("cert_file", &self.cert_file), ("key_file", &self.key_file)]
     }

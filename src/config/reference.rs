@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::keys::{self, Key, Kind};
+use super::keys::{self, SettingKey, SettingType};
 use super::layer::original;
 use super::{files, secret};
 
@@ -32,35 +32,35 @@ pub fn example() -> String {
     let mut text = String::from(include_str!("reference/example.head.toml"));
     for key in keys::all() {
         let Some((parent, name)) = key.path.rsplit_once('.') else {
-            if key.kind == Kind::Table {
+            if key.kind == SettingType::Table {
                 _ = write!(text, "\n# {}\n[{}]\n", key.doc, key.path);
             }
             continue;
         };
         match (key.kind, name) {
-            (Kind::Table, "*" | "[]") => {
+            (SettingType::Table, "*" | "[]") => {
                 let head = table_name(parent).replace('*', "example");
                 let (open, close) = if name == "[]" { ("[[", "]]") } else { ("[", ".example]") };
                 _ = write!(text, "\n# {}\n# {open}{head}{close}\n", key.doc);
             }
-            (Kind::Table, _) => {
+            (SettingType::Table, _) => {
                 let hash = if is_chosen(&key.path) || is_optional(key) { "# " } else { "" };
                 _ = write!(text, "\n# {}\n{hash}[{}]\n", key.doc, table_name(&key.path).replace('*', "example"));
             }
-            (Kind::Tables | Kind::Map, _) => {}
+            (SettingType::Tables | SettingType::Map, _) => {}
             _ => _ = write!(text, "# {}\n# {name} = {}\n", key.doc, sample(key)),
         }
     }
     text
 }
 
-fn section_name(key: &Key) -> String {
-    if key.kind == Kind::Map { format!("{}.NAME", key.path) } else { key.path.clone() }
+fn section_name(key: &SettingKey) -> String {
+    if key.kind == SettingType::Map { format!("{}.NAME", key.path) } else { key.path.clone() }
 }
 
 /// Whether the key has a value of its own. Tables and entries of lists have none.
-fn is_value(key: &Key) -> bool {
-    !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Map)
+fn is_value(key: &SettingKey) -> bool {
+    !matches!(key.kind, SettingType::Table | SettingType::Tables | SettingType::Map)
 }
 
 /// Whether a table is inside one whose name the operator chooses.
@@ -69,7 +69,7 @@ fn is_chosen(path: &str) -> bool {
 }
 
 /// Whether a table has no effect unless it is written.
-fn is_optional(key: &Key) -> bool {
+fn is_optional(key: &SettingKey) -> bool {
     key.default.is_none()
 }
 
@@ -93,8 +93,8 @@ fn variable(path: &str) -> String {
     format!("ROOMCAST_{}", segments.collect::<Vec<_>>().join("__"))
 }
 
-fn row(key: &Key) -> String {
-    let is_path = key.kind == Kind::Text && files::names_files(&key.path);
+fn row(key: &SettingKey) -> String {
+    let is_path = key.kind == SettingType::Text && files::names_files(&key.path);
     let mut kind = if is_path { "path" } else { key.kind.as_str() }.to_owned();
     if !key.choices.is_empty() {
         kind = key.choices.iter().map(|choice| format!("`{choice}`")).collect::<Vec<_>>().join(", ");
@@ -113,18 +113,20 @@ fn row(key: &Key) -> String {
 }
 
 /// The default, or an example value of the type.
-fn sample(key: &Key) -> String {
+fn sample(key: &SettingKey) -> String {
     match (&key.default, key.kind) {
         (Some(Value::Array(items)), _) if items.is_empty() => "[]".to_owned(),
         (Some(Value::String(text)), _) if !text.is_empty() && text != secret::HIDDEN => format!("{text:?}"),
-        (Some(default), kind) if !matches!(kind, Kind::Url | Kind::Secret | Kind::Text) => default.to_string(),
-        (_, Kind::Url) if key.path.starts_with("redis") => "\"redis://127.0.0.1:6379\"".to_owned(),
-        (_, Kind::Url) => "\"https://example.com/\"".to_owned(),
-        (_, Kind::Text) if key.path == "cluster.listen" => "\"0.0.0.0:3002\"".to_owned(),
-        (_, Kind::Rate) => "\"10/s\"".to_owned(),
-        (_, Kind::Time) => "\"20s\"".to_owned(),
-        (_, Kind::Size) => "\"4MiB\"".to_owned(),
-        (_, Kind::Number) => "0".to_owned(),
+        (Some(default), kind) if !matches!(kind, SettingType::Url | SettingType::Secret | SettingType::Text) => {
+            default.to_string()
+        }
+        (_, SettingType::Url) if key.path.starts_with("redis") => "\"redis://127.0.0.1:6379\"".to_owned(),
+        (_, SettingType::Url) => "\"https://example.com/\"".to_owned(),
+        (_, SettingType::Text) if key.path == "cluster.listen" => "\"0.0.0.0:3002\"".to_owned(),
+        (_, SettingType::Rate) => "\"10/s\"".to_owned(),
+        (_, SettingType::Time) => "\"20s\"".to_owned(),
+        (_, SettingType::Size) => "\"4MiB\"".to_owned(),
+        (_, SettingType::Number) => "0".to_owned(),
         _ => "\"…\"".to_owned(),
     }
 }
@@ -184,8 +186,9 @@ mod tests {
         // Without a value, these keys follow another key or are off.
         let write_timeout = Some(crate::config::Period::from_secs(20));
         let queue_bytes = Some(crate::config::Size::from_bytes(4 << 20));
-        let compression = Some(crate::config::Compression::default());
-        let server = crate::config::Server { write_timeout, queue_bytes, compression, ..Config::default().server };
+        let compression = Some(crate::config::CompressionSettings::default());
+        let server =
+            crate::config::ServerSettings { write_timeout, queue_bytes, compression, ..Config::default().server };
         assert_eq!(config.server, server);
         assert_eq!((config.api.keys.len(), config.auth.keys.len(), config.hooks.len()), (1, 1, 1));
     }

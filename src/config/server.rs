@@ -6,8 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
-use super::{Compression, Network, Period, Size};
+use super::check::SectionCheck;
+use super::{CompressionSettings, Network, Period, Size};
 
 /// Maximum of `max_payload`, in bytes.
 const LARGEST_PAYLOAD: u64 = 1 << 30;
@@ -28,7 +28,8 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// The public listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Server {
+#[schemars(rename = "Server")]
+pub struct ServerSettings {
     /// The address where clients connect, as `ADDRESS:PORT`. Port 0 takes any free port.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
@@ -68,15 +69,16 @@ pub struct Server {
     /// but at least 4 MiB.
     pub queue_bytes: Option<Size>,
     /// The engine that speaks Socket.IO: `native`, roomcast's own, or `socketioxide`, the library.
-    pub engine: Engine,
+    pub engine: EngineKind,
     /// Compression of WebSocket messages. Off unless set (`{}` uses the defaults).
-    pub compression: Option<Compression>,
+    pub compression: Option<CompressionSettings>,
 }
 
 /// The engine that speaks Socket.IO.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Engine {
+#[schemars(rename = "Engine")]
+pub enum EngineKind {
     /// The library socketioxide.
     Socketioxide,
     /// Roomcast's own engine.
@@ -84,7 +86,7 @@ pub enum Engine {
     Native,
 }
 
-impl Engine {
+impl EngineKind {
     /// The name in the configuration, in metrics and in the log.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -107,7 +109,7 @@ pub enum ForwardedHeader {
     None,
 }
 
-impl Default for Server {
+impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
@@ -126,13 +128,13 @@ impl Default for Server {
             max_connections: 0,
             queue: 1024,
             queue_bytes: None,
-            engine: Engine::default(),
+            engine: EngineKind::default(),
             compression: None,
         }
     }
 }
 
-impl Server {
+impl ServerSettings {
     /// How long a client may accept no bytes while some are being written to it.
     pub fn stall(&self) -> Duration {
         self.write_timeout.unwrap_or(self.ping_timeout).get()
@@ -149,7 +151,7 @@ impl Server {
         self.queue_bytes.map_or_else(usual, Size::as_usize)
     }
 
-    pub(super) fn check(&self, check: &mut Check<'_>) {
+    pub(super) fn check(&self, check: &mut SectionCheck<'_>) {
         let path = self.path.as_str();
         let is_path = path.len() > 2 && path.starts_with('/') && path.ends_with('/') && !path.contains("//");
         let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b));

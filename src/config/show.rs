@@ -13,7 +13,7 @@ impl Loaded {
     /// The effective values as TOML. Keys without a value are comments.
     pub fn to_toml(&self) -> String {
         let values = serde_json::to_value(&self.config).unwrap_or_default();
-        let mut page = Page { loaded: self, text: String::new() };
+        let mut page = SettingsPage { loaded: self, text: String::new() };
         if let Value::Object(sections) = &values {
             for (name, section) in sections {
                 let path = std::slice::from_ref(name);
@@ -24,12 +24,12 @@ impl Loaded {
     }
 }
 
-struct Page<'a> {
+struct SettingsPage<'a> {
     loaded: &'a Loaded,
     text: String,
 }
 
-impl Page<'_> {
+impl SettingsPage<'_> {
     /// Writes a table. `path` finds the layer and contains list indexes; `head` is the same path without them.
     fn table(&mut self, path: &[String], head: &[String], value: &Value) {
         let Value::Object(members) = value else { return };

@@ -5,8 +5,8 @@ mod client;
 mod expiry;
 mod parts;
 mod rooms;
-mod sees;
 mod server;
+mod site;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use self::sees::Sees;
-use super::document::{Document, Place};
+use self::site::ExpressionSite;
+use super::document::{Document, KeyPath};
 use super::file;
 use super::model::{
-    AuthMode, AuthPolicy, Connect, ConnectionLimits, Contract, ErrorShape, Mirror, RecoveryPolicy, Reject, RoomDef,
-    TokenSource, UnknownEvent,
+    AuthMode, AuthPolicy, ConnectPolicy, ConnectionPolicy, Contract, ErrorShape, MirrorPolicy, RecoveryPolicy,
+    RejectPolicy, RoomDef, TokenSource, UnknownEvent,
 };
-use super::report::Report;
+use super::report::ContractReport;
 use super::template::Template;
 use crate::error::Code;
 use crate::suggest::one_of_quoted;
@@ -46,7 +46,7 @@ const MOST_RECOVERY_EVENTS: u32 = 100_000;
 
 /// All keys that the file has, including those whose values are wrong.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
+pub(super) struct FileKeys {
     /// The keys of `[rooms]`.
     pub rooms: Vec<String>,
     /// The keys of `[client]`.
@@ -55,7 +55,7 @@ pub(super) struct Keys {
     pub server: Vec<String>,
 }
 
-impl Keys {
+impl FileKeys {
     /// Collects the keys of a document.
     pub fn of(document: &Document) -> Self {
         Self { rooms: document.keys("rooms"), client: document.keys("client"), server: document.keys("server") }
@@ -63,17 +63,22 @@ impl Keys {
 }
 
 /// Compiles a document. Its structure must have been checked.
-pub(super) fn compile(document: &Document, keys: &Keys, base: Option<PathBuf>, report: &mut Report) -> Contract {
+pub(super) fn compile(
+    document: &Document,
+    keys: &FileKeys,
+    base: Option<PathBuf>,
+    report: &mut ContractReport,
+) -> Contract {
     let mut compiler = Compiler { document, keys, base, report, rooms: IndexMap::new() };
     compiler.contract()
 }
 
 struct Compiler<'c> {
     document: &'c Document,
-    keys: &'c Keys,
+    keys: &'c FileKeys,
     /// The directory that paths of schemas are relative to.
     base: Option<PathBuf>,
-    report: &'c mut Report,
+    report: &'c mut ContractReport,
     rooms: IndexMap<String, Arc<RoomDef>>,
 }
 
@@ -88,9 +93,9 @@ impl Compiler<'_> {
             source: self.document.file.clone(),
             digest: String::new(),
             auth: self.auth(&errors),
-            unknown: match self.section::<Option<file::Unknown>>("unknown").flatten() {
-                None | Some(file::Unknown::Refuse) => UnknownEvent::Refuse,
-                Some(file::Unknown::Ignore) => UnknownEvent::Ignore,
+            unknown: match self.section::<Option<file::UnknownEventSpec>>("unknown").flatten() {
+                None | Some(file::UnknownEventSpec::Refuse) => UnknownEvent::Refuse,
+                Some(file::UnknownEventSpec::Ignore) => UnknownEvent::Ignore,
             },
             connect: self.connect(),
             disconnect: self.disconnect(),
@@ -106,17 +111,17 @@ impl Compiler<'_> {
     }
 
     /// Reports a mistake.
-    fn blame(&mut self, place: &Place, problem: impl Into<String>, remedy: impl Into<String>) {
-        self.report.push(self.document.mistake(place, problem, remedy));
+    fn blame(&mut self, key_path: &KeyPath, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.report.push(self.document.mistake(key_path, problem, remedy));
     }
 
     /// Reads a part of the file into its struct. The structure has been checked, so an error here is reported as serde
     /// words it.
-    fn read<T: DeserializeOwned>(&mut self, place: &Place, value: &Value) -> Option<T> {
+    fn read<T: DeserializeOwned>(&mut self, key_path: &KeyPath, value: &Value) -> Option<T> {
         match T::deserialize(value) {
             Ok(part) => Some(part),
             Err(error) => {
-                self.blame(place, error.to_string(), "");
+                self.blame(key_path, error.to_string(), "");
                 None
             }
         }
@@ -125,7 +130,7 @@ impl Compiler<'_> {
     fn section<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
         let document = self.document;
         let value = document.tree.get(key)?;
-        self.read(&Place::top(key), value)
+        self.read(&KeyPath::top(key), value)
     }
 
     fn text(&mut self, key: &str) -> Option<String> {
@@ -138,7 +143,7 @@ impl Compiler<'_> {
         // A missing name has been reported already.
         if self.document.tree.get("name").is_some() && (name.is_empty() || !name.chars().all(plain)) {
             self.blame(
-                &Place::top("name"),
+                &KeyPath::top("name"),
                 format!("\"{name}\" is not a name"),
                 "write letters, digits, `-`, `_` and `.`",
             );
@@ -150,23 +155,23 @@ impl Compiler<'_> {
         let path = self.text("namespace").unwrap_or_else(|| "/".to_owned());
         let odd = |c: char| c.is_whitespace() || c.is_control() || ",?#\"\\".contains(c);
         if !path.starts_with('/') {
-            self.blame(&Place::top("namespace"), "a namespace starts with a slash", format!("write \"/{path}\""));
+            self.blame(&KeyPath::top("namespace"), "a namespace starts with a slash", format!("write \"/{path}\""));
         } else if path.contains(odd) {
             let problem = "a namespace contains no spaces and none of , ? # \" \\";
-            self.blame(&Place::top("namespace"), problem, "write for example \"/jobs\"");
+            self.blame(&KeyPath::top("namespace"), problem, "write for example \"/jobs\"");
         } else {
-            self.check_literal(&Place::top("namespace"), &path, "a namespace", "write the path of one namespace");
+            self.check_literal(&KeyPath::top("namespace"), &path, "a namespace", "write the path of one namespace");
         }
         path.into()
     }
 
     fn auth(&mut self, errors: &ErrorShape) -> AuthPolicy {
-        let raw: file::Auth = self.section("auth").unwrap_or_default();
-        let place = Place::top("auth");
+        let raw: file::AuthSpec = self.section("auth").unwrap_or_default();
+        let key_path = KeyPath::top("auth");
         let given = raw.tokens.unwrap_or_else(|| vec!["auth.token".to_owned(), "header".to_owned()]);
         if given.is_empty() {
             self.blame(
-                &place.key("tokens"),
+                &key_path.key("tokens"),
                 "the list of sources of tokens is empty",
                 "write for example [\"auth.token\", \"header\"]",
             );
@@ -175,62 +180,62 @@ impl Compiler<'_> {
         for (at, text) in given.iter().enumerate() {
             match token_source(text) {
                 Some(source) => {
-                    let at = place.key("tokens").index(Some(at));
+                    let at = key_path.key("tokens").index(Some(at));
                     self.check_literal(&at, text, "a place for a token", "write its whole name");
                     tokens.push(source);
                 }
                 None => self.blame(
-                    &place.key("tokens").index(Some(at)),
+                    &key_path.key("tokens").index(Some(at)),
                     format!("\"{text}\" is not a source of tokens"),
                     "write \"auth.<member>\", \"header\", \"query.<parameter>\" or \"cookie.<name>\"",
                 ),
             }
         }
         let reject = match raw.reject {
-            None | Some(file::Reject::ConnectError) => Reject::ConnectError,
-            Some(file::Reject::Event) => Reject::Event,
+            None | Some(file::RejectSpec::ConnectError) => RejectPolicy::ConnectError,
+            Some(file::RejectSpec::Event) => RejectPolicy::Event,
         };
-        if reject == Reject::Event && errors.event.is_none() {
+        if reject == RejectPolicy::Event && errors.event.is_none() {
             let remedy = "add `event = \"error\"` to [errors], or take `reject` out";
-            self.blame(&place.key("reject"), "no error event is set", remedy);
+            self.blame(&key_path.key("reject"), "no error event is set", remedy);
         }
         let mode = match raw.mode {
-            None | Some(file::AuthMode::Required) => AuthMode::Required,
-            Some(file::AuthMode::Optional) => AuthMode::Optional,
-            Some(file::AuthMode::None) => AuthMode::None,
+            None | Some(file::AuthModeSpec::Required) => AuthMode::Required,
+            Some(file::AuthModeSpec::Optional) => AuthMode::Optional,
+            Some(file::AuthModeSpec::None) => AuthMode::None,
         };
         AuthPolicy {
             mode,
-            expiry: self.expiry(&place.key("expiry"), raw.expiry, mode),
+            expiry: self.expiry(&key_path.key("expiry"), raw.expiry, mode),
             tokens,
             reject,
-            user: self.claim(&place.key("user"), raw.user, "sub"),
-            roles: self.claim(&place.key("roles"), raw.roles, "roles"),
+            user: self.claim(&key_path.key("user"), raw.user, "sub"),
+            roles: self.claim(&key_path.key("roles"), raw.roles, "roles"),
         }
     }
 
-    fn claim(&mut self, place: &Place, given: Option<String>, default: &str) -> String {
+    fn claim(&mut self, key_path: &KeyPath, given: Option<String>, default: &str) -> String {
         let Some(given) = given else {
             return default.to_owned();
         };
         let claim = given.strip_prefix("claims.").unwrap_or(&given);
         if claim.is_empty() || claim.split('.').any(str::is_empty) {
-            self.blame(place, format!("\"{given}\" is not a claim"), format!("write for example \"{default}\""));
+            self.blame(key_path, format!("\"{given}\" is not a claim"), format!("write for example \"{default}\""));
         } else {
-            self.check_literal(place, &given, "a claim", &format!("write its name, such as \"{default}\""));
+            self.check_literal(key_path, &given, "a claim", &format!("write its name, such as \"{default}\""));
         }
         claim.to_owned()
     }
 
     fn errors(&mut self) -> ErrorShape {
-        let raw: file::Errors = self.section("errors").unwrap_or_default();
-        let place = Place::top("errors");
+        let raw: file::ErrorsSpec = self.section("errors").unwrap_or_default();
+        let key_path = KeyPath::top("errors");
         if let Some(event) = &raw.event {
-            self.check_event_name(&place.key("event"), event);
+            self.check_event_name(&key_path.key("event"), event);
         }
         if raw.payload.is_some() && raw.event.is_none() {
             let remedy = "add `event = \"error\"`, or take it out";
-            self.blame(&place.key("payload"), "no error event is set that could carry it", remedy);
+            self.blame(&key_path.key("payload"), "no error event is set that could carry it", remedy);
         }
         // Members of this object without a value are left out of the payload: most errors have no retry time.
         let all =
@@ -241,14 +246,14 @@ impl Compiler<'_> {
         for (name, alias) in raw.codes {
             match Code::ALL.into_iter().find(|code| code.as_str() == name) {
                 Some(code) => {
-                    let at = place.key("codes").key(&name);
+                    let at = key_path.key("codes").key(&name);
                     self.check_literal(&at, &alias, "a code", "write the code that clients see");
                     codes.insert(code, alias);
                 }
                 None => {
                     let known = one_of_quoted(Code::ALL.iter().map(|code| code.as_str()));
                     self.blame(
-                        &place.key("codes").key(&name),
+                        &key_path.key("codes").key(&name),
                         format!("there is no code {name}"),
                         format!("write {known}"),
                     );
@@ -257,61 +262,61 @@ impl Compiler<'_> {
         }
         ErrorShape {
             event: raw.event,
-            payload: self.template(&place.key("payload"), payload, Sees::Failure).unwrap_or_else(empty),
-            ack: self.template(&place.key("ack"), ack, Sees::Failure).unwrap_or_else(empty),
+            payload: self.template(&key_path.key("payload"), payload, ExpressionSite::Failure).unwrap_or_else(empty),
+            ack: self.template(&key_path.key("ack"), ack, ExpressionSite::Failure).unwrap_or_else(empty),
             codes,
         }
     }
 
-    fn connect(&mut self) -> Connect {
-        let Some(raw) = self.section::<file::Connect>("connect") else {
-            return Connect::default();
+    fn connect(&mut self) -> ConnectPolicy {
+        let Some(raw) = self.section::<file::ConnectSpec>("connect") else {
+            return ConnectPolicy::default();
         };
-        let place = Place::top("connect");
-        Connect {
-            join: self.room_refs(&place.key("join"), raw.join, Sees::Connect),
-            greet: raw.greet.and_then(|greet| self.reply(&place.key("greet"), greet, Sees::Connect)),
-            call: raw.call.map(|call| self.call(&place.key("call"), call)),
+        let key_path = KeyPath::top("connect");
+        ConnectPolicy {
+            join: self.room_refs(&key_path.key("join"), raw.join, ExpressionSite::Connect),
+            greet: raw.greet.and_then(|greet| self.reply(&key_path.key("greet"), greet, ExpressionSite::Connect)),
+            call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
         }
     }
 
-    fn disconnect(&mut self) -> Option<super::model::Call> {
-        let raw: file::Disconnect = self.section("disconnect")?;
-        raw.call.map(|call| self.call(&Place::top("disconnect").key("call"), call))
+    fn disconnect(&mut self) -> Option<super::model::HookCall> {
+        let raw: file::DisconnectSpec = self.section("disconnect")?;
+        raw.call.map(|call| self.call(&KeyPath::top("disconnect").key("call"), call))
     }
 
-    fn limits(&mut self) -> ConnectionLimits {
-        let raw: file::Limits = self.section("limits").unwrap_or_default();
-        let place = Place::top("limits").key("connections_per_ip");
-        ConnectionLimits { connections_per_ip: self.rate(&place, raw.connections_per_ip) }
+    fn limits(&mut self) -> ConnectionPolicy {
+        let raw: file::LimitsSpec = self.section("limits").unwrap_or_default();
+        let key_path = KeyPath::top("limits").key("connections_per_ip");
+        ConnectionPolicy { connections_per_ip: self.rate(&key_path, raw.connections_per_ip) }
     }
 
-    fn mirror(&mut self) -> Option<Mirror> {
-        let raw: file::Mirror = self.section("mirror")?;
-        let place = Place::top("mirror");
+    fn mirror(&mut self) -> Option<MirrorPolicy> {
+        let raw: file::MirrorSpec = self.section("mirror")?;
+        let key_path = KeyPath::top("mirror");
         let key = |compiler: &mut Self, name: &str, text: Option<String>| {
-            text.and_then(|text| compiler.template(&place.key(name), Value::String(text), Sees::Socket))
+            text.and_then(|text| compiler.template(&key_path.key(name), Value::String(text), ExpressionSite::Socket))
         };
-        Some(Mirror {
+        Some(MirrorPolicy {
             client: key(self, "client", raw.client),
             subscriptions: key(self, "subscriptions", raw.subscriptions),
-            ttl: self.duration(&place.key("ttl"), raw.ttl).unwrap_or(DEFAULT_MIRROR_TTL),
+            ttl: self.duration(&key_path.key("ttl"), raw.ttl).unwrap_or(DEFAULT_MIRROR_TTL),
         })
     }
 }
 
 impl Compiler<'_> {
     fn recovery(&mut self) -> Option<RecoveryPolicy> {
-        let raw: file::Recovery = self.section("recovery")?;
-        let place = Place::top("recovery").key("window");
-        let window = self.duration(&place, raw.window).unwrap_or(DEFAULT_RECOVERY_WINDOW);
+        let raw: file::RecoverySpec = self.section("recovery")?;
+        let key_path = KeyPath::top("recovery").key("window");
+        let window = self.duration(&key_path, raw.window).unwrap_or(DEFAULT_RECOVERY_WINDOW);
         if window > LONGEST_RECOVERY_WINDOW {
-            self.blame(&place, "the window is longer than 1h", "write 1h or less");
+            self.blame(&key_path, "the window is longer than 1h", "write 1h or less");
         }
         let events = raw.events.unwrap_or(DEFAULT_RECOVERY_EVENTS);
         if !(1..=MOST_RECOVERY_EVENTS).contains(&events) {
             let problem = format!("recovery cannot keep {events} events for a room");
-            self.blame(&Place::top("recovery").key("events"), problem, format!("write 1 to {MOST_RECOVERY_EVENTS}"));
+            self.blame(&KeyPath::top("recovery").key("events"), problem, format!("write 1 to {MOST_RECOVERY_EVENTS}"));
         }
         Some(RecoveryPolicy { window, events })
     }

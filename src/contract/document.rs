@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::report::{Diagnostic, Report};
+use super::report::{ContractReport, Diagnostic};
 
 /// A parsed file: its values as JSON, and the line of each value.
 #[derive(Debug)]
@@ -20,9 +20,9 @@ pub(super) struct Document {
 
 /// A key path in a document, from the top level.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Place(Vec<String>);
+pub(super) struct KeyPath(Vec<String>);
 
-impl Place {
+impl KeyPath {
     /// The path of a key at the top level.
     pub fn top(key: &str) -> Self {
         Self::default().key(key)
@@ -50,7 +50,7 @@ impl Place {
 }
 
 // Written as in the file: `client."room:join".relay[1].when`.
-impl std::fmt::Display for Place {
+impl std::fmt::Display for KeyPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (at, segment) in self.0.iter().enumerate() {
             let bare =
@@ -68,7 +68,7 @@ impl std::fmt::Display for Place {
 
 impl Document {
     /// Parses TOML. Recovers from mistakes where possible, so that the rest of the file is checked, too.
-    pub fn parse(file: &str, text: &str, report: &mut Report) -> Self {
+    pub fn parse(file: &str, text: &str, report: &mut ContractReport) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
         let index = LineIndex::new(text);
         // Keep only the first mistake of each line, because the other mistakes of the line follow from the first.
@@ -81,23 +81,23 @@ impl Document {
             let (key, remedy) = (String::new(), String::new());
             report.push(Diagnostic { file: file.to_owned(), line, key, problem, remedy });
         }
-        let mut reader = Reader { file, index, lines: HashMap::new(), report };
-        let tree = reader.table(&Place::default(), table.get_ref());
+        let mut reader = DocumentReader { file, index, lines: HashMap::new(), report };
+        let tree = reader.table(&KeyPath::default(), table.get_ref());
         let lines = reader.lines;
         Self { file: file.to_owned(), tree, lines }
     }
 
     /// The line of a key, or of the closest enclosing key whose line is known.
-    pub fn line(&self, place: &Place) -> Option<usize> {
-        (0..=place.0.len()).rev().find_map(|depth| self.lines.get(&place.0[..depth]).copied())
+    pub fn line(&self, key_path: &KeyPath) -> Option<usize> {
+        (0..=key_path.0.len()).rev().find_map(|depth| self.lines.get(&key_path.0[..depth]).copied())
     }
 
     /// A mistake at a key path.
-    pub fn mistake(&self, place: &Place, problem: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
+    pub fn mistake(&self, key_path: &KeyPath, problem: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
         Diagnostic {
             file: self.file.clone(),
-            line: self.line(place),
-            key: place.to_string(),
+            line: self.line(key_path),
+            key: key_path.to_string(),
             problem: problem.into(),
             remedy: remedy.into(),
         }
@@ -122,60 +122,66 @@ impl LineIndex {
     }
 }
 
-struct Reader<'r> {
+struct DocumentReader<'r> {
     file: &'r str,
     index: LineIndex,
     lines: HashMap<Vec<String>, usize>,
-    report: &'r mut Report,
+    report: &'r mut ContractReport,
 }
 
-impl Reader<'_> {
-    fn table(&mut self, place: &Place, table: &DeTable<'_>) -> Value {
+impl DocumentReader<'_> {
+    fn table(&mut self, key_path: &KeyPath, table: &DeTable<'_>) -> Value {
         let mut entries: Vec<_> = table.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         let mut members = Map::new();
         for (key, value) in entries {
-            let place = place.key(key.get_ref());
-            self.lines.insert(place.0.clone(), self.index.line(key.span().start));
-            let value = self.value(&place, value);
+            let key_path = key_path.key(key.get_ref());
+            self.lines.insert(key_path.0.clone(), self.index.line(key.span().start));
+            let value = self.value(&key_path, value);
             members.insert(key.get_ref().to_string(), value);
         }
         Value::Object(members)
     }
 
-    fn value(&mut self, place: &Place, value: &Spanned<DeValue<'_>>) -> Value {
+    fn value(&mut self, key_path: &KeyPath, value: &Spanned<DeValue<'_>>) -> Value {
         match value.get_ref() {
             DeValue::String(text) => Value::String(text.to_string()),
             DeValue::Integer(integer) => {
                 let digits = integer.as_str().replace('_', "");
-                i64::from_str_radix(&digits, integer.radix())
-                    .map_or_else(|_| self.refuse(place, "this number is too large", "write a smaller one"), Value::from)
+                i64::from_str_radix(&digits, integer.radix()).map_or_else(
+                    |_| self.refuse(key_path, "this number is too large", "write a smaller one"),
+                    Value::from,
+                )
             }
             DeValue::Float(float) => {
                 let number = float.as_str().replace('_', "").parse().ok().and_then(Number::from_f64);
-                number
-                    .map_or_else(|| self.refuse(place, "JSON has no such number", "write a finite one"), Value::Number)
+                number.map_or_else(
+                    || self.refuse(key_path, "JSON has no such number", "write a finite one"),
+                    Value::Number,
+                )
             }
             DeValue::Boolean(flag) => Value::Bool(*flag),
-            DeValue::Datetime(_) => self.refuse(place, "contracts contain no dates", "write it as a string, in quotes"),
+            DeValue::Datetime(_) => {
+                self.refuse(key_path, "contracts contain no dates", "write it as a string, in quotes")
+            }
             DeValue::Array(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for (at, item) in items.iter().enumerate() {
-                    let place = place.index(Some(at));
-                    self.lines.insert(place.0.clone(), self.index.line(item.span().start));
-                    list.push(self.value(&place, item));
+                    let key_path = key_path.index(Some(at));
+                    self.lines.insert(key_path.0.clone(), self.index.line(item.span().start));
+                    list.push(self.value(&key_path, item));
                 }
                 Value::Array(list)
             }
-            DeValue::Table(table) => self.table(place, table),
+            DeValue::Table(table) => self.table(key_path, table),
         }
     }
 
-    fn refuse(&mut self, place: &Place, problem: &str, remedy: &str) -> Value {
+    fn refuse(&mut self, key_path: &KeyPath, problem: &str, remedy: &str) -> Value {
         self.report.push(Diagnostic {
             file: self.file.to_owned(),
-            line: self.lines.get(&place.0).copied(),
-            key: place.to_string(),
+            line: self.lines.get(&key_path.0).copied(),
+            key: key_path.to_string(),
             problem: problem.to_owned(),
             remedy: remedy.to_owned(),
         });
@@ -192,21 +198,21 @@ mod tests {
     #[test]
     fn values_keep_their_order_and_know_their_lines() {
         let text = "b = 1\na = [\n  \"x\",\n  { c = -0.5 },\n]\n\n[t.\"q:r\"]\nh = 0xff\n";
-        let mut report = Report::default();
+        let mut report = ContractReport::default();
         let document = Document::parse("f.toml", text, &mut report);
         assert!(report.is_empty());
         assert_eq!(document.tree, json!({ "b": 1, "a": ["x", { "c": -0.5 }], "t": { "q:r": { "h": 255 } } }));
         assert_eq!(document.tree.as_object().unwrap().keys().collect::<Vec<_>>(), ["b", "a", "t"]);
-        let inner = Place::top("a").index(Some(1)).key("c");
+        let inner = KeyPath::top("a").index(Some(1)).key("c");
         assert_eq!((document.line(&inner), inner.to_string()), (Some(4), "a[1].c".to_owned()));
-        let quoted = Place::top("t").key("q:r").key("h");
+        let quoted = KeyPath::top("t").key("q:r").key("h");
         assert_eq!((document.line(&quoted), quoted.to_string()), (Some(8), "t.\"q:r\".h".to_owned()));
         assert_eq!(document.line(&quoted.key("missing")), Some(8));
     }
 
     #[test]
     fn every_mistake_of_spelling_is_told_and_the_rest_is_read() {
-        let mut report = Report::default();
+        let mut report = ContractReport::default();
         let document =
             Document::parse("f.toml", "a = \nb = 1\nc = = 2\nd = 1979-05-27\ne = 99999999999999999999\n", &mut report);
         assert_eq!(document.tree["b"], 1);

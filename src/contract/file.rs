@@ -15,7 +15,7 @@ pub use events::*;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "roomcast contract")]
-pub struct File {
+pub struct ContractFile {
     /// The contract's name, unique among the loaded contracts.
     pub name: String,
     /// The Socket.IO namespace; starts with a slash. Default: "/".
@@ -26,39 +26,39 @@ pub struct File {
     pub summary: Option<String>,
     /// Who may connect.
     #[serde(default)]
-    pub auth: Auth,
+    pub auth: AuthSpec,
     /// The shape of errors that clients receive.
     #[serde(default)]
-    pub errors: Errors,
+    pub errors: ErrorsSpec,
     /// What happens with an event that no contract of the namespace declares. Default: refuse.
     #[serde(default)]
-    pub unknown: Option<Unknown>,
+    pub unknown: Option<UnknownEventSpec>,
     /// What happens when a client connects.
     #[serde(default)]
-    pub connect: Connect,
+    pub connect: ConnectSpec,
     /// What happens when a client disconnects.
     #[serde(default)]
-    pub disconnect: Disconnect,
+    pub disconnect: DisconnectSpec,
     /// Limits on connections.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitsSpec,
     /// Redis keys that the node writes for the application's other services.
     #[serde(default)]
-    pub mirror: Option<Mirror>,
+    pub mirror: Option<MirrorSpec>,
     /// Recovery: clients that return soon get their session and the events that they missed. Default: no recovery.
     #[serde(default)]
-    pub recovery: Option<Recovery>,
+    pub recovery: Option<RecoverySpec>,
     /// Families of rooms. The rest of the file refers to each by its key.
     #[serde(default)]
-    pub rooms: BTreeMap<String, Room>,
+    pub rooms: BTreeMap<String, RoomSpec>,
     /// What clients may send, by event name.
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "pattern": "^[^{}*]+$" }))]
-    pub client: BTreeMap<String, Client>,
+    pub client: BTreeMap<String, ClientEventSpec>,
     /// What backends may publish, by event name.
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "pattern": "^[^{}*]+$" }))]
-    pub server: BTreeMap<String, Server>,
+    pub server: BTreeMap<String, ServerEventSpec>,
 }
 
 /// One item or a list.
@@ -92,26 +92,26 @@ impl<T> OneOrMany<T> {
 /// Who may connect.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Auth {
+pub struct AuthSpec {
     /// Whether a client needs a token. Default: required.
-    pub mode: Option<AuthMode>,
+    pub mode: Option<AuthModeSpec>,
     /// Where the node looks for a token, in this order: "auth.<member>", "header", "query.<parameter>",
     /// "cookie.<name>". Default: ["auth.token", "header"].
     pub tokens: Option<Vec<String>>,
     /// How a client learns that its token is invalid. Default: connect_error.
-    pub reject: Option<Reject>,
+    pub reject: Option<RejectSpec>,
     /// The claim that is the user's id. Default: "sub".
     pub user: Option<String>,
     /// The claim that lists the user's roles. Default: "roles".
     pub roles: Option<String>,
     /// What happens when a token expires. Default: the client is disconnected.
-    pub expiry: Option<Expiry>,
+    pub expiry: Option<ExpirySpec>,
 }
 
 /// What happens when a token expires.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Expiry {
+pub struct ExpirySpec {
     /// How long before the expiry a client is warned. Default: 60s, if there is a `warn_event`.
     pub warn: Option<String>,
     /// The event that warns the client. Default: no event, and no warning.
@@ -121,13 +121,13 @@ pub struct Expiry {
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub refresh: Option<String>,
     /// How a client is disconnected when its token has expired. Default: disconnect.
-    pub then: Option<AtExpiry>,
+    pub then: Option<AtExpirySpec>,
 }
 
 /// How a client is disconnected when its token has expired.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum AtExpiry {
+pub enum AtExpirySpec {
     /// The client leaves the namespace. The official client does not reconnect by itself.
     Disconnect,
     /// The whole connection closes. The official client reconnects, and then needs a newer token.
@@ -137,7 +137,7 @@ pub enum AtExpiry {
 /// Whether a client needs a token.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum AuthMode {
+pub enum AuthModeSpec {
     /// A client without a token is refused.
     Required,
     /// A client without a token is an anonymous user. A client with an invalid token is refused.
@@ -149,7 +149,7 @@ pub enum AuthMode {
 /// How a client learns that it was refused.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Reject {
+pub enum RejectSpec {
     /// A Socket.IO CONNECT_ERROR, whose message starts with the code.
     ConnectError,
     /// The client is connected, receives the contract's error event, and is disconnected.
@@ -159,7 +159,7 @@ pub enum Reject {
 /// The shape of errors that clients receive.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Errors {
+pub struct ErrorsSpec {
     /// The event that reports an error if the client asked for no acknowledgement. Default: none; such errors are only
     /// counted.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
@@ -176,7 +176,7 @@ pub struct Errors {
 /// What happens with an event that no contract of the namespace declares.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Unknown {
+pub enum UnknownEventSpec {
     /// The client gets an error.
     Refuse,
     /// Nothing happens. The event is counted.
@@ -186,27 +186,27 @@ pub enum Unknown {
 /// What happens when a client connects.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Connect {
+pub struct ConnectSpec {
     /// Rooms that the client joins, if the room's rule permits it.
-    pub join: Option<OneOrMany<RoomRef>>,
+    pub join: Option<OneOrMany<RoomRefSpec>>,
     /// The first event that the client receives.
-    pub greet: Option<Reply>,
+    pub greet: Option<ReplySpec>,
     /// The hook that decides whether the client may connect.
-    pub call: Option<Call>,
+    pub call: Option<CallSpec>,
 }
 
 /// What happens when a client disconnects.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Disconnect {
+pub struct DisconnectSpec {
     /// The hook that is notified.
-    pub call: Option<Call>,
+    pub call: Option<CallSpec>,
 }
 
 /// Limits on connections.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitsSpec {
     /// New connections from one IP address, such as "10/1m".
     pub connections_per_ip: Option<String>,
 }
@@ -214,7 +214,7 @@ pub struct Limits {
 /// Redis keys that the node writes for the application's other services.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Mirror {
+pub struct MirrorSpec {
     /// A HASH with connection metadata for each socket, such as "client:{socket.id}".
     pub client: Option<String>,
     /// A SET with the rooms of each socket, such as "subscriptions:{socket.id}".
@@ -226,7 +226,7 @@ pub struct Mirror {
 /// Recovery of sessions.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Recovery {
+pub struct RecoverySpec {
     /// How soon a client must return. Default: 2m.
     pub window: Option<String>,
     /// How many events are kept for returning clients in each room that has no history of its own. Default: 256.
@@ -237,7 +237,7 @@ pub struct Recovery {
 /// A family of rooms.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Room {
+pub struct RoomSpec {
     /// The pattern of the rooms' names: text and variables, such as "job:{jobId}".
     pub name: String,
     /// Characters that variables may contain besides letters, digits and _-.@+=~. Default: none.
@@ -248,13 +248,13 @@ pub struct Room {
     pub join: Option<String>,
     /// The hook that decides whether a user may join.
     #[serde(default)]
-    pub call: Option<Call>,
+    pub call: Option<CallSpec>,
     /// The room's history, for late joiners and readers. Default: none.
     #[serde(default)]
-    pub history: Option<History>,
+    pub history: Option<HistorySpec>,
     /// Whether the presence of members is recorded for all nodes, and which events announce it. Default: false.
     #[serde(default)]
-    pub presence: Option<Presence>,
+    pub presence: Option<PresenceSpec>,
     /// How long a room may be without events before its history is deleted. Default: no limit.
     #[serde(default)]
     pub idle: Option<String>,
@@ -266,14 +266,14 @@ pub struct Room {
 /// A room's history.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct History {
+pub struct HistorySpec {
     /// Maximum number of events. Default: 100.
     #[schemars(range(min = 1, max = 100_000))]
     pub events: Option<u32>,
     /// How long the history is kept after its last event. Default: 24h.
     pub ttl: Option<String>,
     /// The events that a joining client receives. Default: none.
-    pub replay: Option<Replay>,
+    pub replay: Option<ReplaySpec>,
     /// A LIST key for other services (payloads as JSON, newest last), such as "job-history:{jobId}".
     pub key: Option<String>,
     /// The event that tells a joining client that its replay is incomplete, and up to which offset. Default: none; the
@@ -285,7 +285,7 @@ pub struct History {
 /// The events that a joining client receives.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Replay {
+pub enum ReplaySpec {
     /// None.
     None,
     /// The newest event.
@@ -299,17 +299,17 @@ pub enum Replay {
 /// Whether the presence of members is recorded for all nodes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Presence {
+pub enum PresenceSpec {
     /// `true`: presence is recorded, and no event announces it. `false`: it is not recorded.
     Kept(bool),
     /// Presence is recorded, and events announce it to the room.
-    Told(PresenceEvents),
+    Told(PresenceEventsSpec),
 }
 
 /// Events that announce a room's members.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct PresenceEvents {
+pub struct PresenceEventsSpec {
     /// The event when a user's first socket joins the room.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub joined: Option<String>,
@@ -321,17 +321,17 @@ pub struct PresenceEvents {
 /// A room of the contract: its key, or a table.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum RoomRef {
+pub enum RoomRefSpec {
     /// The room's key under `rooms`.
     Key(String),
     /// The room's key with further settings.
-    Table(RoomRefTable),
+    Table(RoomRefTableSpec),
 }
 
 /// A room of the contract.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RoomRefTable {
+pub struct RoomRefTableSpec {
     /// The room's key under `rooms`.
     pub room: String,
     /// The values of the name's variables, such as { jobId = "payload.id" }. Of a list of paths, the first that has a
@@ -348,7 +348,7 @@ pub struct RoomRefTable {
 
 /// The JSON Schema of contract files, for editors.
 pub fn json_schema() -> Value {
-    let mut schema = schemars::schema_for!(File).to_value();
+    let mut schema = schemars::schema_for!(ContractFile).to_value();
     tidy(&mut schema);
     schema
 }
@@ -399,6 +399,6 @@ mod tests {
         let schema = json_schema();
         crate::contract::schema::Schema::compile(&schema).unwrap();
         assert!(!schema.to_string().contains("null\""), "{schema}");
-        assert_eq!(schema.pointer("/$defs/Auth/properties/mode/$ref").unwrap(), "#/$defs/AuthMode");
+        assert_eq!(schema.pointer("/$defs/AuthSpec/properties/mode/$ref").unwrap(), "#/$defs/AuthModeSpec");
     }
 }

@@ -8,11 +8,11 @@ use std::sync::{Arc, LazyLock};
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
 
-use super::compile::{Keys, compile};
-use super::document::{Document, Place};
+use super::compile::{FileKeys, compile};
+use super::document::{Document, KeyPath};
 use super::file;
 use super::model::{Contract, Namespace};
-use super::report::{ContractSummary, Report, Summary};
+use super::report::{ContractReport, ContractSummary, Summary};
 use super::structure;
 
 /// The JSON Schema of contract files. Built once, because it is the same for every file.
@@ -28,7 +28,7 @@ pub struct Source {
 }
 
 /// A source, and the directory that the paths of its schemas are relative to.
-struct Found {
+struct FoundSource {
     source: Source,
     base: Option<PathBuf>,
 }
@@ -38,8 +38,8 @@ struct Found {
 ///
 /// # Errors
 /// Every mistake of every file.
-pub fn load(entries: &[String]) -> Result<Vec<Namespace>, Report> {
-    let mut report = Report::default();
+pub fn load(entries: &[String]) -> Result<Vec<Namespace>, ContractReport> {
+    let mut report = ContractReport::default();
     let found = find::find(entries, &mut report);
     finish(found, report)
 }
@@ -48,16 +48,16 @@ pub fn load(entries: &[String]) -> Result<Vec<Namespace>, Report> {
 ///
 /// # Errors
 /// Every mistake of every text.
-pub fn load_sources(sources: Vec<Source>) -> Result<Vec<Namespace>, Report> {
-    let found = sources.into_iter().map(|source| Found { source, base: None }).collect();
-    finish(found, Report::default())
+pub fn load_sources(sources: Vec<Source>) -> Result<Vec<Namespace>, ContractReport> {
+    let found = sources.into_iter().map(|source| FoundSource { source, base: None }).collect();
+    finish(found, ContractReport::default())
 }
 
 /// Checks contracts and returns a summary of them.
 ///
 /// # Errors
 /// Every mistake of every file.
-pub fn check(entries: &[String]) -> Result<Summary, Report> {
+pub fn check(entries: &[String]) -> Result<Summary, ContractReport> {
     let namespaces = load(entries)?;
     let contracts = namespaces.iter().flat_map(|namespace| &namespace.contracts).map(|contract| summarize(contract));
     Ok(Summary { contracts: contracts.collect() })
@@ -74,9 +74,9 @@ fn summarize(contract: &Contract) -> ContractSummary {
     }
 }
 
-fn finish(found: Vec<Found>, mut report: Report) -> Result<Vec<Namespace>, Report> {
+fn finish(found: Vec<FoundSource>, mut report: ContractReport) -> Result<Vec<Namespace>, ContractReport> {
     let mut parts: Vec<(Arc<Contract>, Arc<Document>)> = Vec::new();
-    for Found { source, base } in found {
+    for FoundSource { source, base } in found {
         let (contract, document) = read(&source, base, &SCHEMA, &mut report);
         check_name(&contract, &document, &parts, &mut report);
         parts.push((Arc::new(contract), Arc::new(document)));
@@ -94,13 +94,13 @@ fn read(
     source: &Source,
     base: Option<PathBuf>,
     schema: &serde_json::Value,
-    report: &mut Report,
+    report: &mut ContractReport,
 ) -> (Contract, Document) {
-    let mut own = Report::default();
+    let mut own = ContractReport::default();
     let mut document = Document::parse(&source.name, &source.text, &mut own);
     let misspelt: Vec<Option<usize>> = own.diagnostics.iter().map(|mistake| mistake.line).collect();
-    let keys = Keys::of(&document);
-    let mut found = Report::default();
+    let keys = FileKeys::of(&document);
+    let mut found = ContractReport::default();
     structure::check(&mut document, schema, &mut found);
     let mut contract = compile(&document, &keys, base, &mut found);
     contract.digest = Sha256::digest(&source.text).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -114,14 +114,14 @@ fn check_name(
     contract: &Contract,
     document: &Document,
     earlier: &[(Arc<Contract>, Arc<Document>)],
-    report: &mut Report,
+    report: &mut ContractReport,
 ) {
     let twin = earlier.iter().find(|(other, _)| other.name == contract.name && !other.name.is_empty());
     if let Some((_, other)) = twin {
-        let place = Place::top("name");
-        let line = other.line(&place).map_or_else(String::new, |line| format!(":{line}"));
+        let key_path = KeyPath::top("name");
+        let line = other.line(&key_path).map_or_else(String::new, |line| format!(":{line}"));
         let problem = format!("{}{line} has the same name", other.file);
-        report.push(document.mistake(&place, problem, "rename one of them"));
+        report.push(document.mistake(&key_path, problem, "rename one of them"));
     }
 }
 

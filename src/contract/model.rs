@@ -13,7 +13,7 @@ use super::rule::Rule;
 use super::schema::Schema;
 use super::template::Template;
 use crate::error::Code;
-pub use crate::event::Slow;
+pub use crate::event::SlowClientPolicy;
 pub use crate::rate::Rate;
 
 /// A contract: one application.
@@ -36,13 +36,13 @@ pub struct Contract {
     /// The reaction to an event that no contract defines.
     pub unknown: UnknownEvent,
     /// The steps when a client connects.
-    pub connect: Connect,
+    pub connect: ConnectPolicy,
     /// The hook that is notified of a disconnect.
-    pub disconnect: Option<Call>,
+    pub disconnect: Option<HookCall>,
     /// Limits on connections.
-    pub limits: ConnectionLimits,
+    pub limits: ConnectionPolicy,
     /// Redis keys kept for other services.
-    pub mirror: Option<Mirror>,
+    pub mirror: Option<MirrorPolicy>,
     /// Whether and how disconnected clients recover their sessions.
     pub recovery: Option<RecoveryPolicy>,
     /// The families of rooms, by their key in the file.
@@ -93,18 +93,18 @@ pub struct AuthPolicy {
     /// Where tokens are looked for, in this order.
     pub tokens: Vec<TokenSource>,
     /// How a client is told that its token is not valid.
-    pub reject: Reject,
+    pub reject: RejectPolicy,
     /// The claim with the user's id.
     pub user: String,
     /// The claim with the user's roles.
     pub roles: String,
     /// The handling of tokens that end while the client is connected.
-    pub expiry: Expiry,
+    pub expiry: ExpiryPolicy,
 }
 
 /// The handling of tokens that end while the client is connected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Expiry {
+pub struct ExpiryPolicy {
     /// How long before the end a client is warned, and by which event.
     pub warn: Option<(Duration, String)>,
     /// The client event that carries a newer token.
@@ -149,7 +149,7 @@ pub enum TokenSource {
 
 /// How a client is told that it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reject {
+pub enum RejectPolicy {
     /// By a Socket.IO CONNECT_ERROR, whose message starts with the code.
     ConnectError,
     /// By the contract's error event: the client is connected, gets the event, and is disconnected.
@@ -188,25 +188,25 @@ pub enum UnknownEvent {
 
 /// The steps when a client connects.
 #[derive(Debug, Default)]
-pub struct Connect {
+pub struct ConnectPolicy {
     /// Rooms that each client joins, if the room's rule permits it.
     pub join: Vec<RoomRef>,
     /// The first event that a client gets.
     pub greet: Option<Reply>,
     /// The hook that is asked before the client is connected.
-    pub call: Option<Call>,
+    pub call: Option<HookCall>,
 }
 
 /// Limits on connections.
 #[derive(Debug, Clone, Default)]
-pub struct ConnectionLimits {
+pub struct ConnectionPolicy {
     /// The rate of new connections from one IP address.
     pub connections_per_ip: Option<Rate>,
 }
 
 /// Redis keys kept for an application's other services.
 #[derive(Debug)]
-pub struct Mirror {
+pub struct MirrorPolicy {
     /// A HASH of connection metadata for each socket.
     pub client: Option<Template>,
     /// A SET of rooms for each socket.
@@ -227,7 +227,7 @@ pub struct RoomDef {
     /// The rule for joining; `None`: every connected client may join.
     pub join: Option<Rule>,
     /// The hook that is asked whether a user may join.
-    pub call: Option<Call>,
+    pub call: Option<HookCall>,
     /// Which events a history keeps, and which of them a joining client gets.
     pub history: Option<HistoryPolicy>,
     /// Whether the room's members are tracked in the cluster's presence, and which events report changes to clients.
@@ -246,7 +246,7 @@ pub struct HistoryPolicy {
     /// How long the history is kept after its last event.
     pub ttl: Duration,
     /// Which events of the history a joining client gets.
-    pub replay: Replay,
+    pub replay: ReplayPolicy,
     /// The key of a Redis LIST for other services (payloads as JSON, newest last).
     pub key: Option<RoomTemplate>,
     /// The event that tells a client that it did not get all events that it can expect.
@@ -255,7 +255,7 @@ pub struct HistoryPolicy {
 
 /// Which events of a history a joining client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replay {
+pub enum ReplayPolicy {
     /// Nothing.
     None,
     /// The newest event.
@@ -307,7 +307,7 @@ pub struct ClientEvent {
     /// Events that the sender gets.
     pub reply: Vec<Reply>,
     /// The hook that decides about the event.
-    pub call: Option<Call>,
+    pub call: Option<HookCall>,
     /// The outcome when the hook agreed.
     pub on_ok: Option<Outcome>,
     /// The outcome when anything failed. Replaces the contract's error event.
@@ -413,7 +413,7 @@ pub struct Outcome {
 
 /// A call to a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct HookCall {
     /// The hook's name in the node's configuration (`hooks.<name>`).
     pub hook: String,
     /// Whether a failed call may be repeated.
@@ -435,7 +435,7 @@ pub struct ServerEvent {
     /// Members that are added if the backend left them out.
     pub fill: Option<Template>,
     /// Limits how often the event is sent, by conflation: a newer event replaces one that waits.
-    pub throttle: Option<Throttle>,
+    pub throttle: Option<ThrottlePolicy>,
     /// Before this event, throttled events that wait for its rooms are sent.
     pub flush: bool,
     /// Whether the event ends the histories of its rooms: waiting events are sent, and `linger` later the rooms are
@@ -444,21 +444,21 @@ pub struct ServerEvent {
     /// Whether clients are skipped whose connection cannot be written to at once.
     pub volatile: bool,
     /// The treatment of a client whose write queue is full.
-    pub slow: Slow,
+    pub slow: SlowClientPolicy,
 }
 
 /// How a server event is conflated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Throttle {
+pub struct ThrottlePolicy {
     /// The minimum time between two events with the same key.
     pub every: Duration,
     /// The key by which events are told apart.
-    pub per: ThrottleKey,
+    pub per: ThrottleBy,
 }
 
 /// The key by which a throttle counts events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ThrottleKey {
+pub enum ThrottleBy {
     /// Each set of rooms that the event goes to.
     Room,
     /// The event, whatever its rooms.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::document::{Document, Place};
+use super::document::{Document, KeyPath};
 use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RecoveryPolicy, RoomDef};
-use super::report::Report;
+use super::report::ContractReport;
 use super::room_name::{RoomNameError, Variables};
 
 /// The families of rooms of a namespace, the most specific first.
@@ -89,7 +89,7 @@ impl Namespace {
     }
 
     /// Merges the contracts of one namespace. Disagreements are reported.
-    pub(super) fn merge(parts: Vec<(Arc<Contract>, Arc<Document>)>, report: &mut Report) -> Self {
+    pub(super) fn merge(parts: Vec<(Arc<Contract>, Arc<Document>)>, report: &mut ContractReport) -> Self {
         for (at, (contract, document)) in parts.iter().enumerate() {
             let earlier = &parts[..at];
             check_auth(contract, document, earlier, report);
@@ -101,17 +101,17 @@ impl Namespace {
     }
 }
 
-type Part = (Arc<Contract>, Arc<Document>);
+type RoomNamePart = (Arc<Contract>, Arc<Document>);
 
 /// The position of the earlier of two conflicting entries, as `other.toml:7`.
-fn there(document: &Document, place: &Place) -> String {
-    match document.line(place) {
+fn there(document: &Document, key_path: &KeyPath) -> String {
+    match document.line(key_path) {
         Some(line) => format!("{}:{line}", document.file),
         None => document.file.clone(),
     }
 }
 
-fn check_auth(contract: &Contract, document: &Document, earlier: &[Part], report: &mut Report) {
+fn check_auth(contract: &Contract, document: &Document, earlier: &[RoomNamePart], report: &mut ContractReport) {
     let Some((first, other)) = earlier.first() else {
         return;
     };
@@ -125,35 +125,43 @@ fn check_auth(contract: &Contract, document: &Document, earlier: &[Part], report
         ("expiry", a.expiry != b.expiry),
     ];
     for (key, _) in differs.into_iter().filter(|(_, differs)| *differs) {
-        let place = Place::top("auth").key(key);
+        let key_path = KeyPath::top("auth").key(key);
         let problem = format!(
             "contracts of one namespace must have the same authentication, but {} has another one in namespace \"{}\"",
-            there(other, &place),
+            there(other, &key_path),
             contract.namespace
         );
-        report.push(document.mistake(&place, problem, "write the same in both, or give one of them another namespace"));
+        report.push(document.mistake(
+            &key_path,
+            problem,
+            "write the same in both, or give one of them another namespace",
+        ));
     }
 }
 
-fn check_events(contract: &Contract, document: &Document, earlier: &[Part], report: &mut Report) {
+fn check_events(contract: &Contract, document: &Document, earlier: &[RoomNamePart], report: &mut ContractReport) {
     let refresh = contract.auth.expiry.refresh.as_ref();
-    let twin = |(other, _): &&Part| refresh.is_some_and(|name| other.client.contains_key(name));
+    let twin = |(other, _): &&RoomNamePart| refresh.is_some_and(|name| other.client.contains_key(name));
     if let (Some(name), Some((_, other))) = (refresh, earlier.iter().find(twin)) {
-        let at = there(other, &Place::top("client").key(name));
+        let at = there(other, &KeyPath::top("client").key(name));
         let problem = format!("{at} has the same event in namespace \"{}\"", contract.namespace);
-        report.push(document.mistake(&Place::top("auth").key("expiry").key("refresh"), problem, "rename one of them"));
+        report.push(document.mistake(
+            &KeyPath::top("auth").key("expiry").key("refresh"),
+            problem,
+            "rename one of them",
+        ));
     }
     for name in contract.client.keys() {
         let Some((_, other)) = earlier.iter().find(|(other, _)| other.client.contains_key(name)) else {
             continue;
         };
-        let place = Place::top("client").key(name);
-        let problem = format!("{} has the same event in namespace \"{}\"", there(other, &place), contract.namespace);
-        report.push(document.mistake(&place, problem, "rename one of them, or give one contract another namespace"));
+        let key_path = KeyPath::top("client").key(name);
+        let problem = format!("{} has the same event in namespace \"{}\"", there(other, &key_path), contract.namespace);
+        report.push(document.mistake(&key_path, problem, "rename one of them, or give one contract another namespace"));
     }
 }
 
-fn check_rooms(contract: &Contract, document: &Document, earlier: &[Part], report: &mut Report) {
+fn check_rooms(contract: &Contract, document: &Document, earlier: &[RoomNamePart], report: &mut ContractReport) {
     for def in contract.rooms.values() {
         let twin = earlier.iter().find_map(|(other, document)| {
             let twin = other.rooms.values().find(|other| other.name.shape() == def.name.shape())?;
@@ -162,13 +170,13 @@ fn check_rooms(contract: &Contract, document: &Document, earlier: &[Part], repor
         let Some((twin, other)) = twin.filter(|(twin, _)| !same_rules(def, twin)) else {
             continue;
         };
-        let place = Place::top("rooms").key(&def.key);
+        let key_path = KeyPath::top("rooms").key(&def.key);
         let problem = format!(
             "{} has rooms of the same names with other rules in namespace \"{}\"",
-            there(other, &Place::top("rooms").key(&twin.key)),
+            there(other, &KeyPath::top("rooms").key(&twin.key)),
             contract.namespace
         );
-        report.push(document.mistake(&place, problem, "write the same rules in both, or other names"));
+        report.push(document.mistake(&key_path, problem, "write the same rules in both, or other names"));
     }
 }
 

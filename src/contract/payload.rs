@@ -3,7 +3,7 @@
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use super::members::Members;
+use super::json_object::JsonObject;
 use super::model::{PayloadShape, RoomRef, ServerEvent};
 use super::scope::Scope;
 use crate::error::{Code, Refusal};
@@ -26,7 +26,7 @@ impl PayloadShape {
     /// copied as text, so that numbers keep their digits. `payload` is the decoded payload, used if the client sent
     /// none.
     pub fn raw(&self, args: &[&RawValue], payload: &Value) -> Option<Box<RawValue>> {
-        let mut members = Members::default();
+        let mut members = JsonObject::default();
         if self.args.is_empty() {
             return match (args.first().filter(|arg| arg.get() != "null"), &self.shorthand) {
                 (None, _) => to_raw_value(payload).ok(),
@@ -84,8 +84,8 @@ fn refuse(payload: &Value, problem: String) -> Refusal {
 /// copied as text.
 pub fn filled_text(given: Option<&RawValue>, accepted: &Value) -> Option<Box<RawValue>> {
     let mut members = match given.filter(|given| given.get() != "null") {
-        Some(given) => Members::read(given, accepted)?,
-        None => Members::default(),
+        Some(given) => JsonObject::read(given, accepted)?,
+        None => JsonObject::default(),
     };
     for (name, value) in accepted.as_object()? {
         members.fill(name, value);

@@ -1,6 +1,6 @@
 //! Finds out which parts of a contract read the payload. A payload that no part reads is passed on as bytes.
 
-use super::model::{Ack, ClientEvent, ErrorShape, Outcome, Relay, RelayData, Replay, Reply, RoomRef, Target};
+use super::model::{Ack, ClientEvent, ErrorShape, Outcome, Relay, RelayData, ReplayPolicy, Reply, RoomRef, Target};
 use super::path::Path;
 use super::rule::Rule;
 use super::template::Template;
@@ -21,7 +21,11 @@ impl RoomRef {
         self.reads_payload()
             || self.room.join.as_ref().is_some_and(Rule::reads_payload)
             || self.room.call.is_some()
-            || self.room.history.as_ref().is_some_and(|history| matches!(history.replay, Replay::Since | Replay::All))
+            || self
+                .room
+                .history
+                .as_ref()
+                .is_some_and(|history| matches!(history.replay, ReplayPolicy::Since | ReplayPolicy::All))
     }
 }
 

@@ -37,12 +37,12 @@ impl fmt::Display for Diagnostic {
 
 /// All mistakes of all files, in the order of files and lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct ContractReport {
     /// The mistakes.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-impl Report {
+impl ContractReport {
     /// Whether no mistake was reported.
     pub fn is_empty(&self) -> bool {
         self.diagnostics.is_empty()
@@ -89,7 +89,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ContractReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for diagnostic in &self.diagnostics {
             writeln!(f, "{diagnostic}")?;
@@ -99,7 +99,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl std::error::Error for Report {}
+impl std::error::Error for ContractReport {}
 
 /// A summary of contract files without mistakes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -164,7 +164,7 @@ mod tests {
             problem: String::new(),
             remedy: String::new(),
         };
-        let report = Report { diagnostics: vec![at("b", 9), at("a", 3), at("b", 2), at("a", 1)] };
+        let report = ContractReport { diagnostics: vec![at("b", 9), at("a", 3), at("b", 2), at("a", 1)] };
         let lines: Vec<_> =
             report.into_result().unwrap_err().diagnostics.iter().map(|d| (d.file.clone(), d.line.unwrap())).collect();
         assert_eq!(lines, [("b".into(), 2), ("b".into(), 9), ("a".into(), 1), ("a".into(), 3)]);

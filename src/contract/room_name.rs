@@ -177,18 +177,18 @@ impl RoomTemplate {
         let Some((path, value)) = found else {
             return Err(RoomNameError::Missing(paths.first().map_or_else(String::new, |path| path.text().to_owned())));
         };
-        let place = || path.text().to_owned();
+        let key_path = || path.text().to_owned();
         let text = match value.as_ref() {
             Value::String(text) => text.clone(),
             Value::Bool(flag) => flag.to_string(),
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            _ => return Err(RoomNameError::NotScalar(place())),
+            _ => return Err(RoomNameError::NotScalar(key_path())),
         };
         if text.len() > MAX_VARIABLE_BYTES {
-            return Err(RoomNameError::TooLong(place(), MAX_VARIABLE_BYTES));
+            return Err(RoomNameError::TooLong(key_path(), MAX_VARIABLE_BYTES));
         }
         match text.chars().find(|c| !self.permits(*c, is_last)) {
-            Some(bad) => Err(RoomNameError::BadCharacter(place(), bad)),
+            Some(bad) => Err(RoomNameError::BadCharacter(key_path(), bad)),
             None => Ok(text),
         }
     }

@@ -58,7 +58,7 @@ impl Rule {
 
     /// Whether the rule holds. A rule that cannot be evaluated does not hold.
     pub fn holds(&self, scope: &Scope<'_>) -> bool {
-        let facts = facts::Facts::new(scope);
+        let facts = facts::RuleFacts::new(scope);
         let mut context = Context::with_env(ENV.clone());
         context.set_variable_resolver(&facts);
         Value::resolve_val(&self.0.expression, &context)

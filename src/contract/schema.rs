@@ -46,24 +46,24 @@ impl Schema {
 }
 
 fn describe_schema_error(error: &ValidationError<'_>) -> String {
-    let place = error.instance_path().as_str();
-    let place = if place.is_empty() { String::new() } else { format!(" at {place}") };
-    format!("this is not a JSON Schema of 2020-12{place}: {error}")
+    let key_path = error.instance_path().as_str();
+    let key_path = if key_path.is_empty() { String::new() } else { format!(" at {key_path}") };
+    format!("this is not a JSON Schema of 2020-12{key_path}: {error}")
 }
 
 /// The position as `payload.job.id`. Names that come from the client are cut to a bounded length.
-fn place(location: &Location) -> String {
-    let mut place = String::from("payload");
+fn key_path(location: &Location) -> String {
+    let mut key_path = String::from("payload");
     for segment in location.iter() {
         match segment {
             LocationSegment::Property(name) => {
-                place.push('.');
-                place.push_str(&name);
+                key_path.push('.');
+                key_path.push_str(&name);
             }
-            LocationSegment::Index(index) => place.push_str(&format!("[{index}]")),
+            LocationSegment::Index(index) => key_path.push_str(&format!("[{index}]")),
         }
     }
-    cut(&place)
+    cut(&key_path)
 }
 
 fn cut(text: &str) -> String {
@@ -76,7 +76,7 @@ fn cut(text: &str) -> String {
 /// A message for the violation. Never contains the value.
 fn describe(error: &ValidationError<'_>) -> String {
     use ValidationErrorKind as Kind;
-    let at = place(error.instance_path());
+    let at = key_path(error.instance_path());
     match error.kind() {
         Kind::Required { property } => format!("{at}.{} is missing", property.as_str().unwrap_or("?")),
         Kind::Type { kind: TypeKind::Single(kind) } => format!("{at} must be of type {kind}"),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::document::{Document, Place};
-use super::report::Report;
+use super::document::{Document, KeyPath};
+use super::report::ContractReport;
 use crate::suggest::{nearest, one_of_quoted};
 
 /// Names that authors may know from other software, and the key that has this meaning in a contract. The first column
@@ -47,10 +47,10 @@ const RENAMED: &[(&str, &str, &str)] = &[
 ];
 
 /// Checks a document. Reports wrong parts and removes them from its tree.
-pub(super) fn check(document: &mut Document, schema: &Value, report: &mut Report) {
+pub(super) fn check(document: &mut Document, schema: &Value, report: &mut ContractReport) {
     let mut tree = std::mem::take(&mut document.tree);
     let mut walk = Walk { document, root: schema, report };
-    if !walk.fits(&Place::default(), &mut tree, schema) && !tree.is_object() {
+    if !walk.fits(&KeyPath::default(), &mut tree, schema) && !tree.is_object() {
         tree = Value::Object(Map::new());
     }
     document.tree = tree;
@@ -59,15 +59,15 @@ pub(super) fn check(document: &mut Document, schema: &Value, report: &mut Report
 struct Walk<'w> {
     document: &'w Document,
     root: &'w Value,
-    report: &'w mut Report,
+    report: &'w mut ContractReport,
 }
 
 impl<'w> Walk<'w> {
     /// Checks a value. Returns false when the whole value must be removed.
-    fn fits(&mut self, place: &Place, value: &mut Value, schema: &'w Value) -> bool {
+    fn fits(&mut self, key_path: &KeyPath, value: &mut Value, schema: &'w Value) -> bool {
         let choices = self.choices(schema);
         let Some(schema) = choices.iter().find(|choice| accepts_type(choice, value)) else {
-            self.wrong_type(place, value, &choices);
+            self.wrong_type(key_path, value, &choices);
             return false;
         };
         let words: Vec<&str> = choices.iter().filter_map(|choice| choice.get("const")?.as_str()).collect();
@@ -75,18 +75,18 @@ impl<'w> Walk<'w> {
             Value::String(text) if !words.is_empty() && words.len() == choices.len() => {
                 let known = words.contains(&text.as_str());
                 if !known {
-                    self.unknown_word(place, text, &words);
+                    self.unknown_word(key_path, text, &words);
                 }
                 known
             }
-            Value::Number(number) => self.in_range(place, number, schema),
-            Value::Object(members) => self.members_fit(place, members, schema),
+            Value::Number(number) => self.in_range(key_path, number, schema),
+            Value::Object(members) => self.members_fit(key_path, members, schema),
             Value::Array(items) => {
                 if let Some(inner) = schema.get("items") {
                     let mut at = 0;
                     items.retain_mut(|item| {
                         at += 1;
-                        self.fits(&place.index(Some(at - 1)), item, inner)
+                        self.fits(&key_path.index(Some(at - 1)), item, inner)
                     });
                 }
                 true
@@ -95,7 +95,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn members_fit(&mut self, place: &Place, members: &mut Map<String, Value>, schema: &'w Value) -> bool {
+    fn members_fit(&mut self, key_path: &KeyPath, members: &mut Map<String, Value>, schema: &'w Value) -> bool {
         let properties = schema.get("properties").and_then(Value::as_object);
         let additional = schema.get("additionalProperties");
         let known: BTreeSet<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
@@ -103,22 +103,22 @@ impl<'w> Walk<'w> {
             let inner = match (properties.and_then(|all| all.get(&name)), additional) {
                 (Some(inner), _) => inner,
                 (None, Some(Value::Bool(false))) => {
-                    self.unknown_key(place, &name, &known);
+                    self.unknown_key(key_path, &name, &known);
                     members.remove(&name);
                     continue;
                 }
                 (None, Some(inner)) => inner,
                 (None, None) => continue,
             };
-            let fits = members.get_mut(&name).is_some_and(|value| self.fits(&place.key(&name), value, inner));
+            let fits = members.get_mut(&name).is_some_and(|value| self.fits(&key_path.key(&name), value, inner));
             if !fits {
                 members.remove(&name);
             }
         }
-        self.required_are_there(place, members, schema)
+        self.required_are_there(key_path, members, schema)
     }
 
-    fn required_are_there(&mut self, place: &Place, members: &Map<String, Value>, schema: &Value) -> bool {
+    fn required_are_there(&mut self, key_path: &KeyPath, members: &Map<String, Value>, schema: &Value) -> bool {
         let required = schema.get("required").and_then(Value::as_array);
         let mut complete = true;
         for name in required.into_iter().flatten().filter_map(Value::as_str).filter(|name| !members.contains_key(*name))
@@ -130,11 +130,11 @@ impl<'w> Walk<'w> {
                 .report
                 .diagnostics
                 .iter()
-                .any(|d| d.file == self.document.file && d.key.starts_with(&place.key(name).to_string()));
+                .any(|d| d.file == self.document.file && d.key.starts_with(&key_path.key(name).to_string()));
             if !told {
                 let meaning = schema.pointer(&format!("/properties/{name}/description")).and_then(Value::as_str);
                 let remedy = format!("add `{name}`: {}", meaning.unwrap_or("it is needed").trim_end_matches('.'));
-                self.report.push(self.document.mistake(place, format!("`{name}` is missing"), remedy));
+                self.report.push(self.document.mistake(key_path, format!("`{name}` is missing"), remedy));
             }
         }
         complete
@@ -153,27 +153,27 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn wrong_type(&mut self, place: &Place, value: &Value, choices: &[&Value]) {
+    fn wrong_type(&mut self, key_path: &KeyPath, value: &Value, choices: &[&Value]) {
         let mut wanted: Vec<&str> =
             choices.iter().filter_map(|choice| choice.get("type")?.as_str()).map(toml_type).collect();
         wanted.dedup();
         let problem = format!("this is {}", toml_type(json_type(value)));
-        self.report.push(self.document.mistake(place, problem, format!("write {}", wanted.join(" or "))));
+        self.report.push(self.document.mistake(key_path, problem, format!("write {}", wanted.join(" or "))));
     }
 
-    fn unknown_word(&mut self, place: &Place, word: &str, known: &[&str]) {
+    fn unknown_word(&mut self, key_path: &KeyPath, word: &str, known: &[&str]) {
         let remedy = match nearest(word, known.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => {
                 format!("write {}", known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "))
             }
         };
-        self.report.push(self.document.mistake(place, format!("\"{word}\" is not known here"), remedy));
+        self.report.push(self.document.mistake(key_path, format!("\"{word}\" is not known here"), remedy));
     }
 
-    fn unknown_key(&mut self, place: &Place, name: &str, known: &BTreeSet<&str>) {
-        let here = place.key(name);
-        let renamed = RENAMED.iter().find(|(pattern, old, _)| *old == name && matches(pattern, place));
+    fn unknown_key(&mut self, key_path: &KeyPath, name: &str, known: &BTreeSet<&str>) {
+        let here = key_path.key(name);
+        let renamed = RENAMED.iter().find(|(pattern, old, _)| *old == name && matches(pattern, key_path));
         let (problem, remedy) = match (renamed, nearest(name, known.iter().copied())) {
             (Some((_, _, new)), _) => (format!("`{name}` is called `{new}`"), format!("write `{new}`")),
             (None, Some(near)) => ("unknown key".to_owned(), format!("did you mean `{near}`?")),
@@ -184,7 +184,7 @@ impl<'w> Walk<'w> {
         self.report.push(self.document.mistake(&here, problem, remedy));
     }
 
-    fn in_range(&mut self, place: &Place, number: &serde_json::Number, schema: &Value) -> bool {
+    fn in_range(&mut self, key_path: &KeyPath, number: &serde_json::Number, schema: &Value) -> bool {
         let bound = |keyword| schema.get(keyword).and_then(Value::as_f64);
         let value = number.as_f64().unwrap_or(f64::NAN);
         let (low, high) = (bound("minimum"), bound("maximum"));
@@ -196,14 +196,14 @@ impl<'w> Walk<'w> {
             (Some(low), None) => format!("write at least {low}"),
             (_, high) => format!("write at most {}", high.unwrap_or_default()),
         };
-        self.report.push(self.document.mistake(place, format!("{number} is out of range"), remedy));
+        self.report.push(self.document.mistake(key_path, format!("{number} is out of range"), remedy));
         false
     }
 }
 
 /// Whether a key path matches a pattern. Indices of lists are ignored.
-fn matches(pattern: &str, place: &Place) -> bool {
-    let segments = place.segments().iter().enumerate().filter(|(at, s)| *at < 2 || s.parse::<usize>().is_err());
+fn matches(pattern: &str, key_path: &KeyPath) -> bool {
+    let segments = key_path.segments().iter().enumerate().filter(|(at, s)| *at < 2 || s.parse::<usize>().is_err());
     let words: Vec<&str> = pattern.split('.').filter(|word| !word.is_empty()).collect();
     let segments: Vec<&String> = segments.map(|(_, segment)| segment).collect();
     words.len() == segments.len() && words.iter().zip(segments).all(|(word, segment)| *word == "*" || word == segment)
@@ -249,7 +249,7 @@ mod tests {
     use crate::contract::file::json_schema;
 
     fn mistakes(text: &str) -> (Value, Vec<String>) {
-        let mut report = Report::default();
+        let mut report = ContractReport::default();
         let mut document = Document::parse("f", text, &mut report);
         check(&mut document, &json_schema(), &mut report);
         (document.tree, report.diagnostics.iter().map(ToString::to_string).collect())

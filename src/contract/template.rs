@@ -12,26 +12,26 @@ use super::scope::Scope;
 ///
 /// If a placeholder has no value, its string is left out of the object or array.
 #[derive(Debug, Clone)]
-pub struct Template(Node);
+pub struct Template(TemplateNode);
 
 #[derive(Debug, Clone)]
-enum Node {
+enum TemplateNode {
     Fixed(Value),
     Path(Path),
-    Text(Vec<Part>),
-    Object(Vec<(String, Node)>),
-    Array(Vec<Node>),
+    Text(Vec<TextPart>),
+    Object(Vec<(String, TemplateNode)>),
+    Array(Vec<TemplateNode>),
 }
 
 /// A piece of a string.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum TextPart {
     Text(String),
     Path(Path),
 }
 
 /// A mistake in a template: its key path in the value, and the problem.
-pub type Mistake = (Vec<String>, String);
+pub type TemplateMistake = (Vec<String>, String);
 
 impl Template {
     /// Compiles a template.
@@ -47,7 +47,7 @@ impl Template {
     ///
     /// # Errors
     /// All mistakes.
-    pub fn compile_all(value: Value) -> Result<Self, Vec<Mistake>> {
+    pub fn compile_all(value: Value) -> Result<Self, Vec<TemplateMistake>> {
         let mut mistakes = Vec::new();
         let node = compile(value, &mut Vec::new(), &mut mistakes);
         if mistakes.is_empty() { Ok(Self(node)) } else { Err(mistakes) }
@@ -81,64 +81,64 @@ impl Template {
 
     /// Whether the template is an object.
     pub fn is_object(&self) -> bool {
-        matches!(self.0, Node::Object(_) | Node::Fixed(Value::Object(_)))
+        matches!(self.0, TemplateNode::Object(_) | TemplateNode::Fixed(Value::Object(_)))
     }
 }
 
-fn compile(value: Value, place: &mut Vec<String>, mistakes: &mut Vec<Mistake>) -> Node {
+fn compile(value: Value, key_path: &mut Vec<String>, mistakes: &mut Vec<TemplateMistake>) -> TemplateNode {
     let mut inner = |key: String, value: Value| {
-        place.push(key);
-        let node = compile(value, place, mistakes);
-        place.pop();
+        key_path.push(key);
+        let node = compile(value, key_path, mistakes);
+        key_path.pop();
         node
     };
     let node = match value {
         Value::String(text) => compile_text(&text).unwrap_or_else(|problem| {
-            mistakes.push((place.clone(), problem));
-            Node::Fixed(Value::Null)
+            mistakes.push((key_path.clone(), problem));
+            TemplateNode::Fixed(Value::Null)
         }),
         Value::Object(members) => {
-            Node::Object(members.into_iter().map(|(key, value)| (key.clone(), inner(key, value))).collect())
+            TemplateNode::Object(members.into_iter().map(|(key, value)| (key.clone(), inner(key, value))).collect())
         }
         Value::Array(items) => {
-            Node::Array(items.into_iter().enumerate().map(|(at, value)| inner(at.to_string(), value)).collect())
+            TemplateNode::Array(items.into_iter().enumerate().map(|(at, value)| inner(at.to_string(), value)).collect())
         }
-        other => Node::Fixed(other),
+        other => TemplateNode::Fixed(other),
     };
     fold(node)
 }
 
 /// Combines parts without placeholders into one value, so that rendering clones it in one piece.
-fn fold(node: Node) -> Node {
-    let fixed = |node: &Node| matches!(node, Node::Fixed(_));
-    let value = |node: Node| match node {
-        Node::Fixed(value) => value,
+fn fold(node: TemplateNode) -> TemplateNode {
+    let fixed = |node: &TemplateNode| matches!(node, TemplateNode::Fixed(_));
+    let value = |node: TemplateNode| match node {
+        TemplateNode::Fixed(value) => value,
         _ => Value::Null,
     };
     match node {
-        Node::Object(members) if members.iter().all(|(_, node)| fixed(node)) => {
-            Node::Fixed(Value::Object(members.into_iter().map(|(key, node)| (key, value(node))).collect()))
+        TemplateNode::Object(members) if members.iter().all(|(_, node)| fixed(node)) => {
+            TemplateNode::Fixed(Value::Object(members.into_iter().map(|(key, node)| (key, value(node))).collect()))
         }
-        Node::Array(items) if items.iter().all(fixed) => {
-            Node::Fixed(Value::Array(items.into_iter().map(value).collect()))
+        TemplateNode::Array(items) if items.iter().all(fixed) => {
+            TemplateNode::Fixed(Value::Array(items.into_iter().map(value).collect()))
         }
         other => other,
     }
 }
 
-fn compile_text(text: &str) -> Result<Node, String> {
+fn compile_text(text: &str) -> Result<TemplateNode, String> {
     let mut parts = Vec::new();
     for piece in split(text)? {
         parts.push(match piece {
-            Piece::Text(text) => Part::Text(text),
-            Piece::Name(name) => Part::Path(Path::parse(name.trim())?),
+            Piece::Text(text) => TextPart::Text(text),
+            Piece::Name(name) => TextPart::Path(Path::parse(name.trim())?),
         });
     }
-    Ok(match <[Part; 1]>::try_from(parts) {
-        Ok([Part::Path(path)]) => Node::Path(path),
-        Ok([Part::Text(text)]) => Node::Fixed(Value::String(text)),
-        Err(parts) if parts.is_empty() => Node::Fixed(Value::String(String::new())),
-        Err(parts) => Node::Text(parts),
+    Ok(match <[TextPart; 1]>::try_from(parts) {
+        Ok([TextPart::Path(path)]) => TemplateNode::Path(path),
+        Ok([TextPart::Text(text)]) => TemplateNode::Fixed(Value::String(text)),
+        Err(parts) if parts.is_empty() => TemplateNode::Fixed(Value::String(String::new())),
+        Err(parts) => TemplateNode::Text(parts),
     })
 }
 
@@ -181,24 +181,24 @@ pub(super) fn split(text: &str) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
-fn render(node: &Node, scope: &Scope<'_>) -> Option<Value> {
+fn render(node: &TemplateNode, scope: &Scope<'_>) -> Option<Value> {
     match node {
-        Node::Fixed(value) => Some(value.clone()),
-        Node::Path(path) => path.find(scope),
-        Node::Text(parts) => render_text(parts, scope).map(Value::String),
-        Node::Object(members) => Some(Value::Object(
+        TemplateNode::Fixed(value) => Some(value.clone()),
+        TemplateNode::Path(path) => path.find(scope),
+        TemplateNode::Text(parts) => render_text(parts, scope).map(Value::String),
+        TemplateNode::Object(members) => Some(Value::Object(
             members.iter().filter_map(|(key, node)| Some((key.clone(), render(node, scope)?))).collect(),
         )),
-        Node::Array(items) => Some(Value::Array(items.iter().filter_map(|node| render(node, scope)).collect())),
+        TemplateNode::Array(items) => Some(Value::Array(items.iter().filter_map(|node| render(node, scope)).collect())),
     }
 }
 
-fn render_text(parts: &[Part], scope: &Scope<'_>) -> Option<String> {
+fn render_text(parts: &[TextPart], scope: &Scope<'_>) -> Option<String> {
     let mut text = String::new();
     for part in parts {
         match part {
-            Part::Text(plain) => text.push_str(plain),
-            Part::Path(path) => match path.find_in(scope)? {
+            TextPart::Text(plain) => text.push_str(plain),
+            TextPart::Path(path) => match path.find_in(scope)? {
                 Cow::Borrowed(Value::String(value)) => text.push_str(value),
                 Cow::Owned(Value::String(value)) => text.push_str(&value),
                 value => text.push_str(&value.to_string()),
@@ -208,21 +208,23 @@ fn render_text(parts: &[Part], scope: &Scope<'_>) -> Option<String> {
     Some(text)
 }
 
-fn collect<'t>(node: &'t Node, place: &mut Vec<String>, found: &mut Vec<(Vec<String>, &'t Path)>) {
-    let mut inner = |key: String, node: &'t Node, found: &mut Vec<(Vec<String>, &'t Path)>| {
-        place.push(key);
-        collect(node, place, found);
-        place.pop();
+fn collect<'t>(node: &'t TemplateNode, key_path: &mut Vec<String>, found: &mut Vec<(Vec<String>, &'t Path)>) {
+    let mut inner = |key: String, node: &'t TemplateNode, found: &mut Vec<(Vec<String>, &'t Path)>| {
+        key_path.push(key);
+        collect(node, key_path, found);
+        key_path.pop();
     };
     match node {
-        Node::Fixed(_) => {}
-        Node::Path(path) => found.push((place.clone(), path)),
-        Node::Text(parts) => found.extend(parts.iter().filter_map(|part| match part {
-            Part::Path(path) => Some((place.clone(), path)),
-            Part::Text(_) => None,
+        TemplateNode::Fixed(_) => {}
+        TemplateNode::Path(path) => found.push((key_path.clone(), path)),
+        TemplateNode::Text(parts) => found.extend(parts.iter().filter_map(|part| match part {
+            TextPart::Path(path) => Some((key_path.clone(), path)),
+            TextPart::Text(_) => None,
         })),
-        Node::Object(members) => members.iter().for_each(|(key, node)| inner(key.clone(), node, found)),
-        Node::Array(items) => items.iter().enumerate().for_each(|(at, node)| inner(at.to_string(), node, found)),
+        TemplateNode::Object(members) => members.iter().for_each(|(key, node)| inner(key.clone(), node, found)),
+        TemplateNode::Array(items) => {
+            items.iter().enumerate().for_each(|(at, node)| inner(at.to_string(), node, found))
+        }
     }
 }
 
@@ -275,7 +277,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_with_its_place() {
         let mistakes = Template::compile_all(json!({ "a": "{nowhere}", "b": [1, "{open"], "c": "}" })).unwrap_err();
-        let places: Vec<String> = mistakes.iter().map(|(place, _)| place.join(".")).collect();
+        let places: Vec<String> = mistakes.iter().map(|(key_path, _)| key_path.join(".")).collect();
         assert_eq!(places, ["a", "b.1", "c"]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Page, PageRequest, Told, iso};
+use super::{DirectoryFuture, Page, PageRequest, SendOutcome, iso};
 use crate::time::{millis, unix_millis};
 
 /// Maximum number of revocations at a time, over the whole cluster.
@@ -71,7 +71,7 @@ pub struct Revoked {
     /// Sockets of this node that were disconnected.
     pub local: usize,
     /// Whether the change was sent to the other nodes, and is stored in Redis.
-    pub remote: Told,
+    pub remote: SendOutcome,
 }
 
 /// Revokes over the whole cluster.
@@ -82,13 +82,13 @@ pub trait Revoker: Send + Sync {
     ///
     /// # Errors
     /// [`super::DirectoryError::Full`] at [`MAX_REVOCATIONS`]; nothing was revoked then.
-    fn revoke<'a>(&'a self, subjects: Vec<Subject>, revocation: Revocation) -> Answer<'a, Revoked>;
+    fn revoke<'a>(&'a self, subjects: Vec<Subject>, revocation: Revocation) -> DirectoryFuture<'a, Revoked>;
 
     /// Lifts revocations.
-    fn lift<'a>(&'a self, subjects: Vec<Subject>) -> Answer<'a, Revoked>;
+    fn lift<'a>(&'a self, subjects: Vec<Subject>) -> DirectoryFuture<'a, Revoked>;
 
     /// A page of the revocations in the memory of this node.
-    fn revocations<'a>(&'a self, page: PageRequest) -> Answer<'a, Page<RevocationInfo>>;
+    fn revocations<'a>(&'a self, page: PageRequest) -> DirectoryFuture<'a, Page<RevocationInfo>>;
 }
 
 // === impl Subject ===

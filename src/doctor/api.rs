@@ -4,8 +4,8 @@ use http::{HeaderValue, Method, header};
 use reqwest::Url;
 use serde_json::Value;
 
+use super::deployment::{Deployment, PROMPT};
 use super::report::Finding;
-use super::sight::{PROMPT, Sight};
 use crate::config::Secret;
 
 /// The limit of open files below which a busy node may run out of them: each client needs an open file, and so does
@@ -13,11 +13,11 @@ use crate::config::Secret;
 const FEW_FILES: f64 = 65_536.0;
 
 /// Runs the checks of the API's listener.
-pub(super) async fn check(sight: &Sight, api: &Url, key: Option<&Secret>) -> Vec<Finding> {
-    let (ready, metrics) = futures_util::join!(ready(sight, api), metrics(sight, api));
+pub(super) async fn check(deployment: &Deployment, api: &Url, key: Option<&Secret>) -> Vec<Finding> {
+    let (ready, metrics) = futures_util::join!(ready(deployment, api), metrics(deployment, api));
     let mut findings = vec![ready, files(&metrics), clients(&metrics)];
     if let Some(key) = key {
-        findings.push(accepts(sight, api, key).await);
+        findings.push(accepts(deployment, api, key).await);
     }
     findings
 }
@@ -28,9 +28,9 @@ fn at(api: &Url, path: &str) -> Url {
     url
 }
 
-async fn ready(sight: &Sight, api: &Url) -> Finding {
+async fn ready(deployment: &Deployment, api: &Url) -> Finding {
     let name = "api.ready";
-    let answer = match sight.ask(Method::GET, at(api, "/ready"), &[], "", PROMPT).await {
+    let answer = match deployment.ask(Method::GET, at(api, "/ready"), &[], "", PROMPT).await {
         Ok(answer) => answer,
         Err(problem) => {
             let remedy = "check the address: it is the nodes' `api.listen`, a Service of its own in Kubernetes";
@@ -62,10 +62,10 @@ async fn ready(sight: &Sight, api: &Url) -> Finding {
 }
 
 /// The text of the node's metrics; or the reason why it could not be read, and the remedy.
-type Metrics = Result<String, (String, &'static str)>;
+type MetricsText = Result<String, (String, &'static str)>;
 
-async fn metrics(sight: &Sight, api: &Url) -> Metrics {
-    match sight.ask(Method::GET, at(api, "/metrics"), &[], "", PROMPT).await {
+async fn metrics(deployment: &Deployment, api: &Url) -> MetricsText {
+    match deployment.ask(Method::GET, at(api, "/metrics"), &[], "", PROMPT).await {
         Ok(answer) if answer.status == 200 => Ok(answer.body),
         Ok(answer) => Err((answer.told(), "permit requests for /metrics of the API's listener from here")),
         Err(problem) => Err((problem, "see api.ready")),
@@ -73,7 +73,7 @@ async fn metrics(sight: &Sight, api: &Url) -> Metrics {
 }
 
 /// Reports clients that the node could not serve since it started.
-fn clients(metrics: &Metrics) -> Finding {
+fn clients(metrics: &MetricsText) -> Finding {
     let name = "api.clients";
     let text = match metrics {
         Ok(text) => text,
@@ -99,7 +99,7 @@ fn clients(metrics: &Metrics) -> Finding {
     }
 }
 
-fn files(metrics: &Metrics) -> Finding {
+fn files(metrics: &MetricsText) -> Finding {
     let name = "api.open_files";
     let text = match metrics {
         Ok(text) => text,
@@ -124,7 +124,7 @@ fn metric(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-async fn accepts(sight: &Sight, api: &Url, key: &Secret) -> Finding {
+async fn accepts(deployment: &Deployment, api: &Url, key: &Secret) -> Finding {
     let name = "api.key";
     let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose())) else {
         return Finding::problem(
@@ -136,7 +136,7 @@ async fn accepts(sight: &Sight, api: &Url, key: &Secret) -> Finding {
     value.set_sensitive(true);
     let asked = [(header::AUTHORIZATION, value)];
     // Any valid key may ask for counts. The counts themselves are not used.
-    match sight.ask(Method::GET, at(api, "/api/v1/counts"), &asked, "", PROMPT).await {
+    match deployment.ask(Method::GET, at(api, "/api/v1/counts"), &asked, "", PROMPT).await {
         Ok(answer) if answer.status == 401 => Finding::problem(
             name,
             "the key is not accepted",

@@ -2,17 +2,17 @@
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
+use super::deployment::{Deployment, PROMPT};
 use super::report::Finding;
-use super::sight::{PROMPT, Sight};
 
 /// An origin that no page can have (RFC 2606).
 const STRANGER: &str = "https://roomcast-doctor.invalid";
 
 /// Checks the origin that should be able to connect, and an unknown one.
-pub(super) async fn check(sight: &Sight, origin: Option<&str>) -> Vec<Finding> {
-    let mut findings = vec![stranger(sight).await];
+pub(super) async fn check(deployment: &Deployment, origin: Option<&str>) -> Vec<Finding> {
+    let mut findings = vec![stranger(deployment).await];
     match origin {
-        Some(origin) => findings.push(page(sight, origin).await),
+        Some(origin) => findings.push(page(deployment, origin).await),
         None => {
             let remedy = "name the page's origin: --origin https://app.example.com";
             findings.push(Finding::unknown("cors", "no origin was given", remedy));
@@ -27,13 +27,13 @@ pub(super) fn doubled() -> Finding {
     Finding::problem("cors", "Access-Control-Allow-Origin comes twice, which browsers refuse", remedy)
 }
 
-async fn page(sight: &Sight, origin: &str) -> Finding {
+async fn page(deployment: &Deployment, origin: &str) -> Finding {
     let name = "cors";
     let Ok(value) = HeaderValue::from_str(origin) else {
         return Finding::unknown(name, format!("{origin} is not an origin"), "write it like https://app.example.com");
     };
     let asked = [(header::ORIGIN, value.clone())];
-    let answer = match sight.ask(Method::GET, sight.session("polling", None), &asked, "", PROMPT).await {
+    let answer = match deployment.ask(Method::GET, deployment.session("polling", None), &asked, "", PROMPT).await {
         Ok(answer) => answer,
         Err(problem) => return Finding::unknown(name, problem, "see handshake.polling"),
     };
@@ -42,7 +42,7 @@ async fn page(sight: &Sight, origin: &str) -> Finding {
         (header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("POST")),
         (header::ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("content-type")),
     ];
-    let flown = sight.ask(Method::OPTIONS, sight.session("polling", None), &preflight, "", PROMPT).await;
+    let flown = deployment.ask(Method::OPTIONS, deployment.session("polling", None), &preflight, "", PROMPT).await;
     let allowed: Vec<_> = answer.headers.get_all(header::ACCESS_CONTROL_ALLOW_ORIGIN).iter().collect();
     if allowed.len() > 1 {
         return doubled();
@@ -67,10 +67,10 @@ async fn page(sight: &Sight, origin: &str) -> Finding {
     Finding::warning(name, format!("pages of {origin} may connect, but without cookies"), remedy)
 }
 
-async fn stranger(sight: &Sight) -> Finding {
+async fn stranger(deployment: &Deployment) -> Finding {
     let name = "cors.strangers";
     let asked = [(header::ORIGIN, HeaderValue::from_static(STRANGER))];
-    match sight.ask(Method::GET, sight.session("polling", None), &asked, "", PROMPT).await {
+    match deployment.ask(Method::GET, deployment.session("polling", None), &asked, "", PROMPT).await {
         Ok(answer) if answer.status == 200 && permits(&answer.headers, STRANGER) => {
             let remedy = "list the permitted origins in `server.cors_origins`, unless the namespace is public";
             Finding::warning(name, "pages of any origin may connect", remedy)

@@ -13,7 +13,7 @@ const PING: u8 = 9;
 
 /// The next event on a WebSocket connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum FrameEvent {
     /// A text frame.
     Text(String),
     /// The connection ended, with the close code if there was one.
@@ -23,12 +23,12 @@ pub(super) enum Event {
 }
 
 /// A WebSocket connection after its upgrade.
-pub(super) struct Frames<S> {
+pub(super) struct FrameClient<S> {
     stream: S,
     buffer: BytesMut,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> FrameClient<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, buffer: BytesMut::new() }
     }
@@ -57,24 +57,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 
     /// Waits at most `within` for the next text or the end of the connection.
-    pub(super) async fn next(&mut self, within: Duration) -> Event {
+    pub(super) async fn next(&mut self, within: Duration) -> FrameEvent {
         let until = Instant::now() + within;
         loop {
             match self.take() {
-                Some((TEXT, body)) => return Event::Text(String::from_utf8_lossy(&body).into_owned()),
-                Some((CLOSE, body)) => return Event::End(body.first_chunk().map(|code| u16::from_be_bytes(*code))),
+                Some((TEXT, body)) => return FrameEvent::Text(String::from_utf8_lossy(&body).into_owned()),
+                Some((CLOSE, body)) => {
+                    return FrameEvent::End(body.first_chunk().map(|code| u16::from_be_bytes(*code)));
+                }
                 // Ignores all other frames. A node sends no WebSocket pings; a proxy that does would not miss an
                 // answer within so short a time.
                 Some((PING, _)) | Some(_) => continue,
                 None => {}
             }
             if self.declared().is_some_and(|length| length > LONGEST) {
-                return Event::End(None);
+                return FrameEvent::End(None);
             }
             let left = until.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, self.stream.read_buf(&mut self.buffer)).await {
-                Err(_) => return Event::Silence,
-                Ok(Ok(0) | Err(_)) => return Event::End(None),
+                Err(_) => return FrameEvent::Silence,
+                Ok(Ok(0) | Err(_)) => return FrameEvent::End(None),
                 Ok(Ok(_)) => {}
             }
         }
@@ -113,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn texts_come_whole_however_they_are_cut_and_the_end_has_a_code() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
-        let mut frames = Frames::new(ours);
+        let mut frames = FrameClient::new(ours);
         let long = "x".repeat(300);
         let mut sent = vec![0x81, 1, b'2', 0x81, 126, 1, 44];
         sent.extend(long.as_bytes());
@@ -122,16 +124,16 @@ mod tests {
             theirs.write_all(part).await.unwrap();
         }
         let second = Duration::from_secs(1);
-        assert_eq!(frames.next(second).await, Event::Text("2".into()));
-        assert_eq!(frames.next(second).await, Event::Text(long));
-        assert_eq!(frames.next(second).await, Event::End(Some(1000)));
-        assert_eq!(frames.next(Duration::from_millis(1)).await, Event::Silence);
+        assert_eq!(frames.next(second).await, FrameEvent::Text("2".into()));
+        assert_eq!(frames.next(second).await, FrameEvent::Text(long));
+        assert_eq!(frames.next(second).await, FrameEvent::End(Some(1000)));
+        assert_eq!(frames.next(Duration::from_millis(1)).await, FrameEvent::Silence);
     }
 
     #[tokio::test]
     async fn a_frame_without_end_is_the_end() {
         let (ours, mut theirs) = tokio::io::duplex(64);
         theirs.write_all(&[0x81, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).await.unwrap();
-        assert_eq!(Frames::new(ours).next(Duration::from_secs(1)).await, Event::End(None));
+        assert_eq!(FrameClient::new(ours).next(Duration::from_secs(1)).await, FrameEvent::End(None));
     }
 }

@@ -2,17 +2,17 @@
 
 use http::Method;
 
+use super::deployment::{Deployment, OpenedSession, PROMPT};
 use super::report::Finding;
-use super::sight::{Opened, PROMPT, Sight};
 
 /// A CONNECT packet for a namespace that no contract has. The node answers each one within the session, and opens
 /// nothing.
 const NOWHERE: &str = "40/roomcast-doctor,";
 
 /// Opens a session by long-polling.
-pub(super) async fn handshake(sight: &Sight) -> (Vec<Finding>, Option<Opened>) {
+pub(super) async fn handshake(deployment: &Deployment) -> (Vec<Finding>, Option<OpenedSession>) {
     let name = "handshake.polling";
-    match sight.open(&[]).await {
+    match deployment.open(&[]).await {
         Ok((opened, answer)) => {
             let found = format!(
                 "a session opened in {} ms (ping every {} s, time-out {} s, at most {} bytes)",
@@ -36,8 +36,8 @@ pub(super) async fn handshake(sight: &Sight) -> (Vec<Finding>, Option<Opened>) {
 }
 
 /// Checks whether all requests of a session reach its node, once with the session's cookies and once without.
-pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
-    let (with, without) = futures_util::join!(session(sight, polls, true), session(sight, polls, false));
+pub(super) async fn stickiness(deployment: &Deployment, polls: u32) -> Vec<Finding> {
+    let (with, without) = futures_util::join!(session(deployment, polls, true), session(deployment, polls, false));
     let mut findings = Vec::new();
     findings.push(match with {
         Ok(()) => Finding::ok("stickiness", format!("each of {polls} polls found its session")),
@@ -63,24 +63,24 @@ pub(super) async fn stickiness(sight: &Sight, polls: u32) -> Vec<Finding> {
 }
 
 /// Opens one session and polls it `polls` times, each time on a new connection.
-async fn session(sight: &Sight, polls: u32, keeps_cookies: bool) -> Result<(), String> {
-    let (opened, _) = sight.open(&[]).await?;
-    let cookies = if keeps_cookies { Sight::kept(&opened) } else { Vec::new() };
-    let url = || sight.session("polling", Some(&opened.sid));
+async fn session(deployment: &Deployment, polls: u32, keeps_cookies: bool) -> Result<(), String> {
+    let (opened, _) = deployment.open(&[]).await?;
+    let cookies = if keeps_cookies { Deployment::kept(&opened) } else { Vec::new() };
+    let url = || deployment.session("polling", Some(&opened.sid));
     for poll in 1..=polls {
-        let posted = sight.ask(Method::POST, url(), &cookies, NOWHERE, PROMPT).await;
+        let posted = deployment.ask(Method::POST, url(), &cookies, NOWHERE, PROMPT).await;
         let posted = posted.map_err(|problem| format!("request {poll} of {polls} failed: {problem}"))?;
         if posted.status != 200 {
             return Err(lost(poll, polls, &posted.told()));
         }
-        let polled = sight.ask(Method::GET, url(), &cookies, "", PROMPT).await;
+        let polled = deployment.ask(Method::GET, url(), &cookies, "", PROMPT).await;
         let polled = polled.map_err(|problem| format!("poll {poll} of {polls} failed: {problem}"))?;
         if polled.status != 200 {
             return Err(lost(poll, polls, &polled.told()));
         }
     }
     // Closes the session, so that the node need not wait for its ping time-out.
-    _ = sight.ask(Method::POST, url(), &cookies, "1", PROMPT).await;
+    _ = deployment.ask(Method::POST, url(), &cookies, "1", PROMPT).await;
     Ok(())
 }
 

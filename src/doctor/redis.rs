@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::deployment::causes;
 use super::report::Finding;
-use super::sight::causes;
 use crate::config::{self, Url};
-use crate::redis::examine::{Facts, examine};
+use crate::redis::examine::{ServerFacts, examine};
 use crate::redis::{Cause, RedisError};
 
 /// The minimum version of Redis; see docs/redis.md.
@@ -23,7 +23,7 @@ const REMEDY: &str = "check the address, the password and the network; a Redis C
 
 /// Runs the checks of Redis.
 pub(super) async fn check(url: &Url) -> Vec<Finding> {
-    let config = config::Redis { url: Some(url.clone()), ..config::Redis::default() };
+    let config = config::RedisSettings { url: Some(url.clone()), ..config::RedisSettings::default() };
     let facts = match examine(&config).await {
         Ok(facts) => facts,
         Err(RedisError::Config(error)) => {
@@ -42,7 +42,7 @@ pub(super) async fn check(url: &Url) -> Vec<Finding> {
     ]
 }
 
-fn writes(facts: &Facts) -> Finding {
+fn writes(facts: &ServerFacts) -> Finding {
     let name = "redis.writes";
     match &facts.refused {
         None => Finding::ok(name, "a write was accepted"),
@@ -54,7 +54,7 @@ fn writes(facts: &Facts) -> Finding {
     }
 }
 
-fn version(facts: &Facts) -> Finding {
+fn version(facts: &ServerFacts) -> Finding {
     let mut numbers = facts.version.split('.').map(|part| part.parse().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if found >= LEAST {
@@ -64,7 +64,7 @@ fn version(facts: &Facts) -> Finding {
     Finding::problem("redis.version", found, "upgrade it: nodes use scripts and sharded pub/sub as of 7.0")
 }
 
-fn mode(facts: &Facts, scheme: &str) -> Finding {
+fn mode(facts: &ServerFacts, scheme: &str) -> Finding {
     let name = "redis.mode";
     let asked = if scheme.ends_with("-cluster") { "cluster" } else { "standalone" };
     if facts.mode == "sentinel" && !scheme.ends_with("-sentinel") {
@@ -83,7 +83,7 @@ fn mode(facts: &Facts, scheme: &str) -> Finding {
     Finding::ok(name, format!("{}, {}", facts.mode, if facts.role == "master" { "primary" } else { &facts.role }))
 }
 
-fn delay(facts: &Facts) -> Finding {
+fn delay(facts: &ServerFacts) -> Finding {
     let found = format!("a command took {:.1} ms from here", facts.round_trip.as_secs_f64() * 1000.0);
     if facts.round_trip < SLOW {
         return Finding::ok("redis.delay", found);
@@ -140,8 +140,8 @@ mod tests {
     use super::super::Level;
     use super::*;
 
-    fn facts(version: &str, mode: &str, role: &str) -> Facts {
-        Facts {
+    fn facts(version: &str, mode: &str, role: &str) -> ServerFacts {
+        ServerFacts {
             version: version.into(),
             mode: mode.into(),
             role: role.into(),

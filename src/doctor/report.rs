@@ -56,14 +56,14 @@ impl Finding {
 
 /// All findings.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct DoctorReport {
     /// The URL that was checked.
     pub target: String,
     /// The findings, in the order of the documentation.
     pub findings: Vec<Finding>,
 }
 
-impl Report {
+impl DoctorReport {
     /// Whether no finding is a problem that clients notice.
     pub fn is_good(&self) -> bool {
         self.count(Level::Problem) == 0
@@ -79,7 +79,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.target)?;
         for finding in &self.findings {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn warnings_are_no_failure_and_problems_are() {
-        let mut report = Report { target: "http://h/".into(), findings: vec![Finding::warning("a", "b", "c")] };
+        let mut report = DoctorReport { target: "http://h/".into(), findings: vec![Finding::warning("a", "b", "c")] };
         assert!(report.is_good());
         report.findings.push(Finding::problem("cors", "\u{1b}[31m", "e"));
         assert!(!report.is_good());

@@ -5,31 +5,31 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use serde_json::Value;
 
-use super::frames::Event;
+use super::deployment::{Deployment, PROMPT, now};
+use super::frames::FrameEvent;
 use super::report::Finding;
-use super::sight::{PROMPT, Sight, now};
-use super::{Options, websocket};
-use crate::config::Auth;
+use super::{DoctorOptions, websocket};
+use crate::config::AuthSettings;
 
 /// A clock difference above this, in s, is reported. Clocks that NTP keeps differ by much less.
 const ODD: f64 = 2.0;
 
 /// Checks the clocks, and the token if there is one.
-pub(super) async fn check(sight: &Sight, options: &Options) -> Vec<Finding> {
-    let ahead = skew(sight).await;
+pub(super) async fn check(deployment: &Deployment, options: &DoctorOptions) -> Vec<Finding> {
+    let ahead = skew(deployment).await;
     let mut findings = vec![clock(&ahead)];
     if let Some(token) = &options.token {
         let there = now() + ahead.as_ref().copied().unwrap_or(0.0);
         findings.extend(claims(token.expose(), there));
-        findings.push(connect(sight, token.expose(), &options.namespace).await);
+        findings.push(connect(deployment, token.expose(), &options.namespace).await);
     }
     findings
 }
 
 /// By how many seconds the node's clock is ahead of this machine's.
-async fn skew(sight: &Sight) -> Result<f64, String> {
+async fn skew(deployment: &Deployment) -> Result<f64, String> {
     let before = now();
-    let answer = sight.ask(Method::GET, sight.beside("/ready"), &[], "", PROMPT).await?;
+    let answer = deployment.ask(Method::GET, deployment.beside("/ready"), &[], "", PROMPT).await?;
     let middle = f64::midpoint(before, now());
     let said: Option<Value> = serde_json::from_str(&answer.body).ok();
     let at =
@@ -50,7 +50,7 @@ fn clock(ahead: &Result<f64, String>) -> Finding {
                 format!("the node's clock is {ahead:+.1} s from this machine's"),
                 "synchronize all machines' clocks by NTP: tokens are refused when the difference passes `auth.leeway`",
             );
-            if ahead.abs() < Auth::default().leeway.as_secs_f64() {
+            if ahead.abs() < AuthSettings::default().leeway.as_secs_f64() {
                 Finding::warning(name, found, remedy)
             } else {
                 Finding::problem(name, found, remedy)
@@ -106,9 +106,9 @@ fn payload(token: &str) -> Option<Value> {
 }
 
 /// Connects to the namespace with the token.
-async fn connect(sight: &Sight, token: &str, namespace: &str) -> Finding {
+async fn connect(deployment: &Deployment, token: &str, namespace: &str) -> Finding {
     let name = "token.accepted";
-    let (_, mut frames) = match websocket::session(sight).await {
+    let (_, mut frames) = match websocket::session(deployment).await {
         Ok(session) => session,
         Err(problem) => return Finding::unknown(name, problem, "see handshake.websocket"),
     };
@@ -119,16 +119,16 @@ async fn connect(sight: &Sight, token: &str, namespace: &str) -> Finding {
     }
     let answer = loop {
         match frames.next(PROMPT).await {
-            Event::Text(text) if text == "2" => _ = frames.send("3").await,
+            FrameEvent::Text(text) if text == "2" => _ = frames.send("3").await,
             other => break other,
         }
     };
     _ = frames.send("1").await;
     match answer {
-        Event::Text(text) if text.starts_with(&format!("40{place}")) => {
+        FrameEvent::Text(text) if text.starts_with(&format!("40{place}")) => {
             Finding::ok(name, format!("{namespace} takes the token"))
         }
-        Event::Text(text) if text.starts_with("44") => {
+        FrameEvent::Text(text) if text.starts_with("44") => {
             let said = text.find('{').and_then(|at| serde_json::from_str::<Value>(&text[at..]).ok());
             let said = said.as_ref().and_then(|said| said["message"].as_str()).unwrap_or("no reason given").to_owned();
             let remedy = "the node's log says more at level debug; see `auth` in roomcast.toml (keys, issuer, audience) and the \

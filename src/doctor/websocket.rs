@@ -5,26 +5,26 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue, Method, header};
 use reqwest::Upgraded;
 
-use super::frames::{Event, Frames};
+use super::deployment::{Deployment, OpenedSession, PROMPT, causes};
+use super::frames::{FrameClient, FrameEvent};
 use super::report::Finding;
-use super::sight::{Opened, PROMPT, Sight, causes};
 
 const REMEDY: &str = "let the proxy pass upgrades on: HTTP/1.1 to the node, with the request's `Upgrade` and `Connection: upgrade` \
                       (nginx/roomcast.conf does); a firewall that looks into plain HTTP may also be in the way: try TLS";
 
 /// Opens a session by WebSocket.
-pub(super) async fn open(sight: &Sight) -> Vec<Finding> {
+pub(super) async fn open(deployment: &Deployment) -> Vec<Finding> {
     let began = Instant::now();
-    vec![match session(sight).await {
+    vec![match session(deployment).await {
         Ok(_) => Finding::ok("handshake.websocket", format!("a session opened in {} ms", began.elapsed().as_millis())),
         Err(problem) => Finding::problem("handshake.websocket", problem, REMEDY),
     }]
 }
 
 /// Upgrades a long-polling session to WebSocket, as most clients do.
-pub(super) async fn upgrade(sight: &Sight) -> Vec<Finding> {
+pub(super) async fn upgrade(deployment: &Deployment) -> Vec<Finding> {
     let name = "upgrade";
-    let opened = match sight.open(&[]).await {
+    let opened = match deployment.open(&[]).await {
         Ok((opened, _)) => opened,
         Err(problem) => return vec![Finding::unknown(name, problem, "see handshake.polling")],
     };
@@ -32,18 +32,18 @@ pub(super) async fn upgrade(sight: &Sight) -> Vec<Finding> {
         let remedy = "see which server answers here: a roomcast node offers websocket always";
         return vec![Finding::problem(name, "the server does not offer the upgrade to WebSocket", remedy)];
     }
-    vec![match probe(sight, &opened).await {
+    vec![match probe(deployment, &opened).await {
         Ok(took) => Finding::ok(name, format!("a long-polling session became a WebSocket in {} ms", took.as_millis())),
         Err(problem) => Finding::problem(name, format!("clients stay on long-polling: {problem}"), REMEDY),
     }]
 }
 
-async fn probe(sight: &Sight, opened: &Opened) -> Result<Duration, String> {
+async fn probe(deployment: &Deployment, opened: &OpenedSession) -> Result<Duration, String> {
     let began = Instant::now();
-    let mut frames = connect(sight, Some(&opened.sid), &Sight::kept(opened)).await?;
+    let mut frames = connect(deployment, Some(&opened.sid), &Deployment::kept(opened)).await?;
     frames.send("2probe").await.map_err(|error| causes(&error))?;
     match frames.next(PROMPT).await {
-        Event::Text(text) if text == "3probe" => {}
+        FrameEvent::Text(text) if text == "3probe" => {}
         other => return Err(format!("the probe was not answered ({other:?})")),
     }
     frames.send("5").await.map_err(|error| causes(&error))?;
@@ -53,24 +53,25 @@ async fn probe(sight: &Sight, opened: &Opened) -> Result<Duration, String> {
 }
 
 /// Opens a session by WebSocket, and returns it with its connection.
-pub(super) async fn session(sight: &Sight) -> Result<(Opened, Frames<Upgraded>), String> {
-    let mut frames = connect(sight, None, &[]).await?;
+pub(super) async fn session(deployment: &Deployment) -> Result<(OpenedSession, FrameClient<Upgraded>), String> {
+    let mut frames = connect(deployment, None, &[]).await?;
     match frames.next(PROMPT).await {
-        Event::Text(text) => {
-            let opened = Opened::read(&text).ok_or("the first message is not Socket.IO's: is the path right?")?;
+        FrameEvent::Text(text) => {
+            let opened =
+                OpenedSession::read(&text).ok_or("the first message is not Socket.IO's: is the path right?")?;
             Ok((opened, frames))
         }
-        Event::End(_) => Err("the connection was upgraded, then closed before a session was opened".into()),
-        Event::Silence => Err("the connection was upgraded, but nothing came".into()),
+        FrameEvent::End(_) => Err("the connection was upgraded, then closed before a session was opened".into()),
+        FrameEvent::Silence => Err("the connection was upgraded, but nothing came".into()),
     }
 }
 
 async fn connect(
-    sight: &Sight,
+    deployment: &Deployment,
     sid: Option<&str>,
     cookies: &[(HeaderName, HeaderValue)],
-) -> Result<Frames<Upgraded>, String> {
-    let mut request = sight.client.request(Method::GET, sight.session("websocket", sid));
+) -> Result<FrameClient<Upgraded>, String> {
+    let mut request = deployment.client.request(Method::GET, deployment.session("websocket", sid));
     for (name, value) in cookies {
         request = request.header(name, value);
     }
@@ -91,5 +92,5 @@ async fn connect(
         response.upgrade().await.map_err(|error| causes(&error))
     };
     let upgraded = tokio::time::timeout(PROMPT * 2, connecting);
-    upgraded.await.map_err(|_| "the upgrade was not answered".to_owned())?.map(Frames::new)
+    upgraded.await.map_err(|_| "the upgrade was not answered".to_owned())?.map(FrameClient::new)
 }

@@ -11,14 +11,14 @@ struct Clients {
     largest: AtomicU64,
 }
 
-impl Sockets for Clients {
+impl LocalClients for Clients {
     fn accept(&self, yes: bool) {
         self.accepts.store(yes, Ordering::Relaxed);
     }
 
-    fn left(&self) -> Left {
+    fn left(&self) -> RemainingClients {
         let open = self.open.load(Ordering::Relaxed) as usize;
-        Left { unasked: open, open }
+        RemainingClients { unasked: open, open }
     }
 
     fn close(&self, count: usize) -> usize {
@@ -31,26 +31,26 @@ impl Sockets for Clients {
 /// One other node, which records the value of `leaving` each time the drain reports it.
 struct Other {
     drain: Arc<Drain>,
-    standing: Standing,
+    drain_report: DrainReport,
     heard: Mutex<Vec<bool>>,
 }
 
-impl Neighbours for Other {
-    fn standings(&self) -> Vec<Standing> {
-        vec![self.standing]
+impl OtherNodes for Other {
+    fn drain_reports(&self) -> Vec<DrainReport> {
+        vec![self.drain_report]
     }
 
     fn tell(&self) {
-        self.heard.lock().unwrap().push(self.drain.standing().leaving);
+        self.heard.lock().unwrap().push(self.drain.drain_report().leaving);
     }
 }
 
 fn started(clients: u64) -> (Arc<Drain>, Arc<Clients>, Arc<Other>) {
-    let config = config::Drain { delay: Period::from_secs(2), ..config::Drain::default() };
+    let config = config::DrainSettings { delay: Period::from_secs(2), ..config::DrainSettings::default() };
     let drain = Drain::new(&config, Arc::new(Metrics::new()));
     let sockets = Arc::new(Clients { open: clients.into(), accepts: true.into(), largest: 0.into() });
-    let standing = Standing { accepts: 50, ..Standing::default() };
-    let other = Arc::new(Other { drain: drain.clone(), standing, heard: Mutex::default() });
+    let drain_report = DrainReport { accepts: 50, ..DrainReport::default() };
+    let other = Arc::new(Other { drain: drain.clone(), drain_report, heard: Mutex::default() });
     drain.start(sockets.clone(), other.clone(), 0);
     (drain, sockets, other)
 }
@@ -68,7 +68,7 @@ async fn a_node_tells_the_others_keeps_its_clients_for_the_delay_and_closes_them
     assert!((2..=4).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
     assert_eq!((clients.left().open, drain.status().closed), (0, 100));
     assert!(clients.largest.load(Ordering::Relaxed) <= 10);
-    assert_eq!(drain.undo(), Err(ForGood));
+    assert_eq!(drain.undo(), Err(EndIsFinal));
 }
 
 #[tokio::test(start_paused = true)]

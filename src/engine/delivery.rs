@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::slices::Line;
+use super::local_delivery::{DeliveryCounts, DeliveryMode};
+use super::slices::DeliveryQueue;
 use super::socketioxide::LibraryRequests;
-use super::tally::{How, Tally};
-use crate::cluster::{Cluster, Wire};
+use crate::cluster::{Cluster, ClusterAdapter};
 use crate::order::OrderGuard;
-use crate::publish::{Carried, Carrier, Outgoing, Reach, Remote, Served};
+use crate::publish::{Delivery, DeliveryResult, DeliveryScope, Outgoing, RemoteDelivery, SliceCounts};
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
@@ -25,20 +25,20 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Broadcaster {
     rooms: Arc<Rooms>,
     guard: OrderGuard,
-    lines: HashMap<Arc<str>, Arc<Line>>,
-    wire: Option<Arc<Wire>>,
+    lines: HashMap<Arc<str>, Arc<DeliveryQueue>>,
+    wire: Option<Arc<ClusterAdapter>>,
 }
 
 /// Whether an event has been delivered yet.
-pub(super) enum Handed {
+pub(super) enum DeliveryProgress {
     /// The event has been delivered.
-    Now(Tally),
+    Now(DeliveryCounts),
     /// Another task delivers the event later.
     Later {
         /// The maximum number of clients that will get the event.
         local: usize,
         /// Receives the result when the event has been delivered.
-        served: oneshot::Receiver<Served>,
+        served: oneshot::Receiver<SliceCounts>,
     },
 }
 
@@ -47,7 +47,7 @@ impl Broadcaster {
     /// events from other nodes, servers and emitters. Must be called within a Tokio runtime.
     pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, metrics: &Metrics) -> Arc<Self> {
         tokio::spawn(release_laggards(Arc::downgrade(&rooms)));
-        let line = |path: &Arc<str>| (path.clone(), Line::new(&rooms, path, metrics));
+        let line = |path: &Arc<str>| (path.clone(), DeliveryQueue::new(&rooms, path, metrics));
         let lines = rooms.namespaces().map(line).collect();
         let wire = cluster.wire().cloned();
         let broadcaster = Arc::new(Self { rooms, guard: OrderGuard::default(), lines, wire });
@@ -60,42 +60,47 @@ impl Broadcaster {
     }
 
     /// Delivers an event to the clients of this node, and then publishes the event to other processes.
-    fn carry_to(&self, outgoing: &Outgoing, reach: Reach) -> Carried {
-        let carried = self.deliver(outgoing);
+    fn broadcast_to(&self, outgoing: &Outgoing, reach: DeliveryScope) -> DeliveryResult {
+        let delivery_result = self.deliver(outgoing);
         let wire = self.wire.as_ref().filter(|_| self.lines.contains_key(&outgoing.namespace));
-        Carried { remote: wire.map_or(Remote::Alone, |wire| wire.publish(outgoing, reach)), ..carried }
+        DeliveryResult {
+            remote: wire.map_or(RemoteDelivery::Alone, |wire| wire.publish(outgoing, reach)),
+            ..delivery_result
+        }
     }
 }
 
-impl Carrier for Broadcaster {
-    fn carry(&self, outgoing: &Outgoing) -> Carried {
-        self.carry_to(outgoing, Reach::Everyone)
+impl Delivery for Broadcaster {
+    fn broadcast(&self, outgoing: &Outgoing) -> DeliveryResult {
+        self.broadcast_to(outgoing, DeliveryScope::Everyone)
     }
 
-    fn carry_to_nodes(&self, outgoing: &Outgoing) -> Carried {
-        self.carry_to(outgoing, Reach::Nodes)
+    fn broadcast_to_nodes(&self, outgoing: &Outgoing) -> DeliveryResult {
+        self.broadcast_to(outgoing, DeliveryScope::Nodes)
     }
 
-    fn deliver(&self, outgoing: &Outgoing) -> Carried {
-        let Some(line) = self.lines.get(&outgoing.namespace) else { return Carried::to(0, 0) };
+    fn deliver(&self, outgoing: &Outgoing) -> DeliveryResult {
+        let Some(line) = self.lines.get(&outgoing.namespace) else { return DeliveryResult::to(0, 0) };
         let minded = self.rooms.minded(&outgoing.namespace, &outgoing.event, &outgoing.rooms);
         let minded = minded.map(|event| Outgoing { event, ..outgoing.clone() });
         let outgoing = minded.as_ref().unwrap_or(outgoing);
-        let work = || line.hand_out(outgoing, How::Queued);
+        let work = || line.queue_for_all(outgoing, DeliveryMode::Queued);
         let handed = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work).unwrap_or_else(|| {
-            line.books().count_overtaken();
+            line.recorder().count_overtaken();
             if outgoing.stamps.is_empty() {
-                Handed::Now(Tally::default())
+                DeliveryProgress::Now(DeliveryCounts::default())
             } else {
-                line.hand_out(outgoing, How::Overtaken)
+                line.queue_for_all(outgoing, DeliveryMode::Overtaken)
             }
         });
         match handed {
-            Handed::Now(tally) => {
-                let Served { queued, dropped } = line.books().enter(tally);
-                Carried::to(queued, dropped)
+            DeliveryProgress::Now(counts) => {
+                let SliceCounts { queued, dropped } = line.recorder().enter(counts);
+                DeliveryResult::to(queued, dropped)
             }
-            Handed::Later { local, served } => Carried { served: Some(served), ..Carried::to(local, 0) },
+            DeliveryProgress::Later { local, served } => {
+                DeliveryResult { served: Some(served), ..DeliveryResult::to(local, 0) }
+            }
         }
     }
 }

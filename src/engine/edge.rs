@@ -25,25 +25,25 @@ use http::{Method, Request, Response, StatusCode, Version};
 use tower::{Service, ServiceExt};
 
 use binding::Binding;
-pub use binding::Mark;
+pub use binding::ClientFingerprint;
 use forwarded::Proxies;
 pub use hub::Hub;
-pub(super) use listening::{around, manners};
-use origin::Origins;
-pub(super) use query::Query;
-pub(super) use refusal::TurnedAway;
+pub(super) use listening::{around, options};
+use origin::AllowedOrigins;
+pub(super) use query::EngineQuery;
+pub(super) use refusal::RequestRefusal;
 pub use session::{Connection, EngineSession};
-use sids::Named;
+use sids::SidLookup;
 
-use super::Terms;
+use super::EngineContext;
 use super::incompatible::{self, Incompatible};
-use super::listener::Arrival;
+use super::listener::RequestConnection;
 use crate::auth::Handshake;
 use crate::config;
 use crate::contract::model::TokenSource;
 use crate::forward::{Forwarder, NodeKey};
-use crate::session::Peer;
-use crate::telemetry::audit::{self, Kind, Record};
+use crate::session::ClientFacts;
+use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
 use crate::telemetry::metrics::Metrics;
 
 /// The client's address in a request that another node forwarded, as that node determined it. It is among the
@@ -63,36 +63,41 @@ const MAX_USER_AGENT: usize = 256;
 /// of these sessions.
 pub trait SessionService: Send + Sync {
     /// Opens a session, and answers the handshake.
-    fn open(&self, request: Request<Body>, opening: Opening) -> Answering;
+    fn open(&self, request: Request<Body>, opening: AdmittedHandshake) -> ResponseFuture;
 
     /// Answers a request of a session. The edge has verified that the session's own client sent it.
-    fn serve(&self, request: Request<Body>, session: Arc<EngineSession>, arrival: Option<Arrival>) -> Answering;
+    fn serve(
+        &self,
+        request: Request<Body>,
+        session: Arc<EngineSession>,
+        arrival: Option<RequestConnection>,
+    ) -> ResponseFuture;
 }
 
 /// The future of an answer.
-pub type Answering = BoxFuture<'static, Response<Body>>;
+pub type ResponseFuture = BoxFuture<'static, Response<Body>>;
 
 /// A handshake that the edge has admitted.
-pub struct Opening {
+pub struct AdmittedHandshake {
     /// The new session, which is already counted among the node's connections.
     pub session: Arc<EngineSession>,
     /// The fingerprint that all later requests of the session must have.
-    pub mark: Mark,
+    pub fingerprint: ClientFingerprint,
     /// The TCP connection on which the handshake arrived.
-    pub arrival: Option<Arrival>,
+    pub arrival: Option<RequestConnection>,
 }
 
 /// Checks the requests to an engine, and passes all other requests of the public listener to their routes.
 #[derive(Clone)]
 pub struct Edge {
-    shared: Arc<Shared>,
+    shared: Arc<EdgeState>,
     service: Arc<dyn SessionService>,
     routes: Router,
 }
 
-struct Shared {
+struct EdgeState {
     path: String,
-    origins: Origins,
+    origins: AllowedOrigins,
     proxies: Proxies,
     binding: Binding,
     /// The places where the contracts look for tokens.
@@ -105,7 +110,7 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-impl Shared {
+impl EdgeState {
     /// Admits a client if its handshake passes every check, and counts it among the node's connections.
     fn admit(
         &self,
@@ -113,53 +118,56 @@ impl Shared {
         query: &str,
         ip: IpAddr,
         websocket: bool,
-    ) -> Result<Arc<EngineSession>, TurnedAway> {
+    ) -> Result<Arc<EngineSession>, RequestRefusal> {
         if !self.origins.permit(headers) {
-            audit::record(Kind::OriginRefused, Record { ip: Some(ip), ..Record::default() });
-            return Err(TurnedAway::Origin);
+            audit::record(AuditEvent::OriginRefused, AuditRecord { ip: Some(ip), ..AuditRecord::default() });
+            return Err(RequestRefusal::Origin);
         }
         if !self.hub.accepts() {
-            return Err(TurnedAway::Leaving);
+            return Err(RequestRefusal::Leaving);
         }
-        let place = self.hub.take_place(ip, self.max_connections)?;
+        let permit = self.hub.take_permit(ip, self.max_connections)?;
         let handshake = Handshake::of_request(&self.tokens, headers, query);
-        Ok(EngineSession::new(peer(headers, ip, websocket), handshake, place))
+        Ok(EngineSession::new(peer(headers, ip, websocket), handshake, permit))
     }
 
     /// Whether a request comes from the session's own client.
     fn permits(&self, session: &EngineSession, request: &Request<Body>, ip: IpAddr, websocket: bool) -> bool {
         if !self.origins.permit(request.headers()) {
-            audit::record(Kind::OriginRefused, Record { ip: Some(ip), ..Record::default() });
+            audit::record(AuditEvent::OriginRefused, AuditRecord { ip: Some(ip), ..AuditRecord::default() });
             return false;
         }
-        let mark = self.binding.mark(ip, request.uri(), request.headers());
-        let permits = session.permits(mark, websocket);
+        let fingerprint = self.binding.fingerprint(ip, request.uri(), request.headers());
+        let permits = session.permits(fingerprint, websocket);
         if !permits {
             // The audit log may show the Socket.IO id, but not the Engine.IO session id, which is a secret.
             let socket = session.public_id();
-            audit::record(Kind::BindingFailed, Record { ip: Some(ip), socket: socket.as_deref(), ..Record::default() });
+            audit::record(
+                AuditEvent::BindingFailed,
+                AuditRecord { ip: Some(ip), socket: socket.as_deref(), ..AuditRecord::default() },
+            );
         }
         permits
     }
 
-    fn turn_away(&self, turned: TurnedAway) -> Response<Body> {
-        if let TurnedAway::Limited(refusal) = &turned {
+    fn refuse(&self, refusal: RequestRefusal) -> Response<Body> {
+        if let RequestRefusal::Limited(refusal) = &refusal {
             self.hub.limits().count_refused(refusal.code);
         }
-        self.count(&turned);
-        turned.answer()
+        self.count(&refusal);
+        refusal.answer()
     }
 
-    fn count(&self, turned: &TurnedAway) {
-        self.metrics.handshakes_refused_total.with_label_values(&[turned.reason()]).inc();
+    fn count(&self, refusal: &RequestRefusal) {
+        self.metrics.handshakes_refused_total.with_label_values(&[refusal.reason()]).inc();
     }
 }
 
 /// Applies the checks of [`Edge`] to WebSocket handshakes that the native engine reads itself, without HTTP.
 #[derive(Clone)]
-pub struct Entrance(Arc<Shared>);
+pub struct HandshakeChecks(Arc<EdgeState>);
 
-impl Entrance {
+impl HandshakeChecks {
     /// Admits a client, and counts it among the node's connections. Returns `None` if it is refused; [`Edge`] answers
     /// such a request with the reason.
     pub fn admit(&self, address: IpAddr, headers: &HeaderMap, query: &str) -> Option<Arc<EngineSession>> {
@@ -171,23 +179,23 @@ impl Entrance {
 impl Edge {
     /// Builds an edge that checks the requests to `server.path`, and passes all other requests to `routes`.
     pub fn new(
-        config: &config::Server,
-        terms: &Terms,
+        config: &config::ServerSettings,
+        context: &EngineContext,
         hub: Arc<Hub>,
         service: Arc<dyn SessionService>,
         routes: Router,
     ) -> Self {
-        let shared = Shared {
+        let shared = EdgeState {
             path: config.path.clone(),
-            origins: Origins::new(&config.cors_origins),
+            origins: AllowedOrigins::new(&config.cors_origins),
             proxies: Proxies { trusted: config.trusted_proxies.clone(), header: config.forwarded_header },
-            binding: Binding::new(config.bind_sessions_to_ip, &terms.tokens),
-            tokens: terms.tokens.clone(),
+            binding: Binding::new(config.bind_sessions_to_ip, &context.tokens),
+            tokens: context.tokens.clone(),
             max_connections: config.max_connections,
             body_timeout: config.ping_interval.get() + config.ping_timeout.get(),
             hub,
-            forwarder: terms.forwarder.clone(),
-            metrics: terms.metrics.clone(),
+            forwarder: context.forwarder.clone(),
+            metrics: context.metrics.clone(),
         };
         Self { shared: Arc::new(shared), service, routes }
     }
@@ -198,56 +206,68 @@ impl Edge {
     }
 
     /// Returns this edge's checks, for handshakes that are read without HTTP.
-    pub fn entrance(&self) -> Entrance {
-        Entrance(self.shared.clone())
+    pub fn checks(&self) -> HandshakeChecks {
+        HandshakeChecks(self.shared.clone())
     }
 
     /// Checks a request, and returns the future of its answer. A poll may wait for a long time, so the returned future
     /// keeps no copy of the request.
-    fn answer(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, from_node: bool) -> Answering {
-        let query = Query::read(request.uri());
+    fn answer(
+        &self,
+        request: Request<Body>,
+        arrival: Option<RequestConnection>,
+        ip: IpAddr,
+        from_node: bool,
+    ) -> ResponseFuture {
+        let query = EngineQuery::read(request.uri());
         if query.ambiguous {
-            return self.turn_away(TurnedAway::Malformed);
+            return self.refuse(RequestRefusal::Malformed);
         }
         let websocket = query.transport == Some("websocket");
         if websocket && request.version() < Version::HTTP_11 {
-            return self.turn_away(TurnedAway::OldHttp);
+            return self.refuse(RequestRefusal::OldHttp);
         }
         if matches!(query.transport, Some("polling" | "websocket")) && query.version != Some(VERSION) {
             incompatible::note(Incompatible::Protocol, &peer(request.headers(), ip, websocket), &self.shared.metrics);
-            return self.turn_away(TurnedAway::OtherVersion);
+            return self.refuse(RequestRefusal::OtherVersion);
         }
         match query.sid.map(str::to_owned) {
             // Nodes forward only requests of existing sessions, and this node does not forward them again.
-            None if from_node => self.turn_away(TurnedAway::UnknownSession),
+            None if from_node => self.refuse(RequestRefusal::UnknownSession),
             None => self.handshake(request, arrival, ip, websocket),
             Some(sid) => match self.shared.hub.sids().find(&sid) {
-                Named::Unknown if !from_node => self.forward(request, arrival, (sid, ip, websocket)),
+                SidLookup::Unknown if !from_node => self.forward(request, arrival, (sid, ip, websocket)),
                 named => self.go_on(request, arrival, (ip, websocket), &sid, named),
             },
         }
     }
 
     /// Opens a session for a request without a session id.
-    fn handshake(&self, request: Request<Body>, arrival: Option<Arrival>, ip: IpAddr, websocket: bool) -> Answering {
+    fn handshake(
+        &self,
+        request: Request<Body>,
+        arrival: Option<RequestConnection>,
+        ip: IpAddr,
+        websocket: bool,
+    ) -> ResponseFuture {
         let query = request.uri().query().unwrap_or("");
         let session = match self.shared.admit(request.headers(), query, ip, websocket) {
             Ok(session) => session,
-            Err(turned) => return self.turn_away(turned),
+            Err(refusal) => return self.refuse(refusal),
         };
-        let mark = self.shared.binding.mark(ip, request.uri(), request.headers());
-        let guest = arrival.as_ref().map(|arrival| arrival.guest.clone());
-        let opening = self.service.open(request, Opening { session, mark, arrival });
+        let fingerprint = self.shared.binding.fingerprint(ip, request.uri(), request.headers());
+        let pending = arrival.as_ref().map(|arrival| arrival.pending.clone());
+        let opening = self.service.open(request, AdmittedHandshake { session, fingerprint, arrival });
         let shared = self.shared.clone();
         Box::pin(async move {
             let response = opening.await;
             match response.status() {
                 // Keep the engine's answer as it is, because clients know it. Only count it.
-                StatusCode::BAD_REQUEST => shared.count(&TurnedAway::Malformed),
+                StatusCode::BAD_REQUEST => shared.count(&RequestRefusal::Malformed),
                 // The session is open, so the connection is no longer pending. A refused client has no session.
                 StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS => {
-                    if let Some(guest) = guest {
-                        guest.leave();
+                    if let Some(pending) = pending {
+                        pending.leave();
                     }
                 }
                 _ => {}
@@ -261,38 +281,38 @@ impl Edge {
     fn go_on(
         &self,
         request: Request<Body>,
-        arrival: Option<Arrival>,
+        arrival: Option<RequestConnection>,
         (ip, websocket): (IpAddr, bool),
         sid: &str,
-        named: Named,
-    ) -> Answering {
+        named: SidLookup,
+    ) -> ResponseFuture {
         let shared = &self.shared;
         let session = match named {
-            Named::Closed if !websocket => {
+            SidLookup::Closed if !websocket => {
                 if request.method() == Method::GET {
                     shared.hub.sids().told(sid);
                 }
                 return ready(query::close_packet(request.method()));
             }
-            Named::Open(session) if shared.permits(&session, &request, ip, websocket) => session,
-            _ => return self.turn_away(TurnedAway::UnknownSession),
+            SidLookup::Open(session) if shared.permits(&session, &request, ip, websocket) => session,
+            _ => return self.refuse(RequestRefusal::UnknownSession),
         };
         if let Some(arrival) = &arrival {
-            arrival.guest.leave();
+            arrival.pending.leave();
             arrival.note_poll(&request, websocket);
         }
         if websocket || request.method() != Method::POST {
             return self.service.serve(request, session, arrival);
         }
         let Ok(posting) = session.posting() else {
-            return self.turn_away(TurnedAway::Overlap);
+            return self.refuse(RequestRefusal::Overlap);
         };
         let serving = self.service.serve(request, session, arrival);
         let shared = shared.clone();
         Box::pin(async move {
             let _posting = posting;
             let served = tokio::time::timeout(shared.body_timeout, serving).await;
-            served.unwrap_or_else(|_| shared.turn_away(TurnedAway::SlowBody))
+            served.unwrap_or_else(|_| shared.refuse(RequestRefusal::SlowBody))
         })
     }
 
@@ -301,15 +321,15 @@ impl Edge {
     fn forward(
         &self,
         request: Request<Body>,
-        arrival: Option<Arrival>,
+        arrival: Option<RequestConnection>,
         (sid, ip, websocket): (String, IpAddr, bool),
-    ) -> Answering {
+    ) -> ResponseFuture {
         let Some(node): Option<NodeKey> = self.shared.forwarder.names(&sid) else {
-            return self.turn_away(TurnedAway::UnknownSession);
+            return self.refuse(RequestRefusal::UnknownSession);
         };
         // Only a client with a session learns an id with the key of a node, so the connection is no longer pending.
         if let Some(arrival) = &arrival {
-            arrival.guest.leave();
+            arrival.pending.leave();
             arrival.note_poll(&request, websocket);
         }
         let shared = self.shared.clone();
@@ -317,18 +337,18 @@ impl Edge {
             // This node takes no new clients, so it will soon cut the tunnel to the other node. The official client
             // never polls again if its WebSocket breaks while it pauses polling for the upgrade. A refused upgrade is
             // harmless: proxies ask another node.
-            return self.turn_away(TurnedAway::Leaving);
+            return self.refuse(RequestRefusal::Leaving);
         }
         Box::pin(async move {
             match shared.forwarder.forward(node, request, &sid, ip, websocket).await {
                 Ok(answer) => answer,
-                Err(why) => shared.turn_away(why.into()),
+                Err(why) => shared.refuse(why.into()),
             }
         })
     }
 
-    fn turn_away(&self, turned: TurnedAway) -> Answering {
-        ready(self.shared.turn_away(turned))
+    fn refuse(&self, refusal: RequestRefusal) -> ResponseFuture {
+        ready(self.shared.refuse(refusal))
     }
 }
 
@@ -342,7 +362,7 @@ impl Service<Request<Body>> for Edge {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let arrival = request.extensions_mut().remove::<Arrival>();
+        let arrival = request.extensions_mut().remove::<RequestConnection>();
         let address = arrival.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |arrival| arrival.address.ip());
         let from_node = request.extensions_mut().remove::<FromNode>();
         let ip = match from_node {
@@ -358,7 +378,7 @@ impl Service<Request<Body>> for Edge {
 }
 
 /// An answer that is already complete.
-pub fn ready(response: Response<Body>) -> Answering {
+pub fn ready(response: Response<Body>) -> ResponseFuture {
     Box::pin(std::future::ready(response))
 }
 
@@ -368,9 +388,9 @@ fn uncached(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn peer(headers: &HeaderMap, ip: IpAddr, websocket: bool) -> Peer {
+fn peer(headers: &HeaderMap, ip: IpAddr, websocket: bool) -> ClientFacts {
     let transport = if websocket { "websocket" } else { "polling" };
-    Peer { ip, transport, user_agent: user_agent(headers) }
+    ClientFacts { ip, transport, user_agent: user_agent(headers) }
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {

@@ -1,8 +1,8 @@
 //! Reports clients that this node cannot serve because they speak another version of the protocol or use another
 //! parser. Such a client learns little and reconnects again and again, so the node logs the cause.
 
-use crate::session::Peer;
-use crate::telemetry::log_gate::log_seldom;
+use crate::session::ClientFacts;
+use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
 /// Why a client cannot be served.
@@ -15,7 +15,7 @@ pub(super) enum Incompatible {
 }
 
 /// Counts a client that cannot be served, and logs the cause. Each cause is logged at most once a second.
-pub(super) fn note(what: Incompatible, peer: &Peer, metrics: &Metrics) {
+pub(super) fn note(what: Incompatible, peer: &ClientFacts, metrics: &Metrics) {
     let (client, user_agent) = (peer.ip, peer.user_agent.as_deref().unwrap_or_default());
     match what {
         Incompatible::Protocol => {

@@ -18,19 +18,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use self::connection::Waiting;
-use super::conn::{Conn, KillSwitch, Traffic};
-use super::lobby::{Guest, Lobby};
+use self::connection::WaitingAnswers;
+use super::closable_stream::{ClosableStream, KillSwitch, Traffic};
+use super::pending::{PendingConnection, PendingConnections};
 use super::proxy::Balancers;
-use super::rewind::Rewind;
-use crate::telemetry::log_gate::log_seldom;
+use super::rewind::ReplayStream;
+use crate::telemetry::log_limit::log_seldom;
 
 /// The maximum length of a request's head, in bytes. A longer one is answered with 431. Node.js has the same limit.
 pub const MAX_HEAD: usize = 16 * 1024;
 
 /// How long a connection may be idle between two requests, the head of the next request included. It is longer than
 /// the 60 s for which proxies keep idle connections, so that a proxy does not reuse a connection that we have just
-/// closed. The first request has the time that [`Lobby`] allows.
+/// closed. The first request has the time that [`PendingConnections`] allows.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long the listener pauses after it failed to accept a connection. Without free file descriptors, trying again at
@@ -43,17 +43,17 @@ const NO_FILES: &[u8] =
 
 /// The connection that brought a request.
 #[derive(Clone)]
-pub struct Arrival {
+pub struct RequestConnection {
     /// The other end of the TCP connection: the client or a proxy.
     pub address: SocketAddr,
     /// Closes the connection.
     pub kill: Arc<KillSwitch>,
     /// The connection's entry in the list of pending connections. Removed when the connection has a session.
-    pub guest: Arc<Guest>,
-    waiting: Arc<Waiting>,
+    pub pending: Arc<PendingConnection>,
+    waiting: Arc<WaitingAnswers>,
 }
 
-impl Arrival {
+impl RequestConnection {
     /// Marks the current request as a poll if it is a GET and not a WebSocket handshake. The answer to a poll waits
     /// outside of hyper, which needs less memory.
     pub(super) fn note_poll(&self, request: &Request<Body>, websocket: bool) {
@@ -64,9 +64,9 @@ impl Arrival {
 }
 
 /// A client's stream as the HTTP server reads it.
-pub(super) type ClientStream = Rewind<Conn<TcpStream>>;
+pub(super) type ClientStream = ReplayStream<ClosableStream<TcpStream>>;
 
-/// A service for the requests of a listener. Each request has an [`Arrival`] among its extensions.
+/// A service for the requests of a listener. Each request has a [`RequestConnection`] among its extensions.
 pub trait Serve:
     Service<Request<Body>, Response = Response<Body>, Error = std::convert::Infallible, Future: Send>
     + Clone
@@ -86,38 +86,38 @@ impl<S> Serve for S where
 }
 
 /// A connection that the HTTP server must serve, with the bytes that were already read from it.
-pub type GivenBack = (TcpStream, Bytes, Guest);
+pub type HttpConnection = (TcpStream, Bytes, PendingConnection);
 
 /// Inspects a new connection before the HTTP server reads from it.
-pub trait Intake: Clone + Send + 'static {
+pub trait ConnectionIntake: Clone + Send + 'static {
     /// Serves a connection to its end and returns `None`, or returns the connection for the HTTP server with the bytes
     /// that were read.
     fn take(
         self,
         stream: TcpStream,
         address: SocketAddr,
-        guest: Guest,
-    ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin;
+        pending: PendingConnection,
+    ) -> impl Future<Output = Option<HttpConnection>> + Send + Unpin;
 }
 
 /// An intake that leaves every connection to the HTTP server.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpOnly;
 
-impl Intake for HttpOnly {
+impl ConnectionIntake for HttpOnly {
     fn take(
         self,
         stream: TcpStream,
         _: SocketAddr,
-        guest: Guest,
-    ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin {
-        std::future::ready(Some((stream, Bytes::new(), guest)))
+        pending: PendingConnection,
+    ) -> impl Future<Output = Option<HttpConnection>> + Send + Unpin {
+        std::future::ready(Some((stream, Bytes::new(), pending)))
     }
 }
 
 /// The settings of a listener for its connections.
 #[derive(Clone)]
-pub struct Manners {
+pub struct ConnectionOptions {
     /// How long a client may read nothing before it is disconnected.
     pub stall: Duration,
     /// How many bytes are read from a client while a write to it waits. It must be larger than a message, because a
@@ -128,7 +128,7 @@ pub struct Manners {
     /// The load balancers whose connections begin with a PROXY header.
     pub balancers: Option<Balancers>,
     /// The connections that have no session yet.
-    pub lobby: Arc<Lobby>,
+    pub pending_connections: Arc<PendingConnections>,
     /// The maximum length of a request's head, in bytes.
     pub max_head: usize,
 }
@@ -139,12 +139,12 @@ pub struct Manners {
 /// Returns when the last connection is closed.
 pub async fn serve(
     listener: TcpListener,
-    intake: impl Intake,
+    intake: impl ConnectionIntake,
     service: impl Serve,
-    manners: Manners,
+    options: ConnectionOptions,
     stop: CancellationToken,
 ) {
-    let door = Arc::new(Door { service, connections: TaskTracker::new(), manners, stop: stop.clone() });
+    let state = Arc::new(ListenerState { service, connections: TaskTracker::new(), options, stop: stop.clone() });
     let mut inherited = None;
     loop {
         let accepted = tokio::select! {
@@ -158,7 +158,7 @@ pub async fn serve(
                 if !*inherited.get_or_insert_with(|| stream.nodelay().unwrap_or(false)) {
                     let _ = stream.set_nodelay(true);
                 }
-                if !door.manners.lobby.has_files_left(&stream) {
+                if !state.options.pending_connections.has_files_left(&stream) {
                     refuse_for_files(stream);
                     log_seldom!(
                         warn,
@@ -166,16 +166,16 @@ pub async fn serve(
                     );
                     continue;
                 }
-                let guest = door.manners.lobby.enter();
-                if door.manners.balancers.is_none() {
-                    door.welcome(&intake, stream, address, guest);
+                let pending = state.options.pending_connections.enter();
+                if state.options.balancers.is_none() {
+                    state.welcome(&intake, stream, address, pending);
                     continue;
                 }
-                let (intake, met) = (intake.clone(), door.clone());
-                door.connections.spawn(async move {
-                    let announced = announced(&met.manners, stream, address, &met.stop);
-                    if let Some((stream, address)) = guest.hear(announced).await.flatten() {
-                        met.welcome(&intake, stream, address, guest);
+                let (intake, met) = (intake.clone(), state.clone());
+                state.connections.spawn(async move {
+                    let announced = announced(&met.options, stream, address, &met.stop);
+                    if let Some((stream, address)) = pending.hear(announced).await.flatten() {
+                        met.welcome(&intake, stream, address, pending);
                     }
                 });
             }
@@ -186,8 +186,8 @@ pub async fn serve(
         }
     }
     drop(listener);
-    door.connections.close();
-    door.connections.wait().await;
+    state.connections.close();
+    state.connections.wait().await;
 }
 
 /// Answers a client with 503 if the kernel takes the answer at once, and closes the connection.
@@ -197,46 +197,52 @@ fn refuse_for_files(stream: TcpStream) {
 }
 
 /// The state that all connections of a listener share.
-struct Door<S> {
+struct ListenerState<S> {
     service: S,
     connections: TaskTracker,
-    manners: Manners,
+    options: ConnectionOptions,
     stop: CancellationToken,
 }
 
-impl<S: Serve> Door<S> {
-    fn welcome(self: &Arc<Self>, intake: &impl Intake, stream: TcpStream, address: SocketAddr, guest: Guest) {
-        let taken = intake.clone().take(stream, address, guest);
-        self.connections.spawn(Visit { taken, address, door: self.clone() });
+impl<S: Serve> ListenerState<S> {
+    fn welcome(
+        self: &Arc<Self>,
+        intake: &impl ConnectionIntake,
+        stream: TcpStream,
+        address: SocketAddr,
+        pending: PendingConnection,
+    ) {
+        let taken = intake.clone().take(stream, address, pending);
+        self.connections.spawn(ServedConnection { taken, address, state: self.clone() });
     }
 }
 
 /// The task of one connection. It is a hand-written future because it lives as long as the connection: it holds only
 /// the intake's future, and no second copy of its data.
-struct Visit<F, S> {
+struct ServedConnection<F, S> {
     taken: F,
     address: SocketAddr,
-    door: Arc<Door<S>>,
+    state: Arc<ListenerState<S>>,
 }
 
-impl<F, S> Future for Visit<F, S>
+impl<F, S> Future for ServedConnection<F, S>
 where
-    F: Future<Output = Option<GivenBack>> + Unpin,
+    F: Future<Output = Option<HttpConnection>> + Unpin,
     S: Serve,
 {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Poll::Ready(given_back) = Pin::new(&mut self.taken).poll(cx) else { return Poll::Pending };
-        if let Some((stream, read, guest)) = given_back {
-            let door = &*self.door;
-            let Manners { stall, read_ahead, traffic, .. } = &door.manners;
+        if let Some((stream, read, pending)) = given_back {
+            let state = &*self.state;
+            let ConnectionOptions { stall, read_ahead, traffic, .. } = &state.options;
             traffic.received.inc_by(read.len() as u64);
-            let conn = Conn::new(stream, *stall, *read_ahead, traffic.clone());
-            let (kill, guest) = (conn.kill_switch(), Arc::new(guest));
-            let arrival = Arrival { address: self.address, kill, guest, waiting: Arc::default() };
+            let conn = ClosableStream::new(stream, *stall, *read_ahead, traffic.clone());
+            let (kill, pending) = (conn.kill_switch(), Arc::new(pending));
+            let arrival = RequestConnection { address: self.address, kill, pending, waiting: Arc::default() };
             // HTTP runs in a task of its own, because its future is larger than a session's.
-            door.connections.spawn(connection::serve(Rewind::new(read, conn), arrival, self.door.clone()));
+            state.connections.spawn(connection::serve(ReplayStream::new(read, conn), arrival, self.state.clone()));
         }
         Poll::Ready(())
     }
@@ -245,12 +251,12 @@ where
 /// Reads the PROXY header and returns the connection with the client's address. Returns `None` if the header is
 /// missing or wrong, or the listener stops.
 async fn announced(
-    manners: &Manners,
+    options: &ConnectionOptions,
     mut stream: TcpStream,
     address: SocketAddr,
     stop: &CancellationToken,
 ) -> Option<(TcpStream, SocketAddr)> {
-    let Some(balancers) = &manners.balancers else { return Some((stream, address)) };
+    let Some(balancers) = &options.balancers else { return Some((stream, address)) };
     match stop.run_until_cancelled(balancers.receive(&mut stream, address)).await? {
         Ok(client) => Some((stream, client)),
         Err(error) => {

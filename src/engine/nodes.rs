@@ -20,11 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use super::Terms;
-use super::conn::Traffic;
+use super::EngineContext;
+use super::closable_stream::Traffic;
 use super::edge::FromNode;
-use super::listener::{self, Arrival, GivenBack, HttpOnly, Intake, Manners, Serve};
-use super::lobby::{Guest, Lobby};
+use super::listener::{self, ConnectionIntake, ConnectionOptions, HttpConnection, HttpOnly, RequestConnection, Serve};
+use super::pending::{PendingConnection, PendingConnections};
 use crate::config;
 use crate::forward::Checkpoint;
 use crate::forward::stamp::MAX_STAMP;
@@ -32,7 +32,7 @@ use crate::forward::tls::NodeTls;
 use crate::telemetry::metrics::Metrics;
 
 /// The listener that receives forwarded requests.
-pub struct Nodes {
+pub struct NodeListener {
     /// The socket of `cluster.listen`.
     pub listener: TcpListener,
     /// Verifies that a request comes from another node.
@@ -45,22 +45,32 @@ pub struct Nodes {
 
 /// Serves the listener for other nodes, if there is one.
 pub(super) async fn serve(
-    nodes: Option<Nodes>,
+    nodes: Option<NodeListener>,
     edge: impl Serve,
-    config: &config::Server,
-    terms: &Terms,
+    config: &config::ServerSettings,
+    context: &EngineContext,
     stop: CancellationToken,
 ) {
     if let Some(nodes) = nodes {
-        nodes.serve(edge, config, &terms.metrics, stop).await;
+        nodes.serve(edge, config, &context.metrics, stop).await;
     }
 }
 
-impl Nodes {
+impl NodeListener {
     /// Passes forwarded requests to `edge`, until `stop` is cancelled and every connection is closed.
-    async fn serve(self, edge: impl Serve, config: &config::Server, metrics: &Metrics, stop: CancellationToken) {
-        let manners = Manners {
-            lobby: Lobby::of_nodes(self.most_pending, config.handshake_timeout.get(), metrics),
+    async fn serve(
+        self,
+        edge: impl Serve,
+        config: &config::ServerSettings,
+        metrics: &Metrics,
+        stop: CancellationToken,
+    ) {
+        let options = ConnectionOptions {
+            pending_connections: PendingConnections::of_nodes(
+                self.most_pending,
+                config.handshake_timeout.get(),
+                metrics,
+            ),
             stall: config.stall(),
             read_ahead: config.read_ahead(),
             traffic: Traffic::with_nodes(metrics),
@@ -69,8 +79,8 @@ impl Nodes {
         };
         let service = NodeService { checkpoint: self.checkpoint, edge };
         match self.tls {
-            Some(tls) => listener::serve(self.listener, TlsIntake(tls), service, manners, stop).await,
-            None => listener::serve(self.listener, HttpOnly, service, manners, stop).await,
+            Some(tls) => listener::serve(self.listener, TlsIntake(tls), service, options, stop).await,
+            None => listener::serve(self.listener, HttpOnly, service, options, stop).await,
         }
     }
 }
@@ -93,7 +103,7 @@ impl<S: Serve> Service<Request<Body>> for NodeService<S> {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let Self { checkpoint, edge } = self.clone();
-        let arrival = request.extensions().get::<Arrival>().cloned();
+        let arrival = request.extensions().get::<RequestConnection>().cloned();
         let from = arrival.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |arrival| arrival.address.ip());
         Box::pin(async move {
             let checked = match checkpoint.check(request, from).await {
@@ -102,7 +112,7 @@ impl<S: Serve> Service<Request<Body>> for NodeService<S> {
             };
             // The request proves that the other end is a node, so the connection no longer counts as pending.
             if let Some(arrival) = arrival {
-                arrival.guest.leave();
+                arrival.pending.leave();
             }
             let from_node = FromNode { client: checked.client };
             let (mut request, signature, _place) = checked.into_parts();
@@ -120,15 +130,15 @@ impl<S: Serve> Service<Request<Body>> for NodeService<S> {
 #[derive(Clone)]
 struct TlsIntake(NodeTls);
 
-impl Intake for TlsIntake {
+impl ConnectionIntake for TlsIntake {
     fn take(
         self,
         stream: TcpStream,
         address: SocketAddr,
-        guest: Guest,
-    ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin {
+        pending: PendingConnection,
+    ) -> impl Future<Output = Option<HttpConnection>> + Send + Unpin {
         Box::pin(async move {
-            let accepted = guest.hear(self.0.acceptor.accept(stream)).await?;
+            let accepted = pending.hear(self.0.acceptor.accept(stream)).await?;
             let taken = accepted.and_then(|tls| Ok((tls, pair()?)));
             let (mut tls, (mut near, far)) = match taken {
                 Ok(taken) => taken,
@@ -138,7 +148,7 @@ impl Intake for TlsIntake {
                 }
             };
             tokio::spawn(async move { copy_bidirectional(&mut tls, &mut near).await });
-            Some((far, Bytes::new(), guest))
+            Some((far, Bytes::new(), pending))
         })
     }
 }

@@ -23,7 +23,7 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// How far the header at the start of a connection has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Header {
+pub enum ProxyHeader {
     /// The header is not complete yet.
     Partial,
     /// A complete header: its length in bytes, and the client's address. The address is `None` when the load balancer
@@ -33,7 +33,7 @@ pub enum Header {
     Wrong,
 }
 
-impl Header {
+impl ProxyHeader {
     /// Reads a header from the first bytes of a connection.
     pub fn read(bytes: &[u8]) -> Self {
         match bytes.first() {
@@ -45,17 +45,17 @@ impl Header {
     }
 }
 
-fn version_1(bytes: &[u8]) -> Header {
+fn version_1(bytes: &[u8]) -> ProxyHeader {
     let line = &bytes[..bytes.len().min(MAX_V1)];
     let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
         let start = b"PROXY ";
         let fits = line.len() < MAX_V1 && line.iter().zip(start).all(|(got, wanted)| got == wanted);
-        return if fits { Header::Partial } else { Header::Wrong };
+        return if fits { ProxyHeader::Partial } else { ProxyHeader::Wrong };
     };
     let text = std::str::from_utf8(&line[..end]).ok();
     match text.and_then(line_1) {
-        Some(source) => Header::Whole(end + 2, source),
-        None => Header::Wrong,
+        Some(source) => ProxyHeader::Whole(end + 2, source),
+        None => ProxyHeader::Wrong,
     }
 }
 
@@ -91,13 +91,13 @@ fn port(text: &str) -> Option<u16> {
 }
 
 /// Reads a version 2 header. Returns `None` if the header is not valid.
-fn version_2(bytes: &[u8]) -> Option<Header> {
+fn version_2(bytes: &[u8]) -> Option<ProxyHeader> {
     let known = bytes.len().min(SIGNATURE.len());
     if bytes[..known] != SIGNATURE[..known] {
         return None;
     }
     let Some(&[command, family, high, low]) = bytes.get(12..16).and_then(|rest| rest.first_chunk()) else {
-        return Some(Header::Partial);
+        return Some(ProxyHeader::Partial);
     };
     let length = 16 + usize::from(u16::from_be_bytes([high, low]));
     // Accept the commands LOCAL (0x20) and PROXY (0x21), and TCP over IPv4 or IPv6 or an unspecified protocol.
@@ -112,7 +112,7 @@ fn version_2(bytes: &[u8]) -> Option<Header> {
     if command == 0x21 && length < 16 + needed {
         return None;
     }
-    let Some(told) = bytes.get(16..length) else { return Some(Header::Partial) };
+    let Some(told) = bytes.get(16..length) else { return Some(ProxyHeader::Partial) };
     let source = match (command, family) {
         (0x21, 0x11) => {
             let ip: [u8; 4] = *told.first_chunk()?;
@@ -124,7 +124,7 @@ fn version_2(bytes: &[u8]) -> Option<Header> {
         }
         _ => None,
     };
-    Some(Header::Whole(length, source))
+    Some(ProxyHeader::Whole(length, source))
 }
 
 /// The load balancers that send a PROXY header.
@@ -165,10 +165,10 @@ async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
         }
         let before = header.len();
         header.extend_from_slice(&seen[..more]);
-        let (used, outcome) = match Header::read(&header) {
-            Header::Partial if header.len() <= MAX_V2 => (more, None),
-            Header::Whole(length, source) => (length - before, Some(source)),
-            Header::Partial | Header::Wrong => return Err(io::ErrorKind::InvalidData.into()),
+        let (used, outcome) = match ProxyHeader::read(&header) {
+            ProxyHeader::Partial if header.len() <= MAX_V2 => (more, None),
+            ProxyHeader::Whole(length, source) => (length - before, Some(source)),
+            ProxyHeader::Partial | ProxyHeader::Wrong => return Err(io::ErrorKind::InvalidData.into()),
         };
         stream.read_exact(&mut seen[..used]).await?;
         if let Some(source) = outcome {
@@ -192,9 +192,9 @@ mod tests {
 
     #[test]
     fn whole_headers_say_who_the_client_is() {
-        let of = |text: &str| Header::read(text.as_bytes());
+        let of = |text: &str| ProxyHeader::read(text.as_bytes());
         let whole = |text: &str, address: Option<&str>| {
-            Header::Whole(text.len(), address.map(|address| address.parse().unwrap()))
+            ProxyHeader::Whole(text.len(), address.map(|address| address.parse().unwrap()))
         };
         for (text, address) in [
             ("PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", Some("192.0.2.1:56324")),
@@ -204,17 +204,17 @@ mod tests {
         ] {
             assert_eq!(of(text), whole(text, address), "{text}");
             assert_eq!(of(&format!("{text}GET / HTTP/1.1\r\n\r\n")), whole(text, address), "{text}");
-            (0..text.len()).for_each(|cut| assert_eq!(of(&text[..cut]), Header::Partial, "{text} {cut}"));
+            (0..text.len()).for_each(|cut| assert_eq!(of(&text[..cut]), ProxyHeader::Partial, "{text} {cut}"));
         }
         let four = v2(0x21, 0x11, &[192, 0, 2, 1, 192, 0, 2, 2, 0xdc, 4, 1, 187, 3, 0, 1, 9]);
-        assert_eq!(Header::read(&four), Header::Whole(four.len(), Some("192.0.2.1:56324".parse().unwrap())));
+        assert_eq!(ProxyHeader::read(&four), ProxyHeader::Whole(four.len(), Some("192.0.2.1:56324".parse().unwrap())));
         let mut told = [0; 36];
         told[15] = 1;
         let six = v2(0x21, 0x21, &told);
-        assert_eq!(Header::read(&six), Header::Whole(52, Some("[::1]:0".parse().unwrap())));
+        assert_eq!(ProxyHeader::read(&six), ProxyHeader::Whole(52, Some("[::1]:0".parse().unwrap())));
         let local = v2(0x20, 0x00, b"whatever");
-        assert_eq!(Header::read(&local), Header::Whole(24, None));
-        (0..four.len()).for_each(|cut| assert_eq!(Header::read(&four[..cut]), Header::Partial, "{cut}"));
+        assert_eq!(ProxyHeader::read(&local), ProxyHeader::Whole(24, None));
+        (0..four.len()).for_each(|cut| assert_eq!(ProxyHeader::read(&four[..cut]), ProxyHeader::Partial, "{cut}"));
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
             "PROXX",
             "\r\n\r\n\0\r\nQUIX",
         ] {
-            assert_eq!(Header::read(text.as_bytes()), Header::Wrong, "{text}");
+            assert_eq!(ProxyHeader::read(text.as_bytes()), ProxyHeader::Wrong, "{text}");
         }
         let address = [0; 12];
         for wrong in [
@@ -247,7 +247,7 @@ mod tests {
             v2(0x21, 0x11, &address[..11]),
             v2(0x21, 0x21, &address),
         ] {
-            assert_eq!(Header::read(&wrong), Header::Wrong, "{wrong:?}");
+            assert_eq!(ProxyHeader::read(&wrong), ProxyHeader::Wrong, "{wrong:?}");
         }
     }
 
@@ -255,10 +255,10 @@ mod tests {
     fn length_is_bounded() {
         let line = |padding: usize| format!("PROXY UNKNOWN {}\r\n", "x".repeat(padding));
         let longest = line(MAX_V1 - 16);
-        assert_eq!(Header::read(longest.as_bytes()), Header::Whole(MAX_V1, None));
-        assert_eq!(Header::read(line(MAX_V1 - 15).as_bytes()), Header::Wrong);
-        assert_eq!(Header::read(&v2(0x20, 0, &[0; 4096])), Header::Whole(MAX_V2, None));
-        assert_eq!(Header::read(&v2(0x20, 0, &[0; 4097])), Header::Wrong);
+        assert_eq!(ProxyHeader::read(longest.as_bytes()), ProxyHeader::Whole(MAX_V1, None));
+        assert_eq!(ProxyHeader::read(line(MAX_V1 - 15).as_bytes()), ProxyHeader::Wrong);
+        assert_eq!(ProxyHeader::read(&v2(0x20, 0, &[0; 4096])), ProxyHeader::Whole(MAX_V2, None));
+        assert_eq!(ProxyHeader::read(&v2(0x20, 0, &[0; 4097])), ProxyHeader::Wrong);
     }
 
     async fn received(sent: &[&[u8]], trusted: &str) -> (io::Result<SocketAddr>, TcpStream, SocketAddr) {
@@ -320,9 +320,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_judged(bytes in proptest::collection::vec(any::<u8>(), 0..64), cut in 0usize..13) {
-            Header::read(&bytes);
-            Header::read(&[&SIGNATURE[..cut.min(12)], &bytes[..]].concat());
-            Header::read(&[&b"PROXY TCP4 "[..], &bytes[..]].concat());
+            ProxyHeader::read(&bytes);
+            ProxyHeader::read(&[&SIGNATURE[..cut.min(12)], &bytes[..]].concat());
+            ProxyHeader::read(&[&b"PROXY TCP4 "[..], &bytes[..]].concat());
         }
     }
 }

@@ -8,12 +8,12 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Returns the bytes that were already read, and then reads from the stream.
-pub(super) struct Rewind<S> {
+pub(super) struct ReplayStream<S> {
     read: Bytes,
     stream: S,
 }
 
-impl<S> Rewind<S> {
+impl<S> ReplayStream<S> {
     pub(super) fn new(read: Bytes, stream: S) -> Self {
         Self { read, stream }
     }
@@ -29,7 +29,7 @@ impl<S> Rewind<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReplayStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -45,7 +45,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReplayStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

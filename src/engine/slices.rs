@@ -12,11 +12,11 @@ use std::time::Instant;
 use prometheus::{Histogram, IntGauge};
 use tokio::sync::oneshot;
 
-use super::delivery::Handed;
-use super::tally::{Books, How, Tally};
-use super::turn::Turn;
-use crate::publish::{Outgoing, Served};
-use crate::room::{Audience, Rooms};
+use super::delivery::DeliveryProgress;
+use super::local_delivery::{DeliveryCounts, DeliveryMode, DeliveryRecorder};
+use super::time_slice::TimeSlice;
+use crate::publish::{Outgoing, SliceCounts};
+use crate::room::{Recipients, Rooms};
 use crate::telemetry::metrics::Metrics;
 
 /// The maximum number of clients that are served in one step. That takes about 0.3 ms.
@@ -29,10 +29,10 @@ const MAX_WAITING: usize = 16_384;
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
 /// The waiting events of one namespace.
-pub(super) struct Line {
+pub(super) struct DeliveryQueue {
     rooms: Arc<Rooms>,
-    books: Books,
-    line: Mutex<Waiting>,
+    recorder: DeliveryRecorder,
+    line: Mutex<WaitingEvents>,
     /// Whether an event is being delivered in slices. This flag can be read without taking the lock.
     busy: AtomicBool,
     length: IntGauge,
@@ -40,22 +40,22 @@ pub(super) struct Line {
 }
 
 #[derive(Default)]
-struct Waiting {
-    jobs: VecDeque<Job>,
+struct WaitingEvents {
+    jobs: VecDeque<DeliveryJob>,
     bytes: usize,
 }
 
-struct Job {
+struct DeliveryJob {
     outgoing: Outgoing,
-    how: How,
-    served: oneshot::Sender<Served>,
+    how: DeliveryMode,
+    served: oneshot::Sender<SliceCounts>,
 }
 
-impl Line {
+impl DeliveryQueue {
     pub(super) fn new(rooms: &Arc<Rooms>, namespace: &Arc<str>, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             rooms: rooms.clone(),
-            books: Books::new(rooms, namespace, metrics),
+            recorder: DeliveryRecorder::new(rooms, namespace, metrics),
             line: Mutex::default(),
             busy: AtomicBool::new(false),
             length: metrics.publish_waiting.with_label_values(&[namespace]),
@@ -64,59 +64,65 @@ impl Line {
     }
 
     /// The counters of the namespace.
-    pub(super) fn books(&self) -> &Books {
-        &self.books
+    pub(super) fn recorder(&self) -> &DeliveryRecorder {
+        &self.recorder
     }
 
     /// Queues an event for its clients: at once if there are at most [`ONE_STEP`] clients and no event waits; otherwise
     /// another task does it later. Must be called within a Tokio runtime.
-    pub(super) fn hand_out(self: &Arc<Self>, outgoing: &Outgoing, how: How) -> Handed {
+    pub(super) fn queue_for_all(self: &Arc<Self>, outgoing: &Outgoing, how: DeliveryMode) -> DeliveryProgress {
         let at_once = if self.busy.load(Ordering::Acquire) { 0 } else { ONE_STEP };
-        match self.hand_few(outgoing, how, at_once) {
-            Ok(tally) => Handed::Now(tally),
+        match self.queue_slice(outgoing, how, at_once) {
+            Ok(counts) => DeliveryProgress::Now(counts),
             Err(clients) => self.put(outgoing, how, clients),
         }
     }
 
     /// Queues an event for its clients if there are at most `most` clients. Otherwise returns the number of clients.
-    fn hand_few(&self, outgoing: &Outgoing, how: How, most: usize) -> Result<Tally, usize> {
+    fn queue_slice(&self, outgoing: &Outgoing, how: DeliveryMode, most: usize) -> Result<DeliveryCounts, usize> {
         let Outgoing { namespace, rooms, except, .. } = outgoing;
         self.rooms
-            .visit_few(namespace, rooms, except, most, |sessions| Tally::of(sessions, outgoing, how))
-            .unwrap_or_else(|| Ok(Tally::default()))
+            .visit_few(namespace, rooms, except, most, |sessions| DeliveryCounts::of(sessions, outgoing, how))
+            .unwrap_or_else(|| Ok(DeliveryCounts::default()))
     }
 
     /// Queues an event for the next slice of its recipients. Returns `None` if all recipients have been served.
-    fn hand_next(&self, outgoing: &Outgoing, how: How, audience: &mut Audience) -> Option<Tally> {
+    fn queue_next_slice(
+        &self,
+        outgoing: &Outgoing,
+        how: DeliveryMode,
+        recipient_blocks: &mut Recipients,
+    ) -> Option<DeliveryCounts> {
         let Outgoing { namespace, except, .. } = outgoing;
-        self.rooms.visit_next(namespace, except, audience, |sessions| Tally::of(sessions, outgoing, how))
+        self.rooms
+            .visit_next(namespace, except, recipient_blocks, |sessions| DeliveryCounts::of(sessions, outgoing, how))
     }
 
-    fn put(self: &Arc<Self>, outgoing: &Outgoing, how: How, clients: usize) -> Handed {
+    fn put(self: &Arc<Self>, outgoing: &Outgoing, how: DeliveryMode, clients: usize) -> DeliveryProgress {
         let bytes = outgoing.event.size_bytes();
         let mut line = self.line.lock().expect("no panic while held");
         let is_full = line.bytes + bytes > MAX_WAITING_BYTES && !line.jobs.is_empty();
         if is_full || line.jobs.len() >= MAX_WAITING {
-            return Handed::Now(Tally::refused(clients));
+            return DeliveryProgress::Now(DeliveryCounts::refused(clients));
         }
         let (served, later) = oneshot::channel();
-        line.jobs.push_back(Job { outgoing: outgoing.clone(), how, served });
+        line.jobs.push_back(DeliveryJob { outgoing: outgoing.clone(), how, served });
         line.bytes += bytes;
         self.length.set(gauge(line.jobs.len()));
         if !self.busy.swap(true, Ordering::AcqRel) {
             tokio::spawn(run(self.clone()));
         }
-        Handed::Later { local: clients, served: later }
+        DeliveryProgress::Later { local: clients, served: later }
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<DeliveryJob> {
         let mut line = self.line.lock().expect("no panic while held");
         let next = line.jobs.pop_front();
         self.length.set(gauge(line.jobs.len()));
         match &next {
             Some(job) => line.bytes -= job.outgoing.event.size_bytes(),
             None => {
-                *line = Waiting::default();
+                *line = WaitingEvents::default();
                 self.busy.store(false, Ordering::Release);
             }
         }
@@ -129,17 +135,17 @@ fn gauge(length: usize) -> i64 {
 }
 
 /// Delivers the waiting events until the queue is empty.
-async fn run(line: Arc<Line>) {
-    let mut turn = Turn::default();
+async fn run(line: Arc<DeliveryQueue>) {
+    let mut turn = TimeSlice::default();
     let mut since = Instant::now();
-    while let Some(Job { outgoing, how, served }) = line.next() {
-        let mut total = Served::default();
-        match line.hand_few(&outgoing, how, ONE_STEP) {
-            Ok(tally) => total = line.books.enter(tally),
+    while let Some(DeliveryJob { outgoing, how, served }) = line.next() {
+        let mut total = SliceCounts::default();
+        match line.queue_slice(&outgoing, how, ONE_STEP) {
+            Ok(counts) => total = line.recorder.enter(counts),
             Err(_) => {
-                let mut audience = line.rooms.audience(&outgoing.namespace, &outgoing.rooms);
-                while let Some(tally) = line.hand_next(&outgoing, how, &mut audience) {
-                    total += line.books.enter(tally);
+                let mut recipient_blocks = line.rooms.recipient_blocks(&outgoing.namespace, &outgoing.rooms);
+                while let Some(counts) = line.queue_next_slice(&outgoing, how, &mut recipient_blocks) {
+                    total += line.recorder.enter(counts);
                     give_way(&mut turn, &mut since, &line.held).await;
                 }
             }
@@ -152,7 +158,7 @@ async fn run(line: Arc<Line>) {
 }
 
 /// Yields the thread if it has been held long enough.
-async fn give_way(turn: &mut Turn, since: &mut Instant, held: &Histogram) {
+async fn give_way(turn: &mut TimeSlice, since: &mut Instant, held: &Histogram) {
     if turn.is_over(since) {
         turn.end(held);
         tokio::task::yield_now().await;

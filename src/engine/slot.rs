@@ -15,21 +15,21 @@ use crate::session::AckId;
 /// The maximum number of events that wait until the session is open. Opening takes microseconds.
 const MAX_EARLY: usize = 1024;
 
-pub(super) struct Slot<G: Gate> {
+pub(super) struct SessionSlot<G: Gate> {
     gate: Arc<G>,
-    state: Mutex<State<G::Client>>,
+    state: Mutex<SlotState<G::Client>>,
 }
 
-type Early = VecDeque<Heard>;
+type Early = VecDeque<ReceivedEvent>;
 
 /// An event that a client has sent. If `refusal` is set, the node refuses the event.
-struct Heard {
+struct ReceivedEvent {
     event: Event,
     ack: Option<AckId>,
     refusal: Option<Box<Refusal>>,
 }
 
-enum State<C> {
+enum SlotState<C> {
     /// CONNECT is not queued yet, or the session is just being opened.
     Waiting(Early),
     /// The session is open, and the events that arrived before it was open are being handled. New events queue behind
@@ -43,49 +43,49 @@ enum State<C> {
 
 /// Why an event ends its connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(super) enum InvalidEvent {
     /// More than [`MAX_EARLY`] events came before the session was open.
     TooEarly,
     /// Other clients could not parse the event.
     Malformed,
 }
 
-fn readable(event: &Event) -> Result<(), Unfit> {
-    validate(event.text(), event.attachments().len()).map_err(|_| Unfit::Malformed)
+fn readable(event: &Event) -> Result<(), InvalidEvent> {
+    validate(event.text(), event.attachments().len()).map_err(|_| InvalidEvent::Malformed)
 }
 
-impl<G: Gate> Slot<G> {
+impl<G: Gate> SessionSlot<G> {
     pub(super) fn new(gate: Arc<G>) -> Arc<Self> {
-        Arc::new(Self { gate, state: Mutex::new(State::Waiting(VecDeque::new())) })
+        Arc::new(Self { gate, state: Mutex::new(SlotState::Waiting(VecDeque::new())) })
     }
 
     /// Handles an event, or keeps it until the session is open. An event of an open session is counted before it is
     /// parsed. An event that comes earlier is parsed at once and counted when the session is open; at most
     /// [`MAX_EARLY`] such events are kept.
-    pub(super) fn event(&self, event: Event, ack: Option<AckId>) -> Result<(), Unfit> {
-        self.hear(Heard { event, ack, refusal: None })
+    pub(super) fn event(&self, event: Event, ack: Option<AckId>) -> Result<(), InvalidEvent> {
+        self.hear(ReceivedEvent { event, ack, refusal: None })
     }
 
     /// Refuses an event that the node cannot convert to JSON. Such an event is counted like other events, and refused
     /// in the order in which the client sent its events.
-    pub(super) fn refuse(&self, event: Event, ack: Option<AckId>, refusal: Refusal) -> Result<(), Unfit> {
-        self.hear(Heard { event, ack, refusal: Some(Box::new(refusal)) })
+    pub(super) fn refuse(&self, event: Event, ack: Option<AckId>, refusal: Refusal) -> Result<(), InvalidEvent> {
+        self.hear(ReceivedEvent { event, ack, refusal: Some(Box::new(refusal)) })
     }
 
-    fn hear(&self, heard: Heard) -> Result<(), Unfit> {
+    fn hear(&self, heard: ReceivedEvent) -> Result<(), InvalidEvent> {
         let session = {
             let mut state = self.state.lock().expect("no panic while held");
             match &mut *state {
-                State::Waiting(early) | State::Draining(early) if early.len() >= MAX_EARLY => {
-                    return Err(Unfit::TooEarly);
+                SlotState::Waiting(early) | SlotState::Draining(early) if early.len() >= MAX_EARLY => {
+                    return Err(InvalidEvent::TooEarly);
                 }
-                State::Waiting(early) | State::Draining(early) => {
+                SlotState::Waiting(early) | SlotState::Draining(early) => {
                     readable(&heard.event)?;
                     early.push_back(heard);
                     return Ok(());
                 }
-                State::Open(session) => session.clone(),
-                State::Ended(..) => return Ok(()),
+                SlotState::Open(session) => session.clone(),
+                SlotState::Ended(..) => return Ok(()),
             }
         };
         if self.gate.permit(&session, &heard.event, heard.ack) {
@@ -96,8 +96,8 @@ impl<G: Gate> Slot<G> {
     }
 
     /// Passes an event to the gate, which handles or refuses the event.
-    fn handle(&self, session: &Arc<G::Client>, heard: Heard) {
-        let Heard { event, ack, refusal } = heard;
+    fn handle(&self, session: &Arc<G::Client>, heard: ReceivedEvent) {
+        let ReceivedEvent { event, ack, refusal } = heard;
         match refusal {
             None => self.gate.dispatch(session, event, ack),
             Some(refusal) => self.gate.refuse(session, &event, ack, *refusal),
@@ -107,11 +107,11 @@ impl<G: Gate> Slot<G> {
     /// Opens the session, unless the client has already disconnected. `make` returns `None` if the client is refused
     /// after all.
     pub(super) fn open(&self, make: impl FnOnce() -> Option<Arc<G::Client>>) {
-        if matches!(*self.state.lock().expect("no panic while held"), State::Ended(..)) {
+        if matches!(*self.state.lock().expect("no panic while held"), SlotState::Ended(..)) {
             return;
         }
         let Some(session) = make() else {
-            *self.state.lock().expect("no panic while held") = State::Ended("refused", Early::new());
+            *self.state.lock().expect("no panic while held") = SlotState::Ended("refused", Early::new());
             return;
         };
         while let Some(heard) = self.next_early(&session) {
@@ -123,20 +123,20 @@ impl<G: Gate> Slot<G> {
 
     /// Returns the next event that came before the session was open. When no such event is left, the session becomes
     /// open, or its end is reported, and `None` is returned.
-    fn next_early(&self, session: &Arc<G::Client>) -> Option<Heard> {
+    fn next_early(&self, session: &Arc<G::Client>) -> Option<ReceivedEvent> {
         let mut state = self.state.lock().expect("no panic while held");
-        if let State::Waiting(early) = &mut *state {
-            *state = State::Draining(std::mem::take(early));
+        if let SlotState::Waiting(early) = &mut *state {
+            *state = SlotState::Draining(std::mem::take(early));
         }
         match &mut *state {
-            State::Draining(early) => {
+            SlotState::Draining(early) => {
                 if let Some(event) = early.pop_front() {
                     return Some(event);
                 }
-                *state = State::Open(session.clone());
+                *state = SlotState::Open(session.clone());
                 None
             }
-            State::Ended(reason, early) => {
+            SlotState::Ended(reason, early) => {
                 if let Some(event) = early.pop_front() {
                     return Some(event);
                 }
@@ -145,7 +145,7 @@ impl<G: Gate> Slot<G> {
                 self.gate.closed(session, reason);
                 None
             }
-            State::Waiting(_) | State::Open(_) => None,
+            SlotState::Waiting(_) | SlotState::Open(_) => None,
         }
     }
 
@@ -154,11 +154,11 @@ impl<G: Gate> Slot<G> {
         let open = {
             let mut state = self.state.lock().expect("no panic while held");
             let (early, open) = match &mut *state {
-                State::Waiting(early) | State::Draining(early) => (std::mem::take(early), None),
-                State::Open(session) => (Early::new(), Some(session.clone())),
-                State::Ended(..) => return,
+                SlotState::Waiting(early) | SlotState::Draining(early) => (std::mem::take(early), None),
+                SlotState::Open(session) => (Early::new(), Some(session.clone())),
+                SlotState::Ended(..) => return,
             };
-            *state = State::Ended(reason, early);
+            *state = SlotState::Ended(reason, early);
             open
         };
         // If the session is still being opened, `next_early` sees the end and reports it.
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::auth::Handshake;
     use crate::error::Code;
-    use crate::session::{Link, Peer};
+    use crate::session::{ClientFacts, Link};
 
     /// Records what happens to a client.
     #[derive(Default)]
@@ -193,11 +193,11 @@ mod tests {
         type Admission = ();
         type Client = ();
 
-        async fn admit(&self, _: &Arc<str>, _: &str, _: Handshake, _: &Peer) -> Result<(), Refusal> {
+        async fn admit(&self, _: &Arc<str>, _: &str, _: Handshake, _: &ClientFacts) -> Result<(), Refusal> {
             Ok(())
         }
 
-        fn open(self: &Arc<Self>, (): (), _: &str, _: Peer, _: Box<dyn Link>) -> Option<Arc<()>> {
+        fn open(self: &Arc<Self>, (): (), _: &str, _: ClientFacts, _: Box<dyn Link>) -> Option<Arc<()>> {
             None
         }
 
@@ -214,14 +214,14 @@ mod tests {
         }
     }
 
-    fn say(slot: &Slot<Notes>, name: &str) {
+    fn say(slot: &SessionSlot<Notes>, name: &str) {
         slot.event(Event::encode::<u8>(name, &[]).unwrap(), None).unwrap();
     }
 
     #[test]
     fn what_came_before_the_session_was_open_goes_first_even_when_the_client_is_gone_by_then() {
         let notes = Arc::<Notes>::default();
-        let slot = Slot::new(notes.clone());
+        let slot = SessionSlot::new(notes.clone());
         say(&slot, "early");
         slot.open(|| {
             // CONNECT has been queued: the client's next events come on another thread.
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn refused_events_keep_their_place_among_the_others() {
         let notes = Arc::<Notes>::default();
-        let slot = Slot::new(notes.clone());
+        let slot = SessionSlot::new(notes.clone());
         let refuse = |name: &str| {
             let event = Event::encode::<u8>(name, &[]).unwrap();
             slot.refuse(event, None, Refusal::new(Code::InvalidPayload, "no JSON")).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn who_is_gone_before_it_is_let_in_has_never_been_there() {
         let notes = Arc::<Notes>::default();
-        let slot = Slot::new(notes.clone());
+        let slot = SessionSlot::new(notes.clone());
         say(&slot, "early");
         slot.end("gone");
         slot.open(|| panic!("it is gone"));

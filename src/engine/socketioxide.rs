@@ -3,10 +3,10 @@
 
 mod adapter;
 mod connection;
-mod door;
-mod front;
 mod link;
+mod namespace;
 mod requests;
+mod service;
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use socketioxide::{ParserConfig, SocketIo};
 pub use requests::LibraryRequests;
 
 use self::adapter::{NodeAdapter, Ports};
-use self::door::Door;
-use self::front::LibraryService;
+use self::namespace::NamespaceHandler;
+use self::service::LibraryService;
 use super::Gate;
 use super::edge::SessionService;
-use super::outstanding::Bounds;
+use super::queue_estimate::WriteQueueLimits;
 use crate::config;
 use crate::protocol::MAX_ATTACHMENTS;
 use crate::telemetry::metrics::Metrics;
@@ -42,7 +42,7 @@ impl LibraryEngine {
     /// Builds an engine for these namespaces. `gate` decides which clients may connect. Must be called within a Tokio
     /// runtime.
     pub(super) fn new<G: Gate>(
-        config: &config::Server,
+        config: &config::ServerSettings,
         metrics: &Arc<Metrics>,
         namespaces: &[Arc<str>],
         gate: &Arc<G>,
@@ -66,10 +66,10 @@ impl LibraryEngine {
             .with_adapter::<Adapter>(ports.clone())
             .build_with_inner_svc(Router::new());
         for namespace in namespaces {
-            let door = Door::new(namespace.clone(), gate.clone(), ports.clone(), metrics.clone());
-            io.ns(namespace.to_string(), door);
+            let handler = NamespaceHandler::new(namespace.clone(), gate.clone(), ports.clone(), metrics.clone());
+            io.ns(namespace.to_string(), handler);
         }
-        let bounds = Bounds { packets: config.queue, bytes: config.queued_bytes() };
+        let bounds = WriteQueueLimits { packets: config.queue, bytes: config.queued_bytes() };
         Self { service: LibraryService::new(service, &config.path, bounds, metrics.clone()), _io: io }
     }
 

@@ -22,7 +22,7 @@ pub struct AdvertiseError {
 ///
 /// # Errors
 /// Fails if the host name resolves to nothing, or only to loopback addresses.
-pub async fn advertised(config: &config::Cluster, bound: SocketAddr) -> Result<String, AdvertiseError> {
+pub async fn advertised(config: &config::ClusterSettings, bound: SocketAddr) -> Result<String, AdvertiseError> {
     if let Some(address) = &config.advertise {
         return Ok(address.clone());
     }
@@ -55,17 +55,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_configured_wins_then_what_is_bound() {
-        let config = config::Cluster { advertise: Some("node-1.internal:9".into()), ..config::Cluster::default() };
+        let config = config::ClusterSettings {
+            advertise: Some("node-1.internal:9".into()),
+            ..config::ClusterSettings::default()
+        };
         let every = "0.0.0.0:3002".parse().unwrap();
         assert_eq!(advertised(&config, every).await.unwrap(), "node-1.internal:9");
         let bound = "[::1]:3002".parse().unwrap();
-        assert_eq!(advertised(&config::Cluster::default(), bound).await.unwrap(), "[::1]:3002");
+        assert_eq!(advertised(&config::ClusterSettings::default(), bound).await.unwrap(), "[::1]:3002");
     }
 
     #[tokio::test]
     async fn a_node_that_binds_every_address_tells_one_that_others_reach_or_says_what_to_set() {
         let every = "0.0.0.0:3002".parse().unwrap();
-        match advertised(&config::Cluster::default(), every).await {
+        match advertised(&config::ClusterSettings::default(), every).await {
             Ok(address) => assert!(is_reachable(address.parse::<SocketAddr>().unwrap().ip(), true), "{address}"),
             Err(error) => assert!(error.to_string().ends_with("set cluster.advertise"), "{error}"),
         }

@@ -25,13 +25,13 @@ pub(super) struct Bodies {
 }
 
 /// A body, and its share of the limit on all bodies.
-pub(super) struct Read {
+pub(super) struct ReadBody {
     pub(super) bytes: Bytes,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 /// A guard that marks a session's body as being read, until the guard is dropped.
-pub(super) struct Posting<'a>(&'a Bodies, &'a str);
+pub(super) struct ReadingGuard<'a>(&'a Bodies, &'a str);
 
 impl Bodies {
     /// A body may have at most `largest` bytes, and must arrive within the time `within`.
@@ -41,17 +41,17 @@ impl Bodies {
     }
 
     /// Marks that a session's body is being read. `None` if another body of the session is already being read.
-    pub(super) fn post<'a>(&'a self, sid: &'a str) -> Option<Posting<'a>> {
+    pub(super) fn post<'a>(&'a self, sid: &'a str) -> Option<ReadingGuard<'a>> {
         let new = self.posting.lock().expect("no panic while held").insert(sid.into());
-        new.then_some(Posting(self, sid))
+        new.then_some(ReadingGuard(self, sid))
     }
 
     /// Reads a body to its end.
-    pub(super) async fn read(&self, body: Body) -> Result<Read, NotForwarded> {
+    pub(super) async fn read(&self, body: Body) -> Result<ReadBody, NotForwarded> {
         let hint = body.size_hint();
         let largest = usize::try_from(hint.upper().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         if largest == 0 {
-            return Ok(Read { bytes: Bytes::new(), _room: None });
+            return Ok(ReadBody { bytes: Bytes::new(), _room: None });
         }
         if usize::try_from(hint.lower()).is_ok_and(|lower| lower > self.largest) {
             return Err(NotForwarded::TooLarge);
@@ -64,12 +64,12 @@ impl Bodies {
             // The body is too long, or its client has disconnected. A disconnected client receives no answer, so the
             // error does not matter.
             Ok(Err(_)) => Err(NotForwarded::TooLarge),
-            Ok(Ok(bytes)) => Ok(Read { bytes, _room: Some(room) }),
+            Ok(Ok(bytes)) => Ok(ReadBody { bytes, _room: Some(room) }),
         }
     }
 }
 
-impl Drop for Posting<'_> {
+impl Drop for ReadingGuard<'_> {
     fn drop(&mut self) {
         self.0.posting.lock().expect("no panic while held").remove(self.1);
     }

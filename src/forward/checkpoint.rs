@@ -9,12 +9,12 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bodies::Bodies;
-use super::counters::Counters;
-use super::replay::Replays;
-use super::stamp::{ANSWERED, STAMP, Signature, Stamp, Unproven};
+use super::counters::ForwardCounters;
+use super::replay::SeenRequests;
+use super::stamp::{ANSWERED, ForwardStamp, STAMP, Signature, Unproven};
 use super::{ClusterKeys, NodeKey, NotForwarded};
 use crate::config;
-use crate::telemetry::audit::{self, Record};
+use crate::telemetry::audit::{self, AuditRecord};
 use crate::telemetry::metrics::Metrics;
 
 /// Accepts forwarded requests. Each request must be signed with the cluster's secret, addressed to this node, stamped
@@ -22,10 +22,10 @@ use crate::telemetry::metrics::Metrics;
 pub struct Checkpoint {
     own: NodeKey,
     keys: ClusterKeys,
-    replays: Replays,
+    replays: SeenRequests,
     bodies: Bodies,
     places: Arc<Semaphore>,
-    counters: Counters,
+    counters: ForwardCounters,
 }
 
 /// A forwarded request, from a client of another node, that passed the check.
@@ -42,7 +42,7 @@ pub struct Checked {
 impl Checkpoint {
     /// Creates the checkpoint of the node with the key `own`.
     pub fn new(
-        (cluster, server): (&config::Cluster, &config::Server),
+        (cluster, server): (&config::ClusterSettings, &config::ServerSettings),
         (own, keys): (NodeKey, ClusterKeys),
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -50,10 +50,10 @@ impl Checkpoint {
         Self {
             own,
             keys,
-            replays: Replays::default(),
+            replays: SeenRequests::default(),
             bodies: Bodies::new(server.max_payload.as_usize(), within),
             places: Arc::new(Semaphore::new(cluster.max_forwarded)),
-            counters: Counters(metrics),
+            counters: ForwardCounters(metrics),
         }
     }
 
@@ -64,7 +64,7 @@ impl Checkpoint {
     /// in `roomcast_forward_received_total`.
     pub async fn check(&self, request: Request<Body>, from: IpAddr) -> Result<Checked, Response<Body>> {
         let (mut parts, body) = request.into_parts();
-        let checked = Stamp::check(&self.keys, self.own, &parts, SystemTime::now());
+        let checked = ForwardStamp::check(&self.keys, self.own, &parts, SystemTime::now());
         let (stamp, signature) = checked.map_err(|why| self.refuse(why.as_str(), from))?;
         if !self.replays.is_new(stamp.from, stamp.number, Instant::now()) {
             return Err(self.refuse("replayed", from));
@@ -98,7 +98,10 @@ impl Checkpoint {
 
     fn refuse(&self, why: &'static str, from: IpAddr) -> Response<Body> {
         self.counters.received(why);
-        audit::record(audit::Kind::ForwardRefused, Record { ip: Some(from), reason: Some(why), ..Record::default() });
+        audit::record(
+            audit::AuditEvent::ForwardRefused,
+            AuditRecord { ip: Some(from), reason: Some(why), ..AuditRecord::default() },
+        );
         empty(StatusCode::UNAUTHORIZED)
     }
 }

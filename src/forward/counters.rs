@@ -10,13 +10,13 @@ use crate::telemetry::metrics::Metrics;
 
 /// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ForwardedKind {
     Poll,
     Post,
     Upgrade,
 }
 
-impl Kind {
+impl ForwardedKind {
     pub(super) fn of(method: &Method, websocket: bool) -> Self {
         match (websocket, method) {
             (true, _) => Self::Upgrade,
@@ -36,17 +36,17 @@ impl Kind {
 
 /// Counts forwarded requests.
 #[derive(Clone)]
-pub(super) struct Counters(pub(super) Arc<Metrics>);
+pub(super) struct ForwardCounters(pub(super) Arc<Metrics>);
 
-impl Counters {
+impl ForwardCounters {
     /// Counts a request that the other node has answered, and records how long the answer took.
-    pub(super) fn answered(&self, kind: Kind, took: Duration) {
+    pub(super) fn answered(&self, kind: ForwardedKind, took: Duration) {
         self.0.forwarded_total.with_label_values(&[kind.as_str(), "answered"]).inc();
         self.0.forward_seconds.with_label_values(&[kind.as_str()]).observe(took.as_secs_f64());
     }
 
     /// Counts a request that the other node did not answer.
-    pub(super) fn failed(&self, kind: Kind, why: NotForwarded) {
+    pub(super) fn failed(&self, kind: ForwardedKind, why: NotForwarded) {
         self.0.forwarded_total.with_label_values(&[kind.as_str(), why.as_str()]).inc();
     }
 

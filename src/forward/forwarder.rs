@@ -18,10 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bodies::Bodies;
 use super::connect::NodeConnector;
-use super::counters::{Counters, Kind};
+use super::counters::{ForwardCounters, ForwardedKind};
 use super::liveness::{LOOK, PROBE, QUIET};
 use super::peers::{Peer, Peers};
-use super::stamp::{ANSWERED, CARRIED, STAMP, Signature, Stamp, digest};
+use super::stamp::{ANSWERED, CARRIED, ForwardStamp, STAMP, Signature, digest};
 use super::tls::NodeTls;
 use super::tunnel::{Tunnel, Tunnels};
 use super::{ClusterKeys, NodeKey, SidMint};
@@ -45,12 +45,12 @@ pub struct Forwarder {
     client: Client<NodeConnector, Full<Bytes>>,
     /// The number of the next request. No number is used for two requests.
     number: AtomicU64,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     most: usize,
     bodies: Bodies,
     /// Maximum time until the head of an answer arrives. A long poll may wait until the next ping of its session.
     patience: Duration,
-    counters: Counters,
+    counters: ForwardCounters,
     tunnels: Tunnels,
 }
 
@@ -98,7 +98,7 @@ impl NotForwarded {
 }
 
 /// The permits that a request holds while it is being forwarded.
-struct Places {
+struct ForwardPermits {
     _all: OwnedSemaphorePermit,
     _node: OwnedSemaphorePermit,
 }
@@ -106,7 +106,7 @@ struct Places {
 impl Forwarder {
     /// Creates the forwarder of the node with the key `own`, which forwards to `peers`.
     pub fn new(
-        (cluster, server): (&config::Cluster, &config::Server),
+        (cluster, server): (&config::ClusterSettings, &config::ServerSettings),
         (own, keys): (NodeKey, ClusterKeys),
         peers: Arc<Peers>,
         tls: Option<NodeTls>,
@@ -125,17 +125,17 @@ impl Forwarder {
             peers,
             client,
             number: AtomicU64::new(0),
-            places: Arc::new(Semaphore::new(cluster.max_forwarded)),
+            permits: Arc::new(Semaphore::new(cluster.max_forwarded)),
             most: cluster.max_forwarded,
             bodies: Bodies::new(server.max_payload.as_usize(), patience),
             patience,
-            counters: Counters(metrics.clone()),
+            counters: ForwardCounters(metrics.clone()),
             tunnels: Tunnels::default(),
         });
         let measured = Arc::downgrade(&forwarder);
         metrics.measure(move |metrics| {
             if let Some(forwarder) = measured.upgrade() {
-                let (all, tunnels) = (forwarder.most - forwarder.places.available_permits(), forwarder.tunnels.open());
+                let (all, tunnels) = (forwarder.most - forwarder.permits.available_permits(), forwarder.tunnels.open());
                 metrics.forward_in_flight.with_label_values(&["request"]).set(count(all.saturating_sub(tunnels)));
                 metrics.forward_in_flight.with_label_values(&["tunnel"]).set(count(tunnels));
             }
@@ -145,7 +145,7 @@ impl Forwarder {
 
     /// Creates a forwarder that knows no other node, so it forwards nothing.
     pub fn alone(metrics: Arc<Metrics>) -> Arc<Self> {
-        let (cluster, server) = (config::Cluster::default(), config::Server::default());
+        let (cluster, server) = (config::ClusterSettings::default(), config::ServerSettings::default());
         let peers = Arc::new(Peers::new(None, cluster.max_forwarded_per_node));
         Self::new((&cluster, &server), (NodeKey::random(), ClusterKeys::default()), peers, None, metrics)
     }
@@ -177,15 +177,15 @@ impl Forwarder {
         client: IpAddr,
         websocket: bool,
     ) -> Result<Response<Body>, NotForwarded> {
-        let kind = Kind::of(request.method(), websocket);
+        let kind = ForwardedKind::of(request.method(), websocket);
         let forwarding = async {
             let peer = self.peers.find(node, Instant::now()).ok_or(NotForwarded::Gone)?;
-            let places = self.take_places(&peer)?;
+            let permits = self.take_permits(&peer)?;
             let _posting = match kind {
-                Kind::Post => Some(self.bodies.post(sid).ok_or(NotForwarded::Overlap)?),
-                Kind::Poll | Kind::Upgrade => None,
+                ForwardedKind::Post => Some(self.bodies.post(sid).ok_or(NotForwarded::Overlap)?),
+                ForwardedKind::Poll | ForwardedKind::Upgrade => None,
             };
-            self.exchange(&peer, places, request, client, kind).await
+            self.exchange(&peer, permits, request, client, kind).await
         };
         forwarding.await.inspect_err(|why| {
             tracing::debug!(%node, kind = ?kind, why = why.as_str(), "a request was not forwarded");
@@ -193,18 +193,18 @@ impl Forwarder {
         })
     }
 
-    fn take_places(&self, peer: &Peer) -> Result<Places, NotForwarded> {
-        let take = |places: &Arc<Semaphore>| places.clone().try_acquire_owned().map_err(|_| NotForwarded::Busy);
-        Ok(Places { _all: take(&self.places)?, _node: take(&peer.places)? })
+    fn take_permits(&self, peer: &Peer) -> Result<ForwardPermits, NotForwarded> {
+        let take = |permits: &Arc<Semaphore>| permits.clone().try_acquire_owned().map_err(|_| NotForwarded::Busy);
+        Ok(ForwardPermits { _all: take(&self.permits)?, _node: take(&peer.permits)? })
     }
 
     async fn exchange(
         &self,
         peer: &Peer,
-        places: Places,
+        permits: ForwardPermits,
         request: Request<Body>,
         client: IpAddr,
-        kind: Kind,
+        kind: ForwardedKind,
     ) -> Result<Response<Body>, NotForwarded> {
         let (mut parts, body) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
@@ -223,12 +223,12 @@ impl Forwarder {
         self.counters.answered(kind, began.elapsed());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let node = hyper::upgrade::on(&mut answer);
-            tokio::spawn(tunnel(self.tunnels.begin(), places, upgrade, node));
+            tokio::spawn(tunnel(self.tunnels.begin(), permits, upgrade, node));
             return Ok(answer.map(|_| Body::empty()));
         }
         answer.headers_mut().remove(CONNECTION);
         answer.headers_mut().remove(TRANSFER_ENCODING);
-        Ok(answer.map(|body| Body::new(Held { body, _places: places })))
+        Ok(answer.map(|body| Body::new(PermitBody { body, _places: permits })))
     }
 
     /// Signs a request to another node.
@@ -239,7 +239,7 @@ impl Forwarder {
         body: Bytes,
         client: IpAddr,
     ) -> Result<(Request<Full<Bytes>>, Signature), NotForwarded> {
-        let stamp = Stamp {
+        let stamp = ForwardStamp {
             from: self.own,
             to: peer.key,
             number: self.number.fetch_add(1, Ordering::Relaxed),
@@ -302,7 +302,7 @@ impl Forwarder {
 
 /// The head of the request as the other node receives it. This node's listener has already limited the size of the
 /// head.
-fn carried(parts: &Parts, peer: &Peer, kind: Kind) -> Result<Parts, NotForwarded> {
+fn carried(parts: &Parts, peer: &Peer, kind: ForwardedKind) -> Result<Parts, NotForwarded> {
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let uri: Uri = format!("http://{}{target}", peer.address).parse().map_err(|_| NotForwarded::TooLarge)?;
     let mut head = Request::new(()).into_parts().0;
@@ -315,8 +315,8 @@ fn carried(parts: &Parts, peer: &Peer, kind: Kind) -> Result<Parts, NotForwarded
     // This header belongs to the connection, not to the request.
     head.headers.remove(CONNECTION);
     match kind {
-        Kind::Upgrade => switch(&mut head.headers),
-        Kind::Poll | Kind::Post => drop(head.headers.remove(UPGRADE)),
+        ForwardedKind::Upgrade => switch(&mut head.headers),
+        ForwardedKind::Poll | ForwardedKind::Post => drop(head.headers.remove(UPGRADE)),
     }
     head.headers.remove(STAMP);
     Ok(head)
@@ -327,22 +327,22 @@ fn switch(headers: &mut HeaderMap) {
 }
 
 /// Passes the bytes of a WebSocket in both directions once both sides have switched to the WebSocket protocol.
-async fn tunnel(tunnel: Tunnel, places: Places, client: Option<OnUpgrade>, node: OnUpgrade) {
+async fn tunnel(tunnel: Tunnel, permits: ForwardPermits, client: Option<OnUpgrade>, node: OnUpgrade) {
     let Some(client) = client else { return };
     match futures_util::future::try_join(client, node).await {
         Ok((client, node)) => tunnel.carry(TokioIo::new(client), TokioIo::new(node)).await,
         Err(error) => tracing::debug!(%error, "a tunnel did not open"),
     }
-    drop(places);
+    drop(permits);
 }
 
 /// The body of an answer. The body holds the request's permits until the body is sent.
-struct Held<B> {
+struct PermitBody<B> {
     body: B,
-    _places: Places,
+    _places: ForwardPermits,
 }
 
-impl<B: http_body::Body + Unpin> http_body::Body for Held<B> {
+impl<B: http_body::Body + Unpin> http_body::Body for PermitBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -7,7 +7,7 @@ use sha2::Sha256;
 use crate::config;
 
 /// HMAC-SHA256 with its key.
-pub(super) type Keyed = Hmac<Sha256>;
+pub(super) type KeyedHmac = Hmac<Sha256>;
 
 /// The keys of each secret, the newest first. Without any secret, the node forwards no requests.
 #[derive(Clone, Default)]
@@ -17,18 +17,18 @@ pub struct ClusterKeys(Vec<SecretKeys>);
 #[derive(Clone)]
 pub(super) struct SecretKeys {
     /// Hides which node a session id names.
-    pub(super) hide: Keyed,
+    pub(super) hide: KeyedHmac,
     /// Proves that a node made a session id.
-    pub(super) prove: Keyed,
+    pub(super) prove: KeyedHmac,
     /// Signs a request.
-    pub(super) sign: Keyed,
+    pub(super) sign: KeyedHmac,
     /// Signs the answer to a request.
-    pub(super) answer: Keyed,
+    pub(super) answer: KeyedHmac,
 }
 
 impl ClusterKeys {
     /// Derives the keys from the configured secrets.
-    pub fn new(config: &config::Cluster) -> Self {
+    pub fn new(config: &config::ClusterSettings) -> Self {
         let secrets = [&config.secret, &config.previous_secret].into_iter().flatten();
         Self(secrets.map(|secret| SecretKeys::derive(secret.expose().as_bytes())).collect())
     }
@@ -66,6 +66,6 @@ impl std::fmt::Debug for ClusterKeys {
     }
 }
 
-fn keyed(key: &[u8]) -> Keyed {
-    Keyed::new_from_slice(key).expect("a key of any length will do")
+fn keyed(key: &[u8]) -> KeyedHmac {
+    KeyedHmac::new_from_slice(key).expect("a key of any length will do")
 }

@@ -34,10 +34,10 @@ pub struct Peers {
     own: Option<Announced>,
     /// Maximum number of requests that are being forwarded to one node.
     most: usize,
-    others: Mutex<HashMap<NodeKey, Known>>,
+    others: Mutex<HashMap<NodeKey, KnownPeer>>,
 }
 
-struct Known {
+struct KnownPeer {
     /// The node's id.
     node: Arc<str>,
     heard: Instant,
@@ -52,7 +52,7 @@ pub struct Peer {
     /// The address at which it accepts requests.
     pub address: String,
     /// One permit for each request that may be forwarded to the node at the same time.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
     pub(super) liveness: Liveness,
 }
 
@@ -87,9 +87,9 @@ impl Peers {
         others.retain(|_, known| known.node != *node && now.saturating_duration_since(known.heard) < KEEP);
         if others.len() < MAX_PEERS {
             let Announced { key, address } = announced;
-            let (places, liveness) = (Arc::new(Semaphore::new(self.most)), Liveness::new(now));
-            let peer = Arc::new(Peer { key, address, places, liveness });
-            others.insert(key, Known { node: node.clone(), heard: now, peer });
+            let (permits, liveness) = (Arc::new(Semaphore::new(self.most)), Liveness::new(now));
+            let peer = Arc::new(Peer { key, address, permits, liveness });
+            others.insert(key, KnownPeer { node: node.clone(), heard: now, peer });
         }
     }
 

@@ -21,21 +21,21 @@ const REMEMBER: Duration = TOLERANCE.saturating_mul(2);
 
 /// The request numbers that have arrived from each sender.
 #[derive(Default)]
-pub(super) struct Replays(Mutex<HashMap<NodeKey, Sender>>);
+pub(super) struct SeenRequests(Mutex<HashMap<NodeKey, SeenSender>>);
 
-struct Sender {
+struct SeenSender {
     heard: Instant,
-    numbers: Numbers,
+    numbers: SeenNumbers,
 }
 
 /// The newest number of one sender, and which of the last [`WINDOW`] numbers have arrived.
-struct Numbers {
+struct SeenNumbers {
     newest: u64,
     /// A ring of bits: one for each number from `newest - WINDOW + 1` to `newest`.
     seen: Box<[u64]>,
 }
 
-impl Replays {
+impl SeenRequests {
     /// Records a number. Returns false if the number has arrived before, if it is [`WINDOW`] or more behind the
     /// sender's newest number, or if [`MAX_SENDERS`] other senders are remembered.
     pub(super) fn is_new(&self, from: NodeKey, number: u64, now: Instant) -> bool {
@@ -48,12 +48,12 @@ impl Replays {
         if senders.len() >= MAX_SENDERS {
             return false;
         }
-        senders.insert(from, Sender { heard: now, numbers: Numbers::new(number) });
+        senders.insert(from, SeenSender { heard: now, numbers: SeenNumbers::new(number) });
         true
     }
 }
 
-impl Numbers {
+impl SeenNumbers {
     fn new(first: u64) -> Self {
         let words = usize::try_from(WINDOW / WORD).expect("the window fits in memory");
         let mut numbers = Self { newest: first, seen: vec![0; words].into() };
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn no_number_is_taken_twice_in_whatever_order_they_come() {
-        let (replays, now) = (Replays::default(), Instant::now());
+        let (replays, now) = (SeenRequests::default(), Instant::now());
         let (one, two) = (NodeKey::random(), NodeKey::random());
         for number in [5, 3, 9, 4, 70_000, 4_465, 69_999] {
             assert!(replays.is_new(one, number, now), "{number}");
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn senders_are_bounded_and_forgotten_in_time() {
-        let (replays, start) = (Replays::default(), Instant::now());
+        let (replays, start) = (SeenRequests::default(), Instant::now());
         let first = NodeKey::random();
         assert!(replays.is_new(first, 1, start));
         for _ in 1..MAX_SENDERS {
@@ -135,7 +135,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_number_is_taken_once(numbers in proptest::collection::vec(0u64..200_000, 1..200)) {
-            let (mut window, mut taken) = (Numbers::new(1), HashSet::from([1]));
+            let (mut window, mut taken) = (SeenNumbers::new(1), HashSet::from([1]));
             let mut newest = 1;
             for number in numbers {
                 newest = newest.max(number);

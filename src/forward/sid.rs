@@ -129,11 +129,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Cluster, Secret};
+    use crate::config::{ClusterSettings, Secret};
 
     fn sids(secrets: &[&str]) -> SidMint {
         let secret = |at: usize| secrets.get(at).map(|secret| Secret::new(*secret));
-        let config = Cluster { secret: secret(0), previous_secret: secret(1), ..Cluster::default() };
+        let config = ClusterSettings { secret: secret(0), previous_secret: secret(1), ..ClusterSettings::default() };
         SidMint::new(ClusterKeys::new(&config), NodeKey::random())
     }
 

@@ -21,7 +21,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 
-use super::keys::{ClusterKeys, Keyed};
+use super::keys::{ClusterKeys, KeyedHmac};
 use super::sid::NodeKey;
 use crate::time::{millis, unix_millis};
 
@@ -68,7 +68,7 @@ pub const MAX_STAMP: usize = 2 * LONGEST;
 
 /// The content of a stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub struct ForwardStamp {
     /// The node that sends the request.
     pub from: NodeKey,
     /// The node that must receive the request.
@@ -98,7 +98,7 @@ pub enum Unproven {
     Stale,
 }
 
-impl Stamp {
+impl ForwardStamp {
     /// Signs a request. The headers that are not forwarded must have been removed. `None` if there is no key.
     pub fn sign(&self, keys: &ClusterKeys, parts: &mut Parts) -> Option<Signature> {
         let said = self.to_string();
@@ -153,7 +153,7 @@ impl Stamp {
     }
 }
 
-impl std::fmt::Display for Stamp {
+impl std::fmt::Display for ForwardStamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { from, to, number, at_ms, client, digest } = self;
         write!(f, "{VERSION};{from};{to};{number};{at_ms};{client};{}", URL_SAFE_NO_PAD.encode(digest))
@@ -190,7 +190,7 @@ pub fn digest(body: &[u8]) -> [u8; 32] {
 
 /// Computes the HMAC of all signed parts of a request. Each part is preceded by its length, so that two different
 /// requests are never signed alike.
-fn signed(key: &Keyed, said: &str, parts: &Parts) -> Keyed {
+fn signed(key: &KeyedHmac, said: &str, parts: &Parts) -> KeyedHmac {
     let mut mac = key.clone();
     let mut add = |part: &[u8]| {
         mac.update(&(part.len() as u64).to_be_bytes());
@@ -224,16 +224,27 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::config::{Cluster, Secret};
+    use crate::config::{ClusterSettings, Secret};
 
     fn keys(secrets: &[&str]) -> ClusterKeys {
         let secret = |at: usize| secrets.get(at).map(|secret| Secret::new(*secret));
-        ClusterKeys::new(&Cluster { secret: secret(0), previous_secret: secret(1), ..Cluster::default() })
+        ClusterKeys::new(&ClusterSettings {
+            secret: secret(0),
+            previous_secret: secret(1),
+            ..ClusterSettings::default()
+        })
     }
 
-    fn stamp(body: &[u8]) -> Stamp {
+    fn stamp(body: &[u8]) -> ForwardStamp {
         let (from, to) = (NodeKey::random(), NodeKey::random());
-        Stamp { from, to, number: 7, at_ms: 1_000_000, client: "192.0.2.1".parse().unwrap(), digest: digest(body) }
+        ForwardStamp {
+            from,
+            to,
+            number: 7,
+            at_ms: 1_000_000,
+            client: "192.0.2.1".parse().unwrap(),
+            digest: digest(body),
+        }
     }
 
     fn request() -> Parts {
@@ -253,12 +264,12 @@ mod tests {
         let signature = stamp.sign(&keys, &mut parts).unwrap();
         // The request arrives without the address in its URI.
         parts.uri = "/socket.io/?EIO=4&sid=x".parse().unwrap();
-        let check = |ms| Stamp::check(&keys, stamp.to, &parts, at(ms)).map(|(stamp, _)| stamp);
+        let check = |ms| ForwardStamp::check(&keys, stamp.to, &parts, at(ms)).map(|(stamp, _)| stamp);
         assert_eq!(check(1_000_000), Ok(stamp));
         assert!(stamp.is_of(b"40") && !stamp.is_of(b"41"));
         assert_eq!((check(1_030_000), check(970_000)), (Ok(stamp), Ok(stamp)));
         assert_eq!((check(1_030_001), check(969_999)), (Err(Unproven::Stale), Err(Unproven::Stale)));
-        assert_eq!(Stamp::check(&keys, stamp.from, &parts, at(1_000_000)).unwrap_err(), Unproven::Malformed);
+        assert_eq!(ForwardStamp::check(&keys, stamp.from, &parts, at(1_000_000)).unwrap_err(), Unproven::Malformed);
         assert!(!format!("{signature:?}").contains(|c: char| c.is_ascii_digit()));
     }
 
@@ -269,7 +280,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Parts)| {
             let mut parts = parts.clone();
             change(&mut parts);
-            Stamp::check(&keys, stamp.to, &parts, at(1_000_000)).unwrap_err()
+            ForwardStamp::check(&keys, stamp.to, &parts, at(1_000_000)).unwrap_err()
         };
         let value = parts.headers[&STAMP].to_str().unwrap().to_owned();
         let said = |from: &str, to: &str| HeaderValue::from_str(&value.replacen(from, to, 1)).unwrap();
@@ -302,7 +313,7 @@ mod tests {
     fn either_secret_is_taken_while_they_are_replaced() {
         let (mut parts, stamp) = (request(), stamp(b""));
         stamp.sign(&keys(&["old"]), &mut parts).unwrap();
-        let check = |secrets: &[&str]| Stamp::check(&keys(secrets), stamp.to, &parts, at(1_000_000)).map(|_| ());
+        let check = |secrets: &[&str]| ForwardStamp::check(&keys(secrets), stamp.to, &parts, at(1_000_000)).map(|_| ());
         assert_eq!((check(&["old"]), check(&["new", "old"])), (Ok(()), Ok(())));
         assert_eq!((check(&["new"]), check(&[])), (Err(Unproven::Signature), Err(Unproven::Signature)));
     }

@@ -36,7 +36,7 @@ impl NodeTls {
     ///
     /// # Errors
     /// Returns an error that names the file that cannot be used.
-    pub fn new(config: &config::ClusterTls) -> Result<Self, TlsError> {
+    pub fn new(config: &config::ClusterTlsSettings) -> Result<Self, TlsError> {
         // An error means that another part of the process has already installed a cryptography provider for rustls,
         // which works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::connect::scope_of_session;
-use super::event::Turn;
-use super::plan::Done;
+use super::event::EventContext;
+use super::plan::PerformedPlan;
 use super::relay::encode;
 use super::replay::ReplayOutcome;
-use super::{Asked, Client, Gateway};
+use super::{Gateway, GatewayClient, RequestedAck};
 use crate::contract::model::{Ack, Contract, Reply};
 use crate::contract::scope::Scope;
 use crate::error::Refusal;
@@ -18,60 +18,64 @@ use crate::session::{AckId, Session};
 
 impl Gateway {
     /// Sends the replies of an event that succeeded, then the acknowledgement.
-    pub(super) fn succeed(&self, turn: &Turn<'_>, scope: &Scope<'_>, done: &Done) {
-        let session = &turn.client.session;
+    pub(super) fn succeed(&self, context: &EventContext<'_>, scope: &Scope<'_>, done: &PerformedPlan) {
+        let session = &context.client.session;
         let mut scope = scope.clone();
         scope.room = done.rooms.first().map(String::as_str);
         scope.rooms = &done.rooms;
-        turn.counters.received.inc();
-        let follows = turn.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
-        for reply in turn.def.reply.iter().chain(follows) {
-            if let Some(event) = self.reply_event(reply, &scope, Some(turn)) {
+        context.counters.received.inc();
+        let follows = context.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
+        for reply in context.def.reply.iter().chain(follows) {
+            if let Some(event) = self.reply_event(reply, &scope, Some(context)) {
                 self.send(session, &event);
             }
         }
-        let Some(id) = turn.ack else { return };
-        let args = match &turn.def.ack {
+        let Some(id) = context.ack else { return };
+        let args = match &context.def.ack {
             _ if done.ack.is_some() => Args::encode(done.ack.as_slice()).ok(),
-            Some(Ack::Args) => Some(Args::of(turn.event)),
+            Some(Ack::Args) => Some(Args::of(context.event)),
             Some(Ack::Value(template)) => Args::encode(&[template.render(&scope)]).ok(),
             None => Args::encode(&[default_ack(done)]).ok(),
         };
         if let Some(args) = args {
-            self.ack(turn.client, Asked { counters: Some(turn.counters), ..turn.asked(id, "ok") }, &args);
+            self.ack(
+                context.client,
+                RequestedAck { counters: Some(context.counters), ..context.asked(id, "ok") },
+                &args,
+            );
         }
     }
 
     /// Sends the client the error: in the acknowledgement if the client asked for one, else by the error event of the
     /// event or of the contract.
-    pub(super) async fn fail(&self, turn: &Turn<'_>, scope: &Scope<'_>, refusal: &Refusal) {
-        self.count_received(&turn.contract.name, &turn.def.name, refusal.code.as_str());
-        let session = &turn.client.session;
+    pub(super) async fn fail(&self, context: &EventContext<'_>, scope: &Scope<'_>, refusal: &Refusal) {
+        self.count_received(&context.contract.name, &context.def.name, refusal.code.as_str());
+        let session = &context.client.session;
         let mut scope = scope.clone();
-        scope.error = Some((shown(turn.contract, refusal), refusal));
-        if let Some(id) = turn.ack {
-            self.ack_error(turn.client, turn.contract, turn.asked(id, "error"), &scope, refusal);
+        scope.error = Some((shown(context.contract, refusal), refusal));
+        if let Some(id) = context.ack {
+            self.ack_error(context.client, context.contract, context.asked(id, "error"), &scope, refusal);
         }
-        let outcome = turn.def.on_error.as_ref();
+        let outcome = context.def.on_error.as_ref();
         match outcome.and_then(|outcome| outcome.reply.as_ref().map(|reply| (outcome.always, reply))) {
-            Some((always, reply)) if always || turn.ack.is_none() => {
-                if let Some(event) = self.reply_event(reply, &scope, Some(turn)) {
+            Some((always, reply)) if always || context.ack.is_none() => {
+                if let Some(event) = self.reply_event(reply, &scope, Some(context)) {
                     self.send(session, &event);
                 }
             }
-            None if turn.ack.is_none() => self.send_error_event(session, turn.contract, scope.payload, refusal),
+            None if context.ack.is_none() => self.send_error_event(session, context.contract, scope.payload, refusal),
             _ => {}
         }
         if let Some(outcome) = outcome {
-            self.follow_refusal(turn, outcome, &scope).await;
+            self.follow_refusal(context, outcome, &scope).await;
         }
     }
 
     pub(super) fn ack_error(
         &self,
-        client: &Client,
+        client: &GatewayClient,
         contract: &Contract,
-        of: Asked<'_>,
+        of: RequestedAck<'_>,
         scope: &Scope<'_>,
         refusal: &Refusal,
     ) {
@@ -99,17 +103,29 @@ impl Gateway {
         }
     }
 
-    pub(super) fn reply_event(&self, reply: &Reply, scope: &Scope<'_>, turn: Option<&Turn<'_>>) -> Option<Event> {
+    pub(super) fn reply_event(
+        &self,
+        reply: &Reply,
+        scope: &Scope<'_>,
+        context: Option<&EventContext<'_>>,
+    ) -> Option<Event> {
         match &reply.data {
-            Some(data) => encode(&reply.event, data, turn, scope),
+            Some(data) => encode(&reply.event, data, context, scope),
             None => Event::encode::<Value>(&reply.event, &[]).ok(),
         }
     }
 }
 
-impl<'a> Turn<'a> {
-    fn asked(&self, id: AckId, result: &'static str) -> Asked<'a> {
-        Asked { id, came: self.came, contract: &self.contract.name, event: &self.def.name, result, counters: None }
+impl<'a> EventContext<'a> {
+    fn asked(&self, id: AckId, result: &'static str) -> RequestedAck<'a> {
+        RequestedAck {
+            id,
+            came: self.came,
+            contract: &self.contract.name,
+            event: &self.def.name,
+            result,
+            counters: None,
+        }
     }
 }
 
@@ -120,7 +136,7 @@ fn shown<'a>(contract: &'a Contract, refusal: &'a Refusal) -> &'a str {
 
 /// The acknowledgement of a success when the contract declares none: `{ success: true }`, with the rooms joined or
 /// left, and which part of their histories was shown.
-fn default_ack(done: &Done) -> Value {
+fn default_ack(done: &PerformedPlan) -> Value {
     let mut ack = serde_json::Map::new();
     ack.insert("success".into(), true.into());
     if let Some(room) = done.rooms.first() {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::event::Turn;
-use super::membership::Place;
-use super::{Client, Gateway};
-use crate::contract::model::{Call, Contract, Outcome};
+use super::event::EventContext;
+use super::membership::EventRoom;
+use super::{Gateway, GatewayClient};
+use crate::contract::model::{Contract, HookCall, Outcome};
 use crate::contract::scope::Scope;
 use crate::contract::template::Template;
 use crate::error::{Code, Refusal};
@@ -16,9 +16,9 @@ use crate::event::Event;
 use crate::hooks::{Caller, HookAnswer, HookPublish, HookRequest};
 use crate::protocol::is_reserved_room;
 use crate::publish::plain::check_name;
-use crate::publish::{ContractPublish, Origin, PlannedPublish};
+use crate::publish::{ContractPublish, PlannedPublish, PublisherKind};
 use crate::session::RoomName;
-use crate::telemetry::log_gate::log_seldom;
+use crate::telemetry::log_limit::log_seldom;
 
 /// Everything that a backend's answer asks for, already checked and encoded.
 #[derive(Default)]
@@ -38,12 +38,17 @@ impl AnswerPlan {
 
 impl Gateway {
     /// Calls the event's hook. Nothing has been done for the event before this.
-    pub(super) async fn call(&self, turn: &Turn<'_>, call: &Call, scope: &Scope<'_>) -> Result<HookAnswer, Refusal> {
-        let _held = self.hold(turn.event)?;
-        let args = turn.event.args().unwrap_or_default();
-        let mut request = HookRequest::event(caller(turn.client, &turn.contract.name), turn.def.name.as_str())
-            .payload(turn.def.payload.raw(&args, scope.payload))
-            .attachments(turn.event.attachments().to_vec());
+    pub(super) async fn call(
+        &self,
+        context: &EventContext<'_>,
+        call: &HookCall,
+        scope: &Scope<'_>,
+    ) -> Result<HookAnswer, Refusal> {
+        let _held = self.hold(context.event)?;
+        let args = context.event.args().unwrap_or_default();
+        let mut request = HookRequest::event(caller(context.client, &context.contract.name), context.def.name.as_str())
+            .payload(context.def.payload.raw(&args, scope.payload))
+            .attachments(context.event.attachments().to_vec());
         if args.len() > 1 {
             request = request.args(args.into_iter().map(ToOwned::to_owned).collect());
         }
@@ -53,9 +58,9 @@ impl Gateway {
     /// Asks a room's hook whether the client may join. Uses a cached answer of the hook where there is one.
     pub(super) async fn ask_join_hook(
         &self,
-        client: &Client,
-        place: &Place,
-        call: &Call,
+        client: &GatewayClient,
+        place: &EventRoom,
+        call: &HookCall,
     ) -> Result<HookAnswer, Refusal> {
         let request = HookRequest::join(caller(client, &place.def.contract), place.name.clone());
         Ok(self.parts.hooks.may_join(&call.hook, tuned(request, call)).await?)
@@ -63,7 +68,12 @@ impl Gateway {
 
     /// Decides what a hook's answer will do besides permitting the event. An entry that cannot be performed is left
     /// out, logged and counted. The client gets no error, because the backend has permitted the event.
-    pub(super) fn plan_answer(&self, client: &Client, contract: &Arc<Contract>, mut answer: HookAnswer) -> AnswerPlan {
+    pub(super) fn plan_answer(
+        &self,
+        client: &GatewayClient,
+        contract: &Arc<Contract>,
+        mut answer: HookAnswer,
+    ) -> AnswerPlan {
         let mut plan = AnswerPlan::default();
         for room in std::mem::take(&mut answer.join) {
             if is_reserved_room(&room) {
@@ -102,7 +112,7 @@ impl Gateway {
     }
 
     /// Performs everything that an answer asks for, except the acknowledgement.
-    pub(super) async fn obey(&self, client: &Arc<Client>, plan: AnswerPlan) {
+    pub(super) async fn obey(&self, client: &Arc<GatewayClient>, plan: AnswerPlan) {
         let AnswerPlan { mut answer, joins, replies, publishes } = plan;
         self.parts.hooks.remember(&mut answer);
         self.parts.rooms.merge_metadata(&client.session, &answer.metadata);
@@ -116,7 +126,7 @@ impl Gateway {
             self.send(&client.session, reply);
         }
         for publish in publishes {
-            self.parts.publisher.publish(publish, Origin::Hook).await;
+            self.parts.publisher.publish(publish, PublisherKind::Hook).await;
         }
     }
 
@@ -133,11 +143,11 @@ impl Gateway {
     }
 
     /// Publishes the event that `on_error` names after a refusal.
-    pub(super) async fn follow_refusal(&self, turn: &Turn<'_>, outcome: &Outcome, scope: &Scope<'_>) {
+    pub(super) async fn follow_refusal(&self, context: &EventContext<'_>, outcome: &Outcome, scope: &Scope<'_>) {
         let Some((event, data)) = &outcome.publish else { return };
-        match self.plan_follow(turn.contract, event, data, scope) {
-            Ok(planned) => drop(self.parts.publisher.publish(planned, Origin::Hook).await),
-            Err(refusal) => self.blame_answer(turn.contract, "on_error", &refusal),
+        match self.plan_follow(context.contract, event, data, scope) {
+            Ok(planned) => drop(self.parts.publisher.publish(planned, PublisherKind::Hook).await),
+            Err(refusal) => self.blame_answer(context.contract, "on_error", &refusal),
         }
     }
 
@@ -158,12 +168,12 @@ impl Gateway {
 }
 
 /// Adds the contract's settings (idempotent, time-out) to a hook request.
-pub(super) fn tuned(request: HookRequest, call: &Call) -> HookRequest {
+pub(super) fn tuned(request: HookRequest, call: &HookCall) -> HookRequest {
     request.idempotent(call.idempotent).timeout(call.timeout)
 }
 
 /// The description of a client that is sent to backends.
-pub(super) fn caller(client: &Client, contract: &Arc<str>) -> Caller {
+pub(super) fn caller(client: &GatewayClient, contract: &Arc<str>) -> Caller {
     let session = &client.session;
     Caller {
         contract: contract.clone(),

@@ -7,22 +7,22 @@ use serde_json::Value;
 
 use super::call::{caller, tuned};
 use super::handlers::Handlers;
-use super::lane::Item;
-use super::recover::{Ticket, may_return};
-use super::{Client, Gateway, spokesman};
+use super::queue::QueueItem;
+use super::recover::{RecoveryChance, may_return};
+use super::{Gateway, GatewayClient, spokesman};
 use crate::auth::Handshake;
-use crate::contract::model::{Contract, Namespace, Reject};
+use crate::contract::model::{Contract, Namespace, RejectPolicy};
 use crate::contract::scope::{Scope, SocketScope};
 use crate::error::{Code, Refusal};
 use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::limits::SessionLimits;
 use crate::recovery::Pid;
-use crate::session::{Close, Link, Peer, Session};
-use crate::telemetry::audit::{self, Kind, Record};
+use crate::session::{ClientFacts, Close, Link, Session};
+use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
 use crate::user::User;
 
 /// The answer to a handshake.
-pub struct Admission {
+pub struct ConnectDecision {
     namespace: Arc<Namespace>,
     handlers: Arc<Handlers>,
     user: Arc<User>,
@@ -33,10 +33,10 @@ pub struct Admission {
     /// Set if the client is let in only to get an event that states why it is refused.
     rejected: Option<(Arc<Contract>, Refusal)>,
     /// Whether the client recovers an earlier session, or may recover this one later.
-    ticket: Ticket,
+    ticket: RecoveryChance,
 }
 
-impl Admission {
+impl ConnectDecision {
     /// Whether the client is let in only to get the contract's error event, and is then disconnected.
     pub fn is_rejection(&self) -> bool {
         self.rejected.is_some()
@@ -49,11 +49,11 @@ impl Admission {
 }
 
 /// A client that passed all checks of the handshake.
-struct Checked {
+struct CheckedClient {
     user: Arc<User>,
     limits: SessionLimits,
     answers: Vec<(Arc<Contract>, HookAnswer)>,
-    ticket: Ticket,
+    ticket: RecoveryChance,
 }
 
 impl Gateway {
@@ -68,13 +68,13 @@ impl Gateway {
         namespace: &str,
         id: &str,
         handshake: &Handshake,
-        peer: &Peer,
-    ) -> Result<Admission, Refusal> {
+        peer: &ClientFacts,
+    ) -> Result<ConnectDecision, Refusal> {
         let found = self.namespaces.get(namespace).cloned();
         let (namespace, handlers) = found.ok_or_else(|| Refusal::new(Code::NotFound, "no such namespace"))?;
         match self.check_client(&namespace, id, handshake, peer).await {
-            Ok(Checked { user, limits, answers, ticket }) => {
-                Ok(Admission { namespace, handlers, user, limits, answers, rejected: None, ticket })
+            Ok(CheckedClient { user, limits, answers, ticket }) => {
+                Ok(ConnectDecision { namespace, handlers, user, limits, answers, rejected: None, ticket })
             }
             Err(refusal) => {
                 let code = refusal.code.as_str();
@@ -83,18 +83,27 @@ impl Gateway {
                 self.parts.metrics.connections_refused_total.with_label_values(&labels).inc();
                 if refusal.code != Code::AuthenticationFailed {
                     let reason = Some(refusal.code.as_str());
-                    let about = Record { nsp: Some(&namespace.path), ip: Some(peer.ip), reason, ..Record::default() };
+                    let about =
+                        AuditRecord { nsp: Some(&namespace.path), ip: Some(peer.ip), reason, ..AuditRecord::default() };
                     let limited = refusal.code == Code::RateLimitExceeded;
-                    audit::record(if limited { Kind::LimitHit } else { Kind::ConnectRefused }, about);
+                    audit::record(if limited { AuditEvent::LimitHit } else { AuditEvent::ConnectRefused }, about);
                 }
                 let contract = spokesman(&namespace).clone();
                 match namespace.auth().reject {
-                    Reject::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
-                    Reject::Event => {
+                    RejectPolicy::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
+                    RejectPolicy::Event => {
                         let user = User::nobody();
                         let limits = self.parts.limits.session(&user.id)?;
                         let (answers, rejected) = (Vec::new(), Some((contract, refusal)));
-                        Ok(Admission { namespace, handlers, user, limits, answers, rejected, ticket: Ticket::None })
+                        Ok(ConnectDecision {
+                            namespace,
+                            handlers,
+                            user,
+                            limits,
+                            answers,
+                            rejected,
+                            ticket: RecoveryChance::None,
+                        })
                     }
                 }
             }
@@ -108,13 +117,13 @@ impl Gateway {
         namespace: &Namespace,
         id: &str,
         handshake: &Handshake,
-        peer: &Peer,
-    ) -> Result<Checked, Refusal> {
+        peer: &ClientFacts,
+    ) -> Result<CheckedClient, Refusal> {
         self.parts.limits.check_connection(&namespace.path, peer.ip)?;
         let user = self.parts.auth.authenticate_or_refresh(namespace.auth(), handshake).await.inspect_err(|error| {
             let reason = Some(error.reason());
-            let about = Record { nsp: Some(&namespace.path), ip: Some(peer.ip), reason, ..Record::default() };
-            audit::record(Kind::TokenRejected, about);
+            let about = AuditRecord { nsp: Some(&namespace.path), ip: Some(peer.ip), reason, ..AuditRecord::default() };
+            audit::record(AuditEvent::TokenRejected, about);
         })?;
         let user = if user.anonymous { User::nobody() } else { Arc::new(user) };
         let limits = self.parts.limits.session(&user.id)?;
@@ -144,14 +153,20 @@ impl Gateway {
                 }
             }
         }
-        Ok(Checked { user, limits, answers, ticket })
+        Ok(CheckedClient { user, limits, answers, ticket })
     }
 
     /// Creates the session of an admitted client, sends its greeting, and joins the rooms that the contracts name.
     ///
     /// Called after CONNECT was acknowledged and before the client's first event is dispatched.
-    pub fn open(self: &Arc<Self>, admission: Admission, id: &str, peer: Peer, link: Box<dyn Link>) -> Arc<Client> {
-        let Admission { namespace, handlers, user, limits, answers, rejected, mut ticket } = admission;
+    pub fn open(
+        self: &Arc<Self>,
+        admission: ConnectDecision,
+        id: &str,
+        peer: ClientFacts,
+        link: Box<dyn Link>,
+    ) -> Arc<GatewayClient> {
+        let ConnectDecision { namespace, handlers, user, limits, answers, rejected, mut ticket } = admission;
         let transport = peer.transport;
         let session = Session::with_trail(
             id,
@@ -159,10 +174,10 @@ impl Gateway {
             user,
             peer,
             link,
-            ticket.trail(self.parts.recovery.hearing()),
+            ticket.offsets(self.parts.recovery.hearing()),
         );
         let admitted = rejected.is_none();
-        let client = Arc::new(Client { session, namespace, handlers, lane: Arc::default(), limits, admitted });
+        let client = Arc::new(GatewayClient { session, namespace, handlers, queue: Arc::default(), limits, admitted });
         if let Some((contract, refusal)) = rejected {
             self.send_error_event(&client.session, &contract, &Value::Null, &refusal);
             client.session.close(Close::Namespace);
@@ -171,11 +186,11 @@ impl Gateway {
         let path = client.namespace.path.as_ref();
         self.parts.metrics.connections_opened_total.with_label_values(&[path, transport]).inc();
         match &mut ticket {
-            Ticket::Back(returned) => {
+            RecoveryChance::Back(returned) => {
                 returned.claim.accept();
                 self.restore(&client, returned);
             }
-            Ticket::None | Ticket::New(_) => self.parts.rooms.add(&client.session),
+            RecoveryChance::None | RecoveryChance::New(_) => self.parts.rooms.add(&client.session),
         }
         // The token may have been revoked after it was verified and before the room index knew the session.
         if self.parts.auth.is_revoked(&client.session.user()) {
@@ -188,10 +203,10 @@ impl Gateway {
             self.parts.recovery.opened(&client.session, &policy);
         }
         let first = match ticket {
-            Ticket::Back(returned) => Item::Back(returned),
-            Ticket::None | Ticket::New(_) => {
+            RecoveryChance::Back(returned) => QueueItem::Back(returned),
+            RecoveryChance::None | RecoveryChance::New(_) => {
                 self.greet(&client);
-                Item::Opened(answers)
+                QueueItem::Opened(answers)
             }
         };
         // Cannot fail, because the queue of a new client is empty. The item comes before the client's first event.
@@ -200,7 +215,7 @@ impl Gateway {
     }
 
     /// Joins the rooms of `connect.join`, and performs what the connect hooks' answers ask for.
-    pub(super) async fn settle_in(&self, client: &Arc<Client>, answers: Vec<(Arc<Contract>, HookAnswer)>) {
+    pub(super) async fn settle_in(&self, client: &Arc<GatewayClient>, answers: Vec<(Arc<Contract>, HookAnswer)>) {
         // Wait until other nodes can reach the client: another process that learns of the client from its first event
         // may publish to it.
         let session = &client.session;
@@ -214,12 +229,12 @@ impl Gateway {
             let plan = self.plan_answer(client, &contract, answer);
             Box::pin(self.obey(client, plan)).await;
         }
-        if session.trail().is_some() {
+        if session.offsets().is_some() {
             Box::pin(self.settle_trail(client)).await;
         }
     }
 
-    fn greet(&self, client: &Client) {
+    fn greet(&self, client: &GatewayClient) {
         if client.namespace.contracts.iter().all(|contract| contract.connect.greet.is_none()) {
             return;
         }
@@ -235,7 +250,7 @@ impl Gateway {
 
     /// Joins the rooms of `connect.join` that the client's rules and hooks permit. Skips a refused room, without an
     /// error to the client.
-    async fn auto_join(&self, client: &Arc<Client>) {
+    async fn auto_join(&self, client: &Arc<GatewayClient>) {
         let user = client.session.user();
         let mut scope = scope_of(client, &user, &Value::Null);
         scope.capabilities = Some(&*self.parts.auth);
@@ -250,7 +265,7 @@ impl Gateway {
     }
 
     /// Cleans up after a client that disconnected: leaves its rooms, sends its undo events, and notifies backends.
-    pub fn closed(self: &Arc<Self>, client: &Arc<Client>, reason: &'static str) {
+    pub fn closed(self: &Arc<Self>, client: &Arc<GatewayClient>, reason: &'static str) {
         if !client.admitted || client.session.is_closed() {
             return;
         }
@@ -266,7 +281,7 @@ impl Gateway {
         self.parts.recovery.ended(&client.session, may_return(reason));
     }
 
-    fn notify_disconnect(&self, client: &Client, reason: &'static str) {
+    fn notify_disconnect(&self, client: &GatewayClient, reason: &'static str) {
         for contract in &client.namespace.contracts {
             if let Some(call) = &contract.disconnect {
                 let request = HookRequest::disconnect(caller(client, &contract.name), reason);
@@ -277,7 +292,7 @@ impl Gateway {
 }
 
 /// The scope in which rules and templates are evaluated for a client.
-pub(super) fn scope_of<'a>(client: &'a Client, user: &'a User, payload: &'a Value) -> Scope<'a> {
+pub(super) fn scope_of<'a>(client: &'a GatewayClient, user: &'a User, payload: &'a Value) -> Scope<'a> {
     scope_of_session(&client.session, user, payload)
 }
 

@@ -6,39 +6,45 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::connect::scope_of;
-use super::handlers::{Counters, Handler};
-use super::lane::Refused;
-use super::{Asked, Client, Gateway, expiry, spokesman};
+use super::handlers::{EventHandler, HandlerCounters};
+use super::queue::RefusedEvent;
+use super::{Gateway, GatewayClient, RequestedAck, expiry, spokesman};
 use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::session::{AckId, Close};
-use crate::telemetry::audit::{self, Kind, Record};
+use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
 
 /// Maximum length of an unknown event's name that an answer repeats, in bytes.
 const SHOWN_NAME_BYTES: usize = 64;
 
 /// The context of one event: the client, the contract, the handler, and the acknowledgement that the client asked for.
-pub(super) struct Turn<'a> {
-    pub(super) client: &'a Arc<Client>,
+pub(super) struct EventContext<'a> {
+    pub(super) client: &'a Arc<GatewayClient>,
     pub(super) contract: &'a Arc<Contract>,
     pub(super) def: &'a Arc<ClientEvent>,
-    pub(super) counters: &'a Counters,
+    pub(super) counters: &'a HandlerCounters,
     pub(super) event: &'a Event,
     pub(super) ack: Option<AckId>,
     pub(super) came: Instant,
 }
 
-impl<'a> Turn<'a> {
-    fn new(client: &'a Arc<Client>, handler: &'a Handler, event: &'a Event, ack: Option<AckId>, came: Instant) -> Self {
-        let Handler { contract, def, counters } = handler;
+impl<'a> EventContext<'a> {
+    fn new(
+        client: &'a Arc<GatewayClient>,
+        handler: &'a EventHandler,
+        event: &'a Event,
+        ack: Option<AckId>,
+        came: Instant,
+    ) -> Self {
+        let EventHandler { contract, def, counters } = handler;
         Self { client, contract, def, counters, event, ack, came }
     }
 }
 
 impl Gateway {
-    pub(super) async fn handle(&self, client: &Arc<Client>, event: &Event, ack: Option<AckId>, came: Instant) {
+    pub(super) async fn handle(&self, client: &Arc<GatewayClient>, event: &Event, ack: Option<AckId>, came: Instant) {
         if !client.admitted {
             return;
         }
@@ -48,33 +54,33 @@ impl Gateway {
         let Some(handler) = client.handlers.get(event.name()) else {
             return self.unknown(client, event, ack.map(|id| (id, came)));
         };
-        self.take(&Turn::new(client, handler, event, ack, came)).await;
+        self.take(&EventContext::new(client, handler, event, ack, came)).await;
         handler.counters.seconds.observe(came.elapsed().as_secs_f64());
     }
 
-    async fn take(&self, turn: &Turn<'_>) {
-        let &Turn { client, def, event, .. } = turn;
+    async fn take(&self, context: &EventContext<'_>) {
+        let &EventContext { client, def, event, .. } = context;
         let user = client.session.user();
         let payload = match read_payload(def, event) {
             Ok(payload) => payload,
             Err(refusal) => {
-                return Box::pin(self.fail(turn, &scope_of(client, &user, &Value::Null), &refusal)).await;
+                return Box::pin(self.fail(context, &scope_of(client, &user, &Value::Null), &refusal)).await;
             }
         };
         let mut scope = scope_of(client, &user, &payload);
         scope.capabilities = Some(&*self.parts.auth);
-        match self.check(turn, &scope).await {
+        match self.check(context, &scope).await {
             Ok(plan) => {
-                let done = self.perform(turn, &scope, plan).await;
-                self.succeed(turn, &scope, &done);
+                let done = self.perform(context, &scope, plan).await;
+                self.succeed(context, &scope, &done);
             }
-            Err(refusal) => Box::pin(self.fail(turn, &scope, &refusal)).await,
+            Err(refusal) => Box::pin(self.fail(context, &scope, &refusal)).await,
         }
     }
 
     /// Answers an event that [`Gateway::permit`] refused, like an event that failed.
-    pub(super) async fn refuse(&self, client: &Arc<Client>, refused: &Refused) {
-        let Refused { event, ack, came, refusal } = refused;
+    pub(super) async fn refuse(&self, client: &Arc<GatewayClient>, refused: &RefusedEvent) {
+        let RefusedEvent { event, ack, came, refusal } = refused;
         if !client.admitted {
             return;
         }
@@ -86,12 +92,12 @@ impl Gateway {
             }
             return self.refuse_now(client, event, ack.map(|id| (id, *came)), refusal);
         };
-        let turn = Turn::new(client, handler, event, *ack, *came);
+        let context = EventContext::new(client, handler, event, *ack, *came);
         let user = client.session.user();
-        self.fail(&turn, &scope_of(client, &user, &Value::Null), refusal).await;
+        self.fail(&context, &scope_of(client, &user, &Value::Null), refusal).await;
     }
 
-    fn unknown(&self, client: &Arc<Client>, event: &Event, ack: Option<(AckId, Instant)>) {
+    fn unknown(&self, client: &Arc<GatewayClient>, event: &Event, ack: Option<(AckId, Instant)>) {
         if client.ignores_unknown() {
             self.count_received("unknown", "unknown", "ignored");
             return;
@@ -105,7 +111,7 @@ impl Gateway {
     /// the contract's error event.
     pub(super) fn refuse_now(
         &self,
-        client: &Arc<Client>,
+        client: &Arc<GatewayClient>,
         event: &Event,
         ack: Option<(AckId, Instant)>,
         refusal: &Refusal,
@@ -118,7 +124,8 @@ impl Gateway {
         self.count_received(labels.0, labels.1, refusal.code.as_str());
         match ack {
             Some((id, came)) => {
-                let of = Asked { id, came, contract: labels.0, event: labels.1, result: "error", counters: None };
+                let of =
+                    RequestedAck { id, came, contract: labels.0, event: labels.1, result: "error", counters: None };
                 self.ack_error(client, contract, of, &scope, refusal);
             }
             None => self.send_error_event(&client.session, contract, &Value::Null, refusal),
@@ -130,7 +137,7 @@ impl Gateway {
     }
 }
 
-impl Client {
+impl GatewayClient {
     /// Whether some contract of the namespace ignores events that no contract knows.
     fn ignores_unknown(&self) -> bool {
         self.namespace.contracts.iter().any(|contract| contract.unknown == UnknownEvent::Ignore)
@@ -139,12 +146,15 @@ impl Client {
 
 /// Counts the event against the client's rate limits before its payload is parsed. Disconnects a client that keeps
 /// exceeding the limit, so that it reconnects later.
-pub(super) fn check_rate(client: &Client, def: Option<&Arc<ClientEvent>>) -> Result<(), Refusal> {
+pub(super) fn check_rate(client: &GatewayClient, def: Option<&Arc<ClientEvent>>) -> Result<(), Refusal> {
     client.limits.check(def).map_err(|limited| {
         let user = client.session.user();
         let reason = Some(if limited.disconnect { "disconnected" } else { Code::RateLimitExceeded.as_str() });
         let name = def.map(|def| def.name.as_str());
-        audit::record(Kind::LimitHit, Record { name, reason, ..expiry::of(&client.session, &user) });
+        audit::record(
+            AuditEvent::LimitHit,
+            AuditRecord { name, reason, ..expiry::audit_record(&client.session, &user) },
+        );
         if limited.disconnect {
             client.session.close(Close::Transport);
         }

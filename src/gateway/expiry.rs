@@ -5,17 +5,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::clock::Due;
 use super::connect::scope_of;
-use super::membership::Place;
-use super::{Asked, Client, Gateway, spokesman};
+use super::deadlines::TokenAction;
+use super::membership::EventRoom;
+use super::{Gateway, GatewayClient, RequestedAck, spokesman};
 use crate::auth::AuthError;
 use crate::contract::model::AtExpiry;
 use crate::error::{Code, Refusal};
 use crate::event::{Args, Event};
 use crate::protocol::is_reserved_room;
 use crate::session::{AckId, Close, RoomName, Session};
-use crate::telemetry::audit::{self, Kind, Record};
+use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
 use crate::time::{iso8601, unix_millis};
 use crate::user::User;
 
@@ -46,8 +46,8 @@ impl Gateway {
         let due = self.clock.take(unix_millis(now), SLICE);
         for (client, what) in &due {
             match what {
-                Due::Warning => self.warn(client, now),
-                Due::End => {
+                TokenAction::Warning => self.warn(client, now),
+                TokenAction::End => {
                     let close = match client.namespace.auth().expiry.then {
                         AtExpiry::Disconnect => Close::Namespace,
                         AtExpiry::Reconnect => Close::Transport,
@@ -60,12 +60,12 @@ impl Gateway {
     }
 
     /// Schedules the warning, or the end, of a client's token.
-    pub(super) fn watch_end(&self, client: &Arc<Client>) {
+    pub(super) fn watch_end(&self, client: &Arc<GatewayClient>) {
         let user = client.session.user();
         let Some((warning, end)) = self.times(client, &user) else { return };
         match warning {
-            Some(at) => self.clock.add(at, Due::Warning, client),
-            None => self.clock.add(end, Due::End, client),
+            Some(at) => self.clock.add(at, TokenAction::Warning, client),
+            None => self.clock.add(end, TokenAction::End, client),
         }
         // The client may have disconnected before the entry was added. Nothing else would remove the entry then.
         if client.session.is_closed() {
@@ -74,7 +74,7 @@ impl Gateway {
     }
 
     /// Removes the schedule of a client's token.
-    pub(super) fn forget_end(&self, client: &Arc<Client>, user: &User) {
+    pub(super) fn forget_end(&self, client: &Arc<GatewayClient>, user: &User) {
         let Some((warning, end)) = self.times(client, user) else { return };
         self.clock.remove(end, client);
         if let Some(at) = warning {
@@ -84,7 +84,7 @@ impl Gateway {
 
     /// When the client is warned (if the contract asks for a warning), and when its token ends, both as Unix time in
     /// ms.
-    fn times(&self, client: &Client, user: &User) -> Option<(Option<u64>, u64)> {
+    fn times(&self, client: &GatewayClient, user: &User) -> Option<(Option<u64>, u64)> {
         let end = unix_millis(self.parts.auth.ends_at(user)?);
         let warning = client.namespace.auth().expiry.warn.as_ref().map(|(before, _)| {
             let at = user.expires_at.and_then(|at| at.checked_sub(*before)).map_or(0, unix_millis);
@@ -94,10 +94,10 @@ impl Gateway {
         Some((warning, end))
     }
 
-    fn warn(&self, client: &Arc<Client>, now: SystemTime) {
+    fn warn(&self, client: &Arc<GatewayClient>, now: SystemTime) {
         let user = client.session.user();
         let Some((_, end)) = self.times(client, &user) else { return };
-        self.clock.add(end, Due::End, client);
+        self.clock.add(end, TokenAction::End, client);
         if let (Some((_, name)), Some(at)) = (&client.namespace.auth().expiry.warn, user.expires_at) {
             let left = at.duration_since(now).unwrap_or_default();
             let data = json!({ "expiresAt": iso8601(at), "expiresIn": left.as_secs() });
@@ -123,12 +123,15 @@ impl Gateway {
         }
         let labels = [session.namespace().as_ref(), reason];
         self.parts.metrics.sessions_ended_total.with_label_values(&labels).inc();
-        audit::record(Kind::SessionEnded, Record { reason: Some(reason), ..of(session, &session.user()) });
+        audit::record(
+            AuditEvent::SessionEnded,
+            AuditRecord { reason: Some(reason), ..audit_record(session, &session.user()) },
+        );
         session.close(close);
     }
 
     /// Handles a client's refresh event: replaces the session's token by a newer one of the same user.
-    pub(super) async fn refresh(&self, client: &Arc<Client>, event: &Event, ack: Option<(AckId, Instant)>) {
+    pub(super) async fn refresh(&self, client: &Arc<GatewayClient>, event: &Event, ack: Option<(AckId, Instant)>) {
         let contract = spokesman(&client.namespace).clone();
         let outcome = self.try_refresh(client, event).await;
         let (result, reason) = match &outcome {
@@ -137,11 +140,17 @@ impl Gateway {
         };
         self.parts.metrics.refreshes_total.with_label_values(&[result]).inc();
         self.count_received(&contract.name, event.name(), result);
-        let kind = if reason.is_some() { Kind::RefreshRefused } else { Kind::TokenRefreshed };
-        audit::record(kind, Record { reason, ..of(&client.session, &client.session.user()) });
+        let kind = if reason.is_some() { AuditEvent::RefreshRefused } else { AuditEvent::TokenRefreshed };
+        audit::record(kind, AuditRecord { reason, ..audit_record(&client.session, &client.session.user()) });
         let name = event.name();
-        let asked =
-            |(id, came), result| Asked { id, came, contract: &contract.name, event: name, result, counters: None };
+        let asked = |(id, came), result| RequestedAck {
+            id,
+            came,
+            contract: &contract.name,
+            event: name,
+            result,
+            counters: None,
+        };
         match (outcome, ack) {
             (Ok(done), Some(of)) => {
                 if let Ok(args) = Args::encode(&[done]) {
@@ -157,7 +166,7 @@ impl Gateway {
         }
     }
 
-    async fn try_refresh(&self, client: &Arc<Client>, event: &Event) -> Result<Value, Refusal> {
+    async fn try_refresh(&self, client: &Arc<GatewayClient>, event: &Event) -> Result<Value, Refusal> {
         let token = token_of(event)
             .ok_or_else(|| Refusal::new(Code::InvalidPayload, "send the token as a string, or as { token }"))?;
         let user = self.parts.auth.user_or_refresh(&token, client.namespace.auth()).await?;
@@ -188,7 +197,7 @@ impl Gateway {
 
     /// Leaves the rooms whose join rule was true for the old token and is false for the new one. Rooms that the client
     /// is in for another reason (a backend put it there, or a capability in a payload) are kept.
-    async fn leave_closed_rooms(&self, client: &Arc<Client>, before: &User, now: &User) -> Vec<RoomName> {
+    async fn leave_closed_rooms(&self, client: &Arc<GatewayClient>, before: &User, now: &User) -> Vec<RoomName> {
         let mut left = Vec::new();
         for name in client.session.rooms() {
             if is_reserved_room(&name) {
@@ -196,12 +205,15 @@ impl Gateway {
             }
             let Some((def, vars)) = client.namespace.room_of(&name) else { continue };
             let Some(rule) = &def.join else { continue };
-            let place = Place { def: def.clone(), name: name.clone(), vars };
+            let place = EventRoom { def: def.clone(), name: name.clone(), vars };
             let held = self.ask(client, rule, &place, &scope_of(client, before, &Value::Null)).await;
             let holds = self.ask(client, rule, &place, &scope_of(client, now, &Value::Null)).await;
             if matches!((held, holds), (Ok(true), Ok(false))) {
                 self.take_out(&client.session, &name);
-                audit::record(Kind::RoomLost, Record { room: Some(&name), ..of(&client.session, now) });
+                audit::record(
+                    AuditEvent::RoomLost,
+                    AuditRecord { room: Some(&name), ..audit_record(&client.session, now) },
+                );
                 left.push(name);
             }
         }
@@ -223,12 +235,12 @@ fn token_of(event: &Event) -> Option<String> {
 }
 
 /// The audit record of a session.
-pub(super) fn of<'a>(session: &'a Session, user: &'a User) -> Record<'a> {
-    Record {
+pub(super) fn audit_record<'a>(session: &'a Session, user: &'a User) -> AuditRecord<'a> {
+    AuditRecord {
         nsp: Some(session.namespace()),
         user: (!user.anonymous).then_some(&*user.id),
         socket: Some(session.id()),
         ip: Some(session.peer().ip),
-        ..Record::default()
+        ..AuditRecord::default()
     }
 }

@@ -9,18 +9,18 @@ use std::sync::Arc;
 use prometheus::{Histogram, IntCounter};
 
 use crate::contract::model::{ClientEvent, Contract, Namespace};
-use crate::publish::{Origin, Publisher};
+use crate::publish::{Publisher, PublisherKind};
 use crate::telemetry::metrics::Metrics;
 
 /// An event that clients may send.
-pub(super) struct Handler {
+pub(super) struct EventHandler {
     pub(super) contract: Arc<Contract>,
     pub(super) def: Arc<ClientEvent>,
-    pub(super) counters: Counters,
+    pub(super) counters: HandlerCounters,
 }
 
 /// The counters of an event that succeeds.
-pub(super) struct Counters {
+pub(super) struct HandlerCounters {
     pub(super) received: IntCounter,
     pub(super) acked: IntCounter,
     pub(super) seconds: Histogram,
@@ -31,7 +31,7 @@ pub(super) struct Counters {
 
 /// The handlers of a namespace.
 pub(super) struct Handlers {
-    by_name: HashMap<String, Handler>,
+    by_name: HashMap<String, EventHandler>,
     /// Events and acknowledgements that were queued for single clients.
     pub(super) delivered: IntCounter,
 }
@@ -39,24 +39,25 @@ pub(super) struct Handlers {
 impl Handlers {
     pub(super) fn new(namespace: &Namespace, publisher: &Publisher, metrics: &Metrics) -> Self {
         let handler = |(name, (contract, def)): (&String, &(Arc<Contract>, Arc<ClientEvent>))| {
-            let counters = Counters::new(contract, def, publisher, metrics);
-            (name.clone(), Handler { contract: contract.clone(), def: def.clone(), counters })
+            let counters = HandlerCounters::new(contract, def, publisher, metrics);
+            (name.clone(), EventHandler { contract: contract.clone(), def: def.clone(), counters })
         };
         let by_name = namespace.client.iter().map(handler).collect();
         Self { by_name, delivered: metrics.deliveries_total.with_label_values(&[&namespace.path]) }
     }
 
     /// The handler of an event; `None` if no contract declares the event.
-    pub(super) fn get(&self, event: &str) -> Option<&Handler> {
+    pub(super) fn get(&self, event: &str) -> Option<&EventHandler> {
         self.by_name.get(event)
     }
 }
 
-impl Counters {
+impl HandlerCounters {
     fn new(contract: &Contract, def: &ClientEvent, publisher: &Publisher, metrics: &Metrics) -> Self {
         let labels = [&*contract.name, &*def.name];
         let succeeded = [labels[0], labels[1], "ok"];
-        let relayed = def.relay.iter().map(|relay| publisher.counter(&contract.name, &relay.event, Origin::Client));
+        let relayed =
+            def.relay.iter().map(|relay| publisher.counter(&contract.name, &relay.event, PublisherKind::Client));
         Self {
             received: metrics.events_received_total.with_label_values(&succeeded),
             acked: metrics.acks_total.with_label_values(&succeeded),

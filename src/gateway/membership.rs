@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::call::AnswerPlan;
-use super::event::{Turn, with_room};
-use super::expiry::of;
+use super::event::{EventContext, with_room};
+use super::expiry::audit_record;
 use super::replay::{ReplayOutcome, join_with_replay};
-use super::{Client, Gateway};
+use super::{Gateway, GatewayClient};
 use crate::contract::model::{Contract, RoomDef, RoomRef};
 use crate::contract::room_name::RoomNameError;
 use crate::contract::rule::Rule;
@@ -15,25 +15,25 @@ use crate::error::{Code, Refusal};
 use crate::history::Since;
 use crate::publish::contract_event::room_refusal;
 use crate::session::{RoomName, Session};
-use crate::telemetry::audit::{self, Kind, Record};
+use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
 
 /// Permission to join a room: the room's rule is true and its hook agreed. [`Gateway::join`] consumes the permit. Only
 /// [`Gateway::permit_joins`] and [`Gateway::permit_join`] create permits.
-pub(super) struct Permit {
-    place: Place,
+pub(super) struct JoinPermit {
+    place: EventRoom,
     /// Everything that the hook's answer asks for besides the join.
     answer: Option<Box<AnswerPlan>>,
 }
 
-impl Permit {
+impl JoinPermit {
     /// The room.
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &EventRoom {
         &self.place
     }
 }
 
 /// A room that an event is about.
-pub(super) struct Place {
+pub(super) struct EventRoom {
     pub(super) def: Arc<RoomDef>,
     pub(super) name: RoomName,
     pub(super) vars: Vec<(String, String)>,
@@ -41,12 +41,22 @@ pub(super) struct Place {
 
 impl Gateway {
     /// Resolves room references to the rooms that they name for this event. References that do not apply are left out.
-    pub(super) fn places(&self, turn: &Turn<'_>, refs: &[RoomRef], scope: &Scope<'_>) -> Result<Vec<Place>, Refusal> {
-        refs.iter().filter_map(|of| self.place(turn.client, of, scope).transpose()).collect()
+    pub(super) fn places(
+        &self,
+        context: &EventContext<'_>,
+        refs: &[RoomRef],
+        scope: &Scope<'_>,
+    ) -> Result<Vec<EventRoom>, Refusal> {
+        refs.iter().filter_map(|of| self.place(context.client, of, scope).transpose()).collect()
     }
 
     /// Resolves a room reference to a room. Returns `None` when the reference does not apply.
-    pub(super) fn place(&self, client: &Client, of: &RoomRef, scope: &Scope<'_>) -> Result<Option<Place>, Refusal> {
+    pub(super) fn place(
+        &self,
+        client: &GatewayClient,
+        of: &RoomRef,
+        scope: &Scope<'_>,
+    ) -> Result<Option<EventRoom>, Refusal> {
         if of.when.as_ref().is_some_and(|rule| !rule.holds(scope)) {
             return Ok(None);
         }
@@ -61,11 +71,11 @@ impl Gateway {
             return Err(room_refusal(&of.room.key, &error));
         }
         client.namespace.check_taken(&of.room, &name).map_err(|error| room_refusal(&of.room.key, &error))?;
-        Ok(Some(Place { def: of.room.clone(), name: name.into(), vars }))
+        Ok(Some(EventRoom { def: of.room.clone(), name: name.into(), vars }))
     }
 
     /// Checks that the client's number of rooms stays within its limit after these joins.
-    pub(super) fn check_rooms(&self, client: &Client, joins: &[Place]) -> Result<(), Refusal> {
+    pub(super) fn check_rooms(&self, client: &GatewayClient, joins: &[EventRoom]) -> Result<(), Refusal> {
         let session = &client.session;
         let more = joins.iter().filter(|place| !session.is_in(&place.name)).count();
         self.parts.limits.shape().check_rooms(session.joined_rooms(), more)
@@ -74,21 +84,27 @@ impl Gateway {
     /// Permits all joins of an event, or none. A refusal is recorded in the audit log.
     pub(super) async fn permit_joins(
         &self,
-        turn: &Turn<'_>,
-        places: Vec<Place>,
+        context: &EventContext<'_>,
+        places: Vec<EventRoom>,
         scope: &Scope<'_>,
-    ) -> Result<Vec<Permit>, Refusal> {
+    ) -> Result<Vec<JoinPermit>, Refusal> {
         let asks = places.iter().any(|place| place.def.call.is_some());
-        let _held = if asks { Some(self.hold(turn.event)?) } else { None };
+        let _held = if asks { Some(self.hold(context.event)?) } else { None };
         let mut permits = Vec::with_capacity(places.len());
         for place in places {
             let name = place.name.clone();
-            let permit = self.permit_join(turn.client, turn.contract, place, scope).await.inspect_err(|refusal| {
-                let (session, reason) = (&turn.client.session, Some(refusal.code.as_str()));
-                let user = session.user();
-                let about = Record { room: Some(&name), name: Some(&turn.def.name), reason, ..of(session, &user) };
-                audit::record(Kind::JoinRefused, about);
-            })?;
+            let permit =
+                self.permit_join(context.client, context.contract, place, scope).await.inspect_err(|refusal| {
+                    let (session, reason) = (&context.client.session, Some(refusal.code.as_str()));
+                    let user = session.user();
+                    let about = AuditRecord {
+                        room: Some(&name),
+                        name: Some(&context.def.name),
+                        reason,
+                        ..audit_record(session, &user)
+                    };
+                    audit::record(AuditEvent::JoinRefused, about);
+                })?;
             permits.push(permit);
         }
         Ok(permits)
@@ -97,11 +113,11 @@ impl Gateway {
     /// Permits a join if the room's rule is true and the room's hook agrees, where the room has a rule or a hook.
     pub(super) async fn permit_join(
         &self,
-        client: &Arc<Client>,
+        client: &Arc<GatewayClient>,
         contract: &Arc<Contract>,
-        place: Place,
+        place: EventRoom,
         scope: &Scope<'_>,
-    ) -> Result<Permit, Refusal> {
+    ) -> Result<JoinPermit, Refusal> {
         if let Some(rule) = &place.def.join
             && !self.ask(client, rule, &place, scope).await?
         {
@@ -114,7 +130,7 @@ impl Gateway {
             }
             None => None,
         };
-        Ok(Permit { place, answer })
+        Ok(JoinPermit { place, answer })
     }
 
     /// Evaluates a rule about a room. Looks the room's owner up first if the rule asks for it.
@@ -123,9 +139,9 @@ impl Gateway {
     /// reason. If the rule is false then, the answer is "unavailable" instead of "no".
     pub(super) async fn ask(
         &self,
-        client: &Client,
+        client: &GatewayClient,
         rule: &Rule,
-        place: &Place,
+        place: &EventRoom,
         scope: &Scope<'_>,
     ) -> Result<bool, Refusal> {
         let mut scope = with_room(scope, &place.name, &place.vars);
@@ -144,8 +160,13 @@ impl Gateway {
 
     /// Joins a room, and sends the client the history that the contract promises before any newer event. Before the
     /// join, performs what the answer of the room's hook asks for.
-    pub(super) async fn join(&self, client: &Arc<Client>, permit: Permit, scope: &Scope<'_>) -> Option<ReplayOutcome> {
-        let Permit { place, answer } = permit;
+    pub(super) async fn join(
+        &self,
+        client: &Arc<GatewayClient>,
+        permit: JoinPermit,
+        scope: &Scope<'_>,
+    ) -> Option<ReplayOutcome> {
+        let JoinPermit { place, answer } = permit;
         if let Some(answer) = answer {
             Box::pin(self.obey(client, *answer)).await;
         }
@@ -157,7 +178,7 @@ impl Gateway {
     }
 
     /// Joins a room that a backend named. The room's rule is not evaluated.
-    pub(super) async fn join_by_name(&self, client: &Client, room: &RoomName) {
+    pub(super) async fn join_by_name(&self, client: &GatewayClient, room: &RoomName) {
         match client.namespace.room_of(room) {
             Some((def, _)) => {
                 join_with_replay(self.rooms(), &self.parts.history, &client.session, room, def, None).await;
@@ -170,12 +191,12 @@ impl Gateway {
         self.settle_trail(client).await;
     }
 
-    pub(super) fn leave(&self, client: &Arc<Client>, place: &Place) {
+    pub(super) fn leave(&self, client: &Arc<GatewayClient>, place: &EventRoom) {
         self.leave_by_name(client, &place.name);
     }
 
     /// Leaves a room. Before that, publishes the undo events that are stored for the client and this room.
-    pub(super) fn leave_by_name(&self, client: &Arc<Client>, room: &str) {
+    pub(super) fn leave_by_name(&self, client: &Arc<GatewayClient>, room: &str) {
         self.take_out(&client.session, &room.into());
     }
 

@@ -14,7 +14,7 @@ pub(super) struct PendingBytes {
 }
 
 /// Bytes reserved from the bound. Dropping the share releases the bytes.
-pub(super) struct Share {
+pub(super) struct PendingShare {
     of: Arc<PendingBytes>,
     bytes: usize,
 }
@@ -27,10 +27,10 @@ impl PendingBytes {
 
     /// Reserves bytes. Returns `None` when the bound would be exceeded. An event larger than the whole bound is
     /// accepted if nothing else waits.
-    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<PendingShare> {
         let fits = |held: usize| (held == 0 || held.saturating_add(bytes) <= self.most).then(|| held + bytes);
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(Share { of: self.clone(), bytes })
+        Some(PendingShare { of: self.clone(), bytes })
     }
 
     /// How many bytes are reserved.
@@ -39,7 +39,7 @@ impl PendingBytes {
     }
 }
 
-impl Drop for Share {
+impl Drop for PendingShare {
     fn drop(&mut self) {
         self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }

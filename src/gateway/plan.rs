@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use super::Gateway;
 use super::call::AnswerPlan;
-use super::event::Turn;
-use super::membership::{Permit, Place};
+use super::event::EventContext;
+use super::membership::{EventRoom, JoinPermit};
 use super::relay::PlannedRelay;
 use crate::contract::rule::Rule;
 use crate::contract::scope::Scope;
@@ -21,20 +21,20 @@ use crate::error::{Code, Refusal};
 use crate::publish::PlannedPublish;
 use crate::session::MAX_METADATA_BYTES;
 
-pub(super) use perform::Done;
+pub(super) use perform::PerformedPlan;
 
 /// Everything that a permitted event will do.
 pub(super) struct Plan<'a> {
-    joins: Vec<Permit>,
-    leaves: Vec<Place>,
+    joins: Vec<JoinPermit>,
+    leaves: Vec<EventRoom>,
     relays: Vec<PlannedRelay<'a>>,
     /// The parts that few events have. Boxed, because the future of every event contains a plan.
-    more: Option<Box<More>>,
+    more: Option<Box<RareParts>>,
 }
 
 /// The parts of a plan that few events have.
 #[derive(Default)]
-struct More {
+struct RareParts {
     metadata: Map<String, Value>,
     status: Option<Value>,
     /// The event that `on_ok.publish` publishes.
@@ -47,49 +47,55 @@ impl Gateway {
     ///
     /// # Errors
     /// The first refusal. The futures that only some events wait for are boxed, so that they do not enlarge this one.
-    pub(super) async fn check<'a>(&self, turn: &Turn<'a>, scope: &Scope<'_>) -> Result<Plan<'a>, Refusal> {
-        let def = turn.def;
-        let joins = self.places(turn, &def.join, scope)?;
-        let leaves = self.places(turn, &def.leave, scope)?;
-        self.check_rooms(turn.client, &joins)?;
-        let joins = if joins.is_empty() { Vec::new() } else { Box::pin(self.permit_joins(turn, joins, scope)).await? };
-        let relays = self.plan_relays(turn, scope).await?;
+    pub(super) async fn check<'a>(&self, context: &EventContext<'a>, scope: &Scope<'_>) -> Result<Plan<'a>, Refusal> {
+        let def = context.def;
+        let joins = self.places(context, &def.join, scope)?;
+        let leaves = self.places(context, &def.leave, scope)?;
+        self.check_rooms(context.client, &joins)?;
+        let joins =
+            if joins.is_empty() { Vec::new() } else { Box::pin(self.permit_joins(context, joins, scope)).await? };
+        let relays = self.plan_relays(context, scope).await?;
         if let Some(rule) = &def.require {
-            self.require(turn, rule, joins.first().map(Permit::place).or(leaves.first()), scope).await?;
+            self.require(context, rule, joins.first().map(JoinPermit::place).or(leaves.first()), scope).await?;
         }
         let mut plan = Plan { joins, leaves, relays, more: None };
         if def.presence.is_some() || def.metadata.is_some() || def.call.is_some() {
-            plan.more = Some(Box::pin(self.check_more(turn, &plan, scope)).await?);
+            plan.more = Some(Box::pin(self.check_more(context, &plan, scope)).await?);
         }
         Ok(plan)
     }
 
-    async fn check_more(&self, turn: &Turn<'_>, plan: &Plan<'_>, scope: &Scope<'_>) -> Result<Box<More>, Refusal> {
-        let mut more = Box::<More>::default();
-        more.status = self.check_status(turn, scope)?;
-        more.metadata = check_metadata(turn, scope)?;
-        let Some(call) = &turn.def.call else { return Ok(more) };
+    async fn check_more(
+        &self,
+        context: &EventContext<'_>,
+        plan: &Plan<'_>,
+        scope: &Scope<'_>,
+    ) -> Result<Box<RareParts>, Refusal> {
+        let mut more = Box::<RareParts>::default();
+        more.status = self.check_status(context, scope)?;
+        more.metadata = check_metadata(context, scope)?;
+        let Some(call) = &context.def.call else { return Ok(more) };
         // The publish is checked before the hook is asked, because a backend may act on the call: so a backend is never
         // called for an event that this check refuses.
-        if let Some((event, data)) = turn.def.on_ok.as_ref().and_then(|outcome| outcome.publish.as_ref()) {
+        if let Some((event, data)) = context.def.on_ok.as_ref().and_then(|outcome| outcome.publish.as_ref()) {
             let rooms = plan.room_names();
             let scope = Scope { room: rooms.first().map(String::as_str), rooms: &rooms, ..scope.clone() };
-            more.follow = Some(self.plan_follow(turn.contract, event, data, &scope)?);
+            more.follow = Some(self.plan_follow(context.contract, event, data, &scope)?);
         }
-        let answer = self.call(turn, call, scope).await?;
-        more.answer = self.plan_answer(turn.client, turn.contract, answer);
+        let answer = self.call(context, call, scope).await?;
+        more.answer = self.plan_answer(context.client, context.contract, answer);
         Ok(more)
     }
 
     async fn require(
         &self,
-        turn: &Turn<'_>,
+        context: &EventContext<'_>,
         rule: &Rule,
-        place: Option<&Place>,
+        place: Option<&EventRoom>,
         scope: &Scope<'_>,
     ) -> Result<(), Refusal> {
         let holds = match place {
-            Some(place) => Box::pin(self.ask(turn.client, rule, place, scope)).await?,
+            Some(place) => Box::pin(self.ask(context.client, rule, place, scope)).await?,
             None => rule.holds(scope),
         };
         let denied = || Refusal::new(Code::AuthorizationFailed, "the contract does not permit this event to you");
@@ -100,17 +106,17 @@ impl Gateway {
 impl Plan<'_> {
     /// The names of the rooms that the event joins and leaves, in the contract's order.
     fn room_names(&self) -> Vec<String> {
-        let joined = self.joins.iter().map(Permit::place);
+        let joined = self.joins.iter().map(JoinPermit::place);
         joined.chain(&self.leaves).map(|place| place.name.to_string()).collect()
     }
 }
 
 /// The members that the event merges into the session's metadata.
-fn check_metadata(turn: &Turn<'_>, scope: &Scope<'_>) -> Result<Map<String, Value>, Refusal> {
-    let Some(Value::Object(members)) = turn.def.metadata.as_ref().and_then(|path| path.find(scope)) else {
+fn check_metadata(context: &EventContext<'_>, scope: &Scope<'_>) -> Result<Map<String, Value>, Refusal> {
+    let Some(Value::Object(members)) = context.def.metadata.as_ref().and_then(|path| path.find(scope)) else {
         return Ok(Map::new());
     };
-    if turn.client.session.fits_metadata(&members) {
+    if context.client.session.fits_metadata(&members) {
         return Ok(members);
     }
     let text = format!("the metadata of a socket has at most {MAX_METADATA_BYTES} bytes as JSON; send less");

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Gateway;
-use super::event::Turn;
+use super::event::EventContext;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::presence::{MAX_STATUS_BYTES, may_have_status};
@@ -12,9 +12,9 @@ use crate::session::RoomName;
 
 impl Gateway {
     /// The presence status that an event sets. Refuses a status that the user may not have.
-    pub(super) fn check_status(&self, turn: &Turn<'_>, scope: &Scope<'_>) -> Result<Option<Value>, Refusal> {
-        let Some(status) = turn.def.presence.as_ref().and_then(|path| path.find(scope)) else { return Ok(None) };
-        if may_have_status(&turn.client.session, &status) {
+    pub(super) fn check_status(&self, context: &EventContext<'_>, scope: &Scope<'_>) -> Result<Option<Value>, Refusal> {
+        let Some(status) = context.def.presence.as_ref().and_then(|path| path.find(scope)) else { return Ok(None) };
+        if may_have_status(&context.client.session, &status) {
             return Ok(Some(status));
         }
         let text = format!("a status has at most {MAX_STATUS_BYTES} bytes, and belongs to a user");
@@ -23,8 +23,8 @@ impl Gateway {
 
     /// The rooms of all sockets of the event's user. While Redis is unavailable, the rooms of this socket are still
     /// included.
-    pub(super) async fn shared_rooms(&self, turn: &Turn<'_>) -> Vec<RoomName> {
-        let session = &turn.client.session;
+    pub(super) async fn shared_rooms(&self, context: &EventContext<'_>) -> Vec<RoomName> {
+        let session = &context.client.session;
         let own = session.rooms().into_iter().filter(|room| !is_reserved_room(room));
         let user = session.user();
         if user.anonymous {

@@ -15,24 +15,24 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::replay::{PATIENCE, RETRY};
-use super::{Client, Gateway};
+use super::{Gateway, GatewayClient};
 use crate::auth::Handshake;
 use crate::contract::model::Namespace;
 use crate::protocol::is_reserved_room;
-use crate::recovery::{self, Missed, Pid, Returned};
-use crate::session::trail::{Hearing, Trail};
+use crate::recovery::{self, MissedEvent, Pid, RecoveredSession};
+use crate::session::offsets::{ReceptionRun, SessionOffsets};
 use crate::session::{Close, Release, SendError, Session};
 use crate::user::User;
 
 /// Whether a client recovers a session, or may do so later.
 #[derive(Debug)]
-pub(super) enum Ticket {
+pub(super) enum RecoveryChance {
     /// The client can never recover this session.
     None,
     /// The client has a new session, which it may recover after a disconnect.
-    New(recovery::Ticket),
+    New(recovery::RecoveryTicket),
     /// The client has recovered its earlier session.
-    Back(Box<Returned>),
+    Back(Box<RecoveredSession>),
 }
 
 /// Whether a client that disconnected for this reason may recover its session. As in Socket.IO's own server, a client
@@ -43,7 +43,7 @@ pub(super) fn may_return(reason: &str) -> bool {
     LOST.contains(&reason)
 }
 
-impl Ticket {
+impl RecoveryChance {
     /// The id of the session that the client recovers, and the secret with which it can recover this session later.
     pub(super) fn pass(&self) -> (Option<String>, Option<Pid>) {
         match self {
@@ -62,16 +62,17 @@ impl Ticket {
 
     /// Creates the record of the events that the client has received in each room; `None` if the session cannot be
     /// recovered.
-    pub(super) fn trail(&self, hearing: &Hearing) -> Option<Box<Trail>> {
+    pub(super) fn offsets(&self, hearing: &ReceptionRun) -> Option<Box<SessionOffsets>> {
         match self {
             Self::None => None,
-            Self::New(ticket) => Some(Trail::new(ticket.key.clone(), 0, hearing.clone())),
+            Self::New(ticket) => Some(SessionOffsets::new(ticket.key.clone(), 0, hearing.clone())),
             Self::Back(returned) => {
-                let trail = Trail::new(returned.ticket.key.clone(), returned.kept.generation, hearing.clone());
+                let offsets =
+                    SessionOffsets::new(returned.ticket.key.clone(), returned.kept.generation, hearing.clone());
                 for cursor in &returned.cursors {
-                    trail.resume(&cursor.room, cursor.had.clone(), &cursor.unsure);
+                    offsets.resume(&cursor.room, cursor.had.clone(), &cursor.unsure);
                 }
-                Some(trail)
+                Some(offsets)
             }
         }
     }
@@ -80,26 +81,26 @@ impl Ticket {
 impl Gateway {
     /// Looks up the session that a client wants to recover. The client's token was verified before, as in every
     /// handshake.
-    pub(super) async fn ticket(&self, namespace: &Namespace, handshake: &Handshake, user: &User) -> Ticket {
-        let Some(policy) = namespace.recovery().filter(|_| handshake.recoverable) else { return Ticket::None };
+    pub(super) async fn ticket(&self, namespace: &Namespace, handshake: &Handshake, user: &User) -> RecoveryChance {
+        let Some(policy) = namespace.recovery().filter(|_| handshake.recoverable) else { return RecoveryChance::None };
         let member = |name| handshake.auth.as_ref()?.get(name)?.as_str();
         if let Some(pid) = member("pid") {
             let secret = (pid, member("offset"));
             match Box::pin(self.parts.recovery.claim(&namespace.path, secret, user, policy.window)).await {
-                Ok(returned) => return Ticket::Back(Box::new(returned)),
+                Ok(returned) => return RecoveryChance::Back(Box::new(returned)),
                 Err(failure) => tracing::debug!(namespace = %namespace.path, %failure, "a client was not recovered"),
             }
         }
-        Ticket::New(recovery::Ticket::new(&namespace.path))
+        RecoveryChance::New(recovery::RecoveryTicket::new(&namespace.path))
     }
 
     /// Stores the session's rooms, so that a recovery finds them.
-    pub(super) async fn settle_trail(&self, client: &Client) {
+    pub(super) async fn settle_trail(&self, client: &GatewayClient) {
         self.parts.recovery.settle(&client.session).await;
     }
 
     /// Puts a session back into its rooms. From this call on, live events are held back.
-    pub(super) fn restore(&self, client: &Arc<Client>, returned: &Returned) {
+    pub(super) fn restore(&self, client: &Arc<GatewayClient>, returned: &RecoveredSession) {
         let (rooms, session) = (&self.parts.rooms, &client.session);
         session.begin_replay();
         rooms.add(session);
@@ -110,7 +111,7 @@ impl Gateway {
     }
 
     /// Sends a client the events that it missed, then the live events that were held back during the recovery.
-    pub(super) async fn bring_back(&self, client: &Arc<Client>, mut returned: Returned) {
+    pub(super) async fn bring_back(&self, client: &Arc<GatewayClient>, mut returned: RecoveredSession) {
         let session = &client.session;
         let until = Instant::now() + PATIENCE;
         let ((), whole) =
@@ -134,7 +135,7 @@ impl Gateway {
         }
     }
 
-    async fn catch_up(&self, session: &Session, returned: &mut Returned, until: Instant) -> bool {
+    async fn catch_up(&self, session: &Session, returned: &mut RecoveredSession, until: Instant) -> bool {
         if !self.give(session, &returned.missed, until).await {
             return false;
         }
@@ -154,7 +155,7 @@ impl Gateway {
     }
 
     /// Sends missed events. Returns false when the client is too slow or gone.
-    async fn give(&self, session: &Session, missed: &[Missed], until: Instant) -> bool {
+    async fn give(&self, session: &Session, missed: &[MissedEvent], until: Instant) -> bool {
         let mut given = 0;
         for event in missed {
             if !event.wanted {

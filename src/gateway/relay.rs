@@ -5,16 +5,16 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Gateway;
-use super::event::{Turn, with_room};
-use super::membership::Place;
-use crate::contract::members::Members;
+use super::event::{EventContext, with_room};
+use super::membership::EventRoom;
+use crate::contract::json_object::JsonObject;
 use crate::contract::model::{Relay, RelayData, Target};
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::protocol::{socket_room, user_room};
 use crate::publish::Outgoing;
-use crate::session::{RoomName, Undo};
+use crate::session::{LeaveEvent, RoomName};
 
 /// Maximum length of a user or socket id that an event is addressed to, in bytes.
 const MAX_ADDRESS_BYTES: usize = 256;
@@ -24,20 +24,20 @@ pub(super) struct PlannedRelay<'a> {
     relay: &'a Relay,
     published: &'a IntCounter,
     rooms: Option<Vec<RoomName>>,
-    place: Option<Place>,
+    place: Option<EventRoom>,
 }
 
 impl Gateway {
     /// Finds the recipients of every relay that applies, and checks that the client may send to them.
     pub(super) async fn plan_relays<'a>(
         &self,
-        turn: &Turn<'a>,
+        context: &EventContext<'a>,
         scope: &Scope<'_>,
     ) -> Result<Vec<PlannedRelay<'a>>, Refusal> {
-        let mut planned = Vec::with_capacity(turn.def.relay.len());
-        for (relay, published) in turn.def.relay.iter().zip(&turn.counters.relayed) {
+        let mut planned = Vec::with_capacity(context.def.relay.len());
+        for (relay, published) in context.def.relay.iter().zip(&context.counters.relayed) {
             if relay.when.as_ref().is_none_or(|rule| rule.holds(scope)) {
-                planned.extend(self.plan_relay(turn, relay, published, scope).await?);
+                planned.extend(self.plan_relay(context, relay, published, scope).await?);
             }
         }
         Ok(planned)
@@ -45,15 +45,15 @@ impl Gateway {
 
     async fn plan_relay<'a>(
         &self,
-        turn: &Turn<'a>,
+        context: &EventContext<'a>,
         relay: &'a Relay,
         published: &'a IntCounter,
         scope: &Scope<'_>,
     ) -> Result<Option<PlannedRelay<'a>>, Refusal> {
-        let session = &turn.client.session;
+        let session = &context.client.session;
         let (rooms, place) = match &relay.to {
             Target::Room(of) => {
-                let Some(place) = self.place(turn.client, of, scope)? else { return Ok(None) };
+                let Some(place) = self.place(context.client, of, scope)? else { return Ok(None) };
                 if relay.member && !session.is_in(&place.name) {
                     let text = format!("you are not in {:?}; join it first", place.name);
                     return Err(Refusal::new(Code::AuthorizationFailed, text));
@@ -67,74 +67,80 @@ impl Gateway {
                 };
                 (Some(vec![socket_room(&address), user_room(&address)]), None)
             }
-            Target::Shared => (Some(self.shared_rooms(turn).await), None),
+            Target::Shared => (Some(self.shared_rooms(context).await), None),
             Target::Everyone => (None, None),
         };
         Ok(Some(PlannedRelay { relay, published, rooms, place }))
     }
 
     /// Sends a planned relay.
-    pub(super) async fn relay(&self, turn: &Turn<'_>, planned: PlannedRelay<'_>, scope: &Scope<'_>) {
-        let session = &turn.client.session;
+    pub(super) async fn relay(&self, context: &EventContext<'_>, planned: PlannedRelay<'_>, scope: &Scope<'_>) {
+        let session = &context.client.session;
         // The event has no recipients. An empty list of rooms must not be published: it would mean the whole
         // namespace.
         if planned.rooms.as_ref().is_some_and(Vec::is_empty) {
             return;
         }
         if let Some(place) = &planned.place {
-            if self.is_throttled(turn, place) {
-                self.count_received(&turn.contract.name, &turn.def.name, "throttled");
+            if self.is_throttled(context, place) {
+                self.count_received(&context.contract.name, &context.def.name, "throttled");
                 return;
             }
-            self.note_undo(turn, &planned, place, scope);
+            self.note_undo(context, &planned, place, scope);
         }
-        let Some(event) = relay_event(planned.relay, turn, scope) else { return };
+        let Some(event) = relay_event(planned.relay, context, scope) else { return };
         let except = if planned.relay.others { vec![socket_room(session.id())] } else { Vec::new() };
-        let namespace = turn.client.namespace.path.clone();
+        let namespace = context.client.namespace.path.clone();
         let mut outgoing = Outgoing::new(namespace, event, planned.rooms.unwrap_or_default()).except(except);
         self.parts.publisher.relay(planned.published, &mut outgoing).await;
     }
 
-    fn is_throttled(&self, turn: &Turn<'_>, place: &Place) -> bool {
+    fn is_throttled(&self, context: &EventContext<'_>, place: &EventRoom) -> bool {
         let now = std::time::SystemTime::now();
-        turn.def
+        context
+            .def
             .throttle
-            .is_some_and(|every| !turn.client.session.pass_throttle(&turn.def.name, &place.name, every, now))
+            .is_some_and(|every| !context.client.session.pass_throttle(&context.def.name, &place.name, every, now))
     }
 
     /// Stores the undo event that is published if the client leaves without sending it. When this event is itself the
     /// undo event, removes the stored one.
-    fn note_undo(&self, turn: &Turn<'_>, planned: &PlannedRelay<'_>, place: &Place, scope: &Scope<'_>) {
-        let session = &turn.client.session;
-        if let Some(name) = &turn.def.undo {
+    fn note_undo(&self, context: &EventContext<'_>, planned: &PlannedRelay<'_>, place: &EventRoom, scope: &Scope<'_>) {
+        let session = &context.client.session;
+        if let Some(name) = &context.def.undo {
             let scope = with_room(scope, &place.name, &place.vars);
-            let said = turn.contract.client.get(name).and_then(|def| def.relay.first());
-            if let Some(event) = said.and_then(|relay| relay_event(relay, turn, &scope)) {
-                let undo = Undo { contract: turn.contract.name.clone(), event, others: planned.relay.others };
+            let said = context.contract.client.get(name).and_then(|def| def.relay.first());
+            if let Some(event) = said.and_then(|relay| relay_event(relay, context, &scope)) {
+                let undo = LeaveEvent { contract: context.contract.name.clone(), event, others: planned.relay.others };
                 session.set_undo(name, &place.name, undo);
             }
             return;
         }
-        session.clear_undo(&turn.def.name, &place.name);
-        for started in turn.contract.client.values().filter(|def| def.undo.as_ref() == Some(&turn.def.name)) {
+        session.clear_undo(&context.def.name, &place.name);
+        for started in context.contract.client.values().filter(|def| def.undo.as_ref() == Some(&context.def.name)) {
             session.reset_throttle(&started.name, &place.name);
         }
     }
 }
 
 /// The event that a relay sends. `None` when the event cannot be encoded, which cannot happen with a checked contract.
-fn relay_event(relay: &Relay, turn: &Turn<'_>, scope: &Scope<'_>) -> Option<Event> {
-    encode(&relay.event, &relay.data, Some(turn), scope)
+fn relay_event(relay: &Relay, context: &EventContext<'_>, scope: &Scope<'_>) -> Option<Event> {
+    encode(&relay.event, &relay.data, Some(context), scope)
 }
 
 /// Encodes an event with the data that the contract asks for. Attachments are kept if a placeholder in the data refers
 /// to them.
-pub(super) fn encode(name: &str, data: &RelayData, turn: Option<&Turn<'_>>, scope: &Scope<'_>) -> Option<Event> {
-    let event = turn.map(|turn| turn.event);
+pub(super) fn encode(
+    name: &str,
+    data: &RelayData,
+    context: Option<&EventContext<'_>>,
+    scope: &Scope<'_>,
+) -> Option<Event> {
+    let event = context.map(|context| context.event);
     let encoded = match data {
         RelayData::Args => return Some(event?.renamed(name)),
         RelayData::Payload(add) if has_fractions(scope.payload) => {
-            Event::encode(name, &[with_members(turn?, add.render_members(scope), scope)?])
+            Event::encode(name, &[with_members(context?, add.render_members(scope), scope)?])
         }
         RelayData::Payload(add) => {
             let mut payload = scope.payload.clone();
@@ -166,10 +172,10 @@ fn has_fractions(value: &Value) -> bool {
 }
 
 /// The payload with the contract's members added. The client's own members are copied as text.
-fn with_members(turn: &Turn<'_>, add: Map<String, Value>, scope: &Scope<'_>) -> Option<Box<RawValue>> {
-    let args = turn.event.args().ok()?;
-    let payload = turn.def.payload.raw(&args, scope.payload)?;
-    let Some(mut members) = Members::read(&payload, scope.payload) else { return Some(payload) };
+fn with_members(context: &EventContext<'_>, add: Map<String, Value>, scope: &Scope<'_>) -> Option<Box<RawValue>> {
+    let args = context.event.args().ok()?;
+    let payload = context.def.payload.raw(&args, scope.payload)?;
+    let Some(mut members) = JsonObject::read(&payload, scope.payload) else { return Some(payload) };
     for (name, value) in &add {
         members.set(name, value);
     }

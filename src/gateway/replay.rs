@@ -21,11 +21,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::contract::model::RoomDef;
-use crate::event::{Event, Mark, Stamp};
+use crate::event::{Event, RecoveryMark, Stamp};
 use crate::history::replay::{first_shown, plan};
-use crate::history::{History, MAX_PAGE, Order, Page, Query, RoomKey, Since};
+use crate::history::{History, HistoryPage, HistoryQuery, MAX_PAGE, PageOrder, RoomKey, Since};
 use crate::room::Rooms;
-use crate::session::trail::Point;
+use crate::session::offsets::HistoryPoint;
 use crate::session::{MAX_SHOWN_IDS, Release, Replayed, RoomName, SendError, Session};
 
 /// How long a client may take for each page of a history. A client that takes longer is not sent the rest.
@@ -36,7 +36,7 @@ pub(super) const RETRY: Duration = Duration::from_millis(10);
 
 /// The result of joining a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Joined {
+pub struct JoinResult {
     /// Whether the client was added. False when the client was in the room already, or is gone.
     pub new: bool,
     /// Which part of the history the client was sent; `None` where the contract shows nothing.
@@ -83,13 +83,13 @@ pub async fn join_with_replay(
     room: &RoomName,
     def: &RoomDef,
     since: Option<Since>,
-) -> Joined {
+) -> JoinResult {
     let Some((policy, query)) = def.history.as_ref().and_then(|policy| Some((policy, plan(policy, since)?))) else {
         let new = rooms.join(session, room);
         rooms.settled(session.namespace(), room).await;
-        return Joined { new, replay: None };
+        return JoinResult { new, replay: None };
     };
-    let hold = Hold::begin(session, room);
+    let hold = ReplayHold::begin(session, room);
     let new = rooms.join(session, room);
     let heard = rooms.settled(session.namespace(), room).await;
     let key = RoomKey { namespace: session.namespace().clone(), room: room.clone() };
@@ -100,7 +100,8 @@ pub async fn join_with_replay(
             outcome.offset = newest.last_offset;
             let first = first_shown(policy.replay, query, &newest);
             begin_trail(session, room, &newest, first);
-            let mut showing = Showing { session, history, key: &key, epoch: newest.epoch, sent: 0, ids: Vec::new() };
+            let mut showing =
+                HistoryReplay { session, history, key: &key, epoch: newest.epoch, sent: 0, ids: Vec::new() };
             let why = showing.show(query, &newest, first).await;
             outcome.replayed = showing.sent;
             session.note_shown(showing.ids);
@@ -125,11 +126,11 @@ pub async fn join_with_replay(
         // A failure is ignored: the client's write queue has already been full for as long as [`PATIENCE`] permits.
         let _ = send_patiently(session, &event, &[], Instant::now() + PATIENCE).await;
     }
-    Joined { new, replay: Some(outcome) }
+    JoinResult { new, replay: Some(outcome) }
 }
 
 /// Sends a room's history to a client. Live events are held back during that time.
-struct Showing<'a> {
+struct HistoryReplay<'a> {
     session: &'a Session,
     history: &'a History,
     key: &'a RoomKey,
@@ -139,10 +140,10 @@ struct Showing<'a> {
     ids: Vec<u64>,
 }
 
-impl Showing<'_> {
+impl HistoryReplay<'_> {
     /// Sends all events from offset `first` on, oldest first. `newest` is the page with the newest of these events.
     /// Returns the reason if the client did not get everything that it may expect.
-    async fn show(&mut self, query: Query, newest: &Page, first: u64) -> Option<&'static str> {
+    async fn show(&mut self, query: HistoryQuery, newest: &HistoryPage, first: u64) -> Option<&'static str> {
         let oldest = newest.oldest().unwrap_or(newest.last_offset + 1);
         let why = if first < oldest {
             self.show_earlier(query.since, first, oldest).await
@@ -163,7 +164,7 @@ impl Showing<'_> {
         let mut why = None;
         let mut from = since.unwrap_or(Since { epoch: None, offset: 0 });
         while next < oldest {
-            let query = Query { limit: MAX_PAGE, since: Some(from), order: Order::Asc };
+            let query = HistoryQuery { limit: MAX_PAGE, since: Some(from), order: PageOrder::Asc };
             let Ok(page) = self.history.read(self.key, query).await else { return Some("unavailable") };
             let proven = page.complete || (next == first && since.is_none());
             let earlier = || page.events.iter().take_while(|(offset, _)| *offset < oldest);
@@ -188,7 +189,7 @@ impl Showing<'_> {
             let stamp = Stamp { room: self.key.room.clone(), epoch: self.epoch, offset: *offset };
             send_patiently(self.session, event, &[stamp], until).await.map_err(|_| SLOW)?;
             self.sent += 1;
-            self.ids.extend(event.mark().map(Mark::short));
+            self.ids.extend(event.mark().map(RecoveryMark::short));
         }
         self.ids.drain(..self.ids.len().saturating_sub(MAX_SHOWN_IDS));
         Ok(())
@@ -210,26 +211,26 @@ async fn send_patiently(session: &Session, event: &Event, stamps: &[Stamp], unti
 
 /// Notes the offset before the first event of the history. A client whose connection breaks while the history is sent
 /// gets the rest when it recovers its session.
-fn begin_trail(session: &Session, room: &RoomName, newest: &Page, first: u64) {
-    if let Some(trail) = session.trail() {
-        trail.begin(room, Point { epoch: newest.epoch, offset: first - 1 });
+fn begin_trail(session: &Session, room: &RoomName, newest: &HistoryPage, first: u64) {
+    if let Some(offsets) = session.offsets() {
+        offsets.begin(room, HistoryPoint { epoch: newest.epoch, offset: first - 1 });
     }
 }
 
 /// The offsets that the session has been sent, so that they are not sent again live. `None` when the room has no
 /// history.
-fn shown(newest: &Page, first: u64) -> Option<Replayed> {
+fn shown(newest: &HistoryPage, first: u64) -> Option<Replayed> {
     (newest.epoch != 0).then_some(Replayed { epoch: newest.epoch, first, last: newest.last_offset })
 }
 
 /// Holds back the session's live events as long as this value exists.
-struct Hold<'a> {
+struct ReplayHold<'a> {
     session: &'a Session,
     room: &'a RoomName,
     ended: bool,
 }
 
-impl<'a> Hold<'a> {
+impl<'a> ReplayHold<'a> {
     fn begin(session: &'a Session, room: &'a RoomName) -> Self {
         session.begin_replay();
         Self { session, room, ended: false }
@@ -253,7 +254,7 @@ impl<'a> Hold<'a> {
 }
 
 // The join was abandoned before its end: release the held events, so that they do not wait forever.
-impl Drop for Hold<'_> {
+impl Drop for ReplayHold<'_> {
     fn drop(&mut self) {
         if !self.ended && self.session.end_replay(self.room, None) == Release::Blocked {
             self.session.drop_held();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::{Value, json};
 
-use super::{Client, Gateway, Parts};
+use super::{Gateway, GatewayClient, GatewayParts};
 use crate::auth::{Authenticator, Handshake};
 use crate::contract::load::{Source, load_sources};
 use crate::error::Code;
@@ -17,10 +17,10 @@ use crate::hooks::{Hooks, Notices};
 use crate::limits::Limits;
 use crate::owners::Owners;
 use crate::presence::{self, Policies};
-use crate::publish::direct::Direct;
-use crate::publish::{ContractPublish, Origin, PlainEmit, Publisher, RemoteOutcome};
+use crate::publish::room_delivery::RoomDelivery;
+use crate::publish::{ContractPublish, PlainEmit, Publisher, PublisherKind, RemoteOutcome};
 use crate::room::Rooms;
-use crate::session::{AckId, Close, Link, Peer, Reply, SendError};
+use crate::session::{AckId, AckSender, ClientFacts, Close, Link, SendError};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 
@@ -97,7 +97,7 @@ impl Link for TapeLink {
         self.0.0.lock().unwrap().push(format!("{}{bins}", event.text()));
         Ok(())
     }
-    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
         self.send(event)
     }
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
@@ -122,7 +122,7 @@ struct Bench {
 }
 
 struct Someone {
-    client: Arc<Client>,
+    client: Arc<GatewayClient>,
     tape: Arc<Tape>,
 }
 
@@ -137,15 +137,15 @@ impl Bench {
         let paths = namespaces.iter().map(|namespace| namespace.path.clone());
         let rooms = Arc::new(Rooms::new(paths).watched_by(recorder.watcher()));
         let presence = recorder.start(rooms.clone(), |_| {});
-        let carrier = Arc::new(Direct::new(rooms.clone(), metrics.clone()));
-        let parts = crate::publish::Parts::alone(&namespaces, carrier, metrics.clone());
+        let delivery = Arc::new(RoomDelivery::new(rooms.clone(), metrics.clone()));
+        let parts = crate::publish::PublisherParts::alone(&namespaces, delivery, metrics.clone());
         let history = parts.history.clone();
         let publisher = Publisher::new(parts);
         let hooks = Arc::new(Hooks::new("test", &Default::default(), metrics.clone()).unwrap());
         let owners = Arc::new(Owners::in_memory(metrics.clone()));
-        let gateway = Gateway::new(Parts {
-            auth: Authenticator::new(&crate::config::Auth::default(), metrics.clone()).await.unwrap(),
-            limits: Arc::new(Limits::new(&crate::config::Limits::default(), &contracts, metrics.clone())),
+        let gateway = Gateway::new(GatewayParts {
+            auth: Authenticator::new(&crate::config::AuthSettings::default(), metrics.clone()).await.unwrap(),
+            limits: Arc::new(Limits::new(&crate::config::LimitsSettings::default(), &contracts, metrics.clone())),
             namespaces,
             rooms,
             publisher: publisher.clone(),
@@ -156,13 +156,13 @@ impl Bench {
             hooks: hooks.clone(),
             notices: Notices::in_memory(hooks),
             metrics,
-            pending: super::Pending { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
+            pending: super::PendingBounds { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
         });
         Self { gateway, publisher, owners }
     }
 
     async fn connect(&self, id: &str) -> Someone {
-        let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
+        let peer = ClientFacts { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
         let admission = self.gateway.admit("/", id, &Handshake::default(), &peer).await.unwrap();
         let tape = Arc::new(Tape::default());
         let client = self.gateway.open(admission, id, peer, Box::new(TapeLink(tape.clone())));
@@ -182,7 +182,7 @@ impl Bench {
 #[tokio::test]
 async fn a_client_is_greeted_and_put_into_the_rooms_that_the_contract_names() {
     let bench = Bench::new().await;
-    let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
+    let peer = ClientFacts { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
     let admission = bench.gateway.admit("/", "s1", &Handshake::default(), &peer).await.unwrap();
     let tape = Arc::new(Tape::default());
     let client = bench.gateway.open(admission, "s1", peer, Box::new(TapeLink(tape.clone())));
@@ -279,10 +279,11 @@ async fn a_backends_event_reaches_each_member_once_and_is_filled_in() {
         data: Some(serde_json::value::to_raw_value(&data).unwrap()),
         params: Value::Null,
     };
-    let both = bench.publisher.contract_event(publish(json!({"id": "open", "all": true})), Origin::Api).await.unwrap();
+    let both =
+        bench.publisher.contract_event(publish(json!({"id": "open", "all": true})), PublisherKind::Api).await.unwrap();
     assert_eq!((both.local, both.rooms.len(), both.remote), (1, 2, RemoteOutcome::Alone));
     assert_eq!(one.tape.take(), [r#"["news",{"id":"open","all":true,"kind":"plain"}]"#]);
-    let missing = bench.publisher.contract_event(publish(json!({})), Origin::Api).await.unwrap_err();
+    let missing = bench.publisher.contract_event(publish(json!({})), PublisherKind::Api).await.unwrap_err();
     assert_eq!(missing.code, Code::InvalidRoom);
 }
 
@@ -300,17 +301,17 @@ async fn a_plain_emit_goes_to_rooms_users_sockets_or_everyone() {
         args: Vec::new(),
         volatile: false,
     };
-    assert_eq!(bench.publisher.plain(emit(&["lobby"], &["s1"]), Origin::Api).await.unwrap().local, 1);
+    assert_eq!(bench.publisher.plain(emit(&["lobby"], &["s1"]), PublisherKind::Api).await.unwrap().local, 1);
     assert_eq!((one.tape.take().len(), two.tape.take().len()), (0, 1));
-    assert_eq!(bench.publisher.plain(emit(&[], &[]), Origin::Api).await.unwrap().local, 2);
-    let refused = bench.publisher.plain(emit(&["$sid:s1"], &[]), Origin::Api).await.unwrap_err();
+    assert_eq!(bench.publisher.plain(emit(&[], &[]), PublisherKind::Api).await.unwrap().local, 2);
+    let refused = bench.publisher.plain(emit(&["$sid:s1"], &[]), PublisherKind::Api).await.unwrap_err();
     assert_eq!(refused.code, Code::InvalidRoom);
 }
 
 #[tokio::test]
 async fn a_rejected_handshake_says_why() {
     let bench = Bench::new().await;
-    let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "polling", user_agent: None };
+    let peer = ClientFacts { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "polling", user_agent: None };
     let refusal = bench.gateway.admit("/nowhere", "s1", &Handshake::default(), &peer).await.err().unwrap();
     assert_eq!(refusal.to_string(), "NOT_FOUND: no such namespace");
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fred::types::Value;
 use tokio::time::Instant;
 
-use super::page::{Page, Query};
+use super::page::{HistoryPage, HistoryQuery};
 use super::{MAX_LIFE, RoomKey};
 use crate::redis::Redis;
 use crate::redis::script::Script;
@@ -34,11 +34,11 @@ const SETTLING: Duration = Duration::from_secs(3);
 pub(super) struct Holes {
     redis: Redis,
     script: Script,
-    open: Mutex<Open>,
+    open: Mutex<OpenHole>,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenHole {
     rooms: HashMap<RoomKey, Hole>,
     telling: bool,
     overflow: Option<Instant>,
@@ -53,7 +53,7 @@ struct Hole {
 
 /// The position of the newest event before a hole, as Redis stores it. Epoch 0 means that the history was empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct HoleStart {
     pub(super) epoch: u64,
     pub(super) offset: u64,
 }
@@ -100,7 +100,7 @@ impl Holes {
         }
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, Open> {
+    fn open(&self) -> std::sync::MutexGuard<'_, OpenHole> {
         self.open.lock().expect("no panic while held")
     }
 }
@@ -129,10 +129,10 @@ async fn tell(holes: Arc<Holes>) {
     }
 }
 
-impl Place {
+impl HoleStart {
     /// Whether the answer may lack the missing event: the hole is not before the query's `since`, or, without `since`,
     /// not before the page's oldest event.
-    pub(super) fn is_in(self, page: &Page, query: Query) -> bool {
+    pub(super) fn is_in(self, page: &HistoryPage, query: HistoryQuery) -> bool {
         if self.epoch != page.epoch && self.epoch != 0 {
             return false;
         }
@@ -145,24 +145,24 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Order, Since};
+    use super::super::{PageOrder, Since};
     use super::*;
     use crate::event::Event;
 
-    fn page(epoch: u64, offsets: std::ops::RangeInclusive<u64>) -> Page {
+    fn page(epoch: u64, offsets: std::ops::RangeInclusive<u64>) -> HistoryPage {
         let event = Event::encode::<u8>("e", &[]).unwrap();
         let (first, last) = (*offsets.start(), *offsets.end());
         let events = offsets.map(|offset| (offset, event.clone())).collect();
-        Page { epoch, first_offset: first, last_offset: last, complete: true, events }
+        HistoryPage { epoch, first_offset: first, last_offset: last, complete: true, events }
     }
 
-    fn since(offset: Option<u64>) -> Query {
-        Query { limit: 10, since: offset.map(|offset| Since { epoch: Some(7), offset }), order: Order::Asc }
+    fn since(offset: Option<u64>) -> HistoryQuery {
+        HistoryQuery { limit: 10, since: offset.map(|offset| Since { epoch: Some(7), offset }), order: PageOrder::Asc }
     }
 
     #[test]
     fn a_hole_is_in_what_begins_before_it() {
-        let hole = Place { epoch: 7, offset: 5 };
+        let hole = HoleStart { epoch: 7, offset: 5 };
         assert!(hole.is_in(&page(7, 4..=9), since(Some(3))));
         assert!(hole.is_in(&page(7, 6..=9), since(Some(5))));
         assert!(!hole.is_in(&page(7, 7..=9), since(Some(6))), "the reader had what came behind it");
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_hole_before_the_first_event_is_in_what_begins_with_it() {
-        let hole = Place { epoch: 0, offset: 0 };
+        let hole = HoleStart { epoch: 0, offset: 0 };
         assert!(hole.is_in(&page(7, 1..=2), since(Some(0))));
         assert!(hole.is_in(&page(7, 1..=2), since(None)));
         assert!(!hole.is_in(&page(7, 2..=3), since(Some(1))));

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
-use super::page::Query;
-use super::{Appended, MAX_LIFE, MAX_PAGE, Order, Page, Retention, RoomKey, new_epoch};
+use super::page::HistoryQuery;
+use super::{Appended, HistoryPage, MAX_LIFE, MAX_PAGE, PageOrder, Retention, RoomKey, new_epoch};
 use crate::event::Event;
 use crate::telemetry::metrics::Metrics;
 
@@ -17,34 +17,34 @@ pub const MAX_MEMORY_ROOMS: usize = 65_536;
 pub const MAX_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 
 /// Histories in memory: bounded, and lost with the process.
-pub struct Memory {
-    table: Mutex<Table>,
-    bounds: Bounds,
+pub struct MemoryHistory {
+    table: Mutex<HistoryTable>,
+    bounds: MemoryBounds,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Clone, Copy)]
-struct Bounds {
+struct MemoryBounds {
     rooms: usize,
     bytes: usize,
 }
 
 #[derive(Default)]
-struct Table {
-    rooms: HashMap<RoomKey, Room>,
+struct HistoryTable {
+    rooms: HashMap<RoomKey, StoredRoom>,
     /// Orders the rooms by the time at which they expire.
     ends: BTreeSet<(Instant, RoomKey)>,
     bytes: usize,
 }
 
-struct Room {
+struct StoredRoom {
     epoch: u64,
     last: u64,
     events: VecDeque<Event>,
     ends_at: Instant,
 }
 
-impl Memory {
+impl MemoryHistory {
     /// Creates an empty store with the default bounds.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self::bounded(metrics, MAX_MEMORY_ROOMS, MAX_MEMORY_BYTES)
@@ -52,7 +52,7 @@ impl Memory {
 
     /// Creates an empty store with these bounds.
     pub fn bounded(metrics: Arc<Metrics>, rooms: usize, bytes: usize) -> Self {
-        Self { table: Mutex::default(), bounds: Bounds { rooms, bytes }, metrics }
+        Self { table: Mutex::default(), bounds: MemoryBounds { rooms, bytes }, metrics }
     }
 
     /// See [`super::History::append`].
@@ -71,10 +71,10 @@ impl Memory {
     }
 
     /// See [`super::History::read`].
-    pub fn read(&self, key: &RoomKey, query: Query) -> Page {
+    pub fn read(&self, key: &RoomKey, query: HistoryQuery) -> HistoryPage {
         self.with(Instant::now(), |table| match table.rooms.get(key) {
             Some(room) => room.read(query),
-            None => Page::empty(query),
+            None => HistoryPage::empty(query),
         })
     }
 
@@ -89,16 +89,17 @@ impl Memory {
         self.with(Instant::now(), |table| (table.rooms.len(), table.bytes))
     }
 
-    fn with<T>(&self, now: Instant, work: impl FnOnce(&mut Table) -> T) -> T {
+    fn with<T>(&self, now: Instant, work: impl FnOnce(&mut HistoryTable) -> T) -> T {
         let mut table = self.table.lock().expect("no panic while held");
         table.expire(now);
         work(&mut table)
     }
 }
 
-impl Table {
+impl HistoryTable {
     fn insert(&mut self, key: &RoomKey, now: Instant) {
-        self.rooms.insert(key.clone(), Room { epoch: new_epoch(), last: 0, events: VecDeque::new(), ends_at: now });
+        self.rooms
+            .insert(key.clone(), StoredRoom { epoch: new_epoch(), last: 0, events: VecDeque::new(), ends_at: now });
         self.ends.insert((now, key.clone()));
     }
 
@@ -128,7 +129,7 @@ impl Table {
 
     /// Removes histories, and then old events, until the bounds are kept. Never removes the room that was written last.
     /// Returns how many histories were removed.
-    fn evict(&mut self, bounds: Bounds, newest: &RoomKey) -> u64 {
+    fn evict(&mut self, bounds: MemoryBounds, newest: &RoomKey) -> u64 {
         let mut evicted = 0;
         while (self.rooms.len() > bounds.rooms || self.bytes > bounds.bytes) && self.forget_next(Some(newest)) {
             evicted += 1;
@@ -150,21 +151,21 @@ impl Table {
     }
 }
 
-impl Room {
-    fn read(&self, query: Query) -> Page {
+impl StoredRoom {
+    fn read(&self, query: HistoryQuery) -> HistoryPage {
         let first = self.last + 1 - self.events.len() as u64;
         let after = query.since.filter(|since| since.fits(self.epoch, self.last)).map_or(0, |since| since.offset);
         let from = (after + 1).max(first);
         let wanted = (self.last + 1 - from) as usize;
         let limit = query.limit.clamp(1, MAX_PAGE);
         let skip = match (query.since, query.order) {
-            (Some(_), Order::Asc) => 0,
+            (Some(_), PageOrder::Asc) => 0,
             _ => wanted.saturating_sub(limit),
         };
         let start = from + skip as u64;
         let events = self.events.iter().skip((start - first) as usize).take(limit);
         let events = (start..).zip(events.cloned()).collect();
-        Page::of(query, self.epoch, first, self.last, events)
+        HistoryPage::of(query, self.epoch, first, self.last, events)
     }
 }
 
@@ -182,12 +183,12 @@ mod tests {
         Event::encode("e", &[text]).unwrap()
     }
 
-    fn memory(rooms: usize, bytes: usize) -> Memory {
-        Memory::bounded(Arc::new(Metrics::new()), rooms, bytes)
+    fn memory(rooms: usize, bytes: usize) -> MemoryHistory {
+        MemoryHistory::bounded(Arc::new(Metrics::new()), rooms, bytes)
     }
 
     const KEEP: Retention = Retention { events: 10, ttl: Duration::from_secs(60) };
-    const ALL: Query = Query { limit: 100, since: None, order: Order::Asc };
+    const ALL: HistoryQuery = HistoryQuery { limit: 100, since: None, order: PageOrder::Asc };
 
     #[test]
     fn room_that_ends_first_makes_way_when_there_are_too_many() {

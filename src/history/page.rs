@@ -4,7 +4,7 @@ use crate::event::Event;
 
 /// A query of a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Query {
+pub struct HistoryQuery {
     /// Maximum number of events, capped at [`super::MAX_PAGE`].
     pub limit: usize,
     /// The position after which events match. If the position is in another epoch, or ahead of the history, all stored
@@ -12,7 +12,7 @@ pub struct Query {
     pub since: Option<Since>,
     /// Order of the events. Without `since` the page has the newest events, in either order. With `since`, ascending
     /// order begins right after `since`, and descending order with the newest event.
-    pub order: Order,
+    pub order: PageOrder,
 }
 
 /// A position in a room's history, as a client or a backend names it.
@@ -54,7 +54,7 @@ impl Since {
 
 /// The order of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
+pub enum PageOrder {
     /// The newest event is last.
     #[default]
     Asc,
@@ -64,7 +64,7 @@ pub enum Order {
 
 /// A page of a room's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub struct HistoryPage {
     /// The room's epoch; 0 when the room has no history.
     pub epoch: u64,
     /// The offset of the oldest stored event; 0 when there is no event.
@@ -78,17 +78,17 @@ pub struct Page {
     pub events: Vec<(u64, Event)>,
 }
 
-impl Page {
+impl HistoryPage {
     /// The page of a room without a history.
-    pub(super) fn empty(query: Query) -> Self {
+    pub(super) fn empty(query: HistoryQuery) -> Self {
         Self::of(query, 0, 0, 0, Vec::new())
     }
 
     /// Creates a page from events in ascending order.
-    pub(super) fn of(query: Query, epoch: u64, first: u64, last: u64, mut events: Vec<(u64, Event)>) -> Self {
+    pub(super) fn of(query: HistoryQuery, epoch: u64, first: u64, last: u64, mut events: Vec<(u64, Event)>) -> Self {
         let oldest = events.first().map(|(offset, _)| *offset);
         let complete = query.since.is_none_or(|since| is_whole(since, epoch, last, oldest));
-        if query.order == Order::Desc {
+        if query.order == PageOrder::Desc {
             events.reverse();
         }
         Self { epoch, first_offset: first, last_offset: last, complete, events }

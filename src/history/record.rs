@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::{History, HistoryError, ListCopy, Retention, RoomKey, Turn};
+use super::{History, HistoryError, ListCopy, Retention, RoomKey, RoomTurn};
 use crate::contract::model::{RecoveryPolicy, RoomDef};
 use crate::event::{Event, Stamp};
 use crate::session::RoomName;
@@ -16,18 +16,18 @@ const RETURNS_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// The history and the list that the contract keeps for a room of an event.
 #[derive(Debug, Clone)]
-pub struct Keeping {
+pub struct RoomRecord {
     /// The room.
     pub room: RoomKey,
     /// How many events are kept, and for how long.
     pub retention: Retention,
     /// The contract's own list, which is written in addition to the history.
-    pub list: Option<List>,
+    pub list: Option<ListTarget>,
 }
 
 /// A list that other services read; see [`ListCopy`].
 #[derive(Debug, Clone)]
-pub struct List {
+pub struct ListTarget {
     key: String,
     events: u32,
     ttl: Duration,
@@ -47,10 +47,10 @@ pub struct Recorded {
     /// Whether too many bytes wait to be recorded. The event must not be emitted then, because it would overtake the
     /// events that wait.
     pub is_refused: bool,
-    _turn: Option<Turn>,
+    _turn: Option<RoomTurn>,
 }
 
-impl Keeping {
+impl RoomRecord {
     /// The history and the list of a room; `None` when the contract keeps no history for the room. `vars` are the
     /// variables of the room's name.
     pub fn of(
@@ -66,7 +66,7 @@ impl Keeping {
             room: RoomKey { namespace: namespace.clone(), room: name.clone() },
             retention: Retention::of(def, terminal)?,
             // The list belongs to the application, so it does not expire with the room.
-            list: key.map(|key| List { key, events: policy.events.max(1), ttl: policy.ttl }),
+            list: key.map(|key| ListTarget { key, events: policy.events.max(1), ttl: policy.ttl }),
         })
     }
 
@@ -86,7 +86,7 @@ impl History {
     ///
     /// Errors are counted. After an error the event has no position in that history. It is still published live, unless
     /// `is_fenced` or `is_refused` is set.
-    pub async fn record(&self, keepings: &[Keeping], event: &Event) -> Recorded {
+    pub async fn record(&self, keepings: &[RoomRecord], event: &Event) -> Recorded {
         let Some(_taken) = self.waiting.take(event.size_bytes()) else {
             self.metrics.history_errors_total.with_label_values(&["append", "full"]).inc();
             return Recorded { stamps: Vec::new(), is_whole: false, is_fenced: false, is_refused: true, _turn: None };
@@ -109,7 +109,12 @@ impl History {
         Recorded { stamps: stamps.collect(), is_whole, is_fenced, is_refused: false, _turn: Some(turn) }
     }
 
-    async fn append_one(&self, keeping: &Keeping, payload: Option<&str>, event: &Event) -> Result<Stamp, HistoryError> {
+    async fn append_one(
+        &self,
+        keeping: &RoomRecord,
+        payload: Option<&str>,
+        event: &Event,
+    ) -> Result<Stamp, HistoryError> {
         let copy = keeping.list.as_ref().map(|list| ListCopy {
             key: &list.key,
             payload: payload.unwrap_or("null"),
@@ -128,8 +133,8 @@ mod tests {
     use super::*;
     use crate::telemetry::metrics::Metrics;
 
-    fn keeping(room: &str) -> Keeping {
-        Keeping {
+    fn keeping(room: &str) -> RoomRecord {
+        RoomRecord {
             room: RoomKey { namespace: "/".into(), room: room.into() },
             retention: Retention { events: 1000, ttl: Duration::from_secs(60) },
             list: None,

@@ -7,13 +7,15 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use fred::types::Value;
 
-use super::holes::{Holes, Place};
-use super::page::Query;
-use super::{Appended, HistoryError, ListCopy, MAX_LIFE, MAX_PAGE, Order, Page, Retention, RoomKey, new_epoch};
-use crate::event::{Event, Mark};
+use super::holes::{HoleStart, Holes};
+use super::page::HistoryQuery;
+use super::{
+    Appended, HistoryError, HistoryPage, ListCopy, MAX_LIFE, MAX_PAGE, PageOrder, Retention, RoomKey, new_epoch,
+};
+use crate::event::{Event, RecoveryMark};
 use crate::redis::Redis;
 use crate::redis::script::Script;
-use crate::telemetry::log_gate::log_seldom;
+use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
 /// The field of an entry that contains the event's text.
@@ -22,7 +24,7 @@ const TEXT: &str = "event";
 /// The field of an entry that contains one attachment. The field occurs once for each attachment, in order.
 const ATTACHMENT: &str = "attachment";
 
-/// The field that contains the id of the [`Mark`], in hexadecimal.
+/// The field that contains the id of the [`RecoveryMark`], in hexadecimal.
 const MARK: &str = "mark";
 
 /// The field that contains a room whose members did not get the event. The field occurs once for each such room.
@@ -38,7 +40,7 @@ pub struct RedisHistory {
     copy: Script,
     read: Script,
     holes: Arc<Holes>,
-    clock: Clock,
+    clock: RedisClock,
     metrics: Arc<Metrics>,
 }
 
@@ -51,7 +53,7 @@ impl RedisHistory {
             append: Script::new(include_str!("append.lua")),
             copy: Script::new(include_str!("copy.lua")),
             read: Script::new(include_str!("read.lua")),
-            clock: Clock::default(),
+            clock: RedisClock::default(),
             metrics,
         }
     }
@@ -75,15 +77,15 @@ impl RedisHistory {
         keys.push(self.redis.keys().history(&room.namespace, &room.room, "fence"));
         keys.extend(beside.map(|copy| copy.key.to_owned()));
         let mut appended = self.append_in_time(&keys, keep, beside, event).await;
-        if matches!(appended, Ok(Reply::Late)) {
+        if matches!(appended, Ok(AppendReply::Late)) {
             // Redis answered within the time limit, so this node's copy of Redis' clock was wrong. The answer has
             // corrected the copy.
             appended = self.append_in_time(&keys, keep, beside, event).await;
         }
         let appended = appended.and_then(|reply| match reply {
-            Reply::Done(appended, copied) => Ok((appended, copied)),
-            Reply::Late => Err(HistoryError::Timeout),
-            Reply::Fenced => Err(HistoryError::Fenced),
+            AppendReply::Done(appended, copied) => Ok((appended, copied)),
+            AppendReply::Late => Err(HistoryError::Timeout),
+            AppendReply::Fenced => Err(HistoryError::Fenced),
         });
         let (appended, copied) = appended.inspect_err(|error| {
             // A fenced event is not published live, so it leaves no hole.
@@ -104,8 +106,8 @@ impl RedisHistory {
     ///
     /// # Errors
     /// [`HistoryError`]
-    pub async fn read(&self, room: &RoomKey, query: Query) -> Result<Page, HistoryError> {
-        let oldest_first = query.since.is_some() && query.order == Order::Asc;
+    pub async fn read(&self, room: &RoomKey, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
+        let oldest_first = query.since.is_some() && query.order == PageOrder::Asc;
         let (offset, epoch) = match query.since {
             Some(since) => {
                 // Numbers larger than this are not offsets, and Lua cannot compare them exactly.
@@ -131,7 +133,7 @@ impl RedisHistory {
         keep: Retention,
         copy: Option<ListCopy<'_>>,
         event: &Event,
-    ) -> Result<Reply, HistoryError> {
+    ) -> Result<AppendReply, HistoryError> {
         let until = self.clock.now().map(|now| now + self.redis.command_timeout());
         let reply = self.run(&self.append, keys.to_vec(), arguments(keep, copy, until, event)).await?;
         let (now, reply) = read_appended(reply)?;
@@ -218,22 +220,22 @@ fn millis(duration: Duration) -> String {
 }
 
 /// The script's answer to an append. The flag tells whether the list was written.
-enum Reply {
+enum AppendReply {
     Done(Appended, bool),
     Late,
     Fenced,
 }
 
 /// Reads Redis' time and the script's answer.
-fn read_appended(reply: Value) -> Result<(Duration, Reply), HistoryError> {
+fn read_appended(reply: Value) -> Result<(Duration, AppendReply), HistoryError> {
     let parts: Vec<String> = reply.convert()?;
     let number = |text: &str| text.parse().map_err(|_| refused("the script answered no number"));
     let now = parts.first().map_or_else(|| Err(refused("the script answered nothing")), |now| number(now))?;
     let reply = match &parts[1..] {
-        [word] if word == "late" => Reply::Late,
-        [word] if word == "fenced" => Reply::Fenced,
+        [word] if word == "late" => AppendReply::Late,
+        [word] if word == "fenced" => AppendReply::Fenced,
         [epoch, offset, copied] => {
-            Reply::Done(Appended { epoch: number(epoch)?, offset: number(offset)? }, copied == "1")
+            AppendReply::Done(Appended { epoch: number(epoch)?, offset: number(offset)? }, copied == "1")
         }
         _ => return Err(refused("the script answered something else")),
     };
@@ -242,9 +244,9 @@ fn read_appended(reply: Value) -> Result<(Duration, Reply), HistoryError> {
 
 /// The time of the Redis server: the time that Redis last reported, plus the time that has passed since.
 #[derive(Default)]
-struct Clock(Mutex<Option<(Duration, Instant)>>);
+struct RedisClock(Mutex<Option<(Duration, Instant)>>);
 
-impl Clock {
+impl RedisClock {
     fn set(&self, now: Duration) {
         *self.0.lock().expect("no panic while held") = Some((now, Instant::now()));
     }
@@ -254,11 +256,15 @@ impl Clock {
     }
 }
 
-fn read_page(reply: Value, query: Query, oldest_first: bool) -> Result<(Option<Place>, Page), HistoryError> {
+fn read_page(
+    reply: Value,
+    query: HistoryQuery,
+    oldest_first: bool,
+) -> Result<(Option<HoleStart>, HistoryPage), HistoryError> {
     let mut parts = reply.into_array().into_iter();
     let hole = parts.next().filter(|hole| hole.as_str().is_some_and(|hole| !hole.is_empty()));
-    let hole = hole.map(|hole| read_id(&hole)).transpose()?.map(|(epoch, offset)| Place { epoch, offset });
-    let Some(newest) = parts.next() else { return Ok((hole, Page::empty(query))) };
+    let hole = hole.map(|hole| read_id(&hole)).transpose()?.map(|(epoch, offset)| HoleStart { epoch, offset });
+    let Some(newest) = parts.next() else { return Ok((hole, HistoryPage::empty(query))) };
     let (epoch, last) = read_id(&newest)?;
     let kept: u64 = parts.next().and_then(|count| count.as_u64()).ok_or_else(|| refused("no length"))?;
     let mut events = Vec::new();
@@ -268,7 +274,7 @@ fn read_page(reply: Value, query: Query, oldest_first: bool) -> Result<(Option<P
     if !oldest_first {
         events.reverse();
     }
-    Ok((hole, Page::of(query, epoch, (last + 1).saturating_sub(kept), last, events)))
+    Ok((hole, HistoryPage::of(query, epoch, (last + 1).saturating_sub(kept), last, events)))
 }
 
 fn read_entry(entry: Value) -> Result<(u64, Event), HistoryError> {
@@ -292,7 +298,7 @@ fn read_entry(entry: Value) -> Result<(u64, Event), HistoryError> {
     let text = text.ok_or_else(|| refused("an entry without an event"))?;
     let event = Event::from_wire(text, attachments).map_err(|error| refused(&error.to_string()))?;
     let event = match mark {
-        Some(id) => event.with_mark(Mark { id, except }),
+        Some(id) => event.with_mark(RecoveryMark { id, except }),
         None => event,
     };
     Ok((offset, event))

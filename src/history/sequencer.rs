@@ -22,7 +22,7 @@ pub struct Sequencer {
 
 /// A publisher's turn in some rooms, which ends when this value is dropped.
 #[must_use = "the turn ends when it is dropped"]
-pub struct Turn {
+pub struct RoomTurn {
     _places: Vec<OwnedMutexGuard<()>>,
 }
 
@@ -35,7 +35,7 @@ impl Sequencer {
     /// Waits for the turn in all of these rooms. Returns at once if `rooms` is empty.
     ///
     /// All callers take the locks in the same order, so that two publishers cannot deadlock.
-    pub async fn turn(&self, rooms: &[RoomKey]) -> Turn {
+    pub async fn turn(&self, rooms: &[RoomKey]) -> RoomTurn {
         let mut wanted: Vec<_> = rooms.iter().map(|room| self.place(room)).collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -43,7 +43,7 @@ impl Sequencer {
         for place in wanted {
             places.push(self.places[place].clone().lock_owned().await);
         }
-        Turn { _places: places }
+        RoomTurn { _places: places }
     }
 
     fn place(&self, room: &RoomKey) -> usize {

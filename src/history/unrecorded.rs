@@ -22,10 +22,10 @@ const RETRY: Duration = Duration::from_millis(200);
 /// The namespaces with unrecorded events: those of this node, and those that other nodes have noted in Redis.
 pub(super) struct Unrecorded {
     redis: Option<Redis>,
-    noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>,
+    noted: Arc<Mutex<HashMap<Arc<str>, UnrecordedNamespace>>>,
 }
 
-struct Noted {
+struct UnrecordedNamespace {
     until: Instant,
     being_told: bool,
 }
@@ -40,7 +40,7 @@ impl Unrecorded {
         let tell = {
             let mut all = self.noted.lock().expect("no panic while held");
             let until = Instant::now() + life;
-            let noted = all.entry(namespace.clone()).or_insert(Noted { until, being_told: false });
+            let noted = all.entry(namespace.clone()).or_insert(UnrecordedNamespace { until, being_told: false });
             noted.until = until;
             !std::mem::replace(&mut noted.being_told, true)
         };
@@ -68,7 +68,12 @@ impl Unrecorded {
 
 /// Notes the namespace in Redis for the other nodes. Ends when Redis has stored the note. An unrecorded event after
 /// that starts a new task.
-async fn tell_others(redis: Redis, noted: Arc<Mutex<HashMap<Arc<str>, Noted>>>, namespace: Arc<str>, life: Duration) {
+async fn tell_others(
+    redis: Redis,
+    noted: Arc<Mutex<HashMap<Arc<str>, UnrecordedNamespace>>>,
+    namespace: Arc<str>,
+    life: Duration,
+) {
     while !redis.is_closed() {
         if redis.is_up() {
             if let Some(noted) = noted.lock().expect("no panic while held").get_mut(&namespace) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::Question;
+use super::DecisionKey;
 use super::error::{Denial, HookError};
 
 /// Maximum size of an answer's body, in bytes.
@@ -42,7 +42,7 @@ pub struct HookAnswer {
     pub ttl: Option<Duration>,
     /// Set when the agreement may be remembered only after everything else that the answer asks for has been performed
     /// ([`super::Hooks::remember`]).
-    pub(super) unremembered: Option<Box<(Question, Duration)>>,
+    pub(super) unremembered: Option<Box<(DecisionKey, Duration)>>,
 }
 
 /// An event for the caller.
@@ -72,7 +72,7 @@ pub struct HookPublish {
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Wire {
+struct AnswerBody {
     ok: bool,
     #[serde(deserialize_with = "present")]
     ack: Option<Box<RawValue>>,
@@ -85,7 +85,7 @@ struct Wire {
     ttl: Option<Ttl>,
 }
 
-impl Default for Wire {
+impl Default for AnswerBody {
     fn default() -> Self {
         Self {
             ok: true,
@@ -126,12 +126,12 @@ impl HookAnswer {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let wire = Wire::parse(body)?;
+        let wire = AnswerBody::parse(body)?;
         if !wire.ok || wire.error.is_some() {
             return Err(HookError::Refused(wire.denial()?));
         }
         let ttl = wire.ttl()?;
-        let Wire { ack, reply, join, leave, publish, metadata, .. } = wire;
+        let AnswerBody { ack, reply, join, leave, publish, metadata, .. } = wire;
         Ok(Self { ack, reply, join, leave, publish, metadata, ttl, unremembered: None })
     }
 
@@ -144,12 +144,12 @@ impl HookAnswer {
     /// Reads an answer of status 4xx. Returns `None` when the body holds no refusal; the status itself is then the
     /// error.
     pub(super) fn parse_refusal(body: &[u8]) -> Option<Denial> {
-        let wire = Wire::parse(body).ok()?;
+        let wire = AnswerBody::parse(body).ok()?;
         if wire.error.is_some() { wire.denial().ok() } else { None }
     }
 }
 
-impl Wire {
+impl AnswerBody {
     fn parse(body: &[u8]) -> Result<Self, HookError> {
         // serde would also accept an array, with the members in their order.
         if !body.trim_ascii_start().starts_with(b"{") {

@@ -10,15 +10,15 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::answer::{HookAnswer, MAX_ANSWER_BYTES};
-use super::breaker::{Breaker, Health};
+use super::breaker::{BackendHealth, Breaker};
 use super::client;
+use super::concurrency::ConcurrencyLimit;
 use super::error::{Denial, HookError, HooksSetupError};
-use super::gate::Gate;
-use super::request::Envelope;
+use super::request::EncodedRequest;
 use super::retry;
-use super::signature::{ID_HEADER, SIGNATURE_HEADER, Signer};
+use super::signature::{ID_HEADER, RequestSigner, SIGNATURE_HEADER};
 use crate::config;
-use crate::telemetry::log_gate::LogGate;
+use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
@@ -27,22 +27,22 @@ pub(super) struct Backend {
     name: String,
     client: Client,
     url: Url,
-    signer: Signer,
+    signer: RequestSigner,
     timeout: Duration,
     retries: u32,
-    gate: Gate,
+    gate: ConcurrencyLimit,
     breaker: Arc<Breaker>,
     metrics: Arc<Metrics>,
     seconds: Histogram,
     retried: IntCounter,
     /// Limits how often failures are logged. Each hook has its own limit, so that one hook does not hide the failures
     /// of another.
-    failures: LogGate,
+    failures: LogLimit,
 }
 
 impl Backend {
     /// Sets up a hook. Opens no connection.
-    pub(super) fn new(name: &str, hook: &config::Hook, metrics: Arc<Metrics>) -> Result<Self, HooksSetupError> {
+    pub(super) fn new(name: &str, hook: &config::HookSettings, metrics: Arc<Metrics>) -> Result<Self, HooksSetupError> {
         let (client, url) = client::build(name, hook)?;
         let secrets = [&hook.secret, &hook.previous_secret].into_iter().flatten();
         let secrets: Vec<_> = secrets.filter(|secret| !secret.is_empty()).map(|s| s.expose().as_bytes()).collect();
@@ -54,14 +54,14 @@ impl Backend {
             name: name.to_owned(),
             client,
             url,
-            signer: Signer::new(secrets),
+            signer: RequestSigner::new(secrets),
             timeout: hook.timeout.get(),
             retries: hook.retries,
-            gate: Gate::new(hook.concurrency, hook.queue, metrics.hook_queue.with_label_values(&[name])),
+            gate: ConcurrencyLimit::new(hook.concurrency, hook.queue, metrics.hook_queue.with_label_values(&[name])),
             breaker: Breaker::new(hook.breaker.failures, hook.breaker.open.get(), open),
             seconds: metrics.hook_seconds.with_label_values(&[name]),
             retried: metrics.hook_retries_total.with_label_values(&[name]),
-            failures: LogGate::new(1, 1),
+            failures: LogLimit::new(1, 1),
             metrics,
         })
     }
@@ -70,7 +70,7 @@ impl Backend {
     /// them.
     pub(super) async fn call(
         &self,
-        envelope: &Envelope,
+        envelope: &EncodedRequest,
         idempotent: bool,
         timeout: Option<Duration>,
     ) -> Result<HookAnswer, HookError> {
@@ -84,7 +84,7 @@ impl Backend {
 
     /// Tries once to deliver a notice. The attempt needs no slot of the gate, because only one notice of a hook is
     /// delivered at a time.
-    pub(super) async fn deliver(&self, envelope: &Envelope) -> Result<(), HookError> {
+    pub(super) async fn deliver(&self, envelope: &EncodedRequest) -> Result<(), HookError> {
         let started = Instant::now();
         let outcome = self.attempt(envelope, started + self.timeout, self.timeout).await;
         self.seconds.observe(started.elapsed().as_secs_f64());
@@ -109,7 +109,7 @@ impl Backend {
 
     async fn attempts(
         &self,
-        envelope: &Envelope,
+        envelope: &EncodedRequest,
         idempotent: bool,
         deadline: Instant,
         timeout: Duration,
@@ -124,7 +124,7 @@ impl Backend {
         };
         let mut failed = 0;
         loop {
-            let error = match self.attempt(envelope, deadline, timeout).await.and_then(Reply::read) {
+            let error = match self.attempt(envelope, deadline, timeout).await.and_then(HookResponse::read) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -139,18 +139,23 @@ impl Backend {
         }
     }
 
-    async fn attempt(&self, envelope: &Envelope, deadline: Instant, timeout: Duration) -> Result<Reply, HookError> {
+    async fn attempt(
+        &self,
+        envelope: &EncodedRequest,
+        deadline: Instant,
+        timeout: Duration,
+    ) -> Result<HookResponse, HookError> {
         let admission = self.breaker.admit().map_err(HookError::Open)?;
         let outcome = match timeout_at(deadline, self.exchange(envelope)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(HookError::Timeout(timeout)),
         };
         let ill = outcome.as_ref().is_err_and(HookError::is_illness);
-        admission.report(if ill { Health::Fails } else { Health::Works });
+        admission.report(if ill { BackendHealth::Fails } else { BackendHealth::Works });
         outcome
     }
 
-    async fn exchange(&self, envelope: &Envelope) -> Result<Reply, HookError> {
+    async fn exchange(&self, envelope: &EncodedRequest) -> Result<HookResponse, HookError> {
         let mut request = self
             .client
             .post(self.url.clone())
@@ -165,7 +170,7 @@ impl Backend {
         let retry_after = retry_after(&response);
         let body = self.read(response).await;
         if status.is_success() {
-            return Ok(Reply(body?));
+            return Ok(HookResponse(body?));
         }
         let denial = body.ok().filter(|_| status.is_client_error()).and_then(|body| HookAnswer::parse_refusal(&body));
         Err(failure(status, denial, retry_after))
@@ -205,9 +210,9 @@ impl Backend {
 }
 
 /// The body of a 2xx response.
-struct Reply(Bytes);
+struct HookResponse(Bytes);
 
-impl Reply {
+impl HookResponse {
     fn read(self) -> Result<HookAnswer, HookError> {
         HookAnswer::parse(&self.0)
     }

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 pub struct Breaker {
     failures: u32,
     open: Duration,
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     gauge: IntGauge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BreakerState {
     Closed { failures: u32 },
     Open { until: Instant },
     // The attempt that tests the backend is under way.
@@ -25,7 +25,7 @@ enum State {
 
 /// The state of the backend that the outcome of an attempt shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub enum BackendHealth {
     /// The backend answered.
     Works,
     /// The backend failed, or could not be reached in time.
@@ -34,7 +34,7 @@ pub enum Health {
 
 /// Permission to make one attempt. An attempt whose permission is dropped without a report (because the caller went
 /// away) does not count. If it was the attempt that tests the backend, the next attempt tests it.
-pub struct Admission {
+pub struct AttemptPermit {
     breaker: Arc<Breaker>,
     deciding: bool,
     reported: bool,
@@ -43,83 +43,85 @@ pub struct Admission {
 impl Breaker {
     /// A breaker that opens after this many failures in a row (0: never) and stays open for `open`.
     pub fn new(failures: u32, open: Duration, gauge: IntGauge) -> Arc<Self> {
-        Arc::new(Self { failures, open, state: Mutex::new(State::Closed { failures: 0 }), gauge })
+        Arc::new(Self { failures, open, state: Mutex::new(BreakerState::Closed { failures: 0 }), gauge })
     }
 
     /// Permits an attempt, if the breaker allows one now.
     ///
     /// # Errors
     /// How long the caller should wait before it asks again.
-    pub fn admit(self: &Arc<Self>) -> Result<Admission, Duration> {
+    pub fn admit(self: &Arc<Self>) -> Result<AttemptPermit, Duration> {
         let mut state = self.lock();
         let deciding = match *state {
-            State::Closed { .. } => false,
-            State::Open { until } => {
+            BreakerState::Closed { .. } => false,
+            BreakerState::Open { until } => {
                 let left = until.saturating_duration_since(Instant::now());
                 if !left.is_zero() {
                     return Err(left);
                 }
-                *state = State::HalfOpen;
+                *state = BreakerState::HalfOpen;
                 true
             }
-            State::HalfOpen => return Err(self.open),
+            BreakerState::HalfOpen => return Err(self.open),
         };
-        Ok(Admission { breaker: self.clone(), deciding, reported: false })
+        Ok(AttemptPermit { breaker: self.clone(), deciding, reported: false })
     }
 
     /// How much longer the breaker refuses attempts. `None` when it permits them.
     pub fn refuses(&self) -> Option<Duration> {
         match *self.lock() {
-            State::Closed { .. } => None,
-            State::Open { until } => {
+            BreakerState::Closed { .. } => None,
+            BreakerState::Open { until } => {
                 Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
             }
-            State::HalfOpen => Some(self.open),
+            BreakerState::HalfOpen => Some(self.open),
         }
     }
 
-    fn report(&self, health: Health, deciding: bool) {
+    fn report(&self, health: BackendHealth, deciding: bool) {
         let mut state = self.lock();
         *state = match (*state, health) {
-            (State::Closed { .. }, Health::Works) => State::Closed { failures: 0 },
-            (State::Closed { failures }, Health::Fails) => self.after_failures(failures.saturating_add(1)),
-            (State::HalfOpen, Health::Works) if deciding => State::Closed { failures: 0 },
-            (State::HalfOpen, Health::Fails) if deciding => self.opened(),
+            (BreakerState::Closed { .. }, BackendHealth::Works) => BreakerState::Closed { failures: 0 },
+            (BreakerState::Closed { failures }, BackendHealth::Fails) => {
+                self.after_failures(failures.saturating_add(1))
+            }
+            (BreakerState::HalfOpen, BackendHealth::Works) if deciding => BreakerState::Closed { failures: 0 },
+            (BreakerState::HalfOpen, BackendHealth::Fails) if deciding => self.opened(),
             // The attempt began before the breaker opened, so it does not change the state.
             (state, _) => state,
         };
-        self.gauge.set(i64::from(!matches!(*state, State::Closed { .. })));
+        self.gauge.set(i64::from(!matches!(*state, BreakerState::Closed { .. })));
     }
 
-    fn after_failures(&self, failures: u32) -> State {
-        if self.failures > 0 && failures >= self.failures { self.opened() } else { State::Closed { failures } }
+    fn after_failures(&self, failures: u32) -> BreakerState {
+        if self.failures > 0 && failures >= self.failures { self.opened() } else { BreakerState::Closed { failures } }
     }
 
-    fn opened(&self) -> State {
-        State::Open { until: Instant::now() + self.open }
+    fn opened(&self) -> BreakerState {
+        BreakerState::Open { until: Instant::now() + self.open }
     }
 
     fn abandon(&self) {
         let mut state = self.lock();
-        if *state == State::HalfOpen {
-            *state = State::Open { until: Instant::now() };
+        if *state == BreakerState::HalfOpen {
+            *state = BreakerState::Open { until: Instant::now() };
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BreakerState> {
         self.state.lock().expect("no panic while held")
     }
 }
 
-impl Admission {
+impl AttemptPermit {
     /// Reports the outcome of the attempt to the breaker.
-    pub fn report(mut self, health: Health) {
+    pub fn report(mut self, health: BackendHealth) {
         self.reported = true;
         self.breaker.report(health, self.deciding);
     }
 }
 
-impl Drop for Admission {
+impl Drop for AttemptPermit {
     fn drop(&mut self) {
         if self.deciding && !self.reported {
             self.breaker.abandon();
@@ -137,22 +139,22 @@ mod tests {
         Breaker::new(3, OPEN, IntGauge::new("open", "open").unwrap())
     }
 
-    fn attempt(breaker: &Arc<Breaker>, health: Health) {
+    fn attempt(breaker: &Arc<Breaker>, health: BackendHealth) {
         breaker.admit().expect("admitted").report(health);
     }
 
     fn trip(breaker: &Arc<Breaker>) {
         for _ in 0..3 {
-            attempt(breaker, Health::Fails);
+            attempt(breaker, BackendHealth::Fails);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_opens_after_failures_in_a_row_and_says_for_how_long() {
         let breaker = breaker();
-        attempt(&breaker, Health::Fails);
-        attempt(&breaker, Health::Fails);
-        attempt(&breaker, Health::Works);
+        attempt(&breaker, BackendHealth::Fails);
+        attempt(&breaker, BackendHealth::Fails);
+        attempt(&breaker, BackendHealth::Works);
         trip(&breaker);
         assert_eq!(breaker.admit().err(), Some(OPEN));
         assert_eq!(breaker.gauge.get(), 1);
@@ -167,12 +169,12 @@ mod tests {
         tokio::time::advance(OPEN).await;
         let first = breaker.admit().expect("admitted");
         assert!(breaker.admit().is_err());
-        first.report(Health::Fails);
+        first.report(BackendHealth::Fails);
         assert!(breaker.admit().is_err());
         tokio::time::advance(OPEN).await;
-        attempt(&breaker, Health::Works);
+        attempt(&breaker, BackendHealth::Works);
         assert_eq!(breaker.gauge.get(), 0);
-        attempt(&breaker, Health::Fails);
+        attempt(&breaker, BackendHealth::Fails);
         assert!(breaker.admit().is_ok());
     }
 
@@ -182,7 +184,7 @@ mod tests {
         trip(&breaker);
         tokio::time::advance(OPEN).await;
         drop(breaker.admit());
-        attempt(&breaker, Health::Works);
+        attempt(&breaker, BackendHealth::Works);
         assert_eq!(breaker.refuses(), None);
     }
 
@@ -191,7 +193,7 @@ mod tests {
         let breaker = breaker();
         let straggler = breaker.admit().expect("admitted");
         trip(&breaker);
-        straggler.report(Health::Works);
+        straggler.report(BackendHealth::Works);
         assert!(breaker.admit().is_err());
     }
 
@@ -199,7 +201,7 @@ mod tests {
     async fn zero_failures_means_never() {
         let breaker = Breaker::new(0, OPEN, IntGauge::new("open", "open").unwrap());
         for _ in 0..100 {
-            attempt(&breaker, Health::Fails);
+            attempt(&breaker, BackendHealth::Fails);
         }
         assert!(breaker.admit().is_ok());
     }

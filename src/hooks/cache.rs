@@ -17,17 +17,17 @@ const SAMPLE: usize = 8;
 /// A bounded map whose entries expire.
 ///
 /// When the map is full, it evicts one of a few random entries: the one that would expire first.
-pub struct Cache<K, V> {
-    entries: Mutex<IndexMap<K, Entry<V>>>,
+pub struct DecisionCache<K, V> {
+    entries: Mutex<IndexMap<K, CachedDecision<V>>>,
     most: usize,
 }
 
-struct Entry<V> {
+struct CachedDecision<V> {
     value: V,
     until: Instant,
 }
 
-impl<K: Hash + Eq, V: Clone> Cache<K, V> {
+impl<K: Hash + Eq, V: Clone> DecisionCache<K, V> {
     /// A cache of at most `most` entries.
     pub fn new(most: usize) -> Self {
         Self { entries: Mutex::default(), most }
@@ -46,7 +46,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
 
     /// Stores a value for `ttl`.
     pub fn put(&self, key: K, value: V, ttl: Duration) {
-        let entry = Entry { value, until: Instant::now() + ttl };
+        let entry = CachedDecision { value, until: Instant::now() + ttl };
         let mut entries = self.lock();
         if entries.len() >= self.most && !entries.contains_key(&key) {
             evict(&mut entries);
@@ -54,12 +54,12 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         entries.insert(key, entry);
     }
 
-    fn lock(&self) -> MutexGuard<'_, IndexMap<K, Entry<V>>> {
+    fn lock(&self) -> MutexGuard<'_, IndexMap<K, CachedDecision<V>>> {
         self.entries.lock().expect("no panic while held")
     }
 }
 
-fn evict<K: Hash + Eq, V>(entries: &mut IndexMap<K, Entry<V>>) {
+fn evict<K: Hash + Eq, V>(entries: &mut IndexMap<K, CachedDecision<V>>) {
     let random = Uuid::new_v4().into_bytes();
     let picks = random
         .chunks_exact(2)
@@ -79,7 +79,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_value_lives_exactly_its_time() {
-        let cache = Cache::new(10);
+        let cache = DecisionCache::new(10);
         cache.put("k", 1, MINUTE);
         tokio::time::advance(MINUTE - Duration::from_millis(1)).await;
         assert_eq!(cache.get(&"k"), Some(1));
@@ -90,7 +90,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_bound_holds_and_a_newer_answer_replaces_an_older_one() {
-        let cache = Cache::new(100);
+        let cache = DecisionCache::new(100);
         for key in 0..1000 {
             cache.put(key, key, MINUTE);
         }

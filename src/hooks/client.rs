@@ -24,7 +24,7 @@ const HTTP2_PING: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A [`HooksSetupError`] that names the key: an address that is no http(s) URL, files that cannot be read or used.
-pub(super) fn build(name: &str, hook: &config::Hook) -> Result<(Client, Url), HooksSetupError> {
+pub(super) fn build(name: &str, hook: &config::HookSettings) -> Result<(Client, Url), HooksSetupError> {
     let setup = Setup { name, hook };
     let url = setup.url()?;
     // Fails if another part of the process has already installed a provider of cryptography for rustls. Any provider
@@ -56,7 +56,7 @@ fn headers() -> HeaderMap {
 
 struct Setup<'a> {
     name: &'a str,
-    hook: &'a config::Hook,
+    hook: &'a config::HookSettings,
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;

@@ -4,10 +4,10 @@
 //! repeats it until the backend accepts it. A notice is given up only when the backend says that it will never accept
 //! it (400, 410, 413, 415, 422, or a refusal), or when newer notices push it out of a full outbox. Both are counted.
 
-mod courier;
 mod memory;
 mod redis;
 mod ring;
+mod sender;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::{HookRequest, Hooks};
 use crate::redis::Redis;
 
-pub use super::request::Envelope;
+pub use super::request::EncodedRequest;
 pub use memory::MemoryOutbox;
 pub use redis::RedisOutbox;
 
@@ -37,14 +37,14 @@ pub const MAX_NOTICE_BYTES: usize = 16 * 1024;
 /// Keeps the notices of one hook until they are delivered.
 pub trait Outbox: Send + Sync {
     /// Stores a notice. Never waits. When the outbox is full, the oldest notice is dropped and counted.
-    fn put(&self, notice: Envelope);
+    fn put(&self, notice: EncodedRequest);
 
     /// Waits for the oldest notice that this node is to deliver. Returns the same notice again until [`Outbox::done`]
     /// removes it.
-    fn oldest(&self) -> BoxFuture<'_, Envelope>;
+    fn oldest(&self) -> BoxFuture<'_, EncodedRequest>;
 
     /// Removes a notice that was delivered, or that the courier gave up.
-    fn done<'a>(&'a self, notice: &'a Envelope) -> BoxFuture<'a, ()>;
+    fn done<'a>(&'a self, notice: &'a EncodedRequest) -> BoxFuture<'a, ()>;
 
     /// How many notices would be lost if this node stopped now.
     fn at_risk(&self) -> usize;
@@ -71,7 +71,7 @@ impl Notices {
         let mut outboxes = HashMap::new();
         for (name, backend) in &hooks.backends {
             let outbox = outbox(name, backend.timeout());
-            let courier = courier::Courier::new(backend.clone(), outbox.clone(), &hooks.metrics);
+            let courier = sender::NoticeSender::new(backend.clone(), outbox.clone(), &hooks.metrics);
             let stop = stop.clone();
             tasks.spawn(async move { stop.run_until_cancelled(courier.run()).await });
             outboxes.insert(name.clone(), outbox);

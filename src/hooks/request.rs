@@ -181,7 +181,7 @@ impl HookRequest {
 
     /// Makes the request part of the span's trace, if spans are exported.
     pub(super) fn within(self, span: &Span) -> Self {
-        Self { traceparent: trace::of(span).or(self.traceparent), ..self }
+        Self { traceparent: trace::traceparent(span).or(self.traceparent), ..self }
     }
 
     fn subject(&self) -> &str {
@@ -192,7 +192,7 @@ impl HookRequest {
 
 /// A request as it is sent. All attempts send the same envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Envelope {
+pub struct EncodedRequest {
     /// The CloudEvent's id, a UUID of version 7.
     pub id: String,
     /// The `traceparent` that is sent with the request.
@@ -201,7 +201,7 @@ pub struct Envelope {
     pub body: Bytes,
 }
 
-impl Envelope {
+impl EncodedRequest {
     /// Encodes a request of this node, and gives it an id.
     pub fn seal(node: &str, request: &HookRequest, now: SystemTime) -> Self {
         let id = Uuid::now_v7().to_string();
@@ -358,8 +358,8 @@ mod tests {
         RawValue::from_string(text.to_owned()).unwrap()
     }
 
-    fn seal(request: &HookRequest) -> (Envelope, Value) {
-        let envelope = Envelope::seal("node 1", request, UNIX_EPOCH + Duration::from_millis(1500));
+    fn seal(request: &HookRequest) -> (EncodedRequest, Value) {
+        let envelope = EncodedRequest::seal("node 1", request, UNIX_EPOCH + Duration::from_millis(1500));
         let value = serde_json::from_slice(&envelope.body).unwrap();
         (envelope, value)
     }
@@ -421,9 +421,9 @@ mod tests {
     #[test]
     fn a_sealed_request_can_be_opened_again() {
         let (envelope, _) = seal(&HookRequest::connect(caller()));
-        assert_eq!(Envelope::open(envelope.body.clone()), Some(envelope));
+        assert_eq!(EncodedRequest::open(envelope.body.clone()), Some(envelope));
         for rubbish in ["", "{}", r#"{"id":"a\r\nb","traceparent":"x"}"#, r#"{"id":"","traceparent":"x"}"#] {
-            assert_eq!(Envelope::open(Bytes::from_static(rubbish.as_bytes())), None, "{rubbish}");
+            assert_eq!(EncodedRequest::open(Bytes::from_static(rubbish.as_bytes())), None, "{rubbish}");
         }
     }
 }

@@ -13,12 +13,12 @@ pub const SIGNATURE_HEADER: &str = "roomcast-signature";
 pub const ID_HEADER: &str = "roomcast-id";
 
 /// Signs requests with the secret and, while the secret is being replaced, also with the previous one.
-pub struct Signer {
+pub struct RequestSigner {
     keys: Vec<Hmac<Sha256>>,
 }
 
-impl Signer {
-    /// A signer with one or two secrets. Without secrets, [`Signer::sign`] returns `None`.
+impl RequestSigner {
+    /// A signer with one or two secrets. Without secrets, [`RequestSigner::sign`] returns `None`.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let keys = secrets.into_iter().map(|secret| Hmac::new_from_slice(secret).expect("any length is a key"));
         Self { keys: keys.collect() }
@@ -55,7 +55,7 @@ impl Signer {
 }
 
 // Keeps the secrets out of logs.
-impl std::fmt::Debug for Signer {
+impl std::fmt::Debug for RequestSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Signer").field("secrets", &self.keys.len()).finish_non_exhaustive()
     }
@@ -104,8 +104,8 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn signer(secrets: &[&'static str]) -> Signer {
-        Signer::new(secrets.iter().map(|secret| secret.as_bytes()))
+    fn signer(secrets: &[&'static str]) -> RequestSigner {
+        RequestSigner::new(secrets.iter().map(|secret| secret.as_bytes()))
     }
 
     #[test]

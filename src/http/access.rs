@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::{HeaderMap, header};
 
 use super::answer::ApiError;
-use super::route::{Access, Call};
-use super::state::Api;
+use super::route::{Access, ApiCall};
+use super::state::ApiState;
 use crate::auth::api_keys::ApiKey;
 use crate::contract::model::RoomDef;
 use crate::error::Code;
@@ -15,7 +15,7 @@ use crate::error::Code;
 ///
 /// # Errors
 /// 401 without a valid key, 403 if the key does not permit the route.
-pub fn check(api: &Api, access: Access, headers: &HeaderMap) -> Result<ApiKey, ApiError> {
+pub fn check(api: &ApiState, access: Access, headers: &HeaderMap) -> Result<ApiKey, ApiError> {
     if access == Access::Open {
         return Ok(ApiKey { name: String::new(), contracts: Vec::new() });
     }
@@ -37,7 +37,7 @@ pub fn check(api: &Api, access: Access, headers: &HeaderMap) -> Result<ApiKey, A
 ///
 /// # Errors
 /// 404 if it does not.
-pub fn namespace<'a>(api: &Api, path: &'a str) -> Result<&'a str, ApiError> {
+pub fn namespace<'a>(api: &ApiState, path: &'a str) -> Result<&'a str, ApiError> {
     if api.contracts.iter().any(|known| *known.path == *path) {
         return Ok(path);
     }
@@ -48,7 +48,7 @@ pub fn namespace<'a>(api: &Api, path: &'a str) -> Result<&'a str, ApiError> {
 ///
 /// # Errors
 /// 403 if none has.
-pub fn room(call: &Call, namespace: &str, room: &str) -> Result<(), ApiError> {
+pub fn room(call: &ApiCall, namespace: &str, room: &str) -> Result<(), ApiError> {
     let caller = &call.caller;
     if rooms_like(&call.api, namespace, room).any(|def| caller.permits(&def.contract)) || caller.permits_everything() {
         return Ok(());
@@ -57,7 +57,7 @@ pub fn room(call: &Call, namespace: &str, room: &str) -> Result<(), ApiError> {
 }
 
 /// The families of rooms in a namespace whose pattern matches the name.
-pub fn rooms_like<'a>(api: &'a Api, namespace: &str, room: &'a str) -> impl Iterator<Item = &'a Arc<RoomDef>> {
+pub fn rooms_like<'a>(api: &'a ApiState, namespace: &str, room: &'a str) -> impl Iterator<Item = &'a Arc<RoomDef>> {
     let namespace = api.contracts.iter().find(|known| *known.path == *namespace);
     let contracts = namespace.into_iter().flat_map(|namespace| &namespace.contracts);
     contracts.flat_map(|contract| contract.rooms.values()).filter(move |def| def.name.matches(room).is_some())

@@ -4,12 +4,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::access;
-use super::answer::{Answer, ApiError};
-use super::events::RemoteWord;
+use super::answer::{ApiError, ApiResponse};
+use super::events::RemoteStatus;
 use super::fields::{List, body};
-use super::route::Call;
+use super::route::ApiCall;
 use super::text::{NameText, NamespaceText, RoomText};
-use crate::directory::{Done, Selection};
+use crate::directory::{ActionResult, Selection};
 
 body! {
     /// Clients, selected in at least one way. An empty selection is a mistake; it never means all clients.
@@ -27,7 +27,8 @@ body! {
 
 body! {
     /// Clients, selected in at least one way, and the room that they join or leave.
-    pub struct Membership {
+    #[schemars(rename = "Membership")]
+    pub struct MembershipRequest {
         ..clients: Clients,
         /// The room.
         room: RoomText,
@@ -36,7 +37,8 @@ body! {
 
 body! {
     /// Clients, selected in at least one way.
-    pub struct Disconnect {
+    #[schemars(rename = "Disconnect")]
+    pub struct DisconnectRequest {
         ..clients: Clients,
         /// `true` closes the whole connection, and the official client reconnects by itself; `false` ends only the
         /// namespace, and the official client does not reconnect.
@@ -46,36 +48,37 @@ body! {
 
 /// The result of an action.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Acted {
+#[schemars(rename = "Acted")]
+pub struct ActionResponse {
     /// The action was valid and is done on this node.
     #[schemars(extend("const" = true))]
     accepted: bool,
     /// Number of clients of this node that were selected.
     local: usize,
     /// Whether the other nodes received the action.
-    remote: RemoteWord,
+    remote: RemoteStatus,
     /// The reason why they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
 
 /// Puts clients into a room.
-pub async fn join(call: Call) -> Result<Answer, ApiError> {
-    let Membership { clients, room } = call.read()?;
+pub async fn join(call: ApiCall) -> Result<ApiResponse, ApiError> {
+    let MembershipRequest { clients, room } = call.read()?;
     let selection = clients.select(&call)?;
     acted(call.api.actions.join(&selection, &room.0).await?)
 }
 
 /// Takes clients out of a room.
-pub async fn leave(call: Call) -> Result<Answer, ApiError> {
-    let Membership { clients, room } = call.read()?;
+pub async fn leave(call: ApiCall) -> Result<ApiResponse, ApiError> {
+    let MembershipRequest { clients, room } = call.read()?;
     let selection = clients.select(&call)?;
     acted(call.api.actions.leave(&selection, &room.0).await?)
 }
 
 /// Disconnects clients.
-pub async fn disconnect(call: Call) -> Result<Answer, ApiError> {
-    let Disconnect { clients, close } = call.read()?;
+pub async fn disconnect(call: ApiCall) -> Result<ApiResponse, ApiError> {
+    let DisconnectRequest { clients, close } = call.read()?;
     let selection = clients.select(&call)?;
     acted(call.api.actions.disconnect(&selection, close.unwrap_or_default()).await?)
 }
@@ -85,14 +88,14 @@ impl Clients {
     ///
     /// # Errors
     /// 404 if the node does not serve the namespace.
-    pub(super) fn select(self, call: &Call) -> Result<Selection, ApiError> {
+    pub(super) fn select(self, call: &ApiCall) -> Result<Selection, ApiError> {
         access::namespace(&call.api, &self.namespace.0)?;
         let (users, sockets) = (List::strings(self.users), List::strings(self.sockets));
         Ok(Selection { namespace: self.namespace.0, users, sockets, rooms: List::strings(self.rooms) })
     }
 }
 
-fn acted(done: Done) -> Result<Answer, ApiError> {
-    let (remote, reason) = RemoteWord::of(done.remote);
-    Answer::accepted(&Acted { accepted: true, local: done.local, remote, reason })
+fn acted(done: ActionResult) -> Result<ApiResponse, ApiError> {
+    let (remote, reason) = RemoteStatus::of(done.remote);
+    ApiResponse::accepted(&ActionResponse { accepted: true, local: done.local, remote, reason })
 }

@@ -11,14 +11,14 @@ use serde::Serialize;
 
 use crate::directory::DirectoryError;
 use crate::error::{Code, Refusal};
-use crate::telemetry::log_gate::log_seldom;
+use crate::telemetry::log_limit::log_seldom;
 
 /// Maximum number of details in an error. Further details are left out.
 pub const MAX_DETAILS: usize = 20;
 
 /// A success.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     status: StatusCode,
     content_type: &'static str,
     body: Bytes,
@@ -37,7 +37,7 @@ pub struct ApiError {
 /// `{ "error": { … } }`: the answer to every failed request.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
-pub struct Envelope {
+pub struct ErrorResponse {
     /// The failure.
     pub error: ErrorBody,
 }
@@ -86,7 +86,7 @@ pub fn status(code: Code) -> StatusCode {
 
 // === impl Answer ===
 
-impl Answer {
+impl ApiResponse {
     /// 200 with JSON.
     pub fn ok<T: Serialize>(value: &T) -> Result<Self, ApiError> {
         Self::json(StatusCode::OK, value)
@@ -117,7 +117,7 @@ impl Answer {
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for ApiResponse {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = self.status;
@@ -206,7 +206,7 @@ impl From<DirectoryError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, retry_after, refused) = (self.status, self.retry_after, self.code == Code::AuthenticationFailed);
-        let envelope = Envelope { error: self.body() };
+        let envelope = ErrorResponse { error: self.body() };
         // The envelope holds only strings, so this cannot fail.
         let body = serde_json::to_vec(&envelope).unwrap_or_default();
         let mut response = Response::new(Body::from(body));

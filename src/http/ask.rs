@@ -10,12 +10,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::actions::Clients;
-use super::answer::{Answer, ApiError};
-use super::events::RemoteWord;
+use super::answer::{ApiError, ApiResponse};
+use super::events::RemoteStatus;
 use super::fields::body;
-use super::route::Call;
+use super::route::ApiCall;
 use super::text::{EventText, PeriodText};
-use crate::directory::{Acknowledged, Acknowledgement, Question};
+use crate::directory::{AckQuestion, Acknowledged, Acknowledgement};
 use crate::error::Code;
 use crate::event::Event;
 
@@ -27,7 +27,8 @@ const MAX_PATIENCE: Duration = Duration::from_secs(30);
 
 body! {
     /// An event for clients that have to acknowledge it. Clients are selected in at least one way.
-    pub struct Ask {
+    #[schemars(rename = "Ask")]
+    pub struct AskRequest {
         ..clients: Clients,
         /// The event's name; not one that Socket.IO reserves.
         event: EventText,
@@ -42,7 +43,8 @@ body! {
 /// The acknowledgements of the clients.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Answers {
+#[schemars(rename = "Answers")]
+pub struct AskResponse {
     /// Number of clients for which the event was queued.
     asked: usize,
     /// Number of selected clients that were not asked: beyond 1,000 per node, gone, or with a full write queue.
@@ -52,9 +54,9 @@ pub struct Answers {
     /// Number of clients whose answers exceeded the limit of 8 MiB for all answers of a node.
     too_large: usize,
     /// The answers of the other clients, in any order.
-    answers: Vec<Said>,
+    answers: Vec<ClientAnswer>,
     /// Whether the other nodes received the event.
-    remote: RemoteWord,
+    remote: RemoteStatus,
     /// The reason why they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -67,7 +69,8 @@ pub struct Answers {
 /// The acknowledgement of one client.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Said {
+#[schemars(rename = "Said")]
+pub struct ClientAnswer {
     /// The client's Socket.IO id. Absent for clients of Node.js servers, which do not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     socket_id: Option<String>,
@@ -80,15 +83,15 @@ pub struct Said {
 }
 
 /// Sends the event and waits for the acknowledgements.
-pub async fn ask(call: Call) -> Result<Answer, ApiError> {
-    let Ask { clients, event, args, timeout } = call.read()?;
+pub async fn ask(call: ApiCall) -> Result<ApiResponse, ApiError> {
+    let AskRequest { clients, event, args, timeout } = call.read()?;
     let selection = clients.select(&call)?;
     let event = Event::encode(&event.0, &args.unwrap_or_default())
         .map_err(|error| ApiError::new(Code::InvalidPayload, error.to_string()))?;
     let patience = timeout.map_or(PATIENCE, |PeriodText(timeout)| timeout);
     let namespace = selection.namespace.clone();
-    let done = call.api.actions.ask(Question { selection, event, patience }).await?;
-    let answers = Answers::from(done);
+    let done = call.api.actions.ask(AckQuestion { selection, event, patience }).await?;
+    let answers = AskResponse::from(done);
     let count = |result: &str, clients: usize| {
         call.api.metrics.clients_asked_total.with_label_values(&[&namespace, result]).inc_by(clients as u64);
     };
@@ -96,13 +99,13 @@ pub async fn ask(call: Call) -> Result<Answer, ApiError> {
     count("unanswered", answers.unanswered);
     count("too_large", answers.too_large);
     count("not_asked", answers.not_asked);
-    Answer::ok(&answers)
+    ApiResponse::ok(&answers)
 }
 
-impl From<Acknowledged> for Answers {
+impl From<Acknowledged> for AskResponse {
     fn from(done: Acknowledged) -> Self {
-        let (remote, reason) = RemoteWord::of(done.remote);
-        let answers: Vec<_> = done.said.into_iter().filter_map(Said::read).collect();
+        let (remote, reason) = RemoteStatus::of(done.remote);
+        let answers: Vec<_> = done.said.into_iter().filter_map(ClientAnswer::read).collect();
         Self {
             asked: done.asked,
             not_asked: done.not_asked,
@@ -117,7 +120,7 @@ impl From<Acknowledged> for Answers {
     }
 }
 
-impl Said {
+impl ClientAnswer {
     /// `None` if the acknowledgement is not JSON, which engines do not let pass.
     fn read(said: Acknowledgement) -> Option<Self> {
         let Acknowledgement { socket_id, args } = said;

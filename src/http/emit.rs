@@ -4,17 +4,18 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::access;
-use super::answer::{Answer, ApiError};
-use super::events::Accepted;
+use super::answer::{ApiError, ApiResponse};
+use super::events::PublishResponse;
 use super::fields::{List, body};
-use super::route::Call;
+use super::route::ApiCall;
 use super::text::{EventText, NameText, NamespaceText, RoomText};
 use crate::publish::PlainEmit;
 
 body! {
     /// An event for rooms, users and sockets of a namespace, or for the whole namespace if none is given. A client that
     /// matches several times gets one copy.
-    pub struct Emit {
+    #[schemars(rename = "Emit")]
+    pub struct EmitRequest {
         /// The namespace's path.
         namespace: NamespaceText,
         /// Rooms by name.
@@ -36,8 +37,8 @@ body! {
 }
 
 /// Sends the event.
-pub async fn emit(call: Call) -> Result<Answer, ApiError> {
-    let body: Emit = call.read()?;
+pub async fn emit(call: ApiCall) -> Result<ApiResponse, ApiError> {
+    let body: EmitRequest = call.read()?;
     let emit = PlainEmit {
         namespace: body.namespace.0,
         rooms: List::strings(body.rooms),
@@ -50,5 +51,5 @@ pub async fn emit(call: Call) -> Result<Answer, ApiError> {
     };
     access::namespace(&call.api, &emit.namespace)?;
     let published = call.api.publisher.plain(emit).await?;
-    Answer::accepted(&Accepted::from(published))
+    ApiResponse::accepted(&PublishResponse::from(published))
 }

@@ -8,13 +8,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::answer::{Answer, ApiError, ErrorBody};
-use super::fields::{self, Object, Payload, body};
-use super::publishing::{ContractPublish, Published, RemoteOutcome};
-use super::route::Call;
+use super::answer::{ApiError, ApiResponse, ErrorBody};
+use super::fields::{self, ObjectReader, Payload, body};
+use super::publishing::{BackendPublish, BackendPublished, BackendRemoteOutcome};
+use super::route::ApiCall;
 use super::text::{IdText, NameText};
 use super::{access, body};
-use crate::directory::Told;
+use crate::directory::SendOutcome;
 use crate::error::Code;
 
 /// Time limit of a batch. Events that have not begun by then are refused.
@@ -42,7 +42,8 @@ body! {
 
 /// The result of a publish.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Accepted {
+#[schemars(rename = "Accepted")]
+pub struct PublishResponse {
     /// The event was valid, and was sent or waits for its throttle.
     #[schemars(extend("const" = true))]
     accepted: bool,
@@ -55,7 +56,7 @@ pub struct Accepted {
     /// Number of clients of this node that do not get it, because their write queue was full.
     dropped: usize,
     /// Whether the other nodes received it.
-    remote: RemoteWord,
+    remote: RemoteStatus,
     /// The reason why they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -72,7 +73,8 @@ pub struct Accepted {
 /// Whether the other nodes received a publish or an action.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum RemoteWord {
+#[schemars(rename = "RemoteWord")]
+pub enum RemoteStatus {
     /// There are no other nodes: this node runs without Redis.
     Alone,
     /// Redis accepted it. Other nodes get it at most once.
@@ -86,7 +88,8 @@ pub enum RemoteWord {
 
 /// An event of a batch that was refused.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Refused {
+#[schemars(rename = "Refused")]
+pub struct RefusedItem {
     #[schemars(extend("const" = false))]
     accepted: bool,
     error: ErrorBody,
@@ -95,18 +98,20 @@ pub struct Refused {
 /// The result of one event of a batch.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Outcome {
+#[schemars(rename = "Outcome")]
+pub enum BatchItem {
     /// The event was sent.
-    Accepted(Accepted),
+    Accepted(PublishResponse),
     /// The event was refused.
-    Refused(Refused),
+    Refused(RefusedItem),
 }
 
 /// The results of a batch.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Batch {
+#[schemars(rename = "Batch")]
+pub struct BatchResponse {
     /// One result per event, in the order of the events.
-    results: Vec<Outcome>,
+    results: Vec<BatchItem>,
 }
 
 /// The schema of the body: one event, an array of events, or `{ "events": […] }`.
@@ -123,27 +128,27 @@ pub const MAX_ITEMS: usize = 1000;
 
 /// The schema of the answer: one result, or the results of a batch.
 pub fn response(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "anyOf": [generator.subschema_for::<Accepted>(), generator.subschema_for::<Batch>()] })
+    json_schema!({ "anyOf": [generator.subschema_for::<PublishResponse>(), generator.subschema_for::<BatchResponse>()] })
 }
 
 /// Publishes one event or a batch.
-pub async fn publish(call: Call) -> Result<Answer, ApiError> {
+pub async fn publish(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let raw = body::parse(&call.body)?;
     if raw.get().starts_with('[') {
         let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| fields::invalid(Vec::new()))?;
         return batch(&call, &items).await;
     }
-    let mut object = Object::open(raw, "")?;
+    let mut object = ObjectReader::open(raw, "")?;
     if object.has("events") {
         let items = object.array("events");
         object.finish()?;
         return batch(&call, &items).await;
     }
-    Answer::accepted(&one(&call, object.read()?).await?)
+    ApiResponse::accepted(&one(&call, object.read()?).await?)
 }
 
 /// Publishes events in order. A refused event does not stop the later ones.
-async fn batch(call: &Call, items: &[&RawValue]) -> Result<Answer, ApiError> {
+async fn batch(call: &ApiCall, items: &[&RawValue]) -> Result<ApiResponse, ApiError> {
     let max = call.api.limits.max_batch;
     if items.is_empty() {
         return Err(fields::invalid(Vec::new()).at("events", "must not be empty"));
@@ -161,15 +166,15 @@ async fn batch(call: &Call, items: &[&RawValue]) -> Result<Answer, ApiError> {
     for (at, item) in items.iter().enumerate() {
         let outcome = if Instant::now() < until { item_outcome(call, at, item).await } else { Err(late()) };
         results.push(match outcome {
-            Ok(accepted) => Outcome::Accepted(accepted),
-            Err(error) => Outcome::Refused(Refused { accepted: false, error: error.body() }),
+            Ok(accepted) => BatchItem::Accepted(accepted),
+            Err(error) => BatchItem::Refused(RefusedItem { accepted: false, error: error.body() }),
         });
     }
-    Answer::accepted(&Batch { results })
+    ApiResponse::accepted(&BatchResponse { results })
 }
 
-async fn item_outcome(call: &Call, at: usize, item: &RawValue) -> Result<Accepted, ApiError> {
-    one(call, Object::open(item, &format!("events[{at}]"))?.read()?).await
+async fn item_outcome(call: &ApiCall, at: usize, item: &RawValue) -> Result<PublishResponse, ApiError> {
+    one(call, ObjectReader::open(item, &format!("events[{at}]"))?.read()?).await
 }
 
 fn late() -> ApiError {
@@ -179,8 +184,8 @@ fn late() -> ApiError {
     )
 }
 
-async fn one(call: &Call, body: EventRequest) -> Result<Accepted, ApiError> {
-    let publish = ContractPublish {
+async fn one(call: &ApiCall, body: EventRequest) -> Result<PublishResponse, ApiError> {
+    let publish = BackendPublish {
         contract: body.contract.0,
         event: body.event.0,
         data: body.data.0,
@@ -193,24 +198,24 @@ async fn one(call: &Call, body: EventRequest) -> Result<Accepted, ApiError> {
     Ok(call.api.publisher.contract_event(publish).await?.into())
 }
 
-impl RemoteWord {
+impl RemoteStatus {
     /// The word for the result of an action, and the reason if the other nodes did not receive it.
-    pub(super) fn of(told: Told) -> (Self, Option<&'static str>) {
+    pub(super) fn of(told: SendOutcome) -> (Self, Option<&'static str>) {
         match told {
-            Told::Alone => (Self::Alone, None),
-            Told::Carried => (Self::Carried, None),
-            Told::NotCarried(reason) => (Self::NotCarried, Some(reason)),
+            SendOutcome::Alone => (Self::Alone, None),
+            SendOutcome::Carried => (Self::Carried, None),
+            SendOutcome::NotCarried(reason) => (Self::NotCarried, Some(reason)),
         }
     }
 }
 
-impl From<Published> for Accepted {
-    fn from(published: Published) -> Self {
+impl From<BackendPublished> for PublishResponse {
+    fn from(published: BackendPublished) -> Self {
         let (remote, reason) = match published.remote {
-            RemoteOutcome::Alone => (RemoteWord::Alone, None),
-            RemoteOutcome::Carried => (RemoteWord::Carried, None),
-            RemoteOutcome::NotCarried(reason) => (RemoteWord::NotCarried, Some(reason.as_str())),
-            RemoteOutcome::Unknown => (RemoteWord::Unknown, None),
+            BackendRemoteOutcome::Alone => (RemoteStatus::Alone, None),
+            BackendRemoteOutcome::Carried => (RemoteStatus::Carried, None),
+            BackendRemoteOutcome::NotCarried(reason) => (RemoteStatus::NotCarried, Some(reason.as_str())),
+            BackendRemoteOutcome::Unknown => (RemoteStatus::Unknown, None),
         };
         Self {
             accepted: true,

@@ -19,7 +19,7 @@ use crate::error::Code;
 /// The body of a request.
 pub trait Body: Sized {
     /// Takes the body's members out of an object. Returns `None` after it has noted a mistake in the object.
-    fn take(object: &mut Object<'_>) -> Option<Self>;
+    fn take(object: &mut ObjectReader<'_>) -> Option<Self>;
 }
 
 /// The value of a body's member.
@@ -61,7 +61,7 @@ macro_rules! body {
         }
 
         impl $crate::http::fields::Body for $name {
-            fn take(object: &mut $crate::http::fields::Object<'_>) -> Option<Self> {
+            fn take(object: &mut $crate::http::fields::ObjectReader<'_>) -> Option<Self> {
                 $(let $base = <$base_type as $crate::http::fields::Body>::take(object);)?
                 $(let $field: Option<$type> = object.member(stringify!($field));)*
                 $(object.one_of(&[$((stringify!($list), $list.as_ref().is_some_and($crate::http::fields::is_empty))),+]);)?
@@ -74,20 +74,20 @@ macro_rules! body {
 pub(super) use body;
 
 /// A JSON object that is being read.
-pub struct Object<'a> {
+pub struct ObjectReader<'a> {
     place: String,
     members: IndexMap<String, &'a RawValue>,
     mistakes: Vec<Detail>,
 }
 
-impl<'a> Object<'a> {
+impl<'a> ObjectReader<'a> {
     /// Begins to read an object. `place` is its key path in the body, empty for the body itself.
     ///
     /// # Errors
     /// The value is not an object.
     pub fn open(raw: &'a RawValue, place: &str) -> Result<Self, ApiError> {
         let at = if place.is_empty() { "body" } else { place };
-        let Members { members, twice } = serde_json::from_str(raw.get())
+        let RawMembers { members, twice } = serde_json::from_str(raw.get())
             .map_err(|_| invalid(vec![Detail::new(at, "must be an object of a few members")]))?;
         let mut object = Self { place: place.to_owned(), members, mistakes: Vec::new() };
         for name in twice {
@@ -175,7 +175,7 @@ pub fn is_empty<T>(list: &Option<List<T>>) -> bool {
     list.as_ref().is_none_or(|List(items)| items.is_empty())
 }
 
-/// The schema of [`Object::one_of`].
+/// The schema of [`ObjectReader::one_of`].
 pub fn one_of(lists: &[&str]) -> Value {
     let filled =
         |list: &&str| json!({ "required": [list], "properties": { *list: { "type": "array", "minItems": 1 } } });
@@ -268,16 +268,16 @@ impl<T: Member> Member for List<T> {
 }
 
 /// An object's members, undecoded, and the names that occur twice.
-struct Members<'a> {
+struct RawMembers<'a> {
     members: IndexMap<String, &'a RawValue>,
     twice: HashSet<String>,
 }
 
-impl<'de> Deserialize<'de> for Members<'de> {
+impl<'de> Deserialize<'de> for RawMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct MembersVisitor;
         impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
+            type Value = RawMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -295,7 +295,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
                     }
                     members.insert(name, raw);
                 }
-                Ok(Members { members, twice })
+                Ok(RawMembers { members, twice })
             }
         }
         deserializer.deserialize_map(MembersVisitor)
@@ -321,7 +321,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Sample, ApiError> {
-        Object::open(serde_json::from_str(text).unwrap(), "").and_then(Object::read)
+        ObjectReader::open(serde_json::from_str(text).unwrap(), "").and_then(ObjectReader::read)
     }
 
     fn places(text: &str) -> Vec<String> {

@@ -6,17 +6,18 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::access;
-use super::answer::{Answer, ApiError};
-use super::route::Call;
+use super::answer::{ApiError, ApiResponse};
+use super::route::ApiCall;
 use crate::error::Code;
 use crate::event::Event;
-use crate::history::{HistoryError, Order, Page, Query, RoomKey, Since};
-use crate::telemetry::log_gate::log_seldom;
+use crate::history::{HistoryError, HistoryPage, HistoryQuery, PageOrder, RoomKey, Since};
+use crate::telemetry::log_limit::log_seldom;
 
 /// A part of a room's history.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct History {
+#[schemars(rename = "History")]
+pub struct HistoryResponse {
     /// The namespace's path.
     namespace: String,
     /// The room.
@@ -32,13 +33,13 @@ pub struct History {
     /// Without `since`: no event is known to be missing between the items.
     complete: bool,
     /// The events, in the requested order.
-    items: Vec<Item>,
+    items: Vec<HistoryItem>,
 }
 
 /// An event of a history.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "HistoryItem")]
-struct Item {
+struct HistoryItem {
     /// The event's number in the history, without gaps within the epoch. The first is 1.
     offset: u64,
     /// The event's name.
@@ -49,37 +50,37 @@ struct Item {
 }
 
 /// Reads a history.
-pub async fn read(call: Call) -> Result<Answer, ApiError> {
+pub async fn read(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let (namespace, room) = (call.namespace()?, call.segment("room"));
     access::room(&call, namespace, room)?;
     if !access::rooms_like(&call.api, namespace, room).any(|def| def.history.is_some()) {
         return Err(ApiError::not_found("no contract keeps a history of such a room"));
     }
     let key = RoomKey { namespace: namespace.into(), room: room.into() };
-    let Page { epoch, first_offset, last_offset, complete, events } =
+    let HistoryPage { epoch, first_offset, last_offset, complete, events } =
         call.api.history.read(&key, query(&call)?).await?;
     let items = events.iter().map(item).collect::<Result<_, _>>()?;
     let (namespace, room) = (namespace.to_owned(), room.to_owned());
-    Answer::ok(&History { namespace, room, epoch, first_offset, last_offset, complete, items })
+    ApiResponse::ok(&HistoryResponse { namespace, room, epoch, first_offset, last_offset, complete, items })
 }
 
-fn query(call: &Call) -> Result<Query, ApiError> {
+fn query(call: &ApiCall) -> Result<HistoryQuery, ApiError> {
     let (since, epoch) = (call.params.number("since"), call.params.number("epoch"));
     if since.is_none() && epoch.is_some() {
         let error = ApiError::new(Code::InvalidPayload, "a parameter is invalid; see details");
         return Err(error.at("?epoch", "has no effect without ?since"));
     }
-    let order = if call.params.get("order") == Some("desc") { Order::Desc } else { Order::Asc };
-    Ok(Query { limit: call.params.limit(), since: since.map(|offset| Since { epoch, offset }), order })
+    let order = if call.params.get("order") == Some("desc") { PageOrder::Desc } else { PageOrder::Asc };
+    Ok(HistoryQuery { limit: call.params.limit(), since: since.map(|offset| Since { epoch, offset }), order })
 }
 
-fn item((offset, event): &(u64, Event)) -> Result<Item, ApiError> {
+fn item((offset, event): &(u64, Event)) -> Result<HistoryItem, ApiError> {
     let args = event.args().map_err(|error| {
         log_seldom!(error, %error, "a history holds an event that is not JSON");
         ApiError::new(Code::InternalError, "the history contains an event that cannot be read")
     })?;
     let args = args.into_iter().map(ToOwned::to_owned).collect();
-    Ok(Item { offset: *offset, event: event.name().to_owned(), args })
+    Ok(HistoryItem { offset: *offset, event: event.name().to_owned(), args })
 }
 
 impl From<HistoryError> for ApiError {

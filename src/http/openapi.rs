@@ -5,13 +5,13 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::{ReplaceUnevaluatedProperties, RestrictFormats};
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, ApiError, Envelope};
-use super::route::{Access, Call, Route};
+use super::answer::{ApiError, ApiResponse, ErrorResponse};
+use super::route::{Access, ApiCall, Route};
 use super::state::ApiLimits;
 
 /// Answers with the document.
-pub async fn answer(call: Call) -> Result<Answer, ApiError> {
-    Answer::ok(call.api.document())
+pub async fn answer(call: ApiCall) -> Result<ApiResponse, ApiError> {
+    ApiResponse::ok(call.api.document())
 }
 
 /// The OpenAPI document of the routes, with the configured limits.
@@ -23,7 +23,7 @@ pub fn document(routes: &[Route], limits: ApiLimits) -> Value {
         settings.transforms.push(Box::new(ReplaceUnevaluatedProperties::default()));
     });
     let mut generator = SchemaGenerator::new(settings);
-    let error = generator.subschema_for::<Envelope>().to_value();
+    let error = generator.subschema_for::<ErrorResponse>().to_value();
     let mut paths = Map::new();
     for route in routes {
         let operation = operation(route, &mut generator, &error, limits);

@@ -1,9 +1,9 @@
 //! `PUT` and `DELETE /api/v1/owners`: records the owner of a room.
 
 use super::access;
-use super::answer::{Answer, ApiError};
+use super::answer::{ApiError, ApiResponse};
 use super::fields::body;
-use super::route::Call;
+use super::route::ApiCall;
 use super::text::{NameText, NamespaceText, PeriodText, RoomText};
 use crate::error::Code;
 use crate::owners::{DEFAULT_TTL, MAX_TTL, OwnersError};
@@ -33,23 +33,23 @@ body! {
 }
 
 /// Records an owner.
-pub async fn set(call: Call) -> Result<Answer, ApiError> {
+pub async fn set(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let SetOwner { namespace: NamespaceText(namespace), room: RoomText(room), owner: NameText(owner), ttl } =
         call.read()?;
     access::namespace(&call.api, &namespace)?;
     access::room(&call, &namespace, &room)?;
     let ttl = ttl.map_or(DEFAULT_TTL, |PeriodText(ttl)| ttl);
     call.api.owners.set(&namespace, &room, &owner, ttl).await?;
-    Ok(Answer::nothing())
+    Ok(ApiResponse::nothing())
 }
 
 /// Deletes an owner. It is no error if there is none.
-pub async fn remove(call: Call) -> Result<Answer, ApiError> {
+pub async fn remove(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let RemoveOwner { namespace: NamespaceText(namespace), room: RoomText(room) } = call.read()?;
     access::namespace(&call.api, &namespace)?;
     access::room(&call, &namespace, &room)?;
     call.api.owners.remove(&namespace, &room).await?;
-    Ok(Answer::nothing())
+    Ok(ApiResponse::nothing())
 }
 
 impl From<OwnersError> for ApiError {

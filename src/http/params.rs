@@ -17,14 +17,14 @@ pub struct Param {
     /// The parameter's name.
     pub name: &'static str,
     /// The kind of its value.
-    pub kind: Kind,
+    pub kind: ParamKind,
     /// One line for people.
     pub doc: &'static str,
 }
 
 /// The kind of a parameter's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ParamKind {
     /// A name that is part of the path.
     PathName,
     /// A room that is part of the path.
@@ -51,7 +51,7 @@ pub struct Params(HashMap<&'static str, String>);
 
 // === impl Kind ===
 
-impl Kind {
+impl ParamKind {
     /// Whether the parameter is in the path.
     pub const fn in_path(self) -> bool {
         matches!(self, Self::PathName | Self::PathRoom)
@@ -182,10 +182,10 @@ mod tests {
     use super::*;
 
     const DECLARED: &[Param] = &[
-        Param { name: "room", kind: Kind::PathRoom, doc: "" },
-        Param { name: "namespace", kind: Kind::Namespace, doc: "" },
-        Param { name: "limit", kind: Kind::Limit, doc: "" },
-        Param { name: "order", kind: Kind::Choice(&["asc", "desc"]), doc: "" },
+        Param { name: "room", kind: ParamKind::PathRoom, doc: "" },
+        Param { name: "namespace", kind: ParamKind::Namespace, doc: "" },
+        Param { name: "limit", kind: ParamKind::Limit, doc: "" },
+        Param { name: "order", kind: ParamKind::Choice(&["asc", "desc"]), doc: "" },
     ];
 
     fn read(query: &str) -> Result<Params, ApiError> {

@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 
-use super::publishing::{ContractPublish, Published, Publishing, RemoteOutcome};
+use super::publishing::{BackendPublish, BackendPublished, BackendRemoteOutcome, Publishing};
 use crate::error::{Code, Refusal};
-use crate::idempotency::{Claim, Idempotency, IdempotencyError};
-use crate::publish::{self, Origin, PlainEmit, Publisher};
-use crate::telemetry::log_gate::log_seldom;
+use crate::idempotency::{ClaimResult, Idempotency, IdempotencyError};
+use crate::publish::{self, PlainEmit, Publisher, PublisherKind};
+use crate::telemetry::log_limit::log_seldom;
 
 /// Publishes for backends.
 /// A publish that has begun is completed even if the backend disconnects. Otherwise an event could be in a history
@@ -28,7 +28,7 @@ struct Remembered {
     rooms: Vec<String>,
     local: usize,
     dropped: usize,
-    remote: RemoteOutcome,
+    remote: BackendRemoteOutcome,
     held: bool,
 }
 
@@ -38,12 +38,12 @@ impl ApiPublisher {
         Self { publisher, ids: Arc::new(ids) }
     }
 
-    async fn once(&self, publish: ContractPublish, id: &str) -> Result<Published, Refusal> {
+    async fn once(&self, publish: BackendPublish, id: &str) -> Result<BackendPublished, Refusal> {
         let (scope, event) = (publish.contract.clone(), publish.event.clone());
         let claimed = match self.ids.claim(&scope, id, &fingerprint(&publish)).await {
-            Ok(Claim::New(claimed)) => claimed,
-            Ok(Claim::Seen(result)) => return Ok(duplicate(event, result.as_deref())),
-            Ok(Claim::Conflict) => {
+            Ok(ClaimResult::New(claimed)) => claimed,
+            Ok(ClaimResult::Seen(result)) => return Ok(duplicate(event, result.as_deref())),
+            Ok(ClaimResult::Conflict) => {
                 let text = format!("the id {id:?} was used for another publish; use a new id for each publish");
                 return Err(Refusal::new(Code::InvalidPayload, text));
             }
@@ -52,13 +52,13 @@ impl ApiPublisher {
             }
             Err(IdempotencyError::Unavailable) => {
                 let published = self.publish(publish).await?;
-                return Ok(Published { idempotent: Some(false), ..published });
+                return Ok(BackendPublished { idempotent: Some(false), ..published });
             }
         };
         match self.publish(publish).await {
             Ok(published) => {
                 self.ids.complete(claimed, &remember(&published)).await;
-                Ok(Published { idempotent: Some(true), ..published })
+                Ok(BackendPublished { idempotent: Some(true), ..published })
             }
             Err(refusal) => {
                 self.ids.release(claimed).await;
@@ -67,16 +67,16 @@ impl ApiPublisher {
         }
     }
 
-    async fn publish(&self, publish: ContractPublish) -> Result<Published, Refusal> {
-        let ContractPublish { contract, event, data, params, id: _ } = publish;
+    async fn publish(&self, publish: BackendPublish) -> Result<BackendPublished, Refusal> {
+        let BackendPublish { contract, event, data, params, id: _ } = publish;
         let span = tracing::info_span!("publish", contract, event);
         let publish = publish::ContractPublish { contract, event, data, params };
-        self.publisher.contract_event(publish, Origin::Api).instrument(span).await.map(Published::from)
+        self.publisher.contract_event(publish, PublisherKind::Api).instrument(span).await.map(BackendPublished::from)
     }
 }
 
 impl Publishing for ApiPublisher {
-    fn contract_event(&self, mut publish: ContractPublish) -> BoxFuture<'_, Result<Published, Refusal>> {
+    fn contract_event(&self, mut publish: BackendPublish) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         let this = self.clone();
         to_the_end(async move {
             match publish.id.take() {
@@ -86,16 +86,16 @@ impl Publishing for ApiPublisher {
         })
     }
 
-    fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<Published, Refusal>> {
+    fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         let publisher = self.publisher.clone();
-        to_the_end(async move { publisher.plain(emit, Origin::Api).await.map(Published::from) })
+        to_the_end(async move { publisher.plain(emit, PublisherKind::Api).await.map(BackendPublished::from) })
     }
 }
 
 /// Runs the work in a task of its own, so that it cannot be dropped half-way.
 fn to_the_end<'a>(
-    publish: impl Future<Output = Result<Published, Refusal>> + Send + 'static,
-) -> BoxFuture<'a, Result<Published, Refusal>> {
+    publish: impl Future<Output = Result<BackendPublished, Refusal>> + Send + 'static,
+) -> BoxFuture<'a, Result<BackendPublished, Refusal>> {
     let task = tokio::spawn(publish.in_current_span());
     async move {
         task.await.unwrap_or_else(|error| {
@@ -106,25 +106,25 @@ fn to_the_end<'a>(
     .boxed()
 }
 
-impl From<publish::Published> for Published {
+impl From<publish::Published> for BackendPublished {
     fn from(published: publish::Published) -> Self {
         let publish::Published { event, rooms, local, dropped, remote, held } = published;
         let remote = match remote {
-            publish::RemoteOutcome::Alone => RemoteOutcome::Alone,
-            publish::RemoteOutcome::Carried => RemoteOutcome::Carried,
-            publish::RemoteOutcome::NotCarried(reason) => RemoteOutcome::NotCarried(reason),
+            publish::RemoteOutcome::Alone => BackendRemoteOutcome::Alone,
+            publish::RemoteOutcome::Carried => BackendRemoteOutcome::Carried,
+            publish::RemoteOutcome::NotCarried(reason) => BackendRemoteOutcome::NotCarried(reason),
         };
         Self { event, rooms, local, dropped, remote, held, duplicate: false, idempotent: None }
     }
 }
 
 /// The bytes that must be equal for two publishes to be the same.
-fn fingerprint(publish: &ContractPublish) -> Vec<u8> {
+fn fingerprint(publish: &BackendPublish) -> Vec<u8> {
     let data = publish.data.as_ref().map_or("", |data| data.get());
     format!("{}\0{}\0{data}", publish.event, publish.params).into_bytes()
 }
 
-fn remember(published: &Published) -> String {
+fn remember(published: &BackendPublished) -> String {
     let remembered = Remembered {
         rooms: published.rooms.iter().map(ToString::to_string).collect(),
         local: published.local,
@@ -137,18 +137,18 @@ fn remember(published: &Published) -> String {
 
 /// The answer to a duplicate: the first publish's answer, or an unknown result if the first is not complete yet or had
 /// too long an answer.
-fn duplicate(event: String, result: Option<&str>) -> Published {
+fn duplicate(event: String, result: Option<&str>) -> BackendPublished {
     let first = result.and_then(|result| serde_json::from_str::<Remembered>(result).ok());
     let first = first.unwrap_or(Remembered {
         rooms: Vec::new(),
         local: 0,
         dropped: 0,
-        remote: RemoteOutcome::Unknown,
+        remote: BackendRemoteOutcome::Unknown,
         held: false,
     });
     let Remembered { rooms, local, dropped, remote, held } = first;
     let rooms = rooms.iter().map(|room| room.as_str().into()).collect();
-    Published { event, rooms, local, dropped, remote, held, duplicate: true, idempotent: Some(true) }
+    BackendPublished { event, rooms, local, dropped, remote, held, duplicate: true, idempotent: Some(true) }
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::contract::load::{Source, load_sources};
-    use crate::publish::{Carried, Carrier, Outgoing, Parts, Remote};
+    use crate::publish::{Delivery, DeliveryResult, Outgoing, PublisherParts, RemoteDelivery};
     use crate::telemetry::metrics::Metrics;
 
     const CONTRACT: &str = r#"
@@ -175,49 +175,49 @@ rooms = ["all"]
     #[derive(Default)]
     struct Slow(AtomicUsize);
 
-    impl Carrier for Slow {
-        fn carry(&self, _: &Outgoing) -> Carried {
+    impl Delivery for Slow {
+        fn broadcast(&self, _: &Outgoing) -> DeliveryResult {
             self.0.fetch_add(1, Ordering::SeqCst);
             let confirmed = async {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 Ok(())
             };
-            Carried { remote: Remote::Handed(Box::pin(confirmed)), ..Carried::to(3, 0) }
+            DeliveryResult { remote: RemoteDelivery::Handed(Box::pin(confirmed)), ..DeliveryResult::to(3, 0) }
         }
     }
 
     fn publisher() -> (ApiPublisher, Arc<Slow>) {
         let source = Source { name: "test.toml".into(), text: CONTRACT.into() };
         let namespaces: Vec<_> = load_sources(vec![source]).unwrap().into_iter().map(Arc::new).collect();
-        let (carrier, metrics) = (Arc::new(Slow::default()), Arc::new(Metrics::new()));
-        let publisher = Publisher::new(Parts::alone(&namespaces, carrier.clone(), metrics.clone()));
-        (ApiPublisher::new(publisher, Idempotency::in_memory(Duration::from_secs(60), metrics)), carrier)
+        let (delivery, metrics) = (Arc::new(Slow::default()), Arc::new(Metrics::new()));
+        let publisher = Publisher::new(PublisherParts::alone(&namespaces, delivery.clone(), metrics.clone()));
+        (ApiPublisher::new(publisher, Idempotency::in_memory(Duration::from_secs(60), metrics)), delivery)
     }
 
-    fn publish(id: &str) -> ContractPublish {
+    fn publish(id: &str) -> BackendPublish {
         let (contract, event) = ("c".to_owned(), "e".to_owned());
-        ContractPublish { contract, event, data: None, params: serde_json::Value::Null, id: Some(id.to_owned()) }
+        BackendPublish { contract, event, data: None, params: serde_json::Value::Null, id: Some(id.to_owned()) }
     }
 
     #[tokio::test(start_paused = true)]
     async fn publish_of_a_backend_that_hangs_up_is_done_to_its_end() {
-        let (api, carrier) = publisher();
+        let (api, delivery) = publisher();
         let hung_up = tokio::time::timeout(Duration::from_millis(10), api.contract_event(publish("1"))).await;
         assert!(hung_up.is_err());
         tokio::time::sleep(Duration::from_secs(1)).await;
         let again = api.contract_event(publish("1")).await.unwrap();
         assert_eq!((again.duplicate, again.local), (true, 3), "the first answer");
-        assert_eq!(carrier.0.load(Ordering::SeqCst), 1);
+        assert_eq!(delivery.0.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn refused_publish_gives_its_id_back() {
-        let (api, carrier) = publisher();
-        let wrong = ContractPublish { event: "unknown".into(), ..publish("1") };
+        let (api, delivery) = publisher();
+        let wrong = BackendPublish { event: "unknown".into(), ..publish("1") };
         assert_eq!(api.contract_event(wrong).await.unwrap_err().code, Code::UnknownEvent);
         assert!(!api.contract_event(publish("1")).await.unwrap().duplicate);
-        let other = ContractPublish { params: serde_json::json!({ "x": 1 }), ..publish("1") };
+        let other = BackendPublish { params: serde_json::json!({ "x": 1 }), ..publish("1") };
         assert_eq!(api.contract_event(other).await.unwrap_err().code, Code::InvalidPayload);
-        assert_eq!(carrier.0.load(Ordering::SeqCst), 1);
+        assert_eq!(delivery.0.load(Ordering::SeqCst), 1);
     }
 }

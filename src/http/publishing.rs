@@ -6,12 +6,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::Refusal;
-use crate::publish::{NotCarried, PlainEmit};
+use crate::publish::{PlainEmit, RemoteFailure};
 use crate::session::RoomName;
 
 /// A publish by contract and event name.
 #[derive(Debug)]
-pub struct ContractPublish {
+pub struct BackendPublish {
     /// The contract's name.
     pub contract: String,
     /// The name of one of the contract's server events.
@@ -26,7 +26,7 @@ pub struct ContractPublish {
 
 /// The result of a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub struct BackendPublished {
     /// The event's name.
     pub event: String,
     /// The rooms that received it. Empty: the whole namespace.
@@ -36,7 +36,7 @@ pub struct Published {
     /// Number of clients of this node whose write queue was full.
     pub dropped: usize,
     /// Whether the other nodes received it.
-    pub remote: RemoteOutcome,
+    pub remote: BackendRemoteOutcome,
     /// A throttle holds it back.
     pub held: bool,
     /// The id was published before. Nothing was sent now.
@@ -47,13 +47,13 @@ pub struct Published {
 
 /// Whether the other nodes received a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RemoteOutcome {
+pub enum BackendRemoteOutcome {
     /// There are no other nodes.
     Alone,
     /// Redis accepted it.
     Carried,
     /// The other nodes do not get it. This was counted.
-    NotCarried(NotCarried),
+    NotCarried(RemoteFailure),
     /// The answer of the duplicate's first publish is not available.
     Unknown,
 }
@@ -61,8 +61,8 @@ pub enum RemoteOutcome {
 /// The part of the publisher that the API uses.
 pub trait Publishing: Send + Sync {
     /// Publishes a server event of a contract.
-    fn contract_event(&self, publish: ContractPublish) -> BoxFuture<'_, Result<Published, Refusal>>;
+    fn contract_event(&self, publish: BackendPublish) -> BoxFuture<'_, Result<BackendPublished, Refusal>>;
 
     /// Publishes an event that no contract declares.
-    fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<Published, Refusal>>;
+    fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<BackendPublished, Refusal>>;
 }

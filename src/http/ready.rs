@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
-use super::answer::Answer;
+use super::answer::ApiResponse;
 use crate::redis::Cause;
 use crate::time::{iso8601, millis};
 
@@ -24,12 +24,12 @@ pub trait ReadySource: Send + Sync {
     fn since_turn(&self) -> Duration;
 
     /// The status at this moment. Numbers of other nodes are those of the last heartbeat.
-    fn status(&self) -> Status;
+    fn status(&self) -> NodeState;
 }
 
 /// The status of the node.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Status {
+pub struct NodeState {
     /// The node's id.
     pub node: String,
     /// Clients of this node, over all namespaces.
@@ -80,9 +80,10 @@ pub struct ClusterStatus {
 
 /// The answer of `/ready`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Ready {
+#[schemars(rename = "Ready")]
+pub struct ReadyResponse {
     /// The node's readiness, as a word.
-    status: ReadyWord,
+    status: Readiness,
     /// This node's sockets.
     websocket: Websocket,
     /// This node.
@@ -96,7 +97,8 @@ pub struct Ready {
 /// Whether a node can take new sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ReadyWord {
+#[schemars(rename = "ReadyWord")]
+pub enum Readiness {
     /// The node takes new sockets.
     Ready,
     /// The node takes new sockets, but something does not work; `reasons` says what.
@@ -109,7 +111,7 @@ pub enum ReadyWord {
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct Websocket {
-    status: ReadyWord,
+    status: Readiness,
     /// Clients of this node.
     connections: u64,
     /// Rooms with members on this node.
@@ -178,7 +180,7 @@ pub async fn ready(State(source): State<Arc<dyn ReadySource>>) -> Response {
 }
 
 fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Response {
-    let mut response = match Answer::json(status, value) {
+    let mut response = match ApiResponse::json(status, value) {
         Ok(answer) => answer.into_response(),
         Err(error) => error.into_response(),
     };
@@ -189,16 +191,16 @@ fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Response {
 }
 
 /// The answer of `/ready` for a status.
-pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
+pub fn report(status: NodeState, now: SystemTime) -> (StatusCode, ReadyResponse) {
     let mut reasons = status.reasons;
     let failed = status.redis.as_ref().filter(|redis| !redis.connected || !redis.writable || redis.cause.is_some());
     let word = match failed {
-        _ if status.draining => ReadyWord::Draining,
-        _ if !reasons.is_empty() => ReadyWord::NotReady,
-        Some(redis) if redis.may_be_away => ReadyWord::Degraded,
-        Some(_) => ReadyWord::NotReady,
-        None if !status.warnings.is_empty() => ReadyWord::Degraded,
-        None => ReadyWord::Ready,
+        _ if status.draining => Readiness::Draining,
+        _ if !reasons.is_empty() => Readiness::NotReady,
+        Some(redis) if redis.may_be_away => Readiness::Degraded,
+        Some(_) => Readiness::NotReady,
+        None if !status.warnings.is_empty() => Readiness::Degraded,
+        None => Readiness::Ready,
     };
     reasons.extend(status.warnings);
     if let Some(redis) = failed {
@@ -232,9 +234,9 @@ pub fn report(status: Status, now: SystemTime) -> (StatusCode, Ready) {
         stale: cluster.stale,
     });
     let node = NodeReport { id: status.node, version: env!("CARGO_PKG_VERSION") };
-    let takes_clients = matches!(word, ReadyWord::Ready | ReadyWord::Degraded);
+    let takes_clients = matches!(word, Readiness::Ready | Readiness::Degraded);
     let code = if takes_clients { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Ready { status: word, websocket, node, cluster, reasons })
+    (code, ReadyResponse { status: word, websocket, node, cluster, reasons })
 }
 
 /// The sentence that says why a node is not ready because of its Redis.
@@ -265,8 +267,8 @@ mod tests {
         RedisStatus { connected: true, writable: true, cause: None, latency, may_be_away: true }
     }
 
-    fn status() -> Status {
-        Status {
+    fn status() -> NodeState {
+        NodeState {
             node: "n".into(),
             connections: 3,
             rooms: 2,
@@ -279,7 +281,7 @@ mod tests {
         }
     }
 
-    fn told(status: Status) -> (u16, serde_json::Value) {
+    fn told(status: NodeState) -> (u16, serde_json::Value) {
         let (code, ready) = report(status, SystemTime::UNIX_EPOCH);
         (code.as_u16(), serde_json::to_value(ready).unwrap())
     }
@@ -304,7 +306,7 @@ mod tests {
     fn a_node_whose_redis_is_away_says_so() {
         for (may_be_away, code, word) in [(true, 200, "degraded"), (false, 503, "not_ready")] {
             let redis = RedisStatus { connected: false, may_be_away, ..well() };
-            let (answered, told) = told(Status { redis: Some(redis), ..status() });
+            let (answered, told) = told(NodeState { redis: Some(redis), ..status() });
             assert_eq!((answered, &told["status"]), (code, &json!(word)));
             assert_eq!(
                 (&told["websocket"]["redis"]["connected"], &told["websocket"]["redis"]["latency"]),
@@ -319,7 +321,7 @@ mod tests {
         let cause = Cause { kind: CauseKind::OutOfMemory, detail: "OOM command not allowed".into() };
         for (may_be_away, code, word) in [(true, 200, "degraded"), (false, 503, "not_ready")] {
             let redis = RedisStatus { writable: false, cause: Some(cause.clone()), may_be_away, ..well() };
-            let (answered, told) = told(Status { redis: Some(redis), ..status() });
+            let (answered, told) = told(NodeState { redis: Some(redis), ..status() });
             assert_eq!((answered, &told["status"]), (code, &json!(word)));
             let redis = &told["websocket"]["redis"];
             assert_eq!((&redis["connected"], &redis["writable"]), (&json!(true), &json!(false)));
@@ -331,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_warning_is_told_and_keeps_nobody_out() {
-        let (code, told) = told(Status { warnings: vec!["two nodes have one id".into()], ..status() });
+        let (code, told) = told(NodeState { warnings: vec!["two nodes have one id".into()], ..status() });
         assert_eq!(
             (code, &told["status"], &told["reasons"][0]),
             (200, &json!("degraded"), &json!("two nodes have one id"))
@@ -341,7 +343,7 @@ mod tests {
     #[test]
     fn what_else_is_missing_is_not_forgiven_because_redis_is() {
         let redis = RedisStatus { connected: false, ..well() };
-        let (code, told) = told(Status { redis: Some(redis), reasons: vec!["full".into()], ..status() });
+        let (code, told) = told(NodeState { redis: Some(redis), reasons: vec!["full".into()], ..status() });
         assert_eq!((code, told["reasons"].as_array().unwrap().len()), (503, 2));
     }
 
@@ -351,7 +353,7 @@ mod tests {
             self.0
         }
 
-        fn status(&self) -> Status {
+        fn status(&self) -> NodeState {
             status()
         }
     }
@@ -366,7 +368,7 @@ mod tests {
     #[test]
     fn a_draining_node_is_not_ready() {
         let redis = RedisStatus { latency: Some(Duration::from_micros(1234)), ..well() };
-        let (code, told) = told(Status { redis: Some(redis), draining: true, ..status() });
+        let (code, told) = told(NodeState { redis: Some(redis), draining: true, ..status() });
         assert_eq!((code, &told["websocket"]["status"]), (503, &json!("draining")));
         assert_eq!(told["websocket"]["redis"]["latency"], json!(1.234));
     }

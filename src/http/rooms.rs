@@ -1,8 +1,8 @@
 //! `GET /api/v1/rooms`: rooms and their members on all nodes.
 
 use super::access;
-use super::answer::{Answer, ApiError};
-use super::route::Call;
+use super::answer::{ApiError, ApiResponse};
+use super::route::ApiCall;
 use crate::directory::{MemberInfo, Page, RoomInfo};
 
 /// A page of rooms.
@@ -12,23 +12,23 @@ pub type RoomPage = Page<RoomInfo>;
 pub type MemberPage = Page<MemberInfo>;
 
 /// Lists rooms.
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
-    Answer::ok(&call.api.directory.rooms(call.namespace()?, call.params.page()).await?)
+pub async fn list(call: ApiCall) -> Result<ApiResponse, ApiError> {
+    ApiResponse::ok(&call.api.directory.rooms(call.namespace()?, call.params.page()).await?)
 }
 
 /// Describes one room.
-pub async fn one(call: Call) -> Result<Answer, ApiError> {
+pub async fn one(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let (namespace, room) = (call.namespace()?, call.segment("room"));
     access::room(&call, namespace, room)?;
     match call.api.directory.room(namespace, room).await? {
-        Some(room) => Answer::ok(&room),
+        Some(room) => ApiResponse::ok(&room),
         None => Err(ApiError::not_found("the namespace has no room of this name with members")),
     }
 }
 
 /// Lists members.
-pub async fn members(call: Call) -> Result<Answer, ApiError> {
+pub async fn members(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let (namespace, room) = (call.namespace()?, call.segment("room"));
     access::room(&call, namespace, room)?;
-    Answer::ok(&call.api.directory.members(namespace, room, call.params.page()).await?)
+    ApiResponse::ok(&call.api.directory.members(namespace, room, call.params.page()).await?)
 }

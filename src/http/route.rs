@@ -8,10 +8,10 @@ use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::answer::{Answer, ApiError};
-use super::fields::{Body, Object};
-use super::params::{Kind, Param, Params};
-use super::state::Api;
+use super::answer::{ApiError, ApiResponse};
+use super::fields::{Body, ObjectReader};
+use super::params::{Param, ParamKind, Params};
+use super::state::ApiState;
 use super::{
     access, actions, ask, body, connections, drain, emit, events, history, openapi, owners, revocations, rooms, users,
 };
@@ -41,7 +41,7 @@ pub struct Route {
     /// Whether the route can answer 404.
     pub may_miss: bool,
     /// Answers a request.
-    pub call: fn(Call) -> BoxFuture<'static, Result<Answer, ApiError>>,
+    pub call: fn(ApiCall) -> BoxFuture<'static, Result<ApiResponse, ApiError>>,
 }
 
 /// Makes the JSON Schema of a type.
@@ -59,9 +59,9 @@ pub enum Access {
 }
 
 /// A request on its way to its route.
-pub struct Call {
+pub struct ApiCall {
     /// The API's shared state.
-    pub api: Arc<Api>,
+    pub api: Arc<ApiState>,
     /// The caller's key.
     pub caller: ApiKey,
     /// The parameters of path and query.
@@ -70,13 +70,13 @@ pub struct Call {
     pub body: Bytes,
 }
 
-impl Call {
+impl ApiCall {
     /// Reads the body.
     ///
     /// # Errors
     /// 400 if it is not JSON, 422 with all other mistakes.
     pub fn read<T: Body>(&self) -> Result<T, ApiError> {
-        Object::open(body::parse(&self.body)?, "")?.read()
+        ObjectReader::open(body::parse(&self.body)?, "")?.read()
     }
 
     /// The requested namespace.
@@ -93,28 +93,35 @@ impl Call {
     }
 }
 
-const NAMESPACE: Param = Param { name: "namespace", kind: Kind::Namespace, doc: "The namespace's path." };
-const LIMIT: Param = Param { name: "limit", kind: Kind::Limit, doc: "Maximum number of items." };
-const CURSOR: Param = Param { name: "cursor", kind: Kind::Cursor, doc: "The value of `next` in the previous page." };
-const SOCKET: Param = Param { name: "socketId", kind: Kind::PathName, doc: "The Socket.IO id." };
-const ROOM: Param = Param { name: "room", kind: Kind::PathRoom, doc: "The room's name, percent-encoded." };
-const USER: Param = Param { name: "userId", kind: Kind::PathName, doc: "The user's id, percent-encoded." };
-const COUNT_ROOM: Param = Param { name: "room", kind: Kind::Room, doc: "Counts the clients in this room." };
-const COUNT_USER: Param = Param { name: "user", kind: Kind::Name, doc: "Counts the connections of this user." };
+const NAMESPACE: Param = Param { name: "namespace", kind: ParamKind::Namespace, doc: "The namespace's path." };
+const LIMIT: Param = Param { name: "limit", kind: ParamKind::Limit, doc: "Maximum number of items." };
+const CURSOR: Param =
+    Param { name: "cursor", kind: ParamKind::Cursor, doc: "The value of `next` in the previous page." };
+const SOCKET: Param = Param { name: "socketId", kind: ParamKind::PathName, doc: "The Socket.IO id." };
+const ROOM: Param = Param { name: "room", kind: ParamKind::PathRoom, doc: "The room's name, percent-encoded." };
+const USER: Param = Param { name: "userId", kind: ParamKind::PathName, doc: "The user's id, percent-encoded." };
+const COUNT_ROOM: Param = Param { name: "room", kind: ParamKind::Room, doc: "Counts the clients in this room." };
+const COUNT_USER: Param = Param { name: "user", kind: ParamKind::Name, doc: "Counts the connections of this user." };
 const SORT: Param = Param {
     name: "sort",
-    kind: Kind::Choice(Slowness::WORDS),
+    kind: ParamKind::Choice(Slowness::WORDS),
     doc: "Lists the slowest connections of all nodes first, on one page: by waiting packets or bytes, by dropped events, or by the last write.",
 };
-const SINCE: Param =
-    Param { name: "since", kind: Kind::Offset, doc: "Only events after this offset; without it, the newest events." };
+const SINCE: Param = Param {
+    name: "since",
+    kind: ParamKind::Offset,
+    doc: "Only events after this offset; without it, the newest events.",
+};
 const EPOCH: Param = Param {
     name: "epoch",
-    kind: Kind::Offset,
+    kind: ParamKind::Offset,
     doc: "The epoch of the offset. Without it, no result is proven complete.",
 };
-const ORDER: Param =
-    Param { name: "order", kind: Kind::Choice(&["asc", "desc"]), doc: "`asc`: newest last; `desc`: newest first." };
+const ORDER: Param = Param {
+    name: "order",
+    kind: ParamKind::Choice(&["asc", "desc"]),
+    doc: "`asc`: newest last; `desc`: newest first.",
+};
 
 /// The schema of a type.
 pub fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -152,8 +159,8 @@ fn publishing() -> Vec<Route> {
         send(Method::POST, "/api/v1/emit", "emit", "Sends an event that no contract declares.", |call| {
             Box::pin(emit::emit(call))
         })
-        .takes(schema::<emit::Emit>, r#"{"namespace":"/","rooms":["lobby"],"event":"notice","args":["hello"]}"#)
-        .accepts("What happened.", schema::<events::Accepted>)
+        .takes(schema::<emit::EmitRequest>, r#"{"namespace":"/","rooms":["lobby"],"event":"notice","args":["hello"]}"#)
+        .accepts("What happened.", schema::<events::PublishResponse>)
         .misses(),
         send(Method::PUT, "/api/v1/owners", "setOwner", "Records the owner of a room.", |call| {
             Box::pin(owners::set(call))
@@ -181,7 +188,7 @@ fn reading() -> Vec<Route> {
             &[NAMESPACE, LIMIT, CURSOR, SORT],
             |call| Box::pin(connections::list(call)),
         )
-        .answers("A page.", schema::<connections::Connections>),
+        .answers("A page.", schema::<connections::ConnectionPage>),
         get(
             "/api/v1/connections/{socketId}",
             "getConnection",
@@ -215,7 +222,7 @@ fn reading() -> Vec<Route> {
             &[ROOM, NAMESPACE, LIMIT, SINCE, EPOCH, ORDER],
             |call| Box::pin(history::read(call)),
         )
-        .answers("The requested part of the history.", schema::<history::History>)
+        .answers("The requested part of the history.", schema::<history::HistoryResponse>)
         .key(),
         get(
             "/api/v1/users",
@@ -232,7 +239,7 @@ fn reading() -> Vec<Route> {
             &[USER, NAMESPACE, LIMIT, CURSOR],
             |call| Box::pin(users::one(call)),
         )
-        .answers("The user, with a page of connections.", schema::<users::User>),
+        .answers("The user, with a page of connections.", schema::<users::UserEntry>),
         get(
             "/api/v1/counts",
             "count",
@@ -249,20 +256,20 @@ fn acting() -> Vec<Route> {
     let membership = r#"{"namespace":"/","users":["ada"],"room":"lobby"}"#;
     vec![
         send(Method::POST, "/api/v1/join", "join", "Puts clients into a room.", |call| Box::pin(actions::join(call)))
-            .takes(schema::<actions::Membership>, membership)
-            .accepts("What happened.", schema::<actions::Acted>)
+            .takes(schema::<actions::MembershipRequest>, membership)
+            .accepts("What happened.", schema::<actions::ActionResponse>)
             .misses(),
         send(Method::POST, "/api/v1/leave", "leave", "Takes clients out of a room.", |call| {
             Box::pin(actions::leave(call))
         })
-        .takes(schema::<actions::Membership>, membership)
-        .accepts("What happened.", schema::<actions::Acted>)
+        .takes(schema::<actions::MembershipRequest>, membership)
+        .accepts("What happened.", schema::<actions::ActionResponse>)
         .misses(),
         send(Method::POST, "/api/v1/disconnect", "disconnect", "Disconnects clients.", |call| {
             Box::pin(actions::disconnect(call))
         })
-        .takes(schema::<actions::Disconnect>, r#"{"namespace":"/","users":["ada"],"close":false}"#)
-        .accepts("What happened.", schema::<actions::Acted>)
+        .takes(schema::<actions::DisconnectRequest>, r#"{"namespace":"/","users":["ada"],"close":false}"#)
+        .accepts("What happened.", schema::<actions::ActionResponse>)
         .misses(),
         send(
             Method::POST,
@@ -272,10 +279,10 @@ fn acting() -> Vec<Route> {
             |call| Box::pin(ask::ask(call)),
         )
         .takes(
-            schema::<ask::Ask>,
+            schema::<ask::AskRequest>,
             r#"{"namespace":"/","users":["ada"],"event":"confirm","args":["delete?"],"timeout":"2s"}"#,
         )
-        .answers("The acknowledgements.", schema::<ask::Answers>)
+        .answers("The acknowledgements.", schema::<ask::AskResponse>)
         .misses(),
     ]
 }
@@ -286,15 +293,15 @@ fn revoking() -> Vec<Route> {
         send(Method::POST, path, "revoke", "Revokes users, tokens or sockets, and disconnects them.", |call| {
             Box::pin(revocations::revoke(call))
         })
-        .takes(schema::<revocations::Revoke>, r#"{"users":["ada"],"ttl":"24h"}"#)
-        .accepts("What happened.", schema::<revocations::Outcome>),
+        .takes(schema::<revocations::RevokeRequest>, r#"{"users":["ada"],"ttl":"24h"}"#)
+        .accepts("What happened.", schema::<revocations::RevocationResponse>),
         get(path, "listRevocations", "Lists the revocations.", &[LIMIT, CURSOR], |call| {
             Box::pin(revocations::list(call))
         })
         .answers("A page.", schema::<revocations::RevocationPage>),
         send(Method::DELETE, path, "liftRevocations", "Lifts revocations.", |call| Box::pin(revocations::lift(call)))
-            .takes(schema::<revocations::Lift>, r#"{"users":["ada"]}"#)
-            .accepts("What happened.", schema::<revocations::Outcome>),
+            .takes(schema::<revocations::LiftRequest>, r#"{"users":["ada"]}"#)
+            .accepts("What happened.", schema::<revocations::RevocationResponse>),
     ]
 }
 
@@ -304,30 +311,30 @@ fn draining() -> Vec<Route> {
         send(Method::POST, PATH, "drain", "Starts the drain of this node, which hands its clients over.", |call| {
             Box::pin(drain::begin(call))
         })
-        .accepts("The drain has begun, now or earlier.", schema::<crate::drain::Status>),
+        .accepts("The drain has begun, now or earlier.", schema::<crate::drain::DrainStatus>),
         get(PATH, "drainStatus", "Shows the progress of this node's drain.", &[], |call| Box::pin(drain::status(call)))
-            .answers("The state.", schema::<crate::drain::Status>),
+            .answers("The state.", schema::<crate::drain::DrainStatus>),
         send(Method::DELETE, PATH, "undoDrain", "Undoes the drain: this node serves again.", |call| {
             Box::pin(drain::undo(call))
         })
-        .answers("It serves.", schema::<crate::drain::Status>),
+        .answers("It serves.", schema::<crate::drain::DrainStatus>),
     ]
 }
 
-type Handler = fn(Call) -> BoxFuture<'static, Result<Answer, ApiError>>;
+type RouteHandler = fn(ApiCall) -> BoxFuture<'static, Result<ApiResponse, ApiError>>;
 
 fn get(
     path: &'static str,
     name: &'static str,
     summary: &'static str,
     params: &'static [Param],
-    call: Handler,
+    call: RouteHandler,
 ) -> Route {
     let may_miss = !params.is_empty();
     Route { params, may_miss, ..send(Method::GET, path, name, summary, call) }
 }
 
-fn send(method: Method, path: &'static str, name: &'static str, summary: &'static str, call: Handler) -> Route {
+fn send(method: Method, path: &'static str, name: &'static str, summary: &'static str, call: RouteHandler) -> Route {
     let success = (200, "", None);
     Route {
         method,

@@ -12,24 +12,24 @@ use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::answer::{Answer, ApiError};
+use super::answer::{ApiError, ApiResponse};
 use super::ready;
-use super::state::Api;
+use super::state::ApiState;
 use crate::error::Code;
-use crate::telemetry::log_gate::log_seldom;
+use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::metrics::count;
 
 /// The content type of Prometheus' text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers `/metrics`, compressed if the client accepts gzip, as Prometheus does.
-pub async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+pub async fn metrics(State(api): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
     measure(&api);
     api.drain.report();
     match api.metrics.encode() {
         Ok(text) => {
             let compressed = if accepts_gzip(&headers) { gzip(text.as_bytes()).ok() } else { None };
-            let mut response = Answer::text(CONTENT_TYPE, text).into_response();
+            let mut response = ApiResponse::text(CONTENT_TYPE, text).into_response();
             response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
             if let Some(compressed) = compressed {
                 response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -65,15 +65,15 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn measure(api: &Api) {
+fn measure(api: &ApiState) {
     let metrics = &api.metrics;
     for namespace in api.rooms.namespaces() {
-        let census = api.rooms.census(namespace);
+        let namespace_counts = api.rooms.namespace_counts(namespace);
         for (gauge, number) in [
-            (&metrics.connections, census.sessions),
-            (&metrics.rooms, census.rooms),
-            (&metrics.memberships, census.memberships),
-            (&metrics.users, census.users),
+            (&metrics.connections, namespace_counts.sessions),
+            (&metrics.rooms, namespace_counts.rooms),
+            (&metrics.memberships, namespace_counts.memberships),
+            (&metrics.users, namespace_counts.users),
         ] {
             gauge.with_label_values(&[&**namespace]).set(count(number));
         }

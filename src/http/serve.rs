@@ -13,14 +13,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-use super::answer::{Answer, ApiError};
+use super::answer::{ApiError, ApiResponse};
 use super::params::Params;
-use super::route::{Call, Route};
-use super::state::{Api, MAX_REQUESTS};
+use super::route::{ApiCall, Route};
+use super::state::{ApiState, MAX_REQUESTS};
 use super::{access, body};
 use crate::error::Code;
-use crate::telemetry::audit::{self, Kind, Record};
-use crate::telemetry::log_gate::log_seldom;
+use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
+use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::trace;
 
 /// Maximum time for which a request is worked on. Every step has a limit of its own, so only a bug exceeds it.
@@ -34,7 +34,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST_ID: usize = 128;
 
 /// Answers a request to a route. It always answers, even if the route panics.
-pub async fn serve(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response {
+pub async fn serve(route: Arc<Route>, api: Arc<ApiState>, request: Request) -> Response {
     let id = request_id(request.headers());
     let span = span(route.name, request.headers(), &id);
     let mut response = answer(route, api, request).instrument(span).await;
@@ -67,7 +67,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     headers.get(REQUEST_ID).filter(fit).cloned().unwrap_or_else(made)
 }
 
-async fn answer(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response {
+async fn answer(route: Arc<Route>, api: Arc<ApiState>, request: Request) -> Response {
     let started = Instant::now();
     let (mut head, mut body) = request.into_parts();
     let mut key = None;
@@ -89,23 +89,23 @@ async fn answer(route: Arc<Route>, api: Arc<Api>, request: Request) -> Response 
 /// Writes requests that change something, and requests that were not permitted, to the audit log.
 fn audit(route: &Route, key: Option<&str>, status: u16) {
     let kind = match status {
-        401 | 403 => Kind::ApiDenied,
+        401 | 403 => AuditEvent::ApiDenied,
         _ if route.method == http::Method::GET => return,
         // These are frequent, so they have a level and a rate limit of their own.
-        _ if matches!(route.name, "publishEvents" | "emit" | "ask") => Kind::ApiPublish,
-        _ => Kind::ApiCall,
+        _ if matches!(route.name, "publishEvents" | "emit" | "ask") => AuditEvent::ApiPublish,
+        _ => AuditEvent::ApiCall,
     };
-    let about = Record { key, route: Some(route.name), status: Some(status), ..Record::default() };
+    let about = AuditRecord { key, route: Some(route.name), status: Some(status), ..AuditRecord::default() };
     audit::record(kind, about);
 }
 
 async fn handle(
     route: &Route,
-    api: Arc<Api>,
+    api: Arc<ApiState>,
     head: &mut Parts,
     body: &mut Body,
     key: &mut Option<String>,
-) -> Result<Answer, ApiError> {
+) -> Result<ApiResponse, ApiError> {
     let caller = access::check(&api, route.access, &head.headers)?;
     *key = Some(caller.name.clone());
     let turn = api.turn().ok_or_else(|| {
@@ -117,7 +117,7 @@ async fn handle(
         None => Bytes::new(),
         Some(_) => body::read(&head.headers, body, api.limits.max_body).await?,
     };
-    let work = (route.call)(Call { api, caller, params, body });
+    let work = (route.call)(ApiCall { api, caller, params, body });
     // A task of its own completes what was begun, even if the caller disconnects.
     let work = async move {
         let _turn = turn;

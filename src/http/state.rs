@@ -23,7 +23,7 @@ use crate::telemetry::metrics::Metrics;
 pub const MAX_REQUESTS: usize = 256;
 
 /// The components that the API's routes use.
-pub struct Parts {
+pub struct ApiParts {
     /// Publishes events.
     pub publisher: Arc<dyn Publishing>,
     /// The owners of rooms.
@@ -55,8 +55,8 @@ pub struct Parts {
 }
 
 /// The API's shared state, complete.
-pub struct Api {
-    parts: Parts,
+pub struct ApiState {
+    parts: ApiParts,
     turns: Arc<Semaphore>,
     document: Value,
 }
@@ -70,23 +70,23 @@ pub struct ApiLimits {
     pub max_batch: usize,
 }
 
-impl From<&config::Api> for ApiLimits {
-    fn from(api: &config::Api) -> Self {
+impl From<&config::ApiSettings> for ApiLimits {
+    fn from(api: &config::ApiSettings) -> Self {
         Self { max_body: api.max_body.as_usize(), max_batch: api.max_batch }
     }
 }
 
 impl Default for ApiLimits {
     fn default() -> Self {
-        Self::from(&config::Api::default())
+        Self::from(&config::ApiSettings::default())
     }
 }
 
 // === impl Api ===
 
-impl Api {
+impl ApiState {
     /// Completes the state.
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: ApiParts) -> Arc<Self> {
         let document = openapi::document(&route::table(), parts.limits);
         Arc::new(Self { parts, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), document })
     }
@@ -102,10 +102,10 @@ impl Api {
     }
 }
 
-impl Deref for Api {
-    type Target = Parts;
+impl Deref for ApiState {
+    type Target = ApiParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &ApiParts {
         &self.parts
     }
 }

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::access;
-use super::answer::{Answer, ApiError};
-use super::route::Call;
+use super::answer::{ApiError, ApiResponse};
+use super::route::ApiCall;
 use crate::directory::{ConnectionInfo, CountOf, Page, UserInfo};
 use crate::error::Code;
 
@@ -14,7 +14,8 @@ pub type UserPage = Page<UserInfo>;
 
 /// A user, with a page of connections.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct User {
+#[schemars(rename = "User")]
+pub struct UserEntry {
     #[serde(flatten)]
     user: UserInfo,
     /// The user's connections.
@@ -22,22 +23,22 @@ pub struct User {
 }
 
 /// Lists users.
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
-    Answer::ok(&call.api.directory.users(call.namespace()?, call.params.page()).await?)
+pub async fn list(call: ApiCall) -> Result<ApiResponse, ApiError> {
+    ApiResponse::ok(&call.api.directory.users(call.namespace()?, call.params.page()).await?)
 }
 
 /// Describes one user.
-pub async fn one(call: Call) -> Result<Answer, ApiError> {
+pub async fn one(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let (namespace, id) = (call.namespace()?, call.segment("userId"));
     let Some(user) = call.api.directory.user(namespace, id).await? else {
         return Err(ApiError::not_found("no such user is connected to the namespace"));
     };
     let page = call.api.directory.user_connections(namespace, id, call.params.page()).await?;
-    Answer::ok(&User { user, page })
+    ApiResponse::ok(&UserEntry { user, page })
 }
 
 /// Counts connections.
-pub async fn count(call: Call) -> Result<Answer, ApiError> {
+pub async fn count(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let namespace = call.namespace()?;
     let of = match (call.params.get("room"), call.params.get("user")) {
         (Some(_), Some(_)) => {
@@ -53,5 +54,5 @@ pub async fn count(call: Call) -> Result<Answer, ApiError> {
         _ if !call.caller.permits_everything() => return Err(access::forbidden(&call.caller, "everything")),
         _ => {}
     }
-    Answer::ok(&call.api.directory.count(namespace, of).await?)
+    ApiResponse::ok(&call.api.directory.count(namespace, of).await?)
 }

@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Key;
+use super::PublishKey;
 
 /// Maximum number of ids in memory. Beyond it, the id that would expire next is removed.
 pub const MAX_MEMORY_IDS: usize = 100_000;
 
 #[derive(Default)]
-pub(super) struct Memory {
-    table: Mutex<Table>,
+pub(super) struct MemoryIds {
+    table: Mutex<IdTable>,
 }
 
 #[derive(Default)]
-struct Table {
-    entries: HashMap<Key, (Instant, String)>,
-    ends: BTreeSet<(Instant, Key)>,
+struct IdTable {
+    entries: HashMap<PublishKey, (Instant, String)>,
+    ends: BTreeSet<(Instant, PublishKey)>,
 }
 
-impl Memory {
+impl MemoryIds {
     /// Returns the stored value of the id. If there is no value, claims the id and returns `None`.
-    pub(super) fn claim(&self, key: &Key, entry: &str, life: Duration) -> Option<String> {
+    pub(super) fn claim(&self, key: &PublishKey, entry: &str, life: Duration) -> Option<String> {
         self.with(|table, now| match table.entries.get(key) {
             Some((_, found)) => Some(found.clone()),
             None => {
@@ -34,15 +34,15 @@ impl Memory {
         })
     }
 
-    pub(super) fn complete(&self, key: &Key, entry: String, ttl: Duration) {
+    pub(super) fn complete(&self, key: &PublishKey, entry: String, ttl: Duration) {
         self.with(|table, now| table.set(key, entry, now + ttl));
     }
 
-    pub(super) fn release(&self, key: &Key) {
+    pub(super) fn release(&self, key: &PublishKey) {
         self.with(|table, _| table.remove(key));
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Table, Instant) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut IdTable, Instant) -> T) -> T {
         let now = Instant::now();
         let mut table = self.table.lock().expect("no panic while held");
         table.expire(now);
@@ -50,8 +50,8 @@ impl Memory {
     }
 }
 
-impl Table {
-    fn set(&mut self, key: &Key, entry: String, ends_at: Instant) {
+impl IdTable {
+    fn set(&mut self, key: &PublishKey, entry: String, ends_at: Instant) {
         self.remove(key);
         if self.entries.len() >= MAX_MEMORY_IDS
             && let Some((_, next)) = self.ends.first().cloned()
@@ -62,7 +62,7 @@ impl Table {
         self.ends.insert((ends_at, key.clone()));
     }
 
-    fn remove(&mut self, key: &Key) {
+    fn remove(&mut self, key: &PublishKey) {
         if let Some((ends_at, _)) = self.entries.remove(key) {
             self.ends.remove(&(ends_at, key.clone()));
         }
@@ -83,8 +83,8 @@ mod tests {
 
     #[test]
     fn ids_are_bounded() {
-        let memory = Memory::default();
-        let key = |number: usize| Key { scope: "s".into(), id: number.to_string() };
+        let memory = MemoryIds::default();
+        let key = |number: usize| PublishKey { scope: "s".into(), id: number.to_string() };
         for number in 0..=MAX_MEMORY_IDS {
             assert_eq!(memory.claim(&key(number), "x", Duration::from_secs(60)), None);
         }

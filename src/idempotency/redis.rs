@@ -5,14 +5,14 @@ use std::time::Duration;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
 
-use super::{IdempotencyError, Key};
+use super::{IdempotencyError, PublishKey};
 use crate::redis::Redis;
 
 /// Returns the stored value of the id. If there is no value, claims the id and returns `None`. Atomic: when several
 /// nodes claim the same id, only one node gets it.
 pub(super) async fn claim(
     redis: &Redis,
-    key: &Key,
+    key: &PublishKey,
     entry: String,
     life: Duration,
 ) -> Result<Option<String>, IdempotencyError> {
@@ -20,12 +20,17 @@ pub(super) async fn claim(
     Ok(run(redis, "SET", args).await?.into_string())
 }
 
-pub(super) async fn complete(redis: &Redis, key: &Key, entry: String, ttl: Duration) -> Result<(), IdempotencyError> {
+pub(super) async fn complete(
+    redis: &Redis,
+    key: &PublishKey,
+    entry: String,
+    ttl: Duration,
+) -> Result<(), IdempotencyError> {
     let args = vec![name(redis, key), entry.into(), "PX".into(), millis(ttl)];
     run(redis, "SET", args).await.map(drop)
 }
 
-pub(super) async fn release(redis: &Redis, key: &Key) -> Result<(), IdempotencyError> {
+pub(super) async fn release(redis: &Redis, key: &PublishKey) -> Result<(), IdempotencyError> {
     run(redis, "DEL", vec![name(redis, key)]).await.map(drop)
 }
 
@@ -41,7 +46,7 @@ async fn run(redis: &Redis, command: &'static str, args: Vec<Value>) -> Result<V
     })
 }
 
-fn name(redis: &Redis, key: &Key) -> Value {
+fn name(redis: &Redis, key: &PublishKey) -> Value {
     redis.keys().publish_id(&key.scope, &key.id).into()
 }
 

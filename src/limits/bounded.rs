@@ -13,7 +13,7 @@ use governor::nanos::Nanos;
 use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 
-use super::{Clock, quota};
+use super::{LimitClock, quota};
 use crate::rate::Rate;
 
 /// Number of shared buckets, for keys beyond the bound. Keys of one neighbourhood share a bucket. A bucket takes 8
@@ -35,7 +35,7 @@ const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// The key that is counted: an address or a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct LimitKey {
     /// Number of the address or user.
     pub(super) id: u64,
     /// Keys with the same neighbourhood share a bucket when there is no space for their own.
@@ -47,20 +47,20 @@ pub(super) struct Key {
 /// A key whose bucket is full again is removed. When the store is full of active keys, a new key shares a bucket with
 /// its neighbourhood. So known keys keep their own buckets, and a flood of new keys throttles only its own
 /// neighbourhood.
-pub(super) struct Keyed {
-    limiter: RateLimiter<Key, Store, Clock, NoOpMiddleware<Nanos>>,
-    store: Store,
-    clock: Clock,
+pub(super) struct KeyedLimit {
+    limiter: RateLimiter<LimitKey, BucketStore, LimitClock, NoOpMiddleware<Nanos>>,
+    store: BucketStore,
+    clock: LimitClock,
     swept_at: AtomicU64,
     sweep_at_size: AtomicUsize,
     /// The rate that the limit permits.
     pub(super) rate: Rate,
 }
 
-impl Keyed {
+impl KeyedLimit {
     /// Creates a limit for at most `most` keys.
-    pub(super) fn new(rate: Rate, most: usize, clock: &Clock) -> Self {
-        let store = Store::new(most);
+    pub(super) fn new(rate: Rate, most: usize, clock: &LimitClock) -> Self {
+        let store = BucketStore::new(most);
         Self {
             limiter: RateLimiter::new(quota(rate), store.clone(), clock.clone()),
             store,
@@ -75,7 +75,7 @@ impl Keyed {
     ///
     /// # Errors
     /// The time to wait, when the limit is exceeded.
-    pub(super) fn check(&self, key: Key) -> Result<(), Duration> {
+    pub(super) fn check(&self, key: LimitKey) -> Result<(), Duration> {
         self.sweep_when_due();
         self.limiter.check_key(&key).map_err(|until| until.wait_time_from(self.clock.now()))
     }
@@ -103,9 +103,9 @@ impl Keyed {
 
 /// The buckets: for each key the time at which its bucket will be full again.
 #[derive(Clone)]
-struct Store(Arc<Inner>);
+struct BucketStore(Arc<KeyedLimitState>);
 
-struct Inner {
+struct KeyedLimitState {
     hasher: RandomState,
     shards: Box<[Mutex<HashMap<u64, Nanos>>]>,
     overflow: OnceLock<Box<[InMemoryState]>>,
@@ -113,11 +113,11 @@ struct Inner {
     len: AtomicUsize,
 }
 
-impl Store {
+impl BucketStore {
     fn new(most: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         let most = most.max(SHARDS);
-        Self(Arc::new(Inner {
+        Self(Arc::new(KeyedLimitState {
             hasher: RandomState::new(),
             shards,
             overflow: OnceLock::new(),
@@ -127,16 +127,16 @@ impl Store {
     }
 
     /// The shared bucket of the key's neighbourhood.
-    fn shared(&self, key: &Key) -> &InMemoryState {
+    fn shared(&self, key: &LimitKey) -> &InMemoryState {
         let all = self.0.overflow.get_or_init(|| (0..OVERFLOW_BUCKETS).map(|_| InMemoryState::default()).collect());
         &all[index(self.0.hasher.hash_one(key.neighbourhood), OVERFLOW_BUCKETS)]
     }
 }
 
-impl StateStore for Store {
-    type Key = Key;
+impl StateStore for BucketStore {
+    type Key = LimitKey;
 
-    fn measure_and_replace<T, F, E>(&self, key: &Key, decide: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, key: &LimitKey, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -158,7 +158,7 @@ impl StateStore for Store {
     }
 }
 
-impl ShrinkableKeyedStateStore<Key> for Store {
+impl ShrinkableKeyedStateStore<LimitKey> for BucketStore {
     fn retain_recent(&self, drop_below: Nanos) {
         for shard in &self.0.shards {
             let mut shard = shard.lock().expect("no panic while held");
@@ -198,13 +198,13 @@ fn index(hash: u64, count: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn keyed(rate: &str, most: usize) -> (Keyed, Clock) {
-        let clock = Clock::fake();
-        (Keyed::new(rate.parse().unwrap(), most, &clock), clock)
+    fn keyed(rate: &str, most: usize) -> (KeyedLimit, LimitClock) {
+        let clock = LimitClock::fake();
+        (KeyedLimit::new(rate.parse().unwrap(), most, &clock), clock)
     }
 
-    fn key(id: u64) -> Key {
-        Key { id, neighbourhood: id >> 32 }
+    fn key(id: u64) -> LimitKey {
+        LimitKey { id, neighbourhood: id >> 32 }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use governor::nanos::Nanos;
 
 /// Measures the time since the limits were created: real time, or a time that a test sets.
 #[derive(Debug, Clone)]
-pub struct Clock(Source);
+pub struct LimitClock(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
@@ -20,13 +20,13 @@ enum Source {
     Fake(FakeRelativeClock),
 }
 
-impl Clock {
+impl LimitClock {
     /// A clock that follows real time. Changes of the wall clock do not affect it.
     pub fn monotonic() -> Self {
         Self(Source::Monotonic(Instant::now()))
     }
 
-    /// A clock that shows the same time until [`Clock::advance`] is called.
+    /// A clock that shows the same time until [`LimitClock::advance`] is called.
     #[cfg(test)]
     pub fn fake() -> Self {
         Self(Source::Fake(FakeRelativeClock::default()))
@@ -41,7 +41,7 @@ impl Clock {
     }
 }
 
-impl GovernorClock for Clock {
+impl GovernorClock for LimitClock {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {

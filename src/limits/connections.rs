@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bounded::{Key, Keyed};
+use super::bounded::{KeyedLimit, LimitKey};
 use super::concurrent::Concurrent;
-use super::{Clock, Config, refusal};
+use super::{Config, LimitClock, refusal};
 use crate::contract::model::Contract;
 use crate::error::{Code, Refusal};
 
@@ -23,23 +23,23 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The limits on connections.
 pub struct ConnectionLimits {
-    node: Option<Keyed>,
-    namespaces: HashMap<Arc<str>, Vec<Keyed>>,
+    node: Option<KeyedLimit>,
+    namespaces: HashMap<Arc<str>, Vec<KeyedLimit>>,
     addresses: Concurrent,
 }
 
 impl ConnectionLimits {
     /// Creates the node's limit and the limit of each contract.
-    pub(super) fn new(config: &Config, contracts: &[Arc<Contract>], clock: &Clock) -> Self {
+    pub(super) fn new(config: &Config, contracts: &[Arc<Contract>], clock: &LimitClock) -> Self {
         let with_limit = contracts.iter().filter_map(|contract| Some((contract, contract.limits.connections_per_ip?)));
         let count = with_limit.clone().count() + usize::from(config.connections_per_ip.is_some());
         let most = MAX_ADDRESSES / count.max(1);
         let mut namespaces: HashMap<_, Vec<_>> = HashMap::new();
         for (contract, rate) in with_limit {
-            namespaces.entry(contract.namespace.clone()).or_default().push(Keyed::new(rate, most, clock));
+            namespaces.entry(contract.namespace.clone()).or_default().push(KeyedLimit::new(rate, most, clock));
         }
         Self {
-            node: config.connections_per_ip.map(|rate| Keyed::new(rate, most, clock)),
+            node: config.connections_per_ip.map(|rate| KeyedLimit::new(rate, most, clock)),
             namespaces,
             addresses: Concurrent::new(config.max_connections_per_ip),
         }
@@ -67,7 +67,7 @@ impl ConnectionLimits {
     pub(super) fn check(&self, namespace: &str, ip: IpAddr) -> Result<(), Refusal> {
         let key = address_key(ip);
         let limits = self.namespaces.get(namespace).into_iter().flatten();
-        let refused: Option<(Duration, &Keyed)> =
+        let refused: Option<(Duration, &KeyedLimit)> =
             limits.filter_map(|limit| Some((limit.check(key).err()?, limit))).max_by_key(|(wait, _)| *wait);
         refused.map_or(Ok(()), |(wait, limit)| Err(refusal("connections of this address", limit.rate, wait)))
     }
@@ -79,7 +79,7 @@ impl ConnectionLimits {
 
     /// The number of addresses that have a bucket now, summed over all limits.
     pub(super) fn tracked(&self) -> usize {
-        self.node.iter().chain(self.namespaces.values().flatten()).map(Keyed::tracked).sum()
+        self.node.iter().chain(self.namespaces.values().flatten()).map(KeyedLimit::tracked).sum()
     }
 }
 
@@ -94,15 +94,15 @@ pub(super) fn too_many(who: &str, most: u32) -> Refusal {
 ///
 /// An IPv4 address that is written as IPv6 counts as the IPv4 address. The two kinds of keys do not collide, because
 /// IPv6 prefixes that begin with 32 zero bits are not routed.
-pub(super) fn address_key(ip: IpAddr) -> Key {
+pub(super) fn address_key(ip: IpAddr) -> LimitKey {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             let id = u64::from(ip.to_bits());
-            Key { id, neighbourhood: id >> 16 }
+            LimitKey { id, neighbourhood: id >> 16 }
         }
         IpAddr::V6(ip) => {
             let id = u64::try_from(ip.to_bits() >> 64).expect("64 bits are left");
-            Key { id, neighbourhood: id >> 32 << 16 }
+            LimitKey { id, neighbourhood: id >> 32 << 16 }
         }
     }
 }
@@ -111,8 +111,8 @@ pub(super) fn address_key(ip: IpAddr) -> Key {
 mod tests {
     use super::*;
 
-    fn limits(rate: &str) -> (ConnectionLimits, Clock) {
-        let clock = Clock::fake();
+    fn limits(rate: &str) -> (ConnectionLimits, LimitClock) {
+        let clock = LimitClock::fake();
         let config = Config { connections_per_ip: Some(rate.parse().unwrap()), ..Config::default() };
         (ConnectionLimits::new(&config, &[], &clock), clock)
     }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn address_has_so_many_connections_at_a_time_and_not_one_more() {
         let config = Config { max_connections_per_ip: 2, ..Config::default() };
-        let limits = ConnectionLimits::new(&config, &[], &Clock::fake());
+        let limits = ConnectionLimits::new(&config, &[], &LimitClock::fake());
         let address = ip("2001:db8::1");
         assert!(limits.arrive(address).is_ok() && limits.arrive(ip("2001:db8::2")).is_ok(), "one /64");
         let refusal = limits.arrive(address).unwrap_err();
@@ -164,7 +164,7 @@ mod tests {
     fn connection_that_came_too_soon_takes_no_place() {
         let rate = Some("1/1m".parse().unwrap());
         let config = Config { max_connections_per_ip: 9, connections_per_ip: rate, ..Config::default() };
-        let limits = ConnectionLimits::new(&config, &[], &Clock::fake());
+        let limits = ConnectionLimits::new(&config, &[], &LimitClock::fake());
         assert!(limits.arrive(ip("192.0.2.1")).is_ok());
         assert!((0..100).all(|_| limits.arrive(ip("192.0.2.1")).is_err()));
         limits.left(ip("192.0.2.1"));

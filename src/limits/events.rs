@@ -11,10 +11,10 @@ use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 
-use super::bounded::{Key, Keyed};
+use super::bounded::{KeyedLimit, LimitKey};
 use super::concurrent::Concurrent;
 use super::connections::too_many;
-use super::{Clock, Config, quota, refusal};
+use super::{Config, LimitClock, quota, refusal};
 use crate::contract::model::ClientEvent;
 use crate::error::Refusal;
 use crate::rate::Rate;
@@ -24,14 +24,14 @@ use crate::telemetry::metrics::Metrics;
 pub const MAX_USERS: usize = 16 * 7_168;
 
 /// A rate limit with a single bucket.
-pub(super) struct Direct {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Nanos>>,
+pub(super) struct SingleLimit {
+    limiter: RateLimiter<NotKeyed, InMemoryState, LimitClock, NoOpMiddleware<Nanos>>,
     rate: Rate,
 }
 
-impl Direct {
+impl SingleLimit {
     /// Creates a full bucket.
-    pub(super) fn new(rate: Rate, clock: &Clock) -> Self {
+    pub(super) fn new(rate: Rate, clock: &LimitClock) -> Self {
         Self { limiter: RateLimiter::new(quota(rate), InMemoryState::default(), clock.clone()), rate }
     }
 
@@ -47,21 +47,21 @@ impl Direct {
 /// The limits that all sessions share: the buckets of users and of the node.
 pub struct EventLimits {
     socket: Option<Rate>,
-    users: Option<Keyed>,
+    users: Option<KeyedLimit>,
     present: Concurrent,
-    node: Option<Direct>,
+    node: Option<SingleLimit>,
     strikes: u32,
     hasher: RandomState,
-    clock: Clock,
+    clock: LimitClock,
 }
 
 impl EventLimits {
-    pub(super) fn new(config: &Config, clock: Clock) -> Self {
+    pub(super) fn new(config: &Config, clock: LimitClock) -> Self {
         Self {
             socket: config.events_per_socket,
-            users: config.events_per_user.map(|rate| Keyed::new(rate, MAX_USERS, &clock)),
+            users: config.events_per_user.map(|rate| KeyedLimit::new(rate, MAX_USERS, &clock)),
             present: Concurrent::new(config.max_sockets_per_user),
-            node: config.events_per_node.map(|rate| Direct::new(rate, &clock)),
+            node: config.events_per_node.map(|rate| SingleLimit::new(rate, &clock)),
             strikes: config.strikes,
             hasher: RandomState::new(),
             clock,
@@ -70,7 +70,7 @@ impl EventLimits {
 
     /// The number of users that have a bucket now.
     pub(super) fn tracked(&self) -> usize {
-        self.users.as_ref().map_or(0, Keyed::tracked)
+        self.users.as_ref().map_or(0, KeyedLimit::tracked)
     }
 
     /// The number of users that have sockets now; 0 where the number of sockets is not limited.
@@ -97,9 +97,9 @@ pub struct SessionLimits {
     /// The user's number; `None` for an anonymous user, or when no limit counts users.
     user: Option<u64>,
     // Created by the first event, because a bucket is full until then. Empty when sockets have no limit.
-    socket: OnceLock<Box<Direct>>,
+    socket: OnceLock<Box<SingleLimit>>,
     // One bucket for each limited event that the client has sent. The contracts bound their number.
-    events: Mutex<Vec<(Arc<ClientEvent>, Direct)>>,
+    events: Mutex<Vec<(Arc<ClientEvent>, SingleLimit)>>,
     refused_in_a_row: AtomicU32,
 }
 
@@ -144,12 +144,12 @@ impl SessionLimits {
             return Some(("event", refusal(&event.name, rate, wait)));
         }
         if let Some(rate) = self.shared.socket
-            && let Err(wait) = self.socket.get_or_init(|| Box::new(Direct::new(rate, &self.shared.clock))).check()
+            && let Err(wait) = self.socket.get_or_init(|| Box::new(SingleLimit::new(rate, &self.shared.clock))).check()
         {
             return Some(("socket", refusal("events of this socket", rate, wait)));
         }
         if let (Some(users), Some(user)) = (&self.shared.users, self.user)
-            && let Err(wait) = users.check(Key { id: user, neighbourhood: user })
+            && let Err(wait) = users.check(LimitKey { id: user, neighbourhood: user })
         {
             return Some(("user", refusal("events of this user", users.rate, wait)));
         }
@@ -163,7 +163,7 @@ impl SessionLimits {
         if let Some((_, bucket)) = events.iter().find(|(known, _)| Arc::ptr_eq(known, event)) {
             return bucket.check();
         }
-        let bucket = Direct::new(rate, &self.shared.clock);
+        let bucket = SingleLimit::new(rate, &self.shared.clock);
         let answer = bucket.check();
         events.push((event.clone(), bucket));
         answer
@@ -212,8 +212,8 @@ mod tests {
         })
     }
 
-    fn limits(config: Config) -> (Limits, Clock) {
-        let clock = Clock::fake();
+    fn limits(config: Config) -> (Limits, LimitClock) {
+        let clock = LimitClock::fake();
         (Limits::with_clock(&config, &[], Arc::default(), clock.clone()), clock)
     }
 

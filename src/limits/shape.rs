@@ -21,8 +21,8 @@ pub struct Shape {
     pub max_room_name: usize,
 }
 
-impl From<&config::Limits> for Shape {
-    fn from(config: &config::Limits) -> Self {
+impl From<&config::LimitsSettings> for Shape {
+    fn from(config: &config::LimitsSettings) -> Self {
         Self {
             max_event_name: config.max_event_name,
             max_depth: config.max_depth,
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn shape() -> Shape {
-        Shape { max_attachment: 100, ..Shape::from(&config::Limits::default()) }
+        Shape { max_attachment: 100, ..Shape::from(&config::LimitsSettings::default()) }
     }
 
     fn event(text: &str) -> Event {

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use indexmap::IndexMap;
 use tokio::sync::mpsc;
 
-use super::{Change, What};
+use super::{MirrorChange, MirrorWrite};
 use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::telemetry::metrics::Metrics;
@@ -21,11 +21,11 @@ const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Writes changes until every sender is dropped. Different sockets are written concurrently, the changes of one socket
 /// one after the other.
-pub(super) async fn run(redis: Redis, mut changes: mpsc::Receiver<Change>, metrics: Arc<Metrics>) {
+pub(super) async fn run(redis: Redis, mut changes: mpsc::Receiver<MirrorChange>, metrics: Arc<Metrics>) {
     let script = Script::new(include_str!("write.lua"));
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while changes.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        let mut sockets: IndexMap<Arc<str>, Vec<Change>> = IndexMap::new();
+        let mut sockets: IndexMap<Arc<str>, Vec<MirrorChange>> = IndexMap::new();
         for change in batch.drain(..) {
             sockets.entry(change.socket.clone()).or_default().push(change);
         }
@@ -33,7 +33,7 @@ pub(super) async fn run(redis: Redis, mut changes: mpsc::Receiver<Change>, metri
     }
 }
 
-async fn write_all(redis: &Redis, script: &Script, metrics: &Metrics, changes: Vec<Change>) {
+async fn write_all(redis: &Redis, script: &Script, metrics: &Metrics, changes: Vec<MirrorChange>) {
     for change in changes {
         let reason = match redis.is_up() {
             true => write(redis, script, change).await.err().map(|error| {
@@ -48,15 +48,15 @@ async fn write_all(redis: &Redis, script: &Script, metrics: &Metrics, changes: V
     }
 }
 
-async fn write(redis: &Redis, script: &Script, change: Change) -> Result<Value, fred::error::Error> {
+async fn write(redis: &Redis, script: &Script, change: MirrorChange) -> Result<Value, fred::error::Error> {
     let mut args: Vec<Value> = vec![change.ttl.min(MAX_LIFE).as_millis().to_string().into()];
     match change.what {
-        What::Client(fields) => {
+        MirrorWrite::Client(fields) => {
             args.push("HSET".into());
             args.extend(fields.into_iter().flat_map(|(field, value)| [field.into(), value.into()]));
         }
-        What::Joined(room) => args.extend(["SADD".into(), room.to_string().into()]),
-        What::Left(room) => args.extend(["SREM".into(), room.to_string().into()]),
+        MirrorWrite::Joined(room) => args.extend(["SADD".into(), room.to_string().into()]),
+        MirrorWrite::Left(room) => args.extend(["SREM".into(), room.to_string().into()]),
     }
     script.run(redis, vec![change.key], args).await
 }

@@ -82,11 +82,11 @@ impl Token {
 }
 
 /// Reads a message from its start.
-pub struct Reader {
+pub struct MsgpackReader {
     bytes: Bytes,
 }
 
-impl Reader {
+impl MsgpackReader {
     /// Creates a reader that starts at the first of these bytes.
     pub fn new(bytes: Bytes) -> Self {
         Self { bytes }
@@ -437,7 +437,7 @@ mod tests {
 
     fn json(bytes: &'static [u8]) -> Result<String, Unreadable> {
         let mut out = Json::default();
-        let mut reader = Reader::new(Bytes::from_static(bytes));
+        let mut reader = MsgpackReader::new(Bytes::from_static(bytes));
         reader.json(&mut out, 0)?;
         assert!(reader.is_at_end());
         Ok(out.finish().0.into())
@@ -500,9 +500,9 @@ mod tests {
         assert_eq!(json(b"\xd4\x07\0").unwrap_err(), Unreadable::Extension);
         let mut deep = vec![0x91; 100_000];
         deep.push(0);
-        let mut reader = Reader::new(deep.clone().into());
+        let mut reader = MsgpackReader::new(deep.clone().into());
         assert_eq!(reader.json(&mut Json::default(), 0).unwrap_err(), Unreadable::TooLarge);
-        assert_eq!(Reader::new(deep.into()).skip(), Ok(()), "skipping does not recurse");
+        assert_eq!(MsgpackReader::new(deep.into()).skip(), Ok(()), "skipping does not recurse");
     }
 
     #[test]
@@ -510,24 +510,24 @@ mod tests {
         let nested = |depth: usize| {
             let mut bytes = vec![0x91; depth];
             bytes.push(0);
-            Reader::new(bytes.into()).json(&mut Json::default(), 0)
+            MsgpackReader::new(bytes.into()).json(&mut Json::default(), 0)
         };
         assert_eq!((nested(MAX_DEPTH), nested(MAX_DEPTH + 1)), (Ok(()), Err(Unreadable::TooLarge)));
         let long = |max_bytes: usize| {
             // Two control characters take six bytes each in JSON.
             let mut out = Json::exact(max_bytes);
-            Reader::new(Bytes::from_static(b"\x92\xa2\x01\x01\0")).json(&mut out, 0).and_then(|()| out.check())
+            MsgpackReader::new(Bytes::from_static(b"\x92\xa2\x01\x01\0")).json(&mut out, 0).and_then(|()| out.check())
         };
         assert_eq!((long(18), long(17)), (Ok(()), Err(Unreadable::TooLarge)));
         let many = [&b"\xdc\x04\x01"[..], &b"\xc4\0".repeat(MAX_ATTACHMENTS + 1)].concat();
-        assert_eq!(Reader::new(many.into()).json(&mut Json::default(), 0), Err(Unreadable::TooLarge));
+        assert_eq!(MsgpackReader::new(many.into()).json(&mut Json::default(), 0), Err(Unreadable::TooLarge));
     }
 
     #[test]
     fn numbers_that_json_does_not_have_are_null_or_refused() {
         for bytes in [&b"\xcb\x7f\xf8\0\0\0\0\0\0"[..], b"\xcb\xff\xf0\0\0\0\0\0\0", b"\xca\x7f\x80\0\0"] {
             assert_eq!(json(bytes).unwrap(), "null");
-            let read = Reader::new(Bytes::from_static(bytes)).json(&mut Json::exact(100), 0);
+            let read = MsgpackReader::new(Bytes::from_static(bytes)).json(&mut Json::exact(100), 0);
             assert_eq!(read, Err(Unreadable::NotANumber));
         }
     }

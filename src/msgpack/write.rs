@@ -68,7 +68,7 @@ pub fn put_json(out: &mut BytesMut, text: &str, attachments: &[Bytes]) -> Result
     let mut put = |text: &str| {
         out.truncate(start);
         let mut source = serde_json::Deserializer::from_str(text);
-        Writer { out, attachments }.deserialize(&mut source)?;
+        MsgpackWriter { out, attachments }.deserialize(&mut source)?;
         source.end()
     };
     json::with_whole_strings(text, &mut put)
@@ -80,14 +80,14 @@ pub fn put_json(out: &mut BytesMut, text: &str, attachments: &[Bytes]) -> Result
 }
 
 /// Writes one value.
-struct Writer<'a> {
+struct MsgpackWriter<'a> {
     out: &'a mut BytesMut,
     attachments: &'a [Bytes],
 }
 
-impl Writer<'_> {
-    fn again(&mut self) -> Writer<'_> {
-        Writer { out: self.out, attachments: self.attachments }
+impl MsgpackWriter<'_> {
+    fn again(&mut self) -> MsgpackWriter<'_> {
+        MsgpackWriter { out: self.out, attachments: self.attachments }
     }
 
     /// Begins an array or map whose number of items is not known yet. Returns the position of its first byte.
@@ -112,7 +112,7 @@ impl Writer<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Writer<'_> {
+impl<'de> DeserializeSeed<'de> for MsgpackWriter<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<(), D::Error> {
@@ -120,7 +120,7 @@ impl<'de> DeserializeSeed<'de> for Writer<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Writer<'_> {
+impl<'de> Visitor<'de> for MsgpackWriter<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,20 +11,20 @@ use crate::config::{self, Config};
 use crate::contract::load::load;
 use crate::contract::model::{Contract, Namespace};
 use crate::drain::Drain;
-use crate::engine::{Broadcaster, Engine, Terms};
+use crate::engine::{Broadcaster, Engine, EngineContext};
 use crate::forward::Forwarding;
 use crate::gateway::{self, Gateway};
 use crate::history::History;
 use crate::hooks::{Hooks, Notices};
 use crate::http::publisher::ApiPublisher;
-use crate::http::{self, Api, ApiLimits};
+use crate::http::{self, ApiLimits, ApiState};
 use crate::idempotency::Idempotency;
 use crate::limits::Limits;
 use crate::mirror::Mirror;
 use crate::owners::Owners;
 use crate::presence::{self, Policies, Presence, Recorder};
 use crate::publish::{self, Publisher};
-use crate::recovery::{Recovery, Taken};
+use crate::recovery::{MovedSession, Recovery};
 use crate::redis::Redis;
 use crate::room::Rooms;
 use crate::session::{Close, Session};
@@ -32,16 +32,16 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::version;
 use crate::throttle::Throttles;
 
-use super::agree::agree;
 use super::leaving;
 use super::measure::measure;
 use super::ready::NodeStatus;
+use super::requirements::agree;
 
 /// The topic of the messages by which nodes tell each other that a session has moved.
 const MOVED: &str = "moved";
 
 /// All parts of a node that is ready to listen.
-pub(super) struct Parts {
+pub(super) struct NodeParts {
     pub(super) id: String,
     pub(super) namespaces: Vec<Arc<Namespace>>,
     pub(super) redis: Option<Redis>,
@@ -49,7 +49,7 @@ pub(super) struct Parts {
     pub(super) cluster: Arc<Cluster>,
     pub(super) gateway: Arc<Gateway>,
     pub(super) engine: Engine<Gateway>,
-    pub(super) api: Arc<Api>,
+    pub(super) api: Arc<ApiState>,
     pub(super) ready: Arc<NodeStatus>,
     pub(super) drain: Arc<Drain>,
     pub(super) publisher: Arc<Publisher>,
@@ -58,7 +58,7 @@ pub(super) struct Parts {
 }
 
 /// The parts that most other parts need.
-struct Ground<'a> {
+struct BaseParts<'a> {
     config: &'a Config,
     id: String,
     namespaces: Vec<Arc<Namespace>>,
@@ -69,7 +69,7 @@ struct Ground<'a> {
 
 /// Builds a node that does not serve yet. `address` is the address at which other nodes connect to this node, if they
 /// do. Redis need not be reachable.
-pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::Result<Arc<Parts>> {
+pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::Result<Arc<NodeParts>> {
     let ground = ground(config)?;
     let forwarding = Forwarding::new(config, address, &ground.metrics)?;
     let auth = Authenticator::new(&config.auth, ground.metrics.clone()).await?;
@@ -81,7 +81,7 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
     let publisher = publisher(&ground, Broadcaster::new(rooms.clone(), &cluster, &ground.metrics), &history);
     let announcer = publisher.clone();
     let presence = recorder.start(rooms.clone(), move |change| announcer.announce(change));
-    let shared = Shared {
+    let shared = SharedParts {
         publisher,
         owners: Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory)),
         limits: Arc::new(Limits::new(&config.limits, &ground.contracts, ground.metrics.clone())),
@@ -100,18 +100,19 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
     let redis = ground.redis.clone();
     let revoker = ClusterRevoker::start(&cluster, shared.auth.revocations(), &shared.rooms, redis.clone(), end);
     let forwarder = &forwarding.forwarder;
-    let terms = Terms::new(shared.limits.clone(), &ground.namespaces, forwarder.clone(), ground.metrics.clone());
+    let context =
+        EngineContext::new(shared.limits.clone(), &ground.namespaces, forwarder.clone(), ground.metrics.clone());
     let paths = ground.namespaces.iter().map(|namespace| &namespace.path);
-    let engine = Engine::new(&config.server, &terms, paths, &gateway);
+    let engine = Engine::new(&config.server, &context, paths, &gateway);
     let drain = Drain::new(&config.drain, ground.metrics.clone());
     leaving::start(&drain, engine.hub(), forwarder.tunnels(), &cluster, config.server.max_connections);
     let when_away = config.redis.when_away;
     let (rooms, of_drain) = (shared.rooms.clone(), drain.clone());
     let ready = Arc::new(NodeStatus::new(&ground.id, rooms, cluster.clone(), redis, of_drain, when_away));
     let api = api(&ground, &shared, &cluster, revoker, (ready.clone(), drain.clone()));
-    let Shared { presence, publisher, .. } = shared;
-    let Ground { id, namespaces, redis, metrics, .. } = ground;
-    Ok(Arc::new(Parts {
+    let SharedParts { presence, publisher, .. } = shared;
+    let BaseParts { id, namespaces, redis, metrics, .. } = ground;
+    Ok(Arc::new(NodeParts {
         id,
         namespaces,
         redis,
@@ -129,7 +130,7 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
 }
 
 /// The parts that both the gateway and the API use.
-struct Shared {
+struct SharedParts {
     publisher: Arc<Publisher>,
     owners: Arc<Owners>,
     limits: Arc<Limits>,
@@ -139,19 +140,19 @@ struct Shared {
     history: Arc<History>,
 }
 
-fn publisher(ground: &Ground<'_>, broadcaster: Arc<Broadcaster>, history: &Arc<History>) -> Arc<Publisher> {
-    Publisher::new(publish::Parts {
+fn publisher(ground: &BaseParts<'_>, broadcaster: Arc<Broadcaster>, history: &Arc<History>) -> Arc<Publisher> {
+    Publisher::new(publish::PublisherParts {
         namespaces: ground.namespaces.clone(),
-        carrier: broadcaster,
+        delivery: broadcaster,
         throttles: Throttles::new(ground.redis.clone(), ground.metrics.clone()),
         history: history.clone(),
         metrics: ground.metrics.clone(),
     })
 }
 
-fn gateway(ground: &Ground<'_>, shared: &Shared, hooks: Arc<Hooks>, recovery: Arc<Recovery>) -> Arc<Gateway> {
+fn gateway(ground: &BaseParts<'_>, shared: &SharedParts, hooks: Arc<Hooks>, recovery: Arc<Recovery>) -> Arc<Gateway> {
     let limits = &ground.config.limits;
-    Gateway::new(gateway::Parts {
+    Gateway::new(gateway::GatewayParts {
         namespaces: ground.namespaces.clone(),
         rooms: shared.rooms.clone(),
         publisher: shared.publisher.clone(),
@@ -164,7 +165,7 @@ fn gateway(ground: &Ground<'_>, shared: &Shared, hooks: Arc<Hooks>, recovery: Ar
         presence: shared.presence.clone(),
         recovery,
         metrics: ground.metrics.clone(),
-        pending: gateway::Pending {
+        pending: gateway::PendingBounds {
             events: limits.max_pending_events,
             bytes: limits.max_pending_bytes.as_usize(),
             node_bytes: limits.max_pending_bytes_per_node.as_usize(),
@@ -173,7 +174,7 @@ fn gateway(ground: &Ground<'_>, shared: &Shared, hooks: Arc<Hooks>, recovery: Ar
 }
 
 /// Lets the cluster take sessions out of rooms, and starts to act on requests of other nodes.
-fn attach(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &Shared) {
+fn attach(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &SharedParts) {
     gateway.keep_time();
     let (rooms, publisher) = (shared.rooms.clone(), shared.publisher.clone());
     cluster.leave_by(move |session, room| publisher.take_out(&rooms, session, room));
@@ -184,13 +185,13 @@ fn attach(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &Shared) {
 }
 
 fn api(
-    ground: &Ground<'_>,
-    shared: &Shared,
+    ground: &BaseParts<'_>,
+    shared: &SharedParts,
     cluster: &Arc<Cluster>,
     revoker: Arc<ClusterRevoker>,
     (ready, drain): (Arc<NodeStatus>, Arc<Drain>),
-) -> Arc<Api> {
-    Api::new(http::Parts {
+) -> Arc<ApiState> {
+    ApiState::new(http::ApiParts {
         publisher: Arc::new(ApiPublisher::new(shared.publisher.clone(), ids(ground))),
         owners: shared.owners.clone(),
         directory: shared.presence.clone(),
@@ -208,7 +209,7 @@ fn api(
     })
 }
 
-fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
+fn ground(config: &Config) -> anyhow::Result<BaseParts<'_>> {
     let metrics = Arc::new(Metrics::new());
     let namespaces: Vec<_> = load(&config.contracts.files)?.into_iter().map(Arc::new).collect();
     let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
@@ -221,7 +222,7 @@ fn ground(config: &Config) -> anyhow::Result<Ground<'_>> {
         Some(_) => Some(Redis::connect(&config.redis, &id, metrics.clone())?),
         None => None,
     };
-    Ok(Ground { config, id, namespaces, contracts, redis, metrics })
+    Ok(BaseParts { config, id, namespaces, contracts, redis, metrics })
 }
 
 /// Logs the first record of a node: its id, version and contracts.
@@ -237,7 +238,7 @@ fn introduce(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
         contracts = contracts.join(","),
         "the node starts"
     );
-    if config.server.engine == config::Engine::Socketioxide {
+    if config.server.engine == config::EngineKind::Socketioxide {
         tracing::info!(
             "socketioxide disconnects clients whose event names are numbers or need JSON escapes, and clients with socket.io-msgpack-parser, \
              and the node cannot count them; use server.engine = \"native\" for such clients (docs/engines.md)"
@@ -245,7 +246,7 @@ fn introduce(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
     }
 }
 
-impl Ground<'_> {
+impl BaseParts<'_> {
     /// Builds the part that shares its data through Redis if the node has Redis, else the part for a single node.
     fn by_redis<T>(&self, shared: impl FnOnce(Redis, Arc<Metrics>) -> T, alone: impl FnOnce(Arc<Metrics>) -> T) -> T {
         match &self.redis {
@@ -255,18 +256,18 @@ impl Ground<'_> {
     }
 }
 
-fn hooks(ground: &Ground<'_>) -> anyhow::Result<Hooks> {
+fn hooks(ground: &BaseParts<'_>) -> anyhow::Result<Hooks> {
     Ok(Hooks::new(&ground.id, &ground.config.hooks, ground.metrics.clone())?)
 }
 
-fn notices(ground: &Ground<'_>, hooks: &Arc<Hooks>) -> Notices {
+fn notices(ground: &BaseParts<'_>, hooks: &Arc<Hooks>) -> Notices {
     match &ground.redis {
         None => Notices::in_memory(hooks.clone()),
         Some(redis) => Notices::in_redis(hooks.clone(), redis),
     }
 }
 
-fn recorder(ground: &Ground<'_>) -> Recorder {
+fn recorder(ground: &BaseParts<'_>) -> Recorder {
     let policies = Policies::new(&ground.contracts);
     let config = &ground.config.presence;
     match &ground.redis {
@@ -279,7 +280,7 @@ fn recorder(ground: &Ground<'_>) -> Recorder {
     }
 }
 
-fn rooms(ground: &Ground<'_>, recorder: &Recorder) -> Arc<Rooms> {
+fn rooms(ground: &BaseParts<'_>, recorder: &Recorder) -> Arc<Rooms> {
     let paths = ground.namespaces.iter().map(|namespace| namespace.path.clone());
     let most = ground.config.limits.max_rooms_per_socket;
     let rooms = Rooms::new(paths).bounded(most, ground.metrics.clone());
@@ -292,7 +293,7 @@ fn rooms(ground: &Ground<'_>, recorder: &Recorder) -> Arc<Rooms> {
     Arc::new(rooms)
 }
 
-fn cluster(ground: &Ground<'_>, rooms: Arc<Rooms>, forwarding: &Forwarding) -> Arc<Cluster> {
+fn cluster(ground: &BaseParts<'_>, rooms: Arc<Rooms>, forwarding: &Forwarding) -> Arc<Cluster> {
     let Some(redis) = ground.redis.clone() else { return Cluster::alone(&ground.id, rooms) };
     let (digest, metrics) = (digest(&ground.contracts), ground.metrics.clone());
     let peers = forwarding.peers.clone();
@@ -307,7 +308,7 @@ fn digest(contracts: &[Arc<Contract>]) -> String {
     digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn recovery(ground: &Ground<'_>, history: &Arc<History>, cluster: &Arc<Cluster>) -> Arc<Recovery> {
+fn recovery(ground: &BaseParts<'_>, history: &Arc<History>, cluster: &Arc<Cluster>) -> Arc<Recovery> {
     let (config, metrics) = (&ground.config.recovery, ground.metrics.clone());
     let windows = ground.namespaces.iter().filter_map(|namespace| Some(namespace.recovery()?.window));
     match &ground.redis {
@@ -315,7 +316,7 @@ fn recovery(ground: &Ground<'_>, history: &Arc<History>, cluster: &Arc<Cluster>)
         Some(redis) => {
             let longest = windows.max().unwrap_or_default();
             let (store, cluster) = ((redis.clone(), &*ground.id), cluster.clone());
-            let tell = move |taken: Taken| {
+            let tell = move |taken: MovedSession| {
                 let cluster = cluster.clone();
                 tokio::spawn(async move { cluster.tell(MOVED, &taken).await });
             };
@@ -328,7 +329,7 @@ fn recovery(ground: &Ground<'_>, history: &Arc<History>, cluster: &Arc<Cluster>)
 fn follow(cluster: &Cluster, rooms: &Arc<Rooms>) {
     let rooms = rooms.clone();
     cluster.on(MOVED, move |_, data| {
-        let Ok(taken) = serde_json::from_value::<Taken>(data) else { return };
+        let Ok(taken) = serde_json::from_value::<MovedSession>(data) else { return };
         let session = rooms.session(&taken.namespace, &taken.id);
         if let Some(session) = session.filter(|session| is_older(session, &taken)) {
             session.close(Close::Transport);
@@ -336,11 +337,11 @@ fn follow(cluster: &Cluster, rooms: &Arc<Rooms>) {
     });
 }
 
-fn is_older(session: &Session, taken: &Taken) -> bool {
-    session.trail().is_some_and(|trail| trail.generation() < taken.generation)
+fn is_older(session: &Session, taken: &MovedSession) -> bool {
+    session.offsets().is_some_and(|offsets| offsets.generation() < taken.generation)
 }
 
-fn ids(ground: &Ground<'_>) -> Idempotency {
+fn ids(ground: &BaseParts<'_>) -> Idempotency {
     let ttl = ground.config.api.idempotency_ttl.get();
     ground.by_redis(
         |redis, metrics| Idempotency::in_redis(redis, ttl, metrics),

@@ -3,18 +3,18 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::cluster::Cluster;
-use crate::drain::course::Left;
-use crate::drain::standing::Standing;
-use crate::drain::{Drain, Neighbours, Sockets};
+use crate::drain::report::DrainReport;
+use crate::drain::schedule::RemainingClients;
+use crate::drain::{Drain, LocalClients, OtherNodes};
 use crate::engine::edge::{EngineSession, Hub};
 use crate::forward::tunnel::Tunnels;
 
 /// Starts the drain's task for this node. Needs a Tokio runtime.
 pub(super) fn start(drain: &Arc<Drain>, hub: &Arc<Hub>, tunnels: &Tunnels, cluster: &Arc<Cluster>, most: u64) {
     let said = Arc::downgrade(drain);
-    cluster.stand(move || said.upgrade().map_or_else(Standing::default, |drain| drain.standing()));
+    cluster.stand(move || said.upgrade().map_or_else(DrainReport::default, |drain| drain.drain_report()));
     let connections = Arc::new(Connections { hub: hub.clone(), tunnels: tunnels.clone(), order: Mutex::default() });
-    drain.start(connections, Arc::new(Others(cluster.clone())), most);
+    drain.start(connections, Arc::new(ClusterNodes(cluster.clone())), most);
 }
 
 /// The connections of this node.
@@ -26,14 +26,14 @@ struct Connections {
     order: Mutex<Vec<Weak<EngineSession>>>,
 }
 
-impl Sockets for Connections {
+impl LocalClients for Connections {
     fn accept(&self, yes: bool) {
         self.hub.accept(yes);
     }
 
-    fn left(&self) -> Left {
+    fn left(&self) -> RemainingClients {
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        Left {
+        RemainingClients {
             unasked: count(self.hub.unasked()).saturating_add(self.tunnels.unasked()),
             open: count(self.hub.open()).saturating_add(self.hub.untold()).saturating_add(self.tunnels.open()),
         }
@@ -60,11 +60,11 @@ impl Sockets for Connections {
 }
 
 /// The other nodes of the cluster.
-struct Others(Arc<Cluster>);
+struct ClusterNodes(Arc<Cluster>);
 
-impl Neighbours for Others {
-    fn standings(&self) -> Vec<Standing> {
-        self.0.standings()
+impl OtherNodes for ClusterNodes {
+    fn drain_reports(&self) -> Vec<DrainReport> {
+        self.0.drain_reports()
     }
 
     fn tell(&self) {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::pulse::Pulse;
 use crate::cluster::Cluster;
-use crate::config::WhenAway;
+use crate::config::ReadyWithoutRedis;
 use crate::drain::Drain;
-use crate::http::{ClusterStatus, ReadySource, RedisStatus, Status};
+use crate::http::{ClusterStatus, NodeState, ReadySource, RedisStatus};
 use crate::redis::Redis;
 use crate::room::Rooms;
 
@@ -18,7 +18,7 @@ pub(super) struct NodeStatus {
     rooms: Arc<Rooms>,
     cluster: Arc<Cluster>,
     redis: Option<Redis>,
-    when_away: WhenAway,
+    when_away: ReadyWithoutRedis,
     drain: Arc<Drain>,
     pulse: Pulse,
 }
@@ -30,7 +30,7 @@ impl NodeStatus {
         cluster: Arc<Cluster>,
         redis: Option<Redis>,
         drain: Arc<Drain>,
-        when_away: WhenAway,
+        when_away: ReadyWithoutRedis,
     ) -> Self {
         Self {
             id: id.to_owned(),
@@ -50,7 +50,7 @@ impl NodeStatus {
         // node stays not ready, so that a roll-out stops here.
         let mistaken = health.cause.as_ref().is_some_and(|cause| cause.kind.is_a_mistake());
         let joined = health.worked || (health.round_trip.is_some() && !mistaken);
-        let may_be_away = self.when_away == WhenAway::Degraded && joined;
+        let may_be_away = self.when_away == ReadyWithoutRedis::Degraded && joined;
         Some(RedisStatus {
             connected: health.hears(),
             writable: health.writes,
@@ -66,13 +66,13 @@ impl ReadySource for NodeStatus {
         self.pulse.since()
     }
 
-    fn status(&self) -> Status {
+    fn status(&self) -> NodeState {
         let count = |of: fn(&Rooms, &str) -> usize| -> u64 {
             self.rooms.namespaces().map(|namespace| of(&self.rooms, namespace) as u64).sum()
         };
         let view = self.cluster.view();
         let redis = self.redis_status();
-        Status {
+        NodeState {
             node: self.id.clone(),
             connections: count(Rooms::session_count),
             rooms: count(Rooms::room_count),

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::build::Parts;
+use super::build::NodeParts;
 
 /// The longest time for sending the throttled events that wait. A Redis that does not answer must not delay the
 /// shutdown.
@@ -17,7 +17,7 @@ const UNREACHABLE: Duration = Duration::from_millis(100);
 
 /// Hands the clients over to other nodes, sends the events and notices that wait, cancels `stop`, and waits for
 /// `tasks`.
-pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskTracker) {
+pub(super) async fn leave(parts: &NodeParts, stop: &CancellationToken, tasks: &TaskTracker) {
     tracing::info!("leaving");
     // Send the throttled events that wait while all clients are still connected: without a delay before the drain, the
     // first clients are disconnected at once. Events that are throttled later are sent at the end.
@@ -53,7 +53,7 @@ pub(super) async fn leave(parts: &Parts, stop: &CancellationToken, tasks: &TaskT
 }
 
 /// Removes the node's data from Redis, tells the other nodes that it leaves, and closes the connections to Redis.
-async fn say_goodbye(parts: &Parts) {
+async fn say_goodbye(parts: &NodeParts) {
     parts.presence.stop().await;
     parts.cluster.leave().await;
     if let Some(redis) = &parts.redis {
@@ -61,7 +61,7 @@ async fn say_goodbye(parts: &Parts) {
     }
 }
 
-async fn is_reachable(parts: &Parts) -> bool {
+async fn is_reachable(parts: &NodeParts) -> bool {
     match &parts.redis {
         Some(redis) => redis.answers(HELD).await,
         None => true,

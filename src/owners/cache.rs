@@ -17,23 +17,23 @@ pub(super) const MAX_REMEMBERED: usize = 10_000;
 /// Cached owners. A missing owner is never cached: a backend that has just recorded an owner expects rules to find it
 /// at once.
 #[derive(Default)]
-pub(super) struct Cache(Mutex<Table>);
+pub(super) struct OwnerCache(Mutex<CachedOwners>);
 
 #[derive(Default)]
-struct Table {
+struct CachedOwners {
     answers: HashMap<RoomKey, (String, Instant)>,
     /// Counts changes made by this node, so that an answer that Redis gave before a change is not cached after the
     /// change.
     changes: u64,
 }
 
-impl Cache {
+impl OwnerCache {
     pub(super) fn get(&self, key: &RoomKey) -> Option<String> {
         let now = Instant::now();
         self.with(|table| table.answers.get(key).filter(|(_, until)| *until > now).map(|(owner, _)| owner.clone()))
     }
 
-    /// The number of changes so far. Read it before asking Redis, and pass it to [`Cache::remember`].
+    /// The number of changes so far. Read it before asking Redis, and pass it to [`OwnerCache::remember`].
     pub(super) fn changes(&self) -> u64 {
         self.with(|table| table.changes)
     }
@@ -58,7 +58,7 @@ impl Cache {
         });
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Table) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut CachedOwners) -> T) -> T {
         work(&mut self.0.lock().expect("no panic while held"))
     }
 }
@@ -70,7 +70,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_believed_for_a_moment() {
-        let (cache, key) = (Cache::default(), room_key("/", "a"));
+        let (cache, key) = (OwnerCache::default(), room_key("/", "a"));
         cache.remember(key.clone(), "ada", cache.changes());
         assert_eq!(cache.get(&key), Some("ada".into()));
         tokio::time::advance(BELIEVED).await;
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn an_answer_from_before_a_change_is_not_remembered_after_it() {
-        let (cache, key) = (Cache::default(), room_key("/", "a"));
+        let (cache, key) = (OwnerCache::default(), room_key("/", "a"));
         let asked_at = cache.changes();
         cache.forget(&key);
         cache.remember(key.clone(), "ada", asked_at);
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded() {
-        let cache = Cache::default();
+        let cache = OwnerCache::default();
         for room in 0..MAX_REMEMBERED + 5 {
             cache.remember(room_key("/", &room.to_string()), "ada", cache.changes());
         }

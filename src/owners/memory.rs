@@ -13,10 +13,10 @@ pub const MAX_MEMORY_OWNERS: usize = 500_000;
 
 /// Owners in memory. Expired owners are removed when other owners are set.
 #[derive(Default)]
-pub(super) struct MemoryOwners(Mutex<Table>);
+pub(super) struct MemoryOwners(Mutex<OwnerTable>);
 
 #[derive(Default)]
-struct Table {
+struct OwnerTable {
     owners: HashMap<RoomKey, (String, Instant)>,
     ends: BTreeSet<(Instant, RoomKey)>,
 }
@@ -38,14 +38,14 @@ impl MemoryOwners {
         self.with(|table| table.remove(&room_key(namespace, room)));
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Table) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut OwnerTable) -> T) -> T {
         work(&mut self.0.lock().expect("no panic while held"))
     }
 }
 
 // === impl Table ===
 
-impl Table {
+impl OwnerTable {
     fn set(&mut self, key: RoomKey, owner: &str, ttl: Duration, max: usize) -> Result<(), OwnersError> {
         let now = Instant::now();
         self.remove(&key);
@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_has_ended_makes_room() {
-        let mut table = Table::default();
+        let mut table = OwnerTable::default();
         for room in ["a", "b"] {
             table.set(room_key("/", room), "ada", HOUR, 2).unwrap();
         }

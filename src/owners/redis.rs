@@ -7,19 +7,19 @@ use fred::error::Error;
 use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
 
-use super::cache::Cache;
+use super::cache::OwnerCache;
 use super::{OwnersError, room_key};
 use crate::redis::Redis;
 
 /// Owners in Redis.
 pub(super) struct RedisOwners {
     redis: Redis,
-    cache: Cache,
+    cache: OwnerCache,
 }
 
 impl RedisOwners {
     pub(super) fn new(redis: Redis) -> Self {
-        Self { redis, cache: Cache::default() }
+        Self { redis, cache: OwnerCache::default() }
     }
 
     pub(super) async fn set(&self, namespace: &str, room: &str, owner: &str, ttl: Duration) -> Result<(), OwnersError> {

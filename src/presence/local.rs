@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::page::{self, Cursor, Missing};
-use super::users::Users;
+use super::page::{self, Missing, PageCursor};
+use super::users::LocalUsers;
 use super::{MAX_SHARED_ROOMS, SharedRooms};
 use crate::directory::{
-    ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Pace, Page, PageRequest, RoomInfo,
+    ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Page, PageRequest, ReadPace, RoomInfo,
     Slowness, UserInfo,
 };
 use crate::protocol::{is_reserved_room, user_of, user_room};
@@ -21,11 +21,11 @@ use crate::time::from_unix_millis;
 pub(super) struct Local {
     node: Arc<str>,
     pub(super) rooms: Arc<Rooms>,
-    pub(super) users: Arc<Users>,
+    pub(super) users: Arc<LocalUsers>,
 }
 
 impl Local {
-    pub(super) fn new(node: &str, rooms: Arc<Rooms>, users: Arc<Users>) -> Self {
+    pub(super) fn new(node: &str, rooms: Arc<Rooms>, users: Arc<LocalUsers>) -> Self {
         Self { node: node.into(), rooms, users }
     }
 
@@ -64,7 +64,7 @@ impl Local {
     }
 
     /// How fast a client of this node reads.
-    pub(super) fn pace(&self, namespace: &str, socket_id: &str) -> Option<Pace> {
+    pub(super) fn pace(&self, namespace: &str, socket_id: &str) -> Option<ReadPace> {
         self.rooms.session(namespace, socket_id).map(|session| pace(&session))
     }
 
@@ -155,7 +155,7 @@ impl Local {
         let (sessions, mut next) = page::cut(items, page)?;
         let shown = self.shown_of(&sessions);
         if let Some(last) = shown.last().filter(|_| shown.len() < sessions.len()) {
-            next = Some(Cursor::Local(last.socket_id.clone()).text());
+            next = Some(PageCursor::Local(last.socket_id.clone()).text());
         }
         Ok(Page { next, ..Page::complete(shown) })
     }
@@ -200,9 +200,9 @@ impl Local {
     }
 }
 
-fn pace(session: &Session) -> Pace {
+fn pace(session: &Session) -> ReadPace {
     let Backlog { bytes, packets, written_at_ms } = session.backlog();
-    Pace {
+    ReadPace {
         queued_bytes: bytes as u64,
         queued_packets: packets.map(|packets| packets as u64),
         dropped: session.dropped().into(),

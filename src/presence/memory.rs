@@ -10,12 +10,14 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::local::{Local, user_id};
-use super::users::{Status, Users};
+use super::users::{LocalUsers, TimedStatus};
 use super::{
-    Policies, Presence, Recorder, RoomChange, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status,
+    MemberChange, Policies, Presence, Recorder, RoomChange, RoomChangeListener, RoomMember, SharedRooms, UserStatus,
+    may_have_status,
 };
 use crate::directory::{
-    Answer, ConnectionInfo, Count, CountOf, Directory, MemberInfo, Page, PageRequest, RoomInfo, Slowness, UserInfo,
+    ConnectionInfo, Count, CountOf, Directory, DirectoryFuture, MemberInfo, Page, PageRequest, RoomInfo, Slowness,
+    UserInfo,
 };
 use crate::protocol::{is_reserved_room, user_of};
 use crate::room::Rooms;
@@ -26,44 +28,44 @@ use crate::telemetry::metrics::Metrics;
 const MAX_UNTOLD: usize = 65_536;
 
 /// A member of a room, with its namespace and room.
-type Seat = (Arc<str>, RoomName, RoomMember);
+type MemberKey = (Arc<str>, RoomName, RoomMember);
 
 /// Creates the recorder of a node that is the whole deployment. Its presence is lost when the process ends.
 pub fn in_memory(node: &str, policies: Policies, status_ttl: Duration, metrics: Arc<Metrics>) -> Recorder {
     let (untold, mut told) = mpsc::channel::<RoomChange>(MAX_UNTOLD);
-    let users = Arc::new(Users::new(Some(status_ttl)));
-    let changes = Changes { users: users.clone(), policies, sockets: Mutex::default(), untold, metrics };
+    let users = Arc::new(LocalUsers::new(Some(status_ttl)));
+    let changes = MemoryRecorder { users: users.clone(), policies, sockets: Mutex::default(), untold, metrics };
     let node = node.to_owned();
-    let start = move |rooms: Arc<Rooms>, tell: Tell| -> Arc<dyn Presence> {
+    let start = move |rooms: Arc<Rooms>, tell: RoomChangeListener| -> Arc<dyn Presence> {
         tokio::spawn(async move {
             while let Some(one) = told.recv().await {
                 tell(one);
             }
         });
-        Arc::new(Memory(Local::new(&node, rooms, users)))
+        Arc::new(MemoryPresence(Local::new(&node, rooms, users)))
     };
     Recorder { watcher: Arc::new(changes), start: Box::new(start) }
 }
 
 /// Counts users, and finds the joins and leaves to be announced.
-struct Changes {
-    users: Arc<Users>,
+struct MemoryRecorder {
+    users: Arc<LocalUsers>,
     policies: Policies,
     /// The number of sockets of each member in rooms whose joins and leaves are announced.
-    sockets: Mutex<HashMap<Seat, u64>>,
+    sockets: Mutex<HashMap<MemberKey, u64>>,
     untold: mpsc::Sender<RoomChange>,
     metrics: Arc<Metrics>,
 }
 
 /// Answers from the index of rooms.
-struct Memory(Local);
+struct MemoryPresence(Local);
 
-impl Changes {
-    fn step(&self, session: &Session, room: &RoomName, what: What) {
+impl MemoryRecorder {
+    fn step(&self, session: &Session, room: &RoomName, what: MemberChange) {
         if let Some(user) = user_of(room) {
             match what {
-                What::Joined => self.users.came(session.namespace(), user),
-                What::Left => self.users.went(session.namespace(), user),
+                MemberChange::Joined => self.users.came(session.namespace(), user),
+                MemberChange::Left => self.users.went(session.namespace(), user),
             }
             return;
         }
@@ -79,15 +81,15 @@ impl Changes {
         }
     }
 
-    fn is_first_or_last(&self, seat: Seat, what: What) -> bool {
+    fn is_first_or_last(&self, seat: MemberKey, what: MemberChange) -> bool {
         let mut sockets = self.sockets.lock().expect("no panic while held");
         let count = sockets.entry(seat.clone()).or_default();
         match what {
-            What::Joined => {
+            MemberChange::Joined => {
                 *count += 1;
                 *count == 1
             }
-            What::Left => {
+            MemberChange::Left => {
                 *count = count.saturating_sub(1);
                 let last = *count == 0;
                 if last {
@@ -99,31 +101,31 @@ impl Changes {
     }
 }
 
-impl Watcher for Changes {
+impl Watcher for MemoryRecorder {
     fn opened(&self, _session: &Session) {}
 
     fn joined(&self, session: &Session, room: &RoomName) {
-        self.step(session, room, What::Joined);
+        self.step(session, room, MemberChange::Joined);
     }
 
     fn left(&self, session: &Session, room: &RoomName) {
-        self.step(session, room, What::Left);
+        self.step(session, room, MemberChange::Left);
     }
 
     fn closed(&self, session: &Session, rooms: &[RoomName]) {
         for room in rooms {
-            self.step(session, room, What::Left);
+            self.step(session, room, MemberChange::Left);
         }
     }
 }
 
-impl Presence for Memory {
+impl Presence for MemoryPresence {
     fn set_status(&self, session: &Session, status: &Value) -> bool {
         let Some(user) = user_id(session).filter(|_| may_have_status(session, status)) else { return false };
-        self.0.users.set_status(session.namespace(), &user, Status::now(status))
+        self.0.users.set_status(session.namespace(), &user, TimedStatus::now(status))
     }
 
-    fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus> {
+    fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> DirectoryFuture<'a, UserStatus> {
         ready(Ok(self.0.users.status(namespace, user_id))).boxed()
     }
 
@@ -140,8 +142,8 @@ impl Presence for Memory {
     }
 }
 
-impl Directory for Memory {
-    fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
+impl Directory for MemoryPresence {
+    fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<ConnectionInfo>> {
         ready(self.0.connections(namespace, &page)).boxed()
     }
 
@@ -149,27 +151,32 @@ impl Directory for Memory {
         self.0.slowest(namespace, by, limit)
     }
 
-    fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {
+    fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> DirectoryFuture<'a, Option<ConnectionInfo>> {
         ready(Ok(self.0.connection(namespace, socket_id))).boxed()
     }
 
-    fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<RoomInfo>> {
+    fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<RoomInfo>> {
         ready(self.0.rooms_page(namespace, &page)).boxed()
     }
 
-    fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> Answer<'a, Option<RoomInfo>> {
+    fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> DirectoryFuture<'a, Option<RoomInfo>> {
         ready(Ok(self.0.room(namespace, room))).boxed()
     }
 
-    fn members<'a>(&'a self, namespace: &'a str, room: &'a str, page: PageRequest) -> Answer<'a, Page<MemberInfo>> {
+    fn members<'a>(
+        &'a self,
+        namespace: &'a str,
+        room: &'a str,
+        page: PageRequest,
+    ) -> DirectoryFuture<'a, Page<MemberInfo>> {
         ready(self.0.members(namespace, room, &page)).boxed()
     }
 
-    fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<UserInfo>> {
+    fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<UserInfo>> {
         ready(self.0.users(namespace, &page)).boxed()
     }
 
-    fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, Option<UserInfo>> {
+    fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> DirectoryFuture<'a, Option<UserInfo>> {
         ready(Ok(self.0.users.info(namespace, user_id))).boxed()
     }
 
@@ -178,11 +185,11 @@ impl Directory for Memory {
         namespace: &'a str,
         user_id: &'a str,
         page: PageRequest,
-    ) -> Answer<'a, Page<ConnectionInfo>> {
+    ) -> DirectoryFuture<'a, Page<ConnectionInfo>> {
         ready(self.0.user_connections(namespace, user_id, &page)).boxed()
     }
 
-    fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count> {
+    fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> DirectoryFuture<'a, Count> {
         ready(Ok(self.0.count(namespace, of))).boxed()
     }
 }

@@ -8,7 +8,7 @@ use crate::directory::{ConnectionInfo, DirectoryError, MAX_PAGE, Page, PageReque
 
 /// The position at which a page ended. Clients get the position as opaque text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Cursor {
+pub(super) enum PageCursor {
     /// The last key, in a list that this node has answered without the other nodes.
     #[serde(rename = "l")]
     Local(String),
@@ -23,7 +23,7 @@ pub(super) enum Cursor {
     Member(String, String, String),
 }
 
-impl Cursor {
+impl PageCursor {
     /// The text that clients get.
     pub(super) fn text(&self) -> String {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("strings are always JSON"))
@@ -57,9 +57,9 @@ pub(super) fn cut<T>(
     items: impl Iterator<Item = (String, T)>,
     page: &PageRequest,
 ) -> Result<(Vec<T>, Option<String>), DirectoryError> {
-    let after = match Cursor::of(page)? {
+    let after = match PageCursor::of(page)? {
         None => None,
-        Some(Cursor::Local(key) | Cursor::Name(key)) => Some(key),
+        Some(PageCursor::Local(key) | PageCursor::Name(key)) => Some(key),
         Some(_) => return Err(DirectoryError::Cursor),
     };
     let mut rest: Vec<_> = items.filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).collect();
@@ -70,7 +70,7 @@ pub(super) fn cut<T>(
         rest.truncate(limit);
     }
     rest.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-    let next = rest.last().filter(|_| more).map(|(key, _)| Cursor::Local(key.clone()).text());
+    let next = rest.last().filter(|_| more).map(|(key, _)| PageCursor::Local(key.clone()).text());
     Ok((rest.into_iter().map(|(_, item)| item).collect(), next))
 }
 
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn cursor_that_is_none_of_ours_is_refused() {
-        for text in ["", "x", "!!", "bm90IGpzb24", &Cursor::Connection("n".into(), "s".into()).text()] {
+        for text in ["", "x", "!!", "bm90IGpzb24", &PageCursor::Connection("n".into(), "s".into()).text()] {
             let page = PageRequest { limit: 1, cursor: Some(text.to_owned()) };
             assert_eq!(cut(keys(0, 3), &page).unwrap_err(), DirectoryError::Cursor, "{text}");
         }

@@ -8,7 +8,7 @@ use crate::presence::local::user_id;
 use crate::session::{RoomName, Session};
 
 /// A function that receives joins and leaves.
-pub(super) type Tell = Box<dyn Fn(RoomChange) + Send + Sync>;
+pub(super) type RoomChangeListener = Box<dyn Fn(RoomChange) + Send + Sync>;
 
 /// A member of a room: it joins with its first socket and leaves with its last one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,14 +55,14 @@ pub struct RoomChange {
     /// The member that joined or left.
     pub member: RoomMember,
     /// Whether the member joined or left.
-    pub what: What,
+    pub what: MemberChange,
     /// The name of the event to be sent.
     pub event: Arc<str>,
 }
 
 /// Whether a member joined or left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum MemberChange {
     /// The first socket of the member joined.
     Joined,
     /// The last socket of the member left.
@@ -102,12 +102,18 @@ impl Policies {
 
     /// The change to be announced when a member joins or leaves. `None` if the contract does not ask for the
     /// announcement.
-    pub(super) fn told(&self, namespace: &Arc<str>, room: &str, member: RoomMember, what: What) -> Option<RoomChange> {
+    pub(super) fn told(
+        &self,
+        namespace: &Arc<str>,
+        room: &str,
+        member: RoomMember,
+        what: MemberChange,
+    ) -> Option<RoomChange> {
         let def = self.find(namespace, room)?;
         let policy = def.presence.as_ref()?;
         let event = match what {
-            What::Joined => policy.joined.as_deref()?,
-            What::Left => policy.left.as_deref()?,
+            MemberChange::Joined => policy.joined.as_deref()?,
+            MemberChange::Left => policy.left.as_deref()?,
         };
         Some(RoomChange {
             namespace: namespace.clone(),

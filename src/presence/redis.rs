@@ -41,17 +41,18 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::change::{Change, Item};
-use self::changes::Changes;
+use self::change::{PresenceChange, WriterItem};
+use self::changes::ChangeRecorder;
 use self::lease::Leases;
-use self::script::{Header, Reply, Scripts};
+use self::script::{PresenceScripts, ReplyHeader, ScriptReply};
 use super::local::{Local, user_id};
-use super::users::Status;
+use super::users::TimedStatus;
 use super::{
-    MAX_SHARED_ROOMS, Policies, Presence, Recorder, RoomMember, SharedRooms, Tell, UserStatus, What, may_have_status,
+    MAX_SHARED_ROOMS, MemberChange, Policies, Presence, Recorder, RoomChangeListener, RoomMember, SharedRooms,
+    UserStatus, may_have_status,
 };
 use crate::config;
-use crate::directory::{Answer, DirectoryError};
+use crate::directory::{DirectoryError, DirectoryFuture};
 use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::room::Rooms;
@@ -67,21 +68,22 @@ const MAX_SETTLE: Duration = Duration::from_millis(250);
 
 /// Creates the recorder of a node that shares its presence with others. `namespaces` lists every namespace.
 pub fn in_redis(
-    config: &config::Presence,
+    config: &config::PresenceSettings,
     redis: Redis,
     node: &str,
     namespaces: impl IntoIterator<Item = Arc<str>>,
     policies: Policies,
     metrics: Arc<Metrics>,
 ) -> Recorder {
-    let spaces = namespaces.into_iter().map(|path| Space { base: redis.keys().presence(&path), path }).collect();
-    let (changes, items) = Changes::new(spaces, policies, config.queue, metrics);
+    let spaces =
+        namespaces.into_iter().map(|path| NamespaceKeys { base: redis.keys().presence(&path), path }).collect();
+    let (changes, items) = ChangeRecorder::new(spaces, policies, config.queue, metrics);
     let changes = Arc::new(changes);
     let (watcher, node, times) = (changes.clone(), node.to_owned(), Times::new(config));
-    let start = move |rooms: Arc<Rooms>, tell: Tell| -> Arc<dyn Presence> {
-        let inner = Arc::new(Inner {
+    let start = move |rooms: Arc<Rooms>, tell: RoomChangeListener| -> Arc<dyn Presence> {
+        let inner = Arc::new(PresenceState {
             redis,
-            scripts: Scripts::new(),
+            scripts: PresenceScripts::new(),
             local: Local::new(&node, rooms, changes.users().clone()),
             node: node.into(),
             times,
@@ -95,31 +97,31 @@ pub fn in_redis(
         inner.spawn(async move { writer.keep_writing(items).await });
         inner.spawn(async move { keeper.keep_leases().await });
         inner.spawn(async move { reaper.keep_reaping().await });
-        Arc::new(Cluster { inner })
+        Arc::new(RedisPresence { inner })
     };
     Recorder { watcher, start: Box::new(start) }
 }
 
 /// Presence in Redis, shared by all nodes.
-struct Cluster {
-    inner: Arc<Inner>,
+struct RedisPresence {
+    inner: Arc<PresenceState>,
 }
 
-struct Inner {
+struct PresenceState {
     redis: Redis,
-    scripts: Scripts,
+    scripts: PresenceScripts,
     local: Local,
     node: Arc<str>,
     times: Times,
-    changes: Arc<Changes>,
+    changes: Arc<ChangeRecorder>,
     leases: Leases,
-    tell: Tell,
+    tell: RoomChangeListener,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 /// A namespace, and the prefix of its keys.
-struct Space {
+struct NamespaceKeys {
     path: Arc<str>,
     base: String,
 }
@@ -136,7 +138,7 @@ struct Times {
 }
 
 impl Times {
-    fn new(config: &config::Presence) -> Self {
+    fn new(config: &config::PresenceSettings) -> Self {
         let heartbeat = config.heartbeat.get().max(Duration::from_millis(40));
         Self {
             beat: heartbeat / 2,
@@ -150,7 +152,7 @@ impl Times {
 
 // === impl Inner ===
 
-impl Inner {
+impl PresenceState {
     fn new_incarnation(&self) -> String {
         let random = uuid::Uuid::new_v4().simple().to_string();
         format!("{}~{}", self.node, &random[..12])
@@ -162,14 +164,19 @@ impl Inner {
 
     /// Runs a script that only reads. Before that, waits at most [`MAX_SETTLE`] until this node's own changes are
     /// written, and returns whether they are.
-    async fn read(&self, script: &Script, space: usize, args: Vec<Value>) -> Result<(bool, Reply), DirectoryError> {
+    async fn read(
+        &self,
+        script: &Script,
+        space: usize,
+        args: Vec<Value>,
+    ) -> Result<(bool, ScriptReply), DirectoryError> {
         // While Redis refuses writes, leases are not renewed, and running nodes seem to be gone.
         if !self.redis.takes_writes() || self.leases.is_overdue(self.times.lease) {
             return Err(DirectoryError::Unavailable);
         }
         let settled = self.settle(MAX_SETTLE).await;
         match self.run(script, space, args).await {
-            Ok(value) => Ok((settled, Reply::of(value))),
+            Ok(value) => Ok((settled, ScriptReply::of(value))),
             Err(error) => {
                 tracing::debug!(redis.error = %error, "presence could not be read");
                 Err(DirectoryError::Unavailable)
@@ -179,14 +186,14 @@ impl Inner {
 
     async fn settle(&self, within: Duration) -> bool {
         let (answer, written) = oneshot::channel();
-        self.changes.queue.push(Item::Barrier(answer), &self.changes.metrics)
+        self.changes.queue.push(WriterItem::Barrier(answer), &self.changes.metrics)
             && matches!(tokio::time::timeout(within, written).await, Ok(Ok(())))
     }
 
     /// Announces the joins and leaves that a script has returned.
-    fn tell(&self, space: usize, reply: Reply) {
+    fn tell(&self, space: usize, reply: ScriptReply) {
         for told in reply.texts().chunks_exact(3) {
-            let what = if told[0] == "joined" { What::Joined } else { What::Left };
+            let what = if told[0] == "joined" { MemberChange::Joined } else { MemberChange::Left };
             if let Some(told) = self.changes.policies.told(
                 &self.changes.spaces[space].path,
                 &told[1],
@@ -226,18 +233,18 @@ fn texts(parts: &[&str]) -> Vec<Value> {
 
 // === impl Cluster ===
 
-impl Presence for Cluster {
+impl Presence for RedisPresence {
     fn set_status(&self, session: &Session, status: &serde_json::Value) -> bool {
         let Some(user) = user_id(session).filter(|_| may_have_status(session, status)) else { return false };
-        let status = Status::now(status);
+        let status = TimedStatus::now(status);
         let known = self.inner.local.users.set_status(session.namespace(), &user, status.clone());
         if known {
-            self.inner.changes.push(session, Some(Change::Status { user, status }));
+            self.inner.changes.push(session, Some(PresenceChange::Status { user, status }));
         }
         known
     }
 
-    fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, UserStatus> {
+    fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> DirectoryFuture<'a, UserStatus> {
         async move {
             let inner = &*self.inner;
             let space = inner.changes.space(namespace).ok_or(DirectoryError::Unavailable)?;
@@ -266,7 +273,7 @@ impl Presence for Cluster {
                 None => None,
             };
             let Some((settled, mut reply)) = answer else { return SharedRooms { partial: true, ..here } };
-            let missing = inner.missing(&Header::of(reply.list()), settled);
+            let missing = inner.missing(&ReplyHeader::of(reply.list()), settled);
             here.partial |= !missing.is_empty() || reply.text() == "1";
             here.rooms.extend(reply.list().texts().into_iter().map(RoomName::from));
             here.rooms.sort_unstable();

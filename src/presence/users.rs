@@ -17,13 +17,13 @@ const MAX_ABSENT: usize = 100_000;
 
 /// A status, and when it was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Status {
+pub(super) struct TimedStatus {
     pub(super) at_ms: u64,
     pub(super) value: Value,
 }
 
 /// The users of this node. The index of rooms reports their sockets, so they are counted from the first one on.
-pub(super) struct Users {
+pub(super) struct LocalUsers {
     namespaces: Mutex<HashMap<Arc<str>, NamespaceUsers>>,
     /// How long this node keeps the status of a user without a socket. `None`: Redis keeps it instead.
     keep: Option<Duration>,
@@ -31,19 +31,19 @@ pub(super) struct Users {
 
 #[derive(Default)]
 struct NamespaceUsers {
-    present: BTreeMap<Arc<str>, User>,
+    present: BTreeMap<Arc<str>, LocalUser>,
     // In the order in which the statuses expire.
-    absent: IndexMap<Arc<str>, (Status, Instant)>,
+    absent: IndexMap<Arc<str>, (TimedStatus, Instant)>,
 }
 
 #[derive(Default)]
-struct User {
+struct LocalUser {
     sockets: u64,
     // Boxed, because most users have no status.
-    status: Option<Box<Status>>,
+    status: Option<Box<TimedStatus>>,
 }
 
-impl Users {
+impl LocalUsers {
     /// Creates the record of a node without users. `keep` is how long the node keeps statuses of users without a socket;
     /// `None` if it does not.
     pub(super) fn new(keep: Option<Duration>) -> Self {
@@ -72,7 +72,7 @@ impl Users {
                 return;
             }
             let gone = users.present.remove_entry(user_id);
-            if let (Some(keep), Some((id, User { status: Some(status), .. }))) = (self.keep, gone) {
+            if let (Some(keep), Some((id, LocalUser { status: Some(status), .. }))) = (self.keep, gone) {
                 users.absent.insert(id, (*status, now + keep));
                 users.prune(now);
             }
@@ -80,7 +80,7 @@ impl Users {
     }
 
     /// Sets a status. Returns false if the user has no socket on this node.
-    pub(super) fn set_status(&self, namespace: &str, user_id: &str, status: Status) -> bool {
+    pub(super) fn set_status(&self, namespace: &str, user_id: &str, status: TimedStatus) -> bool {
         self.with(namespace, |users| match users.present.get_mut(user_id) {
             Some(user) => {
                 user.status = Some(Box::new(status));
@@ -91,7 +91,7 @@ impl Users {
     }
 
     /// The statuses of all users with a socket on this node.
-    pub(super) fn statuses(&self, namespace: &str) -> Vec<(Arc<str>, Status)> {
+    pub(super) fn statuses(&self, namespace: &str) -> Vec<(Arc<str>, TimedStatus)> {
         self.with(namespace, |users| {
             users.present.iter().filter_map(|(id, user)| Some((id.clone(), user.status.as_deref()?.clone()))).collect()
         })
@@ -134,7 +134,7 @@ impl Users {
 
 // === impl Status ===
 
-impl Status {
+impl TimedStatus {
     /// A status that is set now.
     pub(super) fn now(value: &Value) -> Self {
         Self { at_ms: unix_millis(SystemTime::now()), value: value.clone() }
@@ -154,7 +154,7 @@ impl NamespaceUsers {
 
 // === impl User ===
 
-impl User {
+impl LocalUser {
     fn info(&self, namespace: &str, id: &str) -> UserInfo {
         UserInfo {
             user_id: id.to_owned(),

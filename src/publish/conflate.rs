@@ -8,19 +8,19 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use super::record::Story;
-use super::{Carried, Described, NotCarried, Origin, Outgoing, Publisher};
-use crate::contract::model::{Contract, ServerEvent, Throttle, ThrottleKey as Per};
+use super::record::RecordOutcome;
+use super::{DeliveryResult, DescribedEvent, Outgoing, Publisher, PublisherKind, RemoteFailure};
+use crate::contract::model::{Contract, ServerEvent, ThrottleBy as Per, ThrottlePolicy};
 use crate::event::Event;
-use crate::order::Order;
+use crate::order::ConflationOrder;
 use crate::protocol::is_socket_room;
 use crate::session::RoomName;
-use crate::telemetry::log_gate::log_seldom;
-use crate::throttle::{Due, Offer, ThrottleKey, scope};
+use crate::telemetry::log_limit::log_seldom;
+use crate::throttle::{DueEvent, ThrottleDecision, ThrottleKey, scope};
 
 /// A throttled event that waits for the end of its throttle's time, in its stored form.
 #[derive(Serialize, Deserialize)]
-struct Held {
+struct HeldEvent {
     contract: String,
     namespace: String,
     text: ByteString,
@@ -38,22 +38,24 @@ impl Publisher {
     /// `None` for a stored event.
     pub(super) async fn conflate(
         self: &Arc<Self>,
-        of: &Described,
-        throttle: &Throttle,
+        of: &DescribedEvent,
+        throttle: &ThrottlePolicy,
         outgoing: &mut Outgoing,
-        origin: Origin,
-    ) -> Option<Carried> {
+        origin: PublisherKind,
+    ) -> Option<DeliveryResult> {
         let key = key_of(throttle, outgoing);
-        if let Some(value) = Held::encode(&of.contract, outgoing, origin) {
+        if let Some(value) = HeldEvent::encode(&of.contract, outgoing, origin) {
             match self.parts.throttles.offer(&key, throttle.every, &value).await {
-                Offer::Pass(number) => outgoing.order = Some(Order { scope: key.scope, number, closes: false }),
-                Offer::Held(wait) => {
+                ThrottleDecision::Pass(number) => {
+                    outgoing.order = Some(ConflationOrder { scope: key.scope, number, closes: false })
+                }
+                ThrottleDecision::Held(wait) => {
                     self.schedule(key, throttle.every, wait);
                     return None;
                 }
             }
         }
-        Some(self.deliver(of.published.of(origin), outgoing, origin, Story::Goes).await)
+        Some(self.deliver(of.published.of(origin), outgoing, origin, RecordOutcome::Goes).await)
     }
 
     /// Sends the events that a throttle holds for the rooms of `outgoing`, before `outgoing` is sent as their
@@ -73,7 +75,7 @@ impl Publisher {
             }
             // An event has only one order: that of its first room.
             if outgoing.order.is_none() {
-                outgoing.order = Some(Order { scope, number: closing.number, closes: true });
+                outgoing.order = Some(ConflationOrder { scope, number: closing.number, closes: true });
             }
         }
     }
@@ -109,25 +111,25 @@ impl Publisher {
         loop {
             tokio::time::sleep(wait).await;
             wait = match self.parts.throttles.due(key, every).await {
-                Due::Send(value, number) => {
+                DueEvent::Send(value, number) => {
                     self.send_held(&key.scope, &value, number).await;
                     every
                 }
-                Due::Wait(wait) => wait.max(Duration::from_millis(1)),
-                Due::Nothing => return,
+                DueEvent::Wait(wait) => wait.max(Duration::from_millis(1)),
+                DueEvent::Nothing => return,
             };
         }
     }
 
     async fn send_held(&self, scope: &Arc<str>, value: &[u8], number: u64) {
-        let Some((contract, mut outgoing, origin)) = Held::decode(value) else {
-            self.parts.metrics.cluster_not_carried_total.with_label_values(&[NotCarried::Refused.as_str()]).inc();
+        let Some((contract, mut outgoing, origin)) = HeldEvent::decode(value) else {
+            self.parts.metrics.cluster_not_carried_total.with_label_values(&[RemoteFailure::Refused.as_str()]).inc();
             log_seldom!(warn, "a held event could not be read; was it written by another version?");
             return;
         };
-        outgoing.order = Some(Order { scope: scope.clone(), number, closes: false });
+        outgoing.order = Some(ConflationOrder { scope: scope.clone(), number, closes: false });
         let published = self.counter(&contract, outgoing.event.name(), origin);
-        self.deliver(&published, &mut outgoing, origin, Story::Goes).await;
+        self.deliver(&published, &mut outgoing, origin, RecordOutcome::Goes).await;
     }
 }
 
@@ -135,7 +137,7 @@ fn throttled(contract: &Contract) -> impl Iterator<Item = &Arc<ServerEvent>> {
     contract.server.values().filter(|def| def.throttle.is_some())
 }
 
-fn key_of(throttle: &Throttle, outgoing: &Outgoing) -> ThrottleKey {
+fn key_of(throttle: &ThrottlePolicy, outgoing: &Outgoing) -> ThrottleKey {
     let room = match throttle.per {
         Per::Room => outgoing.rooms.first().map_or("", |room| room),
         Per::Event => "",
@@ -145,8 +147,8 @@ fn key_of(throttle: &Throttle, outgoing: &Outgoing) -> ThrottleKey {
 
 // === impl Held ===
 
-impl Held {
-    fn encode(contract: &Contract, outgoing: &Outgoing, origin: Origin) -> Option<Vec<u8>> {
+impl HeldEvent {
+    fn encode(contract: &Contract, outgoing: &Outgoing, origin: PublisherKind) -> Option<Vec<u8>> {
         let held = Self {
             contract: contract.name.to_string(),
             namespace: outgoing.namespace.to_string(),
@@ -154,14 +156,14 @@ impl Held {
             attachments: outgoing.event.attachments().to_vec(),
             rooms: outgoing.rooms.clone(),
             volatile: outgoing.volatile,
-            foreign: origin == Origin::Emitter,
+            foreign: origin == PublisherKind::Emitter,
         };
         rmp_serde::to_vec(&held).ok()
     }
 
-    fn decode(value: &[u8]) -> Option<(String, Outgoing, Origin)> {
+    fn decode(value: &[u8]) -> Option<(String, Outgoing, PublisherKind)> {
         let held: Self = rmp_serde::from_slice(value).ok()?;
-        let origin = if held.foreign { Origin::Emitter } else { Origin::Api };
+        let origin = if held.foreign { PublisherKind::Emitter } else { PublisherKind::Api };
         let event = Event::from_wire(held.text, held.attachments).ok()?;
         let outgoing = Outgoing::new(held.namespace.into(), event, held.rooms).volatile(held.volatile);
         Some((held.contract, outgoing, origin))

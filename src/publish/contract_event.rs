@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::record::Story;
-use super::{Carried, Described, Origin, Outgoing, Published, Publisher, settle};
+use super::record::RecordOutcome;
+use super::{DeliveryResult, DescribedEvent, Outgoing, Published, Publisher, PublisherKind, settle};
 use crate::contract::model::{Contract, Namespace, RoomRef, ServerEvent};
 use crate::contract::payload::filled_text;
 use crate::contract::room_name::RoomNameError;
@@ -34,7 +34,7 @@ pub struct ContractPublish {
 /// value.
 #[derive(Debug)]
 pub struct PlannedPublish {
-    described: Arc<Described>,
+    described: Arc<DescribedEvent>,
     outgoing: Outgoing,
 }
 
@@ -50,7 +50,7 @@ impl Publisher {
     pub async fn contract_event(
         self: &Arc<Self>,
         publish: ContractPublish,
-        origin: Origin,
+        origin: PublisherKind,
     ) -> Result<Published, Refusal> {
         Ok(self.publish(self.plan(&publish)?, origin).await)
     }
@@ -72,11 +72,11 @@ impl Publisher {
     }
 
     /// Publishes a planned event, and waits for Redis to accept it.
-    pub async fn publish(self: &Arc<Self>, planned: PlannedPublish, origin: Origin) -> Published {
+    pub async fn publish(self: &Arc<Self>, planned: PlannedPublish, origin: PublisherKind) -> Published {
         let PlannedPublish { described, mut outgoing } = planned;
         let name = &described.def.name;
         match self.send_described(&described, &mut outgoing, origin).await {
-            Some(carried) => settle(name, outgoing.rooms, carried).await,
+            Some(delivery_result) => settle(name, outgoing.rooms, delivery_result).await,
             None => Published::held(name, outgoing.rooms),
         }
     }
@@ -85,11 +85,11 @@ impl Publisher {
     /// `None` for an event that a throttle holds back.
     pub(super) async fn send_described(
         self: &Arc<Self>,
-        described: &Described,
+        described: &DescribedEvent,
         outgoing: &mut Outgoing,
-        origin: Origin,
-    ) -> Option<Carried> {
-        let Described { contract, def, published } = described;
+        origin: PublisherKind,
+    ) -> Option<DeliveryResult> {
+        let DescribedEvent { contract, def, published } = described;
         // An event with `except` is not throttled: it must not replace an event that other clients get.
         if let Some(throttle) = def.throttle.as_ref().filter(|_| outgoing.except.is_empty()) {
             return self.conflate(described, throttle, outgoing, origin).await;
@@ -97,7 +97,7 @@ impl Publisher {
         if def.flush || def.terminal {
             self.flush(contract, outgoing).await;
         }
-        let story = if def.terminal { Story::Ends } else { Story::Goes };
+        let story = if def.terminal { RecordOutcome::Ends } else { RecordOutcome::Goes };
         Some(self.deliver(published.of(origin), outgoing, origin, story).await)
     }
 }

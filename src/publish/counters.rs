@@ -2,18 +2,18 @@
 
 use prometheus::{Histogram, IntCounter};
 
-use super::Origin;
+use super::PublisherKind;
 use crate::telemetry::metrics::Metrics;
 
 /// One value for each kind of publisher.
-pub(super) struct ByOrigin<T>([T; Origin::ALL.len()]);
+pub(super) struct ByPublisherKind<T>([T; PublisherKind::ALL.len()]);
 
-impl<T> ByOrigin<T> {
-    fn new(value: impl Fn(Origin) -> T) -> Self {
-        Self(Origin::ALL.map(value))
+impl<T> ByPublisherKind<T> {
+    fn new(value: impl Fn(PublisherKind) -> T) -> Self {
+        Self(PublisherKind::ALL.map(value))
     }
 
-    pub(super) fn of(&self, origin: Origin) -> &T {
+    pub(super) fn of(&self, origin: PublisherKind) -> &T {
         &self.0[origin as usize]
     }
 }
@@ -36,25 +36,25 @@ impl Publishes {
     pub(super) fn described(metrics: &Metrics, contract: &str, event: &str, is_ruled: bool) -> Self {
         let counter = |origin| one(metrics, contract, event, origin);
         Self {
-            api: counter(Origin::Api),
-            hook: Some(counter(Origin::Hook)),
-            emitter: is_ruled.then(|| counter(Origin::Emitter)),
+            api: counter(PublisherKind::Api),
+            hook: Some(counter(PublisherKind::Hook)),
+            emitter: is_ruled.then(|| counter(PublisherKind::Emitter)),
         }
     }
 
     /// The counters of events that no contract describes.
     pub(super) fn plain(metrics: &Metrics) -> Self {
         let counter = |origin| one(metrics, PLAIN, PLAIN, origin);
-        Self { api: counter(Origin::Api), hook: None, emitter: Some(counter(Origin::Emitter)) }
+        Self { api: counter(PublisherKind::Api), hook: None, emitter: Some(counter(PublisherKind::Emitter)) }
     }
 
     /// The counter of one kind of publisher; the backends' counter if this kind has none.
-    pub(super) fn of(&self, origin: Origin) -> &IntCounter {
+    pub(super) fn of(&self, origin: PublisherKind) -> &IntCounter {
         let own = match origin {
-            Origin::Hook => self.hook.as_ref(),
-            Origin::Emitter => self.emitter.as_ref(),
-            Origin::Api => Some(&self.api),
-            Origin::Client | Origin::Node => None,
+            PublisherKind::Hook => self.hook.as_ref(),
+            PublisherKind::Emitter => self.emitter.as_ref(),
+            PublisherKind::Api => Some(&self.api),
+            PublisherKind::Client | PublisherKind::Node => None,
         };
         debug_assert!(own.is_some(), "{origin:?} does not publish this event");
         own.unwrap_or(&self.api)
@@ -62,13 +62,13 @@ impl Publishes {
 }
 
 /// The counter of an event of a contract for one kind of publisher.
-pub(super) fn one(metrics: &Metrics, contract: &str, event: &str, origin: Origin) -> IntCounter {
+pub(super) fn one(metrics: &Metrics, contract: &str, event: &str, origin: PublisherKind) -> IntCounter {
     metrics.events_published_total.with_label_values(&[contract, event, origin.as_str()])
 }
 
 /// How long a publish takes until the event is queued.
-pub(super) fn seconds(metrics: &Metrics) -> ByOrigin<Histogram> {
-    ByOrigin::new(|origin| metrics.publish_seconds.with_label_values(&[origin.as_str()]))
+pub(super) fn seconds(metrics: &Metrics) -> ByPublisherKind<Histogram> {
+    ByPublisherKind::new(|origin| metrics.publish_seconds.with_label_values(&[origin.as_str()]))
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
         let metrics = Metrics::new();
         Publishes::plain(&metrics);
         Publishes::described(&metrics, "c", "bare", false);
-        Publishes::described(&metrics, "c", "ruled", true).of(Origin::Emitter).inc();
+        Publishes::described(&metrics, "c", "ruled", true).of(PublisherKind::Emitter).inc();
         let text = metrics.encode().unwrap();
         let mut series: Vec<_> =
             text.lines().filter_map(|line| line.strip_prefix("roomcast_events_published_total")).collect();

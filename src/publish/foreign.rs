@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::record::Story;
-use super::{Carried, Described, Loaded, Origin, Outgoing, Publisher};
+use super::record::RecordOutcome;
+use super::{DeliveryResult, DescribedEvent, Outgoing, PublishedContract, Publisher, PublisherKind};
 use crate::contract::model::ServerEvent;
 use crate::contract::payload::filled_text;
 use crate::contract::scope::Scope;
@@ -19,12 +19,12 @@ use crate::event::Event;
 use crate::user::User;
 
 /// Events that contracts have rules for, by namespace and name.
-pub(super) struct Ruled(HashMap<Arc<str>, HashMap<String, Vec<Arc<Described>>>>);
+pub(super) struct ContractEvents(HashMap<Arc<str>, HashMap<String, Vec<Arc<DescribedEvent>>>>);
 
-impl Ruled {
-    pub(super) fn new(contracts: &[Loaded]) -> Self {
-        let mut ruled: HashMap<Arc<str>, HashMap<String, Vec<Arc<Described>>>> = HashMap::new();
-        for Loaded { namespace, events, .. } in contracts {
+impl ContractEvents {
+    pub(super) fn new(contracts: &[PublishedContract]) -> Self {
+        let mut ruled: HashMap<Arc<str>, HashMap<String, Vec<Arc<DescribedEvent>>>> = HashMap::new();
+        for PublishedContract { namespace, events, .. } in contracts {
             for (name, described) in events.iter().filter(|(_, described)| has_rules(&described.def)) {
                 let of_namespace = ruled.entry(namespace.path.clone()).or_default();
                 of_namespace.entry(name.clone()).or_default().push(described.clone());
@@ -49,13 +49,13 @@ impl Publisher {
     /// a history.
     pub fn is_for_one(&self, outgoing: &Outgoing) -> bool {
         let recovery = self.recovering.get(&outgoing.namespace).copied();
-        self.rule_of(outgoing).is_some() || !self.kept(outgoing, Story::Goes, recovery).is_empty()
+        self.rule_of(outgoing).is_some() || !self.kept(outgoing, RecordOutcome::Goes, recovery).is_empty()
     }
 
     /// Delivers an event that every node has received to the clients of this node.
-    pub fn deliver_foreign(&self, outgoing: &Outgoing) -> Carried {
-        self.plain.of(Origin::Emitter).inc();
-        self.parts.carrier.deliver(outgoing)
+    pub fn deliver_foreign(&self, outgoing: &Outgoing) -> DeliveryResult {
+        self.plain.of(PublisherKind::Emitter).inc();
+        self.parts.delivery.deliver(outgoing)
     }
 
     /// Publishes an event to the rooms that its sender named, and applies everything that the contract says of the
@@ -64,9 +64,9 @@ impl Publisher {
     /// # Errors
     /// [`Code::InvalidPayload`] when the contract refuses the payload. Nothing was sent then.
     pub async fn foreign_event(self: &Arc<Self>, mut outgoing: Outgoing) -> Result<(), Refusal> {
-        let origin = Origin::Emitter;
+        let origin = PublisherKind::Emitter;
         let Some(described) = self.rule_of(&outgoing).cloned() else {
-            self.deliver(self.plain.of(origin), &mut outgoing, origin, Story::Goes).await;
+            self.deliver(self.plain.of(origin), &mut outgoing, origin, RecordOutcome::Goes).await;
             return Ok(());
         };
         let fence = outgoing.event.fence();
@@ -78,11 +78,11 @@ impl Publisher {
 
     /// The server event whose rules apply: an event of this name, whose contract has one of the event's rooms. For an
     /// event to the whole namespace, a server event that its contract sends to the whole namespace.
-    fn rule_of(&self, outgoing: &Outgoing) -> Option<&Arc<Described>> {
+    fn rule_of(&self, outgoing: &Outgoing) -> Option<&Arc<DescribedEvent>> {
         let rules = self.ruled.0.get(&outgoing.namespace)?.get(outgoing.event.name())?;
         let namespace = self.namespaces.get(&outgoing.namespace)?;
         rules.iter().find(|described| {
-            let Described { contract, def, .. } = &***described;
+            let DescribedEvent { contract, def, .. } = &***described;
             if outgoing.rooms.is_empty() {
                 return def.to_everyone();
             }

@@ -3,12 +3,12 @@
 
 use serde_json::json;
 
-use super::{Carried, Origin, Outgoing, Publisher};
+use super::{DeliveryResult, Outgoing, Publisher, PublisherKind};
 use crate::event::Event;
 use crate::presence::{RoomChange, RoomMember};
 use crate::protocol::socket_room;
 use crate::room::Rooms;
-use crate::session::{RoomName, Session, Undo};
+use crate::session::{LeaveEvent, RoomName, Session};
 
 impl Publisher {
     /// Sends a room the event that a member has joined or left.
@@ -31,15 +31,15 @@ impl Publisher {
     }
 
     /// Publishes an undo event (such as "stopped typing") for a client that left without sending it.
-    pub fn undo(&self, session: &Session, room: RoomName, undo: Undo) {
+    pub fn undo(&self, session: &Session, room: RoomName, undo: LeaveEvent) {
         let except = if undo.others { vec![socket_room(session.id())] } else { Vec::new() };
         let outgoing = Outgoing::new(session.namespace().clone(), undo.event, vec![room]).except(except);
         self.notice(&undo.contract, &outgoing);
     }
 
     /// Publishes an undo or presence event. These events are not kept in histories.
-    fn notice(&self, contract: &str, outgoing: &Outgoing) -> Carried {
-        let published = self.counter(contract, outgoing.event.name(), Origin::Node);
-        self.emit(outgoing, &published, Origin::Node).0
+    fn notice(&self, contract: &str, outgoing: &Outgoing) -> DeliveryResult {
+        let published = self.counter(contract, outgoing.event.name(), PublisherKind::Node);
+        self.emit(outgoing, &published, PublisherKind::Node).0
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::record::Story;
-use super::{Origin, Outgoing, Published, Publisher, settle};
+use super::record::RecordOutcome;
+use super::{Outgoing, Published, Publisher, PublisherKind, settle};
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::protocol::{RESERVED_EVENTS, is_reserved_room, socket_room, user_room};
@@ -42,10 +42,10 @@ impl Publisher {
     /// # Errors
     /// [`Code::NotFound`] for a namespace that this node does not serve, [`Code::InvalidRoom`] for reserved or too many
     /// names, [`Code::InvalidPayload`] for an event name that clients reserve for themselves.
-    pub async fn plain(&self, emit: PlainEmit, origin: Origin) -> Result<Published, Refusal> {
+    pub async fn plain(&self, emit: PlainEmit, origin: PublisherKind) -> Result<Published, Refusal> {
         let mut outgoing = self.prepare_plain(&emit)?;
-        let carried = self.deliver(self.plain.of(origin), &mut outgoing, origin, Story::Goes).await;
-        Ok(settle(&emit.event, outgoing.rooms, carried).await)
+        let delivery_result = self.deliver(self.plain.of(origin), &mut outgoing, origin, RecordOutcome::Goes).await;
+        Ok(settle(&emit.event, outgoing.rooms, delivery_result).await)
     }
 
     fn prepare_plain(&self, emit: &PlainEmit) -> Result<Outgoing, Refusal> {

@@ -2,16 +2,16 @@
 
 use prometheus::IntCounter;
 
-use super::{Carried, NotCarried, Origin, Outgoing, Publisher, Remote};
+use super::{DeliveryResult, Outgoing, Publisher, PublisherKind, RemoteDelivery, RemoteFailure};
 use crate::contract::model::RecoveryPolicy;
-use crate::event::Mark;
-use crate::history::Keeping;
+use crate::event::RecoveryMark;
+use crate::history::RoomRecord;
 use crate::protocol::EVERYBODY;
 use crate::session::RoomName;
 
 /// The effect of a publish on the histories of its rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Story {
+pub(super) enum RecordOutcome {
     /// The histories continue after the event.
     Goes,
     /// The event is terminal: it ends the histories.
@@ -28,27 +28,27 @@ impl Publisher {
         &self,
         published: &IntCounter,
         outgoing: &mut Outgoing,
-        origin: Origin,
-        story: Story,
-    ) -> Carried {
+        origin: PublisherKind,
+        story: RecordOutcome,
+    ) -> DeliveryResult {
         let recovery = self.recovering.get(&outgoing.namespace).copied();
         let kept = self.kept(outgoing, story, recovery);
         if kept.is_empty() {
-            let (carried, _timer) = self.emit(outgoing, published, origin);
-            return carried.served().await;
+            let (delivery_result, _timer) = self.emit(outgoing, published, origin);
+            return delivery_result.served().await;
         }
         // Every recorded event needs the id: a copy without an offset is recognised by it, after a join's replay too.
-        outgoing.event = outgoing.event.clone().with_mark(Mark::new(outgoing.except.clone()));
+        outgoing.event = outgoing.event.clone().with_mark(RecoveryMark::new(outgoing.except.clone()));
         // `recorded` is held until the event is sent, so that the order of offsets is the order of deliveries.
         let recorded = self.parts.history.record(&kept, &outgoing.event).await;
         if recorded.is_refused {
-            let why = NotCarried::Full;
+            let why = RemoteFailure::Full;
             self.parts.metrics.cluster_not_carried_total.with_label_values(&[why.as_str()]).inc();
-            return Carried { remote: Remote::NotCarried(why), ..Carried::to(0, 0) };
+            return DeliveryResult { remote: RemoteDelivery::NotCarried(why), ..DeliveryResult::to(0, 0) };
         }
         if recorded.is_fenced {
             self.parts.metrics.socketio_dropped_total.with_label_values(&["fenced"]).inc();
-            return Carried::to(0, 0);
+            return DeliveryResult::to(0, 0);
         }
         outgoing.stamps.clone_from(&recorded.stamps);
         if let Some(policy) = recovery
@@ -56,14 +56,19 @@ impl Publisher {
         {
             self.parts.history.note_unrecorded(&outgoing.namespace, policy.window);
         }
-        let (carried, _timer) = self.emit(outgoing, published, origin);
+        let (delivery_result, _timer) = self.emit(outgoing, published, origin);
         drop(recorded);
         // The publisher continues only when the event is queued for all clients, which bounds the number of waiting
         // slices.
-        carried.served().await
+        delivery_result.served().await
     }
 
-    pub(super) fn kept(&self, outgoing: &Outgoing, story: Story, recovery: Option<RecoveryPolicy>) -> Vec<Keeping> {
+    pub(super) fn kept(
+        &self,
+        outgoing: &Outgoing,
+        story: RecordOutcome,
+        recovery: Option<RecoveryPolicy>,
+    ) -> Vec<RoomRecord> {
         if !self.recorded.contains(&outgoing.namespace) {
             return Vec::new();
         }
@@ -73,10 +78,10 @@ impl Publisher {
         let everybody: [RoomName; 1] = [EVERYBODY.into()];
         let rooms = if outgoing.rooms.is_empty() { &everybody[..] } else { &outgoing.rooms };
         let keepings = rooms.iter().filter_map(|room| {
-            let declared = namespace
-                .room_of(room)
-                .and_then(|(def, vars)| Keeping::of(def, &outgoing.namespace, room, &vars, story == Story::Ends));
-            declared.or_else(|| Some(Keeping::for_returns(&outgoing.namespace, room, &recovery?)))
+            let declared = namespace.room_of(room).and_then(|(def, vars)| {
+                RoomRecord::of(def, &outgoing.namespace, room, &vars, story == RecordOutcome::Ends)
+            });
+            declared.or_else(|| Some(RoomRecord::for_returns(&outgoing.namespace, room, &recovery?)))
         });
         keepings.collect()
     }

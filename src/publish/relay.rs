@@ -2,15 +2,15 @@
 
 use prometheus::IntCounter;
 
-use super::record::Story;
-use super::{Carried, Origin, Outgoing, Publisher};
+use super::record::RecordOutcome;
+use super::{DeliveryResult, Outgoing, Publisher, PublisherKind};
 
 impl Publisher {
     /// Publishes an event that the gateway permitted for a client. Delivery is at most once, as in Socket.IO.
     ///
     /// The future completes at the first poll, unless a room keeps a history or very many clients get the event. So a
     /// client's relays are sent in the order of its events.
-    pub async fn relay(&self, published: &IntCounter, outgoing: &mut Outgoing) -> Carried {
-        self.deliver(published, outgoing, Origin::Client, Story::Goes).await
+    pub async fn relay(&self, published: &IntCounter, outgoing: &mut Outgoing) -> DeliveryResult {
+        self.deliver(published, outgoing, PublisherKind::Client, RecordOutcome::Goes).await
     }
 }

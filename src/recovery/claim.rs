@@ -4,26 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::redis::Writing;
-use super::{Kept, Recovery, Store};
+use super::{Recovery, SessionStore, StoredSession};
 
 /// A session that was taken from the store. Dropping this value stores the session again, unless the client got the
 /// session: a connect hook may refuse the client, or the client may disconnect while the hook is asked.
-pub struct Claim {
+pub struct SessionClaim {
     recovery: Arc<Recovery>,
-    session: Option<Taking>,
+    session: Option<ClaimedParts>,
 }
 
 /// Everything that is needed to store the session again.
-struct Taking {
+struct ClaimedParts {
     key: Arc<str>,
     digest: String,
-    kept: Kept,
+    kept: StoredSession,
     window: Duration,
 }
 
-impl Claim {
-    pub(super) fn new(recovery: &Arc<Recovery>, key: &Arc<str>, digest: String, kept: &Kept, window: Duration) -> Self {
-        let session = Taking { key: key.clone(), digest, kept: kept.clone(), window };
+impl SessionClaim {
+    pub(super) fn new(
+        recovery: &Arc<Recovery>,
+        key: &Arc<str>,
+        digest: String,
+        kept: &StoredSession,
+        window: Duration,
+    ) -> Self {
+        let session = ClaimedParts { key: key.clone(), digest, kept: kept.clone(), window };
         Self { recovery: recovery.clone(), session: Some(session) }
     }
 
@@ -41,7 +47,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for SessionClaim {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             let recovery = self.recovery.clone();
@@ -51,11 +57,11 @@ impl Drop for Claim {
 }
 
 impl Recovery {
-    async fn keep_again(&self, session: Taking) {
-        let Taking { key, digest, kept, window } = session;
+    async fn keep_again(&self, session: ClaimedParts) {
+        let ClaimedParts { key, digest, kept, window } = session;
         match &self.store {
-            Store::Memory(memory) => memory.keep(key, digest, kept, window),
-            Store::Redis(redis) => {
+            SessionStore::Memory(memory) => memory.keep(key, digest, kept, window),
+            SessionStore::Redis(redis) => {
                 if redis.save(&Writing::again(key, digest, window), &kept).await.is_err() {
                     self.metrics.recovery_errors_total.with_label_values(&["end"]).inc();
                 }
@@ -64,7 +70,7 @@ impl Recovery {
     }
 }
 
-impl std::fmt::Debug for Claim {
+impl std::fmt::Debug for SessionClaim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Claim").field("accepted", &self.session.is_none()).finish_non_exhaustive()
     }

@@ -6,70 +6,70 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Failure, Kept};
+use super::{RecoveryFailure, StoredSession};
 use crate::telemetry::metrics::Metrics;
 
 /// Stores sessions until their clients return or their recovery window is over.
-pub(super) struct Memory {
-    table: Mutex<Table>,
+pub(super) struct MemorySessionStore {
+    table: Mutex<SessionTable>,
     most: usize,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
-struct Table {
-    sessions: HashMap<Arc<str>, Entry>,
+struct SessionTable {
+    sessions: HashMap<Arc<str>, SessionEntry>,
     /// The keys and expiry times in the order of storing. A session that was taken stays in this list until its expiry
     /// time.
     order: VecDeque<(Arc<str>, Instant)>,
 }
 
-struct Entry {
+struct SessionEntry {
     digest: String,
-    kept: Kept,
+    kept: StoredSession,
     until: Instant,
 }
 
-impl Memory {
+impl MemorySessionStore {
     pub(super) fn new(most: usize, metrics: Arc<Metrics>) -> Self {
         Self { table: Mutex::default(), most, metrics }
     }
 
-    pub(super) fn keep(&self, key: Arc<str>, digest: String, kept: Kept, window: Duration) {
+    pub(super) fn keep(&self, key: Arc<str>, digest: String, kept: StoredSession, window: Duration) {
         let now = Instant::now();
         let mut table = self.table.lock().expect("no panic while held");
         let until = now + window;
         table.order.push_back((key.clone(), until));
-        table.sessions.insert(key, Entry { digest, kept, until });
+        table.sessions.insert(key, SessionEntry { digest, kept, until });
         let evicted = table.prune(now, self.most);
         self.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).inc_by(evicted);
         self.note(&table);
     }
 
     /// Removes and returns the session. A session can be taken only once.
-    pub(super) fn take(&self, key: &Arc<str>, digest: &str) -> Result<Kept, Failure> {
+    pub(super) fn take(&self, key: &Arc<str>, digest: &str) -> Result<StoredSession, RecoveryFailure> {
         let now = Instant::now();
         let mut table = self.table.lock().expect("no panic while held");
         table.prune(now, self.most);
-        let entry = table.sessions.get(key).ok_or(Failure::Unknown)?;
+        let entry = table.sessions.get(key).ok_or(RecoveryFailure::Unknown)?;
         if entry.until <= now {
-            return Err(Failure::Expired);
+            return Err(RecoveryFailure::Expired);
         }
         if entry.digest != digest {
-            return Err(Failure::Refused);
+            return Err(RecoveryFailure::Refused);
         }
-        let entry = table.sessions.remove(key).ok_or(Failure::Unknown)?;
+        let entry = table.sessions.remove(key).ok_or(RecoveryFailure::Unknown)?;
         self.note(&table);
         Ok(entry.kept)
     }
 
-    fn note(&self, table: &Table) {
+    fn note(&self, table: &SessionTable) {
         let count = i64::try_from(table.sessions.len()).unwrap_or(i64::MAX);
         self.metrics.recovery_sessions.with_label_values::<&str>(&[]).set(count);
     }
 }
 
-impl Table {
+impl SessionTable {
     /// Removes expired sessions, and the oldest sessions when there are more than `most`. Returns how many of the
     /// removed sessions had not expired.
     fn prune(&mut self, now: Instant, most: usize) -> u64 {
@@ -100,12 +100,12 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn kept(id: &str) -> Kept {
-        Kept { id: id.into(), rooms: Vec::new(), metadata: serde_json::Map::new(), generation: 0, version: 0 }
+    fn kept(id: &str) -> StoredSession {
+        StoredSession { id: id.into(), rooms: Vec::new(), metadata: serde_json::Map::new(), generation: 0, version: 0 }
     }
 
-    fn memory(most: usize) -> Memory {
-        Memory::new(most, Arc::new(Metrics::new()))
+    fn memory(most: usize) -> MemorySessionStore {
+        MemorySessionStore::new(most, Arc::new(Metrics::new()))
     }
 
     const WINDOW: Duration = Duration::from_secs(60);
@@ -114,12 +114,12 @@ mod tests {
     async fn session_is_given_once_in_time_and_to_its_user() {
         let memory = memory(10);
         memory.keep("k".into(), "alice".into(), kept("1"), WINDOW);
-        assert_eq!(memory.take(&"k".into(), "bob"), Err(Failure::Refused));
+        assert_eq!(memory.take(&"k".into(), "bob"), Err(RecoveryFailure::Refused));
         assert_eq!(memory.take(&"k".into(), "alice"), Ok(kept("1")));
-        assert_eq!(memory.take(&"k".into(), "alice"), Err(Failure::Unknown));
+        assert_eq!(memory.take(&"k".into(), "alice"), Err(RecoveryFailure::Unknown));
         memory.keep("k".into(), "alice".into(), kept("2"), WINDOW);
         tokio::time::advance(WINDOW).await;
-        assert_eq!(memory.take(&"k".into(), "alice"), Err(Failure::Unknown));
+        assert_eq!(memory.take(&"k".into(), "alice"), Err(RecoveryFailure::Unknown));
     }
 
     #[tokio::test(start_paused = true)]
@@ -128,7 +128,7 @@ mod tests {
         for key in ["a", "b", "c"] {
             memory.keep(key.into(), "u".into(), kept(key), WINDOW);
         }
-        assert_eq!(memory.take(&"a".into(), "u"), Err(Failure::Unknown));
+        assert_eq!(memory.take(&"a".into(), "u"), Err(RecoveryFailure::Unknown));
         assert!(memory.take(&"b".into(), "u").is_ok() && memory.take(&"c".into(), "u").is_ok());
         assert_eq!(memory.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).get(), 1);
     }

@@ -2,27 +2,27 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::Failure;
-use crate::event::{Event, Mark, Stamp};
-use crate::history::{MAX_PAGE, Order, Page, Query, Since};
-use crate::session::trail::Position;
+use super::RecoveryFailure;
+use crate::event::{Event, RecoveryMark, Stamp};
+use crate::history::{HistoryPage, HistoryQuery, MAX_PAGE, PageOrder, Since};
+use crate::session::offsets::RoomPosition;
 use crate::session::{MAX_SHOWN_IDS, Replayed, RoomName};
 
 /// How far a room's history was read for a returning client.
 #[derive(Debug, Clone)]
-pub struct Cursor {
+pub struct HistoryCursor {
     /// The room's name.
     pub room: RoomName,
     /// The client's position when it left.
-    pub had: Position,
+    pub had: RoomPosition,
     /// The short ids of events that the client has received and whose offsets are not known.
     pub unsure: Vec<u64>,
-    read: Position,
+    read: RoomPosition,
 }
 
 /// An event that a returning client missed.
 #[derive(Debug, Clone)]
-pub struct Missed {
+pub struct MissedEvent {
     /// The event to send.
     pub event: Event,
     /// The event's offsets in those rooms of the client that were read.
@@ -33,15 +33,15 @@ pub struct Missed {
 
 /// The short ids of the events that a client was shown.
 #[derive(Debug, Default)]
-pub struct Shown {
+pub struct ShownEvents {
     ids: HashSet<u64>,
     /// The newest of these ids.
     newest: VecDeque<u64>,
 }
 
-impl Shown {
+impl ShownEvents {
     /// Creates the set from the events that the client had received and whose offsets are not known.
-    pub(super) fn had(cursors: &[Cursor]) -> Self {
+    pub(super) fn had(cursors: &[HistoryCursor]) -> Self {
         let mut shown = Self::default();
         for id in cursors.iter().flat_map(|cursor| &cursor.unsure) {
             shown.add(*id);
@@ -67,19 +67,19 @@ impl Shown {
     }
 }
 
-impl Cursor {
-    pub(super) fn new(room: RoomName, had: Position, unsure: &[u64]) -> Self {
+impl HistoryCursor {
+    pub(super) fn new(room: RoomName, had: RoomPosition, unsure: &[u64]) -> Self {
         Self { room, read: had.clone(), had, unsure: unsure.to_vec() }
     }
 
-    pub(super) fn query(&self) -> Query {
+    pub(super) fn query(&self) -> HistoryQuery {
         let since = Since { epoch: Some(self.read.epoch), offset: self.read.floor };
-        Query { limit: MAX_PAGE, since: Some(since), order: Order::Asc }
+        HistoryQuery { limit: MAX_PAGE, since: Some(since), order: PageOrder::Asc }
     }
 
     /// The range that was read and does not have to be sent live; `None` when the room has no history.
     pub fn replayed(&self) -> Option<Replayed> {
-        let Position { epoch, floor, .. } = self.read;
+        let RoomPosition { epoch, floor, .. } = self.read;
         (epoch != 0).then_some(Replayed { epoch, first: 1, last: floor })
     }
 }
@@ -91,15 +91,15 @@ struct Row {
     event: Event,
 }
 
-/// Merges pages that [`Cursor::query`] asked for, and advances the cursors.
+/// Merges pages that [`HistoryCursor::query`] asked for, and advances the cursors.
 ///
 /// Keeps the order of each room. Among events of different rooms, the one that was published first comes first.
 pub(super) fn merge(
-    cursors: &mut [Cursor],
-    pages: Vec<Page>,
+    cursors: &mut [HistoryCursor],
+    pages: Vec<HistoryPage>,
     most: usize,
-    shown: &mut Shown,
-) -> Result<Vec<Missed>, Failure> {
+    shown: &mut ShownEvents,
+) -> Result<Vec<MissedEvent>, RecoveryFailure> {
     let rooms: HashSet<RoomName> = cursors.iter().map(|cursor| cursor.room.clone()).collect();
     let mut lists = Vec::with_capacity(cursors.len());
     let mut count = 0;
@@ -109,7 +109,7 @@ pub(super) fn merge(
         lists.push(rows);
     }
     if count > most {
-        return Err(Failure::TooMuch);
+        return Err(RecoveryFailure::TooMuch);
     }
     let mut copies: HashMap<u128, usize> = HashMap::new();
     lists.iter().flatten().for_each(|row| *copies.entry(row.id).or_default() += 1);
@@ -129,26 +129,27 @@ pub(super) fn merge(
         }
         let Some(event) = event else { break };
         let except = event.mark().map_or(&[][..], |mark| &mark.except);
-        let wanted = !except.iter().any(|room| rooms.contains(room)) && shown.add(event.mark().map_or(0, Mark::short));
-        missed.push(Missed { event, stamps, wanted });
+        let wanted =
+            !except.iter().any(|room| rooms.contains(room)) && shown.add(event.mark().map_or(0, RecoveryMark::short));
+        missed.push(MissedEvent { event, stamps, wanted });
     }
     Ok(missed)
 }
 
 /// The events of a page that the client does not have yet. Advances the cursor.
-fn take(cursor: &mut Cursor, page: Page) -> Result<VecDeque<Row>, Failure> {
+fn take(cursor: &mut HistoryCursor, page: HistoryPage) -> Result<VecDeque<Row>, RecoveryFailure> {
     let reached = page.events.last().map_or(cursor.read.floor, |(offset, _)| *offset);
     if !page.complete {
-        return Err(Failure::Incomplete);
+        return Err(RecoveryFailure::Incomplete);
     }
     if reached != page.last_offset {
-        return Err(Failure::TooMuch);
+        return Err(RecoveryFailure::TooMuch);
     }
     let had = std::mem::take(&mut cursor.read);
-    cursor.read = Position { epoch: page.epoch, floor: page.last_offset, beyond: Vec::new() };
+    cursor.read = RoomPosition { epoch: page.epoch, floor: page.last_offset, beyond: Vec::new() };
     let fresh = page.events.into_iter().filter(|(offset, _)| !had.has(*offset));
     let rows = fresh.map(|(offset, event)| {
-        let id = event.mark().ok_or(Failure::Incomplete)?.id;
+        let id = event.mark().ok_or(RecoveryFailure::Incomplete)?.id;
         Ok(Row { id, stamp: Stamp { room: cursor.room.clone(), epoch: page.epoch, offset }, event })
     });
     rows.collect()
@@ -169,20 +170,20 @@ mod tests {
 
     fn event(id: u128, except: &[&str]) -> Event {
         let except = except.iter().map(|&room| room.into()).collect();
-        Event::encode(&id.to_string(), &[1]).unwrap().with_mark(Mark { id, except })
+        Event::encode(&id.to_string(), &[1]).unwrap().with_mark(RecoveryMark { id, except })
     }
 
-    fn page(first: u64, events: &[Event]) -> Page {
+    fn page(first: u64, events: &[Event]) -> HistoryPage {
         let events: Vec<_> = (first..).zip(events.iter().cloned()).collect();
         let last = first + events.len() as u64 - 1;
-        Page { epoch: 7, first_offset: 1, last_offset: last, complete: true, events }
+        HistoryPage { epoch: 7, first_offset: 1, last_offset: last, complete: true, events }
     }
 
-    fn cursor(room: &str, floor: u64, beyond: &[(u64, u64)]) -> Cursor {
-        Cursor::new(room.into(), Position { epoch: 7, floor, beyond: beyond.to_vec() }, &[])
+    fn cursor(room: &str, floor: u64, beyond: &[(u64, u64)]) -> HistoryCursor {
+        HistoryCursor::new(room.into(), RoomPosition { epoch: 7, floor, beyond: beyond.to_vec() }, &[])
     }
 
-    fn names(missed: &[Missed]) -> Vec<&str> {
+    fn names(missed: &[MissedEvent]) -> Vec<&str> {
         missed.iter().filter(|missed| missed.wanted).map(|missed| missed.event.name()).collect()
     }
 
@@ -192,7 +193,7 @@ mod tests {
         // The clocks of two nodes differ: in the first room event 9 comes before event 5.
         let pages =
             vec![page(4, &[event(9, &[]), event(5, &[])]), page(1, &[event(2, &[]), event(5, &[]), event(6, &[])])];
-        let mut shown = Shown::default();
+        let mut shown = ShownEvents::default();
         let missed = merge(&mut cursors, pages, 10, &mut shown).unwrap();
         assert_eq!(names(&missed), ["2", "9", "5", "6"]);
         assert_eq!(missed[2].stamps.len(), 2);
@@ -203,9 +204,9 @@ mod tests {
 
     #[test]
     fn event_that_the_client_had_at_an_unknown_offset_does_not_come_again() {
-        let had = Position { epoch: 7, floor: 3, beyond: vec![(5, 5)] };
-        let mut cursors = [Cursor::new("a".into(), had, &[2])];
-        let mut shown = Shown::had(&cursors);
+        let had = RoomPosition { epoch: 7, floor: 3, beyond: vec![(5, 5)] };
+        let mut cursors = [HistoryCursor::new("a".into(), had, &[2])];
+        let mut shown = ShownEvents::had(&cursors);
         let missed = merge(&mut cursors, vec![page(4, &[event(2, &[]), event(3, &[]), event(4, &[])])], 10, &mut shown);
         let missed = missed.unwrap();
         assert_eq!((names(&missed), missed.len()), (vec!["4"], 2), "its offset is known now");
@@ -216,7 +217,7 @@ mod tests {
     fn rooms_that_contradict_each_other_end() {
         let mut cursors = [cursor("a", 0, &[]), cursor("b", 0, &[])];
         let pages = vec![page(1, &[event(1, &[]), event(2, &[])]), page(1, &[event(2, &[]), event(1, &[])])];
-        assert_eq!(names(&merge(&mut cursors, pages, 10, &mut Shown::default()).unwrap()), ["1", "2"]);
+        assert_eq!(names(&merge(&mut cursors, pages, 10, &mut ShownEvents::default()).unwrap()), ["1", "2"]);
     }
 
     #[test]
@@ -224,21 +225,22 @@ mod tests {
         let mut cursors = [cursor("a", 1, &[(3, 3)]), cursor("$sid:me", 0, &[])];
         let pages =
             vec![page(2, &[event(2, &[]), event(3, &[]), event(4, &["$sid:me"]), event(5, &["z"])]), page(1, &[])];
-        let missed = merge(&mut cursors, pages, 10, &mut Shown::default()).unwrap();
+        let missed = merge(&mut cursors, pages, 10, &mut ShownEvents::default()).unwrap();
         assert_eq!(names(&missed), ["2", "5"]);
         assert_eq!(missed.len(), 3, "and that it was not meant is known");
     }
 
     #[test]
     fn what_is_not_proven_is_refused() {
-        let merge =
-            |page| merge(&mut [cursor("a", 3, &[])], vec![page], 2, &mut Shown::default()).map(|missed| missed.len());
+        let merge = |page| {
+            merge(&mut [cursor("a", 3, &[])], vec![page], 2, &mut ShownEvents::default()).map(|missed| missed.len())
+        };
         let whole = page(4, &[event(1, &[])]);
         assert_eq!(merge(whole.clone()), Ok(1));
-        assert_eq!(merge(Page { complete: false, ..whole.clone() }), Err(Failure::Incomplete));
-        assert_eq!(merge(Page { last_offset: 9, ..whole }), Err(Failure::TooMuch));
-        assert_eq!(merge(page(4, &[event(1, &[]), event(2, &[]), event(3, &[])])), Err(Failure::TooMuch));
+        assert_eq!(merge(HistoryPage { complete: false, ..whole.clone() }), Err(RecoveryFailure::Incomplete));
+        assert_eq!(merge(HistoryPage { last_offset: 9, ..whole }), Err(RecoveryFailure::TooMuch));
+        assert_eq!(merge(page(4, &[event(1, &[]), event(2, &[]), event(3, &[])])), Err(RecoveryFailure::TooMuch));
         let unmarked = Event::encode::<u8>("e", &[]).unwrap();
-        assert_eq!(merge(page(4, &[unmarked])), Err(Failure::Incomplete));
+        assert_eq!(merge(page(4, &[unmarked])), Err(RecoveryFailure::Incomplete));
     }
 }

@@ -9,11 +9,11 @@ use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::forbidden::Forbidden;
-use super::{Failure, Kept, Taken};
+use super::{MovedSession, RecoveryFailure, StoredSession};
 use crate::history::HistoryError;
 use crate::redis::Redis;
 use crate::redis::script::Script;
-use crate::session::trail::Trail;
+use crate::session::offsets::SessionOffsets;
 use crate::telemetry::metrics::Metrics;
 
 /// How long Redis keeps a connected session after the last write.
@@ -23,7 +23,7 @@ const CONNECTED: Duration = Duration::from_secs(60 * 60);
 const REMOVING: usize = 200;
 
 /// Stores sessions in Redis.
-pub(super) struct RedisStore {
+pub(super) struct RedisSessionStore {
     redis: Redis,
     /// The id of this process, which is different after each start of the node.
     incarnation: String,
@@ -32,7 +32,7 @@ pub(super) struct RedisStore {
     forbidden: Forbidden,
     forget: Script,
     /// Notifies the other nodes of a session that has moved to this node.
-    tell: Box<dyn Fn(Taken) + Send + Sync>,
+    tell: Box<dyn Fn(MovedSession) + Send + Sync>,
 }
 
 /// Describes how a session is written.
@@ -46,8 +46,8 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    pub(super) fn of(trail: &Trail, digest: String, end: Option<Duration>) -> Self {
-        Self { key: trail.key().clone(), digest, saved: trail.was_saved(), end }
+    pub(super) fn of(offsets: &SessionOffsets, digest: String, end: Option<Duration>) -> Self {
+        Self { key: offsets.key().clone(), digest, saved: offsets.was_saved(), end }
     }
 
     /// Describes how a session that was taken from Redis is written again.
@@ -56,12 +56,12 @@ impl Writing {
     }
 }
 
-impl RedisStore {
+impl RedisSessionStore {
     pub(super) fn new(
         redis: Redis,
         node: &str,
         metrics: Arc<Metrics>,
-        tell: impl Fn(Taken) + Send + Sync + 'static,
+        tell: impl Fn(MovedSession) + Send + Sync + 'static,
     ) -> Self {
         Self {
             redis,
@@ -75,7 +75,7 @@ impl RedisStore {
     }
 
     /// Writes a session, unless the client has recovered it on another node.
-    pub(super) async fn save(&self, what: &Writing, kept: &Kept) -> Result<(), HistoryError> {
+    pub(super) async fn save(&self, what: &Writing, kept: &StoredSession) -> Result<(), HistoryError> {
         let state = serde_json::to_string(kept).map_err(|error| HistoryError::Refused(error.to_string()))?;
         let ttl = what.end.unwrap_or(CONNECTED).as_millis().to_string();
         let flag = |set: bool| Value::from(if set { "1" } else { "0" });
@@ -93,29 +93,35 @@ impl RedisStore {
 
     /// Takes the session, which can be taken only once, and begins its next generation. Notifies the other nodes if one
     /// of them may still regard the session as connected.
-    pub(super) async fn take(&self, namespace: &Arc<str>, key: &Arc<str>, digest: &str) -> Result<Kept, Failure> {
+    pub(super) async fn take(
+        &self,
+        namespace: &Arc<str>,
+        key: &Arc<str>,
+        digest: &str,
+    ) -> Result<StoredSession, RecoveryFailure> {
         if self.forbidden.contains(key) {
-            return Err(Failure::Unknown);
+            return Err(RecoveryFailure::Unknown);
         }
         let answer = self.run(&self.take, key, vec![digest.into()]).await?;
         let mut parts = answer.into_array().into_iter().map(|part| part.into_string().unwrap_or_default());
         match parts.next().as_deref() {
-            Some("refused") => return Err(Failure::Refused),
+            Some("refused") => return Err(RecoveryFailure::Refused),
             Some("taken") => {}
-            _ => return Err(Failure::Unknown),
+            _ => return Err(RecoveryFailure::Unknown),
         }
         let (owner, ended, state) = (parts.next(), parts.next(), parts.next());
         let owner = owner.unwrap_or_default();
         let incarnation = owner.rsplit_once('~').map_or("", |(incarnation, _)| incarnation);
         let connected = ended.as_deref() != Some("1");
         if connected && incarnation != self.incarnation && !self.was_there(incarnation).await? {
-            return Err(Failure::Expired);
+            return Err(RecoveryFailure::Expired);
         }
-        let kept: Kept = serde_json::from_str(&state.unwrap_or_default()).map_err(|_| Failure::Unknown)?;
+        let kept: StoredSession =
+            serde_json::from_str(&state.unwrap_or_default()).map_err(|_| RecoveryFailure::Unknown)?;
         let kept = kept.next_generation();
         if connected && incarnation != self.incarnation {
             let (namespace, id) = (namespace.clone(), kept.id.clone());
-            (self.tell)(Taken { namespace, id, generation: kept.generation });
+            (self.tell)(MovedSession { namespace, id, generation: kept.generation });
         }
         Ok(kept)
     }
@@ -126,7 +132,7 @@ impl RedisStore {
         self.forbidden.add(key);
     }
 
-    /// Lifts [`RedisStore::forbid`], because Redis has stored how the session has ended.
+    /// Lifts [`RedisSessionStore::forbid`], because Redis has stored how the session has ended.
     pub(super) fn allow(&self, key: &Arc<str>) {
         self.forbidden.remove(key);
     }
@@ -160,12 +166,12 @@ impl RedisStore {
         self.redis.noticed(|| "SET recovery:node".to_owned(), said).await.is_ok()
     }
 
-    async fn was_there(&self, incarnation: &str) -> Result<bool, Failure> {
+    async fn was_there(&self, incarnation: &str) -> Result<bool, RecoveryFailure> {
         let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
         let key: Value = self.redis.keys().recovery_node(incarnation).into();
         let count = self.redis.client().custom::<i64, _>(command, vec![key]);
         let count = self.redis.noticed(|| "EXISTS recovery:node".to_owned(), count).await;
-        Ok(count.map_err(|_| Failure::Unavailable)? > 0)
+        Ok(count.map_err(|_| RecoveryFailure::Unavailable)? > 0)
     }
 
     async fn run(&self, script: &Script, key: &str, args: Vec<Value>) -> Result<Value, HistoryError> {

@@ -23,7 +23,7 @@ pub struct Pid(Arc<str>);
 
 /// A secret, and the key under which its session is stored.
 #[derive(Debug, Clone)]
-pub struct Ticket {
+pub struct RecoveryTicket {
     /// The secret, which is sent to the client only.
     pub pid: Pid,
     /// The key: a digest of the namespace and the secret.
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Pid {
     }
 }
 
-impl Ticket {
+impl RecoveryTicket {
     /// Creates a ticket for a new session.
     pub fn new(namespace: &str) -> Self {
         Self::of(Pid::random(), namespace)
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn secret_is_long_not_shown_and_of_one_namespace() {
-        let ticket = Ticket::new("/a");
+        let ticket = RecoveryTicket::new("/a");
         assert_eq!(Pid::read(ticket.pid.expose()), Some(ticket.pid.clone()));
-        assert_ne!(Ticket::of(ticket.pid.clone(), "/b").key, ticket.key);
+        assert_ne!(RecoveryTicket::of(ticket.pid.clone(), "/b").key, ticket.key);
         assert!(!format!("{ticket:?}").contains(ticket.pid.expose()));
         assert!(!ticket.key.contains(ticket.pid.expose()));
         for rubbish in ["", "x", &"é".repeat(22), &"x".repeat(44)] {

@@ -14,7 +14,7 @@ pub struct Budget {
 
 /// Bytes that were taken from a budget. Dropping this value returns the bytes to the budget.
 #[derive(Debug)]
-pub struct Taken {
+pub struct ReservedBytes {
     used: Arc<AtomicUsize>,
     bytes: usize,
 }
@@ -27,10 +27,10 @@ impl Budget {
 
     /// Takes bytes from the budget if enough are left. A request for more bytes than the whole budget succeeds when no
     /// other bytes are taken.
-    pub fn take(&self, bytes: usize) -> Option<Taken> {
+    pub fn take(&self, bytes: usize) -> Option<ReservedBytes> {
         let fits = |used: usize| (used == 0 || used.saturating_add(bytes) <= self.most).then(|| used + bytes);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
-        Some(Taken { used: self.used.clone(), bytes })
+        Some(ReservedBytes { used: self.used.clone(), bytes })
     }
 
     /// How many bytes are taken.
@@ -43,13 +43,13 @@ impl Budget {
 /// The sending end of a queue that is limited by the number of its entries and by their bytes.
 #[derive(Debug, Clone)]
 pub struct Metered<T> {
-    queue: mpsc::Sender<(T, Taken)>,
+    queue: mpsc::Sender<(T, ReservedBytes)>,
     budget: Budget,
 }
 
 impl<T> Metered<T> {
     /// Creates a queue of at most `buffer` entries. Several queues can share the budget.
-    pub fn new(buffer: usize, budget: Budget) -> (Self, mpsc::Receiver<(T, Taken)>) {
+    pub fn new(buffer: usize, budget: Budget) -> (Self, mpsc::Receiver<(T, ReservedBytes)>) {
         let (queue, entries) = mpsc::channel(buffer);
         (Self { queue, budget }, entries)
     }
@@ -64,7 +64,7 @@ impl<T> Metered<T> {
     }
 }
 
-impl Drop for Taken {
+impl Drop for ReservedBytes {
     fn drop(&mut self) {
         self.used.fetch_sub(self.bytes, Ordering::AcqRel);
     }

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::RedisError;
 use super::cause::{Cause, CauseKind};
-use super::health::{Part, State};
+use super::health::{RedisPart, RedisState};
 use crate::config::{self, RedisAddress, RedisKind};
 
 /// Capacity of the channel between fred's reader and ours, in messages. Our reader moves messages into the buffers of
@@ -28,19 +28,19 @@ use crate::config::{self, RedisAddress, RedisKind};
 const LISTENER_CHANNEL: usize = 16 * 1024;
 
 /// The client for commands and publishes.
-pub(super) fn commands(config: &config::Redis) -> Result<Client, RedisError> {
+pub(super) fn commands(config: &config::RedisSettings) -> Result<Client, RedisError> {
     build(config, 32)
 }
 
 /// The client that only receives messages.
-pub(super) fn listener(config: &config::Redis) -> Result<Client, RedisError> {
+pub(super) fn listener(config: &config::RedisSettings) -> Result<Client, RedisError> {
     build(config, LISTENER_CHANNEL)
 }
 
 /// Keeps a client connected until the client is closed. fred reconnects by itself after a lost connection. This loop
 /// also tries again when the first attempt fails, or when fred stops reconnecting because fred considers an error as
 /// final.
-pub(super) async fn keep_connected(client: Client, pauses: config::Reconnect, (state, part): Noted) {
+pub(super) async fn keep_connected(client: Client, pauses: config::ReconnectSettings, (state, part): HealthNotes) {
     let mut delay = pauses.min.get();
     loop {
         match client.connect().await {
@@ -65,17 +65,17 @@ fn cause_of_attempt(client: &Client, error: &Error) -> Cause {
 }
 
 /// The state in which a client's successes and failures are recorded, and the part of Redis that the client stands for.
-pub(super) type Noted = (Arc<State>, Part);
+pub(super) type HealthNotes = (Arc<RedisState>, RedisPart);
 
 /// Whether a client is connected. fred reports `Connected` until its first attempt to reconnect begins, so a lost
 /// connection is recognised by fred's errors.
 #[derive(Debug, Default)]
-pub(super) struct Link {
+pub(super) struct ConnectionStatus {
     broken: AtomicBool,
     connections: AtomicU64,
 }
 
-impl Link {
+impl ConnectionStatus {
     pub(super) fn is_up(&self, client: &Client) -> bool {
         client.is_connected() && !self.broken.load(Ordering::Relaxed)
     }
@@ -87,7 +87,7 @@ impl Link {
 }
 
 /// Counts reconnections and records errors.
-pub(super) async fn note_events(client: Client, link: Arc<Link>, (state, part): Noted) {
+pub(super) async fn note_events(client: Client, link: Arc<ConnectionStatus>, (state, part): HealthNotes) {
     let mut errors = client.error_rx();
     let mut reconnects = client.reconnect_rx();
     let mut first = true;
@@ -121,7 +121,7 @@ pub(super) async fn note_events(client: Client, link: Arc<Link>, (state, part): 
     }
 }
 
-fn build(config: &config::Redis, channel: usize) -> Result<Client, RedisError> {
+fn build(config: &config::RedisSettings, channel: usize) -> Result<Client, RedisError> {
     let performance = PerformanceConfig {
         default_command_timeout: config.command_timeout.get(),
         broadcast_channel_capacity: channel,
@@ -151,7 +151,7 @@ fn build(config: &config::Redis, channel: usize) -> Result<Client, RedisError> {
     Ok(Client::new(options(config)?, Some(performance), Some(connection), Some(policy)))
 }
 
-fn options(config: &config::Redis) -> Result<Config, RedisError> {
+fn options(config: &config::RedisSettings) -> Result<Config, RedisError> {
     let url = config.url.as_ref().ok_or(RedisError::NoUrl)?;
     let address = RedisAddress::read(url).map_err(|(problem, remedy)| RedisError::Url { problem, remedy })?;
     let bytes = |text: &str| text.as_bytes().to_vec();
@@ -172,7 +172,7 @@ fn options(config: &config::Redis) -> Result<Config, RedisError> {
     })
 }
 
-fn server(address: RedisAddress, sentinel: &config::Sentinel) -> ServerConfig {
+fn server(address: RedisAddress, sentinel: &config::SentinelSettings) -> ServerConfig {
     let hosts: Vec<Server> = address.hosts.into_iter().map(|(host, port)| Server::new(host, port)).collect();
     match address.kind {
         RedisKind::Single => ServerConfig::Centralized { server: hosts.into_iter().next().expect("a URL has a host") },
@@ -199,7 +199,7 @@ fn inline(bytes: &[u8]) -> String {
 
 /// TLS by rustls with ring. Servers of a cluster that are known only by their address must have a certificate for the
 /// host name in the configuration.
-fn tls(config: &config::RedisTls) -> Result<TlsConfig, RedisError> {
+fn tls(config: &config::RedisTlsSettings) -> Result<TlsConfig, RedisError> {
     let connector = match (&config.ca_file, &config.cert_file, &config.key_file) {
         (None, None, None) => TlsConnector::default_rustls()?,
         (ca, cert, key) => rustls_config(ca.as_deref(), cert.as_deref(), key.as_deref())?.into(),
@@ -265,9 +265,10 @@ mod tests {
     #[test]
     fn sentinels_are_asked_for_the_service_of_the_settings_or_of_the_url() {
         let service = |url: &str, service: Option<&str>| {
-            let sentinel = config::Sentinel { service: service.map(str::to_owned), ..config::Sentinel::default() };
+            let sentinel =
+                config::SentinelSettings { service: service.map(str::to_owned), ..config::SentinelSettings::default() };
             let url = Some(config::Url::new(url));
-            let config = config::Redis { url, sentinel, ..config::Redis::default() };
+            let config = config::RedisSettings { url, sentinel, ..config::RedisSettings::default() };
             match options(&config).unwrap().server {
                 ServerConfig::Sentinel { service_name, .. } => service_name,
                 other => panic!("{other:?}"),

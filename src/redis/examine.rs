@@ -13,7 +13,7 @@ use crate::config;
 
 /// The facts about a Redis server.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct ServerFacts {
     /// `redis_version`. A server that is only compatible with Redis reports its own version there.
     pub version: String,
     /// `standalone`, `sentinel` or `cluster`.
@@ -38,7 +38,7 @@ const PINGS: usize = 5;
 ///
 /// # Errors
 /// Fails if the server cannot be reached or refuses the login.
-pub async fn examine(config: &config::Redis) -> Result<Facts, RedisError> {
+pub async fn examine(config: &config::RedisSettings) -> Result<ServerFacts, RedisError> {
     let client = connect::commands(config)?;
     let mut connection = client.init().await?;
     let facts = ask(&client, &config.prefix).await;
@@ -48,7 +48,7 @@ pub async fn examine(config: &config::Redis) -> Result<Facts, RedisError> {
     Ok(facts?)
 }
 
-async fn ask(client: &Client, prefix: &str) -> Result<Facts, Error> {
+async fn ask(client: &Client, prefix: &str) -> Result<ServerFacts, Error> {
     let mut round_trip = Duration::MAX;
     for _ in 0..PINGS {
         let began = Instant::now();
@@ -69,7 +69,7 @@ async fn ask(client: &Client, prefix: &str) -> Result<Facts, Error> {
     }
     let refused = try_to_write(client, prefix).await;
     let (version, mode, role) = (field("redis_version"), field("redis_mode"), field("role"));
-    Ok(Facts { version, mode, role, refused, round_trip, settings })
+    Ok(ServerFacts { version, mode, role, refused, round_trip, settings })
 }
 
 /// Writes a key that expires after one second.

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::cause::{Cause, CauseKind};
-use super::report::Report;
+use super::report::HealthReport;
 use crate::telemetry::metrics::Metrics;
 
 /// How long a refused command counts as a failure of Redis even if another write succeeds. The other write proves
@@ -17,7 +17,7 @@ const REFUSED_LASTS: Duration = Duration::from_secs(15);
 
 /// The state of the connections to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
+pub struct RedisHealth {
     /// Redis is connected and answers commands.
     pub connected: bool,
     /// The last message that this node sent to itself through Redis has arrived, so messages of other nodes arrive too.
@@ -35,7 +35,7 @@ pub struct Health {
     pub worked: bool,
 }
 
-impl Health {
+impl RedisHealth {
     /// Whether every part of Redis works.
     pub fn is_good(&self) -> bool {
         self.hears() && self.writes && self.cause.is_none()
@@ -49,7 +49,7 @@ impl Health {
 
 /// The parts of Redis that can fail independently. If several have failed, the first in this order is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum RedisPart {
     /// The connection for commands.
     Commands,
     /// The connection that receives messages.
@@ -65,7 +65,7 @@ pub(super) enum Part {
 const PARTS: usize = 5;
 
 /// The state of Redis, as the background tasks have found it.
-pub(super) struct State {
+pub(super) struct RedisState {
     metrics: Arc<Metrics>,
     answers: AtomicBool,
     read_only: AtomicBool,
@@ -73,11 +73,11 @@ pub(super) struct State {
     stopped: CancellationToken,
     lost: Notify,
     demoted: Notify,
-    known: Mutex<Known>,
-    report: Mutex<Report>,
+    known: Mutex<KnownHealth>,
+    report: Mutex<HealthReport>,
 }
 
-struct Known {
+struct KnownHealth {
     heard: bool,
     round_trip: Option<Duration>,
     since: SystemTime,
@@ -89,9 +89,9 @@ struct Known {
     refused_last: Option<Instant>,
 }
 
-impl State {
+impl RedisState {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        let known = Known {
+        let known = KnownHealth {
             heard: false,
             round_trip: None,
             since: SystemTime::now(),
@@ -101,7 +101,7 @@ impl State {
             refused_last: None,
         };
         Self {
-            report: Mutex::new(Report::new(&metrics)),
+            report: Mutex::new(HealthReport::new(&metrics)),
             metrics,
             answers: AtomicBool::new(true),
             read_only: AtomicBool::new(false),
@@ -145,13 +145,13 @@ impl State {
         self.known().refused_last
     }
 
-    pub(super) fn health(&self, connected: bool, listening: bool) -> Health {
+    pub(super) fn health(&self, connected: bool, listening: bool) -> RedisHealth {
         let known = self.known();
         let connected = connected && self.answers();
         let subscribed = listening && known.heard;
         let writes = connected && !self.refuses_writes();
         let starting = || (!connected || !subscribed).then(|| Cause::new(CauseKind::Starting));
-        Health {
+        RedisHealth {
             connected,
             subscribed,
             writes,
@@ -164,7 +164,7 @@ impl State {
 
     /// Records that a part has failed. Unless only a right is missing, messages of other nodes count as not arriving
     /// from now on.
-    pub(super) fn failed(&self, part: Part, cause: Cause) {
+    pub(super) fn failed(&self, part: RedisPart, cause: Cause) {
         let mut known = self.known();
         if cause.kind != CauseKind::NoRight {
             self.turn(&mut known, false);
@@ -173,7 +173,7 @@ impl State {
     }
 
     /// Records that a part works again.
-    pub(super) fn mended(&self, part: Part) {
+    pub(super) fn mended(&self, part: RedisPart) {
         self.known().causes[part as usize] = None;
     }
 
@@ -182,7 +182,7 @@ impl State {
         self.metrics.redis_round_trip_seconds.with_label_values::<&str>(&[]).observe(round_trip.as_secs_f64());
         let mut known = self.known();
         known.round_trip = Some(round_trip);
-        for part in [Part::Commands, Part::Listener, Part::Echo] {
+        for part in [RedisPart::Commands, RedisPart::Listener, RedisPart::Echo] {
             known.causes[part as usize] = None;
         }
         self.turn(&mut known, true);
@@ -207,7 +207,7 @@ impl State {
             self.read_only.store(true, Ordering::Relaxed);
             self.demoted.notify_one();
         }
-        known.causes[Part::Writes as usize] = Some(cause);
+        known.causes[RedisPart::Writes as usize] = Some(cause);
     }
 
     /// Records that the probe's write was accepted.
@@ -218,12 +218,12 @@ impl State {
             return;
         }
         known.refused_until = None;
-        known.causes[Part::Writes as usize] = None;
+        known.causes[RedisPart::Writes as usize] = None;
         self.refuses.store(false, Ordering::Relaxed);
     }
 
     /// Reports the health of Redis to operators if the health has changed or if Redis still does not work.
-    pub(super) fn tell(&self, health: &Health) {
+    pub(super) fn tell(&self, health: &RedisHealth) {
         if health.is_good() {
             self.known().worked = true;
         }
@@ -266,11 +266,11 @@ impl State {
         self.stopped.cancelled().await;
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> std::sync::MutexGuard<'_, KnownHealth> {
         self.known.lock().expect("no panic while held")
     }
 
-    fn turn(&self, known: &mut Known, heard: bool) {
+    fn turn(&self, known: &mut KnownHealth, heard: bool) {
         if known.heard == heard {
             return;
         }
@@ -290,8 +290,8 @@ mod tests {
         Cause::new(kind)
     }
 
-    fn state() -> State {
-        let state = State::new(Arc::default());
+    fn state() -> RedisState {
+        let state = RedisState::new(Arc::default());
         state.heard(Duration::from_millis(1));
         state.wrote();
         state
@@ -299,12 +299,12 @@ mod tests {
 
     #[test]
     fn connected_is_not_subscribed_until_a_message_came_back() {
-        let state = State::new(Arc::default());
+        let state = RedisState::new(Arc::default());
         assert_eq!(state.health(true, true).cause, Some(cause(CauseKind::Starting)));
         state.heard(Duration::from_millis(1));
         assert!(state.health(true, true).is_good());
         assert!(!state.health(false, true).is_good());
-        state.failed(Part::Listener, cause(CauseKind::Lost));
+        state.failed(RedisPart::Listener, cause(CauseKind::Lost));
         let health = state.health(true, true);
         assert_eq!((health.subscribed, health.cause), (false, Some(cause(CauseKind::Lost))));
     }

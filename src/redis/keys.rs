@@ -105,7 +105,7 @@ impl Keys {
 
     /// STRING: the lease of the node that publishes the events of emitters for which a contract has rules or a history.
     /// Expires after a few seconds.
-    pub fn scribe(&self) -> String {
+    pub fn emitter_lease(&self) -> String {
         format!("{}:scribe", self.prefix)
     }
 

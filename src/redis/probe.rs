@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::Redis;
 use super::cause::{Cause, CauseKind};
-use super::health::Part;
+use super::health::RedisPart;
 
 /// If this many messages in a row do not arrive, the node reconnects the receiving connection, because that connection
 /// may be half open.
@@ -147,7 +147,7 @@ async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch:
     state.set_answers(!timed_out);
     if let Err(error) = sent {
         state.unheard();
-        state.failed(Part::Echo, Cause::of(&error).about(&format!("SPUBLISH {channel}")));
+        state.failed(RedisPart::Echo, Cause::of(&error).about(&format!("SPUBLISH {channel}")));
         return if timed_out { Probe::Unanswered } else { Probe::Unsent };
     }
     state.answered(started.elapsed());
@@ -155,7 +155,7 @@ async fn send(redis: &Redis, channel: &Arc<str>, number: u64, heard: &mut watch:
     match tokio::time::timeout(redis.command_timeout(), back).await {
         Ok(Ok(_)) => Probe::Back(started.elapsed()),
         _ => {
-            state.failed(Part::Echo, Cause::new(CauseKind::Deaf));
+            state.failed(RedisPart::Echo, Cause::new(CauseKind::Deaf));
             Probe::Lost
         }
     }

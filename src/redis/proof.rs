@@ -15,18 +15,18 @@ use super::{Redis, probe};
 /// whose requests were made before the proof was sent.
 const WAITING: usize = 4096;
 
-type Answer = oneshot::Sender<Result<(), Error>>;
+type ProofAnswer = oneshot::Sender<Result<(), Error>>;
 
 /// The sending end of the queue of requests for proofs.
-pub(super) struct Proofs(mpsc::Sender<Answer>);
+pub(super) struct Proofs(mpsc::Sender<ProofAnswer>);
 
 /// The receiving end of [`Proofs`], for [`run`].
-pub(super) struct Asked(mpsc::Receiver<Answer>);
+pub(super) struct ProofRequests(mpsc::Receiver<ProofAnswer>);
 
 impl Proofs {
-    pub(super) fn new() -> (Self, Asked) {
+    pub(super) fn new() -> (Self, ProofRequests) {
         let (asked, waiting) = mpsc::channel(WAITING);
-        (Self(asked), Asked(waiting))
+        (Self(asked), ProofRequests(waiting))
     }
 
     /// Resolves when a proof that was sent after this call is answered.
@@ -40,7 +40,7 @@ impl Proofs {
 }
 
 /// Answers requests for proofs until Redis is closed.
-pub(super) async fn run(redis: Redis, mut asked: Asked, node: String) {
+pub(super) async fn run(redis: Redis, mut asked: ProofRequests, node: String) {
     let key = redis.keys().probe_write(&node);
     let mut waiting = Vec::new();
     loop {

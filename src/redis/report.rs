@@ -5,50 +5,50 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::cause::CauseKind;
-use super::health::Health;
+use super::health::RedisHealth;
 use crate::telemetry::metrics::Metrics;
 
 /// How often a lasting failure is logged again. A failure that comes and goes is not logged more often.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// The last report, and when each kind of failure was last logged.
-pub(super) struct Report {
-    told: Told,
+pub(super) struct HealthReport {
+    told: ToldState,
     last: HashMap<CauseKind, Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum ToldState {
     Nothing,
     Good,
     Bad(CauseKind),
 }
 
-impl Report {
+impl HealthReport {
     pub(super) fn new(metrics: &Metrics) -> Self {
         show(metrics, Some(CauseKind::Starting));
-        Self { told: Told::Nothing, last: HashMap::new() }
+        Self { told: ToldState::Nothing, last: HashMap::new() }
     }
 
-    pub(super) fn note(&mut self, health: &Health, metrics: &Metrics, now: Instant) {
+    pub(super) fn note(&mut self, health: &RedisHealth, metrics: &Metrics, now: Instant) {
         let kind = health.cause.as_ref().map(|cause| cause.kind);
         show(metrics, kind);
         match kind {
-            None if self.told != Told::Good => {
-                self.told = Told::Good;
+            None if self.told != ToldState::Good => {
+                self.told = ToldState::Good;
                 self.last.clear();
                 tracing::info!("Redis is up: it returned a message of this node to itself, and accepted a write");
             }
             None => {}
             // At the node's start, `Starting` is not a failure. A lasting failure gets another kind, or is logged after
             // a minute.
-            Some(CauseKind::Starting) if self.told == Told::Nothing => {
-                self.told = Told::Bad(CauseKind::Starting);
+            Some(CauseKind::Starting) if self.told == ToldState::Nothing => {
+                self.told = ToldState::Bad(CauseKind::Starting);
                 self.last.insert(CauseKind::Starting, now);
             }
             Some(kind) => {
-                let is_new = self.told != Told::Bad(kind);
-                self.told = Told::Bad(kind);
+                let is_new = self.told != ToldState::Bad(kind);
+                self.told = ToldState::Bad(kind);
                 let last = self.last.get(&kind);
                 // A cause that returns within a minute after it was logged is not logged again.
                 if last.is_none_or(|last| now.duration_since(*last) >= AGAIN) {
@@ -66,7 +66,7 @@ fn show(metrics: &Metrics, kind: Option<CauseKind>) {
     }
 }
 
-fn tell(health: &Health, kind: CauseKind, is_new: bool) {
+fn tell(health: &RedisHealth, kind: CauseKind, is_new: bool) {
     let (kind, cause) = (kind.as_str(), health.cause.as_ref().map(ToString::to_string).unwrap_or_default());
     let still = if is_new { "" } else { "still, " };
     match (health.hears(), health.writes) {
@@ -92,8 +92,8 @@ mod tests {
     use super::super::cause::Cause;
     use super::*;
 
-    fn health(cause: Option<CauseKind>) -> Health {
-        Health {
+    fn health(cause: Option<CauseKind>) -> RedisHealth {
+        RedisHealth {
             connected: cause.is_none(),
             subscribed: true,
             writes: true,
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_when_it_changes_and_once_a_minute() {
         let (metrics, start) = (Metrics::new(), Instant::now());
-        let mut report = Report::new(&metrics);
+        let mut report = HealthReport::new(&metrics);
         let mut told = |kind, at: u64| {
             let now = start + Duration::from_secs(at);
             report.note(&health(kind), &metrics, now);

@@ -26,10 +26,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::cause::{Cause, CauseKind};
-use super::health::{Part, State};
-use crate::telemetry::log_gate::log_seldom;
+use super::health::{RedisPart, RedisState};
+use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::metrics::Metrics;
-use wanted::{Change, Rank, Wanted};
+use wanted::{Rank, SubscriptionChange, WantedChannels};
 
 /// Pause before a failed subscription is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -49,18 +49,18 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// A message that was published on a channel.
 #[derive(Debug)]
-pub struct Message {
+pub struct ChannelMessage {
     /// The channel.
     pub channel: Arc<str>,
     /// The kind of subscription through which the message arrived.
-    pub kind: Kind,
+    pub kind: SubscriptionKind,
     /// The content of the message.
     pub body: Bytes,
 }
 
 /// The kind of a subscription, which decides which of Redis' three commands is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum SubscriptionKind {
     /// `SUBSCRIBE`: receives `PUBLISH`, and is counted by `PUBSUB NUMSUB`.
     Plain,
     /// `PSUBSCRIBE` of a pattern that matches one channel: receives `PUBLISH`, and is not counted.
@@ -71,7 +71,7 @@ pub enum Kind {
     Sharded,
 }
 
-impl Kind {
+impl SubscriptionKind {
     /// The command that makes a subscription of this kind.
     const fn command(self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl Kind {
 /// do more than pass a message on.
 pub trait Sink: Send + Sync {
     /// Receives a message.
-    fn take(&self, message: Message);
+    fn take(&self, message: ChannelMessage);
 
     /// Returns a future that resolves when every message that this sink has received so far is delivered. `None` if all
     /// messages are already delivered.
@@ -96,11 +96,11 @@ pub trait Sink: Send + Sync {
 
     /// Called when a subscription is confirmed: from now on every message on the channel arrives. The caller holds a
     /// lock, so this function must not block.
-    fn confirmed(&self, _kind: Kind, _channel: &Arc<str>) {}
+    fn confirmed(&self, _kind: SubscriptionKind, _channel: &Arc<str>) {}
 }
 
-impl<F: Fn(Message) + Send + Sync> Sink for F {
-    fn take(&self, message: Message) {
+impl<F: Fn(ChannelMessage) + Send + Sync> Sink for F {
+    fn take(&self, message: ChannelMessage) {
         self(message);
     }
 }
@@ -123,18 +123,18 @@ impl Losses {
 /// The subscriptions of this node.
 #[derive(Clone)]
 pub struct Subscriber {
-    shared: Arc<Shared>,
+    shared: Arc<SubscriberState>,
 }
 
 /// The sink of each channel.
 type Sinks = HashMap<Arc<str>, Arc<dyn Sink>>;
 
-struct Shared {
+struct SubscriberState {
     client: Client,
-    state: Arc<State>,
+    state: Arc<RedisState>,
     metrics: Arc<Metrics>,
     sinks: [RwLock<Sinks>; wanted::KINDS.len()],
-    wanted: Mutex<Wanted>,
+    wanted: Mutex<WantedChannels>,
     changed: Notify,
     settled: Notify,
     barrier: AtomicU64,
@@ -147,10 +147,10 @@ struct Shared {
 }
 
 impl Subscriber {
-    pub(super) fn start(client: &Client, state: Arc<State>, metrics: Arc<Metrics>, tasks: &TaskTracker) -> Self {
+    pub(super) fn start(client: &Client, state: Arc<RedisState>, metrics: Arc<Metrics>, tasks: &TaskTracker) -> Self {
         // The channel needs space for one mark only, because the only sender waits for the answer to each mark.
         let (marks, marked) = mpsc::channel(1);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SubscriberState {
             client: client.clone(),
             state,
             metrics,
@@ -171,23 +171,23 @@ impl Subscriber {
 
     /// Subscribes now, or as soon as Redis is reachable. `sink` receives the messages in order, and replaces an earlier
     /// sink of the channel.
-    pub fn subscribe(&self, channel: impl Into<Arc<str>>, sink: impl Fn(Message) + Send + Sync + 'static) {
-        self.listen(Kind::Sharded, channel.into(), Arc::new(sink));
+    pub fn subscribe(&self, channel: impl Into<Arc<str>>, sink: impl Fn(ChannelMessage) + Send + Sync + 'static) {
+        self.listen(SubscriptionKind::Sharded, channel.into(), Arc::new(sink));
     }
 
     /// Subscribes to a channel that the node needs for as long as it runs. See [`Subscriber::subscribe`].
-    pub fn listen(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>) {
+    pub fn listen(&self, kind: SubscriptionKind, channel: Arc<str>, sink: Arc<dyn Sink>) {
         self.shared.want(kind, channel, sink, Rank::Node);
     }
 
     /// Subscribes to the channel of a room, which the node needs while the room has members on the node. Such a
     /// subscription is cheap, because many are sent in one command.
-    pub fn follow(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>) {
+    pub fn follow(&self, kind: SubscriptionKind, channel: Arc<str>, sink: Arc<dyn Sink>) {
         self.shared.want(kind, channel, sink, Rank::Room);
     }
 
     /// Ends the subscription of this kind to the channel.
-    pub fn unfollow(&self, kind: Kind, channel: &str) {
+    pub fn unfollow(&self, kind: SubscriptionKind, channel: &str) {
         self.shared.sinks(kind).write().expect("no panic while held").remove(channel);
         self.shared.wanted.lock().expect("no panic while held").drop_channel(kind, channel);
         self.shared.changed.notify_one();
@@ -200,13 +200,13 @@ impl Subscriber {
     }
 
     /// Whether Redis has confirmed or refused the subscription, or whether the subscription is no longer wanted.
-    pub fn is_settled(&self, kind: Kind, channel: &str) -> bool {
+    pub fn is_settled(&self, kind: SubscriptionKind, channel: &str) -> bool {
         self.shared.wanted.lock().expect("no panic while held").is_settled(kind, channel)
     }
 
     /// Waits until [`Subscriber::is_settled`]. Returns at once while there is no connection, because no message can
     /// arrive without a connection and the caller has no guarantee.
-    pub async fn settled(&self, kind: Kind, channel: &str) {
+    pub async fn settled(&self, kind: SubscriptionKind, channel: &str) {
         self.wait(|| self.is_settled(kind, channel)).await;
     }
 
@@ -243,38 +243,38 @@ impl Subscriber {
         for sinks in &self.shared.sinks {
             sinks.write().expect("no panic while held").clear();
         }
-        *self.shared.wanted.lock().expect("no panic while held") = Wanted::default();
+        *self.shared.wanted.lock().expect("no panic while held") = WantedChannels::default();
         self.shared.settled.notify_waiters();
     }
 }
 
 // === impl Shared ===
 
-impl Shared {
-    fn sinks(&self, kind: Kind) -> &RwLock<Sinks> {
+impl SubscriberState {
+    fn sinks(&self, kind: SubscriptionKind) -> &RwLock<Sinks> {
         &self.sinks[kind as usize]
     }
 
-    fn want(&self, kind: Kind, channel: Arc<str>, sink: Arc<dyn Sink>, rank: Rank) {
+    fn want(&self, kind: SubscriptionKind, channel: Arc<str>, sink: Arc<dyn Sink>, rank: Rank) {
         self.sinks(kind).write().expect("no panic while held").insert(channel.clone(), sink);
         self.wanted.lock().expect("no panic while held").want(kind, channel, rank);
         self.changed.notify_one();
     }
 
     /// The channel, kind and sink of a message.
-    fn find(&self, kind: &MessageKind, channel: &str) -> Option<(Arc<str>, Kind, Arc<dyn Sink>)> {
-        let exact = |kind: Kind| {
+    fn find(&self, kind: &MessageKind, channel: &str) -> Option<(Arc<str>, SubscriptionKind, Arc<dyn Sink>)> {
+        let exact = |kind: SubscriptionKind| {
             let sinks = self.sinks(kind).read().expect("no panic while held");
             sinks.get_key_value(channel).map(|(channel, sink)| (channel.clone(), kind, sink.clone()))
         };
         match kind {
-            MessageKind::SMessage => exact(Kind::Sharded),
-            MessageKind::Message => exact(Kind::Plain),
-            MessageKind::PMessage => exact(Kind::Unseen).or_else(|| {
-                let sinks = self.sinks(Kind::Below).read().expect("no panic while held");
+            MessageKind::SMessage => exact(SubscriptionKind::Sharded),
+            MessageKind::Message => exact(SubscriptionKind::Plain),
+            MessageKind::PMessage => exact(SubscriptionKind::Unseen).or_else(|| {
+                let sinks = self.sinks(SubscriptionKind::Below).read().expect("no panic while held");
                 let sink = sinks.iter().find(|(name, _)| channel.starts_with(&***name)).map(|(_, sink)| sink.clone());
                 drop(sinks);
-                sink.map(|sink| (channel.into(), Kind::Below, sink))
+                sink.map(|sink| (channel.into(), SubscriptionKind::Below, sink))
             }),
         }
     }
@@ -283,7 +283,7 @@ impl Shared {
         if let (Some((channel, kind, sink)), Some(body)) =
             (self.find(&message.kind, &message.channel), message.value.into_bytes())
         {
-            sink.take(Message { channel, kind, body });
+            sink.take(ChannelMessage { channel, kind, body });
         }
     }
 
@@ -300,16 +300,17 @@ impl Shared {
     }
 
     /// Sends the changes in their order and waits until Redis has made the changes. Returns false if a change failed.
-    async fn settle(&self, changes: Vec<Change>, reconnects: &mut Receiver<Server>) -> bool {
+    async fn settle(&self, changes: Vec<SubscriptionChange>, reconnects: &mut Receiver<Server>) -> bool {
         // In a Redis Cluster each sharded channel has its own slot, and needs a command of its own.
         let alone = self.client.is_clustered();
         let mut sent = Vec::new();
-        for group in wanted::groups(changes, |kind| if alone && kind == Kind::Sharded { 1 } else { BATCH }) {
+        for group in wanted::groups(changes, |kind| if alone && kind == SubscriptionKind::Sharded { 1 } else { BATCH })
+        {
             match self.send_permitted(group).await {
                 Ok(group) => sent.extend(group),
                 Err(error) => {
                     tracing::debug!(redis.error = %error, "subscribing failed");
-                    self.state.failed(Part::Subscriptions, Cause::of(&error).about("subscribing"));
+                    self.state.failed(RedisPart::Subscriptions, Cause::of(&error).about("subscribing"));
                     self.confirm(&sent, reconnects).await;
                     return false;
                 }
@@ -323,7 +324,7 @@ impl Shared {
         }
         let confirmed = self.confirm(&sent, reconnects).await;
         if confirmed && !self.wanted.lock().expect("no panic while held").has_refused() {
-            self.state.mended(Part::Subscriptions);
+            self.state.mended(RedisPart::Subscriptions);
         }
         confirmed
     }
@@ -331,7 +332,7 @@ impl Shared {
     /// Sends a group of changes, and returns the changes that Redis has accepted. Redis refuses a whole command if the
     /// user has no right to one of its channels. After a refusal the group is halved and sent again, until each refused
     /// channel is alone. Refused channels are recorded, reported, and tried again at the next [`REFRESH`].
-    async fn send_permitted(&self, group: Vec<Change>) -> Result<Vec<Change>, Error> {
+    async fn send_permitted(&self, group: Vec<SubscriptionChange>) -> Result<Vec<SubscriptionChange>, Error> {
         let mut taken = Vec::with_capacity(group.len());
         let mut left = vec![group];
         while let Some(mut group) = left.pop() {
@@ -342,9 +343,9 @@ impl Shared {
                     left.extend([rest, group]);
                 }
                 Err(error) if lacks_channel(&error) => {
-                    let Change { kind, channel, .. } = &group[0];
+                    let SubscriptionChange { kind, channel, .. } = &group[0];
                     let cause = Cause::of(&error).about(&format!("{} {}", kind.command(), spelled(*kind, channel)));
-                    self.state.failed(Part::Subscriptions, cause);
+                    self.state.failed(RedisPart::Subscriptions, cause);
                     self.wanted.lock().expect("no panic while held").refuse(&group[0]);
                     self.settled.notify_waiters();
                 }
@@ -355,7 +356,7 @@ impl Shared {
     }
 
     /// Records that Redis has made the changes. Returns false if a reconnection has undone the changes.
-    async fn confirm(&self, changes: &[Change], reconnects: &mut Receiver<Server>) -> bool {
+    async fn confirm(&self, changes: &[SubscriptionChange], reconnects: &mut Receiver<Server>) -> bool {
         self.catch_up(changes).await;
         // A reconnection since the changes were sent may have lost the subscriptions.
         if reconnects.try_recv().is_ok() {
@@ -367,7 +368,7 @@ impl Shared {
         true
     }
 
-    fn tell(&self, Change { kind, channel, .. }: &Change) {
+    fn tell(&self, SubscriptionChange { kind, channel, .. }: &SubscriptionChange) {
         if let Some(sink) = self.sinks(*kind).read().expect("no panic while held").get(channel) {
             sink.confirmed(*kind, channel);
         }
@@ -376,7 +377,7 @@ impl Shared {
     /// Waits until every message that has arrived is delivered. A room's channel may have had an earlier subscription,
     /// whose messages still wait to be delivered. These messages must be delivered before a client that joins the room
     /// is told that it receives all events from now on.
-    async fn catch_up(&self, changes: &[Change]) {
+    async fn catch_up(&self, changes: &[SubscriptionChange]) {
         let sinks = self.sinks_of(self.wanted.lock().expect("no panic while held").asked(changes));
         if sinks.is_empty() {
             return;
@@ -393,9 +394,9 @@ impl Shared {
     }
 
     /// The sinks of the channels, without duplicates.
-    fn sinks_of<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Vec<Arc<dyn Sink>> {
+    fn sinks_of<'a>(&self, changes: impl Iterator<Item = &'a SubscriptionChange>) -> Vec<Arc<dyn Sink>> {
         let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
-        for Change { kind, channel, .. } in changes {
+        for SubscriptionChange { kind, channel, .. } in changes {
             if let Some(sink) = self.sinks(*kind).read().expect("no panic while held").get(channel)
                 && !sinks.iter().any(|known| Arc::ptr_eq(known, sink))
             {
@@ -406,19 +407,19 @@ impl Shared {
     }
 
     /// Sends one command for a group of changes of the same kind.
-    async fn send(&self, group: &[Change]) -> Result<(), Error> {
+    async fn send(&self, group: &[SubscriptionChange]) -> Result<(), Error> {
         let Some(first) = group.first() else { return Ok(()) };
         let names: Vec<String> = group.iter().map(|change| spelled(change.kind, &change.channel)).collect();
         match (first.kind, first.wanted) {
-            (Kind::Sharded, true) => self.client.ssubscribe(names).await,
-            (Kind::Sharded, false) => self.client.sunsubscribe(names).await,
-            (Kind::Plain, true) => self.client.subscribe(names).await,
-            (Kind::Plain, false) => self.client.unsubscribe(names).await,
-            (Kind::Unseen | Kind::Below, true) => self.client.psubscribe(names).await,
-            (Kind::Unseen | Kind::Below, false) => self.client.punsubscribe(names).await,
+            (SubscriptionKind::Sharded, true) => self.client.ssubscribe(names).await,
+            (SubscriptionKind::Sharded, false) => self.client.sunsubscribe(names).await,
+            (SubscriptionKind::Plain, true) => self.client.subscribe(names).await,
+            (SubscriptionKind::Plain, false) => self.client.unsubscribe(names).await,
+            (SubscriptionKind::Unseen | SubscriptionKind::Below, true) => self.client.psubscribe(names).await,
+            (SubscriptionKind::Unseen | SubscriptionKind::Below, false) => self.client.punsubscribe(names).await,
         }?;
         // In a Redis Cluster, fred waits for the answer to a sharded subscription itself, and follows redirections.
-        if first.wanted && !(self.client.is_clustered() && first.kind == Kind::Sharded) {
+        if first.wanted && !(self.client.is_clustered() && first.kind == SubscriptionKind::Sharded) {
             self.pass_barrier().await?;
         }
         Ok(())
@@ -456,11 +457,11 @@ fn lacks_channel(error: &Error) -> bool {
 
 /// The channel as written in the command. In a pattern the special characters are escaped, so that the pattern matches
 /// only this name.
-fn spelled(kind: Kind, channel: &str) -> String {
+fn spelled(kind: SubscriptionKind, channel: &str) -> String {
     match kind {
-        Kind::Plain | Kind::Sharded => channel.to_owned(),
-        Kind::Unseen => escaped(channel),
-        Kind::Below => escaped(channel) + "*",
+        SubscriptionKind::Plain | SubscriptionKind::Sharded => channel.to_owned(),
+        SubscriptionKind::Unseen => escaped(channel),
+        SubscriptionKind::Below => escaped(channel) + "*",
     }
 }
 
@@ -475,7 +476,7 @@ fn escaped(channel: &str) -> String {
 }
 
 /// Makes the subscriptions that are requested, and makes all subscriptions again after each reconnection.
-async fn keep_subscribed(shared: Arc<Shared>) {
+async fn keep_subscribed(shared: Arc<SubscriberState>) {
     let mut reconnects = shared.client.reconnect_rx();
     let mut changes = shared.client.cluster_change_rx();
     let mut refresh = tokio::time::interval(REFRESH);
@@ -507,7 +508,7 @@ async fn keep_subscribed(shared: Arc<Shared>) {
 
 /// Passes every message from Redis to the sink of the message's channel.
 async fn dispatch(
-    shared: Arc<Shared>,
+    shared: Arc<SubscriberState>,
     mut messages: Receiver<fred::types::Message>,
     mut marks: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
@@ -540,8 +541,8 @@ mod tests {
 
     #[test]
     fn a_pattern_means_one_channel_only() {
-        assert_eq!(spelled(Kind::Plain, "a#/*#"), "a#/*#");
-        assert_eq!(spelled(Kind::Below, "a#/*#"), r"a#/\*#*");
-        assert_eq!(spelled(Kind::Unseen, "a-b#/x[*]#"), r"a-b#/x\[\*]#");
+        assert_eq!(spelled(SubscriptionKind::Plain, "a#/*#"), "a#/*#");
+        assert_eq!(spelled(SubscriptionKind::Below, "a#/*#"), r"a#/\*#*");
+        assert_eq!(spelled(SubscriptionKind::Unseen, "a-b#/x[*]#"), r"a-b#/x\[\*]#");
     }
 }

@@ -22,7 +22,7 @@ pub trait Link: Send + Sync {
     ///
     /// # Errors
     /// As [`Link::send`]; also [`SendError::Full`] when [`MAX_ASKED`] acknowledgements are outstanding.
-    fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError>;
+    fn ask(&self, event: &Event, reply: AckSender) -> Result<(), SendError>;
 
     /// The data that waits to be written to the client, and when the last bytes were written.
     fn backlog(&self) -> Backlog {
@@ -69,7 +69,7 @@ pub type AckId = i64;
 
 /// Receives the arguments of a client's acknowledgement. The engine drops the sender when the client has gone and no
 /// acknowledgement will come.
-pub type Reply = oneshot::Sender<Args>;
+pub type AckSender = oneshot::Sender<Args>;
 
 /// Maximum number of outstanding acknowledgements of one client.
 pub const MAX_ASKED: usize = 256;
@@ -107,7 +107,7 @@ pub struct Backlog {
 
 /// Facts about a client's connection.
 #[derive(Debug, Clone)]
-pub struct Peer {
+pub struct ClientFacts {
     /// The client's address, as reported by trusted proxies where there are any.
     pub ip: IpAddr,
     /// The transport when the session opened: `websocket` or `polling`.

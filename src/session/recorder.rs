@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::trail::Trail;
-use super::{AckId, Close, Link, Peer, Reply, SendError, Session};
+use super::offsets::SessionOffsets;
+use super::{AckId, AckSender, ClientFacts, Close, Link, SendError, Session};
 use crate::event::{Args, Event};
 use crate::user::User;
 
@@ -27,10 +27,10 @@ impl Recorder {
     }
 
     /// Creates a session in the namespace `/` that sends to this recorder.
-    pub fn session(&self, id: &str, trail: Option<Box<Trail>>) -> Arc<Session> {
-        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+    pub fn session(&self, id: &str, offsets: Option<Box<SessionOffsets>>) -> Arc<Session> {
+        let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
         let user = Arc::new(User::anonymous());
-        Session::with_trail(id.to_owned(), "/".into(), user, peer, Box::new(self.clone()), trail)
+        Session::with_trail(id.to_owned(), "/".into(), user, peer, Box::new(self.clone()), offsets)
     }
 }
 
@@ -42,7 +42,7 @@ impl Link for Recorder {
         self.sent.lock().unwrap().push(event.text().to_string());
         Ok(())
     }
-    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
         self.send(event)
     }
     fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {

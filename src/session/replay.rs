@@ -37,7 +37,7 @@ pub struct Replayed {
 
 /// The result of delivering a live event to one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
+pub enum LiveDelivery {
     /// The event was queued for the client.
     Sent,
     /// The event is held back until the replay has ended, or until the client's full write queue has space.
@@ -63,7 +63,7 @@ pub enum Release {
 }
 
 /// The output of a session: gets the events that the session has decided to send to the client.
-pub(super) trait Out {
+pub(super) trait SessionOutput {
     /// Queues an event with its stamps.
     fn send(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError>;
     /// Notes that the event with these stamps does not have to be sent.
@@ -73,14 +73,14 @@ pub(super) trait Out {
 #[derive(Default)]
 pub(super) struct Replays {
     active: usize,
-    held: VecDeque<Held>,
+    held: VecDeque<HeldDuringReplay>,
     lost: usize,
     shown: HashMap<RoomName, (Replayed, Instant)>,
     /// The short ids of replayed events, and when they were last added.
     ids: Option<(Vec<u64>, Instant)>,
 }
 
-struct Held {
+struct HeldDuringReplay {
     event: Event,
     rooms: Vec<RoomName>,
     stamps: Vec<Stamp>,
@@ -124,26 +124,30 @@ impl Replays {
 
     pub(super) fn deliver(
         &mut self,
-        out: &dyn Out,
+        out: &dyn SessionOutput,
         event: &Event,
         rooms: &[RoomName],
         stamps: &[Stamp],
         is_in: &dyn Fn(&str) -> bool,
-    ) -> Result<Delivery, SendError> {
+    ) -> Result<LiveDelivery, SendError> {
         if self.holds() {
             if self.held.len() >= MAX_REPLAY_BACKLOG {
                 self.lost += 1;
                 return Err(SendError::Full);
             }
-            self.held.push_back(Held { event: event.clone(), rooms: rooms.to_vec(), stamps: stamps.to_vec() });
-            return Ok(Delivery::Held);
+            self.held.push_back(HeldDuringReplay {
+                event: event.clone(),
+                rooms: rooms.to_vec(),
+                stamps: stamps.to_vec(),
+            });
+            return Ok(LiveDelivery::Held);
         }
         self.expire();
         if self.was_shown(rooms, stamps, is_in) {
             out.pass_over(stamps);
-            return Ok(Delivery::Replayed);
+            return Ok(LiveDelivery::Replayed);
         }
-        out.send(event, stamps).map(|()| Delivery::Sent)
+        out.send(event, stamps).map(|()| LiveDelivery::Sent)
     }
 
     pub(super) fn end(&mut self, room: &RoomName, shown: Option<Replayed>) {
@@ -162,7 +166,7 @@ impl Replays {
     }
 
     /// Sends the held events, unless another replay is still active.
-    pub(super) fn release(&mut self, out: &dyn Out, is_in: &dyn Fn(&str) -> bool) -> Release {
+    pub(super) fn release(&mut self, out: &dyn SessionOutput, is_in: &dyn Fn(&str) -> bool) -> Release {
         while self.active == 0 {
             let Some(next) = self.held.pop_front() else { break };
             if self.was_shown(&next.rooms, &next.stamps, is_in) {
@@ -237,7 +241,7 @@ mod tests {
         room_left: Arc<Mutex<Option<usize>>>,
     }
 
-    impl Out for Wire {
+    impl SessionOutput for Wire {
         fn send(&self, event: &Event, _: &[Stamp]) -> Result<(), SendError> {
             let mut left = self.room_left.lock().unwrap();
             match left.as_mut() {
@@ -271,7 +275,7 @@ mod tests {
             Self { wire: Wire::default(), replays: Replays::default(), rooms }
         }
 
-        fn deliver(&mut self, name: &str, rooms: &[&str], stamps: &[(&str, u64, u64)]) -> Delivery {
+        fn deliver(&mut self, name: &str, rooms: &[&str], stamps: &[(&str, u64, u64)]) -> LiveDelivery {
             let rooms: Vec<RoomName> = rooms.iter().map(|&room| room.into()).collect();
             let stamps: Vec<_> =
                 stamps.iter().map(|&(room, epoch, offset)| Stamp { room: room.into(), epoch, offset }).collect();
@@ -302,12 +306,12 @@ mod tests {
             ("a3", &["a"], &[("a", 1, 3)]),
             ("new epoch", &["a"], &[("a", 2, 1)]),
         ] {
-            assert_eq!(it.deliver(name, rooms, stamps), Delivery::Held);
+            assert_eq!(it.deliver(name, rooms, stamps), LiveDelivery::Held);
         }
         assert_eq!(it.end("a", 1, 2), DONE);
         assert_eq!(it.wire.sent(), ["bare", "b", "a3", "new epoch"]);
-        assert_eq!(it.deliver("late copy", &["a"], &[("a", 1, 2)]), Delivery::Replayed);
-        assert_eq!(it.deliver("a4", &["a"], &[("a", 1, 4)]), Delivery::Sent);
+        assert_eq!(it.deliver("late copy", &["a"], &[("a", 1, 2)]), LiveDelivery::Replayed);
+        assert_eq!(it.deliver("a4", &["a"], &[("a", 1, 4)]), LiveDelivery::Sent);
     }
 
     #[test]
@@ -315,10 +319,10 @@ mod tests {
         let mut it = Fixture::new(&["a", "b"]);
         it.replays.begin();
         it.end("a", 5, 5);
-        assert_eq!(it.deliver("older", &["a"], &[("a", 1, 4)]), Delivery::Replayed);
-        assert_eq!(it.deliver("older, not a member", &["a", "c"], &[("a", 1, 4)]), Delivery::Replayed);
-        assert_eq!(it.deliver("older", &["a", "b"], &[("a", 1, 4)]), Delivery::Sent);
-        assert_eq!(it.deliver("shown", &["a", "b"], &[("a", 1, 5)]), Delivery::Replayed);
+        assert_eq!(it.deliver("older", &["a"], &[("a", 1, 4)]), LiveDelivery::Replayed);
+        assert_eq!(it.deliver("older, not a member", &["a", "c"], &[("a", 1, 4)]), LiveDelivery::Replayed);
+        assert_eq!(it.deliver("older", &["a", "b"], &[("a", 1, 4)]), LiveDelivery::Sent);
+        assert_eq!(it.deliver("shown", &["a", "b"], &[("a", 1, 5)]), LiveDelivery::Replayed);
     }
 
     #[test]
@@ -329,10 +333,10 @@ mod tests {
         it.deliver("2", &["a"], &[]);
         *it.wire.room_left.lock().unwrap() = Some(1);
         assert_eq!(it.end("a", 1, 0), Release::Blocked);
-        assert_eq!(it.deliver("3", &["a"], &[]), Delivery::Held);
+        assert_eq!(it.deliver("3", &["a"], &[]), LiveDelivery::Held);
         *it.wire.room_left.lock().unwrap() = None;
         assert_eq!(it.release(), DONE);
-        assert_eq!(it.deliver("4", &["a"], &[]), Delivery::Sent);
+        assert_eq!(it.deliver("4", &["a"], &[]), LiveDelivery::Sent);
         assert_eq!(it.wire.sent(), ["1", "2", "3", "4"]);
     }
 
@@ -355,11 +359,11 @@ mod tests {
     fn copy_of_a_replayed_event_that_has_no_offset_is_recognised_by_its_id() {
         let mut it = Fixture::new(&["a"]);
         it.replays.begin();
-        assert_eq!(it.deliver("held copy", &["a"], &[("a", 0, 7)]), Delivery::Held);
+        assert_eq!(it.deliver("held copy", &["a"], &[("a", 0, 7)]), LiveDelivery::Held);
         it.replays.show_ids(vec![6, 7]);
         assert_eq!(it.end("a", 1, 9), DONE);
-        assert_eq!(it.deliver("copy", &["a"], &[("a", 0, 6)]), Delivery::Replayed);
-        assert_eq!(it.deliver("another", &["a"], &[("a", 0, 8)]), Delivery::Sent);
+        assert_eq!(it.deliver("copy", &["a"], &[("a", 0, 6)]), LiveDelivery::Replayed);
+        assert_eq!(it.deliver("another", &["a"], &[("a", 0, 8)]), LiveDelivery::Sent);
         assert_eq!(it.wire.sent(), ["another"]);
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tracing::Level;
 
-use super::log_gate::LogGate;
+use super::log_limit::LogLimit;
 
 /// The log target of every audit record.
 pub const TARGET: &str = "roomcast::audit";
@@ -26,9 +26,9 @@ macro_rules! kinds {
     ($( #[doc = $doc:literal] $kind:ident = $name:literal $level:ident; )*) => {
         /// The kinds of events that are recorded.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Kind { $( #[doc = $doc] $kind, )* }
+        pub enum AuditEvent { $( #[doc = $doc] $kind, )* }
 
-        impl Kind {
+        impl AuditEvent {
             /// All kinds, for documents and tests.
             pub const ALL: &'static [Self] = &[$( Self::$kind, )*];
 
@@ -87,7 +87,7 @@ kinds! {
 
 /// The fields of a record besides its kind. Fields whose value is not known are left out.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Record<'a> {
+pub struct AuditRecord<'a> {
     /// The namespace.
     pub nsp: Option<&'a str>,
     /// The user's id.
@@ -113,7 +113,7 @@ pub struct Record<'a> {
 }
 
 /// Writes a record, unless its level is not shown or its kind has exceeded its rate.
-pub fn record(kind: Kind, record: Record<'_>) {
+pub fn record(kind: AuditEvent, record: AuditRecord<'_>) {
     // Checked before the rate: a record that is not shown must not count as suppressed.
     if !is_shown(kind.level()) {
         return;
@@ -163,7 +163,7 @@ fn is_shown(level: Level) -> bool {
 }
 
 /// How many records of a kind exceeded the rate since the process started.
-pub fn suppressed(kind: Kind) -> u64 {
+pub fn suppressed(kind: AuditEvent) -> u64 {
     GATES[kind as usize].suppressed()
 }
 
@@ -172,7 +172,7 @@ fn cut(name: &str) -> &str {
 }
 
 /// The rate limit of each kind.
-static GATES: [LogGate; Kind::ALL.len()] = [const { LogGate::new(BURST, PER_SECOND) }; Kind::ALL.len()];
+static GATES: [LogLimit; AuditEvent::ALL.len()] = [const { LogLimit::new(BURST, PER_SECOND) }; AuditEvent::ALL.len()];
 
 #[cfg(test)]
 mod tests {
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn every_kind_has_a_gate_and_a_row_on_the_page() {
         let page = include_str!("../../docs/audit.md");
-        for kind in Kind::ALL {
+        for kind in AuditEvent::ALL {
             let row = format!("| `{}` | {} |", kind.as_str(), kind.level().as_str().to_lowercase());
             assert!(page.contains(&row), "docs/audit.md lacks {row}");
             assert!(GATES.get(*kind as usize).is_some());

@@ -14,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, Registry, fmt, registry, reload};
 
-use super::log_gate::LogGate;
+use super::log_limit::LogLimit;
 use super::log_writer::LogWriter;
 
 /// How long the process waits for the log to be written when the process ends. Records that are not written by then are
@@ -32,7 +32,7 @@ const LEVELS: [LevelFilter; 6] = [
 ];
 
 /// Limits the records of panics, so that a request that always panics cannot fill the log.
-static PANICS: LogGate = LogGate::new(10, 1);
+static PANICS: LogLimit = LogLimit::new(10, 1);
 
 /// The format of log records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use super::audit::{self, Kind};
+use super::audit::{self, AuditEvent};
 
 use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -385,7 +385,7 @@ impl Metrics {
         // Held to the end, so that two scrapes at once do not add the same measurement twice.
         let measures = self.measures.lock().expect("no panic while held");
         measures.iter().for_each(|measure| measure(self));
-        for kind in Kind::ALL {
+        for kind in AuditEvent::ALL {
             let counter = self.audit_suppressed_total.with_label_values(&[kind.as_str()]);
             counter.inc_by(audit::suppressed(*kind).saturating_sub(counter.get()));
         }

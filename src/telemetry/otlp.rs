@@ -113,7 +113,7 @@ pub(super) fn adopt(span: &Span, traceparent: &str) {
 }
 
 /// The `traceparent` for requests within a span.
-pub(super) fn of(span: &Span) -> Option<String> {
+pub(super) fn traceparent(span: &Span) -> Option<String> {
     let context = span.context();
     let context = context.span().span_context().clone();
     let flags = context.trace_flags().to_u8();

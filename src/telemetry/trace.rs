@@ -32,9 +32,9 @@ pub fn adopt(span: &Span, traceparent: Option<&str>) {
 }
 
 /// The `traceparent` to send with requests made within a span. `None`: the span is not exported.
-pub fn of(span: &Span) -> Option<String> {
+pub fn traceparent(span: &Span) -> Option<String> {
     #[cfg(feature = "otlp")]
-    return super::otlp::of(span);
+    return super::otlp::traceparent(span);
     #[cfg(not(feature = "otlp"))]
     {
         let _ = span;

@@ -7,61 +7,61 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{Closing, Due, Offer, ThrottleKey};
+use super::{Closing, DueEvent, ThrottleDecision, ThrottleKey};
 
 /// Maximum number of pairs of event and room that are conflated at a time. Beyond it, events are not throttled.
 pub const MAX_THROTTLED: usize = 65_536;
 
 /// The throttles of one node.
 #[derive(Default)]
-pub struct Memory {
-    gates: Mutex<HashMap<ThrottleKey, Gate>>,
+pub struct MemoryThrottles {
+    gates: Mutex<HashMap<ThrottleKey, ThrottledRoom>>,
     /// The newest number that was assigned.
     number: AtomicU64,
 }
 
-struct Gate {
+struct ThrottledRoom {
     open_at: Instant,
     held: Option<Vec<u8>>,
 }
 
-impl Memory {
-    pub(super) fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> Offer {
+impl MemoryThrottles {
+    pub(super) fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> ThrottleDecision {
         let now = Instant::now();
         let mut gates = self.gates.lock().expect("no panic while held");
         if gates.len() >= MAX_THROTTLED && !gates.contains_key(key) {
             gates.retain(|_, gate| gate.held.is_some() || gate.open_at > now);
             if gates.len() >= MAX_THROTTLED {
-                return Offer::Pass(self.next());
+                return ThrottleDecision::Pass(self.next());
             }
         }
         match gates.get_mut(key) {
             Some(gate) if gate.open_at > now => {
                 gate.held = Some(value.to_vec());
-                Offer::Held(gate.open_at - now)
+                ThrottleDecision::Held(gate.open_at - now)
             }
             _ => {
-                gates.insert(key.clone(), Gate { open_at: now + every, held: None });
-                Offer::Pass(self.next())
+                gates.insert(key.clone(), ThrottledRoom { open_at: now + every, held: None });
+                ThrottleDecision::Pass(self.next())
             }
         }
     }
 
-    pub(super) fn due(&self, key: &ThrottleKey, every: Duration) -> Due {
+    pub(super) fn due(&self, key: &ThrottleKey, every: Duration) -> DueEvent {
         let now = Instant::now();
         let mut gates = self.gates.lock().expect("no panic while held");
-        let Some(gate) = gates.get_mut(key) else { return Due::Nothing };
+        let Some(gate) = gates.get_mut(key) else { return DueEvent::Nothing };
         if gate.open_at > now {
-            return if gate.held.is_some() { Due::Wait(gate.open_at - now) } else { Due::Nothing };
+            return if gate.held.is_some() { DueEvent::Wait(gate.open_at - now) } else { DueEvent::Nothing };
         }
         match gate.held.take() {
             Some(value) => {
                 gate.open_at = now + every;
-                Due::Send(value, self.next())
+                DueEvent::Send(value, self.next())
             }
             None => {
                 gates.remove(key);
-                Due::Nothing
+                DueEvent::Nothing
             }
         }
     }
@@ -100,19 +100,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_at_the_declared_rate_and_the_newest_arrives() {
-        let memory = Memory::default();
+        let memory = MemoryThrottles::default();
         let mut sent = Vec::new();
         for n in 0..1000_u32 {
-            if let Offer::Pass(_) = memory.offer(&key(), EVERY, &n.to_be_bytes()) {
+            if let ThrottleDecision::Pass(_) = memory.offer(&key(), EVERY, &n.to_be_bytes()) {
                 sent.push(n);
             }
             tokio::time::advance(Duration::from_millis(1)).await;
-            if let Due::Send(value, _) = memory.due(&key(), EVERY) {
+            if let DueEvent::Send(value, _) = memory.due(&key(), EVERY) {
                 sent.push(u32::from_be_bytes(value.try_into().unwrap()));
             }
         }
         tokio::time::advance(EVERY).await;
-        if let Due::Send(value, _) = memory.due(&key(), EVERY) {
+        if let DueEvent::Send(value, _) = memory.due(&key(), EVERY) {
             sent.push(u32::from_be_bytes(value.try_into().unwrap()));
         }
         assert!((10..=12).contains(&sent.len()), "{sent:?}");
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn numbers_grow_and_are_never_behind_the_clock() {
-        let memory = Memory::default();
+        let memory = MemoryThrottles::default();
         let mut last = 0;
         for _ in 0..1000 {
             let now = now_us();
@@ -134,13 +134,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_completion_takes_what_is_held_and_has_the_greatest_number() {
-        let memory = Memory::default();
+        let memory = MemoryThrottles::default();
         memory.offer(&key(), EVERY, b"1");
         memory.offer(&key(), EVERY, b"2");
         let closing = memory.close(&key().scope, &[key().event]);
         assert_eq!(closing.held.len(), 1);
         assert_eq!(closing.held[0].0, b"2");
         assert!(closing.number > closing.held[0].1);
-        assert_eq!(memory.due(&key(), EVERY), Due::Nothing);
+        assert_eq!(memory.due(&key(), EVERY), DueEvent::Nothing);
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use fred::types::Value;
 use fred::types::scripts::Script;
 
-use super::{Closing, Due, Offer, ThrottleKey};
+use super::{Closing, DueEvent, ThrottleDecision, ThrottleKey};
 use crate::redis::Redis;
-use crate::telemetry::log_gate::log_seldom;
+use crate::telemetry::log_limit::log_seldom;
 
 static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("throttle.lua")));
 static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("close.lua")));
@@ -17,7 +17,7 @@ static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!(
 const KEEP: Duration = Duration::from_secs(60);
 
 /// See [`super::Throttles::offer`]. Returns `None` when Redis did not answer or returned an error.
-pub(super) async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, value: &[u8]) -> Option<Offer> {
+pub(super) async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, value: &[u8]) -> Option<ThrottleDecision> {
     let args = [
         Value::from_static_str("offer"),
         millis(every),
@@ -26,20 +26,20 @@ pub(super) async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, val
     ];
     let answer = run(&THROTTLE, redis, keys(redis, key), args.to_vec()).await?;
     match (answer.first()?.as_str()?.as_ref(), answer.get(1)?.as_u64()?) {
-        ("pass", number) => Some(Offer::Pass(number)),
-        ("held", wait) => Some(Offer::Held(Duration::from_millis(wait))),
+        ("pass", number) => Some(ThrottleDecision::Pass(number)),
+        ("held", wait) => Some(ThrottleDecision::Held(Duration::from_millis(wait))),
         _ => None,
     }
 }
 
 /// See [`super::Throttles::due`]. Returns `None` when Redis did not answer or returned an error.
-pub(super) async fn due(redis: &Redis, key: &ThrottleKey, every: Duration) -> Option<Due> {
+pub(super) async fn due(redis: &Redis, key: &ThrottleKey, every: Duration) -> Option<DueEvent> {
     let args = vec![Value::from_static_str("due"), millis(every)];
     let answer = run(&THROTTLE, redis, keys(redis, key), args).await?;
     match answer.first()?.as_str()?.as_ref() {
-        "send" => Some(Due::Send(answer.get(1)?.as_bytes()?.to_vec(), answer.get(2)?.as_u64()?)),
-        "wait" => Some(Due::Wait(Duration::from_millis(answer.get(1)?.as_u64()?))),
-        _ => Some(Due::Nothing),
+        "send" => Some(DueEvent::Send(answer.get(1)?.as_bytes()?.to_vec(), answer.get(2)?.as_u64()?)),
+        "wait" => Some(DueEvent::Wait(Duration::from_millis(answer.get(1)?.as_u64()?))),
+        _ => Some(DueEvent::Nothing),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 
 use proptest::prelude::*;
-use roomcast::engine::native::frame::{self, Reader, Step, Violation};
+use roomcast::engine::native::frame::{self, FrameProgress, FrameReader, Violation};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
@@ -38,27 +38,27 @@ enum End {
 
 /// The messages that our reader reads, and how the input ends, if the bytes arrive in pieces of these lengths.
 fn ours(bytes: &[u8], pieces: &[usize]) -> (Vec<Seen>, End) {
-    let (mut reader, mut held, mut seen) = (Reader::new(MAX_PAYLOAD), Vec::new(), Vec::new());
+    let (mut reader, mut held, mut seen) = (FrameReader::new(MAX_PAYLOAD), Vec::new(), Vec::new());
     for piece in cut(bytes, pieces) {
         held.extend_from_slice(piece);
         loop {
             let used = match reader.step(&mut held) {
                 Err(violation) => return (seen, End::Refused(Some(violation))),
-                Ok((_, Step::More(missing))) => {
+                Ok((_, FrameProgress::More(missing))) => {
                     assert!(missing > 0);
                     break;
                 }
                 Ok((used, step)) => {
                     match step {
-                        Step::Text(text) => seen.push(Seen::Text(text.into_owned())),
-                        Step::Binary(bytes) => seen.push(Seen::Binary(bytes.into_owned())),
-                        Step::Ping(payload) => seen.push(Seen::Ping(payload.to_vec())),
-                        Step::Pong => seen.push(Seen::Pong),
-                        Step::Close(code) => {
+                        FrameProgress::Text(text) => seen.push(Seen::Text(text.into_owned())),
+                        FrameProgress::Binary(bytes) => seen.push(Seen::Binary(bytes.into_owned())),
+                        FrameProgress::Ping(payload) => seen.push(Seen::Ping(payload.to_vec())),
+                        FrameProgress::Pong => seen.push(Seen::Pong),
+                        FrameProgress::Close(code) => {
                             seen.push(Seen::Close(code));
                             return (seen, End::Closed);
                         }
-                        Step::Fragment | Step::More(_) => {}
+                        FrameProgress::Fragment | FrameProgress::More(_) => {}
                     }
                     used
                 }

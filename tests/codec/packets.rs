@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Mutex};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use roomcast::engine::native::packet::{self, Malformed, Parser};
+use roomcast::engine::native::packet::{self, MalformedPacket, Parser};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
 use serde_json::{Value, json};
@@ -246,16 +246,16 @@ fn why_stricter(ours: &Ours, at: usize, theirs: Option<&Value>, messages: &[Valu
     }
     let kind = theirs.and_then(|packet| packet["type"].as_f64());
     match ours.error.as_ref()? {
-        Refused::Malformed(Malformed::Type) if kind == Some(4.0) => Some("only servers send CONNECT_ERROR"),
-        Refused::Malformed(Malformed::Type) if kind == Some(0.0) => {
+        Refused::Malformed(MalformedPacket::Type) if kind == Some(4.0) => Some("only servers send CONNECT_ERROR"),
+        Refused::Malformed(MalformedPacket::Type) if kind == Some(0.0) => {
             Some("it reads nothing, and a space, as the number 0")
         }
-        Refused::Malformed(Malformed::Ack) => {
+        Refused::Malformed(MalformedPacket::Ack) => {
             Some("an answer must say to what; and ids beyond 64 bits, which it rounds")
         }
-        Refused::Malformed(Malformed::Attachments) => Some("it reads 1e1, 0x2, + and spaces as numbers"),
-        Refused::Malformed(Malformed::Base64) => Some("it skips what is no base64"),
-        Refused::Malformed(Malformed::Namespace) => Some("a bound"),
+        Refused::Malformed(MalformedPacket::Attachments) => Some("it reads 1e1, 0x2, + and spaces as numbers"),
+        Refused::Malformed(MalformedPacket::Base64) => Some("it skips what is no base64"),
+        Refused::Malformed(MalformedPacket::Namespace) => Some("a bound"),
         Refused::Event
             if theirs
                 .is_some_and(|packet| packet["data"][0].as_str().is_some_and(|name| name.contains('\u{fffd}'))) =>
@@ -404,21 +404,21 @@ const PIECES: [&str; 34] = [
 
 #[test]
 fn messages_of_engine_io_are_of_the_same_types() {
-    use roomcast::engine::native::packet::Message;
+    use roomcast::engine::native::packet::EngineMessage;
     // A client sends neither the open packet nor pings.
     for (text, wanted) in [
-        ("0{}", Err(Malformed::Type)),
-        ("1", Ok(Message::Close)),
-        ("2", Err(Malformed::Type)),
-        ("3", Ok(Message::Pong)),
-        ("42[]", Ok(Message::Packet("2[]"))),
-        ("5", Ok(Message::Noop)),
-        ("6", Ok(Message::Noop)),
-        ("7", Err(Malformed::Type)),
-        ("", Err(Malformed::Type)),
-        ("bAP8=", Ok(Message::Binary(vec![0, 255]))),
+        ("0{}", Err(MalformedPacket::Type)),
+        ("1", Ok(EngineMessage::Close)),
+        ("2", Err(MalformedPacket::Type)),
+        ("3", Ok(EngineMessage::Pong)),
+        ("42[]", Ok(EngineMessage::Packet("2[]"))),
+        ("5", Ok(EngineMessage::Noop)),
+        ("6", Ok(EngineMessage::Noop)),
+        ("7", Err(MalformedPacket::Type)),
+        ("", Err(MalformedPacket::Type)),
+        ("bAP8=", Ok(EngineMessage::Binary(vec![0, 255]))),
     ] {
-        assert_eq!(Message::read(text), wanted, "{text}");
+        assert_eq!(EngineMessage::read(text), wanted, "{text}");
     }
     let refused = |text: &str| decoded(&[text.into()]).error.is_some();
     assert!(refused("7") && refused("") && !refused("3"));

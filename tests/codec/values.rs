@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use roomcast::engine::native::packet::{Assembly, Kind, Malformed, Message, Packet};
+use roomcast::engine::native::packet::{Assembly, EngineMessage, MalformedPacket, Packet, PacketKind};
 use roomcast::engine::validate::validate;
 use roomcast::event::Event;
 use serde_json::{Map, Value, json};
@@ -107,15 +107,15 @@ pub struct Ours {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    Malformed(Malformed),
+    Malformed(MalformedPacket),
     /// The packet is not an event, or is an event that clients could not read.
     Event,
     /// The payload of CONNECT is invalid, and the client is told.
     Connect,
 }
 
-impl From<Malformed> for Refused {
-    fn from(malformed: Malformed) -> Self {
+impl From<MalformedPacket> for Refused {
+    fn from(malformed: MalformedPacket) -> Self {
         Self::Malformed(malformed)
     }
 }
@@ -139,13 +139,13 @@ pub fn ours(messages: &[Value]) -> Ours {
 
 fn one(message: &Value, assembly: &mut Option<Assembly>) -> Result<Option<Value>, Refused> {
     let Some(text) = message.as_str() else { return attachment(&unhex(message).unwrap(), assembly) };
-    let text = match Message::read(text)? {
-        Message::Packet(text) => text,
-        Message::Binary(bytes) => return attachment(&bytes, assembly),
+    let text = match EngineMessage::read(text)? {
+        EngineMessage::Packet(text) => text,
+        EngineMessage::Binary(bytes) => return attachment(&bytes, assembly),
         _ => return Ok(None),
     };
     if assembly.is_some() {
-        return Err(Malformed::OutOfPlace.into());
+        return Err(MalformedPacket::OutOfPlace.into());
     }
     let packet = Packet::read(text)?;
     if packet.attachments > 0 {
@@ -156,7 +156,7 @@ fn one(message: &Value, assembly: &mut Option<Assembly>) -> Result<Option<Value>
 }
 
 fn attachment(bytes: &[u8], waiting: &mut Option<Assembly>) -> Result<Option<Value>, Refused> {
-    let assembly = waiting.as_mut().ok_or(Malformed::OutOfPlace)?;
+    let assembly = waiting.as_mut().ok_or(MalformedPacket::OutOfPlace)?;
     if !assembly.take(bytes, MAX_PAYLOAD)? {
         return Ok(None);
     }
@@ -164,20 +164,20 @@ fn attachment(bytes: &[u8], waiting: &mut Option<Assembly>) -> Result<Option<Val
     whole(kind, &namespace, ack, &data, attachments).map(Some)
 }
 
-fn whole(kind: Kind, nsp: &str, id: Option<i64>, data: &str, attachments: Vec<Bytes>) -> Result<Value, Refused> {
+fn whole(kind: PacketKind, nsp: &str, id: Option<i64>, data: &str, attachments: Vec<Bytes>) -> Result<Value, Refused> {
     let packet = |number: u8, data: Value| {
-        let id = if kind == Kind::Connect || kind == Kind::Disconnect { None } else { id };
+        let id = if kind == PacketKind::Connect || kind == PacketKind::Disconnect { None } else { id };
         numbers(&json!({ "type": number, "nsp": nsp, "id": id, "data": data }))
     };
     let parsed = || serde_json::from_str::<Value>(data).map(|data| put_binary(&data, &attachments));
     match kind {
-        Kind::Connect if data.is_empty() => Ok(packet(0, Value::Null)),
-        Kind::Connect => match serde_json::from_str::<Map<String, Value>>(data) {
+        PacketKind::Connect if data.is_empty() => Ok(packet(0, Value::Null)),
+        PacketKind::Connect => match serde_json::from_str::<Map<String, Value>>(data) {
             Ok(auth) => Ok(packet(0, auth.into())),
             Err(_) => Err(Refused::Connect),
         },
-        Kind::Disconnect => Ok(packet(1, Value::Null)),
-        Kind::Event => {
+        PacketKind::Disconnect => Ok(packet(1, Value::Null)),
+        PacketKind::Event => {
             let event = Event::from_wire(data.into(), attachments.clone()).map_err(|_| Refused::Event)?;
             validate(event.text(), event.attachments().len()).map_err(|_| Refused::Event)?;
             // Numbers beyond 64 bits and halves of surrogate pairs are accepted: JavaScript can read these values, and
@@ -187,6 +187,6 @@ fn whole(kind: Kind, nsp: &str, id: Option<i64>, data: &str, attachments: Vec<By
             Ok(packet(2, value))
         }
         // No sender here asks for acknowledgements, so the contents of acknowledgements do not matter.
-        Kind::Ack => Ok(packet(3, parsed().unwrap_or(Value::Null))),
+        PacketKind::Ack => Ok(packet(3, parsed().unwrap_or(Value::Null))),
     }
 }

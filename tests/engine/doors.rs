@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use roomcast::config::{self, Engine, ForwardedHeader};
+use roomcast::config::{self, EngineKind, ForwardedHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -60,18 +60,18 @@ async fn poll_for(node: &Node, path: &str, wanted: &str) -> String {
     }
 }
 
-fn behind_proxy(limits: config::Limits) -> (config::Server, config::Limits) {
+fn behind_proxy(limits: config::LimitsSettings) -> (config::ServerSettings, config::LimitsSettings) {
     let trusted = vec!["127.0.0.1".parse().unwrap()];
-    (config::Server { trusted_proxies: trusted, ..config::Server::default() }, limits)
+    (config::ServerSettings { trusted_proxies: trusted, ..config::ServerSettings::default() }, limits)
 }
 
-fn one_each() -> config::Limits {
-    config::Limits { max_connections_per_ip: 1, ..config::Limits::default() }
+fn one_each() -> config::LimitsSettings {
+    config::LimitsSettings { max_connections_per_ip: 1, ..config::LimitsSettings::default() }
 }
 
-async fn address_has_as_many_connections_as_it_may_and_not_one_more(engine: Engine) {
-    let limits = config::Limits { max_connections_per_ip: 2, ..config::Limits::default() };
-    let node = Node::limited(engine, config::Server::default(), limits, None).await;
+async fn address_has_as_many_connections_as_it_may_and_not_one_more(engine: EngineKind) {
+    let limits = config::LimitsSettings { max_connections_per_ip: 2, ..config::LimitsSettings::default() };
+    let node = Node::limited(engine, config::ServerSettings::default(), limits, None).await;
     let first = node.client().await;
     assert_eq!(http(&node.address, &format!("GET {POLLING}"), "").await.0, 200);
     for request in [with(POLLING, ""), upgrade(WEBSOCKET, "")] {
@@ -88,10 +88,10 @@ async fn address_has_as_many_connections_as_it_may_and_not_one_more(engine: Engi
     assert_eq!(node.limits.present(), (1, 0));
 }
 
-async fn address_that_comes_too_often_is_told_how_long_to_wait(engine: Engine) {
+async fn address_that_comes_too_often_is_told_how_long_to_wait(engine: EngineKind) {
     let rate = Some("2/1m".parse().unwrap());
-    let limits = config::Limits { connections_per_ip: rate, ..config::Limits::default() };
-    let node = Node::limited(engine, config::Server::default(), limits, None).await;
+    let limits = config::LimitsSettings { connections_per_ip: rate, ..config::LimitsSettings::default() };
+    let node = Node::limited(engine, config::ServerSettings::default(), limits, None).await;
     drop((node.client().await, node.client().await));
     let request = format!("GET {WEBSOCKET} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let text = answer(&node.address, request.as_bytes()).await;
@@ -103,8 +103,8 @@ async fn address_that_comes_too_often_is_told_how_long_to_wait(engine: Engine) {
     assert_eq!(http(&node.address, "GET /nowhere", "").await.0, 404);
 }
 
-async fn id_of_another_client_is_useless(engine: Engine) {
-    let (server, limits) = behind_proxy(config::Limits::default());
+async fn id_of_another_client_is_useless(engine: EngineKind) {
+    let (server, limits) = behind_proxy(config::LimitsSettings::default());
     let node = Node::limited(engine, server, limits, None).await;
     let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;
     let secret = sid_of(&open).to_owned();
@@ -139,8 +139,8 @@ async fn id_of_another_client_is_useless(engine: Engine) {
     assert!(node.metrics.handshakes_refused_total.with_label_values(&["unknown_session"]).get() >= 9);
 }
 
-async fn session_that_may_move_with_its_client_does(engine: Engine) {
-    let (mut server, limits) = behind_proxy(config::Limits::default());
+async fn session_that_may_move_with_its_client_does(engine: EngineKind) {
+    let (mut server, limits) = behind_proxy(config::LimitsSettings::default());
     server.bind_sessions_to_ip = false;
     let node = Node::limited(engine, server, limits, None).await;
     let (_, open) = http(&node.address, &with(POLLING, "X-Forwarded-For: 192.0.2.1\r\n"), "").await;
@@ -148,8 +148,11 @@ async fn session_that_may_move_with_its_client_does(engine: Engine) {
     assert_eq!(http(&node.address, &format!("POST {own}"), "40").await.1, "ok");
 }
 
-async fn pages_of_other_origins_open_no_websocket(engine: Engine) {
-    let server = config::Server { cors_origins: vec!["https://app.example".into()], ..config::Server::default() };
+async fn pages_of_other_origins_open_no_websocket(engine: EngineKind) {
+    let server = config::ServerSettings {
+        cors_origins: vec!["https://app.example".into()],
+        ..config::ServerSettings::default()
+    };
     let node = Node::start(engine, server, None).await;
     let ask = |origin: &str| {
         let request = format!(
@@ -166,8 +169,8 @@ async fn pages_of_other_origins_open_no_websocket(engine: Engine) {
     assert_eq!(node.metrics.handshakes_refused_total.with_label_values(&["origin"]).get(), 2);
 }
 
-async fn what_is_no_handshake_of_ours_is_counted(engine: Engine) {
-    let node = Node::start(engine, config::Server::default(), None).await;
+async fn what_is_no_handshake_of_ours_is_counted(engine: EngineKind) {
+    let node = Node::start(engine, config::ServerSettings::default(), None).await;
     for query in
         ["EIO=3&transport=polling", "EIO=4&transport=pigeon", "EIO=4&EIO=4&transport=polling", "transport=polling"]
     {
@@ -177,7 +180,7 @@ async fn what_is_no_handshake_of_ours_is_counted(engine: Engine) {
     assert_eq!(node.metrics.handshakes_refused_total.with_label_values(&["malformed"]).get(), 4);
 }
 
-async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other(engine: Engine) {
+async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other(engine: EngineKind) {
     for (header, name, other) in [
         (ForwardedHeader::XForwardedFor, "X-Forwarded-For: ", "Forwarded: for="),
         (ForwardedHeader::Forwarded, "Forwarded: for=", "X-Forwarded-For: "),
@@ -194,13 +197,13 @@ async fn proxies_are_believed_in_the_header_that_they_set_and_in_no_other(engine
         }
     }
     // In this part the node trusts no proxy.
-    let node = Node::limited(engine, config::Server::default(), one_each(), None).await;
+    let node = Node::limited(engine, config::ServerSettings::default(), one_each(), None).await;
     let claim = |ip: &str| with(POLLING, &format!("X-Forwarded-For: {ip}\r\nForwarded: for={ip}\r\n"));
     assert_eq!(http(&node.address, &claim("192.0.2.1"), "").await.0, 200);
     assert_eq!(http(&node.address, &claim("192.0.2.2"), "").await.0, 429);
 }
 
-async fn balancers_announce_their_clients(engine: Engine) {
+async fn balancers_announce_their_clients(engine: EngineKind) {
     let (mut server, limits) = behind_proxy(one_each());
     server.proxy_protocol = true;
     // socketioxide forgets a client that was lost before the open packet only after this time.
@@ -237,9 +240,10 @@ async fn balancers_announce_their_clients(engine: Engine) {
     assert_eq!(node.limits.present(), (0, 0));
 }
 
-async fn proxy_header_of_a_stranger_is_no_request(engine: Engine) {
+async fn proxy_header_of_a_stranger_is_no_request(engine: EngineKind) {
     let trusted = vec!["192.0.2.9".parse().unwrap()];
-    let server = config::Server { trusted_proxies: trusted, proxy_protocol: true, ..config::Server::default() };
+    let server =
+        config::ServerSettings { trusted_proxies: trusted, proxy_protocol: true, ..config::ServerSettings::default() };
     let node = Node::start(engine, server, None).await;
     let text =
         answer(&node.address, b"PROXY TCP4 192.0.2.1 127.0.0.1 1000 3000\r\nGET /socket.io/ HTTP/1.1\r\n\r\n").await;
@@ -248,9 +252,12 @@ async fn proxy_header_of_a_stranger_is_no_request(engine: Engine) {
     drop(client);
 }
 
-async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more(engine: Engine) {
+async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more(engine: EngineKind) {
     const MOST: usize = 2_000;
-    let server = config::Server { max_payload: config::Size::from_bytes(MOST as u64), ..config::Server::default() };
+    let server = config::ServerSettings {
+        max_payload: config::Size::from_bytes(MOST as u64),
+        ..config::ServerSettings::default()
+    };
     let node = Node::start(engine, server, None).await;
     let event = |bytes: usize| format!(r#"42["big","{}"]"#, "x".repeat(bytes - 12));
     assert_eq!(event(MOST).len(), MOST);
@@ -294,7 +301,7 @@ async fn payload_is_taken_up_to_its_bound_and_not_one_byte_more(engine: Engine) 
 }
 
 /// The gate of these tests permits everything, so only the engine's own limits refuse these events.
-async fn namespace_and_ack_numbers_are_bounded(engine: Engine) {
+async fn namespace_and_ack_numbers_are_bounded(engine: EngineKind) {
     let node = Node::alone(engine).await;
     for packet in [format!("40/{},", "x".repeat(1000)), format!("42{}[\"e\"]", "9".repeat(30))] {
         let mut client = node.client().await;
@@ -315,8 +322,11 @@ async fn still_open(streams: &mut [TcpStream]) -> Vec<bool> {
     open
 }
 
-async fn head_that_comes_byte_by_byte_is_cut_off_in_time(engine: Engine) {
-    let server = config::Server { handshake_timeout: config::Period::from_millis(700), ..config::Server::default() };
+async fn head_that_comes_byte_by_byte_is_cut_off_in_time(engine: EngineKind) {
+    let server = config::ServerSettings {
+        handshake_timeout: config::Period::from_millis(700),
+        ..config::ServerSettings::default()
+    };
     let node = Node::start(engine, server, None).await;
     let heads = [
         "".to_owned(),
@@ -357,9 +367,9 @@ async fn head_that_comes_byte_by_byte_is_cut_off_in_time(engine: Engine) {
     assert_eq!(client.text().await, "431[]");
 }
 
-async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room(engine: Engine) {
-    let limits = config::Limits { max_pending_connections: 3, ..config::Limits::default() };
-    let node = Node::limited(engine, config::Server::default(), limits, None).await;
+async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room(engine: EngineKind) {
+    let limits = config::LimitsSettings { max_pending_connections: 3, ..config::LimitsSettings::default() };
+    let node = Node::limited(engine, config::ServerSettings::default(), limits, None).await;
     let pending = || node.metrics.handshakes_refused_total.with_label_values(&["pending"]).get();
     let mut idle = Vec::new();
     for _ in 0..10 {
@@ -397,9 +407,12 @@ async fn connections_without_a_session_are_bounded_and_the_oldest_makes_room(eng
     assert_eq!(client.text().await, "432[]");
 }
 
-async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused_by_its_head(engine: Engine) {
+async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused_by_its_head(engine: EngineKind) {
     const MOST: usize = 2_000;
-    let server = config::Server { max_payload: config::Size::from_bytes(MOST as u64), ..config::Server::default() };
+    let server = config::ServerSettings {
+        max_payload: config::Size::from_bytes(MOST as u64),
+        ..config::ServerSettings::default()
+    };
     let node = Node::start(engine, server, None).await;
     // A message of the maximum size is accepted, also if an empty last fragment follows.
     let event = format!(r#"421["big","{}"]"#, "x".repeat(MOST - 13));
@@ -424,10 +437,11 @@ async fn frame_is_taken_up_to_the_bound_of_a_message_and_a_longer_one_is_refused
     assert_eq!(client.text().await, "431[]");
 }
 
-async fn client_has_one_body_on_its_way_and_it_comes_in_time(engine: Engine) {
+async fn client_has_one_body_on_its_way_and_it_comes_in_time(engine: EngineKind) {
     let (ping_interval, ping_timeout) = (config::Period::from_millis(600), config::Period::from_millis(900));
     let connect_timeout = config::Period::from_secs(3);
-    let server = config::Server { ping_interval, ping_timeout, connect_timeout, ..config::Server::default() };
+    let server =
+        config::ServerSettings { ping_interval, ping_timeout, connect_timeout, ..config::ServerSettings::default() };
     let node = Node::start(engine, server, None).await;
     let refused = |reason: &str| node.metrics.handshakes_refused_total.with_label_values(&[reason]).get();
     let (_, open) = http(&node.address, &format!("GET {POLLING}"), "").await;

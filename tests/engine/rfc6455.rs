@@ -12,7 +12,7 @@ mod utf8;
 
 use case::{Case, Library, Want};
 use futures_util::StreamExt;
-use roomcast::config::{self, Engine};
+use roomcast::config::{self, EngineKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
 
@@ -37,7 +37,7 @@ enum Chop {
     Pieces,
 }
 
-async fn every_case_of_the_standard_is_answered_to_the_byte(engine: Engine) {
+async fn every_case_of_the_standard_is_answered_to_the_byte(engine: EngineKind) {
     let node = Node::alone(engine).await;
     let cases: Vec<Case> = framing::cases().into_iter().chain(utf8::cases()).chain(closing::cases()).collect();
     let ran = run(&node, &cases, false).await;
@@ -46,11 +46,18 @@ async fn every_case_of_the_standard_is_answered_to_the_byte(engine: Engine) {
 }
 
 /// Only the native engine compresses; socketioxide does not.
-async fn every_case_of_compression_is_answered_to_the_byte(engine: Engine) {
-    let compression = config::Compression { threshold: config::Size::from_bytes(1), ..config::Compression::default() };
-    let node =
-        Node::start(engine, config::Server { compression: Some(compression), ..config::Server::default() }, None).await;
-    if engine == Engine::Native {
+async fn every_case_of_compression_is_answered_to_the_byte(engine: EngineKind) {
+    let compression = config::CompressionSettings {
+        threshold: config::Size::from_bytes(1),
+        ..config::CompressionSettings::default()
+    };
+    let node = Node::start(
+        engine,
+        config::ServerSettings { compression: Some(compression), ..config::ServerSettings::default() },
+        None,
+    )
+    .await;
+    if engine == EngineKind::Native {
         assert!(run(&node, &deflate::cases(), true).await > 100);
         // Compression that was agreed on need not be used.
         assert!(run(&node, &closing::cases(), true).await > 100);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roomcast::config::{self, Engine};
+use roomcast::config::{self, EngineKind};
 use roomcast::contract::load::{Source, load_sources};
 use roomcast::contract::model::Contract;
 use roomcast::event::Event;
@@ -24,13 +24,13 @@ const SLACK: Duration = Duration::from_secs(4);
 /// Number of large events: together they have more bytes than a write queue and the kernel's buffers can hold.
 const LARGE: usize = 2 * EVENTS;
 
-fn server() -> config::Server {
-    config::Server {
+fn server() -> config::ServerSettings {
+    config::ServerSettings {
         ping_interval: Duration::from_secs(60).into(),
         ping_timeout: Duration::from_secs(60).into(),
         write_timeout: Some(STALL.into()),
         queue: 128,
-        ..config::Server::default()
+        ..config::ServerSettings::default()
     }
 }
 
@@ -48,7 +48,7 @@ async fn reads_all(mut client: Client) {
     std::mem::forget(client);
 }
 
-async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_it(engine: Engine) {
+async fn one_stalled_client_of_a_thousand_is_gone_in_time_and_nobody_waits_for_it(engine: EngineKind) {
     let node = Node::start(engine, server(), None).await;
     let mut stalled = node.member("r").await;
     stalled.send(r#"422["join","stalled"]"#).await;
@@ -117,11 +117,11 @@ fn waiting(node: &Node) -> (i64, i64) {
 }
 
 /// A configuration for few, large packets: a write queue is limited to 1 MiB.
-fn few_bytes() -> config::Server {
-    config::Server { queue: 1024, queue_bytes: Some(config::Size::from_bytes(1 << 20)), ..server() }
+fn few_bytes() -> config::ServerSettings {
+    config::ServerSettings { queue: 1024, queue_bytes: Some(config::Size::from_bytes(1 << 20)), ..server() }
 }
 
-async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_get_everything(engine: Engine) {
+async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_get_everything(engine: EngineKind) {
     const SIZE: usize = 256 * 1024;
     const SENT: usize = 120;
     // Bytes that the kernel may buffer for a connection, at both ends.
@@ -132,8 +132,8 @@ async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_
     let (mut queued, mut dropped) = (0, 0);
     let text = "x".repeat(SIZE);
     for n in 0..SENT {
-        let carried = node.publish(&format!(r#"["n",{n},"{text}"]"#), &["r"]);
-        (queued, dropped) = (queued + carried.local, dropped + carried.dropped);
+        let delivery_result = node.publish(&format!(r#"["n",{n},"{text}"]"#), &["r"]);
+        (queued, dropped) = (queued + delivery_result.local, dropped + delivery_result.dropped);
         for other in &mut others {
             let got = other.text().await;
             assert!(got.starts_with(&format!(r#"42["n",{n},"#)), "{n}: {}", &got[..got.len().min(40)]);
@@ -155,7 +155,7 @@ async fn bytes_that_wait_for_a_client_that_does_not_read_are_bounded_and_others_
     drop(stalled);
 }
 
-async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_polls(engine: Engine) {
+async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_polls(engine: EngineKind) {
     let node = Node::start(engine, few_bytes(), None).await;
     let path = poller(&node).await;
     let publish = |n: usize| node.publish(&format!(r#"["n",{n},"{}"]"#, "x".repeat(128 * 1024)), &["r"]);
@@ -171,8 +171,8 @@ async fn bytes_that_wait_for_a_client_that_does_not_poll_are_bounded_until_it_po
     assert_eq!((20..40).map(|n| publish(n).local).sum::<usize>(), 7);
 }
 
-async fn a_client_that_no_longer_polls_is_gone_in_time(engine: Engine) {
-    let node = Node::start(engine, config::Server { ping_timeout: STALL.into(), ..server() }, None).await;
+async fn a_client_that_no_longer_polls_is_gone_in_time(engine: EngineKind) {
+    let node = Node::start(engine, config::ServerSettings { ping_timeout: STALL.into(), ..server() }, None).await;
     poller(&node).await;
     // The client does not poll, so the limit on the number of packets fills the write queue.
     let results = (0..200).map(|n| node.publish(&format!(r#"["n",{n}]"#), &["r"]).dropped);
@@ -188,13 +188,13 @@ pub(super) fn contracts() -> Vec<Arc<Contract>> {
     namespaces.into_iter().flat_map(|namespace| namespace.contracts).collect()
 }
 
-async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_over_is_counted(engine: Engine) {
+async fn what_is_volatile_is_for_clients_that_take_it_and_each_that_is_passed_over_is_counted(engine: EngineKind) {
     let node = Node::start(engine, server(), None).await;
     let (mut paused, mut reading) = (node.member("v").await, node.member("v").await);
     let large = "x".repeat(64 * 1024);
     let publish = |name: &str, n: usize| {
         let event = Event::from_wire(format!(r#"["{name}",{n},"{large}"]"#).into(), Vec::new()).unwrap();
-        node.carrier.carry(&Outgoing { volatile: true, ..outgoing(&"/".into(), event, &["v"]) })
+        node.delivery.broadcast(&Outgoing { volatile: true, ..outgoing(&"/".into(), event, &["v"]) })
     };
     let mut dropped = 0;
     for n in 0..LARGE {
@@ -235,14 +235,14 @@ async fn fill(node: &Node, room: &str) {
     }
 }
 
-async fn what_a_slow_client_gets_is_the_contracts_to_say(engine: Engine) {
+async fn what_a_slow_client_gets_is_the_contracts_to_say(engine: EngineKind) {
     let node = Node::start(engine, server(), None).await;
     let mut client = node.member("s").await;
     fill(&node, "s").await;
     for n in 0..100 {
         for name in ["latest", "oldest"] {
-            let carried = node.publish(&format!(r#"["{name}",{n}]"#), &["s"]);
-            assert_eq!((carried.local, carried.dropped), (1, 0), "{name} {n}");
+            let delivery_result = node.publish(&format!(r#"["{name}",{n}]"#), &["s"]);
+            assert_eq!((delivery_result.local, delivery_result.dropped), (1, 0), "{name} {n}");
         }
     }
     node.publish(r#"["usual"]"#, &["s"]);
@@ -261,9 +261,9 @@ async fn what_a_slow_client_gets_is_the_contracts_to_say(engine: Engine) {
     assert_eq!(dropped as usize, 200 - latest.len() - oldest.len(), "each is counted");
 }
 
-async fn a_slow_client_is_disconnected_where_the_contract_says_so(engine: Engine) {
+async fn a_slow_client_is_disconnected_where_the_contract_says_so(engine: EngineKind) {
     // The write time-out is far away, so only the contract can end the connection.
-    let patient = config::Server { write_timeout: Some(Duration::from_secs(60).into()), ..server() };
+    let patient = config::ServerSettings { write_timeout: Some(Duration::from_secs(60).into()), ..server() };
     let node = Node::start(engine, patient, None).await;
     let client = node.member("s").await;
     fill(&node, "s").await;

@@ -7,16 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
-use roomcast::config::{self, Engine as Kind};
-use roomcast::engine::{Broadcaster, Engine, Gate, Terms};
+use roomcast::config::{self, EngineKind as Kind};
+use roomcast::engine::{Broadcaster, Engine, EngineContext, Gate};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
 use roomcast::forward::{Forwarder, Peers};
 use roomcast::limits::Limits;
-use roomcast::publish::{Carrier, NotCarried, Outgoing, Remote};
+use roomcast::publish::{Delivery, Outgoing, RemoteDelivery, RemoteFailure};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, MAX_ASKED, Peer, SendError, Session};
+use roomcast::session::{AckId, ClientFacts, Close, Link, MAX_ASKED, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use tokio::sync::oneshot;
@@ -30,7 +30,7 @@ use crate::support::redis::{RedisServer, eventually};
 /// for.
 pub struct TestGate {
     pub rooms: Arc<Rooms>,
-    carrier: Arc<dyn Carrier>,
+    delivery: Arc<dyn Delivery>,
     pub seen: Mutex<Vec<String>>,
     opened: AtomicUsize,
     closed: Mutex<Vec<&'static str>>,
@@ -45,7 +45,7 @@ impl Gate for TestGate {
         namespace: &Arc<str>,
         _: &str,
         handshake: Handshake,
-        _: &Peer,
+        _: &ClientFacts,
     ) -> Result<Self::Admission, Refusal> {
         tokio::task::yield_now().await;
         let says = handshake.auth.and_then(|auth| Some(auth.get("say")?.as_str()?.to_owned()));
@@ -59,7 +59,7 @@ impl Gate for TestGate {
         self: &Arc<Self>,
         (namespace, says): Self::Admission,
         id: &str,
-        peer: Peer,
+        peer: ClientFacts,
         link: Box<dyn Link>,
     ) -> Option<Arc<Session>> {
         let greeting = Event::encode("hello", &[peer.transport]).unwrap();
@@ -85,7 +85,7 @@ impl Gate for TestGate {
                 self.rooms.leave(session, &args.into());
             }
             "relay" => {
-                self.carrier.carry(&outgoing(session.namespace(), event.renamed("relayed"), &["r"]));
+                self.delivery.broadcast(&outgoing(session.namespace(), event.renamed("relayed"), &["r"]));
             }
             "bye" => session.close(if args == "transport" { Close::Transport } else { Close::Namespace }),
             _ => self.seen.lock().unwrap().push(event.text().to_string()),
@@ -110,7 +110,7 @@ pub struct Node {
     pub native: bool,
     pub address: String,
     pub gate: Arc<TestGate>,
-    pub carrier: Arc<dyn Carrier>,
+    pub delivery: Arc<dyn Delivery>,
     pub engine: Arc<Engine<TestGate>>,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
@@ -120,25 +120,26 @@ pub struct Node {
 
 impl Node {
     pub async fn alone(engine: Kind) -> Self {
-        Self::start(engine, config::Server::default(), None).await
+        Self::start(engine, config::ServerSettings::default(), None).await
     }
 
-    pub async fn start(engine: Kind, server: config::Server, redis: Option<(&RedisServer, &str)>) -> Self {
-        Self::limited(engine, server, config::Limits::default(), redis).await
+    pub async fn start(engine: Kind, server: config::ServerSettings, redis: Option<(&RedisServer, &str)>) -> Self {
+        Self::limited(engine, server, config::LimitsSettings::default(), redis).await
     }
 
     pub async fn limited(
         engine: Kind,
-        server: config::Server,
-        limits: config::Limits,
+        server: config::ServerSettings,
+        limits: config::LimitsSettings,
         redis: Option<(&RedisServer, &str)>,
     ) -> Self {
         let native = engine == Kind::Native;
-        let server = config::Server { engine, ..server };
+        let server = config::ServerSettings { engine, ..server };
         let metrics = Arc::new(Metrics::new());
         let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]).minding(&slow::contracts()));
         let redis = redis.map(|(server, name)| {
-            let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
+            let config =
+                config::RedisSettings { url: Some(config::Url::new(server.url())), ..config::RedisSettings::default() };
             let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
             let cluster = Cluster::join(
                 (name, "contracts"),
@@ -152,24 +153,24 @@ impl Node {
             (redis, cluster)
         });
         let cluster = redis.as_ref().map_or_else(|| Cluster::alone("n", rooms.clone()), |(_, cluster)| cluster.clone());
-        let carrier: Arc<dyn Carrier> = Broadcaster::new(rooms.clone(), &cluster, &metrics);
+        let delivery: Arc<dyn Delivery> = Broadcaster::new(rooms.clone(), &cluster, &metrics);
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let gate = Arc::new(TestGate {
             rooms,
-            carrier: carrier.clone(),
+            delivery: delivery.clone(),
             seen: Mutex::default(),
             opened: AtomicUsize::new(0),
             closed: Mutex::default(),
         });
         let limits = Arc::new(Limits::new(&limits, &[], metrics.clone()));
-        let terms = Terms::new(limits.clone(), &[], Forwarder::alone(metrics.clone()), metrics.clone());
-        let engine = Arc::new(Engine::new(&server, &terms, &namespaces, &gate));
+        let context = EngineContext::new(limits.clone(), &[], Forwarder::alone(metrics.clone()), metrics.clone());
+        let engine = Arc::new(Engine::new(&server, &context, &namespaces, &gate));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, serving) = (CancellationToken::new(), engine.clone());
         let stopped = stop.clone();
         tokio::spawn(async move { serving.serve(listener, None, axum::Router::new(), stopped).await });
-        Self { native, address, gate, carrier, engine, limits, metrics, redis, stop }
+        Self { native, address, gate, delivery, engine, limits, metrics, redis, stop }
     }
 
     pub async fn client(&self) -> Client {
@@ -193,9 +194,9 @@ impl Node {
         client
     }
 
-    pub fn publish(&self, text: &str, rooms: &[&str]) -> roomcast::publish::Carried {
+    pub fn publish(&self, text: &str, rooms: &[&str]) -> roomcast::publish::DeliveryResult {
         let event = Event::from_wire(text.to_owned().into(), Vec::new()).unwrap();
-        self.carrier.carry(&outgoing(&"/".into(), event, rooms))
+        self.delivery.broadcast(&outgoing(&"/".into(), event, rooms))
     }
 
     async fn knows(&self, nodes: usize) {
@@ -329,9 +330,9 @@ async fn client_in_several_rooms_gets_one_copy_and_counts_are_true(engine: Kind)
     both.send(r#"422["join","b"]"#).await;
     assert_eq!(both.text().await, r#"432["b"]"#);
     let (mut only, mut none) = (node.member("b").await, node.client().await);
-    let carried = node.publish(r#"["x",1]"#, &["a", "b"]);
-    assert_eq!((carried.local, carried.dropped), (2, 0));
-    assert!(matches!(carried.remote, Remote::Alone));
+    let delivery_result = node.publish(r#"["x",1]"#, &["a", "b"]);
+    assert_eq!((delivery_result.local, delivery_result.dropped), (2, 0));
+    assert!(matches!(delivery_result.remote, RemoteDelivery::Alone));
     assert_eq!(node.publish(r#"["all"]"#, &[]).local, 3);
     for client in [&mut both, &mut only] {
         assert_eq!(client.text().await, r#"42["x",1]"#);
@@ -346,15 +347,15 @@ async fn client_in_several_rooms_gets_one_copy_and_counts_are_true(engine: Kind)
 }
 
 async fn client_that_does_not_read_loses_events_and_each_is_counted(engine: Kind) {
-    let server = config::Server { queue: 16, ..config::Server::default() };
+    let server = config::ServerSettings { queue: 16, ..config::ServerSettings::default() };
     let node = Node::start(engine, server, None).await;
     let _client = node.member("r").await;
     let large = format!(r#"["x","{}"]"#, "y".repeat(100_000));
     let (mut queued, mut dropped) = (0, 0);
     for _ in 0..500 {
-        let carried = node.publish(&large, &["r"]);
-        queued += carried.local;
-        dropped += carried.dropped;
+        let delivery_result = node.publish(&large, &["r"]);
+        queued += delivery_result.local;
+        dropped += delivery_result.dropped;
     }
     assert_eq!(queued + dropped, 500);
     assert!(dropped > 100, "{dropped}");
@@ -398,7 +399,7 @@ async fn namespaces_of_one_connection_are_sessions_of_their_own(engine: Kind) {
 }
 
 async fn connections_are_limited_and_given_back(engine: Kind) {
-    let server = config::Server { max_connections: 2, ..config::Server::default() };
+    let server = config::ServerSettings { max_connections: 2, ..config::ServerSettings::default() };
     let node = Node::start(engine, server, None).await;
     let first = node.client().await;
     let (status, open) = http(&node.address, "GET /socket.io/?EIO=4&transport=polling", "").await;
@@ -442,7 +443,10 @@ async fn polling_client_learns_that_its_transport_was_closed(engine: Kind) {
 }
 
 async fn pages_of_other_origins_may_not_connect(engine: Kind) {
-    let server = config::Server { cors_origins: vec!["https://app.example".into()], ..config::Server::default() };
+    let server = config::ServerSettings {
+        cors_origins: vec!["https://app.example".into()],
+        ..config::ServerSettings::default()
+    };
     let node = Node::start(engine, server, None).await;
     let get = |origin: &str| format!("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nOrigin: {origin}\r\nX-Rest:");
     assert_eq!(http(&node.address, &get("https://evil.example"), "").await.0, 403);
@@ -451,8 +455,8 @@ async fn pages_of_other_origins_may_not_connect(engine: Kind) {
 
 async fn events_reach_the_other_node_to_the_byte_and_once(engine: Kind) {
     let server = RedisServer::start();
-    let a = Node::start(engine, config::Server::default(), Some((&server, "a"))).await;
-    let b = Node::start(engine, config::Server::default(), Some((&server, "b"))).await;
+    let a = Node::start(engine, config::ServerSettings::default(), Some((&server, "a"))).await;
+    let b = Node::start(engine, config::ServerSettings::default(), Some((&server, "b"))).await;
     a.knows(2).await;
     b.knows(2).await;
     assert!(server.command("PUBSUB SHARDCHANNELS").contains("roomcast:events:/other"));
@@ -462,9 +466,9 @@ async fn events_reach_the_other_node_to_the_byte_and_once(engine: Kind) {
     assert_eq!(far.text().await, r#"432["s"]"#);
     let event =
         Event::from_wire(r#"["x",{"_placeholder":true,"num":0}, 1.50]"#.into(), vec![Bytes::from_static(b"\xff\0")]);
-    let carried = a.carrier.carry(&outgoing(&"/".into(), event.unwrap(), &["r", "s"]));
-    assert_eq!(carried.local, 1);
-    let Remote::Handed(receipt) = carried.remote else { panic!("not handed over") };
+    let delivery_result = a.delivery.broadcast(&outgoing(&"/".into(), event.unwrap(), &["r", "s"]));
+    assert_eq!(delivery_result.local, 1);
+    let RemoteDelivery::Handed(receipt) = delivery_result.remote else { panic!("not handed over") };
     receipt.await.unwrap();
     for client in [&mut near, &mut far] {
         assert_eq!(client.text().await, r#"451-["x",{"_placeholder":true,"num":0}, 1.50]"#);
@@ -479,15 +483,15 @@ async fn events_reach_the_other_node_to_the_byte_and_once(engine: Kind) {
 
 async fn burst_to_a_room_arrives_completely_on_both_nodes(engine: Kind) {
     let server = RedisServer::start();
-    let config = config::Server { queue: 8192, ..config::Server::default() };
+    let config = config::ServerSettings { queue: 8192, ..config::ServerSettings::default() };
     let a = Node::start(engine, config.clone(), Some((&server, "a"))).await;
     let b = Node::start(engine, config, Some((&server, "b"))).await;
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.member("r").await, b.member("r").await);
     for n in 0..5000 {
-        let carried = a.publish(&format!(r#"["n",{n}]"#), &["r"]);
-        assert_eq!((carried.local, carried.dropped), (1, 0));
+        let delivery_result = a.publish(&format!(r#"["n",{n}]"#), &["r"]);
+        assert_eq!((delivery_result.local, delivery_result.dropped), (1, 0));
     }
     for client in [&mut near, &mut far] {
         for n in 0..5000 {
@@ -498,8 +502,8 @@ async fn burst_to_a_room_arrives_completely_on_both_nodes(engine: Kind) {
 
 async fn local_clients_lose_nothing_while_redis_is_away(engine: Kind) {
     let mut server = RedisServer::start();
-    let a = Node::start(engine, config::Server::default(), Some((&server, "a"))).await;
-    let b = Node::start(engine, config::Server::default(), Some((&server, "b"))).await;
+    let a = Node::start(engine, config::ServerSettings::default(), Some((&server, "a"))).await;
+    let b = Node::start(engine, config::ServerSettings::default(), Some((&server, "b"))).await;
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.member("r").await, b.member("r").await);
@@ -512,9 +516,9 @@ async fn local_clients_lose_nothing_while_redis_is_away(engine: Kind) {
     eventually("the loss is noticed", Duration::from_secs(2), || !redis.is_up()).await;
     let started = std::time::Instant::now();
     for n in 0..100 {
-        let carried = a.publish(&format!(r#"["n",{n}]"#), &["r"]);
-        assert_eq!(carried.local, 1);
-        assert!(matches!(carried.remote, Remote::NotCarried(NotCarried::Away)));
+        let delivery_result = a.publish(&format!(r#"["n",{n}]"#), &["r"]);
+        assert_eq!(delivery_result.local, 1);
+        assert!(matches!(delivery_result.remote, RemoteDelivery::NotCarried(RemoteFailure::Away)));
     }
     assert!(started.elapsed() < Duration::from_secs(1));
     for n in 0..100 {
@@ -530,10 +534,10 @@ async fn local_clients_lose_nothing_while_redis_is_away(engine: Kind) {
 }
 
 async fn actions_reach_clients_of_both_nodes(engine: Kind) {
-    use roomcast::directory::{Actions, Done, Selection, Told};
+    use roomcast::directory::{ActionResult, Actions, Selection, SendOutcome};
     let server = RedisServer::start();
-    let a = Node::start(engine, config::Server::default(), Some((&server, "a"))).await;
-    let b = Node::start(engine, config::Server::default(), Some((&server, "b"))).await;
+    let a = Node::start(engine, config::ServerSettings::default(), Some((&server, "a"))).await;
+    let b = Node::start(engine, config::ServerSettings::default(), Some((&server, "b"))).await;
     a.knows(2).await;
     b.knows(2).await;
     let (mut near, mut far) = (a.client().await, b.client().await);
@@ -543,7 +547,7 @@ async fn actions_reach_clients_of_both_nodes(engine: Kind) {
     let everyone = Selection { namespace: "/".into(), users: vec!["u".into()], ..Selection::default() };
     let (_, cluster) = a.redis.as_ref().unwrap();
     let done = cluster.join(&everyone, "r").await.unwrap();
-    assert_eq!(done, Done { local: 1, remote: Told::Carried });
+    assert_eq!(done, ActionResult { local: 1, remote: SendOutcome::Carried });
     eventually("the far client has joined", Duration::from_secs(2), || {
         b.gate.rooms.count("/", &["r".into()], &[]) == 1
     })

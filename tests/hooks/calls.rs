@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use roomcast::error::{Code, Refusal};
-use roomcast::hooks::{Denial, HookError, HookRequest, MAX_ANSWER_BYTES, Signer};
+use roomcast::hooks::{Denial, HookError, HookRequest, MAX_ANSWER_BYTES, RequestSigner};
 use roomcast::user::User;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -30,7 +30,7 @@ async fn a_call_is_a_signed_cloud_event_and_its_answer_comes_back() {
     assert_eq!(seen.header("traceparent"), sent["traceparent"]);
     assert!(std::str::from_utf8(&seen.body).unwrap().contains(r#""payload":{"generationId":  "g1"}"#));
     assert_eq!((&sent["source"], &sent["data"]["user"]["id"]), (&json!("/roomcast/node-1"), &json!("u1")));
-    let signer = Signer::new([SECRET.as_bytes()]);
+    let signer = RequestSigner::new([SECRET.as_bytes()]);
     assert!(signer.verify(seen.header("roomcast-signature"), &seen.body, SystemTime::now(), FIVE_MINUTES));
     assert_eq!(requests(&metrics, "ok"), 1);
     assert_eq!(counted(&metrics, r#"roomcast_hook_seconds_count{hook="songs"}"#), 1);
@@ -45,7 +45,7 @@ async fn both_secrets_sign_while_they_rotate() {
     hooks.call(HOOK, event()).await.unwrap();
     let seen = &backend.seen()[0];
     for secret in [SECRET, "the one before"] {
-        let signer = Signer::new([secret.as_bytes()]);
+        let signer = RequestSigner::new([secret.as_bytes()]);
         assert!(
             signer.verify(seen.header("roomcast-signature"), &seen.body, SystemTime::now(), FIVE_MINUTES),
             "{secret}"

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use roomcast::hooks::Signer;
+use roomcast::hooks::RequestSigner;
 use serde_json::{Value, json};
 
 /// The example of `docs/hooks.md` in this language that defines `verify`.
@@ -36,7 +36,7 @@ fn cases() -> (Value, Vec<bool>) {
     let now = SystemTime::now();
     let body = r#"{"id":"é"}"#;
     let sign = |secrets: &[&str], at| {
-        Signer::new(secrets.iter().map(|secret| secret.as_bytes())).sign(body.as_bytes(), at).unwrap()
+        RequestSigner::new(secrets.iter().map(|secret| secret.as_bytes())).sign(body.as_bytes(), at).unwrap()
     };
     let good = sign(&["right"], now);
     let seconds = now.duration_since(UNIX_EPOCH).unwrap().as_secs();

@@ -81,7 +81,7 @@ async fn a_backend_that_is_away_is_an_error_at_once() {
 async fn the_breaker_leaves_an_ill_backend_alone_and_finds_out_when_it_is_well() {
     let backend = Backend::start(|n, _| Reply::new(if n <= 4 { 500 } else { 204 }, "")).await;
     let mut section = section(&backend.url());
-    section.breaker = config::Breaker { failures: 3, open: config::Period::from_millis(300) };
+    section.breaker = config::BreakerSettings { failures: 3, open: config::Period::from_millis(300) };
     let (hooks, metrics) = hooks_with(section);
     let gauge = || counted(&metrics, r#"roomcast_hook_breaker_open{hook="songs"}"#);
     for _ in 0..3 {

@@ -51,7 +51,8 @@ impl std::ops::Deref for Node {
 }
 
 async fn in_redis(server: &RedisServer, hooks: &Arc<Hooks>) -> Node {
-    let config = config::Redis { url: Some(config::Url::new(server.url())), ..config::Redis::default() };
+    let config =
+        config::RedisSettings { url: Some(config::Url::new(server.url())), ..config::RedisSettings::default() };
     let redis = Redis::connect(&config, "node", Arc::new(Metrics::new())).unwrap();
     eventually("Redis is up", SOON, || redis.is_up()).await;
     Node { outbox: Notices::in_redis(hooks.clone(), &redis), _redis: redis }

@@ -16,11 +16,11 @@ async fn backend(tls: Tls) -> Backend {
     Backend::start_with(tls, |_, _| Reply::new(204, "")).await
 }
 
-fn trusting(backend: &Backend, authority: &str) -> config::Hook {
-    config::Hook { ca_file: Some(key_file(authority)), ..section(&backend.url()) }
+fn trusting(backend: &Backend, authority: &str) -> config::HookSettings {
+    config::HookSettings { ca_file: Some(key_file(authority)), ..section(&backend.url()) }
 }
 
-fn identified(mut section: config::Hook) -> config::Hook {
+fn identified(mut section: config::HookSettings) -> config::HookSettings {
     section.cert_file = Some(key_file("client.pem"));
     section.key_file = Some(key_file("client-key.pem"));
     section
@@ -64,12 +64,21 @@ fn a_mistake_in_a_section_names_its_key() {
         (section("ftp://backend.example/"), "hooks.songs.url: neither http:// nor https://"),
         (section("https://user:hunter2@backend.example/"), "hooks.songs.url: holds a user name or password"),
         (section("https://backend.example/#x"), "hooks.songs.url: has a fragment"),
-        (config::Hook { ca_file: Some(PathBuf::from("/nowhere.pem")), ..fine() }, "hooks.songs.ca_file: /nowhere.pem"),
-        (config::Hook { ca_file: Some(key_file("make.sh")), ..fine() }, "hooks.songs.ca_file: contains no certificate"),
-        (config::Hook { cert_file: Some(key_file("client.pem")), ..fine() }, "hooks.songs.key_file: missing"),
-        (config::Hook { key_file: Some(key_file("client-key.pem")), ..fine() }, "hooks.songs.cert_file: missing"),
         (
-            config::Hook { key_file: Some(key_file("ca.pem")), ..identified(fine()) },
+            config::HookSettings { ca_file: Some(PathBuf::from("/nowhere.pem")), ..fine() },
+            "hooks.songs.ca_file: /nowhere.pem",
+        ),
+        (
+            config::HookSettings { ca_file: Some(key_file("make.sh")), ..fine() },
+            "hooks.songs.ca_file: contains no certificate",
+        ),
+        (config::HookSettings { cert_file: Some(key_file("client.pem")), ..fine() }, "hooks.songs.key_file: missing"),
+        (
+            config::HookSettings { key_file: Some(key_file("client-key.pem")), ..fine() },
+            "hooks.songs.cert_file: missing",
+        ),
+        (
+            config::HookSettings { key_file: Some(key_file("ca.pem")), ..identified(fine()) },
             "hooks.songs.cert_file: not a certificate",
         ),
     ];

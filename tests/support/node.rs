@@ -11,17 +11,17 @@ use roomcast::contract::load::{Source, load_sources};
 use roomcast::engine::Broadcaster;
 use roomcast::event::{Args, Event};
 use roomcast::forward::Peers;
-use roomcast::gateway::{self, Client, Gateway};
+use roomcast::gateway::{self, Gateway, GatewayClient};
 use roomcast::history::History;
 use roomcast::hooks::{Hooks, Notices};
 use roomcast::limits::Limits;
 use roomcast::owners::Owners;
 use roomcast::presence::{self, Policies};
-use roomcast::publish::{self, ContractPublish, Origin, Published, Publisher};
+use roomcast::publish::{self, ContractPublish, Published, Publisher, PublisherKind};
 use roomcast::recovery::Recovery;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, Reply, SendError};
+use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, SendError};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::throttle::Throttles;
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ pub struct Node {
 
 /// A client that is connected, or was.
 pub struct Someone {
-    client: Arc<Client>,
+    client: Arc<GatewayClient>,
     tape: Arc<Tape>,
     pid: String,
     /// Whether the client's session was recovered.
@@ -126,8 +126,8 @@ struct Tape {
 struct TapeLink(Arc<Tape>);
 
 impl Node {
-    pub async fn start(url: &str, name: &str, change: impl FnOnce(&mut config::Redis)) -> Self {
-        let mut config = config::Redis { url: Some(config::Url::new(url)), ..config::Redis::default() };
+    pub async fn start(url: &str, name: &str, change: impl FnOnce(&mut config::RedisSettings)) -> Self {
+        let mut config = config::RedisSettings { url: Some(config::Url::new(url)), ..config::RedisSettings::default() };
         change(&mut config);
         let source = |name: &str, text: &str| Source { name: name.into(), text: text.into() };
         let sources = vec![source("test.toml", CONTRACT), source("bare.toml", BARE)];
@@ -142,11 +142,11 @@ impl Node {
         let presence = recorder.start(rooms.clone(), |_| {});
         let cluster =
             Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), Peers::none(), metrics.clone(), &config);
-        let carrier = Broadcaster::new(rooms.clone(), &cluster, &metrics);
+        let delivery = Broadcaster::new(rooms.clone(), &cluster, &metrics);
         let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));
-        let publisher = Publisher::new(publish::Parts {
+        let publisher = Publisher::new(publish::PublisherParts {
             namespaces: namespaces.clone(),
-            carrier,
+            delivery,
             throttles: Throttles::new(Some(redis.clone()), metrics.clone()),
             history: history.clone(),
             metrics: metrics.clone(),
@@ -154,9 +154,9 @@ impl Node {
         let (window, store) = (Duration::from_secs(60), (redis.clone(), name));
         let recovery = Recovery::in_redis(&Default::default(), store, window, history.clone(), metrics.clone(), |_| {});
         let hooks = Arc::new(Hooks::new(name, &Default::default(), metrics.clone()).unwrap());
-        let gateway = Gateway::new(gateway::Parts {
-            auth: Authenticator::new(&config::Auth::default(), metrics.clone()).await.unwrap(),
-            limits: Arc::new(Limits::new(&config::Limits::default(), &contracts, metrics.clone())),
+        let gateway = Gateway::new(gateway::GatewayParts {
+            auth: Authenticator::new(&config::AuthSettings::default(), metrics.clone()).await.unwrap(),
+            limits: Arc::new(Limits::new(&config::LimitsSettings::default(), &contracts, metrics.clone())),
             namespaces,
             rooms: rooms.clone(),
             publisher: publisher.clone(),
@@ -167,7 +167,7 @@ impl Node {
             hooks: hooks.clone(),
             notices: Notices::in_memory(hooks),
             metrics: metrics.clone(),
-            pending: roomcast::gateway::Pending { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
+            pending: roomcast::gateway::PendingBounds { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
         });
         cluster.wire().unwrap().bridge(publisher.clone());
         Self { redis, rooms, history, cluster, publisher, gateway, metrics }
@@ -196,7 +196,7 @@ impl Node {
     }
 
     async fn open(&self, namespace: &str, id: &str, auth: Value, tape: Arc<Tape>) -> Someone {
-        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+        let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
         let handshake =
             Handshake { auth: Some(auth), authorization: None, query: None, cookies: None, recoverable: true };
         let admission = self.gateway.admit(namespace, id, &handshake, &peer).await.unwrap();
@@ -217,7 +217,7 @@ impl Node {
     pub async fn publish_event(&self, contract: &str, event: &str, data: &Value) -> Published {
         let data = Some(serde_json::value::to_raw_value(data).unwrap());
         let publish = ContractPublish { contract: contract.into(), event: event.into(), data, params: Value::Null };
-        self.publisher.contract_event(publish, Origin::Api).await.unwrap()
+        self.publisher.contract_event(publish, PublisherKind::Api).await.unwrap()
     }
 }
 
@@ -256,7 +256,7 @@ impl Link for TapeLink {
         self.0.events.lock().unwrap().push(if args.len() > 1 { args.swap_remove(1) } else { Value::Null });
         Ok(())
     }
-    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
         self.send(event)
     }
     fn ack(&self, _: AckId, args: &Args) -> Result<(), SendError> {

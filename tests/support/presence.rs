@@ -11,10 +11,10 @@ use roomcast::contract::model::{PresencePolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::directory::{DirectoryError, Page, PageRequest};
 use roomcast::event::{Args, Event};
-use roomcast::presence::{Policies, Presence, Recorder, RoomChange, RoomMember, What, in_memory, in_redis};
+use roomcast::presence::{MemberChange, Policies, Presence, Recorder, RoomChange, RoomMember, in_memory, in_redis};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, Close, Link, Peer, Reply, SendError, Session};
+use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, SendError, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::Value;
@@ -30,7 +30,7 @@ impl Link for Silent {
     fn send(&self, _event: &Event) -> Result<(), SendError> {
         Ok(())
     }
-    fn ask(&self, event: &Event, _: Reply) -> Result<(), SendError> {
+    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
         self.send(event)
     }
     fn ack(&self, _id: AckId, _args: &Args) -> Result<(), SendError> {
@@ -71,16 +71,17 @@ impl Node {
         Self::of(id, in_memory(id, policies(), ttl, metrics.clone()), metrics)
     }
 
-    pub fn redis(url: &str, id: &str, change: impl Fn(&mut config::Presence)) -> Self {
+    pub fn redis(url: &str, id: &str, change: impl Fn(&mut config::PresenceSettings)) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let redis = config::Redis {
+        let redis = config::RedisSettings {
             url: Some(config::Url::new(url)),
             prefix: "test".into(),
             command_timeout: config::Period::from_secs(1),
-            ..config::Redis::default()
+            ..config::RedisSettings::default()
         };
         let redis = Redis::connect(&redis, id, metrics.clone()).unwrap();
-        let mut config = config::Presence { heartbeat: config::Period::from_secs(1), ..config::Presence::default() };
+        let mut config =
+            config::PresenceSettings { heartbeat: config::Period::from_secs(1), ..config::PresenceSettings::default() };
         change(&mut config);
         let recorder = in_redis(&config, redis, id, [NS.into()], policies(), metrics.clone());
         Self::of(id, recorder, metrics)
@@ -96,7 +97,7 @@ impl Node {
 
     pub fn connect(&self, id: &str, user: &str) -> Client {
         let user = if user.is_empty() { User::anonymous() } else { User::named(user) };
-        let peer = Peer { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+        let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
         let session = Session::new(id, NS.into(), Arc::new(user), peer, Box::new(Silent));
         self.rooms.add(&session);
         Client { rooms: self.rooms.clone(), presence: self.presence.clone(), session }
@@ -160,7 +161,7 @@ impl World {
         Self::redis_with(nodes, |_| {}).await
     }
 
-    pub async fn redis_with(nodes: usize, change: impl Fn(&mut config::Presence)) -> Self {
+    pub async fn redis_with(nodes: usize, change: impl Fn(&mut config::PresenceSettings)) -> Self {
         Self::on(RedisServer::start(), nodes, change).await
     }
 
@@ -169,7 +170,7 @@ impl World {
         Self::on(RedisServer::cluster(), nodes, |_| {}).await
     }
 
-    async fn on(server: RedisServer, nodes: usize, change: impl Fn(&mut config::Presence)) -> Self {
+    async fn on(server: RedisServer, nodes: usize, change: impl Fn(&mut config::PresenceSettings)) -> Self {
         let nodes: Vec<_> = (0..nodes).map(|n| Node::redis(&server.url(), &format!("n{n}"), &change)).collect();
         let world = Self::of(nodes, Some(server));
         world.settle().await;
@@ -199,10 +200,10 @@ impl World {
     }
 
     /// The announced joins and leaves of all nodes, sorted.
-    pub fn told(&self) -> Vec<(String, String, What)> {
+    pub fn told(&self) -> Vec<(String, String, MemberChange)> {
         let mut told: Vec<_> =
             self.all_told().iter().map(|told| (told.room.to_string(), member_text(&told.member), told.what)).collect();
-        told.sort_by_key(|(room, user, what)| (*what == What::Left, room.clone(), user.clone()));
+        told.sort_by_key(|(room, user, what)| (*what == MemberChange::Left, room.clone(), user.clone()));
         told
     }
 
@@ -210,7 +211,7 @@ impl World {
         self.nodes.iter().flat_map(|node| node.told.lock().unwrap().clone()).collect()
     }
 
-    pub async fn eventually_told(&self, expected: &[(&str, &str, What)]) {
+    pub async fn eventually_told(&self, expected: &[(&str, &str, MemberChange)]) {
         let expected: Vec<_> =
             expected.iter().map(|(room, user, what)| ((*room).to_owned(), (*user).to_owned(), *what)).collect();
         let until = Instant::now() + Duration::from_secs(5);

@@ -29,7 +29,8 @@ async fn keys_of_every_algorithm_stand_side_by_side() {
 
 #[tokio::test]
 async fn rotation_keeps_both_keys_valid() {
-    let old = AuthKey { secret: Some(Secret::new("the secret before the rotation")), ..AuthKey::default() };
+    let old =
+        AuthKeySettings { secret: Some(Secret::new("the secret before the rotation")), ..AuthKeySettings::default() };
     let authenticator = authenticator(&keys(vec![old, verifying(Algorithm::HS256, None)])).await;
     assert_eq!(reason(&authenticator, &with(json!({}))), "ok");
 }
@@ -45,7 +46,7 @@ async fn key_that_cannot_be_used_is_refused_at_start() {
         (Algorithm::EdDSA, EC256_PUBLIC, "is not a public key for EdDSA"),
         (Algorithm::PS512, "no PEM", "is not a public key for PS512"),
     ] {
-        let wrong = AuthKey { algorithm, public_key: Some(public.into()), ..AuthKey::default() };
+        let wrong = AuthKeySettings { algorithm, public_key: Some(public.into()), ..AuthKeySettings::default() };
         let config = keys(vec![verifying(Algorithm::HS256, None), wrong]);
         let error = Authenticator::new(&config, Arc::default()).await.unwrap_err().to_string();
         assert!(error.starts_with("auth.keys[1]: ") && error.contains(problem), "{error}");

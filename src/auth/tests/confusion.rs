@@ -51,10 +51,10 @@ async fn none_is_no_algorithm() {
 
 #[tokio::test]
 async fn kid_of_another_key_does_not_lend_its_right() {
-    let other = AuthKey {
+    let other = AuthKeySettings {
         kid: Some("b".into()),
         secret: Some(Secret::new("the secret of somebody else")),
-        ..AuthKey::default()
+        ..AuthKeySettings::default()
     };
     let config = keys(vec![verifying(Algorithm::HS256, Some("a")), other]);
     let authenticator = authenticator(&config).await;

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use jsonwebtoken::jwk::Jwk;
 
 use super::*;
-use crate::config::{Jwks, Url};
+use crate::config::{JwksSettings, Url};
 
 /// A server of key sets.
 #[derive(Clone)]
@@ -43,14 +43,14 @@ impl Publisher {
     }
 
     /// The configuration of a node that fetches its keys from this server.
-    fn auth(&self, refresh: Duration) -> Auth {
-        let jwks = Jwks {
+    fn auth(&self, refresh: Duration) -> AuthSettings {
+        let jwks = JwksSettings {
             url: Some(Url::new(&*self.url)),
             refresh: refresh.into(),
             algorithms: ALGORITHMS.into_iter().filter(|algorithm| !algorithm.is_symmetric()).collect(),
-            ..Jwks::default()
+            ..JwksSettings::default()
         };
-        Auth { jwks: Some(jwks), ..Auth::default() }
+        AuthSettings { jwks: Some(jwks), ..AuthSettings::default() }
     }
 }
 
@@ -226,9 +226,13 @@ async fn token_of_a_key_that_was_just_published_can_wait_for_it() {
 async fn set_is_read_from_a_file_too_and_must_be_one() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("keys.json");
-    let config = |refresh| Auth {
-        jwks: Some(Jwks { file: Some(file.clone()), refresh: Period::from_millis(refresh), ..Jwks::default() }),
-        ..Auth::default()
+    let config = |refresh| AuthSettings {
+        jwks: Some(JwksSettings {
+            file: Some(file.clone()),
+            refresh: Period::from_millis(refresh),
+            ..JwksSettings::default()
+        }),
+        ..AuthSettings::default()
     };
     std::fs::write(&file, "{}").unwrap();
     let error = Authenticator::new(&config(10), Arc::default()).await.unwrap_err();

@@ -44,7 +44,7 @@ async fn user_needs_a_plain_id() {
 
 #[tokio::test]
 async fn times_are_checked_with_leeway() {
-    let config = Auth { leeway: Period::from_secs(30), ..shared() };
+    let config = AuthSettings { leeway: Period::from_secs(30), ..shared() };
     let authenticator = authenticator(&config).await;
     for (claims, expected) in [
         (json!({ "exp": soon(-20) }), "ok"),
@@ -68,8 +68,11 @@ async fn times_are_checked_with_leeway() {
 
 #[tokio::test]
 async fn issuer_and_audience_are_checked_where_configured() {
-    let config =
-        Auth { issuer: vec!["one".into(), "two".into()], audience: vec!["us".into(), "them".into()], ..shared() };
+    let config = AuthSettings {
+        issuer: vec!["one".into(), "two".into()],
+        audience: vec!["us".into(), "them".into()],
+        ..shared()
+    };
     let strict = authenticator(&config).await;
     let lax = authenticator(&shared()).await;
     for (claims, expected) in [

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::Reader;
+use super::FrameReceiver;
 use crate::cluster::frame::Frame;
-use crate::redis::{Budget, Message, Taken};
+use crate::redis::{Budget, ChannelMessage, ReservedBytes};
 use crate::telemetry::metrics::Metrics;
 
 /// A message from another node.
@@ -16,13 +16,13 @@ pub struct Incoming {
     /// The sender, the time and the content.
     pub frame: Frame,
     /// Released when the message has been handled.
-    _taken: Taken,
+    _taken: ReservedBytes,
 }
 
 /// Puts the messages of a subscription into its queue. A message that does not fit is dropped and counted.
 pub(super) struct Inbox {
     queue: mpsc::Sender<Incoming>,
-    reader: Reader,
+    reader: FrameReceiver,
     /// Limits the bytes of the messages in the queues of all subscriptions together.
     budget: Budget,
     metrics: Arc<Metrics>,
@@ -32,7 +32,7 @@ impl Inbox {
     /// Creates the queue of a subscription, with at most `buffer` messages.
     pub(super) fn new(
         buffer: usize,
-        reader: Reader,
+        reader: FrameReceiver,
         budget: Budget,
         metrics: Arc<Metrics>,
     ) -> (Self, mpsc::Receiver<Incoming>) {
@@ -46,7 +46,7 @@ impl Inbox {
     }
 
     /// Puts a message into the queue. The message is not queued if it is the node's own or cannot be read.
-    pub(super) fn take(&self, message: &Message) {
+    pub(super) fn take(&self, message: &ChannelMessage) {
         let Some(frame) = self.reader.read(message) else { return };
         let taken = self.budget.take(message.body.len());
         let queued = taken.map(|taken| self.queue.try_send(Incoming { frame, _taken: taken }));
@@ -59,20 +59,24 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::frame::Origin;
-    use crate::redis::{Kind, Losses};
+    use crate::cluster::frame::FrameSender;
+    use crate::redis::{Losses, SubscriptionKind};
 
     fn inbox(buffer: usize, budget: &Budget) -> (Inbox, mpsc::Receiver<Incoming>, Arc<Metrics>) {
         let metrics: Arc<Metrics> = Arc::default();
-        let own = Origin { node: "here".into(), incarnation: 1 };
-        let reader = Reader { own, metrics: metrics.clone(), gaps: Arc::default(), losses: Losses::default() };
+        let own = FrameSender { node: "here".into(), incarnation: 1 };
+        let reader = FrameReceiver { own, metrics: metrics.clone(), gaps: Arc::default(), losses: Losses::default() };
         let (inbox, incoming) = Inbox::new(buffer, reader, budget.clone(), metrics.clone());
         (inbox, incoming, metrics)
     }
 
-    fn message(node: &str, bytes: usize) -> Message {
-        let origin = Origin { node: node.into(), incarnation: 1 };
-        Message { channel: "c".into(), kind: Kind::Sharded, body: Frame::encode(&origin, 0, 0, &vec![0; bytes]) }
+    fn message(node: &str, bytes: usize) -> ChannelMessage {
+        let origin = FrameSender { node: node.into(), incarnation: 1 };
+        ChannelMessage {
+            channel: "c".into(),
+            kind: SubscriptionKind::Sharded,
+            body: Frame::encode(&origin, 0, 0, &vec![0; bytes]),
+        }
     }
 
     fn dropped(metrics: &Metrics) -> u64 {

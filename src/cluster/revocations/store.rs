@@ -15,7 +15,7 @@ use crate::redis::script::Script;
 use crate::time::unix_millis;
 
 /// A subject with its revocation, or with `None` if the subject is no longer revoked.
-pub(super) type Change = (Subject, Option<Revocation>);
+pub(super) type RevocationChange = (Subject, Option<Revocation>);
 
 /// The version of the store. A different epoch means that Redis has lost the revocations of the earlier epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,7 +37,7 @@ pub(super) struct Stored {
     pub(super) entries: HashMap<Subject, Revocation>,
 }
 
-pub(super) struct Store {
+pub(super) struct RevocationStore {
     pub(super) redis: Redis,
     change: Script,
 }
@@ -45,13 +45,13 @@ pub(super) struct Store {
 const EPOCH: &str = "#epoch";
 const NUMBER: &str = "#number";
 
-impl Store {
+impl RevocationStore {
     pub(super) fn new(redis: Redis) -> Self {
         Self { redis, change: Script::new(include_str!("change.lua")) }
     }
 
     /// Stores all of the changes, or none of them.
-    pub(super) async fn write(&self, changes: &[Change]) -> Result<Version, StoreError> {
+    pub(super) async fn write(&self, changes: &[RevocationChange]) -> Result<Version, StoreError> {
         let mut args: Vec<Value> =
             vec![unix_millis(SystemTime::now()).to_string().into(), MAX_REVOCATIONS.to_string().into()];
         for (subject, revocation) in changes {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::store::Change;
+use super::store::RevocationChange;
 use crate::directory::{MAX_REVOCATIONS, Revocation, Subject};
 
 /// The newest change of each subject, until it is stored. At most [`MAX_REVOCATIONS`] changes.
@@ -11,7 +11,7 @@ pub(super) struct Unsaved(HashMap<Subject, Option<Revocation>>);
 
 impl Unsaved {
     /// Adds changes. Returns how many changes did not fit and were dropped.
-    pub(super) fn add(&mut self, changes: &[Change]) -> usize {
+    pub(super) fn add(&mut self, changes: &[RevocationChange]) -> usize {
         let mut dropped = 0;
         for (subject, revocation) in changes {
             if self.0.len() < MAX_REVOCATIONS || self.0.contains_key(subject) {
@@ -24,12 +24,12 @@ impl Unsaved {
     }
 
     /// Returns at most `most` of the changes.
-    pub(super) fn batch(&self, most: usize) -> Vec<Change> {
+    pub(super) fn batch(&self, most: usize) -> Vec<RevocationChange> {
         self.0.iter().take(most).map(|(subject, revocation)| (subject.clone(), *revocation)).collect()
     }
 
     /// Removes changes that were stored or given up, except changes of subjects that have changed again since.
-    pub(super) fn remove(&mut self, changes: &[Change]) {
+    pub(super) fn remove(&mut self, changes: &[RevocationChange]) {
         for (subject, revocation) in changes {
             if self.0.get(subject) == Some(revocation) {
                 self.0.remove(subject);
@@ -50,7 +50,7 @@ mod tests {
     fn changes_beyond_the_bound_are_dropped_and_known_subjects_still_change() {
         let mut unsaved = Unsaved::default();
         let forever = Revocation { since: 0, until: u64::MAX, spares_newer: false };
-        let revoked = |numbers: std::ops::Range<usize>| -> Vec<Change> {
+        let revoked = |numbers: std::ops::Range<usize>| -> Vec<RevocationChange> {
             numbers.map(|number| (token(number), Some(forever))).collect()
         };
         assert_eq!(unsaved.add(&revoked(0..MAX_REVOCATIONS - 1)), 0);

@@ -14,9 +14,9 @@ use crate::time::{iso8601, unix_millis};
 
 /// An answer to a request, with the id of the request.
 #[derive(Debug)]
-pub struct Answer(Value);
+pub struct RequestAnswer(Value);
 
-impl Answer {
+impl RequestAnswer {
     /// The answer that a request was carried out.
     pub fn done(request_id: &str) -> Self {
         Self(json!({ "requestId": request_id }))

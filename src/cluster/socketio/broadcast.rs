@@ -5,9 +5,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
+use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, UnusableMessage};
 use crate::event::Event;
-use crate::msgpack::{Json, Reader, Token, put_binary, put_json, put_names, put_text};
+use crate::msgpack::{Json, MsgpackReader, Token, put_binary, put_json, put_names, put_text};
 use crate::protocol::RESERVED_EVENTS;
 
 /// The packet type of an event.
@@ -19,7 +19,7 @@ const BINARY_EVENT: u64 = 5;
 
 /// A message of which only the sender has been read.
 #[derive(Debug)]
-pub struct Envelope {
+pub struct ReceivedBroadcast {
     /// The sender: six characters for a server, or `emitter`.
     pub uid: String,
     items: usize,
@@ -48,23 +48,23 @@ pub struct Broadcast {
 /// # Errors
 /// Returns why the broadcast is ignored. Never panics, and never takes more memory than a small multiple of the
 /// message.
-pub fn decode(bytes: Bytes) -> Result<Broadcast, Unusable> {
-    Envelope::open(bytes)?.read()
+pub fn decode(bytes: Bytes) -> Result<Broadcast, UnusableMessage> {
+    ReceivedBroadcast::open(bytes)?.read()
 }
 
-impl Envelope {
+impl ReceivedBroadcast {
     /// Reads only the sender of a broadcast.
     ///
     /// # Errors
     /// Returns why the message is ignored.
-    pub fn open(bytes: Bytes) -> Result<Self, Unusable> {
+    pub fn open(bytes: Bytes) -> Result<Self, UnusableMessage> {
         if bytes.len() > MAX_MESSAGE_BYTES {
-            return Err(Unusable::TooLarge);
+            return Err(UnusableMessage::TooLarge);
         }
-        let mut reader = Reader::new(bytes);
+        let mut reader = MsgpackReader::new(bytes);
         let items = reader.array_head()?;
         if items < 3 {
-            return Err(Unusable::Malformed);
+            return Err(UnusableMessage::Malformed);
         }
         let uid = reader.text()?;
         Ok(Self { uid, items, rest: reader.rest() })
@@ -74,29 +74,29 @@ impl Envelope {
     ///
     /// # Errors
     /// Returns why the message is ignored.
-    pub fn read(self) -> Result<Broadcast, Unusable> {
-        let mut reader = Reader::new(self.rest);
+    pub fn read(self) -> Result<Broadcast, UnusableMessage> {
+        let mut reader = MsgpackReader::new(self.rest);
         let (event, namespace) = packet(&mut reader)?;
-        let Options { rooms, except, volatile, .. } = options(&mut reader)?;
+        let BroadcastOptions { rooms, except, volatile, .. } = options(&mut reader)?;
         let mut broadcast = Broadcast { namespace, event, rooms, except, volatile, ours: None };
         for at in 3..self.items {
             if at == 3 && reader.is_binary() {
-                let Token::Bin(bytes) = reader.token()? else { return Err(Unusable::Malformed) };
+                let Token::Bin(bytes) = reader.token()? else { return Err(UnusableMessage::Malformed) };
                 broadcast.ours = Some(bytes);
             } else {
                 reader.skip()?;
             }
         }
         if !reader.is_at_end() {
-            return Err(Unusable::Malformed);
+            return Err(UnusableMessage::Malformed);
         }
         Ok(broadcast)
     }
 }
 
 /// Reads `{type, data, nsp}`, in any order. Returns the event and its namespace.
-pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
-    let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
+pub(super) fn packet(reader: &mut MsgpackReader) -> Result<(Event, String), UnusableMessage> {
+    let Token::Map(members) = reader.token()? else { return Err(UnusableMessage::Malformed) };
     let (mut event, mut namespace) = (None, None);
     for _ in 0..members {
         match reader.key()?.as_str() {
@@ -104,22 +104,22 @@ pub(super) fn packet(reader: &mut Reader) -> Result<(Event, String), Unusable> {
             "nsp" => namespace = reader.optional_text()?,
             "type" => match reader.token()? {
                 Token::Uint(EVENT | BINARY_EVENT) => {}
-                _ => return Err(Unusable::Malformed),
+                _ => return Err(UnusableMessage::Malformed),
             },
             _ => reader.skip()?,
         }
     }
-    Ok((event.ok_or(Unusable::Malformed)?, namespace.unwrap_or_else(|| "/".to_owned())))
+    Ok((event.ok_or(UnusableMessage::Malformed)?, namespace.unwrap_or_else(|| "/".to_owned())))
 }
 
 /// Reads an event from a list in MessagePack: the name and then the arguments.
 ///
 /// # Errors
 /// Returns why the event is ignored.
-pub fn packed_event(bytes: Bytes) -> Result<Event, Unusable> {
-    let mut reader = Reader::new(bytes);
+pub fn packed_event(bytes: Bytes) -> Result<Event, UnusableMessage> {
+    let mut reader = MsgpackReader::new(bytes);
     let event = data(&mut reader)?;
-    if reader.is_at_end() { Ok(event) } else { Err(Unusable::Malformed) }
+    if reader.is_at_end() { Ok(event) } else { Err(UnusableMessage::Malformed) }
 }
 
 /// Whether Socket.IO's clients and servers reserve the name for their own events.
@@ -127,14 +127,14 @@ pub fn is_reserved(event: &str) -> bool {
     RESERVED_EVENTS.contains(&event)
 }
 
-fn data(reader: &mut Reader) -> Result<Event, Unusable> {
+fn data(reader: &mut MsgpackReader) -> Result<Event, UnusableMessage> {
     let items = reader.array_head()?;
     if items == 0 {
-        return Err(Unusable::Malformed);
+        return Err(UnusableMessage::Malformed);
     }
     let name = reader.text()?;
     if is_reserved(&name) {
-        return Err(Unusable::ReservedEvent);
+        return Err(UnusableMessage::ReservedEvent);
     }
     let mut out = Json::default();
     out.raw("[");
@@ -145,12 +145,12 @@ fn data(reader: &mut Reader) -> Result<Event, Unusable> {
     }
     out.raw("]");
     let (text, attachments) = out.finish();
-    Event::from_wire(text, attachments).map_err(|_| Unusable::Malformed)
+    Event::from_wire(text, attachments).map_err(|_| UnusableMessage::Malformed)
 }
 
 /// The recipients of a broadcast, and its flags.
 #[derive(Default)]
-pub(super) struct Options {
+pub(super) struct BroadcastOptions {
     pub(super) rooms: Vec<String>,
     pub(super) except: Vec<String>,
     pub(super) volatile: bool,
@@ -159,9 +159,9 @@ pub(super) struct Options {
 }
 
 /// Reads `{rooms, except, flags}`, in any order.
-pub(super) fn options(reader: &mut Reader) -> Result<Options, Unusable> {
-    let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
-    let mut options = Options::default();
+pub(super) fn options(reader: &mut MsgpackReader) -> Result<BroadcastOptions, UnusableMessage> {
+    let Token::Map(members) = reader.token()? else { return Err(UnusableMessage::Malformed) };
+    let mut options = BroadcastOptions::default();
     for _ in 0..members {
         match reader.key()?.as_str() {
             "rooms" => options.rooms = names(reader)?,
@@ -171,20 +171,20 @@ pub(super) fn options(reader: &mut Reader) -> Result<Options, Unusable> {
         }
     }
     if options.rooms.len() + options.except.len() > MAX_TARGETS {
-        return Err(Unusable::TooLarge);
+        return Err(UnusableMessage::TooLarge);
     }
     Ok(options)
 }
 
 /// Reads a list of rooms. Numbers become text. Ports of the emitter write `""` or `null` for an empty list.
-fn names(reader: &mut Reader) -> Result<Vec<String>, Unusable> {
+fn names(reader: &mut MsgpackReader) -> Result<Vec<String>, UnusableMessage> {
     let count = match reader.token()? {
         Token::Array(count) => count,
         token if token.is_none() => 0,
-        _ => return Err(Unusable::Malformed),
+        _ => return Err(UnusableMessage::Malformed),
     };
     if count > MAX_TARGETS {
-        return Err(Unusable::TooLarge);
+        return Err(UnusableMessage::TooLarge);
     }
     (0..count)
         .map(|_| match reader.token()? {
@@ -192,17 +192,17 @@ fn names(reader: &mut Reader) -> Result<Vec<String>, Unusable> {
             Token::Uint(number) => Ok(number.to_string()),
             Token::Int(number) => Ok(number.to_string()),
             Token::Float(number) => Ok(number.to_string()),
-            _ => Err(Unusable::Malformed),
+            _ => Err(UnusableMessage::Malformed),
         })
         .collect()
 }
 
-impl Options {
-    fn flags(&mut self, reader: &mut Reader) -> Result<(), Unusable> {
+impl BroadcastOptions {
+    fn flags(&mut self, reader: &mut MsgpackReader) -> Result<(), UnusableMessage> {
         let members = match reader.token()? {
             Token::Map(members) => members,
             token if token.is_none() => 0,
-            _ => return Err(Unusable::Malformed),
+            _ => return Err(UnusableMessage::Malformed),
         };
         for _ in 0..members {
             match reader.key()?.as_str() {
@@ -226,8 +226,8 @@ impl Options {
 /// set.
 ///
 /// # Errors
-/// [`Unusable::Malformed`] if the event's text is not JSON. Other clients could not read it either.
-pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, Unusable> {
+/// [`UnusableMessage::Malformed`] if the event's text is not JSON. Other clients could not read it either.
+pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, UnusableMessage> {
     match &broadcast.ours {
         Some(ours) => Ok(close(encode_open(uid, broadcast, 4)?, ours)),
         None => Ok(encode_open(uid, broadcast, 3)?.freeze()),
@@ -238,7 +238,7 @@ pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, Unusable> {
 ///
 /// # Errors
 /// The same as for [`encode`].
-pub fn open(uid: &str, broadcast: &Broadcast) -> Result<BytesMut, Unusable> {
+pub fn open(uid: &str, broadcast: &Broadcast) -> Result<BytesMut, UnusableMessage> {
     encode_open(uid, broadcast, 4)
 }
 
@@ -248,7 +248,7 @@ pub fn close(mut open: BytesMut, ours: &[u8]) -> Bytes {
     open.freeze()
 }
 
-fn encode_open(uid: &str, broadcast: &Broadcast, items: u8) -> Result<BytesMut, Unusable> {
+fn encode_open(uid: &str, broadcast: &Broadcast, items: u8) -> Result<BytesMut, UnusableMessage> {
     let event = &broadcast.event;
     let mut out = BytesMut::with_capacity(256 + event.size_bytes());
     out.put_u8(0x90 | items);
@@ -286,7 +286,7 @@ mod tests {
     const CAPTURED: &[u8] =
         b"\x93\xa7emitter\x83\xa4type\x02\xa4data\x92\xa2ev\xa1x\xa3nsp\xa1/\x83\xa5rooms\x91\xa5lobby\xa5flags\x80\xa6except\x90";
 
-    fn read(bytes: &'static [u8]) -> Result<Broadcast, Unusable> {
+    fn read(bytes: &'static [u8]) -> Result<Broadcast, UnusableMessage> {
         decode(Bytes::from_static(bytes))
     }
 
@@ -295,7 +295,7 @@ mod tests {
         let got = read(CAPTURED).unwrap();
         assert_eq!(got.event.text(), r#"["ev","x"]"#);
         assert_eq!((got.namespace.as_str(), got.rooms, got.except), ("/", vec!["lobby".to_owned()], Vec::new()));
-        assert_eq!(Envelope::open(Bytes::from_static(CAPTURED)).unwrap().uid, "emitter");
+        assert_eq!(ReceivedBroadcast::open(Bytes::from_static(CAPTURED)).unwrap().uid, "emitter");
         // The message has no namespace, no flags, no excluded rooms, a number as a room, and unknown members.
         let bare = read(b"\x93\xa1u\x82\xa1x\x91\x01\xa4data\x91\xa2hi\x81\xa5rooms\x92\x2a\xa1r").unwrap();
         assert_eq!((bare.namespace.as_str(), bare.rooms), ("/", vec!["42".to_owned(), "r".to_owned()]));
@@ -325,7 +325,7 @@ mod tests {
             [flags(b"\x01"), flags(b"\x91\x00"), flags(b"\xa0"), flags(b"\xc0")],
             [Ok(true), Ok(true), Ok(false), Ok(false)]
         );
-        assert_eq!(read(b"\x93\xa1u\x81\xa4data\x91\xa1e\x81\xa5rooms\xa1r").unwrap_err(), Unusable::Malformed);
+        assert_eq!(read(b"\x93\xa1u\x81\xa4data\x91\xa1e\x81\xa5rooms\xa1r").unwrap_err(), UnusableMessage::Malformed);
     }
 
     #[test]
@@ -338,16 +338,20 @@ mod tests {
     #[test]
     fn what_kills_other_servers_is_refused() {
         for bytes in [&b""[..], b"garbage", b"\x93\xa1", b"\xc0", b"\x90", b"{", b"null", b"\x93\xa1u\xc0\xc0"] {
-            assert_eq!(read(bytes).unwrap_err(), Unusable::Malformed);
+            assert_eq!(read(bytes).unwrap_err(), UnusableMessage::Malformed);
         }
         let trailing = Bytes::from([CAPTURED, b"\x00"].concat());
-        assert_eq!(decode(trailing).unwrap_err(), Unusable::Malformed);
+        assert_eq!(decode(trailing).unwrap_err(), UnusableMessage::Malformed);
         for cut in 0..CAPTURED.len() {
             assert!(read(&CAPTURED[..cut]).is_err(), "{cut}");
         }
         let reserved = read(b"\x93\xa1u\x81\xa4data\x91\xaadisconnect\x80");
-        assert_eq!(reserved.unwrap_err(), Unusable::ReservedEvent);
-        assert_eq!(read(b"\x93\xa1u\x81\xa4data\x91\x01\x80").unwrap_err(), Unusable::Malformed, "a number as a name");
+        assert_eq!(reserved.unwrap_err(), UnusableMessage::ReservedEvent);
+        assert_eq!(
+            read(b"\x93\xa1u\x81\xa4data\x91\x01\x80").unwrap_err(),
+            UnusableMessage::Malformed,
+            "a number as a name"
+        );
     }
 
     #[test]
@@ -364,7 +368,7 @@ mod tests {
             ours: Some(Bytes::from_static(b"ours")),
         };
         let bytes = encode("abcdef", &sent).unwrap();
-        assert_eq!(Envelope::open(bytes.clone()).unwrap().uid, "abcdef");
+        assert_eq!(ReceivedBroadcast::open(bytes.clone()).unwrap().uid, "abcdef");
         let got = decode(bytes).unwrap();
         assert_eq!(got.event.text(), &text.replace("\\u00e9", "é"));
         assert_eq!(got.event.attachments(), sent.event.attachments());
@@ -373,7 +377,7 @@ mod tests {
             event: Event::from_wire("[\"e\",".into(), Vec::new()).unwrap(),
             ..decode(Bytes::from_static(CAPTURED)).unwrap()
         };
-        assert_eq!(encode("u", &rubbish).unwrap_err(), Unusable::Malformed);
+        assert_eq!(encode("u", &rubbish).unwrap_err(), UnusableMessage::Malformed);
     }
 
     proptest! {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::{MAX_MESSAGE_BYTES, Unusable};
+use super::{MAX_MESSAGE_BYTES, UnusableMessage};
 use crate::event::{Args, Event};
-use crate::msgpack::{Json, Reader, Token, put_json, put_names, put_text};
+use crate::msgpack::{Json, MsgpackReader, Token, put_json, put_names, put_text};
 
 /// The member of a question by which nodes recognise that a roomcast node has asked. Servers of Node.js ignore this
 /// member.
@@ -20,7 +20,7 @@ const ACKNOWLEDGED: u64 = 9;
 
 /// A question to clients in rooms.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub struct ServerQuestion<'a> {
     /// The id of the server that asks.
     pub uid: &'a str,
     /// The id that the answers carry.
@@ -37,19 +37,19 @@ pub struct Question<'a> {
 
 /// A server's answer to a question.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Response {
+pub enum ServerResponse {
     /// How many of its clients the server has asked.
     Asked(usize),
     /// The answer of one of its clients.
     Said(Args),
 }
 
-impl Question<'_> {
+impl ServerQuestion<'_> {
     /// Writes the question in the format of Node's adapter, with `OURS` as an additional member.
     ///
     /// # Errors
-    /// [`Unusable::Malformed`] when the event's text is not JSON.
-    pub fn encode(&self) -> Result<Bytes, Unusable> {
+    /// [`UnusableMessage::Malformed`] when the event's text is not JSON.
+    pub fn encode(&self) -> Result<Bytes, UnusableMessage> {
         let mut out = BytesMut::with_capacity(256 + self.event.size_bytes());
         // Maps of six, three, three and one members.
         out.put_u8(0x86);
@@ -84,20 +84,20 @@ impl Question<'_> {
     }
 }
 
-impl Response {
+impl ServerResponse {
     /// Reads an answer. Returns it with the id of the question, or `None` for an answer to another kind of request.
     ///
     /// # Errors
     /// Returns why the answer is ignored.
-    pub fn read(bytes: &Bytes) -> Result<Option<(String, Self)>, Unusable> {
+    pub fn read(bytes: &Bytes) -> Result<Option<(String, Self)>, UnusableMessage> {
         if bytes.len() > MAX_MESSAGE_BYTES {
-            return Err(Unusable::TooLarge);
+            return Err(UnusableMessage::TooLarge);
         }
         if bytes.first() != Some(&b'{') {
             return said(bytes.clone());
         }
-        let Count { r#type, request_id, client_count } =
-            serde_json::from_slice(bytes).map_err(|_| Unusable::Malformed)?;
+        let ServerCount { r#type, request_id, client_count } =
+            serde_json::from_slice(bytes).map_err(|_| UnusableMessage::Malformed)?;
         let count = client_count.filter(|_| r#type == Some(CLIENTS_ASKED));
         Ok(request_id.zip(count).map(|(id, count)| (id, Self::Asked(count))))
     }
@@ -105,16 +105,16 @@ impl Response {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Count {
+struct ServerCount {
     r#type: Option<u64>,
     request_id: Option<String>,
     client_count: Option<usize>,
 }
 
 /// Reads `{type: 9, requestId, packet}` in MessagePack. `packet` is the client's answer, and may be absent.
-fn said(bytes: Bytes) -> Result<Option<(String, Response)>, Unusable> {
-    let mut reader = Reader::new(bytes);
-    let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
+fn said(bytes: Bytes) -> Result<Option<(String, ServerResponse)>, UnusableMessage> {
+    let mut reader = MsgpackReader::new(bytes);
+    let Token::Map(members) = reader.token()? else { return Err(UnusableMessage::Malformed) };
     let (mut kind, mut request_id, mut out) = (None, None, Json::default());
     out.raw("[");
     for _ in 0..members {
@@ -131,7 +131,7 @@ fn said(bytes: Bytes) -> Result<Option<(String, Response)>, Unusable> {
     }
     out.raw("]");
     let (text, attachments) = out.finish();
-    let answer = Response::Said(Args::from_wire(text, attachments));
+    let answer = ServerResponse::Said(Args::from_wire(text, attachments));
     Ok(request_id.filter(|_| kind == Some(ACKNOWLEDGED)).map(|id| (id, answer)))
 }
 
@@ -139,13 +139,13 @@ fn said(bytes: Bytes) -> Result<Option<(String, Response)>, Unusable> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Answer, Request, Targets, parse};
+    use super::super::{RequestAnswer, ServerRequest, Targets, parse};
     use super::*;
 
     #[test]
     fn a_question_is_read_as_what_it_was() {
         let event = Event::encode("confirm", &["delete?"]).unwrap();
-        let question = Question {
+        let question = ServerQuestion {
             uid: "abcdef",
             request_id: "q",
             namespace: "/n",
@@ -154,7 +154,7 @@ mod tests {
             patience: Duration::from_millis(700),
         };
         let targets = Targets { rooms: vec!["lobby".to_owned()], except: Vec::new() };
-        let read = Request::BroadcastWithAck {
+        let read = ServerRequest::BroadcastWithAck {
             request_id: "q".into(),
             event: Box::new(event.clone()),
             namespace: "/n".into(),
@@ -167,25 +167,28 @@ mod tests {
 
     #[test]
     fn answers_are_read_and_those_to_other_questions_are_told_apart() {
-        let read = |text: &str| Response::read(&Bytes::copy_from_slice(text.as_bytes()));
-        let count = Answer::clients_asked("q", 3).to_text();
-        assert_eq!(read(&count).unwrap(), Some(("q".into(), Response::Asked(3))));
+        let read = |text: &str| ServerResponse::read(&Bytes::copy_from_slice(text.as_bytes()));
+        let count = RequestAnswer::clients_asked("q", 3).to_text();
+        assert_eq!(read(&count).unwrap(), Some(("q".into(), ServerResponse::Asked(3))));
         assert_eq!(read(r#"{"requestId":"q","sockets":[]}"#).unwrap(), None);
-        assert_eq!(read("{").unwrap_err(), Unusable::Malformed);
+        assert_eq!(read("{").unwrap_err(), UnusableMessage::Malformed);
         let args = Args::from_wire(r#"[{"a":1},2]"#.into(), Vec::new());
-        let (id, said) = Response::read(&Answer::acknowledged("q", &args).unwrap()).unwrap().unwrap();
-        assert_eq!((id.as_str(), said), ("q", Response::Said(Args::from_wire(r#"[{"a":1}]"#.into(), Vec::new()))));
-        let nothing = Answer::acknowledged("q", &Args::from_wire("[]".into(), Vec::new())).unwrap();
+        let (id, said) = ServerResponse::read(&RequestAnswer::acknowledged("q", &args).unwrap()).unwrap().unwrap();
         assert_eq!(
-            Response::read(&nothing).unwrap().unwrap().1,
-            Response::Said(Args::from_wire("[]".into(), Vec::new()))
+            (id.as_str(), said),
+            ("q", ServerResponse::Said(Args::from_wire(r#"[{"a":1}]"#.into(), Vec::new())))
+        );
+        let nothing = RequestAnswer::acknowledged("q", &Args::from_wire("[]".into(), Vec::new())).unwrap();
+        assert_eq!(
+            ServerResponse::read(&nothing).unwrap().unwrap().1,
+            ServerResponse::Said(Args::from_wire("[]".into(), Vec::new()))
         );
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Response::read(&bytes.into());
+            let _ = ServerResponse::read(&bytes.into());
         }
     }
 }

@@ -7,23 +7,23 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::broadcast::{Options, options, packet};
+use super::broadcast::{BroadcastOptions, options, packet};
 use super::question::OURS;
-use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, Unusable};
+use super::{MAX_MESSAGE_BYTES, MAX_TARGETS, UnusableMessage};
 use crate::event::Event;
-use crate::msgpack::{Reader, Token};
+use crate::msgpack::{MsgpackReader, Token};
 
 /// A request from another process.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum ServerRequest {
     /// Act on clients. Servers send no answer to this request.
-    Act(Targets, Act),
+    Act(Targets, ServerAction),
     /// Act on one client, in the format of old servers. The server that has the client answers.
     ActOn {
         /// The client's id.
         socket_id: String,
         /// The action on the client.
-        act: Act,
+        act: ServerAction,
         /// The id that the answer carries.
         request_id: String,
     },
@@ -85,7 +85,7 @@ pub struct Targets {
 
 /// An action on clients.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum ServerAction {
     /// Join these rooms.
     Join(Vec<String>),
     /// Leave these rooms.
@@ -99,7 +99,7 @@ pub enum Act {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Raw {
+struct RawRequest {
     uid: Option<String>,
     request_id: Option<String>,
     r#type: u64,
@@ -124,46 +124,46 @@ struct RawOptions {
 ///
 /// # Errors
 /// Returns why the request is ignored.
-pub fn parse(bytes: &Bytes) -> Result<Request, Unusable> {
+pub fn parse(bytes: &Bytes) -> Result<ServerRequest, UnusableMessage> {
     if bytes.len() > MAX_MESSAGE_BYTES {
-        return Err(Unusable::TooLarge);
+        return Err(UnusableMessage::TooLarge);
     }
     if bytes.first() != Some(&b'{') {
         return with_ack(bytes.clone());
     }
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|_| Unusable::Malformed)?;
+    let raw: RawRequest = serde_json::from_slice(bytes).map_err(|_| UnusableMessage::Malformed)?;
     match raw.r#type {
-        0 => Ok(Request::Sockets { rooms: names(raw.rooms)?, request_id: named(raw.request_id)? }),
-        1 => Ok(Request::AllRooms { request_id: named(raw.request_id)? }),
+        0 => Ok(ServerRequest::Sockets { rooms: names(raw.rooms)?, request_id: named(raw.request_id)? }),
+        1 => Ok(ServerRequest::AllRooms { request_id: named(raw.request_id)? }),
         2..=4 => act(raw),
-        5 => Ok(Request::Fetch { targets: targets(raw.opts)?, request_id: named(raw.request_id)? }),
-        6 => Ok(Request::ServerSideEmit { uid: raw.uid.unwrap_or_default(), request_id: raw.request_id }),
-        _ => Err(Unusable::UnknownType),
+        5 => Ok(ServerRequest::Fetch { targets: targets(raw.opts)?, request_id: named(raw.request_id)? }),
+        6 => Ok(ServerRequest::ServerSideEmit { uid: raw.uid.unwrap_or_default(), request_id: raw.request_id }),
+        _ => Err(UnusableMessage::UnknownType),
     }
 }
 
-fn act(raw: Raw) -> Result<Request, Unusable> {
+fn act(raw: RawRequest) -> Result<ServerRequest, UnusableMessage> {
     let old = raw.sid.is_some();
     let rooms = if old { Value::Array(raw.room.into_iter().collect()) } else { raw.rooms };
     let act = match raw.r#type {
-        2 => Act::Join(names(rooms)?),
-        3 => Act::Leave(names(rooms)?),
-        _ => Act::Disconnect { close: !is_falsy(&raw.close) },
+        2 => ServerAction::Join(names(rooms)?),
+        3 => ServerAction::Leave(names(rooms)?),
+        _ => ServerAction::Disconnect { close: !is_falsy(&raw.close) },
     };
     match raw.sid {
-        Some(socket_id) => Ok(Request::ActOn { socket_id, act, request_id: named(raw.request_id)? }),
-        None => Ok(Request::Act(targets(raw.opts)?, act)),
+        Some(socket_id) => Ok(ServerRequest::ActOn { socket_id, act, request_id: named(raw.request_id)? }),
+        None => Ok(ServerRequest::Act(targets(raw.opts)?, act)),
     }
 }
 
 /// Reads the selected clients. Empty lists select every client, so a request without any lists is refused.
-fn targets(options: Option<RawOptions>) -> Result<Targets, Unusable> {
-    let options = options.ok_or(Unusable::Malformed)?;
+fn targets(options: Option<RawOptions>) -> Result<Targets, UnusableMessage> {
+    let options = options.ok_or(UnusableMessage::Malformed)?;
     Ok(Targets { rooms: names(options.rooms)?, except: names(options.except)? })
 }
 
-fn named(request_id: Option<String>) -> Result<String, Unusable> {
-    request_id.ok_or(Unusable::Malformed)
+fn named(request_id: Option<String>) -> Result<String, UnusableMessage> {
+    request_id.ok_or(UnusableMessage::Malformed)
 }
 
 /// Whether the value is falsy in JavaScript.
@@ -177,35 +177,35 @@ fn is_falsy(value: &Value) -> bool {
 }
 
 /// Reads a list of rooms. Ports of the emitter write `""` or `null` for an empty list.
-fn names(values: Value) -> Result<Vec<String>, Unusable> {
+fn names(values: Value) -> Result<Vec<String>, UnusableMessage> {
     let values = match values {
         Value::Array(values) => values,
         value if is_falsy(&value) => Vec::new(),
-        _ => return Err(Unusable::Malformed),
+        _ => return Err(UnusableMessage::Malformed),
     };
     if values.len() > MAX_TARGETS {
-        return Err(Unusable::TooLarge);
+        return Err(UnusableMessage::TooLarge);
     }
     let name = |value| match value {
         Value::String(name) => Ok(name),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err(Unusable::Malformed),
+        _ => Err(UnusableMessage::Malformed),
     };
     values.into_iter().map(name).collect()
 }
 
 /// Reads `{uid, requestId, type: 7, packet, opts}` in MessagePack.
-fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
-    let mut reader = Reader::new(bytes);
-    let Token::Map(members) = reader.token()? else { return Err(Unusable::Malformed) };
-    let (mut request_id, mut kind, mut broadcast, mut to) = (None, None, None, Options::default());
+fn with_ack(bytes: Bytes) -> Result<ServerRequest, UnusableMessage> {
+    let mut reader = MsgpackReader::new(bytes);
+    let Token::Map(members) = reader.token()? else { return Err(UnusableMessage::Malformed) };
+    let (mut request_id, mut kind, mut broadcast, mut to) = (None, None, None, BroadcastOptions::default());
     let mut ours = false;
     for _ in 0..members {
         match reader.key()?.as_str() {
             "requestId" => request_id = Some(reader.text()?),
             "type" => match reader.token()? {
                 Token::Uint(number) => kind = Some(number),
-                _ => return Err(Unusable::Malformed),
+                _ => return Err(UnusableMessage::Malformed),
             },
             "packet" => broadcast = Some(packet(&mut reader)?),
             "opts" => to = options(&mut reader)?,
@@ -215,14 +215,14 @@ fn with_ack(bytes: Bytes) -> Result<Request, Unusable> {
     }
     match kind {
         Some(7) => {
-            let (event, namespace) = broadcast.ok_or(Unusable::Malformed)?;
+            let (event, namespace) = broadcast.ok_or(UnusableMessage::Malformed)?;
             let patience = to.timeout.map_or(PATIENCE, Duration::from_millis).min(MAX_PATIENCE);
             let targets = Targets { rooms: to.rooms, except: to.except };
             let (request_id, event) = (named(request_id)?, Box::new(event));
-            Ok(Request::BroadcastWithAck { request_id, event, namespace, targets, patience, ours })
+            Ok(ServerRequest::BroadcastWithAck { request_id, event, namespace, targets, patience, ours })
         }
-        Some(_) => Err(Unusable::UnknownType),
-        None => Err(Unusable::Malformed),
+        Some(_) => Err(UnusableMessage::UnknownType),
+        None => Err(UnusableMessage::Malformed),
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &'static str) -> Result<Request, Unusable> {
+    fn read(text: &'static str) -> Result<ServerRequest, UnusableMessage> {
         parse(&Bytes::from_static(text.as_bytes()))
     }
 
@@ -246,42 +246,52 @@ mod tests {
         let cases = [
             (
                 r#"{"type":2,"opts":{"rooms":["room0"],"except":[]},"rooms":["r3",4]}"#,
-                Request::Act(targets(&["room0"], &[]), Act::Join(all(&["r3", "4"]))),
+                ServerRequest::Act(targets(&["room0"], &[]), ServerAction::Join(all(&["r3", "4"]))),
             ),
             (
                 r#"{"type":3,"opts":{"rooms":[],"except":["r9"]},"rooms":["r3"]}"#,
-                Request::Act(targets(&[], &["r9"]), Act::Leave(all(&["r3"]))),
+                ServerRequest::Act(targets(&[], &["r9"]), ServerAction::Leave(all(&["r3"]))),
             ),
             (
                 r#"{"type":4,"opts":{"rooms":["room1"],"except":[]},"close":true}"#,
-                Request::Act(targets(&["room1"], &[]), Act::Disconnect { close: true }),
+                ServerRequest::Act(targets(&["room1"], &[]), ServerAction::Disconnect { close: true }),
             ),
             (
                 r#"{"uid":"emitter","type":6,"data":["hello",1]}"#,
-                Request::ServerSideEmit { uid: "emitter".into(), request_id: None },
+                ServerRequest::ServerSideEmit { uid: "emitter".into(), request_id: None },
             ),
             (
                 r#"{"uid":"u","requestId":"q","type":5,"opts":{"rooms":["a"],"except":[]}}"#,
-                Request::Fetch { targets: targets(&["a"], &[]), request_id: "q".into() },
+                ServerRequest::Fetch { targets: targets(&["a"], &[]), request_id: "q".into() },
             ),
             (
                 r#"{"uid":"u","requestId":"q2","type":2,"sid":"s","room":"r"}"#,
-                Request::ActOn { socket_id: "s".into(), act: Act::Join(all(&["r"])), request_id: "q2".into() },
+                ServerRequest::ActOn {
+                    socket_id: "s".into(),
+                    act: ServerAction::Join(all(&["r"])),
+                    request_id: "q2".into(),
+                },
             ),
-            (r#"{"uid":"u","requestId":"q","type":1}"#, Request::AllRooms { request_id: "q".into() }),
+            (r#"{"uid":"u","requestId":"q","type":1}"#, ServerRequest::AllRooms { request_id: "q".into() }),
         ];
         for (text, request) in cases {
             assert_eq!(read(text).unwrap(), request);
         }
         // Ports of the emitter write a value that is falsy in JavaScript for an empty list.
         let text = r#"{"type":4,"opts":{"rooms":["a"],"except":""},"rooms":null,"close":1}"#;
-        assert_eq!(read(text).unwrap(), Request::Act(targets(&["a"], &[]), Act::Disconnect { close: true }));
+        assert_eq!(
+            read(text).unwrap(),
+            ServerRequest::Act(targets(&["a"], &[]), ServerAction::Disconnect { close: true })
+        );
         let text = r#"{"type":4,"opts":{"rooms":null,"except":false},"close":null}"#;
-        assert_eq!(read(text).unwrap(), Request::Act(targets(&[], &[]), Act::Disconnect { close: false }));
+        assert_eq!(
+            read(text).unwrap(),
+            ServerRequest::Act(targets(&[], &[]), ServerAction::Disconnect { close: false })
+        );
         // Written by socket.io 4.8 for `io.timeout(700).to("room1").emitWithAck("ask", 1)`.
         let asked = b"\x85\xa3uid\xa6r4Gz24\xa9requestId\xa6Iw-53s\xa4type\x07\xa6packet\x83\xa4type\x02\xa4data\x92\xa3ask\x01\
             \xa3nsp\xa1/\xa4opts\x83\xa5rooms\x91\xa5room1\xa6except\x90\xa5flags\x81\xa7timeout\xcd\x02\xbc";
-        let request = Request::BroadcastWithAck {
+        let request = ServerRequest::BroadcastWithAck {
             request_id: "Iw-53s".into(),
             event: Box::new(Event::encode("ask", &[1]).unwrap()),
             namespace: "/".into(),
@@ -291,7 +301,7 @@ mod tests {
         };
         assert_eq!(parse(&Bytes::from_static(asked)).unwrap(), request);
         let nothing = b"\x83\xa3uid\xa1u\xa9requestId\xa1q\xa4type\x07";
-        assert_eq!(parse(&Bytes::from_static(nothing)).unwrap_err(), Unusable::Malformed);
+        assert_eq!(parse(&Bytes::from_static(nothing)).unwrap_err(), UnusableMessage::Malformed);
     }
 
     #[test]
@@ -308,13 +318,13 @@ mod tests {
             "[]",
             "",
         ] {
-            assert_eq!(read(text).unwrap_err(), Unusable::Malformed, "{text}");
+            assert_eq!(read(text).unwrap_err(), UnusableMessage::Malformed, "{text}");
         }
-        assert_eq!(read(r#"{"type":99}"#).unwrap_err(), Unusable::UnknownType);
+        assert_eq!(read(r#"{"type":99}"#).unwrap_err(), UnusableMessage::UnknownType);
         let many = format!(r#"{{"type":2,"opts":{{"rooms":[]}},"rooms":[{}0]}}"#, "0,".repeat(MAX_TARGETS));
-        assert_eq!(parse(&Bytes::from(many)).unwrap_err(), Unusable::TooLarge);
+        assert_eq!(parse(&Bytes::from(many)).unwrap_err(), UnusableMessage::TooLarge);
         let deep = format!(r#"{{"type":1,"requestId":"a","x":{}"#, "[".repeat(1_000_000));
-        assert_eq!(parse(&Bytes::from(deep)).unwrap_err(), Unusable::Malformed);
+        assert_eq!(parse(&Bytes::from(deep)).unwrap_err(), UnusableMessage::Malformed);
     }
 
     proptest! {

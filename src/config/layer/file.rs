@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Layer;
-use crate::config::mistake::Mistake;
+use crate::config::mistake::SettingMistake;
 
 /// The line on which each dotted path of a file is set, counted from 1.
 #[derive(Debug, Default)]
@@ -21,11 +21,11 @@ impl Lines {
 }
 
 /// Parses TOML, and records the line of each key.
-pub(in crate::config) fn read(name: &str, text: &str, mistakes: &mut Vec<Mistake>) -> (Layer, Lines) {
+pub(in crate::config) fn read(name: &str, text: &str, mistakes: &mut Vec<SettingMistake>) -> (Layer, Lines) {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
-        mistakes.push(Mistake {
+        mistakes.push(SettingMistake {
             key: String::new(),
             value: None,
             layer: Some(format!("{name}:{line}")),
@@ -108,7 +108,7 @@ mod tests {
     fn every_fault_of_the_syntax_is_told_with_its_line() {
         let mut mistakes = Vec::new();
         let (layer, _) = read("x.toml", "[log]\nlevel = info\nformat = \n[node]\ndev = true\n", &mut mistakes);
-        let told: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+        let told: Vec<String> = mistakes.iter().map(SettingMistake::to_string).collect();
         assert!(told.iter().any(|line| line.starts_with("(from x.toml:2): not TOML: ")), "{told:?}");
         assert!(told.iter().any(|line| line.starts_with("(from x.toml:3): not TOML: ")), "{told:?}");
         assert!(layer.values.find_ref("node.dev").is_some());

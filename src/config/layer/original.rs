@@ -7,7 +7,7 @@ use figment::Figment;
 use figment::value::{Tag, Value};
 
 use super::{Layer, merged};
-use crate::config::mistake::Mistake;
+use crate::config::mistake::SettingMistake;
 use crate::config::{Config, Period, tree};
 use crate::rate::Rate;
 
@@ -15,10 +15,10 @@ use crate::rate::Rate;
 const EVENTS_PER_WINDOW: u32 = 100;
 
 /// Parses one variable, from the values of the layers below and its text.
-type Read = fn(&Value, &str) -> Result<Value, String>;
+type ReadVariable = fn(&Value, &str) -> Result<Value, String>;
 
 /// The variables, the keys that they set, and how they are parsed.
-pub(in crate::config) const VARIABLES: [(&str, &str, Read); 9] = [
+pub(in crate::config) const VARIABLES: [(&str, &str, ReadVariable); 9] = [
     ("REDIS_URL", "redis.url", |_, text| Ok(text.into())),
     ("WEBSOCKET_CORS_ORIGIN", "server.cors_origins", origins),
     ("WEBSOCKET_MAX_BUFFER_SIZE", "server.max_payload", number),
@@ -49,7 +49,7 @@ pub(in crate::config) fn meaning(name: &str) -> &'static str {
 pub(in crate::config) fn add(
     mut figment: Figment,
     variables: &[(String, String)],
-    mistakes: &mut Vec<Mistake>,
+    mistakes: &mut Vec<SettingMistake>,
 ) -> Figment {
     for (name, key, read) in VARIABLES {
         let Some((_, text)) = variables.iter().find(|(known, text)| known == name && !text.is_empty()) else {
@@ -59,7 +59,7 @@ pub(in crate::config) fn add(
         let below = merged(&figment);
         match read(&below, text.trim()).and_then(|value| tree::nest(&below, &path, value)) {
             Ok(values) => figment = figment.merge(Layer { name: format!("environment {name}"), values }),
-            Err(problem) => mistakes.push(Mistake {
+            Err(problem) => mistakes.push(SettingMistake {
                 key: name.to_owned(),
                 value: Some(text.clone()),
                 layer: Some("environment".into()),

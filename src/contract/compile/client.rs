@@ -6,9 +6,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::sees::Sees;
+use super::site::ExpressionSite;
 use super::{Compiler, empty};
-use crate::contract::document::Place;
+use crate::contract::document::KeyPath;
 use crate::contract::file;
 use crate::contract::model::{Ack, ClientEvent, ErrorShape, Outcome, PayloadShape, Relay, RelayData, Reply, Target};
 use crate::suggest::{nearest, one_of_quoted};
@@ -17,10 +17,10 @@ impl Compiler<'_> {
     pub(super) fn compile_client(&mut self, errors: &ErrorShape) -> IndexMap<String, Arc<ClientEvent>> {
         let mut events = IndexMap::new();
         for (name, value) in self.entries("client") {
-            let place = Place::top("client").key(&name);
-            self.check_event_name(&place, &name);
-            if let Some(raw) = self.read::<file::Client>(&place, &value) {
-                let mut event = self.client_event(&place, &name, raw);
+            let key_path = KeyPath::top("client").key(&name);
+            self.check_event_name(&key_path, &name);
+            if let Some(raw) = self.read::<file::ClientEventSpec>(&key_path, &value) {
+                let mut event = self.client_event(&key_path, &name, raw);
                 event.reads_payload = event.finds_payload_read(errors);
                 events.insert(name, Arc::new(event));
             }
@@ -34,116 +34,121 @@ impl Compiler<'_> {
         for event in events.values() {
             let undone = event.undo.as_ref().and_then(|undo| events.get(undo));
             if undone.is_some_and(|undone| undone.relay.is_empty()) {
-                let place = Place::top("client").key(&event.name).key("undo");
-                self.blame(&place, "the event that `undo` names has no `relay`", "name an event that has a `relay`");
+                let key_path = KeyPath::top("client").key(&event.name).key("undo");
+                self.blame(&key_path, "the event that `undo` names has no `relay`", "name an event that has a `relay`");
             }
         }
     }
 
-    fn client_event(&mut self, place: &Place, name: &str, raw: file::Client) -> ClientEvent {
+    fn client_event(&mut self, key_path: &KeyPath, name: &str, raw: file::ClientEventSpec) -> ClientEvent {
         if raw.on_ok.is_some() && raw.call.is_none() {
             let remedy = "add `call`, or say it with `relay`, `reply` and `ack`";
-            self.blame(&place.key("on_ok"), "`on_ok` needs a hook's answer, and no hook is called", remedy);
+            self.blame(&key_path.key("on_ok"), "`on_ok` needs a hook's answer, and no hook is called", remedy);
         }
-        self.check_undo(&place.key("undo"), raw.undo.as_deref());
+        self.check_undo(&key_path.key("undo"), raw.undo.as_deref());
         let to_rooms = raw.relay.as_ref().is_some_and(|relay| relay.items().iter().any(|relay| relay.room.is_some()));
         for (key, given) in [("throttle", raw.throttle.is_some()), ("undo", raw.undo.is_some())] {
             if given && !to_rooms {
                 let problem = format!("`{key}` applies only to relays to a room, and there is none");
-                self.blame(&place.key(key), problem, "relay to a `room`, or take it out");
+                self.blame(&key_path.key(key), problem, "relay to a `room`, or take it out");
             }
         }
         // If the event joins or leaves rooms, the rule can use the first of these rooms.
-        let asked = if raw.join.is_some() || raw.leave.is_some() { Sees::Room } else { Sees::Client };
-        let throttle = raw.throttle.and_then(|throttle| self.client_throttle(&place.key("throttle"), throttle));
-        let presence = raw.presence.and_then(|path| self.path(&place.key("presence"), &path, Sees::Client));
-        let metadata = raw.metadata.and_then(|path| self.path(&place.key("metadata"), &path, Sees::Client));
+        let asked =
+            if raw.join.is_some() || raw.leave.is_some() { ExpressionSite::Room } else { ExpressionSite::Client };
+        let throttle = raw.throttle.and_then(|throttle| self.client_throttle(&key_path.key("throttle"), throttle));
+        let presence =
+            raw.presence.and_then(|path| self.path(&key_path.key("presence"), &path, ExpressionSite::Client));
+        let metadata =
+            raw.metadata.and_then(|path| self.path(&key_path.key("metadata"), &path, ExpressionSite::Client));
         ClientEvent {
             name: name.to_owned(),
-            payload: self.payload_shape(&place.key("payload"), raw.payload),
-            require: self.rule(&place.key("require"), raw.require, asked),
-            join: self.room_refs(&place.key("join"), raw.join, Sees::Client),
-            leave: self.room_refs(&place.key("leave"), raw.leave, Sees::Client),
-            relay: self.relays(&place.key("relay"), name, raw.relay),
-            reply: self.replies(&place.key("reply"), raw.reply),
-            call: raw.call.map(|call| self.call(&place.key("call"), call)),
-            on_ok: raw.on_ok.map(|outcome| self.outcome(&place.key("on_ok"), outcome, Sees::Client)),
-            on_error: raw.on_error.map(|outcome| self.outcome(&place.key("on_error"), outcome, Sees::Failure)),
+            payload: self.payload_shape(&key_path.key("payload"), raw.payload),
+            require: self.rule(&key_path.key("require"), raw.require, asked),
+            join: self.room_refs(&key_path.key("join"), raw.join, ExpressionSite::Client),
+            leave: self.room_refs(&key_path.key("leave"), raw.leave, ExpressionSite::Client),
+            relay: self.relays(&key_path.key("relay"), name, raw.relay),
+            reply: self.replies(&key_path.key("reply"), raw.reply),
+            call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
+            on_ok: raw.on_ok.map(|outcome| self.outcome(&key_path.key("on_ok"), outcome, ExpressionSite::Client)),
+            on_error: raw
+                .on_error
+                .map(|outcome| self.outcome(&key_path.key("on_error"), outcome, ExpressionSite::Failure)),
             presence,
             metadata,
-            ack: raw.ack.and_then(|ack| self.ack(&place.key("ack"), ack)),
-            limit: self.rate(&place.key("limit"), raw.limit),
+            ack: raw.ack.and_then(|ack| self.ack(&key_path.key("ack"), ack)),
+            limit: self.rate(&key_path.key("limit"), raw.limit),
             throttle,
             undo: raw.undo,
             reads_payload: true,
         }
     }
 
-    fn payload_shape(&mut self, place: &Place, raw: file::Payload) -> PayloadShape {
+    fn payload_shape(&mut self, key_path: &KeyPath, raw: file::PayloadSpec) -> PayloadShape {
         let args = raw.args.unwrap_or_default();
         if !args.is_empty() {
             if raw.shorthand.is_some() {
                 let problem = "`shorthand` cannot be combined with `args`";
-                self.blame(&place.key("shorthand"), problem, "take `shorthand` or `args` out");
+                self.blame(&key_path.key("shorthand"), problem, "take `shorthand` or `args` out");
             }
             if args.iter().collect::<BTreeSet<_>>().len() < args.len() {
-                self.blame(&place.key("args"), "a name occurs twice", "give each argument its own");
+                self.blame(&key_path.key("args"), "a name occurs twice", "give each argument its own");
             }
             if raw.default.as_ref().is_some_and(|default| !default.is_object()) {
                 let problem = "with `args`, the default must be a table";
-                self.blame(&place.key("default"), problem, "write { name = value }");
+                self.blame(&key_path.key("default"), problem, "write { name = value }");
             }
         }
         for (key, name) in
             raw.shorthand.iter().map(|name| ("shorthand", name)).chain(args.iter().map(|name| ("args", name)))
         {
-            self.check_literal(&place.key(key), name, "the name of a member", "write the whole name");
+            self.check_literal(&key_path.key(key), name, "the name of a member", "write the whole name");
         }
         if let Some(default) = &raw.default {
-            self.check_fixed(&place.key("default"), default);
+            self.check_fixed(&key_path.key("default"), default);
         }
         PayloadShape {
             shorthand: raw.shorthand,
             args,
             default: raw.default,
-            schema: self.schema(&place.key("schema"), raw.schema),
+            schema: self.schema(&key_path.key("schema"), raw.schema),
         }
     }
 
-    fn check_undo(&mut self, place: &Place, undo: Option<&str>) {
+    fn check_undo(&mut self, key_path: &KeyPath, undo: Option<&str>) {
         let Some(undo) = undo.filter(|undo| !self.keys.client.iter().any(|known| known == undo)) else {
             return;
         };
         let known = self.keys.client.iter().map(String::as_str);
         let remedy = nearest(undo, known)
             .map_or_else(|| "name an event of [client]".to_owned(), |near| format!("did you mean \"{near}\"?"));
-        self.blame(place, format!("there is no client event \"{undo}\""), remedy);
+        self.blame(key_path, format!("there is no client event \"{undo}\""), remedy);
     }
 
-    fn client_throttle(&mut self, place: &Place, raw: file::ClientThrottle) -> Option<std::time::Duration> {
+    fn client_throttle(&mut self, key_path: &KeyPath, raw: file::ClientThrottleSpec) -> Option<std::time::Duration> {
         match raw {
-            file::ClientThrottle::Every(every) => self.duration(place, Some(every)),
-            file::ClientThrottle::Table(raw) => self.duration(&place.key("every"), Some(raw.every)),
+            file::ClientThrottleSpec::Every(every) => self.duration(key_path, Some(every)),
+            file::ClientThrottleSpec::Table(raw) => self.duration(&key_path.key("every"), Some(raw.every)),
         }
     }
 
-    fn relays(&mut self, place: &Place, name: &str, raw: Option<file::OneOrMany<file::Relay>>) -> Vec<Relay> {
+    fn relays(&mut self, key_path: &KeyPath, name: &str, raw: Option<file::OneOrMany<file::RelaySpec>>) -> Vec<Relay> {
         let items = raw.map(file::OneOrMany::into_items).unwrap_or_default();
-        items.into_iter().filter_map(|(at, relay)| self.relay(&place.index(at), name, relay)).collect()
+        items.into_iter().filter_map(|(at, relay)| self.relay(&key_path.index(at), name, relay)).collect()
     }
 
-    fn relay(&mut self, place: &Place, name: &str, raw: file::Relay) -> Option<Relay> {
+    fn relay(&mut self, key_path: &KeyPath, name: &str, raw: file::RelaySpec) -> Option<Relay> {
         if let Some(event) = &raw.event {
-            self.check_event_name(&place.key("event"), event);
+            self.check_event_name(&key_path.key("event"), event);
         }
-        let when = self.rule(&place.key("when"), raw.when, Sees::Client);
-        let data = self.relay_data(place, raw.data, raw.add);
+        let when = self.rule(&key_path.key("when"), raw.when, ExpressionSite::Client);
+        let data = self.relay_data(key_path, raw.data, raw.add);
         let member = raw.member.unwrap_or_default();
         if member && raw.room.is_none() {
             let problem = "only a room has members";
-            self.blame(&place.key("member"), problem, "take `member` out, or relay to a `room`");
+            self.blame(&key_path.key("member"), problem, "take `member` out, or relay to a `room`");
         }
-        let to = self.target(place, raw.room, raw.to, raw.shared, raw.everyone)?;
+        let to = self.target(key_path, raw.room, raw.to, raw.shared, raw.everyone)?;
         Some(Relay {
             to,
             event: raw.event.unwrap_or_else(|| name.to_owned()),
@@ -154,14 +159,16 @@ impl Compiler<'_> {
         })
     }
 
-    fn relay_data(&mut self, place: &Place, data: Option<Value>, add: Option<Value>) -> Option<RelayData> {
+    fn relay_data(&mut self, key_path: &KeyPath, data: Option<Value>, add: Option<Value>) -> Option<RelayData> {
         match (data, add) {
             (None, None) => Some(RelayData::Args),
-            (Some(data), None) => self.data(&place.key("data"), data, Sees::Client),
-            (None, Some(add)) => self.members(&place.key("add"), add, Sees::Client).map(RelayData::Payload),
+            (Some(data), None) => self.data(&key_path.key("data"), data, ExpressionSite::Client),
+            (None, Some(add)) => {
+                self.members(&key_path.key("add"), add, ExpressionSite::Client).map(RelayData::Payload)
+            }
             (Some(_), Some(_)) => {
                 let remedy = "take out `data` to add to the payload, or `add` to send a value of its own";
-                self.blame(&place.key("add"), "`data` and `add` cannot be combined", remedy);
+                self.blame(&key_path.key("add"), "`data` and `add` cannot be combined", remedy);
                 None
             }
         }
@@ -169,8 +176,8 @@ impl Compiler<'_> {
 
     fn target(
         &mut self,
-        place: &Place,
-        room: Option<file::RoomRef>,
+        key_path: &KeyPath,
+        room: Option<file::RoomRefSpec>,
         to: Option<String>,
         shared: Option<bool>,
         everyone: Option<bool>,
@@ -179,39 +186,43 @@ impl Compiler<'_> {
         let count = [room.is_some(), to.is_some(), shared, everyone].into_iter().filter(|given| *given).count();
         if count != 1 {
             let problem = if count == 0 { "it has no recipient" } else { "it has several recipients" };
-            self.blame(place, problem, format!("write one of {}", one_of_quoted(["room", "to", "shared", "everyone"])));
+            self.blame(
+                key_path,
+                problem,
+                format!("write one of {}", one_of_quoted(["room", "to", "shared", "everyone"])),
+            );
             return None;
         }
         if let Some(room) = room {
-            return self.room_ref(&place.key("room"), room, Sees::Client).map(Target::Room);
+            return self.room_ref(&key_path.key("room"), room, ExpressionSite::Client).map(Target::Room);
         }
         if let Some(to) = to {
-            return self.path(&place.key("to"), &to, Sees::Client).map(Target::Address);
+            return self.path(&key_path.key("to"), &to, ExpressionSite::Client).map(Target::Address);
         }
         Some(if shared { Target::Shared } else { Target::Everyone })
     }
 
-    fn replies(&mut self, place: &Place, raw: Option<file::OneOrMany<file::ReplyRef>>) -> Vec<Reply> {
+    fn replies(&mut self, key_path: &KeyPath, raw: Option<file::OneOrMany<file::ReplyRefSpec>>) -> Vec<Reply> {
         let mut replies = Vec::new();
         for (at, reply) in raw.map(file::OneOrMany::into_items).unwrap_or_default() {
-            let place = place.index(at);
+            let key_path = key_path.index(at);
             replies.extend(match reply {
-                file::ReplyRef::Event(event) => {
-                    self.check_event_name(&place, &event);
+                file::ReplyRefSpec::Event(event) => {
+                    self.check_event_name(&key_path, &event);
                     Some(Reply { event, data: None })
                 }
-                file::ReplyRef::Table(reply) => self.reply(&place, reply, Sees::Client),
+                file::ReplyRefSpec::Table(reply) => self.reply(&key_path, reply, ExpressionSite::Client),
             });
         }
         replies
     }
 
-    fn outcome(&mut self, place: &Place, raw: file::Outcome, sees: Sees) -> Outcome {
+    fn outcome(&mut self, key_path: &KeyPath, raw: file::OutcomeSpec, sees: ExpressionSite) -> Outcome {
         if raw.publish.is_none() && raw.reply.is_none() {
-            self.blame(place, "it has no effect", format!("write {}", one_of_quoted(["publish", "reply"])));
+            self.blame(key_path, "it has no effect", format!("write {}", one_of_quoted(["publish", "reply"])));
         }
-        if raw.always.is_some() && sees != Sees::Failure {
-            self.blame(&place.key("always"), "it belongs to `on_error`", "take it out");
+        if raw.always.is_some() && sees != ExpressionSite::Failure {
+            self.blame(&key_path.key("always"), "it belongs to `on_error`", "take it out");
         }
         if let Some(event) = raw.publish.as_deref().filter(|event| !self.keys.server.iter().any(|known| known == event))
         {
@@ -220,15 +231,15 @@ impl Compiler<'_> {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("add [server.\"{event}\"] with its rooms"),
             };
-            self.blame(&place.key("publish"), format!("there is no server event \"{event}\""), remedy);
+            self.blame(&key_path.key("publish"), format!("there is no server event \"{event}\""), remedy);
         }
         if let Some(event) = &raw.reply {
-            self.check_event_name(&place.key("reply"), event);
+            self.check_event_name(&key_path.key("reply"), event);
         }
         if raw.publish.is_some() && raw.data.is_none() {
-            self.blame(place, "the published event has no `data`", "add `data`");
+            self.blame(key_path, "the published event has no `data`", "add `data`");
         }
-        let data_place = place.key("data");
+        let data_place = key_path.key("data");
         let reply_data = raw.data.clone().and_then(|data| self.data(&data_place, data, sees));
         let data = match &reply_data {
             Some(RelayData::Value(template)) => template.clone(),
@@ -245,10 +256,10 @@ impl Compiler<'_> {
         }
     }
 
-    fn ack(&mut self, place: &Place, raw: Value) -> Option<Ack> {
+    fn ack(&mut self, key_path: &KeyPath, raw: Value) -> Option<Ack> {
         if raw == "*" {
             return Some(Ack::Args);
         }
-        self.template(place, raw, Sees::Client).map(Ack::Value)
+        self.template(key_path, raw, ExpressionSite::Client).map(Ack::Value)
     }
 }

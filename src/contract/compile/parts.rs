@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Compiler;
-use super::sees::Sees;
-use crate::contract::document::Place;
+use super::site::ExpressionSite;
+use crate::contract::document::KeyPath;
 use crate::contract::file::{self, OneOrMany};
-use crate::contract::model::{Call, RelayData, Reply, RoomRef};
+use crate::contract::model::{HookCall, RelayData, Reply, RoomRef};
 use crate::contract::path::Path;
 use crate::contract::rule::Rule;
 use crate::contract::schema::Schema;
@@ -24,18 +24,18 @@ const MAX_EVENT_NAME_BYTES: usize = 128;
 const MAX_SCHEMA_BYTES: u64 = 1024 * 1024;
 
 impl Compiler<'_> {
-    pub(super) fn rule(&mut self, place: &Place, text: Option<String>, sees: Sees) -> Option<Rule> {
+    pub(super) fn rule(&mut self, key_path: &KeyPath, text: Option<String>, sees: ExpressionSite) -> Option<Rule> {
         let text = text?;
         if let Some(path) = placeholder_in(&text) {
             let problem = format!("`{{{path}}}` is not replaced: a rule is not a template");
-            self.blame(place, problem, format!("join texts with `+`, such as \"job:\" + {path}"));
+            self.blame(key_path, problem, format!("join texts with `+`, such as \"job:\" + {path}"));
             return None;
         }
         match Rule::compile(&text) {
             Ok(rule) => {
                 if let Some(why) = sees.objection_to(&rule) {
                     self.blame(
-                        place,
+                        key_path,
                         format!("this rule uses a value that it cannot have: {why}"),
                         "use another value",
                     );
@@ -43,51 +43,51 @@ impl Compiler<'_> {
                 Some(rule)
             }
             Err(problem) => {
-                self.blame_in_two(place, &problem);
+                self.blame_in_two(key_path, &problem);
                 None
             }
         }
     }
 
     /// Reports a problem whose text has the form "what is wrong: what to write".
-    fn blame_in_two(&mut self, place: &Place, problem: &str) {
+    fn blame_in_two(&mut self, key_path: &KeyPath, problem: &str) {
         let (problem, remedy) = problem.split_once(": ").unwrap_or((problem, ""));
-        self.blame(place, problem, remedy);
+        self.blame(key_path, problem, remedy);
     }
 
-    pub(super) fn path(&mut self, place: &Place, text: &str, sees: Sees) -> Option<Path> {
-        if !self.check_literal(place, text, "a path", "name each member, such as `payload.items.0.id`") {
+    pub(super) fn path(&mut self, key_path: &KeyPath, text: &str, sees: ExpressionSite) -> Option<Path> {
+        if !self.check_literal(key_path, text, "a path", "name each member, such as `payload.items.0.id`") {
             return None;
         }
         match Path::parse(text) {
             Ok(path) => {
                 if let Some(why) = sees.objection(path.root()) {
-                    self.blame(place, format!("`{text}` has no value here: {why}"), "name something else");
+                    self.blame(key_path, format!("`{text}` has no value here: {why}"), "name something else");
                 }
                 Some(path)
             }
             Err(problem) => {
-                self.blame_in_two(place, &problem);
+                self.blame_in_two(key_path, &problem);
                 None
             }
         }
     }
 
-    pub(super) fn template(&mut self, place: &Place, value: Value, sees: Sees) -> Option<Template> {
-        self.check_member_names(place, &value);
+    pub(super) fn template(&mut self, key_path: &KeyPath, value: Value, sees: ExpressionSite) -> Option<Template> {
+        self.check_member_names(key_path, &value);
         match Template::compile_all(value) {
             Ok(template) => {
                 for (inner, path) in template.paths() {
                     if let Some(why) = sees.objection(path.root()) {
                         let problem = format!("`{{{}}}` has no value here: {why}", path.text());
-                        self.blame(&place.keys(&inner), problem, "name something else");
+                        self.blame(&key_path.keys(&inner), problem, "name something else");
                     }
                 }
                 Some(template)
             }
             Err(mistakes) => {
                 for (inner, problem) in mistakes {
-                    self.blame_in_two(&place.keys(&inner), &problem);
+                    self.blame_in_two(&key_path.keys(&inner), &problem);
                 }
                 None
             }
@@ -96,31 +96,31 @@ impl Compiler<'_> {
 
     /// Refuses a text that is used literally but looks like a placeholder or a pattern. Returns false when it was
     /// refused.
-    pub(super) fn check_literal(&mut self, place: &Place, text: &str, what: &str, remedy: &str) -> bool {
+    pub(super) fn check_literal(&mut self, key_path: &KeyPath, text: &str, what: &str, remedy: &str) -> bool {
         let literal = !text.contains(['{', '}', '*']);
         if !literal {
             let problem = format!("\"{text}\" is taken as it stands: {what} has no placeholders and no wildcards");
-            self.blame(place, problem, remedy);
+            self.blame(key_path, problem, remedy);
         }
         literal
     }
 
     /// Checks that no member name of a template holds a placeholder: only values are filled in.
-    fn check_member_names(&mut self, place: &Place, value: &Value) {
+    fn check_member_names(&mut self, key_path: &KeyPath, value: &Value) {
         match value {
             Value::Object(members) => {
                 for (name, value) in members {
                     if name.contains(['{', '}']) {
                         let problem =
                             format!("\"{name}\" is taken as it stands: the name of a member has no placeholders");
-                        self.blame(&place.key(name), problem, "write the whole name; only values are filled in");
+                        self.blame(&key_path.key(name), problem, "write the whole name; only values are filled in");
                     }
-                    self.check_member_names(&place.key(name), value);
+                    self.check_member_names(&key_path.key(name), value);
                 }
             }
             Value::Array(items) => {
                 for (at, item) in items.iter().enumerate() {
-                    self.check_member_names(&place.index(Some(at)), item);
+                    self.check_member_names(&key_path.index(Some(at)), item);
                 }
             }
             _ => {}
@@ -128,12 +128,12 @@ impl Compiler<'_> {
     }
 
     /// Checks that a value holds no placeholders, because nothing is filled in there.
-    pub(super) fn check_fixed(&mut self, place: &Place, value: &Value) {
+    pub(super) fn check_fixed(&mut self, key_path: &KeyPath, value: &Value) {
         let Ok(template) = Template::compile(value.clone()) else { return };
         for (inner, path) in template.paths() {
             let problem = format!("`{{{}}}` is not replaced: a default is used as written", path.text());
             self.blame(
-                &place.keys(&inner),
+                &key_path.keys(&inner),
                 problem,
                 "write the value itself, or use the path where the member is used",
             );
@@ -141,21 +141,21 @@ impl Compiler<'_> {
     }
 
     /// Compiles a template that must be a table.
-    pub(super) fn members(&mut self, place: &Place, value: Value, sees: Sees) -> Option<Template> {
+    pub(super) fn members(&mut self, key_path: &KeyPath, value: Value, sees: ExpressionSite) -> Option<Template> {
         if !value.is_object() {
-            self.blame(place, "members are added from a table", "write { member = \"value\" }");
+            self.blame(key_path, "members are added from a table", "write { member = \"value\" }");
             return None;
         }
-        self.template(place, value, sees)
+        self.template(key_path, value, sees)
     }
 
-    pub(super) fn schema(&mut self, place: &Place, schema: Option<file::SchemaRef>) -> Option<Schema> {
+    pub(super) fn schema(&mut self, key_path: &KeyPath, schema: Option<file::SchemaSpec>) -> Option<Schema> {
         let schema = match schema? {
-            file::SchemaRef::Inline(schema) => Value::Object(schema),
-            file::SchemaRef::File(path) => match self.schema_file(&path) {
+            file::SchemaSpec::Inline(schema) => Value::Object(schema),
+            file::SchemaSpec::File(path) => match self.schema_file(&path) {
                 Ok(schema) => schema,
                 Err(problem) => {
-                    self.blame_in_two(place, &problem);
+                    self.blame_in_two(key_path, &problem);
                     return None;
                 }
             },
@@ -163,7 +163,7 @@ impl Compiler<'_> {
         match Schema::compile(&schema) {
             Ok(schema) => Some(schema),
             Err(problem) => {
-                self.blame_in_two(place, &problem);
+                self.blame_in_two(key_path, &problem);
                 None
             }
         }
@@ -185,12 +185,12 @@ impl Compiler<'_> {
         serde_json::from_str(&text).map_err(|error| format!("{} is not JSON ({error}): correct it", full.display()))
     }
 
-    pub(super) fn duration(&mut self, place: &Place, text: Option<String>) -> Option<Duration> {
+    pub(super) fn duration(&mut self, key_path: &KeyPath, text: Option<String>) -> Option<Duration> {
         let text = text?;
         let parsed = humantime::parse_duration(&text).ok().filter(|time| !time.is_zero());
         if parsed.is_none() || text.trim().parse::<u64>().is_ok() {
             self.blame(
-                place,
+                key_path,
                 format!("\"{text}\" is not a time"),
                 "write a number and its unit, such as \"100ms\", \"25s\" or \"24h\"",
             );
@@ -199,20 +199,20 @@ impl Compiler<'_> {
         parsed
     }
 
-    pub(super) fn rate(&mut self, place: &Place, text: Option<String>) -> Option<Rate> {
+    pub(super) fn rate(&mut self, key_path: &KeyPath, text: Option<String>) -> Option<Rate> {
         let text = text?;
         match text.parse::<Rate>() {
             Ok(rate) => Some(rate),
             Err(error) => {
                 let problem = error.to_string();
                 let (problem, remedy) = problem.split_once("; ").unwrap_or((&problem, "write for example \"10/s\""));
-                self.blame(place, problem, remedy);
+                self.blame(key_path, problem, remedy);
                 None
             }
         }
     }
 
-    pub(super) fn check_event_name(&mut self, place: &Place, name: &str) {
+    pub(super) fn check_event_name(&mut self, key_path: &KeyPath, name: &str) {
         let problem = if RESERVED_EVENTS.contains(&name) {
             format!("\"{name}\" is an event that Socket.IO reserves")
         } else if name.is_empty() || name.len() > MAX_EVENT_NAME_BYTES {
@@ -220,29 +220,34 @@ impl Compiler<'_> {
         } else if name.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
             "an event's name contains no quotes, backslashes or control characters".to_owned()
         } else {
-            self.check_literal(place, name, "an event's name", "write the whole name of each event");
+            self.check_literal(key_path, name, "an event's name", "write the whole name of each event");
             return;
         };
-        self.blame(place, problem, "choose another name");
+        self.blame(key_path, problem, "choose another name");
     }
 
     pub(super) fn room_refs(
         &mut self,
-        place: &Place,
-        refs: Option<OneOrMany<file::RoomRef>>,
-        sees: Sees,
+        key_path: &KeyPath,
+        refs: Option<OneOrMany<file::RoomRefSpec>>,
+        sees: ExpressionSite,
     ) -> Vec<RoomRef> {
         let items = refs.map(OneOrMany::into_items).unwrap_or_default();
-        items.into_iter().filter_map(|(at, item)| self.room_ref(&place.index(at), item, sees)).collect()
+        items.into_iter().filter_map(|(at, item)| self.room_ref(&key_path.index(at), item, sees)).collect()
     }
 
-    pub(super) fn room_ref(&mut self, place: &Place, raw: file::RoomRef, sees: Sees) -> Option<RoomRef> {
+    pub(super) fn room_ref(
+        &mut self,
+        key_path: &KeyPath,
+        raw: file::RoomRefSpec,
+        sees: ExpressionSite,
+    ) -> Option<RoomRef> {
         let (raw, named_at) = match raw {
-            file::RoomRef::Key(room) => {
-                let raw = file::RoomRefTable { room, with: Default::default(), when: None, optional: None };
-                (raw, place.clone())
+            file::RoomRefSpec::Key(room) => {
+                let raw = file::RoomRefTableSpec { room, with: Default::default(), when: None, optional: None };
+                (raw, key_path.clone())
             }
-            file::RoomRef::Table(raw) => (raw, place.key("room")),
+            file::RoomRefSpec::Table(raw) => (raw, key_path.key("room")),
         };
         let known = self.keys.rooms.iter().map(String::as_str);
         if !self.keys.rooms.contains(&raw.room) {
@@ -252,76 +257,76 @@ impl Compiler<'_> {
             };
             self.blame(&named_at, format!("there is no room \"{}\"", raw.room), remedy);
         }
-        let when = self.rule(&place.key("when"), raw.when, sees);
+        let when = self.rule(&key_path.key("when"), raw.when, sees);
         let mut with = Vec::new();
         for (variable, paths) in raw.with {
-            let at_variable = place.key("with").key(&variable);
+            let at_variable = key_path.key("with").key(&variable);
             let items = paths.into_items();
             let paths =
                 items.into_iter().filter_map(|(at, path)| self.path(&at_variable.index(at), &path, sees)).collect();
             with.push((variable, paths));
         }
         let room = self.rooms.get(&raw.room)?.clone();
-        self.check_variables(place, &room.name, &with, sees);
+        self.check_variables(key_path, &room.name, &with, sees);
         Some(RoomRef { room, with, when, optional: raw.optional.unwrap_or_default() })
     }
 
     fn check_variables(
         &mut self,
-        place: &Place,
+        key_path: &KeyPath,
         name: &crate::contract::room_name::RoomTemplate,
         with: &[(String, Vec<Path>)],
-        sees: Sees,
+        sees: ExpressionSite,
     ) {
         for (variable, paths) in with {
             if !name.variables().any(|known| known == variable) {
                 let problem = format!("`{}` has no variable `{variable}`", name.text());
                 let known: Vec<&str> = name.variables().collect();
-                self.blame(&place.key("with").key(variable), problem, format!("write {}", one_of_quoted(known)));
+                self.blame(&key_path.key("with").key(variable), problem, format!("write {}", one_of_quoted(known)));
             } else if paths.is_empty() {
-                self.blame(&place.key("with").key(variable), "no path is given", "write for example \"payload.id\"");
+                self.blame(&key_path.key("with").key(variable), "no path is given", "write for example \"payload.id\"");
             }
         }
-        if sees == Sees::Connect {
+        if sees == ExpressionSite::Connect {
             for variable in name.variables().filter(|name| !with.iter().any(|(given, _)| given == name)) {
                 let problem = format!("`{variable}` would come from the payload, but there is no payload here");
-                self.blame(place, problem, format!("write with = {{ {variable} = \"user.id\" }}"));
+                self.blame(key_path, problem, format!("write with = {{ {variable} = \"user.id\" }}"));
             }
         }
     }
 
-    pub(super) fn call(&mut self, place: &Place, raw: file::Call) -> Call {
+    pub(super) fn call(&mut self, key_path: &KeyPath, raw: file::CallSpec) -> HookCall {
         let (hook, named_at) = match &raw {
-            file::Call::Hook(hook) => (hook, place.clone()),
-            file::Call::Table(raw) => (&raw.hook, place.key("hook")),
+            file::CallSpec::Hook(hook) => (hook, key_path.clone()),
+            file::CallSpec::Table(raw) => (&raw.hook, key_path.key("hook")),
         };
         self.check_literal(&named_at, hook, "a hook's name", "write the name of one of the node's hooks");
         match raw {
-            file::Call::Hook(hook) => Call { hook, idempotent: false, timeout: None },
-            file::Call::Table(raw) => Call {
+            file::CallSpec::Hook(hook) => HookCall { hook, idempotent: false, timeout: None },
+            file::CallSpec::Table(raw) => HookCall {
                 hook: raw.hook,
                 idempotent: raw.idempotent.unwrap_or_default(),
-                timeout: self.duration(&place.key("timeout"), raw.timeout),
+                timeout: self.duration(&key_path.key("timeout"), raw.timeout),
             },
         }
     }
 
-    pub(super) fn reply(&mut self, place: &Place, raw: file::Reply, sees: Sees) -> Option<Reply> {
-        self.check_event_name(&place.key("event"), &raw.event);
+    pub(super) fn reply(&mut self, key_path: &KeyPath, raw: file::ReplySpec, sees: ExpressionSite) -> Option<Reply> {
+        self.check_event_name(&key_path.key("event"), &raw.event);
         let data = match raw.data {
             None => None,
-            Some(data) => Some(self.data(&place.key("data"), data, sees)?),
+            Some(data) => Some(self.data(&key_path.key("data"), data, sees)?),
         };
         Some(Reply { event: raw.event, data })
     }
 
     /// Compiles the data of a relay: `"*"` means all arguments, anything else is a template.
-    pub(super) fn data(&mut self, place: &Place, data: Value, sees: Sees) -> Option<RelayData> {
+    pub(super) fn data(&mut self, key_path: &KeyPath, data: Value, sees: ExpressionSite) -> Option<RelayData> {
         if data != "*" {
-            return self.template(place, data, sees).map(RelayData::Value);
+            return self.template(key_path, data, sees).map(RelayData::Value);
         }
-        if sees == Sees::Connect {
-            self.blame(place, "the sender's arguments are not available here", "write a value");
+        if sees == ExpressionSite::Connect {
+            self.blame(key_path, "the sender's arguments are not available here", "write a value");
         }
         Some(RelayData::Args)
     }

@@ -4,30 +4,30 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{OneOrMany, RoomRef};
+use super::{OneOrMany, RoomRefSpec};
 
 /// An event that a client may send.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Client {
+pub struct ClientEventSpec {
     /// The shape of the payload.
-    pub payload: Payload,
+    pub payload: PayloadSpec,
     /// A CEL rule that must be true.
     pub require: Option<String>,
     /// Rooms that the sender joins.
-    pub join: Option<OneOrMany<RoomRef>>,
+    pub join: Option<OneOrMany<RoomRefSpec>>,
     /// Rooms that the sender leaves.
-    pub leave: Option<OneOrMany<RoomRef>>,
+    pub leave: Option<OneOrMany<RoomRefSpec>>,
     /// Events that are sent to other clients.
-    pub relay: Option<OneOrMany<Relay>>,
+    pub relay: Option<OneOrMany<RelaySpec>>,
     /// Events that are sent to the sender.
-    pub reply: Option<OneOrMany<ReplyRef>>,
+    pub reply: Option<OneOrMany<ReplyRefSpec>>,
     /// The hook that decides about the event.
-    pub call: Option<Call>,
+    pub call: Option<CallSpec>,
     /// What happens when the hook has agreed.
-    pub on_ok: Option<Outcome>,
+    pub on_ok: Option<OutcomeSpec>,
     /// What happens when the event has failed. It replaces the contract's error event.
-    pub on_error: Option<Outcome>,
+    pub on_error: Option<OutcomeSpec>,
     /// The path of the user's new presence status, such as "payload.status".
     pub presence: Option<String>,
     /// The path of an object that is merged into the session's metadata, such as "payload.metadata".
@@ -38,7 +38,7 @@ pub struct Client {
     /// The rate limit per socket, such as "10/s burst 20". Default: no limit.
     pub limit: Option<String>,
     /// Repetitions within this time are acknowledged and not relayed.
-    pub throttle: Option<ClientThrottle>,
+    pub throttle: Option<ClientThrottleSpec>,
     /// The event that is published for the sender when the socket leaves the room or disconnects without having sent it.
     pub undo: Option<String>,
 }
@@ -46,7 +46,7 @@ pub struct Client {
 /// The shape of a payload.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Payload {
+pub struct PayloadSpec {
     /// If the payload is a bare value x, it is read as { <shorthand>: x }.
     pub shorthand: Option<String>,
     /// The names of the arguments. Default: the first argument is the payload.
@@ -54,13 +54,13 @@ pub struct Payload {
     /// The payload that is used if none was sent.
     pub default: Option<Value>,
     /// The JSON Schema of the payload.
-    pub schema: Option<SchemaRef>,
+    pub schema: Option<SchemaSpec>,
 }
 
 /// A JSON Schema (2020-12).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum SchemaRef {
+pub enum SchemaSpec {
     /// The path of a file, relative to the contract file.
     File(String),
     /// The schema itself.
@@ -70,9 +70,9 @@ pub enum SchemaRef {
 /// An event that a client event sends to others: to exactly one of room, to, shared, everyone.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Relay {
+pub struct RelaySpec {
     /// A room.
-    pub room: Option<RoomRef>,
+    pub room: Option<RoomRefSpec>,
     /// The path, such as `payload.to`, where the event holds the id of the recipient: a socket id or a user id.
     pub to: Option<String>,
     /// All clients that share a room with the user.
@@ -97,17 +97,17 @@ pub struct Relay {
 /// An event for the sender alone: its name, or a table.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum ReplyRef {
+pub enum ReplyRefSpec {
     /// The event's name. It has no payload.
     Event(String),
     /// The event's name and payload.
-    Table(Reply),
+    Table(ReplySpec),
 }
 
 /// An event for one client.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Reply {
+pub struct ReplySpec {
     /// The event's name.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub event: String,
@@ -119,7 +119,7 @@ pub struct Reply {
 /// What happens after a hook's answer, or after an error.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Outcome {
+pub struct OutcomeSpec {
     /// A server event of this contract that is published with `data`.
     pub publish: Option<String>,
     /// An event that is sent to the sender with `data`.
@@ -133,17 +133,17 @@ pub struct Outcome {
 /// A call of a hook: the hook's name in the node's configuration, or a table.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Call {
+pub enum CallSpec {
     /// The hook's name.
     Hook(String),
     /// The hook's name with further settings.
-    Table(CallTable),
+    Table(CallTableSpec),
 }
 
 /// A call of a hook.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CallTable {
+pub struct CallTableSpec {
     /// The hook's name in the node's configuration (hooks.<name>).
     pub hook: String,
     /// Whether the call may be repeated if it fails. Default: false.
@@ -157,17 +157,17 @@ pub struct CallTable {
 /// A throttle of a client event: a time, or a table.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum ClientThrottle {
+pub enum ClientThrottleSpec {
     /// At most one event per time.
     Every(String),
     /// The same as a table.
-    Table(ClientThrottleTable),
+    Table(ClientThrottleTableSpec),
 }
 
 /// A throttle of a client event.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ClientThrottleTable {
+pub struct ClientThrottleTableSpec {
     /// At most one event per time.
     pub every: String,
     /// Which event is relayed: the first, and not its repetitions. Default, and the only choice: first.
@@ -186,19 +186,19 @@ pub enum KeepFirst {
 /// An event that a backend may publish.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Server {
+pub struct ServerEventSpec {
     /// The rooms that receive it, or "*" for all clients in the namespace. A client in several of the rooms gets one
     /// copy.
-    pub rooms: OneOrMany<RoomRef>,
+    pub rooms: OneOrMany<RoomRefSpec>,
     /// The JSON Schema of the payload, after `fill`.
     #[serde(default)]
-    pub schema: Option<SchemaRef>,
+    pub schema: Option<SchemaSpec>,
     /// Members that are added to the payload if the backend left them out.
     #[serde(default)]
     pub fill: Option<Value>,
     /// Conflation: sends at most one event in each interval. The newest event always arrives.
     #[serde(default)]
-    pub throttle: Option<ServerThrottle>,
+    pub throttle: Option<ServerThrottleSpec>,
     /// Whether events that a throttle of the same rooms holds back are sent first. Default: false.
     #[serde(default)]
     pub flush: Option<bool>,
@@ -211,13 +211,13 @@ pub struct Server {
     pub volatile: Option<bool>,
     /// What happens to a client whose write queue is full. Default: drop.
     #[serde(default)]
-    pub slow: Option<Slow>,
+    pub slow: Option<SlowSpec>,
 }
 
 /// What happens to a client whose write queue is full.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Slow {
+pub enum SlowSpec {
     /// The client does not get the event.
     Drop,
     /// The client's connection closes. The client reconnects and joins again.
@@ -231,22 +231,22 @@ pub enum Slow {
 /// Conflation of a server event: a time, or a table.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum ServerThrottle {
+pub enum ServerThrottleSpec {
     /// At most one event per time for each set of rooms.
     Every(String),
     /// The same as a table.
-    Table(ServerThrottleTable),
+    Table(ServerThrottleTableSpec),
 }
 
 /// Conflation of a server event.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ServerThrottleTable {
+pub struct ServerThrottleTableSpec {
     /// At most one event per time.
     pub every: String,
     /// For each set of rooms, or for the event alone. Default: room.
     #[serde(default)]
-    pub per: Option<ThrottleKey>,
+    pub per: Option<ThrottleKeySpec>,
     /// Which event is sent when the time is over: the newest. Default, and the only choice: last.
     #[serde(default)]
     pub keep: Option<KeepLast>,
@@ -255,7 +255,7 @@ pub struct ServerThrottleTable {
 /// What a throttle is counted by.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ThrottleKey {
+pub enum ThrottleKeySpec {
     /// The set of rooms that receive the event.
     Room,
     /// The event's name alone.

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Found, Source};
+use super::{FoundSource, Source};
 use crate::contract::embedded;
-use crate::contract::report::Report;
+use crate::contract::report::ContractReport;
 use crate::suggest::{nearest, one_of_quoted};
 
 /// Maximum size of a contract file, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The sources that the entries name, in their order, each file once. Files that cannot be read are reported.
-pub(super) fn find(entries: &[String], report: &mut Report) -> Vec<Found> {
+pub(super) fn find(entries: &[String], report: &mut ContractReport) -> Vec<FoundSource> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
     for entry in entries {
@@ -31,7 +31,13 @@ pub(super) fn find(entries: &[String], report: &mut Report) -> Vec<Found> {
     found
 }
 
-fn find_embedded(entry: &str, name: &str, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<Found>, report: &mut Report) {
+fn find_embedded(
+    entry: &str,
+    name: &str,
+    seen: &mut BTreeSet<PathBuf>,
+    found: &mut Vec<FoundSource>,
+    report: &mut ContractReport,
+) {
     let known = || embedded::CONTRACTS.iter().map(|(name, _)| *name);
     if name != "*" && embedded::text(name).is_none() {
         let remedy = match nearest(name, known()) {
@@ -43,12 +49,12 @@ fn find_embedded(entry: &str, name: &str, seen: &mut BTreeSet<PathBuf>, found: &
     for (known, text) in embedded::CONTRACTS.iter().filter(|(known, _)| name == "*" || name == *known) {
         let name = format!("embedded:{known}");
         if seen.insert(PathBuf::from(&name)) {
-            found.push(Found { source: Source { name, text: (*text).to_owned() }, base: None });
+            found.push(FoundSource { source: Source { name, text: (*text).to_owned() }, base: None });
         }
     }
 }
 
-fn paths(entry: &str, report: &mut Report) -> Vec<PathBuf> {
+fn paths(entry: &str, report: &mut ContractReport) -> Vec<PathBuf> {
     let path = Path::new(entry);
     let pattern = path.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*'));
     if path.is_dir() {
@@ -64,7 +70,7 @@ fn paths(entry: &str, report: &mut Report) -> Vec<PathBuf> {
 }
 
 /// The files of a directory whose names match a pattern, sorted by name.
-fn list(directory: &Path, pattern: &str, entry: &str, report: &mut Report) -> Vec<PathBuf> {
+fn list(directory: &Path, pattern: &str, entry: &str, report: &mut ContractReport) -> Vec<PathBuf> {
     let files = match fs::read_dir(directory) {
         Ok(files) => files,
         Err(error) => {
@@ -97,7 +103,7 @@ fn glob(pattern: &str, name: &str) -> bool {
     }
 }
 
-fn read(path: &Path, report: &mut Report) -> Option<Found> {
+fn read(path: &Path, report: &mut ContractReport) -> Option<FoundSource> {
     let name = path.display().to_string();
     let size = fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
     if size > MAX_FILE_BYTES {
@@ -107,7 +113,7 @@ fn read(path: &Path, report: &mut Report) -> Option<Found> {
     match fs::read_to_string(path) {
         Ok(text) => {
             let base = path.parent().map(Path::to_owned);
-            Some(Found { source: Source { name, text }, base })
+            Some(FoundSource { source: Source { name, text }, base })
         }
         Err(error) => {
             report.push_file(&name, format!("cannot be read ({error})"), "name a file that exists, in UTF-8");

@@ -89,11 +89,11 @@ fn every_mistake_is_told_with_its_line() {
     let told = load_texts(&[BAD]).unwrap_err();
     let mut expected = 0;
     for (at, line) in BAD.lines().enumerate() {
-        let place = format!("0.toml:{}: ", at + 1);
-        let here: Vec<&String> = told.iter().filter(|mistake| mistake.starts_with(&place)).collect();
+        let key_path = format!("0.toml:{}: ", at + 1);
+        let here: Vec<&String> = told.iter().filter(|mistake| mistake.starts_with(&key_path)).collect();
         for part in line.split("#!").skip(1).map(str::trim) {
             expected += 1;
-            assert!(here.iter().any(|mistake| mistake.contains(part)), "{place}{part}: {here:#?}");
+            assert!(here.iter().any(|mistake| mistake.contains(part)), "{key_path}{part}: {here:#?}");
         }
     }
     assert_eq!(told.len(), expected, "{told:#?}");

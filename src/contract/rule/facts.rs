@@ -26,7 +26,7 @@ pub(super) const PERMITTED: &str = "@permitted";
 pub(super) const CAPABILITY: &str = "@capability";
 
 /// All values that a rule can ask for.
-pub(super) struct Facts<'a> {
+pub(super) struct RuleFacts<'a> {
     user: &'a User,
     /// The token's claims. Decoded when a rule first asks for them.
     claims: OnceLock<Map<String, Value>>,
@@ -40,7 +40,7 @@ pub(super) struct Facts<'a> {
     capabilities: Option<&'a dyn Capabilities>,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> RuleFacts<'a> {
     pub(super) fn new(scope: &Scope<'a>) -> Self {
         Self {
             user: scope.user,
@@ -58,7 +58,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-impl VariableResolver for Facts<'_> {
+impl VariableResolver for RuleFacts<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         Some(match variable {
             "user" => CowVal::owned(Object::User(self.user, &self.claims)),
@@ -70,7 +70,7 @@ impl VariableResolver for Facts<'_> {
             "vars" => CowVal::owned(Object::Vars(self.vars)),
             OWNER => match self.owner {
                 Some(owner) => CowVal::owned(CelString::from(owner)),
-                None => CowVal::owned(Nobody),
+                None => CowVal::owned(UnknownOwner),
             },
             OWNED => CowVal::owned(CelBool::from(self.owner.is_some())),
             PERMITTED => CowVal::owned(Object::Permitted),
@@ -110,11 +110,11 @@ fn timestamp(time: SystemTime) -> CelTimestamp {
 
 /// The owner of a room whose owner is not known. It equals nothing, not even itself.
 #[derive(Debug, Clone, Copy)]
-struct Nobody;
+struct UnknownOwner;
 
 static NOBODY: Type = Type::new_unspecified_type("roomcast.Nobody");
 
-impl Val for Nobody {
+impl Val for UnknownOwner {
     fn get_type(&self) -> &Type {
         &NOBODY
     }
@@ -132,7 +132,7 @@ impl Val for Nobody {
     }
 }
 
-impl StaticVal for Nobody {}
+impl StaticVal for UnknownOwner {}
 
 /// An object with members, borrowed from the scope.
 #[derive(Clone)]

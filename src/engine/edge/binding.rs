@@ -15,13 +15,13 @@ use crate::limits::address_id;
 
 /// A fingerprint of a request's address and credentials. All requests of one session must have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct ClientFingerprint {
     address: u64,
     header: u64,
     rest: u64,
 }
 
-/// The properties of a request that go into its [`Mark`].
+/// The properties of a request that go into its [`ClientFingerprint`].
 pub(super) struct Binding {
     by_address: bool,
     header: bool,
@@ -49,11 +49,11 @@ impl Binding {
     }
 
     /// The fingerprint of a request.
-    pub(super) fn mark(&self, ip: IpAddr, uri: &Uri, headers: &HeaderMap) -> Mark {
+    pub(super) fn fingerprint(&self, ip: IpAddr, uri: &Uri, headers: &HeaderMap) -> ClientFingerprint {
         let params: Vec<_> = self.params.iter().map(|name| param(uri, name)).collect();
         let cookies: Vec<_> = self.cookies.iter().map(|name| cookie(headers, name)).collect();
         let header = headers.get(AUTHORIZATION).filter(|_| self.header);
-        Mark {
+        ClientFingerprint {
             address: if self.by_address { address_id(ip) } else { 0 },
             header: header.map_or(0, |value| self.hasher.hash_one(value.as_bytes())),
             rest: self.hasher.hash_one((params, cookies)),
@@ -61,7 +61,7 @@ impl Binding {
     }
 }
 
-impl Mark {
+impl ClientFingerprint {
     /// Whether a request with the mark `request` may use the session with the mark `self`.
     pub(in crate::engine) fn permits(self, request: Self, websocket: bool) -> bool {
         // Browsers cannot send an Authorization header with a WebSocket.
@@ -87,14 +87,20 @@ mod tests {
 
     use super::*;
 
-    fn mark(binding: &Binding, ip: &str, query: &str, token: Option<&'static str>, cookie: &'static str) -> Mark {
+    fn fingerprint(
+        binding: &Binding,
+        ip: &str,
+        query: &str,
+        token: Option<&'static str>,
+        cookie: &'static str,
+    ) -> ClientFingerprint {
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, HeaderValue::from_static(token));
         }
         headers.insert(COOKIE, HeaderValue::from_bytes(cookie.as_bytes()).unwrap());
         let uri = format!("/socket.io/?EIO=4&transport=polling&{query}").parse().unwrap();
-        binding.mark(ip.parse().unwrap(), &uri, &headers)
+        binding.fingerprint(ip.parse().unwrap(), &uri, &headers)
     }
 
     #[test]
@@ -107,28 +113,34 @@ mod tests {
         ];
         let binding = Binding::new(true, &sources);
         let (ip, cookie) = ("2001:db8::1", "x=1; sid=abc");
-        let own = mark(&binding, ip, "t=1&token=T", Some("Bearer a"), cookie);
-        assert!(own.permits(mark(&binding, ip, "t=2&token=T", Some("Bearer a"), "sid=abc; x=2"), false));
-        assert!(own.permits(mark(&binding, ip, "token=T", Some("Bearer a"), "name=J\u{f6}rg; sid=abc"), false));
-        assert!(own.permits(mark(&binding, "2001:db8::2", "token=T", Some("Bearer a"), cookie), false), "one /64");
+        let own = fingerprint(&binding, ip, "t=1&token=T", Some("Bearer a"), cookie);
+        assert!(own.permits(fingerprint(&binding, ip, "t=2&token=T", Some("Bearer a"), "sid=abc; x=2"), false));
+        assert!(own.permits(fingerprint(&binding, ip, "token=T", Some("Bearer a"), "name=J\u{f6}rg; sid=abc"), false));
+        assert!(
+            own.permits(fingerprint(&binding, "2001:db8::2", "token=T", Some("Bearer a"), cookie), false),
+            "one /64"
+        );
         for (other, what) in [
-            (mark(&binding, "2001:db8:0:1::1", "token=T", Some("Bearer a"), cookie), "address"),
-            (mark(&binding, ip, "token=U", Some("Bearer a"), cookie), "parameter"),
-            (mark(&binding, ip, "", Some("Bearer a"), cookie), "no parameter"),
-            (mark(&binding, ip, "token=T", Some("Bearer b"), cookie), "header"),
-            (mark(&binding, ip, "token=T", Some("Bearer a"), "sid=abd"), "cookie"),
-            (mark(&binding, ip, "token=T", Some("Bearer a"), "name=J\u{f6}rg; sid=abd"), "cookie beside an odd one"),
+            (fingerprint(&binding, "2001:db8:0:1::1", "token=T", Some("Bearer a"), cookie), "address"),
+            (fingerprint(&binding, ip, "token=U", Some("Bearer a"), cookie), "parameter"),
+            (fingerprint(&binding, ip, "", Some("Bearer a"), cookie), "no parameter"),
+            (fingerprint(&binding, ip, "token=T", Some("Bearer b"), cookie), "header"),
+            (fingerprint(&binding, ip, "token=T", Some("Bearer a"), "sid=abd"), "cookie"),
+            (
+                fingerprint(&binding, ip, "token=T", Some("Bearer a"), "name=J\u{f6}rg; sid=abd"),
+                "cookie beside an odd one",
+            ),
         ] {
             assert!(!own.permits(other, false) && !own.permits(other, true), "{what}");
         }
-        let without = mark(&binding, ip, "token=T", None, cookie);
+        let without = fingerprint(&binding, ip, "token=T", None, cookie);
         assert!(!own.permits(without, false) && own.permits(without, true));
     }
 
     #[test]
     fn what_contracts_do_not_look_at_may_change() {
         let binding = Binding::new(false, &[TokenSource::Auth("token".into())]);
-        let own = mark(&binding, "192.0.2.1", "token=T", Some("Bearer a"), "sid=abc");
-        assert!(own.permits(mark(&binding, "192.0.2.2", "token=U", None, "sid=d"), false));
+        let own = fingerprint(&binding, "192.0.2.1", "token=T", Some("Bearer a"), "sid=abc");
+        assert!(own.permits(fingerprint(&binding, "192.0.2.2", "token=U", None, "sid=d"), false));
     }
 }

@@ -12,7 +12,7 @@ use crate::config::{ForwardedHeader, Network};
 pub const MAX_HOPS: usize = 64;
 
 /// A function that reads a header's value. Its result has the farthest hop first.
-type Read = fn(&str) -> Vec<Option<IpAddr>>;
+type ReadHeader = fn(&str) -> Vec<Option<IpAddr>>;
 
 /// Determines the address of a client behind proxies.
 pub(super) struct Proxies {
@@ -44,7 +44,7 @@ impl Proxies {
 
     /// The hops that the header reports, the nearest first.
     fn hops(&self, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-        let (name, read): (_, Read) = match self.header {
+        let (name, read): (_, ReadHeader) = match self.header {
             ForwardedHeader::XForwardedFor => ("x-forwarded-for", x_forwarded_for),
             ForwardedHeader::Forwarded => ("forwarded", forwarded),
             ForwardedHeader::None => return Vec::new(),

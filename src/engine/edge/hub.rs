@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prometheus::IntGaugeVec;
 
-use super::refusal::TurnedAway;
+use super::refusal::RequestRefusal;
 use super::session::EngineSession;
 use super::sids::Sids;
 use crate::forward::Forwarder;
@@ -28,7 +28,7 @@ pub struct Hub {
 }
 
 /// A reservation for one of the connections that the node may have.
-pub struct Place {
+pub struct ConnectionPermit {
     /// `None`: the connection has been opened, and [`Hub::leave`] ends the reservation.
     hub: Option<Arc<Hub>>,
     ip: IpAddr,
@@ -133,14 +133,14 @@ impl Hub {
 
     /// Reserves a connection for one more client with this address. `max` is the node's limit on connections; 0 means
     /// no limit.
-    pub(super) fn take_place(self: &Arc<Self>, ip: IpAddr, max: u64) -> Result<Place, TurnedAway> {
+    pub(super) fn take_permit(self: &Arc<Self>, ip: IpAddr, max: u64) -> Result<ConnectionPermit, RequestRefusal> {
         let fits = |open| (max == 0 || open < max).then_some(open + 1);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| TurnedAway::Crowded)?;
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| RequestRefusal::Crowded)?;
         if let Err(refusal) = self.limits.arrive(ip) {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(TurnedAway::Limited(refusal));
+            return Err(RequestRefusal::Limited(refusal));
         }
-        Ok(Place { hub: Some(self.clone()), ip })
+        Ok(ConnectionPermit { hub: Some(self.clone()), ip })
     }
 
     fn give_back(&self, ip: IpAddr) {
@@ -182,14 +182,14 @@ impl Hub {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Keeps the reservation until [`Hub::leave`] ends it.
     pub(super) fn keep(mut self) -> Arc<Hub> {
         self.hub.take().expect("a place is kept once")
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(hub) = &self.hub {
             hub.give_back(self.ip);
@@ -202,49 +202,49 @@ mod tests {
     use super::*;
     use crate::auth::Handshake;
     use crate::config;
-    use crate::engine::edge::binding::{Binding, Mark};
-    use crate::engine::edge::sids::Named;
-    use crate::session::Peer;
+    use crate::engine::edge::binding::{Binding, ClientFingerprint};
+    use crate::engine::edge::sids::SidLookup;
+    use crate::session::ClientFacts;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn peer() -> Peer {
-        Peer { ip: IP, transport: "polling", user_agent: None }
+    fn peer() -> ClientFacts {
+        ClientFacts { ip: IP, transport: "polling", user_agent: None }
     }
 
     fn hub(max_connections_per_ip: u32) -> Arc<Hub> {
-        let limits = config::Limits { max_connections_per_ip, ..config::Limits::default() };
+        let limits = config::LimitsSettings { max_connections_per_ip, ..config::LimitsSettings::default() };
         let limits = Arc::new(Limits::new(&limits, &[], Arc::default()));
         Hub::new(limits, Forwarder::alone(Arc::default()), &Metrics::new())
     }
 
-    fn mark(ip: &str) -> Mark {
-        Binding::new(true, &[]).mark(ip.parse().unwrap(), &http::Uri::from_static("/"), &http::HeaderMap::new())
+    fn fingerprint(ip: &str) -> ClientFingerprint {
+        Binding::new(true, &[]).fingerprint(ip.parse().unwrap(), &http::Uri::from_static("/"), &http::HeaderMap::new())
     }
 
     #[test]
     fn places_are_limited_and_given_back() {
         let hub = hub(0);
-        let first = EngineSession::new(peer(), Handshake::default(), hub.take_place(IP, 2).unwrap());
-        let second = hub.take_place(IP, 2).unwrap();
-        assert!(matches!(hub.take_place(IP, 2), Err(TurnedAway::Crowded)));
+        let first = EngineSession::new(peer(), Handshake::default(), hub.take_permit(IP, 2).unwrap());
+        let second = hub.take_permit(IP, 2).unwrap();
+        assert!(matches!(hub.take_permit(IP, 2), Err(RequestRefusal::Crowded)));
         drop(second);
-        let sid = first.assign_sid(mark("127.0.0.1")).to_owned();
-        assert!(matches!(hub.sids().find(&sid), Named::Open(_)));
+        let sid = first.assign_sid(fingerprint("127.0.0.1")).to_owned();
+        assert!(matches!(hub.sids().find(&sid), SidLookup::Open(_)));
         assert_eq!((hub.open(), hub.sessions().len()), (1, 1));
         drop(first);
-        assert!(matches!(hub.sids().find(&sid), Named::Unknown));
+        assert!(matches!(hub.sids().find(&sid), SidLookup::Unknown));
         assert_eq!((hub.open(), hub.sessions().len()), (0, 0));
     }
 
     #[test]
     fn places_of_an_address_are_limited_and_given_back() {
         let hub = hub(1);
-        let first = hub.take_place(IP, 0).unwrap();
-        assert!(matches!(hub.take_place(IP, 0), Err(TurnedAway::Limited(_))));
+        let first = hub.take_permit(IP, 0).unwrap();
+        assert!(matches!(hub.take_permit(IP, 0), Err(RequestRefusal::Limited(_))));
         assert_eq!(hub.open(), 1, "a client that is refused takes no place of the node");
         drop(first);
-        let session = EngineSession::new(peer(), Handshake::default(), hub.take_place(IP, 0).unwrap());
+        let session = EngineSession::new(peer(), Handshake::default(), hub.take_permit(IP, 0).unwrap());
         assert_eq!(hub.limits.present(), (1, 0));
         drop(session);
         assert_eq!((hub.open(), hub.limits.present()), (0, (0, 0)));
@@ -253,11 +253,11 @@ mod tests {
     #[test]
     fn a_session_is_for_requests_that_have_its_mark() {
         let hub = hub(0);
-        let session = EngineSession::new(peer(), Handshake::default(), hub.take_place(IP, 0).unwrap());
-        let own = mark("127.0.0.1");
+        let session = EngineSession::new(peer(), Handshake::default(), hub.take_permit(IP, 0).unwrap());
+        let own = fingerprint("127.0.0.1");
         assert!(!session.permits(own, false), "no request names a session without an id");
         session.assign_sid(own);
         assert!(session.permits(own, false));
-        assert!(!session.permits(mark("192.0.2.1"), false));
+        assert!(!session.permits(fingerprint("192.0.2.1"), false));
     }
 }

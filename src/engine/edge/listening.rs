@@ -3,24 +3,28 @@
 use tower::Layer;
 
 use super::Edge;
-use super::origin::Origins;
+use super::origin::AllowedOrigins;
 use crate::config;
-use crate::engine::Terms;
-use crate::engine::conn::Traffic;
-use crate::engine::listener::{self, Manners, Serve};
-use crate::engine::lobby::Lobby;
+use crate::engine::EngineContext;
+use crate::engine::closable_stream::Traffic;
+use crate::engine::listener::{self, ConnectionOptions, Serve};
+use crate::engine::pending::PendingConnections;
 use crate::engine::proxy::Balancers;
 
 /// Wraps the edge with CORS, because the engines do not answer OPTIONS requests.
-pub fn around(config: &config::Server, edge: Edge) -> impl Serve + use<> {
-    Origins::new(&config.cors_origins).cors().layer(edge)
+pub fn around(config: &config::ServerSettings, edge: Edge) -> impl Serve + use<> {
+    AllowedOrigins::new(&config.cors_origins).cors().layer(edge)
 }
 
 /// The settings of the public listener.
-pub fn manners(config: &config::Server, terms: &Terms) -> Manners {
-    let metrics = &terms.metrics;
-    Manners {
-        lobby: Lobby::new(terms.limits.most_pending(), config.handshake_timeout.get(), metrics),
+pub fn options(config: &config::ServerSettings, context: &EngineContext) -> ConnectionOptions {
+    let metrics = &context.metrics;
+    ConnectionOptions {
+        pending_connections: PendingConnections::new(
+            context.limits.most_pending(),
+            config.handshake_timeout.get(),
+            metrics,
+        ),
         stall: config.stall(),
         read_ahead: config.read_ahead(),
         max_head: listener::MAX_HEAD,

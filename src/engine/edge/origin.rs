@@ -9,12 +9,12 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 /// The origins that `server.cors_origins` names.
 #[derive(Clone)]
-pub(in crate::engine) enum Origins {
+pub(in crate::engine) enum AllowedOrigins {
     Any,
     These(Arc<[Origin]>),
 }
 
-impl Origins {
+impl AllowedOrigins {
     pub(in crate::engine) fn new(origins: &[String]) -> Self {
         if origins.iter().any(|origin| origin == "*") {
             return Self::Any;
@@ -26,7 +26,7 @@ impl Origins {
     /// Whether a request may open a connection. A request without an `Origin` does not come from a web page.
     pub(super) fn permit(&self, headers: &HeaderMap) -> bool {
         let (Self::These(origins), Some(origin)) = (self, headers.get(ORIGIN)) else { return true };
-        let Some(origin) = of(origin) else { return false };
+        let Some(origin) = read_origin(origin) else { return false };
         origins.contains(&origin) || origin.is_own(headers)
     }
 
@@ -41,7 +41,7 @@ impl Origins {
                 let (named, credentials) = (origins.clone(), !origins.is_empty());
                 layer
                     .allow_origin(AllowOrigin::predicate(move |origin, _| {
-                        of(origin).is_some_and(|origin| named.contains(&origin))
+                        read_origin(origin).is_some_and(|origin| named.contains(&origin))
                     }))
                     .allow_credentials(credentials)
             }
@@ -49,7 +49,7 @@ impl Origins {
     }
 }
 
-fn of(header: &HeaderValue) -> Option<Origin> {
+fn read_origin(header: &HeaderValue) -> Option<Origin> {
     Origin::read(header.to_str().ok()?)
 }
 
@@ -112,7 +112,7 @@ mod tests {
             headers.insert(ORIGIN, HeaderValue::from_static(origin));
         }
         let origins: Vec<_> = origins.iter().map(|&origin| origin.to_owned()).collect();
-        Origins::new(&origins).permit(&headers)
+        AllowedOrigins::new(&origins).permit(&headers)
     }
 
     fn permits(origins: &[&str], origin: Option<&'static str>) -> bool {

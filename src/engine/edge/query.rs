@@ -5,7 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, Uri};
 
 /// The query parameters of an Engine.IO request.
-pub struct Query<'a> {
+pub struct EngineQuery<'a> {
     /// The session that the request belongs to. `None`: the request opens a session.
     pub sid: Option<&'a str>,
     /// The requested transport.
@@ -18,7 +18,7 @@ pub struct Query<'a> {
     pub ambiguous: bool,
 }
 
-impl<'a> Query<'a> {
+impl<'a> EngineQuery<'a> {
     /// Reads the query parameters of a request's URI.
     pub fn read(uri: &'a Uri) -> Self {
         let pairs = || crate::query::pairs(uri.query().unwrap_or(""));
@@ -49,15 +49,15 @@ mod tests {
     #[test]
     fn query_tells_a_handshake_from_a_session() {
         let read = |text: &'static str| text.parse::<Uri>().unwrap();
-        assert!(Query::read(&read("/socket.io/?EIO=4&transport=polling")).sid.is_none());
+        assert!(EngineQuery::read(&read("/socket.io/?EIO=4&transport=polling")).sid.is_none());
         let uri = read("/socket.io/?EIO=4&transport=websocket&sid=abc&j=0");
-        let query = Query::read(&uri);
+        let query = EngineQuery::read(&uri);
         assert_eq!((query.sid, query.transport, query.version), (Some("abc"), Some("websocket"), Some("4")));
         assert!(query.jsonp && !query.ambiguous);
         let nothing = read("/socket.io/");
-        assert!(Query::read(&nothing).transport.is_none());
+        assert!(EngineQuery::read(&nothing).transport.is_none());
         for twice in ["/socket.io/?sid=a&sid=b", "/socket.io/?EIO=4&transport=a&transport=b"] {
-            assert!(Query::read(&read(twice)).ambiguous);
+            assert!(EngineQuery::read(&read(twice)).ambiguous);
         }
     }
 }

@@ -13,7 +13,7 @@ const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The reason why a request is not served.
 #[derive(Debug, Clone)]
-pub enum TurnedAway {
+pub enum RequestRefusal {
     /// The web page's origin may not connect.
     Origin,
     /// The node is draining.
@@ -38,7 +38,7 @@ pub enum TurnedAway {
     TooLarge,
 }
 
-impl From<NotForwarded> for TurnedAway {
+impl From<NotForwarded> for RequestRefusal {
     fn from(why: NotForwarded) -> Self {
         match why {
             NotForwarded::Gone
@@ -55,7 +55,7 @@ impl From<NotForwarded> for TurnedAway {
     }
 }
 
-impl TurnedAway {
+impl RequestRefusal {
     /// The value of the label `reason` of `roomcast_handshakes_refused_total`.
     pub(in crate::engine) fn reason(&self) -> &'static str {
         match self {

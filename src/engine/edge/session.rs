@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytestring::ByteString;
 
-use super::binding::Mark;
-use super::hub::{Hub, Place};
+use super::binding::ClientFingerprint;
+use super::hub::{ConnectionPermit, Hub};
 use crate::auth::Handshake;
-use crate::session::Peer;
+use crate::session::ClientFacts;
 
 /// The engine's side of a client's connection.
 pub trait Connection: Any + Send + Sync {
@@ -32,7 +32,7 @@ pub trait Connection: Any + Send + Sync {
 
 /// A client's connection. It counts as one of the node's connections until it ends or is dropped.
 pub struct EngineSession {
-    peer: Peer,
+    peer: ClientFacts,
     number: u64,
     hub: Arc<Hub>,
     /// The handshake's tokens and headers, which every namespace needs when the client connects to it. Dropped when
@@ -42,7 +42,7 @@ pub struct EngineSession {
     /// session before that.
     connection: OnceLock<Arc<dyn Connection>>,
     /// Unset for a session that begins with a WebSocket: no request names it.
-    named: OnceLock<Box<Naming>>,
+    named: OnceLock<Box<SessionName>>,
     closing: AtomicBool,
     /// The client is sending a body.
     posts: AtomicBool,
@@ -51,14 +51,14 @@ pub struct EngineSession {
 }
 
 /// The id by which requests name a session, and the fingerprint that they must have.
-struct Naming {
+struct SessionName {
     sid: Box<str>,
-    mark: Mark,
+    fingerprint: ClientFingerprint,
 }
 
 impl EngineSession {
-    pub(super) fn new(peer: Peer, handshake: Handshake, place: Place) -> Arc<Self> {
-        let hub = place.keep();
+    pub(super) fn new(peer: ClientFacts, handshake: Handshake, permit: ConnectionPermit) -> Arc<Self> {
+        let hub = permit.keep();
         let session = Arc::new(Self {
             peer,
             number: hub.next_number(),
@@ -75,7 +75,7 @@ impl EngineSession {
     }
 
     /// The client's address, transport and user agent, as its handshake gave them.
-    pub fn peer(&self) -> &Peer {
+    pub fn peer(&self) -> &ClientFacts {
         &self.peer
     }
 
@@ -106,14 +106,14 @@ impl EngineSession {
     }
 
     /// Makes the id by which the client's requests name the session. Only requests with this mark may use it.
-    pub(in crate::engine) fn assign_sid(self: &Arc<Self>, mark: Mark) -> &str {
-        let naming = self.named.get_or_init(|| Box::new(Naming { sid: self.hub.enter_sid(self), mark }));
+    pub(in crate::engine) fn assign_sid(self: &Arc<Self>, fingerprint: ClientFingerprint) -> &str {
+        let naming = self.named.get_or_init(|| Box::new(SessionName { sid: self.hub.enter_sid(self), fingerprint }));
         &naming.sid
     }
 
     /// Whether a request with this mark may use the session.
-    pub(super) fn permits(&self, request: Mark, websocket: bool) -> bool {
-        self.named.get().is_some_and(|naming| naming.mark.permits(request, websocket))
+    pub(super) fn permits(&self, request: ClientFingerprint, websocket: bool) -> bool {
+        self.named.get().is_some_and(|naming| naming.fingerprint.permits(request, websocket))
     }
 
     /// The client's Socket.IO id, for the audit log.
@@ -123,8 +123,8 @@ impl EngineSession {
 
     /// Marks that the client is sending a body, until the returned guard is dropped. A client may send only one body
     /// at a time, because each may be as large as a message and may come slowly.
-    pub(super) fn posting(self: &Arc<Self>) -> Result<Posting, Overlap> {
-        if self.posts.swap(true, Ordering::AcqRel) { Err(Overlap) } else { Ok(Posting(self.clone())) }
+    pub(super) fn posting(self: &Arc<Self>) -> Result<SendingBody, Overlap> {
+        if self.posts.swap(true, Ordering::AcqRel) { Err(Overlap) } else { Ok(SendingBody(self.clone())) }
     }
 
     /// Whether this node is closing the session.
@@ -173,13 +173,13 @@ impl Drop for EngineSession {
 }
 
 /// A guard that exists while the client sends a body.
-pub(super) struct Posting(Arc<EngineSession>);
+pub(super) struct SendingBody(Arc<EngineSession>);
 
 /// The client is already sending a body.
 #[derive(Debug)]
 pub(super) struct Overlap;
 
-impl Drop for Posting {
+impl Drop for SendingBody {
     fn drop(&mut self) {
         self.0.posts.store(false, Ordering::Release);
     }

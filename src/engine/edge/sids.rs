@@ -23,11 +23,11 @@ const MAX_CLOSED: usize = 65_536;
 #[derive(Default)]
 pub(super) struct Sids {
     open: Mutex<HashMap<Box<str>, Weak<EngineSession>>>,
-    closed: Mutex<HashMap<Box<str>, Closed>>,
+    closed: Mutex<HashMap<Box<str>, ClosedSession>>,
 }
 
 /// The result of looking up a session id.
-pub(super) enum Named {
+pub(super) enum SidLookup {
     /// The session is open.
     Open(Arc<EngineSession>),
     /// The node closed the session at most [`REMEMBER_CLOSED`] ago, so its client may not know it yet.
@@ -37,7 +37,7 @@ pub(super) enum Named {
 }
 
 /// A polling session that the node has closed.
-struct Closed {
+struct ClosedSession {
     at: Instant,
     /// Whether the client polls and has not yet been told that its session is closed.
     untold: bool,
@@ -50,12 +50,14 @@ impl Sids {
     }
 
     /// Looks up the session that a request names.
-    pub(super) fn find(&self, sid: &str) -> Named {
+    pub(super) fn find(&self, sid: &str) -> SidLookup {
         let open = self.open().get(sid).and_then(Weak::upgrade);
         match open {
-            Some(session) => Named::Open(session),
-            None if self.closed().get(sid).is_some_and(|closed| closed.at.elapsed() < REMEMBER_CLOSED) => Named::Closed,
-            None => Named::Unknown,
+            Some(session) => SidLookup::Open(session),
+            None if self.closed().get(sid).is_some_and(|closed| closed.at.elapsed() < REMEMBER_CLOSED) => {
+                SidLookup::Closed
+            }
+            None => SidLookup::Unknown,
         }
     }
 
@@ -72,7 +74,7 @@ impl Sids {
             closed.retain(|_, closed| closed.at.elapsed() < REMEMBER_CLOSED);
         }
         if closed.len() < MAX_CLOSED {
-            closed.insert(sid.into(), Closed { at: Instant::now(), untold });
+            closed.insert(sid.into(), ClosedSession { at: Instant::now(), untold });
         }
     }
 
@@ -93,7 +95,7 @@ impl Sids {
         self.open.lock().expect("no panic while held")
     }
 
-    fn closed(&self) -> MutexGuard<'_, HashMap<Box<str>, Closed>> {
+    fn closed(&self) -> MutexGuard<'_, HashMap<Box<str>, ClosedSession>> {
         self.closed.lock().expect("no panic while held")
     }
 }
@@ -105,13 +107,13 @@ mod tests {
     #[test]
     fn closed_sessions_are_remembered_until_their_clients_are_told() {
         let sids = Sids::default();
-        assert!(matches!(sids.find("a"), Named::Unknown));
+        assert!(matches!(sids.find("a"), SidLookup::Unknown));
         sids.close("a", true);
         sids.close("b", false);
-        assert!(matches!(sids.find("a"), Named::Closed));
+        assert!(matches!(sids.find("a"), SidLookup::Closed));
         assert_eq!(sids.untold(), 1);
         sids.told("a");
         assert_eq!(sids.untold(), 0);
-        assert!(matches!(sids.find("a"), Named::Closed), "a client that asks again hears it again");
+        assert!(matches!(sids.find("a"), SidLookup::Closed), "a client that asks again hears it again");
     }
 }

@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, ReadBuf};
 use tower::ServiceExt as _;
 
-use super::{Arrival, ClientStream, Door, HEAD_TIMEOUT, Serve};
+use super::{ClientStream, HEAD_TIMEOUT, ListenerState, RequestConnection, Serve};
 
 /// The placeholder request that hyper reads when the answer to a poll that has waited is ready.
 const RESUMED: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
@@ -34,18 +34,18 @@ const RESUMED_LAST: &[u8] = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
 /// The size of one read in bytes while an answer waits. Clients normally send nothing while they wait for an answer.
 const READ: usize = 512;
 
-type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+type ResponseHandle = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 /// The state that a connection and its requests share about answers that wait.
 #[derive(Default)]
-pub struct Waiting {
+pub struct WaitingAnswers {
     /// The current request is a poll, so its answer may take long.
     polls: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<ResponseState>,
 }
 
 #[derive(Default)]
-enum State {
+enum ResponseState {
     #[default]
     InHyper,
     /// The answer must wait outside of hyper.
@@ -56,12 +56,12 @@ enum State {
 
 /// An answer that waits outside of hyper.
 struct Parked {
-    answer: Answer,
+    answer: ResponseHandle,
     /// The connection closes after the answer.
     last: bool,
 }
 
-impl Waiting {
+impl WaitingAnswers {
     /// Notes that the current request is a poll.
     pub(in crate::engine) fn note_poll(&self) {
         self.polls.store(true, Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Waiting {
     fn take_parked(&self) -> Option<Parked> {
         let mut state = self.state();
         match std::mem::take(&mut *state) {
-            State::Parked(parked) => Some(parked),
+            ResponseState::Parked(parked) => Some(parked),
             other => {
                 *state = other;
                 None
@@ -81,7 +81,7 @@ impl Waiting {
     fn take_answered(&self) -> Option<Response<Body>> {
         let mut state = self.state();
         match std::mem::take(&mut *state) {
-            State::Answered(response) => Some(*response),
+            ResponseState::Answered(response) => Some(*response),
             other => {
                 *state = other;
                 None
@@ -89,21 +89,25 @@ impl Waiting {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ResponseState> {
         self.state.lock().expect("no panic while held")
     }
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<S: Serve>(mut stream: ClientStream, arrival: Arrival, door: Arc<Door<S>>) {
+pub(super) async fn serve<S: Serve>(
+    mut stream: ClientStream,
+    arrival: RequestConnection,
+    state: Arc<ListenerState<S>>,
+) {
     loop {
         // Box this future, so that this task is small while an answer waits.
-        let serving = Box::pin(serve_until_parked(stream, arrival.clone(), door.clone()));
+        let serving = Box::pin(serve_until_parked(stream, arrival.clone(), state.clone()));
         let Some((Parked { answer, last }, resumed, mut rest)) = serving.await else { return };
         stream = resumed;
-        let Some(response) = wait(&mut stream, answer, &mut rest, door.manners.max_head).await else { return };
-        *arrival.waiting.state() = State::Answered(Box::new(response));
-        let head = if last || door.stop.is_cancelled() { RESUMED_LAST } else { RESUMED };
+        let Some(response) = wait(&mut stream, answer, &mut rest, state.options.max_head).await else { return };
+        *arrival.waiting.state() = ResponseState::Answered(Box::new(response));
+        let head = if last || state.stop.is_cancelled() { RESUMED_LAST } else { RESUMED };
         stream.put_back([head, &rest].concat().into());
     }
 }
@@ -112,16 +116,17 @@ pub(super) async fn serve<S: Serve>(mut stream: ClientStream, arrival: Arrival, 
 /// were read after the request. `None`: the connection has ended.
 async fn serve_until_parked<S: Serve>(
     stream: ClientStream,
-    arrival: Arrival,
-    door: Arc<Door<S>>,
+    arrival: RequestConnection,
+    state: Arc<ListenerState<S>>,
 ) -> Option<(Parked, ClientStream, Vec<u8>)> {
-    let (guest, waiting, stop) = (arrival.guest.clone(), arrival.waiting.clone(), door.stop.clone());
+    let (pending, waiting, stop) = (arrival.pending.clone(), arrival.waiting.clone(), state.stop.clone());
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(door.manners.max_head);
-    let service =
-        service_fn(move |request: Request<Incoming>| Answering::new(request, arrival.clone(), door.service.clone()));
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_header_size(state.options.max_head);
+    let service = service_fn(move |request: Request<Incoming>| {
+        PolledResponse::new(request, arrival.clone(), state.service.clone())
+    });
     let mut serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let shown_out = guest.shown_out();
+    let shown_out = pending.shown_out();
     tokio::pin!(shown_out);
     let mut stopping = false;
     let step = loop {
@@ -157,7 +162,7 @@ async fn serve_until_parked<S: Serve>(
 /// is gone.
 async fn wait(
     stream: &mut ClientStream,
-    mut answer: Answer,
+    mut answer: ResponseHandle,
     rest: &mut Vec<u8>,
     most: usize,
 ) -> Option<Response<Body>> {
@@ -180,27 +185,27 @@ async fn wait(
 }
 
 /// The future of an answer, which hyper polls.
-struct Answering {
+struct PolledResponse {
     /// `None`: the answer waits outside of hyper.
-    answer: Option<Answer>,
-    waiting: Arc<Waiting>,
+    answer: Option<ResponseHandle>,
+    waiting: Arc<WaitingAnswers>,
     /// Whether the connection closes after the answer. `None`: the answer must wait in hyper.
     last: Option<bool>,
 }
 
-impl Answering {
-    fn new<S: Serve>(request: Request<Incoming>, arrival: Arrival, mut service: S) -> Self {
+impl PolledResponse {
+    fn new<S: Serve>(request: Request<Incoming>, arrival: RequestConnection, mut service: S) -> Self {
         let waiting = arrival.waiting.clone();
         if let Some(response) = waiting.take_answered() {
             return Self { answer: Some(Box::pin(std::future::ready(Ok(response)))), waiting, last: None };
         }
-        arrival.guest.spoke();
+        arrival.pending.spoke();
         waiting.polls.store(false, Ordering::Relaxed);
         let last = is_last(&request);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(arrival);
         // If the service is ready, as it nearly always is, keep only the future of its answer, which may wait for long.
-        let answer: Answer = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+        let answer: ResponseHandle = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Box::pin(service.call(request)),
             _ => Box::pin(service.oneshot(request)),
         };
@@ -208,7 +213,7 @@ impl Answering {
     }
 }
 
-impl Future for Answering {
+impl Future for PolledResponse {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -220,7 +225,7 @@ impl Future for Answering {
             && let Some(last) = self.last
             && let Some(answer) = self.answer.take()
         {
-            *self.waiting.state() = State::Parked(Parked { answer, last });
+            *self.waiting.state() = ResponseState::Parked(Parked { answer, last });
         }
         Poll::Pending
     }

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::frame::{self, Reader, Step};
-use super::polling::{Arrived, Claim};
+use super::frame::{self, FrameProgress, FrameReader};
+use super::polling::{CandidateClaim, UpgradedSocket};
 use crate::engine::listener::ClientStream;
 use crate::telemetry::metrics::Metrics;
 
@@ -32,12 +32,12 @@ const UPGRADE: &str = "5";
 
 /// Tries to move a polling session to a WebSocket. If anything fails before the client has moved to the WebSocket, the
 /// session continues to poll. The end of the session does not end the attempt: see [`super::polling`].
-pub(super) async fn attempt(claim: Claim, upgrade: OnUpgrade, deflates: bool, metrics: Arc<Metrics>) {
+pub(super) async fn attempt(claim: CandidateClaim, upgrade: OnUpgrade, deflates: bool, metrics: Arc<Metrics>) {
     let by = Instant::now() + UPGRADE_TIMEOUT;
     let moved = tokio::time::timeout_at(by, probe(&claim, upgrade, deflates)).await;
     let Ok(Some((stream, rest))) = moved else { return };
     let (reader, writer) = stream.into_split();
-    if claim.wire().change_over(writer, Arrived { reader, rest }, deflates) {
+    if claim.sender().change_over(writer, UpgradedSocket { reader, rest }, deflates) {
         metrics.transport_upgrades_total.with_label_values::<&str>(&[]).inc();
     }
 }
@@ -53,30 +53,30 @@ pub(super) async fn refuse(upgrade: OnUpgrade) {
 
 /// Answers the client's probe, and waits until the client sends the upgrade packet. Returns `None` if the client sends
 /// anything else.
-async fn probe(claim: &Claim, upgrade: OnUpgrade, deflates: bool) -> Option<(TcpStream, Vec<u8>)> {
+async fn probe(claim: &CandidateClaim, upgrade: OnUpgrade, deflates: bool) -> Option<(TcpStream, Vec<u8>)> {
     let (mut stream, mut rest) = tcp_of(upgrade).await?;
-    let mut reader = Reader::new(MAX_MESSAGE).inflating(deflates);
+    let mut reader = FrameReader::new(MAX_MESSAGE).inflating(deflates);
     let mut noop = Noop { after: NOOP_AGAIN, at: None };
     loop {
         let (used, step) = reader.step(&mut rest).ok()?;
         let answer = match step {
-            Step::More(_) => {
+            FrameProgress::More(_) => {
                 read_more(&mut stream, &mut rest, &mut noop, claim).await?;
                 continue;
             }
             // The client still polls, and learns by its next poll that the session has ended.
-            Step::Text(text) if text == PROBE && claim.wire().is_over() => return None,
-            Step::Text(text) if text == PROBE => {
+            FrameProgress::Text(text) if text == PROBE && claim.sender().is_over() => return None,
+            FrameProgress::Text(text) if text == PROBE => {
                 noop.begin(claim);
                 Some(frame::text(ANSWER))
             }
-            Step::Text(text) if text == UPGRADE => {
+            FrameProgress::Text(text) if text == UPGRADE => {
                 rest.drain(..used);
                 return Some((stream, rest));
             }
-            Step::Ping(payload) => Some(frame::pong(payload)),
-            Step::Fragment | Step::Pong => None,
-            Step::Text(_) | Step::Binary(_) | Step::Close(_) => return None,
+            FrameProgress::Ping(payload) => Some(frame::pong(payload)),
+            FrameProgress::Fragment | FrameProgress::Pong => None,
+            FrameProgress::Text(_) | FrameProgress::Binary(_) | FrameProgress::Close(_) => return None,
         };
         rest.drain(..used);
         if let Some(answer) = answer {
@@ -92,12 +92,12 @@ struct Noop {
 }
 
 impl Noop {
-    fn begin(&mut self, claim: &Claim) {
-        claim.wire().release_poll();
+    fn begin(&mut self, claim: &CandidateClaim) {
+        claim.sender().release_poll();
         self.at = Some(Instant::now() + self.after);
     }
 
-    async fn again(&mut self, claim: &Claim) {
+    async fn again(&mut self, claim: &CandidateClaim) {
         let Some(at) = self.at else { return std::future::pending().await };
         tokio::time::sleep_until(at).await;
         self.after *= 2;
@@ -106,7 +106,7 @@ impl Noop {
 }
 
 /// Reads the next bytes of the WebSocket, and meanwhile makes waiting polls answer.
-async fn read_more(stream: &mut TcpStream, rest: &mut Vec<u8>, noop: &mut Noop, claim: &Claim) -> Option<()> {
+async fn read_more(stream: &mut TcpStream, rest: &mut Vec<u8>, noop: &mut Noop, claim: &CandidateClaim) -> Option<()> {
     let mut buffer = [0; READ];
     loop {
         tokio::select! {

@@ -70,7 +70,7 @@ impl Violation {
 
 /// The result of reading one frame.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step<'a> {
+pub enum FrameProgress<'a> {
     /// The frame is not complete. At least this many more bytes are needed.
     More(usize),
     /// A fragment of a message that is not complete. The reader keeps it.
@@ -89,15 +89,15 @@ pub enum Step<'a> {
 
 /// Reads a client's frames. Keeps the fragments of an incomplete message.
 #[derive(Debug)]
-pub struct Reader {
+pub struct FrameReader {
     max_payload: usize,
     /// Whether compression was negotiated.
     deflate: bool,
-    message: Option<Box<Message>>,
+    message: Option<Box<PartialMessage>>,
 }
 
 #[derive(Debug)]
-struct Message {
+struct PartialMessage {
     text: bool,
     deflated: bool,
     payload: Vec<u8>,
@@ -106,7 +106,7 @@ struct Message {
 }
 
 /// A frame's head.
-struct Head {
+struct FrameHead {
     fin: bool,
     deflated: bool,
     opcode: u8,
@@ -115,7 +115,7 @@ struct Head {
     length: usize,
 }
 
-impl Reader {
+impl FrameReader {
     /// Creates a reader for messages of at most `max_payload` bytes.
     pub fn new(max_payload: usize) -> Self {
         Self { max_payload, deflate: false, message: None }
@@ -132,54 +132,54 @@ impl Reader {
     /// # Errors
     ///
     /// See [`Violation`]. After an error, the reader must not be used again.
-    pub fn step<'a>(&mut self, bytes: &'a mut [u8]) -> Result<(usize, Step<'a>), Violation> {
+    pub fn step<'a>(&mut self, bytes: &'a mut [u8]) -> Result<(usize, FrameProgress<'a>), Violation> {
         let Some(head) = self.head(bytes)? else {
-            return Ok((0, Step::More(missing_head(bytes))));
+            return Ok((0, FrameProgress::More(missing_head(bytes))));
         };
         let used = head.length + head.payload;
         if bytes.len() < used {
-            return Ok((0, Step::More(used - bytes.len())));
+            return Ok((0, FrameProgress::More(used - bytes.len())));
         }
         let payload = &mut bytes[head.length..used];
         unmask(payload, head.mask);
         let step = match head.opcode {
             CONTINUATION | TEXT | BINARY => self.data(&head, payload)?,
-            PING => Step::Ping(payload),
-            PONG => Step::Pong,
-            _ => Step::Close(close_code(payload)?),
+            PING => FrameProgress::Ping(payload),
+            PONG => FrameProgress::Pong,
+            _ => FrameProgress::Close(close_code(payload)?),
         };
         Ok((used, step))
     }
 
-    fn data<'a>(&mut self, head: &Head, payload: &'a [u8]) -> Result<Step<'a>, Violation> {
+    fn data<'a>(&mut self, head: &FrameHead, payload: &'a [u8]) -> Result<FrameProgress<'a>, Violation> {
         if head.opcode != CONTINUATION {
             let text = head.opcode == TEXT;
             if head.fin {
                 return self.finish(text, head.deflated, Cow::Borrowed(payload));
             }
             let mut message =
-                Box::new(Message { text, deflated: head.deflated, payload: payload.to_vec(), checked: 0 });
+                Box::new(PartialMessage { text, deflated: head.deflated, payload: payload.to_vec(), checked: 0 });
             message.check()?;
             self.message = Some(message);
-            return Ok(Step::Fragment);
+            return Ok(FrameProgress::Fragment);
         }
         let message = self.message.as_mut().ok_or(Violation::Fragments)?;
         message.payload.extend_from_slice(payload);
         if !head.fin {
             message.check()?;
-            return Ok(Step::Fragment);
+            return Ok(FrameProgress::Fragment);
         }
         let message = self.message.take().ok_or(Violation::Fragments)?;
         self.finish(message.text, message.deflated, Cow::Owned(message.payload))
     }
 
-    fn finish<'a>(&self, text: bool, deflated: bool, payload: Cow<'a, [u8]>) -> Result<Step<'a>, Violation> {
+    fn finish<'a>(&self, text: bool, deflated: bool, payload: Cow<'a, [u8]>) -> Result<FrameProgress<'a>, Violation> {
         if deflated { finish(text, Cow::Owned(inflate(&payload, self.max_payload)?)) } else { finish(text, payload) }
     }
 
     /// Reads a frame's head, and checks each part as soon as its bytes are there. Returns `None` if more bytes are
     /// needed.
-    fn head(&self, bytes: &[u8]) -> Result<Option<Head>, Violation> {
+    fn head(&self, bytes: &[u8]) -> Result<Option<FrameHead>, Violation> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
         // Only the first frame of a message is marked as compressed (RFC 7692, 6).
@@ -210,11 +210,11 @@ impl Reader {
             return Err(Violation::TooLarge);
         }
         let Some(mask) = bytes.get(at..at + 4).and_then(|mask| mask.try_into().ok()) else { return Ok(None) };
-        Ok(Some(Head { fin, deflated, opcode, mask, payload, length: at + 4 }))
+        Ok(Some(FrameHead { fin, deflated, opcode, mask, payload, length: at + 4 }))
     }
 }
 
-impl Message {
+impl PartialMessage {
     /// Refuses text that is certainly not UTF-8 before the rest of the message arrives.
     fn check(&mut self) -> Result<(), Violation> {
         if !self.text || self.deflated {
@@ -271,15 +271,15 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-fn finish(text: bool, payload: Cow<'_, [u8]>) -> Result<Step<'_>, Violation> {
+fn finish(text: bool, payload: Cow<'_, [u8]>) -> Result<FrameProgress<'_>, Violation> {
     if !text {
-        return Ok(Step::Binary(payload));
+        return Ok(FrameProgress::Binary(payload));
     }
     let text = match payload {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Violation::Utf8)?,
         Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Violation::Utf8)?,
     };
-    Ok(Step::Text(text))
+    Ok(FrameProgress::Text(text))
 }
 
 fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {

@@ -29,18 +29,18 @@ const SHA1_AS_BASE64: usize = 28;
 const KEY: usize = 24;
 
 /// The result of reading the first bytes of a connection.
-pub enum Head {
+pub enum FirstRequest {
     /// The head is not complete yet.
     Partial,
     /// The request is not a handshake for the native engine. The HTTP server answers the request.
     Other,
     /// A handshake that opens a WebSocket session.
-    Open(Box<Opening>),
+    Open(Box<WebSocketHandshake>),
 }
 
 /// A handshake that opens a WebSocket session.
 #[derive(Debug)]
-pub struct Opening {
+pub struct WebSocketHandshake {
     /// The length of the head in bytes.
     pub length: usize,
     /// The query without its question mark.
@@ -54,7 +54,7 @@ pub struct Opening {
     subprotocol: Option<HeaderValue>,
 }
 
-impl Head {
+impl FirstRequest {
     /// Reads the head of a request from the first bytes of a connection. `path` is `server.path`.
     pub fn read(bytes: &[u8], path: &str) -> Self {
         // Leave the array uninitialized, because most heads have only about a dozen headers.
@@ -71,26 +71,33 @@ impl Head {
     }
 }
 
-fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Option<Opening> {
+fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Option<WebSocketHandshake> {
     let (own, query) = request.path?.split_once('?')?;
     if request.method != Some("GET") || request.version != Some(1) || own != path || !is_handshake(query) {
         return None;
     }
-    let mut fields = Fields::default();
+    let mut fields = HandshakeHeaders::default();
     for header in &*request.headers {
         fields.take(header)?;
     }
-    let Fields { upgrades: true, connects: true, speaks_13: true, key: Some(key), headers, offers, subprotocol } =
-        fields
+    let HandshakeHeaders {
+        upgrades: true,
+        connects: true,
+        speaks_13: true,
+        key: Some(key),
+        headers,
+        offers,
+        subprotocol,
+    } = fields
     else {
         return None;
     };
-    Some(Opening { offers, subprotocol, length, query: query.to_owned(), headers, key: WebSocketKey(key) })
+    Some(WebSocketHandshake { offers, subprotocol, length, query: query.to_owned(), headers, key: WebSocketKey(key) })
 }
 
 /// The values of the headers that a handshake needs, collected in one pass.
 #[derive(Default)]
-struct Fields {
+struct HandshakeHeaders {
     upgrades: bool,
     connects: bool,
     speaks_13: bool,
@@ -100,7 +107,7 @@ struct Fields {
     subprotocol: Option<HeaderValue>,
 }
 
-impl Fields {
+impl HandshakeHeaders {
     /// Reads one header. Returns `None` if a handshake cannot have such a header.
     fn take(&mut self, header: &httparse::Header<'_>) -> Option<()> {
         let mut name = [0; MAX_NAME];
@@ -179,7 +186,7 @@ fn is_handshake(query: &str) -> bool {
     opens && version == Some("4") && transport == Some("websocket")
 }
 
-impl Opening {
+impl WebSocketHandshake {
     /// The answer to the handshake. WebSocket frames can be appended to it.
     pub fn answer(&self, extensions: Option<&str>) -> BytesMut {
         let mut out = BytesMut::with_capacity(320);
@@ -255,14 +262,14 @@ mod tests {
     #[test]
     fn handshake_is_answered_as_the_standard_has_it() {
         let text = request(LINE, "Cookie: a=1\r\nX-Other: 1\r\n");
-        let Head::Open(opening) = Head::read(format!("{text}rest").as_bytes(), PATH) else { panic!() };
+        let FirstRequest::Open(opening) = FirstRequest::read(format!("{text}rest").as_bytes(), PATH) else { panic!() };
         assert_eq!((opening.length, &*opening.query), (text.len(), "EIO=4&transport=websocket&a=b"));
         assert_eq!(opening.headers[header::COOKIE], "a=1");
         assert_eq!(opening.headers.len(), 2);
         let answer = String::from_utf8(opening.answer(None).to_vec()).unwrap();
         assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"));
         for cut in 0..text.len() {
-            assert!(matches!(Head::read(&text.as_bytes()[..cut], PATH), Head::Partial), "{cut}");
+            assert!(matches!(FirstRequest::read(&text.as_bytes()[..cut], PATH), FirstRequest::Partial), "{cut}");
         }
     }
 
@@ -277,7 +284,7 @@ mod tests {
             ("X-Other: 1", None),
         ] {
             let text = request(LINE, &format!("{offered}\r\n"));
-            let Head::Open(opening) = Head::read(text.as_bytes(), PATH) else { panic!("{offered}") };
+            let FirstRequest::Open(opening) = FirstRequest::read(text.as_bytes(), PATH) else { panic!("{offered}") };
             let answer = String::from_utf8(opening.answer(None).to_vec()).unwrap();
             let told = answer.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: "));
             assert_eq!(told, chosen, "{offered}");
@@ -287,7 +294,7 @@ mod tests {
     #[test]
     fn a_cookie_that_is_not_ascii_hides_no_other() {
         let text = request(LINE, "Cookie: name=J\u{f6}rg; session=abc\r\n");
-        let Head::Open(opening) = Head::read(text.as_bytes(), PATH) else { panic!() };
+        let FirstRequest::Open(opening) = FirstRequest::read(text.as_bytes(), PATH) else { panic!() };
         assert_eq!(opening.headers[header::COOKIE].as_bytes(), "name=J\u{f6}rg; session=abc".as_bytes());
     }
 
@@ -309,7 +316,7 @@ mod tests {
             "rubbish\r\n\r\n".to_owned(),
             "POST /".to_owned(),
         ] {
-            assert!(matches!(Head::read(text.as_bytes(), PATH), Head::Other), "{text}");
+            assert!(matches!(FirstRequest::read(text.as_bytes(), PATH), FirstRequest::Other), "{text}");
         }
     }
 
@@ -317,7 +324,7 @@ mod tests {
     fn headers_are_found_by_their_names_in_any_case_and_others_do_not_matter() {
         let more = "COOKIE: a=1\r\ncookie: b=2\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 0\r\n\
                     Sec-WebSocket-Extensions: x\r\nSec-WebSocket-Extensions-And-More: y\r\nSec-WebSocket-Protocol: z\r\n";
-        let Head::Open(opening) = Head::read(request(LINE, more).as_bytes(), PATH) else { panic!() };
+        let FirstRequest::Open(opening) = FirstRequest::read(request(LINE, more).as_bytes(), PATH) else { panic!() };
         let cookies: Vec<_> = opening.headers.get_all(header::COOKIE).iter().collect();
         assert_eq!(cookies, ["a=1", "b=2"]);
         assert_eq!(
@@ -330,7 +337,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_judged(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            Head::read(&bytes, PATH);
+            FirstRequest::read(&bytes, PATH);
         }
     }
 }

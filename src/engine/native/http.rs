@@ -12,22 +12,24 @@ use hyper::upgrade::OnUpgrade;
 use super::candidate::{attempt, refuse, tcp_of};
 use super::head::{WebSocketKey, first_subprotocol};
 use super::inbox::Inbox;
-use super::member::new_id;
-use super::polling::{Fault, Fetched};
-use super::session::Session;
-use super::wire::Wire;
-use super::{Shared, deflate};
+use super::namespace::new_id;
+use super::polling::{PollAnswer, PollingFault};
+use super::sender::ConnectionSender;
+use super::session::ConnectionTask;
+use super::{EngineState, deflate};
 use crate::engine::Gate;
-use crate::engine::conn::KillSwitch;
-use crate::engine::edge::{Answering, EngineSession, Opening, Query, SessionService, TurnedAway, ready};
-use crate::engine::listener::Arrival;
+use crate::engine::closable_stream::KillSwitch;
+use crate::engine::edge::{
+    AdmittedHandshake, EngineQuery, EngineSession, RequestRefusal, ResponseFuture, SessionService, ready,
+};
+use crate::engine::listener::RequestConnection;
 
 /// The native engine as a [`SessionService`].
-pub(super) struct NativeService<G>(pub(super) Arc<Shared<G>>);
+pub(super) struct NativeService<G>(pub(super) Arc<EngineState<G>>);
 
 /// Why a request cannot be served. The answers have the error codes of Engine.IO's own server.
 #[derive(Clone, Copy)]
-enum Bad {
+enum BadRequest {
     Transport,
     Method,
     Request,
@@ -35,7 +37,7 @@ enum Bad {
     Jsonp,
 }
 
-impl Bad {
+impl BadRequest {
     fn answer(self) -> Response<Body> {
         let body = match self {
             Self::Transport => r#"{"code":0,"message":"Transport unknown"}"#,
@@ -49,20 +51,20 @@ impl Bad {
 }
 
 impl<G: Gate> SessionService for NativeService<G> {
-    fn open(&self, request: Request<Body>, opening: Opening) -> Answering {
-        let query = Query::read(request.uri());
+    fn open(&self, request: Request<Body>, opening: AdmittedHandshake) -> ResponseFuture {
+        let query = EngineQuery::read(request.uri());
         match query.transport {
             Some("polling" | "websocket") => {}
-            _ => return ready(Bad::Transport.answer()),
+            _ => return ready(BadRequest::Transport.answer()),
         }
         if request.method() != Method::GET {
-            return ready(Bad::Method.answer());
+            return ready(BadRequest::Method.answer());
         }
         if query.version != Some("4") {
-            return ready(Bad::Version.answer());
+            return ready(BadRequest::Version.answer());
         }
         if query.jsonp {
-            return ready(Bad::Jsonp.answer());
+            return ready(BadRequest::Jsonp.answer());
         }
         if query.transport == Some("polling") {
             return ready(self.open_polling(opening));
@@ -70,103 +72,108 @@ impl<G: Gate> SessionService for NativeService<G> {
         ready(self.open_websocket(request, opening))
     }
 
-    fn serve(&self, request: Request<Body>, session: Arc<EngineSession>, _: Option<Arrival>) -> Answering {
-        let query = Query::read(request.uri());
-        let Some(wire) = session.connection_as::<Wire>() else {
-            return ready(TurnedAway::UnknownSession.answer());
+    fn serve(
+        &self,
+        request: Request<Body>,
+        session: Arc<EngineSession>,
+        _: Option<RequestConnection>,
+    ) -> ResponseFuture {
+        let query = EngineQuery::read(request.uri());
+        let Some(sender) = session.connection_as::<ConnectionSender>() else {
+            return ready(RequestRefusal::UnknownSession.answer());
         };
         if query.jsonp {
-            return ready(Bad::Jsonp.answer());
+            return ready(BadRequest::Jsonp.answer());
         }
         match (query.transport, request.method()) {
-            (Some("websocket"), &Method::GET) => ready(self.upgrade(request, &wire)),
-            (Some("polling"), &Method::GET) => self.poll(&wire),
-            (Some("polling"), &Method::POST) => self.post(request, wire),
-            _ => ready(Bad::Request.answer()),
+            (Some("websocket"), &Method::GET) => ready(self.upgrade(request, &sender)),
+            (Some("polling"), &Method::GET) => self.poll(&sender),
+            (Some("polling"), &Method::POST) => self.post(request, sender),
+            _ => ready(BadRequest::Request.answer()),
         }
     }
 }
 
 impl<G: Gate> NativeService<G> {
-    fn open_polling(&self, opening: Opening) -> Response<Body> {
+    fn open_polling(&self, opening: AdmittedHandshake) -> Response<Body> {
         let shared = &self.0;
-        let wire = Wire::polling(shared.bounds, shared.deflate, shared.turns.clone(), Arc::default());
-        opening.session.serve_by(wire.clone());
-        let open = shared.greeting.polled(opening.session.assign_sid(opening.mark));
-        let inbox = Inbox::new(shared.clone(), wire.clone(), opening.session.clone());
-        tokio::spawn(Session::polling(shared.clone(), wire, inbox, opening.session));
+        let sender = ConnectionSender::polling(shared.bounds, shared.deflate, shared.scheduler.clone(), Arc::default());
+        opening.session.serve_by(sender.clone());
+        let open = shared.greeting.polled(opening.session.assign_sid(opening.fingerprint));
+        let inbox = Inbox::new(shared.clone(), sender.clone(), opening.session.clone());
+        tokio::spawn(ConnectionTask::polling(shared.clone(), sender, inbox, opening.session));
         payload(open.into())
     }
 
     /// Opens a session for a WebSocket handshake that came through HTTP.
-    fn open_websocket(&self, mut request: Request<Body>, opening: Opening) -> Response<Body> {
-        let Some((key, upgrade)) = upgrade_of(&mut request) else { return Bad::Request.answer() };
+    fn open_websocket(&self, mut request: Request<Body>, opening: AdmittedHandshake) -> Response<Body> {
+        let Some((key, upgrade)) = upgrade_of(&mut request) else { return BadRequest::Request.answer() };
         let shared = self.0.clone();
         let (extensions, deflates) = self.extensions(request.headers());
         let answer = switch(&key, extensions, request.headers());
         tokio::spawn(async move {
             // If the upgrade fails, dropping the session removes it from the node's connections.
-            let Opening { session, .. } = opening;
+            let AdmittedHandshake { session, .. } = opening;
             let Some((stream, read)) = tcp_of(upgrade).await else { return };
             let (reader, writer) = stream.into_split();
             let kill = Arc::new(KillSwitch::default());
             let deflate = shared.deflate.filter(|_| deflates);
-            let wire = Wire::websocket(writer, shared.bounds, deflate, shared.turns.clone(), kill);
-            session.serve_by(wire.clone());
+            let sender = ConnectionSender::websocket(writer, shared.bounds, deflate, shared.scheduler.clone(), kill);
+            session.serve_by(sender.clone());
             let mut open = BytesMut::new();
             shared.greeting.put(&mut open, &new_id());
-            wire.control(open.freeze());
-            let inbox = Inbox::new(shared.clone(), wire.clone(), session);
+            sender.control(open.freeze());
+            let inbox = Inbox::new(shared.clone(), sender.clone(), session);
             // Run the session in a new task, so that the task that lives on is no larger than the session.
-            tokio::spawn(Session::new(shared, reader, wire, inbox, read));
+            tokio::spawn(ConnectionTask::new(shared, reader, sender, inbox, read));
         });
         answer
     }
 
-    fn poll(&self, wire: &Arc<Wire>) -> Answering {
-        let Some(fetch) = wire.begin_poll(self.0.max_payload) else { return ready(Bad::Request.answer()) };
+    fn poll(&self, sender: &Arc<ConnectionSender>) -> ResponseFuture {
+        let Some(fetch) = sender.begin_poll(self.0.max_payload) else { return ready(BadRequest::Request.answer()) };
         Box::pin(async move {
             match fetch.await {
-                Fetched::Payload(bytes) => payload(bytes),
-                Fetched::Gone => TurnedAway::UnknownSession.answer(),
+                PollAnswer::Payload(bytes) => payload(bytes),
+                PollAnswer::Gone => RequestRefusal::UnknownSession.answer(),
             }
         })
     }
 
-    fn post(&self, request: Request<Body>, wire: Arc<Wire>) -> Answering {
+    fn post(&self, request: Request<Body>, sender: Arc<ConnectionSender>) -> ResponseFuture {
         let most = self.0.max_payload;
         if request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
-            wire.fail(Fault::Misused);
-            return ready(Bad::Request.answer());
+            sender.fail(PollingFault::Misused);
+            return ready(BadRequest::Request.answer());
         }
-        if !wire.polls() {
-            return ready(Bad::Request.answer());
+        if !sender.polls() {
+            return ready(BadRequest::Request.answer());
         }
         let body = Limited::new(request.into_body(), most);
         Box::pin(async move {
-            let mut posting = Posting { wire, whole: false };
+            let mut posting = ReceivingBody { sender, whole: false };
             let bytes = match body.collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                     posting.whole = true;
                     return answer(StatusCode::PAYLOAD_TOO_LARGE, TEXT, Bytes::new());
                 }
-                Err(_) => return Bad::Request.answer(),
+                Err(_) => return BadRequest::Request.answer(),
             };
             posting.whole = true;
-            let Some(taken) = posting.wire.post(bytes) else { return Bad::Request.answer() };
+            let Some(taken) = posting.sender.post(bytes) else { return BadRequest::Request.answer() };
             match taken.await {
                 Ok(true) => answer(StatusCode::OK, "text/html", Bytes::from_static(b"ok")),
-                Ok(false) => Bad::Request.answer(),
-                Err(_) => TurnedAway::UnknownSession.answer(),
+                Ok(false) => BadRequest::Request.answer(),
+                Err(_) => RequestRefusal::UnknownSession.answer(),
             }
         })
     }
 
-    fn upgrade(&self, mut request: Request<Body>, wire: &Arc<Wire>) -> Response<Body> {
-        let Some((key, upgrade)) = upgrade_of(&mut request) else { return Bad::Request.answer() };
+    fn upgrade(&self, mut request: Request<Body>, sender: &Arc<ConnectionSender>) -> Response<Body> {
+        let Some((key, upgrade)) = upgrade_of(&mut request) else { return BadRequest::Request.answer() };
         let (extensions, deflates) = self.extensions(request.headers());
-        match wire.claim() {
+        match sender.claim() {
             Some(claim) => drop(tokio::spawn(attempt(claim, upgrade, deflates, self.0.metrics.clone()))),
             // Like the Node.js server, close the second WebSocket. The session goes on.
             None => drop(tokio::spawn(refuse(upgrade))),
@@ -185,15 +192,15 @@ impl<G: Gate> NativeService<G> {
 
 /// A guard that exists while a body is being received. If the guard is dropped before the body is complete, the session
 /// ends, because the client is gone.
-struct Posting {
-    wire: Arc<Wire>,
+struct ReceivingBody {
+    sender: Arc<ConnectionSender>,
     whole: bool,
 }
 
-impl Drop for Posting {
+impl Drop for ReceivingBody {
     fn drop(&mut self) {
         if !self.whole {
-            self.wire.fail(Fault::Lost);
+            self.sender.fail(PollingFault::Lost);
         }
     }
 }

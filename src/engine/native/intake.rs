@@ -15,35 +15,35 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
-use super::head::{Head, MAX_HEAD, Opening};
+use super::EngineState;
+use super::head::{FirstRequest, MAX_HEAD, WebSocketHandshake};
 use super::inbox::Inbox;
-use super::member::new_id;
-use super::session::Session;
-use super::wire::Wire;
+use super::namespace::new_id;
+use super::sender::ConnectionSender;
+use super::session::ConnectionTask;
 use crate::engine::Gate;
-use crate::engine::conn::KillSwitch;
-use crate::engine::edge::{EngineSession, Entrance};
-use crate::engine::listener::{GivenBack, Intake};
-use crate::engine::lobby::Guest;
+use crate::engine::closable_stream::KillSwitch;
+use crate::engine::edge::{EngineSession, HandshakeChecks};
+use crate::engine::listener::{ConnectionIntake, HttpConnection};
+use crate::engine::pending::PendingConnection;
 
 /// The size of one read in bytes. The head of a handshake usually fits; if it does not, more is read.
 const FIRST_READ: usize = 2048;
 
 /// Serves the connections that open WebSocket sessions. Every connection has a clone, which only increments a reference
 /// count.
-pub(super) struct NativeIntake<G>(Arc<House<G>>);
+pub(super) struct NativeIntake<G>(Arc<IntakeState<G>>);
 
-struct House<G> {
-    shared: Arc<Shared<G>>,
-    entrance: Entrance,
+struct IntakeState<G> {
+    shared: Arc<EngineState<G>>,
+    checks: HandshakeChecks,
     stop: CancellationToken,
 }
 
 impl<G> NativeIntake<G> {
     /// Builds an intake. After `stop` is cancelled, connections that have not sent a request are closed.
-    pub(super) fn new(shared: Arc<Shared<G>>, entrance: Entrance, stop: CancellationToken) -> Self {
-        Self(Arc::new(House { shared, entrance, stop }))
+    pub(super) fn new(shared: Arc<EngineState<G>>, checks: HandshakeChecks, stop: CancellationToken) -> Self {
+        Self(Arc::new(IntakeState { shared, checks, stop }))
     }
 }
 
@@ -53,43 +53,43 @@ impl<G> Clone for NativeIntake<G> {
     }
 }
 
-impl<G: Gate> Intake for NativeIntake<G> {
+impl<G: Gate> ConnectionIntake for NativeIntake<G> {
     fn take(
         self,
         stream: TcpStream,
         address: SocketAddr,
-        guest: Guest,
-    ) -> impl Future<Output = Option<GivenBack>> + Send + Unpin {
-        Visitor::Arriving(Box::pin(self.arrive(stream, address, guest)))
+        pending: PendingConnection,
+    ) -> impl Future<Output = Option<HttpConnection>> + Send + Unpin {
+        IntakeTask::Arriving(Box::pin(self.arrive(stream, address, pending)))
     }
 }
 
 /// The task of one connection. The handshake's data is dropped when the session begins, so that only the session is
 /// kept.
-enum Visitor<G: Gate> {
-    Arriving(BoxFuture<'static, Option<Arrived<G>>>),
-    Session(Session<G>),
+enum IntakeTask<G: Gate> {
+    Arriving(BoxFuture<'static, Option<IntakeResult<G>>>),
+    Session(ConnectionTask<G>),
 }
 
-enum Arrived<G: Gate> {
-    Session(Session<G>),
-    Http(GivenBack),
+enum IntakeResult<G: Gate> {
+    Session(ConnectionTask<G>),
+    Http(HttpConnection),
 }
 
-impl<G: Gate> Future for Visitor<G> {
-    type Output = Option<GivenBack>;
+impl<G: Gate> Future for IntakeTask<G> {
+    type Output = Option<HttpConnection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let visitor = self.get_mut();
-        if let Self::Arriving(arriving) = visitor {
+        let intake_task = self.get_mut();
+        if let Self::Arriving(arriving) = intake_task {
             let Poll::Ready(arrived) = arriving.as_mut().poll(cx) else { return Poll::Pending };
             match arrived {
                 None => return Poll::Ready(None),
-                Some(Arrived::Http(given_back)) => return Poll::Ready(Some(given_back)),
-                Some(Arrived::Session(session)) => *visitor = Self::Session(session),
+                Some(IntakeResult::Http(given_back)) => return Poll::Ready(Some(given_back)),
+                Some(IntakeResult::Session(session)) => *intake_task = Self::Session(session),
             }
         }
-        match visitor {
+        match intake_task {
             Self::Session(session) => Pin::new(session).poll(cx).map(|()| None),
             Self::Arriving(_) => Poll::Pending,
         }
@@ -99,25 +99,30 @@ impl<G: Gate> Future for Visitor<G> {
 impl<G: Gate> NativeIntake<G> {
     /// Reads the first request, and opens a session or returns the connection to HTTP. Returns `None` if the
     /// connection has ended or must be closed.
-    async fn arrive(self, mut stream: TcpStream, address: SocketAddr, guest: Guest) -> Option<Arrived<G>> {
-        let House { shared, entrance, stop } = &*self.0;
-        let first = guest.hear(first_request(&mut stream, &shared.path));
+    async fn arrive(
+        self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        pending: PendingConnection,
+    ) -> Option<IntakeResult<G>> {
+        let IntakeState { shared, checks, stop } = &*self.0;
+        let first = pending.hear(first_request(&mut stream, &shared.path));
         let (opening, read) = match stop.run_until_cancelled(first).await??? {
             (Some(opening), read) => (opening, read),
-            (None, read) => return Some(Arrived::Http((stream, read.freeze(), guest))),
+            (None, read) => return Some(IntakeResult::Http((stream, read.freeze(), pending))),
         };
-        let Some(connection) = entrance.admit(address.ip(), &opening.headers, &opening.query) else {
+        let Some(connection) = checks.admit(address.ip(), &opening.headers, &opening.query) else {
             // The edge has refused the handshake. The HTTP server answers the client with the reason.
-            return Some(Arrived::Http((stream, read.freeze(), guest)));
+            return Some(IntakeResult::Http((stream, read.freeze(), pending)));
         };
-        drop(guest);
-        begin(shared, stream, connection, opening, &read).await.map(Arrived::Session)
+        drop(pending);
+        begin(shared, stream, connection, opening, &read).await.map(IntakeResult::Session)
     }
 }
 
 /// Reads until the first request's head is complete, or cannot be a handshake. Returns `None` if the connection has
 /// ended.
-async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box<Opening>>, BytesMut)> {
+async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box<WebSocketHandshake>>, BytesMut)> {
     let mut read = BytesMut::new();
     loop {
         // A connection that sends nothing allocates no buffer.
@@ -125,10 +130,10 @@ async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box
             // Let HTTP answer an incomplete request.
             return (!read.is_empty()).then_some((None, read));
         }
-        match Head::read(&read, path) {
-            Head::Open(opening) => return Some((Some(opening), read)),
-            Head::Partial if read.len() < MAX_HEAD => {}
-            Head::Partial | Head::Other => return Some((None, read)),
+        match FirstRequest::read(&read, path) {
+            FirstRequest::Open(opening) => return Some((Some(opening), read)),
+            FirstRequest::Partial if read.len() < MAX_HEAD => {}
+            FirstRequest::Partial | FirstRequest::Other => return Some((None, read)),
         }
     }
 }
@@ -144,12 +149,12 @@ fn poll_read(stream: &mut TcpStream, read: &mut BytesMut, cx: &mut Context<'_>) 
 
 /// Answers the handshake and creates the session.
 async fn begin<G: Gate>(
-    shared: &Arc<Shared<G>>,
+    shared: &Arc<EngineState<G>>,
     mut stream: TcpStream,
     connection: Arc<EngineSession>,
-    opening: Box<Opening>,
+    opening: Box<WebSocketHandshake>,
     read: &BytesMut,
-) -> Option<Session<G>> {
+) -> Option<ConnectionTask<G>> {
     let extensions = shared.deflate.and_then(|_| opening.deflate());
     let deflate = shared.deflate.filter(|_| extensions.is_some());
     let mut answer = opening.answer(extensions.as_deref());
@@ -161,8 +166,8 @@ async fn begin<G: Gate>(
     }
     let (reader, writer) = stream.into_split();
     let kill = Arc::new(KillSwitch::default());
-    let wire = Wire::websocket(writer, shared.bounds, deflate, shared.turns.clone(), kill);
-    connection.serve_by(wire.clone());
-    let inbox = Inbox::new(shared.clone(), wire.clone(), connection);
-    Some(Session::new(shared.clone(), reader, wire, inbox, read[opening.length..].to_vec()))
+    let sender = ConnectionSender::websocket(writer, shared.bounds, deflate, shared.scheduler.clone(), kill);
+    connection.serve_by(sender.clone());
+    let inbox = Inbox::new(shared.clone(), sender.clone(), connection);
+    Some(ConnectionTask::new(shared.clone(), reader, sender, inbox, read[opening.length..].to_vec()))
 }

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 use super::deflate::Deflate;
-use super::{frame, packed};
-use crate::engine::Content;
+use super::{frame, msgpack_packet};
+use crate::engine::MessageContent;
 use crate::error::Refusal;
 use crate::event::{Args, Event};
 use crate::session::AckId;
@@ -31,7 +31,7 @@ pub enum Parser {
 
 /// Why bytes are not a valid packet. As in Node.js, the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum MalformedPacket {
     /// The message is empty, or its type is missing, does not exist, or is sent by servers only.
     #[error("a client may not send a packet of this type")]
     Type,
@@ -64,7 +64,7 @@ pub enum Malformed {
 
 /// An Engine.IO message that a client sent as text.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Message<'a> {
+pub enum EngineMessage<'a> {
     /// A Socket.IO packet, without the message's type.
     Packet(&'a str),
     /// The answer to a ping of this node.
@@ -83,28 +83,28 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-impl<'a> Message<'a> {
+impl<'a> EngineMessage<'a> {
     /// Reads the type of a message.
     ///
     /// # Errors
     ///
-    /// [`Malformed::Type`] for a type that a client of Engine.IO 4 does not send, such as a ping.
-    /// [`Malformed::Base64`] for a binary message that is not base64.
-    pub fn read(text: &'a str) -> Result<Self, Malformed> {
+    /// [`MalformedPacket::Type`] for a type that a client of Engine.IO 4 does not send, such as a ping.
+    /// [`MalformedPacket::Base64`] for a binary message that is not base64.
+    pub fn read(text: &'a str) -> Result<Self, MalformedPacket> {
         match text.as_bytes().first() {
             Some(b'4') => Ok(Self::Packet(&text[1..])),
             Some(b'3') => Ok(Self::Pong),
             Some(b'1') => Ok(Self::Close),
             Some(b'5' | b'6') => Ok(Self::Noop),
-            Some(b'b') => BASE64.decode(&text[1..]).map(Self::Binary).map_err(|_| Malformed::Base64),
-            _ => Err(Malformed::Type),
+            Some(b'b') => BASE64.decode(&text[1..]).map(Self::Binary).map_err(|_| MalformedPacket::Base64),
+            _ => Err(MalformedPacket::Type),
         }
     }
 }
 
 /// The kind of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PacketKind {
     /// The client asks to join a namespace.
     Connect,
     /// The client leaves a namespace.
@@ -119,7 +119,7 @@ pub enum Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// The kind of the packet.
-    pub kind: Kind,
+    pub kind: PacketKind,
     /// The number of binary attachments that follow.
     pub attachments: usize,
     /// The namespace's path.
@@ -134,45 +134,45 @@ impl<'a> Packet<'a> {
     /// Splits a packet.
     ///
     /// # Errors
-    /// See [`Malformed`].
-    pub fn read(text: &'a str) -> Result<Self, Malformed> {
+    /// See [`MalformedPacket`].
+    pub fn read(text: &'a str) -> Result<Self, MalformedPacket> {
         let (kind, binary) = match text.as_bytes().first() {
-            Some(b'0') => (Kind::Connect, false),
-            Some(b'1') => (Kind::Disconnect, false),
-            Some(b'2') => (Kind::Event, false),
-            Some(b'3') => (Kind::Ack, false),
-            Some(b'5') => (Kind::Event, true),
-            Some(b'6') => (Kind::Ack, true),
-            _ => return Err(Malformed::Type),
+            Some(b'0') => (PacketKind::Connect, false),
+            Some(b'1') => (PacketKind::Disconnect, false),
+            Some(b'2') => (PacketKind::Event, false),
+            Some(b'3') => (PacketKind::Ack, false),
+            Some(b'5') => (PacketKind::Event, true),
+            Some(b'6') => (PacketKind::Ack, true),
+            _ => return Err(MalformedPacket::Type),
         };
         let (attachments, rest) = if binary { attachments(&text[1..])? } else { (0, &text[1..]) };
         let (namespace, rest) = namespace(rest)?;
         let (ack, data) = ack(rest)?;
-        if kind == Kind::Ack && ack.is_none() {
-            return Err(Malformed::Ack);
+        if kind == PacketKind::Ack && ack.is_none() {
+            return Err(MalformedPacket::Ack);
         }
-        if kind == Kind::Disconnect && !data.is_empty() {
-            return Err(Malformed::Payload);
+        if kind == PacketKind::Disconnect && !data.is_empty() {
+            return Err(MalformedPacket::Payload);
         }
         Ok(Self { kind, attachments, namespace, ack, data })
     }
 }
 
-fn attachments(text: &str) -> Result<(usize, &str), Malformed> {
-    let (count, rest) = text.split_once('-').ok_or(Malformed::Attachments)?;
+fn attachments(text: &str) -> Result<(usize, &str), MalformedPacket> {
+    let (count, rest) = text.split_once('-').ok_or(MalformedPacket::Attachments)?;
     let plain = !count.is_empty() && count.len() <= 4 && count.bytes().all(|byte| byte.is_ascii_digit());
     let count = count.parse().ok().filter(|count| plain && *count <= MAX_ATTACHMENTS);
-    Ok((count.ok_or(Malformed::Attachments)?, rest))
+    Ok((count.ok_or(MalformedPacket::Attachments)?, rest))
 }
 
-fn namespace(text: &str) -> Result<(&str, &str), Malformed> {
+fn namespace(text: &str) -> Result<(&str, &str), MalformedPacket> {
     if !text.starts_with('/') {
         return Ok(("/", text));
     }
     // Like the Node.js server: if there is no comma, the namespace is the rest of the packet.
     let (name, rest) = text.split_once(',').unwrap_or((text, ""));
     if name.len() > MAX_NAMESPACE {
-        return Err(Malformed::Namespace);
+        return Err(MalformedPacket::Namespace);
     }
     Ok((path(name), rest))
 }
@@ -182,12 +182,12 @@ pub(super) fn path(namespace: &str) -> &str {
     namespace.split_once('?').map_or(namespace, |(path, _)| path)
 }
 
-fn ack(text: &str) -> Result<(Option<AckId>, &str), Malformed> {
+fn ack(text: &str) -> Result<(Option<AckId>, &str), MalformedPacket> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 {
         return Ok((None, text));
     }
-    let id = text[..digits].parse().map_err(|_| Malformed::Ack)?;
+    let id = text[..digits].parse().map_err(|_| MalformedPacket::Ack)?;
     Ok((Some(id), &text[digits..]))
 }
 
@@ -197,7 +197,7 @@ pub struct Assembly {
     /// The packet's namespace.
     pub namespace: ByteString,
     /// The kind of the packet.
-    pub kind: Kind,
+    pub kind: PacketKind,
     /// The number of the acknowledgement that the client asks for or gives.
     pub ack: Option<AckId>,
     /// The JSON of the packet.
@@ -226,11 +226,11 @@ impl Assembly {
     ///
     /// # Errors
     ///
-    /// [`Malformed::TooLarge`] if the packet and its attachments are longer than `max_payload` bytes together.
-    pub fn take(&mut self, attachment: &[u8], max_payload: usize) -> Result<bool, Malformed> {
+    /// [`MalformedPacket::TooLarge`] if the packet and its attachments are longer than `max_payload` bytes together.
+    pub fn take(&mut self, attachment: &[u8], max_payload: usize) -> Result<bool, MalformedPacket> {
         self.size_bytes += attachment.len();
         if self.size_bytes > max_payload {
-            return Err(Malformed::TooLarge);
+            return Err(MalformedPacket::TooLarge);
         }
         self.attachments.push(Bytes::copy_from_slice(attachment));
         self.missing -= 1;
@@ -272,11 +272,11 @@ pub fn acknowledgement(parser: Parser, namespace: &str, id: AckId, args: &Args, 
 }
 
 /// Frames a message of a protocol other than Socket.IO.
-pub fn message(content: Content<'_>) -> Bytes {
+pub fn message(content: MessageContent<'_>) -> Bytes {
     let mut out = BytesMut::new();
     match content {
-        Content::Text(text) => frame::put_message(&mut out, true, &[b"4", text.as_bytes()], None),
-        Content::Binary(bytes) => frame::put_message(&mut out, false, &[bytes], None),
+        MessageContent::Text(text) => frame::put_message(&mut out, true, &[b"4", text.as_bytes()], None),
+        MessageContent::Binary(bytes) => frame::put_message(&mut out, false, &[bytes], None),
     }
     out.freeze()
 }
@@ -315,9 +315,9 @@ pub fn invalid_namespace(parser: Parser, namespace: &str) -> Bytes {
 }
 
 /// The first message on a connection. Only the session id differs between connections.
-pub struct Greeting(String);
+pub struct OpenPacket(String);
 
-impl Greeting {
+impl OpenPacket {
     /// Builds the message with the heartbeat's times and the maximum length of a client's message in bytes.
     pub fn new(ping_interval_ms: u128, ping_timeout_ms: u128, max_payload: usize) -> Self {
         Self(format!(
@@ -350,7 +350,7 @@ fn frames(
     deflate: Option<&Deflate>,
 ) -> Bytes {
     if parser == Parser::MessagePack {
-        return packed::frame(types.0 as u8 - b'0', namespace, id, data, attachments, deflate);
+        return msgpack_packet::frame(types.0 as u8 - b'0', namespace, id, data, attachments, deflate);
     }
     let mut head = String::with_capacity(8 + namespace.len());
     head.push('4');
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
     use crate::error::Code;
 
-    fn read(text: &str) -> Result<Packet<'_>, Malformed> {
+    fn read(text: &str) -> Result<Packet<'_>, MalformedPacket> {
         Packet::read(text)
     }
 
@@ -391,16 +391,16 @@ mod tests {
     fn packets_of_the_official_client_are_split() {
         let packet = |kind, attachments, namespace, ack, data| Packet { kind, attachments, namespace, ack, data };
         for (text, wanted) in [
-            ("0", packet(Kind::Connect, 0, "/", None, "")),
-            (r#"0/admin,{"a":1}"#, packet(Kind::Connect, 0, "/admin", None, r#"{"a":1}"#)),
-            ("0/admin", packet(Kind::Connect, 0, "/admin", None, "")),
-            ("0/admin?q=1,", packet(Kind::Connect, 0, "/admin", None, "")),
-            ("1/admin,", packet(Kind::Disconnect, 0, "/admin", None, "")),
-            (r#"2["e",1]"#, packet(Kind::Event, 0, "/", None, r#"["e",1]"#)),
-            (r#"2/a,12["e"]"#, packet(Kind::Event, 0, "/a", Some(12), r#"["e"]"#)),
-            ("3/a,0[]", packet(Kind::Ack, 0, "/a", Some(0), "[]")),
-            (r#"52-/a,7["e",{}]"#, packet(Kind::Event, 2, "/a", Some(7), r#"["e",{}]"#)),
-            (r#"50-["e"]"#, packet(Kind::Event, 0, "/", None, r#"["e"]"#)),
+            ("0", packet(PacketKind::Connect, 0, "/", None, "")),
+            (r#"0/admin,{"a":1}"#, packet(PacketKind::Connect, 0, "/admin", None, r#"{"a":1}"#)),
+            ("0/admin", packet(PacketKind::Connect, 0, "/admin", None, "")),
+            ("0/admin?q=1,", packet(PacketKind::Connect, 0, "/admin", None, "")),
+            ("1/admin,", packet(PacketKind::Disconnect, 0, "/admin", None, "")),
+            (r#"2["e",1]"#, packet(PacketKind::Event, 0, "/", None, r#"["e",1]"#)),
+            (r#"2/a,12["e"]"#, packet(PacketKind::Event, 0, "/a", Some(12), r#"["e"]"#)),
+            ("3/a,0[]", packet(PacketKind::Ack, 0, "/a", Some(0), "[]")),
+            (r#"52-/a,7["e",{}]"#, packet(PacketKind::Event, 2, "/a", Some(7), r#"["e",{}]"#)),
+            (r#"50-["e"]"#, packet(PacketKind::Event, 0, "/", None, r#"["e"]"#)),
         ] {
             assert_eq!(read(text), Ok(wanted), "{text}");
         }
@@ -412,21 +412,21 @@ mod tests {
             let outcome = read(text);
             assert!(outcome.is_err() || text == "2-1", "{text}");
         }
-        assert_eq!(read("299999999999999999999[]"), Err(Malformed::Ack));
-        assert_eq!(read(&format!("0/{},", "x".repeat(MAX_NAMESPACE))), Err(Malformed::Namespace));
-        assert_eq!(read("1{}"), Err(Malformed::Payload));
-        assert_eq!(Message::read("2"), Err(Malformed::Type));
-        assert_eq!(Message::read("bA"), Err(Malformed::Base64));
-        assert_eq!(Message::read("bAP8="), Ok(Message::Binary(vec![0, 255])));
-        assert_eq!(Message::read("bAP8"), Ok(Message::Binary(vec![0, 255])));
-        assert_eq!(Message::read(""), Err(Malformed::Type));
+        assert_eq!(read("299999999999999999999[]"), Err(MalformedPacket::Ack));
+        assert_eq!(read(&format!("0/{},", "x".repeat(MAX_NAMESPACE))), Err(MalformedPacket::Namespace));
+        assert_eq!(read("1{}"), Err(MalformedPacket::Payload));
+        assert_eq!(EngineMessage::read("2"), Err(MalformedPacket::Type));
+        assert_eq!(EngineMessage::read("bA"), Err(MalformedPacket::Base64));
+        assert_eq!(EngineMessage::read("bAP8="), Ok(EngineMessage::Binary(vec![0, 255])));
+        assert_eq!(EngineMessage::read("bAP8"), Ok(EngineMessage::Binary(vec![0, 255])));
+        assert_eq!(EngineMessage::read(""), Err(MalformedPacket::Type));
     }
 
     #[test]
     fn attachments_are_bounded_in_size() {
         let mut assembly = Assembly::of(&read("52-[]").unwrap());
         assert_eq!(assembly.take(&[1; 8], 16), Ok(false));
-        assert_eq!(assembly.take(&[1; 8], 16), Err(Malformed::TooLarge));
+        assert_eq!(assembly.take(&[1; 8], 16), Err(MalformedPacket::TooLarge));
         let mut assembly = Assembly::of(&read("51-[]").unwrap());
         assert_eq!(assembly.take(&[1, 2], 16), Ok(true));
         assert_eq!(assembly.attachments, [Bytes::from_static(&[1, 2])]);
@@ -447,7 +447,7 @@ mod tests {
         assert_eq!(&connected(Parser::Json, "/a", "x", None)[..], b"\x81\x1040/a,{\"sid\":\"x\"}");
         assert_eq!(&connected(Parser::Json, "/", "x", Some("y"))[2..], br#"40{"sid":"x","pid":"y"}"#);
         let mut open = BytesMut::new();
-        Greeting::new(25_000, 20_000, 1_000_000).put(&mut open, "x");
+        OpenPacket::new(25_000, 20_000, 1_000_000).put(&mut open, "x");
         let wanted = br#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#;
         assert_eq!((open[1] as usize, &open[2..]), (wanted.len(), &wanted[..]));
         let refusal = Refusal::new(Code::Overloaded, "x").retry_after(std::time::Duration::from_millis(1500));
@@ -459,7 +459,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_split_or_refused(text in ".{0,40}") {
-            if let Ok(Message::Packet(text)) = Message::read(&text) {
+            if let Ok(EngineMessage::Packet(text)) = EngineMessage::read(&text) {
                 let _ = read(text);
             }
             let _ = read(&text);
@@ -470,7 +470,7 @@ mod tests {
             let event = Event::encode(&name, &[1]).unwrap();
             let bytes = frames(Parser::Json, ('2', '5'), &namespace, Some(id), event.text(), &[], None);
             let text = std::str::from_utf8(&bytes[2..]).unwrap();
-            let Ok(Message::Packet(text)) = Message::read(text) else { panic!() };
+            let Ok(EngineMessage::Packet(text)) = EngineMessage::read(text) else { panic!() };
             let packet = read(text).unwrap();
             prop_assert_eq!((packet.namespace, packet.ack, packet.data), (&*namespace, Some(id), &**event.text()));
         }

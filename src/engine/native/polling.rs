@@ -19,26 +19,26 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 
 use super::frame;
-use super::out::Out;
 use super::payload::{self, NOOP};
-use super::wire::Wire;
+use super::sender::ConnectionSender;
+use super::write_queue::WriteQueue;
 
 /// The requests of a polling client, and the WebSocket that it is trying.
 pub(super) struct Polling {
-    get: Get,
+    get: PollState,
     /// Whether to answer the next poll at once, with a NOOP if nothing else is queued.
     release: bool,
-    body: Option<Body>,
+    body: Option<WaitingBody>,
     /// The client is trying a candidate.
     tries: bool,
-    arrived: Option<Box<Arrived>>,
-    fault: Option<Fault>,
+    arrived: Option<Box<UpgradedSocket>>,
+    fault: Option<PollingFault>,
     /// The Socket.IO id of the client's first namespace, for the audit log.
     public_id: Option<ByteString>,
 }
 
 /// The state of the client's poll.
-enum Get {
+enum PollState {
     /// The client does not poll now.
     None,
     /// The poll waits for packets.
@@ -48,14 +48,14 @@ enum Get {
 }
 
 /// A body that the client has posted.
-pub(super) struct Body {
+pub(super) struct WaitingBody {
     pub(super) bytes: Bytes,
     /// Reports to the request that the body has been handled, and whether the body was well formed.
     pub(super) taken: oneshot::Sender<bool>,
 }
 
 /// A WebSocket that the client has moved to.
-pub(super) struct Arrived {
+pub(super) struct UpgradedSocket {
     pub(super) reader: OwnedReadHalf,
     /// The bytes that came after the upgrade packet.
     pub(super) rest: Vec<u8>,
@@ -63,7 +63,7 @@ pub(super) struct Arrived {
 
 /// Why the session of a polling client must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum PollingFault {
     /// The client closed a request before it was answered.
     Lost,
     /// The client polled twice at a time, or posted something that no client posts.
@@ -72,13 +72,21 @@ pub(super) enum Fault {
 
 impl Polling {
     pub(super) const fn new() -> Self {
-        Self { get: Get::None, release: false, body: None, tries: false, arrived: None, fault: None, public_id: None }
+        Self {
+            get: PollState::None,
+            release: false,
+            body: None,
+            tries: false,
+            arrived: None,
+            fault: None,
+            public_id: None,
+        }
     }
 
     /// Makes the waiting poll answer. The caller must wake the returned task.
     fn wake(&mut self) -> Option<Waker> {
-        match std::mem::replace(&mut self.get, Get::Answering) {
-            Get::Waiting(waker) => Some(waker),
+        match std::mem::replace(&mut self.get, PollState::Answering) {
+            PollState::Waiting(waker) => Some(waker),
             other => {
                 self.get = other;
                 None
@@ -88,7 +96,7 @@ impl Polling {
 }
 
 /// The answer to a poll.
-pub(super) enum Fetched {
+pub(super) enum PollAnswer {
     /// A payload.
     Payload(Bytes),
     /// The session has ended, and no packet is left for its client.
@@ -96,40 +104,40 @@ pub(super) enum Fetched {
 }
 
 /// A poll that waits for its answer. If this value is dropped before the poll is answered, the client is gone.
-pub(super) struct Fetch {
-    wire: Arc<Wire>,
+pub(super) struct WaitingPoll {
+    sender: Arc<ConnectionSender>,
     most: usize,
     answered: bool,
 }
 
-impl Future for Fetch {
-    type Output = Fetched;
+impl Future for WaitingPoll {
+    type Output = PollAnswer;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fetched> {
-        let fetched = self.wire.fetch(self.most, cx);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<PollAnswer> {
+        let fetched = self.sender.fetch(self.most, cx);
         self.answered = fetched.is_ready();
         fetched
     }
 }
 
-impl Drop for Fetch {
+impl Drop for WaitingPoll {
     fn drop(&mut self) {
         if !self.answered {
-            self.wire.fail(Fault::Lost);
+            self.sender.fail(PollingFault::Lost);
         }
     }
 }
 
 /// The right to try a candidate. When this is dropped, another candidate may be tried.
-pub(super) struct Claim(Arc<Wire>);
+pub(super) struct CandidateClaim(Arc<ConnectionSender>);
 
-impl Claim {
-    pub(super) fn wire(&self) -> &Arc<Wire> {
+impl CandidateClaim {
+    pub(super) fn sender(&self) -> &Arc<ConnectionSender> {
         &self.0
     }
 }
 
-impl Drop for Claim {
+impl Drop for CandidateClaim {
     fn drop(&mut self) {
         if let Some(polling) = self.0.out().polled_by() {
             polling.tries = false;
@@ -138,28 +146,28 @@ impl Drop for Claim {
     }
 }
 
-impl Wire {
+impl ConnectionSender {
     /// Begins a poll, whose answer has at most `most` bytes unless a single packet is longer. Returns `None` if
     /// another poll waits, which ends the session as in Node.js, or if the client no longer polls.
-    pub(super) fn begin_poll(self: &Arc<Self>, most: usize) -> Option<Fetch> {
+    pub(super) fn begin_poll(self: &Arc<Self>, most: usize) -> Option<WaitingPoll> {
         let mut out = self.out();
         let polling = out.polled_by()?;
-        if !matches!(polling.get, Get::None) {
+        if !matches!(polling.get, PollState::None) {
             drop(out);
-            self.fail(Fault::Misused);
+            self.fail(PollingFault::Misused);
             return None;
         }
-        polling.get = Get::Answering;
+        polling.get = PollState::Answering;
         out.blocked = None;
-        Some(Fetch { wire: self.clone(), most, answered: false })
+        Some(WaitingPoll { sender: self.clone(), most, answered: false })
     }
 
-    fn fetch(&self, most: usize, cx: &Context<'_>) -> Poll<Fetched> {
+    fn fetch(&self, most: usize, cx: &Context<'_>) -> Poll<PollAnswer> {
         let mut out = self.out();
         let over = out.is_over();
         // The client has moved to its WebSocket, so this poll has nothing to fetch.
-        let Some(polling) = out.polled_by() else { return Poll::Ready(Fetched::Payload(NOOP)) };
-        polling.get = Get::None;
+        let Some(polling) = out.polled_by() else { return Poll::Ready(PollAnswer::Payload(NOOP)) };
+        polling.get = PollState::None;
         let release = std::mem::take(&mut polling.release);
         if !out.queue.is_empty() {
             let packets = out.fetch(most);
@@ -171,28 +179,28 @@ impl Wire {
             if over || left {
                 self.wake_session();
             }
-            return Poll::Ready(Fetched::Payload(payload::payload(&packets)));
+            return Poll::Ready(PollAnswer::Payload(payload::payload(&packets)));
         }
         if over {
-            return Poll::Ready(Fetched::Gone);
+            return Poll::Ready(PollAnswer::Gone);
         }
         if release {
-            return Poll::Ready(Fetched::Payload(NOOP));
+            return Poll::Ready(PollAnswer::Payload(NOOP));
         }
         if let Some(polling) = out.polled_by() {
-            polling.get = Get::Waiting(cx.waker().clone());
+            polling.get = PollState::Waiting(cx.waker().clone());
         }
         Poll::Pending
     }
 
     /// Makes the waiting poll answer with the queued packets.
-    pub(super) fn answer_poll(&self, mut out: MutexGuard<'_, Out>) {
+    pub(super) fn answer_poll(&self, mut out: MutexGuard<'_, WriteQueue>) {
         if out.queue.is_empty() {
             return;
         }
         let Some(polling) = out.polled_by() else { return };
         let waker = polling.wake();
-        let is_new = matches!(polling.get, Get::None) && out.blocked.is_none();
+        let is_new = matches!(polling.get, PollState::None) && out.blocked.is_none();
         if is_new {
             out.blocked = Some(Instant::now());
         }
@@ -223,18 +231,18 @@ impl Wire {
         let (taken, told) = oneshot::channel();
         let mut out = self.out();
         let polling = out.polled_by().filter(|polling| polling.body.is_none())?;
-        polling.body = Some(Body { bytes, taken });
+        polling.body = Some(WaitingBody { bytes, taken });
         drop(out);
         self.wake_session();
         Some(told)
     }
 
     /// Ends the session because of a fault, if the client still polls.
-    pub(super) fn fail(&self, fault: Fault) {
+    pub(super) fn fail(&self, fault: PollingFault) {
         let mut out = self.out();
         let Some(polling) = out.polled_by() else { return };
-        if fault == Fault::Lost {
-            polling.get = Get::None;
+        if fault == PollingFault::Lost {
+            polling.get = PollState::None;
         }
         polling.fault.get_or_insert(fault);
         drop(out);
@@ -256,17 +264,17 @@ impl Wire {
     // === for the session's task ===
 
     /// The fault that must end the session, if there is one.
-    pub(super) fn fault(&self) -> Option<Fault> {
+    pub(super) fn fault(&self) -> Option<PollingFault> {
         self.out().polled_by()?.fault
     }
 
     /// Takes the body that the client has posted.
-    pub(super) fn take_body(&self) -> Option<Body> {
+    pub(super) fn take_body(&self) -> Option<WaitingBody> {
         self.out().polling.as_mut()?.body.take()
     }
 
     /// The WebSocket that the client has moved to.
-    pub(super) fn take_arrived(&self) -> Option<Arrived> {
+    pub(super) fn take_arrived(&self) -> Option<UpgradedSocket> {
         let mut out = self.out();
         let arrived = out.polling.as_mut()?.arrived.take()?;
         out.polling = None;
@@ -284,7 +292,7 @@ impl Wire {
         out.finished = true;
         let Some(polling) = out.polling.as_mut() else { return };
         let waker = polling.wake();
-        if matches!(polling.get, Get::None) {
+        if matches!(polling.get, PollState::None) {
             out.clear();
         } else {
             out.push(words);
@@ -305,14 +313,14 @@ impl Wire {
 
     /// Claims the right to try a candidate; a session may have one. Returns `None` if there is one already, the
     /// session is over, or the client no longer polls.
-    pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
+    pub(super) fn claim(self: &Arc<Self>) -> Option<CandidateClaim> {
         let mut out = self.out();
         if out.is_over() {
             return None;
         }
         let polling = out.polled_by().filter(|polling| !polling.tries)?;
         polling.tries = true;
-        Some(Claim(self.clone()))
+        Some(CandidateClaim(self.clone()))
     }
 
     /// Whether the session has ended.
@@ -322,7 +330,12 @@ impl Wire {
 
     /// Moves the session to its candidate, on which all queued packets are then written. Returns false if the session
     /// has ended; a close frame then follows the queued packets. Also returns false if the client no longer polls.
-    pub(super) fn change_over(self: &Arc<Self>, writer: OwnedWriteHalf, arrived: Arrived, deflates: bool) -> bool {
+    pub(super) fn change_over(
+        self: &Arc<Self>,
+        writer: OwnedWriteHalf,
+        arrived: UpgradedSocket,
+        deflates: bool,
+    ) -> bool {
         let mut out = self.out();
         let over = out.is_over();
         let Some(polling) = out.polled_by() else { return false };
@@ -336,7 +349,7 @@ impl Wire {
         if out.queue.is_empty() {
             drop(out);
         } else {
-            self.ask_for_turn(out);
+            self.request_write(out);
         }
         self.wake_session();
         if let Some(waker) = waker {

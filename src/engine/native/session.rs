@@ -17,12 +17,12 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, Sleep};
 
-use self::polled::Posting;
-use super::frame::{self, Reader, Step, Violation};
-use super::inbox::{Bad, Inbox};
-use super::wire::{Flushed, Wire};
-use super::{Shared, packet};
-use crate::engine::conn::Turned;
+use self::polled::PostedBody;
+use super::frame::{self, FrameProgress, FrameReader, Violation};
+use super::inbox::{Inbox, InboxError};
+use super::sender::{ConnectionSender, WriteOutcome};
+use super::{EngineState, packet};
+use crate::engine::closable_stream::SwitchState;
 use crate::engine::edge::EngineSession;
 use crate::engine::{CLOSED_BY_US, Gate};
 
@@ -42,9 +42,9 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Why a connection ends. [`End::reason`] translates it to the names that Socket.IO's own server uses.
+/// Why a connection ends. [`EndReason::reason`] translates it to the names that Socket.IO's own server uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum EndReason {
     /// The client has closed the connection, perhaps with a code.
     Closed(Option<u16>),
     /// This node has closed the connection.
@@ -63,16 +63,16 @@ enum End {
     Misused,
 }
 
-impl From<Bad> for End {
-    fn from(bad: Bad) -> Self {
+impl From<InboxError> for EndReason {
+    fn from(bad: InboxError) -> Self {
         match bad {
-            Bad::Closed => Self::Closed(None),
-            Bad::Malformed | Bad::Overloaded => Self::Malformed,
+            InboxError::Closed => Self::Closed(None),
+            InboxError::Malformed | InboxError::Overloaded => Self::Malformed,
         }
     }
 }
 
-impl End {
+impl EndReason {
     const fn reason(self) -> &'static str {
         match self {
             Self::Closed(_) | Self::Lost | Self::Idle => "transport close",
@@ -96,21 +96,21 @@ impl End {
 
 /// The state of the heartbeat. As in Node.js, the first ping is sent after one interval.
 #[derive(Debug, Clone, Copy)]
-enum Heart {
+enum HeartbeatState {
     PingAt(Instant),
     PongBy(Instant),
 }
 
 /// The task of one client's connection.
-pub(super) struct Session<G: Gate> {
-    shared: Arc<Shared<G>>,
+pub(super) struct ConnectionTask<G: Gate> {
+    shared: Arc<EngineState<G>>,
     transport: Transport,
-    wire: Arc<Wire>,
-    reader: Reader,
+    sender: Arc<ConnectionSender>,
+    reader: FrameReader,
     /// The bytes of an incomplete frame, or bytes that were read before this task began.
     rest: Vec<u8>,
     inbox: Inbox<G>,
-    heart: Heart,
+    heartbeat: HeartbeatState,
     connect_by: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
     /// Set when the session has ended: the time until which the task waits for the client to receive the last packet.
@@ -123,44 +123,50 @@ enum Transport {
     /// The client posts its packets. The connection stays counted until the client has been told of the end.
     Polling {
         connection: Arc<EngineSession>,
-        posted: Option<Box<Posting>>,
+        posted: Option<Box<PostedBody>>,
     },
 }
 
-impl<G: Gate> Session<G> {
+impl<G: Gate> ConnectionTask<G> {
     /// The session of a WebSocket whose handshake has been answered. `read` holds the bytes that came after the
     /// handshake.
     pub(super) fn new(
-        shared: Arc<Shared<G>>,
+        shared: Arc<EngineState<G>>,
         stream: OwnedReadHalf,
-        wire: Arc<Wire>,
+        sender: Arc<ConnectionSender>,
         inbox: Inbox<G>,
         read: Vec<u8>,
     ) -> Self {
-        Self::over(Transport::WebSocket(stream), shared, wire, inbox, read)
+        Self::over(Transport::WebSocket(stream), shared, sender, inbox, read)
     }
 
     /// The session of a polling client.
     pub(super) fn polling(
-        shared: Arc<Shared<G>>,
-        wire: Arc<Wire>,
+        shared: Arc<EngineState<G>>,
+        sender: Arc<ConnectionSender>,
         inbox: Inbox<G>,
         connection: Arc<EngineSession>,
     ) -> Self {
-        Self::over(Transport::Polling { connection, posted: None }, shared, wire, inbox, Vec::new())
+        Self::over(Transport::Polling { connection, posted: None }, shared, sender, inbox, Vec::new())
     }
 
-    fn over(transport: Transport, shared: Arc<Shared<G>>, wire: Arc<Wire>, inbox: Inbox<G>, read: Vec<u8>) -> Self {
+    fn over(
+        transport: Transport,
+        shared: Arc<EngineState<G>>,
+        sender: Arc<ConnectionSender>,
+        inbox: Inbox<G>,
+        read: Vec<u8>,
+    ) -> Self {
         let now = Instant::now();
         let first_ping = now + shared.ping_interval;
         let connect_by = now + shared.connect_timeout;
         Self {
             transport,
-            reader: Reader::new(shared.max_payload).inflating(wire.deflate().is_some()),
-            wire,
+            reader: FrameReader::new(shared.max_payload).inflating(sender.deflate().is_some()),
+            sender,
             rest: read,
             inbox,
-            heart: Heart::PingAt(first_ping),
+            heartbeat: HeartbeatState::PingAt(first_ping),
             connect_by: Some(connect_by),
             sleep: Box::pin(tokio::time::sleep_until(first_ping.min(connect_by))),
             ending: None,
@@ -168,12 +174,12 @@ impl<G: Gate> Session<G> {
         }
     }
 
-    fn work(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        self.wire.register(cx);
-        match self.wire.kill_switch().poll_turned(cx) {
-            Turned::Live => {}
-            Turned::Closing => return Err(End::ClosedByUs),
-            Turned::Dead => return Err(End::Lost),
+    fn work(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
+        self.sender.register(cx);
+        match self.sender.kill_switch().poll_turned(cx) {
+            SwitchState::Live => {}
+            SwitchState::Closing => return Err(EndReason::ClosedByUs),
+            SwitchState::Dead => return Err(EndReason::Lost),
         }
         self.inbox.settle_requests();
         if matches!(self.transport, Transport::Polling { .. }) {
@@ -192,23 +198,23 @@ impl<G: Gate> Session<G> {
 
     // === reading ===
 
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
         let mut buffer = BUFFER.take();
         buffer.resize(READ_BUFFER, 0);
-        self.wire.hold();
-        let turns = self.shared.turns.clone();
-        let own = turns.own();
+        self.sender.hold();
+        let scheduler = self.shared.scheduler.clone();
+        let own = scheduler.own();
         let outcome = self.read_into(&mut buffer, cx);
         BUFFER.set(buffer);
         // Write the answers to all messages of this read together.
-        if self.wire.flush() == Flushed::More {
+        if self.sender.flush() == WriteOutcome::More {
             cx.waker().wake_by_ref();
         }
         own.write();
         outcome
     }
 
-    fn read_into(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Result<(), End> {
+    fn read_into(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Result<(), EndReason> {
         if !self.rest.is_empty() {
             // In the first read, `rest` has the bytes that came after the handshake.
             self.take_rest()?;
@@ -218,8 +224,8 @@ impl<G: Gate> Session<G> {
             let Transport::WebSocket(stream) = &mut self.transport else { return Ok(()) };
             match Pin::new(stream).poll_read(cx, &mut unread) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Err(_)) => return Err(End::Lost),
-                Poll::Ready(Ok(())) if unread.filled().is_empty() => return Err(End::Lost),
+                Poll::Ready(Err(_)) => return Err(EndReason::Lost),
+                Poll::Ready(Ok(())) if unread.filled().is_empty() => return Err(EndReason::Lost),
                 Poll::Ready(Ok(())) => {}
             }
             let read = unread.filled().len();
@@ -236,7 +242,7 @@ impl<G: Gate> Session<G> {
         Ok(())
     }
 
-    fn take_rest(&mut self) -> Result<(), End> {
+    fn take_rest(&mut self) -> Result<(), EndReason> {
         let mut rest = std::mem::take(&mut self.rest);
         let used = self.take(&mut rest)?;
         if used < rest.len() {
@@ -247,21 +253,21 @@ impl<G: Gate> Session<G> {
     }
 
     /// Handles every complete frame. Returns their length in bytes.
-    fn take(&mut self, bytes: &mut [u8]) -> Result<usize, End> {
+    fn take(&mut self, bytes: &mut [u8]) -> Result<usize, EndReason> {
         let mut used = 0;
         loop {
-            let (length, step) = self.reader.step(&mut bytes[used..]).map_err(End::Violation)?;
+            let (length, step) = self.reader.step(&mut bytes[used..]).map_err(EndReason::Violation)?;
             used += length;
             let taken = match step {
-                Step::More(_) => return Ok(used),
-                Step::Fragment | Step::Pong => Ok(()),
-                Step::Ping(payload) => {
-                    self.wire.pong(frame::pong(payload));
+                FrameProgress::More(_) => return Ok(used),
+                FrameProgress::Fragment | FrameProgress::Pong => Ok(()),
+                FrameProgress::Ping(payload) => {
+                    self.sender.pong(frame::pong(payload));
                     Ok(())
                 }
-                Step::Close(code) => return Err(End::Closed(code)),
-                Step::Text(text) => self.inbox.text(&text),
-                Step::Binary(bytes) => self.inbox.binary(&bytes),
+                FrameProgress::Close(code) => return Err(EndReason::Closed(code)),
+                FrameProgress::Text(text) => self.inbox.text(&text),
+                FrameProgress::Binary(bytes) => self.inbox.binary(&bytes),
             };
             taken?;
             self.hear_pong();
@@ -270,62 +276,68 @@ impl<G: Gate> Session<G> {
 
     fn hear_pong(&mut self) {
         if self.inbox.take_pong() {
-            self.heart = Heart::PingAt(Instant::now() + self.shared.ping_interval);
+            self.heartbeat = HeartbeatState::PingAt(Instant::now() + self.shared.ping_interval);
         }
     }
 
     // === writing ===
 
     /// Continues to write when the kernel takes more bytes.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        while let Some(since) = self.wire.blocked_since() {
-            match self.wire.poll_writable(cx) {
-                Poll::Ready(Ok(())) => match self.wire.flush() {
-                    Flushed::All => {}
-                    Flushed::More => {
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
+        while let Some(since) = self.sender.blocked_since() {
+            match self.sender.poll_writable(cx) {
+                Poll::Ready(Ok(())) => match self.sender.flush() {
+                    WriteOutcome::All => {}
+                    WriteOutcome::More => {
                         cx.waker().wake_by_ref();
                         return Ok(());
                     }
-                    Flushed::Blocked => {}
+                    WriteOutcome::Blocked => {}
                 },
-                Poll::Ready(Err(_)) => return Err(End::Lost),
+                Poll::Ready(Err(_)) => return Err(EndReason::Lost),
                 Poll::Pending => {
                     let late = Instant::from_std(since) + self.shared.stall;
-                    return self.wait_until(late, Instant::now(), End::Lost, cx);
+                    return self.wait_until(late, Instant::now(), EndReason::Lost, cx);
                 }
             }
         }
-        if self.wire.is_broken() { Err(End::Lost) } else { Ok(()) }
+        if self.sender.is_broken() { Err(EndReason::Lost) } else { Ok(()) }
     }
 
     // === time ===
 
-    fn keep_time(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn keep_time(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
         let now = Instant::now();
         if self.connect_by.is_some_and(|by| by <= now) {
             if self.inbox.is_nowhere() {
-                return Err(End::Idle);
+                return Err(EndReason::Idle);
             }
             self.connect_by = None;
         }
-        match self.heart {
-            Heart::PingAt(at) if at <= now => {
-                self.wire.ping(packet::PING);
+        match self.heartbeat {
+            HeartbeatState::PingAt(at) if at <= now => {
+                self.sender.ping(packet::PING);
                 // Timers are always slightly late. If the node was held up for longer, the client gets its full time.
                 let sent = if now - at < TIMER_SLACK { at } else { now };
-                self.heart = Heart::PongBy(sent + self.shared.ping_timeout);
+                self.heartbeat = HeartbeatState::PongBy(sent + self.shared.ping_timeout);
             }
-            Heart::PongBy(by) if by <= now => return Err(End::PingTimeout),
+            HeartbeatState::PongBy(by) if by <= now => return Err(EndReason::PingTimeout),
             _ => {}
         }
-        let (Heart::PingAt(next) | Heart::PongBy(next)) = self.heart;
+        let (HeartbeatState::PingAt(next) | HeartbeatState::PongBy(next)) = self.heartbeat;
         let next = self.connect_by.map_or(next, |by| by.min(next));
-        self.wait_until(next, now, End::PingTimeout, cx)
+        self.wait_until(next, now, EndReason::PingTimeout, cx)
     }
 
     /// Makes the runtime wake the task at `at` or earlier. Returns the error `late` if `at` has passed. The caller must
     /// check again when the task runs.
-    fn wait_until(&mut self, at: Instant, now: Instant, late: End, cx: &mut Context<'_>) -> Result<(), End> {
+    fn wait_until(
+        &mut self,
+        at: Instant,
+        now: Instant,
+        late: EndReason,
+        cx: &mut Context<'_>,
+    ) -> Result<(), EndReason> {
         if at <= now {
             return Err(late);
         }
@@ -342,7 +354,7 @@ impl<G: Gate> Session<G> {
 
     /// Ends the client's sessions, and sends a close frame or a close packet if the client can still receive it.
     /// Returns true when the task is done.
-    fn end(&mut self, end: End) -> bool {
+    fn end(&mut self, end: EndReason) -> bool {
         self.inbox.end(end.reason());
         if let Transport::Polling { posted, .. } = &mut self.transport {
             *posted = None;
@@ -354,15 +366,15 @@ impl<G: Gate> Session<G> {
         }
         match end.farewell() {
             Some(frame) => {
-                self.wire.hold();
-                self.wire.finish(frame);
-                self.wire.flush();
+                self.sender.hold();
+                self.sender.finish(frame);
+                self.sender.flush();
                 self.ending = Some(Instant::now() + FAREWELL);
                 self.rest = Vec::new();
                 false
             }
             None => {
-                self.wire.give_up();
+                self.sender.give_up();
                 true
             }
         }
@@ -371,18 +383,18 @@ impl<G: Gate> Session<G> {
     /// Waits until the close frame is written and the client has closed its side. Everything that the client still
     /// sends is discarded.
     fn poll_farewell(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.wire.register(cx);
+        self.sender.register(cx);
         let now = Instant::now();
-        if self.wire.kill_switch().poll_turned(cx) == Turned::Dead || by <= now {
+        if self.sender.kill_switch().poll_turned(cx) == SwitchState::Dead || by <= now {
             return Poll::Ready(());
         }
-        if self.write(cx).is_err() || self.wait_until(by, now, End::Lost, cx).is_err() {
+        if self.write(cx).is_err() || self.wait_until(by, now, EndReason::Lost, cx).is_err() {
             return Poll::Ready(());
         }
-        if self.wire.flush() == Flushed::More {
+        if self.sender.flush() == WriteOutcome::More {
             cx.waker().wake_by_ref();
         }
-        let drained = self.wire.end_when_drained();
+        let drained = self.sender.end_when_drained();
         let mut buffer = BUFFER.take();
         buffer.resize(READ_BUFFER, 0);
         let over = loop {
@@ -401,7 +413,7 @@ impl<G: Gate> Session<G> {
     }
 }
 
-impl<G: Gate> Future for Session<G> {
+impl<G: Gate> Future for ConnectionTask<G> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -429,13 +441,13 @@ impl<G: Gate> Future for Session<G> {
     }
 }
 
-impl<G: Gate> Drop for Session<G> {
+impl<G: Gate> Drop for ConnectionTask<G> {
     fn drop(&mut self) {
         // Ends the sessions even if the task is aborted.
         self.inbox.end("transport close");
         match self.transport {
-            Transport::WebSocket(_) => self.wire.give_up(),
-            Transport::Polling { .. } => self.wire.leave_polling(packet::CLOSE),
+            Transport::WebSocket(_) => self.sender.give_up(),
+            Transport::Polling { .. } => self.sender.leave_polling(packet::CLOSE),
         }
     }
 }

@@ -4,13 +4,13 @@ use super::*;
 use crate::cluster::Cluster;
 use crate::engine::Broadcaster;
 use crate::event::Event;
-use crate::publish::{Carried, Carrier};
+use crate::publish::{Delivery, DeliveryResult};
 use crate::session::recorder::Recorder;
 use crate::session::{RoomName, Session};
 
 struct Node {
     rooms: Arc<Rooms>,
-    carrier: Arc<Broadcaster>,
+    delivery: Arc<Broadcaster>,
     metrics: Arc<Metrics>,
     clients: Vec<(Recorder, Arc<Session>)>,
 }
@@ -18,7 +18,7 @@ struct Node {
 /// A node with `clients` clients in the room "crowd". The last of them is also in the room "few".
 fn node(clients: usize) -> Node {
     let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
-    let carrier = Broadcaster::new(rooms.clone(), &Cluster::alone("n", rooms.clone()), &metrics);
+    let delivery = Broadcaster::new(rooms.clone(), &Cluster::alone("n", rooms.clone()), &metrics);
     let clients: Vec<_> = (0..clients)
         .map(|n| {
             let recorder = Recorder::default();
@@ -29,14 +29,14 @@ fn node(clients: usize) -> Node {
         })
         .collect();
     rooms.join(&clients[clients.len() - 1].1, &"few".into());
-    Node { rooms, carrier, metrics, clients }
+    Node { rooms, delivery, metrics, clients }
 }
 
 impl Node {
-    fn carry(&self, room: &str, number: usize) -> Carried {
+    fn broadcast(&self, room: &str, number: usize) -> DeliveryResult {
         let rooms: Vec<RoomName> = vec![room.into()];
         let event = Event::encode("e", &[number]).unwrap();
-        self.carrier.carry(&Outgoing::new("/".into(), event, rooms))
+        self.delivery.broadcast(&Outgoing::new("/".into(), event, rooms))
     }
 
     fn waiting(&self) -> i64 {
@@ -57,14 +57,15 @@ fn texts(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
 #[tokio::test]
 async fn what_is_published_behind_a_large_audience_waits_its_turn() {
     let node = node(ONE_STEP + 1);
-    let carried: Vec<_> = (0..20).map(|n| node.carry(if n % 2 == 0 { "crowd" } else { "few" }, n)).collect();
+    let delivery_result: Vec<_> =
+        (0..20).map(|n| node.broadcast(if n % 2 == 0 { "crowd" } else { "few" }, n)).collect();
     assert!(node.clients.iter().all(|(recorder, _)| recorder.sent().is_empty()), "the publisher goes on at once");
     assert_eq!(node.waiting(), 20);
-    for (n, carried) in carried.into_iter().enumerate() {
+    for (n, delivery_result) in delivery_result.into_iter().enumerate() {
         let clients = if n % 2 == 0 { ONE_STEP + 1 } else { 1 };
-        assert_eq!(carried.local, clients, "so many are told before");
-        let carried = carried.served().await;
-        assert_eq!((carried.local, carried.dropped), (clients, 0));
+        assert_eq!(delivery_result.local, clients, "so many are told before");
+        let delivery_result = delivery_result.served().await;
+        assert_eq!((delivery_result.local, delivery_result.dropped), (clients, 0));
     }
     let (last, others) = node.clients.split_last().unwrap();
     assert_eq!(last.0.sent(), texts(0..20));
@@ -73,17 +74,17 @@ async fn what_is_published_behind_a_large_audience_waits_its_turn() {
     let delivered = node.metrics.deliveries_total.with_label_values(&["/"]).get();
     assert_eq!(delivered, 10 * (ONE_STEP as u64 + 1) + 10);
     let_it_end().await;
-    assert_eq!(node.carry("few", 20).served.map(|_| ()), None, "and then small rooms are served at once again");
+    assert_eq!(node.broadcast("few", 20).served.map(|_| ()), None, "and then small rooms are served at once again");
     assert_eq!(last.0.sent().len(), 21);
 }
 
 #[tokio::test]
 async fn who_leaves_before_its_slice_gets_nothing_more_of_the_room() {
     let node = node(ONE_STEP * 2);
-    let carried = node.carry("crowd", 1);
+    let delivery_result = node.broadcast("crowd", 1);
     let (recorder, session) = &node.clients[7];
     node.rooms.leave(session, &"crowd".into());
-    assert_eq!(carried.served().await.local, ONE_STEP * 2 - 1);
+    assert_eq!(delivery_result.served().await.local, ONE_STEP * 2 - 1);
     assert!(recorder.sent().is_empty());
 }
 
@@ -91,9 +92,9 @@ async fn who_leaves_before_its_slice_gets_nothing_more_of_the_room() {
 async fn others_run_between_the_slices() {
     // Delivering an event to 60,000 clients takes much longer than 0.5 ms.
     let node = node(60_000);
-    let carried = node.carry("crowd", 1);
+    let delivery_result = node.broadcast("crowd", 1);
     let mut turns = 0;
-    let mut served = std::pin::pin!(carried.served());
+    let mut served = std::pin::pin!(delivery_result.served());
     while futures_util::poll!(served.as_mut()).is_pending() {
         turns += 1;
         tokio::task::yield_now().await;
@@ -109,7 +110,7 @@ async fn the_line_is_bounded_in_events_and_bytes_and_what_is_refused_is_counted(
     let large = bytes::Bytes::from(vec![0; MAX_WAITING_BYTES / 2 + 1]);
     let publish = || {
         let event = Event::encode("e", &[0]).unwrap().with_attachments(vec![large.clone()]);
-        node.carrier.carry(&Outgoing::new("/".into(), event, vec!["crowd".into()]))
+        node.delivery.broadcast(&Outgoing::new("/".into(), event, vec!["crowd".into()]))
     };
     let first = publish();
     let second = publish();
@@ -118,13 +119,13 @@ async fn the_line_is_bounded_in_events_and_bytes_and_what_is_refused_is_counted(
     let_it_end().await;
     let before = refused();
     for n in 0..MAX_WAITING {
-        assert!(node.carry("few", n).served.is_none());
+        assert!(node.broadcast("few", n).served.is_none());
     }
-    let _under_way = node.carry("crowd", 0);
+    let _under_way = node.broadcast("crowd", 0);
     for n in 1..MAX_WAITING {
-        assert!(node.carry("few", n).served.is_some());
+        assert!(node.broadcast("few", n).served.is_some());
     }
-    let refused_one = node.carry("few", 0);
+    let refused_one = node.broadcast("few", 0);
     assert_eq!((refused_one.local, refused_one.dropped, refused()), (0, 1, before + 1), "too many events");
     tokio::time::sleep(Duration::from_millis(1)).await;
     while node.waiting() > 0 {

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::engine::validate::validate;
 use crate::event::Args;
-use crate::session::{Reply, SendError};
+use crate::session::{AckSender, SendError};
 
 /// How long the library waits for an acknowledgement at most. The asking side gives up earlier; this only limits what
 /// the library keeps.
@@ -28,7 +28,7 @@ pub(super) trait Port: Send + Sync {
 
     /// Sends one client a packet that it must acknowledge. The permit is released when the acknowledgement is no
     /// longer awaited. Must be called within a Tokio runtime.
-    fn ask(&self, sid: Sid, packet: Packet, reply: Reply, permit: OwnedSemaphorePermit) -> Result<(), SendError>;
+    fn ask(&self, sid: Sid, packet: Packet, reply: AckSender, permit: OwnedSemaphorePermit) -> Result<(), SendError>;
 
     /// The namespace's path, as packets contain it.
     fn path(&self) -> socketioxide_core::Str;
@@ -70,7 +70,13 @@ impl<E: SocketEmitter> Port for NodeAdapter<E> {
         }
     }
 
-    fn ask(&self, sid: Sid, packet: Packet, mut reply: Reply, permit: OwnedSemaphorePermit) -> Result<(), SendError> {
+    fn ask(
+        &self,
+        sid: Sid,
+        packet: Packet,
+        mut reply: AckSender,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(), SendError> {
         let options = BroadcastOptions::new(sid);
         let (answers, asked) = self.local.broadcast_with_ack(packet, options, Some(LONGEST_PATIENCE));
         if asked == 0 {

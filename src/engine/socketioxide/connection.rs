@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 
-use super::front::Closer;
-use crate::engine::conn::KillSwitch;
+use super::service::Closer;
+use crate::engine::closable_stream::KillSwitch;
 use crate::engine::edge::{Connection, EngineSession};
-use crate::engine::outstanding::{Bounds, Outstanding};
+use crate::engine::queue_estimate::{QueueEstimate, WriteQueueLimits};
 
 /// How long a polling client between two polls may take to fetch what is queued, before its session is closed.
 const LAST_POLL: Duration = Duration::from_secs(2);
@@ -28,11 +28,11 @@ const WRITTEN: Duration = Duration::from_millis(10);
 /// live exactly as long as the library's own session.
 pub(super) struct LibraryConnection {
     closer: Closer,
-    bounds: Bounds,
+    bounds: WriteQueueLimits,
     // A weak reference, which shows whether the connection still exists, because the connection owns the switch.
     websocket: Mutex<Option<Weak<KillSwitch>>>,
     /// Unset until the client joins a namespace: nothing waits for it before.
-    outstanding: OnceLock<Arc<Outstanding>>,
+    estimate: OnceLock<Arc<QueueEstimate>>,
     /// The id that the library gave a session which began with polling. Unset until the library has answered the
     /// handshake, and for a session that began with a WebSocket. It is also the session's Socket.IO id.
     inner: OnceLock<Box<str>>,
@@ -42,12 +42,12 @@ pub(super) struct LibraryConnection {
 }
 
 impl LibraryConnection {
-    pub(super) fn new(closer: Closer, bounds: Bounds, websocket: Option<&Arc<KillSwitch>>) -> Arc<Self> {
+    pub(super) fn new(closer: Closer, bounds: WriteQueueLimits, websocket: Option<&Arc<KillSwitch>>) -> Arc<Self> {
         Arc::new(Self {
             closer,
             bounds,
             websocket: Mutex::new(websocket.map(Arc::downgrade)),
-            outstanding: OnceLock::new(),
+            estimate: OnceLock::new(),
             inner: OnceLock::new(),
             polls: AtomicU64::new(0),
             polled: AtomicU64::new(0),
@@ -72,35 +72,35 @@ impl LibraryConnection {
         if session.is_closing() {
             kill.close();
         }
-        if let Some(outstanding) = self.outstanding.get() {
-            kill.count_for(outstanding);
+        if let Some(estimate) = self.estimate.get() {
+            kill.count_for(estimate);
         }
     }
 
     /// The counter of the bytes that wait for the client. Counting begins with the first call.
-    pub(super) fn outstanding(&self) -> Arc<Outstanding> {
-        let outstanding = self.outstanding.get_or_init(|| Arc::new(Outstanding::new(self.bounds)));
+    pub(super) fn estimate(&self) -> Arc<QueueEstimate> {
+        let estimate = self.estimate.get_or_init(|| Arc::new(QueueEstimate::new(self.bounds)));
         let websocket = self.websocket().clone();
         if let Some(kill) = websocket.as_ref().and_then(Weak::upgrade) {
-            kill.count_for(outstanding);
+            kill.count_for(estimate);
         }
-        outstanding.clone()
+        estimate.clone()
     }
 
     /// Notes that the client has fetched a body. `bytes` is its length, if that is known.
     pub(super) fn fetched(&self, bytes: Option<u64>) {
-        match (self.outstanding.get(), bytes) {
-            (Some(outstanding), Some(bytes)) => outstanding.left(bytes),
-            (Some(outstanding), None) => outstanding.drained(),
+        match (self.estimate.get(), bytes) {
+            (Some(estimate), Some(bytes)) => estimate.left(bytes),
+            (Some(estimate), None) => estimate.drained(),
             (None, _) => {}
         }
     }
 
     /// Counts a poll of the client as waiting, until the returned guard is dropped.
-    pub(super) fn polling(self: &Arc<Self>) -> Poll {
+    pub(super) fn polling(self: &Arc<Self>) -> PollGuard {
         self.polls.fetch_add(1, Ordering::AcqRel);
         self.polled.fetch_add(1, Ordering::AcqRel);
-        Poll(self.clone())
+        PollGuard(self.clone())
     }
 
     /// Whether a poll waits now, or another poll has come since there were `polled` polls. In both cases the queued
@@ -116,7 +116,7 @@ impl LibraryConnection {
 
 impl Connection for LibraryConnection {
     fn waiting(&self) -> (usize, usize) {
-        (0, self.outstanding.get().map_or(0, |outstanding| outstanding.waiting()))
+        (0, self.estimate.get().map_or(0, |estimate| estimate.waiting()))
     }
 
     fn compresses(&self) -> bool {
@@ -130,16 +130,16 @@ impl Connection for LibraryConnection {
     fn close(self: Arc<Self>, session: &Arc<EngineSession>) {
         let websocket = self.websocket().clone();
         let kill = websocket.as_ref().and_then(Weak::upgrade);
-        match (&kill, self.outstanding.get()) {
-            (Some(kill), Some(outstanding)) => {
-                tokio::spawn(close_after(outstanding.clone(), Arc::downgrade(kill)));
+        match (&kill, self.estimate.get()) {
+            (Some(kill), Some(estimate)) => {
+                tokio::spawn(close_after(estimate.clone(), Arc::downgrade(kill)));
             }
             (Some(kill), None) => kill.close(),
             (None, _) => {}
         }
         let websocket = websocket.filter(|_| kill.is_some());
         // Pass weak references, so that this task does not keep alive a session that ends by itself.
-        tokio::spawn(see_off(Arc::downgrade(session), Arc::downgrade(&self), websocket));
+        tokio::spawn(ensure_end(Arc::downgrade(session), Arc::downgrade(&self), websocket));
     }
 
     fn public_id(&self) -> Option<ByteString> {
@@ -160,7 +160,7 @@ pub(super) fn end_with(websocket: &KillSwitch, session: &Arc<EngineSession>) {
 }
 
 /// Makes sure that a session which the node is closing ends.
-async fn see_off(
+async fn ensure_end(
     session: Weak<EngineSession>,
     connection: Weak<LibraryConnection>,
     websocket: Option<Weak<KillSwitch>>,
@@ -190,14 +190,14 @@ async fn see_off(
 
 /// Closes a client's WebSocket when the queued packets have been written, or cannot be written. The library stops
 /// writing as soon as it sees the end of the stream, so this must wait.
-async fn close_after(outstanding: Arc<Outstanding>, websocket: Weak<KillSwitch>) {
+async fn close_after(estimate: Arc<QueueEstimate>, websocket: Weak<KillSwitch>) {
     let by = Instant::now() + LAST_WORDS;
     let mut left = None;
     // The written bytes include frame headers, so the counter reaches zero slightly too early. Wait until nothing
     // more is written.
-    while !outstanding.is_blocked() && Instant::now() < by {
-        let now = outstanding.departed();
-        if outstanding.waiting() == 0 && left == Some(now) {
+    while !estimate.is_blocked() && Instant::now() < by {
+        let now = estimate.departed();
+        if estimate.waiting() == 0 && left == Some(now) {
             break;
         }
         left = Some(now);
@@ -209,9 +209,9 @@ async fn close_after(outstanding: Arc<Outstanding>, websocket: Weak<KillSwitch>)
 }
 
 /// A guard that exists while a poll waits.
-pub(super) struct Poll(Arc<LibraryConnection>);
+pub(super) struct PollGuard(Arc<LibraryConnection>);
 
-impl Drop for Poll {
+impl Drop for PollGuard {
     fn drop(&mut self) {
         self.0.polls.fetch_sub(1, Ordering::AcqRel);
     }

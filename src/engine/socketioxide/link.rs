@@ -14,9 +14,9 @@ use super::Adapter;
 use super::adapter::Port;
 use super::connection::LibraryConnection;
 use crate::engine::edge::EngineSession;
-use crate::engine::outstanding::Outstanding;
+use crate::engine::queue_estimate::QueueEstimate;
 use crate::event::{Args, Event};
-use crate::session::{AckId, Backlog, Close, Link, MAX_ASKED, Reply, SendError};
+use crate::session::{AckId, AckSender, Backlog, Close, Link, MAX_ASKED, SendError};
 
 /// The link from a session to its socket. References are weak, because the socket's handlers hold the session, and
 /// the session holds this link.
@@ -25,7 +25,7 @@ pub(super) struct SocketLink {
     port: Arc<dyn Port>,
     socket: Weak<Socket<Adapter>>,
     connection: Weak<EngineSession>,
-    outstanding: Option<Arc<Outstanding>>,
+    estimate: Option<Arc<QueueEstimate>>,
     /// Limits how many acknowledgements may be awaited, because the library does not.
     askable: Arc<Semaphore>,
     runtime: Handle,
@@ -43,7 +43,7 @@ impl SocketLink {
             port,
             socket: Arc::downgrade(socket),
             connection: connection.map(Arc::downgrade).unwrap_or_default(),
-            outstanding: connection.and_then(outstanding),
+            estimate: connection.and_then(estimate),
             askable: Arc::new(Semaphore::new(MAX_ASKED)),
             runtime: Handle::current(),
         }
@@ -56,11 +56,11 @@ impl SocketLink {
     /// Counts `bytes` and calls `send` to queue the packet, if it fits.
     fn queue(&self, bytes: usize, send: impl FnOnce() -> Result<(), SendError>) -> Result<(), SendError> {
         self.connected().ok_or(SendError::Closed)?;
-        let Some(outstanding) = &self.outstanding else { return send() };
-        if !outstanding.take(bytes) {
+        let Some(estimate) = &self.estimate else { return send() };
+        if !estimate.take(bytes) {
             return Err(SendError::Full);
         }
-        send().inspect_err(|_| outstanding.give_back(bytes))
+        send().inspect_err(|_| estimate.give_back(bytes))
     }
 
     fn event(&self, event: &Event) -> Packet {
@@ -75,8 +75,8 @@ impl SocketLink {
 }
 
 /// The counter of the bytes that wait for the client.
-fn outstanding(connection: &Arc<EngineSession>) -> Option<Arc<Outstanding>> {
-    Some(connection.connection_as::<LibraryConnection>()?.outstanding())
+fn estimate(connection: &Arc<EngineSession>) -> Option<Arc<QueueEstimate>> {
+    Some(connection.connection_as::<LibraryConnection>()?.estimate())
 }
 
 impl Link for SocketLink {
@@ -84,7 +84,7 @@ impl Link for SocketLink {
         self.queue(event.size_bytes(), || self.port.send(self.sid, self.event(event)))
     }
 
-    fn ask(&self, event: &Event, reply: Reply) -> Result<(), SendError> {
+    fn ask(&self, event: &Event, reply: AckSender) -> Result<(), SendError> {
         let _runtime = self.runtime.enter();
         let permit = self.askable.clone().try_acquire_owned().map_err(|_| SendError::Full)?;
         self.queue(event.size_bytes(), || self.port.ask(self.sid, self.event(event), reply, permit))
@@ -96,15 +96,15 @@ impl Link for SocketLink {
     }
 
     fn backlog(&self) -> Backlog {
-        self.outstanding.as_ref().map_or_else(Backlog::default, |outstanding| Backlog {
-            bytes: outstanding.waiting(),
+        self.estimate.as_ref().map_or_else(Backlog::default, |estimate| Backlog {
+            bytes: estimate.waiting(),
             packets: None,
-            written_at_ms: outstanding.left_at_ms(),
+            written_at_ms: estimate.left_at_ms(),
         })
     }
 
     fn is_writable(&self) -> bool {
-        self.outstanding.as_ref().is_none_or(|outstanding| !outstanding.is_blocked())
+        self.estimate.as_ref().is_none_or(|estimate| !estimate.is_blocked())
     }
 
     fn close(&self, how: Close) {

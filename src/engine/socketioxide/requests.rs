@@ -19,14 +19,15 @@ use socketioxide_core::{Sid, Str, Uid, Value};
 use socketioxide_redis::RedisAdapterConfig;
 
 use crate::cluster::socketio::{
-    Act, Broadcast, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TARGETS, Targets, Unusable, is_reserved, packed_event,
+    Broadcast, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TARGETS, ServerAction, Targets, UnusableMessage, is_reserved,
+    packed_event,
 };
-use crate::cluster::{AnswerFormat, Finding, Foreign, Inquiry, Requests};
+use crate::cluster::{AnswerFormat, Inquiry, InquiryAnswer, LibraryCodec, LibraryRequest};
 use crate::engine::validate::validate;
 use crate::event::Event;
 use crate::limits::deeper_than;
 use crate::protocol::MAX_ATTACHMENTS;
-use crate::redis::Message;
+use crate::redis::ChannelMessage;
 
 /// The part of a request channel's name between the prefix and the namespace.
 const REQUEST: &str = "-request#";
@@ -40,24 +41,25 @@ pub struct LibraryRequests {
     own: Uid,
 }
 
-impl Requests for LibraryRequests {
+impl LibraryCodec for LibraryRequests {
     fn own_id(&self) -> String {
         self.own.to_string()
     }
 
-    fn read(&self, message: &Message) -> Result<Foreign, Unusable> {
+    fn read(&self, message: &ChannelMessage) -> Result<LibraryRequest, UnusableMessage> {
         let RequestIn { node_id, id, r#type, opts, ack_timeout } = decode(&message.body)?;
         let options = opts.as_ref();
         let ask = |question: Inquiry| {
-            let answers = LibraryAnswers::new(&message.channel, (self.own, node_id, id)).ok_or(Unusable::Malformed)?;
+            let answers =
+                LibraryAnswers::new(&message.channel, (self.own, node_id, id)).ok_or(UnusableMessage::Malformed)?;
             let (targets, _) = targets(options)?;
-            Ok(Foreign::Inquiry(targets, question, Box::new(answers)))
+            Ok(LibraryRequest::Inquiry(targets, question, Box::new(answers)))
         };
         match r#type {
             RequestTypeIn::Broadcast(packet) => broadcast(&packet, targets(options)?),
-            RequestTypeIn::DisconnectSockets => act(options, Act::Disconnect { close: false }),
-            RequestTypeIn::AddSockets(rooms) => act(options, Act::Join(names(&rooms))),
-            RequestTypeIn::DelSockets(rooms) => act(options, Act::Leave(names(&rooms))),
+            RequestTypeIn::DisconnectSockets => act(options, ServerAction::Disconnect { close: false }),
+            RequestTypeIn::AddSockets(rooms) => act(options, ServerAction::Join(names(&rooms))),
+            RequestTypeIn::DelSockets(rooms) => act(options, ServerAction::Leave(names(&rooms))),
             RequestTypeIn::AllRooms => ask(Inquiry::Rooms),
             RequestTypeIn::FetchSockets => ask(Inquiry::Ids),
             RequestTypeIn::BroadcastWithAck(packet) => {
@@ -66,7 +68,7 @@ impl Requests for LibraryRequests {
                 let patience = ack_timeout.unwrap_or_else(default).min(MAX_PATIENCE);
                 ask(Inquiry::Acknowledge(event(content(&packet)?)?, patience))
             }
-            _ => Err(Unusable::UnknownType),
+            _ => Err(UnusableMessage::UnknownType),
         }
     }
 }
@@ -99,12 +101,14 @@ impl AnswerFormat for LibraryAnswers {
         self.channel.clone()
     }
 
-    fn write(&self, said: &Finding<'_>) -> Option<Bytes> {
+    fn write(&self, said: &InquiryAnswer<'_>) -> Option<Bytes> {
         let r#type = match said {
-            Finding::Rooms(rooms) => ResponseType::AllRooms(rooms.iter().cloned().map(Room::Owned).collect()),
-            Finding::Ids(ids) => ResponseType::FetchSockets(ids.iter().filter_map(|id| self.socket(id)).collect()),
-            Finding::Asked(count) => ResponseType::BroadcastAckCount(u32::try_from(*count).unwrap_or(u32::MAX)),
-            Finding::Acknowledged(id, args) => {
+            InquiryAnswer::Rooms(rooms) => ResponseType::AllRooms(rooms.iter().cloned().map(Room::Owned).collect()),
+            InquiryAnswer::Ids(ids) => {
+                ResponseType::FetchSockets(ids.iter().filter_map(|id| self.socket(id)).collect())
+            }
+            InquiryAnswer::Asked(count) => ResponseType::BroadcastAckCount(u32::try_from(*count).unwrap_or(u32::MAX)),
+            InquiryAnswer::Acknowledged(id, args) => {
                 let attachments: VecDeque<_> = args.attachments().iter().cloned().collect();
                 let attachments = (!attachments.is_empty()).then_some(attachments);
                 let value = Value::Str(Str::copy_from_slice(args.text()), attachments);
@@ -116,27 +120,27 @@ impl AnswerFormat for LibraryAnswers {
     }
 }
 
-fn decode(body: &Bytes) -> Result<RequestIn, Unusable> {
+fn decode(body: &Bytes) -> Result<RequestIn, UnusableMessage> {
     if body.len() > MAX_MESSAGE_BYTES {
-        return Err(Unusable::TooLarge);
+        return Err(UnusableMessage::TooLarge);
     }
     let mut reader = rmp_serde::Deserializer::new(&body[..]);
-    let request = RequestIn::deserialize(&mut reader).map_err(|_| Unusable::Malformed)?;
-    if reader.get_ref().is_empty() { Ok(request) } else { Err(Unusable::Malformed) }
+    let request = RequestIn::deserialize(&mut reader).map_err(|_| UnusableMessage::Malformed)?;
+    if reader.get_ref().is_empty() { Ok(request) } else { Err(UnusableMessage::Malformed) }
 }
 
-fn act(options: Option<&BroadcastOptions>, act: Act) -> Result<Foreign, Unusable> {
+fn act(options: Option<&BroadcastOptions>, act: ServerAction) -> Result<LibraryRequest, UnusableMessage> {
     let (targets, _) = targets(options)?;
     let rooms = match &act {
-        Act::Join(rooms) | Act::Leave(rooms) => rooms.len(),
-        Act::Disconnect { .. } => 0,
+        ServerAction::Join(rooms) | ServerAction::Leave(rooms) => rooms.len(),
+        ServerAction::Disconnect { .. } => 0,
     };
-    if rooms > MAX_TARGETS { Err(Unusable::TooLarge) } else { Ok(Foreign::Act(targets, act)) }
+    if rooms > MAX_TARGETS { Err(UnusableMessage::TooLarge) } else { Ok(LibraryRequest::Act(targets, act)) }
 }
 
 /// The clients that a request is meant for, and whether its event is volatile.
-fn targets(options: Option<&BroadcastOptions>) -> Result<(Targets, bool), Unusable> {
-    let options = options.ok_or(Unusable::Malformed)?;
+fn targets(options: Option<&BroadcastOptions>) -> Result<(Targets, bool), UnusableMessage> {
+    let options = options.ok_or(UnusableMessage::Malformed)?;
     let (mut rooms, mut except) = (names(&options.rooms), names(&options.except));
     let sender = options.sid.map(|sid| sid.to_string());
     // Select clients as the library's adapter does. With the flag `Broadcast`, the sender is left out. Without the
@@ -145,10 +149,10 @@ fn targets(options: Option<&BroadcastOptions>) -> Result<(Targets, bool), Unusab
         except.extend(sender);
     } else if rooms.is_empty() {
         // If the list of rooms were empty, the event would go to every client.
-        rooms.push(sender.ok_or(Unusable::Malformed)?);
+        rooms.push(sender.ok_or(UnusableMessage::Malformed)?);
     }
     if rooms.len() + except.len() > MAX_TARGETS {
-        return Err(Unusable::TooLarge);
+        return Err(UnusableMessage::TooLarge);
     }
     Ok((Targets { rooms, except }, options.has_flag(BroadcastFlags::Volatile)))
 }
@@ -157,23 +161,23 @@ fn names(rooms: &[Room]) -> Vec<String> {
     rooms.iter().map(|room| room.to_string()).collect()
 }
 
-fn broadcast(packet: &Packet, (targets, volatile): (Targets, bool)) -> Result<Foreign, Unusable> {
+fn broadcast(packet: &Packet, (targets, volatile): (Targets, bool)) -> Result<LibraryRequest, UnusableMessage> {
     let Targets { rooms, except } = targets;
     let namespace = packet.ns.to_string();
     let broadcast = Broadcast { namespace, event: event(content(packet)?)?, rooms, except, volatile, ours: None };
-    Ok(Foreign::Broadcast(Box::new(broadcast)))
+    Ok(LibraryRequest::Broadcast(Box::new(broadcast)))
 }
 
 /// The event in a packet.
-fn content(packet: &Packet) -> Result<&Value, Unusable> {
+fn content(packet: &Packet) -> Result<&Value, UnusableMessage> {
     match &packet.inner {
         PacketData::Event(value, _) | PacketData::BinaryEvent(value, _) => Ok(value),
-        _ => Err(Unusable::Malformed),
+        _ => Err(UnusableMessage::Malformed),
     }
 }
 
 /// Reads the event of a broadcast. Its sender may not have checked that clients can parse it.
-fn event(value: &Value) -> Result<Event, Unusable> {
+fn event(value: &Value) -> Result<Event, UnusableMessage> {
     let (text, attachments) = match value {
         Value::Str(text, attachments) => (text, attachments),
         // An emitter that uses the MessagePack parser sends bytes.
@@ -181,14 +185,15 @@ fn event(value: &Value) -> Result<Event, Unusable> {
     };
     let attachments: Vec<Bytes> = attachments.iter().flatten().cloned().collect();
     if attachments.len() > MAX_ATTACHMENTS {
-        return Err(Unusable::TooLarge);
+        return Err(UnusableMessage::TooLarge);
     }
     if deeper_than(text, MAX_DEPTH) {
-        return Err(Unusable::TooLarge);
+        return Err(UnusableMessage::TooLarge);
     }
-    validate(text, attachments.len()).map_err(|_| Unusable::Malformed)?;
-    let event = Event::from_wire(ByteString::from(text.as_str()), attachments).map_err(|_| Unusable::Malformed)?;
-    if is_reserved(event.name()) { Err(Unusable::ReservedEvent) } else { Ok(event) }
+    validate(text, attachments.len()).map_err(|_| UnusableMessage::Malformed)?;
+    let event =
+        Event::from_wire(ByteString::from(text.as_str()), attachments).map_err(|_| UnusableMessage::Malformed)?;
+    if is_reserved(event.name()) { Err(UnusableMessage::ReservedEvent) } else { Ok(event) }
 }
 
 #[cfg(test)]
@@ -209,7 +214,7 @@ mod tests {
         rmp_serde::to_vec(&RequestOut::new(Uid::new(), what, options)).unwrap()
     }
 
-    fn said(text: &str, attachments: &[&'static [u8]]) -> Result<Event, Unusable> {
+    fn said(text: &str, attachments: &[&'static [u8]]) -> Result<Event, UnusableMessage> {
         let attachments = attachments.iter().map(|&bytes| Bytes::from_static(bytes)).collect();
         event(&Value::Str(text.to_owned().into(), Some(attachments)))
     }
@@ -226,10 +231,10 @@ mod tests {
         options.except.push("b".into());
         assert_eq!(of(&options), Ok((vec!["a".into()], vec!["b".into(), sender.to_string()])));
         assert_eq!(of(&BroadcastOptions::new(sender)), Ok((vec![sender.to_string()], vec![])));
-        assert_eq!(of(&BroadcastOptions::default()), Err(Unusable::Malformed), "nobody is not everybody");
-        assert_eq!(targets(None).unwrap_err(), Unusable::Malformed);
+        assert_eq!(of(&BroadcastOptions::default()), Err(UnusableMessage::Malformed), "nobody is not everybody");
+        assert_eq!(targets(None).unwrap_err(), UnusableMessage::Malformed);
         options.rooms.extend((0..MAX_TARGETS).map(|n| n.to_string().into()));
-        assert_eq!(of(&options), Err(Unusable::TooLarge));
+        assert_eq!(of(&options), Err(UnusableMessage::TooLarge));
     }
 
     #[test]
@@ -238,13 +243,13 @@ mod tests {
         assert_eq!(said(binary, &[b"\x00"]).unwrap().attachments(), [&b"\x00"[..]]);
         assert_eq!(said(r#"["e",{"a":1.50}]"#, &[]).unwrap().text(), r#"["e",{"a":1.50}]"#);
         for text in [r#"["e""#, r#"{"a":1}"#, "[]", "", r#"["e"]x"#] {
-            assert_eq!(said(text, &[]), Err(Unusable::Malformed), "{text}");
+            assert_eq!(said(text, &[]), Err(UnusableMessage::Malformed), "{text}");
         }
         let deep = format!("[\"e\",{}{}]", "[".repeat(500), "]".repeat(500));
-        assert_eq!(said(&deep, &[]), Err(Unusable::TooLarge));
-        assert_eq!(said(r#"["connect",1]"#, &[]), Err(Unusable::ReservedEvent));
+        assert_eq!(said(&deep, &[]), Err(UnusableMessage::TooLarge));
+        assert_eq!(said(r#"["connect",1]"#, &[]), Err(UnusableMessage::ReservedEvent));
         let many = vec![&b"x"[..]; MAX_ATTACHMENTS + 1];
-        assert_eq!(said(binary, &many), Err(Unusable::TooLarge));
+        assert_eq!(said(binary, &many), Err(UnusableMessage::TooLarge));
         // `["hi", 1, <9>]` as the MessagePack parser encodes it.
         let packed = event(&Value::Bytes(Bytes::from_static(b"\x93\xa2hi\x01\xc4\x01\x09"))).unwrap();
         assert_eq!(packed.text(), r#"["hi",1,{"_placeholder":true,"num":0}]"#);
@@ -258,13 +263,17 @@ mod tests {
             written(RequestTypeOut::Broadcast(&Packet::event("/", Value::Str("[\"e\"]".into(), None))), &options);
         assert!(decode(&whole.clone().into()).is_ok());
         for cut in 0..whole.len() {
-            assert_eq!(decode(&Bytes::copy_from_slice(&whole[..cut])).unwrap_err(), Unusable::Malformed, "{cut}");
+            assert_eq!(
+                decode(&Bytes::copy_from_slice(&whole[..cut])).unwrap_err(),
+                UnusableMessage::Malformed,
+                "{cut}"
+            );
         }
-        assert_eq!(decode(&[&whole[..], b"\x00"].concat().into()).unwrap_err(), Unusable::Malformed);
-        assert_eq!(decode(&vec![0x96; MAX_MESSAGE_BYTES + 1].into()).unwrap_err(), Unusable::TooLarge);
+        assert_eq!(decode(&[&whole[..], b"\x00"].concat().into()).unwrap_err(), UnusableMessage::Malformed);
+        assert_eq!(decode(&vec![0x96; MAX_MESSAGE_BYTES + 1].into()).unwrap_err(), UnusableMessage::TooLarge);
         // These lists claim to be longer than the whole message.
         for bytes in [&b"\x96\xdd\xff\xff\xff\xff"[..], b"\xdd\xff\xff\xff\xff", b"\x96\xdb\xff\xff\xff\xff"] {
-            assert_eq!(decode(&Bytes::copy_from_slice(bytes)).unwrap_err(), Unusable::Malformed);
+            assert_eq!(decode(&Bytes::copy_from_slice(bytes)).unwrap_err(), UnusableMessage::Malformed);
         }
     }
 
@@ -276,19 +285,19 @@ mod tests {
         let answers = of("socket.io-request#/chat#").unwrap();
         assert_eq!(&*answers.channel(), format!("socket.io-response#/chat#{}#", request.node_id));
         assert!(of("socket.io#/chat#").is_none());
-        let read = |said: &Finding<'_>| -> Response<RemoteSocketData> {
+        let read = |said: &InquiryAnswer<'_>| -> Response<RemoteSocketData> {
             let (request_id, response): (Sid, _) = rmp_serde::from_slice(&answers.write(said).unwrap()).unwrap();
             assert_eq!(request_id, request.id);
             response
         };
-        let sockets = read(&Finding::Ids(vec![id.as_str(), "not of the library"])).into_fetch_sockets().unwrap();
+        let sockets = read(&InquiryAnswer::Ids(vec![id.as_str(), "not of the library"])).into_fetch_sockets().unwrap();
         assert_eq!(sockets, [RemoteSocketData { id, server_id: own, ns: "/chat".into() }]);
-        assert_eq!(read(&Finding::Rooms(vec!["r".into()])).into_rooms().unwrap(), ["r".into()].into());
-        assert_eq!(read(&Finding::Asked(7)).r#type, ResponseType::BroadcastAckCount(7));
+        assert_eq!(read(&InquiryAnswer::Rooms(vec!["r".into()])).into_rooms().unwrap(), ["r".into()].into());
+        assert_eq!(read(&InquiryAnswer::Asked(7)).r#type, ResponseType::BroadcastAckCount(7));
         let args = Args::from_wire("[1]".into(), vec![Bytes::from_static(b"x")]);
         let value = Value::Str("[1]".into(), Some([Bytes::from_static(b"x")].into()));
         assert_eq!(
-            read(&Finding::Acknowledged(id.as_str(), &args)).r#type,
+            read(&InquiryAnswer::Acknowledged(id.as_str(), &args)).r#type,
             ResponseType::BroadcastAck((id, Ok(value)))
         );
     }

@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 
 use super::ring::Ring;
-use super::{Envelope, Outbox};
+use super::{EncodedRequest, Outbox};
 use crate::telemetry::metrics::Metrics;
 
 /// Keeps the notices of one hook in memory. Notices that are not delivered when the node stops are lost.
@@ -19,11 +19,11 @@ impl MemoryOutbox {
 }
 
 impl Outbox for MemoryOutbox {
-    fn put(&self, notice: Envelope) {
+    fn put(&self, notice: EncodedRequest) {
         self.ring.push(notice);
     }
 
-    fn oldest(&self) -> BoxFuture<'_, Envelope> {
+    fn oldest(&self) -> BoxFuture<'_, EncodedRequest> {
         Box::pin(async {
             loop {
                 if let Some(notice) = self.ring.oldest(1).pop() {
@@ -34,7 +34,7 @@ impl Outbox for MemoryOutbox {
         })
     }
 
-    fn done<'a>(&'a self, notice: &'a Envelope) -> BoxFuture<'a, ()> {
+    fn done<'a>(&'a self, notice: &'a EncodedRequest) -> BoxFuture<'a, ()> {
         self.ring.remove(&notice.id);
         Box::pin(std::future::ready(()))
     }

@@ -22,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ring::Ring;
-use super::{Envelope, MAX_STORED, MAX_WAITING, Outbox};
-use crate::hooks::outbox::courier::MAX_PAUSE;
+use super::{EncodedRequest, MAX_STORED, MAX_WAITING, Outbox};
+use crate::hooks::outbox::sender::MAX_PAUSE;
 use crate::hooks::retry;
 use crate::redis::Redis;
 use crate::redis::script::Script;
-use crate::telemetry::log_gate::log_seldom;
+use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::metrics::Metrics;
 use crate::time::millis;
 
@@ -56,11 +56,11 @@ struct OutboxKeys {
 
 /// Keeps the notices of one hook in Redis.
 pub struct RedisOutbox {
-    shared: Arc<Shared>,
+    shared: Arc<RedisOutboxState>,
     stop: CancellationToken,
 }
 
-struct Shared {
+struct RedisOutboxState {
     redis: Redis,
     keys: OutboxKeys,
     holder: String,
@@ -69,7 +69,7 @@ struct Shared {
     scripts: Scripts,
     // Notified when the courier should look for notices again.
     wake: Notify,
-    courier: Mutex<Courier>,
+    courier: Mutex<SenderState>,
     hook: String,
     dropped: IntCounter,
     stored: IntCounter,
@@ -77,7 +77,7 @@ struct Shared {
 
 /// The courier's state between two notices.
 #[derive(Default)]
-struct Courier {
+struct SenderState {
     // Whether the notice being delivered came from memory, because Redis did not answer.
     from_memory: bool,
     // A notice that was delivered but could not be removed from Redis.
@@ -94,8 +94,8 @@ struct Scripts {
 }
 
 /// The answer of Redis to the question for the oldest notice.
-enum Taken {
-    Notice(Envelope),
+enum NextNotice {
+    Notice(EncodedRequest),
     Empty,
     Busy,
     // An entry that this program did not write.
@@ -107,7 +107,7 @@ impl RedisOutbox {
     pub fn new(redis: Redis, hook: &str, call: Duration, metrics: &Metrics) -> Self {
         let count = |result| metrics.hook_notices_total.with_label_values(&[hook, result]);
         let keys = OutboxKeys { notices: redis.keys().hook_notices(hook), lease: redis.keys().hook_lease(hook) };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RedisOutboxState {
             redis,
             keys,
             holder: Uuid::new_v4().to_string(),
@@ -141,15 +141,15 @@ impl Drop for RedisOutbox {
 }
 
 impl Outbox for RedisOutbox {
-    fn put(&self, notice: Envelope) {
+    fn put(&self, notice: EncodedRequest) {
         self.shared.ring.push(notice);
     }
 
-    fn oldest(&self) -> BoxFuture<'_, Envelope> {
+    fn oldest(&self) -> BoxFuture<'_, EncodedRequest> {
         Box::pin(self.shared.oldest())
     }
 
-    fn done<'a>(&'a self, notice: &'a Envelope) -> BoxFuture<'a, ()> {
+    fn done<'a>(&'a self, notice: &'a EncodedRequest) -> BoxFuture<'a, ()> {
         Box::pin(self.shared.done(notice))
     }
 
@@ -165,7 +165,7 @@ impl Outbox for RedisOutbox {
     }
 }
 
-impl Shared {
+impl RedisOutboxState {
     /// Moves notices from memory to Redis as they arrive.
     async fn feed(&self) {
         let mut failed = 0;
@@ -195,7 +195,7 @@ impl Shared {
         }
     }
 
-    async fn oldest(&self) -> Envelope {
+    async fn oldest(&self) -> EncodedRequest {
         loop {
             if let Some(notice) = self.look().await {
                 return notice;
@@ -205,7 +205,7 @@ impl Shared {
     }
 
     /// The oldest notice in Redis, or in memory when Redis does not answer.
-    async fn look(&self) -> Option<Envelope> {
+    async fn look(&self) -> Option<EncodedRequest> {
         let away = self.courier().away_until.is_some_and(|until| until > Instant::now());
         if away && let Some(notice) = self.ring.oldest(1).pop() {
             return Some(notice);
@@ -214,9 +214,9 @@ impl Shared {
             let taken = self.take().await;
             self.note_health(taken.is_ok());
             match taken {
-                Ok(Taken::Notice(notice)) if !self.is_finished(&notice) => return Some(notice),
-                Ok(Taken::Notice(notice)) => self.remove(&notice.body).await.ok()?,
-                Ok(Taken::Foreign(text)) => {
+                Ok(NextNotice::Notice(notice)) if !self.is_finished(&notice) => return Some(notice),
+                Ok(NextNotice::Notice(notice)) => self.remove(&notice.body).await.ok()?,
+                Ok(NextNotice::Foreign(text)) => {
                     log_seldom!(
                         warn,
                         hook = self.hook,
@@ -225,13 +225,13 @@ impl Shared {
                     );
                     self.remove(&text).await.ok()?;
                 }
-                Ok(Taken::Empty | Taken::Busy) => return None,
+                Ok(NextNotice::Empty | NextNotice::Busy) => return None,
                 Err(_) => return self.ring.oldest(1).pop(),
             }
         }
     }
 
-    async fn done(&self, notice: &Envelope) {
+    async fn done(&self, notice: &EncodedRequest) {
         let from_memory = self.courier().from_memory;
         let was_in_memory = self.ring.remove(&notice.id);
         // A notice that the feeder has moved to Redis meanwhile must also be removed from Redis.
@@ -242,7 +242,7 @@ impl Shared {
         self.courier().finished = (!removed).then(|| notice.body.clone());
     }
 
-    fn is_finished(&self, notice: &Envelope) -> bool {
+    fn is_finished(&self, notice: &EncodedRequest) -> bool {
         self.courier().finished.as_ref() == Some(&notice.body)
     }
 
@@ -252,27 +252,27 @@ impl Shared {
         courier.away_until = (!well).then(|| Instant::now() + ASK_AGAIN);
     }
 
-    fn courier(&self) -> MutexGuard<'_, Courier> {
+    fn courier(&self) -> MutexGuard<'_, SenderState> {
         self.courier.lock().expect("no panic while held")
     }
 
-    async fn push(&self, batch: &[Envelope]) -> Result<u64, RedisError> {
+    async fn push(&self, batch: &[EncodedRequest]) -> Result<u64, RedisError> {
         let mut args = vec![number(MAX_STORED as u64), number(millis(LIST_LIFE))];
         args.extend(batch.iter().map(|notice| Value::Bytes(notice.body.clone())));
         self.run(&self.scripts.push, vec![self.keys.notices.clone()], args).await
     }
 
-    async fn take(&self) -> Result<Taken, RedisError> {
+    async fn take(&self) -> Result<NextNotice, RedisError> {
         let keys = vec![self.keys.notices.clone(), self.keys.lease.clone()];
         let args = vec![Value::from(self.holder.as_str()), number(millis(self.lease)), number(millis(LIST_LIFE))];
         let mut answer: Vec<Bytes> = self.run(&self.scripts.take, keys, args).await?;
         Ok(match (answer.first().map(|kind| &kind[..]), answer.len()) {
             (Some(b"notice"), 2) => {
                 let text = answer.swap_remove(1);
-                Envelope::open(text.clone()).map_or(Taken::Foreign(text), Taken::Notice)
+                EncodedRequest::open(text.clone()).map_or(NextNotice::Foreign(text), NextNotice::Notice)
             }
-            (Some(b"busy"), _) => Taken::Busy,
-            _ => Taken::Empty,
+            (Some(b"busy"), _) => NextNotice::Busy,
+            _ => NextNotice::Empty,
         })
     }
 

@@ -6,12 +6,12 @@ use std::sync::{Mutex, MutexGuard};
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
-use super::Envelope;
+use super::EncodedRequest;
 use crate::telemetry::metrics::Metrics;
 
 /// A bounded queue. When the queue is full, a new notice replaces the oldest one, and the lost notice is counted.
 pub(super) struct Ring {
-    notices: Mutex<VecDeque<Envelope>>,
+    notices: Mutex<VecDeque<EncodedRequest>>,
     most: usize,
     arrived: Notify,
     dropped: IntCounter,
@@ -29,7 +29,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn push(&self, notice: Envelope) {
+    pub(super) fn push(&self, notice: EncodedRequest) {
         let mut notices = self.lock();
         if notices.len() >= self.most {
             notices.pop_front();
@@ -42,7 +42,7 @@ impl Ring {
     }
 
     /// Copies of the oldest notices, at most `most`. The notices stay in the queue.
-    pub(super) fn oldest(&self, most: usize) -> Vec<Envelope> {
+    pub(super) fn oldest(&self, most: usize) -> Vec<EncodedRequest> {
         self.lock().iter().take(most).cloned().collect()
     }
 
@@ -67,11 +67,11 @@ impl Ring {
         self.arrived.notified().await;
     }
 
-    fn note(&self, notices: &VecDeque<Envelope>) {
+    fn note(&self, notices: &VecDeque<EncodedRequest>) {
         self.waiting.set(i64::try_from(notices.len()).unwrap_or(i64::MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Envelope>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<EncodedRequest>> {
         self.notices.lock().expect("no panic while held")
     }
 }
@@ -82,8 +82,8 @@ mod tests {
 
     use super::*;
 
-    fn notice(id: usize) -> Envelope {
-        Envelope { id: id.to_string(), traceparent: String::new(), body: Bytes::new() }
+    fn notice(id: usize) -> EncodedRequest {
+        EncodedRequest { id: id.to_string(), traceparent: String::new(), body: Bytes::new() }
     }
 
     fn ids(ring: &Ring) -> Vec<String> {

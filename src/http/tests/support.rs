@@ -23,10 +23,10 @@ use crate::drain::Drain;
 use crate::error::{Code, Refusal};
 use crate::event::Args;
 use crate::history::History;
-use crate::http::publishing::{ContractPublish, Published, Publishing, RemoteOutcome};
-use crate::http::{Api, ApiLimits, Parts, ReadySource, Status, api_router};
+use crate::http::publishing::{BackendPublish, BackendPublished, BackendRemoteOutcome, Publishing};
+use crate::http::{ApiLimits, ApiParts, ApiState, NodeState, ReadySource, api_router};
 use crate::owners::Owners;
-use crate::publish::{NotCarried, PlainEmit};
+use crate::publish::{PlainEmit, RemoteFailure};
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
@@ -35,7 +35,7 @@ use crate::telemetry::metrics::Metrics;
 pub struct FakePublisher(pub Mutex<Vec<String>>);
 
 impl Publishing for FakePublisher {
-    fn contract_event(&self, publish: ContractPublish) -> BoxFuture<'_, Result<Published, Refusal>> {
+    fn contract_event(&self, publish: BackendPublish) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         let data = publish.data.as_ref().map_or("-", |data| data.get());
         let line = format!("{}/{} {data} {} {:?}", publish.contract, publish.event, publish.params, publish.id);
         self.0.lock().unwrap().push(line);
@@ -46,25 +46,25 @@ impl Publishing for FakePublisher {
                 "slow" => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     self.0.lock().unwrap().push("slow is done".into());
-                    Ok(published(publish.event, RemoteOutcome::Carried))
+                    Ok(published(publish.event, BackendRemoteOutcome::Carried))
                 }
                 "unknown" => Err(Refusal::new(Code::UnknownEvent, "no such event")),
                 "often" => Err(Refusal::new(Code::RateLimitExceeded, "wait").retry_after(Duration::from_secs(7))),
-                "away" => Ok(published(publish.event, RemoteOutcome::NotCarried(NotCarried::Away))),
-                _ => Ok(published(publish.event, RemoteOutcome::Carried)),
+                "away" => Ok(published(publish.event, BackendRemoteOutcome::NotCarried(RemoteFailure::Away))),
+                _ => Ok(published(publish.event, BackendRemoteOutcome::Carried)),
             }
         }
         .boxed()
     }
 
-    fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<Published, Refusal>> {
+    fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         self.0.lock().unwrap().push(format!("{emit:?}"));
-        async move { Ok(published(emit.event, RemoteOutcome::Alone)) }.boxed()
+        async move { Ok(published(emit.event, BackendRemoteOutcome::Alone)) }.boxed()
     }
 }
 
-fn published(event: String, remote: RemoteOutcome) -> Published {
-    Published {
+fn published(event: String, remote: BackendRemoteOutcome) -> BackendPublished {
+    BackendPublished {
         event,
         rooms: vec!["room".into()],
         local: 2,
@@ -122,18 +122,23 @@ fn page<T>(item: T, asked: PageRequest) -> Result<Page<T>, DirectoryError> {
     }
 }
 
-fn ready<'a, T: Send + 'a>(answer: Result<T, DirectoryError>) -> Answer<'a, T> {
+fn ready<'a, T: Send + 'a>(answer: Result<T, DirectoryError>) -> DirectoryFuture<'a, T> {
     async move { answer }.boxed()
 }
 
 impl Survey for FakeDirectory {
-    fn slowest_connections<'a>(&'a self, _: &'a str, _: Slowness, _: usize) -> Answer<'a, Page<ConnectionInfo>> {
+    fn slowest_connections<'a>(
+        &'a self,
+        _: &'a str,
+        _: Slowness,
+        _: usize,
+    ) -> DirectoryFuture<'a, Page<ConnectionInfo>> {
         ready(Ok(Page::complete(vec![connection()])))
     }
 }
 
 impl Directory for FakeDirectory {
-    fn connections<'a>(&'a self, _: &'a str, asked: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
+    fn connections<'a>(&'a self, _: &'a str, asked: PageRequest) -> DirectoryFuture<'a, Page<ConnectionInfo>> {
         ready(page(connection(), asked))
     }
 
@@ -141,35 +146,40 @@ impl Directory for FakeDirectory {
         vec![connection()]
     }
 
-    fn connection<'a>(&'a self, _: &'a str, id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {
+    fn connection<'a>(&'a self, _: &'a str, id: &'a str) -> DirectoryFuture<'a, Option<ConnectionInfo>> {
         ready(Ok((id == "s1").then(connection)))
     }
 
-    fn rooms<'a>(&'a self, namespace: &'a str, asked: PageRequest) -> Answer<'a, Page<RoomInfo>> {
+    fn rooms<'a>(&'a self, namespace: &'a str, asked: PageRequest) -> DirectoryFuture<'a, Page<RoomInfo>> {
         ready(page(room(namespace), asked))
     }
 
-    fn room<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<RoomInfo>> {
+    fn room<'a>(&'a self, namespace: &'a str, name: &'a str) -> DirectoryFuture<'a, Option<RoomInfo>> {
         ready(Ok((name == "r").then(|| room(namespace))))
     }
 
-    fn members<'a>(&'a self, _: &'a str, _: &'a str, asked: PageRequest) -> Answer<'a, Page<MemberInfo>> {
+    fn members<'a>(&'a self, _: &'a str, _: &'a str, asked: PageRequest) -> DirectoryFuture<'a, Page<MemberInfo>> {
         ready(page(member(), asked))
     }
 
-    fn users<'a>(&'a self, _: &'a str, asked: PageRequest) -> Answer<'a, Page<UserInfo>> {
+    fn users<'a>(&'a self, _: &'a str, asked: PageRequest) -> DirectoryFuture<'a, Page<UserInfo>> {
         ready(page(user(), asked))
     }
 
-    fn user<'a>(&'a self, _: &'a str, id: &'a str) -> Answer<'a, Option<UserInfo>> {
+    fn user<'a>(&'a self, _: &'a str, id: &'a str) -> DirectoryFuture<'a, Option<UserInfo>> {
         ready(Ok((id == "ada").then(user)))
     }
 
-    fn user_connections<'a>(&'a self, _: &'a str, _: &'a str, asked: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
+    fn user_connections<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        asked: PageRequest,
+    ) -> DirectoryFuture<'a, Page<ConnectionInfo>> {
         ready(page(connection(), asked))
     }
 
-    fn count<'a>(&'a self, _: &'a str, of: CountOf<'a>) -> Answer<'a, Count> {
+    fn count<'a>(&'a self, _: &'a str, of: CountOf<'a>) -> DirectoryFuture<'a, Count> {
         let all = (of == CountOf::Namespace).then_some(1);
         ready(Ok(Count { connections: 1, rooms: all, users: all, partial: false, missing_nodes: Vec::new() }))
     }
@@ -179,28 +189,28 @@ impl Directory for FakeDirectory {
 pub struct FakeActions;
 
 impl FakeActions {
-    fn act(selection: &Selection) -> Answer<'static, Done> {
+    fn act(selection: &Selection) -> DirectoryFuture<'static, ActionResult> {
         let away = selection.sockets.iter().any(|socket| socket == "away");
-        let remote = if away { Told::NotCarried("away") } else { Told::Carried };
-        ready(Ok(Done { local: 1, remote }))
+        let remote = if away { SendOutcome::NotCarried("away") } else { SendOutcome::Carried };
+        ready(Ok(ActionResult { local: 1, remote }))
     }
 }
 
 impl Actions for FakeActions {
-    fn join<'a>(&'a self, selection: &'a Selection, _: &'a str) -> Answer<'a, Done> {
+    fn join<'a>(&'a self, selection: &'a Selection, _: &'a str) -> DirectoryFuture<'a, ActionResult> {
         Self::act(selection)
     }
 
-    fn leave<'a>(&'a self, selection: &'a Selection, _: &'a str) -> Answer<'a, Done> {
+    fn leave<'a>(&'a self, selection: &'a Selection, _: &'a str) -> DirectoryFuture<'a, ActionResult> {
         Self::act(selection)
     }
 
-    fn disconnect<'a>(&'a self, selection: &'a Selection, _: bool) -> Answer<'a, Done> {
+    fn disconnect<'a>(&'a self, selection: &'a Selection, _: bool) -> DirectoryFuture<'a, ActionResult> {
         Self::act(selection)
     }
 
     /// One client answers.
-    fn ask<'a>(&'a self, question: Question) -> Answer<'a, Acknowledged> {
+    fn ask<'a>(&'a self, question: AckQuestion) -> DirectoryFuture<'a, Acknowledged> {
         let args = Args::from_wire(format!("[{}]", question.event.text()).into(), vec![Bytes::from_static(b"b")]);
         let remote = Self::act(&question.selection).now_or_never().unwrap().unwrap().remote;
         let said = vec![Acknowledgement { socket_id: Some("s".into()), args }];
@@ -215,26 +225,29 @@ impl Actions for FakeActions {
 pub struct FakeRevoker;
 
 impl Revoker for FakeRevoker {
-    fn revoke<'a>(&'a self, subjects: Vec<Subject>, _: Revocation) -> Answer<'a, Revoked> {
-        let remote =
-            if subjects.contains(&Subject::Socket("away".into())) { Told::NotCarried("away") } else { Told::Carried };
+    fn revoke<'a>(&'a self, subjects: Vec<Subject>, _: Revocation) -> DirectoryFuture<'a, Revoked> {
+        let remote = if subjects.contains(&Subject::Socket("away".into())) {
+            SendOutcome::NotCarried("away")
+        } else {
+            SendOutcome::Carried
+        };
         let full = subjects.contains(&Subject::User("one too many".into()));
         let done = Revoked { changed: subjects.len(), local: 1, remote };
         ready(if full { Err(DirectoryError::Full) } else { Ok(done) })
     }
 
-    fn lift<'a>(&'a self, subjects: Vec<Subject>) -> Answer<'a, Revoked> {
-        ready(Ok(Revoked { changed: subjects.len(), local: 0, remote: Told::Alone }))
+    fn lift<'a>(&'a self, subjects: Vec<Subject>) -> DirectoryFuture<'a, Revoked> {
+        ready(Ok(Revoked { changed: subjects.len(), local: 0, remote: SendOutcome::Alone }))
     }
 
-    fn revocations<'a>(&'a self, asked: PageRequest) -> Answer<'a, Page<RevocationInfo>> {
+    fn revocations<'a>(&'a self, asked: PageRequest) -> DirectoryFuture<'a, Page<RevocationInfo>> {
         let revocation = Revocation { since: 0, until: 1000, spares_newer: false };
         ready(page((Subject::User("ada".into()), revocation).into(), asked))
     }
 }
 
 fn keys() -> ApiKeys {
-    let key = |secret: &str, contracts: &str| config::ApiKey {
+    let key = |secret: &str, contracts: &str| config::ApiKeySettings {
         name: "test".into(),
         secret: config::Secret::new(secret),
         contracts: vec![contracts.into()],
@@ -249,8 +262,8 @@ impl ReadySource for FakeReady {
         Duration::ZERO
     }
 
-    fn status(&self) -> Status {
-        Status {
+    fn status(&self) -> NodeState {
+        NodeState {
             node: "n1".into(),
             connections: 1,
             rooms: 1,
@@ -267,7 +280,7 @@ impl ReadySource for FakeReady {
 /// An API of stand-ins.
 pub struct Fixture {
     pub publisher: Arc<FakePublisher>,
-    pub api: Arc<Api>,
+    pub api: Arc<ApiState>,
     pub router: Router,
 }
 
@@ -311,7 +324,7 @@ impl Fixture {
         let metrics = Arc::new(Metrics::new());
         let publisher = Arc::new(FakePublisher::default());
         let contracts = contracts();
-        let api = Api::new(Parts {
+        let api = ApiState::new(ApiParts {
             publisher: publisher.clone(),
             owners: Arc::new(Owners::in_memory(metrics.clone())),
             directory: Arc::new(FakeDirectory),
@@ -323,7 +336,7 @@ impl Fixture {
             contracts,
             keys: Arc::new(keys()),
             ready: Arc::new(FakeReady),
-            drain: Drain::new(&config::Drain::default(), metrics.clone()),
+            drain: Drain::new(&config::DrainSettings::default(), metrics.clone()),
             metrics,
             limits,
         });

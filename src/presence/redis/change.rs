@@ -8,21 +8,21 @@ use tokio::sync::oneshot;
 use crate::presence::Policies;
 use crate::presence::local::{is_kept, user_id};
 use crate::presence::policy::script_user;
-use crate::presence::users::Status;
+use crate::presence::users::TimedStatus;
 use crate::protocol::is_reserved_room;
 use crate::session::{RoomName, Session};
 use crate::time::unix_millis;
 
 /// An entry in the queue of the writer.
-pub(super) enum Item {
+pub(super) enum WriterItem {
     /// A change, with the position of its namespace in `spaces`.
-    Change(usize, Change),
+    Change(usize, PresenceChange),
     /// A barrier, which is answered when every item before it is written.
     Barrier(oneshot::Sender<()>),
 }
 
 /// A change of one session or user. Applying it twice has no further effect.
-pub(super) enum Change {
+pub(super) enum PresenceChange {
     /// A session was opened.
     Opened { id: Arc<str>, user: Arc<str>, transport: &'static str, at_ms: u64, metadata: String },
     /// A session joined a room.
@@ -34,12 +34,12 @@ pub(super) enum Change {
     /// A session has new metadata.
     Metadata { id: Arc<str>, metadata: String },
     /// A user has a new status.
-    Status { user: Arc<str>, status: Status },
+    Status { user: Arc<str>, status: TimedStatus },
 }
 
 // === impl Change ===
 
-impl Change {
+impl PresenceChange {
     pub(super) fn opened(session: &Session) -> Self {
         Self::Opened {
             id: session.id().into(),

@@ -4,38 +4,38 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::Space;
-use super::change::{Change, Item};
-use super::queue::Queue;
+use super::NamespaceKeys;
+use super::change::{PresenceChange, WriterItem};
+use super::queue::ChangeQueue;
 use crate::presence::Policies;
-use crate::presence::users::Users;
+use crate::presence::users::LocalUsers;
 use crate::protocol::user_of;
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
 /// The half of presence to which the index reports. It needs no index.
-pub(super) struct Changes {
-    pub(super) spaces: Vec<Space>,
+pub(super) struct ChangeRecorder {
+    pub(super) spaces: Vec<NamespaceKeys>,
     pub(super) policies: Policies,
-    pub(super) queue: Queue,
+    pub(super) queue: ChangeQueue,
     pub(super) metrics: Arc<Metrics>,
-    users: Arc<Users>,
+    users: Arc<LocalUsers>,
 }
 
-impl Changes {
+impl ChangeRecorder {
     /// Creates the queue for at most `bound` changes, and the end from which they are written.
     pub(super) fn new(
-        spaces: Vec<Space>,
+        spaces: Vec<NamespaceKeys>,
         policies: Policies,
         bound: usize,
         metrics: Arc<Metrics>,
-    ) -> (Self, mpsc::Receiver<Item>) {
-        let (queue, items) = Queue::new(bound);
-        (Self { spaces, policies, queue, metrics, users: Arc::new(Users::new(None)) }, items)
+    ) -> (Self, mpsc::Receiver<WriterItem>) {
+        let (queue, items) = ChangeQueue::new(bound);
+        (Self { spaces, policies, queue, metrics, users: Arc::new(LocalUsers::new(None)) }, items)
     }
 
     /// The users that are connected to this node.
-    pub(super) fn users(&self) -> &Arc<Users> {
+    pub(super) fn users(&self) -> &Arc<LocalUsers> {
         &self.users
     }
 
@@ -44,40 +44,40 @@ impl Changes {
         self.spaces.iter().position(|space| *space.path == *namespace)
     }
 
-    pub(super) fn push(&self, session: &Session, change: Option<Change>) {
+    pub(super) fn push(&self, session: &Session, change: Option<PresenceChange>) {
         if let (Some(change), Some(space)) = (change, self.space(session.namespace())) {
-            self.queue.push(Item::Change(space, change), &self.metrics);
+            self.queue.push(WriterItem::Change(space, change), &self.metrics);
         }
     }
 }
 
-impl Watcher for Changes {
+impl Watcher for ChangeRecorder {
     fn opened(&self, session: &Session) {
-        self.push(session, Some(Change::opened(session)));
+        self.push(session, Some(PresenceChange::opened(session)));
     }
 
     fn joined(&self, session: &Session, room: &RoomName) {
         if let Some(user) = user_of(room) {
             self.users.came(session.namespace(), user);
         }
-        self.push(session, Change::joined(session, room, &self.policies));
+        self.push(session, PresenceChange::joined(session, room, &self.policies));
     }
 
     fn left(&self, session: &Session, room: &RoomName) {
         if let Some(user) = user_of(room) {
             self.users.went(session.namespace(), user);
         }
-        self.push(session, Change::left(session, room, &self.policies));
+        self.push(session, PresenceChange::left(session, room, &self.policies));
     }
 
     fn closed(&self, session: &Session, rooms: &[RoomName]) {
         for user in rooms.iter().filter_map(|room| user_of(room)) {
             self.users.went(session.namespace(), user);
         }
-        self.push(session, Some(Change::closed(session, rooms, &self.policies)));
+        self.push(session, Some(PresenceChange::closed(session, rooms, &self.policies)));
     }
 
     fn changed(&self, session: &Session) {
-        self.push(session, Some(Change::metadata(session)));
+        self.push(session, Some(PresenceChange::metadata(session)));
     }
 }

@@ -4,36 +4,36 @@
 use futures_util::FutureExt;
 use serde_json::Map;
 
-use super::script::{Header, Reply, node_of};
-use super::{Cluster, Inner, texts};
+use super::script::{ReplyHeader, ScriptReply, node_of};
+use super::{PresenceState, RedisPresence, texts};
 use crate::directory::{
-    Answer, ConnectionInfo, Count, CountOf, DEFAULT_PAGE, Directory, DirectoryError, MemberInfo, Page, PageRequest,
-    RoomInfo, Slowness, UserInfo,
+    ConnectionInfo, Count, CountOf, DEFAULT_PAGE, Directory, DirectoryError, DirectoryFuture, MemberInfo, Page,
+    PageRequest, RoomInfo, Slowness, UserInfo,
 };
 use crate::presence::local::{count, room_info};
-use crate::presence::page::{Cursor, MAX_CONNECTIONS_BYTES, Missing, limit, mark};
+use crate::presence::page::{MAX_CONNECTIONS_BYTES, Missing, PageCursor, limit, mark};
 use crate::presence::shown;
 use crate::protocol::user_room;
 use crate::time::from_unix_millis;
 
 /// A page of a room's or user's connections, as the script returns it.
-struct Members {
-    header: Header,
+struct ConnectionsPage {
+    header: ReplyHeader,
     total: u64,
     first_ms: Option<u64>,
-    rows: Vec<Row>,
+    rows: Vec<ConnectionRow>,
     settled: bool,
 }
 
-struct Row {
+struct ConnectionRow {
     incarnation: String,
     score: String,
     member: String,
-    connection: Reply,
+    connection: ScriptReply,
 }
 
-impl Inner {
-    fn missing_of(&self, header: &Header, settled: bool) -> Missing {
+impl PresenceState {
+    fn missing_of(&self, header: &ReplyHeader, settled: bool) -> Missing {
         let nodes = self.missing(header, settled);
         Missing { partial: !nodes.is_empty(), nodes }
     }
@@ -49,25 +49,27 @@ impl Inner {
         group: &str,
         page: &PageRequest,
         whole: bool,
-    ) -> Result<Members, DirectoryError> {
+    ) -> Result<ConnectionsPage, DirectoryError> {
         let bytes = if whole { MAX_CONNECTIONS_BYTES } else { 0 };
         let mut args = texts(&[group, &page.limit.to_string(), &bytes.to_string()]);
-        match Cursor::of(page)? {
+        match PageCursor::of(page)? {
             None => {}
-            Some(Cursor::Member(incarnation, score, member)) => args.extend(texts(&[&incarnation, &score, &member])),
+            Some(PageCursor::Member(incarnation, score, member)) => {
+                args.extend(texts(&[&incarnation, &score, &member]))
+            }
             Some(_) => return Err(DirectoryError::Cursor),
         }
         let (settled, mut reply) = self.read(&self.scripts.members, space, args).await?;
-        let header = Header::of(reply.list());
+        let header = ReplyHeader::of(reply.list());
         let total = reply.number();
         let first_ms = reply.text().parse().ok();
-        let rows = reply.list().each(|mut row| Row {
+        let rows = reply.list().each(|mut row| ConnectionRow {
             incarnation: row.text(),
             score: row.text(),
             member: row.text(),
             connection: row.list(),
         });
-        Ok(Members { header, total, first_ms, rows, settled })
+        Ok(ConnectionsPage { header, total, first_ms, rows, settled })
     }
 
     async fn names_page(
@@ -75,21 +77,21 @@ impl Inner {
         space: usize,
         kind: &str,
         page: &PageRequest,
-    ) -> Result<(Missing, Option<String>, Reply), DirectoryError> {
+    ) -> Result<(Missing, Option<String>, ScriptReply), DirectoryError> {
         let mut args = texts(&[kind, &limit(page).to_string()]);
-        match Cursor::of(page)? {
+        match PageCursor::of(page)? {
             None => {}
-            Some(Cursor::Name(after) | Cursor::Local(after)) => args.extend(texts(&[&after])),
+            Some(PageCursor::Name(after) | PageCursor::Local(after)) => args.extend(texts(&[&after])),
             Some(_) => return Err(DirectoryError::Cursor),
         }
         let (settled, mut reply) = self.read(&self.scripts.names, space, args).await?;
-        let missing = self.missing_of(&Header::of(reply.list()), settled);
+        let missing = self.missing_of(&ReplyHeader::of(reply.list()), settled);
         let last = reply.text();
-        let next = (!last.is_empty()).then(|| Cursor::Name(last).text());
+        let next = (!last.is_empty()).then(|| PageCursor::Name(last).text());
         Ok((missing, next, reply.list()))
     }
 
-    fn connection_info(&self, space: usize, incarnation: &str, id: &str, fields: Reply) -> ConnectionInfo {
+    fn connection_info(&self, space: usize, incarnation: &str, id: &str, fields: ScriptReply) -> ConnectionInfo {
         let mut info = ConnectionInfo {
             socket_id: id.to_owned(),
             user_id: None,
@@ -119,7 +121,7 @@ impl Inner {
         let mut retried = false;
         loop {
             let (settled, mut reply) = self.read(&self.scripts.count, space, Vec::new()).await?;
-            let header = Header::of(reply.list());
+            let header = ReplyHeader::of(reply.list());
             let (connections, rooms, users) = (reply.number(), reply.number(), reply.number());
             if header.expired > 0 && !retried {
                 // Data of dead nodes is removed first. Otherwise rooms and users that only dead nodes had would be
@@ -140,7 +142,7 @@ impl Inner {
 
     async fn count_of(&self, space: usize, group: &str) -> Result<Count, DirectoryError> {
         let (settled, mut reply) = self.read(&self.scripts.count, space, texts(&[group])).await?;
-        let missing = self.missing_of(&Header::of(reply.list()), settled);
+        let missing = self.missing_of(&ReplyHeader::of(reply.list()), settled);
         Ok(count(reply.number(), None, None, &missing))
     }
 
@@ -150,20 +152,20 @@ impl Inner {
         page: &PageRequest,
     ) -> Result<Page<ConnectionInfo>, DirectoryError> {
         let mut args = texts(&[&(limit(page) + 1).to_string(), &MAX_CONNECTIONS_BYTES.to_string()]);
-        match Cursor::of(page)? {
+        match PageCursor::of(page)? {
             None => {}
-            Some(Cursor::Connection(incarnation, id)) => args.extend(texts(&[&incarnation, &id])),
+            Some(PageCursor::Connection(incarnation, id)) => args.extend(texts(&[&incarnation, &id])),
             Some(_) => return Err(DirectoryError::Cursor),
         }
         let (settled, mut reply) = self.read(&self.scripts.connections, space, args).await?;
-        let missing = self.missing_of(&Header::of(reply.list()), settled);
+        let missing = self.missing_of(&ReplyHeader::of(reply.list()), settled);
         let mut rows = reply.list().each(|mut row| (row.text(), row.text(), row.list()));
         // The script returns no fields for connections that exceed the byte limit of a page.
         let most = rows.iter().position(|(_, _, fields)| fields.is_empty()).unwrap_or_else(|| limit(page));
         let more = rows.len() > most;
         rows.truncate(most);
         let last = rows.last().filter(|_| more);
-        let next = last.map(|(incarnation, id, _)| Cursor::Connection(incarnation.clone(), id.clone()).text());
+        let next = last.map(|(incarnation, id, _)| PageCursor::Connection(incarnation.clone(), id.clone()).text());
         let items = rows.into_iter().map(|(inc, id, fields)| self.connection_info(space, &inc, &id, fields)).collect();
         Ok(mark(Page { next, ..Page::complete(items) }, &missing))
     }
@@ -174,7 +176,7 @@ impl Inner {
         group: &str,
         page: &PageRequest,
         whole: bool,
-        show: impl Fn(&Self, Row) -> T,
+        show: impl Fn(&Self, ConnectionRow) -> T,
     ) -> Result<Page<T>, DirectoryError> {
         let ask = PageRequest { limit: limit(page) + 1, cursor: page.cursor.clone() };
         let mut members = self.members_page(space, group, &ask, whole).await?;
@@ -184,7 +186,7 @@ impl Inner {
         members.rows.truncate(most);
         let last = members.rows.last().filter(|_| more);
         let next =
-            last.map(|row| Cursor::Member(row.incarnation.clone(), row.score.clone(), row.member.clone()).text());
+            last.map(|row| PageCursor::Member(row.incarnation.clone(), row.score.clone(), row.member.clone()).text());
         let missing = self.missing_of(&members.header, members.settled);
         let items = members.rows.into_iter().map(|row| show(self, row)).collect();
         Ok(mark(Page { next, ..Page::complete(items) }, &missing))
@@ -206,7 +208,7 @@ impl Inner {
 
     async fn cluster_connection(&self, space: usize, id: &str) -> Result<Option<ConnectionInfo>, DirectoryError> {
         let (settled, mut reply) = self.read(&self.scripts.connection, space, texts(&[id])).await?;
-        let missing = self.missing_of(&Header::of(reply.list()), settled);
+        let missing = self.missing_of(&ReplyHeader::of(reply.list()), settled);
         let incarnation = reply.text();
         match incarnation.is_empty() {
             true if missing.partial => Err(DirectoryError::Unavailable),
@@ -217,7 +219,7 @@ impl Inner {
 
     async fn cluster_user(&self, space: usize, id: &str) -> Result<Option<UserInfo>, DirectoryError> {
         let (settled, mut reply) = self.read(&self.scripts.status, space, texts(&[id])).await?;
-        let missing = self.missing_of(&Header::of(reply.list()), settled);
+        let missing = self.missing_of(&ReplyHeader::of(reply.list()), settled);
         let status = Some(reply.text()).filter(|text| !text.is_empty());
         match reply.number() {
             0 if missing.partial => Err(DirectoryError::Unavailable),
@@ -232,7 +234,7 @@ impl Inner {
     }
 }
 
-fn member_info(row: Row) -> MemberInfo {
+fn member_info(row: ConnectionRow) -> MemberInfo {
     let (id, user) = row.member.split_once('\0').unwrap_or((&row.member, ""));
     MemberInfo {
         socket_id: id.to_owned(),
@@ -241,14 +243,14 @@ fn member_info(row: Row) -> MemberInfo {
     }
 }
 
-fn row_connection(inner: &Inner, space: usize, row: Row) -> ConnectionInfo {
+fn row_connection(inner: &PresenceState, space: usize, row: ConnectionRow) -> ConnectionInfo {
     let id = row.member.split('\0').next().unwrap_or_default().to_owned();
     inner.connection_info(space, &row.incarnation, &id, row.connection)
 }
 
 /// Whether the page follows a page that this node answered without Redis. If so, this node answers without Redis again.
 fn is_local(page: &PageRequest) -> Result<bool, DirectoryError> {
-    Ok(matches!(Cursor::of(page)?, Some(Cursor::Local(_))))
+    Ok(matches!(PageCursor::of(page)?, Some(PageCursor::Local(_))))
 }
 
 /// Asks Redis about the whole cluster or, if Redis is unavailable, only this node.
@@ -274,8 +276,8 @@ fn found<T>(here: Option<T>) -> Result<Option<T>, DirectoryError> {
     here.map(Some).ok_or(DirectoryError::Unavailable)
 }
 
-impl Directory for Cluster {
-    fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<ConnectionInfo>> {
+impl Directory for RedisPresence {
+    fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<ConnectionInfo>> {
         ask!(
             self,
             namespace,
@@ -291,7 +293,7 @@ impl Directory for Cluster {
         self.inner.local.slowest(namespace, by, limit)
     }
 
-    fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> Answer<'a, Option<ConnectionInfo>> {
+    fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> DirectoryFuture<'a, Option<ConnectionInfo>> {
         ask!(
             self,
             namespace,
@@ -303,7 +305,7 @@ impl Directory for Cluster {
         )
     }
 
-    fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<RoomInfo>> {
+    fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<RoomInfo>> {
         ask!(
             self,
             namespace,
@@ -322,14 +324,19 @@ impl Directory for Cluster {
         )
     }
 
-    fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> Answer<'a, Option<RoomInfo>> {
+    fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> DirectoryFuture<'a, Option<RoomInfo>> {
         ask!(self, namespace, |inner, space| inner.cluster_room(space, room).await, |missing| {
             found(inner.local.room(namespace, room))
                 .map(|room| room.map(|room| RoomInfo { partial: true, missing_nodes: missing.nodes, ..room }))
         })
     }
 
-    fn members<'a>(&'a self, namespace: &'a str, room: &'a str, page: PageRequest) -> Answer<'a, Page<MemberInfo>> {
+    fn members<'a>(
+        &'a self,
+        namespace: &'a str,
+        room: &'a str,
+        page: PageRequest,
+    ) -> DirectoryFuture<'a, Page<MemberInfo>> {
         ask!(
             self,
             namespace,
@@ -341,7 +348,7 @@ impl Directory for Cluster {
         )
     }
 
-    fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> Answer<'a, Page<UserInfo>> {
+    fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<UserInfo>> {
         ask!(
             self,
             namespace,
@@ -359,7 +366,7 @@ impl Directory for Cluster {
         )
     }
 
-    fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> Answer<'a, Option<UserInfo>> {
+    fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> DirectoryFuture<'a, Option<UserInfo>> {
         ask!(self, namespace, |inner, space| inner.cluster_user(space, user_id).await, |_missing| {
             found(inner.local.users.info(namespace, user_id))
         })
@@ -370,7 +377,7 @@ impl Directory for Cluster {
         namespace: &'a str,
         user_id: &'a str,
         page: PageRequest,
-    ) -> Answer<'a, Page<ConnectionInfo>> {
+    ) -> DirectoryFuture<'a, Page<ConnectionInfo>> {
         ask!(
             self,
             namespace,
@@ -378,7 +385,7 @@ impl Directory for Cluster {
                 true => Err(DirectoryError::Unavailable),
                 false => {
                     let group = user_room(user_id);
-                    let show = move |inner: &Inner, row: Row| row_connection(inner, space, row);
+                    let show = move |inner: &PresenceState, row: ConnectionRow| row_connection(inner, space, row);
                     inner.cluster_members(space, &group, &page, true, show).await
                 }
             },
@@ -386,7 +393,7 @@ impl Directory for Cluster {
         )
     }
 
-    fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> Answer<'a, Count> {
+    fn count<'a>(&'a self, namespace: &'a str, of: CountOf<'a>) -> DirectoryFuture<'a, Count> {
         ask!(
             self,
             namespace,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use fred::error::Error;
 use tokio::time::MissedTickBehavior;
 
-use super::queue::Reason;
-use super::script::{Header, Reply, node_of};
-use super::{Inner, texts};
+use super::queue::RewriteReason;
+use super::script::{ReplyHeader, ScriptReply, node_of};
+use super::{PresenceState, texts};
 
 /// The number of connections and rooms of a dead node that one script call removes.
 const REAP_CHUNK: &str = "100";
@@ -19,10 +19,10 @@ const REAP_CALLS: usize = 1000;
 
 /// This node's leases, and what is known about the leases of other nodes.
 #[derive(Default)]
-pub(super) struct Leases(Mutex<State>);
+pub(super) struct Leases(Mutex<LeaseState>);
 
 #[derive(Default)]
-struct State {
+struct LeaseState {
     /// The incarnation of this node that reads count.
     current: Option<String>,
     /// The incarnation that is being written and will replace the current one.
@@ -67,7 +67,7 @@ impl Leases {
     }
 
     /// Nodes that have not renewed their lease since an outage of Redis, so that their part is missing from the answer.
-    pub(super) fn awaited(&self, header: &Header) -> Vec<String> {
+    pub(super) fn awaited(&self, header: &ReplyHeader) -> Vec<String> {
         self.with(|state| {
             if state.reap_from.is_none_or(|from| from <= Instant::now()) {
                 state.awaited.clear();
@@ -83,7 +83,7 @@ impl Leases {
     }
 
     /// Notes the nodes whose lease had not ended when Redis answered.
-    fn note_known(&self, header: &Header) {
+    fn note_known(&self, header: &ReplyHeader) {
         self.with(|state| state.known.extend(header.nodes().map(str::to_owned)));
     }
 
@@ -98,7 +98,7 @@ impl Leases {
 
     /// Notes that Redis has answered. There was an outage if more time than the length of a lease has passed since the
     /// last answer, or if this node's lease had ended (`gone`).
-    fn heard(&self, header: &Header, gone: bool, lease: Duration) {
+    fn heard(&self, header: &ReplyHeader, gone: bool, lease: Duration) {
         let now = Instant::now();
         self.with(|state| {
             let out = gone || state.renewed.is_some_and(|last| now.duration_since(last) >= lease);
@@ -115,27 +115,33 @@ impl Leases {
         });
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut LeaseState) -> T) -> T {
         work(&mut self.0.lock().expect("no panic while held"))
     }
 }
 
 /// The answer of the script that handles leases.
-pub(super) struct Said {
+pub(super) struct LeaseReply {
     pub(super) gone: bool,
     pub(super) epoch: String,
-    pub(super) header: Header,
+    pub(super) header: ReplyHeader,
 }
 
-impl Inner {
+impl PresenceState {
     /// Runs the script that handles leases.
-    pub(super) async fn lease(&self, space: usize, what: &str, incarnation: &str, more: &str) -> Result<Said, Error> {
+    pub(super) async fn lease(
+        &self,
+        space: usize,
+        what: &str,
+        incarnation: &str,
+        more: &str,
+    ) -> Result<LeaseReply, Error> {
         let lease = self.times.lease.as_millis().to_string();
         let ttl = self.times.key_ttl.as_millis().to_string();
         let args = texts(&[what, incarnation, &lease, &ttl, more]);
-        let mut reply = Reply::of(self.run(&self.scripts.lease, space, args).await?);
+        let mut reply = ScriptReply::of(self.run(&self.scripts.lease, space, args).await?);
         let gone = reply.text() == "gone";
-        Ok(Said { gone, epoch: reply.text(), header: Header::of(reply.list()) })
+        Ok(LeaseReply { gone, epoch: reply.text(), header: ReplyHeader::of(reply.list()) })
     }
 
     /// Renews the leases until the node stops.
@@ -159,7 +165,7 @@ impl Inner {
                 let gone = said.gone && self.leases.current().as_deref() == Some(incarnation);
                 self.leases.heard(&said.header, gone, self.times.lease);
                 if gone {
-                    self.changes.queue.shut(Reason::Gone);
+                    self.changes.queue.shut(RewriteReason::Gone);
                 }
             }
             Err(error) => tracing::debug!(redis.error = %error, "the presence lease was not renewed"),
@@ -190,7 +196,7 @@ impl Inner {
         let status_ttl = self.times.status_ttl.as_millis().to_string();
         for _ in 0..REAP_CALLS {
             let args = texts(&[REAP_CHUNK, &status_ttl, own]);
-            let mut reply = Reply::of(self.run(&self.scripts.reap, space, args).await?);
+            let mut reply = ScriptReply::of(self.run(&self.scripts.reap, space, args).await?);
             let left = reply.number();
             self.tell(space, reply);
             if left == 0 {
@@ -202,7 +208,7 @@ impl Inner {
 
     /// The nodes whose part is missing from an answer: the nodes that are being rewritten, the nodes that have not
     /// renewed their lease since an outage, and this node if its own changes are not written.
-    pub(super) fn missing(&self, header: &Header, settled: bool) -> Vec<String> {
+    pub(super) fn missing(&self, header: &ReplyHeader, settled: bool) -> Vec<String> {
         self.leases.note_known(header);
         let live: BTreeSet<&str> = header.nodes().collect();
         let staged = header.staged.iter().map(|incarnation| node_of(incarnation));

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::change::Item;
+use super::change::WriterItem;
 use crate::telemetry::metrics::Metrics;
 
 /// Why everything must be written to Redis again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum RewriteReason {
     /// The node has just started.
     Start,
     /// The lease had ended, or Redis was emptied.
@@ -21,7 +21,7 @@ pub(super) enum Reason {
     Full,
 }
 
-impl Reason {
+impl RewriteReason {
     /// The label in metrics.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -38,28 +38,28 @@ impl Reason {
 /// While the queue is open, every change is queued, in order. While it is shut, changes are dropped, because everything
 /// will be written again from the index (a rewrite). No change is missed: the index contains a change before the change
 /// is queued, and the writer opens the queue before it reads the index.
-pub(super) struct Queue {
-    items: mpsc::Sender<Item>,
+pub(super) struct ChangeQueue {
+    items: mpsc::Sender<WriterItem>,
     open: AtomicBool,
-    reason: Mutex<Reason>,
+    reason: Mutex<RewriteReason>,
     shut: Notify,
 }
 
-impl Queue {
+impl ChangeQueue {
     /// Creates a shut queue for at most `bound` items.
-    pub(super) fn new(bound: usize) -> (Self, mpsc::Receiver<Item>) {
+    pub(super) fn new(bound: usize) -> (Self, mpsc::Receiver<WriterItem>) {
         let (items, receiver) = mpsc::channel(bound.max(1));
         let queue =
-            Self { items, open: AtomicBool::new(false), reason: Mutex::new(Reason::Start), shut: Notify::new() };
+            Self { items, open: AtomicBool::new(false), reason: Mutex::new(RewriteReason::Start), shut: Notify::new() };
         (queue, receiver)
     }
 
     /// Queues an item. Returns false if the queue is shut or full; a rewrite will then include the change.
-    pub(super) fn push(&self, item: Item, metrics: &Metrics) -> bool {
+    pub(super) fn push(&self, item: WriterItem, metrics: &Metrics) -> bool {
         let dropped = if !self.is_open() {
             "away"
         } else if self.items.try_send(item).is_err() {
-            self.shut(Reason::Full);
+            self.shut(RewriteReason::Full);
             "full"
         } else {
             return true;
@@ -69,7 +69,7 @@ impl Queue {
     }
 
     /// Shuts the queue, so that changes are dropped until the next rewrite.
-    pub(super) fn shut(&self, reason: Reason) {
+    pub(super) fn shut(&self, reason: RewriteReason) {
         if self.open.swap(false, Ordering::SeqCst) {
             *self.reason.lock().expect("no panic while held") = reason;
             tracing::debug!(reason = reason.as_str(), "presence will be written again completely");
@@ -78,7 +78,7 @@ impl Queue {
     }
 
     /// Opens the queue at the start of a rewrite. Returns the reason for the rewrite.
-    pub(super) fn reopen(&self) -> Reason {
+    pub(super) fn reopen(&self) -> RewriteReason {
         let reason = *self.reason.lock().expect("no panic while held");
         self.open.store(true, Ordering::SeqCst);
         reason

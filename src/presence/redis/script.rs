@@ -11,7 +11,7 @@ macro_rules! script {
 }
 
 /// All scripts. Each begins with the text of `lib.lua`.
-pub(super) struct Scripts {
+pub(super) struct PresenceScripts {
     pub(super) apply: Script,
     pub(super) lease: Script,
     pub(super) reap: Script,
@@ -24,7 +24,7 @@ pub(super) struct Scripts {
     pub(super) status: Script,
 }
 
-impl Scripts {
+impl PresenceScripts {
     pub(super) fn new() -> Self {
         Self {
             apply: script!("apply.lua"),
@@ -43,9 +43,9 @@ impl Scripts {
 
 /// An answer of a script, read from its start. An unexpected value is read as empty; the scripts are part of this
 /// program, so it does not occur.
-pub(super) struct Reply(std::vec::IntoIter<Value>);
+pub(super) struct ScriptReply(std::vec::IntoIter<Value>);
 
-impl Reply {
+impl ScriptReply {
     /// Whether the whole answer has been read.
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 0
@@ -82,7 +82,7 @@ impl Reply {
 
 /// The first part of each answer to a read.
 #[derive(Debug, Default)]
-pub(super) struct Header {
+pub(super) struct ReplyHeader {
     /// Incarnations whose lease has not ended.
     pub(super) live: Vec<String>,
     /// Incarnations that are being written.
@@ -91,8 +91,8 @@ pub(super) struct Header {
     pub(super) expired: u64,
 }
 
-impl Header {
-    pub(super) fn of(mut reply: Reply) -> Self {
+impl ReplyHeader {
+    pub(super) fn of(mut reply: ScriptReply) -> Self {
         Self { live: reply.list().texts(), staged: reply.list().texts(), expired: reply.number() }
     }
 
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn answers_that_are_not_as_expected_read_as_empty() {
-        let mut reply = Reply::of(Value::Null);
+        let mut reply = ScriptReply::of(Value::Null);
         assert_eq!((reply.text(), reply.number()), (String::new(), 0));
         assert!(reply.list().texts().is_empty());
     }

@@ -9,10 +9,10 @@ use fred::types::Value;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::change::{Change, Item};
-use super::queue::Reason;
-use super::script::Reply;
-use super::{Inner, texts};
+use super::change::{PresenceChange, WriterItem};
+use super::queue::RewriteReason;
+use super::script::ScriptReply;
+use super::{PresenceState, texts};
 use crate::session::Session;
 
 /// Maximum number of items that one script call writes. While a script runs, Redis does nothing else.
@@ -25,14 +25,14 @@ const REWRITE_CHUNK: usize = 16;
 const REFRESH_TICK: Duration = Duration::from_millis(50);
 
 /// Why a write failed.
-enum Failure {
+enum WriteFailure {
     /// Redis returned an error or did not answer.
     Redis(Error),
     /// The node's lease had ended.
     Gone,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for WriteFailure {
     fn from(error: Error) -> Self {
         Self::Redis(error)
     }
@@ -41,9 +41,9 @@ impl From<Error> for Failure {
 /// The sessions whose keys have not got a new time to live in this round.
 type Round = VecDeque<(usize, Weak<Session>)>;
 
-impl Inner {
+impl PresenceState {
     /// Writes queued changes until the node stops.
-    pub(super) async fn keep_writing(&self, mut items: mpsc::Receiver<Item>) {
+    pub(super) async fn keep_writing(&self, mut items: mpsc::Receiver<WriterItem>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut rounds = tokio::time::interval(self.times.key_ttl / 4);
         rounds.tick().await;
@@ -72,24 +72,24 @@ impl Inner {
             };
             match written {
                 Ok(()) => {}
-                Err(Failure::Gone) => self.changes.queue.shut(Reason::Gone),
-                Err(Failure::Redis(error)) => {
+                Err(WriteFailure::Gone) => self.changes.queue.shut(RewriteReason::Gone),
+                Err(WriteFailure::Redis(error)) => {
                     tracing::debug!(redis.error = %error, "presence was not written");
-                    self.changes.queue.shut(Reason::Failed);
+                    self.changes.queue.shut(RewriteReason::Failed);
                 }
             }
         }
     }
 
     /// Writes a batch in order. Answers its barriers once the whole batch is written.
-    async fn write(&self, batch: Vec<Item>) -> Result<(), Failure> {
-        let Some(incarnation) = self.leases.current() else { return Err(Failure::Gone) };
-        let mut spaces: Vec<Vec<Change>> = self.changes.spaces.iter().map(|_| Vec::new()).collect();
+    async fn write(&self, batch: Vec<WriterItem>) -> Result<(), WriteFailure> {
+        let Some(incarnation) = self.leases.current() else { return Err(WriteFailure::Gone) };
+        let mut spaces: Vec<Vec<PresenceChange>> = self.changes.spaces.iter().map(|_| Vec::new()).collect();
         let mut barriers = Vec::new();
         for item in batch {
             match item {
-                Item::Change(space, change) => spaces[space].push(change),
-                Item::Barrier(answer) => barriers.push(answer),
+                WriterItem::Change(space, change) => spaces[space].push(change),
+                WriterItem::Barrier(answer) => barriers.push(answer),
             }
         }
         for (space, changes) in spaces.iter().enumerate() {
@@ -106,7 +106,13 @@ impl Inner {
         Ok(())
     }
 
-    async fn apply(&self, space: usize, incarnation: &str, changes: &[Change], tell: bool) -> Result<(), Failure> {
+    async fn apply(
+        &self,
+        space: usize,
+        incarnation: &str,
+        changes: &[PresenceChange],
+        tell: bool,
+    ) -> Result<(), WriteFailure> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -114,15 +120,15 @@ impl Inner {
         let status_ttl = self.times.status_ttl.as_millis().to_string();
         let mut args: Vec<Value> = texts(&[incarnation, &ttl, &status_ttl, if tell { "1" } else { "0" }]);
         changes.iter().for_each(|change| change.write(&mut args));
-        let mut reply = Reply::of(self.run(&self.scripts.apply, space, args).await?);
+        let mut reply = ScriptReply::of(self.run(&self.scripts.apply, space, args).await?);
         if reply.text() == "gone" {
-            return Err(Failure::Gone);
+            return Err(WriteFailure::Gone);
         }
         self.changes
             .metrics
             .presence_writes_total
             .with_label_values::<&str>(&[])
-            .inc_by(changes.iter().map(Change::weight).sum());
+            .inc_by(changes.iter().map(PresenceChange::weight).sum());
         self.tell(space, reply);
         Ok(())
     }
@@ -130,7 +136,7 @@ impl Inner {
     // --- rewrites ---
 
     /// Repeats the rewrite until it succeeds.
-    async fn rewrite_until_done(&self, items: &mut mpsc::Receiver<Item>) {
+    async fn rewrite_until_done(&self, items: &mut mpsc::Receiver<WriterItem>) {
         let mut pause = self.times.reap;
         loop {
             while !self.redis.is_up() {
@@ -142,11 +148,11 @@ impl Inner {
                     return;
                 }
                 Err(failure) => {
-                    if let Failure::Redis(error) = failure {
+                    if let WriteFailure::Redis(error) = failure {
                         tracing::debug!(redis.error = %error, "presence was not written again completely");
                     }
                     self.leases.unstage();
-                    self.changes.queue.shut(Reason::Failed);
+                    self.changes.queue.shut(RewriteReason::Failed);
                 }
             }
             tokio::time::sleep(pause).await;
@@ -155,7 +161,7 @@ impl Inner {
     }
 
     /// Writes everything under a new incarnation, which then replaces the current one in one step.
-    async fn rewrite(&self, items: &mut mpsc::Receiver<Item>) -> Result<Reason, Failure> {
+    async fn rewrite(&self, items: &mut mpsc::Receiver<WriterItem>) -> Result<RewriteReason, WriteFailure> {
         // The waiting changes are dropped: the index, which is read after this, contains them.
         while items.try_recv().is_ok() {}
         let reason = self.changes.queue.reopen();
@@ -170,24 +176,24 @@ impl Inner {
         let replaced = self.leases.take_over().unwrap_or_default();
         for space in 0..self.changes.spaces.len() {
             if self.lease(space, "commit", &incarnation, &replaced).await?.gone {
-                return Err(Failure::Gone);
+                return Err(WriteFailure::Gone);
             }
         }
         tracing::debug!(reason = reason.as_str(), "presence was written again completely");
         Ok(reason)
     }
 
-    async fn rewrite_space(&self, space: usize, incarnation: &str, tell: bool) -> Result<(), Failure> {
+    async fn rewrite_space(&self, space: usize, incarnation: &str, tell: bool) -> Result<(), WriteFailure> {
         for sessions in self.sessions(space).chunks(REWRITE_CHUNK) {
-            let changes: Vec<Change> =
-                sessions.iter().flat_map(|session| Change::all_of(session, &self.changes.policies)).collect();
+            let changes: Vec<PresenceChange> =
+                sessions.iter().flat_map(|session| PresenceChange::all_of(session, &self.changes.policies)).collect();
             self.apply(space, incarnation, &changes, tell).await?;
         }
         let statuses = self.local.users.statuses(&self.changes.spaces[space].path);
         for statuses in statuses.chunks(BATCH) {
-            let changes: Vec<Change> = statuses
+            let changes: Vec<PresenceChange> = statuses
                 .iter()
-                .map(|(user, status)| Change::Status { user: user.clone(), status: status.clone() })
+                .map(|(user, status)| PresenceChange::Status { user: user.clone(), status: status.clone() })
                 .collect();
             self.apply(space, incarnation, &changes, tell).await?;
         }
@@ -207,15 +213,15 @@ impl Inner {
     }
 
     /// Writes some sessions again. This changes only the time to live of their keys.
-    async fn refresh(&self, round: &mut Round) -> Result<(), Failure> {
-        let Some(incarnation) = self.leases.current() else { return Err(Failure::Gone) };
+    async fn refresh(&self, round: &mut Round) -> Result<(), WriteFailure> {
+        let Some(incarnation) = self.leases.current() else { return Err(WriteFailure::Gone) };
         let part: Vec<_> = round.drain(..round.len().min(REWRITE_CHUNK)).collect();
         for space in 0..self.changes.spaces.len() {
-            let changes: Vec<Change> = part
+            let changes: Vec<PresenceChange> = part
                 .iter()
                 .filter(|(of, _)| *of == space)
                 .filter_map(|(_, session)| session.upgrade())
-                .flat_map(|session| Change::all_of(&session, &self.changes.policies))
+                .flat_map(|session| PresenceChange::all_of(&session, &self.changes.policies))
                 .collect();
             self.apply(space, &incarnation, &changes, true).await?;
         }

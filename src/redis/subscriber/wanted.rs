@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::Kind;
+use super::SubscriptionKind;
 
 /// The purpose of a channel, which decides in which order channels are subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +16,8 @@ pub(super) enum Rank {
 
 /// A subscription or its end, to be sent to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) kind: Kind,
+pub(super) struct SubscriptionChange {
+    pub(super) kind: SubscriptionKind,
     pub(super) channel: Arc<str>,
     /// True to subscribe, false to unsubscribe.
     pub(super) wanted: bool,
@@ -25,7 +25,7 @@ pub(super) struct Change {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SubscriptionState {
     Asked,
     /// The Redis user has no right to the channel.
     Refused,
@@ -33,34 +33,35 @@ enum State {
     Unwanted,
 }
 
-pub(super) const KINDS: [Kind; 4] = [Kind::Plain, Kind::Unseen, Kind::Below, Kind::Sharded];
+pub(super) const KINDS: [SubscriptionKind; 4] =
+    [SubscriptionKind::Plain, SubscriptionKind::Unseen, SubscriptionKind::Below, SubscriptionKind::Sharded];
 
 /// The channels of a node and their states.
 #[derive(Default)]
-pub(super) struct Wanted {
-    channels: [HashMap<Arc<str>, (State, Rank)>; KINDS.len()],
-    /// Channels whose last change is not confirmed by Redis yet. Outdated entries are removed by [`Wanted::changes`].
-    pending: Vec<(Kind, Arc<str>)>,
+pub(super) struct WantedChannels {
+    channels: [HashMap<Arc<str>, (SubscriptionState, Rank)>; KINDS.len()],
+    /// Channels whose last change is not confirmed by Redis yet. Outdated entries are removed by [`WantedChannels::changes`].
+    pending: Vec<(SubscriptionKind, Arc<str>)>,
     /// Number of channels of the node itself that are not confirmed.
     incomplete: usize,
     /// Number of channels that Redis refuses.
     refused: usize,
     /// The order in which confirmed channels are subscribed again.
-    turns: VecDeque<(Kind, Arc<str>)>,
+    turns: VecDeque<(SubscriptionKind, Arc<str>)>,
 }
 
-impl Wanted {
-    pub(super) fn want(&mut self, kind: Kind, channel: Arc<str>, rank: Rank) {
+impl WantedChannels {
+    pub(super) fn want(&mut self, kind: SubscriptionKind, channel: Arc<str>, rank: Rank) {
         // A channel may be unsubscribed and subscribed again before the first change is sent. Redis still has the
         // subscription, but the subscription is sent again.
-        self.set(kind, channel.clone(), Some((State::Asked, rank)));
+        self.set(kind, channel.clone(), Some((SubscriptionState::Asked, rank)));
         self.pending.push((kind, channel));
     }
 
-    pub(super) fn drop_channel(&mut self, kind: Kind, channel: &str) {
+    pub(super) fn drop_channel(&mut self, kind: SubscriptionKind, channel: &str) {
         let Some((name, (_, rank))) = self.channels[kind as usize].get_key_value(channel) else { return };
         let (name, rank) = (name.clone(), *rank);
-        self.set(kind, name.clone(), Some((State::Unwanted, rank)));
+        self.set(kind, name.clone(), Some((SubscriptionState::Unwanted, rank)));
         self.pending.push((kind, name));
     }
 
@@ -72,16 +73,16 @@ impl Wanted {
         self.refused > 0
     }
 
-    /// Records that the Redis user has no right to the channel. [`Wanted::changes_and`] requests the channel again.
-    pub(super) fn refuse(&mut self, change: &Change) {
+    /// Records that the Redis user has no right to the channel. [`WantedChannels::changes_and`] requests the channel again.
+    pub(super) fn refuse(&mut self, change: &SubscriptionChange) {
         let now = self.channels[change.kind as usize].get(&change.channel).copied();
-        if let (Some((State::Asked, rank)), true) = (now, change.wanted) {
-            self.set(change.kind, change.channel.clone(), Some((State::Refused, rank)));
+        if let (Some((SubscriptionState::Asked, rank)), true) = (now, change.wanted) {
+            self.set(change.kind, change.channel.clone(), Some((SubscriptionState::Refused, rank)));
         }
     }
 
-    pub(super) fn is_settled(&self, kind: Kind, channel: &str) -> bool {
-        self.channels[kind as usize].get(channel).is_none_or(|(state, _)| *state != State::Asked)
+    pub(super) fn is_settled(&self, kind: SubscriptionKind, channel: &str) -> bool {
+        self.channels[kind as usize].get(channel).is_none_or(|(state, _)| *state != SubscriptionState::Asked)
     }
 
     pub(super) fn forget_confirmations(&mut self) {
@@ -89,12 +90,12 @@ impl Wanted {
         for kind in KINDS {
             for (channel, (state, rank)) in &mut self.channels[kind as usize] {
                 match *state {
-                    State::Confirmed => self.incomplete += usize::from(*rank == Rank::Node),
-                    State::Refused => self.refused -= 1,
-                    State::Asked | State::Unwanted => {}
+                    SubscriptionState::Confirmed => self.incomplete += usize::from(*rank == Rank::Node),
+                    SubscriptionState::Refused => self.refused -= 1,
+                    SubscriptionState::Asked | SubscriptionState::Unwanted => {}
                 }
-                if *state != State::Unwanted {
-                    *state = State::Asked;
+                if *state != SubscriptionState::Unwanted {
+                    *state = SubscriptionState::Asked;
                 }
                 self.pending.push((kind, channel.clone()));
             }
@@ -102,13 +103,13 @@ impl Wanted {
     }
 
     /// The changes to be sent, in order. A change that is not confirmed is returned again by the next call.
-    pub(super) fn changes(&mut self) -> Vec<Change> {
+    pub(super) fn changes(&mut self) -> Vec<SubscriptionChange> {
         let mut changes: Vec<_> = std::mem::take(&mut self.pending)
             .into_iter()
             .filter_map(|(kind, channel)| {
                 let (state, rank) = *self.channels[kind as usize].get(&channel)?;
-                let is_open = matches!(state, State::Asked | State::Unwanted);
-                is_open.then_some(Change { kind, channel, wanted: state == State::Asked, rank })
+                let is_open = matches!(state, SubscriptionState::Asked | SubscriptionState::Unwanted);
+                is_open.then_some(SubscriptionChange { kind, channel, wanted: state == SubscriptionState::Asked, rank })
             })
             .collect();
         sort(&mut changes);
@@ -117,9 +118,9 @@ impl Wanted {
         changes
     }
 
-    /// Returns [`Wanted::changes`], the refused channels, and the confirmed channels among the next `most` channels.
+    /// Returns [`WantedChannels::changes`], the refused channels, and the confirmed channels among the next `most` channels.
     /// The calls go through all channels in turn.
-    pub(super) fn changes_and(&mut self, most: usize) -> Vec<Change> {
+    pub(super) fn changes_and(&mut self, most: usize) -> Vec<SubscriptionChange> {
         self.ask_refused_again();
         let mut changes = self.changes();
         if self.turns.is_empty() {
@@ -129,8 +130,8 @@ impl Wanted {
         }
         for _ in 0..most {
             let Some((kind, channel)) = self.turns.pop_front() else { break };
-            if let Some((State::Confirmed, rank)) = self.channels[kind as usize].get(&channel) {
-                changes.push(Change { kind, channel, wanted: true, rank: *rank });
+            if let Some((SubscriptionState::Confirmed, rank)) = self.channels[kind as usize].get(&channel) {
+                changes.push(SubscriptionChange { kind, channel, wanted: true, rank: *rank });
             }
         }
         sort(&mut changes);
@@ -138,22 +139,22 @@ impl Wanted {
     }
 
     /// Returns the changes that subscribe a channel that was not subscribed before.
-    pub(super) fn asked<'a>(&self, changes: &'a [Change]) -> impl Iterator<Item = &'a Change> {
-        let is_asked = |change: &&Change| change.wanted && !self.is_settled(change.kind, &change.channel);
+    pub(super) fn asked<'a>(&self, changes: &'a [SubscriptionChange]) -> impl Iterator<Item = &'a SubscriptionChange> {
+        let is_asked = |change: &&SubscriptionChange| change.wanted && !self.is_settled(change.kind, &change.channel);
         changes.iter().filter(is_asked)
     }
 
     /// Records that Redis has made the changes, and calls `tell` for each channel that was not subscribed before. A
     /// channel that has changed again since the changes were sent keeps its newer state.
-    pub(super) fn confirm(&mut self, changes: &[Change], mut tell: impl FnMut(&Change)) {
+    pub(super) fn confirm(&mut self, changes: &[SubscriptionChange], mut tell: impl FnMut(&SubscriptionChange)) {
         for change in changes {
             let now = self.channels[change.kind as usize].get(&change.channel).copied();
             match (now, change.wanted) {
-                (Some((State::Asked, rank)), true) => {
-                    self.set(change.kind, change.channel.clone(), Some((State::Confirmed, rank)));
+                (Some((SubscriptionState::Asked, rank)), true) => {
+                    self.set(change.kind, change.channel.clone(), Some((SubscriptionState::Confirmed, rank)));
                     tell(change);
                 }
-                (Some((State::Unwanted, _)), false) => self.set(change.kind, change.channel.clone(), None),
+                (Some((SubscriptionState::Unwanted, _)), false) => self.set(change.kind, change.channel.clone(), None),
                 _ => {}
             }
         }
@@ -162,8 +163,8 @@ impl Wanted {
     fn ask_refused_again(&mut self) {
         for kind in KINDS.into_iter().filter(|_| self.refused > 0) {
             for (channel, (state, _)) in &mut self.channels[kind as usize] {
-                if *state == State::Refused {
-                    *state = State::Asked;
+                if *state == SubscriptionState::Refused {
+                    *state = SubscriptionState::Asked;
                     self.pending.push((kind, channel.clone()));
                 }
             }
@@ -171,11 +172,13 @@ impl Wanted {
         self.refused = 0;
     }
 
-    fn set(&mut self, kind: Kind, channel: Arc<str>, to: Option<(State, Rank)>) {
-        let misses = |of: Option<(State, Rank)>| {
+    fn set(&mut self, kind: SubscriptionKind, channel: Arc<str>, to: Option<(SubscriptionState, Rank)>) {
+        let misses = |of: Option<(SubscriptionState, Rank)>| {
             usize::from(of.is_some_and(|(state, rank)| rank == Rank::Node && is_missing(state)))
         };
-        let is_refused = |of: Option<(State, Rank)>| usize::from(of.is_some_and(|(state, _)| state == State::Refused));
+        let is_refused = |of: Option<(SubscriptionState, Rank)>| {
+            usize::from(of.is_some_and(|(state, _)| state == SubscriptionState::Refused))
+        };
         let before = match to {
             Some(to) => self.channels[kind as usize].insert(channel, to),
             None => self.channels[kind as usize].remove(&channel),
@@ -185,19 +188,22 @@ impl Wanted {
     }
 }
 
-fn is_missing(state: State) -> bool {
-    matches!(state, State::Asked | State::Refused)
+fn is_missing(state: SubscriptionState) -> bool {
+    matches!(state, SubscriptionState::Asked | SubscriptionState::Refused)
 }
 
-fn sort(changes: &mut [Change]) {
-    let place = |change: &Change| (change.rank, change.wanted, change.kind as usize);
+fn sort(changes: &mut [SubscriptionChange]) {
+    let place = |change: &SubscriptionChange| (change.rank, change.wanted, change.kind as usize);
     changes.sort_unstable_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.channel.cmp(&b.channel)));
 }
 
 /// Splits the changes into groups of consecutive changes, each for one command. `most` returns the maximum size of a
 /// group, for each kind.
-pub(super) fn groups(changes: Vec<Change>, most: impl Fn(Kind) -> usize) -> Vec<Vec<Change>> {
-    let mut groups: Vec<Vec<Change>> = Vec::new();
+pub(super) fn groups(
+    changes: Vec<SubscriptionChange>,
+    most: impl Fn(SubscriptionKind) -> usize,
+) -> Vec<Vec<SubscriptionChange>> {
+    let mut groups: Vec<Vec<SubscriptionChange>> = Vec::new();
     for change in changes {
         match groups.last_mut() {
             Some(group)
@@ -216,15 +222,15 @@ pub(super) fn groups(changes: Vec<Change>, most: impl Fn(Kind) -> usize) -> Vec<
 mod tests {
     use super::*;
 
-    fn names(changes: &[Change]) -> Vec<(&str, bool)> {
+    fn names(changes: &[SubscriptionChange]) -> Vec<(&str, bool)> {
         changes.iter().map(|change| (&*change.channel, change.wanted)).collect()
     }
 
     #[test]
     fn rooms_come_before_the_node_and_what_is_confirmed_is_not_sent_again() {
-        let mut wanted = Wanted::default();
-        wanted.want(Kind::Sharded, "node".into(), Rank::Node);
-        wanted.want(Kind::Sharded, "room".into(), Rank::Room);
+        let mut wanted = WantedChannels::default();
+        wanted.want(SubscriptionKind::Sharded, "node".into(), Rank::Node);
+        wanted.want(SubscriptionKind::Sharded, "room".into(), Rank::Room);
         let first = wanted.changes();
         assert_eq!(names(&first), [("room", true), ("node", true)]);
         assert!(!wanted.is_complete());
@@ -238,21 +244,21 @@ mod tests {
 
     #[test]
     fn what_changes_while_it_is_sent_is_sent_again() {
-        let mut wanted = Wanted::default();
-        wanted.want(Kind::Plain, "room".into(), Rank::Room);
+        let mut wanted = WantedChannels::default();
+        wanted.want(SubscriptionKind::Plain, "room".into(), Rank::Room);
         let asked = wanted.changes();
-        wanted.drop_channel(Kind::Plain, "room");
+        wanted.drop_channel(SubscriptionKind::Plain, "room");
         wanted.confirm(&asked, |_| ());
         let given_up = wanted.changes();
         assert_eq!(names(&given_up), [("room", false)]);
-        wanted.want(Kind::Plain, "room".into(), Rank::Room);
+        wanted.want(SubscriptionKind::Plain, "room".into(), Rank::Room);
         wanted.confirm(&given_up, |_| ());
-        assert!(!wanted.is_settled(Kind::Plain, "room"));
+        assert!(!wanted.is_settled(SubscriptionKind::Plain, "room"));
         let again = wanted.changes();
         assert_eq!(names(&again), [("room", true)]);
         wanted.confirm(&again, |_| ());
-        assert!(wanted.is_settled(Kind::Plain, "room"));
-        wanted.drop_channel(Kind::Plain, "room");
+        assert!(wanted.is_settled(SubscriptionKind::Plain, "room"));
+        wanted.drop_channel(SubscriptionKind::Plain, "room");
         let last = wanted.changes();
         wanted.confirm(&last, |_| ());
         assert!(wanted.channels.iter().all(HashMap::is_empty), "nothing stays behind");
@@ -260,14 +266,14 @@ mod tests {
 
     #[test]
     fn a_refused_channel_is_missing_and_asked_for_again_with_the_next_renewal() {
-        let mut wanted = Wanted::default();
-        wanted.want(Kind::Plain, "node".into(), Rank::Node);
-        wanted.want(Kind::Plain, "room".into(), Rank::Room);
+        let mut wanted = WantedChannels::default();
+        wanted.want(SubscriptionKind::Plain, "node".into(), Rank::Node);
+        wanted.want(SubscriptionKind::Plain, "room".into(), Rank::Room);
         for change in wanted.changes() {
             wanted.refuse(&change);
         }
         assert!(wanted.has_refused() && !wanted.is_complete() && wanted.changes().is_empty());
-        assert!(wanted.is_settled(Kind::Plain, "room"), "a join does not wait for it");
+        assert!(wanted.is_settled(SubscriptionKind::Plain, "room"), "a join does not wait for it");
         let again = wanted.changes_and(0);
         assert_eq!(names(&again), [("room", true), ("node", true)]);
         wanted.refuse(&again[0]);
@@ -282,15 +288,15 @@ mod tests {
 
     #[test]
     fn only_who_was_not_subscribed_is_told() {
-        let mut wanted = Wanted::default();
-        wanted.want(Kind::Plain, "old".into(), Rank::Room);
+        let mut wanted = WantedChannels::default();
+        wanted.want(SubscriptionKind::Plain, "old".into(), Rank::Room);
         let old = wanted.changes();
         wanted.confirm(&old, |_| ());
-        wanted.want(Kind::Plain, "new".into(), Rank::Room);
-        wanted.want(Kind::Plain, "given up".into(), Rank::Room);
+        wanted.want(SubscriptionKind::Plain, "new".into(), Rank::Room);
+        wanted.want(SubscriptionKind::Plain, "given up".into(), Rank::Room);
         let group = wanted.changes_and(9);
         assert_eq!(group.len(), 3);
-        wanted.drop_channel(Kind::Plain, "given up");
+        wanted.drop_channel(SubscriptionKind::Plain, "given up");
         assert_eq!(wanted.asked(&group).map(|change| &*change.channel).collect::<Vec<_>>(), ["new"]);
         let mut told = Vec::new();
         wanted.confirm(&group, |change| told.push(change.channel.clone()));
@@ -300,9 +306,9 @@ mod tests {
 
     #[test]
     fn renewing_takes_turns() {
-        let mut wanted = Wanted::default();
+        let mut wanted = WantedChannels::default();
         for n in 0..5 {
-            wanted.want(Kind::Sharded, n.to_string().into(), Rank::Room);
+            wanted.want(SubscriptionKind::Sharded, n.to_string().into(), Rank::Room);
         }
         let all = wanted.changes();
         wanted.confirm(&all, |_| ());
@@ -315,13 +321,13 @@ mod tests {
 
     #[test]
     fn groups_are_of_one_kind_and_bounded() {
-        let change = |kind, wanted| Change { kind, channel: "c".into(), wanted, rank: Rank::Room };
+        let change = |kind, wanted| SubscriptionChange { kind, channel: "c".into(), wanted, rank: Rank::Room };
         let changes = vec![
-            change(Kind::Plain, true),
-            change(Kind::Plain, true),
-            change(Kind::Plain, true),
-            change(Kind::Sharded, true),
-            change(Kind::Sharded, false),
+            change(SubscriptionKind::Plain, true),
+            change(SubscriptionKind::Plain, true),
+            change(SubscriptionKind::Plain, true),
+            change(SubscriptionKind::Sharded, true),
+            change(SubscriptionKind::Sharded, false),
         ];
         assert_eq!(groups(changes, |_| 2).iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1, 1]);
     }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::load_texts;
-use crate::contract::model::{AtExpiry, Expiry};
+use crate::contract::model::{AtExpiry, ExpiryPolicy};
 
 #[test]
 fn expiry_has_defaults_and_is_read_as_written() {
     let policy = |text: &str| load_texts(&[&format!("name = 'x'\n{text}")]).unwrap()[0].auth().expiry.clone();
-    assert_eq!(policy(""), Expiry::default());
+    assert_eq!(policy(""), ExpiryPolicy::default());
     let written = policy("[auth.expiry]\nwarn_event = 'soon'\nrefresh = 'renew'\nthen = 'reconnect'\n");
     let warn = Some((Duration::from_secs(60), "soon".to_owned()));
-    assert_eq!(written, Expiry { warn, refresh: Some("renew".into()), then: AtExpiry::Reconnect });
+    assert_eq!(written, ExpiryPolicy { warn, refresh: Some("renew".into()), then: AtExpiry::Reconnect });
 }
 
 #[test]

@@ -19,15 +19,15 @@ const MASK: [u8; 4] = [0x12, 0, 0xFF, 0x7E];
 
 /// Reads all frames, and returns their messages or the first violation.
 fn read_all(frames: &[Vec<u8>], max_payload: usize) -> Result<Vec<String>, Violation> {
-    let mut reader = Reader::new(max_payload);
+    let mut reader = FrameReader::new(max_payload);
     let mut bytes = frames.concat();
     let mut rest = &mut bytes[..];
     let mut brought = Vec::new();
     loop {
         let (used, step) = reader.step(rest)?;
         match step {
-            Step::More(_) => return Ok(brought),
-            Step::Fragment => {}
+            FrameProgress::More(_) => return Ok(brought),
+            FrameProgress::Fragment => {}
             step => brought.push(format!("{step:?}")),
         }
         rest = &mut rest[used..];
@@ -104,7 +104,7 @@ fn what_the_standard_forbids_ends_the_connection() {
 
 #[test]
 fn a_violation_is_seen_before_the_payload_comes() {
-    let mut reader = Reader::new(100);
+    let mut reader = FrameReader::new(100);
     assert_eq!(reader.step(&mut [0xC1]), Err(Violation::ReservedBit));
     assert_eq!(reader.step(&mut [0x81, 0x05]), Err(Violation::Unmasked));
     assert_eq!(reader.step(&mut [0x82, 0xFE, 0x7F, 0xFF]), Err(Violation::TooLarge));
@@ -121,7 +121,7 @@ proptest! {
         piece in 1usize..50,
     ) {
         let bytes: Vec<u8> = payloads.iter().flat_map(|payload| client(0x82, payload, mask)).collect();
-        let mut reader = Reader::new(300);
+        let mut reader = FrameReader::new(300);
         let mut buffer = Vec::new();
         let mut got = Vec::new();
         for part in bytes.chunks(piece) {
@@ -129,8 +129,8 @@ proptest! {
             loop {
                 let (used, step) = reader.step(&mut buffer).unwrap();
                 match step {
-                    Step::More(missing) => { prop_assert!(missing > 0); break }
-                    Step::Binary(payload) => got.push(payload.into_owned()),
+                    FrameProgress::More(missing) => { prop_assert!(missing > 0); break }
+                    FrameProgress::Binary(payload) => got.push(payload.into_owned()),
                     other => panic!("{other:?}"),
                 }
                 buffer.drain(..used);

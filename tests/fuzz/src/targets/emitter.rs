@@ -2,7 +2,9 @@
 //! refused.
 
 use bytes::Bytes;
-use roomcast::cluster::socketio::{Envelope, MAX_ATTACHMENTS, MAX_TARGETS, Unusable, decode, encode, parse};
+use roomcast::cluster::socketio::{
+    MAX_ATTACHMENTS, MAX_TARGETS, ReceivedBroadcast, UnusableMessage, decode, encode, parse,
+};
 
 /// Runs the target.
 pub fn run(bytes: &[u8]) {
@@ -13,11 +15,11 @@ pub fn run(bytes: &[u8]) {
     assert!(sent.event.attachments().len() <= MAX_ATTACHMENTS);
     serde_json::from_str::<Vec<&serde_json::value::RawValue>>(sent.event.text()).expect("an array for clients");
     // A parsed message can be written for another server, and that server parses the same message.
-    let uid = Envelope::open(bytes).expect("the same message").uid;
+    let uid = ReceivedBroadcast::open(bytes).expect("the same message").uid;
     let again = match encode(&uid, &sent) {
         Ok(again) => decode(again).expect("what a node writes"),
         // A placeholder that the sender invented refers to an attachment that does not exist.
-        Err(refused) => return assert_eq!(refused, Unusable::Malformed),
+        Err(refused) => return assert_eq!(refused, UnusableMessage::Malformed),
     };
     assert_eq!((&again.namespace, &again.rooms, &again.except), (&sent.namespace, &sent.rooms, &sent.except));
     assert_eq!((again.event.name(), again.volatile, &again.ours), (sent.event.name(), sent.volatile, &sent.ours));

@@ -1,24 +1,24 @@
 //! WebSocket frames: the same messages and the same end, wherever the bytes are cut.
-use roomcast::engine::native::frame::{Reader, Step};
+use roomcast::engine::native::frame::{FrameProgress, FrameReader};
 
 const MAX_PAYLOAD: usize = 4096;
 
 /// Reads all messages if the bytes arrive in pieces of `cut` bytes. Returns the messages, and the violation if there is
 /// one.
 fn read(bytes: &[u8], cut: usize) -> (Vec<String>, Option<String>) {
-    let mut reader = Reader::new(MAX_PAYLOAD);
+    let mut reader = FrameReader::new(MAX_PAYLOAD);
     let (mut seen, mut held) = (Vec::new(), Vec::new());
     for piece in bytes.chunks(cut.max(1)) {
         held.extend_from_slice(piece);
         loop {
             let (used, more) = match reader.step(&mut held) {
                 Err(violation) => return (seen, Some(format!("{violation:?}"))),
-                Ok((used, Step::More(missing))) => {
+                Ok((used, FrameProgress::More(missing))) => {
                     assert!(used == 0 && missing > 0);
                     break;
                 }
                 Ok((used, step)) => {
-                    if let Step::Text(text) = &step {
+                    if let FrameProgress::Text(text) = &step {
                         assert!(text.len() <= MAX_PAYLOAD);
                     }
                     seen.push(format!("{step:?}"));

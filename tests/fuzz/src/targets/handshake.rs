@@ -1,11 +1,11 @@
 //! The head of a request: the same bytes give the same result, and a result does not change when more bytes arrive.
-use roomcast::engine::native::head::Head;
+use roomcast::engine::native::head::FirstRequest;
 
 fn verdict(bytes: &[u8]) -> &'static str {
-    match Head::read(bytes, "/socket.io/") {
-        Head::Partial => "partial",
-        Head::Other => "other",
-        Head::Open(opening) => {
+    match FirstRequest::read(bytes, "/socket.io/") {
+        FirstRequest::Partial => "partial",
+        FirstRequest::Other => "other",
+        FirstRequest::Open(opening) => {
             assert!(opening.length <= bytes.len());
             assert!(opening.answer(opening.deflate().as_deref()).starts_with(b"HTTP/1.1 101 "));
             "open"

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use roomcast::engine::native::frame;
-use roomcast::engine::native::packed::{Packed, refusal};
-use roomcast::engine::native::packet::{self, Kind, Parser};
+use roomcast::engine::native::msgpack_packet::{MsgpackPacket, refusal};
+use roomcast::engine::native::packet::{self, PacketKind, Parser};
 use roomcast::engine::validate::validate;
 use roomcast::event::Event;
 use roomcast::protocol::MAX_ATTACHMENTS;
@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 1 << 16;
 
 /// Runs the target.
 pub fn run(bytes: &[u8]) {
-    let Ok(packet) = Packed::read(Bytes::copy_from_slice(bytes)) else { return };
+    let Ok(packet) = MsgpackPacket::read(Bytes::copy_from_slice(bytes)) else { return };
     let (text, attachments) = match packet.json(MAX_BYTES) {
         Ok(json) => json,
         Err(unreadable) => {
@@ -22,7 +22,7 @@ pub fn run(bytes: &[u8]) {
         }
     };
     assert!(text.len() <= MAX_BYTES && attachments.len() <= MAX_ATTACHMENTS);
-    if packet.kind != Kind::Event {
+    if packet.kind != PacketKind::Event {
         return;
     }
     let Ok(event) = Event::from_wire(text, attachments) else { return };
@@ -34,7 +34,7 @@ pub fn run(bytes: &[u8]) {
     let written = packet::event(Parser::MessagePack, &packet.namespace, &event, None);
     let (is_text, message) = frame::messages(&written).next().expect("one message");
     assert!(!is_text);
-    let again = Packed::read(Bytes::copy_from_slice(message)).expect("what a node writes");
+    let again = MsgpackPacket::read(Bytes::copy_from_slice(message)).expect("what a node writes");
     assert_eq!((again.kind, &again.namespace), (packet.kind, &packet.namespace));
     let (text, attachments) = again.json(usize::MAX).expect("what a node writes");
     // Fractions may differ in their last digit, and made up placeholders in what they stand for.

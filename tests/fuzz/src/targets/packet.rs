@@ -1,13 +1,13 @@
 //! Engine.IO messages and Socket.IO packets are parsed or refused, with their events and attachments.
 use super::parts;
-use roomcast::engine::native::packet::{Assembly, Message, Packet};
+use roomcast::engine::native::packet::{Assembly, EngineMessage, Packet};
 use roomcast::event::Event;
 
 /// Runs the target.
 pub fn run(input: &[u8]) {
     let [text, attachments] = parts(input);
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let _ = Message::read(text);
+    let _ = EngineMessage::read(text);
     let Ok(packet) = Packet::read(text) else { return };
     let mut pieces = Vec::new();
     if packet.attachments > 0 {

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use roomcast::engine::native::frame;
-use roomcast::engine::native::packet::{Message, Packet};
+use roomcast::engine::native::packet::{EngineMessage, Packet};
 use roomcast::engine::native::payload::{Posted, payload, polled, unpolled};
 
 /// Runs the target.
@@ -11,7 +11,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(messages.join(&0x1e), bytes);
     for message in &messages {
         if let Ok(text) = std::str::from_utf8(message)
-            && let Ok(Message::Packet(text)) = Message::read(text)
+            && let Ok(EngineMessage::Packet(text)) = EngineMessage::read(text)
         {
             let _ = Packet::read(text);
         }
@@ -28,7 +28,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(back.len(), messages.len());
     for (text, message) in back.iter().zip(&messages) {
         let text = std::str::from_utf8(text).expect("base64 is text");
-        assert_eq!(Message::read(text), Ok(Message::Binary(message.to_vec())));
+        assert_eq!(EngineMessage::read(text), Ok(EngineMessage::Binary(message.to_vec())));
     }
     // The functions that walk over frames must also accept bytes that are not frames.
     frame::messages(bytes).count();

@@ -3,11 +3,11 @@
 
 use std::sync::LazyLock;
 
-use roomcast::config::{Cluster, Secret};
+use roomcast::config::{ClusterSettings, Secret};
 use roomcast::forward::{ClusterKeys, NodeKey, SidMint};
 
 static NODES: LazyLock<[SidMint; 2]> = LazyLock::new(|| {
-    let config = Cluster { secret: Some(Secret::new("a secret of the cluster")), ..Cluster::default() };
+    let config = ClusterSettings { secret: Some(Secret::new("a secret of the cluster")), ..ClusterSettings::default() };
     [(); 2].map(|()| SidMint::new(ClusterKeys::new(&config), NodeKey::random()))
 });
 

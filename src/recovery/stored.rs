@@ -1,0 +1,81 @@
+//! The stored state of a session, from which it is recovered when its client returns.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::session::offsets::{HistoryPoint, OffsetsSnapshot};
+use crate::session::{RoomName, Session};
+
+/// The stored state of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSession {
+    /// The session's id.
+    pub id: String,
+    /// The session's rooms, each with the point at which the session began in it (`None` while that point is not
+    /// known).
+    #[serde(with = "rooms")]
+    pub rooms: Vec<(RoomName, Option<HistoryPoint>)>,
+    /// The session's metadata.
+    pub metadata: Map<String, Value>,
+    /// The number of times that the session was recovered.
+    pub generation: u64,
+    /// The version of this state.
+    pub version: u64,
+}
+
+impl StoredSession {
+    /// Reads the current state of a session.
+    pub(super) fn of(session: &Session, snapshot: OffsetsSnapshot) -> Self {
+        Self {
+            id: session.id().to_owned(),
+            rooms: snapshot.rooms,
+            metadata: session.metadata(),
+            generation: session.offsets().map_or(0, |offsets| offsets.generation()),
+            version: snapshot.version,
+        }
+    }
+
+    /// The same state for a session that is being recovered.
+    pub(super) fn next_generation(self) -> Self {
+        Self { generation: self.generation + 1, ..self }
+    }
+}
+
+// Reads and writes room names as plain strings.
+mod rooms {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{HistoryPoint, RoomName};
+
+    pub(super) fn serialize<S: Serializer>(
+        rooms: &[(RoomName, Option<HistoryPoint>)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        rooms.iter().map(|(room, point)| (&**room, *point)).collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(
+        deserializer: D,
+    ) -> Result<Vec<(RoomName, Option<HistoryPoint>)>, D::Error> {
+        let rooms = Vec::<(String, Option<HistoryPoint>)>::deserialize(deserializer)?;
+        Ok(rooms.into_iter().map(|(room, point)| (room.into(), point)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn session_survives_redis() {
+        let kept = StoredSession {
+            id: "x".into(),
+            rooms: vec![("a\"é".into(), Some(HistoryPoint { epoch: 1 << 50, offset: 3 })), ("b".into(), None)],
+            metadata: Map::from_iter([("k".to_owned(), Value::from(1))]),
+            generation: 2,
+            version: 9,
+        };
+        let text = serde_json::to_string(&kept).unwrap();
+        assert_eq!(serde_json::from_str::<StoredSession>(&text).unwrap(), kept);
+    }
+}
