@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// Why bytes are not an event.
@@ -85,17 +86,18 @@ pub struct Event {
     tailed: EventWithOffset,
 }
 
-/// How an event is treated for a client whose write queue is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What happens to a client whose write queue is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum SlowClientPolicy {
     /// The client does not get the event.
     #[default]
     Drop,
-    /// The client's connection is closed as `transport close`, so that the client reconnects.
+    /// The client's connection closes. The client reconnects and joins again.
     Disconnect,
-    /// The event is kept until it fits. When too many events are kept, the oldest is dropped.
+    /// The event is kept until the client reads. If too many wait, the oldest are dropped.
     DropOldest,
-    /// Like `DropOldest`, and the event also replaces a kept event with the same name and rooms.
+    /// The event is kept until the client reads, and replaces an earlier one with the same name and rooms.
     KeepLatest,
 }
 

@@ -21,8 +21,8 @@ use self::site::ExpressionSite;
 use super::document::{Document, KeyPath};
 use super::file;
 use super::model::{
-    AuthMode, AuthPolicy, ConnectPolicy, ConnectionPolicy, Contract, ErrorShape, MirrorPolicy, RecoveryPolicy,
-    RejectPolicy, RoomDef, TokenSource, UnknownEvent,
+    AuthPolicy, ConnectPolicy, ConnectionPolicy, Contract, ErrorShape, MirrorPolicy, RecoveryPolicy, RejectPolicy,
+    RoomDef, TokenSource,
 };
 use super::report::ContractReport;
 use super::template::Template;
@@ -93,10 +93,7 @@ impl Compiler<'_> {
             source: self.document.file.clone(),
             digest: String::new(),
             auth: self.auth(&errors),
-            unknown: match self.section::<Option<file::UnknownEventSpec>>("unknown").flatten() {
-                None | Some(file::UnknownEventSpec::Refuse) => UnknownEvent::Refuse,
-                Some(file::UnknownEventSpec::Ignore) => UnknownEvent::Ignore,
-            },
+            unknown: self.section("unknown").unwrap_or_default(),
             connect: self.connect(),
             disconnect: self.disconnect(),
             limits: self.limits(),
@@ -191,19 +188,12 @@ impl Compiler<'_> {
                 ),
             }
         }
-        let reject = match raw.reject {
-            None | Some(file::RejectSpec::ConnectError) => RejectPolicy::ConnectError,
-            Some(file::RejectSpec::Event) => RejectPolicy::Event,
-        };
+        let reject = raw.reject.unwrap_or_default();
         if reject == RejectPolicy::Event && errors.event.is_none() {
             let remedy = "add `event = \"error\"` to [errors], or take `reject` out";
             self.blame(&key_path.key("reject"), "no error event is set", remedy);
         }
-        let mode = match raw.mode {
-            None | Some(file::AuthModeSpec::Required) => AuthMode::Required,
-            Some(file::AuthModeSpec::Optional) => AuthMode::Optional,
-            Some(file::AuthModeSpec::None) => AuthMode::None,
-        };
+        let mode = raw.mode.unwrap_or_default();
         AuthPolicy {
             mode,
             expiry: self.expiry(&key_path.key("expiry"), raw.expiry, mode),

@@ -11,6 +11,8 @@ use serde_json::Value;
 
 pub use events::*;
 
+use super::model::{AtExpiry, AuthMode, PresencePolicy, RejectPolicy, ReplayPolicy, UnknownEvent};
+
 /// One application: the events that its clients and backends may send, and its rooms with the rules of who may join.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,7 +34,7 @@ pub struct ContractFile {
     pub errors: ErrorsSpec,
     /// What happens with an event that no contract of the namespace declares. Default: refuse.
     #[serde(default)]
-    pub unknown: Option<UnknownEventSpec>,
+    pub unknown: Option<UnknownEvent>,
     /// What happens when a client connects.
     #[serde(default)]
     pub connect: ConnectSpec,
@@ -94,12 +96,12 @@ impl<T> OneOrMany<T> {
 #[serde(deny_unknown_fields, default)]
 pub struct AuthSpec {
     /// Whether a client needs a token. Default: required.
-    pub mode: Option<AuthModeSpec>,
+    pub mode: Option<AuthMode>,
     /// Where the node looks for a token, in this order: "auth.<member>", "header", "query.<parameter>",
     /// "cookie.<name>". Default: ["auth.token", "header"].
     pub tokens: Option<Vec<String>>,
     /// How a client learns that its token is invalid. Default: connect_error.
-    pub reject: Option<RejectSpec>,
+    pub reject: Option<RejectPolicy>,
     /// The claim that is the user's id. Default: "sub".
     pub user: Option<String>,
     /// The claim that lists the user's roles. Default: "roles".
@@ -121,39 +123,7 @@ pub struct ExpirySpec {
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub refresh: Option<String>,
     /// How a client is disconnected when its token has expired. Default: disconnect.
-    pub then: Option<AtExpirySpec>,
-}
-
-/// How a client is disconnected when its token has expired.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AtExpirySpec {
-    /// The client leaves the namespace. The official client does not reconnect by itself.
-    Disconnect,
-    /// The whole connection closes. The official client reconnects, and then needs a newer token.
-    Reconnect,
-}
-
-/// Whether a client needs a token.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthModeSpec {
-    /// A client without a token is refused.
-    Required,
-    /// A client without a token is an anonymous user. A client with an invalid token is refused.
-    Optional,
-    /// Tokens are ignored. Every client is an anonymous user.
-    None,
-}
-
-/// How a client learns that it was refused.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RejectSpec {
-    /// A Socket.IO CONNECT_ERROR, whose message starts with the code.
-    ConnectError,
-    /// The client is connected, receives the contract's error event, and is disconnected.
-    Event,
+    pub then: Option<AtExpiry>,
 }
 
 /// The shape of errors that clients receive.
@@ -171,16 +141,6 @@ pub struct ErrorsSpec {
     pub ack: Option<Value>,
     /// Other names for error codes: { INVALID_PAYLOAD = "INVALID_MESSAGE" }.
     pub codes: BTreeMap<String, String>,
-}
-
-/// What happens with an event that no contract of the namespace declares.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum UnknownEventSpec {
-    /// The client gets an error.
-    Refuse,
-    /// Nothing happens. The event is counted.
-    Ignore,
 }
 
 /// What happens when a client connects.
@@ -273,27 +233,13 @@ pub struct HistorySpec {
     /// How long the history is kept after its last event. Default: 24h.
     pub ttl: Option<String>,
     /// The events that a joining client receives. Default: none.
-    pub replay: Option<ReplaySpec>,
+    pub replay: Option<ReplayPolicy>,
     /// A LIST key for other services (payloads as JSON, newest last), such as "job-history:{jobId}".
     pub key: Option<String>,
     /// The event that tells a joining client that its replay is incomplete, and up to which offset. Default: none; the
     /// default acknowledgement of an event that joins a room contains it.
     #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub incomplete: Option<String>,
-}
-
-/// The events that a joining client receives.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplaySpec {
-    /// None.
-    None,
-    /// The newest event.
-    Last,
-    /// All events of the history.
-    All,
-    /// All events after the offset in the payload's member `since`; without that member, all events.
-    Since,
 }
 
 /// Whether the presence of members is recorded for all nodes.
@@ -303,19 +249,7 @@ pub enum PresenceSpec {
     /// `true`: presence is recorded, and no event announces it. `false`: it is not recorded.
     Kept(bool),
     /// Presence is recorded, and events announce it to the room.
-    Told(PresenceEventsSpec),
-}
-
-/// Events that announce a room's members.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PresenceEventsSpec {
-    /// The event when a user's first socket joins the room.
-    #[schemars(regex(pattern = "^[^{}*]+$"))]
-    pub joined: Option<String>,
-    /// The event when a user's last socket leaves the room.
-    #[schemars(regex(pattern = "^[^{}*]+$"))]
-    pub left: Option<String>,
+    Told(PresencePolicy),
 }
 
 /// A room of the contract: its key, or a table.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::namespace::Families;
 use super::path::Path;
@@ -113,24 +115,27 @@ pub struct ExpiryPolicy {
     pub then: AtExpiry,
 }
 
-/// How a client whose token has ended is disconnected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How a client is disconnected when its token has expired.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum AtExpiry {
-    /// Disconnects the namespace. The official client does not reconnect by itself.
+    /// The client leaves the namespace. The official client does not reconnect by itself.
     #[default]
     Disconnect,
-    /// Closes the connection. The official client reconnects.
+    /// The whole connection closes. The official client reconnects, and then needs a newer token.
     Reconnect,
 }
 
-/// Whether a token is needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether a client needs a token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum AuthMode {
     /// A client without a token is refused.
+    #[default]
     Required,
-    /// A client without a token is anonymous. A client with an invalid token is refused.
+    /// A client without a token is an anonymous user. A client with an invalid token is refused.
     Optional,
-    /// Tokens are ignored, and every client is anonymous.
+    /// Tokens are ignored. Every client is an anonymous user.
     None,
 }
 
@@ -147,12 +152,14 @@ pub enum TokenSource {
     Cookie(String),
 }
 
-/// How a client is told that it is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a client learns that it was refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum RejectPolicy {
-    /// By a Socket.IO CONNECT_ERROR, whose message starts with the code.
+    /// A Socket.IO CONNECT_ERROR, whose message starts with the code.
+    #[default]
     ConnectError,
-    /// By the contract's error event: the client is connected, gets the event, and is disconnected.
+    /// The client is connected, receives the contract's error event, and is disconnected.
     Event,
 }
 
@@ -177,12 +184,14 @@ impl ErrorShape {
     }
 }
 
-/// The reaction to an event that no contract defines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens with an event that no contract of the namespace declares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum UnknownEvent {
     /// The client gets an error.
+    #[default]
     Refuse,
-    /// The event is counted and otherwise ignored.
+    /// Nothing happens. The event is counted.
     Ignore,
 }
 
@@ -253,25 +262,30 @@ pub struct HistoryPolicy {
     pub incomplete: Option<String>,
 }
 
-/// Which events of a history a joining client gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The events that a joining client receives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ReplayPolicy {
-    /// Nothing.
+    /// None.
+    #[default]
     None,
     /// The newest event.
     Last,
-    /// All events that are kept.
+    /// All events of the history.
     All,
-    /// All events after the offset that the client names (`payload.since`), or all events if it names none.
+    /// All events after the offset in the payload's member `since`; without that member, all events.
     Since,
 }
 
-/// The events that tell a room's members of presence changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Events that announce a room's members.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct PresencePolicy {
-    /// The event sent when a user's first socket joins the room.
+    /// The event when a user's first socket joins the room.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub joined: Option<String>,
-    /// The event sent when a user's last socket leaves the room.
+    /// The event when a user's last socket leaves the room.
+    #[schemars(regex(pattern = "^[^{}*]+$"))]
     pub left: Option<String>,
 }
 
@@ -456,11 +470,13 @@ pub struct ThrottlePolicy {
     pub per: ThrottleBy,
 }
 
-/// The key by which a throttle counts events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a throttle is counted by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ThrottleBy {
-    /// Each set of rooms that the event goes to.
+    /// The set of rooms that receive the event.
+    #[default]
     Room,
-    /// The event, whatever its rooms.
+    /// The event's name alone.
     Event,
 }

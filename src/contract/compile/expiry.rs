@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Compiler;
 use crate::contract::document::KeyPath;
 use crate::contract::file;
-use crate::contract::model::{AtExpiry, AuthMode, ExpiryPolicy};
+use crate::contract::model::{AuthMode, ExpiryPolicy};
 
 /// How long before its token ends a client is warned if the contract does not set it.
 const DEFAULT_WARNING: Duration = Duration::from_secs(60);
@@ -38,10 +38,7 @@ impl Compiler<'_> {
         ExpiryPolicy {
             warn: raw.warn_event.map(|event| (before.unwrap_or(DEFAULT_WARNING), event)),
             refresh: raw.refresh,
-            then: match raw.then {
-                None | Some(file::AtExpirySpec::Disconnect) => AtExpiry::Disconnect,
-                Some(file::AtExpirySpec::Reconnect) => AtExpiry::Reconnect,
-            },
+            then: raw.then.unwrap_or_default(),
         }
     }
 }

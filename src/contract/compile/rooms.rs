@@ -87,10 +87,11 @@ impl Compiler<'_> {
     }
 
     fn history(&mut self, key_path: &KeyPath, raw: file::HistorySpec, name: &RoomTemplate) -> HistoryPolicy {
+        let replay = raw.replay.unwrap_or_default();
         let key = raw.key.and_then(|key| self.history_key(&key_path.key("key"), &key, name));
         if let Some(event) = &raw.incomplete {
             self.check_event_name(&key_path.key("incomplete"), event);
-            if matches!(raw.replay, None | Some(file::ReplaySpec::None)) {
+            if replay == ReplayPolicy::None {
                 let problem = "`incomplete` needs a replay, and this room has none";
                 self.blame(&key_path.key("incomplete"), problem, "add `replay`, or take it out");
             }
@@ -98,12 +99,7 @@ impl Compiler<'_> {
         HistoryPolicy {
             events: raw.events.unwrap_or(DEFAULT_EVENTS),
             ttl: self.duration(&key_path.key("ttl"), raw.ttl).unwrap_or(DEFAULT_TTL),
-            replay: match raw.replay {
-                None | Some(file::ReplaySpec::None) => ReplayPolicy::None,
-                Some(file::ReplaySpec::Last) => ReplayPolicy::Last,
-                Some(file::ReplaySpec::All) => ReplayPolicy::All,
-                Some(file::ReplaySpec::Since) => ReplayPolicy::Since,
-            },
+            replay,
             key,
             incomplete: raw.incomplete,
         }
@@ -139,7 +135,7 @@ impl Compiler<'_> {
                         self.check_event_name(&key_path.key(key), event);
                     }
                 }
-                Some(PresencePolicy { joined: events.joined, left: events.left })
+                Some(events)
             }
         }
     }

@@ -8,7 +8,7 @@ use super::Compiler;
 use super::site::ExpressionSite;
 use crate::contract::document::KeyPath;
 use crate::contract::file::{self, OneOrMany};
-use crate::contract::model::{RoomRef, ServerEvent, SlowClientPolicy, ThrottleBy, ThrottlePolicy};
+use crate::contract::model::{RoomRef, ServerEvent, ThrottleBy, ThrottlePolicy};
 
 impl Compiler<'_> {
     pub(super) fn compile_server(&mut self) -> IndexMap<String, Arc<ServerEvent>> {
@@ -40,12 +40,7 @@ impl Compiler<'_> {
             flush: terminal || raw.flush.unwrap_or_default(),
             terminal,
             volatile: raw.volatile.unwrap_or_default(),
-            slow: match raw.slow {
-                None | Some(file::SlowSpec::Drop) => SlowClientPolicy::Drop,
-                Some(file::SlowSpec::Disconnect) => SlowClientPolicy::Disconnect,
-                Some(file::SlowSpec::DropOldest) => SlowClientPolicy::DropOldest,
-                Some(file::SlowSpec::KeepLatest) => SlowClientPolicy::KeepLatest,
-            },
+            slow: raw.slow.unwrap_or_default(),
         }
     }
 
@@ -67,10 +62,7 @@ impl Compiler<'_> {
                 Some(ThrottlePolicy { every: self.duration(key_path, Some(every))?, per: ThrottleBy::Room })
             }
             file::ServerThrottleSpec::Table(raw) => {
-                let per = match raw.per {
-                    None | Some(file::ThrottleKeySpec::Room) => ThrottleBy::Room,
-                    Some(file::ThrottleKeySpec::Event) => ThrottleBy::Event,
-                };
+                let per = raw.per.unwrap_or_default();
                 Some(ThrottlePolicy { every: self.duration(&key_path.key("every"), Some(raw.every))?, per })
             }
         }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{OneOrMany, RoomRefSpec};
+use crate::contract::model::{SlowClientPolicy, ThrottleBy};
 
 /// An event that a client may send.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -211,21 +212,7 @@ pub struct ServerEventSpec {
     pub volatile: Option<bool>,
     /// What happens to a client whose write queue is full. Default: drop.
     #[serde(default)]
-    pub slow: Option<SlowSpec>,
-}
-
-/// What happens to a client whose write queue is full.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SlowSpec {
-    /// The client does not get the event.
-    Drop,
-    /// The client's connection closes. The client reconnects and joins again.
-    Disconnect,
-    /// The event is kept until the client reads. If too many wait, the oldest are dropped.
-    DropOldest,
-    /// The event is kept until the client reads, and replaces an earlier one with the same name and rooms.
-    KeepLatest,
+    pub slow: Option<SlowClientPolicy>,
 }
 
 /// Conflation of a server event: a time, or a table.
@@ -246,20 +233,10 @@ pub struct ServerThrottleTableSpec {
     pub every: String,
     /// For each set of rooms, or for the event alone. Default: room.
     #[serde(default)]
-    pub per: Option<ThrottleKeySpec>,
+    pub per: Option<ThrottleBy>,
     /// Which event is sent when the time is over: the newest. Default, and the only choice: last.
     #[serde(default)]
     pub keep: Option<KeepLast>,
-}
-
-/// What a throttle is counted by.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ThrottleKeySpec {
-    /// The set of rooms that receive the event.
-    Room,
-    /// The event's name alone.
-    Event,
 }
 
 /// Which of several events is kept.
