@@ -202,7 +202,7 @@ impl Backend {
         let result = error.map_or("ok", HookError::as_str);
         self.metrics.hook_requests_total.with_label_values(&[self.name.as_str(), result]).inc();
         let Some(error) = error.filter(|error| !matches!(error, HookError::Refused(_))) else { return };
-        if let Some(suppressed) = self.failures.pass(std::time::Instant::now()) {
+        if let Some(suppressed) = self.failures.pass() {
             let suppressed = (suppressed > 0).then_some(suppressed);
             tracing::warn!(suppressed, hook = self.name, %error, "a call of the hook failed");
         }

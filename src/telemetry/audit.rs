@@ -4,7 +4,7 @@
 //! record holds names, codes and addresses only. It has no field for a token, a key or a payload.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::sync::LazyLock;
 
 use tracing::Level;
 
@@ -118,7 +118,7 @@ pub fn record(kind: AuditEvent, record: AuditRecord<'_>) {
     if !is_shown(kind.level()) {
         return;
     }
-    let Some(suppressed) = GATES[kind as usize].pass(Instant::now()) else { return };
+    let Some(suppressed) = GATES[kind as usize].pass() else { return };
     let ip = record.ip.map(tracing::field::display);
     let (nsp, user, socket, room) =
         (record.nsp.map(cut), record.user.map(cut), record.socket.map(cut), record.room.map(cut));
@@ -172,7 +172,8 @@ fn cut(name: &str) -> &str {
 }
 
 /// The rate limit of each kind.
-static GATES: [LogLimit; AuditEvent::ALL.len()] = [const { LogLimit::new(BURST, PER_SECOND) }; AuditEvent::ALL.len()];
+static GATES: LazyLock<[LogLimit; AuditEvent::ALL.len()]> =
+    LazyLock::new(|| std::array::from_fn(|_| LogLimit::new(BURST, PER_SECOND)));
 
 #[cfg(test)]
 mod tests {

@@ -3,46 +3,44 @@
 //! Clients cause log records. Each record that a single client can cause at will, at `info` or above, passes a gate of
 //! its own. So no client can fill a disk or hide other records.
 
-use std::sync::Mutex;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+
+use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 
 /// A rate limit for one kind of record. It applies to the whole process, like the log.
-pub struct LogLimit {
-    burst: u32,
-    per_second: u32,
-    state: Mutex<Option<Bucket>>,
+pub struct LogLimit<C: Clock = MonotonicClock> {
+    limiter: RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
+    /// How many records were suppressed since the last one that passed.
+    missed: AtomicU64,
     suppressed: AtomicU64,
 }
 
-#[derive(Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-    /// How many records were suppressed since the last one that passed.
-    missed: u64,
+impl LogLimit {
+    /// A gate that lets `burst` records pass at once, and `per_second` after that. Both are at least 1.
+    pub fn new(burst: u32, per_second: u32) -> Self {
+        Self::with_clock(burst, per_second, MonotonicClock)
+    }
 }
 
-impl LogLimit {
-    /// A gate that lets `burst` records pass at once, and `per_second` after that.
-    pub const fn new(burst: u32, per_second: u32) -> Self {
-        Self { burst, per_second, state: Mutex::new(None), suppressed: AtomicU64::new(0) }
+impl<C: Clock> LogLimit<C> {
+    fn with_clock(burst: u32, per_second: u32, clock: C) -> Self {
+        let positive = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(positive(per_second)).allow_burst(positive(burst));
+        let limiter = RateLimiter::direct_with_clock(quota, clock);
+        Self { limiter, missed: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
     }
 
     /// Returns `Some` when a record may pass, with the number of records that were suppressed before it. Returns
     /// `None` when the record is suppressed.
-    pub fn pass(&self, now: Instant) -> Option<u64> {
-        let (burst, per_second) = (f64::from(self.burst), f64::from(self.per_second));
-        let mut state = self.state.lock().expect("no panic while held");
-        let bucket = state.get_or_insert(Bucket { tokens: burst, at: now, missed: 0 });
-        let since = now.saturating_duration_since(bucket.at).min(Duration::from_secs(3600));
-        bucket.tokens = (bucket.tokens + since.as_secs_f64() * per_second).min(burst);
-        bucket.at = bucket.at.max(now);
-        if bucket.tokens >= 1.0 {
-            bucket.tokens -= 1.0;
-            return Some(std::mem::take(&mut bucket.missed));
+    pub fn pass(&self) -> Option<u64> {
+        if self.limiter.check().is_ok() {
+            return Some(self.missed.swap(0, Ordering::Relaxed));
         }
-        bucket.missed += 1;
+        self.missed.fetch_add(1, Ordering::Relaxed);
         self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
     }
@@ -58,8 +56,9 @@ impl LogLimit {
 /// `tracing`.
 macro_rules! log_seldom {
     ($level:ident, $($record:tt)+) => {{
-        static GATE: $crate::telemetry::log_limit::LogLimit = $crate::telemetry::log_limit::LogLimit::new(1, 1);
-        if let Some(suppressed) = GATE.pass(::std::time::Instant::now()) {
+        use $crate::telemetry::log_limit::LogLimit;
+        static GATE: ::std::sync::LazyLock<LogLimit> = ::std::sync::LazyLock::new(|| LogLimit::new(1, 1));
+        if let Some(suppressed) = GATE.pass() {
             let suppressed = (suppressed > 0).then_some(suppressed);
             ::tracing::$level!(suppressed, $($record)+);
         }
@@ -70,17 +69,21 @@ pub(crate) use log_seldom;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use governor::clock::FakeRelativeClock;
+
     use super::*;
 
     #[test]
     fn flood_is_bounded_and_counted() {
-        let gate = LogLimit::new(200, 20);
-        let start = Instant::now();
-        let written = (0..100_000).filter(|_| gate.pass(start).is_some()).count();
+        let clock = FakeRelativeClock::default();
+        let gate = LogLimit::with_clock(200, 20, clock.clone());
+        let written = (0..100_000).filter(|_| gate.pass().is_some()).count();
         assert_eq!(written, 200);
         assert_eq!(gate.suppressed(), 99_800);
-        let later = start + Duration::from_secs(1);
-        assert_eq!(gate.pass(later), Some(99_800), "the next record says how many it stands for");
-        assert_eq!((0..1000).filter(|_| gate.pass(later).is_some()).count(), 19);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(gate.pass(), Some(99_800), "the next record says how many it stands for");
+        assert_eq!((0..1000).filter(|_| gate.pass().is_some()).count(), 19);
     }
 }

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd as _;
 use std::panic::PanicHookInfo;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
@@ -32,7 +32,7 @@ const LEVELS: [LevelFilter; 6] = [
 ];
 
 /// Limits the records of panics, so that a request that always panics cannot fill the log.
-static PANICS: LogLimit = LogLimit::new(10, 1);
+static PANICS: LazyLock<LogLimit> = LazyLock::new(|| LogLimit::new(10, 1));
 
 /// The format of log records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ where
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let Some(suppressed) = PANICS.pass(Instant::now()) else { return };
+    let Some(suppressed) = PANICS.pass() else { return };
     let suppressed = (suppressed > 0).then_some(suppressed);
     let thread = std::thread::current();
     let backtrace = std::backtrace::Backtrace::capture();
