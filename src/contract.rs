@@ -3,6 +3,7 @@
 //!
 //! Uses neither Redis nor sockets, so every rule can be tested in a plain unit test.
 
+pub mod digits;
 pub mod embedded;
 pub mod file;
 pub mod json_object;

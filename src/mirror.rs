@@ -140,8 +140,5 @@ fn render(template: &Template, session: &Session) -> Option<String> {
     let user = session.user();
     let mut scope = Scope::new(&user, &Value::Null, session.connected_at());
     scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at() });
-    match template.render(&scope) {
-        Value::String(key) if !key.is_empty() => Some(key),
-        _ => None,
-    }
+    template.render_text(&scope).filter(|key| !key.is_empty())
 }

@@ -20,11 +20,14 @@ impl<'a> JsonObject<'a> {
     /// it is used when a name cannot be decoded because it holds half of a surrogate pair.
     pub fn read(text: &'a RawValue, decoded: &'a Value) -> Option<Self> {
         let split = serde_json::from_str(text.get()).ok();
-        split.or_else(|| {
-            let mut members = Self::default();
-            decoded.as_object()?.iter().for_each(|(name, value)| members.set(name, value));
-            Some(members)
-        })
+        split.or_else(|| Some(Self::of(decoded.as_object()?)))
+    }
+
+    /// The members of a decoded object.
+    pub fn of(members: impl IntoIterator<Item = (&'a String, &'a Value)>) -> Self {
+        let mut all = Self::default();
+        members.into_iter().for_each(|(name, value)| all.set(name, value));
+        all
     }
 
     /// Sets a member to a value that is JSON text already.
@@ -33,16 +36,17 @@ impl<'a> JsonObject<'a> {
     }
 
     /// Sets a member. An existing member keeps its position.
-    pub fn set(&mut self, name: &'a str, value: &Value) {
+    fn set(&mut self, name: &'a str, value: &Value) {
         if let Ok(value) = to_raw_value(value) {
             self.0.insert(MemberName(Cow::Borrowed(name)), Cow::Owned(value));
         }
     }
 
-    /// Sets a member unless it exists.
-    pub fn fill(&mut self, name: &'a str, value: &Value) {
-        if !self.0.contains_key(&MemberName(Cow::Borrowed(name))) {
-            self.set(name, value);
+    /// The text of a member.
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        match self.0.get(&MemberName(Cow::Borrowed(name)))? {
+            Cow::Borrowed(text) => Some(text),
+            Cow::Owned(_) => None,
         }
     }
 
@@ -93,9 +97,7 @@ mod tests {
         let mut members = JsonObject::read(&text, &Value::Null).unwrap();
         members.set("at", &json!("now"));
         members.set("n", &json!(2));
-        members.fill("a", &json!("kept as it was"));
-        members.fill("more", &json!(null));
-        let expected = r#"{"n":2,"big":123456789012345678901234567890,"a":[ 1 ],"at":"now","more":null}"#;
+        let expected = r#"{"n":2,"big":123456789012345678901234567890,"a":[ 1 ],"at":"now"}"#;
         assert_eq!(members.to_raw().unwrap().get(), expected);
     }
 

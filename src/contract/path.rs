@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::digits::{self, is_exact};
 use super::scope::Scope;
 use crate::time::{iso8601, unix_millis};
 
@@ -158,6 +160,13 @@ impl Path {
                 Some(Cow::Owned(Value::from(u64::try_from(wait).unwrap_or(u64::MAX))))
             }
         }
+    }
+
+    /// The text of a value that [`Path::find_in`] found, as its sender wrote it. `None` if the value itself has all
+    /// digits of its numbers, or the scope does not have the text.
+    pub(super) fn sent<'s>(&self, scope: &Scope<'s>, value: &Value) -> Option<&'s RawValue> {
+        let text = scope.text.filter(|_| self.root == Root::Payload && !is_exact(value))?;
+        digits::at(text, &self.rest)
     }
 
     fn descend<'s>(&self, from: &'s Value) -> Option<Cow<'s, Value>> {

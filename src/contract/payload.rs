@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::json_object::JsonObject;
 use super::model::{PayloadShape, RoomRef, ServerEvent};
 use super::scope::Scope;
+use super::template::Template;
 use crate::error::{Code, Refusal};
 
 impl PayloadShape {
@@ -26,20 +27,19 @@ impl PayloadShape {
     /// copied as text, so that numbers keep their digits. `payload` is the decoded payload, used if the client sent
     /// none.
     pub fn raw(&self, args: &[&RawValue], payload: &Value) -> Option<Box<RawValue>> {
-        let mut members = JsonObject::default();
         if self.args.is_empty() {
             return match (args.first().filter(|arg| arg.get() != "null"), &self.shorthand) {
                 (None, _) => to_raw_value(payload).ok(),
                 (Some(arg), Some(name)) if !arg.get().starts_with(['{', '[']) => {
+                    let mut members = JsonObject::default();
                     members.set_raw(name, arg);
                     members.to_raw()
                 }
                 (Some(arg), _) => Some((*arg).to_owned()),
             };
         }
-        for (name, value) in self.default.as_ref().and_then(Value::as_object).into_iter().flatten() {
-            members.set(name, value);
-        }
+        let default = self.default.as_ref().and_then(Value::as_object);
+        let mut members = JsonObject::of(default.into_iter().flatten());
         for (name, arg) in self.args.iter().zip(args) {
             members.set_raw(name, arg);
         }
@@ -80,38 +80,32 @@ fn refuse(payload: &Value, problem: String) -> Refusal {
     Refusal::new(Code::InvalidPayload, problem)
 }
 
-/// The text of a backend's payload after [`ServerEvent::accept`] has filled it in. The backend's own members are
-/// copied as text.
-pub fn filled_text(given: Option<&RawValue>, accepted: &Value) -> Option<Box<RawValue>> {
-    let mut members = match given.filter(|given| given.get() != "null") {
-        Some(given) => JsonObject::read(given, accepted)?,
-        None => JsonObject::default(),
-    };
-    for (name, value) in accepted.as_object()? {
-        members.fill(name, value);
-    }
-    members.to_raw()
+/// A backend's payload as clients get it.
+#[derive(Debug, Default)]
+pub struct Accepted {
+    /// The payload.
+    pub payload: Value,
+    /// The payload's text if members were filled in. The backend's own members keep their text.
+    pub text: Option<Box<RawValue>>,
 }
 
 impl ServerEvent {
     /// The payload as clients get it: fills in the members that the backend left out, then checks the schema.
     ///
-    /// Placeholders of the fill-ins see `data` as the payload. Everything else comes from `scope`.
+    /// Placeholders of the fill-ins see `data` as the payload. `scope.text` is the text of `data`. Everything else comes
+    /// from `scope`.
     ///
     /// # Errors
     /// `INVALID_PAYLOAD`, with a message that names the position in the payload and never the value.
-    pub fn accept(&self, data: Value, scope: &Scope<'_>) -> Result<Value, Refusal> {
-        let data = match &self.fill {
-            Some(fill) => {
-                let filled = fill.render_members(&Scope { payload: &data, ..scope.clone() });
-                fill_in(data, filled)
-            }
-            None => data,
+    pub fn accept(&self, data: Value, scope: &Scope<'_>) -> Result<Accepted, Refusal> {
+        let accepted = match &self.fill {
+            Some(fill) => fill_in(data, fill, scope)?,
+            None => Accepted { payload: data, text: None },
         };
         if let Some(schema) = &self.schema {
-            schema.check(&data).map_err(|problem| refuse(&data, problem))?;
+            schema.check(&accepted.payload).map_err(|problem| refuse(&accepted.payload, problem))?;
         }
-        Ok(data)
+        Ok(accepted)
     }
 
     /// Whether anything reads the payload. If not, its bytes may be passed on unchanged.
@@ -126,18 +120,31 @@ impl ServerEvent {
     }
 }
 
-/// Adds members that are missing at the top level of an object. Other values stay unchanged.
-fn fill_in(data: Value, filled: Map<String, Value>) -> Value {
-    match data {
-        Value::Object(mut members) => {
-            for (name, value) in filled {
-                members.entry(name).or_insert(value);
-            }
-            Value::Object(members)
-        }
-        Value::Null => Value::Object(filled),
-        other => other,
+/// Adds members that are missing at the top level of an object. A missing payload becomes an object; every other payload
+/// stays unchanged.
+fn fill_in(data: Value, fill: &Template, scope: &Scope<'_>) -> Result<Accepted, Refusal> {
+    let given = match &data {
+        Value::Object(given) => Some(given),
+        Value::Null => None,
+        _ => return Ok(Accepted { payload: data, text: None }),
+    };
+    let mut missing = fill.members(&Scope { payload: &data, ..scope.clone() });
+    missing.retain(|(name, _)| given.is_none_or(|given| !given.contains_key(*name)));
+    if given.is_some() && missing.is_empty() {
+        return Ok(Accepted { payload: data, text: None });
     }
+    let sent = scope.text.filter(|_| given.is_some()).and_then(|text| JsonObject::read(text, &data));
+    let mut members = sent.unwrap_or_else(|| JsonObject::of(given.into_iter().flatten()));
+    missing.iter().for_each(|(name, value)| members.set_raw(name, value));
+    let text = members.to_raw();
+    let mut payload = match data {
+        Value::Object(given) => given,
+        _ => Map::new(),
+    };
+    for (name, value) in missing {
+        payload.insert(name.to_owned(), decode(&value)?);
+    }
+    Ok(Accepted { payload: Value::Object(payload), text })
 }
 
 #[cfg(test)]
@@ -148,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::contract::schema::Schema;
-    use crate::contract::template::Template;
+    use crate::time::iso8601;
     use crate::user::User;
 
     fn payload(shape: &PayloadShape, args: &[&str]) -> Result<Value, String> {
@@ -227,11 +234,28 @@ mod tests {
         );
         let user = User::anonymous();
         let scope = Scope::new(&user, &Value::Null, SystemTime::UNIX_EPOCH);
-        let accepted = event.accept(json!({ "a": 1, "timestamp": "then", "status": null }), &scope).unwrap();
+        let accepted = event.accept(json!({ "a": 1, "timestamp": "then", "status": null }), &scope).unwrap().payload;
         assert_eq!(accepted, json!({ "a": 1, "timestamp": "then", "status": null, "id": scope.event_id(), "copy": 1 }));
-        assert!(event.accept(Value::Null, &scope).is_ok());
-        assert_eq!(event.accept(json!([1]), &scope), Ok(json!([1])));
+        let filled = event.accept(Value::Null, &scope).unwrap().payload;
+        assert_eq!(filled, json!({ "status": "done", "timestamp": iso8601(scope.now), "id": scope.event_id() }));
+        let list = event.accept(json!([1]), &scope).unwrap();
+        assert!(list.payload == json!([1]) && list.text.is_none());
         assert!(event.reads_payload());
+    }
+
+    #[test]
+    fn members_that_are_filled_in_from_the_payload_keep_their_digits() {
+        let event = event(Some(json!({ "copy": "{payload.price}", "note": "{payload.id}!", "price": 0 })), None);
+        let sent: &RawValue =
+            serde_json::from_str(r#"{"price": 1.50,"id":123456789012345678901234567890,"n":-0}"#).unwrap();
+        let user = User::anonymous();
+        let scope = Scope { text: Some(sent), ..Scope::new(&user, &Value::Null, SystemTime::UNIX_EPOCH) };
+        let accepted = event.accept(crate::json::read(sent.get()).unwrap(), &scope).unwrap();
+        assert_eq!(
+            accepted.text.unwrap().get(),
+            r#"{"price":1.50,"id":123456789012345678901234567890,"n":-0,"copy":1.50,"note":"123456789012345678901234567890!"}"#
+        );
+        assert_eq!(accepted.payload["copy"], json!(1.5));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Templates of room names.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::digits::is_whole;
 use super::path::Path;
 use super::scope::Scope;
 use super::template::{Piece, split};
@@ -50,8 +52,8 @@ pub enum RoomNameError {
     /// A variable has no value.
     #[error("{0} is missing")]
     Missing(String),
-    /// A variable is not a string, a number or a boolean.
-    #[error("{0} is not a plain value")]
+    /// A variable is not a string, a whole number or a boolean.
+    #[error("{0} must be a string, a boolean, or a whole number without fraction and exponent")]
     NotScalar(String),
     /// The name or a variable is too long.
     #[error("{0} is longer than {1} bytes")]
@@ -181,8 +183,11 @@ impl RoomTemplate {
         let text = match value.as_ref() {
             Value::String(text) => text.clone(),
             Value::Bool(flag) => flag.to_string(),
-            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            _ => return Err(RoomNameError::NotScalar(key_path())),
+            Value::Number(number) if !number.is_f64() => number.to_string(),
+            value => match path.sent(scope, value).map(RawValue::get) {
+                Some(digits) if is_whole(digits) => digits.to_owned(),
+                _ => return Err(RoomNameError::NotScalar(key_path())),
+            },
         };
         if text.len() > MAX_VARIABLE_BYTES {
             return Err(RoomNameError::TooLong(key_path(), MAX_VARIABLE_BYTES));
@@ -334,10 +339,28 @@ mod tests {
 
     #[test]
     fn only_plain_values_are_taken() {
-        for value in [json!([]), json!({ "a": 1 }), json!(1.5)] {
+        for value in [json!([]), json!({ "a": 1 }), json!(1.5), json!(-0.0), json!(7.0)] {
             let error = render(&template("job:{jobId}"), &json!({ "jobId": value })).unwrap_err();
             assert_eq!(error, RoomNameError::NotScalar("payload.jobId".into()));
         }
+    }
+
+    #[test]
+    fn whole_number_of_any_length_makes_one_name_and_its_other_spellings_make_none() {
+        let user = User::anonymous();
+        let name = |number: &str| {
+            let sent = RawValue::from_string(format!(r#"{{"jobId":{number}}}"#)).unwrap();
+            let payload = crate::json::read(sent.get()).unwrap();
+            let scope = Scope { text: Some(&sent), ..Scope::new(&user, &payload, SystemTime::now()) };
+            template("job:{jobId}").render(&[], &scope).map(|(name, _)| name)
+        };
+        for number in ["0", "7", "9007199254740993", "18446744073709551616", "-123456789012345678901234567890"] {
+            assert_eq!(name(number), Ok(format!("job:{number}")));
+        }
+        for number in ["-0", "7.0", "7e0", "1e3", "1E3", "1.50", "1.5e1", "123456789012345678901234567890.0"] {
+            assert_eq!(name(number), Err(RoomNameError::NotScalar("payload.jobId".into())), "{number}");
+        }
+        assert_eq!(name(&"9".repeat(256)), Err(RoomNameError::TooLong("payload.jobId".into(), MAX_VARIABLE_BYTES)));
     }
 
     #[test]

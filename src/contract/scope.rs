@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::error::Refusal;
 use crate::user::User;
@@ -31,6 +32,9 @@ pub struct Scope<'a> {
     pub user: &'a User,
     /// The payload; `Null` when there is none.
     pub payload: &'a Value,
+    /// The payload's JSON text. It may be left out when [`is_exact`](super::digits::is_exact) holds for the payload;
+    /// then, the payload has all digits of its numbers itself.
+    pub text: Option<&'a RawValue>,
     /// The routing data of a backend; `Null` for events of clients.
     pub params: &'a Value,
     /// The client's socket, if there is one.
@@ -59,6 +63,7 @@ impl<'a> Scope<'a> {
         Self {
             user,
             payload,
+            text: None,
             params: &Value::Null,
             socket: None,
             now,

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::path::Path;
 use super::scope::Scope;
@@ -54,16 +56,34 @@ impl Template {
     }
 
     /// Fills the template in. A string with a placeholder that has no value is left out. If the template is only such
-    /// a string, the result is `null`.
-    pub fn render(&self, scope: &Scope<'_>) -> Value {
-        render(&self.0, scope).unwrap_or(Value::Null)
+    /// a string, the result is `null`. Numbers of the payload keep the text that their sender wrote.
+    pub fn render<'a>(&'a self, scope: &'a Scope<'a>) -> impl Serialize + use<'a> {
+        Rendered(resolve(&self.0, scope), scope)
     }
 
-    /// Fills the template in and returns the members of the object. Empty when the template is no object.
-    pub fn render_members(&self, scope: &Scope<'_>) -> Map<String, Value> {
-        match self.render(scope) {
-            Value::Object(members) => members,
-            _ => Map::new(),
+    /// Fills the template in and returns the members of the object as JSON text. Empty when the template is no object.
+    pub fn members<'a>(&'a self, scope: &Scope<'_>) -> Vec<(&'a str, Box<RawValue>)> {
+        let text = |value: Option<Resolved<'_>>| to_raw_value(&Rendered(Some(value?), scope)).ok();
+        match &self.0 {
+            TemplateNode::Object(members) => {
+                members.iter().filter_map(|(name, node)| Some((&**name, text(resolve(node, scope))?))).collect()
+            }
+            TemplateNode::Fixed(Value::Object(members)) => members
+                .iter()
+                .filter_map(|(name, value)| Some((&**name, text(Some(Resolved::Value(Cow::Borrowed(value))))?)))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Fills in a template that is a string. `None` when the template is no string, or has a placeholder without a value
+    /// or with a value that is no string.
+    pub fn render_text(&self, scope: &Scope<'_>) -> Option<String> {
+        match resolve(&self.0, scope)? {
+            Resolved::Text(text) => Some(text),
+            Resolved::Value(Cow::Borrowed(Value::String(text))) => Some(text.clone()),
+            Resolved::Value(Cow::Owned(Value::String(text))) => Some(text),
+            _ => None,
         }
     }
 
@@ -181,31 +201,65 @@ pub(super) fn split(text: &str) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
-fn render(node: &TemplateNode, scope: &Scope<'_>) -> Option<Value> {
-    match node {
-        TemplateNode::Fixed(value) => Some(value.clone()),
-        TemplateNode::Path(path) => path.find(scope),
-        TemplateNode::Text(parts) => render_text(parts, scope).map(Value::String),
-        TemplateNode::Object(members) => Some(Value::Object(
-            members.iter().filter_map(|(key, node)| Some((key.clone(), render(node, scope)?))).collect(),
-        )),
-        TemplateNode::Array(items) => Some(Value::Array(items.iter().filter_map(|node| render(node, scope)).collect())),
-    }
+/// A part of a template with its values. Only the parts of an object or array are still to be filled in.
+enum Resolved<'a> {
+    Value(Cow<'a, Value>),
+    /// Text of the payload, unchanged.
+    Sent(&'a RawValue),
+    Text(String),
+    Object(&'a [(String, TemplateNode)]),
+    Array(&'a [TemplateNode]),
 }
 
-fn render_text(parts: &[TextPart], scope: &Scope<'_>) -> Option<String> {
+/// Looks up the value of a part; `None` when a placeholder has no value.
+fn resolve<'a>(node: &'a TemplateNode, scope: &Scope<'a>) -> Option<Resolved<'a>> {
+    Some(match node {
+        TemplateNode::Fixed(value) => Resolved::Value(Cow::Borrowed(value)),
+        TemplateNode::Path(path) => {
+            let value = path.find_in(scope)?;
+            path.sent(scope, &value).map_or(Resolved::Value(value), Resolved::Sent)
+        }
+        TemplateNode::Text(parts) => Resolved::Text(fill(parts, scope)?),
+        TemplateNode::Object(members) => Resolved::Object(members),
+        TemplateNode::Array(items) => Resolved::Array(items),
+    })
+}
+
+fn fill(parts: &[TextPart], scope: &Scope<'_>) -> Option<String> {
     let mut text = String::new();
     for part in parts {
         match part {
             TextPart::Text(plain) => text.push_str(plain),
-            TextPart::Path(path) => match path.find_in(scope)? {
-                Cow::Borrowed(Value::String(value)) => text.push_str(value),
-                Cow::Owned(Value::String(value)) => text.push_str(&value),
-                value => text.push_str(&value.to_string()),
+            TextPart::Path(path) => match path.find_in(scope)?.as_ref() {
+                Value::String(value) => text.push_str(value),
+                value => match path.sent(scope, value) {
+                    Some(sent) => text.push_str(sent.get()),
+                    None => text.push_str(&value.to_string()),
+                },
             },
         }
     }
     Some(text)
+}
+
+/// Writes a part of a template; `null` when it has no value.
+struct Rendered<'a, 's>(Option<Resolved<'a>>, &'s Scope<'a>);
+
+impl Serialize for Rendered<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(part, scope) = self;
+        let inner = |node| Some(Rendered(Some(resolve(node, scope)?), scope));
+        match part {
+            None => serializer.serialize_unit(),
+            Some(Resolved::Value(value)) => value.serialize(serializer),
+            Some(Resolved::Sent(text)) => text.serialize(serializer),
+            Some(Resolved::Text(text)) => serializer.serialize_str(text),
+            Some(Resolved::Object(members)) => {
+                serializer.collect_map(members.iter().filter_map(|(name, node)| Some((name, inner(node)?))))
+            }
+            Some(Resolved::Array(items)) => serializer.collect_seq(items.iter().filter_map(inner)),
+        }
+    }
 }
 
 fn collect<'t>(node: &'t TemplateNode, key_path: &mut Vec<String>, found: &mut Vec<(Vec<String>, &'t Path)>) {
@@ -239,7 +293,31 @@ mod tests {
 
     fn rendered(template: Value, payload: Value) -> Value {
         let user = User::named("u1");
-        Template::compile(template).unwrap().render(&Scope::new(&user, &payload, SystemTime::UNIX_EPOCH))
+        let template = Template::compile(template).unwrap();
+        let scope = Scope::new(&user, &payload, SystemTime::UNIX_EPOCH);
+        serde_json::to_value(template.render(&scope)).unwrap()
+    }
+
+    #[test]
+    fn numbers_keep_the_digits_that_were_sent() {
+        let numbers = "[9007199254740993,1.50,123456789012345678901234567890,-0,1E3,0.10]";
+        let sent = format!(r#"{{"list":{numbers},"price":1.50,"deep":{{"n":[{{"id":-0}}]}},"whole":7}}"#);
+        let sent: &RawValue = serde_json::from_str(&sent).unwrap();
+        let payload: Value = crate::json::read(sent.get()).unwrap();
+        let user = User::named("u1");
+        let scope = Scope { text: Some(sent), ..Scope::new(&user, &payload, SystemTime::UNIX_EPOCH) };
+        let template = json!({
+            "all": "{payload.list}", "deep": ["{payload.deep.n.0.id}", "{payload.none}", "{payload.whole}"],
+            "text": "{payload.price} of {payload.list}",
+        });
+        let template = Template::compile(template).unwrap();
+        let expected = format!(r#"{{"all":{numbers},"deep":[-0,7],"text":"1.50 of {numbers}"}}"#);
+        assert_eq!(serde_json::to_string(&template.render(&scope)).unwrap(), expected);
+        let members = template.members(&scope);
+        assert_eq!(members.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["all", "deep", "text"]);
+        assert_eq!(members[0].1.get(), numbers);
+        let whole = Template::compile(json!("{payload}")).unwrap();
+        assert_eq!(serde_json::to_string(&whole.render(&scope)).unwrap(), sent.get());
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::connect::scope_of;
 use super::handlers::{EventHandler, HandlerCounters};
 use super::queue::RefusedEvent;
 use super::{Gateway, GatewayClient, RequestedAck, expiry, spokesman};
+use crate::contract::digits::is_exact;
 use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
@@ -61,13 +63,14 @@ impl Gateway {
     async fn take(&self, context: &EventContext<'_>) {
         let &EventContext { client, def, event, .. } = context;
         let user = client.session.user();
-        let payload = match read_payload(def, event) {
-            Ok(payload) => payload,
+        let (payload, text) = match read_payload(def, event) {
+            Ok(read) => read,
             Err(refusal) => {
                 return Box::pin(self.fail(context, &scope_of(client, &user, &Value::Null), &refusal)).await;
             }
         };
         let mut scope = scope_of(client, &user, &payload);
+        scope.text = text.as_deref();
         scope.capabilities = Some(&*self.parts.auth);
         match self.check(context, &scope).await {
             Ok(plan) => {
@@ -162,13 +165,16 @@ pub(super) fn check_rate(client: &GatewayClient, def: Option<&Arc<ClientEvent>>)
     })
 }
 
-/// Decodes the payload if the contract reads it; else returns `Null` and does not parse the bytes.
-fn read_payload(def: &ClientEvent, event: &Event) -> Result<Value, Refusal> {
+/// Decodes the payload if the contract reads it; else returns `Null` and does not parse the bytes. The second value is
+/// the payload's text if the decoded payload lacks digits of a number.
+fn read_payload(def: &ClientEvent, event: &Event) -> Result<(Value, Option<Box<RawValue>>), Refusal> {
     if !def.reads_payload {
-        return Ok(Value::Null);
+        return Ok((Value::Null, None));
     }
     let args = event.args().map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))?;
-    def.payload.payload(&args)
+    let payload = def.payload.payload(&args)?;
+    let text = if is_exact(&payload) { None } else { def.payload.raw(&args, &payload) };
+    Ok((payload, text))
 }
 
 /// A copy of the scope that also has a room and the variables of its name.

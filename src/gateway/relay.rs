@@ -1,8 +1,10 @@
 //! Sends a client's event on to other clients.
 
+use std::borrow::Cow;
+
 use prometheus::IntCounter;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::Gateway;
 use super::event::{EventContext, with_room};
@@ -10,6 +12,7 @@ use super::membership::EventRoom;
 use crate::contract::json_object::JsonObject;
 use crate::contract::model::{Relay, RelayData, Target};
 use crate::contract::scope::Scope;
+use crate::contract::template::Template;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::protocol::{socket_room, user_room};
@@ -139,16 +142,7 @@ pub(super) fn encode(
     let event = context.map(|context| context.event);
     let encoded = match data {
         RelayData::Args => return Some(event?.renamed(name)),
-        RelayData::Payload(add) if has_fractions(scope.payload) => {
-            Event::encode(name, &[with_members(context?, add.render_members(scope), scope)?])
-        }
-        RelayData::Payload(add) => {
-            let mut payload = scope.payload.clone();
-            if let (Value::Object(payload), Value::Object(add)) = (&mut payload, add.render(scope)) {
-                payload.extend(add);
-            }
-            Event::encode(name, &[payload])
-        }
+        RelayData::Payload(add) => Event::encode(name, &[with_members(context?, add, scope)?]),
         RelayData::Value(template) => Event::encode(name, &[template.render(scope)]),
     };
     let encoded = encoded.ok()?;
@@ -160,24 +154,14 @@ pub(super) fn encode(
     }
 }
 
-/// Whether a decoded value contains a number that could be written differently from how it arrived, such as `1.50` or
-/// an integer of 30 digits.
-fn has_fractions(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => number.is_f64(),
-        Value::Array(items) => items.iter().any(has_fractions),
-        Value::Object(members) => members.values().any(has_fractions),
-        Value::Null | Value::Bool(_) | Value::String(_) => false,
-    }
-}
-
 /// The payload with the contract's members added. The client's own members are copied as text.
-fn with_members(context: &EventContext<'_>, add: Map<String, Value>, scope: &Scope<'_>) -> Option<Box<RawValue>> {
-    let args = context.event.args().ok()?;
-    let payload = context.def.payload.raw(&args, scope.payload)?;
-    let Some(mut members) = JsonObject::read(&payload, scope.payload) else { return Some(payload) };
-    for (name, value) in &add {
-        members.set(name, value);
-    }
+fn with_members(context: &EventContext<'_>, add: &Template, scope: &Scope<'_>) -> Option<Box<RawValue>> {
+    let payload = match scope.text {
+        Some(text) => Cow::Borrowed(text),
+        None => Cow::Owned(context.def.payload.raw(&context.event.args().ok()?, scope.payload)?),
+    };
+    let Some(mut members) = JsonObject::read(&payload, scope.payload) else { return Some(payload.into_owned()) };
+    let add = add.members(scope);
+    add.iter().for_each(|(name, value)| members.set_raw(name, value));
     members.to_raw()
 }

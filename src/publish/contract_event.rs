@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::record::RecordOutcome;
 use super::{DeliveryResult, DescribedEvent, Outgoing, Published, Publisher, PublisherKind, settle};
 use crate::contract::model::{Contract, Namespace, RoomRef, ServerEvent};
-use crate::contract::payload::filled_text;
+use crate::contract::payload::Accepted;
 use crate::contract::room_name::RoomNameError;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
@@ -112,32 +112,20 @@ fn prepare(
 ) -> Result<Outgoing, Refusal> {
     let user = User::anonymous();
     let now = SystemTime::now();
-    let mut payload = Value::Null;
-    let mut filled = false;
+    let mut accepted = Accepted::default();
     if def.reads_payload() {
         let given = publish.data.as_ref().map_or(Ok(Value::Null), |data| crate::json::read(data.get()));
         let given = given.map_err(|_| Refusal::new(Code::InvalidPayload, "data is not JSON"))?;
-        let members = count_members(&given);
         let mut scope = Scope::new(&user, &Value::Null, now);
-        scope.params = &publish.params;
-        payload = def.accept(given, &scope)?;
-        filled = count_members(&payload) != members;
+        (scope.params, scope.text) = (&publish.params, publish.data.as_deref());
+        accepted = def.accept(given, &scope)?;
     }
-    let event = match &publish.data {
-        _ if filled => encode(&publish.event, filled_text(publish.data.as_deref(), &payload).as_slice())?,
-        Some(data) => encode(&publish.event, &[data])?,
-        None => encode::<Value>(&publish.event, &[])?,
-    };
-    let mut scope = Scope::new(&user, &payload, now);
-    scope.params = &publish.params;
+    let text = accepted.text.as_deref().or(publish.data.as_deref());
+    let event = encode(&publish.event, text.as_slice())?;
+    let mut scope = Scope::new(&user, &accepted.payload, now);
+    (scope.params, scope.text) = (&publish.params, text);
     let rooms = rooms_of(namespace, contract, &def.rooms, &scope)?;
     Ok(Outgoing::new(namespace.path.clone(), event, rooms).volatile(def.volatile))
-}
-
-/// The number of the payload's top-level members. Comparing the number before and after shows whether something was
-/// filled in, because filling in only adds members.
-fn count_members(value: &Value) -> Option<usize> {
-    value.as_object().map(serde_json::Map::len)
 }
 
 /// The names of an event's rooms, each once. Empty when the contract sends the event to the whole namespace. When the
@@ -177,6 +165,6 @@ pub fn room_refusal(key: &str, error: &RoomNameError) -> Refusal {
     Refusal::new(Code::InvalidRoom, format!("the name of the room {key:?} cannot be made: {error}"))
 }
 
-fn encode<T: serde::Serialize>(name: &str, args: &[T]) -> Result<Event, Refusal> {
+fn encode(name: &str, args: &[&RawValue]) -> Result<Event, Refusal> {
     Event::encode(name, args).map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
 }

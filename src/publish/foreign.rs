@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 use super::record::RecordOutcome;
 use super::{DeliveryResult, DescribedEvent, Outgoing, PublishedContract, Publisher, PublisherKind};
 use crate::contract::model::ServerEvent;
-use crate::contract::payload::filled_text;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
@@ -103,14 +102,9 @@ fn accept(def: &ServerEvent, event: Event) -> Result<Event, Refusal> {
         crate::json::read(arg.get()).map_err(|_| refuse("the payload is nested too deeply".to_owned()))
     })?;
     let user = User::anonymous();
-    let scope = Scope::new(&user, &Value::Null, std::time::SystemTime::now());
-    let members = given.as_object().map(serde_json::Map::len);
-    let payload = def.accept(given, &scope)?;
-    if payload.as_object().map(serde_json::Map::len) == members {
-        return Ok(event);
-    }
-    let payload = filled_text(args.first().copied(), &payload)
-        .ok_or_else(|| refuse("the payload is not an object".to_owned()))?;
+    let mut scope = Scope::new(&user, &Value::Null, std::time::SystemTime::now());
+    scope.text = args.first().copied();
+    let Some(payload) = def.accept(given, &scope)?.text else { return Ok(event) };
     let all: Vec<&RawValue> = std::iter::once(&*payload).chain(args.into_iter().skip(1)).collect();
     let filled = Event::encode(event.name(), &all).map_err(|error| refuse(error.to_string()))?;
     Ok(filled.with_attachments(event.attachments().to_vec()))

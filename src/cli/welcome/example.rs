@@ -80,7 +80,7 @@ impl<'c> Trial<'c> {
     /// The payload with which a backend's event reaches the room.
     fn reaches(&self, event: &ServerEvent, room: &str) -> Option<Value> {
         let data = self.sample(&["server", &event.name, "schema"])?;
-        let filled = event.accept(data.clone(), &self.scope(&data)).ok()?;
+        let filled = event.accept(data.clone(), &self.scope(&data)).ok()?.payload;
         let scope = self.scope(&filled);
         event.rooms.iter().filter_map(|room| self.name(room, &scope)).any(|(name, _)| name == room).then_some(data)
     }

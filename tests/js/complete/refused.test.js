@@ -76,6 +76,7 @@ guarded   = { name = "guarded", call = "backend" }
 closed    = { name = "closed", join = "false" }
 forbidden = { name = "forbidden", call = "backend" }
 unnamed   = { name = "unnamed:{missing}" }
+numbered  = { name = "number:{long}" }
 [server.news]
 rooms = "lobby"
 [server.strict]
@@ -91,9 +92,17 @@ payload = { shorthand = "id" }
 call    = "backend"
 [client.added]
 relay = { room = "lobby", event = "relayed", add = { at = 1 } }
+[client.numbers]
+payload = { args = ["first", "second"] }
+require = 'payload.first.n == 1.5 && payload.first.e == 100 && payload.second[0].n == 0'
+join    = { room = "numbered", with = { long = "payload.first.long" } }
+ack     = { all = "{payload.first}", one = "{payload.second.0.n}", text = "{payload.first.n} of {payload.first.long}" }
 [server.filled]
 rooms = "lobby"
 fill  = { at = 1 }
+[server.copied]
+rooms = "numbered"
+fill  = { copy = "{payload.n}" }
 `;
 const events = pairs.map(({ does, refuses, lines }) => {
   const list = Object.entries(lines).map(([key, value]) => `${key} = ${Array.isArray(value) ? `[${value.join(', ')}]` : value}`);
@@ -211,6 +220,29 @@ describe('numbers keep their digits', () => {
     raw.send(`42["added",${LONG}]`);
     await raw.until('the relay', (packet) => packet === `42["relayed",${added}]`);
     backend.answer = agreed;
+    raw.close();
+  });
+
+  test('in templates, names of rooms and fill-ins; rules compare by value', async () => {
+    const { RawSession } = await import('../harness/raw.js');
+    const raw = await RawSession.open(w.b);
+    raw.send(`421["numbers",${LONG},[{"n":-0}]]`);
+    await raw.until('the ack', (packet) => packet === `431[{"all":${LONG},"one":-0,"text":"1.50 of 123456789012345678901234567890"}]`);
+    const agreed = backend.answer;
+    const data = (long) => `{"long":${long},"n":1.50}`;
+    const publish = ['123456789012345678901234567890.0', '1e3', '123456789012345678901234567890'].map((long) => `{"event":"copied","data":${data(long)}}`);
+    backend.answer = ({ type }) => (type === 'io.roomcast.event' ? { raw: `{"publish":[${publish}]}` } : { ok: true });
+    raw.send('42["plain"]');
+    const copied = (packet) => packet.startsWith('42["copied"');
+    const first = await raw.until('the publish', copied);
+    assert.equal(first, `42["copied",${data('123456789012345678901234567890').replace('}', ',"copy":1.50}')}]`);
+    backend.answer = agreed;
+    // Another spelling of a number names no room.
+    for (const [id, long] of ['7.0', '7e0', '-0', '1.5'].entries()) {
+      raw.send(`42${id}["numbers",{"n":1.5,"e":100,"long":${long}},[{"n":0}]]`);
+      const refused = await raw.until('the refusal', (packet) => packet.startsWith(`43${id}[`));
+      assert.ok(refused.includes('INVALID_ROOM'), refused);
+    }
     raw.close();
   });
 });
