@@ -19,6 +19,10 @@
 //! node cli                    composition
 //! ```
 
+// For `session/recorder.rs`, which unit tests and `tests/` share.
+#[cfg(test)]
+extern crate self as roomcast;
+
 pub mod auth;
 pub mod cli;
 pub mod cluster;

@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs roomcast in a directory of its own, with these variables and no other ROOMCAST variables.
+use crate::support::process;
+
 fn roomcast(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
-    command.current_dir(dir).args(args).env_clear().envs(variables.iter().copied());
-    command.output().unwrap()
+    process::roomcast(dir, args, variables).output().unwrap()
 }
 
 fn code(output: &Output) -> i32 {

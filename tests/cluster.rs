@@ -18,8 +18,9 @@ use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::telemetry::metrics::Metrics;
 
-use crate::support::redis::{RedisServer, eventually};
 use tokio::sync::mpsc;
+
+use crate::support::redis::{RedisServer, eventually};
 
 fn config(url: &str) -> config::RedisSettings {
     config::RedisSettings { url: Some(config::Url::new(url)), ..config::RedisSettings::default() }

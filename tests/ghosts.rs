@@ -4,6 +4,8 @@
 #[expect(dead_code, reason = "the program `it` uses the rest")]
 mod support {
     pub mod presence;
+    #[path = "../../src/session/recorder.rs"]
+    pub mod recorder;
     pub mod redis;
 }
 

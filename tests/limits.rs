@@ -1,16 +1,17 @@
 //! Limits of a real node: connections that have ended do not count, and each limit is tested at its value and at one
 //! more.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Client, Frame, http};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+use crate::support::client::{Client, Frame, http};
+use crate::support::process::{Process, roomcast};
 
 const CONTRACT: &str = r#"
 name = "limits"
@@ -49,7 +50,7 @@ ping_timeout = "3s"
 connect_timeout = "3s"
 max_payload = "100kB"
 [contracts]
-files = ["limits.contract.toml"]
+files = ["test.contract.toml"]
 [[api.keys]]
 name = "tests"
 secret = "an-api-key-of-the-tests-0123456789abcdef"
@@ -70,72 +71,25 @@ max_rooms_per_socket = 4
 max_room_name = 12
 "#;
 
-struct Node {
-    child: Child,
-    server: String,
-    api: String,
-    dir: tempfile::TempDir,
+fn start(engine: &str) -> Process {
+    Process::start(CONFIG, CONTRACT, &[("ROOMCAST_SERVER__ENGINE", engine)])
 }
 
-impl Node {
-    fn start(engine: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("limits.contract.toml"), CONTRACT).unwrap();
-        std::fs::write(dir.path().join("roomcast.toml"), CONFIG).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
-            .current_dir(dir.path())
-            .arg("serve")
-            .env_clear()
-            .envs([
-                ("ROOMCAST_SERVER__LISTEN", "127.0.0.1:0"),
-                ("ROOMCAST_API__LISTEN", "127.0.0.1:0"),
-                ("ROOMCAST_ANNOUNCE", "1"),
-                ("ROOMCAST_SERVER__ENGINE", engine),
-            ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let of = |key: &str| said[key].as_str().unwrap().to_owned();
-        Self { server: of("server"), api: of("api"), child, dir }
-    }
+/// A token of this user.
+fn token(node: &Process, user: &str) -> String {
+    let output = roomcast(node.dir.path(), &["token", "--sub", user], &[]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
 
-    fn token(&self, user: &str) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_roomcast"))
-            .current_dir(self.dir.path())
-            .args(["token", "--sub", user])
-            .env_clear()
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    /// The sum of a metric's series that contain this text.
-    async fn metric(&self, name: &str, labels: &str) -> f64 {
-        let (_, body) = http(&self.api, "GET /metrics", "").await;
-        let lines = body.lines().filter(|line| line.starts_with(name) && line.contains(labels));
-        lines.filter_map(|line| line.rsplit(' ').next()?.trim().parse::<f64>().ok()).sum()
-    }
-
-    async fn becomes(&self, what: &str, name: &str, labels: &str, wanted: f64) {
-        let until = Instant::now() + Duration::from_secs(30);
-        loop {
-            let now = self.metric(name, labels).await;
-            if now == wanted {
-                return;
-            }
-            assert!(Instant::now() < until, "{what}: {now} instead of {wanted}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+async fn becomes(node: &Process, what: &str, name: &str, labels: &str, wanted: f64) {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let now = node.metric(name, labels).await;
+        if now == wanted {
+            return;
         }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        assert!(Instant::now() < until, "{what}: {now} instead of {wanted}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -260,11 +214,11 @@ impl Storm {
 async fn storm(engine: &str) {
     const MANY: usize = 10_000;
     const AT_ONCE: usize = 32;
-    let node = Node::start(engine);
+    let node = start(engine);
     let storm = Arc::new(Storm {
         server: node.server.clone(),
         api: node.api.clone(),
-        token: node.token("ann"),
+        token: token(&node, "ann"),
         refused: AtomicUsize::default(),
         opened: AtomicUsize::default(),
         waiting: tokio::sync::Mutex::default(),
@@ -296,13 +250,13 @@ async fn storm(engine: &str) {
     while let Some(done) = waiting.join_next().await {
         done.unwrap();
     }
-    node.becomes("those who are held are counted", "roomcast_connections{", "", 20.0).await;
-    node.becomes("and only they", "roomcast_limits_present", "what=\"addresses\"", 1.0).await;
+    becomes(&node, "those who are held are counted", "roomcast_connections{", "", 20.0).await;
+    becomes(&node, "and only they", "roomcast_limits_present", "what=\"addresses\"", 1.0).await;
     held.shutdown().await;
-    node.becomes("nobody is connected", "roomcast_connections{", "", 0.0).await;
-    node.becomes("no address is counted", "roomcast_limits_present", "what=\"addresses\"", 0.0).await;
-    node.becomes("no user is counted", "roomcast_limits_present", "what=\"users\"", 0.0).await;
-    node.becomes("nothing is left without a session", "roomcast_limits_present", "what=\"pending\"", 0.0).await;
+    becomes(&node, "nobody is connected", "roomcast_connections{", "", 0.0).await;
+    becomes(&node, "no address is counted", "roomcast_limits_present", "what=\"addresses\"", 0.0).await;
+    becomes(&node, "no user is counted", "roomcast_limits_present", "what=\"users\"", 0.0).await;
+    becomes(&node, "nothing is left without a session", "roomcast_limits_present", "what=\"pending\"", 0.0).await;
     let opened = node.metric("roomcast_connections_opened_total", "").await;
     let closed = node.metric("roomcast_connections_closed_total", "").await;
     assert_eq!(opened, closed);
@@ -358,7 +312,7 @@ fn refused(ack: &str) -> bool {
 }
 
 async fn bounds(engine: &str) {
-    let node = Node::start(engine);
+    let node = start(engine);
     let (mut client, _) = Client::connect(&node.server, "/", "").await;
     let client = &mut client;
     // An event name of 20 bytes (which no contract declares) is within the limit, and one of 21 bytes is not.
@@ -404,7 +358,7 @@ async fn bounds(engine: &str) {
     }
     client.send(r#"42["seldom"]"#).await;
     client.until_closed().await;
-    node.becomes("it is gone", "roomcast_connections{", "", 0.0).await;
+    becomes(&node, "it is gone", "roomcast_connections{", "", 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

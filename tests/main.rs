@@ -4,9 +4,14 @@
 mod support {
     pub mod backend;
     pub mod client;
+    pub mod engine;
     pub mod node;
     pub mod presence;
+    pub mod process;
     pub mod proxy;
+    #[expect(dead_code, reason = "unit tests use the rest")]
+    #[path = "../../src/session/recorder.rs"]
+    pub mod recorder;
     pub mod redis;
 }
 

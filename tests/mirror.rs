@@ -11,31 +11,16 @@ use roomcast::contract::model::{
 };
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::contract::template::Template;
-use roomcast::event::{Args, Event};
 use roomcast::mirror::Mirror;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, SendError, Session};
+use roomcast::session::{ClientFacts, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::json;
 
+use crate::support::recorder::{Recorder, peer};
 use crate::support::redis::{RedisServer, eventually};
-
-struct Nowhere;
-
-impl Link for Nowhere {
-    fn send(&self, _: &Event) -> Result<(), SendError> {
-        Ok(())
-    }
-    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
-        self.send(event)
-    }
-    fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
-        Ok(())
-    }
-    fn close(&self, _: Close) {}
-}
 
 fn template(value: serde_json::Value) -> Template {
     Template::compile(value).unwrap()
@@ -94,8 +79,8 @@ fn policy() -> Policy {
 }
 
 fn session(id: &str, user: User) -> Arc<Session> {
-    let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: Some("test \"1\"".into()) };
-    Session::new(id.to_owned(), "/jobs".into(), Arc::new(user), peer, Box::new(Nowhere))
+    let peer = ClientFacts { user_agent: Some("test \"1\"".into()), ..peer() };
+    Session::new(id.to_owned(), "/jobs".into(), Arc::new(user), peer, Box::new(Recorder::default()))
 }
 
 struct Fixture {

@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Client, Frame};
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
 use roomcast::config::{self, Period};
-use roomcast::engine::{Broadcaster, Engine, EngineContext, Gate};
+use roomcast::engine::{Broadcaster, Engine, Gate};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
-use roomcast::forward::Forwarder;
-use roomcast::limits::Limits;
 use roomcast::publish::{Delivery, DeliveryResult, Outgoing};
 use roomcast::room::Rooms;
 use roomcast::session::{AckId, ClientFacts, Link, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 
+use crate::support::client::{Client, Frame};
+use crate::support::engine::Served;
 use crate::support::redis::eventually;
-use tokio_util::sync::CancellationToken;
 
 /// A gate that refuses clients with a payload in CONNECT, and returns each event to its sender: as the acknowledgement
 /// if one is asked for, or else as an event.
@@ -75,7 +73,7 @@ struct Node {
     gate: Arc<Echo>,
     delivery: Arc<Broadcaster>,
     engine: Arc<Engine<Echo>>,
-    stop: CancellationToken,
+    _served: Served<Echo>,
 }
 
 impl Node {
@@ -84,17 +82,11 @@ impl Node {
         let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]));
         let cluster = Cluster::alone("n", rooms.clone());
         let delivery = Broadcaster::new(rooms.clone(), &cluster, &metrics);
-        let limits = Arc::new(Limits::new(&config::LimitsSettings::default(), &[], metrics.clone()));
-        let context = EngineContext::new(limits, &[], Forwarder::alone(metrics.clone()), metrics);
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let gate = Arc::new(Echo { rooms, ended: std::sync::Mutex::default() });
-        let engine = Arc::new(Engine::new(&server, &context, &namespaces, &gate));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (stop, serving) = (CancellationToken::new(), engine.clone());
-        let stopped = stop.clone();
-        tokio::spawn(async move { serving.serve(listener, None, axum::Router::new(), stopped).await });
-        Self { address, gate, delivery, engine, stop }
+        let served = Served::start((&server, &config::LimitsSettings::default()), &namespaces, &gate, &metrics).await;
+        let (address, engine) = (served.address.clone(), served.engine.clone());
+        Self { address, gate, delivery, engine, _served: served }
     }
 
     async fn ended(&self, wanted: &[&'static str]) {
@@ -105,12 +97,6 @@ impl Node {
     fn publish(&self, text: &str) -> DeliveryResult {
         let event = Event::from_wire(text.to_owned().into(), Vec::new()).unwrap();
         self.delivery.broadcast(&Outgoing::new("/".into(), event, Vec::new()))
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 
@@ -135,7 +121,7 @@ async fn first_ping_comes_after_one_interval_and_silence_ends_the_session() {
         assert!(started.elapsed() >= Duration::from_millis(290) * beat, "{beat}: {:?}", started.elapsed());
         client.send("3").await;
     }
-    assert_eq!(client.until_closed().await, ["2"]);
+    assert_eq!(client.silent_until_closed().await, ["2"]);
     node.ended(&["ping timeout"]).await;
 }
 

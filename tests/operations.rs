@@ -1,14 +1,16 @@
 //! Tests what operators see of a node: its log, its reaction to signals, and its version.
 
 use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::ChildStderr;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Client, http};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::support::client::{Client, http};
+use crate::support::process::Process;
 
 /// Maximum time to wait for a result. It is long because tests run in parallel.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +30,7 @@ ack = "*"
 
 const CONFIG: &str = r#"
 [contracts]
-files = ["operations.contract.toml"]
+files = ["test.contract.toml"]
 [[api.keys]]
 name = "tests"
 secret = "an-api-key-of-the-tests-0123456789abcdef"
@@ -40,94 +42,39 @@ format = "json"
 
 const KEY: &str = "Authorization: Bearer an-api-key-of-the-tests-0123456789abcdef\r\nContent-Type: application/json";
 
-struct Node {
-    child: Child,
-    server: String,
-    api: String,
-    name: String,
-    _dir: tempfile::TempDir,
+/// Starts a node whose log is not read yet.
+fn start(level: &str, engine: &str) -> (Process, ChildStderr) {
+    let variables = [("ROOMCAST_LOG__LEVEL", level), ("ROOMCAST_SERVER__ENGINE", engine)];
+    Process::start_with_log(CONFIG, CONTRACT, &variables)
 }
 
-impl Node {
-    /// Starts a node whose standard error is not read yet.
-    fn start(level: &str, engine: &str) -> (Self, ChildStderr) {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("operations.contract.toml"), CONTRACT).unwrap();
-        std::fs::write(dir.path().join("roomcast.toml"), CONFIG).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
-            .current_dir(dir.path())
-            .arg("serve")
-            .env_clear()
-            .envs([
-                ("ROOMCAST_SERVER__LISTEN", "127.0.0.1:0"),
-                ("ROOMCAST_API__LISTEN", "127.0.0.1:0"),
-                ("ROOMCAST_LOG__LEVEL", level),
-                ("ROOMCAST_SERVER__ENGINE", engine),
-            ])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap();
-        let of = |key: &str| said[key].as_str().unwrap().to_owned();
-        let stderr = child.stderr.take().unwrap();
-        (Self { server: of("server"), api: of("api"), name: of("node"), child, _dir: dir }, stderr)
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    async fn lost(&self) -> f64 {
-        let (status, body) = http(&self.api, "GET /metrics", "").await;
-        assert_eq!(status, 200);
-        let line = body.lines().find(|line| line.starts_with("roomcast_log_lost_total")).unwrap();
-        line.rsplit(' ').next().unwrap().parse().unwrap()
-    }
-
-    /// Makes the node write this number of log records: one per request, at `debug`.
-    async fn chatter(&self, requests: usize) {
-        let mut stream = TcpStream::connect(&self.api).await.unwrap();
-        let name = "n".repeat(120);
-        let request = format!("GET /api/v1/rooms HTTP/1.1\r\nHost: x\r\nX-Request-Id: {name}\r\n\r\n");
-        let last = "GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        let (mut reading, mut writing) = stream.split();
-        let all = request.repeat(requests) + last;
-        let mut answers = Vec::new();
-        let (sent, read) = tokio::join!(writing.write_all(all.as_bytes()), reading.read_to_end(&mut answers));
-        sent.unwrap();
-        read.unwrap();
-    }
-
-    /// Checks that the node answers requests.
-    async fn works(&self) {
-        assert_eq!(http(&self.server, "GET /live", "").await.0, 200);
-        assert_eq!(http(&self.api, "GET /metrics", "").await.0, 200);
-        let (mut client, answer) = Client::connect(&self.server, "/", "").await;
-        assert!(answer.starts_with("40"), "{answer}");
-        client.send(r#"427["say",1]"#).await;
-        let (one, other) = (client.text().await, client.text().await);
-        assert!([&one, &other].iter().any(|packet| packet.starts_with("437")), "{one} {other}");
-    }
-
-    async fn ends(&mut self) {
-        let until = Instant::now() + PATIENCE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "the node has not ended");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-    }
+async fn lost(node: &Process) -> f64 {
+    node.metric("roomcast_log_lost_total", "").await
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Makes the node write this number of log records: one per request, at `debug`.
+async fn chatter(node: &Process, requests: usize) {
+    let mut stream = TcpStream::connect(&node.api).await.unwrap();
+    let name = "n".repeat(120);
+    let request = format!("GET /api/v1/rooms HTTP/1.1\r\nHost: x\r\nX-Request-Id: {name}\r\n\r\n");
+    let last = "GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let (mut reading, mut writing) = stream.split();
+    let all = request.repeat(requests) + last;
+    let mut answers = Vec::new();
+    let (sent, read) = tokio::join!(writing.write_all(all.as_bytes()), reading.read_to_end(&mut answers));
+    sent.unwrap();
+    read.unwrap();
+}
+
+/// Checks that the node answers requests.
+async fn works(node: &Process) {
+    assert_eq!(http(&node.server, "GET /live", "").await.0, 200);
+    assert_eq!(http(&node.api, "GET /metrics", "").await.0, 200);
+    let (mut client, answer) = Client::connect(&node.server, "/", "").await;
+    assert!(answer.starts_with("40"), "{answer}");
+    client.send(r#"427["say",1]"#).await;
+    let (one, other) = (client.text().await, client.text().await);
+    assert!([&one, &other].iter().any(|packet| packet.starts_with("437")), "{one} {other}");
 }
 
 /// Reads records until one matches, and returns it with the reader.
@@ -150,22 +97,22 @@ async fn find(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_reader_of_the_log_holds_nothing_up() {
-    let (mut node, stderr) = Node::start("info,roomcast=debug", "native");
+    let (mut node, stderr) = start("info,roomcast=debug", "native");
     let until = Instant::now() + PATIENCE;
-    while node.lost().await == 0.0 {
+    while lost(&node).await == 0.0 {
         assert!(Instant::now() < until, "no record was lost: is the buffer unbounded?");
-        node.chatter(1000).await;
+        chatter(&node, 1000).await;
     }
-    node.works().await;
-    let lost = node.lost().await;
+    works(&node).await;
+    let lost = lost(&node).await;
     // The reader of the log continues, and a record reports how many records were lost.
     let says_lost = |record: &Value| record["lost"].as_u64().is_some();
     let (record, lines) = find(BufReader::new(stderr).lines(), says_lost).await;
     assert_eq!(record["level"], "WARN");
     assert!(record["lost"].as_f64().unwrap() >= lost, "{record} {lost}");
     // The reader stalls again, so the pipe is full, and the node still ends on SIGTERM.
-    node.chatter(1000).await;
-    node.works().await;
+    chatter(&node, 1000).await;
+    works(&node).await;
     node.signal("-TERM");
     node.ends().await;
     drop(lines);
@@ -203,7 +150,7 @@ impl Records {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn first_record_introduces_the_node_and_signals_are_obeyed() {
-    let (mut node, stderr) = Node::start("info", "native");
+    let (mut node, stderr) = start("info", "native");
     let records = Records::read(stderr);
     let first = records.next("the node starts", |other| panic!("{other} comes before"));
     for (field, value) in [
@@ -219,7 +166,7 @@ async fn first_record_introduces_the_node_and_signals_are_obeyed() {
 
     node.signal("-HUP");
     records.next("SIGHUP is ignored", |_| {});
-    node.works().await;
+    works(&node).await;
 
     // A publish writes an audit record at level `debug`; an action on clients writes one at level `info`.
     let publish = || async {
@@ -257,7 +204,7 @@ async fn first_record_introduces_the_node_and_signals_are_obeyed() {
     records.next("the log level was raised", |other| {
         assert_ne!(other["audit.event"], "api_call", "at `warn` it is not shown");
     });
-    node.works().await;
+    works(&node).await;
     node.signal("-TERM");
     records.next("the node has left", |_| {});
     node.ends().await;
@@ -266,7 +213,7 @@ async fn first_record_introduces_the_node_and_signals_are_obeyed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_client_is_found_by_what_waits_for_it() {
     for engine in ["native", "socketioxide"] {
-        let (node, _stderr) = Node::start("error", engine);
+        let (node, _stderr) = start("error", engine);
         let (slow, answer) = Client::connect(&node.server, "/", "").await;
         let id = answer.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap().to_owned();
         let (_swift, _) = Client::connect(&node.server, "/", "").await;

@@ -2,12 +2,9 @@
 //! both engines.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Client, Frame, http};
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
 use fred::types::config::Config;
@@ -19,72 +16,22 @@ use socketioxide_emitter::IoEmitter;
 use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 use socketioxide_redis::{CustomRedisAdapter, RedisAdapterConfig, RedisAdapterCtr};
 
+use crate::support::client::{Client, Frame};
+use crate::support::process::Process;
 use crate::support::redis::RedisServer;
 
 /// Maximum time to wait for a result. It is long because tests run in parallel.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process of the `roomcast` binary.
-struct Node {
-    child: Child,
-    server: String,
-    api: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Node {
-    fn start(redis: &str, engine: &str, wire: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let contract = |name: &str| format!("{}/tests/js/fixtures/alone/{name}.toml", env!("CARGO_MANIFEST_DIR"));
-        let files = [contract("emitter"), contract("emitter-other")];
-        let config = format!(
-            "[contracts]\nfiles = {files:?}\n[redis]\nurl = {redis:?}\n[log]\nformat = \"json\"\n[drain]\ndelay = \"0s\"\n[[api.keys]]\n\
-             name = \"tests\"\nsecret = \"an-api-key-of-the-tests-0123456789abcdef\"\n"
-        );
-        std::fs::write(dir.path().join("roomcast.toml"), config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
-            .current_dir(dir.path())
-            .arg("serve")
-            .env_clear()
-            .envs([
-                ("ROOMCAST_SERVER__LISTEN", "127.0.0.1:0"),
-                ("ROOMCAST_API__LISTEN", "127.0.0.1:0"),
-                ("ROOMCAST_LOG__LEVEL", "warn"),
-                ("ROOMCAST_SERVER__ENGINE", engine),
-                ("ROOMCAST_REDIS__WIRE", wire),
-            ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap();
-        let of = |key: &str| said[key].as_str().unwrap().to_owned();
-        Self { server: of("server"), api: of("api"), child, _dir: dir }
-    }
-
-    async fn ready(&self) {
-        let until = Instant::now() + PATIENCE;
-        while http(&self.server, "GET /ready", "").await.0 != 200 {
-            assert!(Instant::now() < until, "the node is ready");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The sum of the series whose labels contain `labels`.
-    async fn metric(&self, name: &str, labels: &str) -> f64 {
-        let (status, body) = http(&self.api, "GET /metrics", "").await;
-        assert_eq!(status, 200);
-        let of = |line: &&str| line.starts_with(name) && line.contains(labels);
-        body.lines().filter(of).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(redis: &str, engine: &str, wire: &str) -> Process {
+    let contract = |name: &str| format!("{}/tests/js/fixtures/alone/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let files = [contract("emitter"), contract("emitter-other")];
+    let config = format!(
+        "[contracts]\nfiles = {files:?}\n[redis]\nurl = {redis:?}\n[log]\nformat = \"json\"\nlevel = \"warn\"\n\
+         [drain]\ndelay = \"0s\"\n[[api.keys]]\nname = \"tests\"\n\
+         secret = \"an-api-key-of-the-tests-0123456789abcdef\"\n"
+    );
+    Process::start(&config, "", &[("ROOMCAST_SERVER__ENGINE", engine), ("ROOMCAST_REDIS__WIRE", wire)])
 }
 
 /// A client and its socket id.
@@ -95,7 +42,7 @@ struct Someone {
 }
 
 impl Someone {
-    async fn connect(node: &Node, namespace: &'static str) -> Self {
+    async fn connect(node: &Process, namespace: &'static str) -> Self {
         let (client, answer) = Client::connect(&node.server, namespace, "").await;
         let said: Value = serde_json::from_str(&answer[answer.find('{').unwrap()..]).unwrap();
         Self { client, id: said["sid"].as_str().unwrap().to_owned(), namespace }
@@ -216,9 +163,9 @@ impl Driver for Bus {
 }
 
 /// Nodes of both engines and both wire formats, on one Redis.
-async fn cluster(redis: RedisServer) -> (RedisServer, [Node; 2]) {
-    let nodes = [("native", "compact"), ("socketioxide", "socketio")]
-        .map(|(engine, wire)| Node::start(&redis.url(), engine, wire));
+async fn cluster(redis: RedisServer) -> (RedisServer, [Process; 2]) {
+    let nodes =
+        [("native", "compact"), ("socketioxide", "socketio")].map(|(engine, wire)| start(&redis.url(), engine, wire));
     for node in &nodes {
         node.ready().await;
     }
@@ -226,7 +173,7 @@ async fn cluster(redis: RedisServer) -> (RedisServer, [Node; 2]) {
 }
 
 /// A client on each node, in these rooms.
-async fn pair(nodes: &[Node; 2], rooms: &[&str]) -> [Someone; 2] {
+async fn pair(nodes: &[Process; 2], rooms: &[&str]) -> [Someone; 2] {
     let mut clients = [Someone::connect(&nodes[0], "/").await, Someone::connect(&nodes[1], "/").await];
     for client in &mut clients {
         for room in rooms {
@@ -351,7 +298,7 @@ async fn rules_hold(redis: RedisServer) {
         }
         assert_eq!(replayed, (0..5).map(Value::from).collect::<Vec<_>>(), "the history has them");
     }
-    let refused = async |node: &Node| node.metric("roomcast_socketio_dropped_total", r#"reason="refused""#).await;
+    let refused = async |node: &Process| node.metric("roomcast_socketio_dropped_total", r#"reason="refused""#).await;
     assert_eq!(refused(&nodes[0]).await + refused(&nodes[1]).await, 2.0);
 }
 

@@ -1,9 +1,7 @@
 //! All ways to reach Redis: passwords and users, TLS, Sentinel, Cluster. Each way is tested with commands and events.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,98 +12,21 @@ use roomcast::config::{self, Secret, Url};
 use roomcast::redis::{CauseKind, Redis, RedisError, SubscriptionKind};
 use roomcast::telemetry::metrics::Metrics;
 
-/// A redis-server with arguments of the test's own, killed on drop.
-struct Server {
-    port: u16,
-    child: Child,
-    dir: tempfile::TempDir,
-}
+use crate::support::backend::key_file;
+use crate::support::redis::{RedisServer, free_port};
 
-impl Server {
-    fn start(args: &[&str]) -> Self {
-        Self::start_on(free_port(), args)
+/// Sends a command that may contain any bytes. Returns the bytes of the first read.
+fn send(server: &RedisServer, words: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n", word.len()).bytes());
+        bytes.extend([word, &b"\r\n"[..]].concat());
     }
-
-    fn start_on(port: u16, args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(args)
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        Self { port, child, dir }
-    }
-
-    /// A sentinel that watches a primary. One sentinel is enough for a decision.
-    fn sentinel(primary: u16) -> Self {
-        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {primary} 1\n\
-             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
-        );
-        let file = dir.path().join("sentinel.conf");
-        std::fs::write(&file, text).unwrap();
-        let child = Command::new("redis-server")
-            .arg(&file)
-            .arg("--sentinel")
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        Self { port, child, dir }
-    }
-
-    fn command(&self, line: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        // Sentinels do not know QUIT.
-        stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
-        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).ok()?;
-        let mut answer = Vec::new();
-        let _ = stream.take(1 << 20).read_to_end(&mut answer);
-        Some(String::from_utf8_lossy(&answer).into_owned())
-    }
-
-    /// Sends a command that may contain any bytes. Returns the bytes of the first read.
-    fn send(&self, words: &[&[u8]]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            bytes.extend(format!("${}\r\n", word.len()).bytes());
-            bytes.extend([word, &b"\r\n"[..]].concat());
-        }
-        stream.write_all(&bytes).unwrap();
-        let mut answer = [0; 1024];
-        let read = stream.read(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer[..read]).into_owned()
-    }
-
-    async fn says(&self, line: &str, expected: &str) {
-        let until = Instant::now() + Duration::from_secs(20);
-        while self.command(line).is_none_or(|answer| !answer.contains(expected)) {
-            assert!(Instant::now() < until, "{line} does not say {expected}: {:?}", self.command(line));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = self.dir.path();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn key_file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/keys").join(name)
+    stream.write_all(&bytes).unwrap();
+    let mut answer = [0; 1024];
+    let read = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
 }
 
 fn config(url: impl Into<String>) -> config::RedisSettings {
@@ -156,26 +77,26 @@ async fn works(config: &config::RedisSettings) {
 #[tokio::test]
 async fn by_password_user_and_database() {
     let acl = ["--user", "node", "on", ">secret", "~*", "&*", "+@all", "--requirepass", "other"];
-    let server = Server::start(&acl);
+    let server = RedisServer::with(&acl);
     server.says("AUTH node secret", "+OK").await;
-    works(&config(format!("redis://node:secret@127.0.0.1:{}/3", server.port))).await;
+    works(&config(format!("redis://node:secret@127.0.0.1:{}/3", server.port()))).await;
     // The settings for user, password and database override the URL.
     works(&config::RedisSettings {
         username: Some("node".into()),
         password: Some(Secret::new("secret")),
         database: Some(4),
-        ..config(format!("redis://127.0.0.1:{}/3", server.port))
+        ..config(format!("redis://127.0.0.1:{}/3", server.port()))
     })
     .await;
-    let keys = server.command("AUTH other\r\nINFO keyspace").unwrap();
+    let keys = server.command("AUTH other\r\nINFO keyspace");
     assert!(keys.contains("db3:keys=") && keys.contains("db4:keys=") && !keys.contains("db0:"), "{keys}");
 }
 
 #[tokio::test]
 async fn wrong_password_is_told_without_it_and_mended_by_the_server() {
-    let server = Server::start(&["--requirepass", "right"]);
+    let server = RedisServer::with(&["--requirepass", "right"]);
     server.says("AUTH right", "+OK").await;
-    let redis = connect(&config(format!("redis://:wrong-one@127.0.0.1:{}", server.port)), "a");
+    let redis = connect(&config(format!("redis://:wrong-one@127.0.0.1:{}", server.port())), "a");
     tokio::time::sleep(Duration::from_millis(500)).await;
     let health = redis.health();
     assert!(!redis.is_up() && !health.is_good());
@@ -199,20 +120,19 @@ const PASSWORDS: [(&[u8], &str); 8] = [
 
 #[tokio::test]
 async fn by_every_password_there_is() {
-    let server = Server::start(&[]);
-    server.says("PING", "PONG").await;
+    let server = RedisServer::start();
     for (at, (password, in_url)) in PASSWORDS.into_iter().enumerate() {
         let (name, user) = (format!("us\u{e9}r@{at}"), format!("us%C3%A9r%40{at}"));
         let secret = [b">", password].concat();
         let words: [&[u8]; 8] = [b"ACL", b"SETUSER", name.as_bytes(), b"on", &secret, b"~*", b"&*", b"+@all"];
-        assert_eq!(server.send(&words), "+OK\r\n", "{in_url}");
-        let mut ways = vec![config(format!("redis://{user}:{in_url}@127.0.0.1:{}", server.port))];
+        assert_eq!(send(&server, &words), "+OK\r\n", "{in_url}");
+        let mut ways = vec![config(format!("redis://{user}:{in_url}@127.0.0.1:{}", server.port()))];
         if let Ok(password) = std::str::from_utf8(password) {
             let (username, password) = (Some(name), Some(Secret::new(password)));
             ways.push(config::RedisSettings {
                 username,
                 password,
-                ..config(format!("redis://127.0.0.1:{}", server.port))
+                ..config(format!("redis://127.0.0.1:{}", server.port()))
             });
         }
         for way in ways {
@@ -225,13 +145,12 @@ async fn by_every_password_there_is() {
 
 #[tokio::test]
 async fn the_cause_of_a_failure_is_told() {
-    let server = Server::start(&["--requirepass", "hunter2"]);
+    let server = RedisServer::with(&["--requirepass", "hunter2"]);
     server.says("AUTH hunter2", "+OK").await;
-    let sentinel = Server::sentinel(server.port);
-    sentinel.says("PING", "PONG").await;
+    let sentinel = RedisServer::sentinel(server.port());
     // A host name with a label that is too long cannot be resolved, and no DNS server is asked about it.
     let nowhere = "x".repeat(70);
-    let (port, free, sentinels) = (server.port, free_port(), sentinel.port);
+    let (port, free, sentinels) = (server.port(), free_port(), sentinel.port());
     let named = |service: &str| config::RedisSettings {
         sentinel: config::SentinelSettings { service: Some(service.into()), ..config::SentinelSettings::default() },
         ..config(format!("redis-sentinel://127.0.0.1:{sentinels}"))
@@ -261,11 +180,10 @@ async fn the_cause_of_a_failure_is_told() {
 
 #[tokio::test]
 async fn a_right_that_is_missing_is_named_and_what_is_allowed_goes_on() {
-    let server = Server::start(&[]);
-    server.says("PING", "PONG").await;
-    let allow = |rights: &str| server.command(&format!("ACL SETUSER node reset on >pw {rights}")).unwrap();
+    let server = RedisServer::start();
+    let allow = |rights: &str| server.command(&format!("ACL SETUSER node reset on >pw {rights}"));
     assert!(allow("~roomcast:* &roomcast:* +@all").contains("+OK"));
-    let redis = connect(&config(format!("redis://node:pw@127.0.0.1:{}", server.port)), "a");
+    let redis = connect(&config(format!("redis://node:pw@127.0.0.1:{}", server.port())), "a");
     is_good(&redis, Duration::from_secs(10)).await;
     let cause = async |redis: &Redis, words: &[&str]| {
         let until = Instant::now() + Duration::from_secs(15);
@@ -316,10 +234,8 @@ async fn by_tls_with_a_certificate_of_our_own() {
     let port = free_port().to_string();
     let file = |name| key_file(name).to_str().unwrap().to_owned();
     let (cert, key, ca) = (file("server.pem"), file("server-key.pem"), file("ca.pem"));
-    let plain = free_port();
     let args = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
-    let server = Server::start_on(plain, &args);
-    server.says("PING", "PONG").await;
+    let _server = RedisServer::with(&args);
     let tls = |cert: Option<&str>, key: Option<&str>| config::RedisTlsSettings {
         ca_file: Some(key_file("ca.pem")),
         cert_file: cert.map(key_file),
@@ -344,13 +260,12 @@ async fn by_tls_with_a_certificate_of_our_own() {
 
 #[tokio::test]
 async fn by_sentinel_and_after_its_failover() {
-    let primary = Server::start(&[]);
-    primary.says("PING", "PONG").await;
-    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]);
+    let primary = RedisServer::start();
+    let replica = RedisServer::with(&["--replicaof", &format!("127.0.0.1 {}", primary.port())]);
     replica.says("INFO replication", "master_link_status:up").await;
-    let sentinel = Server::sentinel(primary.port);
-    sentinel.says("SENTINEL replicas main", &replica.port.to_string()).await;
-    let url = format!("redis-sentinel://127.0.0.1:{}", sentinel.port);
+    let sentinel = RedisServer::sentinel(primary.port());
+    sentinel.says("SENTINEL replicas main", &replica.port().to_string()).await;
+    let url = format!("redis-sentinel://127.0.0.1:{}", sentinel.port());
     let config = config::RedisSettings {
         sentinel: config::SentinelSettings { service: Some("main".into()), ..config::SentinelSettings::default() },
         ..config(url)
@@ -370,21 +285,20 @@ async fn by_sentinel_and_after_its_failover() {
 
 #[tokio::test]
 async fn by_cluster_and_after_every_connection_was_broken() {
-    let mut nodes: Vec<_> = (0..3).map(|_| cluster_node(free_port())).collect();
+    let mut nodes: Vec<_> = (0..3).map(|_| RedisServer::cluster_node()).collect();
     for (at, node) in nodes.iter().enumerate() {
-        node.says("PING", "PONG").await;
         let slots = ["0 5460", "5461 10922", "10923 16383"][at];
         node.says(&format!("CLUSTER ADDSLOTSRANGE {slots}"), "+OK").await;
     }
     for node in &nodes[1..] {
-        let (port, bus) = (nodes[0].port, nodes[0].port.wrapping_add(BUS));
+        let (port, bus) = (nodes[0].port(), nodes[0].bus());
         node.says(&format!("CLUSTER MEET 127.0.0.1 {port} {bus}"), "+OK").await;
     }
     for node in &nodes {
         node.says("CLUSTER INFO", "cluster_state:ok").await;
         node.says("CLUSTER INFO", "cluster_known_nodes:3").await;
     }
-    let config = config(format!("redis-cluster://127.0.0.1:{}", nodes[0].port));
+    let config = config(format!("redis-cluster://127.0.0.1:{}", nodes[0].port()));
     works(&config).await;
     // Every connection is broken once, and each subscription must be restored.
     let metrics = Arc::new(Metrics::new());
@@ -403,15 +317,6 @@ async fn by_cluster_and_after_every_connection_was_broken() {
     }
     all_arrive(&from, &channels, &counts).await;
     nodes.clear();
-}
-
-/// The distance between the port of a cluster node and its bus port.
-const BUS: u16 = 10_000;
-
-fn cluster_node(port: u16) -> Server {
-    // The bus port must be below 65536, too.
-    let port = if port > u16::MAX - BUS { port - BUS } else { port };
-    Server::start_on(port, &["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"])
 }
 
 fn count(pubsub: &PubSub, channel: &Arc<str>) -> Arc<AtomicU64> {

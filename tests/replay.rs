@@ -1,66 +1,48 @@
 //! Clients join while events are published: no event is missing or repeated, and history precedes newer events, in
 //! memory and in Redis.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use roomcast::config;
 use roomcast::contract::model::{HistoryPolicy, ReplayPolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
-use roomcast::event::{Args, Event};
+use roomcast::event::Event;
 use roomcast::gateway::replay::{ReplayOutcome, join_with_replay};
 use roomcast::history::{History, RoomRecord, Since};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, RoomName, SendError, Session};
+use roomcast::session::{RoomName, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 
+use crate::support::recorder::{Packet, Recorder};
 use crate::support::redis::{RedisServer, eventually};
 
 const JOINS: usize = 10_000;
 const CLIENTS: usize = 10;
 
-/// The connection of a client. It records the numbers of the events that the client received.
-#[derive(Clone, Default)]
-struct Wire {
-    received: Arc<Mutex<Vec<u64>>>,
-    capacity: Arc<AtomicUsize>,
-    /// Events without a number.
-    told: Arc<Mutex<Vec<String>>>,
+/// The numbers that a client received.
+fn received(client: &Recorder) -> Vec<u64> {
+    split(client).0
 }
 
-impl Link for Wire {
-    fn send(&self, event: &Event) -> Result<(), SendError> {
-        let mut received = self.received.lock().unwrap();
-        let capacity = self.capacity.load(Ordering::Relaxed);
-        if capacity > 0 && received.len() >= capacity {
-            return Err(SendError::Full);
-        }
+/// The texts of the events without a number that a client received.
+fn told(client: &Recorder) -> Vec<String> {
+    split(client).1
+}
+
+fn split(client: &Recorder) -> (Vec<u64>, Vec<String>) {
+    let (mut numbers, mut others) = (Vec::new(), Vec::new());
+    for packet in client.packets() {
+        let Packet::Event(event) = packet else { continue };
         match event.args().unwrap()[0].get().parse() {
-            Ok(number) => received.push(number),
-            Err(_) => self.told.lock().unwrap().push(event.text().to_string()),
+            Ok(number) => numbers.push(number),
+            Err(_) => others.push(event.text().to_string()),
         }
-        Ok(())
     }
-    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
-        self.send(event)
-    }
-    fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
-        Ok(())
-    }
-    fn close(&self, _: Close) {}
-}
-
-impl Wire {
-    fn told(&self) -> Vec<String> {
-        self.told.lock().unwrap().clone()
-    }
-
-    fn received(&self) -> Vec<u64> {
-        self.received.lock().unwrap().clone()
-    }
+    (numbers, others)
 }
 
 struct Node {
@@ -99,12 +81,10 @@ impl Node {
         })
     }
 
-    fn client(&self) -> (Arc<Session>, Wire) {
-        let wire = Wire::default();
-        let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+    fn client(&self) -> (Arc<Session>, Recorder) {
+        let wire = Recorder::default();
         let id = format!("s{}", self.serial.fetch_add(1, Ordering::Relaxed));
-        let user = Arc::new(User::named("u"));
-        let session = Session::new(id, self.namespace.clone(), user, peer, Box::new(wire.clone()));
+        let session = wire.session(&self.namespace, &id, User::named("u"));
         self.rooms.add(&session);
         (session, wire)
     }
@@ -191,7 +171,7 @@ async fn join_once(node: &Node, seed: usize) {
     }
     let after = node.delivered.load(Ordering::SeqCst);
     node.rooms.remove(&session);
-    let received = wire.received();
+    let received = received(&wire);
     let first = received[0];
     assert!(received.windows(2).all(|pair| pair[1] == pair[0] + 1), "a gap, a copy or disorder: {received:?}");
     assert!(*received.last().unwrap() >= after, "the newest are missing: {} < {after}", received.last().unwrap());
@@ -280,7 +260,7 @@ async fn late_copies_of_another_node_come_once() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let last = node.delivered.load(Ordering::SeqCst);
     for (_, wire, outcome) in clients {
-        let mut received = wire.received();
+        let mut received = received(&wire);
         let replayed: Vec<_> = received[..outcome.replayed].to_vec();
         assert!(replayed.is_sorted(), "the replay comes first, in order");
         received.sort_unstable();
@@ -302,7 +282,7 @@ async fn history_away_costs_the_replay_and_nothing_else() {
     let outcome = node.join(&session, None).await;
     assert_eq!((outcome.complete, outcome.replayed, outcome.epoch), (false, 0, 0));
     node.publish(2).await;
-    assert_eq!(wire.received(), [2], "live events go on");
+    assert_eq!(received(&wire), [2], "live events go on");
     assert_eq!(metrics.history_incomplete_total.with_label_values(&["unavailable"]).get(), 1);
     redis.close().await;
 }
@@ -317,7 +297,7 @@ async fn joining_again_shows_it_again_and_a_room_without_history_shows_nothing()
     node.publish(2).await;
     assert_eq!(node.join(&session, None).await.replayed, 1);
     node.publish(3).await;
-    assert_eq!(wire.received(), [1, 2, 2, 3]);
+    assert_eq!(received(&wire), [1, 2, 2, 3]);
     let def = RoomDef { history: None, ..Node::new(in_memory(), ReplayPolicy::None, 1).def_of() };
     let joined = join_with_replay(&node.rooms, &node.history, &session, &"other".into(), &def, None).await;
     assert!(joined.new && joined.replay.is_none());
@@ -332,16 +312,16 @@ async fn long_history(history: History) {
     let (session, wire) = node.client();
     let outcome = node.join(&session, None).await;
     assert_eq!((outcome.complete, outcome.replayed, outcome.offset), (true, 2500, 2600));
-    assert_eq!(wire.received(), (101..=2600).collect::<Vec<_>>());
+    assert_eq!(received(&wire), (101..=2600).collect::<Vec<_>>());
     node.publish(2601).await;
-    assert_eq!(wire.received().last(), Some(&2601));
+    assert_eq!(received(&wire).last(), Some(&2601));
 
     for (offset, complete, first) in [(300, true, 301), (1601, true, 1602), (2601, true, 2602), (50, false, 102)] {
         let (session, wire) = node.client();
         let since = Since { epoch: Some(outcome.epoch), offset };
         let back = node.join(&session, Some(since)).await;
         assert_eq!((back.complete, back.offset), (complete, 2601), "since {offset}");
-        assert_eq!(wire.received(), (first..=2601).collect::<Vec<_>>(), "since {offset}");
+        assert_eq!(received(&wire), (first..=2601).collect::<Vec<_>>(), "since {offset}");
     }
 }
 
@@ -370,10 +350,10 @@ async fn client_is_told_of_a_replay_that_is_not_whole() {
     let since = |offset| Some(Since { epoch: None, offset });
     let outcome = node.join(&session, since(0)).await;
     assert!(!outcome.complete);
-    assert_eq!(wire.received(), [3, 4, 5]);
-    assert_eq!(wire.told(), [format!(r#"["incomplete",{}]"#, outcome.to_json())]);
+    assert_eq!(received(&wire), [3, 4, 5]);
+    assert_eq!(told(&wire), [format!(r#"["incomplete",{}]"#, outcome.to_json())]);
     node.join(&session, None).await;
-    assert_eq!(wire.told().len(), 1, "what is kept was shown whole");
+    assert_eq!(told(&wire).len(), 1, "what is kept was shown whole");
 }
 
 #[tokio::test(start_paused = true)]
@@ -383,25 +363,25 @@ async fn slow_client_gets_it_in_order_or_is_told() {
         node.publish(number).await;
     }
     let (session, wire) = node.client();
-    wire.capacity.store(5, Ordering::Relaxed);
+    wire.set_space(5);
     let joining = tokio::spawn({
         let (node, session) = (node.clone(), session.clone());
         async move { node.join(&session, None).await }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     node.publish(21).await;
-    assert_eq!(wire.received().len(), 5);
-    wire.capacity.store(0, Ordering::Relaxed);
+    assert_eq!(received(&wire).len(), 5);
+    wire.set_space(usize::MAX);
     assert!(joining.await.unwrap().complete);
-    assert_eq!(wire.received(), (1..=21).collect::<Vec<_>>());
+    assert_eq!(received(&wire), (1..=21).collect::<Vec<_>>());
 
     let (session, wire) = node.client();
-    wire.capacity.store(5, Ordering::Relaxed);
+    wire.set_space(5);
     let outcome = node.join(&session, None).await;
     assert_eq!((outcome.complete, outcome.replayed), (false, 5));
-    wire.capacity.store(0, Ordering::Relaxed);
+    wire.set_space(usize::MAX);
     node.publish(22).await;
-    assert_eq!(wire.received(), [1, 2, 3, 4, 5, 22], "live events go on");
+    assert_eq!(received(&wire), [1, 2, 3, 4, 5, 22], "live events go on");
 }
 
 #[tokio::test]
@@ -409,13 +389,13 @@ async fn join_that_is_given_up_holds_nothing_back() {
     let node = Node::new(in_memory(), ReplayPolicy::All, 50);
     node.publish(1).await;
     let (session, wire) = node.client();
-    wire.capacity.store(1, Ordering::Relaxed);
+    wire.set_space(1);
     session.send(&Event::encode("e", &[0]).unwrap()).unwrap();
     let joining = tokio::time::timeout(Duration::from_millis(50), node.join(&session, None)).await;
     assert!(joining.is_err(), "the client's queue is full");
-    wire.capacity.store(0, Ordering::Relaxed);
+    wire.set_space(usize::MAX);
     node.publish(2).await;
-    assert_eq!(wire.received(), [0, 2]);
+    assert_eq!(received(&wire), [0, 2]);
 }
 
 impl Node {

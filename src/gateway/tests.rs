@@ -1,7 +1,6 @@
-//! Tests the whole path from handler to delivery without a network: a fake link records what is sent through it.
+//! Tests the whole path from handler to delivery without a network: the clients record what they are sent.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use super::{Gateway, GatewayClient, GatewayParts};
 use crate::auth::{Authenticator, Handshake};
 use crate::contract::load::{Source, load_sources};
 use crate::error::Code;
-use crate::event::{Args, Event};
+use crate::event::Event;
 use crate::hooks::{Hooks, Notices};
 use crate::limits::Limits;
 use crate::owners::Owners;
@@ -20,7 +19,8 @@ use crate::presence::{self, Policies};
 use crate::publish::room_delivery::RoomDelivery;
 use crate::publish::{ContractPublish, PlainEmit, Publisher, PublisherKind, RemoteOutcome};
 use crate::room::Rooms;
-use crate::session::{AckId, AckSender, ClientFacts, Close, Link, SendError};
+use crate::session::recorder::{Packet, Recorder, peer};
+use crate::session::{AckId, ClientFacts};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 
@@ -84,35 +84,15 @@ rooms = ["thing", { room = "lobby", when = "has(payload.all)" }]
 fill = { kind = "plain" }
 "#;
 
-/// Records everything that a client was sent: `name args…`, `ack id args`, or how it was closed.
-#[derive(Default)]
-struct Tape(Mutex<Vec<String>>);
-
-struct TapeLink(Arc<Tape>);
-
-impl Link for TapeLink {
-    fn send(&self, event: &Event) -> Result<(), SendError> {
-        let bins = event.attachments().len();
-        let bins = if bins == 0 { String::new() } else { format!(" +{bins}") };
-        self.0.0.lock().unwrap().push(format!("{}{bins}", event.text()));
-        Ok(())
-    }
-    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
-        self.send(event)
-    }
-    fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
-        self.0.0.lock().unwrap().push(format!("ack {id} {}", args.text()));
-        Ok(())
-    }
-    fn close(&self, how: Close) {
-        self.0.0.lock().unwrap().push(format!("{how:?}"));
-    }
-}
-
-impl Tape {
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
+/// Everything that a client was sent since the last call: `[name,args…]`, `ack id args`, or how it was closed.
+fn take(recorder: &Recorder) -> Vec<String> {
+    let text = |packet| match packet {
+        Packet::Event(event) if event.attachments().is_empty() => event.text().to_string(),
+        Packet::Event(event) => format!("{} +{}", event.text(), event.attachments().len()),
+        Packet::Ack(id, args) => format!("ack {id} {}", args.text()),
+        Packet::Close(how) => format!("{how:?}"),
+    };
+    recorder.take().into_iter().map(text).collect()
 }
 
 struct Bench {
@@ -123,7 +103,7 @@ struct Bench {
 
 struct Someone {
     client: Arc<GatewayClient>,
-    tape: Arc<Tape>,
+    tape: Recorder,
 }
 
 impl Bench {
@@ -162,11 +142,11 @@ impl Bench {
     }
 
     async fn connect(&self, id: &str) -> Someone {
-        let peer = ClientFacts { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
+        let peer = peer();
         let admission = self.gateway.admit("/", id, &Handshake::default(), &peer).await.unwrap();
-        let tape = Arc::new(Tape::default());
-        let client = self.gateway.open(admission, id, peer, Box::new(TapeLink(tape.clone())));
-        tape.take();
+        let tape = Recorder::default();
+        let client = self.gateway.open(admission, id, peer, Box::new(tape.clone()));
+        take(&tape);
         Someone { client, tape }
     }
 
@@ -175,18 +155,18 @@ impl Bench {
         if self.gateway.permit(&from.client, &event, ack) {
             self.gateway.dispatch(&from.client, event, ack);
         }
-        from.tape.take()
+        take(&from.tape)
     }
 }
 
 #[tokio::test]
 async fn a_client_is_greeted_and_put_into_the_rooms_that_the_contract_names() {
     let bench = Bench::new().await;
-    let peer = ClientFacts { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "websocket", user_agent: None };
+    let peer = peer();
     let admission = bench.gateway.admit("/", "s1", &Handshake::default(), &peer).await.unwrap();
-    let tape = Arc::new(Tape::default());
-    let client = bench.gateway.open(admission, "s1", peer, Box::new(TapeLink(tape.clone())));
-    assert_eq!(tape.take(), [r#"["hello",{"id":"s1","known":false}]"#]);
+    let tape = Recorder::default();
+    let client = bench.gateway.open(admission, "s1", peer, Box::new(tape.clone()));
+    assert_eq!(take(&tape), [r#"["hello",{"id":"s1","known":false}]"#]);
     assert!(client.session.is_in("lobby") && client.session.is_in("$sid:s1"));
 }
 
@@ -222,13 +202,13 @@ async fn a_relay_reaches_the_room_and_needs_membership() {
     assert!(refused[0].contains("AUTHORIZATION_FAILED"), "{refused:?}");
     bench.send(&one, r#"["enter","open"]"#, None);
     bench.send(&two, r#"["enter","open"]"#, None);
-    two.tape.take();
+    take(&two.tape);
     let own = bench.send(&one, r#"["say",{"id":"open","x":1}]"#, Some(2));
     let event: Value = serde_json::from_str(&own[0]).unwrap();
     assert_eq!((&event[0], &event[1]["id"], &event[1]["x"]), (&json!("said"), &json!("open"), &json!(1)));
     let ack: Value = serde_json::from_str(own[1].strip_prefix("ack 2 ").unwrap()).unwrap();
     assert_eq!(ack[0]["id"], event[1]["at"]);
-    assert_eq!(two.tape.take(), own[..1]);
+    assert_eq!(take(&two.tape), own[..1]);
 }
 
 #[tokio::test]
@@ -238,8 +218,8 @@ async fn arguments_pass_through_to_the_byte_with_their_attachments() {
     let text = r#"["pass", {"n": 1.50},{"_placeholder":true,"num":0}]"#;
     let event = Event::from_wire(ByteString::from(text), vec![Bytes::from_static(b"\0\xff")]).unwrap();
     bench.gateway.dispatch(&one.client, event, Some(3));
-    assert_eq!(one.tape.take(), [r#"ack 3 [ {"n": 1.50},{"_placeholder":true,"num":0}]"#]);
-    assert_eq!(two.tape.take(), [r#"["passed", {"n": 1.50},{"_placeholder":true,"num":0}] +1"#]);
+    assert_eq!(take(&one.tape), [r#"ack 3 [ {"n": 1.50},{"_placeholder":true,"num":0}]"#]);
+    assert_eq!(take(&two.tape), [r#"["passed", {"n": 1.50},{"_placeholder":true,"num":0}] +1"#]);
 }
 
 #[tokio::test]
@@ -251,13 +231,13 @@ async fn what_was_started_is_stopped_when_the_room_is_left_or_the_client_goes() 
     }
     bench.send(&one, r#"["start",{"id":"open"}]"#, None);
     bench.send(&one, r#"["exit","open"]"#, None);
-    assert_eq!(two.tape.take(), [r#"["started",{"on":true}]"#, r#"["stopped",{"on":false}]"#]);
+    assert_eq!(take(&two.tape), [r#"["started",{"on":true}]"#, r#"["stopped",{"on":false}]"#]);
     bench.send(&one, r#"["enter","open"]"#, None);
     bench.send(&one, r#"["start",{"id":"open"}]"#, None);
     bench.gateway.closed(&one.client, "client");
-    assert_eq!(two.tape.take(), [r#"["started",{"on":true}]"#, r#"["stopped",{"on":false}]"#]);
+    assert_eq!(take(&two.tape), [r#"["started",{"on":true}]"#, r#"["stopped",{"on":false}]"#]);
     bench.gateway.closed(&one.client, "client");
-    assert_eq!(two.tape.take(), Vec::<String>::new(), "once");
+    assert_eq!(take(&two.tape), Vec::<String>::new(), "once");
 }
 
 #[tokio::test]
@@ -265,7 +245,7 @@ async fn one_socket_can_be_addressed() {
     let bench = Bench::new().await;
     let (one, two) = (bench.connect("s1").await, bench.connect("s2").await);
     assert!(bench.send(&one, r#"["direct","s2","hi"]"#, None).is_empty());
-    assert_eq!(two.tape.take(), [r#"["direct",{"text":"hi"}]"#]);
+    assert_eq!(take(&two.tape), [r#"["direct",{"text":"hi"}]"#]);
 }
 
 #[tokio::test]
@@ -282,7 +262,7 @@ async fn a_backends_event_reaches_each_member_once_and_is_filled_in() {
     let both =
         bench.publisher.contract_event(publish(json!({"id": "open", "all": true})), PublisherKind::Api).await.unwrap();
     assert_eq!((both.local, both.rooms.len(), both.remote), (1, 2, RemoteOutcome::Alone));
-    assert_eq!(one.tape.take(), [r#"["news",{"id":"open","all":true,"kind":"plain"}]"#]);
+    assert_eq!(take(&one.tape), [r#"["news",{"id":"open","all":true,"kind":"plain"}]"#]);
     let missing = bench.publisher.contract_event(publish(json!({})), PublisherKind::Api).await.unwrap_err();
     assert_eq!(missing.code, Code::InvalidRoom);
 }
@@ -302,7 +282,7 @@ async fn a_plain_emit_goes_to_rooms_users_sockets_or_everyone() {
         volatile: false,
     };
     assert_eq!(bench.publisher.plain(emit(&["lobby"], &["s1"]), PublisherKind::Api).await.unwrap().local, 1);
-    assert_eq!((one.tape.take().len(), two.tape.take().len()), (0, 1));
+    assert_eq!((take(&one.tape).len(), take(&two.tape).len()), (0, 1));
     assert_eq!(bench.publisher.plain(emit(&[], &[]), PublisherKind::Api).await.unwrap().local, 2);
     let refused = bench.publisher.plain(emit(&["$sid:s1"], &[]), PublisherKind::Api).await.unwrap_err();
     assert_eq!(refused.code, Code::InvalidRoom);
@@ -311,7 +291,7 @@ async fn a_plain_emit_goes_to_rooms_users_sockets_or_everyone() {
 #[tokio::test]
 async fn a_rejected_handshake_says_why() {
     let bench = Bench::new().await;
-    let peer = ClientFacts { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), transport: "polling", user_agent: None };
+    let peer = ClientFacts { transport: "polling", ..peer() };
     let refusal = bench.gateway.admit("/nowhere", "s1", &Handshake::default(), &peer).await.err().unwrap();
     assert_eq!(refusal.to_string(), "NOT_FOUND: no such namespace");
 }
@@ -333,9 +313,9 @@ async fn only_clients_whose_token_ends_are_in_the_list_and_none_stays() {
     bench.gateway.watch_end(&two.client);
     assert_eq!(bench.gateway.clock.len(), 1, "and not noted again");
     bench.gateway.tick(now + Duration::from_secs(89));
-    assert_eq!(one.tape.take(), Vec::<String>::new(), "the leeway is not over");
+    assert_eq!(take(&one.tape), Vec::<String>::new(), "the leeway is not over");
     bench.gateway.tick(now + Duration::from_secs(91));
-    let told = one.tape.take();
+    let told = take(&one.tape);
     assert!(told[0].contains("AUTHENTICATION_FAILED") && told[1] == "Namespace", "{told:?}");
     assert_eq!(bench.gateway.clock.len(), 0);
 }

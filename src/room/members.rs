@@ -124,9 +124,10 @@ mod tests {
 
     use super::*;
     use crate::session::recorder::Recorder;
+    use crate::user::User;
 
     fn session(id: usize) -> Arc<Session> {
-        Recorder::default().session(&id.to_string(), None)
+        Recorder::default().session("/", &id.to_string(), User::anonymous())
     }
 
     fn ids<'a>(sessions: impl Iterator<Item = &'a Arc<Session>>) -> Vec<usize> {

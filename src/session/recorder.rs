@@ -1,52 +1,89 @@
-//! A fake client for tests that records the events that are sent to it.
+//! A client in memory that records what it is sent. The unit tests and `tests/` share this file, so it names the crate
+//! as `tests/` must.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::offsets::SessionOffsets;
-use super::{AckId, AckSender, ClientFacts, Close, Link, SendError, Session};
-use crate::event::{Args, Event};
-use crate::user::User;
+use roomcast::event::{Args, Event};
+use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, SendError, Session};
+use roomcast::user::User;
 
-/// Records the texts of the events that were sent.
-#[derive(Clone, Default)]
+/// Something that a client was sent.
+#[derive(Clone)]
+pub enum Packet {
+    /// An event.
+    Event(Event),
+    /// An acknowledgement.
+    Ack(AckId, Args),
+    /// The end of the session.
+    Close(Close),
+}
+
+/// Records what its session sends. Clones share the records.
+#[derive(Clone)]
 pub struct Recorder {
-    sent: Arc<Mutex<Vec<String>>>,
-    full: Arc<AtomicBool>,
+    packets: Arc<Mutex<Vec<Packet>>>,
+    /// How many more events the write queue takes.
+    space: Arc<AtomicUsize>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self { packets: Arc::default(), space: Arc::new(AtomicUsize::new(usize::MAX)) }
+    }
 }
 
 impl Recorder {
-    /// The texts sent so far.
-    pub fn sent(&self) -> Vec<String> {
-        self.sent.lock().unwrap().clone()
+    /// All packets so far.
+    pub fn packets(&self) -> Vec<Packet> {
+        self.packets.lock().unwrap().clone()
     }
 
-    /// Sets whether the client's queue is full from now on.
-    pub fn be_full(&self, full: bool) {
-        self.full.store(full, Ordering::Relaxed);
+    /// All packets since the last call.
+    pub fn take(&self) -> Vec<Packet> {
+        std::mem::take(&mut *self.packets.lock().unwrap())
     }
 
-    /// Creates a session in the namespace `/` that sends to this recorder.
-    pub fn session(&self, id: &str, offsets: Option<Box<SessionOffsets>>) -> Arc<Session> {
-        let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
-        let user = Arc::new(User::anonymous());
-        Session::with_trail(id.to_owned(), "/".into(), user, peer, Box::new(self.clone()), offsets)
+    /// The texts of all events so far.
+    pub fn events(&self) -> Vec<String> {
+        let text = |packet: &Packet| match packet {
+            Packet::Event(event) => Some(event.text().to_string()),
+            _ => None,
+        };
+        self.packets.lock().unwrap().iter().filter_map(text).collect()
     }
+
+    /// Sets how many more events the write queue takes. It is unlimited at first.
+    pub fn set_space(&self, events: usize) {
+        self.space.store(events, Ordering::Relaxed);
+    }
+
+    /// Creates a session that sends to this recorder.
+    pub fn session(&self, namespace: &str, id: &str, user: User) -> Arc<Session> {
+        Session::new(id.to_owned(), namespace.into(), Arc::new(user), peer(), Box::new(self.clone()))
+    }
+}
+
+/// A client on this machine that uses a WebSocket.
+pub fn peer() -> ClientFacts {
+    ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None }
 }
 
 impl Link for Recorder {
     fn send(&self, event: &Event) -> Result<(), SendError> {
-        if self.full.load(Ordering::Relaxed) {
-            return Err(SendError::Full);
-        }
-        self.sent.lock().unwrap().push(event.text().to_string());
+        let left = self.space.load(Ordering::Relaxed).checked_sub(1).ok_or(SendError::Full)?;
+        self.space.store(left, Ordering::Relaxed);
+        self.packets.lock().unwrap().push(Packet::Event(event.clone()));
         Ok(())
     }
     fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
         self.send(event)
     }
-    fn ack(&self, _: AckId, _: &Args) -> Result<(), SendError> {
+    fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
+        self.packets.lock().unwrap().push(Packet::Ack(id, args.clone()));
         Ok(())
     }
-    fn close(&self, _: Close) {}
+    fn close(&self, how: Close) {
+        self.packets.lock().unwrap().push(Packet::Close(how));
+    }
 }

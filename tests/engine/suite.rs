@@ -8,10 +8,10 @@ use bytes::Bytes;
 use roomcast::auth::Handshake;
 use roomcast::cluster::Cluster;
 use roomcast::config::{self, EngineKind as Kind};
-use roomcast::engine::{Broadcaster, Engine, EngineContext, Gate};
+use roomcast::engine::{Broadcaster, Engine, Gate};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
-use roomcast::forward::{Forwarder, Peers};
+use roomcast::forward::Peers;
 use roomcast::limits::Limits;
 use roomcast::publish::{Delivery, Outgoing, RemoteDelivery, RemoteFailure};
 use roomcast::redis::Redis;
@@ -20,10 +20,10 @@ use roomcast::session::{AckId, ClientFacts, Close, Link, MAX_ASKED, SendError, S
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::slow;
 use crate::support::client::{Client, Frame, http};
+use crate::support::engine::Served;
 use crate::support::redis::{RedisServer, eventually};
 
 /// A gate that accepts every client unless the payload of CONNECT says `"refuse"`, and that carries out what events ask
@@ -115,7 +115,7 @@ pub struct Node {
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     redis: Option<(Redis, Arc<Cluster>)>,
-    stop: CancellationToken,
+    _served: Served<TestGate>,
 }
 
 impl Node {
@@ -162,15 +162,9 @@ impl Node {
             opened: AtomicUsize::new(0),
             closed: Mutex::default(),
         });
-        let limits = Arc::new(Limits::new(&limits, &[], metrics.clone()));
-        let context = EngineContext::new(limits.clone(), &[], Forwarder::alone(metrics.clone()), metrics.clone());
-        let engine = Arc::new(Engine::new(&server, &context, &namespaces, &gate));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (stop, serving) = (CancellationToken::new(), engine.clone());
-        let stopped = stop.clone();
-        tokio::spawn(async move { serving.serve(listener, None, axum::Router::new(), stopped).await });
-        Self { native, address, gate, delivery, engine, limits, metrics, redis, stop }
+        let served = Served::start((&server, &limits), &namespaces, &gate, &metrics).await;
+        let (address, engine, limits) = (served.address.clone(), served.engine.clone(), served.limits.clone());
+        Self { native, address, gate, delivery, engine, limits, metrics, redis, _served: served }
     }
 
     pub async fn client(&self) -> Client {
@@ -203,12 +197,6 @@ impl Node {
         let (redis, cluster) = self.redis.as_ref().unwrap();
         let known = || redis.health().is_good() && cluster.view().nodes.len() == nodes;
         eventually("the nodes know each other", Duration::from_secs(5), known).await;
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 

@@ -7,6 +7,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum time until the connection ends, if frames arrive meanwhile.
+const END: Duration = Duration::from_secs(30);
 
 /// A WebSocket connection to a node.
 pub struct Client {
@@ -122,10 +124,19 @@ impl Client {
 
     /// Reads packets until the connection ends. Returns those that are not pings. Answers pings.
     pub async fn until_closed(&mut self) -> Vec<String> {
+        timeout(END, self.packets(true)).await.expect("an end in time")
+    }
+
+    /// Reads packets until the connection ends, and answers no ping. Returns all packets.
+    pub async fn silent_until_closed(&mut self) -> Vec<String> {
+        timeout(END, self.packets(false)).await.expect("an end in time")
+    }
+
+    async fn packets(&mut self, answer_pings: bool) -> Vec<String> {
         let mut packets = Vec::new();
         loop {
             match self.frame().await {
-                Frame::Text(text) if text == "2" => self.pong().await,
+                Frame::Text(text) if text == "2" && answer_pings => self.pong().await,
                 Frame::Text(text) => packets.push(text),
                 Frame::Binary(_) => {}
                 Frame::Closed => return packets,

@@ -1,7 +1,7 @@
 //! A whole node without network sockets: its clients are connections in memory that record the packets that they
 //! receive, and that reconnect like the official client.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use roomcast::auth::{Authenticator, Handshake};
@@ -9,7 +9,7 @@ use roomcast::cluster::Cluster;
 use roomcast::config;
 use roomcast::contract::load::{Source, load_sources};
 use roomcast::engine::Broadcaster;
-use roomcast::event::{Args, Event};
+use roomcast::event::Event;
 use roomcast::forward::Peers;
 use roomcast::gateway::{self, Gateway, GatewayClient};
 use roomcast::history::History;
@@ -21,11 +21,11 @@ use roomcast::publish::{self, ContractPublish, Published, Publisher, PublisherKi
 use roomcast::recovery::Recovery;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, SendError};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::throttle::Throttles;
 use serde_json::{Value, json};
 
+use super::recorder::{Packet, Recorder, peer};
 use super::redis::eventually;
 
 pub const CONTRACT: &str = r#"
@@ -108,22 +108,12 @@ pub struct Node {
 /// A client that is connected, or was.
 pub struct Someone {
     client: Arc<GatewayClient>,
-    tape: Arc<Tape>,
+    /// What the client was sent over all its connections.
+    tape: Recorder,
     pid: String,
     /// Whether the client's session was recovered.
     pub recovered: bool,
 }
-
-#[derive(Default)]
-struct Tape {
-    /// The first argument of each event, without the offset string at its end.
-    events: Mutex<Vec<Value>>,
-    offset: Mutex<Option<String>>,
-    acks: Mutex<Vec<Value>>,
-    closed: Mutex<Option<Close>>,
-}
-
-struct TapeLink(Arc<Tape>);
 
 impl Node {
     pub async fn start(url: &str, name: &str, change: impl FnOnce(&mut config::RedisSettings)) -> Self {
@@ -180,30 +170,28 @@ impl Node {
     }
 
     pub async fn connect(&self, id: &str) -> Someone {
-        self.open("/", id, json!({}), Arc::default()).await
+        self.open("/", id, json!({}), Recorder::default()).await
     }
 
     /// Connects to the namespace without recovery.
     pub async fn connect_bare(&self, id: &str) -> Someone {
-        self.open("/bare", id, json!({}), Arc::default()).await
+        self.open("/bare", id, json!({}), Recorder::default()).await
     }
 
     /// Reconnects an earlier client as the official client does: with the session's secret and the last offset string.
     pub async fn come_back(&self, earlier: &Someone, id: &str) -> Someone {
-        let offset = earlier.tape.offset.lock().unwrap().clone();
-        let tape = earlier.tape.clone();
-        self.open("/", id, json!({ "pid": earlier.pid, "offset": offset }), tape).await
+        let auth = json!({ "pid": earlier.pid, "offset": earlier.offset() });
+        self.open("/", id, auth, earlier.tape.clone()).await
     }
 
-    async fn open(&self, namespace: &str, id: &str, auth: Value, tape: Arc<Tape>) -> Someone {
-        let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
+    async fn open(&self, namespace: &str, id: &str, auth: Value, tape: Recorder) -> Someone {
+        let peer = peer();
         let handshake =
             Handshake { auth: Some(auth), authorization: None, query: None, cookies: None, recoverable: true };
         let admission = self.gateway.admit(namespace, id, &handshake, &peer).await.unwrap();
         let (back, pid) = admission.pass();
-        *tape.closed.lock().unwrap() = None;
         let id = back.clone().unwrap_or_else(|| id.to_owned());
-        let client = self.gateway.open(admission, &id, peer, Box::new(TapeLink(tape.clone())));
+        let client = self.gateway.open(admission, &id, peer, Box::new(tape.clone()));
         let pid = pid.map(|pid| pid.expose().to_owned()).unwrap_or_default();
         Someone { client, tape, pid, recovered: back.is_some() }
     }
@@ -229,41 +217,34 @@ impl Someone {
 
     /// Sends an event that joins a room, and waits for the acknowledgement.
     pub async fn join(&self, node: &Node, event: &str, name: &str) {
-        let before = self.tape.acks.lock().unwrap().len();
+        let before = self.acks().len();
         node.gateway.dispatch(&self.client, Event::encode(event, &[name]).unwrap(), Some(1));
-        eventually("the join is answered", Duration::from_secs(20), || self.tape.acks.lock().unwrap().len() > before)
-            .await;
-        assert_eq!(self.tape.acks.lock().unwrap().last().unwrap()[0]["success"], true);
+        eventually("the join is answered", Duration::from_secs(20), || self.acks().len() > before).await;
+        assert_eq!(self.acks().last().unwrap()[0]["success"], true);
+    }
+
+    fn acks(&self) -> Vec<Value> {
+        let ack = |packet| match packet {
+            Packet::Ack(_, args) => Some(serde_json::from_str(args.text()).unwrap()),
+            _ => None,
+        };
+        self.tape.packets().into_iter().filter_map(ack).collect()
     }
 
     /// The numbers of the events that the client received, over all its connections.
     pub fn numbers(&self) -> Vec<u64> {
-        self.tape.events.lock().unwrap().iter().filter_map(|data| data["n"].as_u64()).collect()
+        let number = |text: String| serde_json::from_str::<Value>(&text).unwrap()[1]["n"].as_u64();
+        self.tape.events().into_iter().filter_map(number).collect()
+    }
+
+    /// The last offset string that the client received, at the end of an event.
+    fn offset(&self) -> Option<String> {
+        let last = |text: String| serde_json::from_str::<Vec<Value>>(&text).unwrap().pop()?.as_str().map(str::to_owned);
+        self.tape.events().into_iter().rev().find_map(last)
     }
 
     /// Breaks the client's connection.
     pub fn cut(&self, node: &Node) {
         node.gateway.closed(&self.client, "transport close");
-    }
-}
-
-impl Link for TapeLink {
-    fn send(&self, event: &Event) -> Result<(), SendError> {
-        let mut args: Vec<Value> = serde_json::from_str(event.text()).unwrap();
-        if let Some(Value::String(offset)) = args.last() {
-            *self.0.offset.lock().unwrap() = Some(offset.clone());
-        }
-        self.0.events.lock().unwrap().push(if args.len() > 1 { args.swap_remove(1) } else { Value::Null });
-        Ok(())
-    }
-    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
-        self.send(event)
-    }
-    fn ack(&self, _: AckId, args: &Args) -> Result<(), SendError> {
-        self.0.acks.lock().unwrap().push(serde_json::from_str(args.text()).unwrap());
-        Ok(())
-    }
-    fn close(&self, how: Close) {
-        *self.0.closed.lock().unwrap() = Some(how);
     }
 }

@@ -10,34 +10,18 @@ use roomcast::config;
 use roomcast::contract::model::{PresencePolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::directory::{DirectoryError, Page, PageRequest};
-use roomcast::event::{Args, Event};
 use roomcast::presence::{MemberChange, Policies, Presence, Recorder, RoomChange, RoomMember, in_memory, in_redis};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::{AckId, AckSender, ClientFacts, Close, Link, SendError, Session};
+use roomcast::session::Session;
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::Value;
 
+use super::recorder;
 use super::redis::RedisServer;
 
 const NS: &str = "/";
-
-/// A client that accepts every event and sends nothing.
-struct Silent;
-
-impl Link for Silent {
-    fn send(&self, _event: &Event) -> Result<(), SendError> {
-        Ok(())
-    }
-    fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
-        self.send(event)
-    }
-    fn ack(&self, _id: AckId, _args: &Args) -> Result<(), SendError> {
-        Ok(())
-    }
-    fn close(&self, _how: Close) {}
-}
 
 /// Rooms named `told:…` announce joins and leaves.
 fn policies() -> Policies {
@@ -97,8 +81,7 @@ impl Node {
 
     pub fn connect(&self, id: &str, user: &str) -> Client {
         let user = if user.is_empty() { User::anonymous() } else { User::named(user) };
-        let peer = ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", user_agent: None };
-        let session = Session::new(id, NS.into(), Arc::new(user), peer, Box::new(Silent));
+        let session = recorder::Recorder::default().session(NS, id, user);
         self.rooms.add(&session);
         Client { rooms: self.rooms.clone(), presence: self.presence.clone(), session }
     }

@@ -1,9 +1,10 @@
 use super::*;
 use crate::event::{Event, Stamp};
 use crate::order::ConflationOrder;
-use crate::session::RoomName;
 use crate::session::offsets::{ClientOffset, HistoryPoint, RoomPosition, SessionOffsets};
-use crate::session::recorder::Recorder;
+use crate::session::recorder::{Recorder, peer};
+use crate::session::{RoomName, Session};
+use crate::user::User;
 
 const EPOCH: u64 = 7;
 
@@ -22,8 +23,9 @@ async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
     let cluster = Cluster::alone("n", rooms.clone());
     let delivery = Broadcaster::new(rooms.clone(), &cluster, &metrics);
     let kept = Recorder::default();
+    let user = Arc::new(User::anonymous());
     let offsets = SessionOffsets::new("key".into(), 0, Arc::new(|| Some(0)));
-    let session = kept.session("s", Some(offsets));
+    let session = Session::with_trail("s", "/".into(), user, peer(), Box::new(kept.clone()), Some(offsets));
     rooms.add(&session);
     let room: RoomName = "r".into();
     rooms.join(&session, &room);
@@ -34,7 +36,7 @@ async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
     for (number, offset) in [(2, 2), (1, 1), (3, 3)] {
         delivery.broadcast(&progress(number, offset));
     }
-    let sent = kept.sent();
+    let sent = kept.events();
     assert_eq!(sent.len(), 2, "{sent:?}");
     let args: Vec<serde_json::Value> = serde_json::from_str(&sent[1]).unwrap();
     let client_offset = args.last().and_then(serde_json::Value::as_str);

@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::publish::{Delivery, DeliveryResult};
 use crate::session::recorder::Recorder;
 use crate::session::{RoomName, Session};
+use crate::user::User;
 
 struct Node {
     rooms: Arc<Rooms>,
@@ -22,7 +23,7 @@ fn node(clients: usize) -> Node {
     let clients: Vec<_> = (0..clients)
         .map(|n| {
             let recorder = Recorder::default();
-            let session = recorder.session(&n.to_string(), None);
+            let session = recorder.session("/", &n.to_string(), User::anonymous());
             rooms.add(&session);
             rooms.join(&session, &"crowd".into());
             (recorder, session)
@@ -59,7 +60,7 @@ async fn what_is_published_behind_a_large_audience_waits_its_turn() {
     let node = node(ONE_STEP + 1);
     let delivery_result: Vec<_> =
         (0..20).map(|n| node.broadcast(if n % 2 == 0 { "crowd" } else { "few" }, n)).collect();
-    assert!(node.clients.iter().all(|(recorder, _)| recorder.sent().is_empty()), "the publisher goes on at once");
+    assert!(node.clients.iter().all(|(recorder, _)| recorder.events().is_empty()), "the publisher goes on at once");
     assert_eq!(node.waiting(), 20);
     for (n, delivery_result) in delivery_result.into_iter().enumerate() {
         let clients = if n % 2 == 0 { ONE_STEP + 1 } else { 1 };
@@ -68,14 +69,14 @@ async fn what_is_published_behind_a_large_audience_waits_its_turn() {
         assert_eq!((delivery_result.local, delivery_result.dropped), (clients, 0));
     }
     let (last, others) = node.clients.split_last().unwrap();
-    assert_eq!(last.0.sent(), texts(0..20));
-    assert!(others.iter().all(|(recorder, _)| recorder.sent() == texts((0..20).step_by(2))));
+    assert_eq!(last.0.events(), texts(0..20));
+    assert!(others.iter().all(|(recorder, _)| recorder.events() == texts((0..20).step_by(2))));
     assert_eq!(node.waiting(), 0);
     let delivered = node.metrics.deliveries_total.with_label_values(&["/"]).get();
     assert_eq!(delivered, 10 * (ONE_STEP as u64 + 1) + 10);
     let_it_end().await;
     assert_eq!(node.broadcast("few", 20).served.map(|_| ()), None, "and then small rooms are served at once again");
-    assert_eq!(last.0.sent().len(), 21);
+    assert_eq!(last.0.events().len(), 21);
 }
 
 #[tokio::test]
@@ -85,7 +86,7 @@ async fn who_leaves_before_its_slice_gets_nothing_more_of_the_room() {
     let (recorder, session) = &node.clients[7];
     node.rooms.leave(session, &"crowd".into());
     assert_eq!(delivery_result.served().await.local, ONE_STEP * 2 - 1);
-    assert!(recorder.sent().is_empty());
+    assert!(recorder.events().is_empty());
 }
 
 #[tokio::test]
@@ -131,5 +132,5 @@ async fn the_line_is_bounded_in_events_and_bytes_and_what_is_refused_is_counted(
     while node.waiting() > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(node.clients.last().unwrap().0.sent().len(), 1 + MAX_WAITING + MAX_WAITING);
+    assert_eq!(node.clients.last().unwrap().0.events().len(), 1 + MAX_WAITING + MAX_WAITING);
 }

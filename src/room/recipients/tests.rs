@@ -4,12 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::session::recorder::Recorder;
+use crate::user::User;
 
 const CLIENTS: usize = 400;
 
 fn index() -> (Rooms, Vec<Arc<Session>>, RoomName) {
     let rooms = Rooms::new(["/".into()]);
-    let clients: Vec<_> = (0..CLIENTS).map(|n| Recorder::default().session(&n.to_string(), None)).collect();
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|n| Recorder::default().session("/", &n.to_string(), User::anonymous())).collect();
     clients.iter().for_each(|client| rooms.add(client));
     (rooms, clients, "r".into())
 }

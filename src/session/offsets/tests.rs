@@ -5,7 +5,7 @@ use crate::session::recorder::Recorder;
 
 /// The last argument of the last event that was sent.
 fn client_offset(wire: &Recorder) -> String {
-    let args: Vec<serde_json::Value> = serde_json::from_str(wire.sent().last().unwrap()).unwrap();
+    let args: Vec<serde_json::Value> = serde_json::from_str(wire.events().last().unwrap()).unwrap();
     args.last().unwrap().as_str().unwrap().to_owned()
 }
 
@@ -59,9 +59,9 @@ fn what_came_in_another_order_is_owed_until_it_comes() {
 #[test]
 fn what_did_not_fit_is_owed() {
     let (wire, session_offsets) = (Recorder::default(), session_offsets(&[("a", 9, 5)]));
-    wire.be_full(true);
+    wire.set_space(0);
     assert!(session_offsets.send(&wire, &event(), &[stamp("a", 9, 6)]).is_err());
-    wire.be_full(false);
+    wire.set_space(usize::MAX);
     session_offsets.send(&wire, &event(), &[stamp("a", 9, 7)]).unwrap();
     assert_eq!(position(&client_offset(&wire), "a", 9, 5), at(9, 5, &[(7, 7)]));
 }
@@ -84,9 +84,9 @@ fn event_without_a_known_offset_is_told_by_its_id() {
     let (wire, session_offsets) = (Recorder::default(), session_offsets(&[("a", 9, 5), ("b", 9, 5)]));
     session_offsets.send(&wire, &event(), &[stamp("a", 0, 0xfe)]).unwrap();
     session_offsets.send(&wire, &event(), &[stamp("a", 9, 7)]).unwrap();
-    wire.be_full(true);
+    wire.set_space(0);
     assert!(session_offsets.send(&wire, &event(), &[stamp("b", 0, 3)]).is_err());
-    wire.be_full(false);
+    wire.set_space(usize::MAX);
     session_offsets.send(&wire, &event(), &[stamp("b", 0, 4)]).unwrap();
     let client_offset = ClientOffset::read(Some(&client_offset(&wire))).unwrap();
     assert_eq!(
@@ -138,7 +138,7 @@ fn any_string_at_the_end_is_followed_by_a_tail_of_ours() {
     session_offsets.send(&wire, &Event::encode::<u8>("e", &[]).unwrap(), &[]).unwrap();
     assert_eq!(client_offset(&wire), "r1:");
     session_offsets.send(&wire, &event(), &[]).unwrap();
-    assert_eq!(wire.sent().last().unwrap(), r#"["e",1]"#);
+    assert_eq!(wire.events().last().unwrap(), r#"["e",1]"#);
 }
 
 #[test]

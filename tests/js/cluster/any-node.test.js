@@ -11,9 +11,10 @@ import { after, afterEach, describe, test } from 'node:test';
 import { WebSocket } from 'ws';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
+import { Nginx } from '../harness/nginx.js';
 import { Node, ROOT, binary } from '../harness/node.js';
-import { freeze, start, stop, temporary } from '../harness/process.js';
-import { Redis, freePort } from '../harness/redis.js';
+import { freeze, start } from '../harness/process.js';
+import { Redis } from '../harness/redis.js';
 import { token } from '../harness/token.js';
 
 const contracts = ['embedded:chat'];
@@ -28,14 +29,10 @@ const env = {
 const redis = await Redis.start();
 const startNode = () => Node.start({ contracts, redis, env });
 const nodes = await Promise.all([1, 2, 3].map(startNode));
-const address = `127.0.0.1:${await freePort()}`;
-const nginx = start(join(ROOT, 'scripts/nginx-front'), [temporary('nginx'), address, ...nodes.map(({ url }) => url.slice(7))], {
-  env: { FRONT_NODES: 'any' },
-});
-const front = { url: `http://${address}`, emit: (body) => nodes.find(({ alive }) => alive).emit(body) };
+const nginx = await Nginx.start(nodes.map(({ url }) => url.slice(7)), { FRONT_NODES: 'any' });
+const front = { url: nginx.url, emit: (body) => nodes.find(({ alive }) => alive).emit(body) };
 let clients = [];
 
-await eventually('nginx answers', async () => (await fetch(`${front.url}/ready`)).status === 200);
 const known = async () => (await Promise.all(nodes.map((node) => node.metric('roomcast_cluster_nodes')))).every((count) => count === 3);
 await eventually('the nodes know each other', known);
 afterEach(() => {
@@ -43,7 +40,7 @@ afterEach(() => {
   clients = [];
 });
 after(async () => {
-  await stop(nginx, 'SIGQUIT', 1_000);
+  await nginx.stop();
   await Promise.all(nodes.map((node) => node.stop()));
   await redis.stop();
 });

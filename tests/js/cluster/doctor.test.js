@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { eventually } from '../harness/eventually.js';
+import { Nginx } from '../harness/nginx.js';
 import { API_KEY, Node, ROOT, binary } from '../harness/node.js';
 import { start, stop, temporary } from '../harness/process.js';
 import { Redis, freePort } from '../harness/redis.js';
@@ -62,9 +63,8 @@ async function front({ nodes: list = [one], location = '', upgrades = true, serv
 
 describe('a deployment that is right', { concurrency: true }, () => {
   test('the front door of nginx/ has no problem, and everything is looked at', async () => {
-    const address = `127.0.0.1:${await freePort()}`;
-    started.push(start(join(ROOT, 'scripts/nginx-front'), [temporary('front'), address, one, two]));
-    await eventually('nginx answers', async () => (await fetch(`http://${address}/ready`)).status === 200);
+    const nginx = await Nginx.start([one, two]);
+    started.push(nginx.process);
     const args = ['--api', nodes[0].apiUrl, '--key', API_KEY, '--redis', redis.url, '--origin', ORIGIN];
     // The level of these findings depends on the machine, so any level is accepted.
     const rest = { 'api.open_files': 'any', 'redis.delay': 'any' };
@@ -72,7 +72,7 @@ describe('a deployment that is right', { concurrency: true }, () => {
     // answer.
     const page = readFileSync(join(ROOT, 'docs/doctor.md'), 'utf8');
     const documented = [...page.matchAll(/^\| `.*?\|/gm)].flatMap(([cell]) => [...cell.matchAll(/`([\w.]+)`/g)].map(([, name]) => name));
-    const report = await doctor(`http://${address}`, ...args, '--token', token({ sub: 'ada' }));
+    const report = await doctor(nginx.url, ...args, '--token', token({ sub: 'ada' }));
     assert.equal(report.ok, true, JSON.stringify(report, null, 1));
     assert.deepEqual({ ...levels(report), ...rest }, {
       'handshake.polling': 'ok',

@@ -7,9 +7,9 @@ import tls from 'node:tls';
 import { after, test } from 'node:test';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
+import { Nginx } from '../harness/nginx.js';
 import { Node, ROOT } from '../harness/node.js';
-import { start, stop, temporary } from '../harness/process.js';
-import { Redis, freePort } from '../harness/redis.js';
+import { Redis } from '../harness/redis.js';
 
 const contracts = ['embedded:chat'];
 const [ca, key, cert] = ['ca.pem', 'server-key.pem', 'server.pem'].map((file) => join(ROOT, 'tests/keys', file));
@@ -19,18 +19,10 @@ after(async () => {
 });
 
 /** Starts nginx in front of these nodes. */
-async function front(nodes, env = {}) {
-  const [address, folder] = [`127.0.0.1:${await freePort()}`, temporary('front')];
-  const nginx = start(join(ROOT, 'scripts/nginx-front'), [folder, address, ...nodes], { env });
-  // SIGTERM ends nginx and its worker at once.
-  ending.push(() => stop(nginx, 'SIGTERM', 5_000));
-  await eventually('nginx listens', async () => {
-    const socket = tls.connect({ host: '127.0.0.1', port: address.split(':')[1] });
-    await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
-    socket.destroy();
-    return true;
-  });
-  return { url: `${env.FRONT_TLS ? 'https' : 'http'}://${address}`, port: Number(address.split(':')[1]), folder, nginx };
+async function front(nodes, env) {
+  const nginx = await Nginx.start(nodes, env);
+  ending.push(() => nginx.stop());
+  return nginx;
 }
 
 /** Starts a server instead of a node. Its answer contains the headers of the request. */
@@ -143,7 +135,7 @@ test("a node that is taken out keeps its WebSockets, gets nobody new, and the ot
 
   const file = join(door.folder, 'roomcast-nodes.conf');
   writeFileSync(file, readFileSync(file, 'utf8').replace(`server ${out.url.slice(7)} `, `server ${out.url.slice(7)} down `));
-  door.nginx.child.kill('SIGHUP');
+  door.process.child.kill('SIGHUP');
   await eventually('its long-polling clients are elsewhere', async () => {
     const now = await Promise.all(nodes.map(opened));
     return now[0] + now[1] + now[2] === 36 && polling.every(({ socket }) => socket.connected) && now[0] < before;

@@ -1,31 +1,27 @@
 // nginx in front of nodes: a long-polling session stays on its node, an upgrade works, and clients of a dead node
 // reconnect.
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
-import { Node, ROOT } from '../harness/node.js';
-import { start, stop, temporary } from '../harness/process.js';
-import { Redis, freePort } from '../harness/redis.js';
+import { Nginx } from '../harness/nginx.js';
+import { Node } from '../harness/node.js';
+import { Redis } from '../harness/redis.js';
 
 const POLLS = 200;
 const contracts = ['embedded:chat'];
 const redis = await Redis.start();
 const nodes = await Promise.all([1, 2, 3].map(() => Node.start({ contracts, redis })));
-const address = `127.0.0.1:${await freePort()}`;
-const folder = temporary('nginx');
-const nginx = start(join(ROOT, 'scripts/nginx-front'), [folder, address, ...nodes.map(({ url }) => url.slice(7))]);
-const front = { url: `http://${address}`, emit: (body) => nodes[0].emit(body) };
+const nginx = await Nginx.start(nodes.map(({ url }) => url.slice(7)));
+const front = { url: nginx.url, emit: (body) => nodes[0].emit(body) };
 let clients = [];
 
-await eventually('nginx answers', async () => (await fetch(`${front.url}/ready`)).status === 200);
 afterEach(() => {
   clients.forEach((client) => client.close());
   clients = [];
 });
 after(async () => {
-  await stop(nginx, 'SIGQUIT', 1_000);
+  await nginx.stop();
   await Promise.all(nodes.map((node) => node.stop()));
   await redis.stop();
 });

@@ -2,12 +2,12 @@
 // back within 15 s, no client is told to stay away, and clients of other nodes notice nothing. `make bench-restart`
 // does the same with thousands.
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
-import { Node, ROOT } from '../harness/node.js';
-import { start, stop, temporary } from '../harness/process.js';
+import { Nginx } from '../harness/nginx.js';
+import { Node } from '../harness/node.js';
+import { stop } from '../harness/process.js';
 import { Redis, freePort } from '../harness/redis.js';
 
 const CLIENTS = 240;
@@ -27,16 +27,13 @@ const ports = await Promise.all([freePort(), freePort(), freePort()]);
 const boot = (port) =>
   Node.start({ contracts, redis, env: { ...env, ROOMCAST_SERVER__LISTEN: `127.0.0.1:${port}` } });
 const nodes = await Promise.all(ports.map(boot));
-const address = `127.0.0.1:${await freePort()}`;
-const addresses = ports.map((port) => `127.0.0.1:${port}`);
-const nginx = start(join(ROOT, 'scripts/nginx-front'), [temporary('nginx'), address, ...addresses]);
-const front = { url: `http://${address}` };
+const nginx = await Nginx.start(ports.map((port) => `127.0.0.1:${port}`));
+const front = { url: nginx.url };
 const clients = [];
 
-await eventually('nginx answers', async () => (await fetch(`${front.url}/ready`)).status === 200);
 after(async () => {
   clients.forEach(({ client }) => client.close());
-  await stop(nginx, 'SIGQUIT', 1_000);
+  await nginx.stop();
   await Promise.all(nodes.map((node) => node.stop()));
   await redis.stop();
 });

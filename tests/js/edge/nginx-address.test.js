@@ -3,13 +3,11 @@
 // other's place, or is refused.
 import assert from 'node:assert/strict';
 import net from 'node:net';
-import { join } from 'node:path';
 import { after, afterEach, describe, test } from 'node:test';
 import { Client, strangeAddress } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
-import { Node, ROOT } from '../harness/node.js';
-import { start, stop, temporary } from '../harness/process.js';
-import { freePort } from '../harness/redis.js';
+import { Nginx } from '../harness/nginx.js';
+import { Node } from '../harness/node.js';
 
 const contracts = ['embedded:chat'];
 const running = [];
@@ -27,20 +25,9 @@ async function world({ front, server = '', balancer = '' }) {
 
 /** Starts an nginx in front. Returns its address. */
 async function nginx(behind, env) {
-  const address = `127.0.0.1:${await freePort()}`;
-  const process = start(join(ROOT, 'scripts/nginx-front'), [temporary('nginx'), address, behind], { env });
-  running.push({ end: () => stop(process, 'SIGQUIT', 1_000) });
-  await eventually('nginx listens', async () => await open(address));
-  return address;
-}
-
-async function open(address) {
-  const [host, port] = address.split(':');
-  return await new Promise((resolve) => {
-    const socket = net.connect({ host, port, localAddress: strangeAddress() });
-    socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
-    socket.once('connect', () => socket.destroy());
-  });
+  const started = await Nginx.start([behind], env);
+  running.push({ end: () => started.stop() });
+  return started.address;
 }
 
 function connect(to, options) {
