@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use failure::Failure;
 
-use crate::config::{self, Loaded, Sources};
+use crate::config::{self, LoadedConfig, Sources};
 use crate::telemetry::version::LINE;
 
 /// A Socket.IO server that is configured by contracts and scales out through Redis.
@@ -45,7 +45,7 @@ enum Command {
     Schema {
         /// The file that the schema describes.
         #[arg(value_enum, default_value = "contract")]
-        of: SchemaOf,
+        of: SchemaKind,
     },
     /// Checks a deployment from outside, as clients see it: handshakes, sticky sessions, proxy time-outs, CORS, tokens,
     /// Redis.
@@ -55,7 +55,7 @@ enum Command {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum SchemaOf {
+enum SchemaKind {
     /// A contract.
     Contract,
     /// roomcast.toml.
@@ -71,7 +71,7 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self, flags: Vec<(&'static str, &'static str, String)>) -> Result<Loaded, Failure> {
+    fn load(&self, flags: Vec<(&'static str, &'static str, String)>) -> Result<LoadedConfig, Failure> {
         config::load(Sources::of_process(self.config.clone(), flags)).map_err(Failure::configuration)
     }
 }
@@ -86,22 +86,22 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Drain(args) => drain::run(&args),
             Command::Check(args) => check::run(&args),
-            Command::Config(file) => say(&file.load(Vec::new())?.to_toml()),
+            Command::Config(file) => write_stdout(&file.load(Vec::new())?.to_toml()),
             Command::Schema { of } => {
                 let schema = match of {
-                    SchemaOf::Contract => crate::contract::file::json_schema(),
-                    SchemaOf::Config => config::keys::json_schema(),
+                    SchemaKind::Contract => crate::contract::file::json_schema(),
+                    SchemaKind::Config => config::keys::json_schema(),
                 };
-                say(&format!("{schema:#}\n"))
+                write_stdout(&format!("{schema:#}\n"))
             }
             Command::Doctor(args) => doctor::run(&args),
-            Command::Token(args) => say(&format!("{}\n", token::run(&args)?)),
+            Command::Token(args) => write_stdout(&format!("{}\n", token::run(&args)?)),
         }
     }
 }
 
 /// Writes to standard output. If the reader has closed it, the writing ends without an error.
-fn say(text: &str) -> Result<(), Failure> {
+fn write_stdout(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

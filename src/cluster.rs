@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 
 pub use adapter::{AnswerFormat, ClusterAdapter, Inquiry, InquiryAnswer, LibraryCodec, LibraryRequest};
 pub use conflicts::{Conflict, ConflictKind};
-pub use members::{ClusterView, Member};
+pub use members::{ClusterView, NodeTotals};
 pub use pubsub::PubSub;
 pub use revocations::{ClusterRevoker, EndSession};
 pub use slowest::SlowestConnections;
@@ -246,14 +246,14 @@ impl Cluster {
         self.tell(BYE, &()).await;
     }
 
-    fn own_member(&self) -> Member {
+    fn own_member(&self) -> NodeTotals {
         let namespaces = self.rooms.namespaces();
         let (mut connections, mut rooms) = (0, 0);
         for namespace in namespaces {
             connections += self.rooms.session_count(namespace);
             rooms += self.rooms.room_count(namespace);
         }
-        Member { node: self.node.to_string(), connections, rooms }
+        NodeTotals { node: self.node.to_string(), connections, rooms }
     }
 
     async fn listen(self: Arc<Self>, mut requests: mpsc::Receiver<pubsub::Incoming>) {

@@ -50,7 +50,7 @@ pub use contracts::ContractsSettings;
 pub use drain::DrainSettings;
 pub use hooks::{BreakerSettings, HookSettings};
 pub use limits::LimitsSettings;
-pub use load::{DEFAULT_FILE, Loaded, Sources, load};
+pub use load::{DEFAULT_FILE, LoadedConfig, Sources, load};
 pub use log::{LogFormat, LogSettings};
 pub use mistake::{ConfigError, SettingMistake};
 pub use network::Network;

@@ -111,12 +111,12 @@ pub async fn examine(options: &DoctorOptions) -> Result<DoctorReport, DoctorErro
     let (first, opened) = polling::handshake(&deployment).await;
     let mut findings = first;
     let mut checks: Vec<CheckFn<'_>> = Vec::new();
-    let skipped = |check: &str| options.skip.iter().any(|name| stands_for(name, check));
+    let skipped = |check: &str| options.skip.iter().any(|name| covers(name, check));
     if let Some(opened) = &opened {
         checks.push(("stickiness", Box::pin(polling::stickiness(&deployment, options.polls))));
         checks.push(("handshake.websocket", Box::pin(websocket::open(&deployment))));
         checks.push(("upgrade", Box::pin(websocket::upgrade(&deployment))));
-        checks.push(("patience.websocket", Box::pin(proxy_timeouts::silent(&deployment, opened))));
+        checks.push(("patience.websocket", Box::pin(proxy_timeouts::check_silent_session(&deployment, opened))));
         checks.push(("patience.polling", Box::pin(proxy_timeouts::waiting(&deployment, opened))));
         checks.push(("cors", Box::pin(cors::check(&deployment, options.origin.as_deref()))));
         checks.push(("token.accepted", Box::pin(token::check(&deployment, options))));
@@ -146,16 +146,16 @@ pub async fn examine(options: &DoctorOptions) -> Result<DoctorReport, DoctorErro
 /// # Errors
 /// A sentence that says why: no check has this name, or all others need it.
 pub fn may_skip(name: &str) -> Result<(), String> {
-    if stands_for(name, FIRST) {
+    if covers(name, FIRST) {
         return Err(format!("{FIRST} cannot be skipped: everything else begins with it"));
     }
-    if CHECKS.iter().any(|check| stands_for(name, check)) {
+    if CHECKS.iter().any(|check| covers(name, check)) {
         return Ok(());
     }
     Err(format!("there is no check {name:?}: there are {}", CHECKS.join(", ")))
 }
 
-fn stands_for(name: &str, check: &str) -> bool {
+fn covers(name: &str, check: &str) -> bool {
     check.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
@@ -165,8 +165,8 @@ mod tests {
 
     #[test]
     fn a_name_stands_for_its_check_and_those_below_it() {
-        assert!(stands_for("redis", "redis.mode") && stands_for("cors", "cors"));
-        assert!(!stands_for("redis.mode", "redis") && !stands_for("cor", "cors") && !stands_for("", "cors"));
+        assert!(covers("redis", "redis.mode") && covers("cors", "cors"));
+        assert!(!covers("redis.mode", "redis") && !covers("cor", "cors") && !covers("", "cors"));
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl Drain {
         let (before, step, after) = {
             let mut schedule = self.schedule();
             let before = schedule.phase();
-            let step = schedule.step(Instant::now(), left, offer, luck());
+            let step = schedule.step(Instant::now(), left, offer, random_offset());
             (before, step, schedule.phase())
         };
         if before != after {
@@ -268,7 +268,7 @@ impl Drain {
 }
 
 /// A random number from -1 to 1, different on each node.
-fn luck() -> f64 {
+fn random_offset() -> f64 {
     // The standard library's hash seed is random enough for this.
     let number = u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);
     f64::from(number) / f64::from(u32::MAX) * 2.0 - 1.0

@@ -103,7 +103,7 @@ pub struct Gateway {
 /// An acknowledgement that a client asked for.
 struct RequestedAck<'a> {
     id: AckId,
-    came: Instant,
+    received_at: Instant,
     contract: &'a str,
     event: &'a str,
     result: &'static str,
@@ -174,8 +174,8 @@ impl Gateway {
     /// answered with OVERLOADED.
     pub fn dispatch(self: &Arc<Self>, client: &Arc<GatewayClient>, event: Event, ack: Option<AckId>) {
         let item = QueueItem::Event(event, ack, Instant::now());
-        if let Err(ClientQueueFull(QueueItem::Event(event, ack, came), bound)) = self.enqueue(client, item) {
-            self.refuse_now(client, &event, ack.map(|id| (id, came)), &self.overloaded(bound));
+        if let Err(ClientQueueFull(QueueItem::Event(event, ack, received_at), bound)) = self.enqueue(client, item) {
+            self.refuse_now(client, &event, ack.map(|id| (id, received_at)), &self.overloaded(bound));
         }
     }
 
@@ -213,12 +213,12 @@ impl Gateway {
         ack: Option<AckId>,
         refusal: Refusal,
     ) {
-        let refused = RefusedEvent { event: event.clone(), ack, came: Instant::now(), refusal };
+        let refused = RefusedEvent { event: event.clone(), ack, received_at: Instant::now(), refusal };
         if let Err(ClientQueueFull(QueueItem::Refused(refused), _)) =
             self.enqueue(client, QueueItem::Refused(Box::new(refused)))
         {
-            let RefusedEvent { event, ack, came, refusal } = &*refused;
-            self.refuse_now(client, event, ack.map(|id| (id, *came)), refusal);
+            let RefusedEvent { event, ack, received_at, refusal } = &*refused;
+            self.refuse_now(client, event, ack.map(|id| (id, *received_at)), refusal);
         }
     }
 
@@ -239,12 +239,12 @@ impl Gateway {
             // Each kind of item has a future of its own size, so that the small ones do not take as much memory as the
             // largest.
             match item {
-                QueueItem::Event(event, ack, came) => {
-                    place.hold(async move { gateway.handle(&client, &event, ack, came).await })
+                QueueItem::Event(event, ack, received_at) => {
+                    place.hold(async move { gateway.handle(&client, &event, ack, received_at).await })
                 }
                 QueueItem::Refused(refused) => Work::new(async move { gateway.refuse(&client, &refused).await }),
                 QueueItem::Opened(answers) => Work::new(async move { gateway.settle_in(&client, answers).await }),
-                QueueItem::Back(returned) => Work::new(async move { gateway.bring_back(&client, *returned).await }),
+                QueueItem::Back(returned) => Work::new(async move { gateway.send_missed(&client, *returned).await }),
             }
         })
     }
@@ -263,7 +263,7 @@ impl Gateway {
     fn ack(&self, client: &GatewayClient, of: RequestedAck<'_>, args: &Args) {
         let sent = client.session.ack(of.id, args);
         let metrics = &self.parts.metrics;
-        let taken = of.came.elapsed().as_secs_f64();
+        let taken = of.received_at.elapsed().as_secs_f64();
         if let Some(counters) = of.counters
             && sent.is_ok()
         {
@@ -294,6 +294,6 @@ impl Gateway {
 
 /// The contract whose error event is used for events that belong to no contract: the namespace's first contract that
 /// declares an error event, or else its first contract.
-fn spokesman(namespace: &Namespace) -> &Arc<Contract> {
+fn error_contract(namespace: &Namespace) -> &Arc<Contract> {
     namespace.contracts.iter().find(|contract| contract.errors.event.is_some()).unwrap_or(&namespace.contracts[0])
 }

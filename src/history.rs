@@ -27,7 +27,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::time::unix_millis;
 
 pub use memory::{MAX_MEMORY_BYTES, MAX_MEMORY_ROOMS, MemoryHistory};
-pub use page::{HistoryPage, HistoryQuery, PageOrder, Since};
+pub use page::{HistoryPage, HistoryQuery, HistoryStart, PageOrder};
 pub use record::{ListTarget, Recorded, RoomRecord};
 pub use redis::RedisHistory;
 pub use sequencer::{RoomTurn, Sequencer};

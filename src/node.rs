@@ -32,7 +32,7 @@ use crate::forward;
 use crate::http;
 use crate::telemetry::logging::Logging;
 use build::NodeParts;
-pub use requirements::agree;
+pub use requirements::check_requirements;
 use signals::EndSignals;
 
 /// Maximum number of connections that wait in the kernel to be accepted, if `net.core.somaxconn` permits it. When a
@@ -74,7 +74,7 @@ pub async fn serve(
     on_ready: impl FnOnce(&BoundAddresses) + Send + 'static,
 ) -> anyhow::Result<()> {
     let mut signals = EndSignals::listen();
-    signals::obey(logging.clone());
+    signals::handle_log_signals(logging.clone());
     let server = bind(config.server.listen, "server.listen")?;
     let api = bind(config.api.listen, "api.listen")?;
     let nodes = config.cluster.listen.map(|address| bind(address, "cluster.listen")).transpose()?;

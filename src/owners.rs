@@ -118,8 +118,8 @@ impl std::fmt::Debug for Owners {
 }
 
 /// A namespace and a room.
-type RoomKey = (Box<str>, Box<str>);
+type OwnerKey = (Box<str>, Box<str>);
 
-fn room_key(namespace: &str, room: &str) -> RoomKey {
+fn room_key(namespace: &str, room: &str) -> OwnerKey {
     (namespace.into(), room.into())
 }

@@ -31,18 +31,18 @@ pub const MAX_STATUS_BYTES: usize = 1024;
 /// Maximum number of rooms in the answer of [`Presence::shared_rooms`].
 pub const MAX_SHARED_ROOMS: usize = 10_000;
 
-/// Presence before the index of rooms exists. The index is created with the [`Recorder::watcher`], and presence is
-/// created from the index: [`Recorder::start`]. [`in_memory`] creates a recorder for a single node, [`in_redis`] for a
+/// Presence before the index of rooms exists. The index is created with the [`PresenceRecorder::watcher`], and presence is
+/// created from the index: [`PresenceRecorder::start`]. [`in_memory`] creates a recorder for a single node, [`in_redis`] for a
 /// node that shares a Redis with others.
 #[must_use]
-pub struct Recorder {
+pub struct PresenceRecorder {
     watcher: Arc<dyn Watcher>,
     start: Box<Start>,
 }
 
 type Start = dyn FnOnce(Arc<Rooms>, RoomChangeListener) -> Arc<dyn Presence> + Send;
 
-impl Recorder {
+impl PresenceRecorder {
     /// The half of presence to which the index of rooms reports every change.
     pub fn watcher(&self) -> Arc<dyn Watcher> {
         self.watcher.clone()

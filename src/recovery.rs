@@ -189,7 +189,7 @@ impl Recovery {
             tasks: TaskTracker::new(),
             metrics,
         });
-        tokio::spawn(care(Arc::downgrade(&recovery), longest));
+        tokio::spawn(keep_storing(Arc::downgrade(&recovery), longest));
         recovery
     }
 
@@ -244,7 +244,7 @@ impl Recovery {
             let position = client_offset.position(room, *base).ok_or(RecoveryFailure::Incomplete)?;
             cursors.push(HistoryCursor::new(room.clone(), position, client_offset.unsure(room)));
         }
-        let mut shown = ShownEvents::had(&cursors);
+        let mut shown = ShownEvents::from_cursors(&cursors);
         let missed = self.read_on(namespace, &mut cursors, &mut shown).await?;
         let claim = SessionClaim::new(self, &ticket.key, digest, &kept, window);
         Ok(RecoveredSession { ticket, claim, kept, cursors, missed, shown })
@@ -298,7 +298,7 @@ impl Recovery {
     }
 
     /// Counts the missed events that a recovered client was sent.
-    pub fn note_given(&self, namespace: &str, events: usize) {
+    pub fn count_given(&self, namespace: &str, events: usize) {
         self.metrics.recovery_events_total.with_label_values(&[namespace]).inc_by(events as u64);
     }
 
@@ -403,7 +403,7 @@ impl Recovery {
 }
 
 /// Stores sessions and reports that the node is alive. Ends when the [`Recovery`] is dropped.
-async fn care(recovery: Weak<Recovery>, longest: Duration) {
+async fn keep_storing(recovery: Weak<Recovery>, longest: Duration) {
     let mut known = false;
     while let Some(recovery) = recovery.upgrade() {
         let said = match &recovery.store {

@@ -371,20 +371,20 @@ impl NamespaceIndex {
         rooms: &'a [RoomName],
         except: &'a [RoomName],
     ) -> Box<dyn Iterator<Item = &'a Arc<Session>> + 'a> {
-        let welcome = self.welcome(except);
+        let not_in = self.not_in(except);
         match rooms {
-            [] => Box::new(self.sessions.values().filter(welcome)),
-            [room] => Box::new(self.members(room).filter(welcome)),
+            [] => Box::new(self.sessions.values().filter(not_in)),
+            [room] => Box::new(self.members(room).filter(not_in)),
             _ => {
                 let mut met = HashSet::new();
                 let new = move |session: &&Arc<Session>| met.insert(Arc::as_ptr(session));
-                Box::new(rooms.iter().flat_map(|room| self.members(room)).filter(new).filter(welcome))
+                Box::new(rooms.iter().flat_map(|room| self.members(room)).filter(new).filter(not_in))
             }
         }
     }
 
     /// Returns a filter for the sessions that are in none of these rooms.
-    fn welcome<'a>(&'a self, except: &'a [RoomName]) -> impl Fn(&&Arc<Session>) -> bool + 'a {
+    fn not_in<'a>(&'a self, except: &'a [RoomName]) -> impl Fn(&&Arc<Session>) -> bool + 'a {
         let unwelcome: Vec<&IndexedRoom> = except.iter().filter_map(|room| self.rooms.get(room)).collect();
         move |session| !unwelcome.iter().any(|room| room.sessions.contains(session))
     }

@@ -27,8 +27,8 @@ pub use held_events::MAX_HELD;
 use joined_rooms::JoinedRooms;
 pub use link::{AckId, AckSender, Backlog, ClientFacts, Close, Link, MAX_ASKED, SendError, Watcher};
 use offsets::SessionOffsets;
-pub use replay::{LiveDelivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, MAX_SHOWN_IDS, Release, Replayed};
-use replay::{Replays, SessionOutput};
+pub use replay::{HeldRelease, LiveDelivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, MAX_SHOWN_IDS, Replayed};
+use replay::{ReplayState, SessionOutput};
 
 /// Prefix of the rooms that belong to one socket or one user.
 const OWN_ROOMS: char = '$';
@@ -47,7 +47,7 @@ pub struct Session {
     state: Mutex<SessionState>,
     // Not in `state`, because events are sent while `replays` is locked. `None` while no replay is active or
     // remembered.
-    replays: Mutex<Option<Box<Replays>>>,
+    replays: Mutex<Option<Box<ReplayState>>>,
     replays_used: AtomicBool,
     // Events kept for the client while its queue is full. `None` when nothing is kept.
     held: Mutex<Option<Box<HeldEvents>>>,
@@ -270,14 +270,14 @@ impl Session {
 
     /// Holds back every live event of this session until [`Session::end_replay`]. Call it before the join.
     pub fn begin_replay(&self) {
-        self.with_replays(Replays::begin);
+        self.with_replays(ReplayState::begin);
     }
 
     /// Ends the replay that [`Session::begin_replay`] began, and sends the held events that the replay has not shown.
     /// `shown` is `None` when no history was read.
     ///
-    /// After [`Release::Blocked`], call [`Session::release_held`] until it returns something else.
-    pub fn end_replay(&self, room: &RoomName, shown: Option<Replayed>) -> Release {
+    /// After [`HeldRelease::Blocked`], call [`Session::release_held`] until it returns something else.
+    pub fn end_replay(&self, room: &RoomName, shown: Option<Replayed>) -> HeldRelease {
         self.with_replays(|replays| {
             replays.end(room, shown.filter(|_| self.is_in(room) || **room == *EVERYBODY));
             replays.release(self, &|room| self.is_in(room))
@@ -286,7 +286,7 @@ impl Session {
 
     /// Like [`Session::end_replay`], for a recovered session that replays several rooms after a single
     /// [`Session::begin_replay`].
-    pub fn end_replays(&self, shown: impl IntoIterator<Item = (RoomName, Replayed)>) -> Release {
+    pub fn end_replays(&self, shown: impl IntoIterator<Item = (RoomName, Replayed)>) -> HeldRelease {
         self.with_replays(|replays| {
             shown.into_iter().for_each(|(room, shown)| replays.show(&room, shown));
             replays.end_one();
@@ -300,14 +300,14 @@ impl Session {
         self.with_replays(|replays| replays.show_ids(ids));
     }
 
-    /// Continues to send the held events after [`Release::Blocked`].
-    pub fn release_held(&self) -> Release {
+    /// Continues to send the held events after [`HeldRelease::Blocked`].
+    pub fn release_held(&self) -> HeldRelease {
         self.with_replays(|replays| replays.release(self, &|room| self.is_in(room)))
     }
 
     /// Drops the events that are held back, so that live events pass again. Returns how many live events were dropped.
     pub fn drop_held(&self) -> usize {
-        self.with_replays(Replays::drop_held)
+        self.with_replays(ReplayState::drop_held)
     }
 
     /// Whether the session has ended.
@@ -345,7 +345,7 @@ impl Session {
         })
     }
 
-    fn with_replays<T>(&self, work: impl FnOnce(&mut Replays) -> T) -> T {
+    fn with_replays<T>(&self, work: impl FnOnce(&mut ReplayState) -> T) -> T {
         let mut guard = self.replays.lock().expect("no panic while held");
         let replays = guard.get_or_insert_default();
         let done = work(replays);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use roomcast::config;
 use roomcast::event::Event;
 use roomcast::history::{
-    History, HistoryError, HistoryQuery, ListCopy, MAX_PAGE, PageOrder, Retention, RoomKey, Since,
+    History, HistoryError, HistoryQuery, HistoryStart, ListCopy, MAX_PAGE, PageOrder, Retention, RoomKey,
 };
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
@@ -95,7 +95,7 @@ async fn offsets(
     history: &History,
     name: &str,
     limit: usize,
-    since: Option<Since>,
+    since: Option<HistoryStart>,
     order: PageOrder,
 ) -> (Vec<u64>, bool) {
     let page = history.read(&room(name), HistoryQuery { limit, since, order }).await.unwrap();
@@ -105,8 +105,8 @@ async fn offsets(
     (page.events.iter().map(|(offset, _)| *offset).collect(), page.complete)
 }
 
-fn since(epoch: u64, offset: u64) -> Option<Since> {
-    Some(Since { epoch: Some(epoch), offset })
+fn since(epoch: u64, offset: u64) -> Option<HistoryStart> {
+    Some(HistoryStart { epoch: Some(epoch), offset })
 }
 
 async fn offsets_have_no_gap_and_rooms_do_not_mix(history: Arc<History>) {
@@ -148,7 +148,7 @@ async fn what_cannot_be_proven_whole_says_so(history: Arc<History>) {
         (all.clone(), false),
         "other epoch"
     );
-    let bare = |offset| Some(Since { epoch: None, offset });
+    let bare = |offset| Some(HistoryStart { epoch: None, offset });
     assert_eq!(offsets(&history, "r", 9, bare(6), PageOrder::Asc).await, (vec![7], false), "no epoch");
     assert_eq!(offsets(&history, "r", 9, bare(0), PageOrder::Asc).await, (all, false), "the start is gone");
     assert_eq!(offsets(&history, "none", 9, since(epoch, 2), PageOrder::Asc).await, (vec![], false), "forgotten");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use roomcast::config;
 use roomcast::event::Event;
-use roomcast::history::{History, HistoryQuery, ListCopy, PageOrder, Retention, RoomKey, Since};
+use roomcast::history::{History, HistoryQuery, HistoryStart, ListCopy, PageOrder, Retention, RoomKey};
 use roomcast::idempotency::{ClaimResult, Idempotency};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
@@ -44,8 +44,11 @@ async fn history_and_its_list_live_in_different_slots() {
             assert_eq!(appended.offset, number);
             epoch = appended.epoch;
         }
-        let query =
-            HistoryQuery { limit: 9, since: Some(Since { epoch: Some(epoch), offset: 4 }), order: PageOrder::Asc };
+        let query = HistoryQuery {
+            limit: 9,
+            since: Some(HistoryStart { epoch: Some(epoch), offset: 4 }),
+            order: PageOrder::Asc,
+        };
         let page = history.read(&key, query).await.unwrap();
         assert!(page.complete);
         assert_eq!(page.events.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [5, 6, 7]);

@@ -10,7 +10,7 @@ use roomcast::contract::model::{HistoryPolicy, ReplayPolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::event::Event;
 use roomcast::gateway::replay::{ReplayOutcome, join_with_replay};
-use roomcast::history::{History, RoomRecord, Since};
+use roomcast::history::{History, HistoryStart, RoomRecord};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::session::{RoomName, Session};
@@ -104,7 +104,7 @@ impl Node {
         }
     }
 
-    async fn join(&self, session: &Arc<Session>, since: Option<Since>) -> ReplayOutcome {
+    async fn join(&self, session: &Arc<Session>, since: Option<HistoryStart>) -> ReplayOutcome {
         let joined = join_with_replay(&self.rooms, &self.history, session, &self.room, &self.def, since).await;
         joined.replay.unwrap()
     }
@@ -165,7 +165,7 @@ async fn join_once(node: &Node, seed: usize) {
     // In this test an event's offset equals its number. Some clients ask for events that are no longer in the history.
     let since = (policy.replay == ReplayPolicy::Since).then(|| before.saturating_sub([3, 20, 1000][seed % 3]));
     let epoch = node.history.read(&key(node), newest()).await.unwrap().epoch;
-    let outcome = node.join(&session, since.map(|offset| Since { epoch: Some(epoch), offset })).await;
+    let outcome = node.join(&session, since.map(|offset| HistoryStart { epoch: Some(epoch), offset })).await;
     for _ in 0..seed % 5 {
         tokio::task::yield_now().await;
     }
@@ -318,7 +318,7 @@ async fn long_history(history: History) {
 
     for (offset, complete, first) in [(300, true, 301), (1601, true, 1602), (2601, true, 2602), (50, false, 102)] {
         let (session, wire) = node.client();
-        let since = Since { epoch: Some(outcome.epoch), offset };
+        let since = HistoryStart { epoch: Some(outcome.epoch), offset };
         let back = node.join(&session, Some(since)).await;
         assert_eq!((back.complete, back.offset), (complete, 2601), "since {offset}");
         assert_eq!(received(&wire), (first..=2601).collect::<Vec<_>>(), "since {offset}");
@@ -347,7 +347,7 @@ async fn client_is_told_of_a_replay_that_is_not_whole() {
         node.publish(number).await;
     }
     let (session, wire) = node.client();
-    let since = |offset| Some(Since { epoch: None, offset });
+    let since = |offset| Some(HistoryStart { epoch: None, offset });
     let outcome = node.join(&session, since(0)).await;
     assert!(!outcome.complete);
     assert_eq!(received(&wire), [3, 4, 5]);

@@ -29,7 +29,7 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Fetches a key set again and again, until this value is dropped.
 pub(super) struct KeySetFetcher {
-    extra: Arc<Extra>,
+    extra: Arc<ExtraFetch>,
     /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not count.
     fetched: watch::Receiver<u64>,
     patience: Duration,
@@ -38,7 +38,7 @@ pub(super) struct KeySetFetcher {
 
 /// A request for an extra fetch, because of a token whose key is not known.
 #[derive(Default)]
-struct Extra {
+struct ExtraFetch {
     wanted: Notify,
     /// Whether an extra fetch is requested and has not completed.
     pending: AtomicBool,
@@ -69,9 +69,9 @@ impl KeySetFetcher {
         metrics: Arc<Metrics>,
     ) -> Result<Self, AuthSetupError> {
         let origin = KeySource::new(config)?;
-        let extra = Arc::new(Extra::default());
+        let extra = Arc::new(ExtraFetch::default());
         let (done, fetched) = watch::channel(0);
-        let keeper = Keeper {
+        let keeper = KeySetRefresher {
             origin,
             algorithms: config.algorithms.clone(),
             refresh: config.refresh.get(),
@@ -167,17 +167,17 @@ impl KeySource {
 }
 
 /// Fetches a key set again and again, and replaces the previous set.
-struct Keeper {
+struct KeySetRefresher {
     origin: KeySource,
     algorithms: Vec<Algorithm>,
     refresh: Duration,
     set: Arc<ArcSwap<KeySet>>,
     metrics: Arc<Metrics>,
-    extra: Arc<Extra>,
+    extra: Arc<ExtraFetch>,
     done: watch::Sender<u64>,
 }
 
-impl Keeper {
+impl KeySetRefresher {
     async fn run(self) {
         let mut next = Instant::now() + self.pause();
         loop {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, say};
+use super::{ConfigFile, Failure, write_stdout};
 use crate::config::Config;
 use crate::contract::load;
 use crate::{auth, node};
@@ -22,7 +22,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
         return deployment(&args.config.load(Vec::new())?.config);
     }
     let summary = load::check(&args.files).map_err(Failure::configuration)?;
-    say(&format!("{summary}\n"))
+    write_stdout(&format!("{summary}\n"))
 }
 
 /// Checks that a node would start with this configuration.
@@ -30,7 +30,7 @@ fn deployment(config: &Config) -> Result<(), Failure> {
     auth::check_keys(&config.auth).map_err(Failure::configuration)?;
     let namespaces = load::load(&config.contracts.files).map_err(Failure::configuration)?;
     let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
-    node::agree(config, &contracts).map_err(Failure::configuration)?;
+    node::check_requirements(config, &contracts).map_err(Failure::configuration)?;
     let summary = load::check(&config.contracts.files).map_err(Failure::configuration)?;
-    say(&format!("the configuration has no mistakes\n{summary}\n"))
+    write_stdout(&format!("the configuration has no mistakes\n{summary}\n"))
 }

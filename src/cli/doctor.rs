@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::{Failure, say};
+use super::{Failure, write_stdout};
 use crate::config::{Period, Secret, Url};
 use crate::doctor::{self, DoctorOptions};
 
@@ -57,9 +57,9 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     // Does not wait for a name that is still being resolved.
     runtime.shutdown_background();
     if args.json {
-        say(&format!("{:#}\n", report.json()))?
+        write_stdout(&format!("{:#}\n", report.json()))?
     } else {
-        say(&report.to_string())?
+        write_stdout(&report.to_string())?
     }
     if report.is_good() { Ok(()) } else { Err(Failure::run(anyhow!("the deployment has problems"))) }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
-use super::{ConfigFile, Failure, say};
+use super::{ConfigFile, Failure, write_stdout};
 use crate::config::{ApiSettings, Config};
 
 /// How often `--wait` asks a draining node for its progress.
@@ -58,7 +58,7 @@ async fn drain(args: &DrainArgs, node: &NodeApi) -> Result<(), Failure> {
         _ => Method::POST,
     };
     let mut status = node.ask(method).await.map_err(Failure::run)?;
-    say(&format!("{status}\n"))?;
+    write_stdout(&format!("{status}\n"))?;
     while args.wait && status["state"] != "drained" {
         if status["state"] == "serving" {
             return Err(Failure::run(anyhow!("the node is not draining: the drain was undone, or never started")));
@@ -66,7 +66,7 @@ async fn drain(args: &DrainArgs, node: &NodeApi) -> Result<(), Failure> {
         tokio::time::sleep(ASK).await;
         let next = node.ask(Method::GET).await.map_err(Failure::run)?;
         if next != status {
-            say(&format!("{next}\n"))?;
+            write_stdout(&format!("{next}\n"))?;
         }
         status = next;
     }

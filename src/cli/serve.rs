@@ -12,7 +12,7 @@ use tracing_subscriber::layer::Identity;
 
 use super::dev::{self, Development};
 use super::welcome::{self, WelcomeInfo};
-use super::{ConfigFile, Failure, say};
+use super::{ConfigFile, Failure, write_stdout};
 use crate::config::{Config, LogFormat};
 use crate::node::{self, BoundAddresses};
 use crate::telemetry::logging::{self, Logging};
@@ -30,12 +30,12 @@ pub(super) struct ServeArgs {
     dev: bool,
     /// The format of log records. It overrides log.format.
     #[arg(long, value_name = "FORMAT")]
-    log: Option<Format>,
+    log: Option<FormatArg>,
 }
 
 /// The format of log records.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
+enum FormatArg {
     /// One line for people.
     Human,
     /// One JSON object per line. The node also prints one to standard output when it listens.
@@ -119,12 +119,12 @@ fn on_ready(config: &mut Config) -> Result<impl FnOnce(&BoundAddresses) + Send +
             if let Some(cluster) = cluster {
                 line["cluster"] = json!(cluster);
             }
-            _ = say(&format!("{line}\n"));
+            _ = write_stdout(&format!("{line}\n"));
         }
         if let Some(Development { token, api_key }) = development {
             let example = welcome::example(&bound.namespaces);
             let info = WelcomeInfo { server: bound.server, api: bound.api, path, token, api_key, example };
-            _ = say(&welcome::text(&info));
+            _ = write_stdout(&welcome::text(&info));
         }
     })
 }

@@ -36,7 +36,7 @@ impl Cluster {
         let cluster = Arc::downgrade(self);
         self.on(TOPIC, move |node, data| match (serde_json::from_value::<ActionMessage>(data), cluster.upgrade()) {
             (Ok(act), Some(cluster)) => {
-                act.carry_out(&cluster);
+                act.apply_here(&cluster);
             }
             (Ok(_), None) => {}
             (Err(error), _) => tracing::debug!(node, %error, "ignored an action of another node"),
@@ -57,7 +57,7 @@ impl Cluster {
     fn act<'a>(&'a self, selection: &Selection, what: ActionKind) -> DirectoryFuture<'a, ActionResult> {
         let act = ActionMessage { namespace: selection.namespace.as_str().into(), rooms: rooms_of(selection), what };
         Box::pin(async move {
-            let local = act.carry_out(self);
+            let local = act.apply_here(self);
             if let ActionKind::Join(room) = &act.what {
                 self.rooms.settled(&act.namespace, room).await;
             }
@@ -97,7 +97,7 @@ pub(super) fn rooms_of(selection: &Selection) -> Vec<RoomName> {
 
 impl ActionMessage {
     /// Applies the action to the selected clients of this node. Returns the number of these clients.
-    fn carry_out(&self, cluster: &Cluster) -> usize {
+    fn apply_here(&self, cluster: &Cluster) -> usize {
         // An empty selection means no client, but `recipients` would treat an empty list as every client.
         if self.rooms.is_empty() {
             return 0;

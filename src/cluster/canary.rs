@@ -60,19 +60,19 @@ impl Canaries {
     }
 
     async fn count(self: Arc<Self>, mut incoming: mpsc::Receiver<Incoming>, redis: Redis) {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut find_lost = tokio::time::interval(LOOK);
+        find_lost.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 arrived = incoming.recv() => match arrived {
                     Some(arrived) => self.note(&arrived.frame, Instant::now()),
                     None => return,
                 },
-                _ = look.tick() => {
+                _ = find_lost.tick() => {
                     if redis.is_closed() {
                         return;
                     }
-                    self.look(Instant::now());
+                    self.find_lost(Instant::now());
                 }
             }
         }
@@ -91,8 +91,8 @@ impl Canaries {
         }
     }
 
-    fn look(&self, now: Instant) {
-        let (lost, forgotten) = self.canaries.lock().expect("no panic while held").look(now);
+    fn find_lost(&self, now: Instant) {
+        let (lost, forgotten) = self.canaries.lock().expect("no panic while held").find_lost(now);
         for (node, lost) in lost {
             self.metrics.canaries_lost_total.with_label_values(&[&*node]).inc_by(lost);
         }
@@ -158,7 +158,7 @@ struct CountedCanary {
 }
 
 /// A node, and how many of its canaries are lost.
-type Lost = (Arc<str>, u64);
+type LostCanaries = (Arc<str>, u64);
 
 impl CanaryNumbers {
     /// Counts a canary. After each start of a sender, counting begins with the first canary that arrives from that
@@ -184,7 +184,7 @@ impl CanaryNumbers {
 
     /// Finds canaries that count as lost since the last call, and forgets nodes that were silent for [`FORGET`].
     /// Returns the number of lost canaries for each node, and the forgotten nodes.
-    fn look(&mut self, now: Instant) -> (Vec<Lost>, Vec<Arc<str>>) {
+    fn find_lost(&mut self, now: Instant) -> (Vec<LostCanaries>, Vec<Arc<str>>) {
         let mut lost = Vec::new();
         for (node, sender) in &mut self.nodes {
             let before = sender.missing.len();
@@ -240,10 +240,10 @@ mod tests {
         assert_eq!(canaries.note(&a, 11, start), received(0));
         assert_eq!(canaries.note(&a, 9, start), received(0));
         assert_eq!(canaries.note(&a, 9, start), CountedCanary { received: false, ..received(0) });
-        assert_eq!(canaries.look(start + GRACE / 2), (vec![], vec![]));
-        assert_eq!(canaries.look(start + GRACE), (vec![("a".into(), 2)], vec![]));
+        assert_eq!(canaries.find_lost(start + GRACE / 2), (vec![], vec![]));
+        assert_eq!(canaries.find_lost(start + GRACE), (vec![("a".into(), 2)], vec![]));
         assert_eq!(canaries.note(&a, 8, start + GRACE), CountedCanary { received: false, ..received(0) });
-        assert_eq!(canaries.look(start + 2 * GRACE), (vec![], vec![]));
+        assert_eq!(canaries.find_lost(start + 2 * GRACE), (vec![], vec![]));
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
         }
         assert_eq!(canaries.note(&origin("more", 1), 1, start), CountedCanary::default());
         canaries.note(&origin("7", 1), 2, start + FORGET / 2);
-        let (_, forgotten) = canaries.look(start + FORGET);
+        let (_, forgotten) = canaries.find_lost(start + FORGET);
         assert_eq!((forgotten.len(), canaries.nodes.len()), (MAX_NODES - 1, 1));
     }
 }

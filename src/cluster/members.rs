@@ -18,7 +18,7 @@ const MAX_MEMBERS: usize = 1024;
 
 /// A node and its totals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Member {
+pub struct NodeTotals {
     /// The node's id.
     pub node: String,
     /// Number of clients connected to the node, over all namespaces.
@@ -32,7 +32,7 @@ pub struct Member {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClusterView {
     /// This node first, followed by the other nodes in the order of their ids.
-    pub nodes: Vec<Member>,
+    pub nodes: Vec<NodeTotals>,
 }
 
 impl ClusterView {
@@ -75,7 +75,7 @@ pub(super) struct ClusterMembers {
 }
 
 struct OtherNode {
-    member: Member,
+    member: NodeTotals,
     listens: Vec<Arc<str>>,
     standing: DrainReport,
     heard: Instant,
@@ -84,7 +84,7 @@ struct OtherNode {
 impl ClusterMembers {
     /// Records a heartbeat. Returns true if the node was not known before.
     pub(super) fn note(&self, node: &Arc<str>, hello: Heartbeat, now: Instant) -> bool {
-        let member = Member { node: node.to_string(), connections: hello.connections, rooms: hello.rooms };
+        let member = NodeTotals { node: node.to_string(), connections: hello.connections, rooms: hello.rooms };
         let other = OtherNode { member, listens: hello.listens, standing: hello.standing, heard: now };
         let mut others = self.others.lock().expect("no panic while held");
         if others.len() >= MAX_MEMBERS && !others.contains_key(node) {
@@ -126,7 +126,7 @@ impl ClusterMembers {
         self.others.lock().expect("no panic while held").values().map(|other| other.standing).collect()
     }
 
-    pub(super) fn view(&self, own: Member) -> ClusterView {
+    pub(super) fn view(&self, own: NodeTotals) -> ClusterView {
         let others = self.others.lock().expect("no panic while held");
         let mut nodes: Vec<_> = others.values().map(|other| other.member.clone()).collect();
         drop(others);
@@ -170,7 +170,7 @@ mod tests {
         let members = ClusterMembers::default();
         members.note(&"z".into(), hello(3), Instant::now());
         members.note(&"b".into(), hello(4), Instant::now());
-        let view = members.view(Member { node: "m".into(), connections: 5, rooms: 0 });
+        let view = members.view(NodeTotals { node: "m".into(), connections: 5, rooms: 0 });
         assert_eq!(view.connections(), 12);
         assert_eq!(view.nodes.iter().map(|node| &*node.node).collect::<Vec<_>>(), ["m", "b", "z"]);
         assert_eq!(members.listeners()["c"], 2);

@@ -36,7 +36,7 @@ pub(super) async fn watch(redis: Redis, metrics: Arc<Metrics>) {
                 paused_seconds,
                 "this node did not run for a while: the process or its machine was suspended"
             );
-            hears_again(&redis).await;
+            wait_for_messages(&redis).await;
             let missed = lost(&metrics) - lost_before;
             tracing::warn!(
                 paused_seconds,
@@ -48,7 +48,7 @@ pub(super) async fn watch(redis: Redis, metrics: Arc<Metrics>) {
     }
 }
 
-async fn hears_again(redis: &Redis) {
+async fn wait_for_messages(redis: &Redis) {
     let until = Instant::now() + PATIENCE;
     while redis.hearing().is_none() && Instant::now() < until {
         tokio::time::sleep(TICK).await;

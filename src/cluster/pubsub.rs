@@ -28,8 +28,8 @@ use crate::redis::{
 };
 use crate::telemetry::metrics::Metrics;
 
-use inbox::Inbox;
 pub use inbox::Incoming;
+use inbox::SubscriptionQueue;
 
 /// Maximum number of publishes that were sent to Redis and are not answered yet.
 const MAX_IN_FLIGHT: usize = 2048;
@@ -202,7 +202,8 @@ impl PubSub {
     /// wait, and [`MAX_RECEIVE_BYTES`] in all such queues; further ones are dropped and counted. A subscription that is
     /// made while Redis is unreachable begins when Redis is reachable again.
     pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
-        let (inbox, incoming) = Inbox::new(buffer, self.reader(), self.received.clone(), self.metrics.clone());
+        let (inbox, incoming) =
+            SubscriptionQueue::new(buffer, self.reader(), self.received.clone(), self.metrics.clone());
         self.incoming.lock().expect("no panic while held").push(inbox.queue());
         self.gaps.lock().expect("no panic while held").listen(channel);
         self.redis.subscriber().subscribe(channel.clone(), move |message| inbox.take(&message));

@@ -221,7 +221,7 @@ impl ClusterRevoker {
                     let room = [user_room(id)];
                     for namespace in self.rooms.namespaces() {
                         let sessions = self.rooms.recipients(namespace, &room, &[]);
-                        found.extend(sessions.into_iter().filter(|session| !spared(revocation, session)));
+                        found.extend(sessions.into_iter().filter(|session| !is_spared(revocation, session)));
                     }
                 }
                 Subject::Socket(id) => {
@@ -365,7 +365,7 @@ impl ClusterRevoker {
     }
 }
 
-fn spared(revocation: &Revocation, session: &Session) -> bool {
+fn is_spared(revocation: &Revocation, session: &Session) -> bool {
     revocation.spares(crate::auth::issued_at(session.user().claims.get("iat").as_ref()))
 }
 

@@ -41,7 +41,7 @@ impl Sources {
 
 /// A configuration without mistakes.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The effective values.
     pub config: Config,
     /// Where each value came from.
@@ -58,7 +58,7 @@ pub(super) struct Draft {
 ///
 /// # Errors
 /// All mistakes of all layers.
-pub fn load(mut sources: Sources) -> Result<Loaded, ConfigError> {
+pub fn load(mut sources: Sources) -> Result<LoadedConfig, ConfigError> {
     sources.variables.sort();
     let mut mistakes = Vec::new();
     let (mut figment, file, base) = read_file(&sources, &mut mistakes);
@@ -73,7 +73,7 @@ pub fn load(mut sources: Sources) -> Result<Loaded, ConfigError> {
     let config = draft.deserialize();
     check::all(&config, &mut draft);
     match draft.mistakes.as_slice() {
-        [] => Ok(Loaded { config, origins: draft.origins }),
+        [] => Ok(LoadedConfig { config, origins: draft.origins }),
         _ => Err(ConfigError { mistakes: draft.mistakes }),
     }
 }

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::Loaded;
+use super::LoadedConfig;
 
 /// The column in which comments begin, if the line is shorter.
 const COMMENT_COLUMN: usize = 44;
 
-impl Loaded {
+impl LoadedConfig {
     /// The effective values as TOML. Keys without a value are comments.
     pub fn to_toml(&self) -> String {
         let values = serde_json::to_value(&self.config).unwrap_or_default();
@@ -25,7 +25,7 @@ impl Loaded {
 }
 
 struct SettingsPage<'a> {
-    loaded: &'a Loaded,
+    loaded: &'a LoadedConfig,
     text: String,
 }
 

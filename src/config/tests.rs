@@ -29,7 +29,7 @@ impl Setting {
         self
     }
 
-    fn load(&self) -> Result<Loaded, ConfigError> {
+    fn load(&self) -> Result<LoadedConfig, ConfigError> {
         let file = Some(self.dir.path().join("roomcast.toml"));
         load(Sources { file, variables: self.variables.clone(), flags: Vec::new() })
     }

@@ -108,7 +108,7 @@ impl Compiler<'_> {
     }
 
     /// Reports a mistake.
-    fn blame(&mut self, key_path: &KeyPath, problem: impl Into<String>, remedy: impl Into<String>) {
+    fn note_mistake(&mut self, key_path: &KeyPath, problem: impl Into<String>, remedy: impl Into<String>) {
         self.report.push(self.document.mistake(key_path, problem, remedy));
     }
 
@@ -118,7 +118,7 @@ impl Compiler<'_> {
         match T::deserialize(value) {
             Ok(part) => Some(part),
             Err(error) => {
-                self.blame(key_path, error.to_string(), "");
+                self.note_mistake(key_path, error.to_string(), "");
                 None
             }
         }
@@ -139,7 +139,7 @@ impl Compiler<'_> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         // A missing name has been reported already.
         if self.document.tree.get("name").is_some() && (name.is_empty() || !name.chars().all(plain)) {
-            self.blame(
+            self.note_mistake(
                 &KeyPath::top("name"),
                 format!("\"{name}\" is not a name"),
                 "write letters, digits, `-`, `_` and `.`",
@@ -152,10 +152,14 @@ impl Compiler<'_> {
         let path = self.text("namespace").unwrap_or_else(|| "/".to_owned());
         let odd = |c: char| c.is_whitespace() || c.is_control() || ",?#\"\\".contains(c);
         if !path.starts_with('/') {
-            self.blame(&KeyPath::top("namespace"), "a namespace starts with a slash", format!("write \"/{path}\""));
+            self.note_mistake(
+                &KeyPath::top("namespace"),
+                "a namespace starts with a slash",
+                format!("write \"/{path}\""),
+            );
         } else if path.contains(odd) {
             let problem = "a namespace contains no spaces and none of , ? # \" \\";
-            self.blame(&KeyPath::top("namespace"), problem, "write for example \"/jobs\"");
+            self.note_mistake(&KeyPath::top("namespace"), problem, "write for example \"/jobs\"");
         } else {
             self.check_literal(&KeyPath::top("namespace"), &path, "a namespace", "write the path of one namespace");
         }
@@ -167,7 +171,7 @@ impl Compiler<'_> {
         let key_path = KeyPath::top("auth");
         let given = raw.tokens.unwrap_or_else(|| vec!["auth.token".to_owned(), "header".to_owned()]);
         if given.is_empty() {
-            self.blame(
+            self.note_mistake(
                 &key_path.key("tokens"),
                 "the list of sources of tokens is empty",
                 "write for example [\"auth.token\", \"header\"]",
@@ -181,7 +185,7 @@ impl Compiler<'_> {
                     self.check_literal(&at, text, "a place for a token", "write its whole name");
                     tokens.push(source);
                 }
-                None => self.blame(
+                None => self.note_mistake(
                     &key_path.key("tokens").index(Some(at)),
                     format!("\"{text}\" is not a source of tokens"),
                     "write \"auth.<member>\", \"header\", \"query.<parameter>\" or \"cookie.<name>\"",
@@ -191,7 +195,7 @@ impl Compiler<'_> {
         let reject = raw.reject.unwrap_or_default();
         if reject == RejectPolicy::Event && errors.event.is_none() {
             let remedy = "add `event = \"error\"` to [errors], or take `reject` out";
-            self.blame(&key_path.key("reject"), "no error event is set", remedy);
+            self.note_mistake(&key_path.key("reject"), "no error event is set", remedy);
         }
         let mode = raw.mode.unwrap_or_default();
         AuthPolicy {
@@ -210,7 +214,11 @@ impl Compiler<'_> {
         };
         let claim = given.strip_prefix("claims.").unwrap_or(&given);
         if claim.is_empty() || claim.split('.').any(str::is_empty) {
-            self.blame(key_path, format!("\"{given}\" is not a claim"), format!("write for example \"{default}\""));
+            self.note_mistake(
+                key_path,
+                format!("\"{given}\" is not a claim"),
+                format!("write for example \"{default}\""),
+            );
         } else {
             self.check_literal(key_path, &given, "a claim", &format!("write its name, such as \"{default}\""));
         }
@@ -225,7 +233,7 @@ impl Compiler<'_> {
         }
         if raw.payload.is_some() && raw.event.is_none() {
             let remedy = "add `event = \"error\"`, or take it out";
-            self.blame(&key_path.key("payload"), "no error event is set that could carry it", remedy);
+            self.note_mistake(&key_path.key("payload"), "no error event is set that could carry it", remedy);
         }
         // Members of this object without a value are left out of the payload: most errors have no retry time.
         let all =
@@ -242,7 +250,7 @@ impl Compiler<'_> {
                 }
                 None => {
                     let known = one_of_quoted(Code::ALL.iter().map(|code| code.as_str()));
-                    self.blame(
+                    self.note_mistake(
                         &key_path.key("codes").key(&name),
                         format!("there is no code {name}"),
                         format!("write {known}"),
@@ -301,12 +309,16 @@ impl Compiler<'_> {
         let key_path = KeyPath::top("recovery").key("window");
         let window = self.duration(&key_path, raw.window).unwrap_or(DEFAULT_RECOVERY_WINDOW);
         if window > LONGEST_RECOVERY_WINDOW {
-            self.blame(&key_path, "the window is longer than 1h", "write 1h or less");
+            self.note_mistake(&key_path, "the window is longer than 1h", "write 1h or less");
         }
         let events = raw.events.unwrap_or(DEFAULT_RECOVERY_EVENTS);
         if !(1..=MOST_RECOVERY_EVENTS).contains(&events) {
             let problem = format!("recovery cannot keep {events} events for a room");
-            self.blame(&KeyPath::top("recovery").key("events"), problem, format!("write 1 to {MOST_RECOVERY_EVENTS}"));
+            self.note_mistake(
+                &KeyPath::top("recovery").key("events"),
+                problem,
+                format!("write 1 to {MOST_RECOVERY_EVENTS}"),
+            );
         }
         Some(RecoveryPolicy { window, events })
     }

@@ -283,12 +283,12 @@ pub struct RoomRefTableSpec {
 /// The JSON Schema of contract files, for editors.
 pub fn json_schema() -> Value {
     let mut schema = schemars::schema_for!(ContractFile).to_value();
-    tidy(&mut schema);
+    remove_non_toml(&mut schema);
     schema
 }
 
 /// Removes from the schema what TOML does not have: null, and the formats of Rust's integers.
-fn tidy(schema: &mut Value) {
+fn remove_non_toml(schema: &mut Value) {
     let is_null = |kind: &Value| *kind == "null" || kind.get("type").is_some_and(|kind| kind == "null");
     match schema {
         Value::Object(keywords) => {
@@ -317,9 +317,9 @@ fn tidy(schema: &mut Value) {
                     }
                 }
             }
-            keywords.values_mut().for_each(tidy);
+            keywords.values_mut().for_each(remove_non_toml);
         }
-        Value::Array(items) => items.iter_mut().for_each(tidy),
+        Value::Array(items) => items.iter_mut().for_each(remove_non_toml),
         _ => {}
     }
 }

@@ -104,7 +104,7 @@ impl Namespace {
 type RoomNamePart = (Arc<Contract>, Arc<Document>);
 
 /// The position of the earlier of two conflicting entries, as `other.toml:7`.
-fn there(document: &Document, key_path: &KeyPath) -> String {
+fn position_of(document: &Document, key_path: &KeyPath) -> String {
     match document.line(key_path) {
         Some(line) => format!("{}:{line}", document.file),
         None => document.file.clone(),
@@ -128,7 +128,7 @@ fn check_auth(contract: &Contract, document: &Document, earlier: &[RoomNamePart]
         let key_path = KeyPath::top("auth").key(key);
         let problem = format!(
             "contracts of one namespace must have the same authentication, but {} has another one in namespace \"{}\"",
-            there(other, &key_path),
+            position_of(other, &key_path),
             contract.namespace
         );
         report.push(document.mistake(
@@ -143,7 +143,7 @@ fn check_events(contract: &Contract, document: &Document, earlier: &[RoomNamePar
     let refresh = contract.auth.expiry.refresh.as_ref();
     let twin = |(other, _): &&RoomNamePart| refresh.is_some_and(|name| other.client.contains_key(name));
     if let (Some(name), Some((_, other))) = (refresh, earlier.iter().find(twin)) {
-        let at = there(other, &KeyPath::top("client").key(name));
+        let at = position_of(other, &KeyPath::top("client").key(name));
         let problem = format!("{at} has the same event in namespace \"{}\"", contract.namespace);
         report.push(document.mistake(
             &KeyPath::top("auth").key("expiry").key("refresh"),
@@ -156,7 +156,8 @@ fn check_events(contract: &Contract, document: &Document, earlier: &[RoomNamePar
             continue;
         };
         let key_path = KeyPath::top("client").key(name);
-        let problem = format!("{} has the same event in namespace \"{}\"", there(other, &key_path), contract.namespace);
+        let problem =
+            format!("{} has the same event in namespace \"{}\"", position_of(other, &key_path), contract.namespace);
         report.push(document.mistake(&key_path, problem, "rename one of them, or give one contract another namespace"));
     }
 }
@@ -173,7 +174,7 @@ fn check_rooms(contract: &Contract, document: &Document, earlier: &[RoomNamePart
         let key_path = KeyPath::top("rooms").key(&def.key);
         let problem = format!(
             "{} has rooms of the same names with other rules in namespace \"{}\"",
-            there(other, &KeyPath::top("rooms").key(&twin.key)),
+            position_of(other, &KeyPath::top("rooms").key(&twin.key)),
             contract.namespace
         );
         report.push(document.mistake(&key_path, problem, "write the same rules in both, or other names"));

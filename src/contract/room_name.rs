@@ -30,7 +30,7 @@ pub struct RoomTemplate {
     text: String,
     /// The text before the first variable.
     prefix: String,
-    variables: Vec<Variable>,
+    variables: Vec<NameVariable>,
     /// Characters that the variables may hold besides letters, digits and [`ALPHABET`].
     chars: String,
     /// The template's text without the names of its variables.
@@ -38,7 +38,7 @@ pub struct RoomTemplate {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Variable {
+struct NameVariable {
     name: String,
     /// The path of the variable's value, unless the contract gives others.
     path: Path,
@@ -126,7 +126,7 @@ impl RoomTemplate {
                     ));
                 }
                 let path = Path::payload_member(&name);
-                self.variables.push(Variable { name, path, after: String::new() });
+                self.variables.push(NameVariable { name, path, after: String::new() });
             }
         }
         Ok(())

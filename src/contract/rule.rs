@@ -22,7 +22,7 @@ pub struct Rule(Arc<Compiled>);
 struct Compiled {
     text: String,
     expression: IdedExpr,
-    uses: check::Uses,
+    uses: check::RuleInputs,
 }
 
 /// Maximum length of a rule, in bytes.

@@ -49,20 +49,20 @@ const RENAMED: &[(&str, &str, &str)] = &[
 /// Checks a document. Reports wrong parts and removes them from its tree.
 pub(super) fn check(document: &mut Document, schema: &Value, report: &mut ContractReport) {
     let mut tree = std::mem::take(&mut document.tree);
-    let mut walk = Walk { document, root: schema, report };
+    let mut walk = StructureCheck { document, root: schema, report };
     if !walk.fits(&KeyPath::default(), &mut tree, schema) && !tree.is_object() {
         tree = Value::Object(Map::new());
     }
     document.tree = tree;
 }
 
-struct Walk<'w> {
+struct StructureCheck<'w> {
     document: &'w Document,
     root: &'w Value,
     report: &'w mut ContractReport,
 }
 
-impl<'w> Walk<'w> {
+impl<'w> StructureCheck<'w> {
     /// Checks a value. Returns false when the whole value must be removed.
     fn fits(&mut self, key_path: &KeyPath, value: &mut Value, schema: &'w Value) -> bool {
         let choices = self.choices(schema);

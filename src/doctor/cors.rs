@@ -10,7 +10,7 @@ const STRANGER: &str = "https://roomcast-doctor.invalid";
 
 /// Checks the origin that should be able to connect, and an unknown one.
 pub(super) async fn check(deployment: &Deployment, origin: Option<&str>) -> Vec<Finding> {
-    let mut findings = vec![stranger(deployment).await];
+    let mut findings = vec![check_unlisted_origin(deployment).await];
     match origin {
         Some(origin) => findings.push(page(deployment, origin).await),
         None => {
@@ -22,7 +22,7 @@ pub(super) async fn check(deployment: &Deployment, origin: Option<&str>) -> Vec<
 }
 
 /// The finding that both the node and a proxy set `Access-Control-Allow-Origin`.
-pub(super) fn doubled() -> Finding {
+pub(super) fn duplicate_header() -> Finding {
     let remedy = "leave CORS to the nodes (`server.cors_origins`): remove the proxy's own Access-Control headers";
     Finding::problem("cors", "Access-Control-Allow-Origin comes twice, which browsers refuse", remedy)
 }
@@ -45,7 +45,7 @@ async fn page(deployment: &Deployment, origin: &str) -> Finding {
     let flown = deployment.ask(Method::OPTIONS, deployment.session("polling", None), &preflight, "", PROMPT).await;
     let allowed: Vec<_> = answer.headers.get_all(header::ACCESS_CONTROL_ALLOW_ORIGIN).iter().collect();
     if allowed.len() > 1 {
-        return doubled();
+        return duplicate_header();
     }
     let remedy = format!("add {origin:?} to `server.cors_origins`, and let proxies pass `Origin` and `OPTIONS` on");
     if answer.status != 200 || !permits(&answer.headers, origin) {
@@ -67,7 +67,7 @@ async fn page(deployment: &Deployment, origin: &str) -> Finding {
     Finding::warning(name, format!("pages of {origin} may connect, but without cookies"), remedy)
 }
 
-async fn stranger(deployment: &Deployment) -> Finding {
+async fn check_unlisted_origin(deployment: &Deployment) -> Finding {
     let name = "cors.strangers";
     let asked = [(header::ORIGIN, HeaderValue::from_static(STRANGER))];
     match deployment.ask(Method::GET, deployment.session("polling", None), &asked, "", PROMPT).await {

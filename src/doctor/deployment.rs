@@ -100,7 +100,7 @@ impl Deployment {
     }
 
     /// The deployment's URL with another path.
-    pub(super) fn beside(&self, path: &str) -> Url {
+    pub(super) fn with_path(&self, path: &str) -> Url {
         let mut url = self.socket.clone();
         url.set_path(path);
         url.set_query(None);

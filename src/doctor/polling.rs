@@ -23,7 +23,7 @@ pub(super) async fn handshake(deployment: &Deployment) -> (Vec<Finding>, Option<
             );
             let mut findings = vec![Finding::ok(name, found)];
             if answer.headers.get_all("access-control-allow-origin").iter().count() > 1 {
-                findings.push(super::cors::doubled());
+                findings.push(super::cors::duplicate_header());
             }
             (findings, Some(opened))
         }

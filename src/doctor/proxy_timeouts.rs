@@ -14,7 +14,7 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// Checks a silent WebSocket session: a ping must arrive within the ping interval, and after this ping only the node
 /// may end the session.
-pub(super) async fn silent(deployment: &Deployment, known: &OpenedSession) -> Vec<Finding> {
+pub(super) async fn check_silent_session(deployment: &Deployment, known: &OpenedSession) -> Vec<Finding> {
     let name = "patience.websocket";
     let (opened, mut frames) = match websocket::session(deployment).await {
         Ok(session) => session,
@@ -30,7 +30,7 @@ pub(super) async fn silent(deployment: &Deployment, known: &OpenedSession) -> Ve
     };
     match first {
         FrameEvent::Text(text) if text == "2" => {}
-        FrameEvent::End(_) => return vec![impatient(name, "a silent WebSocket", began.elapsed(), interval)],
+        FrameEvent::End(_) => return vec![cut_off_early(name, "a silent WebSocket", began.elapsed(), interval)],
         other => {
             let remedy = "nodes ping every `server.ping_interval`: check whether a proxy delays messages (buffering?)";
             return vec![Finding::problem(
@@ -97,12 +97,12 @@ pub(super) async fn waiting(deployment: &Deployment, known: &OpenedSession) -> V
         Ok(answer) if answer.status == 200 => Finding::unknown(name, answer.told(), "try again"),
         Ok(answer) => {
             let told = answer.told();
-            let mut finding = impatient(name, "a waiting poll", began.elapsed(), interval);
+            let mut finding = cut_off_early(name, "a waiting poll", began.elapsed(), interval);
             finding.found = format!("{} ({told})", finding.found);
             finding
         }
         Err(problem) => {
-            let mut finding = impatient(name, "a waiting poll", began.elapsed(), interval);
+            let mut finding = cut_off_early(name, "a waiting poll", began.elapsed(), interval);
             finding.found = format!("{} ({problem})", finding.found);
             finding
         }
@@ -120,7 +120,7 @@ fn is_ping(answer: &HttpAnswer) -> bool {
     answer.status == 200 && answer.body.split('\u{1e}').any(|packet| packet == "2")
 }
 
-fn impatient(name: &'static str, what: &str, after: Duration, interval: Duration) -> Finding {
+fn cut_off_early(name: &'static str, what: &str, after: Duration, interval: Duration) -> Finding {
     Finding::problem(
         name,
         format!("{what} was ended after {} s, before the ping that comes every {} s", secs(after), secs(interval)),

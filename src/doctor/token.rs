@@ -16,7 +16,7 @@ const ODD: f64 = 2.0;
 
 /// Checks the clocks, and the token if there is one.
 pub(super) async fn check(deployment: &Deployment, options: &DoctorOptions) -> Vec<Finding> {
-    let ahead = skew(deployment).await;
+    let ahead = clock_skew(deployment).await;
     let mut findings = vec![clock(&ahead)];
     if let Some(token) = &options.token {
         let there = now() + ahead.as_ref().copied().unwrap_or(0.0);
@@ -27,9 +27,9 @@ pub(super) async fn check(deployment: &Deployment, options: &DoctorOptions) -> V
 }
 
 /// By how many seconds the node's clock is ahead of this machine's.
-async fn skew(deployment: &Deployment) -> Result<f64, String> {
+async fn clock_skew(deployment: &Deployment) -> Result<f64, String> {
     let before = now();
-    let answer = deployment.ask(Method::GET, deployment.beside("/ready"), &[], "", PROMPT).await?;
+    let answer = deployment.ask(Method::GET, deployment.with_path("/ready"), &[], "", PROMPT).await?;
     let middle = f64::midpoint(before, now());
     let said: Option<Value> = serde_json::from_str(&answer.body).ok();
     let at =

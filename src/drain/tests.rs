@@ -5,13 +5,13 @@ use crate::config::Period;
 
 /// Clients that close as soon as they are asked.
 #[derive(Default)]
-struct Clients {
+struct ObedientClients {
     open: AtomicU64,
     accepts: AtomicBool,
     largest: AtomicU64,
 }
 
-impl LocalClients for Clients {
+impl LocalClients for ObedientClients {
     fn accept(&self, yes: bool) {
         self.accepts.store(yes, Ordering::Relaxed);
     }
@@ -45,10 +45,10 @@ impl OtherNodes for Other {
     }
 }
 
-fn started(clients: u64) -> (Arc<Drain>, Arc<Clients>, Arc<Other>) {
+fn started(clients: u64) -> (Arc<Drain>, Arc<ObedientClients>, Arc<Other>) {
     let config = config::DrainSettings { delay: Period::from_secs(2), ..config::DrainSettings::default() };
     let drain = Drain::new(&config, Arc::new(Metrics::new()));
-    let sockets = Arc::new(Clients { open: clients.into(), accepts: true.into(), largest: 0.into() });
+    let sockets = Arc::new(ObedientClients { open: clients.into(), accepts: true.into(), largest: 0.into() });
     let drain_report = DrainReport { accepts: 50, ..DrainReport::default() };
     let other = Arc::new(Other { drain: drain.clone(), drain_report, heard: Mutex::default() });
     drain.start(sockets.clone(), other.clone(), 0);

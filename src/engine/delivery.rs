@@ -47,8 +47,8 @@ impl Broadcaster {
     /// events from other nodes, servers and emitters. Must be called within a Tokio runtime.
     pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, metrics: &Metrics) -> Arc<Self> {
         tokio::spawn(release_laggards(Arc::downgrade(&rooms)));
-        let line = |path: &Arc<str>| (path.clone(), DeliveryQueue::new(&rooms, path, metrics));
-        let lines = rooms.namespaces().map(line).collect();
+        let queue = |path: &Arc<str>| (path.clone(), DeliveryQueue::new(&rooms, path, metrics));
+        let lines = rooms.namespaces().map(queue).collect();
         let wire = cluster.wire().cloned();
         let broadcaster = Arc::new(Self { rooms, guard: OrderGuard::default(), lines, wire });
         if let Some(wire) = &broadcaster.wire {
@@ -80,22 +80,22 @@ impl Delivery for Broadcaster {
     }
 
     fn deliver(&self, outgoing: &Outgoing) -> DeliveryResult {
-        let Some(line) = self.lines.get(&outgoing.namespace) else { return DeliveryResult::to(0, 0) };
+        let Some(queue) = self.lines.get(&outgoing.namespace) else { return DeliveryResult::to(0, 0) };
         let minded = self.rooms.minded(&outgoing.namespace, &outgoing.event, &outgoing.rooms);
         let minded = minded.map(|event| Outgoing { event, ..outgoing.clone() });
         let outgoing = minded.as_ref().unwrap_or(outgoing);
-        let work = || line.queue_for_all(outgoing, DeliveryMode::Queued);
+        let work = || queue.queue_for_all(outgoing, DeliveryMode::Queued);
         let handed = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work).unwrap_or_else(|| {
-            line.recorder().count_overtaken();
+            queue.recorder().count_overtaken();
             if outgoing.stamps.is_empty() {
                 DeliveryProgress::Now(DeliveryCounts::default())
             } else {
-                line.queue_for_all(outgoing, DeliveryMode::Overtaken)
+                queue.queue_for_all(outgoing, DeliveryMode::Overtaken)
             }
         });
         match handed {
             DeliveryProgress::Now(counts) => {
-                let SliceCounts { queued, dropped } = line.recorder().enter(counts);
+                let SliceCounts { queued, dropped } = queue.recorder().enter(counts);
                 DeliveryResult::to(queued, dropped)
             }
             DeliveryProgress::Later { local, served } => {

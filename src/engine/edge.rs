@@ -28,7 +28,7 @@ use binding::Binding;
 pub use binding::ClientFingerprint;
 use forwarded::Proxies;
 pub use hub::Hub;
-pub(super) use listening::{around, options};
+pub(super) use listening::{options, with_cors};
 use origin::AllowedOrigins;
 pub(super) use query::EngineQuery;
 pub(super) use refusal::RequestRefusal;

@@ -168,14 +168,14 @@ pub async fn serve(
                 }
                 let pending = state.options.pending_connections.enter();
                 if state.options.balancers.is_none() {
-                    state.welcome(&intake, stream, address, pending);
+                    state.serve_connection(&intake, stream, address, pending);
                     continue;
                 }
                 let (intake, met) = (intake.clone(), state.clone());
                 state.connections.spawn(async move {
                     let announced = announced(&met.options, stream, address, &met.stop);
-                    if let Some((stream, address)) = pending.hear(announced).await.flatten() {
-                        met.welcome(&intake, stream, address, pending);
+                    if let Some((stream, address)) = pending.unless_closed(announced).await.flatten() {
+                        met.serve_connection(&intake, stream, address, pending);
                     }
                 });
             }
@@ -205,7 +205,7 @@ struct ListenerState<S> {
 }
 
 impl<S: Serve> ListenerState<S> {
-    fn welcome(
+    fn serve_connection(
         self: &Arc<Self>,
         intake: &impl ConnectionIntake,
         stream: TcpStream,

@@ -138,7 +138,7 @@ impl ConnectionIntake for TlsIntake {
         pending: PendingConnection,
     ) -> impl Future<Output = Option<HttpConnection>> + Send + Unpin {
         Box::pin(async move {
-            let accepted = pending.hear(self.0.acceptor.accept(stream)).await?;
+            let accepted = pending.unless_closed(self.0.acceptor.accept(stream)).await?;
             let taken = accepted.and_then(|tls| Ok((tls, pair()?)));
             let (mut tls, (mut near, far)) = match taken {
                 Ok(taken) => taken,

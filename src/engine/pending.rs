@@ -52,7 +52,7 @@ pub struct PendingConnection {
     number: u64,
     by: Instant,
     out: CancellationToken,
-    spoke: AtomicBool,
+    note_request: AtomicBool,
 }
 
 impl PendingConnections {
@@ -111,7 +111,7 @@ impl PendingConnections {
             number,
             by: Instant::now() + self.patience,
             out,
-            spoke: AtomicBool::new(false),
+            note_request: AtomicBool::new(false),
         }
     }
 
@@ -144,24 +144,24 @@ impl FileLimit {
 
 impl PendingConnection {
     /// Notes that the connection has sent a request. While it has no session, it may still be closed to make room.
-    pub fn spoke(&self) {
-        self.spoke.store(true, Ordering::Relaxed);
+    pub fn note_request(&self) {
+        self.note_request.store(true, Ordering::Relaxed);
     }
 
     /// Notes that the connection has a session, or carries requests of one. It is no longer pending.
     pub fn leave(&self) {
         self.pending_connections.pending().waiting.remove(&self.number);
-        self.spoke();
+        self.note_request();
     }
 
     /// Resolves when the connection must be closed, because the client sent no request within the time limit, or
     /// because too many connections are pending. The reason is counted.
-    pub async fn shown_out(&self) {
+    pub async fn must_close(&self) {
         tokio::select! {
             biased;
             () = self.out.cancelled() => {}
             () = tokio::time::sleep_until(self.by) => {
-                if !self.spoke.load(Ordering::Relaxed) {
+                if !self.note_request.load(Ordering::Relaxed) {
                     return self.pending_connections.silent.inc();
                 }
                 self.out.cancelled().await;
@@ -171,11 +171,11 @@ impl PendingConnection {
     }
 
     /// Waits for `said`. Returns `None` if the connection must be closed before `said` completes.
-    pub async fn hear<T>(&self, said: impl Future<Output = T>) -> Option<T> {
+    pub async fn unless_closed<T>(&self, said: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             said = said => Some(said),
-            () = self.shown_out() => None,
+            () = self.must_close() => None,
         }
     }
 }
@@ -201,15 +201,15 @@ mod tests {
     async fn guest_that_says_nothing_is_shown_out_in_time_and_one_that_spoke_is_not() {
         let metrics = Metrics::new();
         let pending_connections = PendingConnections::new(0, Duration::from_secs(15), &metrics);
-        let (silent, spoke) = (pending_connections.enter(), pending_connections.enter());
+        let (silent, note_request) = (pending_connections.enter(), pending_connections.enter());
         let began = Instant::now();
-        assert_eq!(silent.hear(pending::<()>()).await, None);
+        assert_eq!(silent.unless_closed(pending::<()>()).await, None);
         assert_eq!(began.elapsed().as_secs(), 15);
-        spoke.spoke();
-        let stays = tokio::time::timeout(Duration::from_secs(60), spoke.shown_out()).await;
+        note_request.note_request();
+        let stays = tokio::time::timeout(Duration::from_secs(60), note_request.must_close()).await;
         assert!(stays.is_err());
         assert_eq!(refused(&metrics), (1, 0));
-        drop((silent, spoke));
+        drop((silent, note_request));
         assert_eq!(pending_connections.waiting(), 0);
     }
 
@@ -220,10 +220,10 @@ mod tests {
         let (first, second) = (pending_connections.enter(), pending_connections.enter());
         assert!(!first.out.is_cancelled(), "two fit");
         let third = pending_connections.enter();
-        assert_eq!(first.hear(pending::<()>()).await, None);
+        assert_eq!(first.unless_closed(pending::<()>()).await, None);
         // A request that has already arrived is read before the connection is closed to make room.
         let fourth = pending_connections.enter();
-        assert_eq!(second.hear(async { 1 }).await, Some(1));
+        assert_eq!(second.unless_closed(async { 1 }).await, Some(1));
         assert!(!third.out.is_cancelled() && !fourth.out.is_cancelled());
         assert_eq!((pending_connections.waiting(), refused(&metrics)), (2, (0, 1)));
     }
@@ -246,7 +246,7 @@ mod tests {
         let first = pending_connections.enter();
         first.leave();
         let _second = pending_connections.enter();
-        let stays = tokio::time::timeout(Duration::from_secs(60), first.shown_out()).await;
+        let stays = tokio::time::timeout(Duration::from_secs(60), first.must_close()).await;
         assert!(stays.is_err() && pending_connections.waiting() == 1);
     }
 }

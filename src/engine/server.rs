@@ -74,7 +74,7 @@ impl<G: Gate> Engine<G> {
         let checks = edge.checks();
         let options = edge::options(&self.config, &self.context);
         let nodes = nodes::serve(nodes, edge.for_nodes(), &self.config, &self.context, stop.clone());
-        let edge = edge::around(&self.config, edge);
+        let edge = edge::with_cors(&self.config, edge);
         let clients = async {
             match &self.sessions {
                 Sessions::Native(engine) => {

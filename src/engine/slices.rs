@@ -32,7 +32,7 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 pub(super) struct DeliveryQueue {
     rooms: Arc<Rooms>,
     recorder: DeliveryRecorder,
-    line: Mutex<WaitingEvents>,
+    queue: Mutex<WaitingEvents>,
     /// Whether an event is being delivered in slices. This flag can be read without taking the lock.
     busy: AtomicBool,
     length: IntGauge,
@@ -56,7 +56,7 @@ impl DeliveryQueue {
         Arc::new(Self {
             rooms: rooms.clone(),
             recorder: DeliveryRecorder::new(rooms, namespace, metrics),
-            line: Mutex::default(),
+            queue: Mutex::default(),
             busy: AtomicBool::new(false),
             length: metrics.publish_waiting.with_label_values(&[namespace]),
             held: metrics.delivery_turn_seconds.with_label_values::<&str>(&[]),
@@ -100,15 +100,15 @@ impl DeliveryQueue {
 
     fn put(self: &Arc<Self>, outgoing: &Outgoing, how: DeliveryMode, clients: usize) -> DeliveryProgress {
         let bytes = outgoing.event.size_bytes();
-        let mut line = self.line.lock().expect("no panic while held");
-        let is_full = line.bytes + bytes > MAX_WAITING_BYTES && !line.jobs.is_empty();
-        if is_full || line.jobs.len() >= MAX_WAITING {
+        let mut queue = self.queue.lock().expect("no panic while held");
+        let is_full = queue.bytes + bytes > MAX_WAITING_BYTES && !queue.jobs.is_empty();
+        if is_full || queue.jobs.len() >= MAX_WAITING {
             return DeliveryProgress::Now(DeliveryCounts::refused(clients));
         }
         let (served, later) = oneshot::channel();
-        line.jobs.push_back(DeliveryJob { outgoing: outgoing.clone(), how, served });
-        line.bytes += bytes;
-        self.length.set(gauge(line.jobs.len()));
+        queue.jobs.push_back(DeliveryJob { outgoing: outgoing.clone(), how, served });
+        queue.bytes += bytes;
+        self.length.set(gauge(queue.jobs.len()));
         if !self.busy.swap(true, Ordering::AcqRel) {
             tokio::spawn(run(self.clone()));
         }
@@ -116,13 +116,13 @@ impl DeliveryQueue {
     }
 
     fn next(&self) -> Option<DeliveryJob> {
-        let mut line = self.line.lock().expect("no panic while held");
-        let next = line.jobs.pop_front();
-        self.length.set(gauge(line.jobs.len()));
+        let mut queue = self.queue.lock().expect("no panic while held");
+        let next = queue.jobs.pop_front();
+        self.length.set(gauge(queue.jobs.len()));
         match &next {
-            Some(job) => line.bytes -= job.outgoing.event.size_bytes(),
+            Some(job) => queue.bytes -= job.outgoing.event.size_bytes(),
             None => {
-                *line = WaitingEvents::default();
+                *queue = WaitingEvents::default();
                 self.busy.store(false, Ordering::Release);
             }
         }
@@ -135,32 +135,32 @@ fn gauge(length: usize) -> i64 {
 }
 
 /// Delivers the waiting events until the queue is empty.
-async fn run(line: Arc<DeliveryQueue>) {
-    let mut turn = TimeSlice::default();
+async fn run(queue: Arc<DeliveryQueue>) {
+    let mut time_slice = TimeSlice::default();
     let mut since = Instant::now();
-    while let Some(DeliveryJob { outgoing, how, served }) = line.next() {
+    while let Some(DeliveryJob { outgoing, how, served }) = queue.next() {
         let mut total = SliceCounts::default();
-        match line.queue_slice(&outgoing, how, ONE_STEP) {
-            Ok(counts) => total = line.recorder.enter(counts),
+        match queue.queue_slice(&outgoing, how, ONE_STEP) {
+            Ok(counts) => total = queue.recorder.enter(counts),
             Err(_) => {
-                let mut recipient_blocks = line.rooms.recipient_blocks(&outgoing.namespace, &outgoing.rooms);
-                while let Some(counts) = line.queue_next_slice(&outgoing, how, &mut recipient_blocks) {
-                    total += line.recorder.enter(counts);
-                    give_way(&mut turn, &mut since, &line.held).await;
+                let mut recipient_blocks = queue.rooms.recipient_blocks(&outgoing.namespace, &outgoing.rooms);
+                while let Some(counts) = queue.queue_next_slice(&outgoing, how, &mut recipient_blocks) {
+                    total += queue.recorder.enter(counts);
+                    yield_if_due(&mut time_slice, &mut since, &queue.held).await;
                 }
             }
         }
         // The publisher may no longer wait for the result.
         let _ = served.send(total);
-        give_way(&mut turn, &mut since, &line.held).await;
+        yield_if_due(&mut time_slice, &mut since, &queue.held).await;
     }
-    turn.end(&line.held);
+    time_slice.end(&queue.held);
 }
 
 /// Yields the thread if it has been held long enough.
-async fn give_way(turn: &mut TimeSlice, since: &mut Instant, held: &Histogram) {
-    if turn.is_over(since) {
-        turn.end(held);
+async fn yield_if_due(time_slice: &mut TimeSlice, since: &mut Instant, held: &Histogram) {
+    if time_slice.is_over(since) {
+        time_slice.end(held);
         tokio::task::yield_now().await;
         *since = Instant::now();
     }

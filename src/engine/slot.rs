@@ -20,7 +20,7 @@ pub(super) struct SessionSlot<G: Gate> {
     state: Mutex<SlotState<G::Client>>,
 }
 
-type Early = VecDeque<ReceivedEvent>;
+type EarlyEvents = VecDeque<ReceivedEvent>;
 
 /// An event that a client has sent. If `refusal` is set, the node refuses the event.
 struct ReceivedEvent {
@@ -31,14 +31,14 @@ struct ReceivedEvent {
 
 enum SlotState<C> {
     /// CONNECT is not queued yet, or the session is just being opened.
-    Waiting(Early),
+    Waiting(EarlyEvents),
     /// The session is open, and the events that arrived before it was open are being handled. New events queue behind
     /// them.
-    Draining(Early),
+    Draining(EarlyEvents),
     Open(Arc<C>),
     /// The client has disconnected, or was refused. Events that it sent before the session was open are still handled
     /// if the session is being opened.
-    Ended(&'static str, Early),
+    Ended(&'static str, EarlyEvents),
 }
 
 /// Why an event ends its connection.
@@ -63,16 +63,16 @@ impl<G: Gate> SessionSlot<G> {
     /// parsed. An event that comes earlier is parsed at once and counted when the session is open; at most
     /// [`MAX_EARLY`] such events are kept.
     pub(super) fn event(&self, event: Event, ack: Option<AckId>) -> Result<(), InvalidEvent> {
-        self.hear(ReceivedEvent { event, ack, refusal: None })
+        self.receive(ReceivedEvent { event, ack, refusal: None })
     }
 
     /// Refuses an event that the node cannot convert to JSON. Such an event is counted like other events, and refused
     /// in the order in which the client sent its events.
     pub(super) fn refuse(&self, event: Event, ack: Option<AckId>, refusal: Refusal) -> Result<(), InvalidEvent> {
-        self.hear(ReceivedEvent { event, ack, refusal: Some(Box::new(refusal)) })
+        self.receive(ReceivedEvent { event, ack, refusal: Some(Box::new(refusal)) })
     }
 
-    fn hear(&self, heard: ReceivedEvent) -> Result<(), InvalidEvent> {
+    fn receive(&self, heard: ReceivedEvent) -> Result<(), InvalidEvent> {
         let session = {
             let mut state = self.state.lock().expect("no panic while held");
             match &mut *state {
@@ -111,7 +111,7 @@ impl<G: Gate> SessionSlot<G> {
             return;
         }
         let Some(session) = make() else {
-            *self.state.lock().expect("no panic while held") = SlotState::Ended("refused", Early::new());
+            *self.state.lock().expect("no panic while held") = SlotState::Ended("refused", EarlyEvents::new());
             return;
         };
         while let Some(heard) = self.next_early(&session) {
@@ -155,7 +155,7 @@ impl<G: Gate> SessionSlot<G> {
             let mut state = self.state.lock().expect("no panic while held");
             let (early, open) = match &mut *state {
                 SlotState::Waiting(early) | SlotState::Draining(early) => (std::mem::take(early), None),
-                SlotState::Open(session) => (Early::new(), Some(session.clone())),
+                SlotState::Open(session) => (EarlyEvents::new(), Some(session.clone())),
                 SlotState::Ended(..) => return,
             };
             *state = SlotState::Ended(reason, early);

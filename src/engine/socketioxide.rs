@@ -16,7 +16,7 @@ use socketioxide::{ParserConfig, SocketIo};
 
 pub use requests::LibraryRequests;
 
-use self::adapter::{NodeAdapter, Ports};
+use self::adapter::{NodeAdapter, PacketPorts};
 use self::namespace::NamespaceHandler;
 use self::service::LibraryService;
 use super::Gate;
@@ -50,7 +50,7 @@ impl LibraryEngine {
         let max_payload = usize::try_from(config.max_payload.bytes()).unwrap_or(usize::MAX);
         let parser =
             ParserConfig::common().max_incoming_binary_buf_size(max_payload).max_incoming_binaries(MAX_ATTACHMENTS);
-        let ports = Arc::new(Ports::new(namespaces));
+        let ports = Arc::new(PacketPorts::new(namespaces));
         let (service, io) = SocketIo::builder()
             .req_path(config.path.clone())
             .ping_interval(config.ping_interval.get())

@@ -39,15 +39,15 @@ mod tests {
     fn turn_ends_by_its_length_and_is_noted_once() {
         let metrics = Metrics::default();
         let held = metrics.delivery_turn_seconds.with_label_values::<&str>(&[]);
-        let mut turn = TimeSlice::default();
-        turn.end(&held);
+        let mut time_slice = TimeSlice::default();
+        time_slice.end(&held);
         assert_eq!(held.get_sample_count(), 0, "nothing was written");
         let mut since = Instant::now();
-        assert!(!turn.is_over(&mut since));
+        assert!(!time_slice.is_over(&mut since));
         since -= MOST;
-        assert!(turn.is_over(&mut since) && since.elapsed() < MOST);
-        turn.end(&held);
-        turn.end(&held);
+        assert!(time_slice.is_over(&mut since) && since.elapsed() < MOST);
+        time_slice.end(&held);
+        time_slice.end(&held);
         assert_eq!(held.get_sample_count(), 1);
         assert!(held.get_sample_sum() >= MOST.as_secs_f64());
     }

@@ -19,10 +19,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The tunnels that are open on this node.
 #[derive(Clone, Default)]
-pub struct Tunnels(Arc<Mutex<Open>>);
+pub struct Tunnels(Arc<Mutex<OpenTunnel>>);
 
 #[derive(Default)]
-struct Open {
+struct OpenTunnel {
     /// Tunnels that [`Tunnels::close`] has not closed, in the order in which they were opened.
     unasked: BTreeMap<u64, CancellationToken>,
     opened: u64,
@@ -71,7 +71,7 @@ impl Tunnels {
         Tunnel { tunnels: self.clone(), number, close }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenTunnel> {
         self.0.lock().expect("no panic while held")
     }
 }

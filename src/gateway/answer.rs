@@ -120,7 +120,7 @@ impl<'a> EventContext<'a> {
     fn asked(&self, id: AckId, result: &'static str) -> RequestedAck<'a> {
         RequestedAck {
             id,
-            came: self.came,
+            received_at: self.received_at,
             contract: &self.contract.name,
             event: &self.def.name,
             result,

@@ -78,7 +78,7 @@ impl Gateway {
         for room in std::mem::take(&mut answer.join) {
             if is_reserved_room(&room) {
                 let text = format!("the room {room:?} is reserved; name a room of a contract");
-                self.blame_answer(contract, "join", &Refusal::new(Code::InvalidRoom, text));
+                self.log_bad_answer(contract, "join", &Refusal::new(Code::InvalidRoom, text));
             } else {
                 plan.joins.push(room.into());
             }
@@ -90,18 +90,18 @@ impl Gateway {
             });
             match encoded {
                 Ok(event) => plan.replies.push(event),
-                Err(refusal) => self.blame_answer(contract, "reply", &refusal),
+                Err(refusal) => self.log_bad_answer(contract, "reply", &refusal),
             }
         }
         for publish in std::mem::take(&mut answer.publish) {
             match self.plan_publish(contract, publish) {
                 Ok(planned) => plan.publishes.push(planned),
-                Err(refusal) => self.blame_answer(contract, "publish", &refusal),
+                Err(refusal) => self.log_bad_answer(contract, "publish", &refusal),
             }
         }
         if !client.session.fits_metadata(&answer.metadata) {
             answer.metadata.clear();
-            self.blame_answer(
+            self.log_bad_answer(
                 contract,
                 "metadata",
                 &Refusal::new(Code::TooLarge, "the socket's metadata is too large"),
@@ -112,7 +112,7 @@ impl Gateway {
     }
 
     /// Performs everything that an answer asks for, except the acknowledgement.
-    pub(super) async fn obey(&self, client: &Arc<GatewayClient>, plan: AnswerPlan) {
+    pub(super) async fn perform_answer(&self, client: &Arc<GatewayClient>, plan: AnswerPlan) {
         let AnswerPlan { mut answer, joins, replies, publishes } = plan;
         self.parts.hooks.remember(&mut answer);
         self.parts.rooms.merge_metadata(&client.session, &answer.metadata);
@@ -147,7 +147,7 @@ impl Gateway {
         let Some((event, data)) = &outcome.publish else { return };
         match self.plan_follow(context.contract, event, data, scope) {
             Ok(planned) => drop(self.parts.publisher.publish(planned, PublisherKind::Hook).await),
-            Err(refusal) => self.blame_answer(context.contract, "on_error", &refusal),
+            Err(refusal) => self.log_bad_answer(context.contract, "on_error", &refusal),
         }
     }
 
@@ -161,7 +161,7 @@ impl Gateway {
     }
 
     /// Counts and logs an entry of an answer that could not be performed.
-    fn blame_answer(&self, contract: &Contract, member: &str, refusal: &Refusal) {
+    fn log_bad_answer(&self, contract: &Contract, member: &str, refusal: &Refusal) {
         self.count_received(&contract.name, "hook answer", refusal.code.as_str());
         log_seldom!(warn, contract = %contract.name, member, %refusal, "a part of a hook's answer could not be performed");
     }

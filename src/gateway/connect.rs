@@ -9,7 +9,7 @@ use super::call::{caller, tuned};
 use super::handlers::Handlers;
 use super::queue::QueueItem;
 use super::recover::{RecoveryChance, may_return};
-use super::{Gateway, GatewayClient, spokesman};
+use super::{Gateway, GatewayClient, error_contract};
 use crate::auth::Handshake;
 use crate::contract::model::{Contract, Namespace, RejectPolicy};
 use crate::contract::scope::{Scope, SocketScope};
@@ -88,7 +88,7 @@ impl Gateway {
                     let limited = refusal.code == Code::RateLimitExceeded;
                     audit::record(if limited { AuditEvent::LimitHit } else { AuditEvent::ConnectRefused }, about);
                 }
-                let contract = spokesman(&namespace).clone();
+                let contract = error_contract(&namespace).clone();
                 match namespace.auth().reject {
                     RejectPolicy::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
                     RejectPolicy::Event => {
@@ -227,7 +227,7 @@ impl Gateway {
         }
         for (contract, answer) in answers {
             let plan = self.plan_answer(client, &contract, answer);
-            Box::pin(self.obey(client, plan)).await;
+            Box::pin(self.perform_answer(client, plan)).await;
         }
         if session.offsets().is_some() {
             Box::pin(self.settle_trail(client)).await;

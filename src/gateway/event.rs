@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::connect::scope_of;
 use super::handlers::{EventHandler, HandlerCounters};
 use super::queue::RefusedEvent;
-use super::{Gateway, GatewayClient, RequestedAck, expiry, spokesman};
+use super::{Gateway, GatewayClient, RequestedAck, error_contract, expiry};
 use crate::contract::digits::is_exact;
 use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
 use crate::contract::scope::Scope;
@@ -29,7 +29,7 @@ pub(super) struct EventContext<'a> {
     pub(super) counters: &'a HandlerCounters,
     pub(super) event: &'a Event,
     pub(super) ack: Option<AckId>,
-    pub(super) came: Instant,
+    pub(super) received_at: Instant,
 }
 
 impl<'a> EventContext<'a> {
@@ -38,26 +38,32 @@ impl<'a> EventContext<'a> {
         handler: &'a EventHandler,
         event: &'a Event,
         ack: Option<AckId>,
-        came: Instant,
+        received_at: Instant,
     ) -> Self {
         let EventHandler { contract, def, counters } = handler;
-        Self { client, contract, def, counters, event, ack, came }
+        Self { client, contract, def, counters, event, ack, received_at }
     }
 }
 
 impl Gateway {
-    pub(super) async fn handle(&self, client: &Arc<GatewayClient>, event: &Event, ack: Option<AckId>, came: Instant) {
+    pub(super) async fn handle(
+        &self,
+        client: &Arc<GatewayClient>,
+        event: &Event,
+        ack: Option<AckId>,
+        received_at: Instant,
+    ) {
         if !client.admitted {
             return;
         }
         if client.namespace.auth().expiry.refresh.as_deref() == Some(event.name()) {
-            return Box::pin(self.refresh(client, event, ack.map(|id| (id, came)))).await;
+            return Box::pin(self.refresh(client, event, ack.map(|id| (id, received_at)))).await;
         }
         let Some(handler) = client.handlers.get(event.name()) else {
-            return self.unknown(client, event, ack.map(|id| (id, came)));
+            return self.unknown(client, event, ack.map(|id| (id, received_at)));
         };
-        self.take(&EventContext::new(client, handler, event, ack, came)).await;
-        handler.counters.seconds.observe(came.elapsed().as_secs_f64());
+        self.take(&EventContext::new(client, handler, event, ack, received_at)).await;
+        handler.counters.seconds.observe(received_at.elapsed().as_secs_f64());
     }
 
     async fn take(&self, context: &EventContext<'_>) {
@@ -83,7 +89,7 @@ impl Gateway {
 
     /// Answers an event that [`Gateway::permit`] refused, like an event that failed.
     pub(super) async fn refuse(&self, client: &Arc<GatewayClient>, refused: &RefusedEvent) {
-        let RefusedEvent { event, ack, came, refusal } = refused;
+        let RefusedEvent { event, ack, received_at, refusal } = refused;
         if !client.admitted {
             return;
         }
@@ -93,9 +99,9 @@ impl Gateway {
                 self.count_received("unknown", "unknown", "ignored");
                 return;
             }
-            return self.refuse_now(client, event, ack.map(|id| (id, *came)), refusal);
+            return self.refuse_now(client, event, ack.map(|id| (id, *received_at)), refusal);
         };
-        let context = EventContext::new(client, handler, event, *ack, *came);
+        let context = EventContext::new(client, handler, event, *ack, *received_at);
         let user = client.session.user();
         self.fail(&context, &scope_of(client, &user, &Value::Null), refusal).await;
     }
@@ -122,13 +128,19 @@ impl Gateway {
         let user = client.session.user();
         let scope = scope_of(client, &user, &Value::Null);
         let known = client.handlers.get(event.name());
-        let contract = known.map_or_else(|| spokesman(&client.namespace), |handler| &handler.contract);
+        let contract = known.map_or_else(|| error_contract(&client.namespace), |handler| &handler.contract);
         let labels = known.map_or(("unknown", "unknown"), |handler| (&handler.contract.name, &handler.def.name));
         self.count_received(labels.0, labels.1, refusal.code.as_str());
         match ack {
-            Some((id, came)) => {
-                let of =
-                    RequestedAck { id, came, contract: labels.0, event: labels.1, result: "error", counters: None };
+            Some((id, received_at)) => {
+                let of = RequestedAck {
+                    id,
+                    received_at,
+                    contract: labels.0,
+                    event: labels.1,
+                    result: "error",
+                    counters: None,
+                };
                 self.ack_error(client, contract, of, &scope, refusal);
             }
             None => self.send_error_event(&client.session, contract, &Value::Null, refusal),

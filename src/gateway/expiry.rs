@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::connect::scope_of;
 use super::deadlines::TokenAction;
 use super::membership::EventRoom;
-use super::{Gateway, GatewayClient, RequestedAck, spokesman};
+use super::{Gateway, GatewayClient, RequestedAck, error_contract};
 use crate::auth::AuthError;
 use crate::contract::model::AtExpiry;
 use crate::error::{Code, Refusal};
@@ -52,7 +52,7 @@ impl Gateway {
                         AtExpiry::Disconnect => Close::Namespace,
                         AtExpiry::Reconnect => Close::Transport,
                     };
-                    self.put_out(&client.session, &AuthError::TokenExpired.into(), "expired", close);
+                    self.refuse_and_close(&client.session, &AuthError::TokenExpired.into(), "expired", close);
                 }
             }
         }
@@ -113,13 +113,13 @@ impl Gateway {
     /// Disconnects a session whose token was revoked. Only its namespace is closed, so that the official client does
     /// not reconnect by itself.
     pub fn end_revoked(&self, session: &Arc<Session>) {
-        self.put_out(session, &AuthError::Revoked.into(), "revoked", Close::Namespace);
+        self.refuse_and_close(session, &AuthError::Revoked.into(), "revoked", Close::Namespace);
     }
 
     /// Sends the session the contract's error event with this refusal, then disconnects it.
-    pub(super) fn put_out(&self, session: &Session, refusal: &Refusal, reason: &'static str, close: Close) {
+    pub(super) fn refuse_and_close(&self, session: &Session, refusal: &Refusal, reason: &'static str, close: Close) {
         if let Some((namespace, _)) = self.namespaces.get(session.namespace()) {
-            self.send_error_event(session, spokesman(namespace), &Value::Null, refusal);
+            self.send_error_event(session, error_contract(namespace), &Value::Null, refusal);
         }
         let labels = [session.namespace().as_ref(), reason];
         self.parts.metrics.sessions_ended_total.with_label_values(&labels).inc();
@@ -132,7 +132,7 @@ impl Gateway {
 
     /// Handles a client's refresh event: replaces the session's token by a newer one of the same user.
     pub(super) async fn refresh(&self, client: &Arc<GatewayClient>, event: &Event, ack: Option<(AckId, Instant)>) {
-        let contract = spokesman(&client.namespace).clone();
+        let contract = error_contract(&client.namespace).clone();
         let outcome = self.try_refresh(client, event).await;
         let (result, reason) = match &outcome {
             Ok(_) => ("ok", None),
@@ -143,9 +143,9 @@ impl Gateway {
         let kind = if reason.is_some() { AuditEvent::RefreshRefused } else { AuditEvent::TokenRefreshed };
         audit::record(kind, AuditRecord { reason, ..audit_record(&client.session, &client.session.user()) });
         let name = event.name();
-        let asked = |(id, came), result| RequestedAck {
+        let asked = |(id, received_at), result| RequestedAck {
             id,
-            came,
+            received_at,
             contract: &contract.name,
             event: name,
             result,

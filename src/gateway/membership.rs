@@ -12,7 +12,7 @@ use crate::contract::room_name::RoomNameError;
 use crate::contract::rule::Rule;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
-use crate::history::Since;
+use crate::history::HistoryStart;
 use crate::publish::contract_event::room_refusal;
 use crate::session::{RoomName, Session};
 use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
@@ -168,9 +168,9 @@ impl Gateway {
     ) -> Option<ReplayOutcome> {
         let JoinPermit { place, answer } = permit;
         if let Some(answer) = answer {
-            Box::pin(self.obey(client, *answer)).await;
+            Box::pin(self.perform_answer(client, *answer)).await;
         }
-        let since = scope.payload.get("since").and_then(Since::from_json);
+        let since = scope.payload.get("since").and_then(HistoryStart::from_json);
         let (rooms, history) = (self.rooms(), &self.parts.history);
         let joined = join_with_replay(rooms, history, &client.session, &place.name, &place.def, since).await;
         self.settle_trail(client).await;

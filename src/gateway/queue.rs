@@ -36,7 +36,7 @@ pub(super) enum QueueItem {
 pub(super) struct RefusedEvent {
     pub(super) event: Event,
     pub(super) ack: Option<AckId>,
-    pub(super) came: Instant,
+    pub(super) received_at: Instant,
     pub(super) refusal: Refusal,
 }
 

@@ -21,7 +21,7 @@ use crate::contract::model::Namespace;
 use crate::protocol::is_reserved_room;
 use crate::recovery::{self, MissedEvent, Pid, RecoveredSession};
 use crate::session::offsets::{ReceptionRun, SessionOffsets};
-use crate::session::{Close, Release, SendError, Session};
+use crate::session::{Close, HeldRelease, SendError, Session};
 use crate::user::User;
 
 /// Whether a client recovers a session, or may do so later.
@@ -111,7 +111,7 @@ impl Gateway {
     }
 
     /// Sends a client the events that it missed, then the live events that were held back during the recovery.
-    pub(super) async fn bring_back(&self, client: &Arc<GatewayClient>, mut returned: RecoveredSession) {
+    pub(super) async fn send_missed(&self, client: &Arc<GatewayClient>, mut returned: RecoveredSession) {
         let session = &client.session;
         let until = Instant::now() + PATIENCE;
         let ((), whole) =
@@ -119,14 +119,14 @@ impl Gateway {
         let shown = returned.cursors.iter().filter_map(|cursor| Some((cursor.room.clone(), cursor.replayed()?)));
         session.note_shown(returned.shown.newest());
         let mut release = session.end_replays(shown);
-        while release == Release::Blocked && Instant::now() < until {
+        while release == HeldRelease::Blocked && Instant::now() < until {
             tokio::time::sleep(RETRY).await;
             release = session.release_held();
         }
         let released = match release {
-            Release::Done { lost } => lost == 0,
-            Release::Blocked => session.drop_held() == 0,
-            Release::Closed => true,
+            HeldRelease::Done { lost } => lost == 0,
+            HeldRelease::Blocked => session.drop_held() == 0,
+            HeldRelease::Closed => true,
         };
         if !(whole && released) {
             // The client has the offset that it reached, so it can reconnect and try once more.
@@ -136,7 +136,7 @@ impl Gateway {
     }
 
     async fn catch_up(&self, session: &Session, returned: &mut RecoveredSession, until: Instant) -> bool {
-        if !self.give(session, &returned.missed, until).await {
+        if !self.send_events(session, &returned.missed, until).await {
             return false;
         }
         let recovery = &self.parts.recovery;
@@ -149,13 +149,15 @@ impl Gateway {
             }
         }
         match recovery.read_on(session.namespace(), &mut returned.cursors, &mut returned.shown).await {
-            Ok(more) => self.give(session, &more, until).await && hearing.is_some() && hearing == recovery.hearing()(),
+            Ok(more) => {
+                self.send_events(session, &more, until).await && hearing.is_some() && hearing == recovery.hearing()()
+            }
             Err(_) => false,
         }
     }
 
     /// Sends missed events. Returns false when the client is too slow or gone.
-    async fn give(&self, session: &Session, missed: &[MissedEvent], until: Instant) -> bool {
+    async fn send_events(&self, session: &Session, missed: &[MissedEvent], until: Instant) -> bool {
         let mut given = 0;
         for event in missed {
             if !event.wanted {
@@ -171,7 +173,7 @@ impl Gateway {
             }
             given += 1;
         }
-        self.parts.recovery.note_given(session.namespace(), given);
+        self.parts.recovery.count_given(session.namespace(), given);
         true
     }
 }

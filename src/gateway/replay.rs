@@ -23,10 +23,10 @@ use tokio::time::Instant;
 use crate::contract::model::RoomDef;
 use crate::event::{Event, RecoveryMark, Stamp};
 use crate::history::replay::{first_shown, plan};
-use crate::history::{History, HistoryPage, HistoryQuery, MAX_PAGE, PageOrder, RoomKey, Since};
+use crate::history::{History, HistoryPage, HistoryQuery, HistoryStart, MAX_PAGE, PageOrder, RoomKey};
 use crate::room::Rooms;
 use crate::session::offsets::HistoryPoint;
-use crate::session::{MAX_SHOWN_IDS, Release, Replayed, RoomName, SendError, Session};
+use crate::session::{HeldRelease, MAX_SHOWN_IDS, Replayed, RoomName, SendError, Session};
 
 /// How long a client may take for each page of a history. A client that takes longer is not sent the rest.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,7 +82,7 @@ pub async fn join_with_replay(
     session: &Arc<Session>,
     room: &RoomName,
     def: &RoomDef,
-    since: Option<Since>,
+    since: Option<HistoryStart>,
 ) -> JoinResult {
     let Some((policy, query)) = def.history.as_ref().and_then(|policy| Some((policy, plan(policy, since)?))) else {
         let new = rooms.join(session, room);
@@ -159,10 +159,10 @@ impl HistoryReplay<'_> {
 
     /// Sends the pages before the newest one, which begins at offset `oldest`. Events that the history drops before
     /// they are read are missing.
-    async fn show_earlier(&mut self, since: Option<Since>, first: u64, oldest: u64) -> Option<&'static str> {
+    async fn show_earlier(&mut self, since: Option<HistoryStart>, first: u64, oldest: u64) -> Option<&'static str> {
         let mut next = first;
         let mut why = None;
-        let mut from = since.unwrap_or(Since { epoch: None, offset: 0 });
+        let mut from = since.unwrap_or(HistoryStart { epoch: None, offset: 0 });
         while next < oldest {
             let query = HistoryQuery { limit: MAX_PAGE, since: Some(from), order: PageOrder::Asc };
             let Ok(page) = self.history.read(self.key, query).await else { return Some("unavailable") };
@@ -177,7 +177,7 @@ impl HistoryReplay<'_> {
                 return Some(slow);
             }
             next = end + 1;
-            from = Since { epoch: Some(self.epoch), offset: end };
+            from = HistoryStart { epoch: Some(self.epoch), offset: end };
         }
         why
     }
@@ -241,14 +241,14 @@ impl<'a> ReplayHold<'a> {
     async fn end(mut self, shown: Option<Replayed>, until: Instant) -> bool {
         self.ended = true;
         let mut release = self.session.end_replay(self.room, shown);
-        while release == Release::Blocked && Instant::now() < until {
+        while release == HeldRelease::Blocked && Instant::now() < until {
             tokio::time::sleep(RETRY).await;
             release = self.session.release_held();
         }
         match release {
-            Release::Done { lost } => lost == 0,
-            Release::Blocked => self.session.drop_held() == 0,
-            Release::Closed => true,
+            HeldRelease::Done { lost } => lost == 0,
+            HeldRelease::Blocked => self.session.drop_held() == 0,
+            HeldRelease::Closed => true,
         }
     }
 }
@@ -256,7 +256,7 @@ impl<'a> ReplayHold<'a> {
 // The join was abandoned before its end: release the held events, so that they do not wait forever.
 impl Drop for ReplayHold<'_> {
     fn drop(&mut self) {
-        if !self.ended && self.session.end_replay(self.room, None) == Release::Blocked {
+        if !self.ended && self.session.end_replay(self.room, None) == HeldRelease::Blocked {
             self.session.drop_held();
         }
     }

@@ -145,7 +145,7 @@ impl HoleStart {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{PageOrder, Since};
+    use super::super::{HistoryStart, PageOrder};
     use super::*;
     use crate::event::Event;
 
@@ -157,7 +157,11 @@ mod tests {
     }
 
     fn since(offset: Option<u64>) -> HistoryQuery {
-        HistoryQuery { limit: 10, since: offset.map(|offset| Since { epoch: Some(7), offset }), order: PageOrder::Asc }
+        HistoryQuery {
+            limit: 10,
+            since: offset.map(|offset| HistoryStart { epoch: Some(7), offset }),
+            order: PageOrder::Asc,
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub struct HistoryQuery {
     pub limit: usize,
     /// The position after which events match. If the position is in another epoch, or ahead of the history, all stored
     /// events match.
-    pub since: Option<Since>,
+    pub since: Option<HistoryStart>,
     /// Order of the events. Without `since` the page has the newest events, in either order. With `since`, ascending
     /// order begins right after `since`, and descending order with the newest event.
     pub order: PageOrder,
@@ -17,14 +17,14 @@ pub struct HistoryQuery {
 
 /// A position in a room's history, as a client or a backend names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Since {
+pub struct HistoryStart {
     /// The epoch. If the epoch is not known (`None` or 0), only a page from the start can be proven complete.
     pub epoch: Option<u64>,
     /// The offset of the last event that the reader has; 0 if it has no event.
     pub offset: u64,
 }
 
-impl Since {
+impl HistoryStart {
     /// Reads `{ "epoch": …, "offset": … }`, or a bare offset.
     pub fn from_json(value: &serde_json::Value) -> Option<Self> {
         match value {
@@ -103,7 +103,7 @@ impl HistoryPage {
 
 /// Whether the page is proven complete. An offset without its epoch proves nothing, because the epoch's history may be
 /// gone; offset 0 is the exception, because it means "from the start".
-fn is_whole(since: Since, epoch: u64, last: u64, oldest: Option<u64>) -> bool {
+fn is_whole(since: HistoryStart, epoch: u64, last: u64, oldest: Option<u64>) -> bool {
     let proven = match since.known_epoch() {
         Some(known) => known == epoch,
         None => since.offset == 0,
@@ -117,10 +117,10 @@ mod tests {
 
     #[test]
     fn since_is_an_object_or_a_number() {
-        let read = |text: &str| Since::from_json(&serde_json::from_str(text).unwrap());
-        assert_eq!(read("7"), Some(Since { epoch: None, offset: 7 }));
-        assert_eq!(read(r#"{"epoch":3,"offset":7}"#), Some(Since { epoch: Some(3), offset: 7 }));
-        assert_eq!(read(r#"{"offset":7}"#), Some(Since { epoch: None, offset: 7 }));
+        let read = |text: &str| HistoryStart::from_json(&serde_json::from_str(text).unwrap());
+        assert_eq!(read("7"), Some(HistoryStart { epoch: None, offset: 7 }));
+        assert_eq!(read(r#"{"epoch":3,"offset":7}"#), Some(HistoryStart { epoch: Some(3), offset: 7 }));
+        assert_eq!(read(r#"{"offset":7}"#), Some(HistoryStart { epoch: None, offset: 7 }));
         for rubbish in ["-1", "1.5", "null", "\"7\"", "[]", "{}", r#"{"epoch":"x","offset":7}"#] {
             assert_eq!(read(rubbish), None, "{rubbish}");
         }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn only_what_is_proven_is_whole() {
-        let since = |epoch, offset| Since { epoch, offset };
+        let since = |epoch, offset| HistoryStart { epoch, offset };
         assert!(is_whole(since(Some(9), 3), 9, 5, Some(4)));
         assert!(is_whole(since(Some(9), 5), 9, 5, None));
         assert!(is_whole(since(None, 0), 9, 5, Some(1)));

@@ -1,11 +1,11 @@
 //! Decides which events a joining client is shown.
 
-use super::{HistoryPage, HistoryQuery, MAX_PAGE, PageOrder, Since};
+use super::{HistoryPage, HistoryQuery, HistoryStart, MAX_PAGE, PageOrder};
 use crate::contract::model::{HistoryPolicy, ReplayPolicy};
 
 /// The first query for a client that joins with `since`. It asks for the newest events, so that no event is missing
 /// between the last event shown and the first live event. `None` when the client is shown nothing.
-pub fn plan(policy: &HistoryPolicy, since: Option<Since>) -> Option<HistoryQuery> {
+pub fn plan(policy: &HistoryPolicy, since: Option<HistoryStart>) -> Option<HistoryQuery> {
     let page = (policy.events as usize).clamp(1, MAX_PAGE);
     let (limit, since) = match policy.replay {
         ReplayPolicy::None => return None,
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn plan_follows_the_contract() {
-        let since = Some(Since { epoch: Some(1), offset: 5 });
+        let since = Some(HistoryStart { epoch: Some(1), offset: 5 });
         assert_eq!(plan(&policy(ReplayPolicy::None), since), None);
         assert_eq!(plan(&policy(ReplayPolicy::Last), since).map(|query| (query.limit, query.since)), Some((1, None)));
         for replay in [ReplayPolicy::All, ReplayPolicy::Since] {
@@ -54,7 +54,7 @@ mod tests {
         let events = vec![(1500, Event::encode::<u8>("e", &[]).unwrap())];
         let page = HistoryPage { epoch: 7, first_offset: 201, last_offset: 1500, complete: true, events };
         let first = |replay, since: Option<(u64, u64)>| {
-            let since = since.map(|(epoch, offset)| Since { epoch: Some(epoch), offset });
+            let since = since.map(|(epoch, offset)| HistoryStart { epoch: Some(epoch), offset });
             first_shown(replay, plan(&policy(replay), since).unwrap(), &page)
         };
         assert_eq!(first(ReplayPolicy::Last, None), 1500);

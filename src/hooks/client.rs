@@ -59,7 +59,7 @@ struct Setup<'a> {
     hook: &'a config::HookSettings,
 }
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Setup<'_> {
     fn url(&self) -> Result<Url, HooksSetupError> {
@@ -114,7 +114,7 @@ impl Setup<'_> {
             .map_err(|error| self.fault(key, &format!("{} cannot be read", path.display()), Some(error.into())))
     }
 
-    fn fault(&self, key: &'static str, problem: &str, source: Option<Cause>) -> HooksSetupError {
+    fn fault(&self, key: &'static str, problem: &str, source: Option<BoxError>) -> HooksSetupError {
         HooksSetupError { hook: self.name.to_owned(), key, problem: problem.to_owned(), source }
     }
 }

@@ -215,7 +215,7 @@ impl EncodedRequest {
             time: iso8601(now),
             datacontenttype: "application/json",
             traceparent: &traceparent,
-            data: Data::of(request),
+            data: EventData::of(request),
         };
         let body = serde_json::to_vec(&event).expect("maps have string keys, and nothing else can fail");
         Self { id, traceparent, body: body.into() }
@@ -247,11 +247,11 @@ struct CloudEvent<'a> {
     time: String,
     datacontenttype: &'static str,
     traceparent: &'a str,
-    data: Data<'a>,
+    data: EventData<'a>,
 }
 
 #[derive(Serialize)]
-struct Data<'a> {
+struct EventData<'a> {
     contract: &'a str,
     namespace: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -291,7 +291,7 @@ struct SocketData<'a> {
     metadata: &'a Map<String, Value>,
 }
 
-impl<'a> Data<'a> {
+impl<'a> EventData<'a> {
     fn of(request: &'a HookRequest) -> Self {
         let caller = &request.caller;
         Self {

@@ -164,7 +164,7 @@ async fn batch(call: &ApiCall, items: &[&RawValue]) -> Result<ApiResponse, ApiEr
     let until = Instant::now() + BATCH_TIME;
     let mut results = Vec::with_capacity(items.len());
     for (at, item) in items.iter().enumerate() {
-        let outcome = if Instant::now() < until { item_outcome(call, at, item).await } else { Err(late()) };
+        let outcome = if Instant::now() < until { item_outcome(call, at, item).await } else { Err(out_of_time()) };
         results.push(match outcome {
             Ok(accepted) => BatchItem::Accepted(accepted),
             Err(error) => BatchItem::Refused(RefusedItem { accepted: false, error: error.body() }),
@@ -177,7 +177,7 @@ async fn item_outcome(call: &ApiCall, at: usize, item: &RawValue) -> Result<Publ
     one(call, ObjectReader::open(item, &format!("events[{at}]"))?.read()?).await
 }
 
-fn late() -> ApiError {
+fn out_of_time() -> ApiError {
     ApiError::new(
         Code::Unavailable,
         format!("the batch took longer than {} s; this event was not tried", BATCH_TIME.as_secs()),

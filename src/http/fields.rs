@@ -23,7 +23,7 @@ pub trait Body: Sized {
 }
 
 /// The value of a body's member.
-pub trait Member: Sized {
+pub trait BodyMember: Sized {
     /// Reads the value.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl<'a> ObjectReader<'a> {
     }
 
     /// Takes a member. Returns `None` after it has noted a mistake.
-    pub fn member<T: Member>(&mut self, name: &str) -> Option<T> {
+    pub fn member<T: BodyMember>(&mut self, name: &str) -> Option<T> {
         let read = match self.members.shift_remove(name) {
             Some(raw) => T::read(raw),
             None => T::absent().ok_or_else(|| "is missing".into()),
@@ -191,7 +191,7 @@ impl<T: Into<String>> From<T> for Mistakes {
 // === kinds of values ===
 
 /// An optional member, which may also be `null`.
-impl<T: Member> Member for Option<T> {
+impl<T: BodyMember> BodyMember for Option<T> {
     fn read(raw: &RawValue) -> Result<Self, Mistakes> {
         if raw.get() == "null" { Ok(None) } else { T::read(raw).map(Some) }
     }
@@ -201,20 +201,20 @@ impl<T: Member> Member for Option<T> {
     }
 }
 
-impl Member for bool {
+impl BodyMember for bool {
     fn read(raw: &RawValue) -> Result<Self, Mistakes> {
         serde_json::from_str(raw.get()).map_err(|_| "must be true or false".into())
     }
 }
 
-impl Member for Map<String, Value> {
+impl BodyMember for Map<String, Value> {
     fn read(raw: &RawValue) -> Result<Self, Mistakes> {
         crate::json::read(raw.get()).map_err(|_| "must be an object".into())
     }
 }
 
 /// JSON values, undecoded.
-impl Member for Vec<Box<RawValue>> {
+impl BodyMember for Vec<Box<RawValue>> {
     fn read(raw: &RawValue) -> Result<Self, Mistakes> {
         serde_json::from_str(raw.get()).map_err(|_| "must be an array".into())
     }
@@ -224,7 +224,7 @@ impl Member for Vec<Box<RawValue>> {
 #[derive(Debug)]
 pub struct Payload(pub Option<Box<RawValue>>);
 
-impl Member for Payload {
+impl BodyMember for Payload {
     fn read(raw: &RawValue) -> Result<Self, Mistakes> {
         Ok(Self(Some(raw.to_owned())))
     }
@@ -246,7 +246,7 @@ impl<T: Text> List<T> {
     }
 }
 
-impl<T: Member> Member for List<T> {
+impl<T: BodyMember> BodyMember for List<T> {
     fn read(raw: &RawValue) -> Result<Self, Mistakes> {
         let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| "must be an array")?;
         if items.len() > MAX_LIST {

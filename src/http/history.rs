@@ -10,7 +10,7 @@ use super::answer::{ApiError, ApiResponse};
 use super::route::ApiCall;
 use crate::error::Code;
 use crate::event::Event;
-use crate::history::{HistoryError, HistoryPage, HistoryQuery, PageOrder, RoomKey, Since};
+use crate::history::{HistoryError, HistoryPage, HistoryQuery, HistoryStart, PageOrder, RoomKey};
 use crate::telemetry::log_limit::log_seldom;
 
 /// A part of a room's history.
@@ -71,7 +71,7 @@ fn query(call: &ApiCall) -> Result<HistoryQuery, ApiError> {
         return Err(error.at("?epoch", "has no effect without ?since"));
     }
     let order = if call.params.get("order") == Some("desc") { PageOrder::Desc } else { PageOrder::Asc };
-    Ok(HistoryQuery { limit: call.params.limit(), since: since.map(|offset| Since { epoch, offset }), order })
+    Ok(HistoryQuery { limit: call.params.limit(), since: since.map(|offset| HistoryStart { epoch, offset }), order })
 }
 
 fn item((offset, event): &(u64, Event)) -> Result<HistoryItem, ApiError> {

@@ -24,7 +24,7 @@ pub struct ApiPublisher {
 
 /// The result of a publish that is kept for requests that repeat its id.
 #[derive(Serialize, Deserialize)]
-struct Remembered {
+struct RememberedPublish {
     rooms: Vec<String>,
     local: usize,
     dropped: usize,
@@ -78,7 +78,7 @@ impl ApiPublisher {
 impl Publishing for ApiPublisher {
     fn contract_event(&self, mut publish: BackendPublish) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         let this = self.clone();
-        to_the_end(async move {
+        run_to_end(async move {
             match publish.id.take() {
                 Some(id) => this.once(publish, &id).await,
                 None => this.publish(publish).await,
@@ -88,12 +88,12 @@ impl Publishing for ApiPublisher {
 
     fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         let publisher = self.publisher.clone();
-        to_the_end(async move { publisher.plain(emit, PublisherKind::Api).await.map(BackendPublished::from) })
+        run_to_end(async move { publisher.plain(emit, PublisherKind::Api).await.map(BackendPublished::from) })
     }
 }
 
 /// Runs the work in a task of its own, so that it cannot be dropped half-way.
-fn to_the_end<'a>(
+fn run_to_end<'a>(
     publish: impl Future<Output = Result<BackendPublished, Refusal>> + Send + 'static,
 ) -> BoxFuture<'a, Result<BackendPublished, Refusal>> {
     let task = tokio::spawn(publish.in_current_span());
@@ -125,7 +125,7 @@ fn fingerprint(publish: &BackendPublish) -> Vec<u8> {
 }
 
 fn remember(published: &BackendPublished) -> String {
-    let remembered = Remembered {
+    let remembered = RememberedPublish {
         rooms: published.rooms.iter().map(ToString::to_string).collect(),
         local: published.local,
         dropped: published.dropped,
@@ -138,15 +138,15 @@ fn remember(published: &BackendPublished) -> String {
 /// The answer to a duplicate: the first publish's answer, or an unknown result if the first is not complete yet or had
 /// too long an answer.
 fn duplicate(event: String, result: Option<&str>) -> BackendPublished {
-    let first = result.and_then(|result| serde_json::from_str::<Remembered>(result).ok());
-    let first = first.unwrap_or(Remembered {
+    let first = result.and_then(|result| serde_json::from_str::<RememberedPublish>(result).ok());
+    let first = first.unwrap_or(RememberedPublish {
         rooms: Vec::new(),
         local: 0,
         dropped: 0,
         remote: BackendRemoteOutcome::Unknown,
         held: false,
     });
-    let Remembered { rooms, local, dropped, remote, held } = first;
+    let RememberedPublish { rooms, local, dropped, remote, held } = first;
     let rooms = rooms.iter().map(|room| room.as_str().into()).collect();
     BackendPublished { event, rooms, local, dropped, remote, held, duplicate: true, idempotent: Some(true) }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::value::RawValue;
 
-use super::fields::{Member, Mistakes};
+use super::fields::{BodyMember, Mistakes};
 use crate::protocol::{RESERVED_EVENTS, RESERVED_PREFIX};
 
 /// Maximum length of a name, in characters: of a room, an event, a user, a socket, a namespace, a contract.
@@ -62,7 +62,7 @@ macro_rules! texts {
             }
         }
 
-        impl Member for $name {
+        impl BodyMember for $name {
             fn read(raw: &RawValue) -> Result<Self, Mistakes> {
                 let text: String = crate::json::read(raw.get()).map_err(|_| "must be a string")?;
                 $check(&text)?;
@@ -106,7 +106,7 @@ texts! {
 #[schemars(inline)]
 pub struct PeriodText<const MAX: u64>(#[schemars(with = "String", regex(pattern = PERIOD_PATTERN))] pub Duration);
 
-impl<const MAX: u64> Member for PeriodText<MAX> {
+impl<const MAX: u64> BodyMember for PeriodText<MAX> {
     fn read(raw: &RawValue) -> Result<Self, Mistakes> {
         let text: String = crate::json::read(raw.get()).unwrap_or_default();
         let period =

@@ -11,10 +11,10 @@ use governor::nanos::Nanos;
 
 /// Measures the time since the limits were created: real time, or a time that a test sets.
 #[derive(Debug, Clone)]
-pub struct LimitClock(Source);
+pub struct LimitClock(TimeSource);
 
 #[derive(Debug, Clone)]
-enum Source {
+enum TimeSource {
     Monotonic(Instant),
     #[cfg(test)]
     Fake(FakeRelativeClock),
@@ -23,19 +23,19 @@ enum Source {
 impl LimitClock {
     /// A clock that follows real time. Changes of the wall clock do not affect it.
     pub fn monotonic() -> Self {
-        Self(Source::Monotonic(Instant::now()))
+        Self(TimeSource::Monotonic(Instant::now()))
     }
 
     /// A clock that shows the same time until [`LimitClock::advance`] is called.
     #[cfg(test)]
     pub fn fake() -> Self {
-        Self(Source::Fake(FakeRelativeClock::default()))
+        Self(TimeSource::Fake(FakeRelativeClock::default()))
     }
 
     /// Moves a fake clock and all its clones. Does nothing for real time.
     #[cfg(test)]
     pub fn advance(&self, by: Duration) {
-        if let Source::Fake(clock) = &self.0 {
+        if let TimeSource::Fake(clock) = &self.0 {
             clock.advance(by);
         }
     }
@@ -46,9 +46,9 @@ impl GovernorClock for LimitClock {
 
     fn now(&self) -> Nanos {
         match &self.0 {
-            Source::Monotonic(start) => start.elapsed().into(),
+            TimeSource::Monotonic(start) => start.elapsed().into(),
             #[cfg(test)]
-            Source::Fake(clock) => clock.now(),
+            TimeSource::Fake(clock) => clock.now(),
         }
     }
 }

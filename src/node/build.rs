@@ -22,7 +22,7 @@ use crate::idempotency::Idempotency;
 use crate::limits::Limits;
 use crate::mirror::Mirror;
 use crate::owners::Owners;
-use crate::presence::{self, Policies, Presence, Recorder};
+use crate::presence::{self, Policies, Presence, PresenceRecorder};
 use crate::publish::{self, Publisher};
 use crate::recovery::{MovedSession, Recovery};
 use crate::redis::Redis;
@@ -35,7 +35,7 @@ use crate::throttle::Throttles;
 use super::leaving;
 use super::measure::measure;
 use super::ready::NodeStatus;
-use super::requirements::agree;
+use super::requirements::check_requirements;
 
 /// The topic of the messages by which nodes tell each other that a session has moved.
 const MOVED: &str = "moved";
@@ -70,7 +70,7 @@ struct BaseParts<'a> {
 /// Builds a node that does not serve yet. `address` is the address at which other nodes connect to this node, if they
 /// do. Redis need not be reachable.
 pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::Result<Arc<NodeParts>> {
-    let ground = ground(config)?;
+    let ground = base_parts(config)?;
     let forwarding = Forwarding::new(config, address, &ground.metrics)?;
     let auth = Authenticator::new(&config.auth, ground.metrics.clone()).await?;
     let hooks = Arc::new(hooks(&ground)?);
@@ -91,10 +91,10 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
         history,
     };
     measure(&ground.metrics, config, &cluster, &shared.history, &shared.limits);
-    follow(&cluster, &shared.rooms);
+    follow_moved_sessions(&cluster, &shared.rooms);
     let recovery = recovery(&ground, &shared.history, &cluster);
     let gateway = gateway(&ground, &shared, hooks, recovery);
-    attach(&gateway, &cluster, &shared);
+    attach_gateway(&gateway, &cluster, &shared);
     let ending = gateway.clone();
     let end: EndSession = Arc::new(move |session| ending.end_revoked(session));
     let redis = ground.redis.clone();
@@ -174,7 +174,7 @@ fn gateway(ground: &BaseParts<'_>, shared: &SharedParts, hooks: Arc<Hooks>, reco
 }
 
 /// Lets the cluster take sessions out of rooms, and starts to act on requests of other nodes.
-fn attach(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &SharedParts) {
+fn attach_gateway(gateway: &Arc<Gateway>, cluster: &Arc<Cluster>, shared: &SharedParts) {
     gateway.keep_time();
     let (rooms, publisher) = (shared.rooms.clone(), shared.publisher.clone());
     cluster.leave_by(move |session, room| publisher.take_out(&rooms, session, room));
@@ -209,15 +209,15 @@ fn api(
     })
 }
 
-fn ground(config: &Config) -> anyhow::Result<BaseParts<'_>> {
+fn base_parts(config: &Config) -> anyhow::Result<BaseParts<'_>> {
     let metrics = Arc::new(Metrics::new());
     let namespaces: Vec<_> = load(&config.contracts.files)?.into_iter().map(Arc::new).collect();
     let contracts: Vec<_> = namespaces.iter().flat_map(|namespace| namespace.contracts.iter().cloned()).collect();
     metrics.begin("nsp", &namespaces.iter().map(|namespace| &*namespace.path).collect::<Vec<_>>());
     metrics.begin("hook", &config.hooks.keys().map(String::as_str).collect::<Vec<_>>());
     let id = config.node.id_or_random();
-    introduce(config, &id, &contracts);
-    agree(config, &contracts)?;
+    log_start(config, &id, &contracts);
+    check_requirements(config, &contracts)?;
     let redis = match config.redis.url {
         Some(_) => Some(Redis::connect(&config.redis, &id, metrics.clone())?),
         None => None,
@@ -226,7 +226,7 @@ fn ground(config: &Config) -> anyhow::Result<BaseParts<'_>> {
 }
 
 /// Logs the first record of a node: its id, version and contracts.
-fn introduce(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
+fn log_start(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
     let contracts: Vec<&str> = contracts.iter().map(|contract| &*contract.name).collect();
     tracing::info!(
         version = version::VERSION,
@@ -267,7 +267,7 @@ fn notices(ground: &BaseParts<'_>, hooks: &Arc<Hooks>) -> Notices {
     }
 }
 
-fn recorder(ground: &BaseParts<'_>) -> Recorder {
+fn recorder(ground: &BaseParts<'_>) -> PresenceRecorder {
     let policies = Policies::new(&ground.contracts);
     let config = &ground.config.presence;
     match &ground.redis {
@@ -280,7 +280,7 @@ fn recorder(ground: &BaseParts<'_>) -> Recorder {
     }
 }
 
-fn rooms(ground: &BaseParts<'_>, recorder: &Recorder) -> Arc<Rooms> {
+fn rooms(ground: &BaseParts<'_>, recorder: &PresenceRecorder) -> Arc<Rooms> {
     let paths = ground.namespaces.iter().map(|namespace| namespace.path.clone());
     let most = ground.config.limits.max_rooms_per_socket;
     let rooms = Rooms::new(paths).bounded(most, ground.metrics.clone());
@@ -326,7 +326,7 @@ fn recovery(ground: &BaseParts<'_>, history: &Arc<History>, cluster: &Arc<Cluste
 }
 
 /// Ends the local session when another node reports that the session has moved to that node.
-fn follow(cluster: &Cluster, rooms: &Arc<Rooms>) {
+fn follow_moved_sessions(cluster: &Cluster, rooms: &Arc<Rooms>) {
     let rooms = rooms.clone();
     cluster.on(MOVED, move |_, data| {
         let Ok(taken) = serde_json::from_value::<MovedSession>(data) else { return };

@@ -14,7 +14,7 @@ const ALL: &str = "*";
 ///
 /// # Errors
 /// Every mistake.
-pub fn agree(config: &Config, contracts: &[Arc<Contract>]) -> Result<(), ConfigError> {
+pub fn check_requirements(config: &Config, contracts: &[Arc<Contract>]) -> Result<(), ConfigError> {
     let mut mistakes = Vec::new();
     if contracts.is_empty() {
         let problem = "names no contract: every client would be refused".to_owned();
@@ -78,13 +78,13 @@ mod tests {
     fn told(config: &Config) -> Vec<String> {
         let source = Source { name: "c.toml".into(), text: CONTRACT.into() };
         let contracts: Vec<_> = load_sources(vec![source]).unwrap().into_iter().flat_map(|n| n.contracts).collect();
-        let mistakes = agree(config, &contracts).err().map_or_else(Vec::new, |error| error.mistakes);
+        let mistakes = check_requirements(config, &contracts).err().map_or_else(Vec::new, |error| error.mistakes);
         mistakes.iter().map(SettingMistake::to_string).collect()
     }
 
     #[test]
     fn a_node_without_contracts_would_serve_nobody() {
-        let told = agree(&Config::default(), &[]).unwrap_err().to_string();
+        let told = check_requirements(&Config::default(), &[]).unwrap_err().to_string();
         assert!(told.starts_with("contracts.files: names no contract"), "{told}");
     }
 

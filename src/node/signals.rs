@@ -38,7 +38,7 @@ impl EndSignals {
 
 /// Starts handling the signals that do not end the node: SIGUSR1 raises the log level, SIGUSR2 lowers it, and SIGHUP
 /// does nothing. Needs a Tokio runtime.
-pub(super) fn obey(logging: Arc<Logging>) {
+pub(super) fn handle_log_signals(logging: Arc<Logging>) {
     let mut raise = signal(SignalKind::user_defined1()).ok();
     let mut lower = signal(SignalKind::user_defined2()).ok();
     let mut hang_up = signal(SignalKind::hangup()).ok();

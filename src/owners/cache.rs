@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::RoomKey;
+use super::OwnerKey;
 
 /// How long a cached answer is used.
 pub(super) const BELIEVED: Duration = Duration::from_secs(1);
@@ -21,14 +21,14 @@ pub(super) struct OwnerCache(Mutex<CachedOwners>);
 
 #[derive(Default)]
 struct CachedOwners {
-    answers: HashMap<RoomKey, (String, Instant)>,
+    answers: HashMap<OwnerKey, (String, Instant)>,
     /// Counts changes made by this node, so that an answer that Redis gave before a change is not cached after the
     /// change.
     changes: u64,
 }
 
 impl OwnerCache {
-    pub(super) fn get(&self, key: &RoomKey) -> Option<String> {
+    pub(super) fn get(&self, key: &OwnerKey) -> Option<String> {
         let now = Instant::now();
         self.with(|table| table.answers.get(key).filter(|(_, until)| *until > now).map(|(owner, _)| owner.clone()))
     }
@@ -38,7 +38,7 @@ impl OwnerCache {
         self.with(|table| table.changes)
     }
 
-    pub(super) fn remember(&self, key: RoomKey, owner: &str, asked_at: u64) {
+    pub(super) fn remember(&self, key: OwnerKey, owner: &str, asked_at: u64) {
         let now = Instant::now();
         self.with(|table| {
             if table.answers.len() >= MAX_REMEMBERED {
@@ -51,7 +51,7 @@ impl OwnerCache {
     }
 
     /// Drops the cached owner, because this node changes the owner in Redis.
-    pub(super) fn forget(&self, key: &RoomKey) {
+    pub(super) fn forget(&self, key: &OwnerKey) {
         self.with(|table| {
             table.changes += 1;
             table.answers.remove(key);

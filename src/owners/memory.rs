@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{OwnersError, RoomKey, room_key};
+use super::{OwnerKey, OwnersError, room_key};
 
 /// Maximum number of rooms that have owners in memory.
 pub const MAX_MEMORY_OWNERS: usize = 500_000;
@@ -17,8 +17,8 @@ pub(super) struct MemoryOwners(Mutex<OwnerTable>);
 
 #[derive(Default)]
 struct OwnerTable {
-    owners: HashMap<RoomKey, (String, Instant)>,
-    ends: BTreeSet<(Instant, RoomKey)>,
+    owners: HashMap<OwnerKey, (String, Instant)>,
+    ends: BTreeSet<(Instant, OwnerKey)>,
 }
 
 impl MemoryOwners {
@@ -46,7 +46,7 @@ impl MemoryOwners {
 // === impl Table ===
 
 impl OwnerTable {
-    fn set(&mut self, key: RoomKey, owner: &str, ttl: Duration, max: usize) -> Result<(), OwnersError> {
+    fn set(&mut self, key: OwnerKey, owner: &str, ttl: Duration, max: usize) -> Result<(), OwnersError> {
         let now = Instant::now();
         self.remove(&key);
         self.sweep(now);
@@ -59,7 +59,7 @@ impl OwnerTable {
         Ok(())
     }
 
-    fn remove(&mut self, key: &RoomKey) {
+    fn remove(&mut self, key: &OwnerKey) {
         if let Some((_, end)) = self.owners.remove(key) {
             self.ends.remove(&(end, key.clone()));
         }

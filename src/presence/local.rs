@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::page::{self, Missing, PageCursor};
+use super::page::{self, MissingPart, PageCursor};
 use super::users::LocalUsers;
 use super::{MAX_SHARED_ROOMS, SharedRooms};
 use crate::directory::{
@@ -18,13 +18,13 @@ use crate::session::{Backlog, RoomName, Session};
 use crate::time::from_unix_millis;
 
 /// The sessions and users of this node.
-pub(super) struct Local {
+pub(super) struct LocalPresence {
     node: Arc<str>,
     pub(super) rooms: Arc<Rooms>,
     pub(super) users: Arc<LocalUsers>,
 }
 
-impl Local {
+impl LocalPresence {
     pub(super) fn new(node: &str, rooms: Arc<Rooms>, users: Arc<LocalUsers>) -> Self {
         Self { node: node.into(), rooms, users }
     }
@@ -117,13 +117,13 @@ impl Local {
     pub(super) fn count(&self, namespace: &str, of: CountOf<'_>) -> Count {
         let members = |room: &RoomName| self.rooms.count(namespace, std::slice::from_ref(room), &[]) as u64;
         match of {
-            CountOf::Room(room) => count(members(&room.into()), None, None, &Missing::default()),
-            CountOf::User(user) => count(members(&user_room(user)), None, None, &Missing::default()),
+            CountOf::Room(room) => count(members(&room.into()), None, None, &MissingPart::default()),
+            CountOf::User(user) => count(members(&user_room(user)), None, None, &MissingPart::default()),
             CountOf::Namespace => count(
                 self.rooms.session_count(namespace) as u64,
                 Some(self.rooms.room_count(namespace) as u64),
                 Some(self.users.count(namespace) as u64),
-                &Missing::default(),
+                &MissingPart::default(),
             ),
         }
     }
@@ -240,6 +240,6 @@ pub(super) fn room_info(namespace: &str, name: &str, members: usize, created_at:
 }
 
 /// A count, with what is missing from it.
-pub(super) fn count(connections: u64, rooms: Option<u64>, users: Option<u64>, missing: &Missing) -> Count {
+pub(super) fn count(connections: u64, rooms: Option<u64>, users: Option<u64>, missing: &MissingPart) -> Count {
     Count { connections, rooms, users, partial: missing.partial, missing_nodes: missing.nodes.clone() }
 }

@@ -9,11 +9,11 @@ use futures_util::future::{BoxFuture, ready};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::local::{Local, user_id};
+use super::local::{LocalPresence, user_id};
 use super::users::{LocalUsers, TimedStatus};
 use super::{
-    MemberChange, Policies, Presence, Recorder, RoomChange, RoomChangeListener, RoomMember, SharedRooms, UserStatus,
-    may_have_status,
+    MemberChange, Policies, Presence, PresenceRecorder, RoomChange, RoomChangeListener, RoomMember, SharedRooms,
+    UserStatus, may_have_status,
 };
 use crate::directory::{
     ConnectionInfo, Count, CountOf, Directory, DirectoryFuture, MemberInfo, Page, PageRequest, RoomInfo, Slowness,
@@ -31,7 +31,7 @@ const MAX_UNTOLD: usize = 65_536;
 type MemberKey = (Arc<str>, RoomName, RoomMember);
 
 /// Creates the recorder of a node that is the whole deployment. Its presence is lost when the process ends.
-pub fn in_memory(node: &str, policies: Policies, status_ttl: Duration, metrics: Arc<Metrics>) -> Recorder {
+pub fn in_memory(node: &str, policies: Policies, status_ttl: Duration, metrics: Arc<Metrics>) -> PresenceRecorder {
     let (untold, mut told) = mpsc::channel::<RoomChange>(MAX_UNTOLD);
     let users = Arc::new(LocalUsers::new(Some(status_ttl)));
     let changes = MemoryRecorder { users: users.clone(), policies, sockets: Mutex::default(), untold, metrics };
@@ -42,9 +42,9 @@ pub fn in_memory(node: &str, policies: Policies, status_ttl: Duration, metrics: 
                 tell(one);
             }
         });
-        Arc::new(MemoryPresence(Local::new(&node, rooms, users)))
+        Arc::new(MemoryPresence(LocalPresence::new(&node, rooms, users)))
     };
-    Recorder { watcher: Arc::new(changes), start: Box::new(start) }
+    PresenceRecorder { watcher: Arc::new(changes), start: Box::new(start) }
 }
 
 /// Counts users, and finds the joins and leaves to be announced.
@@ -58,14 +58,14 @@ struct MemoryRecorder {
 }
 
 /// Answers from the index of rooms.
-struct MemoryPresence(Local);
+struct MemoryPresence(LocalPresence);
 
 impl MemoryRecorder {
     fn step(&self, session: &Session, room: &RoomName, what: MemberChange) {
         if let Some(user) = user_of(room) {
             match what {
-                MemberChange::Joined => self.users.came(session.namespace(), user),
-                MemberChange::Left => self.users.went(session.namespace(), user),
+                MemberChange::Joined => self.users.connected(session.namespace(), user),
+                MemberChange::Left => self.users.disconnected(session.namespace(), user),
             }
             return;
         }

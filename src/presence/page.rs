@@ -75,7 +75,7 @@ pub(super) fn cut<T>(
 }
 
 /// Marks on a page which part of it is missing.
-pub(super) fn mark<T>(mut page: Page<T>, missing: &Missing) -> Page<T> {
+pub(super) fn mark<T>(mut page: Page<T>, missing: &MissingPart) -> Page<T> {
     page.partial = missing.partial;
     page.missing_nodes.clone_from(&missing.nodes);
     page
@@ -83,7 +83,7 @@ pub(super) fn mark<T>(mut page: Page<T>, missing: &Missing) -> Page<T> {
 
 /// The part that is missing from an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Missing {
+pub(super) struct MissingPart {
     /// Whether something is missing.
     pub(super) partial: bool,
     /// The nodes whose part is missing, as far as these nodes are known.

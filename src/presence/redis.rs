@@ -45,10 +45,10 @@ use self::change::{PresenceChange, WriterItem};
 use self::changes::ChangeRecorder;
 use self::lease::Leases;
 use self::script::{PresenceScripts, ReplyHeader, ScriptReply};
-use super::local::{Local, user_id};
+use super::local::{LocalPresence, user_id};
 use super::users::TimedStatus;
 use super::{
-    MAX_SHARED_ROOMS, MemberChange, Policies, Presence, Recorder, RoomChangeListener, RoomMember, SharedRooms,
+    MAX_SHARED_ROOMS, MemberChange, Policies, Presence, PresenceRecorder, RoomChangeListener, RoomMember, SharedRooms,
     UserStatus, may_have_status,
 };
 use crate::config;
@@ -74,7 +74,7 @@ pub fn in_redis(
     namespaces: impl IntoIterator<Item = Arc<str>>,
     policies: Policies,
     metrics: Arc<Metrics>,
-) -> Recorder {
+) -> PresenceRecorder {
     let spaces =
         namespaces.into_iter().map(|path| NamespaceKeys { base: redis.keys().presence(&path), path }).collect();
     let (changes, items) = ChangeRecorder::new(spaces, policies, config.queue, metrics);
@@ -84,7 +84,7 @@ pub fn in_redis(
         let inner = Arc::new(PresenceState {
             redis,
             scripts: PresenceScripts::new(),
-            local: Local::new(&node, rooms, changes.users().clone()),
+            local: LocalPresence::new(&node, rooms, changes.users().clone()),
             node: node.into(),
             times,
             changes,
@@ -99,7 +99,7 @@ pub fn in_redis(
         inner.spawn(async move { reaper.keep_reaping().await });
         Arc::new(RedisPresence { inner })
     };
-    Recorder { watcher, start: Box::new(start) }
+    PresenceRecorder { watcher, start: Box::new(start) }
 }
 
 /// Presence in Redis, shared by all nodes.
@@ -110,7 +110,7 @@ struct RedisPresence {
 struct PresenceState {
     redis: Redis,
     scripts: PresenceScripts,
-    local: Local,
+    local: LocalPresence,
     node: Arc<str>,
     times: Times,
     changes: Arc<ChangeRecorder>,

@@ -51,7 +51,7 @@ impl LocalUsers {
     }
 
     /// Counts a socket of the user that has connected.
-    pub(super) fn came(&self, namespace: &Arc<str>, user_id: &str) {
+    pub(super) fn connected(&self, namespace: &Arc<str>, user_id: &str) {
         let mut all = self.namespaces.lock().expect("no panic while held");
         let users = all.entry(namespace.clone()).or_default();
         let back = users.absent.shift_remove(user_id).map(|(status, _)| Box::new(status));
@@ -63,7 +63,7 @@ impl LocalUsers {
     }
 
     /// Counts a socket of the user that has disconnected.
-    pub(super) fn went(&self, namespace: &str, user_id: &str) {
+    pub(super) fn disconnected(&self, namespace: &str, user_id: &str) {
         let now = Instant::now();
         self.with(namespace, |users| {
             let Some(user) = users.present.get_mut(user_id) else { return };

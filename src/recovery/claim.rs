@@ -42,7 +42,7 @@ impl SessionClaim {
     /// the client can return at once.
     pub async fn give_back(mut self) {
         if let Some(session) = self.session.take() {
-            self.recovery.keep_again(session).await;
+            self.recovery.store_again(session).await;
         }
     }
 }
@@ -51,13 +51,13 @@ impl Drop for SessionClaim {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             let recovery = self.recovery.clone();
-            self.recovery.tasks.spawn(async move { recovery.keep_again(session).await });
+            self.recovery.tasks.spawn(async move { recovery.store_again(session).await });
         }
     }
 }
 
 impl Recovery {
-    async fn keep_again(&self, session: ClaimedParts) {
+    async fn store_again(&self, session: ClaimedParts) {
         let ClaimedParts { key, digest, kept, window } = session;
         match &self.store {
             SessionStore::Memory(memory) => memory.keep(key, digest, kept, window),

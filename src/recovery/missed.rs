@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::RecoveryFailure;
 use crate::event::{Event, RecoveryMark, Stamp};
-use crate::history::{HistoryPage, HistoryQuery, MAX_PAGE, PageOrder, Since};
+use crate::history::{HistoryPage, HistoryQuery, HistoryStart, MAX_PAGE, PageOrder};
 use crate::session::offsets::RoomPosition;
 use crate::session::{MAX_SHOWN_IDS, Replayed, RoomName};
 
@@ -41,7 +41,7 @@ pub struct ShownEvents {
 
 impl ShownEvents {
     /// Creates the set from the events that the client had received and whose offsets are not known.
-    pub(super) fn had(cursors: &[HistoryCursor]) -> Self {
+    pub(super) fn from_cursors(cursors: &[HistoryCursor]) -> Self {
         let mut shown = Self::default();
         for id in cursors.iter().flat_map(|cursor| &cursor.unsure) {
             shown.add(*id);
@@ -73,7 +73,7 @@ impl HistoryCursor {
     }
 
     pub(super) fn query(&self) -> HistoryQuery {
-        let since = Since { epoch: Some(self.read.epoch), offset: self.read.floor };
+        let since = HistoryStart { epoch: Some(self.read.epoch), offset: self.read.floor };
         HistoryQuery { limit: MAX_PAGE, since: Some(since), order: PageOrder::Asc }
     }
 
@@ -206,7 +206,7 @@ mod tests {
     fn event_that_the_client_had_at_an_unknown_offset_does_not_come_again() {
         let had = RoomPosition { epoch: 7, floor: 3, beyond: vec![(5, 5)] };
         let mut cursors = [HistoryCursor::new("a".into(), had, &[2])];
-        let mut shown = ShownEvents::had(&cursors);
+        let mut shown = ShownEvents::from_cursors(&cursors);
         let missed = merge(&mut cursors, vec![page(4, &[event(2, &[]), event(3, &[]), event(4, &[])])], 10, &mut shown);
         let missed = missed.unwrap();
         assert_eq!((names(&missed), missed.len()), (vec!["4"], 2), "its offset is known now");

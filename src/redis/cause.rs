@@ -150,13 +150,13 @@ impl Cause {
     pub fn of(error: &Error) -> Self {
         let kind = kind_of(error);
         // A server that does not know HELLO repeats its arguments, which include the password.
-        let detail = if kind == CauseKind::WrongServer { String::new() } else { cut(error.details()) };
+        let detail = if kind == CauseKind::WrongServer { String::new() } else { shorten(error.details()) };
         Self { kind, detail }
     }
 
     /// Adds the object of the failure: a command and its key, or a channel.
     pub(super) fn about(mut self, what: &str) -> Self {
-        let what = cut(what);
+        let what = shorten(what);
         self.detail = if self.detail.is_empty() { what } else { format!("{what}: {}", self.detail) };
         self
     }
@@ -169,12 +169,12 @@ impl fmt::Display for Cause {
     }
 }
 
-fn cut(text: &str) -> String {
-    let mut cut: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
+fn shorten(text: &str) -> String {
+    let mut shorten: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
     if text.chars().nth(MAX_TEXT).is_some() {
-        cut.push('…');
+        shorten.push('…');
     }
-    cut
+    shorten
 }
 
 fn kind_of(error: &Error) -> CauseKind {
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_and_says_what_it_is_about() {
-        let cause = Cause { kind: CauseKind::Other, detail: cut(&"x".repeat(1000)) }.about("SET key");
+        let cause = Cause { kind: CauseKind::Other, detail: shorten(&"x".repeat(1000)) }.about("SET key");
         assert!(cause.to_string().contains("SET key: xxx") && cause.detail.chars().count() < 300);
     }
 }

@@ -90,7 +90,7 @@ pub trait Sink: Send + Sync {
 
     /// Returns a future that resolves when every message that this sink has received so far is delivered. `None` if all
     /// messages are already delivered.
-    fn passed(&self) -> Option<BoxFuture<'_, ()>> {
+    fn all_delivered(&self) -> Option<BoxFuture<'_, ()>> {
         None
     }
 
@@ -385,7 +385,7 @@ impl SubscriberState {
         let all = async {
             let (done, handed_over) = oneshot::channel();
             if self.marks.send(done).await.is_ok() && handed_over.await.is_ok() {
-                join_all(sinks.iter().filter_map(|sink| sink.passed())).await;
+                join_all(sinks.iter().filter_map(|sink| sink.all_delivered())).await;
             }
         };
         if tokio::time::timeout(CATCH_UP, all).await.is_err() {

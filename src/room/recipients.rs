@@ -77,13 +77,13 @@ impl Rooms {
         let part = recipient_blocks.blocks.pop_front()?;
         let met = &mut recipient_blocks.met;
         self.read(namespace, |table| {
-            let welcome = table.welcome(except);
+            let not_in = table.not_in(except);
             let is_complete = part.is_complete(table);
             let mut sessions = part
                 .block
                 .iter()
                 .filter(|session| is_complete || part.has(table, session))
-                .filter(welcome)
+                .filter(not_in)
                 .filter(|session| met.as_mut().is_none_or(|met| met.insert(Arc::as_ptr(session).addr())));
             work(&mut sessions)
         })

@@ -50,7 +50,7 @@ pub enum LiveDelivery {
 
 /// Whether the held events could be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Release {
+pub enum HeldRelease {
     /// All held events were sent, or another replay is still active.
     Done {
         /// Live events that were dropped because [`MAX_REPLAY_BACKLOG`] events waited already.
@@ -71,7 +71,7 @@ pub(super) trait SessionOutput {
 }
 
 #[derive(Default)]
-pub(super) struct Replays {
+pub(super) struct ReplayState {
     active: usize,
     held: VecDeque<HeldDuringReplay>,
     lost: usize,
@@ -86,12 +86,12 @@ struct HeldDuringReplay {
     stamps: Vec<Stamp>,
 }
 
-impl Replays {
+impl ReplayState {
     pub(super) fn begin(&mut self) {
         self.active += 1;
     }
 
-    /// Whether live events can be sent without asking [`Replays`]: no event is held back and no replay is remembered.
+    /// Whether live events can be sent without asking [`ReplayState`]: no event is held back and no replay is remembered.
     pub(super) fn is_idle(&self) -> bool {
         !self.holds() && self.shown.is_empty() && self.ids.is_none()
     }
@@ -166,7 +166,7 @@ impl Replays {
     }
 
     /// Sends the held events, unless another replay is still active.
-    pub(super) fn release(&mut self, out: &dyn SessionOutput, is_in: &dyn Fn(&str) -> bool) -> Release {
+    pub(super) fn release(&mut self, out: &dyn SessionOutput, is_in: &dyn Fn(&str) -> bool) -> HeldRelease {
         while self.active == 0 {
             let Some(next) = self.held.pop_front() else { break };
             if self.was_shown(&next.rooms, &next.stamps, is_in) {
@@ -177,11 +177,11 @@ impl Replays {
                 Ok(()) => {}
                 Err(SendError::Full) => {
                     self.held.push_front(next);
-                    return Release::Blocked;
+                    return HeldRelease::Blocked;
                 }
                 Err(SendError::Closed) => {
                     self.held.clear();
-                    return Release::Closed;
+                    return HeldRelease::Closed;
                 }
             }
         }
@@ -189,7 +189,7 @@ impl Replays {
         if self.active == 0 {
             self.lost = 0;
         }
-        Release::Done { lost }
+        HeldRelease::Done { lost }
     }
 
     pub(super) fn drop_held(&mut self) -> usize {
@@ -262,17 +262,17 @@ mod tests {
         }
     }
 
-    const DONE: Release = Release::Done { lost: 0 };
+    const DONE: HeldRelease = HeldRelease::Done { lost: 0 };
 
     struct Fixture {
         wire: Wire,
-        replays: Replays,
+        replays: ReplayState,
         rooms: &'static [&'static str],
     }
 
     impl Fixture {
         fn new(rooms: &'static [&'static str]) -> Self {
-            Self { wire: Wire::default(), replays: Replays::default(), rooms }
+            Self { wire: Wire::default(), replays: ReplayState::default(), rooms }
         }
 
         fn deliver(&mut self, name: &str, rooms: &[&str], stamps: &[(&str, u64, u64)]) -> LiveDelivery {
@@ -284,12 +284,12 @@ mod tests {
             self.replays.deliver(&self.wire, &event, &rooms, &stamps, &|room| mine.contains(&room)).unwrap()
         }
 
-        fn end(&mut self, room: &str, first: u64, last: u64) -> Release {
+        fn end(&mut self, room: &str, first: u64, last: u64) -> HeldRelease {
             self.replays.end(&room.into(), Some(Replayed { epoch: 1, first, last }));
             self.release()
         }
 
-        fn release(&mut self) -> Release {
+        fn release(&mut self) -> HeldRelease {
             let mine = self.rooms;
             self.replays.release(&self.wire, &|room| mine.contains(&room))
         }
@@ -332,7 +332,7 @@ mod tests {
         it.deliver("1", &["a"], &[]);
         it.deliver("2", &["a"], &[]);
         *it.wire.room_left.lock().unwrap() = Some(1);
-        assert_eq!(it.end("a", 1, 0), Release::Blocked);
+        assert_eq!(it.end("a", 1, 0), HeldRelease::Blocked);
         assert_eq!(it.deliver("3", &["a"], &[]), LiveDelivery::Held);
         *it.wire.room_left.lock().unwrap() = None;
         assert_eq!(it.release(), DONE);
@@ -350,7 +350,7 @@ mod tests {
         let event = Event::encode::<u8>("x", &[]).unwrap();
         let refused = it.replays.deliver(&it.wire, &event, &["a".into()], &[], &|_| true);
         assert_eq!(refused, Err(SendError::Full));
-        assert_eq!(it.end("a", 1, 0), Release::Done { lost: 1 }, "and what was lost is told");
+        assert_eq!(it.end("a", 1, 0), HeldRelease::Done { lost: 1 }, "and what was lost is told");
         assert_eq!(it.wire.sent().len(), MAX_REPLAY_BACKLOG);
         assert_eq!(it.release(), DONE, "once");
     }

@@ -121,9 +121,9 @@ pub fn record(kind: AuditEvent, record: AuditRecord<'_>) {
     let Some(suppressed) = GATES[kind as usize].pass() else { return };
     let ip = record.ip.map(tracing::field::display);
     let (nsp, user, socket, room) =
-        (record.nsp.map(cut), record.user.map(cut), record.socket.map(cut), record.room.map(cut));
-    let (name, reason, key) = (record.name.map(cut), record.reason, record.key.map(cut));
-    let (route, status, token) = (record.route, record.status, record.token.map(cut));
+        (record.nsp.map(shorten), record.user.map(shorten), record.socket.map(shorten), record.room.map(shorten));
+    let (name, reason, key) = (record.name.map(shorten), record.reason, record.key.map(shorten));
+    let (route, status, token) = (record.route, record.status, record.token.map(shorten));
     let suppressed = (suppressed > 0).then_some(suppressed);
     macro_rules! write {
         ($level:ident, $text:literal) => {
@@ -167,7 +167,7 @@ pub fn suppressed(kind: AuditEvent) -> u64 {
     GATES[kind as usize].suppressed()
 }
 
-fn cut(name: &str) -> &str {
+fn shorten(name: &str) -> &str {
     name.char_indices().nth(MAX_NAME).map_or(name, |(end, _)| &name[..end])
 }
 
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn long_names_are_cut_at_a_character() {
-        assert_eq!(cut(&"é".repeat(300)).chars().count(), MAX_NAME);
-        assert_eq!(cut("ada"), "ada");
+        assert_eq!(shorten(&"é".repeat(300)).chars().count(), MAX_NAME);
+        assert_eq!(shorten("ada"), "ada");
     }
 }

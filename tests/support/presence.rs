@@ -10,7 +10,9 @@ use roomcast::config;
 use roomcast::contract::model::{PresencePolicy, RoomDef};
 use roomcast::contract::room_name::RoomTemplate;
 use roomcast::directory::{DirectoryError, Page, PageRequest};
-use roomcast::presence::{MemberChange, Policies, Presence, Recorder, RoomChange, RoomMember, in_memory, in_redis};
+use roomcast::presence::{
+    MemberChange, Policies, Presence, PresenceRecorder, RoomChange, RoomMember, in_memory, in_redis,
+};
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::session::Session;
@@ -71,7 +73,7 @@ impl Node {
         Self::of(id, recorder, metrics)
     }
 
-    fn of(id: &str, recorder: Recorder, metrics: Arc<Metrics>) -> Self {
+    fn of(id: &str, recorder: PresenceRecorder, metrics: Arc<Metrics>) -> Self {
         let rooms = Arc::new(Rooms::new([NS.into()]).watched_by(recorder.watcher()));
         let told: Arc<Mutex<Vec<RoomChange>>> = Arc::default();
         let sink = told.clone();

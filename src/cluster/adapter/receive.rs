@@ -64,7 +64,7 @@ impl Receiver<'_> {
             .and_then(|concerns| concerns.then(|| event::decode(namespace, frame.body.clone())).transpose());
         match outgoing {
             Ok(Some(outgoing)) if self.wire.is_outdated(&outgoing.event) => self.wire.drop_foreign("fenced"),
-            Ok(Some(outgoing)) => self.sibling(&outgoing, age).await,
+            Ok(Some(outgoing)) => self.receive_from_node(&outgoing, age).await,
             Ok(None) => self.wire.metrics.cluster_unneeded_total.with_label_values(&[namespace]).inc(),
             Err(error) => {
                 log_seldom!(warn, node = %frame.origin.node, %error, "ignored an event of another node");
@@ -73,7 +73,7 @@ impl Receiver<'_> {
         }
     }
 
-    async fn sibling(&self, outgoing: &Outgoing, age: Duration) {
+    async fn receive_from_node(&self, outgoing: &Outgoing, age: Duration) {
         self.wire.metrics.cluster_received_total.with_label_values(&[&self.space.namespace]).inc();
         // The next message is handled only when this one is in the write queues of all recipients, so that waiting
         // messages stay in the bounded queue of the namespace.
@@ -106,7 +106,7 @@ impl Receiver<'_> {
         let Some(outgoing) = self.exactly(broadcast, frame.body) else {
             return self.wire.drop_foreign("malformed");
         };
-        self.sibling(&outgoing, age).await;
+        self.receive_from_node(&outgoing, age).await;
     }
 
     /// The event exactly as another roomcast node sent the event. If the sender is a node of an earlier version, which

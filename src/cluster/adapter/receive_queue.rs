@@ -55,7 +55,7 @@ impl Sink for ReceiveQueue {
         }
     }
 
-    fn passed(&self) -> Option<BoxFuture<'_, ()>> {
+    fn all_delivered(&self) -> Option<BoxFuture<'_, ()>> {
         Some(Box::pin(async {
             let (mark, delivered) = oneshot::channel();
             if self.queue.send(ReceivedItem::Mark(mark)).await.is_ok() {
@@ -93,17 +93,17 @@ mod tests {
         (0..3).for_each(|_| intake.take(message()));
         assert_eq!(intake.waiting(), 2);
         assert_eq!(metrics.cluster_dropped_total.with_label_values(&["full"]).get(), 1);
-        let mut passed = intake.passed().unwrap();
+        let mut all_delivered = intake.all_delivered().unwrap();
         for _ in 0..2 {
-            assert!(futures_util::poll!(&mut passed).is_pending());
+            assert!(futures_util::poll!(&mut all_delivered).is_pending());
             assert!(matches!(incoming.recv().await, Some(ReceivedItem::Message(..))));
         }
-        assert!(futures_util::poll!(&mut passed).is_pending());
+        assert!(futures_util::poll!(&mut all_delivered).is_pending());
         let Some(ReceivedItem::Mark(mark)) = incoming.recv().await else { panic!("the mark comes last") };
         mark.send(()).unwrap();
-        passed.await;
+        all_delivered.await;
         drop(incoming);
-        intake.passed().unwrap().await;
+        intake.all_delivered().unwrap().await;
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Incoming {
 }
 
 /// Puts the messages of a subscription into its queue. A message that does not fit is dropped and counted.
-pub(super) struct Inbox {
+pub(super) struct SubscriptionQueue {
     queue: mpsc::Sender<Incoming>,
     reader: FrameReceiver,
     /// Limits the bytes of the messages in the queues of all subscriptions together.
@@ -28,7 +28,7 @@ pub(super) struct Inbox {
     metrics: Arc<Metrics>,
 }
 
-impl Inbox {
+impl SubscriptionQueue {
     /// Creates the queue of a subscription, with at most `buffer` messages.
     pub(super) fn new(
         buffer: usize,
@@ -62,11 +62,11 @@ mod tests {
     use crate::cluster::frame::FrameSender;
     use crate::redis::{Losses, SubscriptionKind};
 
-    fn inbox(buffer: usize, budget: &Budget) -> (Inbox, mpsc::Receiver<Incoming>, Arc<Metrics>) {
+    fn inbox(buffer: usize, budget: &Budget) -> (SubscriptionQueue, mpsc::Receiver<Incoming>, Arc<Metrics>) {
         let metrics: Arc<Metrics> = Arc::default();
         let own = FrameSender { node: "here".into(), incarnation: 1 };
         let reader = FrameReceiver { own, metrics: metrics.clone(), gaps: Arc::default(), losses: Losses::default() };
-        let (inbox, incoming) = Inbox::new(buffer, reader, budget.clone(), metrics.clone());
+        let (inbox, incoming) = SubscriptionQueue::new(buffer, reader, budget.clone(), metrics.clone());
         (inbox, incoming, metrics)
     }
 

@@ -35,7 +35,11 @@ impl Compiler<'_> {
             let undone = event.undo.as_ref().and_then(|undo| events.get(undo));
             if undone.is_some_and(|undone| undone.relay.is_empty()) {
                 let key_path = KeyPath::top("client").key(&event.name).key("undo");
-                self.blame(&key_path, "the event that `undo` names has no `relay`", "name an event that has a `relay`");
+                self.note_mistake(
+                    &key_path,
+                    "the event that `undo` names has no `relay`",
+                    "name an event that has a `relay`",
+                );
             }
         }
     }
@@ -43,14 +47,14 @@ impl Compiler<'_> {
     fn client_event(&mut self, key_path: &KeyPath, name: &str, raw: file::ClientEventSpec) -> ClientEvent {
         if raw.on_ok.is_some() && raw.call.is_none() {
             let remedy = "add `call`, or say it with `relay`, `reply` and `ack`";
-            self.blame(&key_path.key("on_ok"), "`on_ok` needs a hook's answer, and no hook is called", remedy);
+            self.note_mistake(&key_path.key("on_ok"), "`on_ok` needs a hook's answer, and no hook is called", remedy);
         }
         self.check_undo(&key_path.key("undo"), raw.undo.as_deref());
         let to_rooms = raw.relay.as_ref().is_some_and(|relay| relay.items().iter().any(|relay| relay.room.is_some()));
         for (key, given) in [("throttle", raw.throttle.is_some()), ("undo", raw.undo.is_some())] {
             if given && !to_rooms {
                 let problem = format!("`{key}` applies only to relays to a room, and there is none");
-                self.blame(&key_path.key(key), problem, "relay to a `room`, or take it out");
+                self.note_mistake(&key_path.key(key), problem, "relay to a `room`, or take it out");
             }
         }
         // If the event joins or leaves rooms, the rule can use the first of these rooms.
@@ -89,14 +93,14 @@ impl Compiler<'_> {
         if !args.is_empty() {
             if raw.shorthand.is_some() {
                 let problem = "`shorthand` cannot be combined with `args`";
-                self.blame(&key_path.key("shorthand"), problem, "take `shorthand` or `args` out");
+                self.note_mistake(&key_path.key("shorthand"), problem, "take `shorthand` or `args` out");
             }
             if args.iter().collect::<BTreeSet<_>>().len() < args.len() {
-                self.blame(&key_path.key("args"), "a name occurs twice", "give each argument its own");
+                self.note_mistake(&key_path.key("args"), "a name occurs twice", "give each argument its own");
             }
             if raw.default.as_ref().is_some_and(|default| !default.is_object()) {
                 let problem = "with `args`, the default must be a table";
-                self.blame(&key_path.key("default"), problem, "write { name = value }");
+                self.note_mistake(&key_path.key("default"), problem, "write { name = value }");
             }
         }
         for (key, name) in
@@ -122,7 +126,7 @@ impl Compiler<'_> {
         let known = self.keys.client.iter().map(String::as_str);
         let remedy = nearest(undo, known)
             .map_or_else(|| "name an event of [client]".to_owned(), |near| format!("did you mean \"{near}\"?"));
-        self.blame(key_path, format!("there is no client event \"{undo}\""), remedy);
+        self.note_mistake(key_path, format!("there is no client event \"{undo}\""), remedy);
     }
 
     fn client_throttle(&mut self, key_path: &KeyPath, raw: file::ClientThrottleSpec) -> Option<std::time::Duration> {
@@ -146,7 +150,7 @@ impl Compiler<'_> {
         let member = raw.member.unwrap_or_default();
         if member && raw.room.is_none() {
             let problem = "only a room has members";
-            self.blame(&key_path.key("member"), problem, "take `member` out, or relay to a `room`");
+            self.note_mistake(&key_path.key("member"), problem, "take `member` out, or relay to a `room`");
         }
         let to = self.target(key_path, raw.room, raw.to, raw.shared, raw.everyone)?;
         Some(Relay {
@@ -168,7 +172,7 @@ impl Compiler<'_> {
             }
             (Some(_), Some(_)) => {
                 let remedy = "take out `data` to add to the payload, or `add` to send a value of its own";
-                self.blame(&key_path.key("add"), "`data` and `add` cannot be combined", remedy);
+                self.note_mistake(&key_path.key("add"), "`data` and `add` cannot be combined", remedy);
                 None
             }
         }
@@ -186,7 +190,7 @@ impl Compiler<'_> {
         let count = [room.is_some(), to.is_some(), shared, everyone].into_iter().filter(|given| *given).count();
         if count != 1 {
             let problem = if count == 0 { "it has no recipient" } else { "it has several recipients" };
-            self.blame(
+            self.note_mistake(
                 key_path,
                 problem,
                 format!("write one of {}", one_of_quoted(["room", "to", "shared", "everyone"])),
@@ -219,10 +223,10 @@ impl Compiler<'_> {
 
     fn outcome(&mut self, key_path: &KeyPath, raw: file::OutcomeSpec, sees: ExpressionSite) -> Outcome {
         if raw.publish.is_none() && raw.reply.is_none() {
-            self.blame(key_path, "it has no effect", format!("write {}", one_of_quoted(["publish", "reply"])));
+            self.note_mistake(key_path, "it has no effect", format!("write {}", one_of_quoted(["publish", "reply"])));
         }
         if raw.always.is_some() && sees != ExpressionSite::Failure {
-            self.blame(&key_path.key("always"), "it belongs to `on_error`", "take it out");
+            self.note_mistake(&key_path.key("always"), "it belongs to `on_error`", "take it out");
         }
         if let Some(event) = raw.publish.as_deref().filter(|event| !self.keys.server.iter().any(|known| known == event))
         {
@@ -231,20 +235,20 @@ impl Compiler<'_> {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("add [server.\"{event}\"] with its rooms"),
             };
-            self.blame(&key_path.key("publish"), format!("there is no server event \"{event}\""), remedy);
+            self.note_mistake(&key_path.key("publish"), format!("there is no server event \"{event}\""), remedy);
         }
         if let Some(event) = &raw.reply {
             self.check_event_name(&key_path.key("reply"), event);
         }
         if raw.publish.is_some() && raw.data.is_none() {
-            self.blame(key_path, "the published event has no `data`", "add `data`");
+            self.note_mistake(key_path, "the published event has no `data`", "add `data`");
         }
         let data_place = key_path.key("data");
         let reply_data = raw.data.clone().and_then(|data| self.data(&data_place, data, sees));
         let data = match &reply_data {
             Some(RelayData::Value(template)) => template.clone(),
             Some(RelayData::Args) if raw.publish.is_some() => {
-                self.blame(&data_place, "what is published is a value", "write a table");
+                self.note_mistake(&data_place, "what is published is a value", "write a table");
                 empty()
             }
             _ => empty(),

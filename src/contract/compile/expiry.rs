@@ -14,7 +14,7 @@ impl Compiler<'_> {
     pub(super) fn expiry(&mut self, key_path: &KeyPath, raw: Option<file::ExpirySpec>, mode: AuthMode) -> ExpiryPolicy {
         let Some(raw) = raw else { return ExpiryPolicy::default() };
         if mode == AuthMode::None {
-            self.blame(
+            self.note_mistake(
                 key_path,
                 "tokens are not checked, so none expires",
                 "take it out, or give `mode` another value",
@@ -23,7 +23,11 @@ impl Compiler<'_> {
         let before = self.duration(&key_path.key("warn"), raw.warn.clone());
         if raw.warn.is_some() && raw.warn_event.is_none() {
             let remedy = "add `warn_event = \"token:expiring\"`, or remove `warn`";
-            self.blame(&key_path.key("warn"), "`warn` says when to warn a client, and `warn_event` is missing", remedy);
+            self.note_mistake(
+                &key_path.key("warn"),
+                "`warn` says when to warn a client, and `warn_event` is missing",
+                remedy,
+            );
         }
         if let Some(event) = &raw.warn_event {
             self.check_event_name(&key_path.key("warn_event"), event);
@@ -32,7 +36,7 @@ impl Compiler<'_> {
             self.check_event_name(&key_path.key("refresh"), event);
             if self.keys.client.contains(event) {
                 let problem = format!("[client.\"{event}\"] is the same event");
-                self.blame(&key_path.key("refresh"), problem, "rename the client event or the refresh event");
+                self.note_mistake(&key_path.key("refresh"), problem, "rename the client event or the refresh event");
             }
         }
         ExpiryPolicy {

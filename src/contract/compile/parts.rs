@@ -28,13 +28,13 @@ impl Compiler<'_> {
         let text = text?;
         if let Some(path) = placeholder_in(&text) {
             let problem = format!("`{{{path}}}` is not replaced: a rule is not a template");
-            self.blame(key_path, problem, format!("join texts with `+`, such as \"job:\" + {path}"));
+            self.note_mistake(key_path, problem, format!("join texts with `+`, such as \"job:\" + {path}"));
             return None;
         }
         match Rule::compile(&text) {
             Ok(rule) => {
                 if let Some(why) = sees.objection_to(&rule) {
-                    self.blame(
+                    self.note_mistake(
                         key_path,
                         format!("this rule uses a value that it cannot have: {why}"),
                         "use another value",
@@ -43,16 +43,16 @@ impl Compiler<'_> {
                 Some(rule)
             }
             Err(problem) => {
-                self.blame_in_two(key_path, &problem);
+                self.note_two_mistakes(key_path, &problem);
                 None
             }
         }
     }
 
     /// Reports a problem whose text has the form "what is wrong: what to write".
-    fn blame_in_two(&mut self, key_path: &KeyPath, problem: &str) {
+    fn note_two_mistakes(&mut self, key_path: &KeyPath, problem: &str) {
         let (problem, remedy) = problem.split_once(": ").unwrap_or((problem, ""));
-        self.blame(key_path, problem, remedy);
+        self.note_mistake(key_path, problem, remedy);
     }
 
     pub(super) fn path(&mut self, key_path: &KeyPath, text: &str, sees: ExpressionSite) -> Option<Path> {
@@ -62,12 +62,12 @@ impl Compiler<'_> {
         match Path::parse(text) {
             Ok(path) => {
                 if let Some(why) = sees.objection(path.root()) {
-                    self.blame(key_path, format!("`{text}` has no value here: {why}"), "name something else");
+                    self.note_mistake(key_path, format!("`{text}` has no value here: {why}"), "name something else");
                 }
                 Some(path)
             }
             Err(problem) => {
-                self.blame_in_two(key_path, &problem);
+                self.note_two_mistakes(key_path, &problem);
                 None
             }
         }
@@ -80,14 +80,14 @@ impl Compiler<'_> {
                 for (inner, path) in template.paths() {
                     if let Some(why) = sees.objection(path.root()) {
                         let problem = format!("`{{{}}}` has no value here: {why}", path.text());
-                        self.blame(&key_path.keys(&inner), problem, "name something else");
+                        self.note_mistake(&key_path.keys(&inner), problem, "name something else");
                     }
                 }
                 Some(template)
             }
             Err(mistakes) => {
                 for (inner, problem) in mistakes {
-                    self.blame_in_two(&key_path.keys(&inner), &problem);
+                    self.note_two_mistakes(&key_path.keys(&inner), &problem);
                 }
                 None
             }
@@ -100,7 +100,7 @@ impl Compiler<'_> {
         let literal = !text.contains(['{', '}', '*']);
         if !literal {
             let problem = format!("\"{text}\" is taken as it stands: {what} has no placeholders and no wildcards");
-            self.blame(key_path, problem, remedy);
+            self.note_mistake(key_path, problem, remedy);
         }
         literal
     }
@@ -113,7 +113,11 @@ impl Compiler<'_> {
                     if name.contains(['{', '}']) {
                         let problem =
                             format!("\"{name}\" is taken as it stands: the name of a member has no placeholders");
-                        self.blame(&key_path.key(name), problem, "write the whole name; only values are filled in");
+                        self.note_mistake(
+                            &key_path.key(name),
+                            problem,
+                            "write the whole name; only values are filled in",
+                        );
                     }
                     self.check_member_names(&key_path.key(name), value);
                 }
@@ -132,7 +136,7 @@ impl Compiler<'_> {
         let Ok(template) = Template::compile(value.clone()) else { return };
         for (inner, path) in template.paths() {
             let problem = format!("`{{{}}}` is not replaced: a default is used as written", path.text());
-            self.blame(
+            self.note_mistake(
                 &key_path.keys(&inner),
                 problem,
                 "write the value itself, or use the path where the member is used",
@@ -143,7 +147,7 @@ impl Compiler<'_> {
     /// Compiles a template that must be a table.
     pub(super) fn members(&mut self, key_path: &KeyPath, value: Value, sees: ExpressionSite) -> Option<Template> {
         if !value.is_object() {
-            self.blame(key_path, "members are added from a table", "write { member = \"value\" }");
+            self.note_mistake(key_path, "members are added from a table", "write { member = \"value\" }");
             return None;
         }
         self.template(key_path, value, sees)
@@ -155,7 +159,7 @@ impl Compiler<'_> {
             file::SchemaSpec::File(path) => match self.schema_file(&path) {
                 Ok(schema) => schema,
                 Err(problem) => {
-                    self.blame_in_two(key_path, &problem);
+                    self.note_two_mistakes(key_path, &problem);
                     return None;
                 }
             },
@@ -163,7 +167,7 @@ impl Compiler<'_> {
         match Schema::compile(&schema) {
             Ok(schema) => Some(schema),
             Err(problem) => {
-                self.blame_in_two(key_path, &problem);
+                self.note_two_mistakes(key_path, &problem);
                 None
             }
         }
@@ -189,7 +193,7 @@ impl Compiler<'_> {
         let text = text?;
         let parsed = humantime::parse_duration(&text).ok().filter(|time| !time.is_zero());
         if parsed.is_none() || text.trim().parse::<u64>().is_ok() {
-            self.blame(
+            self.note_mistake(
                 key_path,
                 format!("\"{text}\" is not a time"),
                 "write a number and its unit, such as \"100ms\", \"25s\" or \"24h\"",
@@ -206,7 +210,7 @@ impl Compiler<'_> {
             Err(error) => {
                 let problem = error.to_string();
                 let (problem, remedy) = problem.split_once("; ").unwrap_or((&problem, "write for example \"10/s\""));
-                self.blame(key_path, problem, remedy);
+                self.note_mistake(key_path, problem, remedy);
                 None
             }
         }
@@ -223,7 +227,7 @@ impl Compiler<'_> {
             self.check_literal(key_path, name, "an event's name", "write the whole name of each event");
             return;
         };
-        self.blame(key_path, problem, "choose another name");
+        self.note_mistake(key_path, problem, "choose another name");
     }
 
     pub(super) fn room_refs(
@@ -255,7 +259,7 @@ impl Compiler<'_> {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("write {}, or add [rooms.{}]", one_of_quoted(known), raw.room),
             };
-            self.blame(&named_at, format!("there is no room \"{}\"", raw.room), remedy);
+            self.note_mistake(&named_at, format!("there is no room \"{}\"", raw.room), remedy);
         }
         let when = self.rule(&key_path.key("when"), raw.when, sees);
         let mut with = Vec::new();
@@ -282,15 +286,23 @@ impl Compiler<'_> {
             if !name.variables().any(|known| known == variable) {
                 let problem = format!("`{}` has no variable `{variable}`", name.text());
                 let known: Vec<&str> = name.variables().collect();
-                self.blame(&key_path.key("with").key(variable), problem, format!("write {}", one_of_quoted(known)));
+                self.note_mistake(
+                    &key_path.key("with").key(variable),
+                    problem,
+                    format!("write {}", one_of_quoted(known)),
+                );
             } else if paths.is_empty() {
-                self.blame(&key_path.key("with").key(variable), "no path is given", "write for example \"payload.id\"");
+                self.note_mistake(
+                    &key_path.key("with").key(variable),
+                    "no path is given",
+                    "write for example \"payload.id\"",
+                );
             }
         }
         if sees == ExpressionSite::Connect {
             for variable in name.variables().filter(|name| !with.iter().any(|(given, _)| given == name)) {
                 let problem = format!("`{variable}` would come from the payload, but there is no payload here");
-                self.blame(key_path, problem, format!("write with = {{ {variable} = \"user.id\" }}"));
+                self.note_mistake(key_path, problem, format!("write with = {{ {variable} = \"user.id\" }}"));
             }
         }
     }
@@ -326,7 +338,7 @@ impl Compiler<'_> {
             return self.template(key_path, data, sees).map(RelayData::Value);
         }
         if sees == ExpressionSite::Connect {
-            self.blame(key_path, "the sender's arguments are not available here", "write a value");
+            self.note_mistake(key_path, "the sender's arguments are not available here", "write a value");
         }
         Some(RelayData::Args)
     }

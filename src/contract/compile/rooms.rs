@@ -32,7 +32,7 @@ impl Compiler<'_> {
             if let Some(twin) = rooms.values().find(|twin| twin.name.shape() == def.name.shape()) {
                 let line = self.document.line(&KeyPath::top("rooms").key(&twin.key)).unwrap_or_default();
                 let problem = format!("rooms.{} on line {line} has the same names", twin.key);
-                self.blame(&key_path.key("name"), problem, "make them one, or give them other names");
+                self.note_mistake(&key_path.key("name"), problem, "make them one, or give them other names");
             }
             rooms.insert(key, Arc::new(def));
         }
@@ -52,7 +52,7 @@ impl Compiler<'_> {
             Ok(name) => name,
             Err(problem) => {
                 let (problem, remedy) = problem.split_once(": ").unwrap_or((&problem, ""));
-                self.blame(&key_path.key("name"), problem, remedy);
+                self.note_mistake(&key_path.key("name"), problem, remedy);
                 return None;
             }
         };
@@ -60,7 +60,7 @@ impl Compiler<'_> {
             if !name.variables().any(|known| known == variable) {
                 let known: Vec<&str> = name.variables().collect();
                 let problem = format!("`{}` has no variable `{variable}`", name.text());
-                self.blame(
+                self.note_mistake(
                     &key_path.key("join"),
                     problem,
                     format!("use one of the variables of the room's name: {}", one_of_quoted(known)),
@@ -70,7 +70,7 @@ impl Compiler<'_> {
         for (key, given) in [("idle", raw.idle.is_some()), ("linger", raw.linger.is_some())] {
             if given && raw.history.is_none() {
                 let problem = format!("`{key}` ends a history, and this room has none");
-                self.blame(&key_path.key(key), problem, "add `history`, or take it out");
+                self.note_mistake(&key_path.key(key), problem, "add `history`, or take it out");
             }
         }
         Some(RoomDef {
@@ -93,7 +93,7 @@ impl Compiler<'_> {
             self.check_event_name(&key_path.key("incomplete"), event);
             if replay == ReplayPolicy::None {
                 let problem = "`incomplete` needs a replay, and this room has none";
-                self.blame(&key_path.key("incomplete"), problem, "add `replay`, or take it out");
+                self.note_mistake(&key_path.key("incomplete"), problem, "add `replay`, or take it out");
             }
         }
         HistoryPolicy {
@@ -110,18 +110,18 @@ impl Compiler<'_> {
             Ok(template) => template,
             Err(problem) => {
                 let (problem, remedy) = problem.split_once(": ").unwrap_or((&problem, ""));
-                self.blame(key_path, problem, remedy);
+                self.note_mistake(key_path, problem, remedy);
                 return None;
             }
         };
         let known: Vec<&str> = name.variables().collect();
         for variable in template.variables().filter(|variable| !known.contains(variable)) {
             let problem = format!("`{}` has no variable `{variable}`", name.text());
-            self.blame(key_path, problem, format!("write {}", one_of_quoted(known.iter().copied())));
+            self.note_mistake(key_path, problem, format!("write {}", one_of_quoted(known.iter().copied())));
         }
         for variable in known.iter().filter(|variable| !template.variables().any(|used| used == **variable)) {
             let problem = format!("without `{{{variable}}}` several rooms share one key");
-            self.blame(key_path, problem, format!("write `{{{variable}}}` into it"));
+            self.note_mistake(key_path, problem, format!("write `{{{variable}}}` into it"));
         }
         Some(template)
     }

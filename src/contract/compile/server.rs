@@ -29,7 +29,7 @@ impl Compiler<'_> {
         let throttle = raw.throttle.and_then(|throttle| self.server_throttle(&key_path.key("throttle"), throttle));
         if terminal && throttle.is_some() {
             let problem = "a terminal event is never throttled";
-            self.blame(&key_path.key("throttle"), problem, "take `throttle` or `terminal` out");
+            self.note_mistake(&key_path.key("throttle"), problem, "take `throttle` or `terminal` out");
         }
         ServerEvent {
             name: name.to_owned(),
@@ -51,7 +51,11 @@ impl Compiler<'_> {
             return Vec::new();
         }
         if matches!(&raw, OneOrMany::Many(items) if items.is_empty()) {
-            self.blame(key_path, "it goes to no room", "name a room, or write \"*\" for everyone in the namespace");
+            self.note_mistake(
+                key_path,
+                "it goes to no room",
+                "name a room, or write \"*\" for everyone in the namespace",
+            );
         }
         self.room_refs(key_path, Some(raw), ExpressionSite::Server)
     }

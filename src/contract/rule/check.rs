@@ -12,7 +12,7 @@ use crate::suggest::{nearest, one_of_quoted};
 
 /// The data that a rule uses.
 #[derive(Debug, Default)]
-pub(super) struct Uses {
+pub(super) struct RuleInputs {
     /// Whether the rule asks who owns the room.
     pub owner: bool,
     /// Top-level variables, such as `payload`.
@@ -88,7 +88,7 @@ const TYPES: &[&str] =
     &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint", "optional"];
 
 /// Checks an expression, and rewrites the calls of roomcast's own functions.
-pub(super) fn check(expression: &mut IdedExpr) -> Result<Uses, String> {
+pub(super) fn check(expression: &mut IdedExpr) -> Result<RuleInputs, String> {
     match &expression.expr {
         Expr::Unspecified => return Err("the rule is empty".to_owned()),
         Expr::Literal(literal) if !matches!(literal, LiteralValue::Boolean(_)) => {
@@ -99,13 +99,13 @@ pub(super) fn check(expression: &mut IdedExpr) -> Result<Uses, String> {
         }
         _ => {}
     }
-    let mut checker = Checker { uses: Uses::default(), bound: Vec::new(), depth: 0 };
+    let mut checker = Checker { uses: RuleInputs::default(), bound: Vec::new(), depth: 0 };
     checker.visit(expression)?;
     Ok(checker.uses)
 }
 
 struct Checker {
-    uses: Uses,
+    uses: RuleInputs,
     /// The variables that enclosing comprehensions define.
     bound: Vec<String>,
     /// The current nesting depth.
@@ -134,7 +134,7 @@ impl Checker {
                 self.visit(&mut select.operand)?;
                 if select.test {
                     // `has(a.b.c)` is also false when `a.b` is missing.
-                    soften(&mut select.operand);
+                    make_optional(&mut select.operand);
                 }
                 Ok(())
             }
@@ -245,7 +245,7 @@ impl Checker {
         let Ok([room, mut second]) = <[IdedExpr; 2]>::try_from(args) else {
             return Err(wrong());
         };
-        soften(&mut second);
+        make_optional(&mut second);
         let table = if call.func_name == "permitted" { facts::PERMITTED } else { facts::CAPABILITY };
         Ok(index(index(Expr::Ident(table.to_owned()), room), second))
     }
@@ -269,10 +269,10 @@ fn index(table: Expr, key: IdedExpr) -> Expr {
 }
 
 /// Makes each selection optional, so that a missing member gives an empty optional instead of an error.
-fn soften(node: &mut IdedExpr) {
+fn make_optional(node: &mut IdedExpr) {
     match &mut node.expr {
         Expr::Select(select) if !select.test => {
-            soften(&mut select.operand);
+            make_optional(&mut select.operand);
             let field = LiteralValue::String(std::mem::take(&mut select.field).into());
             let field = IdedExpr { id: node.id, expr: Expr::Literal(field) };
             let operand = std::mem::take(&mut *select.operand);
@@ -281,7 +281,7 @@ fn soften(node: &mut IdedExpr) {
         }
         Expr::Call(call) if call.func_name == INDEX && call.args.len() == 2 => {
             call.func_name = OPT_INDEX.to_owned();
-            soften(&mut call.args[0]);
+            make_optional(&mut call.args[0]);
         }
         _ => {}
     }

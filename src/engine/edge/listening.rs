@@ -12,7 +12,7 @@ use crate::engine::pending::PendingConnections;
 use crate::engine::proxy::Balancers;
 
 /// Wraps the edge with CORS, because the engines do not answer OPTIONS requests.
-pub fn around(config: &config::ServerSettings, edge: Edge) -> impl Serve + use<> {
+pub fn with_cors(config: &config::ServerSettings, edge: Edge) -> impl Serve + use<> {
     AllowedOrigins::new(&config.cors_origins).cors().layer(edge)
 }
 

@@ -126,8 +126,8 @@ async fn serve_until_parked<S: Serve>(
         PolledResponse::new(request, arrival.clone(), state.service.clone())
     });
     let mut serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let shown_out = pending.shown_out();
-    tokio::pin!(shown_out);
+    let must_close = pending.must_close();
+    tokio::pin!(must_close);
     let mut stopping = false;
     let step = loop {
         let step = poll_fn(|cx| match Pin::new(&mut serving).poll(cx) {
@@ -141,7 +141,7 @@ async fn serve_until_parked<S: Serve>(
                 Pin::new(&mut serving).graceful_shutdown();
                 stopping = true;
             }
-            () = shown_out.as_mut() => return None,
+            () = must_close.as_mut() => return None,
         }
     };
     match step {
@@ -199,7 +199,7 @@ impl PolledResponse {
         if let Some(response) = waiting.take_answered() {
             return Self { answer: Some(Box::pin(std::future::ready(Ok(response)))), waiting, last: None };
         }
-        arrival.pending.spoke();
+        arrival.pending.note_request();
         waiting.polls.store(false, Ordering::Relaxed);
         let last = is_last(&request);
         let mut request = request.map(Body::new);

@@ -56,7 +56,7 @@ pub(super) async fn refuse(upgrade: OnUpgrade) {
 async fn probe(claim: &CandidateClaim, upgrade: OnUpgrade, deflates: bool) -> Option<(TcpStream, Vec<u8>)> {
     let (mut stream, mut rest) = tcp_of(upgrade).await?;
     let mut reader = FrameReader::new(MAX_MESSAGE).inflating(deflates);
-    let mut noop = Noop { after: NOOP_AGAIN, at: None };
+    let mut noop = NextNoop { after: NOOP_AGAIN, at: None };
     loop {
         let (used, step) = reader.step(&mut rest).ok()?;
         let answer = match step {
@@ -86,12 +86,12 @@ async fn probe(claim: &CandidateClaim, upgrade: OnUpgrade, deflates: bool) -> Op
 }
 
 /// The time at which the waiting poll is answered again.
-struct Noop {
+struct NextNoop {
     after: Duration,
     at: Option<Instant>,
 }
 
-impl Noop {
+impl NextNoop {
     fn begin(&mut self, claim: &CandidateClaim) {
         claim.sender().release_poll();
         self.at = Some(Instant::now() + self.after);
@@ -106,7 +106,12 @@ impl Noop {
 }
 
 /// Reads the next bytes of the WebSocket, and meanwhile makes waiting polls answer.
-async fn read_more(stream: &mut TcpStream, rest: &mut Vec<u8>, noop: &mut Noop, claim: &CandidateClaim) -> Option<()> {
+async fn read_more(
+    stream: &mut TcpStream,
+    rest: &mut Vec<u8>,
+    noop: &mut NextNoop,
+    claim: &CandidateClaim,
+) -> Option<()> {
     let mut buffer = [0; READ];
     loop {
         tokio::select! {

@@ -106,7 +106,7 @@ impl<G: Gate> NativeIntake<G> {
         pending: PendingConnection,
     ) -> Option<IntakeResult<G>> {
         let IntakeState { shared, checks, stop } = &*self.0;
-        let first = pending.hear(first_request(&mut stream, &shared.path));
+        let first = pending.unless_closed(first_request(&mut stream, &shared.path));
         let (opening, read) = match stop.run_until_cancelled(first).await??? {
             (Some(opening), read) => (opening, read),
             (None, read) => return Some(IntakeResult::Http((stream, read.freeze(), pending))),

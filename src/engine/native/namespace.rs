@@ -149,7 +149,7 @@ impl NativeLink {
                 event.framed(deflated, namespace, || frame(Some(deflate)))
             }
             None if self.is_polled_as_base64(event.attachments()) => {
-                event.framed(polled, namespace, || payload::polled(&plain()))
+                event.framed(polled, namespace, || payload::to_polling(&plain()))
             }
             _ => plain(),
         }
@@ -162,7 +162,7 @@ impl NativeLink {
 
     /// Encodes a packet for the client's transport. No other client gets this packet.
     fn own(&self, packet: Bytes, attachments: &[Bytes]) -> Bytes {
-        if self.is_polled_as_base64(attachments) { payload::polled(&packet) } else { packet }
+        if self.is_polled_as_base64(attachments) { payload::to_polling(&packet) } else { packet }
     }
 
     /// Queues a packet. An empty packet could not be encoded, because its payload is not JSON. A client that gets JSON

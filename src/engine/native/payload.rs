@@ -68,7 +68,7 @@ pub fn payload(packets: &[Bytes]) -> Bytes {
 }
 
 /// Converts the binary messages of a packet to base64, for polling clients. The result can be shared by all of them.
-pub fn polled(packet: &Bytes) -> Bytes {
+pub fn to_polling(packet: &Bytes) -> Bytes {
     let mut out = BytesMut::with_capacity(packet.len() / 3 * 4 + 16);
     for (text, message) in frame::messages(packet) {
         if text {
@@ -80,8 +80,8 @@ pub fn polled(packet: &Bytes) -> Bytes {
     out.freeze()
 }
 
-/// Reverses [`polled`], for a client that no longer polls. Other packets are returned unchanged.
-pub fn unpolled(packet: &Bytes) -> Bytes {
+/// Reverses [`to_polling`], for a client that no longer polls. Other packets are returned unchanged.
+pub fn from_polling(packet: &Bytes) -> Bytes {
     if !frame::messages(packet).any(|(text, message)| text && message.first() == Some(&b'b')) {
         return packet.clone();
     }
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(text.as_ptr(), one[2..].as_ptr());
         let binary = packet(&[(true, b"451-[]"), (false, &[1, 2, 3, 4])]);
         assert_eq!(payload(&[one, binary.clone()]), "42[1]\x1e451-[]\x1ebAQIDBA==");
-        assert_eq!(payload(&[polled(&binary)]), "451-[]\x1ebAQIDBA==");
+        assert_eq!(payload(&[to_polling(&binary)]), "451-[]\x1ebAQIDBA==");
         assert_eq!(payload(&[]), "");
     }
 
@@ -152,8 +152,8 @@ mod tests {
                 false => (false, bytes),
             }).collect();
             let packet = packet(&messages.iter().map(|(text, bytes)| (*text, &**bytes)).collect::<Vec<_>>());
-            prop_assert_eq!(payload(&[polled(&packet)]), payload(std::slice::from_ref(&packet)));
-            prop_assert_eq!(unpolled(&polled(&packet)), packet);
+            prop_assert_eq!(payload(&[to_polling(&packet)]), payload(std::slice::from_ref(&packet)));
+            prop_assert_eq!(from_polling(&to_polling(&packet)), packet);
         }
 
         #[test]

@@ -75,7 +75,7 @@ impl WriteQueue {
     pub(super) fn become_websocket(&mut self, stream: OwnedWriteHalf) {
         self.stream = Some(stream);
         self.blocked = None;
-        let packets: Vec<_> = self.queue.iter().map(payload::unpolled).collect();
+        let packets: Vec<_> = self.queue.iter().map(payload::from_polling).collect();
         self.queue.clear();
         (self.bytes, self.begun, self.urgent) = (0, false, 0);
         packets.into_iter().for_each(|packet| self.push(packet));

@@ -22,7 +22,7 @@ use crate::session::{AckSender, SendError};
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Sends packets to the sockets of one namespace.
-pub(super) trait Port: Send + Sync {
+pub(super) trait PacketPort: Send + Sync {
     /// Sends a packet to one client.
     fn send(&self, sid: Sid, packet: Packet) -> Result<(), SendError>;
 
@@ -36,33 +36,33 @@ pub(super) trait Port: Send + Sync {
 
 /// The port of each namespace. It is set when the library has created its adapter: the library creates adapters itself,
 /// and only when its namespaces exist.
-pub struct Ports {
-    ports: HashMap<Arc<str>, OnceLock<Weak<dyn Port>>>,
+pub struct PacketPorts {
+    ports: HashMap<Arc<str>, OnceLock<Weak<dyn PacketPort>>>,
 }
 
-impl Ports {
+impl PacketPorts {
     pub(super) fn new(namespaces: &[Arc<str>]) -> Self {
         Self { ports: namespaces.iter().map(|path| (path.clone(), OnceLock::new())).collect() }
     }
 
-    fn announce(&self, namespace: &str, port: Arc<dyn Port>) {
+    fn announce(&self, namespace: &str, port: Arc<dyn PacketPort>) {
         if let Some(place) = self.ports.get(namespace) {
             let _ = place.set(Arc::downgrade(&port));
         }
     }
 
-    pub(super) fn get(&self, namespace: &str) -> Option<Arc<dyn Port>> {
+    pub(super) fn get(&self, namespace: &str) -> Option<Arc<dyn PacketPort>> {
         self.ports.get(namespace)?.get()?.upgrade()
     }
 }
 
 /// The adapter of one namespace.
 pub struct NodeAdapter<E> {
-    ports: Arc<Ports>,
+    ports: Arc<PacketPorts>,
     local: CoreLocalAdapter<E>,
 }
 
-impl<E: SocketEmitter> Port for NodeAdapter<E> {
+impl<E: SocketEmitter> PacketPort for NodeAdapter<E> {
     fn send(&self, sid: Sid, packet: Packet) -> Result<(), SendError> {
         match self.local.broadcast(packet, BroadcastOptions::new(sid)) {
             Ok(()) => Ok(()),
@@ -125,7 +125,7 @@ impl<E: SocketEmitter> DefinedAdapter for NodeAdapter<E> {}
 
 impl<E: SocketEmitter> CoreAdapter<E> for NodeAdapter<E> {
     type Error = AdapterError;
-    type State = Arc<Ports>;
+    type State = Arc<PacketPorts>;
     type AckStream = E::AckStream;
     type InitRes = ();
 

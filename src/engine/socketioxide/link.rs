@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::Adapter;
-use super::adapter::Port;
+use super::adapter::PacketPort;
 use super::connection::LibraryConnection;
 use crate::engine::edge::EngineSession;
 use crate::engine::queue_estimate::QueueEstimate;
@@ -22,7 +22,7 @@ use crate::session::{AckId, AckSender, Backlog, Close, Link, MAX_ASKED, SendErro
 /// the session holds this link.
 pub(super) struct SocketLink {
     sid: Sid,
-    port: Arc<dyn Port>,
+    port: Arc<dyn PacketPort>,
     socket: Weak<Socket<Adapter>>,
     connection: Weak<EngineSession>,
     estimate: Option<Arc<QueueEstimate>>,
@@ -35,7 +35,7 @@ impl SocketLink {
     /// Creates the link to a socket. Must be called within a Tokio runtime.
     pub(super) fn new(
         socket: &Arc<Socket<Adapter>>,
-        port: Arc<dyn Port>,
+        port: Arc<dyn PacketPort>,
         connection: Option<&Arc<EngineSession>>,
     ) -> Self {
         Self {

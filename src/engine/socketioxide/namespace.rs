@@ -14,7 +14,7 @@ use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide_core::Value;
 
 use super::Adapter;
-use super::adapter::Ports;
+use super::adapter::PacketPorts;
 use super::link::SocketLink;
 use crate::auth::Handshake;
 use crate::engine::edge::EngineSession;
@@ -32,7 +32,7 @@ pub(super) struct HandlerMarker;
 pub(super) struct NamespaceHandler<G> {
     namespace: Arc<str>,
     gate: Arc<G>,
-    ports: Arc<Ports>,
+    ports: Arc<PacketPorts>,
     metrics: Arc<Metrics>,
 }
 
@@ -43,7 +43,7 @@ struct PendingConnect<G: Gate> {
 }
 
 impl<G> NamespaceHandler<G> {
-    pub(super) fn new(namespace: Arc<str>, gate: Arc<G>, ports: Arc<Ports>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(namespace: Arc<str>, gate: Arc<G>, ports: Arc<PacketPorts>, metrics: Arc<Metrics>) -> Self {
         Self { namespace, gate, ports, metrics }
     }
 }

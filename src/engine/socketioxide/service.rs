@@ -70,7 +70,7 @@ impl SessionService for LibraryService {
         let connection = LibraryConnection::new(self.closer.clone(), self.bounds, kill.as_ref());
         session.serve_by(connection.clone());
         let subprotocol = subprotocol(&request);
-        let Some(slim) = slim(request, &session) else { return ready(RequestRefusal::Malformed.answer()) };
+        let Some(slim) = copy_request(request, &session) else { return ready(RequestRefusal::Malformed.answer()) };
         let service = self.service.clone();
         Box::pin(async move {
             let response = pass(service, slim).await;
@@ -156,7 +156,7 @@ async fn pass(service: Service, request: Request<Body>) -> Response<Body> {
 }
 
 /// Copies the needed parts of a request, so that it no longer holds the buffers that it was read into.
-fn slim(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<Body>> {
+fn copy_request(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<Body>> {
     let (mut parts, _) = request.into_parts();
     let mut slim = Request::new(Body::empty());
     *slim.method_mut() = parts.method;

@@ -61,7 +61,7 @@ impl Gateway {
             self.parts.presence.set_status(&context.client.session, &status);
         }
         let ack = answer.take_ack();
-        self.obey(context.client, answer).await;
+        self.perform_answer(context.client, answer).await;
         ack
     }
 }

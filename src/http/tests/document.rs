@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::Fixture;
+use super::support::ApiFixture;
 use crate::http::ApiLimits;
 use crate::http::openapi::document;
 use crate::http::route::table;
@@ -82,7 +82,7 @@ fn every_schema_compiles_and_every_reference_leads_somewhere() {
 
 #[tokio::test]
 async fn examples_are_taken_and_answers_are_as_described() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let doc = doc();
     for route in table() {
         let path = route.path.replace("{socketId}", "s1").replace("{room}", "r").replace("{userId}", "ada");

@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use super::support::Fixture;
+use super::support::ApiFixture;
 
 const DRAIN: &str = "/api/v1/drain";
 
 #[tokio::test]
 async fn a_node_is_told_to_drain_tells_how_far_it_is_and_is_told_to_serve_again() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     assert_eq!(fixture.send("GET", DRAIN, "").await.json()["state"], "serving");
     for _ in 0..2 {
         let reply = fixture.send("POST", DRAIN, "").await;
@@ -22,7 +22,7 @@ async fn a_node_is_told_to_drain_tells_how_far_it_is_and_is_told_to_serve_again(
 
 #[tokio::test]
 async fn a_process_that_ends_does_not_serve_again() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     fixture.api.drain.begin(true);
     let reply = fixture.send("DELETE", DRAIN, "").await;
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (503, &json!("UNAVAILABLE")));
@@ -31,7 +31,7 @@ async fn a_process_that_ends_does_not_serve_again() {
 
 #[tokio::test]
 async fn a_key_for_some_contracts_drains_nothing() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     for method in ["POST", "GET", "DELETE"] {
         let reply = fixture.send_with(method, DRAIN, &[("authorization", "Bearer orders")], "").await;
         assert_eq!((reply.status, reply.code().as_str()), (403, "AUTHORIZATION_FAILED"), "{method}");

@@ -10,14 +10,14 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::document::validator;
-use super::support::{Fixture, Reply};
+use super::support::{ApiFixture, TestResponse};
 use crate::http::ApiLimits;
 use crate::http::openapi::document;
 use crate::http::route::{Route, table};
 
 #[tokio::test]
 async fn wrong_requests_are_answered_with_their_own_status() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let json = ("content-type", "application/json");
     let key = ("authorization", "Bearer admin");
     let send = async |method: &str, uri: &str, headers: &[(&str, &str)], body: Vec<u8>| {
@@ -56,7 +56,7 @@ async fn wrong_requests_are_answered_with_their_own_status() {
 
 #[tokio::test]
 async fn a_body_without_a_length_is_bounded_too() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let chunks = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1000]));
     let request = Request::post("/api/v1/events").header("authorization", "Bearer admin");
     let reply = fixture.send_request(request.body(Body::from_stream(chunks)).unwrap()).await;
@@ -65,7 +65,7 @@ async fn a_body_without_a_length_is_bounded_too() {
 
 #[tokio::test]
 async fn a_client_that_still_sends_gets_its_answer() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(axum::serve(listener, fixture.router.clone()).into_future());
@@ -88,7 +88,7 @@ async fn a_client_that_still_sends_gets_its_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_never_ends_is_given_up() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let body = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
     let request = Request::post("/api/v1/events").header("authorization", "Bearer admin");
     let reply = fixture.send_request(request.body(body).unwrap()).await;
@@ -98,7 +98,7 @@ async fn a_body_that_never_ends_is_given_up() {
 const LIMITS: ApiLimits = ApiLimits { max_body: 100_000, max_batch: 3 };
 
 /// One node that gets all requests.
-static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| Fixture::with_limits(LIMITS));
+static FIXTURE: LazyLock<ApiFixture> = LazyLock::new(|| ApiFixture::with_limits(LIMITS));
 static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(table);
 static VALIDATORS: LazyLock<Vec<Option<jsonschema::Validator>>> = LazyLock::new(|| {
     let doc = document(&ROUTES, LIMITS);
@@ -111,7 +111,7 @@ static VALIDATORS: LazyLock<Vec<Option<jsonschema::Validator>>> = LazyLock::new(
 });
 
 /// Sends a request in a runtime of its own.
-fn ask(request: Request<Body>) -> Reply {
+fn ask(request: Request<Body>) -> TestResponse {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let reply = runtime.block_on(FIXTURE.send_request(request));
     FIXTURE.published();

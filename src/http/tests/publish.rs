@@ -5,14 +5,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::support::Fixture;
+use super::support::ApiFixture;
 use crate::http::state::MAX_REQUESTS;
 
 const EVENTS: &str = "/api/v1/events";
 
 #[tokio::test]
 async fn an_event_is_published_with_its_bytes_as_they_came() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let body = r#"{"contract":"orders","event":"e","data":{"n": 1.50,"s":"\u00e9"},"params":{"p":1},"id":"i"}"#;
     let reply = fixture.send("POST", EVENTS, body).await;
     assert_eq!(reply.status, 202);
@@ -24,7 +24,7 @@ async fn an_event_is_published_with_its_bytes_as_they_came() {
 
 #[tokio::test]
 async fn what_was_not_carried_is_told_with_its_reason() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let reply = fixture.send("POST", EVENTS, r#"{"contract":"orders","event":"away"}"#).await;
     assert_eq!(
         (reply.status, &reply.json()["remote"], &reply.json()["reason"]),
@@ -35,7 +35,7 @@ async fn what_was_not_carried_is_told_with_its_reason() {
 
 #[tokio::test]
 async fn a_batch_says_for_each_event_what_happened() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     for body in [
         r#"[{"contract":"orders","event":"a"},{"contract":"orders","event":"unknown"},{"contract":7,"extra":"x"}]"#,
         r#"{"events":[{"contract":"orders","event":"a"},{"contract":"orders","event":"unknown"},{"contract":7,"extra":"x"}]}"#,
@@ -53,7 +53,7 @@ async fn a_batch_says_for_each_event_what_happened() {
 
 #[tokio::test]
 async fn a_batch_has_a_bound_and_is_never_empty() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let event = r#"{"contract":"orders","event":"a"}"#;
     let reply = fixture.send("POST", EVENTS, format!("[{event},{event},{event},{event}]")).await;
     assert_eq!((reply.status, reply.code().as_str()), (422, "TOO_LARGE"));
@@ -67,7 +67,7 @@ async fn a_batch_has_a_bound_and_is_never_empty() {
 
 #[tokio::test(start_paused = true)]
 async fn a_publish_goes_on_when_its_sender_hangs_up() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let body = r#"{"contract":"orders","event":"slow"}"#;
     let sent = tokio::time::timeout(Duration::from_millis(1), fixture.send("POST", EVENTS, body)).await;
     assert!(sent.is_err());
@@ -77,7 +77,7 @@ async fn a_publish_goes_on_when_its_sender_hangs_up() {
 
 #[tokio::test]
 async fn a_key_for_some_contracts_publishes_to_these_alone() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let headers = [("authorization", "Bearer orders")];
     let send = async |uri: &str, body: &'static str| fixture.send_with("POST", uri, &headers, body).await;
     assert_eq!(send(EVENTS, r#"{"contract":"orders","event":"a"}"#).await.status, 202);
@@ -92,7 +92,7 @@ async fn a_key_for_some_contracts_publishes_to_these_alone() {
 
 #[tokio::test]
 async fn nobody_publishes_without_a_key() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let body = r#"{"contract":"orders","event":"a"}"#;
     for headers in [
         &[][..],
@@ -109,14 +109,14 @@ async fn nobody_publishes_without_a_key() {
 
 #[tokio::test]
 async fn a_refusal_to_wait_says_how_long() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let reply = fixture.send("POST", EVENTS, r#"{"contract":"orders","event":"often"}"#).await;
     assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &"7".parse().unwrap()));
 }
 
 #[tokio::test]
 async fn an_emit_keeps_its_arguments() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let body = r#"{"namespace":"/jobs","rooms":["r"],"users":["u"],"sockets":["s"],"except":["x"],"event":"e","args":[1.50,{"a":[]}],"volatile":true}"#;
     let reply = fixture.send("POST", "/api/v1/emit", body).await;
     assert_eq!((reply.status, &reply.json()["remote"]), (202, &json!("alone")));
@@ -127,7 +127,7 @@ async fn an_emit_keeps_its_arguments() {
 
 #[tokio::test]
 async fn owners_are_recorded_and_forgotten() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let body = r#"{"namespace":"/","room":"r","owner":"ada","ttl":"1h"}"#;
     assert_eq!(fixture.send("PUT", "/api/v1/owners", body).await.status, 204);
     assert_eq!(fixture.api.owners.get("/", "r").await, Ok(Some("ada".into())));
@@ -145,7 +145,7 @@ async fn owners_are_recorded_and_forgotten() {
 
 #[tokio::test]
 async fn actions_name_somebody() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let reply = fixture.send("POST", "/api/v1/join", r#"{"namespace":"/","users":["ada"],"room":"r"}"#).await;
     assert_eq!((reply.status, reply.json()), (202, json!({ "accepted": true, "local": 1, "remote": "carried" })));
     let reply =
@@ -160,7 +160,7 @@ async fn actions_name_somebody() {
 
 #[tokio::test]
 async fn clients_are_asked_and_what_they_say_is_answered() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let ask = |members: &str| format!(r#"{{"namespace":"/","event":"confirm",{members}}}"#);
     let reply = fixture.send("POST", "/api/v1/ask", ask(r#""users":["ada"],"args":[1,{"a":2}],"timeout":"1s""#)).await;
     let expected = json!({
@@ -187,7 +187,7 @@ async fn clients_are_asked_and_what_they_say_is_answered() {
 
 #[tokio::test]
 async fn a_fault_is_answered_in_the_envelope_and_the_node_goes_on() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let reply = fixture.send("POST", EVENTS, r#"{"contract":"orders","event":"panics"}"#).await;
     assert_eq!((reply.status, reply.code().as_str()), (500, "INTERNAL_ERROR"));
     assert_eq!(fixture.send("POST", EVENTS, r#"{"contract":"orders","event":"a"}"#).await.status, 202);
@@ -195,7 +195,7 @@ async fn a_fault_is_answered_in_the_envelope_and_the_node_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn too_many_requests_at_once_are_told_to_come_back() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let hang = || fixture.send("POST", EVENTS, r#"{"contract":"orders","event":"hangs"}"#);
     let crowd = join_all((0..MAX_REQUESTS).map(|_| hang()));
     let asked = async {

@@ -7,14 +7,14 @@ use http::Request;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::support::Fixture;
+use super::support::ApiFixture;
 use crate::event::Event;
 use crate::history::{Retention, RoomKey};
 use crate::http::{ApiLimits, public_router};
 
 #[tokio::test]
 async fn health_and_metrics_need_no_key() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let get = async |uri| fixture.send_with("GET", uri, &[], "").await;
     assert_eq!(get("/live").await.json()["status"], "live");
     assert_eq!(get("/ready").await.json()["websocket"]["status"], "ready");
@@ -28,7 +28,7 @@ async fn health_and_metrics_need_no_key() {
 
 #[tokio::test]
 async fn the_public_listener_has_no_api() {
-    let router = public_router(Fixture::new().api.ready.clone());
+    let router = public_router(ApiFixture::new().api.ready.clone());
     for (uri, status) in [("/live", 200), ("/ready", 200), ("/metrics", 404), ("/api/v1/events", 404), ("/", 404)] {
         let request = Request::get(uri).body(Body::empty()).unwrap();
         assert_eq!(router.clone().oneshot(request).await.unwrap().status(), status, "{uri}");
@@ -37,7 +37,7 @@ async fn the_public_listener_has_no_api() {
 
 #[tokio::test]
 async fn lists_come_in_pages_and_say_what_is_missing() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     for list in ["connections", "rooms", "rooms/r/members", "users"] {
         let uri = format!("/api/v1/{list}?limit=1");
         let first = fixture.send("GET", &uri, "").await.json();
@@ -56,7 +56,7 @@ async fn lists_come_in_pages_and_say_what_is_missing() {
 
 #[tokio::test]
 async fn single_things_are_found_or_not() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let get = async |uri: &str| fixture.send("GET", uri, "").await;
     assert_eq!(get("/api/v1/connections/s1").await.json()["connectedAt"], "1970-01-01T00:00:00.000Z");
     assert_eq!(get("/api/v1/rooms/r?namespace=/jobs").await.json()["namespace"], "/jobs");
@@ -72,7 +72,7 @@ async fn single_things_are_found_or_not() {
 
 #[tokio::test]
 async fn counts_are_of_one_thing() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let get = async |query: &str| fixture.send("GET", &format!("/api/v1/counts{query}"), "").await;
     assert_eq!(get("").await.json()["rooms"], 1);
     assert_eq!(get("?room=r").await.json()["rooms"], json!(null));
@@ -82,7 +82,7 @@ async fn counts_are_of_one_thing() {
 
 #[tokio::test]
 async fn keys_for_some_contracts_read_little() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     for uri in [
         "connections",
         "connections/s1",
@@ -103,7 +103,7 @@ async fn keys_for_some_contracts_read_little() {
 
 #[tokio::test]
 async fn keys_for_a_contract_know_its_rooms() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let send = async |method: &str, uri: &str, body: &'static str| {
         fixture.send_with(method, &format!("/api/v1/{uri}"), &[("authorization", "Bearer orders")], body).await.status
     };
@@ -120,7 +120,7 @@ async fn keys_for_a_contract_know_its_rooms() {
 
 #[tokio::test]
 async fn a_history_is_read_with_limit_since_and_order() {
-    let fixture = Fixture::new();
+    let fixture = ApiFixture::new();
     let room = RoomKey { namespace: "/".into(), room: "order:1".into() };
     let keep = Retention { events: 10, ttl: Duration::from_secs(60) };
     let mut epoch = 0;
@@ -151,7 +151,7 @@ async fn a_history_is_read_with_limit_since_and_order() {
 
 #[tokio::test]
 async fn the_document_tells_the_configured_bounds() {
-    let fixture = Fixture::with_limits(ApiLimits { max_batch: 77, ..ApiLimits::default() });
+    let fixture = ApiFixture::with_limits(ApiLimits { max_batch: 77, ..ApiLimits::default() });
     let reply = fixture.send_with("GET", "/api/v1/openapi.json", &[], "").await;
     assert!(reply.text.contains(r#""maxItems":77"#) && !reply.text.contains(r#""minItems":1,"maxItems":1000"#));
 }

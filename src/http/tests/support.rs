@@ -278,7 +278,7 @@ impl ReadySource for FakeReady {
 }
 
 /// An API of stand-ins.
-pub struct Fixture {
+pub struct ApiFixture {
     pub publisher: Arc<FakePublisher>,
     pub api: Arc<ApiState>,
     pub router: Router,
@@ -315,7 +315,7 @@ fn contracts() -> Vec<Arc<Namespace>> {
     loaded.into_iter().map(Arc::new).collect()
 }
 
-impl Fixture {
+impl ApiFixture {
     pub fn new() -> Self {
         Self::with_limits(ApiLimits { max_body: 100_000, max_batch: 3 })
     }
@@ -344,13 +344,19 @@ impl Fixture {
     }
 
     /// Sends a request with the key for everything.
-    pub async fn send(&self, method: &str, uri: &str, body: impl Into<Body>) -> Reply {
+    pub async fn send(&self, method: &str, uri: &str, body: impl Into<Body>) -> TestResponse {
         self.send_with(method, uri, &[("authorization", "Bearer admin"), ("content-type", "application/json")], body)
             .await
     }
 
     /// Sends a request with these headers.
-    pub async fn send_with(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    pub async fn send_with(
+        &self,
+        method: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> TestResponse {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -359,8 +365,8 @@ impl Fixture {
     }
 
     /// Sends a request.
-    pub async fn send_request(&self, request: Request<Body>) -> Reply {
-        Reply::of(self.router.clone().oneshot(request).await.unwrap()).await
+    pub async fn send_request(&self, request: Request<Body>) -> TestResponse {
+        TestResponse::of(self.router.clone().oneshot(request).await.unwrap()).await
     }
 
     /// The publishes so far.
@@ -371,13 +377,13 @@ impl Fixture {
 
 /// A complete answer.
 #[derive(Debug)]
-pub struct Reply {
+pub struct TestResponse {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
 }
 
-impl Reply {
+impl TestResponse {
     async fn of(response: Response) -> Self {
         let (parts, body) = response.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();

@@ -58,21 +58,21 @@ impl Watcher for ChangeRecorder {
 
     fn joined(&self, session: &Session, room: &RoomName) {
         if let Some(user) = user_of(room) {
-            self.users.came(session.namespace(), user);
+            self.users.connected(session.namespace(), user);
         }
         self.push(session, PresenceChange::joined(session, room, &self.policies));
     }
 
     fn left(&self, session: &Session, room: &RoomName) {
         if let Some(user) = user_of(room) {
-            self.users.went(session.namespace(), user);
+            self.users.disconnected(session.namespace(), user);
         }
         self.push(session, PresenceChange::left(session, room, &self.policies));
     }
 
     fn closed(&self, session: &Session, rooms: &[RoomName]) {
         for user in rooms.iter().filter_map(|room| user_of(room)) {
-            self.users.went(session.namespace(), user);
+            self.users.disconnected(session.namespace(), user);
         }
         self.push(session, Some(PresenceChange::closed(session, rooms, &self.policies)));
     }

@@ -11,7 +11,7 @@ use crate::directory::{
     PageRequest, RoomInfo, Slowness, UserInfo,
 };
 use crate::presence::local::{count, room_info};
-use crate::presence::page::{MAX_CONNECTIONS_BYTES, Missing, PageCursor, limit, mark};
+use crate::presence::page::{MAX_CONNECTIONS_BYTES, MissingPart, PageCursor, limit, mark};
 use crate::presence::shown;
 use crate::protocol::user_room;
 use crate::time::from_unix_millis;
@@ -33,14 +33,14 @@ struct ConnectionRow {
 }
 
 impl PresenceState {
-    fn missing_of(&self, header: &ReplyHeader, settled: bool) -> Missing {
+    fn missing_of(&self, header: &ReplyHeader, settled: bool) -> MissingPart {
         let nodes = self.missing(header, settled);
-        Missing { partial: !nodes.is_empty(), nodes }
+        MissingPart { partial: !nodes.is_empty(), nodes }
     }
 
     /// The missing part of an answer for which this node could not ask Redis.
-    fn alone(&self) -> Missing {
-        Missing { partial: true, nodes: self.leases.known(&self.node) }
+    fn alone(&self) -> MissingPart {
+        MissingPart { partial: true, nodes: self.leases.known(&self.node) }
     }
 
     async fn members_page(
@@ -77,7 +77,7 @@ impl PresenceState {
         space: usize,
         kind: &str,
         page: &PageRequest,
-    ) -> Result<(Missing, Option<String>, ScriptReply), DirectoryError> {
+    ) -> Result<(MissingPart, Option<String>, ScriptReply), DirectoryError> {
         let mut args = texts(&[kind, &limit(page).to_string()]);
         match PageCursor::of(page)? {
             None => {}

@@ -165,7 +165,7 @@ impl PresenceState {
                 let gone = said.gone && self.leases.current().as_deref() == Some(incarnation);
                 self.leases.heard(&said.header, gone, self.times.lease);
                 if gone {
-                    self.changes.queue.shut(RewriteReason::Gone);
+                    self.changes.queue.close(RewriteReason::Gone);
                 }
             }
             Err(error) => tracing::debug!(redis.error = %error, "the presence lease was not renewed"),

@@ -42,15 +42,19 @@ pub(super) struct ChangeQueue {
     items: mpsc::Sender<WriterItem>,
     open: AtomicBool,
     reason: Mutex<RewriteReason>,
-    shut: Notify,
+    close: Notify,
 }
 
 impl ChangeQueue {
     /// Creates a shut queue for at most `bound` items.
     pub(super) fn new(bound: usize) -> (Self, mpsc::Receiver<WriterItem>) {
         let (items, receiver) = mpsc::channel(bound.max(1));
-        let queue =
-            Self { items, open: AtomicBool::new(false), reason: Mutex::new(RewriteReason::Start), shut: Notify::new() };
+        let queue = Self {
+            items,
+            open: AtomicBool::new(false),
+            reason: Mutex::new(RewriteReason::Start),
+            close: Notify::new(),
+        };
         (queue, receiver)
     }
 
@@ -59,7 +63,7 @@ impl ChangeQueue {
         let dropped = if !self.is_open() {
             "away"
         } else if self.items.try_send(item).is_err() {
-            self.shut(RewriteReason::Full);
+            self.close(RewriteReason::Full);
             "full"
         } else {
             return true;
@@ -69,11 +73,11 @@ impl ChangeQueue {
     }
 
     /// Shuts the queue, so that changes are dropped until the next rewrite.
-    pub(super) fn shut(&self, reason: RewriteReason) {
+    pub(super) fn close(&self, reason: RewriteReason) {
         if self.open.swap(false, Ordering::SeqCst) {
             *self.reason.lock().expect("no panic while held") = reason;
             tracing::debug!(reason = reason.as_str(), "presence will be written again completely");
-            self.shut.notify_one();
+            self.close.notify_one();
         }
     }
 
@@ -90,7 +94,7 @@ impl ChangeQueue {
     }
 
     /// Waits until the queue is shut.
-    pub(super) async fn shut_now(&self) {
-        self.shut.notified().await;
+    pub(super) async fn close_now(&self) {
+        self.close.notified().await;
     }
 }

@@ -57,7 +57,7 @@ impl PresenceState {
             batch.clear();
             let written = tokio::select! {
                 biased;
-                () = self.changes.queue.shut_now() => continue,
+                () = self.changes.queue.close_now() => continue,
                 count = items.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         return;
@@ -72,10 +72,10 @@ impl PresenceState {
             };
             match written {
                 Ok(()) => {}
-                Err(WriteFailure::Gone) => self.changes.queue.shut(RewriteReason::Gone),
+                Err(WriteFailure::Gone) => self.changes.queue.close(RewriteReason::Gone),
                 Err(WriteFailure::Redis(error)) => {
                     tracing::debug!(redis.error = %error, "presence was not written");
-                    self.changes.queue.shut(RewriteReason::Failed);
+                    self.changes.queue.close(RewriteReason::Failed);
                 }
             }
         }
@@ -152,7 +152,7 @@ impl PresenceState {
                         tracing::debug!(redis.error = %error, "presence was not written again completely");
                     }
                     self.leases.unstage();
-                    self.changes.queue.shut(RewriteReason::Failed);
+                    self.changes.queue.close(RewriteReason::Failed);
                 }
             }
             tokio::time::sleep(pause).await;

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use roomcast::engine::native::frame;
 use roomcast::engine::native::packet::{EngineMessage, Packet};
-use roomcast::engine::native::payload::{Posted, payload, polled, unpolled};
+use roomcast::engine::native::payload::{Posted, from_polling, payload, to_polling};
 
 /// Runs the target.
 pub fn run(bytes: &[u8]) {
@@ -21,8 +21,8 @@ pub fn run(bytes: &[u8]) {
     frame::put_message(&mut packet, true, &[b"451-[]"], None);
     messages.iter().for_each(|message| frame::put_message(&mut packet, false, &[message], None));
     let packet = packet.freeze();
-    assert_eq!(unpolled(&polled(&packet)), packet);
-    let told = payload(&[polled(&packet)]);
+    assert_eq!(from_polling(&to_polling(&packet)), packet);
+    let told = payload(&[to_polling(&packet)]);
     assert_eq!(told, payload(std::slice::from_ref(&packet)));
     let back: Vec<Bytes> = Posted::new(told).skip(1).collect();
     assert_eq!(back.len(), messages.len());
