@@ -15,8 +15,11 @@ mod asked;
 mod bridge;
 mod canary;
 mod conflicts;
+mod control;
 mod emitter_lease;
 mod gaps;
+mod heartbeat;
+mod link;
 mod members;
 mod numbers;
 mod pauses;
@@ -24,54 +27,40 @@ mod questions;
 mod revocations;
 mod slowest;
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::IntGaugeVec;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::sync::mpsc;
+use serde::Serialize;
 
-pub use adapter::{AnswerFormat, ClusterAdapter, Inquiry, InquiryAnswer, LibraryCodec, LibraryRequest};
+pub use actions::ClusterActions;
+pub use adapter::{
+    AnswerFormat, ClusterAdapter, EventInbox, Inbound, Inquiry, InquiryAnswer, LibraryCodec, LibraryRequest,
+};
 pub use conflicts::{Conflict, ConflictKind};
+pub use control::{ControlInbox, Handlers};
+pub use heartbeat::HEARTBEAT;
+pub use link::{ClusterInbox, RedisLink};
 pub use members::{ClusterView, NodeTotals};
 pub use pubsub::PubSub;
 pub use revocations::{ClusterRevoker, EndSession};
 pub use slowest::SlowestConnections;
 
-use crate::config;
 use crate::directory::SendOutcome;
 use crate::drain::report::DrainReport;
 use crate::forward::Peers;
 use crate::publish::RemoteFailure;
-use crate::redis::Redis;
 use crate::room::Rooms;
-use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::{Metrics, count};
-use canary::Canaries;
-use conflicts::Conflicts;
-use frame::Frame;
-use members::{ClusterMembers, Heartbeat};
-use questions::OpenQuestions;
-
-/// How often a node sends its heartbeat.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
+use control::Control;
+use heartbeat::BYE;
+use members::ClusterMembers;
 
 /// How often a node that cannot receive messages from Redis checks whether Redis works again.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Maximum number of requests from other nodes that wait to be handled. Further ones are dropped and counted.
 const CONTROL_BUFFER: usize = 4096;
-
-/// Handles a message from another node. The handler must not block.
-type MessageHandler = Arc<dyn Fn(&str, Value) + Send + Sync>;
-
-/// Removes a session from a room and announces that the session left.
-type Leaver = Arc<dyn Fn(&Arc<Session>, &RoomName) + Send + Sync>;
-
-/// Returns this node's [`DrainReport`], which the node's heartbeats contain in addition to its totals.
-type DrainReportOf = Arc<dyn Fn() -> DrainReport + Send + Sync>;
 
 /// This node as a member of the cluster.
 pub struct Cluster {
@@ -80,77 +69,25 @@ pub struct Cluster {
     members: ClusterMembers,
     /// The addresses at which the other nodes accept forwarded requests for their sessions.
     peers: Arc<Peers>,
-    handlers: RwLock<HashMap<&'static str, MessageHandler>>,
-    leaver: OnceLock<Leaver>,
-    standing: OnceLock<DrainReportOf>,
-    pending: OpenQuestions,
     link: Option<RedisLink>,
 }
-
-/// The parts of a node that exist only if Redis is configured.
-struct RedisLink {
-    redis: Redis,
-    pubsub: Arc<PubSub>,
-    control: Arc<str>,
-    canaries: Arc<Canaries>,
-    wire: Arc<ClusterAdapter>,
-    conflicts: Conflicts,
-}
-
-/// A message on the control channel.
-#[derive(Serialize, Deserialize)]
-struct Control<'a, T> {
-    topic: &'a str,
-    data: T,
-}
-
-// Topics that this module handles itself. Messages on all other topics go to the registered handlers.
-const HELLO: &str = "hello";
-const WHO: &str = "who";
-const BYE: &str = "bye";
 
 impl Cluster {
     /// Creates a node without Redis and so without other nodes: the in-memory mode.
     pub fn alone(node: &str, rooms: Arc<Rooms>) -> Arc<Self> {
-        Arc::new(Self::new(node, rooms, Peers::none(), None))
-    }
-
-    /// Creates a node that shares a Redis with others. Redis need not be reachable yet. `contracts` is a digest of the
-    /// node's contracts: all nodes must have the same ones.
-    pub fn join(
-        (node, contracts): (&str, &str),
-        rooms: Arc<Rooms>,
-        redis: Redis,
-        peers: Arc<Peers>,
-        metrics: Arc<Metrics>,
-        config: &config::RedisSettings,
-    ) -> Arc<Self> {
-        let control: Arc<str> = redis.keys().control_channel().into();
-        let pubsub = PubSub::start(redis.clone(), node, metrics.clone(), config.publish_buffer);
-        let canaries = Canaries::start(&redis, &pubsub, metrics.clone(), config.canary_interval.get());
-        let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
-        let wire = ClusterAdapter::new(pubsub.clone(), redis.clone(), rooms.clone(), metrics.clone(), config);
-        tokio::spawn(pauses::watch(redis.clone(), metrics));
-        let conflicts = Conflicts::new(pubsub.origin().clone(), contracts);
-        let link = RedisLink { redis, pubsub, control, canaries, wire, conflicts };
-        let cluster = Arc::new(Self::new(node, rooms, peers, Some(link)));
-        tokio::spawn(cluster.clone().listen(requests));
-        tokio::spawn(cluster.clone().say_hello());
-        cluster
-    }
-
-    fn new(node: &str, rooms: Arc<Rooms>, peers: Arc<Peers>, link: Option<RedisLink>) -> Self {
-        Self {
+        Arc::new(Self {
             node: node.into(),
             rooms,
             members: ClusterMembers::default(),
-            peers,
-            handlers: RwLock::default(),
-            leaver: OnceLock::new(),
-            standing: OnceLock::new(),
-            pending: OpenQuestions::default(),
-            link,
-        }
+            peers: Peers::none(),
+            link: None,
+        })
+    }
+
+    /// Creates a node that shares a Redis with others.
+    pub fn join(link: RedisLink, rooms: Arc<Rooms>, peers: Arc<Peers>) -> Arc<Self> {
+        let node = link.pubsub.origin().node.clone();
+        Arc::new(Self { node, rooms, members: ClusterMembers::default(), peers, link: Some(link) })
     }
 
     /// This node's id.
@@ -199,24 +136,14 @@ impl Cluster {
         set(&metrics.redis_up, usize::from(link.redis.health().is_good()));
     }
 
-    /// Sets the function that returns this node's standing for each heartbeat. To be called once.
-    pub fn stand(&self, standing: impl Fn() -> DrainReport + Send + Sync + 'static) {
-        let _ = self.standing.set(Arc::new(standing));
-    }
-
     /// The standings that the other nodes sent with their last heartbeats.
     pub fn drain_reports(&self) -> Vec<DrainReport> {
         self.members.drain_reports()
     }
 
-    /// Sends a heartbeat now, without waiting for the next heartbeat to be due.
-    pub async fn tell_now(&self) {
-        self.say_once().await;
-    }
-
-    /// Registers the handler of messages that other nodes send on a topic. A node does not handle its own messages.
-    pub fn on(&self, topic: &'static str, handler: impl Fn(&str, Value) + Send + Sync + 'static) {
-        self.handlers.write().expect("no panic while held").insert(topic, Arc::new(handler));
+    /// The ids of the other nodes whose heartbeats this node receives.
+    fn others(&self) -> impl Iterator<Item = Arc<str>> {
+        self.view().nodes.into_iter().skip(1).map(|member| member.node.into())
     }
 
     /// Sends a message to all other nodes, at most once. Returns as soon as Redis has answered, and reports whether
@@ -238,118 +165,9 @@ impl Cluster {
         }
     }
 
-    /// Stops answering other servers, and tells the other nodes that this node leaves.
+    /// Tells the other nodes that this node leaves.
     pub async fn leave(&self) {
-        if let Some(wire) = self.wire() {
-            wire.leave().await;
-        }
         self.tell(BYE, &()).await;
-    }
-
-    fn own_member(&self) -> NodeTotals {
-        let namespaces = self.rooms.namespaces();
-        let (mut connections, mut rooms) = (0, 0);
-        for namespace in namespaces {
-            connections += self.rooms.session_count(namespace);
-            rooms += self.rooms.room_count(namespace);
-        }
-        NodeTotals { node: self.node.to_string(), connections, rooms }
-    }
-
-    async fn listen(self: Arc<Self>, mut requests: mpsc::Receiver<pubsub::Incoming>) {
-        while let Some(request) = requests.recv().await {
-            match serde_json::from_slice::<Control<'_, Value>>(&request.frame.body) {
-                Ok(control) => self.handle(&request.frame, control.topic, control.data).await,
-                Err(error) => tracing::debug!(%error, "ignored an unreadable message of another node"),
-            }
-        }
-    }
-
-    async fn handle(&self, frame: &Frame, topic: &str, data: Value) {
-        let node = &frame.origin.node;
-        match topic {
-            HELLO => {
-                let Ok(hello) = serde_json::from_value::<Heartbeat>(data) else { return };
-                if let Some(link) = &self.link {
-                    link.pubsub.note_heads(frame, &hello.heads, hello.runs);
-                    for conflict in link.conflicts.note(&frame.origin, &hello.contracts, Instant::now()) {
-                        tracing::warn!(node = %conflict.node, "{conflict}");
-                    }
-                }
-                self.peers.note(node, hello.forward.clone(), Instant::now());
-                if self.members.note(node, hello, Instant::now()) {
-                    tracing::info!(node = %node, "a node has joined the cluster");
-                    self.expect_listeners();
-                }
-            }
-            WHO => self.say_once().await,
-            BYE => {
-                self.peers.forget(node);
-                if let Some(link) = &self.link {
-                    link.canaries.forget(node);
-                }
-                if self.members.forget(node) {
-                    tracing::info!(node = %node, "a node has left the cluster");
-                    self.expect_listeners();
-                }
-            }
-            _ => {
-                let handler = self.handlers.read().expect("no panic while held").get(topic).cloned();
-                match handler {
-                    Some(handler) => handler(node, data),
-                    None => tracing::debug!(topic, "ignored a message of another node: its topic is unknown"),
-                }
-            }
-        }
-    }
-
-    async fn say_hello(self: Arc<Self>) {
-        let mut asked = false;
-        while let Some(link) = self.link.as_ref().filter(|link| !link.redis.is_closed()) {
-            let health = link.redis.health();
-            // A node that cannot receive messages must neither treat silent nodes as gone, nor announce in a heartbeat
-            // that it listens.
-            if !health.hears() || !link.redis.subscriber().is_complete() {
-                asked = false;
-                tokio::time::sleep(LOOK).await;
-                continue;
-            }
-            if !std::mem::replace(&mut asked, true) {
-                self.tell(WHO, &()).await;
-            }
-            self.say_once().await;
-            for silent in self.members.expire(health.since, Instant::now()) {
-                tracing::warn!(node = %silent, "a node of the cluster has stopped sending heartbeats and counts as gone");
-            }
-            self.expect_listeners();
-            tokio::time::sleep(HEARTBEAT).await;
-        }
-    }
-
-    async fn say_once(&self) {
-        let Some(link) = &self.link else { return };
-        let own = self.own_member();
-        let (heads, runs) = link.pubsub.heads();
-        let hello = Heartbeat {
-            connections: own.connections,
-            rooms: own.rooms,
-            listens: link.pubsub.listens(),
-            heads,
-            runs,
-            contracts: link.conflicts.contracts().to_owned(),
-            forward: self.peers.own().cloned(),
-            standing: self.standing.get().map_or_else(DrainReport::default, |standing| standing()),
-        };
-        self.tell(HELLO, &hello).await;
-    }
-
-    fn expect_listeners(&self) {
-        let Some(link) = &self.link else { return };
-        let mut listeners = self.members.listeners();
-        for channel in link.pubsub.listens() {
-            *listeners.entry(channel).or_default() += 1;
-        }
-        link.pubsub.expect_listeners(listeners);
     }
 }
 

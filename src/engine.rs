@@ -18,6 +18,7 @@ mod rewind;
 mod server;
 mod slices;
 mod slot;
+mod slow_clients;
 pub mod socketioxide;
 mod time_slice;
 pub mod validate;

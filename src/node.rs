@@ -1,6 +1,7 @@
 //! Composition root: builds a node from its configuration and runs it. This is the only module that knows every part.
 
 mod build;
+mod ground;
 mod leaving;
 mod measure;
 mod pulse;

@@ -1,22 +1,23 @@
 //! The rooms of this node and their members: one index for all engines.
 
 mod members;
+mod questions;
 mod recipients;
 mod session_set;
+mod table;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use self::members::RoomMembers;
+pub use self::questions::{NamespaceCounts, RoomSnapshot};
 pub use self::recipients::Recipients;
-use self::session_set::{ById, SessionSet};
-use crate::contract::model::Contract;
-use crate::event::{Event, SlowClientPolicy};
-use crate::protocol::{is_reserved_room, socket_room, user_of, user_room};
+use self::table::{IndexedRoom, NamespaceIndex};
+use crate::protocol::{is_reserved_room, socket_room, user_room};
 use crate::session::{RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
@@ -39,49 +40,10 @@ pub trait RoomObserver: Send + Sync {
 pub struct Rooms {
     namespaces: HashMap<Arc<str>, RwLock<NamespaceIndex>>,
     watchers: Vec<Arc<dyn Watcher>>,
-    /// How events for slow clients are treated, by namespace and event name. Events with the default treatment (they
-    /// are dropped) are not listed.
-    slow: HashMap<Arc<str>, HashMap<String, SlowClientPolicy>>,
-    /// Sessions for which events are kept because the client's write queue is full.
-    laggards: Mutex<Vec<Weak<Session>>>,
     /// The number of rooms that a session may join, and the metrics that count refused joins.
     bound: Option<(usize, Arc<Metrics>)>,
-    observer: OnceLock<Arc<dyn RoomObserver>>,
-}
-
-#[derive(Default)]
-struct NamespaceIndex {
-    sessions: SessionSet<ById>,
-    rooms: HashMap<RoomName, IndexedRoom>,
-}
-
-struct IndexedRoom {
-    sessions: RoomMembers,
-    created_at: SystemTime,
-}
-
-/// A snapshot of one room.
-#[derive(Debug, Clone)]
-pub struct RoomSnapshot {
-    /// The room's name.
-    pub name: RoomName,
-    /// The number of members on this node.
-    pub members: usize,
-    /// When the first member joined on this node, counted from the time when the room last had no member here.
-    pub created_at: SystemTime,
-}
-
-/// Counts of the sessions, rooms and users in one namespace of this node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NamespaceCounts {
-    /// The number of sessions.
-    pub sessions: usize,
-    /// The number of rooms with members. Rooms that belong to one socket or user are not counted.
-    pub rooms: usize,
-    /// The sum of the members of the rooms that `rooms` counts.
-    pub memberships: usize,
-    /// The number of authenticated users with at least one session.
-    pub users: usize,
+    /// `None` on a node without other nodes.
+    observer: Option<Arc<dyn RoomObserver>>,
 }
 
 impl Rooms {
@@ -90,61 +52,24 @@ impl Rooms {
         Self {
             namespaces: namespaces.into_iter().map(|path| (path, RwLock::default())).collect(),
             watchers: Vec::new(),
-            slow: HashMap::new(),
-            laggards: Mutex::default(),
             bound: None,
-            observer: OnceLock::new(),
+            observer: None,
         }
     }
 
-    /// Sets the observer of rooms that gain their first or lose their last member. Call it once, before clients
-    /// connect.
-    pub fn set_interest(&self, observer: Arc<dyn RoomObserver>) {
-        let _ = self.observer.set(observer);
+    /// Sets the observer of rooms that gain their first or lose their last member, which subscribes to their channels.
+    #[must_use]
+    pub fn subscribed_by(self, observer: Arc<dyn RoomObserver>) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     /// Waits until the node receives the events that other nodes send to a room, so that a join is complete. Returns
     /// `true` once the node receives them, and at once if it does already. Returns `false` when the node cannot find
     /// that out, for example because Redis is unavailable.
     pub async fn settled(&self, namespace: &Arc<str>, room: &RoomName) -> bool {
-        match self.observer.get().and_then(|observer| observer.settled(namespace, room)) {
+        match self.observer.as_ref().and_then(|observer| observer.settled(namespace, room)) {
             Some(settled) => settled.await,
             None => true,
-        }
-    }
-
-    /// Stores how the events of these contracts are treated for slow clients.
-    #[must_use]
-    pub fn minding(mut self, contracts: &[Arc<Contract>]) -> Self {
-        for contract in contracts {
-            for event in contract.server.values().filter(|event| event.slow != SlowClientPolicy::Drop) {
-                let events = self.slow.entry(contract.namespace.clone()).or_default();
-                events.entry(event.name.clone()).or_insert(event.slow);
-            }
-        }
-        self
-    }
-
-    /// The event, marked with the treatment that a contract sets for slow clients; `None` where no contract sets a
-    /// treatment.
-    pub fn minded(&self, namespace: &str, event: &Event, rooms: &[RoomName]) -> Option<Event> {
-        let slow = *self.slow.get(namespace)?.get(event.name())?;
-        Some(event.clone().with_slow(slow, rooms))
-    }
-
-    /// Remembers sessions for which events are kept; [`Rooms::release_laggards`] sends the events when the write queues
-    /// have space.
-    pub fn note_laggards(&self, sessions: impl IntoIterator<Item = Weak<Session>>) {
-        self.laggards.lock().expect("no panic while held").extend(sessions);
-    }
-
-    /// Sends the events that are kept for slow clients, as far as the write queues have space.
-    pub fn release_laggards(&self) {
-        let waiting = std::mem::take(&mut *self.laggards.lock().expect("no panic while held"));
-        let still = |session: &Weak<Session>| session.upgrade().is_some_and(|session| session.release_slow());
-        let left: Vec<_> = waiting.into_iter().filter(still).collect();
-        if !left.is_empty() {
-            self.note_laggards(left);
         }
     }
 
@@ -213,7 +138,7 @@ impl Rooms {
         let new = session.note_joined(room, now);
         if new {
             let members = table.rooms.entry(room.clone()).or_insert_with(|| {
-                if let Some(observer) = self.observer.get() {
+                if let Some(observer) = &self.observer {
                     observer.began(session.namespace(), room);
                 }
                 IndexedRoom { sessions: RoomMembers::default(), created_at: now }
@@ -259,85 +184,9 @@ impl Rooms {
         merged
     }
 
-    /// Finds a session by its id.
-    pub fn session(&self, namespace: &str, id: &str) -> Option<Arc<Session>> {
-        self.read(namespace, |table| table.sessions.get(id).cloned()).flatten()
-    }
-
-    /// All sessions of the namespace on this node.
-    pub fn sessions(&self, namespace: &str) -> Vec<Arc<Session>> {
-        self.read(namespace, |table| table.sessions.values().cloned().collect()).unwrap_or_default()
-    }
-
-    /// The recipients of an event: the members of `rooms` (of the whole namespace, when empty) that are in no room of
-    /// `except`. Each session appears once.
-    pub fn recipients(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> Vec<Arc<Session>> {
-        self.read(namespace, |table| table.select(rooms, except).cloned().collect()).unwrap_or_default()
-    }
-
-    /// The number of recipients of an event; see [`Rooms::recipients`].
-    pub fn count(&self, namespace: &str, rooms: &[RoomName], except: &[RoomName]) -> usize {
-        self.read(namespace, |table| match (rooms, except) {
-            ([] | [_], []) => table.size(rooms),
-            _ => table.select(rooms, except).count(),
-        })
-        .unwrap_or(0)
-    }
-
-    /// The number of sessions that the namespace has on this node.
-    pub fn session_count(&self, namespace: &str) -> usize {
-        self.read(namespace, |table| table.sessions.len()).unwrap_or(0)
-    }
-
-    /// The rooms of the namespace on this node, without the rooms that belong to one socket or user.
-    pub fn rooms(&self, namespace: &str) -> Vec<RoomSnapshot> {
-        self.read(namespace, |table| {
-            table
-                .rooms
-                .iter()
-                .filter(|(name, _)| !is_reserved_room(name))
-                .map(|(name, members)| members.info(name))
-                .collect()
-        })
-        .unwrap_or_default()
-    }
-
-    /// The number of rooms that the namespace has on this node, without the rooms that belong to one socket or user.
-    pub fn room_count(&self, namespace: &str) -> usize {
-        self.read(namespace, |table| table.rooms.keys().filter(|name| !is_reserved_room(name)).count()).unwrap_or(0)
-    }
-
-    /// Finds a room by its name.
-    pub fn room(&self, namespace: &str, name: &str) -> Option<RoomSnapshot> {
-        self.read(namespace, |table| table.rooms.get_key_value(name).map(|(name, members)| members.info(name)))
-            .flatten()
-    }
-
-    /// Counts the sessions, rooms and users of a namespace. The call visits every room, so call it seldom.
-    pub fn namespace_counts(&self, namespace: &str) -> NamespaceCounts {
-        let count = |table: &NamespaceIndex| {
-            let mut namespace_counts = NamespaceCounts { sessions: table.sessions.len(), ..NamespaceCounts::default() };
-            for (name, members) in &table.rooms {
-                if !is_reserved_room(name) {
-                    namespace_counts.rooms += 1;
-                    namespace_counts.memberships += members.sessions.len();
-                } else if user_of(name).is_some() {
-                    namespace_counts.users += 1;
-                }
-            }
-            namespace_counts
-        };
-        self.read(namespace, count).unwrap_or_default()
-    }
-
-    /// Whether a room has members on this node.
-    pub fn has_members(&self, namespace: &str, room: &str) -> bool {
-        self.read(namespace, |table| table.rooms.contains_key(room)).unwrap_or(false)
-    }
-
     fn leave_table(&self, table: &mut NamespaceIndex, session: &Session, room: &RoomName) {
         if table.leave(session, room)
-            && let Some(observer) = self.observer.get()
+            && let Some(observer) = &self.observer
         {
             observer.ended(session.namespace(), room);
         }
@@ -349,64 +198,5 @@ impl Rooms {
 
     fn write<T>(&self, namespace: &str, work: impl FnOnce(&mut NamespaceIndex) -> T) -> Option<T> {
         Some(work(&mut self.namespaces.get(namespace)?.write().expect("no panic while held")))
-    }
-}
-
-// === impl Table ===
-
-impl NamespaceIndex {
-    /// Removes a member. Returns true when the room is empty and was removed.
-    fn leave(&mut self, session: &Session, room: &RoomName) -> bool {
-        let Some(members) = self.rooms.get_mut(room) else { return false };
-        members.sessions.remove(session);
-        let empty = members.sessions.is_empty();
-        if empty {
-            self.rooms.remove(room);
-        }
-        empty
-    }
-
-    fn select<'a>(
-        &'a self,
-        rooms: &'a [RoomName],
-        except: &'a [RoomName],
-    ) -> Box<dyn Iterator<Item = &'a Arc<Session>> + 'a> {
-        let not_in = self.not_in(except);
-        match rooms {
-            [] => Box::new(self.sessions.values().filter(not_in)),
-            [room] => Box::new(self.members(room).filter(not_in)),
-            _ => {
-                let mut met = HashSet::new();
-                let new = move |session: &&Arc<Session>| met.insert(Arc::as_ptr(session));
-                Box::new(rooms.iter().flat_map(|room| self.members(room)).filter(new).filter(not_in))
-            }
-        }
-    }
-
-    /// Returns a filter for the sessions that are in none of these rooms.
-    fn not_in<'a>(&'a self, except: &'a [RoomName]) -> impl Fn(&&Arc<Session>) -> bool + 'a {
-        let unwelcome: Vec<&IndexedRoom> = except.iter().filter_map(|room| self.rooms.get(room)).collect();
-        move |session| !unwelcome.iter().any(|room| room.sessions.contains(session))
-    }
-
-    /// The sum of the members of these rooms (of the namespace, when `rooms` is empty). A session in several of the
-    /// rooms counts in each.
-    fn size(&self, rooms: &[RoomName]) -> usize {
-        match rooms {
-            [] => self.sessions.len(),
-            _ => rooms.iter().filter_map(|room| self.rooms.get(room)).map(|members| members.sessions.len()).sum(),
-        }
-    }
-
-    fn members(&self, room: &RoomName) -> impl Iterator<Item = &Arc<Session>> {
-        self.rooms.get(room).into_iter().flat_map(|members| members.sessions.values())
-    }
-}
-
-// === impl Members ===
-
-impl IndexedRoom {
-    fn info(&self, name: &RoomName) -> RoomSnapshot {
-        RoomSnapshot { name: name.clone(), members: self.sessions.len(), created_at: self.created_at }
     }
 }

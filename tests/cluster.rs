@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use roomcast::auth::Authenticator;
 use roomcast::cluster::pubsub::Incoming;
-use roomcast::cluster::{Cluster, ClusterRevoker, PubSub};
+use roomcast::cluster::{Cluster, ClusterActions, ClusterRevoker, Handlers, PubSub, RedisLink};
 use roomcast::config;
 use roomcast::directory::{
     AckQuestion, Actions, MAX_REVOCATIONS, Revocation, Revoker, Selection, SendOutcome, Subject,
 };
+use roomcast::drain::Drain;
+use roomcast::engine::Broadcaster;
 use roomcast::event::Event;
 use roomcast::forward::Peers;
 use roomcast::publish::RemoteFailure;
@@ -18,6 +20,7 @@ use roomcast::redis::Redis;
 use roomcast::room::Rooms;
 use roomcast::telemetry::metrics::Metrics;
 
+use crate::support::node::plain_publisher;
 use tokio::sync::mpsc;
 
 use crate::support::redis::{RedisServer, eventually};
@@ -80,17 +83,28 @@ struct Node {
     pubsub: Arc<PubSub>,
     metrics: Arc<Metrics>,
     cluster: Arc<Cluster>,
+    actions: Arc<ClusterActions>,
 }
 
 impl Node {
     fn start(server: &RedisServer, name: &str) -> Self {
+        Self::with(server, name, |handlers| handlers)
+    }
+
+    /// Starts a node that has more handlers.
+    fn with(server: &RedisServer, name: &str, more: impl FnOnce(Handlers) -> Handlers) -> Self {
         let metrics = Arc::new(Metrics::new());
         let config = config(&server.url());
         let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
+        let (identity, drain) = ((name, "contracts"), Drain::new(&config::DrainSettings::default(), metrics.clone()));
+        let (link, inbox) = RedisLink::new(identity, ["/".into()], redis.clone(), drain, metrics.clone(), &config);
         let rooms = Arc::new(Rooms::new(["/".into()]));
-        let cluster = Cluster::join((name, "contracts"), rooms, redis.clone(), Peers::none(), metrics.clone(), &config);
+        let cluster = Cluster::join(link, rooms.clone(), Peers::none());
+        let publisher = plain_publisher(Broadcaster::new(&rooms, &cluster, &[], &metrics), &metrics);
+        let actions = ClusterActions::new(&cluster, &publisher);
+        inbox.control.start(&cluster, more(actions.handle(Handlers::default())));
         let pubsub = cluster.pubsub().unwrap().clone();
-        Self { redis, pubsub, metrics, cluster }
+        Self { redis, pubsub, metrics, cluster, actions }
     }
 
     /// Waits until this node receives messages from Redis, and sees this number of nodes in the cluster.
@@ -266,15 +280,16 @@ async fn nodes_know_each_other_and_notice_who_goes() {
 #[tokio::test]
 async fn what_a_node_tells_reaches_all_others_once() {
     let server = RedisServer::start();
-    let (a, b) = (Node::start(&server, "a"), Node::start(&server, "b"));
     let heard: [Arc<AtomicU64>; 2] = Default::default();
-    for (node, heard) in [&a, &b].into_iter().zip(&heard) {
-        let heard = heard.clone();
-        node.cluster.on("test", move |from, data| {
-            assert_eq!((from, data), ("a", serde_json::json!({"x": 1})));
-            heard.fetch_add(1, Ordering::SeqCst);
-        });
-    }
+    let [a, _b] = ["a", "b"].map(|name| {
+        let heard = heard[usize::from(name == "b")].clone();
+        Node::with(&server, name, |handlers| {
+            handlers.on("test", move |from, data: serde_json::Value| {
+                assert_eq!((from, data), ("a", serde_json::json!({"x": 1})));
+                heard.fetch_add(1, Ordering::SeqCst);
+            })
+        })
+    });
     a.ready(2).await;
     a.cluster.tell("test", &serde_json::json!({"x": 1})).await;
     eventually("b has heard", Duration::from_secs(1), || heard[1].load(Ordering::SeqCst) == 1).await;
@@ -383,7 +398,6 @@ fn stranger(redis: &Redis, answers: bool) -> Arc<PubSub> {
 async fn a_question_waits_for_a_node_that_listens_and_is_not_known_yet() {
     let server = RedisServer::start();
     let a = Node::start(&server, "a");
-    a.cluster.obey();
     a.ready(1).await;
     let selection = Selection { namespace: "/".into(), users: vec!["ada".into()], ..Selection::default() };
     let ask = || async {
@@ -393,7 +407,7 @@ async fn a_question_waits_for_a_node_that_listens_and_is_not_known_yet() {
             patience: Duration::from_secs(20),
         };
         let began = Instant::now();
-        (a.cluster.ask(question).await.unwrap(), began.elapsed())
+        (a.actions.ask(question).await.unwrap(), began.elapsed())
     };
     let (alone, _) = ask().await;
     assert_eq!((alone.asked, alone.missing_nodes.len()), (0, 0));

@@ -81,7 +81,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]));
         let cluster = Cluster::alone("n", rooms.clone());
-        let delivery = Broadcaster::new(rooms.clone(), &cluster, &metrics);
+        let delivery = Broadcaster::new(&rooms, &cluster, &[], &metrics);
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let gate = Arc::new(Echo { rooms, ended: std::sync::Mutex::default() });
         let served = Served::start((&server, &config::LimitsSettings::default()), &namespaces, &gate, &metrics).await;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, Leaver};
+use super::questions::OpenQuestions;
+use super::{Cluster, Handlers};
 use crate::directory::{AckQuestion, Acknowledged, ActionResult, Actions, DirectoryFuture, Selection};
 use crate::protocol::{socket_room, user_room};
+use crate::publish::Publisher;
 use crate::session::{Close, RoomName, Session};
 
 const TOPIC: &str = "act";
@@ -28,30 +30,27 @@ enum ActionKind {
     Disconnect { transport: bool },
 }
 
-impl Cluster {
-    /// Lets this node execute the actions, and answer the questions, that other nodes send. To be called once, before
-    /// clients connect.
-    pub fn obey(self: &Arc<Self>) {
-        self.answer_questions();
-        let cluster = Arc::downgrade(self);
-        self.on(TOPIC, move |node, data| match (serde_json::from_value::<ActionMessage>(data), cluster.upgrade()) {
-            (Ok(act), Some(cluster)) => {
-                act.apply_here(&cluster);
-            }
-            (Ok(_), None) => {}
-            (Err(error), _) => tracing::debug!(node, %error, "ignored an action of another node"),
-        });
+/// Acts on clients on every node, and asks clients on every node to acknowledge an event.
+pub struct ClusterActions {
+    pub(super) cluster: Arc<Cluster>,
+    publisher: Arc<Publisher>,
+    pub(super) questions: OpenQuestions,
+}
+
+impl ClusterActions {
+    /// Creates the actions of a node. `publisher` publishes the undo events of clients that are taken out of a room.
+    pub fn new(cluster: &Arc<Cluster>, publisher: &Arc<Publisher>) -> Arc<Self> {
+        let (cluster, publisher) = (cluster.clone(), publisher.clone());
+        Arc::new(Self { cluster, publisher, questions: OpenQuestions::default() })
     }
 
-    /// Sets the function that removes a session from a room and announces the leave. Without this function, the session
-    /// is only removed from the index of rooms, and the leave is not announced. To be called once, before clients
-    /// connect.
-    pub fn leave_by(&self, leave: impl Fn(&Arc<Session>, &RoomName) + Send + Sync + 'static) {
-        let leave: Leaver = Arc::new(leave);
-        if let Some(wire) = self.wire() {
-            wire.leave_by(leave.clone());
-        }
-        let _ = self.leaver.set(leave);
+    /// Adds the handlers of the actions and questions of other nodes.
+    #[must_use]
+    pub fn handle(self: &Arc<Self>, handlers: Handlers) -> Handlers {
+        let acting = self.clone();
+        self.handle_questions(handlers.on(TOPIC, move |_, act: ActionMessage| {
+            act.apply_here(&acting);
+        }))
     }
 
     fn act<'a>(&'a self, selection: &Selection, what: ActionKind) -> DirectoryFuture<'a, ActionResult> {
@@ -59,15 +58,15 @@ impl Cluster {
         Box::pin(async move {
             let local = act.apply_here(self);
             if let ActionKind::Join(room) = &act.what {
-                self.rooms.settled(&act.namespace, room).await;
+                self.cluster.rooms.settled(&act.namespace, room).await;
             }
-            let remote = self.tell(TOPIC, &act).await;
+            let remote = self.cluster.tell(TOPIC, &act).await;
             Ok(ActionResult { local, remote })
         })
     }
 }
 
-impl Actions for Cluster {
+impl Actions for ClusterActions {
     fn join<'a>(&'a self, selection: &'a Selection, room: &'a str) -> DirectoryFuture<'a, ActionResult> {
         self.act(selection, ActionKind::Join(room.into()))
     }
@@ -97,29 +96,22 @@ pub(super) fn rooms_of(selection: &Selection) -> Vec<RoomName> {
 
 impl ActionMessage {
     /// Applies the action to the selected clients of this node. Returns the number of these clients.
-    fn apply_here(&self, cluster: &Cluster) -> usize {
+    fn apply_here(&self, actions: &ClusterActions) -> usize {
         // An empty selection means no client, but `recipients` would treat an empty list as every client.
         if self.rooms.is_empty() {
             return 0;
         }
-        let sessions = cluster.rooms.recipients(&self.namespace, &self.rooms, &[]);
-        sessions.iter().for_each(|session| self.what.apply(cluster, session));
+        let sessions = actions.cluster.rooms.recipients(&self.namespace, &self.rooms, &[]);
+        sessions.iter().for_each(|session| self.what.apply(actions, session));
         sessions.len()
     }
 }
 
 impl ActionKind {
-    fn apply(&self, cluster: &Cluster, session: &Arc<Session>) {
+    fn apply(&self, ClusterActions { cluster, publisher, .. }: &ClusterActions, session: &Arc<Session>) {
         match self {
-            Self::Join(room) => {
-                cluster.rooms.join(session, room);
-            }
-            Self::Leave(room) => match cluster.leaver.get() {
-                Some(leave) => leave(session, room),
-                None => {
-                    cluster.rooms.leave(session, room);
-                }
-            },
+            Self::Join(room) => drop(cluster.rooms.join(session, room)),
+            Self::Leave(room) => publisher.take_out(&cluster.rooms, session, room),
             Self::Disconnect { transport: true } => session.close(Close::Transport),
             Self::Disconnect { transport: false } => session.close(Close::Namespace),
         }

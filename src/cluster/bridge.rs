@@ -17,33 +17,38 @@ const WAITING: usize = 16_384;
 /// Ensures that only one node publishes an emitter's event that every node receives.
 pub(super) struct Bridge {
     publisher: Arc<Publisher>,
-    /// The lease to publish emitters' events. `None` if no contract has a rule or a history for such events.
-    emitter_lease: Option<Arc<EmitterLease>>,
-    queues: HashMap<Arc<str>, mpsc::Sender<(Outgoing, ReservedBytes)>>,
-    /// Limits the bytes of the events in the queues of all namespaces together.
-    budget: Budget,
+    /// `None` if no contract has a rule or a history for events of emitters: then no node publishes them.
+    publishing: Option<Publishing>,
     metrics: Arc<Metrics>,
 }
 
+/// The events that this node publishes for all nodes while it holds the lease.
+struct Publishing {
+    emitter_lease: Arc<EmitterLease>,
+    queues: HashMap<Arc<str>, mpsc::Sender<(Outgoing, ReservedBytes)>>,
+    /// Limits the bytes of the events in the queues of all namespaces together.
+    budget: Budget,
+}
+
 impl Bridge {
+    /// Starts to publish events. `scribe` asks for the lease to publish them, if one node has to publish events for all
+    /// nodes. Needs a Tokio runtime.
     pub(super) fn start<'a>(
         publisher: Arc<Publisher>,
         namespaces: impl Iterator<Item = &'a Arc<str>>,
-        emitter_lease: impl FnOnce() -> Arc<EmitterLease>,
+        emitter_lease: Option<Arc<EmitterLease>>,
         metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
-        let (mut queues, mut waiting_of) = (HashMap::new(), Vec::new());
-        for namespace in namespaces {
-            let (queue, waiting) = mpsc::channel(WAITING);
-            queues.insert(namespace.clone(), queue);
-            waiting_of.push(waiting);
-        }
-        let emitter_lease = publisher.has_rules().then(emitter_lease);
-        for waiting in waiting_of {
-            tokio::spawn(publish(publisher.clone(), emitter_lease.clone(), metrics.clone(), waiting));
-        }
-        let budget = Budget::new(MAX_RECEIVE_BYTES);
-        Arc::new(Self { publisher, emitter_lease, queues, budget, metrics })
+    ) -> Self {
+        let publishing = emitter_lease.map(|emitter_lease| {
+            let queue = |namespace: &Arc<str>| {
+                let (queue, waiting) = mpsc::channel(WAITING);
+                tokio::spawn(publish(publisher.clone(), emitter_lease.clone(), metrics.clone(), waiting));
+                (namespace.clone(), queue)
+            };
+            let queues = namespaces.map(queue).collect();
+            Publishing { emitter_lease, queues, budget: Budget::new(MAX_RECEIVE_BYTES) }
+        });
+        Self { publisher, publishing, metrics }
     }
 
     /// Delivers an emitter's event to the clients of this node. Does not deliver an event that one node has to publish
@@ -59,19 +64,22 @@ impl Bridge {
 
     /// Whether this node holds the lease in Redis to publish emitters' events for all nodes.
     pub(super) fn is_the_one(&self) -> bool {
-        self.emitter_lease.as_ref().is_some_and(|emitter_lease| emitter_lease.number().is_some())
+        self.publishing.as_ref().is_some_and(|turn| turn.emitter_lease.number().is_some())
     }
 
     /// Queues an event to be published to all nodes, if only one node may publish the event and this node holds the
     /// lease in Redis to do that.
     pub(super) fn publish(&self, mut everywhere: Outgoing) {
-        let Some(number) = self.emitter_lease.as_ref().and_then(|emitter_lease| emitter_lease.number()) else { return };
+        let Some((turn, number)) = self.publishing.as_ref().and_then(|turn| Some((turn, turn.emitter_lease.number()?)))
+        else {
+            return;
+        };
         everywhere.event = everywhere.event.with_fence(Some(number));
         if !self.publisher.is_for_one(&everywhere) {
             return;
         }
-        let queue = self.queues.get(&everywhere.namespace);
-        let taken = self.budget.take(everywhere.event.size_bytes());
+        let queue = turn.queues.get(&everywhere.namespace);
+        let taken = turn.budget.take(everywhere.event.size_bytes());
         if queue.zip(taken).is_none_or(|(queue, taken)| queue.try_send((everywhere, taken)).is_err()) {
             self.count("full");
         }
@@ -79,8 +87,8 @@ impl Bridge {
 
     /// Gives up the lease to publish emitters' events, so that another node can get the lease.
     pub(super) async fn resign(&self) {
-        if let Some(emitter_lease) = &self.emitter_lease {
-            emitter_lease.resign().await;
+        if let Some(turn) = &self.publishing {
+            turn.emitter_lease.resign().await;
         }
     }
 
@@ -93,12 +101,12 @@ impl Bridge {
 /// the event would arrive after events that the lease's next holder has published.
 async fn publish(
     publisher: Arc<Publisher>,
-    emitter_lease: Option<Arc<EmitterLease>>,
+    emitter_lease: Arc<EmitterLease>,
     metrics: Arc<Metrics>,
     mut waiting: mpsc::Receiver<(Outgoing, ReservedBytes)>,
 ) {
     while let Some((outgoing, _taken)) = waiting.recv().await {
-        if emitter_lease.as_ref().and_then(|emitter_lease| emitter_lease.number()) != outgoing.event.fence() {
+        if emitter_lease.number() != outgoing.event.fence() {
             metrics.socketio_dropped_total.with_label_values(&["fenced"]).inc();
             continue;
         }

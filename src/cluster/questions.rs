@@ -12,13 +12,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::actions::rooms_of;
 use super::asked::AskedClients;
-use super::{Cluster, WHO};
+use super::heartbeat::{HEARTBEAT, WHO};
+use super::{ClusterActions, Handlers, LOOK};
 use crate::directory::{AckQuestion, Acknowledged, Acknowledgement, SendOutcome};
 use crate::event::{Args, Event};
 use crate::redis::{Budget, MAX_RECEIVE_BYTES, Metered, ReservedBytes};
@@ -41,7 +41,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long this node waits for a heartbeat of a node that has received a question but is not known yet.
-const INTRODUCTION: Duration = super::HEARTBEAT;
+const INTRODUCTION: Duration = HEARTBEAT;
 
 /// Shortest time between two requests of this node, made because of questions, for the heartbeats of all nodes.
 const WHO_PAUSE: Duration = Duration::from_millis(100);
@@ -117,45 +117,38 @@ impl OpenQuestions {
     }
 }
 
-impl Cluster {
-    /// Lets this node ask its clients on behalf of other nodes, and receive the answers of other nodes. To be called
-    /// once, before clients connect.
-    pub(super) fn answer_questions(self: &Arc<Self>) {
-        let cluster = Arc::downgrade(self);
-        self.on(ASK, move |node, data| match (serde_json::from_value::<QuestionMessage>(data), cluster.upgrade()) {
-            (Ok(ask), Some(cluster)) => cluster.ask_for_another(ask),
-            (Ok(_), None) => {}
-            (Err(error), _) => tracing::debug!(node, %error, "ignored a question of another node"),
-        });
-        let cluster = Arc::downgrade(self);
-        self.on(TOLD, move |node, data: Value| {
-            let (Some(cluster), Ok(tell)) = (cluster.upgrade(), serde_json::from_value::<AnswerMessage>(data)) else {
-                return;
-            };
-            // Every node receives the answer. Only the node that asked has an entry for the question.
-            let waiting = cluster.pending.waiting.lock().expect("no panic while held");
-            if let Some(asker) = waiting.get(&tell.id) {
-                // If an answer does not fit into the queue, the asking node reports the node that answered as missing.
-                asker.offer(tell.size_bytes(), || (node.into(), tell));
-            }
-        });
+impl ClusterActions {
+    /// Adds the handlers of the questions and answers of other nodes.
+    pub(super) fn handle_questions(self: &Arc<Self>, handlers: Handlers) -> Handlers {
+        let (asked, told) = (self.clone(), self.clone());
+        handlers.on(ASK, move |_, ask: QuestionMessage| asked.ask_for_another(ask)).on(
+            TOLD,
+            move |node, tell: AnswerMessage| {
+                // Every node receives the answer. Only the node that asked has an entry for the question.
+                let waiting = told.questions.waiting.lock().expect("no panic while held");
+                if let Some(asker) = waiting.get(&tell.id) {
+                    // If an answer does not fit into the queue, the asking node reports the node that answered as missing.
+                    asker.offer(tell.size_bytes(), || (node.into(), tell));
+                }
+            },
+        )
     }
 
     fn ask_for_another(self: &Arc<Self>, ask: QuestionMessage) {
-        let permit = self.pending.foreign.clone().try_acquire_owned().ok();
-        let cluster = self.clone();
+        let permit = self.questions.foreign.clone().try_acquire_owned().ok();
+        let actions = self.clone();
         tokio::spawn(async move {
             let Ok(event) = Event::from_wire(ask.event.into(), Vec::new()) else { return };
             let here = if permit.is_some() {
                 let until = deadline(ask.patience_ms);
-                ask_here(&cluster.rooms, &ask.namespace, &ask.rooms, &event, until).await
+                ask_here(&actions.cluster.rooms, &ask.namespace, &ask.rooms, &event, until).await
             } else {
                 // This node is already working on `MAX_FOREIGN` questions. The node that asked is told how many
                 // clients were not asked, and counts these clients.
-                let not_asked = cluster.rooms.count(&ask.namespace, &ask.rooms, &[]);
+                let not_asked = actions.cluster.rooms.count(&ask.namespace, &ask.rooms, &[]);
                 Acknowledged { not_asked, ..Acknowledged::default() }
             };
-            cluster.tell(TOLD, &AnswerMessage::of(ask.id, here)).await;
+            actions.cluster.tell(TOLD, &AnswerMessage::of(ask.id, here)).await;
         });
     }
 
@@ -165,14 +158,14 @@ impl Cluster {
         let namespace: Arc<str> = selection.namespace.as_str().into();
         let rooms = rooms_of(&selection);
         let until = Instant::now() + patience;
-        if self.link.is_none() || self.has_all(&selection.namespace, &rooms) {
-            return ask_here(&self.rooms, &namespace, &rooms, &event, until).await;
+        if self.cluster.link.is_none() || self.has_all(&selection.namespace, &rooms) {
+            return ask_here(&self.cluster.rooms, &namespace, &rooms, &event, until).await;
         }
         let id = uuid::Uuid::new_v4().to_string();
         // Each known node answers once; up to `MARGIN_NODES` nodes that are not known yet may answer as well.
-        let (asker, told) = Metered::new(self.others().count() + MARGIN_NODES, self.pending.budget.clone());
+        let (asker, told) = Metered::new(self.cluster.others().count() + MARGIN_NODES, self.questions.budget.clone());
         // The entry must exist before the question is sent: another node may answer immediately.
-        let _entry = QuestionGuard::new(&self.pending, &id, asker);
+        let _entry = QuestionGuard::new(&self.questions, &id, asker);
         let ask = QuestionMessage {
             id: id.clone(),
             namespace: namespace.clone(),
@@ -181,7 +174,7 @@ impl Cluster {
             patience_ms: crate::time::millis(patience),
         };
         let elsewhere = async {
-            let (remote, hearers) = self.tell_counted(ASK, &ask).await;
+            let (remote, hearers) = self.cluster.tell_counted(ASK, &ask).await;
             let mut total = Acknowledged { remote, ..Acknowledged::default() };
             if remote == SendOutcome::Carried {
                 total.missing_nodes = self.collect(&mut total, told, hearers, until).await;
@@ -189,12 +182,12 @@ impl Cluster {
             total
         };
         let servers = async {
-            match self.wire() {
+            match self.cluster.wire() {
                 Some(wire) => wire.ask_servers(&namespace, &rooms, &event, until).await,
                 None => Acknowledged::default(),
             }
         };
-        let here = ask_here(&self.rooms, &namespace, &rooms, &event, until);
+        let here = ask_here(&self.cluster.rooms, &namespace, &rooms, &event, until);
         let (here, mut total, servers) = tokio::join!(here, elsewhere, servers);
         if let (SendOutcome::Carried, SendOutcome::NotCarried(_)) = (total.remote, servers.remote) {
             total.remote = servers.remote;
@@ -218,17 +211,17 @@ impl Cluster {
     ) -> Vec<String> {
         let introduction = Instant::now() + INTRODUCTION;
         let mut bytes = 0;
-        let mut known: HashSet<Arc<str>> = self.others().collect();
+        let mut known: HashSet<Arc<str>> = self.cluster.others().collect();
         let mut heard: HashSet<Arc<str>> = HashSet::new();
-        if known.len() < hearers && self.pending.may_ask_who() {
-            self.tell(WHO, &()).await;
+        if known.len() < hearers && self.questions.may_ask_who() {
+            self.cluster.tell(WHO, &()).await;
         }
         loop {
             let strangers = known.union(&heard).count() < hearers && Instant::now() < introduction;
             if !strangers && known.is_subset(&heard) {
                 break;
             }
-            let patience = if strangers { Instant::now() + super::LOOK } else { until + MARGIN };
+            let patience = if strangers { Instant::now() + LOOK } else { until + MARGIN };
             match tokio::time::timeout_at(patience, told.recv()).await {
                 Ok(Some(((node, tell), _taken))) => {
                     if heard.insert(node) {
@@ -236,7 +229,7 @@ impl Cluster {
                         total.add(tell.read(bytes <= MAX_TOTAL_BYTES));
                     }
                 }
-                Err(_) if strangers => known.extend(self.others()),
+                Err(_) if strangers => known.extend(self.cluster.others()),
                 Ok(None) | Err(_) => break,
             }
         }
@@ -245,14 +238,11 @@ impl Cluster {
         missing
     }
 
-    /// The ids of the other nodes whose heartbeats this node receives.
-    pub(super) fn others(&self) -> impl Iterator<Item = Arc<str>> {
-        self.view().nodes.into_iter().skip(1).map(|member| member.node.into())
-    }
-
     /// Whether all selected clients are known to be connected to this node, so that no other node need be asked.
     fn has_all(&self, namespace: &str, rooms: &[RoomName]) -> bool {
-        rooms.iter().all(|room| crate::protocol::is_socket_room(room) && self.rooms.has_members(namespace, room))
+        rooms
+            .iter()
+            .all(|room| crate::protocol::is_socket_room(room) && self.cluster.rooms.has_members(namespace, room))
     }
 }
 
@@ -283,20 +273,20 @@ async fn ask_here(rooms: &Rooms, namespace: &str, to: &[RoomName], event: &Event
 
 /// An entry in `OpenQuestions::waiting`; dropping this guard removes the entry.
 struct QuestionGuard<'a> {
-    pending: &'a OpenQuestions,
+    questions: &'a OpenQuestions,
     id: &'a str,
 }
 
 impl<'a> QuestionGuard<'a> {
-    fn new(pending: &'a OpenQuestions, id: &'a str, asker: AnswerSender) -> Self {
-        pending.waiting.lock().expect("no panic while held").insert(id.to_owned(), asker);
-        Self { pending, id }
+    fn new(questions: &'a OpenQuestions, id: &'a str, asker: AnswerSender) -> Self {
+        questions.waiting.lock().expect("no panic while held").insert(id.to_owned(), asker);
+        Self { questions, id }
     }
 }
 
 impl Drop for QuestionGuard<'_> {
     fn drop(&mut self) {
-        self.pending.waiting.lock().expect("no panic while held").remove(self.id);
+        self.questions.waiting.lock().expect("no panic while held").remove(self.id);
     }
 }
 

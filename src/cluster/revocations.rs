@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use self::store::{RevocationChange, RevocationStore, StoreError, Version};
 use self::unsaved::Unsaved;
-use super::Cluster;
+use super::{Cluster, Handlers};
 use crate::auth::Revocations;
 use crate::directory::{
     DirectoryError, DirectoryFuture, MAX_PAGE, Page, PageRequest, Revocation, RevocationInfo, Revoked, Revoker,
@@ -76,8 +76,7 @@ struct RevocationMessage {
 }
 
 impl ClusterRevoker {
-    /// Starts to receive revocations from other nodes and, if Redis is configured, to store revocations. `end`
-    /// disconnects a session. Needs a Tokio runtime.
+    /// Starts to store revocations, if Redis is configured. `end` disconnects a session. Needs a Tokio runtime.
     pub fn start(
         cluster: &Arc<Cluster>,
         set: &Arc<Revocations>,
@@ -94,16 +93,15 @@ impl ClusterRevoker {
             state: Mutex::default(),
             behind: Notify::new(),
         });
-        let hearing = Arc::downgrade(&revoker);
-        cluster.on(TOPIC, move |node, data| {
-            let Some(revoker) = hearing.upgrade() else { return };
-            match serde_json::from_value::<RevocationMessage>(data) {
-                Ok(message) => revoker.hear(message),
-                Err(error) => tracing::debug!(node, %error, "ignored a revocation of another node"),
-            }
-        });
         tokio::spawn(keep_up(Arc::downgrade(&revoker)));
         revoker
+    }
+
+    /// Adds the handler of the revocations of other nodes.
+    #[must_use]
+    pub fn handle(self: &Arc<Self>, handlers: Handlers) -> Handlers {
+        let revoker = self.clone();
+        handlers.on(TOPIC, move |_, message: RevocationMessage| revoker.hear(message))
     }
 
     /// Applies changes on this node, stores the changes in Redis, and sends them to the other nodes.

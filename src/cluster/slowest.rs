@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::Cluster;
+use super::{Cluster, Handlers};
 use crate::directory::{
     ConnectionInfo, Directory, DirectoryFuture, MAX_PAGE, Page, ReadPace, SendOutcome, Slowness, Survey,
 };
@@ -84,33 +84,28 @@ struct SlowConnection {
 }
 
 impl SlowestConnections {
-    /// Lets this node answer questions of other nodes about its connections. `own` lists this node's connections.
-    pub fn start(cluster: &Arc<Cluster>, own: Arc<dyn Directory>) -> Arc<Self> {
-        let survey = Arc::new(Self {
+    /// Creates the survey of a node. `own` lists this node's connections.
+    pub fn new(cluster: &Arc<Cluster>, own: Arc<dyn Directory>) -> Arc<Self> {
+        Arc::new(Self {
             cluster: cluster.clone(),
             own,
             waiting: Mutex::default(),
             budget: Budget::new(MAX_RECEIVE_BYTES),
             answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
-        });
-        let asked = Arc::downgrade(&survey);
-        cluster.on(ASK, move |node, data| match (serde_json::from_value::<SlowestQuestion>(data), asked.upgrade()) {
-            (Ok(ask), Some(survey)) => survey.answer(ask),
-            (Ok(_), None) => {}
-            (Err(error), _) => tracing::debug!(node, %error, "ignored a question of another node"),
-        });
-        let told = Arc::downgrade(&survey);
-        cluster.on(TELL, move |node, data| {
-            let (Some(survey), Ok(tell)) = (told.upgrade(), serde_json::from_value::<SlowestAnswer>(data)) else {
-                return;
-            };
+        })
+    }
+
+    /// Adds the handlers of the questions and answers of other nodes.
+    #[must_use]
+    pub fn handle(self: &Arc<Self>, handlers: Handlers) -> Handlers {
+        let (asked, told) = (self.clone(), self.clone());
+        handlers.on(ASK, move |_, ask: SlowestQuestion| asked.answer(ask)).on(TELL, move |node, tell: SlowestAnswer| {
             // Every node receives the answer. Only the node that asked has an entry for the question.
-            if let Some(asker) = survey.waiting.lock().expect("no panic while held").get(&tell.id) {
+            if let Some(asker) = told.waiting.lock().expect("no panic while held").get(&tell.id) {
                 // A node whose answer does not fit into the queue counts as missing.
                 asker.offer(tell.size_bytes(), || (node.into(), tell));
             }
-        });
-        survey
+        })
     }
 
     fn answer(self: &Arc<Self>, ask: SlowestQuestion) {

@@ -4,26 +4,23 @@
 //! engine serves it. The messages between nodes do not depend on the engine, so a cluster may use both.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::local_delivery::{DeliveryCounts, DeliveryMode};
 use super::slices::DeliveryQueue;
-use super::socketioxide::LibraryRequests;
+use super::slow_clients::SlowClients;
 use crate::cluster::{Cluster, ClusterAdapter};
+use crate::contract::model::Contract;
 use crate::order::OrderGuard;
 use crate::publish::{Delivery, DeliveryResult, DeliveryScope, Outgoing, RemoteDelivery, SliceCounts};
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
-/// How often the node tries again to send the events that it keeps for slow clients.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// Delivers events to the clients of this node and to the other nodes. The publish path sends everything through it.
 pub struct Broadcaster {
-    rooms: Arc<Rooms>,
+    slow: Arc<SlowClients>,
     guard: OrderGuard,
     lines: HashMap<Arc<str>, Arc<DeliveryQueue>>,
     wire: Option<Arc<ClusterAdapter>>,
@@ -43,20 +40,13 @@ pub(super) enum DeliveryProgress {
 }
 
 impl Broadcaster {
-    /// Creates a broadcaster for every namespace of `rooms`. In a cluster, the broadcaster also begins to receive
-    /// events from other nodes, servers and emitters. Must be called within a Tokio runtime.
-    pub fn new(rooms: Arc<Rooms>, cluster: &Cluster, metrics: &Metrics) -> Arc<Self> {
-        tokio::spawn(release_laggards(Arc::downgrade(&rooms)));
-        let queue = |path: &Arc<str>| (path.clone(), DeliveryQueue::new(&rooms, path, metrics));
+    /// Creates a broadcaster for every namespace of `rooms`. `contracts` say which events are kept for slow clients. Must
+    /// be called within a Tokio runtime.
+    pub fn new(rooms: &Arc<Rooms>, cluster: &Cluster, contracts: &[Arc<Contract>], metrics: &Metrics) -> Arc<Self> {
+        let slow = SlowClients::start(contracts);
+        let queue = |path: &Arc<str>| (path.clone(), DeliveryQueue::new(rooms, &slow, path, metrics));
         let lines = rooms.namespaces().map(queue).collect();
-        let wire = cluster.wire().cloned();
-        let broadcaster = Arc::new(Self { rooms, guard: OrderGuard::default(), lines, wire });
-        if let Some(wire) = &broadcaster.wire {
-            wire.read_requests_by(Arc::new(LibraryRequests::default()));
-            let receiver = broadcaster.clone();
-            wire.receive(move |outgoing| receiver.deliver(outgoing));
-        }
-        broadcaster
+        Arc::new(Self { slow, guard: OrderGuard::default(), lines, wire: cluster.wire().cloned() })
     }
 
     /// Delivers an event to the clients of this node, and then publishes the event to other processes.
@@ -81,9 +71,9 @@ impl Delivery for Broadcaster {
 
     fn deliver(&self, outgoing: &Outgoing) -> DeliveryResult {
         let Some(queue) = self.lines.get(&outgoing.namespace) else { return DeliveryResult::to(0, 0) };
-        let minded = self.rooms.minded(&outgoing.namespace, &outgoing.event, &outgoing.rooms);
-        let minded = minded.map(|event| Outgoing { event, ..outgoing.clone() });
-        let outgoing = minded.as_ref().unwrap_or(outgoing);
+        let marked = self.slow.marked(&outgoing.namespace, &outgoing.event, &outgoing.rooms);
+        let marked = marked.map(|event| Outgoing { event, ..outgoing.clone() });
+        let outgoing = marked.as_ref().unwrap_or(outgoing);
         let work = || queue.queue_for_all(outgoing, DeliveryMode::Queued);
         let handed = self.guard.deliver(outgoing.order.as_ref(), outgoing.event.name(), work).unwrap_or_else(|| {
             queue.recorder().count_overtaken();
@@ -101,17 +91,6 @@ impl Delivery for Broadcaster {
             DeliveryProgress::Later { local, served } => {
                 DeliveryResult { served: Some(served), ..DeliveryResult::to(local, 0) }
             }
-        }
-    }
-}
-
-/// Sends the events that are kept for slow clients as soon as those clients read again. Ends when `rooms` is dropped.
-async fn release_laggards(rooms: Weak<Rooms>) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        match rooms.upgrade() {
-            Some(rooms) => rooms.release_laggards(),
-            None => return,
         }
     }
 }

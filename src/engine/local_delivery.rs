@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 
 use prometheus::IntCounter;
 
+use super::slow_clients::SlowClients;
 use crate::publish::{Outgoing, SliceCounts};
-use crate::room::Rooms;
 use crate::session::{LiveDelivery as Fate, SendError, Session};
 use crate::telemetry::metrics::Metrics;
 
@@ -24,7 +24,7 @@ pub(super) enum DeliveryMode {
 
 /// Records the results of delivering the events of one namespace.
 pub(super) struct DeliveryRecorder {
-    rooms: Arc<Rooms>,
+    slow: Arc<SlowClients>,
     counters: DeliveryCounters,
 }
 
@@ -57,15 +57,15 @@ pub(super) struct DeliveryCounts {
 // === impl Books ===
 
 impl DeliveryRecorder {
-    pub(super) fn new(rooms: &Arc<Rooms>, namespace: &Arc<str>, metrics: &Metrics) -> Self {
-        Self { rooms: rooms.clone(), counters: DeliveryCounters::new(namespace, metrics) }
+    pub(super) fn new(slow: &Arc<SlowClients>, namespace: &Arc<str>, metrics: &Metrics) -> Self {
+        Self { slow: slow.clone(), counters: DeliveryCounters::new(namespace, metrics) }
     }
 
     /// Counts the results of an event, and remembers the clients for which events are kept.
     pub(super) fn enter(&self, counts: DeliveryCounts) -> SliceCounts {
         self.counters.count(&counts);
         let served = SliceCounts { queued: counts.queued, dropped: counts.full + counts.volatile + counts.refused };
-        self.rooms.note_laggards(counts.laggards);
+        self.slow.note(counts.laggards);
         served
     }
 

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::delivery::DeliveryProgress;
 use super::local_delivery::{DeliveryCounts, DeliveryMode, DeliveryRecorder};
+use super::slow_clients::SlowClients;
 use super::time_slice::TimeSlice;
 use crate::publish::{Outgoing, SliceCounts};
 use crate::room::{Recipients, Rooms};
@@ -52,10 +53,15 @@ struct DeliveryJob {
 }
 
 impl DeliveryQueue {
-    pub(super) fn new(rooms: &Arc<Rooms>, namespace: &Arc<str>, metrics: &Metrics) -> Arc<Self> {
+    pub(super) fn new(
+        rooms: &Arc<Rooms>,
+        slow: &Arc<SlowClients>,
+        namespace: &Arc<str>,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
         Arc::new(Self {
             rooms: rooms.clone(),
-            recorder: DeliveryRecorder::new(rooms, namespace, metrics),
+            recorder: DeliveryRecorder::new(slow, namespace, metrics),
             queue: Mutex::default(),
             busy: AtomicBool::new(false),
             length: metrics.publish_waiting.with_label_values(&[namespace]),

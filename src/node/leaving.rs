@@ -11,8 +11,6 @@ use crate::forward::tunnel::Tunnels;
 
 /// Starts the drain's task for this node. Needs a Tokio runtime.
 pub(super) fn start(drain: &Arc<Drain>, hub: &Arc<Hub>, tunnels: &Tunnels, cluster: &Arc<Cluster>, most: u64) {
-    let said = Arc::downgrade(drain);
-    cluster.stand(move || said.upgrade().map_or_else(DrainReport::default, |drain| drain.drain_report()));
     let connections = Arc::new(Connections { hub: hub.clone(), tunnels: tunnels.clone(), order: Mutex::default() });
     drain.start(connections, Arc::new(ClusterNodes(cluster.clone())), most);
 }

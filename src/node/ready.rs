@@ -26,10 +26,8 @@ pub(super) struct NodeStatus {
 impl NodeStatus {
     pub(super) fn new(
         id: &str,
-        rooms: Arc<Rooms>,
-        cluster: Arc<Cluster>,
+        (rooms, cluster, drain): (Arc<Rooms>, Arc<Cluster>, Arc<Drain>),
         redis: Option<Redis>,
-        drain: Arc<Drain>,
         when_away: ReadyWithoutRedis,
     ) -> Self {
         Self {

@@ -55,6 +55,9 @@ pub(super) async fn leave(parts: &NodeParts, stop: &CancellationToken, tasks: &T
 /// Removes the node's data from Redis, tells the other nodes that it leaves, and closes the connections to Redis.
 async fn say_goodbye(parts: &NodeParts) {
     parts.presence.stop().await;
+    if let Some(inbound) = &parts.inbound {
+        inbound.leave().await;
+    }
     parts.cluster.leave().await;
     if let Some(redis) = &parts.redis {
         redis.close().await;

@@ -51,7 +51,12 @@ impl Publisher {
         self.rule_of(outgoing).is_some() || !self.kept(outgoing, RecordOutcome::Goes, recovery).is_empty()
     }
 
-    /// Delivers an event that every node has received to the clients of this node.
+    /// Delivers an event that another node has published to the clients of this node.
+    pub fn deliver_published(&self, outgoing: &Outgoing) -> DeliveryResult {
+        self.parts.delivery.deliver(outgoing)
+    }
+
+    /// Delivers an emitter's event that every node has received to the clients of this node.
     pub fn deliver_foreign(&self, outgoing: &Outgoing) -> DeliveryResult {
         self.plain.of(PublisherKind::Emitter).inc();
         self.parts.delivery.deliver(outgoing)

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use super::Rooms;
 use super::session_set::Block;
-use super::{NamespaceIndex, Rooms};
+use super::table::NamespaceIndex;
 use crate::session::{RoomName, Session};
 
 /// A snapshot of the recipients, in blocks.

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast::auth::Handshake;
-use roomcast::cluster::Cluster;
+use roomcast::cluster::{Cluster, ClusterActions, Handlers, RedisLink};
 use roomcast::config::{self, EngineKind as Kind};
+use roomcast::drain::Drain;
+use roomcast::engine::socketioxide::LibraryRequests;
 use roomcast::engine::{Broadcaster, Engine, Gate};
 use roomcast::error::{Code, Refusal};
 use roomcast::event::{Args, Event};
@@ -24,6 +26,7 @@ use tokio::sync::oneshot;
 use super::slow;
 use crate::support::client::{Client, Frame, http};
 use crate::support::engine::Served;
+use crate::support::node::plain_publisher;
 use crate::support::redis::{RedisServer, eventually};
 
 /// A gate that accepts every client unless the payload of CONNECT says `"refuse"`, and that carries out what events ask
@@ -114,7 +117,9 @@ pub struct Node {
     pub engine: Arc<Engine<TestGate>>,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
-    redis: Option<(Redis, Arc<Cluster>)>,
+    redis: Option<Redis>,
+    cluster: Arc<Cluster>,
+    actions: Arc<ClusterActions>,
     _served: Served<TestGate>,
 }
 
@@ -136,24 +141,34 @@ impl Node {
         let native = engine == Kind::Native;
         let server = config::ServerSettings { engine, ..server };
         let metrics = Arc::new(Metrics::new());
-        let rooms = Arc::new(Rooms::new(["/".into(), "/other".into()]).minding(&slow::contracts()));
-        let redis = redis.map(|(server, name)| {
+        let paths = ["/".into(), "/other".into()];
+        let rooms = Rooms::new(paths.clone());
+        let joined = redis.map(|(server, name)| {
             let config =
                 config::RedisSettings { url: Some(config::Url::new(server.url())), ..config::RedisSettings::default() };
             let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
-            let cluster = Cluster::join(
-                (name, "contracts"),
-                rooms.clone(),
-                redis.clone(),
-                Peers::none(),
-                metrics.clone(),
-                &config,
-            );
-            cluster.obey();
-            (redis, cluster)
+            let (identity, drain) =
+                ((name, "contracts"), Drain::new(&config::DrainSettings::default(), metrics.clone()));
+            (redis.clone(), RedisLink::new(identity, paths, redis, drain, metrics.clone(), &config))
         });
-        let cluster = redis.as_ref().map_or_else(|| Cluster::alone("n", rooms.clone()), |(_, cluster)| cluster.clone());
-        let delivery: Arc<dyn Delivery> = Broadcaster::new(rooms.clone(), &cluster, &metrics);
+        let (rooms, cluster, redis, inbox) = match joined {
+            None => {
+                let rooms = Arc::new(rooms);
+                (rooms.clone(), Cluster::alone("n", rooms), None, None)
+            }
+            Some((redis, (link, inbox))) => {
+                let rooms = Arc::new(rooms.subscribed_by(link.wire().clone()));
+                let cluster = Cluster::join(link, rooms.clone(), Peers::none());
+                (rooms, cluster, Some(redis), Some(inbox))
+            }
+        };
+        let delivery: Arc<dyn Delivery> = Broadcaster::new(&rooms, &cluster, &slow::contracts(), &metrics);
+        let publisher = plain_publisher(delivery.clone(), &metrics);
+        let actions = ClusterActions::new(&cluster, &publisher);
+        if let Some(inbox) = inbox {
+            inbox.events.start(rooms.clone(), publisher, Arc::new(LibraryRequests::default()));
+            inbox.control.start(&cluster, actions.handle(Handlers::default()));
+        }
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let gate = Arc::new(TestGate {
             rooms,
@@ -164,7 +179,7 @@ impl Node {
         });
         let served = Served::start((&server, &limits), &namespaces, &gate, &metrics).await;
         let (address, engine, limits) = (served.address.clone(), served.engine.clone(), served.limits.clone());
-        Self { native, address, gate, delivery, engine, limits, metrics, redis, _served: served }
+        Self { native, address, gate, delivery, engine, limits, metrics, redis, cluster, actions, _served: served }
     }
 
     pub async fn client(&self) -> Client {
@@ -194,8 +209,8 @@ impl Node {
     }
 
     async fn knows(&self, nodes: usize) {
-        let (redis, cluster) = self.redis.as_ref().unwrap();
-        let known = || redis.health().is_good() && cluster.view().nodes.len() == nodes;
+        let redis = self.redis.as_ref().unwrap();
+        let known = || redis.health().is_good() && self.cluster.view().nodes.len() == nodes;
         eventually("the nodes know each other", Duration::from_secs(5), known).await;
     }
 }
@@ -500,7 +515,7 @@ async fn local_clients_lose_nothing_while_redis_is_away(engine: Kind) {
     assert_eq!(near.text().await, r#"42["first"]"#);
     assert_eq!(far.text().await, r#"42["first"]"#);
     server.kill();
-    let (redis, _) = a.redis.as_ref().unwrap();
+    let redis = a.redis.as_ref().unwrap();
     eventually("the loss is noticed", Duration::from_secs(2), || !redis.is_up()).await;
     let started = std::time::Instant::now();
     for n in 0..100 {
@@ -533,8 +548,7 @@ async fn actions_reach_clients_of_both_nodes(engine: Kind) {
     let there = |node: &Node| node.gate.rooms.count("/", &["$user:u".into()], &[]) == 1;
     eventually("both are in their rooms", Duration::from_secs(2), || there(&a) && there(&b)).await;
     let everyone = Selection { namespace: "/".into(), users: vec!["u".into()], ..Selection::default() };
-    let (_, cluster) = a.redis.as_ref().unwrap();
-    let done = cluster.join(&everyone, "r").await.unwrap();
+    let done = a.actions.join(&everyone, "r").await.unwrap();
     assert_eq!(done, ActionResult { local: 1, remote: SendOutcome::Carried });
     eventually("the far client has joined", Duration::from_secs(2), || {
         b.gate.rooms.count("/", &["r".into()], &[]) == 1
@@ -545,8 +559,8 @@ async fn actions_reach_clients_of_both_nodes(engine: Kind) {
     assert_eq!(near.text().await, r#"42["x"]"#);
     assert_eq!(far.text().await, r#"42["x"]"#);
     let nobody = Selection { namespace: "/".into(), ..Selection::default() };
-    assert_eq!(cluster.disconnect(&nobody, false).await.unwrap().local, 0);
-    cluster.disconnect(&everyone, false).await.unwrap();
+    assert_eq!(a.actions.disconnect(&nobody, false).await.unwrap().local, 0);
+    a.actions.disconnect(&everyone, false).await.unwrap();
     assert_eq!(near.text().await, "41");
     assert_eq!(far.text().await, "41");
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roomcast::auth::{Authenticator, Handshake};
-use roomcast::cluster::Cluster;
+use roomcast::cluster::{Cluster, Handlers, RedisLink};
 use roomcast::config;
 use roomcast::contract::load::{Source, load_sources};
+use roomcast::drain::Drain;
 use roomcast::engine::Broadcaster;
+use roomcast::engine::socketioxide::LibraryRequests;
 use roomcast::event::Event;
 use roomcast::forward::Peers;
 use roomcast::gateway::{self, Gateway, GatewayClient};
@@ -17,7 +19,7 @@ use roomcast::hooks::{Hooks, Notices};
 use roomcast::limits::Limits;
 use roomcast::owners::Owners;
 use roomcast::presence::{self, Policies};
-use roomcast::publish::{self, ContractPublish, Published, Publisher, PublisherKind};
+use roomcast::publish::{self, ContractPublish, Delivery, Published, Publisher, PublisherKind};
 use roomcast::recovery::Recovery;
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
@@ -105,6 +107,17 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
 }
 
+/// A publisher that knows no contract.
+pub fn plain_publisher(delivery: Arc<dyn Delivery>, metrics: &Arc<Metrics>) -> Arc<Publisher> {
+    Publisher::new(publish::PublisherParts {
+        namespaces: Vec::new(),
+        delivery,
+        throttles: Throttles::new(None, metrics.clone()),
+        history: Arc::new(History::in_memory(metrics.clone())),
+        metrics: metrics.clone(),
+    })
+}
+
 /// A client that is connected, or was.
 pub struct Someone {
     client: Arc<GatewayClient>,
@@ -128,11 +141,13 @@ impl Node {
         let hour = Duration::from_secs(3600);
         let recorder = presence::in_memory(name, Policies::default(), hour, metrics.clone());
         let paths = namespaces.iter().map(|namespace| namespace.path.clone());
-        let rooms = Arc::new(Rooms::new(paths).watched_by(recorder.watcher()));
+        let (identity, drain) = ((name, "contracts"), Drain::new(&config::DrainSettings::default(), metrics.clone()));
+        let (link, inbox) = RedisLink::new(identity, paths.clone(), redis.clone(), drain, metrics.clone(), &config);
+        let rooms = Rooms::new(paths).watched_by(recorder.watcher()).subscribed_by(link.wire().clone());
+        let rooms = Arc::new(rooms);
         let presence = recorder.start(rooms.clone(), |_| {});
-        let cluster =
-            Cluster::join((name, "contracts"), rooms.clone(), redis.clone(), Peers::none(), metrics.clone(), &config);
-        let delivery = Broadcaster::new(rooms.clone(), &cluster, &metrics);
+        let cluster = Cluster::join(link, rooms.clone(), Peers::none());
+        let delivery = Broadcaster::new(&rooms, &cluster, &contracts, &metrics);
         let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));
         let publisher = Publisher::new(publish::PublisherParts {
             namespaces: namespaces.clone(),
@@ -159,7 +174,8 @@ impl Node {
             metrics: metrics.clone(),
             pending: roomcast::gateway::PendingBounds { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
         });
-        cluster.wire().unwrap().bridge(publisher.clone());
+        inbox.events.start(rooms.clone(), publisher.clone(), Arc::new(LibraryRequests::default()));
+        inbox.control.start(&cluster, Handlers::default());
         Self { redis, rooms, history, cluster, publisher, gateway, metrics }
     }
 

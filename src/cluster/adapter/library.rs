@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{ClusterAdapter, NamespaceChannels};
+use super::space::NamespaceChannels;
+use super::{ClusterAdapter, Inbound};
 use crate::cluster::asked::AskedClients;
 use crate::cluster::socketio::{Broadcast, ServerAction, Targets, UnusableMessage};
 use crate::config;
@@ -75,16 +76,10 @@ pub trait LibraryCodec: Send + Sync {
     fn read(&self, message: &ChannelMessage) -> Result<LibraryRequest, UnusableMessage>;
 }
 
-impl ClusterAdapter {
-    /// Sets the reader of the library's requests. To be called once, before [`ClusterAdapter::receive`].
-    pub fn read_requests_by(&self, requests: Arc<dyn LibraryCodec>) {
-        let _ = self.library.set(requests);
-    }
-
+impl Inbound {
     /// The channels on which the library sends requests to this node only.
     pub(super) fn own_request_channels(&self, space: &NamespaceChannels) -> Vec<Arc<str>> {
-        let Some(requests) = self.library.get() else { return Vec::new() };
-        space.library.iter().map(|channel| format!("{channel}{}#", requests.own_id()).into()).collect()
+        space.library.iter().map(|channel| format!("{channel}{}#", self.library.own_id()).into()).collect()
     }
 
     /// Answers a question of another server, if that server waits for this node's answer.
@@ -97,14 +92,14 @@ impl ClusterAdapter {
     ) {
         // A server counts the subscribers of its channel and accepts that number of answers. A subscription by a
         // pattern is not counted, so if this node answered, the server would ignore the answer of another server.
-        if self.speaks == config::WireFormat::Compact && message.kind == SubscriptionKind::Unseen {
+        if self.wire.speaks == config::WireFormat::Compact && message.kind == SubscriptionKind::Unseen {
             return;
         }
         // Servers subscribe to answers in the same way as to requests.
         let kind =
             if message.kind == SubscriptionKind::Sharded { SubscriptionKind::Sharded } else { SubscriptionKind::Plain };
         let channel = answers.channel();
-        let wire = self.clone();
+        let wire = self.wire.clone();
         let say = move |said: InquiryAnswer<'_>| {
             let Some(answer) = answers.write(&said) else { return };
             if let Err(why) = wire.pubsub.send_as(kind, &channel, answer) {
@@ -121,7 +116,7 @@ impl ClusterAdapter {
             Inquiry::Ids => say(InquiryAnswer::Ids(members.iter().map(|session| session.id()).collect())),
             Inquiry::Acknowledge(event, patience) => {
                 let Ok(permit) = self.answering.clone().try_acquire_owned() else {
-                    self.drop_foreign("full");
+                    self.wire.drop_foreign("full");
                     return say(InquiryAnswer::Asked(0));
                 };
                 let mut asked = AskedClients::of(&members, &event);
@@ -136,7 +131,9 @@ impl ClusterAdapter {
             }
         }
     }
+}
 
+impl ClusterAdapter {
     /// Whether this copy of a request must be ignored because the request also arrives through a second subscription.
     /// With `wire = "socketio"` a node has a plain subscription, so that servers of Node.js count the node, and ends
     /// this subscription when the node leaves the cluster. The node's pattern subscription, through which it accepts

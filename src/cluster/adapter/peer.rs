@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{ClusterAdapter, NamespaceChannels, names};
+use super::space::NamespaceChannels;
+use super::{Inbound, names};
 use crate::cluster::asked::AskedClients;
 use crate::cluster::socketio::{self, RequestAnswer, ServerAction, ServerRequest, Targets};
 use crate::config;
@@ -17,19 +18,19 @@ use crate::session::{Close, RoomName, Session};
 /// Maximum number of questions from other servers that this node works on at once.
 pub(super) const MAX_ASKING: usize = 256;
 
-impl ClusterAdapter {
+impl Inbound {
     /// Carries out or answers a request.
     pub(super) fn request(self: &Arc<Self>, space: &NamespaceChannels, body: &Bytes) {
         let request = match socketio::parse(body) {
             Ok(request) => request,
-            Err(why) => return self.drop_foreign(why.as_str()),
+            Err(why) => return self.wire.drop_foreign(why.as_str()),
         };
         let kind = match &request {
             ServerRequest::Act(..) | ServerRequest::ActOn { .. } => "act",
             ServerRequest::ServerSideEmit { .. } => "server_side_emit",
             _ => "question",
         };
-        self.metrics.socketio_received_total.with_label_values(&[&*space.namespace, kind]).inc();
+        self.wire.metrics.socketio_received_total.with_label_values(&[&*space.namespace, kind]).inc();
         match request {
             ServerRequest::Act(targets, act) => self.act(&self.members(space, &targets), &act),
             ServerRequest::ActOn { socket_id, act, request_id } => {
@@ -41,12 +42,12 @@ impl ClusterAdapter {
             // The sender is a roomcast node. That node sends its question to the other roomcast nodes in another way,
             // but still waits for a count from each server.
             ServerRequest::BroadcastWithAck { request_id, ours: true, .. } => {
-                if self.speaks == config::WireFormat::Socketio {
+                if self.wire.speaks == config::WireFormat::Socketio {
                     self.answer(space, &RequestAnswer::clients_asked(&request_id, 0));
                 }
             }
             // With `wire = "compact"` the other servers do not count this node, and do not wait for its answer.
-            _ if self.speaks == config::WireFormat::Compact => {}
+            _ if self.wire.speaks == config::WireFormat::Compact => {}
             ServerRequest::ServerSideEmit { request_id: None, .. } => {}
             ServerRequest::ServerSideEmit { uid, .. } if uid == space.uid => {}
             ServerRequest::ServerSideEmit { request_id: Some(id), .. } => {
@@ -63,11 +64,11 @@ impl ClusterAdapter {
                 self.answer(space, &RequestAnswer::fetched(&request_id, &self.members(space, &targets)));
             }
             ServerRequest::BroadcastWithAck { namespace, .. } if namespace != *space.namespace => {
-                self.drop_foreign("namespace");
+                self.wire.drop_foreign("namespace");
             }
             ServerRequest::BroadcastWithAck { request_id, event, targets, patience, .. } => {
                 let Ok(permit) = self.answering.clone().try_acquire_owned() else {
-                    self.drop_foreign("full");
+                    self.wire.drop_foreign("full");
                     return self.answer(space, &RequestAnswer::clients_asked(&request_id, 0));
                 };
                 let asked = AskedClients::of(&self.members(space, &targets), &event);
@@ -92,14 +93,14 @@ impl ClusterAdapter {
         let until = Instant::now() + patience;
         while let Ok(Some(said)) = tokio::time::timeout_at(until, asked.next()).await {
             let Some(answer) = RequestAnswer::acknowledged(&request_id, &said.args) else { continue };
-            if let Err(why) = self.pubsub.send_as(SubscriptionKind::Plain, &responses, answer) {
+            if let Err(why) = self.wire.pubsub.send_as(SubscriptionKind::Plain, &responses, answer) {
                 tracing::debug!(reason = why.as_str(), "a client's answer was not sent to another server");
             }
         }
     }
 
     fn answer(&self, space: &NamespaceChannels, answer: &RequestAnswer) {
-        if let Err(why) = self.pubsub.send_as(SubscriptionKind::Plain, &space.responses, answer.to_text().into()) {
+        if let Err(why) = self.wire.pubsub.send_as(SubscriptionKind::Plain, &space.responses, answer.to_text().into()) {
             tracing::debug!(reason = why.as_str(), "an answer was not sent to another server");
         }
     }
@@ -135,12 +136,9 @@ impl ClusterAdapter {
                 ServerAction::Join(_) => rooms.iter().for_each(|room| {
                     self.rooms.join(session, room);
                 }),
-                ServerAction::Leave(_) => rooms.iter().for_each(|room| match self.leaver.get() {
-                    Some(leave) => leave(session, room),
-                    None => {
-                        self.rooms.leave(session, room);
-                    }
-                }),
+                ServerAction::Leave(_) => {
+                    rooms.iter().for_each(|room| self.publisher.take_out(&self.rooms, session, room))
+                }
                 ServerAction::Disconnect { close: true } => session.close(Close::Transport),
                 ServerAction::Disconnect { close: false } => session.close(Close::Namespace),
             }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::receive_queue::ReceivedItem;
-use super::{ClusterAdapter, Deliver, LibraryRequest, NamespaceChannels, names};
+use super::space::NamespaceChannels;
+use super::{ClusterAdapter, Inbound, LibraryRequest, names};
 use crate::cluster::event::{self, EventExtras};
 use crate::cluster::pubsub::FrameReceiver;
 use crate::cluster::socketio::{Broadcast, ReceivedBroadcast, UnusableMessage};
@@ -17,14 +18,10 @@ use crate::session::RoomName;
 use crate::telemetry::log_limit::log_seldom;
 
 /// Handles the messages of a namespace, in their order.
-pub(super) async fn run(
-    wire: Arc<ClusterAdapter>,
-    namespace: Arc<str>,
-    mut incoming: mpsc::Receiver<ReceivedItem>,
-    deliver: Arc<Deliver>,
-) {
+pub(super) async fn run(inbound: Arc<Inbound>, namespace: Arc<str>, mut incoming: mpsc::Receiver<ReceivedItem>) {
+    let wire = &inbound.wire;
     let Some(space) = wire.spaces.get(&namespace) else { return };
-    let receiver = Receiver { wire: &wire, space, reader: wire.pubsub.reader(), deliver: &*deliver };
+    let receiver = Receiver { inbound: &inbound, wire, space, reader: wire.pubsub.reader() };
     while let Some(item) = incoming.recv().await {
         // The message's share of the byte limit is released when the message is delivered.
         let (message, _taken) = match item {
@@ -40,7 +37,7 @@ pub(super) async fn run(
             _ if space.is_of_library(&message) => receiver.library(&message).await,
             SubscriptionKind::Sharded => receiver.frame(&message).await,
             SubscriptionKind::Below => receiver.for_one(message),
-            _ if message.channel == space.requests => wire.request(space, &message.body),
+            _ if message.channel == space.requests => inbound.request(space, &message.body),
             _ if ClusterAdapter::is_response(space, &message.channel) => wire.response(&message.body),
             _ => receiver.broadcast(message).await,
         }
@@ -48,10 +45,10 @@ pub(super) async fn run(
 }
 
 struct Receiver<'a> {
-    wire: &'a Arc<ClusterAdapter>,
+    inbound: &'a Arc<Inbound>,
+    wire: &'a ClusterAdapter,
     space: &'a NamespaceChannels,
     reader: FrameReceiver,
-    deliver: &'a Deliver,
 }
 
 impl Receiver<'_> {
@@ -60,7 +57,7 @@ impl Receiver<'_> {
         let Some(frame) = self.reader.read(message) else { return };
         let age = frame.age();
         let namespace = &self.space.namespace;
-        let outgoing = event::concerns(&frame.body, |room| self.wire.rooms.has_members(namespace, room))
+        let outgoing = event::concerns(&frame.body, |room| self.inbound.rooms.has_members(namespace, room))
             .and_then(|concerns| concerns.then(|| event::decode(namespace, frame.body.clone())).transpose());
         match outgoing {
             Ok(Some(outgoing)) if self.wire.is_outdated(&outgoing.event) => self.wire.drop_foreign("fenced"),
@@ -77,7 +74,7 @@ impl Receiver<'_> {
         self.wire.metrics.cluster_received_total.with_label_values(&[&self.space.namespace]).inc();
         // The next message is handled only when this one is in the write queues of all recipients, so that waiting
         // messages stay in the bounded queue of the namespace.
-        (self.deliver)(outgoing).served().await;
+        self.inbound.publisher.deliver_published(outgoing).served().await;
         self.wire.metrics.cluster_delay_seconds.with_label_values::<&str>(&[]).observe(age.as_secs_f64());
     }
 
@@ -128,17 +125,14 @@ impl Receiver<'_> {
     async fn foreign(&self, broadcast: &Broadcast) {
         self.count("broadcast");
         let Some(outgoing) = self.local(broadcast) else { return };
-        match self.wire.bridge.get() {
-            Some(bridge) => bridge.take(&outgoing).await,
-            None => drop((self.deliver)(&outgoing).served().await),
-        }
+        self.inbound.bridge.take(&outgoing).await;
     }
 
     /// Publishes a broadcast that arrived through the pattern subscription to all rooms. Only the node that holds the
     /// lease to publish emitters' events has this subscription. Broadcasts that cannot be read are not counted here:
     /// the nodes with members of the room count them.
     fn for_one(&self, message: ChannelMessage) {
-        if !self.wire.bridge.get().is_some_and(|bridge| bridge.is_the_one()) {
+        if !self.inbound.bridge.is_the_one() {
             return;
         }
         match self.read(message.body) {
@@ -150,19 +144,18 @@ impl Receiver<'_> {
     /// Handles a request of the library socketioxide. Every node receives these requests, so the node that publishes
     /// needs no pattern subscription for them.
     async fn library(&self, message: &ChannelMessage) {
-        let Some(requests) = self.wire.library.get() else { return };
-        match requests.read(message) {
+        match self.inbound.library.read(message) {
             Ok(LibraryRequest::Broadcast(broadcast)) => {
                 self.foreign(&broadcast).await;
                 self.publish(*broadcast);
             }
             Ok(LibraryRequest::Act(targets, act)) => {
                 self.count("act");
-                self.wire.act(&self.wire.members(self.space, &targets), &act);
+                self.inbound.act(&self.inbound.members(self.space, &targets), &act);
             }
             Ok(LibraryRequest::Inquiry(targets, question, answers)) => {
                 self.count("question");
-                self.wire.answer_library(self.space, message, (&targets, question), answers);
+                self.inbound.answer_library(self.space, message, (&targets, question), answers);
             }
             Err(why) => self.wire.drop_foreign(why.as_str()),
         }
@@ -172,13 +165,12 @@ impl Receiver<'_> {
     /// that.
     fn publish(&self, broadcast: Broadcast) {
         let namespace = &self.space.namespace;
-        let Some(bridge) = self.wire.bridge.get().filter(|bridge| bridge.is_the_one()) else { return };
-        if broadcast.namespace != **namespace {
+        if !self.inbound.bridge.is_the_one() || broadcast.namespace != **namespace {
             return;
         }
         let rooms = names::everywhere(&broadcast.rooms);
         let except = names::everywhere(&broadcast.except);
-        bridge.publish(outgoing(namespace, broadcast, rooms, except));
+        self.inbound.bridge.publish(outgoing(namespace, broadcast, rooms, except));
     }
 
     fn count(&self, kind: &str) {
@@ -192,7 +184,7 @@ impl Receiver<'_> {
             self.wire.drop_foreign("namespace");
             return None;
         }
-        let here = |names: &[String]| names::here(&self.wire.rooms, &self.space.namespace, names);
+        let here = |names: &[String]| names::here(&self.inbound.rooms, &self.space.namespace, names);
         let rooms = here(&broadcast.rooms);
         // All rooms of the broadcast may have reserved names. An empty list of rooms would mean every client.
         if rooms.is_empty() && !broadcast.rooms.is_empty() {

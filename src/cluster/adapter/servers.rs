@@ -14,7 +14,8 @@ use fred::interfaces::{ClientLike, PubsubInterface};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{ClusterAdapter, NamespaceChannels};
+use super::ClusterAdapter;
+use super::space::NamespaceChannels;
 use crate::cluster::socketio::{ServerQuestion, ServerResponse};
 use crate::config;
 use crate::directory::{Acknowledged, Acknowledgement, SendOutcome};

@@ -21,7 +21,7 @@ fn progress(number: u64, offset: u64) -> Outgoing {
 async fn what_was_overtaken_is_not_owed_to_who_comes_back() {
     let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
     let cluster = Cluster::alone("n", rooms.clone());
-    let delivery = Broadcaster::new(rooms.clone(), &cluster, &metrics);
+    let delivery = Broadcaster::new(&rooms, &cluster, &[], &metrics);
     let kept = Recorder::default();
     let user = Arc::new(User::anonymous());
     let offsets = SessionOffsets::new("key".into(), 0, Arc::new(|| Some(0)));

@@ -19,7 +19,7 @@ struct Node {
 /// A node with `clients` clients in the room "crowd". The last of them is also in the room "few".
 fn node(clients: usize) -> Node {
     let (rooms, metrics) = (Arc::new(Rooms::new(["/".into()])), Arc::new(Metrics::new()));
-    let delivery = Broadcaster::new(rooms.clone(), &Cluster::alone("n", rooms.clone()), &metrics);
+    let delivery = Broadcaster::new(&rooms, &Cluster::alone("n", rooms.clone()), &[], &metrics);
     let clients: Vec<_> = (0..clients)
         .map(|n| {
             let recorder = Recorder::default();

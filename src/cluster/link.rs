@@ -1,0 +1,63 @@
+//! A node's connections with the other nodes, which exist before the node has an index of rooms.
+
+use std::sync::Arc;
+
+use super::adapter::{ClusterAdapter, EventInbox};
+use super::canary::Canaries;
+use super::conflicts::Conflicts;
+use super::control::ControlInbox;
+use super::{CONTROL_BUFFER, PubSub, pauses};
+use crate::config;
+use crate::drain::Drain;
+use crate::redis::Redis;
+use crate::telemetry::metrics::Metrics;
+
+/// The parts of a node that exist only if Redis is configured.
+pub struct RedisLink {
+    pub(super) redis: Redis,
+    pub(super) pubsub: Arc<PubSub>,
+    pub(super) control: Arc<str>,
+    pub(super) canaries: Arc<Canaries>,
+    pub(super) wire: Arc<ClusterAdapter>,
+    pub(super) conflicts: Conflicts,
+    /// Gives this node's standing, which heartbeats contain in addition to the node's totals.
+    pub(super) drain: Arc<Drain>,
+}
+
+/// The messages of other nodes that wait until this node is complete. Start the events first: a heartbeat tells which
+/// channels the node listens to.
+#[must_use]
+pub struct ClusterInbox {
+    /// Events, and requests of other servers.
+    pub events: EventInbox,
+    /// Heartbeats, and requests between nodes.
+    pub control: ControlInbox,
+}
+
+impl RedisLink {
+    /// Begins to send and to receive messages. Redis need not be reachable yet. `contracts` is a digest of the node's
+    /// contracts: all nodes must have the same ones. Needs a Tokio runtime.
+    pub fn new(
+        (node, contracts): (&str, &str),
+        namespaces: impl IntoIterator<Item = Arc<str>>,
+        redis: Redis,
+        drain: Arc<Drain>,
+        metrics: Arc<Metrics>,
+        config: &config::RedisSettings,
+    ) -> (Self, ClusterInbox) {
+        let control: Arc<str> = redis.keys().control_channel().into();
+        let pubsub = PubSub::start(redis.clone(), node, metrics.clone(), config.publish_buffer);
+        let canaries = Canaries::start(&redis, &pubsub, metrics.clone(), config.canary_interval.get());
+        let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
+        let (wire, events) = ClusterAdapter::new(pubsub.clone(), redis.clone(), namespaces, metrics.clone(), config);
+        tokio::spawn(pauses::watch(redis.clone(), metrics));
+        let conflicts = Conflicts::new(pubsub.origin().clone(), contracts);
+        let inbox = ClusterInbox { events, control: ControlInbox(requests) };
+        (Self { redis, pubsub, control, canaries, wire, conflicts, drain }, inbox)
+    }
+
+    /// Sends events to the other nodes, and subscribes to the channels of rooms.
+    pub fn wire(&self) -> &Arc<ClusterAdapter> {
+        &self.wire
+    }
+}
