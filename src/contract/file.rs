@@ -333,6 +333,6 @@ mod tests {
         let schema = json_schema();
         crate::contract::schema::Schema::compile(&schema).unwrap();
         assert!(!schema.to_string().contains("null\""), "{schema}");
-        assert_eq!(schema.pointer("/$defs/AuthSpec/properties/mode/$ref").unwrap(), "#/$defs/AuthModeSpec");
+        assert_eq!(schema.pointer("/$defs/AuthSpec/properties/mode/$ref").unwrap(), "#/$defs/AuthMode");
     }
 }

@@ -43,7 +43,8 @@ fn the_page_for_users_has_every_route() {
     let routes = table();
     let mut known: Vec<_> = routes.iter().map(|route| format!("### {} {}", route.method, route.path)).collect();
     known.extend(["### GET /live", "### GET /ready", "### GET /metrics"].map(str::to_owned));
-    let written: Vec<_> = page.lines().filter(|line| line.starts_with("### ")).collect();
+    // Other headings of this level, such as that of publishing once, name no path.
+    let written: Vec<_> = page.lines().filter(|line| line.starts_with("### ") && line.contains(" /")).collect();
     for heading in &known {
         assert!(written.contains(&heading.as_str()), "{heading} is missing");
     }
