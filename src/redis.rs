@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::{Client, WithOptions};
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand};
@@ -210,6 +210,17 @@ impl Redis {
             self.notice(error, &about());
         }
         answer
+    }
+
+    /// Runs a command, unless no primary answers commands now.
+    ///
+    /// # Errors
+    /// The error of the command. [`ErrorKind::Routing`] if the command was not sent.
+    pub async fn when_up<T>(&self, command: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
+        if !self.is_up() {
+            return Err(Error::new(ErrorKind::Routing, "Redis is away"));
+        }
+        command.await
     }
 
     /// Whether Redis is a Redis Cluster. In a Redis Cluster, keys that are used together must share a slot.

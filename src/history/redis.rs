@@ -163,10 +163,7 @@ impl RedisHistory {
     }
 
     async fn run(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<Value, HistoryError> {
-        if !self.redis.is_up() {
-            return Err(HistoryError::Unavailable);
-        }
-        Ok(script.run(&self.redis, keys, args).await?)
+        Ok(self.redis.when_up(script.run(&self.redis, keys, args)).await?)
     }
 }
 

@@ -55,13 +55,11 @@ impl Unrecorded {
             return Ok(true);
         }
         let Some(redis) = &self.redis else { return Ok(false) };
-        if !redis.is_up() {
-            return Err(HistoryError::Unavailable);
-        }
         let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
         let key: Value = redis.keys().recovery_unrecorded(namespace).into();
         let about = || format!("EXISTS {}", redis.keys().recovery_unrecorded(namespace));
-        let count: i64 = redis.noticed(about, redis.client().custom(command, vec![key])).await?;
+        let noticed = redis.noticed(about, redis.client().custom(command, vec![key]));
+        let count: i64 = redis.when_up(noticed).await?;
         Ok(count > 0)
     }
 }

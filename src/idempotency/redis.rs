@@ -35,12 +35,10 @@ pub(super) async fn release(redis: &Redis, key: &PublishKey) -> Result<(), Idemp
 }
 
 async fn run(redis: &Redis, command: &'static str, args: Vec<Value>) -> Result<Value, IdempotencyError> {
-    if !redis.is_up() {
-        return Err(IdempotencyError::Unavailable);
-    }
     let about = || format!("{command} {}", args[0].as_string().unwrap_or_default());
     let call = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
-    redis.noticed(about, redis.client().custom(call, args.clone())).await.map_err(|error: fred::error::Error| {
+    let noticed = redis.noticed(about, redis.client().custom(call, args.clone()));
+    redis.when_up(noticed).await.map_err(|error| {
         tracing::debug!(redis.error = %error, "an id of a publish could not be checked or recorded");
         IdempotencyError::Unavailable
     })

@@ -57,19 +57,11 @@ impl RedisOwners {
         result
     }
 
-    /// Waits for the answer within `redis.command_timeout`. Fails at once while Redis is known to be unavailable.
-    async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>>) -> Result<T, OwnersError> {
-        if !self.redis.is_up() {
-            return Err(OwnersError::Unavailable);
-        }
-        match tokio::time::timeout(self.redis.command_timeout(), command).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                self.redis.notice(&error, "an owner");
-                tracing::debug!(redis.error = %error, "an operation on owners failed");
-                Err(OwnersError::Unavailable)
-            }
-            Err(_) => Err(OwnersError::Unavailable),
-        }
+    async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>> + Send) -> Result<T, OwnersError> {
+        let noticed = self.redis.noticed(|| "an owner".to_owned(), command);
+        self.redis.when_up(noticed).await.map_err(|error| {
+            tracing::debug!(redis.error = %error, "an operation on owners failed");
+            OwnersError::Unavailable
+        })
     }
 }

@@ -156,14 +156,12 @@ impl RedisSessionStore {
     /// Reports in Redis that this node is alive. Nodes that find its sessions later read the report. Returns whether
     /// Redis took it.
     pub(super) async fn say_there(&self, window: Duration) -> bool {
-        if !self.redis.is_up() {
-            return false;
-        }
         let command = CustomCommand::new_static("SET", ClusterHash::FirstKey, false);
         let key = self.redis.keys().recovery_node(&self.incarnation);
         let args: Vec<Value> = vec![key.into(), "1".into(), "PX".into(), window.as_millis().to_string().into()];
         let said = self.redis.client().custom::<Value, _>(command, args);
-        self.redis.noticed(|| "SET recovery:node".to_owned(), said).await.is_ok()
+        let noticed = self.redis.noticed(|| "SET recovery:node".to_owned(), said);
+        self.redis.when_up(noticed).await.is_ok()
     }
 
     async fn was_there(&self, incarnation: &str) -> Result<bool, RecoveryFailure> {
@@ -175,10 +173,7 @@ impl RedisSessionStore {
     }
 
     async fn run(&self, script: &Script, key: &str, args: Vec<Value>) -> Result<Value, HistoryError> {
-        if !self.redis.is_up() {
-            return Err(HistoryError::Unavailable);
-        }
         let key = self.redis.keys().recovery_session(key);
-        Ok(script.run(&self.redis, vec![key], args).await?)
+        Ok(self.redis.when_up(script.run(&self.redis, vec![key], args)).await?)
     }
 }

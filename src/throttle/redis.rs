@@ -4,14 +4,14 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use fred::types::Value;
-use fred::types::scripts::Script;
 
 use super::{Closing, DueEvent, ThrottleDecision, ThrottleKey};
 use crate::redis::Redis;
+use crate::redis::script::Script;
 use crate::telemetry::log_limit::log_seldom;
 
-static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("throttle.lua")));
-static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("close.lua")));
+static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("throttle.lua")));
+static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("close.lua")));
 
 /// Minimum time that Redis keeps a held value. After that Redis removes the value if the node that stored it has died.
 const KEEP: Duration = Duration::from_secs(60);
@@ -70,10 +70,9 @@ fn keys(redis: &Redis, key: &ThrottleKey) -> Vec<String> {
 }
 
 async fn run(script: &Script, redis: &Redis, keys: Vec<String>, args: Vec<Value>) -> Option<Vec<Value>> {
-    match script.evalsha_with_reload::<Value, _, _>(redis.client(), keys, args).await {
+    match script.run(redis, keys, args).await {
         Ok(answer) => Some(answer.into_array()),
         Err(error) => {
-            redis.notice(&error, "a throttle");
             log_seldom!(warn, %error, "a throttle could not be decided in Redis; this node decides alone");
             None
         }

@@ -93,21 +93,12 @@ impl RevocationStore {
         self.names().into()
     }
 
-    /// Waits for the answer to a command, at most `redis.command_timeout`. Fails at once while Redis is known to be
-    /// unreachable.
-    async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
-        if !self.redis.is_up() {
-            return Err(StoreError::Away);
-        }
-        match tokio::time::timeout(self.redis.command_timeout(), command).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                self.redis.notice(&error, "revocations");
-                tracing::debug!(redis.error = %error, "revocations could not be stored or read");
-                Err(StoreError::Away)
-            }
-            Err(_) => Err(StoreError::Away),
-        }
+    async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>> + Send) -> Result<T, StoreError> {
+        let noticed = self.redis.noticed(|| "revocations".to_owned(), command);
+        self.redis.when_up(noticed).await.map_err(|error| {
+            tracing::debug!(redis.error = %error, "revocations could not be stored or read");
+            StoreError::Away
+        })
     }
 }
 
