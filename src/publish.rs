@@ -237,10 +237,11 @@ impl PublisherKind {
     }
 }
 
-/// The result of a publish.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The result of a publish. Its serialized form is kept in Redis, for publishes that repeat an id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     /// The event's name.
+    #[serde(skip)]
     pub event: String,
     /// The rooms that the event was sent to; if empty, the whole namespace.
     pub rooms: Vec<RoomName>,
@@ -263,7 +264,7 @@ impl Published {
 }
 
 /// The result of a publish for the other nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteOutcome {
     /// The event was not sent to other nodes: there are no other nodes, or it was meant for clients of this node only.
     Alone,
@@ -271,6 +272,8 @@ pub enum RemoteOutcome {
     Carried,
     /// The event may not have reached every other node. The failure has been counted.
     NotCarried(RemoteFailure),
+    /// Nothing was sent now: the event was published before, and the result of that publish is not available.
+    Unknown,
 }
 
 /// How long a backend's publish waits for Redis to confirm it, at most.

@@ -10,12 +10,13 @@ use serde_json::{Map, Value};
 
 use super::answer::{ApiError, ApiResponse, ErrorBody};
 use super::fields::{self, ObjectReader, Payload, body};
-use super::publishing::{BackendPublish, BackendPublished, BackendRemoteOutcome};
+use super::publishing::BackendPublished;
 use super::route::ApiCall;
 use super::text::{IdText, NameText};
 use super::{access, body};
 use crate::directory::SendOutcome;
 use crate::error::Code;
+use crate::publish::{ContractPublish, RemoteOutcome};
 
 /// Time limit of a batch. Events that have not begun by then are refused.
 pub const BATCH_TIME: Duration = Duration::from_secs(30);
@@ -185,17 +186,16 @@ fn out_of_time() -> ApiError {
 }
 
 async fn one(call: &ApiCall, body: EventRequest) -> Result<PublishResponse, ApiError> {
-    let publish = BackendPublish {
+    let publish = ContractPublish {
         contract: body.contract.0,
         event: body.event.0,
         data: body.data.0,
         params: body.params.map(Value::Object).unwrap_or_default(),
-        id: body.id.map(String::from),
     };
     if !call.caller.permits(&publish.contract) {
         return Err(access::forbidden(&call.caller, "the contract of this event"));
     }
-    Ok(call.api.publisher.contract_event(publish).await?.into())
+    Ok(call.api.publisher.contract_event(publish, body.id.map(String::from)).await?.into())
 }
 
 impl RemoteStatus {
@@ -210,12 +210,12 @@ impl RemoteStatus {
 }
 
 impl From<BackendPublished> for PublishResponse {
-    fn from(published: BackendPublished) -> Self {
+    fn from(BackendPublished { published, duplicate, idempotent }: BackendPublished) -> Self {
         let (remote, reason) = match published.remote {
-            BackendRemoteOutcome::Alone => (RemoteStatus::Alone, None),
-            BackendRemoteOutcome::Carried => (RemoteStatus::Carried, None),
-            BackendRemoteOutcome::NotCarried(reason) => (RemoteStatus::NotCarried, Some(reason.as_str())),
-            BackendRemoteOutcome::Unknown => (RemoteStatus::Unknown, None),
+            RemoteOutcome::Alone => (RemoteStatus::Alone, None),
+            RemoteOutcome::Carried => (RemoteStatus::Carried, None),
+            RemoteOutcome::NotCarried(reason) => (RemoteStatus::NotCarried, Some(reason.as_str())),
+            RemoteOutcome::Unknown => (RemoteStatus::Unknown, None),
         };
         Self {
             accepted: true,
@@ -225,8 +225,8 @@ impl From<BackendPublished> for PublishResponse {
             dropped: published.dropped,
             remote,
             reason,
-            duplicate: published.duplicate,
-            idempotent: published.idempotent,
+            duplicate,
+            idempotent,
             held: published.held,
         }
     }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 
-use super::publishing::{BackendPublish, BackendPublished, BackendRemoteOutcome, Publishing};
+use super::publishing::{BackendPublished, Publishing};
 use crate::error::{Code, Refusal};
 use crate::idempotency::{ClaimResult, Idempotency, IdempotencyError};
-use crate::publish::{self, PlainEmit, Publisher, PublisherKind};
+use crate::publish::{ContractPublish, PlainEmit, Published, Publisher, PublisherKind, RemoteOutcome};
 use crate::telemetry::log_limit::log_seldom;
 
 /// Publishes for backends.
@@ -22,23 +21,13 @@ pub struct ApiPublisher {
     ids: Arc<Idempotency>,
 }
 
-/// The result of a publish that is kept for requests that repeat its id.
-#[derive(Serialize, Deserialize)]
-struct RememberedPublish {
-    rooms: Vec<String>,
-    local: usize,
-    dropped: usize,
-    remote: BackendRemoteOutcome,
-    held: bool,
-}
-
 impl ApiPublisher {
     /// Publishes through `publisher`, and keeps ids in `ids`.
     pub fn new(publisher: Arc<Publisher>, ids: Idempotency) -> Self {
         Self { publisher, ids: Arc::new(ids) }
     }
 
-    async fn once(&self, publish: BackendPublish, id: &str) -> Result<BackendPublished, Refusal> {
+    async fn once(&self, publish: ContractPublish, id: &str) -> Result<BackendPublished, Refusal> {
         let (scope, event) = (publish.contract.clone(), publish.event.clone());
         let claimed = match self.ids.claim(&scope, id, &fingerprint(&publish)).await {
             Ok(ClaimResult::New(claimed)) => claimed,
@@ -57,7 +46,8 @@ impl ApiPublisher {
         };
         match self.publish(publish).await {
             Ok(published) => {
-                self.ids.complete(claimed, &remember(&published)).await;
+                let result = serde_json::to_string(&published.published).unwrap_or_default();
+                self.ids.complete(claimed, &result).await;
                 Ok(BackendPublished { idempotent: Some(true), ..published })
             }
             Err(refusal) => {
@@ -67,19 +57,21 @@ impl ApiPublisher {
         }
     }
 
-    async fn publish(&self, publish: BackendPublish) -> Result<BackendPublished, Refusal> {
-        let BackendPublish { contract, event, data, params, id: _ } = publish;
-        let span = tracing::info_span!("publish", contract, event);
-        let publish = publish::ContractPublish { contract, event, data, params };
+    async fn publish(&self, publish: ContractPublish) -> Result<BackendPublished, Refusal> {
+        let span = tracing::info_span!("publish", contract = publish.contract, event = publish.event);
         self.publisher.contract_event(publish, PublisherKind::Api).instrument(span).await.map(BackendPublished::from)
     }
 }
 
 impl Publishing for ApiPublisher {
-    fn contract_event(&self, mut publish: BackendPublish) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
+    fn contract_event(
+        &self,
+        publish: ContractPublish,
+        id: Option<String>,
+    ) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         let this = self.clone();
         run_to_end(async move {
-            match publish.id.take() {
+            match id {
                 Some(id) => this.once(publish, &id).await,
                 None => this.publish(publish).await,
             }
@@ -106,49 +98,23 @@ fn run_to_end<'a>(
     .boxed()
 }
 
-impl From<publish::Published> for BackendPublished {
-    fn from(published: publish::Published) -> Self {
-        let publish::Published { event, rooms, local, dropped, remote, held } = published;
-        let remote = match remote {
-            publish::RemoteOutcome::Alone => BackendRemoteOutcome::Alone,
-            publish::RemoteOutcome::Carried => BackendRemoteOutcome::Carried,
-            publish::RemoteOutcome::NotCarried(reason) => BackendRemoteOutcome::NotCarried(reason),
-        };
-        Self { event, rooms, local, dropped, remote, held, duplicate: false, idempotent: None }
-    }
-}
-
 /// The bytes that must be equal for two publishes to be the same.
-fn fingerprint(publish: &BackendPublish) -> Vec<u8> {
+fn fingerprint(publish: &ContractPublish) -> Vec<u8> {
     let data = publish.data.as_ref().map_or("", |data| data.get());
     format!("{}\0{}\0{data}", publish.event, publish.params).into_bytes()
-}
-
-fn remember(published: &BackendPublished) -> String {
-    let remembered = RememberedPublish {
-        rooms: published.rooms.iter().map(ToString::to_string).collect(),
-        local: published.local,
-        dropped: published.dropped,
-        remote: published.remote,
-        held: published.held,
-    };
-    serde_json::to_string(&remembered).unwrap_or_default()
 }
 
 /// The answer to a duplicate: the first publish's answer, or an unknown result if the first is not complete yet or had
 /// too long an answer.
 fn duplicate(event: String, result: Option<&str>) -> BackendPublished {
-    let first = result.and_then(|result| serde_json::from_str::<RememberedPublish>(result).ok());
-    let first = first.unwrap_or(RememberedPublish {
-        rooms: Vec::new(),
-        local: 0,
-        dropped: 0,
-        remote: BackendRemoteOutcome::Unknown,
-        held: false,
-    });
-    let RememberedPublish { rooms, local, dropped, remote, held } = first;
-    let rooms = rooms.iter().map(|room| room.as_str().into()).collect();
-    BackendPublished { event, rooms, local, dropped, remote, held, duplicate: true, idempotent: Some(true) }
+    let first = result.and_then(|result| serde_json::from_str::<Published>(result).ok());
+    let published = match first {
+        Some(first) => Published { event, ..first },
+        None => {
+            Published { event, rooms: Vec::new(), local: 0, dropped: 0, remote: RemoteOutcome::Unknown, held: false }
+        }
+    };
+    BackendPublished { published, duplicate: true, idempotent: Some(true) }
 }
 
 #[cfg(test)]
@@ -194,30 +160,33 @@ rooms = ["all"]
         (ApiPublisher::new(publisher, Idempotency::in_memory(Duration::from_secs(60), metrics)), delivery)
     }
 
-    fn publish(id: &str) -> BackendPublish {
-        let (contract, event) = ("c".to_owned(), "e".to_owned());
-        BackendPublish { contract, event, data: None, params: serde_json::Value::Null, id: Some(id.to_owned()) }
+    fn publish(event: &str) -> ContractPublish {
+        let (contract, event) = ("c".to_owned(), event.to_owned());
+        ContractPublish { contract, event, data: None, params: serde_json::Value::Null }
+    }
+
+    fn id() -> Option<String> {
+        Some("1".to_owned())
     }
 
     #[tokio::test(start_paused = true)]
     async fn publish_of_a_backend_that_hangs_up_is_done_to_its_end() {
         let (api, delivery) = publisher();
-        let hung_up = tokio::time::timeout(Duration::from_millis(10), api.contract_event(publish("1"))).await;
+        let hung_up = tokio::time::timeout(Duration::from_millis(10), api.contract_event(publish("e"), id())).await;
         assert!(hung_up.is_err());
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let again = api.contract_event(publish("1")).await.unwrap();
-        assert_eq!((again.duplicate, again.local), (true, 3), "the first answer");
+        let again = api.contract_event(publish("e"), id()).await.unwrap();
+        assert_eq!((again.duplicate, again.published.local), (true, 3), "the first answer");
         assert_eq!(delivery.0.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn refused_publish_gives_its_id_back() {
         let (api, delivery) = publisher();
-        let wrong = BackendPublish { event: "unknown".into(), ..publish("1") };
-        assert_eq!(api.contract_event(wrong).await.unwrap_err().code, Code::UnknownEvent);
-        assert!(!api.contract_event(publish("1")).await.unwrap().duplicate);
-        let other = BackendPublish { params: serde_json::json!({ "x": 1 }), ..publish("1") };
-        assert_eq!(api.contract_event(other).await.unwrap_err().code, Code::InvalidPayload);
+        assert_eq!(api.contract_event(publish("unknown"), id()).await.unwrap_err().code, Code::UnknownEvent);
+        assert!(!api.contract_event(publish("e"), id()).await.unwrap().duplicate);
+        let other = ContractPublish { params: serde_json::json!({ "x": 1 }), ..publish("e") };
+        assert_eq!(api.contract_event(other, id()).await.unwrap_err().code, Code::InvalidPayload);
         assert_eq!(delivery.0.load(Ordering::SeqCst), 1);
     }
 }

@@ -23,10 +23,10 @@ use crate::drain::Drain;
 use crate::error::{Code, Refusal};
 use crate::event::Args;
 use crate::history::History;
-use crate::http::publishing::{BackendPublish, BackendPublished, BackendRemoteOutcome, Publishing};
+use crate::http::publishing::{BackendPublished, Publishing};
 use crate::http::{ApiLimits, ApiParts, ApiState, NodeState, ReadySource, api_router};
 use crate::owners::Owners;
-use crate::publish::{PlainEmit, RemoteFailure};
+use crate::publish::{ContractPublish, PlainEmit, Published, RemoteFailure, RemoteOutcome};
 use crate::room::Rooms;
 use crate::telemetry::metrics::Metrics;
 
@@ -35,9 +35,13 @@ use crate::telemetry::metrics::Metrics;
 pub struct FakePublisher(pub Mutex<Vec<String>>);
 
 impl Publishing for FakePublisher {
-    fn contract_event(&self, publish: BackendPublish) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
+    fn contract_event(
+        &self,
+        publish: ContractPublish,
+        id: Option<String>,
+    ) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         let data = publish.data.as_ref().map_or("-", |data| data.get());
-        let line = format!("{}/{} {data} {} {:?}", publish.contract, publish.event, publish.params, publish.id);
+        let line = format!("{}/{} {data} {} {:?}", publish.contract, publish.event, publish.params, id);
         self.0.lock().unwrap().push(line);
         async move {
             match publish.event.as_str() {
@@ -46,12 +50,12 @@ impl Publishing for FakePublisher {
                 "slow" => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     self.0.lock().unwrap().push("slow is done".into());
-                    Ok(published(publish.event, BackendRemoteOutcome::Carried))
+                    Ok(published(publish.event, RemoteOutcome::Carried))
                 }
                 "unknown" => Err(Refusal::new(Code::UnknownEvent, "no such event")),
                 "often" => Err(Refusal::new(Code::RateLimitExceeded, "wait").retry_after(Duration::from_secs(7))),
-                "away" => Ok(published(publish.event, BackendRemoteOutcome::NotCarried(RemoteFailure::Away))),
-                _ => Ok(published(publish.event, BackendRemoteOutcome::Carried)),
+                "away" => Ok(published(publish.event, RemoteOutcome::NotCarried(RemoteFailure::Away))),
+                _ => Ok(published(publish.event, RemoteOutcome::Carried)),
             }
         }
         .boxed()
@@ -59,21 +63,12 @@ impl Publishing for FakePublisher {
 
     fn plain(&self, emit: PlainEmit) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
         self.0.lock().unwrap().push(format!("{emit:?}"));
-        async move { Ok(published(emit.event, BackendRemoteOutcome::Alone)) }.boxed()
+        async move { Ok(published(emit.event, RemoteOutcome::Alone)) }.boxed()
     }
 }
 
-fn published(event: String, remote: BackendRemoteOutcome) -> BackendPublished {
-    BackendPublished {
-        event,
-        rooms: vec!["room".into()],
-        local: 2,
-        dropped: 1,
-        remote,
-        held: false,
-        duplicate: false,
-        idempotent: None,
-    }
+fn published(event: String, remote: RemoteOutcome) -> BackendPublished {
+    Published { event, rooms: vec!["room".into()], local: 2, dropped: 1, remote, held: false }.into()
 }
 
 /// Has one connection, one room and one user; `away` stands for Redis being away.
