@@ -19,7 +19,6 @@ mod server;
 
 mod period;
 mod presence;
-mod rate;
 mod recovery;
 mod secret;
 mod size;
@@ -34,6 +33,7 @@ mod origin;
 #[cfg(test)]
 mod reference;
 mod renamed;
+pub(crate) mod schema;
 mod show;
 mod tree;
 

@@ -1,12 +1,12 @@
 //! Networks and addresses.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+use super::schema::inline_schema;
 
 /// An address, or a network in CIDR notation: `10.0.0.0/8`, `::1`.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,19 +78,7 @@ impl fmt::Debug for Network {
     }
 }
 
-impl JsonSchema for Network {
-    fn schema_name() -> Cow<'static, str> {
-        "Network".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "network" })
-    }
-}
+inline_schema!(Network, { "type": "string", "format": "network" });
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,14 @@
 //! Times with a unit.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::schema::inline_schema;
 
 /// A time with its unit: `"25s"`, `"100ms"`, `"1h 30m"`. A bare number is refused, because its unit would be unclear.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,19 +102,7 @@ impl<'de> Deserialize<'de> for Period {
     }
 }
 
-impl JsonSchema for Period {
-    fn schema_name() -> Cow<'static, str> {
-        "Period".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "time" })
-    }
-}
+inline_schema!(Period, { "type": "string", "format": "time" });
 
 #[cfg(test)]
 mod tests {

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
+
+use super::schema::inline_schema;
 
 /// The text that is shown instead of a secret.
 pub(super) const HIDDEN: &str = "***";
@@ -99,19 +100,7 @@ impl Serialize for Secret {
     }
 }
 
-impl JsonSchema for Secret {
-    fn schema_name() -> Cow<'static, str> {
-        "Secret".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "secret" })
-    }
-}
+inline_schema!(Secret, { "type": "string", "format": "secret" });
 
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,19 +114,7 @@ impl Serialize for Url {
     }
 }
 
-impl JsonSchema for Url {
-    fn schema_name() -> Cow<'static, str> {
-        "Url".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "url" })
-    }
-}
+inline_schema!(Url, { "type": "string", "format": "url" });
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,12 @@
 //! Sizes with a unit.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::schema::inline_schema;
 
 /// A size: `"1MB"` (10⁶ bytes), `"1MiB"` (2²⁰ bytes), or a number of bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,19 +91,7 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-impl JsonSchema for Size {
-    fn schema_name() -> Cow<'static, str> {
-        "Size".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "integer"], "format": "size", "minimum": 0 })
-    }
-}
+inline_schema!(Size, { "type": ["string", "integer"], "format": "size", "minimum": 0 });
 
 #[cfg(test)]
 mod tests {

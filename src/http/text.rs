@@ -1,13 +1,13 @@
 //! The texts of requests: names, ids and times, with their limits. Bodies, parameters and the OpenAPI document use the
 //! same types.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::value::RawValue;
 
 use super::fields::{BodyMember, Mistakes};
+use crate::config::schema::inline_schema;
 use crate::protocol::{RESERVED_EVENTS, RESERVED_PREFIX};
 
 /// Maximum length of a name, in characters: of a room, an event, a user, a socket, a namespace, a contract.
@@ -28,9 +28,11 @@ const PERIOD_PATTERN: &str = concat!(
 );
 
 /// A text that follows a rule.
-pub trait Text: Into<String> + Sized {
+pub trait Text: Into<String> + JsonSchema {
     /// The rule as a JSON Schema.
-    fn schema() -> Schema;
+    fn schema() -> Schema {
+        Self::json_schema(&mut SchemaGenerator::default())
+    }
 
     /// Checks a text by the rule.
     ///
@@ -47,10 +49,6 @@ macro_rules! texts {
         pub struct $name(pub String);
 
         impl Text for $name {
-            fn schema() -> Schema {
-                json_schema!($schema)
-            }
-
             fn check(text: &str) -> Result<(), String> {
                 $check(text)
             }
@@ -70,19 +68,7 @@ macro_rules! texts {
             }
         }
 
-        impl JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                Self::schema()
-            }
-        }
+        inline_schema!($name, $schema);
     )+};
 }
 
