@@ -24,6 +24,7 @@ mod secret;
 mod size;
 
 mod check;
+mod draft;
 mod files;
 pub mod keys;
 mod layer;

@@ -24,7 +24,7 @@ pub mod tunnel;
 
 pub use advertise::advertised;
 pub use checkpoint::{Checked, Checkpoint};
-pub use forwarder::{Forwarder, NotForwarded};
+pub use forwarder::Forwarder;
 pub use keys::ClusterKeys;
 pub use peers::{Announced, Peers};
 pub use sid::{NodeKey, SidMint};
@@ -61,5 +61,48 @@ impl Forwarding {
         let forwarder = Forwarder::new(parts, (own, keys.clone()), peers.clone(), tls.clone(), metrics.clone());
         let checkpoint = Arc::new(Checkpoint::new(parts, (own, keys), metrics.clone()));
         Ok(Self { peers, forwarder, checkpoint, tls })
+    }
+}
+
+/// Why the node that has the session did not answer a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotForwarded {
+    /// The node is unknown, or has sent no heartbeat for 60 s.
+    Gone,
+    /// The node accepts no connection.
+    Unreachable,
+    /// The connection broke before the answer arrived.
+    Cut,
+    /// The head of the answer did not arrive within `patience`.
+    Timeout,
+    /// The node has sent no heartbeat and has not answered a probe.
+    Silent,
+    /// The answer is not signed: the node refused the request, or another process now uses the node's address.
+    Refused,
+    /// Too many requests are being forwarded.
+    Busy,
+    /// The body is larger than `server.max_payload`.
+    TooLarge,
+    /// The body did not arrive within the time limit for bodies.
+    SlowBody,
+    /// The session's previous body is still being read.
+    Overlap,
+}
+
+impl NotForwarded {
+    /// The label in `roomcast_forwarded_total`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Unreachable => "unreachable",
+            Self::Cut => "cut",
+            Self::Timeout => "timeout",
+            Self::Silent => "silent",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::TooLarge => "too_large",
+            Self::SlowBody => "slow_body",
+            Self::Overlap => "overlap",
+        }
     }
 }

@@ -7,6 +7,7 @@
 mod answer;
 mod call;
 mod connect;
+mod context;
 mod deadlines;
 mod event;
 mod expiry;

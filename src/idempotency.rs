@@ -40,7 +40,7 @@ pub enum ClaimResult {
     Conflict,
 }
 
-/// A claimed id.
+/// The claim of an id. Until it is completed or released, no other publish can use the id.
 #[derive(Debug)]
 #[must_use = "a claim is to be completed or released"]
 pub struct ClaimedId {

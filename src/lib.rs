@@ -1,22 +1,23 @@
 //! roomcast: a Socket.IO server that is configured, not coded, and scales out through Redis.
 //!
-//! A module may use modules of earlier rows, never of its own row or of later ones (`tests/tidy.rs` enforces it):
+//! A module may use modules of earlier rows, never of its own row or of later ones. `tests/tidy.rs` enforces it. Each row
+//! says why it may not use the later ones.
 //!
 //! ```text
-//! json protocol query suggest time   text and numbers
-//! msgpack                     JSON as MessagePack
-//! event user error rate       values
-//! config contract telemetry directory   facts
-//! redis                       the clients of Redis
-//! auth limits hooks drain forward   abilities
-//! session order               a client
-//! room                        the index of members
-//! history presence owners mirror idempotency throttle   shared state
-//! recovery                    sessions of clients that come back
-//! publish                     the one way out
-//! cluster gateway             the two directions
-//! engine http doctor          edges
-//! node cli                    composition
+//! json protocol query suggest time | text and numbers: every module may use them, so they need no other
+//! msgpack | encodings: it reads and writes values without knowing what they are for
+//! event user error rate | values: all parts hand them to each other, so they belong to no part
+//! config contract telemetry directory | facts: they can be loaded, checked and counted without a running node
+//! redis | the clients of Redis: a connection does not know what the stores keep through it
+//! auth limits hooks drain forward | abilities: each does one job, and is tested without clients and rooms
+//! session order | a client: it does not know its rooms' other members, so that locks are taken in one order
+//! room | membership: a delivery does not depend on what is stored about a room
+//! history presence owners mirror idempotency throttle | shared state: a store publishes nothing, so that publishing can use it
+//! recovery | returning clients: it reads histories and publishes nothing
+//! publish | the one way out: it treats an event the same, whether a client, a backend or another node sent it
+//! cluster gateway | both directions: they meet in `publish` alone, so that events of both take the same way
+//! engine http doctor | edges: they speak protocols, and each can be replaced without a change inside
+//! node cli | composition: only here the whole configuration is known
 //! ```
 
 // For `session/recorder.rs`, which unit tests and `tests/` share.

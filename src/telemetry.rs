@@ -12,3 +12,6 @@ pub mod otlp;
 pub mod process;
 pub mod trace;
 pub mod version;
+
+/// The name of the header, and of the CloudEvents extension.
+pub const TRACE_HEADER: &str = "traceparent";

@@ -1,13 +1,15 @@
 //! The house rules that a machine can check: see `ARCHITECTURE.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "tidy/imports.rs"]
+mod imports;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MAX_LINES: usize = 600;
+use imports::Use;
 
-/// Modules that have no row in the table of `src/lib.rs`: they compose the other modules, and may use all of them.
-const CROWN: [&str; 2] = ["lib", "main"];
+const MAX_LINES: usize = 600;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -45,37 +47,28 @@ fn name(path: &Path) -> String {
     path.strip_prefix(root()).unwrap().display().to_string()
 }
 
-/// The module of the crate's root that a file belongs to.
-fn module(path: &Path) -> String {
-    let first = path.strip_prefix(root().join("src")).unwrap().iter().next().unwrap();
-    first.to_string_lossy().trim_end_matches(".rs").to_owned()
-}
-
 /// Lines with their numbers, without comments.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// The modules of the crate's root that a line names, outside of quoted text.
-fn imports(line: &str) -> impl Iterator<Item = &str> {
-    line.split('"').step_by(2).flat_map(|code| {
-        let named = code.split("crate::").skip(1);
-        named.map(|rest| rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or(""))
-    })
+/// A row of the table in the documentation of `src/lib.rs`.
+struct Row {
+    modules: Vec<String>,
+    /// Why its modules may not use those of later rows.
+    why: String,
 }
 
-/// Maps each module to the number of its row, from the top, in the documentation of `src/lib.rs`.
-fn rows() -> BTreeMap<String, usize> {
+/// The rows, from the top.
+fn rows() -> Vec<Row> {
     let text = read(&root().join("src/lib.rs"));
-    let table = text.split("```").nth(1).expect("lib.rs holds the table of rows").to_owned();
-    table
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.strip_prefix("//! "))
-        .enumerate()
-        .flat_map(|(row, line)| {
-            let modules = line.split("  ").next().unwrap_or("");
-            modules.split_whitespace().map(move |module| (module.to_owned(), row)).collect::<Vec<_>>()
+    let table = text.split("```").nth(1).expect("lib.rs holds the table of rows");
+    let lines = table.lines().skip(1).filter_map(|line| line.strip_prefix("//! ")).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let (modules, rest) = line.split_once(" | ").unwrap_or((line, ""));
+            let (_, why) = rest.split_once(": ").unwrap_or_else(|| panic!("a row without a reason: {line}"));
+            Row { modules: modules.split_whitespace().map(str::to_owned).collect(), why: why.to_owned() }
         })
         .collect()
 }
@@ -85,31 +78,100 @@ fn none(rule: &str, findings: &[String]) {
     assert!(findings.is_empty(), "{rule}:\n{}", findings.join("\n"));
 }
 
+fn uses() -> Vec<Use> {
+    imports::read(&root().join("src"), &sources())
+}
+
 #[test]
 fn imports_point_to_earlier_rows() {
     let rows = rows();
-    let last = *rows.values().max().unwrap();
+    let last = rows.len() - 1;
+    let row_of = |module: &str| rows.iter().position(|row| row.modules.iter().any(|one| one == module));
     let mut findings = Vec::new();
-    for path in sources() {
-        let own = module(&path);
-        if CROWN.contains(&own.as_str()) {
-            continue;
-        }
-        let Some(row) = rows.get(&own) else {
-            findings.push(format!("{}: the module `{own}` is in no row of src/lib.rs", name(&path)));
-            continue;
-        };
-        for (number, line) in code(&read(&path)) {
-            for used in imports(line).filter(|used| *used != own) {
-                let Some(other) = rows.get(used) else { continue };
-                // In the last row, `cli` may use `node`.
-                if other > row || (other == row && *row != last) || (own == "node" && used == "cli") {
-                    findings.push(format!("{}:{number}: `{own}` may not use `{used}`", name(&path)));
-                }
-            }
+    for found in uses() {
+        let (Some(own), used) = (found.from.first(), &found.to[0]) else { continue };
+        let (Some(row), Some(other)) = (row_of(own), row_of(used)) else { continue };
+        // In the last row, `cli` may use `node`.
+        let permitted = own == used || other < row || (row == last && other == last && own == "cli");
+        if !permitted {
+            let why = &rows[row].why;
+            findings.push(format!("{}: `{own}` may not use `{}`: {why}", name(&found.file), found.path));
         }
     }
     none("a row may import rows above it, never its own, never below", &findings);
+}
+
+/// Circles that stay, each with its reason.
+const CIRCLES: [(&[&str], &str); 11] = [
+    (
+        &["cluster::actions", "cluster::control", "cluster::questions", "cluster::revocations", "cluster::slowest"],
+        "the control channel names who handles its messages, and they answer over it",
+    ),
+    (
+        &[
+            "cluster::adapter::inbound",
+            "cluster::adapter::library",
+            "cluster::adapter::peer",
+            "cluster::adapter::receive",
+        ],
+        "what arrives is handed to the reader of its format, which delivers through the same object",
+    ),
+    (&["cluster::heartbeat", "cluster::members"], "the members are counted by heartbeats, which are kept with them"),
+    (&["contract::model", "contract::namespace"], "a namespace has an index of its rooms, which is made of the model"),
+    (
+        &["engine::edge::hub", "engine::edge::session", "engine::edge::sids"],
+        "the hub knows every connection, and a connection leaves the hub when it ends",
+    ),
+    (
+        &["engine::native::msgpack_packet", "engine::native::packet"],
+        "a packet is read and written in either encoding, and both encodings have the same kinds and mistakes",
+    ),
+    (
+        &[
+            "engine::native::polling",
+            "engine::native::sender",
+            "engine::native::write_queue",
+            "engine::native::write_scheduler",
+        ],
+        "a connection's queue, its transport and its turn to write wake each other",
+    ),
+    (&HANDLERS, "the table of routes names every handler, and a handler is called with the table's types"),
+    (&["http::fields", "http::text"], "a body has members that are texts, and a text is read as a member of a body"),
+    (&["room::questions", "room::table"], "an answer is a snapshot of the table"),
+    (&["redis::health", "redis::report"], "the health is reported whenever it changes, and the report reads it"),
+];
+
+/// The handlers of the API, with the table of its routes.
+const HANDLERS: [&str; 15] = [
+    "http::access",
+    "http::actions",
+    "http::ask",
+    "http::connections",
+    "http::drain",
+    "http::emit",
+    "http::events",
+    "http::history",
+    "http::openapi",
+    "http::owners",
+    "http::revocations",
+    "http::rooms",
+    "http::route",
+    "http::state",
+    "http::users",
+];
+
+#[test]
+fn modules_beside_each_other_form_no_circle() {
+    let uses = uses();
+    let circles = imports::circles(&uses);
+    let findings: Vec<String> = circles
+        .iter()
+        .filter(|circle| !CIRCLES.iter().any(|(known, _)| known == circle))
+        .flat_map(|circle| imports::inside(circle, &uses))
+        .collect();
+    none("modules that use each other in a circle: move what both need into a third", &findings);
+    let gone = CIRCLES.iter().filter(|(known, _)| !circles.iter().any(|circle| circle == known));
+    none("circles that are listed and gone", &gone.map(|(known, _)| known.join(", ")).collect::<Vec<_>>());
 }
 
 #[test]
@@ -117,8 +179,8 @@ fn every_module_is_in_a_row() {
     let declared: BTreeSet<String> = code(&read(&root().join("src/lib.rs")))
         .filter_map(|(_, line)| line.split("mod ").nth(1)?.strip_suffix(';').map(str::to_owned))
         .collect();
-    let rows = rows();
-    let missing: Vec<_> = declared.into_iter().filter(|module| !rows.contains_key(module)).collect();
+    let listed: BTreeSet<String> = rows().into_iter().flat_map(|row| row.modules).collect();
+    let missing: Vec<_> = declared.difference(&listed).cloned().collect();
     none("modules that are in no row of src/lib.rs", &missing);
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
-use super::load::{Draft, default_of};
+use super::draft::{Draft, default_of};
 
 /// The shortest time that any setting may have.
 const SHORTEST: Duration = Duration::from_millis(1);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use figment::value::{Tag, Value};
 
+use super::draft::Draft;
 use super::keys::{self, SettingKey};
-use super::load::Draft;
 use super::tree;
 
 /// Maximum size of a file that holds one value, in bytes.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::error::{Actual, Kind as Fault};
 
+use super::draft::{Draft, default_of, dotted};
 use super::keys::{self, SettingType};
 use super::layer::{environment, file, merged, original};
 use super::mistake::{ConfigError, SettingMistake};
@@ -46,12 +47,6 @@ pub struct LoadedConfig {
     pub config: Config,
     /// Where each value came from.
     pub origins: SettingOrigins,
-}
-
-/// A configuration that is being checked.
-pub(super) struct Draft {
-    pub(super) origins: SettingOrigins,
-    pub(super) mistakes: Vec<SettingMistake>,
 }
 
 /// Merges defaults, file, the original variables, `ROOMCAST_…`, and the command line, in this order.
@@ -108,23 +103,6 @@ fn read_file(sources: &Sources, mistakes: &mut Vec<SettingMistake>) -> FileLayer
 // === impl Draft ===
 
 impl Draft {
-    /// Notes a mistake of a key, with its value and layer. Each key is reported once.
-    pub(super) fn refuse(&mut self, path: &[String], problem: &str, remedy: &str) {
-        let key = dotted(path);
-        let told =
-            |known: &str| key == known || key.strip_prefix(known).is_some_and(|rest| rest.starts_with(['.', '[']));
-        if self.mistakes.iter().any(|mistake| !mistake.key.is_empty() && told(&mistake.key)) {
-            return;
-        }
-        self.mistakes.push(SettingMistake {
-            value: self.origins.shown(path),
-            layer: self.origins.layer_of(path),
-            key,
-            problem: problem.to_owned(),
-            remedy: remedy.to_owned(),
-        });
-    }
-
     /// Removes wrong values one after the other, until the rest can be deserialized.
     fn deserialize(&mut self) -> Config {
         for _ in 0..MAX_MISTAKES {
@@ -141,19 +119,6 @@ impl Draft {
         }
         Config::default()
     }
-}
-
-/// `auth.keys[0].kid`
-pub(super) fn dotted(path: &[String]) -> String {
-    let mut text = String::new();
-    for segment in path {
-        match segment.parse::<usize>() {
-            Ok(index) => text.push_str(&format!("[{index}]")),
-            Err(_) if text.is_empty() => text.push_str(segment),
-            Err(_) => text.push_str(&format!(".{segment}")),
-        }
-    }
-    text
 }
 
 /// The problem and the remedy of a value that its type refuses.
@@ -200,14 +165,4 @@ fn unknown(path: &[String], name: &str, known: &[&str]) -> (String, String) {
         None => format!("`{}` has {}", dotted(&path[..path.len() - 1]), suggest::list(known.iter().copied())),
     };
     ("unknown key".into(), remedy)
-}
-
-/// Such as "remove it for the default, 25s".
-pub(super) fn default_of(path: &[String]) -> String {
-    match keys::find(path).and_then(|key| key.default.as_ref()) {
-        Some(serde_json::Value::String(text)) if text.is_empty() => String::new(),
-        Some(serde_json::Value::Object(_)) => "remove it for its defaults".into(),
-        Some(default) => format!("remove it for the default, {default}"),
-        None => "remove it for none".into(),
-    }
 }

@@ -2,7 +2,7 @@
 
 use figment::value::Value;
 
-use super::load::Draft;
+use super::draft::Draft;
 use super::tree;
 
 /// The other name, and what to write instead.

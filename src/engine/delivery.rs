@@ -6,10 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::local_delivery::{DeliveryCounts, DeliveryMode};
-use super::slices::DeliveryQueue;
+use super::slices::{DeliveryProgress, DeliveryQueue};
 use super::slow_clients::SlowClients;
 use crate::cluster::{Cluster, ClusterAdapter};
 use crate::contract::model::Contract;
@@ -24,19 +22,6 @@ pub struct Broadcaster {
     guard: OrderGuard,
     lines: HashMap<Arc<str>, Arc<DeliveryQueue>>,
     wire: Option<Arc<ClusterAdapter>>,
-}
-
-/// Whether an event has been delivered yet.
-pub(super) enum DeliveryProgress {
-    /// The event has been delivered.
-    Now(DeliveryCounts),
-    /// Another task delivers the event later.
-    Later {
-        /// The maximum number of clients that will get the event.
-        local: usize,
-        /// Receives the result when the event has been delivered.
-        served: oneshot::Receiver<SliceCounts>,
-    },
 }
 
 impl Broadcaster {

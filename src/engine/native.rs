@@ -20,6 +20,7 @@ pub mod payload;
 mod polling;
 mod sender;
 mod session;
+mod violation;
 mod write_queue;
 mod write_scheduler;
 

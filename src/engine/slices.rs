@@ -12,7 +12,6 @@ use std::time::Instant;
 use prometheus::{Histogram, IntGauge};
 use tokio::sync::oneshot;
 
-use super::delivery::DeliveryProgress;
 use super::local_delivery::{DeliveryCounts, DeliveryMode, DeliveryRecorder};
 use super::slow_clients::SlowClients;
 use super::time_slice::TimeSlice;
@@ -28,6 +27,19 @@ const MAX_WAITING: usize = 16_384;
 
 /// The maximum size of the waiting events of one namespace in bytes. A single event may be larger.
 const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// Whether an event has been delivered yet.
+pub(super) enum DeliveryProgress {
+    /// The event has been delivered.
+    Now(DeliveryCounts),
+    /// Another task delivers the event later.
+    Later {
+        /// The maximum number of clients that will get the event.
+        local: usize,
+        /// Receives the result when the event has been delivered.
+        served: oneshot::Receiver<SliceCounts>,
+    },
+}
 
 /// The waiting events of one namespace.
 pub(super) struct DeliveryQueue {

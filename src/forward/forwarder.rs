@@ -16,6 +16,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::NotForwarded;
 use super::bodies::Bodies;
 use super::connect::NodeConnector;
 use super::counters::{ForwardCounters, ForwardedKind};
@@ -52,49 +53,6 @@ pub struct Forwarder {
     patience: Duration,
     counters: ForwardCounters,
     tunnels: Tunnels,
-}
-
-/// Why the node that has the session did not answer a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotForwarded {
-    /// The node is unknown, or has sent no heartbeat for 60 s.
-    Gone,
-    /// The node accepts no connection.
-    Unreachable,
-    /// The connection broke before the answer arrived.
-    Cut,
-    /// The head of the answer did not arrive within `patience`.
-    Timeout,
-    /// The node has sent no heartbeat and has not answered a probe.
-    Silent,
-    /// The answer is not signed: the node refused the request, or another process now uses the node's address.
-    Refused,
-    /// Too many requests are being forwarded.
-    Busy,
-    /// The body is larger than `server.max_payload`.
-    TooLarge,
-    /// The body did not arrive within the time limit for bodies.
-    SlowBody,
-    /// The session's previous body is still being read.
-    Overlap,
-}
-
-impl NotForwarded {
-    /// The label in `roomcast_forwarded_total`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::Unreachable => "unreachable",
-            Self::Cut => "cut",
-            Self::Timeout => "timeout",
-            Self::Silent => "silent",
-            Self::Refused => "refused",
-            Self::Busy => "busy",
-            Self::TooLarge => "too_large",
-            Self::SlowBody => "slow_body",
-            Self::Overlap => "overlap",
-        }
-    }
 }
 
 /// The permits that a request holds while it is being forwarded.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::connect::scope_of_session;
-use super::event::EventContext;
+use super::context::{EventContext, scope_of_session};
 use super::plan::PerformedPlan;
 use super::relay::encode;
 use super::replay::ReplayOutcome;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::event::EventContext;
-use super::membership::EventRoom;
+use super::context::{EventContext, EventRoom};
 use super::{Gateway, GatewayClient};
 use crate::contract::model::{Contract, HookCall, Outcome};
 use crate::contract::scope::Scope;

@@ -6,13 +6,13 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::call::{caller, tuned};
+use super::context::scope_of;
 use super::handlers::Handlers;
 use super::queue::QueueItem;
 use super::recover::{RecoveryChance, may_return};
 use super::{Gateway, GatewayClient, error_contract};
 use crate::auth::Handshake;
 use crate::contract::model::{Contract, Namespace, RejectPolicy};
-use crate::contract::scope::{Scope, SocketScope};
 use crate::error::{Code, Refusal};
 use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::limits::SessionLimits;
@@ -289,16 +289,4 @@ impl Gateway {
             }
         }
     }
-}
-
-/// The scope in which rules and templates are evaluated for a client.
-pub(super) fn scope_of<'a>(client: &'a GatewayClient, user: &'a User, payload: &'a Value) -> Scope<'a> {
-    scope_of_session(&client.session, user, payload)
-}
-
-/// The same as [`scope_of`], for a session.
-pub(super) fn scope_of_session<'a>(session: &'a Session, user: &'a User, payload: &'a Value) -> Scope<'a> {
-    let mut scope = Scope::new(user, payload, SystemTime::now());
-    scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at() });
-    scope
 }

@@ -6,13 +6,11 @@ use std::time::Instant;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::connect::scope_of;
-use super::handlers::{EventHandler, HandlerCounters};
+use super::context::{EventContext, audit_record, scope_of};
 use super::queue::RefusedEvent;
-use super::{Gateway, GatewayClient, RequestedAck, error_contract, expiry};
+use super::{Gateway, GatewayClient, RequestedAck, error_contract};
 use crate::contract::digits::is_exact;
-use crate::contract::model::{ClientEvent, Contract, UnknownEvent};
-use crate::contract::scope::Scope;
+use crate::contract::model::{ClientEvent, UnknownEvent};
 use crate::error::{Code, Refusal};
 use crate::event::Event;
 use crate::session::{AckId, Close};
@@ -20,30 +18,6 @@ use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
 
 /// Maximum length of an unknown event's name that an answer repeats, in bytes.
 const SHOWN_NAME_BYTES: usize = 64;
-
-/// The context of one event: the client, the contract, the handler, and the acknowledgement that the client asked for.
-pub(super) struct EventContext<'a> {
-    pub(super) client: &'a Arc<GatewayClient>,
-    pub(super) contract: &'a Arc<Contract>,
-    pub(super) def: &'a Arc<ClientEvent>,
-    pub(super) counters: &'a HandlerCounters,
-    pub(super) event: &'a Event,
-    pub(super) ack: Option<AckId>,
-    pub(super) received_at: Instant,
-}
-
-impl<'a> EventContext<'a> {
-    fn new(
-        client: &'a Arc<GatewayClient>,
-        handler: &'a EventHandler,
-        event: &'a Event,
-        ack: Option<AckId>,
-        received_at: Instant,
-    ) -> Self {
-        let EventHandler { contract, def, counters } = handler;
-        Self { client, contract, def, counters, event, ack, received_at }
-    }
-}
 
 impl Gateway {
     pub(super) async fn handle(
@@ -166,10 +140,7 @@ pub(super) fn check_rate(client: &GatewayClient, def: Option<&Arc<ClientEvent>>)
         let user = client.session.user();
         let reason = Some(if limited.disconnect { "disconnected" } else { Code::RateLimitExceeded.as_str() });
         let name = def.map(|def| def.name.as_str());
-        audit::record(
-            AuditEvent::LimitHit,
-            AuditRecord { name, reason, ..expiry::audit_record(&client.session, &user) },
-        );
+        audit::record(AuditEvent::LimitHit, AuditRecord { name, reason, ..audit_record(&client.session, &user) });
         if limited.disconnect {
             client.session.close(Close::Transport);
         }
@@ -187,9 +158,4 @@ fn read_payload(def: &ClientEvent, event: &Event) -> Result<(Value, Option<Box<R
     let payload = def.payload.payload(&args)?;
     let text = if is_exact(&payload) { None } else { def.payload.raw(&args, &payload) };
     Ok((payload, text))
-}
-
-/// A copy of the scope that also has a room and the variables of its name.
-pub(super) fn with_room<'a>(scope: &Scope<'a>, room: &'a str, vars: &'a [(String, String)]) -> Scope<'a> {
-    Scope { room: Some(room), vars, ..scope.clone() }
 }

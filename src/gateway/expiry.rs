@@ -5,9 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::connect::scope_of;
+use super::context::{EventRoom, audit_record, scope_of};
 use super::deadlines::TokenAction;
-use super::membership::EventRoom;
 use super::{Gateway, GatewayClient, RequestedAck, error_contract};
 use crate::auth::AuthError;
 use crate::contract::model::AtExpiry;
@@ -231,16 +230,5 @@ fn token_of(event: &Event) -> Option<String> {
             _ => None,
         },
         _ => None,
-    }
-}
-
-/// The audit record of a session.
-pub(super) fn audit_record<'a>(session: &'a Session, user: &'a User) -> AuditRecord<'a> {
-    AuditRecord {
-        nsp: Some(session.namespace()),
-        user: (!user.anonymous).then_some(&*user.id),
-        socket: Some(session.id()),
-        ip: Some(session.peer().ip),
-        ..AuditRecord::default()
     }
 }

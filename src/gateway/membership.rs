@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::call::AnswerPlan;
-use super::event::{EventContext, with_room};
-use super::expiry::audit_record;
+use super::context::{EventContext, EventRoom, audit_record, with_room};
 use super::replay::{ReplayOutcome, join_with_replay};
 use super::{Gateway, GatewayClient};
-use crate::contract::model::{Contract, RoomDef, RoomRef};
+use crate::contract::model::{Contract, RoomRef};
 use crate::contract::room_name::RoomNameError;
 use crate::contract::rule::Rule;
 use crate::contract::scope::Scope;
@@ -30,13 +29,6 @@ impl JoinPermit {
     pub(super) fn place(&self) -> &EventRoom {
         &self.place
     }
-}
-
-/// A room that an event is about.
-pub(super) struct EventRoom {
-    pub(super) def: Arc<RoomDef>,
-    pub(super) name: RoomName,
-    pub(super) vars: Vec<(String, String)>,
 }
 
 impl Gateway {

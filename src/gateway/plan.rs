@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use super::Gateway;
 use super::call::AnswerPlan;
-use super::event::EventContext;
-use super::membership::{EventRoom, JoinPermit};
+use super::context::{EventContext, EventRoom};
+use super::membership::JoinPermit;
 use super::relay::PlannedRelay;
 use crate::contract::rule::Rule;
 use crate::contract::scope::Scope;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Gateway;
-use super::event::EventContext;
+use super::context::EventContext;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::presence::{MAX_STATUS_BYTES, may_have_status};

@@ -7,8 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Gateway;
-use super::event::{EventContext, with_room};
-use super::membership::EventRoom;
+use super::context::{EventContext, EventRoom, with_room};
 use crate::contract::json_object::JsonObject;
 use crate::contract::model::{Relay, RelayData, Target};
 use crate::contract::scope::Scope;

@@ -18,9 +18,9 @@ use super::request::EncodedRequest;
 use super::retry;
 use super::signature::{ID_HEADER, RequestSigner, SIGNATURE_HEADER};
 use crate::config;
+use crate::telemetry::TRACE_HEADER;
 use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace;
 
 /// One hook of the configuration.
 pub(super) struct Backend {
@@ -160,7 +160,7 @@ impl Backend {
             .client
             .post(self.url.clone())
             .header(ID_HEADER, &envelope.id)
-            .header(trace::HEADER, &envelope.traceparent)
+            .header(TRACE_HEADER, &envelope.traceparent)
             .body(envelope.body.clone());
         if let Some(signature) = self.signer.sign(&envelope.body, SystemTime::now()) {
             request = request.header(SIGNATURE_HEADER, signature);

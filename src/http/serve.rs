@@ -21,7 +21,7 @@ use super::{access, body};
 use crate::error::Code;
 use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
 use crate::telemetry::log_limit::log_seldom;
-use crate::telemetry::trace;
+use crate::telemetry::{TRACE_HEADER, trace};
 
 /// Maximum time for which a request is worked on. Every step has a limit of its own, so only a bug exceeds it.
 pub const WORK_TIME: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub async fn serve(route: Arc<Route>, api: Arc<ApiState>, request: Request) -> R
 
 /// The span of a request, in the caller's trace.
 fn span(route: &'static str, headers: &HeaderMap, id: &HeaderValue) -> Span {
-    let traceparent = headers.get(trace::HEADER).and_then(|value| value.to_str().ok());
+    let traceparent = headers.get(TRACE_HEADER).and_then(|value| value.to_str().ok());
     let span = tracing::info_span!(
         "api.request",
         otel.kind = "server",

@@ -22,7 +22,7 @@ use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::{Layer as _, Registry};
 
-use super::trace::HEADER;
+use super::TRACE_HEADER;
 use super::version::VERSION;
 
 /// How long the node waits for the remaining spans to be sent when the node ends. Spans that are not sent by then are
@@ -107,7 +107,7 @@ fn client() -> Result<reqwest::Client, OtlpError> {
 
 /// Makes a span the child of a valid `traceparent`.
 pub(super) fn adopt(span: &Span, traceparent: &str) {
-    let carrier = HashMap::from([(HEADER.to_owned(), traceparent.to_owned())]);
+    let carrier = HashMap::from([(TRACE_HEADER.to_owned(), traceparent.to_owned())]);
     // Setting the parent fails for a span that no layer takes. Such a span needs no parent.
     let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
 }

@@ -5,9 +5,6 @@
 use tracing::Span;
 use uuid::Uuid;
 
-/// The name of the header, and of the CloudEvents extension.
-pub const HEADER: &str = "traceparent";
-
 /// The caller's `traceparent` if it is valid, else that of a new, sampled trace.
 pub fn parent_or_new(given: Option<&str>) -> String {
     match given {

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::frame::Violation;
+use super::violation::Violation;
 
 /// The bytes that end every compressed message, and that are not sent (RFC 7692, 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];

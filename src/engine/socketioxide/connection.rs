@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
+use futures_util::future::BoxFuture;
 
-use super::service::Closer;
 use crate::engine::closable_stream::KillSwitch;
 use crate::engine::edge::{Connection, EngineSession};
 use crate::engine::queue_estimate::{QueueEstimate, WriteQueueLimits};
@@ -23,6 +23,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A writable connection that has written nothing for this long has flushed its queue.
 const WRITTEN: Duration = Duration::from_millis(10);
+
+/// Closes a polling session of the library, by the library's id.
+pub(super) type Closer = Arc<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The library's connection to one client. The [`EngineSession`] in the handshake's extensions holds it, so that both
 /// live exactly as long as the library's own session.

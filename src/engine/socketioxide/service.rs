@@ -7,14 +7,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, HttpBody as _, to_bytes};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use socketioxide::service::SocketIoService;
 use tower::ServiceExt as _;
 
 use super::Adapter;
-use super::connection::{LibraryConnection, end_with};
+use super::connection::{Closer, LibraryConnection, end_with};
 use crate::engine::edge::{
     AdmittedHandshake, EngineQuery, EngineSession, RequestRefusal, ResponseFuture, SessionService, ready,
 };
@@ -35,9 +34,6 @@ const MAX_OPEN_PACKET: usize = 4096;
 const CLOSE: &[u8] = b"1";
 
 type Service = SocketIoService<Router, Adapter>;
-
-/// Closes a polling session of the library, by the library's id.
-pub(super) type Closer = Arc<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The library as a [`SessionService`].
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use super::super::Gateway;
 use super::super::call::HookAck;
-use super::super::event::EventContext;
+use super::super::context::EventContext;
 use super::super::replay::ReplayOutcome;
 use super::{Plan, RareParts};
 use crate::contract::scope::Scope;
