@@ -70,6 +70,9 @@ pub struct ServerSettings {
     pub queue_bytes: Option<Size>,
     /// The engine that speaks Socket.IO: `native`, roomcast's own, or `socketioxide`, the library.
     pub engine: EngineKind,
+    /// Whether clients that speak Engine.IO 3 may connect, such as those of Socket.IO 2. The library socketioxide serves
+    /// them, whichever engine is set.
+    pub allow_eio3: bool,
     /// Compression of WebSocket messages. Off unless set (`{}` uses the defaults).
     pub compression: Option<CompressionSettings>,
 }
@@ -129,6 +132,7 @@ impl Default for ServerSettings {
             queue: 1024,
             queue_bytes: None,
             engine: EngineKind::default(),
+            allow_eio3: false,
             compression: None,
         }
     }

@@ -86,7 +86,8 @@ fn clients(metrics: &MetricsText) -> Finding {
         (protocol, 0.0) => Finding::warning(
             name,
             format!("clients of another version of the protocol tried to connect {protocol} times"),
-            "use socket.io-client 3 or 4: versions 1 and 2 speak Engine.IO 3, which is refused; the node's log has their addresses",
+            "use socket.io-client 3 or 4, or set server.allow_eio3: versions 1 and 2 speak Engine.IO 3, which is refused without it; the \
+             node's log has the clients' addresses",
         ),
         (protocol, parser) => Finding::warning(
             name,
@@ -94,7 +95,7 @@ fn clients(metrics: &MetricsText) -> Finding {
                 "clients with an unknown parser connected {parser} times, clients of another version of the protocol {protocol} times"
             ),
             "leave `parser` out of the clients' options (the native engine also has socket.io-msgpack-parser), and use \
-             socket.io-client 3 or 4; the node's log has their addresses",
+             socket.io-client 3 or 4, or set server.allow_eio3; the node's log has their addresses",
         ),
     }
 }
@@ -164,7 +165,7 @@ mod tests {
         assert_eq!(of(0, 0).level, Level::Ok);
         let (old, other) = (of(3, 0), of(0, 5));
         assert_eq!((old.level, other.level), (Level::Warning, Level::Warning));
-        assert!(old.found.contains("3 times") && old.remedy.unwrap().contains("socket.io-client 3 or 4"));
+        assert!(old.found.contains("3 times") && old.remedy.unwrap().contains("server.allow_eio3"));
         assert!(other.found.contains("5 times") && other.remedy.unwrap().contains("msgpack"));
         assert_eq!(clients(&Err(("refused".into(), "see api.ready"))).level, Level::Unknown);
     }

@@ -53,9 +53,6 @@ pub(super) struct FromNode {
     /// The client's address.
     pub(super) client: IpAddr,
 }
-/// The version of Engine.IO that this node speaks.
-const VERSION: &str = "4";
-
 /// The maximum length of a `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 256;
 
@@ -72,6 +69,26 @@ pub trait SessionService: Send + Sync {
         session: Arc<EngineSession>,
         arrival: Option<RequestConnection>,
     ) -> ResponseFuture;
+}
+
+/// The engines behind the edge, by the version of Engine.IO that a client speaks.
+#[derive(Clone)]
+pub struct Services {
+    /// Serves clients of Engine.IO 4.
+    pub current: Arc<dyn SessionService>,
+    /// Serves clients of Engine.IO 3. `None`: `server.allow_eio3` is off, and these clients are refused.
+    pub legacy: Option<Arc<dyn SessionService>>,
+}
+
+impl Services {
+    /// The engine that serves a version, if there is one.
+    fn of(&self, protocol: u8) -> Option<&Arc<dyn SessionService>> {
+        match protocol {
+            4 => Some(&self.current),
+            3 => self.legacy.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// The future of an answer.
@@ -91,7 +108,7 @@ pub struct AdmittedHandshake {
 #[derive(Clone)]
 pub struct Edge {
     shared: Arc<EdgeState>,
-    service: Arc<dyn SessionService>,
+    services: Services,
     routes: Router,
 }
 
@@ -112,23 +129,17 @@ struct EdgeState {
 
 impl EdgeState {
     /// Admits a client if its handshake passes every check, and counts it among the node's connections.
-    fn admit(
-        &self,
-        headers: &HeaderMap,
-        query: &str,
-        ip: IpAddr,
-        websocket: bool,
-    ) -> Result<Arc<EngineSession>, RequestRefusal> {
+    fn admit(&self, headers: &HeaderMap, query: &str, peer: ClientFacts) -> Result<Arc<EngineSession>, RequestRefusal> {
         if !self.origins.permit(headers) {
-            audit::record(AuditEvent::OriginRefused, AuditRecord { ip: Some(ip), ..AuditRecord::default() });
+            audit::record(AuditEvent::OriginRefused, AuditRecord { ip: Some(peer.ip), ..AuditRecord::default() });
             return Err(RequestRefusal::Origin);
         }
         if !self.hub.accepts() {
             return Err(RequestRefusal::Leaving);
         }
-        let permit = self.hub.take_permit(ip, self.max_connections)?;
+        let permit = self.hub.take_permit(peer.ip, self.max_connections)?;
         let handshake = Handshake::of_request(&self.tokens, headers, query);
-        Ok(EngineSession::new(peer(headers, ip, websocket), handshake, permit))
+        Ok(EngineSession::new(peer, handshake, permit))
     }
 
     /// Whether a request comes from the session's own client.
@@ -172,7 +183,7 @@ impl HandshakeChecks {
     /// such a request with the reason.
     pub fn admit(&self, address: IpAddr, headers: &HeaderMap, query: &str) -> Option<Arc<EngineSession>> {
         let ip = self.0.proxies.client(address, headers);
-        self.0.admit(headers, query, ip, true).ok()
+        self.0.admit(headers, query, peer(headers, (ip, "websocket"), 4)).ok()
     }
 }
 
@@ -182,7 +193,7 @@ impl Edge {
         config: &config::ServerSettings,
         context: &EngineContext,
         hub: Arc<Hub>,
-        service: Arc<dyn SessionService>,
+        services: Services,
         routes: Router,
     ) -> Self {
         let shared = EdgeState {
@@ -197,7 +208,7 @@ impl Edge {
             forwarder: context.forwarder.clone(),
             metrics: context.metrics.clone(),
         };
-        Self { shared: Arc::new(shared), service, routes }
+        Self { shared: Arc::new(shared), services, routes }
     }
 
     /// Returns a copy of this edge for requests that other nodes forward. The copy has no other routes.
@@ -227,14 +238,13 @@ impl Edge {
         if websocket && request.version() < Version::HTTP_11 {
             return self.refuse(RequestRefusal::OldHttp);
         }
-        if matches!(query.transport, Some("polling" | "websocket")) && query.version != Some(VERSION) {
-            incompatible::note(Incompatible::Protocol, &peer(request.headers(), ip, websocket), &self.shared.metrics);
-            return self.refuse(RequestRefusal::OtherVersion);
+        if query.jsonp {
+            return self.refuse(RequestRefusal::Jsonp);
         }
         match query.sid.map(str::to_owned) {
             // Nodes forward only requests of existing sessions, and this node does not forward them again.
             None if from_node => self.refuse(RequestRefusal::UnknownSession),
-            None => self.handshake(request, arrival, ip, websocket),
+            None => self.handshake(request, arrival, ip),
             Some(sid) => match self.shared.hub.sids().find(&sid) {
                 SidLookup::Unknown if !from_node => self.forward(request, arrival, (sid, ip, websocket)),
                 named => self.go_on(request, arrival, (ip, websocket), &sid, named),
@@ -243,21 +253,26 @@ impl Edge {
     }
 
     /// Opens a session for a request without a session id.
-    fn handshake(
-        &self,
-        request: Request<Body>,
-        arrival: Option<RequestConnection>,
-        ip: IpAddr,
-        websocket: bool,
-    ) -> ResponseFuture {
+    fn handshake(&self, request: Request<Body>, arrival: Option<RequestConnection>, ip: IpAddr) -> ResponseFuture {
+        let query = EngineQuery::read(request.uri());
+        let transport = match query.transport {
+            Some("polling") => "polling",
+            Some("websocket") => "websocket",
+            _ => return self.refuse(RequestRefusal::OtherTransport),
+        };
+        let peer = peer(request.headers(), (ip, transport), query.protocol());
+        let Some(service) = self.services.of(peer.protocol) else {
+            incompatible::note(Incompatible::Protocol, &peer, &self.shared.metrics);
+            return self.refuse(RequestRefusal::OtherVersion);
+        };
         let query = request.uri().query().unwrap_or("");
-        let session = match self.shared.admit(request.headers(), query, ip, websocket) {
+        let session = match self.shared.admit(request.headers(), query, peer) {
             Ok(session) => session,
             Err(refusal) => return self.refuse(refusal),
         };
         let fingerprint = self.shared.binding.fingerprint(ip, request.uri(), request.headers());
         let pending = arrival.as_ref().map(|arrival| arrival.pending.clone());
-        let opening = self.service.open(request, AdmittedHandshake { session, fingerprint, arrival });
+        let opening = service.open(request, AdmittedHandshake { session, fingerprint, arrival });
         let shared = self.shared.clone();
         Box::pin(async move {
             let response = opening.await;
@@ -287,27 +302,31 @@ impl Edge {
         named: SidLookup,
     ) -> ResponseFuture {
         let shared = &self.shared;
+        let protocol = EngineQuery::read(request.uri()).protocol();
         let session = match named {
             SidLookup::Closed if !websocket => {
                 if request.method() == Method::GET {
                     shared.hub.sids().told(sid);
                 }
-                return ready(query::close_packet(request.method()));
+                return ready(query::close_packet(request.method(), protocol));
             }
             SidLookup::Open(session) if shared.permits(&session, &request, ip, websocket) => session,
             _ => return self.refuse(RequestRefusal::UnknownSession),
+        };
+        let Some(service) = self.services.of(protocol).filter(|_| protocol == session.peer().protocol) else {
+            return self.refuse(RequestRefusal::OtherVersion);
         };
         if let Some(arrival) = &arrival {
             arrival.pending.leave();
             arrival.note_poll(&request, websocket);
         }
         if websocket || request.method() != Method::POST {
-            return self.service.serve(request, session, arrival);
+            return service.serve(request, session, arrival);
         }
         let Ok(posting) = session.posting() else {
             return self.refuse(RequestRefusal::Overlap);
         };
-        let serving = self.service.serve(request, session, arrival);
+        let serving = service.serve(request, session, arrival);
         let shared = shared.clone();
         Box::pin(async move {
             let _posting = posting;
@@ -388,9 +407,8 @@ fn uncached(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn peer(headers: &HeaderMap, ip: IpAddr, websocket: bool) -> ClientFacts {
-    let transport = if websocket { "websocket" } else { "polling" };
-    ClientFacts { ip, transport, user_agent: user_agent(headers) }
+fn peer(headers: &HeaderMap, (ip, transport): (IpAddr, &'static str), protocol: u8) -> ClientFacts {
+    ClientFacts { ip, transport, protocol, user_agent: user_agent(headers) }
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {

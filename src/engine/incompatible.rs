@@ -8,7 +8,7 @@ use crate::telemetry::metrics::Metrics;
 /// Why a client cannot be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Incompatible {
-    /// The client uses a version of Engine.IO other than 4.
+    /// The client uses a version of Engine.IO other than 4, or than 3 where `server.allow_eio3` permits that.
     Protocol,
     /// The client encodes packets with a parser that the engine does not have.
     Parser,
@@ -24,7 +24,8 @@ pub(super) fn note(what: Incompatible, peer: &ClientFacts, metrics: &Metrics) {
                 warn,
                 %client,
                 user_agent,
-                "a client speaks an older version of the protocol (EIO is not 4) and is refused; use socket.io-client 3 or 4"
+                "a client speaks an older version of the protocol (EIO is not 4) and is refused; use socket.io-client 3 or 4, or permit clients of \
+                 Socket.IO 2 with server.allow_eio3"
             );
         }
         Incompatible::Parser => {

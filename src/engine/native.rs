@@ -9,7 +9,7 @@ mod candidate;
 pub mod deflate;
 pub mod frame;
 pub mod head;
-mod http;
+pub(super) mod http;
 mod inbox;
 mod intake;
 pub mod msgpack_packet;

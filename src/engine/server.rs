@@ -6,7 +6,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::edge::{self, Edge, Hub};
+use super::edge::{self, Edge, Hub, Services};
 use super::listener::{self, HttpOnly};
 use super::native::NativeEngine;
 use super::nodes::{self, NodeListener};
@@ -24,7 +24,8 @@ pub struct Engine<G: Gate> {
 
 /// The engine that serves the clients.
 enum Sessions<G: Gate> {
-    Native(NativeEngine<G>),
+    /// The native engine; with `server.allow_eio3` the library serves clients of Engine.IO 3 beside it.
+    Native(NativeEngine<G>, Option<LibraryEngine>),
     Library(LibraryEngine),
 }
 
@@ -39,13 +40,13 @@ impl<G: Gate> Engine<G> {
     ) -> Self {
         let namespaces: Vec<_> = namespaces.into_iter().cloned().collect();
         let metrics = &context.metrics;
+        let native = || NativeEngine::new(config, metrics, &namespaces, gate);
+        let library = || LibraryEngine::new(config, metrics, &namespaces, gate);
         Self {
             hub: Hub::new(context.limits.clone(), context.forwarder.clone(), metrics),
             sessions: match config.engine {
-                config::EngineKind::Native => Sessions::Native(NativeEngine::new(config, metrics, &namespaces, gate)),
-                config::EngineKind::Socketioxide => {
-                    Sessions::Library(LibraryEngine::new(config, metrics, &namespaces, gate))
-                }
+                config::EngineKind::Native => Sessions::Native(native(), config.allow_eio3.then(library)),
+                config::EngineKind::Socketioxide => Sessions::Library(library()),
             },
             config: config.clone(),
             context: context.clone(),
@@ -66,18 +67,14 @@ impl<G: Gate> Engine<G> {
         routes: Router,
         stop: CancellationToken,
     ) {
-        let service = match &self.sessions {
-            Sessions::Native(engine) => engine.service(),
-            Sessions::Library(engine) => engine.service(),
-        };
-        let edge = Edge::new(&self.config, &self.context, self.hub.clone(), service, routes);
+        let edge = Edge::new(&self.config, &self.context, self.hub.clone(), self.services(), routes);
         let checks = edge.checks();
         let options = edge::options(&self.config, &self.context);
         let nodes = nodes::serve(nodes, edge.for_nodes(), &self.config, &self.context, stop.clone());
         let edge = edge::with_cors(&self.config, edge);
         let clients = async {
             match &self.sessions {
-                Sessions::Native(engine) => {
+                Sessions::Native(engine, _) => {
                     let intake = engine.intake(checks, stop.clone());
                     listener::serve(listener, intake, edge, options, stop.clone()).await;
                 }
@@ -86,6 +83,18 @@ impl<G: Gate> Engine<G> {
         };
         tokio::join!(nodes, clients);
         self.hub.emptied().await;
+    }
+
+    fn services(&self) -> Services {
+        match &self.sessions {
+            Sessions::Native(engine, library) => {
+                Services { current: engine.service(), legacy: library.as_ref().map(LibraryEngine::service) }
+            }
+            Sessions::Library(engine) => {
+                let service = engine.service();
+                Services { legacy: self.config.allow_eio3.then(|| service.clone()), current: service }
+            }
+        }
     }
 
     /// Closes every connection. The official client then reconnects, as a rule to another node.

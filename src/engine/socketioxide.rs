@@ -5,7 +5,9 @@ mod adapter;
 mod connection;
 mod link;
 mod namespace;
+mod protocol3;
 mod requests;
+mod root;
 mod service;
 
 use std::sync::Arc;
@@ -18,7 +20,8 @@ pub use requests::LibraryRequests;
 
 use self::adapter::{NodeAdapter, PacketPorts};
 use self::namespace::NamespaceHandler;
-use self::service::LibraryService;
+use self::root::Root;
+use self::service::{ClientLimits, LibraryService};
 use super::Gate;
 use super::edge::SessionService;
 use super::queue_estimate::WriteQueueLimits;
@@ -28,6 +31,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// The size of a WebSocket's read buffer in bytes. It is small, because every idle connection keeps one.
 const WS_READ_BUFFER: usize = 1024;
+
+/// The namespace to which the library connects every client of Engine.IO 3.
+const ROOT: &str = "/";
 
 type Adapter = NodeAdapter<Emitter>;
 
@@ -69,8 +75,15 @@ impl LibraryEngine {
             let handler = NamespaceHandler::new(namespace.clone(), gate.clone(), ports.clone(), metrics.clone());
             io.ns(namespace.to_string(), handler);
         }
-        let bounds = WriteQueueLimits { packets: config.queue, bytes: config.queued_bytes() };
-        Self { service: LibraryService::new(service, &config.path, bounds, metrics.clone()), _io: io }
+        if config.allow_eio3 && !namespaces.iter().any(|namespace| &**namespace == ROOT) {
+            io.ns(ROOT, Root::new(metrics.clone()));
+        }
+        let limits = ClientLimits {
+            bounds: WriteQueueLimits { packets: config.queue, bytes: config.queued_bytes() },
+            max_payload,
+            connect_timeout: config.connect_timeout.get(),
+        };
+        Self { service: LibraryService::new(service, &config.path, limits, metrics.clone()), _io: io }
     }
 
     /// Returns the library's service, to which the edge passes requests.

@@ -152,6 +152,12 @@ fn log_start(config: &Config, id: &str, contracts: &[Arc<Contract>]) {
              and the node cannot count them; use server.engine = \"native\" for such clients (docs/engines.md)"
         );
     }
+    if config.server.allow_eio3 {
+        tracing::info!(
+            "clients of Socket.IO 2 (EIO=3) may connect; socketioxide serves them, without connection state recovery and `err.data` \
+             (docs/engines.md)"
+        );
+    }
 }
 
 /// A digest of the contracts, which must be equal on all nodes of a cluster. The order of the files does not matter.

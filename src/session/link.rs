@@ -112,6 +112,8 @@ pub struct ClientFacts {
     pub ip: IpAddr,
     /// The transport when the session opened: `websocket` or `polling`.
     pub transport: &'static str,
+    /// The version of Engine.IO that the client speaks: 4, or 3 for clients of Socket.IO 2.
+    pub protocol: u8,
     /// The handshake's `User-Agent` header, cut to 256 bytes.
     pub user_agent: Option<Arc<str>>,
 }

@@ -118,13 +118,15 @@ metrics! {
     ready: gauge [];
     /// Connections of clients now, by transport. A client counts once, whatever the number of its namespaces. A refused client counts until its connection ends.
     transports: gauge ["transport"] from ["websocket", "polling"];
+    /// Connections of clients now, by the version of Engine.IO that they speak: 4, or 3 (such as clients of Socket.IO 2, which may connect only with server.allow_eio3).
+    protocols: gauge ["protocol"] from ["4", "3"];
     /// WebSockets of the native engine that use compression now.
     websockets_compressed: gauge [];
     /// Clients that moved from polling to WebSocket. Upgrades that fail are not counted.
     transport_upgrades_total: counter [];
     /// Requests of clients that were refused before a session was opened or found, by reason: origin (not permitted), leaving (the node drains), crowded (server.max_connections), ip_connections (limits.max_connections_per_ip), ip_rate (limits.connections_per_ip), malformed (an unknown transport, another version of the protocol, a repeated parameter), unknown_session (ended, or another client's), overlap (a body arrived before the previous body was complete), slow_body (not within ping_interval and ping_timeout), too_large (a body for another node is larger than server.max_payload); and connections that were closed before they had a session: silent (server.handshake_timeout), pending (limits.max_pending_connections), files (the process has almost reached its limit of open files).
     handshakes_refused_total: counter ["reason"] from ["origin", "leaving", "crowded", "ip_connections", "ip_rate", "malformed", "unknown_session", "overlap", "slow_body", "too_large", "silent", "pending", "files"];
-    /// Attempts of clients that the node cannot serve, by reason: protocol (Engine.IO 3, of socket.io-client 1 and 2), parser (one that the engine does not have: the native engine has JSON and socket.io-msgpack-parser).
+    /// Attempts of clients that the node cannot serve, by reason: protocol (a version of Engine.IO other than 4, such as that of socket.io-client 1 and 2 without server.allow_eio3), parser (one that the engine does not have: the native engine has JSON and socket.io-msgpack-parser).
     incompatible_clients_total: counter ["reason"] from ["protocol", "parser"];
     /// Bytes on connections to the public listener, by direction: received, sent. Counted below TLS and above TCP.
     network_bytes_total: counter ["direction"] from ["received", "sent"];

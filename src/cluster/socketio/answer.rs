@@ -103,7 +103,7 @@ fn socket(session: &Session) -> Value {
             "secure": false,
             "issued": issued,
             "url": "/socket.io/",
-            "query": { "EIO": "4", "transport": peer.transport },
+            "query": { "EIO": peer.protocol.to_string(), "transport": peer.transport },
             "auth": {},
         },
         "rooms": rooms,

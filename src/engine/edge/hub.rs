@@ -129,6 +129,9 @@ impl Hub {
         set(&metrics.queue_longest_bytes, longest.1);
         metrics.transports.with_label_values(&["websocket"]).set(count(websockets));
         metrics.transports.with_label_values(&["polling"]).set(count(sessions.len() - websockets));
+        let legacy = sessions.iter().filter(|session| session.peer().protocol == 3).count();
+        metrics.protocols.with_label_values(&["3"]).set(count(legacy));
+        metrics.protocols.with_label_values(&["4"]).set(count(sessions.len() - legacy));
     }
 
     /// Reserves a connection for one more client with this address. `max` is the node's limit on connections; 0 means
@@ -209,7 +212,7 @@ mod tests {
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn peer() -> ClientFacts {
-        ClientFacts { ip: IP, transport: "polling", user_agent: None }
+        ClientFacts { ip: IP, transport: "polling", protocol: 4, user_agent: None }
     }
 
     fn hub(max_connections_per_ip: u32) -> Arc<Hub> {

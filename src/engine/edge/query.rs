@@ -32,11 +32,25 @@ impl<'a> EngineQuery<'a> {
             ambiguous: ["sid", "transport", "EIO"].into_iter().any(twice),
         }
     }
+
+    /// The version of Engine.IO as a number. 0: any other version than 3 and 4, or none.
+    pub fn protocol(&self) -> u8 {
+        match self.version {
+            Some("4") => 4,
+            Some("3") => 3,
+            _ => 0,
+        }
+    }
 }
 
 /// The answer that tells a polling client that its session is closed. A POST is answered with `ok`.
-pub(super) fn close_packet(method: &Method) -> Response<Body> {
-    let text = if method == Method::GET { "1" } else { "ok" };
+pub(super) fn close_packet(method: &Method, protocol: u8) -> Response<Body> {
+    let text = match (method, protocol) {
+        // Engine.IO 3 writes a packet's length before it.
+        (&Method::GET, 3) => "1:1",
+        (&Method::GET, _) => "1",
+        _ => "ok",
+    };
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
     response

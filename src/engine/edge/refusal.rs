@@ -26,8 +26,12 @@ pub enum RequestRefusal {
     Malformed,
     /// A WebSocket handshake over HTTP/1.0, which has no upgrades (RFC 9110, 7.8).
     OldHttp,
-    /// The client uses a version of Engine.IO that this node does not support.
+    /// The client uses a version of Engine.IO that this node does not serve, or another one than its session.
     OtherVersion,
+    /// The transport is neither polling nor WebSocket.
+    OtherTransport,
+    /// The client wants answers as a script (JSONP).
+    Jsonp,
     /// No session has this id, or the session belongs to another client.
     UnknownSession,
     /// The client is still sending another body.
@@ -64,7 +68,7 @@ impl RequestRefusal {
             Self::Crowded => "crowded",
             Self::Limited(refusal) if refusal.code == Code::TooManyConnections => "ip_connections",
             Self::Limited(_) => "ip_rate",
-            Self::Malformed | Self::OldHttp | Self::OtherVersion => "malformed",
+            Self::Malformed | Self::OldHttp | Self::OtherVersion | Self::OtherTransport | Self::Jsonp => "malformed",
             Self::UnknownSession => "unknown_session",
             Self::Overlap => "overlap",
             Self::SlowBody => "slow_body",
@@ -91,6 +95,11 @@ impl RequestRefusal {
             }
             Self::OtherVersion => {
                 json(StatusCode::BAD_REQUEST, r#"{"code":5,"message":"Unsupported protocol version"}"#.into())
+            }
+            Self::OtherTransport => json(StatusCode::BAD_REQUEST, r#"{"code":0,"message":"Transport unknown"}"#.into()),
+            Self::Jsonp => {
+                let text = r#"{"code":3,"message":"JSONP polling is not supported; use XHR or fetch, or a WebSocket"}"#;
+                json(StatusCode::BAD_REQUEST, text.into())
             }
             // Give the same answer as Engine.IO's own server. The answer does not show whether the id belongs to
             // another client.

@@ -30,21 +30,15 @@ pub(super) struct NativeService<G>(pub(super) Arc<EngineState<G>>);
 /// Why a request cannot be served. The answers have the error codes of Engine.IO's own server.
 #[derive(Clone, Copy)]
 enum BadRequest {
-    Transport,
     Method,
     Request,
-    Version,
-    Jsonp,
 }
 
 impl BadRequest {
     fn answer(self) -> Response<Body> {
         let body = match self {
-            Self::Transport => r#"{"code":0,"message":"Transport unknown"}"#,
             Self::Method => r#"{"code":2,"message":"Bad handshake method"}"#,
             Self::Request => r#"{"code":3,"message":"Bad request"}"#,
-            Self::Version => r#"{"code":5,"message":"Unsupported protocol version"}"#,
-            Self::Jsonp => r#"{"code":3,"message":"JSONP polling is not supported; use XHR or fetch, or a WebSocket"}"#,
         };
         answer(StatusCode::BAD_REQUEST, "application/json", Bytes::from_static(body.as_bytes()))
     }
@@ -52,21 +46,10 @@ impl BadRequest {
 
 impl<G: Gate> SessionService for NativeService<G> {
     fn open(&self, request: Request<Body>, opening: AdmittedHandshake) -> ResponseFuture {
-        let query = EngineQuery::read(request.uri());
-        match query.transport {
-            Some("polling" | "websocket") => {}
-            _ => return ready(BadRequest::Transport.answer()),
-        }
         if request.method() != Method::GET {
             return ready(BadRequest::Method.answer());
         }
-        if query.version != Some("4") {
-            return ready(BadRequest::Version.answer());
-        }
-        if query.jsonp {
-            return ready(BadRequest::Jsonp.answer());
-        }
-        if query.transport == Some("polling") {
+        if opening.session.peer().transport == "polling" {
             return ready(self.open_polling(opening));
         }
         ready(self.open_websocket(request, opening))
@@ -78,14 +61,10 @@ impl<G: Gate> SessionService for NativeService<G> {
         session: Arc<EngineSession>,
         _: Option<RequestConnection>,
     ) -> ResponseFuture {
-        let query = EngineQuery::read(request.uri());
         let Some(sender) = session.connection_as::<ConnectionSender>() else {
             return ready(RequestRefusal::UnknownSession.answer());
         };
-        if query.jsonp {
-            return ready(BadRequest::Jsonp.answer());
-        }
-        match (query.transport, request.method()) {
+        match (EngineQuery::read(request.uri()).transport, request.method()) {
             (Some("websocket"), &Method::GET) => ready(self.upgrade(request, &sender)),
             (Some("polling"), &Method::GET) => self.poll(&sender),
             (Some("polling"), &Method::POST) => self.post(request, sender),
@@ -219,12 +198,17 @@ fn answer(status: StatusCode, kind: &'static str, bytes: Bytes) -> Response<Body
 }
 
 /// The key of a WebSocket handshake, and the future of its raw connection.
-fn upgrade_of(request: &mut Request<Body>) -> Option<(WebSocketKey, OnUpgrade)> {
+pub(in crate::engine) fn upgrade_of(request: &mut Request<Body>) -> Option<(WebSocketKey, OnUpgrade)> {
     let key = WebSocketKey::of(request.headers())?;
     Some((key, request.extensions_mut().remove()?))
 }
 
-fn switch(key: &WebSocketKey, extensions: Option<HeaderValue>, asked: &HeaderMap) -> Response<Body> {
+/// The answer to a WebSocket handshake.
+pub(in crate::engine) fn switch(
+    key: &WebSocketKey,
+    extensions: Option<HeaderValue>,
+    asked: &HeaderMap,
+) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

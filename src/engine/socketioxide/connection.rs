@@ -24,8 +24,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A writable connection that has written nothing for this long has flushed its queue.
 const WRITTEN: Duration = Duration::from_millis(10);
 
-/// Closes a polling session of the library, by the library's id.
-pub(super) type Closer = Arc<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Closes a polling session of the library, by the library's id and the version of Engine.IO.
+pub(super) type Closer = Arc<dyn Fn(&str, u8) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The library's connection to one client. The [`EngineSession`] in the handshake's extensions holds it, so that both
 /// live exactly as long as the library's own session.
@@ -71,6 +71,7 @@ impl LibraryConnection {
     pub(super) fn upgrading(&self, kill: &Arc<KillSwitch>, session: &Arc<EngineSession>) {
         *self.websocket() = Some(Arc::downgrade(kill));
         end_with(kill, session);
+        self.close_with(kill, session.peer().protocol);
         // A WebSocket that opens while the node closes the session must close, too.
         if session.is_closing() {
             kill.close();
@@ -80,7 +81,34 @@ impl LibraryConnection {
         }
     }
 
-    /// The counter of the bytes that wait for the client. Counting begins with the first call.
+    /// Closes the library's session when its WebSocket is gone. The library does so itself, except for a translated
+    /// WebSocket that breaks during the upgrade.
+    fn close_with(&self, websocket: &KillSwitch, protocol: u8) {
+        let (gone, closer) = (websocket.gone(), self.closer.clone());
+        if let Some(inner) = self.inner().filter(|_| protocol == 3).map(str::to_owned) {
+            tokio::spawn(async move {
+                gone.cancelled().await;
+                closer(&inner, protocol).await;
+            });
+        }
+    }
+
+    /// Closes the connection if the client has no session after this time.
+    pub(super) fn must_join_within(self: &Arc<Self>, time: Duration, session: &Arc<EngineSession>) {
+        let (connection, session) = (Arc::downgrade(self), Arc::downgrade(session));
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            let has_joined = |connection: Arc<Self>| connection.estimate.get().is_some();
+            if let (Some(connection), Some(session)) = (connection.upgrade(), session.upgrade())
+                && !has_joined(connection)
+            {
+                session.close();
+            }
+        });
+    }
+
+    /// The counter of the bytes that wait for the client. Counting begins with the first call, when the client joins
+    /// its first namespace.
     pub(super) fn estimate(&self) -> Arc<QueueEstimate> {
         let estimate = self.estimate.get_or_init(|| Arc::new(QueueEstimate::new(self.bounds)));
         let websocket = self.websocket().clone();
@@ -168,6 +196,7 @@ async fn ensure_end(
     connection: Weak<LibraryConnection>,
     websocket: Option<Weak<KillSwitch>>,
 ) {
+    let protocol = session.upgrade().map_or(4, |session| session.peer().protocol);
     let ids = |connection: Arc<LibraryConnection>| Some((connection.closer.clone(), connection.inner()?.to_owned()));
     if let Some((closer, inner)) = connection.upgrade().and_then(ids) {
         if websocket.is_none() {
@@ -181,7 +210,7 @@ async fn ensure_end(
             session.remember_closed(websocket.is_none());
         }
         // If the session has moved to its WebSocket, the library refuses this request and nothing happens.
-        closer(&inner).await;
+        closer(&inner, protocol).await;
     }
     while websocket.as_ref().is_some_and(|websocket| websocket.strong_count() > 0) {
         tokio::time::sleep(ANSWERED).await;

@@ -1,6 +1,7 @@
 //! Admits sockets to a namespace, and passes their events to the gate. All handlers are synchronous, which keeps the
 //! order of events, and are registered before CONNECT is acknowledged, so that no event is lost.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::future::Future;
 use std::net::IpAddr;
@@ -9,13 +10,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use socketioxide::ProtocolVersion;
 use socketioxide::handler::{ConnectHandler, DisconnectHandler, MessageHandler};
 use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide_core::Value;
 
-use super::Adapter;
 use super::adapter::PacketPorts;
 use super::link::SocketLink;
+use super::{Adapter, ROOT};
 use crate::auth::Handshake;
 use crate::engine::edge::EngineSession;
 use crate::engine::slot::{InvalidEvent, SessionSlot};
@@ -51,7 +53,7 @@ impl<G> NamespaceHandler<G> {
 impl<G: Gate> NamespaceHandler<G> {
     async fn admit(&self, socket: &Arc<Socket<Adapter>>, auth: Option<&Value>) -> Result<(), Refusal> {
         let handshake = handshake(socket, auth)?;
-        let admission = self.gate.admit(&self.namespace, socket.id.as_str(), handshake, &peer(socket)).await?;
+        let admission = self.gate.admit(&self.namespace, &self.id(socket), handshake, &peer(socket)).await?;
         let slot = SessionSlot::new(self.gate.clone());
         let events = EventDispatch { slot: slot.clone(), metrics: self.metrics.clone() };
         socket.on_fallback(events);
@@ -60,12 +62,21 @@ impl<G: Gate> NamespaceHandler<G> {
         Ok(())
     }
 
+    /// The id of the client's session. A client of Engine.IO 3 makes its own id from its namespace and the id of its
+    /// connection, and the Node.js server does the same.
+    fn id<'s>(&self, socket: &'s Socket<Adapter>) -> Cow<'s, str> {
+        match socket.protocol() {
+            ProtocolVersion::V4 if &*self.namespace != ROOT => format!("{}#{}", self.namespace, socket.id).into(),
+            _ => socket.id.as_str().into(),
+        }
+    }
+
     fn open(&self, socket: &Arc<Socket<Adapter>>) {
         let Some(pending) = socket.extensions.remove::<Arc<PendingConnect<G>>>() else { return };
         let admission = pending.admission.lock().expect("no panic while held").take();
         let (Some(admission), Some(port)) = (admission, self.ports.get(&self.namespace)) else { return };
         let link = Box::new(SocketLink::new(socket, port, connection(socket)));
-        pending.slot.open(|| self.gate.open(admission, socket.id.as_str(), peer(socket), link));
+        pending.slot.open(|| self.gate.open(admission, &self.id(socket), peer(socket), link));
     }
 }
 
@@ -178,7 +189,7 @@ fn peer(socket: &Socket<Adapter>) -> ClientFacts {
     match connection(socket) {
         Some(connection) => connection.peer().clone(),
         // A socket has no connection only if its request did not pass through `engine::edge`.
-        None => ClientFacts { ip: IpAddr::from([0, 0, 0, 0]), transport: "unknown", user_agent: None },
+        None => ClientFacts { ip: IpAddr::from([0, 0, 0, 0]), transport: "unknown", protocol: 4, user_agent: None },
     }
 }
 

@@ -13,13 +13,15 @@ import { Client } from '../harness/client.js';
 import { eventually } from '../harness/eventually.js';
 import { Nginx } from '../harness/nginx.js';
 import { Node, ROOT, binary } from '../harness/node.js';
+import { OldClient } from '../harness/old-client.js';
 import { freeze, start } from '../harness/process.js';
 import { Redis } from '../harness/redis.js';
 import { token } from '../harness/token.js';
 
-const contracts = ['embedded:chat'];
+const contracts = ['embedded:chat', join(ROOT, 'tests/js/fixtures/old-clients.toml')];
 const env = {
   ROOMCAST_CLUSTER__LISTEN: '127.0.0.1:0',
+  ROOMCAST_SERVER__ALLOW_EIO3: 'true',
   ROOMCAST_CLUSTER__SECRET: 'a secret of the cluster, of the tests 0123456789',
   ROOMCAST_SERVER__TRUSTED_PROXIES: '127.0.0.1',
   // Polls are answered within 3 s, so that a node that stops does not wait long for them.
@@ -121,6 +123,30 @@ for (const transport of ['polling', 'upgrade', 'websocket']) {
       const { body } = await nodes[0].api('POST', '/api/v1/ask', { namespace: '/', event: 'confirm', users: ['bob'], args: [1] });
       assert.deepEqual(body.answers, [{ socketId: bob.id, args: ['bob', 1] }]);
     });
+  });
+}
+
+for (const transport of ['polling', 'upgrade', 'websocket']) {
+  test(`sessions of Socket.IO 2 over ${transport} go on wherever their requests come`, async () => {
+    const before = await counts();
+    // Several clients connect in a row, because the upgrade of one may happen to reach the session's own node.
+    const old = ['ann', 'bea', 'cid', 'dan'].map((user) => new OldClient(front, { namespace: '/private', transport, token: token({ sub: user }) }));
+    clients.push(...old);
+    for (const client of old) {
+      // The contract of `/` refuses these clients, because it does not look for a token in the query.
+      await eventually('the client is connected', () => client.socket.connected);
+      assert.equal((await client.ask('enter', 'all')).success, true);
+      for (let count = 0; count < 10; count += 1) assert.equal(await client.ask('echo', count), count);
+    }
+    old[0].send('tell', 'all', Buffer.from([0, 1, 255]));
+    for (const client of old) {
+      const told = await eventually('the event arrives', () => client.inbox.find(([event]) => event === 'told'));
+      assert.deepEqual(told, ['told', 'all', Buffer.from([0, 1, 255])]);
+      assert.equal(client.disconnected, undefined);
+    }
+    const grew = Object.entries(await counts()).map(([kind, count]) => [kind, count > before[kind]]);
+    const some = transport !== 'websocket';
+    assert.deepEqual(Object.fromEntries(grew), { poll: some, post: some, upgrade: transport === 'upgrade' });
   });
 }
 

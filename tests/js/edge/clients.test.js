@@ -13,7 +13,7 @@ import { token } from '../harness/token.js';
 import { ENGINE, world } from '../harness/world.js';
 
 const require = createRequire(import.meta.url);
-const clientOfProtocol3 = require('socket.io-client-v2');
+const clientOfProtocol3 = require('socket.io-client-2.5');
 
 /** A parser that no engine supports: it writes packets as JSON objects, in text or binary messages. */
 const foreign = (write) => {
@@ -205,7 +205,7 @@ describe('clients that cannot be served', () => {
       client.close();
       assert.match(String(error), /error/);
       assert.ok((await tried('protocol')) > before);
-      await eventually('the log says so', () => logged(/older version of the protocol.*use socket\.io-client 3 or 4/));
+      await eventually('the log says so', () => logged(/older version of the protocol.*use socket\.io-client 3 or 4.*server\.allow_eio3/));
     });
   }
 

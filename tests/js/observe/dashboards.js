@@ -140,6 +140,7 @@ const node = dashboard({
 
     row('Clients'),
     graph('Clients', 'By namespace.', 'short', [[`sum by (nsp) (roomcast_connections{${NODE}})`, '{{nsp}}']], { stack: true }),
+    graph('Versions of the protocol', 'Connections by the version of Engine.IO that the client speaks: 3 is that of Socket.IO 2.', 'short', [[`sum by (protocol) (roomcast_protocols{${NODE}})`, 'EIO={{protocol}}']]),
     graph('Transports', 'Connections by the transport that they are on now, WebSockets that agreed on compression, and clients that upgrade each second.', 'short', [[`sum by (transport) (roomcast_transports{${NODE}})`, '{{transport}}'], [`sum(roomcast_websockets_compressed{${NODE}})`, 'compressed'], [`sum(${rate('roomcast_transport_upgrades_total', NODE)})`, 'upgrades a second']]),
     graph('Rooms', 'Namespaces, rooms with members, memberships in them, and users with a client.', 'short', [[`sum(roomcast_namespaces{${NODE}})`, 'namespaces'], [`sum(roomcast_rooms{${NODE}})`, 'rooms'], [`sum(roomcast_memberships{${NODE}})`, 'memberships'], [`sum(roomcast_users{${NODE}})`, 'users']]),
     graph('Come and go', 'Clients that connect, leave and are refused each second.', 'cps', [[`sum(${rate('roomcast_connections_opened_total', NODE)})`, 'connect'], [perSecond('reason', 'roomcast_connections_closed_total', NODE), 'leave: {{reason}}'], [perSecond('code', 'roomcast_connections_refused_total', NODE), 'refused: {{code}}']]),
