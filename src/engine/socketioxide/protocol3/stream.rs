@@ -31,7 +31,7 @@ pub struct Translated<S> {
     sent: Frames,
     /// Bytes for the library.
     incoming: BytesMut,
-    /// Bytes that the stream has not taken yet. At most what one write of the library becomes.
+    /// Translated bytes of the library's last write that the stream has not taken yet.
     outgoing: BytesMut,
 }
 
@@ -86,7 +86,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Translated<S> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
         this.sent.pass(bytes, &mut this.outgoing);
-        // What the stream does not take now, the next write or flush writes.
+        // The next write or flush writes the bytes that the stream does not take now.
         let _ = this.poll_drain(cx)?;
         Poll::Ready(Ok(bytes.len()))
     }
@@ -131,7 +131,7 @@ struct Head {
     payload: u64,
 }
 
-/// What is to be done with the bytes of a frame that are held.
+/// The next step for a frame whose first bytes are held.
 enum Decision {
     /// This many more bytes are needed to decide.
     Need(usize),
