@@ -4,10 +4,12 @@ mod extras;
 mod held_events;
 mod joined_rooms;
 mod link;
+mod membership;
 pub mod offsets;
 #[cfg(test)]
 pub mod recorder;
 mod replay;
+mod replaying;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -27,11 +29,8 @@ pub use held_events::MAX_HELD;
 use joined_rooms::JoinedRooms;
 pub use link::{AckId, AckSender, Backlog, ClientFacts, Close, Link, MAX_ASKED, SendError, Watcher};
 use offsets::SessionOffsets;
+use replay::ReplayState;
 pub use replay::{HeldRelease, LiveDelivery, MAX_COPY_DELAY, MAX_REPLAY_BACKLOG, MAX_SHOWN_IDS, Replayed};
-use replay::{ReplayState, SessionOutput};
-
-/// Prefix of the rooms that belong to one socket or one user.
-const OWN_ROOMS: char = '$';
 
 /// A room's name.
 pub type RoomName = Arc<str>;
@@ -136,26 +135,6 @@ impl Session {
         self.connected_at
     }
 
-    /// The names of all rooms that the session is in, its own and its user's included, sorted.
-    pub fn rooms(&self) -> Vec<RoomName> {
-        self.with(|state| state.rooms.names())
-    }
-
-    /// The number of rooms that the session has joined, not counting its own room and its user's.
-    pub fn joined_rooms(&self) -> usize {
-        self.with(|state| state.rooms.keys().filter(|room| !room.starts_with(OWN_ROOMS)).count())
-    }
-
-    /// When the session joined the room; `None` when it is not a member.
-    pub fn joined_at(&self, room: &str) -> Option<SystemTime> {
-        self.with(|state| state.rooms.get(room))
-    }
-
-    /// Whether the session is a member of the room.
-    pub fn is_in(&self, room: &str) -> bool {
-        self.with(|state| state.rooms.get(room).is_some())
-    }
-
     /// Queues an event for this client only.
     ///
     /// # Errors
@@ -257,118 +236,8 @@ impl Session {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Whether events are kept for the client because its queue was full.
-    pub fn holds(&self) -> bool {
-        self.holds.load(Ordering::Acquire)
-    }
-
-    /// Queues the kept events that fit now. Returns true when some are left.
-    pub fn release_slow(&self) -> bool {
-        self.with_held(|held| held.release(self));
-        self.holds()
-    }
-
-    /// Holds back every live event of this session until [`Session::end_replay`]. Call it before the join.
-    pub fn begin_replay(&self) {
-        self.with_replays(ReplayState::begin);
-    }
-
-    /// Ends the replay that [`Session::begin_replay`] began, and sends the held events that the replay has not shown.
-    /// `shown` is `None` when no history was read.
-    ///
-    /// After [`HeldRelease::Blocked`], call [`Session::release_held`] until it returns something else.
-    pub fn end_replay(&self, room: &RoomName, shown: Option<Replayed>) -> HeldRelease {
-        self.with_replays(|replays| {
-            replays.end(room, shown.filter(|_| self.is_in(room) || **room == *EVERYBODY));
-            replays.release(self, &|room| self.is_in(room))
-        })
-    }
-
-    /// Like [`Session::end_replay`], for a recovered session that replays several rooms after a single
-    /// [`Session::begin_replay`].
-    pub fn end_replays(&self, shown: impl IntoIterator<Item = (RoomName, Replayed)>) -> HeldRelease {
-        self.with_replays(|replays| {
-            shown.into_iter().for_each(|(room, shown)| replays.show(&room, shown));
-            replays.end_one();
-            replays.release(self, &|room| self.is_in(room))
-        })
-    }
-
-    /// Notes that a replay has shown the events with these short ids, at most [`MAX_SHOWN_IDS`]. A live copy of such an
-    /// event that comes without an offset is then not sent again. Call this before the replay ends.
-    pub fn note_shown(&self, ids: Vec<u64>) {
-        self.with_replays(|replays| replays.show_ids(ids));
-    }
-
-    /// Continues to send the held events after [`HeldRelease::Blocked`].
-    pub fn release_held(&self) -> HeldRelease {
-        self.with_replays(|replays| replays.release(self, &|room| self.is_in(room)))
-    }
-
-    /// Drops the events that are held back, so that live events pass again. Returns how many live events were dropped.
-    pub fn drop_held(&self) -> usize {
-        self.with_replays(ReplayState::drop_held)
-    }
-
-    /// Whether the session has ended.
-    pub fn is_closed(&self) -> bool {
-        self.with(|state| state.closed)
-    }
-
-    // Only the room index calls these methods, so that its own lists and the session's list stay equal.
-
-    pub(crate) fn note_joined(&self, room: &RoomName, then: SystemTime) -> bool {
-        let new = self.with(|state| !state.closed && state.rooms.insert(room, then));
-        if new && let Some(offsets) = &self.offsets {
-            offsets.enter(room);
-        }
-        new
-    }
-
-    pub(crate) fn note_left(&self, room: &RoomName) -> bool {
-        let was = self.with(|state| state.rooms.remove(room));
-        if was {
-            if self.replays_used.load(Ordering::Acquire) {
-                self.with_replays(|replays| replays.left(room));
-            }
-            if let Some(offsets) = &self.offsets {
-                offsets.leave(room);
-            }
-        }
-        was
-    }
-
-    pub(crate) fn note_closed(&self) -> Vec<RoomName> {
-        self.with(|state| {
-            state.closed = true;
-            state.rooms.take()
-        })
-    }
-
-    fn with_replays<T>(&self, work: impl FnOnce(&mut ReplayState) -> T) -> T {
-        let mut guard = self.replays.lock().expect("no panic while held");
-        let replays = guard.get_or_insert_default();
-        let done = work(replays);
-        let idle = replays.is_idle();
-        self.replays_used.store(!idle, Ordering::Release);
-        if idle {
-            *guard = None;
-        }
-        done
-    }
-
     fn with<T>(&self, work: impl FnOnce(&mut SessionState) -> T) -> T {
         work(&mut self.state.lock().expect("no panic while held"))
-    }
-}
-
-impl SessionOutput for Session {
-    fn send(&self, event: &Event, stamps: &[Stamp]) -> Result<(), SendError> {
-        self.send_placed(event, stamps)
-    }
-
-    fn pass_over(&self, stamps: &[Stamp]) {
-        Self::pass_over(self, stamps);
     }
 }
 

@@ -42,6 +42,17 @@ impl HeldEvents {
 }
 
 impl Session {
+    /// Whether events are kept for the client because its queue was full.
+    pub fn holds(&self) -> bool {
+        self.holds.load(Ordering::Acquire)
+    }
+
+    /// Queues the kept events that fit now. Returns true when some are left.
+    pub fn release_slow(&self) -> bool {
+        self.with_held(|held| held.release(self));
+        self.holds()
+    }
+
     pub(super) fn deliver_slow(&self, event: &Event, stamps: &[Stamp]) -> Result<LiveDelivery, SendError> {
         self.with_held(|held| {
             held.release(self);

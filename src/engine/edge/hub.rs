@@ -1,19 +1,21 @@
 //! The Engine.IO connections of this node. A client has one connection, and may use it for any number of namespaces.
 
+mod measure;
+mod permit;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use prometheus::IntGaugeVec;
+pub use permit::ConnectionPermit;
 
-use super::refusal::RequestRefusal;
 use super::session::EngineSession;
 use super::sids::Sids;
 use crate::forward::Forwarder;
 use crate::limits::Limits;
-use crate::telemetry::metrics::{Metrics, count};
+use crate::telemetry::metrics::Metrics;
 
 /// Counts the connections of this node, and finds the sessions that requests name.
 pub struct Hub {
@@ -25,13 +27,6 @@ pub struct Hub {
     numbers: AtomicU64,
     sessions: Mutex<HashMap<u64, Weak<EngineSession>>>,
     sids: Sids,
-}
-
-/// A reservation for one of the connections that the node may have.
-pub struct ConnectionPermit {
-    /// `None`: the connection has been opened, and [`Hub::leave`] ends the reservation.
-    hub: Option<Arc<Hub>>,
-    ip: IpAddr,
 }
 
 impl Hub {
@@ -109,48 +104,6 @@ impl Hub {
         self.all().values().filter_map(Weak::upgrade).collect()
     }
 
-    fn measure(&self, metrics: &Metrics) {
-        let sessions = self.sessions();
-        let (mut packets, mut bytes, mut longest) = (0, 0, (0, 0));
-        let (mut websockets, mut compressed) = (0, 0);
-        for connection in sessions.iter().filter_map(|session| session.connection()) {
-            let (count, size) = connection.waiting();
-            packets += count;
-            bytes += size;
-            longest = (count.max(longest.0), size.max(longest.1));
-            websockets += usize::from(connection.is_websocket());
-            compressed += usize::from(connection.compresses());
-        }
-        let set = |gauge: &IntGaugeVec, number| gauge.with_label_values::<&str>(&[]).set(count(number));
-        set(&metrics.websockets_compressed, compressed);
-        set(&metrics.queue_packets, packets);
-        set(&metrics.queue_bytes, bytes);
-        set(&metrics.queue_longest_packets, longest.0);
-        set(&metrics.queue_longest_bytes, longest.1);
-        metrics.transports.with_label_values(&["websocket"]).set(count(websockets));
-        metrics.transports.with_label_values(&["polling"]).set(count(sessions.len() - websockets));
-        let legacy = sessions.iter().filter(|session| session.peer().protocol == 3).count();
-        metrics.protocols.with_label_values(&["3"]).set(count(legacy));
-        metrics.protocols.with_label_values(&["4"]).set(count(sessions.len() - legacy));
-    }
-
-    /// Reserves a connection for one more client with this address. `max` is the node's limit on connections; 0 means
-    /// no limit.
-    pub(super) fn take_permit(self: &Arc<Self>, ip: IpAddr, max: u64) -> Result<ConnectionPermit, RequestRefusal> {
-        let fits = |open| (max == 0 || open < max).then_some(open + 1);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| RequestRefusal::Crowded)?;
-        if let Err(refusal) = self.limits.arrive(ip) {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(RequestRefusal::Limited(refusal));
-        }
-        Ok(ConnectionPermit { hub: Some(self.clone()), ip })
-    }
-
-    fn give_back(&self, ip: IpAddr) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        self.limits.left(ip);
-    }
-
     // === for the sessions ===
 
     /// Makes a session's id and adds it to the table. Any node can tell from the id which node has the session.
@@ -185,27 +138,13 @@ impl Hub {
     }
 }
 
-impl ConnectionPermit {
-    /// Keeps the reservation until [`Hub::leave`] ends it.
-    pub(super) fn keep(mut self) -> Arc<Hub> {
-        self.hub.take().expect("a place is kept once")
-    }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        if let Some(hub) = &self.hub {
-            hub.give_back(self.ip);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auth::Handshake;
     use crate::config;
     use crate::engine::edge::binding::{Binding, ClientFingerprint};
+    use crate::engine::edge::refusal::RequestRefusal;
     use crate::engine::edge::sids::SidLookup;
     use crate::session::ClientFacts;
 
