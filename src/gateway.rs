@@ -150,22 +150,10 @@ impl Gateway {
         match event::check_rate(client, known).and_then(|()| limits.shape().check(event)) {
             Ok(()) => true,
             Err(refusal) => {
-                self.enqueue_refusal(client, event, ack, refusal);
+                self.refuse_event(client, event, ack, refusal);
                 false
             }
         }
-    }
-
-    /// Answers an event that [`Gateway::permit`] accepted with a refusal, after the client's earlier events. Only the
-    /// event's name is used.
-    pub fn refuse_event(
-        self: &Arc<Self>,
-        client: &Arc<GatewayClient>,
-        event: &Event,
-        ack: Option<AckId>,
-        refusal: Refusal,
-    ) {
-        self.enqueue_refusal(client, event, ack, refusal);
     }
 
     /// Handles an event that [`Gateway::permit`] accepted: at once if no earlier event of the client is waiting, and
@@ -205,9 +193,9 @@ impl Gateway {
         self.pending_bytes.take(bytes).ok_or_else(|| self.overloaded(QueueBound::Node))
     }
 
-    /// Queues a refusal behind the client's earlier events, so that answers keep the order of the events. When the
-    /// client's queue is full, the refusal is sent at once.
-    fn enqueue_refusal(
+    /// Refuses an event. The refusal waits behind the client's earlier events, so that answers keep the order of the
+    /// events. When the client's queue is full, the refusal is sent at once. Only the event's name is used.
+    pub fn refuse_event(
         self: &Arc<Self>,
         client: &Arc<GatewayClient>,
         event: &Event,
