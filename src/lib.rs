@@ -4,7 +4,7 @@
 //! says why it may not use the later ones.
 //!
 //! ```text
-//! json protocol query suggest time | text and numbers: every module may use them, so they need no other
+//! json protocol query suggest time toml_file | text and numbers: every module may use them, so they need no other
 //! msgpack | encodings: it reads and writes values without knowing what they are for
 //! event user error rate | values: all parts hand them to each other, so they belong to no part
 //! config contract telemetry directory | facts: they can be loaded, checked and counted without a running node
@@ -61,4 +61,5 @@ pub mod suggest;
 pub mod telemetry;
 pub mod throttle;
 pub mod time;
+pub mod toml_file;
 pub mod user;

@@ -11,6 +11,7 @@ use super::layer::{environment, file, merged, original};
 use super::mistake::{ConfigError, SettingMistake};
 use super::{Config, SettingOrigins, check, files, renamed, tree};
 use crate::suggest;
+use crate::toml_file::TomlFile;
 
 /// The file that is read when no other is named and it exists.
 pub const DEFAULT_FILE: &str = "roomcast.toml";
@@ -73,7 +74,7 @@ pub fn load(mut sources: Sources) -> Result<LoadedConfig, ConfigError> {
     }
 }
 
-type FileLayer = (Figment, Option<(String, file::Lines)>, PathBuf);
+type FileLayer = (Figment, Option<(String, TomlFile)>, PathBuf);
 
 fn read_file(sources: &Sources, mistakes: &mut Vec<SettingMistake>) -> FileLayer {
     let path = sources.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
@@ -81,8 +82,8 @@ fn read_file(sources: &Sources, mistakes: &mut Vec<SettingMistake>) -> FileLayer
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
     match std::fs::read_to_string(&path) {
         Ok(text) => {
-            let (layer, lines) = file::read(&name, &text, mistakes);
-            (Figment::new().merge(layer), Some((name, lines)), base)
+            let (layer, toml) = file::read(&name, &text, mistakes);
+            (Figment::new().merge(layer), Some((name, toml)), base)
         }
         Err(error) if sources.file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
             (Figment::new(), None, base)

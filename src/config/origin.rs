@@ -3,15 +3,15 @@
 use figment::Figment;
 use figment::value::{Tag, Value};
 
-use super::layer::file::Lines;
 use super::{keys, tree};
+use crate::toml_file::TomlFile;
 
 /// The merged values and the layer of each.
 #[derive(Debug)]
 pub struct SettingOrigins {
     pub(super) figment: Figment,
     pub(super) values: Value,
-    pub(super) file: Option<(String, Lines)>,
+    pub(super) file: Option<(String, TomlFile)>,
 }
 
 impl SettingOrigins {
@@ -24,7 +24,7 @@ impl SettingOrigins {
     /// The layer of a tag.
     pub(super) fn layer(&self, tag: Tag, path: &[String]) -> Option<String> {
         let name = &self.figment.get_metadata(tag)?.name;
-        let line = self.file.as_ref().filter(|(file, _)| file == name).and_then(|(_, lines)| lines.find(path));
+        let line = self.file.as_ref().filter(|(file, _)| file == name).and_then(|(_, toml)| toml.line(path));
         Some(line.map_or_else(|| name.to_string(), |line| format!("{name}:{line}")))
     }
 

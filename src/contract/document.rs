@@ -1,12 +1,9 @@
 //! A contract file as a tree of values with the line of each value.
 
-use std::collections::{BTreeMap, HashMap};
-
-use serde_json::{Map, Number, Value};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use serde_json::{Map, Value};
 
 use super::report::{ContractReport, Diagnostic};
+use crate::toml_file::{Foreign, TomlFile};
 
 /// A parsed file: its values as JSON, and the line of each value.
 #[derive(Debug)]
@@ -15,7 +12,7 @@ pub(super) struct Document {
     pub file: String,
     /// The file's values, in the order of the file.
     pub tree: Value,
-    lines: HashMap<Vec<String>, usize>,
+    toml: TomlFile,
 }
 
 /// A key path in a document, from the top level.
@@ -69,27 +66,27 @@ impl std::fmt::Display for KeyPath {
 impl Document {
     /// Parses TOML. Recovers from mistakes where possible, so that the rest of the file is checked, too.
     pub fn parse(file: &str, text: &str, report: &mut ContractReport) -> Self {
-        let (table, errors) = DeTable::parse_recoverable(text);
-        let index = LineIndex::new(text);
-        // Keep only the first mistake of each line, because the other mistakes of the line follow from the first.
-        let mut lines = BTreeMap::new();
-        for error in errors {
-            let line = error.span().map(|span| index.line(span.start));
-            lines.entry(line).or_insert_with(|| format!("this is not TOML: {}", error.message().trim()));
-        }
-        for (line, problem) in lines {
-            let (key, remedy) = (String::new(), String::new());
+        let mut toml = TomlFile::parse(text);
+        for (line, problem) in std::mem::take(&mut toml.mistakes) {
+            let (key, remedy, problem) = (String::new(), String::new(), format!("this is not TOML: {problem}"));
             report.push(Diagnostic { file: file.to_owned(), line, key, problem, remedy });
         }
-        let mut reader = DocumentReader { file, index, lines: HashMap::new(), report };
-        let tree = reader.table(&KeyPath::default(), table.get_ref());
-        let lines = reader.lines;
-        Self { file: file.to_owned(), tree, lines }
+        let (tree, foreign) = (std::mem::take(&mut toml.tree), std::mem::take(&mut toml.foreign));
+        let document = Self { file: file.to_owned(), tree, toml };
+        for (path, kind) in foreign {
+            let (problem, remedy) = match kind {
+                Foreign::LargeInteger => ("this number is too large", "write a smaller one"),
+                Foreign::NotFinite => ("JSON has no such number", "write a finite one"),
+                Foreign::Date => ("contracts contain no dates", "write it as a string, in quotes"),
+            };
+            report.push(document.mistake(&KeyPath(path), problem, remedy));
+        }
+        document
     }
 
     /// The line of a key, or of the closest enclosing key whose line is known.
     pub fn line(&self, key_path: &KeyPath) -> Option<usize> {
-        (0..=key_path.0.len()).rev().find_map(|depth| self.lines.get(&key_path.0[..depth]).copied())
+        self.toml.line(&key_path.0)
     }
 
     /// A mistake at a key path.
@@ -107,85 +104,6 @@ impl Document {
     pub fn keys(&self, table: &str) -> Vec<String> {
         let table = self.tree.get(table).and_then(Value::as_object);
         table.into_iter().flat_map(Map::keys).cloned().collect()
-    }
-}
-
-struct LineIndex(Vec<usize>);
-
-impl LineIndex {
-    fn new(text: &str) -> Self {
-        Self(text.match_indices('\n').map(|(at, _)| at).collect())
-    }
-
-    fn line(&self, offset: usize) -> usize {
-        self.0.partition_point(|newline| *newline < offset) + 1
-    }
-}
-
-struct DocumentReader<'r> {
-    file: &'r str,
-    index: LineIndex,
-    lines: HashMap<Vec<String>, usize>,
-    report: &'r mut ContractReport,
-}
-
-impl DocumentReader<'_> {
-    fn table(&mut self, key_path: &KeyPath, table: &DeTable<'_>) -> Value {
-        let mut entries: Vec<_> = table.iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
-        let mut members = Map::new();
-        for (key, value) in entries {
-            let key_path = key_path.key(key.get_ref());
-            self.lines.insert(key_path.0.clone(), self.index.line(key.span().start));
-            let value = self.value(&key_path, value);
-            members.insert(key.get_ref().to_string(), value);
-        }
-        Value::Object(members)
-    }
-
-    fn value(&mut self, key_path: &KeyPath, value: &Spanned<DeValue<'_>>) -> Value {
-        match value.get_ref() {
-            DeValue::String(text) => Value::String(text.to_string()),
-            DeValue::Integer(integer) => {
-                let digits = integer.as_str().replace('_', "");
-                i64::from_str_radix(&digits, integer.radix()).map_or_else(
-                    |_| self.refuse(key_path, "this number is too large", "write a smaller one"),
-                    Value::from,
-                )
-            }
-            DeValue::Float(float) => {
-                let number = float.as_str().replace('_', "").parse().ok().and_then(Number::from_f64);
-                number.map_or_else(
-                    || self.refuse(key_path, "JSON has no such number", "write a finite one"),
-                    Value::Number,
-                )
-            }
-            DeValue::Boolean(flag) => Value::Bool(*flag),
-            DeValue::Datetime(_) => {
-                self.refuse(key_path, "contracts contain no dates", "write it as a string, in quotes")
-            }
-            DeValue::Array(items) => {
-                let mut list = Vec::with_capacity(items.len());
-                for (at, item) in items.iter().enumerate() {
-                    let key_path = key_path.index(Some(at));
-                    self.lines.insert(key_path.0.clone(), self.index.line(item.span().start));
-                    list.push(self.value(&key_path, item));
-                }
-                Value::Array(list)
-            }
-            DeValue::Table(table) => self.table(key_path, table),
-        }
-    }
-
-    fn refuse(&mut self, key_path: &KeyPath, problem: &str, remedy: &str) -> Value {
-        self.report.push(Diagnostic {
-            file: self.file.to_owned(),
-            line: self.lines.get(&key_path.0).copied(),
-            key: key_path.to_string(),
-            problem: problem.to_owned(),
-            remedy: remedy.to_owned(),
-        });
-        Value::Null
     }
 }
 
