@@ -102,7 +102,7 @@ fn imports_point_to_earlier_rows() {
 }
 
 /// Circles that stay, each with its reason.
-const CIRCLES: [(&[&str], &str); 11] = [
+const CIRCLES: [(&[&str], &str); 10] = [
     (
         &["cluster::actions", "cluster::control", "cluster::questions", "cluster::revocations", "cluster::slowest"],
         "the control channel names who handles its messages, and they answer over it",
@@ -136,7 +136,6 @@ const CIRCLES: [(&[&str], &str); 11] = [
         "a connection's queue, its transport and its turn to write wake each other",
     ),
     (&HANDLERS, "the table of routes names every handler, and a handler is called with the table's types"),
-    (&["http::fields", "http::text"], "a body has members that are texts, and a text is read as a member of a body"),
     (&["room::questions", "room::table"], "an answer is a snapshot of the table"),
     (&["redis::health", "redis::report"], "the health is reported whenever it changes, and the report reads it"),
 ];

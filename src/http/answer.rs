@@ -223,6 +223,15 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The name, cut to a length that an error can show.
+pub fn cut(name: &str) -> String {
+    const SHOWN: usize = 64;
+    match name.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
 /// Rounded up to whole seconds, at least 1.
 fn seconds(wait: Option<Duration>) -> u64 {
     wait.map_or(1, |wait| wait.as_millis().div_ceil(1000).clamp(1, 3600) as u64)
@@ -235,6 +244,11 @@ fn set(response: &mut Response, name: HeaderName, value: HeaderValue) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_cut_at_characters() {
+        assert_eq!(cut(&"é".repeat(100)).chars().count(), 65);
+    }
 
     #[test]
     fn every_code_has_a_status_that_clients_understand() {

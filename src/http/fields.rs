@@ -12,9 +12,11 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::answer::{ApiError, Detail, MAX_DETAILS};
-use super::text::{self, MAX_LIST, Text};
+use super::answer::{ApiError, Detail, MAX_DETAILS, cut};
 use crate::error::Code;
+
+/// Maximum number of elements in a list of texts.
+pub const MAX_LIST: usize = 1000;
 
 /// The body of a request.
 pub trait Body: Sized {
@@ -158,7 +160,7 @@ impl<'a> ObjectReader<'a> {
 
     fn note(&mut self, name: &str, problem: &str) {
         if self.mistakes.len() < MAX_DETAILS {
-            let name = text::cut(name);
+            let name = cut(name);
             let at = if self.place.is_empty() { name } else { format!("{}.{name}", self.place) };
             self.mistakes.push(Detail::new(at, problem));
         }
@@ -239,7 +241,7 @@ impl BodyMember for Payload {
 #[schemars(inline)]
 pub struct List<T>(#[schemars(length(max = MAX_LIST))] Vec<T>);
 
-impl<T: Text> List<T> {
+impl<T: Into<String>> List<T> {
     /// The texts of an optional list.
     pub fn strings(list: Option<Self>) -> Vec<String> {
         list.into_iter().flat_map(|List(items)| items).map(T::into).collect()

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::answer::{ApiError, Detail};
+use super::answer::{ApiError, Detail, cut};
 use super::text::{self, NameText, NamespaceText, RoomText, Text};
 use crate::directory::{DEFAULT_PAGE, MAX_PAGE, PageRequest};
 use crate::error::Code;
@@ -148,7 +148,7 @@ impl Params {
             },
         };
         let mark = if in_path { "" } else { "?" };
-        mistakes.push(Detail::new(format!("{mark}{}", text::cut(name)), problem));
+        mistakes.push(Detail::new(format!("{mark}{}", cut(name)), problem));
     }
 
     /// The value of a parameter.

@@ -13,9 +13,6 @@ use crate::protocol::{RESERVED_EVENTS, RESERVED_PREFIX};
 /// Maximum length of a name, in characters: of a room, an event, a user, a socket, a namespace, a contract.
 pub const MAX_NAME: usize = 256;
 
-/// Maximum number of elements in a list of names.
-pub const MAX_LIST: usize = 1000;
-
 /// Maximum length of an id, in characters.
 const MAX_ID: usize = 128;
 
@@ -146,15 +143,6 @@ fn check_id(id: &str) -> Result<(), String> {
     Err(format!("must be 1 to {MAX_ID} printable ASCII characters without spaces"))
 }
 
-/// The name, cut to a length that an error can show.
-pub fn cut(name: &str) -> String {
-    const SHOWN: usize = 64;
-    match name.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_owned(),
-    }
-}
-
 fn parse_period(text: &str) -> Option<Duration> {
     let unit = match text.as_bytes().last()? {
         b's' => 1,
@@ -199,10 +187,5 @@ mod tests {
         for text in counts.iter().flat_map(|count| ["s", "m", "h", "d", "x", ""].map(|unit| format!("{count}{unit}"))) {
             assert_eq!(validator.is_valid(&serde_json::Value::from(text.as_str())), period(&text).is_some(), "{text}");
         }
-    }
-
-    #[test]
-    fn names_are_cut_at_characters() {
-        assert_eq!(cut(&"é".repeat(100)).chars().count(), 65);
     }
 }
