@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use hmac::{Hmac, Mac};
 use http::{HeaderMap, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -19,6 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::Value;
+use sha2::Sha256;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -38,6 +40,19 @@ impl Seen {
 
     pub fn header(&self, name: &str) -> &str {
         self.headers[name].to_str().unwrap()
+    }
+
+    /// Whether the request is signed with this secret and was sent now, as backends check it (`docs/hooks.md`).
+    pub fn is_signed_with(&self, secret: &str) -> bool {
+        let header = self.header("roomcast-signature");
+        let (at, signatures) = header.strip_prefix("t=").and_then(|rest| rest.split_once(',')).expect("t=…,v1=…");
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(format!("{at}.").as_bytes());
+        mac.update(&self.body);
+        let right: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let is_fresh = at.parse::<u64>().unwrap().abs_diff(now) <= 300;
+        is_fresh && signatures.split(',').any(|signature| signature == format!("v1={right}"))
     }
 }
 
