@@ -216,6 +216,19 @@ fn every_file_of_tests_is_built() {
 }
 
 #[test]
+fn map_of_the_tests_names_every_file() {
+    let map = read(&root().join("tests/README.md"));
+    let folders = ["tests/js/edge", "tests/js/contracts", "tests/js/complete", "tests/js/cluster", "tests/js/harness"];
+    let mut all: Vec<PathBuf> = folders.into_iter().flat_map(|folder| files(folder, &[".js"])).collect();
+    // `fuzz/README.md` lists the fuzz targets.
+    all.extend(files("tests", &[".rs"]).into_iter().filter(|path| !name(path).starts_with("tests/fuzz/")));
+    let missing = |path: &String| !map.contains(&format!("`{path}`")) && path != "main.rs";
+    let short = |path: &PathBuf| name(path)["tests/".len()..].to_owned();
+    let findings: Vec<_> = all.iter().map(short).filter(missing).collect();
+    none("files that tests/README.md does not name: add a line for each", &findings);
+}
+
+#[test]
 fn modules_are_files_beside_their_folders() {
     let findings: Vec<_> = sources().iter().filter(|path| path.ends_with("mod.rs")).map(|path| name(path)).collect();
     none("`part.rs` beside `part/`, never `mod.rs`", &findings);
